@@ -1,0 +1,23 @@
+//! The API of Beatkeeper.
+//!
+//! Two things make it up: the [`ServiceRegistration`] resource, by which people declare what is to
+//! be published ([`registration`], [`status`]), and the [`heartbeat`] contract, by which instances
+//! show that they are alive. Defaults are kept here and nowhere else.
+
+pub mod duration;
+pub mod heartbeat;
+pub mod registration;
+pub mod status;
+
+mod crd;
+
+pub use crd::crd;
+pub use registration::{
+    InstancePort, InstanceSpec, PortSpec, Protection, ServiceRegistration, ServiceRegistrationSpec,
+};
+pub use status::{InstanceState, InstanceStatus, ServiceRegistrationStatus};
+
+/// The API group, which is also the prefix of every label and annotation.
+pub const GROUP: &str = "beatkeeper.dev";
+/// The served version of the API.
+pub const VERSION: &str = "v1alpha1";

@@ -1,0 +1,227 @@
+//! The ServiceRegistration resource: what people declare.
+//!
+//! The types are lenient on purpose: numbers and texts that an older CRD may have let through still
+//! deserialize, so that one bad object cannot blind the watch of all the others. The API server
+//! checks the rules given here (CEL), and the controller's validate step checks them again.
+
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::LabelSelector, util::intstr::IntOrString,
+};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::status::ServiceRegistrationStatus;
+
+/// ttl where a registration names none.
+pub const DEFAULT_TTL: &str = "90s";
+/// interval where a registration names none.
+pub const DEFAULT_INTERVAL: &str = "30s";
+/// Most ports a registration can have.
+pub const PORTS_MAX: u64 = 32;
+/// Most instances a registration can declare; self-registered ones are not counted.
+pub const DECLARED_INSTANCES_MAX: u64 = 1000;
+
+/// ServiceRegistration publishes the instances that keep beating as the endpoints of a Service, and
+/// prunes each of them once its ttl passes without a beat.
+#[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "beatkeeper.dev",
+    version = "v1alpha1",
+    kind = "ServiceRegistration",
+    plural = "serviceregistrations",
+    shortname = "sreg",
+    category = "beatkeeper",
+    namespaced,
+    status = "ServiceRegistrationStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    doc = "ServiceRegistration publishes the instances that keep beating as the endpoints of a Service, and prunes each of them once its ttl passes without a beat.",
+    selectable = ".spec.serviceName",
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')")
+        .message("metadata.name must be a DNS label: at most 63 characters, lower-case letters, digits and '-', such as greeter"),
+    printcolumn = r#"{"name":"Ready", "type":"integer", "jsonPath":".status.ready", "description":"Instances published as ready"}"#,
+    printcolumn = r#"{"name":"Expired", "type":"integer", "jsonPath":".status.expired", "description":"Instances pruned because their ttl passed"}"#,
+    printcolumn = r#"{"name":"Held", "type":"integer", "jsonPath":".status.held", "description":"Instances kept although their ttl passed"}"#,
+    printcolumn = r#"{"name":"TTL", "type":"string", "jsonPath":".spec.ttl", "description":"How long an instance may be silent"}"#,
+    printcolumn = r#"{"name":"Interval", "type":"string", "jsonPath":".spec.interval", "description":"How often an instance beats"}"#,
+    printcolumn = r#"{"name":"Status", "type":"string", "jsonPath":".status.conditions[?(@.type==\"Ready\")].reason", "description":"Reason of the Ready condition"}"#,
+    printcolumn = r#"{"name":"Age", "type":"date", "jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Service", "type":"string", "priority":1, "jsonPath":".spec.serviceName", "description":"The Service, where it is not named like the registration"}"#,
+    printcolumn = r#"{"name":"Total", "type":"integer", "priority":1, "jsonPath":".status.total", "description":"Instances known in any state"}"#,
+    printcolumn = r#"{"name":"Last Change", "type":"date", "priority":1, "jsonPath":".status.lastChangeTime", "description":"When an instance last changed its state"}"#,
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.serviceName) == has(oldSelf.serviceName) && (!has(self.serviceName) || self.serviceName == oldSelf.serviceName)")
+        .message("serviceName is immutable: create a second ServiceRegistration for the other Service, and delete this one when its clients have moved")
+        .field_path(".serviceName"),
+    validation = Rule::new(INTERVAL_BELOW_TTL)
+        .message("interval must be shorter than ttl, at best a third of it: ttl 90s with interval 30s")
+        .field_path(".interval"),
+)]
+pub struct ServiceRegistrationSpec {
+    /// Name of the Service, in this namespace, whose endpoints are published. It is created without
+    /// a selector when there is none. Default: the name of the ServiceRegistration. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')")
+        .message("serviceName must be a Service name: at most 63 lower-case letters, digits and '-', beginning with a letter, such as greeter"))]
+    pub service_name: Option<String>,
+
+    /// Time to live: how long an instance may be silent before it is pruned. A duration as in the
+    /// Gateway API (GEP-2257), such as 30s, 1500ms or 1h30m; from 1s to 24h. Default: 90s. A shorter
+    /// one applies to each instance from its next beat, a longer one at once.
+    #[serde(default = "default_ttl")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')")
+        .message("ttl must be a duration from 1s to 24h in whole numbers with the units h, m, s or ms, such as 30s or 1m30s"))]
+    pub ttl: String,
+
+    /// How often each instance beats. A duration like ttl, at least 100ms and shorter than ttl; at
+    /// best a third of it, so that two beats may be lost. Default: 30s.
+    #[serde(default = "default_interval")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') && duration(self) >= duration('100ms') && duration(self) <= duration('24h')")
+        .message("interval must be a duration from 100ms to 24h in whole numbers with the units h, m, s or ms, such as 10s or 1500ms"))]
+    pub interval: String,
+
+    /// The ports of the Service, at least one and at most 32, each name once.
+    #[serde(default)]
+    #[schemars(
+        length(min = 1, max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    #[x_kube(
+        validation = Rule::new("self.size() == 1 || self.all(p, p.name != '')")
+            .message("ports: every port needs a name when there is more than one"),
+        validation = Rule::new("self.all(a, self.exists_one(b, a.port == b.port && a.protocol == b.protocol))")
+            .message("ports: a port number can be given once for each protocol")
+    )]
+    pub ports: Vec<PortSpec>,
+
+    /// Which Pods of this namespace may join. Absent: no Pod may; empty: any Pod may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+
+    /// Instances outside the cluster, with their addresses, which must lie inside the ranges that
+    /// the operator's administrator allows for this namespace. At most 1000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1000),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub instances: Vec<InstanceSpec>,
+
+    /// What is kept although it is silent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
+}
+
+/// Guarded by the pattern, so that a malformed duration is told once and by its own rule.
+const INTERVAL_BELOW_TTL: &str = "!self.ttl.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || !self.interval.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self.interval) < duration(self.ttl)";
+
+fn default_ttl() -> String {
+    DEFAULT_TTL.to_owned()
+}
+
+fn default_interval() -> String {
+    DEFAULT_INTERVAL.to_owned()
+}
+
+fn default_protocol() -> String {
+    "TCP".to_owned()
+}
+
+/// A port of the Service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PortSpec {
+    /// Name of the port, a DNS label; kube-proxy joins Services and slices by it. May be left empty
+    /// when there is one port only.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new("self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+        .message("a port's name must be a DNS label: at most 63 lower-case letters, digits and '-', such as grpc"))]
+    pub name: String,
+    /// Port of the Service, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Port of the instances: a number from 1 to 65535, or the name of a container port, which only
+    /// Pods have. Default: the same as port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("type(self) == int ? (self >= 1 && self <= 65535) : string(self).matches('^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$')")
+        .message("targetPort must be a number from 1 to 65535, or the name of a container port of at most 15 characters, such as http"))]
+    pub target_port: Option<IntOrString>,
+    /// TCP, UDP or SCTP. Default: TCP.
+    #[serde(default = "default_protocol")]
+    #[schemars(extend("enum" = ["TCP", "UDP", "SCTP"]))]
+    pub protocol: String,
+    /// Protocol above the transport, as in a Service: kubernetes.io/h2c, https, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
+    #[x_kube(validation = Rule::new("self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')")
+        .message("appProtocol must be a qualified name such as https or kubernetes.io/h2c"))]
+    pub app_protocol: Option<String>,
+}
+
+/// An instance outside the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceSpec {
+    /// Name of the instance, at most 189 characters of a DNS subdomain; its Lease is called
+    /// `<registration>.<name>`.
+    #[schemars(length(min = 1, max = 189))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
+        .message("an instance's name must be at most 189 lower-case letters, digits, '-' and '.', such as vm-1"))]
+    pub name: String,
+    /// IP addresses of the instance: one, or one of each family.
+    #[schemars(length(min = 1, max = 2), inner(length(max = 45)), extend("x-kubernetes-list-type" = "set"))]
+    #[x_kube(validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a) && !ip(a).isUnspecified() && !ip(a).isLoopback() && !ip(a).isLinkLocalUnicast() && !ip(a).isLinkLocalMulticast())")
+        .message("addresses must be IP addresses in their canonical form that other machines can reach, such as 192.0.2.10 or 2001:db8::1: no names, ports, ranges, leading zeros, nor unspecified, loopback or link-local addresses"),
+    validation = Rule::new("self.size() < 2 || !isIP(self[0]) || !isIP(self[1]) || ip(self[0]).family() != ip(self[1]).family()")
+        .message("addresses can hold one of each family only; declare two instances instead"))]
+    pub addresses: Vec<String>,
+    /// Zone of the instance, published as the zone of its endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub zone: Option<String>,
+    /// Where this instance listens on other ports than the registration says, by the port's name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub ports: Vec<InstancePort>,
+}
+
+/// A port on which one instance differs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstancePort {
+    /// Name of the registration's port.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Port on which this instance listens, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+/// What is kept although it is silent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Protection {
+    /// Silence never prunes below this many ready instances; 0 to 10000, 0 switches it off. A
+    /// deleted Lease, a deleted Pod and a cordon take effect all the same. Default: 0.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 10000))]
+    pub min_ready: i32,
+}
+
+impl ServiceRegistration {
+    /// The name of the Service whose endpoints this registration publishes.
+    pub fn service_name(&self) -> &str {
+        let own = self.metadata.name.as_deref().unwrap_or_default();
+        self.spec.service_name.as_deref().unwrap_or(own)
+    }
+}

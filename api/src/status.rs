@@ -1,0 +1,122 @@
+//! What the controller writes back: counts, conditions and the troubled instances.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// At most this many instances are listed in a status, the troubled ones first.
+pub const LISTED_INSTANCES_MAX: usize = 100;
+
+/// What the controller last published, and why. Written when something a reader would see has
+/// changed, never for a beat alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRegistrationStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready: published as decided. Available: at least one instance is ready. PruningHeld,
+    /// Reconciling and Stalled (as in kstatus) are present only while they are true.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Number of instances that are published as ready.
+    #[serde(default)]
+    pub ready: i32,
+    /// Number of instances that were pruned because their ttl passed without a beat.
+    #[serde(default)]
+    pub expired: i32,
+    /// Number of instances whose ttl has passed, but which stay published because the evidence that
+    /// they are dead is missing, or because they are protected.
+    #[serde(default)]
+    pub held: i32,
+    /// Number of instances known in any state.
+    #[serde(default)]
+    pub total: i32,
+    /// When an instance last changed its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_change_time: Option<Time>,
+    /// The instances, the troubled first; at most 100 are listed, while the counts speak of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// One instance as the controller sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceStatus {
+    /// Name of the instance: of its Pod, as declared in the spec, or as it named itself.
+    pub name: String,
+    /// Waiting, Ready, NotReady, Draining, Cordoned, Expired, Held or Rejected.
+    pub state: String,
+    /// The addresses of the instance, as far as they are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// When the instance entered this state, by the controller's wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// When the controller last saw a beat arrive, by its own wall clock. Brought up to date when
+    /// the status is written for another reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_beat: Option<Time>,
+    /// Why it is in this state: one word, made to be searched for.
+    pub reason: String,
+    /// Why it is in this state, and what to do where something can be done.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// The states an instance can be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum InstanceState {
+    /// Known, but it has not beaten yet. Not published.
+    Waiting,
+    /// Beating and able to serve. Published as ready.
+    Ready,
+    /// Beating, but not able to serve: it says so, or its kubelet does. Published as not ready.
+    NotReady,
+    /// Leaving: published as serving and terminating in slices, not in Endpoints.
+    Draining,
+    /// Taken out by an operator. Not published.
+    Cordoned,
+    /// Its ttl passed without a beat. Not published.
+    Expired,
+    /// Its ttl passed, but the evidence that it is dead is missing. Published as it was.
+    Held,
+    /// Never published; the reason says what is wrong.
+    Rejected,
+}
+
+impl InstanceState {
+    /// The state as written in a status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "Waiting",
+            Self::Ready => "Ready",
+            Self::NotReady => "NotReady",
+            Self::Draining => "Draining",
+            Self::Cordoned => "Cordoned",
+            Self::Expired => "Expired",
+            Self::Held => "Held",
+            Self::Rejected => "Rejected",
+        }
+    }
+}
+
+/// The types of condition a ServiceRegistration can have.
+pub mod condition {
+    /// True when what is published is what was decided.
+    pub const READY: &str = "Ready";
+    /// True when at least one instance is published as ready.
+    pub const AVAILABLE: &str = "Available";
+    /// Present while instances stay published for want of evidence.
+    pub const PRUNING_HELD: &str = "PruningHeld";
+    /// Present while a decision could not be carried out yet (kstatus).
+    pub const RECONCILING: &str = "Reconciling";
+    /// Present while a person has to do something (kstatus).
+    pub const STALLED: &str = "Stalled";
+}

@@ -1,0 +1,7 @@
+//! Beatkeeper: an operator that publishes what beats as the endpoints of a Kubernetes Service, and
+//! prunes what stops.
+//!
+//! [`core`] decides and knows no I/O, no clock and no async; [`controller`] feeds it from the
+//! Kubernetes API and carries its decisions out; [`agent`] is the other side, that which beats.
+
+pub mod core;

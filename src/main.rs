@@ -1,0 +1,3 @@
+//! The command `beatkeeper`.
+
+fn main() {}

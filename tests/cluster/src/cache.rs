@@ -1,0 +1,18 @@
+//! Where things lie that outlive a process: `$XDG_CACHE_HOME/beatkeeper`, or `~/.cache/beatkeeper`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+/// The folder below which binaries and run folders live.
+pub(crate) fn root() -> Result<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|cache| cache.join("beatkeeper"))
+        .context("neither XDG_CACHE_HOME nor HOME names a folder: set one, the control plane's binaries are kept there")
+}

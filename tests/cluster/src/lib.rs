@@ -1,0 +1,38 @@
+//! A real Kubernetes control plane as a library and a command: etcd, kube-apiserver and kube-controller-manager,
+//! ready in seconds, without root and without containers.
+//!
+//! [`ControlPlane::start`] starts one, [`shared`] gives a test the one of its process. The binaries are built once,
+//! from Go modules pinned by `go/*/go.mod` and `go.sum`, into the user's cache; `KUBEBUILDER_ASSETS` names others.
+//! Nothing outlives the process that started it, not even when that is killed, and any number run side by side.
+
+mod audit;
+mod binaries;
+mod builder;
+mod cache;
+mod client;
+mod component;
+mod control;
+mod folder;
+mod kubeconfig;
+mod objects;
+mod options;
+mod part;
+mod pki;
+mod plane;
+mod ports;
+mod process;
+mod ready;
+mod reporter;
+mod shared;
+mod supervisor;
+mod toolchain;
+
+pub use audit::{AuditEntry, AuditMark};
+pub use binaries::{ETCD_VERSION, KUBERNETES_VERSION, folder as binaries};
+pub use client::connect;
+pub use component::Component;
+pub use options::{Options, Progress};
+pub use part::Part;
+pub use plane::ControlPlane;
+pub use process::die_with_this_thread;
+pub use shared::{ATTACH_VARIABLE, shared};

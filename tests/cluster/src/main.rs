@@ -1,0 +1,207 @@
+//! `beatkeeper-cluster`: a real control plane on the command line.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context, Result};
+use beatkeeper_cluster::{ControlPlane, Options, Progress, binaries, die_with_this_thread};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A real Kubernetes control plane (etcd, kube-apiserver, kube-controller-manager) for tests and trials.
+///
+/// Its binaries are built from source with Go on first use, which takes minutes; after that it is ready in seconds.
+/// It needs no root and no containers, and leaves nothing behind.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Build the binaries where they are missing, and print their folder.
+    Build,
+    /// Start a control plane, print how to reach it, and run it until Ctrl-C.
+    Up(Choices),
+    /// Run a command against a control plane of its own, and pass its exit code on.
+    ///
+    /// The command finds it by KUBECONFIG; tests of this repository share it by BEATKEEPER_TEST_CLUSTER. The
+    /// control plane's kubectl comes first on its PATH.
+    Exec {
+        #[command(flatten)]
+        choices: Choices,
+        /// The command and its arguments.
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+struct Choices {
+    /// Have etcd sync each write to disk, as in production.
+    #[arg(long)]
+    fsync: bool,
+    /// Another flag of kube-apiserver, such as --api-server-flag=--v=4; may be repeated.
+    #[arg(long = "api-server-flag", value_name = "FLAG", allow_hyphen_values = true)]
+    api_server_flags: Vec<String>,
+    /// Another flag of kube-controller-manager; may be repeated.
+    #[arg(long = "controller-manager-flag", value_name = "FLAG", allow_hyphen_values = true)]
+    controller_manager_flags: Vec<String>,
+}
+
+impl From<Choices> for Options {
+    fn from(choices: Choices) -> Self {
+        let Choices {
+            fsync,
+            api_server_flags,
+            controller_manager_flags,
+        } = choices;
+        Self {
+            fsync,
+            api_server_flags,
+            controller_manager_flags,
+            ..Self::default()
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse().action).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("beatkeeper-cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(action: Action) -> Result<ExitCode> {
+    match action {
+        Action::Build => {
+            let folder = tokio::task::spawn_blocking(|| binaries(Progress::Terminal)).await??;
+            println!("{}", folder.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Up(choices) => up(choices).await,
+        Action::Exec { choices, command } => exec(choices, &command).await,
+    }
+}
+
+async fn up(choices: Choices) -> Result<ExitCode> {
+    let mut end = End::new()?;
+    let plane = tokio::select! {
+        plane = ControlPlane::start(choices.into()) => plane?,
+        () = end.asked() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    for (name, value) in plane.environment() {
+        println!("export {name}={}", value.display());
+    }
+    eprintln!("ready; Ctrl-C stops it");
+    end.asked().await;
+    plane.stop().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn exec(choices: Choices, command: &[String]) -> Result<ExitCode> {
+    let mut end = End::new()?;
+    let plane = tokio::select! {
+        plane = ControlPlane::start(choices.into()) => plane?,
+        () = end.asked() => return Ok(ExitCode::from(INTERRUPTED)),
+    };
+    let result = run_beside(&plane, command, &mut end).await;
+    plane.stop().await?;
+    result.map(exit_code)
+}
+
+/// Polled on `main`'s own thread, to which the command's life is tied.
+async fn run_beside(plane: &ControlPlane, command: &[String], end: &mut End) -> Result<ExitStatus> {
+    let [program, arguments @ ..] = command else {
+        anyhow::bail!("no command given");
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).envs(plane.environment());
+    if let Some(path) = path_with(plane)? {
+        command.env("PATH", path);
+    }
+    // It shares our process group: a Ctrl-C in the terminal reaches it by itself.
+    die_with_this_thread(&mut command, false);
+    let mut child = tokio::process::Command::from(command)
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))?;
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(status?),
+            // A Ctrl-C has reached it, and it decides what to make of it; a TERM was meant for it as well.
+            asked = end.next() => if asked == Asked::Terminate && let Some(pid) = child.id() {
+                terminate(pid);
+            },
+        }
+    }
+}
+
+fn path_with(plane: &ControlPlane) -> Result<Option<std::ffi::OsString>> {
+    let Some(folder) = plane.bin("kubectl").parent().map(ToOwned::to_owned) else {
+        return Ok(None);
+    };
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder).chain(std::env::split_paths(&old));
+    Ok(Some(std::env::join_paths(folders)?))
+}
+
+fn terminate(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended in this very moment.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
+
+/// As shells do: 128 and the signal's number for a command that died of one.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// The exit code of a program that a Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Which signal came.
+#[derive(PartialEq, Eq)]
+enum Asked {
+    Interrupt,
+    Terminate,
+}
+
+/// The signals that ask us to end.
+struct End {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl End {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::Interrupt,
+            _ = self.terminate.recv() => Asked::Terminate,
+            _ = self.hangup.recv() => Asked::Terminate,
+        }
+    }
+
+    async fn asked(&mut self) {
+        self.next().await;
+    }
+}

@@ -1,0 +1,86 @@
+//! What nearly every test makes first: a namespace, a client with few rights.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::authentication::v1::{
+    BoundObjectReference, TokenRequest, TokenRequestSpec,
+};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::time::{Instant, sleep};
+
+use crate::plane::ControlPlane;
+
+impl ControlPlane {
+    /// Makes a namespace of its own for a test, `PREFIX-` and a random end, and waits for its default
+    /// ServiceAccount: without it Pods are refused.
+    pub async fn namespace(&self, prefix: &str) -> Result<String> {
+        let client = self.admin_client()?;
+        let name = format!("{prefix}-{:08x}", rand::random::<u32>());
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        Api::<Namespace>::all(client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .with_context(|| format!("cannot create the namespace {name}"))?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client, &name);
+        let by = Instant::now() + Duration::from_secs(60);
+        while accounts.get_opt("default").await?.is_none() {
+            if Instant::now() > by {
+                bail!("the namespace {name} has no default ServiceAccount after a minute: does the controller manager run?");
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(name)
+    }
+
+    /// A client with the rights of a ServiceAccount, which has to exist; its token is bound to the Pod, if one is
+    /// named, as the kubelet would bind it. The token is good for an hour.
+    pub async fn client_as(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        pod: Option<&str>,
+    ) -> Result<Client> {
+        self.client_with_token(&self.token(namespace, service_account, pod).await?)
+    }
+
+    /// The token behind [`Self::client_as`].
+    pub async fn token(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        pod: Option<&str>,
+    ) -> Result<String> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.admin_client()?, namespace);
+        let request = TokenRequest {
+            spec: TokenRequestSpec {
+                bound_object_ref: pod.map(|pod| BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Pod".to_owned()),
+                    name: Some(pod.to_owned()),
+                    uid: None,
+                }),
+                expiration_seconds: Some(3600),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let answer: TokenRequest = accounts
+            .create_subresource("token", service_account, &PostParams::default(), &request)
+            .await
+            .with_context(|| format!("cannot get a token of {namespace}/{service_account}"))?;
+        answer
+            .status
+            .map(|status| status.token)
+            .context("the API server answered a TokenRequest without a token")
+    }
+}

@@ -1,0 +1,34 @@
+//! Children that never outlive their parent.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal};
+
+/// Has the kernel kill the child once the *thread* that spawns it ends, however that comes about.
+///
+/// The kernel ties the death signal to the spawning thread, not to its process. So spawn from a thread that lives
+/// as long as the child should: `main`'s, or one made for the purpose; never a worker of an async runtime.
+/// A stopped child (SIGSTOP) dies of it as well.
+///
+/// The child gets a process group of its own when `own_group` is set: a Ctrl-C in the terminal then reaches only us,
+/// and we stop the children in order.
+#[allow(unsafe_code)]
+pub fn die_with_this_thread(command: &mut Command, own_group: bool) -> &mut Command {
+    let parent = rustix::process::getpid();
+    if own_group {
+        command.process_group(0);
+    }
+    // SAFETY: between fork and exec only two system calls are made; neither allocates nor takes a lock.
+    unsafe { command.pre_exec(move || tie_to(parent)) }
+}
+
+fn tie_to(parent: Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // A parent that died before the line above sends no signal any more; then we have a new parent already.
+    if rustix::process::getppid() != Some(parent) {
+        return Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error()));
+    }
+    Ok(())
+}
