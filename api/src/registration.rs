@@ -4,9 +4,7 @@
 //! deserialize, so that one bad object cannot blind the watch of all the others. The API server
 //! checks the rules given here (CEL), and the controller's validate step checks them again.
 
-use k8s_openapi::apimachinery::pkg::{
-    apis::meta::v1::LabelSelector, util::intstr::IntOrString,
-};
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,18 @@
 //! What is decided, without I/O, clocks or async: observations and the present moment go in,
 //! decisions and a plan come out.
 
+pub mod address;
+pub mod claims;
+pub mod decide;
 pub mod endpoint;
+pub mod heartbeat;
+pub mod index;
+pub mod moment;
+pub mod pod;
+pub mod proven;
+pub mod registration;
+pub mod service;
+pub mod ttl;
+pub mod verdict;
+
+mod placement;

@@ -32,7 +32,7 @@ pub struct AuditEntry {
     pub subresource: String,
     /// Empty for what lives in no namespace.
     pub namespace: String,
-    /// Empty for a collection, and for a create that lets the server choose.
+    /// Empty for a collection, and for a create that lets the server choose the name or that was refused.
     pub name: String,
     /// The HTTP status code.
     pub code: u16,
@@ -123,7 +123,9 @@ pub(crate) async fn mark(
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    bail!("a request was not logged within {LOGGED_WITHIN:?}; was the control plane started without audit?")
+    bail!(
+        "a request was not logged within {LOGGED_WITHIN:?}; was the control plane started without audit?"
+    )
 }
 
 /// Asking what oneself may do is a `create` that is stored nowhere.
@@ -139,11 +141,8 @@ async fn leave_mark(client: Client) -> Result<()> {
         ..Default::default()
     };
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client);
-    tokio::time::timeout(
-        Duration::from_secs(5),
-        reviews.create(&PostParams::default(), &review),
-    )
-    .await??;
+    tokio::time::timeout(Duration::from_secs(5), reviews.create(&PostParams::default(), &review))
+        .await??;
     Ok(())
 }
 
@@ -171,9 +170,8 @@ fn lines(data: &Path, from: u64) -> Result<impl Iterator<Item = Result<(u64, Str
 fn last_line_end(data: &Path) -> Result<u64> {
     const LONGEST_LINE: u64 = 1 << 20;
     let path = log_file(data);
-    let size = fs::metadata(&path)
-        .with_context(|| format!("cannot look at {}", path.display()))?
-        .len();
+    let size =
+        fs::metadata(&path).with_context(|| format!("cannot look at {}", path.display()))?.len();
     let mut file = File::open(&path)?;
     let from = size.saturating_sub(LONGEST_LINE);
     file.seek(SeekFrom::Start(from))?;
@@ -222,13 +220,7 @@ struct ResponseStatus {
 
 impl From<Event> for AuditEntry {
     fn from(event: Event) -> Self {
-        let ObjectRef {
-            api_group,
-            resource,
-            subresource,
-            namespace,
-            name,
-        } = event.object_ref;
+        let ObjectRef { api_group, resource, subresource, namespace, name } = event.object_ref;
         Self {
             user: event.user.username,
             user_agent: event.user_agent,

@@ -71,14 +71,12 @@ pub(crate) const BINARIES: [Binary; 4] = [
 /// When `KUBEBUILDER_ASSETS` lacks a binary, or when one cannot be built; with what to do about it.
 pub fn folder(progress: Progress) -> Result<PathBuf> {
     if let Some(given) = env::var_os(ASSETS_VARIABLE).filter(|folder| !folder.is_empty()) {
-        let given = PathBuf::from(given);
+        let given = std::path::absolute(given)?;
         check_given(&given)?;
         return Ok(given);
     }
-    let folder = cache::root()?.join(format!(
-        "k8s-{KUBERNETES_VERSION}-etcd-{ETCD_VERSION}-{}",
-        fingerprint()
-    ));
+    let folder = cache::root()?
+        .join(format!("k8s-{KUBERNETES_VERSION}-etcd-{ETCD_VERSION}-{}", fingerprint()));
     if missing(&folder).is_empty() {
         return Ok(folder);
     }
@@ -102,10 +100,7 @@ fn check_given(folder: &Path) -> Result<()> {
 
 /// What `folder` lacks.
 pub(crate) fn missing(folder: &Path) -> Vec<Binary> {
-    BINARIES
-        .into_iter()
-        .filter(|binary| !folder.join(binary.name).is_file())
-        .collect()
+    BINARIES.into_iter().filter(|binary| !folder.join(binary.name).is_file()).collect()
 }
 
 /// Changes with every input of a build, so that no folder mixes two of them. FNV-1a, since nothing here is secret and

@@ -71,10 +71,7 @@ fn take_turn(folder: &Path, reporter: &Reporter) -> Result<File> {
 fn run(mut command: Command, scratch: &Path, step: &crate::reporter::Step) -> Result<()> {
     let log = scratch.join("output");
     let output = File::create(&log)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output);
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     // Not in a group of its own: a Ctrl-C ends it along with us.
     let mut child = die_with_this_thread(&mut command, false)
         .spawn()
@@ -116,12 +113,7 @@ mod tests {
         names
     }
 
-    const ALL: [&str; 4] = [
-        "etcd",
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kubectl",
-    ];
+    const ALL: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
 
     #[test]
     fn an_interrupted_build_leaves_nothing_half_made() {

@@ -53,9 +53,7 @@ pub(crate) fn config(
     config.root_cert = Some(vec![ca]);
     config.headers.push((
         "user-agent".parse()?,
-        user_agent
-            .parse()
-            .with_context(|| format!("{user_agent:?} cannot be a user agent"))?,
+        user_agent.parse().with_context(|| format!("{user_agent:?} cannot be a user agent"))?,
     ));
     config.auth_info = auth(pki, credentials)?;
     Ok(config)

@@ -50,19 +50,17 @@ impl ControlSocket {
         })?;
         let ended = Arc::new(AtomicBool::new(false));
         let end = ended.clone();
-        thread::Builder::new()
-            .name("control-socket".to_owned())
-            .spawn(move || {
-                for stream in listener.incoming() {
-                    if end.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let Ok(stream) = stream else { continue };
-                    let orders = orders.clone();
-                    // One thread a connection: an order takes seconds, and others may come meanwhile.
-                    thread::spawn(move || serve(&stream, &orders));
+        thread::Builder::new().name("control-socket".to_owned()).spawn(move || {
+            for stream in listener.incoming() {
+                if end.load(Ordering::Relaxed) {
+                    break;
                 }
-            })?;
+                let Ok(stream) = stream else { continue };
+                let orders = orders.clone();
+                // One thread a connection: an order takes seconds, and others may come meanwhile.
+                thread::spawn(move || serve(&stream, &orders));
+            }
+        })?;
         Ok(Self { path, ended })
     }
 }

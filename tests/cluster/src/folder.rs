@@ -25,21 +25,15 @@ impl RunFolder {
         fs::create_dir_all(runs).with_context(|| format!("cannot create {}", runs.display()))?;
         // One at a time: nobody may sweep a folder between its creation and the taking of its lock.
         let turn = File::create(runs.join(".turn"))?;
-        turn.lock()
-            .with_context(|| format!("cannot lock {}", runs.display()))?;
+        turn.lock().with_context(|| format!("cannot lock {}", runs.display()))?;
         sweep(runs)?;
         // Short: the control socket in here has to fit into the 108 bytes of a Unix socket's address.
         let path = runs.join(format!("{:08x}", rand::rng().random::<u32>()));
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         restrict(&path)?;
         let lock = File::create(path.join(LOCK))?;
-        lock.lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(Self {
-            path,
-            keep: false,
-            _lock: lock,
-        })
+        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Self { path, keep: false, _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -124,10 +118,7 @@ mod tests {
         drop(RunFolder::create(runs.path()).unwrap());
         assert!(path.exists());
 
-        let marker = File::options()
-            .write(true)
-            .open(path.join(FAILED))
-            .unwrap();
+        let marker = File::options().write(true).open(path.join(FAILED)).unwrap();
         marker
             .set_modified(std::time::SystemTime::now() - KEEP_FAILED - Duration::from_secs(1))
             .unwrap();

@@ -5,6 +5,8 @@
 //! from Go modules pinned by `go/*/go.mod` and `go.sum`, into the user's cache; `KUBEBUILDER_ASSETS` names others.
 //! Nothing outlives the process that started it, not even when that is killed, and any number run side by side.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod audit;
 mod binaries;
 mod builder;

@@ -1,6 +1,8 @@
 //! `beatkeeper-cluster`: a real control plane on the command line.
 
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::{Context, Result};
@@ -53,17 +55,8 @@ struct Choices {
 
 impl From<Choices> for Options {
     fn from(choices: Choices) -> Self {
-        let Choices {
-            fsync,
-            api_server_flags,
-            controller_manager_flags,
-        } = choices;
-        Self {
-            fsync,
-            api_server_flags,
-            controller_manager_flags,
-            ..Self::default()
-        }
+        let Choices { fsync, api_server_flags, controller_manager_flags } = choices;
+        Self { fsync, api_server_flags, controller_manager_flags, ..Self::default() }
     }
 }
 
@@ -81,7 +74,7 @@ async fn main() -> ExitCode {
 async fn run(action: Action) -> Result<ExitCode> {
     match action {
         Action::Build => {
-            let folder = tokio::task::spawn_blocking(|| binaries(Progress::Terminal)).await??;
+            let folder = binaries(Progress::Terminal)?;
             println!("{}", folder.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -96,8 +89,10 @@ async fn up(choices: Choices) -> Result<ExitCode> {
         plane = ControlPlane::start(choices.into()) => plane?,
         () = end.asked() => return Ok(ExitCode::from(INTERRUPTED)),
     };
+    let mut out = std::io::stdout();
     for (name, value) in plane.environment() {
-        println!("export {name}={}", value.display());
+        // Whoever reads the lines may have closed the pipe after them, which is no reason to end.
+        let _ = writeln!(out, "export {name}={}", quoted(&value));
     }
     eprintln!("ready; Ctrl-C stops it");
     end.asked().await;
@@ -159,11 +154,19 @@ fn terminate(pid: u32) {
     }
 }
 
+/// For a shell; plain where that is enough.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 /// As shells do: 128 and the signal's number for a command that died of one.
 fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
@@ -203,5 +206,21 @@ impl End {
 
     async fn asked(&mut self) {
         self.next().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_a_blank_or_a_quote_survives_the_shell() {
+        for (path, shell) in [
+            ("/home/me/.cache", "/home/me/.cache"),
+            ("/my cache", "'/my cache'"),
+            ("/it's", r"'/it'\''s'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), shell);
+        }
     }
 }

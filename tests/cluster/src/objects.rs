@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::authentication::v1::{
-    BoundObjectReference, TokenRequest, TokenRequestSpec,
-};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep};
 
 use crate::plane::ControlPlane;
+use crate::ready;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl ControlPlane {
     /// Makes a namespace of its own for a test, `PREFIX-` and a random end, and waits for its default
@@ -21,10 +24,7 @@ impl ControlPlane {
         let client = self.admin_client()?;
         let name = format!("{prefix}-{:08x}", rand::random::<u32>());
         let namespace = Namespace {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                ..Default::default()
-            },
+            metadata: ObjectMeta { name: Some(name.clone()), ..Default::default() },
             ..Default::default()
         };
         Api::<Namespace>::all(client.clone())
@@ -32,14 +32,42 @@ impl ControlPlane {
             .await
             .with_context(|| format!("cannot create the namespace {name}"))?;
         let accounts: Api<ServiceAccount> = Api::namespaced(client, &name);
-        let by = Instant::now() + Duration::from_secs(60);
+        let by = Instant::now() + PATIENCE;
         while accounts.get_opt("default").await?.is_none() {
             if Instant::now() > by {
-                bail!("the namespace {name} has no default ServiceAccount after a minute: does the controller manager run?");
+                bail!(
+                    "the namespace {name} has no default ServiceAccount after a minute: does the controller manager run?"
+                );
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(PAUSE).await;
         }
         Ok(name)
+    }
+
+    /// Declares a custom resource, or changes its declaration, and returns once its objects can be read and written:
+    /// right after the declaration the API server answers 404, then 429 for a moment.
+    ///
+    /// The garbage collector hears of a new resource up to half a minute later.
+    pub async fn declare(&self, crd: &CustomResourceDefinition) -> Result<()> {
+        let client = self.admin_client()?;
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        let spec = &crd.spec;
+        let force = PatchParams::apply("beatkeeper-cluster").force();
+        Api::<CustomResourceDefinition>::all(client.clone())
+            .patch(&name, &force, &Patch::Apply(crd))
+            .await
+            .with_context(|| format!("cannot declare {name}"))?;
+        for version in spec.versions.iter().filter(|version| version.served) {
+            let path = format!("/apis/{}/{}/{}", spec.group, version.name, spec.names.plural);
+            let by = Instant::now() + PATIENCE;
+            while let Err(error) = ready::get(&client, &path).await {
+                if Instant::now() > by {
+                    return Err(error.context(format!("{name} is declared and not served")));
+                }
+                sleep(PAUSE).await;
+            }
+        }
+        Ok(())
     }
 
     /// A client with the rights of a ServiceAccount, which has to exist; its token is bound to the Pod, if one is

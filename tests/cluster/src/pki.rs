@@ -23,9 +23,7 @@ pub(crate) struct Identity {
 
 impl Pki {
     pub(crate) fn at(data: &Path) -> Self {
-        Self {
-            folder: data.join("pki"),
-        }
+        Self { folder: data.join("pki") }
     }
 
     pub(crate) fn ca(&self) -> PathBuf {
@@ -81,16 +79,8 @@ impl Pki {
         issue(serving, &ca, &self.serving())?;
 
         // The group is what cluster-admin is bound to from the first second on.
-        issue(
-            client("beatkeeper-admin", Some("system:masters")),
-            &ca,
-            &self.admin(),
-        )?;
-        issue(
-            client("system:kube-controller-manager", None),
-            &ca,
-            &self.controller_manager(),
-        )?;
+        issue(client("beatkeeper-admin", Some("system:masters")), &ca, &self.admin())?;
+        issue(client("system:kube-controller-manager", None), &ca, &self.controller_manager())?;
 
         let signer = KeyPair::generate()?;
         fs::write(self.service_account_key(), signer.serialize_pem())?;
@@ -102,23 +92,16 @@ impl Pki {
 fn ca() -> Result<CertifiedIssuer<'static, KeyPair>> {
     let mut params = named("beatkeeper-test-ca", None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
 }
 
 fn named(common_name: &str, organization: Option<&str>) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     if let Some(organization) = organization {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, organization);
+        params.distinguished_name.push(DnType::OrganizationName, organization);
     }
     params
 }

@@ -13,7 +13,7 @@ use crate::client::{self, Credentials};
 use crate::component::Component;
 use crate::control::{self, ControlSocket};
 use crate::folder::RunFolder;
-use crate::options::Options;
+use crate::options::{Options, Progress};
 use crate::part::{self, Part, Ports};
 use crate::pki::Pki;
 use crate::ports::{self, Port};
@@ -64,7 +64,7 @@ impl ControlPlane {
     /// Names what failed, the last lines of that process's log, and where the log lies. It is kept for a day.
     pub async fn start(options: Options) -> Result<Self> {
         let progress = options.progress;
-        let binaries = tokio::task::spawn_blocking(move || binaries::folder(progress)).await??;
+        let binaries = build_aside(progress).await?;
         // Between our choice of a port and its binding somebody else may take it.
         const TRIES: u32 = 3;
         for _ in 1..TRIES {
@@ -77,9 +77,7 @@ impl ControlPlane {
     }
 
     async fn try_start(options: &Options, binaries: &Path) -> Result<Self> {
-        let reserved = (0..4)
-            .map(|_| ports::reserve())
-            .collect::<Result<Vec<_>>>()?;
+        let reserved = (0..4).map(|_| ports::reserve()).collect::<Result<Vec<_>>>()?;
         let ports = Ports {
             etcd: reserved[0].number,
             etcd_peer: reserved[1].number,
@@ -90,8 +88,7 @@ impl ControlPlane {
         let data = folder.path().to_owned();
         fs::create_dir(data.join("logs"))?;
         let pki = Pki::at(&data);
-        pki.create()
-            .context("cannot make the control plane's certificates")?;
+        pki.create().context("cannot make the control plane's certificates")?;
         kubeconfig::write(
             &data.join("kubeconfig"),
             &ports.url(Part::ApiServer),
@@ -99,10 +96,7 @@ impl ControlPlane {
             &pki.admin(),
         )?;
         let supervisor = Supervisor::new(part::recipes(&data, binaries, &ports, options)?)?;
-        let record = Record {
-            binaries: binaries.to_owned(),
-            ports,
-        };
+        let record = Record { binaries: binaries.to_owned(), ports };
         fs::write(data.join(RECORD), serde_json::to_string(&record)?)?;
         let socket = ControlSocket::open(&data, supervisor.orders())?;
         let mut plane = Self {
@@ -127,10 +121,9 @@ impl ControlPlane {
     async fn bring_up(&self) -> Result<()> {
         // The API server waits for etcd by itself; the controller manager gives up on an API server that is not there.
         self.order(Part::Etcd, Order::Start).await?;
-        for (part, watched) in [
-            (Part::ApiServer, &Part::ALL[..2]),
-            (Part::ControllerManager, &Part::ALL[..]),
-        ] {
+        for (part, watched) in
+            [(Part::ApiServer, &Part::ALL[..2]), (Part::ControllerManager, &Part::ALL[..])]
+        {
             self.order(part, Order::Start).await?;
             ready::healthy(self, part, watched).await?;
         }
@@ -146,18 +139,16 @@ impl ControlPlane {
         let data = data.into();
         let record = fs::read_to_string(data.join(RECORD))
             .with_context(|| format!("{} is not the folder of a control plane", data.display()))?;
-        let plane = Self {
-            record: serde_json::from_str(&record)?,
-            data,
-            owner: Owner::Another,
-        };
+        let plane = Self { record: serde_json::from_str(&record)?, data, owner: Owner::Another };
         plane.order(Part::ApiServer, Order::Status).await?;
         Ok(plane)
     }
 
     /// Ends the processes and removes their data, now and not at the next convenient moment. Dropping does the same.
     pub async fn stop(self) -> Result<()> {
-        tokio::task::spawn_blocking(move || drop(self)).await?;
+        tokio::task::spawn_blocking(move || drop(self))
+            .await
+            .context("the control plane could not be stopped")?;
         Ok(())
     }
 
@@ -231,11 +222,7 @@ impl ControlPlane {
 
     /// A client with the given token.
     pub fn client_with_token(&self, token: &str) -> Result<Client> {
-        self.client(
-            Part::ApiServer,
-            Credentials::Token(token.to_owned()),
-            USER_AGENT,
-        )
+        self.client(Part::ApiServer, Credentials::Token(token.to_owned()), USER_AGENT)
     }
 
     pub(crate) fn client(
@@ -258,13 +245,7 @@ impl ControlPlane {
         credentials: Credentials,
         user_agent: &str,
     ) -> Result<kube::Config> {
-        client::config(
-            &Pki::at(&self.data),
-            &self.record.ports,
-            part,
-            credentials,
-            user_agent,
-        )
+        client::config(&Pki::at(&self.data), &self.record.ports, part, credentials, user_agent)
     }
 
     /// The API server's metrics, in Prometheus' text format.
@@ -298,11 +279,17 @@ impl ControlPlane {
     }
 }
 
+/// On a thread that no runtime waits for: who is asked to end in the middle of a build ends, and the compiler with it.
+async fn build_aside(progress: Progress) -> Result<PathBuf> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("build".to_owned())
+        .spawn(move || done.send(binaries::folder(progress)))?;
+    result.await.context("the build of the control plane's binaries panicked")?
+}
+
 async fn give(orders: &Orders, part: Part, order: Order) -> Result<Status> {
-    orders
-        .give(part, order)
-        .await
-        .unwrap_or_else(|_| Err(anyhow!("the control plane has ended")))
+    orders.give(part, order).await.unwrap_or_else(|_| Err(anyhow!("the control plane has ended")))
 }
 
 /// As etcd, kube-apiserver and kube-controller-manager all say it, being written in Go.

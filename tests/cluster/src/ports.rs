@@ -27,17 +27,10 @@ pub(crate) fn reserve() -> Result<Port> {
         if let Some(reservation) = reserve_number(number)
             && TcpListener::bind(("127.0.0.1", number)).is_ok()
         {
-            return Ok(Port {
-                number,
-                _reservation: reservation,
-            });
+            return Ok(Port { number, _reservation: reservation });
         }
     }
-    bail!(
-        "no free port found in {}..{} on 127.0.0.1",
-        RANGE.start,
-        RANGE.end
-    )
+    bail!("no free port found in {}..{} on 127.0.0.1", RANGE.start, RANGE.end)
 }
 
 fn reserve_number(number: u16) -> Option<UnixListener> {

@@ -23,10 +23,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Waits until the process says that it is healthy. `watched`: the processes whose end ends the wait.
 pub(crate) async fn healthy(plane: &ControlPlane, part: Part, watched: &[Part]) -> Result<()> {
     let client = plane.client(part, Credentials::Admin, "beatkeeper-cluster/ready")?;
-    until(plane, part, watched, async || {
-        get(&client, part.health_path()).await.is_ok()
-    })
-    .await
+    until(plane, part, watched, async || get(&client, part.health_path()).await.is_ok()).await
 }
 
 /// Waits until ServiceAccounts are made and custom resources can be declared.
@@ -72,11 +69,7 @@ async fn until(
         sleep(PAUSE).await;
     }
     let tail = tail(&plane.log(part));
-    bail!(
-        "{} is not ready after {} s {tail}",
-        part.name(),
-        PATIENCE.as_secs()
-    )
+    bail!("{} is not ready after {} s {tail}", part.name(), PATIENCE.as_secs())
 }
 
 /// The end of a log, for an error message.

@@ -19,9 +19,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(progress: Progress) -> Self {
-        Self {
-            quiet: progress == Progress::Quiet,
-        }
+        Self { quiet: progress == Progress::Quiet }
     }
 
     /// To stderr itself: the test harness swallows `eprintln!` while a test runs, and silence for minutes alarms.
@@ -60,13 +58,8 @@ impl Reporter {
             bar
         });
         let plain = !self.quiet && bar.is_none();
-        let step = Step {
-            what,
-            bar,
-            plain,
-            began: Instant::now(),
-            said: Cell::new(Instant::now()),
-        };
+        let step =
+            Step { what, bar, plain, began: Instant::now(), said: Cell::new(Instant::now()) };
         step.line("building");
         step
     }
@@ -110,9 +103,5 @@ impl Step {
 }
 
 fn rough(seconds: u64) -> String {
-    if seconds < 60 {
-        format!("{seconds} s")
-    } else {
-        format!("{} min", (seconds + 30) / 60)
-    }
+    if seconds < 60 { format!("{seconds} s") } else { format!("{} min", (seconds + 30) / 60) }
 }

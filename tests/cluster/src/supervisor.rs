@@ -79,10 +79,8 @@ impl Supervisor {
         let thread = thread::Builder::new()
             .name("control-plane".to_owned())
             .spawn(move || {
-                let mut processes: HashMap<Part, Process> = recipes
-                    .into_iter()
-                    .map(|recipe| (recipe.part, Process::new(recipe)))
-                    .collect();
+                let mut processes: HashMap<Part, Process> =
+                    recipes.into_iter().map(|recipe| (recipe.part, Process::new(recipe))).collect();
                 while let Ok(Message::Request(request)) = inbox.recv() {
                     let answer = match processes.get_mut(&request.part) {
                         Some(process) => process.obey(request.order),
@@ -93,10 +91,7 @@ impl Supervisor {
                 end(processes);
             })
             .context("cannot start the thread that supervises the control plane")?;
-        Ok(Self {
-            orders,
-            thread: Some(thread),
-        })
+        Ok(Self { orders, thread: Some(thread) })
     }
 
     pub(crate) fn orders(&self) -> Orders {
@@ -116,10 +111,8 @@ impl Drop for Supervisor {
 /// Killed, not asked: their data goes with them, so there is nothing to write back, and an API server asked to end
 /// waits for its open watches.
 fn end(processes: HashMap<Part, Process>) {
-    let mut children: Vec<Child> = processes
-        .into_values()
-        .filter_map(|process| process.child)
-        .collect();
+    let mut children: Vec<Child> =
+        processes.into_values().filter_map(|process| process.child).collect();
     for child in &mut children {
         let _ = child.kill();
     }
@@ -136,11 +129,7 @@ struct Process {
 
 impl Process {
     fn new(recipe: Recipe) -> Self {
-        Self {
-            recipe,
-            child: None,
-            ended: None,
-        }
+        Self { recipe, child: None, ended: None }
     }
 
     /// Every order is one that may be given twice: what is already so is left so.

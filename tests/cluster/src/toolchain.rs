@@ -35,10 +35,7 @@ pub(crate) fn go_build(binary: &Binary, scratch: &Path, to: &Path) -> Result<Com
     fs::write(folder.join("go.sum"), sum)?;
 
     let mut command = Command::new("go");
-    command
-        .current_dir(&folder)
-        .args(arguments(binary, to).iter().map(OsStr::new))
-        .envs(SETTINGS);
+    command.current_dir(&folder).args(arguments(binary, to).iter().map(OsStr::new)).envs(SETTINGS);
     Ok(command)
 }
 
@@ -70,9 +67,7 @@ fn linker_flags(module: Module) -> String {
     if module == Module::Kubernetes {
         let mut numbers = KUBERNETES_VERSION.split('.');
         let mut set = |name: &str, value: &str| {
-            flags.push_str(&format!(
-                " -X k8s.io/component-base/version.{name}={value}"
-            ));
+            flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
         };
         set("gitVersion", &format!("v{KUBERNETES_VERSION}"));
         set("gitMajor", numbers.next().unwrap_or_default());
@@ -83,10 +78,7 @@ fn linker_flags(module: Module) -> String {
 
 fn check_go() -> Result<()> {
     let (major, minor) = OLDEST_GO;
-    let output = Command::new("go")
-        .args(["env", "GOVERSION"])
-        .envs(SETTINGS)
-        .output();
+    let output = Command::new("go").args(["env", "GOVERSION"]).envs(SETTINGS).output();
     let output = match output {
         Ok(output) => output,
         Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
@@ -111,10 +103,7 @@ fn is_new_enough(version: &str) -> bool {
     let mut numbers = numbers
         .split(|character: char| !character.is_ascii_digit())
         .map(|number| number.parse().unwrap_or(0));
-    (
-        numbers.next().unwrap_or(0),
-        numbers.next().unwrap_or(0),
-    ) >= OLDEST_GO
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= OLDEST_GO
 }
 
 #[cfg(test)]

@@ -1,0 +1,228 @@
+//! Which addresses may be published (P5).
+//!
+//! People with the `edit` role may write registrations and Leases, but not EndpointSlices, because
+//! slices let them send a Service's clients anywhere (CVE-2021-25740). So an address that does not
+//! come from a Pod is published only inside the ranges that the operator's administrator gave to the
+//! namespace.
+
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+
+/// The ranges in which outside instances may lie, by namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutsideRanges(BTreeMap<String, Vec<IpNet>>);
+
+/// One range for one namespace, written `shop=192.0.2.0/24`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutsideRange {
+    /// The namespace.
+    pub namespace: String,
+    /// The range.
+    pub range: IpNet,
+}
+
+/// Why a text is not a range for a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not NAMESPACE=CIDR; write for example shop=192.0.2.0/24 or shop=2001:db8::/64")]
+pub struct ParseRangeError(String);
+
+impl FromStr for OutsideRange {
+    type Err = ParseRangeError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRangeError> {
+        let error = || ParseRangeError(text.to_owned());
+        let (namespace, range) = text.split_once('=').ok_or_else(error)?;
+        if namespace.is_empty() {
+            return Err(error());
+        }
+        let range = range.parse().map_err(|_| error())?;
+        Ok(Self { namespace: namespace.to_owned(), range })
+    }
+}
+
+impl FromIterator<OutsideRange> for OutsideRanges {
+    fn from_iter<T: IntoIterator<Item = OutsideRange>>(ranges: T) -> Self {
+        let mut all = Self::default();
+        for OutsideRange { namespace, range } in ranges {
+            all.0.entry(namespace).or_default().push(range);
+        }
+        all
+    }
+}
+
+impl OutsideRanges {
+    /// The ranges of a namespace.
+    pub fn of(&self, namespace: &str) -> &[IpNet] {
+        self.0.get(namespace).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// Why an address is not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// It is not an address at all.
+    #[error(
+        "{0:?} is not an IP address; write it in canonical form, such as 192.0.2.10 or 2001:db8::1"
+    )]
+    Malformed(String),
+    /// No endpoint may have it.
+    #[error(
+        "{address} is {kind}, which is never published; name an address that other machines can reach"
+    )]
+    Forbidden {
+        /// The address.
+        address: IpAddr,
+        /// What kind of address it is.
+        kind: &'static str,
+    },
+    /// The administrator has not allowed it.
+    #[error(
+        "{address} lies outside the ranges allowed for namespace {namespace} ({allowed}); ask the operator's administrator to allow it (--outside-range {namespace}=CIDR)"
+    )]
+    NotAllowed {
+        /// The address.
+        address: IpAddr,
+        /// The namespace.
+        namespace: String,
+        /// What is allowed, for the message.
+        allowed: String,
+    },
+    /// It belongs to a part of the cluster.
+    #[error("{address} belongs to {owner}; an outside instance cannot have it")]
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// Whose it is.
+        owner: String,
+    },
+}
+
+/// Refuses what no endpoint may have, whoever names it: unspecified, loopback, link-local (which
+/// holds the metadata services), multicast, broadcast, and IPv4 inside IPv6, which would hide one of
+/// them.
+///
+/// # Errors
+/// [`AddressError::Forbidden`] with the kind of address.
+pub fn publishable(address: IpAddr) -> Result<IpAddr, AddressError> {
+    let kind = match address {
+        _ if address.is_unspecified() => Some("the unspecified address"),
+        _ if address.is_loopback() => Some("a loopback address"),
+        _ if address.is_multicast() => Some("a multicast address"),
+        IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("an address of this network"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
+        IpAddr::V6(v6) if v6.to_ipv4().is_some() => Some("an IPv4 address written as IPv6"),
+        _ if METADATA_SERVICES.contains(&address) => Some("a cloud metadata address"),
+        _ => None,
+    };
+    match kind {
+        Some(kind) => Err(AddressError::Forbidden { address, kind }),
+        None => Ok(address),
+    }
+}
+
+/// The metadata services that do not lie in a link-local range: AWS over IPv6, Alibaba Cloud, and
+/// the platform address of Azure.
+const METADATA_SERVICES: [IpAddr; 3] = [
+    IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(std::net::Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(std::net::Ipv4Addr::new(168, 63, 129, 16)),
+];
+
+/// Checks the address of an outside instance. `owner` tells whose an address is, if the cluster
+/// knows: a Pod's, a Service's or the API server's.
+///
+/// # Errors
+/// [`AddressError`], which says what is wrong and who can mend it.
+pub fn outside(
+    text: &str,
+    namespace: &str,
+    ranges: &OutsideRanges,
+    owner: impl FnOnce(IpAddr) -> Option<String>,
+) -> Result<IpAddr, AddressError> {
+    let address: IpAddr = text.parse().map_err(|_| AddressError::Malformed(text.to_owned()))?;
+    let address = publishable(address)?;
+    let allowed = ranges.of(namespace);
+    if !allowed.iter().any(|range| range.contains(&address)) {
+        let allowed = match allowed {
+            [] => "none".to_owned(),
+            ranges => ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", "),
+        };
+        return Err(AddressError::NotAllowed { address, namespace: namespace.to_owned(), allowed });
+    }
+    match owner(address) {
+        Some(owner) => Err(AddressError::Taken { address, owner }),
+        None => Ok(address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<IpAddr, AddressError> {
+        let ranges = ["shop=192.0.2.0/24", "shop=2001:db8::/64", "shop=0.0.0.0/0", "shop=::/0"]
+            .iter()
+            .map(|text| text.parse().expect(text))
+            .collect();
+        outside(text, "shop", &ranges, |_| None)
+    }
+
+    #[test]
+    fn addresses_that_no_endpoint_may_have_are_refused_even_inside_an_allowed_range() {
+        for (address, kind) in [
+            ("127.0.0.1", "a loopback address"),
+            ("127.8.8.8", "a loopback address"),
+            ("::1", "a loopback address"),
+            ("0.0.0.0", "the unspecified address"),
+            ("::", "the unspecified address"),
+            ("0.1.2.3", "an address of this network"),
+            ("169.254.169.254", "a link-local address"),
+            ("fe80::1", "a link-local address"),
+            ("224.0.0.1", "a multicast address"),
+            ("ff02::1", "a multicast address"),
+            ("255.255.255.255", "the broadcast address"),
+            ("::ffff:127.0.0.1", "an IPv4 address written as IPv6"),
+            ("fd00:ec2::254", "a cloud metadata address"),
+        ] {
+            let error = check(address).expect_err(address);
+            assert!(
+                matches!(&error, AddressError::Forbidden { kind: found, .. } if *found == kind),
+                "{address}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_range_for_the_namespace_no_outside_address_is_allowed() {
+        let ranges = ["shop=192.0.2.0/24".parse().expect("a range")].into_iter().collect();
+        assert!(outside("192.0.2.1", "shop", &ranges, |_| None).is_ok());
+        let error = outside("192.0.2.1", "bank", &ranges, |_| None).expect_err("another namespace");
+        assert_eq!(
+            error.to_string(),
+            "192.0.2.1 lies outside the ranges allowed for namespace bank (none); ask the operator's \
+             administrator to allow it (--outside-range bank=CIDR)"
+        );
+        assert!(outside("198.51.100.1", "shop", &ranges, |_| None).is_err());
+    }
+
+    #[test]
+    fn what_belongs_to_the_cluster_is_refused_with_its_owner() {
+        let ranges = ["shop=10.0.0.0/8".parse().expect("a range")].into_iter().collect();
+        let error = outside("10.1.2.3", "shop", &ranges, |_| Some("Pod shop/cart".to_owned()))
+            .expect_err("a Pod's");
+        assert_eq!(
+            error.to_string(),
+            "10.1.2.3 belongs to Pod shop/cart; an outside instance cannot have it"
+        );
+    }
+
+    #[test]
+    fn garbage_is_quoted() {
+        for text in ["", "vm-1", "192.0.2.1:80", "192.0.2.01", "192.0.2.0/24", "1.2.3"] {
+            assert_eq!(check(text), Err(AddressError::Malformed(text.to_owned())));
+        }
+    }
+}

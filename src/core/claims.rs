@@ -1,0 +1,95 @@
+//! From verdicts to endpoints: inside one registration an address:port is published once, while any
+//! of its claimants lives, a Pod's claim first.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
+
+use beatkeeper_api::InstanceState;
+
+use super::{
+    endpoint::{Conditions, Endpoint, EndpointPort, EndpointsReadiness, PortSet, Protocol},
+    verdict::Verdict,
+};
+
+/// The endpoints to publish for these verdicts. `publish_not_ready` is the Service's
+/// publishNotReadyAddresses: then what is not ready is published as ready.
+pub fn endpoints(verdicts: &[Verdict], publish_not_ready: bool) -> Vec<Endpoint> {
+    let mut claims: Vec<&Verdict> =
+        verdicts.iter().filter(|verdict| verdict.is_published()).collect();
+    claims.sort_by_key(|verdict| Precedence::of(verdict));
+
+    let mut taken: HashSet<(IpAddr, u16, Protocol, String)> = HashSet::new();
+    let mut ports_of: BTreeMap<Vec<EndpointPort>, PortSet> = BTreeMap::new();
+    let mut endpoints = Vec::new();
+    for verdict in claims {
+        let Some(placement) = &verdict.placement else { continue };
+        for &address in &placement.addresses {
+            let free: Vec<EndpointPort> = placement
+                .ports
+                .iter()
+                .filter(|port| taken.insert((address, port.port, port.protocol, port.name.clone())))
+                .cloned()
+                .collect();
+            // Without ports, as in a headless Service, the address itself is what is claimed.
+            let portless = placement.ports.is_empty()
+                && taken.insert((address, 0, Protocol::Tcp, String::new()));
+            if free.is_empty() && !portless {
+                continue;
+            }
+            let ports = ports_of
+                .entry(free)
+                .or_insert_with_key(|ports| PortSet::new(ports.clone()))
+                .clone();
+            endpoints.push(Endpoint {
+                address,
+                ports,
+                conditions: conditions(verdict, publish_not_ready),
+                hostname: placement.hostname.clone(),
+                node_name: placement.node_name.clone(),
+                zone: placement.zone.clone(),
+                pod: placement.pod.clone(),
+                in_endpoints: in_endpoints(verdict, publish_not_ready),
+            });
+        }
+    }
+    endpoints
+}
+
+/// Which of two claims to one address and port is published: a Pod's before an outside one, then
+/// the one that can serve more, then the first by name, so that the choice does not waver.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Precedence<'a>(bool, u8, &'a str);
+
+impl<'a> Precedence<'a> {
+    fn of(verdict: &'a Verdict) -> Self {
+        let outside = verdict.placement.as_ref().is_none_or(|placement| placement.pod.is_none());
+        let usefulness = match verdict.state {
+            InstanceState::Ready | InstanceState::Held => 0,
+            InstanceState::Draining => 1,
+            _ => 2,
+        };
+        Self(outside, usefulness, &verdict.instance)
+    }
+}
+
+fn conditions(verdict: &Verdict, publish_not_ready: bool) -> Conditions {
+    let kubelet_ready = verdict.placement.as_ref().is_none_or(|placement| placement.kubelet_ready);
+    let (serving, terminating) = match verdict.state {
+        InstanceState::Ready | InstanceState::Held => (kubelet_ready, false),
+        InstanceState::Draining => (kubelet_ready, true),
+        _ => (false, false),
+    };
+    // As upstream reckons it (endpointslice/utils.go): publishNotReadyAddresses overrules ready.
+    Conditions { ready: publish_not_ready || (serving && !terminating), serving, terminating }
+}
+
+fn in_endpoints(verdict: &Verdict, publish_not_ready: bool) -> Option<EndpointsReadiness> {
+    let Conditions { ready, terminating, .. } = conditions(verdict, publish_not_ready);
+    match (ready, terminating) {
+        (true, _) => Some(EndpointsReadiness::Ready),
+        (false, false) => Some(EndpointsReadiness::NotReady),
+        (false, true) => None,
+    }
+}

@@ -1,0 +1,138 @@
+//! What a heartbeat Lease says, parsed once where it enters.
+
+use std::{sync::Arc, time::Duration};
+
+use beatkeeper_api::heartbeat::{self, Health, UnknownHealth};
+use k8s_openapi::api::coordination::v1::Lease;
+
+/// The token of life: any change of it at a higher resourceVersion is a beat. Its value is never
+/// compared with a clock (L1).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Token {
+    /// The uid of the Lease: a Lease that was made anew is life too.
+    pub uid: Arc<str>,
+    /// spec.renewTime in microseconds; none when it never beat.
+    pub renewed: Option<i64>,
+}
+
+/// Where an instance runs. The Lease's owner reference decides, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Outside the cluster.
+    Outside,
+    /// In this Pod of the Lease's own namespace.
+    Pod {
+        /// Name of the Pod.
+        name: String,
+        /// Uid of the Pod.
+        uid: String,
+    },
+}
+
+/// What a Lease says besides its beats: it changes seldom, and each change is worth a look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// spec.holderIdentity.
+    pub holder: Option<String>,
+    /// Where the instance runs.
+    pub origin: Origin,
+    /// What the instance says of itself, or what is wrong with the way it says it.
+    pub health: Result<Health, UnknownHealth>,
+    /// Free text of the instance, cut to a bounded length.
+    pub note: Option<String>,
+    /// Addresses as written, of an outside instance that is not declared.
+    pub addresses: Vec<String>,
+    /// Why an operator took the instance out, if one did.
+    pub cordoned: Option<String>,
+    /// Whether the Lease waits for finalizers to be deleted: it is over all the same.
+    pub deleting: bool,
+    /// spec.leaseDurationSeconds: it informs the sweep of orphans, whose ttl nobody knows.
+    pub duration: Option<Duration>,
+}
+
+/// A heartbeat Lease as it was read: by the watch, or live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Name of the Lease.
+    pub lease: String,
+    /// Its registration, as its label says; none when the label is gone.
+    pub registration: Option<String>,
+    /// The token of life.
+    pub token: Token,
+    /// The version this was read at; an older one is never taken over a newer.
+    pub version: Version,
+    /// All the rest.
+    pub claim: Claim,
+}
+
+/// A resourceVersion. Kubernetes makes them comparable within a resource (KEP-5504); one that does
+/// not read as a number, which no supported API server writes, is taken for the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// Reads a resourceVersion.
+    pub fn of(text: Option<&str>) -> Self {
+        Self(text.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
+    }
+}
+
+/// How many addresses a Lease may name; the rest is cut off, as no instance has more families.
+const ADDRESSES_MAX: usize = 8;
+
+impl Heartbeat {
+    /// Reads a Lease; nothing in it can make this fail.
+    pub fn read(lease: &Lease) -> Self {
+        let metadata = &lease.metadata;
+        let spec = lease.spec.as_ref();
+        let annotation = |name: &str| -> Option<&str> {
+            metadata.annotations.as_ref()?.get(name).map(String::as_str)
+        };
+        Self {
+            lease: metadata.name.clone().unwrap_or_default(),
+            registration: heartbeat::registration_of(lease).map(str::to_owned),
+            token: Token {
+                uid: metadata.uid.as_deref().unwrap_or_default().into(),
+                renewed: spec.and_then(|spec| spec.renew_time.as_ref()).map(heartbeat::micros),
+            },
+            version: Version::of(metadata.resource_version.as_deref()),
+            claim: Claim {
+                holder: spec
+                    .and_then(|spec| spec.holder_identity.clone())
+                    .filter(|holder| !holder.is_empty()),
+                origin: origin_of(lease),
+                health: annotation(heartbeat::HEALTH_ANNOTATION)
+                    .map_or(Ok(Health::Passing), str::parse),
+                note: annotation(heartbeat::NOTE_ANNOTATION)
+                    .filter(|note| !note.is_empty())
+                    .map(|note| note.chars().take(heartbeat::NOTE_MAX).collect()),
+                addresses: annotation(heartbeat::ADDRESSES_ANNOTATION)
+                    .into_iter()
+                    .flat_map(|list| list.split(','))
+                    .map(str::trim)
+                    .filter(|address| !address.is_empty())
+                    .take(ADDRESSES_MAX)
+                    .map(|address| address.chars().take(64).collect())
+                    .collect(),
+                cordoned: annotation(heartbeat::CORDONED_ANNOTATION)
+                    .map(|reason| reason.chars().take(heartbeat::NOTE_MAX).collect()),
+                deleting: metadata.deletion_timestamp.is_some(),
+                duration: spec
+                    .and_then(|spec| spec.lease_duration_seconds)
+                    .and_then(|seconds| u64::try_from(seconds).ok())
+                    .filter(|seconds| *seconds > 0)
+                    .map(Duration::from_secs),
+            },
+        }
+    }
+}
+
+fn origin_of(lease: &Lease) -> Origin {
+    lease
+        .metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.kind == "Pod" && owner.api_version == "v1")
+        .map_or(Origin::Outside, |pod| Origin::Pod { name: pod.name.clone(), uid: pod.uid.clone() })
+}

@@ -1,0 +1,46 @@
+//! Moments on the controller's own monotonic clock.
+
+use std::{
+    ops::{Add, Sub},
+    time::Duration,
+};
+
+/// A moment on the monotonic clock of this process (L1): no wall clock and no workload's clock can
+/// be compared with it, which is the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The moment that lies `since_start` after the clock's own beginning.
+    pub const fn from_start(since_start: Duration) -> Self {
+        Self(since_start)
+    }
+
+    /// The moment this many milliseconds after the clock's beginning, for tests and simulation.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
+    /// How long ago `earlier` was; zero when it is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    /// Saturates: a deadline beyond the end of time never comes.
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+
+    /// Saturates at the clock's beginning.
+    fn sub(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span))
+    }
+}

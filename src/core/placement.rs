@@ -1,0 +1,193 @@
+//! Where an instance is: its addresses and ports, proven by its Pod or allowed by the administrator
+//! (P5).
+
+use std::net::IpAddr;
+
+use super::{
+    address,
+    decide::Facts,
+    endpoint::{EndpointPort, Family, PodRef},
+    pod::PodView,
+    registration::{PortTemplate, TargetPort},
+    verdict::{Placement, Reason},
+};
+
+/// Places an instance that runs in a Pod: everything comes from the Pod, nothing from its Lease.
+///
+/// # Errors
+/// The reason, and a message that names the Pod.
+pub(super) fn in_pod(
+    facts: &Facts<'_>,
+    name: &str,
+    uid: &str,
+) -> Result<Placement, (Reason, String)> {
+    let key = &facts.registration.key;
+    let Some(pod) = facts.pods.get(name) else {
+        let message = format!("there is no Pod {name} in namespace {}", key.namespace);
+        return Err((Reason::PodNotFound, message));
+    };
+    if pod.uid != uid {
+        let message = format!(
+            "its Lease belongs to an earlier Pod {name} (uid {uid}); delete the Lease, so that the \
+             present Pod can create its own"
+        );
+        return Err((Reason::PodReplaced, message));
+    }
+    selected(facts, name, pod)?;
+    let addresses: Vec<IpAddr> = pod
+        .ips
+        .iter()
+        .copied()
+        .map(|ip| {
+            address::publishable(ip).map_err(|error| (Reason::AddressRefused, error.to_string()))
+        })
+        .collect::<Result<_, _>>()?;
+    if addresses.is_empty() {
+        let message = format!("Pod {name} has no address yet");
+        return Err((Reason::NoAddressYet, message));
+    }
+    let ports = resolve(facts.ports, |port| match &port.target {
+        TargetPort::Number(number) => Ok(*number),
+        TargetPort::Name(target) => pod.port(target, port.protocol).ok_or_else(|| {
+            format!("Pod {name} has no {} port named {target}", port.protocol.as_str())
+        }),
+    })?;
+    Ok(Placement {
+        addresses: of_families(addresses, facts.families)?,
+        ports,
+        zone: pod.node.as_ref().and_then(|node| facts.zones.get(node)).cloned(),
+        node_name: pod.node.clone(),
+        hostname: pod
+            .hostname_in
+            .as_ref()
+            .filter(|(_, subdomain)| subdomain == facts.service)
+            .map(|(hostname, _)| hostname.clone()),
+        pod: Some(PodRef {
+            namespace: key.namespace.clone(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+        }),
+        kubelet_ready: pod.ready,
+    })
+}
+
+fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason, String)> {
+    use kube::core::SelectorExt;
+    let message = match &facts.registration.selector {
+        None => format!(
+            "spec.podSelector of {} is absent, so no Pod may join; Pod {name} wants to",
+            facts.registration.key.name
+        ),
+        Some(selector) if !selector.matches(&pod.labels) => format!(
+            "the labels of Pod {name} do not match spec.podSelector of {}",
+            facts.registration.key.name
+        ),
+        Some(_) => return Ok(()),
+    };
+    Err((Reason::PodNotSelected, message))
+}
+
+/// Places an instance outside the cluster: as it is declared, or else at the addresses its Lease
+/// names; either way inside the allowed ranges only.
+///
+/// # Errors
+/// The reason, and a message that says who can mend it.
+pub(super) fn outside(
+    facts: &Facts<'_>,
+    instance: &str,
+    named: &[String],
+) -> Result<Placement, (Reason, String)> {
+    let namespace = &facts.registration.key.namespace;
+    let declared = facts.registration.declared.get(instance);
+    let texts = declared.map_or(named, |declared| &declared.addresses);
+    if texts.is_empty() {
+        let message = format!(
+            "it names no address: declare it in spec.instances, or set annotation {} on its Lease",
+            beatkeeper_api::heartbeat::ADDRESSES_ANNOTATION
+        );
+        return Err((Reason::AddressMissing, message));
+    }
+    let mut addresses = texts
+        .iter()
+        .map(|text| address::outside(text, namespace, facts.ranges, facts.owner_of))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
+    addresses.sort();
+    addresses.dedup();
+    let ports = resolve(facts.ports, |port| {
+        let own =
+            declared.iter().flat_map(|declared| &declared.ports).find(|own| own.name == port.name);
+        match (own, &port.target) {
+            (Some(own), _) => {
+                u16::try_from(own.port).ok().filter(|number| *number > 0).ok_or_else(|| {
+                    format!(
+                        "port {:?} of instance {instance} is {}; it must be from 1 to 65535",
+                        port.name, own.port
+                    )
+                })
+            }
+            (None, TargetPort::Number(number)) => Ok(*number),
+            (None, TargetPort::Name(target)) => Err(format!(
+                "port {:?} has targetPort {target:?}, a name that only Pods can resolve; declare the \
+                 instance with a number for that port",
+                port.name
+            )),
+        }
+    })?;
+    Ok(Placement {
+        addresses: of_families(addresses, facts.families)?,
+        ports,
+        node_name: None,
+        zone: declared.and_then(|declared| declared.zone.clone()),
+        hostname: None,
+        pod: None,
+        kubelet_ready: true,
+    })
+}
+
+/// Resolves the ports for one instance. As upstream does, one that cannot be resolved is left out
+/// while another can; without any there is nothing to publish.
+fn resolve(
+    templates: &[PortTemplate],
+    number_of: impl Fn(&PortTemplate) -> Result<u16, String>,
+) -> Result<Vec<EndpointPort>, (Reason, String)> {
+    let mut ports = Vec::with_capacity(templates.len());
+    let mut problem = None;
+    for template in templates {
+        match number_of(template) {
+            Ok(port) => ports.push(EndpointPort {
+                name: template.name.clone(),
+                port,
+                protocol: template.protocol,
+                app_protocol: template.app_protocol.clone(),
+            }),
+            Err(message) => problem = Some(message),
+        }
+    }
+    match problem {
+        Some(message) if ports.is_empty() => Err((Reason::PortUnresolved, message)),
+        _ => Ok(ports),
+    }
+}
+
+/// Of each family of the Service, the first address.
+fn of_families(
+    addresses: Vec<IpAddr>,
+    families: &[Family],
+) -> Result<Vec<IpAddr>, (Reason, String)> {
+    let matching: Vec<IpAddr> = addresses
+        .iter()
+        .copied()
+        .filter(|address| families.contains(&Family::of(*address)))
+        .collect();
+    if matching.is_empty() {
+        let list = |items: Vec<String>| items.join(", ");
+        let message = format!(
+            "its addresses ({}) are of no family that the Service has ({})",
+            list(addresses.iter().map(IpAddr::to_string).collect()),
+            list(families.iter().map(|family| family.as_str().to_owned()).collect())
+        );
+        return Err((Reason::AddressFamilyMismatch, message));
+    }
+    Ok(matching)
+}

@@ -1,0 +1,109 @@
+//! What is kept of a Pod: a few fields of the many, since all Pods are watched.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+
+use super::endpoint::Protocol;
+
+/// The parts of a Pod that decide about its endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodView {
+    /// Its uid.
+    pub uid: String,
+    /// Its labels, for the registration's selector.
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses as the API server knows them.
+    pub ips: Vec<IpAddr>,
+    /// The Node it runs on.
+    pub node: Option<String>,
+    /// Its host name and the headless Service that publishes it, when it has both.
+    pub hostname_in: Option<(String, String)>,
+    /// Whether it has run to its end, well or badly.
+    pub terminal: bool,
+    /// Whether it is being deleted. Looked at here, since a kubelet that is dead never finishes.
+    pub deleting: bool,
+    /// The kubelet's own word: ContainersReady and every readiness gate. Not the condition Ready,
+    /// which the node controller sets to false when it only guesses that a silent node is dead.
+    pub ready: bool,
+    /// Its named container ports.
+    pub ports: Vec<(String, Protocol, u16)>,
+}
+
+impl PodView {
+    /// Takes the view of a Pod.
+    pub fn of(pod: &Pod) -> Self {
+        let metadata = &pod.metadata;
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            ips: status.map(ips).unwrap_or_default(),
+            node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
+            hostname_in: spec.and_then(|spec| {
+                let hostname = spec.hostname.clone().filter(|name| !name.is_empty())?;
+                let subdomain = spec.subdomain.clone().filter(|name| !name.is_empty())?;
+                Some((hostname, subdomain))
+            }),
+            terminal: status
+                .and_then(|status| status.phase.as_deref())
+                .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed")),
+            deleting: metadata.deletion_timestamp.is_some(),
+            ready: spec.zip(status).is_some_and(|(spec, status)| ready(spec, status)),
+            ports: spec.map(ports).unwrap_or_default(),
+        }
+    }
+
+    /// The number behind a port name, as kubelet and endpoint controllers look it up.
+    pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        self.ports
+            .iter()
+            .find(|(known, transport, _)| known == name && *transport == protocol)
+            .map(|(_, _, port)| *port)
+    }
+}
+
+fn ips(status: &PodStatus) -> Vec<IpAddr> {
+    let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let mut ips: Vec<IpAddr> =
+        listed.chain(status.pod_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect();
+    ips.sort();
+    ips.dedup();
+    ips
+}
+
+fn ready(spec: &PodSpec, status: &PodStatus) -> bool {
+    let holds = |wanted: &str| {
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == wanted && condition.status == "True")
+    };
+    holds("ContainersReady")
+        && spec.readiness_gates.iter().flatten().all(|gate| holds(&gate.condition_type))
+}
+
+fn ports(spec: &PodSpec) -> Vec<(String, Protocol, u16)> {
+    // Init containers that are restarted are sidecars: they run, and may serve, beside the others.
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    spec.containers.iter().chain(sidecars).flat_map(named_ports).collect()
+}
+
+fn named_ports(container: &Container) -> impl Iterator<Item = (String, Protocol, u16)> {
+    container.ports.iter().flatten().filter_map(|port| {
+        let name = port.name.clone()?;
+        let protocol = match port.protocol.as_deref() {
+            None | Some("TCP") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            Some(_) => return None,
+        };
+        Some((name, protocol, u16::try_from(port.container_port).ok().filter(|port| *port > 0)?))
+    })
+}

@@ -1,0 +1,186 @@
+//! The validate step: a spec becomes a [`Registration`], parsed once at the edge.
+//!
+//! The API server has checked nearly all of this (CEL). It is checked again, since a spec may have
+//! passed an older CRD; what is wrong becomes a [`Problem`], and the rest works on.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beatkeeper_api::{
+    InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat,
+    registration::{DEFAULT_INTERVAL, DEFAULT_TTL},
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::core::Selector;
+
+use super::{endpoint::Protocol, index::Key};
+
+/// A ServiceRegistration whose spec has been read.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Namespace and name.
+    pub key: Key,
+    /// Its uid.
+    pub uid: String,
+    /// The generation of the spec.
+    pub generation: Option<i64>,
+    /// The Service it publishes.
+    pub service_name: String,
+    /// How long an instance may be silent.
+    pub ttl: Duration,
+    /// How often an instance beats.
+    pub interval: Duration,
+    /// The ports.
+    pub ports: Vec<PortTemplate>,
+    /// Which Pods may join; none when no Pod may.
+    pub selector: Option<Selector>,
+    /// The declared instances by name.
+    pub declared: BTreeMap<String, InstanceSpec>,
+    /// What is wrong with the spec.
+    pub problems: Vec<String>,
+}
+
+/// A port of the registration, before it is resolved for an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortTemplate {
+    /// Its name.
+    pub name: String,
+    /// The port of the Service.
+    pub port: u16,
+    /// Where the instances listen.
+    pub target: TargetPort,
+    /// The transport.
+    pub protocol: Protocol,
+    /// The protocol above it.
+    pub app_protocol: Option<String>,
+}
+
+/// Where the instances listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetPort {
+    /// On this port.
+    Number(u16),
+    /// On the container port of this name.
+    Name(String),
+}
+
+/// The longest and the shortest ttl.
+const TTL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+impl Registration {
+    /// Reads a spec. What cannot be read is left out, or stands at its default, and is named in
+    /// [`Registration::problems`].
+    pub fn validate(object: &ServiceRegistration) -> Self {
+        let mut problems = Vec::new();
+        let metadata = &object.metadata;
+        let name = metadata.name.clone().unwrap_or_default();
+        let spec = &object.spec;
+        let mut read = |field: &str, text: &str, default: &str| {
+            duration::parse(text).unwrap_or_else(|error| {
+                problems.push(format!("spec.{field}: {error}"));
+                duration::parse(default).expect("the default is a duration")
+            })
+        };
+        let mut ttl = read("ttl", &spec.ttl, DEFAULT_TTL);
+        let mut interval = read("interval", &spec.interval, DEFAULT_INTERVAL);
+        if !TTL.contains(&ttl) {
+            problems.push(format!("spec.ttl is {}; it must be from 1s to 24h", spec.ttl));
+            ttl = ttl.clamp(*TTL.start(), *TTL.end());
+        }
+        if interval.is_zero() || interval >= ttl {
+            problems.push(format!(
+                "spec.interval is {}; it must be above zero and shorter than ttl {}",
+                spec.interval, spec.ttl
+            ));
+            interval = ttl / 3;
+        }
+        let ports = ports(&spec.ports, &mut problems);
+        let selector = spec.pod_selector.clone().and_then(|selector| {
+            Selector::try_from(selector)
+                .map_err(|error| problems.push(format!("spec.podSelector: {error}")))
+                .ok()
+        });
+        let declared = declared(&spec.instances, &mut problems);
+        Self {
+            service_name: object.service_name().to_owned(),
+            key: Key::new(metadata.namespace.clone().unwrap_or_default(), name),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            generation: metadata.generation,
+            ttl,
+            interval,
+            ports,
+            selector,
+            declared,
+            problems,
+        }
+    }
+
+    /// How long after its last beat an instance is late enough to say so: half of its slack, so
+    /// that jitter and one lost beat's retry are no news.
+    pub fn overdue_after(&self, ttl: Duration) -> Duration {
+        self.interval + ttl.saturating_sub(self.interval) / 2
+    }
+}
+
+fn ports(specs: &[PortSpec], problems: &mut Vec<String>) -> Vec<PortTemplate> {
+    let mut ports: Vec<PortTemplate> = Vec::new();
+    for (n, spec) in specs.iter().enumerate() {
+        match port(spec) {
+            Ok(port) if ports.iter().any(|known| known.name == port.name) => {
+                problems.push(format!("spec.ports[{n}].name {:?} is there twice", port.name));
+            }
+            Ok(port) => ports.push(port),
+            Err(error) => problems.push(format!("spec.ports[{n}].{error}")),
+        }
+    }
+    if specs.is_empty() {
+        problems.push("spec.ports is empty; name at least one port".to_owned());
+    }
+    ports
+}
+
+fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
+    let number = |field: &str, number: i32| {
+        u16::try_from(number)
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(|| format!("{field} is {number}; it must be from 1 to 65535"))
+    };
+    let port = number("port", spec.port)?;
+    Ok(PortTemplate {
+        name: spec.name.clone(),
+        port,
+        target: match &spec.target_port {
+            None => TargetPort::Number(port),
+            Some(IntOrString::Int(target)) => TargetPort::Number(number("targetPort", *target)?),
+            Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+        },
+        protocol: match spec.protocol.as_str() {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            "SCTP" => Protocol::Sctp,
+            other => return Err(format!("protocol is {other:?}; it must be TCP, UDP or SCTP")),
+        },
+        app_protocol: spec.app_protocol.clone(),
+    })
+}
+
+fn declared(specs: &[InstanceSpec], problems: &mut Vec<String>) -> BTreeMap<String, InstanceSpec> {
+    let mut declared = BTreeMap::new();
+    for (n, spec) in specs.iter().enumerate() {
+        if spec.name.is_empty() || spec.name.len() > heartbeat::INSTANCE_NAME_MAX {
+            problems.push(format!("spec.instances[{n}].name must have 1 to 189 characters"));
+        } else if declared.insert(spec.name.clone(), spec.clone()).is_some() {
+            problems.push(format!("spec.instances[{n}].name {:?} is there twice", spec.name));
+        }
+    }
+    declared
+}
+
+/// An IntOrString as text.
+pub fn text_of(value: &IntOrString) -> String {
+    match value {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
+    }
+}

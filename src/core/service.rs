@@ -1,0 +1,105 @@
+//! What is kept of a Service.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+
+use super::endpoint::Family;
+
+/// The parts of a Service that decide about its endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceView {
+    /// Its uid.
+    pub uid: String,
+    /// Its resourceVersion.
+    pub resource_version: String,
+    /// The uid of its controlling owner, when it has one.
+    pub owner: Option<String>,
+    /// Whether it selects Pods, so that the cluster's own controllers publish its endpoints.
+    pub selects: bool,
+    /// Whether it is an alias for a DNS name, which has no endpoints.
+    pub external_name: bool,
+    /// Whether it has no cluster IP, so that DNS hands out the endpoints themselves.
+    pub headless: bool,
+    /// Its address families, the primary one first.
+    pub families: Vec<Family>,
+    /// Its cluster IPs.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Its ports.
+    pub ports: Vec<ServicePortView>,
+    /// Whether endpoints that are not ready are to be published as ready.
+    pub publish_not_ready: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePortView {
+    /// Its name, empty for the only one.
+    pub name: String,
+    /// Its number.
+    pub port: i32,
+    /// TCP, UDP or SCTP.
+    pub protocol: String,
+    /// Its target port as text.
+    pub target_port: String,
+    /// Its application protocol.
+    pub app_protocol: Option<String>,
+}
+
+impl ServiceView {
+    /// Takes the view of a Service.
+    pub fn of(service: &Service) -> Self {
+        let metadata = &service.metadata;
+        let empty = ServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&empty);
+        let families: Vec<Family> = spec
+            .ip_families
+            .iter()
+            .flatten()
+            .filter_map(|family| match family.as_str() {
+                "IPv4" => Some(Family::V4),
+                "IPv6" => Some(Family::V6),
+                _ => None,
+            })
+            .collect();
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            owner: metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .find(|owner| owner.controller == Some(true))
+                .map(|owner| owner.uid.clone()),
+            selects: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
+            external_name: spec.type_.as_deref() == Some("ExternalName"),
+            headless: spec.cluster_ip.as_deref() == Some("None"),
+            families: if families.is_empty() { vec![Family::V4] } else { families },
+            cluster_ips: spec
+                .cluster_ips
+                .iter()
+                .flatten()
+                .filter_map(|ip| ip.parse().ok())
+                .collect(),
+            ports: spec
+                .ports
+                .iter()
+                .flatten()
+                .map(|port| ServicePortView {
+                    name: port.name.clone().unwrap_or_default(),
+                    port: port.port,
+                    protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                    target_port: match &port.target_port {
+                        Some(target) => super::registration::text_of(target),
+                        None => port.port.to_string(),
+                    },
+                    app_protocol: port.app_protocol.clone(),
+                })
+                .collect(),
+            publish_not_ready: spec.publish_not_ready_addresses == Some(true),
+            deleting: metadata.deletion_timestamp.is_some(),
+        }
+    }
+}
