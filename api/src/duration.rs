@@ -7,7 +7,9 @@ pub const PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
 /// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a duration: write whole numbers with the units h, m, s or ms, as in 1h30m, 30s or 1500ms")]
+#[error(
+    "{0:?} is not a duration: write whole numbers with the units h, m, s or ms, as in 1h30m, 30s or 1500ms"
+)]
 pub struct ParseDurationError(String);
 
 /// Reads a GEP-2257 duration. Units may come in any order and repeat, as GEP-2257 allows; decimals,
@@ -81,8 +83,21 @@ mod tests {
     #[test]
     fn decimals_signs_spaces_other_units_and_plain_numbers_are_refused() {
         for text in [
-            "", "30", "1.5s", "-30s", "+30s", "30 s", " 30s", "1d", "30S", "s", "123456s", "1us",
-            "1s1s1s1s1s", "1е3s", "٣s",
+            "",
+            "30",
+            "1.5s",
+            "-30s",
+            "+30s",
+            "30 s",
+            " 30s",
+            "1d",
+            "30S",
+            "s",
+            "123456s",
+            "1us",
+            "1s1s1s1s1s",
+            "1е3s",
+            "٣s",
         ] {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.contains("as in 1h30m, 30s or 1500ms"), "{error}");
