@@ -10,8 +10,9 @@ pub mod registration;
 pub mod status;
 
 mod crd;
+mod rules;
 
-pub use crd::crd;
+pub use crd::{crd, crd_yaml};
 pub use registration::{
     InstancePort, InstanceSpec, PortSpec, Protection, ServiceRegistration, ServiceRegistrationSpec,
 };
