@@ -78,3 +78,98 @@ fn whole_numbers(value: &mut Value) {
         Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> JSONSchemaProps {
+        let version = crd().spec.versions.remove(0);
+        version.schema.unwrap().open_api_v3_schema.unwrap()
+    }
+
+    fn each_property(
+        path: &str,
+        schema: &JSONSchemaProps,
+        visit: &mut impl FnMut(&str, &JSONSchemaProps),
+    ) {
+        for (name, property) in schema.properties.iter().flatten() {
+            let path = format!("{path}.{name}");
+            visit(&path, property);
+            each_property(&path, property, visit);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+            each_property(&format!("{path}[]"), items, visit);
+        }
+    }
+
+    fn property(path: &str) -> JSONSchemaProps {
+        let mut found = None;
+        each_property("", &root(), &mut |at, schema| {
+            if at == path {
+                found = Some(schema.clone());
+            }
+        });
+        found.expect(path)
+    }
+
+    #[test]
+    fn every_field_is_described_in_whole_sentences() {
+        each_property("", &root(), &mut |path, schema| {
+            let description = schema.description.as_deref().unwrap_or_default();
+            // Kubernetes' own types leave a full stop out here and there.
+            let theirs = path.contains(".conditions[]") || path.contains(".podSelector.");
+            assert!(description.len() > 10, "{path}: {description:?}");
+            assert!(theirs || description.ends_with('.'), "{path}: {description:?}");
+            assert!(!description.contains('\n') || description.contains("\n\n"), "{path}");
+        });
+        assert!(root().description.is_some());
+    }
+
+    #[test]
+    fn the_defaults_of_the_types_are_those_of_the_schema() {
+        let default = |path: &str| property(path).default.map(|default| default.0);
+        assert_eq!(default(".spec.ttl"), Some(crate::registration::DEFAULT_TTL.into()));
+        assert_eq!(default(".spec.interval"), Some(crate::registration::DEFAULT_INTERVAL.into()));
+        assert_eq!(default(".spec.ports[].protocol"), Some("TCP".into()));
+        assert_eq!(default(".spec.ports[].name"), Some("".into()));
+        assert_eq!(default(".spec.protection.minReady"), Some(0.into()));
+        assert_eq!(default(".spec.ports"), None);
+    }
+
+    #[test]
+    fn the_limits_of_the_constants_are_those_of_the_schema() {
+        let most = |path: &str| property(path).max_items.map(|items| items as u64);
+        assert_eq!(most(".spec.ports"), Some(crate::registration::PORTS_MAX));
+        assert_eq!(most(".spec.instances"), Some(crate::registration::DECLARED_INSTANCES_MAX));
+        assert_eq!(most(".status.instances"), Some(crate::status::LISTED_INSTANCES_MAX as u64));
+        let name = property(".spec.instances[].name").max_length.map(|length| length as usize);
+        assert_eq!(name, Some(crate::heartbeat::INSTANCE_NAME_MAX));
+    }
+
+    #[test]
+    fn lists_that_several_managers_share_merge_by_key() {
+        for (path, key) in [
+            (".spec.ports", "name"),
+            (".spec.instances", "name"),
+            (".spec.instances[].ports", "name"),
+            (".status.conditions", "type"),
+            (".status.instances", "name"),
+        ] {
+            let list = property(path);
+            assert_eq!(list.x_kubernetes_list_type.as_deref(), Some("map"), "{path}");
+            assert_eq!(list.x_kubernetes_list_map_keys, Some(vec![key.to_owned()]), "{path}");
+            let Some(JSONSchemaPropsOrArray::Schema(items)) = list.items else { panic!("{path}") };
+            let required = items.required.iter().flatten().any(|name| name == key);
+            let default = property(&format!("{path}[].{key}")).default;
+            assert!(required || default.is_some(), "{path}: the server refuses an optional key");
+        }
+    }
+
+    #[test]
+    fn the_yaml_is_the_crd() {
+        let read: CustomResourceDefinition = serde_saphyr::from_str(&crd_yaml()).unwrap();
+        assert_eq!(read, crd());
+        assert!(!crd_yaml().contains(".0\n"), "whole numbers are written as such");
+    }
+}

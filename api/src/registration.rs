@@ -20,8 +20,7 @@ pub const PORTS_MAX: u64 = 32;
 /// Most instances a registration can declare; self-registered ones are not counted.
 pub const DECLARED_INSTANCES_MAX: u64 = 1000;
 
-/// ServiceRegistration publishes the instances that keep beating as the endpoints of a Service, and
-/// prunes each of them once its ttl passes without a beat.
+/// Which Service is published, who may be behind it, and how long each may be silent.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "beatkeeper.dev",
@@ -77,10 +76,14 @@ pub struct ServiceRegistrationSpec {
     /// The ports of the Service, at least one and at most 32, each name once.
     #[serde(default)]
     #[schemars(
-        length(min = 1, max = 32),
+        length(max = 32),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
-    #[x_kube(validation = rules::ports_have_names(), validation = rules::ports_are_distinct())]
+    #[x_kube(
+        validation = rules::ports_are_given(),
+        validation = rules::ports_have_names(),
+        validation = rules::ports_are_distinct()
+    )]
     pub ports: Vec<PortSpec>,
 
     /// Which Pods of this namespace may join. Absent: no Pod may; empty: any Pod may.
@@ -137,7 +140,8 @@ pub struct PortSpec {
     #[serde(default = "default_protocol")]
     #[schemars(extend("enum" = ["TCP", "UDP", "SCTP"]))]
     pub protocol: String,
-    /// Protocol above the transport, as in a Service: kubernetes.io/h2c, https, …
+    /// Protocol above the transport, as in a Service, such as https or kubernetes.io/h2c. Default:
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
     #[x_kube(validation = rules::app_protocol())]
@@ -156,7 +160,7 @@ pub struct InstanceSpec {
     /// IP addresses of the instance: one, or one of each family.
     #[schemars(schema_with = "rules::addresses")]
     pub addresses: Vec<String>,
-    /// Zone of the instance, published as the zone of its endpoint.
+    /// Zone of the instance, published as the zone of its endpoint. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub zone: Option<String>,
@@ -173,7 +177,7 @@ pub struct InstanceSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstancePort {
-    /// Name of the registration's port.
+    /// Name of the registration's port; empty for its only, unnamed port.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub name: String,

@@ -18,10 +18,16 @@ const ADDRESS_MAX: u32 = 45;
 /// Most expressions and most values of each in a podSelector.
 const EXPRESSIONS_MAX: u32 = 32;
 
-/// Label values and service names have to hold it, and a Lease name has to have room for more.
+/// A label's value and a Service's name have to hold it. That it is a DNS subdomain the API server
+/// checks of every name, so this leaves that to it.
+///
+/// Asked at creation alone. The API server forgives an old violation where the part of the object
+/// that a rule looks at is unchanged, but this one looks at the root, which every status write
+/// changes: a name from before the rule would make its status unwritable.
 pub(crate) fn registration_name() -> Rule {
-    Rule::new(format!("size(self.metadata.name) <= 63 && self.metadata.name.matches('{LABEL}')"))
-        .message("metadata.name must be a DNS label: at most 63 lower-case letters, digits and '-', no dots, such as greeter")
+    Rule::new("oldSelf.hasValue() || (size(self.metadata.name) <= 63 && !self.metadata.name.contains('.'))")
+        .optional_old_self(true)
+        .message("metadata.name must have at most 63 characters and no dots, such as greeter")
 }
 
 /// Compares what is in force, so that writing the default out is no change.
@@ -67,16 +73,21 @@ pub(crate) fn interval_below_ttl() -> Rule {
     .field_path(".interval")
 }
 
+/// In place of minItems, whose message does not say what to write.
+pub(crate) fn ports_are_given() -> Rule {
+    Rule::new("self.size() > 0")
+        .message("give at least one port, such as {name: http, port: 80, targetPort: 8080}")
+}
+
 pub(crate) fn ports_have_names() -> Rule {
-    Rule::new("self.size() == 1 || self.all(p, p.name != '')").message(
-        "ports: each port needs a name of its own where there are several, such as name: http",
-    )
+    Rule::new("self.size() < 2 || self.all(p, p.name != '')")
+        .message("each port needs a name of its own where there are several, such as name: http")
 }
 
 /// As in a Service, which would refuse the second one.
 pub(crate) fn ports_are_distinct() -> Rule {
     Rule::new("self.all(a, self.exists_one(b, a.port == b.port && a.protocol == b.protocol))").message(
-        "ports: a Service can have each port number once for each protocol: give the second one another port; both can have the same targetPort",
+        "a Service can have each port number once for each protocol: give the second one another port; both can have the same targetPort",
     )
 }
 
@@ -106,7 +117,7 @@ pub(crate) fn instance_name() -> Rule {
 /// that a message names the one address that is wrong.
 pub(crate) fn addresses(_: &mut SchemaGenerator) -> Schema {
     let one = Rule::new("isIP(self)").message(
-        "this must be one IP address at which other machines reach the instance, such as 192.0.2.10 or 2001:db8::1: no host name, port, range, zone or leading zero",
+        "this must be one IP address at which other machines reach the instance, such as 192.0.2.10 or 2001:db8::1: no host name, port, range, zone, leading zero or IPv4-mapped address",
     );
     let canonical = Rule::new("!isIP(self) || ip.isCanonical(self)").message(
         "an IPv6 address must be in its canonical form (RFC 5952), such as 2001:db8::1: lower case, no leading zeros, the longest run of zeros as '::'",
@@ -114,13 +125,14 @@ pub(crate) fn addresses(_: &mut SchemaGenerator) -> Schema {
     let reachable = Rule::new("!isIP(self) || (ip(self).isGlobalUnicast() && self != '255.255.255.255')").message(
         "an unspecified, loopback, link-local, multicast or broadcast address cannot be published: give the address at which other machines reach the instance, such as 192.0.2.10 or 2001:db8::1",
     );
+    let given = Rule::new("self.size() > 0")
+        .message("give at least one address, such as [192.0.2.10]: an instance outside the cluster has no other");
     let families = Rule::new(
         "self.size() < 2 || self[0] == self[1] || !isIP(self[0]) || !isIP(self[1]) || ip(self[0]).family() != ip(self[1]).family()",
     )
     .message("addresses can hold one IPv4 and one IPv6 address of the same instance; declare a second instance for a second address of one family");
     json_schema!({
         "type": "array",
-        "minItems": 1,
         "maxItems": 2,
         "items": {
             "type": "string",
@@ -128,7 +140,7 @@ pub(crate) fn addresses(_: &mut SchemaGenerator) -> Schema {
             "x-kubernetes-validations": [one, canonical, reachable],
         },
         "x-kubernetes-list-type": "set",
-        "x-kubernetes-validations": [families],
+        "x-kubernetes-validations": [given, families],
     })
 }
 
