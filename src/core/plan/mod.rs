@@ -14,7 +14,16 @@ use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::endpoint::{Endpoint, Family};
 
+mod draft;
+mod listing;
+pub mod meta;
+mod pack;
+mod read;
+mod slices;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use write::{Plan, Tally, Write};
 
@@ -90,6 +99,8 @@ pub struct Published<'a> {
 
 /// The writes that make `published` say what `target` says; none when it does already.
 pub fn plan(target: &Target<'_>, published: Published<'_>) -> Plan {
-    let _ = (target, published);
-    Plan::default()
+    let max = target.max_endpoints_per_slice.clamp(1, MAX_ENDPOINTS_PER_SLICE);
+    let slices::Phases { mut first, second } = slices::plan(target, published, max);
+    first.extend(listing::plan(target, published.endpoints));
+    Plan { phases: [first, second].into_iter().filter(|phase| !phase.is_empty()).collect() }
 }
