@@ -149,8 +149,12 @@ pub struct PortSpec {
     /// Port of the instances: a number from 1 to 65535, or the name of a container port, which only
     /// Pods have. Default: the same as port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("type(self) == int ? (self >= 1 && self <= 65535) : string(self).matches('^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$')")
-        .message("targetPort must be a number from 1 to 65535, or the name of a container port of at most 15 characters, such as http"))]
+    // Not CEL: it prices an int-or-string at the length of a whole request, whatever its maxLength,
+    // and even a comparison of types is beyond its budget then.
+    #[schemars(extend(
+        "minimum" = 1, "maximum" = 65535,
+        "maxLength" = 15, "pattern" = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+    ))]
     pub target_port: Option<IntOrString>,
     /// TCP, UDP or SCTP. Default: TCP.
     #[serde(default = "default_protocol")]
