@@ -45,7 +45,10 @@ impl Shop {
     }
 
     async fn without_registration() -> Self {
-        let plane = plane().await;
+        Self::on(plane().await).await
+    }
+
+    async fn on(plane: &'static ControlPlane) -> Self {
         let namespace = plane.namespace("agent").await.unwrap();
         Self { plane, client: plane.admin_client().unwrap(), namespace }
     }
@@ -362,6 +365,35 @@ async fn a_missing_permission_is_explained_with_the_rule_to_add() {
     assert!(line.contains(rule), "{line}");
     allow(&shop, "leases", rule).await;
     agent.says("beating as vm-1").await;
+}
+
+#[tokio::test]
+async fn an_outage_is_outlived_and_a_stop_during_one_is_bounded() {
+    // Of its own, since it is frozen; leaked, since Shop is for the shared one. It ends with us.
+    let plane = ControlPlane::start(Default::default()).await.unwrap();
+    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let plane: &'static ControlPlane = Box::leak(Box::new(plane));
+    let shop = Shop::on(plane).await;
+    shop.register("2s", "200ms").await;
+    let (mut patient, mut hasty) = (shop.vm(), shop.agent(&["--instance", "vm-2"]));
+    patient.says("beating as").await;
+    hasty.says("beating as").await;
+
+    plane.api_server().suspend().await.unwrap();
+    patient.says("no answer within 250ms; retrying in").await;
+    plane.api_server().resume().await.unwrap();
+    patient.says("beating again").await;
+
+    plane.api_server().suspend().await.unwrap();
+    patient.says("no answer within 250ms").await;
+    let asked = std::time::Instant::now();
+    patient.signal(rustix::process::Signal::TERM);
+    hasty.signal(rustix::process::Signal::TERM);
+    hasty.says("SIGTERM: stopping").await;
+    hasty.signal(rustix::process::Signal::INT);
+    assert_eq!(hasty.exit_code().await, Some(130));
+    assert_eq!(patient.exit_code().await, Some(1));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
