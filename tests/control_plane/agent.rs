@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec, heartbeat};
-use beatkeeper_cluster::ControlPlane;
+use beatkeeper_cluster::{ControlPlane, Options};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::api::{
@@ -28,6 +28,14 @@ async fn plane() -> &'static ControlPlane {
     let plane = beatkeeper_cluster::shared().await;
     DECLARED.get_or_init(|| async { plane.declare(&beatkeeper_api::crd()).await.unwrap() }).await;
     plane
+}
+
+/// A control plane of a test's own, for one that breaks it or wants it different. Leaked, since the
+/// shop is for the shared one; it ends with us.
+async fn own_plane(options: Options) -> &'static ControlPlane {
+    let plane = ControlPlane::start(options).await.unwrap();
+    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    Box::leak(Box::new(plane))
 }
 
 /// A namespace of its own, with a registration `greeter` in it.
@@ -258,7 +266,9 @@ async fn a_lease_that_is_deleted_or_stripped_of_its_label_is_claimed_again() {
 
 #[tokio::test]
 async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() {
-    let shop = Shop::open().await;
+    let plane = own_plane(Options::default()).await;
+    let shop = Shop::on(plane).await;
+    shop.register("2s", "200ms").await;
     let first = shop.pod("greeter-0").await;
     let mut agent = shop.agent(&["--pod", "greeter-0"]);
     agent.says("beating as greeter-0").await;
@@ -269,11 +279,11 @@ async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() 
     agent.signal(rustix::process::Signal::KILL);
     agent.exit_code().await;
 
-    // An owner that the garbage collector finds alive, so that it does not come before us: what
-    // counts is that the uid is not that of the Pod which beats now.
-    let earlier = shop.pod("greeter-1").await;
+    // As a Lease looks whose Pod was deleted and made again under the same name, with the garbage
+    // collector, which would remove it before us, out of the way.
+    plane.controller_manager().kill().await.unwrap();
     let owners = json!({ "metadata": { "ownerReferences": [{
-        "apiVersion": "v1", "kind": "Pod", "name": "greeter-0", "uid": earlier.uid().unwrap(),
+        "apiVersion": "v1", "kind": "Pod", "name": "greeter-0", "uid": "an-earlier-uid",
     }] } });
     let patched = shop
         .leases()
@@ -281,7 +291,7 @@ async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() 
         .await
         .unwrap();
     let mut agent = shop.agent(&["--pod", "greeter-0"]);
-    agent.says("beating as greeter-0").await;
+    agent.says("in place of an earlier Pod's").await;
     let anew = shop.leases().get("greeter.greeter-0").await.unwrap();
     assert_ne!(anew.uid(), patched.uid());
     let owner = &anew.metadata.owner_references.as_ref().unwrap()[0];
@@ -369,10 +379,7 @@ async fn a_missing_permission_is_explained_with_the_rule_to_add() {
 
 #[tokio::test]
 async fn an_outage_is_outlived_and_a_stop_during_one_is_bounded() {
-    // Of its own, since it is frozen; leaked, since Shop is for the shared one. It ends with us.
-    let plane = ControlPlane::start(Default::default()).await.unwrap();
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    let plane: &'static ControlPlane = Box::leak(Box::new(plane));
+    let plane = own_plane(Options::default()).await;
     let shop = Shop::on(plane).await;
     shop.register("2s", "200ms").await;
     let (mut patient, mut hasty) = (shop.vm(), shop.agent(&["--instance", "vm-2"]));
