@@ -2,3 +2,4 @@
 //! decisions and a plan come out.
 
 pub mod endpoint;
+pub mod plan;
