@@ -109,9 +109,7 @@ impl Context {
     pub(super) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
         for key in keys {
             // Fails only when the controller is stopping, and then nobody needs to be woken.
-            let _ = self
-                .wakes
-                .unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
+            let _ = self.wakes.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
         }
     }
 }
@@ -123,7 +121,9 @@ pub(super) async fn call<T>(
 ) -> Result<T, ApiError> {
     match kube_client::within(CALL_TIMEOUT, call).await {
         Ok(Ok(result)) => Ok(result),
-        Ok(Err(error)) => Err(ApiError { doing: doing(), cause: super::error::Cause::Kube(Box::new(error)) }),
+        Ok(Err(error)) => {
+            Err(ApiError { doing: doing(), cause: super::error::Cause::Kube(Box::new(error)) })
+        }
         Err(late) => Err(ApiError { doing: doing(), cause: late.into() }),
     }
 }

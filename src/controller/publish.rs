@@ -38,8 +38,7 @@ pub(super) async fn status(
 ) -> Result<(), ApiError> {
     let key = &registration.key;
     let seen = (Version::of(object.metadata.resource_version.as_deref()), object.status.clone());
-    let written =
-        context.remember(key, &registration.uid, |memory| memory.status.clone());
+    let written = context.remember(key, &registration.uid, |memory| memory.status.clone());
     // The watch may not have brought back what we wrote last.
     let (mut version, mut prior) = match written {
         Some((version, status)) if version > seen.0 => (version, Some(status)),

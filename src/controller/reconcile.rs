@@ -130,9 +130,12 @@ async fn stage(registration: &Registration, context: &Context) -> Stage {
         Err(error) if error.is_namespace_ending() => {
             Stage { service: None, stall: None, failure: None, gathered }
         }
-        Err(error) => {
-            Stage { service: gathered.service.clone(), stall: None, failure: Some(error.to_string()), gathered }
-        }
+        Err(error) => Stage {
+            service: gathered.service.clone(),
+            stall: None,
+            failure: Some(error.to_string()),
+            gathered,
+        },
     }
 }
 
@@ -149,7 +152,8 @@ impl Decision {
             let lease = verdict.lease.as_ref().map(|lease| &lease.settled.lease);
             lease.is_none_or(|lease| !self.unreadable.contains_key(lease))
         };
-        let next = self.verdicts.iter().filter(readable).filter_map(|verdict| verdict.look_again).min();
+        let next =
+            self.verdicts.iter().filter(readable).filter_map(|verdict| verdict.look_again).min();
         let pause = next.map_or(RESYNC, |next| next.since(now)).min(RESYNC);
         if self.unreadable.is_empty() { pause } else { pause.min(UNREADABLE_PAUSE) }
     }
@@ -165,10 +169,8 @@ async fn decide(
 ) -> Decision {
     let mut unreadable = HashMap::new();
     let verdicts = judge(registration, ttl, stage, &unreadable, context);
-    let suspects: Vec<Suspect> = verdicts
-        .iter()
-        .filter_map(|verdict| verdict.lease.as_ref()?.suspect.clone())
-        .collect();
+    let suspects: Vec<Suspect> =
+        verdicts.iter().filter_map(|verdict| verdict.lease.as_ref()?.suspect.clone()).collect();
     if suspects.is_empty() {
         return Decision { verdicts, unreadable };
     }

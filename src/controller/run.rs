@@ -7,8 +7,7 @@ use futures::{StreamExt, channel::mpsc, stream};
 use kube::{
     Api, Client,
     runtime::{
-        WatchStreamExt,
-        applier,
+        WatchStreamExt, applier,
         controller::{Config, Error as QueueError, ReconcileRequest},
         events::{Recorder, Reporter},
         reflector::{self, ObjectRef, Store},
@@ -17,13 +16,7 @@ use kube::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    context::Context,
-    reconcile,
-    settings::Settings,
-    sweep,
-    watch::Watches,
-};
+use super::{context::Context, reconcile, settings::Settings, sweep, watch::Watches};
 use crate::core::index::Key;
 
 /// Runs the operator until `stop` is cancelled, and then until what is under way has ended.
@@ -56,8 +49,8 @@ async fn scope(
         None => Api::all(client),
     };
     let (reader, writer) = reflector::store();
-    let registrations = reflector::reflector(writer, watcher(api, watcher::Config::default()))
-        .default_backoff();
+    let registrations =
+        reflector::reflector(writer, watcher(api, watcher::Config::default())).default_backoff();
     let follow = follow(context.clone(), reader.clone(), registrations);
     tasks.spawn(stop.clone().run_until_cancelled_owned(follow));
 
@@ -100,8 +93,7 @@ async fn queue(
     .for_each(|result| async {
         match result {
             // Told by the retry policy, or woken for one that is gone.
-            Ok(_)
-            | Err(QueueError::ReconcilerFailed(..) | QueueError::ObjectNotFound(_)) => {}
+            Ok(_) | Err(QueueError::ReconcilerFailed(..) | QueueError::ObjectNotFound(_)) => {}
             Err(error) => tracing::error!(%error, "the queue failed"),
         }
     })

@@ -14,12 +14,22 @@ use crate::core::{
 pub struct Args {
     /// Watch this namespace only; may be given several times. Default: all namespaces. Zones, which
     /// come from Nodes, are published only when all namespaces are watched.
-    #[arg(long = "namespace", value_name = "NAMESPACE", env = "BEATKEEPER_NAMESPACES", value_delimiter = ',')]
+    #[arg(
+        long = "namespace",
+        value_name = "NAMESPACE",
+        env = "BEATKEEPER_NAMESPACES",
+        value_delimiter = ','
+    )]
     pub namespaces: Vec<String>,
 
     /// Let outside instances of a namespace have addresses in this range; may be given several
     /// times. Default: none, so that only Pods are published.
-    #[arg(long = "outside-range", value_name = "NAMESPACE=CIDR", env = "BEATKEEPER_OUTSIDE_RANGES", value_delimiter = ',')]
+    #[arg(
+        long = "outside-range",
+        value_name = "NAMESPACE=CIDR",
+        env = "BEATKEEPER_OUTSIDE_RANGES",
+        value_delimiter = ','
+    )]
     pub outside_ranges: Vec<OutsideRange>,
 
     /// Write Endpoints objects beside the EndpointSlices. When false, those that exist are removed.

@@ -164,10 +164,8 @@ fn on_lease(context: &Context, event: Event<Lease>) {
         Event::Delete(lease) => {
             let metadata = lease.metadata;
             let version = Version::of(metadata.resource_version.as_deref());
-            let key = Key::new(
-                metadata.namespace.unwrap_or_default(),
-                metadata.name.unwrap_or_default(),
-            );
+            let key =
+                Key::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
             context.index().observe_deleted(&key, version)
         }
     };

@@ -322,7 +322,11 @@ impl Watched for EndpointSlice {
             if let Some(service) = label(&slice.metadata, SERVICE_NAME_LABEL) {
                 let service = Key::new(&key.namespace, service);
                 let names = world.slices_by_service.entry(service.clone()).or_default();
-                if present { names.insert(key.name.clone()) } else { names.remove(&key.name) };
+                if present {
+                    names.insert(key.name.clone())
+                } else {
+                    names.remove(&key.name)
+                };
                 if names.is_empty() {
                     world.slices_by_service.remove(&service);
                 }
@@ -330,7 +334,11 @@ impl Watched for EndpointSlice {
             }
             if let Some((uid, name)) = owner_of(&slice.metadata) {
                 let owned = world.slices_by_owner.entry(uid.to_owned()).or_default();
-                if present { owned.insert(key.clone()) } else { owned.remove(key) };
+                if present {
+                    owned.insert(key.clone())
+                } else {
+                    owned.remove(key)
+                };
                 if owned.is_empty() {
                     world.slices_by_owner.remove(uid);
                 }
@@ -346,7 +354,12 @@ impl Watched for EndpointSlice {
                     .filter_map(|address| address.parse().ok())
                     .collect()
             };
-            world.note_addresses(key, "the API server", &addresses(&change.old), &addresses(&change.new));
+            world.note_addresses(
+                key,
+                "the API server",
+                &addresses(&change.old),
+                &addresses(&change.new),
+            );
         }
         concerned
     }

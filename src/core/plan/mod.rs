@@ -7,8 +7,10 @@
 //!   write, in whichever order the writes of one phase arrive and whichever of them fail.
 //! * **Nothing is written that changes nothing**, and what is written touches as few objects as can
 //!   be: every consumer of the Service on every node reads each of them.
-//! * **The dead do not wait for the living.** Removing what is no longer wanted is always part of
-//!   the first phase, so an addition that the API server refuses cannot keep it published.
+//! * **The dead do not wait for the living.** An instance that is no longer wanted leaves in the
+//!   first phase, so an addition that the API server refuses, for a quota say, cannot keep it
+//!   published. (The exception is somebody's edit that put a dead and a living address into one
+//!   endpoint.)
 
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
