@@ -3,4 +3,5 @@
 
 mod agent;
 mod crd;
+mod story;
 mod support;

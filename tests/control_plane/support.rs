@@ -1,3 +1,12 @@
 //! What the tests of more than one area need.
 
+pub mod beats;
 pub mod crd;
+pub mod operator;
+pub mod published;
+pub mod shop;
+
+pub use beats::Beats;
+pub use operator::Operator;
+pub use published::Published;
+pub use shop::{Shop, eventually};

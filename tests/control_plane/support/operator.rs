@@ -1,0 +1,123 @@
+//! `beatkeeper controller` as a process, for one namespace.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use beatkeeper_cluster::ControlPlane;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running operator; it is killed when dropped.
+pub struct Operator {
+    child: Child,
+    pub log: PathBuf,
+}
+
+impl Operator {
+    /// Starts one that watches a namespace only, so that the tests on a shared control plane do not
+    /// meet. `flags` come last.
+    pub fn start(plane: &ControlPlane, namespace: &str, flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
+        command.arg("controller");
+        if !namespace.is_empty() {
+            command.args(["--namespace", namespace]);
+        }
+        let log = tempfile::Builder::new()
+            .prefix("beatkeeper-operator-")
+            .suffix(".log")
+            .tempfile()
+            .unwrap()
+            .keep()
+            .unwrap()
+            .1;
+        command
+            .args(flags)
+            .env("KUBECONFIG", plane.kubeconfig())
+            .env("RUST_LOG", "info,beatkeeper=debug,kube_client=error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap());
+        // From a thread that lives as long as the process: see die_with_this_thread.
+        let child = spawn_from_keeper(command);
+        Self { child, log }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Asks it to stop, and waits until it has; returns whether it ended with 0.
+    pub async fn stop(mut self) -> bool {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+        let ended = super::eventually("the operator stops on SIGTERM", async || {
+            self.child.try_wait().unwrap()
+        });
+        ended.await.success()
+    }
+
+    /// As a crash: it has no chance to do anything more.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGSTOP.
+    pub fn suspend(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
+    /// What it has logged so far.
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// User and system time it has used, in clock ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let after_name = stat.rsplit_once(')').unwrap().1;
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.logged();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the operator's log ends with:");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+fn spawn_from_keeper(command: Command) -> Child {
+    use std::sync::{Mutex, OnceLock, mpsc};
+    type Job = (Command, mpsc::Sender<Child>);
+    static KEEPER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+    let keeper = KEEPER.get_or_init(|| {
+        let (jobs, next) = mpsc::channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, done) in next {
+                beatkeeper_cluster::die_with_this_thread(&mut command, false);
+                done.send(command.spawn().unwrap()).unwrap();
+            }
+        });
+        Mutex::new(jobs)
+    });
+    let (done, child) = mpsc::channel();
+    keeper.lock().unwrap().send((command, done)).unwrap();
+    child.recv().unwrap()
+}
