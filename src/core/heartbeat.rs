@@ -80,6 +80,9 @@ impl Version {
 /// How many addresses a Lease may name; the rest is cut off, as no instance has more families.
 const ADDRESSES_MAX: usize = 8;
 
+/// The longest name of an object, a DNS subdomain.
+const NAME_MAX: usize = 253;
+
 impl Heartbeat {
     /// Reads a Lease; nothing in it can make this fail.
     pub fn read(lease: &Lease) -> Self {
@@ -99,7 +102,8 @@ impl Heartbeat {
             claim: Claim {
                 holder: spec
                     .and_then(|spec| spec.holder_identity.clone())
-                    .filter(|holder| !holder.is_empty()),
+                    .filter(|holder| !holder.is_empty())
+                    .map(|holder| bounded(&holder)),
                 origin: origin_of(lease),
                 health: annotation(heartbeat::HEALTH_ANNOTATION)
                     .map_or(Ok(Health::Passing), str::parse),
@@ -134,5 +138,14 @@ fn origin_of(lease: &Lease) -> Origin {
         .iter()
         .flatten()
         .find(|owner| owner.kind == "Pod" && owner.api_version == "v1")
-        .map_or(Origin::Outside, |pod| Origin::Pod { name: pod.name.clone(), uid: pod.uid.clone() })
+        .map_or(Origin::Outside, |pod| Origin::Pod {
+            name: bounded(&pod.name),
+            uid: bounded(&pod.uid),
+        })
+}
+
+/// Cuts a text that the API server does not bound, one past the longest name there can be: so what
+/// was cut equals no name, and is small enough to keep and to quote.
+fn bounded(text: &str) -> String {
+    text.chars().take(NAME_MAX + 1).collect()
 }

@@ -75,7 +75,7 @@ fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason,
     use kube::core::SelectorExt;
     let message = match &facts.registration.selector {
         None => format!(
-            "spec.podSelector of {} is absent, so no Pod may join; Pod {name} wants to",
+            "spec.podSelector of {} is absent or cannot be read, so no Pod may join; Pod {name} wants to",
             facts.registration.key.name
         ),
         Some(selector) if !selector.matches(&pod.labels) => format!(
@@ -170,7 +170,7 @@ fn resolve(
     }
 }
 
-/// Of each family of the Service, the first address.
+/// The addresses that are of a family of the Service.
 fn of_families(
     addresses: Vec<IpAddr>,
     families: &[Family],

@@ -90,7 +90,8 @@ impl Registration {
         if interval.is_zero() || interval >= ttl {
             problems.push(format!(
                 "spec.interval is {}; it must be above zero and shorter than ttl {}",
-                spec.interval, spec.ttl
+                spec.interval,
+                duration::format(ttl)
             ));
             interval = ttl / 3;
         }
@@ -170,8 +171,10 @@ fn declared(specs: &[InstanceSpec], problems: &mut Vec<String>) -> BTreeMap<Stri
     for (n, spec) in specs.iter().enumerate() {
         if spec.name.is_empty() || spec.name.len() > heartbeat::INSTANCE_NAME_MAX {
             problems.push(format!("spec.instances[{n}].name must have 1 to 189 characters"));
-        } else if declared.insert(spec.name.clone(), spec.clone()).is_some() {
+        } else if declared.contains_key(&spec.name) {
             problems.push(format!("spec.instances[{n}].name {:?} is there twice", spec.name));
+        } else {
+            declared.insert(spec.name.clone(), spec.clone());
         }
     }
     declared
