@@ -16,3 +16,6 @@ pub mod ttl;
 pub mod verdict;
 
 mod placement;
+
+#[cfg(test)]
+mod tests;
