@@ -28,11 +28,13 @@ mod claims;
 mod decide_life;
 mod decide_word;
 
+mod garbage;
 mod index_beats;
 mod index_leases;
 mod index_settle;
 mod placement;
 mod registration;
+mod simulation;
 
 /// Milliseconds after the start of the clock.
 fn at(millis: u64) -> Moment {
