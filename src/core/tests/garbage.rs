@@ -41,7 +41,8 @@ prop_compose! {
         renewed in of(prop_oneof![
             Just("2026-11-22T10:00:00.000000Z"),
             Just("0001-01-01T00:00:00.000000Z"),
-            Just("9999-12-30T21:59:59.999999Z"),
+            Just("9999-12-31T23:59:59.999999Z"),
+            Just("10000-01-01T04:59:59.000000Z"),
         ]),
         seconds in of(any::<i32>()),
         version in text(),

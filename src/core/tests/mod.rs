@@ -7,14 +7,14 @@ use std::{
 };
 
 use beatkeeper_api::ServiceRegistration;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{
     address::OutsideRanges,
     decide::{Facts, decide},
     endpoint::Family,
-    heartbeat::{Heartbeat, Origin, Token, Version},
+    heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
     index::{Index, Key, LiveRead, Observed, Record},
     moment::Moment,
     pod::PodView,
@@ -29,6 +29,7 @@ mod decide_life;
 mod decide_word;
 
 mod garbage;
+mod heartbeat;
 mod index_beats;
 mod index_leases;
 mod index_settle;
@@ -66,7 +67,7 @@ fn pod_beat(pod: &str, renewed: i64, version: u64) -> Heartbeat {
     beat
 }
 
-fn lease(json: Value) -> Lease {
+fn lease(json: Value) -> HeartbeatLease {
     serde_json::from_value(json).expect("a Lease")
 }
 
