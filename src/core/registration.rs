@@ -33,6 +33,8 @@ pub struct Registration {
     pub ports: Vec<PortTemplate>,
     /// Which Pods may join; none when no Pod may.
     pub selector: Option<Selector>,
+    /// Whether there is a selector that cannot be read: then no Pod may join, and none has to leave.
+    pub selector_unreadable: bool,
     /// The declared instances by name.
     pub declared: BTreeMap<String, InstanceSpec>,
     /// What is wrong with the spec.
@@ -101,6 +103,7 @@ impl Registration {
                 .map_err(|error| problems.push(format!("spec.podSelector: {error}")))
                 .ok()
         });
+        let selector_unreadable = selector.is_none() && spec.pod_selector.is_some();
         let declared = declared(&spec.instances, &mut problems);
         Self {
             service_name: object.service_name().to_owned(),
@@ -111,6 +114,7 @@ impl Registration {
             interval,
             ports,
             selector,
+            selector_unreadable,
             declared,
             problems,
         }

@@ -82,3 +82,23 @@ fn texts_that_the_api_server_does_not_bound_are_cut_where_no_name_can_match_them
     assert_eq!(beat.claim.note.map(|note| note.len()), Some(256));
     assert_eq!(beat.claim.cordoned.map(|reason| reason.len()), Some(256));
 }
+
+#[test]
+fn a_lenient_lease_is_watched_where_leases_are() {
+    use kube::Resource;
+    fn watchable<K>()
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + 'static,
+    {
+    }
+    watchable::<HeartbeatLease>();
+    assert_eq!(
+        HeartbeatLease::url_path(&(), Some("shop")),
+        "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
+    );
+}

@@ -145,8 +145,8 @@ fn a_pod_that_may_not_join_is_rejected_with_the_reason() {
     let closed = World::with(json!({ "ports": [{ "name": "http", "port": 80 }] }));
     assert_eq!(
         line(&in_pod(closed.pod("web-1", pod()))),
-        "Rejected PodNotSelected: spec.podSelector of greeter is absent or cannot be read, so no \
-         Pod may join; Pod web-1 wants to"
+        "Rejected PodNotSelected: spec.podSelector of greeter is absent, so no Pod may join; \
+         Pod web-1 wants to"
     );
     assert_eq!(
         line(&in_pod(World::new().pod("web-1", ready_pod("web-1", &[])))),
@@ -220,5 +220,22 @@ fn a_named_target_port_cannot_be_resolved_without_a_pod() {
         line(&outside(&world, &["192.0.2.9"])),
         "Rejected PortUnresolved: port \"http\" has targetPort \"web\", a name that only Pods can \
          resolve; declare the instance with a number for that port"
+    );
+}
+
+#[test]
+fn a_selector_that_cannot_be_read_keeps_the_published_and_admits_nobody_else() {
+    let world = || {
+        World::with(json!({
+            "ports": [{ "name": "http", "port": 80 }],
+            "podSelector": { "matchExpressions": [{ "key": "app", "operator": "Is" }] },
+        }))
+        .pod("web-1", ready_pod("web-1", &["10.0.0.7"]))
+    };
+    assert_eq!(line(&in_pod(world().published("10.0.0.7"))), "Ready Beating: ");
+    assert_eq!(
+        line(&in_pod(world())),
+        "Rejected PodNotSelected: spec.podSelector of greeter cannot be read, so Pod web-1 may \
+         not join; correct it"
     );
 }

@@ -26,6 +26,7 @@ fn a_good_spec_has_no_problem_and_every_default() {
     assert_eq!(registration.interval, Duration::from_secs(30));
     assert_eq!(registration.generation, Some(3));
     assert!(registration.selector.is_none(), "no Pod may join unasked");
+    assert!(!registration.selector_unreadable);
     let port = &registration.ports[0];
     assert_eq!(
         (port.port, &port.target, port.protocol),
@@ -105,7 +106,7 @@ fn a_selector_that_cannot_be_read_admits_nobody_and_is_named() {
         "ports": [{ "port": 80 }],
         "podSelector": { "matchExpressions": [{ "key": "app", "operator": "Is" }] },
     }));
-    assert!(registration.selector.is_none());
+    assert!(registration.selector.is_none() && registration.selector_unreadable);
     assert_eq!(registration.problems.len(), 1);
     assert!(
         registration.problems[0].starts_with("spec.podSelector: "),
