@@ -35,6 +35,7 @@ mod index_leases;
 mod index_settle;
 mod placement;
 mod registration;
+mod schedule;
 mod simulation;
 
 /// Milliseconds after the start of the clock.
