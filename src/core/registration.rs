@@ -65,6 +65,9 @@ pub enum TargetPort {
     Name(String),
 }
 
+/// The longest name of a port, a DNS label.
+const PORT_NAME_MAX: usize = 63;
+
 /// The longest and the shortest ttl.
 const TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -151,14 +154,20 @@ fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
             .filter(|number| *number > 0)
             .ok_or_else(|| format!("{field} is {number}; it must be from 1 to 65535"))
     };
+    let named = |field: &str, name: &str| match name.len() {
+        0..=PORT_NAME_MAX => Ok(name.to_owned()),
+        length => {
+            Err(format!("{field} has {length} characters; it must be at most {PORT_NAME_MAX}"))
+        }
+    };
     let port = number("port", spec.port)?;
     Ok(PortTemplate {
-        name: spec.name.clone(),
+        name: named("name", &spec.name)?,
         port,
         target: match &spec.target_port {
             None => TargetPort::Number(port),
             Some(IntOrString::Int(target)) => TargetPort::Number(number("targetPort", *target)?),
-            Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+            Some(IntOrString::String(name)) => TargetPort::Name(named("targetPort", name)?),
         },
         protocol: match spec.protocol.as_str() {
             "TCP" => Protocol::Tcp,

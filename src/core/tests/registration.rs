@@ -83,6 +83,7 @@ fn a_bad_port_is_left_out_and_the_others_stay() {
         { "name": "c", "port": 80, "targetPort": 65_536 },
         { "name": "d", "port": 80, "protocol": "ICMP" },
         { "name": "e", "port": 53, "protocol": "UDP", "targetPort": "dns" },
+        { "name": "f".repeat(64), "port": 82 },
     ] }));
     let names: Vec<_> = registration.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(names, ["a", "e"]);
@@ -95,6 +96,7 @@ fn a_bad_port_is_left_out_and_the_others_stay() {
             "spec.ports[2].port is 0; it must be from 1 to 65535",
             "spec.ports[3].targetPort is 65536; it must be from 1 to 65535",
             "spec.ports[4].protocol is \"ICMP\"; it must be TCP, UDP or SCTP",
+            "spec.ports[6].name has 64 characters; it must be at most 63",
         ]
     );
     assert_eq!(problems(json!({ "ports": [] })), ["spec.ports is empty; name at least one port"]);
