@@ -142,7 +142,8 @@ pub fn outside(
     ranges: &OutsideRanges,
     owner: impl FnOnce(IpAddr) -> Option<String>,
 ) -> Result<IpAddr, AddressError> {
-    let address: IpAddr = text.parse().map_err(|_| AddressError::Malformed(text.to_owned()))?;
+    let address: IpAddr =
+        text.parse().map_err(|_| AddressError::Malformed(text.chars().take(64).collect()))?;
     let address = publishable(address)?;
     let allowed = ranges.of(namespace);
     if !allowed.iter().any(|range| range.contains(&address)) {

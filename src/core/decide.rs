@@ -127,7 +127,8 @@ impl<'a> Candidate<'a> {
         Self {
             facts,
             record,
-            instance: instance.unwrap_or(&record.lease).to_owned(),
+            // No instance can be called that, so that names stay unique: in status they are keys.
+            instance: instance.map_or_else(|| format!("lease/{}", record.lease), str::to_owned),
             named: instance.is_some(),
         }
     }
@@ -172,7 +173,17 @@ impl<'a> Candidate<'a> {
                 verdict
             }
             Life::Doubted { deadline, ruling } => {
-                let ruling = ruling.unwrap_or_else(|| self.word(&placement, true));
+                let word = self.word(&placement, true);
+                // Held is published as ready. An instance that is draining or not able to serve
+                // stays what it says it is: it is kept all the same.
+                let ruling = match ruling {
+                    Some(doubt)
+                        if doubt.0 != InstanceState::Held || word.0 == InstanceState::Ready =>
+                    {
+                        doubt
+                    }
+                    _ => word,
+                };
                 let mut verdict = self.verdict(ruling, Some(placement));
                 if let Some(lease) = &mut verdict.lease {
                     lease.settled.quiet = false;
@@ -214,7 +225,9 @@ impl<'a> Candidate<'a> {
                 Reason::NameMismatch,
                 format!(
                     "Lease {lease} carries the label of registration {registration}, so its name must be \
-                     {registration}.<instance>; create it anew under that name"
+                     {registration}.<instance>, with at most {} characters for the instance; create it \
+                     anew under that name",
+                    heartbeat::INSTANCE_NAME_MAX
                 ),
             );
         }
@@ -268,7 +281,7 @@ impl<'a> Candidate<'a> {
         if now >= deadline {
             return match self.record.silent_at {
                 Some(silent_at) if silent_at >= deadline => Life::Not(self.expired(), None),
-                _ => Life::Doubted { deadline, ruling: self.unreadable(published) },
+                _ => Life::Doubted { deadline, ruling: self.doubted(published) },
             };
         }
         if self.record.sight == Sight::Inherited && !published {
@@ -296,15 +309,23 @@ impl<'a> Candidate<'a> {
     }
 
     /// Past its deadline without evidence: what is published stays so, what is not stays out.
-    fn unreadable(&self, published: bool) -> Option<Ruling> {
-        let error = self.facts.unreadable.get(&self.record.lease)?;
-        if self.record.sight == Sight::Inherited && !published {
-            return Some((
-                InstanceState::Waiting,
-                Reason::LeaseUnreadable,
-                format!("its Lease cannot be read: {error}"),
-            ));
+    fn doubted(&self, published: bool) -> Option<Ruling> {
+        let error = self.facts.unreadable.get(&self.record.lease);
+        if !published {
+            // The dead must not come back, not even until the read that proves it: whether this one
+            // was found at a cold start or has just been uncordoned.
+            let (reason, message) = match error {
+                Some(error) => {
+                    (Reason::LeaseUnreadable, format!("its Lease cannot be read: {error}"))
+                }
+                None => (
+                    Reason::AwaitingBeat,
+                    "its ttl has passed without a beat; the next beat publishes it".to_owned(),
+                ),
+            };
+            return Some((InstanceState::Waiting, reason, message));
         }
+        let error = error?;
         Some((
             InstanceState::Held,
             Reason::LeaseUnreadable,

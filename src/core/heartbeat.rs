@@ -3,7 +3,38 @@
 use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::heartbeat::{self, Health, UnknownHealth};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use serde::Deserialize;
+
+/// A Lease as this operator reads it: only what it needs, and leniently.
+///
+/// The API server takes times that no `MicroTime` of ours can hold (the last hours of year 9999, and
+/// later ones written with an offset). With the full type one such Lease, in any namespace, would
+/// make every list and watch of the heartbeats fail: one user could blind the operator for all.
+#[derive(kube::Resource, Debug, Clone, Default, Deserialize)]
+#[resource(inherit = "Lease")]
+pub struct HeartbeatLease {
+    /// The metadata.
+    pub metadata: ObjectMeta,
+    /// The spec.
+    #[serde(default)]
+    pub spec: Option<HeartbeatSpec>,
+}
+
+/// The parts of a Lease's spec that make a heartbeat.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeartbeatSpec {
+    /// Who beats.
+    #[serde(default)]
+    pub holder_identity: Option<String>,
+    /// When it beat last by its own clock, as text.
+    #[serde(default)]
+    pub renew_time: Option<String>,
+    /// Within how many seconds it means to beat again.
+    #[serde(default)]
+    pub lease_duration_seconds: Option<i32>,
+}
 
 /// The token of life: any change of it at a higher resourceVersion is a beat. Its value is never
 /// compared with a clock (L1).
@@ -11,7 +42,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 pub struct Token {
     /// The uid of the Lease: a Lease that was made anew is life too.
     pub uid: Arc<str>,
-    /// spec.renewTime in microseconds; none when it never beat.
+    /// spec.renewTime in microseconds, or a digest of a text that is no time we know; none when it
+    /// never beat. Only to be compared with another.
     pub renewed: Option<i64>,
 }
 
@@ -80,9 +112,12 @@ impl Version {
 /// How many addresses a Lease may name; the rest is cut off, as no instance has more families.
 const ADDRESSES_MAX: usize = 8;
 
+/// The longest name of an object, a DNS subdomain.
+const NAME_MAX: usize = 253;
+
 impl Heartbeat {
     /// Reads a Lease; nothing in it can make this fail.
-    pub fn read(lease: &Lease) -> Self {
+    pub fn read(lease: &HeartbeatLease) -> Self {
         let metadata = &lease.metadata;
         let spec = lease.spec.as_ref();
         let annotation = |name: &str| -> Option<&str> {
@@ -90,16 +125,22 @@ impl Heartbeat {
         };
         Self {
             lease: metadata.name.clone().unwrap_or_default(),
-            registration: heartbeat::registration_of(lease).map(str::to_owned),
+            registration: metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(heartbeat::REGISTRATION_LABEL))
+                .filter(|name| !name.is_empty())
+                .cloned(),
             token: Token {
                 uid: metadata.uid.as_deref().unwrap_or_default().into(),
-                renewed: spec.and_then(|spec| spec.renew_time.as_ref()).map(heartbeat::micros),
+                renewed: spec.and_then(|spec| spec.renew_time.as_deref()).map(renewed),
             },
             version: Version::of(metadata.resource_version.as_deref()),
             claim: Claim {
                 holder: spec
                     .and_then(|spec| spec.holder_identity.clone())
-                    .filter(|holder| !holder.is_empty()),
+                    .filter(|holder| !holder.is_empty())
+                    .map(|holder| bounded(&holder)),
                 origin: origin_of(lease),
                 health: annotation(heartbeat::HEALTH_ANNOTATION)
                     .map_or(Ok(Health::Passing), str::parse),
@@ -127,12 +168,33 @@ impl Heartbeat {
     }
 }
 
-fn origin_of(lease: &Lease) -> Origin {
+/// A renewTime as a number that changes with it.
+fn renewed(text: &str) -> i64 {
+    // FNV-1a: the same in every version of this program, since tokens are kept in status.
+    let digest = || {
+        text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
+            (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        })
+    };
+    text.parse::<jiff::Timestamp>()
+        .map_or_else(|_| digest().cast_signed(), jiff::Timestamp::as_microsecond)
+}
+
+fn origin_of(lease: &HeartbeatLease) -> Origin {
     lease
         .metadata
         .owner_references
         .iter()
         .flatten()
         .find(|owner| owner.kind == "Pod" && owner.api_version == "v1")
-        .map_or(Origin::Outside, |pod| Origin::Pod { name: pod.name.clone(), uid: pod.uid.clone() })
+        .map_or(Origin::Outside, |pod| Origin::Pod {
+            name: bounded(&pod.name),
+            uid: bounded(&pod.uid),
+        })
+}
+
+/// Cuts a text that the API server does not bound, one past the longest name there can be: so what
+/// was cut equals no name, and is small enough to keep and to quote.
+fn bounded(text: &str) -> String {
+    text.chars().take(NAME_MAX + 1).collect()
 }

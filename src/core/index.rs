@@ -10,97 +10,13 @@ use std::{
 };
 
 use super::{
-    heartbeat::{Claim, Heartbeat, Origin, Token, Version},
+    heartbeat::{Heartbeat, Origin, Version},
     moment::Moment,
 };
 
-/// Namespace and name, of a registration or of anything else.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
+mod record;
 
-impl Key {
-    /// A key of these two.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// How this controller came to know the token it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
-    /// It was there when the controller started: whether anything beats is not known (L5).
-    Inherited,
-    /// It was there when the controller started, and published: it has one full ttl to beat (L5).
-    Granted,
-    /// It was seen to change, or to appear: something beats.
-    Changed,
-}
-
-/// Whether the watch still shows a Lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// The watch shows it.
-    Watched,
-    /// The watch no longer shows it. It may be deleted, or have lost its label (L4): a live read
-    /// decides.
-    Missing,
-    /// It exists without its label, so that its beats are seen by live reads only.
-    Unlabelled,
-}
-
-/// What is known of one heartbeat Lease.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// Name of the Lease.
-    pub lease: Arc<str>,
-    /// The token of life as last read.
-    pub token: Token,
-    /// The version it was read at.
-    pub version: Version,
-    /// When the token was last seen to change (L1).
-    pub seen: Moment,
-    /// How the token came to be known.
-    pub sight: Sight,
-    /// Whether the watch shows the Lease.
-    pub presence: Presence,
-    /// The latest moment of which a live read proves that the token was still this one (L2).
-    pub silent_at: Option<Moment>,
-    /// Since when the instance is decided to be dead; only a new token revives it, no edit of ttl.
-    pub expired_at: Option<Moment>,
-    /// The rest of what the Lease says.
-    pub claim: Arc<Claim>,
-    /// Whether a beat changes no decision, so that none needs to be taken.
-    quiet: bool,
-}
-
-/// What became of an observation.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// Whether a token of life changed.
-    pub beat: bool,
-    /// The registrations whose decision may change.
-    pub wake: Vec<Key>,
-}
-
-/// What a live read of one Lease found (L2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LiveRead {
-    /// The Lease as it is.
-    Found(Heartbeat),
-    /// There is no such Lease: the API server said 404.
-    Absent,
-}
+pub use record::{Key, LiveRead, Observed, Presence, Record, Settled, Sight};
 
 /// The liveness index of all registrations.
 #[derive(Debug, Default)]
@@ -132,6 +48,7 @@ impl Index {
         self.complete = true;
         let Some(shown) = self.listing.take() else { return Observed::default() };
         let mut wake = Vec::new();
+        let mut over = Vec::new();
         for (registration, records) in &mut self.registrations {
             let mut woken = false;
             for record in records.values_mut() {
@@ -139,39 +56,64 @@ impl Index {
                 if record.presence == Presence::Watched && !shown.contains(&key) {
                     record.presence = Presence::Missing;
                     woken = true;
+                    if record.claim.deleting {
+                        over.push((registration.clone(), key));
+                    }
                 }
             }
             if woken {
                 wake.push(registration.clone());
             }
         }
+        for (registration, lease) in over {
+            self.forget(&registration, &lease);
+        }
         Observed { beat: false, wake }
     }
 
     /// The watch, or a live read, shows a Lease.
-    pub fn observe(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
+    pub fn observe(&mut self, namespace: &str, mut beat: Heartbeat, now: Moment) -> Observed {
         let lease = Key::new(namespace, &beat.lease);
         if let Some(shown) = &mut self.listing {
             shown.insert(lease.clone());
         }
         let home = self.home_of(&lease);
-        let Some(registration) = beat.registration.clone() else {
+        let Some(registration) = beat.registration.take() else {
             return match home {
                 Some(home) => self.lost_its_label(home, &lease, beat, now),
                 None => Observed::default(),
             };
         };
         let key = Key::new(namespace, registration);
-        let mut moved = Vec::new();
-        if let Some(old) = home.filter(|old| *old != key) {
-            if self.record(&old, &beat.lease).is_some_and(|record| record.version >= beat.version) {
-                return Observed::default();
-            }
-            self.forget(&old, &lease);
-            moved.push(old);
+        match home.filter(|old| *old != key) {
+            Some(old) => self.relabelled(old, key, &lease, beat, now),
+            None => self.observe_in(key, &lease, beat, Presence::Watched, now),
         }
-        let mut observed = self.observe_in(key, &lease, beat, Presence::Watched, now);
-        observed.wake.append(&mut moved);
+    }
+
+    /// A Lease that was given to another registration takes its life along: a change of label is no
+    /// beat, and must not revive what has expired.
+    fn relabelled(
+        &mut self,
+        old: Key,
+        key: Key,
+        lease: &Key,
+        beat: Heartbeat,
+        now: Moment,
+    ) -> Observed {
+        if self.record(&old, &lease.name).is_some_and(|record| record.version >= beat.version) {
+            return Observed::default();
+        }
+        let before = self.forget(&old, lease).filter(|before| before.token == beat.token);
+        let mut observed = self.observe_in(key.clone(), lease, beat, Presence::Watched, now);
+        if let Some(before) = before
+            && let Some(record) = self.record_mut(&key, &lease.name)
+        {
+            let Record { seen, sight, silent_at, expired_at, .. } = before;
+            *record = Record { seen, sight, silent_at, expired_at, ..record.clone() };
+            observed.beat = false;
+        }
+        observed.wake.push(old);
         observed
     }
 
@@ -199,6 +141,7 @@ impl Index {
             wake = true;
         }
         record.version = beat.version;
+        record.read_at = now;
         let alive = beat.token != record.token;
         if alive {
             record.token = beat.token;
@@ -209,13 +152,13 @@ impl Index {
             wake |= !record.quiet;
         }
         if *record.claim != beat.claim {
-            let moved = record.claim.origin != beat.claim.origin;
-            record.claim = Arc::new(beat.claim);
+            let before = std::mem::replace(&mut record.claim, Arc::new(beat.claim));
             record.quiet = false;
             wake = true;
-            if moved {
+            if before.origin != record.claim.origin {
                 let origin = record.claim.origin.clone();
                 self.note_pod(&key, &origin);
+                self.unnote_pod(&key, &before.origin);
             }
         }
         Observed { beat: alive, wake: if wake { vec![key] } else { Vec::new() } }
@@ -246,6 +189,7 @@ impl Index {
             expired_at: None,
             claim: Arc::new(beat.claim),
             quiet: false,
+            read_at: now,
         };
         self.registrations.entry(key).or_default().insert(name, record);
     }
@@ -262,6 +206,14 @@ impl Index {
         match record {
             // A late event of an earlier Lease of that name must not overtake the new one.
             Some(record) if version >= record.version => {
+                // A finalizer has let it go: whether it is deleted or lost its label, it is over,
+                // and no verdict of it will ask for a live read.
+                if record.claim.deleting {
+                    self.forget(&home, lease);
+                    return Observed { beat: false, wake: vec![home] };
+                }
+                // A read that was answered before the deletion must not bring the Lease back.
+                record.version = version;
                 record.presence = Presence::Missing;
                 record.quiet = false;
                 Observed { beat: false, wake: vec![home] }
@@ -275,6 +227,7 @@ impl Index {
     pub fn confirm(&mut self, lease: &Key, read: LiveRead, sent: Moment, now: Moment) -> Observed {
         match read {
             LiveRead::Found(beat) => {
+                self.notice_rollback(lease, beat.version, sent);
                 let token = beat.token.clone();
                 let observed = self.observe(&lease.namespace, beat, now);
                 if let Some(home) = self.home_of(lease)
@@ -287,10 +240,12 @@ impl Index {
                 observed
             }
             LiveRead::Absent => match self.home_of(lease) {
-                // Only what the watch has lost too: a Lease that appeared since is not absent.
+                // A Lease that appeared since the read was sent is not absent. In the same
+                // millisecond the watch's word decides.
                 Some(home)
                     if self.record(&home, &lease.name).is_some_and(|record| {
-                        record.presence != Presence::Watched || record.seen < sent
+                        record.seen < sent
+                            || (record.seen == sent && record.presence != Presence::Watched)
                     }) =>
                 {
                     self.forget(&home, lease);
@@ -298,6 +253,22 @@ impl Index {
                 }
                 _ => Observed::default(),
             },
+        }
+    }
+
+    /// A live read is answered from a quorum, so one that was sent after a version was known can
+    /// show a lower one only when the API server's history was rolled back (etcd restored from a
+    /// backup). Then the old versions mean nothing: holding on to them would make this index deaf
+    /// for the instance until the new ones have caught up.
+    fn notice_rollback(&mut self, lease: &Key, version: Version, sent: Moment) {
+        if let Some(home) = self.home_of(lease)
+            && let Some(record) = self.record_mut(&home, &lease.name)
+            && version < record.version
+            && record.read_at < sent
+            // A deletion has raised the version without a reading of the Lease.
+            && record.presence != Presence::Missing
+        {
+            record.version = version;
         }
     }
 
@@ -309,14 +280,16 @@ impl Index {
             .unwrap_or_default()
     }
 
-    /// Notes what was decided, for each Lease of a registration. Returns false when something has
-    /// changed since the snapshot the decision was taken from: then it must be taken again, since
-    /// what changed in between woke nobody.
+    /// Notes what was decided, for each Lease of a registration. Returns false when a beat since the
+    /// snapshot has overtaken the decision: then it must be taken again before anything is written,
+    /// since that beat may have woken nobody. Whatever else happened in between (a Lease that came,
+    /// went or was changed) has woken the registration itself, so the decision may stand until
+    /// then. Leases without an outcome are those that are gone but not collected.
     pub fn settle(&mut self, registration: &Key, outcomes: &[Settled], now: Moment) -> bool {
         let Some(records) = self.registrations.get_mut(registration) else {
             return outcomes.is_empty();
         };
-        let mut current = records.len() == outcomes.len();
+        let mut current = true;
         for outcome in outcomes {
             let Some(record) = records.get_mut(&outcome.lease) else {
                 current = false;
@@ -353,33 +326,38 @@ impl Index {
     }
 
     /// Forgets a Lease.
-    fn forget(&mut self, registration: &Key, lease: &Key) {
+    fn forget(&mut self, registration: &Key, lease: &Key) -> Option<Record> {
         self.misnamed.remove(lease);
-        let Some(records) = self.registrations.get_mut(registration) else { return };
-        let gone = records.remove(&*lease.name);
-        if let Some(Record { claim, .. }) = gone
-            && let Origin::Pod { name, .. } = &claim.origin
-        {
-            let still = records.values().any(
-                |record| matches!(&record.claim.origin, Origin::Pod { name: other, .. } if other == name),
-            );
-            let pod = Key::new(&lease.namespace, name);
-            if !still && let Some(registrations) = self.pods.get_mut(&pod) {
-                registrations.remove(&registration.name);
-                if registrations.is_empty() {
-                    self.pods.remove(&pod);
-                }
-            }
-        }
+        let records = self.registrations.get_mut(registration)?;
+        let gone = records.remove(&*lease.name)?;
         if records.is_empty() {
             self.registrations.remove(registration);
         }
+        self.unnote_pod(registration, &gone.claim.origin);
+        Some(gone)
     }
 
     fn note_pod(&mut self, registration: &Key, origin: &Origin) {
         if let Origin::Pod { name, .. } = origin {
             let pod = Key::new(&registration.namespace, name);
             self.pods.entry(pod).or_default().insert(registration.name.clone());
+        }
+    }
+
+    /// Drops the entry of a Pod that no Lease of the registration names any more.
+    fn unnote_pod(&mut self, registration: &Key, origin: &Origin) {
+        let Origin::Pod { name, .. } = origin else { return };
+        let still = self.registrations.get(registration).is_some_and(|records| {
+            records.values().any(
+                |record| matches!(&record.claim.origin, Origin::Pod { name: other, .. } if other == name),
+            )
+        });
+        let pod = Key::new(&registration.namespace, name);
+        if !still && let Some(registrations) = self.pods.get_mut(&pod) {
+            registrations.remove(&registration.name);
+            if registrations.is_empty() {
+                self.pods.remove(&pod);
+            }
         }
     }
 
@@ -400,21 +378,6 @@ impl Index {
     fn record_mut(&mut self, registration: &Key, lease: &str) -> Option<&mut Record> {
         self.registrations.get_mut(registration)?.get_mut(lease)
     }
-}
-
-/// What was decided about one Lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
-    /// The Lease.
-    pub lease: Arc<str>,
-    /// The token the decision was taken from.
-    pub token: Token,
-    /// Whether a further beat would change nothing.
-    pub quiet: bool,
-    /// Whether the instance is decided to be dead.
-    pub expired: bool,
-    /// Whether it was found published at a cold start, and so has a ttl to beat in.
-    pub granted: bool,
 }
 
 /// Whether a Lease of this name can be found by its name alone.

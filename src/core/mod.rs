@@ -19,3 +19,6 @@ pub mod ttl;
 pub mod verdict;
 
 mod placement;
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,16 @@ pub(super) fn in_pod(
 fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason, String)> {
     use kube::core::SelectorExt;
     let message = match &facts.registration.selector {
+        // A slip of the pen in the selector must not empty the Service: whoever is in it stays.
+        None if facts.registration.selector_unreadable => {
+            if pod.ips.iter().any(|ip| facts.published.contains(ip)) {
+                return Ok(());
+            }
+            format!(
+                "spec.podSelector of {} cannot be read, so Pod {name} may not join; correct it",
+                facts.registration.key.name
+            )
+        }
         None => format!(
             "spec.podSelector of {} is absent, so no Pod may join; Pod {name} wants to",
             facts.registration.key.name
@@ -170,7 +180,7 @@ fn resolve(
     }
 }
 
-/// Of each family of the Service, the first address.
+/// The addresses that are of a family of the Service.
 fn of_families(
     addresses: Vec<IpAddr>,
     families: &[Family],

@@ -33,6 +33,8 @@ pub struct Registration {
     pub ports: Vec<PortTemplate>,
     /// Which Pods may join; none when no Pod may.
     pub selector: Option<Selector>,
+    /// Whether there is a selector that cannot be read: then no Pod may join, and none has to leave.
+    pub selector_unreadable: bool,
     /// The declared instances by name.
     pub declared: BTreeMap<String, InstanceSpec>,
     /// What is wrong with the spec.
@@ -63,6 +65,9 @@ pub enum TargetPort {
     Name(String),
 }
 
+/// The longest name of a port, a DNS label.
+const PORT_NAME_MAX: usize = 63;
+
 /// The longest and the shortest ttl.
 const TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -90,7 +95,8 @@ impl Registration {
         if interval.is_zero() || interval >= ttl {
             problems.push(format!(
                 "spec.interval is {}; it must be above zero and shorter than ttl {}",
-                spec.interval, spec.ttl
+                spec.interval,
+                duration::format(ttl)
             ));
             interval = ttl / 3;
         }
@@ -100,6 +106,7 @@ impl Registration {
                 .map_err(|error| problems.push(format!("spec.podSelector: {error}")))
                 .ok()
         });
+        let selector_unreadable = selector.is_none() && spec.pod_selector.is_some();
         let declared = declared(&spec.instances, &mut problems);
         Self {
             service_name: object.service_name().to_owned(),
@@ -110,6 +117,7 @@ impl Registration {
             interval,
             ports,
             selector,
+            selector_unreadable,
             declared,
             problems,
         }
@@ -146,14 +154,20 @@ fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
             .filter(|number| *number > 0)
             .ok_or_else(|| format!("{field} is {number}; it must be from 1 to 65535"))
     };
+    let named = |field: &str, name: &str| match name.len() {
+        0..=PORT_NAME_MAX => Ok(name.to_owned()),
+        length => {
+            Err(format!("{field} has {length} characters; it must be at most {PORT_NAME_MAX}"))
+        }
+    };
     let port = number("port", spec.port)?;
     Ok(PortTemplate {
-        name: spec.name.clone(),
+        name: named("name", &spec.name)?,
         port,
         target: match &spec.target_port {
             None => TargetPort::Number(port),
             Some(IntOrString::Int(target)) => TargetPort::Number(number("targetPort", *target)?),
-            Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+            Some(IntOrString::String(name)) => TargetPort::Name(named("targetPort", name)?),
         },
         protocol: match spec.protocol.as_str() {
             "TCP" => Protocol::Tcp,
@@ -170,8 +184,10 @@ fn declared(specs: &[InstanceSpec], problems: &mut Vec<String>) -> BTreeMap<Stri
     for (n, spec) in specs.iter().enumerate() {
         if spec.name.is_empty() || spec.name.len() > heartbeat::INSTANCE_NAME_MAX {
             problems.push(format!("spec.instances[{n}].name must have 1 to 189 characters"));
-        } else if declared.insert(spec.name.clone(), spec.clone()).is_some() {
+        } else if declared.contains_key(&spec.name) {
             problems.push(format!("spec.instances[{n}].name {:?} is there twice", spec.name));
+        } else {
+            declared.insert(spec.name.clone(), spec.clone());
         }
     }
     declared

@@ -17,7 +17,8 @@ use super::{
 pub enum Reason {
     /// Waiting: it is declared, or has a Lease, but never beat.
     NeverBeat,
-    /// Waiting: it has a Lease, but has not beaten since this controller started.
+    /// Waiting: it has a Lease, but has not beaten since this controller started, or not for its ttl
+    /// while it was out.
     AwaitingBeat,
     /// Waiting: its Pod has no address yet.
     NoAddressYet,
@@ -39,7 +40,7 @@ pub enum Reason {
     Cordoned,
     /// Expired: its ttl passed without a beat, and a live read confirmed it.
     TTLPassed,
-    /// Held: its ttl passed, but its Lease cannot be read.
+    /// Held, or Waiting where it was not published: its ttl passed, but its Lease cannot be read.
     LeaseUnreadable,
     /// Rejected: the Lease's name does not begin with its registration.
     NameMismatch,
@@ -116,7 +117,8 @@ pub struct Placement {
 /// The decision about one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Name of the instance; of its Lease when that does not tell.
+    /// Name of the instance, unique in its registration; `lease/` and the Lease's name when that
+    /// does not tell.
     pub instance: String,
     /// Its state.
     pub state: InstanceState,

@@ -1,0 +1,114 @@
+//! What the liveness index keeps, takes in and gives out.
+
+use std::sync::Arc;
+
+use crate::core::{
+    heartbeat::{Claim, Heartbeat, Token, Version},
+    moment::Moment,
+};
+
+/// Namespace and name, of a registration or of anything else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Key {
+    /// A key of these two.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// How this controller came to know the token it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// It was there when the controller started: whether anything beats is not known (L5).
+    Inherited,
+    /// It was there when the controller started, and published: it has one full ttl to beat (L5).
+    Granted,
+    /// It was seen to change, or to appear: something beats.
+    Changed,
+}
+
+/// Whether the watch still shows a Lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The watch shows it.
+    Watched,
+    /// The watch no longer shows it. It may be deleted, or have lost its label (L4): a live read
+    /// decides.
+    Missing,
+    /// It exists without its label, so that its beats are seen by live reads only.
+    Unlabelled,
+}
+
+/// What is known of one heartbeat Lease.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Name of the Lease.
+    pub lease: Arc<str>,
+    /// The token of life as last read.
+    pub token: Token,
+    /// The version it was read at.
+    pub version: Version,
+    /// When the token was last seen to change (L1).
+    pub seen: Moment,
+    /// How the token came to be known.
+    pub sight: Sight,
+    /// Whether the watch shows the Lease.
+    pub presence: Presence,
+    /// The latest moment of which a live read proves that the token was still this one (L2).
+    pub silent_at: Option<Moment>,
+    /// Since when the instance is decided to be dead; only a new token revives it, no edit of ttl.
+    pub expired_at: Option<Moment>,
+    /// The rest of what the Lease says.
+    pub claim: Arc<Claim>,
+    /// Whether a beat changes no decision, so that none needs to be taken.
+    pub(super) quiet: bool,
+    /// When the version was taken in.
+    pub(super) read_at: Moment,
+}
+
+/// What became of an observation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Whether a token of life changed.
+    pub beat: bool,
+    /// The registrations whose decision may change.
+    pub wake: Vec<Key>,
+}
+
+/// What a live read of one Lease found (L2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
+pub enum LiveRead {
+    /// The Lease as it is.
+    Found(Heartbeat),
+    /// There is no such Lease: the API server said 404.
+    Absent,
+}
+
+/// What was decided about one Lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The Lease.
+    pub lease: Arc<str>,
+    /// The token the decision was taken from.
+    pub token: Token,
+    /// Whether a further beat would change nothing.
+    pub quiet: bool,
+    /// Whether the instance is decided to be dead.
+    pub expired: bool,
+    /// Whether it was found published at a cold start, and so has a ttl to beat in.
+    pub granted: bool,
+}

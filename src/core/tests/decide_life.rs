@@ -1,0 +1,205 @@
+//! Is it alive? Deadlines, evidence, cold starts, holds.
+
+use std::time::Duration;
+
+use super::*;
+use crate::core::proven::Gap;
+
+const LEASE: &str = "greeter.vm-1";
+
+fn seen_at_1000() -> Index {
+    let mut index = index();
+    index.observe("shop", beat("vm-1", 1, 1), at(1000));
+    index
+}
+
+fn published() -> World {
+    World::new().published("192.0.2.1")
+}
+
+fn evidence(index: &mut Index, sent: u64) {
+    index.confirm(&key(LEASE), found(&beat("vm-1", 1, 1)), at(sent), at(sent));
+}
+
+fn suspected(verdict: &Verdict) -> Option<Option<Moment>> {
+    verdict.lease.as_ref()?.suspect.as_ref().map(|suspect| suspect.deadline)
+}
+
+#[test]
+fn an_instance_is_doubted_at_the_very_instant_of_its_deadline_and_not_before() {
+    let index = seen_at_1000();
+    let before = published().one(&index, at(30_999));
+    assert_eq!((suspected(&before), before.look_again), (None, Some(at(31_000))));
+    let doubted = published().one(&index, at(31_000));
+    assert_eq!(suspected(&doubted), Some(Some(at(31_000))));
+    assert_eq!(doubted.look_again, Some(at(31_000)), "at once");
+    assert_eq!(
+        line(&doubted),
+        "Ready BeatOverdue: its beat is late; it is pruned when its ttl passes"
+    );
+}
+
+#[test]
+fn evidence_sent_at_the_deadline_expires_and_a_millisecond_earlier_does_not() {
+    let mut index = seen_at_1000();
+    evidence(&mut index, 30_999);
+    assert_eq!(published().one(&index, at(31_000)).state.as_str(), "Ready");
+    evidence(&mut index, 31_000);
+    let expired = published().one(&index, at(31_000));
+    assert_eq!(line(&expired), "Expired TTLPassed: no beat for its ttl of 30s");
+    assert_eq!((expired.look_again, expired.last_beat), (None, Some(at(1000))));
+    assert!(expired.lease.expect("its Lease").settled.expired);
+}
+
+#[test]
+fn the_last_note_is_told_when_an_instance_expires() {
+    let mut index = index();
+    let mut noted = beat("vm-1", 1, 1);
+    noted.claim.note = Some("disk 91 %".to_owned());
+    index.observe("shop", noted.clone(), at(1000));
+    index.confirm(&key(LEASE), found(&noted), at(31_000), at(31_000));
+    assert_eq!(
+        line(&published().one(&index, at(31_000))),
+        "Expired TTLPassed: no beat for its ttl of 30s; it last said: disk 91 %"
+    );
+}
+
+#[test]
+fn lateness_is_told_from_half_of_the_slack_and_looked_at_exactly_then() {
+    let index = seen_at_1000();
+    let fresh = published().one(&index, at(1000));
+    assert_eq!((line(&fresh).as_str(), fresh.look_again), ("Ready Beating: ", Some(at(21_000))));
+    assert_eq!(published().one(&index, at(20_999)).reason.as_str(), "Beating");
+    let overdue = published().one(&index, at(21_000));
+    assert_eq!(overdue.reason.as_str(), "BeatOverdue");
+    assert_eq!(overdue.look_again, Some(at(31_000)));
+    assert!(!overdue.lease.expect("its Lease").settled.quiet, "the next beat must be told");
+}
+
+#[test]
+fn an_unreadable_lease_is_held_and_stays_published() {
+    let mut world = published();
+    world.unreadable.insert(LEASE.into(), "connection refused".to_owned());
+    let held = world.one(&seen_at_1000(), at(31_000));
+    assert_eq!(
+        line(&held),
+        "Held LeaseUnreadable: its ttl has passed, but its Lease cannot be read to make sure: \
+         connection refused"
+    );
+    assert!(held.is_published());
+    assert_eq!(suspected(&held), Some(Some(at(31_000))), "and it is read again");
+    let early = world.one(&seen_at_1000(), at(30_999));
+    assert_eq!(early.state.as_str(), "Ready", "before its deadline nobody needs the read");
+}
+
+#[test]
+fn an_unreadable_instance_that_drains_or_fails_is_not_held_as_if_it_were_ready() {
+    let mut world = published();
+    world.unreadable.insert(LEASE.into(), "connection refused".to_owned());
+    for (health, state) in [("Draining", "Draining"), ("Failing", "NotReady")] {
+        let mut index = index();
+        let mut beat = beat("vm-1", 1, 1);
+        beat.claim.health = health.parse();
+        index.observe("shop", beat, at(1000));
+        let verdict = world.one(&index, at(31_000));
+        assert_eq!(verdict.state.as_str(), state);
+        assert!(verdict.is_published() && suspected(&verdict).is_some(), "kept and doubted");
+    }
+}
+
+#[test]
+fn what_is_doubted_and_not_published_stays_out_until_the_read_decides() {
+    let awaiting = "Waiting AwaitingBeat: its ttl has passed without a beat; the next beat \
+                    publishes it";
+    let mut world = World::new();
+    for index in [seen_at_1000(), inherited(&[beat("vm-1", 1, 1)])] {
+        let doubted = world.one(&index, at(31_000));
+        assert_eq!(line(&doubted), awaiting);
+        assert!(suspected(&doubted).is_some());
+    }
+    world.unreadable.insert(LEASE.into(), "connection refused".to_owned());
+    assert_eq!(
+        line(&world.one(&seen_at_1000(), at(31_000))),
+        "Waiting LeaseUnreadable: its Lease cannot be read: connection refused"
+    );
+}
+
+#[test]
+fn a_dead_instance_that_is_uncordoned_is_not_published_for_a_moment() {
+    let (world, mut index) = (World::new(), index());
+    let mut cordoned = beat("vm-1", 1, 1);
+    cordoned.claim.cordoned = Some("bad disk".to_owned());
+    index.observe("shop", cordoned, at(1000));
+    assert!(world.settle(&mut index, at(1000)));
+    index.observe("shop", beat("vm-1", 1, 2), at(900_000));
+    assert!(!world.one(&index, at(900_000)).is_published());
+}
+
+#[test]
+fn a_published_instance_gets_one_ttl_after_a_cold_start() {
+    let mut index = inherited(&[beat("vm-1", 1, 1)]);
+    let verdict = published().one(&index, at(0));
+    assert_eq!((line(&verdict).as_str(), verdict.last_beat), ("Ready Beating: ", None));
+    assert!(verdict.lease.expect("its Lease").settled.granted);
+    assert!(published().settle(&mut index, at(0)));
+    index.confirm(&key(LEASE), found(&beat("vm-1", 1, 1)), at(30_000), at(30_000));
+    assert_eq!(published().one(&index, at(29_999)).state.as_str(), "Ready");
+    assert_eq!(published().one(&index, at(30_000)).state.as_str(), "Expired");
+}
+
+#[test]
+fn an_unpublished_instance_waits_for_a_beat_after_a_cold_start() {
+    let mut index = inherited(&[beat("vm-1", 1, 1)]);
+    let waiting = World::new().one(&index, at(0));
+    assert_eq!(
+        line(&waiting),
+        "Waiting AwaitingBeat: its Lease was there when the controller started; the next beat \
+         publishes it"
+    );
+    assert_eq!(waiting.look_again, Some(at(30_000)));
+    index.observe("shop", beat("vm-1", 2, 2), at(10));
+    assert_eq!(line(&World::new().one(&index, at(10))), "Ready Beating: ");
+}
+
+#[test]
+fn a_lease_without_a_renew_time_never_beat() {
+    let mut index = index();
+    let mut empty = beat("vm-1", 1, 1);
+    empty.token.renewed = None;
+    index.observe("shop", empty, at(1000));
+    let verdict = World::new().one(&index, at(99_000));
+    assert_eq!(
+        line(&verdict),
+        "Waiting NeverBeat: Lease greeter.vm-1 has no spec.renewTime: no beat has been written"
+    );
+    assert_eq!((verdict.look_again, verdict.last_beat), (None, None));
+}
+
+#[test]
+fn a_shorter_ttl_applies_from_the_next_beat_and_a_longer_one_at_once() {
+    let (mut world, mut index) = (published(), seen_at_1000());
+    world.ttl.set(Duration::from_secs(15), at(5000));
+    assert_eq!(world.one(&index, at(30_999)).look_again, Some(at(31_000)), "still 30 s");
+    index.observe("shop", beat("vm-1", 2, 2), at(10_000));
+    assert_eq!(world.one(&index, at(24_999)).look_again, Some(at(25_000)), "15 s now");
+    world.ttl.set(Duration::from_secs(60), at(24_999));
+    let verdict = world.one(&index, at(25_000));
+    assert_eq!((suspected(&verdict), verdict.look_again), (None, Some(at(45_000))));
+}
+
+#[test]
+fn a_gap_in_proven_time_moves_the_deadline() {
+    let (mut world, index) = (published(), seen_at_1000());
+    world.proven = Proven::with_gaps(vec![Gap { from: at(5000), to: at(9000) }]);
+    assert_eq!(world.one(&index, at(31_000)).look_again, Some(at(35_000)));
+    assert_eq!(suspected(&world.one(&index, at(35_000))), Some(Some(at(35_000))));
+}
+
+#[test]
+fn time_to_look_again_never_lies_in_the_past_for_the_living() {
+    let (world, index) = (published(), seen_at_1000());
+    for now in (1000..31_000).step_by(250) {
+        let verdict = world.one(&index, at(now));
+        assert!(verdict.look_again.is_some_and(|again| again > at(now)), "{now}: {verdict:?}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What is read from a heartbeat Lease.
+
+use std::time::Duration;
+
+use beatkeeper_api::heartbeat::Health;
+
+use super::*;
+
+fn read(json: Value) -> Heartbeat {
+    Heartbeat::read(&lease(json))
+}
+
+#[test]
+fn the_lease_of_the_contract_is_read_whole() {
+    let beat = read(json!({
+        "metadata": {
+            "name": "greeter.greeter-7f9c", "uid": "u-1", "resourceVersion": "42",
+            "labels": { "beatkeeper.dev/registration": "greeter" },
+            "ownerReferences": [
+                { "apiVersion": "apps/v1", "kind": "Pod", "name": "no", "uid": "no" },
+                { "apiVersion": "v1", "kind": "Pod", "name": "greeter-7f9c", "uid": "p-1" },
+            ],
+            "annotations": {
+                "beatkeeper.dev/health": "Failing", "beatkeeper.dev/note": "disk 91 %",
+                "beatkeeper.dev/addresses": " 192.0.2.11,,2001:db8::1 ",
+                "beatkeeper.dev/cordoned": "bad disk",
+            },
+        },
+        "spec": {
+            "holderIdentity": "greeter-7f9c", "leaseDurationSeconds": 30,
+            "renewTime": "1970-01-01T00:00:01.000002Z", "leaseTransitions": 3,
+        },
+    }));
+    assert_eq!(
+        (beat.lease.as_str(), beat.registration.as_deref()),
+        ("greeter.greeter-7f9c", Some("greeter"))
+    );
+    assert_eq!(beat.token, Token { uid: "u-1".into(), renewed: Some(1_000_002) });
+    assert_eq!(beat.version, Version(42));
+    let claim = beat.claim;
+    assert_eq!(claim.holder.as_deref(), Some("greeter-7f9c"));
+    assert_eq!(claim.origin, Origin::Pod { name: "greeter-7f9c".into(), uid: "p-1".into() });
+    assert_eq!((claim.health, claim.note.as_deref()), (Ok(Health::Failing), Some("disk 91 %")));
+    assert_eq!(claim.addresses, ["192.0.2.11", "2001:db8::1"]);
+    assert_eq!(claim.cordoned.as_deref(), Some("bad disk"));
+    assert_eq!((claim.deleting, claim.duration), (false, Some(Duration::from_secs(30))));
+}
+
+#[test]
+fn a_time_that_no_clock_can_hold_is_a_token_all_the_same() {
+    let token = |time: &str| {
+        read(json!({ "metadata": { "name": "x" }, "spec": { "renewTime": time } })).token.renewed
+    };
+    let last = token("9999-12-31T23:59:59.999999Z");
+    assert!(last.is_some());
+    assert_eq!(last, token("9999-12-31T23:59:59.999999Z"), "the same is no beat");
+    assert_ne!(last, token("9999-12-31T23:59:59.999998Z"));
+    assert_ne!(last, token("10000-01-01T04:59:59.000000Z"));
+}
+
+#[test]
+fn an_empty_lease_is_an_outside_instance_that_never_beat() {
+    let beat = read(json!({ "metadata": { "name": "x" } }));
+    assert_eq!((beat.token.renewed, beat.claim.origin), (None, Origin::Outside));
+    assert_eq!((beat.claim.holder, beat.claim.health), (None, Ok(Health::Passing)));
+    assert_eq!((beat.claim.cordoned, beat.registration), (None, None));
+}
+
+#[test]
+fn texts_that_the_api_server_does_not_bound_are_cut_where_no_name_can_match_them() {
+    let long = "x".repeat(5000);
+    let beat = read(json!({
+        "metadata": { "name": "x",
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": long, "uid": long }],
+            "annotations": { "beatkeeper.dev/note": long, "beatkeeper.dev/cordoned": long },
+        },
+        "spec": { "holderIdentity": long },
+    }));
+    let cut = "x".repeat(254);
+    assert_eq!(beat.claim.holder, Some(cut.clone()));
+    assert_eq!(beat.claim.origin, Origin::Pod { name: cut.clone(), uid: cut });
+    assert_eq!(beat.claim.note.map(|note| note.len()), Some(256));
+    assert_eq!(beat.claim.cordoned.map(|reason| reason.len()), Some(256));
+}
+
+#[test]
+fn a_lenient_lease_is_watched_where_leases_are() {
+    use kube::Resource;
+    fn watchable<K>()
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + 'static,
+    {
+    }
+    watchable::<HeartbeatLease>();
+    assert_eq!(
+        HeartbeatLease::url_path(&(), Some("shop")),
+        "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
+    );
+}

@@ -1,0 +1,241 @@
+//! Tests of the deciding half of the core, and what they share.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use beatkeeper_api::ServiceRegistration;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::{
+    address::OutsideRanges,
+    decide::{Facts, decide},
+    endpoint::Family,
+    heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
+    index::{Index, Key, LiveRead, Observed, Record},
+    moment::Moment,
+    pod::PodView,
+    proven::Proven,
+    registration::Registration,
+    ttl::TtlHistory,
+    verdict::Verdict,
+};
+
+mod claims;
+mod decide_life;
+mod decide_word;
+
+mod garbage;
+mod heartbeat;
+mod index_beats;
+mod index_leases;
+mod index_settle;
+mod placement;
+mod registration;
+mod schedule;
+mod simulation;
+
+/// Milliseconds after the start of the clock.
+fn at(millis: u64) -> Moment {
+    Moment::from_millis(millis)
+}
+
+fn key(name: &str) -> Key {
+    Key::new("shop", name)
+}
+
+/// A heartbeat of registration greeter, from an outside instance.
+fn beat(instance: &str, renewed: i64, version: u64) -> Heartbeat {
+    let mut beat = Heartbeat::read(&lease(json!({
+        "metadata": { "name": format!("greeter.{instance}") },
+        "spec": { "holderIdentity": instance },
+    })));
+    beat.registration = Some("greeter".to_owned());
+    beat.token = Token { uid: "uid-1".into(), renewed: Some(renewed) };
+    beat.version = Version(version);
+    beat.claim.addresses = vec!["192.0.2.1".to_owned()];
+    beat
+}
+
+/// The same, from an instance in the Pod of that name.
+fn pod_beat(pod: &str, renewed: i64, version: u64) -> Heartbeat {
+    let mut beat = beat(pod, renewed, version);
+    beat.claim.origin = Origin::Pod { name: pod.to_owned(), uid: format!("{pod}-uid") };
+    beat.claim.addresses.clear();
+    beat
+}
+
+fn lease(json: Value) -> HeartbeatLease {
+    serde_json::from_value(json).expect("a Lease")
+}
+
+fn pod(json: Value) -> PodView {
+    PodView::of(&serde_json::from_value::<Pod>(json).expect("a Pod"))
+}
+
+/// A Pod that is ready and matches the selector of [`World`].
+fn ready_pod(name: &str, ips: &[&str]) -> Value {
+    json!({
+        "metadata": { "name": name, "uid": format!("{name}-uid"), "labels": { "app": "greeter" } },
+        "spec": { "nodeName": "node-1", "containers": [{ "name": "main", "ports": [
+            { "name": "web", "containerPort": 8080 },
+            { "name": "web", "containerPort": 5353, "protocol": "UDP" },
+        ] }] },
+        "status": {
+            "phase": "Running",
+            "podIPs": ips.iter().map(|ip| json!({ "ip": ip })).collect::<Vec<_>>(),
+            "conditions": [{ "type": "ContainersReady", "status": "True" }],
+        },
+    })
+}
+
+/// An index that has read an empty first list.
+fn index() -> Index {
+    let mut index = Index::default();
+    index.begin_list();
+    index.end_list();
+    index
+}
+
+/// An index that has inherited these from its first list, at moment 0.
+fn inherited(beats: &[Heartbeat]) -> Index {
+    let mut index = Index::default();
+    index.begin_list();
+    for beat in beats {
+        index.observe("shop", beat.clone(), at(0));
+    }
+    index.end_list();
+    index
+}
+
+fn nothing() -> Observed {
+    Observed::default()
+}
+
+fn woken(beat: bool) -> Observed {
+    Observed { beat, wake: vec![key("greeter")] }
+}
+
+fn found(beat: &Heartbeat) -> LiveRead {
+    LiveRead::Found(beat.clone())
+}
+
+/// The one record of registration greeter.
+fn only(index: &Index) -> Record {
+    let records = index.snapshot(&key("greeter"));
+    assert_eq!(records.len(), 1, "{records:?}");
+    records.into_iter().next().expect("one")
+}
+
+/// All that a decision depends on, owned: registration greeter with ttl 30 s and interval 10 s.
+struct World {
+    registration: Registration,
+    ttl: TtlHistory,
+    pods: HashMap<String, Arc<PodView>>,
+    zones: HashMap<String, String>,
+    families: Vec<Family>,
+    published: HashSet<IpAddr>,
+    ranges: OutsideRanges,
+    owned: Option<IpAddr>,
+    unreadable: HashMap<Arc<str>, String>,
+    proven: Proven,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(json!({
+            "ttl": "30s", "interval": "10s",
+            "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
+            "podSelector": { "matchLabels": { "app": "greeter" } },
+        }))
+    }
+
+    fn with(spec: Value) -> Self {
+        let registration = Registration::validate(&object(spec));
+        Self {
+            ttl: TtlHistory::new(registration.ttl),
+            registration,
+            pods: HashMap::new(),
+            zones: [("node-1".to_owned(), "eu-1a".to_owned())].into(),
+            families: vec![Family::V4],
+            published: HashSet::new(),
+            ranges: ["shop=192.0.2.0/24", "shop=2001:db8::/64"]
+                .map(|range| range.parse().expect("a range"))
+                .into_iter()
+                .collect(),
+            owned: None,
+            unreadable: HashMap::new(),
+            proven: Proven::without_gaps(),
+        }
+    }
+
+    fn pod(mut self, name: &str, json: Value) -> Self {
+        self.pods.insert(name.to_owned(), Arc::new(pod(json)));
+        self
+    }
+
+    fn published(mut self, address: &str) -> Self {
+        self.published.insert(address.parse().expect("an address"));
+        self
+    }
+
+    fn decide(&self, index: &Index, now: Moment) -> Vec<Verdict> {
+        let key = &self.registration.key;
+        let records = index.snapshot(key);
+        decide(&Facts {
+            registration: &self.registration,
+            ttl: &self.ttl,
+            records: &records,
+            pods: &self.pods,
+            zones: &self.zones,
+            families: &self.families,
+            service: "greeter",
+            ports: &self.registration.ports,
+            published: &self.published,
+            ranges: &self.ranges,
+            owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
+            unreadable: &self.unreadable,
+            proven: &self.proven,
+            now,
+        })
+    }
+
+    /// The verdict about the only instance.
+    fn one(&self, index: &Index, now: Moment) -> Verdict {
+        let mut verdicts = self.decide(index, now);
+        assert_eq!(verdicts.len(), 1, "{verdicts:?}");
+        verdicts.remove(0)
+    }
+
+    /// Decides and tells the index; whether the decision stands.
+    fn settle(&self, index: &mut Index, now: Moment) -> bool {
+        let verdicts = self.decide(index, now);
+        settle(index, &verdicts, now)
+    }
+}
+
+fn settle(index: &mut Index, verdicts: &[Verdict], now: Moment) -> bool {
+    let settled: Vec<_> = verdicts
+        .iter()
+        .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
+        .collect();
+    index.settle(&key("greeter"), &settled, now)
+}
+
+fn object(spec: Value) -> ServiceRegistration {
+    serde_json::from_value(json!({
+        "apiVersion": "beatkeeper.dev/v1alpha1",
+        "kind": "ServiceRegistration",
+        "metadata": { "name": "greeter", "namespace": "shop", "uid": "sreg-uid", "generation": 3 },
+        "spec": spec,
+    }))
+    .expect("a ServiceRegistration")
+}
+
+/// State, reason and message, in one line to compare.
+fn line(verdict: &Verdict) -> String {
+    format!("{} {}: {}", verdict.state.as_str(), verdict.reason.as_str(), verdict.message)
+}
