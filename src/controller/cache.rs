@@ -17,12 +17,11 @@ pub(super) struct Cache<V> {
     deleted: HashMap<Key, Version>,
     /// While a list is being read: what it, or a write of ours, has shown since it began.
     listing: Option<HashSet<Key>>,
-    complete: bool,
 }
 
 impl<V> Default for Cache<V> {
     fn default() -> Self {
-        Self { objects: HashMap::new(), deleted: HashMap::new(), listing: None, complete: false }
+        Self { objects: HashMap::new(), deleted: HashMap::new(), listing: None }
     }
 }
 
@@ -35,11 +34,6 @@ pub(super) struct Change<V> {
 }
 
 impl<V: Clone + PartialEq> Cache<V> {
-    /// Whether the first list has been read to its end.
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete
-    }
-
     pub(super) fn get(&self, key: &Key) -> Option<&V> {
         self.objects.get(key).map(|(_, value)| value)
     }
@@ -98,7 +92,6 @@ impl<V: Clone + PartialEq> Cache<V> {
 
     /// A list has ended: what neither it nor a write of ours has shown since it began is gone.
     pub(super) fn end_list(&mut self) -> Vec<Change<V>> {
-        self.complete = true;
         self.deleted.clear();
         let Some(shown) = self.listing.take() else { return Vec::new() };
         let gone: Vec<Key> =

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
+use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus, heartbeat};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Resource,
     api::{Patch, PatchParams},
@@ -141,7 +142,9 @@ pub(super) fn events(
                 reason: notice.reason.to_owned(),
                 note: Some(notice.note),
                 action: "Publish".to_owned(),
-                secondary: None,
+                // Tells events about different instances apart, which would be counted as one series
+                // otherwise, under the name of the first.
+                secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
             };
             let sent = call(
                 || format!("send an event about {}", Name(&regarding)),
@@ -159,7 +162,18 @@ fn known_from(object: &ServiceRegistration) -> status::Remembered {
     status::told_by(object.status.as_ref())
 }
 
-struct Name<'a>(&'a k8s_openapi::api::core::v1::ObjectReference);
+fn lease_of(registration: &ObjectReference, instance: &str) -> ObjectReference {
+    let name = registration.name.clone().unwrap_or_default();
+    ObjectReference {
+        api_version: Some("coordination.k8s.io/v1".to_owned()),
+        kind: Some("Lease".to_owned()),
+        namespace: registration.namespace.clone(),
+        name: Some(heartbeat::lease_name(&name, instance)),
+        ..ObjectReference::default()
+    }
+}
+
+struct Name<'a>(&'a ObjectReference);
 
 impl std::fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

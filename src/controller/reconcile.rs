@@ -1,13 +1,9 @@
 //! Reconciling one registration, as a list of steps.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::controller::Action;
 use rand::Rng;
 
@@ -19,7 +15,7 @@ use super::{
 };
 use crate::core::{
     claims, decide,
-    endpoint::{Endpoint, Family},
+    endpoint::{Endpoint, EndpointPort, Family, PortSet, Protocol},
     index::{Key, Settled},
     moment::Moment,
     plan::{self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target},
@@ -232,7 +228,7 @@ fn plan(
     let mut endpoints = claims::endpoints(verdicts, publish_not_ready);
     let closed = stage.stall.is_some() || service.is_none();
     if closed {
-        only_published(&mut endpoints, stage);
+        endpoints = still_alive(&endpoints, stage);
     }
     let slices: Vec<_> = stage.gathered.slices.iter().map(|slice| (**slice).clone()).collect();
     let target = Target {
@@ -274,28 +270,32 @@ fn endpoints_mode(
     }
 }
 
-/// Nothing may be added: what is not published already is left out.
-fn only_published(endpoints: &mut Vec<Endpoint>, stage: &Stage) {
-    let mut known: BTreeSet<(IpAddr, String, u16)> = BTreeSet::new();
+/// Nothing may be added and nothing changed: of what is published, that whose instance lives.
+fn still_alive(claims: &[Endpoint], stage: &Stage) -> Vec<Endpoint> {
+    let mut alive = Vec::new();
     for slice in &stage.gathered.slices {
-        let ports = slice.ports.iter().flatten();
-        let ports: Vec<(String, u16)> = ports
-            .filter_map(|port| {
-                Some((port.name.clone().unwrap_or_default(), u16::try_from(port.port?).ok()?))
-            })
-            .collect();
+        let ports = published_ports(slice);
         let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
         for address in addresses.filter_map(|address| address.parse::<IpAddr>().ok()) {
-            known.extend(ports.iter().map(|(name, port)| (address, name.clone(), *port)));
+            let claim = claims.iter().find(|claim| {
+                claim.address == address && (claim.ports.is_empty() || claim.ports.meets(&ports))
+            });
+            alive.extend(claim.map(|claim| Endpoint { ports: ports.clone(), ..claim.clone() }));
         }
     }
-    endpoints.retain(|endpoint| {
-        let ports = endpoint.ports.ports();
-        if ports.is_empty() {
-            return stage.gathered.published.contains(&endpoint.address);
-        }
-        ports.iter().all(|port| known.contains(&(endpoint.address, port.name.clone(), port.port)))
+    alive
+}
+
+fn published_ports(slice: &EndpointSlice) -> PortSet {
+    let ports = slice.ports.iter().flatten().filter_map(|port| {
+        Some(EndpointPort {
+            name: port.name.clone().unwrap_or_default(),
+            port: u16::try_from(port.port?).ok()?,
+            protocol: Protocol::read(port.protocol.as_deref().unwrap_or("TCP"))?,
+            app_protocol: port.app_protocol.clone(),
+        })
     });
+    PortSet::new(ports.collect())
 }
 
 fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {

@@ -7,7 +7,6 @@
 use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::{duration, registration::DEFAULT_TTL};
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
@@ -15,7 +14,7 @@ use kube::{
 
 use super::context::{Context, call};
 use crate::core::{
-    heartbeat::{Origin, Version},
+    heartbeat::{HeartbeatLease, Origin, Version},
     index::{Key, Presence, Record},
     moment::Moment,
 };
@@ -91,7 +90,7 @@ fn default_ttl() -> Duration {
 }
 
 async fn delete(stale: &Stale, context: &Context) -> Result<(), super::error::ApiError> {
-    let api = Api::<Lease>::namespaced(context.client.clone(), &stale.key.namespace);
+    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &stale.key.namespace);
     let only_this = DeleteParams::default().preconditions(Preconditions {
         uid: Some(stale.uid.to_string()),
         resource_version: Some(stale.version.0.to_string()),

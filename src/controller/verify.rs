@@ -5,12 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
 use futures::{StreamExt, stream};
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, api::ListParams};
 
 use super::context::{Context, call};
 use crate::core::{
-    heartbeat::Heartbeat,
+    heartbeat::{Heartbeat, HeartbeatLease},
     index::{Key, LiveRead},
     verdict::Suspect,
 };
@@ -51,7 +50,7 @@ pub(super) async fn suspects(
 
 /// Reads one Lease. resourceVersion stays unset: the answer is the newest there is, not a cache's.
 async fn read(registration: &Key, suspect: &Suspect, context: &Context) -> Result<(), String> {
-    let api = Api::<Lease>::namespaced(context.client.clone(), &registration.namespace);
+    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &registration.namespace);
     let key = Key::new(&registration.namespace, &*suspect.lease);
     let sent = context.clock.now();
     let read = match call(|| format!("read Lease {key}"), api.get(&suspect.lease)).await {
@@ -71,7 +70,7 @@ async fn list(
     registration: &Key,
     context: &Context,
 ) -> Result<std::collections::HashSet<Arc<str>>, String> {
-    let api = Api::<Lease>::namespaced(context.client.clone(), &registration.namespace);
+    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &registration.namespace);
     let ours = ListParams::default().labels(&format!("{REGISTRATION_LABEL}={}", registration.name));
     let sent = context.clock.now();
     let leases = call(|| format!("list the Leases of {registration}"), api.list(&ours))
@@ -86,7 +85,9 @@ async fn list(
             let beat = Heartbeat::read(lease);
             let name: Arc<str> = beat.lease.as_str().into();
             let key = Key::new(&registration.namespace, &*name);
-            index.confirm(&key, LiveRead::Found(beat), sent, now);
+            let observed = index.confirm(&key, LiveRead::Found(beat), sent, now);
+            // The one that reads decides next anyway; a Lease that moved concerns others too.
+            context.wake(observed.wake.into_iter().filter(|key| key != registration));
             name
         })
         .collect())

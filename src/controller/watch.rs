@@ -7,7 +7,6 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        coordination::v1::Lease,
         core::v1::{Endpoints, Node, Pod, Service},
         discovery::v1::EndpointSlice,
     },
@@ -25,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{context::Context, world::Watched};
 use crate::core::{
-    heartbeat::{Heartbeat, Version},
+    heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
 };
 
@@ -49,7 +48,11 @@ impl<'a> Watches<'a> {
         let client = &context.client;
         let all = watcher::Config::default;
         let beats = all().labels(REGISTRATION_LABEL);
-        watches.follow("Leases", watcher(scoped::<Lease>(client, namespace), beats), on_lease);
+        watches.follow(
+            "Leases",
+            watcher(scoped::<HeartbeatLease>(client, namespace), beats),
+            on_lease,
+        );
         watches.follow("Pods", watcher(scoped::<Pod>(client, namespace), all()), on_pod);
         watches.follow("Services", watcher(scoped::<Service>(client, namespace), all()), on_object);
         let slices = scoped::<EndpointSlice>(client, namespace);
@@ -148,7 +151,7 @@ fn in_world<K: Watched>(context: &Context, event: Event<K>) -> Vec<Key> {
 }
 
 /// A heartbeat. This is the path that every beat takes: one parse, one look-up.
-fn on_lease(context: &Context, event: Event<Lease>) {
+fn on_lease(context: &Context, event: Event<HeartbeatLease>) {
     let now = context.clock.now();
     let observed = match event {
         Event::Init => {

@@ -14,6 +14,11 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Reads what Kubernetes writes.
+    pub fn read(text: &str) -> Option<Self> {
+        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.as_str() == text)
+    }
+
     /// As Kubernetes writes it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -52,6 +57,12 @@ impl PortSet {
     /// The ports in order.
     pub fn ports(&self) -> &[EndpointPort] {
         &self.0
+    }
+
+    /// Whether the two have a port in common, by name and number.
+    pub fn meets(&self, other: &Self) -> bool {
+        let same = |a: &EndpointPort, b: &EndpointPort| a.name == b.name && a.port == b.port;
+        self.0.iter().any(|a| other.0.iter().any(|b| same(a, b)))
     }
 
     /// Whether there is no port at all, as for a headless Service without ports.

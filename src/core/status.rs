@@ -231,6 +231,8 @@ pub struct Notice {
     pub reason: &'static str,
     /// What happened, to whom.
     pub note: String,
+    /// The instance, when it is about one only.
+    pub instance: Option<String>,
 }
 
 /// The events for what has changed since `before`: one for each kind of transition, however many
@@ -248,10 +250,12 @@ pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
         .map(|((state, _), verdicts)| {
             let names: Vec<&str> =
                 verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
-            let message =
-                verdicts.first().map(|verdict| verdict.message.as_str()).unwrap_or_default();
+            let message = match verdicts.first().map(|verdict| verdict.message.as_str()) {
+                None | Some("") => "its beats arrive in time",
+                Some(message) => message,
+            };
             let (warning, reason) = kind(state);
-            Notice { warning, reason, note: note(&names, message) }
+            Notice { warning, reason, note: note(&names, message), instance: only(&names) }
         })
         .collect();
     let gone: Vec<&str> = before
@@ -263,7 +267,8 @@ pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
         notices.push(Notice {
             warning: false,
             reason: "InstanceDeregistered",
-            note: note(&gone, "deregistered"),
+            note: note(&gone, "deregistered, or its Pod is gone"),
+            instance: only(&gone),
         });
     }
     notices
@@ -279,6 +284,13 @@ fn kind(state: InstanceState) -> (bool, &'static str) {
         InstanceState::Expired => (true, "InstanceExpired"),
         InstanceState::Held => (true, "InstanceHeld"),
         InstanceState::Rejected => (true, "InstanceRejected"),
+    }
+}
+
+fn only(names: &[&str]) -> Option<String> {
+    match names {
+        [name] => Some((*name).to_owned()),
+        _ => None,
     }
 }
 
