@@ -4,4 +4,6 @@
 //! [`core`] decides and knows no I/O, no clock and no async; [`controller`] feeds it from the
 //! Kubernetes API and carries its decisions out; [`agent`] is the other side, that which beats.
 
+pub mod agent;
 pub mod core;
+pub mod kube_client;

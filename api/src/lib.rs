@@ -4,14 +4,19 @@
 //! be published ([`registration`], [`status`]), and the [`heartbeat`] contract, by which instances
 //! show that they are alive. Defaults are kept here and nowhere else.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod duration;
 pub mod heartbeat;
 pub mod registration;
 pub mod status;
 
 mod crd;
+mod reference;
+mod rules;
 
-pub use crd::crd;
+pub use crd::{crd, crd_yaml};
+pub use reference::reference_markdown;
 pub use registration::{
     InstancePort, InstanceSpec, PortSpec, Protection, ServiceRegistration, ServiceRegistrationSpec,
 };

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::rules;
 use crate::status::ServiceRegistrationStatus;
 
 /// ttl where a registration names none.
@@ -19,8 +20,7 @@ pub const PORTS_MAX: u64 = 32;
 /// Most instances a registration can declare; self-registered ones are not counted.
 pub const DECLARED_INSTANCES_MAX: u64 = 1000;
 
-/// ServiceRegistration publishes the instances that keep beating as the endpoints of a Service, and
-/// prunes each of them once its ttl passes without a beat.
+/// Which Service is published, who may be behind it, and how long each may be silent.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "beatkeeper.dev",
@@ -35,8 +35,8 @@ pub const DECLARED_INSTANCES_MAX: u64 = 1000;
     derive = "PartialEq",
     doc = "ServiceRegistration publishes the instances that keep beating as the endpoints of a Service, and prunes each of them once its ttl passes without a beat.",
     selectable = ".spec.serviceName",
-    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')")
-        .message("metadata.name must be a DNS label: at most 63 characters, lower-case letters, digits and '-', such as greeter"),
+    validation = rules::registration_name(),
+    validation = rules::service_name_is_immutable(),
     printcolumn = r#"{"name":"Ready", "type":"integer", "jsonPath":".status.ready", "description":"Instances published as ready"}"#,
     printcolumn = r#"{"name":"Expired", "type":"integer", "jsonPath":".status.expired", "description":"Instances pruned because their ttl passed"}"#,
     printcolumn = r#"{"name":"Held", "type":"integer", "jsonPath":".status.held", "description":"Instances kept although their ttl passed"}"#,
@@ -49,21 +49,13 @@ pub const DECLARED_INSTANCES_MAX: u64 = 1000;
     printcolumn = r#"{"name":"Last Change", "type":"date", "priority":1, "jsonPath":".status.lastChangeTime", "description":"When an instance last changed its state"}"#,
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.serviceName) == has(oldSelf.serviceName) && (!has(self.serviceName) || self.serviceName == oldSelf.serviceName)")
-        .message("serviceName is immutable: create a second ServiceRegistration for the other Service, and delete this one when its clients have moved")
-        .field_path(".serviceName"),
-    validation = Rule::new(INTERVAL_BELOW_TTL)
-        .message("interval must be shorter than ttl, at best a third of it: ttl 90s with interval 30s")
-        .field_path(".interval"),
-)]
+#[x_kube(validation = rules::interval_below_ttl())]
 pub struct ServiceRegistrationSpec {
     /// Name of the Service, in this namespace, whose endpoints are published. It is created without
     /// a selector when there is none. Default: the name of the ServiceRegistration. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')")
-        .message("serviceName must be a Service name: at most 63 lower-case letters, digits and '-', beginning with a letter, such as greeter"))]
+    #[x_kube(validation = rules::service_name())]
     pub service_name: Option<String>,
 
     /// Time to live: how long an instance may be silent before it is pruned. A duration as in the
@@ -71,34 +63,32 @@ pub struct ServiceRegistrationSpec {
     /// one applies to each instance from its next beat, a longer one at once.
     #[serde(default = "default_ttl")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')")
-        .message("ttl must be a duration from 1s to 24h in whole numbers with the units h, m, s or ms, such as 30s or 1m30s"))]
+    #[x_kube(validation = rules::ttl())]
     pub ttl: String,
 
     /// How often each instance beats. A duration like ttl, at least 100ms and shorter than ttl; at
     /// best a third of it, so that two beats may be lost. Default: 30s.
     #[serde(default = "default_interval")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') && duration(self) >= duration('100ms') && duration(self) <= duration('24h')")
-        .message("interval must be a duration from 100ms to 24h in whole numbers with the units h, m, s or ms, such as 10s or 1500ms"))]
+    #[x_kube(validation = rules::interval())]
     pub interval: String,
 
     /// The ports of the Service, at least one and at most 32, each name once.
     #[serde(default)]
     #[schemars(
-        length(min = 1, max = 32),
+        length(max = 32),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     #[x_kube(
-        validation = Rule::new("self.size() == 1 || self.all(p, p.name != '')")
-            .message("ports: every port needs a name when there is more than one"),
-        validation = Rule::new("self.all(a, self.exists_one(b, a.port == b.port && a.protocol == b.protocol))")
-            .message("ports: a port number can be given once for each protocol")
+        validation = rules::ports_are_given(),
+        validation = rules::ports_have_names(),
+        validation = rules::ports_are_distinct()
     )]
     pub ports: Vec<PortSpec>,
 
     /// Which Pods of this namespace may join. Absent: no Pod may; empty: any Pod may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::pod_selector")]
     pub pod_selector: Option<LabelSelector>,
 
     /// Instances outside the cluster, with their addresses, which must lie inside the ranges that
@@ -114,9 +104,6 @@ pub struct ServiceRegistrationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<Protection>,
 }
-
-/// Guarded by the pattern, so that a malformed duration is told once and by its own rule.
-const INTERVAL_BELOW_TTL: &str = "!self.ttl.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || !self.interval.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self.interval) < duration(self.ttl)";
 
 fn default_ttl() -> String {
     DEFAULT_TTL.to_owned()
@@ -138,8 +125,7 @@ pub struct PortSpec {
     /// when there is one port only.
     #[serde(default)]
     #[schemars(length(max = 63))]
-    #[x_kube(validation = Rule::new("self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("a port's name must be a DNS label: at most 63 lower-case letters, digits and '-', such as grpc"))]
+    #[x_kube(validation = rules::port_name())]
     pub name: String,
     /// Port of the Service, 1 to 65535.
     #[schemars(range(min = 1, max = 65535))]
@@ -147,18 +133,18 @@ pub struct PortSpec {
     /// Port of the instances: a number from 1 to 65535, or the name of a container port, which only
     /// Pods have. Default: the same as port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("type(self) == int ? (self >= 1 && self <= 65535) : string(self).matches('^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$')")
-        .message("targetPort must be a number from 1 to 65535, or the name of a container port of at most 15 characters, such as http"))]
+    #[schemars(extend("maxLength" = 15))]
+    #[x_kube(validation = rules::target_port())]
     pub target_port: Option<IntOrString>,
     /// TCP, UDP or SCTP. Default: TCP.
     #[serde(default = "default_protocol")]
     #[schemars(extend("enum" = ["TCP", "UDP", "SCTP"]))]
     pub protocol: String,
-    /// Protocol above the transport, as in a Service: kubernetes.io/h2c, https, …
+    /// Protocol above the transport, as in a Service, such as https or kubernetes.io/h2c. Default:
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
-    #[x_kube(validation = Rule::new("self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')")
-        .message("appProtocol must be a qualified name such as https or kubernetes.io/h2c"))]
+    #[x_kube(validation = rules::app_protocol())]
     pub app_protocol: Option<String>,
 }
 
@@ -168,18 +154,13 @@ pub struct PortSpec {
 pub struct InstanceSpec {
     /// Name of the instance, at most 189 characters of a DNS subdomain; its Lease is called
     /// `<registration>.<name>`.
-    #[schemars(length(min = 1, max = 189))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
-        .message("an instance's name must be at most 189 lower-case letters, digits, '-' and '.', such as vm-1"))]
+    #[schemars(length(max = 189))]
+    #[x_kube(validation = rules::instance_name())]
     pub name: String,
     /// IP addresses of the instance: one, or one of each family.
-    #[schemars(length(min = 1, max = 2), inner(length(max = 45)), extend("x-kubernetes-list-type" = "set"))]
-    #[x_kube(validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a) && !ip(a).isUnspecified() && !ip(a).isLoopback() && !ip(a).isLinkLocalUnicast() && !ip(a).isLinkLocalMulticast())")
-        .message("addresses must be IP addresses in their canonical form that other machines can reach, such as 192.0.2.10 or 2001:db8::1: no names, ports, ranges, leading zeros, nor unspecified, loopback or link-local addresses"),
-    validation = Rule::new("self.size() < 2 || !isIP(self[0]) || !isIP(self[1]) || ip(self[0]).family() != ip(self[1]).family()")
-        .message("addresses can hold one of each family only; declare two instances instead"))]
+    #[schemars(schema_with = "rules::addresses")]
     pub addresses: Vec<String>,
-    /// Zone of the instance, published as the zone of its endpoint.
+    /// Zone of the instance, published as the zone of its endpoint. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub zone: Option<String>,
@@ -196,7 +177,7 @@ pub struct InstanceSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstancePort {
-    /// Name of the registration's port.
+    /// Name of the registration's port; empty for its only, unnamed port.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub name: String,

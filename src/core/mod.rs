@@ -8,10 +8,13 @@ pub mod endpoint;
 pub mod heartbeat;
 pub mod index;
 pub mod moment;
+pub mod plan;
 pub mod pod;
 pub mod proven;
 pub mod registration;
 pub mod service;
+pub mod standing;
+pub mod status;
 pub mod ttl;
 pub mod verdict;
 

@@ -4,7 +4,7 @@
 use beatkeeper_cluster::{AuditEntry, Part, shared};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
@@ -79,11 +79,13 @@ async fn the_audit_log_tells_who_wrote_what() {
 async fn the_last_write_is_in_the_audit_log_as_soon_as_it_is_answered() {
     let plane = shared().await;
     let namespace = plane.namespace("prompt").await.unwrap();
-    let client = plane.admin_client().unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(plane.admin_client().unwrap(), &namespace);
     for number in 0..50 {
         let mark = plane.audit_mark().await.unwrap();
-        let name = format!("beat-{number}");
-        create_lease(client.clone(), &namespace, &name).await.unwrap();
+        let name = format!("map-{number}");
+        // An answer that is too large for the server's buffer is on its way before the entry is written.
+        let map = json!({ "metadata": { "name": name }, "data": { "key": "x".repeat(100_000) } });
+        maps.create(&PostParams::default(), &object(map)).await.unwrap();
         let entries = plane.audit_since(mark).await.unwrap();
         assert!(entries.iter().any(|entry| entry.name == name), "{name}");
     }

@@ -1,0 +1,333 @@
+//! What went wrong, and what can be done about it.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use kube::core::Status;
+
+use super::lease::Occupant;
+use super::schedule::PaceError;
+use crate::kube_client::TookTooLong;
+
+/// What the agent asks of the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Reads the ServiceRegistration.
+    ReadRegistration,
+    /// Reads the Pod, for its uid.
+    ReadPod,
+    /// Looks for a Lease of an earlier life.
+    ReadLease,
+    /// Makes the Lease.
+    CreateLease,
+    /// Takes over the Lease of an earlier life.
+    TakeOverLease,
+    /// Removes the Lease of an earlier Pod.
+    ReplaceLease,
+    /// Renews the Lease.
+    Beat,
+    /// Deletes the Lease at the end.
+    Deregister,
+}
+
+impl Operation {
+    fn doing(self) -> &'static str {
+        match self {
+            Self::ReadRegistration => "cannot read the ServiceRegistration",
+            Self::ReadPod => "cannot read the Pod",
+            Self::ReadLease => "cannot read the Lease",
+            Self::CreateLease => "cannot create the Lease",
+            Self::TakeOverLease => "cannot take over the Lease",
+            Self::ReplaceLease => "cannot delete the Lease of the earlier Pod",
+            Self::Beat => "beat failed for",
+            Self::Deregister => "cannot delete the Lease",
+        }
+    }
+
+    /// The verb that the user lacks when this is forbidden.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::ReadRegistration | Self::ReadPod | Self::ReadLease => "get",
+            Self::CreateLease => "create",
+            Self::TakeOverLease | Self::Beat => "patch",
+            Self::ReplaceLease | Self::Deregister => "delete",
+        }
+    }
+
+    /// The rule of a Role that allows this and all else the agent does to the same resource: whoever
+    /// adds it should not have to come back for the next verb.
+    fn rule(self) -> &'static str {
+        match self {
+            Self::ReadRegistration => {
+                r#"{apiGroups: ["beatkeeper.dev"], resources: ["serviceregistrations"], verbs: ["get"]}"#
+            }
+            Self::ReadPod => r#"{apiGroups: [""], resources: ["pods"], verbs: ["get"]}"#,
+            _ => {
+                r#"{apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "patch", "delete"]}"#
+            }
+        }
+    }
+
+    fn resource(self) -> &'static str {
+        match self {
+            Self::ReadRegistration => "serviceregistrations.beatkeeper.dev",
+            Self::ReadPod => "pods",
+            _ => "leases.coordination.k8s.io",
+        }
+    }
+}
+
+/// Why something failed, as far as it changes what is done next or said about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The object is not there.
+    Missing,
+    /// The cluster does not know the kind at all.
+    UnknownKind,
+    /// Somebody was faster: the Lease is there already, or is another by now.
+    Conflict,
+    /// No RBAC rule allows it.
+    MissingRule,
+    /// Whoever the credentials belong to, the API server does not know them.
+    Unauthenticated,
+    /// Too many requests.
+    Busy,
+    /// The Lease is another's.
+    Occupied(Occupant),
+    /// The registration gives no pace.
+    Pace(PaceError),
+    /// Everything else: no connection, no answer in time, refused by admission, …
+    Other,
+}
+
+/// An operation that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What was being done.
+    pub operation: Operation,
+    /// To which object: `namespace/name`.
+    pub object: String,
+    /// Why it failed.
+    pub cause: Cause,
+    /// How long the API server asks us to stay away.
+    pub retry_after: Option<Duration>,
+    /// The cause in the words of whoever reported it.
+    pub details: String,
+}
+
+/// What the API server says as well when it is overloaded, but in a header that kube drops.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+
+impl Failure {
+    /// A failure that was found without asking the API server.
+    pub fn found(operation: Operation, object: &str, cause: Cause) -> Self {
+        let details = match &cause {
+            Cause::Occupied(occupant) => occupant.to_string(),
+            Cause::Pace(error) => error.to_string(),
+            _ => String::new(),
+        };
+        Self { operation, object: object.to_owned(), cause, retry_after: None, details }
+    }
+
+    /// No answer in time.
+    pub fn timeout(operation: Operation, object: &str, error: TookTooLong) -> Self {
+        Self { details: error.to_string(), ..Self::found(operation, object, Cause::Other) }
+    }
+
+    /// What kube reports.
+    pub fn of(operation: Operation, object: &str, error: &kube::Error) -> Self {
+        let found = |cause| Self::found(operation, object, cause);
+        match error {
+            kube::Error::Api(status) => Self {
+                retry_after: retry_after(status),
+                details: said(status),
+                ..found(cause(operation, status))
+            },
+            // Their own texts only say that it was hyper or tower who found the error below.
+            kube::Error::Service(error) => {
+                Self { details: chain(error.as_ref()), ..found(Cause::Other) }
+            }
+            kube::Error::HyperError(error) => Self { details: chain(error), ..found(Cause::Other) },
+            error => Self { details: chain(error), ..found(Cause::Other) },
+        }
+    }
+}
+
+fn cause(operation: Operation, status: &Status) -> Cause {
+    match status.code {
+        // The registry names the object it misses; the router, which misses the kind, does not.
+        404 if operation == Operation::ReadRegistration
+            && status.details.as_ref().is_none_or(|details| details.name.is_empty()) =>
+        {
+            Cause::UnknownKind
+        }
+        404 => Cause::Missing,
+        409 => Cause::Conflict,
+        // Admission refuses with 403 as well, and no rule of RBAC helps there.
+        403 if status.message.contains(&format!(" cannot {} resource ", operation.verb())) => {
+            Cause::MissingRule
+        }
+        401 => Cause::Unauthenticated,
+        429 => Cause::Busy,
+        _ => Cause::Other,
+    }
+}
+
+fn retry_after(status: &Status) -> Option<Duration> {
+    let asked = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    match (asked, status.code) {
+        (0, 429) => Some(RETRY_AFTER_DEFAULT),
+        (0, _) => None,
+        (seconds, _) => Some(Duration::from_secs(seconds.into())),
+    }
+}
+
+fn said(status: &Status) -> String {
+    let message = status.message.trim();
+    if message.is_empty() { format!("HTTP status {}", status.code) } else { message.to_owned() }
+}
+
+/// An error with all that caused it; a part that the one above has already said is left out.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, object, cause, retry_after: _, details } = self;
+        let doing = operation.doing();
+        match cause {
+            Cause::Missing if *operation == Operation::ReadRegistration => {
+                write!(f, "ServiceRegistration {object} does not exist yet")
+            }
+            Cause::UnknownKind => write!(
+                f,
+                "{doing} {object}: the cluster has no such kind; \
+                 install it with: beatkeeper crd | kubectl apply --server-side -f -"
+            ),
+            Cause::MissingRule => write!(
+                f,
+                "{doing} {object}: not allowed to {} {}; add to a Role in namespace {}, \
+                 and bind it: {} ({details})",
+                operation.verb(),
+                operation.resource(),
+                object.split('/').next().unwrap_or_default(),
+                operation.rule(),
+            ),
+            Cause::Unauthenticated => write!(
+                f,
+                "{doing} {object}: the API server does not accept the credentials ({details}); \
+                 a token may have expired"
+            ),
+            Cause::Occupied(_) => write!(
+                f,
+                "{doing} {object}: {details}; delete that Lease if it is a leftover, \
+                 or choose another --instance"
+            ),
+            _ => write!(f, "{doing} {object}: {details}"),
+        }
+    }
+}
+
+impl Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::response::StatusDetails;
+
+    fn status(code: u16, message: &str, details: Option<StatusDetails>) -> kube::Error {
+        let mut status = Status::failure(message, "").with_code(code);
+        status.details = details;
+        kube::Error::Api(status.boxed())
+    }
+
+    fn failure(operation: Operation, error: &kube::Error) -> Failure {
+        Failure::of(operation, "shop/greeter.vm-1", error)
+    }
+
+    fn named(name: &str, retry_after_seconds: u32) -> Option<StatusDetails> {
+        Some(StatusDetails {
+            name: name.to_owned(),
+            retry_after_seconds,
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: vec![],
+        })
+    }
+
+    #[test]
+    fn a_missing_permission_is_told_with_the_rule_to_add() {
+        let said = "leases.coordination.k8s.io \"greeter.vm-1\" is forbidden: User \"u\" cannot patch resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"shop\"";
+        let failure = failure(Operation::Beat, &status(403, said, None));
+        assert_eq!(failure.cause, Cause::MissingRule);
+        assert_eq!(
+            failure.to_string(),
+            format!(
+                "beat failed for shop/greeter.vm-1: not allowed to patch leases.coordination.k8s.io; add to a Role in namespace shop, and bind it: {{apiGroups: [\"coordination.k8s.io\"], resources: [\"leases\"], verbs: [\"get\", \"create\", \"patch\", \"delete\"]}} ({said})"
+            )
+        );
+    }
+
+    #[test]
+    fn what_admission_refuses_is_not_blamed_on_rbac() {
+        let said = "leases \"greeter.vm-1\" is forbidden: ValidatingAdmissionPolicy 'beats' denied request: not your Pod";
+        let failure = failure(Operation::CreateLease, &status(403, said, None));
+        assert_eq!(failure.cause, Cause::Other);
+        assert_eq!(
+            failure.to_string(),
+            format!("cannot create the Lease shop/greeter.vm-1: {said}")
+        );
+    }
+
+    #[test]
+    fn a_registration_that_is_missing_is_told_from_a_kind_that_is() {
+        let read = |error| failure(Operation::ReadRegistration, &error);
+        let missing = read(status(404, "not found", named("greeter", 0)));
+        assert_eq!(missing.to_string(), "ServiceRegistration shop/greeter.vm-1 does not exist yet");
+        for unknown in [status(404, "404 page not found", None), status(404, "x", named("", 0))] {
+            let unknown = read(unknown).to_string();
+            assert!(unknown.ends_with("beatkeeper crd | kubectl apply --server-side -f -"));
+        }
+        assert_eq!(failure(Operation::Beat, &status(404, "x", None)).cause, Cause::Missing);
+    }
+
+    #[test]
+    fn the_api_server_can_ask_for_a_pause() {
+        for (error, pause) in [
+            (status(429, "", None), Some(Duration::from_secs(1))),
+            (status(429, "", named("", 7)), Some(Duration::from_secs(7))),
+            (status(503, "", named("", 2)), Some(Duration::from_secs(2))),
+            (status(500, "", named("", 0)), None),
+        ] {
+            assert_eq!(failure(Operation::Beat, &error).retry_after, pause);
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_connection_is_told_with_all_its_causes() {
+        let refused = std::io::Error::other(std::io::Error::from_raw_os_error(111));
+        let failure = failure(Operation::Beat, &kube::Error::Service(Box::new(refused)));
+        assert_eq!(
+            failure.to_string(),
+            "beat failed for shop/greeter.vm-1: Connection refused (os error 111)"
+        );
+    }
+
+    #[test]
+    fn an_answer_without_a_message_shows_its_code() {
+        let failure = failure(Operation::Deregister, &status(500, "", None)).to_string();
+        assert_eq!(failure, "cannot delete the Lease shop/greeter.vm-1: HTTP status 500");
+    }
+}

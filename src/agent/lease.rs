@@ -1,0 +1,343 @@
+//! The instance's Lease: how it is made, and what to do with one that is already there.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use beatkeeper_api::heartbeat;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
+};
+use serde_json::{Value, json};
+
+/// Who beats, for what, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Namespace of the registration and of the Lease.
+    pub namespace: String,
+    /// Name of the ServiceRegistration.
+    pub registration: String,
+    /// Name of the instance.
+    pub instance: String,
+    /// Where it lives.
+    pub home: Home,
+}
+
+/// Where an instance lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Home {
+    /// In the Pod of this name; its address is the Pod's.
+    Pod(String),
+    /// Outside the cluster, at addresses that the registration declares or, if any are given here,
+    /// at these.
+    Outside(Vec<IpAddr>),
+}
+
+/// What the owner reference of the Lease says: it alone decides whether an instance is a Pod's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// A Pod, with the uid that tells it from earlier ones of the same name.
+    Pod {
+        /// metadata.name
+        name: String,
+        /// metadata.uid
+        uid: String,
+    },
+    /// None: an outside instance.
+    Outside,
+}
+
+impl Identity {
+    /// Name of the Lease.
+    pub fn lease_name(&self) -> String {
+        heartbeat::lease_name(&self.registration, &self.instance)
+    }
+
+    fn addresses(&self) -> Option<String> {
+        match &self.home {
+            Home::Outside(addresses) if !addresses.is_empty() => {
+                Some(addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","))
+            }
+            Home::Outside(_) | Home::Pod(_) => None,
+        }
+    }
+
+    /// The Lease as it is created.
+    pub fn new_lease(&self, owner: &Owner, lease_duration_seconds: i32, at: Timestamp) -> Lease {
+        let label = (heartbeat::REGISTRATION_LABEL.to_owned(), self.registration.clone());
+        let owner_references = match owner {
+            Owner::Outside => None,
+            Owner::Pod { name, uid } => Some(vec![OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Pod".to_owned(),
+                name: name.clone(),
+                uid: uid.clone(),
+                ..OwnerReference::default()
+            }]),
+        };
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(self.lease_name()),
+                namespace: Some(self.namespace.clone()),
+                labels: Some(BTreeMap::from([label])),
+                annotations: self.addresses().map(|addresses| {
+                    BTreeMap::from([(heartbeat::ADDRESSES_ANNOTATION.to_owned(), addresses)])
+                }),
+                owner_references,
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.instance.clone()),
+                lease_duration_seconds: Some(lease_duration_seconds),
+                renew_time: Some(MicroTime(at)),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+
+    /// The merge patch by which a Lease of an earlier life becomes ours again.
+    ///
+    /// What that life said of itself goes: a process that has just started is not draining any more.
+    /// What an operator said stays: a cordon outlives the restart of what it keeps out. The uid makes
+    /// the patch fail (409) should the Lease be another by then.
+    pub fn take_over_patch(&self, uid: &str, lease_duration_seconds: i32, at: Timestamp) -> Value {
+        json!({
+            "metadata": {
+                "uid": uid,
+                "labels": { heartbeat::REGISTRATION_LABEL: self.registration },
+                "annotations": {
+                    heartbeat::HEALTH_ANNOTATION: null,
+                    heartbeat::NOTE_ANNOTATION: null,
+                    heartbeat::ADDRESSES_ANNOTATION: self.addresses(),
+                },
+            },
+            "spec": {
+                "holderIdentity": self.instance,
+                "leaseDurationSeconds": lease_duration_seconds,
+                "renewTime": heartbeat::renew_time(at),
+            },
+        })
+    }
+
+    /// What to do with the Lease that already has our name.
+    pub fn judge(&self, lease: &Lease, owner: &Owner) -> Existing {
+        let uid = lease.metadata.uid.clone().unwrap_or_default();
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        // A label may have been stripped. Without label and holder it is somebody's who never heard
+        // of us: leader election takes Leases of any name.
+        if heartbeat::registration_of(lease) != Some(&self.registration)
+            && holder != Some(&self.instance)
+        {
+            return Existing::Occupied(Occupant::Stranger);
+        }
+        let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
+        let pod = owners.iter().find(|owner| owner.api_version == "v1" && owner.kind == "Pod");
+        match (owner, pod) {
+            (Owner::Pod { uid: ours, .. }, Some(theirs)) if theirs.uid == *ours => {
+                Existing::Ours { uid, renewed: renewed(lease) }
+            }
+            (Owner::Pod { name, .. }, Some(theirs)) if theirs.name == *name => {
+                Existing::EarlierPod { uid }
+            }
+            (Owner::Outside, None) if owners.is_empty() => {
+                Existing::Ours { uid, renewed: renewed(lease) }
+            }
+            (_, Some(theirs)) => Existing::Occupied(Occupant::Pod(theirs.name.clone())),
+            (_, None) if owners.is_empty() => Existing::Occupied(Occupant::Outside),
+            (_, None) => Existing::Occupied(Occupant::Stranger),
+        }
+    }
+
+    /// Whether a Lease that the API server has just sent back is still the one that was claimed, and
+    /// counts as a heartbeat.
+    pub fn is_ours_still(&self, lease: &Lease, uid: &str) -> bool {
+        lease.metadata.uid.as_deref() == Some(uid)
+            && heartbeat::registration_of(lease) == Some(&self.registration)
+    }
+}
+
+/// The time a Lease holds.
+pub fn renewed(lease: &Lease) -> Option<Timestamp> {
+    lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)
+}
+
+/// What a Lease that is already there is to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Existing {
+    /// Of an earlier life of this very instance: taken over.
+    Ours {
+        /// Its metadata.uid
+        uid: String,
+        /// The time it holds, which the next beat has to differ from.
+        renewed: Option<Timestamp>,
+    },
+    /// Of an earlier Pod of the same name: deleted, and made anew. Its owner reference would have
+    /// the garbage collector delete it under our hands.
+    EarlierPod {
+        /// Its metadata.uid
+        uid: String,
+    },
+    /// Another's. Two hearts for one name would hide each other's death.
+    Occupied(Occupant),
+}
+
+/// Who has the name that we want.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Occupant {
+    /// A Pod.
+    Pod(String),
+    /// An instance outside the cluster, while we are a Pod.
+    Outside,
+    /// Something that is no heartbeat of ours.
+    Stranger,
+}
+
+impl std::fmt::Display for Occupant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pod(name) => write!(f, "it belongs to the Pod {name}"),
+            Self::Outside => write!(f, "it belongs to an instance outside the cluster"),
+            Self::Stranger => write!(f, "it is no heartbeat of this registration"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_microsecond(micros).expect("in range")
+    }
+
+    fn outside() -> Identity {
+        Identity {
+            namespace: "shop".to_owned(),
+            registration: "greeter".to_owned(),
+            instance: "vm-1".to_owned(),
+            home: Home::Outside(vec![]),
+        }
+    }
+
+    fn pod(uid: &str) -> Owner {
+        Owner::Pod { name: "vm-1".to_owned(), uid: uid.to_owned() }
+    }
+
+    fn lease(owner: &Owner) -> Lease {
+        let mut lease = outside().new_lease(owner, 3, at(1));
+        lease.metadata.uid = Some("lease-uid".to_owned());
+        lease
+    }
+
+    fn ours() -> Existing {
+        Existing::Ours { uid: "lease-uid".to_owned(), renewed: Some(at(1)) }
+    }
+
+    #[test]
+    fn a_new_lease_has_every_field_of_the_contract() {
+        let identity = Identity {
+            home: Home::Outside(vec!["192.0.2.1".parse().expect("ip"), "::5".parse().expect("ip")]),
+            ..outside()
+        };
+        assert_eq!(
+            serde_json::to_value(identity.new_lease(&Owner::Outside, 3, at(1_500_000)))
+                .expect("JSON"),
+            json!({
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {
+                    "name": "greeter.vm-1",
+                    "namespace": "shop",
+                    "labels": { "beatkeeper.dev/registration": "greeter" },
+                    "annotations": { "beatkeeper.dev/addresses": "192.0.2.1,::5" },
+                },
+                "spec": {
+                    "holderIdentity": "vm-1",
+                    "leaseDurationSeconds": 3,
+                    "renewTime": "1970-01-01T00:00:01.500000Z",
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn a_pod_owns_its_lease_by_uid() {
+        let owners = serde_json::to_value(lease(&pod("u1")).metadata.owner_references);
+        assert_eq!(
+            owners.expect("JSON"),
+            json!([{ "apiVersion": "v1", "kind": "Pod", "name": "vm-1", "uid": "u1" }])
+        );
+    }
+
+    #[test]
+    fn taking_over_clears_what_the_earlier_life_said_and_leaves_a_cordon_alone() {
+        assert_eq!(
+            outside().take_over_patch("lease-uid", 3, at(0)),
+            json!({
+                "metadata": {
+                    "uid": "lease-uid",
+                    "labels": { "beatkeeper.dev/registration": "greeter" },
+                    "annotations": {
+                        "beatkeeper.dev/health": null,
+                        "beatkeeper.dev/note": null,
+                        "beatkeeper.dev/addresses": null,
+                    },
+                },
+                "spec": {
+                    "holderIdentity": "vm-1",
+                    "leaseDurationSeconds": 3,
+                    "renewTime": "1970-01-01T00:00:00.000000Z",
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn a_restart_takes_its_own_lease_over() {
+        assert_eq!(outside().judge(&lease(&Owner::Outside), &Owner::Outside), ours());
+        assert_eq!(outside().judge(&lease(&pod("u1")), &pod("u1")), ours());
+    }
+
+    #[test]
+    fn a_lease_that_lost_its_label_is_known_by_its_holder() {
+        let mut lease = lease(&Owner::Outside);
+        lease.metadata.labels = None;
+        assert_eq!(outside().judge(&lease, &Owner::Outside), ours());
+    }
+
+    #[test]
+    fn a_pod_replaces_the_lease_of_an_earlier_pod_of_its_name() {
+        let existing = outside().judge(&lease(&pod("u1")), &pod("u2"));
+        assert_eq!(existing, Existing::EarlierPod { uid: "lease-uid".to_owned() });
+    }
+
+    #[test]
+    fn a_lease_of_somebody_else_is_left_alone() {
+        let (mut stranger, mut owned) = (lease(&Owner::Outside), lease(&pod("u1")));
+        stranger.metadata.labels = None;
+        stranger.spec = None;
+        if let Some(owners) = &mut owned.metadata.owner_references {
+            owners[0].kind = "ConfigMap".to_owned();
+        }
+        let other = Owner::Pod { name: "vm-2".to_owned(), uid: "u2".to_owned() };
+        for (lease, owner, occupant) in [
+            (&lease(&Owner::Outside), &pod("u1"), Occupant::Outside),
+            (&lease(&pod("u1")), &Owner::Outside, Occupant::Pod("vm-1".to_owned())),
+            (&lease(&pod("u1")), &other, Occupant::Pod("vm-1".to_owned())),
+            (&stranger, &Owner::Outside, Occupant::Stranger),
+            (&owned, &Owner::Outside, Occupant::Stranger),
+        ] {
+            assert_eq!(outside().judge(lease, owner), Existing::Occupied(occupant));
+        }
+    }
+
+    #[test]
+    fn a_lease_made_anew_or_without_its_label_is_not_ours_still() {
+        let mut lease = lease(&Owner::Outside);
+        assert!(outside().is_ours_still(&lease, "lease-uid"));
+        assert!(!outside().is_ours_still(&lease, "other-uid"));
+        lease.metadata.labels = None;
+        assert!(!outside().is_ours_still(&lease, "lease-uid"));
+    }
+}

@@ -1,0 +1,250 @@
+//! When to beat, how long to wait for an answer, and when to try again.
+//!
+//! Nothing here draws random numbers: the caller passes a `roll` from 0 up to, but not including, 1.
+
+use std::time::Duration;
+
+use beatkeeper_api::{ServiceRegistration, duration, duration::ParseDurationError};
+
+/// The shortest and the longest pause before another try.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// While the registration cannot be read its ttl is unknown; a newcomer should not be late for long.
+const RETRY_MAX_UNKNOWN: Duration = Duration::from_secs(5);
+/// A busy API server takes this long for a patch once in a hundred times; less would only add load.
+const TIMEOUT_MIN: Duration = Duration::from_millis(250);
+const TIMEOUT_MAX: Duration = Duration::from_secs(10);
+/// As long as the API server may ask us to stay away; more would be an error on its side.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
+/// The shortest interval a registration may have.
+pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// The two numbers of a registration, as one instance follows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    ttl: Duration,
+    interval: Duration,
+}
+
+/// Why a registration gives no pace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PaceError {
+    /// spec.ttl is malformed.
+    #[error("spec.ttl: {0}")]
+    Ttl(#[source] ParseDurationError),
+    /// spec.interval is malformed.
+    #[error("spec.interval: {0}")]
+    Interval(#[source] ParseDurationError),
+    /// The interval is too short, or not shorter than the ttl.
+    #[error("spec.interval {} must be at least 100ms and shorter than spec.ttl {}",
+        duration::format(*interval), duration::format(*ttl))]
+    OutOfRange {
+        /// spec.interval
+        interval: Duration,
+        /// spec.ttl
+        ttl: Duration,
+    },
+}
+
+impl Pace {
+    /// What the registration says. `wanted` may be faster; a slower one would be pruned by rights,
+    /// so it gives way to the registration's.
+    ///
+    /// # Errors
+    /// [`PaceError`]: the API server refuses such a spec, but an older CRD may have let it through.
+    pub fn of(
+        registration: &ServiceRegistration,
+        wanted: Option<Duration>,
+    ) -> Result<Self, PaceError> {
+        let ttl = duration::parse(&registration.spec.ttl).map_err(PaceError::Ttl)?;
+        let interval = duration::parse(&registration.spec.interval).map_err(PaceError::Interval)?;
+        if interval < INTERVAL_MIN || interval >= ttl {
+            return Err(PaceError::OutOfRange { interval, ttl });
+        }
+        Ok(Self { ttl, interval: wanted.map_or(interval, |wanted| wanted.min(interval)) })
+    }
+
+    /// How long the instance may be silent.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// How often it beats.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// What a beat may be late before the instance is pruned.
+    fn slack(&self) -> Duration {
+        self.ttl - self.interval
+    }
+
+    /// leaseDurationSeconds: the ttl in whole seconds, rounded up.
+    pub fn lease_duration_seconds(&self) -> i32 {
+        let seconds = self.ttl.as_secs() + u64::from(self.ttl.subsec_nanos() > 0);
+        i32::try_from(seconds).unwrap_or(i32::MAX)
+    }
+
+    /// From one beat to the next: the interval give or take a tenth, so that a thousand instances
+    /// that started together do not beat together. The interval itself on average; and where it
+    /// comes close to the ttl the jitter shrinks with the room there is.
+    pub fn pause(&self, roll: f64) -> Duration {
+        let spread = (self.interval / 10).min(self.slack() / 4);
+        self.interval - spread + (spread * 2).mul_f64(roll)
+    }
+
+    /// How long one request may take: so short that another fits in before the ttl is over.
+    pub fn request_timeout(&self) -> Duration {
+        self.interval.min(self.slack() / 2).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
+    }
+
+    /// The longest pause between two tries: four of them fit between interval and ttl.
+    fn retry_max(&self) -> Duration {
+        (self.slack() / 4).clamp(RETRY_FIRST, RETRY_MAX)
+    }
+}
+
+/// Full-jitter backoff (the AWS architecture blog's name): each pause is drawn from zero up to a
+/// bound that doubles, so that those who failed together do not come back together.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    /// How long to wait before the next try. `pace` is unknown before the registration was read;
+    /// `retry_after` is what the API server asked for.
+    pub fn pause(
+        &mut self,
+        pace: Option<&Pace>,
+        retry_after: Option<Duration>,
+        roll: f64,
+    ) -> Duration {
+        let max = pace.map_or(RETRY_MAX_UNKNOWN, Pace::retry_max);
+        let bound = RETRY_FIRST.saturating_mul(1 << self.tries.min(16)).min(max);
+        self.tries = self.tries.saturating_add(1);
+        // A millisecond at least: a fast failure must never become a busy loop.
+        let own = bound.mul_f64(roll).max(Duration::from_millis(1));
+        // Added, not the larger of both: all who were sent away heard the same number.
+        retry_after.unwrap_or_default().min(RETRY_AFTER_MAX) + own
+    }
+
+    /// After a success the next failure starts from the shortest pause again.
+    pub fn reset(&mut self) {
+        self.tries = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn registration(ttl: &str, interval: &str) -> ServiceRegistration {
+        let mut registration = ServiceRegistration::default();
+        registration.spec.ttl = ttl.to_owned();
+        registration.spec.interval = interval.to_owned();
+        registration
+    }
+
+    fn pace(ttl: &str, interval: &str) -> Pace {
+        Pace::of(&registration(ttl, interval), None).expect("a pace")
+    }
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn an_instance_may_beat_faster_than_the_registration_says_but_not_slower() {
+        let registration = registration("9s", "3s");
+        for (wanted, interval) in [(None, 3000), (Some(1000), 1000), (Some(5000), 3000)] {
+            let pace = Pace::of(&registration, wanted.map(ms)).expect("a pace");
+            assert_eq!((pace.interval(), pace.ttl()), (ms(interval), ms(9000)));
+        }
+    }
+
+    #[test]
+    fn a_spec_that_no_instance_can_follow_is_explained() {
+        for (ttl, interval, message) in [
+            ("3s", "3s", "spec.interval 3s must be at least 100ms and shorter than spec.ttl 3s"),
+            ("3s", "0s", "spec.interval 0s must be at least 100ms and shorter than spec.ttl 3s"),
+        ] {
+            let error = Pace::of(&registration(ttl, interval), None).expect_err("no pace");
+            assert_eq!(error.to_string(), message);
+        }
+        let error = Pace::of(&registration("1d", "3s"), None).expect_err("no pace").to_string();
+        assert!(error.starts_with("spec.ttl: \"1d\" is not a duration"), "{error}");
+    }
+
+    #[test]
+    fn the_lease_duration_is_the_ttl_rounded_up_to_seconds() {
+        for (ttl, seconds) in [("3s", 3), ("1500ms", 2), ("1s1ms", 2), ("24h", 86_400)] {
+            assert_eq!(pace(ttl, "500ms").lease_duration_seconds(), seconds, "{ttl}");
+        }
+    }
+
+    #[test]
+    fn beats_come_at_the_interval_give_or_take_a_tenth() {
+        let pace = pace("30s", "10s");
+        assert_eq!(pace.pause(0.0), ms(9000));
+        assert_eq!(pace.pause(0.5), ms(10_000));
+        assert_eq!(pace.pause(0.999_999), ms(10_999) + Duration::from_micros(998));
+    }
+
+    #[test]
+    fn jitter_shrinks_where_the_interval_comes_close_to_the_ttl() {
+        assert_eq!(pace("1s", "960ms").pause(0.0), ms(950));
+        assert_eq!(pace("1s", "960ms").pause(0.5), ms(960));
+    }
+
+    #[test]
+    fn a_request_that_takes_too_long_leaves_time_for_another() {
+        for (ttl, interval, timeout) in [
+            ("30s", "20s", 5000),
+            ("3s", "1s", 1000),
+            ("1s", "900ms", 250),
+            ("1s", "100ms", 250),
+            ("24h", "1h", 10_000),
+        ] {
+            assert_eq!(pace(ttl, interval).request_timeout(), ms(timeout), "{ttl}/{interval}");
+        }
+    }
+
+    #[test]
+    fn retries_slow_down_until_four_of_them_fit_into_the_slack() {
+        let pace = pace("3s", "1s");
+        let mut backoff = Backoff::default();
+        let bounds: Vec<_> = (0..6).map(|_| backoff.pause(Some(&pace), None, 1.0)).collect();
+        assert_eq!(bounds, [100, 200, 400, 500, 500, 500].map(ms));
+        backoff.reset();
+        assert_eq!(backoff.pause(Some(&pace), None, 0.5), ms(50));
+    }
+
+    #[test]
+    fn before_the_registration_was_read_retries_slow_down_to_five_seconds() {
+        let mut backoff = Backoff::default();
+        let last = (0..100).map(|_| backoff.pause(None, None, 1.0)).last();
+        assert_eq!(last, Some(ms(5000)));
+    }
+
+    #[test]
+    fn a_retry_after_is_honoured_and_jittered() {
+        let pace = pace("30s", "10s");
+        let pause = |after| Backoff::default().pause(Some(&pace), Some(after), 0.5);
+        assert_eq!(pause(ms(2000)), ms(2050));
+        assert_eq!(pause(Duration::from_secs(86_400)), ms(30_050));
+    }
+
+    proptest! {
+        #[test]
+        fn no_pause_between_beats_reaches_the_ttl(ttl in 1_000u64..86_400_000, share in 0.0f64..1.0, roll in 0.0f64..1.0) {
+            let interval = ms((ttl as f64 * share) as u64).max(INTERVAL_MIN);
+            prop_assume!(interval < ms(ttl));
+            let pace = Pace { ttl: ms(ttl), interval };
+            let pause = pace.pause(roll);
+            prop_assert!(pause < pace.ttl());
+            prop_assert!(pause >= interval.mul_f64(0.899) && pause <= interval.mul_f64(1.101));
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What the watch has shown of one kind of object, overlaid with the results of our own writes.
+//!
+//! Both come in through [`Cache::put`], and the newer resourceVersion wins. So a decision never
+//! rests on an object older than what this process wrote itself (kubernetes 124547: a stale cache
+//! says "equal").
+
+use std::collections::{HashMap, HashSet};
+
+use crate::core::{heartbeat::Version, index::Key};
+
+/// Objects of one kind by namespace and name.
+#[derive(Debug)]
+pub(super) struct Cache<V> {
+    objects: HashMap<Key, (Version, V)>,
+    /// Objects that we deleted, with the version they had: what the watch still brings of them up to
+    /// that version is late.
+    deleted: HashMap<Key, Version>,
+    /// While a list is being read: what it, or a write of ours, has shown since it began.
+    listing: Option<HashSet<Key>>,
+    complete: bool,
+}
+
+impl<V> Default for Cache<V> {
+    fn default() -> Self {
+        Self {
+            objects: HashMap::new(),
+            deleted: HashMap::new(),
+            listing: None,
+            complete: false,
+        }
+    }
+}
+
+/// A change of one object: what it was, and what it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change<V> {
+    pub(super) key: Key,
+    pub(super) old: Option<V>,
+    pub(super) new: Option<V>,
+}
+
+impl<V: Clone + PartialEq> Cache<V> {
+    /// Whether the first list has been read to its end.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<&V> {
+        self.objects.get(key).map(|(_, value)| value)
+    }
+
+    /// Takes in an object as it was at a version. None when it is old news, or changes nothing.
+    pub(super) fn put(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
+        if self.deleted.get(&key).is_some_and(|deleted| version <= *deleted) {
+            return None;
+        }
+        if let Some(shown) = &mut self.listing {
+            shown.insert(key.clone());
+        }
+        self.deleted.remove(&key);
+        match self.objects.get_mut(&key) {
+            Some((known, _)) if *known > version => None,
+            Some((known, old)) => {
+                *known = version;
+                if *old == value {
+                    return None;
+                }
+                let old = std::mem::replace(old, value.clone());
+                Some(Change { key, old: Some(old), new: Some(value) })
+            }
+            None => {
+                self.objects.insert(key.clone(), (version, value.clone()));
+                Some(Change { key, old: None, new: Some(value) })
+            }
+        }
+    }
+
+    /// The watch says that an object is gone, as of a version.
+    pub(super) fn remove(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
+        self.deleted.remove(key);
+        // A late deletion of an earlier object of that name must not take the new one away.
+        if self.objects.get(key).is_some_and(|(known, _)| *known > version) {
+            return None;
+        }
+        self.take(key)
+    }
+
+    /// We deleted an object that had this version.
+    pub(super) fn remove_own(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
+        self.deleted.insert(key.clone(), version);
+        self.take(key)
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Change<V>> {
+        let (_, old) = self.objects.remove(key)?;
+        Some(Change { key: key.clone(), old: Some(old), new: None })
+    }
+
+    /// A list begins.
+    pub(super) fn begin_list(&mut self) {
+        self.listing = Some(HashSet::new());
+    }
+
+    /// A list has ended: what neither it nor a write of ours has shown since it began is gone.
+    pub(super) fn end_list(&mut self) -> Vec<Change<V>> {
+        self.complete = true;
+        self.deleted.clear();
+        let Some(shown) = self.listing.take() else { return Vec::new() };
+        let gone: Vec<Key> =
+            self.objects.keys().filter(|key| !shown.contains(key)).cloned().collect();
+        gone.iter().filter_map(|key| self.take(key)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::new("shop", "greeter")
+    }
+
+    #[test]
+    fn a_stale_event_does_not_undo_our_own_write() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(5), "written by us");
+        assert_eq!(cache.put(key(), Version(4), "from the watch, late"), None);
+        assert_eq!(cache.get(&key()), Some(&"written by us"));
+    }
+
+    #[test]
+    fn the_echo_of_our_own_write_is_no_change() {
+        let mut cache = Cache::default();
+        assert!(cache.put(key(), Version(5), "same").is_some());
+        assert_eq!(cache.put(key(), Version(5), "same"), None);
+    }
+
+    #[test]
+    fn what_we_deleted_does_not_come_back_with_a_late_event() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(5), "slice");
+        cache.remove_own(&key(), Version(5));
+        assert_eq!(cache.put(key(), Version(5), "late"), None);
+        assert_eq!(cache.get(&key()), None);
+        assert!(cache.put(key(), Version(9), "made anew").is_some());
+    }
+
+    #[test]
+    fn a_late_deletion_does_not_take_the_successor_away() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(9), "successor");
+        assert_eq!(cache.remove(&key(), Version(7)), None);
+        assert_eq!(cache.get(&key()), Some(&"successor"));
+    }
+
+    #[test]
+    fn a_list_removes_what_it_does_not_show_but_not_what_we_wrote_meanwhile() {
+        let mut cache = Cache::default();
+        let (stays, goes, ours) =
+            (Key::new("shop", "stays"), Key::new("shop", "goes"), Key::new("shop", "ours"));
+        cache.put(stays.clone(), Version(1), "");
+        cache.put(goes.clone(), Version(2), "");
+        cache.begin_list();
+        cache.put(stays.clone(), Version(1), "");
+        cache.put(ours.clone(), Version(8), "");
+        let gone = cache.end_list();
+        assert_eq!(gone, [Change { key: goes, old: Some(""), new: None }]);
+        assert!(cache.get(&stays).is_some() && cache.get(&ours).is_some());
+    }
+}

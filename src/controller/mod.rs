@@ -1,0 +1,24 @@
+//! The shell around the core: it feeds it from the Kubernetes API and carries its plans out.
+//!
+//! [`run`] starts one watch of each kind, waits until all of them have been read once, and then
+//! reconciles registration by registration ([`reconcile`]). Heartbeats do not reconcile: their watch
+//! feeds the liveness index, and only what may change a decision wakes a registration.
+
+mod apply;
+mod cache;
+mod clock;
+mod context;
+mod error;
+mod establish;
+mod gather;
+mod publish;
+mod reconcile;
+mod run;
+mod settings;
+mod sweep;
+mod verify;
+mod watch;
+mod world;
+
+pub use run::run;
+pub use settings::{Args, Settings};

@@ -1,0 +1,116 @@
+//! Whether a registration may publish at all: what it must never take over (P6), and what a person
+//! has to mend first.
+
+use super::{
+    registration::{PortTemplate, Registration},
+    service::ServiceView,
+};
+
+/// Why nothing may be added. What is published already stays until it dies: a registration in
+/// trouble must not keep the dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stall {
+    /// The reason, one word.
+    pub reason: &'static str,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// What is known of those with whom a registration could collide.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Neighbours {
+    /// An older registration for the same Service.
+    pub elder: Option<String>,
+    /// A slice of the Service that is managed by somebody else, and by whom.
+    pub foreign_slice: Option<(String, String)>,
+    /// Whether the Endpoints object of the Service is somebody else's.
+    pub foreign_endpoints: bool,
+}
+
+/// Finds out why a registration may not publish, if it may not. The Service is absent before it is
+/// made, or when it cannot be.
+pub fn stall(
+    registration: &Registration,
+    service: Option<&ServiceView>,
+    neighbours: &Neighbours,
+) -> Option<Stall> {
+    let name = &registration.service_name;
+    let because = |reason, message| Some(Stall { reason, message });
+    if !registration.problems.is_empty() {
+        return because("InvalidSpec", registration.problems.join("; "));
+    }
+    if let Some(elder) = &neighbours.elder {
+        return because(
+            "ServiceTaken",
+            format!(
+                "Service {name} is published by the older ServiceRegistration {elder}; declare the \
+                 instances there, or name another Service"
+            ),
+        );
+    }
+    let service = service?;
+    if service.selects {
+        return because(
+            "ServiceHasSelector",
+            format!(
+                "Service {name} has a selector, so the cluster publishes its endpoints by itself; \
+                 remove spec.selector of the Service, or name another Service"
+            ),
+        );
+    }
+    if service.external_name {
+        return because(
+            "ServiceIsExternalName",
+            format!("Service {name} is of type ExternalName, which has no endpoints; name another Service"),
+        );
+    }
+    if let Some((slice, manager)) = &neighbours.foreign_slice {
+        return because(
+            "ServedByOthers",
+            format!(
+                "EndpointSlice {slice} of Service {name} is managed by {manager}; delete it and what \
+                 makes it (for mirrored slices: the Endpoints object {name}), or name another Service"
+            ),
+        );
+    }
+    if neighbours.foreign_endpoints {
+        return because(
+            "ServedByOthers",
+            format!(
+                "Endpoints {name} exists and is not Beatkeeper's; delete it, or name another Service"
+            ),
+        );
+    }
+    if common_ports(registration, Some(service)).is_empty() {
+        let names: Vec<&str> = service.ports.iter().map(|port| port.name.as_str()).collect();
+        return because(
+            "PortsMismatch",
+            format!(
+                "none of spec.ports is a port of Service {name}, which has {names:?}; ports are \
+                 matched by name: rename them on one side"
+            ),
+        );
+    }
+    None
+}
+
+/// The ports that are published: those that the Service has too, matched by name as kube-proxy
+/// does. A Service of our own has them all, and a headless one need not name any.
+pub fn common_ports(registration: &Registration, service: Option<&ServiceView>) -> Vec<PortTemplate> {
+    let ports = registration.ports.iter();
+    match service {
+        Some(service)
+            if service.owner.as_deref() != Some(&registration.uid) && !service.ports.is_empty() =>
+        {
+            ports
+                .filter(|port| {
+                    service.ports.iter().any(|other| {
+                        other.name == port.name && other.protocol == port.protocol.as_str()
+                    })
+                })
+                .cloned()
+                .collect()
+        }
+        _ => ports.cloned().collect(),
+    }
+}

@@ -1,0 +1,285 @@
+//! The status of a registration, and the events that tell of its transitions.
+//!
+//! A status can be made only from what was applied: [`report`] takes the [`Applied`] that the apply
+//! step returns, so that nothing is called published that was not.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beatkeeper_api::{
+    InstanceState, InstanceStatus, ServiceRegistrationStatus,
+    status::{LISTED_INSTANCES_MAX, condition},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::{
+    moment::Moment,
+    standing::Stall,
+    verdict::{Reason, Verdict},
+};
+
+/// What became of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// How many objects were written.
+    pub writes: usize,
+    /// What could not be carried out, and will be tried again.
+    pub failure: Option<String>,
+}
+
+/// The two clocks at the moment of a report: the wall clock is for people to read only.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    /// The monotonic clock.
+    pub now: Moment,
+    /// The wall clock.
+    pub wall: Timestamp,
+}
+
+impl Clocks {
+    fn wall_time_of(&self, moment: Moment) -> Time {
+        let ago = Duration::from_secs(self.now.since(moment).as_secs());
+        Time(self.wall.checked_sub(ago).unwrap_or(self.wall))
+    }
+}
+
+/// Makes the status that tells of these verdicts. What `prior` says of an unchanged state is kept.
+pub fn report(
+    prior: &ServiceRegistrationStatus,
+    generation: Option<i64>,
+    verdicts: &[Verdict],
+    stall: Option<&Stall>,
+    applied: &Applied,
+    clocks: Clocks,
+) -> ServiceRegistrationStatus {
+    let count = |state| {
+        let number = verdicts.iter().filter(|verdict| verdict.state == state).count();
+        i32::try_from(number).unwrap_or(i32::MAX)
+    };
+    let mut status = ServiceRegistrationStatus {
+        observed_generation: generation,
+        conditions: Vec::new(),
+        ready: count(InstanceState::Ready),
+        expired: count(InstanceState::Expired),
+        held: count(InstanceState::Held),
+        total: i32::try_from(verdicts.len()).unwrap_or(i32::MAX),
+        last_change_time: prior.last_change_time.clone(),
+        instances: instances(prior, verdicts, clocks),
+    };
+    status.conditions = conditions(prior, generation, &status, verdicts, stall, applied, clocks);
+    if moved(prior, &status) {
+        status.last_change_time = Some(Time(whole_seconds(clocks.wall)));
+    }
+    status
+}
+
+/// Whether a reader would see a difference. The time of the last beat alone is none: it would make
+/// every beat a write.
+pub fn differs(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStatus) -> bool {
+    let without_beats = |status: &ServiceRegistrationStatus| {
+        let mut status = status.clone();
+        status.instances.iter_mut().for_each(|instance| instance.last_beat = None);
+        status
+    };
+    without_beats(prior) != without_beats(next)
+}
+
+fn moved(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStatus) -> bool {
+    let states = |status: &ServiceRegistrationStatus| {
+        let listed: Vec<_> = status
+            .instances
+            .iter()
+            .map(|instance| (instance.name.clone(), instance.state.clone(), instance.reason.clone()))
+            .collect();
+        (listed, status.ready, status.expired, status.held, status.total)
+    };
+    states(prior) != states(next)
+}
+
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// The instances to list: the troubled first, then by name.
+fn instances(
+    prior: &ServiceRegistrationStatus,
+    verdicts: &[Verdict],
+    clocks: Clocks,
+) -> Vec<InstanceStatus> {
+    let known: BTreeMap<&str, &InstanceStatus> =
+        prior.instances.iter().map(|instance| (instance.name.as_str(), instance)).collect();
+    let mut order: Vec<&Verdict> = verdicts.iter().collect();
+    order.sort_by_key(|verdict| (!verdict.is_troubled(), &verdict.instance));
+    order
+        .into_iter()
+        .take(LISTED_INSTANCES_MAX)
+        .map(|verdict| {
+            let before = known.get(verdict.instance.as_str()).filter(|before| {
+                before.state == verdict.state.as_str() && before.reason == verdict.reason.as_str()
+            });
+            InstanceStatus {
+                name: verdict.instance.clone(),
+                state: verdict.state.as_str().to_owned(),
+                addresses: verdict
+                    .placement
+                    .iter()
+                    .flat_map(|placement| &placement.addresses)
+                    .map(ToString::to_string)
+                    .collect(),
+                since: before
+                    .and_then(|before| before.since.clone())
+                    .or_else(|| Some(Time(whole_seconds(clocks.wall)))),
+                last_beat: verdict.last_beat.map(|beat| clocks.wall_time_of(beat)).or_else(|| {
+                    known.get(verdict.instance.as_str()).and_then(|before| before.last_beat.clone())
+                }),
+                reason: verdict.reason.as_str().to_owned(),
+                message: verdict.message.clone(),
+            }
+        })
+        .collect()
+}
+
+fn conditions(
+    prior: &ServiceRegistrationStatus,
+    generation: Option<i64>,
+    status: &ServiceRegistrationStatus,
+    verdicts: &[Verdict],
+    stall: Option<&Stall>,
+    applied: &Applied,
+    clocks: Clocks,
+) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    let mut set = |type_: &str, value: bool, reason: &str, message: String| {
+        let value = if value { "True" } else { "False" };
+        let since = prior
+            .conditions
+            .iter()
+            .find(|before| before.type_ == type_ && before.status == value)
+            .map(|before| before.last_transition_time.clone());
+        conditions.push(Condition {
+            type_: type_.to_owned(),
+            status: value.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            observed_generation: generation,
+            last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(clocks.wall))),
+        });
+    };
+    match (stall, &applied.failure) {
+        (Some(stall), _) => set(condition::READY, false, stall.reason, stall.message.clone()),
+        (None, Some(failure)) => set(condition::READY, false, "WriteFailed", failure.clone()),
+        (None, None) => set(condition::READY, true, "Published", published(status)),
+    }
+    if status.ready + status.held > 0 {
+        set(condition::AVAILABLE, true, "InstancesReady", available(status));
+    } else {
+        let message = "no instance is ready, so the Service has nobody to answer".to_owned();
+        set(condition::AVAILABLE, false, "NoInstanceReady", message);
+    }
+    if status.held > 0 {
+        let example = verdicts.iter().find(|verdict| verdict.state == InstanceState::Held);
+        let message = example.map_or_else(String::new, |verdict| {
+            format!("{} held; {}: {}", status.held, verdict.instance, verdict.message)
+        });
+        set(condition::PRUNING_HELD, true, Reason::LeaseUnreadable.as_str(), message);
+    }
+    if let Some(failure) = &applied.failure {
+        set(condition::RECONCILING, true, "WriteFailed", failure.clone());
+    }
+    if let Some(stall) = stall {
+        set(condition::STALLED, true, stall.reason, stall.message.clone());
+    }
+    conditions
+}
+
+fn published(status: &ServiceRegistrationStatus) -> String {
+    format!("published as decided: {} of {} instances ready", status.ready, status.total)
+}
+
+fn available(status: &ServiceRegistrationStatus) -> String {
+    format!("{} instances ready", status.ready + status.held)
+}
+
+/// What is remembered of an instance between two decisions, to tell a transition.
+pub type Remembered = BTreeMap<String, (InstanceState, Reason)>;
+
+/// What to remember of these verdicts.
+pub fn remember(verdicts: &[Verdict]) -> Remembered {
+    verdicts
+        .iter()
+        .map(|verdict| (verdict.instance.clone(), (verdict.state, verdict.reason)))
+        .collect()
+}
+
+/// Something worth an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether a person should look at it.
+    pub warning: bool,
+    /// Reason of the event.
+    pub reason: &'static str,
+    /// What happened, to whom.
+    pub note: String,
+}
+
+/// The events for what has changed since `before`: one for each kind of transition, however many
+/// instances made it, so that a mass death is one line and not a flood.
+pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
+    let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Verdict>> = BTreeMap::new();
+    for verdict in verdicts {
+        let changed = before.get(&verdict.instance).is_none_or(|(state, _)| *state != verdict.state);
+        if changed && verdict.state != InstanceState::Waiting {
+            groups.entry((verdict.state, verdict.reason)).or_default().push(verdict);
+        }
+    }
+    let mut notices: Vec<Notice> = groups
+        .into_iter()
+        .map(|((state, _), verdicts)| {
+            let names: Vec<&str> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
+            let message = verdicts.first().map(|verdict| verdict.message.as_str()).unwrap_or_default();
+            let (warning, reason) = kind(state);
+            Notice { warning, reason, note: note(&names, message) }
+        })
+        .collect();
+    let gone: Vec<&str> = before
+        .keys()
+        .filter(|name| !verdicts.iter().any(|verdict| verdict.instance == **name))
+        .map(String::as_str)
+        .collect();
+    if !gone.is_empty() {
+        notices.push(Notice {
+            warning: false,
+            reason: "InstanceDeregistered",
+            note: note(&gone, "deregistered"),
+        });
+    }
+    notices
+}
+
+fn kind(state: InstanceState) -> (bool, &'static str) {
+    match state {
+        InstanceState::Waiting => (false, "InstanceWaiting"),
+        InstanceState::Ready => (false, "InstanceReady"),
+        InstanceState::NotReady => (true, "InstanceNotReady"),
+        InstanceState::Draining => (false, "InstanceDraining"),
+        InstanceState::Cordoned => (false, "InstanceCordoned"),
+        InstanceState::Expired => (true, "InstanceExpired"),
+        InstanceState::Held => (true, "InstanceHeld"),
+        InstanceState::Rejected => (true, "InstanceRejected"),
+    }
+}
+
+/// At most this many instances are named in one event, whose note is limited to 1024 characters.
+const NAMED: usize = 3;
+
+fn note(names: &[&str], message: &str) -> String {
+    let mut text = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        text.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    if !message.is_empty() {
+        text.push_str(": ");
+        text.push_str(message);
+    }
+    text.chars().take(1000).collect()
+}

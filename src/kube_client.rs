@@ -1,0 +1,223 @@
+//! The way to the API server: kube's client on a connector of our own.
+//!
+//! kube builds its connector with Nagle's algorithm on. Together with the peer's delayed ACK one
+//! request in fifty on a mostly idle connection then waits 40 ms, which is more than all the rest of
+//! a prune takes. So the stack is put together here, with what a heartbeat and a prune need:
+//!
+//! * TCP_NODELAY, and keepalive with TCP_USER_TIMEOUT: a peer that vanished without a word is
+//!   noticed in half a minute, on a silent watch as well.
+//! * Connections stay open. Requests side by side use one each (HTTP/1.1), and a TLS handshake
+//!   costs more than a GET.
+//! * No compression (it would cost more time than it saves bytes) and none of kube's retries: they
+//!   wait up to 1000 s out of sight, where a beat and a live read have deadlines of their own.
+//!
+//! ## Timeouts
+//! [`kube::Config`] carries three, of which kube's own builder makes use and a connector of one's
+//! own does not. Here `connect_timeout` (30 s unless changed) bounds the TCP handshake;
+//! `read_timeout` and `write_timeout` are **not** used: a read timeout counts idle time, and would
+//! cut a quiet watch. Instead [`Options::response_timeout`] bounds the wait for the *head* of every
+//! response, TLS handshake included. A watch's head comes at once and its body may then take as long
+//! as it likes; whoever reads a body that has to end bounds the whole call with [`within`].
+
+use std::time::Duration;
+
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use kube::{
+    Client, Config,
+    client::{Body, ConfigExt},
+};
+use tower::{BoxError, ServiceBuilder};
+
+/// The API server closes a connection that was idle for 90 s (net/http's IdleTimeout as it sets it).
+/// We let go a little earlier: a request that crosses the server's close would fail.
+const POOL_IDLE: Duration = Duration::from_secs(80);
+/// As many idle connections are kept as GETs are ever sent side by side.
+const POOL_SIZE: usize = 64;
+/// A connection whose peer acknowledges nothing for this long is given up, at the latest.
+const DEAD_AFTER: Duration = Duration::from_secs(25);
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// How to talk to the API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Sent as `User-Agent`, such as `beatkeeper-controller/0.1.0`: it names us in the audit log.
+    pub user_agent: String,
+    /// How long the head of a response may take, for a watch as for everything else. Default: 30 s.
+    pub response_timeout: Duration,
+}
+
+impl Options {
+    /// The defaults, for a part of Beatkeeper: `controller` becomes `beatkeeper-controller/0.1.0`.
+    pub fn of(part: &str) -> Self {
+        Self {
+            user_agent: format!("beatkeeper-{part}/{}", env!("CARGO_PKG_VERSION")),
+            response_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig or the environment asks for a proxy.
+    #[error(
+        "the API server is to be reached through the proxy {0}, which is not supported: \
+         unset HTTPS_PROXY and remove proxy-url from the kubeconfig"
+    )]
+    Proxy(String),
+    /// The user agent cannot be sent as a header.
+    #[error("{0:?} cannot be sent as a User-Agent")]
+    UserAgent(String),
+    /// The credentials or certificates in the configuration are unusable.
+    #[error("cannot use the credentials for the API server: {0}")]
+    Credentials(#[from] kube::Error),
+}
+
+/// Makes a client, on the current tokio runtime; nothing is sent yet.
+///
+/// Tokens that lie in a file, as a Pod's does, are read again every minute by kube's auth layer.
+///
+/// # Errors
+/// [`ConnectError`], when the configuration cannot be used.
+pub fn connect(config: Config, options: &Options) -> Result<Client, ConnectError> {
+    if let Some(proxy) = &config.proxy_url {
+        // Only the host: a proxy's URL may hold a password.
+        return Err(ConnectError::Proxy(proxy.host().unwrap_or_default().to_owned()));
+    }
+    let config = with_user_agent(config, &options.user_agent)?;
+    let https = config.rustls_https_connector_with_connector(tcp(&config))?;
+    let http = HttpClient::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(POOL_SIZE)
+        .build::<_, Body>(https);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        // Ends with the head of the response: the body is no part of this future.
+        .timeout(options.response_timeout)
+        .service(http);
+    Ok(Client::new(service, config.default_namespace))
+}
+
+/// A call that took longer than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no answer within {}", beatkeeper_api::duration::format(*.0))]
+pub struct TookTooLong(pub Duration);
+
+/// Bounds a whole call, body included. For everything but watches.
+///
+/// # Errors
+/// [`TookTooLong`]. Whether the API server has done what was asked is unknown then.
+pub async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = T> + Send,
+) -> Result<T, TookTooLong> {
+    tokio::time::timeout(limit, call).await.map_err(|_| TookTooLong(limit))
+}
+
+fn tcp(config: &Config) -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(config.connect_timeout);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some((DEAD_AFTER - KEEPALIVE) / KEEPALIVE_RETRIES));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(DEAD_AFTER));
+    tcp
+}
+
+/// kube sends no user agent of its own; one that the configuration already names gives way.
+fn with_user_agent(mut config: Config, agent: &str) -> Result<Config, ConnectError> {
+    let unusable = || ConnectError::UserAgent(agent.to_owned());
+    let name = "user-agent".parse().map_err(|_| unusable())?;
+    let value = agent.parse().map_err(|_| unusable())?;
+    config.headers.retain(|(header, _)| *header != name);
+    config.headers.push((name, value));
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    fn config(url: &str) -> Config {
+        Config::new(url.parse().expect("a URL"))
+    }
+
+    /// Answers every connection with `head` and then keeps it open; returns the first request.
+    async fn server(head: &'static str) -> io::Result<(String, tokio::task::JoinHandle<String>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let request = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.expect("a request");
+            stream.write_all(head.as_bytes()).await.expect("an answer");
+            request.truncate(length);
+            tokio::spawn(async move {
+                let _open = (listener, stream);
+                std::future::pending::<()>().await;
+            });
+            String::from_utf8(request).expect("text")
+        });
+        Ok((url, request))
+    }
+
+    #[tokio::test]
+    async fn a_request_names_its_sender_and_asks_for_no_compression() {
+        let (url, request) =
+            server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.expect("a server");
+        let client = connect(config(&url), &Options::of("agent")).expect("a client");
+        client.apiserver_version().await.expect("an answer");
+        let request = request.await.expect("a request").to_lowercase();
+        let agent = concat!("user-agent: beatkeeper-agent/", env!("CARGO_PKG_VERSION"), "\r\n");
+        assert!(request.contains(agent), "{request}");
+        assert!(!request.contains("accept-encoding: gzip"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_response_without_a_head_ends_in_time() {
+        let (url, _request) = server("").await.expect("a server");
+        let options =
+            Options { response_timeout: Duration::from_millis(50), ..Options::of("agent") };
+        let client = connect(config(&url), &options).expect("a client");
+        let error = client.apiserver_version().await.expect_err("no answer").to_string();
+        assert!(error.contains("timed out"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_goes_on_is_not_cut_by_the_response_timeout() {
+        let (url, _request) = server("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            .await
+            .expect("a server");
+        let options =
+            Options { response_timeout: Duration::from_millis(50), ..Options::of("agent") };
+        let client = connect(config(&url), &options).expect("a client");
+        let limit = Duration::from_millis(300);
+        let body = within(limit, client.apiserver_version()).await;
+        assert_eq!(body.err(), Some(TookTooLong(limit)));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_refused_and_its_password_kept_secret() {
+        let mut config = config("https://127.0.0.1:1");
+        config.proxy_url = Some("http://user:secret@proxy.example:3128".parse().expect("a URL"));
+        let error = connect(config, &Options::of("agent")).err().expect("refused").to_string();
+        assert!(error.contains("the proxy proxy.example,"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests against a real control plane, in one binary because they share one.
+#![allow(clippy::unwrap_used)]
+
+mod crd;
+mod support;
