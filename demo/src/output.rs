@@ -1,5 +1,6 @@
 //! What the reader sees: chapters, commands as one would type them, their output, and measurements.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 
 use crate::table::Table;
@@ -13,6 +14,18 @@ const WIDTH: usize = 88;
 pub struct Output {
     colour: bool,
     chapter: u32,
+    last: Cell<Block>,
+}
+
+/// What stands together without a blank line between: a command and its result, and several of the
+/// same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Block {
+    Heading,
+    Text,
+    Command,
+    Result,
+    Seen,
 }
 
 /// The few ways in which text stands out.
@@ -28,56 +41,66 @@ impl Output {
     pub fn new() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let capable = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-        Self { colour: wanted && capable && io::stdout().is_terminal(), chapter: 0 }
+        Self {
+            colour: wanted && capable && io::stdout().is_terminal(),
+            chapter: 0,
+            last: Cell::new(Block::Result),
+        }
     }
 
     /// Begins a numbered chapter.
     pub fn chapter(&mut self, title: &str) -> io::Result<()> {
         self.chapter += 1;
-        let heading = self.paint(Ink::Bold, &format!("{}. {title}", self.chapter));
-        self.line(&format!("\n{heading}\n"))
+        self.heading(&format!("{}. {title}", self.chapter))
     }
 
     /// A heading without a number.
     pub fn heading(&self, title: &str) -> io::Result<()> {
-        self.line(&format!("\n{}\n", self.paint(Ink::Bold, title)))
+        self.begin(Block::Heading)?;
+        self.line(&self.paint(Ink::Bold, title))
     }
 
     /// A paragraph, wrapped.
     pub fn say(&self, text: &str) -> io::Result<()> {
+        self.begin(Block::Text)?;
         self.line(&wrapped(text, WIDTH))
     }
 
     /// A command, as one would type it.
     pub fn command(&self, line: &str) -> io::Result<()> {
+        self.begin(Block::Command)?;
         self.line(&format!("  {} {}", self.paint(Ink::Dim, "$"), self.paint(Ink::Bold, line)))
     }
 
     /// What a command printed.
     pub fn result(&self, text: &str) -> io::Result<()> {
-        for line in text.trim_end().lines() {
-            self.line(format!("  {line}").trim_end())?;
-        }
-        self.line("")
+        self.begin(Block::Result)?;
+        text.trim_end().lines().try_for_each(|line| self.line(format!("  {line}").trim_end()))
     }
 
     /// Something that was seen to be so.
     pub fn seen(&self, text: &str) -> io::Result<()> {
-        let (first, rest) = match wrapped(text, WIDTH - 4).split_once('\n') {
-            Some((first, rest)) => (first.to_owned(), rest.replace('\n', "\n    ")),
-            None => (wrapped(text, WIDTH - 4), String::new()),
-        };
-        self.line(&format!("  {} {first}", self.paint(Ink::Green, "✓")))?;
-        if rest.is_empty() { Ok(()) } else { self.line(&format!("    {rest}")) }
+        self.begin(Block::Seen)?;
+        let text = wrapped(text, WIDTH - 4).replace('\n', "\n    ");
+        self.line(&format!("  {} {text}", self.paint(Ink::Green, "✓")))
     }
 
     /// A table, its header standing out.
     pub fn table(&self, table: &Table) -> io::Result<()> {
+        self.begin(Block::Result)?;
         for (number, line) in table.lines().iter().enumerate() {
             let line = if number == 0 { self.paint(Ink::Dim, line) } else { line.clone() };
             self.line(&format!("  {line}"))?;
         }
         Ok(())
+    }
+
+    fn begin(&self, block: Block) -> io::Result<()> {
+        let together = match (self.last.replace(block), block) {
+            (Block::Command, Block::Result) => true,
+            (last, block) => last == block && block != Block::Text,
+        };
+        if together { Ok(()) } else { self.line("") }
     }
 
     fn paint(&self, ink: Ink, text: &str) -> String {

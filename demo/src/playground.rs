@@ -37,20 +37,20 @@ fn explain(stage: &Stage, out: &Output) -> Result<()> {
     out.say("A registration, an instance that beats for it, and what becomes of it:")?;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/greeter.yaml");
     out.result(&format!(
-        "\nkubectl apply -f {}\n\
+        "kubectl apply -f {}\n\
          beatkeeper agent --registration greeter --namespace shop --instance vm-1 &\n\
          beatkeeper agent --registration greeter --namespace shop --instance vm-2 --address 192.0.2.12 &\n\
          kubectl -n shop get sreg,svc,endpointslices",
         shell(&[&Path::new(file).display().to_string()])
     ))?;
     out.say("Then kill one with -KILL, and watch it go after its ttl:")?;
-    out.result("\nkubectl -n shop get sreg --watch")?;
+    out.result("kubectl -n shop get sreg --watch")?;
     out.say(&format!(
         "Instances outside the cluster may have the addresses {}. The operator writes to:",
         RANGES.join(" and ")
     ))?;
     if let Some(operator) = &stage.operator {
-        out.result(&format!("\n{}", operator.log().display()))?;
+        out.result(&operator.log().display().to_string())?;
     }
     out.say("Ctrl-C stops everything, and nothing is left behind.")?;
     Ok(())

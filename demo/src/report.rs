@@ -32,7 +32,6 @@ impl Report {
             table.row(row);
         }
         out.table(&table)?;
-        out.say("")?;
         out.say(&format!(
             "The observer saw {slices} states of the EndpointSlices and {endpoints} of the Endpoints, \
              and nobody who beat was missing in any of them."

@@ -95,6 +95,8 @@ impl Story<'_> {
             let listed = self.listed(instance, true).await?;
             self.report.add(&format!("{} starts", instance.0), first, listed, "its first beat");
         }
+        let said: Vec<_> = self.stage.agents.values().map(|agent| agent.said(1)).collect();
+        self.out.result(&said.join("\n"))?;
         for instance in instances {
             self.watch.guard(address(instance)?);
         }
@@ -233,13 +235,12 @@ impl Story<'_> {
         }
         let names: Vec<_> = instances.iter().map(|(name, _)| *name).collect();
         self.out.seen(&format!("{} never left, not for a moment.", names.join(" and ")))?;
-        self.out.result("")?;
         Ok(())
     }
 
     /// The troubled and the others, each with its reason.
     async fn instances(&self) -> Result<()> {
-        let each = r#"jsonpath={range .status.instances[*]}{.name}{"\t"}{.state}{"\t"}{.reason}{"\t"}{.message}{"\n"}{end}"#;
+        let each = r#"jsonpath={range .status.instances[*]}{.name} {.state} {.reason}: {.message}{"\n"}{end}"#;
         self.stage.kubectl(&["-n", "shop", "get", "sreg", "greeter", "-o", each], self.out).await
     }
 
