@@ -1,11 +1,14 @@
 //! The subcommands.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use beatkeeper::agent;
+use beatkeeper::{agent, controller, kube_client};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
 /// Publishes what beats as the endpoints of a Kubernetes Service, and prunes what stops.
 #[derive(Debug, Parser)]
@@ -19,15 +22,22 @@ pub struct Cli {
 enum Command {
     /// Keep one instance beating until stopped, then deregister it.
     Agent(agent::Args),
+    /// Run the operator: publish the instances that beat, and prune those that stopped.
+    Controller(controller::Args),
     /// Print the CustomResourceDefinition, for kubectl apply --server-side -f -.
-    Crd,
+    Crd {
+        /// Print the reference of its fields instead, as Markdown.
+        #[arg(long)]
+        docs: bool,
+    },
 }
 
 /// Runs a subcommand to its end.
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Agent(args) => agent::run(args),
-        Command::Crd => print_crd().map(|()| ExitCode::SUCCESS),
+        Command::Controller(args) => operate(args),
+        Command::Crd { docs } => print_crd(docs).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         // Not eprintln!, which panics when nobody reads any more.
@@ -36,9 +46,42 @@ pub fn run(cli: Cli) -> ExitCode {
     })
 }
 
-fn print_crd() -> anyhow::Result<()> {
-    let yaml = serde_saphyr::to_string(&beatkeeper_api::crd()).context("cannot render the CRD")?;
-    std::io::stdout().write_all(yaml.as_bytes()).context("cannot print the CRD")
+/// Runs the operator until SIGTERM or SIGINT, and ends what is under way.
+#[tokio::main]
+async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
+    log_to_stderr();
+    let config = kube::Config::infer().await.context("cannot find out how to reach Kubernetes")?;
+    let client = kube_client::connect(config, &kube_client::Options::of("controller"))?;
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: what is under way is ended, what is published stays");
+        on_signal.cancel();
+    });
+    controller::run(client, args.into(), stop).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Human-readable on a terminal and off it; RUST_LOG chooses how much.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+fn print_crd(docs: bool) -> anyhow::Result<()> {
+    let text = if docs { beatkeeper_api::reference_markdown() } else { beatkeeper_api::crd_yaml() };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot print the CRD")
 }
 
 #[cfg(test)]
@@ -55,7 +98,7 @@ mod tests {
     #[test]
     fn the_printed_crd_reads_back_as_it_was() {
         let crd = beatkeeper_api::crd();
-        let yaml = serde_saphyr::to_string(&crd).expect("YAML");
+        let yaml = beatkeeper_api::crd_yaml();
         let back: CustomResourceDefinition = serde_saphyr::from_str(&yaml).expect("a CRD");
         assert_eq!(back, crd);
     }

@@ -195,8 +195,17 @@ mod tests {
         let options =
             Options { response_timeout: Duration::from_millis(50), ..Options::of("agent") };
         let client = connect(config(&url), &options).expect("a client");
-        let error = client.apiserver_version().await.expect_err("no answer").to_string();
+        let outcome = within(Duration::from_secs(5), client.apiserver_version()).await;
+        let error = outcome.expect("an end").expect_err("no answer").to_string();
         assert!(error.contains("timed out"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_sends_small_requests_at_once() {
+        let (url, _request) = server("").await.expect("a server");
+        let uri = config(&url).cluster_url;
+        let connection = tower::ServiceExt::oneshot(tcp(&config(&url)), uri).await;
+        assert!(connection.expect("a connection").inner().nodelay().expect("a TCP socket"));
     }
 
     #[tokio::test]

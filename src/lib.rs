@@ -5,5 +5,6 @@
 //! Kubernetes API and carries its decisions out; [`agent`] is the other side, that which beats.
 
 pub mod agent;
+pub mod controller;
 pub mod core;
 pub mod kube_client;

@@ -92,6 +92,18 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
+    /// All states.
+    pub const ALL: [Self; 8] = [
+        Self::Waiting,
+        Self::Ready,
+        Self::NotReady,
+        Self::Draining,
+        Self::Cordoned,
+        Self::Expired,
+        Self::Held,
+        Self::Rejected,
+    ];
+
     /// The state as written in a status.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -22,12 +22,7 @@ pub(super) struct Cache<V> {
 
 impl<V> Default for Cache<V> {
     fn default() -> Self {
-        Self {
-            objects: HashMap::new(),
-            deleted: HashMap::new(),
-            listing: None,
-            complete: false,
-        }
+        Self { objects: HashMap::new(), deleted: HashMap::new(), listing: None, complete: false }
     }
 }
 

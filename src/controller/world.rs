@@ -22,15 +22,11 @@ use super::cache::{Cache, Change};
 use crate::core::{
     heartbeat::Version,
     index::Key,
-    plan::MANAGED_BY,
+    plan::meta::{MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
     pod::PodView,
     service::ServiceView,
 };
 
-/// Label of a slice: its Service.
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Label of a slice: who manages it.
-const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 /// Label of a Node: its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -136,13 +132,13 @@ impl World {
         let mut foreign = None;
         for key in keys {
             let Some(slice) = self.slices.get(&key) else { continue };
-            let managed_by = label(&slice.metadata, MANAGED_BY_LABEL);
+            let managed_by = label(&slice.metadata, SLICE_MANAGED_BY_LABEL);
             match owner_of(&slice.metadata) {
                 Some((uid, _)) if uid == owner => ours.push(slice.clone()),
-                None if managed_by == Some(MANAGED_BY) => ours.push(slice.clone()),
+                None if managed_by == Some(MANAGER) => ours.push(slice.clone()),
                 // Another registration's, or that of an earlier one of our name, which the garbage
                 // collector is about to remove.
-                Some(_) if managed_by == Some(MANAGED_BY) => {}
+                Some(_) if managed_by == Some(MANAGER) => {}
                 _ => {
                     let manager = managed_by.unwrap_or("somebody who does not say").to_owned();
                     foreign.get_or_insert((key.name, manager));
@@ -183,12 +179,15 @@ impl World {
     /// Takes in a registration; returns those that share a Service with it, before or now.
     pub(super) fn put_registration(&mut self, object: &ServiceRegistration) -> Vec<Key> {
         let (key, _) = identity(&object.metadata);
-        let mut concerned = self.remove_registration(&key);
         let brief = Brief {
             service: object.service_name().to_owned(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
         };
+        if self.registrations.get(&key) == Some(&brief) {
+            return Vec::new();
+        }
+        let mut concerned = self.remove_registration(&key);
         let service = Key::new(&key.namespace, &brief.service);
         self.by_service.entry(service.clone()).or_default().insert(key.name.clone());
         self.registrations.insert(key, brief);
@@ -299,7 +298,7 @@ impl Watched for EndpointSlice {
     /// Of a slice that is neither ours nor the API server's only the metadata is kept.
     fn view(mut self) -> Self::View {
         self.metadata.managed_fields = None;
-        let ours = label(&self.metadata, MANAGED_BY_LABEL) == Some(MANAGED_BY)
+        let ours = label(&self.metadata, SLICE_MANAGED_BY_LABEL) == Some(MANAGER)
             || owner_of(&self.metadata).is_some();
         if !ours && !is_api_server(&self.metadata) {
             self.endpoints = Vec::new();
@@ -323,7 +322,11 @@ impl Watched for EndpointSlice {
             if let Some(service) = label(&slice.metadata, SERVICE_NAME_LABEL) {
                 let service = Key::new(&key.namespace, service);
                 let names = world.slices_by_service.entry(service.clone()).or_default();
-                if present { names.insert(key.name.clone()) } else { names.remove(&key.name) };
+                if present {
+                    names.insert(key.name.clone())
+                } else {
+                    names.remove(&key.name)
+                };
                 if names.is_empty() {
                     world.slices_by_service.remove(&service);
                 }
@@ -331,7 +334,11 @@ impl Watched for EndpointSlice {
             }
             if let Some((uid, name)) = owner_of(&slice.metadata) {
                 let owned = world.slices_by_owner.entry(uid.to_owned()).or_default();
-                if present { owned.insert(key.clone()) } else { owned.remove(key) };
+                if present {
+                    owned.insert(key.clone())
+                } else {
+                    owned.remove(key)
+                };
                 if owned.is_empty() {
                     world.slices_by_owner.remove(uid);
                 }
@@ -347,7 +354,12 @@ impl Watched for EndpointSlice {
                     .filter_map(|address| address.parse().ok())
                     .collect()
             };
-            world.note_addresses(key, "the API server", &addresses(&change.old), &addresses(&change.new));
+            world.note_addresses(
+                key,
+                "the API server",
+                &addresses(&change.old),
+                &addresses(&change.new),
+            );
         }
         concerned
     }

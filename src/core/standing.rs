@@ -61,7 +61,9 @@ pub fn stall(
     if service.external_name {
         return because(
             "ServiceIsExternalName",
-            format!("Service {name} is of type ExternalName, which has no endpoints; name another Service"),
+            format!(
+                "Service {name} is of type ExternalName, which has no endpoints; name another Service"
+            ),
         );
     }
     if let Some((slice, manager)) = &neighbours.foreign_slice {
@@ -96,7 +98,10 @@ pub fn stall(
 
 /// The ports that are published: those that the Service has too, matched by name as kube-proxy
 /// does. A Service of our own has them all, and a headless one need not name any.
-pub fn common_ports(registration: &Registration, service: Option<&ServiceView>) -> Vec<PortTemplate> {
+pub fn common_ports(
+    registration: &Registration,
+    service: Option<&ServiceView>,
+) -> Vec<PortTemplate> {
     let ports = registration.ports.iter();
     match service {
         Some(service)

@@ -89,7 +89,9 @@ fn moved(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStatus) ->
         let listed: Vec<_> = status
             .instances
             .iter()
-            .map(|instance| (instance.name.clone(), instance.state.clone(), instance.reason.clone()))
+            .map(|instance| {
+                (instance.name.clone(), instance.state.clone(), instance.reason.clone())
+            })
             .collect();
         (listed, status.ready, status.expired, status.held, status.total)
     };
@@ -201,13 +203,22 @@ fn available(status: &ServiceRegistrationStatus) -> String {
 }
 
 /// What is remembered of an instance between two decisions, to tell a transition.
-pub type Remembered = BTreeMap<String, (InstanceState, Reason)>;
+pub type Remembered = BTreeMap<String, InstanceState>;
 
 /// What to remember of these verdicts.
 pub fn remember(verdicts: &[Verdict]) -> Remembered {
-    verdicts
-        .iter()
-        .map(|verdict| (verdict.instance.clone(), (verdict.state, verdict.reason)))
+    verdicts.iter().map(|verdict| (verdict.instance.clone(), verdict.state)).collect()
+}
+
+/// What a status has told already, as far as it lists the instances.
+pub fn told_by(status: Option<&ServiceRegistrationStatus>) -> Remembered {
+    let listed = status.into_iter().flat_map(|status| &status.instances);
+    listed
+        .filter_map(|instance| {
+            let state =
+                InstanceState::ALL.into_iter().find(|state| state.as_str() == instance.state)?;
+            Some((instance.name.clone(), state))
+        })
         .collect()
 }
 
@@ -227,7 +238,7 @@ pub struct Notice {
 pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
     let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Verdict>> = BTreeMap::new();
     for verdict in verdicts {
-        let changed = before.get(&verdict.instance).is_none_or(|(state, _)| *state != verdict.state);
+        let changed = before.get(&verdict.instance).is_none_or(|state| *state != verdict.state);
         if changed && verdict.state != InstanceState::Waiting {
             groups.entry((verdict.state, verdict.reason)).or_default().push(verdict);
         }
@@ -235,8 +246,10 @@ pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
     let mut notices: Vec<Notice> = groups
         .into_iter()
         .map(|((state, _), verdicts)| {
-            let names: Vec<&str> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
-            let message = verdicts.first().map(|verdict| verdict.message.as_str()).unwrap_or_default();
+            let names: Vec<&str> =
+                verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
+            let message =
+                verdicts.first().map(|verdict| verdict.message.as_str()).unwrap_or_default();
             let (warning, reason) = kind(state);
             Notice { warning, reason, note: note(&names, message) }
         })

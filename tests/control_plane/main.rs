@@ -1,5 +1,6 @@
 //! Tests against a real control plane, in one binary because they share one.
 #![allow(clippy::unwrap_used)]
 
+mod agent;
 mod crd;
 mod support;

@@ -7,14 +7,25 @@
 //!   write, in whichever order the writes of one phase arrive and whichever of them fail.
 //! * **Nothing is written that changes nothing**, and what is written touches as few objects as can
 //!   be: every consumer of the Service on every node reads each of them.
-//! * **The dead do not wait for the living.** Removing what is no longer wanted is always part of
-//!   the first phase, so an addition that the API server refuses cannot keep it published.
+//! * **The dead do not wait for the living.** An instance that is no longer wanted leaves in the
+//!   first phase, so an addition that the API server refuses, for a quota say, cannot keep it
+//!   published. (The exception is somebody's edit that put a dead and a living address into one
+//!   endpoint.)
 
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::endpoint::{Endpoint, Family};
 
+mod draft;
+mod listing;
+pub mod meta;
+mod pack;
+mod read;
+mod slices;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use write::{Plan, Tally, Write};
 
@@ -90,6 +101,8 @@ pub struct Published<'a> {
 
 /// The writes that make `published` say what `target` says; none when it does already.
 pub fn plan(target: &Target<'_>, published: Published<'_>) -> Plan {
-    let _ = (target, published);
-    Plan::default()
+    let max = target.max_endpoints_per_slice.clamp(1, MAX_ENDPOINTS_PER_SLICE);
+    let slices::Phases { mut first, second } = slices::plan(target, published, max);
+    first.extend(listing::plan(target, published.endpoints));
+    Plan { phases: [first, second].into_iter().filter(|phase| !phase.is_empty()).collect() }
 }

@@ -1,0 +1,129 @@
+//! What all steps share: the client, what is known, and what is remembered of each registration.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
+use futures::channel::mpsc::UnboundedSender;
+use kube::{
+    Client,
+    runtime::{events::Recorder, reflector::ObjectRef},
+};
+
+use super::{clock::Clock, error::ApiError, settings::Settings, world::World};
+use crate::{
+    core::{
+        heartbeat::Version,
+        index::{Index, Key},
+        status::Remembered,
+        ttl::TtlHistory,
+    },
+    kube_client,
+};
+
+/// A call to the API server that is not a watch ends after this long. Far above what a healthy one
+/// takes (p99 12 ms), and far below any ttl worth having.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all steps share.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    pub(super) recorder: Recorder,
+    index: Mutex<Index>,
+    world: Mutex<World>,
+    memories: Mutex<HashMap<Key, Memory>>,
+    wakes: UnboundedSender<ObjectRef<ServiceRegistration>>,
+}
+
+/// What is remembered of a registration from one reconciliation to the next.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Of which registration; one made anew under the name begins from nothing.
+    uid: String,
+    /// The ttls it had.
+    pub(super) ttl: Option<TtlHistory>,
+    /// The status we wrote last, which the watch may not have brought back yet.
+    pub(super) status: Option<(Version, ServiceRegistrationStatus)>,
+    /// The states that were last told in events; none before the first time, when all of them are
+    /// taken for told.
+    pub(super) told: Option<Remembered>,
+    /// How often it failed in a row.
+    pub(super) failures: u32,
+}
+
+impl Context {
+    pub(super) fn new(
+        client: Client,
+        settings: Settings,
+        recorder: Recorder,
+        wakes: UnboundedSender<ObjectRef<ServiceRegistration>>,
+    ) -> Self {
+        Self {
+            client,
+            settings,
+            clock: Clock::start(),
+            recorder,
+            index: Mutex::default(),
+            world: Mutex::default(),
+            memories: Mutex::default(),
+            wakes,
+        }
+    }
+
+    /// The liveness index; never held across an await.
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cluster; never held across an await.
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at, or changes, what is remembered of a registration.
+    pub(super) fn remember<T>(
+        &self,
+        key: &Key,
+        uid: &str,
+        change: impl FnOnce(&mut Memory) -> T,
+    ) -> T {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = memories.entry(key.clone()).or_default();
+        if memory.uid != uid {
+            *memory = Memory { uid: uid.to_owned(), ..Memory::default() };
+        }
+        change(memory)
+    }
+
+    /// Forgets a registration that is gone.
+    pub(super) fn forget(&self, key: &Key) {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Has these registrations reconciled soon. Those that do not exist are passed over.
+    pub(super) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
+        for key in keys {
+            // Fails only when the controller is stopping, and then nobody needs to be woken.
+            let _ = self.wakes.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
+        }
+    }
+}
+
+/// Bounds a call and names it.
+pub(super) async fn call<T>(
+    doing: impl FnOnce() -> String,
+    call: impl Future<Output = Result<T, kube::Error>> + Send,
+) -> Result<T, ApiError> {
+    match kube_client::within(CALL_TIMEOUT, call).await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) => {
+            Err(ApiError { doing: doing(), cause: super::error::Cause::Kube(Box::new(error)) })
+        }
+        Err(late) => Err(ApiError { doing: doing(), cause: late.into() }),
+    }
+}

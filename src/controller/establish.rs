@@ -1,0 +1,138 @@
+//! The establish step: the Service exists, and a Service of ours has the ports of the spec.
+
+use std::sync::Arc;
+
+use beatkeeper_api::{GROUP, VERSION};
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::{
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+        util::intstr::IntOrString,
+    },
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::{
+    context::{Context, call},
+    error::ApiError,
+};
+use crate::core::{
+    plan::meta::MANAGER,
+    registration::{Registration, TargetPort, text_of},
+    service::{ServicePortView, ServiceView},
+};
+
+/// Creates the Service when there is none, and brings the ports of one of ours up to date. A Service
+/// of others is used as it is. Returns what is now the case, and whether it wrote. Client required.
+pub(super) async fn service(
+    registration: &Registration,
+    known: Option<Arc<ServiceView>>,
+    context: &Context,
+) -> Result<(Arc<ServiceView>, bool), ApiError> {
+    let api = Api::<Service>::namespaced(context.client.clone(), &registration.key.namespace);
+    let name = &registration.service_name;
+    let written = match known {
+        None => {
+            let service = new_service(registration);
+            let created = call(
+                || format!("create Service {}/{name}", registration.key.namespace),
+                api.create(&PostParams::default(), &service),
+            )
+            .await;
+            match created {
+                // Somebody was faster, and the watch has not shown it yet: use what is there.
+                Err(error) if error.is_conflict() => {
+                    let found = call(
+                        || format!("read Service {}/{name}", registration.key.namespace),
+                        api.get(name),
+                    );
+                    found.await?
+                }
+                created => {
+                    tracing::info!(registration = %registration.key, service = name, "created the Service");
+                    created?
+                }
+            }
+        }
+        Some(service) => {
+            let ours = service.owner.as_deref() == Some(&registration.uid);
+            let wanted = ports(registration);
+            if !ours || views(&wanted) == service.ports {
+                return Ok((service, false));
+            }
+            let patch = json!({
+                "metadata": { "resourceVersion": service.resource_version },
+                "spec": { "ports": wanted },
+            });
+            call(
+                || format!("change the ports of Service {}/{name}", registration.key.namespace),
+                api.patch(name, &PatchParams::default(), &Patch::Merge(patch)),
+            )
+            .await?
+        }
+    };
+    let view = Arc::new(ServiceView::of(&written));
+    context.world().put(written);
+    Ok((view, true))
+}
+
+fn new_service(registration: &Registration) -> Service {
+    Service {
+        metadata: ObjectMeta {
+            name: Some(registration.service_name.clone()),
+            namespace: Some(registration.key.namespace.clone()),
+            labels: Some([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())].into()),
+            owner_references: Some(vec![OwnerReference {
+                api_version: format!("{GROUP}/{VERSION}"),
+                kind: "ServiceRegistration".to_owned(),
+                name: registration.key.name.clone(),
+                uid: registration.uid.clone(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ServiceSpec {
+            ports: Some(ports(registration)),
+            // Both families where the cluster has both: instances of either can then be published.
+            ip_family_policy: Some("PreferDualStack".to_owned()),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn ports(registration: &Registration) -> Vec<ServicePort> {
+    registration
+        .ports
+        .iter()
+        .map(|port| ServicePort {
+            name: Some(port.name.clone()).filter(|name| !name.is_empty()),
+            port: port.port.into(),
+            protocol: Some(port.protocol.as_str().to_owned()),
+            target_port: Some(match &port.target {
+                TargetPort::Number(number) => IntOrString::Int((*number).into()),
+                TargetPort::Name(name) => IntOrString::String(name.clone()),
+            }),
+            app_protocol: port.app_protocol.clone(),
+            node_port: None,
+        })
+        .collect()
+}
+
+fn views(ports: &[ServicePort]) -> Vec<ServicePortView> {
+    ports
+        .iter()
+        .map(|port| ServicePortView {
+            name: port.name.clone().unwrap_or_default(),
+            port: port.port,
+            protocol: port.protocol.clone().unwrap_or_default(),
+            target_port: port.target_port.as_ref().map(text_of).unwrap_or_default(),
+            app_protocol: port.app_protocol.clone(),
+        })
+        .collect()
+}

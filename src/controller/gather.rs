@@ -1,0 +1,80 @@
+//! The gather step: what is known of a registration and its surroundings, at one moment.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
+
+use super::{context::Context, world::World};
+use crate::core::{
+    heartbeat::Origin,
+    index::{Key, Record},
+    pod::PodView,
+    registration::Registration,
+    service::ServiceView,
+    standing::Neighbours,
+};
+
+/// What is known, read from memory; no client required.
+pub(super) struct Gathered {
+    pub(super) service: Option<Arc<ServiceView>>,
+    pub(super) slices: Vec<Arc<EndpointSlice>>,
+    /// The Endpoints object of the Service, when it is ours.
+    pub(super) endpoints: Option<Arc<Endpoints>>,
+    pub(super) neighbours: Neighbours,
+    /// The addresses in our slices.
+    pub(super) published: HashSet<IpAddr>,
+}
+
+/// Gathers what is published, and by whom.
+pub(super) fn surroundings(registration: &Registration, context: &Context) -> Gathered {
+    let service = Key::new(&registration.key.namespace, &registration.service_name);
+    let world = context.world();
+    let (slices, foreign_slice) = world.slices(&service, &registration.uid);
+    let endpoints = world.endpoints(&service);
+    let ours = endpoints.filter(|endpoints| World::owns(endpoints, &registration.uid));
+    let published = slices
+        .iter()
+        .flat_map(|slice| &slice.endpoints)
+        .flat_map(|endpoint| &endpoint.addresses)
+        .filter_map(|address| address.parse().ok())
+        .collect();
+    Gathered {
+        service: world.service(&service).filter(|service| !service.deleting),
+        neighbours: Neighbours {
+            elder: world.elder(&registration.key),
+            foreign_slice,
+            foreign_endpoints: ours.is_none() && world.endpoints(&service).is_some(),
+        },
+        slices,
+        endpoints: ours,
+        published,
+    }
+}
+
+/// The Pods that some Leases name, and the zones of their Nodes.
+pub(super) struct Pods {
+    pub(super) by_name: HashMap<String, Arc<PodView>>,
+    pub(super) zones: HashMap<String, String>,
+}
+
+/// Gathers the Pods behind these records.
+pub(super) fn pods(namespace: &str, records: &[Record], context: &Context) -> Pods {
+    let mut pods = Pods { by_name: HashMap::new(), zones: HashMap::new() };
+    let world = context.world();
+    for record in records {
+        let Origin::Pod { name, .. } = &record.claim.origin else { continue };
+        let Some(pod) = world.pod(&Key::new(namespace, name)) else { continue };
+        if let Some(node) = &pod.node
+            && !pods.zones.contains_key(node)
+            && let Some(zone) = world.zone(node).filter(|zone| !zone.is_empty())
+        {
+            pods.zones.insert(node.clone(), zone);
+        }
+        pods.by_name.insert(name.clone(), pod);
+    }
+    pods
+}

@@ -1,0 +1,169 @@
+//! The last step: status and events, of what was decided and applied.
+
+use std::sync::Arc;
+
+use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
+use kube::{
+    Api, Resource,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use serde_json::json;
+
+use super::{
+    context::{Context, call},
+    error::ApiError,
+};
+use crate::core::{
+    heartbeat::Version,
+    registration::Registration,
+    standing::Stall,
+    status::{self, Applied},
+    verdict::Verdict,
+};
+
+/// What is to be told.
+pub(super) struct Report<'a> {
+    pub(super) verdicts: &'a [Verdict],
+    pub(super) stall: Option<&'a Stall>,
+    pub(super) applied: &'a Applied,
+}
+
+/// Writes the status, where a reader would see a difference. Client required.
+pub(super) async fn status(
+    object: &ServiceRegistration,
+    registration: &Registration,
+    report: &Report<'_>,
+    context: &Context,
+) -> Result<(), ApiError> {
+    let key = &registration.key;
+    let seen = (Version::of(object.metadata.resource_version.as_deref()), object.status.clone());
+    let written = context.remember(key, &registration.uid, |memory| memory.status.clone());
+    // The watch may not have brought back what we wrote last.
+    let (mut version, mut prior) = match written {
+        Some((version, status)) if version > seen.0 => (version, Some(status)),
+        _ => seen,
+    };
+    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    for attempt in 0.. {
+        let next = render(prior.as_ref(), registration, report, context);
+        if prior.as_ref().is_some_and(|prior| !status::differs(prior, &next)) {
+            return Ok(());
+        }
+        let patch = json!({
+            "metadata": { "resourceVersion": version.0.to_string() },
+            "status": with_nulls(prior.as_ref(), &next),
+        });
+        let doing = || format!("write the status of ServiceRegistration {key}");
+        let params = PatchParams::default();
+        match call(doing, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await {
+            Ok(written) => {
+                let version = Version::of(written.metadata.resource_version.as_deref());
+                context.remember(key, &registration.uid, |memory| {
+                    memory.status = Some((version, next));
+                });
+                return Ok(());
+            }
+            Err(error) if error.is_absent() => return Ok(()),
+            // Somebody edited the object since: read it, and judge anew what would be seen.
+            Err(error) if error.is_conflict() && attempt < 2 => {
+                let doing = || format!("read ServiceRegistration {key}");
+                let current = call(doing, api.get_status(&key.name)).await?;
+                version = Version::of(current.metadata.resource_version.as_deref());
+                prior = current.status;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn render(
+    prior: Option<&ServiceRegistrationStatus>,
+    registration: &Registration,
+    report: &Report<'_>,
+    context: &Context,
+) -> ServiceRegistrationStatus {
+    let Report { verdicts, stall, applied } = *report;
+    let nothing = ServiceRegistrationStatus::default();
+    status::report(
+        prior.unwrap_or(&nothing),
+        registration.generation,
+        verdicts,
+        stall,
+        applied,
+        context.clock.clocks(),
+    )
+}
+
+/// A merge patch leaves out what it does not name: lists that became empty are named as null.
+fn with_nulls(
+    prior: Option<&ServiceRegistrationStatus>,
+    next: &ServiceRegistrationStatus,
+) -> serde_json::Value {
+    let value = |status| serde_json::to_value(status).unwrap_or_default();
+    let mut patch = value(next);
+    let before = prior.map(value);
+    if let (Some(patch), Some(before)) =
+        (patch.as_object_mut(), before.as_ref().and_then(|before| before.as_object()))
+    {
+        for field in before.keys() {
+            patch.entry(field.clone()).or_insert(serde_json::Value::Null);
+        }
+    }
+    patch
+}
+
+/// Sends events for the transitions since the last time. Nothing waits for them, and one that is
+/// lost is lost: the status has it all.
+pub(super) fn events(
+    object: &ServiceRegistration,
+    registration: &Registration,
+    verdicts: &[Verdict],
+    context: &Arc<Context>,
+) {
+    let now = status::remember(verdicts);
+    let before = context.remember(&registration.key, &registration.uid, |memory| {
+        memory.told.replace(now).or_else(|| Some(known_from(object)))
+    });
+    let notices = status::notices(&before.unwrap_or_default(), verdicts);
+    if notices.is_empty() {
+        return;
+    }
+    let context = context.clone();
+    let regarding = object.object_ref(&());
+    tokio::spawn(async move {
+        for notice in notices {
+            let level = if notice.warning { EventType::Warning } else { EventType::Normal };
+            tracing::info!(registration = %Name(&regarding), reason = notice.reason, "{}", notice.note);
+            let event = Event {
+                type_: level,
+                reason: notice.reason.to_owned(),
+                note: Some(notice.note),
+                action: "Publish".to_owned(),
+                secondary: None,
+            };
+            let sent = call(
+                || format!("send an event about {}", Name(&regarding)),
+                context.recorder.publish(&event, &regarding),
+            );
+            if let Err(error) = sent.await {
+                tracing::warn!(%error, "an event is lost");
+            }
+        }
+    });
+}
+
+/// After a start, what the status already tells is not told again.
+fn known_from(object: &ServiceRegistration) -> status::Remembered {
+    status::told_by(object.status.as_ref())
+}
+
+struct Name<'a>(&'a k8s_openapi::api::core::v1::ObjectReference);
+
+impl std::fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        write!(f, "{}/{}", part(&self.0.namespace), part(&self.0.name))
+    }
+}

@@ -1,0 +1,326 @@
+//! Reconciling one registration, as a list of steps.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use beatkeeper_api::ServiceRegistration;
+use kube::runtime::controller::Action;
+use rand::Rng;
+
+use super::{
+    apply::{self, Outcome},
+    context::Context,
+    error::Error,
+    establish, gather, publish, verify,
+};
+use crate::core::{
+    claims, decide,
+    endpoint::{Endpoint, Family},
+    index::{Key, Settled},
+    moment::Moment,
+    plan::{self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target},
+    proven::Proven,
+    registration::Registration,
+    service::ServiceView,
+    standing::{self, Stall},
+    status::Applied,
+    ttl::TtlHistory,
+    verdict::{Suspect, Verdict},
+};
+
+/// How often a plan is made anew at once when the world turns out to be another.
+const ATTEMPTS: usize = 5;
+/// After this long a registration is looked at even if nothing has asked for it.
+const RESYNC: Duration = Duration::from_secs(600);
+/// Pause before Leases are tried again that could not be read.
+const UNREADABLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Reconciles on a task of its own, so that registrations share the cores, and a panic, which would
+/// be a defect, stays with one of them.
+pub(super) async fn run(
+    object: Arc<ServiceRegistration>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    let key = Registration::validate(&object).key;
+    tokio::spawn(reconcile(object, context)).await.map_err(|_| Error::Panicked(key))?
+}
+
+async fn reconcile(
+    object: Arc<ServiceRegistration>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    if object.metadata.deletion_timestamp.is_some() {
+        // What it owns is the garbage collector's.
+        return Ok(Action::await_change());
+    }
+    let registration = Registration::validate(&object);
+    let ttl = ttl_history(&registration, &context);
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let stage = stage(&registration, &context).await;
+        let decision = decide(&registration, &ttl, &stage, &context).await;
+        let plan = plan(&registration, &stage, &decision.verdicts, &context);
+        let applied = match apply::apply(&registration, plan, &context).await {
+            Outcome::Done(applied) => stage.failed(applied),
+            Outcome::Conflict(why) if attempt < ATTEMPTS => {
+                tracing::debug!(registration = %registration.key, why, "planning anew");
+                continue;
+            }
+            Outcome::Conflict(why) => stage.failed(Applied { writes: 0, failure: Some(why) }),
+        };
+        publish::events(&object, &registration, &decision.verdicts, &context);
+        let report = publish::Report {
+            verdicts: &decision.verdicts,
+            stall: stage.stall.as_ref(),
+            applied: &applied,
+        };
+        publish::status(&object, &registration, &report, &context).await?;
+        if let Some(failure) = applied.failure {
+            return Err(Error::Publish { registration: registration.key, failure });
+        }
+        context.remember(&registration.key, &registration.uid, |memory| memory.failures = 0);
+        return Ok(Action::requeue(decision.pause(context.clock.now())));
+    }
+}
+
+/// What the decision rests on besides heartbeats.
+struct Stage {
+    gathered: gather::Gathered,
+    service: Option<Arc<ServiceView>>,
+    stall: Option<Stall>,
+    /// Why the Service could not be established, if it could not.
+    failure: Option<String>,
+}
+
+impl Stage {
+    fn failed(&self, mut applied: Applied) -> Applied {
+        applied.failure = self.failure.clone().or(applied.failure);
+        applied
+    }
+
+    fn families(&self) -> &[Family] {
+        // Without a Service nothing is added, and what is there may be of either family.
+        self.service.as_ref().map_or(&[Family::V4, Family::V6], |service| &service.families)
+    }
+}
+
+/// Gathers (no client required), and establishes the Service (client required) unless somebody else
+/// is in the way.
+async fn stage(registration: &Registration, context: &Context) -> Stage {
+    let gathered = gather::surroundings(registration, context);
+    let known = gathered.service.clone();
+    let stall = standing::stall(registration, known.as_deref(), &gathered.neighbours);
+    if stall.is_some() {
+        return Stage { service: known, stall, failure: None, gathered };
+    }
+    match establish::service(registration, known, context).await {
+        Ok((service, false)) => {
+            Stage { service: Some(service), stall: None, failure: None, gathered }
+        }
+        Ok((service, true)) => {
+            let gathered = gather::surroundings(registration, context);
+            let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
+            Stage { service: Some(service), stall, failure: None, gathered }
+        }
+        Err(error) if error.is_namespace_ending() => {
+            Stage { service: None, stall: None, failure: None, gathered }
+        }
+        Err(error) => Stage {
+            service: gathered.service.clone(),
+            stall: None,
+            failure: Some(error.to_string()),
+            gathered,
+        },
+    }
+}
+
+/// What was decided.
+struct Decision {
+    verdicts: Vec<Verdict>,
+    unreadable: HashMap<Arc<str>, String>,
+}
+
+impl Decision {
+    /// How long until time alone may change the decision.
+    fn pause(&self, now: Moment) -> Duration {
+        let readable = |verdict: &&Verdict| {
+            let lease = verdict.lease.as_ref().map(|lease| &lease.settled.lease);
+            lease.is_none_or(|lease| !self.unreadable.contains_key(lease))
+        };
+        let next =
+            self.verdicts.iter().filter(readable).filter_map(|verdict| verdict.look_again).min();
+        let pause = next.map_or(RESYNC, |next| next.since(now)).min(RESYNC);
+        if self.unreadable.is_empty() { pause } else { pause.min(UNREADABLE_PAUSE) }
+    }
+}
+
+/// Decides; where an instance would be pruned, reads its Lease live first (client required) and
+/// decides anew from what that shows.
+async fn decide(
+    registration: &Registration,
+    ttl: &TtlHistory,
+    stage: &Stage,
+    context: &Context,
+) -> Decision {
+    let mut unreadable = HashMap::new();
+    let verdicts = judge(registration, ttl, stage, &unreadable, context);
+    let suspects: Vec<Suspect> =
+        verdicts.iter().filter_map(|verdict| verdict.lease.as_ref()?.suspect.clone()).collect();
+    if suspects.is_empty() {
+        return Decision { verdicts, unreadable };
+    }
+    unreadable = verify::suspects(&registration.key, suspects, context).await;
+    let verdicts = judge(registration, ttl, stage, &unreadable, context);
+    Decision { verdicts, unreadable }
+}
+
+/// Decides from what is known now, and has the index note the outcome. When a beat slips in between
+/// it is decided again: otherwise that beat would have woken nobody, and its instance be pruned.
+fn judge(
+    registration: &Registration,
+    ttl: &TtlHistory,
+    stage: &Stage,
+    unreadable: &HashMap<Arc<str>, String>,
+    context: &Context,
+) -> Vec<Verdict> {
+    let ports = standing::common_ports(registration, stage.service.as_deref());
+    let owner_of = |address: IpAddr| context.world().owner_of_address(address);
+    loop {
+        let records = context.index().snapshot(&registration.key);
+        let pods = gather::pods(&registration.key.namespace, &records, context);
+        let now = context.clock.now();
+        let verdicts = decide::decide(&decide::Facts {
+            registration,
+            ttl,
+            records: &records,
+            pods: &pods.by_name,
+            zones: &pods.zones,
+            families: stage.families(),
+            service: &registration.service_name,
+            ports: &ports,
+            published: &stage.gathered.published,
+            ranges: &context.settings.outside_ranges,
+            owner_of: &owner_of,
+            unreadable,
+            proven: &Proven::without_gaps(),
+            now,
+        });
+        let outcomes: Vec<Settled> = verdicts
+            .iter()
+            .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
+            .collect();
+        if context.index().settle(&registration.key, &outcomes, now) {
+            return verdicts;
+        }
+    }
+}
+
+/// Plans the writes; no client required.
+fn plan(
+    registration: &Registration,
+    stage: &Stage,
+    verdicts: &[Verdict],
+    context: &Context,
+) -> Plan {
+    let service = stage.service.as_deref();
+    let publish_not_ready = service.is_some_and(|service| service.publish_not_ready);
+    let mut endpoints = claims::endpoints(verdicts, publish_not_ready);
+    let closed = stage.stall.is_some() || service.is_none();
+    if closed {
+        only_published(&mut endpoints, stage);
+    }
+    let slices: Vec<_> = stage.gathered.slices.iter().map(|slice| (**slice).clone()).collect();
+    let target = Target {
+        owner: &Owner {
+            namespace: registration.key.namespace.clone(),
+            name: registration.key.name.clone(),
+            uid: registration.uid.clone(),
+        },
+        service: &ServiceFacts {
+            name: registration.service_name.clone(),
+            headless: service.is_some_and(|service| service.headless),
+            families: stage.families().to_vec(),
+        },
+        endpoints,
+        max_endpoints_per_slice: context.settings.max_endpoints_per_slice,
+        trigger_time: Some(context.clock.clocks().wall),
+        endpoints_object: endpoints_mode(stage, service, closed, context),
+    };
+    let published = Published { slices: &slices, endpoints: stage.gathered.endpoints.as_deref() };
+    plan::plan(&target, published)
+}
+
+fn endpoints_mode(
+    stage: &Stage,
+    service: Option<&ServiceView>,
+    closed: bool,
+    context: &Context,
+) -> EndpointsMode {
+    let ours = stage.gathered.endpoints.is_some();
+    // Of a Service with a selector the Endpoints are the cluster's, even if we made them; without a
+    // Service the cluster deletes them; and where nothing may be added none is made.
+    let others = service.is_none_or(|service| service.selects);
+    match () {
+        () if others || stage.gathered.neighbours.foreign_endpoints || (closed && !ours) => {
+            EndpointsMode::LeaveAlone
+        }
+        () if !context.settings.publish_endpoints => EndpointsMode::Off,
+        () => EndpointsMode::Publish,
+    }
+}
+
+/// Nothing may be added: what is not published already is left out.
+fn only_published(endpoints: &mut Vec<Endpoint>, stage: &Stage) {
+    let mut known: BTreeSet<(IpAddr, String, u16)> = BTreeSet::new();
+    for slice in &stage.gathered.slices {
+        let ports = slice.ports.iter().flatten();
+        let ports: Vec<(String, u16)> = ports
+            .filter_map(|port| {
+                Some((port.name.clone().unwrap_or_default(), u16::try_from(port.port?).ok()?))
+            })
+            .collect();
+        let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+        for address in addresses.filter_map(|address| address.parse::<IpAddr>().ok()) {
+            known.extend(ports.iter().map(|(name, port)| (address, name.clone(), *port)));
+        }
+    }
+    endpoints.retain(|endpoint| {
+        let ports = endpoint.ports.ports();
+        if ports.is_empty() {
+            return stage.gathered.published.contains(&endpoint.address);
+        }
+        ports.iter().all(|port| known.contains(&(endpoint.address, port.name.clone(), port.port)))
+    });
+}
+
+fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
+    let now = context.clock.now();
+    context.remember(&registration.key, &registration.uid, |memory| {
+        let ttl = memory.ttl.get_or_insert_with(|| TtlHistory::new(registration.ttl));
+        ttl.set(registration.ttl, now);
+        ttl.clone()
+    })
+}
+
+/// What to do after an error: try again, each time later, and not all at once.
+pub(super) fn retry(object: &ServiceRegistration, error: &Error, context: &Context) -> Action {
+    let metadata = &object.metadata;
+    let key = Key::new(
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    );
+    let uid = metadata.uid.clone().unwrap_or_default();
+    let failures = context.remember(&key, &uid, |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    });
+    let longest = Duration::from_millis(200) * 2_u32.pow(failures.min(8));
+    let pause = longest.mul_f64(rand::rng().random_range(0.5..1.0));
+    tracing::warn!(registration = %key, %error, ?pause, "will try again");
+    Action::requeue(pause)
+}

@@ -1,0 +1,156 @@
+//! Starting and stopping: one set of watches and one queue for each scope.
+
+use std::sync::Arc;
+
+use beatkeeper_api::ServiceRegistration;
+use futures::{StreamExt, channel::mpsc, stream};
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt, applier,
+        controller::{Config, Error as QueueError, ReconcileRequest},
+        events::{Recorder, Reporter},
+        reflector::{self, ObjectRef, Store},
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{context::Context, reconcile, settings::Settings, sweep, watch::Watches};
+use crate::core::index::Key;
+
+/// Runs the operator until `stop` is cancelled, and then until what is under way has ended.
+///
+/// Each namespace of [`Settings::namespaces`] is a scope of its own, or the whole cluster is one.
+pub async fn run(client: Client, settings: Settings, stop: CancellationToken) {
+    let scopes: Vec<Option<String>> = match settings.namespaces.as_slice() {
+        [] => vec![None],
+        namespaces => namespaces.iter().cloned().map(Some).collect(),
+    };
+    let scopes = scopes
+        .into_iter()
+        .map(|namespace| scope(client.clone(), settings.clone(), namespace, stop.clone()));
+    futures::future::join_all(scopes).await;
+}
+
+async fn scope(
+    client: Client,
+    settings: Settings,
+    namespace: Option<String>,
+    stop: CancellationToken,
+) {
+    let (wakes, woken) = mpsc::unbounded();
+    let recorder = Recorder::new(client.clone(), reporter());
+    let context = Arc::new(Context::new(client.clone(), settings, recorder, wakes));
+    let tasks = TaskTracker::new();
+
+    let api = match &namespace {
+        Some(namespace) => Api::<ServiceRegistration>::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    let (reader, writer) = reflector::store();
+    let registrations =
+        reflector::reflector(writer, watcher(api, watcher::Config::default())).default_backoff();
+    let follow = follow(context.clone(), reader.clone(), registrations);
+    tasks.spawn(stop.clone().run_until_cancelled_owned(follow));
+
+    let watches = Watches::start(&context, namespace.as_deref(), &tasks, &stop);
+    let ready = async {
+        watches.first_lists().await;
+        reader.wait_until_ready().await
+    };
+    if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
+        let scope = namespace.as_deref().unwrap_or("all namespaces");
+        tracing::info!(scope, "everything has been read once; publishing begins");
+        tasks.spawn(stop.clone().run_until_cancelled_owned(sweep::run(context.clone())));
+        queue(context, reader, woken, stop).await;
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Reconciles whom somebody woke, each registration one at a time, until stopped.
+async fn queue(
+    context: Arc<Context>,
+    reader: Store<ServiceRegistration>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<ServiceRegistration>>,
+    stop: CancellationToken,
+) {
+    let all: Vec<_> = reader.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect();
+    let requests = stream::iter(all)
+        .chain(woken)
+        .map(|object| Ok::<_, watcher::Error>(ReconcileRequest::from(object)))
+        .take_until(stop.cancelled_owned());
+    let config = Config::default().concurrency(context.settings.concurrency);
+    applier(
+        |object, context| Box::pin(reconcile::run(object, context)),
+        |object, error, context: Arc<Context>| reconcile::retry(&object, error, &context),
+        context,
+        reader,
+        Box::pin(requests),
+        config,
+    )
+    .for_each(|result| async {
+        match result {
+            // Told by the retry policy, or woken for one that is gone.
+            Ok(_) | Err(QueueError::ReconcilerFailed(..) | QueueError::ObjectNotFound(_)) => {}
+            Err(error) => tracing::error!(%error, "the queue failed"),
+        }
+    })
+    .await;
+}
+
+/// Keeps the registrations up to date, and wakes them and those that share a Service with them.
+async fn follow(
+    context: Arc<Context>,
+    reader: Store<ServiceRegistration>,
+    events: impl futures::Stream<Item = watcher::Result<Event<ServiceRegistration>>>,
+) {
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(object)) => {
+                let mut concerned = context.world().put_registration(&object);
+                concerned.push(key_of(&object));
+                context.wake(concerned);
+            }
+            Ok(Event::Delete(object)) => remove(&context, &key_of(&object)),
+            Ok(Event::Init | Event::InitApply(_)) => {}
+            Ok(Event::InitDone) => {
+                let listed = reader.state();
+                for object in &listed {
+                    let concerned = context.world().put_registration(object);
+                    context.wake(concerned);
+                }
+                let listed = listed.iter().map(|object| key_of(object)).collect();
+                let gone = context.world().registrations_beyond(&listed);
+                gone.iter().for_each(|key| remove(&context, key));
+                context.wake(listed);
+            }
+            Err(error) => {
+                tracing::warn!(kind = "ServiceRegistrations", %error, "the watch broke; it is begun again");
+            }
+        }
+    }
+}
+
+fn remove(context: &Context, key: &Key) {
+    let concerned = context.world().remove_registration(key);
+    context.forget(key);
+    context.wake(concerned);
+}
+
+fn key_of(object: &ServiceRegistration) -> Key {
+    let metadata = &object.metadata;
+    Key::new(
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
+}
+
+fn reporter() -> Reporter {
+    Reporter {
+        controller: "beatkeeper.dev/controller".to_owned(),
+        instance: std::env::var("POD_NAME").ok(),
+    }
+}

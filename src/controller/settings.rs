@@ -1,0 +1,94 @@
+//! The command line of `beatkeeper controller`.
+
+use std::time::Duration;
+
+use clap::ArgAction;
+
+use crate::core::{
+    address::{OutsideRange, OutsideRanges},
+    plan::DEFAULT_MAX_ENDPOINTS_PER_SLICE,
+};
+
+/// Runs the operator: publishes the instances that beat, and prunes those that stopped.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Watch this namespace only; may be given several times. Default: all namespaces. Zones, which
+    /// come from Nodes, are published only when all namespaces are watched.
+    #[arg(
+        long = "namespace",
+        value_name = "NAMESPACE",
+        env = "BEATKEEPER_NAMESPACES",
+        value_delimiter = ','
+    )]
+    pub namespaces: Vec<String>,
+
+    /// Let outside instances of a namespace have addresses in this range; may be given several
+    /// times. Default: none, so that only Pods are published.
+    #[arg(
+        long = "outside-range",
+        value_name = "NAMESPACE=CIDR",
+        env = "BEATKEEPER_OUTSIDE_RANGES",
+        value_delimiter = ','
+    )]
+    pub outside_ranges: Vec<OutsideRange>,
+
+    /// Write Endpoints objects beside the EndpointSlices. When false, those that exist are removed.
+    #[arg(long, env = "BEATKEEPER_PUBLISH_ENDPOINTS", default_value_t = true, action = ArgAction::Set)]
+    pub publish_endpoints: bool,
+
+    /// Most endpoints in a slice, 1 to 1000.
+    #[arg(
+        long,
+        env = "BEATKEEPER_MAX_ENDPOINTS_PER_SLICE",
+        default_value_t = DEFAULT_MAX_ENDPOINTS_PER_SLICE as u16,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
+    pub max_endpoints_per_slice: u16,
+
+    /// How often Leases of outside instances that are long dead are looked for, as a duration such
+    /// as 30s; they are deleted once they have been silent for ten times their ttl.
+    #[arg(long, env = "BEATKEEPER_SWEEP_INTERVAL", default_value = "30s", value_parser = beatkeeper_api::duration::parse)]
+    pub sweep_interval: Duration,
+
+    /// How many registrations are reconciled at the same time.
+    #[arg(long, env = "BEATKEEPER_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrency: u16,
+}
+
+/// What the operator was told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The namespaces to watch; all when empty.
+    pub namespaces: Vec<String>,
+    /// Where outside instances may lie.
+    pub outside_ranges: OutsideRanges,
+    /// Whether Endpoints objects are written.
+    pub publish_endpoints: bool,
+    /// Most endpoints in a slice.
+    pub max_endpoints_per_slice: usize,
+    /// Pause between two sweeps.
+    pub sweep_interval: Duration,
+    /// How many registrations are reconciled at the same time.
+    pub concurrency: u16,
+}
+
+impl From<Args> for Settings {
+    fn from(args: Args) -> Self {
+        let Args {
+            namespaces,
+            outside_ranges,
+            publish_endpoints,
+            max_endpoints_per_slice,
+            sweep_interval,
+            concurrency,
+        } = args;
+        Self {
+            namespaces,
+            outside_ranges: outside_ranges.into_iter().collect(),
+            publish_endpoints,
+            max_endpoints_per_slice: max_endpoints_per_slice.into(),
+            sweep_interval,
+            concurrency,
+        }
+    }
+}

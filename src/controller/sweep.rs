@@ -1,0 +1,102 @@
+//! The sweep: heartbeat Leases that nothing else would ever remove.
+//!
+//! A Pod's Lease goes with its Pod. An outside instance's Lease stays when its process dies, and all
+//! of them stay when their registration is deleted. They are deleted ten times their ttl after the
+//! last sign of life, each on the condition that it is still as it was read: a beat saves it.
+
+use std::{sync::Arc, time::Duration};
+
+use beatkeeper_api::{duration, registration::DEFAULT_TTL};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{DeleteParams, Preconditions},
+};
+
+use super::context::{Context, call};
+use crate::core::{
+    heartbeat::{Origin, Version},
+    index::{Key, Presence, Record},
+    moment::Moment,
+};
+
+/// So many times its ttl a dead instance's Lease is kept, for people to look at.
+const KEPT_FOR: u32 = 10;
+
+/// Sweeps again and again.
+pub(super) async fn run(context: Arc<Context>) {
+    loop {
+        tokio::time::sleep(context.settings.sweep_interval).await;
+        for stale in find(&context) {
+            match delete(&stale, &context).await {
+                Ok(()) => tracing::info!(lease = %stale.key, why = stale.why, "swept"),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => tracing::warn!(%error, "cannot sweep"),
+            }
+        }
+    }
+}
+
+struct Stale {
+    key: Key,
+    uid: Arc<str>,
+    version: Version,
+    why: &'static str,
+}
+
+fn find(context: &Context) -> Vec<Stale> {
+    let now = context.clock.now();
+    let index = context.index();
+    let world = context.world();
+    let mut stale = Vec::new();
+    for (registration, records) in index.registrations() {
+        let orphaned = !world.has_registration(registration);
+        for record in records {
+            if let Some(why) = why(record, orphaned, now) {
+                stale.push(Stale {
+                    key: Key::new(&registration.namespace, &*record.lease),
+                    uid: record.token.uid.clone(),
+                    version: record.version,
+                    why,
+                });
+            }
+        }
+    }
+    stale
+}
+
+fn why(record: &Record, orphaned: bool, now: Moment) -> Option<&'static str> {
+    let outside = record.claim.origin == Origin::Outside;
+    let watched = record.presence == Presence::Watched;
+    // A cordon is an operator's word, and waits for the operator.
+    if !outside || !watched || record.claim.cordoned.is_some() {
+        return None;
+    }
+    let ttl = record.claim.duration.unwrap_or_else(default_ttl);
+    let since = match record.expired_at {
+        Some(expired_at) => expired_at,
+        None if orphaned => record.seen,
+        None => return None,
+    };
+    (now >= since + ttl * KEPT_FOR).then_some(if orphaned {
+        "its registration is gone and it has long been silent"
+    } else {
+        "it has long been expired"
+    })
+}
+
+/// Of an orphan whose Lease does not say how long it lasts nobody knows the ttl.
+fn default_ttl() -> Duration {
+    duration::parse(DEFAULT_TTL).unwrap_or(Duration::from_secs(90))
+}
+
+async fn delete(stale: &Stale, context: &Context) -> Result<(), super::error::ApiError> {
+    let api = Api::<Lease>::namespaced(context.client.clone(), &stale.key.namespace);
+    let only_this = DeleteParams::default().preconditions(Preconditions {
+        uid: Some(stale.uid.to_string()),
+        resource_version: Some(stale.version.0.to_string()),
+    });
+    call(|| format!("delete Lease {}", stale.key), api.delete(&stale.key.name, &only_this))
+        .await
+        .map(|_| ())
+}

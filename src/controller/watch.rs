@@ -1,0 +1,173 @@
+//! The watches: each keeps one kind of object up to date, and wakes the registrations concerned.
+
+use std::{fmt::Debug, sync::Arc};
+
+use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
+use futures::{Stream, StreamExt};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Endpoints, Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+};
+use kube::{
+    Api, Client, Resource,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::sync::oneshot;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{context::Context, world::Watched};
+use crate::core::{
+    heartbeat::{Heartbeat, Version},
+    index::Key,
+};
+
+/// The watches of one scope.
+pub(super) struct Watches<'a> {
+    context: &'a Arc<Context>,
+    tasks: &'a TaskTracker,
+    stop: &'a CancellationToken,
+    first_lists: Vec<(&'static str, oneshot::Receiver<()>)>,
+}
+
+impl<'a> Watches<'a> {
+    /// Starts all of them; they end when `stop` is cancelled.
+    pub(super) fn start(
+        context: &'a Arc<Context>,
+        namespace: Option<&str>,
+        tasks: &'a TaskTracker,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        let mut watches = Self { context, tasks, stop, first_lists: Vec::new() };
+        let client = &context.client;
+        let all = watcher::Config::default;
+        let beats = all().labels(REGISTRATION_LABEL);
+        watches.follow("Leases", watcher(scoped::<Lease>(client, namespace), beats), on_lease);
+        watches.follow("Pods", watcher(scoped::<Pod>(client, namespace), all()), on_pod);
+        watches.follow("Services", watcher(scoped::<Service>(client, namespace), all()), on_object);
+        let slices = scoped::<EndpointSlice>(client, namespace);
+        watches.follow("EndpointSlices", watcher(slices, all()), on_object);
+        let endpoints = scoped::<Endpoints>(client, namespace);
+        watches.follow("Endpoints", watcher(endpoints, all()), on_object);
+        if namespace.is_none() {
+            // Of a Node only the labels are of interest, and its status is large and changes often.
+            let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
+            watches.follow("Nodes", watcher(nodes, all()), on_object);
+        }
+        watches
+    }
+
+    fn follow<K: Resource<DynamicType = ()> + Debug + Send + 'static>(
+        &mut self,
+        kind: &'static str,
+        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        take_in: fn(&Context, Event<K>),
+    ) {
+        let (listed, first_list) = oneshot::channel();
+        self.first_lists.push((kind, first_list));
+        let context = self.context.clone();
+        let follow = async move {
+            let mut listed = Some(listed);
+            let mut broken = false;
+            let mut events = std::pin::pin!(events.default_backoff());
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => {
+                        if std::mem::take(&mut broken) {
+                            tracing::info!(kind, "the watch works again");
+                        }
+                        let done = matches!(event, Event::InitDone);
+                        take_in(&context, event);
+                        if done && let Some(listed) = listed.take() {
+                            let _ = listed.send(());
+                        }
+                    }
+                    Err(error) if !std::mem::replace(&mut broken, true) => {
+                        tracing::warn!(kind, %error, "the watch broke; it is begun again");
+                    }
+                    Err(error) => tracing::debug!(kind, %error, "the watch is still broken"),
+                }
+            }
+        };
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(follow));
+    }
+
+    /// Waits until each has been read once: to decide from a part would take the rest for absent.
+    pub(super) async fn first_lists(self) {
+        for (kind, first_list) in self.first_lists {
+            tracing::debug!(kind, "waiting for the first list");
+            let _ = first_list.await;
+        }
+    }
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// What is known of the cluster; the World knows whom it concerns.
+fn on_object<K: Watched>(context: &Context, event: Event<K>) {
+    let concerned = in_world(context, event);
+    context.wake(concerned);
+}
+
+/// A Pod concerns the registrations that have an instance in it, which the index knows.
+fn on_pod(context: &Context, event: Event<Pod>) {
+    let pods = in_world(context, event);
+    let concerned: Vec<Key> = {
+        let index = context.index();
+        pods.iter().flat_map(|pod| index.registrations_of_pod(pod)).collect()
+    };
+    context.wake(concerned);
+}
+
+fn in_world<K: Watched>(context: &Context, event: Event<K>) -> Vec<Key> {
+    let mut world = context.world();
+    match event {
+        Event::Init => {
+            world.begin_list::<K>();
+            Vec::new()
+        }
+        Event::InitApply(object) | Event::Apply(object) => world.put(object),
+        Event::InitDone => world.end_list::<K>(),
+        Event::Delete(object) => world.remove(&object),
+    }
+}
+
+/// A heartbeat. This is the path that every beat takes: one parse, one look-up.
+fn on_lease(context: &Context, event: Event<Lease>) {
+    let now = context.clock.now();
+    let observed = match event {
+        Event::Init => {
+            context.index().begin_list();
+            return;
+        }
+        Event::InitApply(lease) | Event::Apply(lease) => {
+            let beat = Heartbeat::read(&lease);
+            let namespace = lease.metadata.namespace.as_deref().unwrap_or_default();
+            context.index().observe(namespace, beat, now)
+        }
+        Event::InitDone => context.index().end_list(),
+        Event::Delete(lease) => {
+            let metadata = lease.metadata;
+            let version = Version::of(metadata.resource_version.as_deref());
+            let key =
+                Key::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
+            context.index().observe_deleted(&key, version)
+        }
+    };
+    context.wake(observed.wake);
+}

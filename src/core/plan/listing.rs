@@ -1,0 +1,280 @@
+//! The Endpoints object: one list of all addresses, for clients that still read it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use k8s_openapi::{
+    api::core::v1::{self as core, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use super::{
+    super::endpoint::{Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet},
+    EndpointsMode, MAX_ENDPOINTS_ADDRESSES, Target,
+    meta::Required,
+    read::write_pod,
+    write::{Tally, Write},
+};
+
+/// The write that the Endpoints object needs, if any.
+pub(super) fn plan(target: &Target<'_>, published: Option<&core::Endpoints>) -> Option<Write> {
+    match (target.endpoints_object, published) {
+        (EndpointsMode::LeaveAlone, _) | (EndpointsMode::Off, None) => None,
+        (EndpointsMode::Off, Some(object)) => {
+            let going = object.metadata.deletion_timestamp.is_some();
+            (!going).then(|| Write::delete_endpoints(&object.metadata))
+        }
+        (EndpointsMode::Publish, published) => publish(target, published),
+    }
+}
+
+fn publish(target: &Target<'_>, published: Option<&core::Endpoints>) -> Option<Write> {
+    let current = published.and_then(|object| object.subsets.as_deref()).unwrap_or_default();
+    let (chosen, truncated) = choose(target, current);
+    let subsets = subsets(&chosen);
+    let required = Required::of_endpoints(target, truncated);
+    // An object without addresses stays: clients that watch it would take its absence for that of
+    // the Service.
+    let Some(object) = published else {
+        let name = Some(target.service.name.clone());
+        let metadata = ObjectMeta { name, ..required.fresh() };
+        return Some(Write::CreateEndpoints(core::Endpoints { metadata, subsets: some(subsets) }));
+    };
+    let same = lines(current) == lines(&subsets);
+    if same && required.is_met(&object.metadata) {
+        return None;
+    }
+    let tally = if same { Tally::default() } else { tally(current, &subsets) };
+    let metadata = required.repaired(&object.metadata);
+    Some(Write::UpdateEndpoints(core::Endpoints { metadata, subsets: some(subsets) }, tally))
+}
+
+/// An endpoint that is to be listed.
+type Listed<'a> = (&'a Endpoint, EndpointsReadiness);
+
+/// Chooses the endpoints that there is room for, in a fixed order; tells whether some were left
+/// out.
+///
+/// Whoever is listed stays listed, so that one who joins or turns ready never blinks another.
+fn choose<'a>(target: &'a Target<'_>, current: &[core::EndpointSubset]) -> (Vec<Listed<'a>>, bool) {
+    let primary = target.service.families.first().copied();
+    let mut seen = HashSet::new();
+    let mut chosen: Vec<Listed<'a>> = target
+        .endpoints
+        .iter()
+        .filter(|endpoint| Some(Family::of(endpoint.address)) == primary)
+        .filter_map(|endpoint| Some((endpoint, endpoint.in_endpoints?)))
+        .filter(|(endpoint, _)| seen.insert((endpoint.address, &endpoint.ports)))
+        .collect();
+    let truncated = chosen.len() > MAX_ENDPOINTS_ADDRESSES;
+    if truncated {
+        let listed = listed(current);
+        let is_listed = |endpoint: &Endpoint| {
+            let ports = listed.get(&endpoint.address);
+            ports.is_some_and(|ports| publishes_one(ports, &endpoint.ports))
+        };
+        let settled: HashSet<IpAddr> = chosen
+            .iter()
+            .filter(|(endpoint, _)| is_listed(endpoint))
+            .map(|(endpoint, _)| endpoint.address)
+            .collect();
+        chosen.sort_by_cached_key(|(endpoint, readiness)| {
+            let Endpoint { address, ports, .. } = endpoint;
+            let standing = if is_listed(endpoint) {
+                Standing::Listed
+            } else if listed.contains_key(address) && !settled.contains(address) {
+                Standing::OtherPorts
+            } else {
+                Standing::Newcomer
+            };
+            (standing, *readiness, *address, ports.clone())
+        });
+        chosen.truncate(MAX_ENDPOINTS_ADDRESSES);
+    }
+    chosen.sort_by(|(a, _), (b, _)| (&a.ports, a.address).cmp(&(&b.ports, b.address)));
+    (chosen, truncated)
+}
+
+/// What an endpoint is in the list already; the first of these gets room first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// With one of its ports at least.
+    Listed,
+    /// With its address alone: its ports changed.
+    OtherPorts,
+    /// Not at all.
+    Newcomer,
+}
+
+/// The ports that an address is listed with. What they speak makes no other port of them.
+type Ports<'a> = HashSet<(&'a str, i32, &'a str)>;
+
+fn listed(current: &[core::EndpointSubset]) -> HashMap<IpAddr, Ports<'_>> {
+    let mut listed: HashMap<IpAddr, Ports<'_>> = HashMap::new();
+    for Line { ip, port, .. } in lines(current) {
+        if let Ok(address) = ip.parse() {
+            let ports = listed.entry(address).or_default();
+            ports.extend(port.map(|Port { name, port, protocol, .. }| (name, port, protocol)));
+        }
+    }
+    listed
+}
+
+fn publishes_one(listed: &Ports<'_>, ports: &PortSet) -> bool {
+    let is_listed = |port: &EndpointPort| {
+        listed.contains(&(port.name.as_str(), i32::from(port.port), port.protocol.as_str()))
+    };
+    ports.is_empty() || ports.ports().iter().any(is_listed)
+}
+
+/// One subset for each port set, everything in order. (The API server groups them in its own way,
+/// by which ports have the same addresses; hence [`lines`].)
+fn subsets(chosen: &[Listed<'_>]) -> Vec<core::EndpointSubset> {
+    let mut subsets = Vec::new();
+    let mut details = HashMap::new();
+    for members in chosen.chunk_by(|(a, _), (b, _)| a.ports == b.ports) {
+        let Some((first, _)) = members.first() else { continue };
+        let (mut ready, mut not_ready) = (Vec::new(), Vec::new());
+        for (endpoint, readiness) in members {
+            let address = write_address(endpoint);
+            // The API server takes two entries of the same address and Pod for one and keeps the
+            // details of one of them. They have to agree, or we would correct it for ever.
+            let uid = endpoint.pod.as_ref().map(|pod| &pod.uid);
+            let address = details.entry((endpoint.address, uid)).or_insert(address).clone();
+            match readiness {
+                EndpointsReadiness::Ready => ready.push(address),
+                EndpointsReadiness::NotReady => not_ready.push(address),
+            }
+        }
+        subsets.push(core::EndpointSubset {
+            addresses: some(ready),
+            not_ready_addresses: some(not_ready),
+            ports: some(first.ports.ports().iter().map(write_port).collect()),
+        });
+    }
+    subsets
+}
+
+fn write_address(endpoint: &Endpoint) -> core::EndpointAddress {
+    // An Endpoints object knows neither zones nor conditions.
+    let Endpoint {
+        address,
+        ports: _,
+        conditions: _,
+        hostname,
+        node_name,
+        zone: _,
+        pod,
+        in_endpoints: _,
+    } = endpoint;
+    core::EndpointAddress {
+        hostname: hostname.clone(),
+        ip: address.to_string(),
+        node_name: node_name.clone(),
+        target_ref: pod.as_ref().map(write_pod),
+    }
+}
+
+fn write_port(port: &EndpointPort) -> core::EndpointPort {
+    let EndpointPort { name, port, protocol, app_protocol } = port;
+    core::EndpointPort {
+        app_protocol: app_protocol.clone(),
+        name: some(name.clone()),
+        port: i32::from(*port),
+        protocol: Some(protocol.as_str().to_owned()),
+    }
+}
+
+/// None for what is empty, as it comes back from the API server.
+fn some<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}
+
+/// A port of a subset.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Port<'a> {
+    name: &'a str,
+    port: i32,
+    protocol: &'a str,
+    app_protocol: Option<&'a str>,
+}
+
+/// One address with one port: what an Endpoints object says, whichever way it is grouped.
+///
+/// Two objects say the same when their lines are the same. The API server regroups what it is sent
+/// (RepackSubsets in pkg/api/endpoints), so comparing subsets would find a difference for ever as
+/// soon as two port sets share a port.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Line<'a> {
+    ip: &'a str,
+    port: Option<Port<'a>>,
+    ready: bool,
+    hostname: Option<&'a str>,
+    node_name: Option<&'a str>,
+    target: Option<[Option<&'a str>; 7]>,
+}
+
+fn lines(subsets: &[core::EndpointSubset]) -> Vec<Line<'_>> {
+    let mut lines = Vec::new();
+    for subset in subsets {
+        let core::EndpointSubset { addresses, not_ready_addresses, ports } = subset;
+        let ports: Vec<Option<Port<'_>>> = match ports.as_deref().unwrap_or_default() {
+            [] => vec![None],
+            ports => ports.iter().map(|port| Some(read_port(port))).collect(),
+        };
+        let both = [(addresses, true), (not_ready_addresses, false)];
+        for (addresses, ready) in both {
+            for address in addresses.iter().flatten() {
+                let core::EndpointAddress { hostname, ip, node_name, target_ref } = address;
+                lines.extend(ports.iter().map(|port| Line {
+                    ip,
+                    port: *port,
+                    ready,
+                    hostname: hostname.as_deref(),
+                    node_name: node_name.as_deref(),
+                    target: target_ref.as_ref().map(read_reference),
+                }));
+            }
+        }
+    }
+    lines.sort_unstable();
+    lines
+}
+
+fn read_port(port: &core::EndpointPort) -> Port<'_> {
+    let core::EndpointPort { app_protocol, name, port, protocol } = port;
+    Port {
+        name: name.as_deref().unwrap_or_default(),
+        port: *port,
+        protocol: protocol.as_deref().unwrap_or("TCP"),
+        app_protocol: app_protocol.as_deref(),
+    }
+}
+
+fn read_reference(reference: &ObjectReference) -> [Option<&str>; 7] {
+    let ObjectReference { api_version, field_path, kind, name, namespace, resource_version, uid } =
+        reference;
+    [api_version, field_path, kind, name, namespace, resource_version, uid]
+        .map(|field| field.as_deref())
+}
+
+/// How many addresses come, go and change.
+fn tally(before: &[core::EndpointSubset], after: &[core::EndpointSubset]) -> Tally {
+    let (before, after) = (by_address(before), by_address(after));
+    let common = || before.iter().filter(|(ip, _)| after.contains_key(*ip));
+    Tally {
+        added: after.len() - common().count(),
+        removed: before.len() - common().count(),
+        changed: common().filter(|(ip, lines)| after.get(*ip) != Some(lines)).count(),
+    }
+}
+
+fn by_address(subsets: &[core::EndpointSubset]) -> BTreeMap<&str, Vec<Line<'_>>> {
+    let mut by_address: BTreeMap<&str, Vec<Line<'_>>> = BTreeMap::new();
+    for line in lines(subsets) {
+        by_address.entry(line.ip).or_default().push(line);
+    }
+    by_address
+}

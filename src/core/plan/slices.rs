@@ -1,0 +1,150 @@
+//! The writes that bring the slices from what they say to what the packing wants of them.
+
+use k8s_openapi::api::discovery::v1 as discovery;
+
+use super::{
+    super::endpoint::{Family, PortSet},
+    Published, Target,
+    draft::{Draft, Fate},
+    meta::Required,
+    pack::Packing,
+    read::{PortIds, Slice, write_endpoint, write_ports},
+    write::{Tally, Write},
+};
+
+/// The writes of the first phase and those of the second.
+#[derive(Default)]
+pub(super) struct Phases {
+    /// What takes nothing away that is wanted, unless another slice publishes it, too.
+    pub first: Vec<Write>,
+    /// What takes away that which the first phase published elsewhere.
+    pub second: Vec<Write>,
+}
+
+pub(super) fn plan(target: &Target<'_>, published: Published<'_>, max: usize) -> Phases {
+    let required = Required::of_slice(target);
+    let mut port_ids = PortIds::default();
+    let slices = published
+        .slices
+        .iter()
+        // One that is being deleted may be gone at any moment: it holds nothing.
+        .filter(|slice| slice.metadata.deletion_timestamp.is_none())
+        .map(|slice| Slice::read(slice, &target.service.name, &mut port_ids))
+        .collect();
+    let families = &target.service.families;
+    let endpoints =
+        target.endpoints.iter().filter(|endpoint| families.contains(&Family::of(endpoint.address)));
+    let fit = |slice: &Slice<'_>| required.is_met(&slice.object.metadata);
+    let packing = Packing::new(endpoints, slices, port_ids, max, fit);
+
+    let mut phases = Phases::default();
+    for (slice, draft) in packing.slices.iter().zip(&packing.drafts) {
+        Change { slice, draft, packing: &packing, required: &required }.plan(&mut phases);
+    }
+    for (group, endpoints) in &packing.created {
+        let group = &packing.groups[*group];
+        let mut metadata = required.fresh();
+        // The API server adds what makes it unique, and cuts long names to make room for it.
+        metadata.generate_name = Some(format!("{}-", target.service.name));
+        phases.first.push(Write::CreateSlice(discovery::EndpointSlice {
+            address_type: group.family.as_str().to_owned(),
+            endpoints: endpoints.iter().copied().map(write_endpoint).collect(),
+            metadata,
+            ports: Some(write_ports(&group.ports)),
+        }));
+    }
+    phases
+}
+
+/// One slice and what becomes of it.
+struct Change<'p, 'a> {
+    slice: &'p Slice<'a>,
+    draft: &'p Draft<'a>,
+    packing: &'p Packing<'a>,
+    required: &'p Required<'p>,
+}
+
+impl Change<'_, '_> {
+    fn plan(&self, phases: &mut Phases) {
+        let Draft { group, recycled, fates: _, added, changed, unfit, waits } = self.draft;
+        let (stay, leave) = (self.draft.stay(), self.draft.leave());
+        // Consumers need no empty slice to tell a Service without endpoints from an unknown one:
+        // they look the Service up. Upstream keeps one so that its cache can tell whether it has
+        // seen the Service, which here the registration's status does.
+        let goes = stay == 0 && added.is_empty();
+        let ports = group.filter(|_| *recycled).map(|id| &self.packing.groups[id].ports);
+
+        if *waits {
+            // The dead do not wait with it. Nor does anything else that can be done under the
+            // ports it has.
+            let early = if goes || *recycled {
+                Tally { removed: leave, ..Tally::default() }
+            } else {
+                Tally { added: added.len(), removed: leave, changed: *changed }
+            };
+            let mut late = Tally { removed: self.draft.move_away(), ..Tally::default() };
+            let in_place = !goes && !*recycled;
+            if early != Tally::default() || (in_place && *unfit) {
+                phases.first.push(self.update(early, Stage::Early { in_place }));
+            }
+            if *recycled {
+                late.changed = stay;
+            }
+            phases.second.push(if goes { self.delete() } else { self.update(late, Stage::Final) });
+        } else if goes {
+            phases.first.push(self.delete());
+        } else {
+            let changed = if ports.is_some() { stay } else { *changed };
+            let tally = Tally { added: added.len(), removed: leave, changed };
+            if tally != Tally::default() || ports.is_some() || *unfit {
+                phases.first.push(self.update(tally, Stage::Final));
+            }
+        }
+    }
+
+    fn delete(&self) -> Write {
+        Write::delete_slice(&self.slice.object.metadata)
+    }
+
+    fn update(&self, tally: Tally, stage: Stage) -> Write {
+        let object = self.slice.object;
+        let new_ports = self.new_ports().filter(|_| stage == Stage::Final);
+        let members = object.endpoints.iter().zip(&self.draft.fates);
+        let mut endpoints: Vec<discovery::Endpoint> = members
+            .filter_map(|(published, fate)| match (fate, stage) {
+                (Fate::Stays(endpoint), Stage::Final | Stage::Early { in_place: true }) => {
+                    Some(write_endpoint(endpoint))
+                }
+                (Fate::Stays(_) | Fate::Moves, Stage::Early { .. }) => Some(published.clone()),
+                (Fate::Moves, Stage::Final) | (Fate::Leaves, _) => None,
+            })
+            .collect();
+        if stage != (Stage::Early { in_place: false }) {
+            endpoints.extend(self.draft.added.iter().copied().map(write_endpoint));
+        }
+        let update = discovery::EndpointSlice {
+            address_type: object.address_type.clone(),
+            endpoints,
+            metadata: self.required.repaired(&object.metadata),
+            ports: new_ports.map(write_ports).or_else(|| object.ports.clone()),
+        };
+        Write::UpdateSlice(update, tally)
+    }
+
+    fn new_ports(&self) -> Option<&PortSet> {
+        let group = self.draft.group.filter(|_| self.draft.recycled)?;
+        Some(&self.packing.groups[group].ports)
+    }
+}
+
+/// How far an update goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Those who move are still there.
+    Early {
+        /// Whether the slice keeps its ports, so that it can take its new content on already.
+        in_place: bool,
+    },
+    /// As it is to be.
+    Final,
+}

@@ -1,0 +1,453 @@
+//! `beatkeeper agent`, as a process.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec, heartbeat};
+use beatkeeper_cluster::{ControlPlane, Options};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use kube::api::{
+    DeleteParams, DynamicObject, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
+use kube::{Api, Client, ResourceExt, discovery::ApiResource, runtime::wait};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+/// Long, for a machine with much else to do: what is awaited comes in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LEASE: &str = "greeter.vm-1";
+
+/// The control plane, which knows the CRD.
+async fn plane() -> &'static ControlPlane {
+    static DECLARED: OnceCell<()> = OnceCell::const_new();
+    let plane = beatkeeper_cluster::shared().await;
+    DECLARED.get_or_init(|| async { plane.declare(&beatkeeper_api::crd()).await.unwrap() }).await;
+    plane
+}
+
+/// A control plane of a test's own, for one that breaks it or wants it different. Leaked, since the
+/// shop is for the shared one; it ends with us.
+async fn own_plane(options: Options) -> &'static ControlPlane {
+    let plane = ControlPlane::start(options).await.unwrap();
+    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    Box::leak(Box::new(plane))
+}
+
+/// A namespace of its own, with a registration `greeter` in it.
+struct Shop {
+    plane: &'static ControlPlane,
+    client: Client,
+    namespace: String,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let shop = Self::without_registration().await;
+        shop.register("2s", "200ms").await;
+        shop
+    }
+
+    async fn without_registration() -> Self {
+        Self::on(plane().await).await
+    }
+
+    async fn on(plane: &'static ControlPlane) -> Self {
+        let namespace = plane.namespace("agent").await.unwrap();
+        Self { plane, client: plane.admin_client().unwrap(), namespace }
+    }
+
+    async fn register(&self, ttl: &str, interval: &str) {
+        let spec = ServiceRegistrationSpec {
+            ttl: ttl.to_owned(),
+            interval: interval.to_owned(),
+            ports: vec![PortSpec { port: 80, protocol: "TCP".to_owned(), ..PortSpec::default() }],
+            ..ServiceRegistrationSpec::default()
+        };
+        let registration = ServiceRegistration::new("greeter", spec);
+        Api::namespaced(self.client.clone(), &self.namespace)
+            .create(&PostParams::default(), &registration)
+            .await
+            .unwrap();
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// A Pod that no kubelet runs.
+    async fn pod(&self, name: &str) -> Pod {
+        let pod = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": { "containers": [{ "name": "c", "image": "c" }] },
+        }));
+        Api::namespaced(self.client.clone(), &self.namespace)
+            .create(&PostParams::default(), &pod.unwrap())
+            .await
+            .unwrap()
+    }
+
+    fn agent(&self, flags: &[&str]) -> Agent {
+        self.agent_with(&self.plane.kubeconfig(), flags)
+    }
+
+    fn agent_with(&self, kubeconfig: &Path, flags: &[&str]) -> Agent {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_beatkeeper"))
+            .args(["agent", "--registration", "greeter", "--namespace", &self.namespace])
+            .args(flags)
+            .env_remove("POD_NAME")
+            .env("KUBECONFIG", kubeconfig)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Agent { child, lines }
+    }
+
+    fn vm(&self) -> Agent {
+        self.agent(&["--instance", "vm-1"])
+    }
+}
+
+struct Agent {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Agent {
+    /// The next line that contains `text`.
+    async fn says(&mut self, text: &str) -> String {
+        let search = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                println!("agent: {line}");
+                if line.contains(text) {
+                    return line;
+                }
+            }
+            panic!("the agent ended without saying {text:?}");
+        };
+        timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("never said {text:?}"))
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    async fn exit_code(&mut self) -> Option<i32> {
+        timeout(PATIENCE, self.child.wait()).await.expect("the agent ends").unwrap().code()
+    }
+}
+
+/// The renewTimes of the next changes of a Lease, as they stand on the wire.
+async fn renew_times(shop: &Shop, count: usize) -> Vec<String> {
+    let resource = ApiResource::erase::<Lease>(&());
+    let leases: Api<DynamicObject> =
+        Api::namespaced_with(shop.client.clone(), &shop.namespace, &resource);
+    let parameters = WatchParams::default().fields(&format!("metadata.name={LEASE}"));
+    let version = leases.list(&Default::default()).await.unwrap().metadata.resource_version;
+    let watch = leases.watch(&parameters, &version.unwrap()).await.unwrap();
+    let times = watch
+        .try_filter_map(|event| async {
+            Ok(match event {
+                WatchEvent::Modified(lease) => {
+                    Some(lease.data["spec"]["renewTime"].as_str().unwrap().to_owned())
+                }
+                _ => None,
+            })
+        })
+        .map(Result::unwrap)
+        .take(count)
+        .collect::<Vec<_>>();
+    timeout(PATIENCE, times).await.expect("beats")
+}
+
+#[tokio::test]
+async fn an_outside_instance_makes_a_lease_with_every_field_of_the_contract() {
+    let shop = Shop::open().await;
+    let mut agent = shop.agent(&["--instance", "vm-1", "--address", "192.0.2.1"]);
+    let line = agent.says("beating as").await;
+    let expected = format!("beating as vm-1 for {}/greeter every 200ms (ttl 2s)", shop.namespace);
+    assert_eq!(line, expected);
+    let lease = shop.leases().get(LEASE).await.unwrap();
+    assert_eq!(lease.labels()[heartbeat::REGISTRATION_LABEL], "greeter");
+    assert_eq!(lease.annotations()[heartbeat::ADDRESSES_ANNOTATION], "192.0.2.1");
+    assert_eq!(lease.metadata.owner_references, None);
+    let spec = lease.spec.unwrap();
+    assert_eq!(spec.holder_identity.as_deref(), Some("vm-1"));
+    assert_eq!(spec.lease_duration_seconds, Some(2));
+    assert!(spec.renew_time.is_some());
+}
+
+#[tokio::test]
+async fn beats_come_at_the_interval_with_times_that_only_grow() {
+    let shop = Shop::open().await;
+    let mut agent = shop.vm();
+    agent.says("beating as").await;
+    let times = renew_times(&shop, 21).await;
+    for time in &times {
+        assert_eq!(time.len(), "2026-11-22T10:00:00.000000Z".len(), "{time}");
+    }
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    let at = |text: &String| text.parse::<jiff::Timestamp>().unwrap();
+    let span = at(&times[20]).duration_since(at(&times[0])).unsigned_abs();
+    // 20 intervals of 200 ms; how much later they may come is up to the machine.
+    let expected = Duration::from_millis(3700)..Duration::from_millis(6000);
+    assert!(expected.contains(&span), "20 beats took {span:?}");
+}
+
+#[tokio::test]
+async fn sigterm_deregisters_and_exits_with_zero() {
+    let shop = Shop::open().await;
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let mut agent = shop.vm();
+        agent.says("beating as").await;
+        assert!(shop.leases().get_opt(LEASE).await.unwrap().is_some());
+        agent.signal(signal);
+        agent.says("deregistered: deleted the Lease").await;
+        assert_eq!(agent.exit_code().await, Some(0));
+        assert_eq!(shop.leases().get_opt(LEASE).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_restart_after_a_crash_takes_the_lease_over_and_keeps_the_cordon() {
+    let shop = Shop::open().await;
+    let mut agent = shop.vm();
+    agent.says("beating as").await;
+    agent.signal(rustix::process::Signal::KILL);
+    agent.exit_code().await;
+    let annotations = json!({ "metadata": { "annotations": {
+        heartbeat::CORDONED_ANNOTATION: "bad disk",
+        heartbeat::HEALTH_ANNOTATION: "Draining",
+    } } });
+    let left = shop
+        .leases()
+        .patch(LEASE, &PatchParams::default(), &Patch::Merge(annotations))
+        .await
+        .unwrap();
+
+    let mut agent = shop.vm();
+    agent.says("with the Lease of its earlier life").await;
+    let taken = shop.leases().get(LEASE).await.unwrap();
+    assert_eq!(taken.uid(), left.uid());
+    assert_eq!(taken.annotations()[heartbeat::CORDONED_ANNOTATION], "bad disk");
+    assert_eq!(taken.annotations().get(heartbeat::HEALTH_ANNOTATION), None);
+    assert!(taken.spec.unwrap().renew_time.unwrap().0 > left.spec.unwrap().renew_time.unwrap().0);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_deleted_or_stripped_of_its_label_is_claimed_again() {
+    let shop = Shop::open().await;
+    let mut agent = shop.vm();
+    agent.says("beating as").await;
+    let first = shop.leases().get(LEASE).await.unwrap().uid().unwrap();
+    shop.leases().delete(LEASE, &DeleteParams::default()).await.unwrap();
+    agent.says("claiming it again").await;
+    agent.says("beating as").await;
+    let second = shop.leases().get(LEASE).await.unwrap().uid().unwrap();
+    assert_ne!(second, first);
+
+    let strip = json!({ "metadata": { "labels": null } });
+    shop.leases().patch(LEASE, &PatchParams::default(), &Patch::Merge(strip)).await.unwrap();
+    agent.says("claiming it again").await;
+    agent.says("beating as").await;
+    let lease = shop.leases().get(LEASE).await.unwrap();
+    assert_eq!(lease.labels()[heartbeat::REGISTRATION_LABEL], "greeter");
+    assert_eq!(lease.uid(), Some(second));
+}
+
+#[tokio::test]
+async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() {
+    let plane = own_plane(Options::default()).await;
+    let shop = Shop::on(plane).await;
+    shop.register("2s", "200ms").await;
+    let first = shop.pod("greeter-0").await;
+    let mut agent = shop.agent(&["--pod", "greeter-0"]);
+    agent.says("beating as greeter-0").await;
+    let left = shop.leases().get("greeter.greeter-0").await.unwrap();
+    let owner = &left.metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!((&*owner.kind, &*owner.name), ("Pod", "greeter-0"));
+    assert_eq!(Some(&owner.uid), first.metadata.uid.as_ref());
+    agent.signal(rustix::process::Signal::KILL);
+    agent.exit_code().await;
+
+    // As a Lease looks whose Pod was deleted and made again under the same name, with the garbage
+    // collector, which would remove it before us, out of the way.
+    plane.controller_manager().kill().await.unwrap();
+    let owners = json!({ "metadata": { "ownerReferences": [{
+        "apiVersion": "v1", "kind": "Pod", "name": "greeter-0", "uid": "an-earlier-uid",
+    }] } });
+    let patched = shop
+        .leases()
+        .patch("greeter.greeter-0", &PatchParams::default(), &Patch::Merge(owners))
+        .await
+        .unwrap();
+    let mut agent = shop.agent(&["--pod", "greeter-0"]);
+    agent.says("in place of an earlier Pod's").await;
+    let anew = shop.leases().get("greeter.greeter-0").await.unwrap();
+    assert_ne!(anew.uid(), patched.uid());
+    let owner = &anew.metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!(Some(&owner.uid), first.metadata.uid.as_ref());
+}
+
+#[tokio::test]
+async fn a_lease_of_somebody_else_is_left_alone_and_explained() {
+    let shop = Shop::open().await;
+    let leader = serde_json::from_value(json!({
+        "metadata": { "name": LEASE },
+        "spec": { "holderIdentity": "a-leader" },
+    }));
+    let made = shop.leases().create(&PostParams::default(), &leader.unwrap()).await.unwrap();
+    let mut agent = shop.vm();
+    agent.says("it is no heartbeat of this registration; delete that Lease").await;
+    agent.signal(rustix::process::Signal::TERM);
+    assert_eq!(agent.exit_code().await, Some(0));
+    assert_eq!(shop.leases().get(LEASE).await.unwrap(), made);
+}
+
+#[tokio::test]
+async fn it_waits_for_a_registration_that_does_not_exist_yet() {
+    let shop = Shop::without_registration().await;
+    let mut agent = shop.vm();
+    agent.says("/greeter does not exist yet; retrying in").await;
+    shop.register("2s", "200ms").await;
+    agent.says("beating as vm-1").await;
+}
+
+#[tokio::test]
+async fn it_stops_at_once_while_it_waits() {
+    let shop = Shop::without_registration().await;
+    let mut agent = shop.vm();
+    agent.says("does not exist yet").await;
+    agent.signal(rustix::process::Signal::TERM);
+    agent.says("there was nothing to deregister").await;
+    assert_eq!(agent.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn it_follows_a_registration_that_changes() {
+    let shop = Shop::open().await;
+    let mut agent = shop.agent(&["--instance", "vm-1", "--interval", "1s"]);
+    agent.says("--interval 1s is slower than the registration asks for").await;
+    agent.says("beating as").await;
+    let registrations: Api<ServiceRegistration> =
+        Api::namespaced(shop.client.clone(), &shop.namespace);
+    let slower = json!({ "spec": { "ttl": "8s", "interval": "2s" } });
+    let parameters = PatchParams::default();
+    registrations.patch("greeter", &parameters, &Patch::Merge(slower)).await.unwrap();
+    agent.says("now beating every 1s (ttl 8s)").await;
+    let told = wait::await_condition(shop.leases(), LEASE, |lease: Option<&Lease>| {
+        lease.and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds) == Some(8)
+    });
+    timeout(PATIENCE, told).await.expect("the Lease follows").unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_permission_is_explained_with_the_rule_to_add() {
+    let shop = Shop::open().await;
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = kubeconfig_of_default_account(&shop, folder.path()).await;
+    let mut agent = shop.agent_with(&kubeconfig, &["--instance", "vm-1"]);
+    let line = agent.says("not allowed to get serviceregistrations.beatkeeper.dev").await;
+    let rule = format!(
+        "add to a Role in namespace {}, and bind it: {{apiGroups: [\"beatkeeper.dev\"], resources: [\"serviceregistrations\"], verbs: [\"get\"]}}",
+        shop.namespace
+    );
+    assert!(line.contains(&rule), "{line}");
+
+    // What it says is what helps.
+    allow(
+        &shop,
+        "registrations",
+        r#"{apiGroups: ["beatkeeper.dev"], resources: ["serviceregistrations"], verbs: ["get"]}"#,
+    )
+    .await;
+    let line = agent.says("not allowed to get leases.coordination.k8s.io").await;
+    let rule = r#"{apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "patch", "delete"]}"#;
+    assert!(line.contains(rule), "{line}");
+    allow(&shop, "leases", rule).await;
+    agent.says("beating as vm-1").await;
+}
+
+#[tokio::test]
+async fn an_outage_is_outlived_and_a_stop_during_one_is_bounded() {
+    let plane = own_plane(Options::default()).await;
+    let shop = Shop::on(plane).await;
+    shop.register("2s", "200ms").await;
+    let (mut patient, mut hasty) = (shop.vm(), shop.agent(&["--instance", "vm-2"]));
+    patient.says("beating as").await;
+    hasty.says("beating as").await;
+
+    plane.api_server().suspend().await.unwrap();
+    patient.says("no answer within 250ms; retrying in").await;
+    plane.api_server().resume().await.unwrap();
+    patient.says("beating again").await;
+
+    plane.api_server().suspend().await.unwrap();
+    patient.says("no answer within 250ms").await;
+    let asked = std::time::Instant::now();
+    patient.signal(rustix::process::Signal::TERM);
+    hasty.signal(rustix::process::Signal::TERM);
+    hasty.says("SIGTERM: stopping").await;
+    hasty.signal(rustix::process::Signal::INT);
+    assert_eq!(hasty.exit_code().await, Some(130));
+    assert_eq!(patient.exit_code().await, Some(1));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn the_printed_crd_is_what_the_api_server_takes() {
+    let plane = plane().await;
+    let mut crd = std::process::Command::new(env!("CARGO_BIN_EXE_beatkeeper"))
+        .arg("crd")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let applied = plane
+        .kubectl()
+        .args(["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"])
+        .stdin(crd.stdout.take().unwrap())
+        .output()
+        .unwrap();
+    assert!(crd.wait().unwrap().success());
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+}
+
+/// A kubeconfig of the namespace's default ServiceAccount, which may do nothing.
+async fn kubeconfig_of_default_account(shop: &Shop, folder: &Path) -> PathBuf {
+    let token = shop.plane.token(&shop.namespace, "default", None).await.unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(shop.plane.kubeconfig()).unwrap()).unwrap();
+    config["users"][0]["user"] = json!({ "token": token });
+    let path = folder.join("kubeconfig");
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+/// Gives a rule, as the agent words it, to the default ServiceAccount.
+async fn allow(shop: &Shop, name: &str, rule: &str) {
+    use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
+    let rule: PolicyRule = serde_saphyr::from_str(rule).unwrap();
+    let role = Role {
+        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
+        rules: Some(vec![rule]),
+    };
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
+        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": shop.namespace }],
+    }))
+    .unwrap();
+    let (client, namespace) = (shop.client.clone(), &shop.namespace);
+    let parameters = PostParams::default();
+    Api::namespaced(client.clone(), namespace).create(&parameters, &role).await.unwrap();
+    Api::namespaced(client, namespace).create(&parameters, &binding).await.unwrap();
+}
