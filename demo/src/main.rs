@@ -96,6 +96,9 @@ async fn run(beatkeeper: Option<PathBuf>, action: Action) -> Result<End> {
     // What went wrong on the stage says more than what goes wrong when it is struck.
     let struck = stage.strike().await;
     let end = result?;
+    if matches!(end, End::Interrupted) {
+        let _ = writeln!(std::io::stderr(), "\nstopped, and everything with it");
+    }
     struck.context("something did not end in good order")?;
     Ok(end)
 }

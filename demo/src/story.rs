@@ -105,7 +105,7 @@ impl Story<'_> {
              that nobody who beats is ever missing.",
         )?;
         self.status("three instances are ready", |status| status.ready == 3).await?;
-        let kinds = "sreg,service,endpointslices,endpoints";
+        let kinds = "service,endpointslices,endpoints";
         self.stage.kubectl(&["-n", "shop", "get", kinds], self.out).await?;
         self.stage.kubectl(&["-n", "shop", "get", "sreg"], self.out).await
     }
@@ -240,7 +240,7 @@ impl Story<'_> {
 
     /// The troubled and the others, each with its reason.
     async fn instances(&self) -> Result<()> {
-        let each = r#"jsonpath={range .status.instances[*]}{.name} {.state} {.reason}: {.message}{"\n"}{end}"#;
+        let each = r#"jsonpath={range .status.instances[*]}{.name} {.state} ({.reason}) {.message}{"\n"}{end}"#;
         self.stage.kubectl(&["-n", "shop", "get", "sreg", "greeter", "-o", each], self.out).await
     }
 
