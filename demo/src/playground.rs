@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use beatkeeper_cluster::ATTACH_VARIABLE;
 
 use crate::output::{Output, shell};
 use crate::stage::Stage;
@@ -29,11 +30,11 @@ fn explain(stage: &Stage, out: &Output) -> Result<()> {
     let folders: Vec<_> = folders.into_iter().flatten().map(quoted).collect();
 
     out.heading("Ready. In another terminal")?;
-    out.result(&format!(
-        "export KUBECONFIG={}\nexport PATH={}:$PATH",
-        quoted(&stage.plane.kubeconfig()),
-        folders.join(":")
-    ))?;
+    // Not the variable by which tests attach: whoever plays here may not want tests to.
+    let exports = stage.plane.environment().into_iter().filter(|(name, _)| name != ATTACH_VARIABLE);
+    let exports = exports.map(|(name, value)| format!("export {name}={}", quoted(&value)));
+    let path = format!("export PATH={}:$PATH", folders.join(":"));
+    out.result(&exports.chain([path]).collect::<Vec<_>>().join("\n"))?;
     out.say("A registration, an instance that beats for it, and what becomes of it:")?;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/greeter.yaml");
     out.result(&format!(
