@@ -3,5 +3,6 @@
 
 mod agent;
 mod crd;
+mod docs;
 mod story;
 mod support;
