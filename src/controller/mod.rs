@@ -18,6 +18,7 @@ mod settings;
 mod sweep;
 mod verify;
 mod watch;
+mod watched;
 mod world;
 
 pub use run::run;

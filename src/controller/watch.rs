@@ -22,7 +22,7 @@ use kube::{
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{context::Context, world::Watched};
+use super::{context::Context, watched::Watched};
 use crate::core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,

@@ -1,0 +1,220 @@
+//! How each kind of object that is watched is kept: what of it, where, and whom a change concerns.
+
+use std::{net::IpAddr, sync::Arc};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Endpoints, Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::core::PartialObjectMeta;
+
+use super::{
+    cache::{Cache, Change},
+    world::{World, label, owner_of},
+};
+use crate::core::{
+    index::Key,
+    plan::meta::{MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
+    pod::PodView,
+    service::ServiceView,
+};
+
+/// Label of a Node: its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// An object that is watched: how it is kept, and whom its change concerns.
+pub(super) trait Watched: Sized {
+    /// What is kept of it.
+    type View: Clone + PartialEq;
+    /// Its metadata.
+    fn metadata(&self) -> &ObjectMeta;
+    /// Takes the view.
+    fn view(self) -> Self::View;
+    /// Where the views are kept.
+    fn cache(world: &mut World) -> &mut Cache<Self::View>;
+    /// Keeps the look-ups up to date, and names the registrations that are concerned.
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key>;
+}
+
+impl Watched for Pod {
+    type View = Arc<PodView>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn view(self) -> Self::View {
+        Arc::new(PodView::of(&self))
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<Self::View> {
+        &mut world.pods
+    }
+
+    /// Whom a Pod concerns is known to the liveness index, which the caller asks.
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        let ips = |view: &Option<Arc<PodView>>| {
+            view.as_ref().map(|view| view.ips.clone()).unwrap_or_default()
+        };
+        world.note_addresses(&change.key, "Pod", &ips(&change.old), &ips(&change.new));
+        vec![change.key.clone()]
+    }
+}
+
+impl Watched for Service {
+    type View = Arc<ServiceView>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn view(self) -> Self::View {
+        Arc::new(ServiceView::of(&self))
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<Self::View> {
+        &mut world.services
+    }
+
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        let ips = |view: &Option<Arc<ServiceView>>| {
+            view.as_ref().map(|view| view.cluster_ips.clone()).unwrap_or_default()
+        };
+        world.note_addresses(&change.key, "Service", &ips(&change.old), &ips(&change.new));
+        world.registrations_of(&change.key)
+    }
+}
+
+impl Watched for EndpointSlice {
+    type View = Arc<EndpointSlice>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    /// Of a slice that is neither ours nor the API server's only the metadata is kept.
+    fn view(mut self) -> Self::View {
+        self.metadata.managed_fields = None;
+        let ours = label(&self.metadata, SLICE_MANAGED_BY_LABEL) == Some(MANAGER)
+            || owner_of(&self.metadata).is_some();
+        if !ours && !is_api_server(&self.metadata) {
+            self.endpoints = Vec::new();
+            self.ports = None;
+            self.metadata.annotations = None;
+            self.metadata.resource_version = None;
+            self.metadata.generation = None;
+        }
+        Arc::new(self)
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<Self::View> {
+        &mut world.slices
+    }
+
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        let key = &change.key;
+        let mut concerned = Vec::new();
+        for (slice, present) in [(&change.old, false), (&change.new, true)] {
+            let Some(slice) = slice else { continue };
+            if let Some(service) = label(&slice.metadata, SERVICE_NAME_LABEL) {
+                let service = Key::new(&key.namespace, service);
+                let names = world.slices_by_service.entry(service.clone()).or_default();
+                if present {
+                    names.insert(key.name.clone())
+                } else {
+                    names.remove(&key.name)
+                };
+                if names.is_empty() {
+                    world.slices_by_service.remove(&service);
+                }
+                concerned.extend(world.registrations_of(&service));
+            }
+            if let Some((uid, name)) = owner_of(&slice.metadata) {
+                let owned = world.slices_by_owner.entry(uid.to_owned()).or_default();
+                if present {
+                    owned.insert(key.clone())
+                } else {
+                    owned.remove(key)
+                };
+                if owned.is_empty() {
+                    world.slices_by_owner.remove(uid);
+                }
+                concerned.push(Key::new(&key.namespace, name));
+            }
+        }
+        if change.new.as_ref().or(change.old.as_ref()).is_some_and(|s| is_api_server(&s.metadata)) {
+            let addresses = |slice: &Option<Arc<EndpointSlice>>| -> Vec<IpAddr> {
+                slice
+                    .iter()
+                    .flat_map(|slice| &slice.endpoints)
+                    .flat_map(|endpoint| &endpoint.addresses)
+                    .filter_map(|address| address.parse().ok())
+                    .collect()
+            };
+            world.note_addresses(
+                key,
+                "the API server",
+                &addresses(&change.old),
+                &addresses(&change.new),
+            );
+        }
+        concerned
+    }
+}
+
+impl Watched for Endpoints {
+    type View = Arc<Endpoints>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    /// Of an object that is not ours only the metadata is kept.
+    fn view(mut self) -> Self::View {
+        self.metadata.managed_fields = None;
+        if owner_of(&self.metadata).is_none() {
+            self.subsets = None;
+            self.metadata.annotations = None;
+            self.metadata.resource_version = None;
+        }
+        Arc::new(self)
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<Self::View> {
+        &mut world.endpoints
+    }
+
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        world.registrations_of(&change.key)
+    }
+}
+
+impl Watched for PartialObjectMeta<Node> {
+    type View = String;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn view(self) -> String {
+        label(&self.metadata, ZONE_LABEL).unwrap_or_default().to_owned()
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<String> {
+        &mut world.zones
+    }
+
+    /// A Node has its zone before its first Pod; nobody waits for it.
+    fn changed(_: &mut World, _: &Change<String>) -> Vec<Key> {
+        Vec::new()
+    }
+}
+
+/// The slices by which Pods reach the API server.
+fn is_api_server(metadata: &ObjectMeta) -> bool {
+    metadata.namespace.as_deref() == Some("default")
+        && label(metadata, SERVICE_NAME_LABEL) == Some("kubernetes")
+}
