@@ -40,7 +40,7 @@ crd: build ## Generate the CRD and its reference anew from the types in api/
 
 .PHONY: bench-lag
 bench-lag: build ## Measure how long after its deadline an instance is gone
-	@cargo test --package beatkeeper --test control_plane -- --ignored --nocapture lag
+	@cargo test --workspace --test control_plane -- --ignored --nocapture lag
 
 .PHONY: clean-cache
 clean-cache: ## Remove what is kept in the user's cache: binaries of the control plane, tools, builds

@@ -5,6 +5,7 @@ mod object;
 mod output;
 mod playground;
 mod report;
+mod silence;
 mod stage;
 mod story;
 mod table;

@@ -12,6 +12,7 @@ use kube::Api;
 use crate::object::Place;
 use crate::output::Output;
 use crate::report::Report;
+use crate::silence::silence;
 use crate::stage::{PATIENCE, Stage};
 use crate::view::{Beats, Both, View};
 use crate::watch::Watch;
@@ -125,7 +126,7 @@ impl Story<'_> {
         let left = self.listed(VM_2, false).await?;
         let last = self.beats(VM_2, |beats| Some(beats.last)).await?;
         let deadline = last + self.ttl;
-        let silence = self.silence_in_audit_log(VM_2.0).await?;
+        let silence = silence(&self.stage.plane, VM_2.0).await?;
         ensure!(
             silence >= self.ttl,
             "vm-2 was pruned early: the API server took its last beat only {silence:?} before the write that pruned it"
@@ -289,24 +290,6 @@ impl Story<'_> {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    /// From the arrival of an instance's last beat at the API server to that of the last write to
-    /// the slices: by one clock, and no way for whoever watches to be late.
-    async fn silence_in_audit_log(&self, instance: &str) -> Result<Duration> {
-        let lease = format!("greeter.{instance}");
-        let entries =
-            self.stage.plane.audit(|entry| entry.namespace == "shop" && entry.succeeded()).await?;
-        let last = |resource: &str, name: Option<&str>| {
-            let of = entries.iter().filter(|entry| {
-                entry.resource == resource && name.is_none_or(|name| entry.name == name)
-            });
-            of.map(|entry| entry.time).max()
-        };
-        let beat = last("leases", Some(&lease)).context("the audit log has no beat")?;
-        let prune =
-            last("endpointslices", None).context("the audit log has no write of a slice")?;
-        Ok(Duration::try_from(prune.duration_since(beat)).unwrap_or_default())
     }
 }
 
