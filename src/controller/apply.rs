@@ -1,18 +1,23 @@
 //! The apply step: carries a plan out, phase by phase, each write conditional on what it was planned
 //! from. No other code writes slices and Endpoints.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Debug};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{core::v1::Endpoints, discovery::v1::EndpointSlice},
+};
 use kube::{
-    Api,
+    Api, Resource,
     api::{DeleteParams, PostParams, Preconditions},
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     context::{Context, call},
     error::ApiError,
+    watched::Watched,
 };
 use crate::core::{
     heartbeat::Version,
@@ -72,112 +77,126 @@ pub(super) async fn apply(registration: &Registration, plan: Plan, context: &Con
     Outcome::Done(applied)
 }
 
-/// One write. Returns name and new resourceVersion of a slice.
+/// One write. Returns the object's name and its new resourceVersion, unless it was deleted.
 async fn carry_out(
     registration: &Registration,
     write: Write,
     context: &Context,
 ) -> Result<Option<(String, String)>, ApiError> {
     let namespace = &registration.key.namespace;
-    let slices = Api::<EndpointSlice>::namespaced(context.client.clone(), namespace);
-    let endpoints = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
-    let doing = || format!("{write} in namespace {namespace}");
     tracing::debug!(registration = %registration.key, %write, "writing");
-    let params = PostParams::default();
-    let result = match &write {
-        Write::CreateSlice(slice) => call(doing, slices.create(&params, slice)).await.map(Some),
-        Write::UpdateSlice(slice, _) => {
-            let name = slice.metadata.name.as_deref().unwrap_or_default();
-            call(doing, slices.replace(name, &params, slice)).await.map(Some)
-        }
+    let slices = Kind::<EndpointSlice>::new(namespace, &write, context);
+    let endpoints = Kind::<Endpoints>::new(namespace, &write, context);
+    match &write {
+        Write::CreateSlice(slice) => slices.create(slice).await,
+        Write::UpdateSlice(slice, _) => slices.replace(slice).await,
         Write::DeleteSlice { name, uid, resource_version } => {
-            call(doing, slices.delete(name, &exactly(uid, resource_version))).await.map(|_| {
-                let key = Key::new(namespace, name);
-                let version = Version::of(Some(resource_version));
-                context.world().remove_own::<EndpointSlice>(&key, version);
-                None
-            })
+            slices.delete(name, uid, resource_version).await
         }
-        Write::CreateEndpoints(object) => {
-            call(doing, endpoints.create(&params, object)).await.map(|written| {
-                context.world().put(written);
-                None
-            })
-        }
-        Write::UpdateEndpoints(object, _) => {
-            let name = object.metadata.name.as_deref().unwrap_or_default();
-            call(doing, endpoints.replace(name, &params, object)).await.map(|written| {
-                context.world().put(written);
-                None
-            })
-        }
+        Write::CreateEndpoints(object) => endpoints.create(object).await,
+        Write::UpdateEndpoints(object, _) => endpoints.replace(object).await,
         Write::DeleteEndpoints { name, uid, resource_version } => {
-            call(doing, endpoints.delete(name, &exactly(uid, resource_version))).await.map(|_| {
-                let key = Key::new(namespace, name);
-                let version = Version::of(Some(resource_version));
-                context.world().remove_own::<Endpoints>(&key, version);
-                None
-            })
-        }
-    };
-    match result {
-        Ok(Some(slice)) => {
-            let named = slice.metadata.name.clone().zip(slice.metadata.resource_version.clone());
-            context.world().put(slice);
-            Ok(named)
-        }
-        Ok(None) => Ok(None),
-        Err(error) => {
-            if error.is_conflict() {
-                look_again(registration, &write, context).await;
-            }
-            Err(error)
+            endpoints.delete(name, uid, resource_version).await
         }
     }
 }
 
-fn exactly(uid: &str, resource_version: &str) -> DeleteParams {
-    DeleteParams::default().preconditions(Preconditions {
-        uid: Some(uid.to_owned()),
-        resource_version: Some(resource_version.to_owned()),
-    })
+/// What is common to writing slices and Endpoints.
+struct Kind<'a, K> {
+    api: Api<K>,
+    namespace: &'a str,
+    write: &'a Write,
+    context: &'a Context,
 }
 
-/// After a conflict: reads the object as it is, so that the next plan need not wait for the watch.
-/// When that fails too, the watch will bring it.
-async fn look_again(registration: &Registration, write: &Write, context: &Context) {
-    let namespace = &registration.key.namespace;
-    if let Some(name) = write.slice_name() {
-        let api = Api::<EndpointSlice>::namespaced(context.client.clone(), namespace);
-        match call(|| format!("read EndpointSlice {namespace}/{name}"), api.get(name)).await {
-            Ok(slice) => drop(context.world().put(slice)),
-            Err(error) if error.is_absent() => {
-                let version = planned_from(write);
-                context.world().remove_own::<EndpointSlice>(&Key::new(namespace, name), version);
+impl<'a, K> Kind<'a, K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Watched
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + Sync,
+{
+    fn new(namespace: &'a str, write: &'a Write, context: &'a Context) -> Self {
+        Self { api: Api::namespaced(context.client.clone(), namespace), namespace, write, context }
+    }
+
+    async fn create(&self, object: &K) -> Result<Option<(String, String)>, ApiError> {
+        let result = call(|| self.doing(), self.api.create(&PostParams::default(), object)).await;
+        // A creation is planned from there being none.
+        let name = Resource::meta(object).name.as_deref();
+        self.known(result, name, Version(0)).await
+    }
+
+    async fn replace(&self, object: &K) -> Result<Option<(String, String)>, ApiError> {
+        let metadata = Resource::meta(object);
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let from = Version::of(metadata.resource_version.as_deref());
+        let replace = self.api.replace(name, &PostParams::default(), object);
+        self.known(call(|| self.doing(), replace).await, Some(name), from).await
+    }
+
+    async fn delete(
+        &self,
+        name: &str,
+        uid: &str,
+        resource_version: &str,
+    ) -> Result<Option<(String, String)>, ApiError> {
+        let exactly = DeleteParams::default().preconditions(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: Some(resource_version.to_owned()),
+        });
+        let from = Version::of(Some(resource_version));
+        match call(|| self.doing(), self.api.delete(name, &exactly)).await {
+            Ok(_) => {
+                self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
+                Ok(None)
             }
-            Err(_) => {}
+            Err(error) => self.known(Err(error), Some(name), from).await,
         }
-    } else if !matches!(write, Write::CreateSlice(_)) {
-        let name = &registration.service_name;
-        let api = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
-        match call(|| format!("read Endpoints {namespace}/{name}"), api.get(name)).await {
-            Ok(endpoints) => drop(context.world().put(endpoints)),
+    }
+
+    /// Makes the result known to the next plan: the object as it was written, or, after a conflict,
+    /// as it is. When it cannot be read either, the watch will bring it.
+    async fn known(
+        &self,
+        result: Result<K, ApiError>,
+        name: Option<&str>,
+        from: Version,
+    ) -> Result<Option<(String, String)>, ApiError> {
+        match result {
+            Ok(object) => {
+                let metadata = Resource::meta(&object);
+                let named = metadata.name.clone().zip(metadata.resource_version.clone());
+                self.context.world().put(object);
+                Ok(named)
+            }
+            Err(error) => {
+                if error.is_conflict()
+                    && let Some(name) = name
+                {
+                    self.look_again(name, from).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn look_again(&self, name: &str, from: Version) {
+        let read = call(|| format!("read {name}, to plan anew"), self.api.get(name)).await;
+        match read {
+            Ok(object) => drop(self.context.world().put(object)),
             Err(error) if error.is_absent() => {
-                let version = planned_from(write);
-                context.world().remove_own::<Endpoints>(&Key::new(namespace, name), version);
+                self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
             }
             Err(_) => {}
         }
     }
-}
 
-fn planned_from(write: &Write) -> Version {
-    let version = match write {
-        Write::UpdateSlice(slice, _) => slice.metadata.resource_version.as_deref(),
-        Write::UpdateEndpoints(endpoints, _) => endpoints.metadata.resource_version.as_deref(),
-        Write::DeleteSlice { resource_version, .. }
-        | Write::DeleteEndpoints { resource_version, .. } => Some(resource_version.as_str()),
-        Write::CreateSlice(_) | Write::CreateEndpoints(_) => Some("0"),
-    };
-    Version::of(version)
+    fn doing(&self) -> String {
+        format!("{} in namespace {}", self.write, self.namespace)
+    }
 }
