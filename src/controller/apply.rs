@@ -135,8 +135,9 @@ where
         let metadata = Resource::meta(object);
         let name = metadata.name.as_deref().unwrap_or_default();
         let from = Version::of(metadata.resource_version.as_deref());
-        let replace = self.api.replace(name, &PostParams::default(), object);
-        self.known(call(|| self.doing(), replace).await, Some(name), from).await
+        let params = PostParams::default();
+        let result = call(|| self.doing(), self.api.replace(name, &params, object)).await;
+        self.known(result, Some(name), from).await
     }
 
     async fn delete(
