@@ -3,5 +3,6 @@
 
 mod agent;
 mod crd;
+mod lag;
 mod story;
 mod support;
