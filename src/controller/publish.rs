@@ -55,6 +55,7 @@ pub(super) async fn status(
             "metadata": { "resourceVersion": version.0.to_string() },
             "status": with_nulls(prior.as_ref(), &next),
         });
+        tracing::debug!(registration = %key, "writing the status");
         let doing = || format!("write the status of ServiceRegistration {key}");
         let params = PatchParams::default();
         match call(doing, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await {
