@@ -1,1 +1,134 @@
-fn main() {}
+//! The main job of Beatkeeper, played and measured on a real control plane.
+
+mod actors;
+mod object;
+mod output;
+mod playground;
+mod report;
+mod stage;
+mod story;
+mod table;
+mod view;
+mod watch;
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::output::Output;
+use crate::stage::Stage;
+
+/// Beatkeeper on a real Kubernetes control plane of its own.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The binary to show [default: `beatkeeper` beside this one].
+    #[arg(long, value_name = "FILE", global = true)]
+    beatkeeper: Option<PathBuf>,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum Action {
+    /// Tell the story and measure it; fails when something does not happen as it should.
+    Play,
+    /// Start the control plane and the operator to play with, until Ctrl-C.
+    Cluster,
+}
+
+/// How a run ended that did not fail.
+enum End {
+    Done,
+    Interrupted,
+}
+
+/// The exit code of a program that a Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Everything is polled on `main`'s own thread, to which the lives of the children are tied.
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Arguments { beatkeeper, action } = Arguments::parse();
+    match run(beatkeeper, action).await {
+        Ok(End::Done) => ExitCode::SUCCESS,
+        Ok(End::Interrupted) => match action {
+            Action::Play => ExitCode::from(INTERRUPTED),
+            // That is how it is meant to end.
+            Action::Cluster => ExitCode::SUCCESS,
+        },
+        Err(error) => {
+            if !nobody_reads(&error) {
+                let _ = writeln!(std::io::stderr(), "\nbeatkeeper-demo: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(beatkeeper: Option<PathBuf>, action: Action) -> Result<End> {
+    let mut asked = std::pin::pin!(asked_to_end()?);
+    let beatkeeper = match beatkeeper {
+        Some(file) => file,
+        None => std::env::current_exe()
+            .context("cannot tell where this program lies; say --beatkeeper FILE")?
+            .with_file_name("beatkeeper"),
+    };
+    let began = Instant::now();
+    let mut stage = tokio::select! {
+        stage = Stage::set(beatkeeper) => stage?,
+        () = &mut asked => return Ok(End::Interrupted),
+    };
+    let result = tokio::select! {
+        result = act(action, &mut stage, began.elapsed()) => result.map(|()| End::Done),
+        () = &mut asked => Ok(End::Interrupted),
+    };
+    if let Err(error) = &result
+        && !nobody_reads(error)
+    {
+        let _ = writeln!(std::io::stderr(), "{}", stage.last_words());
+    }
+    // What went wrong on the stage says more than what goes wrong when it is struck.
+    let struck = stage.strike().await;
+    let end = result?;
+    if matches!(end, End::Interrupted) {
+        let _ = writeln!(std::io::stderr(), "\nstopped, and everything with it");
+    }
+    struck.context("something did not end in good order")?;
+    Ok(end)
+}
+
+async fn act(action: Action, stage: &mut Stage, ready_after: Duration) -> Result<()> {
+    let mut out = Output::new();
+    match action {
+        Action::Play => story::tell(stage, &mut out, ready_after).await,
+        Action::Cluster => playground::open(stage, &out).await,
+    }
+}
+
+/// Ctrl-C, a TERM, or the end of the terminal.
+fn asked_to_end() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
+}
+
+/// Whether a pipe was closed, which is no failure to tell anybody about.
+fn nobody_reads(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == ErrorKind::BrokenPipe)
+}

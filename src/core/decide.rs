@@ -17,6 +17,7 @@ use beatkeeper_api::{
 use super::{
     address::OutsideRanges,
     endpoint::Family,
+    guard,
     heartbeat::Origin,
     index::{Presence, Record, Settled, Sight},
     moment::Moment,
@@ -74,6 +75,23 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
         .collect();
     verdicts.extend(silent);
     verdicts.sort_by(|a, b| a.instance.cmp(&b.instance));
+    let were_ready: HashSet<&str> = facts
+        .records
+        .iter()
+        .filter(|record| record.expired_at.is_none())
+        .filter(|record| record.claim.health == Ok(Health::Passing))
+        .map(|record| &*record.lease)
+        .collect();
+    guard::protect(&mut verdicts, facts.registration.min_ready, |verdict| {
+        let lease = verdict.lease.as_ref().map(|lease| &*lease.settled.lease);
+        let placed = verdict.placement.as_ref();
+        verdict.state == InstanceState::Expired
+            && lease.is_some_and(|lease| were_ready.contains(lease))
+            && placed.is_some_and(|placed| {
+                let here = |address| facts.published.contains(address);
+                placed.kubelet_ready && placed.addresses.iter().any(here)
+            })
+    });
     verdicts
 }
 

@@ -18,6 +18,7 @@ pub mod status;
 pub mod ttl;
 pub mod verdict;
 
+mod guard;
 mod placement;
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub struct Registration {
     pub selector_unreadable: bool,
     /// The declared instances by name.
     pub declared: BTreeMap<String, InstanceSpec>,
+    /// Silence never prunes below this many ready instances.
+    pub min_ready: usize,
     /// What is wrong with the spec.
     pub problems: Vec<String>,
 }
@@ -119,6 +121,11 @@ impl Registration {
             selector,
             selector_unreadable,
             declared,
+            min_ready: spec
+                .protection
+                .as_ref()
+                .and_then(|protection| usize::try_from(protection.min_ready).ok())
+                .unwrap_or(0),
             problems,
         }
     }

@@ -183,7 +183,8 @@ fn conditions(
         let message = example.map_or_else(String::new, |verdict| {
             format!("{} held; {}: {}", status.held, verdict.instance, verdict.message)
         });
-        set(condition::PRUNING_HELD, true, Reason::LeaseUnreadable.as_str(), message);
+        let reason = example.map_or(Reason::LeaseUnreadable, |verdict| verdict.reason);
+        set(condition::PRUNING_HELD, true, reason.as_str(), message);
     }
     if let Some(failure) = &applied.failure {
         set(condition::RECONCILING, true, "WriteFailed", failure.clone());

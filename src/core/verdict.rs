@@ -42,6 +42,8 @@ pub enum Reason {
     TTLPassed,
     /// Held, or Waiting where it was not published: its ttl passed, but its Lease cannot be read.
     LeaseUnreadable,
+    /// Held: its ttl passed, but fewer than protection.minReady would be left.
+    Protected,
     /// Rejected: the Lease's name does not begin with its registration.
     NameMismatch,
     /// Rejected: the Lease names no holder.
@@ -81,6 +83,7 @@ impl Reason {
             Self::Cordoned => "Cordoned",
             Self::TTLPassed => "TTLPassed",
             Self::LeaseUnreadable => "LeaseUnreadable",
+            Self::Protected => "Protected",
             Self::NameMismatch => "NameMismatch",
             Self::HolderMissing => "HolderMissing",
             Self::HolderMismatch => "HolderMismatch",

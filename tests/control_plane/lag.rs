@@ -167,10 +167,7 @@ struct Heart {
 impl Heart {
     /// Begins at a random phase.
     fn start(shop: &Shop, instance: &str) -> Self {
-        let heart = Self {
-            stop: Arc::default(),
-            last_sent: Arc::new(Mutex::new(Instant::now())),
-        };
+        let heart = Self { stop: Arc::default(), last_sent: Arc::new(Mutex::new(Instant::now())) };
         let (stop, last_sent) = (heart.stop.clone(), heart.last_sent.clone());
         let leases: Api<Lease> = shop.api();
         let name = heartbeat::lease_name("greeter", instance);

@@ -3,6 +3,7 @@
 
 mod agent;
 mod crd;
+mod docs;
 mod lag;
 mod story;
 mod support;

@@ -29,6 +29,7 @@ mod decide_life;
 mod decide_word;
 
 mod garbage;
+mod guard;
 mod heartbeat;
 mod index_beats;
 mod index_leases;

@@ -1,0 +1,59 @@
+# What people and CI do with this repository. `make` alone says what there is.
+#
+# Works from any folder (make -C) and in several clones at once: everything made lies in this clone's target folder,
+# or in versioned folders of the user's cache that are put in place whole.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+##@ See it
+
+.PHONY: demo
+demo: build ## Play the main job on a real control plane and measure it: under two minutes once built
+	@exec "$(CARGO_TARGET_DIR)/debug/beatkeeper-demo" play
+
+.PHONY: cluster
+cluster: build ## Start a control plane and the operator to play with, until Ctrl-C
+	@exec "$(CARGO_TARGET_DIR)/debug/beatkeeper-demo" cluster
+
+##@ Work on it
+
+.PHONY: build
+build: tools ## Build everything, as demo and tests use it
+	@scripts/build
+
+.PHONY: test
+test: tools ## Run every check: format, lints, tests, generated files, dependencies
+	@scripts/test
+
+.PHONY: crd
+crd: build ## Generate the CRD and its reference anew from the types in api/
+	@mkdir -p crds docs
+	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" crd > "$(CARGO_TARGET_DIR)/crd.yaml"
+	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" crd --docs > "$(CARGO_TARGET_DIR)/api.md"
+	@cp "$(CARGO_TARGET_DIR)/crd.yaml" crds/beatkeeper.dev_serviceregistrations.yaml
+	@cp "$(CARGO_TARGET_DIR)/api.md" docs/api.md
+
+.PHONY: bench-lag
+bench-lag: build ## Measure how long after its deadline an instance is gone
+	@cargo test --package beatkeeper --test control_plane -- --ignored --nocapture lag
+
+.PHONY: clean-cache
+clean-cache: ## Remove what is kept in the user's cache: binaries of the control plane, tools, builds
+	@scripts/clean-cache
+
+.PHONY: tools
+tools:
+	@scripts/tools
+
+##@ Help
+
+.PHONY: help
+help: ## Say what there is
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

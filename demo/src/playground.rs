@@ -1,0 +1,58 @@
+//! A control plane with the operator on it, to play with.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use beatkeeper_cluster::ATTACH_VARIABLE;
+
+use crate::output::{Output, shell};
+use crate::stage::Stage;
+
+/// Addresses that the operator may publish: those that RFC 5737 keeps for documentation.
+const RANGES: [&str; 2] = ["default=192.0.2.0/24", "shop=192.0.2.0/24"];
+
+/// Sets everything up, says how to use it, and returns only when the operator ends.
+pub async fn open(stage: &mut Stage, out: &Output) -> Result<()> {
+    out.heading("A Kubernetes with Beatkeeper")?;
+    stage.install(out).await?;
+    stage.kubectl(&["create", "namespace", "shop"], out).await?;
+    stage.start_operator(&RANGES, out)?;
+    explain(stage, out)?;
+    let operator = stage.operator.as_mut().context("the operator was not started")?;
+    let ended = operator.ended().await?;
+    bail!("the operator has ended by itself: {ended}");
+}
+
+fn explain(stage: &Stage, out: &Output) -> Result<()> {
+    let quoted = |path: &Path| shell(&[&path.display().to_string()]);
+    let kubectl = stage.plane.bin("kubectl");
+    let folders = [stage.beatkeeper().parent(), kubectl.parent()];
+    let folders: Vec<_> = folders.into_iter().flatten().map(quoted).collect();
+
+    out.heading("Ready. In another terminal")?;
+    // Not the variable by which tests attach: whoever plays here may not want tests to.
+    let exports = stage.plane.environment().into_iter().filter(|(name, _)| name != ATTACH_VARIABLE);
+    let exports = exports.map(|(name, value)| format!("export {name}={}", quoted(&value)));
+    let path = format!("export PATH={}:$PATH", folders.join(":"));
+    out.result(&exports.chain([path]).collect::<Vec<_>>().join("\n"))?;
+    out.say("A registration, an instance that beats for it, and what becomes of it:")?;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/greeter.yaml");
+    out.result(&format!(
+        "kubectl apply -f {}\n\
+         beatkeeper agent --registration greeter --namespace shop --instance vm-1 &\n\
+         beatkeeper agent --registration greeter --namespace shop --instance vm-2 --address 192.0.2.12 &\n\
+         kubectl -n shop get sreg,svc,endpointslices",
+        shell(&[&Path::new(file).display().to_string()])
+    ))?;
+    out.say("Then kill one with -KILL, and watch it go after its ttl:")?;
+    out.result("kubectl -n shop get sreg --watch")?;
+    out.say(&format!(
+        "Instances outside the cluster may have the addresses {}. The operator writes to:",
+        RANGES.join(" and ")
+    ))?;
+    if let Some(operator) = &stage.operator {
+        out.result(&operator.log().display().to_string())?;
+    }
+    out.say("Ctrl-C stops everything, and nothing is left behind.")?;
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! What was measured, for the end of the story.
+
+use std::io;
+use std::time::Instant;
+
+use crate::output::Output;
+use crate::table::Table;
+use crate::view::{Both, millis};
+
+/// What happened, how long each object took to show it, and from when that is counted.
+#[derive(Default)]
+pub struct Report {
+    rows: Vec<[String; 4]>,
+}
+
+impl Report {
+    /// Adds a measurement.
+    pub fn add(&mut self, what: &str, from: Instant, seen: Both, counted_from: &str) {
+        self.rows.push([
+            what.to_owned(),
+            milliseconds(from, seen.slices),
+            milliseconds(from, seen.endpoints),
+            counted_from.to_owned(),
+        ]);
+    }
+
+    /// Prints it all; `slices` and `endpoints` are the states of both that were seen.
+    pub fn print(self, out: &Output, slices: u32, endpoints: u32) -> io::Result<()> {
+        out.heading("What was measured")?;
+        let mut table = Table::new(["EVENT", "ENDPOINTSLICES", "ENDPOINTS", "COUNTED FROM"]);
+        for row in self.rows {
+            table.row(row);
+        }
+        out.table(&table)?;
+        out.say(&format!(
+            "The observer saw {slices} states of the EndpointSlices and {endpoints} of the Endpoints, \
+             and nobody who beat was missing in any of them."
+        ))?;
+        out.say(
+            "All times are the observer's: it watches Leases, EndpointSlices and Endpoints as any \
+             client may, and notes on the monotonic clock when each change reaches it.",
+        )
+    }
+}
+
+/// From one moment to another, as people read it.
+pub fn milliseconds(from: Instant, to: Instant) -> String {
+    format!("{:.1} ms", millis(from, to))
+}

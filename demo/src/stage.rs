@@ -1,0 +1,166 @@
+//! What the story and the playground have in common: a control plane, the operator on it, and the
+//! processes that beat.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output as Finished, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use beatkeeper_api::ServiceRegistration;
+use beatkeeper_cluster::{ControlPlane, Options, die_with_this_thread};
+use kube::{Api, api::ListParams};
+use tokio::io::AsyncWriteExt;
+
+use crate::actors::Actor;
+use crate::output::{Output, shell};
+
+/// How long anything may take that is not slow by its nature.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A control plane, and what runs on it.
+pub struct Stage {
+    /// etcd, kube-apiserver and kube-controller-manager.
+    pub plane: ControlPlane,
+    /// The operator, once it was started.
+    pub operator: Option<Actor>,
+    /// The instances by name, as they were last started.
+    pub agents: BTreeMap<String, Actor>,
+    beatkeeper: PathBuf,
+}
+
+impl Stage {
+    /// Starts a control plane; `beatkeeper` is the binary under demonstration.
+    pub async fn set(beatkeeper: PathBuf) -> Result<Self> {
+        if !beatkeeper.is_file() {
+            bail!("there is no {}: build it with `make build`", beatkeeper.display());
+        }
+        let plane = ControlPlane::start(Options::default()).await?;
+        Ok(Self { plane, operator: None, agents: BTreeMap::new(), beatkeeper })
+    }
+
+    /// The binary under demonstration.
+    pub fn beatkeeper(&self) -> &Path {
+        &self.beatkeeper
+    }
+
+    /// Installs the CRD and waits until its objects can be written.
+    pub async fn install(&self, out: &Output) -> Result<()> {
+        out.command("beatkeeper crd | kubectl apply --server-side -f -")?;
+        let mut crd = Command::new(&self.beatkeeper);
+        crd.arg("crd");
+        let crd = finish("beatkeeper crd", crd, None).await?;
+        let mut apply = self.plane.kubectl();
+        apply.args(["apply", "--server-side", "-f", "-"]);
+        let applied = finish("kubectl apply", apply, Some(crd.stdout)).await?;
+        out.result(&String::from_utf8_lossy(&applied.stdout))?;
+
+        // Right after its declaration the API server does not know a resource yet, or is not done
+        // with preparing its store.
+        let registrations: Api<ServiceRegistration> = Api::all(self.plane.admin_client()?);
+        let by = Instant::now() + PATIENCE;
+        while let Err(error) = registrations.list(&ListParams::default().limit(1)).await {
+            if Instant::now() > by {
+                return Err(error).context("the CRD is installed and its objects are not served");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Starts the operator, which may publish these ranges of addresses: `NAMESPACE=CIDR`.
+    pub fn start_operator(&mut self, ranges: &[&str], out: &Output) -> Result<()> {
+        let mut words = vec!["controller"];
+        for range in ranges {
+            words.extend(["--outside-range", range]);
+        }
+        self.operator = Some(self.start("operator", &words, out)?);
+        Ok(())
+    }
+
+    /// Starts the agent of an instance of `greeter` in `shop`; with its address if the registration
+    /// does not declare it.
+    pub fn start_agent(
+        &mut self,
+        instance: &str,
+        address: Option<&str>,
+        out: &Output,
+    ) -> Result<()> {
+        let mut words = vec!["agent", "--registration", "greeter", "--namespace", "shop"];
+        words.extend(["--instance", instance]);
+        if let Some(address) = address {
+            words.extend(["--address", address]);
+        }
+        let actor = self.start(instance, &words, out)?;
+        self.agents.insert(instance.to_owned(), actor);
+        Ok(())
+    }
+
+    fn start(&self, name: &str, words: &[&str], out: &Output) -> Result<Actor> {
+        out.command(&format!("beatkeeper {} &", shell(words)))?;
+        let mut command = Command::new(&self.beatkeeper);
+        // The environment in which the demo runs, be it a Pod, is none of theirs.
+        command.args(words).envs(self.plane.environment()).env_remove("POD_NAME");
+        Actor::start(name, command, &self.plane.data_folder().join("logs"))
+    }
+
+    /// The process of an instance.
+    pub fn agent(&mut self, instance: &str) -> Result<&mut Actor> {
+        self.agents.get_mut(instance).with_context(|| format!("{instance} was never started"))
+    }
+
+    /// Runs kubectl for the reader to see: the command line and what it prints.
+    pub async fn kubectl(&self, words: &[&str], out: &Output) -> Result<()> {
+        let line = format!("kubectl {}", shell(words));
+        out.command(&line)?;
+        let mut command = self.plane.kubectl();
+        // The files of the demo are named as seen from the top of the repository.
+        command.args(words).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        let finished = finish(&line, command, None).await?;
+        out.result(&String::from_utf8_lossy(&finished.stdout))?;
+        Ok(())
+    }
+
+    /// What the operator and the agents wrote last, for whoever looks into a failure.
+    pub fn last_words(&self) -> String {
+        let actors = self.operator.iter().map(|operator| ("the operator", operator, 30));
+        let agents = self.agents.iter().map(|(name, agent)| (name.as_str(), agent, 10));
+        let mut text = String::new();
+        for (name, actor, lines) in actors.chain(agents) {
+            let said = actor.said(lines).replace('\n', "\n  ");
+            text.push_str(&format!("\nthe last words of {name}:\n  {said}\n"));
+        }
+        text
+    }
+
+    /// Ends everything: the instances, the operator, the control plane.
+    pub async fn strike(mut self) -> Result<()> {
+        // Side by side, or the grace of each would add up.
+        let agents = self.agents.values_mut().map(Actor::stop);
+        let mut ends = futures::future::join_all(agents).await;
+        if let Some(operator) = &mut self.operator {
+            ends.push(operator.stop().await);
+        }
+        self.plane.stop().await?;
+        ends.into_iter().try_for_each(|end| end.map(|_| ()))
+    }
+}
+
+/// Runs a command to its end; what it prints to stderr becomes part of the error when it fails.
+async fn finish(line: &str, mut command: Command, input: Option<Vec<u8>>) -> Result<Finished> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    die_with_this_thread(&mut command, true);
+    let mut child = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot run `{line}`"))?;
+    if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+        stdin.write_all(&input).await.with_context(|| format!("`{line}` does not read"))?;
+    }
+    let finished = child.wait_with_output().await?;
+    if !finished.status.success() {
+        let said = String::from_utf8_lossy(&finished.stderr);
+        bail!("`{line}` failed ({}): {}", finished.status, said.trim());
+    }
+    Ok(finished)
+}

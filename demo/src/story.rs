@@ -1,0 +1,315 @@
+//! The story: three processes beat, one is killed, one is stopped, one is taken out; the others
+//! must not notice.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus, duration};
+use beatkeeper_cluster::KUBERNETES_VERSION;
+use kube::Api;
+
+use crate::object::Place;
+use crate::output::Output;
+use crate::report::Report;
+use crate::stage::{PATIENCE, Stage};
+use crate::view::{Beats, Both, View};
+use crate::watch::Watch;
+
+const REGISTRATION: &str = include_str!("../greeter.yaml");
+
+/// The instances and their addresses. The first is declared in greeter.yaml.
+const VM_1: (&str, &str) = ("vm-1", "192.0.2.11");
+const VM_2: (&str, &str) = ("vm-2", "192.0.2.12");
+const VM_3: (&str, &str) = ("vm-3", "192.0.2.13");
+
+/// Tells the story on a stage that has its control plane and nothing else.
+pub async fn tell(stage: &mut Stage, out: &mut Output, ready_after: Duration) -> Result<()> {
+    let client = stage.plane.client_with_user_agent("beatkeeper-demo/observer")?;
+    let watch = Watch::start(&client, "shop", "greeter");
+    let registrations = Api::namespaced(client, "shop");
+    let mut story =
+        Story { stage, out, watch, registrations, ttl: Duration::ZERO, report: Report::default() };
+    story.control_plane(ready_after)?;
+    story.operator().await?;
+    story.registration().await?;
+    story.three_beat().await?;
+    story.one_dies().await?;
+    story.it_comes_back().await?;
+    story.one_leaves().await?;
+    story.one_is_cordoned().await?;
+    story.end()
+}
+
+struct Story<'a> {
+    stage: &'a mut Stage,
+    out: &'a mut Output,
+    watch: Watch,
+    registrations: Api<ServiceRegistration>,
+    ttl: Duration,
+    report: Report,
+}
+
+impl Story<'_> {
+    fn control_plane(&mut self, ready_after: Duration) -> Result<()> {
+        self.out.chapter("A Kubernetes control plane")?;
+        self.out.seen(&format!(
+            "etcd, kube-apiserver and kube-controller-manager {KUBERNETES_VERSION}, ready after {:.1} s. \
+             No root, no containers; all of it ends with this demo.",
+            ready_after.as_secs_f64()
+        ))?;
+        Ok(())
+    }
+
+    async fn operator(&mut self) -> Result<()> {
+        self.out.chapter("The operator")?;
+        self.stage.install(self.out).await?;
+        self.stage.kubectl(&["create", "namespace", "shop"], self.out).await?;
+        self.out.say(
+            "Addresses outside the cluster are published only where its administrator allows it:",
+        )?;
+        self.stage.start_operator(&["shop=192.0.2.0/24"], self.out)
+    }
+
+    async fn registration(&mut self) -> Result<()> {
+        self.out.chapter("A registration: two numbers and a port")?;
+        self.out.command("cat demo/greeter.yaml")?;
+        self.out.result(REGISTRATION)?;
+        self.stage.kubectl(&["apply", "-f", "demo/greeter.yaml"], self.out).await?;
+        let registration = self.registrations.get("greeter").await?;
+        self.ttl = duration::parse(&registration.spec.ttl)?;
+        Ok(())
+    }
+
+    async fn three_beat(&mut self) -> Result<()> {
+        self.out.chapter("Three processes beat")?;
+        self.out.say(
+            "vm-1 is declared in the registration; vm-2 and vm-3 bring their addresses along.",
+        )?;
+        self.stage.start_agent(VM_1.0, None, self.out)?;
+        self.stage.start_agent(VM_2.0, Some(VM_2.1), self.out)?;
+        self.stage.start_agent(VM_3.0, Some(VM_3.1), self.out)?;
+        let instances = [VM_1, VM_2, VM_3];
+        for instance in instances {
+            let first = self.beats(instance, |beats| Some(beats.first)).await?;
+            let listed = self.listed(instance, true).await?;
+            self.report.add(&format!("{} starts", instance.0), first, listed, "its first beat");
+        }
+        let said: Vec<_> = self.stage.agents.values().map(|agent| agent.said(1)).collect();
+        self.out.result(&said.join("\n"))?;
+        for instance in instances {
+            self.watch.guard(address(instance)?);
+        }
+        self.out.seen(
+            "All three are published. From here on an observer with watches of its own sees to it \
+             that nobody who beats is ever missing.",
+        )?;
+        self.status("three instances are ready", |status| status.ready == 3).await?;
+        let kinds = "service,endpointslices,endpoints";
+        self.stage.kubectl(&["-n", "shop", "get", kinds], self.out).await?;
+        self.stage.kubectl(&["-n", "shop", "get", "sreg"], self.out).await
+    }
+
+    async fn one_dies(&mut self) -> Result<()> {
+        self.out.chapter("One dies")?;
+        self.watch.release(address(VM_2)?);
+        let agent = self.stage.agent(VM_2.0)?;
+        let pid = agent.pid().context("vm-2 has ended by itself")?;
+        self.out.command(&format!("kill -KILL {pid}     # vm-2"))?;
+        agent.kill().await?;
+        self.out.say(&format!(
+            "It cannot say good-bye. {} after its last beat its time is over:",
+            duration::format(self.ttl)
+        ))?;
+
+        let left = self.listed(VM_2, false).await?;
+        let last = self.beats(VM_2, |beats| Some(beats.last)).await?;
+        let deadline = last + self.ttl;
+        let silence = self.silence_in_audit_log(VM_2.0).await?;
+        ensure!(
+            silence >= self.ttl,
+            "vm-2 was pruned early: the API server took its last beat only {silence:?} before the write that pruned it"
+        );
+        self.report.add("vm-2 is killed", deadline, left, "its deadline: last beat + ttl");
+        self.out.seen(&format!(
+            "vm-2 left the EndpointSlices {} and the Endpoints {} past its deadline. Not before it: the API \
+             server's audit log has {:.3} s between its last beat and the write that pruned it.",
+            crate::report::milliseconds(deadline, left.slices),
+            crate::report::milliseconds(deadline, left.endpoints),
+            silence.as_secs_f64()
+        ))?;
+        self.survivors(&[VM_1, VM_3])?;
+
+        self.status("one instance is expired", |status| status.expired == 1).await?;
+        self.stage.kubectl(&["-n", "shop", "get", "sreg", "-o", "wide"], self.out).await?;
+        self.instances().await
+    }
+
+    async fn it_comes_back(&mut self) -> Result<()> {
+        self.out.chapter("It comes back")?;
+        let dead = self.beats(VM_2, |beats| Some(beats.last)).await?;
+        self.stage.start_agent(VM_2.0, Some(VM_2.1), self.out)?;
+        let revived =
+            self.beats(VM_2, |beats| Some(beats.last).filter(|last| *last > dead)).await?;
+        let back = self.listed(VM_2, true).await?;
+        self.watch.guard(address(VM_2)?);
+        self.report.add("vm-2 comes back", revived, back, "its first new beat");
+        self.out.seen(&format!(
+            "vm-2 is published again, {} after its first new beat.",
+            crate::report::milliseconds(revived, back.last())
+        ))?;
+        Ok(())
+    }
+
+    async fn one_leaves(&mut self) -> Result<()> {
+        self.out.chapter("One leaves in good order")?;
+        self.watch.release(address(VM_3)?);
+        let agent = self.stage.agent(VM_3.0)?;
+        let pid = agent.pid().context("vm-3 has ended by itself")?;
+        self.out.command(&format!("kill -TERM {pid}     # vm-3"))?;
+        let status = agent.stop().await?;
+        let said = agent.said(1);
+        ensure!(status.success(), "vm-3 ended badly when it was stopped: {status}");
+        self.out.result(&said)?;
+        let deleted = self.beats(VM_3, |beats| beats.deleted).await?;
+        let left = self.listed(VM_3, false).await?;
+        self.report.add("vm-3 is stopped", deleted, left, "the deletion of its Lease");
+        self.out.seen(&format!(
+            "vm-3 deleted its Lease, and {} later it was gone from both. No ttl had to pass.",
+            crate::report::milliseconds(deleted, left.last())
+        ))?;
+        self.survivors(&[VM_1, VM_2])
+    }
+
+    async fn one_is_cordoned(&mut self) -> Result<()> {
+        self.out.chapter("One is taken out by hand")?;
+        self.watch.release(address(VM_1)?);
+        let cordon = "beatkeeper.dev/cordoned=bad disk";
+        let begun = Instant::now();
+        let annotate = ["-n", "shop", "annotate", "lease", "greeter.vm-1"];
+        self.stage.kubectl(&[&annotate[..], &[cordon]].concat(), self.out).await?;
+        let changed = |beats: &Beats| beats.cordon_changed.filter(|at| *at > begun);
+        let cordoned = self.beats(VM_1, changed).await?;
+        let left = self.listed(VM_1, false).await?;
+        self.report.add("vm-1 is cordoned", cordoned, left, "the annotation");
+        self.out.seen(&format!(
+            "vm-1 beats on and left both {} after the annotation.",
+            crate::report::milliseconds(cordoned, left.last())
+        ))?;
+        self.survivors(&[VM_2])?;
+        self.status("an instance is cordoned", |status| {
+            status.instances.iter().any(|instance| instance.state == "Cordoned")
+        })
+        .await?;
+        self.instances().await?;
+
+        let begun = Instant::now();
+        self.stage
+            .kubectl(&[&annotate[..], &["beatkeeper.dev/cordoned-"]].concat(), self.out)
+            .await?;
+        let changed = |beats: &Beats| beats.cordon_changed.filter(|at| *at > begun);
+        let uncordoned = self.beats(VM_1, changed).await?;
+        let back = self.listed(VM_1, true).await?;
+        self.watch.guard(address(VM_1)?);
+        self.report.add("vm-1 is uncordoned", uncordoned, back, "the annotation");
+        self.out.seen(&format!(
+            "vm-1 is published again, {} after the annotation was removed.",
+            crate::report::milliseconds(uncordoned, back.last())
+        ))?;
+        self.status("two instances are ready", |status| status.ready == 2).await?;
+        self.stage.kubectl(&["-n", "shop", "get", "sreg"], self.out).await
+    }
+
+    fn end(self) -> Result<()> {
+        self.survivors(&[VM_1, VM_2])?;
+        let (slices, endpoints) =
+            self.watch.look(|view| (view.states(Place::Slices), view.states(Place::Endpoints)));
+        self.report.print(self.out, slices, endpoints)?;
+        Ok(())
+    }
+
+    /// Says that these were there in every state seen so far, or fails.
+    fn survivors(&self, instances: &[(&str, &str)]) -> Result<()> {
+        if let Some(missed) = self.watch.look(|view| view.missed().map(str::to_owned)) {
+            bail!(missed);
+        }
+        let names: Vec<_> = instances.iter().map(|(name, _)| *name).collect();
+        self.out.seen(&format!("{} never left, not for a moment.", names.join(" and ")))?;
+        Ok(())
+    }
+
+    /// The troubled and the others, each with its reason.
+    async fn instances(&self) -> Result<()> {
+        let each = r#"jsonpath={range .status.instances[*]}{.name} {.state} ({.reason}) {.message}{"\n"}{end}"#;
+        self.stage.kubectl(&["-n", "shop", "get", "sreg", "greeter", "-o", each], self.out).await
+    }
+
+    async fn listed(&mut self, instance: (&str, &str), listed: bool) -> Result<Both> {
+        let address = address(instance)?;
+        let state = if listed { "is published" } else { "has left" };
+        self.until(&format!("{} ({address}) {state}", instance.0), |view| {
+            view.since(address, listed)
+        })
+        .await
+    }
+
+    async fn beats<T>(
+        &mut self,
+        instance: (&str, &str),
+        mut of: impl FnMut(&Beats) -> Option<T>,
+    ) -> Result<T> {
+        let what = format!("the Lease of {} says so", instance.0);
+        self.until(&what, |view| view.beats(instance.0).and_then(&mut of)).await
+    }
+
+    /// Waits for something to be seen; does not wait for an operator that has ended.
+    async fn until<T>(&mut self, what: &str, so: impl FnMut(&View) -> Option<T>) -> Result<T> {
+        let operator = self.stage.operator.as_mut().context("the operator was not started")?;
+        tokio::select! {
+            seen = self.watch.until(what, self.ttl + PATIENCE, so) => seen,
+            ended = operator.ended() => bail!("the operator has ended by itself: {}", ended?),
+        }
+    }
+
+    /// Waits for the status to say something: it is written after what it speaks of.
+    async fn status(
+        &self,
+        what: &str,
+        so: impl Fn(&ServiceRegistrationStatus) -> bool,
+    ) -> Result<()> {
+        let by = Instant::now() + PATIENCE;
+        loop {
+            let status = self.registrations.get("greeter").await?.status.unwrap_or_default();
+            if so(&status) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < by,
+                "waited in vain for the status to say that {what}: {status:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// From the arrival of an instance's last beat at the API server to that of the last write to
+    /// the slices: by one clock, and no way for whoever watches to be late.
+    async fn silence_in_audit_log(&self, instance: &str) -> Result<Duration> {
+        let lease = format!("greeter.{instance}");
+        let entries =
+            self.stage.plane.audit(|entry| entry.namespace == "shop" && entry.succeeded()).await?;
+        let last = |resource: &str, name: Option<&str>| {
+            let of = entries.iter().filter(|entry| {
+                entry.resource == resource && name.is_none_or(|name| entry.name == name)
+            });
+            of.map(|entry| entry.time).max()
+        };
+        let beat = last("leases", Some(&lease)).context("the audit log has no beat")?;
+        let prune =
+            last("endpointslices", None).context("the audit log has no write of a slice")?;
+        Ok(Duration::try_from(prune.duration_since(beat)).unwrap_or_default())
+    }
+}
+
+fn address(instance: (&str, &str)) -> Result<IpAddr> {
+    instance.1.parse().with_context(|| format!("{} is no address", instance.1))
+}

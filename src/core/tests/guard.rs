@@ -1,0 +1,76 @@
+//! protection.minReady (L7).
+
+use super::*;
+
+/// A registration that wants so many ready, with vm-1, vm-2 and vm-3 beating last at 1, 2 and 3 s,
+/// published, and their silence confirmed long after.
+fn silent(min_ready: usize) -> (World, Index) {
+    let mut world = World::new();
+    world.registration.min_ready = min_ready;
+    let mut index = index();
+    for n in 1..=3_u64 {
+        let name = format!("vm-{n}");
+        let address = format!("192.0.2.{n}");
+        let mut beat = beat(&name, 1, 1);
+        beat.claim.addresses = vec![address.clone()];
+        index.observe("shop", beat.clone(), at(n * 1000));
+        index.confirm(&lease_key(&name), LiveRead::Found(beat), at(60_000), at(60_000));
+        world = world.published(&address);
+    }
+    (world, index)
+}
+
+fn lease_key(instance: &str) -> Key {
+    Key::new("shop", format!("greeter.{instance}"))
+}
+
+fn states(world: &World, index: &Index) -> Vec<String> {
+    world
+        .decide(index, at(60_000))
+        .iter()
+        .map(|verdict| verdict.state.as_str().to_owned())
+        .collect()
+}
+
+#[test]
+fn without_protection_silence_prunes_them_all() {
+    let (world, index) = silent(0);
+    assert_eq!(states(&world, &index), ["Expired", "Expired", "Expired"]);
+}
+
+#[test]
+fn silence_never_prunes_below_min_ready_and_those_that_beat_last_are_kept() {
+    let (world, index) = silent(2);
+    assert_eq!(states(&world, &index), ["Expired", "Held", "Held"]);
+    let verdicts = world.decide(&index, at(60_000));
+    assert_eq!(
+        line(&verdicts[1]),
+        "Held Protected: no beat for its ttl of 30s; kept, because spec.protection.minReady is 2"
+    );
+}
+
+#[test]
+fn who_is_held_is_pruned_as_soon_as_enough_others_are_ready() {
+    let (world, mut index) = silent(2);
+    assert!(world.settle(&mut index, at(60_000)));
+    let mut back = beat("vm-1", 2, 2);
+    back.claim.addresses = vec!["192.0.2.1".to_owned()];
+    let observed = index.observe("shop", back, at(60_000));
+    assert_eq!(observed.wake, [key("greeter")], "its return concerns the ones that are held");
+    assert_eq!(states(&world, &index), ["Ready", "Expired", "Held"]);
+}
+
+#[test]
+fn protection_revives_nobody_and_overrules_no_cordon() {
+    let (world, mut index) = silent(0);
+    assert!(world.settle(&mut index, at(60_000)));
+    let (protected, _) = silent(3);
+    assert_eq!(states(&protected, &index), ["Expired", "Expired", "Expired"], "pruned before");
+
+    let (world, mut index) = silent(3);
+    let mut cordoned = beat("vm-3", 1, 2);
+    cordoned.claim.addresses = vec!["192.0.2.3".to_owned()];
+    cordoned.claim.cordoned = Some("bad disk".to_owned());
+    index.observe("shop", cordoned, at(60_000));
+    assert_eq!(states(&world, &index), ["Held", "Held", "Cordoned"]);
+}

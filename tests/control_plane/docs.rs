@@ -1,0 +1,118 @@
+//! The commands in the documentation work as they stand there.
+
+use std::process::Stdio;
+
+use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::RoleBinding};
+use serde_json::json;
+
+use crate::support::Shop;
+
+const HEARTBEAT: &str = include_str!("../../docs/heartbeat.md");
+
+/// The `bash` blocks of a page, in order.
+fn blocks(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut rest = page;
+    while let Some((_, after)) = rest.split_once("```bash\n") {
+        let (block, after) = after.split_once("```").expect("every block is closed");
+        blocks.push(block.to_owned());
+        rest = after;
+    }
+    blocks
+}
+
+/// A shell in which the blocks run one after the other, as in a reader's terminal.
+struct Reader<'a> {
+    shop: &'a Shop,
+    token: String,
+    said: String,
+}
+
+impl Reader<'_> {
+    /// Runs a block after all that was said before it, of which only definitions are kept.
+    async fn run(&mut self, block: &str) {
+        let mut path = vec![self.shop.plane.bin("kubectl").parent().unwrap().to_owned()];
+        path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+        let config = self.shop.plane.admin_config("reader").unwrap();
+        let kubeconfig = std::fs::read_to_string(self.shop.plane.kubeconfig()).unwrap();
+        let kubeconfig: serde_json::Value = serde_json::from_str(&kubeconfig).unwrap();
+        let ca_file =
+            kubeconfig["clusters"][0]["cluster"]["certificate-authority"].as_str().unwrap();
+        let output = tokio::process::Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &format!("{}\n{block}", self.said)])
+            .env("PATH", std::env::join_paths(path).unwrap())
+            .env("KUBECONFIG", self.shop.plane.kubeconfig())
+            .env("NAMESPACE", &self.shop.namespace)
+            .env("API_SERVER", config.cluster_url.to_string().trim_end_matches('/'))
+            .env("CA_FILE", ca_file)
+            .env("TOKEN", &self.token)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{block}\nfailed: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let definitions = block.lines().filter(|line| line.starts_with("now()"));
+        definitions.for_each(|line| self.said.push_str(&format!("{line}\n")));
+    }
+}
+
+/// A token as a workload has it, with the rights that the page asks for.
+async fn token(shop: &Shop) -> String {
+    let _: ServiceAccount = shop.create(json!({ "metadata": { "name": "vm" } })).await;
+    let _: RoleBinding = shop
+        .create(json!({
+            "metadata": { "name": "vm" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "heartbeat" },
+            "subjects": [{ "kind": "ServiceAccount", "name": "vm", "namespace": shop.namespace }],
+        }))
+        .await;
+    shop.plane.token(&shop.namespace, "vm", None).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
+    let shop = Shop::open("docs").await;
+    let _operator = shop.operator();
+    let mut reader = Reader { shop: &shop, token: token(&shop).await, said: String::new() };
+    let blocks = blocks(HEARTBEAT);
+    let [register, create, beat, curl, failing, draining, delete, cordon, uncordon, role] =
+        blocks.as_slice()
+    else {
+        panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
+    };
+    // The page names the permissions last, since they are what one looks up; the token needs them.
+    reader.run(role).await;
+    reader.run(register).await;
+    reader.run(create).await;
+    shop.published_as_ready("greeter", &["192.0.2.11"]).await;
+
+    let renewed = async || -> String {
+        let lease: kube::Api<k8s_openapi::api::coordination::v1::Lease> = shop.api();
+        let lease = lease.get("greeter.vm-1").await.unwrap();
+        lease.spec.unwrap().renew_time.unwrap().0.to_string()
+    };
+    for block in [beat, curl] {
+        let before = renewed().await;
+        reader.run(block).await;
+        assert_ne!(before, renewed().await, "not a beat: {block}");
+    }
+
+    reader.run(failing).await;
+    let status = shop.instance("greeter", "vm-1", "NotReady", "HealthFailing").await;
+    assert_eq!(status.message, "disk 91 %");
+    reader.run(draining).await;
+    shop.instance("greeter", "vm-1", "Draining", "HealthDraining").await;
+    let conditions = shop.published("greeter").await.conditions();
+    assert_eq!(conditions["192.0.2.11"], (false, true, true));
+    reader.run(delete).await;
+    shop.published_as_ready("greeter", &[]).await;
+    reader.run(cordon).await;
+    shop.instance("greeter", "vm-2", "Cordoned", "Cordoned").await;
+    reader.run(uncordon).await;
+    shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+}
