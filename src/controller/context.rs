@@ -6,17 +6,17 @@ use std::{
     time::Duration,
 };
 
-use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
+use beatkeeper_api::ServiceRegistration;
 use futures::channel::mpsc::UnboundedSender;
 use kube::{
     Client,
     runtime::{events::Recorder, reflector::ObjectRef},
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{clock::Clock, error::ApiError, settings::Settings, world::World};
+use super::{clock::Clock, desk::Desks, error::ApiError, settings::Settings, world::World};
 use crate::{
     core::{
-        heartbeat::Version,
         index::{Index, Key},
         status::Remembered,
         ttl::TtlHistory,
@@ -34,9 +34,14 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) recorder: Recorder,
+    /// What is under way beside the queue; awaited when the controller stops.
+    pub(super) tasks: TaskTracker,
+    /// Cancelled when the controller is to stop.
+    pub(super) stop: CancellationToken,
     index: Mutex<Index>,
     world: Mutex<World>,
     memories: Mutex<HashMap<Key, Memory>>,
+    desks: Mutex<Desks>,
     wakes: UnboundedSender<ObjectRef<ServiceRegistration>>,
 }
 
@@ -47,8 +52,6 @@ pub(super) struct Memory {
     uid: String,
     /// The ttls it had.
     pub(super) ttl: Option<TtlHistory>,
-    /// The status we wrote last, which the watch may not have brought back yet.
-    pub(super) status: Option<(Version, ServiceRegistrationStatus)>,
     /// The states that were last told in events; none before the first time, when all of them are
     /// taken for told.
     pub(super) told: Option<Remembered>,
@@ -62,15 +65,19 @@ impl Context {
         settings: Settings,
         recorder: Recorder,
         wakes: UnboundedSender<ObjectRef<ServiceRegistration>>,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             client,
             settings,
             clock: Clock::start(),
             recorder,
+            tasks: TaskTracker::new(),
+            stop,
             index: Mutex::default(),
             world: Mutex::default(),
             memories: Mutex::default(),
+            desks: Mutex::default(),
             wakes,
         }
     }
@@ -83,6 +90,11 @@ impl Context {
     /// The cluster; never held across an await.
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The reports that wait to be written; never held across an await.
+    pub(super) fn desks(&self) -> MutexGuard<'_, Desks> {
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at, or changes, what is remembered of a registration.
@@ -103,6 +115,7 @@ impl Context {
     /// Forgets a registration that is gone.
     pub(super) fn forget(&self, key: &Key) {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.desks().forget(key);
     }
 
     /// Has these registrations reconciled soon. Those that do not exist are passed over.

@@ -77,9 +77,6 @@ pub(super) enum Error {
         /// What failed first.
         failure: String,
     },
-    /// The status could not be written.
-    #[error(transparent)]
-    Status(#[from] ApiError),
     /// The task ended without a result.
     #[error("reconciling {0} panicked; see the log above, and please report it")]
     Panicked(crate::core::index::Key),

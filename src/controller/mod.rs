@@ -8,6 +8,7 @@ mod apply;
 mod cache;
 mod clock;
 mod context;
+mod desk;
 mod error;
 mod establish;
 mod gather;

@@ -23,23 +23,21 @@ use crate::core::{
     verdict::Verdict,
 };
 
-/// What is to be told.
-pub(super) struct Report<'a> {
-    pub(super) verdicts: &'a [Verdict],
-    pub(super) stall: Option<&'a Stall>,
-    pub(super) applied: &'a Applied,
+/// What is to be told of a registration.
+pub(super) struct Report {
+    pub(super) object: Arc<ServiceRegistration>,
+    pub(super) registration: Registration,
+    pub(super) verdicts: Vec<Verdict>,
+    pub(super) stall: Option<Stall>,
+    pub(super) applied: Applied,
 }
 
 /// Writes the status, where a reader would see a difference. Client required.
-pub(super) async fn status(
-    object: &ServiceRegistration,
-    registration: &Registration,
-    report: &Report<'_>,
-    context: &Context,
-) -> Result<(), ApiError> {
+pub(super) async fn status(report: &Report, context: &Context) -> Result<(), ApiError> {
+    let Report { object, registration, .. } = report;
     let key = &registration.key;
     let seen = (Version::of(object.metadata.resource_version.as_deref()), object.status.clone());
-    let written = context.remember(key, &registration.uid, |memory| memory.status.clone());
+    let written = context.desks().written(key, &registration.uid);
     // The watch may not have brought back what we wrote last.
     let (mut version, mut prior) = match written {
         Some((version, status)) if version > seen.0 => (version, Some(status)),
@@ -47,7 +45,7 @@ pub(super) async fn status(
     };
     let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
     for attempt in 0.. {
-        let next = render(prior.as_ref(), registration, report, context);
+        let next = render(prior.as_ref(), report, context);
         if prior.as_ref().is_some_and(|prior| !status::differs(prior, &next)) {
             return Ok(());
         }
@@ -55,14 +53,13 @@ pub(super) async fn status(
             "metadata": { "resourceVersion": version.0.to_string() },
             "status": with_nulls(prior.as_ref(), &next),
         });
+        tracing::debug!(registration = %key, "writing the status");
         let doing = || format!("write the status of ServiceRegistration {key}");
         let params = PatchParams::default();
         match call(doing, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await {
             Ok(written) => {
                 let version = Version::of(written.metadata.resource_version.as_deref());
-                context.remember(key, &registration.uid, |memory| {
-                    memory.status = Some((version, next));
-                });
+                context.desks().note_written(key, &registration.uid, version, next);
                 return Ok(());
             }
             Err(error) if error.is_absent() => return Ok(()),
@@ -81,17 +78,16 @@ pub(super) async fn status(
 
 fn render(
     prior: Option<&ServiceRegistrationStatus>,
-    registration: &Registration,
-    report: &Report<'_>,
+    report: &Report,
     context: &Context,
 ) -> ServiceRegistrationStatus {
-    let Report { verdicts, stall, applied } = *report;
+    let Report { object: _, registration, verdicts, stall, applied } = report;
     let nothing = ServiceRegistrationStatus::default();
     status::report(
         prior.unwrap_or(&nothing),
         registration.generation,
         verdicts,
-        stall,
+        stall.as_ref(),
         applied,
         context.clock.clocks(),
     )

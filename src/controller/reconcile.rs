@@ -10,6 +10,7 @@ use rand::Rng;
 use super::{
     apply::{self, Outcome},
     context::Context,
+    desk,
     error::Error,
     establish, gather, publish, verify,
 };
@@ -70,17 +71,20 @@ async fn reconcile(
             Outcome::Conflict(why) => stage.failed(Applied { writes: 0, failure: Some(why) }),
         };
         publish::events(&object, &registration, &decision.verdicts, &context);
-        let report = publish::Report {
-            verdicts: &decision.verdicts,
-            stall: stage.stall.as_ref(),
-            applied: &applied,
-        };
-        publish::status(&object, &registration, &report, &context).await?;
-        if let Some(failure) = applied.failure {
-            return Err(Error::Publish { registration: registration.key, failure });
+        let key = registration.key.clone();
+        if applied.failure.is_none() {
+            context.remember(&key, &registration.uid, |memory| memory.failures = 0);
         }
-        context.remember(&registration.key, &registration.uid, |memory| memory.failures = 0);
-        return Ok(Action::requeue(decision.pause(context.clock.now())));
+        let failure = applied.failure.clone();
+        let next = decision.pause(context.clock.now());
+        let Decision { verdicts, .. } = decision;
+        let report =
+            publish::Report { object, registration, verdicts, stall: stage.stall, applied };
+        desk::hand_in(report, &context);
+        return match failure {
+            Some(failure) => Err(Error::Publish { registration: key, failure }),
+            None => Ok(Action::requeue(next)),
+        };
     }
 }
 
@@ -307,6 +311,12 @@ fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
     })
 }
 
+/// How long to wait after so many failures in a row.
+pub(super) fn backoff(failures: u32) -> Duration {
+    let longest = Duration::from_millis(200) * 2_u32.pow(failures.min(8));
+    longest.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
 /// What to do after an error: try again, each time later, and not all at once.
 pub(super) fn retry(object: &ServiceRegistration, error: &Error, context: &Context) -> Action {
     let metadata = &object.metadata;
@@ -319,8 +329,7 @@ pub(super) fn retry(object: &ServiceRegistration, error: &Error, context: &Conte
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     });
-    let longest = Duration::from_millis(200) * 2_u32.pow(failures.min(8));
-    let pause = longest.mul_f64(rand::rng().random_range(0.5..1.0));
+    let pause = backoff(failures);
     tracing::warn!(registration = %key, %error, ?pause, "will try again");
     Action::requeue(pause)
 }

@@ -14,7 +14,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{context::Context, reconcile, settings::Settings, sweep, watch::Watches};
 use crate::core::index::Key;
@@ -41,8 +41,9 @@ async fn scope(
 ) {
     let (wakes, woken) = mpsc::unbounded();
     let recorder = Recorder::new(client.clone(), reporter());
-    let context = Arc::new(Context::new(client.clone(), settings, recorder, wakes));
-    let tasks = TaskTracker::new();
+    let context = Context::new(client.clone(), settings, recorder, wakes, stop.clone());
+    let context = Arc::new(context);
+    let tasks = context.tasks.clone();
 
     let api = match &namespace {
         Some(namespace) => Api::<ServiceRegistration>::namespaced(client, namespace),

@@ -28,6 +28,9 @@ pub(super) async fn suspects(
     context: &Context,
 ) -> HashMap<Arc<str>, String> {
     let mut left = suspects;
+    let latest = left.iter().filter_map(|suspect| suspect.deadline).min();
+    let past = latest.map(|deadline| context.clock.now().since(deadline));
+    tracing::debug!(%registration, suspects = left.len(), ?past, "reading Leases live");
     if left.len() > ONE_BY_ONE {
         match list(registration, context).await {
             Ok(found) => left.retain(|suspect| !found.contains(&suspect.lease)),

@@ -4,5 +4,6 @@
 mod agent;
 mod crd;
 mod docs;
+mod lag;
 mod story;
 mod support;
