@@ -3,5 +3,6 @@
 
 mod agent;
 mod crd;
+mod publishing;
 mod story;
 mod support;
