@@ -3,6 +3,7 @@
 
 mod claims;
 mod families;
+mod neighbours;
 mod pods;
 mod pods_published;
 mod repair;
