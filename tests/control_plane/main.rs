@@ -5,5 +5,6 @@ mod agent;
 mod crd;
 mod docs;
 mod lag;
+mod publishing;
 mod story;
 mod support;

@@ -5,8 +5,12 @@ pub mod crd;
 pub mod operator;
 pub mod published;
 pub mod shop;
+pub mod stage;
+pub mod witness;
 
 pub use beats::Beats;
 pub use operator::Operator;
 pub use published::Published;
 pub use shop::{Shop, eventually};
+pub use stage::Stage;
+pub use witness::Witness;

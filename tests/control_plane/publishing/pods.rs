@@ -1,0 +1,175 @@
+//! Pods that come, go and come back: which of them may be published.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::json;
+
+use crate::support::{Stage, eventually, witness::set};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_being_deleted_drains_and_its_lease_goes_with_it() {
+    let stage = Stage::set("deleted-pod", json!({})).await;
+    stage.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    stage.join_pod("greeter-2", &["10.88.0.2"], json!({})).await;
+    stage.published_as_ready("greeter", &["10.88.0.1", "10.88.0.2"]).await;
+
+    // Its kubelet would finish it; here there is none.
+    stage.delete_pod("greeter-1", 300).await;
+    let status = stage.status("greeter-1", "Draining", "PodTerminating").await;
+    assert_eq!(status.message, "its Pod is being deleted");
+    let published = stage.published_as_ready("greeter", &["10.88.0.2"]).await;
+    assert_eq!(published.conditions()["10.88.0.1"], (false, true, true));
+    assert_eq!(published.not_ready_in_endpoints(), set(&[]));
+
+    // While it drains it stops to serve.
+    stage.pod_conditions("greeter-1", &[("ContainersReady", false), ("Ready", false)]).await;
+    stage
+        .publishes("it does not serve", |now| {
+            now.conditions().get("10.88.0.1") == Some(&(false, false, true))
+        })
+        .await;
+
+    stage.delete_pod("greeter-1", 0).await;
+    let left = stage.publishes("it is gone", |now| now.conditions().len() == 1).await;
+    assert_eq!(left.ready(), set(&["10.88.0.2"]));
+    eventually("the garbage collector takes the Lease", async || {
+        let lease = stage.api::<Lease>().get_opt("greeter.greeter-1").await.unwrap();
+        lease.is_none().then_some(())
+    })
+    .await;
+    stage.counts(1).await;
+    stage.published_as_ready("greeter", &["10.88.0.2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_has_run_to_its_end_is_gone_although_its_lease_is_there() {
+    let stage = Stage::set("terminal-pod", json!({})).await;
+    stage.join_pod("well", &["10.88.0.1"], json!({})).await;
+    stage.join_pod("badly", &["10.88.0.2"], json!({})).await;
+    stage.join_pod("runs", &["10.88.0.3"], json!({})).await;
+    stage.published_as_ready("greeter", &["10.88.0.1", "10.88.0.2", "10.88.0.3"]).await;
+
+    // Even if its kubelet had no time to say that it is not ready any more.
+    stage.pod_status("well", &["10.88.0.1"], true, "Succeeded").await;
+    stage.pod_status("badly", &["10.88.0.2"], true, "Failed").await;
+    let published = stage.published_as_ready("greeter", &["10.88.0.3"]).await;
+    assert_eq!(published.conditions().len(), 1);
+    stage.counts(1).await;
+    assert!(stage.api::<Lease>().get_opt("greeter.well").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_made_anew_under_its_name_does_not_inherit_the_lease() {
+    let stage = Stage::set("replaced-pod", json!({})).await;
+    // The garbage collector would take the old Lease along within seconds; it is not needed here.
+    let uid = stage.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    stage.published_as_ready("greeter", &["10.88.0.1"]).await;
+    stage.delete_pod("greeter-1", 0).await;
+    let newer = stage.pod("greeter-1", &["10.88.0.2"], json!({})).await;
+    assert_ne!(newer, uid);
+    stage.published_as_ready("greeter", &[]).await;
+    // As the newcomer does: whatever is left of the old one goes, by its own uid.
+    if stage.api::<Lease>().get_opt("greeter.greeter-1").await.unwrap().is_some() {
+        let _ = stage.api::<Lease>().delete("greeter.greeter-1", &Default::default()).await;
+    }
+    stage.beats.create(&stage.beats.in_pod("greeter-1", &newer)).await;
+    stage.published_as_ready("greeter", &["10.88.0.2"]).await;
+    stage.status("greeter-1", "Ready", "Beating").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_names_another_uid_than_its_pod_has_is_rejected() {
+    let stage = Stage::set("foreign-uid", json!({})).await;
+    stage.pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    let earlier = "00000000-0000-4000-8000-000000000001";
+    let lease = stage.beats.in_pod("greeter-1", earlier);
+    stage.beats.create(&lease).await;
+    let event = said(&stage, "greeter-1", "InstanceRejected").await;
+    assert_eq!(
+        event,
+        format!(
+            "greeter-1: its Lease belongs to an earlier Pod greeter-1 (uid {earlier}); delete the \
+             Lease, so that the present Pod can create its own"
+        )
+    );
+    assert!(stage.published("greeter").await.slices.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_of_a_pod_that_is_not_there_is_rejected() {
+    let stage = Stage::set("no-pod", json!({})).await;
+    let lease = stage.beats.in_pod("ghost", "00000000-0000-4000-8000-000000000002");
+    stage.beats.create(&lease).await;
+    let event = said(&stage, "ghost", "InstanceRejected").await;
+    assert_eq!(event, format!("ghost: there is no Pod ghost in namespace {}", stage.namespace));
+    assert!(stage.published("greeter").await.slices.is_empty());
+}
+
+/// The note of an event: the garbage collector may remove the Lease before a status can be read.
+async fn said(stage: &Stage, instance: &str, reason: &str) -> String {
+    use k8s_openapi::api::events::v1::Event;
+    eventually(&format!("an event {reason} tells of {instance}"), async || {
+        let events = stage.api::<Event>().list(&Default::default()).await.unwrap();
+        events
+            .items
+            .into_iter()
+            .filter(|event| event.reason.as_deref() == Some(reason))
+            .find_map(|event| event.note.filter(|note| note.starts_with(instance)))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_pods_that_the_selector_admits_may_join() {
+    let admits = json!({ "podSelector": { "matchLabels": { "tier": "front" } } });
+    let stage = Stage::set("selector", admits).await;
+    stage.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    let status = stage.status("greeter-1", "Rejected", "PodNotSelected").await;
+    assert_eq!(
+        status.message,
+        "the labels of Pod greeter-1 do not match spec.podSelector of greeter"
+    );
+    assert!(stage.published("greeter").await.slices.is_empty());
+
+    // Its label may come later, and go again.
+    let label = |value: Option<&str>| json!({ "metadata": { "labels": { "tier": value } } });
+    stage.patch::<k8s_openapi::api::core::v1::Pod>("greeter-1", label(Some("front"))).await;
+    stage.published_as_ready("greeter", &["10.88.0.1"]).await;
+    stage.patch::<k8s_openapi::api::core::v1::Pod>("greeter-1", label(None)).await;
+    stage.published_as_ready("greeter", &[]).await;
+    stage.status("greeter-1", "Rejected", "PodNotSelected").await;
+
+    // So may the selector.
+    let any = json!({ "spec": { "podSelector": { "matchLabels": null } } });
+    stage.patch::<beatkeeper_api::ServiceRegistration>("greeter", any).await;
+    stage.published_as_ready("greeter", &["10.88.0.1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_selector_no_pod_may_join() {
+    let stage = Stage::set("no-selector", json!({ "podSelector": null })).await;
+    stage.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    let status = stage.status("greeter-1", "Rejected", "PodNotSelected").await;
+    assert_eq!(
+        status.message,
+        "spec.podSelector of greeter is absent, so no Pod may join; Pod greeter-1 wants to"
+    );
+    stage.published_as_ready("greeter", &["192.0.2.1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_an_address_waits_for_one() {
+    let stage = Stage::set("no-address", json!({})).await;
+    let uid = stage.pod("greeter-1", &[], json!({})).await;
+    stage.beats.create(&stage.beats.in_pod("greeter-1", &uid)).await;
+    let status = stage.status("greeter-1", "Waiting", "NoAddressYet").await;
+    assert_eq!(status.message, "Pod greeter-1 has no address yet");
+    tokio::time::timeout(Duration::from_secs(60), async {
+        stage.pod_status("greeter-1", &["10.88.0.1"], true, "Running").await;
+        stage.published_as_ready("greeter", &["10.88.0.1"]).await;
+    })
+    .await
+    .unwrap();
+}

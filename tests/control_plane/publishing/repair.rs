@@ -1,0 +1,241 @@
+//! Whatever is deleted or edited behind the operator's back is put right.
+
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use crate::support::{Published, Stage, Witness, eventually, witness::set};
+
+const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
+const ALL: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+
+async fn three(prefix: &str) -> (Stage, Witness) {
+    let stage = Stage::set(prefix, json!({})).await;
+    fill(stage).await
+}
+
+async fn fill(stage: Stage) -> (Stage, Witness) {
+    for n in 1..=3 {
+        stage.join(&format!("vm-{n}"), &format!("192.0.2.{n}")).await;
+    }
+    right(&stage).await;
+    let witness = Witness::of(&stage, "greeter").await;
+    (stage, witness)
+}
+
+/// Waits until one slice and the Endpoints say what they should, labels and owners included.
+async fn right(stage: &Stage) -> Published {
+    let owner = stage.registration("greeter").await.metadata.uid.unwrap();
+    let owned = |metadata: &kube::core::ObjectMeta| {
+        let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        owners.len() == 1 && owners[0].uid == owner
+    };
+    let labelled = |metadata: &kube::core::ObjectMeta, name: &str, value: &str| {
+        metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str)
+            == Some(value)
+    };
+    stage
+        .publishes("all is as it should be", |now| {
+            let [slice] = now.slices.as_slice() else { return false };
+            let Some(endpoints) = &now.endpoints else { return false };
+            let explicit = slice.endpoints.iter().all(|endpoint| {
+                serde_json::to_value(&endpoint.conditions).unwrap()
+                    == json!({ "ready": true, "serving": true, "terminating": false })
+            });
+            explicit
+                && now.ready() == set(&ALL)
+                && slice.endpoints.len() == ALL.len()
+                && now.in_endpoints() == set(&ALL)
+                && owned(&slice.metadata)
+                && owned(&endpoints.metadata)
+                && labelled(
+                    &slice.metadata,
+                    "endpointslice.kubernetes.io/managed-by",
+                    "beatkeeper.dev",
+                )
+                && labelled(&endpoints.metadata, "endpointslice.kubernetes.io/skip-mirror", "true")
+        })
+        .await
+}
+
+async fn slice(stage: &Stage) -> EndpointSlice {
+    stage.published("greeter").await.slices.remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_slice_is_made_again() {
+    let (stage, witness) = three("slice-deleted").await;
+    let old = slice(&stage).await.metadata;
+    stage
+        .api::<EndpointSlice>()
+        .delete(old.name.as_deref().unwrap(), &DeleteParams::default())
+        .await
+        .unwrap();
+    let now = right(&stage).await;
+    assert_ne!(now.slices[0].metadata.uid, old.uid);
+    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edited_endpoints_of_a_slice_are_put_right() {
+    let (stage, witness) = three("slice-edited").await;
+    let name = slice(&stage).await.metadata.name.unwrap();
+    let endpoint = |address: &str| {
+        json!({
+            "addresses": [address],
+            "conditions": { "ready": true, "serving": true, "terminating": false },
+        })
+    };
+    let silent = |address: &str| json!({ "addresses": [address] });
+    let edits = [
+        (
+            "a foreign address",
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3", "198.51.100.66"].map(endpoint).to_vec(),
+        ),
+        ("one too few", ["192.0.2.1", "192.0.2.3"].map(endpoint).to_vec()),
+        ("none", Vec::new()),
+        ("no conditions", ALL.map(silent).to_vec()),
+        ("one twice", ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"].map(endpoint).to_vec()),
+    ];
+    for (what, endpoints) in edits {
+        println!("{what}");
+        stage.patch::<EndpointSlice>(&name, json!({ "endpoints": endpoints })).await;
+        let now = right(&stage).await;
+        assert_eq!(now.slices[0].metadata.name.as_ref(), Some(&name), "repaired in place");
+    }
+    // Its ports, too.
+    let port = json!({ "ports": [{ "name": "grpc", "port": 6666, "protocol": "TCP" }] });
+    stage.patch::<EndpointSlice>(&name, port).await;
+    stage.publishes_ports(&ALL.map(|address| (address, "grpc", 8080))).await;
+    right(&stage).await;
+    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_and_owners_of_a_slice_come_back() {
+    let (stage, witness) = three("slice-labels").await;
+    let name = slice(&stage).await.metadata.name.unwrap();
+    let label =
+        |name: &str, value: Option<&str>| json!({ "metadata": { "labels": { name: value } } });
+    let edits: [Value; 6] = [
+        label("kubernetes.io/service-name", None),
+        label("kubernetes.io/service-name", Some("other")),
+        label("endpointslice.kubernetes.io/managed-by", None),
+        label("endpointslice.kubernetes.io/managed-by", Some("somebody")),
+        label("service.kubernetes.io/headless", Some("")),
+        json!({ "metadata": { "ownerReferences": null } }),
+    ];
+    for edit in edits {
+        println!("{edit}");
+        let version =
+            stage.patch::<EndpointSlice>(&name, edit).await.metadata.resource_version.unwrap();
+        eventually("the slice was written after the edit", async || {
+            let slice = stage.api::<EndpointSlice>().get_opt(&name).await.unwrap();
+            slice
+                .is_none_or(|slice| slice.metadata.resource_version != Some(version.clone()))
+                .then_some(())
+        })
+        .await;
+        let now = right(&stage).await;
+        let labels = now.slices[0].metadata.labels.clone().unwrap();
+        assert!(!labels.contains_key("service.kubernetes.io/headless"));
+    }
+    assert!(!witness.managers().contains(MIRROR));
+
+    // What others add stays.
+    let theirs = label("example.com/theirs", Some("stays"));
+    let name = slice(&stage).await.metadata.name.unwrap();
+    stage.patch::<EndpointSlice>(&name, theirs).await;
+    stage.quit("vm-3").await;
+    let now = stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    assert_eq!(now.slices[0].metadata.labels.as_ref().unwrap()["example.com/theirs"], "stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_and_edited_endpoints_come_back() {
+    let (stage, witness) = three("endpoints").await;
+    stage.api::<Endpoints>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    right(&stage).await;
+    let addresses = |all: &[&str]| {
+        let all: Vec<Value> = all.iter().map(|ip| json!({ "ip": ip })).collect();
+        json!({ "subsets": [{
+            "addresses": all, "ports": [{ "name": "grpc", "port": 8080, "protocol": "TCP" }],
+        }]})
+    };
+    let edits = [
+        addresses(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "198.51.100.66"]),
+        addresses(&["192.0.2.1"]),
+        json!({ "subsets": null }),
+        json!({ "metadata": { "labels": { "endpoints.kubernetes.io/managed-by": null } } }),
+    ];
+    for edit in edits {
+        println!("{edit}");
+        stage.patch::<Endpoints>("greeter", edit).await;
+        right(&stage).await;
+    }
+    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirroring_stays_switched_off() {
+    let (stage, witness) = three("mirror").await;
+    let unlabel =
+        json!({ "metadata": { "labels": { "endpointslice.kubernetes.io/skip-mirror": null } } });
+    for _ in 0..3 {
+        stage.patch::<Endpoints>("greeter", unlabel.clone()).await;
+        // With exactly one slice, which is ours: a mirror that was made meanwhile is gone again.
+        right(&stage).await;
+    }
+    witness.sees(&set(&ALL)).await;
+    stage.condition("greeter", "Ready", "True", "Published").await;
+    stage.join("vm-4", "192.0.2.4").await;
+    let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
+    stage.published_as_ready("greeter", &all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_service_of_ours_is_made_again_with_its_endpoints() {
+    let (stage, witness) = three("own-service").await;
+    for _ in 0..3 {
+        let old: Service = stage.api().get("greeter").await.unwrap();
+        stage.api::<Service>().delete("greeter", &DeleteParams::default()).await.unwrap();
+        let new = eventually("the Service is made again", async || {
+            let service: Service = stage.api().get_opt("greeter").await.unwrap()?;
+            (service.metadata.uid != old.metadata.uid).then_some(service)
+        })
+        .await;
+        assert_eq!(new.metadata.owner_references, old.metadata.owner_references);
+        stays_right(&stage).await;
+    }
+    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_service_that_is_deleted_is_replaced_by_one_of_ours() {
+    let stage = Stage::beside_service("users-service", json!({}), json!({})).await;
+    let (stage, witness) = fill(stage).await;
+    stage.api::<Service>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    let service = eventually("a Service is made", async || {
+        let service: Option<Service> = stage.api().get_opt("greeter").await.unwrap();
+        service.filter(|service| service.metadata.owner_references.is_some())
+    })
+    .await;
+    assert_eq!(service.spec.unwrap().selector, None);
+    stays_right(&stage).await;
+    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+}
+
+/// The cluster's own controller deletes the Endpoints of a Service that is gone, a moment after we
+/// see it go. It looks the Service up first, so what it may do is done once it has seen the new one.
+async fn stays_right(stage: &Stage) {
+    right(stage).await;
+    // A further change shows that both controllers have caught up.
+    stage.join("vm-9", "192.0.2.9").await;
+    let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.9"];
+    stage.published_as_ready("greeter", &all).await;
+    stage.quit("vm-9").await;
+    right(stage).await;
+}

@@ -1,0 +1,142 @@
+//! Many instances.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::support::{Published, Stage, Witness};
+
+const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
+
+fn name(n: usize) -> String {
+    format!("vm-{n}")
+}
+
+fn address(n: usize) -> String {
+    format!("198.18.{}.{}", n / 200, n % 200 + 1)
+}
+
+fn instances(range: std::ops::Range<usize>) -> impl Iterator<Item = (String, String)> {
+    range.map(|n| (name(n), address(n)))
+}
+
+fn addresses(range: std::ops::Range<usize>) -> BTreeSet<String> {
+    range.map(address).collect()
+}
+
+/// The sizes of the slices, the largest first.
+fn sizes(published: &Published) -> Vec<usize> {
+    let mut sizes: Vec<_> = published.slices.iter().map(|slice| slice.endpoints.len()).collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    sizes
+}
+
+/// However instances come in, no slice has more than a hundred, and any two of them more than a
+/// hundred together: as upstream does, a new one is made only for what fits in no other. Returns
+/// how many there are.
+fn packed(published: &Published, endpoints: usize) -> usize {
+    let sizes = sizes(published);
+    assert_eq!(sizes.iter().sum::<usize>(), endpoints);
+    assert!(sizes[0] <= 100, "{sizes:?}");
+    let smallest: usize = sizes.iter().rev().take(2).sum();
+    assert!(sizes.len() == 1 || smallest > 100, "{sizes:?}");
+    sizes.len()
+}
+
+fn over_capacity(published: &Published) -> Option<&str> {
+    let annotations = published.endpoints.as_ref()?.metadata.annotations.as_ref()?;
+    annotations.get(OVER_CAPACITY).map(String::as_str)
+}
+
+async fn all_published(stage: &Stage, all: &BTreeSet<String>) -> Published {
+    stage
+        .publishes(&format!("all {} are published", all.len()), |published| {
+            published.ready() == *all && published.in_endpoints() == *all
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_250_instances_160_leave_and_no_survivor_ever_blinks() {
+    let stage = Stage::set("many", json!({})).await;
+    stage.join_all(instances(0..250)).await;
+    let published = all_published(&stage, &addresses(0..250)).await;
+    let before = packed(&published, 250);
+    let witness = Witness::of(&stage, "greeter").await;
+
+    // Spread over all slices.
+    let stays = |n: &usize| n % 25 < 9;
+    let survivors: BTreeSet<String> = (0..250).filter(stays).map(address).collect();
+    assert_eq!(survivors.len(), 90);
+    stage.quit_all((0..250).filter(|n| !stays(n)).map(name)).await;
+    let published = all_published(&stage, &survivors).await;
+    assert!(sizes(&published).len() <= before, "who leaves makes no new slice");
+    witness.sees(&survivors).await;
+    witness.never_missed(&survivors);
+
+    // And back to more than there were.
+    stage.join_all(instances(250..450)).await;
+    let all: BTreeSet<String> = survivors.iter().cloned().chain(addresses(250..450)).collect();
+    let published = all_published(&stage, &all).await;
+    assert!(sizes(&published)[0] <= 100, "{:?}", sizes(&published));
+    witness.sees(&all).await;
+    witness.never_missed(&survivors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_beyond_a_thousand_are_truncated_and_a_newcomer_evicts_nobody() {
+    let stage = Stage::set("thousand", json!({})).await;
+    // The addresses before these are kept for newcomers, which would come first if sorted.
+    stage.join_all(instances(10..1010)).await;
+    let thousand = addresses(10..1010);
+    let published = all_published(&stage, &thousand).await;
+    assert_eq!(over_capacity(&published), None);
+    packed(&published, 1000);
+    let witness = Witness::of(&stage, "greeter").await;
+
+    stage.join(&name(0), &address(0)).await;
+    let all: BTreeSet<String> = thousand.iter().cloned().chain([address(0)]).collect();
+    let published = stage
+        .publishes("Endpoints are truncated", |now| {
+            over_capacity(now) == Some("truncated") && now.ready() == all
+        })
+        .await;
+    assert_eq!(published.in_endpoints(), thousand, "whoever was listed stays");
+
+    // One leaves: the newcomer takes its place.
+    stage.quit(&name(500)).await;
+    let rest: BTreeSet<String> = all.iter().filter(|it| **it != address(500)).cloned().collect();
+    let published = all_published(&stage, &rest).await;
+    assert_eq!(over_capacity(&published), None);
+    stage.quit(&name(501)).await;
+    let rest: BTreeSet<String> = rest.iter().filter(|it| **it != address(501)).cloned().collect();
+    let published = all_published(&stage, &rest).await;
+    assert_eq!(over_capacity(&published), None);
+    witness.sees(&rest).await;
+    let stayed: BTreeSet<String> = rest.iter().filter(|it| **it != address(0)).cloned().collect();
+    assert_eq!(stayed.len(), 998);
+    witness.never_missed(&stayed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_five_hundred_instances_are_in_slices_of_a_hundred_at_most() {
+    let stage = Stage::set("thousands", json!({})).await;
+    stage.join_all(instances(0..2500)).await;
+    let all = addresses(0..2500);
+    let published = stage
+        .publishes("all 2500 are in slices", |now| {
+            now.ready() == all && over_capacity(now) == Some("truncated")
+        })
+        .await;
+    assert_eq!(published.address_ports().len(), 2500, "each once");
+    packed(&published, 2500);
+    assert_eq!(published.in_endpoints().len(), 1000);
+    stage.counts(2500).await;
+    let listed = stage.registration("greeter").await.status.unwrap().instances.len();
+    assert_eq!(listed, 100);
+
+    stage.quit_all((0..1600).map(name)).await;
+    let published = all_published(&stage, &addresses(1600..2500)).await;
+    assert_eq!(over_capacity(&published), None);
+    stage.counts(900).await;
+}

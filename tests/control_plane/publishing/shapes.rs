@@ -1,0 +1,251 @@
+//! What slices and Endpoints look like.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Value, json};
+
+use crate::support::{Stage, Witness, witness::set};
+
+fn json_of(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() {
+    let stage = Stage::set(
+        "one",
+        json!({ "ports": [
+            { "name": "grpc", "port": 80, "targetPort": 8080, "appProtocol": "kubernetes.io/h2c" },
+        ]}),
+    )
+    .await;
+    stage.join("vm-1", "192.0.2.1").await;
+
+    let published = stage.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let registration = stage.registration("greeter").await.metadata;
+    let owner = json!([{
+        "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
+        "name": "greeter", "uid": registration.uid.unwrap(),
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    let port = json!([
+        { "name": "grpc", "port": 8080, "protocol": "TCP", "appProtocol": "kubernetes.io/h2c" }
+    ]);
+    let [slice] = published.slices.as_slice() else { panic!("{:?}", published.slices) };
+    assert_eq!(slice.address_type, "IPv4");
+    assert_eq!(json_of(&slice.ports), port);
+    assert_eq!(
+        json_of(&slice.endpoints),
+        json!([{
+            "addresses": ["192.0.2.1"],
+            "conditions": { "ready": true, "serving": true, "terminating": false },
+        }])
+    );
+    assert_eq!(
+        json_of(&slice.metadata.labels),
+        json!({
+            "kubernetes.io/service-name": "greeter",
+            "endpointslice.kubernetes.io/managed-by": "beatkeeper.dev",
+        })
+    );
+    assert_eq!(json_of(&slice.metadata.owner_references), owner);
+    assert_eq!(slice.metadata.generate_name.as_deref(), Some("greeter-"));
+
+    let endpoints = published.endpoints.unwrap();
+    assert_eq!(
+        json_of(&endpoints.subsets),
+        json!([{ "addresses": [{ "ip": "192.0.2.1" }], "ports": port }])
+    );
+    assert_eq!(
+        json_of(&endpoints.metadata.labels),
+        json!({
+            "endpointslice.kubernetes.io/skip-mirror": "true",
+            "endpoints.kubernetes.io/managed-by": "beatkeeper.dev",
+        })
+    );
+    assert_eq!(json_of(&endpoints.metadata.owner_references), owner);
+    for metadata in [&slice.metadata, &endpoints.metadata] {
+        let annotations = metadata.annotations.as_ref().unwrap();
+        let [(name, time)] = annotations.iter().collect::<Vec<_>>()[..] else {
+            panic!("{annotations:?}")
+        };
+        assert_eq!(name, "endpoints.kubernetes.io/last-change-trigger-time");
+        time.parse::<jiff::Timestamp>().unwrap();
+    }
+
+    let service: Service = stage.api().get("greeter").await.unwrap();
+    assert_eq!(json_of(&service.metadata.owner_references), owner);
+    assert_eq!(
+        json_of(&service.spec.unwrap().ports),
+        json!([{
+            "name": "grpc", "port": 80, "targetPort": 8080, "protocol": "TCP",
+            "appProtocol": "kubernetes.io/h2c",
+        }])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_listens_elsewhere_gets_a_slice_with_its_own_ports() {
+    let stage = Stage::set(
+        "ports",
+        json!({
+            "ports": [
+                { "name": "grpc", "port": 80, "targetPort": 8080 },
+                { "name": "metrics", "port": 90, "targetPort": 9090 },
+            ],
+            "instances": [
+                { "name": "vm-1", "addresses": ["192.0.2.1"], "zone": "eu-1a" },
+                { "name": "vm-2", "addresses": ["192.0.2.2"],
+                  "ports": [{ "name": "grpc", "port": 9001 }] },
+                { "name": "vm-3", "addresses": ["192.0.2.3"], "zone": "eu-1b" },
+            ],
+        }),
+    )
+    .await;
+    for instance in ["vm-1", "vm-2", "vm-3"] {
+        // What a declared instance's Lease says of its address does not count.
+        stage.join(instance, "198.51.100.9").await;
+    }
+
+    let published = stage
+        .publishes_ports(&[
+            ("192.0.2.1", "grpc", 8080),
+            ("192.0.2.1", "metrics", 9090),
+            ("192.0.2.2", "grpc", 9001),
+            ("192.0.2.2", "metrics", 9090),
+            ("192.0.2.3", "grpc", 8080),
+            ("192.0.2.3", "metrics", 9090),
+        ])
+        .await;
+    assert_eq!(published.slices.len(), 2);
+    let zones: BTreeSet<_> = published
+        .slices
+        .iter()
+        .flat_map(|slice| &slice.endpoints)
+        .map(|endpoint| (endpoint.addresses[0].as_str(), endpoint.zone.as_deref()))
+        .collect();
+    assert_eq!(
+        zones,
+        [("192.0.2.1", Some("eu-1a")), ("192.0.2.2", None), ("192.0.2.3", Some("eu-1b"))].into()
+    );
+    stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+
+    stage.quit("vm-2").await;
+    let published = stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    assert_eq!(published.slices.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_target_port_for_all_blinks_nobody() {
+    let stage = Stage::set("target-port", json!({})).await;
+    let instances = (1..=120).map(|n| (format!("vm-{n}"), format!("192.0.2.{n}")));
+    let all: BTreeSet<String> = instances.clone().map(|(_, address)| address).collect();
+    stage.join_all(instances).await;
+    stage.publishes("all are there", |published| published.in_endpoints() == all).await;
+    let witness = Witness::of(&stage, "greeter").await;
+
+    let patch = json!({ "spec": {
+        "ports": [{ "name": "grpc", "port": 80, "targetPort": 9090 }],
+    }});
+    stage.patch::<beatkeeper_api::ServiceRegistration>("greeter", patch).await;
+
+    let wanted: BTreeSet<_> =
+        all.iter().map(|address| (address.clone(), "grpc".to_owned(), 9090)).collect();
+    stage
+        .publishes("all listen elsewhere", |published| {
+            published.address_ports() == wanted
+                && json_of(&published.endpoints.as_ref().unwrap().subsets)[0]["ports"][0]["port"]
+                    == 9090
+        })
+        .await;
+    witness.sees(&all).await;
+    witness.never_missed(&all);
+    let service: Service = stage.api().get("greeter").await.unwrap();
+    assert_eq!(json_of(&service.spec.unwrap().ports)[0]["targetPort"], 9090);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_63_characters_can_be_published() {
+    let long = |prefix: &str| format!("{prefix}{}", "x".repeat(63 - prefix.len()));
+    let (registration, service, port) = (long("registration-"), long("service-"), long("port-"));
+    let stage = Stage::set("long-names", json!({})).await;
+    stage
+        .add_registration(
+            &registration,
+            json!({
+                "serviceName": service,
+                "ports": [
+                    { "name": port, "port": 80, "targetPort": 8080 },
+                    { "name": "short", "port": 81, "targetPort": 8081 },
+                ],
+            }),
+        )
+        .await;
+    let beats = stage.shop.beats(&registration);
+    let instance = "i".repeat(189);
+    beats.create(&beats.outside(&instance, "192.0.2.1")).await;
+
+    let published = stage.published_as_ready(&service, &["192.0.2.1"]).await;
+    assert_eq!(
+        published.address_ports(),
+        [("192.0.2.1".to_owned(), port, 8080), ("192.0.2.1".to_owned(), "short".to_owned(), 8081)]
+            .into()
+    );
+    stage.instance(&registration, &instance, "Ready", "Beating").await;
+
+    // A slice's name is cut to make room for what makes it unique.
+    let more = (2..=102).map(|n| (format!("vm-{n}"), format!("192.0.2.{n}")));
+    for (instance, address) in more {
+        beats.create(&beats.outside(&instance, &address)).await;
+    }
+    let addresses: Vec<String> = (1..=102).map(|n| format!("192.0.2.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let published = stage.published_as_ready(&service, &addresses).await;
+    assert_eq!(published.slices.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_where_only_the_trigger_time_would_change() {
+    const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+    let stage = Stage::set("trigger-time", json!({})).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    let before = stage.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let name = before.slices[0].metadata.name.clone().unwrap();
+
+    // A note changes the status, so it shows that the registration was reconciled.
+    stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 91 %")).await;
+    told(&stage, "disk 91 %").await;
+    assert_eq!(stage.published("greeter").await.slices, before.slices);
+    assert_eq!(stage.published("greeter").await.endpoints, before.endpoints);
+
+    // Nor is it repaired when somebody removes it.
+    let removed = json!({ "metadata": { "annotations": { TRIGGER_TIME: null } } });
+    let slice: k8s_openapi::api::discovery::v1::EndpointSlice =
+        stage.patch(&name, removed.clone()).await;
+    let endpoints: k8s_openapi::api::core::v1::Endpoints = stage.patch("greeter", removed).await;
+    stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 92 %")).await;
+    told(&stage, "disk 92 %").await;
+    assert_eq!(stage.published("greeter").await.slices, [slice.clone()]);
+    assert_eq!(stage.published("greeter").await.endpoints, Some(endpoints));
+
+    // A change writes it, later than what it was.
+    stage.join("vm-2", "192.0.2.2").await;
+    let after = stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let time = |slice: &k8s_openapi::api::discovery::v1::EndpointSlice| {
+        slice.metadata.annotations.as_ref().unwrap()[TRIGGER_TIME]
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    assert!(time(&after.slices[0]) > time(&before.slices[0]));
+    assert_eq!(after.slices.len(), 1);
+    assert_eq!(after.ready(), set(&["192.0.2.1", "192.0.2.2"]));
+}
+
+async fn told(stage: &Stage, note: &str) {
+    crate::support::eventually("the note is in the status", async || {
+        let status = stage.status("vm-1", "Ready", "Beating").await;
+        (status.message == note).then_some(())
+    })
+    .await;
+}

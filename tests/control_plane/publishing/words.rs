@@ -1,0 +1,116 @@
+//! What instances say of themselves, and operators of them.
+
+use serde_json::json;
+
+use crate::support::{Stage, witness::set};
+
+const HEALTH: &str = "beatkeeper.dev/health";
+const NOTE: &str = "beatkeeper.dev/note";
+const CORDONED: &str = "beatkeeper.dev/cordoned";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_says_it_fails_is_published_as_not_ready() {
+    let stage = Stage::set("failing", json!({})).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    stage.join("vm-2", "192.0.2.2").await;
+    stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+
+    stage.beats.annotate("vm-1", NOTE, Some("disk 91 %")).await;
+    stage.beats.annotate("vm-1", HEALTH, Some("Failing")).await;
+    let status = stage.status("vm-1", "NotReady", "HealthFailing").await;
+    assert_eq!(status.message, "disk 91 %");
+    let published = stage.published_as_ready("greeter", &["192.0.2.2"]).await;
+    assert_eq!(published.conditions()["192.0.2.1"], (false, false, false));
+    assert_eq!(published.not_ready_in_endpoints(), set(&["192.0.2.1"]));
+
+    stage.beats.annotate("vm-1", HEALTH, Some("Passing")).await;
+    stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+
+    stage.beats.annotate("vm-1", HEALTH, Some("fine")).await;
+    let status = stage.status("vm-1", "NotReady", "HealthUnknown").await;
+    assert!(status.message.contains("fine"), "{}", status.message);
+    stage.published_as_ready("greeter", &["192.0.2.2"]).await;
+    stage.beats.annotate("vm-1", HEALTH, None).await;
+    stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_says_it_drains_stays_in_slices_only() {
+    let stage = Stage::set("draining", json!({})).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    stage.join("vm-2", "192.0.2.2").await;
+    stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+
+    stage.beats.annotate("vm-1", HEALTH, Some("Draining")).await;
+    stage.status("vm-1", "Draining", "HealthDraining").await;
+    let published = stage.published_as_ready("greeter", &["192.0.2.2"]).await;
+    assert_eq!(published.conditions()["192.0.2.1"], (false, true, true));
+    assert_eq!(published.not_ready_in_endpoints(), set(&[]));
+
+    // The last one drains too: nobody is ready, and the Service says so.
+    stage.beats.annotate("vm-2", HEALTH, Some("Draining")).await;
+    stage.published_as_ready("greeter", &[]).await;
+    stage.condition("greeter", "Available", "False", "NoInstanceReady").await;
+    stage.quit("vm-1").await;
+    stage.quit("vm-2").await;
+    let published = stage.publishes("all have left", |now| now.conditions().is_empty()).await;
+    assert!(published.slices.is_empty());
+    assert_eq!(published.endpoints.unwrap().subsets, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cordon_takes_an_instance_out_and_lifting_it_brings_it_back() {
+    let stage = Stage::set("cordon", json!({})).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    stage.join("vm-2", "192.0.2.2").await;
+    stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+
+    stage.beats.annotate("vm-1", CORDONED, Some("bad disk")).await;
+    let published = stage.published_as_ready("greeter", &["192.0.2.2"]).await;
+    assert!(!published.conditions().contains_key("192.0.2.1"), "it is gone, not unready");
+    let status = stage.status("vm-1", "Cordoned", "Cordoned").await;
+    assert_eq!(status.message, "taken out by an operator: bad disk");
+    assert_eq!(status.addresses, ["192.0.2.1"]);
+
+    // Its beats do not lift it.
+    stage.beats.beat_at("vm-1", jiff::Timestamp::now()).await;
+    stage.join("vm-3", "192.0.2.3").await;
+    stage.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
+
+    stage.beats.annotate("vm-1", CORDONED, None).await;
+    stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+
+    // One without a reason is one, too.
+    stage.beats.annotate("vm-1", CORDONED, Some("")).await;
+    let status = stage.status("vm-1", "Cordoned", "Cordoned").await;
+    assert_eq!(status.message, "taken out by an operator");
+    stage.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_instance_waits_for_its_first_beat() {
+    let declared = json!({ "instances": [{ "name": "vm-1", "addresses": ["192.0.2.1"] }] });
+    let stage = Stage::set("never-beat", declared).await;
+    let status = stage.status("vm-1", "Waiting", "NeverBeat").await;
+    assert_eq!(status.message, "declared, but no heartbeat Lease greeter.vm-1 has been seen");
+    assert_eq!(status.addresses, ["192.0.2.1"]);
+    assert!(stage.published("greeter").await.slices.is_empty());
+    assert_eq!(stage.published("greeter").await.in_endpoints(), set(&[]));
+
+    // A Lease that was prepared for it is no beat.
+    let mut lease = stage.beats.outside("vm-1", "");
+    lease.spec.as_mut().unwrap().renew_time = None;
+    stage.beats.create(&lease).await;
+    crate::support::eventually("the status knows the Lease", async || {
+        let status = stage.status("vm-1", "Waiting", "NeverBeat").await;
+        (status.message == "Lease greeter.vm-1 has no spec.renewTime: no beat has been written")
+            .then_some(())
+    })
+    .await;
+
+    stage.beats.beat_at("vm-1", jiff::Timestamp::now()).await;
+    stage.published_as_ready("greeter", &["192.0.2.1"]).await;
+    stage.quit("vm-1").await;
+    stage.published_as_ready("greeter", &[]).await;
+    stage.status("vm-1", "Waiting", "NeverBeat").await;
+}

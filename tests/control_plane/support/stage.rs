@@ -1,0 +1,190 @@
+//! A shop with its operator and a registration `greeter` whose instances live long without beating:
+//! for tests of what is published, where beats would only be load.
+
+use std::{
+    collections::BTreeSet,
+    ops::{Deref, DerefMut},
+};
+
+use beatkeeper_api::{InstanceStatus, ServiceRegistration};
+use beatkeeper_cluster::ControlPlane;
+use futures::{StreamExt, stream};
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{Beats, Operator, Published, Shop, eventually};
+
+/// How many requests a test has under way at once.
+const SIDE_BY_SIDE: usize = 8;
+
+/// A shop that is open: the operator has seen the registration, so that a Lease created from now on
+/// is a beat that it saw.
+pub struct Stage {
+    pub shop: Shop,
+    pub operator: Operator,
+    pub beats: Beats,
+}
+
+impl Stage {
+    /// Sets one up on the shared control plane. `changes` are laid over the spec: ttl 5m, interval
+    /// 1m, port grpc 80 → 8080, any Pod.
+    pub async fn set(prefix: &str, changes: Value) -> Self {
+        let shop = Shop::open(prefix).await;
+        let operator = shop.operator();
+        Self::open(shop, operator, changes).await
+    }
+
+    /// The same where the Service was there first.
+    pub async fn beside_service(prefix: &str, service: Value, changes: Value) -> Self {
+        let shop = Shop::open(prefix).await;
+        shop.service("greeter", service).await;
+        let operator = shop.operator();
+        Self::open(shop, operator, changes).await
+    }
+
+    /// The same on a control plane of one's own, with an operator that watches all namespaces.
+    pub async fn with_all_namespaces(plane: &'static ControlPlane, prefix: &str) -> Self {
+        let shop = Shop::open_on(plane, prefix).await;
+        let ranges = shop.ranges();
+        let flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
+        let operator = Operator::start(plane, "", &flags);
+        Self::open(shop, operator, json!({})).await
+    }
+
+    async fn open(shop: Shop, operator: Operator, changes: Value) -> Self {
+        let beats = shop.beats("greeter");
+        let stage = Self { shop, operator, beats };
+        stage.add_registration("greeter", changes).await;
+        stage
+    }
+
+    /// Creates a further registration like the first one, and waits until the operator knows it.
+    pub async fn add_registration(&self, name: &str, changes: Value) -> ServiceRegistration {
+        let mut spec = json!({
+            "ttl": "5m",
+            "interval": "1m",
+            "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }],
+            "podSelector": {},
+        });
+        if let (Some(spec), Value::Object(changes)) = (spec.as_object_mut(), changes) {
+            spec.extend(changes);
+        }
+        let registration = self.shop.register(name, spec).await;
+        self.condition(name, "Ready", "True", "Published").await;
+        registration
+    }
+
+    /// An outside instance registers.
+    pub async fn join(&self, instance: &str, addresses: &str) -> Lease {
+        self.beats.create(&self.beats.outside(instance, addresses)).await
+    }
+
+    /// Many outside instances register: names and addresses.
+    pub async fn join_all(&self, instances: impl IntoIterator<Item = (String, String)>) {
+        let join = |(instance, address): (String, String)| async move {
+            self.join(&instance, &address).await;
+        };
+        stream::iter(instances).for_each_concurrent(SIDE_BY_SIDE, join).await;
+    }
+
+    /// A Pod with these addresses, whose instance registers.
+    pub async fn join_pod(&self, pod: &str, ips: &[&str], spec: Value) -> String {
+        let uid = self.pod(pod, ips, spec).await;
+        self.beats.create(&self.beats.in_pod(pod, &uid)).await;
+        uid
+    }
+
+    /// An instance deregisters, whether in a Pod or not.
+    pub async fn quit(&self, instance: &str) {
+        let name = format!("greeter.{instance}");
+        self.api::<Lease>().delete(&name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Many deregister.
+    pub async fn quit_all(&self, instances: impl IntoIterator<Item = String>) {
+        let quit = |instance: String| async move { self.quit(&instance).await };
+        stream::iter(instances).for_each_concurrent(SIDE_BY_SIDE, quit).await;
+    }
+
+    /// Waits until slices or Endpoints satisfy a look, and returns them.
+    pub async fn publishes(&self, what: &str, right: impl Fn(&Published) -> bool) -> Published {
+        eventually(what, async || {
+            let published = self.published("greeter").await;
+            right(&published).then_some(published)
+        })
+        .await
+    }
+
+    /// Waits until `greeter` publishes exactly these addresses and ports of these names.
+    pub async fn publishes_ports(&self, wanted: &[(&str, &str, i32)]) -> Published {
+        let wanted: BTreeSet<(String, String, i32)> = wanted
+            .iter()
+            .map(|(address, name, port)| ((*address).to_owned(), (*name).to_owned(), *port))
+            .collect();
+        let what = format!("exactly {wanted:?} is published");
+        self.publishes(&what, |published| published.address_ports() == wanted).await
+    }
+
+    /// Waits until an instance of `greeter` is in a state with a reason.
+    pub async fn status(&self, instance: &str, state: &str, reason: &str) -> InstanceStatus {
+        self.instance("greeter", instance, state, reason).await
+    }
+
+    /// Waits until the status of `greeter` counts so many instances in all.
+    pub async fn counts(&self, total: i32) {
+        let what = format!("the status counts {total} instances");
+        eventually(&what, async || {
+            let status = self.registration("greeter").await.status?;
+            (status.total == total).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Shop {
+    /// Creates a Service without a selector; `changes` are laid over its spec.
+    pub async fn service(&self, name: &str, changes: Value) {
+        let mut spec = json!({ "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] });
+        if let (Some(spec), Value::Object(changes)) = (spec.as_object_mut(), changes) {
+            spec.extend(changes);
+        }
+        self.create::<k8s_openapi::api::core::v1::Service>(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": spec,
+        }))
+        .await;
+    }
+
+    /// Writes the conditions of a Pod: types with True or False.
+    pub async fn pod_conditions(&self, name: &str, conditions: &[(&str, bool)]) {
+        let conditions: Vec<Value> = conditions
+            .iter()
+            .map(|(type_, holds)| {
+                json!({ "type": type_, "status": if *holds { "True" } else { "False" } })
+            })
+            .collect();
+        let status = json!({ "status": { "conditions": conditions } });
+        let params = PatchParams::default();
+        self.api::<Pod>().patch_status(name, &params, &Patch::Merge(status)).await.unwrap();
+    }
+
+    /// Deletes a Pod with a grace period; with 0 it is gone at once, as after `--force`.
+    pub async fn delete_pod(&self, name: &str, grace_seconds: u32) {
+        let params = DeleteParams::default().grace_period(grace_seconds);
+        self.api::<Pod>().delete(name, &params).await.unwrap();
+    }
+}
+
+impl Deref for Stage {
+    type Target = Shop;
+
+    fn deref(&self) -> &Shop {
+        &self.shop
+    }
+}
+
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Shop {
+        &mut self.shop
+    }
+}
