@@ -71,7 +71,7 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
 /// Human-readable on a terminal and off it; RUST_LOG chooses how much.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error"));
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error,kube_runtime=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -13,6 +13,7 @@ mod error;
 mod establish;
 mod gather;
 mod publish;
+mod pulse;
 mod reconcile;
 mod run;
 mod settings;

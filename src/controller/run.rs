@@ -16,7 +16,7 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{context::Context, reconcile, settings::Settings, sweep, watch::Watches};
+use super::{context::Context, pulse::Pulse, reconcile, settings::Settings, sweep, watch::Watches};
 use crate::core::index::Key;
 
 /// Runs the operator until `stop` is cancelled, and then until what is under way has ended.
@@ -108,16 +108,18 @@ async fn follow(
     events: impl futures::Stream<Item = watcher::Result<Event<ServiceRegistration>>>,
 ) {
     let mut events = std::pin::pin!(events);
+    let mut pulse = Pulse::of("ServiceRegistrations");
     while let Some(event) = events.next().await {
+        let Some(event) = pulse.take(event) else { continue };
         match event {
-            Ok(Event::Apply(object)) => {
+            Event::Apply(object) => {
                 let mut concerned = context.world().put_registration(&object);
                 concerned.push(key_of(&object));
                 context.wake(concerned);
             }
-            Ok(Event::Delete(object)) => remove(&context, &key_of(&object)),
-            Ok(Event::Init | Event::InitApply(_)) => {}
-            Ok(Event::InitDone) => {
+            Event::Delete(object) => remove(&context, &key_of(&object)),
+            Event::Init | Event::InitApply(_) => {}
+            Event::InitDone => {
                 let listed = reader.state();
                 for object in &listed {
                     let concerned = context.world().put_registration(object);
@@ -127,9 +129,6 @@ async fn follow(
                 let gone = context.world().registrations_beyond(&listed);
                 gone.iter().for_each(|key| remove(&context, key));
                 context.wake(listed);
-            }
-            Err(error) => {
-                tracing::warn!(kind = "ServiceRegistrations", %error, "the watch broke; it is begun again");
             }
         }
     }

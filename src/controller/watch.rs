@@ -22,7 +22,7 @@ use kube::{
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{context::Context, watched::Watched};
+use super::{context::Context, pulse::Pulse, watched::Watched};
 use crate::core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
@@ -78,24 +78,14 @@ impl<'a> Watches<'a> {
         let context = self.context.clone();
         let follow = async move {
             let mut listed = Some(listed);
-            let mut broken = false;
+            let mut pulse = Pulse::of(kind);
             let mut events = std::pin::pin!(events.default_backoff());
             while let Some(event) = events.next().await {
-                match event {
-                    Ok(event) => {
-                        if std::mem::take(&mut broken) {
-                            tracing::info!(kind, "the watch works again");
-                        }
-                        let done = matches!(event, Event::InitDone);
-                        take_in(&context, event);
-                        if done && let Some(listed) = listed.take() {
-                            let _ = listed.send(());
-                        }
-                    }
-                    Err(error) if !std::mem::replace(&mut broken, true) => {
-                        tracing::warn!(kind, %error, "the watch broke; it is begun again");
-                    }
-                    Err(error) => tracing::debug!(kind, %error, "the watch is still broken"),
+                let Some(event) = pulse.take(event) else { continue };
+                let done = matches!(event, Event::InitDone);
+                take_in(&context, event);
+                if done && let Some(listed) = listed.take() {
+                    let _ = listed.send(());
                 }
             }
         };

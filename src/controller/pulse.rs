@@ -1,0 +1,65 @@
+//! How a watch fares, told when it changes and not at every try.
+
+use kube::runtime::watcher::{self, Event};
+
+/// The health of one watch.
+pub(super) struct Pulse {
+    kind: &'static str,
+    broken: bool,
+}
+
+impl Pulse {
+    pub(super) fn of(kind: &'static str) -> Self {
+        Self { kind, broken: false }
+    }
+
+    /// Passes an event on, and notes that the watch works; or tells why it does not.
+    pub(super) fn take<K>(&mut self, event: watcher::Result<Event<K>>) -> Option<Event<K>> {
+        let kind = self.kind;
+        match event {
+            // Only the announcement of a list: whether it can be had is not known yet.
+            Ok(Event::Init) => Some(Event::Init),
+            Ok(event) => {
+                if std::mem::take(&mut self.broken) {
+                    tracing::info!(kind, "the watch works again");
+                }
+                Some(event)
+            }
+            Err(error) => {
+                let error = told(&error, kind);
+                if std::mem::replace(&mut self.broken, true) {
+                    tracing::debug!(kind, error, "the watch is still broken");
+                } else if may_be_ordinary(&error) {
+                    tracing::info!(kind, error, "the watch is begun again");
+                } else {
+                    tracing::warn!(kind, error, "the watch broke; it is tried again and again");
+                }
+                None
+            }
+        }
+    }
+}
+
+/// The API server ends a watch whose history it no longer has; a list mends that.
+fn may_be_ordinary(error: &str) -> bool {
+    error.contains("too old resource version")
+}
+
+/// What went wrong in one line, and what can be done about it.
+fn told(error: &watcher::Error, kind: &str) -> String {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status,
+        other => return other.to_string(),
+    };
+    match status.code {
+        404 => format!(
+            "the API server does not know {kind}; is the CRD installed? \
+             beatkeeper crd | kubectl apply --server-side -f -"
+        ),
+        403 => format!("{}; the operator's ServiceAccount lacks this permission", status.message),
+        code => format!("{} ({code})", status.message),
+    }
+}
