@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use crate::support::{Stage, Witness, witness::set};
+use crate::support::{Stage, Witness, eventually, witness::set};
 
 fn json_of(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap()
@@ -226,7 +226,7 @@ async fn nothing_is_written_where_only_the_trigger_time_would_change() {
     let endpoints: k8s_openapi::api::core::v1::Endpoints = stage.patch("greeter", removed).await;
     stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 92 %")).await;
     told(&stage, "disk 92 %").await;
-    assert_eq!(stage.published("greeter").await.slices, [slice.clone()]);
+    assert_eq!(stage.published("greeter").await.slices, [slice]);
     assert_eq!(stage.published("greeter").await.endpoints, Some(endpoints));
 
     // A change writes it, later than what it was.
@@ -242,8 +242,34 @@ async fn nothing_is_written_where_only_the_trigger_time_would_change() {
     assert_eq!(after.ready(), set(&["192.0.2.1", "192.0.2.2"]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_operator_writes_nothing_and_blinks_nobody() {
+    let stage = Stage::set("restart", json!({})).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    stage.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    let before = stage.published_as_ready("greeter", &["192.0.2.1", "10.88.0.1"]).await;
+    let witness = Witness::of(&stage, "greeter").await;
+    let Stage { shop, operator, beats } = stage;
+    assert!(operator.stop().await, "it ends well");
+
+    let _operator = shop.operator();
+    // Somebody who joins shows that the new operator works; it may have been there before it.
+    beats.create(&beats.outside("vm-2", "192.0.2.2")).await;
+    let all = set(&["192.0.2.1", "192.0.2.2", "10.88.0.1"]);
+    let after = eventually("the newcomer is published", async || {
+        beats.beat_at("vm-2", jiff::Timestamp::now()).await;
+        let published = shop.published("greeter").await;
+        (published.ready() == all && published.in_endpoints() == all).then_some(published)
+    })
+    .await;
+    assert_eq!(after.slices[0].metadata.uid, before.slices[0].metadata.uid);
+    witness.sees(&all).await;
+    witness.never_missed(&set(&["192.0.2.1", "10.88.0.1"]));
+    assert_eq!(witness.states(), (2, 2), "the newcomer was the only change");
+}
+
 async fn told(stage: &Stage, note: &str) {
-    crate::support::eventually("the note is in the status", async || {
+    eventually("the note is in the status", async || {
         let status = stage.status("vm-1", "Ready", "Beating").await;
         (status.message == note).then_some(())
     })
