@@ -166,6 +166,60 @@ async fn another_target_port_for_all_blinks_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn instances_that_move_to_another_slice_are_there_before_they_leave_the_old_one() {
+    let declared = |moved: fn(usize) -> bool| -> Vec<Value> {
+        let ports =
+            |n| if moved(n) { json!([{ "name": "grpc", "port": 9001 }]) } else { json!([]) };
+        (1..=150)
+            .map(|n| {
+                json!({
+                    "name": format!("vm-{n}"), "addresses": [format!("192.0.2.{n}")],
+                    "ports": ports(n),
+                })
+            })
+            .collect()
+    };
+    let stage = Stage::set(
+        "moves",
+        json!({
+            "ports": [
+                { "name": "grpc", "port": 80, "targetPort": 8080 },
+                { "name": "metrics", "port": 90, "targetPort": 9090 },
+            ],
+            "instances": declared(|_| false),
+        }),
+    )
+    .await;
+    stage.join_all((1..=150).map(|n| (format!("vm-{n}"), String::new()))).await;
+    let all: BTreeSet<String> = (1..=150).map(|n| format!("192.0.2.{n}")).collect();
+    stage.publishes("all are there", |published| published.in_endpoints() == all).await;
+    let witness = Witness::of(&stage, "greeter").await;
+
+    // The port that stays as it is must be reachable all the time.
+    let moves: [fn(usize) -> bool; 3] = [|n| n % 2 == 0, |n| n % 3 == 0, |n| n < 100];
+    for moved in moves {
+        let patch = json!({ "spec": { "instances": declared(moved) } });
+        stage.patch::<beatkeeper_api::ServiceRegistration>("greeter", patch).await;
+        let wanted = (1..=150)
+            .flat_map(|n| {
+                let grpc = if moved(n) { 9001 } else { 8080 };
+                [("grpc", grpc), ("metrics", 9090)]
+                    .map(|(name, port)| (format!("192.0.2.{n}"), name.to_owned(), port))
+            })
+            .collect();
+        stage
+            .publishes("the ports are as declared", |published| {
+                let sizes = published.slices.iter().map(|slice| slice.endpoints.len());
+                // While they move they are there twice.
+                sizes.sum::<usize>() == all.len() && published.address_ports() == wanted
+            })
+            .await;
+        witness.sees(&all).await;
+    }
+    witness.never_missed(&all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_63_characters_can_be_published() {
     let long = |prefix: &str| format!("{prefix}{}", "x".repeat(63 - prefix.len()));
     let (registration, service, port) = (long("registration-"), long("service-"), long("port-"));
