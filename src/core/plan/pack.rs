@@ -289,8 +289,12 @@ impl<'a> Packing<'a> {
         }
         let mut spare = self.spare();
         for (id, slices) in slices_of.iter().enumerate() {
-            self.fill_clean(id, slices, max);
-            while !self.groups[id].homeless.is_empty() {
+            loop {
+                // Again after each full slice: what is left over may fit into one that is there.
+                self.fill_clean(id, slices, max);
+                if self.groups[id].homeless.is_empty() {
+                    break;
+                }
                 let newcomers = self.take(id, max);
                 let family = self.groups[id].family;
                 if let Some(position) = spare.get_mut(&family).and_then(Vec::pop) {

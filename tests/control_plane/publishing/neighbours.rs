@@ -55,6 +55,10 @@ async fn endpoints_written_by_hand_and_their_mirror_are_left_alone_until_they_ar
 
     let witness = Witness::of(&shop, "greeter").await;
     shop.api::<Endpoints>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    eventually("the mirror is gone", async || {
+        slices_of(&shop, MIRROR).await.is_empty().then_some(())
+    })
+    .await;
     let published = shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     assert_eq!(published.slices.len(), 1);
     shop.condition("greeter", "Ready", "True", "Published").await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use crate::support::{Stage, Witness, witness::set};
+use crate::support::{Stage, Witness, eventually, witness::set};
 
 fn json_of(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap()
@@ -166,6 +166,60 @@ async fn another_target_port_for_all_blinks_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn instances_that_move_to_another_slice_are_there_before_they_leave_the_old_one() {
+    let declared = |moved: fn(usize) -> bool| -> Vec<Value> {
+        let ports =
+            |n| if moved(n) { json!([{ "name": "grpc", "port": 9001 }]) } else { json!([]) };
+        (1..=150)
+            .map(|n| {
+                json!({
+                    "name": format!("vm-{n}"), "addresses": [format!("192.0.2.{n}")],
+                    "ports": ports(n),
+                })
+            })
+            .collect()
+    };
+    let stage = Stage::set(
+        "moves",
+        json!({
+            "ports": [
+                { "name": "grpc", "port": 80, "targetPort": 8080 },
+                { "name": "metrics", "port": 90, "targetPort": 9090 },
+            ],
+            "instances": declared(|_| false),
+        }),
+    )
+    .await;
+    stage.join_all((1..=150).map(|n| (format!("vm-{n}"), String::new()))).await;
+    let all: BTreeSet<String> = (1..=150).map(|n| format!("192.0.2.{n}")).collect();
+    stage.publishes("all are there", |published| published.in_endpoints() == all).await;
+    let witness = Witness::of(&stage, "greeter").await;
+
+    // The port that stays as it is must be reachable all the time.
+    let moves: [fn(usize) -> bool; 3] = [|n| n % 2 == 0, |n| n % 3 == 0, |n| n < 100];
+    for moved in moves {
+        let patch = json!({ "spec": { "instances": declared(moved) } });
+        stage.patch::<beatkeeper_api::ServiceRegistration>("greeter", patch).await;
+        let wanted = (1..=150)
+            .flat_map(|n| {
+                let grpc = if moved(n) { 9001 } else { 8080 };
+                [("grpc", grpc), ("metrics", 9090)]
+                    .map(|(name, port)| (format!("192.0.2.{n}"), name.to_owned(), port))
+            })
+            .collect();
+        stage
+            .publishes("the ports are as declared", |published| {
+                let sizes = published.slices.iter().map(|slice| slice.endpoints.len());
+                // While they move they are there twice.
+                sizes.sum::<usize>() == all.len() && published.address_ports() == wanted
+            })
+            .await;
+        witness.sees(&all).await;
+    }
+    witness.never_missed(&all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_63_characters_can_be_published() {
     let long = |prefix: &str| format!("{prefix}{}", "x".repeat(63 - prefix.len()));
     let (registration, service, port) = (long("registration-"), long("service-"), long("port-"));
@@ -226,7 +280,7 @@ async fn nothing_is_written_where_only_the_trigger_time_would_change() {
     let endpoints: k8s_openapi::api::core::v1::Endpoints = stage.patch("greeter", removed).await;
     stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 92 %")).await;
     told(&stage, "disk 92 %").await;
-    assert_eq!(stage.published("greeter").await.slices, [slice.clone()]);
+    assert_eq!(stage.published("greeter").await.slices, [slice]);
     assert_eq!(stage.published("greeter").await.endpoints, Some(endpoints));
 
     // A change writes it, later than what it was.
@@ -242,8 +296,34 @@ async fn nothing_is_written_where_only_the_trigger_time_would_change() {
     assert_eq!(after.ready(), set(&["192.0.2.1", "192.0.2.2"]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_operator_writes_nothing_and_blinks_nobody() {
+    let stage = Stage::set("restart", json!({})).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    stage.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    let before = stage.published_as_ready("greeter", &["192.0.2.1", "10.88.0.1"]).await;
+    let witness = Witness::of(&stage, "greeter").await;
+    let Stage { shop, operator, beats } = stage;
+    assert!(operator.stop().await, "it ends well");
+
+    let _operator = shop.operator();
+    // Somebody who joins shows that the new operator works; it may have been there before it.
+    beats.create(&beats.outside("vm-2", "192.0.2.2")).await;
+    let all = set(&["192.0.2.1", "192.0.2.2", "10.88.0.1"]);
+    let after = eventually("the newcomer is published", async || {
+        beats.beat_at("vm-2", jiff::Timestamp::now()).await;
+        let published = shop.published("greeter").await;
+        (published.ready() == all && published.in_endpoints() == all).then_some(published)
+    })
+    .await;
+    assert_eq!(after.slices[0].metadata.uid, before.slices[0].metadata.uid);
+    witness.sees(&all).await;
+    witness.never_missed(&set(&["192.0.2.1", "10.88.0.1"]));
+    assert_eq!(witness.states(), (2, 2), "the newcomer was the only change");
+}
+
 async fn told(stage: &Stage, note: &str) {
-    crate::support::eventually("the note is in the status", async || {
+    eventually("the note is in the status", async || {
         let status = stage.status("vm-1", "Ready", "Beating").await;
         (status.message == note).then_some(())
     })

@@ -129,6 +129,15 @@ fn newcomers_that_fit_into_no_slice_together_get_a_new_one() {
 }
 
 #[test]
+fn what_is_left_over_from_a_full_slice_goes_where_there_is_room() {
+    let world = World::new();
+    let mut server = world.published(&fleet(0..40, &http()));
+    let plan = world.publish(&mut server, &fleet(0..170, &http()));
+    assert_eq!(server.sizes(), [70, 100]);
+    assert_eq!(plan.writes().filter(|write| matches!(write, Write::CreateSlice(_))).count(), 1);
+}
+
+#[test]
 fn a_slice_that_would_be_deleted_is_recycled_before_one_is_created() {
     let world = World { max: 10, ..World::new() };
     let old = fleet(0..20, &http());
