@@ -1,7 +1,4 @@
-//! The decide step: from what is known of each instance to a [`Verdict`].
-//!
-//! Four questions in this order, each answered by a small function that either rules or passes on:
-//! is the Lease well-formed, where is the instance, is it alive, what does it say of itself.
+//! The decide step: from what is known of a registration to a [`Verdict`] on each of its instances.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -10,7 +7,7 @@ use std::{
 };
 
 use beatkeeper_api::{
-    InstanceState, duration,
+    InstanceState,
     heartbeat::{self, Health},
 };
 
@@ -18,15 +15,15 @@ use super::{
     address::OutsideRanges,
     endpoint::Family,
     guard,
-    heartbeat::Origin,
-    index::{Presence, Record, Settled, Sight},
+    index::Record,
+    judge::Candidate,
     moment::Moment,
     placement,
     pod::PodView,
     proven::Proven,
     registration::{PortTemplate, Registration},
     ttl::TtlHistory,
-    verdict::{Judged, Placement, Reason, Suspect, Verdict},
+    verdict::{Reason, Verdict},
 };
 
 /// All that a decision depends on.
@@ -118,301 +115,5 @@ fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
         last_beat: None,
         lease: None,
         look_again: None,
-    }
-}
-
-/// A ruling: state, reason and message.
-type Ruling = (InstanceState, Reason, String);
-
-/// Whether an instance is alive, and until when that holds.
-enum Life {
-    Alive { overdue: bool, look_again: Moment },
-    Doubted { deadline: Moment, ruling: Option<Ruling> },
-    Not(Ruling, Option<Moment>),
-}
-
-/// An instance with a Lease, on its way to a verdict.
-struct Candidate<'a> {
-    facts: &'a Facts<'a>,
-    record: &'a Record,
-    instance: String,
-    named: bool,
-}
-
-impl<'a> Candidate<'a> {
-    fn of(facts: &'a Facts<'a>, record: &'a Record) -> Self {
-        let instance = heartbeat::instance_of(&record.lease, &facts.registration.key.name);
-        Self {
-            facts,
-            record,
-            // No instance can be called that, so that names stay unique: in status they are keys.
-            instance: instance.map_or_else(|| format!("lease/{}", record.lease), str::to_owned),
-            named: instance.is_some(),
-        }
-    }
-
-    /// None when the instance is gone for good, and only its Lease still waits to be collected.
-    fn judge(self) -> Option<Verdict> {
-        if self.is_gone() {
-            return None;
-        }
-        if let Some(ruling) = self.form() {
-            return Some(self.verdict(ruling, None));
-        }
-        let placement = match self.placement() {
-            Ok(placement) => placement,
-            Err((reason, message)) => {
-                let state = match reason {
-                    Reason::NoAddressYet => InstanceState::Waiting,
-                    _ => InstanceState::Rejected,
-                };
-                return Some(self.verdict((state, reason, message), None));
-            }
-        };
-        if let Some(why) = &self.record.claim.cordoned {
-            let message = match why.as_str() {
-                "" => "taken out by an operator".to_owned(),
-                why => format!("taken out by an operator: {why}"),
-            };
-            let ruling = (InstanceState::Cordoned, Reason::Cordoned, message);
-            return Some(self.verdict(ruling, Some(placement)));
-        }
-        let inherited_published =
-            placement.addresses.iter().any(|address| self.facts.published.contains(address));
-        Some(match self.life(inherited_published) {
-            Life::Alive { overdue, look_again } => {
-                let ruling = self.word(&placement, overdue);
-                let mut verdict = self.verdict(ruling, Some(placement));
-                verdict.look_again = Some(look_again);
-                if let Some(lease) = &mut verdict.lease {
-                    lease.settled.quiet = !overdue && self.record.presence == Presence::Watched;
-                    lease.settled.granted = inherited_published;
-                }
-                verdict
-            }
-            Life::Doubted { deadline, ruling } => {
-                let word = self.word(&placement, true);
-                // Held is published as ready. An instance that is draining or not able to serve
-                // stays what it says it is: it is kept all the same.
-                let ruling = match ruling {
-                    Some(doubt)
-                        if doubt.0 != InstanceState::Held || word.0 == InstanceState::Ready =>
-                    {
-                        doubt
-                    }
-                    _ => word,
-                };
-                let mut verdict = self.verdict(ruling, Some(placement));
-                if let Some(lease) = &mut verdict.lease {
-                    lease.settled.quiet = false;
-                    lease.settled.granted = inherited_published;
-                    lease.suspect = Some(self.suspect(Some(deadline)));
-                }
-                // Read again at once, or after the pause the caller keeps between failing reads.
-                verdict.look_again = Some(self.facts.now);
-                verdict
-            }
-            Life::Not(ruling, look_again) => {
-                let mut verdict = self.verdict(ruling, Some(placement));
-                verdict.look_again = look_again;
-                if let Some(lease) = &mut verdict.lease {
-                    lease.settled.quiet = false;
-                    lease.settled.expired = verdict.state == InstanceState::Expired;
-                }
-                verdict
-            }
-        })
-    }
-
-    /// A Lease that is being deleted deregisters at once; so does a Pod that has run to its end.
-    fn is_gone(&self) -> bool {
-        let Origin::Pod { name, uid } = &self.record.claim.origin else {
-            return self.record.claim.deleting;
-        };
-        let finished = self.facts.pods.get(name).is_some_and(|pod| pod.uid == *uid && pod.terminal);
-        self.record.claim.deleting || finished
-    }
-
-    /// Is the Lease well-formed?
-    fn form(&self) -> Option<Ruling> {
-        let lease = &self.record.lease;
-        let registration = &self.facts.registration.key.name;
-        let rejected = |reason, message| Some((InstanceState::Rejected, reason, message));
-        if !self.named {
-            return rejected(
-                Reason::NameMismatch,
-                format!(
-                    "Lease {lease} carries the label of registration {registration}, so its name must be \
-                     {registration}.<instance>, with at most {} characters for the instance; create it \
-                     anew under that name",
-                    heartbeat::INSTANCE_NAME_MAX
-                ),
-            );
-        }
-        match &self.record.claim.holder {
-            None => rejected(
-                Reason::HolderMissing,
-                format!("Lease {lease}: set spec.holderIdentity to {}", self.instance),
-            ),
-            Some(holder) if *holder != self.instance => rejected(
-                Reason::HolderMismatch,
-                format!(
-                    "Lease {lease}: spec.holderIdentity is {:?}, but the name says {}; make them agree",
-                    holder.chars().take(64).collect::<String>(),
-                    self.instance
-                ),
-            ),
-            Some(_) => None,
-        }
-    }
-
-    /// Where is the instance?
-    fn placement(&self) -> Result<Placement, (Reason, String)> {
-        match &self.record.claim.origin {
-            Origin::Pod { name, uid } => placement::in_pod(self.facts, name, uid),
-            Origin::Outside => {
-                placement::outside(self.facts, &self.instance, &self.record.claim.addresses)
-            }
-        }
-    }
-
-    /// Is it alive? (L1, L2, L5)
-    fn life(&self, published: bool) -> Life {
-        let Facts { registration, now, .. } = *self.facts;
-        if self.record.token.renewed.is_none() {
-            let ruling = (
-                InstanceState::Waiting,
-                Reason::NeverBeat,
-                format!(
-                    "Lease {} has no spec.renewTime: no beat has been written",
-                    self.record.lease
-                ),
-            );
-            return Life::Not(ruling, None);
-        }
-        if self.record.expired_at.is_some() {
-            return Life::Not(self.expired(), None);
-        }
-        let seen = self.record.seen;
-        let ttl = self.facts.ttl.at(seen);
-        let deadline = self.facts.proven.deadline(seen, ttl, registration.interval);
-        if now >= deadline {
-            return match self.record.silent_at {
-                Some(silent_at) if silent_at >= deadline => Life::Not(self.expired(), None),
-                _ => Life::Doubted { deadline, ruling: self.doubted(published) },
-            };
-        }
-        if self.record.sight == Sight::Inherited && !published {
-            let ruling = (
-                InstanceState::Waiting,
-                Reason::AwaitingBeat,
-                "its Lease was there when the controller started; the next beat publishes it"
-                    .to_owned(),
-            );
-            return Life::Not(ruling, Some(deadline));
-        }
-        let overdue_at = seen + registration.overdue_after(ttl);
-        let overdue = now >= overdue_at;
-        Life::Alive {
-            overdue,
-            look_again: if overdue { deadline } else { overdue_at.min(deadline) },
-        }
-    }
-
-    fn expired(&self) -> Ruling {
-        let ttl = duration::format(self.facts.ttl.at(self.record.seen));
-        let told = self.record.claim.note.as_ref().map(|note| format!("; it last said: {note}"));
-        let message = format!("no beat for its ttl of {ttl}{}", told.unwrap_or_default());
-        (InstanceState::Expired, Reason::TTLPassed, message)
-    }
-
-    /// Past its deadline without evidence: what is published stays so, what is not stays out.
-    fn doubted(&self, published: bool) -> Option<Ruling> {
-        let error = self.facts.unreadable.get(&self.record.lease);
-        if !published {
-            // The dead must not come back, not even until the read that proves it: whether this one
-            // was found at a cold start or has just been uncordoned.
-            let (reason, message) = match error {
-                Some(error) => {
-                    (Reason::LeaseUnreadable, format!("its Lease cannot be read: {error}"))
-                }
-                None => (
-                    Reason::AwaitingBeat,
-                    "its ttl has passed without a beat; the next beat publishes it".to_owned(),
-                ),
-            };
-            return Some((InstanceState::Waiting, reason, message));
-        }
-        let error = error?;
-        Some((
-            InstanceState::Held,
-            Reason::LeaseUnreadable,
-            format!("its ttl has passed, but its Lease cannot be read to make sure: {error}"),
-        ))
-    }
-
-    /// What does it say of itself, and its Pod of it?
-    fn word(&self, placement: &Placement, overdue: bool) -> Ruling {
-        let claim = &self.record.claim;
-        let note = claim.note.clone().unwrap_or_default();
-        let pod = match &claim.origin {
-            Origin::Pod { name, .. } => self.facts.pods.get(name),
-            Origin::Outside => None,
-        };
-        if pod.is_some_and(|pod| pod.deleting) {
-            let message = "its Pod is being deleted".to_owned();
-            return (InstanceState::Draining, Reason::PodTerminating, message);
-        }
-        match &claim.health {
-            Err(error) => {
-                return (InstanceState::NotReady, Reason::HealthUnknown, error.to_string());
-            }
-            Ok(Health::Draining) => {
-                return (InstanceState::Draining, Reason::HealthDraining, note);
-            }
-            Ok(Health::Failing) => {
-                return (InstanceState::NotReady, Reason::HealthFailing, note);
-            }
-            Ok(Health::Passing) => {}
-        }
-        if !placement.kubelet_ready {
-            let message =
-                "its Pod's ContainersReady condition or a readiness gate is not true".to_owned();
-            return (InstanceState::NotReady, Reason::PodNotReady, message);
-        }
-        if overdue {
-            let message = "its beat is late; it is pruned when its ttl passes".to_owned();
-            return (InstanceState::Ready, Reason::BeatOverdue, message);
-        }
-        (InstanceState::Ready, Reason::Beating, note)
-    }
-
-    fn suspect(&self, deadline: Option<Moment>) -> Suspect {
-        Suspect { lease: self.record.lease.clone(), token: self.record.token.clone(), deadline }
-    }
-
-    /// A verdict as it is for most: a beat changes nothing, and time neither.
-    fn verdict(&self, (state, reason, message): Ruling, placement: Option<Placement>) -> Verdict {
-        let missing = self.record.presence == Presence::Missing;
-        Verdict {
-            instance: self.instance.clone(),
-            state,
-            reason,
-            message,
-            placement,
-            last_beat: (self.record.sight == Sight::Changed && self.record.token.renewed.is_some())
-                .then_some(self.record.seen),
-            lease: Some(Judged {
-                settled: Settled {
-                    lease: self.record.lease.clone(),
-                    token: self.record.token.clone(),
-                    quiet: !missing,
-                    expired: self.record.expired_at.is_some(),
-                    granted: false,
-                },
-                suspect: missing.then(|| self.suspect(None)),
-            }),
-            look_again: None,
-        }
     }
 }

@@ -19,6 +19,7 @@ pub mod ttl;
 pub mod verdict;
 
 mod guard;
+mod judge;
 mod placement;
 
 #[cfg(test)]
