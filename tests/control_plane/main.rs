@@ -2,8 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod clocks;
 mod crd;
 mod docs;
+mod events;
+mod garbage;
 mod lag;
+mod restart;
+mod standing;
+mod steady;
 mod story;
 mod support;
+mod sweep;

@@ -5,8 +5,11 @@ pub mod crd;
 pub mod operator;
 pub mod published;
 pub mod shop;
+pub mod vigil;
+pub mod writes;
 
 pub use beats::Beats;
 pub use operator::Operator;
 pub use published::Published;
 pub use shop::{Shop, eventually};
+pub use vigil::Vigil;
