@@ -49,9 +49,9 @@ fn find(context: &Context) -> Vec<Stale> {
     let world = context.world();
     let mut stale = Vec::new();
     for (registration, records) in index.registrations() {
-        let orphaned = !world.has_registration(registration);
+        let ttl = world.ttl_of(registration);
         for record in records {
-            if let Some(why) = why(record, orphaned, now) {
+            if let Some(why) = why(record, ttl, now) {
                 stale.push(Stale {
                     key: Key::new(&registration.namespace, &*record.lease),
                     uid: record.token.uid.clone(),
@@ -64,14 +64,17 @@ fn find(context: &Context) -> Vec<Stale> {
     stale
 }
 
-fn why(record: &Record, orphaned: bool, now: Moment) -> Option<&'static str> {
+/// Why a Lease is to be deleted, if it is. `ttl` is that of its registration, none of an orphan:
+/// only then the Lease's own word counts.
+fn why(record: &Record, ttl: Option<Duration>, now: Moment) -> Option<&'static str> {
+    let orphaned = ttl.is_none();
     let outside = record.claim.origin == Origin::Outside;
     let watched = record.presence == Presence::Watched;
     // A cordon is an operator's word, and waits for the operator.
     if !outside || !watched || record.claim.cordoned.is_some() {
         return None;
     }
-    let ttl = record.claim.duration.unwrap_or_else(default_ttl);
+    let ttl = ttl.or(record.claim.duration).unwrap_or_else(default_ttl);
     let since = match record.expired_at {
         Some(expired_at) => expired_at,
         None if orphaned => record.seen,

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use beatkeeper_api::ServiceRegistration;
@@ -20,6 +21,7 @@ use crate::core::{
     index::Key,
     plan::meta::{MANAGER, SLICE_MANAGED_BY_LABEL},
     pod::PodView,
+    registration::Registration,
     service::ServiceView,
 };
 
@@ -29,6 +31,7 @@ pub(super) struct Brief {
     pub(super) service: String,
     uid: String,
     created: Option<Timestamp>,
+    ttl: Duration,
 }
 
 /// The cluster as far as it is known.
@@ -162,6 +165,7 @@ impl World {
             service: object.service_name().to_owned(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            ttl: Registration::validate(object).ttl,
         };
         if self.registrations.get(&key) == Some(&brief) {
             return Vec::new();
@@ -193,9 +197,9 @@ impl World {
         self.registrations.keys().filter(|key| !listed.contains(key)).cloned().collect()
     }
 
-    /// Whether there is such a registration.
-    pub(super) fn has_registration(&self, key: &Key) -> bool {
-        self.registrations.contains_key(key)
+    /// The ttl of a registration, if there is such a one.
+    pub(super) fn ttl_of(&self, key: &Key) -> Option<Duration> {
+        self.registrations.get(key).map(|brief| brief.ttl)
     }
 
     pub(super) fn registrations_of(&self, service: &Key) -> Vec<Key> {

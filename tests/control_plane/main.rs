@@ -2,9 +2,16 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod clocks;
 mod crd;
 mod docs;
+mod events;
+mod garbage;
 mod lag;
 mod publishing;
+mod restart;
+mod standing;
+mod steady;
 mod story;
 mod support;
+mod sweep;

@@ -6,11 +6,14 @@ pub mod operator;
 pub mod published;
 pub mod shop;
 pub mod stage;
+pub mod vigil;
 pub mod witness;
+pub mod writes;
 
 pub use beats::Beats;
 pub use operator::Operator;
 pub use published::Published;
 pub use shop::{Shop, eventually};
 pub use stage::Stage;
+pub use vigil::Vigil;
 pub use witness::Witness;

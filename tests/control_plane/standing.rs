@@ -1,0 +1,259 @@
+//! What Beatkeeper did not create it never takes over (P6): who is in the way stalls the
+//! registration, and stalling stops additions but not removals.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beatkeeper_api::ServiceRegistration;
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Shop, Vigil, eventually};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(800);
+
+impl Shop {
+    /// A Service made by a person, with the port grpc, and what else its spec has.
+    async fn own_service(&self, spec: Value) -> Service {
+        let mut full = json!({ "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] });
+        full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        self.create(json!({ "metadata": { "name": "greeter" }, "spec": full })).await
+    }
+
+    /// The slices and the Endpoints of the Service, with their versions.
+    async fn versions(&self) -> BTreeMap<String, String> {
+        let published = self.published("greeter").await;
+        let slices = published.slices.iter().map(|s| (s.name_any(), s.resource_version().unwrap()));
+        let endpoints = published.endpoints.iter();
+        let endpoints = endpoints.map(|e| ("Endpoints".to_owned(), e.resource_version().unwrap()));
+        slices.chain(endpoints).collect()
+    }
+
+    /// Waits until the registration is stalled for a reason, and checks that nothing but status and
+    /// events is written meanwhile and afterwards.
+    async fn stalled_and_idle(&self, reason: &str) -> String {
+        let mark = self.plane.audit_mark().await.unwrap();
+        self.greeter().await;
+        let mut beats = self.beats("greeter");
+        beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+        let message = self.condition("greeter", "Stalled", "True", reason).await;
+        assert_eq!(self.condition("greeter", "Ready", "False", reason).await, message);
+        self.settled(QUIET).await;
+        let written = self.written_since(mark).await;
+        let told = ["serviceregistrations", "events"];
+        let others: Vec<_> =
+            written.iter().filter(|entry| !told.contains(&entry.resource.as_str())).collect();
+        assert!(others.is_empty(), "{others:?}");
+        message
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_a_selector_stays_the_clusters() {
+    let shop = Shop::open("selector").await;
+    let _operator = shop.operator();
+    shop.own_service(json!({ "selector": { "app": "greeter" } })).await;
+    shop.pod("greeter-1", &["10.88.0.7"], json!({})).await;
+    // In its Endpoints only: slices name no Pod whose Node is unknown.
+    let cluster = eventually("the cluster publishes its Pod", async || {
+        let published = shop.published("greeter").await;
+        let there = published.in_endpoints().len() == 1 && published.slices.len() == 1;
+        if there { Some(shop.versions().await) } else { None }
+    })
+    .await;
+    let message = shop.stalled_and_idle("ServiceHasSelector").await;
+    assert_eq!(
+        message,
+        "Service greeter has a selector, so the cluster publishes its endpoints by itself; remove \
+         spec.selector of the Service, or name another Service"
+    );
+    assert_eq!(shop.versions().await, cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_whose_slices_are_somebody_elses_is_left_to_them_until_they_go() {
+    let shop = Shop::open("foreign").await;
+    let _operator = shop.operator();
+    shop.own_service(json!({})).await;
+    shop.create::<EndpointSlice>(json!({
+        "metadata": {
+            "name": "by-hand",
+            "labels": {
+                "kubernetes.io/service-name": "greeter",
+                "endpointslice.kubernetes.io/managed-by": "ops",
+            },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "grpc", "port": 8080, "protocol": "TCP" }],
+        "endpoints": [{ "addresses": ["198.51.100.9"], "conditions": { "ready": true } }],
+    }))
+    .await;
+    let before = shop.versions().await;
+    let message = shop.stalled_and_idle("ServedByOthers").await;
+    assert_eq!(
+        message,
+        "EndpointSlice by-hand of Service greeter is managed by ops; delete it and what makes it \
+         (for mirrored slices: the Endpoints object greeter), or name another Service"
+    );
+    assert_eq!(shop.versions().await, before);
+
+    let slices: Api<EndpointSlice> = shop.api();
+    slices.delete("by-hand", &DeleteParams::default()).await.unwrap();
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    let status = shop.registration("greeter").await.status.unwrap();
+    assert!(status.conditions.iter().all(|known| known.type_ != "Stalled"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hand_written_endpoints_that_are_mirrored_are_left_alone() {
+    let shop = Shop::open("mirrored").await;
+    let _operator = shop.operator();
+    shop.own_service(json!({})).await;
+    shop.create::<Endpoints>(json!({
+        "metadata": { "name": "greeter" },
+        "subsets": [{
+            "addresses": [{ "ip": "198.51.100.9" }],
+            "ports": [{ "name": "grpc", "port": 8080 }],
+        }],
+    }))
+    .await;
+    let before = eventually("the Endpoints are mirrored", async || {
+        let published = shop.published("greeter").await;
+        let mirrored = published.slices.iter().any(|slice| slice.endpoints.len() == 1);
+        if mirrored { Some(shop.versions().await) } else { None }
+    })
+    .await;
+    let message = shop.stalled_and_idle("ServedByOthers").await;
+    assert!(message.contains("endpointslicemirroring-controller.k8s.io"), "{message}");
+    assert_eq!(shop.versions().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_external_name_has_no_endpoints() {
+    let shop = Shop::open("external").await;
+    let _operator = shop.operator();
+    shop.own_service(json!({ "type": "ExternalName", "externalName": "greeter.example" })).await;
+    let message = shop.stalled_and_idle("ServiceIsExternalName").await;
+    assert_eq!(
+        message,
+        "Service greeter is of type ExternalName, which has no endpoints; name another Service"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_that_the_service_does_not_have_are_told_by_name() {
+    let shop = Shop::open("ports").await;
+    let _operator = shop.operator();
+    shop.own_service(json!({ "ports": [{ "name": "http", "port": 80 }] })).await;
+    let message = shop.stalled_and_idle("PortsMismatch").await;
+    assert_eq!(
+        message,
+        "none of spec.ports is a port of Service greeter, which has [\"http\"]; ports are matched \
+         by name: rename them on one side"
+    );
+    let renamed = json!({ "spec": { "ports": [{ "name": "grpc", "port": 80 }] } });
+    shop.patch::<Service>("greeter", renamed).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_registrations_for_a_service_the_younger_waits_and_takes_over() {
+    let shop = Shop::open("two").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut elder = shop.beats("greeter");
+    elder.start(&elder.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let mut spec = Shop::usual_spec();
+    spec["serviceName"] = json!("greeter");
+    shop.register("hello", spec).await;
+    let mut younger = shop.beats("hello");
+    younger.start(&younger.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    let message = shop.condition("hello", "Stalled", "True", "ServiceTaken").await;
+    assert_eq!(
+        message,
+        "Service greeter is published by the older ServiceRegistration greeter; declare the \
+         instances there, or name another Service"
+    );
+    let mark = shop.settled(QUIET).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    assert_eq!(shop.written_since(mark).await, []);
+
+    let registrations: Api<ServiceRegistration> = shop.api();
+    registrations.delete("greeter", &DeleteParams::default()).await.unwrap();
+    shop.condition("hello", "Ready", "True", "Published").await;
+    shop.published_as_ready("greeter", &["192.0.2.2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selector_added_later_stops_additions_but_not_deaths() {
+    let shop = Shop::open("later").await;
+    let _operator = shop.operator();
+    shop.own_service(json!({})).await;
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+
+    let selector = json!({ "spec": { "selector": { "app": "nobody" } } });
+    shop.patch::<Service>("greeter", selector).await;
+    shop.condition("greeter", "Stalled", "True", "ServiceHasSelector").await;
+    beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
+    shop.instance("greeter", "vm-3", "Ready", "Beating").await;
+    beats.die("vm-1");
+    vigil.leaves("192.0.2.1").await;
+    let ready = shop.published("greeter").await.ready();
+    assert_eq!(ready.into_iter().collect::<Vec<_>>(), ["192.0.2.2"]);
+    assert_eq!(vigil.left(), ["192.0.2.1"]);
+
+    shop.patch::<Service>("greeter", json!({ "spec": { "selector": null } })).await;
+    // The cluster leaves its slice behind; until somebody has removed it, it is in the way.
+    shop.condition("greeter", "Stalled", "True", "ServedByOthers").await;
+    let slices: Api<EndpointSlice> = shop.api();
+    let clusters = "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io";
+    let clusters = ListParams::default().labels(clusters);
+    slices.delete_collection(&DeleteParams::default(), &clusters).await.unwrap();
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    shop.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
+    assert_eq!(vigil.left(), ["192.0.2.1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_registration_goes_what_it_made_and_nothing_else() {
+    let shop = Shop::open("deleted").await;
+    let _operator = shop.operator();
+    shop.own_service(json!({})).await;
+    let usual = Shop::usual_spec();
+    for name in ["greeter", "hello"] {
+        shop.register(name, usual.clone()).await;
+        let mut beats = shop.beats(name);
+        beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+        shop.published_as_ready(name, &["192.0.2.1"]).await;
+    }
+    let registrations: Api<ServiceRegistration> = shop.api();
+    for name in ["greeter", "hello"] {
+        registrations.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    for name in ["greeter", "hello"] {
+        eventually(&format!("what was published for {name} is gone"), async || {
+            let published = shop.published(name).await;
+            (published.slices.is_empty() && published.endpoints.is_none()).then_some(())
+        })
+        .await;
+    }
+    let services: Api<Service> = shop.api();
+    eventually("the Service that was made is gone", async || {
+        services.get_opt("hello").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    assert!(services.get_opt("greeter").await.unwrap().is_some(), "a person made that one");
+}

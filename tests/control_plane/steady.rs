@@ -1,0 +1,89 @@
+//! A beat that changes nothing costs no write, and the same whatever the size of its service (P4).
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Shop, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_instances_that_beat_for_a_minute_cause_no_write() {
+    let shop = Shop::open("steady").await;
+    let operator = shop.operator();
+    let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
+    shop.register("greeter", json!({ "ttl": "15s", "interval": "5s", "ports": ports })).await;
+    let mut beats = shop.beats("greeter");
+    for n in 1..=100 {
+        let lease = beats.outside(&format!("vm-{n}"), &format!("198.18.0.{n}"));
+        beats.start(&lease, Duration::from_secs(5)).await;
+    }
+    ready(&shop, "greeter", 100).await;
+    let mark = shop.settled(Duration::from_secs(2)).await;
+    let used = operator.cpu_ticks();
+    // The minute is the subject.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(shop.written_since(mark).await, []);
+    let beaten = beats_since(&shop, mark).await;
+    assert!((1000..=1400).contains(&beaten), "{beaten} beats");
+    println!("{beaten} beats, no write, {} ms of CPU", (operator.cpu_ticks() - used) * 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beat_costs_the_same_whatever_the_size_of_its_service() {
+    let one_large = ticks_per_beat(1, 200).await;
+    let many_small = ticks_per_beat(200, 1).await;
+    println!(
+        "CPU per beat: {:.0} µs in one service of 200, {:.0} µs in 200 services of one",
+        one_large * 1e4,
+        many_small * 1e4
+    );
+    assert!(one_large < 3.0 * many_small, "{one_large} and {many_small} ticks a beat");
+}
+
+/// How many clock ticks of 10 ms the operator uses for a beat.
+async fn ticks_per_beat(registrations: usize, instances: usize) -> f64 {
+    let shop = Shop::open("size").await;
+    let operator = shop.operator();
+    let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
+    let mut all = Vec::new();
+    for r in 1..=registrations {
+        let name = format!("greeter-{r}");
+        shop.register(&name, json!({ "ttl": "20s", "interval": "10s", "ports": ports })).await;
+        let mut beats = shop.beats(&name);
+        for n in 1..=instances {
+            let lease = beats.outside(&format!("vm-{n}"), &format!("198.18.{r}.{n}"));
+            beats.start(&lease, Duration::from_secs(1)).await;
+        }
+        all.push(beats);
+    }
+    for r in 1..=registrations {
+        ready(&shop, &format!("greeter-{r}"), instances).await;
+    }
+    let mark = shop.settled(Duration::from_secs(2)).await;
+    let before = operator.cpu_ticks();
+    eventually("there were 2,000 beats", async || {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (beats_since(&shop, mark).await >= 2000).then_some(())
+    })
+    .await;
+    let used = operator.cpu_ticks() - before;
+    let beaten = beats_since(&shop, mark).await;
+    assert_eq!(shop.written_since(mark).await, []);
+    used as f64 / beaten as f64
+}
+
+async fn beats_since(shop: &Shop, mark: beatkeeper_cluster::AuditMark) -> usize {
+    let entries = shop.plane.audit_since(mark).await.unwrap();
+    let ours = entries.iter().filter(|entry| {
+        entry.namespace == shop.namespace && entry.resource == "leases" && entry.verb == "patch"
+    });
+    ours.filter(|entry| entry.succeeded()).count()
+}
+
+async fn ready(shop: &Shop, registration: &str, count: usize) {
+    eventually(&format!("{count} instances of {registration} are ready"), async || {
+        let status = shop.registration(registration).await.status?;
+        (status.ready == i32::try_from(count).unwrap()).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,100 @@
+//! Leases that nothing else would remove are swept, and no others (P6).
+
+use std::time::{Duration, Instant};
+
+use beatkeeper_api::heartbeat;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::json;
+
+use crate::support::{Shop, eventually};
+
+const INTERVAL: Duration = Duration::from_millis(300);
+
+impl Shop {
+    async fn is_swept(&self, lease: &str) {
+        eventually(&format!("Lease {lease} is swept"), async || {
+            self.lease(lease).await.is_none().then_some(())
+        })
+        .await;
+    }
+
+    async fn lease(&self, lease: &str) -> Option<Lease> {
+        self.api::<Lease>().get_opt(lease).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_leases_of_a_registration_that_is_gone_only_the_silent_outside_ones_are_swept() {
+    let shop = Shop::open("orphans").await;
+    let _operator = shop.operator_with(&["--sweep-interval", "500ms"]);
+    let uid = shop.pod("in-a-pod", &["10.88.0.7"], json!({})).await;
+    let mut beats = shop.beats("gone");
+    let lasting = |mut lease: Lease, seconds| {
+        lease.spec.as_mut().unwrap().lease_duration_seconds = Some(seconds);
+        lease
+    };
+    beats.create(&lasting(beats.in_pod("in-a-pod", &uid), 1)).await;
+    beats.create(&lasting(beats.outside("lasting", "192.0.2.3"), 3600)).await;
+    let mut cordoned = lasting(beats.outside("cordoned", "192.0.2.4"), 1);
+    let notes = cordoned.metadata.annotations.as_mut().unwrap();
+    notes.insert(heartbeat::CORDONED_ANNOTATION.to_owned(), "bad disk".to_owned());
+    beats.create(&cordoned).await;
+    let mut foreign = lasting(beats.outside("foreign", "192.0.2.5"), 1);
+    foreign.metadata.labels = None;
+    beats.create(&foreign).await;
+    beats.start(&lasting(beats.outside("beating", "192.0.2.2"), 1), INTERVAL).await;
+    let created = Instant::now();
+    beats.create(&lasting(beats.outside("silent", "192.0.2.1"), 1)).await;
+
+    shop.is_swept("gone.silent").await;
+    assert!(created.elapsed() >= Duration::from_secs(10), "after {:?}", created.elapsed());
+    for stays in ["in-a-pod", "lasting", "cordoned", "foreign", "beating"] {
+        assert!(shop.lease(&format!("gone.{stays}")).await.is_some(), "{stays} is swept");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_lease_is_swept_ten_times_its_ttl_later_unless_it_beats() {
+    let shop = Shop::open("swept").await;
+    let _operator = shop.operator_with(&["--sweep-interval", "500ms"]);
+    let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
+    shop.register("greeter", json!({ "ttl": "1s", "interval": "300ms", "ports": ports })).await;
+    let beats = shop.beats("greeter");
+    for (instance, address) in [("vm-1", "192.0.2.1"), ("vm-2", "192.0.2.2")] {
+        let mut lease = beats.outside(instance, address);
+        lease.spec.as_mut().unwrap().lease_duration_seconds = Some(1);
+        beats.create(&lease).await;
+    }
+    let last = Instant::now();
+    shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
+    // Late, but before the sweep: the subject is that it lies there for so long.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    beats.beat_at("vm-2", Timestamp::now()).await;
+    shop.is_swept("greeter.vm-1").await;
+    assert!(last.elapsed() >= Duration::from_secs(11), "after {:?}", last.elapsed());
+    assert!(shop.lease("greeter.vm-2").await.is_some(), "a beat saves it");
+    shop.is_swept("greeter.vm-2").await;
+    let after = last.elapsed();
+    assert!(after >= Duration::from_secs(18), "counted from its last beat: {after:?}");
+}
+
+/// spec.ttl rules; what the Lease says of itself only informs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_lease_is_kept_by_the_ttl_of_its_registration_and_not_by_its_own_word() {
+    let shop = Shop::open("word").await;
+    let _operator = shop.operator_with(&["--sweep-interval", "200ms"]);
+    let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
+    shop.register("greeter", json!({ "ttl": "2s", "interval": "1s", "ports": ports })).await;
+    let beats = shop.beats("greeter");
+    for (instance, address, word) in [("vm-1", "192.0.2.1", 1), ("vm-2", "192.0.2.2", 3600)] {
+        let mut lease = beats.outside(instance, address);
+        lease.spec.as_mut().unwrap().lease_duration_seconds = Some(word);
+        beats.create(&lease).await;
+    }
+    let last = Instant::now();
+    shop.is_swept("greeter.vm-1").await;
+    let after = last.elapsed();
+    assert!(after >= Duration::from_secs(22), "ttl and ten times the ttl: {after:?}");
+    shop.is_swept("greeter.vm-2").await;
+}
