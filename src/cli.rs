@@ -64,7 +64,7 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
         tracing::info!("stopping: what is under way is ended, what is published stays");
         on_signal.cancel();
     });
-    controller::run(client, args.into(), stop).await;
+    controller::run(client, args.into(), stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 

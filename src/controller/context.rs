@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use beatkeeper_api::ServiceRegistration;
-use futures::channel::mpsc::UnboundedSender;
+use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use kube::{
     Client,
     runtime::{events::Recorder, reflector::ObjectRef},
@@ -42,7 +42,9 @@ pub(super) struct Context {
     world: Mutex<World>,
     memories: Mutex<HashMap<Key, Memory>>,
     desks: Mutex<Desks>,
-    wakes: UnboundedSender<ObjectRef<ServiceRegistration>>,
+    /// Set once the queue listens. Until then every beat would be a wake, and none is needed: the
+    /// queue begins with all registrations.
+    wakes: OnceLock<UnboundedSender<ObjectRef<ServiceRegistration>>>,
 }
 
 /// What is remembered of a registration from one reconciliation to the next.
@@ -64,7 +66,6 @@ impl Context {
         client: Client,
         settings: Settings,
         recorder: Recorder,
-        wakes: UnboundedSender<ObjectRef<ServiceRegistration>>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -78,7 +79,7 @@ impl Context {
             world: Mutex::default(),
             memories: Mutex::default(),
             desks: Mutex::default(),
-            wakes,
+            wakes: OnceLock::new(),
         }
     }
 
@@ -118,11 +119,31 @@ impl Context {
         self.desks().forget(key);
     }
 
+    /// From now on whoever is woken comes out here.
+    pub(super) fn listen(&self) -> UnboundedReceiver<ObjectRef<ServiceRegistration>> {
+        let (wakes, woken) = mpsc::unbounded();
+        // There is one queue, so this is the first time.
+        let _ = self.wakes.set(wakes);
+        woken
+    }
+
+    /// Runs what is to run until the controller stops. When it ends by itself, which takes a defect,
+    /// the controller stops: it must not go on deciding from what nobody keeps up to date.
+    pub(super) fn spawn_for_ever(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            // Dropped on a panic, too.
+            let _ended = stop.clone().drop_guard();
+            stop.run_until_cancelled(task).await;
+        });
+    }
+
     /// Has these registrations reconciled soon. Those that do not exist are passed over.
     pub(super) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
+        let Some(wakes) = self.wakes.get() else { return };
         for key in keys {
             // Fails only when the controller is stopping, and then nobody needs to be woken.
-            let _ = self.wakes.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
+            let _ = wakes.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
         }
     }
 }

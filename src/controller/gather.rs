@@ -8,7 +8,7 @@ use std::{
 
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
-use super::{context::Context, world::World};
+use super::{context::Context, world::Ownership};
 use crate::core::{
     heartbeat::Origin,
     index::{Key, Record},
@@ -34,8 +34,14 @@ pub(super) fn surroundings(registration: &Registration, context: &Context) -> Ga
     let service = Key::new(&registration.key.namespace, &registration.service_name);
     let world = context.world();
     let (slices, foreign_slice) = world.slices(&service, &registration.uid);
+    let elder = world.elder(&registration.key);
     let endpoints = world.endpoints(&service);
-    let ours = endpoints.filter(|endpoints| World::owns(endpoints, &registration.uid));
+    let ownership = endpoints
+        .as_ref()
+        .map(|endpoints| world.ownership(&endpoints.metadata, &registration.uid));
+    // Of two registrations for one Service the elder publishes: it takes what the other has made.
+    let yielded = ownership == Some(Ownership::Sibling) && elder.is_none();
+    let ours = endpoints.filter(|_| ownership == Some(Ownership::Ours) || yielded);
     let published = slices
         .iter()
         .flat_map(|slice| &slice.endpoints)
@@ -45,9 +51,9 @@ pub(super) fn surroundings(registration: &Registration, context: &Context) -> Ga
     Gathered {
         service: world.service(&service).filter(|service| !service.deleting),
         neighbours: Neighbours {
-            elder: world.elder(&registration.key),
+            elder,
             foreign_slice,
-            foreign_endpoints: ours.is_none() && world.endpoints(&service).is_some(),
+            foreign_endpoints: ours.is_none() && ownership.is_some(),
         },
         slices,
         endpoints: ours,

@@ -23,5 +23,5 @@ mod watch;
 mod watched;
 mod world;
 
-pub use run::run;
+pub use run::{EndedByItself, run};
 pub use settings::{Args, Settings};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use beatkeeper_api::ServiceRegistration;
-use futures::{StreamExt, channel::mpsc, stream};
+use futures::{StreamExt, stream};
 use kube::{
     Api, Client,
     runtime::{
@@ -16,13 +16,26 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{context::Context, pulse::Pulse, reconcile, settings::Settings, sweep, watch::Watches};
+use super::{context::Context, pulse::Pulse, reconcile, settings::Settings, sweep, watch::{self, Watches}};
 use crate::core::index::Key;
+
+/// A part of the operator that never ends by itself has ended. Going on without it would take what
+/// it no longer reports for unchanged, or for absent.
+#[derive(Debug, thiserror::Error)]
+#[error("a part of the controller has ended by itself; see the log above, and please report it")]
+pub struct EndedByItself;
 
 /// Runs the operator until `stop` is cancelled, and then until what is under way has ended.
 ///
 /// Each namespace of [`Settings::namespaces`] is a scope of its own, or the whole cluster is one.
-pub async fn run(client: Client, settings: Settings, stop: CancellationToken) {
+///
+/// # Errors
+/// [`EndedByItself`], after a defect: then all of it has been stopped, to be started anew.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<(), EndedByItself> {
     let scopes: Vec<Option<String>> = match settings.namespaces.as_slice() {
         [] => vec![None],
         namespaces => namespaces.iter().cloned().map(Some).collect(),
@@ -30,32 +43,29 @@ pub async fn run(client: Client, settings: Settings, stop: CancellationToken) {
     let scopes = scopes
         .into_iter()
         .map(|namespace| scope(client.clone(), settings.clone(), namespace, stop.clone()));
-    futures::future::join_all(scopes).await;
+    futures::future::join_all(scopes).await.into_iter().collect()
 }
 
 async fn scope(
     client: Client,
     settings: Settings,
     namespace: Option<String>,
-    stop: CancellationToken,
-) {
-    let (wakes, woken) = mpsc::unbounded();
+    outer: CancellationToken,
+) -> Result<(), EndedByItself> {
+    let stop = outer.child_token();
     let recorder = Recorder::new(client.clone(), reporter());
-    let context = Context::new(client.clone(), settings, recorder, wakes, stop.clone());
-    let context = Arc::new(context);
-    let tasks = context.tasks.clone();
+    let context = Arc::new(Context::new(client.clone(), settings, recorder, stop.clone()));
 
     let api = match &namespace {
         Some(namespace) => Api::<ServiceRegistration>::namespaced(client, namespace),
         None => Api::all(client),
     };
     let (reader, writer) = reflector::store();
-    let registrations =
-        reflector::reflector(writer, watcher(api, watcher::Config::default())).default_backoff();
-    let follow = follow(context.clone(), reader.clone(), registrations);
-    tasks.spawn(stop.clone().run_until_cancelled_owned(follow));
+    let registrations = reflector::reflector(writer, watcher(api, watcher::Config::default()))
+        .backoff(watch::pauses());
+    context.spawn_for_ever(follow(context.clone(), reader.clone(), registrations));
 
-    let watches = Watches::start(&context, namespace.as_deref(), &tasks, &stop);
+    let watches = Watches::start(&context, namespace.as_deref());
     let ready = async {
         watches.first_lists().await;
         reader.wait_until_ready().await
@@ -63,20 +73,20 @@ async fn scope(
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
         let scope = namespace.as_deref().unwrap_or("all namespaces");
         tracing::info!(scope, "everything has been read once; publishing begins");
-        tasks.spawn(stop.clone().run_until_cancelled_owned(sweep::run(context.clone())));
-        queue(context, reader, woken, stop).await;
+        context.spawn_for_ever(sweep::run(context.clone()));
+        queue(context.clone(), reader, stop).await;
     }
-    tasks.close();
-    tasks.wait().await;
+    let ended_by_itself = !outer.is_cancelled();
+    outer.cancel();
+    context.tasks.close();
+    context.tasks.wait().await;
+    if ended_by_itself { Err(EndedByItself) } else { Ok(()) }
 }
 
 /// Reconciles whom somebody woke, each registration one at a time, until stopped.
-async fn queue(
-    context: Arc<Context>,
-    reader: Store<ServiceRegistration>,
-    woken: mpsc::UnboundedReceiver<ObjectRef<ServiceRegistration>>,
-    stop: CancellationToken,
-) {
+async fn queue(context: Arc<Context>, reader: Store<ServiceRegistration>, stop: CancellationToken) {
+    // In this order: who is woken from now on is in the queue, and all the others are in the store.
+    let woken = context.listen();
     let all: Vec<_> = reader.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect();
     let requests = stream::iter(all)
         .chain(woken)
@@ -113,8 +123,7 @@ async fn follow(
         let Some(event) = pulse.take(event) else { continue };
         match event {
             Event::Apply(object) => {
-                let mut concerned = context.world().put_registration(&object);
-                concerned.push(key_of(&object));
+                let concerned = context.world().put_registration(&object);
                 context.wake(concerned);
             }
             Event::Delete(object) => remove(&context, &key_of(&object)),

@@ -1,6 +1,6 @@
 //! The watches: each keeps one kind of object up to date, and wakes the registrations concerned.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
 use futures::{Stream, StreamExt};
@@ -16,11 +16,11 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
+        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
 use tokio::sync::oneshot;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{context::Context, pulse::Pulse, watched::Watched};
 use crate::core::{
@@ -31,20 +31,13 @@ use crate::core::{
 /// The watches of one scope.
 pub(super) struct Watches<'a> {
     context: &'a Arc<Context>,
-    tasks: &'a TaskTracker,
-    stop: &'a CancellationToken,
     first_lists: Vec<(&'static str, oneshot::Receiver<()>)>,
 }
 
 impl<'a> Watches<'a> {
-    /// Starts all of them; they end when `stop` is cancelled.
-    pub(super) fn start(
-        context: &'a Arc<Context>,
-        namespace: Option<&str>,
-        tasks: &'a TaskTracker,
-        stop: &'a CancellationToken,
-    ) -> Self {
-        let mut watches = Self { context, tasks, stop, first_lists: Vec::new() };
+    /// Starts all of them; they end when the controller stops.
+    pub(super) fn start(context: &'a Arc<Context>, namespace: Option<&str>) -> Self {
+        let mut watches = Self { context, first_lists: Vec::new() };
         let client = &context.client;
         let all = watcher::Config::default;
         let beats = all().labels(REGISTRATION_LABEL);
@@ -79,7 +72,7 @@ impl<'a> Watches<'a> {
         let follow = async move {
             let mut listed = Some(listed);
             let mut pulse = Pulse::of(kind);
-            let mut events = std::pin::pin!(events.default_backoff());
+            let mut events = std::pin::pin!(events.backoff(pauses()));
             while let Some(event) = events.next().await {
                 let Some(event) = pulse.take(event) else { continue };
                 let done = matches!(event, Event::InitDone);
@@ -89,16 +82,32 @@ impl<'a> Watches<'a> {
                 }
             }
         };
-        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(follow));
+        self.context.spawn_for_ever(follow);
     }
 
     /// Waits until each has been read once: to decide from a part would take the rest for absent.
+    /// Never ends where one has ended before that.
     pub(super) async fn first_lists(self) {
         for (kind, first_list) in self.first_lists {
             tracing::debug!(kind, "waiting for the first list");
-            let _ = first_list.await;
+            if first_list.await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
+}
+
+/// How long a broken watch waits before it is begun again. kube's own default goes up to half a
+/// minute, in which nothing new would be published after an outage.
+pub(super) fn pauses() -> impl Backoff {
+    watcher::ExponentialBackoff::from(
+        backon::ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(200))
+            .with_max_delay(Duration::from_secs(5))
+            .with_factor(2.0)
+            .with_jitter()
+            .without_max_times(),
+    )
 }
 
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>

@@ -17,7 +17,9 @@ use super::{
 };
 use crate::core::{
     index::Key,
-    plan::meta::{MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
+    plan::meta::{
+        ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL,
+    },
     pod::PodView,
     service::ServiceView,
 };
@@ -175,7 +177,9 @@ impl Watched for Endpoints {
     /// Of an object that is not ours only the metadata is kept.
     fn view(mut self) -> Self::View {
         self.metadata.managed_fields = None;
-        if owner_of(&self.metadata).is_none() {
+        let ours = label(&self.metadata, ENDPOINTS_MANAGED_BY_LABEL) == Some(MANAGER)
+            || owner_of(&self.metadata).is_some();
+        if !ours {
             self.subsets = None;
             self.metadata.annotations = None;
             self.metadata.resource_version = None;

@@ -19,7 +19,7 @@ use super::{cache::Cache, watched::Watched};
 use crate::core::{
     heartbeat::Version,
     index::Key,
-    plan::meta::{MANAGER, SLICE_MANAGED_BY_LABEL},
+    plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
     pod::PodView,
     registration::Registration,
     service::ServiceView,
@@ -28,10 +28,25 @@ use crate::core::{
 /// What others need to know of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Brief {
-    pub(super) service: String,
+    service: String,
     uid: String,
     created: Option<Timestamp>,
     ttl: Duration,
+    /// With these a change of the status alone is told from one that has to be acted on.
+    generation: Option<i64>,
+    deleting: bool,
+}
+
+/// Whose a slice or an Endpoints object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// The registration's own; or it carries our mark and has no owner any more, or one that no
+    /// longer lives, and is taken over before the garbage collector takes it.
+    Ours,
+    /// Of another registration for the same Service.
+    Sibling,
+    /// Somebody else's.
+    Foreign,
 }
 
 /// The cluster as far as it is known.
@@ -99,8 +114,8 @@ impl World {
         self.zones.get(&Key::new("", node)).cloned()
     }
 
-    /// The slices that a registration owns, and those of its Service that carry our mark but have
-    /// lost their owner; and the first one of the Service that is somebody else's.
+    /// The slices that are a registration's; and the first one of its Service that is somebody
+    /// else's, with its manager.
     pub(super) fn slices(
         &self,
         service: &Key,
@@ -114,25 +129,35 @@ impl World {
         let mut foreign = None;
         for key in keys {
             let Some(slice) = self.slices.get(&key) else { continue };
-            let managed_by = label(&slice.metadata, SLICE_MANAGED_BY_LABEL);
-            match owner_of(&slice.metadata) {
-                Some((uid, _)) if uid == owner => ours.push(slice.clone()),
-                None if managed_by == Some(MANAGER) => ours.push(slice.clone()),
-                // Another registration's, or that of an earlier one of our name, which the garbage
-                // collector is about to remove.
-                Some(_) if managed_by == Some(MANAGER) => {}
-                _ => {
-                    let manager = managed_by.unwrap_or("somebody who does not say").to_owned();
-                    foreign.get_or_insert((key.name, manager));
+            match self.ownership(&slice.metadata, owner) {
+                Ownership::Ours => ours.push(slice.clone()),
+                Ownership::Sibling => {}
+                Ownership::Foreign => {
+                    let manager = label(&slice.metadata, SLICE_MANAGED_BY_LABEL)
+                        .unwrap_or("somebody who does not say");
+                    foreign.get_or_insert((key.name, manager.to_owned()));
                 }
             }
         }
         (ours, foreign)
     }
 
-    /// Whether an Endpoints object is this registration's.
-    pub(super) fn owns(endpoints: &Endpoints, owner: &str) -> bool {
-        owner_of(&endpoints.metadata).is_some_and(|(uid, _)| uid == owner)
+    /// Whose an object is, seen by the registration with this uid.
+    pub(super) fn ownership(&self, metadata: &ObjectMeta, uid: &str) -> Ownership {
+        let marked = label(metadata, SLICE_MANAGED_BY_LABEL) == Some(MANAGER)
+            || label(metadata, ENDPOINTS_MANAGED_BY_LABEL) == Some(MANAGER);
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let lives = |owner: &str, name: &str| {
+            let brief = self.registrations.get(&Key::new(namespace, name));
+            brief.is_some_and(|brief| brief.uid == owner)
+        };
+        match owner_of(metadata) {
+            Some((owner, _)) if owner == uid => Ownership::Ours,
+            None if marked => Ownership::Ours,
+            Some((owner, name)) if marked && !lives(owner, name) => Ownership::Ours,
+            Some(_) if marked => Ownership::Sibling,
+            _ => Ownership::Foreign,
+        }
     }
 
     /// Whose an address is, as far as the watches know.
@@ -158,7 +183,9 @@ impl World {
             .map(|(_, name)| name)
     }
 
-    /// Takes in a registration; returns those that share a Service with it, before or now.
+    /// Takes in a registration; returns those whom its change concerns: itself, and those that
+    /// share a Service with it, before or now. A change of its status alone concerns nobody: it
+    /// would wake the registration for each status it writes itself, and cut its backoff short.
     pub(super) fn put_registration(&mut self, object: &ServiceRegistration) -> Vec<Key> {
         let (key, _) = identity(&object.metadata);
         let brief = Brief {
@@ -166,6 +193,8 @@ impl World {
             uid: object.metadata.uid.clone().unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
             ttl: Registration::validate(object).ttl,
+            generation: object.metadata.generation,
+            deleting: object.metadata.deletion_timestamp.is_some(),
         };
         if self.registrations.get(&key) == Some(&brief) {
             return Vec::new();
@@ -240,14 +269,17 @@ pub(super) fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str>
     metadata.labels.as_ref()?.get(name).map(String::as_str)
 }
 
-/// Uid and name of the ServiceRegistration that owns an object.
+/// Uid and name of the ServiceRegistration that controls an object.
 pub(super) fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
     metadata
         .owner_references
         .iter()
         .flatten()
         .find(|owner| {
-            owner.kind == "ServiceRegistration" && owner.api_version.starts_with("beatkeeper.dev/")
+            // One that does not control is somebody's wish to be cleaned up with the registration.
+            owner.controller == Some(true)
+                && owner.kind == "ServiceRegistration"
+                && owner.api_version.starts_with("beatkeeper.dev/")
         })
         .map(|owner| (owner.uid.as_str(), owner.name.as_str()))
 }
