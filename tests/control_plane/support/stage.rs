@@ -1,10 +1,7 @@
 //! A shop with its operator and a registration `greeter` whose instances live long without beating:
 //! for tests of what is published, where beats would only be load.
 
-use std::{
-    collections::BTreeSet,
-    ops::{Deref, DerefMut},
-};
+use std::{collections::BTreeSet, ops::Deref};
 
 use beatkeeper_api::{InstanceStatus, ServiceRegistration};
 use beatkeeper_cluster::{ControlPlane, Options};
@@ -184,11 +181,5 @@ impl Deref for Stage {
 
     fn deref(&self) -> &Shop {
         &self.shop
-    }
-}
-
-impl DerefMut for Stage {
-    fn deref_mut(&mut self) -> &mut Shop {
-        &mut self.shop
     }
 }
