@@ -1,6 +1,6 @@
 //! What is published of a Pod: its ports, its readiness, its node and zone.
 
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_cluster::Options;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
@@ -126,17 +126,14 @@ async fn a_pods_endpoint_names_its_pod_and_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pods_endpoint_has_the_zone_of_its_node() {
     // Nodes belong to no namespace, so they are read by an operator that watches all of them.
-    let plane: &'static ControlPlane =
-        Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    let nodes = Api::<Node>::all(plane.admin_client().unwrap());
+    let stage = Stage::on_own_plane("zones", Options::default()).await;
+    let nodes = Api::<Node>::all(stage.client.clone());
     let node = json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": { "name": "node-1", "labels": { "topology.kubernetes.io/zone": "eu-1a" } },
     });
     let node = serde_json::from_value(node).unwrap();
     nodes.create(&PostParams::default(), &node).await.unwrap();
-    let stage = Stage::with_all_namespaces(plane, "zones").await;
     stage.join_pod("greeter-1", &["10.88.0.1"], json!({ "nodeName": "node-1" })).await;
     stage.join_pod("greeter-2", &["10.88.0.2"], json!({})).await;
 

@@ -1,13 +1,10 @@
 //! A shop with its operator and a registration `greeter` whose instances live long without beating:
 //! for tests of what is published, where beats would only be load.
 
-use std::{
-    collections::BTreeSet,
-    ops::{Deref, DerefMut},
-};
+use std::{collections::BTreeSet, ops::Deref};
 
 use beatkeeper_api::{InstanceStatus, ServiceRegistration};
-use beatkeeper_cluster::ControlPlane;
+use beatkeeper_cluster::{ControlPlane, Options};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -43,8 +40,12 @@ impl Stage {
         Self::open(shop, operator, changes).await
     }
 
-    /// The same on a control plane of one's own, with an operator that watches all namespaces.
-    pub async fn with_all_namespaces(plane: &'static ControlPlane, prefix: &str) -> Self {
+    /// The same on a control plane of its own, which ends with the test process. The operator
+    /// watches all namespaces.
+    pub async fn on_own_plane(prefix: &str, options: Options) -> Self {
+        let plane: &'static ControlPlane =
+            Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
+        plane.declare(&beatkeeper_api::crd()).await.unwrap();
         let shop = Shop::open_on(plane, prefix).await;
         let ranges = shop.ranges();
         let flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
@@ -180,11 +181,5 @@ impl Deref for Stage {
 
     fn deref(&self) -> &Shop {
         &self.shop
-    }
-}
-
-impl DerefMut for Stage {
-    fn deref_mut(&mut self) -> &mut Shop {
-        &mut self.shop
     }
 }

@@ -101,6 +101,13 @@ impl Witness {
         assert!(!record.managers.contains(MIRROR), "mirrored slices stood beside ours");
     }
 
+    /// Whether an address was published at any moment.
+    pub fn ever_saw(&self, address: &str) -> bool {
+        let record = self.record.lock().unwrap();
+        let mut states = record.in_slices.iter().chain(&record.in_endpoints);
+        states.any(|state| state.contains(address))
+    }
+
     /// Who managed slices of this Service at any moment.
     pub fn managers(&self) -> BTreeSet<String> {
         self.record.lock().unwrap().managers.clone()
