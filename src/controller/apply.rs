@@ -62,6 +62,7 @@ pub(super) async fn apply(registration: &Registration, plan: Plan, context: &Con
                     applied.writes += 1;
                     versions.extend(written);
                 }
+                Err(error) if error.is_namespace_ending() => {}
                 Err(error) if error.is_conflict() => conflict = Some(error.to_string()),
                 Err(error) => applied.failure = Some(error.to_string()),
             }

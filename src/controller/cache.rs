@@ -76,6 +76,11 @@ impl<V: Clone + PartialEq> Cache<V> {
 
     /// We deleted an object that had this version.
     pub(super) fn remove_own(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
+        // An answer that is older than what the watch has brought since says nothing of it.
+        let (known, _) = self.objects.get(key)?;
+        if *known > version {
+            return None;
+        }
         self.deleted.insert(key.clone(), version);
         self.take(key)
     }

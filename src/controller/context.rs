@@ -18,6 +18,7 @@ use super::{clock::Clock, desk::Desks, error::ApiError, settings::Settings, worl
 use crate::{
     core::{
         index::{Index, Key},
+        moment::Moment,
         status::Remembered,
         ttl::TtlHistory,
     },
@@ -54,11 +55,16 @@ pub(super) struct Memory {
     uid: String,
     /// The ttls it had.
     pub(super) ttl: Option<TtlHistory>,
-    /// The states that were last told in events; none before the first time, when all of them are
-    /// taken for told.
+    /// The states that were last told in events; none before the first time after a start.
     pub(super) told: Option<Remembered>,
     /// How often it failed in a row.
     pub(super) failures: u32,
+    /// How often in a row some Lease could not be read.
+    pub(super) failed_reads: u32,
+    /// Whether the Service was somebody else's when it was last there.
+    pub(super) foreign_service: bool,
+    /// Since when such a Service is missing.
+    pub(super) service_gone: Option<Moment>,
 }
 
 impl Context {

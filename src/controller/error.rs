@@ -1,5 +1,7 @@
 //! Why a step failed, and whether trying again helps.
 
+use std::time::Duration;
+
 use crate::kube_client::TookTooLong;
 
 /// A call to the API server that failed.
@@ -69,13 +71,15 @@ impl ApiError {
 /// Why a reconciliation did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// Live reads, by which Leases are confirmed, failed for some.
+    /// A write, or the establishing of the Service, failed.
     #[error("cannot publish {registration}: {failure}")]
     Publish {
         /// The registration.
         registration: crate::core::index::Key,
-        /// What failed first.
+        /// What failed.
         failure: String,
+        /// How long until time alone changes the decision: the dead do not wait for a backoff.
+        next: Duration,
     },
     /// The task ended without a result.
     #[error("reconciling {0} panicked; see the log above, and please report it")]

@@ -58,26 +58,42 @@ pub(super) async fn service(
                 }
             }
         }
-        Some(service) => {
-            let ours = service.owner.as_deref() == Some(&registration.uid);
-            let wanted = ports(registration);
-            if !ours || views(&wanted) == service.ports {
-                return Ok((service, false));
+        Some(service) => match change_ports(registration, &service, &api).await {
+            None => return Ok((service, false)),
+            // Somebody has changed it since: judge by what it is now, in the next round.
+            Some(Err(error)) if error.is_conflict() => {
+                let found = call(
+                    || format!("read Service {}/{name}", registration.key.namespace),
+                    api.get(name),
+                );
+                found.await?
             }
-            let patch = json!({
-                "metadata": { "resourceVersion": service.resource_version },
-                "spec": { "ports": wanted },
-            });
-            call(
-                || format!("change the ports of Service {}/{name}", registration.key.namespace),
-                api.patch(name, &PatchParams::default(), &Patch::Merge(patch)),
-            )
-            .await?
-        }
+            Some(changed) => changed?,
+        },
     };
     let view = Arc::new(ServiceView::of(&written));
     context.world().put(written);
     Ok((view, true))
+}
+
+/// Brings the ports of a Service of ours up to date; None when there is nothing to do.
+async fn change_ports(
+    registration: &Registration,
+    service: &ServiceView,
+    api: &Api<Service>,
+) -> Option<Result<Service, ApiError>> {
+    let ours = service.owner.as_deref() == Some(&registration.uid);
+    let wanted = ports(registration);
+    if !ours || views(&wanted) == service.ports {
+        return None;
+    }
+    let patch = Patch::Merge(json!({
+        "metadata": { "resourceVersion": service.resource_version },
+        "spec": { "ports": wanted },
+    }));
+    let name = &registration.service_name;
+    let doing = || format!("change the ports of Service {}/{name}", registration.key.namespace);
+    Some(call(doing, api.patch(name, &PatchParams::default(), &patch)).await)
 }
 
 fn new_service(registration: &Registration) -> Service {

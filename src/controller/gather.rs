@@ -36,9 +36,8 @@ pub(super) fn surroundings(registration: &Registration, context: &Context) -> Ga
     let (slices, foreign_slice) = world.slices(&service, &registration.uid);
     let elder = world.elder(&registration.key);
     let endpoints = world.endpoints(&service);
-    let ownership = endpoints
-        .as_ref()
-        .map(|endpoints| world.ownership(&endpoints.metadata, &registration.uid));
+    let ownership =
+        endpoints.as_ref().map(|endpoints| world.ownership(&endpoints.metadata, &registration.uid));
     // Of two registrations for one Service the elder publishes: it takes what the other has made.
     let yielded = ownership == Some(Ownership::Sibling) && elder.is_none();
     let ours = endpoints.filter(|_| ownership == Some(Ownership::Ours) || yielded);
@@ -49,7 +48,8 @@ pub(super) fn surroundings(registration: &Registration, context: &Context) -> Ga
         .filter_map(|address| address.parse().ok())
         .collect();
     Gathered {
-        service: world.service(&service).filter(|service| !service.deleting),
+        // One that waits for finalizers is still there, and none can be made beside it.
+        service: world.service(&service),
         neighbours: Neighbours {
             elder,
             foreign_slice,

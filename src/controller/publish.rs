@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus, heartbeat};
+use beatkeeper_api::{
+    ServiceRegistration, ServiceRegistrationStatus, heartbeat, status::LISTED_INSTANCES_MAX,
+};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Resource,
@@ -120,16 +122,16 @@ pub(super) fn events(
     context: &Arc<Context>,
 ) {
     let now = status::remember(verdicts);
-    let before = context.remember(&registration.key, &registration.uid, |memory| {
-        memory.told.replace(now).or_else(|| Some(known_from(object)))
-    });
-    let notices = status::notices(&before.unwrap_or_default(), verdicts);
+    let before = context
+        .remember(&registration.key, &registration.uid, |memory| memory.told.replace(now.clone()))
+        .unwrap_or_else(|| known_from(object, &now));
+    let notices = status::notices(&before, verdicts);
     if notices.is_empty() {
         return;
     }
     let context = context.clone();
     let regarding = object.object_ref(&());
-    tokio::spawn(async move {
+    context.clone().tasks.spawn(async move {
         for notice in notices {
             let level = if notice.warning { EventType::Warning } else { EventType::Normal };
             tracing::info!(registration = %Name(&regarding), reason = notice.reason, "{}", notice.note);
@@ -153,9 +155,17 @@ pub(super) fn events(
     });
 }
 
-/// After a start, what the status already tells is not told again.
-fn known_from(object: &ServiceRegistration) -> status::Remembered {
-    status::told_by(object.status.as_ref())
+/// After a start, what the status already tells is not told again; of more instances than it lists,
+/// the others are taken for told.
+fn known_from(object: &ServiceRegistration, now: &status::Remembered) -> status::Remembered {
+    let Some(status) = &object.status else { return status::Remembered::default() };
+    let mut told = status::told_by(Some(status));
+    if status.instances.len() >= LISTED_INSTANCES_MAX {
+        for (instance, state) in now {
+            told.entry(instance.clone()).or_insert(*state);
+        }
+    }
+    told
 }
 
 fn lease_of(registration: &ObjectReference, instance: &str) -> ObjectReference {

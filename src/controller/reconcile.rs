@@ -19,7 +19,9 @@ use crate::core::{
     endpoint::{Endpoint, EndpointPort, Family, PortSet, Protocol},
     index::{Key, Settled},
     moment::Moment,
-    plan::{self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target},
+    plan::{
+        self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, meta::HEADLESS_LABEL,
+    },
     proven::Proven,
     registration::Registration,
     service::ServiceView,
@@ -33,8 +35,6 @@ use crate::core::{
 const ATTEMPTS: usize = 5;
 /// After this long a registration is looked at even if nothing has asked for it.
 const RESYNC: Duration = Duration::from_secs(600);
-/// Pause before Leases are tried again that could not be read.
-const UNREADABLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Reconciles on a task of its own, so that registrations share the cores, and a panic, which would
 /// be a defect, stays with one of them.
@@ -42,8 +42,13 @@ pub(super) async fn run(
     object: Arc<ServiceRegistration>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    let key = Registration::validate(&object).key;
-    tokio::spawn(reconcile(object, context)).await.map_err(|_| Error::Panicked(key))?
+    let key = Key::of(&object.metadata);
+    let result = tokio::spawn(reconcile(object, context.clone())).await;
+    if !context.world().has_registration(&key) {
+        // It was deleted meanwhile: what this run remembered of it nobody would forget.
+        context.forget(&key);
+    }
+    result.map_err(|_| Error::Panicked(key))?
 }
 
 async fn reconcile(
@@ -68,25 +73,37 @@ async fn reconcile(
                 tracing::debug!(registration = %registration.key, why, "planning anew");
                 continue;
             }
-            Outcome::Conflict(why) => stage.failed(Applied { writes: 0, failure: Some(why) }),
+            Outcome::Conflict(why) => {
+                stage.failed(Applied { failure: Some(why), ..Applied::default() })
+            }
         };
-        publish::events(&object, &registration, &decision.verdicts, &context);
         let key = registration.key.clone();
         if applied.failure.is_none() {
+            publish::events(&object, &registration, &decision.verdicts, &context);
             context.remember(&key, &registration.uid, |memory| memory.failures = 0);
         }
+        let applied = Applied {
+            published: gather::surroundings(&registration, &context).published,
+            ..applied
+        };
         let failure = applied.failure.clone();
-        let next = decision.pause(context.clock.now());
+        let now = context.clock.now();
+        let next = decision.pause(now);
+        let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
         let Decision { verdicts, .. } = decision;
         let report =
             publish::Report { object, registration, verdicts, stall: stage.stall, applied };
         desk::hand_in(report, &context);
         return match failure {
-            Some(failure) => Err(Error::Publish { registration: key, failure }),
+            Some(failure) => Err(Error::Publish { registration: key, failure, next }),
             None => Ok(Action::requeue(next)),
         };
     }
 }
+
+/// A Service that somebody else made and deleted is most often being replaced. Only after this long
+/// is one of our own made in its place.
+const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
 
 /// What the decision rests on besides heartbeats.
 struct Stage {
@@ -95,9 +112,19 @@ struct Stage {
     stall: Option<Stall>,
     /// Why the Service could not be established, if it could not.
     failure: Option<String>,
+    /// When to look at the Service again.
+    look_again: Option<Moment>,
 }
 
 impl Stage {
+    fn new(
+        gathered: gather::Gathered,
+        service: Option<Arc<ServiceView>>,
+        stall: Option<Stall>,
+    ) -> Self {
+        Self { gathered, service, stall, failure: None, look_again: None }
+    }
+
     fn failed(&self, mut applied: Applied) -> Applied {
         applied.failure = self.failure.clone().or(applied.failure);
         applied
@@ -114,35 +141,54 @@ impl Stage {
 async fn stage(registration: &Registration, context: &Context) -> Stage {
     let gathered = gather::surroundings(registration, context);
     let known = gathered.service.clone();
-    let stall = standing::stall(registration, known.as_deref(), &gathered.neighbours);
-    if stall.is_some() {
-        return Stage { service: known, stall, failure: None, gathered };
+    if let Some(stall) = standing::stall(registration, known.as_deref(), &gathered.neighbours) {
+        return Stage::new(gathered, known, Some(stall));
+    }
+    if let Some(until) = being_replaced(registration, known.as_deref(), context) {
+        let stall = standing::service_gone(registration);
+        return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
     }
     match establish::service(registration, known, context).await {
-        Ok((service, false)) => {
-            Stage { service: Some(service), stall: None, failure: None, gathered }
-        }
+        Ok((service, false)) => Stage::new(gathered, Some(service), None),
         Ok((service, true)) => {
             let gathered = gather::surroundings(registration, context);
             let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
-            Stage { service: Some(service), stall, failure: None, gathered }
+            Stage::new(gathered, Some(service), stall)
         }
-        Err(error) if error.is_namespace_ending() => {
-            Stage { service: None, stall: None, failure: None, gathered }
+        Err(error) if error.is_namespace_ending() => Stage::new(gathered, None, None),
+        Err(error) => {
+            let service = gathered.service.clone();
+            Stage { failure: Some(error.to_string()), ..Stage::new(gathered, service, None) }
         }
-        Err(error) => Stage {
-            service: gathered.service.clone(),
-            stall: None,
-            failure: Some(error.to_string()),
-            gathered,
-        },
     }
+}
+
+/// Until when to wait for somebody else to make the Service anew that he deleted, if one was.
+fn being_replaced(
+    registration: &Registration,
+    known: Option<&ServiceView>,
+    context: &Context,
+) -> Option<Moment> {
+    let now = context.clock.now();
+    context.remember(&registration.key, &registration.uid, |memory| {
+        if let Some(service) = known {
+            memory.foreign_service = service.owner.as_deref() != Some(&registration.uid);
+            memory.service_gone = None;
+        }
+        if known.is_some() || !memory.foreign_service {
+            return None;
+        }
+        let until = *memory.service_gone.get_or_insert(now) + REPLACEMENT_GRACE;
+        (now < until).then_some(until)
+    })
 }
 
 /// What was decided.
 struct Decision {
     verdicts: Vec<Verdict>,
     unreadable: HashMap<Arc<str>, String>,
+    /// How often in a row some Lease could not be read.
+    failed_reads: u32,
 }
 
 impl Decision {
@@ -155,7 +201,7 @@ impl Decision {
         let next =
             self.verdicts.iter().filter(readable).filter_map(|verdict| verdict.look_again).min();
         let pause = next.map_or(RESYNC, |next| next.since(now)).min(RESYNC);
-        if self.unreadable.is_empty() { pause } else { pause.min(UNREADABLE_PAUSE) }
+        if self.unreadable.is_empty() { pause } else { pause.min(backoff(self.failed_reads)) }
     }
 }
 
@@ -172,11 +218,16 @@ async fn decide(
     let suspects: Vec<Suspect> =
         verdicts.iter().filter_map(|verdict| verdict.lease.as_ref()?.suspect.clone()).collect();
     if suspects.is_empty() {
-        return Decision { verdicts, unreadable };
+        return Decision { verdicts, unreadable, failed_reads: 0 };
     }
     unreadable = verify::suspects(&registration.key, suspects, context).await;
+    let failed_reads = context.remember(&registration.key, &registration.uid, |memory| {
+        let failed = if unreadable.is_empty() { 0 } else { memory.failed_reads.saturating_add(1) };
+        memory.failed_reads = failed;
+        failed
+    });
     let verdicts = judge(registration, ttl, stage, &unreadable, context);
-    Decision { verdicts, unreadable }
+    Decision { verdicts, unreadable, failed_reads }
 }
 
 /// Decides from what is known now, and has the index note the outcome. When a beat slips in between
@@ -243,7 +294,7 @@ fn plan(
         },
         service: &ServiceFacts {
             name: registration.service_name.clone(),
-            headless: service.is_some_and(|service| service.headless),
+            headless: service.map_or_else(|| were_headless(stage), |service| service.headless),
             families: stage.families().to_vec(),
         },
         endpoints,
@@ -253,6 +304,12 @@ fn plan(
     };
     let published = Published { slices: &slices, endpoints: stage.gathered.endpoints.as_deref() };
     plan::plan(&target, published)
+}
+
+/// Without the Service the slices say what it was.
+fn were_headless(stage: &Stage) -> bool {
+    let labels = stage.gathered.slices.iter().filter_map(|slice| slice.metadata.labels.as_ref());
+    labels.into_iter().any(|labels| labels.contains_key(HEADLESS_LABEL))
 }
 
 fn endpoints_mode(
@@ -276,15 +333,21 @@ fn endpoints_mode(
 
 /// Nothing may be added and nothing changed: of what is published, that whose instance lives.
 fn still_alive(claims: &[Endpoint], stage: &Stage) -> Vec<Endpoint> {
+    let mut by_address: HashMap<IpAddr, Vec<&Endpoint>> = HashMap::new();
+    for claim in claims {
+        by_address.entry(claim.address).or_default().push(claim);
+    }
     let mut alive = Vec::new();
     for slice in &stage.gathered.slices {
         let ports = published_ports(slice);
         let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
         for address in addresses.filter_map(|address| address.parse::<IpAddr>().ok()) {
-            let claim = claims.iter().find(|claim| {
-                claim.address == address && (claim.ports.is_empty() || claim.ports.meets(&ports))
-            });
-            alive.extend(claim.map(|claim| Endpoint { ports: ports.clone(), ..claim.clone() }));
+            let claim = by_address
+                .get(&address)
+                .into_iter()
+                .flatten()
+                .find(|claim| claim.ports.is_empty() || claim.ports.meets(&ports));
+            alive.extend(claim.map(|claim| Endpoint { ports: ports.clone(), ..(*claim).clone() }));
         }
     }
     alive
@@ -311,25 +374,25 @@ fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
     })
 }
 
-/// How long to wait after so many failures in a row.
+/// How long to wait after so many failures in a row: from a tenth of a second to five, and not all
+/// at once.
 pub(super) fn backoff(failures: u32) -> Duration {
-    let longest = Duration::from_millis(200) * 2_u32.pow(failures.min(8));
-    longest.mul_f64(rand::rng().random_range(0.5..1.0))
+    let longest = Duration::from_millis(200) * 2_u32.pow(failures.min(5));
+    longest.min(Duration::from_secs(5)).mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
-/// What to do after an error: try again, each time later, and not all at once.
+/// What to do after an error: try again, each time later, but not later than the next deadline.
 pub(super) fn retry(object: &ServiceRegistration, error: &Error, context: &Context) -> Action {
-    let metadata = &object.metadata;
-    let key = Key::new(
-        metadata.namespace.clone().unwrap_or_default(),
-        metadata.name.clone().unwrap_or_default(),
-    );
-    let uid = metadata.uid.clone().unwrap_or_default();
+    let key = Key::of(&object.metadata);
+    let uid = object.metadata.uid.clone().unwrap_or_default();
     let failures = context.remember(&key, &uid, |memory| {
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     });
-    let pause = backoff(failures);
+    let pause = match error {
+        Error::Publish { next, .. } => backoff(failures).min((*next).max(backoff(0))),
+        Error::Panicked(_) => backoff(failures),
+    };
     tracing::warn!(registration = %key, %error, ?pause, "will try again");
     Action::requeue(pause)
 }

@@ -16,7 +16,14 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{context::Context, pulse::Pulse, reconcile, settings::Settings, sweep, watch::{self, Watches}};
+use super::{
+    context::Context,
+    pulse::Pulse,
+    reconcile,
+    settings::Settings,
+    sweep,
+    watch::{self, Watches},
+};
 use crate::core::index::Key;
 
 /// A part of the operator that never ends by itself has ended. Going on without it would take what
@@ -36,9 +43,10 @@ pub async fn run(
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<(), EndedByItself> {
-    let scopes: Vec<Option<String>> = match settings.namespaces.as_slice() {
-        [] => vec![None],
-        namespaces => namespaces.iter().cloned().map(Some).collect(),
+    let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
+        vec![None]
+    } else {
+        settings.namespaces.iter().cloned().map(Some).collect()
     };
     let scopes = scopes
         .into_iter()
@@ -126,7 +134,7 @@ async fn follow(
                 let concerned = context.world().put_registration(&object);
                 context.wake(concerned);
             }
-            Event::Delete(object) => remove(&context, &key_of(&object)),
+            Event::Delete(object) => remove(&context, &Key::of(&object.metadata)),
             Event::Init | Event::InitApply(_) => {}
             Event::InitDone => {
                 let listed = reader.state();
@@ -134,7 +142,7 @@ async fn follow(
                     let concerned = context.world().put_registration(object);
                     context.wake(concerned);
                 }
-                let listed = listed.iter().map(|object| key_of(object)).collect();
+                let listed = listed.iter().map(|object| Key::of(&object.metadata)).collect();
                 let gone = context.world().registrations_beyond(&listed);
                 gone.iter().for_each(|key| remove(&context, key));
                 context.wake(listed);
@@ -147,14 +155,6 @@ fn remove(context: &Context, key: &Key) {
     let concerned = context.world().remove_registration(key);
     context.forget(key);
     context.wake(concerned);
-}
-
-fn key_of(object: &ServiceRegistration) -> Key {
-    let metadata = &object.metadata;
-    Key::new(
-        metadata.namespace.clone().unwrap_or_default(),
-        metadata.name.clone().unwrap_or_default(),
-    )
 }
 
 fn reporter() -> Reporter {

@@ -1,11 +1,11 @@
 //! The command line of `beatkeeper controller`.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::ArgAction;
 
 use crate::core::{
-    address::{OutsideRange, OutsideRanges},
+    address::{OutsideRange, OutsideRanges, ParseRangeError},
     plan::DEFAULT_MAX_ENDPOINTS_PER_SLICE,
 };
 
@@ -28,9 +28,10 @@ pub struct Args {
         long = "outside-range",
         value_name = "NAMESPACE=CIDR",
         env = "BEATKEEPER_OUTSIDE_RANGES",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = outside_range
     )]
-    pub outside_ranges: Vec<OutsideRange>,
+    pub outside_ranges: Vec<Option<OutsideRange>>,
 
     /// Write Endpoints objects beside the EndpointSlices. When false, those that exist are removed.
     #[arg(long, env = "BEATKEEPER_PUBLISH_ENDPOINTS", default_value_t = true, action = ArgAction::Set)]
@@ -55,11 +56,16 @@ pub struct Args {
     pub concurrency: u16,
 }
 
+/// Nothing is given where the variable is set to the empty text, as templates like to do.
+fn outside_range(text: &str) -> Result<Option<OutsideRange>, ParseRangeError> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
 /// What the operator was told.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The namespaces to watch; all when empty.
-    pub namespaces: Vec<String>,
+    pub namespaces: BTreeSet<String>,
     /// Where outside instances may lie.
     pub outside_ranges: OutsideRanges,
     /// Whether Endpoints objects are written.
@@ -83,8 +89,9 @@ impl From<Args> for Settings {
             concurrency,
         } = args;
         Self {
-            namespaces,
-            outside_ranges: outside_ranges.into_iter().collect(),
+            // Twice the same would be two controllers for the same objects.
+            namespaces: namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
+            outside_ranges: outside_ranges.into_iter().flatten().collect(),
             publish_endpoints,
             max_endpoints_per_slice: max_endpoints_per_slice.into(),
             sweep_interval,

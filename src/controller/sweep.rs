@@ -26,14 +26,35 @@ const KEPT_FOR: u32 = 10;
 pub(super) async fn run(context: Arc<Context>) {
     loop {
         tokio::time::sleep(context.settings.sweep_interval).await;
+        forget_orphans(&context);
         for stale in find(&context) {
             match delete(&stale, &context).await {
                 Ok(()) => tracing::info!(lease = %stale.key, why = stale.why, "swept"),
                 Err(error) if error.is_conflict() => {}
-                Err(error) => tracing::warn!(%error, "cannot sweep"),
+                Err(error) => {
+                    // The others would fail as well, each after its time.
+                    tracing::warn!(%error, "cannot sweep; the next sweep tries again");
+                    break;
+                }
             }
         }
     }
+}
+
+/// Forgets Leases that are gone with their registration: nobody is left to ask for the live read
+/// that a Lease of a living registration is forgotten by.
+fn forget_orphans(context: &Context) {
+    let mut index = context.index();
+    let world = context.world();
+    let gone: Vec<(Key, Arc<str>)> = index
+        .registrations()
+        .filter(|(registration, _)| !world.has_registration(registration))
+        .flat_map(|(registration, records)| {
+            let missing = records.filter(|record| record.presence != Presence::Watched);
+            missing.map(|record| (registration.clone(), record.lease.clone()))
+        })
+        .collect();
+    gone.iter().for_each(|(registration, lease)| index.drop_orphan(registration, lease));
 }
 
 struct Stale {
@@ -71,7 +92,7 @@ fn why(record: &Record, ttl: Option<Duration>, now: Moment) -> Option<&'static s
     let outside = record.claim.origin == Origin::Outside;
     let watched = record.presence == Presence::Watched;
     // A cordon is an operator's word, and waits for the operator.
-    if !outside || !watched || record.claim.cordoned.is_some() {
+    if !outside || !watched || record.claim.deleting || record.claim.cordoned.is_some() {
         return None;
     }
     let ttl = ttl.or(record.claim.duration).unwrap_or_else(default_ttl);

@@ -164,11 +164,8 @@ fn on_lease(context: &Context, event: Event<HeartbeatLease>) {
         }
         Event::InitDone => context.index().end_list(),
         Event::Delete(lease) => {
-            let metadata = lease.metadata;
-            let version = Version::of(metadata.resource_version.as_deref());
-            let key =
-                Key::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
-            context.index().observe_deleted(&key, version)
+            let version = Version::of(lease.metadata.resource_version.as_deref());
+            context.index().observe_deleted(&Key::of(&lease.metadata), version)
         }
     };
     context.wake(observed.wake);

@@ -17,9 +17,7 @@ use super::{
 };
 use crate::core::{
     index::Key,
-    plan::meta::{
-        ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL,
-    },
+    plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
     pod::PodView,
     service::ServiceView,
 };

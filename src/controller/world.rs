@@ -226,6 +226,11 @@ impl World {
         self.registrations.keys().filter(|key| !listed.contains(key)).cloned().collect()
     }
 
+    /// Whether there is such a registration.
+    pub(super) fn has_registration(&self, key: &Key) -> bool {
+        self.registrations.contains_key(key)
+    }
+
     /// The ttl of a registration, if there is such a one.
     pub(super) fn ttl_of(&self, key: &Key) -> Option<Duration> {
         self.registrations.get(key).map(|brief| brief.ttl)
@@ -258,11 +263,7 @@ impl World {
 }
 
 fn identity(metadata: &ObjectMeta) -> (Key, Version) {
-    let key = Key::new(
-        metadata.namespace.clone().unwrap_or_default(),
-        metadata.name.clone().unwrap_or_default(),
-    );
-    (key, Version::of(metadata.resource_version.as_deref()))
+    (Key::of(metadata), Version::of(metadata.resource_version.as_deref()))
 }
 
 pub(super) fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {

@@ -188,6 +188,7 @@ impl Index {
             silent_at: None,
             expired_at: None,
             claim: Arc::new(beat.claim),
+            placed: false,
             quiet: false,
             read_at: now,
         };
@@ -299,6 +300,7 @@ impl Index {
             current &= record.token == outcome.token
                 || (outcome.quiet && record.quiet && !outcome.expired);
             record.quiet = outcome.quiet;
+            record.placed |= outcome.placed;
             if outcome.granted && record.sight == Sight::Inherited {
                 record.sight = Sight::Granted;
             }
@@ -323,6 +325,12 @@ impl Index {
     /// All registrations for which a Lease is known, whether they exist or not.
     pub fn registrations(&self) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
         self.registrations.iter().map(|(key, records)| (key, records.values()))
+    }
+
+    /// Forgets a Lease. For those whose registration is gone: nothing is published for them, so it
+    /// takes no evidence.
+    pub fn drop_orphan(&mut self, registration: &Key, lease: &str) {
+        self.forget(registration, &Key::new(&registration.namespace, lease));
     }
 
     /// Forgets a Lease.

@@ -120,13 +120,17 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    /// A Lease that is being deleted deregisters at once; so does a Pod that has run to its end.
+    /// A Lease that is being deleted deregisters at once; so does a Pod that has run to its end, and
+    /// one that was there and is no more, whose Lease the garbage collector will take.
     fn is_gone(&self) -> bool {
         let Origin::Pod { name, uid } = &self.record.claim.origin else {
             return self.record.claim.deleting;
         };
-        let finished = self.facts.pods.get(name).is_some_and(|pod| pod.uid == *uid && pod.terminal);
-        self.record.claim.deleting || finished
+        let pod_is_gone = match self.facts.pods.get(name) {
+            Some(pod) => pod.uid == *uid && pod.terminal,
+            None => self.record.placed,
+        };
+        self.record.claim.deleting || pod_is_gone
     }
 
     /// Is the Lease well-formed?
@@ -290,6 +294,7 @@ impl<'a> Candidate<'a> {
     /// A verdict as it is for most: a beat changes nothing, and time neither.
     fn verdict(&self, (state, reason, message): Ruling, placement: Option<Placement>) -> Verdict {
         let missing = self.record.presence == Presence::Missing;
+        let placed = placement.is_some();
         Verdict {
             instance: self.instance.clone(),
             state,
@@ -305,6 +310,7 @@ impl<'a> Candidate<'a> {
                     quiet: !missing,
                     expired: self.record.expired_at.is_some(),
                     granted: false,
+                    placed,
                 },
                 suspect: missing.then(|| self.suspect(None)),
             }),

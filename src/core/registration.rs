@@ -5,10 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use beatkeeper_api::{
-    InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat,
-    registration::{DEFAULT_INTERVAL, DEFAULT_TTL},
-};
+use beatkeeper_api::{InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 
@@ -82,26 +79,27 @@ impl Registration {
         let metadata = &object.metadata;
         let name = metadata.name.clone().unwrap_or_default();
         let spec = &object.spec;
-        let mut read = |field: &str, text: &str, default: &str| {
-            duration::parse(text).unwrap_or_else(|error| {
-                problems.push(format!("spec.{field}: {error}"));
-                duration::parse(default).expect("the default is a duration")
-            })
+        let mut read = |field: &str, text: &str| {
+            duration::parse(text)
+                .map_err(|error| problems.push(format!("spec.{field}: {error}")))
+                .ok()
         };
-        let mut ttl = read("ttl", &spec.ttl, DEFAULT_TTL);
-        let mut interval = read("interval", &spec.interval, DEFAULT_INTERVAL);
+        // A ttl that cannot be read must not become a shorter one: who beats in its rhythm lives.
+        let ttl = read("ttl", &spec.ttl).unwrap_or(*TTL.end());
+        let interval = read("interval", &spec.interval);
         if !TTL.contains(&ttl) {
             problems.push(format!("spec.ttl is {}; it must be from 1s to 24h", spec.ttl));
-            ttl = ttl.clamp(*TTL.start(), *TTL.end());
         }
-        if interval.is_zero() || interval >= ttl {
+        let ttl = ttl.clamp(*TTL.start(), *TTL.end());
+        let fits = |interval: &Duration| !interval.is_zero() && *interval < ttl;
+        if !interval.as_ref().is_none_or(fits) {
             problems.push(format!(
                 "spec.interval is {}; it must be above zero and shorter than ttl {}",
                 spec.interval,
                 duration::format(ttl)
             ));
-            interval = ttl / 3;
         }
+        let interval = interval.filter(fits).unwrap_or(ttl / 3);
         let ports = ports(&spec.ports, &mut problems);
         let selector = spec.pod_selector.clone().and_then(|selector| {
             Selector::try_from(selector)

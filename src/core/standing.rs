@@ -96,6 +96,18 @@ pub fn stall(
     None
 }
 
+/// The Service was somebody else's and has been deleted. It may be about to be made anew.
+pub fn service_gone(registration: &Registration) -> Stall {
+    let name = &registration.service_name;
+    Stall {
+        reason: "ServiceGone",
+        message: format!(
+            "Service {name} was deleted; if nobody makes it anew within seconds, it is created \
+             without a selector"
+        ),
+    }
+}
+
 /// The ports that are published: those that the Service has too, matched by name as kube-proxy
 /// does. A Service of our own has them all, and a headless one need not name any.
 pub fn common_ports(

@@ -3,7 +3,11 @@
 //! A status can be made only from what was applied: [`report`] takes the [`Applied`] that the apply
 //! step returns, so that nothing is called published that was not.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use beatkeeper_api::{
     InstanceState, InstanceStatus, ServiceRegistrationStatus,
@@ -25,6 +29,8 @@ pub struct Applied {
     pub writes: usize,
     /// What could not be carried out, and will be tried again.
     pub failure: Option<String>,
+    /// The addresses that are published now.
+    pub published: HashSet<IpAddr>,
 }
 
 /// The two clocks at the moment of a report: the wall clock is for people to read only.
@@ -56,10 +62,21 @@ pub fn report(
         let number = verdicts.iter().filter(|verdict| verdict.state == state).count();
         i32::try_from(number).unwrap_or(i32::MAX)
     };
+    // What was decided to be ready may not have been published: the registration may be stalled, or
+    // a write have failed.
+    let published = |verdict: &&Verdict| {
+        let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
+        addresses.into_iter().any(|address| applied.published.contains(address))
+    };
+    let ready = verdicts
+        .iter()
+        .filter(|verdict| verdict.state == InstanceState::Ready)
+        .filter(published)
+        .count();
     let mut status = ServiceRegistrationStatus {
         observed_generation: generation,
         conditions: Vec::new(),
-        ready: count(InstanceState::Ready),
+        ready: i32::try_from(ready).unwrap_or(i32::MAX),
         expired: count(InstanceState::Expired),
         held: count(InstanceState::Held),
         total: i32::try_from(verdicts.len()).unwrap_or(i32::MAX),
@@ -259,11 +276,9 @@ pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
             Notice { warning, reason, note: note(&names, message), instance: only(&names) }
         })
         .collect();
-    let gone: Vec<&str> = before
-        .keys()
-        .filter(|name| !verdicts.iter().any(|verdict| verdict.instance == **name))
-        .map(String::as_str)
-        .collect();
+    let known: HashSet<&str> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
+    let gone: Vec<&str> =
+        before.keys().map(String::as_str).filter(|name| !known.contains(name)).collect();
     if !gone.is_empty() {
         notices.push(Notice {
             warning: false,

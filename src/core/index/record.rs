@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use crate::core::{
     heartbeat::{Claim, Heartbeat, Token, Version},
     moment::Moment,
@@ -20,6 +22,14 @@ impl Key {
     /// A key of these two.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The key of an object.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        )
     }
 }
 
@@ -73,6 +83,9 @@ pub struct Record {
     pub expired_at: Option<Moment>,
     /// The rest of what the Lease says.
     pub claim: Arc<Claim>,
+    /// Whether it was ever known where the instance is: then a Pod that is not there has gone, and is
+    /// not one that never was.
+    pub placed: bool,
     /// Whether a beat changes no decision, so that none needs to be taken.
     pub(super) quiet: bool,
     /// When the version was taken in.
@@ -109,6 +122,8 @@ pub struct Settled {
     pub quiet: bool,
     /// Whether the instance is decided to be dead.
     pub expired: bool,
+    /// Whether it is known where the instance is.
+    pub placed: bool,
     /// Whether it was found published at a cold start, and so has a ttl to beat in.
     pub granted: bool,
 }
