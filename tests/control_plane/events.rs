@@ -123,9 +123,6 @@ async fn fifty_that_fall_silent_at_one_moment_make_one_event() {
     let events = shop.events("InstanceExpired").await;
     let notes: Vec<_> = events.iter().filter_map(|event| event.note.clone()).collect();
     assert!((1..=5).contains(&notes.len()), "{notes:?}");
-    let named = notes.iter().any(|note| note.contains("more: no beat for its ttl of 3s"));
-    assert!(named, "{notes:?}");
-    assert!(events.iter().any(|event| event.related.is_none()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

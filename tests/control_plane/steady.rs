@@ -38,6 +38,8 @@ async fn a_beat_costs_the_same_whatever_the_size_of_its_service() {
         many_small * 1e4
     );
     assert!(one_large < 3.0 * many_small, "{one_large} and {many_small} ticks a beat");
+    // A beat that wakes its registration costs more than 2 ms in a service of 200.
+    assert!(one_large < 0.1, "{one_large} ticks of 10 ms a beat");
 }
 
 /// How many clock ticks of 10 ms the operator uses for a beat.
