@@ -14,7 +14,9 @@ use kube::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{clock::Clock, desk::Desks, error::ApiError, settings::Settings, world::World};
+use super::{
+    clock::Clock, desk::Desks, error::ApiError, outage::Outages, settings::Settings, world::World,
+};
 use crate::{
     core::{
         index::{Index, Key},
@@ -41,6 +43,7 @@ pub(super) struct Context {
     pub(super) stop: CancellationToken,
     index: Mutex<Index>,
     world: Mutex<World>,
+    outages: Mutex<Outages>,
     memories: Mutex<HashMap<Key, Memory>>,
     desks: Mutex<Desks>,
     /// Set once the queue listens. Until then every beat would be a wake, and none is needed: the
@@ -83,6 +86,7 @@ impl Context {
             stop,
             index: Mutex::default(),
             world: Mutex::default(),
+            outages: Mutex::default(),
             memories: Mutex::default(),
             desks: Mutex::default(),
             wakes: OnceLock::new(),
@@ -97,6 +101,11 @@ impl Context {
     /// The cluster; never held across an await.
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is seen of outages; never held across an await.
+    pub(super) fn outages(&self) -> MutexGuard<'_, Outages> {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The reports that wait to be written; never held across an await.

@@ -12,6 +12,7 @@ mod desk;
 mod error;
 mod establish;
 mod gather;
+mod outage;
 mod publish;
 mod pulse;
 mod reconcile;

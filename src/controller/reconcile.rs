@@ -22,7 +22,6 @@ use crate::core::{
     plan::{
         self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, meta::HEADLESS_LABEL,
     },
-    proven::Proven,
     registration::Registration,
     service::ServiceView,
     standing::{self, Stall},
@@ -244,6 +243,7 @@ fn judge(
     loop {
         let records = context.index().snapshot(&registration.key);
         let pods = gather::pods(&registration.key.namespace, &records, context);
+        let proven = context.outages().proven();
         let now = context.clock.now();
         let verdicts = decide::decide(&decide::Facts {
             registration,
@@ -258,7 +258,7 @@ fn judge(
             ranges: &context.settings.outside_ranges,
             owner_of: &owner_of,
             unreadable,
-            proven: &Proven::without_gaps(),
+            proven: &proven,
             now,
         });
         let outcomes: Vec<Settled> = verdicts

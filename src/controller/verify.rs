@@ -62,8 +62,11 @@ pub(super) async fn suspects(
             }
         }
     };
-    // What was not read by then still says so.
-    let _ = kube_client::within(CALL_TIMEOUT, read).await;
+    let sent = context.outages().send(context.clock.now());
+    if kube_client::within(CALL_TIMEOUT, read).await.is_err() {
+        // What was not read by then still says so.
+        context.outages().failed(sent);
+    }
     unread
 }
 
@@ -71,14 +74,18 @@ pub(super) async fn suspects(
 async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), String> {
     let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &registration.namespace);
     let key = Key::new(&registration.namespace, lease);
-    let sent = context.clock.now();
+    let sent = context.outages().send(context.clock.now());
     let read = match call(|| format!("read Lease {key}"), api.get(lease)).await {
         Ok(lease) => LiveRead::Found(Heartbeat::read(&lease)),
         Err(error) if error.is_absent() => LiveRead::Absent,
-        Err(error) => return Err(error.to_string()),
+        Err(error) => {
+            context.outages().failed(sent);
+            return Err(error.to_string());
+        }
     };
     let now = context.clock.now();
-    let observed = context.index().confirm(&key, read, sent, now);
+    context.outages().answered(sent, now);
+    let observed = context.index().confirm(&key, read, sent.at, now);
     // The one that reads decides next anyway; a Lease that moved concerns others too.
     context.wake(observed.wake.into_iter().filter(|key| key != registration));
     Ok(())
@@ -88,11 +95,15 @@ async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), 
 async fn list(registration: &Key, context: &Context) -> Result<HashSet<Arc<str>>, String> {
     let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &registration.namespace);
     let ours = ListParams::default().labels(&format!("{REGISTRATION_LABEL}={}", registration.name));
-    let sent = context.clock.now();
+    let sent = context.outages().send(context.clock.now());
     let leases = call(|| format!("list the Leases of {registration}"), api.list(&ours))
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| {
+            context.outages().failed(sent);
+            error.to_string()
+        })?;
     let now = context.clock.now();
+    context.outages().answered(sent, now);
     let beats: Vec<Heartbeat> = leases.items.iter().map(Heartbeat::read).collect();
     let mut found = HashSet::new();
     let mut moved = Vec::new();
@@ -101,7 +112,7 @@ async fn list(registration: &Key, context: &Context) -> Result<HashSet<Arc<str>>
         for beat in beats {
             let name: Arc<str> = beat.lease.as_str().into();
             let key = Key::new(&registration.namespace, &*name);
-            moved.extend(index.confirm(&key, LiveRead::Found(beat), sent, now).wake);
+            moved.extend(index.confirm(&key, LiveRead::Found(beat), sent.at, now).wake);
             found.insert(name);
         }
     }

@@ -168,5 +168,8 @@ fn on_lease(context: &Context, event: Event<HeartbeatLease>) {
             context.index().observe_deleted(&Key::of(&lease.metadata), version)
         }
     };
+    if observed.beat {
+        context.outages().beat(now);
+    }
     context.wake(observed.wake);
 }

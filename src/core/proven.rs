@@ -17,6 +17,9 @@ pub struct Gap {
     pub to: Moment,
 }
 
+/// So many gaps are kept.
+const KEPT: usize = 256;
+
 /// What is proven of the past: everything but the gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proven {
@@ -32,6 +35,18 @@ impl Proven {
     /// All of the past is proven but these gaps, which must be in order and apart.
     pub fn with_gaps(gaps: Vec<Gap>) -> Self {
         Self { gaps }
+    }
+
+    /// Notes a gap that has come to its end. One that begins inside the last one known lengthens it.
+    pub fn note(&mut self, gap: Gap) {
+        match self.gaps.last_mut() {
+            Some(last) if gap.from <= last.to => last.to = last.to.max(gap.to),
+            _ => self.gaps.push(gap),
+        }
+        // The oldest lie before the last beat of anyone who is still waited for.
+        if self.gaps.len() > KEPT {
+            self.gaps.remove(0);
+        }
     }
 
     /// The moment from which the silence of an instance may count as death (L1, L3).
@@ -90,6 +105,25 @@ mod tests {
     #[test]
     fn a_long_gap_gives_a_full_ttl_from_the_recovery() {
         assert_eq!(gaps(&[(105, 116)]).deadline(at(100), TTL, INTERVAL), at(146));
+    }
+
+    #[test]
+    fn gaps_that_meet_are_one() {
+        let mut proven = Proven::without_gaps();
+        for (from, to) in [(105, 110), (108, 112), (112, 116), (120, 121)] {
+            proven.note(Gap { from: at(from), to: at(to) });
+        }
+        assert_eq!(proven, gaps(&[(105, 116), (120, 121)]));
+    }
+
+    #[test]
+    fn the_number_of_gaps_that_are_kept_is_bounded() {
+        let mut proven = Proven::without_gaps();
+        for n in 0..10_000 {
+            proven.note(Gap { from: at(10 * n), to: at(10 * n + 1) });
+        }
+        assert_eq!(proven.gaps.len(), KEPT);
+        assert_eq!(proven.gaps.last().map(|gap| gap.to), Some(at(99_991)));
     }
 
     #[test]

@@ -100,7 +100,6 @@ async fn an_operator_that_was_suspended_prunes_nobody_who_beat_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs proven time (L3), which the shell does not feed yet"]
 async fn an_api_server_that_was_away_for_three_ttls_costs_no_living_instance_its_place() {
     let plane = ControlPlane::start(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();

@@ -37,7 +37,8 @@ fn a_good_spec_has_no_problem_and_every_default() {
 #[test]
 fn a_ttl_or_interval_that_cannot_hold_is_named_and_replaced() {
     let bad = validate(json!({ "ttl": "soon", "interval": "10s", "ports": [{ "port": 80 }] }));
-    assert_eq!((bad.ttl, bad.interval), (Duration::from_secs(90), Duration::from_secs(10)));
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!((bad.ttl, bad.interval), (day, Duration::from_secs(10)), "nobody is pruned sooner");
     assert_eq!(
         bad.problems,
         [
@@ -69,8 +70,8 @@ fn a_ttl_or_interval_that_cannot_hold_is_named_and_replaced() {
         assert_eq!(found.interval, Duration::from_millis(interval));
     }
     assert_eq!(
-        problems(json!({ "ttl": "soon", "interval": "2m" }))[1],
-        "spec.interval is 2m; it must be above zero and shorter than ttl 1m30s"
+        problems(json!({ "ttl": "soon", "interval": "25h", "ports": [{ "port": 80 }] }))[1],
+        "spec.interval is 25h; it must be above zero and shorter than ttl 24h"
     );
 }
 
