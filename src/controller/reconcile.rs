@@ -3,7 +3,6 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::controller::Action;
 use rand::Rng;
 
@@ -12,19 +11,16 @@ use super::{
     context::Context,
     desk,
     error::Error,
-    establish, gather, publish, verify,
+    gather, planning, publish,
+    stage::{self, Stage},
+    verify,
 };
 use crate::core::{
-    claims, decide,
-    endpoint::{Endpoint, EndpointPort, Family, PortSet, Protocol},
+    decide,
     index::{Key, Settled},
     moment::Moment,
-    plan::{
-        self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, meta::HEADLESS_LABEL,
-    },
     registration::Registration,
-    service::ServiceView,
-    standing::{self, Stall},
+    standing,
     status::Applied,
     ttl::TtlHistory,
     verdict::{Suspect, Verdict},
@@ -63,9 +59,9 @@ async fn reconcile(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let stage = stage(&registration, &context).await;
+        let stage = stage::set(&registration, &context).await;
         let decision = decide(&registration, &ttl, &stage, &context).await;
-        let plan = plan(&registration, &stage, &decision.verdicts, &context);
+        let plan = planning::draw_up(&registration, &stage, &decision.verdicts, &context);
         let applied = match apply::apply(&registration, plan, &context).await {
             Outcome::Done(applied) => stage.failed(applied),
             Outcome::Conflict(why) if attempt < ATTEMPTS => {
@@ -98,88 +94,6 @@ async fn reconcile(
             None => Ok(Action::requeue(next)),
         };
     }
-}
-
-/// A Service that somebody else made and deleted is most often being replaced. Only after this long
-/// is one of our own made in its place.
-const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
-
-/// What the decision rests on besides heartbeats.
-struct Stage {
-    gathered: gather::Gathered,
-    service: Option<Arc<ServiceView>>,
-    stall: Option<Stall>,
-    /// Why the Service could not be established, if it could not.
-    failure: Option<String>,
-    /// When to look at the Service again.
-    look_again: Option<Moment>,
-}
-
-impl Stage {
-    fn new(
-        gathered: gather::Gathered,
-        service: Option<Arc<ServiceView>>,
-        stall: Option<Stall>,
-    ) -> Self {
-        Self { gathered, service, stall, failure: None, look_again: None }
-    }
-
-    fn failed(&self, mut applied: Applied) -> Applied {
-        applied.failure = self.failure.clone().or(applied.failure);
-        applied
-    }
-
-    fn families(&self) -> &[Family] {
-        // Without a Service nothing is added, and what is there may be of either family.
-        self.service.as_ref().map_or(&[Family::V4, Family::V6], |service| &service.families)
-    }
-}
-
-/// Gathers (no client required), and establishes the Service (client required) unless somebody else
-/// is in the way.
-async fn stage(registration: &Registration, context: &Context) -> Stage {
-    let gathered = gather::surroundings(registration, context);
-    let known = gathered.service.clone();
-    if let Some(stall) = standing::stall(registration, known.as_deref(), &gathered.neighbours) {
-        return Stage::new(gathered, known, Some(stall));
-    }
-    if let Some(until) = being_replaced(registration, known.as_deref(), context) {
-        let stall = standing::service_gone(registration);
-        return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
-    }
-    match establish::service(registration, known, context).await {
-        Ok((service, false)) => Stage::new(gathered, Some(service), None),
-        Ok((service, true)) => {
-            let gathered = gather::surroundings(registration, context);
-            let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
-            Stage::new(gathered, Some(service), stall)
-        }
-        Err(error) if error.is_namespace_ending() => Stage::new(gathered, None, None),
-        Err(error) => {
-            let service = gathered.service.clone();
-            Stage { failure: Some(error.to_string()), ..Stage::new(gathered, service, None) }
-        }
-    }
-}
-
-/// Until when to wait for somebody else to make the Service anew that he deleted, if one was.
-fn being_replaced(
-    registration: &Registration,
-    known: Option<&ServiceView>,
-    context: &Context,
-) -> Option<Moment> {
-    let now = context.clock.now();
-    context.remember(&registration.key, &registration.uid, |memory| {
-        if let Some(service) = known {
-            memory.foreign_service = service.owner.as_deref() != Some(&registration.uid);
-            memory.service_gone = None;
-        }
-        if known.is_some() || !memory.foreign_service {
-            return None;
-        }
-        let until = *memory.service_gone.get_or_insert(now) + REPLACEMENT_GRACE;
-        (now < until).then_some(until)
-    })
 }
 
 /// What was decided.
@@ -269,100 +183,6 @@ fn judge(
             return verdicts;
         }
     }
-}
-
-/// Plans the writes; no client required.
-fn plan(
-    registration: &Registration,
-    stage: &Stage,
-    verdicts: &[Verdict],
-    context: &Context,
-) -> Plan {
-    let service = stage.service.as_deref();
-    let publish_not_ready = service.is_some_and(|service| service.publish_not_ready);
-    let mut endpoints = claims::endpoints(verdicts, publish_not_ready);
-    let closed = stage.stall.is_some() || service.is_none();
-    if closed {
-        endpoints = still_alive(&endpoints, stage);
-    }
-    let slices: Vec<_> = stage.gathered.slices.iter().map(|slice| (**slice).clone()).collect();
-    let target = Target {
-        owner: &Owner {
-            namespace: registration.key.namespace.clone(),
-            name: registration.key.name.clone(),
-            uid: registration.uid.clone(),
-        },
-        service: &ServiceFacts {
-            name: registration.service_name.clone(),
-            headless: service.map_or_else(|| were_headless(stage), |service| service.headless),
-            families: stage.families().to_vec(),
-        },
-        endpoints,
-        max_endpoints_per_slice: context.settings.max_endpoints_per_slice,
-        trigger_time: Some(context.clock.clocks().wall),
-        endpoints_object: endpoints_mode(stage, service, closed, context),
-    };
-    let published = Published { slices: &slices, endpoints: stage.gathered.endpoints.as_deref() };
-    plan::plan(&target, published)
-}
-
-/// Without the Service the slices say what it was.
-fn were_headless(stage: &Stage) -> bool {
-    let labels = stage.gathered.slices.iter().filter_map(|slice| slice.metadata.labels.as_ref());
-    labels.into_iter().any(|labels| labels.contains_key(HEADLESS_LABEL))
-}
-
-fn endpoints_mode(
-    stage: &Stage,
-    service: Option<&ServiceView>,
-    closed: bool,
-    context: &Context,
-) -> EndpointsMode {
-    let ours = stage.gathered.endpoints.is_some();
-    // Of a Service with a selector the Endpoints are the cluster's, even if we made them; without a
-    // Service the cluster deletes them; and where nothing may be added none is made.
-    let others = service.is_none_or(|service| service.selects);
-    match () {
-        () if others || stage.gathered.neighbours.foreign_endpoints || (closed && !ours) => {
-            EndpointsMode::LeaveAlone
-        }
-        () if !context.settings.publish_endpoints => EndpointsMode::Off,
-        () => EndpointsMode::Publish,
-    }
-}
-
-/// Nothing may be added and nothing changed: of what is published, that whose instance lives.
-fn still_alive(claims: &[Endpoint], stage: &Stage) -> Vec<Endpoint> {
-    let mut by_address: HashMap<IpAddr, Vec<&Endpoint>> = HashMap::new();
-    for claim in claims {
-        by_address.entry(claim.address).or_default().push(claim);
-    }
-    let mut alive = Vec::new();
-    for slice in &stage.gathered.slices {
-        let ports = published_ports(slice);
-        let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        for address in addresses.filter_map(|address| address.parse::<IpAddr>().ok()) {
-            let claim = by_address
-                .get(&address)
-                .into_iter()
-                .flatten()
-                .find(|claim| claim.ports.is_empty() || claim.ports.meets(&ports));
-            alive.extend(claim.map(|claim| Endpoint { ports: ports.clone(), ..(*claim).clone() }));
-        }
-    }
-    alive
-}
-
-fn published_ports(slice: &EndpointSlice) -> PortSet {
-    let ports = slice.ports.iter().flatten().filter_map(|port| {
-        Some(EndpointPort {
-            name: port.name.clone().unwrap_or_default(),
-            port: u16::try_from(port.port?).ok()?,
-            protocol: Protocol::read(port.protocol.as_deref().unwrap_or("TCP"))?,
-            app_protocol: port.app_protocol.clone(),
-        })
-    });
-    PortSet::new(ports.collect())
 }
 
 fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
