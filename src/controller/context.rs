@@ -64,7 +64,7 @@ pub(super) struct Memory {
     pub(super) failures: u32,
     /// How often in a row some Lease could not be read.
     pub(super) failed_reads: u32,
-    /// Whether the Service was somebody else's when it was last there.
+    /// Whether the Service was one that a person made when it was last there.
     pub(super) foreign_service: bool,
     /// Since when such a Service is missing.
     pub(super) service_gone: Option<Moment>,

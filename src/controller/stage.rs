@@ -84,7 +84,7 @@ fn being_replaced(
     let now = context.clock.now();
     context.remember(&registration.key, &registration.uid, |memory| {
         if let Some(service) = known {
-            memory.foreign_service = service.owner.as_deref() != Some(&registration.uid);
+            memory.foreign_service = service.owner.is_none();
             memory.service_gone = None;
         }
         if known.is_some() || !memory.foreign_service {

@@ -8,6 +8,7 @@ mod docs;
 mod events;
 mod garbage;
 mod lag;
+mod ownership;
 mod publishing;
 mod restart;
 mod standing;

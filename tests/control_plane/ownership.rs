@@ -1,0 +1,103 @@
+//! Whose a slice is when registrations come, go and meet (P3, P6).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use beatkeeper_api::ServiceRegistration;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, api::DeleteParams};
+use serde_json::json;
+
+use crate::support::{Shop, Vigil, eventually};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_is_made_anew_takes_over_what_the_old_one_left_and_blinks_nobody() {
+    let shop = Shop::open("anew").await;
+    let _operator = shop.operator();
+    let old = shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+
+    let registrations: Api<ServiceRegistration> = shop.api();
+    registrations.delete("greeter", &DeleteParams::orphan()).await.unwrap();
+    eventually("the registration is gone", async || {
+        registrations.get_opt("greeter").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    let new = shop.greeter().await;
+    assert_ne!(old.metadata.uid, new.metadata.uid);
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    eventually("all slices are owned by the new registration", async || {
+        let published = shop.published("greeter").await;
+        let owners: BTreeSet<_> = published
+            .slices
+            .iter()
+            .flat_map(|slice| slice.metadata.owner_references.iter().flatten())
+            .map(|owner| owner.uid.clone())
+            .collect();
+        (owners == BTreeSet::from([new.metadata.uid.clone().unwrap()])).then_some(())
+    })
+    .await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    assert_eq!(vigil.left(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_registrations_made_at_once_one_publishes_and_the_other_says_why_it_does_not() {
+    let shop = Shop::open("twins").await;
+    let _operator = shop.operator();
+    let mut spec = Shop::usual_spec();
+    spec["serviceName"] = json!("greeter");
+    // The later name first: within one second the age is the same, and the name decides.
+    shop.register("zeta", spec.clone()).await;
+    shop.register("alpha", spec).await;
+    let reasons = eventually("one publishes and the other is stalled", async || {
+        let mut reasons = Vec::new();
+        for name in ["alpha", "zeta"] {
+            let status = shop.registration(name).await.status?;
+            let ready = status.conditions.into_iter().find(|known| known.type_ == "Ready")?;
+            reasons.push(ready.reason);
+        }
+        reasons.sort();
+        (reasons == ["Published", "ServiceTaken"]).then_some(reasons)
+    })
+    .await;
+    let mark = shop.settled(Duration::from_millis(800)).await;
+    assert_eq!(shop.written_since(mark).await, [], "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_that_only_wants_to_be_cleaned_up_with_the_registration_is_not_ours() {
+    let shop = Shop::open("foreign").await;
+    shop.create::<k8s_openapi::api::core::v1::Service>(json!({
+        "metadata": { "name": "greeter" },
+        "spec": { "ports": [{ "name": "grpc", "port": 80 }] },
+    }))
+    .await;
+    let registration = shop.greeter().await;
+    let slice = json!({
+        "metadata": {
+            "name": "by-hand",
+            "labels": {
+                "kubernetes.io/service-name": "greeter",
+                "endpointslice.kubernetes.io/managed-by": "hand",
+            },
+            "ownerReferences": [{
+                "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
+                "name": "greeter", "uid": registration.metadata.uid,
+            }],
+        },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["192.0.2.99"] }],
+        "ports": [{ "name": "grpc", "port": 8080 }],
+    });
+    let made: EndpointSlice = shop.create(slice).await;
+    let _operator = shop.operator();
+    shop.condition("greeter", "Stalled", "True", "ServedByOthers").await;
+    let now: EndpointSlice = shop.api().get("by-hand").await.unwrap();
+    assert_eq!(now.metadata.resource_version, made.metadata.resource_version);
+}
