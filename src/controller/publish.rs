@@ -140,8 +140,6 @@ pub(super) fn events(
                 reason: notice.reason.to_owned(),
                 note: Some(notice.note),
                 action: "Publish".to_owned(),
-                // Tells events about different instances apart, which would be counted as one series
-                // otherwise, under the name of the first.
                 secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
             };
             let sent = call(

@@ -249,7 +249,8 @@ pub struct Notice {
     pub reason: &'static str,
     /// What happened, to whom.
     pub note: String,
-    /// The instance, when it is about one only.
+    /// The instance it is about, or the first of several: it tells events apart that would be counted
+    /// as one series otherwise.
     pub instance: Option<String>,
 }
 
@@ -273,7 +274,7 @@ pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
                 Some(message) => message,
             };
             let (warning, reason) = kind(state);
-            Notice { warning, reason, note: note(&names, message), instance: only(&names) }
+            Notice { warning, reason, note: note(&names, message), instance: first(&names) }
         })
         .collect();
     let known: HashSet<&str> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
@@ -284,7 +285,7 @@ pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
             warning: false,
             reason: "InstanceDeregistered",
             note: note(&gone, "deregistered, or its Pod is gone"),
-            instance: only(&gone),
+            instance: first(&gone),
         });
     }
     notices
@@ -303,11 +304,8 @@ fn kind(state: InstanceState) -> (bool, &'static str) {
     }
 }
 
-fn only(names: &[&str]) -> Option<String> {
-    match names {
-        [name] => Some((*name).to_owned()),
-        _ => None,
-    }
+fn first(names: &[&str]) -> Option<String> {
+    names.first().map(|name| (*name).to_owned())
 }
 
 /// At most this many instances are named in one event, whose note is limited to 1024 characters.

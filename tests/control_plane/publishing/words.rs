@@ -79,6 +79,8 @@ async fn a_cordon_takes_an_instance_out_and_lifting_it_brings_it_back() {
 
     stage.beats.annotate("vm-1", CORDONED, None).await;
     stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    // The status follows what is published; the old cordon must be off it before the next one.
+    stage.status("vm-1", "Ready", "Beating").await;
 
     // One without a reason is one, too.
     stage.beats.annotate("vm-1", CORDONED, Some("")).await;
