@@ -6,7 +6,7 @@
 //! described for users in `docs/heartbeat.md`.
 
 use jiff::{Timestamp, tz::TimeZone};
-use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::MicroTime};
+use k8s_openapi::api::coordination::v1::Lease;
 
 /// Label of every heartbeat Lease: the name of its registration. Authoritative.
 pub const REGISTRATION_LABEL: &str = "beatkeeper.dev/registration";
@@ -93,11 +93,6 @@ pub fn renew_time(at: Timestamp) -> String {
 /// must never carry the same time: the caller sees to that.
 pub fn beat_patch(at: Timestamp) -> serde_json::Value {
     serde_json::json!({ "spec": { "renewTime": renew_time(at) } })
-}
-
-/// The moment of a MicroTime, in whole microseconds, the precision of the wire.
-pub fn micros(time: &MicroTime) -> i64 {
-    time.0.as_microsecond()
 }
 
 #[cfg(test)]

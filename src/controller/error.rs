@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kube::core::Status;
+
 use crate::kube_client::TookTooLong;
 
 /// A call to the API server that failed.
@@ -34,14 +36,19 @@ fn told(error: &kube::Error) -> String {
 }
 
 impl ApiError {
-    fn code(&self) -> Option<u16> {
+    /// What the API server answered, if it did.
+    fn status(&self) -> Option<&Status> {
         match &self.cause {
             Cause::Kube(error) => match &**error {
-                kube::Error::Api(status) => Some(status.code),
+                kube::Error::Api(status) => Some(status),
                 _ => None,
             },
             Cause::TookTooLong(_) => None,
         }
+    }
+
+    fn code(&self) -> Option<u16> {
+        self.status().map(|status| status.code)
     }
 
     /// The object is not as it was planned from: it has changed, appeared or gone.
@@ -56,15 +63,8 @@ impl ApiError {
 
     /// The namespace is being deleted: nothing can be created in it, and nothing needs to be.
     pub(super) fn is_namespace_ending(&self) -> bool {
-        match &self.cause {
-            Cause::Kube(error) => match &**error {
-                kube::Error::Api(status) => {
-                    status.code == 403 && status.message.contains("being terminated")
-                }
-                _ => false,
-            },
-            Cause::TookTooLong(_) => false,
-        }
+        self.status()
+            .is_some_and(|status| status.code == 403 && status.message.contains("being terminated"))
     }
 }
 

@@ -41,12 +41,7 @@ pub(super) fn surroundings(registration: &Registration, context: &Context) -> Ga
     // Of two registrations for one Service the elder publishes: it takes what the other has made.
     let yielded = ownership == Some(Ownership::Sibling) && elder.is_none();
     let ours = endpoints.filter(|_| ownership == Some(Ownership::Ours) || yielded);
-    let published = slices
-        .iter()
-        .flat_map(|slice| &slice.endpoints)
-        .flat_map(|endpoint| &endpoint.addresses)
-        .filter_map(|address| address.parse().ok())
-        .collect();
+    let published = addresses(&slices);
     Gathered {
         // One that waits for finalizers is still there, and none can be made beside it.
         service: world.service(&service),
@@ -59,6 +54,22 @@ pub(super) fn surroundings(registration: &Registration, context: &Context) -> Ga
         endpoints: ours,
         published,
     }
+}
+
+/// The addresses that are published by now, after writes.
+pub(super) fn published(registration: &Registration, context: &Context) -> HashSet<IpAddr> {
+    let service = Key::new(&registration.key.namespace, &registration.service_name);
+    let (slices, _) = context.world().slices(&service, &registration.uid);
+    addresses(&slices)
+}
+
+fn addresses(slices: &[Arc<EndpointSlice>]) -> HashSet<IpAddr> {
+    slices
+        .iter()
+        .flat_map(|slice| &slice.endpoints)
+        .flat_map(|endpoint| &endpoint.addresses)
+        .filter_map(|address| address.parse().ok())
+        .collect()
 }
 
 /// The Pods that some Leases name, and the zones of their Nodes.

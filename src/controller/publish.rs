@@ -123,18 +123,19 @@ pub(super) fn events(
 ) {
     let now = status::remember(verdicts);
     let before = context
-        .remember(&registration.key, &registration.uid, |memory| memory.told.replace(now.clone()))
-        .unwrap_or_else(|| known_from(object, &now));
+        .remember(&registration.key, &registration.uid, |memory| memory.told.replace(now))
+        .unwrap_or_else(|| known_from(object, verdicts));
     let notices = status::notices(&before, verdicts);
     if notices.is_empty() {
         return;
     }
     let context = context.clone();
     let regarding = object.object_ref(&());
+    let key = registration.key.clone();
     context.clone().tasks.spawn(async move {
         for notice in notices {
             let level = if notice.warning { EventType::Warning } else { EventType::Normal };
-            tracing::info!(registration = %Name(&regarding), reason = notice.reason, "{}", notice.note);
+            tracing::info!(registration = %key, reason = notice.reason, "{}", notice.note);
             let event = Event {
                 type_: level,
                 reason: notice.reason.to_owned(),
@@ -143,7 +144,7 @@ pub(super) fn events(
                 secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
             };
             let sent = call(
-                || format!("send an event about {}", Name(&regarding)),
+                || format!("send an event about {key}"),
                 context.recorder.publish(&event, &regarding),
             );
             if let Err(error) = sent.await {
@@ -155,12 +156,12 @@ pub(super) fn events(
 
 /// After a start, what the status already tells is not told again; of more instances than it lists,
 /// the others are taken for told.
-fn known_from(object: &ServiceRegistration, now: &status::Remembered) -> status::Remembered {
+fn known_from(object: &ServiceRegistration, verdicts: &[Verdict]) -> status::Remembered {
     let Some(status) = &object.status else { return status::Remembered::default() };
     let mut told = status::told_by(Some(status));
     if status.instances.len() >= LISTED_INSTANCES_MAX {
-        for (instance, state) in now {
-            told.entry(instance.clone()).or_insert(*state);
+        for (instance, state) in status::remember(verdicts) {
+            told.entry(instance).or_insert(state);
         }
     }
     told
@@ -174,14 +175,5 @@ fn lease_of(registration: &ObjectReference, instance: &str) -> ObjectReference {
         namespace: registration.namespace.clone(),
         name: Some(heartbeat::lease_name(&name, instance)),
         ..ObjectReference::default()
-    }
-}
-
-struct Name<'a>(&'a ObjectReference);
-
-impl std::fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        write!(f, "{}/{}", part(&self.0.namespace), part(&self.0.name))
     }
 }

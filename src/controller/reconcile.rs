@@ -77,10 +77,7 @@ async fn reconcile(
             publish::events(&object, &registration, &decision.verdicts, &context);
             context.remember(&key, &registration.uid, |memory| memory.failures = 0);
         }
-        let applied = Applied {
-            published: gather::surroundings(&registration, &context).published,
-            ..applied
-        };
+        let applied = Applied { published: gather::published(&registration, &context), ..applied };
         let failure = applied.failure.clone();
         let now = context.clock.now();
         let next = decision.pause(now);
