@@ -17,7 +17,6 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     context::{Context, call},
     error::ApiError,
-    watched::Watched,
 };
 use crate::core::{
     heartbeat::Version,
@@ -25,6 +24,7 @@ use crate::core::{
     plan::{Plan, Write},
     registration::Registration,
     status::Applied,
+    world::Watched,
 };
 
 /// How many writes are under way at once.

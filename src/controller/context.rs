@@ -14,15 +14,14 @@ use kube::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    clock::Clock, desk::Desks, error::ApiError, outage::Outages, settings::Settings, world::World,
-};
+use super::{clock::Clock, desk::Desks, error::ApiError, outage::Outages, settings::Settings};
 use crate::{
     core::{
         index::{Index, Key},
         moment::Moment,
         status::Remembered,
         ttl::TtlHistory,
+        world::World,
     },
     kube_client,
 };

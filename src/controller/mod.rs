@@ -5,15 +5,12 @@
 //! feeds the liveness index, and only what may change a decision wakes a registration.
 
 mod apply;
-mod cache;
 mod clock;
 mod context;
 mod desk;
 mod error;
 mod establish;
-mod gather;
 mod outage;
-mod planning;
 mod publish;
 mod pulse;
 mod reconcile;
@@ -23,8 +20,6 @@ mod stage;
 mod sweep;
 mod verify;
 mod watch;
-mod watched;
-mod world;
 
 pub use run::{EndedByItself, run};
 pub use settings::{Args, Settings};

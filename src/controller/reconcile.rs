@@ -11,15 +11,15 @@ use super::{
     context::Context,
     desk,
     error::Error,
-    gather, planning, publish,
-    stage::{self, Stage},
-    verify,
+    publish, stage, verify,
 };
 use crate::core::{
-    decide,
+    decide, gather,
     index::{Key, Settled},
     moment::Moment,
+    planning,
     registration::Registration,
+    stage::Stage,
     standing,
     status::Applied,
     ttl::TtlHistory,
@@ -61,7 +61,9 @@ async fn reconcile(
         attempt += 1;
         let stage = stage::set(&registration, &context).await;
         let decision = decide(&registration, &ttl, &stage, &context).await;
-        let plan = planning::draw_up(&registration, &stage, &decision.verdicts, &context);
+        let style = context.settings.style();
+        let wall = context.clock.clocks().wall;
+        let plan = planning::draw_up(&registration, &stage, &decision.verdicts, style, wall);
         let applied = match apply::apply(&registration, plan, &context).await {
             Outcome::Done(applied) => stage.failed(applied),
             Outcome::Conflict(why) if attempt < ATTEMPTS => {
@@ -77,7 +79,8 @@ async fn reconcile(
             publish::events(&object, &registration, &decision.verdicts, &context);
             context.remember(&key, &registration.uid, |memory| memory.failures = 0);
         }
-        let applied = Applied { published: gather::published(&registration, &context), ..applied };
+        let applied =
+            Applied { published: gather::published(&registration, &context.world()), ..applied };
         let failure = applied.failure.clone();
         let now = context.clock.now();
         let next = decision.pause(now);
@@ -153,7 +156,7 @@ fn judge(
     let owner_of = |address: IpAddr| context.world().owner_of_address(address);
     loop {
         let records = context.index().snapshot(&registration.key);
-        let pods = gather::pods(&registration.key.namespace, &records, context);
+        let pods = gather::pods(&registration.key.namespace, &records, &context.world());
         let proven = context.outages().proven();
         let now = context.clock.now();
         let verdicts = decide::decide(&decide::Facts {

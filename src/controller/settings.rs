@@ -7,6 +7,7 @@ use clap::ArgAction;
 use crate::core::{
     address::{OutsideRange, OutsideRanges, ParseRangeError},
     plan::DEFAULT_MAX_ENDPOINTS_PER_SLICE,
+    planning::Style,
 };
 
 /// Runs the operator: publishes the instances that beat, and prunes those that stopped.
@@ -76,6 +77,16 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// How many registrations are reconciled at the same time.
     pub concurrency: u16,
+}
+
+impl Settings {
+    /// How to publish.
+    pub(super) fn style(&self) -> Style {
+        Style {
+            publish_endpoints: self.publish_endpoints,
+            max_endpoints_per_slice: self.max_endpoints_per_slice,
+        }
+    }
 }
 
 impl From<Args> for Settings {

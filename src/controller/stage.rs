@@ -1,57 +1,21 @@
-//! The stage on which a registration's instances are judged: the Service and what is published for
-//! it, and whether anything stands in the way.
+//! Setting the stage: what is known is gathered, and the Service established.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::{context::Context, establish, gather};
+use super::{context::Context, establish};
 use crate::core::{
-    endpoint::Family,
-    moment::Moment,
-    registration::Registration,
-    service::ServiceView,
-    standing::{self, Stall},
-    status::Applied,
+    gather, moment::Moment, registration::Registration, service::ServiceView, stage::Stage,
+    standing,
 };
 
 /// A Service that somebody else made and deleted is most often being replaced. Only after this long
 /// is one of our own made in its place.
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
 
-/// What the decision rests on besides heartbeats.
-pub(super) struct Stage {
-    pub(super) gathered: gather::Gathered,
-    pub(super) service: Option<Arc<ServiceView>>,
-    pub(super) stall: Option<Stall>,
-    /// Why the Service could not be established, if it could not.
-    pub(super) failure: Option<String>,
-    /// When to look at the Service again.
-    pub(super) look_again: Option<Moment>,
-}
-
-impl Stage {
-    fn new(
-        gathered: gather::Gathered,
-        service: Option<Arc<ServiceView>>,
-        stall: Option<Stall>,
-    ) -> Self {
-        Self { gathered, service, stall, failure: None, look_again: None }
-    }
-
-    pub(super) fn failed(&self, mut applied: Applied) -> Applied {
-        applied.failure = self.failure.clone().or(applied.failure);
-        applied
-    }
-
-    pub(super) fn families(&self) -> &[Family] {
-        // Without a Service nothing is added, and what is there may be of either family.
-        self.service.as_ref().map_or(&[Family::V4, Family::V6], |service| &service.families)
-    }
-}
-
 /// Gathers (no client required), and establishes the Service (client required) unless somebody else
 /// is in the way.
 pub(super) async fn set(registration: &Registration, context: &Context) -> Stage {
-    let gathered = gather::surroundings(registration, context);
+    let gathered = gather::surroundings(registration, &context.world());
     let known = gathered.service.clone();
     if let Some(stall) = standing::stall(registration, known.as_deref(), &gathered.neighbours) {
         return Stage::new(gathered, known, Some(stall));
@@ -63,7 +27,7 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
     match establish::service(registration, known, context).await {
         Ok((service, false)) => Stage::new(gathered, Some(service), None),
         Ok((service, true)) => {
-            let gathered = gather::surroundings(registration, context);
+            let gathered = gather::surroundings(registration, &context.world());
             let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
             Stage::new(gathered, Some(service), stall)
         }

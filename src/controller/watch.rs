@@ -22,10 +22,11 @@ use kube::{
 };
 use tokio::sync::oneshot;
 
-use super::{context::Context, pulse::Pulse, watched::Watched};
+use super::{context::Context, pulse::Pulse};
 use crate::core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
+    world::Watched,
 };
 
 /// The watches of one scope.

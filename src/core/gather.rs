@@ -8,31 +8,33 @@ use std::{
 
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
-use super::{context::Context, world::Ownership};
-use crate::core::{
+use super::{
     heartbeat::Origin,
     index::{Key, Record},
     pod::PodView,
     registration::Registration,
     service::ServiceView,
     standing::Neighbours,
+    world::{Ownership, World},
 };
 
 /// What is known, read from memory; no client required.
-pub(super) struct Gathered {
-    pub(super) service: Option<Arc<ServiceView>>,
-    pub(super) slices: Vec<Arc<EndpointSlice>>,
+pub struct Gathered {
+    /// The Service of the registration, when there is one.
+    pub service: Option<Arc<ServiceView>>,
+    /// Our slices of that Service.
+    pub slices: Vec<Arc<EndpointSlice>>,
     /// The Endpoints object of the Service, when it is ours.
-    pub(super) endpoints: Option<Arc<Endpoints>>,
-    pub(super) neighbours: Neighbours,
+    pub endpoints: Option<Arc<Endpoints>>,
+    /// Those with whom the registration could collide.
+    pub neighbours: Neighbours,
     /// The addresses in our slices.
-    pub(super) published: HashSet<IpAddr>,
+    pub published: HashSet<IpAddr>,
 }
 
 /// Gathers what is published, and by whom.
-pub(super) fn surroundings(registration: &Registration, context: &Context) -> Gathered {
+pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
     let service = Key::new(&registration.key.namespace, &registration.service_name);
-    let world = context.world();
     let (slices, foreign_slice) = world.slices(&service, &registration.uid);
     let elder = world.elder(&registration.key);
     let endpoints = world.endpoints(&service);
@@ -57,9 +59,9 @@ pub(super) fn surroundings(registration: &Registration, context: &Context) -> Ga
 }
 
 /// The addresses that are published by now, after writes.
-pub(super) fn published(registration: &Registration, context: &Context) -> HashSet<IpAddr> {
+pub fn published(registration: &Registration, world: &World) -> HashSet<IpAddr> {
     let service = Key::new(&registration.key.namespace, &registration.service_name);
-    let (slices, _) = context.world().slices(&service, &registration.uid);
+    let (slices, _) = world.slices(&service, &registration.uid);
     addresses(&slices)
 }
 
@@ -73,15 +75,16 @@ fn addresses(slices: &[Arc<EndpointSlice>]) -> HashSet<IpAddr> {
 }
 
 /// The Pods that some Leases name, and the zones of their Nodes.
-pub(super) struct Pods {
-    pub(super) by_name: HashMap<String, Arc<PodView>>,
-    pub(super) zones: HashMap<String, String>,
+pub struct Pods {
+    /// The Pods by their name.
+    pub by_name: HashMap<String, Arc<PodView>>,
+    /// The zones by the Node's name.
+    pub zones: HashMap<String, String>,
 }
 
 /// Gathers the Pods behind these records.
-pub(super) fn pods(namespace: &str, records: &[Record], context: &Context) -> Pods {
+pub fn pods(namespace: &str, records: &[Record], world: &World) -> Pods {
     let mut pods = Pods { by_name: HashMap::new(), zones: HashMap::new() };
-    let world = context.world();
     for record in records {
         let Origin::Pod { name, .. } = &record.claim.origin else { continue };
         let Some(pod) = world.pod(&Key::new(namespace, name)) else { continue };

@@ -1,6 +1,9 @@
 //! What is known of the cluster besides the heartbeats: trimmed views, and the look-ups that
 //! deciding needs.
 
+mod cache;
+mod watched;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -15,8 +18,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::{cache::Cache, watched::Watched};
-use crate::core::{
+pub use watched::Watched;
+
+use self::cache::Cache;
+use super::{
     heartbeat::Version,
     index::Key,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
@@ -27,7 +32,7 @@ use crate::core::{
 
 /// What others need to know of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Brief {
+pub struct Brief {
     service: String,
     uid: String,
     created: Option<Timestamp>,
@@ -39,7 +44,7 @@ pub(super) struct Brief {
 
 /// Whose a slice or an Endpoints object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ownership {
+pub enum Ownership {
     /// The registration's own; or it carries our mark and has no owner any more, or one that no
     /// longer lives, and is taken over before the garbage collector takes it.
     Ours,
@@ -51,72 +56,78 @@ pub(super) enum Ownership {
 
 /// The cluster as far as it is known.
 #[derive(Debug, Default)]
-pub(super) struct World {
-    pub(super) pods: Cache<Arc<PodView>>,
-    pub(super) services: Cache<Arc<ServiceView>>,
-    pub(super) slices: Cache<Arc<EndpointSlice>>,
-    pub(super) endpoints: Cache<Arc<Endpoints>>,
-    pub(super) zones: Cache<String>,
+pub struct World {
+    pods: Cache<Arc<PodView>>,
+    services: Cache<Arc<ServiceView>>,
+    slices: Cache<Arc<EndpointSlice>>,
+    endpoints: Cache<Arc<Endpoints>>,
+    zones: Cache<String>,
     registrations: HashMap<Key, Brief>,
     /// Registrations by their Service.
     by_service: HashMap<Key, BTreeSet<String>>,
     /// Slices by their Service's label, and by the uid of the registration that owns them: either
     /// may be edited away behind our back, and the other still finds them.
-    pub(super) slices_by_service: HashMap<Key, BTreeSet<String>>,
-    pub(super) slices_by_owner: HashMap<String, BTreeSet<Key>>,
+    slices_by_service: HashMap<Key, BTreeSet<String>>,
+    slices_by_owner: HashMap<String, BTreeSet<Key>>,
     addresses: HashMap<IpAddr, BTreeMap<Key, &'static str>>,
 }
 
 impl World {
     /// Takes in an object: from the watch, or as a write of ours returned it.
-    pub(super) fn put<K: Watched>(&mut self, object: K) -> Vec<Key> {
+    pub fn put<K: Watched>(&mut self, object: K) -> Vec<Key> {
         let (key, version) = identity(object.metadata());
         let change = K::cache(self).put(key, version, object.view());
         change.map(|change| K::changed(self, &change)).unwrap_or_default()
     }
 
     /// The watch says that an object is gone.
-    pub(super) fn remove<K: Watched>(&mut self, object: &K) -> Vec<Key> {
+    pub fn remove<K: Watched>(&mut self, object: &K) -> Vec<Key> {
         let (key, version) = identity(object.metadata());
         let change = K::cache(self).remove(&key, version);
         change.map(|change| K::changed(self, &change)).unwrap_or_default()
     }
 
     /// We deleted an object, or found that there is none.
-    pub(super) fn remove_own<K: Watched>(&mut self, key: &Key, version: Version) {
+    pub fn remove_own<K: Watched>(&mut self, key: &Key, version: Version) {
         if let Some(change) = K::cache(self).remove_own(key, version) {
             K::changed(self, &change);
         }
     }
 
-    pub(super) fn begin_list<K: Watched>(&mut self) {
+    /// A list of this kind begins.
+    pub fn begin_list<K: Watched>(&mut self) {
         K::cache(self).begin_list();
     }
 
-    pub(super) fn end_list<K: Watched>(&mut self) -> Vec<Key> {
+    /// The list has ended: what it did not show is gone. Returns whom that concerns.
+    pub fn end_list<K: Watched>(&mut self) -> Vec<Key> {
         let gone = K::cache(self).end_list();
         gone.iter().flat_map(|change| K::changed(self, change)).collect()
     }
 
-    pub(super) fn pod(&self, key: &Key) -> Option<Arc<PodView>> {
+    /// A Pod.
+    pub fn pod(&self, key: &Key) -> Option<Arc<PodView>> {
         self.pods.get(key).cloned()
     }
 
-    pub(super) fn service(&self, key: &Key) -> Option<Arc<ServiceView>> {
+    /// A Service.
+    pub fn service(&self, key: &Key) -> Option<Arc<ServiceView>> {
         self.services.get(key).cloned()
     }
 
-    pub(super) fn endpoints(&self, key: &Key) -> Option<Arc<Endpoints>> {
+    /// An Endpoints object.
+    pub fn endpoints(&self, key: &Key) -> Option<Arc<Endpoints>> {
         self.endpoints.get(key).cloned()
     }
 
-    pub(super) fn zone(&self, node: &str) -> Option<String> {
+    /// The zone of a Node.
+    pub fn zone(&self, node: &str) -> Option<String> {
         self.zones.get(&Key::new("", node)).cloned()
     }
 
     /// The slices that are a registration's; and the first one of its Service that is somebody
     /// else's, with its manager.
-    pub(super) fn slices(
+    pub fn slices(
         &self,
         service: &Key,
         owner: &str,
@@ -143,7 +154,7 @@ impl World {
     }
 
     /// Whose an object is, seen by the registration with this uid.
-    pub(super) fn ownership(&self, metadata: &ObjectMeta, uid: &str) -> Ownership {
+    pub fn ownership(&self, metadata: &ObjectMeta, uid: &str) -> Ownership {
         let marked = label(metadata, SLICE_MANAGED_BY_LABEL) == Some(MANAGER)
             || label(metadata, ENDPOINTS_MANAGED_BY_LABEL) == Some(MANAGER);
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -161,13 +172,13 @@ impl World {
     }
 
     /// Whose an address is, as far as the watches know.
-    pub(super) fn owner_of_address(&self, address: IpAddr) -> Option<String> {
+    pub fn owner_of_address(&self, address: IpAddr) -> Option<String> {
         let (key, kind) = self.addresses.get(&address)?.iter().next()?;
         Some(format!("{kind} {key}"))
     }
 
     /// The oldest of the other registrations for the same Service, if it is older than this one.
-    pub(super) fn elder(&self, key: &Key) -> Option<String> {
+    pub fn elder(&self, key: &Key) -> Option<String> {
         let own = self.registrations.get(key)?;
         let rank = |brief: &Brief, name: &str| (brief.created, name.to_owned());
         self.by_service
@@ -186,7 +197,7 @@ impl World {
     /// Takes in a registration; returns those whom its change concerns: itself, and those that
     /// share a Service with it, before or now. A change of its status alone concerns nobody: it
     /// would wake the registration for each status it writes itself, and cut its backoff short.
-    pub(super) fn put_registration(&mut self, object: &ServiceRegistration) -> Vec<Key> {
+    pub fn put_registration(&mut self, object: &ServiceRegistration) -> Vec<Key> {
         let (key, _) = identity(&object.metadata);
         let brief = Brief {
             service: object.service_name().to_owned(),
@@ -208,7 +219,7 @@ impl World {
     }
 
     /// Forgets a registration; returns those that shared its Service.
-    pub(super) fn remove_registration(&mut self, key: &Key) -> Vec<Key> {
+    pub fn remove_registration(&mut self, key: &Key) -> Vec<Key> {
         let Some(brief) = self.registrations.remove(key) else { return Vec::new() };
         let service = Key::new(&key.namespace, brief.service);
         if let Some(names) = self.by_service.get_mut(&service) {
@@ -222,26 +233,27 @@ impl World {
     }
 
     /// The registrations that are not among these, after a list.
-    pub(super) fn registrations_beyond(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
+    pub fn registrations_beyond(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
         self.registrations.keys().filter(|key| !listed.contains(key)).cloned().collect()
     }
 
     /// Whether there is such a registration.
-    pub(super) fn has_registration(&self, key: &Key) -> bool {
+    pub fn has_registration(&self, key: &Key) -> bool {
         self.registrations.contains_key(key)
     }
 
     /// The ttl of a registration, if there is such a one.
-    pub(super) fn ttl_of(&self, key: &Key) -> Option<Duration> {
+    pub fn ttl_of(&self, key: &Key) -> Option<Duration> {
         self.registrations.get(key).map(|brief| brief.ttl)
     }
 
-    pub(super) fn registrations_of(&self, service: &Key) -> Vec<Key> {
+    /// The registrations for a Service.
+    pub fn registrations_of(&self, service: &Key) -> Vec<Key> {
         let names = self.by_service.get(service).into_iter().flatten();
         names.map(|name| Key::new(&service.namespace, name)).collect()
     }
 
-    pub(super) fn note_addresses(
+    fn note_addresses(
         &mut self,
         key: &Key,
         kind: &'static str,
@@ -266,12 +278,13 @@ fn identity(metadata: &ObjectMeta) -> (Key, Version) {
     (Key::of(metadata), Version::of(metadata.resource_version.as_deref()))
 }
 
-pub(super) fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+/// A label of an object.
+pub fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(name).map(String::as_str)
 }
 
 /// Uid and name of the ServiceRegistration that controls an object.
-pub(super) fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
+pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
     metadata
         .owner_references
         .iter()

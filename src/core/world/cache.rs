@@ -10,7 +10,7 @@ use crate::core::{heartbeat::Version, index::Key};
 
 /// Objects of one kind by namespace and name.
 #[derive(Debug)]
-pub(super) struct Cache<V> {
+pub struct Cache<V> {
     objects: HashMap<Key, (Version, V)>,
     /// Objects that we deleted, with the version they had: what the watch still brings of them up to
     /// that version is late.
@@ -27,19 +27,19 @@ impl<V> Default for Cache<V> {
 
 /// A change of one object: what it was, and what it is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Change<V> {
-    pub(super) key: Key,
-    pub(super) old: Option<V>,
-    pub(super) new: Option<V>,
+pub struct Change<V> {
+    pub key: Key,
+    pub old: Option<V>,
+    pub new: Option<V>,
 }
 
 impl<V: Clone + PartialEq> Cache<V> {
-    pub(super) fn get(&self, key: &Key) -> Option<&V> {
+    pub fn get(&self, key: &Key) -> Option<&V> {
         self.objects.get(key).map(|(_, value)| value)
     }
 
     /// Takes in an object as it was at a version. None when it is old news, or changes nothing.
-    pub(super) fn put(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
+    pub fn put(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
         if self.deleted.get(&key).is_some_and(|deleted| version <= *deleted) {
             return None;
         }
@@ -65,7 +65,7 @@ impl<V: Clone + PartialEq> Cache<V> {
     }
 
     /// The watch says that an object is gone, as of a version.
-    pub(super) fn remove(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
+    pub fn remove(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
         self.deleted.remove(key);
         // A late deletion of an earlier object of that name must not take the new one away.
         if self.objects.get(key).is_some_and(|(known, _)| *known > version) {
@@ -75,7 +75,7 @@ impl<V: Clone + PartialEq> Cache<V> {
     }
 
     /// We deleted an object that had this version.
-    pub(super) fn remove_own(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
+    pub fn remove_own(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
         // An answer that is older than what the watch has brought since says nothing of it.
         let (known, _) = self.objects.get(key)?;
         if *known > version {
@@ -91,12 +91,12 @@ impl<V: Clone + PartialEq> Cache<V> {
     }
 
     /// A list begins.
-    pub(super) fn begin_list(&mut self) {
+    pub fn begin_list(&mut self) {
         self.listing = Some(HashSet::new());
     }
 
     /// A list has ended: what neither it nor a write of ours has shown since it began is gone.
-    pub(super) fn end_list(&mut self) -> Vec<Change<V>> {
+    pub fn end_list(&mut self) -> Vec<Change<V>> {
         self.deleted.clear();
         let Some(shown) = self.listing.take() else { return Vec::new() };
         let gone: Vec<Key> =

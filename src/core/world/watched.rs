@@ -12,8 +12,9 @@ use k8s_openapi::{
 use kube::core::PartialObjectMeta;
 
 use super::{
+    World,
     cache::{Cache, Change},
-    world::{World, label, owner_of},
+    label, owner_of,
 };
 use crate::core::{
     index::Key,
@@ -26,7 +27,7 @@ use crate::core::{
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// An object that is watched: how it is kept, and whom its change concerns.
-pub(super) trait Watched: Sized {
+pub trait Watched: Sized {
     /// What is kept of it.
     type View: Clone + PartialEq;
     /// Its metadata.

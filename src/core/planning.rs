@@ -4,8 +4,9 @@ use std::{collections::HashMap, net::IpAddr};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::{context::Context, stage::Stage};
-use crate::core::{
+use jiff::Timestamp;
+
+use super::{
     claims,
     endpoint::{Endpoint, EndpointPort, PortSet, Protocol},
     plan::{
@@ -13,15 +14,26 @@ use crate::core::{
     },
     registration::Registration,
     service::ServiceView,
+    stage::Stage,
     verdict::Verdict,
 };
 
-/// Plans the writes; no client required.
-pub(super) fn draw_up(
+/// How the administrator wants things published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Whether Endpoints objects are written.
+    pub publish_endpoints: bool,
+    /// Most endpoints in a slice.
+    pub max_endpoints_per_slice: usize,
+}
+
+/// Plans the writes; `wall` is the time that consumers are told as that of the change.
+pub fn draw_up(
     registration: &Registration,
     stage: &Stage,
     verdicts: &[Verdict],
-    context: &Context,
+    style: Style,
+    wall: Timestamp,
 ) -> Plan {
     let service = stage.service.as_deref();
     let publish_not_ready = service.is_some_and(|service| service.publish_not_ready);
@@ -43,9 +55,9 @@ pub(super) fn draw_up(
             families: stage.families().to_vec(),
         },
         endpoints,
-        max_endpoints_per_slice: context.settings.max_endpoints_per_slice,
-        trigger_time: Some(context.clock.clocks().wall),
-        endpoints_object: endpoints_mode(stage, service, closed, context),
+        max_endpoints_per_slice: style.max_endpoints_per_slice,
+        trigger_time: Some(wall),
+        endpoints_object: endpoints_mode(stage, service, closed, style),
     };
     let published = Published { slices: &slices, endpoints: stage.gathered.endpoints.as_deref() };
     plan::plan(&target, published)
@@ -61,7 +73,7 @@ fn endpoints_mode(
     stage: &Stage,
     service: Option<&ServiceView>,
     closed: bool,
-    context: &Context,
+    style: Style,
 ) -> EndpointsMode {
     let ours = stage.gathered.endpoints.is_some();
     // Of a Service with a selector the Endpoints are the cluster's, even if we made them; without a
@@ -71,7 +83,7 @@ fn endpoints_mode(
         () if others || stage.gathered.neighbours.foreign_endpoints || (closed && !ours) => {
             EndpointsMode::LeaveAlone
         }
-        () if !context.settings.publish_endpoints => EndpointsMode::Off,
+        () if !style.publish_endpoints => EndpointsMode::Off,
         () => EndpointsMode::Publish,
     }
 }
