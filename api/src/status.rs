@@ -104,6 +104,14 @@ impl InstanceState {
         Self::Rejected,
     ];
 
+    /// Whether an instance in this state is in the Service's slices.
+    pub fn is_published(self) -> bool {
+        match self {
+            Self::Ready | Self::NotReady | Self::Draining | Self::Held => true,
+            Self::Waiting | Self::Cordoned | Self::Expired | Self::Rejected => false,
+        }
+    }
+
     /// The state as written in a status.
     pub fn as_str(self) -> &'static str {
         match self {

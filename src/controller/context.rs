@@ -1,7 +1,7 @@
 //! What all steps share: the client, what is known, and what is remembered of each registration.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -14,11 +14,19 @@ use kube::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{clock::Clock, desk::Desks, error::ApiError, outage::Outages, settings::Settings};
+use super::{
+    clock::Clock,
+    desk::Desks,
+    error::ApiError,
+    probe::{Others, Probe},
+    settings::Settings,
+};
 use crate::{
     core::{
+        flow::Guard,
         index::{Index, Key},
         moment::Moment,
+        path::Path,
         status::Remembered,
         ttl::TtlHistory,
         world::World,
@@ -42,7 +50,13 @@ pub(super) struct Context {
     pub(super) stop: CancellationToken,
     index: Mutex<Index>,
     world: Mutex<World>,
-    outages: Mutex<Outages>,
+    /// The probe of this replica.
+    pub(super) probe: Probe,
+    path: Mutex<Path>,
+    other_probes: Mutex<Others>,
+    /// The registrations with a decision that waits for a probe.
+    unproven: Mutex<HashSet<Key>>,
+    guard: Mutex<Guard>,
     memories: Mutex<HashMap<Key, Memory>>,
     desks: Mutex<Desks>,
     /// Set once the queue listens. Until then every beat would be a wake, and none is needed: the
@@ -74,18 +88,24 @@ impl Context {
         client: Client,
         settings: Settings,
         recorder: Recorder,
+        probe: Probe,
         stop: CancellationToken,
     ) -> Self {
+        let clock = Clock::start();
         Self {
             client,
             settings,
-            clock: Clock::start(),
+            clock,
+            probe,
+            path: Mutex::new(Path::new(clock.now())),
+            other_probes: Mutex::default(),
+            unproven: Mutex::default(),
+            guard: Mutex::default(),
             recorder,
             tasks: TaskTracker::new(),
             stop,
             index: Mutex::default(),
             world: Mutex::default(),
-            outages: Mutex::default(),
             memories: Mutex::default(),
             desks: Mutex::default(),
             wakes: OnceLock::new(),
@@ -102,9 +122,39 @@ impl Context {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is seen of outages; never held across an await.
-    pub(super) fn outages(&self) -> MutexGuard<'_, Outages> {
-        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The way of the beats; never held across an await.
+    pub(super) fn path(&self) -> MutexGuard<'_, Path> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The probes of other replicas; never held across an await.
+    pub(super) fn other_probes(&self) -> MutexGuard<'_, Others> {
+        self.other_probes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who waits for a probe to come back; never held across an await.
+    pub(super) fn unproven(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The guard against a broken path; never held across an await.
+    pub(super) fn guard(&self) -> MutexGuard<'_, Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the probe renewed at the pace that the registrations ask for now.
+    pub(super) fn suit_pace(&self) {
+        let tightest = self.world().tightest_pace();
+        let now = self.clock.now();
+        let sooner = {
+            let mut path = self.path();
+            let before = path.next(now);
+            path.set_pace(tightest);
+            path.next(now) < before
+        };
+        if sooner {
+            self.probe.hurry();
+        }
     }
 
     /// The reports that wait to be written; never held across an await.

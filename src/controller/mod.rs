@@ -10,7 +10,7 @@ mod context;
 mod desk;
 mod error;
 mod establish;
-mod outage;
+mod probe;
 mod publish;
 mod pulse;
 mod reconcile;

@@ -1,6 +1,6 @@
 //! Reconciling one registration, as a list of steps.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use kube::runtime::controller::Action;
@@ -11,10 +11,13 @@ use super::{
     context::Context,
     desk,
     error::Error,
-    publish, stage, verify,
+    publish, stage,
+    verify::{self, Missing},
 };
 use crate::core::{
-    decide, gather,
+    decide,
+    evidence::Evidence,
+    gather,
     index::{Key, Settled},
     moment::Moment,
     planning,
@@ -99,22 +102,25 @@ async fn reconcile(
 /// What was decided.
 struct Decision {
     verdicts: Vec<Verdict>,
-    unreadable: HashMap<Arc<str>, String>,
-    /// How often in a row some Lease could not be read.
+    missing: Missing,
+    /// How often in a row something could not be made sure of.
     failed_reads: u32,
 }
 
 impl Decision {
     /// How long until time alone may change the decision.
     fn pause(&self, now: Moment) -> Duration {
-        let readable = |verdict: &&Verdict| {
-            let lease = verdict.lease.as_ref().map(|lease| &lease.settled.lease);
-            lease.is_none_or(|lease| !self.unreadable.contains_key(lease))
+        let Missing { unreadable, unproven } = &self.missing;
+        let sure = |verdict: &&Verdict| {
+            let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
+            suspect.is_none_or(|suspect| {
+                !unreadable.contains_key(&suspect.lease)
+                    && (unproven.is_none() || suspect.deadline.is_none())
+            })
         };
-        let next =
-            self.verdicts.iter().filter(readable).filter_map(|verdict| verdict.look_again).min();
+        let next = self.verdicts.iter().filter(sure).filter_map(|verdict| verdict.look_again).min();
         let pause = next.map_or(RESYNC, |next| next.since(now)).min(RESYNC);
-        if self.unreadable.is_empty() { pause } else { pause.min(backoff(self.failed_reads)) }
+        if self.missing.nothing() { pause } else { pause.min(backoff(self.failed_reads)) }
     }
 }
 
@@ -126,21 +132,24 @@ async fn decide(
     stage: &Stage,
     context: &Context,
 ) -> Decision {
-    let mut unreadable = HashMap::new();
-    let verdicts = judge(registration, ttl, stage, &unreadable, context);
+    let missing = Missing::default();
+    let verdicts = judge(registration, ttl, stage, &missing, context);
     let suspects: Vec<Suspect> =
         verdicts.iter().filter_map(|verdict| verdict.lease.as_ref()?.suspect.clone()).collect();
     if suspects.is_empty() {
-        return Decision { verdicts, unreadable, failed_reads: 0 };
+        return Decision { verdicts, missing, failed_reads: 0 };
     }
-    unreadable = verify::suspects(&registration.key, suspects, context).await;
+    let missing = verify::suspects(&registration.key, suspects, context).await;
     let failed_reads = context.remember(&registration.key, &registration.uid, |memory| {
-        let failed = if unreadable.is_empty() { 0 } else { memory.failed_reads.saturating_add(1) };
+        let failed = if missing.nothing() { 0 } else { memory.failed_reads.saturating_add(1) };
         memory.failed_reads = failed;
         failed
     });
-    let verdicts = judge(registration, ttl, stage, &unreadable, context);
-    Decision { verdicts, unreadable, failed_reads }
+    if missing.unproven.is_some() {
+        context.unproven().insert(registration.key.clone());
+    }
+    let verdicts = judge(registration, ttl, stage, &missing, context);
+    Decision { verdicts, missing, failed_reads }
 }
 
 /// Decides from what is known now, and has the index note the outcome. When a beat slips in between
@@ -149,7 +158,7 @@ fn judge(
     registration: &Registration,
     ttl: &TtlHistory,
     stage: &Stage,
-    unreadable: &HashMap<Arc<str>, String>,
+    missing: &Missing,
     context: &Context,
 ) -> Vec<Verdict> {
     let ports = standing::common_ports(registration, stage.service.as_deref());
@@ -157,8 +166,18 @@ fn judge(
     loop {
         let records = context.index().snapshot(&registration.key);
         let pods = gather::pods(&registration.key.namespace, &records, &context.world());
-        let proven = context.outages().proven();
         let now = context.clock.now();
+        let mut evidence = Evidence::gather(
+            registration,
+            ttl,
+            &records,
+            &context.path(),
+            &mut context.guard(),
+            &context.index(),
+            &context.world(),
+            now,
+        );
+        evidence.unproven.clone_from(&missing.unproven);
         let verdicts = decide::decide(&decide::Facts {
             registration,
             ttl,
@@ -171,8 +190,8 @@ fn judge(
             published: &stage.gathered.published,
             ranges: &context.settings.outside_ranges,
             owner_of: &owner_of,
-            unreadable,
-            proven: &proven,
+            unreadable: &missing.unreadable,
+            evidence: &evidence,
             now,
         });
         let outcomes: Vec<Settled> = verdicts

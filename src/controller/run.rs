@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     context::Context,
+    probe::{self, Probe},
     pulse::Pulse,
     reconcile,
     settings::Settings,
@@ -62,7 +63,8 @@ async fn scope(
 ) -> Result<(), EndedByItself> {
     let stop = outer.child_token();
     let recorder = Recorder::new(client.clone(), reporter());
-    let context = Arc::new(Context::new(client.clone(), settings, recorder, stop.clone()));
+    let probe = Probe::new(namespace.as_deref().unwrap_or(client.default_namespace()), &identity());
+    let context = Arc::new(Context::new(client.clone(), settings, recorder, probe, stop.clone()));
 
     let api = match &namespace {
         Some(namespace) => Api::<ServiceRegistration>::namespaced(client, namespace),
@@ -76,6 +78,8 @@ async fn scope(
     let watches = Watches::start(&context, namespace.as_deref());
     let ready = async {
         watches.first_lists().await;
+        probe::recall(&context);
+        context.spawn_for_ever(probe::run(context.clone()));
         reader.wait_until_ready().await
     };
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
@@ -132,6 +136,7 @@ async fn follow(
         match event {
             Event::Apply(object) => {
                 let concerned = context.world().put_registration(&object);
+                context.suit_pace();
                 context.wake(concerned);
             }
             Event::Delete(object) => remove(&context, &Key::of(&object.metadata)),
@@ -145,6 +150,7 @@ async fn follow(
                 let listed = listed.iter().map(|object| Key::of(&object.metadata)).collect();
                 let gone = context.world().registrations_beyond(&listed);
                 gone.iter().for_each(|key| remove(&context, key));
+                context.suit_pace();
                 context.wake(listed);
             }
         }
@@ -154,7 +160,17 @@ async fn follow(
 fn remove(context: &Context, key: &Key) {
     let concerned = context.world().remove_registration(key);
     context.forget(key);
+    context.suit_pace();
     context.wake(concerned);
+}
+
+/// What tells this process from other replicas, and from those that ran before it.
+fn identity() -> String {
+    let host = std::env::var("POD_NAME").ok().or_else(|| {
+        let node = rustix::system::uname().nodename().to_str().ok()?.to_lowercase();
+        Some(node.split('.').next()?.to_owned())
+    });
+    format!("{}-{:05x}", host.as_deref().unwrap_or("local"), rand::random_range(0..0x10_0000))
 }
 
 fn reporter() -> Reporter {

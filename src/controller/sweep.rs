@@ -12,7 +12,10 @@ use kube::{
     api::{DeleteParams, Preconditions},
 };
 
-use super::context::{Context, call};
+use super::{
+    context::{Context, call},
+    probe,
+};
 use crate::core::{
     heartbeat::{HeartbeatLease, Origin, Version},
     index::{Key, Presence, Record},
@@ -27,6 +30,9 @@ pub(super) async fn run(context: Arc<Context>) {
     loop {
         tokio::time::sleep(context.settings.sweep_interval).await;
         forget_orphans(&context);
+        if let Err(error) = probe::sweep(&context).await {
+            tracing::warn!(%error, "cannot sweep; the next sweep tries again");
+        }
         for stale in find(&context) {
             match delete(&stale, &context).await {
                 Ok(()) => tracing::info!(lease = %stale.key, why = stale.why, "swept"),
@@ -70,7 +76,7 @@ fn find(context: &Context) -> Vec<Stale> {
     let world = context.world();
     let mut stale = Vec::new();
     for (registration, records) in index.registrations() {
-        let ttl = world.ttl_of(registration);
+        let ttl = world.pace_of(registration).map(|pace| pace.ttl);
         for record in records {
             if let Some(why) = why(record, ttl, now) {
                 stale.push(Stale {

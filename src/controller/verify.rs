@@ -7,7 +7,7 @@ use std::{
 };
 
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future, stream};
 use kube::{Api, api::ListParams};
 
 use super::context::{CALL_TIMEOUT, Context, call};
@@ -26,10 +26,43 @@ const ONE_BY_ONE: usize = 24;
 /// How many reads are under way at once: each needs a connection of its own (HTTP/1.1).
 const SIDE_BY_SIDE: usize = 8;
 
-/// Reads the Leases of these suspects and tells the index. Returns those that could not be read, with
-/// the error: they are held. All of it is over after the time of one call, so that a server which
-/// lets calls hang does not keep the others waiting for longer. Client required.
+/// What could not be made sure of.
+#[derive(Debug, Default)]
+pub(super) struct Missing {
+    /// The Leases that could not be read, with the error: they are held.
+    pub(super) unreadable: HashMap<Arc<str>, String>,
+    /// Why no probe has come back, if none has: then all suspects are held.
+    pub(super) unproven: Option<String>,
+}
+
+impl Missing {
+    pub(super) fn nothing(&self) -> bool {
+        self.unreadable.is_empty() && self.unproven.is_none()
+    }
+}
+
+/// Reads the Leases of these suspects and has the path proven, side by side. Client required.
 pub(super) async fn suspects(
+    registration: &Key,
+    suspects: Vec<Suspect>,
+    context: &Context,
+) -> Missing {
+    let after = suspects.iter().filter_map(|suspect| suspect.deadline).max();
+    let proof = async {
+        match after {
+            Some(after) => context.probe.prove(after, context).await.err(),
+            None => None,
+        }
+    };
+    let (unproven, unreadable) =
+        future::join(proof, read_live(registration, suspects, context)).await;
+    Missing { unreadable, unproven }
+}
+
+/// Reads the Leases of these suspects and tells the index. Returns those that could not be read, with
+/// the error. All of it is over after the time of one call, so that a server which
+/// lets calls hang does not keep the others waiting for longer.
+async fn read_live(
     registration: &Key,
     suspects: Vec<Suspect>,
     context: &Context,
@@ -62,11 +95,8 @@ pub(super) async fn suspects(
             }
         }
     };
-    let sent = context.outages().send(context.clock.now());
-    if kube_client::within(CALL_TIMEOUT, read).await.is_err() {
-        // What was not read by then still says so.
-        context.outages().failed(sent);
-    }
+    // What was not read in time still says so.
+    let _ = kube_client::within(CALL_TIMEOUT, read).await;
     unread
 }
 
@@ -74,18 +104,14 @@ pub(super) async fn suspects(
 async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), String> {
     let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &registration.namespace);
     let key = Key::new(&registration.namespace, lease);
-    let sent = context.outages().send(context.clock.now());
+    let sent = context.clock.now();
     let read = match call(|| format!("read Lease {key}"), api.get(lease)).await {
         Ok(lease) => LiveRead::Found(Heartbeat::read(&lease)),
         Err(error) if error.is_absent() => LiveRead::Absent,
-        Err(error) => {
-            context.outages().failed(sent);
-            return Err(error.to_string());
-        }
+        Err(error) => return Err(error.to_string()),
     };
     let now = context.clock.now();
-    context.outages().answered(sent, now);
-    let observed = context.index().confirm(&key, read, sent.at, now);
+    let observed = context.index().confirm(&key, read, sent, now);
     // The one that reads decides next anyway; a Lease that moved concerns others too.
     context.wake(observed.wake.into_iter().filter(|key| key != registration));
     Ok(())
@@ -95,15 +121,11 @@ async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), 
 async fn list(registration: &Key, context: &Context) -> Result<HashSet<Arc<str>>, String> {
     let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &registration.namespace);
     let ours = ListParams::default().labels(&format!("{REGISTRATION_LABEL}={}", registration.name));
-    let sent = context.outages().send(context.clock.now());
+    let sent = context.clock.now();
     let leases = call(|| format!("list the Leases of {registration}"), api.list(&ours))
         .await
-        .map_err(|error| {
-            context.outages().failed(sent);
-            error.to_string()
-        })?;
+        .map_err(|error| error.to_string())?;
     let now = context.clock.now();
-    context.outages().answered(sent, now);
     let beats: Vec<Heartbeat> = leases.items.iter().map(Heartbeat::read).collect();
     let mut found = HashSet::new();
     let mut moved = Vec::new();
@@ -112,7 +134,7 @@ async fn list(registration: &Key, context: &Context) -> Result<HashSet<Arc<str>>
         for beat in beats {
             let name: Arc<str> = beat.lease.as_str().into();
             let key = Key::new(&registration.namespace, &*name);
-            moved.extend(index.confirm(&key, LiveRead::Found(beat), sent.at, now).wake);
+            moved.extend(index.confirm(&key, LiveRead::Found(beat), sent, now).wake);
             found.insert(name);
         }
     }

@@ -22,7 +22,7 @@ use kube::{
 };
 use tokio::sync::oneshot;
 
-use super::{context::Context, pulse::Pulse};
+use super::{context::Context, probe, pulse::Pulse};
 use crate::core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
@@ -160,17 +160,19 @@ fn on_lease(context: &Context, event: Event<HeartbeatLease>) {
         }
         Event::InitApply(lease) | Event::Apply(lease) => {
             let beat = Heartbeat::read(&lease);
+            if probe::take_in(&lease, &beat, now, context) {
+                return;
+            }
             let namespace = lease.metadata.namespace.as_deref().unwrap_or_default();
             context.index().observe(namespace, beat, now)
         }
         Event::InitDone => context.index().end_list(),
         Event::Delete(lease) => {
             let version = Version::of(lease.metadata.resource_version.as_deref());
-            context.index().observe_deleted(&Key::of(&lease.metadata), version)
+            let key = Key::of(&lease.metadata);
+            probe::take_out(&key, context);
+            context.index().observe_deleted(&key, version)
         }
     };
-    if observed.beat {
-        context.outages().beat(now);
-    }
     context.wake(observed.wake);
 }

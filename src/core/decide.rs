@@ -14,13 +14,13 @@ use beatkeeper_api::{
 use super::{
     address::OutsideRanges,
     endpoint::Family,
+    evidence::Evidence,
     guard,
     index::Record,
     judge::Candidate,
     moment::Moment,
     placement,
     pod::PodView,
-    proven::Proven,
     registration::{PortTemplate, Registration},
     ttl::TtlHistory,
     verdict::{Reason, Verdict},
@@ -52,8 +52,8 @@ pub struct Facts<'a> {
     pub owner_of: &'a dyn Fn(IpAddr) -> Option<String>,
     /// Leases that could not be read live, with the error.
     pub unreadable: &'a HashMap<Arc<str>, String>,
-    /// What is proven of the past.
-    pub proven: &'a Proven,
+    /// What else speaks for and against taking silence for death.
+    pub evidence: &'a Evidence,
     /// The present moment.
     pub now: Moment,
 }

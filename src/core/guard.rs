@@ -29,6 +29,7 @@ pub(super) fn protect(
         verdict.reason = Reason::Protected;
         if let Some(lease) = &mut verdict.lease {
             lease.settled.expired = false;
+            lease.settled.published = true;
         }
     }
 }

@@ -7,10 +7,12 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
     heartbeat::{Heartbeat, Origin, Version},
+    memory::Memory,
     moment::Moment,
 };
 
@@ -71,6 +73,15 @@ impl Index {
         Observed { beat: false, wake }
     }
 
+    /// How long Leases had been silent before this process began, as an earlier one has proven (L5).
+    /// Those that have beaten since are not concerned.
+    pub fn recall(&mut self, memory: &Memory) {
+        let records = self.registrations.values_mut().flat_map(BTreeMap::values_mut);
+        for record in records.filter(|record| record.sight != Sight::Changed) {
+            record.silent_before = memory.silence(record.version);
+        }
+    }
+
     /// The watch, or a live read, shows a Lease.
     pub fn observe(&mut self, namespace: &str, mut beat: Heartbeat, now: Moment) -> Observed {
         let lease = Key::new(namespace, &beat.lease);
@@ -109,8 +120,9 @@ impl Index {
         if let Some(before) = before
             && let Some(record) = self.record_mut(&key, &lease.name)
         {
-            let Record { seen, sight, silent_at, expired_at, .. } = before;
-            *record = Record { seen, sight, silent_at, expired_at, ..record.clone() };
+            let Record { seen, silent_before, sight, silent_at, expired_at, .. } = before;
+            *record =
+                Record { seen, silent_before, sight, silent_at, expired_at, ..record.clone() };
             observed.beat = false;
         }
         observed.wake.push(old);
@@ -146,6 +158,7 @@ impl Index {
         if alive {
             record.token = beat.token;
             record.seen = now;
+            record.silent_before = Duration::ZERO;
             record.sight = Sight::Changed;
             record.silent_at = None;
             record.expired_at = None;
@@ -183,12 +196,14 @@ impl Index {
             token: beat.token,
             version: beat.version,
             seen: now,
+            silent_before: Duration::ZERO,
             sight: if initial { Sight::Inherited } else { Sight::Changed },
             presence,
             silent_at: None,
             expired_at: None,
             claim: Arc::new(beat.claim),
             placed: false,
+            published: false,
             quiet: false,
             read_at: now,
         };
@@ -301,6 +316,7 @@ impl Index {
                 || (outcome.quiet && record.quiet && !outcome.expired);
             record.quiet = outcome.quiet;
             record.placed |= outcome.placed;
+            record.published = outcome.published;
             if outcome.granted && record.sight == Sight::Inherited {
                 record.sight = Sight::Granted;
             }

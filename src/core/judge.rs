@@ -3,6 +3,8 @@
 //! Four questions in this order, each answered by a small function that either rules or passes on:
 //! is the Lease well-formed, where is the instance, is it alive, what does it say of itself.
 
+use std::time::Duration;
+
 use beatkeeper_api::{
     InstanceState, duration,
     heartbeat::{self, Health},
@@ -10,10 +12,12 @@ use beatkeeper_api::{
 
 use super::{
     decide::Facts,
+    flow::Broken,
     heartbeat::Origin,
     index::{Presence, Record, Settled, Sight},
     moment::Moment,
     placement,
+    proven::Pace,
     verdict::{Judged, Placement, Reason, Suspect, Verdict},
 };
 
@@ -24,8 +28,16 @@ type Ruling = (InstanceState, Reason, String);
 enum Life {
     Alive { overdue: bool, look_again: Moment },
     Doubted { deadline: Moment, ruling: Option<Ruling> },
+    Held(Ruling, Moment),
     Not(Ruling, Option<Moment>),
 }
+
+/// A broken path holds an instance for at most this many ttls (L6).
+const HELD_FOR: u32 = 10;
+
+/// How soon a broken path is looked at again.
+const RECHECK_MIN: Duration = Duration::from_millis(250);
+const RECHECK_MAX: Duration = Duration::from_secs(5);
 
 /// An instance with a Lease, on its way to a verdict.
 pub(super) struct Candidate<'a> {
@@ -106,6 +118,17 @@ impl<'a> Candidate<'a> {
                 }
                 // Read again at once, or after the pause the caller keeps between failing reads.
                 verdict.look_again = Some(self.facts.now);
+                verdict
+            }
+            Life::Held(ruling, look_again) => {
+                let word = self.word(&placement, true);
+                let ruling = if word.0 == InstanceState::Ready { ruling } else { word };
+                let mut verdict = self.verdict(ruling, Some(placement));
+                verdict.look_again = Some(look_again);
+                if let Some(lease) = &mut verdict.lease {
+                    lease.settled.quiet = false;
+                    lease.settled.granted = inherited_published;
+                }
                 verdict
             }
             Life::Not(ruling, look_again) => {
@@ -195,11 +218,22 @@ impl<'a> Candidate<'a> {
         }
         let seen = self.record.seen;
         let ttl = self.facts.ttl.at(seen);
-        let deadline = self.facts.proven.deadline(seen, ttl, registration.interval);
+        let pace = Pace { ttl, interval: registration.interval };
+        let evidence = self.facts.evidence;
+        let deadline = evidence.proven.deadline(self.record.silence(), pace);
         if now >= deadline {
-            return match self.record.silent_at {
-                Some(silent_at) if silent_at >= deadline => Life::Not(self.expired(), None),
-                _ => Life::Doubted { deadline, ruling: self.doubted(published) },
+            let read = self.record.silent_at.is_some_and(|silent_at| silent_at >= deadline);
+            let probed = evidence.probed.is_some_and(|sent| sent >= deadline);
+            if !(read && probed) {
+                return Life::Doubted { deadline, ruling: self.doubted(published) };
+            }
+            let held_until = deadline + ttl * HELD_FOR;
+            return match &evidence.broken {
+                Some(broken) if published && now < held_until => {
+                    let recheck = (pace.slack() / 4).clamp(RECHECK_MIN, RECHECK_MAX);
+                    Life::Held(self.held(broken, held_until), (now + recheck).min(held_until))
+                }
+                _ => Life::Not(self.expired(), None),
             };
         }
         if self.record.sight == Sight::Inherited && !published {
@@ -226,6 +260,21 @@ impl<'a> Candidate<'a> {
         (InstanceState::Expired, Reason::TTLPassed, message)
     }
 
+    /// Past its deadline, but hardly anybody's beats arrive (L6).
+    fn held(&self, broken: &Broken, until: Moment) -> Ruling {
+        let Broken { place, flow, window } = broken;
+        let message = format!(
+            "its ttl has passed, but of {} beats due in {place} in the last {} only {} arrived, so the \
+             way of the beats is taken to be broken: look for what keeps instances from writing their \
+             Leases; held for {} more at most",
+            flow.due,
+            duration::format(*window),
+            flow.arrived,
+            duration::format(Duration::from_secs(until.since(self.facts.now).as_secs())),
+        );
+        (InstanceState::Held, Reason::PathBroken, message)
+    }
+
     /// Past its deadline without evidence: what is published stays so, what is not stays out.
     fn doubted(&self, published: bool) -> Option<Ruling> {
         let error = self.facts.unreadable.get(&self.record.lease);
@@ -243,12 +292,17 @@ impl<'a> Candidate<'a> {
             };
             return Some((InstanceState::Waiting, reason, message));
         }
-        let error = error?;
-        Some((
-            InstanceState::Held,
-            Reason::LeaseUnreadable,
-            format!("its ttl has passed, but its Lease cannot be read to make sure: {error}"),
-        ))
+        if let Some(error) = error {
+            let message =
+                format!("its ttl has passed, but its Lease cannot be read to make sure: {error}");
+            return Some((InstanceState::Held, Reason::LeaseUnreadable, message));
+        }
+        let why = self.facts.evidence.unproven.as_ref()?;
+        let message = format!(
+            "its ttl has passed, but the operator's own probe does not come back, so beats might not \
+             either: {why}"
+        );
+        Some((InstanceState::Held, Reason::PathUnproven, message))
     }
 
     /// What does it say of itself, and its Pod of it?
@@ -295,6 +349,7 @@ impl<'a> Candidate<'a> {
     fn verdict(&self, (state, reason, message): Ruling, placement: Option<Placement>) -> Verdict {
         let missing = self.record.presence == Presence::Missing;
         let placed = placement.is_some();
+        let published = state.is_published();
         Verdict {
             instance: self.instance.clone(),
             state,
@@ -311,6 +366,7 @@ impl<'a> Candidate<'a> {
                     expired: self.record.expired_at.is_some(),
                     granted: false,
                     placed,
+                    published,
                 },
                 suspect: missing.then(|| self.suspect(None)),
             }),

@@ -20,6 +20,41 @@ pub struct Gap {
 /// So many gaps are kept.
 const KEPT: usize = 256;
 
+/// No stretch is a gap that is shorter: probes do not come closer together than half of it.
+pub const SHORTEST_GAP: Duration = Duration::from_millis(500);
+
+/// The rhythm that a registration asks of its instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// How long an instance may be silent.
+    pub ttl: Duration,
+    /// How often it beats.
+    pub interval: Duration,
+}
+
+impl Pace {
+    /// What is left for a beat to be late.
+    pub fn slack(self) -> Duration {
+        self.ttl.saturating_sub(self.interval)
+    }
+
+    /// The longest stretch between two proofs that is none the less proven. An outage that fits in
+    /// between leaves an instance more than half of its slack to try again.
+    pub fn tolerance(self) -> Duration {
+        (self.slack() * 3 / 8).max(SHORTEST_GAP)
+    }
+}
+
+/// How long an instance has been silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silence {
+    /// Since when, by this process' own clock.
+    pub since: Moment,
+    /// For how long before that, as an earlier process has proven (L5); zero for one that this
+    /// process has seen to beat.
+    pub before: Duration,
+}
+
 /// What is proven of the past: everything but the gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proven {
@@ -37,39 +72,73 @@ impl Proven {
         Self { gaps }
     }
 
-    /// Notes a gap that has come to its end. One that begins inside the last one known lengthens it.
+    /// Notes a gap that has come to its end. Only what lies behind the last one known is added: the
+    /// moment at which that one ended is a proof, and two gaps are not one long one.
     pub fn note(&mut self, gap: Gap) {
-        match self.gaps.last_mut() {
-            Some(last) if gap.from <= last.to => last.to = last.to.max(gap.to),
-            _ => self.gaps.push(gap),
+        let from = self.gaps.last().map_or(gap.from, |last| gap.from.max(last.to));
+        if from < gap.to {
+            self.gaps.push(Gap { from, to: gap.to });
         }
-        // The oldest lie before the last beat of anyone who is still waited for.
         if self.gaps.len() > KEPT {
-            self.gaps.remove(0);
+            self.forget_a_proof();
         }
     }
 
-    /// The moment from which the silence of an instance may count as death (L1, L3).
+    /// Makes one of the two gaps that are closest together: what lay between counts as unproven, so
+    /// that nobody is pruned for what is forgotten.
+    fn forget_a_proof(&mut self) {
+        let between = |n: &usize| self.gaps[n + 1].from.since(self.gaps[*n].to);
+        if let Some(n) = (0..self.gaps.len() - 1).min_by_key(between) {
+            self.gaps[n].to = self.gaps.remove(n + 1).to;
+        }
+    }
+
+    /// What is proven by both.
+    pub fn and(&self, other: &Self) -> Self {
+        if other.gaps.is_empty() {
+            return self.clone();
+        }
+        let mut all: Vec<Gap> = self.gaps.iter().chain(&other.gaps).copied().collect();
+        all.sort_by_key(|gap| (gap.from, gap.to));
+        let mut gaps: Vec<Gap> = Vec::with_capacity(all.len());
+        for gap in all {
+            match gaps.last_mut() {
+                Some(last) if gap.from < last.to => last.to = last.to.max(gap.to),
+                _ => gaps.push(gap),
+            }
+        }
+        Self { gaps }
+    }
+
+    /// The moment from which the silence of an instance may count as death (L1, L3, L5).
     ///
-    /// A gap of at most (ttl − interval)/2 adds its own length: the instance had the rest of its
-    /// slack to beat in. A longer one moves the deadline to its end + ttl, since all beats of the
-    /// slack may have fallen into it. Whatever the gaps, 2×ttl of proven silence are enough, so that
-    /// a path that breaks again and again cannot keep a dead instance for ever.
-    pub fn deadline(&self, seen: Moment, ttl: Duration, interval: Duration) -> Moment {
-        let short = ttl.saturating_sub(interval) / 2;
-        let mut deadline = seen + ttl;
-        let mut enough = seen + ttl * 2;
-        for gap in self.gaps.iter().filter(|gap| gap.to > seen) {
-            let from = gap.from.max(seen);
+    /// Without gaps that is a ttl after it fell silent. A gap of at most (ttl − interval)/2 adds its
+    /// own length: the instance had the rest of its slack to beat in. A longer one moves the deadline
+    /// to its end + ttl, since all beats of the slack may have fallen into it. Of a silence that an
+    /// earlier process began to count the rest is left, but never less than 1.1 × interval, because
+    /// nobody knows how long the time between the two was. Whatever the gaps, 2×ttl of proven
+    /// silence are enough, so that a path that breaks again and again cannot keep a dead instance
+    /// for ever.
+    pub fn deadline(&self, silence: Silence, pace: Pace) -> Moment {
+        let Silence { since, before } = silence;
+        let Pace { ttl, interval } = pace;
+        let rest = ttl.saturating_sub(before).max((interval * 11 / 10).min(ttl));
+        let mut deadline = since + rest;
+        let mut enough = since + (ttl * 2).saturating_sub(before);
+        for gap in self.gaps.iter().filter(|gap| gap.to > since) {
+            let from = gap.from.max(since);
             if from >= deadline {
                 break;
             }
             let length = gap.to.since(from);
+            if length <= pace.tolerance() {
+                continue;
+            }
             // A gap that begins after `enough` cannot move it: the silence was proven before.
             if from < enough {
                 enough = enough + length;
             }
-            deadline = if length <= short { deadline + length } else { gap.to + ttl };
+            deadline = if length <= pace.slack() / 2 { deadline + length } else { gap.to + ttl };
         }
         deadline.min(enough)
     }
@@ -79,8 +148,7 @@ impl Proven {
 mod tests {
     use super::*;
 
-    const TTL: Duration = Duration::from_secs(30);
-    const INTERVAL: Duration = Duration::from_secs(10);
+    const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(10) };
 
     fn at(seconds: u64) -> Moment {
         Moment::from_millis(seconds * 1000)
@@ -92,48 +160,71 @@ mod tests {
         )
     }
 
+    /// The deadline of an instance that fell silent at 100.
+    fn deadline(proven: &Proven) -> Moment {
+        proven.deadline(Silence { since: at(100), before: Duration::ZERO }, PACE)
+    }
+
+    /// The same after so many seconds of silence that an earlier process has proven.
+    fn inherited(proven: &Proven, before: u64) -> Moment {
+        proven.deadline(Silence { since: at(100), before: Duration::from_secs(before) }, PACE)
+    }
+
     #[test]
     fn without_a_gap_the_deadline_is_the_last_beat_plus_ttl() {
-        assert_eq!(Proven::without_gaps().deadline(at(100), TTL, INTERVAL), at(130));
+        assert_eq!(deadline(&Proven::without_gaps()), at(130));
+    }
+
+    #[test]
+    fn a_stretch_within_the_tolerance_is_no_gap() {
+        assert_eq!(PACE.tolerance(), Duration::from_millis(7500));
+        assert_eq!(deadline(&gaps(&[(105, 112)])), at(130));
     }
 
     #[test]
     fn a_short_gap_adds_its_own_length() {
-        assert_eq!(gaps(&[(105, 115)]).deadline(at(100), TTL, INTERVAL), at(140));
+        assert_eq!(deadline(&gaps(&[(105, 115)])), at(140));
     }
 
     #[test]
     fn a_long_gap_gives_a_full_ttl_from_the_recovery() {
-        assert_eq!(gaps(&[(105, 116)]).deadline(at(100), TTL, INTERVAL), at(146));
+        assert_eq!(deadline(&gaps(&[(105, 116)])), at(146));
     }
 
     #[test]
-    fn gaps_that_meet_are_one() {
+    fn a_gap_that_overlaps_the_last_one_adds_what_lies_behind_it() {
         let mut proven = Proven::without_gaps();
-        for (from, to) in [(105, 110), (108, 112), (112, 116), (120, 121)] {
+        for (from, to) in [(105, 110), (108, 112), (109, 112), (120, 121)] {
             proven.note(Gap { from: at(from), to: at(to) });
         }
-        assert_eq!(proven, gaps(&[(105, 116), (120, 121)]));
+        assert_eq!(proven, gaps(&[(105, 110), (110, 112), (120, 121)]));
     }
 
     #[test]
-    fn the_number_of_gaps_that_are_kept_is_bounded() {
+    fn of_too_many_gaps_the_closest_become_one_so_that_nothing_unproven_is_forgotten() {
         let mut proven = Proven::without_gaps();
         for n in 0..10_000 {
             proven.note(Gap { from: at(10 * n), to: at(10 * n + 1) });
         }
         assert_eq!(proven.gaps.len(), KEPT);
+        assert_eq!(proven.gaps.first().map(|gap| gap.from), Some(at(0)));
         assert_eq!(proven.gaps.last().map(|gap| gap.to), Some(at(99_991)));
     }
 
     #[test]
+    fn what_is_proven_by_both_lacks_the_gaps_of_either() {
+        let both = gaps(&[(10, 20), (40, 50)]).and(&gaps(&[(15, 30), (35, 36), (50, 60)]));
+        assert_eq!(both, gaps(&[(10, 30), (35, 36), (40, 50), (50, 60)]));
+    }
+
+    #[test]
     fn a_gap_before_the_beat_or_after_the_deadline_changes_nothing() {
-        assert_eq!(gaps(&[(50, 99), (131, 190)]).deadline(at(100), TTL, INTERVAL), at(130));
+        assert_eq!(deadline(&gaps(&[(50, 99), (131, 190)])), at(130));
     }
 
     #[test]
     fn only_the_part_of_a_gap_after_the_beat_counts() {
-        assert_eq!(gaps(&[(50, 105)]).deadline(at(100), TTL, INTERVAL), at(135));
+        assert_eq!(deadline(&gaps(&[(50, 108)])), at(138));
     }
 
     #[test]
@@ -141,7 +232,24 @@ mod tests {
         // Six gaps of 12 s: each alone would give a full ttl anew.
         let many: Vec<_> = (0..6).map(|n| (110 + 30 * n, 122 + 30 * n)).collect();
         // Proven: 10 s, then 18 s between two gaps; 60 s of it are reached in the fourth stretch.
-        let deadline = gaps(&many).deadline(at(100), TTL, INTERVAL);
-        assert_eq!(deadline, at(100 + 60 + 3 * 12));
+        assert_eq!(deadline(&gaps(&many)), at(100 + 60 + 3 * 12));
+    }
+
+    #[test]
+    fn of_a_silence_that_an_earlier_process_counted_the_rest_is_left() {
+        assert_eq!(inherited(&Proven::without_gaps(), 12), at(118));
+    }
+
+    #[test]
+    fn a_restart_leaves_time_for_one_beat_at_least() {
+        assert_eq!(inherited(&Proven::without_gaps(), 25), at(111));
+        assert_eq!(inherited(&Proven::without_gaps(), 45), at(111));
+    }
+
+    #[test]
+    fn restarts_cannot_keep_a_dead_instance_beyond_twice_ttl_of_proven_silence() {
+        assert_eq!(inherited(&Proven::without_gaps(), 55), at(105));
+        assert_eq!(inherited(&Proven::without_gaps(), 60), at(100));
+        assert_eq!(inherited(&Proven::without_gaps(), 600), at(100));
     }
 }

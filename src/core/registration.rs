@@ -9,7 +9,7 @@ use beatkeeper_api::{InstanceSpec, PortSpec, ServiceRegistration, duration, hear
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 
-use super::{endpoint::Protocol, index::Key};
+use super::{endpoint::Protocol, index::Key, proven::Pace};
 
 /// A ServiceRegistration whose spec has been read.
 #[derive(Debug, Clone)]
@@ -126,6 +126,11 @@ impl Registration {
                 .unwrap_or(0),
             problems,
         }
+    }
+
+    /// The rhythm it asks of its instances.
+    pub fn pace(&self) -> Pace {
+        Pace { ttl: self.ttl, interval: self.interval }
     }
 
     /// How long after its last beat an instance is late enough to say so: half of its slack, so

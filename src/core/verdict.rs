@@ -42,6 +42,11 @@ pub enum Reason {
     TTLPassed,
     /// Held, or Waiting where it was not published: its ttl passed, but its Lease cannot be read.
     LeaseUnreadable,
+    /// Held: its ttl passed, but no probe of the operator's has come back since, so its beats might
+    /// not either.
+    PathUnproven,
+    /// Held: its ttl passed, but next to no beats arrive where it is.
+    PathBroken,
     /// Held: its ttl passed, but fewer than protection.minReady would be left.
     Protected,
     /// Rejected: the Lease's name does not begin with its registration.
@@ -83,6 +88,8 @@ impl Reason {
             Self::Cordoned => "Cordoned",
             Self::TTLPassed => "TTLPassed",
             Self::LeaseUnreadable => "LeaseUnreadable",
+            Self::PathUnproven => "PathUnproven",
+            Self::PathBroken => "PathBroken",
             Self::Protected => "Protected",
             Self::NameMismatch => "NameMismatch",
             Self::HolderMissing => "HolderMissing",
@@ -177,15 +184,6 @@ impl Verdict {
 
     /// Whether the instance is in the Service's slices.
     pub fn is_published(&self) -> bool {
-        match self.state {
-            InstanceState::Ready
-            | InstanceState::NotReady
-            | InstanceState::Draining
-            | InstanceState::Held => true,
-            InstanceState::Waiting
-            | InstanceState::Cordoned
-            | InstanceState::Expired
-            | InstanceState::Rejected => false,
-        }
+        self.state.is_published()
     }
 }

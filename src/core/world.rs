@@ -8,7 +8,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
-    time::Duration,
 };
 
 use beatkeeper_api::ServiceRegistration;
@@ -26,6 +25,7 @@ use super::{
     index::Key,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
     pod::PodView,
+    proven::Pace,
     registration::Registration,
     service::ServiceView,
 };
@@ -36,7 +36,7 @@ pub struct Brief {
     service: String,
     uid: String,
     created: Option<Timestamp>,
-    ttl: Duration,
+    pace: Pace,
     /// With these a change of the status alone is told from one that has to be acted on.
     generation: Option<i64>,
     deleting: bool,
@@ -203,7 +203,7 @@ impl World {
             service: object.service_name().to_owned(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            ttl: Registration::validate(object).ttl,
+            pace: Registration::validate(object).pace(),
             generation: object.metadata.generation,
             deleting: object.metadata.deletion_timestamp.is_some(),
         };
@@ -242,9 +242,14 @@ impl World {
         self.registrations.contains_key(key)
     }
 
-    /// The ttl of a registration, if there is such a one.
-    pub fn ttl_of(&self, key: &Key) -> Option<Duration> {
-        self.registrations.get(key).map(|brief| brief.ttl)
+    /// The pace of a registration, if there is such a one.
+    pub fn pace_of(&self, key: &Key) -> Option<Pace> {
+        self.registrations.get(key).map(|brief| brief.pace)
+    }
+
+    /// The pace of the registration with the least slack.
+    pub fn tightest_pace(&self) -> Option<Pace> {
+        self.registrations.values().map(|brief| brief.pace).min_by_key(|pace| pace.slack())
     }
 
     /// The registrations for a Service.
@@ -253,13 +258,7 @@ impl World {
         names.map(|name| Key::new(&service.namespace, name)).collect()
     }
 
-    fn note_addresses(
-        &mut self,
-        key: &Key,
-        kind: &'static str,
-        old: &[IpAddr],
-        new: &[IpAddr],
-    ) {
+    fn note_addresses(&mut self, key: &Key, kind: &'static str, old: &[IpAddr], new: &[IpAddr]) {
         for address in old {
             if let Some(owners) = self.addresses.get_mut(address) {
                 owners.remove(key);

@@ -1,12 +1,13 @@
 //! What the liveness index keeps, takes in and gives out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::core::{
     heartbeat::{Claim, Heartbeat, Token, Version},
     moment::Moment,
+    proven::Silence,
 };
 
 /// Namespace and name, of a registration or of anything else.
@@ -73,6 +74,8 @@ pub struct Record {
     pub version: Version,
     /// When the token was last seen to change (L1).
     pub seen: Moment,
+    /// For how long before that an earlier process had proven the silence (L5).
+    pub silent_before: Duration,
     /// How the token came to be known.
     pub sight: Sight,
     /// Whether the watch shows the Lease.
@@ -86,10 +89,19 @@ pub struct Record {
     /// Whether it was ever known where the instance is: then a Pod that is not there has gone, and is
     /// not one that never was.
     pub placed: bool,
+    /// Whether the last decision was to publish it.
+    pub published: bool,
     /// Whether a beat changes no decision, so that none needs to be taken.
     pub(super) quiet: bool,
     /// When the version was taken in.
     pub(super) read_at: Moment,
+}
+
+impl Record {
+    /// How long the instance has been silent.
+    pub fn silence(&self) -> Silence {
+        Silence { since: self.seen, before: self.silent_before }
+    }
 }
 
 /// What became of an observation.
@@ -124,6 +136,8 @@ pub struct Settled {
     pub expired: bool,
     /// Whether it is known where the instance is.
     pub placed: bool,
+    /// Whether it is to be published.
+    pub published: bool,
     /// Whether it was found published at a cold start, and so has a ttl to beat in.
     pub granted: bool,
 }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::core::proven::Gap;
+use crate::core::{
+    flow::{Broken, Flow, Place},
+    memory::Memory,
+    proven::{Gap, Proven},
+};
 
 const LEASE: &str = "greeter.vm-1";
 
@@ -190,9 +194,73 @@ fn a_shorter_ttl_applies_from_the_next_beat_and_a_longer_one_at_once() {
 #[test]
 fn a_gap_in_proven_time_moves_the_deadline() {
     let (mut world, index) = (published(), seen_at_1000());
-    world.proven = Proven::with_gaps(vec![Gap { from: at(5000), to: at(9000) }]);
-    assert_eq!(world.one(&index, at(31_000)).look_again, Some(at(35_000)));
-    assert_eq!(suspected(&world.one(&index, at(35_000))), Some(Some(at(35_000))));
+    world.evidence.proven = Proven::with_gaps(vec![Gap { from: at(5000), to: at(13_000) }]);
+    assert_eq!(world.one(&index, at(31_000)).look_again, Some(at(39_000)));
+    assert_eq!(suspected(&world.one(&index, at(39_000))), Some(Some(at(39_000))));
+}
+
+#[test]
+fn a_probe_that_was_sent_before_the_deadline_proves_no_death() {
+    let (mut world, mut index) = (published(), seen_at_1000());
+    evidence(&mut index, 31_000);
+    world.evidence.probed = Some(at(30_999));
+    let doubted = world.one(&index, at(31_000));
+    assert_eq!((doubted.state.as_str(), suspected(&doubted)), ("Ready", Some(Some(at(31_000)))));
+    world.evidence.unproven = Some("no answer within 5s".to_owned());
+    assert_eq!(
+        line(&world.one(&index, at(31_000))),
+        "Held PathUnproven: its ttl has passed, but the operator's own probe does not come back, so \
+         beats might not either: no answer within 5s"
+    );
+    world.evidence = Evidence { probed: Some(at(31_000)), ..Evidence::default() };
+    assert_eq!(world.one(&index, at(31_000)).state.as_str(), "Expired");
+}
+
+#[test]
+fn where_hardly_anybody_beats_the_silent_are_held_for_ten_ttls_at_most() {
+    let (mut world, mut index) = (published(), seen_at_1000());
+    evidence(&mut index, 31_000);
+    world.evidence.broken = Some(Broken {
+        place: Place::Namespace("shop".to_owned()),
+        flow: Flow { due: 12, arrived: 1 },
+        window: Duration::from_secs(20),
+    });
+    let held = world.one(&index, at(32_000));
+    assert_eq!(
+        line(&held),
+        "Held PathBroken: its ttl has passed, but of 12 beats due in namespace shop in the last 20s \
+         only 1 arrived, so the way of the beats is taken to be broken: look for what keeps instances \
+         from writing their Leases; held for 4m59s more at most"
+    );
+    assert_eq!(held.look_again, Some(at(37_000)), "to see whether they flow again");
+    assert!(!held.lease.expect("its Lease").settled.expired);
+    assert_eq!(world.one(&index, at(330_999)).look_again, Some(at(331_000)));
+    assert_eq!(world.one(&index, at(331_000)).state.as_str(), "Expired");
+}
+
+#[test]
+fn who_is_not_published_is_not_held() {
+    let (mut world, mut index) = (World::new(), seen_at_1000());
+    evidence(&mut index, 31_000);
+    world.evidence.broken = Some(Broken {
+        place: Place::Cluster,
+        flow: Flow { due: 12, arrived: 0 },
+        window: Duration::from_secs(20),
+    });
+    assert_eq!(world.one(&index, at(32_000)).state.as_str(), "Expired");
+}
+
+#[test]
+fn silence_that_an_earlier_process_has_proven_counts_until_the_next_beat() {
+    let mut index = inherited(&[beat("vm-1", 1, 7)]);
+    let memory: Memory = "20000 5:1000 9:8000 11:12000".parse().expect("a memory");
+    index.recall(&memory);
+    let world = published();
+    assert_eq!(world.one(&index, at(15_000)).look_again, Some(at(18_000)), "12 s had passed");
+    index.observe("shop", beat("vm-1", 2, 20), at(16_000));
+    index.recall(&memory);
+    assert_eq!(only(&index).silence().before, Duration::ZERO);
+    assert_eq!(world.one(&index, at(40_000)).look_again, Some(at(46_000)));
 }
 
 #[test]

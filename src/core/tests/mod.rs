@@ -14,11 +14,11 @@ use super::{
     address::OutsideRanges,
     decide::{Facts, decide},
     endpoint::Family,
+    evidence::Evidence,
     heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
     index::{Index, Key, LiveRead, Observed, Record},
     moment::Moment,
     pod::PodView,
-    proven::Proven,
     registration::Registration,
     ttl::TtlHistory,
     verdict::Verdict,
@@ -27,6 +27,7 @@ use super::{
 mod claims;
 mod decide_life;
 mod decide_word;
+mod flow;
 
 mod garbage;
 mod guard;
@@ -142,7 +143,7 @@ struct World {
     ranges: OutsideRanges,
     owned: Option<IpAddr>,
     unreadable: HashMap<Arc<str>, String>,
-    proven: Proven,
+    evidence: Evidence,
 }
 
 impl World {
@@ -169,7 +170,8 @@ impl World {
                 .collect(),
             owned: None,
             unreadable: HashMap::new(),
-            proven: Proven::without_gaps(),
+            // As if a probe came back at every moment.
+            evidence: Evidence { probed: Some(at(u64::MAX)), ..Evidence::default() },
         }
     }
 
@@ -199,7 +201,7 @@ impl World {
             ranges: &self.ranges,
             owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
             unreadable: &self.unreadable,
-            proven: &self.proven,
+            evidence: &self.evidence,
             now,
         })
     }

@@ -1,0 +1,298 @@
+//! The probe (L3): a Lease of this replica's own, renewed the way workloads renew theirs, and counted
+//! when the heartbeat watch brings it back.
+//!
+//! It is renewed at a pace that the registration with the least slack sets, and at once when a
+//! deadline has passed: nobody is pruned before a renewal that was sent after its deadline is back.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use beatkeeper_api::heartbeat::{self, REGISTRATION_LABEL};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    context::{CALL_TIMEOUT, Context, call},
+    error::ApiError,
+};
+use crate::core::{
+    heartbeat::{Heartbeat, HeartbeatLease, Version},
+    index::Key,
+    memory::Memory,
+    moment::Moment,
+};
+
+/// The label by which probes are in the heartbeat watch. No registration can be called that: its
+/// name has no dots.
+pub(super) const PROBE_LABEL: &str = "probe.beatkeeper.dev";
+/// Annotation of a probe: what outlives its process (L5).
+const MEMORY_ANNOTATION: &str = "beatkeeper.dev/proven-time";
+/// How long a renewal may fail before those who wait for it are told.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+/// While probes are known to fail nobody waits longer than this for one to come back.
+const PATIENCE_IN_DOUBT: Duration = Duration::from_millis(250);
+/// The probe of a replica that is gone is deleted after this long.
+const ABANDONED_AFTER: Duration = Duration::from_secs(600);
+/// How often the memory is written with a renewal, at most.
+const MEMORY_PERIOD: Duration = Duration::from_secs(1);
+
+/// The probe of this replica in one scope.
+#[derive(Debug)]
+pub(super) struct Probe {
+    /// Its Lease.
+    key: Key,
+    /// Somebody waits for a renewal.
+    wanted: Notify,
+    /// What became of the latest renewals.
+    outcome: watch::Sender<Outcome>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Outcome {
+    /// When the last renewal was sent that has come back.
+    proof: Option<Moment>,
+    /// How many failed.
+    failures: u64,
+}
+
+/// The probes of other replicas, those that have ended among them.
+#[derive(Debug, Default)]
+pub(super) struct Others(HashMap<String, Other>);
+
+#[derive(Debug)]
+struct Other {
+    uid: Arc<str>,
+    version: Version,
+    seen: Moment,
+    memory: Option<Memory>,
+}
+
+impl Probe {
+    pub(super) fn new(namespace: &str, identity: &str) -> Self {
+        Self {
+            key: Key::new(namespace, format!("beatkeeper-probe-{identity}")),
+            wanted: Notify::new(),
+            outcome: watch::Sender::default(),
+        }
+    }
+
+    /// Has the pace taken up at once.
+    pub(super) fn hurry(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Waits until a renewal is back that was sent at `after` or later.
+    ///
+    /// # Errors
+    /// Why none has come back. Then nobody may be pruned.
+    pub(super) async fn prove(&self, after: Moment, context: &Context) -> Result<(), String> {
+        let mut outcome = self.outcome.subscribe();
+        let failures = outcome.borrow().failures;
+        let proven = |outcome: &Outcome| outcome.proof.is_some_and(|sent| sent >= after);
+        if proven(&outcome.borrow()) {
+            return Ok(());
+        }
+        let patience = match context.path().doubt() {
+            Some(_) => PATIENCE_IN_DOUBT,
+            None => CALL_TIMEOUT,
+        };
+        self.hurry();
+        let answered = outcome.wait_for(|now| proven(now) || now.failures != failures);
+        match tokio::time::timeout(patience, answered).await {
+            Ok(Ok(now)) if proven(&now) => return Ok(()),
+            Ok(_) => {}
+            Err(_) => {
+                let mut path = context.path();
+                if path.doubt().is_none() {
+                    path.failed(format!(
+                        "Lease {} was renewed, but the watch of Leases does not bring it back",
+                        self.key
+                    ));
+                }
+            }
+        }
+        let why = context.path().doubt().map(str::to_owned);
+        Err(why.unwrap_or_else(|| "it takes too long".to_owned()))
+    }
+}
+
+/// Renews the probe for ever. To be started when the first list of the Leases is complete.
+pub(super) async fn run(context: Arc<Context>) {
+    let probe = &context.probe;
+    let mut memory_written: Option<Moment> = None;
+    loop {
+        let pause = {
+            let now = context.clock.now();
+            context.path().next(now).since(now)
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = probe.wanted.notified() => {}
+        }
+        let now = context.clock.now();
+        let (token, memory) = {
+            let mut path = context.path();
+            let due = memory_written.is_none_or(|written| now.since(written) >= MEMORY_PERIOD);
+            let token = path.send(now, Timestamp::now().as_microsecond());
+            (token, due.then(|| path.memory().to_string()))
+        };
+        let with_memory = memory.is_some();
+        match renew(&probe.key, token, memory, &context).await {
+            Ok(()) if with_memory => memory_written = Some(now),
+            Ok(()) => {}
+            Err(error) => {
+                tell(&error, &context);
+                context.path().failed(error.to_string());
+                probe.outcome.send_modify(|outcome| outcome.failures += 1);
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+    }
+}
+
+/// The first failure in a row is worth a line.
+fn tell(error: &ApiError, context: &Context) {
+    if context.path().doubt().is_none() {
+        tracing::warn!(%error, "the probe cannot be renewed: nobody is pruned until it can");
+    } else {
+        tracing::debug!(%error, "the probe still cannot be renewed");
+    }
+}
+
+async fn renew(
+    key: &Key,
+    token: i64,
+    memory: Option<String>,
+    context: &Context,
+) -> Result<(), ApiError> {
+    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &key.namespace);
+    let renewed = Timestamp::from_microsecond(token).unwrap_or_default();
+    let mut patch = heartbeat::beat_patch(renewed);
+    if let Some(memory) = &memory {
+        patch["metadata"] = json!({ "annotations": { MEMORY_ANNOTATION: memory } });
+    }
+    let params = PatchParams::default();
+    let doing = || format!("renew the probe Lease {key}");
+    match call(doing, api.patch(&key.name, &params, &Patch::Merge(patch))).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_absent() => create(key, renewed, memory, context).await,
+        Err(error) => Err(error),
+    }
+}
+
+async fn create(
+    key: &Key,
+    renewed: Timestamp,
+    memory: Option<String>,
+    context: &Context,
+) -> Result<(), ApiError> {
+    let api = Api::<Lease>::namespaced(context.client.clone(), &key.namespace);
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(key.name.clone()),
+            labels: Some([(REGISTRATION_LABEL.to_owned(), PROBE_LABEL.to_owned())].into()),
+            annotations: memory.map(|memory| [(MEMORY_ANNOTATION.to_owned(), memory)].into()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(key.name.clone()),
+            renew_time: Some(MicroTime(renewed)),
+            lease_duration_seconds: Some(60),
+            ..LeaseSpec::default()
+        }),
+    };
+    let doing = || format!("create the probe Lease {key}");
+    call(doing, api.create(&PostParams::default(), &lease)).await.map(|_| ())
+}
+
+/// The heartbeat watch shows a Lease: when it is a probe, it is taken in here, and goes nowhere else.
+pub(super) fn take_in(
+    lease: &HeartbeatLease,
+    beat: &Heartbeat,
+    now: Moment,
+    context: &Context,
+) -> bool {
+    if beat.registration.as_deref() != Some(PROBE_LABEL) {
+        return false;
+    }
+    let key = Key::of(&lease.metadata);
+    let probe = &context.probe;
+    if key == probe.key {
+        let back = beat.token.renewed.is_some_and(|token| {
+            let mut path = context.path();
+            let recovered = path.doubt().is_some();
+            let back = path.came_back(token, beat.version, now);
+            if back && recovered {
+                tracing::info!("the probe comes back again");
+            }
+            back
+        });
+        if back {
+            let proof = context.path().proof();
+            probe.outcome.send_modify(|outcome| outcome.proof = proof);
+            let waiting = std::mem::take(&mut *context.unproven());
+            context.wake(waiting);
+        }
+    // In the namespace of a registration anybody might write one.
+    } else if key.namespace == probe.key.namespace {
+        let annotations = lease.metadata.annotations.as_ref();
+        let memory = annotations.and_then(|all| all.get(MEMORY_ANNOTATION)?.parse().ok());
+        let Heartbeat { token, version, .. } = beat;
+        let other = Other { uid: token.uid.clone(), version: *version, seen: now, memory };
+        context.other_probes().0.insert(key.name, other);
+    }
+    true
+}
+
+/// A probe is deleted.
+pub(super) fn take_out(lease: &Key, context: &Context) {
+    if lease.namespace == context.probe.key.namespace {
+        context.other_probes().0.remove(&lease.name);
+    }
+}
+
+/// Takes up what the last process knew that ran before this one. To be called when the first list is
+/// complete, and before the first renewal.
+pub(super) fn recall(context: &Context) {
+    let newest = {
+        let others = context.other_probes();
+        let newest = others.0.values().max_by_key(|other| other.version);
+        newest.and_then(|other| other.memory.clone())
+    };
+    if let Some(memory) = newest {
+        context.index().recall(&memory);
+        context.path().recall(memory);
+    }
+}
+
+/// Deletes the probes of replicas that are gone, each on the condition that it is as it was seen.
+pub(super) async fn sweep(context: &Context) -> Result<(), ApiError> {
+    let now = context.clock.now();
+    let abandoned: Vec<(String, Arc<str>, Version)> = {
+        let others = context.other_probes();
+        let old = others.0.iter().filter(|(_, other)| now.since(other.seen) >= ABANDONED_AFTER);
+        old.map(|(name, other)| (name.clone(), other.uid.clone(), other.version)).collect()
+    };
+    let namespace = &context.probe.key.namespace;
+    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), namespace);
+    for (name, uid, version) in abandoned {
+        let only_this = DeleteParams::default().preconditions(Preconditions {
+            uid: Some(uid.to_string()),
+            resource_version: Some(version.0.to_string()),
+        });
+        let doing = || format!("delete the abandoned probe Lease {namespace}/{name}");
+        match call(doing, api.delete(&name, &only_this)).await {
+            Err(error) if !error.is_conflict() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

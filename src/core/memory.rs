@@ -1,0 +1,173 @@
+//! What outlives this process (L5): how long each Lease had been silent.
+//!
+//! The probe carries an odometer of proven time, and marks: which version the API server gave to an
+//! earlier renewal, and what the odometer showed then. Versions rise with every write of a Lease, so
+//! a Lease whose version is at or below a mark has not been written since, and the odometer tells
+//! for how much proven time. The silence of every instance is remembered that way, whatever their
+//! number, and no write is spent on any of them.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use super::heartbeat::Version;
+
+/// An odometer of proven time, with marks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    total: Duration,
+    /// Versions of renewals with what the odometer showed when they came back: both rise.
+    marks: Vec<(Version, Duration)>,
+}
+
+/// At most so many marks are kept: close together for the recent past, further apart before.
+const MARKS: usize = 128;
+
+/// Marks that are younger than this are not thinned out.
+const FINE: Duration = Duration::from_secs(4);
+
+impl Memory {
+    /// The odometer.
+    pub fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// A renewal with this version has come back, `under_way` after it was sent; at that moment
+    /// `further` time was proven beyond what was known.
+    pub(super) fn proven(&mut self, further: Duration, version: Version, under_way: Duration) {
+        self.total += further;
+        // Whoever wrote after this renewal may have done so up to the moment it was back.
+        let then = self.total + under_way;
+        match self.marks.last_mut() {
+            Some((last, _)) if *last >= version => {}
+            // Where no time was proven in between, the later renewal tells of more Leases.
+            Some((last, when)) if *when >= then => *last = version,
+            _ => {
+                self.marks.push((version, then));
+                self.thin_out();
+            }
+        }
+    }
+
+    /// How long a Lease had been silent that has this version still.
+    pub fn silence(&self, version: Version) -> Duration {
+        let place = self.marks.partition_point(|(mark, _)| *mark < version);
+        self.marks.get(place).map_or(Duration::ZERO, |(_, then)| self.total.saturating_sub(*then))
+    }
+
+    /// Drops marks, so that those that are left lie at most a quarter of their age apart: of each
+    /// cell of a grid the first is kept, and the grid gets coarser, by powers of two, with age.
+    fn thin_out(&mut self) {
+        let total = self.total;
+        let cell = |then: Duration| {
+            let age = total.saturating_sub(then).as_millis();
+            let width = if age < FINE.as_millis() { 1 } else { 1_u128 << (age / 4).ilog2() };
+            (width, then.as_millis() / width)
+        };
+        self.marks.dedup_by_key(|(_, then)| cell(*then));
+        let too_many = self.marks.len().saturating_sub(MARKS);
+        self.marks.drain(..too_many);
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.total.as_millis())?;
+        for (version, then) in &self.marks {
+            write!(f, " {}:{}", version.0, then.as_millis())?;
+        }
+        Ok(())
+    }
+}
+
+/// A text that is no memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a memory of proven time")]
+pub struct NoMemory;
+
+impl FromStr for Memory {
+    type Err = NoMemory;
+
+    fn from_str(text: &str) -> Result<Self, NoMemory> {
+        let millis = |text: &str| text.parse().map(Duration::from_millis).map_err(|_| NoMemory);
+        let mut words = text.split(' ');
+        let total = millis(words.next().ok_or(NoMemory)?)?;
+        let mut marks: Vec<(Version, Duration)> = Vec::new();
+        for word in words.take(MARKS) {
+            let (version, then) = word.split_once(':').ok_or(NoMemory)?;
+            let mark = (Version(version.parse().map_err(|_| NoMemory)?), millis(then)?);
+            if marks.last().is_some_and(|last| last.0 >= mark.0 || last.1 > mark.1) {
+                return Err(NoMemory);
+            }
+            marks.push(mark);
+        }
+        Ok(Self { total, marks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// One renewal a second, each 10 ms under way; the n-th has version 100 × n.
+    fn after(seconds: u64) -> Memory {
+        let mut memory = Memory::default();
+        memory.proven(Duration::ZERO, Version(0), Duration::from_millis(10));
+        for n in 1..=seconds {
+            memory.proven(secs(1), Version(100 * n), Duration::from_millis(10));
+        }
+        memory
+    }
+
+    #[test]
+    fn a_lease_is_silent_since_the_first_renewal_that_came_after_it() {
+        let memory = after(10);
+        assert_eq!(memory.silence(Version(750)), Duration::from_millis(1990));
+        assert_eq!(memory.silence(Version(800)), Duration::from_millis(1990));
+        assert_eq!(memory.silence(Version(801)), Duration::from_millis(990));
+    }
+
+    #[test]
+    fn a_lease_that_was_written_since_is_not_silent() {
+        let memory = after(10);
+        assert_eq!(memory.silence(Version(1000)), Duration::ZERO);
+        assert_eq!(memory.silence(Version(1001)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_day_of_silence_fits_into_few_marks_with_an_error_of_a_quarter() {
+        let memory = after(24 * 3600);
+        assert!(memory.marks.len() <= MARKS, "{}", memory.marks.len());
+        for silent in [5, 30, 300, 3600, 20 * 3600] {
+            let version = Version(100 * (24 * 3600 - silent) - 50);
+            let told = memory.silence(version);
+            assert!(told <= secs(silent), "{told:?} of {silent} s");
+            assert!(told >= secs(silent) * 3 / 4 - secs(1), "{told:?} of {silent} s");
+        }
+    }
+
+    #[test]
+    fn it_is_written_and_read_back_as_it_is() {
+        let memory = after(1000);
+        assert_eq!(memory.to_string().parse(), Ok(memory));
+        assert_eq!("0".parse(), Ok(Memory::default()));
+    }
+
+    #[test]
+    fn nonsense_is_no_memory() {
+        for text in ["", "x", "1 2", "9 5:3 4:4", "9 5:3 6:2", "9 5:3 5:4", "-1", "1  2:3"] {
+            assert_eq!(text.parse::<Memory>(), Err(NoMemory), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_process_goes_on_where_the_last_one_stopped() {
+        let mut memory: Memory = after(10).to_string().parse().expect("a memory");
+        memory.proven(Duration::ZERO, Version(5000), Duration::from_millis(10));
+        memory.proven(secs(2), Version(5100), Duration::from_millis(10));
+        assert_eq!(memory.silence(Version(750)), Duration::from_millis(3990));
+        assert_eq!(memory.silence(Version(4999)), Duration::from_millis(1990));
+    }
+}

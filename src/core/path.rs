@@ -1,0 +1,256 @@
+//! The way a beat takes, from its write to this process, and how it is proven (L3).
+//!
+//! Each replica renews a Lease of its own, its probe, the way workloads do, and counts a renewal
+//! only when the heartbeat watch brings it back. That proves three things at once: that beats can be
+//! written, that the watch delivers, and that whatever was accepted before the renewal has been
+//! seen, since a watch delivers in the order of writing. Two proofs that are further apart than
+//! [`Pace::tolerance`] have a gap between them.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    heartbeat::Version,
+    memory::Memory,
+    moment::Moment,
+    proven::{Gap, Pace, Proven, SHORTEST_GAP},
+};
+
+/// The longest pause between two renewals, also when no registration asks for shorter ones.
+pub const LONGEST_PERIOD: Duration = Duration::from_secs(10);
+
+/// A renewal that was sent and has not come back.
+#[derive(Debug, Clone, Copy)]
+struct Renewal {
+    token: i64,
+    sent: Moment,
+}
+
+/// The way of the beats into this process.
+#[derive(Debug, Clone)]
+pub struct Path {
+    gaps: Proven,
+    tolerance: Duration,
+    period: Duration,
+    /// When the last renewal that came back was sent; at first when this process began.
+    last: Moment,
+    /// The same, once one has come back.
+    proof: Option<Moment>,
+    under_way: VecDeque<Renewal>,
+    last_token: i64,
+    last_sent: Option<Moment>,
+    memory: Memory,
+    /// Why the last renewal did not come back, while that is so.
+    doubt: Option<String>,
+}
+
+/// Of so many renewals that hang at the most the return is awaited.
+const UNDER_WAY: usize = 64;
+
+impl Path {
+    /// Nothing is proven yet.
+    pub fn new(now: Moment) -> Self {
+        Self {
+            gaps: Proven::default(),
+            tolerance: SHORTEST_GAP,
+            period: LONGEST_PERIOD,
+            last: now,
+            proof: None,
+            under_way: VecDeque::new(),
+            last_token: 0,
+            last_sent: None,
+            memory: Memory::default(),
+            doubt: None,
+        }
+    }
+
+    /// Suits the renewals to the registration with the least slack: they are a quarter of it apart,
+    /// but at least half of [`SHORTEST_GAP`] and at most [`LONGEST_PERIOD`].
+    pub fn set_pace(&mut self, tightest: Option<Pace>) {
+        let slack = tightest.map_or(LONGEST_PERIOD * 4, Pace::slack);
+        self.period = (slack / 4).clamp(SHORTEST_GAP / 2, LONGEST_PERIOD);
+        // Never less than the period, or each stretch would be a gap.
+        self.tolerance =
+            tightest.map_or(LONGEST_PERIOD * 2, Pace::tolerance).min(LONGEST_PERIOD * 2);
+    }
+
+    /// When the next renewal is to be sent, if nobody asks for one before.
+    pub fn next(&self, now: Moment) -> Moment {
+        self.last_sent.map_or(now, |sent| sent + self.period)
+    }
+
+    /// A renewal is sent; returns its token, the renewTime in microseconds: `wall`, or more, so that
+    /// no two are equal.
+    pub fn send(&mut self, now: Moment, wall: i64) -> i64 {
+        let token = wall.max(self.last_token + 1);
+        self.last_token = token;
+        self.last_sent = Some(now);
+        if self.under_way.len() == UNDER_WAY {
+            self.under_way.pop_front();
+        }
+        self.under_way.push_back(Renewal { token, sent: now });
+        token
+    }
+
+    /// The watch shows the probe with this token. True when that is a proof: one of our renewals has
+    /// come back, and not for the second time.
+    pub fn came_back(&mut self, token: i64, version: Version, now: Moment) -> bool {
+        let Some(place) = self.under_way.iter().position(|renewal| renewal.token == token) else {
+            return false;
+        };
+        // Older ones are overtaken for good: the object has been written over.
+        let Some(Renewal { sent, .. }) = self.under_way.drain(..=place).next_back() else {
+            return false;
+        };
+        let gap = now.since(self.last) > self.tolerance;
+        if gap {
+            self.gaps.note(Gap { from: self.last, to: now });
+        }
+        // Behind the first proof nothing is proven that another process could build on.
+        let further =
+            if gap || self.proof.is_none() { Duration::ZERO } else { sent.since(self.last) };
+        self.memory.proven(further, version, now.since(sent));
+        self.last = sent;
+        self.proof = Some(sent);
+        self.doubt = None;
+        true
+    }
+
+    /// A renewal could not be written, or did not come back.
+    pub fn failed(&mut self, why: String) {
+        self.doubt = Some(why);
+    }
+
+    /// What is proven of the past. A gap that goes on is no part of it yet: as long as it does, there
+    /// is no proof that was sent after anybody's deadline.
+    pub fn proven(&self) -> &Proven {
+        &self.gaps
+    }
+
+    /// When the last renewal that came back was sent; none before the first one.
+    pub fn proof(&self) -> Option<Moment> {
+        self.proof
+    }
+
+    /// Why no renewal comes back, while that is so.
+    pub fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
+    }
+
+    /// What is to be remembered beyond this process (L5).
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Goes on from what an earlier process remembered; only before the first proof.
+    pub fn recall(&mut self, memory: Memory) {
+        if self.proof.is_none() {
+            self.memory = memory;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_millis(millis)
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Paced for ttl 5 s and interval 1 s: a renewal each second, tolerance 1.5 s.
+    fn path() -> Path {
+        let mut path = Path::new(at(0));
+        path.set_pace(Some(Pace { ttl: millis(5000), interval: millis(1000) }));
+        path
+    }
+
+    fn probe(path: &mut Path, sent: u64, back: u64) {
+        let token = path.send(at(sent), 0);
+        assert!(path.came_back(token, Version(sent), at(back)));
+    }
+
+    fn gaps(gaps: &[(u64, u64)]) -> Proven {
+        Proven::with_gaps(
+            gaps.iter().map(|&(from, to)| Gap { from: at(from), to: at(to) }).collect(),
+        )
+    }
+
+    #[test]
+    fn renewals_that_come_back_in_time_prove_everything() {
+        let mut path = path();
+        for n in 0..10 {
+            probe(&mut path, n * 1000, n * 1000 + 5);
+        }
+        assert_eq!(*path.proven(), Proven::without_gaps());
+        assert_eq!(path.proof(), Some(at(9000)), "as of when it was sent");
+        assert_eq!(path.next(at(9500)), at(10_000));
+    }
+
+    #[test]
+    fn before_the_first_proof_there_is_none() {
+        let mut path = path();
+        assert_eq!((path.proof(), path.next(at(7))), (None, at(7)));
+        probe(&mut path, 3000, 3001);
+        assert_eq!(*path.proven(), gaps(&[(0, 3001)]), "since this process began");
+    }
+
+    #[test]
+    fn a_gap_lasts_from_when_the_last_proof_was_sent_to_when_the_next_one_is_back() {
+        let mut path = path();
+        probe(&mut path, 0, 5);
+        probe(&mut path, 1000, 1400);
+        probe(&mut path, 2000, 2600);
+        assert_eq!(*path.proven(), gaps(&[(1000, 2600)]));
+    }
+
+    #[test]
+    fn one_that_is_overtaken_or_comes_back_twice_proves_nothing() {
+        let mut path = path();
+        let (first, second) = (path.send(at(0), 7), path.send(at(100), 7));
+        assert_ne!(first, second, "no two are equal");
+        assert!(path.came_back(second, Version(2), at(110)));
+        assert!(!path.came_back(second, Version(2), at(120)), "again, after a relist");
+        assert!(!path.came_back(first, Version(1), at(130)));
+        assert_eq!(path.proof(), Some(at(100)));
+    }
+
+    #[test]
+    fn one_whose_answer_was_lost_counts_when_the_watch_brings_it() {
+        let mut path = path();
+        let token = path.send(at(0), 0);
+        path.failed("no answer within 5s".to_owned());
+        assert_eq!(path.doubt(), Some("no answer within 5s"));
+        assert!(path.came_back(token, Version(1), at(900)));
+        assert_eq!((path.doubt(), path.proof()), (None, Some(at(0))));
+    }
+
+    #[test]
+    fn the_tightest_registration_sets_the_pace_within_bounds() {
+        let period = |ttl, interval| {
+            let mut path = Path::new(at(0));
+            path.set_pace(Some(Pace { ttl: millis(ttl), interval: millis(interval) }));
+            path.send(at(0), 0);
+            path.next(at(0)).since(at(0))
+        };
+        assert_eq!(period(90_000, 60_000), millis(7_500));
+        assert_eq!(period(1_000, 900), millis(250));
+        assert_eq!(period(86_400_000, 1_000), LONGEST_PERIOD);
+        let mut path = Path::new(at(0));
+        path.set_pace(None);
+        path.send(at(0), 0);
+        assert_eq!(path.next(at(0)), at(10_000));
+    }
+
+    #[test]
+    fn renewals_that_never_come_back_do_not_pile_up() {
+        let mut path = path();
+        for n in 0..10_000 {
+            path.send(at(n), 0);
+        }
+        assert_eq!(path.under_way.len(), UNDER_WAY);
+    }
+}

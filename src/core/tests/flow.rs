@@ -1,0 +1,130 @@
+//! The guard against a broken path.
+
+use std::time::Duration;
+
+use super::*;
+use crate::core::{
+    flow::{Flow, Guard, Place},
+    proven::{Gap, Pace, Proven},
+};
+
+const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(20) };
+
+/// So many published instances of registration greeter, each of whom beat at its own second, from
+/// second 0 on.
+fn beating(number: u64) -> Index {
+    let mut index = index();
+    for n in 0..number {
+        let name = format!("vm-{n}");
+        index.observe("shop", beat(&name, 1, n + 1), at(n * 1000));
+        publish(&mut index, &name);
+    }
+    index
+}
+
+fn publish(index: &mut Index, instance: &str) {
+    let lease = format!("greeter.{instance}");
+    let records = index.snapshot(&key("greeter"));
+    let record = records.iter().find(|record| *record.lease == lease).expect("known");
+    let settled = crate::core::index::Settled {
+        lease: record.lease.clone(),
+        token: record.token.clone(),
+        quiet: true,
+        expired: false,
+        placed: true,
+        published: true,
+        granted: false,
+    };
+    index.settle(&key("greeter"), &[settled], at(0));
+}
+
+fn ask(guard: &mut Guard, index: &Index, now: u64) -> Option<(Place, Flow)> {
+    let broken = guard.ask("shop", PACE, index, |_| Some(PACE), at(now))?;
+    assert_eq!(broken.window, Duration::from_secs(10));
+    Some((broken.place, broken.flow))
+}
+
+#[test]
+fn when_all_fall_silent_it_is_the_way_and_not_they() {
+    let (mut guard, index) = (Guard::default(), beating(12));
+    let flow = Flow { due: 12, arrived: 0 };
+    assert_eq!(ask(&mut guard, &index, 31_500), Some((Place::Cluster, flow)));
+    assert_eq!(guard.broken().count(), 2, "in the cluster and in its only namespace");
+}
+
+#[test]
+fn with_fewer_than_ten_beats_due_nothing_can_be_told() {
+    let index = beating(9);
+    assert_eq!(ask(&mut Guard::default(), &index, 29_500), None);
+}
+
+#[test]
+fn when_a_tenth_arrives_the_others_are_dead() {
+    let mut index = beating(11);
+    index.observe("shop", beat("vm-0", 2, 100), at(25_000));
+    let mut guard = Guard::default();
+    assert_eq!(ask(&mut guard, &index, 29_999), None, "1 of 10");
+    let flow = Flow { due: 11, arrived: 1 };
+    assert_eq!(ask(&mut guard, &index, 30_000), Some((Place::Cluster, flow)));
+}
+
+#[test]
+fn who_is_on_time_with_a_beat_due_later_says_nothing() {
+    let mut flow = Flow::default();
+    let index = beating(1);
+    flow.count(&only(&index), PACE.interval, Duration::from_secs(10), at(19_999));
+    assert_eq!(flow, Flow::default());
+    flow.count(&only(&index), PACE.interval, Duration::from_secs(10), at(20_000));
+    assert_eq!(flow, Flow { due: 1, arrived: 0 });
+}
+
+#[test]
+fn when_beats_flow_again_the_stretch_without_them_is_a_gap() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+    assert!(ask(&mut guard, &index, 36_000).is_some());
+    for n in 0..12 {
+        index.observe("shop", beat(&format!("vm-{n}"), 2, 100 + n), at(40_000));
+    }
+    assert_eq!(ask(&mut guard, &index, 41_000), None);
+    let gap = Gap { from: at(21_500), to: at(41_000) };
+    let proven = guard.proven(&Proven::default(), "shop", PACE);
+    assert_eq!(proven, Proven::with_gaps(vec![gap]));
+    let elsewhere = Pace { interval: Duration::from_secs(10), ..PACE };
+    assert_eq!(guard.proven(&Proven::default(), "shop", elsewhere), Proven::default());
+    assert_eq!(guard.broken().count(), 0);
+}
+
+#[test]
+fn a_namespace_can_be_cut_off_while_the_others_beat() {
+    let mut index = beating(12);
+    for n in 0..12 {
+        let mut elsewhere = beat(&format!("vm-{n}"), 1, 50 + n);
+        elsewhere.registration = Some("greeter".to_owned());
+        index.observe("bank", elsewhere, at(30_000 + n));
+    }
+    let flow = Flow { due: 12, arrived: 0 };
+    let place = Place::Namespace("shop".to_owned());
+    // The others were not decided about yet: what is published is not known of them.
+    let settled: Vec<_> = index
+        .snapshot(&Key::new("bank", "greeter"))
+        .iter()
+        .map(|record| crate::core::index::Settled {
+            lease: record.lease.clone(),
+            token: record.token.clone(),
+            quiet: true,
+            expired: false,
+            placed: true,
+            published: true,
+            granted: false,
+        })
+        .collect();
+    index.settle(&Key::new("bank", "greeter"), &settled, at(30_100));
+    assert_eq!(ask(&mut Guard::default(), &index, 31_500), Some((place, flow)));
+}
+
+#[test]
+fn the_dead_that_are_known_to_be_dead_and_those_never_seen_to_beat_do_not_count() {
+    let index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
+    assert_eq!(ask(&mut Guard::default(), &index, 29_000), None);
+}
