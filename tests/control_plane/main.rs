@@ -6,6 +6,7 @@ mod clocks;
 mod crd;
 mod docs;
 mod events;
+mod evidence;
 mod garbage;
 mod lag;
 mod ownership;

@@ -12,10 +12,10 @@ use serde_json::json;
 use crate::support::{Beats, Operator, Shop, Vigil, eventually};
 
 const TTL: Duration = Duration::from_secs(3);
-const INTERVAL: Duration = Duration::from_secs(1);
+pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// So many beating instances, vm-1 at 192.0.2.1 and so on, all published.
-async fn beating(shop: &Shop, count: usize) -> Beats {
+pub async fn beating(shop: &Shop, count: usize) -> Beats {
     shop.greeter().await;
     let mut beats = shop.beats("greeter");
     for n in 1..=count {
@@ -26,13 +26,13 @@ async fn beating(shop: &Shop, count: usize) -> Beats {
     beats
 }
 
-async fn published(shop: &Shop, count: usize) {
+pub async fn published(shop: &Shop, count: usize) {
     let all: Vec<String> = (1..=count).map(|n| format!("192.0.2.{n}")).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     shop.published_as_ready("greeter", &all).await;
 }
 
-async fn begun(operator: &Operator) {
+pub async fn begun(operator: &Operator) {
     eventually("the operator has read everything", async || {
         operator.logged().contains("publishing begins").then_some(())
     })
