@@ -42,7 +42,10 @@ impl Evidence {
         let pace = registration.pace();
         let mut proven = guard.proven(path.proven(), namespace, pace);
         let late = |proven: &Proven| {
-            records.iter().filter(|record| record.expired_at.is_none()).any(|record| {
+            // Who is not published is not held.
+            let candidates =
+                records.iter().filter(|known| known.published && known.expired_at.is_none());
+            candidates.into_iter().any(|record| {
                 let pace = Pace { ttl: ttl.at(record.seen), ..pace };
                 now >= proven.deadline(record.silence(), pace)
             })
