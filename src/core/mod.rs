@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod gather;
 pub mod heartbeat;
 pub mod index;
+pub mod leader;
 pub mod moment;
 pub mod plan;
 pub mod planning;
