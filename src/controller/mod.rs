@@ -2,14 +2,17 @@
 //!
 //! [`run`] starts one watch of each kind, waits until all of them have been read once, and then
 //! reconciles registration by registration ([`reconcile`]). Heartbeats do not reconcile: their watch
-//! feeds the liveness index, and only what may change a decision wakes a registration.
+//! feeds the liveness index, and only what may change a decision wakes a registration. With leader
+//! election all replicas watch, and the one that leads ([`leader`]) reconciles and writes.
 
 mod apply;
+mod claim;
 mod clock;
 mod context;
 mod desk;
 mod error;
 mod establish;
+mod leader;
 mod outage;
 mod publish;
 mod pulse;
@@ -21,5 +24,6 @@ mod sweep;
 mod verify;
 mod watch;
 
+pub use leader::{ElectionSettings, LeaderArgs};
 pub use run::{EndedByItself, run};
 pub use settings::{Args, Settings};

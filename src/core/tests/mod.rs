@@ -143,6 +143,7 @@ struct World {
     owned: Option<IpAddr>,
     unreadable: HashMap<Arc<str>, String>,
     proven: Proven,
+    term_began: Moment,
 }
 
 impl World {
@@ -170,6 +171,7 @@ impl World {
             owned: None,
             unreadable: HashMap::new(),
             proven: Proven::without_gaps(),
+            term_began: at(0),
         }
     }
 
@@ -200,6 +202,7 @@ impl World {
             owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
             unreadable: &self.unreadable,
             proven: &self.proven,
+            term_began: self.term_began,
             now,
         })
     }
