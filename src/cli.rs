@@ -50,8 +50,16 @@ pub fn run(cli: Cli) -> ExitCode {
 #[tokio::main]
 async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
     log_to_stderr();
+    let settings = controller::Settings::try_from(args)?;
     let config = kube::Config::infer().await.context("cannot find out how to reach Kubernetes")?;
-    let client = kube_client::connect(config, &kube_client::Options::of("controller"))?;
+    let mut options = kube_client::Options::of("controller");
+    if let Ok(pod) = std::env::var("POD_NAME")
+        && !pod.is_empty()
+    {
+        // The audit log tells replicas apart.
+        options.user_agent = format!("{} ({pod})", options.user_agent);
+    }
+    let client = kube_client::connect(config, &options)?;
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -64,7 +72,7 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
         tracing::info!("stopping: what is under way is ended, what is published stays");
         on_signal.cancel();
     });
-    controller::run(client, args.into(), stop).await?;
+    controller::run(client, settings, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,7 +16,7 @@ pub mod lease;
 pub mod schedule;
 
 mod api;
-mod hostname;
+pub(crate) mod hostname;
 
 pub use args::Args;
 pub use command::run;

@@ -15,7 +15,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    context::{Context, call},
+    context::{Context, call, call_write},
     error::ApiError,
 };
 use crate::core::{
@@ -126,7 +126,12 @@ where
     }
 
     async fn create(&self, object: &K) -> Result<Option<(String, String)>, ApiError> {
-        let result = call(|| self.doing(), self.api.create(&PostParams::default(), object)).await;
+        let result = call_write(
+            self.context,
+            || self.doing(),
+            self.api.create(&PostParams::default(), object),
+        )
+        .await;
         // A creation is planned from there being none.
         let name = Resource::meta(object).name.as_deref();
         self.known(result, name, Version(0)).await
@@ -137,7 +142,9 @@ where
         let name = metadata.name.as_deref().unwrap_or_default();
         let from = Version::of(metadata.resource_version.as_deref());
         let params = PostParams::default();
-        let result = call(|| self.doing(), self.api.replace(name, &params, object)).await;
+        let result =
+            call_write(self.context, || self.doing(), self.api.replace(name, &params, object))
+                .await;
         self.known(result, Some(name), from).await
     }
 
@@ -152,7 +159,7 @@ where
             resource_version: Some(resource_version.to_owned()),
         });
         let from = Version::of(Some(resource_version));
-        match call(|| self.doing(), self.api.delete(name, &exactly)).await {
+        match call_write(self.context, || self.doing(), self.api.delete(name, &exactly)).await {
             Ok(_) => {
                 self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
                 Ok(None)

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,9 +15,10 @@ use kube::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    claim::Claim,
     clock::Clock,
     desk::Desks,
-    error::ApiError,
+    error::{ApiError, Cause},
     probe::{Others, Probe},
     settings::Settings,
 };
@@ -43,6 +44,8 @@ pub(super) struct Context {
     pub(super) client: Client,
     pub(super) settings: Settings,
     pub(super) clock: Clock,
+    /// Whether this process may write.
+    pub(super) claim: Claim,
     pub(super) recorder: Recorder,
     /// What is under way beside the queue; awaited when the controller stops.
     pub(super) tasks: TaskTracker,
@@ -59,9 +62,17 @@ pub(super) struct Context {
     guard: Mutex<Guard>,
     memories: Mutex<HashMap<Key, Memory>>,
     desks: Mutex<Desks>,
-    /// Set once the queue listens. Until then every beat would be a wake, and none is needed: the
+    term: Mutex<Term>,
+}
+
+/// The time in which this process leads, or the last one.
+#[derive(Debug, Default)]
+struct Term {
+    /// When it began.
+    began: Moment,
+    /// Set while the queue listens. Before, every beat would be a wake, and none is needed: the
     /// queue begins with all registrations.
-    wakes: OnceLock<UnboundedSender<ObjectRef<ServiceRegistration>>>,
+    wakes: Option<UnboundedSender<ObjectRef<ServiceRegistration>>>,
 }
 
 /// What is remembered of a registration from one reconciliation to the next.
@@ -90,8 +101,9 @@ impl Context {
         recorder: Recorder,
         probe: Probe,
         stop: CancellationToken,
+        clock: Clock,
+        claim: Claim,
     ) -> Self {
-        let clock = Clock::start();
         Self {
             client,
             settings,
@@ -101,6 +113,7 @@ impl Context {
             other_probes: Mutex::default(),
             unproven: Mutex::default(),
             guard: Mutex::default(),
+            claim,
             recorder,
             tasks: TaskTracker::new(),
             stop,
@@ -108,7 +121,7 @@ impl Context {
             world: Mutex::default(),
             memories: Mutex::default(),
             desks: Mutex::default(),
-            wakes: OnceLock::new(),
+            term: Mutex::default(),
         }
     }
 
@@ -183,12 +196,50 @@ impl Context {
         self.desks().forget(key);
     }
 
-    /// From now on whoever is woken comes out here.
-    pub(super) fn listen(&self) -> UnboundedReceiver<ObjectRef<ServiceRegistration>> {
+    /// Notes the ttl that a registration has now. The watch says so, while this process leads and
+    /// while it does not, so that whoever takes over knows of the edits (L8).
+    pub(super) fn note_ttl(&self, key: &Key, uid: &str, ttl: Duration) {
+        let now = self.clock.now();
+        self.remember(key, uid, |memory| match &mut memory.ttl {
+            Some(history) => history.set(ttl, now),
+            none => *none = Some(TtlHistory::new(ttl)),
+        });
+    }
+
+    /// A term begins: from now on whoever is woken comes out here.
+    ///
+    /// What another replica did meanwhile this one does not know. What was told is found in the
+    /// status, as after a start.
+    pub(super) fn begin_term(&self) -> UnboundedReceiver<ObjectRef<ServiceRegistration>> {
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        for memory in memories.values_mut() {
+            *memory = Memory {
+                uid: std::mem::take(&mut memory.uid),
+                ttl: memory.ttl.take(),
+                foreign_service: memory.foreign_service,
+                ..Memory::default()
+            };
+        }
+        drop(memories);
+        self.desks().clear();
         let (wakes, woken) = mpsc::unbounded();
-        // There is one queue, so this is the first time.
-        let _ = self.wakes.set(wakes);
+        let began = self.clock.now();
+        *self.term() = Term { began, wakes: Some(wakes) };
         woken
+    }
+
+    /// When the present term began.
+    pub(super) fn term_began(&self) -> Moment {
+        self.term().began
+    }
+
+    /// A term is over: nobody has to be woken until the next one.
+    pub(super) fn end_term(&self) {
+        self.term().wakes = None;
+    }
+
+    fn term(&self) -> MutexGuard<'_, Term> {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs what is to run until the controller stops. When it ends by itself, which takes a defect,
@@ -204,24 +255,50 @@ impl Context {
 
     /// Has these registrations reconciled soon. Those that do not exist are passed over.
     pub(super) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
-        let Some(wakes) = self.wakes.get() else { return };
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_none() {
+            // As after nearly every beat.
+            return;
+        }
+        let term = self.term();
+        let Some(wakes) = &term.wakes else { return };
         for key in keys {
-            // Fails only when the controller is stopping, and then nobody needs to be woken.
+            // Fails only when the term is ending, and then nobody needs to be woken.
             let _ = wakes.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
         }
     }
 }
 
-/// Bounds a call and names it.
+/// Bounds a call that reads, and names it.
 pub(super) async fn call<T>(
     doing: impl FnOnce() -> String,
     call: impl Future<Output = Result<T, kube::Error>> + Send,
 ) -> Result<T, ApiError> {
-    match kube_client::within(CALL_TIMEOUT, call).await {
+    call_within(CALL_TIMEOUT, doing, call).await
+}
+
+/// Bounds a call that writes, and names it. It is sent only while the claim to lead holds, and given
+/// up when that ends.
+pub(super) async fn call_write<T>(
+    context: &Context,
+    doing: impl FnOnce() -> String,
+    call: impl Future<Output = Result<T, kube::Error>> + Send,
+) -> Result<T, ApiError> {
+    match context.claim.left() {
+        Some(left) => call_within(left.min(CALL_TIMEOUT), doing, call).await,
+        None => Err(ApiError { doing: doing(), cause: Cause::NotLeading }),
+    }
+}
+
+/// Bounds any call, and names it.
+pub(super) async fn call_within<T>(
+    limit: Duration,
+    doing: impl FnOnce() -> String,
+    call: impl Future<Output = Result<T, kube::Error>> + Send,
+) -> Result<T, ApiError> {
+    match kube_client::within(limit, call).await {
         Ok(Ok(result)) => Ok(result),
-        Ok(Err(error)) => {
-            Err(ApiError { doing: doing(), cause: super::error::Cause::Kube(Box::new(error)) })
-        }
+        Ok(Err(error)) => Err(ApiError { doing: doing(), cause: Cause::Kube(Box::new(error)) }),
         Err(late) => Err(ApiError { doing: doing(), cause: late.into() }),
     }
 }

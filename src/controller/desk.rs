@@ -56,6 +56,11 @@ impl Desks {
         }
     }
 
+    /// Takes all reports off: a new term reports anew.
+    pub(super) fn clear(&mut self) {
+        self.0.values_mut().for_each(|desk| desk.report = None);
+    }
+
     /// Forgets a registration that is gone.
     pub(super) fn forget(&mut self, key: &Key) {
         // A task that is under way finds no report any more, and ends.
@@ -116,6 +121,11 @@ async fn write(key: Key, context: Arc<Context>) {
         let Some(report) = next else { return };
         match publish::status(&report, &context).await {
             Ok(()) => {
+                failures = 0;
+                done = Some(report);
+            }
+            // Whoever leads next reports anew.
+            Err(_) if !context.claim.holds() => {
                 failures = 0;
                 done = Some(report);
             }

@@ -25,6 +25,9 @@ pub(super) enum Cause {
     /// No answer in time. Whether the API server has done what was asked is not known.
     #[error(transparent)]
     TookTooLong(#[from] TookTooLong),
+    /// Nothing was sent.
+    #[error("this replica does not lead")]
+    NotLeading,
 }
 
 /// The message of the API server, without the debugging output around it.
@@ -43,7 +46,7 @@ impl ApiError {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            Cause::TookTooLong(_) => None,
+            Cause::TookTooLong(_) | Cause::NotLeading => None,
         }
     }
 

@@ -17,7 +17,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    context::{Context, call},
+    context::{Context, call, call_write},
     error::ApiError,
 };
 use crate::core::{
@@ -38,7 +38,8 @@ pub(super) async fn service(
     let written = match known {
         None => {
             let service = new_service(registration);
-            let created = call(
+            let created = call_write(
+                context,
                 || format!("create Service {}/{name}", registration.key.namespace),
                 api.create(&PostParams::default(), &service),
             )
@@ -58,7 +59,7 @@ pub(super) async fn service(
                 }
             }
         }
-        Some(service) => match change_ports(registration, &service, &api).await {
+        Some(service) => match change_ports(registration, &service, &api, context).await {
             None => return Ok((service, false)),
             // Somebody has changed it since: judge by what it is now, in the next round.
             Some(Err(error)) if error.is_conflict() => {
@@ -81,6 +82,7 @@ async fn change_ports(
     registration: &Registration,
     service: &ServiceView,
     api: &Api<Service>,
+    context: &Context,
 ) -> Option<Result<Service, ApiError>> {
     let ours = service.owner.as_deref() == Some(&registration.uid);
     let wanted = ports(registration);
@@ -93,7 +95,7 @@ async fn change_ports(
     }));
     let name = &registration.service_name;
     let doing = || format!("change the ports of Service {}/{name}", registration.key.namespace);
-    Some(call(doing, api.patch(name, &PatchParams::default(), &patch)).await)
+    Some(call_write(context, doing, api.patch(name, &PatchParams::default(), &patch)).await)
 }
 
 fn new_service(registration: &Registration) -> Service {

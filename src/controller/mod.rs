@@ -2,18 +2,22 @@
 //!
 //! [`run`] starts one watch of each kind, waits until all of them have been read once, and then
 //! reconciles registration by registration ([`reconcile`]). Heartbeats do not reconcile: their watch
-//! feeds the liveness index, and only what may change a decision wakes a registration.
+//! feeds the liveness index, and only what may change a decision wakes a registration. With leader
+//! election all replicas watch, and the one that leads ([`leader`]) reconciles and writes.
 
 mod apply;
+mod claim;
 mod clock;
 mod context;
 mod desk;
 mod error;
 mod establish;
+mod leader;
 mod probe;
 mod publish;
 mod pulse;
 mod reconcile;
+mod replica;
 mod run;
 mod settings;
 mod stage;
@@ -21,5 +25,6 @@ mod sweep;
 mod verify;
 mod watch;
 
+pub use leader::{ElectionSettings, LeaderArgs};
 pub use run::{EndedByItself, run};
 pub use settings::{Args, Settings};

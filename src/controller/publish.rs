@@ -14,7 +14,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    context::{Context, call},
+    context::{Context, call, call_write},
     error::ApiError,
 };
 use crate::core::{
@@ -58,7 +58,9 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<(), Api
         tracing::debug!(registration = %key, "writing the status");
         let doing = || format!("write the status of ServiceRegistration {key}");
         let params = PatchParams::default();
-        match call(doing, api.patch_status(&key.name, &params, &Patch::Merge(patch))).await {
+        match call_write(context, doing, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
+            .await
+        {
             Ok(written) => {
                 let version = Version::of(written.metadata.resource_version.as_deref());
                 context.desks().note_written(key, &registration.uid, version, next);
@@ -143,12 +145,16 @@ pub(super) fn events(
                 action: "Publish".to_owned(),
                 secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
             };
-            let sent = call(
+            let sent = call_write(
+                &context,
                 || format!("send an event about {key}"),
                 context.recorder.publish(&event, &regarding),
             );
-            if let Err(error) = sent.await {
-                tracing::warn!(%error, "an event is lost");
+            match sent.await {
+                Ok(_) => {}
+                // Whoever leads now tells what it finds.
+                Err(_) if !context.claim.holds() => return,
+                Err(error) => tracing::warn!(%error, "an event is lost"),
             }
         }
     });

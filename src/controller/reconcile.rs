@@ -41,10 +41,17 @@ pub(super) async fn run(
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     let key = Key::of(&object.metadata);
+    if !context.claim.holds() {
+        return Ok(Action::await_change());
+    }
     let result = tokio::spawn(reconcile(object, context.clone())).await;
     if !context.world().has_registration(&key) {
         // It was deleted meanwhile: what this run remembered of it nobody would forget.
         context.forget(&key);
+    }
+    if !context.claim.holds() {
+        // What could not be written any more is no failure: whoever leads next begins with all.
+        return Ok(Action::await_change());
     }
     result.map_err(|_| Error::Panicked(key))?
 }
@@ -77,6 +84,9 @@ async fn reconcile(
                 stage.failed(Applied { failure: Some(why), ..Applied::default() })
             }
         };
+        if !context.claim.holds() {
+            return Ok(Action::await_change());
+        }
         let key = registration.key.clone();
         if applied.failure.is_none() {
             publish::events(&object, &registration, &decision.verdicts, &context);
@@ -96,6 +106,19 @@ async fn reconcile(
             Some(failure) => Err(Error::Publish { registration: key, failure, next }),
             None => Ok(Action::requeue(next)),
         };
+    }
+}
+
+/// Decides about every registration once from what is known, without reads and writes, and has the
+/// index note the outcome: so a term begins with the marks of an operator that has led all along.
+pub(super) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Context) {
+    for object in objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
+        let registration = Registration::validate(object);
+        let ttl = ttl_history(&registration, context);
+        let stage = stage::as_known(&registration, context);
+        judge(&registration, &ttl, &stage, &Missing::default(), context);
+        // Beats come in meanwhile.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -192,6 +215,7 @@ fn judge(
             owner_of: &owner_of,
             unreadable: &missing.unreadable,
             evidence: &evidence,
+            term_began: context.term_began(),
             now,
         });
         let outcomes: Vec<Settled> = verdicts
@@ -205,11 +229,9 @@ fn judge(
 }
 
 fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
-    let now = context.clock.now();
     context.remember(&registration.key, &registration.uid, |memory| {
-        let ttl = memory.ttl.get_or_insert_with(|| TtlHistory::new(registration.ttl));
-        ttl.set(registration.ttl, now);
-        ttl.clone()
+        // The watch keeps it up to date.
+        memory.ttl.get_or_insert_with(|| TtlHistory::new(registration.ttl)).clone()
     })
 }
 

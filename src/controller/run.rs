@@ -17,15 +17,18 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    claim::Claim,
+    clock::Clock,
     context::Context,
+    leader::Election,
     probe::{self, Probe},
     pulse::Pulse,
-    reconcile,
+    reconcile, replica,
     settings::Settings,
     sweep,
     watch::{self, Watches},
 };
-use crate::core::index::Key;
+use crate::core::{index::Key, registration::Registration};
 
 /// A part of the operator that never ends by itself has ended. Going on without it would take what
 /// it no longer reports for unchanged, or for absent.
@@ -35,7 +38,8 @@ pub struct EndedByItself;
 
 /// Runs the operator until `stop` is cancelled, and then until what is under way has ended.
 ///
-/// Each namespace of [`Settings::namespaces`] is a scope of its own, or the whole cluster is one.
+/// Each namespace of [`Settings::namespaces`] is a scope of its own, or the whole cluster is one. With
+/// leader election all of them observe from the start, and publish while this replica leads.
 ///
 /// # Errors
 /// [`EndedByItself`], after a defect: then all of it has been stopped, to be started anew.
@@ -49,22 +53,67 @@ pub async fn run(
     } else {
         settings.namespaces.iter().cloned().map(Some).collect()
     };
-    let scopes = scopes
-        .into_iter()
-        .map(|namespace| scope(client.clone(), settings.clone(), namespace, stop.clone()));
-    futures::future::join_all(scopes).await.into_iter().collect()
+    let clock = Clock::start();
+    let identity = replica::identity();
+    let election =
+        settings.election.as_ref().map(|how| Election::new(&client, how, identity.clone(), clock));
+    let claim = election.as_ref().map_or_else(|| Claim::undisputed(clock), Election::claim);
+    let shared =
+        Shared { client, settings, identity, clock, claim, warm: CancellationToken::new() };
+    let ended = CancellationToken::new();
+    let election = election.map(|election| {
+        let (stop, ended, warm) = (stop.clone(), ended.clone(), shared.warm.clone());
+        tokio::spawn(async move {
+            // Dropped on a panic, too.
+            let _ended = stop.clone().drop_guard();
+            // One that has not seen anything yet leaves the lead to those that have.
+            if stop.run_until_cancelled(warm.cancelled()).await.is_some() {
+                election.run(stop, ended).await;
+            }
+        })
+    });
+    let scopes = scopes.into_iter().map(|namespace| scope(&shared, namespace, stop.clone()));
+    let results = futures::future::join_all(scopes).await;
+    // Nothing writes any more: the claim may go.
+    ended.cancel();
+    if let Some(election) = election {
+        election.await.map_err(|_| EndedByItself)?;
+    }
+    results.into_iter().collect()
+}
+
+/// What all scopes share.
+struct Shared {
+    client: Client,
+    settings: Settings,
+    /// What tells this process from others.
+    identity: String,
+    clock: Clock,
+    claim: Claim,
+    /// Cancelled once a scope has read everything.
+    warm: CancellationToken,
 }
 
 async fn scope(
-    client: Client,
-    settings: Settings,
+    shared: &Shared,
     namespace: Option<String>,
     outer: CancellationToken,
 ) -> Result<(), EndedByItself> {
+    let Shared { client, settings, identity, clock, claim, warm } = shared;
+    let client = client.clone();
     let stop = outer.child_token();
     let recorder = Recorder::new(client.clone(), reporter());
-    let probe = Probe::new(namespace.as_deref().unwrap_or(client.default_namespace()), &identity());
-    let context = Arc::new(Context::new(client.clone(), settings, recorder, probe, stop.clone()));
+    let probe =
+        Probe::new(&namespace.clone().unwrap_or_else(|| replica::namespace(&client)), identity);
+    let context = Arc::new(Context::new(
+        client.clone(),
+        settings.clone(),
+        recorder,
+        probe,
+        stop.clone(),
+        *clock,
+        claim.clone(),
+    ));
 
     let api = match &namespace {
         Some(namespace) => Api::<ServiceRegistration>::namespaced(client, namespace),
@@ -84,9 +133,9 @@ async fn scope(
     };
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
         let scope = namespace.as_deref().unwrap_or("all namespaces");
-        tracing::info!(scope, "everything has been read once; publishing begins");
-        context.spawn_for_ever(sweep::run(context.clone()));
-        queue(context.clone(), reader, stop).await;
+        tracing::info!(scope, "everything has been read once");
+        warm.cancel();
+        publish(scope, &context, &reader, &stop).await;
     }
     let ended_by_itself = !outer.is_cancelled();
     outer.cancel();
@@ -95,15 +144,66 @@ async fn scope(
     if ended_by_itself { Err(EndedByItself) } else { Ok(()) }
 }
 
-/// Reconciles whom somebody woke, each registration one at a time, until stopped.
-async fn queue(context: Arc<Context>, reader: Store<ServiceRegistration>, stop: CancellationToken) {
+/// Publishes whenever this replica leads, until stopped. Returns when what was under way has ended.
+async fn publish(
+    scope: &str,
+    context: &Arc<Context>,
+    reader: &Store<ServiceRegistration>,
+    stop: &CancellationToken,
+) {
+    while let Some(term) = stop.run_until_cancelled(context.claim.leads()).await {
+        tracing::info!(scope, "publishing begins");
+        let over = stop.child_token();
+        let work = async {
+            lead(context.clone(), reader.clone(), over.clone()).await;
+            over.cancel();
+        };
+        let lost = async {
+            let lost = over.run_until_cancelled(context.claim.lost(term)).await;
+            over.cancel();
+            lost.is_some()
+        };
+        let (lost, ()) = tokio::join!(lost, work);
+        context.end_term();
+        if !lost {
+            // It was stopped, or a part of it has ended by itself.
+            return;
+        }
+        tracing::info!(scope, "publishing has ended; observing goes on");
+    }
+}
+
+/// All that is done in one term.
+async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: CancellationToken) {
     // In this order: who is woken from now on is in the queue, and all the others are in the store.
-    let woken = context.listen();
-    let all: Vec<_> = reader.state().iter().map(|object| ObjectRef::from_obj(&**object)).collect();
-    let requests = stream::iter(all)
-        .chain(woken)
+    let woken = context.begin_term();
+    let all = reader.state();
+    reconcile::warm_up(&all, &context).await;
+    let sweep = tokio::spawn({
+        let (context, over) = (context.clone(), over.clone());
+        async move {
+            // Dropped on a panic, too.
+            let _ended = over.clone().drop_guard();
+            sweep::run(context, over).await;
+        }
+    });
+    let all: Vec<_> = all.iter().map(|object| ObjectRef::from_obj(&**object)).collect();
+    let requests = stream::iter(all).chain(woken);
+    queue(context, reader, requests, over).await;
+    // A panic has been told, and has ended the term.
+    let _ = sweep.await;
+}
+
+/// Reconciles whom somebody woke, each registration one at a time, until the term is over.
+async fn queue(
+    context: Arc<Context>,
+    reader: Store<ServiceRegistration>,
+    requests: impl futures::Stream<Item = ObjectRef<ServiceRegistration>> + Send + 'static,
+    over: CancellationToken,
+) {
+    let requests = requests
         .map(|object| Ok::<_, watcher::Error>(ReconcileRequest::from(object)))
-        .take_until(stop.cancelled_owned());
+        .take_until(over.cancelled_owned());
     let config = Config::default().concurrency(context.settings.concurrency);
     applier(
         |object, context| Box::pin(reconcile::run(object, context)),
@@ -135,6 +235,7 @@ async fn follow(
         let Some(event) = pulse.take(event) else { continue };
         match event {
             Event::Apply(object) => {
+                note(&context, &object);
                 let concerned = context.world().put_registration(&object);
                 context.suit_pace();
                 context.wake(concerned);
@@ -144,6 +245,7 @@ async fn follow(
             Event::InitDone => {
                 let listed = reader.state();
                 for object in &listed {
+                    note(&context, object);
                     let concerned = context.world().put_registration(object);
                     context.wake(concerned);
                 }
@@ -157,20 +259,17 @@ async fn follow(
     }
 }
 
+/// The ttls that a registration had are known to whoever takes over, too.
+fn note(context: &Context, object: &ServiceRegistration) {
+    let uid = object.metadata.uid.as_deref().unwrap_or_default();
+    context.note_ttl(&Key::of(&object.metadata), uid, Registration::validate(object).ttl);
+}
+
 fn remove(context: &Context, key: &Key) {
     let concerned = context.world().remove_registration(key);
     context.forget(key);
     context.suit_pace();
     context.wake(concerned);
-}
-
-/// What tells this process from other replicas, and from those that ran before it.
-fn identity() -> String {
-    let host = std::env::var("POD_NAME").ok().or_else(|| {
-        let node = rustix::system::uname().nodename().to_str().ok()?.to_lowercase();
-        Some(node.split('.').next()?.to_owned())
-    });
-    format!("{}-{:05x}", host.as_deref().unwrap_or("local"), rand::random_range(0..0x10_0000))
 }
 
 fn reporter() -> Reporter {

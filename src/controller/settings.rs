@@ -4,8 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use clap::ArgAction;
 
+use super::leader::{ElectionSettings, LeaderArgs};
 use crate::core::{
     address::{OutsideRange, OutsideRanges, ParseRangeError},
+    leader::DurationsError,
     plan::DEFAULT_MAX_ENDPOINTS_PER_SLICE,
     planning::Style,
 };
@@ -55,6 +57,10 @@ pub struct Args {
     /// How many registrations are reconciled at the same time.
     #[arg(long, env = "BEATKEEPER_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
+
+    /// Leader election.
+    #[command(flatten)]
+    pub leader: LeaderArgs,
 }
 
 /// Nothing is given where the variable is set to the empty text, as templates like to do.
@@ -77,6 +83,8 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// How many registrations are reconciled at the same time.
     pub concurrency: u16,
+    /// How this replica is elected; none when it is the only one.
+    pub election: Option<ElectionSettings>,
 }
 
 impl Settings {
@@ -89,8 +97,10 @@ impl Settings {
     }
 }
 
-impl From<Args> for Settings {
-    fn from(args: Args) -> Self {
+impl TryFrom<Args> for Settings {
+    type Error = DurationsError;
+
+    fn try_from(args: Args) -> Result<Self, DurationsError> {
         let Args {
             namespaces,
             outside_ranges,
@@ -98,8 +108,9 @@ impl From<Args> for Settings {
             max_endpoints_per_slice,
             sweep_interval,
             concurrency,
+            leader,
         } = args;
-        Self {
+        Ok(Self {
             // Twice the same would be two controllers for the same objects.
             namespaces: namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             outside_ranges: outside_ranges.into_iter().flatten().collect(),
@@ -107,6 +118,7 @@ impl From<Args> for Settings {
             max_endpoints_per_slice: max_endpoints_per_slice.into(),
             sweep_interval,
             concurrency,
-        }
+            election: leader.settings()?,
+        })
     }
 }

@@ -12,6 +12,14 @@ use crate::core::{
 /// is one of our own made in its place.
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
 
+/// Gathers only: what is known is taken as it is. No client required.
+pub(super) fn as_known(registration: &Registration, context: &Context) -> Stage {
+    let gathered = gather::surroundings(registration, &context.world());
+    let known = gathered.service.clone();
+    let stall = standing::stall(registration, known.as_deref(), &gathered.neighbours);
+    Stage::new(gathered, known, stall)
+}
+
 /// Gathers (no client required), and establishes the Service (client required) unless somebody else
 /// is in the way.
 pub(super) async fn set(registration: &Registration, context: &Context) -> Stage {

@@ -11,9 +11,10 @@ use kube::{
     Api,
     api::{DeleteParams, Preconditions},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    context::{Context, call},
+    context::{Context, call_write},
     probe,
 };
 use crate::core::{
@@ -25,17 +26,24 @@ use crate::core::{
 /// So many times its ttl a dead instance's Lease is kept, for people to look at.
 const KEPT_FOR: u32 = 10;
 
-/// Sweeps again and again.
-pub(super) async fn run(context: Arc<Context>) {
+/// Sweeps again and again until `over` is cancelled, and then ends what is under way.
+pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
     loop {
-        tokio::time::sleep(context.settings.sweep_interval).await;
+        let pause = tokio::time::sleep(context.settings.sweep_interval);
+        if over.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
         forget_orphans(&context);
         if let Err(error) = probe::sweep(&context).await {
             tracing::warn!(%error, "cannot sweep; the next sweep tries again");
         }
         for stale in find(&context) {
+            if over.is_cancelled() {
+                return;
+            }
             match delete(&stale, &context).await {
                 Ok(()) => tracing::info!(lease = %stale.key, why = stale.why, "swept"),
+                Err(_) if !context.claim.holds() => return,
                 Err(error) if error.is_conflict() => {}
                 Err(error) => {
                     // The others would fail as well, each after its time.
@@ -125,7 +133,11 @@ async fn delete(stale: &Stale, context: &Context) -> Result<(), super::error::Ap
         uid: Some(stale.uid.to_string()),
         resource_version: Some(stale.version.0.to_string()),
     });
-    call(|| format!("delete Lease {}", stale.key), api.delete(&stale.key.name, &only_this))
-        .await
-        .map(|_| ())
+    call_write(
+        context,
+        || format!("delete Lease {}", stale.key),
+        api.delete(&stale.key.name, &only_this),
+    )
+    .await
+    .map(|_| ())
 }

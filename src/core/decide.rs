@@ -54,6 +54,8 @@ pub struct Facts<'a> {
     pub unreadable: &'a HashMap<Arc<str>, String>,
     /// What else speaks for and against taking silence for death.
     pub evidence: &'a Evidence,
+    /// When this controller began to decide: now for the first time, or again after another led.
+    pub term_began: Moment,
     /// The present moment.
     pub now: Moment,
 }

@@ -144,6 +144,7 @@ struct World {
     owned: Option<IpAddr>,
     unreadable: HashMap<Arc<str>, String>,
     evidence: Evidence,
+    term_began: Moment,
 }
 
 impl World {
@@ -172,6 +173,7 @@ impl World {
             unreadable: HashMap::new(),
             // As if a probe came back at every moment.
             evidence: Evidence { probed: Some(at(u64::MAX)), ..Evidence::default() },
+            term_began: at(0),
         }
     }
 
@@ -202,6 +204,7 @@ impl World {
             owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
             unreadable: &self.unreadable,
             evidence: &self.evidence,
+            term_began: self.term_began,
             now,
         })
     }

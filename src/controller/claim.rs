@@ -1,0 +1,133 @@
+//! The claim: whether this process may write to the API server, and until when.
+//!
+//! Without leader election it always may. With it, every write but those of the operator's own
+//! Leases asks right before it is sent ([`super::context::call_write`]), so that a process which was
+//! suspended, or cannot reach the API server, stops before another may lead.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::clock::Clock;
+use crate::core::moment::Moment;
+
+/// One of the times that this process leads; each has a number of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Term(pub(super) u64);
+
+/// How the election stands for this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The term in which it leads, if it does.
+    pub(super) term: Option<Term>,
+    /// Until when, without a further word from the API server. Renewals move it without notice.
+    pub(super) valid_until: Moment,
+}
+
+/// Whether this process may write. Clones are the same claim.
+#[derive(Debug, Clone)]
+pub(super) struct Claim {
+    clock: Clock,
+    /// None without election.
+    standing: Option<watch::Receiver<Standing>>,
+}
+
+impl Claim {
+    /// There is no election: it always holds.
+    pub(super) fn undisputed(clock: Clock) -> Self {
+        Self { clock, standing: None }
+    }
+
+    /// It holds when the election says so.
+    pub(super) fn elected(clock: Clock, standing: watch::Receiver<Standing>) -> Self {
+        Self { clock, standing: Some(standing) }
+    }
+
+    /// For how long it still holds; None when it does not.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let Some(standing) = &self.standing else { return Some(Duration::MAX) };
+        let Standing { term, valid_until } = *standing.borrow();
+        let left = valid_until.since(self.clock.now());
+        (term.is_some() && !left.is_zero()).then_some(left)
+    }
+
+    /// Whether it holds now.
+    pub(super) fn holds(&self) -> bool {
+        self.left().is_some()
+    }
+
+    /// Waits until this process leads. Never ends when it will not lead any more.
+    pub(super) async fn leads(&self) -> Term {
+        let Some(standing) = &self.standing else { return Term(0) };
+        match standing.clone().wait_for(|standing| standing.term.is_some()).await {
+            Ok(standing) => standing.term.unwrap_or(Term(0)),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until a term is over.
+    pub(super) async fn lost(&self, term: Term) {
+        match &self.standing {
+            // An error: the election is over, and with it the term.
+            Some(standing) => {
+                let _ = standing.clone().wait_for(|standing| standing.term != Some(term)).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    fn elected() -> (watch::Sender<Standing>, Claim, Clock) {
+        let clock = Clock::start();
+        let (standing, receiver) = watch::channel(Standing::default());
+        (standing, Claim::elected(clock, receiver), clock)
+    }
+
+    fn leading(clock: Clock, left: Duration) -> Standing {
+        Standing { term: Some(Term(1)), valid_until: clock.now() + left }
+    }
+
+    #[test]
+    fn without_election_it_always_holds() {
+        let claim = Claim::undisputed(Clock::start());
+        assert_eq!(claim.left(), Some(Duration::MAX));
+        assert_eq!(claim.leads().now_or_never(), Some(Term(0)));
+        assert_eq!(claim.lost(Term(0)).now_or_never(), None);
+    }
+
+    #[test]
+    fn it_ends_by_itself_although_nobody_says_so() {
+        let (standing, claim, clock) = elected();
+        assert!(!claim.holds());
+        standing.send_replace(leading(clock, Duration::from_secs(60)));
+        assert!(claim.left().is_some_and(|left| left <= Duration::from_secs(60)));
+        standing.send_replace(leading(clock, Duration::ZERO));
+        assert_eq!(claim.left(), None);
+    }
+
+    #[test]
+    fn a_later_term_is_not_the_same() {
+        let (standing, claim, clock) = elected();
+        standing.send_replace(leading(clock, Duration::from_secs(60)));
+        let term = claim.leads().now_or_never().expect("it leads");
+        assert_eq!(claim.lost(term).now_or_never(), None);
+        standing.send_modify(|standing| standing.term = Some(Term(2)));
+        assert_eq!(claim.lost(term).now_or_never(), Some(()));
+    }
+
+    #[test]
+    fn one_that_no_longer_runs_for_it_does_not_lead() {
+        let (standing, claim, clock) = elected();
+        standing.send_replace(leading(clock, Duration::from_secs(60)));
+        let term = claim.leads().now_or_never().expect("it leads");
+        standing.send_replace(Standing::default());
+        drop(standing);
+        assert_eq!(claim.lost(term).now_or_never(), Some(()));
+        assert_eq!(claim.leads().now_or_never(), None);
+    }
+}

@@ -1,0 +1,278 @@
+//! Leader election against the API server: the network around [`crate::core::leader`].
+
+use std::time::Duration;
+
+use beatkeeper_api::heartbeat::renew_time;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    claim::{Claim, Standing, Term},
+    clock::Clock,
+    context::call_within,
+    error::ApiError,
+    replica,
+};
+use crate::core::leader::{Candidate, ClaimLease, Draft, Durations, Move};
+
+mod args;
+
+pub use args::{ElectionSettings, LeaderArgs};
+
+/// This replica's part in the election.
+pub(super) struct Election {
+    /// Read leniently, as heartbeats are: times that our types cannot hold must not stop the election.
+    api: Api<DynamicObject>,
+    name: String,
+    identity: String,
+    durations: Durations,
+    candidate: Candidate,
+    clock: Clock,
+    standing: watch::Sender<Standing>,
+    terms: u64,
+    /// Whether the last request failed, so that each trouble is told once.
+    troubled: bool,
+    /// The leader that was told last.
+    told: Option<String>,
+}
+
+impl Election {
+    pub(super) fn new(
+        client: &Client,
+        settings: &ElectionSettings,
+        identity: String,
+        clock: Clock,
+    ) -> Self {
+        let namespace = settings.namespace.clone().unwrap_or_else(|| replica::namespace(client));
+        let resource = ApiResource::erase::<Lease>(&());
+        Self {
+            api: Api::namespaced_with(client.clone(), &namespace, &resource),
+            name: settings.name.clone(),
+            candidate: Candidate::new(identity.clone(), settings.durations),
+            identity,
+            durations: settings.durations,
+            clock,
+            standing: watch::Sender::new(Standing::default()),
+            terms: 0,
+            troubled: false,
+            told: None,
+        }
+    }
+
+    /// The claim that this election decides about.
+    pub(super) fn claim(&self) -> Claim {
+        Claim::elected(self.clock, self.standing.subscribe())
+    }
+
+    /// Takes part until `stop` is cancelled. One that leads then goes on leading until `ended` is
+    /// cancelled, when everything that writes has ended, and releases the claim: so the next one
+    /// leads at once, and two never write at one time.
+    pub(super) async fn run(mut self, stop: CancellationToken, ended: CancellationToken) {
+        tracing::info!(identity = self.identity, lease = self.name, "taking part in the election");
+        while !ended.is_cancelled() {
+            let now = self.clock.now();
+            if stop.is_cancelled() && !self.candidate.holds(now) {
+                break;
+            }
+            match self.candidate.next(now) {
+                Move::Wait(until) => {
+                    let valid = self.candidate.valid_until().filter(|valid| *valid > now);
+                    let until = valid.map_or(until, |valid| until.min(valid));
+                    let sooner = if stop.is_cancelled() { &ended } else { &stop };
+                    sooner.run_until_cancelled(tokio::time::sleep(until.since(now))).await;
+                }
+                Move::Read => self.look().await,
+                Move::Write(draft) => self.claim_with(&draft).await,
+            }
+            self.tell();
+        }
+        self.release().await;
+    }
+
+    async fn look(&mut self) {
+        match self.read().await {
+            Ok(lease) => {
+                self.fares_well();
+                self.candidate.saw(lease, self.clock.now());
+            }
+            Err(error) => self.fares_badly(&error),
+        }
+    }
+
+    async fn claim_with(&mut self, draft: &Draft) {
+        let sent = self.clock.now();
+        match self.write(draft).await {
+            Ok(lease) => {
+                self.fares_well();
+                self.candidate.wrote(lease, sent, self.clock.now());
+            }
+            // Where there is no namespace a creation is answered 404, too, and a look shows the same.
+            Err(error)
+                if error.is_conflict() && !(draft.replaces.is_none() && error.is_absent()) =>
+            {
+                self.candidate.refused();
+            }
+            Err(error) => self.fares_badly(&error),
+        }
+    }
+
+    /// Lets everybody know how it stands, where that has changed.
+    fn tell(&mut self) {
+        let now = self.clock.now();
+        let valid_until = self.candidate.valid_until().filter(|until| now < *until);
+        let leads = valid_until.is_some();
+        let led = self.standing.borrow().term.is_some();
+        if leads && !led {
+            self.terms += 1;
+            tracing::info!(identity = self.identity, "this replica leads");
+        }
+        if led && !leads {
+            tracing::warn!(
+                identity = self.identity,
+                "this replica leads no longer: it writes nothing and goes on observing"
+            );
+        }
+        let next = Standing {
+            term: leads.then_some(Term(self.terms)),
+            valid_until: valid_until.unwrap_or_default(),
+        };
+        self.standing.send_if_modified(|standing| {
+            let changed = standing.term != next.term;
+            *standing = next;
+            changed
+        });
+        let leader = self.candidate.leader();
+        if leader != self.told.as_deref() {
+            self.told = leader.map(str::to_owned);
+            if let Some(leader) = leader.filter(|leader| *leader != self.identity) {
+                tracing::info!(leader, "another replica leads");
+            }
+        }
+    }
+
+    /// Ends the claim, and says so in the Lease if it is ours.
+    async fn release(mut self) {
+        let mut release = self.candidate.release();
+        self.tell();
+        // What a request that was not answered has left is found out by a second look.
+        for _ in 0..2 {
+            let Some(draft) = release else { return };
+            match self.write(&draft).await {
+                Ok(_) => return tracing::info!(identity = self.identity, "released the claim"),
+                Err(error) if !error.is_conflict() => {
+                    return tracing::warn!(%error, "the next replica has to wait for the claim to end");
+                }
+                Err(_) => {}
+            }
+            let Ok(lease) = self.read().await else { return };
+            self.candidate.saw(lease, self.clock.now());
+            release = self.candidate.release();
+        }
+    }
+
+    fn fares_well(&mut self) {
+        if std::mem::take(&mut self.troubled) {
+            tracing::info!(lease = self.name, "the election's Lease can be had again");
+        }
+    }
+
+    fn fares_badly(&mut self, error: &ApiError) {
+        self.candidate.unanswered(self.clock.now());
+        if std::mem::replace(&mut self.troubled, true) {
+            tracing::debug!(%error, "still no way to the election's Lease");
+        } else {
+            tracing::warn!(%error, "it is tried again and again; a claim ends without an answer");
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        self.durations.request_timeout()
+    }
+
+    async fn read(&self) -> Result<Option<ClaimLease>, ApiError> {
+        let doing = || format!("read the election's Lease {}", self.name);
+        let lease = call_within(self.limit(), doing, self.api.get_opt(&self.name)).await?;
+        Ok(lease.as_ref().map(view))
+    }
+
+    async fn write(&self, draft: &Draft) -> Result<ClaimLease, ApiError> {
+        let doing = || format!("write the election's Lease {}", self.name);
+        let now = renew_time(jiff::Timestamp::now());
+        let mut spec = json!({
+            "holderIdentity": draft.holder,
+            "leaseDurationSeconds": draft.seconds,
+            "leaseTransitions": draft.transitions,
+            "renewTime": now,
+        });
+        if draft.acquires {
+            spec["acquireTime"] = json!(now);
+        }
+        let written = if let Some(version) = &draft.replaces {
+            let patch = json!({ "metadata": { "resourceVersion": version }, "spec": spec });
+            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+            call_within(self.limit(), doing, self.api.patch(&self.name, &params, &patch)).await?
+        } else {
+            let mut lease = DynamicObject::new(&self.name, &ApiResource::erase::<Lease>(&()));
+            lease.data = json!({ "spec": spec });
+            let params = PostParams::default();
+            call_within(self.limit(), doing, self.api.create(&params, &lease)).await?
+        };
+        Ok(view(&written))
+    }
+}
+
+/// What counts of a Lease, whatever else is in it.
+fn view(lease: &DynamicObject) -> ClaimLease {
+    let spec = &lease.data["spec"];
+    let seconds = spec["leaseDurationSeconds"].as_u64().unwrap_or_default();
+    ClaimLease {
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+        holder: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(),
+        duration: Duration::from_secs(seconds),
+        transitions: spec["leaseTransitions"]
+            .as_i64()
+            .and_then(|transitions| i32::try_from(transitions).ok())
+            .unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn lease(spec: Value) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": { "name": "beatkeeper", "resourceVersion": "7" },
+            "spec": spec,
+        }))
+        .expect("a Lease")
+    }
+
+    #[test]
+    fn a_lease_is_read_whatever_is_missing_or_cannot_be_understood() {
+        let nothing = ClaimLease {
+            version: "7".to_owned(),
+            holder: String::new(),
+            duration: Duration::ZERO,
+            transitions: 0,
+        };
+        assert_eq!(view(&lease(json!(null))), nothing);
+        assert_eq!(view(&lease(json!({ "leaseDurationSeconds": -3 }))), nothing);
+        let full = json!({
+            "holderIdentity": "replica-0_1a2b", "leaseDurationSeconds": 15, "leaseTransitions": 4,
+            "renewTime": "9999-12-31T23:59:59.999999Z",
+        });
+        let view = view(&lease(full));
+        assert_eq!((view.holder.as_str(), view.transitions), ("replica-0_1a2b", 4));
+        assert_eq!(view.duration, Duration::from_secs(15));
+    }
+}
