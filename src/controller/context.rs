@@ -1,12 +1,13 @@
 //! What all steps share: the client, what is known, and what is remembered of each registration.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{AdoptedInstance, ServiceRegistration};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use kube::{
     Client,
@@ -17,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{clock::Clock, desk::Desks, error::ApiError, outage::Outages, settings::Settings};
 use crate::{
     core::{
+        heartbeat::Version,
         index::{Index, Key},
         moment::Moment,
         status::Remembered,
@@ -65,6 +67,12 @@ pub(super) struct Memory {
     pub(super) failed_reads: u32,
     /// Whether the Service was one that a person made when it was last there.
     pub(super) foreign_service: bool,
+    /// In a dry run: what would be published by now.
+    pub(super) rehearsed: Option<HashSet<IpAddr>>,
+    /// The adopted instances as this process wrote them last.
+    pub(super) adopted: Option<(Version, Vec<AdoptedInstance>)>,
+    /// Adopted instances that have been seen to beat, until the status says so.
+    pub(super) weaned: Vec<AdoptedInstance>,
     /// Since when such a Service is missing.
     pub(super) service_gone: Option<Moment>,
 }

@@ -4,6 +4,7 @@
 //! reconciles registration by registration ([`reconcile`]). Heartbeats do not reconcile: their watch
 //! feeds the liveness index, and only what may change a decision wakes a registration.
 
+mod adopt;
 mod apply;
 mod clock;
 mod context;
@@ -14,6 +15,7 @@ mod outage;
 mod publish;
 mod pulse;
 mod reconcile;
+mod rehearse;
 mod run;
 mod settings;
 mod stage;

@@ -52,6 +52,10 @@ pub struct Args {
     #[arg(long, env = "BEATKEEPER_SWEEP_INTERVAL", default_value = "30s", value_parser = beatkeeper_api::duration::parse)]
     pub sweep_interval: Duration,
 
+    /// Decide and report everything, in status and events, but publish, change and remove nothing.
+    #[arg(long, env = "BEATKEEPER_DRY_RUN")]
+    pub dry_run: bool,
+
     /// How many registrations are reconciled at the same time.
     #[arg(long, env = "BEATKEEPER_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
@@ -75,6 +79,8 @@ pub struct Settings {
     pub max_endpoints_per_slice: usize,
     /// Pause between two sweeps.
     pub sweep_interval: Duration,
+    /// Whether everything is to be decided and reported, and nothing published.
+    pub dry_run: bool,
     /// How many registrations are reconciled at the same time.
     pub concurrency: u16,
 }
@@ -97,6 +103,7 @@ impl From<Args> for Settings {
             publish_endpoints,
             max_endpoints_per_slice,
             sweep_interval,
+            dry_run,
             concurrency,
         } = args;
         Self {
@@ -106,6 +113,7 @@ impl From<Args> for Settings {
             publish_endpoints,
             max_endpoints_per_slice: max_endpoints_per_slice.into(),
             sweep_interval,
+            dry_run,
             concurrency,
         }
     }

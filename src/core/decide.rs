@@ -13,6 +13,7 @@ use beatkeeper_api::{
 
 use super::{
     address::OutsideRanges,
+    adoption::{self, Adopted},
     endpoint::Family,
     guard,
     index::Record,
@@ -54,6 +55,8 @@ pub struct Facts<'a> {
     pub unreadable: &'a HashMap<Arc<str>, String>,
     /// What is proven of the past.
     pub proven: &'a Proven,
+    /// Who was taken over and has not beaten yet, as far as is known before deciding.
+    pub adopted: &'a [Adopted],
     /// The present moment.
     pub now: Moment,
 }
@@ -71,6 +74,7 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
         .map(|declared| never_beat(facts, &declared.name))
         .collect();
     verdicts.extend(silent);
+    adoption::join(facts, &mut verdicts);
     verdicts.sort_by(|a, b| a.instance.cmp(&b.instance));
     let were_ready: HashSet<&str> = facts
         .records

@@ -22,6 +22,7 @@ pub use watched::Watched;
 
 use self::cache::Cache;
 use super::{
+    adoption::Consent,
     heartbeat::Version,
     index::Key,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
@@ -40,6 +41,9 @@ pub struct Brief {
     /// With these a change of the status alone is told from one that has to be acted on.
     generation: Option<i64>,
     deleting: bool,
+    /// Annotations raise no generation.
+    dry_run: bool,
+    consent: Consent,
 }
 
 /// Whose a slice or an Endpoints object is.
@@ -199,13 +203,16 @@ impl World {
     /// would wake the registration for each status it writes itself, and cut its backoff short.
     pub fn put_registration(&mut self, object: &ServiceRegistration) -> Vec<Key> {
         let (key, _) = identity(&object.metadata);
+        let Registration { ttl, dry_run, consent, .. } = Registration::validate(object);
         let brief = Brief {
             service: object.service_name().to_owned(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            ttl: Registration::validate(object).ttl,
+            ttl,
             generation: object.metadata.generation,
             deleting: object.metadata.deletion_timestamp.is_some(),
+            dry_run,
+            consent,
         };
         if self.registrations.get(&key) == Some(&brief) {
             return Vec::new();
@@ -247,19 +254,18 @@ impl World {
         self.registrations.get(key).map(|brief| brief.ttl)
     }
 
+    /// Whether nothing is to be done for a registration but to tell what would be.
+    pub fn is_dry_run(&self, key: &Key) -> bool {
+        self.registrations.get(key).is_some_and(|brief| brief.dry_run)
+    }
+
     /// The registrations for a Service.
     pub fn registrations_of(&self, service: &Key) -> Vec<Key> {
         let names = self.by_service.get(service).into_iter().flatten();
         names.map(|name| Key::new(&service.namespace, name)).collect()
     }
 
-    fn note_addresses(
-        &mut self,
-        key: &Key,
-        kind: &'static str,
-        old: &[IpAddr],
-        new: &[IpAddr],
-    ) {
+    fn note_addresses(&mut self, key: &Key, kind: &'static str, old: &[IpAddr], new: &[IpAddr]) {
         for address in old {
             if let Some(owners) = self.addresses.get_mut(address) {
                 owners.remove(key);

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     address::OutsideRanges,
+    adoption::Adopted,
     decide::{Facts, decide},
     endpoint::Family,
     heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
@@ -24,6 +25,7 @@ use super::{
     verdict::Verdict,
 };
 
+mod adoption;
 mod claims;
 mod decide_life;
 mod decide_word;
@@ -38,6 +40,7 @@ mod placement;
 mod registration;
 mod schedule;
 mod simulation;
+mod takeover;
 
 /// Milliseconds after the start of the clock.
 fn at(millis: u64) -> Moment {
@@ -143,6 +146,7 @@ struct World {
     owned: Option<IpAddr>,
     unreadable: HashMap<Arc<str>, String>,
     proven: Proven,
+    adopted: Vec<Adopted>,
 }
 
 impl World {
@@ -170,6 +174,7 @@ impl World {
             owned: None,
             unreadable: HashMap::new(),
             proven: Proven::without_gaps(),
+            adopted: Vec::new(),
         }
     }
 
@@ -200,6 +205,7 @@ impl World {
             owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
             unreadable: &self.unreadable,
             proven: &self.proven,
+            adopted: &self.adopted,
             now,
         })
     }
