@@ -102,12 +102,12 @@ async fn a_registration_in_a_dry_run_is_published_as_soon_as_the_annotation_goes
     let _operator = shop.operator();
     let mark = shop.plane.audit_mark().await.unwrap();
     shop.annotated_greeter(DRY_RUN_ANNOTATION, "true").await;
-    let beats = shop.beats("greeter");
-    beats.create(&beats.outside("vm-1", "192.0.2.1")).await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     shop.dry_run_tells("1 of 1").await;
     shop.nothing_but_told(mark).await;
-    // One beat before, and none after: what was seen in the dry run counts.
-    beats.beat_at("vm-1", jiff::Timestamp::now()).await;
+    // What was seen in the dry run counts: no further beat is needed.
+    beats.die("vm-1");
     shop.annotate(DRY_RUN_ANNOTATION, None).await;
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     shop.condition("greeter", "Ready", "True", "Published").await;
@@ -144,8 +144,10 @@ async fn protection_holds_in_a_dry_run_whom_it_would_hold() {
     let mut spec = Shop::usual_spec();
     spec["protection"] = json!({ "minReady": 1 });
     shop.register("greeter", spec).await;
-    let beats = shop.beats("greeter");
-    beats.create(&beats.outside("vm-1", "192.0.2.1")).await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.instance("greeter", "vm-1", "Ready", "Beating").await;
+    beats.die("vm-1");
     shop.instance("greeter", "vm-1", "Held", "Protected").await;
 }
 
