@@ -37,6 +37,8 @@ use crate::core::{
 /// After a refusal the objects are read again after this long: the watches do not keep what is in
 /// objects that are not ours.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is tried to write down who is adopted while somebody else writes the status.
+const ATTEMPTS: usize = 5;
 
 /// Brings who is adopted onto the stage, and begins to take over what may be (client required).
 /// `judge` decides about the instances that have Leases.
@@ -91,9 +93,8 @@ pub(super) async fn begin(
     if registration.dry_run {
         return rehearse(stage, takeover);
     }
-    match take(registration, &adopted, &takeover, context).await {
-        Ok(()) => {}
-        Err(error) => return failed(stage, &error),
+    if let Err(error) = take(registration, &stage.adoption.ended, &takeover, context).await {
+        return failed(stage, &error);
     }
     stage.gathered = gather::surroundings(registration, &context.world());
     stage.adoption.instances.extend(takeover.newcomers);
@@ -104,7 +105,8 @@ pub(super) async fn begin(
 
 /// What cannot be read or written leaves everything as it is, to be tried again.
 fn failed(stage: Stage, error: &ApiError) -> Stage {
-    Stage { failure: Some(error.to_string()), ..stage }
+    let stall = Stall::adoption_unfinished(&error.to_string());
+    Stage { failure: Some(error.to_string()), stall: Some(stall), ..stage }
 }
 
 fn rehearse(mut stage: Stage, takeover: Takeover) -> Stage {
@@ -198,13 +200,12 @@ async fn read(registration: &Registration, context: &Context) -> Result<Foreign,
 /// Writes down who is adopted, and then makes the slices ours.
 async fn take(
     registration: &Registration,
-    adopted: &[Adopted],
+    ended: &[AdoptedInstance],
     takeover: &Takeover,
     context: &Context,
 ) -> Result<(), ApiError> {
     if !takeover.newcomers.is_empty() {
-        let all = adopted.iter().chain(&takeover.newcomers).map(|it| it.entry.clone());
-        write_down(registration, all.collect(), context).await?;
+        write_down(registration, ended, &takeover.newcomers, context).await?;
     }
     let api = Api::<EndpointSlice>::namespaced(context.client.clone(), &registration.key.namespace);
     for slice in &takeover.slices {
@@ -217,27 +218,44 @@ async fn take(
     Ok(())
 }
 
-/// The one place where somebody is added to the status's adopted instances.
+/// The one place where somebody is added to the status's adopted instances: to what it says now, on
+/// the condition that it still does when this is written, since reports are written beside this.
 async fn write_down(
     registration: &Registration,
-    adopted: Vec<AdoptedInstance>,
+    ended: &[AdoptedInstance],
+    newcomers: &[Adopted],
     context: &Context,
 ) -> Result<(), ApiError> {
     let key = &registration.key;
     let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
-    // Reports are written beside this: whichever is first, the other is told by the version.
-    let current = call(|| format!("read ServiceRegistration {key}"), api.get(&key.name)).await?;
-    let patch = Patch::Merge(json!({
-        "metadata": { "uid": registration.uid, "resourceVersion": current.metadata.resource_version },
-        "status": { "adopted": adopted },
-    }));
-    let doing = || format!("write down who is adopted by ServiceRegistration {key}");
-    let written = call(doing, api.patch_status(&key.name, &PatchParams::default(), &patch)).await?;
-    let version = Version::of(written.metadata.resource_version.as_deref());
-    context.remember(key, &registration.uid, |memory| {
-        memory.weaned.retain(|entry| !adopted.contains(entry));
-        memory.adopted = Some((version, adopted));
-    });
+    for attempt in 1.. {
+        let doing = || format!("read ServiceRegistration {key}");
+        let current = call(doing, api.get_status(&key.name)).await?;
+        let mut adopted = current.status.map(|status| status.adopted).unwrap_or_default();
+        adopted.retain(|entry| !ended.contains(entry));
+        for Adopted { entry, .. } in newcomers {
+            if adopted.iter().all(|known| known.name != entry.name) {
+                adopted.push(entry.clone());
+            }
+        }
+        let version = current.metadata.resource_version;
+        let patch = Patch::Merge(json!({
+            "metadata": { "uid": registration.uid, "resourceVersion": version },
+            "status": { "adopted": adopted },
+        }));
+        let doing = || format!("write down who is adopted by ServiceRegistration {key}");
+        match call(doing, api.patch_status(&key.name, &PatchParams::default(), &patch)).await {
+            Ok(written) => {
+                let version = Version::of(written.metadata.resource_version.as_deref());
+                context.remember(key, &registration.uid, |memory| {
+                    memory.adopted = Some((version, adopted));
+                });
+                return Ok(());
+            }
+            Err(error) if error.is_conflict() && attempt < ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(())
 }
 

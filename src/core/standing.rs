@@ -112,6 +112,12 @@ impl Stall {
     pub fn adoption_refused(refusal: &Refusal) -> Self {
         Self { reason: "AdoptionRefused", message: refusal.to_string() }
     }
+
+    /// A takeover could not be brought to its end yet.
+    pub fn adoption_unfinished(error: &str) -> Self {
+        let message = format!("not all is taken over yet, and it is tried again: {error}");
+        Self { reason: "AdoptionUnfinished", message }
+    }
 }
 
 /// The Service was somebody else's and has been deleted. It may be about to be made anew.

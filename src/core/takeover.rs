@@ -16,6 +16,7 @@ use k8s_openapi::{
     api::{core::v1::Endpoints, discovery::v1::EndpointSlice},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
+use kube::ResourceExt;
 
 use super::{
     address::{self, OutsideRanges},
@@ -31,6 +32,9 @@ use super::{
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 /// What people write who manage slices by hand, as Kubernetes' documentation advises them to.
 const PEOPLE: [&str; 2] = ["staff", "cluster-admins"];
+
+/// Annotation of an Endpoints object that serves as a lock; such a one is not mirrored either.
+const LOCK: &str = "control-plane.alpha.kubernetes.io/leader";
 
 /// What is there for a Service, read live, without what is ours.
 #[derive(Debug, Default)]
@@ -104,6 +108,11 @@ pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
     if let Some(endpoints) = &foreign.endpoints {
         let object = name("Endpoints", &endpoints.metadata);
         by_people(&object, &endpoints.metadata, ENDPOINTS_MANAGED_BY_LABEL)?;
+        if endpoints.annotations().contains_key(LOCK) {
+            let problem =
+                format!("annotation {LOCK} says that it is the lock of a leader election");
+            return Err(Refusal { object, problem });
+        }
         found.extend(in_endpoints(scene, &object, endpoints)?);
         let mut marked = endpoints.clone();
         mark(&mut marked.metadata, ENDPOINTS_MANAGED_BY_LABEL, MANAGER);

@@ -30,6 +30,7 @@ mod claims;
 mod decide_life;
 mod decide_word;
 
+mod dry_run;
 mod garbage;
 mod guard;
 mod heartbeat;

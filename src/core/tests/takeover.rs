@@ -254,6 +254,10 @@ fn what_an_object_controls_is_about_to_go_or_has_no_addresses_is_refused() {
     }]}});
     let message = Case::new().refused(&of_slice(slice(&["192.0.2.1"], controlled)));
     assert!(message.contains("Gateway edge controls it"), "{message}");
+    let mut lock = hand_written(&[]);
+    let annotation = "control-plane.alpha.kubernetes.io/leader".to_owned();
+    lock.metadata.annotations = Some([(annotation, "{}".to_owned())].into());
+    assert!(Case::new().refused(&of_endpoints(lock)).contains("leader election"));
     let going = json!({ "metadata": { "name": "by-hand",
         "deletionTimestamp": "2026-11-22T10:00:00Z" }});
     let message = Case::new().refused(&of_slice(slice(&["192.0.2.1"], going)));
