@@ -186,6 +186,7 @@ fn judge(
             service: &registration.service_name,
             ports: &ports,
             published: &stage.gathered.published,
+            publishes: &|address, port| gather::publishes(&stage.gathered.slices, address, port),
             ranges: &context.settings.outside_ranges,
             owner_of: &owner_of,
             unreadable,

@@ -53,7 +53,7 @@ pub struct Args {
     pub sweep_interval: Duration,
 
     /// Decide and report everything, in status and events, but publish, change and remove nothing.
-    #[arg(long, env = "BEATKEEPER_DRY_RUN")]
+    #[arg(long, env = "BEATKEEPER_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
     pub dry_run: bool,
 
     /// How many registrations are reconciled at the same time.

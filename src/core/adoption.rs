@@ -4,7 +4,7 @@
 //! Nothing else speaks for such an address, so its silence says nothing: it cannot expire. Its first
 //! beat ends that for good; from then on liveness rules it like any other.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use beatkeeper_api::{AdoptedInstance, InstanceState, registration::ADOPT_ANNOTATION};
 use k8s_openapi::api::core::v1::Endpoints;
@@ -20,6 +20,10 @@ use super::{
 
 /// How the names of adopted instances begin; no other instance can be called that.
 pub const ADOPTED: &str = "adopted/";
+
+/// How soon it is looked whether the port of a first beat is published, so that the port that was
+/// written by hand can go.
+const HANDOVER: Duration = Duration::from_millis(500);
 
 /// Which hand-written addresses may be taken over and, until they beat, be kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,11 +111,35 @@ pub struct Adoption {
     pub endpoints: Option<Endpoints>,
 }
 
-/// Decides about the adopted instances, given the verdicts on all others. Who has beaten gets none.
+/// Decides about the adopted instances, given the verdicts on all others. Who has beaten gets none,
+/// unless his address would be missing for a moment.
 pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
-    let waiting = facts.adopted.iter().filter(|it| !has_beaten(it, facts.adopted, verdicts));
-    let judged: Vec<Verdict> = waiting.map(|adopted| judge(facts, adopted, verdicts)).collect();
+    let mut judged = Vec::new();
+    for adopted in facts.adopted {
+        let look_again = match () {
+            () if !has_beaten(adopted, facts.adopted, verdicts) => None,
+            () if is_needed(facts, adopted, verdicts) => Some(facts.now + HANDOVER),
+            () => continue,
+        };
+        judged.push(Verdict { look_again, ..judge(facts, adopted, verdicts) });
+    }
     verdicts.extend(judged);
+}
+
+/// Whether one that has beaten is all the same the only one that publishes its address: it beats with
+/// another port than was written by hand, and the two are not written at once. (In a dry run they are
+/// never written.)
+fn is_needed(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> bool {
+    let successors = || {
+        let beating = verdicts.iter().filter(|it| it.lease.is_some() && it.is_published());
+        let placed = beating.filter_map(|verdict| verdict.placement.as_ref());
+        placed.filter(|placement| placement.addresses.contains(&adopted.address))
+    };
+    !facts.registration.dry_run
+        && !successors().any(|placement| shares_port(placement, adopted))
+        && successors().any(|placement| {
+            !placement.ports.iter().any(|port| (facts.publishes)(adopted.address, port))
+        })
 }
 
 /// The adopted instances that got no verdict: they have beaten.

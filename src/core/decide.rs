@@ -14,7 +14,7 @@ use beatkeeper_api::{
 use super::{
     address::OutsideRanges,
     adoption::{self, Adopted},
-    endpoint::Family,
+    endpoint::{EndpointPort, Family},
     guard,
     index::Record,
     judge::Candidate,
@@ -47,6 +47,8 @@ pub struct Facts<'a> {
     pub ports: &'a [PortTemplate],
     /// The addresses in this registration's own slices.
     pub published: &'a HashSet<IpAddr>,
+    /// Whether an address is in them with a port.
+    pub publishes: &'a dyn Fn(IpAddr, &EndpointPort) -> bool,
     /// Where outside instances may lie.
     pub ranges: &'a OutsideRanges,
     /// Whose an address is, as far as the cluster knows.

@@ -148,8 +148,33 @@ async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_
     beats.die("vm-1");
     witness.sees(&set(&["192.0.2.2"])).await;
     shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+    // One that beats with another port than was written by hand changes it without a gap.
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.remembers(&[]).await;
+    eventually("only the port of the beat is left", async || {
+        let published = shop.published("greeter").await.address_ports();
+        (published == [("192.0.2.2".to_owned(), "grpc".to_owned(), 8080)].into()).then_some(())
+    })
+    .await;
     witness.always_saw(&set(&["192.0.2.2"]));
-    assert_eq!(shop.managers().await.len(), 1);
+    let events: Api<k8s_openapi::api::events::v1::Event> = shop.api();
+    for (reason, note) in [
+        (
+            "InstanceReady",
+            "adopted/192.0.2.1, adopted/192.0.2.2: taken over from Endpoints greeter",
+        ),
+        ("AdoptionEnded", "adopted/192.0.2.1: it beats by itself now"),
+    ] {
+        eventually(&format!("an event {reason} tells {note:?}"), async || {
+            let events = events.list(&kube::api::ListParams::default()).await.unwrap();
+            let told = events.items.into_iter().any(|event| {
+                event.reason.as_deref() == Some(reason)
+                    && event.note.is_some_and(|text| text.starts_with(note))
+            });
+            told.then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

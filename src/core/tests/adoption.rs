@@ -28,6 +28,11 @@ fn only_one() -> World {
     world(vec![adopted("adopted/192.0.2.1", "192.0.2.1", 9001)])
 }
 
+/// The same with the port that a beat has.
+fn at_the_same_port() -> World {
+    world(vec![adopted("adopted/192.0.2.1", "192.0.2.1", 8080)])
+}
+
 fn lines(world: &World, index: &Index, millis: u64) -> Vec<String> {
     let told = |verdict: &Verdict| {
         let reason = verdict.reason.as_str();
@@ -68,7 +73,7 @@ fn one_that_was_not_ready_stays_not_ready() {
 
 #[test]
 fn the_first_beat_ends_it_for_good() {
-    let world = only_one();
+    let world = at_the_same_port();
     let mut index = index();
     index.observe("shop", beat("vm-1", 1, 1), at(0));
     assert_eq!(lines(&world, &index, 0), ["vm-1 Ready Beating"]);
@@ -81,8 +86,27 @@ fn the_first_beat_ends_it_for_good() {
 }
 
 #[test]
-fn a_beat_that_was_old_already_when_it_was_taken_over_is_not_its_first() {
+fn a_first_beat_with_another_port_ends_it_as_soon_as_that_port_is_published() {
     let mut world = only_one();
+    let mut index = index();
+    index.observe("shop", beat("vm-1", 1, 1), at(0));
+    assert_eq!(lines(&world, &index, 0), ["adopted/192.0.2.1 Ready Adopted", "vm-1 Ready Beating"]);
+    assert_eq!(world.decide(&index, at(0))[0].look_again, Some(at(500)));
+    let both = endpoints(&world.decide(&index, at(0)), false);
+    let ports: Vec<u16> = both.iter().map(|endpoint| endpoint.ports.ports()[0].port).collect();
+    assert_eq!(ports, [8080, 9001]);
+    world.published_port = Some(8080);
+    assert_eq!(lines(&world, &index, 0), ["vm-1 Ready Beating"]);
+    // Nor does it outlive the one that beat.
+    world.published_port = None;
+    let silent = LiveRead::Found(beat("vm-1", 1, 1));
+    index.confirm(&Key::new("shop", "greeter.vm-1"), silent, at(40_000), at(40_000));
+    assert_eq!(lines(&world, &index, 40_000), ["vm-1 Expired TTLPassed"]);
+}
+
+#[test]
+fn a_beat_that_was_old_already_when_it_was_taken_over_is_not_its_first() {
+    let mut world = at_the_same_port();
     let old = beat("vm-1", 1, 1);
     world.adopted[0].entry.old_beats = vec![token_of(&old)];
     let mut index = inherited(std::slice::from_ref(&old));
@@ -96,7 +120,7 @@ fn a_beat_that_was_old_already_when_it_was_taken_over_is_not_its_first() {
 
 #[test]
 fn a_beat_that_came_while_the_controller_was_away_is_its_first() {
-    let world = only_one().published("192.0.2.1");
+    let world = at_the_same_port().published("192.0.2.1");
     let index = inherited(&[beat("vm-1", 2, 2)]);
     assert_eq!(lines(&world, &index, 0), ["vm-1 Ready Beating"]);
 }
@@ -125,10 +149,11 @@ fn of_two_at_one_address_the_one_with_the_port_of_the_beat_has_beaten() {
 
 #[test]
 fn where_none_has_the_port_of_the_beat_all_of_the_address_have_beaten() {
-    let world = world(vec![
+    let mut world = world(vec![
         adopted("adopted/192.0.2.1", "192.0.2.1", 8081),
         adopted("adopted/192.0.2.1#2", "192.0.2.1", 8082),
     ]);
+    world.published_port = Some(8080);
     let mut index = index();
     index.observe("shop", beat("vm-1", 1, 1), at(0));
     assert_eq!(lines(&world, &index, 0), ["vm-1 Ready Beating"]);

@@ -143,6 +143,8 @@ struct World {
     zones: HashMap<String, String>,
     families: Vec<Family>,
     published: HashSet<IpAddr>,
+    /// The port of all that is published.
+    published_port: Option<u16>,
     ranges: OutsideRanges,
     owned: Option<IpAddr>,
     unreadable: HashMap<Arc<str>, String>,
@@ -168,6 +170,7 @@ impl World {
             zones: [("node-1".to_owned(), "eu-1a".to_owned())].into(),
             families: vec![Family::V4],
             published: HashSet::new(),
+            published_port: None,
             ranges: ["shop=192.0.2.0/24", "shop=2001:db8::/64"]
                 .map(|range| range.parse().expect("a range"))
                 .into_iter()
@@ -202,6 +205,7 @@ impl World {
             service: "greeter",
             ports: &self.registration.ports,
             published: &self.published,
+            publishes: &|_, port| self.published_port == Some(port.port),
             ranges: &self.ranges,
             owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
             unreadable: &self.unreadable,
