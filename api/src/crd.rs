@@ -143,6 +143,7 @@ mod tests {
         assert_eq!(most(".spec.ports"), Some(crate::registration::PORTS_MAX));
         assert_eq!(most(".spec.instances"), Some(crate::registration::DECLARED_INSTANCES_MAX));
         assert_eq!(most(".status.instances"), Some(crate::status::LISTED_INSTANCES_MAX as u64));
+        assert_eq!(most(".status.adopted"), Some(crate::status::ADOPTED_INSTANCES_MAX as u64));
         let name = property(".spec.instances[].name").max_length.map(|length| length as usize);
         assert_eq!(name, Some(crate::heartbeat::INSTANCE_NAME_MAX));
     }
@@ -155,6 +156,8 @@ mod tests {
             (".spec.instances[].ports", "name"),
             (".status.conditions", "type"),
             (".status.instances", "name"),
+            (".status.adopted", "name"),
+            (".status.adopted[].ports", "name"),
         ] {
             let list = property(path);
             assert_eq!(list.x_kubernetes_list_type.as_deref(), Some("map"), "{path}");

@@ -15,6 +15,13 @@ use crate::status::ServiceRegistrationStatus;
 pub const DEFAULT_TTL: &str = "90s";
 /// interval where a registration names none.
 pub const DEFAULT_INTERVAL: &str = "30s";
+/// Annotation of a registration: `true` has the operator decide and report everything, and publish
+/// nothing; `false` is as if it were absent.
+pub const DRY_RUN_ANNOTATION: &str = "beatkeeper.dev/dry-run";
+/// Annotation of a registration: consent to take over the hand-written Endpoints and EndpointSlices
+/// of its Service. `true` for all addresses in them, or a list of addresses, separated by commas,
+/// for exactly those; `false` is as if it were absent.
+pub const ADOPT_ANNOTATION: &str = "beatkeeper.dev/adopt";
 /// Most ports a registration can have.
 pub const PORTS_MAX: u64 = 32;
 /// Most instances a registration can declare; self-registered ones are not counted.
@@ -174,7 +181,7 @@ pub struct InstanceSpec {
 }
 
 /// A port on which one instance differs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstancePort {
     /// Name of the registration's port; empty for its only, unnamed port.

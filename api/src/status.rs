@@ -4,6 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::registration::InstancePort;
+
+/// At most this many addresses of hand-written objects can be taken over.
+pub const ADOPTED_INSTANCES_MAX: usize = 1000;
 /// At most this many instances are listed in a status, the troubled ones first.
 pub const LISTED_INSTANCES_MAX: usize = 100;
 
@@ -43,6 +47,53 @@ pub struct ServiceRegistrationStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub instances: Vec<InstanceStatus>,
+    /// Addresses taken over from hand-written objects, by annotation beatkeeper.dev/adopt, that have
+    /// not beaten yet. They stay published until they beat for the first time, or are removed from
+    /// the annotation. This is the controller's memory of them: do not edit it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1000),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub adopted: Vec<AdoptedInstance>,
+}
+
+/// An address that was taken over from a hand-written object and has not beaten yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AdoptedInstance {
+    /// Name of the instance in status.instances: `adopted/` and its address.
+    pub name: String,
+    /// The address.
+    pub address: String,
+    /// The object it was taken over from, such as Endpoints greeter.
+    pub from: String,
+    /// When it was taken over, by the controller's wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// The ports it was published with, by the names that the registration gives them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub ports: Vec<InstancePort>,
+    /// Whether it was published as not ready, and so still is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_ready: bool,
+    /// The Node it was said to be on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// The zone it was said to be in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Its host name in a headless Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Heartbeats that were there for this address when it was taken over, and were old then: a
+    /// Lease's uid and renewTime. Any other one is its first beat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub old_beats: Vec<String>,
 }
 
 /// One instance as the controller sees it.

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{AdoptedInstance, ServiceRegistration};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use kube::{
     Client,
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     core::{
         flow::Guard,
+        heartbeat::Version,
         index::{Index, Key},
         moment::Moment,
         path::Path,
@@ -90,6 +92,12 @@ pub(super) struct Memory {
     pub(super) failed_reads: u32,
     /// Whether the Service was one that a person made when it was last there.
     pub(super) foreign_service: bool,
+    /// In a dry run: what would be published by now.
+    pub(super) rehearsed: Option<HashSet<IpAddr>>,
+    /// The adopted instances as this process wrote them last.
+    pub(super) adopted: Option<(Version, Vec<AdoptedInstance>)>,
+    /// Adopted instances that have been seen to beat, until the status says so.
+    pub(super) weaned: Vec<AdoptedInstance>,
     /// Since when such a Service is missing.
     pub(super) service_gone: Option<Moment>,
 }

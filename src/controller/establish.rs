@@ -21,6 +21,7 @@ use super::{
     error::ApiError,
 };
 use crate::core::{
+    endpoint::Family,
     plan::meta::MANAGER,
     registration::{Registration, TargetPort, text_of},
     service::{ServicePortView, ServiceView},
@@ -77,6 +78,34 @@ pub(super) async fn service(
     Ok((view, true))
 }
 
+/// What [`service`] would find or make, and what it would do for that. Nobody knows the families that
+/// the cluster would give a new Service: it is taken for one that has both, as it would ask for.
+pub(super) fn rehearse(
+    registration: &Registration,
+    known: Option<Arc<ServiceView>>,
+) -> (Arc<ServiceView>, Option<String>) {
+    let name = &registration.service_name;
+    match known {
+        None => {
+            let families = vec![Family::V4, Family::V6];
+            let view = ServiceView { families, ..ServiceView::of(&new_service(registration)) };
+            (Arc::new(view), Some(format!("create service {name}")))
+        }
+        Some(service) => {
+            let change = new_ports(registration, &service).is_some();
+            let change = change.then(|| format!("change the ports of service {name}"));
+            (service, change)
+        }
+    }
+}
+
+/// The ports that a Service of ours has to be given, if they differ.
+fn new_ports(registration: &Registration, service: &ServiceView) -> Option<Vec<ServicePort>> {
+    let ours = service.owner.as_deref() == Some(&registration.uid);
+    let wanted = ports(registration);
+    (ours && views(&wanted) != service.ports).then_some(wanted)
+}
+
 /// Brings the ports of a Service of ours up to date; None when there is nothing to do.
 async fn change_ports(
     registration: &Registration,
@@ -84,11 +113,7 @@ async fn change_ports(
     api: &Api<Service>,
     context: &Context,
 ) -> Option<Result<Service, ApiError>> {
-    let ours = service.owner.as_deref() == Some(&registration.uid);
-    let wanted = ports(registration);
-    if !ours || views(&wanted) == service.ports {
-        return None;
-    }
+    let wanted = new_ports(registration, service)?;
     let patch = Patch::Merge(json!({
         "metadata": { "resourceVersion": service.resource_version },
         "spec": { "ports": wanted },

@@ -5,6 +5,7 @@
 //! feeds the liveness index, and only what may change a decision wakes a registration. With leader
 //! election all replicas watch, and the one that leads ([`leader`]) reconciles and writes.
 
+mod adopt;
 mod apply;
 mod claim;
 mod clock;
@@ -17,6 +18,7 @@ mod probe;
 mod publish;
 mod pulse;
 mod reconcile;
+mod rehearse;
 mod replica;
 mod run;
 mod settings;

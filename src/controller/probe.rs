@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    context::{CALL_TIMEOUT, Context, call},
+    context::{CALL_TIMEOUT, Context, call, call_write},
     error::ApiError,
 };
 use crate::core::{
@@ -289,7 +289,7 @@ pub(super) async fn sweep(context: &Context) -> Result<(), ApiError> {
             resource_version: Some(version.0.to_string()),
         });
         let doing = || format!("delete the abandoned probe Lease {namespace}/{name}");
-        match call(doing, api.delete(&name, &only_this)).await {
+        match call_write(context, doing, api.delete(&name, &only_this)).await {
             Err(error) if !error.is_conflict() => return Err(error),
             _ => {}
         }

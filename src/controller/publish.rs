@@ -127,7 +127,10 @@ pub(super) fn events(
     let before = context
         .remember(&registration.key, &registration.uid, |memory| memory.told.replace(now))
         .unwrap_or_else(|| known_from(object, verdicts));
-    let notices = status::notices(&before, verdicts);
+    let mut notices = status::notices(&before, verdicts);
+    if registration.dry_run {
+        notices.iter_mut().for_each(|notice| notice.note.insert_str(0, "dry run: "));
+    }
     if notices.is_empty() {
         return;
     }

@@ -7,11 +7,12 @@ use kube::runtime::controller::Action;
 use rand::Rng;
 
 use super::{
+    adopt,
     apply::{self, Outcome},
     context::Context,
     desk,
     error::Error,
-    publish, stage,
+    publish, rehearse, stage,
     verify::{self, Missing},
 };
 use crate::core::{
@@ -64,17 +65,28 @@ async fn reconcile(
         // What it owns is the garbage collector's.
         return Ok(Action::await_change());
     }
-    let registration = Registration::validate(&object);
+    let mut registration = Registration::validate(&object);
+    registration.dry_run |= context.settings.dry_run;
     let ttl = ttl_history(&registration, &context);
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let stage = stage::set(&registration, &context).await;
+        let mut stage = stage::set(&registration, &context).await;
+        rehearse::recall(&registration, &mut stage, &context);
+        let known =
+            |stage: &Stage| judge(&registration, &ttl, stage, &Missing::default(), &context);
+        let stage = adopt::begin(stage, &object, &registration, known, &context).await;
         let decision = decide(&registration, &ttl, &stage, &context).await;
         let style = context.settings.style();
         let wall = context.clock.clocks().wall;
         let plan = planning::draw_up(&registration, &stage, &decision.verdicts, style, wall);
-        let applied = match apply::apply(&registration, plan, &context).await {
+        let outcome = if registration.dry_run {
+            rehearse::rehearse(&registration, &stage, &plan, &context)
+        } else {
+            let outcome = apply::apply(&registration, plan, &context).await;
+            adopt::finish(outcome, &registration, &stage, &context).await
+        };
+        let applied = match outcome {
             Outcome::Done(applied) => stage.failed(applied),
             Outcome::Conflict(why) if attempt < ATTEMPTS => {
                 tracing::debug!(registration = %registration.key, why, "planning anew");
@@ -92,8 +104,14 @@ async fn reconcile(
             publish::events(&object, &registration, &decision.verdicts, &context);
             context.remember(&key, &registration.uid, |memory| memory.failures = 0);
         }
-        let applied =
-            Applied { published: gather::published(&registration, &context.world()), ..applied };
+        let applied = match applied.dry_run {
+            Some(_) => applied,
+            None => {
+                Applied { published: gather::published(&registration, &context.world()), ..applied }
+            }
+        };
+        let adoption_ended = adopt::ended(&registration, &stage, &decision.verdicts, &context);
+        let applied = Applied { adoption_ended, ..applied };
         let failure = applied.failure.clone();
         let now = context.clock.now();
         let next = decision.pause(now);
@@ -211,11 +229,13 @@ fn judge(
             service: &registration.service_name,
             ports: &ports,
             published: &stage.gathered.published,
+            publishes: &|address, port| gather::publishes(&stage.gathered.slices, address, port),
             ranges: &context.settings.outside_ranges,
             owner_of: &owner_of,
             unreadable: &missing.unreadable,
             evidence: &evidence,
             term_began: context.term_began(),
+            adopted: &stage.adoption.instances,
             now,
         });
         let outcomes: Vec<Settled> = verdicts

@@ -134,6 +134,11 @@ async fn scope(
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
         let scope = namespace.as_deref().unwrap_or("all namespaces");
         tracing::info!(scope, "everything has been read once");
+        if context.settings.dry_run {
+            tracing::warn!(
+                "this is a dry run: everything is decided and reported, nothing published"
+            );
+        }
         warm.cancel();
         publish(scope, &context, &reader, &stop).await;
     }

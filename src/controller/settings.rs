@@ -54,6 +54,10 @@ pub struct Args {
     #[arg(long, env = "BEATKEEPER_SWEEP_INTERVAL", default_value = "30s", value_parser = beatkeeper_api::duration::parse)]
     pub sweep_interval: Duration,
 
+    /// Decide and report everything, in status and events, but publish, change and remove nothing.
+    #[arg(long, env = "BEATKEEPER_DRY_RUN", value_parser = clap::builder::FalseyValueParser::new())]
+    pub dry_run: bool,
+
     /// How many registrations are reconciled at the same time.
     #[arg(long, env = "BEATKEEPER_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
@@ -81,6 +85,8 @@ pub struct Settings {
     pub max_endpoints_per_slice: usize,
     /// Pause between two sweeps.
     pub sweep_interval: Duration,
+    /// Whether everything is to be decided and reported, and nothing published.
+    pub dry_run: bool,
     /// How many registrations are reconciled at the same time.
     pub concurrency: u16,
     /// How this replica is elected; none when it is the only one.
@@ -107,6 +113,7 @@ impl TryFrom<Args> for Settings {
             publish_endpoints,
             max_endpoints_per_slice,
             sweep_interval,
+            dry_run,
             concurrency,
             leader,
         } = args;
@@ -117,6 +124,7 @@ impl TryFrom<Args> for Settings {
             publish_endpoints,
             max_endpoints_per_slice: max_endpoints_per_slice.into(),
             sweep_interval,
+            dry_run,
             concurrency,
             election: leader.settings()?,
         })

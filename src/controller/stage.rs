@@ -32,6 +32,12 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
         let stall = standing::service_gone(registration);
         return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
     }
+    if registration.dry_run {
+        let (service, announced) = establish::rehearse(registration, known);
+        let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
+        let announced = announced.into_iter().collect();
+        return Stage { announced, ..Stage::new(gathered, Some(service), stall) };
+    }
     match establish::service(registration, known, context).await {
         Ok((service, false)) => Stage::new(gathered, Some(service), None),
         Ok((service, true)) => {

@@ -79,11 +79,17 @@ struct Stale {
 }
 
 fn find(context: &Context) -> Vec<Stale> {
+    if context.settings.dry_run {
+        return Vec::new();
+    }
     let now = context.clock.now();
     let index = context.index();
     let world = context.world();
     let mut stale = Vec::new();
     for (registration, records) in index.registrations() {
+        if world.is_dry_run(registration) {
+            continue;
+        }
         let ttl = world.pace_of(registration).map(|pace| pace.ttl);
         for record in records {
             if let Some(why) = why(record, ttl, now) {

@@ -10,7 +10,7 @@ use beatkeeper_api::InstanceState;
 
 use super::{
     endpoint::{Conditions, Endpoint, EndpointPort, EndpointsReadiness, PortSet, Protocol},
-    verdict::Verdict,
+    verdict::{Reason, Verdict},
 };
 
 /// The endpoints to publish for these verdicts. `publish_not_ready` is the Service's
@@ -57,10 +57,10 @@ pub fn endpoints(verdicts: &[Verdict], publish_not_ready: bool) -> Vec<Endpoint>
     endpoints
 }
 
-/// Which of two claims to one address and port is published: a Pod's before an outside one, then
-/// the one that can serve more, then the first by name, so that the choice does not waver.
+/// Which of two claims to one address and port is published: a Pod's before an outside one, that
+/// before one that was taken over and has not beaten, then the one that can serve more, then the first by name, so that the choice does not waver.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Precedence<'a>(bool, u8, &'a str);
+struct Precedence<'a>(bool, bool, u8, &'a str);
 
 impl<'a> Precedence<'a> {
     fn of(verdict: &'a Verdict) -> Self {
@@ -70,7 +70,7 @@ impl<'a> Precedence<'a> {
             InstanceState::Draining => 1,
             _ => 2,
         };
-        Self(outside, usefulness, &verdict.instance)
+        Self(outside, verdict.reason == Reason::Adopted, usefulness, &verdict.instance)
     }
 }
 

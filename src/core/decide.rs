@@ -13,7 +13,8 @@ use beatkeeper_api::{
 
 use super::{
     address::OutsideRanges,
-    endpoint::Family,
+    adoption::{self, Adopted},
+    endpoint::{EndpointPort, Family},
     evidence::Evidence,
     guard,
     index::Record,
@@ -46,6 +47,8 @@ pub struct Facts<'a> {
     pub ports: &'a [PortTemplate],
     /// The addresses in this registration's own slices.
     pub published: &'a HashSet<IpAddr>,
+    /// Whether an address is in them with a port.
+    pub publishes: &'a dyn Fn(IpAddr, &EndpointPort) -> bool,
     /// Where outside instances may lie.
     pub ranges: &'a OutsideRanges,
     /// Whose an address is, as far as the cluster knows.
@@ -56,6 +59,8 @@ pub struct Facts<'a> {
     pub evidence: &'a Evidence,
     /// When this controller began to decide: now for the first time, or again after another led.
     pub term_began: Moment,
+    /// Who was taken over and has not beaten yet, as far as is known before deciding.
+    pub adopted: &'a [Adopted],
     /// The present moment.
     pub now: Moment,
 }
@@ -73,6 +78,7 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
         .map(|declared| never_beat(facts, &declared.name))
         .collect();
     verdicts.extend(silent);
+    adoption::join(facts, &mut verdicts);
     verdicts.sort_by(|a, b| a.instance.cmp(&b.instance));
     let were_ready: HashSet<&str> = facts
         .records

@@ -9,6 +9,7 @@ use std::{
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::{
+    endpoint::EndpointPort,
     heartbeat::Origin,
     index::{Key, Record},
     pod::PodView,
@@ -63,6 +64,18 @@ pub fn published(registration: &Registration, world: &World) -> HashSet<IpAddr> 
     let service = Key::new(&registration.key.namespace, &registration.service_name);
     let (slices, _) = world.slices(&service, &registration.uid);
     addresses(&slices)
+}
+
+/// Whether an address is in some slice with a port.
+pub fn publishes(slices: &[Arc<EndpointSlice>], address: IpAddr, port: &EndpointPort) -> bool {
+    let text = address.to_string();
+    slices.iter().any(|slice| {
+        let mut ports = slice.ports.iter().flatten();
+        ports.any(|known| {
+            known.name.as_deref().unwrap_or_default() == port.name
+                && known.port == Some(port.port.into())
+        }) && slice.endpoints.iter().any(|endpoint| endpoint.addresses.contains(&text))
+    })
 }
 
 fn addresses(slices: &[Arc<EndpointSlice>]) -> HashSet<IpAddr> {

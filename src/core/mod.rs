@@ -2,8 +2,10 @@
 //! decisions and a plan come out.
 
 pub mod address;
+pub mod adoption;
 pub mod claims;
 pub mod decide;
+pub mod dry_run;
 pub mod endpoint;
 pub mod evidence;
 pub mod flow;
@@ -23,6 +25,7 @@ pub mod service;
 pub mod stage;
 pub mod standing;
 pub mod status;
+pub mod takeover;
 pub mod ttl;
 pub mod verdict;
 pub mod world;

@@ -181,7 +181,10 @@ fn resolve(
 }
 
 /// The addresses that are of a family of the Service.
-fn of_families(
+///
+/// # Errors
+/// The reason, and a message that names both.
+pub(super) fn of_families(
     addresses: Vec<IpAddr>,
     families: &[Family],
 ) -> Result<Vec<IpAddr>, (Reason, String)> {

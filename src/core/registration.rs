@@ -5,11 +5,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use beatkeeper_api::{InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat};
+use beatkeeper_api::{
+    InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat,
+    registration::{ADOPT_ANNOTATION, DRY_RUN_ANNOTATION},
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 
-use super::{endpoint::Protocol, index::Key, proven::Pace};
+use super::{adoption::Consent, endpoint::Protocol, index::Key, proven::Pace};
 
 /// A ServiceRegistration whose spec has been read.
 #[derive(Debug, Clone)]
@@ -36,6 +39,10 @@ pub struct Registration {
     pub declared: BTreeMap<String, InstanceSpec>,
     /// Silence never prunes below this many ready instances.
     pub min_ready: usize,
+    /// Whether everything is to be decided and reported, and nothing published.
+    pub dry_run: bool,
+    /// Which hand-written addresses may be taken over.
+    pub consent: Consent,
     /// What is wrong with the spec.
     pub problems: Vec<String>,
 }
@@ -108,6 +115,12 @@ impl Registration {
         });
         let selector_unreadable = selector.is_none() && spec.pod_selector.is_some();
         let declared = declared(&spec.instances, &mut problems);
+        let annotation = |name| metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        let dry_run = dry_run(annotation(DRY_RUN_ANNOTATION), &mut problems);
+        let consent = Consent::read(annotation(ADOPT_ANNOTATION)).unwrap_or_else(|problem| {
+            problems.push(problem);
+            Consent::Unreadable
+        });
         Self {
             service_name: object.service_name().to_owned(),
             key: Key::new(metadata.namespace.clone().unwrap_or_default(), name),
@@ -124,6 +137,8 @@ impl Registration {
                 .as_ref()
                 .and_then(|protection| usize::try_from(protection.min_ready).ok())
                 .unwrap_or(0),
+            dry_run,
+            consent,
             problems,
         }
     }
@@ -187,6 +202,24 @@ fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
         },
         app_protocol: spec.app_protocol.clone(),
     })
+}
+
+/// One that cannot be read is a problem like any other, which stops additions and not removals: it
+/// publishes nobody who was not, as the dry run would that was probably meant; and where instances
+/// are published already, a slip of the pen does not keep the dead.
+fn dry_run(value: Option<&str>, problems: &mut Vec<String>) -> bool {
+    match value {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(other) => {
+            let other: String = other.chars().take(64).collect();
+            problems.push(format!(
+                "annotation {DRY_RUN_ANNOTATION} is {other:?}; write \"true\" for a dry run, or remove \
+                 it to publish"
+            ));
+            false
+        }
+    }
 }
 
 fn declared(specs: &[InstanceSpec], problems: &mut Vec<String>) -> BTreeMap<String, InstanceSpec> {

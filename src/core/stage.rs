@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    endpoint::Family, gather::Gathered, moment::Moment, service::ServiceView, standing::Stall,
-    status::Applied,
+    adoption::Adoption, endpoint::Family, gather::Gathered, moment::Moment, service::ServiceView,
+    standing::Stall, status::Applied,
 };
 
 /// What the decision rests on besides heartbeats.
@@ -20,6 +20,10 @@ pub struct Stage {
     pub failure: Option<String>,
     /// When to look at the Service again.
     pub look_again: Option<Moment>,
+    /// What would be done before the plan, were this no dry run.
+    pub announced: Vec<String>,
+    /// What is taken over from people.
+    pub adoption: Adoption,
 }
 
 impl Stage {
@@ -29,7 +33,15 @@ impl Stage {
         service: Option<Arc<ServiceView>>,
         stall: Option<Stall>,
     ) -> Self {
-        Self { gathered, service, stall, failure: None, look_again: None }
+        Self {
+            gathered,
+            service,
+            stall,
+            failure: None,
+            look_again: None,
+            announced: Vec::new(),
+            adoption: Adoption::default(),
+        }
     }
 
     /// The failure of establishing the Service goes before one of a write.

@@ -1,9 +1,12 @@
 //! Whether a registration may publish at all: what it must never take over (P6), and what a person
 //! has to mend first.
 
+use beatkeeper_api::registration::ADOPT_ANNOTATION;
+
 use super::{
     registration::{PortTemplate, Registration},
     service::ServiceView,
+    takeover::Refusal,
 };
 
 /// Why nothing may be added. What is published already stays until it dies: a registration in
@@ -71,7 +74,9 @@ pub fn stall(
             "ServedByOthers",
             format!(
                 "EndpointSlice {slice} of Service {name} is managed by {manager}; delete it and what \
-                 makes it (for mirrored slices: the Endpoints object {name}), or name another Service"
+                 makes it (for mirrored slices: the Endpoints object {name}), or name another \
+                 Service, or, if people wrote it, {}",
+                how_to_adopt()
             ),
         );
     }
@@ -79,7 +84,9 @@ pub fn stall(
         return because(
             "ServedByOthers",
             format!(
-                "Endpoints {name} exists and is not Beatkeeper's; delete it, or name another Service"
+                "Endpoints {name} exists and is not Beatkeeper's; delete it, or name another \
+                 Service, or, if people wrote it, {}",
+                how_to_adopt()
             ),
         );
     }
@@ -94,6 +101,23 @@ pub fn stall(
         );
     }
     None
+}
+
+fn how_to_adopt() -> String {
+    format!("have it taken over: annotate the registration with {ADOPT_ANNOTATION}=true")
+}
+
+impl Stall {
+    /// The annotation asks for a takeover that must not be made.
+    pub fn adoption_refused(refusal: &Refusal) -> Self {
+        Self { reason: "AdoptionRefused", message: refusal.to_string() }
+    }
+
+    /// A takeover could not be brought to its end yet.
+    pub fn adoption_unfinished(error: &str) -> Self {
+        let message = format!("not all is taken over yet, and it is tried again: {error}");
+        Self { reason: "AdoptionUnfinished", message }
+    }
 }
 
 /// The Service was somebody else's and has been deleted. It may be about to be made anew.

@@ -10,13 +10,14 @@ use std::{
 };
 
 use beatkeeper_api::{
-    InstanceState, InstanceStatus, ServiceRegistrationStatus,
+    AdoptedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus,
     status::{LISTED_INSTANCES_MAX, condition},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
+    adoption::ADOPTED,
     moment::Moment,
     standing::Stall,
     verdict::{Reason, Verdict},
@@ -29,8 +30,12 @@ pub struct Applied {
     pub writes: usize,
     /// What could not be carried out, and will be tried again.
     pub failure: Option<String>,
-    /// The addresses that are published now.
+    /// The addresses that are published now; in a dry run, those that would be.
     pub published: HashSet<IpAddr>,
+    /// In a dry run, what would have been written.
+    pub dry_run: Option<String>,
+    /// Those of the prior status's adopted instances that are no longer.
+    pub adoption_ended: Vec<AdoptedInstance>,
 }
 
 /// The two clocks at the moment of a report: the wall clock is for people to read only.
@@ -82,6 +87,11 @@ pub fn report(
         total: i32::try_from(verdicts.len()).unwrap_or(i32::MAX),
         last_change_time: prior.last_change_time.clone(),
         instances: instances(prior, verdicts, clocks),
+        // Who is adopted is written before anything is taken over; a report only ever ends it.
+        adopted: {
+            let still = |adopted: &&AdoptedInstance| !applied.adoption_ended.contains(adopted);
+            prior.adopted.iter().filter(still).cloned().collect()
+        },
     };
     status.conditions = conditions(prior, generation, &status, verdicts, stall, applied, clocks);
     if moved(prior, &status) {
@@ -184,13 +194,27 @@ fn conditions(
             last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(clocks.wall))),
         });
     };
-    match (stall, &applied.failure) {
-        (Some(stall), _) => set(condition::READY, false, stall.reason, stall.message.clone()),
-        (None, Some(failure)) => set(condition::READY, false, "WriteFailed", failure.clone()),
-        (None, None) => set(condition::READY, true, "Published", published(status)),
+    match (stall, &applied.failure, &applied.dry_run) {
+        // What would be in the way is what a dry run is there to tell.
+        (Some(stall), _, Some(dry_run)) => {
+            let message = format!("{}; dry run: {dry_run}", stall.message);
+            set(condition::READY, false, stall.reason, message);
+        }
+        (Some(stall), _, None) => {
+            set(condition::READY, false, stall.reason, stall.message.clone());
+        }
+        (None, Some(failure), _) => set(condition::READY, false, "WriteFailed", failure.clone()),
+        (None, None, Some(dry_run)) => {
+            let (ready, total) = (status.ready, status.total);
+            let message =
+                format!("dry run: {ready} of {total} instances would be ready; {dry_run}");
+            set(condition::READY, false, "DryRun", message);
+        }
+        (None, None, None) => set(condition::READY, true, "Published", published(status)),
     }
     if status.ready + status.held > 0 {
-        set(condition::AVAILABLE, true, "InstancesReady", available(status));
+        let message = available(status, applied.dry_run.is_some());
+        set(condition::AVAILABLE, true, "InstancesReady", message);
     } else {
         let message = "no instance is ready, so the Service has nobody to answer".to_owned();
         set(condition::AVAILABLE, false, "NoInstanceReady", message);
@@ -216,8 +240,13 @@ fn published(status: &ServiceRegistrationStatus) -> String {
     format!("published as decided: {} of {} instances ready", status.ready, status.total)
 }
 
-fn available(status: &ServiceRegistrationStatus) -> String {
-    format!("{} instances ready", status.ready + status.held)
+fn available(status: &ServiceRegistrationStatus, dry_run: bool) -> String {
+    let ready = status.ready + status.held;
+    if dry_run {
+        format!("dry run: {ready} instances would be ready")
+    } else {
+        format!("{ready} instances ready")
+    }
 }
 
 /// What is remembered of an instance between two decisions, to tell a transition.
@@ -278,8 +307,16 @@ pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
         })
         .collect();
     let known: HashSet<&str> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
-    let gone: Vec<&str> =
-        before.keys().map(String::as_str).filter(|name| !known.contains(name)).collect();
+    let gone = before.keys().map(String::as_str).filter(|name| !known.contains(name));
+    let (grown, gone): (Vec<&str>, Vec<&str>) = gone.partition(|name| name.starts_with(ADOPTED));
+    if !grown.is_empty() {
+        notices.push(Notice {
+            warning: false,
+            reason: "AdoptionEnded",
+            note: note(&grown, "it beats by itself now, or was removed from the annotation"),
+            instance: first(&grown),
+        });
+    }
     if !gone.is_empty() {
         notices.push(Notice {
             warning: false,

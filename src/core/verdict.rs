@@ -26,6 +26,8 @@ pub enum Reason {
     Beating,
     /// Ready: its last beat is more than half of its slack late.
     BeatOverdue,
+    /// Ready, or NotReady: it was taken over from a hand-written object and has not beaten yet.
+    Adopted,
     /// NotReady: it says so itself.
     HealthFailing,
     /// NotReady: what it says of its health is not in the contract.
@@ -80,6 +82,7 @@ impl Reason {
             Self::NoAddressYet => "NoAddressYet",
             Self::Beating => "Beating",
             Self::BeatOverdue => "BeatOverdue",
+            Self::Adopted => "Adopted",
             Self::HealthFailing => "HealthFailing",
             Self::HealthUnknown => "HealthUnknown",
             Self::PodNotReady => "PodNotReady",

@@ -21,6 +21,7 @@ pub use watched::Watched;
 
 use self::cache::Cache;
 use super::{
+    adoption::Consent,
     heartbeat::Version,
     index::Key,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
@@ -40,6 +41,9 @@ pub struct Brief {
     /// With these a change of the status alone is told from one that has to be acted on.
     generation: Option<i64>,
     deleting: bool,
+    /// Annotations raise no generation.
+    dry_run: bool,
+    consent: Consent,
 }
 
 /// Whose a slice or an Endpoints object is.
@@ -199,13 +203,18 @@ impl World {
     /// would wake the registration for each status it writes itself, and cut its backoff short.
     pub fn put_registration(&mut self, object: &ServiceRegistration) -> Vec<Key> {
         let (key, _) = identity(&object.metadata);
+        let registration = Registration::validate(object);
+        let pace = registration.pace();
+        let Registration { dry_run, consent, .. } = registration;
         let brief = Brief {
             service: object.service_name().to_owned(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            pace: Registration::validate(object).pace(),
+            pace,
             generation: object.metadata.generation,
             deleting: object.metadata.deletion_timestamp.is_some(),
+            dry_run,
+            consent,
         };
         if self.registrations.get(&key) == Some(&brief) {
             return Vec::new();
@@ -250,6 +259,11 @@ impl World {
     /// The pace of the registration with the least slack.
     pub fn tightest_pace(&self) -> Option<Pace> {
         self.registrations.values().map(|brief| brief.pace).min_by_key(|pace| pace.slack())
+    }
+
+    /// Whether nothing is to be done for a registration but to tell what would be.
+    pub fn is_dry_run(&self, key: &Key) -> bool {
+        self.registrations.get(key).is_some_and(|brief| brief.dry_run)
     }
 
     /// The registrations for a Service.

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::support::Shop;
 
 const HEARTBEAT: &str = include_str!("../../docs/heartbeat.md");
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
 /// The `bash` blocks of a page, in order.
 fn blocks(page: &str) -> Vec<String> {
@@ -115,4 +116,36 @@ async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
     shop.instance("greeter", "vm-2", "Cordoned", "Cordoned").await;
     reader.run(uncordon).await;
     shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_operations_page_does_what_the_page_says() {
+    let shop = Shop::open("docs-operations").await;
+    let _operator = shop.operator();
+    let mut reader = Reader { shop: &shop, token: String::new(), said: String::new() };
+    let blocks = blocks(OPERATIONS);
+    let [dry, look, publish, by_hand, rehearse, adopt, unbeaten, list, withdraw] =
+        blocks.as_slice()
+    else {
+        panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
+    };
+    reader.run(dry).await;
+    let message = shop.condition("greeter", "Ready", "False", "DryRun").await;
+    assert!(message.contains("would create service greeter"), "{message}");
+    reader.run(look).await;
+    reader.run(publish).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+
+    reader.run(by_hand).await;
+    reader.run(rehearse).await;
+    let message = shop.condition("orders", "Ready", "False", "DryRun").await;
+    assert!(message.contains("would take over endpoints orders"), "{message}");
+    reader.run(adopt).await;
+    shop.condition("orders", "Ready", "True", "Published").await;
+    shop.instance("orders", "adopted/192.0.2.21", "Ready", "Adopted").await;
+    reader.run(unbeaten).await;
+    reader.run(list).await;
+    shop.published_as_ready("orders", &["192.0.2.21"]).await;
+    reader.run(withdraw).await;
+    shop.published_as_ready("orders", &[]).await;
 }

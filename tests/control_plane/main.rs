@@ -1,10 +1,12 @@
 //! Tests against a real control plane, in one binary because they share one.
 #![allow(clippy::unwrap_used)]
 
+mod adoption;
 mod agent;
 mod clocks;
 mod crd;
 mod docs;
+mod dry_run;
 mod events;
 mod evidence;
 mod garbage;

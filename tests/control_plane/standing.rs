@@ -100,7 +100,9 @@ async fn a_service_whose_slices_are_somebody_elses_is_left_to_them_until_they_go
     assert_eq!(
         message,
         "EndpointSlice by-hand of Service greeter is managed by ops; delete it and what makes it \
-         (for mirrored slices: the Endpoints object greeter), or name another Service"
+         (for mirrored slices: the Endpoints object greeter), or name another Service, or, if \
+         people wrote it, have it taken over: annotate the registration with \
+         beatkeeper.dev/adopt=true"
     );
     assert_eq!(shop.versions().await, before);
 

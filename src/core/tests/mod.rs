@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     address::OutsideRanges,
+    adoption::Adopted,
     decide::{Facts, decide},
     endpoint::Family,
     evidence::Evidence,
@@ -24,11 +25,13 @@ use super::{
     verdict::Verdict,
 };
 
+mod adoption;
 mod claims;
 mod decide_life;
 mod decide_word;
 mod flow;
 
+mod dry_run;
 mod garbage;
 mod guard;
 mod heartbeat;
@@ -39,6 +42,7 @@ mod placement;
 mod registration;
 mod schedule;
 mod simulation;
+mod takeover;
 
 /// Milliseconds after the start of the clock.
 fn at(millis: u64) -> Moment {
@@ -140,11 +144,14 @@ struct World {
     zones: HashMap<String, String>,
     families: Vec<Family>,
     published: HashSet<IpAddr>,
+    /// The port of all that is published.
+    published_port: Option<u16>,
     ranges: OutsideRanges,
     owned: Option<IpAddr>,
     unreadable: HashMap<Arc<str>, String>,
     evidence: Evidence,
     term_began: Moment,
+    adopted: Vec<Adopted>,
 }
 
 impl World {
@@ -165,6 +172,7 @@ impl World {
             zones: [("node-1".to_owned(), "eu-1a".to_owned())].into(),
             families: vec![Family::V4],
             published: HashSet::new(),
+            published_port: None,
             ranges: ["shop=192.0.2.0/24", "shop=2001:db8::/64"]
                 .map(|range| range.parse().expect("a range"))
                 .into_iter()
@@ -174,6 +182,7 @@ impl World {
             // As if a probe came back at every moment.
             evidence: Evidence { probed: Some(at(u64::MAX)), ..Evidence::default() },
             term_began: at(0),
+            adopted: Vec::new(),
         }
     }
 
@@ -200,11 +209,13 @@ impl World {
             service: "greeter",
             ports: &self.registration.ports,
             published: &self.published,
+            publishes: &|_, port| self.published_port == Some(port.port),
             ranges: &self.ranges,
             owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
             unreadable: &self.unreadable,
             evidence: &self.evidence,
             term_began: self.term_began,
+            adopted: &self.adopted,
             now,
         })
     }

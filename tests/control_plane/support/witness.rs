@@ -87,6 +87,12 @@ impl Witness {
     /// Fails if any of these was missing at any moment, from the slices or from the Endpoints, or
     /// if somebody else's mirror stood beside ours.
     pub fn never_missed(&self, addresses: &BTreeSet<String>) {
+        self.always_saw(addresses);
+        assert!(!self.managers().contains(MIRROR), "mirrored slices stood beside ours");
+    }
+
+    /// Fails if any of these was missing at any moment, from the slices or from the Endpoints.
+    pub fn always_saw(&self, addresses: &BTreeSet<String>) {
         let record = self.record.lock().unwrap();
         for (kind, states) in [("slices", &record.in_slices), ("Endpoints", &record.in_endpoints)] {
             for (n, state) in states.iter().enumerate() {
@@ -98,7 +104,12 @@ impl Witness {
                 );
             }
         }
-        assert!(!record.managers.contains(MIRROR), "mirrored slices stood beside ours");
+    }
+
+    /// Fails if any of these was missing from the slices at any moment.
+    pub fn always_in_slices(&self, addresses: &BTreeSet<String>) {
+        let record = self.record.lock().unwrap();
+        assert!(record.in_slices.iter().all(|state| state.is_superset(addresses)));
     }
 
     /// Whether an address was published at any moment.

@@ -1,0 +1,295 @@
+//! The adopt step: takes over what people wrote by hand for the Service, if the registration is
+//! annotated for it.
+//!
+//! Without a gap, and so that a crash after any write loses nobody: first who is adopted is written
+//! to the status; then the slices get our mark, which makes them ours as they are; then the plan
+//! completes our slices; and only when they hold all that is wanted the Endpoints object gets our
+//! marks, which ends its mirrored slices. Each run does what is left of this.
+
+use std::time::Duration;
+
+use beatkeeper_api::{AdoptedInstance, ServiceRegistration};
+use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::{
+    apply::Outcome,
+    context::{Context, call, call_write},
+    error::ApiError,
+};
+use crate::core::{
+    adoption::{self, Adopted, Adoption},
+    gather,
+    heartbeat::Version,
+    plan::meta::SERVICE_NAME_LABEL,
+    registration::Registration,
+    stage::Stage,
+    standing::{self, Neighbours, Stall},
+    takeover::{self, Foreign, Scene, Takeover},
+    verdict::Verdict,
+    world::Ownership,
+};
+
+/// After a refusal the objects are read again after this long: the watches do not keep what is in
+/// objects that are not ours.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often it is tried to write down who is adopted while somebody else writes the status.
+const ATTEMPTS: usize = 5;
+
+/// Brings who is adopted onto the stage, and begins to take over what may be (client required).
+/// `judge` decides about the instances that have Leases.
+pub(super) async fn begin(
+    mut stage: Stage,
+    object: &ServiceRegistration,
+    registration: &Registration,
+    judge: impl Fn(&Stage) -> Vec<Verdict>,
+    context: &Context,
+) -> Stage {
+    let adopted = remembered(object, registration, context);
+    stage.adoption = sort_out(&adopted, registration, context);
+    let Neighbours { foreign_slice, foreign_endpoints, elder } = &stage.gathered.neighbours;
+    let cleared = Neighbours { elder: elder.clone(), ..Neighbours::default() };
+    let in_the_way = foreign_slice.is_some() || *foreign_endpoints;
+    let service = stage.service.clone();
+    if !registration.consent.is_given() || !in_the_way || service.is_none() {
+        return stage;
+    }
+    // With what is to be taken over out of the way, something else may be.
+    let otherwise = standing::stall(registration, service.as_deref(), &cleared);
+    if otherwise.is_some() {
+        stage.stall = otherwise;
+        return stage;
+    }
+    let foreign = match read(registration, context).await {
+        Ok(foreign) => foreign,
+        Err(error) => return failed(stage, &error),
+    };
+    let verdicts = judge(&stage);
+    let plan = takeover::plan(
+        &Scene {
+            registration,
+            families: stage.families(),
+            ports: &standing::common_ports(registration, service.as_deref()),
+            ranges: &context.settings.outside_ranges,
+            owner_of: &|address| context.world().owner_of_address(address),
+            adopted: &adopted,
+            verdicts: &verdicts,
+            wall: context.clock.clocks().wall,
+        },
+        &foreign,
+    );
+    let takeover = match plan {
+        Ok(takeover) => takeover,
+        Err(refusal) => {
+            stage.stall = Some(Stall::adoption_refused(&refusal));
+            stage.look_again = Some(context.clock.now() + LOOK_AGAIN);
+            return stage;
+        }
+    };
+    if registration.dry_run {
+        return rehearse(stage, takeover);
+    }
+    if let Err(error) = take(registration, &stage.adoption.ended, &takeover, context).await {
+        return failed(stage, &error);
+    }
+    stage.gathered = gather::surroundings(registration, &context.world());
+    stage.adoption.instances.extend(takeover.newcomers);
+    stage.adoption.endpoints = takeover.endpoints;
+    stage.stall = None;
+    stage
+}
+
+/// What cannot be read or written leaves everything as it is, to be tried again.
+fn failed(stage: Stage, error: &ApiError) -> Stage {
+    let stall = Stall::adoption_unfinished(&error.to_string());
+    Stage { failure: Some(error.to_string()), stall: Some(stall), ..stage }
+}
+
+fn rehearse(mut stage: Stage, takeover: Takeover) -> Stage {
+    let Takeover { newcomers, slices, endpoints } = takeover;
+    let slices_told = slices.iter().map(|slice| format!("take over slice {}", slice.name_any()));
+    let endpoints_told =
+        endpoints.iter().map(|object| format!("take over endpoints {}", object.name_any()));
+    stage.announced.extend(slices_told.chain(endpoints_told));
+    stage.adoption.instances.extend(newcomers);
+    stage.gathered.slices.extend(slices.into_iter().map(Into::into));
+    stage.stall = None;
+    stage
+}
+
+/// Who is adopted, by the newest that is known: what the watch has brought, or what was written here.
+fn remembered(
+    object: &ServiceRegistration,
+    registration: &Registration,
+    context: &Context,
+) -> Vec<Adopted> {
+    let seen = Version::of(object.metadata.resource_version.as_deref());
+    let status = object.status.iter().flat_map(|status| &status.adopted);
+    context.remember(&registration.key, &registration.uid, |memory| match &memory.adopted {
+        Some((written, adopted)) if *written > seen => {
+            adopted.iter().filter_map(Adopted::read).collect()
+        }
+        _ => status.filter_map(Adopted::read).collect(),
+    })
+}
+
+/// Who of them stays: not who has been seen to beat since, and not who lost the consent. In a dry run
+/// nobody is forgotten for want of consent: it may be given again before it is over.
+fn sort_out(adopted: &[Adopted], registration: &Registration, context: &Context) -> Adoption {
+    if adopted.is_empty() {
+        return Adoption::default();
+    }
+    let weaned = context.remember(&registration.key, &registration.uid, |memory| {
+        memory.weaned.retain(|entry| adopted.iter().any(|it| it.entry == *entry));
+        memory.weaned.clone()
+    });
+    let (instances, withdrawn): (Vec<_>, Vec<_>) = adopted
+        .iter()
+        .filter(|it| !weaned.contains(&it.entry))
+        .cloned()
+        .partition(|it| registration.consent.keeps(it.address));
+    if registration.dry_run {
+        return Adoption { instances, ..Adoption::default() };
+    }
+    let ended = withdrawn.into_iter().map(|it| it.entry).chain(weaned).collect();
+    Adoption { instances, ended, endpoints: None }
+}
+
+/// Remembers who has been seen to beat; returns those whom the status is to forget.
+pub(super) fn ended(
+    registration: &Registration,
+    stage: &Stage,
+    verdicts: &[Verdict],
+    context: &Context,
+) -> Vec<AdoptedInstance> {
+    let weaned = adoption::weaned(&stage.adoption.instances, verdicts);
+    let mut ended = stage.adoption.ended.clone();
+    if !weaned.is_empty() && !registration.dry_run {
+        ended.extend(weaned.iter().cloned());
+        context.remember(&registration.key, &registration.uid, |memory| {
+            memory.weaned.extend(weaned);
+        });
+    }
+    ended
+}
+
+/// Reads what is there for the Service and is not ours.
+async fn read(registration: &Registration, context: &Context) -> Result<Foreign, ApiError> {
+    let namespace = &registration.key.namespace;
+    let service = &registration.service_name;
+    let endpoints = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
+    let endpoints =
+        call(|| format!("read Endpoints {namespace}/{service}"), endpoints.get_opt(service));
+    let of_service = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={service}"));
+    let slices = Api::<EndpointSlice>::namespaced(context.client.clone(), namespace);
+    let doing = || format!("list the EndpointSlices of Service {namespace}/{service}");
+    let (endpoints, slices) = (endpoints.await?, call(doing, slices.list(&of_service)).await?);
+    let world = context.world();
+    let foreign = |metadata: &_| world.ownership(metadata, &registration.uid) == Ownership::Foreign;
+    Ok(Foreign {
+        has_endpoints: endpoints.is_some(),
+        endpoints: endpoints.filter(|object| foreign(&object.metadata)),
+        slices: slices.items.into_iter().filter(|slice| foreign(&slice.metadata)).collect(),
+    })
+}
+
+/// Writes down who is adopted, and then makes the slices ours.
+async fn take(
+    registration: &Registration,
+    ended: &[AdoptedInstance],
+    takeover: &Takeover,
+    context: &Context,
+) -> Result<(), ApiError> {
+    if !takeover.newcomers.is_empty() {
+        write_down(registration, ended, &takeover.newcomers, context).await?;
+    }
+    let api = Api::<EndpointSlice>::namespaced(context.client.clone(), &registration.key.namespace);
+    for slice in &takeover.slices {
+        let name = slice.name_any();
+        let doing = || format!("take over EndpointSlice {}/{name}", registration.key.namespace);
+        let ours =
+            call_write(context, doing, api.replace(&name, &PostParams::default(), slice)).await?;
+        tracing::info!(registration = %registration.key, slice = name, "took over a slice");
+        context.world().put(ours);
+    }
+    Ok(())
+}
+
+/// The one place where somebody is added to the status's adopted instances: to what it says now, on
+/// the condition that it still does when this is written, since reports are written beside this.
+async fn write_down(
+    registration: &Registration,
+    ended: &[AdoptedInstance],
+    newcomers: &[Adopted],
+    context: &Context,
+) -> Result<(), ApiError> {
+    let key = &registration.key;
+    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    for attempt in 1.. {
+        let doing = || format!("read ServiceRegistration {key}");
+        let current = call(doing, api.get_status(&key.name)).await?;
+        let mut adopted = current.status.map(|status| status.adopted).unwrap_or_default();
+        adopted.retain(|entry| !ended.contains(entry));
+        for Adopted { entry, .. } in newcomers {
+            if adopted.iter().all(|known| known.name != entry.name) {
+                adopted.push(entry.clone());
+            }
+        }
+        let version = current.metadata.resource_version;
+        let patch = Patch::Merge(json!({
+            "metadata": { "uid": registration.uid, "resourceVersion": version },
+            "status": { "adopted": adopted },
+        }));
+        let doing = || format!("write down who is adopted by ServiceRegistration {key}");
+        let params = PatchParams::default();
+        match call_write(context, doing, api.patch_status(&key.name, &params, &patch)).await {
+            Ok(written) => {
+                let version = Version::of(written.metadata.resource_version.as_deref());
+                context.remember(key, &registration.uid, |memory| {
+                    memory.adopted = Some((version, adopted));
+                });
+                return Ok(());
+            }
+            Err(error) if error.is_conflict() && attempt < ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Once our slices hold all that is wanted, makes the Endpoints object ours (client required), on the
+/// condition that it still is as it was read; then everything is planned anew.
+pub(super) async fn finish(
+    outcome: Outcome,
+    registration: &Registration,
+    stage: &Stage,
+    context: &Context,
+) -> Outcome {
+    let (Outcome::Done(applied), Some(endpoints)) = (&outcome, &stage.adoption.endpoints) else {
+        return outcome;
+    };
+    if applied.failure.is_some() {
+        return outcome;
+    }
+    let namespace = &registration.key.namespace;
+    let api = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
+    let name = endpoints.name_any();
+    let doing = || format!("take over Endpoints {namespace}/{name}");
+    match call_write(context, doing, api.replace(&name, &PostParams::default(), endpoints)).await {
+        Ok(ours) => {
+            tracing::info!(registration = %registration.key, "took over the Endpoints");
+            context.world().put(ours);
+            Outcome::Conflict("the Endpoints have just been taken over".to_owned())
+        }
+        Err(error) if error.is_conflict() => Outcome::Conflict(error.to_string()),
+        Err(error) => {
+            let mut applied = applied.clone();
+            applied.failure = Some(error.to_string());
+            Outcome::Done(applied)
+        }
+    }
+}

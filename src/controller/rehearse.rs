@@ -1,0 +1,34 @@
+//! The apply step of a dry run: nothing is written, and what would be published is remembered, so
+//! that the next decision is the one it would be.
+
+use super::{apply::Outcome, context::Context};
+use crate::core::{dry_run, plan::Plan, registration::Registration, stage::Stage, status::Applied};
+
+/// Has the decision rest on what would be published by now. When the dry run is over, only what is
+/// published counts.
+pub(super) fn recall(registration: &Registration, stage: &mut Stage, context: &Context) {
+    let rehearsed = context.remember(&registration.key, &registration.uid, |memory| {
+        if !registration.dry_run {
+            memory.rehearsed = None;
+        }
+        memory.rehearsed.clone()
+    });
+    if let Some(rehearsed) = rehearsed {
+        stage.gathered.published = rehearsed;
+    }
+}
+
+/// Takes the place of applying a plan.
+pub(super) fn rehearse(
+    registration: &Registration,
+    stage: &Stage,
+    plan: &Plan,
+    context: &Context,
+) -> Outcome {
+    let published = dry_run::published_after(stage, plan);
+    context.remember(&registration.key, &registration.uid, |memory| {
+        memory.rehearsed = Some(published.clone());
+    });
+    let dry_run = Some(dry_run::tell(stage, plan));
+    Outcome::Done(Applied { published, dry_run, ..Applied::default() })
+}

@@ -1,0 +1,261 @@
+//! Adopted instances: addresses that people wrote by hand, taken over with their consent, and
+//! published until they beat for the first time or the consent is withdrawn.
+//!
+//! Nothing else speaks for such an address, so its silence says nothing: it cannot expire. Its first
+//! beat ends that for good; from then on liveness rules it like any other.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use beatkeeper_api::{AdoptedInstance, InstanceState, registration::ADOPT_ANNOTATION};
+use k8s_openapi::api::core::v1::Endpoints;
+
+use super::{
+    address,
+    decide::Facts,
+    endpoint::EndpointPort,
+    heartbeat::Token,
+    placement,
+    verdict::{Placement, Reason, Verdict},
+};
+
+/// How the names of adopted instances begin; no other instance can be called that.
+pub const ADOPTED: &str = "adopted/";
+
+/// How soon it is looked whether the port of a first beat is published, so that the port that was
+/// written by hand can go.
+const HANDOVER: Duration = Duration::from_millis(500);
+
+/// Which hand-written addresses may be taken over and, until they beat, be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Consent {
+    /// None.
+    #[default]
+    Withheld,
+    /// All of the Service's.
+    All,
+    /// These.
+    Only(BTreeSet<IpAddr>),
+    /// It cannot be read: nobody more may be taken over, and nobody has to leave.
+    Unreadable,
+}
+
+impl Consent {
+    /// Reads the value of the annotation.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to write.
+    pub fn read(value: Option<&str>) -> Result<Self, String> {
+        match value.map(str::trim) {
+            None | Some("false") => Ok(Self::Withheld),
+            Some("true") => Ok(Self::All),
+            Some(list) => {
+                let addresses = list.split(',').map(|text| {
+                    text.trim().parse().map_err(|_| {
+                        let text: String = text.trim().chars().take(64).collect();
+                        format!(
+                            "annotation {ADOPT_ANNOTATION}: {text:?} is not an IP address; write \
+                             \"true\" for all addresses of the Service, or a list such as \
+                             \"192.0.2.10,192.0.2.11\""
+                        )
+                    })
+                });
+                Ok(Self::Only(addresses.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    /// Whether there is anything that may be taken over.
+    pub fn is_given(&self) -> bool {
+        matches!(self, Self::All | Self::Only(_))
+    }
+
+    /// Whether an address may be taken over.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(addresses) => addresses.contains(&address),
+            Self::Withheld | Self::Unreadable => false,
+        }
+    }
+
+    /// Whether an address that was taken over stays.
+    pub fn keeps(&self, address: IpAddr) -> bool {
+        *self == Self::Unreadable || self.allows(address)
+    }
+}
+
+/// An adopted instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adopted {
+    /// Its address.
+    pub address: IpAddr,
+    /// What is remembered of it.
+    pub entry: AdoptedInstance,
+}
+
+impl Adopted {
+    /// Reads what a status remembers. None of an address that somebody has edited away.
+    pub fn read(entry: &AdoptedInstance) -> Option<Self> {
+        Some(Self { address: entry.address.parse().ok()?, entry: entry.clone() })
+    }
+}
+
+/// What a registration takes over, and has taken over.
+#[derive(Debug, Default)]
+pub struct Adoption {
+    /// The instances that have not beaten yet, as far as is known before deciding.
+    pub instances: Vec<Adopted>,
+    /// Those of the status that are no longer, whatever is decided.
+    pub ended: Vec<AdoptedInstance>,
+    /// The Endpoints object that becomes ours as soon as our slices hold what it does.
+    pub endpoints: Option<Endpoints>,
+}
+
+/// Decides about the adopted instances, given the verdicts on all others. Who has beaten gets none,
+/// unless his address would be missing for a moment.
+pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
+    let mut judged = Vec::new();
+    for adopted in facts.adopted {
+        let look_again = match () {
+            () if !has_beaten(adopted, facts.adopted, verdicts) => None,
+            () if is_needed(facts, adopted, verdicts) => Some(facts.now + HANDOVER),
+            () => continue,
+        };
+        judged.push(Verdict { look_again, ..judge(facts, adopted, verdicts) });
+    }
+    verdicts.extend(judged);
+}
+
+/// Whether one that has beaten is all the same the only one that publishes its address: it beats with
+/// another port than was written by hand, and the two are not written at once. (In a dry run they are
+/// never written.)
+fn is_needed(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> bool {
+    let successors = || {
+        let beating = verdicts.iter().filter(|it| it.lease.is_some() && it.is_published());
+        let placed = beating.filter_map(|verdict| verdict.placement.as_ref());
+        placed.filter(|placement| placement.addresses.contains(&adopted.address))
+    };
+    !facts.registration.dry_run
+        && !successors().any(|placement| shares_port(placement, adopted))
+        && successors().any(|placement| {
+            !placement.ports.iter().any(|port| (facts.publishes)(adopted.address, port))
+        })
+}
+
+/// The adopted instances that got no verdict: they have beaten.
+pub fn weaned(adopted: &[Adopted], verdicts: &[Verdict]) -> Vec<AdoptedInstance> {
+    let judged: BTreeSet<&str> = verdicts
+        .iter()
+        .filter(|verdict| verdict.lease.is_none())
+        .map(|verdict| verdict.instance.as_str())
+        .collect();
+    let gone = adopted.iter().filter(|it| !judged.contains(it.entry.name.as_str()));
+    gone.map(|it| it.entry.clone()).collect()
+}
+
+/// Whether an adopted instance has beaten since it was taken over: there is a beat at its address
+/// that is not one of the old ones. Where several were taken over at one address, the beat is that
+/// of the ones with its port, if there are any.
+pub(super) fn has_beaten(adopted: &Adopted, all: &[Adopted], verdicts: &[Verdict]) -> bool {
+    let here = |other: &&Adopted| other.address == adopted.address;
+    beats_at(adopted.address, verdicts)
+        .filter(|(_, beat)| !adopted.entry.old_beats.contains(beat))
+        .any(|(placement, _)| {
+            let is_of = |it: &Adopted| shares_port(placement, it);
+            is_of(adopted) || !all.iter().filter(here).any(is_of)
+        })
+}
+
+/// The beats of instances at an address, the old ones too, as they are remembered.
+pub(super) fn beats_at(
+    address: IpAddr,
+    verdicts: &[Verdict],
+) -> impl Iterator<Item = (&Placement, String)> {
+    verdicts.iter().filter_map(move |verdict| {
+        let placement = verdict.placement.as_ref()?;
+        let Token { uid, renewed } = &verdict.lease.as_ref()?.settled.token;
+        let beat = format!("{uid}@{}", (*renewed)?);
+        placement.addresses.contains(&address).then_some((placement, beat))
+    })
+}
+
+fn shares_port(placement: &Placement, adopted: &Adopted) -> bool {
+    let same = |port: &EndpointPort| {
+        let ports = &adopted.entry.ports;
+        ports.iter().any(|own| own.name == port.name && own.port == i32::from(port.port))
+    };
+    placement.ports.iter().any(same)
+}
+
+fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict {
+    let cordoned = verdicts.iter().find(|verdict| {
+        let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
+        verdict.state == InstanceState::Cordoned
+            && addresses.into_iter().any(|address| *address == adopted.address)
+    });
+    let entry = &adopted.entry;
+    let (state, reason, message, placement) = match place(facts, adopted) {
+        Err((reason, message)) => (InstanceState::Rejected, reason, message, None),
+        Ok(placement) if let Some(cordoned) = cordoned => {
+            let message = format!("{} at its address is cordoned", cordoned.instance);
+            (InstanceState::Cordoned, Reason::Cordoned, message, Some(placement))
+        }
+        Ok(placement) => {
+            let message = format!(
+                "taken over from {}; stays until it beats for the first time, or is removed from \
+                 annotation {ADOPT_ANNOTATION}",
+                entry.from
+            );
+            let state =
+                if entry.not_ready { InstanceState::NotReady } else { InstanceState::Ready };
+            (state, Reason::Adopted, message, Some(placement))
+        }
+    };
+    Verdict {
+        instance: entry.name.clone(),
+        state,
+        reason,
+        message,
+        placement,
+        last_beat: None,
+        lease: None,
+        look_again: None,
+    }
+}
+
+/// Places an adopted instance. What it may be is asked each time: ranges and the spec's ports change.
+fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, String)> {
+    let Adopted { address: _, entry } = adopted;
+    let namespace = &facts.registration.key.namespace;
+    let address = address::outside(&entry.address, namespace, facts.ranges, facts.owner_of)
+        .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
+    let ports: Vec<EndpointPort> = facts
+        .ports
+        .iter()
+        .filter_map(|port| {
+            let own = entry.ports.iter().find(|own| own.name == port.name)?;
+            Some(EndpointPort {
+                name: port.name.clone(),
+                port: u16::try_from(own.port).ok().filter(|number| *number > 0)?,
+                protocol: port.protocol,
+                app_protocol: port.app_protocol.clone(),
+            })
+        })
+        .collect();
+    if ports.is_empty() {
+        let message = format!(
+            "it was taken over with the ports {:?}, of which spec.ports has none any more",
+            entry.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>()
+        );
+        return Err((Reason::PortUnresolved, message));
+    }
+    Ok(Placement {
+        addresses: placement::of_families(vec![address], facts.families)?,
+        ports,
+        node_name: entry.node_name.clone(),
+        zone: entry.zone.clone(),
+        hostname: entry.hostname.clone(),
+        pod: None,
+        kubelet_ready: true,
+    })
+}

@@ -1,0 +1,58 @@
+//! A dry run: everything is decided and told, and nothing done.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::{
+    plan::{Plan, Write},
+    stage::Stage,
+};
+
+/// At most this many writes are named.
+const NAMED: usize = 5;
+/// Most characters of what is told. A name may have 253.
+const TOLD_MAX: usize = 1000;
+
+/// What would be written, in words.
+pub fn tell(stage: &Stage, plan: &Plan) -> String {
+    let all = stage.announced.len() + plan.writes().count();
+    if all == 0 {
+        return "there is nothing to write".to_owned();
+    }
+    let would = stage.announced.iter().cloned().chain(plan.writes().map(ToString::to_string));
+    let mut text = would.take(NAMED).collect::<Vec<_>>().join(", ");
+    if all > NAMED {
+        text.push_str(&format!(" and {} writes more", all - NAMED));
+    }
+    let text: String = text.chars().take(TOLD_MAX).collect();
+    format!("would {text}; nothing is published or removed")
+}
+
+/// The addresses that our slices would hold after a plan.
+pub fn published_after(stage: &Stage, plan: &Plan) -> HashSet<IpAddr> {
+    let written: HashSet<&str> = plan.writes().filter_map(Write::slice_name).collect();
+    let stays = |slice: &&EndpointSlice| {
+        slice.metadata.name.as_deref().is_none_or(|name| !written.contains(name))
+    };
+    // Of a slice that is written twice the last write counts, and it is never the larger one.
+    let mut last = std::collections::HashMap::new();
+    let mut created = Vec::new();
+    for write in plan.writes() {
+        match write {
+            Write::CreateSlice(slice) => created.push(slice),
+            Write::UpdateSlice(slice, _) => drop(last.insert(write.slice_name(), slice)),
+            Write::DeleteSlice { .. } => drop(last.remove(&write.slice_name())),
+            Write::CreateEndpoints(_)
+            | Write::UpdateEndpoints(..)
+            | Write::DeleteEndpoints { .. } => {}
+        }
+    }
+    let kept = stage.gathered.slices.iter().map(|slice| &**slice).filter(stays);
+    kept.chain(created)
+        .chain(last.into_values())
+        .flat_map(|slice| &slice.endpoints)
+        .flat_map(|endpoint| &endpoint.addresses)
+        .filter_map(|address| address.parse().ok())
+        .collect()
+}

@@ -1,0 +1,398 @@
+//! Taking over what people wrote by hand: what is in it, and whether all of it may be taken.
+//!
+//! All or nothing: either every address, port and object can be taken over as it is, or nothing is
+//! touched, and the [`Refusal`] names the object, what is wrong with it and the remedy.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
+
+use beatkeeper_api::{
+    AdoptedInstance, InstancePort, registration::ADOPT_ANNOTATION, status::ADOPTED_INSTANCES_MAX,
+};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::Endpoints, discovery::v1::EndpointSlice},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use kube::ResourceExt;
+
+use super::{
+    address::{self, OutsideRanges},
+    adoption::{ADOPTED, Adopted, beats_at, has_beaten},
+    endpoint::Family,
+    plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SKIP_MIRROR_LABEL, SLICE_MANAGED_BY_LABEL},
+    registration::{PortTemplate, Registration},
+    verdict::Verdict,
+    world::label,
+};
+
+/// Who says of slices that they mirror an Endpoints object.
+const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
+/// What people write who manage slices by hand, as Kubernetes' documentation advises them to.
+const PEOPLE: [&str; 2] = ["staff", "cluster-admins"];
+
+/// Annotation of an Endpoints object that serves as a lock; such a one is not mirrored either.
+const LOCK: &str = "control-plane.alpha.kubernetes.io/leader";
+
+/// What is there for a Service, read live, without what is ours.
+#[derive(Debug, Default)]
+pub struct Foreign {
+    /// The Endpoints object, if it is not ours.
+    pub endpoints: Option<Endpoints>,
+    /// Whether there is an Endpoints object, ours or not.
+    pub has_endpoints: bool,
+    /// The slices that are not ours.
+    pub slices: Vec<EndpointSlice>,
+}
+
+/// What has to be known to judge whether that may be taken over.
+pub struct Scene<'a> {
+    /// The registration.
+    pub registration: &'a Registration,
+    /// The address families of the Service.
+    pub families: &'a [Family],
+    /// The ports that the Service has too.
+    pub ports: &'a [PortTemplate],
+    /// Where outside instances may lie.
+    pub ranges: &'a OutsideRanges,
+    /// Whose an address is, as far as the cluster knows.
+    pub owner_of: &'a dyn Fn(IpAddr) -> Option<String>,
+    /// Who is adopted already, whether he is to stay or not.
+    pub adopted: &'a [Adopted],
+    /// What is decided about the instances that have Leases.
+    pub verdicts: &'a [Verdict],
+    /// The wall clock, for people to read.
+    pub wall: Timestamp,
+}
+
+/// What to do to take it over.
+#[derive(Debug, Default, PartialEq)]
+pub struct Takeover {
+    /// Who is to be remembered, in addition to who is adopted, before anything is done.
+    pub newcomers: Vec<Adopted>,
+    /// The slices with our mark, which makes them ours as they are.
+    pub slices: Vec<EndpointSlice>,
+    /// The Endpoints object with our marks.
+    pub endpoints: Option<Endpoints>,
+}
+
+/// Why nothing is taken over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{object} cannot be taken over, so nothing is: {problem}")]
+pub struct Refusal {
+    object: String,
+    problem: String,
+}
+
+/// An address as it was written by hand, with what was said of it.
+struct Found {
+    address: IpAddr,
+    text: String,
+    from: String,
+    ports: Vec<InstancePort>,
+    not_ready: bool,
+    node_name: Option<String>,
+    zone: Option<String>,
+    hostname: Option<String>,
+}
+
+/// Plans to take everything over.
+///
+/// # Errors
+/// [`Refusal`], for the first thing that may not be taken over.
+pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
+    let mut found = Vec::new();
+    let mut takeover = Takeover::default();
+    if let Some(endpoints) = &foreign.endpoints {
+        let object = name("Endpoints", &endpoints.metadata);
+        by_people(&object, &endpoints.metadata, ENDPOINTS_MANAGED_BY_LABEL)?;
+        if endpoints.annotations().contains_key(LOCK) {
+            let problem =
+                format!("annotation {LOCK} says that it is the lock of a leader election");
+            return Err(Refusal { object, problem });
+        }
+        found.extend(in_endpoints(scene, &object, endpoints)?);
+        let mut marked = endpoints.clone();
+        mark(&mut marked.metadata, ENDPOINTS_MANAGED_BY_LABEL, MANAGER);
+        // From now on its mirrored slices go: ours hold the same.
+        mark(&mut marked.metadata, SKIP_MIRROR_LABEL, "true");
+        takeover.endpoints = Some(marked);
+    }
+    for slice in &foreign.slices {
+        let object = name("EndpointSlice", &slice.metadata);
+        if label(&slice.metadata, SLICE_MANAGED_BY_LABEL) == Some(MIRROR) {
+            if !foreign.has_endpoints {
+                let problem = "it mirrors an Endpoints object that is gone; delete it".to_owned();
+                return Err(Refusal { object, problem });
+            }
+            continue;
+        }
+        by_people(&object, &slice.metadata, SLICE_MANAGED_BY_LABEL)?;
+        found.extend(in_slice(scene, &object, slice)?);
+        let mut marked = slice.clone();
+        mark(&mut marked.metadata, SLICE_MANAGED_BY_LABEL, MANAGER);
+        takeover.slices.push(marked);
+    }
+    takeover.newcomers = newcomers(scene, found)?;
+    Ok(takeover)
+}
+
+fn name(kind: &str, metadata: &ObjectMeta) -> String {
+    format!("{kind} {}", metadata.name.as_deref().unwrap_or_default())
+}
+
+fn mark(metadata: &mut ObjectMeta, label: &str, value: &str) {
+    metadata.labels.get_or_insert_default().insert(label.to_owned(), value.to_owned());
+    // The API server keeps the managed fields of an update that has none.
+    metadata.managed_fields = None;
+}
+
+/// Refuses what a program manages, which would go on doing so, and what is about to go.
+fn by_people(object: &str, metadata: &ObjectMeta, managed_by: &str) -> Result<(), Refusal> {
+    let refuse = |problem| Err(Refusal { object: object.to_owned(), problem });
+    if metadata.deletion_timestamp.is_some() {
+        return refuse("it is being deleted; wait until it is gone".to_owned());
+    }
+    let owners = metadata.owner_references.iter().flatten();
+    if let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) {
+        return refuse(format!(
+            "metadata.ownerReferences says that {} {} controls it; switch off what makes it, and \
+             delete it or that reference",
+            owner.kind, owner.name
+        ));
+    }
+    match label(metadata, managed_by) {
+        Some(manager) if !PEOPLE.contains(&manager) => refuse(format!(
+            "label {managed_by} says that {manager} manages it; if that is a program, switch it off \
+             and delete the object; if people do, set the label to {}",
+            PEOPLE[0]
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn in_endpoints(
+    scene: &Scene<'_>,
+    object: &str,
+    endpoints: &Endpoints,
+) -> Result<Vec<Found>, Refusal> {
+    let mut found = Vec::new();
+    for (n, subset) in endpoints.subsets.iter().flatten().enumerate() {
+        let listed = subset
+            .ports
+            .iter()
+            .flatten()
+            .map(|port| (port.name.as_deref(), Some(port.port), port.protocol.as_deref()));
+        let ports = ports(scene, object, &format!("subsets[{n}].ports"), listed.collect());
+        let both = [(&subset.addresses, false), (&subset.not_ready_addresses, true)];
+        for (addresses, not_ready) in both {
+            for address in addresses.iter().flatten() {
+                found.push(Found {
+                    address: read(object, &address.ip)?,
+                    text: address.ip.clone(),
+                    from: object.to_owned(),
+                    ports: ports.clone()?,
+                    not_ready,
+                    node_name: address.node_name.clone(),
+                    zone: None,
+                    hostname: address.hostname.clone().filter(|hostname| !hostname.is_empty()),
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn in_slice(scene: &Scene<'_>, object: &str, slice: &EndpointSlice) -> Result<Vec<Found>, Refusal> {
+    if ![Family::V4.as_str(), Family::V6.as_str()].contains(&slice.address_type.as_str()) {
+        let problem = format!(
+            "its addressType is {}, and only IP addresses are published; give the instances' \
+             addresses, and delete it",
+            slice.address_type
+        );
+        return Err(Refusal { object: object.to_owned(), problem });
+    }
+    let listed = slice
+        .ports
+        .iter()
+        .flatten()
+        .map(|port| (port.name.as_deref(), port.port, port.protocol.as_deref()));
+    let ports = ports(scene, object, "ports", listed.collect());
+    let mut found = Vec::new();
+    for endpoint in &slice.endpoints {
+        let conditions = endpoint.conditions.as_ref();
+        for text in &endpoint.addresses {
+            found.push(Found {
+                address: read(object, text)?,
+                text: text.clone(),
+                from: object.to_owned(),
+                ports: ports.clone()?,
+                // Unknown is to be taken for ready, says the API.
+                not_ready: conditions.and_then(|known| known.ready) == Some(false),
+                node_name: endpoint.node_name.clone(),
+                zone: endpoint.zone.clone(),
+                hostname: endpoint.hostname.clone(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn read(object: &str, text: &str) -> Result<IpAddr, Refusal> {
+    let refuse =
+        |_| Refusal { object: object.to_owned(), problem: format!("{text:?} is no address") };
+    text.parse().map_err(refuse)
+}
+
+type Listed<'a> = (Option<&'a str>, Option<i32>, Option<&'a str>);
+
+/// The ports of an object, if each is one of the registration's by name and protocol. The number
+/// may be another, as it may for a declared instance.
+fn ports(
+    scene: &Scene<'_>,
+    object: &str,
+    field: &str,
+    listed: Vec<Listed<'_>>,
+) -> Result<Vec<InstancePort>, Refusal> {
+    let refuse = |problem| Err(Refusal { object: object.to_owned(), problem });
+    let names = || {
+        let names = scene.ports.iter().map(|port| format!("{:?}", port.name));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    if listed.is_empty() {
+        return refuse(format!(
+            "{field} is empty, while spec.ports has {}; give its ports these names",
+            names()
+        ));
+    }
+    let mut ports = Vec::new();
+    for (name, number, protocol) in listed {
+        let (name, protocol) = (name.unwrap_or_default(), protocol.unwrap_or("TCP"));
+        let is_it = |port: &&PortTemplate| port.name == name && port.protocol.as_str() == protocol;
+        if !scene.ports.iter().any(|port| is_it(&port)) {
+            return refuse(format!(
+                "{field} has {name:?} ({protocol}), which is none of spec.ports that the Service has \
+                 too ({}); ports are matched by name and protocol: make them agree",
+                names()
+            ));
+        }
+        let Some(number) = number.filter(|number| (1..=65535).contains(number)) else {
+            return refuse(format!("{field}: port {name:?} has no number from 1 to 65535"));
+        };
+        ports.push(InstancePort { name: name.to_owned(), port: number });
+    }
+    Ok(ports)
+}
+
+/// Who is to be remembered: not who is already, and not who beats, since liveness rules him.
+fn newcomers(scene: &Scene<'_>, found: Vec<Found>) -> Result<Vec<Adopted>, Refusal> {
+    let known: HashSet<IpAddr> = scene.adopted.iter().map(|adopted| adopted.address).collect();
+    let mut by_address: BTreeMap<IpAddr, Vec<Found>> = BTreeMap::new();
+    for one in found.into_iter().filter(|one| !known.contains(&one.address)) {
+        let others = by_address.entry(one.address).or_default();
+        match others.iter_mut().find(|other| other.agrees_with(&one)) {
+            Some(other) => other.absorb(one),
+            None => others.push(one),
+        }
+    }
+    let candidates: Vec<(Adopted, Found)> = by_address
+        .into_values()
+        .flat_map(|group| group.into_iter().enumerate())
+        .map(|(n, found)| (found.adopted(n, scene.wall), found))
+        .collect();
+    let all: Vec<Adopted> = candidates.iter().map(|(adopted, _)| adopted.clone()).collect();
+    let published: Vec<Verdict> =
+        scene.verdicts.iter().filter(|verdict| verdict.is_published()).cloned().collect();
+    let mut newcomers = Vec::new();
+    for (mut adopted, found) in candidates {
+        if has_beaten(&adopted, &all, &published) {
+            continue;
+        }
+        found.check(scene)?;
+        let beats = beats_at(adopted.address, scene.verdicts).map(|(_, beat)| beat);
+        adopted.entry.old_beats = beats.collect();
+        newcomers.push(adopted);
+    }
+    let total = newcomers.len() + scene.adopted.len();
+    if total > ADOPTED_INSTANCES_MAX {
+        let object = format!("Service {}", scene.registration.service_name);
+        let problem = format!(
+            "{total} addresses would have to be remembered until they beat, and at most \
+             {ADOPTED_INSTANCES_MAX} can be; have some of them beat first"
+        );
+        return Err(Refusal { object, problem });
+    }
+    Ok(newcomers)
+}
+
+impl Found {
+    /// Whether both can be one instance: no port of one name has two numbers.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let differs = |a: &InstancePort, b: &InstancePort| a.name == b.name && a.port != b.port;
+        !self.ports.iter().any(|a| other.ports.iter().any(|b| differs(a, b)))
+    }
+
+    /// Takes in what another object says of the same instance. Who is ready somewhere is ready.
+    fn absorb(&mut self, other: Self) {
+        let Self { address: _, text: _, from: _, ports, not_ready, node_name, zone, hostname } =
+            other;
+        for port in ports {
+            if !self.ports.contains(&port) {
+                self.ports.push(port);
+            }
+        }
+        self.not_ready &= not_ready;
+        self.node_name = self.node_name.take().or(node_name);
+        self.zone = self.zone.take().or(zone);
+        self.hostname = self.hostname.take().or(hostname);
+    }
+
+    /// As it is remembered; the n-th one at its address.
+    fn adopted(&self, n: usize, wall: Timestamp) -> Adopted {
+        let suffix = if n == 0 { String::new() } else { format!("#{}", n + 1) };
+        let since = Timestamp::from_second(wall.as_second()).unwrap_or(wall);
+        let entry = AdoptedInstance {
+            name: format!("{ADOPTED}{}{suffix}", self.address),
+            address: self.address.to_string(),
+            from: self.from.clone(),
+            since: Some(Time(since)),
+            ports: self.ports.clone(),
+            not_ready: self.not_ready,
+            node_name: self.node_name.clone(),
+            zone: self.zone.clone(),
+            hostname: self.hostname.clone(),
+            old_beats: Vec::new(),
+        };
+        Adopted { address: self.address, entry }
+    }
+
+    /// Whether the address may be published (P5), and people have consented to taking it over.
+    fn check(&self, scene: &Scene<'_>) -> Result<(), Refusal> {
+        let refuse = |problem| Err(Refusal { object: self.from.clone(), problem });
+        let namespace = &scene.registration.key.namespace;
+        if !scene.registration.consent.allows(self.address) {
+            return refuse(format!(
+                "{} is not in the list of annotation {ADOPT_ANNOTATION}; add it there, or remove it \
+                 from {}",
+                self.text, self.from
+            ));
+        }
+        if let Err(error) = address::outside(&self.text, namespace, scene.ranges, scene.owner_of) {
+            return refuse(error.to_string());
+        }
+        let family = Family::of(self.address);
+        if !scene.families.contains(&family) {
+            return refuse(format!(
+                "{} is of family {}, which Service {} does not have; remove it from {}, or give the \
+                 Service that family",
+                self.text,
+                family.as_str(),
+                scene.registration.service_name,
+                self.from
+            ));
+        }
+        Ok(())
+    }
+}

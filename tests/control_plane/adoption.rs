@@ -1,0 +1,524 @@
+//! Taking over what people wrote by hand: without a gap, with their consent only, all or nothing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beatkeeper_api::{
+    AdoptedInstance, ServiceRegistration, registration::ADOPT_ANNOTATION,
+    registration::DRY_RUN_ANNOTATION,
+};
+use k8s_openapi::api::{
+    admissionregistration::v1::{
+        ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding as Binding,
+    },
+    core::v1::{Endpoints, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Shop, Witness, eventually, witness::set};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(800);
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+impl Shop {
+    /// Hand-written Endpoints, and their mirror made by the cluster.
+    async fn hand_written(&self, addresses: &[&str]) {
+        self.service("greeter", json!({})).await;
+        let ips: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+        self.create::<Endpoints>(json!({
+            "metadata": { "name": "greeter" },
+            "subsets": [{ "addresses": ips, "ports": [{ "name": "grpc", "port": 9001 }] }],
+        }))
+        .await;
+        eventually("the Endpoints are mirrored", async || {
+            let slices = self.published("greeter").await.slices;
+            let mirrored: usize = slices.iter().map(|slice| slice.endpoints.len()).sum();
+            (mirrored == addresses.len()).then_some(())
+        })
+        .await;
+    }
+
+    /// A hand-written slice. Conditions are left out, as people do.
+    async fn hand_written_slice(&self, name: &str, addresses: &[&str], port: u16) -> EndpointSlice {
+        let endpoints: Vec<Value> =
+            addresses.iter().map(|ip| json!({ "addresses": [ip] })).collect();
+        self.create(json!({
+            "metadata": { "name": name, "labels": {
+                "kubernetes.io/service-name": "greeter", MANAGED_BY: "staff",
+            }},
+            "addressType": "IPv4",
+            "ports": [{ "name": "grpc", "port": port, "protocol": "TCP" }],
+            "endpoints": endpoints,
+        }))
+        .await
+    }
+
+    /// Names of the slices with their managers.
+    async fn managers(&self) -> BTreeMap<String, String> {
+        let slices = self.published("greeter").await.slices;
+        slices.iter().map(|slice| (slice.name_any(), slice.labels()[MANAGED_BY].clone())).collect()
+    }
+
+    /// Waits until everything of the Service is Beatkeeper's, and the status says so.
+    async fn all_ours(&self) {
+        eventually("all slices are Beatkeeper's", async || {
+            self.managers().await.values().all(|manager| manager == "beatkeeper.dev").then_some(())
+        })
+        .await;
+        self.condition("greeter", "Ready", "True", "Published").await;
+        let endpoints = self.published("greeter").await.endpoints.unwrap();
+        assert_eq!(endpoints.labels()["endpoints.kubernetes.io/managed-by"], "beatkeeper.dev");
+        assert_eq!(endpoints.owner_references()[0].name, "greeter");
+    }
+
+    async fn adopted(&self) -> Vec<AdoptedInstance> {
+        self.registration("greeter").await.status.map(|it| it.adopted).unwrap_or_default()
+    }
+
+    /// Waits until the status remembers exactly these addresses as adopted.
+    async fn remembers(&self, addresses: &[&str]) {
+        eventually(&format!("{addresses:?} are remembered"), async || {
+            let adopted = self.adopted().await;
+            let known: Vec<&str> = adopted.iter().map(|it| it.address.as_str()).collect();
+            (known == addresses).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the adoption is refused, and checks that nothing but status and events has been
+    /// written; returns the message.
+    async fn refused(&self) -> String {
+        let before = self.published("greeter").await;
+        let mark = self.plane.audit_mark().await.unwrap();
+        self.annotated_greeter(ADOPT_ANNOTATION, "true").await;
+        let message = self.condition("greeter", "Stalled", "True", "AdoptionRefused").await;
+        assert_eq!(self.condition("greeter", "Ready", "False", "AdoptionRefused").await, message);
+        self.settled(QUIET).await;
+        self.nothing_but_told(mark).await;
+        let after = self.published("greeter").await;
+        assert_eq!((after.slices, after.endpoints), (before.slices, before.endpoints));
+        assert_eq!(self.adopted().await, []);
+        message
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_first_beat() {
+    let shop = Shop::open("adopt").await;
+    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    let witness = Witness::of(&shop, "greeter").await;
+    let _operator = shop.operator();
+    let mut spec = Shop::usual_spec();
+    let ports = json!([{ "name": "grpc", "port": 9001 }]);
+    spec["instances"] = json!([{ "name": "vm-1", "addresses": ["192.0.2.1"], "ports": ports }]);
+    shop.register("greeter", spec).await;
+    // Without consent nothing happens but that the way is told (P6).
+    let message = shop.condition("greeter", "Stalled", "True", "ServedByOthers").await;
+    assert!(message.contains("annotate the registration with beatkeeper.dev/adopt=true"));
+    let mark = shop.settled(QUIET).await;
+    shop.nothing_but_told(mark).await;
+
+    shop.annotate(ADOPT_ANNOTATION, Some("true")).await;
+    shop.all_ours().await;
+    let both = set(&["192.0.2.1", "192.0.2.2"]);
+    let published = shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let ports: Vec<i32> = published.address_ports().into_iter().map(|(.., port)| port).collect();
+    assert_eq!(ports, [9001, 9001], "as they were written by hand");
+    let told = shop.instance("greeter", "adopted/192.0.2.1", "Ready", "Adopted").await;
+    assert_eq!(
+        told.message,
+        "taken over from Endpoints greeter; stays until it beats for the first time, or is removed \
+         from annotation beatkeeper.dev/adopt"
+    );
+    // Silence of what never beat says nothing, and costs nothing.
+    let mark = shop.settled(Duration::from_secs(4)).await;
+    assert_eq!(shop.written_since(mark).await, []);
+    witness.always_saw(&both);
+
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.instance("greeter", "vm-1", "Ready", "Beating").await;
+    shop.remembers(&["192.0.2.2"]).await;
+    witness.always_saw(&both);
+    beats.die("vm-1");
+    witness.sees(&set(&["192.0.2.2"])).await;
+    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+    // One that beats with another port than was written by hand changes it without a gap.
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.remembers(&[]).await;
+    eventually("only the port of the beat is left", async || {
+        let published = shop.published("greeter").await.address_ports();
+        (published == [("192.0.2.2".to_owned(), "grpc".to_owned(), 8080)].into()).then_some(())
+    })
+    .await;
+    witness.always_saw(&set(&["192.0.2.2"]));
+    let events: Api<k8s_openapi::api::events::v1::Event> = shop.api();
+    for (reason, note) in [
+        (
+            "InstanceReady",
+            "adopted/192.0.2.1, adopted/192.0.2.2: taken over from Endpoints greeter",
+        ),
+        ("AdoptionEnded", "adopted/192.0.2.1: it beats by itself now"),
+    ] {
+        eventually(&format!("an event {reason} tells {note:?}"), async || {
+            let events = events.list(&kube::api::ListParams::default()).await.unwrap();
+            let told = events.items.into_iter().any(|event| {
+                event.reason.as_deref() == Some(reason)
+                    && event.note.is_some_and(|text| text.starts_with(note))
+            });
+            told.then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hand_written_slices_are_taken_over_in_place() {
+    let shop = Shop::open("adopt-slices").await;
+    shop.service("greeter", json!({})).await;
+    let first = shop.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.2"], 8080).await;
+    let second = shop.hand_written_slice("b-hand", &["192.0.2.3"], 9002).await;
+    // It is created empty, so that the witness has something to see.
+    shop.create::<Endpoints>(json!({ "metadata": { "name": "greeter" } })).await;
+    let witness = Witness::of(&shop, "greeter").await;
+    let _operator = shop.operator();
+    shop.annotated_greeter(ADOPT_ANNOTATION, "192.0.2.1, 192.0.2.2,192.0.2.3").await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    let all = set(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    let published =
+        shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    witness.sees(&all).await;
+    let uids: Vec<_> = published.slices.iter().map(ResourceExt::uid).collect();
+    assert_eq!(uids, [first.uid(), second.uid()]);
+    shop.all_ours().await;
+    shop.remembers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+
+    // Who is taken off the list leaves at once.
+    shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.3")).await;
+    witness.sees(&set(&["192.0.2.1", "192.0.2.3"])).await;
+    shop.remembers(&["192.0.2.1", "192.0.2.3"]).await;
+    // Nobody leaves by a slip of the pen.
+    shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.three")).await;
+    shop.condition("greeter", "Stalled", "True", "InvalidSpec").await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    // Without consent only those stay that beat.
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.remembers(&["192.0.2.3"]).await;
+    shop.annotate(ADOPT_ANNOTATION, None).await;
+    witness.sees(&set(&["192.0.2.1"])).await;
+    shop.remembers(&[]).await;
+    witness.always_in_slices(&set(&["192.0.2.1"]));
+}
+
+/// An admission policy that refuses some of what carries our mark.
+struct Obstacle<'a> {
+    shop: &'a Shop,
+    name: String,
+}
+
+impl<'a> Obstacle<'a> {
+    /// Refuses writes in this namespace of objects with our mark for which a CEL expression holds;
+    /// in force when this returns.
+    async fn put_up(shop: &'a Shop, refused: &str) -> Self {
+        let name = format!("obstacle-{}", shop.namespace);
+        let ours = [MANAGED_BY, "endpoints.kubernetes.io/managed-by"].map(|label| {
+            format!("object.metadata.?labels[?'{label}'].orValue('') == 'beatkeeper.dev'")
+        });
+        let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "namespaceSelector": {
+                        "matchLabels": { "kubernetes.io/metadata.name": shop.namespace },
+                    },
+                    "resourceRules": [{
+                        "apiGroups": ["", "discovery.k8s.io"], "apiVersions": ["v1"],
+                        "operations": ["CREATE", "UPDATE"],
+                        "resources": ["endpoints", "endpointslices", "configmaps"],
+                    }],
+                },
+                "validations": [{
+                    "expression": format!(
+                        "object.kind == 'ConfigMap' ? false : !(({}) && ({refused}))", ours.join(" || ")
+                    ),
+                    "message": "in the way",
+                }],
+            },
+        }))
+        .unwrap();
+        let binding: Binding = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": { "policyName": name, "validationActions": ["Deny"] },
+        }))
+        .unwrap();
+        let params = PostParams::default();
+        Api::all(shop.client.clone()).create(&params, &policy).await.unwrap();
+        Api::all(shop.client.clone()).create(&params, &binding).await.unwrap();
+        let obstacle = Self { shop, name };
+        obstacle.stands(true).await;
+        obstacle
+    }
+
+    async fn stands(&self, stands: bool) {
+        let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = self.shop.api();
+        let probe = serde_json::from_value(json!({ "metadata": { "name": "probe" } })).unwrap();
+        let try_only = PostParams { dry_run: true, ..PostParams::default() };
+        eventually("the policy is in force, or no more", async || {
+            let refused = maps.create(&try_only, &probe).await.is_err();
+            (refused == stands).then_some(())
+        })
+        .await;
+    }
+
+    async fn take_down(self) {
+        let params = DeleteParams::default();
+        let bindings: Api<Binding> = Api::all(self.shop.client.clone());
+        bindings.delete(&self.name, &params).await.unwrap();
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.shop.client.clone());
+        policies.delete(&self.name, &params).await.unwrap();
+        self.stands(false).await;
+    }
+}
+
+/// The last write of a takeover.
+const LAST: &str = "object.kind == 'Endpoints'";
+
+/// Takes over two slices and mirrored Endpoints, with the operator killed when it could not do a
+/// certain write, and another one finishing.
+async fn killed_when_refused(prefix: &str, refused: &str, taken: &[&str]) {
+    let shop = Shop::open(prefix).await;
+    shop.hand_written(&["192.0.2.3", "192.0.2.4"]).await;
+    shop.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.3"], 9001).await;
+    shop.hand_written_slice("b-hand", &["192.0.2.2"], 9001).await;
+    let witness = Witness::of(&shop, "greeter").await;
+    let obstacle = Obstacle::put_up(&shop, refused).await;
+    let operator = shop.operator();
+    shop.annotated_greeter(ADOPT_ANNOTATION, "true").await;
+    let message = shop.condition("greeter", "Reconciling", "True", "WriteFailed").await;
+    assert!(message.contains("in the way"), "{message}");
+    if refused != LAST {
+        shop.condition("greeter", "Ready", "False", "AdoptionUnfinished").await;
+    }
+    operator.kill();
+    shop.remembers(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]).await;
+    let managers = shop.managers().await;
+    for name in ["a-hand", "b-hand"] {
+        let ours = if taken.contains(&name) { "beatkeeper.dev" } else { "staff" };
+        assert_eq!(managers[name], ours, "{name}");
+    }
+    obstacle.take_down().await;
+    let _operator = shop.operator();
+    shop.all_ours().await;
+    let all = set(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]);
+    witness.sees(&all).await;
+    witness.always_in_slices(&all);
+    let published = shop.published("greeter").await;
+    assert_eq!(published.ready(), all);
+    assert_eq!(published.address_ports().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_killed_after_it_wrote_down_who_is_adopted_loses_nobody() {
+    // The Endpoints are not refused: taking them over too early would cost some their place.
+    killed_when_refused("adopt-written", "object.kind == 'EndpointSlice'", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_killed_after_its_first_takeover_loses_nobody() {
+    killed_when_refused("adopt-first", "object.metadata.name == 'b-hand'", &["a-hand"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_killed_before_it_takes_the_endpoints_over_loses_nobody() {
+    killed_when_refused("adopt-last", LAST, &["a-hand", "b-hand"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_nobody_who_has_not_beaten_and_revives_nobody_who_has() {
+    let shop = Shop::open("adopt-restart").await;
+    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    let operator = shop.operator();
+    shop.annotated_greeter(ADOPT_ANNOTATION, "true").await;
+    shop.all_ours().await;
+    let witness = Witness::of(&shop, "greeter").await;
+    operator.kill();
+    // Its first beat comes while nobody looks, and is its last.
+    let beats = shop.beats("greeter");
+    beats.create(&beats.outside("vm-1", "192.0.2.1")).await;
+    let _operator = shop.operator();
+    shop.instance("greeter", "vm-1", "Ready", "Beating").await;
+    witness.sees(&set(&["192.0.2.2"])).await;
+    shop.remembers(&["192.0.2.2"]).await;
+    witness.always_saw(&set(&["192.0.2.2"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_outside_the_allowed_ranges_is_refused_until_it_is_removed() {
+    let shop = Shop::open("adopt-range").await;
+    shop.hand_written(&["192.0.2.1", "203.0.113.9"]).await;
+    let _operator = shop.operator();
+    let message = shop.refused().await;
+    assert!(
+        message.starts_with(
+            "Endpoints greeter cannot be taken over, so nothing is: 203.0.113.9 lies outside the \
+             ranges allowed for namespace"
+        ),
+        "{message}"
+    );
+    let fewer = json!({ "subsets": [{
+        "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "grpc", "port": 9001 }],
+    }]});
+    shop.patch::<Endpoints>("greeter", fewer).await;
+    shop.all_ours().await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_other_names_are_refused() {
+    let shop = Shop::open("adopt-ports").await;
+    shop.service("greeter", json!({})).await;
+    shop.create::<Endpoints>(json!({
+        "metadata": { "name": "greeter" },
+        "subsets": [{
+            "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "http", "port": 9001 }],
+        }],
+    }))
+    .await;
+    let _operator = shop.operator();
+    let message = shop.refused().await;
+    assert!(message.contains("subsets[0].ports has \"http\" (TCP)"), "{message}");
+    assert!(message.contains("make them agree"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_that_a_program_manages_and_names_in_place_of_addresses_are_refused() {
+    for (prefix, changes, told) in [
+        (
+            "adopt-program",
+            json!({ "metadata": { "labels": { MANAGED_BY: "endpointslice-controller.k8s.io" }}}),
+            "label endpointslice.kubernetes.io/managed-by says that endpointslice-controller.k8s.io \
+             manages it",
+        ),
+        (
+            "adopt-owned",
+            json!({ "metadata": { "ownerReferences": [{
+                "apiVersion": "v1", "kind": "ConfigMap", "name": "edge", "controller": true,
+            }]}}),
+            "metadata.ownerReferences says that ConfigMap edge controls it",
+        ),
+    ] {
+        let shop = Shop::open(prefix).await;
+        shop.service("greeter", json!({})).await;
+        shop.hand_written_slice("a-hand", &["192.0.2.1"], 9001).await;
+        let mut changes = changes;
+        if let Some(owner) = changes.pointer_mut("/metadata/ownerReferences/0") {
+            let map: k8s_openapi::api::core::v1::ConfigMap =
+                shop.create(json!({ "metadata": { "name": "edge" } })).await;
+            owner["uid"] = json!(map.uid());
+        }
+        shop.patch::<EndpointSlice>("a-hand", changes).await;
+        let _operator = shop.operator();
+        let message = shop.refused().await;
+        assert!(message.contains(told), "{message}");
+    }
+    let shop = Shop::open("adopt-names").await;
+    shop.service("greeter", json!({})).await;
+    shop.create::<EndpointSlice>(json!({
+        "metadata": { "name": "by-hand", "labels": { "kubernetes.io/service-name": "greeter" } },
+        "addressType": "FQDN",
+        "ports": [{ "name": "grpc", "port": 9001, "protocol": "TCP" }],
+        "endpoints": [{ "addresses": ["vm-1.example.com"] }],
+    }))
+    .await;
+    let _operator = shop.operator();
+    let message = shop.refused().await;
+    assert!(message.contains("EndpointSlice by-hand"), "{message}");
+    assert!(message.contains("its addressType is FQDN"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_not_on_the_list_is_refused_until_it_is() {
+    let shop = Shop::open("adopt-list").await;
+    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    let witness = Witness::of(&shop, "greeter").await;
+    let _operator = shop.operator();
+    shop.annotated_greeter(ADOPT_ANNOTATION, "192.0.2.1").await;
+    let message = shop.condition("greeter", "Stalled", "True", "AdoptionRefused").await;
+    assert_eq!(
+        message,
+        "Endpoints greeter cannot be taken over, so nothing is: 192.0.2.2 is not in the list of \
+         annotation beatkeeper.dev/adopt; add it there, or remove it from Endpoints greeter"
+    );
+    assert_eq!(shop.adopted().await, []);
+    shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.2")).await;
+    shop.all_ours().await;
+    witness.always_saw(&set(&["192.0.2.1", "192.0.2.2"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_tells_what_would_be_taken_over_and_takes_nothing() {
+    let shop = Shop::open("adopt-dry").await;
+    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    shop.hand_written_slice("a-hand", &["192.0.2.3"], 9001).await;
+    let before = shop.published("greeter").await;
+    let _operator = shop.operator();
+    let mark = shop.plane.audit_mark().await.unwrap();
+    shop.create::<ServiceRegistration>(json!({
+        "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
+        "metadata": { "name": "greeter", "annotations": {
+            ADOPT_ANNOTATION: "true", DRY_RUN_ANNOTATION: "true",
+        }},
+        "spec": Shop::usual_spec(),
+    }))
+    .await;
+    let message = shop.condition("greeter", "Ready", "False", "DryRun").await;
+    assert_eq!(
+        message,
+        "dry run: 3 of 3 instances would be ready; would take over slice a-hand, take over endpoints \
+         greeter, update slice a-hand: +2 ~1; nothing is published or removed"
+    );
+    shop.instance("greeter", "adopted/192.0.2.3", "Ready", "Adopted").await;
+    shop.settled(QUIET).await;
+    shop.nothing_but_told(mark).await;
+    let after = shop.published("greeter").await;
+    assert_eq!((after.slices, after.endpoints), (before.slices, before.endpoints));
+    assert_eq!(shop.adopted().await, []);
+    let witness = Witness::of(&shop, "greeter").await;
+    shop.annotate(DRY_RUN_ANNOTATION, None).await;
+    shop.all_ours().await;
+    witness.always_in_slices(&set(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_written_by_hand_beside_ours_is_taken_over_too() {
+    let shop = Shop::open("adopt-later").await;
+    let _operator = shop.operator();
+    shop.annotated_greeter(ADOPT_ANNOTATION, "true").await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let witness = Witness::of(&shop, "greeter").await;
+    shop.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.2"], 8080).await;
+    shop.all_ours().await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    shop.remembers(&["192.0.2.2"]).await;
+    witness.never_missed(&set(&["192.0.2.1"]));
+    let services: Api<Service> = shop.api();
+    assert_eq!(services.get("greeter").await.unwrap().owner_references()[0].name, "greeter");
+    // Somebody's edit of the status costs nobody more than his own place in it.
+    let garbage =
+        json!({ "status": { "adopted": [{ "name": "x", "address": "?", "from": "?" }] } });
+    let registrations: Api<ServiceRegistration> = shop.api();
+    let params = PatchParams::default();
+    registrations.patch_status("greeter", &params, &Patch::Merge(garbage)).await.unwrap();
+    beats.die("vm-1");
+    shop.published_as_ready("greeter", &[]).await;
+}

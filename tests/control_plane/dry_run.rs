@@ -1,0 +1,210 @@
+//! A dry run decides and tells everything, and does nothing.
+
+use std::time::Duration;
+
+use beatkeeper_api::{ServiceRegistration, registration::DRY_RUN_ANNOTATION};
+use beatkeeper_cluster::AuditMark;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Service};
+use serde_json::{Value, json};
+
+use crate::support::{Shop, Witness, eventually, witness::set};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(800);
+
+impl Shop {
+    /// Sets or removes an annotation of the registration greeter.
+    pub async fn annotate(&self, annotation: &str, value: Option<&str>) {
+        let patch = json!({ "metadata": { "annotations": { annotation: value } } });
+        self.patch::<ServiceRegistration>("greeter", patch).await;
+    }
+
+    /// The usual registration, annotated from the start.
+    pub async fn annotated_greeter(&self, annotation: &str, value: &str) {
+        self.create::<ServiceRegistration>(json!({
+            "apiVersion": "beatkeeper.dev/v1alpha1",
+            "kind": "ServiceRegistration",
+            "metadata": { "name": "greeter", "annotations": { annotation: value } },
+            "spec": Shop::usual_spec(),
+        }))
+        .await;
+    }
+
+    /// Fails if the operator has written anything but statuses and events since a mark.
+    pub async fn nothing_but_told(&self, mark: AuditMark) {
+        let mut written = self.written_since(mark).await;
+        let told = ["serviceregistrations", "events"];
+        written.retain(|entry| !told.contains(&entry.resource.as_str()));
+        assert!(written.is_empty(), "{written:?}");
+    }
+
+    async fn counts(&self, ready: i32, expired: i32) {
+        eventually(&format!("{ready} ready and {expired} expired are counted"), async || {
+            let status = self.registration("greeter").await.status?;
+            ((status.ready, status.expired) == (ready, expired)).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the dry run tells this.
+    async fn dry_run_tells(&self, text: &str) -> String {
+        eventually(&format!("the dry run tells {text:?}"), async || {
+            let message = self.condition("greeter", "Ready", "False", "DryRun").await;
+            message.contains(text).then_some(message)
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_in_a_dry_run_tells_everything_and_writes_nothing_else() {
+    let shop = Shop::open("dry-flag").await;
+    let mark = shop.plane.audit_mark().await.unwrap();
+    let operator = shop.operator_with(&["--dry-run"]);
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.counts(2, 0).await;
+    let message = shop.dry_run_tells("2 of 2").await;
+    assert_eq!(
+        message,
+        "dry run: 2 of 2 instances would be ready; would create service greeter, create slice \
+         greeter-*: +2, create endpoints greeter; nothing is published or removed"
+    );
+    let available = shop.condition("greeter", "Available", "True", "InstancesReady").await;
+    assert_eq!(available, "dry run: 2 instances would be ready");
+    beats.die("vm-2");
+    shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
+    shop.counts(1, 1).await;
+    shop.dry_run_tells("create slice greeter-*: +1").await;
+    shop.settled(QUIET).await;
+    shop.nothing_but_told(mark).await;
+    assert!(shop.api::<Service>().get_opt("greeter").await.unwrap().is_none());
+    let events: kube::Api<k8s_openapi::api::events::v1::Event> = shop.api();
+    eventually("the event says that it is of a dry run", async || {
+        let events = events.list(&kube::api::ListParams::default()).await.unwrap();
+        let notes: Vec<_> = events.items.into_iter().filter_map(|event| event.note).collect();
+        let told = notes.iter().any(|note| note.starts_with("dry run: vm-2: no beat"));
+        told.then_some(())
+    })
+    .await;
+
+    assert!(operator.stop().await);
+    let _operator = shop.operator();
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_in_a_dry_run_is_published_as_soon_as_the_annotation_goes() {
+    let shop = Shop::open("dry-annotation").await;
+    let _operator = shop.operator();
+    let mark = shop.plane.audit_mark().await.unwrap();
+    shop.annotated_greeter(DRY_RUN_ANNOTATION, "true").await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.dry_run_tells("1 of 1").await;
+    shop.nothing_but_told(mark).await;
+    // What was seen in the dry run counts: no further beat is needed.
+    beats.die("vm-1");
+    shop.annotate(DRY_RUN_ANNOTATION, None).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_when_a_dry_run_begins_stays_as_it_is_until_it_ends() {
+    let shop = Shop::open("dry-later").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let witness = Witness::of(&shop, "greeter").await;
+    shop.annotate(DRY_RUN_ANNOTATION, Some("true")).await;
+    shop.dry_run_tells("2 of 2 instances would be ready; there is nothing to write").await;
+    let mark = shop.settled(QUIET).await;
+    beats.die("vm-2");
+    shop.counts(1, 1).await;
+    shop.dry_run_tells("update slice greeter-").await;
+    shop.settled(QUIET).await;
+    shop.nothing_but_told(mark).await;
+    witness.never_missed(&set(&["192.0.2.1", "192.0.2.2"]));
+    shop.annotate(DRY_RUN_ANNOTATION, Some("false")).await;
+    witness.sees(&set(&["192.0.2.1"])).await;
+    witness.never_missed(&set(&["192.0.2.1"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protection_holds_in_a_dry_run_whom_it_would_hold() {
+    let shop = Shop::open("dry-protected").await;
+    let _operator = shop.operator_with(&["--dry-run"]);
+    let mut spec = Shop::usual_spec();
+    spec["protection"] = json!({ "minReady": 1 });
+    shop.register("greeter", spec).await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.instance("greeter", "vm-1", "Ready", "Beating").await;
+    beats.die("vm-1");
+    shop.instance("greeter", "vm-1", "Held", "Protected").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_that_cannot_be_read_publishes_nobody_more_and_keeps_no_dead() {
+    let shop = Shop::open("dry-slip").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    shop.annotate(DRY_RUN_ANNOTATION, Some("yes")).await;
+    let message = shop.condition("greeter", "Stalled", "True", "InvalidSpec").await;
+    assert_eq!(
+        message,
+        "annotation beatkeeper.dev/dry-run is \"yes\"; write \"true\" for a dry run, or remove it to \
+         publish"
+    );
+    beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
+    shop.instance("greeter", "vm-3", "Ready", "Beating").await;
+    beats.die("vm-2");
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_in_the_way_is_told_by_a_dry_run_too() {
+    let shop = Shop::open("dry-stalled").await;
+    let _operator = shop.operator_with(&["--dry-run"]);
+    let spec = json!({ "selector": { "app": "greeter" }, "ports": [{ "port": 80 }] });
+    shop.create::<Service>(json!({ "metadata": { "name": "greeter" }, "spec": spec })).await;
+    shop.greeter().await;
+    let message = shop.condition("greeter", "Ready", "False", "ServiceHasSelector").await;
+    assert!(message.ends_with("; dry run: there is nothing to write"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_lease_is_swept_in_a_dry_run() {
+    let shop = Shop::open("dry-sweep").await;
+    let _operator = shop.operator_with(&["--sweep-interval", "200ms"]);
+    let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
+    let spec: Value = json!({ "ttl": "1s", "interval": "300ms", "ports": ports });
+    for name in ["greeter", "swept"] {
+        shop.register(name, spec.clone()).await;
+    }
+    shop.annotate(DRY_RUN_ANNOTATION, Some("true")).await;
+    shop.condition("greeter", "Ready", "False", "DryRun").await;
+    let leases: kube::Api<Lease> = shop.api();
+    // In this order: the one that is swept in the end is the younger.
+    for (registration, address) in [("greeter", "192.0.2.1"), ("swept", "192.0.2.2")] {
+        let beats = shop.beats(registration);
+        beats.create(&beats.outside("vm-1", address)).await;
+        shop.instance(registration, "vm-1", "Expired", "TTLPassed").await;
+    }
+    eventually("the Lease of the other one is swept", async || {
+        leases.get_opt("swept.vm-1").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    assert!(leases.get_opt("greeter.vm-1").await.unwrap().is_some());
+}
