@@ -8,6 +8,7 @@ mod docs;
 mod events;
 mod garbage;
 mod lag;
+mod leader;
 mod ownership;
 mod publishing;
 mod restart;
