@@ -247,11 +247,12 @@ impl<'a> Candidate<'a> {
         }
         let overdue_at = seen + registration.overdue_after(ttl);
         let overdue = now >= overdue_at;
-        if overdue && !published && seen < self.facts.term_began {
-            // Whoever led before may have pruned it, and the ttl have become longer since: no edit
-            // of ttl revives (L8), and a failover neither.
-            let message = "its last beat came before this replica began to lead, and the next one \
-                           is late; it publishes it";
+        let late = overdue || self.facts.ttl.may_have_passed(seen);
+        if late && !published && seen < self.facts.term_began {
+            // Whoever led before may have pruned it: it saw other gaps, or the ttl has become longer
+            // since. No edit of ttl revives (L8), and a failover neither.
+            let message = "its last beat came before this replica began to lead, and it is not \
+                           published; the next beat publishes it";
             let ruling = (InstanceState::Waiting, Reason::AwaitingBeat, message.to_owned());
             return Life::Not(ruling, Some(deadline));
         }

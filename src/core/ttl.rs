@@ -11,12 +11,14 @@ pub struct TtlHistory {
     current: Duration,
     /// Longer ones of the past with the moment they ended: ends rise, ttls fall.
     longer: Vec<(Moment, Duration)>,
+    /// Who was silent since before this had outlived a ttl when it was replaced by a longer one.
+    outlived: Moment,
 }
 
 impl TtlHistory {
     /// Begins with a ttl.
     pub fn new(ttl: Duration) -> Self {
-        Self { current: ttl, longer: Vec::new() }
+        Self { current: ttl, longer: Vec::new(), outlived: Moment::default() }
     }
 
     /// Notes the ttl of the spec as of `now`; saying the same again changes nothing.
@@ -24,9 +26,18 @@ impl TtlHistory {
         if ttl < self.current {
             self.longer.push((now, self.current));
         }
+        if ttl > self.current {
+            self.outlived = self.outlived.max(now - self.current);
+        }
         self.current = ttl;
         // What is not longer than the present one decides nothing any more.
         self.longer.retain(|&(_, past)| past > ttl);
+    }
+
+    /// Whether one that was last seen to beat at `seen` may have been pruned under a shorter ttl than
+    /// the one it is measured by now, by whoever led then. When in doubt, yes.
+    pub fn may_have_passed(&self, seen: Moment) -> bool {
+        seen < self.outlived
     }
 
     /// The ttl for an instance that was last seen to beat at `seen`.
@@ -70,6 +81,19 @@ mod tests {
         assert_eq!(ttl.at(at(95)), secs(30));
         assert_eq!(ttl.at(at(105)), secs(20));
         assert_eq!(ttl.at(at(115)), secs(10));
+    }
+
+    #[test]
+    fn who_had_outlived_a_ttl_before_it_became_longer_may_have_been_pruned() {
+        let mut ttl = TtlHistory::new(secs(30));
+        assert!(!ttl.may_have_passed(at(0)));
+        ttl.set(secs(3600), at(100));
+        assert!(ttl.may_have_passed(at(69)));
+        assert!(!ttl.may_have_passed(at(71)), "still in its ttl when the longer one came");
+        ttl.set(secs(10), at(200));
+        ttl.set(secs(60), at(205));
+        assert!(ttl.may_have_passed(at(194)));
+        assert!(!ttl.may_have_passed(at(196)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod events;
 mod evidence;
 mod garbage;
 mod lag;
+mod leader;
 mod ownership;
 mod publishing;
 mod restart;

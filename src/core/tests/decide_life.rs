@@ -166,6 +166,36 @@ fn an_unpublished_instance_waits_for_a_beat_after_a_cold_start() {
 }
 
 #[test]
+fn one_that_another_leader_may_have_pruned_waits_for_a_beat_when_a_term_begins() {
+    let awaits = "Waiting AwaitingBeat: its last beat came before this replica began to lead, and it \
+                  is not published; the next beat publishes it";
+    // Overdue: 10 s and half of the slack of 20 s after it was seen at 1 s.
+    let mut term = World { term_began: at(2000), ..World::new() };
+    let mut index = seen_at_1000();
+    assert_eq!(term.one(&index, at(20_999)).state.as_str(), "Ready");
+    let overdue = term.one(&index, at(21_000));
+    assert_eq!(line(&overdue), awaits);
+    assert_eq!((overdue.look_again, overdue.last_beat), (Some(at(31_000)), Some(at(1000))));
+    // Dead under a ttl of 30 s, which then became an hour.
+    term.ttl.set(Duration::from_secs(3600), at(40_000));
+    term.term_began = at(41_000);
+    assert_eq!(line(&term.one(&index, at(41_000))), awaits);
+    // What is published has its ttl, and a beat publishes.
+    let published = World { term_began: at(41_000), ..published() };
+    assert_eq!(published.one(&index, at(22_000)).state.as_str(), "Ready");
+    term.settle(&mut index, at(41_000));
+    let beat = index.observe("shop", beat("vm-1", 2, 2), at(42_000));
+    assert_eq!(beat, woken(true));
+    assert_eq!(term.one(&index, at(42_000)).state.as_str(), "Ready");
+}
+
+#[test]
+fn one_that_was_seen_since_the_term_began_needs_no_further_beat() {
+    let world = World { term_began: at(1000), ..World::new() };
+    assert_eq!(world.one(&seen_at_1000(), at(22_000)).reason.as_str(), "BeatOverdue");
+}
+
+#[test]
 fn a_lease_without_a_renew_time_never_beat() {
     let mut index = index();
     let mut empty = beat("vm-1", 1, 1);

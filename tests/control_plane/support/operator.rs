@@ -19,6 +19,16 @@ impl Operator {
     /// Starts one that watches a namespace only, so that the tests on a shared control plane do not
     /// meet. `flags` come last.
     pub fn start(plane: &ControlPlane, namespace: &str, flags: &[&str]) -> Self {
+        Self::start_as(None, plane, namespace, flags)
+    }
+
+    /// The same in a Pod of this name, which the audit log shows in the user agent.
+    pub fn start_as(
+        pod: Option<&str>,
+        plane: &ControlPlane,
+        namespace: &str,
+        flags: &[&str],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command.arg("controller");
         if !namespace.is_empty() {
@@ -39,6 +49,10 @@ impl Operator {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap());
+        match pod {
+            Some(pod) => command.env("POD_NAME", pod),
+            None => command.env_remove("POD_NAME"),
+        };
         // From a thread that lives as long as the process: see die_with_this_thread.
         let child = spawn_from_keeper(command);
         Self { child, log }

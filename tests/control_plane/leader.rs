@@ -1,0 +1,257 @@
+//! Several replicas: one leads and writes, the others observe and take over, warm.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use beatkeeper_api::ServiceRegistration;
+use beatkeeper_cluster::{AuditMark, ControlPlane, Options};
+use k8s_openapi::api::coordination::v1::Lease;
+use serde_json::json;
+
+use crate::support::{Beats, Operator, Shop, Vigil, eventually};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A crashed leader is replaced soon.
+const SHORT: [&str; 3] = [
+    "--leader-elect-lease-duration=2s",
+    "--leader-elect-renew-deadline=1s200ms",
+    "--leader-elect-retry-period=200ms",
+];
+/// Longer than any test waits: only a release hands the lead over.
+const LONG: [&str; 2] = ["--leader-elect-lease-duration=10m", "--leader-elect-renew-deadline=9m"];
+
+impl Shop {
+    /// A replica of the operator; its name comes back in the election and in the audit log.
+    fn replica(&self, name: &str, flags: &[&str]) -> Operator {
+        let mut all = self.ranges();
+        all.push("--leader-elect".to_owned());
+        all.push(format!("--leader-elect-resource-namespace={}", self.namespace));
+        all.extend(flags.iter().map(|&flag| flag.to_owned()));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        Operator::start_as(Some(name), self.plane, &self.namespace, &all)
+    }
+
+    /// The first replica, leading, and the second, which has seen that.
+    async fn pair(&self, flags: &[&str]) -> (Operator, Operator) {
+        let first = self.replica("first", flags);
+        self.led_by("first").await;
+        let second = self.replica("second", flags);
+        logs(&second, "another replica leads").await;
+        (first, second)
+    }
+
+    async fn leader(&self) -> Option<String> {
+        let lease = self.api::<Lease>().get_opt("beatkeeper").await.unwrap()?;
+        let holder = lease.spec?.holder_identity?;
+        holder.split_once('_').map(|(replica, _)| replica.to_owned())
+    }
+
+    async fn led_by(&self, replica: &str) {
+        eventually(&format!("{replica} leads"), async || {
+            (self.leader().await.as_deref() == Some(replica)).then_some(())
+        })
+        .await;
+    }
+
+    /// The replicas that wrote something since a mark, the election's own Lease apart.
+    async fn writers_since(&self, mark: AuditMark) -> BTreeSet<String> {
+        let written = self.written_since(mark).await;
+        let replica =
+            |agent: &str| agent.split_once('(').unwrap().1.trim_end_matches(')').to_owned();
+        written.iter().map(|entry| replica(&entry.user_agent)).collect()
+    }
+
+    async fn mark(&self) -> AuditMark {
+        self.plane.audit_mark().await.unwrap()
+    }
+}
+
+async fn logs(operator: &Operator, text: &str) {
+    eventually(&format!("a replica logs {text:?}"), async || {
+        operator.logged().contains(text).then_some(())
+    })
+    .await;
+}
+
+/// So many beating instances, vm-1 at 192.0.2.1 and so on, all published.
+async fn beating(shop: &Shop, ttl: &str, count: usize) -> Beats {
+    let mut spec = Shop::usual_spec();
+    spec["ttl"] = json!(ttl);
+    shop.register("greeter", spec).await;
+    let mut beats = shop.beats("greeter");
+    for n in 1..=count {
+        let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
+        beats.start(&lease, INTERVAL).await;
+    }
+    published(shop, 1..=count).await;
+    beats
+}
+
+async fn published(shop: &Shop, instances: impl Iterator<Item = usize>) {
+    let all: Vec<String> = instances.map(|n| format!("192.0.2.{n}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    shop.published_as_ready("greeter", &all).await;
+}
+
+fn only(replica: &str) -> BTreeSet<String> {
+    [replica.to_owned()].into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_leader_writes_and_on_sigterm_it_hands_the_lead_over_at_once() {
+    let shop = Shop::open("lead").await;
+    let start = shop.mark().await;
+    let (first, _second) = shop.pair(&LONG).await;
+    let mut beats = beating(&shop, "3s", 5).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    beats.die("vm-5");
+    vigil.leaves("192.0.2.5").await;
+    shop.settled(INTERVAL).await;
+    assert_eq!(shop.writers_since(start).await, only("first"));
+
+    let mark = shop.mark().await;
+    let asked = Instant::now();
+    assert!(first.stop().await, "exit code 0");
+    shop.led_by("second").await;
+    println!("handed over {} ms after SIGTERM", asked.elapsed().as_millis());
+    beats.die("vm-4");
+    vigil.leaves("192.0.2.4").await;
+    published(&shop, 1..=3).await;
+    assert_eq!(shop.writers_since(mark).await, only("second"));
+    assert_eq!(vigil.left(), ["192.0.2.5", "192.0.2.4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crashed_leader_is_replaced_and_only_the_dead_leave() {
+    let shop = Shop::open("crash").await;
+    let (first, _second) = shop.pair(&SHORT).await;
+    let mut beats = beating(&shop, "3s", 10).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let killed = Instant::now();
+    first.kill();
+    beats.die("vm-10");
+    shop.led_by("second").await;
+    println!("replaced {} ms after SIGKILL", killed.elapsed().as_millis());
+    vigil.leaves("192.0.2.10").await;
+    published(&shop, 1..=9).await;
+    // A third one is a standby of the second.
+    let third = shop.replica("third", &SHORT);
+    logs(&third, "another replica leads").await;
+    assert_eq!(shop.leader().await.as_deref(), Some("second"));
+    assert_eq!(vigil.left(), ["192.0.2.10"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_saw_the_last_beat_grants_no_second_ttl() {
+    const TTL: Duration = Duration::from_secs(20);
+    let shop = Shop::open("warm").await;
+    let (first, second) = shop.pair(&LONG).await;
+    let mut beats = beating(&shop, "20s", 3).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let dead = beats.die("vm-3");
+    // Half of its ttl passes under the first leader.
+    tokio::time::sleep(TTL / 2).await;
+    let handover = Instant::now();
+    assert!(first.stop().await);
+    logs(&second, "this replica leads").await;
+    let left = vigil.leaves("192.0.2.3").await;
+    assert!(left >= dead + TTL - INTERVAL, "not before its deadline: {:?}", left - dead);
+    assert!(left < handover + TTL, "a ttl anew after {:?}", left - handover);
+    assert_eq!(vigil.left(), ["192.0.2.3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ttl_that_became_longer_after_a_death_revives_nobody_at_a_failover() {
+    let shop = Shop::open("edit").await;
+    let (first, _second) = shop.pair(&LONG).await;
+    let mut beats = beating(&shop, "3s", 2).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    beats.die("vm-2");
+    vigil.leaves("192.0.2.2").await;
+    shop.patch::<ServiceRegistration>("greeter", json!({ "spec": { "ttl": "1h" } })).await;
+    eventually("the new generation is observed", async || {
+        let status = shop.registration("greeter").await.status?;
+        (status.observed_generation == Some(2)).then_some(())
+    })
+    .await;
+    assert!(first.stop().await);
+    shop.led_by("second").await;
+    shop.instance("greeter", "vm-2", "Waiting", "AwaitingBeat").await;
+    published(&shop, 1..=1).await;
+    beats.beat_at("vm-2", jiff::Timestamp::now()).await;
+    published(&shop, 1..=2).await;
+    assert_eq!(vigil.left(), ["192.0.2.2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by() {
+    let shop = Shop::open("zombie").await;
+    let (first, second) = shop.pair(&SHORT).await;
+    let mut beats = beating(&shop, "3s", 6).await;
+    shop.settled(INTERVAL).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let mark = shop.mark().await;
+    first.suspend();
+    shop.led_by("second").await;
+    // What it would like to write when it comes back.
+    beats.die("vm-6");
+    vigil.leaves("192.0.2.6").await;
+    beats.die("vm-5");
+    first.resume();
+    logs(&first, "this replica leads no longer").await;
+    vigil.leaves("192.0.2.5").await;
+    logs(&first, "another replica leads").await;
+    shop.settled(INTERVAL).await;
+    assert_eq!(shop.writers_since(mark).await, only("second"));
+
+    // It leads again when it is its turn, and has missed nothing.
+    assert!(second.stop().await);
+    shop.led_by("first").await;
+    beats.die("vm-4");
+    vigil.leaves("192.0.2.4").await;
+    published(&shop, 1..=3).await;
+    assert_eq!(vigil.left(), ["192.0.2.6", "192.0.2.5", "192.0.2.4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_api_server_nobody_leads_and_afterwards_one_does() {
+    let plane = ControlPlane::start(Options::default()).await.unwrap();
+    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    // It ends with the process.
+    let plane: &'static ControlPlane = Box::leak(Box::new(plane));
+    let shop = Shop::open_on(plane, "outage").await;
+    let (first, second) = shop.pair(&SHORT).await;
+    let mut beats = beating(&shop, "3s", 10).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    plane.api_server().suspend().await.unwrap();
+    logs(&first, "this replica leads no longer").await;
+    // Longer than the lease, and than the ttl.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(!second.logged().contains("this replica leads"), "nobody said that it may");
+    plane.api_server().resume().await.unwrap();
+    let leader = eventually("somebody publishes", async || {
+        let leading = |one: &Operator| {
+            let log = one.logged();
+            let last = log.rfind("this replica leads")?;
+            (!log[last..].starts_with("this replica leads no longer")).then_some(())
+        };
+        match (leading(&first), leading(&second)) {
+            (Some(()), None) => Some("first"),
+            (None, Some(())) => Some("second"),
+            _ => None,
+        }
+    })
+    .await;
+    shop.led_by(leader).await;
+    // Those who stood still with the API server beat again.
+    tokio::time::sleep(2 * INTERVAL).await;
+    let mark = shop.mark().await;
+    beats.die("vm-10");
+    vigil.leaves("192.0.2.10").await;
+    published(&shop, 1..=9).await;
+    assert_eq!(shop.writers_since(mark).await, only(leader));
+    assert_eq!(vigil.left(), ["192.0.2.10"]);
+}
