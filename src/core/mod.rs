@@ -6,6 +6,7 @@ pub mod claims;
 pub mod decide;
 pub mod endpoint;
 pub mod gather;
+pub mod health;
 pub mod heartbeat;
 pub mod index;
 pub mod moment;
