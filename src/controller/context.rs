@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -14,7 +14,10 @@ use kube::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{clock::Clock, desk::Desks, error::ApiError, outage::Outages, settings::Settings};
+use super::{
+    clock::Clock, desk::Desks, error::ApiError, metrics::Metrics, outage::Outages,
+    serve::SharedHealth, settings::Settings,
+};
 use crate::{
     core::{
         index::{Index, Key},
@@ -35,6 +38,8 @@ pub(super) struct Context {
     pub(super) client: Client,
     pub(super) settings: Settings,
     pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) health: SharedHealth,
     pub(super) recorder: Recorder,
     /// What is under way beside the queue; awaited when the controller stops.
     pub(super) tasks: TaskTracker,
@@ -48,6 +53,14 @@ pub(super) struct Context {
     /// Set once the queue listens. Until then every beat would be a wake, and none is needed: the
     /// queue begins with all registrations.
     wakes: OnceLock<UnboundedSender<ObjectRef<ServiceRegistration>>>,
+}
+
+/// What the scopes of one process have in common.
+#[derive(Clone)]
+pub(super) struct Instruments {
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) health: SharedHealth,
 }
 
 /// What is remembered of a registration from one reconciliation to the next.
@@ -67,6 +80,9 @@ pub(super) struct Memory {
     pub(super) foreign_service: bool,
     /// Since when such a Service is missing.
     pub(super) service_gone: Option<Moment>,
+    /// The deadlines of instances that are decided to be pruned, until the write is confirmed; by
+    /// the name of the Lease.
+    pub(super) pruning: HashMap<Arc<str>, Moment>,
 }
 
 impl Context {
@@ -74,12 +90,15 @@ impl Context {
         client: Client,
         settings: Settings,
         recorder: Recorder,
+        Instruments { clock, metrics, health }: Instruments,
         stop: CancellationToken,
     ) -> Self {
         Self {
             client,
             settings,
-            clock: Clock::start(),
+            clock,
+            metrics,
+            health,
             recorder,
             tasks: TaskTracker::new(),
             stop,
@@ -131,6 +150,7 @@ impl Context {
     pub(super) fn forget(&self, key: &Key) {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.desks().forget(key);
+        self.metrics.forget(key);
     }
 
     /// From now on whoever is woken comes out here.

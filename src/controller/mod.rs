@@ -5,21 +5,26 @@
 //! feeds the liveness index, and only what may change a decision wakes a registration.
 
 mod apply;
+mod calls;
 mod clock;
 mod context;
 mod desk;
 mod error;
 mod establish;
+mod metrics;
 mod outage;
 mod publish;
 mod pulse;
 mod reconcile;
 mod run;
+mod serve;
 mod settings;
 mod stage;
 mod sweep;
 mod verify;
 mod watch;
 
-pub use run::{EndedByItself, run};
+pub use metrics::page as metrics_page;
+pub use run::{RunError, run};
+pub use serve::{BindAddress, BindError};
 pub use settings::{Args, Settings};

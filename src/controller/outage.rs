@@ -58,14 +58,16 @@ impl Outages {
         self.since = Some(self.since.map_or(sent.proof, |since| since.min(sent.proof)));
     }
 
-    /// A read has been answered.
-    pub(super) fn answered(&mut self, sent: Sent, now: Moment) {
+    /// A read has been answered. Returns whether it ended a gap.
+    pub(super) fn answered(&mut self, sent: Sent, now: Moment) -> bool {
         self.proof = now;
         let failed_since = self.since.take();
-        if failed_since.is_some() || now.since(sent.at) > HELD_UP {
+        let gap = failed_since.is_some() || now.since(sent.at) > HELD_UP;
+        if gap {
             let from = failed_since.map_or(sent.proof, |since| since.min(sent.proof));
             self.gaps.note(Gap { from, to: now });
         }
+        gap
     }
 }
 

@@ -1,6 +1,6 @@
 //! Starting and stopping: one set of watches and one queue for each scope.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use futures::{StreamExt, stream};
@@ -17,14 +17,26 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    context::Context,
+    calls::Calls,
+    clock::Clock,
+    context::{CALL_TIMEOUT, Context, Instruments},
+    metrics::Metrics,
     pulse::Pulse,
     reconcile,
+    serve::{self, BindError, SharedHealth},
     settings::Settings,
     sweep,
     watch::{self, Watches},
 };
-use crate::core::index::Key;
+use crate::{
+    core::index::Key,
+    kube_client::{self, gate::Gate},
+};
+
+/// How long a call waits when the API server asks for it: a second is left to be answered in.
+const PATIENCE: Duration = CALL_TIMEOUT.saturating_sub(Duration::from_secs(1));
+
+const REGISTRATIONS: &str = "ServiceRegistrations";
 
 /// A part of the operator that never ends by itself has ended. Going on without it would take what
 /// it no longer reports for unchanged, or for absent.
@@ -32,37 +44,66 @@ use crate::core::index::Key;
 #[error("a part of the controller has ended by itself; see the log above, and please report it")]
 pub struct EndedByItself;
 
+/// Why the operator did not run, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// After a defect: then all of it has been stopped, to be started anew.
+    #[error(transparent)]
+    EndedByItself(#[from] EndedByItself),
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Connect(#[from] kube_client::ConnectError),
+    /// Probes or scrapes cannot be answered.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
 /// Runs the operator until `stop` is cancelled, and then until what is under way has ended.
 ///
 /// Each namespace of [`Settings::namespaces`] is a scope of its own, or the whole cluster is one.
 ///
 /// # Errors
-/// [`EndedByItself`], after a defect: then all of it has been stopped, to be started anew.
+/// [`RunError`].
 pub async fn run(
-    client: Client,
+    config: kube::Config,
     settings: Settings,
     stop: CancellationToken,
-) -> Result<(), EndedByItself> {
+) -> Result<(), RunError> {
+    let clock = Clock::start();
+    let metrics = Arc::new(Metrics::new(clock, settings.metrics_per_registration));
+    let health = SharedHealth::new(clock);
+    let calls = Calls { clock, metrics: metrics.clone(), health: health.clone() };
+    let gate = Gate::new(settings.max_parallel_api_calls.into(), Arc::new(calls));
+    let options =
+        kube_client::Options { patience: PATIENCE, ..kube_client::Options::of("controller") };
+    let client = kube_client::connect_through(Some(gate), config, &options)?;
+    // Ends with this function.
+    let _servers = serve::start(&settings, clock, &health, &metrics, &stop).await?;
+    let instruments = Instruments { clock, metrics, health };
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
         vec![None]
     } else {
         settings.namespaces.iter().cloned().map(Some).collect()
     };
-    let scopes = scopes
-        .into_iter()
-        .map(|namespace| scope(client.clone(), settings.clone(), namespace, stop.clone()));
-    futures::future::join_all(scopes).await.into_iter().collect()
+    let scopes = scopes.into_iter().map(|namespace| {
+        scope(client.clone(), settings.clone(), instruments.clone(), namespace, stop.clone())
+    });
+    let ended: Result<(), EndedByItself> =
+        futures::future::join_all(scopes).await.into_iter().collect();
+    Ok(ended?)
 }
 
 async fn scope(
     client: Client,
     settings: Settings,
+    instruments: Instruments,
     namespace: Option<String>,
     outer: CancellationToken,
 ) -> Result<(), EndedByItself> {
     let stop = outer.child_token();
     let recorder = Recorder::new(client.clone(), reporter());
-    let context = Arc::new(Context::new(client.clone(), settings, recorder, stop.clone()));
+    let context =
+        Arc::new(Context::new(client.clone(), settings, recorder, instruments, stop.clone()));
 
     let api = match &namespace {
         Some(namespace) => Api::<ServiceRegistration>::namespaced(client, namespace),
@@ -71,12 +112,16 @@ async fn scope(
     let (reader, writer) = reflector::store();
     let registrations = reflector::reflector(writer, watcher(api, watcher::Config::default()))
         .backoff(watch::pauses());
+    let registrations_cache = watch::cache(REGISTRATIONS, namespace.as_deref());
+    context.health.lock().await_cache(&registrations_cache);
     context.spawn_for_ever(follow(context.clone(), reader.clone(), registrations));
 
     let watches = Watches::start(&context, namespace.as_deref());
     let ready = async {
         watches.first_lists().await;
-        reader.wait_until_ready().await
+        let read = reader.wait_until_ready().await;
+        context.health.lock().cache_read(&registrations_cache);
+        read
     };
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
         let scope = namespace.as_deref().unwrap_or("all namespaces");
@@ -126,7 +171,7 @@ async fn follow(
     events: impl futures::Stream<Item = watcher::Result<Event<ServiceRegistration>>>,
 ) {
     let mut events = std::pin::pin!(events);
-    let mut pulse = Pulse::of("ServiceRegistrations");
+    let mut pulse = Pulse::of(REGISTRATIONS, &context);
     while let Some(event) = events.next().await {
         let Some(event) = pulse.take(event) else { continue };
         match event {

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use clap::ArgAction;
 
+use super::serve::BindAddress;
 use crate::core::{
     address::{OutsideRange, OutsideRanges, ParseRangeError},
     plan::DEFAULT_MAX_ENDPOINTS_PER_SLICE,
@@ -55,6 +56,29 @@ pub struct Args {
     /// How many registrations are reconciled at the same time.
     #[arg(long, env = "BEATKEEPER_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
+
+    /// How many calls to the API server are under way at once, watches apart. Status, events and
+    /// the sweep may use a quarter of them, so that they never keep a prune waiting.
+    #[arg(long, env = "BEATKEEPER_MAX_PARALLEL_API_CALLS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..))]
+    pub max_parallel_api_calls: u16,
+
+    /// Where to answer /metrics: HOST:PORT, :PORT for all addresses, 0 for nowhere.
+    #[arg(long, env = "BEATKEEPER_METRICS_BIND_ADDRESS", value_name = "ADDR", default_value = "0")]
+    pub metrics_bind_address: BindAddress,
+
+    /// Where to answer /livez and /readyz: HOST:PORT, :PORT for all addresses, 0 for nowhere. May
+    /// be the same as that of the metrics.
+    #[arg(
+        long,
+        env = "BEATKEEPER_HEALTH_PROBE_BIND_ADDRESS",
+        value_name = "ADDR",
+        default_value = "0"
+    )]
+    pub health_probe_bind_address: BindAddress,
+
+    /// Count the instances of each registration for itself as well, of 1000 registrations at most.
+    #[arg(long, env = "BEATKEEPER_METRICS_PER_REGISTRATION", value_parser = clap::builder::BoolishValueParser::new())]
+    pub metrics_per_registration: bool,
 }
 
 /// Nothing is given where the variable is set to the empty text, as templates like to do.
@@ -77,6 +101,14 @@ pub struct Settings {
     pub sweep_interval: Duration,
     /// How many registrations are reconciled at the same time.
     pub concurrency: u16,
+    /// How many calls to the API server are under way at once.
+    pub max_parallel_api_calls: u16,
+    /// Where to answer scrapes.
+    pub metrics_bind_address: BindAddress,
+    /// Where to answer probes.
+    pub health_probe_bind_address: BindAddress,
+    /// Whether each registration has series of its own.
+    pub metrics_per_registration: bool,
 }
 
 impl Settings {
@@ -98,6 +130,10 @@ impl From<Args> for Settings {
             max_endpoints_per_slice,
             sweep_interval,
             concurrency,
+            max_parallel_api_calls,
+            metrics_bind_address,
+            health_probe_bind_address,
+            metrics_per_registration,
         } = args;
         Self {
             // Twice the same would be two controllers for the same objects.
@@ -107,6 +143,10 @@ impl From<Args> for Settings {
             max_endpoints_per_slice: max_endpoints_per_slice.into(),
             sweep_interval,
             concurrency,
+            max_parallel_api_calls,
+            metrics_bind_address,
+            health_probe_bind_address,
+            metrics_per_registration,
         }
     }
 }

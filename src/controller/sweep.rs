@@ -29,7 +29,10 @@ pub(super) async fn run(context: Arc<Context>) {
         forget_orphans(&context);
         for stale in find(&context) {
             match delete(&stale, &context).await {
-                Ok(()) => tracing::info!(lease = %stale.key, why = stale.why, "swept"),
+                Ok(()) => {
+                    context.metrics.swept();
+                    tracing::info!(lease = %stale.key, why = stale.why, "swept");
+                }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => {
                     // The others would fail as well, each after its time.

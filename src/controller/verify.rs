@@ -10,11 +10,15 @@ use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
 use futures::{StreamExt, stream};
 use kube::{Api, api::ListParams};
 
-use super::context::{CALL_TIMEOUT, Context, call};
+use super::{
+    context::{CALL_TIMEOUT, Context, call},
+    outage::Sent,
+};
 use crate::{
     core::{
         heartbeat::{Heartbeat, HeartbeatLease},
         index::{Key, LiveRead},
+        moment::Moment,
         verdict::Suspect,
     },
     kube_client,
@@ -84,11 +88,19 @@ async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), 
         }
     };
     let now = context.clock.now();
-    context.outages().answered(sent, now);
+    answered(sent, now, context);
     let observed = context.index().confirm(&key, read, sent.at, now);
     // The one that reads decides next anyway; a Lease that moved concerns others too.
     context.wake(observed.wake.into_iter().filter(|key| key != registration));
     Ok(())
+}
+
+/// Notes that the way works, and how well.
+fn answered(sent: Sent, now: Moment, context: &Context) {
+    if context.outages().answered(sent, now) {
+        context.metrics.path_gap();
+    }
+    context.metrics.path_proven(now);
 }
 
 /// Reads all Leases of a registration; returns the names of those that were there.
@@ -103,7 +115,7 @@ async fn list(registration: &Key, context: &Context) -> Result<HashSet<Arc<str>>
             error.to_string()
         })?;
     let now = context.clock.now();
-    context.outages().answered(sent, now);
+    answered(sent, now, context);
     let beats: Vec<Heartbeat> = leases.items.iter().map(Heartbeat::read).collect();
     let mut found = HashSet::new();
     let mut moved = Vec::new();

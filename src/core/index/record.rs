@@ -1,6 +1,6 @@
 //! What the liveness index keeps, takes in and gives out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -97,6 +97,8 @@ pub struct Record {
 pub struct Observed {
     /// Whether a token of life changed.
     pub beat: bool,
+    /// How long after the beat before it, where that one was seen to arrive.
+    pub since: Option<Duration>,
     /// The registrations whose decision may change.
     pub wake: Vec<Key>,
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -19,6 +19,11 @@ impl Operator {
     /// Starts one that watches a namespace only, so that the tests on a shared control plane do not
     /// meet. `flags` come last.
     pub fn start(plane: &ControlPlane, namespace: &str, flags: &[&str]) -> Self {
+        Self::start_as(&plane.kubeconfig(), namespace, flags)
+    }
+
+    /// The same with a kubeconfig of one's own.
+    pub fn start_as(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command.arg("controller");
         if !namespace.is_empty() {
@@ -34,7 +39,7 @@ impl Operator {
             .1;
         command
             .args(flags)
-            .env("KUBECONFIG", plane.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .env("RUST_LOG", "info,beatkeeper=debug,kube_client=error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -76,6 +81,17 @@ impl Operator {
     /// What it has logged so far.
     pub fn logged(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Where it listens for what a flag asks, once it does.
+    pub async fn address(&self, flag: &str) -> String {
+        super::eventually(&format!("the operator listens for --{flag}"), async || {
+            let log = self.logged();
+            let line =
+                log.lines().find(|line| line.contains(&format!("listening flag=\"{flag}\"")))?;
+            Some(line.rsplit_once("bound=")?.1.trim().to_owned())
+        })
+        .await
     }
 
     /// User and system time it has used, in clock ticks of 10 ms.
