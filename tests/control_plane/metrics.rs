@@ -68,6 +68,8 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
     let operator =
         shop.operator_with(&["--metrics-bind-address=127.0.0.1:0", "--metrics-per-registration"]);
     shop.greeter().await;
+    // From now on the operator sees each Lease appear, and takes none for found at its start.
+    shop.condition("greeter", "Ready", "True", "Published").await;
     let mut beats = shop.beats("greeter");
     for n in 1..=3 {
         let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));

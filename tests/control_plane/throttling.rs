@@ -2,16 +2,21 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use axum::body::Body;
+use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::{
     core::v1::ServiceAccount,
     flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration},
     rbac::v1::ClusterRoleBinding,
 };
 use kube::{
-    Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    Api, Client, Config,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    client::ConfigExt,
+    config::Kubeconfig,
 };
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::support::{Operator, Shop, eventually};
 
@@ -24,12 +29,16 @@ struct Jail<'a> {
     name: String,
     kubeconfig: PathBuf,
     inmate: Client,
+    token: String,
+    /// Where things of this kind are created.
+    path: String,
     _folder: tempfile::TempDir,
 }
 
 impl<'a> Jail<'a> {
-    /// An open one, for these verbs of a resource.
+    /// An open one, for these verbs of a resource, `create` among them.
     async fn build(shop: &'a Shop, group: &str, resource: &str, verbs: &[&str]) -> Self {
+        let path = format!("/apis/{group}/v1/namespaces/{}/{resource}", shop.namespace);
         let name = format!("{}-jail", shop.namespace);
         let _: ServiceAccount = shop.create(json!({ "metadata": { "name": "operator" } })).await;
         let account =
@@ -66,7 +75,7 @@ impl<'a> Jail<'a> {
         let kubeconfig = folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, config.to_string()).unwrap();
         let inmate = shop.plane.client_with_token(&token).unwrap();
-        Self { shop, name, kubeconfig, inmate, _folder: folder }
+        Self { shop, name, kubeconfig, inmate, token, path, _folder: folder }
     }
 
     fn operator(&self) -> Operator {
@@ -76,18 +85,64 @@ impl<'a> Jail<'a> {
         Operator::start_as(&self.kubeconfig, &self.shop.namespace, &flags)
     }
 
-    /// Without a single seat everybody is sent away; waits until a list or a create shows it.
-    async fn seats(&self, shares: i32, works: impl AsyncFn(Client) -> Result<(), kube::Error>) {
+    /// From now on everybody is sent away: there is no seat but the one that an idle level always
+    /// has, and in that sits a request whose body never ends.
+    async fn close(&self) -> JoinHandle<()> {
+        self.set_shares(0).await;
+        eventually("the API server sends the operator away", async || {
+            let occupant = self.occupy().await;
+            // kube's own client waits when it is sent away.
+            let sent_away = tokio::time::timeout(INTERVAL, self.knock()).await.is_err();
+            if sent_away && !occupant.is_finished() {
+                return Some(occupant);
+            }
+            occupant.abort();
+            None
+        })
+        .await
+    }
+
+    /// Sends a request whose body never ends, with a client that can.
+    async fn occupy(&self) -> JoinHandle<()> {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        let https = config.rustls_https_connector().unwrap();
+        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https);
+        let endless = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let url = config.cluster_url.to_string();
+        let request = http::Request::post(format!("{}{}", url.trim_end_matches('/'), self.path))
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Body::from_stream(endless))
+            .unwrap();
+        tokio::spawn(async move { drop(client.request(request).await) })
+    }
+
+    /// There is room again.
+    async fn open(&self, occupant: JoinHandle<()>) {
+        occupant.abort();
+        self.set_shares(100).await;
+        eventually("the API server lets the operator in", async || {
+            tokio::time::timeout(INTERVAL, self.knock()).await.ok()
+        })
+        .await;
+    }
+
+    /// A request of the kind that is jailed, which changes nothing.
+    async fn knock(&self) {
+        let object = json!({ "metadata": { "generateName": "trial-" }, "addressType": "IPv4", "endpoints": [] });
+        let request = http::Request::post(format!("{}?dryRun=All", self.path))
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())
+            .unwrap();
+        // Whether it is refused for another reason does not matter.
+        let _ = self.inmate.request_text(request).await;
+    }
+
+    async fn set_shares(&self, shares: i32) {
         let levels: Api<PriorityLevelConfiguration> = Api::all(self.shop.client.clone());
         let patch = Patch::Merge(level(&self.name, shares));
         levels.patch(&self.name, &PatchParams::default(), &patch).await.unwrap();
-        let sent_away = shares == 0;
-        eventually(&format!("the API server has {shares} shares for the operator"), async || {
-            let result = tokio::time::timeout(INTERVAL, works(self.inmate.clone())).await;
-            // kube's own client waits when it is sent away.
-            (result.is_err() == sent_away).then_some(())
-        })
-        .await;
     }
 
     async fn tear_down(self) {
@@ -140,16 +195,11 @@ async fn two_beating(shop: &Shop) -> crate::support::Beats {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_read_that_was_sent_away_is_no_evidence_and_the_instance_is_held() {
     let shop = Shop::open("jail-reads").await;
-    let jail = Jail::build(&shop, "coordination.k8s.io", "leases", &["get", "list"]).await;
+    let jail =
+        Jail::build(&shop, "coordination.k8s.io", "leases", &["get", "list", "create"]).await;
     let operator = jail.operator();
     let mut beats = two_beating(&shop).await;
-    let namespace = &shop.namespace;
-    let look = async |client: Client| {
-        let leases =
-            Api::<k8s_openapi::api::coordination::v1::Lease>::namespaced(client, namespace);
-        leases.list(&ListParams::default()).await.map(drop)
-    };
-    jail.seats(0, look).await;
+    let occupant = jail.close().await;
     beats.die("vm-2");
     let held = shop.instance("greeter", "vm-2", "Held", "LeaseUnreadable").await;
     assert!(held.message.contains("429") || held.message.contains("no answer"), "{}", held.message);
@@ -157,7 +207,7 @@ async fn a_live_read_that_was_sent_away_is_no_evidence_and_the_instance_is_held(
     let scrape = operator.scrape().await;
     assert_eq!(scrape.value("beatkeeper_holds{reason=\"LeaseUnreadable\"}"), 1.0);
 
-    jail.seats(100, look).await;
+    jail.open(occupant).await;
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
     drop(operator);
@@ -171,16 +221,7 @@ async fn a_write_that_was_sent_away_stalls_nothing_and_is_done_when_there_is_roo
     let jail = Jail::build(&shop, "discovery.k8s.io", "endpointslices", &verbs).await;
     let operator = jail.operator();
     let mut beats = two_beating(&shop).await;
-    let namespace = &shop.namespace;
-    let look = async |client: Client| {
-        let slices =
-            Api::<k8s_openapi::api::discovery::v1::EndpointSlice>::namespaced(client, namespace);
-        let slice =
-            json!({ "metadata": { "name": "trial" }, "addressType": "IPv4", "endpoints": [] });
-        let trial = PostParams { dry_run: true, ..PostParams::default() };
-        slices.create(&trial, &serde_json::from_value(slice).unwrap()).await.map(drop)
-    };
-    jail.seats(0, look).await;
+    let occupant = jail.close().await;
     beats.die("vm-2");
     let throttled =
         "beatkeeper_api_writes_total{kind=\"EndpointSlice\",verb=\"update\",result=\"throttled\"}";
@@ -192,7 +233,7 @@ async fn a_write_that_was_sent_away_stalls_nothing_and_is_done_when_there_is_roo
     assert!(status.conditions.iter().all(|known| known.type_ != "Stalled"), "{status:?}");
     assert!(shop.published("greeter").await.ready().contains("192.0.2.1"));
 
-    jail.seats(100, look).await;
+    jail.open(occupant).await;
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     shop.condition("greeter", "Ready", "True", "Published").await;
     let scrape = operator.scrape().await;
