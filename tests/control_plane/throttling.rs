@@ -89,17 +89,17 @@ impl<'a> Jail<'a> {
     /// has, and in that sits a request whose body never ends.
     async fn close(&self) -> JoinHandle<()> {
         self.set_shares(0).await;
+        let mut occupant = self.occupy().await;
         eventually("the API server sends the operator away", async || {
-            let occupant = self.occupy().await;
-            // kube's own client waits when it is sent away.
-            let sent_away = tokio::time::timeout(INTERVAL, self.knock()).await.is_err();
-            if sent_away && !occupant.is_finished() {
-                return Some(occupant);
+            if occupant.is_finished() {
+                // Somebody else sat there at that moment.
+                occupant = self.occupy().await;
             }
-            occupant.abort();
-            None
+            // kube's own client waits when it is sent away.
+            tokio::time::timeout(INTERVAL, self.knock()).await.err()
         })
-        .await
+        .await;
+        occupant
     }
 
     /// Sends a request whose body never ends, with a client that can.
