@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use beatkeeper::{agent, controller, kube_client};
+use beatkeeper::{agent, controller};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,9 @@ enum Command {
         #[arg(long)]
         docs: bool,
     },
+    /// Print the page that lists the operator's metrics, as Markdown.
+    #[command(hide = true)]
+    Metrics,
 }
 
 /// Runs a subcommand to its end.
@@ -38,6 +41,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Agent(args) => agent::run(args),
         Command::Controller(args) => operate(args),
         Command::Crd { docs } => print_crd(docs).map(|()| ExitCode::SUCCESS),
+        Command::Metrics => print(&controller::metrics_page()).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         // Not eprintln!, which panics when nobody reads any more.
@@ -52,14 +56,6 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
     log_to_stderr();
     let settings = controller::Settings::try_from(args)?;
     let config = kube::Config::infer().await.context("cannot find out how to reach Kubernetes")?;
-    let mut options = kube_client::Options::of("controller");
-    if let Ok(pod) = std::env::var("POD_NAME")
-        && !pod.is_empty()
-    {
-        // The audit log tells replicas apart.
-        options.user_agent = format!("{} ({pod})", options.user_agent);
-    }
-    let client = kube_client::connect(config, &options)?;
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -72,7 +68,7 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
         tracing::info!("stopping: what is under way is ended, what is published stays");
         on_signal.cancel();
     });
-    controller::run(client, settings, stop).await?;
+    controller::run(config, settings, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,7 +85,11 @@ fn log_to_stderr() {
 
 fn print_crd(docs: bool) -> anyhow::Result<()> {
     let text = if docs { beatkeeper_api::reference_markdown() } else { beatkeeper_api::crd_yaml() };
-    std::io::stdout().write_all(text.as_bytes()).context("cannot print the CRD")
+    print(&text)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).context("cannot print")
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@
 //! * Connections stay open. Requests side by side use one each (HTTP/1.1), and a TLS handshake
 //!   costs more than a GET.
 //! * No compression (it would cost more time than it saves bytes) and none of kube's retries: they
-//!   wait up to 1000 s out of sight, where a beat and a live read have deadlines of their own.
+//!   wait up to 1000 s out of sight, where a beat and a live read have deadlines of their own. What
+//!   waits when the API server asks for it, within [`Options::patience`], is `throttle`.
+//! * A [`gate::Gate`] where there is one: how many calls at once, who goes first, and who counts them.
 //!
 //! ## Timeouts
 //! [`kube::Config`] carries three, of which kube's own builder makes use and a connector of one's
@@ -18,6 +20,10 @@
 //! cut a quiet watch. Instead [`Options::response_timeout`] bounds the wait for the *head* of every
 //! response, TLS handshake included. A watch's head comes at once and its body may then take as long
 //! as it likes; whoever reads a body that has to end bounds the whole call with [`within`].
+
+pub mod gate;
+pub mod request;
+mod throttle;
 
 use std::time::Duration;
 
@@ -29,7 +35,10 @@ use kube::{
     Client, Config,
     client::{Body, ConfigExt},
 };
-use tower::{BoxError, ServiceBuilder};
+use tower::{ServiceBuilder, retry::RetryLayer};
+
+use gate::Gate;
+use throttle::Patience;
 
 /// The API server closes a connection that was idle for 90 s (net/http's IdleTimeout as it sets it).
 /// We let go a little earlier: a request that crosses the server's close would fail.
@@ -48,6 +57,10 @@ pub struct Options {
     pub user_agent: String,
     /// How long the head of a response may take, for a watch as for everything else. Default: 30 s.
     pub response_timeout: Duration,
+    /// How long a request waits in all, and is sent again, when the API server answers that it has
+    /// too much to do (429, or 503 with Retry-After). Shorter than the caller's own timeout, so that
+    /// it is told of the 429 and not of a timeout. Default: 0, so that the caller decides.
+    pub patience: Duration,
 }
 
 impl Options {
@@ -56,6 +69,7 @@ impl Options {
         Self {
             user_agent: format!("beatkeeper-{part}/{}", env!("CARGO_PKG_VERSION")),
             response_timeout: Duration::from_secs(30),
+            patience: Duration::ZERO,
         }
     }
 }
@@ -77,13 +91,25 @@ pub enum ConnectError {
     Credentials(#[from] kube::Error),
 }
 
+/// Makes a client without a gate: see [`connect_through`].
+///
+/// # Errors
+/// [`ConnectError`], when the configuration cannot be used.
+pub fn connect(config: Config, options: &Options) -> Result<Client, ConnectError> {
+    connect_through(None, config, options)
+}
+
 /// Makes a client, on the current tokio runtime; nothing is sent yet.
 ///
 /// Tokens that lie in a file, as a Pod's does, are read again every minute by kube's auth layer.
 ///
 /// # Errors
 /// [`ConnectError`], when the configuration cannot be used.
-pub fn connect(config: Config, options: &Options) -> Result<Client, ConnectError> {
+pub fn connect_through(
+    gate: Option<Gate>,
+    config: Config,
+    options: &Options,
+) -> Result<Client, ConnectError> {
     if let Some(proxy) = &config.proxy_url {
         // Only the host: a proxy's URL may hold a password.
         return Err(ConnectError::Proxy(proxy.host().unwrap_or_default().to_owned()));
@@ -99,7 +125,9 @@ pub fn connect(config: Config, options: &Options) -> Result<Client, ConnectError
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
-        .map_err(BoxError::from)
+        // In this order: whoever waits to be welcome again holds no place meanwhile.
+        .layer(RetryLayer::new(Patience::of(options.patience)))
+        .option_layer(gate)
         // Ends with the head of the response: the body is no part of this future.
         .timeout(options.response_timeout)
         .service(http);
@@ -198,6 +226,83 @@ mod tests {
         let outcome = within(Duration::from_secs(5), client.apiserver_version()).await;
         let error = outcome.expect("an end").expect_err("no answer").to_string();
         assert!(error.contains("timed out"), "{error}");
+    }
+
+    /// Answers requests with these heads, one after the other, each on a connection of its own, and
+    /// with an empty object; returns the requests and when each came.
+    async fn script(
+        heads: &'static [&'static str],
+    ) -> io::Result<(String, tokio::task::JoinHandle<Vec<(String, tokio::time::Instant)>>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let requests = tokio::spawn(async move {
+            let mut requests = Vec::new();
+            for head in heads {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.expect("a request");
+                request.truncate(length);
+                let request = String::from_utf8(request).expect("text");
+                requests.push((request, tokio::time::Instant::now()));
+                let answer = format!(
+                    "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+                );
+                stream.write_all(answer.as_bytes()).await.expect("an answer");
+            }
+            requests
+        });
+        Ok((url, requests))
+    }
+
+    fn patient(seconds: u64) -> Options {
+        Options { patience: Duration::from_secs(seconds), ..Options::of("controller") }
+    }
+
+    fn write() -> http::Request<Vec<u8>> {
+        let request = http::Request::put("/apis/x/v1/namespaces/a/things/b");
+        request.header("x-trace", "7").body(b"{\"a\":1}".to_vec()).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_sent_away_comes_again_as_it_was_when_it_was_told_to() {
+        let heads = &["429 Too Many\r\nretry-after: 1", "503 Not Now\r\nretry-after: 0", "200 OK"];
+        let (url, requests) = script(heads).await.expect("a server");
+        let client = connect(config(&url), &patient(4)).expect("a client");
+        client.request::<serde_json::Value>(write()).await.expect("the third answer");
+        let requests = requests.await.expect("requests");
+        assert!(requests[0].0.contains("x-trace: 7"), "{}", requests[0].0);
+        assert!(requests[0].0.ends_with("{\"a\":1}"), "{}", requests[0].0);
+        assert!(requests.iter().all(|(request, _)| *request == requests[0].0), "{requests:?}");
+        assert!(requests[1].1 - requests[0].1 >= Duration::from_secs(1), "{requests:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_wait_for_too_long_is_told_of_the_429_at_once() {
+        let heads = &["429 Too Many\r\nretry-after: 30"];
+        let (url, requests) = script(heads).await.expect("a server");
+        let client = connect(config(&url), &patient(4)).expect("a client");
+        let error = client.request::<serde_json::Value>(write()).await.expect_err("refused");
+        assert!(matches!(&error, kube::Error::Api(_)), "{error:?}");
+        assert_eq!(requests.await.expect("requests").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_patience_the_caller_decides() {
+        let (url, requests) = script(&["429 Too Many\r\nretry-after: 0"]).await.expect("a server");
+        let client = connect(config(&url), &Options::of("agent")).expect("a client");
+        client.request::<serde_json::Value>(write()).await.expect_err("refused");
+        assert_eq!(requests.await.expect("requests").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_was_sent_away_comes_again() {
+        let heads = &["429 Too Many\r\nretry-after: 0", "200 OK"];
+        let (url, requests) = script(heads).await.expect("a server");
+        let client = connect(config(&url), &patient(4)).expect("a client");
+        let watch = http::Request::get("/api/v1/pods?watch=true").body(Vec::new());
+        let events = client.request_events::<serde_json::Value>(watch.expect("a request")).await;
+        assert!(events.is_ok(), "{:?}", events.err());
+        assert_eq!(requests.await.expect("requests").len(), 2);
     }
 
     #[tokio::test]

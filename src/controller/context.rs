@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +20,9 @@ use super::{
     clock::Clock,
     desk::Desks,
     error::{ApiError, Cause},
+    metrics::Metrics,
     probe::{Others, Probe},
+    serve::SharedHealth,
     settings::Settings,
 };
 use crate::{
@@ -48,6 +50,8 @@ pub(super) struct Context {
     pub(super) clock: Clock,
     /// Whether this process may write.
     pub(super) claim: Claim,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) health: SharedHealth,
     pub(super) recorder: Recorder,
     /// What is under way beside the queue; awaited when the controller stops.
     pub(super) tasks: TaskTracker,
@@ -77,6 +81,14 @@ struct Term {
     wakes: Option<UnboundedSender<ObjectRef<ServiceRegistration>>>,
 }
 
+/// What the scopes of one process have in common.
+#[derive(Clone)]
+pub(super) struct Instruments {
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) health: SharedHealth,
+}
+
 /// What is remembered of a registration from one reconciliation to the next.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -100,6 +112,9 @@ pub(super) struct Memory {
     pub(super) weaned: Vec<AdoptedInstance>,
     /// Since when such a Service is missing.
     pub(super) service_gone: Option<Moment>,
+    /// The deadlines of instances that are decided to be pruned, until the write is confirmed; by
+    /// the name of the Lease.
+    pub(super) pruning: HashMap<Arc<str>, Moment>,
 }
 
 impl Context {
@@ -108,9 +123,9 @@ impl Context {
         settings: Settings,
         recorder: Recorder,
         probe: Probe,
-        stop: CancellationToken,
-        clock: Clock,
+        Instruments { clock, metrics, health }: Instruments,
         claim: Claim,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             client,
@@ -122,6 +137,8 @@ impl Context {
             unproven: Mutex::default(),
             guard: Mutex::default(),
             claim,
+            metrics,
+            health,
             recorder,
             tasks: TaskTracker::new(),
             stop,
@@ -202,6 +219,7 @@ impl Context {
     pub(super) fn forget(&self, key: &Key) {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.desks().forget(key);
+        self.metrics.forget(key);
     }
 
     /// Notes the ttl that a registration has now. The watch says so, while this process leads and

@@ -4,18 +4,23 @@
 //! one run at a time, so a deadline that passed while a status was being written would wait for it:
 //! usually for milliseconds, but for seconds when the write is slow, and the dead stay published for
 //! that long (P2). A registration's statuses are written one at a time, and of those that came in
-//! meanwhile only the latest.
+//! meanwhile only the latest. One whose only news may wait ([`FLOOR`]) waits on the desk, until its
+//! time has come or something urgent takes its place.
+//!
+//! [`FLOOR`]: crate::core::status::FLOOR
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistrationStatus;
+use tokio::sync::Notify;
 
 use super::{
     context::Context,
-    publish::{self, Report},
+    metrics::Step,
+    publish::{self, Report, Told},
     reconcile::backoff,
 };
-use crate::core::{heartbeat::Version, index::Key};
+use crate::core::{heartbeat::Version, index::Key, moment::Moment};
 
 /// The desks of all registrations.
 #[derive(Default)]
@@ -29,30 +34,30 @@ struct Desk {
     report: Option<Arc<Report>>,
     /// Whether a task sees to it.
     busy: bool,
-    /// The status we wrote last, which the watch may not have brought back yet.
-    written: Option<(Version, ServiceRegistrationStatus)>,
+    /// Tells that task of a newer report.
+    news: Arc<Notify>,
+    written: Option<Written>,
+}
+
+/// The status we wrote last, which the watch may not have brought back yet.
+#[derive(Clone)]
+pub(super) struct Written {
+    pub(super) version: Version,
+    pub(super) status: ServiceRegistrationStatus,
+    /// When that was confirmed.
+    pub(super) at: Moment,
 }
 
 impl Desks {
     /// The status that we wrote last.
-    pub(super) fn written(
-        &self,
-        key: &Key,
-        uid: &str,
-    ) -> Option<(Version, ServiceRegistrationStatus)> {
+    pub(super) fn written(&self, key: &Key, uid: &str) -> Option<Written> {
         self.0.get(key).filter(|desk| desk.uid == uid)?.written.clone()
     }
 
     /// Notes what was written.
-    pub(super) fn note_written(
-        &mut self,
-        key: &Key,
-        uid: &str,
-        version: Version,
-        status: ServiceRegistrationStatus,
-    ) {
+    pub(super) fn note_written(&mut self, key: &Key, uid: &str, written: Written) {
         if let Some(desk) = self.0.get_mut(key).filter(|desk| desk.uid == uid) {
-            desk.written = Some((version, status));
+            desk.written = Some(written);
         }
     }
 
@@ -65,8 +70,10 @@ impl Desks {
     pub(super) fn forget(&mut self, key: &Key) {
         // A task that is under way finds no report any more, and ends.
         if let Some(desk) = self.0.get_mut(key) {
-            let busy = desk.busy;
-            *desk = Desk { busy, ..Desk::default() };
+            let Desk { busy, news, .. } = std::mem::take(desk);
+            // One that waits for its time finds that there is nothing to wait for.
+            news.notify_one();
+            *desk = Desk { busy, news, ..Desk::default() };
             if !busy {
                 self.0.remove(key);
             }
@@ -82,7 +89,20 @@ impl Desks {
             desk.written = None;
         }
         desk.report = Some(Arc::new(report));
+        desk.news.notify_one();
         !std::mem::replace(&mut desk.busy, true)
+    }
+
+    /// What tells of newer reports.
+    fn news(&self, key: &Key) -> Arc<Notify> {
+        self.0.get(key).map(|desk| desk.news.clone()).unwrap_or_default()
+    }
+
+    /// Nobody sees to this desk any more.
+    fn leave(&mut self, key: &Key) {
+        if let Some(desk) = self.0.get_mut(key) {
+            desk.busy = false;
+        }
     }
 
     /// What is to be written next. `done` is taken off the desk, unless a newer report has replaced
@@ -112,15 +132,40 @@ pub(super) fn hand_in(report: Report, context: &Arc<Context>) {
     }
 }
 
+/// Leaves the desk when the task ends before its time, which takes a defect: otherwise the
+/// registration's status would never be written again.
+struct Seat {
+    key: Key,
+    context: Arc<Context>,
+    done: bool,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.done {
+            self.context.desks().leave(&self.key);
+        }
+    }
+}
+
 /// Writes what lies on a desk until nothing does.
 async fn write(key: Key, context: Arc<Context>) {
+    let mut seat = Seat { key: key.clone(), context: context.clone(), done: false };
     let mut failures = 0;
     let mut done = None;
     loop {
         let next = context.desks().next(&key, done.as_ref());
-        let Some(report) = next else { return };
-        match publish::status(&report, &context).await {
-            Ok(()) => {
+        let Some(report) = next else {
+            // Somebody else may sit there by now.
+            seat.done = true;
+            return;
+        };
+        let told = {
+            let _step = context.metrics.begin(Step::Status);
+            publish::status(&report, &context).await
+        };
+        match told {
+            Ok(Told::All) => {
                 failures = 0;
                 done = Some(report);
             }
@@ -129,8 +174,15 @@ async fn write(key: Key, context: Arc<Context>) {
                 failures = 0;
                 done = Some(report);
             }
+            Ok(Told::NotBefore(due)) => {
+                let pause = due.since(context.clock.now());
+                if !rest(&key, pause, &context).await {
+                    return;
+                }
+            }
             Err(error) => {
                 failures += 1;
+                context.metrics.failed(Step::Status);
                 let pause = backoff(failures);
                 tracing::warn!(%error, ?pause, "will try again");
                 let rest = context.stop.run_until_cancelled(tokio::time::sleep(pause));
@@ -140,4 +192,12 @@ async fn write(key: Key, context: Arc<Context>) {
             }
         }
     }
+}
+
+/// Waits until the time has come, or there is a newer report. Returns false when the controller is
+/// to stop: what is left unsaid the next process says.
+async fn rest(key: &Key, pause: Duration, context: &Context) -> bool {
+    let news = context.desks().news(key);
+    let news = tokio::time::timeout(pause, news.notified());
+    context.stop.run_until_cancelled(news).await.is_some()
 }

@@ -1,6 +1,6 @@
 //! Leader election against the API server: the network around [`crate::core::leader`].
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::heartbeat::renew_time;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     claim::{Claim, Standing, Term},
     clock::Clock,
-    context::call_within,
+    context::{Instruments, call_within},
     error::ApiError,
+    metrics::Metrics,
     replica,
 };
 use crate::core::leader::{Candidate, ClaimLease, Draft, Durations, Move};
@@ -34,6 +35,7 @@ pub(super) struct Election {
     durations: Durations,
     candidate: Candidate,
     clock: Clock,
+    metrics: Arc<Metrics>,
     standing: watch::Sender<Standing>,
     terms: u64,
     /// Whether the last request failed, so that each trouble is told once.
@@ -47,7 +49,7 @@ impl Election {
         client: &Client,
         settings: &ElectionSettings,
         identity: String,
-        clock: Clock,
+        instruments: &Instruments,
     ) -> Self {
         let namespace = settings.namespace.clone().unwrap_or_else(|| replica::namespace(client));
         let resource = ApiResource::erase::<Lease>(&());
@@ -57,7 +59,8 @@ impl Election {
             candidate: Candidate::new(identity.clone(), settings.durations),
             identity,
             durations: settings.durations,
-            clock,
+            clock: instruments.clock,
+            metrics: instruments.metrics.clone(),
             standing: watch::Sender::new(Standing::default()),
             terms: 0,
             troubled: false,
@@ -127,6 +130,7 @@ impl Election {
         let now = self.clock.now();
         let valid_until = self.candidate.valid_until().filter(|until| now < *until);
         let leads = valid_until.is_some();
+        self.metrics.leads(leads);
         let led = self.standing.borrow().term.is_some();
         if leads && !led {
             self.terms += 1;

@@ -7,6 +7,7 @@
 
 mod adopt;
 mod apply;
+mod calls;
 mod claim;
 mod clock;
 mod context;
@@ -14,6 +15,7 @@ mod desk;
 mod error;
 mod establish;
 mod leader;
+mod metrics;
 mod probe;
 mod publish;
 mod pulse;
@@ -21,6 +23,7 @@ mod reconcile;
 mod rehearse;
 mod replica;
 mod run;
+mod serve;
 mod settings;
 mod stage;
 mod sweep;
@@ -28,5 +31,7 @@ mod verify;
 mod watch;
 
 pub use leader::{ElectionSettings, LeaderArgs};
-pub use run::{EndedByItself, run};
+pub use metrics::page as metrics_page;
+pub use run::{RunError, run};
+pub use serve::{BindAddress, BindError};
 pub use settings::{Args, Settings};

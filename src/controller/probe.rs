@@ -28,6 +28,7 @@ use crate::core::{
     index::Key,
     memory::Memory,
     moment::Moment,
+    path::Proof,
 };
 
 /// The label by which probes are in the heartbeat watch. No registration can be called that: its
@@ -226,18 +227,21 @@ pub(super) fn take_in(
     let key = Key::of(&lease.metadata);
     let probe = &context.probe;
     if key == probe.key {
-        let back = beat.token.renewed.is_some_and(|token| {
+        let proof = beat.token.renewed.and_then(|token| {
             let mut path = context.path();
-            let recovered = path.doubt().is_some();
-            let back = path.came_back(token, beat.version, now);
-            if back && recovered {
+            let doubted = path.doubt().is_some();
+            let proof = path.came_back(token, beat.version, now);
+            if proof.is_some() && doubted {
                 tracing::info!("the probe comes back again");
             }
-            back
+            proof
         });
-        if back {
-            let proof = context.path().proof();
-            probe.outcome.send_modify(|outcome| outcome.proof = proof);
+        if let Some(Proof { sent, ends_gap }) = proof {
+            context.metrics.path_proven(now);
+            if ends_gap {
+                context.metrics.path_gap();
+            }
+            probe.outcome.send_modify(|outcome| outcome.proof = Some(sent));
             let waiting = std::mem::take(&mut *context.unproven());
             context.wake(waiting);
         }

@@ -15,10 +15,12 @@ use serde_json::json;
 
 use super::{
     context::{Context, call, call_write},
+    desk::Written,
     error::ApiError,
 };
 use crate::core::{
     heartbeat::Version,
+    moment::Moment,
     registration::Registration,
     standing::Stall,
     status::{self, Applied},
@@ -34,22 +36,36 @@ pub(super) struct Report {
     pub(super) applied: Applied,
 }
 
+/// What became of a status.
+pub(super) enum Told {
+    /// A reader sees what there is to be seen.
+    All,
+    /// What is left to tell may wait until then.
+    NotBefore(Moment),
+}
+
 /// Writes the status, where a reader would see a difference. Client required.
-pub(super) async fn status(report: &Report, context: &Context) -> Result<(), ApiError> {
+pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, ApiError> {
     let Report { object, registration, .. } = report;
     let key = &registration.key;
     let seen = (Version::of(object.metadata.resource_version.as_deref()), object.status.clone());
     let written = context.desks().written(key, &registration.uid);
+    let written_at = written.as_ref().map(|written| written.at);
     // The watch may not have brought back what we wrote last.
     let (mut version, mut prior) = match written {
-        Some((version, status)) if version > seen.0 => (version, Some(status)),
+        Some(written) if written.version > seen.0 => (written.version, Some(written.status)),
         _ => seen,
     };
     let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
     for attempt in 0.. {
         let next = render(prior.as_ref(), report, context);
         if prior.as_ref().is_some_and(|prior| !status::differs(prior, &next)) {
-            return Ok(());
+            return Ok(Told::All);
+        }
+        let now = context.clock.now();
+        let due = status::due(prior.as_ref(), &next, written_at, now);
+        if due > now {
+            return Ok(Told::NotBefore(due));
         }
         let patch = json!({
             "metadata": { "resourceVersion": version.0.to_string() },
@@ -63,10 +79,11 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<(), Api
         {
             Ok(written) => {
                 let version = Version::of(written.metadata.resource_version.as_deref());
-                context.desks().note_written(key, &registration.uid, version, next);
-                return Ok(());
+                let written = Written { version, status: next, at: context.clock.now() };
+                context.desks().note_written(key, &registration.uid, written);
+                return Ok(Told::All);
             }
-            Err(error) if error.is_absent() => return Ok(()),
+            Err(error) if error.is_absent() => return Ok(Told::All),
             // Somebody edited the object since: read it, and judge anew what would be seen.
             Err(error) if error.is_conflict() && attempt < 2 => {
                 let doing = || format!("read ServiceRegistration {key}");
@@ -77,7 +94,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<(), Api
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(Told::All)
 }
 
 fn render(

@@ -1,16 +1,23 @@
 //! How a watch fares, told when it changes and not at every try.
 
+use std::sync::Arc;
+
 use kube::runtime::watcher::{self, Event};
+
+use super::{context::Context, metrics::LastSeen};
 
 /// The health of one watch.
 pub(super) struct Pulse {
     kind: &'static str,
     broken: bool,
+    context: Arc<Context>,
+    last_seen: Arc<LastSeen>,
 }
 
 impl Pulse {
-    pub(super) fn of(kind: &'static str) -> Self {
-        Self { kind, broken: false }
+    pub(super) fn of(kind: &'static str, context: &Arc<Context>) -> Self {
+        let last_seen = context.metrics.watch(kind);
+        Self { kind, broken: false, context: context.clone(), last_seen }
     }
 
     /// Passes an event on, and notes that the watch works; or tells why it does not.
@@ -20,12 +27,16 @@ impl Pulse {
             // Only the announcement of a list: whether it can be had is not known yet.
             Ok(Event::Init) => Some(Event::Init),
             Ok(event) => {
+                let now = self.context.clock.now();
+                self.last_seen.note(now);
+                self.context.health.lock().api_answered(now);
                 if std::mem::take(&mut self.broken) {
                     tracing::info!(kind, "the watch works again");
                 }
                 Some(event)
             }
             Err(error) => {
+                self.context.metrics.watch_broke(kind);
                 let error = told(&error, kind);
                 if std::mem::replace(&mut self.broken, true) {
                     tracing::debug!(kind, error, "the watch is still broken");

@@ -1,8 +1,8 @@
 //! Reconciling one registration, as a list of steps.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{InstanceState, ServiceRegistration};
 use kube::runtime::controller::Action;
 use rand::Rng;
 
@@ -12,6 +12,7 @@ use super::{
     context::Context,
     desk,
     error::Error,
+    metrics::Step,
     publish, rehearse, stage,
     verify::{self, Missing},
 };
@@ -21,11 +22,12 @@ use crate::core::{
     gather,
     index::{Key, Settled},
     moment::Moment,
+    plan::Plan,
     planning,
     registration::Registration,
     stage::Stage,
     standing,
-    status::Applied,
+    status::{self, Applied},
     ttl::TtlHistory,
     verdict::{Suspect, Verdict},
 };
@@ -46,6 +48,9 @@ pub(super) async fn run(
         return Ok(Action::await_change());
     }
     let result = tokio::spawn(reconcile(object, context.clone())).await;
+    if result.is_err() {
+        context.metrics.panicked();
+    }
     if !context.world().has_registration(&key) {
         // It was deleted meanwhile: what this run remembered of it nobody would forget.
         context.forget(&key);
@@ -71,22 +76,14 @@ async fn reconcile(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let mut stage = stage::set(&registration, &context).await;
+        let mut stage = set_stage(&registration, &context).await;
         rehearse::recall(&registration, &mut stage, &context);
         let known =
             |stage: &Stage| judge(&registration, &ttl, stage, &Missing::default(), &context);
         let stage = adopt::begin(stage, &object, &registration, known, &context).await;
         let decision = decide(&registration, &ttl, &stage, &context).await;
-        let style = context.settings.style();
-        let wall = context.clock.clocks().wall;
-        let plan = planning::draw_up(&registration, &stage, &decision.verdicts, style, wall);
-        let outcome = if registration.dry_run {
-            rehearse::rehearse(&registration, &stage, &plan, &context)
-        } else {
-            let outcome = apply::apply(&registration, plan, &context).await;
-            adopt::finish(outcome, &registration, &stage, &context).await
-        };
-        let applied = match outcome {
+        let plan = draw_up(&registration, &stage, &decision.verdicts, &context);
+        let applied = match carry_out(&registration, &stage, plan, &context).await {
             Outcome::Done(applied) => stage.failed(applied),
             Outcome::Conflict(why) if attempt < ATTEMPTS => {
                 tracing::debug!(registration = %registration.key, why, "planning anew");
@@ -102,7 +99,11 @@ async fn reconcile(
         let key = registration.key.clone();
         if applied.failure.is_none() {
             publish::events(&object, &registration, &decision.verdicts, &context);
-            context.remember(&key, &registration.uid, |memory| memory.failures = 0);
+            let pruned = context.remember(&key, &registration.uid, |memory| {
+                memory.failures = 0;
+                std::mem::take(&mut memory.pruning)
+            });
+            pruned.into_values().for_each(|deadline| context.metrics.pruned(deadline));
         }
         let applied = match applied.dry_run {
             Some(_) => applied,
@@ -117,6 +118,8 @@ async fn reconcile(
         let next = decision.pause(now);
         let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
         let Decision { verdicts, .. } = decision;
+        let ready = status::ready_reason(stage.stall.as_ref(), &applied);
+        context.metrics.decided(&key, &verdicts, ready);
         let report =
             publish::Report { object, registration, verdicts, stall: stage.stall, applied };
         desk::hand_in(report, &context);
@@ -138,6 +141,44 @@ pub(super) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Cont
         // Beats come in meanwhile.
         tokio::task::yield_now().await;
     }
+}
+
+async fn set_stage(registration: &Registration, context: &Context) -> Stage {
+    let _step = context.metrics.begin(Step::Stage);
+    let stage = stage::set(registration, context).await;
+    if stage.failure.is_some() {
+        context.metrics.failed(Step::Stage);
+    }
+    stage
+}
+
+fn draw_up(
+    registration: &Registration,
+    stage: &Stage,
+    verdicts: &[Verdict],
+    context: &Context,
+) -> Plan {
+    let _step = context.metrics.begin(Step::Plan);
+    let style = context.settings.style();
+    planning::draw_up(registration, stage, verdicts, style, context.clock.clocks().wall)
+}
+
+async fn carry_out(
+    registration: &Registration,
+    stage: &Stage,
+    plan: Plan,
+    context: &Context,
+) -> Outcome {
+    let _step = context.metrics.begin(Step::Apply);
+    if registration.dry_run {
+        return rehearse::rehearse(registration, stage, &plan, context);
+    }
+    let outcome = apply::apply(registration, plan, context).await;
+    let outcome = adopt::finish(outcome, registration, stage, context).await;
+    if let Outcome::Done(Applied { failure: Some(_), .. }) = &outcome {
+        context.metrics.failed(Step::Apply);
+    }
+    outcome
 }
 
 /// What was decided.
@@ -180,7 +221,17 @@ async fn decide(
     if suspects.is_empty() {
         return Decision { verdicts, missing, failed_reads: 0 };
     }
-    let missing = verify::suspects(&registration.key, suspects, context).await;
+    let deadlines: HashMap<Arc<str>, Moment> = suspects
+        .iter()
+        .filter_map(|suspect| Some((suspect.lease.clone(), suspect.deadline?)))
+        .collect();
+    let missing = {
+        let _step = context.metrics.begin(Step::Verify);
+        verify::suspects(&registration.key, suspects, context).await
+    };
+    if !missing.nothing() {
+        context.metrics.failed(Step::Verify);
+    }
     let failed_reads = context.remember(&registration.key, &registration.uid, |memory| {
         let failed = if missing.nothing() { 0 } else { memory.failed_reads.saturating_add(1) };
         memory.failed_reads = failed;
@@ -190,7 +241,37 @@ async fn decide(
         context.unproven().insert(registration.key.clone());
     }
     let verdicts = judge(registration, ttl, stage, &missing, context);
+    note_pruning(registration, &verdicts, &deadlines, stage, context);
     Decision { verdicts, missing, failed_reads }
+}
+
+/// Notes who is to be pruned since which deadline, until the write is confirmed: it may take more
+/// than one try.
+fn note_pruning(
+    registration: &Registration,
+    verdicts: &[Verdict],
+    deadlines: &HashMap<Arc<str>, Moment>,
+    stage: &Stage,
+    context: &Context,
+) {
+    let expired: HashMap<&Arc<str>, &Verdict> = verdicts
+        .iter()
+        .filter(|verdict| verdict.state == InstanceState::Expired)
+        .filter_map(|verdict| Some((&verdict.lease.as_ref()?.settled.lease, verdict)))
+        .collect();
+    let published = |verdict: &Verdict| {
+        let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
+        addresses.into_iter().any(|address| stage.gathered.published.contains(address))
+    };
+    context.remember(&registration.key, &registration.uid, |memory| {
+        // Whoever has beaten meanwhile is not to be pruned any more.
+        memory.pruning.retain(|lease, _| expired.contains_key(lease));
+        for (lease, deadline) in deadlines {
+            if expired.get(lease).is_some_and(|verdict| published(verdict)) {
+                memory.pruning.insert(lease.clone(), *deadline);
+            }
+        }
+    });
 }
 
 /// Decides from what is known now, and has the index note the outcome. When a beat slips in between
@@ -202,6 +283,7 @@ fn judge(
     missing: &Missing,
     context: &Context,
 ) -> Vec<Verdict> {
+    let _step = context.metrics.begin(Step::Decide);
     let ports = standing::common_ports(registration, stage.service.as_deref());
     let owner_of = |address: IpAddr| context.world().owner_of_address(address);
     loop {

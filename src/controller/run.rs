@@ -1,6 +1,6 @@
 //! Starting and stopping: one set of watches and one queue for each scope.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use futures::{StreamExt, stream};
@@ -17,18 +17,29 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    calls::Calls,
     claim::Claim,
     clock::Clock,
-    context::Context,
+    context::{CALL_TIMEOUT, Context, Instruments},
     leader::Election,
+    metrics::Metrics,
     probe::{self, Probe},
     pulse::Pulse,
     reconcile, replica,
+    serve::{self, BindError, SharedHealth},
     settings::Settings,
     sweep,
     watch::{self, Watches},
 };
-use crate::core::{index::Key, registration::Registration};
+use crate::{
+    core::{index::Key, registration::Registration},
+    kube_client::{self, gate::Gate},
+};
+
+/// How long a call waits when the API server asks for it: a second is left to be answered in.
+const PATIENCE: Duration = CALL_TIMEOUT.saturating_sub(Duration::from_secs(1));
+
+const REGISTRATIONS: &str = "ServiceRegistrations";
 
 /// A part of the operator that never ends by itself has ended. Going on without it would take what
 /// it no longer reports for unchanged, or for absent.
@@ -36,30 +47,62 @@ use crate::core::{index::Key, registration::Registration};
 #[error("a part of the controller has ended by itself; see the log above, and please report it")]
 pub struct EndedByItself;
 
+/// Why the operator did not run, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// After a defect: then all of it has been stopped, to be started anew.
+    #[error(transparent)]
+    EndedByItself(#[from] EndedByItself),
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Connect(#[from] kube_client::ConnectError),
+    /// Probes or scrapes cannot be answered.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
 /// Runs the operator until `stop` is cancelled, and then until what is under way has ended.
 ///
 /// Each namespace of [`Settings::namespaces`] is a scope of its own, or the whole cluster is one. With
 /// leader election all of them observe from the start, and publish while this replica leads.
 ///
 /// # Errors
-/// [`EndedByItself`], after a defect: then all of it has been stopped, to be started anew.
+/// [`RunError`].
 pub async fn run(
-    client: Client,
+    config: kube::Config,
     settings: Settings,
     stop: CancellationToken,
-) -> Result<(), EndedByItself> {
+) -> Result<(), RunError> {
+    let clock = Clock::start();
+    let metrics = Arc::new(Metrics::new(clock, settings.metrics_per_registration));
+    let health = SharedHealth::new(clock);
+    let calls = Calls { clock, metrics: metrics.clone(), health: health.clone() };
+    let gate = Gate::new(settings.max_parallel_api_calls.into(), Arc::new(calls));
+    let mut options =
+        kube_client::Options { patience: PATIENCE, ..kube_client::Options::of("controller") };
+    if let Ok(pod) = std::env::var("POD_NAME")
+        && !pod.is_empty()
+    {
+        // The audit log tells replicas apart.
+        options.user_agent = format!("{} ({pod})", options.user_agent);
+    }
+    let client = kube_client::connect_through(Some(gate), config, &options)?;
+    // Ends with this function.
+    let _servers = serve::start(&settings, clock, &health, &metrics, &stop).await?;
+    let instruments = Instruments { clock, metrics, health };
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
         vec![None]
     } else {
         settings.namespaces.iter().cloned().map(Some).collect()
     };
-    let clock = Clock::start();
     let identity = replica::identity();
-    let election =
-        settings.election.as_ref().map(|how| Election::new(&client, how, identity.clone(), clock));
+    let election = settings
+        .election
+        .as_ref()
+        .map(|how| Election::new(&client, how, identity.clone(), &instruments));
     let claim = election.as_ref().map_or_else(|| Claim::undisputed(clock), Election::claim);
     let shared =
-        Shared { client, settings, identity, clock, claim, warm: CancellationToken::new() };
+        Shared { client, settings, identity, instruments, claim, warm: CancellationToken::new() };
     let ended = CancellationToken::new();
     let election = election.map(|election| {
         let (stop, ended, warm) = (stop.clone(), ended.clone(), shared.warm.clone());
@@ -79,7 +122,8 @@ pub async fn run(
     if let Some(election) = election {
         election.await.map_err(|_| EndedByItself)?;
     }
-    results.into_iter().collect()
+    let ended: Result<(), EndedByItself> = results.into_iter().collect();
+    Ok(ended?)
 }
 
 /// What all scopes share.
@@ -88,7 +132,7 @@ struct Shared {
     settings: Settings,
     /// What tells this process from others.
     identity: String,
-    clock: Clock,
+    instruments: Instruments,
     claim: Claim,
     /// Cancelled once a scope has read everything.
     warm: CancellationToken,
@@ -99,7 +143,7 @@ async fn scope(
     namespace: Option<String>,
     outer: CancellationToken,
 ) -> Result<(), EndedByItself> {
-    let Shared { client, settings, identity, clock, claim, warm } = shared;
+    let Shared { client, settings, identity, instruments, claim, warm } = shared;
     let client = client.clone();
     let stop = outer.child_token();
     let recorder = Recorder::new(client.clone(), reporter());
@@ -110,9 +154,9 @@ async fn scope(
         settings.clone(),
         recorder,
         probe,
-        stop.clone(),
-        *clock,
+        instruments.clone(),
         claim.clone(),
+        stop.clone(),
     ));
 
     let api = match &namespace {
@@ -122,6 +166,8 @@ async fn scope(
     let (reader, writer) = reflector::store();
     let registrations = reflector::reflector(writer, watcher(api, watcher::Config::default()))
         .backoff(watch::pauses());
+    let registrations_cache = watch::cache(REGISTRATIONS, namespace.as_deref());
+    context.health.lock().await_cache(&registrations_cache);
     context.spawn_for_ever(follow(context.clone(), reader.clone(), registrations));
 
     let watches = Watches::start(&context, namespace.as_deref());
@@ -129,7 +175,9 @@ async fn scope(
         watches.first_lists().await;
         probe::recall(&context);
         context.spawn_for_ever(probe::run(context.clone()));
-        reader.wait_until_ready().await
+        let read = reader.wait_until_ready().await;
+        context.health.lock().cache_read(&registrations_cache);
+        read
     };
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
         let scope = namespace.as_deref().unwrap_or("all namespaces");
@@ -235,7 +283,7 @@ async fn follow(
     events: impl futures::Stream<Item = watcher::Result<Event<ServiceRegistration>>>,
 ) {
     let mut events = std::pin::pin!(events);
-    let mut pulse = Pulse::of("ServiceRegistrations");
+    let mut pulse = Pulse::of(REGISTRATIONS, &context);
     while let Some(event) = events.next().await {
         let Some(event) = pulse.take(event) else { continue };
         match event {

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use clap::ArgAction;
 
 use super::leader::{ElectionSettings, LeaderArgs};
+use super::serve::BindAddress;
 use crate::core::{
     address::{OutsideRange, OutsideRanges, ParseRangeError},
     leader::DurationsError,
@@ -65,6 +66,28 @@ pub struct Args {
     /// Leader election.
     #[command(flatten)]
     pub leader: LeaderArgs,
+    /// How many calls to the API server are under way at once, watches apart. Status, events and
+    /// the sweep may use a quarter of them, so that they never keep a prune waiting.
+    #[arg(long, env = "BEATKEEPER_MAX_PARALLEL_API_CALLS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..))]
+    pub max_parallel_api_calls: u16,
+
+    /// Where to answer /metrics: HOST:PORT, :PORT for all addresses, 0 for nowhere.
+    #[arg(long, env = "BEATKEEPER_METRICS_BIND_ADDRESS", value_name = "ADDR", default_value = "0")]
+    pub metrics_bind_address: BindAddress,
+
+    /// Where to answer /livez and /readyz: HOST:PORT, :PORT for all addresses, 0 for nowhere. May
+    /// be the same as that of the metrics.
+    #[arg(
+        long,
+        env = "BEATKEEPER_HEALTH_PROBE_BIND_ADDRESS",
+        value_name = "ADDR",
+        default_value = "0"
+    )]
+    pub health_probe_bind_address: BindAddress,
+
+    /// Count the instances of each registration for itself as well, of 1000 registrations at most.
+    #[arg(long, env = "BEATKEEPER_METRICS_PER_REGISTRATION", value_parser = clap::builder::BoolishValueParser::new())]
+    pub metrics_per_registration: bool,
 }
 
 /// Nothing is given where the variable is set to the empty text, as templates like to do.
@@ -91,6 +114,14 @@ pub struct Settings {
     pub concurrency: u16,
     /// How this replica is elected; none when it is the only one.
     pub election: Option<ElectionSettings>,
+    /// How many calls to the API server are under way at once.
+    pub max_parallel_api_calls: u16,
+    /// Where to answer scrapes.
+    pub metrics_bind_address: BindAddress,
+    /// Where to answer probes.
+    pub health_probe_bind_address: BindAddress,
+    /// Whether each registration has series of its own.
+    pub metrics_per_registration: bool,
 }
 
 impl Settings {
@@ -116,6 +147,10 @@ impl TryFrom<Args> for Settings {
             dry_run,
             concurrency,
             leader,
+            max_parallel_api_calls,
+            metrics_bind_address,
+            health_probe_bind_address,
+            metrics_per_registration,
         } = args;
         Ok(Self {
             // Twice the same would be two controllers for the same objects.
@@ -127,6 +162,10 @@ impl TryFrom<Args> for Settings {
             dry_run,
             concurrency,
             election: leader.settings()?,
+            max_parallel_api_calls,
+            metrics_bind_address,
+            health_probe_bind_address,
+            metrics_per_registration,
         })
     }
 }

@@ -42,7 +42,10 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
                 return;
             }
             match delete(&stale, &context).await {
-                Ok(()) => tracing::info!(lease = %stale.key, why = stale.why, "swept"),
+                Ok(()) => {
+                    context.metrics.swept();
+                    tracing::info!(lease = %stale.key, why = stale.why, "swept");
+                }
                 Err(_) if !context.claim.holds() => return,
                 Err(error) if error.is_conflict() => {}
                 Err(error) => {

@@ -32,13 +32,14 @@ use crate::core::{
 /// The watches of one scope.
 pub(super) struct Watches<'a> {
     context: &'a Arc<Context>,
+    namespace: Option<&'a str>,
     first_lists: Vec<(&'static str, oneshot::Receiver<()>)>,
 }
 
 impl<'a> Watches<'a> {
     /// Starts all of them; they end when the controller stops.
-    pub(super) fn start(context: &'a Arc<Context>, namespace: Option<&str>) -> Self {
-        let mut watches = Self { context, first_lists: Vec::new() };
+    pub(super) fn start(context: &'a Arc<Context>, namespace: Option<&'a str>) -> Self {
+        let mut watches = Self { context, namespace, first_lists: Vec::new() };
         let client = &context.client;
         let all = watcher::Config::default;
         let beats = all().labels(REGISTRATION_LABEL);
@@ -70,15 +71,18 @@ impl<'a> Watches<'a> {
         let (listed, first_list) = oneshot::channel();
         self.first_lists.push((kind, first_list));
         let context = self.context.clone();
+        let cache = cache(kind, self.namespace);
+        context.health.lock().await_cache(&cache);
         let follow = async move {
             let mut listed = Some(listed);
-            let mut pulse = Pulse::of(kind);
+            let mut pulse = Pulse::of(kind, &context);
             let mut events = std::pin::pin!(events.backoff(pauses()));
             while let Some(event) = events.next().await {
                 let Some(event) = pulse.take(event) else { continue };
                 let done = matches!(event, Event::InitDone);
                 take_in(&context, event);
                 if done && let Some(listed) = listed.take() {
+                    context.health.lock().cache_read(&cache);
                     let _ = listed.send(());
                 }
             }
@@ -96,6 +100,11 @@ impl<'a> Watches<'a> {
             }
         }
     }
+}
+
+/// What the cache of a kind is called, for people.
+pub(super) fn cache(kind: &str, namespace: Option<&str>) -> String {
+    namespace.map_or_else(|| kind.to_owned(), |namespace| format!("{kind} of {namespace}"))
 }
 
 /// How long a broken watch waits before it is begun again. kube's own default goes up to half a
@@ -174,5 +183,8 @@ fn on_lease(context: &Context, event: Event<HeartbeatLease>) {
             context.index().observe_deleted(&key, version)
         }
     };
+    if observed.beat {
+        context.metrics.beat(observed.since);
+    }
     context.wake(observed.wake);
 }

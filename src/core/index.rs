@@ -70,7 +70,7 @@ impl Index {
         for (registration, lease) in over {
             self.forget(&registration, &lease);
         }
-        Observed { beat: false, wake }
+        Observed { wake, ..Observed::default() }
     }
 
     /// How long Leases had been silent before this process began, as an earlier one has proven (L5).
@@ -124,6 +124,7 @@ impl Index {
             *record =
                 Record { seen, silent_before, sight, silent_at, expired_at, ..record.clone() };
             observed.beat = false;
+            observed.since = None;
         }
         observed.wake.push(old);
         observed
@@ -142,7 +143,7 @@ impl Index {
             self.registrations.get_mut(&key).and_then(|all| all.get_mut(&*beat.lease))
         else {
             self.insert(key.clone(), lease, beat, presence, initial, now);
-            return Observed { beat: !initial, wake: vec![key] };
+            return Observed { beat: !initial, since: None, wake: vec![key] };
         };
         if beat.version < record.version {
             return Observed::default();
@@ -155,7 +156,9 @@ impl Index {
         record.version = beat.version;
         record.read_at = now;
         let alive = beat.token != record.token;
+        let mut since = None;
         if alive {
+            since = (record.sight == Sight::Changed).then(|| now.since(record.seen));
             record.token = beat.token;
             record.seen = now;
             record.silent_before = Duration::ZERO;
@@ -174,7 +177,7 @@ impl Index {
                 self.unnote_pod(&key, &before.origin);
             }
         }
-        Observed { beat: alive, wake: if wake { vec![key] } else { Vec::new() } }
+        Observed { beat: alive, since, wake: if wake { vec![key] } else { Vec::new() } }
     }
 
     fn insert(
@@ -226,13 +229,13 @@ impl Index {
                 // and no verdict of it will ask for a live read.
                 if record.claim.deleting {
                     self.forget(&home, lease);
-                    return Observed { beat: false, wake: vec![home] };
+                    return Observed { wake: vec![home], ..Observed::default() };
                 }
                 // A read that was answered before the deletion must not bring the Lease back.
                 record.version = version;
                 record.presence = Presence::Missing;
                 record.quiet = false;
-                Observed { beat: false, wake: vec![home] }
+                Observed { wake: vec![home], ..Observed::default() }
             }
             _ => Observed::default(),
         }
@@ -265,7 +268,7 @@ impl Index {
                     }) =>
                 {
                     self.forget(&home, lease);
-                    Observed { beat: false, wake: vec![home] }
+                    Observed { wake: vec![home], ..Observed::default() }
                 }
                 _ => Observed::default(),
             },

@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod evidence;
 pub mod flow;
 pub mod gather;
+pub mod health;
 pub mod heartbeat;
 pub mod index;
 pub mod leader;

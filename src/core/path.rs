@@ -25,6 +25,15 @@ struct Renewal {
     sent: Moment,
 }
 
+/// A renewal has come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// When it was sent.
+    pub sent: Moment,
+    /// Whether it ends a gap.
+    pub ends_gap: bool,
+}
+
 /// The way of the beats into this process.
 #[derive(Debug, Clone)]
 pub struct Path {
@@ -91,16 +100,12 @@ impl Path {
         token
     }
 
-    /// The watch shows the probe with this token. True when that is a proof: one of our renewals has
-    /// come back, and not for the second time.
-    pub fn came_back(&mut self, token: i64, version: Version, now: Moment) -> bool {
-        let Some(place) = self.under_way.iter().position(|renewal| renewal.token == token) else {
-            return false;
-        };
+    /// The watch shows the probe with this token. None when that proves nothing: it is none of our
+    /// renewals, or has come back before.
+    pub fn came_back(&mut self, token: i64, version: Version, now: Moment) -> Option<Proof> {
+        let place = self.under_way.iter().position(|renewal| renewal.token == token)?;
         // Older ones are overtaken for good: the object has been written over.
-        let Some(Renewal { sent, .. }) = self.under_way.drain(..=place).next_back() else {
-            return false;
-        };
+        let Renewal { sent, .. } = self.under_way.drain(..=place).next_back()?;
         let gap = now.since(self.last) > self.tolerance;
         if gap {
             self.gaps.note(Gap { from: self.last, to: now });
@@ -112,7 +117,7 @@ impl Path {
         self.last = sent;
         self.proof = Some(sent);
         self.doubt = None;
-        true
+        Some(Proof { sent, ends_gap: gap })
     }
 
     /// A renewal could not be written, or did not come back.
@@ -170,7 +175,7 @@ mod tests {
 
     fn probe(path: &mut Path, sent: u64, back: u64) {
         let token = path.send(at(sent), 0);
-        assert!(path.came_back(token, Version(sent), at(back)));
+        assert!(path.came_back(token, Version(sent), at(back)).is_some());
     }
 
     fn gaps(gaps: &[(u64, u64)]) -> Proven {
@@ -212,9 +217,9 @@ mod tests {
         let mut path = path();
         let (first, second) = (path.send(at(0), 7), path.send(at(100), 7));
         assert_ne!(first, second, "no two are equal");
-        assert!(path.came_back(second, Version(2), at(110)));
-        assert!(!path.came_back(second, Version(2), at(120)), "again, after a relist");
-        assert!(!path.came_back(first, Version(1), at(130)));
+        assert!(path.came_back(second, Version(2), at(110)).is_some());
+        assert_eq!(path.came_back(second, Version(2), at(120)), None, "again, after a relist");
+        assert_eq!(path.came_back(first, Version(1), at(130)), None);
         assert_eq!(path.proof(), Some(at(100)));
     }
 
@@ -224,7 +229,7 @@ mod tests {
         let token = path.send(at(0), 0);
         path.failed("no answer within 5s".to_owned());
         assert_eq!(path.doubt(), Some("no answer within 5s"));
-        assert!(path.came_back(token, Version(1), at(900)));
+        assert!(path.came_back(token, Version(1), at(900)).is_some());
         assert_eq!((path.doubt(), path.proof()), (None, Some(at(0))));
     }
 

@@ -111,6 +111,53 @@ pub fn differs(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStat
     without_beats(prior) != without_beats(next)
 }
 
+/// A status that differs from the last one in what may wait only is written this long after it at
+/// the earliest.
+pub const FLOOR: Duration = Duration::from_secs(10);
+
+/// When a status that [`differs`] is to be written: at once when its difference is urgent, and else
+/// not before [`FLOOR`] has passed since the last one was.
+pub fn due(
+    prior: Option<&ServiceRegistrationStatus>,
+    next: &ServiceRegistrationStatus,
+    written: Option<Moment>,
+    now: Moment,
+) -> Moment {
+    match (prior, written) {
+        (Some(prior), Some(written)) if !is_urgent(prior, next) => now.max(written + FLOOR),
+        _ => now,
+    }
+}
+
+/// Whether somebody may act on the difference: a state, a count, a condition, an address. What an
+/// instance writes as its note, and whether a beat is a little late, may change as often as
+/// workloads like, and would make the API server's load theirs to choose.
+pub fn is_urgent(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStatus) -> bool {
+    essence(prior) != essence(next)
+}
+
+/// A status without what may wait.
+fn essence(status: &ServiceRegistrationStatus) -> ServiceRegistrationStatus {
+    let mut status = status.clone();
+    status.last_change_time = None;
+    status.conditions.iter_mut().for_each(|condition| condition.message.clear());
+    let is_ready = |instance: &InstanceStatus| instance.state == InstanceState::Ready.as_str();
+    if status.instances.len() >= LISTED_INSTANCES_MAX {
+        // Who of the ready is listed depends on whose beat is late.
+        status.instances.retain(|instance| !is_ready(instance));
+    }
+    for instance in &mut status.instances {
+        instance.message.clear();
+        instance.last_beat = None;
+        if is_ready(instance) {
+            instance.reason.clear();
+            instance.since = None;
+        }
+    }
+    status.instances.sort_by(|a, b| a.name.cmp(&b.name));
+    status
+}
+
 fn moved(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStatus) -> bool {
     let states = |status: &ServiceRegistrationStatus| {
         let listed: Vec<_> = status
@@ -194,23 +241,24 @@ fn conditions(
             last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(clocks.wall))),
         });
     };
+    let reason = ready_reason(stall, applied);
     match (stall, &applied.failure, &applied.dry_run) {
         // What would be in the way is what a dry run is there to tell.
         (Some(stall), _, Some(dry_run)) => {
             let message = format!("{}; dry run: {dry_run}", stall.message);
-            set(condition::READY, false, stall.reason, message);
+            set(condition::READY, false, reason, message);
         }
         (Some(stall), _, None) => {
-            set(condition::READY, false, stall.reason, stall.message.clone());
+            set(condition::READY, false, reason, stall.message.clone());
         }
-        (None, Some(failure), _) => set(condition::READY, false, "WriteFailed", failure.clone()),
+        (None, Some(failure), _) => set(condition::READY, false, reason, failure.clone()),
         (None, None, Some(dry_run)) => {
             let (ready, total) = (status.ready, status.total);
             let message =
                 format!("dry run: {ready} of {total} instances would be ready; {dry_run}");
-            set(condition::READY, false, "DryRun", message);
+            set(condition::READY, false, reason, message);
         }
-        (None, None, None) => set(condition::READY, true, "Published", published(status)),
+        (None, None, None) => set(condition::READY, true, reason, published(status)),
     }
     if status.ready + status.held > 0 {
         let message = available(status, applied.dry_run.is_some());
@@ -234,6 +282,16 @@ fn conditions(
         set(condition::STALLED, true, stall.reason, stall.message.clone());
     }
     conditions
+}
+
+/// The reason of the condition Ready.
+pub fn ready_reason(stall: Option<&Stall>, applied: &Applied) -> &'static str {
+    match (stall, &applied.failure, &applied.dry_run) {
+        (Some(stall), _, _) => stall.reason,
+        (None, Some(_), _) => "WriteFailed",
+        (None, None, Some(_)) => "DryRun",
+        (None, None, None) => "Published",
+    }
 }
 
 fn published(status: &ServiceRegistrationStatus) -> String {

@@ -31,7 +31,7 @@ impl Shop {
         all.push(format!("--leader-elect-resource-namespace={}", self.namespace));
         all.extend(flags.iter().map(|&flag| flag.to_owned()));
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
-        Operator::start_as(Some(name), self.plane, &self.namespace, &all)
+        Operator::start_as(Some(name), &self.plane.kubeconfig(), &self.namespace, &all)
     }
 
     /// The first replica, leading, and the second, which has seen that.

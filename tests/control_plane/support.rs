@@ -2,8 +2,10 @@
 
 pub mod beats;
 pub mod crd;
+pub mod http;
 pub mod operator;
 pub mod published;
+pub mod scrape;
 pub mod shop;
 pub mod stage;
 pub mod vigil;

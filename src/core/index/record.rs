@@ -109,6 +109,8 @@ impl Record {
 pub struct Observed {
     /// Whether a token of life changed.
     pub beat: bool,
+    /// How long after the beat before it, where that one was seen to arrive.
+    pub since: Option<Duration>,
     /// The registrations whose decision may change.
     pub wake: Vec<Key>,
 }

@@ -15,7 +15,8 @@ fn quiet() -> (World, Index) {
 fn a_beat_of_a_quiet_instance_is_noted_and_wakes_nobody() {
     let (_, mut index) = quiet();
     let observed = index.observe("shop", beat("vm-1", 2, 2), at(11_000));
-    assert_eq!(observed, Observed { beat: true, wake: vec![] });
+    let since = Some(std::time::Duration::from_secs(10));
+    assert_eq!(observed, Observed { beat: true, since, wake: vec![] });
     assert_eq!(only(&index).seen, at(11_000));
 }
 
@@ -28,7 +29,7 @@ fn the_first_sight_of_an_instance_wakes_its_registration() {
 fn a_beat_before_the_first_decision_wakes() {
     let mut index = index();
     index.observe("shop", beat("vm-1", 1, 1), at(5));
-    assert_eq!(index.observe("shop", beat("vm-1", 2, 2), at(6)), woken(true));
+    assert_eq!(index.observe("shop", beat("vm-1", 2, 2), at(6)), woken_after(1));
 }
 
 #[test]
@@ -36,12 +37,20 @@ fn a_beat_of_an_overdue_an_expired_or_a_waiting_instance_wakes() {
     let (world, mut index) = quiet();
     // Overdue at 10 s + half of the slack of 20 s.
     assert!(world.settle(&mut index, at(21_000)));
-    assert_eq!(index.observe("shop", beat("vm-1", 2, 2), at(22_000)), woken(true), "overdue");
+    assert_eq!(
+        index.observe("shop", beat("vm-1", 2, 2), at(22_000)),
+        woken_after(21_000),
+        "overdue"
+    );
 
     index.confirm(&key("greeter.vm-1"), found(&beat("vm-1", 2, 2)), at(52_000), at(52_001));
     assert!(world.settle(&mut index, at(52_002)));
     assert_eq!(only(&index).expired_at, Some(at(52_002)));
-    assert_eq!(index.observe("shop", beat("vm-1", 3, 3), at(60_000)), woken(true), "expired");
+    assert_eq!(
+        index.observe("shop", beat("vm-1", 3, 3), at(60_000)),
+        woken_after(38_000),
+        "expired"
+    );
     assert_eq!(only(&index).expired_at, None);
 
     let mut waiting = inherited(&[beat("vm-1", 1, 1)]);
@@ -87,7 +96,8 @@ fn a_renew_time_that_goes_backwards_or_far_ahead_is_a_beat_like_any_other() {
     for (n, renewed) in [-day, i64::MAX, 0, i64::MIN, 1].into_iter().enumerate() {
         let now = at(2000 + n as u64);
         let observed = index.observe("shop", beat("vm-1", renewed, 2 + n as u64), now);
-        assert_eq!(observed, Observed { beat: true, wake: vec![] }, "{renewed}");
+        let since = Some(std::time::Duration::from_millis(if n == 0 { 1000 } else { 1 }));
+        assert_eq!(observed, Observed { beat: true, since, wake: vec![] }, "{renewed}");
         assert_eq!(only(&index).seen, now);
     }
 }

@@ -98,7 +98,8 @@ fn a_beat_while_cordoned_or_rejected_wakes_nobody() {
         index.observe("shop", say(1, 1), at(5));
         assert!(world.settle(&mut index, at(6)));
         let observed = index.observe("shop", say(2, 2), at(7));
-        assert_eq!(observed, Observed { beat: true, wake: vec![] }, "cordoned: {cordoned}");
+        let since = Some(std::time::Duration::from_millis(2));
+        assert_eq!(observed, Observed { beat: true, since, wake: vec![] }, "cordoned: {cordoned}");
     }
 }
 

@@ -42,6 +42,7 @@ mod placement;
 mod registration;
 mod schedule;
 mod simulation;
+mod status_floor;
 mod takeover;
 
 /// Milliseconds after the start of the clock.
@@ -121,8 +122,13 @@ fn nothing() -> Observed {
     Observed::default()
 }
 
+/// As after a beat that came so long after the one before.
+fn woken_after(millis: u64) -> Observed {
+    Observed { since: Some(std::time::Duration::from_millis(millis)), ..woken(true) }
+}
+
 fn woken(beat: bool) -> Observed {
-    Observed { beat, wake: vec![key("greeter")] }
+    Observed { beat, since: None, wake: vec![key("greeter")] }
 }
 
 fn found(beat: &Heartbeat) -> LiveRead {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -19,16 +19,12 @@ impl Operator {
     /// Starts one that watches a namespace only, so that the tests on a shared control plane do not
     /// meet. `flags` come last.
     pub fn start(plane: &ControlPlane, namespace: &str, flags: &[&str]) -> Self {
-        Self::start_as(None, plane, namespace, flags)
+        Self::start_as(None, &plane.kubeconfig(), namespace, flags)
     }
 
-    /// The same in a Pod of this name, which the audit log shows in the user agent.
-    pub fn start_as(
-        pod: Option<&str>,
-        plane: &ControlPlane,
-        namespace: &str,
-        flags: &[&str],
-    ) -> Self {
+    /// The same in a Pod of this name, which the audit log shows in the user agent, and with a
+    /// kubeconfig of one's own.
+    pub fn start_as(pod: Option<&str>, kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command.arg("controller");
         if !namespace.is_empty() {
@@ -44,7 +40,7 @@ impl Operator {
             .1;
         command
             .args(flags)
-            .env("KUBECONFIG", plane.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .env("RUST_LOG", "info,beatkeeper=debug,kube_client=error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -90,6 +86,17 @@ impl Operator {
     /// What it has logged so far.
     pub fn logged(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Where it listens for what a flag asks, once it does.
+    pub async fn address(&self, flag: &str) -> String {
+        super::eventually(&format!("the operator listens for --{flag}"), async || {
+            let log = self.logged();
+            let line =
+                log.lines().find(|line| line.contains(&format!("listening flag=\"{flag}\"")))?;
+            Some(line.rsplit_once("bound=")?.1.trim().to_owned())
+        })
+        .await
     }
 
     /// User and system time it has used, in clock ticks of 10 ms.

@@ -1,0 +1,116 @@
+//! How long ago something was last seen: computed when somebody asks, so that nothing has to tick.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+    registry::Unit,
+};
+
+use super::catalogue::Catalogue;
+use crate::{controller::clock::Clock, core::moment::Moment};
+
+const WATCH: &str = "watch_last_event_age";
+const WATCH_HELP: &str = "Time since the last event of the watch of a kind, of the quietest one where several \
+     namespaces are watched; a kind of which nothing changes is quiet for long";
+const PROOF: &str = "path_proof_age";
+const PROOF_HELP: &str =
+    "Time since it was last seen that beats can arrive; absent before the first proof";
+
+/// When something was last seen; never at first. Cheap enough for every beat.
+#[derive(Debug)]
+pub(in crate::controller) struct LastSeen(AtomicU64);
+
+const NEVER: u64 = u64::MAX;
+
+impl Default for LastSeen {
+    fn default() -> Self {
+        Self(AtomicU64::new(NEVER))
+    }
+}
+
+impl LastSeen {
+    pub(in crate::controller) fn note(&self, now: Moment) {
+        let millis = now.since(Moment::default()).as_millis();
+        self.0.store(u64::try_from(millis).unwrap_or(NEVER), Ordering::Relaxed);
+    }
+
+    fn age(&self, now: Moment) -> Option<Duration> {
+        match self.0.load(Ordering::Relaxed) {
+            NEVER => None,
+            millis => Some(now.since(Moment::from_millis(millis))),
+        }
+    }
+}
+
+/// All that has an age.
+#[derive(Debug, Default)]
+pub(super) struct Ages {
+    pub(super) proof: LastSeen,
+    watches: Mutex<BTreeMap<&'static str, Vec<Arc<LastSeen>>>>,
+}
+
+impl Ages {
+    /// A watch begins.
+    pub(super) fn watch(&self, kind: &'static str) -> Arc<LastSeen> {
+        let seen = Arc::new(LastSeen::default());
+        let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.entry(kind).or_default().push(seen.clone());
+        seen
+    }
+
+    /// Puts the ages into a registry.
+    pub(super) fn register(self: &Arc<Self>, catalogue: &mut Catalogue, clock: Clock) {
+        let seconds = Some(&Unit::Seconds);
+        catalogue.describe(WATCH, seconds, MetricType::Gauge, &["kind"], WATCH_HELP);
+        catalogue.describe(PROOF, seconds, MetricType::Gauge, &[], PROOF_HELP);
+        let collector = AgesNow { ages: self.clone(), clock };
+        catalogue.registry.register_collector(Box::new(collector));
+    }
+}
+
+struct AgesNow {
+    ages: Arc<Ages>,
+    clock: Clock,
+}
+
+impl fmt::Debug for AgesNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AgesNow")
+    }
+}
+
+impl Collector for AgesNow {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let now = self.clock.now();
+        let gauge = |age: Duration| ConstGauge::new(age.as_secs_f64());
+        let unit = Some(&Unit::Seconds);
+        // A collector's help text gets no full stop by itself.
+        let help = format!("{WATCH_HELP}.");
+        let mut family = encoder.encode_descriptor(WATCH, &help, unit, MetricType::Gauge)?;
+        let watches = self.ages.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        for (kind, watches) in &*watches {
+            // One that has seen nothing yet has no age, and no other may hide that.
+            let ages: Option<Vec<Duration>> = watches.iter().map(|seen| seen.age(now)).collect();
+            if let Some(age) = ages.into_iter().flatten().max() {
+                gauge(age).encode(family.encode_family(&[("kind", *kind)])?)?;
+            }
+        }
+        let help = format!("{PROOF_HELP}.");
+        let metric = encoder.encode_descriptor(PROOF, &help, unit, MetricType::Gauge)?;
+        match self.ages.proof.age(now) {
+            Some(age) => gauge(age).encode(metric),
+            None => Ok(()),
+        }
+    }
+}

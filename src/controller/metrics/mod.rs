@@ -1,0 +1,368 @@
+//! What the operator counts, for Prometheus.
+//!
+//! Everything hangs on one [`Metrics`], and is counted by one line where it happens. By default no
+//! label grows with the number of registrations or instances.
+
+mod ages;
+mod catalogue;
+mod page;
+mod tally;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::Gauge,
+        histogram::Histogram,
+    },
+    registry::Registry,
+};
+
+use self::{ages::Ages, catalogue::Catalogue, tally::Tallies};
+use super::clock::Clock;
+use crate::{
+    core::{index::Key, moment::Moment, verdict::Verdict},
+    kube_client::{
+        gate::{Lane, Outcome},
+        request::ApiRequest,
+    },
+};
+
+pub(super) use ages::LastSeen;
+pub use page::page;
+
+/// What the answer to a scrape is.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A healthy prune takes milliseconds; what takes a minute is told from what takes a second.
+const LAG_SECONDS: [f64; 18] = [
+    0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0,
+    30.0, 60.0,
+];
+const CALL_SECONDS: [f64; 12] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+/// From the shortest ttl to the longest that is usual.
+const INTERVAL_SECONDS: [f64; 14] =
+    [0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 3600.0];
+
+/// The steps of reconciling a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Stage,
+    Decide,
+    Verify,
+    Plan,
+    Apply,
+    Status,
+}
+
+impl Step {
+    const ALL: [Self; 6] =
+        [Self::Stage, Self::Decide, Self::Verify, Self::Plan, Self::Apply, Self::Status];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stage => "stage",
+            Self::Decide => "decide",
+            Self::Verify => "verify",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+            Self::Status => "status",
+        }
+    }
+}
+
+type Labels<const N: usize> = [(&'static str, &'static str); N];
+type Histograms = Family<Labels<1>, Histogram, Buckets>;
+
+/// Makes the histograms of a family.
+#[derive(Debug, Clone, Copy)]
+struct Buckets(&'static [f64]);
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(self.0.iter().copied())
+    }
+}
+
+/// What the operator counts.
+pub(super) struct Metrics {
+    clock: Clock,
+    registry: Registry,
+    ages: Arc<Ages>,
+    tallies: Mutex<Tallies>,
+    beats: Counter,
+    beat_interval: Histogram,
+    prune_lag: Histogram,
+    api_writes: Family<Labels<3>, Counter>,
+    api_call_duration: Histograms,
+    api_call_wait: Histograms,
+    reconcile_duration: Histograms,
+    reconcile_errors: Family<Labels<1>, Counter>,
+    panics: Counter,
+    watch_restarts: Family<Labels<1>, Counter>,
+    leader: Gauge,
+    path_gaps: Counter,
+    swept_leases: Counter,
+}
+
+impl Metrics {
+    /// With series for each registration, or without.
+    pub(super) fn new(clock: Clock, per_registration: bool) -> Self {
+        Self::described(clock, per_registration).0
+    }
+
+    fn described(clock: Clock, per_registration: bool) -> (Self, Vec<catalogue::Described>) {
+        let mut all = Catalogue::new();
+        let tallies = Tallies::new(per_registration);
+        all.add("instances", &["state"], "Instances by state", tallies.instances.clone());
+        all.add(
+            "registrations",
+            &["reason"],
+            "ServiceRegistrations by the reason of their condition Ready; Published is the good one",
+            tallies.registrations.clone(),
+        );
+        all.add(
+            "holds",
+            &["reason"],
+            "Instances whose ttl has passed and that are kept all the same, by the reason why",
+            tallies.holds.clone(),
+        );
+        if let Some(each) = &tallies.each {
+            all.add(
+                "registration_instances",
+                &["namespace", "registration", "state"],
+                "Instances of one registration by state; only with --metrics-per-registration, and \
+                 for 1000 registrations at most",
+                each.clone(),
+            );
+            all.add(
+                "registrations_without_series",
+                &[],
+                "Registrations that have no series of their own because there are too many; only \
+                 with --metrics-per-registration",
+                tallies.left_out.clone(),
+            );
+        }
+        let ages = Arc::new(Ages::default());
+        let histograms = |buckets| Histograms::new_with_constructor(Buckets(buckets));
+        let build = Family::<Labels<1>, Gauge>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        all.add("build_info", &["version"], "Always 1; the version is the label", build);
+        let mut metrics = Self {
+            clock,
+            registry: Registry::default(),
+            tallies: Mutex::new(tallies),
+            beats: all.add("beats", &[], "Beats seen to arrive", Counter::default()),
+            beat_interval: all.seconds(
+                "beat_interval",
+                &[],
+                "Time between two beats of one instance as they arrive",
+                Buckets(&INTERVAL_SECONDS).new_metric(),
+            ),
+            prune_lag: all.seconds(
+                "prune_lag",
+                &[],
+                "From an instance's deadline to the answer that confirms the write which prunes it",
+                Buckets(&LAG_SECONDS).new_metric(),
+            ),
+            api_writes: all.add(
+                "api_writes",
+                &["kind", "verb", "result"],
+                "Writes to the API server, each try for itself, by what became of them: ok, conflict \
+                 (404, 409), throttled (429), refused (any other 4xx), timeout (given up without an \
+                 answer) or error (5xx, no connection)",
+                Family::default(),
+            ),
+            api_call_duration: all.seconds(
+                "api_call_duration",
+                &["verb"],
+                "Time until the API server answers, watches apart, waiting for a place not included",
+                histograms(&CALL_SECONDS),
+            ),
+            api_call_wait: all.seconds(
+                "api_call_wait",
+                &["lane"],
+                "Time that calls wait for one of the places of --max-parallel-api-calls: prompt for \
+                 what prunes and publishes, background for status, events and the sweep",
+                histograms(&CALL_SECONDS),
+            ),
+            reconcile_duration: all.seconds(
+                "reconcile_duration",
+                &["step"],
+                "Time that a step of reconciling takes: stage, decide, verify, plan, apply or status",
+                histograms(&CALL_SECONDS),
+            ),
+            reconcile_errors: all.add(
+                "reconcile_errors",
+                &["step"],
+                "Steps that failed and are tried again",
+                Family::default(),
+            ),
+            panics: all.add(
+                "reconcile_panics",
+                &[],
+                "Reconciliations that ended by a defect of the operator",
+                Counter::default(),
+            ),
+            watch_restarts: all.add(
+                "watch_restarts",
+                &["kind"],
+                "Times that a watch broke, or could not be begun, and was tried again",
+                Family::default(),
+            ),
+            leader: all.add(
+                "leader",
+                &[],
+                "1 where this process publishes, 0 where it stands by; 1 without leader election",
+                Gauge::default(),
+            ),
+            path_gaps: all.add(
+                "path_gaps",
+                &[],
+                "Times in which beats could not be proven to arrive, so that they count for nobody's \
+                 silence",
+                Counter::default(),
+            ),
+            swept_leases: all.add(
+                "swept_leases",
+                &[],
+                "Heartbeat Leases deleted because their instances were dead for very long",
+                Counter::default(),
+            ),
+            ages,
+        };
+        metrics.ages.register(&mut all, clock);
+        for lane in Lane::ALL {
+            drop(metrics.api_call_wait.get_or_create(&[("lane", lane.as_str())]));
+        }
+        for step in Step::ALL {
+            drop(metrics.reconcile_duration.get_or_create(&[("step", step.as_str())]));
+            drop(metrics.reconcile_errors.get_or_create(&[("step", step.as_str())]));
+        }
+        metrics.leads(true);
+        metrics.registry = all.registry;
+        (metrics, all.described)
+    }
+
+    /// All of it, in the text format of OpenMetrics.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String never fails.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+
+    fn tallies(&self) -> MutexGuard<'_, Tallies> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was decided of a registration, and why it is Ready or not.
+    pub(super) fn decided(&self, key: &Key, verdicts: &[Verdict], ready: &'static str) {
+        self.tallies().put(key, tally::Tally::of(verdicts, ready));
+    }
+
+    /// A registration is gone.
+    pub(super) fn forget(&self, key: &Key) {
+        self.tallies().remove(key);
+    }
+
+    /// A beat came in, so long after the one before it where that one was seen.
+    pub(super) fn beat(&self, since: Option<Duration>) {
+        self.beats.inc();
+        if let Some(since) = since {
+            self.beat_interval.observe(since.as_secs_f64());
+        }
+    }
+
+    /// The write that prunes an instance has been confirmed.
+    pub(super) fn pruned(&self, deadline: Moment) {
+        self.prune_lag.observe(self.clock.now().since(deadline).as_secs_f64());
+    }
+
+    /// Begins a step, which ends when what is returned is dropped.
+    pub(super) fn begin(&self, step: Step) -> Underway<'_> {
+        Underway { metrics: self, step, since: self.clock.now() }
+    }
+
+    /// A step failed.
+    pub(super) fn failed(&self, step: Step) {
+        self.reconcile_errors.get_or_create(&[("step", step.as_str())]).inc();
+    }
+
+    /// A reconciliation panicked.
+    pub(super) fn panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// A watch of a kind begins: where its events are to be noted.
+    pub(super) fn watch(&self, kind: &'static str) -> Arc<LastSeen> {
+        drop(self.watch_restarts.get_or_create(&[("kind", kind)]));
+        self.ages.watch(kind)
+    }
+
+    /// A watch broke, or could not be begun.
+    pub(super) fn watch_broke(&self, kind: &'static str) {
+        self.watch_restarts.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// Whether this process publishes.
+    pub(super) fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
+    /// It was seen that beats can arrive.
+    pub(super) fn path_proven(&self, now: Moment) {
+        self.ages.proof.note(now);
+    }
+
+    /// A time has been found in which beats could not be proven to arrive.
+    pub(super) fn path_gap(&self) {
+        self.path_gaps.inc();
+    }
+
+    /// A long dead instance's Lease was deleted.
+    pub(super) fn swept(&self) {
+        self.swept_leases.inc();
+    }
+
+    /// A call has found a place.
+    pub(super) fn call_admitted(&self, lane: Lane, waited: Duration) {
+        let family = &self.api_call_wait;
+        family.get_or_create(&[("lane", lane.as_str())]).observe(waited.as_secs_f64());
+    }
+
+    /// A call has ended.
+    pub(super) fn call_ended(&self, request: ApiRequest, outcome: Outcome, took: Duration) {
+        let ApiRequest { verb, kind, status: _ } = request;
+        if verb.writes() {
+            let labels = [("kind", kind), ("verb", verb.as_str()), ("result", outcome.as_str())];
+            self.api_writes.get_or_create(&labels).inc();
+        }
+        if verb != crate::kube_client::request::Verb::Watch {
+            let family = &self.api_call_duration;
+            family.get_or_create(&[("verb", verb.as_str())]).observe(took.as_secs_f64());
+        }
+    }
+}
+
+/// A step that is under way.
+pub(super) struct Underway<'a> {
+    metrics: &'a Metrics,
+    step: Step,
+    since: Moment,
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        let took = self.metrics.clock.now().since(self.since);
+        let family = &self.metrics.reconcile_duration;
+        family.get_or_create(&[("step", self.step.as_str())]).observe(took.as_secs_f64());
+    }
+}

@@ -1,0 +1,183 @@
+//! What the operator answers over HTTP: its health and its metrics.
+
+use std::{
+    net::SocketAddr,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::RawQuery,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    clock::Clock,
+    metrics::{self, Metrics},
+    settings::Settings,
+};
+use crate::core::health::{Health, Report};
+
+/// How often the timer shows that it works.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum BindAddress {
+    /// Nowhere: `0`.
+    #[default]
+    Off,
+    /// `HOST:PORT`; without a host on all addresses, with port 0 on any free port.
+    At(String),
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("give 0 for off, or HOST:PORT such as 127.0.0.1:8080 or :8080")]
+pub struct ParseBindAddressError;
+
+impl FromStr for BindAddress {
+    type Err = ParseBindAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if matches!(text, "" | "0") {
+            return Ok(Self::Off);
+        }
+        let (_, port) = text.rsplit_once(':').ok_or(ParseBindAddressError)?;
+        port.parse::<u16>().map_err(|_| ParseBindAddressError)?;
+        Ok(Self::At(text.to_owned()))
+    }
+}
+
+impl BindAddress {
+    async fn listen(address: &str) -> std::io::Result<TcpListener> {
+        match address.strip_prefix(':') {
+            // Both families where there are both.
+            Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+                Ok(listener) => Ok(listener),
+                Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
+            },
+            None => TcpListener::bind(address).await,
+        }
+    }
+}
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}, as --{flag} asks: {cause}")]
+pub struct BindError {
+    flag: &'static str,
+    address: String,
+    cause: std::io::Error,
+}
+
+/// The health of the operator, as all its parts report it.
+#[derive(Debug, Clone)]
+pub(super) struct SharedHealth(Arc<Mutex<Health>>);
+
+impl SharedHealth {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self(Arc::new(Mutex::new(Health::new(clock.now()))))
+    }
+
+    /// Never held across an await.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Health> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Listens where the settings say, until stopped. What is returned ends it when dropped.
+///
+/// # Errors
+/// [`BindError`].
+pub(super) async fn start(
+    settings: &Settings,
+    clock: Clock,
+    health: &SharedHealth,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Result<JoinSet<()>, BindError> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(tick(clock, health.clone()));
+    let probes = probes(clock, health.clone());
+    let scrapes = scrapes(metrics.clone());
+    let (probe_address, metrics_address) =
+        (&settings.health_probe_bind_address, &settings.metrics_bind_address);
+    let all = if probe_address == metrics_address {
+        vec![("health-probe-bind-address", probe_address, probes.merge(scrapes))]
+    } else {
+        vec![
+            ("health-probe-bind-address", probe_address, probes),
+            ("metrics-bind-address", metrics_address, scrapes),
+        ]
+    };
+    for (flag, address, router) in all {
+        let BindAddress::At(address) = address else { continue };
+        let failed = |cause| BindError { flag, address: address.clone(), cause };
+        let listener = BindAddress::listen(address).await.map_err(failed)?;
+        let bound: SocketAddr = listener.local_addr().map_err(failed)?;
+        tracing::info!(flag, %bound, "listening");
+        let stopped = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
+            if let Err(error) = served {
+                tracing::error!(flag, %error, "no longer listening");
+            }
+        });
+    }
+    Ok(tasks)
+}
+
+/// Shows that timers fire: no deadline would be noticed otherwise.
+async fn tick(clock: Clock, health: SharedHealth) {
+    let mut ticker = tokio::time::interval(TICK);
+    loop {
+        ticker.tick().await;
+        health.lock().ticked(clock.now());
+    }
+}
+
+fn probes(clock: Clock, health: SharedHealth) -> Router {
+    let same = health.clone();
+    let live = move |query| async move { answer(&health.lock().live(clock.now()), query) };
+    let ready = move |query| async move { answer(&same.lock().ready(clock.now()), query) };
+    Router::new().route("/livez", get(live)).route("/readyz", get(ready))
+}
+
+fn answer(report: &Report, RawQuery(query): RawQuery) -> impl IntoResponse + use<> {
+    let verbose = query.is_some_and(|query| {
+        query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="))
+    });
+    let code = if report.is_well() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    (code, report.text(verbose))
+}
+
+fn scrapes(all: Arc<Metrics>) -> Router {
+    let scrape = async move || ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], all.text());
+    Router::new().route("/metrics", get(scrape))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_off_or_has_a_port() {
+        let at = |text: &str| BindAddress::At(text.to_owned());
+        assert_eq!("0".parse::<BindAddress>().ok(), Some(BindAddress::Off));
+        assert_eq!("".parse::<BindAddress>().ok(), Some(BindAddress::Off));
+        for good in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:8080"] {
+            assert_eq!(good.parse::<BindAddress>().ok(), Some(at(good)));
+        }
+        for bad in ["8080", "127.0.0.1", "127.0.0.1:http", ":65536", "127.0.0.1:"] {
+            let error = bad.parse::<BindAddress>().expect_err(bad).to_string();
+            assert!(error.contains(":8080"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Whether the operator itself is well: what `/livez` and `/readyz` answer.
+//!
+//! The shell reports what happens (a tick of the timer, an answer of the API server, a list that was
+//! read to its end), and whoever asks gets a [`Report`] as of a moment.
+
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
+
+use super::moment::Moment;
+
+/// A timer that has not ticked for longer than this is stuck. It ticks every second.
+pub const STUCK_AFTER: Duration = Duration::from_secs(30);
+/// Without any answer of the API server for longer than this, it is taken for unreachable.
+pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
+
+/// What a failing check means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concern {
+    /// The process should be started anew: `/livez` and `/readyz` fail.
+    Life,
+    /// The process should be waited for: `/readyz` fails.
+    Readiness,
+}
+
+/// What a check found: nothing wrong, or what is.
+pub type Finding = Result<(), String>;
+
+/// What is known of the operator's own health.
+#[derive(Debug, Default)]
+pub struct Health {
+    ticked: Moment,
+    answered: Option<Moment>,
+    /// What must be read once before anything can be decided, and whether it has been.
+    caches: BTreeMap<String, bool>,
+    further: BTreeMap<&'static str, (Concern, Finding)>,
+}
+
+impl Health {
+    /// As of the start of the process.
+    pub fn new(now: Moment) -> Self {
+        Self { ticked: now, ..Self::default() }
+    }
+
+    /// The timer has ticked.
+    pub fn ticked(&mut self, now: Moment) {
+        self.ticked = self.ticked.max(now);
+    }
+
+    /// The API server has answered a call, whatever it said, or sent an event of a watch.
+    pub fn api_answered(&mut self, now: Moment) {
+        self.answered = self.answered.max(Some(now));
+    }
+
+    /// Ready only once this has been read ([`Self::cache_read`]).
+    pub fn await_cache(&mut self, cache: &str) {
+        self.caches.insert(cache.to_owned(), false);
+    }
+
+    /// This has been read to its end.
+    pub fn cache_read(&mut self, cache: &str) {
+        if let Some(read) = self.caches.get_mut(cache) {
+            *read = true;
+        }
+    }
+
+    /// Adds a further check, or brings its finding up to date. A standby is as ready as a leader:
+    /// not to lead is no finding.
+    pub fn note(&mut self, check: &'static str, concern: Concern, finding: Finding) {
+        self.further.insert(check, (concern, finding));
+    }
+
+    /// What `/livez` answers.
+    pub fn live(&self, now: Moment) -> Report {
+        self.report("livez", now, |concern| concern == Concern::Life)
+    }
+
+    /// What `/readyz` answers.
+    pub fn ready(&self, now: Moment) -> Report {
+        self.report("readyz", now, |_| true)
+    }
+
+    fn report(&self, name: &'static str, now: Moment, asked: impl Fn(Concern) -> bool) -> Report {
+        let own = [
+            ("timer", Concern::Life, self.timer(now)),
+            ("caches", Concern::Readiness, self.caches()),
+            ("api-server", Concern::Readiness, self.api_server(now)),
+        ];
+        let further = self
+            .further
+            .iter()
+            .map(|(check, (concern, finding))| (*check, *concern, finding.clone()));
+        let checks = own
+            .into_iter()
+            .chain(further)
+            .filter(|(_, concern, _)| asked(*concern))
+            .map(|(check, _, finding)| (check, finding))
+            .collect();
+        Report { name, checks }
+    }
+
+    fn timer(&self, now: Moment) -> Finding {
+        let silent = now.since(self.ticked);
+        if silent <= STUCK_AFTER {
+            return Ok(());
+        }
+        Err(format!("the timer has not ticked for {} s", silent.as_secs()))
+    }
+
+    fn caches(&self) -> Finding {
+        let missing: Vec<&str> = self
+            .caches
+            .iter()
+            .filter(|(_, read)| !**read)
+            .map(|(cache, _)| cache.as_str())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!("not read yet: {}", missing.join(", ")))
+    }
+
+    fn api_server(&self, now: Moment) -> Finding {
+        let Some(answered) = self.answered else {
+            return Err("it has not answered yet".to_owned());
+        };
+        let silent = now.since(answered);
+        if silent <= UNREACHABLE_AFTER {
+            return Ok(());
+        }
+        Err(format!("it has not answered for {} s", silent.as_secs()))
+    }
+}
+
+/// What was found, as of a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    name: &'static str,
+    checks: Vec<(&'static str, Finding)>,
+}
+
+impl Report {
+    /// Whether every check passed.
+    pub fn is_well(&self) -> bool {
+        self.checks.iter().all(|(_, finding)| finding.is_ok())
+    }
+
+    /// As Kubernetes' own components put it: `ok`, or every check with a sign before it. When one has
+    /// failed it is named even if nobody asked for the details.
+    pub fn text(&self, verbose: bool) -> String {
+        if self.is_well() && !verbose {
+            return "ok".to_owned();
+        }
+        let mut text = String::new();
+        for (check, finding) in &self.checks {
+            // Writing to a String never fails.
+            let _ = match finding {
+                Ok(()) => writeln!(text, "[+]{check} ok"),
+                Err(reason) => writeln!(text, "[-]{check} failed: {reason}"),
+            };
+        }
+        let outcome = if self.is_well() { "passed" } else { "failed" };
+        let _ = writeln!(text, "{} check {outcome}", self.name);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_millis(seconds * 1000)
+    }
+
+    /// Everything has been read, and the API server answered at 10 s, when the timer ticked.
+    fn well() -> Health {
+        let mut health = Health::new(at(0));
+        health.await_cache("Leases");
+        health.cache_read("Leases");
+        health.api_answered(at(10));
+        health.ticked(at(10));
+        health
+    }
+
+    #[test]
+    fn who_is_well_says_ok_and_names_each_check_when_asked() {
+        assert_eq!(well().ready(at(11)).text(false), "ok");
+        assert_eq!(
+            well().ready(at(11)).text(true),
+            "[+]timer ok\n[+]caches ok\n[+]api-server ok\nreadyz check passed\n"
+        );
+        assert_eq!(well().live(at(11)).text(true), "[+]timer ok\nlivez check passed\n");
+    }
+
+    #[test]
+    fn a_process_that_has_just_started_lives_but_is_not_ready_and_says_why() {
+        let mut health = Health::new(at(5));
+        health.await_cache("Leases");
+        health.await_cache("Pods");
+        health.await_cache("Services");
+        health.cache_read("Pods");
+        assert!(health.live(at(6)).is_well());
+        assert_eq!(
+            health.ready(at(6)).text(false),
+            "[+]timer ok\n[-]caches failed: not read yet: Leases, Services\n\
+             [-]api-server failed: it has not answered yet\nreadyz check failed\n"
+        );
+    }
+
+    #[test]
+    fn a_timer_that_does_not_tick_ends_life_and_a_tick_restores_it() {
+        let mut health = well();
+        assert!(health.live(at(40)).is_well(), "30 s are not more than 30 s");
+        let report = health.live(at(41));
+        assert_eq!(
+            report.text(false),
+            "[-]timer failed: the timer has not ticked for 31 s\nlivez check failed\n"
+        );
+        assert!(!health.ready(at(41)).is_well());
+        health.ticked(at(41));
+        assert!(health.live(at(41)).is_well());
+    }
+
+    #[test]
+    fn an_api_server_that_does_not_answer_ends_readiness_but_not_life() {
+        let mut health = well();
+        health.ticked(at(71));
+        assert!(health.ready(at(70)).is_well());
+        let report = health.ready(at(71));
+        assert!(
+            report.text(false).contains("[-]api-server failed: it has not answered for 61 s\n")
+        );
+        assert!(health.live(at(71)).is_well());
+        health.api_answered(at(71));
+        assert!(health.ready(at(71)).is_well());
+    }
+
+    #[test]
+    fn a_check_that_others_add_counts_for_what_it_concerns() {
+        let mut health = well();
+        health.note("election", Concern::Readiness, Err("no Lease can be read".to_owned()));
+        assert!(health.live(at(11)).is_well());
+        let text = health.ready(at(11)).text(false);
+        assert!(text.contains("[-]election failed: no Lease can be read\n"), "{text}");
+        health.note("election", Concern::Readiness, Ok(()));
+        assert!(health.ready(at(11)).is_well());
+        health.note("defect", Concern::Life, Err("a part ended".to_owned()));
+        assert!(!health.live(at(11)).is_well());
+    }
+}

@@ -1,0 +1,113 @@
+//! Waiting when the API server says that it has too much to do.
+//!
+//! A 429 comes before anything is done with the request, so it can be sent again as it is; so does a
+//! 503 that says when to come back. kube has a policy for this, but it sends everybody back at the
+//! very second that the server named, all at once, waits for as long as it is told, however soon the
+//! caller needs an answer, and sends writes again after errors of which nobody knows what was done.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
+use kube::client::Body;
+use rand::Rng;
+use tower::{BoxError, retry::Policy};
+
+/// When the answer does not say how long to wait. Kubernetes says 1 s, too.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
+/// Even when the answer says "at once".
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// Those who were sent away together come back spread over this part of their pause.
+const JITTER: f64 = 0.25;
+
+/// How long a request may still wait in all; each begins with a full measure.
+#[derive(Debug, Clone)]
+pub(super) struct Patience(Duration);
+
+impl Patience {
+    /// At most this long; what the server wants to be longer is handed to the caller as it is.
+    pub(super) fn of(longest: Duration) -> Self {
+        Self(longest)
+    }
+
+    /// Takes a pause out of what is left; none if too little is.
+    fn take(&mut self, pause: Duration) -> Option<Duration> {
+        self.0 = self.0.checked_sub(pause)?;
+        Some(pause)
+    }
+}
+
+impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
+    type Future = tokio::time::Sleep;
+
+    fn retry(
+        &mut self,
+        request: &mut Request<Body>,
+        result: &mut Result<Response<B>, BoxError>,
+    ) -> Option<Self::Future> {
+        let response = result.as_ref().ok()?;
+        let told = told_to_wait(response.status(), response.headers())?;
+        let pause = self.take(told.mul_f64(1.0 + rand::rng().random_range(0.0..JITTER)))?;
+        let (method, path) = (request.method(), request.uri().path());
+        tracing::debug!(%method, path, ?pause, "the API server has too much to do: waiting");
+        Some(tokio::time::sleep(pause))
+    }
+
+    /// None, so never sent again, when the body is a stream.
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        let mut copy = Request::new(request.body().try_clone()?);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.version_mut() = request.version();
+        *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
+        Some(copy)
+    }
+}
+
+/// How long the server asks to be left alone, if it does.
+fn told_to_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let told = seconds.map(Duration::from_secs);
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Some(told.unwrap_or(DEFAULT_PAUSE).max(SHORTEST_PAUSE)),
+        StatusCode::SERVICE_UNAVAILABLE => told.map(|told| told.max(SHORTEST_PAUSE)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(status: u16, retry_after: Option<&str>) -> Option<u128> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(RETRY_AFTER, value.parse().expect("a header"));
+        }
+        let status = StatusCode::from_u16(status).expect("a status");
+        told_to_wait(status, &headers).map(|pause| pause.as_millis())
+    }
+
+    #[test]
+    fn only_who_says_that_nothing_was_done_is_asked_again() {
+        assert_eq!(told(429, Some("2")), Some(2000));
+        assert_eq!(told(429, None), Some(1000));
+        assert_eq!(told(429, Some("Wed, 21 Oct 2026 07:28:00 GMT")), Some(1000));
+        assert_eq!(told(429, Some("0")), Some(100), "never in a tight loop");
+        assert_eq!(told(503, Some("1")), Some(1000));
+        assert_eq!(told(503, None), None);
+        for status in [200, 403, 404, 409, 422, 500, 504] {
+            assert_eq!(told(status, Some("1")), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn patience_ends_before_the_caller_would_give_up() {
+        let mut patience = Patience::of(Duration::from_secs(4));
+        let second = Duration::from_secs(1);
+        assert_eq!(patience.take(3 * second), Some(3 * second));
+        assert_eq!(patience.take(2 * second), None, "one second is left");
+        assert_eq!(patience.take(second), Some(second));
+        assert_eq!(patience.take(SHORTEST_PAUSE), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! What the operator counts is what happened (P7).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beatkeeper_api::ServiceRegistration;
+use beatkeeper_cluster::{AuditEntry, AuditMark};
+use kube::api::DeleteParams;
+
+use crate::support::{Operator, Shop, eventually, http, scrape::Scrape};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A gauge or counter of one label.
+fn with(name: &str, label: &str, value: &str) -> String {
+    format!("beatkeeper_{name}{{{label}=\"{value}\"}}")
+}
+
+/// Instances by state, those of which there are any.
+fn instances(scrape: &Scrape) -> Vec<(String, f64)> {
+    let all = scrape.all("beatkeeper_instances").into_iter();
+    all.filter(|(_, count)| *count != 0.0).map(|(state, count)| (state.to_owned(), count)).collect()
+}
+
+/// Waits until a scrape satisfies a look.
+async fn until(operator: &Operator, what: &str, right: impl Fn(&Scrape) -> bool) -> Scrape {
+    eventually(what, async || {
+        let scrape = operator.scrape().await;
+        right(&scrape).then_some(scrape)
+    })
+    .await
+}
+
+/// The operator's writes by the audit log, as the metric names them.
+async fn audited(shop: &Shop, mark: AuditMark) -> BTreeMap<String, f64> {
+    let kinds: BTreeMap<&str, &str> = [
+        ("endpoints", "Endpoints"),
+        ("endpointslices", "EndpointSlice"),
+        ("events", "Event"),
+        ("leases", "Lease"),
+        ("serviceregistrations", "ServiceRegistration"),
+        ("services", "Service"),
+    ]
+    .into();
+    let ours = |entry: &AuditEntry| {
+        entry.namespace == shop.namespace && entry.user_agent.starts_with("beatkeeper-controller")
+    };
+    let mut writes = BTreeMap::new();
+    for entry in shop.plane.audit_since(mark).await.unwrap().iter().filter(|entry| ours(entry)) {
+        let result = match entry.code {
+            200..=299 => "ok",
+            404 | 409 => "conflict",
+            code => panic!("{code}: {entry:?}"),
+        };
+        let series = format!(
+            "beatkeeper_api_writes_total{{kind=\"{}\",verb=\"{}\",result=\"{result}\"}}",
+            kinds[entry.resource.as_str()],
+            entry.verb
+        );
+        *writes.entry(series).or_default() += 1.0;
+    }
+    writes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_one_of_three_has_died_every_number_is_what_happened() {
+    let shop = Shop::open("metrics").await;
+    let begin = shop.plane.audit_mark().await.unwrap();
+    let operator =
+        shop.operator_with(&["--metrics-bind-address=127.0.0.1:0", "--metrics-per-registration"]);
+    shop.greeter().await;
+    // From now on the operator sees each Lease appear, and takes none for found at its start.
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    let mut beats = shop.beats("greeter");
+    for n in 1..=3 {
+        let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
+        beats.start(&lease, INTERVAL).await;
+    }
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    let ready = with("instances", "state", "Ready");
+    let scrape = until(&operator, "three are ready", |scrape| scrape.value(&ready) == 3.0).await;
+    assert_eq!(scrape.value("beatkeeper_prune_lag_seconds_count"), 0.0);
+
+    beats.die("vm-2");
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    let expired = with("instances", "state", "Expired");
+    let scrape = until(&operator, "one has expired", |scrape| scrape.value(&expired) == 1.0).await;
+    assert_eq!(instances(&scrape), [(expired, 1.0), (ready.clone(), 2.0)]);
+    assert_eq!(scrape.value("beatkeeper_prune_lag_seconds_count"), 1.0);
+    assert!(scrape.value("beatkeeper_prune_lag_seconds_sum") > 0.0);
+    assert_eq!(scrape.value(&with("registrations", "reason", "Published")), 1.0);
+    let of_greeter = |state: &str| {
+        let namespace = &shop.namespace;
+        format!(
+            "beatkeeper_registration_instances{{namespace=\"{namespace}\",registration=\"greeter\",state=\"{state}\"}}"
+        )
+    };
+    assert_eq!(scrape.value(&of_greeter("Ready")), 2.0);
+    assert_eq!(scrape.value(&of_greeter("Expired")), 1.0);
+    assert_eq!(scrape.value("beatkeeper_leader"), 1.0);
+    assert_eq!(scrape.value(&with("build_info", "version", env!("CARGO_PKG_VERSION"))), 1.0);
+    for step in ["stage", "decide", "verify", "plan", "apply", "status"] {
+        assert_eq!(scrape.value(&with("reconcile_errors_total", "step", step)), 0.0, "{step}");
+        let count = scrape.value(&with("reconcile_duration_seconds_count", "step", step));
+        assert!(count >= 1.0, "{step}");
+    }
+    assert!(scrape.all("beatkeeper_watch_last_event_age_seconds").len() >= 5);
+
+    // Each beat but the first of an instance has one before it.
+    let beats_seen = scrape.value("beatkeeper_beats_total");
+    assert_eq!(scrape.value("beatkeeper_beat_interval_seconds_count"), beats_seen - 3.0);
+    eventually("as many beats are counted as were written", async || {
+        let seen = operator.scrape().await.value("beatkeeper_beats_total");
+        let entries = shop.plane.audit_since(begin).await.unwrap();
+        let written = entries.iter().filter(|entry| {
+            entry.namespace == shop.namespace && entry.resource == "leases" && entry.succeeded()
+        });
+        (seen == written.count() as f64).then_some(())
+    })
+    .await;
+    eventually("each write of the audit log is counted, and no other", async || {
+        let audited = audited(&shop, begin).await;
+        let scrape = operator.scrape().await;
+        let counted: BTreeMap<String, f64> = scrape
+            .all("beatkeeper_api_writes_total")
+            .into_iter()
+            .map(|(series, count)| (series.to_owned(), count))
+            .collect();
+        (counted == audited && !counted.is_empty()).then_some(())
+    })
+    .await;
+
+    shop.api::<ServiceRegistration>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    let gone = |scrape: &Scrape| instances(scrape).is_empty();
+    let scrape = until(&operator, "with the registration its numbers go", gone).await;
+    assert_eq!(scrape.all("beatkeeper_registration_instances"), BTreeMap::new());
+    assert_eq!(scrape.value(&with("registrations", "reason", "Published")), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_scrapes_share_an_address_when_they_are_given_the_same() {
+    let shop = Shop::open("shared").await;
+    let address = format!("127.0.0.1:{}", free_port());
+    let operator = shop.operator_with(&[
+        &format!("--metrics-bind-address={address}"),
+        &format!("--health-probe-bind-address={address}"),
+    ]);
+    let answers = async |path: &str| {
+        eventually(&format!("{path} is answered with 200"), async || {
+            http::get(&address, path).await.filter(|answer| answer.code == 200)
+        })
+        .await
+    };
+    assert_eq!(answers("/livez").await.body, "ok");
+    assert_eq!(answers("/readyz").await.body, "ok");
+    assert!(answers("/metrics").await.body.ends_with("# EOF\n"));
+    assert_eq!(http::get(&address, "/").await.unwrap().code, 404);
+    assert!(operator.stop().await);
+    assert!(http::get(&address, "/livez").await.is_none(), "it has ended with the operator");
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,98 @@
+//! What the operator's /metrics says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Operator, http};
+
+/// A scrape, read strictly: what is not in the text format is refused.
+#[derive(Debug, Default)]
+pub struct Scrape {
+    /// By name and labels, as in `name{label="value"}`.
+    samples: BTreeMap<String, f64>,
+    help: BTreeSet<String>,
+    types: BTreeMap<String, String>,
+}
+
+impl Operator {
+    /// Scrapes `/metrics`, which `--metrics-bind-address` must ask for.
+    pub async fn scrape(&self) -> Scrape {
+        let address = self.address("metrics-bind-address").await;
+        let answer = http::get(&address, "/metrics").await.expect("an answer");
+        assert_eq!(answer.code, 200);
+        let format = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert!(answer.head.contains(format), "{}", answer.head);
+        Scrape::read(&answer.body)
+    }
+}
+
+impl Scrape {
+    fn read(text: &str) -> Self {
+        let mut scrape = Self::default();
+        let lines = text.strip_suffix("# EOF\n").expect("the end mark");
+        for line in lines.lines() {
+            scrape.take(line);
+        }
+        scrape
+    }
+
+    fn take(&mut self, line: &str) {
+        if let Some(meta) = line.strip_prefix("# ") {
+            let (what, rest) = meta.split_once(' ').expect(line);
+            let (name, value) = rest.split_once(' ').expect(line);
+            let fresh = match what {
+                "HELP" => self.help.insert(name.to_owned()),
+                "TYPE" => self.types.insert(name.to_owned(), value.to_owned()).is_none(),
+                "UNIT" => name.ends_with(value),
+                _ => false,
+            };
+            assert!(fresh, "{line}");
+            return;
+        }
+        let (series, value) = line.rsplit_once(' ').expect(line);
+        let name = series.split_once('{').map_or(series, |(name, labels)| {
+            let labels = labels.strip_suffix('}').expect(line);
+            for label in labels.split("\",") {
+                let (key, value) = label.split_once("=\"").expect(line);
+                assert!(key.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{line}");
+                assert!(!value.contains('\n'), "{line}");
+            }
+            name
+        });
+        self.assert_described(name, line);
+        let value = value.parse().expect(line);
+        assert_eq!(self.samples.insert(series.to_owned(), value), None, "twice: {line}");
+    }
+
+    /// Every sample belongs to a metric that says what it is and what it means.
+    fn assert_described(&self, name: &str, line: &str) {
+        assert!(name.starts_with("beatkeeper_"), "{line}");
+        let parts = ["", "_total", "_bucket", "_count", "_sum"];
+        let family = parts.iter().find_map(|part| {
+            let family = name.strip_suffix(part)?;
+            let fits = match self.types.get(family)?.as_str() {
+                "gauge" => part.is_empty(),
+                "counter" => *part == "_total",
+                "histogram" => matches!(*part, "_bucket" | "_count" | "_sum"),
+                _ => false,
+            };
+            fits.then_some(family)
+        });
+        let family = family.unwrap_or_else(|| panic!("of no metric: {line}"));
+        assert!(self.help.contains(family), "without help: {line}");
+    }
+
+    /// The value of a series, 0 where it does not exist yet.
+    pub fn value(&self, series: &str) -> f64 {
+        self.samples.get(series).copied().unwrap_or_default()
+    }
+
+    /// All series of a metric with their values.
+    pub fn all(&self, name: &str) -> BTreeMap<&str, f64> {
+        let begins = format!("{name}{{");
+        let samples = self.samples.iter();
+        samples
+            .filter(|(series, _)| *series == name || series.starts_with(&begins))
+            .map(|(series, value)| (series.as_str(), *value))
+            .collect()
+    }
+}

@@ -1,0 +1,243 @@
+//! An API server that sends the operator away (429) is neither evidence nor a refusal.
+
+use std::{path::PathBuf, time::Duration};
+
+use axum::body::Body;
+use hyper_util::rt::TokioExecutor;
+use k8s_openapi::api::{
+    core::v1::ServiceAccount,
+    flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration},
+    rbac::v1::ClusterRoleBinding,
+};
+use kube::{
+    Api, Client, Config,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    client::ConfigExt,
+    config::Kubeconfig,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::support::{Operator, Shop, eventually};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The operator with an identity of its own (an administrator is never sent away), whose requests of
+/// some kinds the API server answers with 429 while the jail is closed.
+struct Jail<'a> {
+    shop: &'a Shop,
+    name: String,
+    kubeconfig: PathBuf,
+    inmate: Client,
+    token: String,
+    /// Where things of this kind are created.
+    path: String,
+    _folder: tempfile::TempDir,
+}
+
+impl<'a> Jail<'a> {
+    /// An open one, for these verbs of a resource, `create` among them.
+    async fn build(shop: &'a Shop, group: &str, resource: &str, verbs: &[&str]) -> Self {
+        let path = format!("/apis/{group}/v1/namespaces/{}/{resource}", shop.namespace);
+        let name = format!("{}-jail", shop.namespace);
+        let _: ServiceAccount = shop.create(json!({ "metadata": { "name": "operator" } })).await;
+        let account =
+            json!({ "kind": "ServiceAccount", "name": "operator", "namespace": shop.namespace });
+        let binding = json!({
+            "metadata": { "name": name },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [account],
+        });
+        make::<ClusterRoleBinding>(shop, binding).await;
+        make::<PriorityLevelConfiguration>(shop, level(&name, 100)).await;
+        let schema = json!({
+            "metadata": { "name": name },
+            "spec": {
+                "priorityLevelConfiguration": { "name": name },
+                "matchingPrecedence": 10,
+                "rules": [{
+                    "subjects": [{ "kind": "ServiceAccount", "serviceAccount": {
+                        "name": "operator", "namespace": shop.namespace,
+                    } }],
+                    "resourceRules": [{
+                        "apiGroups": [group], "resources": [resource], "verbs": verbs,
+                        "namespaces": [shop.namespace],
+                    }],
+                }],
+            },
+        });
+        make::<FlowSchema>(shop, schema).await;
+        let token = shop.plane.token(&shop.namespace, "operator", None).await.unwrap();
+        let text = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["users"][0]["user"] = json!({ "token": token });
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        let inmate = shop.plane.client_with_token(&token).unwrap();
+        Self { shop, name, kubeconfig, inmate, token, path, _folder: folder }
+    }
+
+    fn operator(&self) -> Operator {
+        let mut flags = self.shop.ranges();
+        flags.push("--metrics-bind-address=127.0.0.1:0".to_owned());
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        Operator::start_as(None, &self.kubeconfig, &self.shop.namespace, &flags)
+    }
+
+    /// From now on everybody is sent away: there is no seat but the one that an idle level always
+    /// has, and in that sits a request whose body never ends.
+    async fn close(&self) -> JoinHandle<()> {
+        self.set_shares(0).await;
+        let mut occupant = self.occupy().await;
+        eventually("the API server sends the operator away", async || {
+            if occupant.is_finished() {
+                // Somebody else sat there at that moment.
+                occupant = self.occupy().await;
+            }
+            // kube's own client waits when it is sent away.
+            tokio::time::timeout(INTERVAL, self.knock()).await.err()
+        })
+        .await;
+        occupant
+    }
+
+    /// Sends a request whose body never ends, with a client that can.
+    async fn occupy(&self) -> JoinHandle<()> {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        let https = config.rustls_https_connector().unwrap();
+        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(https);
+        let endless = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let url = config.cluster_url.to_string();
+        let request = http::Request::post(format!("{}{}", url.trim_end_matches('/'), self.path))
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("content-type", "application/json")
+            .body(Body::from_stream(endless))
+            .unwrap();
+        tokio::spawn(async move { drop(client.request(request).await) })
+    }
+
+    /// There is room again.
+    async fn open(&self, occupant: JoinHandle<()>) {
+        occupant.abort();
+        self.set_shares(100).await;
+        eventually("the API server lets the operator in", async || {
+            tokio::time::timeout(INTERVAL, self.knock()).await.ok()
+        })
+        .await;
+    }
+
+    /// A request of the kind that is jailed, which changes nothing.
+    async fn knock(&self) {
+        let object = json!({ "metadata": { "generateName": "trial-" }, "addressType": "IPv4", "endpoints": [] });
+        let request = http::Request::post(format!("{}?dryRun=All", self.path))
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())
+            .unwrap();
+        // Whether it is refused for another reason does not matter.
+        let _ = self.inmate.request_text(request).await;
+    }
+
+    async fn set_shares(&self, shares: i32) {
+        let levels: Api<PriorityLevelConfiguration> = Api::all(self.shop.client.clone());
+        let patch = Patch::Merge(level(&self.name, shares));
+        levels.patch(&self.name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    async fn tear_down(self) {
+        let all = DeleteParams::default();
+        let client = &self.shop.client;
+        Api::<FlowSchema>::all(client.clone()).delete(&self.name, &all).await.unwrap();
+        let levels = Api::<PriorityLevelConfiguration>::all(client.clone());
+        levels.delete(&self.name, &all).await.unwrap();
+        let bindings = Api::<ClusterRoleBinding>::all(client.clone());
+        bindings.delete(&self.name, &all).await.unwrap();
+    }
+}
+
+fn level(name: &str, shares: i32) -> Value {
+    json!({
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+        "kind": "PriorityLevelConfiguration",
+        "metadata": { "name": name },
+        "spec": { "type": "Limited", "limited": {
+            "nominalConcurrencyShares": shares,
+            "borrowingLimitPercent": 0,
+            "limitResponse": { "type": "Reject" },
+        } },
+    })
+}
+
+async fn make<K>(shop: &Shop, object: Value)
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + serde::Serialize,
+{
+    let object = serde_json::from_value(object).unwrap();
+    Api::<K>::all(shop.client.clone()).create(&PostParams::default(), &object).await.unwrap();
+}
+
+async fn two_beating(shop: &Shop) -> crate::support::Beats {
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    for n in 1..=2 {
+        let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
+        beats.start(&lease, INTERVAL).await;
+    }
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    beats
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_read_that_was_sent_away_is_no_evidence_and_the_instance_is_held() {
+    let shop = Shop::open("jail-reads").await;
+    let jail =
+        Jail::build(&shop, "coordination.k8s.io", "leases", &["get", "list", "create"]).await;
+    let operator = jail.operator();
+    let mut beats = two_beating(&shop).await;
+    let occupant = jail.close().await;
+    beats.die("vm-2");
+    let held = shop.instance("greeter", "vm-2", "Held", "LeaseUnreadable").await;
+    assert!(held.message.contains("429") || held.message.contains("no answer"), "{}", held.message);
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let scrape = operator.scrape().await;
+    assert_eq!(scrape.value("beatkeeper_holds{reason=\"LeaseUnreadable\"}"), 1.0);
+
+    jail.open(occupant).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
+    drop(operator);
+    jail.tear_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_sent_away_stalls_nothing_and_is_done_when_there_is_room_again() {
+    let shop = Shop::open("jail-writes").await;
+    let verbs = ["create", "update", "delete"];
+    let jail = Jail::build(&shop, "discovery.k8s.io", "endpointslices", &verbs).await;
+    let operator = jail.operator();
+    let mut beats = two_beating(&shop).await;
+    let occupant = jail.close().await;
+    beats.die("vm-2");
+    let throttled =
+        "beatkeeper_api_writes_total{kind=\"EndpointSlice\",verb=\"update\",result=\"throttled\"}";
+    eventually("the write was sent away more than once", async || {
+        (operator.scrape().await.value(throttled) >= 2.0).then_some(())
+    })
+    .await;
+    let status = shop.registration("greeter").await.status.unwrap();
+    assert!(status.conditions.iter().all(|known| known.type_ != "Stalled"), "{status:?}");
+    assert!(shop.published("greeter").await.ready().contains("192.0.2.1"));
+
+    jail.open(occupant).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    let scrape = operator.scrape().await;
+    assert_eq!(scrape.value("beatkeeper_prune_lag_seconds_count"), 1.0);
+    drop(operator);
+    jail.tear_down().await;
+}
