@@ -22,7 +22,12 @@ use super::{
     address::{self, OutsideRanges},
     adoption::{ADOPTED, Adopted, beats_at, has_beaten},
     endpoint::Family,
-    plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SKIP_MIRROR_LABEL, SLICE_MANAGED_BY_LABEL},
+    plan::{
+        Owner,
+        meta::{
+            self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SKIP_MIRROR_LABEL, SLICE_MANAGED_BY_LABEL,
+        },
+    },
     registration::{PortTemplate, Registration},
     verdict::Verdict,
     world::label,
@@ -72,7 +77,7 @@ pub struct Scene<'a> {
 pub struct Takeover {
     /// Who is to be remembered, in addition to who is adopted, before anything is done.
     pub newcomers: Vec<Adopted>,
-    /// The slices with our mark, which makes them ours as they are.
+    /// The slices with our marks, which make them ours as they are.
     pub slices: Vec<EndpointSlice>,
     /// The Endpoints object with our marks.
     pub endpoints: Option<Endpoints>,
@@ -115,9 +120,9 @@ pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
         }
         found.extend(in_endpoints(scene, &object, endpoints)?);
         let mut marked = endpoints.clone();
-        mark(&mut marked.metadata, ENDPOINTS_MANAGED_BY_LABEL, MANAGER);
-        // From now on its mirrored slices go: ours hold the same.
-        mark(&mut marked.metadata, SKIP_MIRROR_LABEL, "true");
+        // The second one ends its mirrored slices: ours hold the same by then.
+        let marks = [(ENDPOINTS_MANAGED_BY_LABEL, MANAGER), (SKIP_MIRROR_LABEL, "true")];
+        mark(scene, &mut marked.metadata, &marks);
         takeover.endpoints = Some(marked);
     }
     for slice in &foreign.slices {
@@ -132,7 +137,7 @@ pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
         by_people(&object, &slice.metadata, SLICE_MANAGED_BY_LABEL)?;
         found.extend(in_slice(scene, &object, slice)?);
         let mut marked = slice.clone();
-        mark(&mut marked.metadata, SLICE_MANAGED_BY_LABEL, MANAGER);
+        mark(scene, &mut marked.metadata, &[(SLICE_MANAGED_BY_LABEL, MANAGER)]);
         takeover.slices.push(marked);
     }
     takeover.newcomers = newcomers(scene, found)?;
@@ -143,8 +148,14 @@ fn name(kind: &str, metadata: &ObjectMeta) -> String {
     format!("{kind} {}", metadata.name.as_deref().unwrap_or_default())
 }
 
-fn mark(metadata: &mut ObjectMeta, label: &str, value: &str) {
-    metadata.labels.get_or_insert_default().insert(label.to_owned(), value.to_owned());
+/// Makes an object ours, as it is.
+fn mark(scene: &Scene<'_>, metadata: &mut ObjectMeta, labels: &[(&str, &str)]) {
+    let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
+    metadata.labels.get_or_insert_default().extend(labels);
+    let Registration { key, uid, .. } = scene.registration;
+    let (namespace, name) = (key.namespace.clone(), key.name.clone());
+    let owner = Owner { namespace, name, uid: uid.clone() };
+    metadata.owner_references.get_or_insert_default().push(meta::reference(&owner));
     // The API server keeps the managed fields of an update that has none.
     metadata.managed_fields = None;
 }

@@ -7,19 +7,19 @@ use beatkeeper_api::{
     registration::DRY_RUN_ANNOTATION,
 };
 use k8s_openapi::api::{
-    admissionregistration::v1::{
-        ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding as Binding,
-    },
     core::v1::{Endpoints, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
 use crate::support::{Shop, Witness, eventually, witness::set};
+
+mod crashes;
+mod refusals;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(800);
@@ -88,22 +88,6 @@ impl Shop {
             (known == addresses).then_some(())
         })
         .await;
-    }
-
-    /// Waits until the adoption is refused, and checks that nothing but status and events has been
-    /// written; returns the message.
-    async fn refused(&self) -> String {
-        let before = self.published("greeter").await;
-        let mark = self.plane.audit_mark().await.unwrap();
-        self.annotated_greeter(ADOPT_ANNOTATION, "true").await;
-        let message = self.condition("greeter", "Stalled", "True", "AdoptionRefused").await;
-        assert_eq!(self.condition("greeter", "Ready", "False", "AdoptionRefused").await, message);
-        self.settled(QUIET).await;
-        self.nothing_but_told(mark).await;
-        let after = self.published("greeter").await;
-        assert_eq!((after.slices, after.endpoints), (before.slices, before.endpoints));
-        assert_eq!(self.adopted().await, []);
-        message
     }
 }
 
@@ -216,130 +200,6 @@ async fn hand_written_slices_are_taken_over_in_place() {
     witness.always_in_slices(&set(&["192.0.2.1"]));
 }
 
-/// An admission policy that refuses some of what carries our mark.
-struct Obstacle<'a> {
-    shop: &'a Shop,
-    name: String,
-}
-
-impl<'a> Obstacle<'a> {
-    /// Refuses writes in this namespace of objects with our mark for which a CEL expression holds;
-    /// in force when this returns.
-    async fn put_up(shop: &'a Shop, refused: &str) -> Self {
-        let name = format!("obstacle-{}", shop.namespace);
-        let ours = [MANAGED_BY, "endpoints.kubernetes.io/managed-by"].map(|label| {
-            format!("object.metadata.?labels[?'{label}'].orValue('') == 'beatkeeper.dev'")
-        });
-        let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
-            "metadata": { "name": name },
-            "spec": {
-                "failurePolicy": "Fail",
-                "matchConstraints": {
-                    "namespaceSelector": {
-                        "matchLabels": { "kubernetes.io/metadata.name": shop.namespace },
-                    },
-                    "resourceRules": [{
-                        "apiGroups": ["", "discovery.k8s.io"], "apiVersions": ["v1"],
-                        "operations": ["CREATE", "UPDATE"],
-                        "resources": ["endpoints", "endpointslices", "configmaps"],
-                    }],
-                },
-                "validations": [{
-                    "expression": format!(
-                        "object.kind == 'ConfigMap' ? false : !(({}) && ({refused}))", ours.join(" || ")
-                    ),
-                    "message": "in the way",
-                }],
-            },
-        }))
-        .unwrap();
-        let binding: Binding = serde_json::from_value(json!({
-            "metadata": { "name": name },
-            "spec": { "policyName": name, "validationActions": ["Deny"] },
-        }))
-        .unwrap();
-        let params = PostParams::default();
-        Api::all(shop.client.clone()).create(&params, &policy).await.unwrap();
-        Api::all(shop.client.clone()).create(&params, &binding).await.unwrap();
-        let obstacle = Self { shop, name };
-        obstacle.stands(true).await;
-        obstacle
-    }
-
-    async fn stands(&self, stands: bool) {
-        let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = self.shop.api();
-        let probe = serde_json::from_value(json!({ "metadata": { "name": "probe" } })).unwrap();
-        let try_only = PostParams { dry_run: true, ..PostParams::default() };
-        eventually("the policy is in force, or no more", async || {
-            let refused = maps.create(&try_only, &probe).await.is_err();
-            (refused == stands).then_some(())
-        })
-        .await;
-    }
-
-    async fn take_down(self) {
-        let params = DeleteParams::default();
-        let bindings: Api<Binding> = Api::all(self.shop.client.clone());
-        bindings.delete(&self.name, &params).await.unwrap();
-        let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.shop.client.clone());
-        policies.delete(&self.name, &params).await.unwrap();
-        self.stands(false).await;
-    }
-}
-
-/// The last write of a takeover.
-const LAST: &str = "object.kind == 'Endpoints'";
-
-/// Takes over two slices and mirrored Endpoints, with the operator killed when it could not do a
-/// certain write, and another one finishing.
-async fn killed_when_refused(prefix: &str, refused: &str, taken: &[&str]) {
-    let shop = Shop::open(prefix).await;
-    shop.hand_written(&["192.0.2.3", "192.0.2.4"]).await;
-    shop.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.3"], 9001).await;
-    shop.hand_written_slice("b-hand", &["192.0.2.2"], 9001).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    let obstacle = Obstacle::put_up(&shop, refused).await;
-    let operator = shop.operator();
-    shop.annotated_greeter(ADOPT_ANNOTATION, "true").await;
-    let message = shop.condition("greeter", "Reconciling", "True", "WriteFailed").await;
-    assert!(message.contains("in the way"), "{message}");
-    if refused != LAST {
-        shop.condition("greeter", "Ready", "False", "AdoptionUnfinished").await;
-    }
-    operator.kill();
-    shop.remembers(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]).await;
-    let managers = shop.managers().await;
-    for name in ["a-hand", "b-hand"] {
-        let ours = if taken.contains(&name) { "beatkeeper.dev" } else { "staff" };
-        assert_eq!(managers[name], ours, "{name}");
-    }
-    obstacle.take_down().await;
-    let _operator = shop.operator();
-    shop.all_ours().await;
-    let all = set(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]);
-    witness.sees(&all).await;
-    witness.always_in_slices(&all);
-    let published = shop.published("greeter").await;
-    assert_eq!(published.ready(), all);
-    assert_eq!(published.address_ports().len(), 4);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_operator_killed_after_it_wrote_down_who_is_adopted_loses_nobody() {
-    // The Endpoints are not refused: taking them over too early would cost some their place.
-    killed_when_refused("adopt-written", "object.kind == 'EndpointSlice'", &[]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_operator_killed_after_its_first_takeover_loses_nobody() {
-    killed_when_refused("adopt-first", "object.metadata.name == 'b-hand'", &["a-hand"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_operator_killed_before_it_takes_the_endpoints_over_loses_nobody() {
-    killed_when_refused("adopt-last", LAST, &["a-hand", "b-hand"]).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_forgets_nobody_who_has_not_beaten_and_revives_nobody_who_has() {
     let shop = Shop::open("adopt-restart").await;
@@ -357,109 +217,6 @@ async fn a_restart_forgets_nobody_who_has_not_beaten_and_revives_nobody_who_has(
     witness.sees(&set(&["192.0.2.2"])).await;
     shop.remembers(&["192.0.2.2"]).await;
     witness.always_saw(&set(&["192.0.2.2"]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_outside_the_allowed_ranges_is_refused_until_it_is_removed() {
-    let shop = Shop::open("adopt-range").await;
-    shop.hand_written(&["192.0.2.1", "203.0.113.9"]).await;
-    let _operator = shop.operator();
-    let message = shop.refused().await;
-    assert!(
-        message.starts_with(
-            "Endpoints greeter cannot be taken over, so nothing is: 203.0.113.9 lies outside the \
-             ranges allowed for namespace"
-        ),
-        "{message}"
-    );
-    let fewer = json!({ "subsets": [{
-        "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "grpc", "port": 9001 }],
-    }]});
-    shop.patch::<Endpoints>("greeter", fewer).await;
-    shop.all_ours().await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ports_of_other_names_are_refused() {
-    let shop = Shop::open("adopt-ports").await;
-    shop.service("greeter", json!({})).await;
-    shop.create::<Endpoints>(json!({
-        "metadata": { "name": "greeter" },
-        "subsets": [{
-            "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "http", "port": 9001 }],
-        }],
-    }))
-    .await;
-    let _operator = shop.operator();
-    let message = shop.refused().await;
-    assert!(message.contains("subsets[0].ports has \"http\" (TCP)"), "{message}");
-    assert!(message.contains("make them agree"), "{message}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn slices_that_a_program_manages_and_names_in_place_of_addresses_are_refused() {
-    for (prefix, changes, told) in [
-        (
-            "adopt-program",
-            json!({ "metadata": { "labels": { MANAGED_BY: "endpointslice-controller.k8s.io" }}}),
-            "label endpointslice.kubernetes.io/managed-by says that endpointslice-controller.k8s.io \
-             manages it",
-        ),
-        (
-            "adopt-owned",
-            json!({ "metadata": { "ownerReferences": [{
-                "apiVersion": "v1", "kind": "ConfigMap", "name": "edge", "controller": true,
-            }]}}),
-            "metadata.ownerReferences says that ConfigMap edge controls it",
-        ),
-    ] {
-        let shop = Shop::open(prefix).await;
-        shop.service("greeter", json!({})).await;
-        shop.hand_written_slice("a-hand", &["192.0.2.1"], 9001).await;
-        let mut changes = changes;
-        if let Some(owner) = changes.pointer_mut("/metadata/ownerReferences/0") {
-            let map: k8s_openapi::api::core::v1::ConfigMap =
-                shop.create(json!({ "metadata": { "name": "edge" } })).await;
-            owner["uid"] = json!(map.uid());
-        }
-        shop.patch::<EndpointSlice>("a-hand", changes).await;
-        let _operator = shop.operator();
-        let message = shop.refused().await;
-        assert!(message.contains(told), "{message}");
-    }
-    let shop = Shop::open("adopt-names").await;
-    shop.service("greeter", json!({})).await;
-    shop.create::<EndpointSlice>(json!({
-        "metadata": { "name": "by-hand", "labels": { "kubernetes.io/service-name": "greeter" } },
-        "addressType": "FQDN",
-        "ports": [{ "name": "grpc", "port": 9001, "protocol": "TCP" }],
-        "endpoints": [{ "addresses": ["vm-1.example.com"] }],
-    }))
-    .await;
-    let _operator = shop.operator();
-    let message = shop.refused().await;
-    assert!(message.contains("EndpointSlice by-hand"), "{message}");
-    assert!(message.contains("its addressType is FQDN"), "{message}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_is_not_on_the_list_is_refused_until_it_is() {
-    let shop = Shop::open("adopt-list").await;
-    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    let _operator = shop.operator();
-    shop.annotated_greeter(ADOPT_ANNOTATION, "192.0.2.1").await;
-    let message = shop.condition("greeter", "Stalled", "True", "AdoptionRefused").await;
-    assert_eq!(
-        message,
-        "Endpoints greeter cannot be taken over, so nothing is: 192.0.2.2 is not in the list of \
-         annotation beatkeeper.dev/adopt; add it there, or remove it from Endpoints greeter"
-    );
-    assert_eq!(shop.adopted().await, []);
-    shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.2")).await;
-    shop.all_ours().await;
-    witness.always_saw(&set(&["192.0.2.1", "192.0.2.2"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,7 +125,8 @@ impl<'a> Required<'a> {
     }
 }
 
-fn reference(owner: &Owner) -> OwnerReference {
+/// The reference to the registration by which what it publishes goes with it.
+pub fn reference(owner: &Owner) -> OwnerReference {
     OwnerReference {
         api_version: format!("{}/{}", beatkeeper_api::GROUP, beatkeeper_api::VERSION),
         kind: "ServiceRegistration".to_owned(),

@@ -137,6 +137,8 @@ fn slices_are_marked_as_they_are_and_mirrored_ones_are_left_to_the_cluster() {
     let labels = marked.metadata.labels.clone().expect("labels");
     assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "beatkeeper.dev");
     assert_eq!(marked.endpoints, foreign.slices[0].endpoints);
+    let owners = marked.metadata.owner_references.clone().expect("an owner");
+    assert_eq!((owners[0].uid.as_str(), owners[0].controller), ("sreg-uid", Some(true)));
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! What may not be taken over is refused with the object and the remedy, and nothing is changed.
+
+use beatkeeper_api::registration::ADOPT_ANNOTATION;
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Endpoints},
+    discovery::v1::EndpointSlice,
+};
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::{MANAGED_BY, QUIET};
+use crate::support::{Shop, Witness, witness::set};
+
+impl Shop {
+    /// Waits until the adoption is refused, and checks that nothing but status and events has been
+    /// written; returns the message.
+    async fn refused(&self) -> String {
+        let before = self.published("greeter").await;
+        let mark = self.plane.audit_mark().await.unwrap();
+        self.annotated_greeter(ADOPT_ANNOTATION, "true").await;
+        let message = self.condition("greeter", "Stalled", "True", "AdoptionRefused").await;
+        assert_eq!(self.condition("greeter", "Ready", "False", "AdoptionRefused").await, message);
+        self.settled(QUIET).await;
+        self.nothing_but_told(mark).await;
+        let after = self.published("greeter").await;
+        assert_eq!((after.slices, after.endpoints), (before.slices, before.endpoints));
+        assert_eq!(self.adopted().await, []);
+        message
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_outside_the_allowed_ranges_is_refused_until_it_is_removed() {
+    let shop = Shop::open("adopt-range").await;
+    shop.hand_written(&["192.0.2.1", "203.0.113.9"]).await;
+    let _operator = shop.operator();
+    let message = shop.refused().await;
+    assert!(
+        message.starts_with(
+            "Endpoints greeter cannot be taken over, so nothing is: 203.0.113.9 lies outside the \
+             ranges allowed for namespace"
+        ),
+        "{message}"
+    );
+    let fewer = json!({ "subsets": [{
+        "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "grpc", "port": 9001 }],
+    }]});
+    shop.patch::<Endpoints>("greeter", fewer).await;
+    shop.all_ours().await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_other_names_are_refused() {
+    let shop = Shop::open("adopt-ports").await;
+    shop.service("greeter", json!({})).await;
+    shop.create::<Endpoints>(json!({
+        "metadata": { "name": "greeter" },
+        "subsets": [{
+            "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "http", "port": 9001 }],
+        }],
+    }))
+    .await;
+    let _operator = shop.operator();
+    let message = shop.refused().await;
+    assert!(message.contains("subsets[0].ports has \"http\" (TCP)"), "{message}");
+    assert!(message.contains("make them agree"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slices_that_a_program_manages_and_names_in_place_of_addresses_are_refused() {
+    for (prefix, changes, told) in [
+        (
+            "adopt-program",
+            json!({ "metadata": { "labels": { MANAGED_BY: "endpointslice-controller.k8s.io" }}}),
+            "label endpointslice.kubernetes.io/managed-by says that endpointslice-controller.k8s.io \
+             manages it",
+        ),
+        (
+            "adopt-owned",
+            json!({ "metadata": { "ownerReferences": [{
+                "apiVersion": "v1", "kind": "ConfigMap", "name": "edge", "controller": true,
+            }]}}),
+            "metadata.ownerReferences says that ConfigMap edge controls it",
+        ),
+    ] {
+        let shop = Shop::open(prefix).await;
+        shop.service("greeter", json!({})).await;
+        shop.hand_written_slice("a-hand", &["192.0.2.1"], 9001).await;
+        let mut changes = changes;
+        if let Some(owner) = changes.pointer_mut("/metadata/ownerReferences/0") {
+            let map: ConfigMap = shop.create(json!({ "metadata": { "name": "edge" } })).await;
+            owner["uid"] = json!(map.uid());
+        }
+        shop.patch::<EndpointSlice>("a-hand", changes).await;
+        let _operator = shop.operator();
+        let message = shop.refused().await;
+        assert!(message.contains(told), "{message}");
+    }
+    let shop = Shop::open("adopt-names").await;
+    shop.service("greeter", json!({})).await;
+    shop.create::<EndpointSlice>(json!({
+        "metadata": { "name": "by-hand", "labels": { "kubernetes.io/service-name": "greeter" } },
+        "addressType": "FQDN",
+        "ports": [{ "name": "grpc", "port": 9001, "protocol": "TCP" }],
+        "endpoints": [{ "addresses": ["vm-1.example.com"] }],
+    }))
+    .await;
+    let _operator = shop.operator();
+    let message = shop.refused().await;
+    assert!(message.contains("EndpointSlice by-hand"), "{message}");
+    assert!(message.contains("its addressType is FQDN"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_not_on_the_list_is_refused_until_it_is() {
+    let shop = Shop::open("adopt-list").await;
+    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    let witness = Witness::of(&shop, "greeter").await;
+    let _operator = shop.operator();
+    shop.annotated_greeter(ADOPT_ANNOTATION, "192.0.2.1").await;
+    let message = shop.condition("greeter", "Stalled", "True", "AdoptionRefused").await;
+    assert_eq!(
+        message,
+        "Endpoints greeter cannot be taken over, so nothing is: 192.0.2.2 is not in the list of \
+         annotation beatkeeper.dev/adopt; add it there, or remove it from Endpoints greeter"
+    );
+    assert_eq!(shop.adopted().await, []);
+    shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.2")).await;
+    shop.all_ours().await;
+    witness.always_saw(&set(&["192.0.2.1", "192.0.2.2"]));
+}
