@@ -258,7 +258,7 @@ fn remove(context: &Context, key: &Key) {
     context.wake(concerned);
 }
 
-fn reporter() -> Reporter {
+pub(super) fn reporter() -> Reporter {
     Reporter {
         controller: "beatkeeper.dev/controller".to_owned(),
         instance: std::env::var("POD_NAME").ok(),
