@@ -256,6 +256,7 @@ fn view(lease: &DynamicObject) -> ClaimLease {
 mod tests {
     use super::*;
     use crate::kube_client;
+    use futures::FutureExt;
     use serde_json::Value;
 
     fn lease(spec: Value) -> DynamicObject {
@@ -305,7 +306,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         renewed(&mut election, 3);
-        claim.lost(first).await;
+        assert_eq!(claim.lost(first).now_or_never(), Some(()));
         assert_ne!(claim.leads().await, first);
     }
 
