@@ -328,3 +328,72 @@ pub(super) async fn call_within<T>(
         Err(late) => Err(ApiError { doing: doing(), cause: late.into() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::{
+        claim::{Standing, Term},
+        run::reporter,
+    };
+    use tokio::sync::watch;
+
+    fn context(claim: Claim, clock: Clock) -> Context {
+        // Nobody is asked.
+        let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
+        let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
+        let settings = Settings {
+            namespaces: std::collections::BTreeSet::new(),
+            outside_ranges: Vec::new().into_iter().collect(),
+            publish_endpoints: true,
+            max_endpoints_per_slice: 100,
+            sweep_interval: Duration::from_secs(30),
+            concurrency: 1,
+            election: None,
+        };
+        let recorder = Recorder::new(client.clone(), reporter());
+        Context::new(client, settings, recorder, CancellationToken::new(), clock, claim)
+    }
+
+    fn claimed_for(left: Duration) -> (Context, watch::Sender<Standing>) {
+        let clock = Clock::start();
+        let (sender, receiver) = watch::channel(Standing::default());
+        let context = context(Claim::elected(clock, receiver), clock);
+        let valid_until = clock.now() + left;
+        sender.send_replace(Standing { term: Some(Term(1)), valid_until });
+        (context, sender)
+    }
+
+    fn doing() -> String {
+        "write".to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_write_is_sent_while_the_claim_holds() {
+        let (context, _standing) = claimed_for(Duration::from_secs(60));
+        assert_eq!(call_write(&context, doing, async { Ok(7) }).await.ok(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_write_is_not_even_begun_without_the_claim_and_a_read_is() {
+        let (context, _standing) = claimed_for(Duration::ZERO);
+        let mut begun = false;
+        let write = async {
+            begun = true;
+            Ok(())
+        };
+        let error = call_write(&context, doing, write).await.expect_err("refused");
+        assert_eq!(error.to_string(), "cannot write: this replica does not lead");
+        assert!(!begun);
+        assert_eq!(call(doing, async { Ok(7) }).await.ok(), Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_write_without_an_answer_is_given_up_when_the_claim_ends() {
+        let (context, _standing) = claimed_for(Duration::from_millis(300));
+        let write = std::future::pending::<Result<(), kube::Error>>();
+        let error = call_write(&context, doing, write).await.expect_err("no answer");
+        assert!(matches!(error.cause, Cause::TookTooLong(_)), "{error}");
+        assert!(!context.claim.holds());
+    }
+}

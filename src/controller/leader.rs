@@ -131,16 +131,20 @@ impl Election {
         let valid_until = self.candidate.valid_until().filter(|until| now < *until);
         let leads = valid_until.is_some();
         self.metrics.leads(leads);
-        let led = self.standing.borrow().term.is_some();
-        if leads && !led {
-            self.terms += 1;
-            tracing::info!(identity = self.identity, "this replica leads");
-        }
-        if led && !leads {
+        let before = *self.standing.borrow();
+        let led = before.term.is_some();
+        // Also when an answer that came too late has brought a new claim: writes may have been refused
+        // in between, and only a new term begins with all registrations.
+        let lapsed = led && (!leads || before.valid_until <= now);
+        if lapsed {
             tracing::warn!(
                 identity = self.identity,
                 "this replica leads no longer: it writes nothing and goes on observing"
             );
+        }
+        if leads && (lapsed || !led) {
+            self.terms += 1;
+            tracing::info!(identity = self.identity, "this replica leads");
         }
         let next = Standing {
             term: leads.then_some(Term(self.terms)),
@@ -249,6 +253,8 @@ fn view(lease: &DynamicObject) -> ClaimLease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kube_client;
+    use futures::FutureExt;
     use serde_json::Value;
 
     fn lease(spec: Value) -> DynamicObject {
@@ -259,6 +265,47 @@ mod tests {
             "spec": spec,
         }))
         .expect("a Lease")
+    }
+
+    fn election() -> Election {
+        // Nobody is asked.
+        let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
+        let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
+        let second = Duration::from_secs(1);
+        let settings = ElectionSettings {
+            durations: Durations::new(second, second / 10, second / 100).expect("valid"),
+            name: "beatkeeper".to_owned(),
+            namespace: None,
+        };
+        Election::new(&client, &settings, Clock::start())
+    }
+
+    fn renewed(election: &mut Election, version: u64) {
+        let lease = ClaimLease {
+            version: version.to_string(),
+            holder: election.identity.clone(),
+            duration: Duration::from_secs(1),
+            transitions: 0,
+        };
+        let now = election.clock.now();
+        election.candidate.wrote(lease, now, now);
+        election.tell();
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_lapsed_before_it_was_renewed_begins_a_new_term() {
+        let mut election = election();
+        let claim = election.claim();
+        renewed(&mut election, 1);
+        let first = claim.leads().await;
+        renewed(&mut election, 2);
+        assert_eq!(claim.leads().await, first, "renewed in time");
+        while claim.holds() {
+            tokio::task::yield_now().await;
+        }
+        renewed(&mut election, 3);
+        assert_eq!(claim.lost(first).now_or_never(), Some(()));
+        assert_ne!(claim.leads().await, first);
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub async fn run(
         .as_ref()
         .map(|how| Election::new(&client, how, identity.clone(), &instruments));
     let claim = election.as_ref().map_or_else(|| Claim::undisputed(clock), Election::claim);
+    // Until the election has its say, if there is one.
+    instruments.metrics.leads(election.is_none());
     let shared =
         Shared { client, settings, identity, instruments, claim, warm: CancellationToken::new() };
     let ended = CancellationToken::new();
@@ -325,7 +327,7 @@ fn remove(context: &Context, key: &Key) {
     context.wake(concerned);
 }
 
-fn reporter() -> Reporter {
+pub(super) fn reporter() -> Reporter {
     Reporter {
         controller: "beatkeeper.dev/controller".to_owned(),
         instance: std::env::var("POD_NAME").ok(),
