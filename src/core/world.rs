@@ -253,13 +253,7 @@ impl World {
         names.map(|name| Key::new(&service.namespace, name)).collect()
     }
 
-    fn note_addresses(
-        &mut self,
-        key: &Key,
-        kind: &'static str,
-        old: &[IpAddr],
-        new: &[IpAddr],
-    ) {
+    fn note_addresses(&mut self, key: &Key, kind: &'static str, old: &[IpAddr], new: &[IpAddr]) {
         for address in old {
             if let Some(owners) = self.addresses.get_mut(address) {
                 owners.remove(key);

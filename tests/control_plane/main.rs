@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod chaos;
 mod clocks;
 mod crd;
 mod docs;
