@@ -1,43 +1,33 @@
 //! The API server hangs, or is gone, and comes back.
 
-use crate::support::{
-    Operator,
-    chaos::{Arena, Scale, turn},
-};
+use crate::support::chaos::{Arena, Scale, turn};
 
 /// Suspended for three ttls, while some die.
 async fn suspended(case: &str, scale: Scale) {
-    let _turn = turn().await;
-    let mut arena = Arena::on_own_plane(case, scale).await;
-    let plane = arena.shop.plane;
+    let plane = turn().await;
+    let mut arena = Arena::open_on(*plane, case, scale).await;
     let _operator = arena.shop.operator();
-    arena.fill().await;
     for _ in 0..scale.rounds {
+        arena.fill().await;
         plane.api_server().suspend().await.unwrap();
         arena.die(3, 3 * scale.ttl).await;
         plane.api_server().resume().await.unwrap();
-        // Long enough for whatever is wrong to show, and for the next round to begin in peace.
-        tokio::time::sleep(2 * scale.ttl).await;
     }
-    arena.settle(scale.rounds as usize).await;
-    Arena::end_plane(plane).await;
+    arena.settle(scale.rounds).await;
 }
 
 /// Killed, and started again after a ttl, while some die.
 async fn killed(case: &str, scale: Scale) {
-    let _turn = turn().await;
-    let mut arena = Arena::on_own_plane(case, scale).await;
-    let plane = arena.shop.plane;
-    let _operator: Operator = arena.shop.operator();
-    arena.fill().await;
+    let plane = turn().await;
+    let mut arena = Arena::open_on(*plane, case, scale).await;
+    let _operator = arena.shop.operator();
     for _ in 0..scale.rounds {
+        arena.fill().await;
         plane.api_server().kill().await.unwrap();
         arena.die(2, scale.ttl).await;
         plane.api_server().start().await.unwrap();
-        tokio::time::sleep(2 * scale.ttl).await;
     }
-    arena.settle(scale.rounds as usize).await;
-    Arena::end_plane(plane).await;
+    arena.settle(scale.rounds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

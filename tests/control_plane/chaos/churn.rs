@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use crate::support::chaos::{Arena, Scale};
 
-async fn churn(scale: Scale, pace: Duration) {
+/// Returns who was late.
+async fn churn(scale: Scale, pace: Duration) -> Vec<String> {
     let mut arena = Arena::open("churn without a fault", scale).await;
     let _operator = arena.shop.operator();
     arena.fill().await;
     let time = Duration::from_secs(scale.rounds.into());
     let mut chance = arena.chance();
     arena.crowd.churn(&mut chance, pace, time).await;
-    arena.settle(0).await;
+    arena.settle(0).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,5 +31,6 @@ async fn two_thousand_that_come_and_go_for_two_minutes_in_full() {
         interval: Duration::from_secs(10),
         rounds: 120,
     };
-    churn(scale, Duration::from_millis(60)).await;
+    let late = churn(scale, Duration::from_millis(60)).await;
+    assert_eq!(late, [""; 0], "still there a second after the evidence was in");
 }

@@ -33,7 +33,7 @@ async fn crashes(scale: Scale) {
         () = churn => unreachable!("it goes on for ever"),
         operator = kills => operator,
     };
-    arena.settle(scale.rounds as usize).await;
+    arena.settle(scale.rounds).await;
 }
 
 /// Waits until the operator publishes, but not beyond a moment, and notes how long none did.

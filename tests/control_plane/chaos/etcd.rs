@@ -4,19 +4,16 @@
 use crate::support::chaos::{Arena, Scale, turn};
 
 async fn killed(scale: Scale) {
-    let _turn = turn().await;
-    let mut arena = Arena::on_own_plane("etcd killed and restarted", scale).await;
-    let plane = arena.shop.plane;
+    let plane = turn().await;
+    let mut arena = Arena::open_on(*plane, "etcd killed and restarted", scale).await;
     let _operator = arena.shop.operator();
-    arena.fill().await;
     for _ in 0..scale.rounds {
+        arena.fill().await;
         plane.etcd().kill().await.unwrap();
         arena.die(2, scale.ttl).await;
         plane.etcd().start().await.unwrap();
-        tokio::time::sleep(2 * scale.ttl).await;
     }
-    arena.settle(scale.rounds as usize).await;
-    Arena::end_plane(plane).await;
+    arena.settle(scale.rounds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,16 +7,15 @@ use crate::support::chaos::{Arena, Scale};
 async fn suspended(scale: Scale) {
     let mut arena = Arena::open("operator suspended for 3×ttl", scale).await;
     let operator = arena.shop.operator();
-    arena.fill().await;
     for _ in 0..scale.rounds {
+        arena.fill().await;
         let from = Instant::now();
         operator.suspend();
         arena.die(3, 3 * scale.ttl).await;
         operator.resume();
         arena.weather.operator_away(from, Instant::now());
-        tokio::time::sleep(2 * scale.ttl).await;
     }
-    arena.settle(scale.rounds as usize).await;
+    arena.settle(scale.rounds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

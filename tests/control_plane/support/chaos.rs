@@ -11,7 +11,9 @@ mod weather;
 
 pub use arena::{Arena, Scale};
 
+use beatkeeper_cluster::{ControlPlane, Options};
 use rand::{SeedableRng, rngs::StdRng};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// Names the seed of a run that is to be repeated. What is random is repeated, and what the machine
 /// makes of it is not.
@@ -25,9 +27,15 @@ pub fn seeded(case: &str) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// Several control planes at once would starve each other on a small machine: faults of the control
-/// plane take turns.
-pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    TURN.lock().await
+/// The control plane that tests may break, one at a time: several at once would starve each other on
+/// a small machine. Whoever has it leaves it whole.
+pub async fn turn() -> MutexGuard<'static, &'static ControlPlane> {
+    static PLANE: OnceCell<Mutex<&'static ControlPlane>> = OnceCell::const_new();
+    let start = async || {
+        let plane = ControlPlane::start(Options::default()).await.unwrap();
+        plane.declare(&beatkeeper_api::crd()).await.unwrap();
+        // It ends with the process.
+        Mutex::new(&*Box::leak(Box::new(plane)))
+    };
+    PLANE.get_or_init(start).await.lock().await
 }

@@ -18,7 +18,10 @@ use kube::{
 };
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
-use super::life::{Beat, End, Life};
+use super::{
+    life::{Beat, End, Life},
+    weather::Diary,
+};
 use crate::support::{Beats, Shop};
 
 /// The instances of a namespace's registrations. Each has an address of its own, by which
@@ -28,6 +31,7 @@ pub struct Crowd {
     /// Makers of Leases, one for each registration.
     registrations: Vec<(String, Beats)>,
     interval: Duration,
+    diary: Diary,
     born: AtomicU32,
     members: Mutex<BTreeMap<String, Member>>,
 }
@@ -38,13 +42,14 @@ struct Member {
 }
 
 impl Crowd {
-    pub fn new(shop: &Shop, registrations: &[String], interval: Duration) -> Self {
+    pub fn new(shop: &Shop, registrations: &[String], interval: Duration, diary: Diary) -> Self {
         let registrations =
             registrations.iter().map(|name| (name.clone(), shop.beats(name))).collect();
         Self {
             leases: shop.api(),
             registrations,
             interval,
+            diary,
             born: AtomicU32::new(0),
             members: Mutex::default(),
         }
@@ -61,6 +66,7 @@ impl Crowd {
             leases: self.leases.clone(),
             lease: leases.outside(&instance, &address),
             interval: self.interval,
+            diary: self.diary.clone(),
             life: life.clone(),
             stop: stop.clone(),
         };
@@ -162,6 +168,7 @@ struct Process {
     leases: Api<Lease>,
     lease: Lease,
     interval: Duration,
+    diary: Diary,
     life: Arc<Mutex<Life>>,
     stop: Arc<AtomicBool>,
 }
@@ -185,6 +192,7 @@ impl Process {
             let answer = tokio::time::timeout(self.interval, request(self)).await;
             let answered = Instant::now();
             if matches!(answer, Ok(Ok(_))) {
+                self.diary.accepted(sent, answered);
                 self.life.lock().unwrap().beats.push(Beat { sent, answered });
                 return;
             }

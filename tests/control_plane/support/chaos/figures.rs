@@ -18,7 +18,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// What one case came to.
 #[derive(Debug, Default)]
 pub struct Figures {
-    pub faults: usize,
+    pub faults: u32,
     pub instances: usize,
     pub beats: usize,
     pub died: usize,
@@ -80,7 +80,9 @@ impl Figures {
         let Some(due) = due else { return };
         let lag = seconds(due, gone);
         lags.push(lag);
-        let explained = weather.held_up(due, gone);
+        // Proven time adds what was held up to the deadline.
+        let since = life.last_beat(gone).map_or(due, |beat| beat.answered);
+        let explained = weather.held_up(since, gone);
         if gone.saturating_duration_since(due) > LATE + explained {
             self.late.push(format!("{who} {lag:.3} s ({explained:?} held up)"));
         }

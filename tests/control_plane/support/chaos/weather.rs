@@ -24,8 +24,11 @@ use tokio::task::JoinHandle;
 use super::span::{Span, merged, overlap};
 use crate::support::Shop;
 
-/// Pause between two writes by which availability is told.
-const PACE: Duration = Duration::from_millis(100);
+/// Pause between two writes by which availability is told, and how long each may take.
+const PACE: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_millis(250);
+/// So exactly the ends of an outage are known.
+const MARGIN: Duration = Duration::from_millis(300);
 /// Between two accepted writes that lie farther apart, beats could not be accepted.
 const AWAY: Duration = Duration::from_millis(600);
 /// A write that takes longer has met a machine, or an API server, that was held up.
@@ -64,7 +67,7 @@ impl Weather {
             pauses: Vec::new(),
         }));
         let over = Arc::new(AtomicBool::new(false));
-        let writes = tokio::spawn(write(shop.api(), record.clone()));
+        let writes = tokio::spawn(write(shop.api(), Diary(record.clone())));
         std::thread::spawn({
             let (record, over) = (record.clone(), over.clone());
             move || nap(&record, &over)
@@ -77,10 +80,16 @@ impl Weather {
         self.record.lock().unwrap().operator_away.push(Span { from, to });
     }
 
-    /// How much of a stretch the API server could accept beats in.
+    /// Takes note of writes that the API server accepted, whoever sent them.
+    pub fn diary(&self) -> Diary {
+        Diary(self.record.clone())
+    }
+
+    /// In how much of a stretch the API server could accept beats, at most.
     pub fn available(&self, from: Instant, to: Instant) -> Duration {
         let stretch = Span { from, to };
-        stretch.length() - overlap(self.record.lock().unwrap().away.clone(), stretch)
+        let away = overlap(self.record.lock().unwrap().away.clone(), stretch);
+        stretch.length() - away.saturating_sub(MARGIN)
     }
 
     /// How much of a stretch the machine, or the API server, was held up in.
@@ -113,23 +122,33 @@ impl Weather {
     }
 }
 
-async fn write(maps: Api<ConfigMap>, record: Arc<Mutex<Record>>) {
+/// Where accepted writes are noted.
+#[derive(Clone)]
+pub struct Diary(Arc<Mutex<Record>>);
+
+impl Diary {
+    /// A write was sent at one moment and its acceptance known at another.
+    pub fn accepted(&self, sent: Instant, answered: Instant) {
+        let mut record = self.0.lock().unwrap();
+        let quiet = Span { from: record.accepted, to: answered };
+        if quiet.length() > AWAY {
+            record.away.push(quiet);
+        }
+        if answered.duration_since(sent) > SLOW {
+            record.held_up.push(Span { from: sent, to: answered });
+        }
+        record.accepted = record.accepted.max(answered);
+    }
+}
+
+async fn write(maps: Api<ConfigMap>, diary: Diary) {
     for n in 0_u64.. {
         let sent = Instant::now();
         let patch = Patch::Merge(json!({ "data": { "n": n.to_string() } }));
         let params = PatchParams::default();
-        let answer = tokio::time::timeout(AWAY, maps.patch("weather", &params, &patch)).await;
-        let answered = Instant::now();
+        let answer = tokio::time::timeout(LIMIT, maps.patch("weather", &params, &patch)).await;
         if matches!(answer, Ok(Ok(_))) {
-            let mut record = record.lock().unwrap();
-            let span = Span { from: record.accepted, to: answered };
-            if span.length() > AWAY {
-                record.away.push(span);
-            }
-            if answered.duration_since(sent) > SLOW {
-                record.held_up.push(Span { from: sent, to: answered });
-            }
-            record.accepted = answered;
+            diary.accepted(sent, Instant::now());
         }
         tokio::time::sleep(PACE).await;
     }
