@@ -6,10 +6,12 @@ mod chronicle;
 mod crowd;
 mod figures;
 mod life;
+mod replicas;
 mod span;
 mod weather;
 
 pub use arena::{Arena, Scale};
+pub use replicas::{Replicas, after};
 
 use beatkeeper_cluster::{ControlPlane, Options};
 use rand::{SeedableRng, rngs::StdRng};

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -19,6 +19,11 @@ impl Operator {
     /// Starts one that watches a namespace only, so that the tests on a shared control plane do not
     /// meet. `flags` come last.
     pub fn start(plane: &ControlPlane, namespace: &str, flags: &[&str]) -> Self {
+        Self::start_as(&plane.kubeconfig(), namespace, flags)
+    }
+
+    /// The same with the credentials of a kubeconfig, by which the audit log tells it from others.
+    pub fn start_as(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command.arg("controller");
         if !namespace.is_empty() {
@@ -34,7 +39,7 @@ impl Operator {
             .1;
         command
             .args(flags)
-            .env("KUBECONFIG", plane.kubeconfig())
+            .env("KUBECONFIG", kubeconfig)
             .env("RUST_LOG", "info,beatkeeper=debug,kube_client=error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

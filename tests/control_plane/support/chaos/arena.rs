@@ -116,9 +116,12 @@ impl Arena {
     /// Waits until all is as it should be, draws up the account, prints it, and fails where a promise
     /// was broken. Returns who was late, which is for a machine without other work to judge.
     pub async fn settle(self, faults: u32) -> Vec<String> {
-        let patience = Duration::from_secs(45) + 3 * self.scale.ttl;
+        let patience = Duration::from_secs(20) + 4 * self.scale.ttl;
         let start = Instant::now();
-        while start.elapsed() < patience && self.chronicle.published() != self.living() {
+        while self.chronicle.published() != self.living()
+            && self.weather.undisturbed(start, Instant::now()) < patience
+            && start.elapsed() < 10 * patience
+        {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // What is right must stay so for as long as a wrong decision takes to show.

@@ -92,6 +92,14 @@ impl Weather {
         stretch.length() - away.saturating_sub(MARGIN)
     }
 
+    /// How much of a stretch neither the API server nor the machine was away or held up in.
+    pub fn undisturbed(&self, from: Instant, to: Instant) -> Duration {
+        let record = self.record.lock().unwrap();
+        let disturbed = record.away.iter().chain(&record.held_up).copied().collect();
+        let stretch = Span { from, to };
+        stretch.length() - overlap(disturbed, stretch)
+    }
+
     /// How much of a stretch the machine, or the API server, was held up in.
     pub fn held_up(&self, from: Instant, to: Instant) -> Duration {
         overlap(self.record.lock().unwrap().held_up.clone(), Span { from, to })
