@@ -25,6 +25,7 @@ use super::{
 };
 
 mod claims;
+mod clockless;
 mod decide_life;
 mod decide_word;
 

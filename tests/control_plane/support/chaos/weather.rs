@@ -9,10 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beatkeeper::core::{
-    moment::Moment,
-    proven::{Gap, Proven},
-};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api,
@@ -44,7 +40,6 @@ pub struct Weather {
 }
 
 struct Record {
-    start: Instant,
     accepted: Instant,
     away: Vec<Span>,
     operator_away: Vec<Span>,
@@ -59,7 +54,6 @@ impl Weather {
         drop(probe);
         let now = Instant::now();
         let record = Arc::new(Mutex::new(Record {
-            start: now,
             accepted: now,
             away: Vec::new(),
             operator_away: Vec::new(),
@@ -105,17 +99,23 @@ impl Weather {
         overlap(self.record.lock().unwrap().held_up.clone(), Span { from, to })
     }
 
-    /// When an instance is due to be pruned by the rules of proven time (L3), had they known what
-    /// this page knows.
+    /// When an instance is due to be pruned by the rule of proven time (L3), for one who knows what
+    /// is known here: a gap of up to half of the slack adds its length, a longer one a whole ttl.
     pub fn due(&self, last_beat: Instant, ttl: Duration, interval: Duration) -> Instant {
-        let record = self.record.lock().unwrap();
-        let moment = |at: Instant| Moment::from_start(at.duration_since(record.start));
-        let spans = record.away.iter().chain(&record.operator_away).copied().collect();
-        let gap = |span: Span| Gap { from: moment(span.from), to: moment(span.to) };
-        let gaps = merged(spans).into_iter().map(gap).collect();
-        let last_beat = Moment::from_start(last_beat.saturating_duration_since(record.start));
-        let due = Proven::with_gaps(gaps).deadline(last_beat, ttl, interval);
-        record.start + due.since(Moment::default())
+        let gaps = {
+            let record = self.record.lock().unwrap();
+            merged(record.away.iter().chain(&record.operator_away).copied().collect())
+        };
+        let mut due = last_beat + ttl;
+        for gap in gaps.into_iter().filter(|gap| gap.to > last_beat) {
+            let from = gap.from.max(last_beat);
+            if from >= due {
+                break;
+            }
+            let length = gap.to - from;
+            due = if length <= (ttl - interval) / 2 { due + length } else { gap.to + ttl };
+        }
+        due
     }
 
     /// The longest stretch in which nothing on this machine ran that should have.
