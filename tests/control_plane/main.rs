@@ -11,6 +11,7 @@ mod garbage;
 mod lag;
 mod ownership;
 mod publishing;
+mod reliability;
 mod restart;
 mod standing;
 mod steady;
