@@ -30,6 +30,7 @@ mod decide_life;
 mod decide_word;
 
 mod garbage;
+mod garbage_published;
 mod guard;
 mod heartbeat;
 mod index_beats;

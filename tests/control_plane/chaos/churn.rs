@@ -17,7 +17,13 @@ async fn churn(scale: Scale, pace: Duration) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_hundred_that_come_and_go_no_living_one_blinks_and_no_dead_one_stays() {
-    let scale = Scale { registrations: 4, instances: 200, rounds: 15, ..Scale::thirty(0) };
+    let scale = Scale {
+        registrations: 4,
+        instances: 200,
+        ttl: Duration::from_secs(6),
+        interval: Duration::from_secs(3),
+        rounds: 15,
+    };
     churn(scale, Duration::from_millis(150)).await;
 }
 

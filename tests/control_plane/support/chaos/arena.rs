@@ -70,7 +70,7 @@ impl Arena {
             shop.register(name, spec).await;
         }
         let weather = Weather::watch(&shop).await;
-        let crowd = Crowd::new(&shop, &registrations, scale.interval, weather.diary());
+        let crowd = Crowd::new(&shop, &registrations, scale, weather.diary());
         let chronicle = Chronicle::begin(&shop).await;
         let rng = super::seeded(case);
         Self { shop, crowd, chronicle, weather, rng, scale, case: case.to_owned() }

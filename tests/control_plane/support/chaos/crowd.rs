@@ -19,6 +19,7 @@ use kube::{
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{
+    arena::Scale,
     life::{Beat, End, Life},
     weather::Diary,
 };
@@ -31,6 +32,7 @@ pub struct Crowd {
     /// Makers of Leases, one for each registration.
     registrations: Vec<(String, Beats)>,
     interval: Duration,
+    slack: Duration,
     diary: Diary,
     born: AtomicU32,
     members: Mutex<BTreeMap<String, Member>>,
@@ -42,13 +44,14 @@ struct Member {
 }
 
 impl Crowd {
-    pub fn new(shop: &Shop, registrations: &[String], interval: Duration, diary: Diary) -> Self {
+    pub fn new(shop: &Shop, registrations: &[String], scale: Scale, diary: Diary) -> Self {
         let registrations =
             registrations.iter().map(|name| (name.clone(), shop.beats(name))).collect();
         Self {
             leases: shop.api(),
             registrations,
-            interval,
+            interval: scale.interval,
+            slack: scale.ttl - scale.interval,
             diary,
             born: AtomicU32::new(0),
             members: Mutex::default(),
@@ -66,6 +69,7 @@ impl Crowd {
             leases: self.leases.clone(),
             lease: leases.outside(&instance, &address),
             interval: self.interval,
+            slack: self.slack,
             diary: self.diary.clone(),
             life: life.clone(),
             stop: stop.clone(),
@@ -168,6 +172,8 @@ struct Process {
     leases: Api<Lease>,
     lease: Lease,
     interval: Duration,
+    /// What lies between interval and ttl.
+    slack: Duration,
     diary: Diary,
     life: Arc<Mutex<Life>>,
     stop: Arc<AtomicBool>,
@@ -185,19 +191,22 @@ impl Process {
         }
     }
 
-    /// Tries again and again, and gives up no answer before an interval has passed.
+    /// Tries again and again, more slowly each time, and gives up no answer before the slack has
+    /// passed: a crowd that hurries would keep down an API server that has trouble.
     async fn until_accepted(&self, request: impl AsyncFn(&Self) -> kube::Result<Lease>) {
+        let mut pause = self.interval / 10;
         while !self.stop.load(Ordering::Acquire) {
             let sent = Instant::now();
-            let answer = tokio::time::timeout(self.interval, request(self)).await;
+            let answer = tokio::time::timeout(self.slack, request(self)).await;
             let answered = Instant::now();
             if matches!(answer, Ok(Ok(_))) {
                 self.diary.accepted(sent, answered);
                 self.life.lock().unwrap().beats.push(Beat { sent, answered });
                 return;
             }
-            let pause = rand::rng().random_range(50..150);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.5));
+            tokio::time::sleep(jittered).await;
+            pause = (pause * 2).min(self.slack / 4);
         }
     }
 
