@@ -42,6 +42,10 @@ crd: build ## Generate the CRD and its reference anew from the types in api/
 bench-lag: tools ## Measure how long after its deadline an instance is gone, with an optimised build: some minutes
 	@cargo test --release --package beatkeeper --test control_plane -- --ignored --nocapture lag
 
+.PHONY: chaos
+chaos: tools ## Break the control plane and the operator in every way there is, and print what it came to: half an hour
+	@scripts/chaos
+
 .PHONY: clean-cache
 clean-cache: ## Remove what is kept in the user's cache: binaries of the control plane, tools, builds
 	@scripts/clean-cache

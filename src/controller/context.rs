@@ -89,6 +89,13 @@ pub(super) struct Instruments {
     pub(super) health: SharedHealth,
 }
 
+impl Instruments {
+    pub(super) fn new(clock: Clock, metrics_per_registration: bool) -> Self {
+        let metrics = Arc::new(Metrics::new(clock, metrics_per_registration));
+        Self { clock, metrics, health: SharedHealth::new(clock) }
+    }
+}
+
 /// What is remembered of a registration from one reconciliation to the next.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -333,26 +340,36 @@ pub(super) async fn call_within<T>(
 mod tests {
     use super::*;
     use crate::controller::{
+        Args,
         claim::{Standing, Term},
         run::reporter,
     };
+    use clap::Parser;
     use tokio::sync::watch;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        args: Args,
+    }
 
     fn context(claim: Claim, clock: Clock) -> Context {
         // Nobody is asked.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
-        let settings = Settings {
-            namespaces: std::collections::BTreeSet::new(),
-            outside_ranges: Vec::new().into_iter().collect(),
-            publish_endpoints: true,
-            max_endpoints_per_slice: 100,
-            sweep_interval: Duration::from_secs(30),
-            concurrency: 1,
-            election: None,
-        };
+        let settings = Flags::parse_from(["beatkeeper"]).args.try_into().expect("the defaults");
         let recorder = Recorder::new(client.clone(), reporter());
-        Context::new(client, settings, recorder, CancellationToken::new(), clock, claim)
+        let instruments = Instruments::new(clock, false);
+        let probe = Probe::new("default", "test");
+        Context::new(
+            client,
+            settings,
+            recorder,
+            probe,
+            instruments,
+            claim,
+            CancellationToken::new(),
+        )
     }
 
     fn claimed_for(left: Duration) -> (Context, watch::Sender<Standing>) {

@@ -59,9 +59,14 @@ impl ApiError {
         matches!(self.code(), Some(404 | 409))
     }
 
-    /// There is no such object.
+    /// There is no such object: the API server itself says so, and names it. A 404 without that comes
+    /// from a proxy on the way, or from a server that does not know the resource, and says nothing
+    /// about the object.
     pub(super) fn is_absent(&self) -> bool {
-        self.code() == Some(404)
+        self.status().is_some_and(|status| {
+            let named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+            status.code == 404 && status.reason == "NotFound" && named
+        })
     }
 
     /// The namespace is being deleted: nothing can be created in it, and nothing needs to be.
@@ -87,4 +92,50 @@ pub(super) enum Error {
     /// The task ended without a result.
     #[error("reconciling {0} panicked; see the log above, and please report it")]
     Panicked(crate::core::index::Key),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn refused(status: Value) -> ApiError {
+        let status: Status = serde_json::from_value(status).expect("a Status");
+        let cause = Cause::Kube(Box::new(kube::Error::Api(status.boxed())));
+        ApiError { doing: "read Lease shop/greeter.vm-1".to_owned(), cause }
+    }
+
+    #[test]
+    fn an_object_is_absent_when_the_api_server_names_it_as_not_found() {
+        let status = json!({
+            "status": "Failure", "code": 404, "reason": "NotFound",
+            "message": "leases.coordination.k8s.io \"greeter.vm-1\" not found",
+            "details": { "name": "greeter.vm-1", "group": "coordination.k8s.io", "kind": "leases" },
+        });
+        assert!(refused(status).is_absent());
+    }
+
+    #[test]
+    fn a_read_error_is_never_taken_for_absence() {
+        // As kube makes them of what a proxy answers.
+        let proxy = json!({
+            "status": "Failure", "code": 404,
+            "message": "<html>404 page not found</html>", "reason": "Failed to parse error data",
+        });
+        let unknown_resource = json!({
+            "status": "Failure", "code": 404, "reason": "NotFound",
+            "message": "the server could not find the requested resource", "details": {},
+        });
+        let others = [401, 403, 410, 429, 500, 503, 504].map(|code| {
+            json!({ "status": "Failure", "code": code, "details": { "name": "greeter.vm-1" } })
+        });
+        for status in [proxy, unknown_resource].into_iter().chain(others) {
+            assert!(!refused(status.clone()).is_absent(), "{status}");
+        }
+        let late = ApiError {
+            doing: "read Lease shop/greeter.vm-1".to_owned(),
+            cause: Cause::TookTooLong(TookTooLong(Duration::from_secs(5))),
+        };
+        assert!(!late.is_absent());
+    }
 }

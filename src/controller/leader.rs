@@ -277,7 +277,8 @@ mod tests {
             name: "beatkeeper".to_owned(),
             namespace: None,
         };
-        Election::new(&client, &settings, Clock::start())
+        let instruments = Instruments::new(Clock::start(), false);
+        Election::new(&client, &settings, "replica-0".to_owned(), &instruments)
     }
 
     fn renewed(election: &mut Election, version: u64) {

@@ -22,11 +22,10 @@ use super::{
     clock::Clock,
     context::{CALL_TIMEOUT, Context, Instruments},
     leader::Election,
-    metrics::Metrics,
     probe::{self, Probe},
     pulse::Pulse,
     reconcile, replica,
-    serve::{self, BindError, SharedHealth},
+    serve::{self, BindError},
     settings::Settings,
     sweep,
     watch::{self, Watches},
@@ -74,22 +73,10 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let clock = Clock::start();
-    let metrics = Arc::new(Metrics::new(clock, settings.metrics_per_registration));
-    let health = SharedHealth::new(clock);
-    let calls = Calls { clock, metrics: metrics.clone(), health: health.clone() };
-    let gate = Gate::new(settings.max_parallel_api_calls.into(), Arc::new(calls));
-    let mut options =
-        kube_client::Options { patience: PATIENCE, ..kube_client::Options::of("controller") };
-    if let Ok(pod) = std::env::var("POD_NAME")
-        && !pod.is_empty()
-    {
-        // The audit log tells replicas apart.
-        options.user_agent = format!("{} ({pod})", options.user_agent);
-    }
-    let client = kube_client::connect_through(Some(gate), config, &options)?;
+    let instruments = Instruments::new(clock, settings.metrics_per_registration);
+    let client = connect(config, &settings, &instruments)?;
     // Ends with this function.
-    let _servers = serve::start(&settings, clock, &health, &metrics, &stop).await?;
-    let instruments = Instruments { clock, metrics, health };
+    let _servers = serve::start(&settings, &instruments, &stop).await?;
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
         vec![None]
     } else {
@@ -126,6 +113,23 @@ pub async fn run(
     }
     let ended: Result<(), EndedByItself> = results.into_iter().collect();
     Ok(ended?)
+}
+
+/// A client through whose gate all calls go, to be counted and to take turns.
+fn connect(
+    config: kube::Config,
+    settings: &Settings,
+    instruments: &Instruments,
+) -> Result<Client, kube_client::ConnectError> {
+    let calls = Arc::new(Calls(instruments.clone()));
+    let gate = Gate::new(settings.max_parallel_api_calls.into(), calls);
+    let mut options = kube_client::Options::of("controller");
+    options.patience = PATIENCE;
+    if let Some(pod) = replica::pod() {
+        // The audit log tells replicas apart.
+        options.user_agent = format!("{} ({pod})", options.user_agent);
+    }
+    kube_client::connect_through(Some(gate), config, &options)
 }
 
 /// What all scopes share.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     clock::Clock,
+    context::Instruments,
     metrics::{self, Metrics},
     settings::Settings,
 };
@@ -98,14 +99,13 @@ impl SharedHealth {
 /// [`BindError`].
 pub(super) async fn start(
     settings: &Settings,
-    clock: Clock,
-    health: &SharedHealth,
-    metrics: &Arc<Metrics>,
+    instruments: &Instruments,
     stop: &CancellationToken,
 ) -> Result<JoinSet<()>, BindError> {
+    let Instruments { clock, metrics, health } = instruments;
     let mut tasks = JoinSet::new();
-    tasks.spawn(tick(clock, health.clone()));
-    let probes = probes(clock, health.clone());
+    tasks.spawn(tick(*clock, health.clone()));
+    let probes = probes(*clock, health.clone());
     let scrapes = scrapes(metrics.clone());
     let (probe_address, metrics_address) =
         (&settings.health_probe_bind_address, &settings.metrics_bind_address);

@@ -3,6 +3,7 @@
 
 mod adoption;
 mod agent;
+mod chaos;
 mod clocks;
 mod crd;
 mod docs;
@@ -17,6 +18,7 @@ mod leader;
 mod metrics;
 mod ownership;
 mod publishing;
+mod reliability;
 mod restart;
 mod standing;
 mod steady;

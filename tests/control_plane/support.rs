@@ -1,6 +1,7 @@
 //! What the tests of more than one area need.
 
 pub mod beats;
+pub mod chaos;
 pub mod crd;
 pub mod http;
 pub mod operator;

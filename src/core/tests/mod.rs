@@ -27,12 +27,14 @@ use super::{
 
 mod adoption;
 mod claims;
+mod clockless;
 mod decide_life;
 mod decide_word;
 mod flow;
 
 mod dry_run;
 mod garbage;
+mod garbage_published;
 mod guard;
 mod heartbeat;
 mod index_beats;

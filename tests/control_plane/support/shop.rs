@@ -33,6 +33,7 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
 }
 
 /// A namespace with a registration in it.
+#[derive(Clone)]
 pub struct Shop {
     pub plane: &'static ControlPlane,
     pub client: Client,

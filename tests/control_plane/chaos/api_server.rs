@@ -1,0 +1,54 @@
+//! The API server hangs, or is gone, and comes back.
+
+use crate::support::chaos::{Arena, Scale, turn};
+
+/// Suspended for three ttls, while some die.
+async fn suspended(case: &str, scale: Scale) {
+    let plane = turn().await;
+    let mut arena = Arena::open_on(*plane, case, scale).await;
+    let _operator = arena.shop.operator();
+    for _ in 0..scale.rounds {
+        arena.fill().await;
+        plane.api_server().suspend().await.unwrap();
+        arena.die(3, 3 * scale.ttl).await;
+        plane.api_server().resume().await.unwrap();
+    }
+    arena.settle(scale.rounds).await;
+}
+
+/// Killed, and started again after a ttl, while some die.
+async fn killed(case: &str, scale: Scale) {
+    let plane = turn().await;
+    let mut arena = Arena::open_on(*plane, case, scale).await;
+    let _operator = arena.shop.operator();
+    for _ in 0..scale.rounds {
+        arena.fill().await;
+        plane.api_server().kill().await.unwrap();
+        arena.die(2, scale.ttl).await;
+        plane.api_server().start().await.unwrap();
+    }
+    arena.settle(scale.rounds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_hangs_for_three_ttls_costs_no_living_instance_its_place_and_keeps_no_dead_one()
+ {
+    suspended("API server suspended for 3×ttl", Scale::thirty(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make chaos"]
+async fn an_api_server_that_hangs_ten_times_in_full() {
+    suspended("API server suspended for 3×ttl", Scale::thirty(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_killed_and_restarted_costs_no_living_instance_its_place() {
+    killed("API server killed and restarted", Scale::thirty(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make chaos"]
+async fn an_api_server_that_is_killed_ten_times_in_full() {
+    killed("API server killed and restarted", Scale::thirty(10)).await;
+}

@@ -1,0 +1,42 @@
+//! No fault at all, and many instances that start, stop and die: nobody blinks and nobody stays.
+
+use std::time::Duration;
+
+use crate::support::chaos::{Arena, Scale};
+
+/// Returns who was late.
+async fn churn(scale: Scale, pace: Duration) -> Vec<String> {
+    let mut arena = Arena::open("churn without a fault", scale).await;
+    let _operator = arena.shop.operator();
+    arena.fill().await;
+    let time = Duration::from_secs(scale.rounds.into());
+    let mut chance = arena.chance();
+    arena.crowd.churn(&mut chance, pace, time).await;
+    arena.settle(0).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hundred_that_come_and_go_no_living_one_blinks_and_no_dead_one_stays() {
+    let scale = Scale {
+        registrations: 4,
+        instances: 200,
+        ttl: Duration::from_secs(6),
+        interval: Duration::from_secs(3),
+        rounds: 15,
+    };
+    churn(scale, Duration::from_millis(150)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make chaos"]
+async fn two_thousand_that_come_and_go_for_two_minutes_in_full() {
+    let scale = Scale {
+        registrations: 20,
+        instances: 2000,
+        ttl: Duration::from_secs(30),
+        interval: Duration::from_secs(10),
+        rounds: 120,
+    };
+    let late = churn(scale, Duration::from_millis(60)).await;
+    assert_eq!(late, [""; 0], "still there a second after the evidence was in");
+}

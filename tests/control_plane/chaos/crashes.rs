@@ -1,0 +1,60 @@
+//! The operator is killed at random moments, again and again, while instances come and go.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use crate::support::{
+    Operator,
+    chaos::{Arena, Scale},
+};
+
+async fn crashes(scale: Scale) {
+    let mut arena = Arena::open("operator killed at random under churn", scale).await;
+    let mut operator = arena.shop.operator();
+    arena.fill().await;
+    let (mut rng, mut others) = (arena.chance(), arena.chance());
+    let churn = arena.crowd.churn(&mut others, Duration::from_millis(400), Duration::MAX);
+    let kills = async {
+        let mut down = None;
+        for _ in 0..scale.rounds {
+            // At times before it has read anything, at times in the middle of its work.
+            let until = Instant::now() + Duration::from_millis(rng.random_range(50..4000));
+            begun(&operator, until, &mut down, &arena).await;
+            tokio::time::sleep_until(until.into()).await;
+            down.get_or_insert_with(Instant::now);
+            operator.kill();
+            operator = arena.shop.operator();
+        }
+        begun(&operator, Instant::now() + Duration::from_secs(60), &mut down, &arena).await;
+        operator
+    };
+    let _operator = tokio::select! {
+        () = churn => unreachable!("it goes on for ever"),
+        operator = kills => operator,
+    };
+    arena.settle(scale.rounds).await;
+}
+
+/// Waits until the operator publishes, but not beyond a moment, and notes how long none did.
+async fn begun(operator: &Operator, until: Instant, down: &mut Option<Instant>, arena: &Arena) {
+    while Instant::now() < until && down.is_some() {
+        if operator.logged().contains("publishing begins") {
+            let from = down.take().expect("it is down");
+            arena.weather.operator_away(from, Instant::now());
+        } else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_is_killed_five_times_under_churn_prunes_nobody_who_lives() {
+    crashes(Scale::thirty(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make chaos"]
+async fn an_operator_that_is_killed_fifty_times_in_full() {
+    crashes(Scale::thirty(50)).await;
+}

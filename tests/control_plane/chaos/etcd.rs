@@ -1,0 +1,28 @@
+//! The store is killed and comes back with its data: the API server is there all the time, and can
+//! neither write nor read anew.
+
+use crate::support::chaos::{Arena, Scale, turn};
+
+async fn killed(scale: Scale) {
+    let plane = turn().await;
+    let mut arena = Arena::open_on(*plane, "etcd killed and restarted", scale).await;
+    let _operator = arena.shop.operator();
+    for _ in 0..scale.rounds {
+        arena.fill().await;
+        plane.etcd().kill().await.unwrap();
+        arena.die(2, scale.ttl).await;
+        plane.etcd().start().await.unwrap();
+    }
+    arena.settle(scale.rounds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_killed_and_restarted_costs_no_living_instance_its_place() {
+    killed(Scale::thirty(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make chaos"]
+async fn a_store_that_is_killed_ten_times_in_full() {
+    killed(Scale::thirty(10)).await;
+}

@@ -1,0 +1,113 @@
+//! Two replicas of the operator: the leader is killed, stopped, and suspended until another leads.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::support::chaos::{Arena, Replicas, Scale, after};
+
+/// Longer than the claim of a leader holds that says nothing any more.
+const PAST_ITS_CLAIM: Duration = Duration::from_secs(6);
+
+/// Without a warning: another takes over, prunes who died meanwhile, and nobody else goes.
+async fn killed(scale: Scale) {
+    let case = "leader killed, a standby takes over";
+    let mut arena = Arena::open(case, scale).await;
+    let shop = arena.shop.clone();
+    let mut replicas = Replicas::start(&shop, 2).await;
+    for _ in 0..scale.rounds {
+        arena.fill().await;
+        let (leader, _) = replicas.leader().await;
+        let (from, at) = (Instant::now(), Timestamp::now());
+        replicas.take(&leader).operator.kill();
+        arena.die(2, Duration::from_secs(1)).await;
+        let (_, claimed) = replicas.another_than(&leader).await;
+        arena.weather.operator_away(from, Instant::now());
+        println!("\n{case}: claimed {:?} after the kill", after(at, claimed));
+        replicas.add().await;
+    }
+    arena.settle(scale.rounds).await;
+}
+
+/// As an upgrade does it.
+async fn stopped(scale: Scale) {
+    let case = "leader stopped with SIGTERM, a standby takes over";
+    let mut arena = Arena::open(case, scale).await;
+    let shop = arena.shop.clone();
+    let mut replicas = Replicas::start(&shop, 2).await;
+    for _ in 0..scale.rounds {
+        arena.fill().await;
+        let (leader, _) = replicas.leader().await;
+        let at = Timestamp::now();
+        assert!(replicas.take(&leader).operator.stop().await, "exit code 0");
+        arena.die(2, Duration::from_secs(1)).await;
+        let (_, claimed) = replicas.another_than(&leader).await;
+        println!("\n{case}: claimed {:?} after SIGTERM", after(at, claimed));
+        replicas.add().await;
+    }
+    arena.settle(scale.rounds).await;
+}
+
+/// It wakes up in the belief that it leads, and somebody dies while it does.
+async fn suspended(scale: Scale) {
+    let case = "leader suspended past its claim, and resumed";
+    let mut arena = Arena::open(case, scale).await;
+    let shop = arena.shop.clone();
+    let mut replicas = Replicas::start(&shop, 2).await;
+    for _ in 0..scale.rounds {
+        arena.fill().await;
+        let (leader, _) = replicas.leader().await;
+        let zombie = replicas.take(&leader);
+        let from = Instant::now();
+        zombie.operator.suspend();
+        arena.die(2, PAST_ITS_CLAIM).await;
+        let (heir, _) = replicas.another_than(&leader).await;
+        arena.weather.operator_away(from, Instant::now());
+        let mark = shop.plane.audit_mark().await.unwrap();
+        zombie.operator.resume();
+        arena.die(2, Duration::from_secs(1)).await;
+        arena.fill().await;
+        let tried = replicas.tried(&leader, mark).await;
+        assert!(tried.is_empty(), "it wrote although another leads: {tried:?}");
+        let (still, _) = replicas.leader().await;
+        assert_eq!(still, heir, "it took nothing back");
+        replicas.put_back(zombie);
+    }
+    arena.settle(scale.rounds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs leader election"]
+async fn a_standby_takes_over_from_a_killed_leader_and_nobody_blinks() {
+    killed(Scale::thirty(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs leader election"]
+async fn a_leader_that_is_killed_ten_times_in_full() {
+    killed(Scale::thirty(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs leader election"]
+async fn a_leader_that_is_stopped_hands_over_at_once_and_nobody_blinks() {
+    stopped(Scale::thirty(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs leader election"]
+async fn a_leader_that_is_stopped_ten_times_in_full() {
+    stopped(Scale::thirty(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs leader election"]
+async fn a_leader_that_wakes_after_its_claim_has_passed_on_writes_nothing() {
+    suspended(Scale::thirty(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs leader election"]
+async fn a_leader_that_is_suspended_ten_times_in_full() {
+    suspended(Scale::thirty(10)).await;
+}

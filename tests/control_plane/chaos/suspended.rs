@@ -1,0 +1,30 @@
+//! The operator stands still, as on a paused virtual machine, while its workloads beat on.
+
+use std::time::Instant;
+
+use crate::support::chaos::{Arena, Scale};
+
+async fn suspended(scale: Scale) {
+    let mut arena = Arena::open("operator suspended for 3×ttl", scale).await;
+    let operator = arena.shop.operator();
+    for _ in 0..scale.rounds {
+        arena.fill().await;
+        let from = Instant::now();
+        operator.suspend();
+        arena.die(3, 3 * scale.ttl).await;
+        operator.resume();
+        arena.weather.operator_away(from, Instant::now());
+    }
+    arena.settle(scale.rounds).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_stood_still_for_three_ttls_prunes_the_dead_and_nobody_else() {
+    suspended(Scale::thirty(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make chaos"]
+async fn an_operator_that_stands_still_ten_times_in_full() {
+    suspended(Scale::thirty(10)).await;
+}

@@ -1,0 +1,78 @@
+//! The page of what is tested names tests that exist, each on the level where it is.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+const PAGE: &str = include_str!("../../docs/reliability.md");
+
+/// A test that a row of the page names, with its level.
+struct Named<'a> {
+    file: &'a str,
+    test: &'a str,
+    level: &'a str,
+}
+
+/// The rows of the first table: failure's number (empty: that of the row before), tests, level.
+fn rows() -> Vec<(&'static str, Vec<Named<'static>>)> {
+    let rows = PAGE.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
+        let [number, _, tests, level] = cells.as_slice() else { return None };
+        let quoted = tests.split('`').skip(1).step_by(2);
+        let named = quoted.filter_map(|name| name.split_once("::"));
+        let named = named.map(|(file, test)| Named { file, test, level }).collect::<Vec<_>>();
+        (!named.is_empty()).then_some((number.trim_start_matches('|').trim(), named))
+    });
+    rows.collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Where the tests of a level are.
+fn level_of(path: &Path) -> &'static str {
+    let path = path.to_str().unwrap();
+    match path {
+        _ if path.contains("/tests/control_plane/") => "3",
+        _ if path.contains("/src/core/") || path.contains("/api/") => "1",
+        _ => "2",
+    }
+}
+
+#[test]
+fn every_test_that_the_page_names_exists_on_its_level() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    ["src", "api/src", "tests/control_plane"]
+        .iter()
+        .for_each(|folder| sources(&root.join(folder), &mut files));
+    for (_, named) in rows() {
+        for Named { file, test, level } in named {
+            let begins = format!("fn {test}(");
+            let places = files.iter().filter(|path| {
+                path.file_stem().is_some_and(|stem| stem == file)
+                    && fs::read_to_string(path).unwrap().contains(&begins)
+            });
+            let levels: BTreeSet<&str> = places.map(|path| level_of(path)).collect();
+            assert!(levels.contains(level), "{file}::{test} is not on level {level}: {levels:?}");
+        }
+    }
+}
+
+#[test]
+fn every_failure_has_a_test() {
+    let numbers: Vec<&str> =
+        rows().into_iter().map(|(number, _)| number).filter(|number| !number.is_empty()).collect();
+    let all: Vec<String> = (1..=38).map(|number| number.to_string()).collect();
+    assert_eq!(numbers, all);
+}

@@ -1,0 +1,233 @@
+//! Many instances that start, beat, leave and die, and a book on each.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use beatkeeper_api::heartbeat;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
+
+use super::{
+    arena::Scale,
+    life::{Beat, End, Life},
+    weather::Diary,
+};
+use crate::support::{Beats, Shop};
+
+/// The instances of a namespace's registrations. Each has an address of its own, by which
+/// it is known here, and none is used twice.
+pub struct Crowd {
+    leases: Api<Lease>,
+    /// Makers of Leases, one for each registration.
+    registrations: Vec<(String, Beats)>,
+    interval: Duration,
+    slack: Duration,
+    diary: Diary,
+    born: AtomicU32,
+    members: Mutex<BTreeMap<String, Member>>,
+}
+
+struct Member {
+    life: Arc<Mutex<Life>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Crowd {
+    pub fn new(shop: &Shop, registrations: &[String], scale: Scale, diary: Diary) -> Self {
+        let registrations =
+            registrations.iter().map(|name| (name.clone(), shop.beats(name))).collect();
+        Self {
+            leases: shop.api(),
+            registrations,
+            interval: scale.interval,
+            slack: scale.ttl - scale.interval,
+            diary,
+            born: AtomicU32::new(0),
+            members: Mutex::default(),
+        }
+    }
+
+    /// A process starts: it registers, and then beats every interval from a random phase on.
+    pub fn start(&self, rng: &mut StdRng) {
+        let n = self.born.fetch_add(1, Ordering::Relaxed);
+        let (registration, leases) = &self.registrations[n as usize % self.registrations.len()];
+        let (instance, address) = (format!("vm-{n}"), address(n));
+        let life = Arc::new(Mutex::new(Life::new(registration, &instance)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let process = Process {
+            leases: self.leases.clone(),
+            lease: leases.outside(&instance, &address),
+            interval: self.interval,
+            slack: self.slack,
+            diary: self.diary.clone(),
+            life: life.clone(),
+            stop: stop.clone(),
+        };
+        let phase = self.interval.mul_f64(rng.random_range(0.0..1.0));
+        tokio::spawn(process.run(phase));
+        self.members.lock().unwrap().insert(address, Member { life, stop });
+    }
+
+    /// One that is alive and has beaten; all of them are the same to chance.
+    pub fn any(&self, rng: &mut StdRng) -> Option<String> {
+        let members = self.members.lock().unwrap();
+        let settled = members.iter().filter(|(_, member)| {
+            let life = member.life.lock().unwrap();
+            life.alive() && !life.beats.is_empty()
+        });
+        let settled: Vec<&String> = settled.map(|(address, _)| address).collect();
+        settled.choose(rng).map(|&address| address.clone())
+    }
+
+    /// A process falls silent, as by SIGKILL.
+    pub fn kill(&self, address: &str) {
+        let members = self.members.lock().unwrap();
+        let member = &members[address];
+        member.life.lock().unwrap().end = End::Silent(Instant::now());
+        member.stop.store(true, Ordering::Release);
+    }
+
+    /// A process ends in order: it beats no more and has its Lease deleted.
+    pub fn leave(&self, address: &str) {
+        let members = self.members.lock().unwrap();
+        let Member { life, stop } = &members[address];
+        stop.store(true, Ordering::Release);
+        let asked = Instant::now();
+        let (life, leases) = (life.clone(), self.leases.clone());
+        let name = {
+            let mut life = life.lock().unwrap();
+            life.end = End::Left { asked, answered: None };
+            heartbeat::lease_name(&life.registration, &life.instance)
+        };
+        tokio::spawn(async move {
+            loop {
+                match leases.delete(&name, &DeleteParams::default()).await {
+                    Err(kube::Error::Api(refused)) if refused.code == 404 => break,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    Ok(_) => break,
+                }
+            }
+            life.lock().unwrap().end = End::Left { asked, answered: Some(Instant::now()) };
+        });
+    }
+
+    /// The addresses of those that beat on.
+    pub fn living(&self) -> Vec<String> {
+        self.books().into_iter().filter(|(_, life)| life.alive()).map(|(at, _)| at).collect()
+    }
+
+    /// A copy of all books, by address.
+    pub fn books(&self) -> BTreeMap<String, Life> {
+        let members = self.members.lock().unwrap();
+        let copy = |(address, member): (&String, &Member)| {
+            (address.clone(), member.life.lock().unwrap().clone())
+        };
+        members.iter().map(copy).collect()
+    }
+
+    /// At each tick of `pace`, one ends in one way or the other and another starts, for a time.
+    pub async fn churn(&self, rng: &mut StdRng, pace: Duration, time: Duration) {
+        let mut ticks = tokio::time::interval(pace);
+        let start = Instant::now();
+        while start.elapsed() < time {
+            ticks.tick().await;
+            if let Some(victim) = self.any(rng) {
+                if rng.random_bool(0.5) {
+                    self.kill(&victim)
+                } else {
+                    self.leave(&victim)
+                }
+                self.start(rng);
+            }
+        }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        let members = self.members.lock().unwrap();
+        members.values().for_each(|member| member.stop.store(true, Ordering::Release));
+    }
+}
+
+/// In 198.18.0.0/15, which is set aside for such.
+fn address(n: u32) -> String {
+    let n = n + 1;
+    format!("198.{}.{}.{}", 18 + n / 65_536, n / 256 % 256, n % 256)
+}
+
+/// A beating process: it does what the contract asks for.
+struct Process {
+    leases: Api<Lease>,
+    lease: Lease,
+    interval: Duration,
+    /// What lies between interval and ttl.
+    slack: Duration,
+    diary: Diary,
+    life: Arc<Mutex<Life>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Process {
+    async fn run(self, phase: Duration) {
+        self.until_accepted(Self::register).await;
+        tokio::time::sleep(phase).await;
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.stop.load(Ordering::Acquire) {
+            self.until_accepted(Self::beat).await;
+            ticks.tick().await;
+        }
+    }
+
+    /// Tries again and again, more slowly each time, and gives up no answer before the slack has
+    /// passed: a crowd that hurries would keep down an API server that has trouble.
+    async fn until_accepted(&self, request: impl AsyncFn(&Self) -> kube::Result<Lease>) {
+        let mut pause = self.interval / 10;
+        while !self.stop.load(Ordering::Acquire) {
+            let sent = Instant::now();
+            let answer = tokio::time::timeout(self.slack, request(self)).await;
+            let answered = Instant::now();
+            if matches!(answer, Ok(Ok(_))) {
+                self.diary.accepted(sent, answered);
+                self.life.lock().unwrap().beats.push(Beat { sent, answered });
+                return;
+            }
+            let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.5));
+            tokio::time::sleep(jittered).await;
+            pause = (pause * 2).min(self.slack / 4);
+        }
+    }
+
+    async fn register(&self) -> kube::Result<Lease> {
+        match self.leases.create(&PostParams::default(), &self.lease).await {
+            // An attempt whose answer was lost has made it.
+            Err(kube::Error::Api(refused)) if refused.code == 409 => self.patch().await,
+            answer => answer,
+        }
+    }
+
+    async fn beat(&self) -> kube::Result<Lease> {
+        match self.patch().await {
+            Err(kube::Error::Api(refused)) if refused.code == 404 => self.register().await,
+            answer => answer,
+        }
+    }
+
+    async fn patch(&self) -> kube::Result<Lease> {
+        let name = self.lease.metadata.name.as_deref().unwrap();
+        let patch = Patch::Merge(heartbeat::beat_patch(Timestamp::now()));
+        self.leases.patch(name, &PatchParams::default(), &patch).await
+    }
+}

@@ -1,0 +1,172 @@
+//! The books are compared: who was missing, who was left over, and how late the dead went.
+
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
+
+use super::{
+    arena::Scale,
+    chronicle::Stay,
+    life::{End, Life},
+    weather::Weather,
+};
+
+/// Whoever is still there so long after the evidence was in is counted.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What one case came to.
+#[derive(Debug, Default)]
+pub struct Figures {
+    pub faults: u32,
+    pub instances: usize,
+    pub beats: usize,
+    pub died: usize,
+    pub left: usize,
+    /// Who went although he had beaten in time.
+    pub false_prunes: Vec<String>,
+    /// Who went because this test did not get him to beat in time.
+    pub own_silence: Vec<String>,
+    /// Who was still there when all should have been calm, and who should have been there.
+    pub leftover: Vec<String>,
+    pub absent: Vec<String>,
+    /// Who was there a second after the evidence was in, and no pause of the machine explains it.
+    pub late: Vec<String>,
+    /// From the first beat's answer until published, in seconds.
+    pub lags_of_new: Vec<f64>,
+    /// From the deadline, or from the answer to the deletion, until gone; in seconds.
+    pub lags_of_dead: Vec<f64>,
+    pub lags_of_left: Vec<f64>,
+    pub states: usize,
+    pub away: Duration,
+    pub longest_pause: Duration,
+}
+
+impl Figures {
+    /// Enters what became of one instance.
+    pub fn enter(
+        &mut self,
+        address: &str,
+        life: &Life,
+        stays: &[Stay],
+        weather: &Weather,
+        scale: &Scale,
+    ) {
+        self.instances += 1;
+        self.beats += life.beats.len();
+        self.died += usize::from(matches!(life.end, End::Silent(_)));
+        self.left += usize::from(matches!(life.end, End::Left { .. }));
+        let who = format!("{} ({address})", life.instance);
+        for gone in stays.iter().filter_map(|stay| stay.to) {
+            self.judge_going(&who, life, gone, weather, scale);
+        }
+        if let (Some(first), Some(stay)) = (life.beats.first(), stays.first()) {
+            self.lags_of_new.push(seconds(first.answered, stay.from));
+        }
+        let Some(gone) = stays.last().and_then(|stay| stay.to) else { return };
+        let (due, lags) = match life.end {
+            End::Silent(_) => {
+                let last = life.last_beat(gone).map(|beat| beat.answered);
+                let due = last.map(|last| weather.due(last, scale.ttl, scale.interval));
+                (due, &mut self.lags_of_dead)
+            }
+            End::Left { answered, .. } => {
+                let due =
+                    answered.map(|answered| weather.due(answered, Duration::ZERO, Duration::ZERO));
+                (due, &mut self.lags_of_left)
+            }
+            End::Alive => return,
+        };
+        let Some(due) = due else { return };
+        let lag = seconds(due, gone);
+        lags.push(lag);
+        // Proven time adds what was held up to the deadline.
+        let since = life.last_beat(gone).map_or(due, |beat| beat.answered);
+        let explained = weather.held_up(since, gone);
+        if gone.saturating_duration_since(due) > LATE + explained {
+            self.late.push(format!("{who} {lag:.3} s ({explained:?} held up)"));
+        }
+    }
+
+    /// Whether it was right that somebody went at a moment.
+    fn judge_going(
+        &mut self,
+        who: &str,
+        life: &Life,
+        gone: Instant,
+        weather: &Weather,
+        scale: &Scale,
+    ) {
+        if matches!(life.end, End::Left { asked, .. } if asked <= gone) {
+            return;
+        }
+        // Counted from when it was sent: nobody can have seen it before.
+        let silent = life.last_beat(gone).map(|beat| weather.available(beat.sent, gone));
+        if silent.is_none_or(|silent| silent < scale.ttl) {
+            let away = silent.unwrap_or_default();
+            self.false_prunes.push(format!("{who} after {away:?} of silence"));
+        } else if !matches!(life.end, End::Silent(at) if at <= gone) {
+            self.own_silence.push(format!("{who} after {silent:?} of silence"));
+        }
+    }
+
+    /// Puts what was measured in order.
+    pub fn close(&mut self) {
+        for lags in [&mut self.lags_of_new, &mut self.lags_of_dead, &mut self.lags_of_left] {
+            lags.sort_by(f64::total_cmp);
+        }
+    }
+
+    /// A row of the table in docs/reliability.md.
+    pub fn row(&self, case: &str) -> String {
+        format!(
+            "| {case} | {} | {} | {} | {} + {} | {} | {} | {} | {} | {} | {} | {} | {} ms |",
+            self.faults,
+            self.instances,
+            self.beats,
+            self.died,
+            self.left,
+            self.states,
+            self.false_prunes.len(),
+            self.leftover.len(),
+            self.late.len(),
+            told(&self.lags_of_new),
+            told(&self.lags_of_dead),
+            told(&self.lags_of_left),
+            self.longest_pause.as_millis(),
+        )
+    }
+
+    /// What is worth knowing beside the row.
+    pub fn remarks(&self) -> String {
+        let mut remarks = format!("the API server was away for {:.1} s", self.away.as_secs_f64());
+        let lists = [
+            ("pruned although they beat", &self.false_prunes),
+            ("left over", &self.leftover),
+            ("absent", &self.absent),
+            ("late", &self.late),
+            ("not made to beat in time by this test", &self.own_silence),
+        ];
+        for (what, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
+            let some: Vec<&str> = list.iter().take(10).map(String::as_str).collect();
+            let _ = write!(remarks, "; {} {what}: {}", list.len(), some.join(", "));
+        }
+        remarks
+    }
+}
+
+/// Median, 99th of a hundred and maximum.
+fn told(sorted: &[f64]) -> String {
+    if sorted.is_empty() {
+        return "–".to_owned();
+    }
+    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize] * 1e3;
+    format!("{:.0} / {:.0} / {:.0} ms", at(0.5), at(0.99), at(1.0))
+}
+
+fn seconds(from: Instant, to: Instant) -> f64 {
+    match to.checked_duration_since(from) {
+        Some(later) => later.as_secs_f64(),
+        None => -from.duration_since(to).as_secs_f64(),
+    }
+}

@@ -1,0 +1,46 @@
+//! What became of one instance, in its own book.
+
+use std::time::Instant;
+
+/// One process, from its first beat to its end.
+#[derive(Debug, Clone)]
+pub struct Life {
+    pub registration: String,
+    pub instance: String,
+    pub beats: Vec<Beat>,
+    pub end: End,
+}
+
+/// A beat that the API server accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat {
+    pub sent: Instant,
+    pub answered: Instant,
+}
+
+/// How a process ended, if it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It beats on.
+    Alive,
+    /// It fell silent. A beat that was under way then may still have been accepted.
+    Silent(Instant),
+    /// It asked for the deletion of its Lease; answered once that was done.
+    Left { asked: Instant, answered: Option<Instant> },
+}
+
+impl Life {
+    pub fn new(registration: &str, instance: &str) -> Self {
+        let (registration, instance) = (registration.to_owned(), instance.to_owned());
+        Self { registration, instance, beats: Vec::new(), end: End::Alive }
+    }
+
+    pub fn alive(&self) -> bool {
+        self.end == End::Alive
+    }
+
+    /// The last beat that was accepted by a moment.
+    pub fn last_beat(&self, by: Instant) -> Option<Beat> {
+        self.beats.iter().rev().find(|beat| beat.answered <= by).copied()
+    }
+}

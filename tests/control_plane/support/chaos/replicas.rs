@@ -1,0 +1,147 @@
+//! Several operators for the same namespace, of which one leads; told apart by their accounts.
+
+use std::time::Duration;
+
+use beatkeeper_cluster::{AuditEntry, AuditMark};
+use jiff::Timestamp;
+use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::ClusterRoleBinding};
+use kube::{Api, api::PostParams};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Operator, Shop, eventually};
+
+/// Name of the Lease by which they elect their leader.
+const ELECTION: &str = "beatkeeper";
+/// What clients see, and what people read.
+const PUBLISHED: [&str; 4] = ["services", "endpoints", "endpointslices", "serviceregistrations"];
+
+/// The replicas of one operator.
+pub struct Replicas<'a> {
+    shop: &'a Shop,
+    began: AuditMark,
+    folder: TempDir,
+    running: Vec<Replica>,
+    born: usize,
+}
+
+/// One of them.
+pub struct Replica {
+    /// As the audit log names it.
+    pub user: String,
+    pub operator: Operator,
+}
+
+impl<'a> Replicas<'a> {
+    /// Starts so many, and waits until one leads.
+    pub async fn start(shop: &'a Shop, count: usize) -> Self {
+        let began = shop.plane.audit_mark().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut replicas = Self { shop, began, folder, running: Vec::new(), born: 0 };
+        for _ in 0..count {
+            replicas.add().await;
+        }
+        replicas.leader().await;
+        replicas
+    }
+
+    /// Starts a further one.
+    pub async fn add(&mut self) {
+        self.born += 1;
+        let account = format!("operator-{}", self.born);
+        let user = self.admit(&account).await;
+        let config = self.kubeconfig(&account).await;
+        let election = format!("--leader-elect-resource-namespace={}", self.shop.namespace);
+        let ranges = self.shop.ranges();
+        let mut flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
+        flags.extend([
+            "--leader-elect",
+            "--leader-elect-lease-duration=3s",
+            "--leader-elect-renew-deadline=2s",
+            "--leader-elect-retry-period=500ms",
+            &election,
+        ]);
+        let operator = Operator::start_as(None, &config, &self.shop.namespace, &flags);
+        self.running.push(Replica { user, operator });
+    }
+
+    /// An account with all rights; returns its name in the audit log.
+    async fn admit(&self, account: &str) -> String {
+        let namespace = &self.shop.namespace;
+        let _: ServiceAccount = self.shop.create(json!({ "metadata": { "name": account } })).await;
+        let binding = serde_json::from_value(json!({
+            "metadata": { "name": format!("{namespace}-{account}") },
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin",
+            },
+            "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": namespace }],
+        }))
+        .unwrap();
+        let bindings: Api<ClusterRoleBinding> = Api::all(self.shop.client.clone());
+        bindings.create(&PostParams::default(), &binding).await.unwrap();
+        format!("system:serviceaccount:{namespace}:{account}")
+    }
+
+    async fn kubeconfig(&self, account: &str) -> std::path::PathBuf {
+        let token = self.shop.plane.token(&self.shop.namespace, account, None).await.unwrap();
+        let admin = std::fs::read_to_string(self.shop.plane.kubeconfig()).unwrap();
+        let mut config: Value = serde_json::from_str(&admin).unwrap();
+        config["users"][0]["user"] = json!({ "token": token });
+        let path = self.folder.path().join(account);
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// Who wrote the last claim, and when that came in; waits until there is one.
+    pub async fn leader(&self) -> (String, Timestamp) {
+        self.another_than("").await
+    }
+
+    /// Waits until another than this one leads; returns who, and when the claim came in.
+    pub async fn another_than(&self, user: &str) -> (String, Timestamp) {
+        eventually("one of the replicas leads", async || {
+            let mut claims = self.shop.plane.audit_since(self.began).await.unwrap();
+            claims.retain(|entry| self.is_claim(entry));
+            let leader = claims.last()?.user.clone();
+            // The first of those in a row that are the leader's.
+            let since = claims.iter().rev().take_while(|claim| claim.user == leader).last()?.time;
+            (leader != user).then_some((leader, since))
+        })
+        .await
+    }
+
+    fn is_claim(&self, entry: &AuditEntry) -> bool {
+        entry.namespace == self.shop.namespace
+            && entry.resource == "leases"
+            && entry.name == ELECTION
+            && entry.succeeded()
+    }
+
+    /// Takes one of them out, to have it killed, stopped or suspended.
+    pub fn take(&mut self, user: &str) -> Replica {
+        let place = self.running.iter().position(|replica| replica.user == user);
+        self.running.swap_remove(place.expect("it runs"))
+    }
+
+    /// Puts one back.
+    pub fn put_back(&mut self, replica: Replica) {
+        self.running.push(replica);
+    }
+
+    /// What a replica has tried to write since a mark, its own Leases and events apart; also what
+    /// was refused.
+    pub async fn tried(&self, user: &str, since: AuditMark) -> Vec<AuditEntry> {
+        let mut entries = self.shop.plane.audit_since(since).await.unwrap();
+        entries.retain(|entry| {
+            entry.namespace == self.shop.namespace
+                && entry.user == user
+                && PUBLISHED.contains(&entry.resource.as_str())
+        });
+        entries
+    }
+}
+
+/// How long after a moment a later one was.
+pub fn after(moment: Timestamp, later: Timestamp) -> Duration {
+    later.duration_since(moment).try_into().unwrap_or_default()
+}

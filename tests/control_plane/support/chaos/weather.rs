@@ -1,0 +1,183 @@
+//! Under which conditions it all happened: when the API server could accept a beat, when the
+//! operator was away, and when the machine itself stood still.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use super::span::{Span, merged, overlap};
+use crate::support::Shop;
+
+/// Pause between two writes by which availability is told, and how long each may take.
+const PACE: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_millis(250);
+/// So exactly the ends of an outage are known.
+const MARGIN: Duration = Duration::from_millis(300);
+/// Between two accepted writes that lie farther apart, beats could not be accepted.
+const AWAY: Duration = Duration::from_millis(600);
+/// A write that takes longer has met a machine, or an API server, that was held up.
+const SLOW: Duration = Duration::from_millis(50);
+/// A nap of this length that takes longer by `SLOW` tells of a machine that stood still.
+const NAP: Duration = Duration::from_millis(5);
+
+/// Takes note of the conditions until dropped.
+pub struct Weather {
+    record: Arc<Mutex<Record>>,
+    writes: JoinHandle<()>,
+    over: Arc<AtomicBool>,
+}
+
+struct Record {
+    accepted: Instant,
+    away: Vec<Span>,
+    operator_away: Vec<Span>,
+    held_up: Vec<Span>,
+    pauses: Vec<Span>,
+}
+
+impl Weather {
+    /// Begins to take notes.
+    pub async fn watch(shop: &Shop) -> Self {
+        let probe: ConfigMap = shop.create(json!({ "metadata": { "name": "weather" } })).await;
+        drop(probe);
+        let now = Instant::now();
+        let record = Arc::new(Mutex::new(Record {
+            accepted: now,
+            away: Vec::new(),
+            operator_away: Vec::new(),
+            held_up: Vec::new(),
+            pauses: Vec::new(),
+        }));
+        let over = Arc::new(AtomicBool::new(false));
+        let writes = tokio::spawn(write(shop.api(), Diary(record.clone())));
+        std::thread::spawn({
+            let (record, over) = (record.clone(), over.clone());
+            move || nap(&record, &over)
+        });
+        Self { record, writes, over }
+    }
+
+    /// The operator could not work between these moments.
+    pub fn operator_away(&self, from: Instant, to: Instant) {
+        self.record.lock().unwrap().operator_away.push(Span { from, to });
+    }
+
+    /// Takes note of writes that the API server accepted, whoever sent them.
+    pub fn diary(&self) -> Diary {
+        Diary(self.record.clone())
+    }
+
+    /// In how much of a stretch the API server could accept beats, at most.
+    pub fn available(&self, from: Instant, to: Instant) -> Duration {
+        let stretch = Span { from, to };
+        let away = overlap(self.record.lock().unwrap().away.clone(), stretch);
+        stretch.length() - away.saturating_sub(MARGIN)
+    }
+
+    /// How much of a stretch neither the API server nor the machine was away or held up in.
+    pub fn undisturbed(&self, from: Instant, to: Instant) -> Duration {
+        let record = self.record.lock().unwrap();
+        let disturbed = record.away.iter().chain(&record.held_up).copied().collect();
+        let stretch = Span { from, to };
+        stretch.length() - overlap(disturbed, stretch)
+    }
+
+    /// How much of a stretch the machine, or the API server, was held up in.
+    pub fn held_up(&self, from: Instant, to: Instant) -> Duration {
+        overlap(self.record.lock().unwrap().held_up.clone(), Span { from, to })
+    }
+
+    /// When an instance is due to be pruned by the rule of proven time (L3), for one who knows what
+    /// is known here: a gap of up to half of the slack adds its length, a longer one a whole ttl.
+    pub fn due(&self, last_beat: Instant, ttl: Duration, interval: Duration) -> Instant {
+        let gaps = {
+            let record = self.record.lock().unwrap();
+            merged(record.away.iter().chain(&record.operator_away).copied().collect())
+        };
+        let mut due = last_beat + ttl;
+        for gap in gaps.into_iter().filter(|gap| gap.to > last_beat) {
+            let from = gap.from.max(last_beat);
+            if from >= due {
+                break;
+            }
+            let length = gap.to - from;
+            due = if length <= (ttl - interval) / 2 { due + length } else { gap.to + ttl };
+        }
+        due
+    }
+
+    /// The longest stretch in which nothing on this machine ran that should have.
+    pub fn longest_pause(&self) -> Duration {
+        let record = self.record.lock().unwrap();
+        record.pauses.iter().map(|pause| pause.length()).max().unwrap_or_default()
+    }
+
+    /// How long the API server could accept nothing, in all.
+    pub fn away(&self) -> Duration {
+        self.record.lock().unwrap().away.iter().map(|span| span.length()).sum()
+    }
+}
+
+/// Where accepted writes are noted.
+#[derive(Clone)]
+pub struct Diary(Arc<Mutex<Record>>);
+
+impl Diary {
+    /// A write was sent at one moment and its acceptance known at another.
+    pub fn accepted(&self, sent: Instant, answered: Instant) {
+        let mut record = self.0.lock().unwrap();
+        let quiet = Span { from: record.accepted, to: answered };
+        if quiet.length() > AWAY {
+            record.away.push(quiet);
+        }
+        if answered.duration_since(sent) > SLOW {
+            record.held_up.push(Span { from: sent, to: answered });
+        }
+        record.accepted = record.accepted.max(answered);
+    }
+}
+
+async fn write(maps: Api<ConfigMap>, diary: Diary) {
+    for n in 0_u64.. {
+        let sent = Instant::now();
+        let patch = Patch::Merge(json!({ "data": { "n": n.to_string() } }));
+        let params = PatchParams::default();
+        let answer = tokio::time::timeout(LIMIT, maps.patch("weather", &params, &patch)).await;
+        if matches!(answer, Ok(Ok(_))) {
+            diary.accepted(sent, Instant::now());
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+fn nap(record: &Mutex<Record>, over: &AtomicBool) {
+    while !over.load(Ordering::Acquire) {
+        let from = Instant::now();
+        std::thread::sleep(NAP);
+        let to = Instant::now();
+        if to.duration_since(from) > NAP + SLOW {
+            let mut record = record.lock().unwrap();
+            record.held_up.push(Span { from, to });
+            record.pauses.push(Span { from, to });
+        }
+    }
+}
+
+impl Drop for Weather {
+    fn drop(&mut self) {
+        self.writes.abort();
+        self.over.store(true, Ordering::Release);
+    }
+}
