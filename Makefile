@@ -31,12 +31,14 @@ test: tools ## Run every check: format, lints, tests, generated files, dependenc
 	@scripts/test
 
 .PHONY: crd
-crd: build ## Generate the CRD and its reference anew from the types in api/
+crd: build ## Generate what is generated anew: the CRD, its reference, the list of metrics
 	@mkdir -p crds docs
 	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" crd > "$(CARGO_TARGET_DIR)/crd.yaml"
 	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" crd --docs > "$(CARGO_TARGET_DIR)/api.md"
 	@cp "$(CARGO_TARGET_DIR)/crd.yaml" crds/beatkeeper.dev_serviceregistrations.yaml
+	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" metrics > "$(CARGO_TARGET_DIR)/metrics.md"
 	@cp "$(CARGO_TARGET_DIR)/api.md" docs/api.md
+	@cp "$(CARGO_TARGET_DIR)/metrics.md" docs/metrics.md
 
 .PHONY: bench-lag
 bench-lag: tools ## Measure how long after its deadline an instance is gone, with an optimised build: some minutes

@@ -201,3 +201,63 @@ async fn rest(key: &Key, pause: Duration, context: &Context) -> bool {
     let news = tokio::time::timeout(pause, news.notified());
     context.stop.run_until_cancelled(news).await.is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{registration::Registration, status::Applied};
+    use beatkeeper_api::ServiceRegistration;
+
+    fn report() -> Report {
+        let object: ServiceRegistration = serde_json::from_value(serde_json::json!({
+            "apiVersion": "beatkeeper.dev/v1alpha1",
+            "kind": "ServiceRegistration",
+            "metadata": { "namespace": "shop", "name": "greeter", "uid": "r-1" },
+            "spec": { "ports": [{ "port": 80, "targetPort": 8080 }] },
+        }))
+        .expect("a registration");
+        let registration = Registration::validate(&object);
+        let object = Arc::new(object);
+        let (verdicts, applied) = (Vec::new(), Applied::default());
+        Report { object, registration, verdicts, stall: None, applied }
+    }
+
+    fn key() -> Key {
+        Key::new("shop", "greeter")
+    }
+
+    #[test]
+    fn one_task_sees_to_a_desk_until_nothing_lies_on_it() {
+        let mut desks = Desks::default();
+        assert!(desks.lay_down(report()), "somebody must be called");
+        assert!(!desks.lay_down(report()), "he is there already");
+        let first = desks.next(&key(), None).expect("a report");
+        assert!(!desks.lay_down(report()));
+        let second = desks.next(&key(), Some(&first)).expect("what came in meanwhile");
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(desks.next(&key(), Some(&second)).is_none());
+        assert!(desks.lay_down(report()), "he has left");
+    }
+
+    #[test]
+    fn after_a_task_that_ended_before_its_time_the_next_report_calls_another() {
+        let mut desks = Desks::default();
+        desks.lay_down(report());
+        assert!(desks.next(&key(), None).is_some());
+        desks.leave(&key());
+        assert!(desks.lay_down(report()));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_at_a_desk_hears_of_a_newer_report_and_of_its_end() {
+        let mut desks = Desks::default();
+        desks.lay_down(report());
+        let news = desks.news(&key());
+        news.notified().await;
+        desks.lay_down(report());
+        news.notified().await;
+        desks.forget(&key());
+        news.notified().await;
+        assert!(desks.next(&key(), None).is_none());
+    }
+}

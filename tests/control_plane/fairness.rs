@@ -114,6 +114,8 @@ async fn a_registration_whose_writes_are_refused_again_and_again_delays_no_prune
     let mut spec = Shop::usual_spec();
     spec["ttl"] = json!("5m");
     shop.register("refused", spec).await;
+    // From now on the operator sees the Lease appear, and takes it for a beat.
+    shop.condition("refused", "Ready", "True", "Published").await;
     let troubled = shop.beats("refused");
     troubled.create(&troubled.outside("vm-1", "192.0.2.100")).await;
     let message = shop.condition("refused", "Ready", "False", "WriteFailed").await;
