@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client,
     runtime::{
@@ -31,7 +31,7 @@ use super::{
     watch::{self, Watches},
 };
 use crate::{
-    core::{index::Key, registration::Registration},
+    core::{index::Key, lenient::LenientRegistration, registration::Registration},
     kube_client::{self, gate::Gate},
 };
 
@@ -166,12 +166,12 @@ async fn scope(
     ));
 
     let api = match &namespace {
-        Some(namespace) => Api::<ServiceRegistration>::namespaced(client, namespace),
+        Some(namespace) => Api::<LenientRegistration>::namespaced(client, namespace),
         None => Api::all(client),
     };
     let (reader, writer) = reflector::store();
-    let registrations = reflector::reflector(writer, watcher(api, watcher::Config::default()))
-        .backoff(watch::pauses());
+    let registrations = watcher(api, watcher::Config::default()).map_ok(as_read);
+    let registrations = reflector::reflector(writer, registrations).backoff(watch::pauses());
     let registrations_cache = watch::cache(REGISTRATIONS, namespace.as_deref());
     context.health.lock().await_cache(&registrations_cache);
     context.spawn_for_ever(follow(context.clone(), reader.clone(), registrations));
@@ -315,6 +315,16 @@ async fn follow(
                 context.wake(listed);
             }
         }
+    }
+}
+
+fn as_read(event: Event<LenientRegistration>) -> Event<ServiceRegistration> {
+    match event {
+        Event::Apply(LenientRegistration(object)) => Event::Apply(object),
+        Event::Delete(LenientRegistration(object)) => Event::Delete(object),
+        Event::Init => Event::Init,
+        Event::InitApply(LenientRegistration(object)) => Event::InitApply(object),
+        Event::InitDone => Event::InitDone,
     }
 }
 

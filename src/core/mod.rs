@@ -14,6 +14,7 @@ pub mod health;
 pub mod heartbeat;
 pub mod index;
 pub mod leader;
+pub mod lenient;
 pub mod memory;
 pub mod moment;
 pub mod path;

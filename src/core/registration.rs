@@ -12,7 +12,7 @@ use beatkeeper_api::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 
-use super::{adoption::Consent, endpoint::Protocol, index::Key, proven::Pace};
+use super::{adoption::Consent, endpoint::Protocol, index::Key, lenient, proven::Pace};
 
 /// A ServiceRegistration whose spec has been read.
 #[derive(Debug, Clone)]
@@ -82,7 +82,9 @@ impl Registration {
     /// Reads a spec. What cannot be read is left out, or stands at its default, and is named in
     /// [`Registration::problems`].
     pub fn validate(object: &ServiceRegistration) -> Self {
-        let mut problems = Vec::new();
+        let annotations = object.metadata.annotations.as_ref();
+        let unread = annotations.and_then(|all| all.get(lenient::UNREADABLE_ANNOTATION));
+        let mut problems: Vec<String> = unread.cloned().into_iter().collect();
         let metadata = &object.metadata;
         let name = metadata.name.clone().unwrap_or_default();
         let spec = &object.spec;

@@ -46,7 +46,7 @@ impl Shop {
     async fn leader(&self) -> Option<String> {
         let lease = self.api::<Lease>().get_opt("beatkeeper").await.unwrap()?;
         let holder = lease.spec?.holder_identity?;
-        holder.split_once('_').map(|(replica, _)| replica.to_owned())
+        holder.rsplit_once('-').map(|(replica, _)| replica.to_owned())
     }
 
     async fn led_by(&self, replica: &str) {
