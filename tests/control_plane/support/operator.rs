@@ -19,11 +19,12 @@ impl Operator {
     /// Starts one that watches a namespace only, so that the tests on a shared control plane do not
     /// meet. `flags` come last.
     pub fn start(plane: &ControlPlane, namespace: &str, flags: &[&str]) -> Self {
-        Self::start_as(&plane.kubeconfig(), namespace, flags)
+        Self::start_as(None, &plane.kubeconfig(), namespace, flags)
     }
 
-    /// The same with the credentials of a kubeconfig, by which the audit log tells it from others.
-    pub fn start_as(kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
+    /// The same in a Pod of this name, which the audit log shows in the user agent, and with a
+    /// kubeconfig of one's own.
+    pub fn start_as(pod: Option<&str>, kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command.arg("controller");
         if !namespace.is_empty() {
@@ -44,6 +45,10 @@ impl Operator {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap());
+        match pod {
+            Some(pod) => command.env("POD_NAME", pod),
+            None => command.env_remove("POD_NAME"),
+        };
         // From a thread that lives as long as the process: see die_with_this_thread.
         let child = spawn_from_keeper(command);
         Self { child, log }
@@ -81,6 +86,17 @@ impl Operator {
     /// What it has logged so far.
     pub fn logged(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Where it listens for what a flag asks, once it does.
+    pub async fn address(&self, flag: &str) -> String {
+        super::eventually(&format!("the operator listens for --{flag}"), async || {
+            let log = self.logged();
+            let line =
+                log.lines().find(|line| line.contains(&format!("listening flag=\"{flag}\"")))?;
+            Some(line.rsplit_once("bound=")?.1.trim().to_owned())
+        })
+        .await
     }
 
     /// User and system time it has used, in clock ticks of 10 ms.
