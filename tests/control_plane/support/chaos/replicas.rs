@@ -61,7 +61,7 @@ impl<'a> Replicas<'a> {
             "--leader-elect-retry-period=500ms",
             &election,
         ]);
-        let operator = Operator::start_as(Some(&account), &config, &self.shop.namespace, &flags);
+        let operator = Operator::start_as(None, &config, &self.shop.namespace, &flags);
         self.running.push(Replica { user, operator });
     }
 
