@@ -1,6 +1,6 @@
 //! Two replicas of the operator: the leader is killed, stopped, and suspended until another leads.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -18,11 +18,10 @@ async fn killed(scale: Scale) {
     for _ in 0..scale.rounds {
         arena.fill().await;
         let (leader, _) = replicas.leader().await;
-        let (from, at) = (Instant::now(), Timestamp::now());
+        let at = Timestamp::now();
         replicas.take(&leader).operator.kill();
         arena.die(2, Duration::from_secs(1)).await;
         let (_, claimed) = replicas.another_than(&leader).await;
-        arena.weather.operator_away(from, Instant::now());
         println!("\n{case}: claimed {:?} after the kill", after(at, claimed));
         replicas.add().await;
     }
@@ -58,11 +57,9 @@ async fn suspended(scale: Scale) {
         arena.fill().await;
         let (leader, _) = replicas.leader().await;
         let zombie = replicas.take(&leader);
-        let from = Instant::now();
         zombie.operator.suspend();
         arena.die(2, PAST_ITS_CLAIM).await;
         let (heir, _) = replicas.another_than(&leader).await;
-        arena.weather.operator_away(from, Instant::now());
         let mark = shop.plane.audit_mark().await.unwrap();
         zombie.operator.resume();
         arena.die(2, Duration::from_secs(1)).await;
