@@ -74,37 +74,34 @@ async fn suspended(scale: Scale) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs leader election"]
 async fn a_standby_takes_over_from_a_killed_leader_and_nobody_blinks() {
     killed(Scale::thirty(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs leader election"]
+#[ignore = "takes minutes: make chaos"]
 async fn a_leader_that_is_killed_ten_times_in_full() {
     killed(Scale::thirty(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs leader election"]
 async fn a_leader_that_is_stopped_hands_over_at_once_and_nobody_blinks() {
     stopped(Scale::thirty(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs leader election"]
+#[ignore = "takes minutes: make chaos"]
 async fn a_leader_that_is_stopped_ten_times_in_full() {
     stopped(Scale::thirty(10)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs leader election"]
 async fn a_leader_that_wakes_after_its_claim_has_passed_on_writes_nothing() {
     suspended(Scale::thirty(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs leader election"]
+#[ignore = "takes minutes: make chaos"]
 async fn a_leader_that_is_suspended_ten_times_in_full() {
     suspended(Scale::thirty(10)).await;
 }
