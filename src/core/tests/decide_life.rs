@@ -167,8 +167,8 @@ fn an_unpublished_instance_waits_for_a_beat_after_a_cold_start() {
 
 #[test]
 fn one_that_another_leader_may_have_pruned_waits_for_a_beat_when_a_term_begins() {
-    let awaits = "Waiting AwaitingBeat: its last beat came before this replica began to lead, and it \
-                  is not published; the next beat publishes it";
+    let awaits = "Waiting AwaitingBeat: it is not published and its last beat is late; the next beat \
+                  publishes it";
     // Overdue: 10 s and half of the slack of 20 s after it was seen at 1 s.
     let mut term = World { term_began: at(2000), ..World::new() };
     let mut index = seen_at_1000();
@@ -190,9 +190,13 @@ fn one_that_another_leader_may_have_pruned_waits_for_a_beat_when_a_term_begins()
 }
 
 #[test]
-fn one_that_was_seen_since_the_term_began_needs_no_further_beat() {
-    let world = World { term_began: at(1000), ..World::new() };
-    assert_eq!(world.one(&seen_at_1000(), at(22_000)).reason.as_str(), "BeatOverdue");
+fn one_that_is_late_and_not_published_does_not_come_back_before_it_beats() {
+    let (world, mut index) = (World::new(), seen_at_1000());
+    assert_eq!(world.one(&index, at(20_999)).reason.as_str(), "Beating");
+    assert_eq!(world.one(&index, at(21_000)).reason.as_str(), "AwaitingBeat");
+    assert_eq!(published().one(&index, at(21_000)).reason.as_str(), "BeatOverdue");
+    index.observe("shop", beat("vm-1", 2, 2), at(21_500));
+    assert_eq!(world.one(&index, at(21_500)).reason.as_str(), "Beating");
 }
 
 #[test]
@@ -260,7 +264,7 @@ fn where_hardly_anybody_beats_the_silent_are_held_for_ten_ttls_at_most() {
         line(&held),
         "Held PathBroken: its ttl has passed, but of 12 beats due in namespace shop in the last 20s \
          only 1 arrived, so the way of the beats is taken to be broken: look for what keeps instances \
-         from writing their Leases; held for 4m59s more at most"
+         from writing their Leases; held until 5m after its deadline at most"
     );
     assert_eq!(held.look_again, Some(at(37_000)), "to see whether they flow again");
     assert!(!held.lease.expect("its Lease").settled.expired);
