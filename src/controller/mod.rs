@@ -11,6 +11,7 @@ mod calls;
 mod claim;
 mod clock;
 mod context;
+mod decision;
 mod desk;
 mod error;
 mod establish;

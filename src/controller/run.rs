@@ -21,6 +21,7 @@ use super::{
     claim::Claim,
     clock::Clock,
     context::{CALL_TIMEOUT, Context, Instruments},
+    decision,
     leader::Election,
     probe::{self, Probe},
     pulse::Pulse,
@@ -237,7 +238,7 @@ async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: C
     // In this order: who is woken from now on is in the queue, and all the others are in the store.
     let woken = context.begin_term();
     let all = reader.state();
-    reconcile::warm_up(&all, &context).await;
+    decision::warm_up(&all, &context).await;
     let sweep = tokio::spawn({
         let (context, over) = (context.clone(), over.clone());
         async move {

@@ -1,0 +1,198 @@
+//! The decide step around the core: what is known goes in, what would prune somebody is made sure of
+//! first, and the index notes the outcome.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+
+use beatkeeper_api::{InstanceState, ServiceRegistration};
+
+use super::{
+    context::Context,
+    metrics::Step,
+    reconcile::backoff,
+    stage,
+    verify::{self, Missing},
+};
+use crate::core::{
+    decide,
+    evidence::Evidence,
+    gather,
+    index::Settled,
+    moment::Moment,
+    registration::Registration,
+    stage::Stage,
+    standing,
+    ttl::TtlHistory,
+    verdict::{Suspect, Verdict},
+};
+
+/// After this long a registration is looked at even if nothing has asked for it.
+const RESYNC: Duration = Duration::from_secs(600);
+
+/// What was decided.
+pub(super) struct Decision {
+    pub(super) verdicts: Vec<Verdict>,
+    missing: Missing,
+    /// How often in a row something could not be made sure of.
+    failed_reads: u32,
+}
+
+impl Decision {
+    /// How long until time alone may change the decision.
+    pub(super) fn pause(&self, now: Moment) -> Duration {
+        let Missing { unreadable, unproven } = &self.missing;
+        let sure = |verdict: &&Verdict| {
+            let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
+            suspect.is_none_or(|suspect| {
+                !unreadable.contains_key(&suspect.lease)
+                    && (unproven.is_none() || suspect.deadline.is_none())
+            })
+        };
+        let next = self.verdicts.iter().filter(sure).filter_map(|verdict| verdict.look_again).min();
+        let pause = next.map_or(RESYNC, |next| next.since(now)).min(RESYNC);
+        if self.missing.nothing() { pause } else { pause.min(backoff(self.failed_reads)) }
+    }
+}
+
+/// Decides; where an instance would be pruned, reads its Lease live first (client required) and
+/// decides anew from what that shows.
+pub(super) async fn decide(
+    registration: &Registration,
+    ttl: &TtlHistory,
+    stage: &Stage,
+    context: &Context,
+) -> Decision {
+    let missing = Missing::default();
+    let verdicts = judge(registration, ttl, stage, &missing, context);
+    let suspects: Vec<Suspect> =
+        verdicts.iter().filter_map(|verdict| verdict.lease.as_ref()?.suspect.clone()).collect();
+    if suspects.is_empty() {
+        return Decision { verdicts, missing, failed_reads: 0 };
+    }
+    let deadlines: HashMap<Arc<str>, Moment> = suspects
+        .iter()
+        .filter_map(|suspect| Some((suspect.lease.clone(), suspect.deadline?)))
+        .collect();
+    let missing = {
+        let _step = context.metrics.begin(Step::Verify);
+        verify::suspects(&registration.key, suspects, context).await
+    };
+    if !missing.nothing() {
+        context.metrics.failed(Step::Verify);
+    }
+    let failed_reads = context.remember(&registration.key, &registration.uid, |memory| {
+        let failed = if missing.nothing() { 0 } else { memory.failed_reads.saturating_add(1) };
+        memory.failed_reads = failed;
+        failed
+    });
+    if missing.unproven.is_some() {
+        context.unproven().insert(registration.key.clone());
+    }
+    let verdicts = judge(registration, ttl, stage, &missing, context);
+    note_pruning(registration, &verdicts, &deadlines, stage, context);
+    Decision { verdicts, missing, failed_reads }
+}
+
+/// Notes who is to be pruned since which deadline, until the write is confirmed: it may take more
+/// than one try.
+fn note_pruning(
+    registration: &Registration,
+    verdicts: &[Verdict],
+    deadlines: &HashMap<Arc<str>, Moment>,
+    stage: &Stage,
+    context: &Context,
+) {
+    let expired: HashMap<&Arc<str>, &Verdict> = verdicts
+        .iter()
+        .filter(|verdict| verdict.state == InstanceState::Expired)
+        .filter_map(|verdict| Some((&verdict.lease.as_ref()?.settled.lease, verdict)))
+        .collect();
+    let published = |verdict: &Verdict| {
+        let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
+        addresses.into_iter().any(|address| stage.gathered.published.contains(address))
+    };
+    context.remember(&registration.key, &registration.uid, |memory| {
+        // Whoever has beaten meanwhile is not to be pruned any more.
+        memory.pruning.retain(|lease, _| expired.contains_key(lease));
+        for (lease, deadline) in deadlines {
+            if expired.get(lease).is_some_and(|verdict| published(verdict)) {
+                memory.pruning.insert(lease.clone(), *deadline);
+            }
+        }
+    });
+}
+
+/// Decides from what is known now, and has the index note the outcome. When a beat slips in between
+/// it is decided again: otherwise that beat would have woken nobody, and its instance be pruned.
+pub(super) fn judge(
+    registration: &Registration,
+    ttl: &TtlHistory,
+    stage: &Stage,
+    missing: &Missing,
+    context: &Context,
+) -> Vec<Verdict> {
+    let _step = context.metrics.begin(Step::Decide);
+    let ports = standing::common_ports(registration, stage.service.as_deref());
+    let owner_of = |address: IpAddr| context.world().owner_of_address(address);
+    loop {
+        let records = context.index().snapshot(&registration.key);
+        let pods = gather::pods(&registration.key.namespace, &records, &context.world());
+        let now = context.clock.now();
+        let mut evidence = Evidence::gather(
+            registration,
+            ttl,
+            &records,
+            &context.path(),
+            &mut context.guard(),
+            &context.index(),
+            &context.world(),
+            now,
+        );
+        evidence.unproven.clone_from(&missing.unproven);
+        let verdicts = decide::decide(&decide::Facts {
+            registration,
+            ttl,
+            records: &records,
+            pods: &pods.by_name,
+            zones: &pods.zones,
+            families: stage.families(),
+            service: &registration.service_name,
+            ports: &ports,
+            published: &stage.gathered.published,
+            publishes: &|address, port| gather::publishes(&stage.gathered.slices, address, port),
+            ranges: &context.settings.outside_ranges,
+            owner_of: &owner_of,
+            unreadable: &missing.unreadable,
+            evidence: &evidence,
+            term_began: context.term_began(),
+            adopted: &stage.adoption.instances,
+            now,
+        });
+        let outcomes: Vec<Settled> = verdicts
+            .iter()
+            .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
+            .collect();
+        if context.index().settle(&registration.key, &outcomes, now) {
+            return verdicts;
+        }
+    }
+}
+
+pub(super) fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
+    context.remember(&registration.key, &registration.uid, |memory| {
+        // The watch keeps it up to date.
+        memory.ttl.get_or_insert_with(|| TtlHistory::new(registration.ttl)).clone()
+    })
+}
+
+/// Decides about every registration once from what is known, without reads and writes, and has the
+/// index note the outcome: so a term begins with the marks of an operator that has led all along.
+pub(super) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Context) {
+    for object in objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
+        let registration = Registration::validate(object);
+        let ttl = ttl_history(&registration, context);
+        let stage = stage::as_known(&registration, context);
+        judge(&registration, &ttl, &stage, &Missing::default(), context);
+        // Beats come in meanwhile.
+        tokio::task::yield_now().await;
+    }
+}
