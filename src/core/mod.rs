@@ -10,6 +10,7 @@ pub mod flow;
 pub mod gather;
 pub mod heartbeat;
 pub mod index;
+pub mod leader;
 pub mod memory;
 pub mod moment;
 pub mod path;
