@@ -47,6 +47,30 @@ impl Call {
     }
 }
 
+impl Call {
+    /// In a few words.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Create(object) => format!("create {:?} {}", object.kind(), object.key()),
+            Self::Replace(object) => {
+                format!("replace {:?} {} at {}", object.kind(), object.key(), object.version())
+            }
+            Self::Delete { kind, key, .. } => format!("delete {kind:?} {key}"),
+            Self::Status { registration, version, status } => {
+                let states: Vec<String> = status
+                    .instances
+                    .iter()
+                    .map(|one| format!("{} {} {}", one.name, one.state, one.reason))
+                    .collect();
+                let conditions: Vec<&str> =
+                    status.conditions.iter().map(|one| one.reason.as_str()).collect();
+                format!("status {registration} at {version}: {states:?} {conditions:?}")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub enum Answer {
     Object(Object),

@@ -162,6 +162,12 @@ impl Check {
         specs.values().flatten().map(|spec| millis(spec.pace.ttl)).max().unwrap_or(0)
     }
 
+    /// The most slack there ever was.
+    pub fn widest_slack(&self) -> u64 {
+        let specs = self.specs.borrow();
+        specs.values().flatten().map(|spec| millis(spec.pace.slack())).max().unwrap_or(0)
+    }
+
     pub fn ended(&self, process: ProcessId) {
         self.leaders.borrow_mut().remove(&process);
     }
@@ -351,6 +357,13 @@ impl Check {
         verdicts: &[Verdict],
         now: Moment,
     ) {
+        self.tell(|| {
+            let states: Vec<String> = verdicts
+                .iter()
+                .map(|one| format!("{} {}", one.instance, one.reason.as_str()))
+                .collect();
+            format!("controller {} decides: {states:?}", controller.place)
+        });
         for verdict in verdicts {
             let told = !verdict.message.is_empty()
                 || matches!(

@@ -76,6 +76,8 @@ pub struct Watch {
 
 type Observer = Rc<dyn Fn(&Api, &Caller, Option<&Purpose>, &Took)>;
 
+type Teller = Rc<dyn Fn(&dyn Fn() -> String)>;
+
 pub struct Network {
     pub executor: Rc<Executor>,
     pub api: RefCell<Api>,
@@ -89,6 +91,8 @@ pub struct Network {
     pub watches: RefCell<Vec<Watch>>,
     observer: RefCell<Option<Observer>>,
     asked: Cell<u64>,
+    /// Where writes are told, for a trace.
+    pub told: RefCell<Option<Teller>>,
 }
 
 impl Network {
@@ -106,6 +110,7 @@ impl Network {
             watches: RefCell::default(),
             observer: RefCell::default(),
             asked: Cell::new(0),
+            told: RefCell::default(),
         })
     }
 
@@ -115,6 +120,7 @@ impl Network {
 
     pub fn end(&self) {
         self.observer.borrow_mut().take();
+        self.told.borrow_mut().take();
         self.watches.borrow_mut().clear();
         self.frozen.borrow_mut().clear();
     }
@@ -229,6 +235,9 @@ impl Network {
     pub fn execute(self: &Rc<Self>, caller: &Caller, call: Call, purpose: Option<&Purpose>) -> Reply {
         if matches!(caller, Caller::Controller(_)) && call.is_write() {
             self.asked.set(self.asked.get() + 1);
+            if let Some(told) = &*self.told.borrow() {
+                told(&|| format!("{caller:?}: {}", call.told()));
+            }
         }
         let (reply, took) = self.api.borrow_mut().execute(call);
         if let Some(took) = took {
@@ -466,12 +475,5 @@ impl Future for Calling {
 impl Drop for Calling {
     fn drop(&mut self) {
         self.network.pending.borrow_mut().remove(&self.id);
-    }
-}
-
-pub fn object(reply: Reply) -> Result<crate::object::Object, Refusal> {
-    match reply? {
-        Answer::Object(object) => Ok(object),
-        _ => Err(Refusal::Unavailable),
     }
 }

@@ -33,6 +33,7 @@ pub struct Run {
     pub setup: Rc<Setup>,
     pub namespaces: Vec<&'static str>,
     registrations: Vec<Key>,
+    places: usize,
     controllers: RefCell<Vec<Option<Rc<Controller>>>>,
     this: RefCell<std::rc::Weak<Run>>,
     /// While faults strike; what is to happen later is left undone afterwards.
@@ -61,6 +62,8 @@ pub fn play(seed: u64, without: Without, traced: bool) -> Outcome {
     let run = Run::draw(seed, without);
     if traced {
         *run.check.trace.borrow_mut() = Some(Vec::new());
+        let check = run.check.clone();
+        *run.network.told.borrow_mut() = Some(Rc::new(move |what| check.tell(what)));
     }
     run.play();
     let outcome = Outcome {
@@ -84,7 +87,7 @@ impl Run {
         let random = &executor.random;
         let check = Rc::new(Check::default());
         let places = random.pick(&[1, 1, 2, 2, 3]);
-        let elected = random.percent(if places == 1 { 50 } else { 75 });
+        let elected = random.percent(50) || places > 1;
         let ranges: OutsideRanges = ["shop", "yard"]
             .iter()
             .map(|namespace| format!("{namespace}=192.0.2.0/24").parse().expect("a range"))
@@ -119,6 +122,7 @@ impl Run {
             setup,
             namespaces,
             registrations,
+            places,
             controllers: RefCell::new(vec![None; places]),
             this: RefCell::default(),
             stormy: Cell::new(true),
@@ -153,7 +157,7 @@ impl Run {
     }
 
     pub fn place(&self, n: usize) -> usize {
-        n % self.controllers.borrow().len()
+        n % self.places
     }
 
     pub fn namespace(&self, n: usize) -> &'static str {
@@ -208,10 +212,6 @@ impl Run {
         }
     }
 
-    fn longest_ttl(&self) -> u64 {
-        self.registrations.iter().map(|key| millis(self.spec(key).ttl)).max().unwrap_or(0)
-    }
-
     /// Registrations, workloads and controllers, as drawn.
     fn furnish(&self) {
         let random = self.random();
@@ -244,7 +244,7 @@ impl Run {
             }
             self.check.join(workload);
         }
-        for place in 0..self.controllers.borrow().len() {
+        for place in 0..self.places {
             if random.percent(30) {
                 Fault::ControllerClock { place, millis: 40_000_000 }.strike(&self.rc());
             }
@@ -255,7 +255,7 @@ impl Run {
 
     fn play(&self) {
         self.furnish();
-        let ttl = self.longest_ttl();
+        let ttl = self.check.longest_ttl();
         let random = self.random();
         self.advance(random.between(ttl, 2 * ttl));
         let horizon = ttl * random.between(3, 8);
@@ -305,17 +305,17 @@ impl Run {
     fn look_for_the_dead(&self) {
         let healthy = self.is_healthy();
         self.healthy_for.set(if healthy { self.healthy_for.get() + TICK } else { 0 });
-        let paces: Vec<_> = self.registrations.iter().map(|key| self.spec(key).pace()).collect();
-        let tightest = paces.iter().map(|pace| millis(pace.slack())).min().unwrap_or(0);
-        let beginning = (tightest / 4).clamp(250, 10_000) * 2 + 6000;
-        let many = self.check.workloads().len() >= 10;
+        let beginning = (self.check.widest_slack() / 4).clamp(250, 10_000) * 2 + 6000;
+        let workloads = self.check.workloads();
+        let many = workloads.len() >= 10;
+        let bound = self.check.longest_ttl() * if many { 13 } else { 3 } + 1000;
         let mut overstayed = self.overstayed.borrow_mut();
         for key in &self.registrations {
             let published = self.check.published(key);
             overstayed.retain(|(of, address), _| of != key || published.contains(address));
-            for workload in self.check.workloads() {
+            for workload in &workloads {
                 let Ok(address) = workload.address().parse::<IpAddr>() else { continue };
-                if workload.registration() != *key || !published.contains(&address) {
+                if workload.key != *key || !published.contains(&address) {
                     continue;
                 }
                 if workload.lives() {
@@ -326,16 +326,11 @@ impl Run {
                 if healthy && self.healthy_for.get() > beginning {
                     *spent += TICK;
                 }
-                let bound = self.longest_known_ttl() * if many { 13 } else { 3 } + 1000;
                 if *spent > bound && !self.protected.get() {
                     self.check.fail(|| format!("P2: {address} of {key} is dead, and still there"));
                 }
             }
         }
-    }
-
-    fn longest_known_ttl(&self) -> u64 {
-        self.check.longest_ttl().max(self.longest_ttl())
     }
 
     /// Faults stop. Within a bound everybody who lives is published and nobody else; then nothing is
@@ -348,7 +343,7 @@ impl Run {
         self.stormy.set(false);
         self.setup.stale_lists.set(0);
         self.network.mend_everything();
-        for place in 0..self.controllers.borrow().len() {
+        for place in 0..self.places {
             self.controller(place).iter().for_each(|known| self.executor.resume(known.process));
             self.start_controller(place);
         }
@@ -360,7 +355,7 @@ impl Run {
             fault::remove_foreign_slice(&self.rc(), key);
             self.edit(n, |spec| spec.protection = None);
         }
-        let ttl = self.longest_known_ttl();
+        let ttl = self.check.longest_ttl();
         let bound = self.executor.now() + ttl * 12 + 30_000;
         while let Some(why) = self.unrest() {
             if self.check.violation.borrow().is_some() {
@@ -387,6 +382,9 @@ impl Run {
 
     /// What is not yet as it has to be in the end.
     fn unrest(&self) -> Option<String> {
+        if self.healthy_for.get() < 1000 {
+            return Some("nobody leads with all in sight".to_owned());
+        }
         let cart = |workload: &Workload| workload.address().parse::<IpAddr>().ok();
         for key in &self.registrations {
             let published = self.check.published(key);

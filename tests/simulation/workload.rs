@@ -35,6 +35,8 @@ pub struct Workload {
     pub number: usize,
     pub namespace: &'static str,
     pub registration: &'static str,
+    /// Of the registration.
+    pub key: Key,
     pub name: String,
     pub in_pod: bool,
     /// How often a Pod has replaced an earlier one.
@@ -64,6 +66,7 @@ impl Workload {
             number,
             namespace,
             registration,
+            key: Key::new(namespace, registration),
             name: format!("{}-{number}", if in_pod { "pod" } else { "vm" }),
             in_pod,
             life: Cell::new(0),
