@@ -26,7 +26,8 @@ pub struct Evidence {
 
 impl Evidence {
     /// Gathers the evidence for deciding about these records. The guard is asked only when somebody's
-    /// ttl has passed: it looks at every instance there is.
+    /// ttl has passed, and from then on until the way is whole again: it looks at every instance there
+    /// is.
     #[expect(clippy::too_many_arguments, reason = "all that is known")]
     pub fn gather(
         registration: &Registration,
@@ -48,7 +49,7 @@ impl Evidence {
             })
         };
         let mut broken = None;
-        if late(&proven) {
+        if late(&proven) || guard.is_to_be_asked_again(namespace, pace) {
             broken = guard.ask(namespace, pace, index, |key| world.pace_of(key), now);
             // When beats flow again that has made a gap.
             proven = guard.proven(path.proven(), namespace, pace);

@@ -10,7 +10,7 @@ use std::{collections::HashMap, time::Duration};
 use super::{
     index::{Index, Key, Record, Sight},
     moment::Moment,
-    proven::{Gap, Pace, Proven},
+    proven::{Gap, Pace, Proven, Silence},
 };
 
 /// With fewer beats due than this nothing can be told from how many arrived.
@@ -46,8 +46,10 @@ pub struct Flow {
 impl Flow {
     /// Counts one instance, that is known to have lived, in the last `window`.
     pub fn count(&mut self, record: &Record, interval: Duration, window: Duration, now: Moment) {
-        let quiet = now.since(record.seen);
-        let arrived = quiet < window;
+        let Silence { since, before } = record.silence();
+        let quiet = now.since(since) + before;
+        // Of one that was there when this process began no beat has arrived yet.
+        let arrived = record.sight == Sight::Changed && quiet < window;
         // One that is owed since before the window is still owed.
         if arrived || quiet >= interval {
             self.due += 1;
@@ -128,6 +130,16 @@ impl Guard {
             watched.gaps.note(Gap { from, to: now });
         }
         None
+    }
+
+    /// Whether the way was found broken, there or everywhere, and not yet found to be whole again.
+    /// Then it is to be asked again even if nobody is late any more, or the stretch in which beats were
+    /// missing would last until somebody dies, and give that one another ttl.
+    pub fn is_to_be_asked_again(&self, namespace: &str, pace: Pace) -> bool {
+        [Place::Cluster, Place::Namespace(namespace.to_owned())].into_iter().any(|place| {
+            let watched = self.places.get(&(place, pace.slack()));
+            watched.is_some_and(|watched| watched.broken_from.is_some())
+        })
     }
 
     /// Where the way is broken now.

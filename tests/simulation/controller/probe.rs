@@ -109,7 +109,9 @@ impl Controller {
                 (token, due.then(|| path.memory().to_string()))
             };
             let with_memory = memory.is_some();
-            match self.renew(token, memory).await {
+            let renewed = self.renew(token, memory).await;
+            self.setup.check.tell(|| format!("controller {} renewed its probe: {renewed:?}", self.place));
+            match renewed {
                 Ok(()) if with_memory => memory_written = Some(at),
                 Ok(()) => {}
                 Err(refusal) => {

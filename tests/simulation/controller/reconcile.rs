@@ -138,6 +138,10 @@ impl Controller {
             return Decision { verdicts, missing, failed_reads: 0, taken };
         }
         let missing = self.verify(&registration.key, suspects).await;
+        self.setup.check.tell(|| {
+            let Missing { unreadable, unproven } = &missing;
+            format!("controller {} verified {}: {unreadable:?} {unproven:?}", self.place, registration.key)
+        });
         let failed_reads = self.remember(&registration.key, &registration.uid, |memory| {
             let failed = if missing.nothing() { 0 } else { memory.failed_reads.saturating_add(1) };
             memory.failed_reads = failed;
