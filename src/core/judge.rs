@@ -227,11 +227,12 @@ impl<'a> Candidate<'a> {
             if !(read && probed) {
                 return Life::Doubted { deadline, ruling: self.doubted(published) };
             }
-            let held_until = deadline + ttl * HELD_FOR;
+            let held_for = ttl * HELD_FOR;
+            let held_until = deadline + held_for;
             return match &evidence.broken {
                 Some(broken) if published && now < held_until => {
                     let recheck = (pace.slack() / 4).clamp(RECHECK_MIN, RECHECK_MAX);
-                    Life::Held(self.held(broken, held_until), (now + recheck).min(held_until))
+                    Life::Held(self.held(broken, held_for), (now + recheck).min(held_until))
                 }
                 _ => Life::Not(self.expired(), None),
             };
@@ -247,6 +248,16 @@ impl<'a> Candidate<'a> {
         }
         let overdue_at = seen + registration.overdue_after(ttl);
         let overdue = now >= overdue_at;
+        if overdue && !published {
+            // Another replica may have found it dead already, or its deadline been moved by a gap after
+            // it had left: one that is late does not come back before it beats.
+            let ruling = (
+                InstanceState::Waiting,
+                Reason::AwaitingBeat,
+                "it is not published and its beat is late; the next beat publishes it".to_owned(),
+            );
+            return Life::Not(ruling, Some(deadline));
+        }
         Life::Alive {
             overdue,
             look_again: if overdue { deadline } else { overdue_at.min(deadline) },
@@ -261,16 +272,17 @@ impl<'a> Candidate<'a> {
     }
 
     /// Past its deadline, but hardly anybody's beats arrive (L6).
-    fn held(&self, broken: &Broken, until: Moment) -> Ruling {
+    fn held(&self, broken: &Broken, held_for: Duration) -> Ruling {
         let Broken { place, flow, window } = broken;
         let message = format!(
             "its ttl has passed, but of {} beats due in {place} in the last {} only {} arrived, so the \
              way of the beats is taken to be broken: look for what keeps instances from writing their \
-             Leases; held for {} more at most",
+             Leases; held until {} after its deadline at most",
             flow.due,
             duration::format(*window),
             flow.arrived,
-            duration::format(Duration::from_secs(until.since(self.facts.now).as_secs())),
+            // Not how much of it is left: that would be a write of the status at each look.
+            duration::format(held_for),
         );
         (InstanceState::Held, Reason::PathBroken, message)
     }

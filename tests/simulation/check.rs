@@ -30,7 +30,7 @@ use beatkeeper::core::{
     verdict::Verdict,
     world::label,
 };
-use beatkeeper_api::InstanceState;
+use beatkeeper_api::{InstanceState, heartbeat::REGISTRATION_LABEL};
 
 use crate::{
     api::{Api, Took},
@@ -76,14 +76,12 @@ struct Accepted {
 struct Witnessed {
     /// When it could not have seen beats.
     blind: Stretches,
+    born: u64,
 }
 
 /// A spec as it was written.
 #[derive(Debug, Clone, Copy)]
 struct Spec {
-    at: u64,
-    /// Its place in the log of registrations.
-    place: usize,
     pace: Pace,
 }
 
@@ -99,10 +97,13 @@ pub struct Check {
     specs: RefCell<BTreeMap<Key, Vec<Spec>>>,
     workloads: RefCell<Vec<Rc<Workload>>>,
     skews: RefCell<BTreeMap<usize, i64>>,
+    /// When Leases were last stripped of their label.
+    stripped: RefCell<BTreeMap<Key, u64>>,
     /// What is published of each Service, in the union of its slices.
     published: RefCell<BTreeMap<Key, BTreeSet<IpAddr>>>,
+    /// The ttls by which a process has decided about a registration, with the last moment of each.
+    ttls: RefCell<BTreeMap<(ProcessId, Key), Vec<(u64, Duration)>>>,
     pub prunes: Cell<u64>,
-    pub unions: Cell<u64>,
 }
 
 impl Check {
@@ -139,7 +140,7 @@ impl Check {
 
     pub fn born(&self, place: usize, process: ProcessId) {
         self.tell(|| format!("controller {place} starts as {process:?}"));
-        self.processes.borrow_mut().insert(process, Witnessed::default());
+        self.processes.borrow_mut().insert(process, Witnessed { born: self.now.get(), ..Witnessed::default() });
     }
 
     pub fn leads(&self, place: usize, process: ProcessId) {
@@ -217,8 +218,7 @@ impl Check {
                     let all = specs.entry(registration.key.clone()).or_default();
                     let pace = registration.pace();
                     if all.last().is_none_or(|last| last.pace != pace) {
-                        let place = api.log(Kind::Registration).len();
-                        all.push(Spec { at: self.now.get(), place, pace });
+                        all.push(Spec { pace });
                     }
                 }
             }
@@ -240,6 +240,11 @@ impl Check {
         let key = Key::of(&lease.metadata);
         if key.namespace == "beatkeeper" {
             return;
+        }
+        let labelled = |object: &Object| label(object.meta(), REGISTRATION_LABEL).is_some();
+        let had = took.before.as_ref().is_some_and(labelled);
+        if had && !took.after.as_ref().is_some_and(labelled) {
+            self.stripped.borrow_mut().insert(key.clone(), self.now.get());
         }
         let mut beats = self.beats.borrow_mut();
         let accepted = beats.entry(key).or_default();
@@ -274,7 +279,6 @@ impl Check {
             after.extend(addresses);
         }
         let before = self.published.borrow_mut().insert(service.clone(), after.clone()).unwrap_or_default();
-        self.unions.set(self.unions.get() + 1);
         if before != after {
             self.tell(|| {
                 let gone: Vec<_> = before.difference(&after).collect();
@@ -341,6 +345,13 @@ impl Check {
                 let uid = known.metadata.uid.as_deref().unwrap_or_default();
                 let first = beats.get(&lease).and_then(|all| all.iter().find(|beat| &*beat.token.uid == uid));
                 let own = !owner.in_pod || owner.is_own(known);
+                // Without its label it is known only to a process that saw it with one.
+                let labelled = label(&known.metadata, REGISTRATION_LABEL).is_some();
+                let born = self.processes.borrow().get(&why.process).map_or(0, |process| process.born);
+                let stripped_before = self.stripped.borrow().get(&lease).is_some_and(|at| *at < born);
+                if !labelled && stripped_before {
+                    return;
+                }
                 if here && own && first.is_some_and(|first| first.at < why.decided) {
                     self.fail(|| format!("P1: {lease} has left as if it were gone, but it is there"));
                 }
@@ -357,6 +368,7 @@ impl Check {
         verdicts: &[Verdict],
         now: Moment,
     ) {
+        self.note_ttl(controller, registration);
         self.tell(|| {
             let states: Vec<String> = verdicts
                 .iter()
@@ -409,7 +421,7 @@ impl Check {
                 format!("P1 (1): {key} beat at {}, unseen by the read of {read}", next.at)
             });
         }
-        let pace = Pace { ttl: self.ttl(controller, registration, beat, decided), ..registration.pace() };
+        let pace = Pace { ttl: self.ttl(controller, registration, beat), ..registration.pace() };
         let ttl = millis(pace.ttl);
         if read < beat + ttl {
             return self.fail(|| {
@@ -439,7 +451,8 @@ impl Check {
             let gaps = of(&closed).and(&of(&blind.unwrap_or_default()));
             let since = Moment::from_millis(beat);
             let deadline = gaps.deadline(Silence { since, before: Duration::ZERO }, pace);
-            if Moment::from_millis(read) < deadline {
+            // A list that shows the probe shows the others within a moment.
+            if Moment::from_millis(read + 50) < deadline {
                 return self.fail(|| {
                     format!("P1 (3): {key} beat at {beat}, taken for dead by a read at {read}, {gaps:?}, {pace:?}")
                 });
@@ -448,19 +461,22 @@ impl Check {
         self.path_was_whole(registration, &key, beat, decided, pace, &beats);
     }
 
-    /// The ttl that an instance which beat then had to keep, as far as the process could know.
-    fn ttl(&self, controller: &Controller, registration: &Registration, beat: u64, decided: u64) -> Duration {
-        let known = controller.setup.network.cursor(controller.process, Kind::Registration);
-        let specs = self.specs.borrow();
-        let all = specs.get(&registration.key).map(Vec::as_slice).unwrap_or_default();
-        let mut ttl = registration.ttl;
-        for (n, spec) in all.iter().enumerate() {
-            let until = all.get(n + 1).map_or(u64::MAX, |next| next.at);
-            if spec.place <= known && until > beat.max(controller.born) && spec.at <= decided {
-                ttl = ttl.max(spec.pace.ttl);
-            }
+    /// The longest ttl by which the process has decided since an instance beat (L8). What it never
+    /// knew, or an earlier process did, it cannot go by.
+    fn ttl(&self, controller: &Controller, registration: &Registration, beat: u64) -> Duration {
+        let ttls = self.ttls.borrow();
+        let known = ttls.get(&(controller.process, registration.key.clone()));
+        let since = known.into_iter().flatten().filter(|(last, _)| *last > beat);
+        since.map(|(_, ttl)| *ttl).fold(registration.ttl, Duration::max)
+    }
+
+    fn note_ttl(&self, controller: &Controller, registration: &Registration) {
+        let mut ttls = self.ttls.borrow_mut();
+        let known = ttls.entry((controller.process, registration.key.clone())).or_default();
+        match known.last_mut() {
+            Some((last, ttl)) if *ttl == registration.ttl => *last = self.now.get(),
+            _ => known.push((self.now.get(), registration.ttl)),
         }
-        ttl
     }
 
     /// L6: not one beat of many that were due arrived.
@@ -474,6 +490,12 @@ impl Check {
         beats: &BTreeMap<Key, Vec<Accepted>>,
     ) {
         let window = millis(registration.pace().slack());
+        let here = self.published(&registration.key);
+        let of = |workload: &&Rc<Workload>| workload.lease() == *key;
+        let address = self.workloads.borrow().iter().find(of).map(|workload| workload.ip());
+        if !address.is_some_and(|address| here.contains(&address)) {
+            return;
+        }
         if decided >= beat + millis(pace.ttl) * 9 || decided < window + 2000 {
             return;
         }
@@ -482,12 +504,11 @@ impl Check {
             let (mut due, mut arrived) = (0, 0);
             for workload in self.workloads.borrow().iter() {
                 let lease = workload.lease();
-                let here = self.published(&workload.registration());
-                let published = workload.address().parse().is_ok_and(|address| here.contains(&address));
+                let published = self.published(&workload.key).contains(&workload.ip());
                 if !published || namespace.is_some_and(|namespace| *namespace != lease.namespace) {
                     continue;
                 }
-                let pace = specs.get(&workload.registration()).and_then(|all| all.last());
+                let pace = specs.get(&workload.key).and_then(|all| all.last());
                 let Some(last) = beats.get(&lease).and_then(|all| all.last()) else { continue };
                 let quiet = decided.saturating_sub(last.at);
                 arrived += usize::from(quiet <= window + 2000);

@@ -70,8 +70,8 @@ fn clock(random: &Random) -> i64 {
 
 /// A pace: ttl and interval.
 pub fn pace(random: &Random) -> (u64, u64) {
-    let ttl = random.pick(&[1000, 2000, 3000, 5000, 5000, 10_000, 10_000, 30_000]);
-    let interval = (ttl * random.between(15, 70) / 100).max(100);
+    let ttl = random.pick(&[1000, 2000, 3000, 5000, 5000, 5000, 10_000, 20_000]);
+    let interval = (ttl * random.between(20, 70) / 100).max(100);
     (ttl, interval)
 }
 
@@ -108,7 +108,7 @@ impl Fault {
             20 => Self::CrashLoop {
                 place,
                 every: ttl * random.between(4, 9) / 10,
-                times: random.between(3, 12),
+                times: random.between(3, 8),
             },
             21..=23 => Self::Suspend { place, lasts },
             24 => Self::ControllerClock { place, millis: clock(random) },

@@ -41,6 +41,7 @@ pub struct Run {
     /// Healthy time that the dead have been published in, by their address.
     overstayed: RefCell<BTreeMap<(Key, IpAddr), u64>>,
     healthy_for: Cell<u64>,
+    calm: u64,
     protected: Cell<bool>,
 }
 
@@ -128,6 +129,7 @@ impl Run {
             stormy: Cell::new(true),
             overstayed: RefCell::default(),
             healthy_for: Cell::new(0),
+            calm: if elected { 6000 } else { 1000 },
             protected: Cell::new(false),
         });
         *run.this.borrow_mut() = Rc::downgrade(&run);
@@ -222,7 +224,9 @@ impl Run {
         if random.percent(20) {
             Fault::MinReady { registration: random.index(3), min_ready: 2 }.strike(&self.rc());
         }
-        let fewest = random.pick(&[(1, 4), (1, 4), (2, 8), (2, 8), (8, 14), (14, 30)]);
+        let fewest = random.pick(&[
+            (1, 3), (1, 3), (1, 3), (1, 3), (1, 3), (1, 4), (1, 4), (2, 6), (2, 6), (2, 8), (12, 15), (14, 30),
+        ]);
         let count = usize::try_from(random.between(fewest.0, fewest.1)).expect("few");
         let pods = random.pick(&[0, 0, 30, 100]);
         for number in 0..count {
@@ -257,9 +261,9 @@ impl Run {
         self.furnish();
         let ttl = self.check.longest_ttl();
         let random = self.random();
-        self.advance(random.between(ttl, 2 * ttl));
-        let horizon = ttl * random.between(3, 8);
-        for _ in 0..random.between(1, 12) {
+        self.advance(random.between(ttl / 2, ttl * 3 / 2));
+        let horizon = ttl * random.between(2, 12) / 2;
+        for _ in 0..random.between(1, 9) {
             let fault = Fault::draw(random, ttl);
             self.later(random.between(0, horizon), move |run| fault.strike(run));
         }
@@ -314,7 +318,7 @@ impl Run {
             let published = self.check.published(key);
             overstayed.retain(|(of, address), _| of != key || published.contains(address));
             for workload in &workloads {
-                let Ok(address) = workload.address().parse::<IpAddr>() else { continue };
+                let address = workload.ip();
                 if workload.key != *key || !published.contains(&address) {
                     continue;
                 }
@@ -367,9 +371,9 @@ impl Run {
             self.advance(TICK);
         }
         // The last status, and what was still to be tidied up.
-        self.advance(ttl + 1000);
+        self.advance(ttl / 2 + 500);
         let before = self.network.writes_of_controllers();
-        self.advance(ttl * 3 / 2);
+        self.advance(ttl * 5 / 4);
         let written = self.network.writes_of_controllers() - before;
         if written > 0 {
             self.check.fail(|| format!("P4: {written} writes while nothing happened"));
@@ -382,15 +386,15 @@ impl Run {
 
     /// What is not yet as it has to be in the end.
     fn unrest(&self) -> Option<String> {
-        if self.healthy_for.get() < 1000 {
+        // Until whoever waits for the answer to an old request has given up.
+        if self.healthy_for.get() < self.calm {
             return Some("nobody leads with all in sight".to_owned());
         }
-        let cart = |workload: &Workload| workload.address().parse::<IpAddr>().ok();
         for key in &self.registrations {
             let published = self.check.published(key);
             for workload in self.check.workloads() {
-                let Some(address) = cart(&workload) else { continue };
-                if workload.registration() != *key || workload.impostor {
+                let address = workload.ip();
+                if workload.key != *key || workload.impostor {
                     continue;
                 }
                 if workload.lives() != published.contains(&address) {
@@ -399,8 +403,8 @@ impl Run {
                 }
             }
             let alive = self.check.workloads();
-            let alive = alive.iter().filter(|one| one.registration() == *key).filter_map(|one| cart(one));
-            let alive: Vec<IpAddr> = alive.collect();
+            let alive: Vec<IpAddr> =
+                alive.iter().filter(|one| one.key == *key).map(|one| one.ip()).collect();
             if let Some(stranger) = published.iter().find(|address| !alive.contains(address)) {
                 return Some(format!("{stranger} is nobody's"));
             }
@@ -418,13 +422,12 @@ impl Run {
         self.check.tell(|| format!("{} dies on a quiet day", victim.name));
         victim.die();
         self.advance(10);
-        let ttl = millis(self.spec(&victim.registration()).ttl);
+        let ttl = millis(self.spec(&victim.key).ttl);
         let Some(beat) = self.check.last_beat(&victim.lease()) else { return };
         let deadline = beat + ttl;
         self.advance((deadline + 150).saturating_sub(self.executor.now()));
-        let published = self.check.published(&victim.registration());
-        let address: IpAddr = victim.address().parse().expect("an address");
-        if published.contains(&address) {
+        let published = self.check.published(&victim.key);
+        if published.contains(&victim.ip()) {
             self.check.fail(|| format!("P2: {} beat at {beat}, ttl {ttl}, and is still there", victim.name));
         }
     }

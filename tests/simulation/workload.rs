@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -82,19 +83,19 @@ impl Workload {
         Key::new(self.namespace, lease_name(self.registration, &self.name))
     }
 
-    pub fn registration(&self) -> Key {
-        Key::new(self.namespace, self.registration)
-    }
-
     pub fn caller(&self) -> Caller {
         Caller::Workload { namespace: self.namespace, number: self.number }
     }
 
     pub fn address(&self) -> String {
-        match (self.impostor, self.in_pod) {
-            (true, _) => "127.0.0.1".to_owned(),
-            (_, true) => format!("10.{}.0.{}", self.life.get(), self.number + 1),
-            (_, false) => format!("192.0.2.{}", self.number + 1),
+        self.ip().to_string()
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        match (self.impostor, self.in_pod, u8::try_from(self.number + 1)) {
+            (true, ..) | (.., Err(_)) => [127, 0, 0, 1].into(),
+            (_, true, Ok(number)) => [10, u8::try_from(self.life.get()).unwrap_or(u8::MAX), 0, number].into(),
+            (_, false, Ok(number)) => [192, 0, 2, number].into(),
         }
     }
 
@@ -178,7 +179,7 @@ impl Workload {
 
     fn pace(&self) -> Pace {
         let api = self.network.api.borrow();
-        match api.get(Kind::Registration, &self.registration()) {
+        match api.get(Kind::Registration, &self.key) {
             Some(Object::Registration(object)) => Pace::of(object, None).expect("a pace"),
             _ => unreachable!("registrations stay"),
         }
