@@ -30,6 +30,10 @@ build: tools ## Build everything, as demo and tests use it
 test: tools ## Run every check: format, lints, tests, generated files, dependencies
 	@scripts/test
 
+.PHONY: soak
+soak: ## Play schedules of the simulation from new seeds: for SECONDS=…, or until stopped
+	@BEATKEEPER_SIMULATION_SECONDS="$(SECONDS)" cargo test --package beatkeeper --test simulation soak -- --ignored --nocapture
+
 .PHONY: crd
 crd: build ## Generate the CRD and its reference anew from the types in api/
 	@mkdir -p crds docs

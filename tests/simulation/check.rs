@@ -421,7 +421,10 @@ impl Check {
                 format!("P1 (1): {key} beat at {}, unseen by the read of {read}", next.at)
             });
         }
-        let pace = Pace { ttl: self.ttl(controller, registration, beat), ..registration.pace() };
+        // L8 and the gaps go by when the beat was seen; what lies before is covered by the API server's
+        // own closures, which go by when it was accepted.
+        let seen = controller.absolute(record.seen).max(beat);
+        let pace = Pace { ttl: self.ttl(controller, registration, seen), ..registration.pace() };
         let ttl = millis(pace.ttl);
         if read < beat + ttl {
             return self.fail(|| {
@@ -444,12 +447,12 @@ impl Check {
             let processes = self.processes.borrow();
             let blind = processes.get(&controller.process).map(|seen| seen.blind.clone());
             let of = |stretches: &Stretches| {
-                let gaps = stretches.between(beat, read).filter(long);
+                let gaps = stretches.between(seen, read).filter(long);
                 let gap = |(from, to)| Gap { from: Moment::from_millis(from), to: Moment::from_millis(to) };
                 Proven::with_gaps(gaps.map(gap).collect())
             };
             let gaps = of(&closed).and(&of(&blind.unwrap_or_default()));
-            let since = Moment::from_millis(beat);
+            let since = Moment::from_millis(seen);
             let deadline = gaps.deadline(Silence { since, before: Duration::ZERO }, pace);
             // A list that shows the probe shows the others within a moment.
             if Moment::from_millis(read + 50) < deadline {

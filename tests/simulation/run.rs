@@ -129,7 +129,7 @@ impl Run {
             stormy: Cell::new(true),
             overstayed: RefCell::default(),
             healthy_for: Cell::new(0),
-            calm: if elected { 6000 } else { 1000 },
+            calm: 6000,
             protected: Cell::new(false),
         });
         *run.this.borrow_mut() = Rc::downgrade(&run);

@@ -37,8 +37,6 @@ mod index_leases;
 mod index_settle;
 mod placement;
 mod registration;
-mod schedule;
-mod simulation;
 
 /// Milliseconds after the start of the clock.
 fn at(millis: u64) -> Moment {
