@@ -27,10 +27,23 @@ pub enum Call {
     Create(Object),
     /// On the condition of the resourceVersion in it.
     Replace(Object),
-    Delete { kind: Kind, key: Key, uid: Option<String>, version: Option<String> },
+    Delete {
+        kind: Kind,
+        key: Key,
+        uid: Option<String>,
+        version: Option<String>,
+    },
     /// A merge patch of renewTime in microseconds, and maybe of an annotation, with no condition.
-    Beat { lease: Key, renewed: i64, annotation: Option<(&'static str, String)> },
-    Status { registration: Key, version: String, status: Box<ServiceRegistrationStatus> },
+    Beat {
+        lease: Key,
+        renewed: i64,
+        annotation: Option<(&'static str, String)>,
+    },
+    Status {
+        registration: Key,
+        version: String,
+        status: Box<ServiceRegistrationStatus>,
+    },
     ReadClaim,
     WriteClaim(Draft),
 }
@@ -132,9 +145,9 @@ impl Api {
     pub fn execute(&mut self, call: Call) -> (Reply, Option<Took>) {
         let read = |reply| (reply, None);
         match call {
-            Call::Get(kind, key) => read(
-                self.get(kind, &key).cloned().map(Answer::Object).ok_or(Refusal::Absent),
-            ),
+            Call::Get(kind, key) => {
+                read(self.get(kind, &key).cloned().map(Answer::Object).ok_or(Refusal::Absent))
+            }
             Call::List(kind) => {
                 let all = self.all(kind).filter(|object| object.is_watched()).cloned().collect();
                 read(Ok(Answer::List(all, self.log(kind).len())))
@@ -188,13 +201,15 @@ impl Api {
         let version = self.version + 1;
         let meta = object.meta_mut();
         if meta.name.is_none() {
-            meta.name = Some(format!("{}{made:05}", meta.generate_name.as_deref().unwrap_or_default()));
+            meta.name =
+                Some(format!("{}{made:05}", meta.generate_name.as_deref().unwrap_or_default()));
         }
         meta.uid = Some(format!("uid-{made}"));
         meta.resource_version = Some(version.to_string());
         meta.generation = Some(1);
         meta.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-            Timestamp::from_second(1_700_000_000 + i64::try_from(made).expect("few")).expect("in range"),
+            Timestamp::from_second(1_700_000_000 + i64::try_from(made).expect("few"))
+                .expect("in range"),
         ));
         if let Object::Service(service) = &mut object {
             let spec = Arc::make_mut(service).spec.get_or_insert_default();
@@ -261,7 +276,8 @@ impl Api {
             return (Err(Refusal::Absent), None);
         };
         let meta = before.meta();
-        if uid.is_some() && uid != meta.uid || version.is_some() && version != meta.resource_version {
+        if uid.is_some() && uid != meta.uid || version.is_some() && version != meta.resource_version
+        {
             return (Err(Refusal::Conflict), None);
         }
         self.version += 1;

@@ -97,6 +97,8 @@ pub struct Check {
     specs: RefCell<BTreeMap<Key, Vec<Spec>>>,
     workloads: RefCell<Vec<Rc<Workload>>>,
     skews: RefCell<BTreeMap<usize, i64>>,
+    /// Who was taken for dead by a process, at the beat with that place in the list.
+    dead: RefCell<BTreeMap<Key, usize>>,
     /// When Leases were last stripped of their label.
     stripped: RefCell<BTreeMap<Key, u64>>,
     /// What is published of each Service, in the union of its slices.
@@ -140,7 +142,9 @@ impl Check {
 
     pub fn born(&self, place: usize, process: ProcessId) {
         self.tell(|| format!("controller {place} starts as {process:?}"));
-        self.processes.borrow_mut().insert(process, Witnessed { born: self.now.get(), ..Witnessed::default() });
+        self.processes
+            .borrow_mut()
+            .insert(process, Witnessed { born: self.now.get(), ..Witnessed::default() });
     }
 
     pub fn leads(&self, place: usize, process: ProcessId) {
@@ -223,11 +227,14 @@ impl Check {
                 }
             }
             Kind::Slice => {
-                let why = purpose.and_then(|purpose| purpose.downcast_ref::<(Rc<Explanation>, u64)>());
+                let why =
+                    purpose.and_then(|purpose| purpose.downcast_ref::<(Rc<Explanation>, u64)>());
                 for object in [&took.before, &took.after].into_iter().flatten() {
                     let service = label(object.meta(), SERVICE_NAME_LABEL);
                     let service = service.map(|name| Key::new(object.key().namespace, name));
-                    service.into_iter().for_each(|service| self.union_changed(api, &service, why, by_operator));
+                    service
+                        .into_iter()
+                        .for_each(|service| self.union_changed(api, &service, why, by_operator));
                 }
             }
             _ => {}
@@ -278,7 +285,8 @@ impl Check {
             }
             after.extend(addresses);
         }
-        let before = self.published.borrow_mut().insert(service.clone(), after.clone()).unwrap_or_default();
+        let before =
+            self.published.borrow_mut().insert(service.clone(), after.clone()).unwrap_or_default();
         if before != after {
             self.tell(|| {
                 let gone: Vec<_> = before.difference(&after).collect();
@@ -343,17 +351,23 @@ impl Check {
                         && api.get(Kind::Pod, &owner.pod_key()).is_some();
                 let beats = self.beats.borrow();
                 let uid = known.metadata.uid.as_deref().unwrap_or_default();
-                let first = beats.get(&lease).and_then(|all| all.iter().find(|beat| &*beat.token.uid == uid));
+                let first = beats
+                    .get(&lease)
+                    .and_then(|all| all.iter().find(|beat| &*beat.token.uid == uid));
                 let own = !owner.in_pod || owner.is_own(known);
                 // Without its label it is known only to a process that saw it with one.
                 let labelled = label(&known.metadata, REGISTRATION_LABEL).is_some();
-                let born = self.processes.borrow().get(&why.process).map_or(0, |process| process.born);
-                let stripped_before = self.stripped.borrow().get(&lease).is_some_and(|at| *at < born);
+                let born =
+                    self.processes.borrow().get(&why.process).map_or(0, |process| process.born);
+                let stripped_before =
+                    self.stripped.borrow().get(&lease).is_some_and(|at| *at < born);
                 if !labelled && stripped_before {
                     return;
                 }
                 if here && own && first.is_some_and(|first| first.at < why.decided) {
-                    self.fail(|| format!("P1: {lease} has left as if it were gone, but it is there"));
+                    self.fail(|| {
+                        format!("P1: {lease} has left as if it were gone, but it is there")
+                    });
                 }
             }
         }
@@ -428,7 +442,9 @@ impl Check {
         let ttl = millis(pace.ttl);
         if read < beat + ttl {
             return self.fail(|| {
-                format!("P1 (2): {key} beat at {beat}, ttl {ttl}, taken for dead by a read at {read}")
+                format!(
+                    "P1 (2): {key} beat at {beat}, ttl {ttl}, taken for dead by a read at {read}"
+                )
             });
         }
         let tolerance = millis(pace.tolerance());
@@ -448,7 +464,10 @@ impl Check {
             let blind = processes.get(&controller.process).map(|seen| seen.blind.clone());
             let of = |stretches: &Stretches| {
                 let gaps = stretches.between(seen, read).filter(long);
-                let gap = |(from, to)| Gap { from: Moment::from_millis(from), to: Moment::from_millis(to) };
+                let gap = |(from, to)| Gap {
+                    from: Moment::from_millis(from),
+                    to: Moment::from_millis(to),
+                };
                 Proven::with_gaps(gaps.map(gap).collect())
             };
             let gaps = of(&closed).and(&of(&blind.unwrap_or_default()));
@@ -462,6 +481,7 @@ impl Check {
             }
         }
         self.path_was_whole(registration, &key, beat, decided, pace, &beats);
+        self.dead.borrow_mut().insert(key, accepted.len());
     }
 
     /// The longest ttl by which the process has decided since an instance beat (L8). What it never
@@ -513,9 +533,15 @@ impl Check {
                 }
                 let pace = specs.get(&workload.key).and_then(|all| all.last());
                 let Some(last) = beats.get(&lease).and_then(|all| all.last()) else { continue };
+                // Who is decided to be dead is not waited for.
+                let beaten = beats.get(&lease).map_or(0, Vec::len);
+                if self.dead.borrow().get(&lease) == Some(&beaten) {
+                    continue;
+                }
                 let quiet = decided.saturating_sub(last.at);
                 arrived += usize::from(quiet <= window + 2000);
-                due += usize::from(pace.is_some_and(|spec| quiet > millis(spec.pace.interval) + 2000));
+                due +=
+                    usize::from(pace.is_some_and(|spec| quiet > millis(spec.pace.interval) + 2000));
             }
             if due >= 10 && arrived == 0 {
                 self.fail(|| {

@@ -13,7 +13,7 @@ use beatkeeper::core::{
     address::OutsideRanges,
     flow::Guard,
     heartbeat::{Heartbeat, HeartbeatLease, Version},
-    index::{Index, Key, LiveRead, Presence},
+    index::{Index, Key, LiveRead},
     leader::Candidate,
     memory::Memory,
     moment::Moment,
@@ -24,11 +24,9 @@ use beatkeeper::core::{
 };
 use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::{
-        core::v1::{Endpoints, Pod, Service},
-        discovery::v1::EndpointSlice,
-    },
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Pod, Service},
+    discovery::v1::EndpointSlice,
 };
 
 use crate::{
@@ -285,7 +283,8 @@ impl Controller {
             drop(turns);
             let this = self.clone();
             self.executor().after_in(self.process, pause, move || {
-                let is_due = this.turns.borrow().get(&key).is_some_and(|turn| turn.due == Some(due));
+                let is_due =
+                    this.turns.borrow().get(&key).is_some_and(|turn| turn.due == Some(due));
                 if is_due {
                     this.wake([key]);
                 }
@@ -309,7 +308,8 @@ impl Controller {
                     let first = !self.listed.borrow().contains(&kind);
                     let random = &self.executor().random;
                     let (objects, at) = if !first && random.percent(self.setup.stale_lists.get()) {
-                        let at = at.saturating_sub(usize::try_from(random.between(1, 20)).expect("few"));
+                        let at =
+                            at.saturating_sub(usize::try_from(random.between(1, 20)).expect("few"));
                         (self.as_of(kind, at), at)
                     } else {
                         (objects, at)
@@ -404,7 +404,9 @@ impl Controller {
                 Object::Slice(object) => self.world().put((*object).clone()),
                 Object::Endpoints(object) => self.world().put((*object).clone()),
                 Object::Registration(object) => {
-                    self.registrations.borrow_mut().insert(Key::of(&object.metadata), object.clone());
+                    self.registrations
+                        .borrow_mut()
+                        .insert(Key::of(&object.metadata), object.clone());
                     let concerned = self.world().put_registration(&object);
                     self.suit_pace();
                     concerned
@@ -455,22 +457,6 @@ impl Controller {
             return index.confirm(&key, LiveRead::Absent, now + Duration::from_millis(1), now).wake;
         }
         index.observe_deleted(&key, version).wake
-    }
-
-    /// Deletes Leases of outside instances that expired long ago is the sweep's work, which is not
-    /// modelled; here is what it forgets. Mirrors `forget_orphans` in sweep.rs.
-    pub fn forget_orphans(&self) {
-        let mut index = self.index();
-        let world = self.world();
-        let gone: Vec<(Key, Arc<str>)> = index
-            .registrations()
-            .filter(|(registration, _)| !world.has_registration(registration))
-            .flat_map(|(registration, records)| {
-                let missing = records.filter(|record| record.presence != Presence::Watched);
-                missing.map(|record| (registration.clone(), record.lease.clone())).collect::<Vec<_>>()
-            })
-            .collect();
-        gone.iter().for_each(|(registration, lease)| index.drop_orphan(registration, lease));
     }
 
     /// What an earlier process knew, put where this one knows it.

@@ -43,7 +43,6 @@ pub struct Executor {
     next_id: Cell<u64>,
     current: Cell<Option<(ProcessId, u64)>>,
     pub random: Random,
-    pub steps: Cell<u64>,
 }
 
 impl Executor {
@@ -56,7 +55,6 @@ impl Executor {
             next_id: Cell::new(1),
             current: Cell::new(None),
             random: Random::new(seed),
-            steps: Cell::new(0),
         })
     }
 
@@ -82,7 +80,12 @@ impl Executor {
 
     /// The same inside a process: when it is suspended then, it happens on its resumption; when it has
     /// crashed, never.
-    pub fn after_in(self: &Rc<Self>, process: ProcessId, after: u64, action: impl FnOnce() + 'static) {
+    pub fn after_in(
+        self: &Rc<Self>,
+        process: ProcessId,
+        after: u64,
+        action: impl FnOnce() + 'static,
+    ) {
         let this = self.clone();
         self.after(after, move || {
             match this.processes.borrow_mut().get_mut(&process) {
@@ -117,10 +120,6 @@ impl Executor {
 
     pub fn runs(&self, process: ProcessId) -> bool {
         self.processes.borrow().get(&process).is_some_and(|state| !state.suspended)
-    }
-
-    pub fn is_suspended(&self, process: ProcessId) -> bool {
-        self.processes.borrow().get(&process).is_some_and(|state| state.suspended)
     }
 
     pub fn suspend(&self, process: ProcessId) {
@@ -176,7 +175,6 @@ impl Executor {
             return false;
         };
         self.now.set(when);
-        self.steps.set(self.steps.get() + 1);
         match entry {
             Entry::Do(action) => action(),
             Entry::Poll(process, task) => self.poll(process, task),

@@ -70,7 +70,7 @@ fn clock(random: &Random) -> i64 {
 
 /// A pace: ttl and interval.
 pub fn pace(random: &Random) -> (u64, u64) {
-    let ttl = random.pick(&[1000, 2000, 3000, 5000, 5000, 5000, 10_000, 20_000]);
+    let ttl = random.pick(&[1000, 2000, 2000, 3000, 3000, 5000, 5000, 5000, 10_000, 20_000]);
     let interval = (ttl * random.between(20, 70) / 100).max(100);
     (ttl, interval)
 }
@@ -173,7 +173,9 @@ impl Fault {
                 run.crash(place);
                 run.later(lasts, move |run| run.start_controller(place));
             }
-            Self::CrashLoop { place, every, times } => crash_again(run, run.place(place), every, times),
+            Self::CrashLoop { place, every, times } => {
+                crash_again(run, run.place(place), every, times)
+            }
             Self::Suspend { place, lasts } => {
                 let Some(controller) = run.controller(run.place(place)) else { return };
                 let process = controller.process;
@@ -224,7 +226,9 @@ impl Fault {
                 let (kind, key) = (Kind::Service, run.registration(registration));
                 run.person(Call::Delete { kind, key, uid: None, version: None });
             }
-            Self::DeleteSlice { registration } => delete_slice(run, &run.registration(registration)),
+            Self::DeleteSlice { registration } => {
+                delete_slice(run, &run.registration(registration))
+            }
             Self::ForeignSlice { registration, lasts } => {
                 let key = run.registration(registration);
                 run.person(Call::Create(Object::Slice(Arc::new(foreign_slice(&key)))));

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    api::{Answer, Api, Call, Change, Refusal, Reply, Took},
+    api::{Api, Call, Change, Refusal, Reply, Took},
     executor::{Executor, ProcessId},
     object::{KINDS, Kind},
 };
@@ -232,7 +232,12 @@ impl Network {
     }
 
     /// Carries a request out at this moment.
-    pub fn execute(self: &Rc<Self>, caller: &Caller, call: Call, purpose: Option<&Purpose>) -> Reply {
+    pub fn execute(
+        self: &Rc<Self>,
+        caller: &Caller,
+        call: Call,
+        purpose: Option<&Purpose>,
+    ) -> Reply {
         if matches!(caller, Caller::Controller(_)) && call.is_write() {
             self.asked.set(self.asked.get() + 1);
             if let Some(told) = &*self.told.borrow() {
@@ -305,7 +310,8 @@ impl Network {
     fn announce(self: &Rc<Self>, kind: Kind) {
         let watches: Vec<usize> = {
             let watches = self.watches.borrow();
-            let of = |n: &usize| watches[*n].kind == kind && watches[*n].live && !watches[*n].stalled;
+            let of =
+                |n: &usize| watches[*n].kind == kind && watches[*n].live && !watches[*n].stalled;
             (0..watches.len()).filter(of).collect()
         };
         watches.into_iter().for_each(|n| self.catch_up(n));
@@ -436,9 +442,9 @@ impl Network {
     /// Whether the Lease watch of this process delivers.
     pub fn delivers(&self, process: ProcessId) -> bool {
         let watches = self.watches.borrow();
-        watches
-            .iter()
-            .any(|watch| watch.process == process && watch.kind == Kind::Lease && watch.live && !watch.stalled)
+        watches.iter().any(|watch| {
+            watch.process == process && watch.kind == Kind::Lease && watch.live && !watch.stalled
+        })
     }
 
     pub fn mend_everything(self: &Rc<Self>) {

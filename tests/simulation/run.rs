@@ -9,7 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use beatkeeper::core::{address::OutsideRanges, index::Key, planning::Style, registration::Registration};
+use beatkeeper::core::{
+    address::OutsideRanges, index::Key, planning::Style, registration::Registration,
+};
 use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -41,6 +43,8 @@ pub struct Run {
     /// Healthy time that the dead have been published in, by their address.
     overstayed: RefCell<BTreeMap<(Key, IpAddr), u64>>,
     healthy_for: Cell<u64>,
+    /// Whether nothing but restarts goes wrong.
+    restarts: bool,
     calm: u64,
     protected: Cell<bool>,
 }
@@ -50,7 +54,6 @@ pub struct Run {
 pub struct Outcome {
     pub violation: Option<String>,
     pub trace: Vec<String>,
-    pub steps: u64,
     pub millis: u64,
     pub prunes: u64,
 }
@@ -70,7 +73,6 @@ pub fn play(seed: u64, without: Without, traced: bool) -> Outcome {
     let outcome = Outcome {
         violation: run.check.violation.borrow_mut().take(),
         trace: run.check.trace.borrow_mut().take().unwrap_or_default(),
-        steps: run.executor.steps.get(),
         millis: run.executor.now(),
         prunes: run.check.prunes.get(),
     };
@@ -110,8 +112,10 @@ impl Run {
             observer.took(api, caller, purpose, took);
         }));
         let count = random.pick(&[1, 1, 1, 2, 2, 3]);
-        let registrations: Vec<Key> =
-            REGISTRATIONS[..count].iter().map(|(namespace, name)| Key::new(*namespace, *name)).collect();
+        let registrations: Vec<Key> = REGISTRATIONS[..count]
+            .iter()
+            .map(|(namespace, name)| Key::new(*namespace, *name))
+            .collect();
         let mut namespaces: Vec<&'static str> =
             REGISTRATIONS[..count].iter().map(|(namespace, _)| *namespace).collect();
         namespaces.sort_unstable();
@@ -129,6 +133,7 @@ impl Run {
             stormy: Cell::new(true),
             overstayed: RefCell::default(),
             healthy_for: Cell::new(0),
+            restarts: places == 1 && random.percent(8),
             calm: 6000,
             protected: Cell::new(false),
         });
@@ -219,13 +224,26 @@ impl Run {
         let random = self.random();
         for key in &self.registrations {
             let (ttl, interval) = fault::pace(random);
-            self.person(Call::Create(Object::Registration(Arc::new(registration(key, ttl, interval)))));
+            self.person(Call::Create(Object::Registration(Arc::new(registration(
+                key, ttl, interval,
+            )))));
         }
         if random.percent(20) {
             Fault::MinReady { registration: random.index(3), min_ready: 2 }.strike(&self.rc());
         }
         let fewest = random.pick(&[
-            (1, 3), (1, 3), (1, 3), (1, 3), (1, 3), (1, 4), (1, 4), (2, 6), (2, 6), (2, 8), (12, 15), (14, 30),
+            (1, 3),
+            (1, 3),
+            (1, 3),
+            (1, 3),
+            (1, 3),
+            (1, 4),
+            (1, 4),
+            (2, 6),
+            (2, 6),
+            (2, 8),
+            (12, 15),
+            (14, 30),
         ]);
         let count = usize::try_from(random.between(fewest.0, fewest.1)).expect("few");
         let pods = random.pick(&[0, 0, 30, 100]);
@@ -262,12 +280,25 @@ impl Run {
         let ttl = self.check.longest_ttl();
         let random = self.random();
         self.advance(random.between(ttl / 2, ttl * 3 / 2));
-        let horizon = ttl * random.between(2, 12) / 2;
+        if self.restarts {
+            return self.restart_again_and_again(ttl);
+        }
+        let horizon = ttl * random.between(2, 9) / 2;
         for _ in 0..random.between(1, 9) {
             let fault = Fault::draw(random, ttl);
             self.later(random.between(0, horizon), move |run| fault.strike(run));
         }
         self.advance(horizon);
+        self.calm_down();
+    }
+
+    /// Somebody dies, and each process ends before it could have given him a whole ttl (L5).
+    fn restart_again_and_again(&self, ttl: u64) {
+        let random = self.random();
+        Fault::Die { who: random.index(64) }.strike(&self.rc());
+        let (every, times) = (ttl * random.between(6, 9) / 10, 12);
+        Fault::CrashLoop { place: 0, every, times }.strike(&self.rc());
+        self.advance(every * times);
         self.calm_down();
     }
 
@@ -289,7 +320,8 @@ impl Run {
     fn is_healthy(&self) -> bool {
         let network = &self.network;
         let weather = network.weather.get();
-        let fair = weather.latency == FAIR.latency && weather.lost + weather.unanswered + weather.refused == 0;
+        let fair = weather.latency == FAIR.latency
+            && weather.lost + weather.unanswered + weather.refused == 0;
         let leads = |controller: &Rc<Controller>| {
             self.check.leads_now(controller.process)
                 && self.executor.runs(controller.process)
@@ -309,7 +341,9 @@ impl Run {
     fn look_for_the_dead(&self) {
         let healthy = self.is_healthy();
         self.healthy_for.set(if healthy { self.healthy_for.get() + TICK } else { 0 });
-        let beginning = (self.check.widest_slack() / 4).clamp(250, 10_000) * 2 + 6000;
+        // Where nothing but restarts goes wrong nobody waits for an answer that was lost.
+        let waits = if self.restarts { 500 } else { 6000 };
+        let beginning = (self.check.widest_slack() / 4).clamp(250, 10_000) * 2 + waits;
         let workloads = self.check.workloads();
         let many = workloads.len() >= 10;
         let bound = self.check.longest_ttl() * if many { 13 } else { 3 } + 1000;
@@ -360,7 +394,8 @@ impl Run {
             self.edit(n, |spec| spec.protection = None);
         }
         let ttl = self.check.longest_ttl();
-        let bound = self.executor.now() + ttl * 12 + 30_000;
+        let mended = self.executor.now();
+        let bound = mended + ttl * 12 + 30_000;
         while let Some(why) = self.unrest() {
             if self.check.violation.borrow().is_some() {
                 return;
@@ -370,10 +405,10 @@ impl Run {
             }
             self.advance(TICK);
         }
-        // The last status, and what was still to be tidied up.
-        self.advance(ttl / 2 + 500);
+        // Who is not published and dead is called so when its ttl has passed, too.
+        self.advance((mended + ttl * 5 / 4 + 1000).saturating_sub(self.executor.now()).max(500));
         let before = self.network.writes_of_controllers();
-        self.advance(ttl * 5 / 4);
+        self.advance(ttl);
         let written = self.network.writes_of_controllers() - before;
         if written > 0 {
             self.check.fail(|| format!("P4: {written} writes while nothing happened"));
@@ -428,7 +463,9 @@ impl Run {
         self.advance((deadline + 150).saturating_sub(self.executor.now()));
         let published = self.check.published(&victim.key);
         if published.contains(&victim.ip()) {
-            self.check.fail(|| format!("P2: {} beat at {beat}, ttl {ttl}, and is still there", victim.name));
+            self.check.fail(|| {
+                format!("P2: {} beat at {beat}, ttl {ttl}, and is still there", victim.name)
+            });
         }
     }
 }

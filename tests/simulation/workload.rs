@@ -94,7 +94,9 @@ impl Workload {
     pub fn ip(&self) -> IpAddr {
         match (self.impostor, self.in_pod, u8::try_from(self.number + 1)) {
             (true, ..) | (.., Err(_)) => [127, 0, 0, 1].into(),
-            (_, true, Ok(number)) => [10, u8::try_from(self.life.get()).unwrap_or(u8::MAX), 0, number].into(),
+            (_, true, Ok(number)) => {
+                [10, u8::try_from(self.life.get()).unwrap_or(u8::MAX), 0, number].into()
+            }
             (_, false, Ok(number)) => [192, 0, 2, number].into(),
         }
     }
@@ -186,7 +188,8 @@ impl Workload {
     }
 
     fn roll(&self) -> f64 {
-        let thousandth = u32::try_from(self.network.executor.random.between(0, 999)).expect("small");
+        let thousandth =
+            u32::try_from(self.network.executor.random.between(0, 999)).expect("small");
         f64::from(thousandth) / 1000.0
     }
 
@@ -229,7 +232,9 @@ impl Workload {
         let call = Call::Beat { lease: self.lease(), renewed: self.renewed(), annotation: None };
         let answer = self.call(call, timeout).await;
         let stranger = match &answer {
-            Ok(Answer::Object(Object::Lease(lease))) if !self.is_own(lease) => lease.metadata.uid.clone(),
+            Ok(Answer::Object(Object::Lease(lease))) if !self.is_own(lease) => {
+                lease.metadata.uid.clone()
+            }
             Ok(_) => return Ok(()),
             Err(Refusal::Absent) => None,
             Err(refusal) => return Err(*refusal),

@@ -230,7 +230,7 @@ fn where_hardly_anybody_beats_the_silent_are_held_for_ten_ttls_at_most() {
         line(&held),
         "Held PathBroken: its ttl has passed, but of 12 beats due in namespace shop in the last 20s \
          only 1 arrived, so the way of the beats is taken to be broken: look for what keeps instances \
-         from writing their Leases; held for 4m59s more at most"
+         from writing their Leases; held until 5m after its deadline at most"
     );
     assert_eq!(held.look_again, Some(at(37_000)), "to see whether they flow again");
     assert!(!held.lease.expect("its Lease").settled.expired);

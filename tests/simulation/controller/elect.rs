@@ -63,7 +63,8 @@ impl Controller {
         loop {
             let until = self.candidate.borrow().valid_until();
             let now = self.now();
-            let pause = until.map_or(200, |until| super::millis_up(until.since(now)).clamp(1, 1000));
+            let pause =
+                until.map_or(200, |until| super::millis_up(until.since(now)).clamp(1, 1000));
             self.executor().sleep(pause).await;
             if self.working.get() && !self.may_write() {
                 self.stop_working();

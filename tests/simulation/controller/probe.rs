@@ -39,7 +39,10 @@ pub struct Probes {
 impl Probes {
     /// What the last process knew that ran before this one.
     pub fn newest_memory(&self) -> Option<Memory> {
-        self.others.values().max_by_key(|(version, _)| *version).and_then(|(_, memory)| memory.clone())
+        self.others
+            .values()
+            .max_by_key(|(version, _)| *version)
+            .and_then(|(_, memory)| memory.clone())
     }
 }
 
@@ -110,7 +113,9 @@ impl Controller {
             };
             let with_memory = memory.is_some();
             let renewed = self.renew(token, memory).await;
-            self.setup.check.tell(|| format!("controller {} renewed its probe: {renewed:?}", self.place));
+            self.setup
+                .check
+                .tell(|| format!("controller {} renewed its probe: {renewed:?}", self.place));
             match renewed {
                 Ok(()) if with_memory => memory_written = Some(at),
                 Ok(()) => {}
@@ -180,9 +185,10 @@ impl Controller {
         }
         let key = Key::of(&lease.metadata);
         if key == self.probe_key() {
-            let back = beat.token.renewed.is_some_and(|token| {
-                self.path.borrow_mut().came_back(token, beat.version, now)
-            });
+            let back = beat
+                .token
+                .renewed
+                .is_some_and(|token| self.path.borrow_mut().came_back(token, beat.version, now));
             if back {
                 self.tell_the_waiting();
                 let waiting = std::mem::take(&mut *self.unproven.borrow_mut());

@@ -69,6 +69,7 @@ impl Controller {
         object: Arc<ServiceRegistration>,
     ) -> Option<Duration> {
         let mut registration = Registration::validate(&object);
+        let min_ready = registration.min_ready;
         if self.setup.without == Without::Protection {
             registration.min_ready = 0;
         }
@@ -82,7 +83,8 @@ impl Controller {
             self.breathe().await;
             let (style, wall) = (self.setup.style, self.wall());
             let plan = planning::draw_up(&registration, &stage, &decision.verdicts, style, wall);
-            let explanation = self.explain(&registration, &stage, &decision.verdicts, decision.taken);
+            let (verdicts, taken) = (&decision.verdicts, decision.taken);
+            let explanation = self.explain(min_ready, verdicts, taken);
             let applied = match self.apply(&registration, plan, explanation).await {
                 Outcome::Done(applied) => stage.failed(applied),
                 Outcome::Conflict(_) if attempt < ATTEMPTS => continue,
@@ -140,7 +142,10 @@ impl Controller {
         let missing = self.verify(&registration.key, suspects).await;
         self.setup.check.tell(|| {
             let Missing { unreadable, unproven } = &missing;
-            format!("controller {} verified {}: {unreadable:?} {unproven:?}", self.place, registration.key)
+            format!(
+                "controller {} verified {}: {unreadable:?} {unproven:?}",
+                self.place, registration.key
+            )
         });
         let failed_reads = self.remember(&registration.key, &registration.uid, |memory| {
             let failed = if missing.nothing() { 0 } else { memory.failed_reads.saturating_add(1) };

@@ -38,11 +38,17 @@ impl Missing {
 
 impl Controller {
     /// Mirrors `suspects`.
-    pub(super) async fn verify(self: &Rc<Self>, registration: &Key, suspects: Vec<Suspect>) -> Missing {
+    pub(super) async fn verify(
+        self: &Rc<Self>,
+        registration: &Key,
+        suspects: Vec<Suspect>,
+    ) -> Missing {
         let after = suspects.iter().filter_map(|suspect| suspect.deadline).max();
         let proof = async {
             match after {
-                Some(after) if self.setup.without != Without::Probes => self.prove(after).await.err(),
+                Some(after) if self.setup.without != Without::Probes => {
+                    self.prove(after).await.err()
+                }
                 _ => None,
             }
         };
@@ -91,7 +97,9 @@ impl Controller {
         let now = self.now();
         let mut index = self.index();
         let records = index.snapshot(registration);
-        let Some(record) = records.into_iter().find(|record| record.lease == *lease) else { return };
+        let Some(record) = records.into_iter().find(|record| record.lease == *lease) else {
+            return;
+        };
         let known = Heartbeat {
             lease: lease.to_string(),
             registration: Some(registration.name.clone()),
@@ -99,7 +107,12 @@ impl Controller {
             version: record.version,
             claim: (*record.claim).clone(),
         };
-        index.confirm(&Key::new(&registration.namespace, &**lease), LiveRead::Found(known), now, now);
+        index.confirm(
+            &Key::new(&registration.namespace, &**lease),
+            LiveRead::Found(known),
+            now,
+            now,
+        );
     }
 
     async fn read(self: &Rc<Self>, registration: &Key, lease: &str) -> Result<(), Refusal> {

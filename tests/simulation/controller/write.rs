@@ -13,7 +13,6 @@ use beatkeeper::core::{
     moment::Moment,
     plan::{Plan, Write},
     registration::Registration,
-    stage::Stage,
     status::Applied,
     verdict::{Reason, Verdict},
 };
@@ -37,7 +36,6 @@ pub enum Outcome {
 /// Why a plan was made, for whoever checks what its writes do.
 pub struct Explanation {
     pub process: ProcessId,
-    pub registration: Key,
     /// When the decision behind it was taken, in the time of the simulation.
     pub decided: u64,
     pub min_ready: usize,
@@ -50,14 +48,10 @@ pub struct Explanation {
 impl Controller {
     pub(super) fn explain(
         &self,
-        registration: &Registration,
-        stage: &Stage,
+        min_ready: usize,
         verdicts: &[Verdict],
         taken: Moment,
     ) -> Explanation {
-        // A Service that is not there has nobody to publish to, and one that has a selector is not
-        // ours to publish for; neither is modelled beyond that.
-        let _ = stage;
         let addresses = |verdict: &Verdict| {
             verdict.placement.iter().flat_map(|placed| placed.addresses.clone()).collect::<Vec<_>>()
         };
@@ -74,9 +68,8 @@ impl Controller {
             .collect();
         Explanation {
             process: self.process,
-            registration: registration.key.clone(),
             decided: self.absolute(taken),
-            min_ready: registration.min_ready,
+            min_ready,
             wanted,
             unwanted,
         }
@@ -179,7 +172,8 @@ impl Controller {
         };
         match self.call_for(call, Some(purpose)).await {
             Ok(Answer::Object(object)) => {
-                let written = object.meta().name.clone().zip(object.meta().resource_version.clone());
+                let written =
+                    object.meta().name.clone().zip(object.meta().resource_version.clone());
                 self.know(object);
                 Ok(written)
             }
