@@ -30,6 +30,10 @@ build: tools ## Build everything, as demo and tests use it
 test: tools ## Run every check: format, lints, tests, generated files, dependencies
 	@scripts/test
 
+.PHONY: soak
+soak: ## Play schedules of the simulation from new seeds: for SECONDS=…, or until stopped
+	@BEATKEEPER_SIMULATION_SECONDS="$(SECONDS)" cargo test --package beatkeeper --test simulation soak -- --ignored --nocapture
+
 .PHONY: crd
 crd: build ## Generate what is generated anew: the CRD, its reference, the list of metrics
 	@mkdir -p crds docs

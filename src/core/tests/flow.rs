@@ -128,3 +128,38 @@ fn the_dead_that_are_known_to_be_dead_and_those_never_seen_to_beat_do_not_count(
     let index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
     assert_eq!(ask(&mut Guard::default(), &index, 29_000), None);
 }
+
+#[test]
+fn who_was_only_found_at_a_cold_start_has_not_arrived() {
+    let mut index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
+    index.recall(&"60000 100:1000".parse().expect("a memory"));
+    let granted: Vec<_> = index
+        .snapshot(&key("greeter"))
+        .iter()
+        .map(|record| crate::core::index::Settled {
+            lease: record.lease.clone(),
+            token: record.token.clone(),
+            quiet: false,
+            expired: false,
+            placed: true,
+            published: true,
+            granted: true,
+        })
+        .collect();
+    index.settle(&key("greeter"), &granted, at(0));
+    let flow = Flow { due: 12, arrived: 0 };
+    assert_eq!(ask(&mut Guard::default(), &index, 20), Some((Place::Cluster, flow)));
+}
+
+#[test]
+fn it_is_to_be_asked_again_until_the_way_is_whole() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    assert!(!guard.is_to_be_asked_again("shop", PACE));
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+    assert!(guard.is_to_be_asked_again("shop", PACE));
+    for n in 0..12 {
+        index.observe("shop", beat(&format!("vm-{n}"), 2, 100 + n), at(40_000));
+    }
+    assert_eq!(ask(&mut guard, &index, 40_001), None);
+    assert!(!guard.is_to_be_asked_again("shop", PACE));
+}

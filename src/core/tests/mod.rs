@@ -42,8 +42,6 @@ mod index_leases;
 mod index_settle;
 mod placement;
 mod registration;
-mod schedule;
-mod simulation;
 mod status_floor;
 mod takeover;
 

@@ -1,0 +1,310 @@
+//! The modelled API server: objects with one rising resourceVersion, conditional writes, and a log of
+//! changes of each kind for the watches.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use beatkeeper::core::{
+    heartbeat::HeartbeatLease,
+    index::Key,
+    leader::{ClaimLease, Draft},
+    world::label,
+};
+use beatkeeper_api::{
+    ServiceRegistration, ServiceRegistrationStatus,
+    heartbeat::{self, REGISTRATION_LABEL},
+};
+use jiff::Timestamp;
+
+use crate::object::{Kind, Object};
+
+/// A request.
+#[derive(Debug, Clone)]
+pub enum Call {
+    Get(Kind, Key),
+    List(Kind),
+    /// The Leases with the label of this registration.
+    LeasesOf(Key),
+    Create(Object),
+    /// On the condition of the resourceVersion in it.
+    Replace(Object),
+    Delete {
+        kind: Kind,
+        key: Key,
+        uid: Option<String>,
+        version: Option<String>,
+    },
+    /// A merge patch of renewTime in microseconds, and maybe of an annotation, with no condition.
+    Beat {
+        lease: Key,
+        renewed: i64,
+        annotation: Option<(&'static str, String)>,
+    },
+    Status {
+        registration: Key,
+        version: String,
+        status: Box<ServiceRegistrationStatus>,
+    },
+    ReadClaim,
+    WriteClaim(Draft),
+}
+
+impl Call {
+    /// Whether it means to write something else than a Lease.
+    pub fn is_write(&self) -> bool {
+        match self {
+            Self::Create(object) | Self::Replace(object) => object.kind() != Kind::Lease,
+            Self::Delete { kind, .. } => *kind != Kind::Lease,
+            Self::Status { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+impl Call {
+    /// In a few words.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Create(object) => format!("create {:?} {}", object.kind(), object.key()),
+            Self::Replace(object) => {
+                format!("replace {:?} {} at {}", object.kind(), object.key(), object.version())
+            }
+            Self::Delete { kind, key, .. } => format!("delete {kind:?} {key}"),
+            Self::Status { registration, version, status } => {
+                let states: Vec<String> = status
+                    .instances
+                    .iter()
+                    .map(|one| format!("{} {} {}", one.name, one.state, one.reason))
+                    .collect();
+                let conditions: Vec<&str> =
+                    status.conditions.iter().map(|one| one.reason.as_str()).collect();
+                format!("status {registration} at {version}: {states:?} {conditions:?}")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum Answer {
+    Object(Object),
+    /// A list, and where in the log of its kind it stands.
+    List(Vec<Object>, usize),
+    Claim(Option<ClaimLease>),
+    Done,
+}
+
+/// Why a request was not carried out, or is not known to have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    Absent,
+    Conflict,
+    /// 429, 500 and a refused connection.
+    Unavailable,
+    TimedOut,
+}
+
+pub type Reply = Result<Answer, Refusal>;
+
+/// A change in the log of a kind.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Applied(Object),
+    /// The object as it was, with the version of its deletion.
+    Deleted(Object),
+}
+
+/// A change as it took place, for whoever checks.
+pub struct Took {
+    pub before: Option<Object>,
+    pub after: Option<Object>,
+}
+
+#[derive(Default)]
+pub struct Api {
+    objects: BTreeMap<Kind, BTreeMap<Key, Object>>,
+    log: BTreeMap<Kind, Vec<Change>>,
+    version: u64,
+    made: u64,
+    claim: Option<ClaimLease>,
+}
+
+impl Api {
+    pub fn get(&self, kind: Kind, key: &Key) -> Option<&Object> {
+        self.objects.get(&kind)?.get(key)
+    }
+
+    pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+        self.objects.get(&kind).into_iter().flat_map(BTreeMap::values)
+    }
+
+    pub fn log(&self, kind: Kind) -> &[Change] {
+        self.log.get(&kind).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Carries a request out. What it changed comes back beside the answer.
+    pub fn execute(&mut self, call: Call) -> (Reply, Option<Took>) {
+        let read = |reply| (reply, None);
+        match call {
+            Call::Get(kind, key) => {
+                read(self.get(kind, &key).cloned().map(Answer::Object).ok_or(Refusal::Absent))
+            }
+            Call::List(kind) => {
+                let all = self.all(kind).filter(|object| object.is_watched()).cloned().collect();
+                read(Ok(Answer::List(all, self.log(kind).len())))
+            }
+            Call::LeasesOf(registration) => {
+                let of = |object: &&Object| {
+                    let meta = object.meta();
+                    meta.namespace.as_deref() == Some(&registration.namespace)
+                        && label(meta, REGISTRATION_LABEL) == Some(&registration.name)
+                };
+                let all = self.all(Kind::Lease).filter(of).cloned().collect();
+                read(Ok(Answer::List(all, 0)))
+            }
+            Call::Create(object) => self.create(object),
+            Call::Replace(object) => self.replace(object),
+            Call::Delete { kind, key, uid, version } => self.delete(kind, &key, uid, version),
+            Call::Beat { lease, renewed, annotation } => self.beat(&lease, renewed, annotation),
+            Call::Status { registration, version, status } => {
+                let Some(Object::Registration(known)) = self.get(Kind::Registration, &registration)
+                else {
+                    return read(Err(Refusal::Absent));
+                };
+                if known.metadata.resource_version.as_ref() != Some(&version) {
+                    return read(Err(Refusal::Conflict));
+                }
+                let mut next: ServiceRegistration = (**known).clone();
+                next.status = Some(*status);
+                self.replace(Object::Registration(Arc::new(next)))
+            }
+            Call::ReadClaim => read(Ok(Answer::Claim(self.claim.clone()))),
+            Call::WriteClaim(draft) => {
+                if self.claim.as_ref().map(|claim| claim.version.clone()) != draft.replaces {
+                    return read(Err(Refusal::Conflict));
+                }
+                self.version += 1;
+                let seconds = u64::try_from(draft.seconds).unwrap_or(0);
+                self.claim = Some(ClaimLease {
+                    version: self.version.to_string(),
+                    holder: draft.holder,
+                    duration: std::time::Duration::from_secs(seconds),
+                    transitions: draft.transitions,
+                });
+                read(Ok(Answer::Claim(self.claim.clone())))
+            }
+        }
+    }
+
+    fn create(&mut self, mut object: Object) -> (Reply, Option<Took>) {
+        self.made += 1;
+        let made = self.made;
+        let version = self.version + 1;
+        let meta = object.meta_mut();
+        if meta.name.is_none() {
+            meta.name =
+                Some(format!("{}{made:05}", meta.generate_name.as_deref().unwrap_or_default()));
+        }
+        meta.uid = Some(format!("uid-{made}"));
+        meta.resource_version = Some(version.to_string());
+        meta.generation = Some(1);
+        meta.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            Timestamp::from_second(1_700_000_000 + i64::try_from(made).expect("few"))
+                .expect("in range"),
+        ));
+        if let Object::Service(service) = &mut object {
+            let spec = Arc::make_mut(service).spec.get_or_insert_default();
+            spec.ip_families.get_or_insert_with(|| vec!["IPv4".to_owned()]);
+        }
+        if self.get(object.kind(), &object.key()).is_some() {
+            return (Err(Refusal::Conflict), None);
+        }
+        self.version = version;
+        self.put(None, object)
+    }
+
+    fn replace(&mut self, mut object: Object) -> (Reply, Option<Took>) {
+        let Some(before) = self.get(object.kind(), &object.key()).cloned() else {
+            return (Err(Refusal::Absent), None);
+        };
+        let meta = object.meta();
+        if meta.resource_version.is_some()
+            && meta.resource_version != before.meta().resource_version
+            || meta.uid.is_some() && meta.uid != before.meta().uid
+        {
+            return (Err(Refusal::Conflict), None);
+        }
+        object.meta_mut().uid = before.meta().uid.clone();
+        object.meta_mut().resource_version = before.meta().resource_version.clone();
+        object.meta_mut().creation_timestamp = before.meta().creation_timestamp.clone();
+        // A write that changes nothing is none.
+        if object.equals(&before) {
+            return (Ok(Answer::Object(before)), None);
+        }
+        self.version += 1;
+        object.meta_mut().resource_version = Some(self.version.to_string());
+        if let (Object::Registration(new), Object::Registration(old)) = (&mut object, &before)
+            && new.spec != old.spec
+        {
+            let generation = old.metadata.generation.unwrap_or(1) + 1;
+            Arc::make_mut(new).metadata.generation = Some(generation);
+        }
+        self.put(Some(before), object)
+    }
+
+    fn put(&mut self, before: Option<Object>, object: Object) -> (Reply, Option<Took>) {
+        let kind = object.kind();
+        match (&before, object.is_watched()) {
+            (_, true) => self.log.entry(kind).or_default().push(Change::Applied(object.clone())),
+            (Some(before), false) if before.is_watched() => {
+                // An object that no longer matches the selector is deleted, as the watch tells it.
+                self.log.entry(kind).or_default().push(Change::Deleted(object.clone()));
+            }
+            _ => {}
+        }
+        self.objects.entry(kind).or_default().insert(object.key(), object.clone());
+        (Ok(Answer::Object(object.clone())), Some(Took { before, after: Some(object) }))
+    }
+
+    fn delete(
+        &mut self,
+        kind: Kind,
+        key: &Key,
+        uid: Option<String>,
+        version: Option<String>,
+    ) -> (Reply, Option<Took>) {
+        let Some(before) = self.get(kind, key).cloned() else {
+            return (Err(Refusal::Absent), None);
+        };
+        let meta = before.meta();
+        if uid.is_some() && uid != meta.uid || version.is_some() && version != meta.resource_version
+        {
+            return (Err(Refusal::Conflict), None);
+        }
+        self.version += 1;
+        self.objects.entry(kind).or_default().remove(key);
+        let mut deleted = before.clone();
+        deleted.meta_mut().resource_version = Some(self.version.to_string());
+        if before.is_watched() {
+            self.log.entry(kind).or_default().push(Change::Deleted(deleted));
+        }
+        (Ok(Answer::Done), Some(Took { before: Some(before), after: None }))
+    }
+
+    fn beat(
+        &mut self,
+        lease: &Key,
+        renewed: i64,
+        annotation: Option<(&'static str, String)>,
+    ) -> (Reply, Option<Took>) {
+        let Some(Object::Lease(known)) = self.get(Kind::Lease, lease) else {
+            return (Err(Refusal::Absent), None);
+        };
+        let mut next: HeartbeatLease = (**known).clone();
+        let text = heartbeat::renew_time(Timestamp::from_microsecond(renewed).expect("in range"));
+        next.spec.get_or_insert_default().renew_time = Some(text);
+        if let Some((name, value)) = annotation {
+            next.metadata.annotations.get_or_insert_default().insert(name.to_owned(), value);
+        }
+        self.replace(Object::Lease(Arc::new(next)))
+    }
+}

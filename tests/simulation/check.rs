@@ -1,0 +1,562 @@
+//! The promises, as an observer judges them who sees everything.
+//!
+//! **Proven time**, as P1 speaks of it, is here: the time that has passed, less the stretches in which
+//! the API server accepted no writes, or the deciding process could not have seen them, because it was
+//! suspended, cut off, or its watch of the Leases did not deliver. A stretch counts when it is longer
+//! than the tolerance of the registration's pace. A partition that cuts some workloads off, and the
+//! operator not, is no such stretch: nobody can tell it from death, except by the guard (L6).
+//!
+//! P1 is judged when a process decides that an instance is dead, from the token it read live:
+//! 1. no other beat had been accepted when that read was sent,
+//! 2. the last accepted beat was a ttl before that, and so it was in time that the API server was open,
+//! 3. the rule of L3, applied to the gaps as they really were, allows it,
+//! 4. it was not held back by a path that was really broken (L6).
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use beatkeeper::core::{
+    heartbeat::{Heartbeat, Token},
+    index::{Key, Record},
+    moment::Moment,
+    plan::meta::SERVICE_NAME_LABEL,
+    proven::{Gap, Pace, Proven, Silence},
+    registration::Registration,
+    verdict::Verdict,
+    world::label,
+};
+use beatkeeper_api::{InstanceState, heartbeat::REGISTRATION_LABEL};
+
+use crate::{
+    api::{Api, Took},
+    controller::{Controller, Explanation, millis},
+    executor::ProcessId,
+    network::{Caller, Mode, Network, Purpose},
+    object::{Kind, Object},
+    workload::Workload,
+};
+
+/// Stretches of time, the last of which may go on.
+#[derive(Debug, Clone, Default)]
+pub struct Stretches(Vec<(u64, Option<u64>)>);
+
+impl Stretches {
+    fn note(&mut self, now: u64, goes_on: bool) {
+        match self.0.last_mut() {
+            Some((_, end @ None)) if !goes_on => *end = Some(now),
+            Some((_, None)) => {}
+            _ if goes_on => self.0.push((now, None)),
+            _ => {}
+        }
+    }
+
+    /// Those parts that lie between two moments.
+    fn between(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
+        self.0.iter().filter_map(move |&(begin, end)| {
+            let (begin, end) = (begin.max(from), end.unwrap_or(to).min(to));
+            (begin < end).then_some((begin, end))
+        })
+    }
+}
+
+/// A beat as it was accepted.
+#[derive(Debug, Clone)]
+struct Accepted {
+    at: u64,
+    token: Token,
+}
+
+/// What one process of the operator goes through.
+#[derive(Debug, Default)]
+struct Witnessed {
+    /// When it could not have seen beats.
+    blind: Stretches,
+    born: u64,
+}
+
+/// A spec as it was written.
+#[derive(Debug, Clone, Copy)]
+struct Spec {
+    pace: Pace,
+}
+
+#[derive(Default)]
+pub struct Check {
+    pub violation: RefCell<Option<String>>,
+    pub trace: RefCell<Option<Vec<String>>>,
+    now: Cell<u64>,
+    closed: RefCell<Stretches>,
+    processes: RefCell<BTreeMap<ProcessId, Witnessed>>,
+    leaders: RefCell<BTreeSet<ProcessId>>,
+    beats: RefCell<BTreeMap<Key, Vec<Accepted>>>,
+    specs: RefCell<BTreeMap<Key, Vec<Spec>>>,
+    workloads: RefCell<Vec<Rc<Workload>>>,
+    skews: RefCell<BTreeMap<usize, i64>>,
+    /// Who was taken for dead by a process, at the beat with that place in the list.
+    dead: RefCell<BTreeMap<Key, usize>>,
+    /// When Leases were last stripped of their label.
+    stripped: RefCell<BTreeMap<Key, u64>>,
+    /// What is published of each Service, in the union of its slices.
+    published: RefCell<BTreeMap<Key, BTreeSet<IpAddr>>>,
+    /// The ttls by which a process has decided about a registration, with the last moment of each.
+    ttls: RefCell<BTreeMap<(ProcessId, Key), Vec<(u64, Duration)>>>,
+    pub prunes: Cell<u64>,
+}
+
+impl Check {
+    pub fn fail(&self, why: impl FnOnce() -> String) {
+        if self.violation.borrow().is_none() {
+            let why = why();
+            self.tell(|| format!("VIOLATION {why}"));
+            *self.violation.borrow_mut() = Some(why);
+        }
+    }
+
+    pub fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some(trace) = self.trace.borrow_mut().as_mut() {
+            trace.push(format!("{:>8}  {}", self.now.get(), what()));
+        }
+    }
+
+    pub fn join(&self, workload: Rc<Workload>) {
+        self.workloads.borrow_mut().push(workload);
+    }
+
+    pub fn workloads(&self) -> Vec<Rc<Workload>> {
+        self.workloads.borrow().clone()
+    }
+
+    pub fn set_skew(&self, place: usize, millis: i64) {
+        self.skews.borrow_mut().insert(place, millis);
+    }
+
+    /// By how many milliseconds the wall clock of a controller is off.
+    pub fn skew(&self, place: usize) -> i64 {
+        self.skews.borrow().get(&place).copied().unwrap_or(0)
+    }
+
+    pub fn born(&self, place: usize, process: ProcessId) {
+        self.tell(|| format!("controller {place} starts as {process:?}"));
+        self.processes
+            .borrow_mut()
+            .insert(process, Witnessed { born: self.now.get(), ..Witnessed::default() });
+    }
+
+    pub fn leads(&self, place: usize, process: ProcessId) {
+        self.tell(|| format!("controller {place} leads"));
+        self.leaders.borrow_mut().insert(process);
+    }
+
+    pub fn leads_no_more(&self, process: ProcessId) {
+        self.tell(|| format!("{process:?} leads no more"));
+        self.leaders.borrow_mut().remove(&process);
+    }
+
+    pub fn leads_now(&self, process: ProcessId) -> bool {
+        self.leaders.borrow().contains(&process)
+    }
+
+    /// The longest ttl there ever was.
+    pub fn longest_ttl(&self) -> u64 {
+        let specs = self.specs.borrow();
+        specs.values().flatten().map(|spec| millis(spec.pace.ttl)).max().unwrap_or(0)
+    }
+
+    /// The most slack there ever was.
+    pub fn widest_slack(&self) -> u64 {
+        let specs = self.specs.borrow();
+        specs.values().flatten().map(|spec| millis(spec.pace.slack())).max().unwrap_or(0)
+    }
+
+    pub fn ended(&self, process: ProcessId) {
+        self.leaders.borrow_mut().remove(&process);
+    }
+
+    /// To be called after each step: what works, and what does not.
+    pub fn look(&self, network: &Network, controllers: &[Option<Rc<Controller>>]) {
+        let now = network.executor.now();
+        self.now.set(now);
+        self.closed.borrow_mut().note(now, network.mode.get() != Mode::Up);
+        let mut processes = self.processes.borrow_mut();
+        for controller in controllers.iter().flatten() {
+            let process = controller.process;
+            let sees = network.executor.runs(process) && network.delivers(process);
+            if let Some(witnessed) = processes.get_mut(&process) {
+                witnessed.blind.note(now, !sees);
+            }
+        }
+    }
+
+    pub fn published(&self, service: &Key) -> BTreeSet<IpAddr> {
+        self.published.borrow().get(service).cloned().unwrap_or_default()
+    }
+
+    /// The workload whose address this is, now or before.
+    fn owner(&self, address: IpAddr) -> Option<Rc<Workload>> {
+        let text = address.to_string();
+        let of = |workload: &&Rc<Workload>| {
+            let number = text.rsplit('.').next().and_then(|last| last.parse::<usize>().ok());
+            number == Some(workload.number + 1) && workload.in_pod == text.starts_with("10.")
+        };
+        self.workloads.borrow().iter().find(of).cloned()
+    }
+
+    /// A change has taken place.
+    pub fn took(&self, api: &Api, caller: &Caller, purpose: Option<&Purpose>, took: &Took) {
+        let Some(object) = took.after.as_ref().or(took.before.as_ref()) else { return };
+        let by_operator = matches!(caller, Caller::Controller(_));
+        if by_operator && took.before.as_ref().is_some_and(|before| !before.is_operators()) {
+            self.fail(|| format!("P6: {caller:?} wrote {} {}", kind_of(object), object.key()));
+        }
+        match object.kind() {
+            Kind::Lease => self.lease_changed(took),
+            Kind::Registration => {
+                if let Some(Object::Registration(object)) = &took.after {
+                    let registration = Registration::validate(object);
+                    let mut specs = self.specs.borrow_mut();
+                    let all = specs.entry(registration.key.clone()).or_default();
+                    let pace = registration.pace();
+                    if all.last().is_none_or(|last| last.pace != pace) {
+                        all.push(Spec { pace });
+                    }
+                }
+            }
+            Kind::Slice => {
+                let why =
+                    purpose.and_then(|purpose| purpose.downcast_ref::<(Rc<Explanation>, u64)>());
+                for object in [&took.before, &took.after].into_iter().flatten() {
+                    let service = label(object.meta(), SERVICE_NAME_LABEL);
+                    let service = service.map(|name| Key::new(object.key().namespace, name));
+                    service
+                        .into_iter()
+                        .for_each(|service| self.union_changed(api, &service, why, by_operator));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn lease_changed(&self, took: &Took) {
+        let Some(lease) = took.after.as_ref().and_then(Object::lease) else { return };
+        let beat = Heartbeat::read(lease);
+        let key = Key::of(&lease.metadata);
+        if key.namespace == "beatkeeper" {
+            return;
+        }
+        let labelled = |object: &Object| label(object.meta(), REGISTRATION_LABEL).is_some();
+        let had = took.before.as_ref().is_some_and(labelled);
+        if had && !took.after.as_ref().is_some_and(labelled) {
+            self.stripped.borrow_mut().insert(key.clone(), self.now.get());
+        }
+        let mut beats = self.beats.borrow_mut();
+        let accepted = beats.entry(key).or_default();
+        if accepted.last().is_none_or(|last| last.token != beat.token) {
+            accepted.push(Accepted { at: self.now.get(), token: beat.token });
+        }
+    }
+
+    /// P3, P5 and the late half of P1: who has left the union of the slices, and why.
+    fn union_changed(
+        &self,
+        api: &Api,
+        service: &Key,
+        why: Option<&(Rc<Explanation>, u64)>,
+        by_operator: bool,
+    ) {
+        let (mut after, mut ours) = (BTreeSet::new(), BTreeSet::new());
+        for object in api.all(Kind::Slice) {
+            let Some(slice) = object.slice() else { continue };
+            let meta = &slice.metadata;
+            if meta.namespace.as_deref() != Some(&service.namespace)
+                || label(meta, SERVICE_NAME_LABEL) != Some(&service.name)
+            {
+                continue;
+            }
+            let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+            let addresses: Vec<IpAddr> =
+                addresses.filter_map(|address| address.parse().ok()).collect();
+            if object.is_operators() {
+                ours.extend(&addresses);
+            }
+            after.extend(addresses);
+        }
+        let before =
+            self.published.borrow_mut().insert(service.clone(), after.clone()).unwrap_or_default();
+        if before != after {
+            self.tell(|| {
+                let gone: Vec<_> = before.difference(&after).collect();
+                let come: Vec<_> = after.difference(&before).collect();
+                format!("published {service}: +{come:?} -{gone:?}")
+            });
+        }
+        if !by_operator {
+            return;
+        }
+        for address in &ours {
+            let proper = self.owner(*address).is_some_and(|owner| !owner.impostor);
+            if !proper {
+                self.fail(|| format!("P5: {address} is published for {service}"));
+            }
+        }
+        for address in before.difference(&after) {
+            let Some((why, sent)) = why else {
+                return self.fail(|| format!("P3: {address} left {service} without a plan"));
+            };
+            self.has_left(api, *address, after.len(), why, *sent);
+        }
+    }
+
+    fn has_left(&self, api: &Api, address: IpAddr, left: usize, why: &Explanation, sent: u64) {
+        if why.wanted.contains(&address) {
+            return self.fail(|| format!("P3: {address} is wanted and has left"));
+        }
+        let Some(owner) = self.owner(address) else { return };
+        let lease = owner.lease();
+        match why.unwanted.get(&address) {
+            Some((InstanceState::Expired, _, token)) => {
+                self.prunes.set(self.prunes.get() + 1);
+                let beats = self.beats.borrow();
+                let since = beats.get(&lease).and_then(|all| all.last());
+                // A decision is carried out within the time of a call.
+                if let Some(beat) = since
+                    && Some(&beat.token) != token.as_ref()
+                    && beat.at > why.decided
+                    && beat.at + 5000 < sent
+                {
+                    self.fail(|| {
+                        format!(
+                            "P1: {lease} has left at a decision of {}, sent at {sent}, but beat at {}",
+                            why.decided, beat.at
+                        )
+                    });
+                }
+                if left < why.min_ready {
+                    self.fail(|| format!("L7: {address} has left, {left} are there"));
+                }
+            }
+            Some((InstanceState::Cordoned | InstanceState::Rejected, ..)) => {}
+            Some((state, reason, _)) => {
+                self.fail(|| format!("P1: {lease} has left although it is {state:?} ({reason:?})"));
+            }
+            None => {
+                // It is gone: its Lease is, or its Pod.
+                let Some(Object::Lease(known)) = api.get(Kind::Lease, &lease) else { return };
+                let here = !owner.in_pod
+                    || owner.address() == address.to_string()
+                        && api.get(Kind::Pod, &owner.pod_key()).is_some();
+                let beats = self.beats.borrow();
+                let uid = known.metadata.uid.as_deref().unwrap_or_default();
+                let first = beats
+                    .get(&lease)
+                    .and_then(|all| all.iter().find(|beat| &*beat.token.uid == uid));
+                let own = !owner.in_pod || owner.is_own(known);
+                // Without its label it is known only to a process that saw it with one.
+                let labelled = label(&known.metadata, REGISTRATION_LABEL).is_some();
+                let born =
+                    self.processes.borrow().get(&why.process).map_or(0, |process| process.born);
+                let stripped_before =
+                    self.stripped.borrow().get(&lease).is_some_and(|at| *at < born);
+                if !labelled && stripped_before {
+                    return;
+                }
+                if here && own && first.is_some_and(|first| first.at < why.decided) {
+                    self.fail(|| {
+                        format!("P1: {lease} has left as if it were gone, but it is there")
+                    });
+                }
+            }
+        }
+    }
+
+    /// A process has taken a decision that stands: P1 for those it takes for dead, and P7.
+    pub fn decided(
+        &self,
+        controller: &Controller,
+        registration: &Registration,
+        records: &[Record],
+        verdicts: &[Verdict],
+        now: Moment,
+    ) {
+        self.note_ttl(controller, registration);
+        self.tell(|| {
+            let states: Vec<String> = verdicts
+                .iter()
+                .map(|one| format!("{} {}", one.instance, one.reason.as_str()))
+                .collect();
+            format!("controller {} decides: {states:?}", controller.place)
+        });
+        for verdict in verdicts {
+            let told = !verdict.message.is_empty()
+                || matches!(
+                    verdict.state,
+                    InstanceState::Ready | InstanceState::NotReady | InstanceState::Draining
+                );
+            if !told {
+                self.fail(|| format!("P7: no message: {verdict:?}"));
+            }
+            let Some(judged) = &verdict.lease else { continue };
+            let record = records.iter().find(|record| record.lease == judged.settled.lease);
+            if let Some(record) = record
+                && judged.settled.expired
+                && record.expired_at.is_none()
+            {
+                self.taken_for_dead(controller, registration, record, controller.absolute(now));
+            }
+        }
+    }
+
+    fn taken_for_dead(
+        &self,
+        controller: &Controller,
+        registration: &Registration,
+        record: &Record,
+        decided: u64,
+    ) {
+        let key = Key::new(&registration.key.namespace, &*record.lease);
+        self.tell(|| format!("controller {} takes {key} for dead", controller.place));
+        let beats = self.beats.borrow();
+        let accepted = beats.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let Some(read) = record.silent_at.map(|at| controller.absolute(at)) else {
+            return self.fail(|| format!("L2: {key} was not read"));
+        };
+        let Some(place) = accepted.iter().position(|beat| beat.token == record.token) else {
+            return self.fail(|| format!("{key} never had the token {:?}", record.token));
+        };
+        let beat = accepted[place].at;
+        if let Some(next) = accepted.get(place + 1)
+            && next.at < read
+        {
+            return self.fail(|| {
+                format!("P1 (1): {key} beat at {}, unseen by the read of {read}", next.at)
+            });
+        }
+        // L8 and the gaps go by when the beat was seen; what lies before is covered by the API server's
+        // own closures, which go by when it was accepted.
+        let seen = controller.absolute(record.seen).max(beat);
+        let pace = Pace { ttl: self.ttl(controller, registration, seen), ..registration.pace() };
+        let ttl = millis(pace.ttl);
+        if read < beat + ttl {
+            return self.fail(|| {
+                format!(
+                    "P1 (2): {key} beat at {beat}, ttl {ttl}, taken for dead by a read at {read}"
+                )
+            });
+        }
+        let tolerance = millis(pace.tolerance());
+        let closed = self.closed.borrow();
+        let long = |(from, to): &(u64, u64)| to - from > tolerance;
+        let shut: u64 = closed.between(beat, read).filter(long).map(|(from, to)| to - from).sum();
+        if read - beat - shut < ttl {
+            return self.fail(|| {
+                format!(
+                    "P1 (2): {key} beat at {beat}, the API server was closed for {shut} since, ttl {ttl}, \
+                     taken for dead by a read at {read}"
+                )
+            });
+        }
+        if beat >= controller.born {
+            let processes = self.processes.borrow();
+            let blind = processes.get(&controller.process).map(|seen| seen.blind.clone());
+            let of = |stretches: &Stretches| {
+                let gaps = stretches.between(seen, read).filter(long);
+                let gap = |(from, to)| Gap {
+                    from: Moment::from_millis(from),
+                    to: Moment::from_millis(to),
+                };
+                Proven::with_gaps(gaps.map(gap).collect())
+            };
+            let gaps = of(&closed).and(&of(&blind.unwrap_or_default()));
+            let since = Moment::from_millis(seen);
+            let deadline = gaps.deadline(Silence { since, before: Duration::ZERO }, pace);
+            // A list that shows the probe shows the others within a moment.
+            if Moment::from_millis(read + 50) < deadline {
+                return self.fail(|| {
+                    format!("P1 (3): {key} beat at {beat}, taken for dead by a read at {read}, {gaps:?}, {pace:?}")
+                });
+            }
+        }
+        self.path_was_whole(registration, &key, beat, decided, pace, &beats);
+        self.dead.borrow_mut().insert(key, accepted.len());
+    }
+
+    /// The longest ttl by which the process has decided since an instance beat (L8). What it never
+    /// knew, or an earlier process did, it cannot go by.
+    fn ttl(&self, controller: &Controller, registration: &Registration, beat: u64) -> Duration {
+        let ttls = self.ttls.borrow();
+        let known = ttls.get(&(controller.process, registration.key.clone()));
+        let since = known.into_iter().flatten().filter(|(last, _)| *last > beat);
+        since.map(|(_, ttl)| *ttl).fold(registration.ttl, Duration::max)
+    }
+
+    fn note_ttl(&self, controller: &Controller, registration: &Registration) {
+        let mut ttls = self.ttls.borrow_mut();
+        let known = ttls.entry((controller.process, registration.key.clone())).or_default();
+        match known.last_mut() {
+            Some((last, ttl)) if *ttl == registration.ttl => *last = self.now.get(),
+            _ => known.push((self.now.get(), registration.ttl)),
+        }
+    }
+
+    /// L6: not one beat of many that were due arrived.
+    fn path_was_whole(
+        &self,
+        registration: &Registration,
+        key: &Key,
+        beat: u64,
+        decided: u64,
+        pace: Pace,
+        beats: &BTreeMap<Key, Vec<Accepted>>,
+    ) {
+        let window = millis(registration.pace().slack());
+        let here = self.published(&registration.key);
+        let of = |workload: &&Rc<Workload>| workload.lease() == *key;
+        let address = self.workloads.borrow().iter().find(of).map(|workload| workload.ip());
+        if !address.is_some_and(|address| here.contains(&address)) {
+            return;
+        }
+        if decided >= beat + millis(pace.ttl) * 9 || decided < window + 2000 {
+            return;
+        }
+        let specs = self.specs.borrow();
+        for namespace in [None, Some(&key.namespace)] {
+            let (mut due, mut arrived) = (0, 0);
+            for workload in self.workloads.borrow().iter() {
+                let lease = workload.lease();
+                let published = self.published(&workload.key).contains(&workload.ip());
+                if !published || namespace.is_some_and(|namespace| *namespace != lease.namespace) {
+                    continue;
+                }
+                let pace = specs.get(&workload.key).and_then(|all| all.last());
+                let Some(last) = beats.get(&lease).and_then(|all| all.last()) else { continue };
+                // Who is decided to be dead is not waited for.
+                let beaten = beats.get(&lease).map_or(0, Vec::len);
+                if self.dead.borrow().get(&lease) == Some(&beaten) {
+                    continue;
+                }
+                let quiet = decided.saturating_sub(last.at);
+                arrived += usize::from(quiet <= window + 2000);
+                due +=
+                    usize::from(pace.is_some_and(|spec| quiet > millis(spec.pace.interval) + 2000));
+            }
+            if due >= 10 && arrived == 0 {
+                self.fail(|| {
+                    format!("L6: {key} taken for dead at {decided}, while of {due} beats due none arrived")
+                });
+            }
+        }
+    }
+
+    /// When an instance was last accepted to beat.
+    pub fn last_beat(&self, lease: &Key) -> Option<u64> {
+        self.beats.borrow().get(lease).and_then(|all| all.last()).map(|beat| beat.at)
+    }
+}
+
+fn kind_of(object: &Object) -> String {
+    format!("{:?}", object.kind())
+}

@@ -1,0 +1,287 @@
+//! Instances: processes that beat as the agent does, with the agent's own pauses and retries.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use beatkeeper::{
+    agent::schedule::{Backoff, Pace},
+    core::{
+        heartbeat::{HeartbeatLease, HeartbeatSpec, Origin},
+        index::Key,
+    },
+};
+use beatkeeper_api::heartbeat::{ADDRESSES_ANNOTATION, REGISTRATION_LABEL, lease_name, renew_time};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+
+use crate::{
+    api::{Answer, Call, Refusal},
+    controller::millis,
+    executor::ProcessId,
+    network::{Caller, Network},
+    object::{Kind, Object},
+};
+
+pub struct Workload {
+    pub network: Rc<Network>,
+    pub number: usize,
+    pub namespace: &'static str,
+    pub registration: &'static str,
+    /// Of the registration.
+    pub key: Key,
+    pub name: String,
+    pub in_pod: bool,
+    /// How often a Pod has replaced an earlier one.
+    pub life: Cell<usize>,
+    /// Milliseconds by which its wall clock is off.
+    pub skew: Cell<i64>,
+    pub process: Cell<Option<ProcessId>>,
+    pub pod_uid: RefCell<String>,
+    last_token: Cell<i64>,
+    /// Claims an address that may not be published.
+    pub impostor: bool,
+}
+
+impl Workload {
+    #[expect(clippy::too_many_arguments, reason = "all that tells one from another")]
+    pub fn new(
+        network: &Rc<Network>,
+        number: usize,
+        namespace: &'static str,
+        registration: &'static str,
+        in_pod: bool,
+        impostor: bool,
+        skew: i64,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            network: network.clone(),
+            number,
+            namespace,
+            registration,
+            key: Key::new(namespace, registration),
+            name: format!("{}-{number}", if in_pod { "pod" } else { "vm" }),
+            in_pod,
+            life: Cell::new(0),
+            skew: Cell::new(skew),
+            process: Cell::new(None),
+            pod_uid: RefCell::default(),
+            last_token: Cell::new(0),
+            impostor,
+        })
+    }
+
+    pub fn lease(&self) -> Key {
+        Key::new(self.namespace, lease_name(self.registration, &self.name))
+    }
+
+    pub fn caller(&self) -> Caller {
+        Caller::Workload { namespace: self.namespace, number: self.number }
+    }
+
+    pub fn address(&self) -> String {
+        self.ip().to_string()
+    }
+
+    pub fn ip(&self) -> IpAddr {
+        match (self.impostor, self.in_pod, u8::try_from(self.number + 1)) {
+            (true, ..) | (.., Err(_)) => [127, 0, 0, 1].into(),
+            (_, true, Ok(number)) => {
+                [10, u8::try_from(self.life.get()).unwrap_or(u8::MAX), 0, number].into()
+            }
+            (_, false, Ok(number)) => [192, 0, 2, number].into(),
+        }
+    }
+
+    pub fn lives(&self) -> bool {
+        self.process.get().is_some()
+    }
+
+    /// Starts its process, for a Pod in a new Pod when there is none.
+    pub fn start(self: &Rc<Self>) {
+        if self.lives() {
+            return;
+        }
+        if self.in_pod && self.network.api.borrow().get(Kind::Pod, &self.pod_key()).is_none() {
+            self.make_pod();
+        }
+        let executor = &self.network.executor;
+        let process = executor.start();
+        self.process.set(Some(process));
+        executor.spawn(process, self.clone().live());
+    }
+
+    /// Falls silent; what it wrote stays.
+    pub fn die(&self) {
+        if let Some(process) = self.process.take() {
+            self.network.executor.crash(process);
+        }
+    }
+
+    pub fn pod_key(&self) -> Key {
+        Key::new(self.namespace, self.name.clone())
+    }
+
+    fn make_pod(&self) {
+        self.life.set(self.life.get() + 1);
+        let ip = self.address();
+        let pod = Pod {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: Some(self.namespace.to_owned()),
+                labels: Some(BTreeMap::from([("app".to_owned(), self.registration.to_owned())])),
+                ..ObjectMeta::default()
+            },
+            spec: Some(PodSpec { node_name: Some("node-1".to_owned()), ..PodSpec::default() }),
+            status: Some(PodStatus {
+                phase: Some("Running".to_owned()),
+                pod_ips: Some(vec![PodIP { ip }]),
+                conditions: Some(vec![PodCondition {
+                    type_: "ContainersReady".to_owned(),
+                    status: "True".to_owned(),
+                    ..PodCondition::default()
+                }]),
+                ..PodStatus::default()
+            }),
+        };
+        let call = Call::Create(Object::Pod(Arc::new(pod)));
+        if let Ok(Answer::Object(pod)) = self.network.execute(&Caller::Person, call, None) {
+            *self.pod_uid.borrow_mut() = pod.uid().to_owned();
+        }
+    }
+
+    /// Its Pod is deleted and made anew under the same name; the garbage collector takes the Lease
+    /// at some time, unless the newcomer is faster.
+    pub fn replace_pod(self: &Rc<Self>) {
+        self.die();
+        let delete = |kind, key, uid| Call::Delete { kind, key, uid, version: None };
+        let call = delete(Kind::Pod, self.pod_key(), None);
+        let _ = self.network.execute(&Caller::Person, call, None);
+        let lease = self.network.api.borrow().get(Kind::Lease, &self.lease()).cloned();
+        if let Some(lease) = lease {
+            let network = self.network.clone();
+            let call = delete(Kind::Lease, self.lease(), Some(lease.uid().to_owned()));
+            let pause = self.network.executor.random.between(0, 2000);
+            self.network.executor.after(pause, move || {
+                let _ = network.execute(&Caller::Person, call, None);
+            });
+        }
+        let this = self.clone();
+        let pause = self.network.executor.random.between(0, 500);
+        self.network.executor.after(pause, move || this.start());
+    }
+
+    fn pace(&self) -> Pace {
+        let api = self.network.api.borrow();
+        match api.get(Kind::Registration, &self.key) {
+            Some(Object::Registration(object)) => Pace::of(object, None).expect("a pace"),
+            _ => unreachable!("registrations stay"),
+        }
+    }
+
+    fn roll(&self) -> f64 {
+        let thousandth =
+            u32::try_from(self.network.executor.random.between(0, 999)).expect("small");
+        f64::from(thousandth) / 1000.0
+    }
+
+    async fn live(self: Rc<Self>) {
+        let executor = self.network.executor.clone();
+        let mut pace = self.pace();
+        let stagger = executor.random.between(0, millis(pace.interval()) / 2);
+        executor.sleep(stagger).await;
+        loop {
+            let mut backoff = Backoff::default();
+            let mut sent = executor.now();
+            while self.beat(&pace).await.is_err() {
+                let pause = backoff.pause(Some(&pace), None, self.roll());
+                executor.sleep(millis(pause).max(1)).await;
+                sent = executor.now();
+            }
+            pace = self.pace();
+            let next = sent + millis(pace.pause(self.roll()));
+            executor.sleep(next.saturating_sub(executor.now())).await;
+        }
+    }
+
+    /// By its own wall clock, but never the same twice.
+    fn renewed(&self) -> i64 {
+        let now = i64::try_from(self.network.executor.now()).expect("small") + self.skew.get();
+        let mut token = 1_800_000_000_000_000 + now * 1000;
+        if token == self.last_token.get() {
+            token += 1;
+        }
+        self.last_token.set(token);
+        token
+    }
+
+    async fn call(&self, call: Call, timeout: Duration) -> Result<Answer, Refusal> {
+        self.network.call(self.caller(), call, millis(timeout), None).await
+    }
+
+    async fn beat(&self, pace: &Pace) -> Result<(), Refusal> {
+        let timeout = pace.request_timeout();
+        let call = Call::Beat { lease: self.lease(), renewed: self.renewed(), annotation: None };
+        let answer = self.call(call, timeout).await;
+        let stranger = match &answer {
+            Ok(Answer::Object(Object::Lease(lease))) if !self.is_own(lease) => {
+                lease.metadata.uid.clone()
+            }
+            Ok(_) => return Ok(()),
+            Err(Refusal::Absent) => None,
+            Err(refusal) => return Err(*refusal),
+        };
+        if let Some(uid) = stranger {
+            // An earlier Pod's of the same name.
+            let (kind, key) = (Kind::Lease, self.lease());
+            let call = Call::Delete { kind, key, uid: Some(uid), version: None };
+            let _ = self.call(call, timeout).await?;
+        }
+        let lease = Object::Lease(Arc::new(self.new_lease()));
+        self.call(Call::Create(lease), timeout).await.map(drop)
+    }
+
+    pub fn is_own(&self, lease: &HeartbeatLease) -> bool {
+        let beat = beatkeeper::core::heartbeat::Heartbeat::read(lease);
+        match beat.claim.origin {
+            Origin::Outside => !self.in_pod,
+            Origin::Pod { uid, .. } => self.in_pod && uid == *self.pod_uid.borrow(),
+        }
+    }
+
+    fn new_lease(&self) -> HeartbeatLease {
+        let renewed = Timestamp::from_microsecond(self.renewed()).expect("in range");
+        let owner = OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: self.name.clone(),
+            uid: self.pod_uid.borrow().clone(),
+            ..OwnerReference::default()
+        };
+        let addresses = [(ADDRESSES_ANNOTATION.to_owned(), self.address())];
+        let labels = [(REGISTRATION_LABEL.to_owned(), self.registration.to_owned())];
+        HeartbeatLease {
+            metadata: ObjectMeta {
+                name: Some(self.lease().name),
+                namespace: Some(self.namespace.to_owned()),
+                labels: Some(labels.into()),
+                annotations: (!self.in_pod).then(|| addresses.into()),
+                owner_references: self.in_pod.then(|| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            spec: Some(HeartbeatSpec {
+                holder_identity: Some(self.name.clone()),
+                renew_time: Some(renew_time(renewed)),
+                lease_duration_seconds: Some(30),
+            }),
+        }
+    }
+}
