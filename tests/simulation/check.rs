@@ -79,6 +79,9 @@ struct Witnessed {
     born: u64,
 }
 
+/// Ttls with the last moment of each.
+type Ttls = Vec<(u64, Duration)>;
+
 /// A spec as it was written.
 #[derive(Debug, Clone, Copy)]
 struct Spec {
@@ -104,7 +107,7 @@ pub struct Check {
     /// What is published of each Service, in the union of its slices.
     published: RefCell<BTreeMap<Key, BTreeSet<IpAddr>>>,
     /// The ttls by which a process has decided about a registration, with the last moment of each.
-    ttls: RefCell<BTreeMap<(ProcessId, Key), Vec<(u64, Duration)>>>,
+    ttls: RefCell<BTreeMap<(ProcessId, Key), Ttls>>,
     pub prunes: Cell<u64>,
 }
 

@@ -187,8 +187,7 @@ impl Controller {
             let pods = gather::pods(&key.namespace, &records, &self.world());
             let now = self.now();
             let evidence = self.evidence(registration, ttl, &records, missing, now);
-            let world = self.world();
-            let owner_of = |address: IpAddr| world.owner_of_address(address);
+            let owner_of = |address: IpAddr| self.world().owner_of_address(address);
             let verdicts = decide::decide(&decide::Facts {
                 registration,
                 ttl,
@@ -210,7 +209,6 @@ impl Controller {
                 adopted: &[],
                 now,
             });
-            drop(world);
             let outcomes: Vec<Settled> = verdicts
                 .iter()
                 .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
