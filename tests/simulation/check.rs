@@ -76,7 +76,8 @@ struct Accepted {
 struct Witnessed {
     /// When it could not have seen beats.
     blind: Stretches,
-    born: u64,
+    /// When it had read the Leases for the first time.
+    listed: Option<u64>,
 }
 
 /// Ttls with the last moment of each.
@@ -108,6 +109,8 @@ pub struct Check {
     published: RefCell<BTreeMap<Key, BTreeSet<IpAddr>>>,
     /// The ttls by which a process has decided about a registration, with the last moment of each.
     ttls: RefCell<BTreeMap<(ProcessId, Key), Ttls>>,
+    /// How often somebody was taken for dead, whether he was published or not.
+    pub deaths: Cell<u64>,
     pub prunes: Cell<u64>,
 }
 
@@ -145,9 +148,14 @@ impl Check {
 
     pub fn born(&self, place: usize, process: ProcessId) {
         self.tell(|| format!("controller {place} starts as {process:?}"));
-        self.processes
-            .borrow_mut()
-            .insert(process, Witnessed { born: self.now.get(), ..Witnessed::default() });
+        self.processes.borrow_mut().insert(process, Witnessed::default());
+    }
+
+    /// A process has read all Leases for the first time.
+    pub fn has_listed(&self, process: ProcessId) {
+        if let Some(witnessed) = self.processes.borrow_mut().get_mut(&process) {
+            witnessed.listed.get_or_insert(self.now.get());
+        }
     }
 
     pub fn leads(&self, place: usize, process: ProcessId) {
@@ -360,10 +368,9 @@ impl Check {
                 let own = !owner.in_pod || owner.is_own(known);
                 // Without its label it is known only to a process that saw it with one.
                 let labelled = label(&known.metadata, REGISTRATION_LABEL).is_some();
-                let born =
-                    self.processes.borrow().get(&why.process).map_or(0, |process| process.born);
-                let stripped_before =
-                    self.stripped.borrow().get(&lease).is_some_and(|at| *at < born);
+                let listed = self.processes.borrow().get(&why.process).and_then(|one| one.listed);
+                let stripped = self.stripped.borrow().get(&lease).copied();
+                let stripped_before = stripped <= listed;
                 if !labelled && stripped_before {
                     return;
                 }
@@ -485,6 +492,7 @@ impl Check {
         }
         self.path_was_whole(registration, &key, beat, decided, pace, &beats);
         self.dead.borrow_mut().insert(key, accepted.len());
+        self.deaths.set(self.deaths.get() + 1);
     }
 
     /// The longest ttl by which the process has decided since an instance beat (L8). What it never

@@ -311,7 +311,11 @@ impl Controller {
                 (Ok(Answer::List(objects, at)), None) => {
                     let first = !self.listed.borrow().contains(&kind);
                     let random = &self.executor().random;
-                    let (objects, at) = if !first && random.percent(self.setup.stale_lists.get()) {
+                    // What a list does not show of Pods is believed: they have no label to lose.
+                    let may_be_stale = !first && kind != Kind::Pod;
+                    let (objects, at) = if may_be_stale
+                        && random.percent(self.setup.stale_lists.get())
+                    {
                         let at =
                             at.saturating_sub(usize::try_from(random.between(1, 20)).expect("few"));
                         (self.as_of(kind, at), at)
@@ -320,6 +324,9 @@ impl Controller {
                     };
                     self.take_in_list(kind, objects).await;
                     self.listed.borrow_mut().insert(kind);
+                    if kind == Kind::Lease {
+                        self.setup.check.has_listed(self.process);
+                    }
                     break at;
                 }
                 _ => {

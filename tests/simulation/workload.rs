@@ -52,7 +52,6 @@ pub struct Workload {
 }
 
 impl Workload {
-    #[expect(clippy::too_many_arguments, reason = "all that tells one from another")]
     pub fn new(
         network: &Rc<Network>,
         number: usize,
