@@ -25,6 +25,8 @@ enum Op {
     Next(usize, Fate),
     /// A candidate does not run for so long.
     Suspend(usize, u64),
+    /// The same from the moment at which it has sent its next request.
+    SuspendAsking(usize, u64),
     /// A candidate crashes, and another process comes in its place.
     Replace(usize),
     /// A candidate stops leading, as on SIGTERM, and another process comes in its place.
@@ -45,6 +47,7 @@ struct Request {
 struct Process {
     candidate: Candidate,
     suspended_until: u64,
+    suspended_asking: Option<u64>,
     fate: Fate,
     /// The request it waits for, and when it gives up.
     waits: Option<(usize, u64)>,
@@ -82,7 +85,7 @@ impl Scene {
     fn process(&mut self) -> Process {
         self.born += 1;
         let candidate = candidate(&format!("replica-{}", self.born));
-        Process { candidate, suspended_until: 0, fate: PROMPT, waits: None }
+        Process { candidate, suspended_until: 0, suspended_asking: None, fate: PROMPT, waits: None }
     }
 
     fn play(&mut self, op: &Op) {
@@ -90,6 +93,7 @@ impl Scene {
             Op::Pass(span) => self.pass(span),
             Op::Next(n, fate) => self.processes[n].fate = fate,
             Op::Suspend(n, span) => self.processes[n].suspended_until = self.now + span,
+            Op::SuspendAsking(n, span) => self.processes[n].suspended_asking = Some(span),
             Op::Replace(n) => self.processes[n] = self.process(),
             Op::Release(n) => {
                 if let Some(draft) = self.processes[n].candidate.release() {
@@ -173,6 +177,9 @@ impl Scene {
         };
         let request = self.send(n, draft);
         let timeout = u64::try_from(durations().request_timeout().as_millis()).expect("small");
+        if let Some(span) = self.processes[n].suspended_asking.take() {
+            self.processes[n].suspended_until = self.now + span;
+        }
         self.processes[n].waits = Some((request, self.now + timeout));
     }
 
@@ -180,6 +187,7 @@ impl Scene {
     fn calm(&mut self) {
         for process in &mut self.processes {
             process.suspended_until = 0;
+            process.suspended_asking = None;
             process.fate = PROMPT;
             if process.waits.take().is_some() {
                 process.candidate.unanswered(at(self.now));
@@ -204,6 +212,7 @@ fn ops(count: usize) -> impl Strategy<Value = Vec<Op>> {
         4 => (1..3000_u64).prop_map(Op::Pass),
         4 => (0..count, fates()).prop_map(|(n, fate)| Op::Next(n, fate)),
         2 => (0..count, 1..9000_u64).prop_map(|(n, span)| Op::Suspend(n, span)),
+        2 => (0..count, 1..9000_u64).prop_map(|(n, span)| Op::SuspendAsking(n, span)),
         1 => (0..count).prop_map(Op::Replace),
         1 => (0..count).prop_map(Op::Release),
     ];
@@ -220,8 +229,9 @@ proptest! {
         let mut scene = Scene::new(count);
         ops.iter().for_each(|op| scene.play(op));
         scene.calm();
-        // A pause, a look, the lease from then on, the claim.
-        let bound = 500 + 10 + 5000 + 10 + 10;
+        // A pause, a look, the lease from then on, a look, the claim; each of them may take a tick
+        // to be noticed.
+        let bound = 500 + 10 + 5000 + 10 + 10 + 5;
         for _ in 0..bound {
             if scene.leads() {
                 break;
