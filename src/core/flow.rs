@@ -59,7 +59,11 @@ impl Flow {
 
     /// Whether so few arrived that it cannot be the instances.
     pub fn is_broken(self) -> bool {
-        self.due >= ENOUGH_DUE && self.arrived * 10 < self.due
+        self.due >= ENOUGH_DUE && self.hardly_any_arrived()
+    }
+
+    fn hardly_any_arrived(self) -> bool {
+        self.arrived * 10 < self.due
     }
 }
 
@@ -119,7 +123,9 @@ impl Guard {
 
     fn look(&mut self, place: Place, flow: Flow, window: Duration, now: Moment) -> Option<Broken> {
         let key = (place.clone(), window);
-        if flow.is_broken() {
+        let was_broken = self.places.get(&key).is_some_and(|watched| watched.broken_from.is_some());
+        // It is mended by beats that arrive, and not by fewer that are due because one has left.
+        if flow.is_broken() || (was_broken && flow.hardly_any_arrived()) {
             let watched = self.places.entry(key).or_default();
             watched.broken_from.get_or_insert(now - window);
             return Some(Broken { place, flow, window });

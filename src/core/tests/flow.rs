@@ -163,3 +163,14 @@ fn it_is_to_be_asked_again_until_the_way_is_whole() {
     assert_eq!(ask(&mut guard, &index, 40_001), None);
     assert!(!guard.is_to_be_asked_again("shop", PACE));
 }
+
+#[test]
+fn a_way_is_not_mended_by_one_who_leaves() {
+    let (mut guard, mut index) = (Guard::default(), beating(10));
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+    index.confirm(&key("greeter.vm-3"), LiveRead::Absent, at(32_000), at(32_000));
+    let flow = Flow { due: 9, arrived: 0 };
+    assert_eq!(ask(&mut guard, &index, 32_001), Some((Place::Cluster, flow)));
+    index.observe("shop", beat("vm-0", 2, 100), at(33_000));
+    assert_eq!(ask(&mut guard, &index, 33_001), None, "one of nine");
+}
