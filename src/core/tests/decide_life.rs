@@ -305,16 +305,3 @@ fn time_to_look_again_never_lies_in_the_past_for_the_living() {
         assert!(verdict.look_again.is_some_and(|again| again > at(now)), "{now}: {verdict:?}");
     }
 }
-
-#[test]
-fn who_is_late_and_not_published_stays_out_until_it_beats() {
-    let mut index = seen_at_1000();
-    let world = World::new();
-    assert_eq!(world.one(&index, at(20_999)).state.as_str(), "Ready", "not yet late");
-    let waiting = world.one(&index, at(21_000));
-    assert_eq!((waiting.state.as_str(), waiting.reason.as_str()), ("Waiting", "AwaitingBeat"));
-    assert_eq!(waiting.look_again, Some(at(31_000)));
-    assert_eq!(published().one(&index, at(21_000)).state.as_str(), "Ready");
-    index.observe("shop", beat("vm-1", 2, 2), at(22_000));
-    assert_eq!(world.one(&index, at(22_000)).state.as_str(), "Ready");
-}
