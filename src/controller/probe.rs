@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    context::{CALL_TIMEOUT, Context, call, call_write},
+    context::{CALL_TIMEOUT, Context, call_within, call_write},
     error::ApiError,
 };
 use crate::core::{
@@ -36,7 +36,10 @@ use crate::core::{
 pub(super) const PROBE_LABEL: &str = "probe.beatkeeper.dev";
 /// Annotation of a probe: what outlives its process (L5).
 const MEMORY_ANNOTATION: &str = "beatkeeper.dev/proven-time";
-/// How long a renewal may fail before those who wait for it are told.
+/// A renewal has to be answered within this time. An answer that is lost must not keep those waiting who
+/// want the next one; that it has taken effect the watch tells all the same.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How long after a renewal that failed the next one is sent.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 /// While probes are known to fail nobody waits longer than this for one to come back.
 const PATIENCE_IN_DOUBT: Duration = Duration::from_millis(250);
@@ -125,6 +128,17 @@ impl Probe {
     }
 }
 
+/// Waits for a renewal that was sent at `after` or later, however long it takes.
+pub(super) async fn prove_until_it_succeeds(after: Moment, context: &Context) {
+    let mut told = false;
+    while let Err(why) = context.probe.prove(after, context).await {
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(%why, "nothing is published before the probe has come back");
+        }
+        tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+    }
+}
+
 /// Renews the probe for ever. To be started when the first list of the Leases is complete.
 pub(super) async fn run(context: Arc<Context>) {
     let probe = &context.probe;
@@ -182,7 +196,9 @@ async fn renew(
     }
     let params = PatchParams::default();
     let doing = || format!("renew the probe Lease {key}");
-    match call(doing, api.patch(&key.name, &params, &Patch::Merge(patch))).await {
+    match call_within(ANSWER_WITHIN, doing, api.patch(&key.name, &params, &Patch::Merge(patch)))
+        .await
+    {
         Ok(_) => Ok(()),
         Err(error) if error.is_absent() => create(key, renewed, memory, context).await,
         Err(error) => Err(error),
@@ -211,7 +227,7 @@ async fn create(
         }),
     };
     let doing = || format!("create the probe Lease {key}");
-    call(doing, api.create(&PostParams::default(), &lease)).await.map(|_| ())
+    call_within(ANSWER_WITHIN, doing, api.create(&PostParams::default(), &lease)).await.map(|_| ())
 }
 
 /// The heartbeat watch shows a Lease: when it is a probe, it is taken in here, and goes nowhere else.

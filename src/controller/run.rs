@@ -233,8 +233,13 @@ async fn publish(
     }
 }
 
-/// All that is done in one term.
+/// All that is done in one term. It begins with a proof: what the last leader saw this replica has seen,
+/// too, or it would take those for absent whom its own watch has not brought yet.
 async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: CancellationToken) {
+    let claimed = context.clock.now();
+    if over.run_until_cancelled(probe::prove_until_it_succeeds(claimed, &context)).await.is_none() {
+        return;
+    }
     // In this order: who is woken from now on is in the queue, and all the others are in the store.
     let woken = context.begin_term();
     let all = reader.state();

@@ -1,20 +1,27 @@
 //! What speaks for taking silence for death, and what against it, beside the Leases themselves.
 
+use std::time::Duration;
+
 use super::{
     flow::{Broken, Guard},
     index::{Index, Record},
     moment::Moment,
     path::Path,
-    proven::{Pace, Proven},
+    proven::{Pace, Proven, Silence},
     registration::Registration,
     ttl::TtlHistory,
     world::World,
 };
 
+/// A broken path holds an instance for at most this many ttls (L6).
+const HELD_FOR: u32 = 10;
+
 /// The evidence on which silent instances are judged (L2, L3, L6).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// What is proven of the past.
+    /// What the probe proves of the past.
+    pub path: Proven,
+    /// The same, but for the stretches in which the guard found beats missing.
     pub proven: Proven,
     /// When the latest probe was sent that has come back; none before the first one.
     pub probed: Option<Moment>,
@@ -24,7 +31,27 @@ pub struct Evidence {
     pub broken: Option<Broken>,
 }
 
+/// For how long a broken path holds an instance with this ttl, at most.
+pub fn held_for(ttl: Duration) -> Duration {
+    ttl * HELD_FOR
+}
+
 impl Evidence {
+    /// The moment from which the silence of an instance may count as death.
+    ///
+    /// What the guard finds moves it by the longest hold and one ttl at most, however often the path
+    /// seems mended and breaks again.
+    pub fn deadline(&self, silence: Silence, pace: Pace) -> Moment {
+        let longest = self.held_until(silence, pace) + pace.ttl;
+        self.proven.deadline(silence, pace).min(longest)
+    }
+
+    /// Until when a broken path may hold an instance: some ttls after the deadline that it would have
+    /// by the probe alone.
+    pub fn held_until(&self, silence: Silence, pace: Pace) -> Moment {
+        self.path.deadline(silence, pace) + held_for(pace.ttl)
+    }
+
     /// Gathers the evidence for deciding about these records. The guard is asked only when somebody's
     /// ttl has passed, and from then on until the way is whole again: it looks at every instance there
     /// is.
@@ -41,22 +68,55 @@ impl Evidence {
     ) -> Self {
         let namespace = &registration.key.namespace;
         let pace = registration.pace();
-        let mut proven = guard.proven(path.proven(), namespace, pace);
-        let late = |proven: &Proven| {
-            // Who is not published is not held.
-            let candidates =
-                records.iter().filter(|known| known.published && known.expired_at.is_none());
-            candidates.into_iter().any(|record| {
-                let pace = Pace { ttl: ttl.at(record.seen), ..pace };
-                now >= proven.deadline(record.silence(), pace)
-            })
+        let mut evidence = Self {
+            path: path.proven().clone(),
+            proven: guard.proven(path.proven(), namespace, pace),
+            probed: path.proof(),
+            unproven: None,
+            broken: None,
         };
-        let mut broken = None;
-        if late(&proven) || guard.is_to_be_asked_again(namespace, pace) {
-            broken = guard.ask(namespace, pace, index, |key| world.pace_of(key), now);
+        // Who is not published is not held.
+        let mut held = records.iter().filter(|known| known.published && known.expired_at.is_none());
+        let late = held.any(|record| {
+            let pace = Pace { ttl: ttl.at(record.seen), ..pace };
+            now >= evidence.deadline(record.silence(), pace)
+        });
+        if late || guard.is_to_be_asked_again(namespace, pace) {
+            evidence.broken = guard.ask(namespace, pace, index, |key| world.pace_of(key), now);
             // When beats flow again that has made a gap.
-            proven = guard.proven(path.proven(), namespace, pace);
+            evidence.proven = guard.proven(path.proven(), namespace, pace);
         }
-        Self { proven, probed: path.proof(), unproven: None, broken }
+        evidence
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::proven::Gap;
+
+    const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(10) };
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_millis(seconds * 1000)
+    }
+
+    /// Fell silent at 0; the guard found beats missing in these stretches.
+    fn deadline(gaps: Vec<Gap>) -> Moment {
+        let evidence = Evidence { proven: Proven::with_gaps(gaps), ..Evidence::default() };
+        let silence = Silence { since: at(0), before: Duration::ZERO };
+        assert_eq!(evidence.held_until(silence, PACE), at(30 + 300), "whatever the guard found");
+        evidence.deadline(silence, PACE)
+    }
+
+    #[test]
+    fn who_was_cut_off_has_a_ttl_once_beats_flow_again() {
+        assert_eq!(deadline(vec![Gap { from: at(20), to: at(300) }]), at(330));
+    }
+
+    #[test]
+    fn a_way_that_seems_mended_and_breaks_again_holds_nobody_beyond_a_hold_and_a_ttl() {
+        let flickers = (0..1000).map(|n| Gap { from: at(20 + 21 * n), to: at(40 + 21 * n) });
+        assert_eq!(deadline(flickers.collect()), at(30 + 300 + 30));
     }
 }

@@ -12,6 +12,7 @@ use beatkeeper_api::{
 
 use super::{
     decide::Facts,
+    evidence::held_for,
     flow::Broken,
     heartbeat::Origin,
     index::{Presence, Record, Settled, Sight},
@@ -31,9 +32,6 @@ enum Life {
     Held(Ruling, Moment),
     Not(Ruling, Option<Moment>),
 }
-
-/// A broken path holds an instance for at most this many ttls (L6).
-const HELD_FOR: u32 = 10;
 
 /// How soon a broken path is looked at again.
 const RECHECK_MIN: Duration = Duration::from_millis(250);
@@ -220,19 +218,19 @@ impl<'a> Candidate<'a> {
         let ttl = self.facts.ttl.at(seen);
         let pace = Pace { ttl, interval: registration.interval };
         let evidence = self.facts.evidence;
-        let deadline = evidence.proven.deadline(self.record.silence(), pace);
+        let silence = self.record.silence();
+        let deadline = evidence.deadline(silence, pace);
         if now >= deadline {
             let read = self.record.silent_at.is_some_and(|silent_at| silent_at >= deadline);
             let probed = evidence.probed.is_some_and(|sent| sent >= deadline);
             if !(read && probed) {
                 return Life::Doubted { deadline, ruling: self.doubted(published) };
             }
-            let held_for = ttl * HELD_FOR;
-            let held_until = deadline + held_for;
+            let held_until = evidence.held_until(silence, pace);
             return match &evidence.broken {
                 Some(broken) if published && now < held_until => {
                     let recheck = (pace.slack() / 4).clamp(RECHECK_MIN, RECHECK_MAX);
-                    Life::Held(self.held(broken, held_for), (now + recheck).min(held_until))
+                    Life::Held(self.held(broken, ttl), (now + recheck).min(held_until))
                 }
                 _ => Life::Not(self.expired(), None),
             };
@@ -271,7 +269,7 @@ impl<'a> Candidate<'a> {
     }
 
     /// Past its deadline, but hardly anybody's beats arrive (L6).
-    fn held(&self, broken: &Broken, held_for: Duration) -> Ruling {
+    fn held(&self, broken: &Broken, ttl: Duration) -> Ruling {
         let Broken { place, flow, window } = broken;
         let message = format!(
             "its ttl has passed, but of {} beats due in {place} in the last {} only {} arrived, so the \
@@ -281,7 +279,7 @@ impl<'a> Candidate<'a> {
             duration::format(*window),
             flow.arrived,
             // Not how much of it is left: that would be a write of the status at each look.
-            duration::format(held_for),
+            duration::format(held_for(ttl)),
         );
         (InstanceState::Held, Reason::PathBroken, message)
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     restart::{INTERVAL, beating, begun, published},
-    support::{Shop, Vigil, eventually},
+    support::{Operator, Shop, Vigil, eventually},
 };
 
 /// No probe can be written in a namespace while this stands.
@@ -58,6 +58,14 @@ impl<'a> Refusal<'a> {
         Self(shop)
     }
 
+    /// Which takes the API server a moment.
+    async fn takes_effect(operator: &Operator) {
+        eventually("the probe is refused", async || {
+            operator.logged().contains("the probe cannot be renewed").then_some(())
+        })
+        .await;
+    }
+
     async fn take_down(self) {
         let all = Api::<ValidatingAdmissionPolicyBinding>::all(self.0.client.clone());
         all.delete(&self.0.namespace, &DeleteParams::default()).await.unwrap();
@@ -71,10 +79,7 @@ async fn while_the_probe_cannot_be_written_nobody_is_pruned_and_the_status_says_
     let mut beats = beating(&shop, 3).await;
     let vigil = Vigil::keep(&shop, "greeter").await;
     let refusal = Refusal::put_up(&shop).await;
-    eventually("the probe is refused", async || {
-        operator.logged().contains("the probe cannot be renewed").then_some(())
-    })
-    .await;
+    Refusal::takes_effect(&operator).await;
     beats.die("vm-3");
     let held = shop.instance("greeter", "vm-3", "Held", "PathUnproven").await;
     assert!(held.message.contains("no probes today"), "{}", held.message);
@@ -86,6 +91,29 @@ async fn while_the_probe_cannot_be_written_nobody_is_pruned_and_the_status_says_
     shop.instance("greeter", "vm-3", "Expired", "TTLPassed").await;
     published(&shop, 2).await;
     assert_eq!(vigil.left(), ["192.0.2.3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_begins_to_lead_changes_nothing_before_its_probe_has_come_back() {
+    let shop = Shop::open("begins").await;
+    let operator = shop.operator();
+    let mut beats = beating(&shop, 2).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let refusal = Refusal::put_up(&shop).await;
+    Refusal::takes_effect(&operator).await;
+    operator.kill();
+    let operator = shop.operator();
+    eventually("it waits for its probe", async || {
+        operator.logged().contains("nothing is published before the probe").then_some(())
+    })
+    .await;
+    beats.leave("vm-1").await;
+    beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    refusal.take_down().await;
+    shop.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
+    assert_eq!(vigil.left(), ["192.0.2.1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,7 +107,7 @@ pub struct Check {
     stripped: RefCell<BTreeMap<Key, u64>>,
     /// What is published of each Service, in the union of its slices.
     published: RefCell<BTreeMap<Key, BTreeSet<IpAddr>>>,
-    /// The ttls by which a process has decided about a registration, with the last moment of each.
+    /// The ttls of a registration that a process has known, with the moment at which each ended.
     ttls: RefCell<BTreeMap<(ProcessId, Key), Ttls>>,
     /// How often somebody was taken for dead, whether he was published or not.
     pub deaths: Cell<u64>,
@@ -392,7 +392,6 @@ impl Check {
         verdicts: &[Verdict],
         now: Moment,
     ) {
-        self.note_ttl(controller, registration);
         self.tell(|| {
             let states: Vec<String> = verdicts
                 .iter()
@@ -495,22 +494,26 @@ impl Check {
         self.deaths.set(self.deaths.get() + 1);
     }
 
-    /// The longest ttl by which the process has decided since an instance beat (L8). What it never
-    /// knew, or an earlier process did, it cannot go by.
+    /// The longest ttl that the process has known since an instance beat (L8). What only an earlier process
+    /// knew it cannot go by.
     fn ttl(&self, controller: &Controller, registration: &Registration, beat: u64) -> Duration {
         let ttls = self.ttls.borrow();
         let known = ttls.get(&(controller.process, registration.key.clone()));
-        let since = known.into_iter().flatten().filter(|(last, _)| *last > beat);
+        let since = known.into_iter().flatten().filter(|(ends, _)| *ends > beat);
         since.map(|(_, ttl)| *ttl).fold(registration.ttl, Duration::max)
     }
 
-    fn note_ttl(&self, controller: &Controller, registration: &Registration) {
+    /// The watch tells a process of the ttl of a registration.
+    pub fn knows_ttl(&self, process: ProcessId, registration: &Registration, now: u64) {
         let mut ttls = self.ttls.borrow_mut();
-        let known = ttls.entry((controller.process, registration.key.clone())).or_default();
-        match known.last_mut() {
-            Some((last, ttl)) if *ttl == registration.ttl => *last = self.now.get(),
-            _ => known.push((self.now.get(), registration.ttl)),
+        let known = ttls.entry((process, registration.key.clone())).or_default();
+        if let Some((ends, ttl)) = known.last_mut() {
+            if *ttl == registration.ttl {
+                return;
+            }
+            *ends = now;
         }
+        known.push((u64::MAX, registration.ttl));
     }
 
     /// L6: not one beat of many that were due arrived.

@@ -47,6 +47,8 @@ mod write;
 
 pub use write::Explanation;
 
+/// As in run.rs.
+const PAUSE_BETWEEN_PROOFS: u64 = 250;
 /// As `CALL_TIMEOUT` in context.rs.
 pub const CALL_TIMEOUT: u64 = 5000;
 
@@ -109,6 +111,9 @@ pub struct Controller {
     turns: RefCell<BTreeMap<Key, Turn>>,
     listed: RefCell<BTreeSet<Kind>>,
     candidate: RefCell<Candidate>,
+    /// While the claim holds: when it was made.
+    term: Cell<Option<u64>>,
+    /// From the first proof of the term on.
     working: Cell<bool>,
     term_began: Cell<Moment>,
     probe_task: Cell<Option<(ProcessId, u64)>>,
@@ -136,6 +141,7 @@ impl Controller {
             turns: RefCell::default(),
             listed: RefCell::default(),
             candidate: RefCell::new(elect::candidate(&identity)),
+            term: Cell::new(None),
             working: Cell::new(false),
             term_began: Cell::default(),
             probe_task: Cell::new(None),
@@ -156,13 +162,27 @@ impl Controller {
         self.recall();
         self.spawn(self.clone().renew_for_ever());
         match self.setup.leadership {
-            Leadership::Anarchy => self.begin_to_work(),
+            Leadership::Anarchy => self.begin_term(),
             Leadership::Elected => self.clone().elect().await,
         }
     }
 
-    /// Mirrors `queue` in run.rs: all registrations first, then whoever is woken.
-    fn begin_to_work(self: &Rc<Self>) {
+    /// Mirrors `publish` and `lead` in run.rs: a proof, all registrations, and then whoever is woken.
+    fn begin_term(self: &Rc<Self>) {
+        let term = self.executor().now();
+        self.term.set(Some(term));
+        self.spawn(self.clone().lead(term));
+    }
+
+    async fn lead(self: Rc<Self>, term: u64) {
+        let claimed = self.now();
+        while let Err(why) = self.prove(claimed).await {
+            self.setup.check.tell(|| format!("controller {} does not begin: {why}", self.place));
+            self.executor().sleep(PAUSE_BETWEEN_PROOFS).await;
+        }
+        if self.term.get() != Some(term) {
+            return;
+        }
         self.working.set(true);
         self.term_began.set(self.now());
         self.setup.check.leads(self.place, self.process);
@@ -170,7 +190,8 @@ impl Controller {
         self.wake(all);
     }
 
-    fn stop_working(&self) {
+    fn end_term(&self) {
+        self.term.set(None);
         self.working.set(false);
         self.setup.check.leads_no_more(self.process);
     }
@@ -207,8 +228,12 @@ impl Controller {
     }
 
     async fn call_for(&self, call: Call, purpose: Option<Purpose>) -> Reply {
+        self.call_within(CALL_TIMEOUT, call, purpose).await
+    }
+
+    async fn call_within(&self, limit: u64, call: Call, purpose: Option<Purpose>) -> Reply {
         let caller = Caller::Controller(self.place);
-        self.setup.network.call(caller, call, CALL_TIMEOUT, purpose).await
+        self.setup.network.call(caller, call, limit, purpose).await
     }
 
     /// A write that only the leader may send. Mirrors `write` in context.rs of the election.
@@ -418,7 +443,10 @@ impl Controller {
                     self.registrations
                         .borrow_mut()
                         .insert(Key::of(&object.metadata), object.clone());
-                    self.ttl_history(&Registration::validate(&object));
+                    let registration = Registration::validate(&object);
+                    self.ttl_history(&registration);
+                    let now = self.executor().now();
+                    self.setup.check.knows_ttl(self.process, &registration, now);
                     let concerned = self.world().put_registration(&object);
                     self.suit_pace();
                     concerned

@@ -228,7 +228,8 @@ fn a_shorter_ttl_applies_from_the_next_beat_and_a_longer_one_at_once() {
 #[test]
 fn a_gap_in_proven_time_moves_the_deadline() {
     let (mut world, index) = (published(), seen_at_1000());
-    world.evidence.proven = Proven::with_gaps(vec![Gap { from: at(5000), to: at(13_000) }]);
+    world.evidence.path = Proven::with_gaps(vec![Gap { from: at(5000), to: at(13_000) }]);
+    world.evidence.proven.clone_from(&world.evidence.path);
     assert_eq!(world.one(&index, at(31_000)).look_again, Some(at(39_000)));
     assert_eq!(suspected(&world.one(&index, at(39_000))), Some(Some(at(39_000))));
 }

@@ -53,8 +53,8 @@ impl Controller {
                 _ => candidate.unanswered(now),
             }
         }
-        if self.may_write() && !self.working.get() {
-            self.begin_to_work();
+        if self.may_write() && self.term.get().is_none() {
+            self.begin_term();
         }
     }
 
@@ -66,8 +66,8 @@ impl Controller {
             let pause =
                 until.map_or(200, |until| super::millis_up(until.since(now)).clamp(1, 1000));
             self.executor().sleep(pause).await;
-            if self.working.get() && !self.may_write() {
-                self.stop_working();
+            if self.term.get().is_some() && !self.may_write() {
+                self.end_term();
             }
         }
     }

@@ -22,6 +22,7 @@ use crate::{
 const PROBE_LABEL: &str = "probe.beatkeeper.dev";
 const MEMORY_ANNOTATION: &str = "beatkeeper.dev/proven-time";
 const NAMESPACE: &str = "beatkeeper";
+const ANSWER_WITHIN: u64 = 1000;
 const PAUSE_AFTER_FAILURE: u64 = 250;
 const PATIENCE_IN_DOUBT: u64 = 250;
 const MEMORY_PERIOD: u64 = 1000;
@@ -144,11 +145,13 @@ impl Controller {
     async fn renew(&self, token: i64, memory: Option<String>) -> Result<(), Refusal> {
         let annotation = memory.clone().map(|memory| (MEMORY_ANNOTATION, memory));
         let lease = self.probe_key();
-        match self.call(Call::Beat { lease, renewed: token, annotation }).await {
+        let beat = Call::Beat { lease, renewed: token, annotation };
+        match self.call_within(ANSWER_WITHIN, beat, None).await {
             Ok(_) => Ok(()),
             Err(Refusal::Absent) => {
                 let lease = self.new_probe(token, memory);
-                self.call(Call::Create(Object::Lease(Arc::new(lease)))).await.map(drop)
+                let create = Call::Create(Object::Lease(Arc::new(lease)));
+                self.call_within(ANSWER_WITHIN, create, None).await.map(drop)
             }
             Err(refusal) => Err(refusal),
         }

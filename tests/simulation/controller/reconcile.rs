@@ -243,11 +243,12 @@ impl Controller {
         evidence.unproven.clone_from(&missing.unproven);
         match self.setup.without {
             Without::Probes => {
+                evidence.path = Proven::without_gaps();
                 evidence.proven = Proven::without_gaps();
                 evidence.probed = Some(now);
             }
             Without::Guard => {
-                evidence.proven = self.path.borrow().proven().clone();
+                evidence.proven.clone_from(&evidence.path);
                 evidence.broken = None;
             }
             _ => {}
