@@ -87,18 +87,21 @@ impl<'a> Jail<'a> {
 
     /// From now on everybody is sent away: there is no seat but the one that an idle level always
     /// has, and in that sits a request whose body never ends.
+    ///
+    /// Each try sends an occupant of its own: one that came before the API server had taken the
+    /// level's change in sits elsewhere, for as long as it is left there.
     async fn close(&self) -> JoinHandle<()> {
         self.set_shares(0).await;
-        let mut occupant = self.occupy().await;
         eventually("the API server sends the operator away", async || {
-            if occupant.is_finished() {
-                // Somebody else sat there at that moment.
-                occupant = self.occupy().await;
+            let occupant = self.occupy().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if occupant.is_finished() || self.is_let_in().await {
+                occupant.abort();
+                return None;
             }
-            (!self.is_let_in().await).then_some(())
+            Some(occupant)
         })
-        .await;
-        occupant
+        .await
     }
 
     /// Sends a request whose body never ends, with a client that can.
