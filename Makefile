@@ -27,7 +27,8 @@ build: tools ## Build everything, as demo and tests use it
 	@scripts/build
 
 .PHONY: test
-test: tools ## Run every check: format, lints, tests, generated files, dependencies
+test: ## Run every check: format, lints, tests, generated files, dependencies
+	@scripts/tools test
 	@scripts/test
 
 .PHONY: soak
@@ -35,18 +36,24 @@ soak: ## Play schedules of the simulation from new seeds: for SECONDS=…, or un
 	@BEATKEEPER_SIMULATION_SECONDS="$(SECONDS)" cargo test --package beatkeeper --test simulation soak -- --ignored --nocapture
 
 .PHONY: crd
-crd: build ## Generate what is generated anew: the CRD, its reference, the list of metrics
+crd: build ## Generate what is generated anew: the CRD, its reference, the lists of metrics and of the agent's settings
 	@mkdir -p crds docs
 	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" crd > "$(CARGO_TARGET_DIR)/crd.yaml"
 	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" crd --docs > "$(CARGO_TARGET_DIR)/api.md"
+	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" agent-reference > "$(CARGO_TARGET_DIR)/agent-reference.md"
 	@cp "$(CARGO_TARGET_DIR)/crd.yaml" crds/beatkeeper.dev_serviceregistrations.yaml
 	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" metrics > "$(CARGO_TARGET_DIR)/metrics.md"
 	@cp "$(CARGO_TARGET_DIR)/api.md" docs/api.md
 	@cp "$(CARGO_TARGET_DIR)/metrics.md" docs/metrics.md
+	@cp "$(CARGO_TARGET_DIR)/agent-reference.md" docs/agent-reference.md
 
 .PHONY: bench-lag
 bench-lag: tools ## Measure how long after its deadline an instance is gone, with an optimised build: some minutes
 	@cargo test --release --package beatkeeper --test control_plane -- --ignored --nocapture lag
+
+.PHONY: bench-agent
+bench-agent: tools ## Measure what an agent costs, with one instance and with a thousand, with an optimised build: some minutes
+	@cargo test --release --package beatkeeper --test control_plane -- --ignored --nocapture --test-threads 1 footprint
 
 .PHONY: chaos
 chaos: tools ## Break the control plane and the operator in every way there is, and print what it came to: half an hour

@@ -20,8 +20,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Keep one instance beating until stopped, then deregister it.
-    Agent(agent::Args),
+    /// Beat for processes and targets that do not do it themselves.
+    Agent(agent::Command),
     /// Run the operator: publish the instances that beat, and prune those that stopped.
     Controller(controller::Args),
     /// Print the CustomResourceDefinition, for kubectl apply --server-side -f -.
@@ -30,6 +30,9 @@ enum Command {
         #[arg(long)]
         docs: bool,
     },
+    /// Print the page that lists the agent's commands and settings, as Markdown.
+    #[command(hide = true)]
+    AgentReference,
     /// Print the page that lists the operator's metrics, as Markdown.
     #[command(hide = true)]
     Metrics,
@@ -38,9 +41,10 @@ enum Command {
 /// Runs a subcommand to its end.
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Agent(args) => agent::run(args),
+        Command::Agent(command) => agent::run(command),
         Command::Controller(args) => operate(args),
         Command::Crd { docs } => print_crd(docs).map(|()| ExitCode::SUCCESS),
+        Command::AgentReference => print(&agent::reference_page()).map(|()| ExitCode::SUCCESS),
         Command::Metrics => print(&controller::metrics_page()).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

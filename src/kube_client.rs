@@ -1,16 +1,9 @@
 //! The way to the API server: kube's client on a connector of our own.
 //!
-//! kube builds its connector with Nagle's algorithm on. Together with the peer's delayed ACK one
-//! request in fifty on a mostly idle connection then waits 40 ms, which is more than all the rest of
-//! a prune takes. So the stack is put together here, with what a heartbeat and a prune need:
+//! On the connector that the instances use too (`beatkeeper_client::transport`) stands what an operator
+//! needs:
 //!
-//! * TCP_NODELAY, and keepalive with TCP_USER_TIMEOUT: a peer that vanished without a word is
-//!   noticed in half a minute, on a silent watch as well.
-//! * Connections stay open. Requests side by side use one each (HTTP/1.1), and a TLS handshake
-//!   costs more than a GET.
-//! * No compression (it would cost more time than it saves bytes) and none of kube's retries: they
-//!   wait up to 1000 s out of sight, where a beat and a live read have deadlines of their own. What
-//!   waits when the API server asks for it, within [`Options::patience`], is `throttle`.
+//! * What waits when the API server asks for it, within [`Options::patience`], is `throttle`.
 //! * A [`gate::Gate`] where there is one: how many calls at once, who goes first, and who counts them.
 //!
 //! ## Timeouts
@@ -27,28 +20,13 @@ mod throttle;
 
 use std::time::Duration;
 
-use hyper_util::{
-    client::legacy::{Client as HttpClient, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
-use kube::{
-    Client, Config,
-    client::{Body, ConfigExt},
-};
+pub use beatkeeper_client::transport::{ConnectError, TookTooLong, within};
+use beatkeeper_client::transport::{http, prepare};
+use kube::{Client, Config, client::ConfigExt};
 use tower::{ServiceBuilder, retry::RetryLayer};
 
 use gate::Gate;
 use throttle::Patience;
-
-/// The API server closes a connection that was idle for 90 s (net/http's IdleTimeout as it sets it).
-/// We let go a little earlier: a request that crosses the server's close would fail.
-const POOL_IDLE: Duration = Duration::from_secs(80);
-/// As many idle connections are kept as GETs are ever sent side by side.
-const POOL_SIZE: usize = 64;
-/// A connection whose peer acknowledges nothing for this long is given up, at the latest.
-const DEAD_AFTER: Duration = Duration::from_secs(25);
-const KEEPALIVE: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
 
 /// How to talk to the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,23 +52,6 @@ impl Options {
     }
 }
 
-/// Why there is no client.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The kubeconfig or the environment asks for a proxy.
-    #[error(
-        "the API server is to be reached through the proxy {0}, which is not supported: \
-         unset HTTPS_PROXY and remove proxy-url from the kubeconfig"
-    )]
-    Proxy(String),
-    /// The user agent cannot be sent as a header.
-    #[error("{0:?} cannot be sent as a User-Agent")]
-    UserAgent(String),
-    /// The credentials or certificates in the configuration are unusable.
-    #[error("cannot use the credentials for the API server: {0}")]
-    Credentials(#[from] kube::Error),
-}
-
 /// Makes a client without a gate: see [`connect_through`].
 ///
 /// # Errors
@@ -110,17 +71,7 @@ pub fn connect_through(
     config: Config,
     options: &Options,
 ) -> Result<Client, ConnectError> {
-    if let Some(proxy) = &config.proxy_url {
-        // Only the host: a proxy's URL may hold a password.
-        return Err(ConnectError::Proxy(proxy.host().unwrap_or_default().to_owned()));
-    }
-    let config = with_user_agent(config, &options.user_agent)?;
-    let https = config.rustls_https_connector_with_connector(tcp(&config))?;
-    let http = HttpClient::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(POOL_SIZE)
-        .build::<_, Body>(https);
+    let config = prepare(config, &options.user_agent)?;
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
@@ -130,52 +81,14 @@ pub fn connect_through(
         .option_layer(gate)
         // Ends with the head of the response: the body is no part of this future.
         .timeout(options.response_timeout)
-        .service(http);
+        .service(http(&config)?);
     Ok(Client::new(service, config.default_namespace))
-}
-
-/// A call that took longer than it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no answer within {}", beatkeeper_api::duration::format(*.0))]
-pub struct TookTooLong(pub Duration);
-
-/// Bounds a whole call, body included. For everything but watches.
-///
-/// # Errors
-/// [`TookTooLong`]. Whether the API server has done what was asked is unknown then.
-pub async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = T> + Send,
-) -> Result<T, TookTooLong> {
-    tokio::time::timeout(limit, call).await.map_err(|_| TookTooLong(limit))
-}
-
-fn tcp(config: &Config) -> HttpConnector {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(config.connect_timeout);
-    tcp.set_keepalive(Some(KEEPALIVE));
-    tcp.set_keepalive_interval(Some((DEAD_AFTER - KEEPALIVE) / KEEPALIVE_RETRIES));
-    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-    #[cfg(target_os = "linux")]
-    tcp.set_tcp_user_timeout(Some(DEAD_AFTER));
-    tcp
-}
-
-/// kube sends no user agent of its own; one that the configuration already names gives way.
-fn with_user_agent(mut config: Config, agent: &str) -> Result<Config, ConnectError> {
-    let unusable = || ConnectError::UserAgent(agent.to_owned());
-    let name = "user-agent".parse().map_err(|_| unusable())?;
-    let value = agent.parse().map_err(|_| unusable())?;
-    config.headers.retain(|(header, _)| *header != name);
-    config.headers.push((name, value));
-    Ok(config)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use beatkeeper_client::transport::tcp;
     use std::io;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},

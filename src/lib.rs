@@ -5,6 +5,7 @@
 //! Kubernetes API and carries its decisions out; [`agent`] is the other side, that which beats.
 
 pub mod agent;
+pub mod bind_address;
 pub mod controller;
 pub mod core;
 pub mod kube_client;

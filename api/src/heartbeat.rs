@@ -16,6 +16,11 @@ pub const HEALTH_ANNOTATION: &str = "beatkeeper.dev/health";
 pub const NOTE_ANNOTATION: &str = "beatkeeper.dev/note";
 /// Annotation: the addresses of an outside instance that is not declared, separated by commas.
 pub const ADDRESSES_ANNOTATION: &str = "beatkeeper.dev/addresses";
+/// Annotation: the version of what runs in the instance, in the words of its makers. For readers.
+pub const VERSION_ANNOTATION: &str = "beatkeeper.dev/version";
+/// Prefix of annotations with what an instance tells of itself to those who look it up: what follows
+/// is the key. For readers.
+pub const METADATA_PREFIX: &str = "metadata.beatkeeper.dev/";
 /// Annotation: an operator takes the instance out of the Service; its value is the reason.
 pub const CORDONED_ANNOTATION: &str = "beatkeeper.dev/cordoned";
 

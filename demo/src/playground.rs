@@ -39,8 +39,8 @@ fn explain(stage: &Stage, out: &Output) -> Result<()> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/greeter.yaml");
     out.result(&format!(
         "kubectl apply -f {}\n\
-         beatkeeper agent --registration greeter --namespace shop --instance vm-1 &\n\
-         beatkeeper agent --registration greeter --namespace shop --instance vm-2 --address 192.0.2.12 &\n\
+         beatkeeper agent run --registration greeter --namespace shop --instance vm-1 &\n\
+         beatkeeper agent run --registration greeter --namespace shop --instance vm-2 --address 192.0.2.12 &\n\
          kubectl -n shop get sreg,svc,endpointslices",
         shell(&[&Path::new(file).display().to_string()])
     ))?;

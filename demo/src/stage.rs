@@ -86,7 +86,7 @@ impl Stage {
         address: Option<&str>,
         out: &Output,
     ) -> Result<()> {
-        let mut words = vec!["agent", "--registration", "greeter", "--namespace", "shop"];
+        let mut words = vec!["agent", "run", "--registration", "greeter", "--namespace", "shop"];
         words.extend(["--instance", instance]);
         if let Some(address) = address {
             words.extend(["--address", address]);

@@ -1,116 +1,375 @@
-//! The command: flags and signals in, lines of text out.
+//! The subcommands of `beatkeeper agent`.
 
-use std::io::{self, Write};
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use anyhow::{Context, Result, bail};
+use beatkeeper_api::{duration, heartbeat::Health};
+use beatkeeper_client::{
+    ByHand, Connection,
+    headers::Headers,
+    heart::{Heart, Wishes},
+    lease::{Identity, Word},
+    transport,
+};
+use clap::{Args, Subcommand};
+use kube::Config;
+use rustix::process::Signal;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::args::Args;
-use super::event::{Event, Weight};
-use super::heart::{Heart, Report};
-use crate::kube_client;
+use super::{
+    crew::Crew,
+    exec::{Wrapped, cannot_start, exit_code},
+    health,
+    member::{OnFailure, Stage},
+    plan::{self, Plan, Surroundings},
+    settings::Settings,
+    signals::{self, Heard, Signals, ended_by},
+    status, systemd,
+    tell::Teller,
+};
 
-/// The same trouble is told again after this long, not with every retry.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
+use crate::bind_address::BindAddress;
 
-/// Runs `beatkeeper agent` to its end.
+const USER_AGENT: &str = concat!("beatkeeper-agent/", env!("CARGO_PKG_VERSION"));
+
+/// Beats for what does not beat itself.
+#[derive(Debug, Clone, Args)]
+pub struct Command {
+    #[command(subcommand)]
+    pub(super) action: Action,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum Action {
+    /// Beat until stopped, then deregister; a probe that fails makes the instance Failing.
+    Run(Beating),
+    /// Run a command, and beat while it lives; signals and its exit code are passed on.
+    Exec {
+        #[command(flatten)]
+        beating: Beating,
+        /// The command and its arguments, after --.
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Probe remote targets and beat on their behalf; one whose probes fail falls silent.
+    Proxy(Beating),
+    /// Register an instance with its first beat, and leave the next ones to somebody else.
+    Register {
+        #[command(flatten)]
+        settings: Box<Settings>,
+        /// Give up after this long.
+        #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = patience)]
+        timeout: Duration,
+    },
+    /// Beat once for an instance that is registered.
+    Heartbeat(Who),
+    /// Drain an instance: it is published as terminating and gets nothing new.
+    Drain {
+        #[command(flatten)]
+        who: Who,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Deregister an instance: it leaves at once.
+    Deregister(Who),
+    /// List the instances of a registration, or of all in the namespace, with their state.
+    Status(status::Args),
+}
+
+/// What beats, and how.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Beating {
+    #[command(flatten)]
+    settings: Box<Settings>,
+    /// Read settings from this YAML file; flags and variables beat it.
+    #[arg(long, env = "BEATKEEPER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print every beat.
+    #[arg(long, short, env = "BEATKEEPER_VERBOSE")]
+    verbose: bool,
+}
+
+/// An instance that is there already.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Who {
+    /// Name of the ServiceRegistration.
+    #[arg(long, env = "BEATKEEPER_REGISTRATION", value_name = "NAME")]
+    registration: String,
+    /// Its namespace [default: that of the kubeconfig's context, or of the Pod we run in].
+    #[arg(long, short, env = "BEATKEEPER_NAMESPACE", value_name = "NAME")]
+    namespace: Option<String>,
+    /// Name of the instance [default: $POD_NAME, or else the host name].
+    #[arg(long, env = "BEATKEEPER_INSTANCE", value_name = "NAME")]
+    instance: Option<String>,
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// Runs a subcommand to its end.
 ///
 /// # Errors
-/// When it cannot start: unusable flags, no configuration for the API server. Once it runs, it keeps
-/// trying whatever happens.
-pub fn run(args: Args) -> Result<ExitCode> {
-    // One thread suffices for one heart, and costs a sidecar the least.
+/// When it cannot start: unusable settings, no configuration for the API server. What beats keeps trying
+/// whatever happens; what is done once says why it failed.
+pub fn run(command: Command) -> Result<ExitCode> {
+    // One thread suffices for hearts, and costs a sidecar the least.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the async runtime")?
-        .block_on(beat(args))
+        .block_on(act(command.action))
 }
 
-async fn beat(args: Args) -> Result<ExitCode> {
-    // First of all: a signal that comes while we start must not kill us in the middle of something.
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let config = kube::Config::infer().await.context(
-        "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token",
-    )?;
-    let pod_name = std::env::var("POD_NAME").ok();
-    let identity = args.identity(&config.default_namespace, pod_name)?;
-    let client = kube_client::connect(config, &kube_client::Options::of("agent"))?;
-    let heart = Heart::new(client, identity, args.interval(), printer(args.verbose()));
-
-    let stop = CancellationToken::new();
-    let mut running = std::pin::pin!(heart.run(stop.clone()));
-    let name = tokio::select! {
-        // Never happens while nobody has stopped it.
-        outcome = &mut running => return finish(outcome),
-        (name, _) = signals.next() => name,
-    };
-    print(&format!("{name}: stopping"));
-    stop.cancel();
-    tokio::select! {
-        outcome = running => finish(outcome),
-        // Whoever asks twice is in a hurry. The Lease then lives until its ttl is over.
-        (_, number) = signals.next() => Ok(ExitCode::from(128 + number)),
+async fn act(action: Action) -> Result<ExitCode> {
+    match action {
+        Action::Run(beating) => beat(beating, None).await,
+        Action::Exec { beating, command } => beat(beating, Some(command)).await,
+        Action::Proxy(beating) => proxy(beating).await,
+        Action::Register { settings, timeout } => register(*settings, timeout).await,
+        Action::Heartbeat(who) => {
+            let (instance, name) = who.by_hand().await?;
+            instance.heartbeat().await?;
+            done(&format!("{name} has beaten"))
+        }
+        Action::Drain { who, note } => {
+            let (instance, name) = who.by_hand().await?;
+            instance.tell(&Word { health: Health::Draining, note }).await?;
+            done(&format!("{name} drains"))
+        }
+        Action::Deregister(who) => {
+            let (instance, name) = who.by_hand().await?;
+            let was_there = instance.deregister().await?;
+            done(&format!(
+                "{name} {}",
+                if was_there { "deregistered" } else { "was not registered" }
+            ))
+        }
+        Action::Status(args) => {
+            let (connection, namespace) = connect().await?;
+            status::print(args, connection.client, &namespace).await?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
-fn finish(outcome: Result<(), super::failure::Failure>) -> Result<ExitCode> {
-    outcome.context("not deregistered, so the instance stays until its ttl is over")?;
+fn done(line: &str) -> Result<ExitCode> {
+    Teller::new(false).say(line);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints events; a trouble that only repeats itself, now and then.
-fn printer(verbose: bool) -> Report {
-    let told: Mutex<Option<(String, Instant)>> = Mutex::new(None);
-    Arc::new(move |event| {
-        if event.weight() == Weight::Detail && !verbose {
-            return;
+/// `run` and `exec`.
+async fn beat(beating: Beating, command: Option<Vec<OsString>>) -> Result<ExitCode> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let settings = plan::read(*beating.settings, beating.config.as_deref())?;
+    let (connection, namespace) = connect().await?;
+    let plan = Plan::of(settings, &Surroundings { namespace, pod_name: pod_name() })?;
+    let teller = Teller::new(beating.verbose);
+    let delay = plan.drain_delay;
+
+    // Before the first beat: a command that cannot be run is not to be published.
+    let mut wrapped = match command.as_deref().map(Wrapped::start).transpose() {
+        Ok(wrapped) => wrapped,
+        Err(error) => {
+            let program = command.unwrap_or_default().swap_remove(0);
+            teller.say(&format!("cannot run {}: {error}", program.display()));
+            return Ok(cannot_start(&error));
         }
-        if let Event::Failed { failure, .. } | Event::NotReread(failure) = event {
-            let text = failure.to_string();
-            let Ok(mut told) = told.lock() else { return };
-            let repeated =
-                told.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < TELL_AGAIN);
-            if repeated && !verbose {
-                return;
+    };
+    let address = plan.health_bind_address;
+    let crew = Crew::start(plan.members, OnFailure::Tell, &connection, &teller);
+    let _attending = attend(&address, &crew).await?;
+
+    match &mut wrapped {
+        None => {
+            let signal = signals.end().await;
+            stopping(signal, &teller);
+            let end = async {
+                crew.drain(delay, &teller).await;
+                crew.stop().await
+            };
+            unless_hurried(end, &mut signals).await
+        }
+        Some(wrapped) => {
+            let status = loop {
+                tokio::select! {
+                    status = wrapped.ended() => break status,
+                    heard = signals.next() => match heard {
+                        Heard::PassOn(signal) => wrapped.signal(signal),
+                        Heard::End(signal) => {
+                            stopping(signal, &teller);
+                            tokio::select! {
+                                () = crew.drain(delay, &teller) => {}
+                                // Who asks twice is in a hurry.
+                                _ = signals.end() => {}
+                                // It did not wait to be told.
+                                status = wrapped.ended() => break status,
+                            }
+                            wrapped.signal(signal);
+                        }
+                    },
+                }
+            };
+            let code = exit_code(status.context("cannot wait for the command")?);
+            // What became of the command is what counts to who called.
+            if let Err(error) = crew.stop().await {
+                teller.say(&format!("{error:#}"));
             }
-            *told = Some((text, Instant::now()));
+            Ok(code)
         }
-        print(&event.to_string());
-    })
+    }
 }
 
-/// Not println!, which panics when nobody reads any more: the heart beats on.
-fn print(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+async fn proxy(beating: Beating) -> Result<ExitCode> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let settings = plan::read(*beating.settings, beating.config.as_deref())?;
+    let (connection, namespace) = connect().await?;
+    let plan = Plan::for_targets(settings, namespace)?;
+    let teller = Teller::new(beating.verbose);
+    let crew = Crew::start(plan.members, OnFailure::FallSilent, &connection, &teller);
+    let _attending = attend(&plan.health_bind_address, &crew).await?;
+    let signal = signals.end().await;
+    stopping(signal, &teller);
+    teller.say("the Leases stay: start again within ttl, or run beatkeeper agent deregister");
+    unless_hurried(crew.stop(), &mut signals).await
 }
 
-/// The signals that ask us to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
+async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
+    if settings.probes.is_some() || settings.health_bind_address.is_some() {
+        bail!("register only registers: --probe and --health-bind-address belong to agent run");
+    }
+    let (connection, namespace) = connect().await?;
+    let identity = settings.identity(&namespace, pod_name().as_deref())?;
+    let wishes = Wishes { interval: Some(Duration::ZERO), ttl: None };
+    let (_words, heard) = watch::channel(Word::default());
+    let heart = Heart::new(connection, identity, wishes, heard, Teller::new(false).report());
+    let mut progress = heart.progress();
+    let registered = async { progress.wait_for(|now| now.told.is_some()).await.map(drop) };
+    // Dropped as soon as it is registered, it leaves its Lease to others.
+    let registered = tokio::select! {
+        _ = heart.run(CancellationToken::new()) => false,
+        registered = timeout(limit, registered) => registered.is_ok_and(|told| told.is_ok()),
+    };
+    if !registered {
+        bail!("not registered within {}", duration::format(limit));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-        })
+impl Who {
+    /// The instance, and its name for people.
+    async fn by_hand(self) -> Result<(ByHand, String)> {
+        let (connection, namespace) = connect().await?;
+        let Self { registration, namespace: said, instance } = self;
+        let settings = Settings {
+            registration: Some(registration),
+            namespace: said,
+            instance,
+            ..Settings::default()
+        };
+        let identity: Identity = settings.identity(&namespace, pod_name().as_deref())?;
+        let name = format!("{}/{}", identity.namespace, identity.lease_name());
+        Ok((ByHand::new(connection, identity), name))
+    }
+}
+
+fn pod_name() -> Option<String> {
+    std::env::var("POD_NAME").ok()
+}
+
+/// A way to the API server, and the namespace that it is for.
+async fn connect() -> Result<(Connection, String)> {
+    let config = Config::infer().await.context(
+        "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token",
+    )?;
+    let namespace = config.default_namespace.clone();
+    let headers = Headers::default();
+    let client = transport::connect(config, USER_AGENT, &headers)?;
+    Ok((Connection { client, headers }, namespace))
+}
+
+/// Tells whoever started us how far we are, as long as what it returns is kept.
+async fn attend(address: &BindAddress, crew: &Crew) -> Result<tokio::task::JoinSet<()>> {
+    let mut attending = tokio::task::JoinSet::new();
+    if let BindAddress::At(address) = address {
+        attending.spawn(health::serve(address, crew.watch()).await?);
+    }
+    let ready = crew.all(Stage::Settled);
+    attending.spawn(async {
+        ready.await;
+        systemd::ready();
+    });
+    attending.spawn(systemd::keep_watchdog());
+    Ok(attending)
+}
+
+fn stopping(signal: Signal, teller: &Teller) {
+    systemd::stopping();
+    teller.say(&format!("{}: stopping", signals::name(signal)));
+}
+
+/// Whoever asks twice is in a hurry. Leases then live until their ttl is over.
+async fn unless_hurried(
+    end: impl Future<Output = Result<()>>,
+    signals: &mut Signals,
+) -> Result<ExitCode> {
+    tokio::select! {
+        ended = end => ended.map(|()| ExitCode::SUCCESS),
+        signal = signals.end() => Ok(ended_by(signal.as_raw())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: Command,
     }
 
-    /// The name and number of the next one.
-    async fn next(&mut self) -> (&'static str, u8) {
-        tokio::select! {
-            _ = self.terminate.recv() => ("SIGTERM", 15),
-            _ = self.interrupt.recv() => ("SIGINT", 2),
-            _ = self.quit.recv() => ("SIGQUIT", 3),
-        }
+    fn example(name: &str) -> String {
+        let path = format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).expect(name)
+    }
+
+    /// The settings of an `agent run` with these words.
+    fn settings(words: &[&str]) -> Settings {
+        assert_eq!(words[0], "agent", "{words:?}");
+        let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+        let Action::Run(beating) = line.command.action else { panic!("{words:?}") };
+        *beating.settings
+    }
+
+    #[test]
+    fn the_sidecar_of_the_example_is_an_agent_that_beats() {
+        let deployment: Value =
+            serde_saphyr::from_str(&example("kubernetes/deployment.yaml")).expect("YAML");
+        let sidecar = &deployment["spec"]["template"]["spec"]["initContainers"][0];
+        let args = sidecar["args"].as_array().expect("args");
+        let args: Vec<&str> = args.iter().filter_map(Value::as_str).collect();
+        let mut settings = settings(&args);
+        assert!(settings.probes.is_some());
+        settings.registration = Some("greeter".to_owned());
+        let around =
+            Surroundings { namespace: "default".to_owned(), pod_name: Some("p".to_owned()) };
+        Plan::of(settings, &around).expect("a plan");
+    }
+
+    #[test]
+    fn the_unit_of_the_example_starts_an_agent_with_a_file_that_it_can_use() {
+        let unit = example("systemd/beatkeeper-agent.service");
+        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a start");
+        let words: Vec<&str> = start.split(' ').skip(1).collect();
+        settings(&words);
+        let file = serde_saphyr::from_str(&example("systemd/agent.yaml")).expect("settings");
+        let plan = Plan::of(file, &Surroundings::default()).expect("a plan");
+        assert_eq!(plan.members[0].probes.len(), 2);
     }
 }

@@ -1,23 +1,24 @@
-//! The side that beats: `beatkeeper agent` keeps one instance alive from the outside, for processes
-//! that do not do it themselves.
+//! The side that beats: `beatkeeper agent` keeps instances alive from the outside, for processes that do not
+//! do it themselves.
 //!
-//! [`heart`] is the engine: it claims the instance's Lease, renews it, and gives it back. What it
-//! decides lies in modules without I/O: when to beat ([`schedule`], [`clock`]), what to do with the
-//! Lease that is already there ([`lease`]), what a failure means ([`failure`]). It tells what happens
-//! as [`event`]s; [`command`] prints them, and knows the flags ([`args`]) and signals.
+//! The engine is that of the SDK, [`beatkeeper_client::heart`]. What is set ([`settings`]) makes a [`plan`];
+//! a [`crew`] carries it out, one [`member`] for each instance, which tells with its beats what its probes
+//! ([`probe`]) find. [`command`] is the table of contents of the subcommands; [`exec`] wraps a process,
+//! [`health`] and [`systemd`] tell whoever started us how far we are.
 
-pub mod args;
-pub mod clock;
 pub mod command;
-pub mod event;
-pub mod failure;
-pub mod heart;
-pub mod lease;
-pub mod schedule;
+pub mod crew;
+pub mod exec;
+pub mod health;
+pub mod member;
+pub mod page;
+pub mod plan;
+pub mod probe;
+pub mod settings;
+pub mod signals;
+pub mod status;
+pub mod systemd;
+pub mod tell;
 
-mod api;
-pub(crate) mod hostname;
-
-pub use args::Args;
-pub use command::run;
-pub use heart::Heart;
+pub use command::{Command, run};
+pub use page::page as reference_page;

@@ -34,5 +34,5 @@ mod watch;
 pub use leader::{ElectionSettings, LeaderArgs};
 pub use metrics::page as metrics_page;
 pub use run::{RunError, run};
-pub use serve::{BindAddress, BindError};
+pub use serve::BindError;
 pub use settings::{Args, Settings};

@@ -2,7 +2,7 @@
 
 use kube::Client;
 
-use crate::agent::hostname::hostname;
+use beatkeeper_client::names::hostname;
 
 /// The longest name of a replica that leaves room for what is put around it in names of objects.
 const NAME_MAX: usize = 200;

@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +13,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -23,51 +22,13 @@ use super::{
     metrics::{self, Metrics},
     settings::Settings,
 };
-use crate::core::health::{Health, Report};
+use crate::{
+    bind_address::BindAddress,
+    core::health::{Health, Report},
+};
 
 /// How often the timer shows that it works.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum BindAddress {
-    /// Nowhere: `0`.
-    #[default]
-    Off,
-    /// `HOST:PORT`; without a host on all addresses, with port 0 on any free port.
-    At(String),
-}
-
-/// An address that cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("give 0 for off, or HOST:PORT such as 127.0.0.1:8080 or :8080")]
-pub struct ParseBindAddressError;
-
-impl FromStr for BindAddress {
-    type Err = ParseBindAddressError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if matches!(text, "" | "0") {
-            return Ok(Self::Off);
-        }
-        let (_, port) = text.rsplit_once(':').ok_or(ParseBindAddressError)?;
-        port.parse::<u16>().map_err(|_| ParseBindAddressError)?;
-        Ok(Self::At(text.to_owned()))
-    }
-}
-
-impl BindAddress {
-    async fn listen(address: &str) -> std::io::Result<TcpListener> {
-        match address.strip_prefix(':') {
-            // Both families where there are both.
-            Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
-                Ok(listener) => Ok(listener),
-                Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
-            },
-            None => TcpListener::bind(address).await,
-        }
-    }
-}
 
 /// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -161,23 +122,4 @@ fn answer(report: &Report, RawQuery(query): RawQuery) -> impl IntoResponse + use
 fn scrapes(all: Arc<Metrics>) -> Router {
     let scrape = async move || ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], all.text());
     Router::new().route("/metrics", get(scrape))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_off_or_has_a_port() {
-        let at = |text: &str| BindAddress::At(text.to_owned());
-        assert_eq!("0".parse::<BindAddress>().ok(), Some(BindAddress::Off));
-        assert_eq!("".parse::<BindAddress>().ok(), Some(BindAddress::Off));
-        for good in [":8080", "127.0.0.1:0", "[::1]:8080", "localhost:8080"] {
-            assert_eq!(good.parse::<BindAddress>().ok(), Some(at(good)));
-        }
-        for bad in ["8080", "127.0.0.1", "127.0.0.1:http", ":65536", "127.0.0.1:"] {
-            let error = bad.parse::<BindAddress>().expect_err(bad).to_string();
-            assert!(error.contains(":8080"), "{error}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use clap::ArgAction;
 
 use super::leader::{ElectionSettings, LeaderArgs};
-use super::serve::BindAddress;
+use crate::bind_address::BindAddress;
 use crate::core::{
     address::{OutsideRange, OutsideRanges, ParseRangeError},
     leader::DurationsError,

@@ -97,7 +97,7 @@ impl Shop {
 
     fn agent_with(&self, kubeconfig: &Path, flags: &[&str]) -> Agent {
         let mut child = Command::new(env!("CARGO_BIN_EXE_beatkeeper"))
-            .args(["agent", "--registration", "greeter", "--namespace", &self.namespace])
+            .args(["agent", "run", "--registration", "greeter", "--namespace", &self.namespace])
             .args(flags)
             .env_remove("POD_NAME")
             .env("KUBECONFIG", kubeconfig)
@@ -336,7 +336,7 @@ async fn it_stops_at_once_while_it_waits() {
 async fn it_follows_a_registration_that_changes() {
     let shop = Shop::open().await;
     let mut agent = shop.agent(&["--instance", "vm-1", "--interval", "1s"]);
-    agent.says("--interval 1s is slower than the registration asks for").await;
+    agent.says("an interval of 1s is slower than the registration asks for").await;
     agent.says("beating as").await;
     let registrations: Api<ServiceRegistration> =
         Api::namespaced(shop.client.clone(), &shop.namespace);

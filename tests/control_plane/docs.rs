@@ -1,6 +1,6 @@
 //! The commands in the documentation work as they stand there.
 
-use std::process::Stdio;
+use std::{path::Path, process::Stdio};
 
 use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::RoleBinding};
 use serde_json::json;
@@ -8,13 +8,14 @@ use serde_json::json;
 use crate::support::Shop;
 
 const HEARTBEAT: &str = include_str!("../../docs/heartbeat.md");
+const AGENT: &str = include_str!("../../docs/agent.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-/// The `bash` blocks of a page, in order.
-fn blocks(page: &str) -> Vec<String> {
+/// The blocks of a page in one language, in order.
+fn blocks(page: &str, language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut rest = page;
-    while let Some((_, after)) = rest.split_once("```bash\n") {
+    while let Some((_, after)) = rest.split_once(&format!("```{language}\n")) {
         let (block, after) = after.split_once("```").expect("every block is closed");
         blocks.push(block.to_owned());
         rest = after;
@@ -31,8 +32,10 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Runs a block after all that was said before it, of which only definitions are kept.
-    async fn run(&mut self, block: &str) {
-        let mut path = vec![self.shop.plane.bin("kubectl").parent().unwrap().to_owned()];
+    async fn run(&mut self, block: &str) -> String {
+        let programs =
+            [&*self.shop.plane.bin("kubectl"), Path::new(env!("CARGO_BIN_EXE_beatkeeper"))];
+        let mut path = programs.map(|program| program.parent().unwrap().to_owned()).to_vec();
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
         let config = self.shop.plane.admin_config("reader").unwrap();
         let kubeconfig = std::fs::read_to_string(self.shop.plane.kubeconfig()).unwrap();
@@ -59,6 +62,7 @@ impl Reader<'_> {
         );
         let definitions = block.lines().filter(|line| line.starts_with("now()"));
         definitions.for_each(|line| self.said.push_str(&format!("{line}\n")));
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 
@@ -80,7 +84,7 @@ async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
     let shop = Shop::open("docs").await;
     let _operator = shop.operator();
     let mut reader = Reader { shop: &shop, token: token(&shop).await, said: String::new() };
-    let blocks = blocks(HEARTBEAT);
+    let blocks = blocks(HEARTBEAT, "bash");
     let [register, create, beat, curl, failing, draining, delete, cordon, uncordon, role] =
         blocks.as_slice()
     else {
@@ -123,7 +127,7 @@ async fn every_command_of_the_operations_page_does_what_the_page_says() {
     let shop = Shop::open("docs-operations").await;
     let _operator = shop.operator();
     let mut reader = Reader { shop: &shop, token: String::new(), said: String::new() };
-    let blocks = blocks(OPERATIONS);
+    let blocks = blocks(OPERATIONS, "bash");
     let [dry, look, publish, by_hand, rehearse, adopt, unbeaten, list, withdraw] =
         blocks.as_slice()
     else {
@@ -148,4 +152,24 @@ async fn every_command_of_the_operations_page_does_what_the_page_says() {
     shop.published_as_ready("orders", &["192.0.2.21"]).await;
     reader.run(withdraw).await;
     shop.published_as_ready("orders", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_agents_page_does_what_the_page_says() {
+    let shop = Shop::open("docs-agent").await;
+    let _operator = shop.operator();
+    let mut reader = Reader { shop: &shop, token: String::new(), said: String::new() };
+    let blocks = blocks(AGENT, "bash");
+    let [rights, exec, kubeconfig, by_hand] = blocks.as_slice() else {
+        panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
+    };
+    reader.run(rights).await;
+    let said = reader.run(exec).await;
+    assert!(said.contains("serving") && said.contains("beating as vm-1"), "{said}");
+    assert!(said.contains("deregistered"), "{said}");
+    reader.run(kubeconfig).await;
+    shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+    let said = reader.run(by_hand).await;
+    assert!(said.contains("REGISTRATION") && said.contains("vm-2"), "{said}");
+    assert_eq!(shop.lease("greeter.vm-3").await, None);
 }

@@ -3,13 +3,16 @@
 
 mod adoption;
 mod agent;
+mod agent_commands;
 mod chaos;
+mod client;
 mod clocks;
 mod crd;
 mod docs;
 mod dry_run;
 mod events;
 mod evidence;
+mod examples;
 mod fairness;
 mod garbage;
 mod health;
@@ -20,6 +23,7 @@ mod ownership;
 mod publishing;
 mod reliability;
 mod restart;
+mod sdk;
 mod standing;
 mod steady;
 mod story;

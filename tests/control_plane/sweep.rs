@@ -18,10 +18,6 @@ impl Shop {
         })
         .await;
     }
-
-    async fn lease(&self, lease: &str) -> Option<Lease> {
-        self.api::<Lease>().get_opt(lease).await.unwrap()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,14 +9,12 @@ use std::{
     time::Duration,
 };
 
-use beatkeeper::{
-    agent::schedule::{Backoff, Pace},
-    core::{
-        heartbeat::{HeartbeatLease, HeartbeatSpec, Origin},
-        index::Key,
-    },
+use beatkeeper::core::{
+    heartbeat::{HeartbeatLease, HeartbeatSpec, Origin},
+    index::Key,
 };
 use beatkeeper_api::heartbeat::{ADDRESSES_ANNOTATION, REGISTRATION_LABEL, lease_name, renew_time};
+use beatkeeper_client::schedule::{Backoff, Pace};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus},

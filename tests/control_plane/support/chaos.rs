@@ -11,6 +11,7 @@ mod span;
 mod weather;
 
 pub use arena::{Arena, Scale};
+pub use chronicle::Chronicle;
 pub use replicas::{Replicas, after};
 
 use beatkeeper_cluster::{ControlPlane, Options};

@@ -1,4 +1,4 @@
-//! GET over plain HTTP, as a kubelet or Prometheus does it.
+//! Requests over plain HTTP: a GET as a kubelet or Prometheus does it.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -15,8 +15,15 @@ pub struct Answer {
 
 /// Asks once; none when nobody answers.
 pub async fn get(address: &str, path: &str) -> Option<Answer> {
+    send("GET", address, path).await
+}
+
+/// The same with another method, and without a body.
+pub async fn send(method: &str, address: &str, path: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).await.ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;

@@ -124,7 +124,8 @@ impl Drop for Operator {
     }
 }
 
-fn spawn_from_keeper(command: Command) -> Child {
+/// Starts a process that the kernel kills when this one ends, however that comes about.
+pub fn spawn_from_keeper(command: Command) -> Child {
     use std::sync::{Mutex, OnceLock, mpsc};
     type Job = (Command, mpsc::Sender<Child>);
     static KEEPER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();

@@ -7,7 +7,10 @@ use std::{
 
 use beatkeeper_api::{InstanceStatus, ServiceRegistration};
 use beatkeeper_cluster::ControlPlane;
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{coordination::v1::Lease, core::v1::Pod},
+};
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
@@ -105,6 +108,10 @@ impl Shop {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub async fn lease(&self, name: &str) -> Option<Lease> {
+        self.api().get_opt(name).await.unwrap()
     }
 
     /// Creates any object from JSON.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use beatkeeper_api::duration;
 use jiff::Timestamp;
 
-use super::failure::Failure;
-use super::schedule::Pace;
+use crate::failure::Failure;
+use crate::lease::Word;
+use crate::schedule::Pace;
 
 /// Something that happened. Displayed as one line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +54,46 @@ pub enum Event {
         /// The registration's pace.
         pace: Pace,
     },
+    /// Who started us counts on a longer ttl than the registration's.
+    TooPatient {
+        /// What was asked for.
+        wanted: Duration,
+        /// The registration's pace.
+        pace: Pace,
+    },
+    /// What the instance says of itself was accepted.
+    Told(Word),
+    /// A beat was sent later than it was due: this process was kept from running.
+    Late {
+        /// By so much.
+        by: Duration,
+    },
+    /// No beat was accepted for longer than ttl. Unless all the way to the operator was held up, the instance
+    /// was taken out meanwhile; the beat brings it back.
+    WasOut {
+        /// Since the last beat that was accepted before.
+        silent: Duration,
+        /// Of the registration.
+        ttl: Duration,
+    },
+    /// The wall clock differs from the API server's. Beats do not mind; tokens and people do.
+    ClockOff {
+        /// Seconds by which ours is ahead; negative when it is behind.
+        ahead: i64,
+    },
     /// The Lease vanished, or is no heartbeat of ours any more: it is claimed anew.
     Lost {
+        /// `namespace/name`
+        lease: String,
+    },
+    /// Another process has taken the Lease over, under the same name: two hearts for one name hide each
+    /// other's death.
+    PassedOn {
+        /// `namespace/name`
+        lease: String,
+    },
+    /// Stopped; the Lease is left to the process that has taken it over.
+    LeftToAnother {
         /// `namespace/name`
         lease: String,
     },
@@ -97,11 +136,19 @@ impl Event {
             Self::Claimed { .. }
             | Self::Recovered { .. }
             | Self::PaceChanged(_)
+            | Self::Told(_)
             | Self::Deregistered { .. }
+            | Self::LeftToAnother { .. }
             | Self::NeverRegistered => Weight::Change,
-            Self::Failed { .. } | Self::NotReread(_) | Self::TooSlow { .. } | Self::Lost { .. } => {
-                Weight::Trouble
-            }
+            Self::Failed { .. }
+            | Self::NotReread(_)
+            | Self::TooSlow { .. }
+            | Self::TooPatient { .. }
+            | Self::Late { .. }
+            | Self::WasOut { .. }
+            | Self::ClockOff { .. }
+            | Self::PassedOn { .. }
+            | Self::Lost { .. } => Weight::Trouble,
         }
     }
 }
@@ -137,12 +184,46 @@ impl fmt::Display for Event {
             }
             Self::TooSlow { wanted, pace } => write!(
                 f,
-                "--interval {} is slower than the registration asks for: beating every {}",
+                "an interval of {} is slower than the registration asks for: beating every {}",
                 duration::format(*wanted),
                 duration::format(pace.interval()),
             ),
+            Self::TooPatient { wanted, pace } => write!(
+                f,
+                "a ttl of {} is longer than the registration's: who is silent for {} is taken out",
+                duration::format(*wanted),
+                duration::format(pace.ttl()),
+            ),
+            Self::Told(Word { health, note }) => {
+                write!(f, "told that it is {}", health.as_str())?;
+                note.as_ref().map_or(Ok(()), |note| write!(f, ": {note}"))
+            }
+            Self::Late { by } => {
+                write!(f, "a beat was sent {} late: the process did not run", duration::format(*by))
+            }
+            Self::WasOut { silent, ttl } => write!(
+                f,
+                "no beat was accepted for {}, longer than the ttl of {}: it may have been taken out, and is back now",
+                duration::format(*silent),
+                duration::format(*ttl),
+            ),
+            Self::ClockOff { ahead } => {
+                let side = if *ahead > 0 { "ahead of" } else { "behind" };
+                let by = duration::format(Duration::from_secs(ahead.unsigned_abs()));
+                write!(f, "the clock of this machine is {by} {side} the API server's")
+            }
             Self::Lost { lease } => {
                 write!(f, "the Lease {lease} was deleted or changed by somebody: claiming it again")
+            }
+            Self::PassedOn { lease } => write!(
+                f,
+                "another process has taken over the Lease {lease}: unless this one is about to end, give one of them another instance name"
+            ),
+            Self::LeftToAnother { lease } => {
+                write!(
+                    f,
+                    "stopped; the Lease {lease} is left to the process that has taken it over"
+                )
             }
             Self::Deregistered { lease } => write!(f, "deregistered: deleted the Lease {lease}"),
             Self::NeverRegistered => write!(f, "stopped; there was nothing to deregister"),

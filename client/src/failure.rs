@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-use super::lease::Occupant;
-use super::schedule::PaceError;
-use crate::kube_client::TookTooLong;
+use crate::lease::Occupant;
+use crate::schedule::PaceError;
+use crate::transport::TookTooLong;
 
-/// What the agent asks of the API server.
+/// What is asked of the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Reads the ServiceRegistration.
@@ -29,6 +29,8 @@ pub enum Operation {
     Beat,
     /// Deletes the Lease at the end.
     Deregister,
+    /// Looks up who is published.
+    ListSlices,
 }
 
 impl Operation {
@@ -42,6 +44,7 @@ impl Operation {
             Self::ReplaceLease => "cannot delete the Lease of the earlier Pod",
             Self::Beat => "beat failed for",
             Self::Deregister => "cannot delete the Lease",
+            Self::ListSlices => "cannot list the EndpointSlices of",
         }
     }
 
@@ -52,6 +55,7 @@ impl Operation {
             Self::CreateLease => "create",
             Self::TakeOverLease | Self::Beat => "patch",
             Self::ReplaceLease | Self::Deregister => "delete",
+            Self::ListSlices => "list",
         }
     }
 
@@ -63,6 +67,9 @@ impl Operation {
                 r#"{apiGroups: ["beatkeeper.dev"], resources: ["serviceregistrations"], verbs: ["get"]}"#
             }
             Self::ReadPod => r#"{apiGroups: [""], resources: ["pods"], verbs: ["get"]}"#,
+            Self::ListSlices => {
+                r#"{apiGroups: ["discovery.k8s.io"], resources: ["endpointslices"], verbs: ["list", "watch"]}"#
+            }
             _ => {
                 r#"{apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "patch", "delete"]}"#
             }
@@ -73,6 +80,7 @@ impl Operation {
         match self {
             Self::ReadRegistration => "serviceregistrations.beatkeeper.dev",
             Self::ReadPod => "pods",
+            Self::ListSlices => "endpointslices.discovery.k8s.io",
             _ => "leases.coordination.k8s.io",
         }
     }
@@ -116,7 +124,7 @@ pub struct Failure {
     pub details: String,
 }
 
-/// What the API server says as well when it is overloaded, but in a header that kube drops.
+/// How long to stay away from an API server that has too much to do and does not say for how long.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 impl Failure {
@@ -210,6 +218,9 @@ impl fmt::Display for Failure {
             Cause::Missing if *operation == Operation::ReadRegistration => {
                 write!(f, "ServiceRegistration {object} does not exist yet")
             }
+            Cause::Missing if *operation == Operation::ReadLease => {
+                write!(f, "not registered: there is no Lease {object}; register the instance first")
+            }
             Cause::UnknownKind => write!(
                 f,
                 "{doing} {object}: the cluster has no such kind; \
@@ -232,7 +243,7 @@ impl fmt::Display for Failure {
             Cause::Occupied(_) => write!(
                 f,
                 "{doing} {object}: {details}; delete that Lease if it is a leftover, \
-                 or choose another --instance"
+                 or choose another name for the instance"
             ),
             _ => write!(f, "{doing} {object}: {details}"),
         }

@@ -93,6 +93,18 @@ impl Pace {
         self.interval - spread + (spread * 2).mul_f64(roll)
     }
 
+    /// From the first beat to the second, and after a time in which beats failed: anything up to the
+    /// interval. Those whom one event brought together, a deployment or an API server that is back,
+    /// are spread over the interval at once.
+    pub fn phase(&self, roll: f64) -> Duration {
+        self.interval.mul_f64(roll)
+    }
+
+    /// By how much a beat may be behind its time before that is worth a word.
+    pub fn punctuality(&self) -> Duration {
+        (self.interval / 10).max(Duration::from_millis(50))
+    }
+
     /// How long one request may take: so short that another fits in before the ttl is over.
     pub fn request_timeout(&self) -> Duration {
         self.interval.min(self.slack() / 2).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
@@ -190,6 +202,12 @@ mod tests {
         assert_eq!(pace.pause(0.0), ms(9000));
         assert_eq!(pace.pause(0.5), ms(10_000));
         assert_eq!(pace.pause(0.999_999), ms(10_999) + Duration::from_micros(998));
+    }
+
+    #[test]
+    fn those_who_come_together_are_spread_over_the_whole_interval() {
+        let pace = pace("30s", "10s");
+        assert_eq!([0.0, 0.25, 0.5].map(|roll| pace.phase(roll)), [0, 2500, 5000].map(ms));
     }
 
     #[test]

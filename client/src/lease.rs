@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use beatkeeper_api::heartbeat;
+use beatkeeper_api::heartbeat::{self, Health};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -22,6 +22,29 @@ pub struct Identity {
     pub instance: String,
     /// Where it lives.
     pub home: Home,
+    /// The version of what runs in it.
+    pub version: Option<String>,
+    /// What else it tells of itself: annotations under [`heartbeat::METADATA_PREFIX`].
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What an instance says of itself: of its health, with a word on why.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Word {
+    /// How it is.
+    pub health: Health,
+    /// Why; at most [`heartbeat::NOTE_MAX`] characters of it are shown.
+    pub note: Option<String>,
+}
+
+impl Word {
+    /// As annotations: what is not to be there is `null`.
+    pub fn annotations(&self) -> Value {
+        let health = (self.health != Health::Passing).then(|| self.health.as_str());
+        let note = self.note.as_ref();
+        let note = note.map(|note| note.chars().take(heartbeat::NOTE_MAX).collect::<String>());
+        json!({ heartbeat::HEALTH_ANNOTATION: health, heartbeat::NOTE_ANNOTATION: note })
+    }
 }
 
 /// Where an instance lives.
@@ -63,8 +86,25 @@ impl Identity {
         }
     }
 
+    /// All annotations of ours: what is not to be there is `null`.
+    fn annotations(&self, word: &Word) -> Value {
+        let mut all = word.annotations();
+        all[heartbeat::ADDRESSES_ANNOTATION] = json!(self.addresses());
+        all[heartbeat::VERSION_ANNOTATION] = json!(self.version);
+        for (key, value) in &self.metadata {
+            all[format!("{}{key}", heartbeat::METADATA_PREFIX)] = json!(value);
+        }
+        all
+    }
+
     /// The Lease as it is created.
-    pub fn new_lease(&self, owner: &Owner, lease_duration_seconds: i32, at: Timestamp) -> Lease {
+    pub fn new_lease(
+        &self,
+        owner: &Owner,
+        lease_duration_seconds: i32,
+        word: &Word,
+        at: Timestamp,
+    ) -> Lease {
         let label = (heartbeat::REGISTRATION_LABEL.to_owned(), self.registration.clone());
         let owner_references = match owner {
             Owner::Outside => None,
@@ -76,14 +116,19 @@ impl Identity {
                 ..OwnerReference::default()
             }]),
         };
+        let annotations: BTreeMap<String, String> = self
+            .annotations(word)
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect();
         Lease {
             metadata: ObjectMeta {
                 name: Some(self.lease_name()),
                 namespace: Some(self.namespace.clone()),
                 labels: Some(BTreeMap::from([label])),
-                annotations: self.addresses().map(|addresses| {
-                    BTreeMap::from([(heartbeat::ADDRESSES_ANNOTATION.to_owned(), addresses)])
-                }),
+                annotations: Some(annotations).filter(|all| !all.is_empty()),
                 owner_references,
                 ..ObjectMeta::default()
             },
@@ -98,23 +143,28 @@ impl Identity {
 
     /// The merge patch by which a Lease of an earlier life becomes ours again.
     ///
-    /// What that life said of itself goes: a process that has just started is not draining any more.
-    /// What an operator said stays: a cordon outlives the restart of what it keeps out. The uid makes
-    /// the patch fail (409) should the Lease be another by then.
-    pub fn take_over_patch(&self, uid: &str, lease_duration_seconds: i32, at: Timestamp) -> Value {
+    /// What that life said of itself goes, but for keys of metadata that we do not know: a process that
+    /// has just started is not draining any more.
+    /// What an operator said stays: a cordon outlives the restart of what it keeps out. Its version makes
+    /// the patch fail (409) should the Lease be another by then, or another process have taken it over.
+    pub fn take_over_patch(
+        &self,
+        held: &Held,
+        lease_duration_seconds: i32,
+        word: &Word,
+        at: Timestamp,
+    ) -> Value {
         json!({
             "metadata": {
-                "uid": uid,
+                "uid": held.uid,
+                "resourceVersion": held.version,
                 "labels": { heartbeat::REGISTRATION_LABEL: self.registration },
-                "annotations": {
-                    heartbeat::HEALTH_ANNOTATION: null,
-                    heartbeat::NOTE_ANNOTATION: null,
-                    heartbeat::ADDRESSES_ANNOTATION: self.addresses(),
-                },
+                "annotations": self.annotations(word),
             },
             "spec": {
                 "holderIdentity": self.instance,
                 "leaseDurationSeconds": lease_duration_seconds,
+                "leaseTransitions": held.transitions.saturating_add(1),
                 "renewTime": heartbeat::renew_time(at),
             },
         })
@@ -122,7 +172,7 @@ impl Identity {
 
     /// What to do with the Lease that already has our name.
     pub fn judge(&self, lease: &Lease, owner: &Owner) -> Existing {
-        let uid = lease.metadata.uid.clone().unwrap_or_default();
+        let mine = || Existing::Ours { held: Held::of(lease), renewed: renewed(lease) };
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
         // A label may have been stripped. Without label and holder it is somebody's who never heard
         // of us: leader election takes Leases of any name.
@@ -134,15 +184,11 @@ impl Identity {
         let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
         let pod = owners.iter().find(|owner| owner.api_version == "v1" && owner.kind == "Pod");
         match (owner, pod) {
-            (Owner::Pod { uid: ours, .. }, Some(theirs)) if theirs.uid == *ours => {
-                Existing::Ours { uid, renewed: renewed(lease) }
-            }
+            (Owner::Pod { uid: ours, .. }, Some(theirs)) if theirs.uid == *ours => mine(),
             (Owner::Pod { name, .. }, Some(theirs)) if theirs.name == *name => {
-                Existing::EarlierPod { uid }
+                Existing::EarlierPod { uid: Held::of(lease).uid }
             }
-            (Owner::Outside, None) if owners.is_empty() => {
-                Existing::Ours { uid, renewed: renewed(lease) }
-            }
+            (Owner::Outside, None) if owners.is_empty() => mine(),
             (_, Some(theirs)) => Existing::Occupied(Occupant::Pod(theirs.name.clone())),
             (_, None) if owners.is_empty() => Existing::Occupied(Occupant::Outside),
             (_, None) => Existing::Occupied(Occupant::Stranger),
@@ -157,6 +203,37 @@ impl Identity {
     }
 }
 
+/// A Lease that is ours, as the API server has last told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Its metadata.uid
+    pub uid: String,
+    /// Its metadata.resourceVersion
+    pub version: String,
+    /// How often a process has taken it over from another: spec.leaseTransitions.
+    pub transitions: i32,
+}
+
+impl Held {
+    /// What there is to know of it.
+    pub fn of(lease: &Lease) -> Self {
+        Self {
+            uid: lease.metadata.uid.clone().unwrap_or_default(),
+            version: lease.metadata.resource_version.clone().unwrap_or_default(),
+            transitions: lease
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.lease_transitions)
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Whether another process has taken over, or made anew, what we held.
+    pub fn has_passed_to(&self, now: &Self) -> bool {
+        self.uid != now.uid || self.transitions < now.transitions
+    }
+}
+
 /// The time a Lease holds.
 pub fn renewed(lease: &Lease) -> Option<Timestamp> {
     lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)
@@ -167,8 +244,8 @@ pub fn renewed(lease: &Lease) -> Option<Timestamp> {
 pub enum Existing {
     /// Of an earlier life of this very instance: taken over.
     Ours {
-        /// Its metadata.uid
-        uid: String,
+        /// As it is now.
+        held: Held,
         /// The time it holds, which the next beat has to differ from.
         renewed: Option<Timestamp>,
     },
@@ -217,7 +294,13 @@ mod tests {
             registration: "greeter".to_owned(),
             instance: "vm-1".to_owned(),
             home: Home::Outside(vec![]),
+            version: None,
+            metadata: BTreeMap::new(),
         }
+    }
+
+    fn failing() -> Word {
+        Word { health: Health::Failing, note: Some("disk 91 %".to_owned()) }
     }
 
     fn pod(uid: &str) -> Owner {
@@ -225,24 +308,31 @@ mod tests {
     }
 
     fn lease(owner: &Owner) -> Lease {
-        let mut lease = outside().new_lease(owner, 3, at(1));
+        let mut lease = outside().new_lease(owner, 3, &Word::default(), at(1));
         lease.metadata.uid = Some("lease-uid".to_owned());
+        lease.metadata.resource_version = Some("7".to_owned());
         lease
     }
 
+    fn held(transitions: i32) -> Held {
+        Held { uid: "lease-uid".to_owned(), version: "7".to_owned(), transitions }
+    }
+
     fn ours() -> Existing {
-        Existing::Ours { uid: "lease-uid".to_owned(), renewed: Some(at(1)) }
+        Existing::Ours { held: held(0), renewed: Some(at(1)) }
     }
 
     #[test]
     fn a_new_lease_has_every_field_of_the_contract() {
         let identity = Identity {
             home: Home::Outside(vec!["192.0.2.1".parse().expect("ip"), "::5".parse().expect("ip")]),
+            version: Some("1.4.2".to_owned()),
+            metadata: [("shelf".to_owned(), "7".to_owned())].into(),
             ..outside()
         };
+        let lease = identity.new_lease(&Owner::Outside, 3, &failing(), at(1_500_000));
         assert_eq!(
-            serde_json::to_value(identity.new_lease(&Owner::Outside, 3, at(1_500_000)))
-                .expect("JSON"),
+            serde_json::to_value(lease).expect("JSON"),
             json!({
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
@@ -250,7 +340,13 @@ mod tests {
                     "name": "greeter.vm-1",
                     "namespace": "shop",
                     "labels": { "beatkeeper.dev/registration": "greeter" },
-                    "annotations": { "beatkeeper.dev/addresses": "192.0.2.1,::5" },
+                    "annotations": {
+                        "beatkeeper.dev/addresses": "192.0.2.1,::5",
+                        "beatkeeper.dev/health": "Failing",
+                        "beatkeeper.dev/note": "disk 91 %",
+                        "beatkeeper.dev/version": "1.4.2",
+                        "metadata.beatkeeper.dev/shelf": "7",
+                    },
                 },
                 "spec": {
                     "holderIdentity": "vm-1",
@@ -259,6 +355,16 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn who_is_well_has_no_annotation_for_it() {
+        let lease = lease(&Owner::Outside);
+        assert_eq!(lease.metadata.annotations, None);
+        let silent = json!({ "beatkeeper.dev/health": null, "beatkeeper.dev/note": null });
+        assert_eq!(Word::default().annotations(), silent);
+        let long = Word { note: Some("é".repeat(300)), ..failing() };
+        assert_eq!(long.annotations()["beatkeeper.dev/note"], json!("é".repeat(256)));
     }
 
     #[test]
@@ -273,24 +379,36 @@ mod tests {
     #[test]
     fn taking_over_clears_what_the_earlier_life_said_and_leaves_a_cordon_alone() {
         assert_eq!(
-            outside().take_over_patch("lease-uid", 3, at(0)),
+            outside().take_over_patch(&held(4), 3, &Word::default(), at(0)),
             json!({
                 "metadata": {
                     "uid": "lease-uid",
+                    "resourceVersion": "7",
                     "labels": { "beatkeeper.dev/registration": "greeter" },
                     "annotations": {
                         "beatkeeper.dev/health": null,
                         "beatkeeper.dev/note": null,
                         "beatkeeper.dev/addresses": null,
+                        "beatkeeper.dev/version": null,
                     },
                 },
                 "spec": {
                     "holderIdentity": "vm-1",
                     "leaseDurationSeconds": 3,
+                    "leaseTransitions": 5,
                     "renewTime": "1970-01-01T00:00:00.000000Z",
                 },
             })
         );
+    }
+
+    #[test]
+    fn a_lease_has_passed_to_another_when_it_was_taken_over_or_made_anew() {
+        assert!(!held(4).has_passed_to(&Held { version: "8".to_owned(), ..held(4) }));
+        assert!(held(4).has_passed_to(&held(5)));
+        assert!(held(4).has_passed_to(&Held { uid: "another".to_owned(), ..held(0) }));
+        // Who writes Leases without the count has not taken anything over.
+        assert!(!held(4).has_passed_to(&held(0)));
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl RenewTimes {
         next
     }
 
+    /// The latest one that was handed out or seen.
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.last
+    }
+
     /// Never goes back below a time that was seen in the Lease.
     pub fn advance_past(&mut self, seen: Option<Timestamp>) {
         self.last = self.last.max(seen);

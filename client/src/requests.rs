@@ -10,9 +10,19 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::failure::{Cause, Failure, Operation};
-use super::lease::Identity;
-use crate::kube_client::within;
+use crate::failure::{Cause, Failure, Operation};
+use crate::headers::Headers;
+use crate::lease::Identity;
+use crate::transport::within;
+
+/// A client, and what the headers of its answers tell.
+#[derive(Clone)]
+pub struct Connection {
+    /// To the API server.
+    pub client: Client,
+    /// Of the answers that came through it.
+    pub headers: Headers,
+}
 
 pub(super) struct Requests {
     leases: Api<Lease>,
@@ -21,10 +31,11 @@ pub(super) struct Requests {
     namespace: String,
     registration: String,
     lease: String,
+    headers: Headers,
 }
 
 impl Requests {
-    pub(super) fn new(client: Client, identity: &Identity) -> Self {
+    pub(super) fn new(Connection { client, headers }: Connection, identity: &Identity) -> Self {
         let namespace = &identity.namespace;
         Self {
             leases: Api::namespaced(client.clone(), namespace),
@@ -33,6 +44,7 @@ impl Requests {
             namespace: namespace.clone(),
             registration: identity.registration.clone(),
             lease: identity.lease_name(),
+            headers,
         }
     }
 
@@ -54,24 +66,24 @@ impl Requests {
         limit: Duration,
     ) -> Result<ServiceRegistration, Failure> {
         let call = self.registrations.get(&self.registration);
-        bounded(Operation::ReadRegistration, &self.registration_object(), limit, call).await
+        self.bounded(Operation::ReadRegistration, &self.registration_object(), limit, call).await
     }
 
     pub(super) async fn pod_uid(&self, name: &str, limit: Duration) -> Result<String, Failure> {
         let object = self.object(name);
-        let pod = bounded(Operation::ReadPod, &object, limit, self.pods.get(name)).await?;
+        let pod = self.bounded(Operation::ReadPod, &object, limit, self.pods.get(name)).await?;
         pod.uid().ok_or_else(|| Failure::found(Operation::ReadPod, &object, Cause::Other))
     }
 
     pub(super) async fn lease(&self, limit: Duration) -> Result<Option<Lease>, Failure> {
         let call = self.leases.get_opt(&self.lease);
-        bounded(Operation::ReadLease, &self.lease_object(), limit, call).await
+        self.bounded(Operation::ReadLease, &self.lease_object(), limit, call).await
     }
 
     pub(super) async fn create(&self, lease: &Lease, limit: Duration) -> Result<Lease, Failure> {
         let parameters = PostParams::default();
         let call = self.leases.create(&parameters, lease);
-        bounded(Operation::CreateLease, &self.lease_object(), limit, call).await
+        self.bounded(Operation::CreateLease, &self.lease_object(), limit, call).await
     }
 
     pub(super) async fn patch(
@@ -82,37 +94,47 @@ impl Requests {
     ) -> Result<Lease, Failure> {
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         let call = self.leases.patch(&self.lease, &parameters, &patch);
-        bounded(operation, &self.lease_object(), limit, call).await
+        self.bounded(operation, &self.lease_object(), limit, call).await
     }
 
-    /// Deletes the Lease if it is still the one with this uid. False: it is gone, or another's.
+    /// Deletes the Lease if it is still that one; a conflict if not. False: it is gone.
     pub(super) async fn delete(
         &self,
         operation: Operation,
-        uid: &str,
+        that: Preconditions,
         limit: Duration,
     ) -> Result<bool, Failure> {
-        let uid = Some(uid.to_owned());
-        let parameters =
-            DeleteParams::default().preconditions(Preconditions { uid, resource_version: None });
+        let parameters = DeleteParams::default().preconditions(that);
         let call = self.leases.delete(&self.lease, &parameters);
-        match bounded(operation, &self.lease_object(), limit, call).await {
+        match self.bounded(operation, &self.lease_object(), limit, call).await {
             Ok(_) => Ok(true),
-            Err(failure) if matches!(failure.cause, Cause::Missing | Cause::Conflict) => Ok(false),
+            Err(failure) if failure.cause == Cause::Missing => Ok(false),
             Err(failure) => Err(failure),
         }
     }
-}
 
-async fn bounded<T>(
-    operation: Operation,
-    object: &str,
-    limit: Duration,
-    call: impl Future<Output = kube::Result<T>> + Send,
-) -> Result<T, Failure> {
-    match within(limit, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(Failure::of(operation, object, &error)),
-        Err(error) => Err(Failure::timeout(operation, object, error)),
+    /// By how many seconds our wall clock is ahead of the server's.
+    pub(super) fn clock_ahead(&self) -> Option<i64> {
+        self.headers.ahead()
+    }
+
+    async fn bounded<T>(
+        &self,
+        operation: Operation,
+        object: &str,
+        limit: Duration,
+        call: impl Future<Output = kube::Result<T>> + Send,
+    ) -> Result<T, Failure> {
+        match within(limit, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let mut failure = Failure::of(operation, object, &error);
+                if matches!(error, kube::Error::Api(_)) {
+                    failure.retry_after = self.headers.retry_after().or(failure.retry_after);
+                }
+                Err(failure)
+            }
+            Err(error) => Err(Failure::timeout(operation, object, error)),
+        }
     }
 }

@@ -1,0 +1,66 @@
+//! Asking a service how it is.
+
+use std::{sync::Arc, time::Duration};
+
+use beatkeeper_api::{duration, heartbeat::Health};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{builder::Check, lease::Word};
+
+/// Asks again and again, for ever, and says what it hears. The pause is between two checks: one that took
+/// long is no reason for another at once.
+pub(crate) async fn run(check: Check, every: Duration, words: Arc<watch::Sender<Word>>) {
+    loop {
+        let word = match timeout(every, check()).await {
+            Ok(Ok(())) => Word::default(),
+            Ok(Err(error)) => failing(error.to_string()),
+            Err(_) => failing(format!("the check took longer than {}", duration::format(every))),
+        };
+        words.send_if_modified(|said| {
+            let news = *said != word;
+            *said = word;
+            news
+        });
+        sleep(every).await;
+    }
+}
+
+fn failing(note: String) -> Word {
+    Word { health: Health::Failing, note: Some(note) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_check_says_is_told_and_a_slow_one_counts_as_failed() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let check: Check = Arc::new(move || {
+            let turn = asked.fetch_add(1, Relaxed);
+            Box::pin(async move {
+                match turn {
+                    0 => Ok(()),
+                    1 => Err("disk 91 %".into()),
+                    2 => std::future::pending().await,
+                    _ => Ok(()),
+                }
+            })
+        });
+        let (words, mut heard) = watch::channel(Word::default());
+        let every = Duration::from_secs(10);
+        let task = tokio::spawn(run(check, every, Arc::new(words)));
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            heard.changed().await.expect("a word");
+            said.push(heard.borrow_and_update().clone());
+        }
+        task.abort();
+        let slow = failing("the check took longer than 10s".to_owned());
+        assert_eq!(said, [failing("disk 91 %".to_owned()), slow, Word::default()]);
+    }
+}

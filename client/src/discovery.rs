@@ -1,0 +1,169 @@
+//! The other side: who is published now, for clients that balance by themselves.
+
+mod table;
+
+use std::{net::IpAddr, time::Duration};
+
+use beatkeeper_api::ServiceRegistration;
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{
+    Api, Client, Config,
+    api::ListParams,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+
+use crate::{
+    error::Error,
+    failure::{Failure, Operation},
+    headers::Headers,
+    transport::{self, within},
+};
+use table::Table;
+
+/// How long the API server may take for an answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const USER_AGENT: &str = concat!("beatkeeper-client/", env!("CARGO_PKG_VERSION"));
+
+/// An instance as it is published: one address with its ports.
+///
+/// An instance with addresses of two families is published once for each of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Where it is reached.
+    pub address: IpAddr,
+    /// Its ports, by number.
+    pub ports: Vec<Port>,
+    /// Whether it takes new connections.
+    pub ready: bool,
+    /// Whether it serves what it has; also while it drains.
+    pub serving: bool,
+    /// Whether it is about to leave.
+    pub terminating: bool,
+    /// Name of the Pod it lives in.
+    pub pod: Option<String>,
+    /// Name of the Node it lives on.
+    pub node: Option<String>,
+    /// Zone it lives in.
+    pub zone: Option<String>,
+}
+
+/// A port of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Port {
+    /// The number.
+    pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// As the registration calls it; empty where it has only one and does not name it.
+    pub name: String,
+}
+
+/// What changes in the set of published instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It is published now.
+    Created(Instance),
+    /// It was before, and differs: it drains, or cannot serve, or can again.
+    Updated(Instance),
+    /// It is not published any more.
+    Deleted(Instance),
+}
+
+/// Looks instances up in one namespace.
+#[derive(Clone)]
+pub struct Discovery {
+    client: Client,
+    namespace: String,
+}
+
+impl Discovery {
+    /// Looks in the namespace of the configuration (the Pod's own, or the kubeconfig's), or in another.
+    ///
+    /// # Errors
+    /// [`Error::NoConfiguration`] and [`Error::Connect`].
+    pub async fn new(namespace: Option<String>) -> Result<Self, Error> {
+        Self::with_config(Config::infer().await?, namespace)
+    }
+
+    /// The same with a configuration.
+    ///
+    /// # Errors
+    /// [`Error::Connect`].
+    pub fn with_config(config: Config, namespace: Option<String>) -> Result<Self, Error> {
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let client = transport::connect(config, USER_AGENT, &Headers::default())?;
+        Ok(Self { client, namespace })
+    }
+
+    /// The instances that a registration publishes now, those that are not ready among them.
+    ///
+    /// # Errors
+    /// [`Failure`]: the registration does not exist, or may not be read; it says what to do.
+    pub async fn resolve(&self, registration: &str) -> Result<Vec<Instance>, Failure> {
+        let slices = self.slices();
+        let params = ListParams::default().labels(&self.selector(registration).await?);
+        let object = format!("{}/{registration}", self.namespace);
+        let listed = within(ANSWER_WITHIN, slices.list(&params)).await;
+        let listed = listed
+            .map_err(|late| Failure::timeout(Operation::ListSlices, &object, late))?
+            .map_err(|error| Failure::of(Operation::ListSlices, &object, &error))?;
+        let mut table = Table::default();
+        table.replace(listed.items);
+        Ok(table.shown().cloned().collect())
+    }
+
+    /// Follows the instances that a registration publishes: first all there are, as created, then every
+    /// change. What is lost of the connection is made up for; an instance that moves from one slice to
+    /// another does not change. It ends never.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve), before it begins. Later ones are told to `tracing`, and tried again.
+    pub async fn watch(
+        &self,
+        registration: &str,
+    ) -> Result<impl Stream<Item = Change> + Send + Unpin + use<>, Failure> {
+        let config = watcher::Config::default().labels(&self.selector(registration).await?);
+        let events = watcher(self.slices(), config).default_backoff();
+        let changes = events.scan((Table::default(), Vec::new()), |(table, listed), event| {
+            let changes = match event {
+                Ok(Event::Init) => {
+                    listed.clear();
+                    Vec::new()
+                }
+                Ok(Event::InitApply(slice)) => {
+                    listed.push(slice);
+                    Vec::new()
+                }
+                Ok(Event::InitDone) => table.replace(std::mem::take(listed)),
+                Ok(Event::Apply(slice)) => table.put(slice),
+                Ok(Event::Delete(slice)) => table.remove(&slice),
+                Err(error) => {
+                    tracing::warn!(%error, "the watch of EndpointSlices failed, and begins again");
+                    Vec::new()
+                }
+            };
+            std::future::ready(Some(stream::iter(changes)))
+        });
+        Ok(changes.flatten().boxed())
+    }
+
+    fn slices(&self) -> Api<EndpointSlice> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The slices of the Service that the registration publishes.
+    async fn selector(&self, registration: &str) -> Result<String, Failure> {
+        let api = Api::<ServiceRegistration>::namespaced(self.client.clone(), &self.namespace);
+        let object = format!("{}/{registration}", self.namespace);
+        let found = within(ANSWER_WITHIN, api.get(registration)).await;
+        let found = found
+            .map_err(|late| Failure::timeout(Operation::ReadRegistration, &object, late))?
+            .map_err(|error| Failure::of(Operation::ReadRegistration, &object, &error))?;
+        let service = found.spec.service_name.unwrap_or_else(|| registration.to_owned());
+        Ok(format!("kubernetes.io/service-name={service}"))
+    }
+}

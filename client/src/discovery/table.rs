@@ -1,0 +1,179 @@
+//! What many slices say together.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+
+use super::{Change, Instance, Port};
+
+/// What tells instances apart: two processes of one host differ by their ports.
+type Key = (IpAddr, Vec<Port>);
+
+/// The slices of one Service, and the instances that they show.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    slices: BTreeMap<String, BTreeMap<Key, Instance>>,
+    shown: BTreeMap<Key, Instance>,
+}
+
+impl Table {
+    /// All that is shown.
+    pub(super) fn shown(&self) -> impl Iterator<Item = &Instance> {
+        self.shown.values()
+    }
+
+    /// A slice is new, or has changed.
+    pub(super) fn put(&mut self, slice: EndpointSlice) -> Vec<Change> {
+        self.slices.insert(name(&slice), instances(&slice));
+        self.show()
+    }
+
+    /// A slice is gone.
+    pub(super) fn remove(&mut self, slice: &EndpointSlice) -> Vec<Change> {
+        self.slices.remove(&name(slice));
+        self.show()
+    }
+
+    /// These are all slices there are.
+    pub(super) fn replace(&mut self, slices: Vec<EndpointSlice>) -> Vec<Change> {
+        self.slices = slices.iter().map(|slice| (name(slice), instances(slice))).collect();
+        self.show()
+    }
+
+    fn show(&mut self) -> Vec<Change> {
+        let mut now: BTreeMap<Key, Instance> = BTreeMap::new();
+        for (key, instance) in self.slices.values().flatten() {
+            // On its way from one slice to another it is in both; whichever knows it as ready is right.
+            let known = now.entry(key.clone()).or_insert_with(|| instance.clone());
+            if instance.ready && !known.ready {
+                known.clone_from(instance);
+            }
+        }
+        let mut changes = Vec::new();
+        for (key, instance) in &now {
+            match self.shown.remove(key) {
+                None => changes.push(Change::Created(instance.clone())),
+                Some(before) if before != *instance => {
+                    changes.push(Change::Updated(instance.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        let gone = std::mem::replace(&mut self.shown, now);
+        changes.extend(gone.into_values().map(Change::Deleted));
+        changes
+    }
+}
+
+fn name(slice: &EndpointSlice) -> String {
+    slice.metadata.name.clone().unwrap_or_default()
+}
+
+fn instances(slice: &EndpointSlice) -> BTreeMap<Key, Instance> {
+    let mut ports: Vec<Port> = slice
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|port| {
+            Some(Port {
+                port: u16::try_from(port.port?).ok()?,
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                name: port.name.clone().unwrap_or_default(),
+            })
+        })
+        .collect();
+    ports.sort();
+    let endpoints = slice.endpoints.iter().flat_map(|endpoint| {
+        let addresses = endpoint.addresses.iter().filter_map(|address| address.parse().ok());
+        addresses.map(|address| instance(address, &ports, endpoint))
+    });
+    endpoints.map(|one| ((one.address, one.ports.clone()), one)).collect()
+}
+
+fn instance(address: IpAddr, ports: &[Port], endpoint: &Endpoint) -> Instance {
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    // As the API has it: what is not said is ready, serves as much as it is ready, and stays.
+    let ready = conditions.ready.unwrap_or(true);
+    Instance {
+        address,
+        ports: ports.to_vec(),
+        ready,
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+        pod: pod.and_then(|target| target.name.clone()),
+        node: endpoint.node_name.clone(),
+        zone: endpoint.zone.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn slice(name: &str, endpoints: &[(&str, bool)]) -> EndpointSlice {
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|(address, ready)| {
+                json!({ "addresses": [address], "conditions": { "ready": ready, "serving": true } })
+            })
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "addressType": "IPv4",
+            "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+            "endpoints": endpoints,
+        }))
+        .expect("a slice")
+    }
+
+    fn told(changes: Vec<Change>) -> Vec<String> {
+        let tell = |change| match change {
+            Change::Created(one) => format!("+{}", one.address),
+            Change::Updated(one) => format!("~{} {}", one.address, one.ready),
+            Change::Deleted(one) => format!("-{}", one.address),
+        };
+        changes.into_iter().map(tell).collect()
+    }
+
+    #[test]
+    fn what_comes_changes_and_goes_is_told_once() {
+        let mut table = Table::default();
+        let first = slice("a", &[("192.0.2.1", true), ("192.0.2.2", true)]);
+        assert_eq!(told(table.put(first.clone())), ["+192.0.2.1", "+192.0.2.2"]);
+        assert_eq!(told(table.put(first)), [""; 0]);
+        let next = slice("a", &[("192.0.2.2", false), ("192.0.2.3", true)]);
+        assert_eq!(told(table.put(next)), ["~192.0.2.2 false", "+192.0.2.3", "-192.0.2.1"]);
+        assert_eq!(told(table.remove(&slice("a", &[]))), ["-192.0.2.2", "-192.0.2.3"]);
+    }
+
+    #[test]
+    fn who_moves_from_one_slice_to_another_does_not_change() {
+        let mut table = Table::default();
+        table.put(slice("a", &[("192.0.2.1", true)]));
+        assert_eq!(told(table.put(slice("b", &[("192.0.2.1", true)]))), [""; 0]);
+        assert_eq!(told(table.put(slice("a", &[]))), [""; 0]);
+        assert_eq!(told(table.remove(&slice("b", &[]))), ["-192.0.2.1"]);
+    }
+
+    #[test]
+    fn a_new_list_tells_only_what_is_different() {
+        let mut table = Table::default();
+        table.put(slice("a", &[("192.0.2.1", true), ("192.0.2.2", true)]));
+        let listed = vec![slice("b", &[("192.0.2.2", true), ("192.0.2.3", true)])];
+        assert_eq!(told(table.replace(listed)), ["+192.0.2.3", "-192.0.2.1"]);
+    }
+
+    #[test]
+    fn two_processes_of_one_host_are_told_apart_by_their_ports() {
+        let mut table = Table::default();
+        table.put(slice("a", &[("192.0.2.1", true)]));
+        let mut other = slice("b", &[("192.0.2.1", true)]);
+        if let Some(ports) = &mut other.ports {
+            ports[0].port = Some(9090);
+        }
+        assert_eq!(told(table.put(other)), ["+192.0.2.1"]);
+        assert_eq!(table.shown().count(), 2);
+    }
+}

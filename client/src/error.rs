@@ -1,0 +1,107 @@
+//! Why a service did not start, or did not stop as it should.
+
+use std::{fmt, time::Duration};
+
+use beatkeeper_api::duration::{self, ParseDurationError};
+
+use crate::{failure::Failure, names::NameError, transport::ConnectError};
+
+/// Any error of a hook or a check.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a service could not be built or started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A name that Kubernetes does not take.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Both a Pod and addresses.
+    #[error(
+        "a Pod's address is known to the API server: leave out the addresses, or give an empty Pod name \
+         for an instance outside the cluster"
+    )]
+    AddressOfPod,
+    /// An environment variable that cannot be read.
+    #[error("${variable}: {source}")]
+    Environment {
+        /// Its name.
+        variable: &'static str,
+        /// What is wrong with its value.
+        source: ParseDurationError,
+    },
+    /// An interval below the shortest there is.
+    #[error("{what} {} is too short: choose 100ms or more", duration::format(*interval))]
+    TooShort {
+        /// Which one.
+        what: &'static str,
+        /// As it was given.
+        interval: Duration,
+    },
+    /// Neither a kubeconfig nor a Pod's ServiceAccount.
+    #[error(
+        "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token: {0}"
+    )]
+    NoConfiguration(#[from] kube::config::InferConfigError),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A hook has failed; the start was undone.
+    #[error("{hook}: {source}")]
+    Hook {
+        /// `before_start` or `after_start`.
+        hook: &'static str,
+        /// What it returned.
+        source: BoxError,
+    },
+    /// No beat was accepted in time; the start was undone.
+    #[error("no beat was accepted within {}: {}", duration::format(*within), Why(failure.as_ref()))]
+    NotRegistered {
+        /// How long it was tried.
+        within: Duration,
+        /// Why the last try failed; none when it was never answered.
+        failure: Option<Failure>,
+    },
+    /// The system has no thread or no signals for us.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// It ran, and did not stop as it should.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
+
+/// What went wrong at the stop. All of it was tried all the same.
+#[derive(Debug, Default, thiserror::Error)]
+pub struct StopError {
+    /// The hooks that failed: their names and what they returned.
+    pub hooks: Vec<(&'static str, BoxError)>,
+    /// Why the instance could not be deregistered: it stays until its ttl is over.
+    pub deregister: Option<Box<Failure>>,
+}
+
+impl StopError {
+    pub(crate) fn nothing_or(self) -> Result<(), Self> {
+        if self.hooks.is_empty() && self.deregister.is_none() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for StopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hooks = self.hooks.iter().map(|(name, error)| format!("{name}: {error}"));
+        let stays = |failure: &Failure| {
+            format!("not deregistered, so the instance stays until its ttl is over: {failure}")
+        };
+        let all: Vec<String> = hooks.chain(self.deregister.as_deref().map(stays)).collect();
+        f.write_str(&all.join("; "))
+    }
+}
+
+struct Why<'a>(Option<&'a Failure>);
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(failure) => failure.fmt(f),
+            None => f.write_str("the API server does not answer"),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What the headers of answers tell: kube drops them.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+};
+use std::time::Duration;
+
+use http::{HeaderMap, Response, header};
+use jiff::{Timestamp, fmt::rfc2822};
+
+/// Nothing is known yet.
+const UNKNOWN: i64 = i64::MIN;
+
+/// Notes what the answers on a connection told last. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Headers(Arc<Last>);
+
+#[derive(Debug)]
+struct Last {
+    /// Seconds by which our wall clock is ahead of the server's.
+    ahead: AtomicI64,
+    /// Seconds for which the last answer asked us to stay away.
+    retry_after: AtomicU64,
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self(Arc::new(Last { ahead: AtomicI64::new(UNKNOWN), retry_after: AtomicU64::new(0) }))
+    }
+}
+
+impl Headers {
+    /// Looks at each answer that passes.
+    pub fn observer<B>(
+        &self,
+    ) -> impl Fn(Response<B>) -> Response<B> + Clone + Send + Sync + use<B> {
+        let this = self.clone();
+        move |response| {
+            this.note(response.headers(), Timestamp::now());
+            response
+        }
+    }
+
+    fn note(&self, headers: &HeaderMap, now: Timestamp) {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(date) = text(header::DATE).and_then(|date| rfc2822::parse(date).ok()) {
+            let ahead = now.as_second() - date.timestamp().as_second();
+            self.0.ahead.store(ahead, Relaxed);
+        }
+        let asked = text(header::RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
+        self.0.retry_after.store(asked.unwrap_or(0), Relaxed);
+    }
+
+    /// By how many seconds our wall clock is ahead of the server's; a second more or less says nothing.
+    pub fn ahead(&self) -> Option<i64> {
+        Some(self.0.ahead.load(Relaxed)).filter(|ahead| *ahead != UNKNOWN)
+    }
+
+    /// For how long the last answer asked us to stay away.
+    pub fn retry_after(&self) -> Option<Duration> {
+        Some(self.0.retry_after.load(Relaxed)).filter(|&asked| asked > 0).map(Duration::from_secs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |&(name, value): &(&'static str, &str)| {
+            (header::HeaderName::from_static(name), value.parse().expect("a value"))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_of_the_servers_is_told_by_the_date() {
+        let told = Headers::default();
+        assert_eq!(told.ahead(), None);
+        let now: Timestamp = "2026-11-23T12:01:40Z".parse().expect("a time");
+        told.note(&headers(&[("date", "Mon, 23 Nov 2026 12:00:00 GMT")]), now);
+        assert_eq!(told.ahead(), Some(100));
+        told.note(&headers(&[("date", "yesterday")]), now);
+        assert_eq!(told.ahead(), Some(100), "what cannot be read changes nothing");
+    }
+
+    #[test]
+    fn only_the_last_answer_says_how_long_to_stay_away() {
+        let told = Headers::default();
+        let now = Timestamp::UNIX_EPOCH;
+        told.note(&headers(&[("retry-after", "7")]), now);
+        assert_eq!(told.retry_after(), Some(Duration::from_secs(7)));
+        told.note(&headers(&[("retry-after", "Mon, 23 Nov 2026 12:00:00 GMT")]), now);
+        assert_eq!(told.retry_after(), None);
+        told.note(&headers(&[]), now);
+        assert_eq!(told.retry_after(), None);
+    }
+}

@@ -1,0 +1,312 @@
+//! The engine: claims the Lease, keeps it renewed, gives it back.
+
+mod claim;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::clock::RenewTimes;
+use crate::event::Event;
+use crate::failure::{Cause, Failure, Operation};
+use crate::lease::{Held, Identity, Owner, Word};
+use crate::requests::{Connection, Requests};
+use crate::schedule::{Backoff, Pace};
+
+/// A request that was sent before the ttl was known.
+const TIMEOUT_UNKNOWN: Duration = Duration::from_secs(10);
+/// A request that is under way when we are stopped may come to its end for so long. Dropped, a
+/// Lease that is just being created would stay behind without our knowing.
+const LET_FINISH: Duration = Duration::from_millis(500);
+/// Further away than any process lives.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
+/// The registration is read again with every tenth beat, but at least and at most so often.
+const REREAD_MIN: Duration = Duration::from_secs(5);
+const REREAD_MAX: Duration = Duration::from_secs(30);
+
+/// A wall clock that is further off than this is worth a word, in seconds.
+const CLOCK_OFF: i64 = 60;
+
+/// Hears what happens. Called from the heart itself: it must not block.
+pub type Report = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// How often to beat, where that is not what the registration says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// A faster pace than the registration's; a slower one is reported and not followed. Zero: one beat
+    /// at the start and none after it, so that somebody else has to beat.
+    pub interval: Option<Duration>,
+    /// The ttl that is counted on: reported when the registration's is shorter. It has no other effect.
+    pub ttl: Option<Duration>,
+}
+
+impl Wishes {
+    fn renews(self) -> bool {
+        self.interval != Some(Duration::ZERO)
+    }
+
+    /// What is to be said about a pace.
+    fn warnings(self, pace: Pace) -> Vec<Event> {
+        let slow = self.interval.filter(|wanted| *wanted > pace.interval());
+        let patient = self.ttl.filter(|wanted| *wanted > pace.ttl());
+        let slow = slow.map(|wanted| Event::TooSlow { wanted, pace });
+        let patient = patient.map(|wanted| Event::TooPatient { wanted, pace });
+        slow.into_iter().chain(patient).collect()
+    }
+}
+
+/// How far a heart is, for those who wait for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What was accepted last; none before the first beat.
+    pub told: Option<Word>,
+    /// Why the last try failed, while none has succeeded since.
+    pub failure: Option<Failure>,
+}
+
+/// One beating instance.
+pub struct Heart {
+    requests: Arc<Requests>,
+    identity: Identity,
+    wishes: Wishes,
+    words: watch::Receiver<Word>,
+    progress: watch::Sender<Progress>,
+    report: Report,
+    times: RenewTimes,
+    pace: Option<Pace>,
+    owner: Option<Owner>,
+    lease: Claim,
+    /// Another process has taken the Lease over since it was ours. We beat on, for nobody is to be dropped
+    /// for a quarrel over a name, but leave it behind when we end.
+    passed_on: bool,
+    /// In the Lease, since it is ours.
+    told: Word,
+    last_success: Option<Instant>,
+    lease_duration_sent: i32,
+}
+
+/// What may happen while no beat is due.
+enum News {
+    Stop,
+    Word,
+    Pace(Pace),
+}
+
+/// How far we are with the Lease.
+enum Claim {
+    /// Nothing was written yet.
+    None,
+    /// Something was written, and whether it arrived is unknown.
+    Unsure,
+    /// Ours.
+    Held(Held),
+}
+
+impl Heart {
+    /// A heart that has not begun to beat. What `words` holds goes out with the next beat, and a change
+    /// of it makes for one at once.
+    pub fn new(
+        connection: Connection,
+        identity: Identity,
+        wishes: Wishes,
+        words: watch::Receiver<Word>,
+        report: Report,
+    ) -> Self {
+        Self {
+            requests: Arc::new(Requests::new(connection, &identity)),
+            identity,
+            wishes,
+            words,
+            progress: watch::Sender::default(),
+            report,
+            times: RenewTimes::default(),
+            pace: None,
+            owner: None,
+            lease: Claim::None,
+            passed_on: false,
+            told: Word::default(),
+            last_success: None,
+            lease_duration_sent: 0,
+        }
+    }
+
+    /// How far it is, from now on.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Beats until `stop` is cancelled, whatever happens; then deregisters.
+    ///
+    /// # Errors
+    /// Only when deregistering failed. The Lease stays then, and the instance is pruned when its ttl
+    /// is over.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        self.beat_until(&stop).await;
+        let last_words = self.deregister().await?;
+        (self.report)(&last_words);
+        Ok(())
+    }
+
+    async fn beat_until(&mut self, stop: &CancellationToken) {
+        let mut backoff = Backoff::default();
+        let mut failing = false;
+        let mut due = Instant::now();
+        let mut anchor = due;
+        let mut rereader: Option<(watch::Receiver<Pace>, AbortOnDropHandle<()>)> = None;
+        loop {
+            let sent = Instant::now();
+            let Some(result) = unless_stopped(stop, self.step()).await else { return };
+            match result {
+                Ok(pace) => {
+                    let regained = failing || self.last_success.is_none();
+                    self.succeeded(pace, failing, sent - due);
+                    failing = false;
+                    backoff.reset();
+                    // Counted from when it was due, the time that requests take does not add up. A
+                    // beat that came late starts a new count: those that were missed are not made
+                    // up for.
+                    anchor = if sent - due > pace.interval() / 10 { sent } else { due };
+                    let roll = rand::random();
+                    due = if regained {
+                        // From the answer on: an API server that starts answers many at one moment.
+                        Instant::now() + pace.phase(roll)
+                    } else {
+                        anchor + pace.pause(roll)
+                    };
+                    if !self.wishes.renews() {
+                        due = anchor + NEVER;
+                    } else if rereader.is_none() {
+                        rereader = Some(self.reread(pace));
+                    }
+                }
+                Err(failure) => {
+                    failing = self.last_success.is_some();
+                    let retry_in =
+                        backoff.pause(self.pace.as_ref(), failure.retry_after, rand::random());
+                    due = Instant::now() + retry_in;
+                    self.progress.send_modify(|now| now.failure = Some(failure.clone()));
+                    (self.report)(&Event::Failed { failure, retry_in });
+                }
+            }
+            while let Some(news) = self.news(due, rereader.as_mut(), stop).await {
+                match news {
+                    News::Stop => return,
+                    News::Word if !failing => due = Instant::now(),
+                    News::Pace(pace) => {
+                        self.pace = Some(pace);
+                        if !failing {
+                            due = due.min(anchor + pace.pause(rand::random()));
+                        }
+                    }
+                    // It goes out with the next try.
+                    News::Word => {}
+                }
+            }
+        }
+    }
+
+    /// What happens before the next beat is due; none when that is now.
+    async fn news(
+        &mut self,
+        due: Instant,
+        rereader: Option<&mut (watch::Receiver<Pace>, AbortOnDropHandle<()>)>,
+        stop: &CancellationToken,
+    ) -> Option<News> {
+        let changed = async {
+            match rereader {
+                Some((paces, _)) => match paces.changed().await {
+                    Ok(()) => *paces.borrow_and_update(),
+                    Err(_) => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        };
+        let word = async {
+            // Whoever could say another word may be gone: then there is none.
+            if self.words.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Some(News::Stop),
+            () = word => Some(News::Word),
+            pace = changed => Some(News::Pace(pace)),
+            () = sleep_until(due) => None,
+        }
+    }
+
+    /// Tells what a success means after what was before it.
+    fn succeeded(&mut self, pace: Pace, failing: bool, late: Duration) {
+        let now = Instant::now();
+        match self.last_success.replace(now).map(|last| now - last) {
+            None => {
+                if let Some(ahead) = self.requests.clock_ahead().filter(|off| off.abs() > CLOCK_OFF)
+                {
+                    (self.report)(&Event::ClockOff { ahead });
+                }
+            }
+            Some(silent) => {
+                if silent > pace.ttl() && self.wishes.renews() {
+                    (self.report)(&Event::WasOut { silent, ttl: pace.ttl() });
+                } else if failing {
+                    (self.report)(&Event::Recovered { after: silent });
+                }
+                if late > pace.punctuality() {
+                    (self.report)(&Event::Late { by: late });
+                }
+            }
+        }
+        let told = Some(self.told.clone());
+        self.progress.send_replace(Progress { told, failure: None });
+    }
+
+    /// Reads the registration again and again, beside the beats: they never wait for it.
+    fn reread(&self, pace: Pace) -> (watch::Receiver<Pace>, AbortOnDropHandle<()>) {
+        let (sender, receiver) = watch::channel(pace);
+        let (requests, wishes, report) =
+            (Arc::clone(&self.requests), self.wishes, Arc::clone(&self.report));
+        let task = async move {
+            loop {
+                let pace = *sender.borrow();
+                let every = (pace.interval() * 10).clamp(REREAD_MIN, REREAD_MAX);
+                sleep(every.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
+                match read_pace(&requests, wishes, TIMEOUT_UNKNOWN).await {
+                    Ok(new) if new == pace => {}
+                    Ok(new) => {
+                        report(&Event::PaceChanged(new));
+                        wishes.warnings(new).iter().for_each(|warning| report(warning));
+                        let _ = sender.send(new);
+                    }
+                    Err(failure) => report(&Event::NotReread(failure)),
+                }
+            }
+        };
+        (receiver, AbortOnDropHandle::new(tokio::spawn(task)))
+    }
+}
+
+async fn read_pace(requests: &Requests, wishes: Wishes, limit: Duration) -> Result<Pace, Failure> {
+    let registration = requests.registration(limit).await?;
+    let wanted = wishes.interval.filter(|wanted| !wanted.is_zero());
+    Pace::of(&registration, wanted).map_err(|error| {
+        let object = requests.registration_object();
+        Failure::found(Operation::ReadRegistration, &object, Cause::Pace(error))
+    })
+}
+
+/// The outcome, unless we are stopped and it does not come soon after.
+async fn unless_stopped<T>(stop: &CancellationToken, step: impl Future<Output = T>) -> Option<T> {
+    let stopped = async {
+        stop.cancelled().await;
+        sleep(LET_FINISH).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = step => Some(outcome),
+        () = stopped => None,
+    }
+}

@@ -1,0 +1,66 @@
+//! Keeps a process published as long as it lives, and looks up who else is.
+//!
+//! A ServiceRegistration says how long its instances may be silent (`ttl`) and how often they beat
+//! (`interval`). A [`Service`] beats for one instance of it: it registers at its start, renews its Lease
+//! again and again, and deregisters at its stop. What only falls silent is taken out when its ttl has
+//! passed.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use beatkeeper_client::Service;
+//!
+//! # async fn reachable() -> Result<(), std::io::Error> { Ok(()) }
+//! # async fn example() -> Result<(), beatkeeper_client::Error> {
+//! let service = Service::builder("greeter")
+//!     .version("1.4.2")
+//!     .register_ttl(Duration::from_secs(30))
+//!     .register_interval(Duration::from_secs(20))
+//!     .register_check(|| async { reachable().await }) // an error: published as not ready
+//!     .drain_delay(Duration::from_secs(5)) // at the stop, for routers to notice
+//!     .build()?;
+//! let running = service.start().await?;
+//! // … serve …
+//! running.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Who wants to balance by itself follows the published instances with [`Discovery`].
+//!
+//! # How it is built
+//! [`heart`] is the engine: it claims the instance's Lease, renews it, and gives it back. What it
+//! decides lies in modules without I/O: when to beat ([`schedule`], [`clock`]), what to do with the
+//! Lease that is already there ([`lease`]), what a failure means ([`failure`]). It tells what happens
+//! as [`event`]s. The command `beatkeeper agent` runs the same engine.
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/sdk.md")]
+struct Page;
+
+pub mod clock;
+pub mod event;
+pub mod failure;
+pub mod headers;
+pub mod heart;
+pub mod lease;
+pub mod names;
+pub mod schedule;
+pub mod transport;
+
+mod builder;
+mod by_hand;
+mod check;
+mod credentials;
+mod discovery;
+mod error;
+mod requests;
+mod runner;
+mod service;
+
+pub use beatkeeper_api::heartbeat::Health;
+pub use builder::{Builder, INTERVAL_VARIABLE, TTL_VARIABLE};
+pub use by_hand::ByHand;
+pub use discovery::{Change, Discovery, Instance, Port};
+pub use error::{BoxError, Error, StopError};
+pub use requests::Connection;
+pub use service::{Running, Service, Stats};

@@ -1,0 +1,80 @@
+//! Where a heart beats: in a task of the runtime at hand, or on a thread of its own.
+
+use std::thread;
+
+use futures::future::BoxFuture;
+use tokio::sync::{oneshot, watch};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
+
+use crate::{
+    error::Error,
+    failure::Failure,
+    heart::{Heart, Progress},
+};
+
+/// How a heart ended.
+type Ended = Result<(), Failure>;
+
+/// A heart that beats somewhere. Dropped, it stops without deregistering.
+pub(crate) struct Runner {
+    stop: CancellationToken,
+    ended: BoxFuture<'static, Option<Ended>>,
+    _abandoned: Option<DropGuard>,
+}
+
+impl Runner {
+    /// Stops the heart, which deregisters.
+    pub(crate) async fn stop(self) -> Ended {
+        self.stop.cancel();
+        // None: it has panicked, and there is nobody left to ask.
+        self.ended.await.unwrap_or(Ok(()))
+    }
+}
+
+/// In a task.
+pub(crate) fn on_this_runtime(
+    begin: impl FnOnce() -> Result<Heart, Error>,
+    stop: CancellationToken,
+) -> Result<(Runner, watch::Receiver<Progress>), Error> {
+    let heart = begin()?;
+    let progress = heart.progress();
+    let task = AbortOnDropHandle::new(tokio::spawn(heart.run(stop.clone())));
+    let ended = Box::pin(async move { task.await.ok() });
+    Ok((Runner { stop, ended, _abandoned: None }, progress))
+}
+
+/// On a thread with a runtime of its own. Its client is made there, too: a connection lives on the runtime
+/// that made it.
+pub(crate) async fn on_a_thread(
+    begin: impl FnOnce() -> Result<Heart, Error> + Send + 'static,
+    stop: CancellationToken,
+) -> Result<(Runner, watch::Receiver<Progress>), Error> {
+    let (began, beginning) = oneshot::channel();
+    let (ends, ended) = oneshot::channel();
+    let abandoned = CancellationToken::new();
+    let (stopped, dropped) = (stop.clone(), abandoned.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
+        runtime.block_on(async move {
+            let heart = match begin() {
+                Ok(heart) => heart,
+                Err(error) => return drop(began.send(Err(error))),
+            };
+            if began.send(Ok(heart.progress())).is_err() {
+                return;
+            }
+            if let Some(end) = dropped.run_until_cancelled(heart.run(stopped)).await {
+                // Nobody may be waiting for it.
+                let _ = ends.send(end);
+            }
+        });
+    })?;
+    let progress = beginning.await.unwrap_or_else(|_| {
+        Err(Error::System(std::io::Error::other("the thread that beats has ended")))
+    })?;
+    let ended = Box::pin(async move { ended.await.ok() });
+    Ok((Runner { stop, ended, _abandoned: Some(abandoned.drop_guard()) }, progress))
+}

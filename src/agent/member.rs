@@ -1,0 +1,239 @@
+//! One instance that an agent beats for: what its probes say goes out with its beats.
+
+use beatkeeper_api::heartbeat::Health;
+use beatkeeper_client::{
+    Connection,
+    failure::Failure,
+    heart::{Heart, Progress},
+    lease::Word,
+};
+use futures::future::{pending, select_all};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    plan::Member,
+    probe::{self, Probe, Series, Verdict},
+    tell::Teller,
+};
+
+/// What becomes of an instance whose probes fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It says so: somebody who lives beside the agent is alive all the same.
+    Tell,
+    /// It falls silent, and beats again when they succeed: nobody but the probes knows whether a remote
+    /// target is alive.
+    FallSilent,
+}
+
+/// How far an instance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Nothing was accepted yet.
+    Starting,
+    /// A beat was accepted since the start, or its probes have found it dead.
+    Settled,
+    /// It was accepted that it drains.
+    Drained,
+}
+
+/// When what comes before the end is to be done.
+#[derive(Debug, Clone, Default)]
+pub struct Cues {
+    /// It drains from here on, and beats on.
+    pub drain: CancellationToken,
+    /// It stops.
+    pub stop: CancellationToken,
+}
+
+impl Member {
+    /// Beats until it is stopped; then deregisters. One that falls silent for a remote target leaves its Lease
+    /// as it is instead: the target did not end with us.
+    ///
+    /// # Errors
+    /// Deregistering failed.
+    pub async fn run(
+        self,
+        on_failure: OnFailure,
+        connection: Connection,
+        cues: Cues,
+        stage: watch::Sender<Stage>,
+        teller: Teller,
+    ) -> Result<(), Failure> {
+        let vitals = Vitals::probe(&self.probes);
+        let life = Life { member: self, connection, cues, stage, teller, vitals };
+        match on_failure {
+            OnFailure::Tell => life.tell().await,
+            OnFailure::FallSilent => {
+                life.fall_silent().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+struct Life {
+    member: Member,
+    connection: Connection,
+    cues: Cues,
+    stage: watch::Sender<Stage>,
+    teller: Teller,
+    vitals: Vitals,
+}
+
+impl Life {
+    async fn tell(mut self) -> Result<(), Failure> {
+        let (words, heard) = watch::channel(word(&self.vitals.verdict()));
+        let heart = self.heart(heard);
+        let mut progress = heart.progress();
+        let stop = self.cues.stop.clone();
+        let speaking = async {
+            loop {
+                tokio::select! {
+                    () = self.cues.drain.cancelled() => break,
+                    () = self.vitals.changed() => say(&words, word(&self.vitals.verdict())),
+                    () = next(&mut progress) => self.advance(&progress),
+                }
+            }
+            say(&words, DRAINING);
+            loop {
+                next(&mut progress).await;
+                self.advance(&progress);
+            }
+        };
+        tokio::select! {
+            ended = heart.run(stop) => ended,
+            () = speaking => Ok(()),
+        }
+    }
+
+    async fn fall_silent(mut self) {
+        let stop = self.cues.stop.clone();
+        let for_ever = async {
+            loop {
+                self.await_recovery().await;
+                self.beat_while_healthy().await;
+                self.stage.send_replace(Stage::Settled);
+                let why = self.vitals.verdict().message.unwrap_or_default();
+                self.teller.say(&format!("silent from here on: {why}"));
+            }
+        };
+        stop.run_until_cancelled(for_ever).await;
+    }
+
+    async fn await_recovery(&mut self) {
+        while !self.vitals.verdict().healthy {
+            self.vitals.changed().await;
+            // The first verdict is there from the start; one that follows comes from a probe.
+            self.stage.send_replace(Stage::Settled);
+        }
+    }
+
+    async fn beat_while_healthy(&mut self) {
+        // It has nothing to say but that it is there.
+        let (_words, heard) = watch::channel(Word::default());
+        let heart = self.heart(heard);
+        let mut progress = heart.progress();
+        let unhealthy = async {
+            while self.vitals.verdict().healthy {
+                tokio::select! {
+                    () = self.vitals.changed() => {}
+                    () = next(&mut progress) => self.advance(&progress),
+                }
+            }
+        };
+        tokio::select! {
+            // Nobody stops it: it is dropped, and leaves its Lease behind.
+            _ = heart.run(CancellationToken::new()) => {}
+            () = unhealthy => {}
+        }
+    }
+
+    fn heart(&self, heard: watch::Receiver<Word>) -> Heart {
+        let Member { identity, wishes, .. } = self.member.clone();
+        Heart::new(self.connection.clone(), identity, wishes, heard, self.teller.report())
+    }
+
+    /// Notes how far it is; never back.
+    fn advance(&self, progress: &watch::Receiver<Progress>) {
+        let now = match &progress.borrow().told {
+            None => Stage::Starting,
+            Some(word) if word.health == Health::Draining => Stage::Drained,
+            Some(_) => Stage::Settled,
+        };
+        self.stage.send_if_modified(|stage| {
+            let further = now > *stage;
+            *stage = now.max(*stage);
+            further
+        });
+    }
+}
+
+const DRAINING: Word = Word { health: Health::Draining, note: None };
+
+fn word(verdict: &Verdict) -> Word {
+    let health = if verdict.healthy { Health::Passing } else { Health::Failing };
+    Word { health, note: verdict.message.clone() }
+}
+
+/// A word that was said already makes for no beat.
+fn say(words: &watch::Sender<Word>, word: Word) {
+    words.send_if_modified(|said| {
+        let news = *said != word;
+        *said = word;
+        news
+    });
+}
+
+async fn next(progress: &mut watch::Receiver<Progress>) {
+    if progress.changed().await.is_err() {
+        pending().await
+    }
+}
+
+/// What all probes of an instance say together.
+struct Vitals {
+    verdicts: Vec<watch::Receiver<Verdict>>,
+    _probing: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Vitals {
+    /// Begins to probe.
+    fn probe(probes: &[Probe]) -> Self {
+        let (verdicts, probing) = probes.iter().cloned().map(begin).unzip();
+        Self { verdicts, _probing: probing }
+    }
+
+    /// Healthy if each of them is, and then with what is to be looked at; else with the reasons.
+    fn verdict(&self) -> Verdict {
+        let all: Vec<Verdict> = self.verdicts.iter().map(|one| one.borrow().clone()).collect();
+        let healthy = all.iter().all(|one| one.healthy);
+        let messages: Vec<String> = all
+            .into_iter()
+            .filter(|one| one.healthy == healthy)
+            .filter_map(|one| one.message)
+            .collect();
+        let message = (!messages.is_empty()).then(|| messages.join("; "));
+        Verdict { healthy, message }
+    }
+
+    async fn changed(&mut self) {
+        if self.verdicts.is_empty() {
+            return pending().await;
+        }
+        let change = async |one: &mut watch::Receiver<Verdict>| {
+            // Never, but by a panic; the others go on.
+            if one.changed().await.is_err() {
+                pending().await
+            }
+        };
+        select_all(self.verdicts.iter_mut().map(|one| Box::pin(change(one)))).await;
+    }
+}
+
+fn begin(probe: Probe) -> (watch::Receiver<Verdict>, AbortOnDropHandle<()>) {
+    let (sender, receiver) = watch::channel(Series::new(&probe).verdict().clone());
+    let probing = async move { probe::run(&probe, &sender, &CancellationToken::new()).await };
+    (receiver, AbortOnDropHandle::new(tokio::spawn(probing)))
+}

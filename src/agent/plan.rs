@@ -1,0 +1,260 @@
+//! From what is set to the instances that one agent beats for.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use beatkeeper_client::{
+    heart::Wishes,
+    lease::{Home, Identity},
+};
+
+use super::{probe::Probe, settings::Settings};
+use crate::bind_address::BindAddress;
+
+/// What an agent is to do.
+#[derive(Debug, PartialEq)]
+pub struct Plan {
+    /// For whom it beats: one at least, each once.
+    pub members: Vec<Member>,
+    /// How long all of them drain before the end.
+    pub drain_delay: Duration,
+    /// Where it tells of its own health.
+    pub health_bind_address: BindAddress,
+}
+
+/// One instance that it beats for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    /// Who it is.
+    pub identity: Identity,
+    /// How often it beats.
+    pub wishes: Wishes,
+    /// How to find out whether it can serve; none: it can.
+    pub probes: Vec<Probe>,
+}
+
+/// What is set where nobody says it.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Of the configuration for the API server.
+    pub namespace: String,
+    /// $POD_NAME.
+    pub pod_name: Option<String>,
+}
+
+/// What a file says; what the flags say beats it.
+///
+/// # Errors
+/// The file cannot be read, or says something that there is no such setting for.
+pub fn read(flags: Settings, file: Option<&Path>) -> Result<Settings> {
+    let Some(path) = file else { return Ok(flags) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the file {}", path.display()))?;
+    // An empty one says nothing.
+    let said: Option<Settings> = serde_saphyr::from_str(&text)
+        .with_context(|| format!("the file {} cannot be used", path.display()))?;
+    Ok(flags.or(&said.unwrap_or_default()))
+}
+
+impl Plan {
+    /// Makes one of what is set.
+    ///
+    /// # Errors
+    /// Settings that make no instance, or the same one twice; which one is said.
+    pub fn of(mut settings: Settings, around: &Surroundings) -> Result<Self> {
+        let drain_delay = settings.drain_delay.take().unwrap_or_default();
+        let health_bind_address = settings.health_bind_address.take().unwrap_or_default();
+        let members = match settings.instances.take() {
+            None => vec![Member::of(&settings, around)?],
+            Some(instances) => {
+                ensure!(!instances.is_empty(), "instances: is an empty list: name one at least");
+                let member = |(n, own): (usize, Settings)| {
+                    own.stands_alone()
+                        .and_then(|own| Member::of(&own.or(&settings), around))
+                        .with_context(|| format!("instances[{n}]"))
+                };
+                instances.into_iter().enumerate().map(member).collect::<Result<_>>()?
+            }
+        };
+        let mut seen = BTreeSet::new();
+        for Member { identity, .. } in &members {
+            let lease = format!("{}/{}", identity.namespace, identity.lease_name());
+            if !seen.insert(lease) {
+                bail!(
+                    "the instance {} of {}/{} is there twice: two hearts for one name would hide each \
+                     other's death; give each an instance: of its own",
+                    identity.instance,
+                    identity.namespace,
+                    identity.registration
+                );
+            }
+        }
+        Ok(Self { members, drain_delay, health_bind_address })
+    }
+
+    /// Makes one for targets that cannot beat themselves.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of), and for a target without a name of its own (it is not the host that the agent runs
+    /// on), in a Pod (which can be given an agent), or without a probe: nothing could tell that it has died.
+    pub fn for_targets(settings: Settings, namespace: String) -> Result<Self> {
+        let named = |settings: &Settings| settings.instance.is_some();
+        let each = settings.instances.as_ref();
+        ensure!(
+            each.map_or_else(|| named(&settings), |all| all.iter().all(named)),
+            "each target needs a name: say it with --instance, or instance: in the file"
+        );
+        ensure!(
+            settings.drain_delay.is_none(),
+            "a target does not end with the agent, and is not drained: leave out --drain-delay"
+        );
+        // The Pod that the agent itself may run in is not the target.
+        let plan = Self::of(settings, &Surroundings { namespace, pod_name: None })?;
+        for Member { identity, probes, .. } in &plan.members {
+            let lease = identity.lease_name();
+            ensure!(
+                !probes.is_empty(),
+                "the target {lease} has no probe, so that nothing tells when it has died: add one with \
+                 --probe, or probes: in the file"
+            );
+            ensure!(
+                !matches!(identity.home, Home::Pod(_)),
+                "the target {lease} is a Pod: run the agent in it, beside what it runs"
+            );
+        }
+        Ok(plan)
+    }
+}
+
+impl Settings {
+    /// One of many: what belongs to the agent as a whole has no place in it.
+    fn stands_alone(self) -> Result<Self> {
+        ensure!(self.instances.is_none(), "instances: cannot be nested");
+        ensure!(
+            self.drain_delay.is_none() && self.health_bind_address.is_none(),
+            "drainDelay and healthBindAddress hold for the whole agent: set them beside instances:"
+        );
+        Ok(self)
+    }
+}
+
+impl Member {
+    fn of(settings: &Settings, around: &Surroundings) -> Result<Self> {
+        Ok(Self {
+            identity: settings.identity(&around.namespace, around.pod_name.as_deref())?,
+            wishes: Wishes { interval: settings.interval, ttl: None },
+            probes: settings.probes.clone().unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(file: &str) -> Settings {
+        serde_saphyr::from_str(file).expect("settings")
+    }
+
+    fn plan(file: &str) -> Result<Plan, String> {
+        let around = Surroundings { namespace: "shop".to_owned(), pod_name: None };
+        Plan::of(settings(file), &around).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn what_stands_beside_the_list_holds_for_all_in_it() {
+        let plan = plan(
+            "
+            registration: greeter
+            interval: 5s
+            probes: ['tcp://:80']
+            drainDelay: 3s
+            instances:
+            - { instance: vm-1 }
+            - { instance: vm-2, interval: 1s, registration: other, probes: [] }
+            ",
+        )
+        .expect("a plan");
+        let lease = |member: &Member| member.identity.lease_name();
+        assert_eq!(
+            plan.members.iter().map(lease).collect::<Vec<_>>(),
+            ["greeter.vm-1", "other.vm-2"]
+        );
+        let [first, second] = &plan.members[..] else { panic!("{plan:?}") };
+        assert_eq!(first.wishes.interval, Some(Duration::from_secs(5)));
+        assert_eq!(second.wishes.interval, Some(Duration::from_secs(1)));
+        assert_eq!((first.probes.len(), second.probes.len()), (1, 0));
+        assert_eq!(plan.drain_delay, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn the_files_that_the_documentation_shows_make_plans() {
+        let page = include_str!("../../docs/agent.md");
+        let blocks: Vec<&str> = page
+            .split("```yaml\n")
+            .skip(1)
+            .map(|rest| rest.split_once("```").expect("closed").0)
+            .collect();
+        let [probes, targets] = blocks[..] else { panic!("{blocks:?}") };
+        assert_eq!(plan(probes).expect("a plan").members[0].probes.len(), 6);
+        let targets = Plan::for_targets(settings(targets), "shop".to_owned()).expect("a plan");
+        assert_eq!(targets.members.len(), 2);
+    }
+
+    #[test]
+    fn flags_beat_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("agent.yaml");
+        std::fs::write(&file, "registration: greeter\ninstance: vm-1\n").expect("written");
+        let read = |flags: &str| read(settings(flags), Some(&file)).expect("read");
+        let plan = Plan::of(read("instance: vm-2"), &Surroundings::default()).expect("a plan");
+        assert_eq!(plan.members[0].identity.lease_name(), "greeter.vm-2");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("agent.yaml");
+        let fail = || format!("{:#}", read(Settings::default(), Some(&file)).expect_err("refused"));
+        assert!(fail().contains("cannot read the file"), "{}", fail());
+        std::fs::write(&file, "registraton: greeter").expect("written");
+        assert!(fail().contains("agent.yaml") && fail().contains("registraton"), "{}", fail());
+        std::fs::write(&file, "").expect("written");
+        assert_eq!(
+            read(Settings::default(), Some(&file)).expect("nothing said"),
+            Settings::default()
+        );
+    }
+
+    #[test]
+    fn lists_that_make_no_sense_are_refused_with_the_place() {
+        for (file, message) in [
+            ("instances: []", "instances: is an empty list"),
+            ("instances: [{ instance: a }]", "instances[0]: which ServiceRegistration"),
+            (
+                "{ registration: greeter, instances: [{ instance: a }, { instance: a }] }",
+                "the instance a of shop/greeter is there twice",
+            ),
+            ("instances: [{ instances: [] }]", "instances[0]: instances: cannot be nested"),
+            ("instances: [{ drainDelay: 1s }]", "instances[0]: drainDelay and healthBindAddress"),
+        ] {
+            let error = plan(file).expect_err(file);
+            assert!(error.starts_with(message), "{file}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_target_has_a_name_and_a_probe_and_is_no_pod() {
+        for (file, message) in [
+            ("{ registration: db }", "each target needs a name"),
+            ("{ registration: db, instance: a }", "the target db.a has no probe"),
+            (
+                "{ registration: db, instance: a, pod: b, probes: ['tcp://h:1'] }",
+                "the target db.a is a Pod",
+            ),
+        ] {
+            let error = Plan::for_targets(settings(file), "shop".to_owned()).expect_err(file);
+            assert!(error.to_string().starts_with(message), "{file}: {error}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `exec`: runs a command, without a shell; success is to end with 0.
+//!
+//! The command leads a process group of its own. However the probe ends (the command has ended, its time
+//! is over, the agent stops), that group is killed, so that no probe leaves anything behind: every few
+//! seconds, for weeks. What wants to outlive the probe has to leave the group (setsid).
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::spec::Exec;
+use super::{Outcome, text};
+
+/// So much of the output is kept, for its first line; the rest is read, so that the command can go on.
+const OUTPUT_MAX: usize = 4096;
+/// What was written before the end is there at once; only somebody who has left the group can keep the
+/// output open, and is not waited for.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+pub(super) async fn check(exec: &Exec) -> Outcome {
+    let (mut child, mut pipe) = start(exec).map_err(|error| format!("cannot start: {error}"))?;
+    let group = Group::of(&child);
+    let mut output = Vec::new();
+    let end = async {
+        let status = child.wait().await;
+        drop(group);
+        status
+    };
+    let status = match select(pin!(end), pin!(read(&mut pipe, &mut output))).await {
+        Either::Left((status, reading)) => {
+            let _ = timeout(LAST_WORDS, reading).await;
+            status
+        }
+        Either::Right(((), end)) => end.await,
+    };
+    let status = status.map_err(|error| format!("its end was missed: {error}"))?;
+    if status.success() {
+        return Ok(None);
+    }
+    let how = ending(status);
+    match text::line(&String::from_utf8_lossy(&output)).as_str() {
+        "" => Err(how),
+        said => Err(format!("{how}: {said}")),
+    }
+}
+
+fn start(exec: &Exec) -> io::Result<(Child, pipe::Receiver)> {
+    // One pipe for both, so that the first line is the one that was written first.
+    let (reader, writer) = io::pipe()?;
+    let reader = pipe::Receiver::from_owned_fd(reader.into())?;
+    let child = Command::new(&exec.program)
+        .args(&exec.args)
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    Ok((child, reader))
+}
+
+/// Ends with the output; keeps what it has read when it is dropped before.
+async fn read(pipe: &mut pipe::Receiver, output: &mut Vec<u8>) {
+    let mut buffer = [0; OUTPUT_MAX];
+    while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
+        let kept = length.min(OUTPUT_MAX - output.len());
+        output.extend_from_slice(&buffer[..kept]);
+    }
+}
+
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// A process group that is killed when this is dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(leader: &Child) -> Self {
+        Self(leader.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    /// The leader may have been reaped a moment ago. Its number cannot be somebody else's yet: the kernel
+    /// gives out all the others first.
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // An error says that nobody is left.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! `httpGet`: a GET over a connection of its own; 2xx and 3xx are success.
+//!
+//! Redirects are followed as the kubelet follows them: on the same host, at most ten in a row. One that
+//! leads to another host is a success with a warning, and nobody there is asked.
+
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::redirect::{Redirect, redirect};
+use super::spec::{Http, Scheme, Url};
+use super::{Outcome, USER_AGENT, connect, text, tls};
+
+/// More of an answer is not read.
+const BODY_MAX: usize = 10 * 1024;
+const REDIRECTS_MAX: usize = 10;
+
+struct Answer {
+    status: StatusCode,
+    location: Option<HeaderValue>,
+}
+
+pub(super) async fn check(http: &Http) -> Outcome {
+    let mut url = http.url.clone();
+    let mut headers = http.headers.clone();
+    for _ in 0..=REDIRECTS_MAX {
+        let Answer { status, location } = get(&url, &headers).await?;
+        let location = match location {
+            Some(location) if follows(status) && !location.is_empty() => location,
+            _ if status.is_success() || status.is_redirection() => return Ok(None),
+            _ => return Err(format!("HTTP status {}", status.as_u16())),
+        };
+        let location = String::from_utf8_lossy(location.as_bytes());
+        match redirect(&url, &location)? {
+            Redirect::Elsewhere(host) => {
+                return Ok(Some(format!("redirected to another host, {host}, which is not asked")));
+            }
+            Redirect::Here { url: next, absolute } => {
+                // A whole URL brings its own Host; a path keeps the one that we were told to send.
+                if absolute {
+                    headers.remove(header::HOST);
+                }
+                url = next;
+            }
+        }
+    }
+    Err(format!("redirected more than {REDIRECTS_MAX} times"))
+}
+
+/// Those that lead somewhere. The other 3xx have no Location that means this.
+fn follows(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+async fn get(url: &Url, headers: &HeaderMap) -> Result<Answer, String> {
+    let stream = connect::connect(&url.target).await?;
+    match url.scheme {
+        Scheme::Http => exchange(stream, request(url, headers)).await,
+        Scheme::Https => {
+            exchange(tls::wrap(stream, &url.target.host).await?, request(url, headers)).await
+        }
+    }
+}
+
+fn request(url: &Url, headers: &HeaderMap) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = url.path.clone().into();
+    *request.headers_mut() = headers.clone();
+    let ours = [
+        (header::HOST, url.target.to_string()),
+        (header::USER_AGENT, USER_AGENT.to_owned()),
+        (header::ACCEPT, "*/*".to_owned()),
+        (header::CONNECTION, "close".to_owned()),
+    ];
+    for (name, value) in ours {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            request.headers_mut().entry(name).or_insert(value);
+        }
+    }
+    request
+}
+
+/// Sends the request and reads the answer, or the beginning of a long one.
+async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
+        let status = answer.status();
+        let location = answer.headers().get(header::LOCATION).cloned();
+        read(answer.into_body()).await?;
+        Ok(Answer { status, location })
+    };
+    connect::alongside(connection, exchange).await
+}
+
+/// An answer that breaks off is none, whatever its status was.
+async fn read(mut body: Incoming) -> Result<(), String> {
+    let mut left = BODY_MAX;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| words(&error))?;
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        left = match left.checked_sub(length) {
+            Some(left) => left,
+            None => break,
+        };
+    }
+    Ok(())
+}
+
+fn words(error: &hyper::Error) -> String {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(error) = inner.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::ConnectionReset
+        {
+            return connect::words(error);
+        }
+        cause = inner.source();
+    }
+    if error.is_incomplete_message() {
+        "the connection was closed before the whole answer had come".to_owned()
+    } else if error.is_parse() {
+        format!("the answer is not HTTP/1: {}", text::chain(error))
+    } else {
+        text::chain(error)
+    }
+}

@@ -1,0 +1,248 @@
+//! When the next probe is due, and what follows from the outcomes. No I/O and no clock: all times are
+//! counted from the moment at which probing began.
+
+use std::time::Duration;
+
+use beatkeeper_api::heartbeat::NOTE_MAX;
+
+use super::Outcome;
+use super::spec::{Probe, Timing};
+use super::text;
+
+/// As much of a message as may name the target: the reason behind it must not be cut off.
+const SUBJECT_MAX: usize = NOTE_MAX / 2;
+
+/// What a series of probes says of its target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it can serve.
+    pub healthy: bool,
+    /// Why not; or of a healthy one, what a person should look at. One line, at most [`NOTE_MAX`]
+    /// characters.
+    pub message: Option<String>,
+}
+
+/// The probes of one target, one after the other.
+///
+/// It decides as the kubelet does for readiness: a target is unhealthy until it has succeeded as often as
+/// the threshold asks for, and then changes sides after `failureThreshold` failures or `successThreshold`
+/// successes in a row. The first probe comes after the initial delay, not at a random point of the first
+/// period: the kubelet spreads out the probes of a whole node at its start, and an agent has one.
+///
+/// While the side stays the same, other words for it need the same number of probes in a row: whoever
+/// publishes the message writes once for a new reason, and not at each probe of a command that prints
+/// the time. Only the first words of all are taken at once.
+#[derive(Debug, Clone)]
+pub struct Series {
+    timing: Timing,
+    subject: String,
+    due: Duration,
+    verdict: Verdict,
+    /// Whether the verdict tells of a probe, rather than that there was none.
+    told: bool,
+    last: Option<Verdict>,
+    /// How many of the last outcomes were on the side of the last one, and how many had its words.
+    same_side: u32,
+    same_words: u32,
+}
+
+impl Series {
+    /// No probe has been made.
+    pub fn new(probe: &Probe) -> Self {
+        let subject = text::cut(&probe.check.subject(), SUBJECT_MAX);
+        let message = Some(format!("{subject}: no success yet"));
+        Self {
+            timing: probe.timing,
+            subject,
+            due: probe.timing.initial_delay,
+            verdict: Verdict { healthy: false, message },
+            told: false,
+            last: None,
+            same_side: 0,
+            same_words: 0,
+        }
+    }
+
+    /// When the next probe is to start; at once if that has passed.
+    pub fn due(&self) -> Duration {
+        self.due
+    }
+
+    /// What is known so far.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// A probe that was started at `started` has ended. True when the verdict has changed.
+    pub fn record(&mut self, started: Duration, outcome: Outcome) -> bool {
+        self.due = started.saturating_add(self.timing.period);
+        let said = self.say(outcome);
+        let (same_side, same_words) = match &self.last {
+            Some(last) => (last.healthy == said.healthy, *last == said),
+            None => (false, false),
+        };
+        self.same_side = if same_side { self.same_side.saturating_add(1) } else { 1 };
+        self.same_words = if same_words { self.same_words.saturating_add(1) } else { 1 };
+        let threshold = if said.healthy {
+            self.timing.success_threshold
+        } else {
+            self.timing.failure_threshold
+        };
+        let counts = if said.healthy != self.verdict.healthy {
+            self.same_side >= threshold
+        } else {
+            !self.told || self.same_words >= threshold
+        };
+        self.last = Some(said.clone());
+        let changed = counts && self.verdict != said;
+        if counts {
+            self.told = true;
+            self.verdict = said;
+        }
+        changed
+    }
+
+    fn say(&self, outcome: Outcome) -> Verdict {
+        let (healthy, words) = match outcome {
+            Ok(warning) => (true, warning),
+            Err(reason) => (false, Some(reason)),
+        };
+        let message = words
+            .map(|words| text::cut(&text::line(&format!("{}: {words}", self.subject)), NOTE_MAX));
+        Verdict { healthy, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn series(success_threshold: u32, failure_threshold: u32) -> Series {
+        let mut probe: Probe = "tcp://:5432".parse().expect("a probe");
+        probe.timing.success_threshold = success_threshold;
+        probe.timing.failure_threshold = failure_threshold;
+        Series::new(&probe)
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn refused() -> Outcome {
+        Err("connection refused".to_owned())
+    }
+
+    fn message(series: &Series) -> &str {
+        series.verdict().message.as_deref().unwrap_or_default()
+    }
+
+    /// Records outcomes of which only the words matter; returns which of them changed the verdict.
+    fn record(series: &mut Series, outcomes: &[&str]) -> Vec<bool> {
+        let outcome = |word: &&str| if *word == "ok" { Ok(None) } else { Err((*word).to_owned()) };
+        outcomes.iter().map(|word| series.record(secs(0), outcome(word))).collect()
+    }
+
+    #[test]
+    fn before_the_first_success_nobody_is_healthy() {
+        let mut series = series(1, 3);
+        assert!(!series.verdict().healthy);
+        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: no success yet");
+        assert!(series.record(secs(0), Ok(None)));
+        assert_eq!(*series.verdict(), Verdict { healthy: true, message: None });
+    }
+
+    #[test]
+    fn the_first_failure_says_at_once_why_there_is_no_success_yet() {
+        let mut series = series(1, 3);
+        assert!(series.record(secs(0), refused()));
+        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: connection refused");
+    }
+
+    #[test]
+    fn sides_change_when_a_threshold_is_reached_in_a_row() {
+        let mut series = series(2, 3);
+        assert_eq!(record(&mut series, &["ok", "ok"]), [false, true]);
+        assert_eq!(record(&mut series, &["a", "b", "ok", "a", "b"]), [false; 5]);
+        assert!(series.verdict().healthy, "never three in a row");
+        assert_eq!(record(&mut series, &["c"]), [true]);
+        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: c", "the last one's reason");
+        assert_eq!(record(&mut series, &["ok", "c", "ok", "ok"]), [false, false, false, true]);
+    }
+
+    #[test]
+    fn while_it_fails_another_reason_is_told_when_it_lasts() {
+        let mut series = series(1, 2);
+        record(&mut series, &["refused"]);
+        assert_eq!(record(&mut series, &["10:01", "10:02", "10:03"]), [false; 3]);
+        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: refused");
+        assert_eq!(record(&mut series, &["503", "503", "503"]), [false, true, false]);
+        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: 503");
+    }
+
+    #[test]
+    fn a_success_can_come_with_a_warning() {
+        let mut series = series(1, 3);
+        assert!(series.record(secs(0), Ok(Some("redirected".to_owned()))));
+        assert!(series.verdict().healthy);
+        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: redirected");
+        assert!(series.record(secs(0), Ok(None)));
+        assert_eq!(message(&series), "");
+    }
+
+    #[test]
+    fn the_period_counts_from_start_to_start() {
+        let mut series = series(1, 3);
+        series.due = secs(5);
+        series.record(secs(5), refused());
+        assert_eq!(series.due(), secs(15));
+        series.record(secs(16), refused());
+        assert_eq!(series.due(), secs(26), "a late one moves those after it: no two come at once");
+    }
+
+    #[test]
+    fn the_first_probe_waits_for_the_initial_delay() {
+        let mut probe: Probe = "tcp://:5432".parse().expect("a probe");
+        assert_eq!(Series::new(&probe).due(), secs(0));
+        probe.timing.initial_delay = secs(30);
+        assert_eq!(Series::new(&probe).due(), secs(30));
+    }
+
+    #[test]
+    fn a_long_target_does_not_push_out_the_reason() {
+        let path = "p".repeat(1000);
+        let probe: Probe = format!("http://:8080/{path}").parse().expect("a probe");
+        let mut series = Series::new(&probe);
+        series.record(secs(0), Err("HTTP status 503".to_owned()));
+        assert!(message(&series).ends_with("…: HTTP status 503"), "{}", message(&series));
+    }
+
+    proptest! {
+        /// The kubelet's rule, in other words: look at all outcomes so far, from the last one back.
+        #[test]
+        fn health_follows_the_last_run_that_reached_its_threshold(
+            outcomes in prop::collection::vec(any::<bool>(), 0..40), success in 1u32..4, failure in 1u32..4,
+        ) {
+            let mut series = series(success, failure);
+            for &outcome in &outcomes {
+                let before = series.verdict().clone();
+                let changed = series.record(secs(0), if outcome { Ok(None) } else { refused() });
+                prop_assert_eq!(changed, before != *series.verdict());
+            }
+            let decisive = (0..=outcomes.len()).rev().find_map(|end| {
+                let side = *outcomes[..end].last()?;
+                let run = outcomes[..end].iter().rev().take_while(|&&o| o == side).count();
+                (run >= if side { success } else { failure } as usize).then_some(side)
+            });
+            prop_assert_eq!(series.verdict().healthy, decisive.unwrap_or(false));
+        }
+
+        #[test]
+        fn no_message_is_longer_than_a_note_or_has_more_than_a_line(reason in any::<String>()) {
+            let mut series = series(1, 1);
+            series.record(secs(0), Err(reason));
+            prop_assert!(message(&series).chars().count() <= NOTE_MAX);
+            prop_assert!(!message(&series).chars().any(char::is_control));
+        }
+    }
+}

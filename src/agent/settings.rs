@@ -1,0 +1,367 @@
+//! What can be set for an instance: as a flag, in the environment, or in a file, under the same name.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+
+use beatkeeper_api::duration;
+use beatkeeper_client::{
+    lease::{Home, Identity},
+    names::{self, NameError, hostname},
+    schedule::INTERVAL_MIN,
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use super::probe::Probe;
+use crate::bind_address::BindAddress;
+
+/// What one instance is set to, or all of them; nothing of it has to be there.
+///
+/// The one source of the flags, the variables, the keys of the file, and the page that lists them.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settings {
+    /// Name of the ServiceRegistration to beat for.
+    #[arg(long, env = "BEATKEEPER_REGISTRATION", value_name = "NAME")]
+    pub registration: Option<String>,
+
+    /// Namespace of the ServiceRegistration [default: that of the kubeconfig's context, or of the Pod we run
+    /// in].
+    #[arg(long, short, env = "BEATKEEPER_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
+
+    /// Name of the instance [default: the Pod's name, or else the host name].
+    #[arg(long, env = "BEATKEEPER_INSTANCE", value_name = "NAME")]
+    pub instance: Option<String>,
+
+    /// The Pod that the instance lives in: its address is published, and the Lease goes with it. Empty for an
+    /// instance outside the cluster [default: $POD_NAME].
+    #[arg(long, env = "BEATKEEPER_POD", value_name = "NAME")]
+    pub pod: Option<String>,
+
+    /// Address of an instance outside the cluster that the registration does not declare. May be repeated, or
+    /// separated by commas; the operator must allow its range.
+    #[arg(
+        id = "addresses",
+        long = "address",
+        env = "BEATKEEPER_ADDRESS",
+        value_name = "IP",
+        value_delimiter = ','
+    )]
+    pub addresses: Option<Vec<IpAddr>>,
+
+    /// Version of what runs in the instance, for readers.
+    #[arg(long, env = "BEATKEEPER_APP_VERSION", value_name = "TEXT")]
+    pub app_version: Option<String>,
+
+    /// Whatever else the instance tells of itself, for readers. May be repeated, or separated by commas; a map
+    /// in the file.
+    #[arg(
+        long,
+        env = "BEATKEEPER_METADATA",
+        value_name = "KEY=VALUE",
+        value_delimiter = ',',
+        value_parser = pair
+    )]
+    #[serde(deserialize_with = "pairs")]
+    pub metadata: Option<Vec<(String, String)>>,
+
+    /// Beat more often than the registration asks for, such as 5s or 500ms.
+    #[arg(long, env = "BEATKEEPER_INTERVAL", value_name = "DURATION", value_parser = interval)]
+    #[serde(deserialize_with = "interval_text")]
+    pub interval: Option<Duration>,
+
+    /// Ask the process how it is, as the kubelet does: http://:8080/healthz, https://:8443/, tcp://:5432,
+    /// grpc://:9000/service or exec:COMMAND. May be repeated: all have to succeed. In the file also with the
+    /// kubelet's fields, where periodSeconds and the thresholds can be set.
+    #[arg(id = "probes", long = "probe", env = "BEATKEEPER_PROBE", value_name = "PROBE")]
+    #[serde(deserialize_with = "probes")]
+    pub probes: Option<Vec<Probe>>,
+
+    /// How long to drain before the end, so that routers notice: 5s, or 0s not to drain [default: 0s].
+    #[arg(long, env = "BEATKEEPER_DRAIN_DELAY", value_name = "DURATION", value_parser = any_duration)]
+    #[serde(deserialize_with = "duration_text")]
+    pub drain_delay: Option<Duration>,
+
+    /// Serve /livez and /readyz here, over plain HTTP: 127.0.0.1:8484, or :8484 for all addresses. Ready means
+    /// that a first beat of each instance was accepted [default: nowhere].
+    #[arg(long, env = "BEATKEEPER_HEALTH_BIND_ADDRESS", value_name = "ADDRESS")]
+    pub health_bind_address: Option<BindAddress>,
+
+    /// Many instances in one agent: a list of the same settings. What is set beside it holds for all.
+    #[arg(skip)]
+    pub instances: Option<Vec<Settings>>,
+}
+
+/// Why settings make no instance.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// No registration.
+    #[error(
+        "which ServiceRegistration to beat for is not said: set --registration, or registration: in the file"
+    )]
+    NoRegistration,
+    /// Both a Pod and addresses.
+    #[error(
+        "a Pod's address is known to the API server: leave out --address, or say --pod '' for an instance \
+         outside the cluster"
+    )]
+    AddressOfPod,
+    /// No object can have this name.
+    #[error("{0}; say it with --registration")]
+    RegistrationName(NameError),
+    /// No Lease can have this name.
+    #[error("{0}; say it with --instance")]
+    InstanceName(NameError),
+    /// No annotation can have this key.
+    #[error("{0}")]
+    MetadataKey(NameError),
+}
+
+impl Settings {
+    /// These, and where nothing is said, those.
+    pub fn or(self, base: &Self) -> Self {
+        macro_rules! first { ($($field:ident)*) => { Self { $($field: self.$field.or_else(|| base.$field.clone()),)* } } }
+        first! {
+            registration namespace instance pod addresses app_version metadata interval probes drain_delay
+            health_bind_address instances
+        }
+    }
+
+    /// Who this makes us. `default_namespace` is the configuration's, `pod_name` is $POD_NAME.
+    ///
+    /// # Errors
+    /// [`SettingsError`], with what to change.
+    pub fn identity(
+        &self,
+        default_namespace: &str,
+        pod_name: Option<&str>,
+    ) -> Result<Identity, SettingsError> {
+        let registration = self.registration.clone().ok_or(SettingsError::NoRegistration)?;
+        names::registration(&registration).map_err(SettingsError::RegistrationName)?;
+        let pod = self.pod.clone().or_else(|| pod_name.map(str::to_owned));
+        let pod = pod.filter(|name| !name.is_empty());
+        let instance = self.instance.clone().or_else(|| pod.clone()).unwrap_or_else(hostname);
+        names::instance(&instance).map_err(SettingsError::InstanceName)?;
+        let addresses = self.addresses.clone().unwrap_or_default();
+        let home = match pod {
+            Some(_) if !addresses.is_empty() => return Err(SettingsError::AddressOfPod),
+            Some(pod) => Home::Pod(pod),
+            None => Home::Outside(addresses),
+        };
+        let metadata: BTreeMap<_, _> = self.metadata.iter().flatten().cloned().collect();
+        metadata
+            .keys()
+            .try_for_each(|key| names::metadata_key(key))
+            .map_err(SettingsError::MetadataKey)?;
+        Ok(Identity {
+            namespace: self.namespace.clone().unwrap_or_else(|| default_namespace.to_owned()),
+            registration,
+            instance,
+            home,
+            version: self.app_version.clone(),
+            metadata,
+        })
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE, such as shelf=7")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn any_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = any_duration(text)?;
+    if interval < INTERVAL_MIN {
+        return Err(format!("must be {} or more", duration::format(INTERVAL_MIN)));
+    }
+    Ok(interval)
+}
+
+fn interval_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    interval(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+fn duration_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    any_duration(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+}
+
+fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<(String, String)>>, D::Error> {
+    let map = BTreeMap::<String, String>::deserialize(from)?;
+    Ok(Some(map.into_iter().collect()))
+}
+
+fn probes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Probe>>, D::Error> {
+    let written = Vec::<Written>::deserialize(from)?;
+    Ok(Some(written.into_iter().map(|Written(probe)| probe).collect()))
+}
+
+/// A probe in a file: the short text, or the kubelet's fields.
+struct Written(Probe);
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Written;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text such as http://:8080/healthz, or the kubelet's fields")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Written, E> {
+                text.parse().map(Written).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Written, A::Error> {
+                Probe::deserialize(MapAccessDeserializer::new(fields)).map(Written)
+            }
+        }
+
+        from.deserialize_any(Either)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn parse(flags: &[&str]) -> Result<Settings, String> {
+        let line = ["agent", "--registration", "greeter"].iter().chain(flags);
+        Line::try_parse_from(line).map(|line| line.settings).map_err(|error| error.to_string())
+    }
+
+    fn identity(flags: &[&str], pod_name: Option<&str>) -> Result<Identity, SettingsError> {
+        parse(flags).expect("valid flags").identity("shop", pod_name)
+    }
+
+    #[test]
+    fn inside_a_pod_the_instance_is_the_pod() {
+        let identity = identity(&[], Some("greeter-7f9c")).expect("an identity");
+        assert_eq!(identity.instance, "greeter-7f9c");
+        assert_eq!(identity.home, Home::Pod("greeter-7f9c".to_owned()));
+        assert_eq!((&*identity.namespace, &*identity.registration), ("shop", "greeter"));
+    }
+
+    #[test]
+    fn outside_the_cluster_the_instance_is_the_host() {
+        let identity = identity(&["--address", "192.0.2.1,::1", "--address", "192.0.2.2"], None);
+        let identity = identity.expect("an identity");
+        assert_eq!(identity.instance, hostname());
+        let addresses = ["192.0.2.1", "::1", "192.0.2.2"].map(|ip| ip.parse().expect("an IP"));
+        assert_eq!(identity.home, Home::Outside(addresses.to_vec()));
+    }
+
+    #[test]
+    fn an_empty_pod_means_outside_even_inside_a_pod() {
+        let flags = ["--pod", "", "--instance", "vm-1", "--namespace", "other"];
+        let identity = identity(&flags, Some("p")).expect("an identity");
+        assert_eq!(identity.home, Home::Outside(vec![]));
+        assert_eq!((&*identity.instance, &*identity.namespace), ("vm-1", "other"));
+    }
+
+    #[test]
+    fn a_pod_with_addresses_is_a_contradiction() {
+        let error = identity(&["--address", "192.0.2.1"], Some("p"));
+        assert_eq!(error, Err(SettingsError::AddressOfPod));
+    }
+
+    #[test]
+    fn names_that_no_object_can_have_are_refused_with_an_example() {
+        for name in ["VM_1", "a..b", "-a", "a.", &"x".repeat(190)] {
+            let error = identity(&[&format!("--instance={name}")], None).expect_err(name);
+            assert!(error.to_string().ends_with("such as vm-1; say it with --instance"), "{error}");
+        }
+        assert!(identity(&["--instance", "vm-1.example.com"], None).is_ok());
+        let dotted = Settings { registration: Some("a.b".to_owned()), ..Settings::default() };
+        let error = dotted.identity("shop", None).expect_err("refused").to_string();
+        assert!(error.contains("must be a DNS label"), "{error}");
+        let error = identity(&["--metadata", "my shelf=7"], None).expect_err("refused");
+        assert!(error.to_string().contains("cannot be a key of metadata"), "{error}");
+        let error = Settings::default().identity("shop", None);
+        assert_eq!(error, Err(SettingsError::NoRegistration));
+    }
+
+    #[test]
+    fn durations_are_written_as_everywhere_else() {
+        let settings = parse(&["--interval", "1s500ms", "--drain-delay", "0s"]).expect("valid");
+        assert_eq!(settings.interval, Some(Duration::from_millis(1500)));
+        assert_eq!(settings.drain_delay, Some(Duration::ZERO));
+        for (text, message) in [("1.5s", "as in 1h30m, 30s or 1500ms"), ("50ms", "100ms or more")] {
+            let error = parse(&["--interval", text]).expect_err(text);
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_and_flags_say_the_same() {
+        let flags = parse(&[
+            "--namespace=shop",
+            "--instance=vm-1",
+            "--pod=",
+            "--address=192.0.2.1,192.0.2.2",
+            "--app-version=1.4.2",
+            "--metadata=rack=b,shelf=7",
+            "--interval=5s",
+            "--probe=http://:8080/healthz",
+            "--probe=tcp://:5432",
+            "--drain-delay=2s",
+            "--health-bind-address=127.0.0.1:8484",
+        ]);
+        let file = "
+            registration: greeter
+            namespace: shop
+            instance: vm-1
+            pod: ''
+            addresses: [192.0.2.1, 192.0.2.2]
+            appVersion: 1.4.2
+            metadata: { shelf: '7', rack: b }
+            interval: 5s
+            probes:
+            - httpGet: { path: /healthz, port: 8080 }
+            - tcp://:5432
+            drainDelay: 2s
+            healthBindAddress: 127.0.0.1:8484
+        ";
+        assert_eq!(
+            serde_saphyr::from_str::<Settings>(file).expect("a file"),
+            flags.expect("flags")
+        );
+    }
+
+    #[test]
+    fn each_flag_has_a_variable() {
+        for arg in Line::command().get_arguments() {
+            let name = arg.get_long().unwrap_or_default().replace('-', "_").to_uppercase();
+            let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(variable, Some(format!("BEATKEEPER_{name}")));
+        }
+    }
+
+    #[test]
+    fn what_a_file_gets_wrong_is_named() {
+        for (file, message) in [
+            ("registraton: greeter", "registraton"),
+            ("interval: 1.5s", "as in 1h30m, 30s or 1500ms"),
+            ("probes: ['ftp://:21']", "is not a probe"),
+            ("probes: [{ tcpSocket: { port: 99999 } }]", "port"),
+            ("addresses: [example.com]", "IP address"),
+        ] {
+            let error = serde_saphyr::from_str::<Settings>(file).expect_err(file).to_string();
+            assert!(error.contains(message), "{file}: {error}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The signals that an agent hears.
+
+use std::{io, process::ExitCode};
+
+use rustix::process::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
+
+/// One that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It asks us to end.
+    End(Signal),
+    /// It is none of our business; a command that we run may want it.
+    PassOn(Signal),
+}
+
+/// Those that are heard, from the start on: one that comes while we start must not end us in the middle of
+/// something.
+pub struct Signals {
+    end: [unix::Signal; 3],
+    pass_on: [unix::Signal; 3],
+}
+
+const END: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
+const PASS_ON: [Signal; 3] = [Signal::HUP, Signal::USR1, Signal::USR2];
+
+impl Signals {
+    /// Begins to listen.
+    pub fn listen() -> io::Result<Self> {
+        let listen = |one: Signal| signal(SignalKind::from_raw(one.as_raw()));
+        let [a, b, c] = END.map(listen);
+        let [d, e, f] = PASS_ON.map(listen);
+        Ok(Self { end: [a?, b?, c?], pass_on: [d?, e?, f?] })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) -> Heard {
+        let ([term, int, quit], [hup, usr1, usr2]) = (&mut self.end, &mut self.pass_on);
+        tokio::select! {
+            _ = term.recv() => Heard::End(END[0]),
+            _ = int.recv() => Heard::End(END[1]),
+            _ = quit.recv() => Heard::End(END[2]),
+            _ = hup.recv() => Heard::PassOn(PASS_ON[0]),
+            _ = usr1.recv() => Heard::PassOn(PASS_ON[1]),
+            _ = usr2.recv() => Heard::PassOn(PASS_ON[2]),
+        }
+    }
+
+    /// The next one that asks us to end.
+    pub async fn end(&mut self) -> Signal {
+        loop {
+            if let Heard::End(signal) = self.next().await {
+                return signal;
+            }
+        }
+    }
+}
+
+/// As people know it.
+pub fn name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::TERM => "SIGTERM",
+        Signal::INT => "SIGINT",
+        Signal::QUIT => "SIGQUIT",
+        _ => "a signal",
+    }
+}
+
+/// As a shell reports that a signal has ended a command.
+pub fn ended_by(signal: i32) -> ExitCode {
+    ExitCode::from(128 + u8::try_from(signal).unwrap_or(0))
+}

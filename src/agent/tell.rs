@@ -1,0 +1,64 @@
+//! Lines for people.
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use beatkeeper_client::{
+    event::{Event, Weight},
+    heart::Report,
+};
+
+/// The same trouble is told again after this long, not with every retry.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
+
+/// Prints what happens to one instance.
+#[derive(Debug, Clone)]
+pub struct Teller {
+    /// Which one, where there are several.
+    subject: String,
+    verbose: bool,
+}
+
+impl Teller {
+    /// Of an agent as a whole.
+    pub fn new(verbose: bool) -> Self {
+        Self { subject: String::new(), verbose }
+    }
+
+    /// Of one instance of several.
+    pub fn of(&self, subject: &str) -> Self {
+        Self { subject: format!("{subject}: "), ..self.clone() }
+    }
+
+    /// Prints a line.
+    pub fn say(&self, line: &str) {
+        // Not println!, which panics when nobody reads any more: the heart beats on.
+        let _ = writeln!(io::stdout(), "{}{line}", self.subject);
+    }
+
+    /// Prints events; a trouble that only repeats itself, now and then.
+    pub fn report(&self) -> Report {
+        let told: Mutex<Option<(String, Instant)>> = Mutex::new(None);
+        let this = self.clone();
+        Arc::new(move |event| {
+            if event.weight() == Weight::Detail && !this.verbose {
+                return;
+            }
+            if let Event::Failed { failure, .. } | Event::NotReread(failure) = event {
+                let text = failure.to_string();
+                let Ok(mut told) = told.lock() else { return };
+                let repeated = told
+                    .as_ref()
+                    .is_some_and(|(last, at)| *last == text && at.elapsed() < TELL_AGAIN);
+                if repeated && !this.verbose {
+                    return;
+                }
+                *told = Some((text, Instant::now()));
+            }
+            this.say(&event.to_string());
+        })
+    }
+}

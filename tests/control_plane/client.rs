@@ -1,0 +1,33 @@
+//! Who beats is not dropped through a fault of the client: with the SDK in this process, or the agent in
+//! one of its own, beside a real operator.
+
+mod account;
+mod agent;
+mod fleet;
+mod footprint;
+mod many;
+mod outage;
+mod permission;
+mod replaced;
+mod suspended;
+mod token;
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use crate::support::chaos::Chronicle;
+
+/// The address of the n-th instance: 198.18.0.0/15 is for tests, and has room for all.
+fn address(n: usize) -> Ipv4Addr {
+    let [_, _, high, low] = u32::try_from(n).unwrap().to_be_bytes();
+    Ipv4Addr::new(198, 18, high, low)
+}
+
+/// Fails if any of so many instances has left the ready endpoints at any moment since they came.
+fn nobody_has_left(chronicle: &Chronicle, count: usize) {
+    let stays: BTreeMap<_, _> = chronicle.stays();
+    let left: Vec<_> =
+        stays.iter().filter(|(_, stays)| stays.iter().any(|stay| stay.to.is_some())).collect();
+    assert!(left.is_empty(), "{} of {count} have left: {left:?}", left.len());
+    assert_eq!(stays.len(), count, "some never came");
+    assert_eq!(chronicle.holes(), 0, "there are states that nobody saw");
+}

@@ -1,0 +1,51 @@
+//! A ServiceAccount with the rights of an instance and no others, and its tokens.
+
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::{Config, api::DeleteParams};
+use serde_json::{Value, json};
+
+use crate::support::Shop;
+
+/// The default one of a shop.
+pub struct Account<'a>(&'a Shop);
+
+impl<'a> Account<'a> {
+    pub async fn of(shop: &'a Shop) -> Self {
+        let rules = json!([
+            { "apiGroups": ["beatkeeper.dev"], "resources": ["serviceregistrations"], "verbs": ["get"] },
+            { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+              "verbs": ["get", "create", "patch", "delete"] },
+        ]);
+        shop.create::<Role>(json!({ "metadata": { "name": "beats" }, "rules": rules })).await;
+        let account = Self(shop);
+        account.allow().await;
+        account
+    }
+
+    pub async fn allow(&self) {
+        self.0
+            .create::<RoleBinding>(json!({
+                "metadata": { "name": "beats" },
+                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "beats" },
+                "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": self.0.namespace }],
+            }))
+            .await;
+    }
+
+    pub async fn forbid(&self) {
+        self.0.api::<RoleBinding>().delete("beats", &DeleteParams::default()).await.unwrap();
+    }
+
+    /// A token that is good as long as a Pod exists, which is made for it.
+    pub async fn token(&self, pod: &str) -> String {
+        self.0.pod(pod, &[], json!({})).await;
+        self.0.plane.token(&self.0.namespace, "default", Some(pod)).await.unwrap()
+    }
+
+    /// A configuration with this user, as a kubeconfig has it.
+    pub fn config(&self, user: Value) -> Config {
+        let mut config = self.0.plane.admin_config("client-test").unwrap();
+        config.auth_info = serde_json::from_value(user).unwrap();
+        config
+    }
+}

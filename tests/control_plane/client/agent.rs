@@ -1,0 +1,77 @@
+//! `beatkeeper agent` as a process that can be suspended.
+
+use std::{
+    fs::File,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::NamedTempFile;
+
+use crate::support::{Shop, Usage, eventually, operator::spawn_from_keeper};
+
+/// A running agent; it is killed when dropped.
+pub struct Agent {
+    child: Child,
+    said: NamedTempFile,
+}
+
+impl Agent {
+    pub fn start(shop: &Shop, instance: &str, address: &str) -> Self {
+        Self::start_with(shop, &["--instance", instance, "--address", address])
+    }
+
+    /// With these flags; it is outside of any Pod.
+    pub fn start_with(shop: &Shop, flags: &[&str]) -> Self {
+        let said = NamedTempFile::new().unwrap();
+        let output = || Stdio::from(File::options().append(true).open(said.path()).unwrap());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
+        command
+            .args(["agent", "run", "--registration", "greeter", "--namespace", &shop.namespace])
+            .args(flags)
+            .env_remove("POD_NAME")
+            .env("KUBECONFIG", shop.plane.kubeconfig())
+            .stdin(Stdio::null())
+            .stdout(output())
+            .stderr(output());
+        Self { child: spawn_from_keeper(command), said }
+    }
+
+    /// What it has used so far.
+    pub fn used(&self) -> Usage {
+        Usage::of(&self.child.id().to_string())
+    }
+
+    /// SIGSTOP, SIGCONT, …
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Of one that ends by itself.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        eventually("the agent ends", async || self.child.try_wait().unwrap()).await.code()
+    }
+
+    /// All it has said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.said.path()).unwrap()
+    }
+
+    /// Waits until it has said something.
+    pub async fn says(&self, text: &str) {
+        eventually(&format!("the agent says {text:?}"), async || {
+            self.said().contains(text).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the agent has said:\n{}", self.said());
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The API server is away for ten ttls, and all come back to it without being sent away or trampling it.
+
+use std::time::{Duration, Instant};
+
+use beatkeeper_client::{Change, Discovery};
+use futures::StreamExt;
+use serde_json::json;
+
+use super::{address, fleet, fleet::Fleet};
+use crate::support::{
+    Shop,
+    chaos::{Scale, turn},
+    eventually,
+    shop::PATIENCE,
+};
+
+/// How many of these moments fall into each tenth of a window that begins with the first of them; the last
+/// number counts those that come after it.
+fn tenths(moments: &[Instant], window: Duration) -> [usize; 11] {
+    let first = moments.iter().min().unwrap();
+    let mut counts = [0; 11];
+    for moment in moments {
+        let tenth = (*moment - *first).div_duration_f64(window / 10);
+        counts[(tenth as usize).min(10)] += 1;
+    }
+    counts
+}
+
+/// How many of these moments lie within a time of each other, at most.
+fn most_within(moments: &[Instant], time: Duration) -> usize {
+    let with = |first: &Instant| {
+        moments.iter().filter(|it| (*first..=*first + time).contains(*it)).count()
+    };
+    moments.iter().map(with).max().unwrap_or_default()
+}
+
+/// Fails where more than half of all come within a tenth of the window that they are to be spread over.
+fn are_spread(what: &str, moments: &[Instant], window: Duration) {
+    let (counts, most) = (tenths(moments, window), most_within(moments, window / 10));
+    println!("\n{what}, by tenths of {window:?}, and later: {counts:?}; at most {most} together");
+    assert!(most <= moments.len() / 2, "{what}: {most} of {} together", moments.len());
+}
+
+async fn away_for_ten_ttls(Scale { instances, ttl, interval, .. }: Scale) {
+    let plane = turn().await;
+    let shop = Shop::open_on(*plane, "client-outage").await;
+    let spec = json!({
+        "ttl": format!("{}ms", ttl.as_millis()),
+        "interval": format!("{}ms", interval.as_millis()),
+        "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }],
+    });
+    shop.register("greeter", spec).await;
+    let _operator = shop.operator();
+    let fleet = Fleet::start(&shop, instances).await;
+    let config = shop.plane.admin_config("fleet-test").unwrap();
+    let discovery = Discovery::with_config(config.clone(), Some(shop.namespace.clone())).unwrap();
+    let mut changes = discovery.watch("greeter").await.unwrap();
+    for _ in 0..instances {
+        let change = changes.next().await.unwrap();
+        assert!(matches!(change, Change::Created(_)), "{change:?}");
+    }
+
+    plane.api_server().kill().await.unwrap();
+    tokio::time::sleep(10 * ttl).await;
+    let back = Instant::now();
+    plane.api_server().start().await.unwrap();
+    let beats = eventually("each has beaten twice since", async || {
+        let beats: Vec<_> = fleet.diaries().map(|diary| diary.beats_since(back)).collect();
+        beats.iter().all(|beats| beats.len() > 1).then_some(beats)
+    })
+    .await;
+    // A wrong decision takes that long to show.
+    tokio::time::sleep(ttl + interval).await;
+    fleet.was_always_there();
+    let nth = |n: usize| beats.iter().map(|beats| beats[n]).collect::<Vec<_>>();
+    are_spread("first beats after the return", &nth(0), (ttl - interval) / 4);
+    are_spread("second beats", &nth(1), interval);
+
+    // Whoever follows them has seen nobody go before somebody else came.
+    let (newcomer, _) = fleet::start(&shop, instances, config).await;
+    let change = tokio::time::timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
+    let came = matches!(&change, Change::Created(one) if one.address == address(instances));
+    assert!(came, "{change:?}");
+    newcomer.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_sixty_whose_api_server_was_away_for_ten_ttls_nobody_is_pruned_and_all_come_back_spread()
+{
+    away_for_ten_ttls(Scale { instances: 60, ..Scale::thirty(1) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make chaos"]
+async fn five_hundred_whose_api_server_is_away_for_ten_ttls_in_full() {
+    let (ttl, interval) = (Duration::from_secs(6), Duration::from_secs(3));
+    away_for_ten_ttls(Scale { instances: 500, ttl, interval, ..Scale::thirty(1) }).await;
+}

@@ -1,0 +1,56 @@
+//! The right to beat is taken away, and given back.
+
+use std::time::Duration;
+
+use beatkeeper_client::{event::Event, failure::Cause};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::{account::Account, address, fleet};
+use crate::support::{Shop, eventually};
+
+/// A quarter of the slack between the interval of 1 s and the ttl of 3 s.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_not_beat_any_more_says_which_rule_is_missing_and_is_back_when_it_is_there_again()
+ {
+    let shop = Shop::open("client-rbac").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let account = Account::of(&shop).await;
+    let config = account.config(json!({ "token": account.token("holder").await }));
+    let (running, diary) = fleet::start(&shop, 1, config).await;
+    let address = address(1).to_string();
+    shop.published_as_ready("greeter", &[&address]).await;
+    let before = shop.api::<Lease>().get("greeter.vm-1").await.unwrap();
+
+    account.forbid().await;
+    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+    shop.published_as_ready("greeter", &[]).await;
+    let refused = diary.told(|event| match event {
+        Event::Failed { failure, .. } if failure.cause == Cause::MissingRule => {
+            Some(failure.to_string())
+        }
+        _ => None,
+    });
+    let rule = r#"{apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "patch", "delete"]}"#;
+    assert!(refused.len() > 2, "it tries again and again: {refused:?}");
+    assert!(refused.iter().all(|said| said.contains(rule)), "{refused:?}");
+
+    account.allow().await;
+    shop.published_as_ready("greeter", &[&address]).await;
+    eventually("it tells that it was out", async || {
+        diary.told(|event| matches!(event, Event::WasOut { .. }).then_some(())).pop()
+    })
+    .await;
+    let pauses = diary.told(|event| match event {
+        Event::Failed { retry_in, .. } => Some(*retry_in),
+        _ => None,
+    });
+    assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE), "{pauses:?}");
+    let after = shop.api::<Lease>().get("greeter.vm-1").await.unwrap();
+    assert_eq!(after.uid(), before.uid());
+    running.stop().await.unwrap();
+}

@@ -1,0 +1,77 @@
+//! Two lives of one instance, the earlier of which ends last.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{ResourceExt, api::DeleteParams};
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{address, agent::Agent, fleet, nobody_has_left};
+use crate::support::{Shop, chaos::Chronicle};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_deregisters_late_leaves_the_lease_alone_that_was_made_anew() {
+    let shop = Shop::open("client-late").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let config = shop.plane.admin_config("client-test").unwrap();
+    // Its one beat is its first: it does not notice that its Lease is gone.
+    let (earlier, _) = fleet::start_with(&shop, 1, config.clone(), |service| {
+        service.register_interval(Duration::ZERO)
+    })
+    .await;
+    shop.published_as_ready("greeter", &[&address(1).to_string()]).await;
+    let leases = shop.api::<Lease>();
+    leases.delete("greeter.vm-1", &DeleteParams::default()).await.unwrap();
+    shop.published_as_ready("greeter", &[]).await;
+
+    let chronicle = Chronicle::begin(&shop).await;
+    let (later, _) = fleet::start(&shop, 1, config).await;
+    shop.published_as_ready("greeter", &[&address(1).to_string()]).await;
+    let made = leases.get("greeter.vm-1").await.unwrap();
+    earlier.stop().await.unwrap();
+    let now = leases.get("greeter.vm-1").await.unwrap();
+    assert_eq!(now.uid(), made.uid());
+    nobody_has_left(&chronicle, 1);
+    later.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_after_its_successor_began_takes_nothing_with_it() {
+    let shop = Shop::open("client-overlap").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let chronicle = Chronicle::begin(&shop).await;
+    let mut earlier = Agent::start(&shop, "vm-1", &address(1).to_string());
+    shop.published_as_ready("greeter", &[&address(1).to_string()]).await;
+    let made = shop.lease("greeter.vm-1").await.unwrap();
+    let mut later = Agent::start(&shop, "vm-1", &address(1).to_string());
+    later.says("with the Lease of its earlier life").await;
+    earlier.says("another process has taken over the Lease").await;
+    earlier.signal(Signal::TERM);
+    assert_eq!(earlier.exit_code().await, Some(0));
+    assert!(earlier.said().contains("is left to the process that has taken it over"));
+    let now = shop.lease("greeter.vm-1").await.expect("the successor's Lease");
+    assert_eq!(now.uid(), made.uid());
+    // Long enough for a Lease that is not renewed.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    nobody_has_left(&chronicle, 1);
+    later.signal(Signal::TERM);
+    assert_eq!(later.exit_code().await, Some(0));
+    assert_eq!(shop.lease("greeter.vm-1").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_deregisters_a_lease_that_somebody_has_annotated_deletes_it() {
+    let shop = Shop::open("client-annotated").await;
+    shop.greeter().await;
+    let config = shop.plane.admin_config("client-test").unwrap();
+    let (service, _) =
+        fleet::start_with(&shop, 1, config, |service| service.register_interval(Duration::ZERO))
+            .await;
+    let note = json!({ "metadata": { "annotations": { "example.com/rack": "b" } } });
+    shop.patch::<Lease>("greeter.vm-1", note).await;
+    service.stop().await.unwrap();
+    assert_eq!(shop.lease("greeter.vm-1").await, None);
+}

@@ -1,0 +1,112 @@
+//! The programs in examples/ beat against a real control plane, each in its own language.
+
+mod manifests;
+mod program;
+mod rust;
+
+use beatkeeper_api::ServiceRegistration;
+use k8s_openapi::api::{coordination::v1::Lease, rbac::v1::RoleBinding};
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::support::{Shop, eventually};
+use program::{Program, Settings};
+
+const ADDRESS: &str = "192.0.2.11";
+const LEASE: &str = "greeter.vm-1";
+
+/// The life of an instance, twice: it loses its Lease and its rights, is killed, comes back, and takes its leave.
+async fn beats_is_pruned_comes_back_and_leaves(program: Program) {
+    let shop = Shop::open(&format!("example-{}", program.name())).await;
+    let _operator = shop.operator();
+    let settings = Settings::of(&shop, "vm-1", ADDRESS).await;
+    declare(&shop).await;
+
+    let first = program.start(&settings);
+    shop.published_as_ready("greeter", &[ADDRESS]).await;
+    for _ in 0..3 {
+        beats_on(&shop).await;
+    }
+    let uid = lease(&shop).await.unwrap().metadata.uid;
+    shop.api::<Lease>().delete(LEASE, &DeleteParams::default()).await.unwrap();
+    eventually("the Lease that was deleted is made again", async || {
+        lease(&shop).await.filter(|again| again.metadata.uid != uid)
+    })
+    .await;
+    shop.published_as_ready("greeter", &[ADDRESS]).await;
+    shop.api::<RoleBinding>().delete("heartbeat", &DeleteParams::default()).await.unwrap();
+    first.says("beat failed").await;
+    program::apply(&shop, program::ROLE).await;
+    beats_on(&shop).await;
+    shop.published_as_ready("greeter", &[ADDRESS]).await;
+    first.kill();
+    shop.published_as_ready("greeter", &[]).await;
+    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+
+    let uid = lease(&shop).await.unwrap().metadata.uid;
+    let second = program.start(&settings);
+    shop.published_as_ready("greeter", &[ADDRESS]).await;
+    assert_eq!(
+        lease(&shop).await.unwrap().metadata.uid,
+        uid,
+        "it makes another Lease than its own"
+    );
+    second.terminate().await;
+    assert_eq!(lease(&shop).await, None, "it has ended, and its Lease is there");
+    shop.published_as_ready("greeter", &[]).await;
+
+    // What a kubelet would set in a Pod; the address is known to the API server.
+    let uid = shop.pod("greeter-0", &["192.0.2.12"], json!({})).await;
+    let in_pod = program.start(&settings.in_pod("greeter-0", &uid));
+    shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+    in_pod.terminate().await;
+    shop.published_as_ready("greeter", &[]).await;
+}
+
+/// The registration as the examples show it, but in a hurry.
+async fn declare(shop: &Shop) {
+    program::apply(shop, program::REGISTRATION).await;
+    let spec = json!({ "spec": { "ttl": "4s", "interval": "500ms" } });
+    shop.patch::<ServiceRegistration>("greeter", spec).await;
+}
+
+async fn lease(shop: &Shop) -> Option<Lease> {
+    shop.api().get_opt(LEASE).await.unwrap()
+}
+
+async fn beats_on(shop: &Shop) {
+    let renewed = async || lease(shop).await?.spec?.renew_time;
+    let before = renewed().await;
+    eventually("another beat", async || renewed().await.filter(|now| Some(now) != before.as_ref()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_script_beats_is_pruned_when_killed_and_leaves_at_once_when_stopped() {
+    beats_is_pruned_comes_back_and_leaves(Program::Shell).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_program_beats_is_pruned_when_killed_and_leaves_at_once_when_stopped() {
+    beats_is_pruned_comes_back_and_leaves(Program::Python).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_go_program_beats_is_pruned_when_killed_and_leaves_at_once_when_stopped() {
+    beats_is_pruned_comes_back_and_leaves(Program::Go).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_program_beats_is_pruned_when_killed_and_leaves_at_once_when_stopped() {
+    beats_is_pruned_comes_back_and_leaves(Program::Node).await;
+}
+
+#[test]
+fn every_example_is_short_enough_to_be_read_at_once() {
+    let languages = Program::ALL.map(|program| (program.source(), 60));
+    let services = ["plain", "web", "grpc"].map(|name| (program::sdk_source(name), 70));
+    for (path, limit) in languages.into_iter().chain(services) {
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines < limit, "{} has {lines} lines", path.display());
+    }
+}

@@ -1,0 +1,256 @@
+//! The SDK: services that beat for themselves, beside a real operator.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use beatkeeper_api::heartbeat;
+use beatkeeper_client::{Builder, Change, Discovery, Error, Health, Service};
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Shop, Vigil, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Shop {
+    /// A service `vm-<n>` of the greeter.
+    fn vm(&self, n: u8) -> Builder {
+        Service::builder("greeter")
+            .namespace(&self.namespace)
+            .pod("")
+            .instance(format!("vm-{n}"))
+            .address(format!("192.0.2.{n}").parse().unwrap())
+            .config(self.plane.admin_config("sdk-test").unwrap())
+            .handle_signal(false)
+    }
+
+    fn discovery(&self) -> Discovery {
+        let config = self.plane.admin_config("sdk-test").unwrap();
+        Discovery::with_config(config, Some(self.namespace.clone())).unwrap()
+    }
+
+    async fn lease_of(&self, n: u8) -> Option<Lease> {
+        self.api::<Lease>().get_opt(&format!("greeter.vm-{n}")).await.unwrap()
+    }
+}
+
+/// What happened, in its order.
+#[derive(Clone, Default)]
+struct Diary(Arc<Mutex<Vec<&'static str>>>);
+
+impl Diary {
+    fn note(&self, what: &'static str) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        self.0.lock().unwrap().push(what);
+        std::future::ready(Ok(()))
+    }
+
+    fn read(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_published_when_it_starts_and_gone_when_it_stops() {
+    let shop = Shop::open("sdk").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let diary = Diary::default();
+    let [before_start, after_start, before_stop, after_stop] = [(); 4].map(|()| diary.clone());
+    let service = shop
+        .vm(1)
+        .version("1.4.2")
+        .metadata("shelf", "7")
+        .before_start(move || before_start.note("before start"))
+        .after_start(move || after_start.note("after start"))
+        .before_stop(move || before_stop.note("before stop"))
+        .after_stop(move || after_stop.note("after stop"));
+    let running = service.build().unwrap().start().await.unwrap();
+    assert_eq!(diary.read(), ["before start", "after start"]);
+    let lease = shop.lease_of(1).await.expect("it is registered when start returns");
+    assert_eq!(lease.annotations()[heartbeat::VERSION_ANNOTATION], "1.4.2");
+    assert_eq!(lease.annotations()["metadata.beatkeeper.dev/shelf"], "7");
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    // For longer than the ttl.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(vigil.left(), [""; 0]);
+    assert!(running.stats().beats >= 3, "{:?}", running.stats());
+    running.stop().await.unwrap();
+    assert_eq!(diary.read(), ["before start", "after start", "before stop", "after stop"]);
+    assert_eq!(shop.lease_of(1).await, None);
+    vigil.leaves("192.0.2.1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_hook_that_fails_undoes_the_start() {
+    let shop = Shop::open("sdk-hooks").await;
+    shop.greeter().await;
+    let fails = || async { Err("the port is taken") };
+    let error = shop.vm(1).before_start(fails).build().unwrap().start().await.err().unwrap();
+    assert_eq!(error.to_string(), "before_start: the port is taken");
+    assert_eq!(shop.lease_of(1).await, None);
+    let error = shop.vm(1).after_start(fails).build().unwrap().start().await.err().unwrap();
+    assert_eq!(error.to_string(), "after_start: the port is taken");
+    assert_eq!(shop.lease_of(1).await, None, "it is deregistered again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_stop_hooks_are_collected_and_stop_nothing() {
+    let shop = Shop::open("sdk-stop").await;
+    shop.greeter().await;
+    let stop = CancellationToken::new();
+    let service = shop
+        .vm(1)
+        .cancellation(stop.clone())
+        .before_stop(|| async { Err("cannot flush") })
+        .after_stop(|| async { Err("cannot close") });
+    let run = tokio::spawn(service.build().unwrap().run());
+    eventually("it is registered", async || shop.lease_of(1).await).await;
+    stop.cancel();
+    let error = run.await.unwrap().unwrap_err().to_string();
+    assert_eq!(error, "before_stop: cannot flush; after_stop: cannot close");
+    assert_eq!(shop.lease_of(1).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_fails_is_told_and_no_silence() {
+    let shop = Shop::open("sdk-check").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let broken = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&broken);
+    let service = shop.vm(1).check_interval(Duration::from_millis(100)).register_check(move || {
+        let broken = asked.load(Relaxed);
+        async move { if broken { Err("disk 91 %") } else { Ok(()) } }
+    });
+    let running = service.build().unwrap().start().await.unwrap();
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    broken.store(true, Relaxed);
+    let told = shop.instance("greeter", "vm-1", "NotReady", "HealthFailing").await;
+    assert_eq!(told.message, "disk 91 %");
+    broken.store(false, Relaxed);
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_drains_is_published_as_terminating_before_it_goes() {
+    let shop = Shop::open("sdk-drain").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut running = shop.vm(1).build().unwrap().start().await.unwrap();
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let mut changes = shop.discovery().watch("greeter").await.unwrap();
+    // It looks when it is asked; asked later, it would never have seen the instance ready.
+    let first = tokio::time::timeout(PATIENCE, changes.next()).await.unwrap();
+    assert!(matches!(&first, Some(Change::Created(one)) if one.ready), "{first:?}");
+    running.drain(Duration::ZERO).await;
+    let health =
+        shop.lease_of(1).await.unwrap().annotations()[heartbeat::HEALTH_ANNOTATION].clone();
+    assert_eq!(health, Health::Draining.as_str());
+    let mut seen = Vec::new();
+    let drained = async {
+        while let Some(change) = changes.next().await {
+            if let Change::Updated(one) = &change
+                && one.terminating
+            {
+                assert!(one.serving && !one.ready, "{one:?}");
+                return;
+            }
+            seen.push(change);
+        }
+    };
+    tokio::time::timeout(PATIENCE, drained).await.unwrap_or_else(|_| panic!("only {seen:?}"));
+    running.stop().await.unwrap();
+    let gone = tokio::time::timeout(PATIENCE, changes.next()).await.unwrap();
+    assert!(matches!(gone, Some(Change::Deleted(_))), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_renewal_a_service_lives_for_one_ttl() {
+    let shop = Shop::open("sdk-once").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let running =
+        shop.vm(1).register_interval(Duration::ZERO).build().unwrap().start().await.unwrap();
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+    assert_eq!(running.stats().beats, 0);
+    // What it says of itself is a beat.
+    running.tell(Health::Passing, Some("by hand".to_owned()));
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_does_not_exist_fails_the_start_with_its_name() {
+    let shop = Shop::open("sdk-unknown").await;
+    let service = shop.vm(1).start_timeout(Duration::from_secs(1)).build().unwrap();
+    let error = service.start().await.err().unwrap().to_string();
+    let expected = format!(
+        "no beat was accepted within 1s: ServiceRegistration {}/greeter does not exist yet",
+        shop.namespace
+    );
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_runtime_that_is_blocked_delays_no_beat_of_a_thread_of_its_own() {
+    let others = tokio::runtime::Runtime::new().unwrap();
+    let (shop, _operator) = others.block_on(async {
+        let shop = Shop::open("sdk-thread").await;
+        let operator = shop.operator();
+        shop.greeter().await;
+        (shop, operator)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let running = runtime.block_on(async {
+        let service = shop.vm(1).own_thread(true).build().unwrap();
+        service.start().await.unwrap()
+    });
+    let vigil = others.block_on(async {
+        shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+        Vigil::keep(&shop, "greeter").await
+    });
+    let before = running.stats().beats;
+    // Nobody polls that runtime now, for longer than the ttl.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(running.stats().beats > before + 3, "{:?}", running.stats());
+    assert_eq!(vigil.left(), [""; 0]);
+    runtime.block_on(running.stop()).unwrap();
+    others.block_on(vigil.leaves("192.0.2.1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_looks_up_a_registration_finds_who_is_published_and_follows_changes() {
+    let shop = Shop::open("sdk-watch").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let first = shop.vm(1).build().unwrap().start().await.unwrap();
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let found = shop.discovery().resolve("greeter").await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].address.to_string(), "192.0.2.1");
+    assert_eq!((found[0].ports[0].port, &*found[0].ports[0].name), (8080, "grpc"));
+    assert!(found[0].ready && found[0].serving && !found[0].terminating);
+
+    let mut changes = shop.discovery().watch("greeter").await.unwrap();
+    let mut next = async || tokio::time::timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
+    assert_eq!(next().await, Change::Created(found[0].clone()));
+    let second = shop.vm(2).build().unwrap().start().await.unwrap();
+    assert!(matches!(next().await, Change::Created(one) if one.address.to_string() == "192.0.2.2"));
+    first.stop().await.unwrap();
+    assert_eq!(next().await, Change::Deleted(found[0].clone()));
+    second.stop().await.unwrap();
+    assert!(matches!(next().await, Change::Deleted(_)));
+
+    let error = shop.discovery().resolve("nobody").await.unwrap_err().to_string();
+    assert!(error.contains("/nobody does not exist"), "{error}");
+}
