@@ -165,12 +165,7 @@ async fn a_command_that_cannot_be_run_is_never_published() {
 async fn by_hand_an_instance_registers_beats_drains_is_looked_at_and_leaves() {
     let shop = Shop::open("agent-hand").await;
     let _operator = shop.operator();
-    // A hand is slow, on a busy machine above all: nothing here is to depend on how soon the next command comes.
-    let mut spec = Shop::usual_spec();
-    (spec["ttl"], spec["interval"]) = ("1h".into(), "10m".into());
-    shop.register("greeter", spec).await;
-    // A single beat that came before the operator looked tells it nothing.
-    eventually("the operator looks", async || shop.registration("greeter").await.status).await;
+    shop.patient_greeter().await;
     let who = ["--registration=greeter", "--instance=vm-1"];
     let absent = shop.agent_once("heartbeat", &who).await;
     assert_eq!(absent.status.code(), Some(1));

@@ -14,7 +14,7 @@ use crate::support::{Shop, chaos::Chronicle};
 async fn who_deregisters_late_leaves_the_lease_alone_that_was_made_anew() {
     let shop = Shop::open("client-late").await;
     let _operator = shop.operator();
-    shop.greeter().await;
+    shop.patient_greeter().await;
     let config = shop.plane.admin_config("client-test").unwrap();
     // Its one beat is its first: it does not notice that its Lease is gone.
     let (earlier, _) = fleet::start_with(&shop, 1, config.clone(), |service| {
