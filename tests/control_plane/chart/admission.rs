@@ -164,6 +164,12 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
     // For others.
     let own = "Pod mine may beat only as greeter.mine";
     let foreign = scene.lease("greeter.new", "new", Some(("mine", &uid)));
+    let mut probe = scene.lease("greeter.mine", "mine", Some(("mine", &uid)));
+    probe.metadata.name = Some("probe.beatkeeper.dev.mine".to_owned());
+    let label = ("beatkeeper.dev/registration".to_owned(), "probe.beatkeeper.dev".to_owned());
+    probe.metadata.labels = Some([label].into());
+    let probe = create(&api, &probe).await;
+    refused("a probe of the operator", probe, "may beat only as");
     refused("a name of another", create(&api, &foreign).await, own);
     refused("a beat for another", beat(&api, "greeter.other").await, own);
     refused("deleting another's", delete(&api, "greeter.other").await, own);

@@ -86,6 +86,10 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
         shop.api::<ServiceRegistration>().list(&Default::default()).await.ok()
     })
     .await;
+    // As a reader of the notes would paste it.
+    let manifest = notes.split_once("<<YAML\n").unwrap().1.split_once("\nYAML\n").unwrap().0;
+    let said = helm.kubectl(&["apply", "-f", "-"], manifest).await.unwrap();
+    assert_eq!(said.matches(" created\n").count(), 3, "{said}");
     shop.greeter().await;
     let mut beats = shop.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), Duration::from_millis(500)).await;
