@@ -166,8 +166,8 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
     let foreign = scene.lease("greeter.new", "new", Some(("mine", &uid)));
     let mut probe = scene.lease("greeter.mine", "mine", Some(("mine", &uid)));
     probe.metadata.name = Some("probe.beatkeeper.dev.mine".to_owned());
-    let label = ("beatkeeper.dev/registration".to_owned(), "probe.beatkeeper.dev".to_owned());
-    probe.metadata.labels = Some([label].into());
+    let of_a_probe = (heartbeat::REGISTRATION_LABEL.to_owned(), "probe.beatkeeper.dev".to_owned());
+    probe.metadata.labels = Some([of_a_probe].into());
     let probe = create(&api, &probe).await;
     refused("a probe of the operator", probe, "may beat only as");
     refused("a name of another", create(&api, &foreign).await, own);
