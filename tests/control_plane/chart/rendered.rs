@@ -5,6 +5,7 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, api::PostParams};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::helm::{Helm, RELEASE, chart, root, variants};
@@ -35,19 +36,27 @@ async fn declare_monitoring(plane: &ControlPlane) {
     }
 }
 
+/// Makes an object, unless an earlier run on this control plane has.
+async fn make<K>(api: &Api<K>, object: &K)
+where
+    K: kube::Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    match api.create(&PostParams::default(), object).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        made => drop(made.unwrap()),
+    }
+}
+
 /// A dry run creates nothing, so what a Pod needs to be let in has to be there.
 async fn prepare(plane: &ControlPlane) {
     let client = plane.admin_client().unwrap();
     let namespace: Namespace =
         serde_json::from_value(json!({ "metadata": { "name": RELEASE } })).unwrap();
-    Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+    make(&Api::all(client.clone()), &namespace).await;
     for name in ["beatkeeper", "keeper-operator"] {
         let account: ServiceAccount =
             serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
-        Api::namespaced(client.clone(), RELEASE)
-            .create(&PostParams::default(), &account)
-            .await
-            .unwrap();
+        make(&Api::namespaced(client.clone(), RELEASE), &account).await;
     }
     let accounts: Api<ServiceAccount> = Api::namespaced(client, RELEASE);
     crate::support::eventually("the default ServiceAccount is there", async || {
