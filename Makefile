@@ -47,6 +47,14 @@ crd: build ## Generate what is generated anew: the CRD, its reference, the lists
 	@cp "$(CARGO_TARGET_DIR)/metrics.md" docs/metrics.md
 	@cp "$(CARGO_TARGET_DIR)/agent-reference.md" docs/agent-reference.md
 
+.PHONY: chart
+chart: ## Check the chart without a cluster: lint, unit tests, schema, every variant for Kubernetes 1.33 to 1.37
+	@scripts/chart
+
+.PHONY: chart-generate
+chart-generate: ## Generate the chart's README and its copy of the CRD
+	@scripts/chart generate
+
 .PHONY: bench-lag
 bench-lag: tools ## Measure how long after its deadline an instance is gone, with an optimised build: some minutes
 	@cargo test --release --package beatkeeper --test control_plane -- --ignored --nocapture lag
@@ -73,4 +81,4 @@ tools:
 help: ## Say what there is
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -5,6 +5,7 @@ mod adoption;
 mod agent;
 mod agent_commands;
 mod chaos;
+mod chart;
 mod client;
 mod clocks;
 mod crd;

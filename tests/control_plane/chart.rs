@@ -1,0 +1,15 @@
+//! The chart in charts/beatkeeper, on a real API server.
+
+mod admission;
+mod helm;
+mod installing;
+mod rendered;
+mod rights;
+
+use beatkeeper_cluster::{ControlPlane, Options};
+
+/// What a chart installs concerns a whole cluster, so these tests have control planes of their own, which end with
+/// the test process.
+async fn own_plane(options: Options) -> &'static ControlPlane {
+    Box::leak(Box::new(ControlPlane::start(options).await.unwrap()))
+}
