@@ -67,6 +67,14 @@ bench-agent: tools ## Measure what an agent costs, with one instance and with a 
 chaos: tools ## Break the control plane and the operator in every way there is, and print what it came to: half an hour
 	@scripts/chaos
 
+.PHONY: image
+image: ## Build the image, without a container engine, into target/image
+	@scripts/image
+
+.PHONY: e2e
+e2e: ## Play the end-to-end tests on a real node, which needs root, or on the cluster of KUBECONFIG=…
+	@KUBECONFIG="$(KUBECONFIG)" scripts/e2e
+
 .PHONY: clean-cache
 clean-cache: ## Remove what is kept in the user's cache: binaries of the control plane, tools, builds
 	@scripts/clean-cache

@@ -1,5 +1,8 @@
 //! What can be chosen about a control plane.
 
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
 /// How to start a control plane.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -13,6 +16,11 @@ pub struct Options {
     pub api_server_flags: Vec<String>,
     /// Further flags of kube-controller-manager (`--name=value`); they come last and win.
     pub controller_manager_flags: Vec<String>,
+    /// Where Pods of a real node reach the API server; it then listens on all addresses, is what the Service
+    /// `kubernetes` leads to, and all controllers run. Default none: only this machine reaches it, without nodes.
+    pub node_address: Option<Ipv4Addr>,
+    /// The folder below which the data folder is made. Default none: in the user's cache.
+    pub runs: Option<PathBuf>,
     /// Who hears of a build of the binaries, which takes minutes. Default [`Progress::Terminal`].
     pub progress: Progress,
 }
@@ -25,6 +33,8 @@ impl Default for Options {
             dual_stack: true,
             api_server_flags: Vec::new(),
             controller_manager_flags: Vec::new(),
+            node_address: None,
+            runs: None,
             progress: Progress::Terminal,
         }
     }

@@ -156,6 +156,16 @@ fn api_server(data: &Path, ports: &Ports, options: &Options) -> Result<Flags> {
         .set("service-account-signing-key-file", pki.service_account_key())
         .set("service-cluster-ip-range", service_ranges(options))
         .set("authorization-mode", "Node,RBAC");
+    if let Some(address) = options.node_address {
+        let admin = pki.admin();
+        flags
+            .set("bind-address", "0.0.0.0")
+            .set("advertise-address", address.to_string())
+            .set("endpoint-reconciler-type", "lease")
+            .set("kubelet-preferred-address-types", "InternalIP")
+            .set("kubelet-client-certificate", admin.certificate)
+            .set("kubelet-client-key", admin.key);
+    }
     if options.audit {
         crate::audit::write_policy(data)?;
         flags
@@ -196,7 +206,7 @@ fn controller_manager(data: &Path, ports: &Ports, options: &Options) -> Result<F
         .set("root-ca-file", pki.ca())
         .set("use-service-account-credentials", "true")
         .set("leader-elect", "false")
-        .set("controllers", CONTROLLERS)
+        .set("controllers", if options.node_address.is_some() { "*" } else { CONTROLLERS })
         // The default of 20 requests a second has each start wait four seconds for the controllers' own accounts.
         .set("kube-api-qps", "500")
         .set("kube-api-burst", "1000");

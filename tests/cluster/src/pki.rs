@@ -1,6 +1,7 @@
 //! Keys and certificates of one control plane, made in process.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,6 +9,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
+
+/// How Pods name the API server: the first address of the Service range, and the Service's names.
+const IN_CLUSTER_NAMES: [&str; 4] =
+    ["10.96.0.1", "kubernetes", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
 /// Where the files lie below the data folder.
 #[derive(Clone, Debug)]
@@ -63,8 +68,8 @@ impl Pki {
         }
     }
 
-    /// Makes everything anew.
-    pub(crate) fn create(&self) -> Result<()> {
+    /// Makes everything anew; with the names under which Pods know the API server, where a node has this address.
+    pub(crate) fn create(&self, node_address: Option<Ipv4Addr>) -> Result<()> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
         let ca = ca()?;
@@ -72,9 +77,12 @@ impl Pki {
         fs::write(self.ca_der(), ca.der())?;
 
         let mut serving = named("kube-apiserver", None);
-        serving.subject_alt_names =
-            CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?
-                .subject_alt_names;
+        let mut names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        if let Some(address) = node_address {
+            names.push(address.to_string());
+            names.extend(IN_CLUSTER_NAMES.map(str::to_owned));
+        }
+        serving.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
         serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         issue(serving, &ca, &self.serving())?;
 

@@ -84,11 +84,14 @@ impl ControlPlane {
             api_server: reserved[2].number,
             controller_manager: reserved[3].number,
         };
-        let folder = RunFolder::create(&cache::root()?.join("run"))?;
+        let folder = RunFolder::create(&match &options.runs {
+            Some(runs) => runs.clone(),
+            None => cache::root()?.join("run"),
+        })?;
         let data = folder.path().to_owned();
         fs::create_dir(data.join("logs"))?;
         let pki = Pki::at(&data);
-        pki.create().context("cannot make the control plane's certificates")?;
+        pki.create(options.node_address).context("cannot make the control plane's certificates")?;
         kubeconfig::write(
             &data.join("kubeconfig"),
             &ports.url(Part::ApiServer),

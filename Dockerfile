@@ -1,0 +1,36 @@
+# syntax=docker/dockerfile:1
+# One static binary, CA certificates and nothing else. Two ways to the same image:
+#
+#   docker build .                     compiles in a container, for the platform asked for: --platform linux/arm64, …
+#   scripts/image (make image)         takes a binary that was compiled outside, and needs no container engine
+FROM --platform=$TARGETPLATFORM docker.io/library/rust:1.89-slim-bookworm AS build
+ARG TARGETARCH
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates
+WORKDIR /source
+COPY . .
+# A C library linked in: the image has none.
+RUN case "$TARGETARCH" in amd64) target=x86_64 ;; arm64) target=aarch64 ;; *) echo "no build for $TARGETARCH" >&2; exit 1 ;; esac \
+  && target=$target-unknown-linux-gnu \
+  && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" --package beatkeeper \
+  && install -D --strip "target/$target/release/beatkeeper" /image/beatkeeper \
+  && install -D --mode 0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
+
+FROM scratch AS base
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="beatkeeper" \
+  org.opencontainers.image.description="A Kubernetes operator that publishes what beats and prunes what stops" \
+  org.opencontainers.image.licenses="Apache-2.0" \
+  org.opencontainers.image.version="$VERSION" \
+  org.opencontainers.image.revision="$REVISION"
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+# A number: the kubelet cannot tell of a name whether it is root's.
+USER 65532:65532
+ENTRYPOINT ["/beatkeeper"]
+
+# The context is a folder with what shall be in the image, and nothing else.
+FROM base AS prebuilt
+COPY . /
+
+FROM base AS image
+COPY --from=build /image /

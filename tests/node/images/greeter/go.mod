@@ -1,0 +1,3 @@
+module beatkeeper.dev/tests/node/greeter
+
+go 1.26.0

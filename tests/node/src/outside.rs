@@ -1,0 +1,110 @@
+//! The process that the user started: makes the namespaces, waits, and has everything removed.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use beatkeeper_cluster::die_with_this_thread;
+use rand::Rng;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{binaries, inside, preflight};
+
+const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
+
+/// Runs a node with `command` in it; without one until a signal comes.
+pub(crate) async fn run(images: &[PathBuf], command: &[String]) -> Result<ExitCode> {
+    if !preflight::missing().is_empty() {
+        return Ok(preflight::run());
+    }
+    binaries::build()?;
+    let own = std::env::current_exe()?;
+    let folder = make_folder(images)?;
+
+    // It outlives us for a moment: in a group of its own, so that no Ctrl-C reaches it. It learns of our end by the
+    // end of its standard input, which the kernel closes however we end.
+    let mut sweeper = Command::new(&own)
+        .arg("sweep")
+        .arg(&folder)
+        .stdin(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .context("cannot start the process that cleans up")?;
+
+    let outcome = live(&own, &folder, command).await;
+    drop(sweeper.stdin.take());
+    sweeper.wait()?;
+    outcome
+}
+
+fn make_folder(images: &[PathBuf]) -> Result<PathBuf> {
+    let id = format!("{:08x}", rand::rng().random::<u32>());
+    let folder = binaries::cache()?.join("nodes").join(id);
+    let links = folder.join(inside::IMAGES);
+    fs::create_dir_all(&links).with_context(|| format!("cannot create {}", folder.display()))?;
+    for (index, image) in images.iter().enumerate() {
+        let image =
+            image.canonicalize().with_context(|| format!("no image {}", image.display()))?;
+        std::os::unix::fs::symlink(image, links.join(format!("{index}.tar")))?;
+    }
+    Ok(folder)
+}
+
+async fn live(own: &Path, folder: &Path, command: &[String]) -> Result<ExitCode> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut node = Command::new("unshare");
+    // When we end the kernel kills unshare, then its child, which is the first process of the PID namespace, and with
+    // that all others.
+    node.args([
+        "--net",
+        "--mount",
+        "--ipc",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "--",
+    ])
+    .arg(own)
+    .arg("init")
+    .arg(folder)
+    .arg("--")
+    .args(command);
+    die_with_this_thread(&mut node, false);
+    let mut node = tokio::process::Command::from(node).spawn().context("cannot run unshare")?;
+    let node_id = node.id();
+    let code = tokio::select! {
+        status = node.wait() => return Ok(ExitCode::from(inside::code(status?))),
+        _ = interrupt.recv() => INTERRUPTED,
+        _ = terminate.recv() => TERMINATED,
+        _ = hangup.recv() => TERMINATED,
+        () = announce(folder, node_id), if command.is_empty() => unreachable!("it never ends"),
+    };
+    // Killed, not asked: all data goes with it, so there is nothing to write back.
+    node.kill().await?;
+    Ok(ExitCode::from(code))
+}
+
+/// Prints how to reach the node, once it is there.
+async fn announce(folder: &Path, unshare: Option<u32>) {
+    let ready = folder.join(inside::READY);
+    while !ready.exists() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    print!("{}", fs::read_to_string(&ready).unwrap_or_default());
+    let first = unshare
+        .and_then(|id| fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok())
+        .unwrap_or_default();
+    println!("export BEATKEEPER_NODE={}", first.trim());
+    eprintln!(
+        "ready; Ctrl-C stops it. Its network is its own: nsenter --target {} --all",
+        first.trim()
+    );
+    std::future::pending().await
+}

@@ -1,0 +1,67 @@
+//! Removes what namespaces do not take along: cgroups and the data folder.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the first process writes the name of its PID namespace.
+pub(crate) const NAMESPACE: &str = "namespace";
+
+/// The cgroup below which all containers of the node with this folder live, in each hierarchy.
+pub(crate) fn cgroup(folder: &Path) -> String {
+    let id = folder.file_name().unwrap_or_default().display();
+    format!("beatkeeper-node-{id}")
+}
+
+/// Waits for the end of whoever holds the other end of standard input, then removes everything.
+pub(crate) fn run(folder: &Path) -> Result<()> {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    let by = Instant::now() + PATIENCE;
+    while is_inhabited(folder) || !remove(folder) {
+        if Instant::now() > by {
+            bail!("{} or its cgroups cannot be removed", folder.display());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn is_inhabited(folder: &Path) -> bool {
+    let Ok(namespace) = fs::read_to_string(folder.join(NAMESPACE)) else { return false };
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    processes
+        .flatten()
+        .filter_map(|process| fs::read_link(process.path().join("ns/pid")).ok())
+        .any(|its| its.as_os_str() == namespace.trim())
+}
+
+fn remove(folder: &Path) -> bool {
+    let name = cgroup(folder);
+    let mut places = vec![PathBuf::from("/sys/fs/cgroup")];
+    if let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") {
+        places.extend(hierarchies.flatten().map(|hierarchy| hierarchy.path()));
+    }
+    let mut gone = true;
+    for cgroup in places.iter().map(|place| place.join(&name)).filter(|cgroup| cgroup.is_dir()) {
+        remove_cgroup(&cgroup);
+        gone &= !cgroup.exists();
+    }
+    let _ = fs::remove_dir_all(folder);
+    gone && !folder.exists()
+}
+
+/// The innermost first: a cgroup goes only when it is empty, and its files are not to be removed.
+fn remove_cgroup(cgroup: &Path) {
+    if let Ok(entries) = fs::read_dir(cgroup) {
+        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
+}
