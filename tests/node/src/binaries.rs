@@ -88,7 +88,8 @@ fn go_build(
     // All below one folder: what an interrupted build leaves is found and removed by the next one.
     let scratch = folder.join(".build");
     let _ = fs::remove_dir_all(&scratch);
-    let source = scratch.join(module);
+    // A binary may be named as its module is.
+    let source = scratch.join("source").join(module);
     fs::create_dir_all(&source)?;
     fs::write(source.join("go.mod"), go_mod)?;
     fs::write(source.join("go.sum"), go_sum)?;
