@@ -73,7 +73,7 @@ image: ## Build the image, without a container engine, into target/image
 
 .PHONY: e2e
 e2e: ## Play the end-to-end tests on a real node, which needs root, or on the cluster of KUBECONFIG=…
-	@KUBECONFIG="$(KUBECONFIG)" scripts/e2e
+	@scripts/e2e $(FLAGS)
 
 .PHONY: clean-cache
 clean-cache: ## Remove what is kept in the user's cache: binaries of the control plane, tools, builds

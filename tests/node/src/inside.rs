@@ -241,6 +241,7 @@ impl Node {
         let programs = self.programs.display();
         environment
             .push(("PATH".to_owned(), format!("{}:{programs}:{path}", kubernetes.display())));
+        environment.push(("BEATKEEPER_NODE".to_owned(), self.folder.display().to_string()));
         environment.push(("CONTAINERD_ADDRESS".to_owned(), settings::CONTAINERD.to_owned()));
         Ok(environment)
     }

@@ -34,6 +34,8 @@ enum Action {
     Preflight,
     /// Build binaries and images where they are missing.
     Build,
+    /// Print the folder that has the images, and the app in them as a program.
+    Images,
     /// Start a node, print how to reach it, and run it until Ctrl-C.
     Up(Choices),
     /// Run a command in the network of a node of its own, take everything down, and pass its exit code on.
@@ -86,6 +88,10 @@ async fn run(action: Action) -> Result<ExitCode> {
     match action {
         Action::Preflight => Ok(preflight::run()),
         Action::Build => binaries::build().map(|_| ExitCode::SUCCESS),
+        Action::Images => {
+            println!("{}", binaries::folder()?.join("images").display());
+            Ok(ExitCode::SUCCESS)
+        }
         Action::Up(choices) => outside::run(&choices.images, &[]).await,
         Action::Exec { choices, command } => outside::run(&choices.images, &command).await,
         Action::Init { folder, command } => inside::init(&folder, &command),

@@ -101,7 +101,7 @@ async fn announce(folder: &Path, unshare: Option<u32>) {
     let first = unshare
         .and_then(|id| fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok())
         .unwrap_or_default();
-    println!("export BEATKEEPER_NODE={}", first.trim());
+    println!("export BEATKEEPER_NODE_PID={}", first.trim());
     eprintln!(
         "ready; Ctrl-C stops it. Its network is its own: nsenter --target {} --all",
         first.trim()

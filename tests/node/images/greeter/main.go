@@ -1,8 +1,9 @@
 // greeter is what runs in the Pods of the end-to-end tests, as server and as client.
 //
-//	greeter serve [ADDRESS]                       answers every request with the Pod's name
-//	greeter call [-rate N] [-for DURATION] URL    sends requests over new connections, prints a JSON account
-//	greeter resolve NAME                          prints the addresses that DNS has for the name
+//	greeter serve [ADDRESS]                                    answers every request with its name
+//	greeter call [-rate N] [-for D] [-timeout D] URL           sends requests over new connections, prints a line for each
+//	greeter resolve NAME                                       prints the addresses that DNS has for the name
+//	greeter hang PROGRAM...                                    stops processes of these names that it can see, by SIGSTOP
 package main
 
 import (
@@ -15,6 +16,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +27,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: greeter serve [ADDRESS] | call [-rate N] [-for DURATION] URL | resolve NAME"))
+		fail(fmt.Errorf("usage: greeter serve | call | resolve | hang"))
 	}
 	arguments := os.Args[2:]
 	switch os.Args[1] {
@@ -33,6 +37,8 @@ func main() {
 		call(arguments)
 	case "resolve":
 		resolve(arguments)
+	case "hang":
+		hang(arguments)
 	default:
 		fail(fmt.Errorf("unknown command %q", os.Args[1]))
 	}
@@ -48,8 +54,8 @@ func serve(arguments []string) {
 	if len(arguments) > 0 {
 		address = arguments[0]
 	}
-	// Without POD_NAME it is the host's name, which is the Pod's as well.
-	name := os.Getenv("POD_NAME")
+	// Without this it is the host's name, which is the Pod's as well.
+	name := os.Getenv("GREETER_NAME")
 	if name == "" {
 		name, _ = os.Hostname()
 	}
@@ -74,17 +80,19 @@ func serve(arguments []string) {
 	<-done
 }
 
-// account is what came of the requests of one second of the run.
-type account struct {
-	Second    int            `json:"second"`
-	Succeeded map[string]int `json:"succeeded"`
-	Failed    map[string]int `json:"failed"`
+// request is what came of one request, a line of JSON.
+type request struct {
+	// When it was sent, in milliseconds since 1970.
+	Sent int64 `json:"sent"`
+	// Who answered, or why nobody did.
+	By     string `json:"by,omitempty"`
+	Failed string `json:"failed,omitempty"`
 }
 
 func call(arguments []string) {
 	flags := flag.NewFlagSet("call", flag.ExitOnError)
 	rate := flags.Int("rate", 50, "requests a second")
-	length := flags.Duration("for", 10*time.Second, "how long to send")
+	length := flags.Duration("for", 0, "how long to send; 0: until stopped")
 	patience := flags.Duration("timeout", time.Second, "how long to wait for an answer")
 	_ = flags.Parse(arguments)
 	if flags.NArg() != 1 || *rate < 1 {
@@ -92,47 +100,39 @@ func call(arguments []string) {
 	}
 	// A connection for each request: those that are kept would not see kube-proxy's choice.
 	client := &http.Client{Timeout: *patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	ended, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if *length > 0 {
+		var cancel context.CancelFunc
+		ended, cancel = context.WithTimeout(ended, *length)
+		defer cancel()
+	}
 
 	var lock sync.Mutex
 	var waiting sync.WaitGroup
-	seconds := []*account{}
-	began := time.Now()
+	lines := json.NewEncoder(os.Stdout)
 	tick := time.NewTicker(time.Second / time.Duration(*rate))
 	defer tick.Stop()
-	for time.Since(began) < *length {
-		sent := time.Now()
+	for ended.Err() == nil {
+		sent := time.Now().UnixMilli()
 		waiting.Add(1)
 		go func() {
 			defer waiting.Done()
-			who, err := get(client, flags.Arg(0))
+			line := request{Sent: sent}
+			var err error
+			if line.By, err = get(client, flags.Arg(0)); err != nil {
+				line.Failed = cause(err)
+			}
 			lock.Lock()
 			defer lock.Unlock()
-			// By when it was sent: a request that hangs counts where it began to.
-			second := int(sent.Sub(began) / time.Second)
-			for len(seconds) <= second {
-				seconds = append(seconds, &account{len(seconds), map[string]int{}, map[string]int{}})
-			}
-			if err != nil {
-				seconds[second].Failed[cause(err)]++
-			} else {
-				seconds[second].Succeeded[who]++
-			}
+			_ = lines.Encode(line)
 		}()
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-ended.Done():
+		}
 	}
 	waiting.Wait()
-	succeeded, failed := map[string]int{}, map[string]int{}
-	for _, second := range seconds {
-		for who, count := range second.Succeeded {
-			succeeded[who] += count
-		}
-		for why, count := range second.Failed {
-			failed[why] += count
-		}
-	}
-	_ = json.NewEncoder(os.Stdout).Encode(map[string]any{
-		"url": flags.Arg(0), "began": began.UTC(), "succeeded": succeeded, "failed": failed, "seconds": seconds,
-	})
 }
 
 func get(client *http.Client, url string) (string, error) {
@@ -142,10 +142,13 @@ func get(client *http.Client, url string) (string, error) {
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("status %d", answer.StatusCode)
+	if err != nil {
+		return "", err
 	}
-	return strings.TrimSpace(string(body)), err
+	if answer.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("status %d", answer.StatusCode)
+	}
+	return strings.TrimSpace(string(body)), nil
 }
 
 // cause leaves out what differs from request to request, such as the local port.
@@ -167,5 +170,28 @@ func resolve(arguments []string) {
 	}
 	for _, address := range addresses {
 		fmt.Println(address)
+	}
+}
+
+// hang stops what runs in other containers of the Pod, which has to share its process namespace.
+func hang(names []string) {
+	links, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil || len(names) == 0 {
+		fail(fmt.Errorf("usage: greeter hang PROGRAM..."))
+	}
+	stopped := 0
+	for _, link := range links {
+		comm, err := os.ReadFile(filepath.Join(filepath.Dir(link), "comm"))
+		id, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+		if err != nil || id == os.Getpid() || !slices.Contains(names, strings.TrimSpace(string(comm))) {
+			continue
+		}
+		if err := syscall.Kill(id, syscall.SIGSTOP); err != nil {
+			fail(fmt.Errorf("process %d: %w", id, err))
+		}
+		stopped++
+	}
+	if stopped < len(names) {
+		fail(fmt.Errorf("of %v only %d run here", names, stopped))
 	}
 }

@@ -1,0 +1,115 @@
+//! A process that hangs, by SIGSTOP: the kernel still accepts connections for it, and nobody answers.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::caller::{Account, Caller};
+use crate::stage::{SHOP, Stage};
+use crate::witness::Witness;
+
+/// Longer than the kubelet's default probe needs: three failures, ten seconds apart.
+const WINDOW: Duration = Duration::from_secs(50);
+const RATE: u32 = 20;
+
+pub(super) async fn play(stage: &Stage) -> Result<()> {
+    stage.apply(include_str!("../../manifests/plain.yaml"), &[]).await?;
+    for service in ["unprobed", "probed"] {
+        stage.shop(&format!("rollout status deployment/{service} --timeout=120s")).await?;
+    }
+    let witness = Witness::of(stage, "greeter").await?;
+    let callers = [
+        Caller::start(stage, "greeter", RATE).await?,
+        Caller::start(stage, "probed", RATE).await?,
+        Caller::start(stage, "unprobed", RATE).await?,
+    ];
+    let before: Vec<_> = sent(&callers).await?;
+
+    // The app alone, at the same moment in each; and then, where it beats, a whole Pod with its agent.
+    let began = Instant::now();
+    for service in ["greeter", "probed", "unprobed"] {
+        hang(stage, service, 0, "greeter").await?;
+    }
+    let app = left_after(stage, &witness, began, 2).await?;
+    tokio::time::sleep(WINDOW.saturating_sub(began.elapsed())).await;
+    let mut accounts = Vec::new();
+    for (caller, before) in callers.iter().zip(&before) {
+        accounts.push(caller.account().await?.since(*before));
+    }
+    println!("   an app hangs, ttl 3 s; {RATE} requests a second for {} s:", WINDOW.as_secs());
+    tell("   Beatkeeper", &accounts[0]);
+    tell("   the kubelet's default readiness probe", &accounts[1]);
+    tell("   no readiness probe", &accounts[2]);
+    println!("   it was no longer ready in the slices after {:.2} s", app.as_secs_f64());
+    let failed: Vec<_> = accounts.iter().map(|account| account.failed().len()).collect();
+    ensure!(failed.iter().all(|count| *count > 0), "something did not hang: {failed:?}");
+    ensure!(failed[0] < failed[1] && failed[1] < failed[2], "no difference: {failed:?}");
+
+    let before = callers[0].account().await?.last_sent();
+    let began = Instant::now();
+    hang(stage, "greeter", 1, "greeter beatkeeper").await?;
+    let pod = left_after(stage, &witness, began, 1).await?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let account = callers[0].account().await?.since(before);
+    println!("   a whole Pod hangs, its agent too: nobody beats for it any more, and it is pruned");
+    tell("   Beatkeeper", &account);
+    println!("   it was no longer ready in the slices after {:.2} s", pod.as_secs_f64());
+    let late = account.since(account.last_sent().saturating_sub(3000));
+    ensure!(!account.failed().is_empty() && late.failed().is_empty(), "requests still fail");
+
+    let [greeter, ..] = callers;
+    greeter.stop().await?;
+    stage.shop("delete pods --selector app=client --wait=false").await?;
+    stage.shop("delete deployment,service unprobed probed --wait=false").await?;
+    // Those that hang do not hear SIGTERM.
+    stage.shop("delete pods --selector app=greeter --grace-period=1").await?;
+    stage.shop("rollout status deployment/greeter --timeout=120s").await?;
+    stage.until_ready("greeter", 3).await
+}
+
+async fn sent(callers: &[Caller<'_>]) -> Result<Vec<u64>> {
+    let mut sent = Vec::new();
+    for caller in callers {
+        let account = caller.account().await?;
+        account.must_be_without_failure()?;
+        sent.push(account.last_sent());
+    }
+    Ok(sent)
+}
+
+async fn hang(stage: &Stage, app: &str, which: usize, programs: &str) -> Result<()> {
+    let mut pods = stage.pods(app).await?;
+    pods.sort();
+    let pod = pods.get(which).with_context(|| format!("too few Pods of {app}"))?;
+    stage
+        .kubectl(&format!(
+            "--namespace {SHOP} exec {pod} --container greeter -- /greeter hang {programs}"
+        ))
+        .await
+        .map(|_| ())
+}
+
+/// How long it took until so many were left.
+async fn left_after(
+    stage: &Stage,
+    witness: &Witness,
+    began: Instant,
+    left: usize,
+) -> Result<Duration> {
+    stage
+        .until(&format!("{left} are left in the slices"), async || {
+            let mut states = witness.states().into_iter();
+            let state = states.find(|state| state.at > began && state.ready.len() == left);
+            Ok(state.map(|state| state.at - began))
+        })
+        .await
+}
+
+fn tell(who: &str, account: &Account) {
+    println!(
+        "{who}: {} of {} requests failed, the last one {:.1} s after the first",
+        account.failed().len(),
+        account.count(),
+        account.failed_for().as_secs_f64()
+    );
+}

@@ -1,0 +1,47 @@
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::quote;
+use crate::caller::Caller;
+use crate::stage::{SHOP, Stage};
+
+pub(super) async fn play(stage: &Stage) -> Result<()> {
+    let began = Instant::now();
+    stage.apply(include_str!("../../manifests/shop.yaml"), &[]).await?;
+    stage.shop("rollout status deployment/greeter --timeout=120s").await?;
+    stage.until_ready("greeter", 3).await?;
+    println!(
+        "   three Pods with the agent as a sidecar are published after {:.1} s:",
+        began.elapsed().as_secs_f64()
+    );
+    quote(&stage.shop("get sreg greeter --output wide").await?);
+
+    let address = stage.shop("get service greeter --output jsonpath={.spec.clusterIP}").await?;
+    let resolved =
+        stage.once("resolver", &["resolve", &format!("greeter.{SHOP}.svc.cluster.local")]).await?;
+    ensure!(resolved.trim() == address, "DNS says {resolved}, the Service says {address}");
+    println!("   in a Pod, greeter.{SHOP}.svc.cluster.local is {address}, the Service's ClusterIP");
+
+    let caller = Caller::start(stage, "greeter", 50).await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let account = caller.stop().await?;
+    account.must_be_without_failure()?;
+    let answers = account.answers();
+    ensure!(answers.len() == 3, "not all three answer: {answers:?}");
+    println!("   through it {} requests reach all three: {answers:?}", account.count());
+    beats_have_their_own_priority(stage).await
+}
+
+/// The API server counts what its FlowSchemas took.
+async fn beats_have_their_own_priority(stage: &Stage) -> Result<()> {
+    let metrics = stage.kubectl("get --raw /metrics").await?;
+    let dispatched = metrics.lines().find(|line| {
+        line.starts_with("apiserver_flowcontrol_dispatched_requests_total")
+            && line.contains("flow_schema=\"beatkeeper-heartbeats\"")
+    });
+    let count = dispatched.and_then(|line| line.rsplit(' ').next()).unwrap_or("0");
+    ensure!(count != "0", "no beat went through the FlowSchema beatkeeper-heartbeats");
+    println!("   {count} requests took the beats' own FlowSchema in the API server");
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The story, chapter by chapter. Each says what it shows, with the figures of this run.
+
+mod gentle;
+mod hang;
+mod install;
+mod join;
+mod leave;
+mod operator;
+mod outside;
+mod rights;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::stage::Stage;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Chapter {
+    Install = 1,
+    Join,
+    Hang,
+    Gentle,
+    Operator,
+    Rights,
+    Outside,
+    Leave,
+}
+
+impl Chapter {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Install,
+        Self::Join,
+        Self::Hang,
+        Self::Gentle,
+        Self::Operator,
+        Self::Rights,
+        Self::Outside,
+        Self::Leave,
+    ];
+
+    /// Whether all others need it.
+    pub(crate) fn is_built_on(self) -> bool {
+        matches!(self, Self::Install | Self::Join)
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Install => "helm install, helm test, and what the notes say",
+            Self::Join => "three Pods join, and are called by name",
+            Self::Hang => "one hangs, beside the same under plain Kubernetes",
+            Self::Gentle => {
+                "a rolling update, a drain, and 3 to 20 to 3 replicas, without a failed request"
+            }
+            Self::Operator => {
+                "the operator and the kubelet end and come back, and nobody is pruned"
+            }
+            Self::Rights => "who may not beat for whom",
+            Self::Outside => "instances outside the cluster",
+            Self::Leave => "helm upgrade, rollback and uninstall, and what remains",
+        }
+    }
+
+    pub(crate) async fn play(self, stage: &Stage) -> Result<()> {
+        match self {
+            Self::Install => install::play(stage).await,
+            Self::Join => join::play(stage).await,
+            Self::Hang => hang::play(stage).await,
+            Self::Gentle => gentle::play(stage).await,
+            Self::Operator => operator::play(stage).await,
+            Self::Rights => rights::play(stage).await,
+            Self::Outside => outside::play(stage).await,
+            Self::Leave => leave::play(stage).await,
+        }
+    }
+}
+
+/// What cannot be shown here: it is said, so that nobody takes it for shown.
+fn left_out(what: &str, why: &str) {
+    println!("   NOT SHOWN: {what}: {why}");
+}
+
+/// Indented, as everything that a program said.
+fn quote(said: &str) {
+    for line in said.trim_end().lines() {
+        println!("   | {line}");
+    }
+}

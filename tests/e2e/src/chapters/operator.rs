@@ -1,0 +1,136 @@
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::left_out;
+use crate::caller::Caller;
+use crate::stage::{RELEASE, Stage};
+use crate::witness::Witness;
+
+const HERD: usize = 100;
+/// Several ttls of 3 s.
+const KUBELET_AWAY: Duration = Duration::from_secs(15);
+
+pub(super) async fn play(stage: &Stage) -> Result<()> {
+    let instances: Vec<_> = (1..=HERD)
+        .map(|n| json!({ "instance": format!("vm-{n}"), "addresses": [format!("192.0.2.{n}")] }))
+        .collect();
+    let instances = serde_json::to_string(&instances)?;
+    stage.apply(include_str!("../../manifests/herd.yaml"), &[("$INSTANCES", &instances)]).await?;
+    stage.until_ready("herd", HERD as u64).await?;
+    let herd = Witness::of(stage, "herd").await?;
+    let greeter = Witness::of(stage, "greeter").await?;
+    let (all, three) = (herd.ready(), greeter.ready());
+    ensure!(
+        all.len() == HERD && three.len() == 3,
+        "published are {} and {}",
+        all.len(),
+        three.len()
+    );
+    let caller = Caller::start(stage, "greeter", 50).await?;
+    println!(
+        "   {HERD} outside instances beat once a second, and three Pods are called 50 times a second"
+    );
+    let nobody_left = async |what: &str| -> Result<()> {
+        herd.never_missed(&all).context("instances of herd")?;
+        greeter.never_missed(&three).context("instances of greeter")?;
+        let account = caller.account().await?;
+        account.must_be_without_failure()?;
+        println!("   {what}: nobody left, {} requests so far, none failed", account.count());
+        Ok(())
+    };
+
+    for (how, flags) in [("with grace", ""), ("without grace", "--grace-period=0 --force")] {
+        let took = delete_the_leader(stage, flags).await?;
+        // Longer than a ttl: whoever was forgotten would leave now.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let what = format!(
+            "the leader's Pod is deleted {how}, another one leads after {:.1} s",
+            took.as_secs_f64()
+        );
+        nobody_left(&what).await?;
+        stage
+            .kubectl(&format!(
+                "--namespace {RELEASE} rollout status deployment/{RELEASE} --timeout=120s"
+            ))
+            .await?;
+    }
+
+    if let Some(host) = &stage.host {
+        let kubelet = host.kill_kubelet()?;
+        tokio::time::sleep(KUBELET_AWAY).await;
+        // It lives on after this, as long as the node does.
+        let _kubelet = kubelet.start()?;
+        let asked = Instant::now();
+        stage
+            .until("the kubelet answers again", async || {
+                stage.shop("logs pod/herd --tail=1").await.map(Some)
+            })
+            .await?;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let what = format!(
+            "the kubelet is killed, and started after {} s; it answers {:.1} s later",
+            KUBELET_AWAY.as_secs(),
+            asked.elapsed().as_secs_f64() - 5.0
+        );
+        nobody_left(&what).await?;
+    } else {
+        left_out("the kubelet stops and starts", "it is not ours here");
+    }
+    who_dies_still_leaves(stage, &greeter, &three).await?;
+    caller.stop().await?;
+    Ok(())
+}
+
+/// Returns how long it took until another Pod leads.
+async fn delete_the_leader(stage: &Stage, flags: &str) -> Result<Duration> {
+    let leader = leader(stage).await?.context("nobody leads")?;
+    let began = Instant::now();
+    stage
+        .kubectl(&format!("--namespace {RELEASE} delete pod {leader} --wait=false {flags}"))
+        .await?;
+    stage
+        .until("another Pod leads", async || {
+            Ok(leader_now(stage).await?.filter(|now| *now != leader).map(|_| began.elapsed()))
+        })
+        .await
+}
+
+async fn leader(stage: &Stage) -> Result<Option<String>> {
+    stage.until("somebody leads", async || leader_now(stage).await.map(|it| it.map(Some))).await
+}
+
+/// The Pod whose name begins what the election's Lease holds.
+async fn leader_now(stage: &Stage) -> Result<Option<String>> {
+    let of = format!("--namespace {RELEASE}");
+    let holder = stage
+        .kubectl(&format!("{of} get lease {RELEASE} --output jsonpath={{.spec.holderIdentity}}"))
+        .await?;
+    let pods = stage
+        .kubectl(&format!("{of} get pods --output jsonpath={{.items[*].metadata.name}}"))
+        .await?;
+    Ok(pods.split_whitespace().find(|pod| holder.starts_with(pod)).map(str::to_owned))
+}
+
+/// Nobody was pruned, but it is not that nobody can be.
+async fn who_dies_still_leaves(
+    stage: &Stage,
+    greeter: &Witness,
+    three: &BTreeSet<String>,
+) -> Result<()> {
+    let pod = stage.pods("greeter").await?.pop().context("no Pod of greeter")?;
+    stage
+        .shop(&format!("exec {pod} --container greeter -- /greeter hang greeter beatkeeper"))
+        .await?;
+    stage
+        .until("the one that hangs has left", async || {
+            let ready = greeter.ready();
+            Ok((ready.is_subset(three) && ready.len() == 2).then_some(()))
+        })
+        .await?;
+    println!("   and after all that, a Pod that hangs still leaves");
+    stage.shop(&format!("delete pod {pod} --grace-period=1")).await?;
+    stage.until_ready("greeter", 3).await
+}

@@ -1,0 +1,166 @@
+//! Processes on the node itself, which Kubernetes knows nothing of.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::json;
+use tokio::process::{Child, Command};
+
+use super::{left_out, quote};
+use crate::caller::Caller;
+use crate::host::{ADDRESSES, Host};
+use crate::stage::{SHOP, Stage};
+use crate::witness::Witness;
+
+pub(super) async fn play(stage: &Stage) -> Result<()> {
+    let Some(host) = &stage.host else {
+        left_out(
+            "instances outside the cluster",
+            "no address of this machine is known to be reachable from Pods",
+        );
+        return Ok(());
+    };
+    host.take_addresses().await?;
+    let [declared, registered, forbidden] = ADDRESSES;
+    stage.shop("create serviceaccount outside").await?;
+    stage
+        .shop(&format!(
+            "create rolebinding outside --clusterrole beatkeeper-register --serviceaccount {SHOP}:outside"
+        ))
+        .await?;
+    let token = stage.shop("create token outside").await?;
+    let kubeconfig = stage.kubeconfig("outside", token.trim()).await?;
+    let spec = json!({ "spec": { "instances": [{ "name": "vm-1", "addresses": [declared] }] } });
+    let patch = spec.to_string();
+    stage
+        .kubectl_with(
+            &["--namespace", SHOP, "patch", "sreg", "greeter", "--type=merge", "--patch", &patch],
+            "",
+        )
+        .await?;
+
+    let witness = Witness::of(stage, "greeter").await?;
+    let mut first = spawn(host, &kubeconfig, "vm-1", declared, false)?;
+    let mut second = spawn(host, &kubeconfig, "vm-2", registered, true)?;
+    stage.until_ready("greeter", 5).await?;
+    let both: BTreeSet<_> = [declared, registered].map(str::to_owned).into();
+    ensure!(witness.ready().is_superset(&both), "published are {:?}", witness.ready());
+    let caller = Caller::start(stage, "greeter", 50).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let account = caller.account().await?;
+    account.must_be_without_failure()?;
+    let answers = account.answers();
+    ensure!(
+        answers.contains_key("vm-1") && answers.contains_key("vm-2"),
+        "they are not reached: {answers:?}"
+    );
+    println!(
+        "   vm-1 is declared, vm-2 registers itself; the ClusterIP leads to both, too: {answers:?}"
+    );
+
+    let mut third = spawn(host, &kubeconfig, "vm-3", forbidden, true)?;
+    let why = stage.until_told("greeter", "vm-3", "Rejected").await?;
+    ensure!(!witness.ready().contains(forbidden), "{forbidden} is published");
+    println!(
+        "   vm-3 registers itself with an address outside the allowed ranges, and is not published:"
+    );
+    quote(&why);
+    end(&mut third, Signal::KILL).await?;
+
+    let before = caller.account().await?.last_sent();
+    end(&mut second, Signal::TERM).await?;
+    gone(stage, &witness, registered, Instant::now()).await?;
+    caller.account().await?.since(before).must_be_without_failure()?;
+    println!("   vm-2 is stopped: it drains, deregisters and ends; no request failed");
+
+    let before = caller.account().await?.last_sent();
+    let killed = Instant::now();
+    end(&mut first, Signal::KILL).await?;
+    let took = gone(stage, &witness, declared, killed).await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let account = caller.stop().await?.since(before);
+    println!(
+        "   vm-1 is killed: pruned after {:.2} s, ttl 3 s; {} of {} requests failed, the last one {:.1} s after the first",
+        took.as_secs_f64(),
+        account.failed().len(),
+        account.count(),
+        account.failed_for().as_secs_f64()
+    );
+    let late = account.since(account.last_sent().saturating_sub(1500));
+    ensure!(late.failed().is_empty(), "requests still fail");
+    let spec = json!({ "spec": { "instances": null } }).to_string();
+    stage
+        .kubectl_with(
+            &["--namespace", SHOP, "patch", "sreg", "greeter", "--type=merge", "--patch", &spec],
+            "",
+        )
+        .await?;
+    stage.until_ready("greeter", 3).await
+}
+
+/// The app, and around it the agent; killed with the node at the latest.
+fn spawn(
+    host: &Host,
+    kubeconfig: &Path,
+    name: &str,
+    address: &str,
+    names_it: bool,
+) -> Result<Child> {
+    let mut agent = Command::new(&host.beatkeeper);
+    agent.args([
+        "agent",
+        "exec",
+        "--registration",
+        "greeter",
+        "--namespace",
+        SHOP,
+        "--instance",
+        name,
+    ]);
+    agent.args(["--drain-delay", "3s"]);
+    if names_it {
+        agent.args(["--address", address]);
+    }
+    agent
+        .arg("--")
+        .arg(&host.greeter)
+        .args(["serve", &format!("{address}:8080")])
+        .env("KUBECONFIG", kubeconfig)
+        .env("GREETER_NAME", name)
+        .env_remove("POD_NAME")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // Killed as a machine is that loses its power: both at once.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot run {}", host.beatkeeper.display()))
+}
+
+async fn end(agent: &mut Child, how: Signal) -> Result<()> {
+    let id = agent.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let id = id.context("it has ended already")?;
+    if how == Signal::KILL {
+        kill_process_group(id, how)?
+    } else {
+        kill_process(id, how)?
+    }
+    agent.wait().await?;
+    Ok(())
+}
+
+async fn gone(stage: &Stage, witness: &Witness, address: &str, since: Instant) -> Result<Duration> {
+    stage
+        .until(&format!("{address} has left the slices"), async || {
+            let mut states = witness.states().into_iter();
+            let without = states.rfind(|state| state.ready.contains(address)).map(|state| state.at);
+            let first = witness.states().into_iter().find(|state| Some(state.at) > without);
+            Ok(first.map(|state| state.at.saturating_duration_since(since)))
+        })
+        .await
+}

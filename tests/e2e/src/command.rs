@@ -1,0 +1,44 @@
+//! Programs, as a user runs them.
+
+use std::ffi::OsStr;
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// Runs a program to its end; what it says on both its outputs, or an error that holds it.
+pub(crate) async fn run(mut command: Command, input: &str) -> Result<String> {
+    let line = line(&command);
+    let output = output(&mut command, input).await.with_context(|| line.clone())?;
+    let said = text(&output.stdout) + &text(&output.stderr);
+    if !output.status.success() {
+        bail!("{line}: {}", said.trim());
+    }
+    Ok(said)
+}
+
+async fn output(command: &mut Command, input: &str) -> Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    // Whoever does not read it ends without.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    Ok(child.wait_with_output().await?)
+}
+
+fn line(command: &Command) -> String {
+    let command = command.as_std();
+    let program = command.get_program().display().to_string();
+    let words = command.get_args().map(OsStr::display).map(|word| format!(" {word}"));
+    std::iter::once(program).chain(words).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,86 @@
+//! What the machine itself can do, when the node is one that tests/node made for us.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::command;
+
+/// Documentation addresses (RFC 5737), which this machine has as long as its namespaces live.
+pub(crate) const ADDRESSES: [&str; 3] = ["198.51.100.10", "198.51.100.11", "203.0.113.9"];
+
+/// The machine that is the only node.
+pub(crate) struct Host {
+    folder: PathBuf,
+    pub(crate) beatkeeper: PathBuf,
+    pub(crate) greeter: PathBuf,
+}
+
+impl Host {
+    /// Only within the namespaces of a node of tests/node, which is who sets this variable.
+    pub(crate) fn find(beatkeeper: Option<PathBuf>, greeter: Option<PathBuf>) -> Option<Self> {
+        let folder = PathBuf::from(env::var_os("BEATKEEPER_NODE")?);
+        Some(Self { folder, beatkeeper: beatkeeper?, greeter: greeter? })
+    }
+
+    /// Gives this machine addresses of which Kubernetes knows nothing.
+    pub(crate) async fn take_addresses(&self) -> Result<()> {
+        self.ip("link add bk-outside type dummy").await?;
+        for address in ADDRESSES {
+            self.ip(&format!("address add {address}/32 dev bk-outside")).await?;
+        }
+        self.ip("link set bk-outside up").await
+    }
+
+    async fn ip(&self, arguments: &str) -> Result<()> {
+        let mut ip = Command::new("ip");
+        ip.args(arguments.split_whitespace());
+        command::run(ip, "").await.map(|_| ())
+    }
+
+    /// Kills the kubelet, and says how to start it again.
+    pub(crate) fn kill_kubelet(&self) -> Result<Kubelet> {
+        let config = self.folder.join("kubelet.json").display().to_string();
+        for process in fs::read_dir("/proc")?.flatten() {
+            let Ok(id) = process.file_name().to_string_lossy().parse() else { continue };
+            let Ok(line) = fs::read_to_string(process.path().join("cmdline")) else { continue };
+            let arguments: Vec<_> = line.split_terminator('\0').map(str::to_owned).collect();
+            if arguments.contains(&config) {
+                let id = Pid::from_raw(id).context("process 0")?;
+                kill_process(id, Signal::KILL)?;
+                let log = self.folder.join("log/kubelet.log");
+                return Ok(Kubelet { arguments, log });
+            }
+        }
+        anyhow::bail!("no kubelet runs with {config}")
+    }
+}
+
+/// A kubelet that is dead.
+pub(crate) struct Kubelet {
+    arguments: Vec<String>,
+    log: PathBuf,
+}
+
+impl Kubelet {
+    /// Starts it as it was; it lives as long as the node.
+    pub(crate) fn start(self) -> Result<Child> {
+        let [program, arguments @ ..] = self.arguments.as_slice() else {
+            anyhow::bail!("the kubelet had no name")
+        };
+        let log = File::options().append(true).open(self.log)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        ensure!(child.id().is_some(), "the kubelet ended at once");
+        Ok(child)
+    }
+}

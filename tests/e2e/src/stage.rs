@@ -1,0 +1,249 @@
+//! The cluster on which the story is played, and how to speak to it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use kube::Client;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::command;
+use crate::host::Host;
+
+/// Namespace and name of the release.
+pub(crate) const RELEASE: &str = "beatkeeper";
+/// Where the app lives.
+pub(crate) const SHOP: &str = "beatkeeper-e2e";
+pub(crate) const CRD: &str = "serviceregistrations.beatkeeper.dev";
+/// Of all manifests here, and of the chart: the strictest of the Pod Security Standards.
+const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
+
+/// For what takes seconds: an image to be pulled, a Pod to be stopped.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) struct Images {
+    pub(crate) beatkeeper: String,
+    pub(crate) greeter: String,
+}
+
+pub(crate) struct Stage {
+    pub(crate) client: Client,
+    pub(crate) images: Images,
+    pub(crate) host: Option<Host>,
+    helm: PathBuf,
+    home: TempDir,
+}
+
+impl Stage {
+    /// # Errors
+    ///
+    /// The cluster does not answer, or has something already that the story installs and removes.
+    pub(crate) async fn set(images: Images, helm: PathBuf, host: Option<Host>) -> Result<Self> {
+        let client = Client::try_default().await.context("KUBECONFIG names no cluster")?;
+        let stage = Self { client, images, host, helm, home: tempfile::tempdir()? };
+        let there = stage
+            .kubectl(&format!(
+                "get --ignore-not-found --output name namespace/{RELEASE} namespace/{SHOP} \
+                 customresourcedefinition/{CRD}"
+            ))
+            .await?;
+        ensure!(
+            there.trim().is_empty(),
+            "this cluster has {} already, which the story would change and remove: take another cluster, or uninstall \
+             Beatkeeper first",
+            there.trim().replace('\n', ", ")
+        );
+        for namespace in [RELEASE, SHOP] {
+            stage.kubectl(&format!("create namespace {namespace}")).await?;
+            stage.kubectl(&format!("label namespace {namespace} {RESTRICTED}")).await?;
+        }
+        Ok(stage)
+    }
+
+    /// kubectl with arguments that hold no spaces.
+    pub(crate) async fn kubectl(&self, arguments: &str) -> Result<String> {
+        self.kubectl_with(&arguments.split_whitespace().collect::<Vec<_>>(), "").await
+    }
+
+    /// The same in the app's namespace.
+    pub(crate) async fn shop(&self, arguments: &str) -> Result<String> {
+        self.kubectl(&format!("--namespace {SHOP} {arguments}")).await
+    }
+
+    pub(crate) async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut kubectl = Command::new("kubectl");
+        kubectl.args(arguments);
+        command::run(kubectl, input).await
+    }
+
+    pub(crate) async fn json(&self, arguments: &str) -> Result<Value> {
+        let said = self.shop(&format!("{arguments} --output json")).await?;
+        Ok(serde_json::from_str(&said)?)
+    }
+
+    /// Applies a manifest in the app's namespace, with images and further placeholders filled in.
+    pub(crate) async fn apply(&self, manifest: &str, further: &[(&str, &str)]) -> Result<()> {
+        let mut manifest = manifest.replace("$NAMESPACE", SHOP);
+        manifest = manifest.replace("$BEATKEEPER_IMAGE", &self.images.beatkeeper);
+        manifest = manifest.replace("$GREETER_IMAGE", &self.images.greeter);
+        for (name, value) in further {
+            manifest = manifest.replace(name, value);
+        }
+        self.kubectl_with(&["--namespace", SHOP, "apply", "--filename", "-"], &manifest).await?;
+        Ok(())
+    }
+
+    /// helm with a home of its own: nothing of the user's is read or written.
+    pub(crate) async fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let mut helm = Command::new(&self.helm);
+        helm.args(arguments).args(["--namespace", RELEASE]);
+        for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            helm.env(variable, self.home.path());
+        }
+        command::run(helm, "").await
+    }
+
+    /// Runs commands as somebody types them.
+    pub(crate) async fn shell(&self, commands: &str) -> Result<String> {
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", commands]);
+        command::run(bash, "").await
+    }
+
+    /// A kubeconfig for somebody else on the same cluster.
+    pub(crate) async fn kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
+        let own = self.kubectl("config view --minify --raw --flatten --output json").await?;
+        let own: Value = serde_json::from_str(&own)?;
+        let cluster = &own["clusters"][0];
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [cluster],
+            "users": [{ "name": name, "user": { "token": token } }],
+            "contexts": [{ "name": name, "context": {
+                "cluster": cluster["name"], "user": name, "namespace": SHOP,
+            } }],
+            "current-context": name,
+        });
+        let path = self.home.path().join(format!("{name}.kubeconfig"));
+        std::fs::write(&path, kubeconfig.to_string())?;
+        Ok(path)
+    }
+
+    /// Waits until something is there.
+    pub(crate) async fn until<T>(
+        &self,
+        what: &str,
+        mut look: impl AsyncFnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let by = Instant::now() + PATIENCE;
+        let mut last = None;
+        loop {
+            match look().await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(error) => last = Some(error),
+            }
+            if Instant::now() > by {
+                let why = last.map(|error| format!(": {error:#}")).unwrap_or_default();
+                bail!("waited {} s in vain until {what}{why}", PATIENCE.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until a registration has so many ready instances.
+    pub(crate) async fn until_ready(&self, registration: &str, count: u64) -> Result<()> {
+        self.until(&format!("{registration} has {count} ready instances"), async || {
+            let registration = self.json(&format!("get sreg {registration}")).await?;
+            Ok((registration["status"]["ready"] == count).then_some(()))
+        })
+        .await
+    }
+
+    /// What the status says of an instance: its reason and the message.
+    pub(crate) async fn until_told(
+        &self,
+        registration: &str,
+        instance: &str,
+        state: &str,
+    ) -> Result<String> {
+        self.until(&format!("{registration} tells that {instance} is {state}"), async || {
+            let registration = self.json(&format!("get sreg {registration}")).await?;
+            let instances = registration["status"]["instances"].as_array().cloned();
+            let found = instances.into_iter().flatten().find(|it| it["name"] == instance);
+            let found = found.filter(|it| it["state"] == state);
+            Ok(found.map(|it| {
+                let text = |field: &str| it[field].as_str().unwrap_or_default().to_owned();
+                format!("{}: {}", text("reason"), text("message"))
+            }))
+        })
+        .await
+    }
+
+    /// Names of the Running Pods of an app that are not being deleted.
+    pub(crate) async fn pods(&self, app: &str) -> Result<Vec<String>> {
+        let pods = self.json(&format!("get pods --selector app={app}")).await?;
+        let pods = pods["items"].as_array().context("no list of Pods")?;
+        let living = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let running = living.filter(|pod| pod["status"]["phase"] == "Running");
+        Ok(running.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Runs the greeter's client in a Pod to its end; what it printed.
+    pub(crate) async fn once(&self, name: &str, arguments: &[&str]) -> Result<String> {
+        self.pod(name, arguments).await?;
+        let wait =
+            format!("wait --for=jsonpath={{.status.phase}}=Succeeded --timeout=60s pod/{name}");
+        let ended = self.shop(&wait).await;
+        let said = self.shop(&format!("logs {name}")).await?;
+        ended.with_context(|| said.clone())?;
+        self.shop(&format!("delete pod {name} --wait=false")).await?;
+        Ok(said)
+    }
+
+    pub(crate) async fn pod(&self, name: &str, arguments: &[&str]) -> Result<()> {
+        let arguments = serde_json::to_string(arguments)?;
+        let manifest = include_str!("../manifests/pod.yaml");
+        self.apply(manifest, &[("$NAME", name), ("$ARGUMENTS", &arguments)]).await
+    }
+
+    /// For whoever has to find out why.
+    pub(crate) async fn show_what_is_there(&self) {
+        for what in [
+            format!("--namespace {SHOP} get pods,sreg,endpointslices --output wide"),
+            format!("--namespace {SHOP} get events --sort-by=.lastTimestamp"),
+            format!("--namespace {RELEASE} get pods,leases,events --output wide"),
+            format!(
+                "--namespace {RELEASE} logs --selector app.kubernetes.io/name=beatkeeper --prefix --tail=40"
+            ),
+        ] {
+            let said = self.kubectl(&what).await.unwrap_or_else(|error| format!("{error:#}\n"));
+            let lines: Vec<_> = said.lines().collect();
+            let last = lines[lines.len().saturating_sub(80)..].join("\n");
+            eprintln!("\n-- kubectl {what}\n{last}");
+        }
+    }
+
+    /// Removes whatever the story leaves.
+    pub(crate) async fn clear(&self) -> Result<()> {
+        println!("\n== removing what the story installed");
+        // Only what is there, and as far as it goes: the namespaces come last, and tell whether it went.
+        let _ = self.helm(&["uninstall", RELEASE, "--ignore-not-found", "--wait"]).await;
+        let _ = self
+            .kubectl(&format!("delete customresourcedefinition {CRD} --ignore-not-found"))
+            .await;
+        self.kubectl(&format!(
+            "delete namespace {RELEASE} {SHOP} --ignore-not-found --timeout=120s"
+        ))
+        .await?;
+        Ok(())
+    }
+}
+
+/// The chart of this repository.
+pub(crate) fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/beatkeeper")
+}
