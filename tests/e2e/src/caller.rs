@@ -62,7 +62,7 @@ impl<'a> Caller<'a> {
     /// The whole account; the client ends.
     pub(crate) async fn stop(self) -> Result<Account> {
         let account = self.account().await?;
-        self.stage.shop(&format!("delete pod {} --wait=false", self.name)).await?;
+        self.stage.shop(&format!("delete pod {}", self.name)).await?;
         Ok(account)
     }
 }

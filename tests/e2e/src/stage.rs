@@ -222,7 +222,7 @@ impl Stage {
         ] {
             let said = self.kubectl(&what).await.unwrap_or_else(|error| format!("{error:#}\n"));
             let lines: Vec<_> = said.lines().collect();
-            let last = lines[lines.len().saturating_sub(80)..].join("\n");
+            let last = lines[lines.len().saturating_sub(40)..].join("\n");
             eprintln!("\n-- kubectl {what}\n{last}");
         }
     }

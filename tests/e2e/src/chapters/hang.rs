@@ -57,9 +57,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     let late = account.since(account.last_sent().saturating_sub(3000));
     ensure!(!account.failed().is_empty() && late.failed().is_empty(), "requests still fail");
 
-    let [greeter, ..] = callers;
-    greeter.stop().await?;
-    stage.shop("delete pods --selector app=client --wait=false").await?;
+    stage.shop("delete pods --selector app=client").await?;
     stage.shop("delete deployment,service unprobed probed --wait=false").await?;
     // Those that hang do not hear SIGTERM.
     stage.shop("delete pods --selector app=greeter --grace-period=1").await?;
