@@ -3,7 +3,10 @@
 #
 #   docker build .                     compiles in a container, for the platform asked for: --platform linux/arm64, …
 #   scripts/image (make image)         takes a binary that was compiled outside, and needs no container engine
-FROM --platform=$TARGETPLATFORM docker.io/library/rust:1.89-slim-bookworm AS build
+#
+# The first stage is pinned to a release of Rust and of Debian; append @sha256:… for a digest that you trust.
+ARG RUST=1.95.0
+FROM --platform=$TARGETPLATFORM docker.io/library/rust:$RUST-slim-bookworm AS build
 ARG TARGETARCH
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates
 WORKDIR /source

@@ -12,6 +12,14 @@ use super::text;
 /// As much of a message as may name the target: the reason behind it must not be cut off.
 const SUBJECT_MAX: usize = NOTE_MAX / 2;
 
+/// A target that starts is looked at this often, as the kubelet may look at a container that is not ready at other times
+/// than its period says: with the default period the app of a sidecar would be published ten seconds late, since
+/// its first probe comes before the app does.
+const STARTUP_PERIOD: Duration = Duration::from_secs(1);
+/// For this long after the first probe. What has not come up by then, such as a remote target that is away, is probed
+/// as the period says.
+const STARTUP: Duration = Duration::from_secs(60);
+
 /// What a series of probes says of its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -38,6 +46,8 @@ pub struct Series {
     subject: String,
     due: Duration,
     verdict: Verdict,
+    /// Whether it has ever been healthy.
+    is_up: bool,
     /// Whether the verdict tells of a probe, rather than that there was none.
     told: bool,
     last: Option<Verdict>,
@@ -56,6 +66,7 @@ impl Series {
             subject,
             due: probe.timing.initial_delay,
             verdict: Verdict { healthy: false, message },
+            is_up: false,
             told: false,
             last: None,
             same_side: 0,
@@ -75,7 +86,6 @@ impl Series {
 
     /// A probe that was started at `started` has ended. True when the verdict has changed.
     pub fn record(&mut self, started: Duration, outcome: Outcome) -> bool {
-        self.due = started.saturating_add(self.timing.period);
         let said = self.say(outcome);
         let (same_side, same_words) = match &self.last {
             Some(last) => (last.healthy == said.healthy, *last == said),
@@ -99,7 +109,14 @@ impl Series {
             self.told = true;
             self.verdict = said;
         }
+        self.is_up |= self.verdict.healthy;
+        self.due = started.saturating_add(self.period(started));
         changed
+    }
+
+    fn period(&self, started: Duration) -> Duration {
+        let starts = !self.is_up && started < self.timing.initial_delay.saturating_add(STARTUP);
+        if starts { self.timing.period.min(STARTUP_PERIOD) } else { self.timing.period }
     }
 
     fn say(&self, outcome: Outcome) -> Verdict {
@@ -193,11 +210,28 @@ mod tests {
     #[test]
     fn the_period_counts_from_start_to_start() {
         let mut series = series(1, 3);
-        series.due = secs(5);
-        series.record(secs(5), refused());
+        series.record(secs(5), Ok(None));
         assert_eq!(series.due(), secs(15));
         series.record(secs(16), refused());
         assert_eq!(series.due(), secs(26), "a late one moves those after it: no two come at once");
+    }
+
+    #[test]
+    fn a_target_that_starts_is_probed_every_second_for_a_minute() {
+        let mut slow = series(1, 3);
+        slow.record(secs(0), refused());
+        assert_eq!(slow.due(), secs(1));
+        slow.record(secs(59), refused());
+        assert_eq!(slow.due(), secs(60));
+        slow.record(secs(60), refused());
+        assert_eq!(slow.due(), secs(70), "it is away, and does not start");
+        let mut quick = series(2, 3);
+        quick.record(secs(3), Ok(None));
+        assert_eq!(quick.due(), secs(4), "one success of two");
+        quick.record(secs(4), Ok(None));
+        assert_eq!(quick.due(), secs(14));
+        quick.record(secs(14), refused());
+        assert_eq!(quick.due(), secs(24), "it fails, and does not start");
     }
 
     #[test]

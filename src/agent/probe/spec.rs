@@ -42,7 +42,8 @@ pub struct Timing {
     pub initial_delay: Duration,
     /// `timeoutSeconds`, from 1: how long one probe may take.
     pub timeout: Duration,
-    /// `periodSeconds`, from 1: from the start of one probe to the start of the next.
+    /// `periodSeconds`, from 1: from the start of one probe to the start of the next. Until the first success it is one
+    /// second, in the first minute.
     pub period: Duration,
     /// `successThreshold`, from 1: so many successes in a row make it healthy.
     pub success_threshold: u32,

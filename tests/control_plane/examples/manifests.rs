@@ -1,6 +1,6 @@
 //! The manifests in examples/kubernetes: the API server takes them as they are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
@@ -12,11 +12,17 @@ use serde_json::json;
 use super::program;
 use crate::support::Shop;
 
-/// Every file there is, so that none is forgotten.
+const KUSTOMIZATION: &str = "kustomization.yaml";
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kubernetes")
+}
+
+/// Every manifest there is, so that none is forgotten.
 fn manifests() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kubernetes");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     entries
+        .filter(|path| !path.ends_with(KUSTOMIZATION))
         .map(|path| {
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             (name, std::fs::read_to_string(path).unwrap())
@@ -40,4 +46,33 @@ async fn the_api_server_takes_every_manifest_and_no_pod_of_theirs_asks_for_privi
         let warned = program::apply_with(&shop, &manifest, &flags).await;
         assert_eq!(warned, "", "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_kustomization_moves_everything_to_another_namespace_and_to_other_images() {
+    let shop = Shop::open("example-kustomization").await;
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder()).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let file = copy.path().join(KUSTOMIZATION);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text
+        .replace("namespace: default", &format!("namespace: {}", shop.namespace))
+        .replace("newName: ghcr.io/beatkeeper/beatkeeper", "newName: mirror/agent")
+        .replace("newName: registry.example.com/greeter", "newName: mirror/app");
+    std::fs::write(&file, text).unwrap();
+
+    let folder = copy.path().to_str().unwrap();
+    let (rendered, _) = program::kubectl(&shop, &["kustomize", folder]).await;
+    for kind in ["ServiceRegistration", "ServiceAccount", "RoleBinding", "Deployment"] {
+        assert!(rendered.contains(&format!("kind: {kind}\n")), "{kind}: {rendered}");
+    }
+    assert!(rendered.contains("image: mirror/agent:0.1.0\n"), "{rendered}");
+    assert!(rendered.contains("image: mirror/app:1.4.2\n"), "{rendered}");
+    assert!(!rendered.contains("namespace: default"), "{rendered}");
+    // In earnest: nothing runs the Pods here.
+    let warned = program::apply_with(&shop, &rendered, &["--server-side"]).await;
+    assert_eq!(warned, "");
+    assert_eq!(shop.registration("greeter").await.spec.ttl, "30s");
 }

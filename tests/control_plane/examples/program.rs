@@ -242,11 +242,16 @@ pub async fn apply_with(shop: &Shop, manifest: &str, flags: &[&str]) -> String {
         manifest.replace("namespace: default", &format!("namespace: {}", shop.namespace));
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(manifest.as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap();
+    kubectl(shop, &[&["apply", "--filename", path], flags].concat()).await.1
+}
+
+/// What kubectl says on its two outputs.
+pub async fn kubectl(shop: &Shop, arguments: &[&str]) -> (String, String) {
     let mut kubectl = tokio::process::Command::from(shop.plane.kubectl());
-    let command =
-        kubectl.args(["apply", "--filename"]).arg(file.path()).args(flags).stdin(Stdio::null());
-    let output = command.output().await.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
+    let output = kubectl.args(arguments).stdin(Stdio::null()).output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, warned) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{warned}");
+    (said, warned)
 }

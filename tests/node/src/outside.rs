@@ -1,6 +1,6 @@
 //! The process that the user started: makes the namespaces, waits, and has everything removed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -11,7 +11,7 @@ use beatkeeper_cluster::die_with_this_thread;
 use rand::Rng;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{binaries, inside, preflight};
+use crate::{binaries, inside, preflight, sweep};
 
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
@@ -23,7 +23,10 @@ pub(crate) async fn run(images: &[PathBuf], command: &[String]) -> Result<ExitCo
     }
     binaries::build()?;
     let own = std::env::current_exe()?;
+    sweep::abandoned(&binaries::cache()?.join("nodes"));
     let folder = make_folder(images)?;
+    let lock = File::create(folder.join(sweep::LOCK))?;
+    lock.lock()?;
 
     // It outlives us for a moment: in a group of its own, so that no Ctrl-C reaches it. It learns of our end by the
     // end of its standard input, which the kernel closes however we end.

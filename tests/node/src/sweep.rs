@@ -1,6 +1,6 @@
 //! Removes what namespaces do not take along: cgroups and the data folder.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -17,6 +17,21 @@ pub(crate) const NAMESPACE: &str = "namespace";
 pub(crate) fn cgroup(folder: &Path) -> String {
     let id = folder.file_name().unwrap_or_default().display();
     format!("beatkeeper-node-{id}")
+}
+
+/// Held by whoever started the node, for as long as they live.
+pub(crate) const LOCK: &str = "lock";
+
+/// Removes what is left of nodes whose sweeper was killed with them, or whose machine stopped.
+pub(crate) fn abandoned(nodes: &Path) {
+    let Ok(folders) = fs::read_dir(nodes) else { return };
+    for folder in folders.flatten().map(|entry| entry.path()) {
+        // One without a lock is being made.
+        let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
+        if lock.try_lock().is_ok() && !is_inhabited(&folder) {
+            remove(&folder);
+        }
+    }
 }
 
 /// Waits for the end of whoever holds the other end of standard input, then removes everything.

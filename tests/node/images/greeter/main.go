@@ -1,6 +1,6 @@
 // greeter is what runs in the Pods of the end-to-end tests, as server and as client.
 //
-//	greeter serve [ADDRESS]                                    answers every request with its name
+//	greeter [serve [ADDRESS]]                                  answers every request with its name
 //	greeter call [-rate N] [-for D] [-timeout D] URL           sends requests over new connections, prints a line for each
 //	greeter resolve NAME                                       prints the addresses that DNS has for the name
 //	greeter hang PROGRAM...                                    stops processes of these names that it can see, by SIGSTOP
@@ -26,11 +26,11 @@ import (
 )
 
 func main() {
-	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: greeter serve | call | resolve | hang"))
+	command, arguments := "serve", os.Args[1:]
+	if len(arguments) > 0 {
+		command, arguments = arguments[0], arguments[1:]
 	}
-	arguments := os.Args[2:]
-	switch os.Args[1] {
+	switch command {
 	case "serve":
 		serve(arguments)
 	case "call":
@@ -40,7 +40,7 @@ func main() {
 	case "hang":
 		hang(arguments)
 	default:
-		fail(fmt.Errorf("unknown command %q", os.Args[1]))
+		fail(fmt.Errorf("unknown command %q; there are serve, call, resolve and hang", command))
 	}
 }
 
