@@ -72,8 +72,8 @@ image: ## Build the image, without a container engine, into target/image
 	@scripts/image
 
 .PHONY: e2e
-e2e: ## Play the end-to-end tests on a real node, which needs root, or on the cluster of KUBECONFIG=…
-	@scripts/e2e $(FLAGS)
+e2e: ## Play the end-to-end tests on a real node, which needs root; or, with KUBECONFIG=… behind it, on that cluster
+	@E2E_KUBECONFIG="$(if $(filter command,$(origin KUBECONFIG)),$(KUBECONFIG))" scripts/e2e $(FLAGS)
 
 .PHONY: clean-cache
 clean-cache: ## Remove what is kept in the user's cache: binaries of the control plane, tools, builds

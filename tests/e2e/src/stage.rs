@@ -16,6 +16,8 @@ use crate::host::Host;
 pub(crate) const RELEASE: &str = "beatkeeper";
 /// Where the app lives.
 pub(crate) const SHOP: &str = "beatkeeper-e2e";
+/// Where the manifests of examples/kubernetes are tried.
+pub(crate) const SAMPLE: &str = "beatkeeper-e2e-sample";
 pub(crate) const CRD: &str = "serviceregistrations.beatkeeper.dev";
 /// Of all manifests here, and of the chart: the strictest of the Pod Security Standards.
 const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
@@ -45,7 +47,7 @@ impl Stage {
         let stage = Self { client, images, host, helm, home: tempfile::tempdir()? };
         let there = stage
             .kubectl(&format!(
-                "get --ignore-not-found --output name namespace/{RELEASE} namespace/{SHOP} \
+                "get --ignore-not-found --output name namespace/{RELEASE} namespace/{SHOP} namespace/{SAMPLE} \
                  customresourcedefinition/{CRD}"
             ))
             .await?;
@@ -55,7 +57,7 @@ impl Stage {
              Beatkeeper first",
             there.trim().replace('\n', ", ")
         );
-        for namespace in [RELEASE, SHOP] {
+        for namespace in [RELEASE, SHOP, SAMPLE] {
             stage.kubectl(&format!("create namespace {namespace}")).await?;
             stage.kubectl(&format!("label namespace {namespace} {RESTRICTED}")).await?;
         }
@@ -236,7 +238,7 @@ impl Stage {
             .kubectl(&format!("delete customresourcedefinition {CRD} --ignore-not-found"))
             .await;
         self.kubectl(&format!(
-            "delete namespace {RELEASE} {SHOP} --ignore-not-found --timeout=120s"
+            "delete namespace {RELEASE} {SHOP} {SAMPLE} --ignore-not-found --timeout=120s"
         ))
         .await?;
         Ok(())

@@ -1,12 +1,14 @@
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::quote;
 use crate::caller::Caller;
-use crate::stage::{SHOP, Stage};
+use crate::stage::{SAMPLE, SHOP, Stage};
 
 pub(super) async fn play(stage: &Stage) -> Result<()> {
+    the_sample_application_works(stage).await?;
     let began = Instant::now();
     stage.apply(include_str!("../../manifests/shop.yaml"), &[]).await?;
     stage.shop("rollout status deployment/greeter --timeout=120s").await?;
@@ -31,6 +33,47 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     ensure!(answers.len() == 3, "not all three answer: {answers:?}");
     println!("   through it {} requests reach all three: {answers:?}", account.count());
     beats_have_their_own_priority(stage).await
+}
+
+/// As a user takes it: the folder copied, namespace and images changed, nothing else.
+async fn the_sample_application_works(stage: &Stage) -> Result<()> {
+    let copy = tempfile::tempdir()?;
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kubernetes");
+    for entry in std::fs::read_dir(sample)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
+    }
+    let file = copy.path().join("kustomization.yaml");
+    let mut text = std::fs::read_to_string(&file)?;
+    text = text.replace("namespace: default", &format!("namespace: {SAMPLE}"));
+    for (name, image) in [
+        ("ghcr.io/beatkeeper/beatkeeper", &stage.images.beatkeeper),
+        ("registry.example.com/greeter", &stage.images.greeter),
+    ] {
+        let (image, tag) = image.rsplit_once(':').context("an image without a tag")?;
+        let (before, after) =
+            text.split_once(&format!("newName: {name}, newTag: ")).context("other images")?;
+        let (_, after) = after.split_once(' ').context("no tag")?;
+        text = format!("{before}newName: {image}, newTag: {tag} {after}");
+    }
+    std::fs::write(&file, text)?;
+    let folder = copy.path().display().to_string();
+    stage.kubectl(&format!("apply --kustomize {folder}")).await?;
+    stage
+        .until("the Pods of examples/kubernetes are published", async || {
+            let ready = stage
+                .kubectl(&format!(
+                    "--namespace {SAMPLE} get sreg greeter --output jsonpath={{.status.ready}}"
+                ))
+                .await?;
+            Ok((ready == "3").then_some(()))
+        })
+        .await?;
+    stage.kubectl(&format!("delete namespace {SAMPLE} --wait=false")).await?;
+    println!(
+        "   the Deployment of examples/kubernetes is published with other images in another namespace"
+    );
+    Ok(())
 }
 
 /// The API server counts what its FlowSchemas took.
