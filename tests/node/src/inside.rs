@@ -53,6 +53,7 @@ pub(crate) fn code(status: ExitStatus) -> u8 {
 pub(crate) async fn run(folder: &Path, command: &[String]) -> Result<ExitCode> {
     let began = Instant::now();
     network_and_mounts(folder)?;
+    sweep::make_cgroups(folder)?;
     let programs = binaries::folder()?;
     let tokens = settings::Tokens::new(|| format!("{:032x}", rand::rng().random::<u128>()));
     fs::write(folder.join("tokens.csv"), tokens.file())?;

@@ -127,11 +127,12 @@ fn kubelet(node: &Node) -> Value {
         "clusterDNS": [DNS],
         "clusterDomain": "cluster.local",
         "resolvConf": node.folder.join("resolv.conf"),
-        // All containers below one cgroup of ours, which is removed with the node; it works with either version.
+        // All containers below one cgroup of ours, which is removed with the node. It is the kubelet's way with QOS that
+        // tells containerd so: without, it would make them at the top, where nobody could tell whose they are.
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}", sweep::cgroup(&node.folder)),
-        "cgroupsPerQOS": false,
+        "cgroupsPerQOS": true,
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
         "localStorageCapacityIsolation": false,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -17,6 +17,32 @@ pub(crate) const NAMESPACE: &str = "namespace";
 pub(crate) fn cgroup(folder: &Path) -> String {
     let id = folder.file_name().unwrap_or_default().display();
     format!("beatkeeper-node-{id}")
+}
+
+/// Makes the cgroup of a node, in each hierarchy: the kubelet does not.
+pub(crate) fn make_cgroups(folder: &Path) -> Result<()> {
+    for place in hierarchies() {
+        let cgroup = place.join(cgroup(folder));
+        fs::create_dir_all(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
+        // One of version 1 has neither processors nor memory until it is given some.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(all) = fs::read(place.join(file)) {
+                fs::write(cgroup.join(file), all)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where cgroups are made: the one hierarchy of version 2, or each of version 1.
+fn hierarchies() -> Vec<PathBuf> {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    if top.join("cgroup.procs").exists() {
+        return vec![top];
+    }
+    let Ok(entries) = fs::read_dir(&top) else { return Vec::new() };
+    let hierarchies = entries.flatten().map(|entry| entry.path());
+    hierarchies.filter(|path| path.join("cgroup.procs").exists()).collect()
 }
 
 /// Held by whoever started the node, for as long as they live.
@@ -58,12 +84,10 @@ fn is_inhabited(folder: &Path) -> bool {
 
 fn remove(folder: &Path) -> bool {
     let name = cgroup(folder);
-    let mut places = vec![PathBuf::from("/sys/fs/cgroup")];
-    if let Ok(hierarchies) = fs::read_dir("/sys/fs/cgroup") {
-        places.extend(hierarchies.flatten().map(|hierarchy| hierarchy.path()));
-    }
     let mut gone = true;
-    for cgroup in places.iter().map(|place| place.join(&name)).filter(|cgroup| cgroup.is_dir()) {
+    for cgroup in
+        hierarchies().iter().map(|place| place.join(&name)).filter(|cgroup| cgroup.is_dir())
+    {
         remove_cgroup(&cgroup);
         gone &= !cgroup.exists();
     }
