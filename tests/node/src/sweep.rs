@@ -54,8 +54,10 @@ pub(crate) fn abandoned(nodes: &Path) {
     for folder in folders.flatten().map(|entry| entry.path()) {
         // One without a lock is being made.
         let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
-        if lock.try_lock().is_ok() && !is_inhabited(&folder) {
-            remove(&folder);
+        if lock.try_lock().is_ok()
+            && let Err(error) = clear(&folder)
+        {
+            eprintln!("of an earlier node there is left: {error:#}");
         }
     }
 }
@@ -63,6 +65,11 @@ pub(crate) fn abandoned(nodes: &Path) {
 /// Waits for the end of whoever holds the other end of standard input, then removes everything.
 pub(crate) fn run(folder: &Path) -> Result<()> {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    clear(folder)
+}
+
+/// Waits until nobody lives there any more, and removes everything.
+fn clear(folder: &Path) -> Result<()> {
     let by = Instant::now() + PATIENCE;
     while is_inhabited(folder) || !remove(folder) {
         if Instant::now() > by {
