@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use crate::stage::Stage;
 
-/// How long the client waits for an answer: by then it knows what came of a request.
-const TIMEOUT_MS: u64 = 1000;
+/// How long the client waits for an answer: by then it knows what came of a request. Long enough for a small machine
+/// that starts twenty Pods meanwhile.
+const TIMEOUT_MS: u64 = 2000;
 
 /// One request, as the client prints it.
 #[derive(Clone, Deserialize)]
@@ -31,8 +32,9 @@ impl<'a> Caller<'a> {
     /// Starts to send, and returns after the first requests.
     pub(crate) async fn start(stage: &'a Stage, service: &str, rate: u32) -> Result<Self> {
         let name = format!("calls-{service}");
+        let timeout = format!("{TIMEOUT_MS}ms");
         let url = format!("http://{service}");
-        stage.pod(&name, &["call", "-rate", &rate.to_string(), &url]).await?;
+        stage.pod(&name, &["call", "-rate", &rate.to_string(), "-timeout", &timeout, &url]).await?;
         let caller = Self { stage, name };
         let printed = async || Ok((!caller.printed().await?.is_empty()).then_some(()));
         stage.until("the client has sent a request", printed).await?;
@@ -52,7 +54,7 @@ impl<'a> Caller<'a> {
         let now = last(&self.printed().await?);
         loop {
             let requests = self.printed().await?;
-            if last(&requests) > now + 2 * TIMEOUT_MS {
+            if last(&requests) > now + TIMEOUT_MS + 1000 {
                 return Ok(Account(requests.into_iter().filter(|it| it.sent <= now).collect()));
             }
             tokio::time::sleep(Duration::from_millis(300)).await;

@@ -18,6 +18,8 @@ pub(crate) const RELEASE: &str = "beatkeeper";
 pub(crate) const SHOP: &str = "beatkeeper-e2e";
 /// Where the manifests of examples/kubernetes are tried.
 pub(crate) const SAMPLE: &str = "beatkeeper-e2e-sample";
+/// Of the registrations in tests/e2e/manifests.
+pub(crate) const TTL: Duration = Duration::from_secs(5);
 pub(crate) const CRD: &str = "serviceregistrations.beatkeeper.dev";
 /// Of all manifests here, and of the chart: the strictest of the Pod Security Standards.
 const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::caller::{Account, Caller};
-use crate::stage::{SHOP, Stage};
+use crate::stage::{SHOP, Stage, TTL};
 use crate::witness::Witness;
 
 /// Longer than the kubelet's default probe needs: three failures, ten seconds apart.
@@ -36,7 +36,11 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     for (caller, before) in callers.iter().zip(&before) {
         accounts.push(caller.account().await?.since(*before));
     }
-    println!("   an app hangs, ttl 3 s; {RATE} requests a second for {} s:", WINDOW.as_secs());
+    println!(
+        "   an app hangs, ttl {} s; {RATE} requests a second for {} s:",
+        TTL.as_secs(),
+        WINDOW.as_secs()
+    );
     tell("   Beatkeeper", &accounts[0]);
     tell("   the kubelet's default readiness probe", &accounts[1]);
     tell("   no readiness probe", &accounts[2]);
@@ -49,7 +53,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     let began = Instant::now();
     hang(stage, "greeter", 1, "greeter beatkeeper").await?;
     let pod = left_after(stage, &witness, began, 1).await?;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    tokio::time::sleep(TTL + TTL).await;
     let account = callers[0].account().await?.since(before);
     println!("   a whole Pod hangs, its agent too: nobody beats for it any more, and it is pruned");
     tell("   Beatkeeper", &account);
