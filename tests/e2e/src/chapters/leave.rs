@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use super::quote;
 use crate::caller::Caller;
-use crate::stage::{CRD, RELEASE, Stage, chart};
+use crate::stage::{CRD, RELEASE, Stage, TTL, chart};
 use crate::witness::Witness;
 
-/// Several ttls of 3 s.
-const LATER: Duration = Duration::from_secs(10);
+/// Whoever was forgotten has left by then.
+const LATER: Duration = TTL.saturating_mul(2);
 
 pub(super) async fn play(stage: &Stage) -> Result<()> {
     let witness = Witness::of(stage, "greeter").await?;

@@ -6,12 +6,12 @@ use serde_json::json;
 
 use super::left_out;
 use crate::caller::Caller;
-use crate::stage::{RELEASE, Stage};
+use crate::stage::{RELEASE, Stage, TTL};
 use crate::witness::Witness;
 
 const HERD: usize = 100;
-/// Several ttls of 3 s.
-const KUBELET_AWAY: Duration = Duration::from_secs(15);
+/// Several ttls.
+const KUBELET_AWAY: Duration = TTL.saturating_mul(3);
 
 pub(super) async fn play(stage: &Stage) -> Result<()> {
     let instances: Vec<_> = (1..=HERD)
@@ -45,7 +45,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     for (how, flags) in [("with grace", ""), ("without grace", "--grace-period=0 --force")] {
         let took = delete_the_leader(stage, flags).await?;
         // Longer than a ttl: whoever was forgotten would leave now.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(TTL + Duration::from_secs(2)).await;
         let what = format!(
             "the leader's Pod is deleted {how}, another one leads after {:.1} s",
             took.as_secs_f64()
@@ -69,11 +69,12 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
                 stage.shop("logs pod/herd --tail=1").await.map(Some)
             })
             .await?;
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        let answers = asked.elapsed();
+        tokio::time::sleep(TTL).await;
         let what = format!(
             "the kubelet is killed, and started after {} s; it answers {:.1} s later",
             KUBELET_AWAY.as_secs(),
-            asked.elapsed().as_secs_f64() - 5.0
+            answers.as_secs_f64()
         );
         nobody_left(&what).await?;
     } else {

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use super::{left_out, quote};
 use crate::caller::Caller;
 use crate::host::{ADDRESSES, Host};
-use crate::stage::{SHOP, Stage};
+use crate::stage::{SHOP, Stage, TTL};
 use crate::witness::Witness;
 
 pub(super) async fn play(stage: &Stage) -> Result<()> {
@@ -84,8 +84,9 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let account = caller.stop().await?.since(before);
     println!(
-        "   vm-1 is killed: pruned after {:.2} s, ttl 3 s; {} of {} requests failed, the last one {:.1} s after the first",
+        "   vm-1 is killed: pruned after {:.2} s, ttl {} s; {} of {} requests failed, the last one {:.1} s after the first",
         took.as_secs_f64(),
+        TTL.as_secs(),
         account.failed().len(),
         account.count(),
         account.failed_for().as_secs_f64()
