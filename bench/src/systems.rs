@@ -77,6 +77,7 @@ pub struct Running {
     /// What it is, with versions.
     pub version: String,
     /// Ends it when dropped.
+    #[expect(dead_code, reason = "held, not read")]
     pub keep: Box<dyn Any>,
 }
 

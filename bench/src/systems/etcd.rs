@@ -98,10 +98,14 @@ impl Leases {
     pub async fn connect(address: &str, ttl: std::time::Duration) -> Result<Self> {
         let rpc = Rpc::connect(address).await?;
         let (renewals, sent) = mpsc::unbounded();
-        let mut answers = rpc.keep_alive(sent).await?;
         let waiting = Waiting::default();
-        let asked = waiting.clone();
+        let (stream, asked) = (rpc.clone(), waiting.clone());
         tokio::spawn(async move {
+            // Not awaited before the first renewal: etcd answers nothing at all before it has one to answer.
+            let mut answers = match stream.keep_alive(sent).await {
+                Ok(answers) => answers,
+                Err(error) => return eprintln!("etcd takes no renewals: {error:#}"),
+            };
             while let Ok(Some(answer)) = answers.message().await {
                 let mut asked = asked.lock().expect("nobody panics with it");
                 if let Some(asker) = asked.get_mut(&answer.id).and_then(VecDeque::pop_front) {

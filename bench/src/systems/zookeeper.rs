@@ -1,5 +1,6 @@
 //! ZooKeeper: an ephemeral node for each instance, which lives as long as the instance's own session.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -51,29 +52,48 @@ pub async fn start(setup: &Setup) -> Result<Running> {
 
 /// Follows the nodes.
 pub async fn watch(address: &str, tell: Tell) -> Result<()> {
-    let mut connector = Client::connector();
-    // The server may be frozen for long; the watcher's own session has nothing to do with it.
-    connector = connector.with_session_timeout(Duration::from_secs(40));
+    // As long as the server allows: it may be frozen, and the watcher's own session has nothing to do with that.
+    let connector = Client::connector().with_session_timeout(Duration::from_secs(40));
     let client = connector.connect(address).await?;
     let mut watcher = client.watch(FOLDER, AddWatchMode::PersistentRecursive).await?;
     tell.tell(Event::Ready);
+    let mut known = HashSet::new();
     loop {
         let event = watcher.changed().await;
         let at = Moment::now();
         let instance = event.path.strip_prefix(FOLDER).and_then(|name| name.get(1..)?.parse().ok());
         match (event.event_type, instance) {
-            (EventType::NodeCreated, Some(instance)) => tell.tell(Event::There { instance, at }),
-            (EventType::NodeDeleted, Some(instance)) => tell.tell(Event::Gone { instance, at }),
-            (EventType::Session, _) if event.session_state != SessionState::SyncConnected => {
-                eprintln!("the session of the watcher: {:?}", event.session_state);
-                anyhow::ensure!(
-                    !event.session_state.is_terminated(),
-                    "the watcher's session ended"
-                );
+            (EventType::NodeCreated, Some(instance)) if known.insert(instance) => {
+                tell.tell(Event::There { instance, at });
+            }
+            (EventType::NodeDeleted, Some(instance)) if known.remove(&instance) => {
+                tell.tell(Event::Gone { instance, at });
+            }
+            (EventType::Session, _) if event.session_state == SessionState::SyncConnected => {
+                compare(&client, &mut known, &tell).await?;
+            }
+            (EventType::Session, _) => {
+                let state = event.session_state;
+                anyhow::ensure!(!state.is_terminated(), "the watcher's session has ended: {state}");
             }
             _ => {}
         }
     }
+}
+
+/// What changes while the connection is broken is told by no event (ZOOKEEPER-4698): afterwards it takes a look.
+async fn compare(client: &Client, known: &mut HashSet<Instance>, tell: &Tell) -> Result<()> {
+    let nodes = client.list_children(FOLDER).await?;
+    let at = Moment::now();
+    let now: HashSet<Instance> = nodes.iter().filter_map(|name| name.parse().ok()).collect();
+    for &instance in known.difference(&now) {
+        tell.tell(Event::Gone { instance, at });
+    }
+    for &instance in now.difference(known) {
+        tell.tell(Event::There { instance, at });
+    }
+    *known = now;
+    Ok(())
 }
 
 /// A session for each instance.
@@ -107,7 +127,7 @@ impl Registry for Sessions {
         let mode = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
         match client.create(&path, b"", &mode).await {
             Ok(_) => {}
-            // Of a session of its own from before, which lives as long as this folder's other nodes may wait for.
+            // Of an earlier session of its own, which the server has not given up yet.
             Err(Error::NodeExists) => {
                 client.delete(&path, None).await?;
                 client.create(&path, b"", &mode).await?;
