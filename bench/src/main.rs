@@ -6,15 +6,19 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod clock;
+mod context;
 mod crew;
 mod ledger;
 mod load;
 mod measure;
 mod process;
 mod records;
+mod report;
+mod statistics;
 mod systems;
 mod words;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,6 +39,17 @@ struct Arguments {
 enum Action {
     /// Run all scenarios once against one system.
     Measure(measure::Plan),
+    /// Make tables and plots of the results.
+    Report(report::Plan),
+    /// Note the machine and the versions beside the results.
+    Context {
+        /// The folder of the results.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How large the runs are.
+        #[arg(long)]
+        mode: String,
+    },
     /// Be the loader of a driver.
     #[command(hide = true)]
     Load(Role),
@@ -61,6 +76,8 @@ struct Role {
 async fn main() -> ExitCode {
     let result = match Arguments::parse().action {
         Action::Measure(plan) => measure::measure(plan).await,
+        Action::Report(plan) => report::write(&plan),
+        Action::Context { out, mode } => context::note(&out, &mode),
         Action::Load(role) => load(role).await,
         Action::Watch(role) => systems::watch(role.system, &role.address, Tell::to_stdout()).await,
     };

@@ -1,0 +1,47 @@
+//! Markdown tables.
+
+use std::collections::BTreeMap;
+
+/// A table from its headings and rows, or nothing without rows.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let headings: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
+    let mut text = line(&headings) + &"|---".repeat(headings.len()) + "|\n";
+    rows.iter().for_each(|row| text += &line(row));
+    text + "\n"
+}
+
+/// Sorts things into groups; what is of one group keeps its order.
+pub fn grouped<T, K: Ord>(
+    all: impl IntoIterator<Item = T>,
+    key: impl Fn(&T) -> K,
+) -> BTreeMap<K, Vec<T>> {
+    let mut groups: BTreeMap<K, Vec<T>> = BTreeMap::new();
+    for one in all {
+        groups.entry(key(&one)).or_default().push(one);
+    }
+    groups
+}
+
+/// A system with what is special about its setup.
+pub fn who(system: crate::systems::Name, variant: &str) -> String {
+    match variant {
+        "" => system.as_str().to_owned(),
+        _ => format!("{} {variant}", system.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_without_rows_is_nothing() {
+        assert_eq!(table(&["a"], &[]), "");
+        let rows = [vec!["1".to_owned(), "2".to_owned()]];
+        assert_eq!(table(&["a", "b"], &rows), "| a | b |\n|---|---|\n| 1 | 2 |\n\n");
+    }
+}
