@@ -161,7 +161,7 @@ mod tests {
         write(&Plan { results: folder.path().to_owned(), out: out.clone() }).unwrap();
         let text = fs::read_to_string(out).unwrap();
         assert!(
-            text.contains("| beatkeeper | 100 | 33.3 | 20 | 50.0 ms | 100 ms | 100 ms |"),
+            text.contains("| beatkeeper | 100 | 33.3 | 20 | 50 ms | 100 ms | 100 ms |"),
             "{text}"
         );
         assert!(text.contains("* redis: not measured: redis-server is not installed"), "{text}");

@@ -51,12 +51,12 @@ pub fn told_seconds(seconds: f64) -> String {
     format!("{} {unit}", told_number(value))
 }
 
-/// A number with three digits, or all before the point.
+/// A number with three digits, or all before the point; a whole one without a point.
 pub fn told_number(value: f64) -> String {
     match value.abs() {
+        size if size.fract() == 0.0 => format!("{value:.0}"),
         size if size >= 99.95 => format!("{value:.0}"),
         size if size >= 9.995 => format!("{value:.1}"),
-        0.0 => "0".to_owned(),
         _ => format!("{value:.2}"),
     }
 }
@@ -96,11 +96,11 @@ mod tests {
             (0.012_34, "12.3 ms"),
             (-0.001_5, "-1.50 ms"),
             (0.000_000_123, "123 ns"),
-            (0.000_045, "45.0 µs"),
+            (0.000_045_12, "45.1 µs"),
             (0.0, "0 s"),
         ] {
             assert_eq!(told_seconds(seconds), text);
         }
-        assert_eq!(told_number(12_345.6), "12346");
+        assert_eq!([12_345.6, 15.0, 0.0].map(told_number), ["12346", "15", "0"]);
     }
 }

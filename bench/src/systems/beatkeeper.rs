@@ -140,7 +140,10 @@ pub async fn watch(kubeconfig: &str, tell: Tell) -> Result<()> {
             let (slice, deleted) = match event {
                 Ok(WatchEvent::Added(slice) | WatchEvent::Modified(slice)) => (slice, false),
                 Ok(WatchEvent::Deleted(slice)) => (slice, true),
-                Ok(WatchEvent::Bookmark(_)) => continue,
+                Ok(WatchEvent::Bookmark(mark)) => {
+                    version = mark.metadata.resource_version;
+                    continue;
+                }
                 Ok(WatchEvent::Error(error)) => bail!("the watch broke: {error:?}"),
                 Err(error) => {
                     eprintln!("watching again: {error}");
