@@ -30,6 +30,8 @@ pub struct Run {
     pub run: u32,
 }
 
+// Each kind of line begins with the same fields. Written out by a macro, since a CSV line cannot hold a record in a
+// record.
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident in $file:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
