@@ -30,7 +30,7 @@ pub fn note(folder: &Path, mode: &str) -> Result<()> {
         ("when", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()),
         ("mode", mode.to_owned()),
         ("processor", format!("{cores} × {}", field(&read("/proc/cpuinfo"), "model name"))),
-        ("memory", field(&read("/proc/meminfo"), "MemTotal")),
+        ("memory", gibibytes(&field(&read("/proc/meminfo"), "MemTotal"))),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("system", field(&read("/etc/os-release").replace('=', ":"), "PRETTY_NAME")),
         (
@@ -51,6 +51,12 @@ fn field(text: &str, name: &str) -> String {
     line.unwrap_or("unknown").trim().trim_matches('"').to_owned()
 }
 
+/// From what the kernel says in kB.
+fn gibibytes(kilobytes: &str) -> String {
+    let number = kilobytes.split(' ').next().and_then(|number| number.parse::<f64>().ok());
+    number.map_or_else(|| kilobytes.to_owned(), |number| format!("{:.1} GiB", number / 1_048_576.0))
+}
+
 fn said_by(program: &str, arguments: &str) -> String {
     let output = Command::new(program).args(arguments.split(' ')).output();
     let said = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
@@ -60,6 +66,12 @@ fn said_by(program: &str, arguments: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_told_in_gibibytes() {
+        assert_eq!(gibibytes("24684092 kB"), "23.5 GiB");
+        assert_eq!(gibibytes("unknown"), "unknown");
+    }
 
     #[test]
     fn a_field_is_read_however_it_is_spaced_and_quoted() {

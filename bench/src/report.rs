@@ -31,7 +31,8 @@ pub struct Plan {
 /// The raw results of all parts.
 #[derive(Default)]
 struct Results {
-    facts: Vec<Fact>,
+    /// With the part that noted them.
+    facts: Vec<(String, Fact)>,
     systems: Vec<System>,
     lags: Vec<Lag>,
     missed: Vec<Missed>,
@@ -50,7 +51,9 @@ impl Results {
         let mut parts: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         parts.sort();
         for part in parts.iter().filter(|part| part.is_dir()) {
-            results.facts.extend(records::read(part)?);
+            let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let facts: Vec<Fact> = records::read(part)?;
+            results.facts.extend(facts.into_iter().map(|fact| (name.clone(), fact)));
             results.systems.extend(records::read(part)?);
             results.lags.extend(records::read(part)?);
             results.missed.extend(records::read(part)?);
@@ -110,21 +113,41 @@ fn head(results: &Results) -> Result<String> {
          with the loader and the watcher as processes of their own, over loopback. Figures of several runs are their \
          median, with the least and the most in brackets.\n\n",
     );
-    let facts = results.facts.iter().map(|Fact { what, value }| format!("* {what}: {value}"));
-    let systems =
-        results.systems.iter().map(|System { system, version, absent }| match absent.as_str() {
+    text += &facts(&results.facts);
+    let mut told = HashSet::new();
+    for System { system, version, absent } in &results.systems {
+        let line = match absent.as_str() {
             "" => format!("* {}: {version}", system.as_str()),
             why => format!("* {}: not measured: {why}", system.as_str()),
-        });
-    // Each part has noted them.
-    let mut told = HashSet::new();
-    for line in facts.chain(systems) {
+        };
+        // Each run has noted it.
         if told.insert(line.clone()) {
             writeln!(text, "{line}")?;
         }
     }
     text.push('\n');
     Ok(text)
+}
+
+/// A line for each; where the parts differ, with what holds for which.
+fn facts(facts: &[(String, Fact)]) -> String {
+    let mut lines: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
+    for (part, Fact { what, value }) in facts {
+        match lines.iter_mut().find(|(known, _)| known == what) {
+            Some((_, values)) => values.push((value, part)),
+            None => lines.push((what, vec![(value, part)])),
+        }
+    }
+    let told = |(what, values): (&str, Vec<(&str, &str)>)| {
+        let (first, _) = values[0];
+        if values.iter().all(|(value, _)| *value == first) {
+            return format!("* {what}: {first}\n");
+        }
+        let all: Vec<String> =
+            values.iter().map(|(value, part)| format!("{value} ({part})")).collect();
+        format!("* {what}: {}\n", all.join(", "))
+    };
+    lines.into_iter().map(told).collect()
 }
 
 #[cfg(test)]
@@ -174,6 +197,20 @@ mod tests {
         assert_eq!(plots, ["benchmarks/lag-single-100.svg"]);
         let svg = fs::read_to_string(folder.path().join(plots[0])).unwrap();
         assert!(svg.contains("beatkeeper") && svg.contains("etcd"), "{svg}");
+    }
+
+    #[test]
+    fn what_holds_for_all_parts_is_said_once() {
+        let fact = |part: &str, what: &str, value: &str| {
+            (part.to_owned(), Fact { what: what.to_owned(), value: value.to_owned() })
+        };
+        let told = facts(&[
+            fact("core", "when", "noon"),
+            fact("core", "kernel", "6"),
+            fact("peers", "when", "one"),
+            fact("peers", "kernel", "6"),
+        ]);
+        assert_eq!(told, "* when: noon (core), one (peers)\n* kernel: 6\n");
     }
 
     #[test]
