@@ -14,6 +14,7 @@ mod measure;
 mod process;
 mod records;
 mod report;
+mod scrape;
 mod statistics;
 mod systems;
 mod words;

@@ -12,7 +12,8 @@ use crate::clock::Moment;
 use crate::crew::Crew;
 use crate::ledger::{Act, Ledger};
 use crate::process::{self, Usage};
-use crate::records::{self, Capacity, Freeze, Lag, Missed, Run, System};
+use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, Run, System};
+use crate::scrape;
 use crate::systems::{self, Absent, Name, Part, Running, Setup};
 use crate::words::{Event, Instance, Order};
 
@@ -148,6 +149,7 @@ impl Driver {
             self.tell("as many renewals as are answered");
             self.capacity().await?;
         }
+        self.scrape(&running.parts, "end").await?;
         if self.plan.freeze > 0 {
             for part in &running.parts {
                 self.tell(&format!("{} stands still", part.name));
@@ -232,11 +234,13 @@ impl Driver {
         let usage = |parts: &[Part]| -> Result<Vec<Usage>> {
             parts.iter().map(|part| Usage::of(part.pid)).collect()
         };
+        self.scrape(parts, "steady began").await?;
         let (before, from) = (usage(parts)?, self.count().await?);
         let began = Instant::now();
         self.listen(Duration::from_secs(self.plan.steady)).await?;
         let (after, to) = (usage(parts)?, self.count().await?);
         let seconds = began.elapsed().as_secs_f64();
+        self.scrape(parts, "steady ended").await?;
         let lines: Vec<_> = parts
             .iter()
             .zip(before.iter().zip(&after))
@@ -253,6 +257,19 @@ impl Driver {
             })
             .collect();
         records::append(&self.plan.out, &lines)
+    }
+
+    /// Notes what the processes say of themselves.
+    async fn scrape(&self, parts: &[Part], phase: &str) -> Result<()> {
+        for part in parts {
+            let Some(address) = &part.metrics else { continue };
+            let samples = scrape::scrape(address).await?.into_iter();
+            let line = |(series, value)| {
+                Metric::of(&self.run, part.name.to_owned(), phase.to_owned(), series, value)
+            };
+            records::append(&self.plan.out, &samples.map(line).collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     /// Renewals answered, and not, since the start.

@@ -138,6 +138,20 @@ record! {
     }
 }
 
+record! {
+    /// What a process said of itself.
+    Metric in "metrics.csv" {
+        /// Which process.
+        part: String,
+        /// When: `steady began`, `steady ended` or `end`, which is before anything stands still.
+        phase: String,
+        /// The series.
+        series: String,
+        /// Its value.
+        value: f64,
+    }
+}
+
 /// What was measured, or why it was not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct System {

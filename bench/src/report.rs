@@ -9,10 +9,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::context::Fact;
-use crate::records::{self, Capacity, Freeze, Lag, Missed, System, Usage};
+use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, System, Usage};
 
 mod core;
 mod lag;
+mod operator;
 mod plot;
 mod table;
 mod tables;
@@ -39,6 +40,7 @@ struct Results {
     freezes: Vec<Freeze>,
     usages: Vec<Usage>,
     capacities: Vec<Capacity>,
+    metrics: Vec<Metric>,
     samples: Vec<core::Sample>,
     memory: Vec<core::Memory>,
 }
@@ -60,6 +62,7 @@ impl Results {
             results.freezes.extend(records::read(part)?);
             results.usages.extend(records::read(part)?);
             results.capacities.extend(records::read(part)?);
+            results.metrics.extend(records::read(part)?);
             results.samples.extend(records::read(part)?);
             results.memory.extend(records::read(part)?);
         }
@@ -99,6 +102,7 @@ pub fn write(plan: &Plan) -> Result<()> {
     fs::create_dir_all(&plots.folder)?;
     let mut text = head(&results)?;
     text += &lag::tell(&results, &plots)?;
+    text += &operator::tell(&results);
     text += &tables::tell(&results);
     text += &core::tell(&results, &plots)?;
     fs::write(&plan.out, text.trim_end().to_owned() + "\n")

@@ -66,6 +66,15 @@ pub struct Part {
     pub name: &'static str,
     /// Its process.
     pub pid: u32,
+    /// Where it serves metrics in Prometheus' format, if it does.
+    pub metrics: Option<String>,
+}
+
+impl Part {
+    /// A process without metrics that are read.
+    pub fn new(name: &'static str, pid: u32) -> Self {
+        Self { name, pid, metrics: None }
+    }
 }
 
 /// A system that runs. It ends when this is dropped.

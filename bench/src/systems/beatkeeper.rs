@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::{Part, Registry, Running, Setup};
 use crate::clock::Moment;
-use crate::process::Server;
+use crate::process::{self, Server};
 use crate::words::{Event, Instance, Tell};
 
 const NAMESPACE: &str = "bench";
@@ -40,13 +40,14 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
     register(&client, setup).await?;
-    let operator = start_operator(&plane, setup)?;
+    let metrics = format!("127.0.0.1:{}", process::free_port()?);
+    let operator = start_operator(&plane, setup, &metrics)?;
     until_it_publishes(&client, &operator).await?;
     let pid = |pid: Option<u32>| pid.context("a part of the control plane does not run");
     let parts = vec![
-        Part { name: "operator", pid: operator.pid() },
-        Part { name: "etcd", pid: pid(plane.etcd().pid().await?)? },
-        Part { name: "kube-apiserver", pid: pid(plane.api_server().pid().await?)? },
+        Part { metrics: Some(metrics), ..Part::new("operator", operator.pid()) },
+        Part::new("etcd", pid(plane.etcd().pid().await?)?),
+        Part::new("kube-apiserver", pid(plane.api_server().pid().await?)?),
     ];
     Ok(Running {
         address: plane.kubeconfig().display().to_string(),
@@ -85,12 +86,13 @@ async fn register(client: &Client, setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-fn start_operator(plane: &ControlPlane, setup: &Setup) -> Result<Server> {
+fn start_operator(plane: &ControlPlane, setup: &Setup, metrics: &str) -> Result<Server> {
     let program = std::env::current_exe()?.with_file_name("beatkeeper");
     let mut command = Command::new(program);
     command
         .args(["controller", "--namespace", NAMESPACE])
         .arg(format!("--outside-range={NAMESPACE}={RANGE}"))
+        .args(["--metrics-bind-address", metrics])
         .env("KUBECONFIG", plane.kubeconfig())
         .env_remove("POD_NAME")
         .env_remove("RUST_LOG");
@@ -100,7 +102,7 @@ fn start_operator(plane: &ControlPlane, setup: &Setup) -> Result<Server> {
 /// Until an operator leads and has looked at the registration.
 async fn until_it_publishes(client: &Client, operator: &Server) -> Result<()> {
     let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);
-    crate::process::until_it_answers(operator, async || {
+    process::until_it_answers(operator, async || {
         let registration = registrations.get(REGISTRATION).await?;
         registration.status.context("the operator has not looked at its registration")?;
         Ok(())

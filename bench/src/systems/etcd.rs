@@ -42,7 +42,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     })
     .await?;
     Ok(Running {
-        parts: vec![Part { name: "etcd", pid: server.pid() }],
+        parts: vec![Part::new("etcd", server.pid())],
         address,
         version: format!("etcd {}, one member, fsync on", beatkeeper_cluster::ETCD_VERSION),
         keep: Box::new(server),

@@ -42,7 +42,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     .await?;
     add_ballast(&address, setup.ballast).await?;
     Ok(Running {
-        parts: vec![Part { name: "redis", pid: server.pid() }],
+        parts: vec![Part::new("redis", server.pid())],
         address,
         version: format!("Redis {version}, not persistent, default hz 10"),
         keep: Box::new(server),

@@ -43,7 +43,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     })
     .await?;
     Ok(Running {
-        parts: vec![Part { name: "zookeeper", pid: server.pid() }],
+        parts: vec![Part::new("zookeeper", server.pid())],
         address,
         version: format!("ZooKeeper {version}, one server, tickTime 2000, fsync on"),
         keep: Box::new(server),
