@@ -76,7 +76,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
             let at =
                 |all: &[f64], share| quantile(all, share).map_or_else(String::new, told_seconds);
             let median = quantile(&each, 0.5).unwrap_or(f64::NAN);
-            vec![
+            [
                 group,
                 format!("{} {}", told_number(f64::from_bits(size)), function.replace('_', " ")),
                 at(&whole, 0.5),
@@ -86,7 +86,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
             ]
         })
         .collect();
-    text += &table(&["What", "Of", "In all, p50", "Each, p50", "p5–p95", "Each a second"], &rows);
+    text += &table(["What", "Of", "In all, p50", "Each, p50", "p5–p95", "Each a second"], &rows);
     let beats = results.samples.iter().filter(|sample| sample.group == "take_in_beats");
     let lines: Vec<plot::Line> = grouped(beats, key)
         .into_iter()
@@ -107,7 +107,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
         .memory
         .iter()
         .map(|line| {
-            vec![
+            [
                 line.instances.to_string(),
                 line.services.to_string(),
                 told_number(line.bytes_per_instance),
@@ -115,6 +115,6 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
             ]
         })
         .collect();
-    text += &table(&["Instances", "Services", "Bytes an instance", "In all"], &rows);
+    text += &table(["Instances", "Services", "Bytes an instance", "In all"], &rows);
     Ok(text)
 }

@@ -45,17 +45,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
             "## {title}\n\n{about}\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n"
         );
         text += &table(
-            &[
-                "System",
-                "Instances",
-                "Beats/s",
-                "Seen",
-                "p50",
-                "p99",
-                "Last",
-                "Early",
-                "Never seen",
-            ],
+            ["System", "Instances", "Beats/s", "Seen", "p50", "p99", "Last", "Early", "Never seen"],
             &rows(results, scenario, &lags),
         );
         for (instances, lags) in grouped(lags, |lag| lag.instances) {
@@ -74,7 +64,7 @@ fn lines(lags: Vec<&Lag>) -> Vec<plot::Line> {
         .collect()
 }
 
-fn rows(results: &Results, scenario: &str, lags: &[&Lag]) -> Vec<Vec<String>> {
+fn rows(results: &Results, scenario: &str, lags: &[&Lag]) -> Vec<[String; 9]> {
     let key = |lag: &&Lag| {
         (lag.instances, lag.system, lag.variant.clone(), lag.beats_per_second.to_bits())
     };
@@ -94,7 +84,7 @@ fn rows(results: &Results, scenario: &str, lags: &[&Lag]) -> Vec<Vec<String>> {
                     == (scenario, system, instances)
                     && missed.variant == variant
             });
-            vec![
+            [
                 who(system, &variant),
                 instances.to_string(),
                 told_number(f64::from_bits(beats)),

@@ -21,7 +21,7 @@ pub fn tell(results: &Results) -> String {
                 let figures = runs.values().filter_map(|run| figure(run));
                 Spread::of(figures).map_or_else(String::new, |spread| spread.told(tell))
             };
-            vec![
+            [
                 instances.to_string(),
                 told_number(f64::from_bits(beats)),
                 told(&|run| within(run, 0.5), told_seconds),
@@ -32,12 +32,13 @@ pub fn tell(results: &Results) -> String {
         })
         .collect();
     let table = table(
-        &[
+        [
             "Instances",
             "Beats/s",
             "Half acknowledged within",
             "99 % within",
             "Writes in steady state",
+            "To its own Lease",
         ],
         &rows,
     );

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 /// A table from its headings and rows, or nothing without rows.
-pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table<const COLUMNS: usize>(
+    headings: [&str; COLUMNS],
+    rows: &[[String; COLUMNS]],
+) -> String {
     if rows.is_empty() {
         return String::new();
     }
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let headings: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
-    let mut text = line(&headings) + &"|---".repeat(headings.len()) + "|\n";
+    let headings = headings.map(str::to_owned);
+    let mut text = line(&headings) + &"|---".repeat(COLUMNS) + "|\n";
     rows.iter().for_each(|row| text += &line(row));
     text + "\n"
 }
@@ -40,8 +43,8 @@ mod tests {
 
     #[test]
     fn a_table_without_rows_is_nothing() {
-        assert_eq!(table(&["a"], &[]), "");
-        let rows = [vec!["1".to_owned(), "2".to_owned()]];
-        assert_eq!(table(&["a", "b"], &rows), "| a | b |\n|---|---|\n| 1 | 2 |\n\n");
+        assert_eq!(table(["a"], &[]), "");
+        let rows = [["1".to_owned(), "2".to_owned()]];
+        assert_eq!(table(["a", "b"], &rows), "| a | b |\n|---|---|\n| 1 | 2 |\n\n");
     }
 }

@@ -47,7 +47,7 @@ fn freezes(results: &Results) -> String {
     let rows: Vec<_> = grouped(&results.freezes, key)
         .into_iter()
         .map(|((system, variant, instances, part), lines)| {
-            vec![
+            [
                 who(system, &variant),
                 part,
                 told(lines.iter().map(|line| line.seconds)) + " s",
@@ -56,7 +56,7 @@ fn freezes(results: &Results) -> String {
             ]
         })
         .collect();
-    table(&["System", "What stood still", "For", "Alive", "Removed"], &rows)
+    table(["System", "What stood still", "For", "Alive", "Removed"], &rows)
 }
 
 fn strays(results: &Results) -> String {
@@ -65,10 +65,10 @@ fn strays(results: &Results) -> String {
     let rows: Vec<_> = grouped(strays, key)
         .into_iter()
         .map(|((system, variant, instances), lines)| {
-            vec![who(system, &variant), instances.to_string(), lines.len().to_string()]
+            [who(system, &variant), instances.to_string(), lines.len().to_string()]
         })
         .collect();
-    table(&["System", "Instances", "Removed"], &rows)
+    table(["System", "Instances", "Removed"], &rows)
 }
 
 fn usages(results: &Results) -> String {
@@ -81,7 +81,7 @@ fn usages(results: &Results) -> String {
             let told = |figure: fn(&crate::records::Usage) -> f64| {
                 told(lines.iter().map(|line| figure(line)))
             };
-            vec![
+            [
                 who(system, &variant),
                 part,
                 instances.to_string(),
@@ -92,7 +92,7 @@ fn usages(results: &Results) -> String {
             ]
         })
         .collect();
-    table(&["System", "Process", "Instances", "Renewals/s", "CPU", "Memory", "Peak"], &rows)
+    table(["System", "Process", "Instances", "Renewals/s", "CPU", "Memory", "Peak"], &rows)
 }
 
 fn capacities(results: &Results) -> String {
@@ -102,7 +102,7 @@ fn capacities(results: &Results) -> String {
     let rows: Vec<_> = grouped(&results.capacities, key)
         .into_iter()
         .map(|((system, variant, instances, clients), lines)| {
-            vec![
+            [
                 who(system, &variant),
                 instances.to_string(),
                 clients.to_string(),
@@ -111,5 +111,5 @@ fn capacities(results: &Results) -> String {
             ]
         })
         .collect();
-    table(&["System", "Instances beside", "At a time", "Renewals/s", "Failed"], &rows)
+    table(["System", "Instances beside", "At a time", "Renewals/s", "Failed"], &rows)
 }
