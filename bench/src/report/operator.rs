@@ -47,10 +47,11 @@ pub fn tell(results: &Results) -> String {
     }
     format!(
         "## What the operator counts\n\n\
-         From the deadline, as the operator saw it, to the answer to the write that prunes: `beatkeeper_prune_lag_seconds` \
+         From the deadline, as the operator saw it, to the answer to the write that prunes: \
+         `beatkeeper_prune_lag_seconds` \
          over all deaths of a run, single and many at once; the figures are upper bounds of its buckets. Writes are \
-         all tries while all instances beat and nothing happened, but for those to its own Lease, by which it leads and \
-         proves that beats can arrive.\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n{table}"
+         all tries while all instances beat and nothing happened, but for those to its own Lease, by which it leads \
+         and proves that beats can arrive.\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n{table}"
     )
 }
 
