@@ -55,6 +55,10 @@ chart: ## Check the chart without a cluster: lint, unit tests, schema, every var
 chart-generate: ## Generate the chart's README and its copy of the CRD
 	@scripts/chart generate
 
+.PHONY: bench
+bench: tools ## Measure Beatkeeper beside etcd, Redis and ZooKeeper, and write docs/benchmarks.md: half an hour; QUICK=1: minutes, no docs
+	@QUICK="$(QUICK)" PARTS="$(PARTS)" scripts/bench
+
 .PHONY: bench-lag
 bench-lag: tools ## Measure how long after its deadline an instance is gone, with an optimised build: some minutes
 	@cargo test --release --package beatkeeper --test control_plane -- --ignored --nocapture lag

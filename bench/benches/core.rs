@@ -1,0 +1,121 @@
+//! What the core costs: beats into the index, decisions, deadlines and plans. `scripts/bench core` runs this and keeps
+//! the raw samples.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use beatkeeper::core::heartbeat::{Heartbeat, HeartbeatLease};
+use beatkeeper::core::moment::Moment;
+use beatkeeper_bench::crowd::{Crowd, NAMESPACE, Size};
+use beatkeeper_bench::scene::{Board, Scene, next_deadline};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::json;
+
+/// So many beats are made beforehand, and then taken in one after the other.
+const ROUND: usize = 1_000;
+
+fn read(criterion: &mut Criterion) {
+    let lease: HeartbeatLease = serde_json::from_value(json!({
+        "metadata": {
+            "name": "service-0.vm-1", "namespace": NAMESPACE, "resourceVersion": "123456",
+            "uid": "00000000-0000-4000-8000-000000000001",
+            "labels": { "beatkeeper.dev/registration": "service-0" },
+            "annotations": { "beatkeeper.dev/addresses": "10.0.0.1" },
+        },
+        "spec": {
+            "holderIdentity": "vm-1", "leaseDurationSeconds": 10,
+            "renewTime": "2026-01-01T00:00:00.123456Z",
+        },
+    }))
+    .expect("a Lease");
+    let mut group = criterion.benchmark_group("read_a_beat");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("lease", |bencher| bencher.iter(|| Heartbeat::read(black_box(&lease))));
+    group.finish();
+}
+
+fn observe(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("take_in_beats");
+    group.throughput(Throughput::Elements(ROUND as u64));
+    for size in Size::ALL {
+        let mut crowd = Crowd::new(size);
+        let id = BenchmarkId::new(format!("{}_services", size.services), size.instances);
+        group.bench_function(id, |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut spent = Duration::ZERO;
+                for round in 0..rounds {
+                    let beats = crowd.round(ROUND);
+                    let now = Moment::from_millis(10 + round);
+                    let began = std::time::Instant::now();
+                    for beat in beats {
+                        black_box(crowd.index.observe(NAMESPACE, beat, now));
+                    }
+                    spent += began.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
+fn deciding(criterion: &mut Criterion) {
+    for (name, millis) in [("decide_all_alive", 1_000), ("decide_all_overdue", 20_000)] {
+        let mut group = criterion.benchmark_group(name);
+        for instances in [10, 100, 1_000, 10_000] {
+            let scene = Scene::new(instances);
+            group.throughput(Throughput::Elements(instances as u64));
+            group.bench_with_input(
+                BenchmarkId::new("instances", instances),
+                &scene,
+                |bencher, scene| {
+                    bencher.iter(|| scene.decide(black_box(millis)));
+                },
+            );
+        }
+        group.finish();
+    }
+}
+
+/// Each service's own deadline follows from its verdicts; a million instances are 1,000 of these.
+fn deadline(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("next_deadline");
+    for instances in [1_000, 1_000_000] {
+        let verdicts = Scene::new(instances).decide(1_000);
+        group.throughput(Throughput::Elements(instances as u64));
+        group.bench_with_input(
+            BenchmarkId::new("instances", instances),
+            &verdicts,
+            |bencher, all| {
+                bencher.iter(|| next_deadline(black_box(all)));
+            },
+        );
+    }
+    group.finish();
+}
+
+fn planning(criterion: &mut Criterion) {
+    for (name, share) in [("plan_nothing", 0), ("plan_one_death", 1), ("plan_death_of_half", 2)] {
+        let mut group = criterion.benchmark_group(name);
+        for endpoints in [10, 100, 1_000, 10_000] {
+            let board = Board::new(endpoints);
+            let dead = if share == 2 { endpoints / 2 } else { share };
+            group.throughput(Throughput::Elements(endpoints as u64));
+            group.bench_with_input(
+                BenchmarkId::new("endpoints", endpoints),
+                &board,
+                |bencher, board| {
+                    bencher.iter_batched(
+                        || dead,
+                        |dead| board.plan_without(black_box(dead)),
+                        BatchSize::PerIteration,
+                    );
+                },
+            );
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(core, read, observe, deciding, deadline, planning);
+criterion_main!(core);

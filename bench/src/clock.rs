@@ -1,0 +1,52 @@
+//! One clock for all processes of a run.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// A moment on the kernel's monotonic clock, in nanoseconds: processes of one machine can compare theirs, which they
+/// cannot with [`std::time::Instant`], and no adjustment of the wall clock comes in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// The present one.
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::Monotonic);
+        let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+        Self(seconds * 1_000_000_000 + nanos)
+    }
+
+    /// Seconds from `earlier` to this one; negative when it is not earlier.
+    pub fn seconds_after(self, earlier: Self) -> f64 {
+        (i128::from(self.0) - i128::from(earlier.0)) as f64 / 1e9
+    }
+}
+
+impl std::ops::Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_before_is_a_negative_number_of_seconds_after() {
+        assert_eq!(Moment(1_500_000_000).seconds_after(Moment(1_000_000_000)), 0.5);
+        assert_eq!(Moment(1_000_000_000).seconds_after(Moment(1_250_000_000)), -0.25);
+        assert_eq!(Moment(1) + Duration::from_secs(2), Moment(2_000_000_001));
+    }
+
+    #[test]
+    fn time_goes_on() {
+        let before = Moment::now();
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(Moment::now().seconds_after(before) >= 0.002);
+    }
+}

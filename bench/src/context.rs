@@ -1,0 +1,82 @@
+//! On what was measured: the machine and the versions.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::records::{self, Record};
+
+/// One thing about the machine or the build.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fact {
+    /// What.
+    pub what: String,
+    /// How it is.
+    pub value: String,
+}
+
+impl Record for Fact {
+    const FILE: &'static str = "context.csv";
+}
+
+/// Adds the facts to a folder's results.
+pub fn note(folder: &Path, mode: &str) -> Result<()> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let facts = [
+        ("when", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()),
+        ("mode", mode.to_owned()),
+        ("processor", format!("{cores} × {}", field(&read("/proc/cpuinfo"), "model name"))),
+        ("memory", gibibytes(&field(&read("/proc/meminfo"), "MemTotal"))),
+        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        ("system", field(&read("/etc/os-release").replace('=', ":"), "PRETTY_NAME")),
+        (
+            "load before",
+            read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" "),
+        ),
+        ("compiler", said_by("rustc", "--version")),
+        ("commit", said_by("git", "describe --always --dirty")),
+    ];
+    let fact = |(what, value): (&str, String)| Fact { what: what.to_owned(), value };
+    records::append(folder, &facts.map(fact))
+}
+
+/// What stands behind a name and a colon.
+fn field(text: &str, name: &str) -> String {
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'));
+    line.unwrap_or("unknown").trim().trim_matches('"').to_owned()
+}
+
+/// From what the kernel says in kB.
+fn gibibytes(kilobytes: &str) -> String {
+    let number = kilobytes.split(' ').next().and_then(|number| number.parse::<f64>().ok());
+    number.map_or_else(|| kilobytes.to_owned(), |number| format!("{:.1} GiB", number / 1_048_576.0))
+}
+
+fn said_by(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split(' ')).output();
+    let said = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+    said.map_or_else(|| "unknown".to_owned(), |said| said.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_told_in_gibibytes() {
+        assert_eq!(gibibytes("24684092 kB"), "23.5 GiB");
+        assert_eq!(gibibytes("unknown"), "unknown");
+    }
+
+    #[test]
+    fn a_field_is_read_however_it_is_spaced_and_quoted() {
+        assert_eq!(field("a: 1\nmodel name\t: Some CPU\n", "model name"), "Some CPU");
+        assert_eq!(field("NAME:\"x\"\nPRETTY_NAME:\"Some OS 12\"", "PRETTY_NAME"), "Some OS 12");
+        assert_eq!(field("", "MemTotal"), "unknown");
+    }
+}

@@ -1,0 +1,94 @@
+//! The loader and the watcher as processes of their own, and what they tell.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use beatkeeper_cluster::die_with_this_thread;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::mpsc;
+use tokio::time::{timeout, timeout_at};
+
+use crate::systems::{Name, Setup};
+use crate::words::{Event, Order};
+
+/// How long the two may take to begin.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The two; they end when this is dropped.
+pub struct Crew {
+    orders: ChildStdin,
+    events: mpsc::UnboundedReceiver<Result<Event>>,
+    _children: [Child; 2],
+}
+
+impl Crew {
+    /// Starts first the watcher, which sees all from the beginning, then the loader.
+    pub async fn start(system: Name, address: &str, setup: &Setup) -> Result<Self> {
+        let (tell, mut events) = mpsc::unbounded_channel();
+        let watcher = start("watch", system, address, setup, &tell)?;
+        ready(&mut events, "watcher").await?;
+        let mut loader = start("load", system, address, setup, &tell)?;
+        ready(&mut events, "loader").await?;
+        let orders = loader.stdin.take().context("the loader has no stdin")?;
+        Ok(Self { orders, events, _children: [watcher, loader] })
+    }
+
+    /// Orders the loader to do something.
+    pub async fn order(&mut self, order: &Order) -> Result<()> {
+        let line = serde_json::to_string(order)? + "\n";
+        self.orders.write_all(line.as_bytes()).await.context("the loader has ended")
+    }
+
+    /// The next thing that one of them tells, if it does by then.
+    pub async fn next(&mut self, by: Instant) -> Result<Option<Event>> {
+        match timeout_at(by.into(), self.events.recv()).await {
+            Ok(Some(event)) => event.map(Some),
+            Ok(None) => bail!("loader and watcher have ended"),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+fn start(
+    role: &'static str,
+    system: Name,
+    address: &str,
+    setup: &Setup,
+    tell: &mpsc::UnboundedSender<Result<Event>>,
+) -> Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args([role, "--system", system.as_str(), "--address", address])
+        .args(["--ttl", &setup.ttl.as_secs().to_string()])
+        .args(["--interval", &setup.interval.as_secs().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    die_with_this_thread(&mut command, true);
+    let mut child = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start to {role}"))?;
+    let out = child.stdout.take().context("it has no stdout")?;
+    let tell = tell.clone();
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(out).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let event = serde_json::from_str(&line).with_context(|| format!("no event: {line}"));
+            let _ = tell.send(event);
+        }
+        // Nothing is worth measuring without either of them.
+        let _ = tell.send(Err(anyhow::anyhow!("the process that was to {role} has ended")));
+    });
+    Ok(child)
+}
+
+async fn ready(events: &mut mpsc::UnboundedReceiver<Result<Event>>, who: &str) -> Result<()> {
+    match timeout(PATIENCE, events.recv()).await {
+        Ok(Some(Ok(Event::Ready))) => Ok(()),
+        Ok(Some(Ok(other))) => bail!("the {who} begins with {other:?}"),
+        Ok(Some(Err(error))) => Err(error),
+        Ok(None) | Err(_) => bail!("the {who} is not ready after {PATIENCE:?}"),
+    }
+}

@@ -1,0 +1,160 @@
+//! A liveness index full of instances in steady state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use beatkeeper::core::heartbeat::{Claim, Heartbeat, Origin, Token, Version};
+use beatkeeper::core::index::{Index, Key, Settled};
+use beatkeeper::core::moment::Moment;
+use beatkeeper_api::heartbeat::{Health, lease_name};
+
+/// The namespace of all.
+pub const NAMESPACE: &str = "shop";
+
+/// How many instances in how many services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Instances in all.
+    pub instances: usize,
+    /// Services, of one size.
+    pub services: usize,
+}
+
+impl Size {
+    /// A thousand to a million, in few big services and in many small ones.
+    pub const ALL: [Self; 6] = [
+        Self { instances: 1_000, services: 1 },
+        Self { instances: 1_000, services: 10 },
+        Self { instances: 100_000, services: 10 },
+        Self { instances: 100_000, services: 1_000 },
+        Self { instances: 1_000_000, services: 100 },
+        Self { instances: 1_000_000, services: 10_000 },
+    ];
+
+    /// The largest service.
+    pub fn per_service(self) -> usize {
+        self.instances / self.services
+    }
+}
+
+/// An index, and what the next beat of each instance has to say.
+pub struct Crowd {
+    /// The index.
+    pub index: Index,
+    size: Size,
+    beats: u64,
+}
+
+impl Crowd {
+    /// An index that has read all of these from its first list, has seen each beat since, and has decided that a
+    /// further beat changes nothing.
+    pub fn new(size: Size) -> Self {
+        let mut crowd = Self { index: Index::default(), size, beats: 0 };
+        crowd.index.begin_list();
+        crowd.all_beat(Moment::from_millis(0));
+        crowd.index.end_list();
+        crowd.all_beat(Moment::from_millis(1));
+        for service in 0..size.services {
+            crowd.settle(&service_key(service));
+        }
+        crowd
+    }
+
+    fn all_beat(&mut self, now: Moment) {
+        self.beats += 1;
+        for instance in 0..self.size.instances {
+            let beat = self.beat(instance);
+            self.index.observe(NAMESPACE, beat, now);
+        }
+    }
+
+    fn settle(&mut self, service: &Key) {
+        let quiet: Vec<Settled> = self
+            .index
+            .snapshot(service)
+            .into_iter()
+            .map(|record| Settled {
+                lease: record.lease,
+                token: record.token,
+                quiet: true,
+                expired: false,
+                placed: true,
+                published: true,
+                granted: false,
+            })
+            .collect();
+        self.index.settle(service, &quiet, Moment::from_millis(2));
+    }
+
+    /// The next round of beats, of `count` instances that lie far from each other in the index, as the watch brings
+    /// them.
+    pub fn round(&mut self, count: usize) -> Vec<Heartbeat> {
+        // Coprime to all sizes, so that the steps come to every instance before they come to one again.
+        const STEP: usize = 7_919;
+        let first = self.beats as usize * 31;
+        self.beats += 1;
+        (0..count).map(|n| self.beat((first + n * STEP) % self.size.instances)).collect()
+    }
+
+    fn beat(&self, instance: usize) -> Heartbeat {
+        beat(instance % self.size.services, instance, self.beats)
+    }
+}
+
+/// A service by its number.
+pub fn service_key(service: usize) -> Key {
+    Key::new(NAMESPACE, format!("service-{service}"))
+}
+
+/// A beat of an instance outside the cluster; each `round` is another one.
+pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
+    let Key { name, .. } = service_key(service);
+    let holder = format!("vm-{instance}");
+    let bits = u32::try_from(instance).unwrap_or(u32::MAX);
+    let address = std::net::Ipv4Addr::from_bits(0x0a00_0001_u32.wrapping_add(bits));
+    Heartbeat {
+        lease: lease_name(&name, &holder),
+        registration: Some(name),
+        token: Token { uid: uid(instance), renewed: i64::try_from(round).ok() },
+        version: Version(round * 10_000_000 + instance as u64),
+        claim: Claim {
+            holder: Some(holder),
+            origin: Origin::Outside,
+            health: Ok(Health::Passing),
+            note: None,
+            addresses: vec![address.to_string()],
+            cordoned: None,
+            deleting: false,
+            duration: Some(Duration::from_secs(10)),
+        },
+    }
+}
+
+/// As long as the API server makes them.
+fn uid(instance: usize) -> Arc<str> {
+    format!("00000000-0000-4000-8000-{instance:012}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_of_beats_is_taken_for_beats_and_wakes_nobody() {
+        let mut crowd = Crowd::new(Size { instances: 1_000, services: 10 });
+        for round in 0..3 {
+            for beat in crowd.round(500) {
+                let observed =
+                    crowd.index.observe(NAMESPACE, beat, Moment::from_millis(10 + round));
+                assert!(observed.beat && observed.wake.is_empty(), "{observed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_crowd_is_as_large_as_asked_for() {
+        let crowd = Crowd::new(Size { instances: 1_000, services: 10 });
+        let sizes: Vec<usize> = crowd.index.registrations().map(|(_, all)| all.count()).collect();
+        assert_eq!(sizes, [100; 10]);
+    }
+}

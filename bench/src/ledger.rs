@@ -1,0 +1,220 @@
+//! Brings together what the loader did and what the watcher saw, in whichever order the two are told.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::words::{Event, Instance};
+
+/// What is measured of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// It falls silent: due to be gone a ttl after its last renewal was sent, and not before.
+    Death,
+    /// It says that it leaves: due to be gone at once.
+    Leave,
+    /// It registers, or comes back: due to be there at once.
+    Return,
+}
+
+/// An act from what began it to what was seen of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Done {
+    /// What.
+    pub act: Act,
+    /// Whose.
+    pub instance: Instance,
+    /// When its last renewal, or what it had to say, was sent.
+    pub sent: Moment,
+    /// From when on it counts as late.
+    pub deadline: Moment,
+    /// When the watcher saw it.
+    pub seen: Moment,
+}
+
+impl Done {
+    /// Seconds past the deadline; negative for one that was seen too early.
+    pub fn lag(&self) -> f64 {
+        self.seen.seconds_after(self.deadline)
+    }
+}
+
+struct Open {
+    act: Act,
+    sent: Option<Moment>,
+    seen: Option<Moment>,
+}
+
+/// The ledger of one run.
+pub struct Ledger {
+    ttl: Duration,
+    there: HashSet<Instance>,
+    open: HashMap<Instance, Open>,
+    done: Vec<Done>,
+    strays: Vec<Instance>,
+}
+
+impl Ledger {
+    /// Nobody is there yet.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            there: HashSet::new(),
+            open: HashMap::new(),
+            done: Vec::new(),
+            strays: Vec::new(),
+        }
+    }
+
+    /// Before an instance is ordered to do something.
+    pub fn expect(&mut self, act: Act, instances: &[Instance]) {
+        for &instance in instances {
+            self.open.insert(instance, Open { act, sent: None, seen: None });
+        }
+    }
+
+    /// Whether all that was expected has been seen.
+    pub fn is_settled(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether an instance is there and nothing is expected of it.
+    pub fn is_idle(&self, instance: Instance) -> bool {
+        self.there.contains(&instance) && !self.open.contains_key(&instance)
+    }
+
+    /// Whether nothing is known of it and nothing expected.
+    pub fn is_away(&self, instance: Instance) -> bool {
+        !self.there.contains(&instance) && !self.open.contains_key(&instance)
+    }
+
+    /// Those who were expected to do something, and have not been seen to.
+    pub fn give_up(&mut self) -> Vec<(Instance, Act)> {
+        self.open.drain().map(|(instance, open)| (instance, open.act)).collect()
+    }
+
+    /// What is done since this was asked last.
+    pub fn take_done(&mut self) -> Vec<Done> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// Who was seen to go without having died or left, since this was asked last.
+    pub fn take_strays(&mut self) -> Vec<Instance> {
+        std::mem::take(&mut self.strays)
+    }
+
+    /// Takes in what one of the two tells.
+    pub fn take_in(&mut self, event: &Event) {
+        match *event {
+            Event::Died { instance, last_renewal } => {
+                self.began(instance, Act::Death, last_renewal)
+            }
+            Event::Leaving { instance, at } => self.began(instance, Act::Leave, at),
+            Event::Joining { instance, at } => self.began(instance, Act::Return, at),
+            Event::There { instance, at } => {
+                self.there.insert(instance);
+                self.ended(instance, at, true);
+            }
+            Event::Gone { instance, at } => {
+                self.there.remove(&instance);
+                if !self.ended(instance, at, false) {
+                    self.strays.push(instance);
+                }
+            }
+            Event::Ready | Event::Counted { .. } | Event::Hammered { .. } => {}
+        }
+    }
+
+    fn began(&mut self, instance: Instance, act: Act, sent: Moment) {
+        if let Some(open) = self.open.get_mut(&instance).filter(|open| open.act == act) {
+            open.sent = Some(sent);
+            self.close(instance);
+        }
+    }
+
+    /// Whether this was expected.
+    fn ended(&mut self, instance: Instance, seen: Moment, there: bool) -> bool {
+        let expected = |open: &&mut Open| (open.act == Act::Return) == there;
+        let Some(open) = self.open.get_mut(&instance).filter(expected) else { return false };
+        open.seen.get_or_insert(seen);
+        self.close(instance);
+        true
+    }
+
+    fn close(&mut self, instance: Instance) {
+        if let Some(&Open { act, sent: Some(sent), seen: Some(seen) }) = self.open.get(&instance) {
+            self.open.remove(&instance);
+            let deadline = if act == Act::Death { sent + self.ttl } else { sent };
+            self.done.push(Done { act, instance, sent, deadline, seen });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn at(seconds: u64) -> Moment {
+        Moment(seconds * 1_000_000_000)
+    }
+
+    fn there(instance: Instance) -> Ledger {
+        let mut ledger = Ledger::new(TTL);
+        ledger.take_in(&Event::There { instance, at: at(1) });
+        ledger
+    }
+
+    #[test]
+    fn the_lag_of_a_death_counts_from_a_ttl_after_the_last_renewal() {
+        let mut ledger = there(7);
+        ledger.expect(Act::Death, &[7]);
+        ledger.take_in(&Event::Died { instance: 7, last_renewal: at(20) });
+        assert!(!ledger.is_settled());
+        ledger.take_in(&Event::Gone { instance: 7, at: at(32) });
+        assert!(ledger.is_settled());
+        let done = ledger.take_done();
+        assert_eq!((done[0].deadline, done[0].lag()), (at(30), 2.0));
+    }
+
+    #[test]
+    fn one_that_goes_before_its_deadline_has_a_negative_lag() {
+        let mut ledger = there(7);
+        ledger.expect(Act::Death, &[7]);
+        ledger.take_in(&Event::Died { instance: 7, last_renewal: at(20) });
+        ledger.take_in(&Event::Gone { instance: 7, at: at(29) });
+        assert_eq!(ledger.take_done()[0].lag(), -1.0);
+    }
+
+    #[test]
+    fn it_does_not_matter_who_tells_first() {
+        let mut ledger = there(7);
+        ledger.expect(Act::Leave, &[7]);
+        ledger.take_in(&Event::Gone { instance: 7, at: at(22) });
+        ledger.take_in(&Event::Leaving { instance: 7, at: at(21) });
+        assert_eq!(ledger.take_done()[0].lag(), 1.0);
+        ledger.expect(Act::Return, &[7]);
+        ledger.take_in(&Event::There { instance: 7, at: at(25) });
+        ledger.take_in(&Event::Joining { instance: 7, at: at(24) });
+        assert_eq!(ledger.take_done()[0].lag(), 1.0);
+        assert!(ledger.is_idle(7) && ledger.is_settled());
+    }
+
+    #[test]
+    fn one_that_goes_though_it_beats_is_a_stray_and_no_death() {
+        let mut ledger = there(7);
+        ledger.take_in(&Event::Gone { instance: 7, at: at(22) });
+        assert_eq!(ledger.take_strays(), [7]);
+        assert_eq!(ledger.take_done(), []);
+        assert!(ledger.is_away(7));
+    }
+
+    #[test]
+    fn what_never_happens_can_be_given_up() {
+        let mut ledger = there(7);
+        ledger.expect(Act::Death, &[7]);
+        assert_eq!(ledger.give_up(), [(7, Act::Death)]);
+        assert!(ledger.is_settled());
+    }
+}

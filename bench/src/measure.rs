@@ -1,0 +1,392 @@
+//! The driver: one run of all scenarios against one system.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use crate::clock::Moment;
+use crate::crew::Crew;
+use crate::ledger::{Act, Ledger};
+use crate::process::{self, Usage};
+use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, Run, System};
+use crate::scrape;
+use crate::systems::{self, Absent, Name, Part, Running, Setup};
+use crate::words::{Event, Instance, Order};
+
+/// Past its deadline nobody is waited for longer than this.
+const GENEROUS: Duration = Duration::from_secs(90);
+/// The first instances to hammer; far from those that are watched.
+const HAMMERERS: Instance = 100_000;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The system.
+    #[arg(long, value_enum)]
+    system: Name,
+    /// The folder that the results are added to.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The number of the run.
+    #[arg(long, default_value_t = 1)]
+    run: u32,
+    /// How many instances beat.
+    #[arg(long, default_value_t = 100)]
+    instances: u32,
+    /// Seconds of silence after which one counts as dead.
+    #[arg(long, default_value_t = 10)]
+    ttl: u64,
+    /// Seconds between two beats.
+    #[arg(long, default_value_t = 3)]
+    interval: u64,
+    /// Seconds before anything is measured, while all beat.
+    #[arg(long, default_value_t = 10)]
+    warm_up: u64,
+    /// Seconds of steady state in which the use of processor and memory is measured.
+    #[arg(long, default_value_t = 20)]
+    steady: u64,
+    /// Deaths of single instances, at random phases.
+    #[arg(long, default_value_t = 200)]
+    deaths: u32,
+    /// Instances that say that they leave.
+    #[arg(long, default_value_t = 50)]
+    leaves: u32,
+    /// At most so many die at once, and never more than half.
+    #[arg(long, default_value_t = 3000)]
+    mass: u32,
+    /// Seconds for which each part stands still while everybody is alive; 0 for never.
+    #[arg(long, default_value_t = 15)]
+    freeze: u64,
+    /// Seconds of renewals as fast as they are answered; 0 for none.
+    #[arg(long, default_value_t = 10)]
+    hammer: u64,
+    /// So many renew at a time then.
+    #[arg(long, default_value_t = 64)]
+    clients: u32,
+    /// So many other keys lie in Redis.
+    #[arg(long, default_value_t = 0)]
+    ballast: u32,
+    /// Where the servers of the peers were unpacked.
+    #[arg(long, env = "BEATKEEPER_BENCH_PEERS", value_name = "DIR")]
+    peers: Option<PathBuf>,
+}
+
+/// Measures, and adds the results to the files of the folder. A system that cannot be had is told there.
+///
+/// # Errors
+/// When something breaks that is not the system's own doing.
+pub async fn measure(plan: Plan) -> Result<()> {
+    let data = tempfile::Builder::new().prefix("beatkeeper-bench-").tempdir()?;
+    let setup = Setup {
+        ttl: Duration::from_secs(plan.ttl),
+        interval: Duration::from_secs(plan.interval),
+        data: data.path().to_owned(),
+        peers: plan.peers.clone(),
+        ballast: plan.ballast,
+    };
+    let told = |version: &str, absent: &str| System {
+        system: plan.system,
+        version: version.to_owned(),
+        absent: absent.to_owned(),
+    };
+    let running = match systems::start(plan.system, &setup).await {
+        Ok(running) => running,
+        Err(error) => match error.downcast_ref::<Absent>() {
+            Some(absent) => {
+                eprintln!("{}: {absent}", plan.system.as_str());
+                return records::append(&plan.out, &[told("", &absent.to_string())]);
+            }
+            None => return Err(error),
+        },
+    };
+    records::append(&plan.out, &[told(&running.version, "")])?;
+    let crew = Crew::start(plan.system, &running.address, &setup).await?;
+    let run = Run {
+        system: plan.system,
+        variant: match plan.ballast {
+            0 => String::new(),
+            keys => format!("beside {keys} other keys"),
+        },
+        instances: plan.instances,
+        beats_per_second: f64::from(plan.instances) / plan.interval as f64,
+        run: plan.run,
+    };
+    let ledger = Ledger::new(setup.ttl);
+    let mut driver = Driver { plan, run, setup, crew, ledger, began: Moment::now() };
+    driver.play(&running).await
+}
+
+struct Driver {
+    plan: Plan,
+    run: Run,
+    setup: Setup,
+    crew: Crew,
+    ledger: Ledger,
+    began: Moment,
+}
+
+impl Driver {
+    async fn play(&mut self, running: &Running) -> Result<()> {
+        self.tell("all register");
+        let all: Vec<Instance> = (0..self.plan.instances).collect();
+        // Phases are as random as in life, and no control plane is asked for more than it can do.
+        let gently = Duration::from_millis(u64::from(self.plan.instances) * 3);
+        self.bring_back(&all, gently.max(self.setup.interval), "first").await?;
+        self.listen(Duration::from_secs(self.plan.warm_up)).await?;
+        self.tell("steady state");
+        self.steady(&running.parts).await?;
+        self.tell("single deaths");
+        self.single_deaths().await?;
+        self.tell("leaving");
+        self.leaves().await?;
+        self.tell("many die at once");
+        self.mass_death().await?;
+        if self.plan.hammer > 0 {
+            self.tell("as many renewals as are answered");
+            self.capacity().await?;
+        }
+        self.scrape(&running.parts, "end").await?;
+        if self.plan.freeze > 0 {
+            for part in &running.parts {
+                self.tell(&format!("{} stands still", part.name));
+                self.freeze(part).await?;
+            }
+        }
+        let strays = self.ledger.take_strays();
+        self.missed("stray", strays)
+    }
+
+    fn tell(&self, what: &str) {
+        eprintln!(
+            "{} run {}, {} instances: {what}",
+            self.plan.system.as_str(),
+            self.plan.run,
+            self.plan.instances
+        );
+    }
+
+    /// Takes in what is told, for a span.
+    async fn listen(&mut self, span: Duration) -> Result<()> {
+        let by = Instant::now() + span;
+        while let Some(event) = self.crew.next(by).await? {
+            self.ledger.take_in(&event);
+        }
+        Ok(())
+    }
+
+    /// Until all that is expected has been seen; what is not within a generous time is noted as missed.
+    async fn settle(&mut self, within: Duration, scenario: &str) -> Result<()> {
+        let by = Instant::now() + within;
+        while !self.ledger.is_settled() {
+            match self.crew.next(by).await? {
+                Some(event) => self.ledger.take_in(&event),
+                None => break,
+            }
+        }
+        let missed = self.ledger.give_up().into_iter().map(|(instance, _)| instance).collect();
+        self.missed(scenario, missed)?;
+        self.note(scenario)
+    }
+
+    fn missed(&self, scenario: &str, instances: Vec<Instance>) -> Result<()> {
+        let line = |instance| Missed::of(&self.run, scenario.to_owned(), instance);
+        records::append(&self.plan.out, &instances.into_iter().map(line).collect::<Vec<_>>())
+    }
+
+    /// Writes what is done into the results. What happens beside a scenario has a name of its own.
+    fn note(&mut self, scenario: &str) -> Result<()> {
+        let since = |moment: Moment| moment.seconds_after(self.began);
+        let lines: Vec<Lag> = self
+            .ledger
+            .take_done()
+            .iter()
+            .map(|done| {
+                let scenario = match done.act {
+                    Act::Return if scenario != "first" => "return",
+                    _ => scenario,
+                };
+                let [sent, deadline, seen] = [done.sent, done.deadline, done.seen].map(since);
+                Lag::of(
+                    &self.run,
+                    scenario.to_owned(),
+                    done.instance,
+                    sent,
+                    deadline,
+                    seen,
+                    done.lag(),
+                )
+            })
+            .collect();
+        records::append(&self.plan.out, &lines)
+    }
+
+    async fn bring_back(&mut self, who: &[Instance], over: Duration, scenario: &str) -> Result<()> {
+        self.ledger.expect(Act::Return, who);
+        self.crew.order(&Order::Join { instances: who.to_vec(), over }).await?;
+        self.settle(over + GENEROUS, scenario).await
+    }
+
+    async fn steady(&mut self, parts: &[Part]) -> Result<()> {
+        let usage = |parts: &[Part]| -> Result<Vec<Usage>> {
+            parts.iter().map(|part| Usage::of(part.pid)).collect()
+        };
+        self.scrape(parts, "steady began").await?;
+        let (before, from) = (usage(parts)?, self.count().await?);
+        let began = Instant::now();
+        self.listen(Duration::from_secs(self.plan.steady)).await?;
+        let (after, to) = (usage(parts)?, self.count().await?);
+        let seconds = began.elapsed().as_secs_f64();
+        self.scrape(parts, "steady ended").await?;
+        let lines: Vec<_> = parts
+            .iter()
+            .zip(before.iter().zip(&after))
+            .map(|(part, (before, after))| {
+                records::Usage::of(
+                    &self.run,
+                    part.name.to_owned(),
+                    seconds,
+                    (to.0 - from.0) as f64 / seconds,
+                    (after.cpu - before.cpu) / seconds,
+                    after.rss,
+                    after.peak,
+                )
+            })
+            .collect();
+        records::append(&self.plan.out, &lines)
+    }
+
+    /// Notes what the processes say of themselves.
+    async fn scrape(&self, parts: &[Part], phase: &str) -> Result<()> {
+        for part in parts {
+            let Some(address) = &part.metrics else { continue };
+            let samples = scrape::scrape(address).await?.into_iter();
+            let line = |(series, value)| {
+                Metric::of(&self.run, part.name.to_owned(), phase.to_owned(), series, value)
+            };
+            records::append(&self.plan.out, &samples.map(line).collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Renewals answered, and not, since the start.
+    async fn count(&mut self) -> Result<(u64, u64)> {
+        self.crew.order(&Order::Count).await?;
+        match self.answer(GENEROUS, |event| matches!(event, Event::Counted { .. })).await? {
+            Event::Counted { renewals, failures } => Ok((renewals, failures)),
+            other => bail!("the loader counts with {other:?}"),
+        }
+    }
+
+    async fn answer(&mut self, within: Duration, is: impl Fn(&Event) -> bool) -> Result<Event> {
+        let by = Instant::now() + within;
+        while let Some(event) = self.crew.next(by).await? {
+            if is(&event) {
+                return Ok(event);
+            }
+            self.ledger.take_in(&event);
+        }
+        bail!("the loader has not answered within {within:?}")
+    }
+
+    /// One after the other, at random moments, while those who were seen to be gone come back.
+    async fn single_deaths(&mut self) -> Result<()> {
+        // Never more than about a third are dead at a time.
+        let mean = (3.0 * self.setup.ttl.as_secs_f64() / f64::from(self.plan.instances)).max(0.05);
+        for _ in 0..self.plan.deaths {
+            if let Some(victim) = self.idle().choose(&mut rand::rng()).copied() {
+                self.ledger.expect(Act::Death, &[victim]);
+                self.crew.order(&Order::Die(vec![victim])).await?;
+            }
+            let pause = Duration::from_secs_f64(mean * rand::rng().random_range(0.0..2.0));
+            self.listen(pause).await?;
+            self.return_the_dead().await?;
+        }
+        self.settle(self.setup.ttl + GENEROUS, "single").await?;
+        self.return_the_dead().await?;
+        self.settle(GENEROUS, "single").await
+    }
+
+    fn idle(&self) -> Vec<Instance> {
+        (0..self.plan.instances).filter(|&instance| self.ledger.is_idle(instance)).collect()
+    }
+
+    async fn return_the_dead(&mut self) -> Result<()> {
+        let away = |&instance: &Instance| self.ledger.is_away(instance);
+        let instances: Vec<Instance> = (0..self.plan.instances).filter(away).collect();
+        if instances.is_empty() {
+            return Ok(());
+        }
+        self.ledger.expect(Act::Return, &instances);
+        self.crew.order(&Order::Join { instances, over: Duration::ZERO }).await
+    }
+
+    async fn leaves(&mut self) -> Result<()> {
+        let leaving = (self.plan.leaves.min(self.plan.instances / 2)) as usize;
+        let mut who = self.idle();
+        who.shuffle(&mut rand::rng());
+        who.truncate(leaving);
+        for &instance in &who {
+            self.ledger.expect(Act::Leave, &[instance]);
+            self.crew.order(&Order::Leave(vec![instance])).await?;
+            self.listen(Duration::from_millis(50)).await?;
+        }
+        self.settle(GENEROUS, "leave").await?;
+        self.bring_back(&who, self.setup.interval, "leave").await
+    }
+
+    async fn mass_death(&mut self) -> Result<()> {
+        let dying = (self.plan.mass.min(self.plan.instances / 2)) as usize;
+        let mut who = self.idle();
+        who.shuffle(&mut rand::rng());
+        who.truncate(dying);
+        self.ledger.expect(Act::Death, &who);
+        self.crew.order(&Order::Die(who.clone())).await?;
+        self.settle(self.setup.ttl + GENEROUS, "mass").await?;
+        self.bring_back(&who, self.setup.interval, "mass").await
+    }
+
+    async fn capacity(&mut self) -> Result<()> {
+        let span = Duration::from_secs(self.plan.hammer);
+        let instances = HAMMERERS..HAMMERERS + self.plan.clients;
+        self.crew.order(&Order::Hammer { instances, span }).await?;
+        let is = |event: &Event| matches!(event, Event::Hammered { .. });
+        let Event::Hammered { renewals, failures, seconds } =
+            self.answer(span + GENEROUS, is).await?
+        else {
+            bail!("the loader hammers with something else")
+        };
+        let rate = renewals as f64 / seconds;
+        let line = Capacity::of(&self.run, self.plan.clients, seconds, rate, failures);
+        records::append(&self.plan.out, &[line])?;
+        // The hammerers leave, which is none of the instances' strays.
+        self.listen(self.setup.interval).await?;
+        let strays = self.ledger.take_strays();
+        self.missed("stray", strays.into_iter().filter(|&who| who < HAMMERERS).collect())
+    }
+
+    /// All are alive and try to renew while a part stands still. Whoever is removed within two ttls is counted.
+    async fn freeze(&mut self, part: &Part) -> Result<()> {
+        let before = self.ledger.take_strays();
+        self.missed("stray", before)?;
+        let from = self.count().await?;
+        process::freeze(part.pid, true)?;
+        let listened = self.listen(Duration::from_secs(self.plan.freeze)).await;
+        process::freeze(part.pid, false)?;
+        listened?;
+        self.listen(2 * self.setup.ttl).await?;
+        let to = self.count().await?;
+        let removed: std::collections::HashSet<_> = self.ledger.take_strays().into_iter().collect();
+        let line = Freeze::of(
+            &self.run,
+            part.name.to_owned(),
+            self.plan.freeze as f64,
+            u32::try_from(removed.len())?,
+            to.1 - from.1,
+        );
+        records::append(&self.plan.out, &[line])
+    }
+}

@@ -1,0 +1,100 @@
+//! How soon each system shows what has happened.
+
+use anyhow::Result;
+
+use super::table::{grouped, table, who};
+use super::{Plots, Results, plot};
+use crate::records::Lag;
+use crate::statistics::{Spread, quantile, sorted, told_number, told_seconds};
+
+/// The scenarios in the order in which they are told, with what they are.
+const SCENARIOS: [(&str, &str, &str); 4] = [
+    (
+        "single",
+        "Single deaths",
+        "One instance after the other falls silent at a random moment. The lag counts from when its ttl is over, \
+         reckoned from when its last renewal was *sent*, to when an independent watcher sees it gone. Early are those \
+         that were gone before.",
+    ),
+    (
+        "mass",
+        "Many deaths at once",
+        "Half of all instances, but 3,000 at most, fall silent at one moment; each has its own deadline.",
+    ),
+    (
+        "leave",
+        "Deregistration",
+        "An instance says that it leaves. The lag counts from when that was sent.",
+    ),
+    (
+        "return",
+        "Revival",
+        "One that was gone comes back. The lag counts from when it began to register.",
+    ),
+];
+
+/// Tables and distributions.
+pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
+    let mut text = String::new();
+    for (scenario, title, about) in SCENARIOS {
+        let lags: Vec<&Lag> = results.lags.iter().filter(|lag| lag.scenario == scenario).collect();
+        if lags.is_empty() {
+            continue;
+        }
+        text += &format!(
+            "## {title}\n\n{about}\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n"
+        );
+        text += &table(
+            ["System", "Instances", "Beats/s", "Seen", "p50", "p99", "Last", "Early", "Never seen"],
+            &rows(results, scenario, &lags),
+        );
+        for (instances, lags) in grouped(lags, |lag| lag.instances) {
+            let name = format!("lag-{scenario}-{instances}");
+            let title = format!("{title} of {instances} instances: shares by lag");
+            text += &plots.draw(&name, &title, "lag", &lines(lags))?;
+        }
+    }
+    Ok(text)
+}
+
+fn lines(lags: Vec<&Lag>) -> Vec<plot::Line> {
+    grouped(lags, |lag| who(lag.system, &lag.variant))
+        .into_iter()
+        .map(|(name, lags)| plot::Line { name, values: sorted(lags.iter().map(|lag| lag.lag)) })
+        .collect()
+}
+
+fn rows(results: &Results, scenario: &str, lags: &[&Lag]) -> Vec<[String; 9]> {
+    let key = |lag: &&Lag| {
+        (lag.instances, lag.system, lag.variant.clone(), lag.beats_per_second.to_bits())
+    };
+    grouped(lags.iter().copied(), key)
+        .into_iter()
+        .map(|((instances, system, variant, beats), lags)| {
+            let runs: Vec<Vec<f64>> = grouped(&lags, |lag| lag.run)
+                .into_values()
+                .map(|run| sorted(run.iter().map(|lag| lag.lag)))
+                .collect();
+            let at = |share| {
+                Spread::of(runs.iter().filter_map(|run| quantile(run, share)))
+                    .map_or_else(String::new, |spread| spread.told(told_seconds))
+            };
+            let missed = results.missed.iter().filter(|missed| {
+                (missed.scenario.as_str(), missed.system, missed.instances)
+                    == (scenario, system, instances)
+                    && missed.variant == variant
+            });
+            [
+                who(system, &variant),
+                instances.to_string(),
+                told_number(f64::from_bits(beats)),
+                lags.len().to_string(),
+                at(0.5),
+                at(0.99),
+                at(1.0),
+                lags.iter().filter(|lag| lag.lag < 0.0).count().to_string(),
+                missed.count().to_string(),
+            ]
+        })
+        .collect()
+}

@@ -1,0 +1,121 @@
+//! What the operator itself counted: the lag until its write was acknowledged, and its writes in steady state.
+
+use std::collections::BTreeMap;
+
+use super::Results;
+use super::table::{grouped, table};
+use crate::records::Metric;
+use crate::statistics::{Spread, told_number, told_seconds};
+
+const LAG: &str = "beatkeeper_prune_lag_seconds_bucket{le=\"";
+const WRITES: &str = "beatkeeper_api_writes_total";
+
+/// A table for each size.
+pub fn tell(results: &Results) -> String {
+    let key = |line: &&Metric| (line.instances, line.beats_per_second.to_bits());
+    let rows: Vec<_> = grouped(&results.metrics, key)
+        .into_iter()
+        .map(|((instances, beats), lines)| {
+            let runs = grouped(lines, |line| line.run);
+            let told = |figure: &dyn Fn(&[&Metric]) -> Option<f64>, tell: fn(f64) -> String| {
+                let figures = runs.values().filter_map(|run| figure(run));
+                Spread::of(figures).map_or_else(String::new, |spread| spread.told(tell))
+            };
+            [
+                instances.to_string(),
+                told_number(f64::from_bits(beats)),
+                told(&|run| within(run, 0.5), told_seconds),
+                told(&|run| within(run, 0.99), told_seconds),
+                told(&|run| Some(writes(run, false)), told_number),
+                told(&|run| Some(writes(run, true)), told_number),
+            ]
+        })
+        .collect();
+    let table = table(
+        [
+            "Instances",
+            "Beats/s",
+            "Half acknowledged within",
+            "99 % within",
+            "Writes in steady state",
+            "To its own Lease",
+        ],
+        &rows,
+    );
+    if table.is_empty() {
+        return table;
+    }
+    format!(
+        "## What the operator counts\n\n\
+         From the deadline, as the operator saw it, to the answer to the write that prunes: \
+         `beatkeeper_prune_lag_seconds` \
+         over all deaths of a run, single and many at once; the figures are upper bounds of its buckets. Writes are \
+         all tries while all instances beat and nothing happened, but for those to its own Lease, by which it leads \
+         and proves that beats can arrive.\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n{table}"
+    )
+}
+
+/// The least bucket that holds this share of all deaths.
+fn within(run: &[&Metric], share: f64) -> Option<f64> {
+    let buckets: BTreeMap<u64, f64> = run
+        .iter()
+        .filter(|line| line.phase == "end")
+        .filter_map(|line| {
+            let bound = line.series.strip_prefix(LAG)?.strip_suffix("\"}")?;
+            // Of numbers that are not negative, the bits are in the same order.
+            Some((bound.replace("+Inf", "inf").parse::<f64>().ok()?.to_bits(), line.value))
+        })
+        .collect();
+    let all = *buckets.values().last()?;
+    let bound = buckets.iter().find(|(_, count)| **count >= share * all && all > 0.0)?.0;
+    Some(f64::from_bits(*bound))
+}
+
+/// Tries to write between the beginning and the end of the steady state: to Leases, or to all else.
+fn writes(run: &[&Metric], to_leases: bool) -> f64 {
+    let at = |phase: &str| -> f64 {
+        let lines = run.iter().filter(|line| {
+            let is_one = line.phase == phase && line.series.starts_with(WRITES);
+            is_one && line.series.contains("kind=\"Lease\"") == to_leases
+        });
+        lines.map(|line| line.value).sum()
+    };
+    at("steady ended") - at("steady began")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::Run;
+    use crate::systems::Name;
+
+    fn line(phase: &str, series: &str, value: f64) -> Metric {
+        let variant = String::new();
+        let run =
+            Run { system: Name::Beatkeeper, variant, instances: 9, beats_per_second: 3.0, run: 1 };
+        Metric::of(&run, "operator".to_owned(), phase.to_owned(), series.to_owned(), value)
+    }
+
+    #[test]
+    fn a_share_lies_within_the_least_bucket_that_holds_it() {
+        let bucket = |bound: &str, count| line("end", &format!("{LAG}{bound}\"}}"), count);
+        let lines = [bucket("0.01", 60.0), bucket("0.1", 99.0), bucket("+Inf", 100.0)];
+        let lines: Vec<&Metric> = lines.iter().collect();
+        assert_eq!(within(&lines, 0.5), Some(0.01));
+        assert_eq!(within(&lines, 0.99), Some(0.1));
+        assert_eq!(within(&lines, 1.0), Some(f64::INFINITY));
+        assert_eq!(within(&[], 0.5), None);
+    }
+
+    #[test]
+    fn only_the_writes_of_the_steady_state_count_and_those_to_leases_apart() {
+        let lines = [
+            line("steady began", &format!("{WRITES}{{kind=\"EndpointSlice\"}}"), 7.0),
+            line("steady ended", &format!("{WRITES}{{kind=\"EndpointSlice\"}}"), 10.0),
+            line("steady ended", &format!("{WRITES}{{kind=\"Lease\"}}"), 2.0),
+            line("end", &format!("{WRITES}{{kind=\"EndpointSlice\"}}"), 900.0),
+        ];
+        let lines: Vec<&Metric> = lines.iter().collect();
+        assert_eq!((writes(&lines, false), writes(&lines, true)), (3.0, 2.0));
+    }
+}

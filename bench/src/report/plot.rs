@@ -1,0 +1,119 @@
+//! Distributions as plots: which share of all is not above a value.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+
+use crate::statistics::told_seconds;
+
+/// What was measured under one name, in ascending order.
+pub struct Line {
+    /// For the legend.
+    pub name: String,
+    /// In seconds.
+    pub values: Vec<f64>,
+}
+
+/// Told apart by people who see colours differently, too.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(90, 90, 90),
+];
+
+/// The least that is drawn: the axis is logarithmic, so what is not above zero stands at its left end.
+const FLOOR: f64 = 1e-9;
+
+/// Draws the lines into a file.
+pub fn draw(path: &Path, axis: &str, lines: &[Line]) -> Result<()> {
+    draw_lines(path, axis, lines)
+        .map_err(|error| anyhow!("cannot draw {}: {error}", path.display()))
+}
+
+fn draw_lines(path: &Path, axis: &str, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>> {
+    let (from, to) = ends(lines);
+    let area = SVGBackend::new(path, (860, 420)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(12)
+        .x_label_area_size(42)
+        .y_label_area_size(52)
+        .build_cartesian_2d((from..to).log_scale(), 0.0..1.0)?;
+    chart
+        .configure_mesh()
+        .x_desc(axis)
+        .y_desc("share of all")
+        .x_label_formatter(&|seconds: &f64| told_seconds(*seconds))
+        .y_label_formatter(&|share: &f64| format!("{:.0} %", share * 100.0))
+        .light_line_style(WHITE)
+        .draw()?;
+    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        let style = colour.stroke_width(2);
+        chart
+            .draw_series(LineSeries::new(steps(&line.values, from, to), style))?
+            .label(&line.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+/// The axis from a little below the least to a little above the most, over half a decade at least.
+fn ends(lines: &[Line]) -> (f64, f64) {
+    let drawn = || lines.iter().flat_map(|line| &line.values).copied().filter(|value| *value > 0.0);
+    let least = drawn().fold(f64::INFINITY, f64::min);
+    let most = drawn().fold(FLOOR, f64::max);
+    let least = if least.is_finite() { least.max(FLOOR) } else { FLOOR };
+    (least / 1.3, (most * 1.3).max(least * 3.0))
+}
+
+/// The corners of the staircase that rises by one share at each value.
+fn steps(values: &[f64], from: f64, to: f64) -> Vec<(f64, f64)> {
+    let count = values.len() as f64;
+    let mut corners = vec![(from, 0.0)];
+    let mut share = 0.0;
+    for (n, value) in values.iter().enumerate() {
+        let value = value.clamp(from, to);
+        corners.push((value, share));
+        share = (n + 1) as f64 / count;
+        corners.push((value, share));
+    }
+    corners.push((to, share));
+    corners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_staircase_rises_at_each_value_and_ends_at_one() {
+        let corners = steps(&[2.0, 4.0], 1.0, 8.0);
+        let wanted = [(1.0, 0.0), (2.0, 0.0), (2.0, 0.5), (4.0, 0.5), (4.0, 1.0), (8.0, 1.0)];
+        assert_eq!(corners, wanted);
+    }
+
+    #[test]
+    fn what_was_too_early_stands_at_the_left_end() {
+        assert_eq!(steps(&[-3.0], 1.0, 8.0)[1], (1.0, 0.0));
+    }
+
+    #[test]
+    fn an_axis_has_a_length_even_for_one_value_or_none() {
+        for values in [vec![], vec![0.5], vec![-1.0]] {
+            let (from, to) = ends(&[Line { name: String::new(), values }]);
+            assert!(from > 0.0 && to > from * 2.0, "{from} {to}");
+        }
+    }
+}

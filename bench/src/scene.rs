@@ -1,0 +1,201 @@
+//! One service with all that a decision and a plan depend on.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use beatkeeper::core::address::OutsideRanges;
+use beatkeeper::core::decide::{Facts, decide};
+use beatkeeper::core::endpoint::{
+    Conditions, Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet, Protocol,
+};
+use beatkeeper::core::evidence::Evidence;
+use beatkeeper::core::index::Record;
+use beatkeeper::core::moment::Moment;
+use beatkeeper::core::plan::{
+    EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, Write, plan,
+};
+use beatkeeper::core::registration::Registration;
+use beatkeeper::core::ttl::TtlHistory;
+use beatkeeper::core::verdict::Verdict;
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+
+use crate::crowd::{Crowd, NAMESPACE, Size, service_key};
+
+/// The facts about a service of instances outside the cluster, all published.
+pub struct Scene {
+    registration: Registration,
+    ttl: TtlHistory,
+    records: Vec<Record>,
+    published: HashSet<IpAddr>,
+    ranges: OutsideRanges,
+    evidence: Evidence,
+}
+
+impl Scene {
+    /// Of that many instances.
+    pub fn new(instances: usize) -> Self {
+        let crowd = Crowd::new(Size { instances, services: 1 });
+        let key = service_key(0);
+        let object = serde_json::from_value(json!({
+            "apiVersion": "beatkeeper.dev/v1alpha1",
+            "kind": "ServiceRegistration",
+            "metadata": { "name": key.name, "namespace": key.namespace, "uid": "uid" },
+            "spec": {
+                "ttl": "10s", "interval": "3s",
+                "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }],
+            },
+        }));
+        let registration = Registration::validate(&object.expect("a ServiceRegistration"));
+        let range = format!("{NAMESPACE}=10.0.0.0/8").parse().expect("a range");
+        // As if a probe had come back at every moment.
+        let probed = Some(Moment::from_millis(u64::MAX));
+        Self {
+            ttl: TtlHistory::new(registration.ttl),
+            records: crowd.index.snapshot(&key),
+            published: (0..instances).map(address).collect(),
+            ranges: [range].into_iter().collect(),
+            evidence: Evidence { probed, ..Evidence::default() },
+            registration,
+        }
+    }
+
+    /// Decides about all of them, so many milliseconds after they beat.
+    pub fn decide(&self, millis: u64) -> Vec<Verdict> {
+        decide(&Facts {
+            registration: &self.registration,
+            ttl: &self.ttl,
+            records: &self.records,
+            pods: &HashMap::new(),
+            zones: &HashMap::new(),
+            families: &[Family::V4],
+            service: &self.registration.service_name,
+            ports: &self.registration.ports,
+            published: &self.published,
+            publishes: &|_, _| true,
+            ranges: &self.ranges,
+            owner_of: &|_| None,
+            unreadable: &HashMap::<Arc<str>, String>::new(),
+            evidence: &self.evidence,
+            term_began: Moment::from_millis(0),
+            adopted: &[],
+            now: Moment::from_millis(1 + millis),
+        })
+    }
+}
+
+/// When time alone may change a decision for the first time.
+pub fn next_deadline(verdicts: &[Verdict]) -> Option<Moment> {
+    verdicts.iter().filter_map(|verdict| verdict.look_again).min()
+}
+
+fn address(instance: usize) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0001 + u32::try_from(instance).unwrap_or(0)).into()
+}
+
+/// A service whose slices hold that many endpoints.
+pub struct Board {
+    owner: Owner,
+    service: ServiceFacts,
+    endpoints: Vec<Endpoint>,
+    slices: Vec<EndpointSlice>,
+    object: Option<Endpoints>,
+}
+
+impl Board {
+    /// With everything published.
+    pub fn new(endpoints: usize) -> Self {
+        let ports = PortSet::new(vec![EndpointPort {
+            name: "grpc".to_owned(),
+            port: 8080,
+            protocol: Protocol::Tcp,
+            app_protocol: None,
+        }]);
+        let endpoint = |n| Endpoint {
+            address: address(n),
+            ports: ports.clone(),
+            conditions: Conditions { ready: true, serving: true, terminating: false },
+            hostname: None,
+            node_name: None,
+            zone: None,
+            pod: None,
+            in_endpoints: Some(EndpointsReadiness::Ready),
+        };
+        let mut board = Self {
+            owner: Owner {
+                namespace: NAMESPACE.to_owned(),
+                name: "service".to_owned(),
+                uid: "uid".to_owned(),
+            },
+            service: ServiceFacts {
+                name: "service".to_owned(),
+                headless: false,
+                families: vec![Family::V4],
+            },
+            endpoints: (0..endpoints).map(endpoint).collect(),
+            slices: Vec::new(),
+            object: None,
+        };
+        board.publish();
+        board
+    }
+
+    /// As the API server would take it.
+    fn publish(&mut self) {
+        for (n, write) in self.plan_without(0).phases.into_iter().flatten().enumerate() {
+            match write {
+                Write::CreateSlice(mut slice) => {
+                    slice.metadata.name = Some(format!("service-{n:05}"));
+                    slice.metadata.uid = Some(format!("uid-{n}"));
+                    slice.metadata.resource_version = Some((n + 1).to_string());
+                    self.slices.push(slice);
+                }
+                Write::CreateEndpoints(mut object) => {
+                    object.metadata.uid = Some("uid-of-endpoints".to_owned());
+                    object.metadata.resource_version = Some("1".to_owned());
+                    self.object = Some(object);
+                }
+                other => unreachable!("nothing is there to be changed by {other}"),
+            }
+        }
+    }
+
+    /// The plan after the first `dead` of them are gone.
+    pub fn plan_without(&self, dead: usize) -> Plan {
+        let target = Target {
+            owner: &self.owner,
+            service: &self.service,
+            endpoints: self.endpoints[dead..].to_vec(),
+            max_endpoints_per_slice: 100,
+            trigger_time: None,
+            endpoints_object: EndpointsMode::Publish,
+        };
+        plan(&target, Published { slices: &self.slices, endpoints: self.object.as_ref() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use beatkeeper_api::InstanceState;
+
+    #[test]
+    fn in_steady_state_all_are_ready_and_the_next_deadline_lies_ahead() {
+        let verdicts = Scene::new(50).decide(1_000);
+        assert_eq!(verdicts.len(), 50);
+        let ready = |verdict: &Verdict| verdict.state == InstanceState::Ready;
+        assert!(verdicts.iter().all(ready), "{:?}", verdicts[0]);
+        assert!(next_deadline(&verdicts).unwrap() > Moment::from_millis(1_001));
+    }
+
+    #[test]
+    fn nothing_is_to_be_written_until_somebody_dies() {
+        let board = Board::new(250);
+        assert!(board.plan_without(0).is_empty(), "{}", board.plan_without(0));
+        assert_eq!(board.slices.len(), 3);
+        let writes = board.plan_without(1).phases.concat().len();
+        assert_eq!(writes, 2, "its slice and the Endpoints object: {}", board.plan_without(1));
+    }
+}

@@ -1,0 +1,106 @@
+//! Quantiles, and what several runs have in common.
+
+/// The smallest value that is not exceeded by less than this share of all (nearest rank): always one that was
+/// measured. None of none.
+pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
+}
+
+/// In ascending order.
+pub fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// One figure of several runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// The median.
+    pub median: f64,
+    /// The least.
+    pub least: f64,
+    /// The most.
+    pub most: f64,
+}
+
+impl Spread {
+    /// Of one figure a run; none of no run.
+    pub fn of(runs: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let runs = sorted(runs);
+        Some(Self { median: quantile(&runs, 0.5)?, least: *runs.first()?, most: *runs.last()? })
+    }
+
+    /// The median, and beside it the least and the most where they read differently.
+    pub fn told(self, tell: impl Fn(f64) -> String) -> String {
+        let [median, least, most] = [self.median, self.least, self.most].map(tell);
+        if least == most { median } else { format!("{median} ({least}–{most})") }
+    }
+}
+
+/// Seconds, in the unit in which they are easy to read and with three digits.
+pub fn told_seconds(seconds: f64) -> String {
+    let (value, unit) = match seconds.abs() {
+        size if size >= 1.0 => (seconds, "s"),
+        size if size >= 1e-3 => (seconds * 1e3, "ms"),
+        size if size >= 1e-6 => (seconds * 1e6, "µs"),
+        0.0 => (0.0, "s"),
+        _ => (seconds * 1e9, "ns"),
+    };
+    format!("{} {unit}", told_number(value))
+}
+
+/// A number with three digits, or all before the point; a whole one without a point.
+pub fn told_number(value: f64) -> String {
+    match value.abs() {
+        size if size.fract() == 0.0 => format!("{value:.0}"),
+        size if size >= 99.95 => format!("{value:.0}"),
+        size if size >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_a_value_that_was_measured() {
+        let values = sorted([3.0, 1.0, 4.0, 2.0]);
+        let at = |share| quantile(&values, share);
+        assert_eq!((at(0.0), at(0.25), at(0.5)), (Some(1.0), Some(1.0), Some(2.0)));
+        assert_eq!((at(0.51), at(0.99), at(1.0)), (Some(3.0), Some(4.0), Some(4.0)));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn of_two_hundred_the_ninety_ninth_percentile_is_the_second_but_one_from_the_end() {
+        let values = sorted((1..=200).map(f64::from));
+        assert_eq!(quantile(&values, 0.99), Some(198.0));
+    }
+
+    #[test]
+    fn runs_are_told_by_their_median_with_the_extremes() {
+        let spread = Spread::of([0.3, 0.1, 0.2]).unwrap();
+        assert_eq!(spread, Spread { median: 0.2, least: 0.1, most: 0.3 });
+        assert_eq!(spread.told(told_seconds), "200 ms (100 ms–300 ms)");
+        assert_eq!(Spread::of([1.5]).unwrap().told(told_seconds), "1.50 s");
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn numbers_have_three_digits_and_a_unit() {
+        for (seconds, text) in [
+            (12.345, "12.3 s"),
+            (0.012_34, "12.3 ms"),
+            (-0.001_5, "-1.50 ms"),
+            (0.000_000_123, "123 ns"),
+            (0.000_045_12, "45.1 µs"),
+            (0.0, "0 s"),
+        ] {
+            assert_eq!(told_seconds(seconds), text);
+        }
+        assert_eq!([12_345.6, 15.0, 0.0].map(told_number), ["12346", "15", "0"]);
+    }
+}

@@ -1,0 +1,327 @@
+//! Beatkeeper: a heartbeat Lease for each instance on a real control plane, the operator beside it, and a watcher
+//! that sees EndpointSlices and nothing else.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use beatkeeper_api::{ServiceRegistration, heartbeat};
+use beatkeeper_cluster::{ControlPlane, Options};
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
+use serde_json::json;
+
+use super::{Part, Registry, Running, Setup};
+use crate::clock::Moment;
+use crate::process::{self, Server};
+use crate::words::{Event, Instance, Tell};
+
+const NAMESPACE: &str = "bench";
+const REGISTRATION: &str = "bench";
+/// Set aside for benchmarks (RFC 2544), 131,072 addresses.
+const RANGE: &str = "198.18.0.0/15";
+const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+
+/// Starts a control plane whose etcd syncs each write to disk, as in production, and one operator.
+pub async fn start(setup: &Setup) -> Result<Running> {
+    // The audit log that tests read would be written for each beat.
+    let options = Options { fsync: true, audit: false, ..Options::default() };
+    let plane = ControlPlane::start(options).await?;
+    plane.declare(&beatkeeper_api::crd()).await?;
+    let client = plane.admin_client()?;
+    let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+    register(&client, setup).await?;
+    let metrics = format!("127.0.0.1:{}", process::free_port()?);
+    let operator = start_operator(&plane, setup, &metrics)?;
+    until_it_publishes(&client, &operator).await?;
+    let pid = |pid: Option<u32>| pid.context("a part of the control plane does not run");
+    let parts = vec![
+        Part { metrics: Some(metrics), ..Part::new("operator", operator.pid()) },
+        Part::new("etcd", pid(plane.etcd().pid().await?)?),
+        Part::new("kube-apiserver", pid(plane.api_server().pid().await?)?),
+    ];
+    Ok(Running {
+        address: plane.kubeconfig().display().to_string(),
+        parts,
+        version: format!(
+            "Beatkeeper {} on Kubernetes {} with etcd {}, one member, fsync on",
+            env!("CARGO_PKG_VERSION"),
+            beatkeeper_cluster::KUBERNETES_VERSION,
+            beatkeeper_cluster::ETCD_VERSION,
+        ),
+        // In this order: the operator first.
+        keep: Box::new((operator, plane)),
+    })
+}
+
+async fn register(client: &Client, setup: &Setup) -> Result<()> {
+    let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
+    let service: Service = serde_json::from_value(json!({
+        "metadata": { "name": REGISTRATION },
+        "spec": { "ports": ports },
+    }))?;
+    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    services.create(&PostParams::default(), &service).await?;
+    let registration: ServiceRegistration = serde_json::from_value(json!({
+        "apiVersion": "beatkeeper.dev/v1alpha1",
+        "kind": "ServiceRegistration",
+        "metadata": { "name": REGISTRATION },
+        "spec": {
+            "ttl": format!("{}s", setup.ttl.as_secs()),
+            "interval": format!("{}s", setup.interval.as_secs()),
+            "ports": ports,
+        },
+    }))?;
+    let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);
+    registrations.create(&PostParams::default(), &registration).await?;
+    Ok(())
+}
+
+fn start_operator(plane: &ControlPlane, setup: &Setup, metrics: &str) -> Result<Server> {
+    let program = std::env::current_exe()?.with_file_name("beatkeeper");
+    let mut command = Command::new(program);
+    command
+        .args(["controller", "--namespace", NAMESPACE])
+        .arg(format!("--outside-range={NAMESPACE}={RANGE}"))
+        .args(["--metrics-bind-address", metrics])
+        .env("KUBECONFIG", plane.kubeconfig())
+        .env_remove("POD_NAME")
+        .env_remove("RUST_LOG");
+    Server::start("operator", command, &setup.data)
+}
+
+/// Until an operator leads and has looked at the registration.
+async fn until_it_publishes(client: &Client, operator: &Server) -> Result<()> {
+    let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);
+    process::until_it_answers(operator, async || {
+        let registration = registrations.get(REGISTRATION).await?;
+        registration.status.context("the operator has not looked at its registration")?;
+        Ok(())
+    })
+    .await
+}
+
+async fn connect(kubeconfig: &str) -> Result<Client> {
+    let config = kube::Config::from_custom_kubeconfig(
+        Kubeconfig::read_from(kubeconfig)?,
+        &KubeConfigOptions::default(),
+    )
+    .await?;
+    beatkeeper_cluster::connect(&config)
+}
+
+/// Follows the slices of the Service.
+pub async fn watch(kubeconfig: &str, tell: Tell) -> Result<()> {
+    let slices: Api<EndpointSlice> = Api::namespaced(connect(kubeconfig).await?, NAMESPACE);
+    let ours = format!("kubernetes.io/service-name={REGISTRATION}");
+    let params = WatchParams::default().labels(&ours);
+    let mut view = View::default();
+    let mut version = "0".to_owned();
+    tell.tell(Event::Ready);
+    // An API server ends each watch after some minutes, and every one when it is stopped for long.
+    loop {
+        let mut events = std::pin::pin!(match slices.watch(&params, &version).await {
+            Ok(events) => events,
+            Err(error) => {
+                eprintln!("watching again: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        });
+        while let Some(event) = events.next().await {
+            let at = Moment::now();
+            let (slice, deleted) = match event {
+                Ok(WatchEvent::Added(slice) | WatchEvent::Modified(slice)) => (slice, false),
+                Ok(WatchEvent::Deleted(slice)) => (slice, true),
+                Ok(WatchEvent::Bookmark(mark)) => {
+                    version = mark.metadata.resource_version;
+                    continue;
+                }
+                Ok(WatchEvent::Error(error)) => bail!("the watch broke: {error:?}"),
+                Err(error) => {
+                    eprintln!("watching again: {error}");
+                    break;
+                }
+            };
+            version = slice.metadata.resource_version.clone().unwrap_or_default();
+            view.take_in(slice, deleted, |event| tell.tell(event(at)));
+        }
+    }
+}
+
+/// Who is ready in which slice. An instance may stand in two for a moment, while it moves.
+#[derive(Default)]
+struct View {
+    slices: BTreeMap<String, HashSet<Instance>>,
+    held_by: HashMap<Instance, usize>,
+}
+
+impl View {
+    fn take_in(
+        &mut self,
+        slice: EndpointSlice,
+        deleted: bool,
+        mut tell: impl FnMut(&dyn Fn(Moment) -> Event),
+    ) {
+        let name = slice.metadata.name.unwrap_or_default();
+        let ready = slice.endpoints.iter().filter(|endpoint| {
+            !deleted && endpoint.conditions.as_ref().is_some_and(|all| all.ready == Some(true))
+        });
+        let now: HashSet<Instance> = ready
+            .flat_map(|endpoint| &endpoint.addresses)
+            .filter_map(|ip| instance_at(ip))
+            .collect();
+        let before = self.slices.insert(name, now.clone()).unwrap_or_default();
+        for &instance in now.difference(&before) {
+            let holds = self.held_by.entry(instance).or_default();
+            *holds += 1;
+            if *holds == 1 {
+                tell(&|at| Event::There { instance, at });
+            }
+        }
+        for &instance in before.difference(&now) {
+            let holds = self.held_by.entry(instance).or_default();
+            *holds = holds.saturating_sub(1);
+            if *holds == 0 {
+                tell(&|at| Event::Gone { instance, at });
+            }
+        }
+    }
+}
+
+fn address_of(instance: Instance) -> IpAddr {
+    Ipv4Addr::from_bits(FIRST.to_bits() + 1 + instance).into()
+}
+
+fn instance_at(address: &str) -> Option<Instance> {
+    address.parse::<Ipv4Addr>().ok()?.to_bits().checked_sub(FIRST.to_bits() + 1)
+}
+
+/// Instances that beat as `docs/heartbeat.md` asks of them.
+pub struct Leases {
+    leases: Api<Lease>,
+    ttl: Duration,
+}
+
+impl Leases {
+    /// Connects.
+    pub async fn connect(kubeconfig: &str, ttl: Duration) -> Result<Self> {
+        Ok(Self { leases: Api::namespaced(connect(kubeconfig).await?, NAMESPACE), ttl })
+    }
+
+    async fn beat(&self, lease: &str) -> kube::Result<Lease> {
+        let patch = Patch::Merge(heartbeat::beat_patch(Timestamp::now()));
+        self.leases.patch(lease, &PatchParams::default(), &patch).await
+    }
+
+    async fn create(&self, lease: &str, instance: Instance) -> Result<()> {
+        let lease: Lease = serde_json::from_value(json!({
+            "metadata": {
+                "name": lease,
+                "labels": { heartbeat::REGISTRATION_LABEL: REGISTRATION },
+                "annotations": { heartbeat::ADDRESSES_ANNOTATION: address_of(instance).to_string() },
+            },
+            "spec": {
+                "holderIdentity": instance_name(instance),
+                "leaseDurationSeconds": self.ttl.as_secs(),
+                "renewTime": heartbeat::renew_time(Timestamp::now()),
+            },
+        }))?;
+        self.leases.create(&PostParams::default(), &lease).await?;
+        Ok(())
+    }
+}
+
+fn instance_name(instance: Instance) -> String {
+    format!("vm-{instance}")
+}
+
+impl Registry for Leases {
+    /// The name of the Lease.
+    type Membership = String;
+
+    async fn join(&self, instance: Instance) -> Result<String> {
+        let lease = heartbeat::lease_name(REGISTRATION, &instance_name(instance));
+        // One that returns finds its Lease.
+        match self.beat(&lease).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                self.create(&lease, instance).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(lease)
+    }
+
+    async fn renew(&self, lease: &mut String) -> Result<()> {
+        self.beat(lease).await?;
+        Ok(())
+    }
+
+    async fn leave(&self, lease: String) -> Result<()> {
+        self.leases.delete(&lease, &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(name: &str, instances: &[Instance], ready: bool) -> EndpointSlice {
+        let endpoints: Vec<_> = instances
+            .iter()
+            .map(|&instance| {
+                json!({ "addresses": [address_of(instance)], "conditions": { "ready": ready } })
+            })
+            .collect();
+        serde_json::from_value(json!({
+            "addressType": "IPv4", "metadata": { "name": name }, "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn seen(view: &mut View, slice: EndpointSlice, deleted: bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        view.take_in(slice, deleted, |event| events.push(event(Moment(5))));
+        events
+    }
+
+    #[test]
+    fn an_address_leads_back_to_its_instance() {
+        assert_eq!(address_of(0).to_string(), "198.18.0.1");
+        for instance in [0, 254, 255, 9_999, 130_000] {
+            assert_eq!(instance_at(&address_of(instance).to_string()), Some(instance));
+        }
+        assert_eq!(instance_at("192.0.2.1"), None);
+    }
+
+    #[test]
+    fn one_that_moves_to_another_slice_is_there_all_the_time() {
+        let mut view = View::default();
+        let there = Event::There { instance: 1, at: Moment(5) };
+        assert_eq!(seen(&mut view, slice("a", &[1], true), false), [there]);
+        assert_eq!(seen(&mut view, slice("b", &[1], true), false), []);
+        assert_eq!(seen(&mut view, slice("a", &[1], true), true), []);
+        let gone = Event::Gone { instance: 1, at: Moment(5) };
+        assert_eq!(seen(&mut view, slice("b", &[], true), false), [gone]);
+    }
+
+    #[test]
+    fn one_that_is_not_ready_is_not_there() {
+        let mut view = View::default();
+        assert_eq!(seen(&mut view, slice("a", &[1], false), false), []);
+        assert_eq!(seen(&mut view, slice("a", &[1], true), false).len(), 1);
+        let gone = Event::Gone { instance: 1, at: Moment(5) };
+        assert_eq!(seen(&mut view, slice("a", &[1], false), false), [gone]);
+    }
+}

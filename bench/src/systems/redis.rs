@@ -1,0 +1,145 @@
+//! Redis: a key with an expiry for each instance, and keyspace notifications.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::StreamExt;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client};
+
+use super::{Absent, Part, Registry, Running, Setup};
+use crate::clock::Moment;
+use crate::process::{self, Server};
+use crate::words::{Event, Instance, Tell};
+
+/// What the keys begin with.
+const PREFIX: &str = "instance:";
+
+/// Starts one that keeps all in memory: what speaks for Redis is how little that costs.
+pub async fn start(setup: &Setup) -> Result<Running> {
+    let (mut command, version) = super::peers::program(setup, "redis-server")?;
+    let version = version
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("v="))
+        .ok_or_else(|| Absent(format!("no version of redis-server in {version:?}")))?
+        .to_owned();
+    let port = process::free_port()?;
+    command
+        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""])
+        .args(["--appendonly", "no", "--daemonize", "no"])
+        .arg("--dir")
+        .arg(&setup.data)
+        // Events by their kind: of strings, generic ones, and expiries.
+        .args(["--notify-keyspace-events", "E$gx"]);
+    let server = Server::start("redis", command, &setup.data)?;
+    let address = format!("redis://127.0.0.1:{port}/");
+    process::until_it_answers(&server, async || {
+        let mut connection = connect(&address).await?;
+        redis::cmd("PING").exec_async(&mut connection).await?;
+        Ok(())
+    })
+    .await?;
+    add_ballast(&address, setup.ballast).await?;
+    Ok(Running {
+        parts: vec![Part::new("redis", server.pid())],
+        address,
+        version: format!("Redis {version}, not persistent, default hz 10"),
+        keep: Box::new(server),
+    })
+}
+
+/// Redis looks for what has expired by random samples of all keys with an expiry, so others count.
+async fn add_ballast(address: &str, keys: u32) -> Result<()> {
+    let mut connection = connect(address).await?;
+    for key in 0..keys {
+        redis::cmd("SET")
+            .arg(format!("other:{key}"))
+            .arg("")
+            .arg("EX")
+            .arg(86_400)
+            .exec_async(&mut connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn connect(address: &str) -> Result<MultiplexedConnection> {
+    // The loader has timeouts of its own, the same for all systems.
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    Ok(Client::open(address)?.get_multiplexed_async_connection_with_config(&config).await?)
+}
+
+/// Follows the notifications.
+pub async fn watch(address: &str, tell: Tell) -> Result<()> {
+    let mut subscription = Client::open(address)?.get_async_pubsub().await?;
+    subscription.psubscribe("__keyevent@0__:*").await?;
+    tell.tell(Event::Ready);
+    let mut known = HashSet::new();
+    let mut messages = subscription.into_on_message();
+    while let Some(message) = messages.next().await {
+        let at = Moment::now();
+        let key: String = message.get_payload()?;
+        let Some(instance) = key.strip_prefix(PREFIX).and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        match message.get_channel_name().rsplit(':').next() {
+            Some("set") if known.insert(instance) => tell.tell(Event::There { instance, at }),
+            Some("expired" | "del") if known.remove(&instance) => {
+                tell.tell(Event::Gone { instance, at });
+            }
+            _ => {}
+        }
+    }
+    bail!("Redis has ended the subscription")
+}
+
+/// The client of all instances, through one pipelined connection.
+pub struct Keys {
+    connection: MultiplexedConnection,
+    ttl: Duration,
+}
+
+impl Keys {
+    /// Connects.
+    pub async fn connect(address: &str, ttl: Duration) -> Result<Self> {
+        Ok(Self { connection: connect(address).await?, ttl })
+    }
+
+    fn ttl_millis(&self) -> u64 {
+        u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn key_of(instance: Instance) -> String {
+    format!("{PREFIX}{instance}")
+}
+
+impl Registry for Keys {
+    /// The key.
+    type Membership = String;
+
+    async fn join(&self, instance: Instance) -> Result<String> {
+        let key = key_of(instance);
+        let mut connection = self.connection.clone();
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg("").arg("PX").arg(self.ttl_millis());
+        set.exec_async(&mut connection).await.context("SET")?;
+        Ok(key)
+    }
+
+    async fn renew(&self, key: &mut String) -> Result<()> {
+        let mut connection = self.connection.clone();
+        let mut expire = redis::cmd("PEXPIRE");
+        expire.arg(&*key).arg(self.ttl_millis());
+        let renewed: bool = expire.query_async(&mut connection).await?;
+        ensure!(renewed, "the key is lost");
+        Ok(())
+    }
+
+    async fn leave(&self, key: String) -> Result<()> {
+        let mut connection = self.connection.clone();
+        redis::cmd("DEL").arg(key).exec_async(&mut connection).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! ZooKeeper: an ephemeral node for each instance, which lives as long as the instance's own session.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, EventType, SessionState};
+
+use super::{Part, Registry, Running, Setup};
+use crate::clock::Moment;
+use crate::process::{self, Server};
+use crate::words::{Event, Instance, Tell};
+
+/// The folder of the nodes.
+const FOLDER: &str = "/instances";
+
+/// Starts one that syncs each write to disk, with the default tick of two seconds.
+pub async fn start(setup: &Setup) -> Result<Running> {
+    let (mut command, version) = super::peers::zookeeper(setup)?;
+    let port = process::free_port()?;
+    let data = setup.data.join("zookeeper");
+    std::fs::create_dir_all(&data)?;
+    let mut config = String::new();
+    writeln!(config, "dataDir={}", data.display())?;
+    writeln!(config, "clientPortAddress=127.0.0.1\nclientPort={port}\ntickTime=2000")?;
+    // A connection for each session, all from this machine.
+    writeln!(config, "maxClientCnxns=0\nadmin.enableServer=false")?;
+    let file = setup.data.join("zookeeper.cfg");
+    std::fs::write(&file, config)?;
+    command.arg("org.apache.zookeeper.server.ZooKeeperServerMain").arg(file);
+    let server = Server::start("zookeeper", command, &setup.data)?;
+    let address = format!("127.0.0.1:{port}");
+    process::until_it_answers(&server, async || {
+        let client = Client::connect(&address).await?;
+        match client
+            .create(FOLDER, b"", &CreateMode::Persistent.with_acls(Acls::anyone_all()))
+            .await
+        {
+            Ok(_) | Err(Error::NodeExists) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await?;
+    Ok(Running {
+        parts: vec![Part::new("zookeeper", server.pid())],
+        address,
+        version: format!("ZooKeeper {version}, one server, tickTime 2000, fsync on"),
+        keep: Box::new(server),
+    })
+}
+
+/// Follows the nodes.
+pub async fn watch(address: &str, tell: Tell) -> Result<()> {
+    // As long as the server allows: it may be frozen, and the watcher's own session has nothing to do with that.
+    let connector = Client::connector().with_session_timeout(Duration::from_secs(40));
+    let client = connector.connect(address).await?;
+    let mut watcher = client.watch(FOLDER, AddWatchMode::PersistentRecursive).await?;
+    tell.tell(Event::Ready);
+    let mut known = HashSet::new();
+    loop {
+        let event = watcher.changed().await;
+        let at = Moment::now();
+        let instance = event.path.strip_prefix(FOLDER).and_then(|name| name.get(1..)?.parse().ok());
+        match (event.event_type, instance) {
+            (EventType::NodeCreated, Some(instance)) if known.insert(instance) => {
+                tell.tell(Event::There { instance, at });
+            }
+            (EventType::NodeDeleted, Some(instance)) if known.remove(&instance) => {
+                tell.tell(Event::Gone { instance, at });
+            }
+            (EventType::Session, _) if event.session_state == SessionState::SyncConnected => {
+                compare(&client, &mut known, &tell).await?;
+            }
+            (EventType::Session, _) => {
+                let state = event.session_state;
+                anyhow::ensure!(!state.is_terminated(), "the watcher's session has ended: {state}");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What changes while the connection is broken is told by no event (ZOOKEEPER-4698): afterwards it takes a look.
+async fn compare(client: &Client, known: &mut HashSet<Instance>, tell: &Tell) -> Result<()> {
+    let nodes = client.list_children(FOLDER).await?;
+    let at = Moment::now();
+    let now: HashSet<Instance> = nodes.iter().filter_map(|name| name.parse().ok()).collect();
+    for &instance in known.difference(&now) {
+        tell.tell(Event::Gone { instance, at });
+    }
+    for &instance in now.difference(known) {
+        tell.tell(Event::There { instance, at });
+    }
+    *known = now;
+    Ok(())
+}
+
+/// A session for each instance.
+pub struct Sessions {
+    address: String,
+    ttl: Duration,
+}
+
+impl Sessions {
+    /// Each instance connects by itself.
+    pub fn new(address: &str, ttl: Duration) -> Self {
+        Self { address: address.to_owned(), ttl }
+    }
+}
+
+/// What an instance holds.
+pub struct Session {
+    client: Client,
+    path: String,
+}
+
+impl Registry for Sessions {
+    type Membership = Session;
+
+    async fn join(&self, instance: Instance) -> Result<Session> {
+        // Detached, a session that is dropped is not closed: the instance falls silent, and its connection breaks
+        // off, as when a process is killed.
+        let connector = Client::connector().with_session_timeout(self.ttl).with_detached();
+        let client = connector.connect(&self.address).await.context("no session")?;
+        let path = format!("{FOLDER}/{instance}");
+        let mode = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+        match client.create(&path, b"", &mode).await {
+            Ok(_) => {}
+            // Of an earlier session of its own, which the server has not given up yet.
+            Err(Error::NodeExists) => {
+                client.delete(&path, None).await?;
+                client.create(&path, b"", &mode).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Session { client, path })
+    }
+
+    /// Every request renews the session. The client's own pings come only after 3/8 of the ttl without one, which
+    /// is longer than the interval.
+    async fn renew(&self, session: &mut Session) -> Result<()> {
+        session.client.check_stat(&session.path).await?.context("the node is lost")?;
+        Ok(())
+    }
+
+    async fn leave(&self, session: Session) -> Result<()> {
+        session.client.delete(&session.path, None).await?;
+        Ok(())
+    }
+}
