@@ -91,6 +91,10 @@ async fn play(stage: &Stage, only: &[Chapter]) -> Result<()> {
         println!("== passed in {:.1} s", began.elapsed().as_secs_f64());
     }
     let what = if only.is_empty() { "the whole story" } else { "the chosen chapters" };
-    println!("\n{what} passed in {:.0} s", began.elapsed().as_secs_f64());
+    let left_out = match chapters::count_left_out() {
+        0 => String::new(),
+        count => format!(", but for {count} NOT SHOWN"),
+    };
+    println!("\n{what} passed in {:.0} s{left_out}", began.elapsed().as_secs_f64());
     Ok(())
 }

@@ -9,6 +9,8 @@ mod operator;
 mod outside;
 mod rights;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyhow::Result;
 use clap::ValueEnum;
 
@@ -74,8 +76,16 @@ impl Chapter {
     }
 }
 
+static LEFT_OUT: AtomicUsize = AtomicUsize::new(0);
+
+/// How many things could not be shown here.
+pub(crate) fn count_left_out() -> usize {
+    LEFT_OUT.load(Ordering::Relaxed)
+}
+
 /// What cannot be shown here: it is said, so that nobody takes it for shown.
 fn left_out(what: &str, why: &str) {
+    LEFT_OUT.fetch_add(1, Ordering::Relaxed);
     println!("   NOT SHOWN: {what}: {why}");
 }
 
