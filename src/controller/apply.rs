@@ -56,6 +56,7 @@ pub(super) async fn apply(registration: &Registration, plan: Plan, context: &Con
             .collect()
             .await;
         let mut conflict = None;
+        tracing::trace!(registration = %registration.key, "a phase is over");
         for result in results {
             match result {
                 Ok(written) => {

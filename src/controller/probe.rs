@@ -253,6 +253,7 @@ pub(super) fn take_in(
             proof
         });
         if let Some(Proof { sent, ends_gap }) = proof {
+            tracing::trace!(took = ?now.since(sent), "the probe is back");
             context.metrics.path_proven(now);
             if ends_gap {
                 context.metrics.path_gap();

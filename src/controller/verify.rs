@@ -56,6 +56,7 @@ pub(super) async fn suspects(
     };
     let (unproven, unreadable) =
         future::join(proof, read_live(registration, suspects, context)).await;
+    tracing::trace!(%registration, "verified");
     Missing { unreadable, unproven }
 }
 
@@ -111,6 +112,7 @@ async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), 
         Err(error) => return Err(error.to_string()),
     };
     let now = context.clock.now();
+    tracing::trace!(%key, took = ?now.since(sent), "read live");
     let observed = context.index().confirm(&key, read, sent, now);
     // The one that reads decides next anyway; a Lease that moved concerns others too.
     context.wake(observed.wake.into_iter().filter(|key| key != registration));

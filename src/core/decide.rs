@@ -1,6 +1,7 @@
 //! The decide step: from what is known of a registration to a [`Verdict`] on each of its instances.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
@@ -69,24 +70,25 @@ pub struct Facts<'a> {
 pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> =
         facts.records.iter().filter_map(|record| Candidate::of(facts, record).judge()).collect();
-    let known: BTreeSet<&str> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
-    let silent: Vec<Verdict> = facts
-        .registration
-        .declared
-        .values()
-        .filter(|declared| !known.contains(declared.name.as_str()))
-        .map(|declared| never_beat(facts, &declared.name))
-        .collect();
-    verdicts.extend(silent);
+    // Most have Leases and are declared nowhere: what is looked up is the few.
+    let mut silent: BTreeSet<&str> =
+        facts.registration.declared.values().map(|declared| declared.name.as_str()).collect();
+    for verdict in &verdicts {
+        silent.remove(verdict.instance.as_str());
+    }
+    verdicts.extend(silent.into_iter().map(|instance| never_beat(facts, instance)));
     adoption::join(facts, &mut verdicts);
     verdicts.sort_by(|a, b| a.instance.cmp(&b.instance));
-    let were_ready: HashSet<&str> = facts
-        .records
-        .iter()
-        .filter(|record| record.expired_at.is_none())
-        .filter(|record| record.claim.health == Ok(Health::Passing))
-        .map(|record| &*record.lease)
-        .collect();
+    // Asked only where protection is short of somebody.
+    let were_ready: LazyCell<HashSet<&str>, _> = LazyCell::new(|| {
+        facts
+            .records
+            .iter()
+            .filter(|record| record.expired_at.is_none())
+            .filter(|record| record.claim.health == Ok(Health::Passing))
+            .map(|record| &*record.lease)
+            .collect()
+    });
     guard::protect(&mut verdicts, facts.registration.min_ready, |verdict| {
         let lease = verdict.lease.as_ref().map(|lease| &*lease.settled.lease);
         let placed = verdict.placement.as_ref();

@@ -42,7 +42,6 @@ pub fn draw_up(
     if closed {
         endpoints = still_alive(&endpoints, stage);
     }
-    let slices: Vec<_> = stage.gathered.slices.iter().map(|slice| (**slice).clone()).collect();
     let target = Target {
         owner: &Owner {
             namespace: registration.key.namespace.clone(),
@@ -59,7 +58,10 @@ pub fn draw_up(
         trigger_time: Some(wall),
         endpoints_object: endpoints_mode(stage, service, closed, style),
     };
-    let published = Published { slices: &slices, endpoints: stage.gathered.endpoints.as_deref() };
+    let published = Published {
+        slices: stage.gathered.slices.iter().map(AsRef::as_ref).collect(),
+        endpoints: stage.gathered.endpoints.as_deref(),
+    };
     plan::plan(&target, published)
 }
 

@@ -90,10 +90,10 @@ pub struct Target<'a> {
 }
 
 /// What is published now.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Published<'a> {
     /// Our slices of this Service, as the cache has them; nobody else's.
-    pub slices: &'a [EndpointSlice],
+    pub slices: Vec<&'a EndpointSlice>,
     /// Our Endpoints object, if there is one. For somebody else's, pass
     /// [`EndpointsMode::LeaveAlone`].
     pub endpoints: Option<&'a Endpoints>,
@@ -102,7 +102,8 @@ pub struct Published<'a> {
 /// The writes that make `published` say what `target` says; none when it does already.
 pub fn plan(target: &Target<'_>, published: Published<'_>) -> Plan {
     let max = target.max_endpoints_per_slice.clamp(1, MAX_ENDPOINTS_PER_SLICE);
-    let slices::Phases { mut first, second } = slices::plan(target, published, max);
-    first.extend(listing::plan(target, published.endpoints));
+    let Published { slices, endpoints } = published;
+    let slices::Phases { mut first, second } = slices::plan(target, slices, max);
+    first.extend(listing::plan(target, endpoints));
     Plan { phases: [first, second].into_iter().filter(|phase| !phase.is_empty()).collect() }
 }

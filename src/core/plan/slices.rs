@@ -4,7 +4,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::{
     super::endpoint::{Family, PortSet},
-    Published, Target,
+    Target,
     draft::{Draft, Fate},
     meta::Required,
     pack::Packing,
@@ -21,12 +21,15 @@ pub(super) struct Phases {
     pub second: Vec<Write>,
 }
 
-pub(super) fn plan(target: &Target<'_>, published: Published<'_>, max: usize) -> Phases {
+pub(super) fn plan(
+    target: &Target<'_>,
+    published: Vec<&discovery::EndpointSlice>,
+    max: usize,
+) -> Phases {
     let required = Required::of_slice(target);
     let mut port_ids = PortIds::default();
     let slices = published
-        .slices
-        .iter()
+        .into_iter()
         // One that is being deleted may be gone at any moment: it holds nothing.
         .filter(|slice| slice.metadata.deletion_timestamp.is_none())
         .map(|slice| Slice::read(slice, &target.service.name, &mut port_ids))

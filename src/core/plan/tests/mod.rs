@@ -62,7 +62,10 @@ impl World {
             trigger_time: self.trigger_time,
             endpoints_object: self.mode,
         };
-        plan(&target, Published { slices: &slices, endpoints: server.endpoints.as_ref() })
+        plan(
+            &target,
+            Published { slices: slices.iter().collect(), endpoints: server.endpoints.as_ref() },
+        )
     }
 
     /// Plans and carries out; returns the plan after having seen that nothing is left to do and
