@@ -63,6 +63,7 @@ fn start(
         .args([role, "--system", system.as_str(), "--address", address])
         .args(["--ttl", &setup.ttl.as_secs().to_string()])
         .args(["--interval", &setup.interval.as_secs().to_string()])
+        .args(["--services", &setup.services.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     die_with_this_thread(&mut command, true);

@@ -70,6 +70,8 @@ struct Role {
     ttl: u64,
     #[arg(long)]
     interval: u64,
+    #[arg(long)]
+    services: u32,
 }
 
 /// What starts processes is polled on `main`'s own thread, to which their lives are tied.
@@ -91,12 +93,13 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn load(Role { system, address, ttl, interval }: Role) -> Result<()> {
+async fn load(Role { system, address, ttl, interval, services }: Role) -> Result<()> {
     let (ttl, interval) = (Duration::from_secs(ttl), Duration::from_secs(interval));
     let tell = Tell::to_stdout();
     match system {
         Name::Beatkeeper => {
-            load::run(beatkeeper::Leases::connect(&address, ttl).await?, interval, tell).await
+            let leases = beatkeeper::Leases::connect(&address, ttl, services).await?;
+            load::run(leases, interval, tell).await
         }
         Name::Etcd => load::run(etcd::Leases::connect(&address, ttl).await?, interval, tell).await,
         Name::Redis => load::run(redis::Keys::connect(&address, ttl).await?, interval, tell).await,

@@ -37,6 +37,9 @@ pub struct Plan {
     /// How many instances beat.
     #[arg(long, default_value_t = 100)]
     instances: u32,
+    /// Over how many services they are spread; for Beatkeeper alone.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    services: u32,
     /// Seconds of silence after which one counts as dead.
     #[arg(long, default_value_t = 10)]
     ttl: u64,
@@ -86,6 +89,7 @@ pub async fn measure(plan: Plan) -> Result<()> {
         interval: Duration::from_secs(plan.interval),
         data: data.path().to_owned(),
         peers: plan.peers.clone(),
+        services: plan.services,
         ballast: plan.ballast,
     };
     let told = |version: &str, absent: &str| System {
@@ -107,9 +111,10 @@ pub async fn measure(plan: Plan) -> Result<()> {
     let crew = Crew::start(plan.system, &running.address, &setup).await?;
     let run = Run {
         system: plan.system,
-        variant: match plan.ballast {
-            0 => String::new(),
-            keys => format!("beside {keys} other keys"),
+        variant: match (plan.ballast, plan.services) {
+            (0, 1) => String::new(),
+            (0, services) => format!("in {services} services"),
+            (keys, _) => format!("beside {keys} other keys"),
         },
         instances: plan.instances,
         beats_per_second: f64::from(plan.instances) / plan.interval as f64,
@@ -133,8 +138,9 @@ impl Driver {
     async fn play(&mut self, running: &Running) -> Result<()> {
         self.tell("all register");
         let all: Vec<Instance> = (0..self.plan.instances).collect();
-        // Phases are as random as in life, and no control plane is asked for more than it can do.
-        let gently = Duration::from_millis(u64::from(self.plan.instances) * 3);
+        // Phases are as random as in life, and no control plane is asked for more than it can do: each that has
+        // come beats already while the others do.
+        let gently = Duration::from_millis(u64::from(self.plan.instances) * 8);
         self.bring_back(&all, gently.max(self.setup.interval), "first").await?;
         self.listen(Duration::from_secs(self.plan.warm_up)).await?;
         self.tell("steady state");

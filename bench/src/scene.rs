@@ -172,7 +172,10 @@ impl Board {
             trigger_time: None,
             endpoints_object: EndpointsMode::Publish,
         };
-        plan(&target, Published { slices: &self.slices, endpoints: self.object.as_ref() })
+        plan(
+            &target,
+            Published { slices: self.slices.iter().collect(), endpoints: self.object.as_ref() },
+        )
     }
 }
 

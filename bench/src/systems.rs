@@ -55,6 +55,8 @@ pub struct Setup {
     pub data: PathBuf,
     /// Where the servers of the peers lie, beside those on the PATH.
     pub peers: Option<PathBuf>,
+    /// Over so many services the instances are spread. For Beatkeeper alone.
+    pub services: u32,
     /// So many other keys with a long expiry lie beside the instances. For Redis alone.
     pub ballast: u32,
 }

@@ -25,7 +25,6 @@ use crate::process::{self, Server};
 use crate::words::{Event, Instance, Tell};
 
 const NAMESPACE: &str = "bench";
-const REGISTRATION: &str = "bench";
 /// Set aside for benchmarks (RFC 2544), 131,072 addresses.
 const RANGE: &str = "198.18.0.0/15";
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
@@ -39,10 +38,12 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     let client = plane.admin_client()?;
     let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
     Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
-    register(&client, setup).await?;
+    for service in 0..setup.services {
+        register(&client, &name_of(service), setup).await?;
+    }
     let metrics = format!("127.0.0.1:{}", process::free_port()?);
     let operator = start_operator(&plane, setup, &metrics)?;
-    until_it_publishes(&client, &operator).await?;
+    until_it_publishes(&client, &name_of(setup.services - 1), &operator).await?;
     let pid = |pid: Option<u32>| pid.context("a part of the control plane does not run");
     let parts = vec![
         Part { metrics: Some(metrics), ..Part::new("operator", operator.pid()) },
@@ -63,10 +64,10 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     })
 }
 
-async fn register(client: &Client, setup: &Setup) -> Result<()> {
+async fn register(client: &Client, name: &str, setup: &Setup) -> Result<()> {
     let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
     let service: Service = serde_json::from_value(json!({
-        "metadata": { "name": REGISTRATION },
+        "metadata": { "name": name },
         "spec": { "ports": ports },
     }))?;
     let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
@@ -74,7 +75,7 @@ async fn register(client: &Client, setup: &Setup) -> Result<()> {
     let registration: ServiceRegistration = serde_json::from_value(json!({
         "apiVersion": "beatkeeper.dev/v1alpha1",
         "kind": "ServiceRegistration",
-        "metadata": { "name": REGISTRATION },
+        "metadata": { "name": name },
         "spec": {
             "ttl": format!("{}s", setup.ttl.as_secs()),
             "interval": format!("{}s", setup.interval.as_secs()),
@@ -100,10 +101,11 @@ fn start_operator(plane: &ControlPlane, setup: &Setup, metrics: &str) -> Result<
 }
 
 /// Until an operator leads and has looked at the registration.
-async fn until_it_publishes(client: &Client, operator: &Server) -> Result<()> {
+async fn until_it_publishes(client: &Client, last: &str, operator: &Server) -> Result<()> {
     let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);
     process::until_it_answers(operator, async || {
-        let registration = registrations.get(REGISTRATION).await?;
+        // They are looked at in any order: the last one made stands for all.
+        let registration = registrations.get(last).await?;
         registration.status.context("the operator has not looked at its registration")?;
         Ok(())
     })
@@ -119,11 +121,12 @@ async fn connect(kubeconfig: &str) -> Result<Client> {
     beatkeeper_cluster::connect(&config)
 }
 
-/// Follows the slices of the Service.
+/// Follows the slices of all Services.
 pub async fn watch(kubeconfig: &str, tell: Tell) -> Result<()> {
     let slices: Api<EndpointSlice> = Api::namespaced(connect(kubeconfig).await?, NAMESPACE);
-    let ours = format!("kubernetes.io/service-name={REGISTRATION}");
-    let params = WatchParams::default().labels(&ours);
+    // The mirroring controller's, if there were any, would tell the same twice.
+    let ours = "endpointslice.kubernetes.io/managed-by=beatkeeper.dev";
+    let params = WatchParams::default().labels(ours);
     let mut view = View::default();
     let mut version = "0".to_owned();
     tell.tell(Event::Ready);
@@ -210,12 +213,18 @@ fn instance_at(address: &str) -> Option<Instance> {
 pub struct Leases {
     leases: Api<Lease>,
     ttl: Duration,
+    services: u32,
 }
 
 impl Leases {
     /// Connects.
-    pub async fn connect(kubeconfig: &str, ttl: Duration) -> Result<Self> {
-        Ok(Self { leases: Api::namespaced(connect(kubeconfig).await?, NAMESPACE), ttl })
+    pub async fn connect(kubeconfig: &str, ttl: Duration, services: u32) -> Result<Self> {
+        Ok(Self { leases: Api::namespaced(connect(kubeconfig).await?, NAMESPACE), ttl, services })
+    }
+
+    /// Which of the Services an instance serves.
+    fn registration_of(&self, instance: Instance) -> String {
+        name_of(instance % self.services)
     }
 
     async fn beat(&self, lease: &str) -> kube::Result<Lease> {
@@ -227,7 +236,7 @@ impl Leases {
         let lease: Lease = serde_json::from_value(json!({
             "metadata": {
                 "name": lease,
-                "labels": { heartbeat::REGISTRATION_LABEL: REGISTRATION },
+                "labels": { heartbeat::REGISTRATION_LABEL: self.registration_of(instance) },
                 "annotations": { heartbeat::ADDRESSES_ANNOTATION: address_of(instance).to_string() },
             },
             "spec": {
@@ -241,6 +250,10 @@ impl Leases {
     }
 }
 
+fn name_of(service: u32) -> String {
+    format!("bench-{service}")
+}
+
 fn instance_name(instance: Instance) -> String {
     format!("vm-{instance}")
 }
@@ -250,7 +263,8 @@ impl Registry for Leases {
     type Membership = String;
 
     async fn join(&self, instance: Instance) -> Result<String> {
-        let lease = heartbeat::lease_name(REGISTRATION, &instance_name(instance));
+        let lease =
+            heartbeat::lease_name(&self.registration_of(instance), &instance_name(instance));
         // One that returns finds its Lease.
         match self.beat(&lease).await {
             Ok(_) => {}
