@@ -62,7 +62,7 @@ pub enum Origin {
 }
 
 /// What a Lease says besides its beats: it changes seldom, and each change is worth a look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Claim {
     /// spec.holderIdentity.
     pub holder: Option<String>,
