@@ -31,7 +31,7 @@ pub const INSTANCE_NAME_MAX: usize = 189;
 pub const NOTE_MAX: usize = 256;
 
 /// What an instance says of itself in [`HEALTH_ANNOTATION`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Health {
     /// Able to serve.
     #[default]
@@ -65,7 +65,7 @@ impl std::str::FromStr for Health {
 }
 
 /// A health that the contract does not know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("annotation beatkeeper.dev/health is {0:?}; it must be Passing, Failing or Draining")]
 pub struct UnknownHealth(String);
 

@@ -9,10 +9,67 @@ use beatkeeper::core::moment::Moment;
 use beatkeeper_bench::crowd::{Crowd, NAMESPACE, Size};
 use beatkeeper_bench::scene::{Board, Scene, next_deadline};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use kube::core::WatchEvent;
 use serde_json::json;
 
 /// So many beats are made beforehand, and then taken in one after the other.
 const ROUND: usize = 1_000;
+
+/// A line of the heartbeat watch as the API server sends it: what a beat costs before anybody looks at it.
+fn decode(criterion: &mut Criterion) {
+    // The type comes first, as it does on the wire: otherwise all else would be kept until it is known.
+    let line = format!(r#"{{"type":"MODIFIED","object":{}}}"#, lease_of_a_pod()).into_bytes();
+    let mut group = criterion.benchmark_group("decode_a_beat");
+    group.throughput(Throughput::Bytes(line.len() as u64));
+    group.bench_function("watch_event", |bencher| {
+        bencher.iter(|| {
+            serde_json::from_slice::<WatchEvent<HeartbeatLease>>(black_box(&line)).expect("a Lease")
+        });
+    });
+    group.finish();
+}
+
+/// Of an instance in a Pod, with what the API server notes of who wrote what.
+fn lease_of_a_pod() -> serde_json::Value {
+    let created = json!({
+        "f:metadata": {
+            "f:labels": { ".": {}, "f:beatkeeper.dev/registration": {} },
+            "f:ownerReferences": { ".": {}, "k:{\"uid\":\"6b6d3c1e-6a4c-4d0f-9f0e-0c8a1b1f5a11\"}": {} },
+        },
+        "f:spec": { "f:holderIdentity": {}, "f:leaseDurationSeconds": {} },
+    });
+    let fields = |manager: &str, operation: &str, fields: serde_json::Value| {
+        json!({
+            "manager": manager, "operation": operation, "apiVersion": "coordination.k8s.io/v1",
+            "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields,
+        })
+    };
+    json!({
+        "kind": "Lease", "apiVersion": "coordination.k8s.io/v1",
+        "metadata": {
+            "name": "greeter.greeter-7f9c5d8b6-x2x9k", "namespace": NAMESPACE,
+            "uid": "2f1c6f0a-93a4-4a65-8d8e-4b0a2c7d9e31", "resourceVersion": "123456",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": { "beatkeeper.dev/registration": "greeter" },
+            "annotations": { "beatkeeper.dev/health": "Passing" },
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Pod", "name": "greeter-7f9c5d8b6-x2x9k",
+                "uid": "6b6d3c1e-6a4c-4d0f-9f0e-0c8a1b1f5a11",
+            }],
+            "managedFields": [
+                fields("beatkeeper-agent", "Apply", created),
+                fields("beatkeeper-agent", "Update", json!({
+                    "f:metadata": { "f:annotations": { ".": {}, "f:beatkeeper.dev/health": {} } },
+                    "f:spec": { "f:renewTime": {} },
+                })),
+            ],
+        },
+        "spec": {
+            "holderIdentity": "greeter-7f9c5d8b6-x2x9k", "leaseDurationSeconds": 30,
+            "renewTime": "2026-01-01T00:00:00.123456Z",
+        },
+    })
+}
 
 fn read(criterion: &mut Criterion) {
     let lease: HeartbeatLease = serde_json::from_value(json!({
@@ -117,5 +174,5 @@ fn planning(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(core, read, observe, deciding, deadline, planning);
+criterion_group!(core, decode, read, observe, deciding, deadline, planning);
 criterion_main!(core);

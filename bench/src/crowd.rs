@@ -1,5 +1,6 @@
 //! A liveness index full of instances in steady state.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,8 +42,9 @@ impl Size {
 pub struct Crowd {
     /// The index.
     pub index: Index,
-    size: Size,
-    beats: u64,
+    pub(crate) size: Size,
+    /// The number of the last round, and of the millisecond it began in.
+    pub(crate) beats: u64,
 }
 
 impl Crowd {
@@ -51,17 +53,19 @@ impl Crowd {
     pub fn new(size: Size) -> Self {
         let mut crowd = Self { index: Index::default(), size, beats: 0 };
         crowd.index.begin_list();
-        crowd.all_beat(Moment::from_millis(0));
+        crowd.all_beat();
         crowd.index.end_list();
-        crowd.all_beat(Moment::from_millis(1));
+        crowd.all_beat();
         for service in 0..size.services {
             crowd.settle(&service_key(service));
         }
         crowd
     }
 
-    fn all_beat(&mut self, now: Moment) {
+    /// In the millisecond that has the number of the round.
+    fn all_beat(&mut self) {
         self.beats += 1;
+        let now = Moment::from_millis(self.beats);
         for instance in 0..self.size.instances {
             let beat = self.beat(instance);
             self.index.observe(NAMESPACE, beat, now);
@@ -83,7 +87,7 @@ impl Crowd {
                 granted: false,
             })
             .collect();
-        self.index.settle(service, &quiet, Moment::from_millis(2));
+        self.index.settle(service, &quiet, Moment::from_millis(self.beats));
     }
 
     /// The next round of beats, of `count` instances that lie far from each other in the index, as the watch brings
@@ -110,8 +114,6 @@ pub fn service_key(service: usize) -> Key {
 pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
     let Key { name, .. } = service_key(service);
     let holder = format!("vm-{instance}");
-    let bits = u32::try_from(instance).unwrap_or(u32::MAX);
-    let address = std::net::Ipv4Addr::from_bits(0x0a00_0001_u32.wrapping_add(bits));
     Heartbeat {
         lease: lease_name(&name, &holder),
         registration: Some(name),
@@ -122,12 +124,18 @@ pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
             origin: Origin::Outside,
             health: Ok(Health::Passing),
             note: None,
-            addresses: vec![address.to_string()],
+            addresses: vec![address(instance).to_string()],
             cordoned: None,
             deleting: false,
             duration: Some(Duration::from_secs(10)),
         },
     }
+}
+
+/// The address of an instance.
+pub fn address(instance: usize) -> IpAddr {
+    let bits = u32::try_from(instance).unwrap_or(u32::MAX);
+    Ipv4Addr::from_bits(0x0a00_0001_u32.wrapping_add(bits)).into()
 }
 
 /// As long as the API server makes them.

@@ -3,4 +3,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod crowd;
+pub mod hour;
+pub mod memory;
 pub mod scene;

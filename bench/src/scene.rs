@@ -1,7 +1,7 @@
 //! One service with all that a decision and a plan depend on.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use beatkeeper::core::address::OutsideRanges;
@@ -10,7 +10,7 @@ use beatkeeper::core::endpoint::{
     Conditions, Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet, Protocol,
 };
 use beatkeeper::core::evidence::Evidence;
-use beatkeeper::core::index::Record;
+use beatkeeper::core::index::{Key, Record};
 use beatkeeper::core::moment::Moment;
 use beatkeeper::core::plan::{
     EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, Write, plan,
@@ -22,29 +22,25 @@ use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use crate::crowd::{Crowd, NAMESPACE, Size, service_key};
+use crate::crowd::{Crowd, NAMESPACE, Size, address, service_key};
 
-/// The facts about a service of instances outside the cluster, all published.
-pub struct Scene {
+/// A registration, and all that its decisions depend on beside the instances.
+pub struct Setting {
     registration: Registration,
     ttl: TtlHistory,
-    records: Vec<Record>,
-    published: HashSet<IpAddr>,
     ranges: OutsideRanges,
     evidence: Evidence,
 }
 
-impl Scene {
-    /// Of that many instances.
-    pub fn new(instances: usize) -> Self {
-        let crowd = Crowd::new(Size { instances, services: 1 });
-        let key = service_key(0);
+impl Setting {
+    /// Of a registration at this pace, while nothing is in the way of its beats.
+    pub fn new(key: &Key, ttl: &str, interval: &str) -> Self {
         let object = serde_json::from_value(json!({
             "apiVersion": "beatkeeper.dev/v1alpha1",
             "kind": "ServiceRegistration",
             "metadata": { "name": key.name, "namespace": key.namespace, "uid": "uid" },
             "spec": {
-                "ttl": "10s", "interval": "3s",
+                "ttl": ttl, "interval": interval,
                 "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }],
             },
         }));
@@ -54,26 +50,34 @@ impl Scene {
         let probed = Some(Moment::from_millis(u64::MAX));
         Self {
             ttl: TtlHistory::new(registration.ttl),
-            records: crowd.index.snapshot(&key),
-            published: (0..instances).map(address).collect(),
             ranges: [range].into_iter().collect(),
             evidence: Evidence { probed, ..Evidence::default() },
             registration,
         }
     }
 
-    /// Decides about all of them, so many milliseconds after they beat.
-    pub fn decide(&self, millis: u64) -> Vec<Verdict> {
+    /// Its namespace and name.
+    pub fn key(&self) -> &Key {
+        &self.registration.key
+    }
+
+    /// Decides about its instances.
+    pub fn decide(
+        &self,
+        records: &[Record],
+        published: &HashSet<IpAddr>,
+        now: Moment,
+    ) -> Vec<Verdict> {
         decide(&Facts {
             registration: &self.registration,
             ttl: &self.ttl,
-            records: &self.records,
+            records,
             pods: &HashMap::new(),
             zones: &HashMap::new(),
             families: &[Family::V4],
             service: &self.registration.service_name,
             ports: &self.registration.ports,
-            published: &self.published,
+            published,
             publishes: &|_, _| true,
             ranges: &self.ranges,
             owner_of: &|_| None,
@@ -81,18 +85,39 @@ impl Scene {
             evidence: &self.evidence,
             term_began: Moment::from_millis(0),
             adopted: &[],
-            now: Moment::from_millis(1 + millis),
+            now,
         })
+    }
+}
+
+/// A service of instances outside the cluster, all published.
+pub struct Scene {
+    setting: Setting,
+    records: Vec<Record>,
+    published: HashSet<IpAddr>,
+}
+
+impl Scene {
+    /// Of that many instances.
+    pub fn new(instances: usize) -> Self {
+        let crowd = Crowd::new(Size { instances, services: 1 });
+        let key = service_key(0);
+        Self {
+            records: crowd.index.snapshot(&key),
+            published: (0..instances).map(address).collect(),
+            setting: Setting::new(&key, "10s", "3s"),
+        }
+    }
+
+    /// Decides about all of them, so many milliseconds after they beat.
+    pub fn decide(&self, millis: u64) -> Vec<Verdict> {
+        self.setting.decide(&self.records, &self.published, Moment::from_millis(2 + millis))
     }
 }
 
 /// When time alone may change a decision for the first time.
 pub fn next_deadline(verdicts: &[Verdict]) -> Option<Moment> {
     verdicts.iter().filter_map(|verdict| verdict.look_again).min()
-}
-
-fn address(instance: usize) -> IpAddr {
-    Ipv4Addr::from_bits(0x0a00_0001 + u32::try_from(instance).unwrap_or(0)).into()
 }
 
 /// A service whose slices hold that many endpoints.
@@ -190,7 +215,7 @@ mod tests {
         assert_eq!(verdicts.len(), 50);
         let ready = |verdict: &Verdict| verdict.state == InstanceState::Ready;
         assert!(verdicts.iter().all(ready), "{:?}", verdicts[0]);
-        assert!(next_deadline(&verdicts).unwrap() > Moment::from_millis(1_001));
+        assert!(next_deadline(&verdicts).unwrap() > Moment::from_millis(1_002));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What a heartbeat Lease says, parsed once where it enters.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use beatkeeper_api::heartbeat::{self, Health, UnknownHealth};
-use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use serde::Deserialize;
+use k8s_openapi::{
+    api::coordination::v1::Lease,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
+};
+use serde::{Deserialize, Deserializer};
 
 /// A Lease as this operator reads it: only what it needs, and leniently.
 ///
@@ -14,11 +17,42 @@ use serde::Deserialize;
 #[derive(kube::Resource, Debug, Clone, Default, Deserialize)]
 #[resource(inherit = "Lease")]
 pub struct HeartbeatLease {
-    /// The metadata.
+    /// The metadata: name, namespace, uid, resourceVersion, labels, annotations, owners and
+    /// deletionTimestamp.
+    #[serde(deserialize_with = "used_metadata")]
     pub metadata: ObjectMeta,
     /// The spec.
     #[serde(default)]
     pub spec: Option<HeartbeatSpec>,
+}
+
+/// Reads of the metadata what is used. managedFields alone are most of a Lease, and every beat
+/// brings them.
+fn used_metadata<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Used {
+        name: Option<String>,
+        namespace: Option<String>,
+        uid: Option<String>,
+        resource_version: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+        annotations: Option<BTreeMap<String, String>>,
+        owner_references: Option<Vec<OwnerReference>>,
+        deletion_timestamp: Option<Time>,
+    }
+    let used = Used::deserialize(metadata)?;
+    Ok(ObjectMeta {
+        name: used.name,
+        namespace: used.namespace,
+        uid: used.uid,
+        resource_version: used.resource_version,
+        labels: used.labels,
+        annotations: used.annotations,
+        owner_references: used.owner_references,
+        deletion_timestamp: used.deletion_timestamp,
+        ..ObjectMeta::default()
+    })
 }
 
 /// The parts of a Lease's spec that make a heartbeat.
@@ -62,7 +96,7 @@ pub enum Origin {
 }
 
 /// What a Lease says besides its beats: it changes seldom, and each change is worth a look.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Claim {
     /// spec.holderIdentity.
     pub holder: Option<String>,

@@ -1,35 +1,34 @@
 //! The liveness index: when each instance was last seen to beat.
 //!
-//! The watch of the heartbeat Leases feeds it directly, without a reconciliation: a beat costs a few
-//! look-ups, whatever the size of its service (P4). Only what may change a decision wakes the
+//! The watch of the heartbeat Leases feeds it directly, without a reconciliation: a beat costs one
+//! look-up, whatever the size of its service (P4). Only what may change a decision wakes the
 //! registration.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    heartbeat::{Heartbeat, Origin, Version},
+    heartbeat::{Heartbeat, Version},
     memory::Memory,
     moment::Moment,
 };
 
+mod pods;
 mod record;
+mod shelf;
 
+use pods::Pods;
 pub use record::{Key, LiveRead, Observed, Presence, Record, Settled, Sight};
+use shelf::{Entry, Said, Shelf, Slot};
 
 /// The liveness index of all registrations.
 #[derive(Debug, Default)]
 pub struct Index {
-    registrations: HashMap<Key, BTreeMap<Arc<str>, Record>>,
-    /// Leases whose name does not begin with the registration their label names, by their own key.
-    misnamed: HashMap<Key, String>,
-    /// The registrations with an instance in a Pod, by the Pod.
-    pods: HashMap<Key, HashSet<String>>,
-    /// While a list is being read: what it has shown so far.
-    listing: Option<HashSet<Key>>,
+    shelf: Shelf,
+    pods: Pods,
+    /// The number of the list that was begun last.
+    list: u32,
+    /// Whether it is still being read.
+    listing: bool,
     /// Whether the first list has been read to its end.
     complete: bool,
 }
@@ -42,109 +41,111 @@ impl Index {
 
     /// A list begins: what it does not show will be missing at its end.
     pub fn begin_list(&mut self) {
-        self.listing = Some(HashSet::new());
+        // Wraps after more lists than a process lives to see.
+        self.list = self.list.wrapping_add(1);
+        self.listing = true;
     }
 
     /// The list has ended. A Lease that it did not show is missing; to be gone it takes a live read.
     pub fn end_list(&mut self) -> Observed {
         self.complete = true;
-        let Some(shown) = self.listing.take() else { return Observed::default() };
-        let mut wake = Vec::new();
+        if !std::mem::take(&mut self.listing) {
+            return Observed::default();
+        }
+        let mut wake = BTreeSet::new();
         let mut over = Vec::new();
-        for (registration, records) in &mut self.registrations {
-            let mut woken = false;
-            for record in records.values_mut() {
-                let key = Key::new(&registration.namespace, &*record.lease);
-                if record.presence == Presence::Watched && !shown.contains(&key) {
-                    record.presence = Presence::Missing;
-                    woken = true;
-                    if record.claim.deleting {
-                        over.push((registration.clone(), key));
-                    }
+        for Entry { record, home, shown_in, .. } in self.shelf.entries_mut() {
+            if record.presence == Presence::Watched && *shown_in != self.list {
+                record.presence = Presence::Missing;
+                wake.insert(home.clone());
+                if record.claim.deleting {
+                    over.push((home.clone(), record.lease.clone()));
                 }
             }
-            if woken {
-                wake.push(registration.clone());
-            }
         }
-        for (registration, lease) in over {
-            self.forget(&registration, &lease);
+        for (home, lease) in over {
+            self.drop_orphan(&home, &lease);
         }
-        Observed { wake, ..Observed::default() }
+        Observed { wake: wake.iter().map(|home| Key::clone(home)).collect(), ..Observed::default() }
     }
 
     /// How long Leases had been silent before this process began, as an earlier one has proven (L5).
     /// Those that have beaten since are not concerned.
     pub fn recall(&mut self, memory: &Memory) {
-        let records = self.registrations.values_mut().flat_map(BTreeMap::values_mut);
+        let records = self.shelf.entries_mut().map(|entry| &mut entry.record);
         for record in records.filter(|record| record.sight != Sight::Changed) {
             record.silent_before = memory.silence(record.version);
         }
     }
 
     /// The watch, or a live read, shows a Lease.
-    pub fn observe(&mut self, namespace: &str, mut beat: Heartbeat, now: Moment) -> Observed {
-        let lease = Key::new(namespace, &beat.lease);
-        if let Some(shown) = &mut self.listing {
-            shown.insert(lease.clone());
-        }
-        let home = self.home_of(&lease);
-        let Some(registration) = beat.registration.take() else {
-            return match home {
-                Some(home) => self.lost_its_label(home, &lease, beat, now),
+    pub fn observe(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
+        let said = self.shelf.said(namespace, &beat);
+        let Some(slot) = self.shelf.find_read(namespace, &beat.lease, said) else {
+            return match &beat.registration {
+                Some(registration) => {
+                    let home = Key::new(namespace, registration);
+                    self.insert(home.clone(), beat, said, now);
+                    let initial = self.is_first_list();
+                    Observed { beat: !initial, since: None, wake: vec![home] }
+                }
                 None => Observed::default(),
             };
         };
-        let key = Key::new(namespace, registration);
-        match home.filter(|old| *old != key) {
-            Some(old) => self.relabelled(old, key, &lease, beat, now),
-            None => self.observe_in(key, &lease, beat, Presence::Watched, now),
+        let entry = self.shelf.get_mut(slot);
+        entry.shown_in = self.list;
+        match &beat.registration {
+            Some(registration) if entry.said != said && *registration != entry.home.name => {
+                self.relabelled(slot, Key::new(namespace, registration), beat, said, now)
+            }
+            Some(_) => self.take_in(slot, beat, said, Presence::Watched, now),
+            // A Lease without its label is followed where it was known, and nowhere else.
+            None => self.take_in(slot, beat, said, Presence::Unlabelled, now),
         }
+    }
+
+    /// What it shows was there before this process.
+    fn is_first_list(&self) -> bool {
+        self.listing && !self.complete
     }
 
     /// A Lease that was given to another registration takes its life along: a change of label is no
     /// beat, and must not revive what has expired.
     fn relabelled(
         &mut self,
-        old: Key,
-        key: Key,
-        lease: &Key,
+        slot: Slot,
+        home: Key,
         beat: Heartbeat,
+        said: Said,
         now: Moment,
     ) -> Observed {
-        if self.record(&old, &lease.name).is_some_and(|record| record.version >= beat.version) {
+        if self.shelf.get(slot).record.version >= beat.version {
             return Observed::default();
         }
-        let before = self.forget(&old, lease).filter(|before| before.token == beat.token);
-        let mut observed = self.observe_in(key.clone(), lease, beat, Presence::Watched, now);
-        if let Some(before) = before
-            && let Some(record) = self.record_mut(&key, &lease.name)
-        {
+        let Entry { record: before, home: old, .. } = self.forget(slot);
+        let lives_on = before.token == beat.token;
+        let slot = self.insert(home.clone(), beat, said, now);
+        if lives_on {
             let Record { seen, silent_before, sight, silent_at, expired_at, .. } = before;
+            let record = &mut self.shelf.get_mut(slot).record;
             *record =
                 Record { seen, silent_before, sight, silent_at, expired_at, ..record.clone() };
-            observed.beat = false;
-            observed.since = None;
         }
-        observed.wake.push(old);
-        observed
+        let beat = !lives_on && !self.is_first_list();
+        Observed { beat, since: None, wake: vec![home, Key::clone(&old)] }
     }
 
-    fn observe_in(
+    /// A Lease that is known is read again. This is the way of every beat: what it says is compared by
+    /// its digest, and of the record nothing is touched that lies elsewhere.
+    fn take_in(
         &mut self,
-        key: Key,
-        lease: &Key,
+        slot: Slot,
         beat: Heartbeat,
+        said: Said,
         presence: Presence,
         now: Moment,
     ) -> Observed {
-        let initial = self.listing.is_some() && !self.complete;
-        let Some(record) =
-            self.registrations.get_mut(&key).and_then(|all| all.get_mut(&*beat.lease))
-        else {
-            self.insert(key.clone(), lease, beat, presence, initial, now);
-            return Observed { beat: !initial, since: None, wake: vec![key] };
-        };
+        let Entry { record, home, said: known, .. } = self.shelf.get_mut(slot);
         if beat.version < record.version {
             return Observed::default();
         }
@@ -155,11 +156,15 @@ impl Index {
         }
         record.version = beat.version;
         record.read_at = now;
-        let alive = beat.token != record.token;
+        let says_the_same = *known == said;
+        let alive = match says_the_same {
+            true => beat.token.renewed != record.token.renewed,
+            false => beat.token != record.token,
+        };
         let mut since = None;
         if alive {
             since = (record.sight == Sight::Changed).then(|| now.since(record.seen));
-            record.token = beat.token;
+            record.token.renewed = beat.token.renewed;
             record.seen = now;
             record.silent_before = Duration::ZERO;
             record.sight = Sight::Changed;
@@ -167,41 +172,32 @@ impl Index {
             record.expired_at = None;
             wake |= !record.quiet;
         }
-        if *record.claim != beat.claim {
-            let before = std::mem::replace(&mut record.claim, Arc::new(beat.claim));
-            record.quiet = false;
-            wake = true;
-            if before.origin != record.claim.origin {
-                let origin = record.claim.origin.clone();
-                self.note_pod(&key, &origin);
-                self.unnote_pod(&key, &before.origin);
+        if !says_the_same {
+            *known = said;
+            record.token.uid = beat.token.uid;
+            if *record.claim != beat.claim {
+                let before = std::mem::replace(&mut record.claim, Arc::new(beat.claim));
+                record.quiet = false;
+                wake = true;
+                if before.origin != record.claim.origin {
+                    self.pods.note(home, &record.claim.origin);
+                    self.pods.unnote(home, &before.origin);
+                }
             }
         }
-        Observed { beat: alive, since, wake: if wake { vec![key] } else { Vec::new() } }
+        let wake = if wake { vec![Key::clone(home)] } else { Vec::new() };
+        Observed { beat: alive, since, wake }
     }
 
-    fn insert(
-        &mut self,
-        key: Key,
-        lease: &Key,
-        beat: Heartbeat,
-        presence: Presence,
-        initial: bool,
-        now: Moment,
-    ) {
-        self.note_pod(&key, &beat.claim.origin);
-        if !agrees(&lease.name, &key.name) {
-            self.misnamed.insert(lease.clone(), key.name.clone());
-        }
-        let name: Arc<str> = beat.lease.into();
+    fn insert(&mut self, home: Key, beat: Heartbeat, said: Said, now: Moment) -> Slot {
         let record = Record {
-            lease: name.clone(),
+            lease: beat.lease.into(),
             token: beat.token,
             version: beat.version,
             seen: now,
             silent_before: Duration::ZERO,
-            sight: if initial { Sight::Inherited } else { Sight::Changed },
-            presence,
+            sight: if self.is_first_list() { Sight::Inherited } else { Sight::Changed },
+            presence: Presence::Watched,
             silent_at: None,
             expired_at: None,
             claim: Arc::new(beat.claim),
@@ -210,35 +206,32 @@ impl Index {
             quiet: false,
             read_at: now,
         };
-        self.registrations.entry(key).or_default().insert(name, record);
-    }
-
-    /// A Lease without its label is followed where it was known, and nowhere else.
-    fn lost_its_label(&mut self, home: Key, lease: &Key, beat: Heartbeat, now: Moment) -> Observed {
-        self.observe_in(home, lease, beat, Presence::Unlabelled, now)
+        let slot = self.shelf.insert(home, record, said, self.list);
+        let Entry { record, home, .. } = self.shelf.get(slot);
+        self.pods.note(home, &record.claim.origin);
+        slot
     }
 
     /// The watch says that a Lease is deleted, at this version: a live read will tell (L4).
     pub fn observe_deleted(&mut self, lease: &Key, version: Version) -> Observed {
-        let Some(home) = self.home_of(lease) else { return Observed::default() };
-        let record = self.registrations.get_mut(&home).and_then(|all| all.get_mut(&*lease.name));
-        match record {
-            // A late event of an earlier Lease of that name must not overtake the new one.
-            Some(record) if version >= record.version => {
-                // A finalizer has let it go: whether it is deleted or lost its label, it is over,
-                // and no verdict of it will ask for a live read.
-                if record.claim.deleting {
-                    self.forget(&home, lease);
-                    return Observed { wake: vec![home], ..Observed::default() };
-                }
-                // A read that was answered before the deletion must not bring the Lease back.
-                record.version = version;
-                record.presence = Presence::Missing;
-                record.quiet = false;
-                Observed { wake: vec![home], ..Observed::default() }
-            }
-            _ => Observed::default(),
+        let Some(slot) = self.find(lease) else { return Observed::default() };
+        let Entry { record, home, .. } = self.shelf.get_mut(slot);
+        // A late event of an earlier Lease of that name must not overtake the new one.
+        if version < record.version {
+            return Observed::default();
         }
+        let wake = vec![Key::clone(home)];
+        if record.claim.deleting {
+            // A finalizer has let it go: whether it is deleted or lost its label, it is over,
+            // and no verdict of it will ask for a live read.
+            self.forget(slot);
+        } else {
+            // A read that was answered before the deletion must not bring the Lease back.
+            record.version = version;
+            record.presence = Presence::Missing;
+            record.quiet = false;
+        }
+        Observed { wake, ..Observed::default() }
     }
 
     /// Takes in a live read that was sent at `sent`. It counts as evidence of silence when it shows
@@ -249,8 +242,7 @@ impl Index {
                 self.notice_rollback(lease, beat.version, sent);
                 let token = beat.token.clone();
                 let observed = self.observe(&lease.namespace, beat, now);
-                if let Some(home) = self.home_of(lease)
-                    && let Some(record) = self.record_mut(&home, &lease.name)
+                if let Some(record) = self.record_mut(lease)
                     && record.token == token
                     && !observed.beat
                 {
@@ -258,20 +250,19 @@ impl Index {
                 }
                 observed
             }
-            LiveRead::Absent => match self.home_of(lease) {
+            LiveRead::Absent => {
+                let Some(slot) = self.find(lease) else { return Observed::default() };
+                let record = &self.shelf.get(slot).record;
                 // A Lease that appeared since the read was sent is not absent. In the same
                 // millisecond the watch's word decides.
-                Some(home)
-                    if self.record(&home, &lease.name).is_some_and(|record| {
-                        record.seen < sent
-                            || (record.seen == sent && record.presence != Presence::Watched)
-                    }) =>
+                if record.seen < sent
+                    || (record.seen == sent && record.presence != Presence::Watched)
                 {
-                    self.forget(&home, lease);
-                    Observed { wake: vec![home], ..Observed::default() }
+                    let gone = self.forget(slot);
+                    return Observed { wake: vec![Key::clone(&gone.home)], ..Observed::default() };
                 }
-                _ => Observed::default(),
-            },
+                Observed::default()
+            }
         }
     }
 
@@ -280,8 +271,7 @@ impl Index {
     /// backup). Then the old versions mean nothing: holding on to them would make this index deaf
     /// for the instance until the new ones have caught up.
     fn notice_rollback(&mut self, lease: &Key, version: Version, sent: Moment) {
-        if let Some(home) = self.home_of(lease)
-            && let Some(record) = self.record_mut(&home, &lease.name)
+        if let Some(record) = self.record_mut(lease)
             && version < record.version
             && record.read_at < sent
             // A deletion has raised the version without a reading of the Lease.
@@ -293,10 +283,7 @@ impl Index {
 
     /// The records of a registration as they are now, by the name of the Lease.
     pub fn snapshot(&self, registration: &Key) -> Vec<Record> {
-        self.registrations
-            .get(registration)
-            .map(|records| records.values().cloned().collect())
-            .unwrap_or_default()
+        self.shelf.of(registration).cloned().collect()
     }
 
     /// Notes what was decided, for each Lease of a registration. Returns false when a beat since the
@@ -305,15 +292,13 @@ impl Index {
     /// went or was changed) has woken the registration itself, so the decision may stand until
     /// then. Leases without an outcome are those that are gone but not collected.
     pub fn settle(&mut self, registration: &Key, outcomes: &[Settled], now: Moment) -> bool {
-        let Some(records) = self.registrations.get_mut(registration) else {
-            return outcomes.is_empty();
-        };
         let mut current = true;
         for outcome in outcomes {
-            let Some(record) = records.get_mut(&outcome.lease) else {
+            let Some(slot) = self.find_in(registration, &outcome.lease) else {
                 current = false;
                 continue;
             };
+            let record = &mut self.shelf.get_mut(slot).record;
             // A beat of a quiet instance changes the version only: the decision stands.
             current &= record.token == outcome.token
                 || (outcome.quiet && record.quiet && !outcome.expired);
@@ -333,81 +318,40 @@ impl Index {
 
     /// The registrations that have an instance in this Pod.
     pub fn registrations_of_pod(&self, pod: &Key) -> Vec<Key> {
-        self.pods
-            .get(pod)
-            .into_iter()
-            .flatten()
-            .map(|name| Key::new(&pod.namespace, name))
-            .collect()
+        self.pods.registrations_of(pod)
     }
 
     /// All registrations for which a Lease is known, whether they exist or not.
     pub fn registrations(&self) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
-        self.registrations.iter().map(|(key, records)| (key, records.values()))
+        self.shelf.registrations()
     }
 
     /// Forgets a Lease. For those whose registration is gone: nothing is published for them, so it
     /// takes no evidence.
     pub fn drop_orphan(&mut self, registration: &Key, lease: &str) {
-        self.forget(registration, &Key::new(&registration.namespace, lease));
-    }
-
-    /// Forgets a Lease.
-    fn forget(&mut self, registration: &Key, lease: &Key) -> Option<Record> {
-        self.misnamed.remove(lease);
-        let records = self.registrations.get_mut(registration)?;
-        let gone = records.remove(&*lease.name)?;
-        if records.is_empty() {
-            self.registrations.remove(registration);
-        }
-        self.unnote_pod(registration, &gone.claim.origin);
-        Some(gone)
-    }
-
-    fn note_pod(&mut self, registration: &Key, origin: &Origin) {
-        if let Origin::Pod { name, .. } = origin {
-            let pod = Key::new(&registration.namespace, name);
-            self.pods.entry(pod).or_default().insert(registration.name.clone());
+        if let Some(slot) = self.find_in(registration, lease) {
+            self.forget(slot);
         }
     }
 
-    /// Drops the entry of a Pod that no Lease of the registration names any more.
-    fn unnote_pod(&mut self, registration: &Key, origin: &Origin) {
-        let Origin::Pod { name, .. } = origin else { return };
-        let still = self.registrations.get(registration).is_some_and(|records| {
-            records.values().any(
-                |record| matches!(&record.claim.origin, Origin::Pod { name: other, .. } if other == name),
-            )
-        });
-        let pod = Key::new(&registration.namespace, name);
-        if !still && let Some(registrations) = self.pods.get_mut(&pod) {
-            registrations.remove(&registration.name);
-            if registrations.is_empty() {
-                self.pods.remove(&pod);
-            }
-        }
+    fn forget(&mut self, slot: Slot) -> Entry {
+        let gone = self.shelf.remove(slot);
+        self.pods.unnote(&gone.home, &gone.record.claim.origin);
+        gone
     }
 
-    /// Where a Lease is kept, if it is known.
-    fn home_of(&self, lease: &Key) -> Option<Key> {
-        let name = match self.misnamed.get(lease) {
-            Some(registration) => registration.as_str(),
-            None => lease.name.split('.').next()?,
-        };
-        let key = Key::new(&lease.namespace, name);
-        self.record(&key, &lease.name).is_some().then_some(key)
+    fn find(&self, lease: &Key) -> Option<Slot> {
+        self.shelf.find(&lease.namespace, &lease.name)
     }
 
-    fn record(&self, registration: &Key, lease: &str) -> Option<&Record> {
-        self.registrations.get(registration)?.get(lease)
+    /// Where a Lease is kept, if it is one of this registration.
+    fn find_in(&self, registration: &Key, lease: &str) -> Option<Slot> {
+        let slot = self.shelf.find(&registration.namespace, lease)?;
+        (*self.shelf.get(slot).home == *registration).then_some(slot)
     }
 
-    fn record_mut(&mut self, registration: &Key, lease: &str) -> Option<&mut Record> {
-        self.registrations.get_mut(registration)?.get_mut(lease)
+    fn record_mut(&mut self, lease: &Key) -> Option<&mut Record> {
+        let slot = self.find(lease)?;
+        Some(&mut self.shelf.get_mut(slot).record)
     }
-}
-
-/// Whether a Lease of this name can be found by its name alone.
-fn agrees(lease: &str, registration: &str) -> bool {
-    lease.split('.').next() == Some(registration)
 }

@@ -84,6 +84,27 @@ fn texts_that_the_api_server_does_not_bound_are_cut_where_no_name_can_match_them
 }
 
 #[test]
+fn what_nobody_uses_of_the_metadata_is_neither_kept_nor_able_to_fail() {
+    let lease = lease(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {
+            "name": "greeter.vm-1", "namespace": "shop", "uid": "u-1", "resourceVersion": "7",
+            "labels": { "beatkeeper.dev/registration": "greeter" }, "annotations": null,
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"],
+            "creationTimestamp": "no time at all",
+            "managedFields": [{ "manager": "kubectl", "fieldsV1": { "f:spec": { ".": {} } } }, 7],
+        },
+    }));
+    let metadata = &lease.metadata;
+    assert_eq!((&metadata.managed_fields, &metadata.creation_timestamp), (&None, &None));
+    assert_eq!(metadata.namespace.as_deref(), Some("shop"));
+    let beat = Heartbeat::read(&lease);
+    assert_eq!((beat.lease.as_str(), &*beat.token.uid), ("greeter.vm-1", "u-1"));
+    assert_eq!((beat.registration.as_deref(), beat.version), (Some("greeter"), Version(7)));
+    assert!(beat.claim.deleting);
+}
+
+#[test]
 fn a_lenient_lease_is_watched_where_leases_are() {
     use kube::Resource;
     fn watchable<K>()

@@ -86,6 +86,20 @@ fn moving_an_expired_lease_away_and_back_does_not_revive_it() {
 }
 
 #[test]
+fn whoever_comes_after_one_that_is_gone_begins_anew() {
+    let mut index = with_one();
+    index.observe("shop", beat("vm-2", 1, 2), at(1000));
+    index.confirm(&key(LEASE), LiveRead::Absent, at(2000), at(2001));
+    let second = beat("vm-0", 1, 3);
+    assert_eq!(index.observe("shop", second, at(3000)), woken(true), "its place is given anew");
+    assert_eq!(index.observe("shop", beat("vm-1", 1, 4), at(4000)), woken(true));
+    let records = index.snapshot(&key("greeter"));
+    let known: Vec<_> = records.iter().map(|record| (&*record.lease, record.seen)).collect();
+    let expected = [("greeter.vm-0", 3000), ("greeter.vm-1", 4000), ("greeter.vm-2", 1000)];
+    assert_eq!(known, expected.map(|(lease, seen)| (lease, at(seen))));
+}
+
+#[test]
 fn a_misnamed_lease_is_found_again() {
     let mut index = index();
     let misnamed = |renewed, version| Heartbeat {

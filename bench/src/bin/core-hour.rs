@@ -1,0 +1,79 @@
+//! Plays an hour of virtual time to the core with up to a million instances, checks that it prunes whom it must and
+//! nobody else, and says as CSV whether one core can follow.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use beatkeeper_bench::crowd::{Crowd, Size};
+use beatkeeper_bench::hour::{Hour, Played};
+use beatkeeper_bench::memory::{Counting, held};
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// With ttl 30s and interval 10s, of which 5 in a thousand die and come back each minute; in services so large that
+/// each death has a thousand instances looked at, one.
+const CROWDS: [(Size, u64); 4] = [
+    (Size { instances: 1_000, services: 10 }, 5),
+    (Size { instances: 100_000, services: 1_000 }, 5),
+    (Size { instances: 1_000_000, services: 10_000 }, 5),
+    (Size { instances: 1_000_000, services: 1_000 }, 1),
+];
+
+#[derive(Parser)]
+struct Options {
+    /// For how long, in seconds of virtual time.
+    #[arg(long, default_value_t = 3_600)]
+    seconds: u64,
+    /// Leaves out crowds of more instances than this.
+    #[arg(long, default_value_t = usize::MAX)]
+    at_most: usize,
+}
+
+fn main() -> anyhow::Result<()> {
+    let Options { seconds, at_most } = Options::parse();
+    println!(
+        "instances,services,virtual_seconds,beats,nanos_per_beat,decisions,woken_decisions,deaths,prunes,\
+         false_prunes,late_prunes,wall_seconds_per_virtual_second,bytes_per_instance"
+    );
+    for (size, deaths_per_mille) in CROWDS {
+        if size.instances > at_most {
+            continue;
+        }
+        let before = held();
+        let crowd = Crowd::new(size);
+        let bytes = held() - before;
+        let mut hour = Hour::new(crowd, deaths_per_mille);
+        hour.play(Duration::from_secs(seconds));
+        let Size { instances, services } = size;
+        let Played {
+            beats,
+            births,
+            decisions,
+            woken,
+            deaths,
+            due,
+            prunes,
+            false_prunes,
+            late_prunes,
+            observing,
+            deciding,
+        } = hour.played;
+        println!(
+            "{instances},{services},{seconds},{beats},{:.0},{decisions},{woken},{deaths},{prunes},{false_prunes},\
+             {late_prunes},{:.4},{:.1}",
+            observing.as_secs_f64() * 1e9 / beats as f64,
+            (observing + deciding).as_secs_f64() / seconds as f64,
+            bytes as f64 / instances as f64,
+        );
+        ensure!(false_prunes == 0, "P1: {false_prunes} were pruned that were alive");
+        ensure!(late_prunes == 0, "P2: {late_prunes} were pruned after their deadline");
+        ensure!(prunes == due, "P2: {due} were to be pruned and {prunes} were");
+        ensure!(
+            woken == births,
+            "P4: {woken} beats had a decision taken, and {births} were of newcomers"
+        );
+    }
+    Ok(())
+}
