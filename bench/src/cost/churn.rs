@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn less_than_one_a_second_adds_up() {
-        let at = |tenths| due(Duration::from_millis(100 * tenths), 0.5);
+        let at = |tenths: u64| due(Duration::from_millis(100 * tenths), 0.5);
         assert_eq!((at(0), at(19), at(20), at(41)), (0, 0, 1, 2));
     }
 }
