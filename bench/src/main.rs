@@ -5,16 +5,21 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod clients;
 mod clock;
 mod context;
+mod cost;
 mod crew;
+mod drive;
 mod ledger;
 mod load;
 mod measure;
 mod process;
 mod records;
+mod relay;
 mod report;
 mod scrape;
+mod sdk;
 mod statistics;
 mod systems;
 mod words;
@@ -40,6 +45,10 @@ struct Arguments {
 enum Action {
     /// Run all scenarios once against one system.
     Measure(measure::Plan),
+    /// Run once what an operator costs, at one size.
+    Cost(cost::Plan),
+    /// Measure what the agent and the SDK cost.
+    Clients(clients::Plan),
     /// Make tables and plots of the results.
     Report(report::Plan),
     /// Note the machine and the versions beside the results.
@@ -57,6 +66,9 @@ enum Action {
     /// Be the watcher of a driver.
     #[command(hide = true)]
     Watch(Role),
+    /// Be the process of a service that uses the SDK.
+    #[command(hide = true)]
+    Sdk(sdk::Plan),
 }
 
 /// What the loader and the watcher need to know.
@@ -79,6 +91,9 @@ struct Role {
 async fn main() -> ExitCode {
     let result = match Arguments::parse().action {
         Action::Measure(plan) => measure::measure(plan).await,
+        Action::Cost(plan) => cost::cost(plan).await,
+        Action::Clients(plan) => clients::measure(plan).await,
+        Action::Sdk(plan) => sdk::beat(plan).await,
         Action::Report(plan) => report::write(&plan),
         Action::Context { out, mode } => context::note(&out, &mode),
         Action::Load(role) => load(role).await,

@@ -8,17 +8,15 @@ use clap::Args;
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use crate::clock::Moment;
 use crate::crew::Crew;
-use crate::ledger::{Act, Ledger};
+use crate::drive::{Drive, GENEROUS};
+use crate::ledger::Act;
 use crate::process::{self, Usage};
-use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, Run, System};
+use crate::records::{self, Capacity, Freeze, Metric, Run, System};
 use crate::scrape;
 use crate::systems::{self, Absent, Name, Part, Running, Setup};
 use crate::words::{Event, Instance, Order};
 
-/// Past its deadline nobody is waited for longer than this.
-const GENEROUS: Duration = Duration::from_secs(90);
 /// The first instances to hammer; far from those that are watched.
 const HAMMERERS: Instance = 100_000;
 
@@ -120,120 +118,42 @@ pub async fn measure(plan: Plan) -> Result<()> {
         beats_per_second: f64::from(plan.instances) / plan.interval as f64,
         run: plan.run,
     };
-    let ledger = Ledger::new(setup.ttl);
-    let mut driver = Driver { plan, run, setup, crew, ledger, began: Moment::now() };
+    let drive = Drive::new(run, crew, setup.ttl, &plan.out);
+    let mut driver = Driver { plan, setup, drive };
     driver.play(&running).await
 }
 
 struct Driver {
     plan: Plan,
-    run: Run,
     setup: Setup,
-    crew: Crew,
-    ledger: Ledger,
-    began: Moment,
+    drive: Drive,
 }
 
 impl Driver {
     async fn play(&mut self, running: &Running) -> Result<()> {
-        self.tell("all register");
-        let all: Vec<Instance> = (0..self.plan.instances).collect();
-        // Phases are as random as in life, and no control plane is asked for more than it can do: each that has
-        // come beats already while the others do.
-        let gently = Duration::from_millis(u64::from(self.plan.instances) * 8);
-        self.bring_back(&all, gently.max(self.setup.interval), "first").await?;
-        self.listen(Duration::from_secs(self.plan.warm_up)).await?;
-        self.tell("steady state");
+        self.drive.all_register(self.setup.interval).await?;
+        self.drive.listen(Duration::from_secs(self.plan.warm_up)).await?;
+        self.drive.tell("steady state");
         self.steady(&running.parts).await?;
-        self.tell("single deaths");
+        self.drive.tell("single deaths");
         self.single_deaths().await?;
-        self.tell("leaving");
+        self.drive.tell("leaving");
         self.leaves().await?;
-        self.tell("many die at once");
+        self.drive.tell("many die at once");
         self.mass_death().await?;
         if self.plan.hammer > 0 {
-            self.tell("as many renewals as are answered");
+            self.drive.tell("as many renewals as are answered");
             self.capacity().await?;
         }
         self.scrape(&running.parts, "end").await?;
         if self.plan.freeze > 0 {
             for part in &running.parts {
-                self.tell(&format!("{} stands still", part.name));
+                self.drive.tell(&format!("{} stands still", part.name));
                 self.freeze(part).await?;
             }
         }
-        let strays = self.ledger.take_strays();
-        self.missed("stray", strays)
-    }
-
-    fn tell(&self, what: &str) {
-        eprintln!(
-            "{} run {}, {} instances: {what}",
-            self.plan.system.as_str(),
-            self.plan.run,
-            self.plan.instances
-        );
-    }
-
-    /// Takes in what is told, for a span.
-    async fn listen(&mut self, span: Duration) -> Result<()> {
-        let by = Instant::now() + span;
-        while let Some(event) = self.crew.next(by).await? {
-            self.ledger.take_in(&event);
-        }
-        Ok(())
-    }
-
-    /// Until all that is expected has been seen; what is not within a generous time is noted as missed.
-    async fn settle(&mut self, within: Duration, scenario: &str) -> Result<()> {
-        let by = Instant::now() + within;
-        while !self.ledger.is_settled() {
-            match self.crew.next(by).await? {
-                Some(event) => self.ledger.take_in(&event),
-                None => break,
-            }
-        }
-        let missed = self.ledger.give_up().into_iter().map(|(instance, _)| instance).collect();
-        self.missed(scenario, missed)?;
-        self.note(scenario)
-    }
-
-    fn missed(&self, scenario: &str, instances: Vec<Instance>) -> Result<()> {
-        let line = |instance| Missed::of(&self.run, scenario.to_owned(), instance);
-        records::append(&self.plan.out, &instances.into_iter().map(line).collect::<Vec<_>>())
-    }
-
-    /// Writes what is done into the results. What happens beside a scenario has a name of its own.
-    fn note(&mut self, scenario: &str) -> Result<()> {
-        let since = |moment: Moment| moment.seconds_after(self.began);
-        let lines: Vec<Lag> = self
-            .ledger
-            .take_done()
-            .iter()
-            .map(|done| {
-                let scenario = match done.act {
-                    Act::Return if scenario != "first" => "return",
-                    _ => scenario,
-                };
-                let [sent, deadline, seen] = [done.sent, done.deadline, done.seen].map(since);
-                Lag::of(
-                    &self.run,
-                    scenario.to_owned(),
-                    done.instance,
-                    sent,
-                    deadline,
-                    seen,
-                    done.lag(),
-                )
-            })
-            .collect();
-        records::append(&self.plan.out, &lines)
-    }
-
-    async fn bring_back(&mut self, who: &[Instance], over: Duration, scenario: &str) -> Result<()> {
-        self.ledger.expect(Act::Return, who);
-        self.crew.order(&Order::Join { instances: who.to_vec(), over }).await?;
-        self.settle(over + GENEROUS, scenario).await
+        let strays = self.drive.ledger.take_strays();
+        self.drive.missed("stray", strays)
     }
 
     async fn steady(&mut self, parts: &[Part]) -> Result<()> {
@@ -241,10 +161,10 @@ impl Driver {
             parts.iter().map(|part| Usage::of(part.pid)).collect()
         };
         self.scrape(parts, "steady began").await?;
-        let (before, from) = (usage(parts)?, self.count().await?);
+        let (before, from) = (usage(parts)?, self.drive.count().await?);
         let began = Instant::now();
-        self.listen(Duration::from_secs(self.plan.steady)).await?;
-        let (after, to) = (usage(parts)?, self.count().await?);
+        self.drive.listen(Duration::from_secs(self.plan.steady)).await?;
+        let (after, to) = (usage(parts)?, self.drive.count().await?);
         let seconds = began.elapsed().as_secs_f64();
         self.scrape(parts, "steady ended").await?;
         let lines: Vec<_> = parts
@@ -252,7 +172,7 @@ impl Driver {
             .zip(before.iter().zip(&after))
             .map(|(part, (before, after))| {
                 records::Usage::of(
-                    &self.run,
+                    &self.drive.run,
                     part.name.to_owned(),
                     seconds,
                     (to.0 - from.0) as f64 / seconds,
@@ -262,7 +182,7 @@ impl Driver {
                 )
             })
             .collect();
-        records::append(&self.plan.out, &lines)
+        self.drive.append(&lines)
     }
 
     /// Notes what the processes say of themselves.
@@ -271,31 +191,11 @@ impl Driver {
             let Some(address) = &part.metrics else { continue };
             let samples = scrape::scrape(address).await?.into_iter();
             let line = |(series, value)| {
-                Metric::of(&self.run, part.name.to_owned(), phase.to_owned(), series, value)
+                Metric::of(&self.drive.run, part.name.to_owned(), phase.to_owned(), series, value)
             };
-            records::append(&self.plan.out, &samples.map(line).collect::<Vec<_>>())?;
+            self.drive.append(&samples.map(line).collect::<Vec<_>>())?;
         }
         Ok(())
-    }
-
-    /// Renewals answered, and not, since the start.
-    async fn count(&mut self) -> Result<(u64, u64)> {
-        self.crew.order(&Order::Count).await?;
-        match self.answer(GENEROUS, |event| matches!(event, Event::Counted { .. })).await? {
-            Event::Counted { renewals, failures } => Ok((renewals, failures)),
-            other => bail!("the loader counts with {other:?}"),
-        }
-    }
-
-    async fn answer(&mut self, within: Duration, is: impl Fn(&Event) -> bool) -> Result<Event> {
-        let by = Instant::now() + within;
-        while let Some(event) = self.crew.next(by).await? {
-            if is(&event) {
-                return Ok(event);
-            }
-            self.ledger.take_in(&event);
-        }
-        bail!("the loader has not answered within {within:?}")
     }
 
     /// One after the other, at random moments, while those who were seen to be gone come back.
@@ -303,96 +203,86 @@ impl Driver {
         // Never more than about a third are dead at a time.
         let mean = (3.0 * self.setup.ttl.as_secs_f64() / f64::from(self.plan.instances)).max(0.05);
         for _ in 0..self.plan.deaths {
-            if let Some(victim) = self.idle().choose(&mut rand::rng()).copied() {
-                self.ledger.expect(Act::Death, &[victim]);
-                self.crew.order(&Order::Die(vec![victim])).await?;
+            if let Some(victim) = self.drive.idle().choose(&mut rand::rng()).copied() {
+                self.drive.act(Act::Death, vec![victim]).await?;
             }
             let pause = Duration::from_secs_f64(mean * rand::rng().random_range(0.0..2.0));
-            self.listen(pause).await?;
+            self.drive.listen(pause).await?;
             self.return_the_dead().await?;
         }
-        self.settle(self.setup.ttl + GENEROUS, "single").await?;
+        self.drive.settle(self.setup.ttl + GENEROUS, "single").await?;
         self.return_the_dead().await?;
-        self.settle(GENEROUS, "single").await
-    }
-
-    fn idle(&self) -> Vec<Instance> {
-        (0..self.plan.instances).filter(|&instance| self.ledger.is_idle(instance)).collect()
+        self.drive.settle(GENEROUS, "single").await
     }
 
     async fn return_the_dead(&mut self) -> Result<()> {
-        let away = |&instance: &Instance| self.ledger.is_away(instance);
+        let away = |&instance: &Instance| self.drive.ledger.is_away(instance);
         let instances: Vec<Instance> = (0..self.plan.instances).filter(away).collect();
-        if instances.is_empty() {
-            return Ok(());
-        }
-        self.ledger.expect(Act::Return, &instances);
-        self.crew.order(&Order::Join { instances, over: Duration::ZERO }).await
+        self.drive.act(Act::Return, instances).await
     }
 
     async fn leaves(&mut self) -> Result<()> {
         let leaving = (self.plan.leaves.min(self.plan.instances / 2)) as usize;
-        let mut who = self.idle();
+        let mut who = self.drive.idle();
         who.shuffle(&mut rand::rng());
         who.truncate(leaving);
         for &instance in &who {
-            self.ledger.expect(Act::Leave, &[instance]);
-            self.crew.order(&Order::Leave(vec![instance])).await?;
-            self.listen(Duration::from_millis(50)).await?;
+            self.drive.act(Act::Leave, vec![instance]).await?;
+            self.drive.listen(Duration::from_millis(50)).await?;
         }
-        self.settle(GENEROUS, "leave").await?;
-        self.bring_back(&who, self.setup.interval, "leave").await
+        self.drive.settle(GENEROUS, "leave").await?;
+        self.drive.bring_back(&who, self.setup.interval, "leave").await
     }
 
     async fn mass_death(&mut self) -> Result<()> {
         let dying = (self.plan.mass.min(self.plan.instances / 2)) as usize;
-        let mut who = self.idle();
+        let mut who = self.drive.idle();
         who.shuffle(&mut rand::rng());
         who.truncate(dying);
-        self.ledger.expect(Act::Death, &who);
-        self.crew.order(&Order::Die(who.clone())).await?;
-        self.settle(self.setup.ttl + GENEROUS, "mass").await?;
-        self.bring_back(&who, self.setup.interval, "mass").await
+        self.drive.act(Act::Death, who.clone()).await?;
+        self.drive.settle(self.setup.ttl + GENEROUS, "mass").await?;
+        self.drive.bring_back(&who, self.setup.interval, "mass").await
     }
 
     async fn capacity(&mut self) -> Result<()> {
         let span = Duration::from_secs(self.plan.hammer);
         let instances = HAMMERERS..HAMMERERS + self.plan.clients;
-        self.crew.order(&Order::Hammer { instances, span }).await?;
+        self.drive.order(&Order::Hammer { instances, span }).await?;
         let is = |event: &Event| matches!(event, Event::Hammered { .. });
         let Event::Hammered { renewals, failures, seconds } =
-            self.answer(span + GENEROUS, is).await?
+            self.drive.answer(span + GENEROUS, is).await?
         else {
             bail!("the loader hammers with something else")
         };
         let rate = renewals as f64 / seconds;
-        let line = Capacity::of(&self.run, self.plan.clients, seconds, rate, failures);
-        records::append(&self.plan.out, &[line])?;
+        let line = Capacity::of(&self.drive.run, self.plan.clients, seconds, rate, failures);
+        self.drive.append(&[line])?;
         // The hammerers leave, which is none of the instances' strays.
-        self.listen(self.setup.interval).await?;
-        let strays = self.ledger.take_strays();
-        self.missed("stray", strays.into_iter().filter(|&who| who < HAMMERERS).collect())
+        self.drive.listen(self.setup.interval).await?;
+        let strays = self.drive.ledger.take_strays();
+        self.drive.missed("stray", strays.into_iter().filter(|&who| who < HAMMERERS).collect())
     }
 
     /// All are alive and try to renew while a part stands still. Whoever is removed within two ttls is counted.
     async fn freeze(&mut self, part: &Part) -> Result<()> {
-        let before = self.ledger.take_strays();
-        self.missed("stray", before)?;
-        let from = self.count().await?;
+        let before = self.drive.ledger.take_strays();
+        self.drive.missed("stray", before)?;
+        let from = self.drive.count().await?;
         process::freeze(part.pid, true)?;
-        let listened = self.listen(Duration::from_secs(self.plan.freeze)).await;
+        let listened = self.drive.listen(Duration::from_secs(self.plan.freeze)).await;
         process::freeze(part.pid, false)?;
         listened?;
-        self.listen(2 * self.setup.ttl).await?;
-        let to = self.count().await?;
-        let removed: std::collections::HashSet<_> = self.ledger.take_strays().into_iter().collect();
+        self.drive.listen(2 * self.setup.ttl).await?;
+        let to = self.drive.count().await?;
+        let removed: std::collections::HashSet<_> =
+            self.drive.ledger.take_strays().into_iter().collect();
         let line = Freeze::of(
-            &self.run,
+            &self.drive.run,
             part.name.to_owned(),
             self.plan.freeze as f64,
             u32::try_from(removed.len())?,
             to.1 - from.1,
         );
-        records::append(&self.plan.out, &[line])
+        self.drive.append(&[line])
     }
 }

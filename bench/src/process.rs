@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use beatkeeper_cluster::die_with_this_thread;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a server may take to start.
+/// How long a server may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server as a process of ours. It is killed when dropped, and by the kernel when this process is.
@@ -36,6 +36,34 @@ impl Server {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Asks or forces it to end, or whatever else the signal means.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Asks it to end (SIGTERM), and returns once it has.
+    ///
+    /// # Errors
+    /// When it does not for a long time, with the end of its log.
+    pub async fn end(mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        let began = Instant::now();
+        while !self.has_ended()? {
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "it does not end; its log ends with:\n{}",
+                self.said()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
     }
 
     /// The last lines of its log.

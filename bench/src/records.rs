@@ -64,6 +64,8 @@ macro_rules! record {
     };
 }
 
+pub mod cost;
+
 record! {
     /// Somebody died, left or came back, and was seen to. Times are seconds since the run began.
     Lag in "lag.csv" {

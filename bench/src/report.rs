@@ -9,14 +9,17 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::context::Fact;
+use crate::records::cost::{Call, Expense, Takeover, Watched};
 use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, System, Usage};
 
 mod core;
+mod cost;
 mod lag;
 mod operator;
 mod plot;
 mod table;
 mod tables;
+mod targets;
 
 /// What to make of which results.
 #[derive(Debug, Args)]
@@ -41,6 +44,10 @@ struct Results {
     usages: Vec<Usage>,
     capacities: Vec<Capacity>,
     metrics: Vec<Metric>,
+    expenses: Vec<Expense>,
+    calls: Vec<Call>,
+    watched: Vec<Watched>,
+    takeovers: Vec<Takeover>,
     samples: Vec<core::Sample>,
     memory: Vec<core::Memory>,
 }
@@ -63,6 +70,10 @@ impl Results {
             results.usages.extend(records::read(part)?);
             results.capacities.extend(records::read(part)?);
             results.metrics.extend(records::read(part)?);
+            results.expenses.extend(records::read(part)?);
+            results.calls.extend(records::read(part)?);
+            results.watched.extend(records::read(part)?);
+            results.takeovers.extend(records::read(part)?);
             results.samples.extend(records::read(part)?);
             results.memory.extend(records::read(part)?);
         }
@@ -92,7 +103,7 @@ impl Plots {
 pub fn write(plan: &Plan) -> Result<()> {
     let results = Results::read(&plan.results)?;
     ensure!(
-        !results.lags.is_empty() || !results.samples.is_empty(),
+        !results.lags.is_empty() || !results.samples.is_empty() || !results.expenses.is_empty(),
         "there are no results in {}; make bench makes some",
         plan.results.display()
     );
@@ -101,9 +112,12 @@ pub fn write(plan: &Plan) -> Result<()> {
         Plots { folder: plan.out.with_file_name(stem), name: stem.to_string_lossy().into_owned() };
     fs::create_dir_all(&plots.folder)?;
     let mut text = head(&results)?;
+    text += &targets::tell(&results);
     text += &lag::tell(&results, &plots)?;
     text += &operator::tell(&results);
     text += &tables::tell(&results);
+    text += &cost::tell(&results, &plots)?;
+    text += &cost::clients(&results);
     text += &core::tell(&results, &plots)?;
     fs::write(&plan.out, text.trim_end().to_owned() + "\n")
         .with_context(|| format!("cannot write {}", plan.out.display()))

@@ -1,5 +1,6 @@
 //! What a process says of itself: its metrics.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A series and its value, as `name{label="value"}` and a number.
 pub type Sample = (String, f64);
+
+/// Values by those labels that were asked for.
+pub type Sums<const LABELS: usize> = BTreeMap<[String; LABELS], f64>;
 
 /// Reads the metrics of a process.
 pub async fn scrape(address: &str) -> Result<Vec<Sample>> {
@@ -29,7 +33,8 @@ pub async fn scrape(address: &str) -> Result<Vec<Sample>> {
     Ok(samples(body))
 }
 
-fn samples(body: &str) -> Vec<Sample> {
+/// The series of a page in Prometheus' text format.
+pub fn samples(body: &str) -> Vec<Sample> {
     let lines = body.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| {
@@ -40,6 +45,61 @@ fn samples(body: &str) -> Vec<Sample> {
         .collect()
 }
 
+/// The value of a series without labels.
+pub fn value(samples: &[Sample], name: &str) -> Option<f64> {
+    samples.iter().find(|(series, _)| series == name).map(|(_, value)| *value)
+}
+
+/// The series of one name, added up by some of their labels; one that a series lacks is empty.
+pub fn sums<const LABELS: usize>(
+    samples: &[Sample],
+    name: &str,
+    labels: [&str; LABELS],
+) -> Sums<LABELS> {
+    let mut sums = Sums::new();
+    for (series, value) in samples {
+        let (of, rest) = series.split_once('{').unwrap_or((series, ""));
+        if of == name {
+            let all = labels_of(rest);
+            let key = labels.map(|label| all.get(label).cloned().unwrap_or_default());
+            *sums.entry(key).or_default() += value;
+        }
+    }
+    sums
+}
+
+/// By how much counters have grown; those that have not are left out.
+pub fn growth<const LABELS: usize>(before: &Sums<LABELS>, mut after: Sums<LABELS>) -> Sums<LABELS> {
+    after.retain(|key, value| {
+        *value -= before.get(key).copied().unwrap_or_default();
+        *value > 0.0
+    });
+    after
+}
+
+/// From `a="b",c="d"}`; a value may hold whatever it likes, quotes and backslashes behind a backslash.
+fn labels_of(mut rest: &str) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    while let Some((name, quoted)) = rest.split_once("=\"") {
+        let mut value = String::new();
+        let mut characters = quoted.char_indices();
+        let mut end = quoted.len();
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '"' => {
+                    end = at + 1;
+                    break;
+                }
+                '\\' => value.extend(characters.next().map(|(_, escaped)| escaped)),
+                _ => value.push(character),
+            }
+        }
+        labels.insert(name.trim_start_matches(',').trim().to_owned(), value);
+        rest = &quoted[end..];
+    }
+    labels
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +107,33 @@ mod tests {
     #[test]
     fn series_are_read_with_their_labels_and_comments_are_not() {
         let body = "# HELP a A thing.\na{b=\"c d\"} 1.5\na_count 2\n# EOF\n";
-        assert_eq!(samples(body), [("a{b=\"c d\"}".to_owned(), 1.5), ("a_count".to_owned(), 2.0)]);
+        let samples = samples(body);
+        assert_eq!(samples, [("a{b=\"c d\"}".to_owned(), 1.5), ("a_count".to_owned(), 2.0)]);
+        assert_eq!(value(&samples, "a_count"), Some(2.0));
+        assert_eq!(value(&samples, "a"), None);
+    }
+
+    #[test]
+    fn labels_may_hold_what_stands_between_labels() {
+        let labels = labels_of(r#"a="1,b=\"2\"",c="",d="}"}"#);
+        let wanted = [("a", "1,b=\"2\""), ("c", ""), ("d", "}")];
+        assert_eq!(labels, wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    }
+
+    #[test]
+    fn series_are_added_up_by_the_labels_asked_for() {
+        let page = "a{verb=\"GET\",code=\"200\"} 3\na{verb=\"GET\",code=\"404\"} 1\na{code=\"200\"} 2\nab{verb=\"GET\"} 9\n";
+        let sums = sums(&samples(page), "a", ["verb"]);
+        assert_eq!(sums, [(["GET".to_owned()], 4.0), ([String::new()], 2.0)].into());
+    }
+
+    #[test]
+    fn what_has_not_grown_is_left_out_and_what_is_new_counts_from_zero() {
+        let of = |page: &str| sums(&samples(page), "a", ["b"]);
+        let grown = growth(
+            &of("a{b=\"1\"} 5\na{b=\"2\"} 7\n"),
+            of("a{b=\"1\"} 5\na{b=\"2\"} 9\na{b=\"3\"} 1\n"),
+        );
+        assert_eq!(grown, [(["2".to_owned()], 2.0), (["3".to_owned()], 1.0)].into());
     }
 }

@@ -54,7 +54,8 @@ pub fn told_seconds(seconds: f64) -> String {
 /// A number with three digits, or all before the point; a whole one without a point.
 pub fn told_number(value: f64) -> String {
     match value.abs() {
-        size if size.fract() == 0.0 => format!("{value:.0}"),
+        // The sum of nothing is a zero below zero.
+        size if size.fract() == 0.0 => format!("{:.0}", value + 0.0),
         size if size >= 99.95 => format!("{value:.0}"),
         size if size >= 9.995 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
@@ -101,6 +102,6 @@ mod tests {
         ] {
             assert_eq!(told_seconds(seconds), text);
         }
-        assert_eq!([12_345.6, 15.0, 0.0].map(told_number), ["12346", "15", "0"]);
+        assert_eq!([12_345.6, 15.0, 0.0, -0.0].map(told_number), ["12346", "15", "0", "0"]);
     }
 }

@@ -54,6 +54,23 @@ impl Record for Memory {
     const FILE: &'static str = "memory.csv";
 }
 
+impl Memory {
+    /// Bytes for each.
+    pub fn per_instance(&self) -> f64 {
+        self.bytes_per_instance
+    }
+}
+
+/// Seconds that a beat costs, in ascending order, for each size of the index.
+pub fn beat_costs(samples: &[Sample]) -> Vec<Vec<f64>> {
+    let beats = samples.iter().filter(|sample| sample.group == "take_in_beats");
+    let key = |sample: &&Sample| (sample.size().to_bits(), sample.function.clone());
+    grouped(beats, key)
+        .into_values()
+        .map(|size| sorted(size.iter().map(|sample| sample.seconds() / sample.elements())))
+        .collect()
+}
+
 /// Tables and distributions.
 pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
     if results.samples.is_empty() && results.memory.is_empty() {

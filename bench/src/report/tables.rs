@@ -36,7 +36,8 @@ fn section(title: &str, about: &str, table: String) -> String {
     }
 }
 
-fn told(figures: impl IntoIterator<Item = f64>) -> String {
+/// One figure of several runs.
+pub fn told(figures: impl IntoIterator<Item = f64>) -> String {
     Spread::of(figures).map_or_else(String::new, |spread| spread.told(told_number))
 }
 

@@ -3,16 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use beatkeeper_api::{ServiceRegistration, heartbeat};
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_api::heartbeat;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -21,95 +18,37 @@ use serde_json::json;
 
 use super::{Part, Registry, Running, Setup};
 use crate::clock::Moment;
-use crate::process::{self, Server};
 use crate::words::{Event, Instance, Tell};
 
-const NAMESPACE: &str = "bench";
+mod stage;
+
+pub use stage::{Operator, Stage, beatkeeper};
+
+/// Where all of it lies.
+pub const NAMESPACE: &str = "bench";
 /// Set aside for benchmarks (RFC 2544), 131,072 addresses.
 const RANGE: &str = "198.18.0.0/15";
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 
-/// Starts a control plane whose etcd syncs each write to disk, as in production, and one operator.
+/// Starts a control plane, and one operator.
 pub async fn start(setup: &Setup) -> Result<Running> {
-    // The audit log that tests read would be written for each beat.
-    let options = Options { fsync: true, audit: false, ..Options::default() };
-    let plane = ControlPlane::start(options).await?;
-    plane.declare(&beatkeeper_api::crd()).await?;
-    let client = plane.admin_client()?;
-    let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
-    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
-    for service in 0..setup.services {
-        register(&client, &name_of(service), setup).await?;
-    }
-    let metrics = format!("127.0.0.1:{}", process::free_port()?);
-    let operator = start_operator(&plane, setup, &metrics)?;
-    until_it_publishes(&client, &name_of(setup.services - 1), &operator).await?;
+    let stage = Stage::open(setup).await?;
+    let operator = stage.operator("operator", &stage.kubeconfig(), &[])?;
+    stage.until_it_publishes(&operator).await?;
     let pid = |pid: Option<u32>| pid.context("a part of the control plane does not run");
+    let operators = Part::new("operator", operator.server.pid());
     let parts = vec![
-        Part { metrics: Some(metrics), ..Part::new("operator", operator.pid()) },
-        Part::new("etcd", pid(plane.etcd().pid().await?)?),
-        Part::new("kube-apiserver", pid(plane.api_server().pid().await?)?),
+        Part { metrics: Some(operator.metrics.clone()), ..operators },
+        Part::new("etcd", pid(stage.plane.etcd().pid().await?)?),
+        Part::new("kube-apiserver", pid(stage.plane.api_server().pid().await?)?),
     ];
     Ok(Running {
-        address: plane.kubeconfig().display().to_string(),
+        address: stage.kubeconfig().display().to_string(),
         parts,
-        version: format!(
-            "Beatkeeper {} on Kubernetes {} with etcd {}, one member, fsync on",
-            env!("CARGO_PKG_VERSION"),
-            beatkeeper_cluster::KUBERNETES_VERSION,
-            beatkeeper_cluster::ETCD_VERSION,
-        ),
+        version: stage.version(),
         // In this order: the operator first.
-        keep: Box::new((operator, plane)),
+        keep: Box::new((operator, stage)),
     })
-}
-
-async fn register(client: &Client, name: &str, setup: &Setup) -> Result<()> {
-    let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
-    let service: Service = serde_json::from_value(json!({
-        "metadata": { "name": name },
-        "spec": { "ports": ports },
-    }))?;
-    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
-    services.create(&PostParams::default(), &service).await?;
-    let registration: ServiceRegistration = serde_json::from_value(json!({
-        "apiVersion": "beatkeeper.dev/v1alpha1",
-        "kind": "ServiceRegistration",
-        "metadata": { "name": name },
-        "spec": {
-            "ttl": format!("{}s", setup.ttl.as_secs()),
-            "interval": format!("{}s", setup.interval.as_secs()),
-            "ports": ports,
-        },
-    }))?;
-    let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);
-    registrations.create(&PostParams::default(), &registration).await?;
-    Ok(())
-}
-
-fn start_operator(plane: &ControlPlane, setup: &Setup, metrics: &str) -> Result<Server> {
-    let program = std::env::current_exe()?.with_file_name("beatkeeper");
-    let mut command = Command::new(program);
-    command
-        .args(["controller", "--namespace", NAMESPACE])
-        .arg(format!("--outside-range={NAMESPACE}={RANGE}"))
-        .args(["--metrics-bind-address", metrics])
-        .env("KUBECONFIG", plane.kubeconfig())
-        .env_remove("POD_NAME")
-        .env_remove("RUST_LOG");
-    Server::start("operator", command, &setup.data)
-}
-
-/// Until an operator leads and has looked at the registration.
-async fn until_it_publishes(client: &Client, last: &str, operator: &Server) -> Result<()> {
-    let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);
-    process::until_it_answers(operator, async || {
-        // They are looked at in any order: the last one made stands for all.
-        let registration = registrations.get(last).await?;
-        registration.status.context("the operator has not looked at its registration")?;
-        Ok(())
-    })
-    .await
 }
 
 async fn connect(kubeconfig: &str) -> Result<Client> {
@@ -201,7 +140,8 @@ impl View {
     }
 }
 
-fn address_of(instance: Instance) -> IpAddr {
+/// Of an instance, by its number.
+pub fn address_of(instance: Instance) -> IpAddr {
     Ipv4Addr::from_bits(FIRST.to_bits() + 1 + instance).into()
 }
 
@@ -250,7 +190,8 @@ impl Leases {
     }
 }
 
-fn name_of(service: u32) -> String {
+/// What a registration and its Service are called.
+pub fn name_of(service: u32) -> String {
     format!("bench-{service}")
 }
 

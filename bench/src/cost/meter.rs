@@ -1,0 +1,152 @@
+//! What was used, asked for and carried between two readings.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::Driver;
+use crate::process::Usage;
+use crate::records::Run;
+use crate::records::cost::{Call, Expense, Watched};
+use crate::relay::Bytes;
+use crate::scrape::{self, Sample};
+use crate::systems::beatkeeper::Operator;
+
+/// All meters at one moment.
+pub struct Reading {
+    at: Instant,
+    usage: Usage,
+    renewals: u64,
+    bytes: Bytes,
+    operator: Vec<Sample>,
+    api_server: Vec<Sample>,
+}
+
+impl Driver {
+    /// Reads all meters.
+    pub async fn reading(&mut self, operator: &Operator) -> Result<Reading> {
+        // The large page first: it takes the longest, and is no cost of the operator.
+        let api_server = self.stage.scrape().await?;
+        let (renewals, _) = self.drive.count().await?;
+        Ok(Reading {
+            api_server,
+            renewals,
+            at: Instant::now(),
+            usage: Usage::of(operator.server.pid())?,
+            bytes: self.relay.bytes(),
+            operator: operator.scrape().await?,
+        })
+    }
+
+    /// Notes what was between two readings.
+    pub fn account(&self, scenario: &str, before: &Reading, after: &Reading) -> Result<()> {
+        let seconds = after.at.duration_since(before.at).as_secs_f64();
+        let run = &self.drive.run;
+        let expense = Expense::of(
+            run,
+            "operator".to_owned(),
+            scenario.to_owned(),
+            seconds,
+            (after.renewals - before.renewals) as f64 / seconds,
+            (after.usage.cpu - before.usage.cpu) / seconds,
+            after.usage.rss,
+            after.usage.peak,
+            Some(after.bytes.received - before.bytes.received),
+            Some(after.bytes.sent - before.bytes.sent),
+        );
+        self.drive.append(&[expense])?;
+        self.drive.append(&calls(run, scenario, seconds, &before.operator, &after.operator))?;
+        self.drive.append(&watched(run, scenario, seconds, &before.api_server, &after.api_server))
+    }
+}
+
+/// What the operator itself counts: writes by kind; reads, which are few, by verb alone; watches that began again.
+fn calls(
+    run: &Run,
+    scenario: &str,
+    seconds: f64,
+    before: &[Sample],
+    after: &[Sample],
+) -> Vec<Call> {
+    let grown = |name: &str, labels: [&str; 2]| {
+        let at = |samples| scrape::sums(samples, name, labels);
+        scrape::growth(&at(before), at(after))
+    };
+    let writes = grown("beatkeeper_api_writes_total", ["verb", "kind"]);
+    let mut calls = grown("beatkeeper_api_call_duration_seconds_count", ["verb", "kind"]);
+    // Writes are among them, without their kinds.
+    calls.retain(|[verb, _], _| matches!(verb.as_str(), "get" | "list"));
+    calls.extend(writes);
+    for ([_, kind], count) in grown("beatkeeper_watch_restarts_total", ["", "kind"]) {
+        calls.insert(["watch".to_owned(), kind], count);
+    }
+    let line = |([verb, kind], count): ([String; 2], f64)| {
+        Call::of(run, "operator".to_owned(), scenario.to_owned(), verb, kind, seconds, count)
+    };
+    calls.into_iter().map(line).collect()
+}
+
+fn watched(
+    run: &Run,
+    scenario: &str,
+    seconds: f64,
+    before: &[Sample],
+    after: &[Sample],
+) -> Vec<Watched> {
+    let grown = |name: &str| {
+        let at = |samples| scrape::sums(samples, name, ["resource"]);
+        scrape::growth(&at(before), at(after))
+    };
+    let bytes = grown("apiserver_watch_events_sizes_sum");
+    grown("apiserver_watch_events_sizes_count")
+        .into_iter()
+        .map(|(key, events)| {
+            let bytes = bytes.get(&key).copied().unwrap_or_default();
+            let [resource] = key;
+            Watched::of(run, scenario.to_owned(), resource, seconds, events, bytes)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::systems::Name;
+
+    fn run() -> Run {
+        let (system, variant) = (Name::Beatkeeper, String::new());
+        Run { system, variant, instances: 9, beats_per_second: 3.0, run: 1 }
+    }
+
+    #[test]
+    fn writes_are_told_by_kind_and_reads_by_verb() {
+        let before = "beatkeeper_api_writes_total{kind=\"Lease\",verb=\"patch\",result=\"ok\"} 4\n\
+                      beatkeeper_api_call_duration_seconds_count{verb=\"get\"} 1\n";
+        let after = "beatkeeper_api_writes_total{kind=\"Lease\",verb=\"patch\",result=\"ok\"} 6\n\
+                     beatkeeper_api_writes_total{kind=\"Lease\",verb=\"patch\",result=\"timeout\"} 1\n\
+                     beatkeeper_api_writes_total{kind=\"EndpointSlice\",verb=\"update\",result=\"ok\"} 2\n\
+                     beatkeeper_api_call_duration_seconds_count{verb=\"get\"} 6\n\
+                     beatkeeper_api_call_duration_seconds_count{verb=\"patch\"} 7\n\
+                     beatkeeper_watch_restarts_total{kind=\"Pod\"} 1\n";
+        let calls = calls(&run(), "steady", 2.0, &scrape::samples(before), &scrape::samples(after));
+        let told: Vec<_> =
+            calls.iter().map(|call| (call.verb.as_str(), call.kind.as_str(), call.count)).collect();
+        let wanted = [
+            ("get", "", 5.0),
+            ("patch", "Lease", 3.0),
+            ("update", "EndpointSlice", 2.0),
+            ("watch", "Pod", 1.0),
+        ];
+        assert_eq!(told, wanted);
+    }
+
+    #[test]
+    fn watches_are_told_by_resource() {
+        let page = "apiserver_watch_events_sizes_sum{group=\"g\",resource=\"leases\",version=\"v1\"} 2048\n\
+                    apiserver_watch_events_sizes_count{group=\"g\",resource=\"leases\",version=\"v1\"} 2\n";
+        let lines = watched(&run(), "steady", 2.0, &[], &scrape::samples(page));
+        let told: Vec<_> =
+            lines.iter().map(|line| (line.resource.as_str(), line.events, line.bytes)).collect();
+        assert_eq!(told, [("leases", 2.0, 2048.0)]);
+    }
+}

@@ -1,0 +1,313 @@
+//! What is aimed at, beside what was measured.
+
+use super::Results;
+use super::cost::{OPERATOR, calls_of};
+use super::table::{grouped, table};
+use crate::records::Lag;
+use crate::records::cost::{Expense, Takeover};
+use crate::statistics::{Spread, quantile, sorted, told_number, told_seconds};
+use crate::systems::Name;
+
+/// So many a second are due from 10,000 instances that beat every 10 s, but for rounding.
+const THOUSAND: f64 = 999.0;
+
+/// One target.
+struct Target {
+    what: &'static str,
+    figure: &'static str,
+    /// The most that is allowed, or the least.
+    bound: Bound,
+    tell: fn(f64) -> String,
+    /// None where nothing was measured.
+    measured: Option<f64>,
+}
+
+enum Bound {
+    Most(f64),
+    Least(f64),
+}
+
+impl Target {
+    fn row(&self) -> [String; 5] {
+        let Self { what, figure, bound, tell, measured } = self;
+        let wanted = match bound {
+            Bound::Most(most) => format!("≤ {}", tell(*most)),
+            Bound::Least(least) => format!("≥ {}", tell(*least)),
+        };
+        let is_reached = measured.map(|it| match bound {
+            Bound::Most(most) => it <= *most,
+            Bound::Least(least) => it >= *least,
+        });
+        let verdict = match is_reached {
+            None => "not measured",
+            Some(true) => "reached",
+            Some(false) => "not reached",
+        };
+        let measured = measured.map_or_else(String::new, tell);
+        [(*what).to_owned(), (*figure).to_owned(), wanted, measured, verdict.to_owned()]
+    }
+}
+
+/// A table of all.
+pub fn tell(results: &Results) -> String {
+    let rows: Vec<_> = targets(results).iter().map(Target::row).collect();
+    format!(
+        "## Targets\n\n\
+         Computed from the raw results like all else here. Of several runs or tries a lag is the median, everything else \
+         the worst. A row says `not measured` where the part that measures it was not run in this size.\n\n{}",
+        table(["What", "Figure", "Wanted", "Measured", ""], &rows)
+    )
+}
+
+fn targets(results: &Results) -> Vec<Target> {
+    use Bound::{Least, Most};
+    let megabytes: fn(f64) -> String = |bytes| format!("{} MB", told_number(bytes / 1e6));
+    let percent: fn(f64) -> String = |share| format!("{} %", told_number(share * 100.0));
+    let of = |what, figure, bound, tell, measured| Target { what, figure, bound, tell, measured };
+    let idle = "100 instances, single deaths";
+    let many = "10,000 instances, 1,000 beats/s";
+    let core = "The core, on one core";
+    vec![
+        of(idle, "p50 past the deadline", Most(0.010), told_seconds, single(results, 100, 0.5)),
+        of(idle, "p99 past the deadline", Most(0.020), told_seconds, single(results, 100, 0.99)),
+        of(many, "p99 past the deadline", Most(0.060), told_seconds, single(results, 10_000, 0.99)),
+        of("All deaths", "least lag", Least(0.0), told_seconds, least_lag(results)),
+        of(
+            "3,000 die at once",
+            "the last gone, past the last deadline",
+            Most(0.5),
+            told_seconds,
+            last_of_many(results),
+        ),
+        of(many, "memory", Most(60e6), megabytes, memory(results)),
+        of(many, "CPU, of a core", Most(0.15), percent, processor(results)),
+        of(
+            "Steady state",
+            "writes, but for probes",
+            Most(0.0),
+            told_number,
+            steady_writes(results),
+        ),
+        of(core, "beats a second", Least(1e6), told_number, beats_of_core(results)),
+        of(core, "bytes an instance", Most(1000.0), told_number, bytes_of_core(results)),
+        of(
+            "Start with 10,000 instances",
+            "until it publishes",
+            Most(5.0),
+            told_seconds,
+            slowest(results, "start", |line| (line.instances >= 10_000).then_some(line.published)),
+        ),
+        of(
+            "The leader is killed",
+            "until the other one leads",
+            Most(5.0),
+            told_seconds,
+            slowest(results, "kill", |line| Some(line.leads)),
+        ),
+        of(
+            "The leader is killed",
+            "until the other one publishes",
+            Most(5.0),
+            told_seconds,
+            slowest(results, "kill", |line| Some(line.published)),
+        ),
+        of(
+            "The leader is asked to end",
+            "until the other one leads",
+            Most(1.0),
+            told_seconds,
+            slowest(results, "term", |line| Some(line.leads)),
+        ),
+        of(
+            "The leader is asked to end",
+            "until the other one publishes",
+            Most(1.0),
+            told_seconds,
+            slowest(results, "term", |line| Some(line.published)),
+        ),
+        of(
+            "Starts and failovers",
+            "living instances removed",
+            Most(0.0),
+            told_number,
+            lost(results),
+        ),
+    ]
+}
+
+fn ours<'a>(results: &'a Results, scenario: &'a str) -> impl Iterator<Item = &'a Lag> {
+    results
+        .lags
+        .iter()
+        .filter(move |lag| lag.system == Name::Beatkeeper && lag.scenario == scenario)
+}
+
+/// As in the table of single deaths: the median over the runs.
+fn single(results: &Results, instances: u32, share: f64) -> Option<f64> {
+    let lags = ours(results, "single").filter(|lag| lag.instances == instances);
+    let runs = grouped(lags, |lag| lag.run).into_values();
+    let figures = runs.filter_map(|run| quantile(&sorted(run.iter().map(|lag| lag.lag)), share));
+    Spread::of(figures).map(|spread| spread.median)
+}
+
+fn least_lag(results: &Results) -> Option<f64> {
+    let scenarios = ["single", "mass", "churn, silent"].iter();
+    worst(scenarios.flat_map(|scenario| ours(results, scenario)).map(|lag| -lag.lag))
+        .map(|lag| -lag)
+}
+
+/// Of runs in which so many died.
+fn last_of_many(results: &Results) -> Option<f64> {
+    let runs = grouped(ours(results, "mass"), |lag| (lag.instances, lag.run));
+    worst(runs.into_values().filter(|run| run.len() >= 3000).filter_map(|run| {
+        let deadline = worst(run.iter().map(|lag| lag.deadline))?;
+        Some(worst(run.iter().map(|lag| lag.seen))? - deadline)
+    }))
+}
+
+/// What the operator used in steady state, at 1,000 beats a second.
+fn at_a_thousand(results: &Results) -> impl Iterator<Item = &Expense> {
+    steady(results).filter(|line| line.instances >= 10_000 && line.beats_per_second >= THOUSAND)
+}
+
+fn steady(results: &Results) -> impl Iterator<Item = &Expense> {
+    results.expenses.iter().filter(|line| line.part == OPERATOR && line.scenario == "steady")
+}
+
+/// The most ever.
+fn memory(results: &Results) -> Option<f64> {
+    worst(at_a_thousand(results).map(|line| line.peak_mib * f64::from(1 << 20)))
+}
+
+fn processor(results: &Results) -> Option<f64> {
+    worst(at_a_thousand(results).map(|line| line.cpu))
+}
+
+fn steady_writes(results: &Results) -> Option<f64> {
+    worst(steady(results).map(|line| {
+        let writes = calls_of(results, line).filter(|call| call.writes() && !call.is_a_probe());
+        writes.map(|call| call.count).sum()
+    }))
+}
+
+/// The slowest of all sizes.
+fn beats_of_core(results: &Results) -> Option<f64> {
+    let costs = super::core::beat_costs(&results.samples);
+    worst(costs.iter().filter_map(|cost| quantile(cost, 0.5))).map(|seconds| 1.0 / seconds)
+}
+
+fn bytes_of_core(results: &Results) -> Option<f64> {
+    worst(results.memory.iter().map(super::core::Memory::per_instance))
+}
+
+fn slowest(results: &Results, how: &str, figure: impl Fn(&Takeover) -> Option<f64>) -> Option<f64> {
+    worst(results.takeovers.iter().filter(|line| line.how == how).filter_map(figure))
+}
+
+fn lost(results: &Results) -> Option<f64> {
+    worst(results.takeovers.iter().map(|line| f64::from(line.lost)))
+}
+
+/// The largest; none of none.
+fn worst(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
+    figures.into_iter().max_by(f64::total_cmp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::Run;
+    use crate::records::cost::Call;
+
+    fn run(instances: u32, run: u32) -> Run {
+        let (system, variant) = (Name::Beatkeeper, String::new());
+        Run { system, variant, instances, beats_per_second: f64::from(instances) / 10.0, run }
+    }
+
+    fn verdicts(results: &Results, what: &str) -> Vec<[String; 3]> {
+        let rows = targets(results).into_iter().map(|target| target.row());
+        let of_what = rows.filter(|[name, ..]| name == what);
+        of_what.map(|[_, _, wanted, measured, verdict]| [wanted, measured, verdict]).collect()
+    }
+
+    #[test]
+    fn without_results_nothing_is_reached_and_nothing_missed() {
+        let rows: Vec<_> = targets(&Results::default()).iter().map(Target::row).collect();
+        assert_eq!(rows.len(), 16);
+        for [.., measured, verdict] in rows {
+            assert_eq!((measured.as_str(), verdict.as_str()), ("", "not measured"));
+        }
+    }
+
+    #[test]
+    fn a_lag_is_the_median_of_the_runs_and_one_early_death_is_one_too_many() {
+        let lag = |run: &Run, lag| Lag::of(run, "single".to_owned(), 1, 0.0, 10.0, 10.0 + lag, lag);
+        let lags =
+            [(1, 0.005), (2, 0.015), (3, 0.030)].map(|(n, seconds)| lag(&run(100, n), seconds));
+        let mut results = Results { lags: lags.to_vec(), ..Results::default() };
+        assert_eq!(
+            verdicts(&results, "100 instances, single deaths"),
+            [["≤ 10 ms", "15 ms", "not reached"], ["≤ 20 ms", "15 ms", "reached"]]
+        );
+        assert_eq!(verdicts(&results, "All deaths"), [["≥ 0 s", "5 ms", "reached"]]);
+        results.lags.push(lag(&run(1000, 1), -0.001));
+        assert_eq!(verdicts(&results, "All deaths"), [["≥ 0 s", "-1 ms", "not reached"]]);
+    }
+
+    #[test]
+    fn the_last_of_many_counts_from_the_last_deadline() {
+        let lag = |n: u32| {
+            let deadline = 10.0 + f64::from(n) / 1000.0;
+            Lag::of(&run(10_000, 1), "mass".to_owned(), n, 0.0, deadline, 14.0, 14.0 - deadline)
+        };
+        let mut results = Results { lags: (1..=2999).map(lag).collect(), ..Results::default() };
+        assert_eq!(last_of_many(&results), None);
+        results.lags.push(lag(3000));
+        assert_eq!(last_of_many(&results), Some(1.0));
+    }
+
+    #[test]
+    fn a_write_in_steady_state_is_one_too_many_unless_it_is_a_probe() {
+        let [part, steady] = [OPERATOR, "steady"].map(str::to_owned);
+        let received = Some(1);
+        let expense = Expense::of(
+            &run(10_000, 1),
+            part.clone(),
+            steady.clone(),
+            60.0,
+            1e3,
+            0.2,
+            40.0,
+            50.0,
+            received,
+            None,
+        );
+        let call = |kind: &str| {
+            let [verb, kind] = ["patch", kind].map(str::to_owned);
+            Call::of(&run(10_000, 1), part.clone(), steady.clone(), verb, kind, 60.0, 7.0)
+        };
+        let (expenses, calls) = (vec![expense], vec![call("Lease")]);
+        let mut results = Results { expenses, calls, ..Results::default() };
+        assert_eq!(verdicts(&results, "Steady state"), [["≤ 0", "0", "reached"]]);
+        results.calls.push(call("EndpointSlice"));
+        assert_eq!(verdicts(&results, "Steady state"), [["≤ 0", "7", "not reached"]]);
+        let many: Vec<_> = verdicts(&results, "10,000 instances, 1,000 beats/s");
+        assert_eq!(many[1], ["≤ 60 MB", "52.4 MB", "reached"]);
+        assert_eq!(many[2], ["≤ 15 %", "20 %", "not reached"]);
+    }
+
+    #[test]
+    fn the_slowest_takeover_decides_and_a_small_start_does_not_count() {
+        let line = |how: &str, instances, published| {
+            Takeover::of(&run(instances, 1), how.to_owned(), 1, 0.5, published, None, 0)
+        };
+        let takeovers =
+            vec![line("start", 100, 9.0), line("term", 100, 0.75), line("term", 1000, 1.5)];
+        let results = Results { takeovers, ..Results::default() };
+        assert_eq!(verdicts(&results, "Start with 10,000 instances")[0][2], "not measured");
+        assert_eq!(
+            verdicts(&results, "The leader is asked to end"),
+            [["≤ 1 s", "500 ms", "reached"], ["≤ 1 s", "1.50 s", "not reached"]]
+        );
+    }
+}

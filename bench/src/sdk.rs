@@ -1,0 +1,58 @@
+//! A service that uses the SDK, for measuring what that costs: a process with one instance or with many.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use beatkeeper_client::Service;
+use clap::Args;
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::systems::beatkeeper::{NAMESPACE, address_of, name_of};
+
+/// So many start and stop at a time.
+const AT_A_TIME: usize = 16;
+
+/// Who beats.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// How to reach the control plane.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// So many instances.
+    #[arg(long)]
+    instances: u32,
+}
+
+/// Beats until SIGTERM, then deregisters. Each instance is a service of its own, with a connection of its own: the SDK
+/// is for processes that are one instance.
+///
+/// # Errors
+/// When an instance cannot register or deregister.
+pub async fn beat(plan: Plan) -> Result<()> {
+    let mut stop = signal(SignalKind::terminate())?;
+    let kubeconfig = Kubeconfig::read_from(&plan.kubeconfig)?;
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    let start = |instance| {
+        let service = Service::builder(name_of(0))
+            .namespace(NAMESPACE)
+            .pod("")
+            .instance(format!("vm-{instance}"))
+            .address(address_of(instance))
+            .config(config.clone())
+            .handle_signal(false)
+            .build();
+        async move { anyhow::Ok(service?.start().await?) }
+    };
+    let running: Vec<_> = stream::iter((0..plan.instances).map(start))
+        .buffer_unordered(AT_A_TIME)
+        .try_collect()
+        .await
+        .context("an instance cannot register")?;
+    stop.recv().await;
+    let stopping = stream::iter(running.into_iter().map(|running| running.stop()));
+    stopping.buffer_unordered(AT_A_TIME).try_collect::<Vec<_>>().await?;
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! The control plane with a registration on it, and operators beside it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use beatkeeper_api::ServiceRegistration;
+use beatkeeper_cluster::{ControlPlane, Options, Part};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use super::{NAMESPACE, RANGE, name_of};
+use crate::process::{self, Server};
+use crate::scrape::{self, Sample};
+use crate::systems::Setup;
+
+/// A control plane whose etcd syncs each write to disk, as in production, with registrations that nobody looks at yet.
+pub struct Stage {
+    /// The control plane.
+    pub plane: ControlPlane,
+    client: Client,
+    data: PathBuf,
+    services: u32,
+}
+
+/// An operator that runs. It is killed when dropped.
+pub struct Operator {
+    /// Its process.
+    pub server: Server,
+    /// Where it serves its metrics.
+    pub metrics: String,
+}
+
+impl Operator {
+    /// What it says of itself.
+    pub async fn scrape(&self) -> Result<Vec<Sample>> {
+        scrape::scrape(&self.metrics).await
+    }
+
+    /// Whether it says that it leads; one that does not answer yet, or no more, does not.
+    pub async fn leads(&self) -> bool {
+        let samples = self.scrape().await.unwrap_or_default();
+        scrape::value(&samples, "beatkeeper_leader") == Some(1.0)
+    }
+}
+
+impl Stage {
+    /// Starts it.
+    pub async fn open(setup: &Setup) -> Result<Self> {
+        // The audit log that tests read would be written for each beat.
+        let options = Options { fsync: true, audit: false, ..Options::default() };
+        let plane = ControlPlane::start(options).await?;
+        plane.declare(&beatkeeper_api::crd()).await?;
+        let client = plane.admin_client()?;
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        for service in 0..setup.services {
+            register(&client, &name_of(service), setup).await?;
+        }
+        Ok(Self { plane, client, data: setup.data.clone(), services: setup.services })
+    }
+
+    /// What it is, for the results.
+    pub fn version(&self) -> String {
+        format!(
+            "Beatkeeper {} on Kubernetes {} with etcd {}, one member, fsync on",
+            env!("CARGO_PKG_VERSION"),
+            beatkeeper_cluster::KUBERNETES_VERSION,
+            beatkeeper_cluster::ETCD_VERSION,
+        )
+    }
+
+    /// How clients find it.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.plane.kubeconfig()
+    }
+
+    /// Where the API server listens, as HOST:PORT.
+    pub fn address(&self) -> String {
+        self.plane.url(Part::ApiServer).trim_start_matches("https://").to_owned()
+    }
+
+    /// A kubeconfig that leads to another port of this machine.
+    pub fn kubeconfig_by(&self, port: u16) -> Result<PathBuf> {
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(self.kubeconfig())?)?;
+        config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
+        let path = self.data.join(format!("kubeconfig-{port}"));
+        fs::write(&path, config.to_string())?;
+        Ok(path)
+    }
+
+    /// Starts an operator, and does not wait for anything. `name` is that of its log.
+    pub fn operator(&self, name: &str, kubeconfig: &Path, flags: &[&str]) -> Result<Operator> {
+        let metrics = format!("127.0.0.1:{}", process::free_port()?);
+        let mut command = beatkeeper(kubeconfig)?;
+        command
+            .args(["controller", "--namespace", NAMESPACE])
+            .arg(format!("--outside-range={NAMESPACE}={RANGE}"))
+            .args(["--metrics-bind-address", &metrics])
+            .args(flags);
+        Ok(Operator { server: Server::start(name, command, &self.data)?, metrics })
+    }
+
+    /// Until an operator leads and has looked at its registrations.
+    pub async fn until_it_publishes(&self, operator: &Operator) -> Result<()> {
+        let registrations: Api<ServiceRegistration> =
+            Api::namespaced(self.client.clone(), NAMESPACE);
+        process::until_it_answers(&operator.server, async || {
+            // They are looked at in any order: the last one made stands for all.
+            let registration = registrations.get(&name_of(self.services - 1)).await?;
+            registration.status.context("the operator has not looked at its registration")?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// How many Leases there are beside whatever the operator keeps for itself.
+    pub async fn leases(&self) -> Result<usize> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let ours = beatkeeper_api::heartbeat::REGISTRATION_LABEL;
+        Ok(leases.list_metadata(&kube::api::ListParams::default().labels(ours)).await?.items.len())
+    }
+
+    /// What the API server says of itself.
+    pub async fn scrape(&self) -> Result<Vec<Sample>> {
+        Ok(scrape::samples(&self.plane.metrics().await?))
+    }
+}
+
+/// The program that was built with this one.
+pub fn beatkeeper(kubeconfig: &Path) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?.with_file_name("beatkeeper"));
+    command.env("KUBECONFIG", kubeconfig).env_remove("POD_NAME").env_remove("RUST_LOG");
+    Ok(command)
+}
+
+async fn register(client: &Client, name: &str, setup: &Setup) -> Result<()> {
+    let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
+    let service: Service = serde_json::from_value(json!({
+        "metadata": { "name": name },
+        "spec": { "ports": ports },
+    }))?;
+    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    services.create(&PostParams::default(), &service).await?;
+    let registration: ServiceRegistration = serde_json::from_value(json!({
+        "apiVersion": "beatkeeper.dev/v1alpha1",
+        "kind": "ServiceRegistration",
+        "metadata": { "name": name },
+        "spec": {
+            "ttl": format!("{}s", setup.ttl.as_secs()),
+            "interval": format!("{}s", setup.interval.as_secs()),
+            "ports": ports,
+        },
+    }))?;
+    let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);
+    registrations.create(&PostParams::default(), &registration).await?;
+    Ok(())
+}
