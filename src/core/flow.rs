@@ -16,6 +16,12 @@ use super::{
 /// With fewer beats due than this nothing can be told from how many arrived.
 const ENOUGH_DUE: usize = 10;
 
+/// Of very many a sample is asked first: the question is put at each deadline, and to ask a million takes a tenth of
+/// a second.
+const SAMPLE: usize = 2_048;
+/// Of fewer all are counted at once.
+const WORTH_SAMPLING: usize = 4 * SAMPLE;
+
 /// Where many fall silent at once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
@@ -44,8 +50,11 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Counts one instance, that is known to have lived, in the last `window`.
+    /// Counts one instance in the last `window`, if its beats are waited for.
     pub fn count(&mut self, record: &Record, interval: Duration, window: Duration, now: Moment) {
+        if !is_waited_for(record) {
+            return;
+        }
         let Silence { since, before } = record.silence();
         let quiet = now.since(since) + before;
         // Of one that was there when this process began no beat has arrived yet.
@@ -60,6 +69,12 @@ impl Flow {
     /// Whether so few arrived that it cannot be the instances.
     pub fn is_broken(self) -> bool {
         self.due >= ENOUGH_DUE && self.hardly_any_arrived()
+    }
+
+    /// Whether a sample with this outcome shows that more than a tenth of all arrived. Where they did not, three
+    /// tenths of so many that were drawn at random would arrive once in more than 10^15 samples.
+    fn shows_a_whole_way(self) -> bool {
+        self.due >= SAMPLE / 8 && self.arrived * 10 >= self.due * 3
     }
 
     fn hardly_any_arrived(self) -> bool {
@@ -105,16 +120,31 @@ impl Guard {
         now: Moment,
     ) -> Option<Broken> {
         let window = pace.slack();
-        let (mut cluster, mut here) = (Flow::default(), Flow::default());
-        for (registration, records) in index.registrations() {
-            let Some(pace) = pace_of(registration) else { continue };
-            for record in records.filter(|record| is_waited_for(record)) {
-                cluster.count(record, pace.interval, window, now);
-                if registration.namespace == namespace {
-                    here.count(record, pace.interval, window, now);
+        let count_where = |is_asked: &dyn Fn(&Key) -> bool| {
+            let mut flow = Flow::default();
+            for (registration, records) in index.registrations() {
+                if is_asked(registration)
+                    && let Some(Pace { interval, .. }) = pace_of(registration)
+                {
+                    records.for_each(|record| flow.count(record, interval, window, now));
                 }
             }
-        }
+            flow
+        };
+        let sampled = || {
+            let mut flow = Flow::default();
+            for (registration, record) in index.sample(SAMPLE) {
+                if let Some(Pace { interval, .. }) = pace_of(registration) {
+                    flow.count(record, interval, window, now);
+                }
+            }
+            flow
+        };
+        let in_cluster = (index.count() >= WORTH_SAMPLING).then(sampled);
+        let cluster = in_cluster
+            .filter(|flow| flow.shows_a_whole_way())
+            .unwrap_or_else(|| count_where(&|_| true));
+        let here = count_where(&|registration| registration.namespace == namespace);
         let cluster = self.look(Place::Cluster, cluster, window, now);
         let here = self.look(Place::Namespace(namespace.to_owned()), here, window, now);
         // The wider one says more.

@@ -326,6 +326,16 @@ impl Index {
         self.shelf.registrations()
     }
 
+    /// How many Leases are known.
+    pub fn count(&self) -> usize {
+        self.shelf.count()
+    }
+
+    /// Records with their registrations, drawn at random in at most so many draws; some may come twice.
+    pub fn sample(&self, draws: usize) -> impl Iterator<Item = (&Key, &Record)> {
+        self.shelf.sample(draws)
+    }
+
     /// Forgets a Lease. For those whose registration is gone: nothing is published for them, so it
     /// takes no evidence.
     pub fn drop_orphan(&mut self, registration: &Key, lease: &str) {

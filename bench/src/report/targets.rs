@@ -142,12 +142,17 @@ fn ours<'a>(results: &'a Results, scenario: &'a str) -> impl Iterator<Item = &'a
         .filter(move |lag| lag.system == Name::Beatkeeper && lag.scenario == scenario)
 }
 
-/// As in the table of single deaths: the median over the runs.
+/// As in the table of single deaths: the median over the runs; of several ways to spread the instances over services
+/// the worst.
 fn single(results: &Results, instances: u32, share: f64) -> Option<f64> {
     let lags = ours(results, "single").filter(|lag| lag.instances == instances);
-    let runs = grouped(lags, |lag| lag.run).into_values();
-    let figures = runs.filter_map(|run| quantile(&sorted(run.iter().map(|lag| lag.lag)), share));
-    Spread::of(figures).map(|spread| spread.median)
+    let median = |lags: Vec<&Lag>| {
+        let runs = grouped(lags, |lag| lag.run).into_values();
+        let figures =
+            runs.filter_map(|run| quantile(&sorted(run.iter().map(|lag| lag.lag)), share));
+        Spread::of(figures).map(|spread| spread.median)
+    };
+    worst(grouped(lags, |lag| lag.variant.clone()).into_values().filter_map(median))
 }
 
 fn least_lag(results: &Results) -> Option<f64> {
@@ -158,7 +163,7 @@ fn least_lag(results: &Results) -> Option<f64> {
 
 /// Of runs in which so many died.
 fn last_of_many(results: &Results) -> Option<f64> {
-    let runs = grouped(ours(results, "mass"), |lag| (lag.instances, lag.run));
+    let runs = grouped(ours(results, "mass"), |lag| (lag.instances, lag.variant.clone(), lag.run));
     worst(runs.into_values().filter(|run| run.len() >= 3000).filter_map(|run| {
         let deadline = worst(run.iter().map(|lag| lag.deadline))?;
         Some(worst(run.iter().map(|lag| lag.seen))? - deadline)

@@ -128,6 +128,19 @@ impl Shelf {
         gone
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Some of them, drawn at random: by the key of the hash, so that nobody can tell which.
+    pub(super) fn sample(&self, draws: usize) -> impl Iterator<Item = (&Key, &Record)> {
+        let places = self.entries.capacity().max(1) as u64;
+        let at = move |draw: usize| (self.hasher.hash_one(draw) % places) as usize;
+        let drawn = (0..draws).filter_map(move |draw| self.entries.get(at(draw)));
+        drawn.map(|entry| (&*entry.home, &entry.record))
+    }
+
     /// All there is, in no order.
     pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.iter_mut().map(|(_, entry)| entry)

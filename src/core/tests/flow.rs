@@ -52,6 +52,46 @@ fn when_all_fall_silent_it_is_the_way_and_not_they() {
     assert_eq!(guard.broken().count(), 2, "in the cluster and in its only namespace");
 }
 
+/// Very many that are published and beat at second 0, and of whom the first `again` did so once more at second 25.
+fn very_many(number: usize, again: usize) -> Index {
+    let mut index = index();
+    for n in 0..number {
+        index.observe("shop", beat(&format!("vm-{n}"), 1, 1), at(0));
+    }
+    let records = index.snapshot(&key("greeter"));
+    let settled = records.into_iter().map(|record| crate::core::index::Settled {
+        lease: record.lease,
+        token: record.token,
+        quiet: true,
+        expired: false,
+        placed: true,
+        published: true,
+        granted: false,
+    });
+    index.settle(&key("greeter"), &settled.collect::<Vec<_>>(), at(0));
+    for n in 0..again {
+        index.observe("shop", beat(&format!("vm-{n}"), 2, 2), at(25_000));
+    }
+    index
+}
+
+#[test]
+fn of_very_many_a_sample_may_show_that_the_way_is_whole_and_only_all_of_them_that_it_is_broken() {
+    let elsewhere = |index: &Index| {
+        let broken = Guard::default().ask("elsewhere", PACE, index, |_| Some(PACE), at(30_500));
+        broken.map(|broken| (broken.place, broken.flow))
+    };
+    let number = 20_000;
+    assert_eq!(elsewhere(&very_many(number, number / 2)), None);
+    assert_eq!(elsewhere(&very_many(number, number / 8)), None, "all were counted");
+    let flow = Flow { due: number, arrived: number / 16 };
+    assert_eq!(elsewhere(&very_many(number, number / 16)), Some((Place::Cluster, flow)));
+    assert_eq!(
+        elsewhere(&very_many(number, 0)),
+        Some((Place::Cluster, Flow { arrived: 0, ..flow }))
+    );
+}
+
 #[test]
 fn with_fewer_than_ten_beats_due_nothing_can_be_told() {
     let index = beating(9);
