@@ -56,6 +56,7 @@ macro_rules! record {
 
         impl $name {
             /// A line of a run.
+            #[allow(clippy::too_many_arguments, reason = "a column each; some kinds have many")]
             pub fn of(run: &Run, $($field: $type),*) -> Self {
                 let Run { system, variant, instances, beats_per_second, run } = run.clone();
                 Self { system, variant, instances, beats_per_second, run, $($field),* }
