@@ -28,11 +28,16 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 impl Shop {
     /// Hand-written Endpoints, and their mirror made by the cluster.
     async fn hand_written(&self, addresses: &[&str]) {
+        self.hand_written_with_port(addresses, "grpc").await;
+    }
+
+    /// The same with a port of this name. The mirror is waited for, since it is made whenever the cluster gets to it.
+    async fn hand_written_with_port(&self, addresses: &[&str], port: &str) {
         self.service("greeter", json!({})).await;
         let ips: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
         self.create::<Endpoints>(json!({
             "metadata": { "name": "greeter" },
-            "subsets": [{ "addresses": ips, "ports": [{ "name": "grpc", "port": 9001 }] }],
+            "subsets": [{ "addresses": ips, "ports": [{ "name": port, "port": 9001 }] }],
         }))
         .await;
         eventually("the Endpoints are mirrored", async || {

@@ -53,14 +53,7 @@ async fn an_address_outside_the_allowed_ranges_is_refused_until_it_is_removed() 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_of_other_names_are_refused() {
     let shop = Shop::open("adopt-ports").await;
-    shop.service("greeter", json!({})).await;
-    shop.create::<Endpoints>(json!({
-        "metadata": { "name": "greeter" },
-        "subsets": [{
-            "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "http", "port": 9001 }],
-        }],
-    }))
-    .await;
+    shop.hand_written_with_port(&["192.0.2.1"], "http").await;
     let _operator = shop.operator();
     let message = shop.refused().await;
     assert!(message.contains("subsets[0].ports has \"http\" (TCP)"), "{message}");
