@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_file_of_an_agent_has_a_line_for_each_instance() {
-        let wanted = "registration: bench\ninstances:\n\
+        let wanted = "registration: bench-0\ninstances:\n\
                       - { instance: vm-0, addresses: [198.18.0.1] }\n\
                       - { instance: vm-1, addresses: [198.18.0.2] }\n";
         assert_eq!(settings_of(2), wanted);
