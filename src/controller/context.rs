@@ -105,8 +105,6 @@ pub(super) struct Memory {
     pub(super) ttl: Option<TtlHistory>,
     /// The states that were last told in events; none before the first time after a start.
     pub(super) told: Option<Remembered>,
-    /// When it is to be looked at again because of the time alone.
-    pub(super) due: Option<Moment>,
     /// How often it failed in a row.
     pub(super) failures: u32,
     /// How often in a row some Lease could not be read.

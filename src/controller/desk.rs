@@ -22,9 +22,6 @@ use super::{
 };
 use crate::core::{heartbeat::Version, index::Key, moment::Moment};
 
-/// A status rests no longer than this after a write.
-const LONGEST_REST: Duration = Duration::from_secs(1);
-
 /// The desks of all registrations.
 #[derive(Default)]
 pub(super) struct Desks(HashMap<Key, Desk>);
@@ -163,7 +160,6 @@ async fn write(key: Key, context: Arc<Context>) {
             seat.done = true;
             return;
         };
-        let began = context.clock.now();
         let told = {
             let _step = context.metrics.begin(Step::Status);
             publish::status(&report, &context).await
@@ -172,10 +168,6 @@ async fn write(key: Key, context: Arc<Context>) {
             Ok(Told::All) => {
                 failures = 0;
                 done = Some(report);
-                let rest = rest_after(context.clock.now().since(began));
-                if context.stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
-                    return;
-                }
             }
             // Whoever leads next reports anew.
             Err(_) if !context.claim.holds() => {
@@ -200,14 +192,6 @@ async fn write(key: Key, context: Arc<Context>) {
             }
         }
     }
-}
-
-/// How long a registration's status rests after a write that took so long. A status is by far the largest
-/// thing that is written, and while many die one after the other each writes it anew. It may take a fifth
-/// of the time at most, so that the API server has the rest for what prunes; and when a status
-/// is written at all it is the latest.
-fn rest_after(took: Duration) -> Duration {
-    (took * 4).min(LONGEST_REST)
 }
 
 /// Waits until the time has come, or there is a newer report. Returns false when the controller is

@@ -9,7 +9,6 @@ use rand::Rng;
 use super::{
     adopt,
     apply::{self, Outcome},
-    clock::NEAR,
     context::Context,
     decision::{Decision, decide, judge, ttl_history},
     desk,
@@ -41,10 +40,6 @@ pub(super) async fn run(
     let key = Key::of(&object.metadata);
     if !context.claim.holds() {
         return Ok(Action::await_change());
-    }
-    let uid = object.metadata.uid.clone().unwrap_or_default();
-    if let Some(due) = context.remember(&key, &uid, |memory| memory.due) {
-        context.clock.reach(due).await;
     }
     let result = tokio::spawn(reconcile(object, context.clone())).await;
     if result.is_err() {
@@ -126,7 +121,6 @@ fn conclude(
     let now = context.clock.now();
     let next = decision.pause(now);
     let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
-    context.remember(&key, &registration.uid, |memory| memory.due = Some(now + next));
     let Decision { verdicts, .. } = decision;
     let ready = status::ready_reason(stage.stall.as_ref(), &applied);
     context.metrics.decided(&key, &verdicts, ready);
@@ -134,8 +128,7 @@ fn conclude(
     desk::hand_in(report, context);
     match failure {
         Some(failure) => Err(Error::Publish { registration: key, failure, next }),
-        // A little too early, and then to the point.
-        None => Ok(Action::requeue(next.saturating_sub(NEAR))),
+        None => Ok(Action::requeue(next)),
     }
 }
 
