@@ -226,6 +226,7 @@ impl Context {
     pub(super) fn forget(&self, key: &Key) {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.desks().forget(key);
+        self.path().await_deadline(key, None);
         self.metrics.forget(key);
     }
 

@@ -1,8 +1,9 @@
 //! The probe (L3): a Lease of this replica's own, renewed the way workloads renew theirs, and counted
 //! when the heartbeat watch brings it back.
 //!
-//! It is renewed at a pace that the registration with the least slack sets, and at once when a
-//! deadline has passed: nobody is pruned before a renewal that was sent after its deadline is back.
+//! It is renewed at a pace that the registration with the least slack sets, and a little before a
+//! deadline passes, so that the proof does not have to be waited for: nobody is pruned before a renewal
+//! is back that reaches up to its deadline.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -28,7 +29,8 @@ use crate::core::{
     index::Key,
     memory::Memory,
     moment::Moment,
-    path::Proof,
+    path::{self, Proof},
+    proven::SHORTEST_GAP,
 };
 
 /// The label by which probes are in the heartbeat watch. No registration can be called that: its
@@ -55,6 +57,8 @@ pub(super) struct Probe {
     key: Key,
     /// Somebody waits for a renewal.
     wanted: Notify,
+    /// The next renewal may be due sooner than it was.
+    sooner: Notify,
     /// What became of the latest renewals.
     outcome: watch::Sender<Outcome>,
 }
@@ -84,6 +88,7 @@ impl Probe {
         Self {
             key: Key::new(namespace, format!("beatkeeper-probe-{identity}")),
             wanted: Notify::new(),
+            sooner: Notify::new(),
             outcome: watch::Sender::default(),
         }
     }
@@ -93,11 +98,53 @@ impl Probe {
         self.wanted.notify_one();
     }
 
+    /// Notes when somebody's deadline passes next in this registration, so that a renewal is back by
+    /// then.
+    pub(super) fn await_deadline(
+        &self,
+        registration: &Key,
+        deadline: Option<Moment>,
+        context: &Context,
+    ) {
+        context.path().await_deadline(registration, deadline);
+        if deadline.is_some() {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Waits until a renewal is back that proves the time up to a deadline, which has passed. One that
+    /// was sent ahead of it is not repeated while it may do.
+    ///
+    /// # Errors
+    /// Why none has come back. Then nobody may be pruned.
+    pub(super) async fn prove_up_to(
+        &self,
+        deadline: Moment,
+        context: &Context,
+    ) -> Result<(), String> {
+        let mut outcome = self.outcome.subscribe();
+        let failures = outcome.borrow().failures;
+        let reached = |outcome: &Outcome| {
+            outcome.proof.is_some_and(|sent| path::reaches(sent, deadline, context.clock.now()))
+        };
+        let now = context.clock.now();
+        let under_way = context.path().is_under_way_for(deadline, now);
+        if under_way {
+            let answered = outcome.wait_for(|now| reached(now) || now.failures != failures);
+            // What has become of it is seen below.
+            let _ = tokio::time::timeout(SHORTEST_GAP, answered).await;
+        }
+        if reached(&outcome.borrow()) {
+            return Ok(());
+        }
+        self.prove(deadline, context).await
+    }
+
     /// Waits until a renewal is back that was sent at `after` or later.
     ///
     /// # Errors
     /// Why none has come back. Then nobody may be pruned.
-    pub(super) async fn prove(&self, after: Moment, context: &Context) -> Result<(), String> {
+    async fn prove(&self, after: Moment, context: &Context) -> Result<(), String> {
         let mut outcome = self.outcome.subscribe();
         let failures = outcome.borrow().failures;
         let proven = |outcome: &Outcome| outcome.proof.is_some_and(|sent| sent >= after);
@@ -151,6 +198,7 @@ pub(super) async fn run(context: Arc<Context>) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = probe.wanted.notified() => {}
+            () = probe.sooner.notified() => continue,
         }
         let now = context.clock.now();
         let (token, memory) = {

@@ -122,6 +122,8 @@ fn conclude(
     let next = decision.pause(now);
     let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
     let Decision { verdicts, .. } = decision;
+    let deadline = verdicts.iter().filter_map(Verdict::deadline).min();
+    context.probe.await_deadline(&key, deadline, context);
     let ready = status::ready_reason(stage.stall.as_ref(), &applied);
     context.metrics.decided(&key, &verdicts, ready);
     let report = publish::Report { object, registration, verdicts, stall: stage.stall, applied };

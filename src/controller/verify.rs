@@ -47,10 +47,10 @@ pub(super) async fn suspects(
     suspects: Vec<Suspect>,
     context: &Context,
 ) -> Missing {
-    let after = suspects.iter().filter_map(|suspect| suspect.deadline).max();
+    let latest = suspects.iter().filter_map(|suspect| suspect.deadline).max();
     let proof = async {
-        match after {
-            Some(after) => context.probe.prove(after, context).await.err(),
+        match latest {
+            Some(deadline) => context.probe.prove_up_to(deadline, context).await.err(),
             None => None,
         }
     };

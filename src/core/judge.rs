@@ -17,7 +17,7 @@ use super::{
     heartbeat::Origin,
     index::{Presence, Record, Settled, Sight},
     moment::Moment,
-    placement,
+    path, placement,
     proven::Pace,
     verdict::{Judged, Placement, Reason, Suspect, Verdict},
 };
@@ -92,6 +92,7 @@ impl<'a> Candidate<'a> {
                 verdict.look_again = Some(look_again);
                 if let Some(lease) = &mut verdict.lease {
                     lease.settled.quiet = !overdue && self.record.presence == Presence::Watched;
+                    lease.deadline = overdue.then_some(look_again);
                     lease.settled.granted = inherited_published;
                 }
                 verdict
@@ -222,7 +223,7 @@ impl<'a> Candidate<'a> {
         let deadline = evidence.deadline(silence, pace);
         if now >= deadline {
             let read = self.record.silent_at.is_some_and(|silent_at| silent_at >= deadline);
-            let probed = evidence.probed.is_some_and(|sent| sent >= deadline);
+            let probed = evidence.probed.is_some_and(|sent| path::reaches(sent, deadline, now));
             if !(read && probed) {
                 return Life::Doubted { deadline, ruling: self.doubted(published) };
             }
@@ -378,6 +379,7 @@ impl<'a> Candidate<'a> {
                     published,
                 },
                 suspect: missing.then(|| self.suspect(None)),
+                deadline: None,
             }),
             look_again: None,
         }

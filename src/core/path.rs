@@ -6,10 +6,14 @@
 //! seen, since a watch delivers in the order of writing. Two proofs that are further apart than
 //! [`Pace::tolerance`] have a gap between them.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
 
 use super::{
     heartbeat::Version,
+    index::Key,
     memory::Memory,
     moment::Moment,
     proven::{Gap, Pace, Proven, SHORTEST_GAP},
@@ -17,6 +21,26 @@ use super::{
 
 /// The longest pause between two renewals, also when no registration asks for shorter ones.
 pub const LONGEST_PERIOD: Duration = Duration::from_secs(10);
+
+/// How long before a deadline a renewal is sent for it: time enough to be back when it passes, on a
+/// control plane that is at ease.
+const AHEAD: Duration = Duration::from_millis(25);
+
+/// So far beyond the moment at which it was sent a renewal reaches: one that is sent for a deadline
+/// serves those that follow closely, too.
+const REACH: Duration = Duration::from_millis(50);
+
+/// Whether a renewal that was sent then, and has come back, proves all there is to prove of the time
+/// up to a deadline that has passed.
+///
+/// It does when it was sent after the deadline; or a little before, and has come back so soon that
+/// there is no gap up to now. What it leaves open is at most [`REACH`], a tenth of what the shortest
+/// gap is; and the live read, which is sent after the deadline, closes it against beats that have been
+/// accepted. Without the second condition a process that is suspended just before the deadline, with
+/// the API server and everybody who beats, would take their standstill for proven.
+pub fn reaches(sent: Moment, deadline: Moment, now: Moment) -> bool {
+    sent >= deadline || (sent + REACH >= deadline && now.since(sent) <= SHORTEST_GAP)
+}
 
 /// A renewal that was sent and has not come back.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +74,14 @@ pub struct Path {
     memory: Memory,
     /// Why the last renewal did not come back, while that is so.
     doubt: Option<String>,
+    awaited: Deadlines,
+}
+
+/// The next deadline of each registration that has one ahead.
+#[derive(Debug, Clone, Default)]
+struct Deadlines {
+    of: HashMap<Key, Moment>,
+    in_order: BTreeSet<(Moment, Key)>,
 }
 
 /// Of so many renewals that hang at the most the return is awaited.
@@ -69,7 +101,14 @@ impl Path {
             last_sent: None,
             memory: Memory::default(),
             doubt: None,
+            awaited: Deadlines::default(),
         }
+    }
+
+    /// Notes when somebody's deadline passes next in this registration, so that a renewal is back by
+    /// then.
+    pub fn await_deadline(&mut self, registration: &Key, deadline: Option<Moment>) {
+        self.awaited.set(registration, deadline);
     }
 
     /// Suits the renewals to the registration with the least slack: they are a quarter of it apart,
@@ -84,7 +123,14 @@ impl Path {
 
     /// When the next renewal is to be sent, if nobody asks for one before.
     pub fn next(&self, now: Moment) -> Moment {
-        self.last_sent.map_or(now, |sent| sent + self.period)
+        let Some(sent) = self.last_sent else { return now };
+        let by_pace = sent + self.period;
+        self.awaited.first().map_or(by_pace, |deadline| by_pace.min(deadline - AHEAD))
+    }
+
+    /// Whether a renewal is under way that may do for a deadline.
+    pub fn is_under_way_for(&self, deadline: Moment, now: Moment) -> bool {
+        self.under_way.back().is_some_and(|renewal| reaches(renewal.sent, deadline, now))
     }
 
     /// A renewal is sent; returns its token, the renewTime in microseconds: `wall`, or more, so that
@@ -93,6 +139,7 @@ impl Path {
         let token = wall.max(self.last_token + 1);
         self.last_token = token;
         self.last_sent = Some(now);
+        self.awaited.forget_until(now + REACH);
         if self.under_way.len() == UNDER_WAY {
             self.under_way.pop_front();
         }
@@ -154,6 +201,30 @@ impl Path {
     }
 }
 
+impl Deadlines {
+    fn set(&mut self, registration: &Key, deadline: Option<Moment>) {
+        if let Some(before) = self.of.remove(registration) {
+            self.in_order.remove(&(before, registration.clone()));
+        }
+        if let Some(deadline) = deadline {
+            self.of.insert(registration.clone(), deadline);
+            self.in_order.insert((deadline, registration.clone()));
+        }
+    }
+
+    fn first(&self) -> Option<Moment> {
+        self.in_order.first().map(|(deadline, _)| *deadline)
+    }
+
+    fn forget_until(&mut self, moment: Moment) {
+        while self.first().is_some_and(|deadline| deadline <= moment) {
+            if let Some((_, registration)) = self.in_order.pop_first() {
+                self.of.remove(&registration);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +264,51 @@ mod tests {
         assert_eq!(*path.proven(), Proven::without_gaps());
         assert_eq!(path.proof(), Some(at(9000)), "as of when it was sent");
         assert_eq!(path.next(at(9500)), at(10_000));
+    }
+
+    #[test]
+    fn a_renewal_is_sent_ahead_of_a_deadline_and_serves_those_that_follow_closely() {
+        let (one, other) = (Key::new("shop", "one"), Key::new("shop", "other"));
+        let mut path = path();
+        path.send(at(0), 0);
+        path.await_deadline(&one, Some(at(500)));
+        path.await_deadline(&other, Some(at(525)));
+        assert_eq!(path.next(at(0)), at(475));
+        path.send(at(475), 0);
+        assert_eq!(path.next(at(475)), at(1475), "the other is served as well");
+        path.await_deadline(&one, Some(at(526)));
+        assert_eq!(path.next(at(475)), at(501));
+        path.await_deadline(&one, None);
+        assert_eq!(path.next(at(475)), at(1475), "it beats again");
+    }
+
+    #[test]
+    fn one_that_comes_too_late_for_its_deadline_is_sent_at_once() {
+        let mut path = path();
+        path.send(at(0), 0);
+        path.await_deadline(&Key::new("shop", "one"), Some(at(51)));
+        assert!(path.next(at(700)) < at(700));
+    }
+
+    #[test]
+    fn a_renewal_reaches_a_little_beyond_its_sending_while_no_gap_can_have_begun() {
+        assert!(
+            reaches(at(1000), at(1000), at(9000)),
+            "sent after the deadline, whenever it is back"
+        );
+        assert!(reaches(at(1000), at(1050), at(1500)));
+        assert!(!reaches(at(1000), at(1051), at(1060)), "too long before the deadline");
+        assert!(!reaches(at(1000), at(1050), at(1501)), "everything may have stood still since");
+    }
+
+    #[test]
+    fn one_that_is_under_way_is_known_until_it_is_back() {
+        let mut path = path();
+        let token = path.send(at(475), 0);
+        assert!(path.is_under_way_for(at(500), at(501)));
+        assert!(!path.is_under_way_for(at(526), at(527)));
+        path.came_back(token, Version(1), at(502));
+        assert!(!path.is_under_way_for(at(500), at(503)));
     }
 
     #[test]

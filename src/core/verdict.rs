@@ -156,6 +156,8 @@ pub struct Judged {
     pub settled: Settled,
     /// What evidence is missing before the verdict can stand.
     pub suspect: Option<Suspect>,
+    /// When its ttl passes, while its beat is late.
+    pub deadline: Option<Moment>,
 }
 
 /// A Lease that must be read live before anything is pruned for it (L2, L4).
@@ -183,6 +185,11 @@ impl Verdict {
             | InstanceState::Held
             | InstanceState::Rejected => true,
         }
+    }
+
+    /// When the instance is pruned for silence if it does not beat until then, while its beat is late.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.lease.as_ref().and_then(|lease| lease.deadline)
     }
 
     /// Whether the instance is in the Service's slices.

@@ -471,6 +471,7 @@ impl Controller {
         let concerned = self.world().remove_registration(key);
         self.registrations.borrow_mut().remove(key);
         self.memories.borrow_mut().remove(key);
+        self.path.borrow_mut().await_deadline(key, None);
         self.suit_pace();
         self.wake(concerned);
     }

@@ -235,10 +235,10 @@ fn a_gap_in_proven_time_moves_the_deadline() {
 }
 
 #[test]
-fn a_probe_that_was_sent_before_the_deadline_proves_no_death() {
+fn a_probe_that_was_sent_long_before_the_deadline_proves_no_death() {
     let (mut world, mut index) = (published(), seen_at_1000());
     evidence(&mut index, 31_000);
-    world.evidence.probed = Some(at(30_999));
+    world.evidence.probed = Some(at(30_949));
     let doubted = world.one(&index, at(31_000));
     assert_eq!((doubted.state.as_str(), suspected(&doubted)), ("Ready", Some(Some(at(31_000)))));
     world.evidence.unproven = Some("no answer within 5s".to_owned());
@@ -249,6 +249,29 @@ fn a_probe_that_was_sent_before_the_deadline_proves_no_death() {
     );
     world.evidence = Evidence { probed: Some(at(31_000)), ..Evidence::default() };
     assert_eq!(world.one(&index, at(31_000)).state.as_str(), "Expired");
+}
+
+#[test]
+fn a_probe_that_was_sent_shortly_before_the_deadline_proves_death_while_no_gap_can_have_begun() {
+    let (mut world, mut index) = (published(), seen_at_1000());
+    evidence(&mut index, 31_450);
+    world.evidence.probed = Some(at(30_950));
+    assert_eq!(world.one(&index, at(31_450)).state.as_str(), "Expired");
+    let (world, index) = (world, {
+        let mut index = seen_at_1000();
+        evidence(&mut index, 31_451);
+        index
+    });
+    let doubted = world.one(&index, at(31_451));
+    assert_eq!((doubted.state.as_str(), suspected(&doubted)), ("Ready", Some(Some(at(31_000)))));
+}
+
+#[test]
+fn who_is_late_has_a_deadline_ahead_and_nobody_else() {
+    let (world, index) = (published(), seen_at_1000());
+    let ahead = |now| world.one(&index, at(now)).deadline();
+    assert_eq!((ahead(20_999), ahead(30_999)), (None, Some(at(31_000))));
+    assert_eq!(ahead(31_000), None, "it has passed");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use beatkeeper::core::{
     index::Key,
     memory::Memory,
     moment::Moment,
+    path,
 };
 use beatkeeper_api::heartbeat::{REGISTRATION_LABEL, renew_time};
 use jiff::Timestamp;
@@ -26,11 +27,15 @@ const ANSWER_WITHIN: u64 = 1000;
 const PAUSE_AFTER_FAILURE: u64 = 250;
 const PATIENCE_IN_DOUBT: u64 = 250;
 const MEMORY_PERIOD: u64 = 1000;
+/// As `SHORTEST_GAP` in proven.rs.
+const SHORTEST_GAP: u64 = 500;
 
 #[derive(Default)]
 pub struct Probes {
     /// Somebody waits for a renewal.
     wanted: bool,
+    /// The next renewal may be due sooner than it was.
+    sooner: bool,
     failures: u64,
     /// The tasks that wait for what becomes of it.
     waiting: Vec<(ProcessId, u64)>,
@@ -55,6 +60,17 @@ impl Controller {
         }
     }
 
+    /// Mirrors `Probe::await_deadline`.
+    pub(super) fn await_deadline(&self, registration: &Key, deadline: Option<Moment>) {
+        self.path.borrow_mut().await_deadline(registration, deadline);
+        if deadline.is_some() {
+            self.probes.borrow_mut().sooner = true;
+            if let Some(task) = self.probe_task.get() {
+                self.executor().wake(task, 0);
+            }
+        }
+    }
+
     fn tell_the_waiting(&self) {
         let waiting = std::mem::take(&mut self.probes.borrow_mut().waiting);
         waiting.into_iter().for_each(|task| self.executor().wake(task, 0));
@@ -64,9 +80,34 @@ impl Controller {
         Key::new(NAMESPACE, format!("beatkeeper-probe-{}", self.identity))
     }
 
+    /// Mirrors `Probe::prove_up_to`.
+    pub(super) async fn prove_up_to(&self, deadline: Moment) -> Result<(), String> {
+        let reached = || {
+            let proof = self.path.borrow().proof();
+            proof.is_some_and(|sent| path::reaches(sent, deadline, self.now()))
+        };
+        if self.path.borrow().is_under_way_for(deadline, self.now()) {
+            self.wait_for_proof(&reached, SHORTEST_GAP).await;
+        }
+        if reached() { Ok(()) } else { self.prove(deadline).await }
+    }
+
+    /// Waits until a proof is enough, a renewal has failed, or patience has ended, which it returns.
+    async fn wait_for_proof(&self, enough: &impl Fn() -> bool, patience: u64) -> bool {
+        let failures = self.probes.borrow().failures;
+        let mut sleep = std::pin::pin!(self.executor().sleep(patience));
+        std::future::poll_fn(|context| {
+            if enough() || self.probes.borrow().failures != failures {
+                return Poll::Ready(false);
+            }
+            self.probes.borrow_mut().waiting.push(self.executor().current());
+            sleep.as_mut().poll(context).map(|()| true)
+        })
+        .await
+    }
+
     /// Mirrors `Probe::prove`.
     pub(super) async fn prove(&self, after: Moment) -> Result<(), String> {
-        let failures = self.probes.borrow().failures;
         let proven = || self.path.borrow().proof().is_some_and(|sent| sent >= after);
         if proven() {
             return Ok(());
@@ -74,16 +115,7 @@ impl Controller {
         let doubt = self.path.borrow().doubt().is_some();
         let patience = if doubt { PATIENCE_IN_DOUBT } else { CALL_TIMEOUT };
         self.hurry();
-        let mut sleep = std::pin::pin!(self.executor().sleep(patience));
-        let answered = || proven() || self.probes.borrow().failures != failures;
-        let late = std::future::poll_fn(|context| {
-            if answered() {
-                return Poll::Ready(false);
-            }
-            self.probes.borrow_mut().waiting.push(self.executor().current());
-            sleep.as_mut().poll(context).map(|()| true)
-        });
-        if late.await {
+        if self.wait_for_proof(&proven, patience).await {
             let mut path = self.path.borrow_mut();
             if path.doubt().is_none() {
                 path.failed("the watch of Leases does not bring the probe back".to_owned());
@@ -103,7 +135,9 @@ impl Controller {
         loop {
             let now = self.now();
             let pause = super::millis_up(self.path.borrow().next(now).since(now));
-            self.wait_for_renewal(pause).await;
+            if !self.wait_for_renewal(pause).await {
+                continue;
+            }
             let now = self.now();
             let at = self.executor().now();
             let (token, memory) = {
@@ -130,16 +164,21 @@ impl Controller {
         }
     }
 
-    async fn wait_for_renewal(&self, pause: u64) {
+    /// Whether one is to be sent now; otherwise the next one may be due sooner than it was.
+    async fn wait_for_renewal(&self, pause: u64) -> bool {
         let sleep = self.executor().sleep(pause);
         let mut sleep = std::pin::pin!(sleep);
         std::future::poll_fn(|context| {
-            if std::mem::take(&mut self.probes.borrow_mut().wanted) {
-                return Poll::Ready(());
+            let mut probes = self.probes.borrow_mut();
+            if std::mem::take(&mut probes.wanted) {
+                return Poll::Ready(true);
             }
-            sleep.as_mut().poll(context)
+            if std::mem::take(&mut probes.sooner) {
+                return Poll::Ready(false);
+            }
+            sleep.as_mut().poll(context).map(|()| true)
         })
-        .await;
+        .await
     }
 
     async fn renew(&self, token: i64, memory: Option<String>) -> Result<(), Refusal> {

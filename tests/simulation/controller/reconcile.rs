@@ -102,6 +102,8 @@ impl Controller {
             let now = self.now();
             let next = decision.pause(now, self.backoff(decision.failed_reads));
             let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
+            let deadline = decision.verdicts.iter().filter_map(Verdict::deadline).min();
+            self.await_deadline(&registration.key, deadline);
             let report = self.clone().publish_status(
                 object,
                 registration,

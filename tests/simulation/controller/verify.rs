@@ -43,11 +43,11 @@ impl Controller {
         registration: &Key,
         suspects: Vec<Suspect>,
     ) -> Missing {
-        let after = suspects.iter().filter_map(|suspect| suspect.deadline).max();
+        let latest = suspects.iter().filter_map(|suspect| suspect.deadline).max();
         let proof = async {
-            match after {
-                Some(after) if self.setup.without != Without::Probes => {
-                    self.prove(after).await.err()
+            match latest {
+                Some(deadline) if self.setup.without != Without::Probes => {
+                    self.prove_up_to(deadline).await.err()
                 }
                 _ => None,
             }
