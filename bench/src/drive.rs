@@ -102,8 +102,10 @@ impl Drive {
     fn lag(&self, done: &Done, scenario: &str) -> Lag {
         let since = |moment: Moment| moment.seconds_after(self.began);
         let [sent, deadline, seen] = [done.sent, done.deadline, done.seen].map(since);
+        let answer = done.answered.seconds_after(done.sent);
         let lag = done.lag();
-        Lag::of(&self.run, scenario.to_owned(), done.instance, sent, deadline, seen, lag)
+        let scenario = scenario.to_owned();
+        Lag::of(&self.run, scenario, done.instance, sent, answer, deadline, seen, lag)
     }
 
     /// Has instances register over a span, and waits until all are seen.

@@ -18,9 +18,25 @@ use crate::scene::{Setting, next_deadline};
 
 /// Time goes on in steps of so many milliseconds; decisions are taken at their own moments in between.
 const STEP: u64 = 10;
-const INTERVAL: u64 = 10_000;
-const TTL: u64 = 30_000;
 const MINUTE: u64 = 60_000;
+
+/// What a crowd does.
+#[derive(Debug, Clone, Copy)]
+pub struct Habits {
+    /// Seconds of silence after which one counts as dead.
+    pub ttl: u64,
+    /// Seconds between two beats.
+    pub interval: u64,
+    /// So many in a thousand die each minute, and come back within a minute after their ttl.
+    pub deaths: u64,
+}
+
+impl Habits {
+    /// In milliseconds.
+    fn ttl(self) -> u64 {
+        self.ttl * 1_000
+    }
+}
 
 /// What was played so far.
 #[derive(Debug, Clone, Default)]
@@ -76,25 +92,26 @@ pub struct Hour {
     lives: Vec<Life>,
     /// Who beats in which step of an interval.
     phases: Vec<Vec<usize>>,
-    deaths_per_mille: u64,
+    habits: Habits,
     random: StdRng,
     /// What has happened.
     pub played: Played,
 }
 
 impl Hour {
-    /// Of this crowd so many in a thousand die each minute, and come back a minute later.
-    pub fn new(crowd: Crowd, deaths_per_mille: u64) -> Self {
+    /// Of this crowd with these habits.
+    pub fn new(crowd: Crowd, habits: Habits) -> Self {
         let Crowd { index, size, beats } = crowd;
         let mut random = StdRng::seed_from_u64(0);
-        let mut phases = vec![Vec::new(); (INTERVAL / STEP) as usize];
+        let mut phases = vec![Vec::new(); (habits.interval * 1_000 / STEP) as usize];
         for instance in 0..size.instances {
             let phase = random.random_range(0..phases.len());
             phases[phase].push(instance);
         }
         let start = Moment::from_millis(beats);
         let service = |service| {
-            let setting = Setting::new(&service_key(service), "30s", "10s");
+            let [ttl, interval] = [habits.ttl, habits.interval].map(|span| format!("{span}s"));
+            let setting = Setting::new(&service_key(service), &ttl, &interval);
             Service { setting, next: Some(start) }
         };
         Self {
@@ -104,7 +121,7 @@ impl Hour {
             timers: (0..size.services).map(|service| Reverse((start, service))).collect(),
             lives: vec![Life { beat: beats, dead_until: None, returns: 0 }; size.instances],
             phases,
-            deaths_per_mille,
+            habits,
             random,
             played: Played::default(),
         }
@@ -116,7 +133,7 @@ impl Hour {
         let mut to_die = 0;
         for now in (STEP..=end).step_by(STEP as usize) {
             self.look(Moment::from_millis(now));
-            to_die += self.size.instances as u64 * self.deaths_per_mille * STEP;
+            to_die += self.size.instances as u64 * self.habits.deaths * STEP;
             while to_die >= 1_000 * MINUTE {
                 to_die -= 1_000 * MINUTE;
                 self.kill(now, end);
@@ -142,9 +159,9 @@ impl Hour {
     fn kill(&mut self, now: u64, end: u64) {
         let life = &mut self.lives[self.random.random_range(0..self.size.instances)];
         if life.dead_until.is_none() {
-            life.dead_until = Some(now + self.random.random_range(MINUTE / 2..MINUTE * 3 / 2));
+            life.dead_until = Some(now + self.habits.ttl() + self.random.random_range(0..MINUTE));
             self.played.deaths += 1;
-            self.played.due += u64::from(life.beat + TTL <= end);
+            self.played.due += u64::from(life.beat + self.habits.ttl() <= end);
         }
     }
 
@@ -237,7 +254,7 @@ impl Hour {
                 continue;
             }
             let life = self.lives[number(&outcome.lease).expect("one of ours")];
-            let deadline = Moment::from_millis(life.beat + TTL);
+            let deadline = Moment::from_millis(life.beat + self.habits.ttl());
             self.played.prunes += 1;
             self.played.false_prunes += u64::from(life.dead_until.is_none() || now < deadline);
             self.played.late_prunes += u64::from(now > deadline);
@@ -257,7 +274,7 @@ mod tests {
     #[test]
     fn in_ten_minutes_exactly_the_dead_are_pruned_and_only_newcomers_wake() {
         let crowd = Crowd::new(Size { instances: 200, services: 4 });
-        let mut hour = Hour::new(crowd, 50);
+        let mut hour = Hour::new(crowd, Habits { ttl: 30, interval: 10, deaths: 50 });
         hour.play(Duration::from_secs(600));
         let Played { beats, births, woken, deaths, due, prunes, .. } = hour.played;
         assert!(beats > 10_000 && deaths > 80 && births > 60, "{:?}", hour.played);

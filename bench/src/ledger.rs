@@ -26,6 +26,8 @@ pub struct Done {
     pub instance: Instance,
     /// When its last renewal, or what it had to say, was sent.
     pub sent: Moment,
+    /// When a last renewal was answered; for all else when it was sent.
+    pub answered: Moment,
     /// From when on it counts as late.
     pub deadline: Moment,
     /// When the watcher saw it.
@@ -41,7 +43,8 @@ impl Done {
 
 struct Open {
     act: Act,
-    sent: Option<Moment>,
+    /// When it was sent, and answered.
+    began: Option<(Moment, Moment)>,
     seen: Option<Moment>,
 }
 
@@ -69,7 +72,7 @@ impl Ledger {
     /// Before an instance is ordered to do something.
     pub fn expect(&mut self, act: Act, instances: &[Instance]) {
         for &instance in instances {
-            self.open.insert(instance, Open { act, sent: None, seen: None });
+            self.open.insert(instance, Open { act, began: None, seen: None });
         }
     }
 
@@ -106,11 +109,11 @@ impl Ledger {
     /// Takes in what one of the two tells.
     pub fn take_in(&mut self, event: &Event) {
         match *event {
-            Event::Died { instance, last_renewal } => {
-                self.began(instance, Act::Death, last_renewal)
+            Event::Died { instance, last_renewal, answered } => {
+                self.began(instance, Act::Death, (last_renewal, answered))
             }
-            Event::Leaving { instance, at } => self.began(instance, Act::Leave, at),
-            Event::Joining { instance, at } => self.began(instance, Act::Return, at),
+            Event::Leaving { instance, at } => self.began(instance, Act::Leave, (at, at)),
+            Event::Joining { instance, at } => self.began(instance, Act::Return, (at, at)),
             Event::There { instance, at } => {
                 self.there.insert(instance);
                 self.ended(instance, at, true);
@@ -125,9 +128,9 @@ impl Ledger {
         }
     }
 
-    fn began(&mut self, instance: Instance, act: Act, sent: Moment) {
+    fn began(&mut self, instance: Instance, act: Act, moments: (Moment, Moment)) {
         if let Some(open) = self.open.get_mut(&instance).filter(|open| open.act == act) {
-            open.sent = Some(sent);
+            open.began = Some(moments);
             self.close(instance);
         }
     }
@@ -142,10 +145,11 @@ impl Ledger {
     }
 
     fn close(&mut self, instance: Instance) {
-        if let Some(&Open { act, sent: Some(sent), seen: Some(seen) }) = self.open.get(&instance) {
+        let open = self.open.get(&instance);
+        if let Some(&Open { act, began: Some((sent, answered)), seen: Some(seen) }) = open {
             self.open.remove(&instance);
             let deadline = if act == Act::Death { sent + self.ttl } else { sent };
-            self.done.push(Done { act, instance, sent, deadline, seen });
+            self.done.push(Done { act, instance, sent, answered, deadline, seen });
         }
     }
 }
@@ -170,7 +174,7 @@ mod tests {
     fn the_lag_of_a_death_counts_from_a_ttl_after_the_last_renewal() {
         let mut ledger = there(7);
         ledger.expect(Act::Death, &[7]);
-        ledger.take_in(&Event::Died { instance: 7, last_renewal: at(20) });
+        ledger.take_in(&Event::Died { instance: 7, last_renewal: at(20), answered: at(21) });
         assert!(!ledger.is_settled());
         ledger.take_in(&Event::Gone { instance: 7, at: at(32) });
         assert!(ledger.is_settled());
@@ -182,7 +186,7 @@ mod tests {
     fn one_that_goes_before_its_deadline_has_a_negative_lag() {
         let mut ledger = there(7);
         ledger.expect(Act::Death, &[7]);
-        ledger.take_in(&Event::Died { instance: 7, last_renewal: at(20) });
+        ledger.take_in(&Event::Died { instance: 7, last_renewal: at(20), answered: at(21) });
         ledger.take_in(&Event::Gone { instance: 7, at: at(29) });
         assert_eq!(ledger.take_done()[0].lag(), -1.0);
     }

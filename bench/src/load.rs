@@ -111,6 +111,7 @@ impl<R: Registry> Loader<R> {
                 counts.failures.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(RETRY).await;
             };
+            let mut answered = Moment::now();
             let mut ticks =
                 tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,7 +123,9 @@ impl<R: Registry> Loader<R> {
                 }
                 // Not interrupted: whoever dies has had its last renewal answered, so that it is known which counts.
                 let sent = Moment::now();
-                match timeout(interval, registry.renew(&mut membership)).await {
+                let answer = timeout(interval, registry.renew(&mut membership)).await;
+                answered = Moment::now();
+                match answer {
                     Ok(Ok(())) => {
                         last_renewal = sent;
                         counts.renewals.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +147,7 @@ impl<R: Registry> Loader<R> {
                 }
                 Ok(End::Die) => {
                     drop(membership);
-                    tell.tell(Event::Died { instance, last_renewal });
+                    tell.tell(Event::Died { instance, last_renewal, answered });
                 }
                 Err(_) => {}
             }

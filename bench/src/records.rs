@@ -76,12 +76,21 @@ record! {
         instance: u32,
         /// When its last renewal, or what it had to say, was sent.
         last_renewal: f64,
+        /// Seconds from then to the answer of a last renewal; 0 for all else.
+        answer: f64,
         /// From when on it counts as late.
         deadline: f64,
         /// When the watcher saw it.
         seen: f64,
         /// Seconds from the deadline to that.
         lag: f64,
+    }
+}
+
+impl Lag {
+    /// Seconds past a ttl after the last renewal was answered.
+    pub fn past_answer(&self) -> f64 {
+        self.lag - self.answer
     }
 }
 
@@ -217,7 +226,7 @@ mod tests {
     fn what_is_written_in_two_goes_is_read_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let lag = |variant, lag| {
-            Lag::of(&run(variant), "single".to_owned(), 7, 1.25, 11.25, 11.5 + lag, lag)
+            Lag::of(&run(variant), "single".to_owned(), 7, 1.25, 0.25, 11.25, 11.5 + lag, lag)
         };
         let lines = [lag("", 0.1 + 0.2), lag("beside 10,000 \"other\" keys", -1e-9), lag("", 3.0)];
         append(folder.path(), &lines[..2]).unwrap();

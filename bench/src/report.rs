@@ -14,6 +14,7 @@ use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, System, Usage}
 
 mod core;
 mod cost;
+mod hour;
 mod lag;
 mod operator;
 mod plot;
@@ -50,6 +51,7 @@ struct Results {
     takeovers: Vec<Takeover>,
     samples: Vec<core::Sample>,
     memory: Vec<core::Memory>,
+    hours: Vec<hour::Line>,
 }
 
 impl Results {
@@ -76,6 +78,7 @@ impl Results {
             results.takeovers.extend(records::read(part)?);
             results.samples.extend(records::read(part)?);
             results.memory.extend(records::read(part)?);
+            results.hours.extend(records::read(part)?);
         }
         Ok(results)
     }
@@ -119,6 +122,7 @@ pub fn write(plan: &Plan) -> Result<()> {
     text += &cost::tell(&results, &plots)?;
     text += &cost::clients(&results);
     text += &core::tell(&results, &plots)?;
+    text += &hour::tell(&results);
     fs::write(&plan.out, text.trim_end().to_owned() + "\n")
         .with_context(|| format!("cannot write {}", plan.out.display()))
 }
@@ -182,8 +186,9 @@ mod tests {
                 let variant = String::new();
                 let run = Run { system, variant, instances: 100, beats_per_second: 33.3, run };
                 let lag = |n: u32| lag * f64::from(n);
-                let line =
-                    |n| Lag::of(&run, "single".to_owned(), n, 0.0, 10.0, 10.0 + lag(n), lag(n));
+                let line = |n| {
+                    Lag::of(&run, "single".to_owned(), n, 0.0, 0.0, 10.0, 10.0 + lag(n), lag(n))
+                };
                 append(&part, &(1..=10).map(line).collect::<Vec<_>>()).unwrap();
                 let freeze = Freeze::of(&run, system.as_str().to_owned(), 15.0, 50, 3);
                 append(&part, &[freeze]).unwrap();

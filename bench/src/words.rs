@@ -35,8 +35,8 @@ pub enum Event {
     Ready,
     /// An instance is about to register, at this moment.
     Joining { instance: Instance, at: Moment },
-    /// An instance beats no more; its last renewal was sent at this moment.
-    Died { instance: Instance, last_renewal: Moment },
+    /// An instance beats no more; its last renewal was sent and answered at these moments.
+    Died { instance: Instance, last_renewal: Moment, answered: Moment },
     /// An instance is about to say that it leaves.
     Leaving { instance: Instance, at: Moment },
     /// The watcher sees an instance that it did not see before.

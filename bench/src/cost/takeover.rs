@@ -236,7 +236,7 @@ mod tests {
 
     fn done(act: Act, instance: Instance, sent: u64, seen: u64) -> Done {
         let [sent, seen] = [sent, seen].map(Moment);
-        Done { act, instance, sent, deadline: sent, seen }
+        Done { act, instance, sent, answered: sent, deadline: sent, seen }
     }
 
     #[test]

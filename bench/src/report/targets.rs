@@ -54,7 +54,8 @@ pub fn tell(results: &Results) -> String {
     format!(
         "## Targets\n\n\
          Computed from the raw results like all else here. Of several runs or tries a lag is the median, everything else \
-         the worst. A row says `not measured` where the part that measures it was not run in this size.\n\n{}",
+         the worst. A deadline is a ttl after the last renewal: reckoned from when it was sent, as in the tables below, \
+         or from when it was answered, which is when the API server has accepted it. A row says `not measured` where the part that measures it was not run in this size.\n\n{}",
         table(["What", "Figure", "Wanted", "Measured", ""], &rows)
     )
 }
@@ -67,10 +68,33 @@ fn targets(results: &Results) -> Vec<Target> {
     let idle = "100 instances, single deaths";
     let many = "10,000 instances, 1,000 beats/s";
     let core = "The core, on one core";
+    let (from_sent, from_answered) = (|lag: &Lag| lag.lag, Lag::past_answer);
+    let of_single = |instances, share, lag: fn(&Lag) -> f64| single(results, instances, share, lag);
     vec![
-        of(idle, "p50 past the deadline", Most(0.010), told_seconds, single(results, 100, 0.5)),
-        of(idle, "p99 past the deadline", Most(0.020), told_seconds, single(results, 100, 0.99)),
-        of(many, "p99 past the deadline", Most(0.060), told_seconds, single(results, 10_000, 0.99)),
+        of(idle, "p50, from sent", Most(0.010), told_seconds, of_single(100, 0.5, from_sent)),
+        of(
+            idle,
+            "p50, from answered",
+            Most(0.010),
+            told_seconds,
+            of_single(100, 0.5, from_answered),
+        ),
+        of(idle, "p99, from sent", Most(0.020), told_seconds, of_single(100, 0.99, from_sent)),
+        of(
+            idle,
+            "p99, from answered",
+            Most(0.020),
+            told_seconds,
+            of_single(100, 0.99, from_answered),
+        ),
+        of(many, "p99, from sent", Most(0.060), told_seconds, of_single(10_000, 0.99, from_sent)),
+        of(
+            many,
+            "p99, from answered",
+            Most(0.060),
+            told_seconds,
+            of_single(10_000, 0.99, from_answered),
+        ),
         of("All deaths", "least lag", Least(0.0), told_seconds, least_lag(results)),
         of(
             "3,000 die at once",
@@ -144,12 +168,12 @@ fn ours<'a>(results: &'a Results, scenario: &'a str) -> impl Iterator<Item = &'a
 
 /// As in the table of single deaths: the median over the runs; of several ways to spread the instances over services
 /// the worst.
-fn single(results: &Results, instances: u32, share: f64) -> Option<f64> {
+fn single(results: &Results, instances: u32, share: f64, figure: fn(&Lag) -> f64) -> Option<f64> {
     let lags = ours(results, "single").filter(|lag| lag.instances == instances);
     let median = |lags: Vec<&Lag>| {
         let runs = grouped(lags, |lag| lag.run).into_values();
         let figures =
-            runs.filter_map(|run| quantile(&sorted(run.iter().map(|lag| lag.lag)), share));
+            runs.filter_map(|run| quantile(&sorted(run.iter().map(|lag| figure(lag))), share));
         Spread::of(figures).map(|spread| spread.median)
     };
     worst(grouped(lags, |lag| lag.variant.clone()).into_values().filter_map(median))
@@ -238,7 +262,7 @@ mod tests {
     #[test]
     fn without_results_nothing_is_reached_and_nothing_missed() {
         let rows: Vec<_> = targets(&Results::default()).iter().map(Target::row).collect();
-        assert_eq!(rows.len(), 16);
+        assert_eq!(rows.len(), 19);
         for [.., measured, verdict] in rows {
             assert_eq!((measured.as_str(), verdict.as_str()), ("", "not measured"));
         }
@@ -246,13 +270,20 @@ mod tests {
 
     #[test]
     fn a_lag_is_the_median_of_the_runs_and_one_early_death_is_one_too_many() {
-        let lag = |run: &Run, lag| Lag::of(run, "single".to_owned(), 1, 0.0, 10.0, 10.0 + lag, lag);
+        let lag = |run: &Run, lag| {
+            Lag::of(run, "single".to_owned(), 1, 0.0, 0.002, 10.0, 10.0 + lag, lag)
+        };
         let lags =
             [(1, 0.005), (2, 0.015), (3, 0.030)].map(|(n, seconds)| lag(&run(100, n), seconds));
         let mut results = Results { lags: lags.to_vec(), ..Results::default() };
         assert_eq!(
             verdicts(&results, "100 instances, single deaths"),
-            [["≤ 10 ms", "15 ms", "not reached"], ["≤ 20 ms", "15 ms", "reached"]]
+            [
+                ["≤ 10 ms", "15 ms", "not reached"],
+                ["≤ 10 ms", "13 ms", "not reached"],
+                ["≤ 20 ms", "15 ms", "reached"],
+                ["≤ 20 ms", "13 ms", "reached"]
+            ]
         );
         assert_eq!(verdicts(&results, "All deaths"), [["≥ 0 s", "5 ms", "reached"]]);
         results.lags.push(lag(&run(1000, 1), -0.001));
@@ -263,7 +294,16 @@ mod tests {
     fn the_last_of_many_counts_from_the_last_deadline() {
         let lag = |n: u32| {
             let deadline = 10.0 + f64::from(n) / 1000.0;
-            Lag::of(&run(10_000, 1), "mass".to_owned(), n, 0.0, deadline, 14.0, 14.0 - deadline)
+            Lag::of(
+                &run(10_000, 1),
+                "mass".to_owned(),
+                n,
+                0.0,
+                0.0,
+                deadline,
+                14.0,
+                14.0 - deadline,
+            )
         };
         let mut results = Results { lags: (1..=2999).map(lag).collect(), ..Results::default() };
         assert_eq!(last_of_many(&results), None);
@@ -297,8 +337,8 @@ mod tests {
         results.calls.push(call("EndpointSlice"));
         assert_eq!(verdicts(&results, "Steady state"), [["≤ 0", "7", "not reached"]]);
         let many: Vec<_> = verdicts(&results, "10,000 instances, 1,000 beats/s");
-        assert_eq!(many[1], ["≤ 60 MB", "52.4 MB", "reached"]);
-        assert_eq!(many[2], ["≤ 15 %", "20 %", "not reached"]);
+        assert_eq!(many[2], ["≤ 60 MB", "52.4 MB", "reached"]);
+        assert_eq!(many[3], ["≤ 15 %", "20 %", "not reached"]);
     }
 
     #[test]

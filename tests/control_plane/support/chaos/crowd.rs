@@ -191,13 +191,14 @@ impl Process {
         }
     }
 
-    /// Tries again and again, more slowly each time, and gives up no answer before the slack has
-    /// passed: a crowd that hurries would keep down an API server that has trouble.
+    /// Tries again and again, more slowly each time, and gives up no answer before half of the slack has
+    /// passed: a crowd that hurries would keep down an API server that has trouble, and one that waits
+    /// for all of its slack has none left when a request was lost in an outage that has ended since.
     async fn until_accepted(&self, request: impl AsyncFn(&Self) -> kube::Result<Lease>) {
         let mut pause = self.interval / 10;
         while !self.stop.load(Ordering::Acquire) {
             let sent = Instant::now();
-            let answer = tokio::time::timeout(self.slack, request(self)).await;
+            let answer = tokio::time::timeout(self.slack / 2, request(self)).await;
             let answered = Instant::now();
             if matches!(answer, Ok(Ok(_))) {
                 self.diary.accepted(sent, answered);

@@ -23,12 +23,13 @@ use crate::support::Shop;
 /// Pause between two writes by which availability is told, and how long each may take.
 const PACE: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_millis(250);
-/// So exactly the ends of an outage are known.
-const MARGIN: Duration = Duration::from_millis(300);
-/// Between two accepted writes that lie farther apart, beats could not be accepted.
-const AWAY: Duration = Duration::from_millis(600);
 /// A write that takes longer has met a machine, or an API server, that was held up.
 const SLOW: Duration = Duration::from_millis(50);
+/// So exactly the two ends of an outage are known together: the last write before it was accepted at most
+/// a pause before, and the first one after it may have come after one that was given up.
+const MARGIN: Duration = PACE.saturating_add(SLOW).saturating_mul(2).saturating_add(LIMIT);
+/// Between two accepted writes that lie farther apart, beats could not be accepted.
+const AWAY: Duration = Duration::from_millis(600);
 /// A nap of this length that takes longer by `SLOW` tells of a machine that stood still.
 const NAP: Duration = Duration::from_millis(5);
 
