@@ -103,6 +103,8 @@ pub(super) struct Memory {
     uid: String,
     /// The ttls it had.
     pub(super) ttl: Option<TtlHistory>,
+    /// When it is to be looked at again because of the time alone.
+    pub(super) due: Option<Moment>,
     /// The states that were last told in events; none before the first time after a start.
     pub(super) told: Option<Remembered>,
     /// How often it failed in a row.

@@ -1,10 +1,11 @@
-//! The desk on which reports lie until their status is written.
+//! The desk on which reports lie until their status is written and their events are sent.
 //!
 //! A status is written beside the reconciliation and not in it. The queue reconciles a registration
 //! one run at a time, so a deadline that passed while a status was being written would wait for it:
 //! usually for milliseconds, but for seconds when the write is slow, and the dead stay published for
 //! that long (P2). A registration's statuses are written one at a time, and of those that came in
-//! meanwhile only the latest. One whose only news may wait ([`FLOOR`]) waits on the desk, until its
+//! meanwhile only the latest; its events tell of all transitions since the last report that was taken off the
+//! desk, so that those who die together are told together, however many decisions it took. One whose only news may wait ([`FLOOR`]) waits on the desk, until its
 //! time has come or something urgent takes its place.
 //!
 //! [`FLOOR`]: crate::core::status::FLOOR
@@ -160,10 +161,11 @@ async fn write(key: Key, context: Arc<Context>) {
             seat.done = true;
             return;
         };
-        let told = {
+        let status = async {
             let _step = context.metrics.begin(Step::Status);
             publish::status(&report, &context).await
         };
+        let (told, ()) = tokio::join!(status, publish::events(&report, &context));
         match told {
             Ok(Told::All) => {
                 failures = 0;

@@ -132,14 +132,13 @@ fn with_nulls(
     patch
 }
 
-/// Sends events for the transitions since the last time. Nothing waits for them, and one that is
-/// lost is lost: the status has it all.
-pub(super) fn events(
-    object: &ServiceRegistration,
-    registration: &Registration,
-    verdicts: &[Verdict],
-    context: &Arc<Context>,
-) {
+/// Sends events for the transitions since the last time. One that is lost is lost: the status has it
+/// all.
+pub(super) async fn events(report: &Report, context: &Context) {
+    let Report { object, registration, verdicts, stall: _, applied } = report;
+    if applied.failure.is_some() {
+        return;
+    }
     let now = status::remember(verdicts);
     let before = context
         .remember(&registration.key, &registration.uid, |memory| memory.told.replace(now))
@@ -148,36 +147,30 @@ pub(super) fn events(
     if registration.dry_run {
         notices.iter_mut().for_each(|notice| notice.note.insert_str(0, "dry run: "));
     }
-    if notices.is_empty() {
-        return;
-    }
-    let context = context.clone();
     let regarding = object.object_ref(&());
-    let key = registration.key.clone();
-    context.clone().tasks.spawn(async move {
-        for notice in notices {
-            let level = if notice.warning { EventType::Warning } else { EventType::Normal };
-            tracing::info!(registration = %key, reason = notice.reason, "{}", notice.note);
-            let event = Event {
-                type_: level,
-                reason: notice.reason.to_owned(),
-                note: Some(notice.note),
-                action: "Publish".to_owned(),
-                secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
-            };
-            let sent = call_write(
-                &context,
-                || format!("send an event about {key}"),
-                context.recorder.publish(&event, &regarding),
-            );
-            match sent.await {
-                Ok(_) => {}
-                // Whoever leads now tells what it finds.
-                Err(_) if !context.claim.holds() => return,
-                Err(error) => tracing::warn!(%error, "an event is lost"),
-            }
+    let key = &registration.key;
+    for notice in notices {
+        let level = if notice.warning { EventType::Warning } else { EventType::Normal };
+        tracing::info!(registration = %key, reason = notice.reason, "{}", notice.note);
+        let event = Event {
+            type_: level,
+            reason: notice.reason.to_owned(),
+            note: Some(notice.note),
+            action: "Publish".to_owned(),
+            secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
+        };
+        let sent = call_write(
+            context,
+            || format!("send an event about {key}"),
+            context.recorder.publish(&event, &regarding),
+        );
+        match sent.await {
+            Ok(_) => {}
+            // Whoever leads now tells what it finds.
+            Err(_) if !context.claim.holds() => return,
+            Err(error) => tracing::warn!(%error, "an event is lost"),
         }
-    });
+    }
 }
 
 /// After a start, what the status already tells is not told again; of more instances than it lists,

@@ -9,6 +9,7 @@ use rand::Rng;
 use super::{
     adopt,
     apply::{self, Outcome},
+    clock::NEAR,
     context::Context,
     decision::{Decision, decide, judge, ttl_history},
     desk,
@@ -40,6 +41,10 @@ pub(super) async fn run(
     let key = Key::of(&object.metadata);
     if !context.claim.holds() {
         return Ok(Action::await_change());
+    }
+    let uid = object.metadata.uid.clone().unwrap_or_default();
+    if let Some(due) = context.remember(&key, &uid, |memory| memory.due) {
+        context.clock.reach(due).await;
     }
     let result = tokio::spawn(reconcile(object, context.clone())).await;
     if result.is_err() {
@@ -105,7 +110,6 @@ fn conclude(
 ) -> Result<Action, Error> {
     let key = registration.key.clone();
     if applied.failure.is_none() {
-        publish::events(&object, &registration, &decision.verdicts, context);
         let pruned = context.remember(&key, &registration.uid, |memory| {
             memory.failures = 0;
             std::mem::take(&mut memory.pruning)
@@ -121,6 +125,7 @@ fn conclude(
     let now = context.clock.now();
     let next = decision.pause(now);
     let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
+    context.remember(&key, &registration.uid, |memory| memory.due = Some(now + next));
     let Decision { verdicts, .. } = decision;
     let deadline = verdicts.iter().filter_map(Verdict::deadline).min();
     context.probe.await_deadline(&key, deadline, context);
@@ -130,7 +135,8 @@ fn conclude(
     desk::hand_in(report, context);
     match failure {
         Some(failure) => Err(Error::Publish { registration: key, failure, next }),
-        None => Ok(Action::requeue(next)),
+        // A little too early, and then to the point.
+        None => Ok(Action::requeue(next.saturating_sub(NEAR))),
     }
 }
 

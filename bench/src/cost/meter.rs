@@ -60,7 +60,7 @@ impl Driver {
     }
 }
 
-/// What the operator itself counts: writes by kind; reads, which are few, by verb alone; watches that began again.
+/// What the operator itself counts: calls, and watches that began again.
 fn calls(
     run: &Run,
     scenario: &str,
@@ -72,11 +72,7 @@ fn calls(
         let at = |samples| scrape::sums(samples, name, labels);
         scrape::growth(&at(before), at(after))
     };
-    let writes = grown("beatkeeper_api_writes_total", ["verb", "kind"]);
     let mut calls = grown("beatkeeper_api_call_duration_seconds_count", ["verb", "kind"]);
-    // Writes are among them, without their kinds.
-    calls.retain(|[verb, _], _| matches!(verb.as_str(), "get" | "list"));
-    calls.extend(writes);
     for ([_, kind], count) in grown("beatkeeper_watch_restarts_total", ["", "kind"]) {
         calls.insert(["watch".to_owned(), kind], count);
     }
@@ -119,24 +115,20 @@ mod tests {
     }
 
     #[test]
-    fn writes_are_told_by_kind_and_reads_by_verb() {
-        let before = "beatkeeper_api_writes_total{kind=\"Lease\",verb=\"patch\",result=\"ok\"} 4\n\
-                      beatkeeper_api_call_duration_seconds_count{verb=\"get\"} 1\n";
-        let after = "beatkeeper_api_writes_total{kind=\"Lease\",verb=\"patch\",result=\"ok\"} 6\n\
-                     beatkeeper_api_writes_total{kind=\"Lease\",verb=\"patch\",result=\"timeout\"} 1\n\
-                     beatkeeper_api_writes_total{kind=\"EndpointSlice\",verb=\"update\",result=\"ok\"} 2\n\
-                     beatkeeper_api_call_duration_seconds_count{verb=\"get\"} 6\n\
-                     beatkeeper_api_call_duration_seconds_count{verb=\"patch\"} 7\n\
-                     beatkeeper_watch_restarts_total{kind=\"Pod\"} 1\n";
-        let calls = calls(&run(), "steady", 2.0, &scrape::samples(before), &scrape::samples(after));
+    fn calls_are_told_by_verb_and_kind() {
+        let name = "beatkeeper_api_call_duration_seconds_count";
+        let before = format!("{name}{{kind=\"Lease\",verb=\"patch\"}} 4\n");
+        let after = format!(
+            "{name}{{kind=\"Lease\",verb=\"patch\"}} 7\n\
+             {name}{{kind=\"EndpointSlice\",verb=\"update\"}} 2\n\
+             beatkeeper_watch_restarts_total{{kind=\"Pod\"}} 1\n"
+        );
+        let [before, after] = [before, after].map(|page| scrape::samples(&page));
+        let calls = calls(&run(), "steady", 2.0, &before, &after);
         let told: Vec<_> =
             calls.iter().map(|call| (call.verb.as_str(), call.kind.as_str(), call.count)).collect();
-        let wanted = [
-            ("get", "", 5.0),
-            ("patch", "Lease", 3.0),
-            ("update", "EndpointSlice", 2.0),
-            ("watch", "Pod", 1.0),
-        ];
+        let wanted =
+            [("patch", "Lease", 3.0), ("update", "EndpointSlice", 2.0), ("watch", "Pod", 1.0)];
         assert_eq!(told, wanted);
     }
 

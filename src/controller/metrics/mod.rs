@@ -79,7 +79,11 @@ impl Step {
 }
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
-type Histograms = Family<Labels<1>, Histogram, Buckets>;
+type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
+
+fn histograms<const N: usize>(buckets: &'static [f64]) -> Histograms<N> {
+    Family::new_with_constructor(Buckets(buckets))
+}
 
 /// Makes the histograms of a family.
 #[derive(Debug, Clone, Copy)]
@@ -101,9 +105,9 @@ pub(super) struct Metrics {
     beat_interval: Histogram,
     prune_lag: Histogram,
     api_writes: Family<Labels<3>, Counter>,
-    api_call_duration: Histograms,
-    api_call_wait: Histograms,
-    reconcile_duration: Histograms,
+    api_call_duration: Histograms<2>,
+    api_call_wait: Histograms<1>,
+    reconcile_duration: Histograms<1>,
     reconcile_errors: Family<Labels<1>, Counter>,
     panics: Counter,
     watch_restarts: Family<Labels<1>, Counter>,
@@ -151,7 +155,6 @@ impl Metrics {
             );
         }
         let ages = Arc::new(Ages::default());
-        let histograms = |buckets| Histograms::new_with_constructor(Buckets(buckets));
         let build = Family::<Labels<1>, Gauge>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         all.add("build_info", &["version"], "Always 1; the version is the label", build);
@@ -182,7 +185,7 @@ impl Metrics {
             ),
             api_call_duration: all.seconds(
                 "api_call_duration",
-                &["verb"],
+                &["kind", "verb"],
                 "Time until the API server answers, watches apart, waiting for a place not included",
                 histograms(&CALL_SECONDS),
             ),
@@ -347,7 +350,8 @@ impl Metrics {
         }
         if verb != crate::kube_client::request::Verb::Watch {
             let family = &self.api_call_duration;
-            family.get_or_create(&[("verb", verb.as_str())]).observe(took.as_secs_f64());
+            let labels = [("kind", kind), ("verb", verb.as_str())];
+            family.get_or_create(&labels).observe(took.as_secs_f64());
         }
     }
 }
