@@ -10,12 +10,14 @@ use clap::Args;
 
 use crate::context::Fact;
 use crate::records::cost::{Call, Expense, Takeover, Watched};
+use crate::records::plain::Out;
 use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, System, Usage};
 
 mod core;
 mod cost;
 mod lag;
 mod operator;
+mod plain;
 mod plot;
 mod table;
 mod tables;
@@ -48,6 +50,7 @@ struct Results {
     calls: Vec<Call>,
     watched: Vec<Watched>,
     takeovers: Vec<Takeover>,
+    outs: Vec<Out>,
     samples: Vec<core::Sample>,
     memory: Vec<core::Memory>,
 }
@@ -74,6 +77,7 @@ impl Results {
             results.calls.extend(records::read(part)?);
             results.watched.extend(records::read(part)?);
             results.takeovers.extend(records::read(part)?);
+            results.outs.extend(records::read(part)?);
             results.samples.extend(records::read(part)?);
             results.memory.extend(records::read(part)?);
         }
@@ -102,8 +106,12 @@ impl Plots {
 /// When there are no results, or the files cannot be written.
 pub fn write(plan: &Plan) -> Result<()> {
     let results = Results::read(&plan.results)?;
+    let plain = plain::tell(&results);
     ensure!(
-        !results.lags.is_empty() || !results.samples.is_empty() || !results.expenses.is_empty(),
+        !results.lags.is_empty()
+            || !results.samples.is_empty()
+            || !results.expenses.is_empty()
+            || !plain.is_empty(),
         "there are no results in {}; make bench makes some",
         plan.results.display()
     );
@@ -114,6 +122,7 @@ pub fn write(plan: &Plan) -> Result<()> {
     let mut text = head(&results)?;
     text += &targets::tell(&results);
     text += &lag::tell(&results, &plots)?;
+    text += &plain;
     text += &operator::tell(&results);
     text += &tables::tell(&results);
     text += &cost::tell(&results, &plots)?;
