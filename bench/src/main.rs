@@ -14,6 +14,7 @@ mod drive;
 mod ledger;
 mod load;
 mod measure;
+mod plain;
 mod process;
 mod records;
 mod relay;
@@ -49,6 +50,8 @@ enum Action {
     Cost(cost::Plan),
     /// Measure what the agent and the SDK cost.
     Clients(clients::Plan),
+    /// Measure how long plain Kubernetes publishes what is dead, on a node of `beatkeeper-node exec`.
+    Plain(plain::Plan),
     /// Make tables and plots of the results.
     Report(report::Plan),
     /// Note the machine and the versions beside the results.
@@ -93,6 +96,7 @@ async fn main() -> ExitCode {
         Action::Measure(plan) => measure::measure(plan).await,
         Action::Cost(plan) => cost::cost(plan).await,
         Action::Clients(plan) => clients::measure(plan).await,
+        Action::Plain(plan) => plain::measure(plan).await,
         Action::Sdk(plan) => sdk::beat(plan).await,
         Action::Report(plan) => report::write(&plan),
         Action::Context { out, mode } => context::note(&out, &mode),

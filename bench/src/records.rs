@@ -66,6 +66,7 @@ macro_rules! record {
 }
 
 pub mod cost;
+pub mod plain;
 
 record! {
     /// Somebody died, left or came back, and was seen to. Times are seconds since the run began.

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::context::Fact;
 use crate::records::cost::{Call, Expense, Takeover, Watched};
+use crate::records::plain::Out;
 use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, System, Usage};
 
 mod core;
@@ -17,6 +18,7 @@ mod cost;
 mod hour;
 mod lag;
 mod operator;
+mod plain;
 mod plot;
 mod table;
 mod tables;
@@ -49,6 +51,7 @@ struct Results {
     calls: Vec<Call>,
     watched: Vec<Watched>,
     takeovers: Vec<Takeover>,
+    outs: Vec<Out>,
     samples: Vec<core::Sample>,
     memory: Vec<core::Memory>,
     hours: Vec<hour::Line>,
@@ -76,6 +79,7 @@ impl Results {
             results.calls.extend(records::read(part)?);
             results.watched.extend(records::read(part)?);
             results.takeovers.extend(records::read(part)?);
+            results.outs.extend(records::read(part)?);
             results.samples.extend(records::read(part)?);
             results.memory.extend(records::read(part)?);
             results.hours.extend(records::read(part)?);
@@ -105,8 +109,12 @@ impl Plots {
 /// When there are no results, or the files cannot be written.
 pub fn write(plan: &Plan) -> Result<()> {
     let results = Results::read(&plan.results)?;
+    let plain = plain::tell(&results);
     ensure!(
-        !results.lags.is_empty() || !results.samples.is_empty() || !results.expenses.is_empty(),
+        !results.lags.is_empty()
+            || !results.samples.is_empty()
+            || !results.expenses.is_empty()
+            || !plain.is_empty(),
         "there are no results in {}; make bench makes some",
         plan.results.display()
     );
@@ -117,6 +125,7 @@ pub fn write(plan: &Plan) -> Result<()> {
     let mut text = head(&results)?;
     text += &targets::tell(&results);
     text += &lag::tell(&results, &plots)?;
+    text += &plain;
     text += &operator::tell(&results);
     text += &tables::tell(&results);
     text += &cost::tell(&results, &plots)?;
