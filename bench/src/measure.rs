@@ -136,7 +136,9 @@ impl Driver {
         self.drive.tell("steady state");
         self.steady(&running.parts).await?;
         self.drive.tell("single deaths");
+        self.scrape(&running.parts, "single began").await?;
         self.single_deaths().await?;
+        self.scrape(&running.parts, "single ended").await?;
         self.drive.tell("leaving");
         self.leaves().await?;
         self.drive.tell("many die at once");

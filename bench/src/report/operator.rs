@@ -1,10 +1,12 @@
-//! What the operator itself counted: the lag until its write was acknowledged, and its writes in steady state.
+//! What the operator itself counted: the lag until its write was acknowledged, its writes in steady state, and what it
+//! waited for while single instances died.
 
 use std::collections::BTreeMap;
 
 use super::Results;
 use super::table::{grouped, table};
 use crate::records::Metric;
+use crate::scrape::{self, Sums};
 use crate::statistics::{Spread, told_number, told_seconds};
 
 const LAG: &str = "beatkeeper_prune_lag_seconds_bucket{le=\"";
@@ -51,8 +53,66 @@ pub fn tell(results: &Results) -> String {
          `beatkeeper_prune_lag_seconds` \
          over all deaths of a run, single and many at once; the figures are upper bounds of its buckets. Writes are \
          all tries while all instances beat and nothing happened, but for those to its own Lease, by which it leads \
-         and proves that beats can arrive.\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n{table}"
+         and proves that beats can arrive.\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n{table}{}",
+        spent(results)
     )
+}
+
+/// What a prune consists of, in order: name, histogram and its labels. The status is told and the probe renewed beside it.
+const SPANS: [(&str, &str, [(&str, &str); 2]); 7] = [
+    ("The probe, sent ahead", CALLS, [("kind", "Lease"), ("verb", "patch")]),
+    ("Deciding, each time", STEPS, [("step", "decide"), ("", "")]),
+    ("The live read", CALLS, [("kind", "Lease"), ("verb", "get")]),
+    ("Planning", STEPS, [("step", "plan"), ("", "")]),
+    ("Writing the slice", CALLS, [("kind", "EndpointSlice"), ("verb", "update")]),
+    ("Writing the Endpoints", CALLS, [("kind", "Endpoints"), ("verb", "update")]),
+    ("Writing the status", CALLS, [("kind", "ServiceRegistration"), ("verb", "patch")]),
+];
+const CALLS: &str = "beatkeeper_api_call_duration_seconds";
+const STEPS: &str = "beatkeeper_reconcile_duration_seconds";
+
+/// The mean of each span while single instances died and came back, for each size.
+fn spent(results: &Results) -> String {
+    let key = |line: &&Metric| (line.instances, line.variant.clone());
+    let rows: Vec<_> = grouped(&results.metrics, key)
+        .into_iter()
+        .map(|((instances, variant), lines)| {
+            let runs = grouped(lines, |line| line.run);
+            let means = SPANS.map(|(_, histogram, labels)| {
+                let figures = runs.values().filter_map(|run| mean(run, histogram, labels));
+                Spread::of(figures).map_or_else(String::new, |spread| spread.told(told_seconds))
+            });
+            let mut row = vec![format!("{instances} {variant}").trim_end().to_owned()];
+            row.extend(means);
+            row.try_into().expect("as many as there are headings")
+        })
+        .collect();
+    let headings: Vec<&str> =
+        std::iter::once("Instances").chain(SPANS.map(|(name, ..)| name)).collect();
+    let headings: [&str; SPANS.len() + 1] = headings.try_into().expect("one more");
+    let rows: Vec<[String; SPANS.len() + 1]> = rows;
+    format!(
+        "What it spent meanwhile, while single instances died and came back: the mean of each call and step in a run, by its \
+         histograms `{CALLS}` and `{STEPS}`. A prune takes, one after the other, a decision, the live read, a decision, a plan, and \
+         the write of the slice; everything else happens beside it.\n\n{}",
+        table(headings, &rows)
+    )
+}
+
+fn mean(run: &[&Metric], histogram: &str, labels: [(&str, &str); 2]) -> Option<f64> {
+    let names = labels.map(|(name, _)| name);
+    let values = labels.map(|(_, value)| value.to_owned());
+    let grown = |suffix: &str| -> Option<f64> {
+        let at = |phase: &str| -> Sums<2> {
+            let lines = run.iter().filter(|line| line.phase == phase);
+            let page: String =
+                lines.map(|line| format!("{} {}\n", line.series, line.value)).collect();
+            scrape::sums(&scrape::samples(&page), &format!("{histogram}{suffix}"), names)
+        };
+        scrape::growth(&at("single began"), at("single ended")).get(&values).copied()
+    };
+    let count = grown("_count")?;
+    Some(grown("_sum")? / count)
 }
 
 /// The least bucket that holds this share of all deaths.
@@ -105,6 +165,23 @@ mod tests {
         assert_eq!(within(&lines, 0.99), Some(0.1));
         assert_eq!(within(&lines, 1.0), Some(f64::INFINITY));
         assert_eq!(within(&[], 0.5), None);
+    }
+
+    #[test]
+    fn a_mean_is_that_of_the_calls_between_two_readings() {
+        let series =
+            |suffix: &str, kind: &str| format!("{CALLS}{suffix}{{kind=\"{kind}\",verb=\"get\"}}");
+        let lines = [
+            line("single began", &series("_sum", "Lease"), 1.0),
+            line("single began", &series("_count", "Lease"), 10.0),
+            line("single ended", &series("_sum", "Lease"), 1.5),
+            line("single ended", &series("_count", "Lease"), 110.0),
+            line("single ended", &series("_sum", "Pod"), 9.0),
+            line("single ended", &series("_count", "Pod"), 1.0),
+        ];
+        let lines: Vec<&Metric> = lines.iter().collect();
+        let of = |kind, verb| mean(&lines, CALLS, [("kind", kind), ("verb", verb)]);
+        assert_eq!((of("Lease", "get"), of("Lease", "patch")), (Some(0.005), None));
     }
 
     #[test]

@@ -96,7 +96,7 @@ mod tests {
         let (system, variant) = (Name::Beatkeeper, String::new());
         let run = Run { system, variant, instances, beats_per_second: 33.3, run: 1 };
         let (last, deadline) = (100.0, 100.0 + ttl);
-        Lag::of(&run, "single".to_owned(), 1, last, deadline, deadline + lag, lag)
+        Lag::of(&run, "single".to_owned(), 1, last, 0.0, deadline, deadline + lag, lag)
     }
 
     fn tried() -> (String, Fact) {
