@@ -59,7 +59,7 @@ pub fn tell(results: &Results) -> String {
 }
 
 /// What a prune consists of, in order: name, histogram and its labels. The status is told and the probe renewed beside it.
-const SPANS: [(&str, &str, [(&str, &str); 2]); 7] = [
+const SPANS: [(&str, &str, Labels); 7] = [
     ("The probe, sent ahead", CALLS, [("kind", "Lease"), ("verb", "patch")]),
     ("Deciding, each time", STEPS, [("step", "decide"), ("", "")]),
     ("The live read", CALLS, [("kind", "Lease"), ("verb", "get")]),
@@ -68,6 +68,7 @@ const SPANS: [(&str, &str, [(&str, &str); 2]); 7] = [
     ("Writing the Endpoints", CALLS, [("kind", "Endpoints"), ("verb", "update")]),
     ("Writing the status", CALLS, [("kind", "ServiceRegistration"), ("verb", "patch")]),
 ];
+type Labels = [(&'static str, &'static str); 2];
 const CALLS: &str = "beatkeeper_api_call_duration_seconds";
 const STEPS: &str = "beatkeeper_reconcile_duration_seconds";
 
@@ -99,7 +100,7 @@ fn spent(results: &Results) -> String {
     )
 }
 
-fn mean(run: &[&Metric], histogram: &str, labels: [(&str, &str); 2]) -> Option<f64> {
+fn mean(run: &[&Metric], histogram: &str, labels: Labels) -> Option<f64> {
     let names = labels.map(|(name, _)| name);
     let values = labels.map(|(_, value)| value.to_owned());
     let grown = |suffix: &str| -> Option<f64> {
