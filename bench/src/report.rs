@@ -15,6 +15,7 @@ use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, System, Usage}
 
 mod core;
 mod cost;
+pub mod disk;
 mod hour;
 mod lag;
 mod operator;
@@ -127,6 +128,7 @@ pub fn write(plan: &Plan) -> Result<()> {
     text += &lag::tell(&results, &plots)?;
     text += &plain;
     text += &operator::tell(&results);
+    text += &disk::tell(&results);
     text += &tables::tell(&results);
     text += &cost::tell(&results, &plots)?;
     text += &cost::clients(&results);

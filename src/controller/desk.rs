@@ -4,9 +4,10 @@
 //! one run at a time, so a deadline that passed while a status was being written would wait for it:
 //! usually for milliseconds, but for seconds when the write is slow, and the dead stay published for
 //! that long (P2). A registration's statuses are written one at a time, and of those that came in
-//! meanwhile only the latest; its events tell of all transitions since the last report that was taken off the
-//! desk, so that those who die together are told together, however many decisions it took. One whose only news may wait ([`FLOOR`]) waits on the desk, until its
-//! time has come or something urgent takes its place.
+//! meanwhile only the latest. Its events tell of all transitions since the last report that was
+//! taken up, so that those who die together are told together, however many decisions it took. One
+//! whose only news may wait ([`FLOOR`]) waits on the desk, until its time has come or something
+//! urgent takes its place.
 //!
 //! [`FLOOR`]: crate::core::status::FLOOR
 

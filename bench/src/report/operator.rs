@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Results;
+use super::cost::OPERATOR;
 use super::table::{grouped, table};
 use crate::records::Metric;
 use crate::scrape::{self, Sums};
@@ -15,7 +16,7 @@ const WRITES: &str = "beatkeeper_api_writes_total";
 /// A table for each size.
 pub fn tell(results: &Results) -> String {
     let key = |line: &&Metric| (line.instances, line.beats_per_second.to_bits());
-    let rows: Vec<_> = grouped(&results.metrics, key)
+    let rows: Vec<_> = grouped(told_by_it(results), key)
         .into_iter()
         .map(|((instances, beats), lines)| {
             let runs = grouped(lines, |line| line.run);
@@ -75,7 +76,7 @@ const STEPS: &str = "beatkeeper_reconcile_duration_seconds";
 /// The mean of each span while single instances died and came back, for each size.
 fn spent(results: &Results) -> String {
     let key = |line: &&Metric| (line.instances, line.variant.clone());
-    let rows: Vec<_> = grouped(&results.metrics, key)
+    let rows: Vec<_> = grouped(told_by_it(results), key)
         .into_iter()
         .map(|((instances, variant), lines)| {
             let runs = grouped(lines, |line| line.run);
@@ -114,6 +115,10 @@ fn mean(run: &[&Metric], histogram: &str, labels: Labels) -> Option<f64> {
     };
     let count = grown("_count")?;
     Some(grown("_sum")? / count)
+}
+
+fn told_by_it(results: &Results) -> impl Iterator<Item = &Metric> {
+    results.metrics.iter().filter(|line| line.part == OPERATOR)
 }
 
 /// The least bucket that holds this share of all deaths.

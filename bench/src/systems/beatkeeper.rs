@@ -15,6 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchP
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::{Part, Registry, Running, Setup};
 use crate::clock::Moment;
@@ -29,6 +30,10 @@ pub const NAMESPACE: &str = "bench";
 /// Set aside for benchmarks (RFC 2544), 131,072 addresses.
 const RANGE: &str = "198.18.0.0/15";
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+/// So many requests of all instances are under way at once; each needs a connection of its own. An API server that falls
+/// behind would be asked for ever more new connections otherwise, and spend its time on these. Who waits for its turn has
+/// sent its renewal already, as far as the results are concerned.
+const UNDER_WAY: usize = 256;
 
 /// Starts a control plane, and one operator.
 pub async fn start(setup: &Setup) -> Result<Running> {
@@ -36,10 +41,11 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     let operator = stage.operator("operator", &stage.kubeconfig(), &[])?;
     stage.until_it_publishes(&operator).await?;
     let pid = |pid: Option<u32>| pid.context("a part of the control plane does not run");
+    let etcd = Part::new("etcd", pid(stage.plane.etcd().pid().await?)?);
     let operators = Part::new("operator", operator.server.pid());
     let parts = vec![
         Part { metrics: Some(operator.metrics.clone()), ..operators },
-        Part::new("etcd", pid(stage.plane.etcd().pid().await?)?),
+        Part { metrics: Some(stage.store()), ..etcd },
         Part::new("kube-apiserver", pid(stage.plane.api_server().pid().await?)?),
     ];
     Ok(Running {
@@ -154,12 +160,14 @@ pub struct Leases {
     leases: Api<Lease>,
     ttl: Duration,
     services: u32,
+    turns: Semaphore,
 }
 
 impl Leases {
     /// Connects.
     pub async fn connect(kubeconfig: &str, ttl: Duration, services: u32) -> Result<Self> {
-        Ok(Self { leases: Api::namespaced(connect(kubeconfig).await?, NAMESPACE), ttl, services })
+        let leases = Api::namespaced(connect(kubeconfig).await?, NAMESPACE);
+        Ok(Self { leases, ttl, services, turns: Semaphore::new(UNDER_WAY) })
     }
 
     /// Which of the Services an instance serves.
@@ -204,6 +212,7 @@ impl Registry for Leases {
     type Membership = String;
 
     async fn join(&self, instance: Instance) -> Result<String> {
+        let _turn = self.turns.acquire().await?;
         let lease =
             heartbeat::lease_name(&self.registration_of(instance), &instance_name(instance));
         // One that returns finds its Lease.
@@ -218,11 +227,13 @@ impl Registry for Leases {
     }
 
     async fn renew(&self, lease: &mut String) -> Result<()> {
+        let _turn = self.turns.acquire().await?;
         self.beat(lease).await?;
         Ok(())
     }
 
     async fn leave(&self, lease: String) -> Result<()> {
+        let _turn = self.turns.acquire().await?;
         self.leases.delete(&lease, &DeleteParams::default()).await?;
         Ok(())
     }

@@ -42,7 +42,10 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     })
     .await?;
     Ok(Running {
-        parts: vec![Part::new("etcd", server.pid())],
+        parts: vec![Part {
+            metrics: Some(format!("127.0.0.1:{port}")),
+            ..Part::new("etcd", server.pid())
+        }],
         address,
         version: format!("etcd {}, one member, fsync on", beatkeeper_cluster::ETCD_VERSION),
         keep: Box::new(server),

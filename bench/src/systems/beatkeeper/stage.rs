@@ -84,6 +84,11 @@ impl Stage {
         self.plane.url(Part::ApiServer).trim_start_matches("https://").to_owned()
     }
 
+    /// Where etcd listens, as HOST:PORT.
+    pub fn store(&self) -> String {
+        self.plane.url(Part::Etcd).trim_start_matches("http://").to_owned()
+    }
+
     /// A kubeconfig that leads to another port of this machine.
     pub fn kubeconfig_by(&self, port: u16) -> Result<PathBuf> {
         let mut config: Value = serde_json::from_str(&fs::read_to_string(self.kubeconfig())?)?;
