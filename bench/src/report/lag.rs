@@ -106,6 +106,7 @@ fn rows(results: &Results, scenario: &str, lags: &[&Lag]) -> Vec<[String; 10]> {
                 (missed.scenario.as_str(), missed.system, missed.instances)
                     == (scenario, system, instances)
                     && missed.variant == variant
+                    && missed.beats_per_second.to_bits() == beats
             });
             [
                 who(system, &variant),

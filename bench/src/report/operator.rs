@@ -75,16 +75,19 @@ const STEPS: &str = "beatkeeper_reconcile_duration_seconds";
 
 /// The mean of each span while single instances died and came back, for each size.
 fn spent(results: &Results) -> String {
-    let key = |line: &&Metric| (line.instances, line.variant.clone());
+    let key =
+        |line: &&Metric| (line.instances, line.beats_per_second.to_bits(), line.variant.clone());
     let rows: Vec<_> = grouped(told_by_it(results), key)
         .into_iter()
-        .map(|((instances, variant), lines)| {
+        .map(|((instances, beats, variant), lines)| {
             let runs = grouped(lines, |line| line.run);
             let means = SPANS.map(|(_, histogram, labels)| {
                 let figures = runs.values().filter_map(|run| mean(run, histogram, labels));
                 Spread::of(figures).map_or_else(String::new, |spread| spread.told(told_seconds))
             });
-            let mut row = vec![format!("{instances} {variant}").trim_end().to_owned()];
+            let beats = told_number(f64::from_bits(beats));
+            let who = format!("{instances} {variant}");
+            let mut row = vec![format!("{}, {beats} beats/s", who.trim_end())];
             row.extend(means);
             row.try_into().expect("as many as there are headings")
         })
