@@ -13,7 +13,6 @@ use crate::drive::{Drive, GENEROUS};
 use crate::ledger::Act;
 use crate::process::{self, Usage};
 use crate::records::{self, Capacity, Freeze, Metric, Run, System};
-use crate::report::disk;
 use crate::scrape;
 use crate::systems::{self, Absent, Name, Part, Running, Setup};
 use crate::words::{Event, Instance, Order};
@@ -193,9 +192,9 @@ impl Driver {
         for part in parts {
             let Some(address) = &part.metrics else { continue };
             let samples = scrape::scrape(address).await?.into_iter();
-            // Of a store, its disk.
-            let samples = samples
-                .filter(|(series, _)| part.name != disk::STORE || series.starts_with(disk::PREFIX));
+            let samples = samples.filter(|(series, _)| {
+                part.name != scrape::STORE || series.starts_with(scrape::OF_STORE)
+            });
             let line = |(series, value)| {
                 Metric::of(&self.drive.run, part.name.to_owned(), phase.to_owned(), series, value)
             };

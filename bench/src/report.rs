@@ -15,7 +15,7 @@ use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, System, Usage}
 
 mod core;
 mod cost;
-pub mod disk;
+mod disk;
 mod hour;
 mod lag;
 mod operator;

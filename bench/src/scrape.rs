@@ -14,6 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A series and its value, as `name{label="value"}` and a number.
 pub type Sample = (String, f64);
 
+/// The store, with or without an API server before it.
+pub const STORE: &str = "etcd";
+/// What is kept of a store's many metrics: how fast its disk was.
+pub const OF_STORE: &str = "etcd_disk_";
+
 /// Values by those labels that were asked for.
 pub type Sums<const LABELS: usize> = BTreeMap<[String; LABELS], f64>;
 

@@ -5,13 +5,8 @@ use std::collections::BTreeMap;
 use super::Results;
 use super::table::{grouped, table, who};
 use crate::records::Metric;
-use crate::scrape;
+use crate::scrape::{self, STORE};
 use crate::statistics::told_seconds;
-
-/// Who tells of it.
-pub const STORE: &str = "etcd";
-/// What of its metrics is kept.
-pub const PREFIX: &str = "etcd_disk_";
 
 const KINDS: [(&str, &str); 2] = [
     ("fsync of the log", "etcd_disk_wal_fsync_duration_seconds"),
