@@ -205,8 +205,8 @@ impl Driver {
 
     /// One after the other, at random moments, while those who were seen to be gone come back.
     async fn single_deaths(&mut self) -> Result<()> {
-        // Never more than about a third are dead at a time.
-        let mean = (3.0 * self.setup.ttl.as_secs_f64() / f64::from(self.plan.instances)).max(0.05);
+        // Never more than about a third are dead at a time, and in a large crowd still one by one.
+        let mean = (3.0 * self.setup.ttl.as_secs_f64() / f64::from(self.plan.instances)).max(0.3);
         for _ in 0..self.plan.deaths {
             if let Some(victim) = self.drive.idle().choose(&mut rand::rng()).copied() {
                 self.drive.act(Act::Death, vec![victim]).await?;

@@ -7,7 +7,7 @@
 //! meanwhile only the latest. Its events tell of all transitions since the last report that was
 //! taken up, so that those who die together are told together, however many decisions it took. One
 //! whose only news may wait ([`FLOOR`]) waits on the desk, until its time has come or something
-//! urgent takes its place.
+//! urgent takes its place. And after each write the desk rests for a while ([`rest_after`]).
 //!
 //! [`FLOOR`]: crate::core::status::FLOOR
 
@@ -23,6 +23,9 @@ use super::{
     reconcile::backoff,
 };
 use crate::core::{heartbeat::Version, index::Key, moment::Moment};
+
+/// A desk rests no longer than this after a write.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// The desks of all registrations.
 #[derive(Default)]
@@ -162,6 +165,7 @@ async fn write(key: Key, context: Arc<Context>) {
             seat.done = true;
             return;
         };
+        let began = context.clock.now();
         let status = async {
             let _step = context.metrics.begin(Step::Status);
             publish::status(&report, &context).await
@@ -171,6 +175,10 @@ async fn write(key: Key, context: Arc<Context>) {
             Ok(Told::All) => {
                 failures = 0;
                 done = Some(report);
+                let rest = tokio::time::sleep(rest_after(context.clock.now().since(began)));
+                if context.stop.run_until_cancelled(rest).await.is_none() {
+                    return;
+                }
             }
             // Whoever leads next reports anew.
             Err(_) if !context.claim.holds() => {
@@ -195,6 +203,14 @@ async fn write(key: Key, context: Arc<Context>) {
             }
         }
     }
+}
+
+/// How long a desk rests after what it wrote took so long. A status is the most expensive thing that
+/// is written, and while many die one after the other each would have it written anew. It takes a
+/// fifth of the time at most: the API server has the rest for what prunes, and when a status is
+/// written at all it is the latest.
+fn rest_after(took: Duration) -> Duration {
+    (took * 4).min(LONGEST_REST)
 }
 
 /// Waits until the time has come, or there is a newer report. Returns false when the controller is

@@ -20,6 +20,7 @@ mod metrics;
 mod probe;
 mod publish;
 mod pulse;
+mod queue;
 mod reconcile;
 mod rehearse;
 mod replica;

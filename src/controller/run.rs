@@ -7,8 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client,
     runtime::{
-        WatchStreamExt, applier,
-        controller::{Config, Error as QueueError, ReconcileRequest},
+        WatchStreamExt,
         events::{Recorder, Reporter},
         reflector::{self, ObjectRef, Store},
         watcher::{self, Event, watcher},
@@ -22,10 +21,11 @@ use super::{
     clock::Clock,
     context::{CALL_TIMEOUT, Context, Instruments},
     decision,
+    error::Error,
     leader::Election,
     probe::{self, Probe},
     pulse::Pulse,
-    reconcile, replica,
+    queue, reconcile, replica,
     serve::{self, BindError},
     settings::Settings,
     sweep,
@@ -253,39 +253,16 @@ async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: C
         }
     });
     let all: Vec<_> = all.iter().map(|object| ObjectRef::from_obj(&**object)).collect();
-    let requests = stream::iter(all).chain(woken);
-    queue(context, reader, requests, over).await;
+    let requests = stream::iter(all).chain(woken).take_until(over.cancelled_owned());
+    let places = context.settings.concurrency;
+    let retry = {
+        let context = context.clone();
+        move |object: &ServiceRegistration, error: &Error| reconcile::retry(object, error, &context)
+    };
+    let run = move |object| reconcile::run(object, context.clone());
+    queue::work_off(requests, reader, places, run, retry).await;
     // A panic has been told, and has ended the term.
     let _ = sweep.await;
-}
-
-/// Reconciles whom somebody woke, each registration one at a time, until the term is over.
-async fn queue(
-    context: Arc<Context>,
-    reader: Store<ServiceRegistration>,
-    requests: impl futures::Stream<Item = ObjectRef<ServiceRegistration>> + Send + 'static,
-    over: CancellationToken,
-) {
-    let requests = requests
-        .map(|object| Ok::<_, watcher::Error>(ReconcileRequest::from(object)))
-        .take_until(over.cancelled_owned());
-    let config = Config::default().concurrency(context.settings.concurrency);
-    applier(
-        |object, context| Box::pin(reconcile::run(object, context)),
-        |object, error, context: Arc<Context>| reconcile::retry(&object, error, &context),
-        context,
-        reader,
-        Box::pin(requests),
-        config,
-    )
-    .for_each(|result| async {
-        match result {
-            // Told by the retry policy, or woken for one that is gone.
-            Ok(_) | Err(QueueError::ReconcilerFailed(..) | QueueError::ObjectNotFound(_)) => {}
-            Err(error) => tracing::error!(%error, "the queue failed"),
-        }
-    })
-    .await;
 }
 
 /// Keeps the registrations up to date, and wakes them and those that share a Service with them.
