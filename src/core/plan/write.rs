@@ -131,6 +131,16 @@ impl Write {
         }
     }
 
+    /// Whether it concerns the Endpoints object, and no slice.
+    pub fn is_of_endpoints(&self) -> bool {
+        match self {
+            Self::CreateEndpoints(_) | Self::UpdateEndpoints(..) | Self::DeleteEndpoints { .. } => {
+                true
+            }
+            Self::CreateSlice(_) | Self::UpdateSlice(..) | Self::DeleteSlice { .. } => false,
+        }
+    }
+
     /// Makes an update or deletion conditional on another resourceVersion: the one that an earlier
     /// write of the same plan gave the object.
     pub fn rebase(&mut self, version: &str) {
