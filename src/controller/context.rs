@@ -9,13 +9,11 @@ use std::{
 
 use beatkeeper_api::{AdoptedInstance, ServiceRegistration};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use kube::{
-    Client,
-    runtime::{events::Recorder, reflector::ObjectRef},
-};
+use kube::{Client, runtime::reflector::ObjectRef};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    announcer::Announcer,
     claim::Claim,
     clock::Clock,
     desk::Desks,
@@ -52,7 +50,7 @@ pub(super) struct Context {
     pub(super) claim: Claim,
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: SharedHealth,
-    pub(super) recorder: Recorder,
+    pub(super) announcer: Announcer,
     /// What is under way beside the queue; awaited when the controller stops.
     pub(super) tasks: TaskTracker,
     /// Cancelled when the controller is to stop.
@@ -130,7 +128,7 @@ impl Context {
     pub(super) fn new(
         client: Client,
         settings: Settings,
-        recorder: Recorder,
+        announcer: Announcer,
         probe: Probe,
         Instruments { clock, metrics, health }: Instruments,
         claim: Claim,
@@ -148,7 +146,7 @@ impl Context {
             claim,
             metrics,
             health,
-            recorder,
+            announcer,
             tasks: TaskTracker::new(),
             stop,
             index: Mutex::default(),
@@ -361,13 +359,13 @@ mod tests {
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
         let settings = Flags::parse_from(["beatkeeper"]).args.try_into().expect("the defaults");
-        let recorder = Recorder::new(client.clone(), reporter());
+        let announcer = Announcer::new(client.clone(), reporter());
         let instruments = Instruments::new(clock, false);
         let probe = Probe::new("default", "test");
         Context::new(
             client,
             settings,
-            recorder,
+            announcer,
             probe,
             instruments,
             claim,

@@ -159,7 +159,8 @@ async fn write(key: Key, context: Arc<Context>) {
     let mut failures = 0;
     let mut done = None;
     loop {
-        let next = context.desks().next(&key, done.as_ref());
+        // What is done is not kept beside what waits.
+        let next = context.desks().next(&key, done.take().as_ref());
         let Some(report) = next else {
             // Somebody else may sit there by now.
             seat.done = true;

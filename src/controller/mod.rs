@@ -6,6 +6,7 @@
 //! election all replicas watch, and the one that leads ([`leader`]) reconciles and writes.
 
 mod adopt;
+mod announcer;
 mod apply;
 mod calls;
 mod claim;

@@ -159,12 +159,9 @@ pub(super) async fn events(report: &Report, context: &Context) {
             action: "Publish".to_owned(),
             secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
         };
-        let sent = call_write(
-            context,
-            || format!("send an event about {key}"),
-            context.recorder.publish(&event, &regarding),
-        );
-        match sent.await {
+        let recorder = context.announcer.recorder();
+        let doing = || format!("send an event about {key}");
+        match call_write(context, doing, recorder.publish(&event, &regarding)).await {
             Ok(_) => {}
             // Whoever leads now tells what it finds.
             Err(_) if !context.claim.holds() => return,

@@ -8,7 +8,7 @@ use kube::{
     Api, Client,
     runtime::{
         WatchStreamExt,
-        events::{Recorder, Reporter},
+        events::Reporter,
         reflector::{self, ObjectRef, Store},
         watcher::{self, Event, watcher},
     },
@@ -16,6 +16,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    announcer::Announcer,
     calls::Calls,
     claim::Claim,
     clock::Clock,
@@ -153,13 +154,13 @@ async fn scope(
     let Shared { client, settings, identity, instruments, claim, warm } = shared;
     let client = client.clone();
     let stop = outer.child_token();
-    let recorder = Recorder::new(client.clone(), reporter());
+    let announcer = Announcer::new(client.clone(), reporter());
     let probe =
         Probe::new(&namespace.clone().unwrap_or_else(|| replica::namespace(&client)), identity);
     let context = Arc::new(Context::new(
         client.clone(),
         settings.clone(),
-        recorder,
+        announcer,
         probe,
         instruments.clone(),
         claim.clone(),

@@ -68,8 +68,9 @@ pub struct Facts<'a> {
 
 /// Decides about every instance of a registration: those with a Lease, and those declared without.
 pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
-    let mut verdicts: Vec<Verdict> =
-        facts.records.iter().filter_map(|record| Candidate::of(facts, record).judge()).collect();
+    // Reports keep them: no more room than they need.
+    let mut verdicts: Vec<Verdict> = Vec::with_capacity(facts.records.len());
+    verdicts.extend(facts.records.iter().filter_map(|record| Candidate::of(facts, record).judge()));
     // Most have Leases and are declared nowhere: what is looked up is the few.
     let mut silent: BTreeSet<&str> =
         facts.registration.declared.values().map(|declared| declared.name.as_str()).collect();

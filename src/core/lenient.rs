@@ -23,10 +23,11 @@ pub struct LenientRegistration(pub ServiceRegistration);
 impl<'de> Deserialize<'de> for LenientRegistration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        ServiceRegistration::deserialize(&value)
-            .or_else(|_| salvage(&value))
-            .map(Self)
-            .map_err(serde::de::Error::custom)
+        let read = ServiceRegistration::deserialize(&value).or_else(|_| salvage(&value));
+        let mut registration = read.map_err(serde::de::Error::custom)?;
+        // Who wrote which field nobody asks, and it takes more room than the fields.
+        registration.metadata.managed_fields = None;
+        Ok(Self(registration))
     }
 }
 

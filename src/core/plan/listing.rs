@@ -1,7 +1,7 @@
 //! The Endpoints object: one list of all addresses, for clients that still read it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -42,11 +42,14 @@ fn publish(target: &Target<'_>, published: Option<&core::Endpoints>) -> Option<W
         let metadata = ObjectMeta { name, ..required.fresh() };
         return Some(Write::CreateEndpoints(core::Endpoints { metadata, subsets: some(subsets) }));
     };
-    let same = lines(current) == lines(&subsets);
-    if same && required.is_met(&object.metadata) {
-        return None;
-    }
-    let tally = if same { Tally::default() } else { tally(current, &subsets) };
+    let tally = {
+        let (before, after) = (lines(current), lines(&subsets));
+        let same = before == after;
+        if same && required.is_met(&object.metadata) {
+            return None;
+        }
+        if same { Tally::default() } else { tally(&before, &after) }
+    };
     let metadata = required.repaired(&object.metadata);
     Some(Write::UpdateEndpoints(core::Endpoints { metadata, subsets: some(subsets) }, tally))
 }
@@ -260,21 +263,25 @@ fn read_reference(reference: &ObjectReference) -> [Option<&str>; 7] {
         .map(|field| field.as_deref())
 }
 
-/// How many addresses come, go and change.
-fn tally(before: &[core::EndpointSubset], after: &[core::EndpointSubset]) -> Tally {
-    let (before, after) = (by_address(before), by_address(after));
-    let common = || before.iter().filter(|(ip, _)| after.contains_key(*ip));
-    Tally {
-        added: after.len() - common().count(),
-        removed: before.len() - common().count(),
-        changed: common().filter(|(ip, lines)| after.get(*ip) != Some(lines)).count(),
+/// How many addresses come, go and change; both are in order.
+fn tally(before: &[Line<'_>], after: &[Line<'_>]) -> Tally {
+    let same_address = |a: &Line<'_>, b: &Line<'_>| a.ip == b.ip;
+    let mut before = before.chunk_by(same_address).peekable();
+    let mut tally = Tally::default();
+    for lines in after.chunk_by(same_address) {
+        while before.next_if(|known| address(known) < address(lines)).is_some() {
+            tally.removed += 1;
+        }
+        match before.next_if(|known| address(known) == address(lines)) {
+            Some(known) => tally.changed += usize::from(known != lines),
+            None => tally.added += 1,
+        }
     }
+    tally.removed += before.count();
+    tally
 }
 
-fn by_address(subsets: &[core::EndpointSubset]) -> BTreeMap<&str, Vec<Line<'_>>> {
-    let mut by_address: BTreeMap<&str, Vec<Line<'_>>> = BTreeMap::new();
-    for line in lines(subsets) {
-        by_address.entry(line.ip).or_default().push(line);
-    }
-    by_address
+/// The address that all of these lines are about.
+fn address<'a>(lines: &[Line<'a>]) -> Option<&'a str> {
+    lines.first().map(|line| line.ip)
 }
