@@ -155,7 +155,6 @@ mod tests {
             (".spec.instances", "name"),
             (".spec.instances[].ports", "name"),
             (".status.conditions", "type"),
-            (".status.instances", "name"),
             (".status.adopted", "name"),
             (".status.adopted[].ports", "name"),
         ] {
@@ -167,6 +166,13 @@ mod tests {
             let default = property(&format!("{path}[].{key}")).default;
             assert!(required || default.is_some(), "{path}: the server refuses an optional key");
         }
+    }
+
+    #[test]
+    fn the_list_that_has_one_writer_and_a_hundred_entries_is_owned_as_a_whole() {
+        let list = property(".status.instances");
+        assert_eq!(list.x_kubernetes_list_type.as_deref(), Some("atomic"));
+        assert_eq!(list.x_kubernetes_list_map_keys, None);
     }
 
     #[test]

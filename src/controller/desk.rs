@@ -268,6 +268,12 @@ mod tests {
         assert!(desks.lay_down(report()));
     }
 
+    #[test]
+    fn writing_takes_a_desk_a_fifth_of_the_time_at_most_but_where_that_would_be_a_long_rest() {
+        let rest = |millis| rest_after(Duration::from_millis(millis)).as_millis();
+        assert_eq!((rest(0), rest(10), rest(1_000), rest(60_000)), (0, 40, 4_000, 5_000));
+    }
+
     #[tokio::test]
     async fn whoever_waits_at_a_desk_hears_of_a_newer_report_and_of_its_end() {
         let mut desks = Desks::default();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kube::ResourceExt;
+
 use crate::support::Shop;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -31,4 +33,28 @@ async fn of_five_instances_the_silent_one_is_pruned_and_the_others_stay() {
     shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
     let status = shop.instance("greeter", "vm-5", "Cordoned", "Cordoned").await;
     assert_eq!(status.message, "taken out by an operator: bad disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_dies_leaves_its_slice_before_the_one_list_of_all_addresses() {
+    let shop = Shop::open("first").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    let all: Vec<String> = (1..=6).map(|n| format!("192.0.2.{n}")).collect();
+    for (n, address) in all.iter().enumerate() {
+        beats.start(&beats.outside(&format!("vm-{n}"), address), INTERVAL).await;
+    }
+    let mut left: Vec<&str> = all.iter().map(String::as_str).collect();
+    shop.published_as_ready("greeter", &left).await;
+    // One by one: written side by side, now the one would come first and now the other.
+    for n in 0..5 {
+        beats.die(&format!("vm-{n}"));
+        left.remove(0);
+        let published = shop.published_as_ready("greeter", &left).await;
+        let version = |text: Option<String>| text.unwrap().parse::<u64>().unwrap();
+        let slice = version(published.slices[0].resource_version());
+        let list = version(published.endpoints.unwrap().resource_version());
+        assert!(slice < list, "the slice at {slice}, the list at {list}");
+    }
 }
