@@ -99,7 +99,7 @@ fn spent(results: &Results) -> String {
     format!(
         "What it spent meanwhile, while single instances died and came back: the mean of each call and step in a run, by its \
          histograms `{CALLS}` and `{STEPS}`. A prune takes, one after the other, a decision, the live read, a decision, a plan, and \
-         the write of the slice; everything else happens beside it.\n\n{}",
+         the write of the slice; the Endpoints follow, then status and events.\n\n{}",
         table(headings, &rows)
     )
 }
