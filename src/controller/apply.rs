@@ -53,15 +53,12 @@ pub(super) async fn apply(registration: &Registration, plan: Plan, context: &Con
         // Slices first: the one list of all addresses takes the API server as long as several of them,
         // and fewer read it.
         let (lists, slices): (Vec<_>, Vec<_>) = writes.partition(Write::is_of_endpoints);
-        let mut results = Vec::with_capacity(slices.len() + lists.len());
-        for writes in [slices, lists] {
-            let mut answers = stream::iter(writes)
+        let send = |writes: Vec<Write>| {
+            stream::iter(writes)
                 .map(|write| carry_out(registration, write, context))
-                .buffer_unordered(SIDE_BY_SIDE);
-            while let Some(answer) = answers.next().await {
-                results.push(answer);
-            }
-        }
+                .buffer_unordered(SIDE_BY_SIDE)
+        };
+        let results: Vec<_> = send(slices).chain(send(lists)).collect().await;
         let mut conflict = None;
         tracing::trace!(registration = %registration.key, "a phase is over");
         for result in results {

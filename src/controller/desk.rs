@@ -172,36 +172,55 @@ async fn write(key: Key, context: Arc<Context>) {
             publish::status(&report, &context).await
         };
         let (told, ()) = tokio::join!(status, publish::events(&report, &context));
-        match told {
+        let pause = match told {
             Ok(Told::All) => {
                 failures = 0;
                 done = Some(report);
-                let rest = tokio::time::sleep(rest_after(context.clock.now().since(began)));
+                let pause = rest_after(context.clock.now().since(began));
+                // What lasts no longer than the rest is told all the same: who is rejected, and whose
+                // Lease the cluster deletes at once.
+                let rest = tokio::time::timeout(pause, tell_events(&key, &context));
                 if context.stop.run_until_cancelled(rest).await.is_none() {
                     return;
                 }
+                continue;
             }
             // Whoever leads next reports anew.
             Err(_) if !context.claim.holds() => {
                 failures = 0;
                 done = Some(report);
+                continue;
             }
             Ok(Told::NotBefore(due)) => {
                 let pause = due.since(context.clock.now());
                 if !rest(&key, pause, &context).await {
                     return;
                 }
+                continue;
             }
             Err(error) => {
                 failures += 1;
                 context.metrics.failed(Step::Status);
                 let pause = backoff(failures);
                 tracing::warn!(%error, ?pause, "will try again");
-                let rest = context.stop.run_until_cancelled(tokio::time::sleep(pause));
-                if rest.await.is_none() {
-                    return;
-                }
+                pause
             }
+        };
+        let pause = tokio::time::sleep(pause);
+        if context.stop.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Sends the events of the reports that come in.
+async fn tell_events(key: &Key, context: &Context) {
+    loop {
+        let news = context.desks().news(key);
+        news.notified().await;
+        let report = context.desks().0.get(key).and_then(|desk| desk.report.clone());
+        if let Some(report) = report {
+            publish::events(&report, context).await;
         }
     }
 }

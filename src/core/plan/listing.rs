@@ -42,14 +42,10 @@ fn publish(target: &Target<'_>, published: Option<&core::Endpoints>) -> Option<W
         let metadata = ObjectMeta { name, ..required.fresh() };
         return Some(Write::CreateEndpoints(core::Endpoints { metadata, subsets: some(subsets) }));
     };
-    let tally = {
-        let (before, after) = (lines(current), lines(&subsets));
-        let same = before == after;
-        if same && required.is_met(&object.metadata) {
-            return None;
-        }
-        if same { Tally::default() } else { tally(&before, &after) }
-    };
+    let tally = tally(&lines(current), &lines(&subsets));
+    if tally == Tally::default() && required.is_met(&object.metadata) {
+        return None;
+    }
     let metadata = required.repaired(&object.metadata);
     Some(Write::UpdateEndpoints(core::Endpoints { metadata, subsets: some(subsets) }, tally))
 }
