@@ -103,6 +103,11 @@ impl Desks {
         self.0.get(key).map(|desk| desk.news.clone()).unwrap_or_default()
     }
 
+    /// What lies on a desk.
+    fn lying(&self, key: &Key) -> Option<Arc<Report>> {
+        self.0.get(key)?.report.clone()
+    }
+
     /// Nobody sees to this desk any more.
     fn leave(&mut self, key: &Key) {
         if let Some(desk) = self.0.get_mut(key) {
@@ -179,7 +184,7 @@ async fn write(key: Key, context: Arc<Context>) {
                 let pause = rest_after(context.clock.now().since(began));
                 // What lasts no longer than the rest is told all the same: who is rejected, and whose
                 // Lease the cluster deletes at once.
-                let rest = tokio::time::timeout(pause, tell_events(&key, &context));
+                let rest = tell_events(&key, pause, &context);
                 if context.stop.run_until_cancelled(rest).await.is_none() {
                     return;
                 }
@@ -213,12 +218,18 @@ async fn write(key: Key, context: Arc<Context>) {
     }
 }
 
-/// Sends the events of the reports that come in.
-async fn tell_events(key: &Key, context: &Context) {
+/// Sends the events of the reports that come in, until the pause is over. One that is being sent by
+/// then is sent to its end: cut off, it would be lost.
+async fn tell_events(key: &Key, pause: Duration, context: &Context) {
+    let over = tokio::time::sleep(pause);
+    tokio::pin!(over);
     loop {
         let news = context.desks().news(key);
-        news.notified().await;
-        let report = context.desks().0.get(key).and_then(|desk| desk.report.clone());
+        tokio::select! {
+            () = &mut over => return,
+            () = news.notified() => {}
+        }
+        let report = context.desks().lying(key);
         if let Some(report) = report {
             publish::events(&report, context).await;
         }

@@ -23,6 +23,9 @@ use super::{
 use crate::core::leader::{Candidate, ClaimLease, Draft, Durations, Move};
 
 mod args;
+mod lookout;
+
+use lookout::Lookout;
 
 pub use args::{ElectionSettings, LeaderArgs};
 
@@ -78,6 +81,7 @@ impl Election {
     /// leads at once, and two never write at one time.
     pub(super) async fn run(mut self, stop: CancellationToken, ended: CancellationToken) {
         tracing::info!(identity = self.identity, lease = self.name, "taking part in the election");
+        let mut lookout = Lookout::new(&self.api, &self.name);
         while !ended.is_cancelled() {
             let now = self.clock.now();
             if stop.is_cancelled() && !self.candidate.holds(now) {
@@ -88,7 +92,8 @@ impl Election {
                     let valid = self.candidate.valid_until().filter(|valid| *valid > now);
                     let until = valid.map_or(until, |valid| until.min(valid));
                     let sooner = if stop.is_cancelled() { &ended } else { &stop };
-                    sooner.run_until_cancelled(tokio::time::sleep(until.since(now))).await;
+                    let wait = self.wait(until.since(now), &mut lookout);
+                    sooner.run_until_cancelled(wait).await;
                 }
                 Move::Read => self.look().await,
                 Move::Write(draft) => self.claim_with(&draft).await,
@@ -96,6 +101,21 @@ impl Election {
             self.tell();
         }
         self.release().await;
+    }
+
+    /// Waits, and where somebody else leads looks out for what it does meanwhile.
+    async fn wait(&mut self, pause: Duration, lookout: &mut Lookout) {
+        let pause = tokio::time::sleep(pause);
+        if self.candidate.holds(self.clock.now()) {
+            lookout.rest();
+            return pause.await;
+        }
+        tokio::select! {
+            () = pause => {}
+            lease = lookout.news() => {
+                self.candidate.saw(lease, self.clock.now());
+            }
+        }
     }
 
     async fn look(&mut self) {

@@ -20,8 +20,12 @@ const SHORT: [&str; 3] = [
     "--leader-elect-renew-deadline=1s200ms",
     "--leader-elect-retry-period=200ms",
 ];
-/// Longer than any test waits: only a release hands the lead over.
-const LONG: [&str; 2] = ["--leader-elect-lease-duration=10m", "--leader-elect-renew-deadline=9m"];
+/// Longer than any test waits: only a release hands the lead over, and only a watch brings that.
+const LONG: [&str; 3] = [
+    "--leader-elect-lease-duration=10m",
+    "--leader-elect-renew-deadline=9m",
+    "--leader-elect-retry-period=4m",
+];
 
 impl Shop {
     /// A replica of the operator; its name comes back in the election and in the audit log.
