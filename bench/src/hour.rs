@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, BinaryHeap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use beatkeeper::core::address::AddressSet;
 use beatkeeper::core::heartbeat::Heartbeat;
 use beatkeeper::core::index::{Index, Key, LiveRead, Record, Settled};
 use beatkeeper::core::moment::Moment;
@@ -209,8 +210,10 @@ impl Hour {
         let began = Instant::now();
         self.played.decisions += 1;
         let mut verdicts = self.judge(service, now);
-        let suspects: Vec<Suspect> =
-            verdicts.iter().filter_map(|verdict| verdict.lease.as_ref()?.suspect.clone()).collect();
+        let suspects: Vec<Suspect> = verdicts
+            .iter()
+            .filter_map(|verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned())
+            .collect();
         for suspect in &suspects {
             let read = number(&suspect.lease).map(|instance| LiveRead::Found(self.read(instance)));
             let lease = Key::new(NAMESPACE, &*suspect.lease);
@@ -229,7 +232,7 @@ impl Hour {
         let setting = &self.services[service].setting;
         let records = self.index.snapshot(setting.key());
         let instances = records.iter().filter(|record| record.published);
-        let published: HashSet<IpAddr> =
+        let published: AddressSet =
             instances.filter_map(|record| number(&record.lease)).map(address).collect();
         let verdicts = setting.decide(&records, &published, now);
         let outcomes: Vec<Settled> = verdicts

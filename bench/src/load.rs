@@ -103,7 +103,10 @@ impl<R: Registry> Loader<R> {
             tell.tell(Event::Joining { instance, at: last_renewal });
             let mut membership = loop {
                 last_renewal = Moment::now();
-                match timeout(4 * interval, registry.join(instance)).await {
+                let turn = registry.turn().await;
+                let answer = timeout(4 * interval, registry.join(instance)).await;
+                drop(turn);
+                match answer {
                     Ok(Ok(membership)) => break membership,
                     Ok(Err(error)) => eprintln!("instance {instance} cannot register: {error:#}"),
                     Err(_) => eprintln!("instance {instance} cannot register: no answer"),
@@ -123,7 +126,9 @@ impl<R: Registry> Loader<R> {
                 }
                 // Not interrupted: whoever dies has had its last renewal answered, so that it is known which counts.
                 let sent = Moment::now();
+                let turn = registry.turn().await;
                 let answer = timeout(interval, registry.renew(&mut membership)).await;
+                drop(turn);
                 answered = Moment::now();
                 match answer {
                     Ok(Ok(())) => {
@@ -141,6 +146,7 @@ impl<R: Registry> Loader<R> {
             match end {
                 Ok(End::Leave) => {
                     tell.tell(Event::Leaving { instance, at: Moment::now() });
+                    let _turn = registry.turn().await;
                     if let Err(error) = registry.leave(membership).await {
                         eprintln!("instance {instance} cannot leave: {error:#}");
                     }

@@ -1,10 +1,11 @@
 //! One service with all that a decision and a plan depend on.
 
-use std::collections::{HashMap, HashSet};
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use beatkeeper::core::address::OutsideRanges;
+use beatkeeper::core::address::{AddressSet, OutsideRanges};
 use beatkeeper::core::decide::{Facts, decide};
 use beatkeeper::core::endpoint::{
     Conditions, Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet, Protocol,
@@ -62,12 +63,7 @@ impl Setting {
     }
 
     /// Decides about its instances.
-    pub fn decide(
-        &self,
-        records: &[Record],
-        published: &HashSet<IpAddr>,
-        now: Moment,
-    ) -> Vec<Verdict> {
+    pub fn decide(&self, records: &[Record], published: &AddressSet, now: Moment) -> Vec<Verdict> {
         decide(&Facts {
             registration: &self.registration,
             ttl: &self.ttl,
@@ -77,6 +73,7 @@ impl Setting {
             families: &[Family::V4],
             service: &self.registration.service_name,
             ports: &self.registration.ports,
+            shared_ports: OnceCell::new(),
             published,
             publishes: &|_, _| true,
             ranges: &self.ranges,
@@ -94,7 +91,7 @@ impl Setting {
 pub struct Scene {
     setting: Setting,
     records: Vec<Record>,
-    published: HashSet<IpAddr>,
+    published: AddressSet,
 }
 
 impl Scene {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
 
 use crate::words::{Instance, Tell};
 
@@ -101,6 +102,12 @@ pub struct Absent(pub String);
 pub trait Registry: Send + Sync + 'static {
     /// What an instance holds while it is registered.
     type Membership: Send + 'static;
+
+    /// Waits until one request more may be under way; it may while what is returned is held. Not to be counted
+    /// against the time that an answer may take: a request that is cut off costs its connection.
+    fn turn(&self) -> impl Future<Output = Option<SemaphorePermit<'_>>> + Send {
+        std::future::ready(None)
+    }
 
     /// Registers an instance, or lets one return that fell silent.
     fn join(&self, instance: Instance) -> impl Future<Output = Result<Self::Membership>> + Send;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::{
     core::{
+        address::AddressSet,
         flow::Guard,
         heartbeat::Version,
         index::{Index, Key},
@@ -112,7 +112,7 @@ pub(super) struct Memory {
     /// Whether the Service was one that a person made when it was last there.
     pub(super) foreign_service: bool,
     /// In a dry run: what would be published by now.
-    pub(super) rehearsed: Option<HashSet<IpAddr>>,
+    pub(super) rehearsed: Option<AddressSet>,
     /// The adopted instances as this process wrote them last.
     pub(super) adopted: Option<(Version, Vec<AdoptedInstance>)>,
     /// Adopted instances that have been seen to beat, until the status says so.

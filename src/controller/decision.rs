@@ -1,7 +1,7 @@
 //! The decide step around the core: what is known goes in, what would prune somebody is made sure of
 //! first, and the index notes the outcome.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{cell::OnceCell, collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use beatkeeper_api::{InstanceState, ServiceRegistration};
 
@@ -63,8 +63,10 @@ pub(super) async fn decide(
 ) -> Decision {
     let missing = Missing::default();
     let verdicts = judge(registration, ttl, stage, &missing, context);
-    let suspects: Vec<Suspect> =
-        verdicts.iter().filter_map(|verdict| verdict.lease.as_ref()?.suspect.clone()).collect();
+    let suspects: Vec<Suspect> = verdicts
+        .iter()
+        .filter_map(|verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned())
+        .collect();
     if suspects.is_empty() {
         return Decision { verdicts, missing, failed_reads: 0 };
     }
@@ -157,6 +159,7 @@ pub(super) fn judge(
             families: stage.families(),
             service: &registration.service_name,
             ports: &ports,
+            shared_ports: OnceCell::new(),
             published: &stage.gathered.published,
             publishes: &|address, port| gather::publishes(&stage.gathered.slices, address, port),
             ranges: &context.settings.outside_ranges,

@@ -9,6 +9,10 @@ use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 
+/// Addresses to look things up by. Thousands are looked up in each decision, so the hash is one for
+/// speed; its key is random all the same.
+pub type AddressSet = hashbrown::HashSet<IpAddr>;
+
 /// The ranges in which outside instances may lie, by namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutsideRanges(BTreeMap<String, Vec<IpNet>>);

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Endpoints;
 use super::{
     address,
     decide::Facts,
-    endpoint::EndpointPort,
+    endpoint::{EndpointPort, PortSet},
     heartbeat::Token,
     placement,
     verdict::{Placement, Reason, Verdict},
@@ -138,7 +138,7 @@ fn is_needed(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> bool
     !facts.registration.dry_run
         && !successors().any(|placement| shares_port(placement, adopted))
         && successors().any(|placement| {
-            !placement.ports.iter().any(|port| (facts.publishes)(adopted.address, port))
+            !placement.ports.ports().iter().any(|port| (facts.publishes)(adopted.address, port))
         })
 }
 
@@ -184,7 +184,7 @@ fn shares_port(placement: &Placement, adopted: &Adopted) -> bool {
         let ports = &adopted.entry.ports;
         ports.iter().any(|own| own.name == port.name && own.port == i32::from(port.port))
     };
-    placement.ports.iter().any(same)
+    placement.ports.ports().iter().any(same)
 }
 
 fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict {
@@ -251,7 +251,7 @@ fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, Str
     }
     Ok(Placement {
         addresses: placement::of_families(vec![address], facts.families)?,
-        ports,
+        ports: PortSet::new(ports),
         node_name: entry.node_name.clone(),
         zone: entry.zone.clone(),
         hostname: entry.hostname.clone(),

@@ -1,12 +1,10 @@
 //! From verdicts to endpoints: inside one registration an address:port is published once, while any
 //! of its claimants lives, a Pod's claim first.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    net::IpAddr,
-};
+use std::net::IpAddr;
 
 use beatkeeper_api::InstanceState;
+use hashbrown::HashSet;
 
 use super::{
     endpoint::{Conditions, Endpoint, EndpointPort, EndpointsReadiness, PortSet, Protocol},
@@ -20,28 +18,29 @@ pub fn endpoints(verdicts: &[Verdict], publish_not_ready: bool) -> Vec<Endpoint>
         verdicts.iter().filter(|verdict| verdict.is_published()).collect();
     claims.sort_by_key(|verdict| Precedence::of(verdict));
 
-    let mut taken: HashSet<(IpAddr, u16, Protocol, String)> = HashSet::new();
-    let mut ports_of: BTreeMap<Vec<EndpointPort>, PortSet> = BTreeMap::new();
-    let mut endpoints = Vec::new();
+    let mut taken: HashSet<(IpAddr, u16, Protocol, &str)> = HashSet::with_capacity(claims.len());
+    let mut endpoints = Vec::with_capacity(claims.len());
     for verdict in claims {
         let Some(placement) = &verdict.placement else { continue };
         for &address in &placement.addresses {
-            let free: Vec<EndpointPort> = placement
+            let claimed: Vec<&EndpointPort> = placement
                 .ports
+                .ports()
                 .iter()
-                .filter(|port| taken.insert((address, port.port, port.protocol, port.name.clone())))
-                .cloned()
+                .filter(|port| !taken.insert((address, port.port, port.protocol, &port.name)))
                 .collect();
             // Without ports, as in a headless Service, the address itself is what is claimed.
-            let portless = placement.ports.is_empty()
-                && taken.insert((address, 0, Protocol::Tcp, String::new()));
-            if free.is_empty() && !portless {
+            let portless =
+                placement.ports.is_empty() && taken.insert((address, 0, Protocol::Tcp, ""));
+            if claimed.len() == placement.ports.ports().len() && !portless {
                 continue;
             }
-            let ports = ports_of
-                .entry(free)
-                .or_insert_with_key(|ports| PortSet::new(ports.clone()))
-                .clone();
+            let ports = if claimed.is_empty() {
+                placement.ports.clone()
+            } else {
+                let free = placement.ports.ports().iter().filter(|port| !claimed.contains(port));
+                PortSet::new(free.cloned().collect())
+            };
             endpoints.push(Endpoint {
                 address,
                 ports,

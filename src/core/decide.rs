@@ -1,7 +1,7 @@
 //! The decide step: from what is known of a registration to a [`Verdict`] on each of its instances.
 
 use std::{
-    cell::LazyCell,
+    cell::{LazyCell, OnceCell},
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
@@ -13,9 +13,9 @@ use beatkeeper_api::{
 };
 
 use super::{
-    address::OutsideRanges,
+    address::{AddressSet, OutsideRanges},
     adoption::{self, Adopted},
-    endpoint::{EndpointPort, Family},
+    endpoint::{EndpointPort, Family, PortSet},
     evidence::Evidence,
     guard,
     index::Record,
@@ -46,8 +46,10 @@ pub struct Facts<'a> {
     pub service: &'a str,
     /// The ports that the Service has too.
     pub ports: &'a [PortTemplate],
+    /// The same resolved, where it is the same for all who bring none of their own; once it is known.
+    pub shared_ports: OnceCell<PortSet>,
     /// The addresses in this registration's own slices.
-    pub published: &'a HashSet<IpAddr>,
+    pub published: &'a AddressSet,
     /// Whether an address is in them with a port.
     pub publishes: &'a dyn Fn(IpAddr, &EndpointPort) -> bool,
     /// Where outside instances may lie.

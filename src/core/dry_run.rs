@@ -1,10 +1,11 @@
 //! A dry run: everything is decided and told, and nothing done.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::collections::HashSet;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{
+    address::AddressSet,
     plan::{Plan, Write},
     stage::Stage,
 };
@@ -30,7 +31,7 @@ pub fn tell(stage: &Stage, plan: &Plan) -> String {
 }
 
 /// The addresses that our slices would hold after a plan.
-pub fn published_after(stage: &Stage, plan: &Plan) -> HashSet<IpAddr> {
+pub fn published_after(stage: &Stage, plan: &Plan) -> AddressSet {
     let written: HashSet<&str> = plan.writes().filter_map(Write::slice_name).collect();
     let stays = |slice: &&EndpointSlice| {
         slice.metadata.name.as_deref().is_none_or(|name| !written.contains(name))

@@ -1,14 +1,11 @@
 //! The gather step: what is known of a registration and its surroundings, at one moment.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::{
+    address::AddressSet,
     endpoint::EndpointPort,
     heartbeat::Origin,
     index::{Key, Record},
@@ -30,7 +27,7 @@ pub struct Gathered {
     /// Those with whom the registration could collide.
     pub neighbours: Neighbours,
     /// The addresses in our slices.
-    pub published: HashSet<IpAddr>,
+    pub published: AddressSet,
 }
 
 /// Gathers what is published, and by whom.
@@ -60,7 +57,7 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
 }
 
 /// The addresses that are published by now, after writes.
-pub fn published(registration: &Registration, world: &World) -> HashSet<IpAddr> {
+pub fn published(registration: &Registration, world: &World) -> AddressSet {
     let service = Key::new(&registration.key.namespace, &registration.service_name);
     let (slices, _) = world.slices(&service, &registration.uid);
     addresses(&slices)
@@ -78,7 +75,7 @@ pub fn publishes(slices: &[Arc<EndpointSlice>], address: IpAddr, port: &Endpoint
     })
 }
 
-fn addresses(slices: &[Arc<EndpointSlice>]) -> HashSet<IpAddr> {
+fn addresses(slices: &[Arc<EndpointSlice>]) -> AddressSet {
     slices
         .iter()
         .flat_map(|slice| &slice.endpoints)

@@ -351,8 +351,9 @@ impl<'a> Candidate<'a> {
         (InstanceState::Ready, Reason::Beating, note)
     }
 
-    fn suspect(&self, deadline: Option<Moment>) -> Suspect {
-        Suspect { lease: self.record.lease.clone(), token: self.record.token.clone(), deadline }
+    fn suspect(&self, deadline: Option<Moment>) -> Box<Suspect> {
+        let Record { lease, token, .. } = self.record;
+        Box::new(Suspect { lease: lease.clone(), token: token.clone(), deadline })
     }
 
     /// A verdict as it is for most: a beat changes nothing, and time neither.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{
     address,
     decide::Facts,
-    endpoint::{EndpointPort, Family, PodRef},
+    endpoint::{EndpointPort, Family, PodRef, PortSet},
     pod::PodView,
     registration::{PortTemplate, TargetPort},
     verdict::{Placement, Reason},
@@ -46,7 +46,7 @@ pub(super) fn in_pod(
         let message = format!("Pod {name} has no address yet");
         return Err((Reason::NoAddressYet, message));
     }
-    let ports = resolve(facts.ports, |port| match &port.target {
+    let ports = resolve(facts, false, |port| match &port.target {
         TargetPort::Number(number) => Ok(*number),
         TargetPort::Name(target) => pod.port(target, port.protocol).ok_or_else(|| {
             format!("Pod {name} has no {} port named {target}", port.protocol.as_str())
@@ -124,7 +124,8 @@ pub(super) fn outside(
         .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
     addresses.sort();
     addresses.dedup();
-    let ports = resolve(facts.ports, |port| {
+    let brings_some = declared.is_some_and(|declared| !declared.ports.is_empty());
+    let ports = resolve(facts, brings_some, |port| {
         let own =
             declared.iter().flat_map(|declared| &declared.ports).find(|own| own.name == port.name);
         match (own, &port.target) {
@@ -155,15 +156,22 @@ pub(super) fn outside(
     })
 }
 
-/// Resolves the ports for one instance. As upstream does, one that cannot be resolved is left out
-/// while another can; without any there is nothing to publish.
+/// Resolves the ports for one instance, which brings some of its own or none. As upstream does, one
+/// that cannot be resolved is left out while another can; without any there is nothing to publish.
 fn resolve(
-    templates: &[PortTemplate],
+    facts: &Facts<'_>,
+    brings_some: bool,
     number_of: impl Fn(&PortTemplate) -> Result<u16, String>,
-) -> Result<Vec<EndpointPort>, (Reason, String)> {
-    let mut ports = Vec::with_capacity(templates.len());
+) -> Result<PortSet, (Reason, String)> {
+    // Numbers are the same for all: thousands of instances share one set.
+    let shared =
+        !brings_some && facts.ports.iter().all(|port| matches!(port.target, TargetPort::Number(_)));
+    if let Some(ports) = facts.shared_ports.get().filter(|_| shared) {
+        return Ok(ports.clone());
+    }
+    let mut ports = Vec::with_capacity(facts.ports.len());
     let mut problem = None;
-    for template in templates {
+    for template in facts.ports {
         match number_of(template) {
             Ok(port) => ports.push(EndpointPort {
                 name: template.name.clone(),
@@ -176,7 +184,8 @@ fn resolve(
     }
     match problem {
         Some(message) if ports.is_empty() => Err((Reason::PortUnresolved, message)),
-        _ => Ok(ports),
+        _ if shared => Ok(facts.shared_ports.get_or_init(|| PortSet::new(ports)).clone()),
+        _ => Ok(PortSet::new(ports)),
     }
 }
 

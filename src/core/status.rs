@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::IpAddr,
     time::Duration,
 };
 
@@ -17,6 +16,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
+    address::AddressSet,
     adoption::ADOPTED,
     moment::Moment,
     standing::Stall,
@@ -31,7 +31,7 @@ pub struct Applied {
     /// What could not be carried out, and will be tried again.
     pub failure: Option<String>,
     /// The addresses that are published now; in a dry run, those that would be.
-    pub published: HashSet<IpAddr>,
+    pub published: AddressSet,
     /// In a dry run, what would have been written.
     pub dry_run: Option<String>,
     /// Those of the prior status's adopted instances that are no longer.

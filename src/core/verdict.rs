@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use beatkeeper_api::InstanceState;
 
 use super::{
-    endpoint::{EndpointPort, PodRef},
+    endpoint::{PodRef, PortSet},
     heartbeat::Token,
     index::Settled,
     moment::Moment,
@@ -114,7 +114,7 @@ pub struct Placement {
     /// Its addresses, of the Service's families only.
     pub addresses: Vec<IpAddr>,
     /// Its ports.
-    pub ports: Vec<EndpointPort>,
+    pub ports: PortSet,
     /// The Node it runs on.
     pub node_name: Option<String>,
     /// The zone it runs in.
@@ -154,8 +154,8 @@ pub struct Verdict {
 pub struct Judged {
     /// What the index is told of the decision.
     pub settled: Settled,
-    /// What evidence is missing before the verdict can stand.
-    pub suspect: Option<Suspect>,
+    /// What evidence is missing before the verdict can stand. Of thousands few are in doubt.
+    pub suspect: Option<Box<Suspect>>,
     /// When its ttl passes, while its beat is late.
     pub deadline: Option<Moment>,
 }

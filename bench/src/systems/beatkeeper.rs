@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchP
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Part, Registry, Running, Setup};
 use crate::clock::Moment;
@@ -211,8 +211,11 @@ impl Registry for Leases {
     /// The name of the Lease.
     type Membership = String;
 
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
+    }
+
     async fn join(&self, instance: Instance) -> Result<String> {
-        let _turn = self.turns.acquire().await?;
         let lease =
             heartbeat::lease_name(&self.registration_of(instance), &instance_name(instance));
         // One that returns finds its Lease.
@@ -227,13 +230,11 @@ impl Registry for Leases {
     }
 
     async fn renew(&self, lease: &mut String) -> Result<()> {
-        let _turn = self.turns.acquire().await?;
         self.beat(lease).await?;
         Ok(())
     }
 
     async fn leave(&self, lease: String) -> Result<()> {
-        let _turn = self.turns.acquire().await?;
         self.leases.delete(&lease, &DeleteParams::default()).await?;
         Ok(())
     }

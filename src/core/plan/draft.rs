@@ -1,6 +1,8 @@
 //! What becomes of the slices that are published.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::VecDeque, net::IpAddr};
+
+use hashbrown::HashMap;
 
 use super::{
     super::endpoint::{Endpoint, Family, PortSet},
@@ -16,7 +18,9 @@ pub(super) struct Group<'a> {
     pub ports: PortSet,
     pub port_ids: Vec<PortId>,
     /// Those that have no slice yet.
-    pub homeless: BTreeMap<IpAddr, &'a Endpoint>,
+    pub homeless: HashMap<IpAddr, &'a Endpoint>,
+    /// Those that found none, in order.
+    pub newcomers: VecDeque<&'a Endpoint>,
 }
 
 /// What becomes of an endpoint of a published slice.

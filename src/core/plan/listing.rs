@@ -1,10 +1,8 @@
 //! The Endpoints object: one list of all addresses, for clients that still read it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::net::IpAddr;
 
+use hashbrown::{HashMap, HashSet};
 use k8s_openapi::{
     api::core::v1::{self as core, ObjectReference},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -79,18 +77,19 @@ fn choose<'a>(target: &'a Target<'_>, current: &[core::EndpointSubset]) -> (Vec<
             .filter(|(endpoint, _)| is_listed(endpoint))
             .map(|(endpoint, _)| endpoint.address)
             .collect();
-        chosen.sort_by_cached_key(|(endpoint, readiness)| {
+        let rank = |(endpoint, readiness): Listed<'a>| {
             let Endpoint { address, ports, .. } = endpoint;
-            let standing = if is_listed(endpoint) {
-                Standing::Listed
-            } else if listed.contains_key(address) && !settled.contains(address) {
-                Standing::OtherPorts
-            } else {
-                Standing::Newcomer
+            let standing = match listed.contains_key(address) {
+                true if is_listed(endpoint) => Standing::Listed,
+                true if !settled.contains(address) => Standing::OtherPorts,
+                _ => Standing::Newcomer,
             };
-            (standing, *readiness, *address, ports.clone())
-        });
-        chosen.truncate(MAX_ENDPOINTS_ADDRESSES);
+            ((standing, readiness, *address, ports), (endpoint, readiness))
+        };
+        let mut ranked: Vec<_> = chosen.into_iter().map(rank).collect();
+        ranked.select_nth_unstable_by(MAX_ENDPOINTS_ADDRESSES, |(a, _), (b, _)| a.cmp(b));
+        ranked.truncate(MAX_ENDPOINTS_ADDRESSES);
+        chosen = ranked.into_iter().map(|(_, listed)| listed).collect();
     }
     chosen.sort_by(|(a, _), (b, _)| (&a.ports, a.address).cmp(&(&b.ports, b.address)));
     (chosen, truncated)

@@ -10,9 +10,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
 };
+
+use hashbrown::{HashMap, HashSet};
 
 use super::{
     super::endpoint::{Endpoint, Family, PortSet},
@@ -36,8 +38,6 @@ pub(super) struct Packing<'a> {
     group_ids: BTreeMap<(Family, PortSet), GroupId>,
     /// Which group wants a tuple.
     wanted: HashMap<Tuple, GroupId>,
-    /// The groups in which an address is homeless.
-    homeless_in: HashMap<IpAddr, BTreeSet<GroupId>>,
 }
 
 impl<'a> Packing<'a> {
@@ -70,7 +70,6 @@ impl<'a> Packing<'a> {
             created: Vec::new(),
             group_ids: BTreeMap::new(),
             wanted: HashMap::new(),
-            homeless_in: HashMap::new(),
         };
         packing.want(endpoints, &mut port_ids);
         packing.keep_in_place();
@@ -81,6 +80,7 @@ impl<'a> Packing<'a> {
     }
 
     fn want(&mut self, endpoints: impl Iterator<Item = &'a Endpoint>, port_ids: &mut PortIds) {
+        self.wanted.reserve(endpoints.size_hint().1.unwrap_or_default());
         for endpoint in endpoints {
             let family = Family::of(endpoint.address);
             let id = *self.group_ids.entry((family, endpoint.ports.clone())).or_insert_with(|| {
@@ -88,7 +88,8 @@ impl<'a> Packing<'a> {
                     family,
                     ports: endpoint.ports.clone(),
                     port_ids: port_ids.of_set(&endpoint.ports),
-                    homeless: BTreeMap::new(),
+                    homeless: HashMap::new(),
+                    newcomers: VecDeque::new(),
                 });
                 self.groups.len() - 1
             });
@@ -96,7 +97,6 @@ impl<'a> Packing<'a> {
             for port in &group.port_ids {
                 self.wanted.insert((endpoint.address, *port), id);
             }
-            self.homeless_in.entry(endpoint.address).or_default().insert(id);
             group.homeless.entry(endpoint.address).or_insert(endpoint);
         }
     }
@@ -114,18 +114,42 @@ impl<'a> Packing<'a> {
     /// Gives every slice whose ports nobody wants any more to the group that most of its endpoints
     /// belong to now, so that a change of ports rewrites each slice once and nobody moves.
     fn recycle_with_members(&mut self) {
+        if self.drafts.iter().all(|draft| draft.group.is_some()) {
+            return;
+        }
+        let mut homeless_in = self.homeless_in();
         for position in 0..self.slices.len() {
             if self.drafts[position].group.is_none()
-                && let Some(group) = self.group_of_members(position)
+                && let Some(group) = self.group_of_members(position, &homeless_in)
             {
                 self.drafts[position].recycled = true;
                 self.settle(position, group);
+                for address in self.slices[position].members.iter().filter_map(|it| it.only) {
+                    if let Some(groups) = homeless_in.get_mut(&address) {
+                        groups.remove(&group);
+                    }
+                }
             }
         }
     }
 
+    /// The groups in which each address is homeless.
+    fn homeless_in(&self) -> HashMap<IpAddr, BTreeSet<GroupId>> {
+        let mut homeless_in: HashMap<IpAddr, BTreeSet<GroupId>> = HashMap::new();
+        for (id, group) in self.groups.iter().enumerate() {
+            for address in group.homeless.keys() {
+                homeless_in.entry(*address).or_default().insert(id);
+            }
+        }
+        homeless_in
+    }
+
     /// Where something published stays published counts before where the address alone does.
-    fn group_of_members(&self, position: usize) -> Option<GroupId> {
+    fn group_of_members(
+        &self,
+        position: usize,
+        homeless_in: &HashMap<IpAddr, BTreeSet<GroupId>>,
+    ) -> Option<GroupId> {
         let slice = &self.slices[position];
         let mut votes: BTreeMap<GroupId, (usize, usize)> = BTreeMap::new();
         for (address, member) in
@@ -139,7 +163,7 @@ impl<'a> Packing<'a> {
             for group in kept {
                 votes.entry(group).or_default().0 += 1;
             }
-            let homeless_in = self.homeless_in.get(&address).into_iter().flatten();
+            let homeless_in = homeless_in.get(&address).into_iter().flatten();
             for group in homeless_in.take(GROUPS_LOOKED_AT) {
                 votes.entry(*group).or_default().1 += 1;
             }
@@ -155,9 +179,6 @@ impl<'a> Packing<'a> {
         for (index, member) in slice.members.iter().enumerate() {
             let Some(address) = member.only else { continue };
             let Some(endpoint) = group.homeless.remove(&address) else { continue };
-            if let Some(groups) = self.homeless_in.get_mut(&address) {
-                groups.remove(&id);
-            }
             draft.fates[index] = Fate::Stays(endpoint);
             draft.changed += usize::from(!says(&slice.object.endpoints[index], endpoint));
         }
@@ -226,7 +247,7 @@ impl<'a> Packing<'a> {
             slice
                 .tuples(member)
                 .filter(move |tuple| {
-                    self.wanted.contains_key(tuple) && !self.holds_on(position, index, *tuple)
+                    !self.holds_on(position, index, *tuple) && self.wanted.contains_key(tuple)
                 })
                 .map(move |tuple| (index, tuple))
         })
@@ -277,6 +298,10 @@ impl<'a> Packing<'a> {
     }
 
     fn fill(&mut self, max: usize) {
+        for group in &mut self.groups {
+            group.newcomers = group.homeless.drain().map(|(_, endpoint)| endpoint).collect();
+            group.newcomers.make_contiguous().sort_unstable_by_key(|endpoint| endpoint.address);
+        }
         let mut slices_of: Vec<Vec<usize>> = vec![Vec::new(); self.groups.len()];
         for (position, draft) in self.drafts.iter().enumerate() {
             // A rewritten slice that waits takes nobody in: the newcomer would wait, too.
@@ -292,7 +317,7 @@ impl<'a> Packing<'a> {
             loop {
                 // Again after each full slice: what is left over may fit into one that is there.
                 self.fill_clean(id, slices, max);
-                if self.groups[id].homeless.is_empty() {
+                if self.groups[id].newcomers.is_empty() {
                     break;
                 }
                 let newcomers = self.take(id, max);
@@ -325,7 +350,7 @@ impl<'a> Packing<'a> {
     /// All who are left go into one slice or none does: a second one would be a second write that
     /// a new slice does not cost.
     fn fill_clean(&mut self, id: GroupId, slices: &[usize], max: usize) {
-        let count = self.groups[id].homeless.len();
+        let count = self.groups[id].newcomers.len();
         let fullest = slices
             .iter()
             .filter(|position| !self.drafts[**position].is_dirty())
@@ -356,8 +381,7 @@ impl<'a> Packing<'a> {
     }
 
     fn take(&mut self, id: GroupId, count: usize) -> Vec<&'a Endpoint> {
-        let homeless = &mut self.groups[id].homeless;
-        let count = count.min(homeless.len());
-        (0..count).filter_map(|_| homeless.pop_first()).map(|(_, endpoint)| endpoint).collect()
+        let newcomers = &mut self.groups[id].newcomers;
+        newcomers.drain(..count.min(newcomers.len())).collect()
     }
 }

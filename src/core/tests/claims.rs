@@ -5,7 +5,7 @@ use beatkeeper_api::InstanceState;
 use super::*;
 use crate::core::{
     claims::endpoints,
-    endpoint::{Conditions, Endpoint, EndpointPort, EndpointsReadiness, PodRef, Protocol},
+    endpoint::{Conditions, Endpoint, EndpointPort, EndpointsReadiness, PodRef, PortSet, Protocol},
     verdict::{Placement, Reason},
 };
 
@@ -21,7 +21,7 @@ fn verdict(instance: &str, state: InstanceState, ports: &[EndpointPort]) -> Verd
         message: String::new(),
         placement: Some(Placement {
             addresses: vec!["192.0.2.1".parse().expect("an address")],
-            ports: ports.to_vec(),
+            ports: PortSet::new(ports.to_vec()),
             node_name: None,
             // Tells in the tests whose claim was published.
             zone: Some(instance.to_owned()),

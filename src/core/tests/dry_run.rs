@@ -30,7 +30,7 @@ fn stage(slices: &[EndpointSlice]) -> Stage {
         slices: slices.iter().cloned().map(Arc::new).collect(),
         endpoints: None,
         neighbours: Neighbours::default(),
-        published: HashSet::new(),
+        published: AddressSet::new(),
     };
     Stage::new(gathered, None, None)
 }

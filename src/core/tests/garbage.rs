@@ -174,7 +174,7 @@ proptest! {
             let verdicts = world.decide(&index, at(later));
             let judged = verdicts.iter().filter(|verdict| verdict.lease.is_some()).count();
             prop_assert!(judged == 1 || deleting || verdicts.iter().all(|v| v.lease.is_none()));
-            let names: HashSet<&str> = verdicts.iter().map(|v| v.instance.as_str()).collect();
+            let names: std::collections::HashSet<&str> = verdicts.iter().map(|v| v.instance.as_str()).collect();
             prop_assert_eq!(names.len(), verdicts.len(), "names are keys");
             for verdict in verdicts.iter().filter(|verdict| verdict.lease.is_some()) {
                 prop_assert!(verdict.message.chars().count() <= 1024, "{}", verdict.message);

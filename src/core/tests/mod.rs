@@ -1,17 +1,13 @@
 //! Tests of the deciding half of the core, and what they share.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{cell::OnceCell, collections::HashMap, net::IpAddr, sync::Arc};
 
 use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{
-    address::OutsideRanges,
+    address::{AddressSet, OutsideRanges},
     adoption::Adopted,
     decide::{Facts, decide},
     endpoint::Family,
@@ -149,7 +145,7 @@ struct World {
     pods: HashMap<String, Arc<PodView>>,
     zones: HashMap<String, String>,
     families: Vec<Family>,
-    published: HashSet<IpAddr>,
+    published: AddressSet,
     /// The port of all that is published.
     published_port: Option<u16>,
     ranges: OutsideRanges,
@@ -177,7 +173,7 @@ impl World {
             pods: HashMap::new(),
             zones: [("node-1".to_owned(), "eu-1a".to_owned())].into(),
             families: vec![Family::V4],
-            published: HashSet::new(),
+            published: AddressSet::new(),
             published_port: None,
             ranges: ["shop=192.0.2.0/24", "shop=2001:db8::/64"]
                 .map(|range| range.parse().expect("a range"))
@@ -214,6 +210,7 @@ impl World {
             families: &self.families,
             service: "greeter",
             ports: &self.registration.ports,
+            shared_ports: OnceCell::new(),
             published: &self.published,
             publishes: &|_, port| self.published_port == Some(port.port),
             ranges: &self.ranges,

@@ -28,7 +28,7 @@ fn outside(world: &World, addresses: &[&str]) -> Verdict {
 
 fn ports(verdict: &Verdict) -> Vec<u16> {
     let placement = verdict.placement.as_ref().expect("a placement");
-    placement.ports.iter().map(|port| port.port).collect()
+    placement.ports.ports().iter().map(|port| port.port).collect()
 }
 
 fn addresses(verdict: &Verdict) -> Vec<String> {
