@@ -3,7 +3,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use beatkeeper::core::address::AddressSet;

@@ -2,7 +2,6 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use beatkeeper::core::address::{AddressSet, OutsideRanges};

@@ -1,7 +1,7 @@
 //! The apply step: carries a plan out, phase by phase, each write conditional on what it was planned
 //! from. No other code writes slices and Endpoints.
 
-use std::{collections::HashMap, fmt::Debug};
+use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::{
@@ -16,11 +16,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     context::{Context, call, call_write},
+    desk::rest_after,
     error::ApiError,
 };
 use crate::core::{
     heartbeat::Version,
     index::Key,
+    moment::Moment,
     plan::{Plan, Write},
     registration::Registration,
     status::Applied,
@@ -29,6 +31,23 @@ use crate::core::{
 
 /// How many writes are under way at once.
 const SIDE_BY_SIDE: usize = 8;
+
+/// Endpoints rest no longer than this after an update.
+const LONGEST_REST_OF_ENDPOINTS: Duration = Duration::from_secs(1);
+
+/// Leaves an update of the Endpoints out of a plan while they rest after the last one ([`rest_after`]).
+/// They are one object for all instances: while many come and go, each change of one would have all of
+/// them written anew, and what the API server does for that keeps the slices waiting, which nearly
+/// everybody reads. Returns until when they rest, if there was an update; then they are planned anew.
+pub(super) fn let_endpoints_rest(
+    plan: &mut Plan,
+    registration: &Registration,
+    context: &Context,
+) -> Option<Moment> {
+    let Registration { key, uid, .. } = registration;
+    let until = context.remember(key, uid, |memory| memory.endpoints_rest_until);
+    (context.clock.now() < until && plan.leave_endpoints_as_they_are()).then_some(until)
+}
 
 /// How a plan ended.
 pub(super) enum Outcome {
@@ -100,7 +119,17 @@ async fn carry_out(
             slices.delete(name, uid, resource_version).await
         }
         Write::CreateEndpoints(object) => endpoints.create(object).await,
-        Write::UpdateEndpoints(object, _) => endpoints.replace(object).await,
+        Write::UpdateEndpoints(object, _) => {
+            let began = context.clock.now();
+            let result = endpoints.replace(object).await;
+            let Registration { key, uid, .. } = registration;
+            if result.is_ok() {
+                let ended = context.clock.now();
+                let rest = rest_after(ended.since(began)).min(LONGEST_REST_OF_ENDPOINTS);
+                context.remember(key, uid, |memory| memory.endpoints_rest_until = ended + rest);
+            }
+            result
+        }
         Write::DeleteEndpoints { name, uid, resource_version } => {
             endpoints.delete(name, uid, resource_version).await
         }

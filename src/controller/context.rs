@@ -105,6 +105,8 @@ pub(super) struct Memory {
     pub(super) due: Option<Moment>,
     /// The states that were last told in events; none before the first time after a start.
     pub(super) told: Option<Remembered>,
+    /// Its Endpoints are not updated again before.
+    pub(super) endpoints_rest_until: Moment,
     /// How often it failed in a row.
     pub(super) failures: u32,
     /// How often in a row some Lease could not be read.

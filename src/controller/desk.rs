@@ -239,8 +239,8 @@ async fn tell_events(key: &Key, pause: Duration, context: &Context) {
 /// How long a desk rests after what it wrote took so long. A status is the most expensive thing that
 /// is written, and while many die one after the other each would have it written anew. It takes a
 /// fifth of the time at most: the API server has the rest for what prunes, and when a status is
-/// written at all it is the latest.
-fn rest_after(took: Duration) -> Duration {
+/// written at all it is the latest. The same goes for Endpoints.
+pub(super) fn rest_after(took: Duration) -> Duration {
     (took * 4).min(LONGEST_REST)
 }
 

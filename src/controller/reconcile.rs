@@ -79,9 +79,12 @@ async fn reconcile(
         rehearse::recall(&registration, &mut stage, &context);
         let known =
             |stage: &Stage| judge(&registration, &ttl, stage, &Missing::default(), &context);
-        let stage = adopt::begin(stage, &object, &registration, known, &context).await;
+        let mut stage = adopt::begin(stage, &object, &registration, known, &context).await;
         let decision = decide(&registration, &ttl, &stage, &context).await;
-        let plan = draw_up(&registration, &stage, &decision.verdicts, &context);
+        let mut plan = draw_up(&registration, &stage, &decision.verdicts, &context);
+        if let Some(until) = apply::let_endpoints_rest(&mut plan, &registration, &context) {
+            stage.look_again = Some(stage.look_again.map_or(until, |moment| moment.min(until)));
+        }
         let applied = match carry_out(&registration, &stage, plan, &context).await {
             Outcome::Done(applied) => stage.failed(applied),
             Outcome::Conflict(why) if attempt < ATTEMPTS => {

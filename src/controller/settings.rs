@@ -67,7 +67,7 @@ pub struct Args {
     #[command(flatten)]
     pub leader: LeaderArgs,
     /// How many calls to the API server are under way at once, watches apart. Status, events and
-    /// the sweep may use a quarter of them, so that they never keep a prune waiting.
+    /// the sweep may use a sixteenth of them, so that they never keep a prune waiting.
     #[arg(long, env = "BEATKEEPER_MAX_PARALLEL_API_CALLS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..))]
     pub max_parallel_api_calls: u16,
 

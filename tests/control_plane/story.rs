@@ -58,3 +58,27 @@ async fn who_dies_leaves_its_slice_before_the_one_list_of_all_addresses() {
         assert!(slice < list, "the slice at {slice}, the list at {list}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_many_leave_one_after_the_other_the_one_list_is_written_less_often_than_the_slice() {
+    let shop = Shop::open("list").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    let all: Vec<String> = (1..=40).map(|n| format!("192.0.2.{n}")).collect();
+    for address in &all {
+        beats.start(&beats.outside(&format!("vm-{address}"), address), INTERVAL).await;
+    }
+    shop.published_as_ready("greeter", &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mark = shop.settled(INTERVAL).await;
+    let (last, leaving) = all.split_last().unwrap();
+    for address in leaving {
+        beats.leave(&format!("vm-{address}")).await;
+    }
+    // In the end it says the same.
+    shop.published_as_ready("greeter", &[last]).await;
+    let written = shop.written_since(mark).await;
+    let updates = |kind: &str| written.iter().filter(|entry| entry.resource == kind).count();
+    let (slice, list) = (updates("endpointslices"), updates("endpoints"));
+    assert!(list >= 1 && list < slice, "the slice {slice} times, the list {list} times");
+}

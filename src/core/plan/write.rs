@@ -24,6 +24,17 @@ impl Plan {
         self.phases.iter().all(Vec::is_empty)
     }
 
+    /// Leaves out an update of the Endpoints object, which the next plan will want again. Returns whether
+    /// there was one.
+    pub fn leave_endpoints_as_they_are(&mut self) -> bool {
+        let before = self.writes().count();
+        for phase in &mut self.phases {
+            phase.retain(|write| !matches!(write, Write::UpdateEndpoints(..)));
+        }
+        self.phases.retain(|phase| !phase.is_empty());
+        self.writes().count() < before
+    }
+
     /// All writes, in an order in which they may be sent.
     pub fn writes(&self) -> impl Iterator<Item = &Write> {
         self.phases.iter().flatten()

@@ -42,6 +42,21 @@ fn ready_and_not_ready_addresses_are_listed_apart() {
 }
 
 #[test]
+fn an_update_that_is_left_out_is_wanted_by_the_next_plan() {
+    let world = World::new();
+    let all = fleet(0..3, &http());
+    let mut server = world.published(&all);
+    let mut plan = world.plan(&server, &all[1..]);
+    assert!(plan.leave_endpoints_as_they_are());
+    server.carry_out(&plan, &world.wanted(&all[1..]));
+    assert_eq!(ips(&server.subsets(), true), addresses(&all), "left as it was");
+    assert_eq!(lines(&world.plan(&server, &all[1..])), [["update endpoints greeter: −1"]]);
+    assert!(!Plan::default().leave_endpoints_as_they_are());
+    let mut first = world.plan(&Server::default(), &all);
+    assert!(!first.leave_endpoints_as_they_are(), "what is not there is made");
+}
+
+#[test]
 fn an_object_without_addresses_is_created_and_kept() {
     let world = World::new();
     let mut server = Server::default();
