@@ -56,7 +56,7 @@ chart-generate: ## Generate the chart's README and its copy of the CRD
 	@scripts/chart generate
 
 .PHONY: bench
-bench: tools ## Measure Beatkeeper, beside etcd, Redis, ZooKeeper and plain Kubernetes, and what it costs, and write docs/benchmarks.md: over an hour; QUICK=1: minutes, no docs
+bench: tools ## Measure Beatkeeper, beside etcd, Redis, ZooKeeper and plain Kubernetes, and what it costs, and write docs/benchmarks.md: an hour; QUICK=1: minutes, no docs
 	@QUICK="$(QUICK)" PARTS="$(PARTS)" scripts/bench
 
 .PHONY: bench-lag

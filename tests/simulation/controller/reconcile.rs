@@ -1,8 +1,9 @@
 //! Reconciling one registration. Mirrors reconcile.rs, stage.rs and establish.rs.
 
-use std::{collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use beatkeeper::core::{
+    address::AddressSet,
     decide,
     evidence::Evidence,
     gather,
@@ -178,7 +179,7 @@ impl Controller {
         let first = !self.remember(key, &registration.uid, |memory| {
             std::mem::replace(&mut memory.decided, true)
         });
-        let nobody = std::collections::HashSet::new();
+        let nobody = AddressSet::new();
         let published = match self.setup.without {
             Without::Grace if first => &nobody,
             _ => &stage.gathered.published,
@@ -201,6 +202,7 @@ impl Controller {
                 families: stage.families(),
                 service: &registration.service_name,
                 ports: &ports,
+                shared_ports: OnceCell::new(),
                 published,
                 ranges: &self.setup.ranges,
                 owner_of: &owner_of,
