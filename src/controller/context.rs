@@ -9,6 +9,7 @@ use std::{
 use beatkeeper_api::{AdoptedInstance, ServiceRegistration};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use kube::{Client, runtime::reflector::ObjectRef};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -34,7 +35,7 @@ use crate::{
         ttl::TtlHistory,
         world::World,
     },
-    kube_client,
+    kube_client::{self, gate::Gate},
 };
 
 /// A call to the API server that is not a watch ends after this long. Far above what a healthy one
@@ -66,6 +67,8 @@ pub(super) struct Context {
     guard: Mutex<Guard>,
     memories: Mutex<HashMap<Key, Memory>>,
     desks: Mutex<Desks>,
+    /// Turns of those who have something to tell.
+    telling: Semaphore,
     term: Mutex<Term>,
 }
 
@@ -136,6 +139,7 @@ impl Context {
         claim: Claim,
         stop: CancellationToken,
     ) -> Self {
+        let tellers = Gate::background(settings.max_parallel_api_calls.into());
         Self {
             client,
             settings,
@@ -155,8 +159,16 @@ impl Context {
             world: Mutex::default(),
             memories: Mutex::default(),
             desks: Mutex::default(),
+            telling: Semaphore::new(tellers),
             term: Mutex::default(),
         }
+    }
+
+    /// Waits for a turn to tell something. There are as many as the gate has places for that, but who waits
+    /// here is not timed yet: a thousand may have something to tell at once. None once the controller is
+    /// to stop.
+    pub(super) async fn turn_to_tell(&self) -> Option<SemaphorePermit<'_>> {
+        self.stop.run_until_cancelled(self.telling.acquire()).await?.ok()
     }
 
     /// The liveness index; never held across an await.

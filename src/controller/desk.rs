@@ -226,6 +226,7 @@ async fn tell_events(key: &Key, pause: Duration, context: &Context) {
     loop {
         let news = context.desks().news(key);
         tokio::select! {
+            biased;
             () = &mut over => return,
             () = news.notified() => {}
         }

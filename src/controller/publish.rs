@@ -71,6 +71,8 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
             "metadata": { "resourceVersion": version.0.to_string() },
             "status": with_nulls(prior.as_ref(), &next),
         });
+        // What is left unsaid the next process says.
+        let Some(_turn) = context.turn_to_tell().await else { return Ok(Told::All) };
         tracing::debug!(registration = %key, "writing the status");
         let doing = || format!("write the status of ServiceRegistration {key}");
         let params = PatchParams::default();
@@ -150,6 +152,7 @@ pub(super) async fn events(report: &Report, context: &Context) {
     let regarding = object.object_ref(&());
     let key = &registration.key;
     for notice in notices {
+        let Some(_turn) = context.turn_to_tell().await else { return };
         let level = if notice.warning { EventType::Warning } else { EventType::Normal };
         tracing::info!(registration = %key, reason = notice.reason, "{}", notice.note);
         let event = Event {

@@ -82,7 +82,9 @@ async fn reconcile(
         let mut stage = adopt::begin(stage, &object, &registration, known, &context).await;
         let decision = decide(&registration, &ttl, &stage, &context).await;
         let mut plan = draw_up(&registration, &stage, &decision.verdicts, &context);
-        if let Some(until) = apply::let_endpoints_rest(&mut plan, &registration, &context) {
+        if !registration.dry_run
+            && let Some(until) = apply::let_endpoints_rest(&mut plan, &registration, &context)
+        {
             stage.look_again = Some(stage.look_again.map_or(until, |moment| moment.min(until)));
         }
         let applied = match carry_out(&registration, &stage, plan, &context).await {

@@ -117,7 +117,9 @@ impl Candidate {
         }
     }
 
-    /// A read was answered at `now`: with the Lease, or with that there is none.
+    /// A read was answered at `now`, or a watch brought news: the Lease, or that there is none. What a watch
+    /// brings may be older than what was read before. That costs time and nothing else: it counts as a
+    /// change, and a claim that is drafted from it is refused.
     pub fn saw(&mut self, lease: Option<ClaimLease>, now: Moment) {
         let free_from = self.free_from(lease.as_ref(), now);
         match &mut self.seen {

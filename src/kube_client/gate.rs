@@ -21,7 +21,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::request::{ApiRequest, Verb};
 
-/// Of all places, calls that can wait may use one in so many, and at least one.
+/// Of all places, calls that can wait may use one in so many.
 const BACKGROUND_SHARE: usize = 16;
 
 /// How urgent a call is.
@@ -132,9 +132,15 @@ impl Gate {
         let places = places.max(2);
         Self {
             all: Arc::new(Semaphore::new(places)),
-            background: Arc::new(Semaphore::new((places / BACKGROUND_SHARE).max(1))),
+            background: Arc::new(Semaphore::new(Self::background(places))),
             observer,
         }
+    }
+
+    /// How many of so many places what can wait may use: two at least, so that one that is not answered
+    /// keeps up none of the others, but never all.
+    pub fn background(places: usize) -> usize {
+        (places / BACKGROUND_SHARE).max(2).min(places.saturating_sub(1)).max(1)
     }
 
     /// Waits for a place. Those that can wait do so first for one of their own few, so that never

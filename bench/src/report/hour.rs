@@ -1,4 +1,4 @@
-//! How one core follows a crowd through an hour of virtual time.
+//! How one core follows a crowd through virtual time: up to an hour of it.
 
 use serde::{Deserialize, Serialize};
 

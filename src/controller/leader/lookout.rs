@@ -4,7 +4,7 @@
 //! much longer. A watch brings it within milliseconds. It is no more than that: the Lease is read all
 //! the same, so where it cannot be watched everything takes the retry period longer.
 
-use futures::{StreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt, future, stream::BoxStream};
 use kube::{
     Api,
     api::DynamicObject,
@@ -36,7 +36,10 @@ impl Lookout {
     pub(super) async fn news(&mut self) -> Option<ClaimLease> {
         let events = self.events.get_or_insert_with(|| {
             let only = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-            watcher(self.api.clone(), only).backoff(pauses()).boxed()
+            // The announcement of a list is no success: it would end the pauses between tries to get one.
+            let watch = watcher(self.api.clone(), only)
+                .try_filter(|event| future::ready(!matches!(event, Event::Init)));
+            watch.backoff(pauses()).boxed()
         });
         while let Some(event) = events.next().await {
             let fails = event.is_err();

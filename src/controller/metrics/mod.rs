@@ -172,7 +172,7 @@ impl Metrics {
             prune_lag: all.seconds(
                 "prune_lag",
                 &[],
-                "From an instance's deadline to the answer that confirms the write which prunes it",
+                "From an instance's deadline to the answer that confirms the write which takes it out of its slice",
                 Buckets(&LAG_SECONDS).new_metric(),
             ),
             api_writes: all.add(

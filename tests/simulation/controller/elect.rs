@@ -1,4 +1,4 @@
-//! Standing for leadership. Mirrors leader/ of the shell.
+//! Standing for leadership. Mirrors leader/ of the shell, but for the watch of the Lease.
 
 use std::{rc::Rc, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Reconciling one registration. Mirrors reconcile.rs, stage.rs and establish.rs.
+//! Reconciling one registration. Mirrors reconcile.rs, stage.rs and establish.rs; but Endpoints never
+//! rest here.
 
 use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 

@@ -27,6 +27,8 @@ enum Op {
     Suspend(usize, u64),
     /// The same from the moment at which it has sent its next request.
     SuspendAsking(usize, u64),
+    /// A watch shows a candidate what the Lease was so many changes ago.
+    Watch(usize, usize),
     /// A candidate crashes, and another process comes in its place.
     Replace(usize),
     /// A candidate stops leading, as on SIGTERM, and another process comes in its place.
@@ -57,6 +59,8 @@ struct Scene {
     now: u64,
     version: u64,
     lease: Option<ClaimLease>,
+    /// What it was before, and is.
+    history: Vec<Option<ClaimLease>>,
     requests: Vec<Request>,
     /// The requests that may still arrive.
     under_way: Vec<usize>,
@@ -70,6 +74,7 @@ impl Scene {
             now: 0,
             version: 0,
             lease: None,
+            history: vec![None],
             requests: Vec::new(),
             under_way: Vec::new(),
             processes: Vec::new(),
@@ -94,6 +99,17 @@ impl Scene {
             Op::Next(n, fate) => self.processes[n].fate = fate,
             Op::Suspend(n, span) => self.processes[n].suspended_until = self.now + span,
             Op::SuspendAsking(n, span) => self.processes[n].suspended_asking = Some(span),
+            Op::Watch(n, back) => {
+                let one = &mut self.processes[n];
+                let now = at(self.now);
+                // Who leads, or waits for an answer, looks out for nothing.
+                let looks = one.suspended_until <= self.now
+                    && one.waits.is_none()
+                    && !one.candidate.holds(now);
+                if looks && let Some(lease) = self.history.iter().rev().nth(back) {
+                    one.candidate.saw(lease.clone(), now);
+                }
+            }
             Op::Replace(n) => self.processes[n] = self.process(),
             Op::Release(n) => {
                 if let Some(draft) = self.processes[n].candidate.release() {
@@ -133,6 +149,7 @@ impl Scene {
                 Some(draft) if draft.replaces == self.lease.as_ref().map(|l| l.version.clone()) => {
                     self.version += 1;
                     self.lease = Some(written(draft, self.version));
+                    self.history.push(self.lease.clone());
                     Ok(self.lease.clone())
                 }
                 Some(_) => Err(()),
@@ -213,6 +230,7 @@ fn ops(count: usize) -> impl Strategy<Value = Vec<Op>> {
         4 => (0..count, fates()).prop_map(|(n, fate)| Op::Next(n, fate)),
         2 => (0..count, 1..9000_u64).prop_map(|(n, span)| Op::Suspend(n, span)),
         2 => (0..count, 1..9000_u64).prop_map(|(n, span)| Op::SuspendAsking(n, span)),
+        4 => (0..count, 0..4_usize).prop_map(|(n, back)| Op::Watch(n, back)),
         1 => (0..count).prop_map(Op::Replace),
         1 => (0..count).prop_map(Op::Release),
     ];
