@@ -209,10 +209,7 @@ impl Hour {
         let began = Instant::now();
         self.played.decisions += 1;
         let mut verdicts = self.judge(service, now);
-        let suspects: Vec<Suspect> = verdicts
-            .iter()
-            .filter_map(|verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned())
-            .collect();
+        let suspects = Suspect::of(&verdicts);
         for suspect in &suspects {
             let read = number(&suspect.lease).map(|instance| LiveRead::Found(self.read(instance)));
             let lease = Key::new(NAMESPACE, &*suspect.lease);

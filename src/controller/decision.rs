@@ -63,10 +63,7 @@ pub(super) async fn decide(
 ) -> Decision {
     let missing = Missing::default();
     let verdicts = judge(registration, ttl, stage, &missing, context);
-    let suspects: Vec<Suspect> = verdicts
-        .iter()
-        .filter_map(|verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned())
-        .collect();
+    let suspects = Suspect::of(&verdicts);
     if suspects.is_empty() {
         return Decision { verdicts, missing, failed_reads: 0 };
     }

@@ -177,7 +177,7 @@ async fn write(key: Key, context: Arc<Context>) {
             publish::status(&report, &context).await
         };
         let (told, ()) = tokio::join!(status, publish::events(&report, &context));
-        let pause = match told {
+        match told {
             Ok(Told::All) => {
                 failures = 0;
                 done = Some(report);
@@ -188,32 +188,28 @@ async fn write(key: Key, context: Arc<Context>) {
                 if context.stop.run_until_cancelled(rest).await.is_none() {
                     return;
                 }
-                continue;
             }
             // Whoever leads next reports anew.
             Err(_) if !context.claim.holds() => {
                 failures = 0;
                 done = Some(report);
-                continue;
             }
             Ok(Told::NotBefore(due)) => {
                 let pause = due.since(context.clock.now());
                 if !rest(&key, pause, &context).await {
                     return;
                 }
-                continue;
             }
             Err(error) => {
                 failures += 1;
                 context.metrics.failed(Step::Status);
                 let pause = backoff(failures);
                 tracing::warn!(%error, ?pause, "will try again");
-                pause
+                let rest = context.stop.run_until_cancelled(tokio::time::sleep(pause));
+                if rest.await.is_none() {
+                    return;
+                }
             }
-        };
-        let pause = tokio::time::sleep(pause);
-        if context.stop.run_until_cancelled(pause).await.is_none() {
-            return;
         }
     }
 }

@@ -172,6 +172,14 @@ pub struct Suspect {
     pub deadline: Option<Moment>,
 }
 
+impl Suspect {
+    /// All whose Leases must be read before these verdicts can stand.
+    pub fn of(verdicts: &[Verdict]) -> Vec<Self> {
+        let suspect = |verdict: &Verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned();
+        verdicts.iter().filter_map(suspect).collect()
+    }
+}
+
 impl Verdict {
     /// Whether this state is one a person should look at.
     pub fn is_troubled(&self) -> bool {

@@ -207,8 +207,7 @@ fn single(
 
 fn least_lag(results: &Results) -> Option<f64> {
     let scenarios = ["single", "mass", "churn, silent"].iter();
-    worst(scenarios.flat_map(|scenario| ours(results, scenario)).map(|lag| -lag.lag))
-        .map(|lag| -lag)
+    least(scenarios.flat_map(|scenario| ours(results, scenario)).map(|lag| lag.lag))
 }
 
 /// Of runs in which so many died.
@@ -237,7 +236,7 @@ fn memory(results: &Results, mebibytes: impl Fn(&Expense) -> f64) -> Option<f64>
 
 /// By the API server, in the run in which those were the fewest: it may take less than it is offered.
 fn answered(results: &Results) -> Option<f64> {
-    worst(at_a_thousand(results).map(|line| -line.renewals_per_second)).map(|least| -least)
+    least(at_a_thousand(results).map(|line| line.renewals_per_second))
 }
 
 fn processor(results: &Results) -> Option<f64> {
@@ -267,6 +266,11 @@ fn slowest(results: &Results, how: &str, figure: impl Fn(&Takeover) -> Option<f6
 
 fn lost(results: &Results) -> Option<f64> {
     worst(results.takeovers.iter().map(|line| f64::from(line.lost)))
+}
+
+/// The smallest; none of none.
+fn least(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
+    figures.into_iter().min_by(f64::total_cmp)
 }
 
 /// The largest; none of none.

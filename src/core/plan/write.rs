@@ -27,12 +27,11 @@ impl Plan {
     /// Leaves out an update of the Endpoints object, which the next plan will want again. Returns whether
     /// there was one.
     pub fn leave_endpoints_as_they_are(&mut self) -> bool {
-        let before = self.writes().count();
-        for phase in &mut self.phases {
-            phase.retain(|write| !matches!(write, Write::UpdateEndpoints(..)));
-        }
+        let is_update = |write: &Write| matches!(write, Write::UpdateEndpoints(..));
+        let found = self.writes().any(is_update);
+        self.phases.iter_mut().for_each(|phase| phase.retain(|write| !is_update(write)));
         self.phases.retain(|phase| !phase.is_empty());
-        self.writes().count() < before
+        found
     }
 
     /// All writes, in an order in which they may be sent.

@@ -1,6 +1,8 @@
 //! Whatever people write into Leases, Pods and specs: a verdict each, never a panic, and nothing
 //! that grows without bound.
 
+use std::collections::HashSet;
+
 use beatkeeper_api::heartbeat as contract;
 use proptest::{collection::vec, option::of, prelude::*};
 
@@ -174,7 +176,7 @@ proptest! {
             let verdicts = world.decide(&index, at(later));
             let judged = verdicts.iter().filter(|verdict| verdict.lease.is_some()).count();
             prop_assert!(judged == 1 || deleting || verdicts.iter().all(|v| v.lease.is_none()));
-            let names: std::collections::HashSet<&str> = verdicts.iter().map(|v| v.instance.as_str()).collect();
+            let names: HashSet<&str> = verdicts.iter().map(|v| v.instance.as_str()).collect();
             prop_assert_eq!(names.len(), verdicts.len(), "names are keys");
             for verdict in verdicts.iter().filter(|verdict| verdict.lease.is_some()) {
                 prop_assert!(verdict.message.chars().count() <= 1024, "{}", verdict.message);

@@ -138,10 +138,7 @@ impl Controller {
     ) -> Decision {
         let missing = Missing::default();
         let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
-        let suspects: Vec<Suspect> = verdicts
-            .iter()
-            .filter_map(|verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned())
-            .collect();
+        let suspects = Suspect::of(&verdicts);
         if suspects.is_empty() {
             return Decision { verdicts, missing, failed_reads: 0, taken };
         }
