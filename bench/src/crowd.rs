@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use beatkeeper::core::address::Named;
 use beatkeeper::core::heartbeat::{Claim, Heartbeat, Origin, Token, Version};
-use beatkeeper::core::index::{Index, Key, Settled};
+use beatkeeper::core::index::{Index, Key, Settled, Settlement};
 use beatkeeper::core::moment::Moment;
 use beatkeeper_api::heartbeat::{Health, lease_name};
 
@@ -85,9 +86,11 @@ impl Crowd {
                 placed: true,
                 published: true,
                 granted: false,
+                takes_out: false,
             })
             .collect();
-        self.index.settle(service, &quiet, Moment::from_millis(self.beats));
+        let settlement = self.index.settle(service, &quiet, Moment::from_millis(self.beats));
+        assert_eq!(settlement, Settlement::Stands);
     }
 
     /// The next round of beats, of `count` instances that lie far from each other in the index, as the watch brings
@@ -124,7 +127,7 @@ pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
             origin: Origin::Outside,
             health: Ok(Health::Passing),
             note: None,
-            addresses: vec![address(instance).to_string()],
+            addresses: vec![Named::Address(address(instance))],
             cordoned: None,
             deleting: false,
             duration: Some(Duration::from_secs(10)),

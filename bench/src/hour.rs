@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use beatkeeper::core::address::AddressSet;
 use beatkeeper::core::heartbeat::Heartbeat;
-use beatkeeper::core::index::{Index, Key, LiveRead, Record, Settled};
+use beatkeeper::core::index::{Index, Key, LiveRead, Record, Settled, Settlement};
 use beatkeeper::core::moment::Moment;
 use beatkeeper::core::verdict::{Suspect, Verdict};
 use rand::rngs::StdRng;
@@ -235,8 +235,8 @@ impl Hour {
             .iter()
             .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
             .collect();
-        let stands = self.index.settle(setting.key(), &outcomes, now);
-        assert!(stands, "no beat comes in between");
+        let settlement = self.index.settle(setting.key(), &outcomes, now);
+        assert_eq!(settlement, Settlement::Stands, "no beat comes in between");
         self.check(&records, &outcomes, now);
         verdicts
     }

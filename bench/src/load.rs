@@ -102,8 +102,8 @@ impl<R: Registry> Loader<R> {
             let mut last_renewal = Moment::now();
             tell.tell(Event::Joining { instance, at: last_renewal });
             let mut membership = loop {
-                last_renewal = Moment::now();
                 let turn = registry.turn().await;
+                last_renewal = Moment::now();
                 let answer = timeout(4 * interval, registry.join(instance)).await;
                 drop(turn);
                 match answer {
@@ -125,8 +125,8 @@ impl<R: Registry> Loader<R> {
                     _ = ticks.tick() => {}
                 }
                 // Not interrupted: whoever dies has had its last renewal answered, so that it is known which counts.
-                let sent = Moment::now();
                 let turn = registry.turn().await;
+                let sent = Moment::now();
                 let answer = timeout(interval, registry.renew(&mut membership)).await;
                 drop(turn);
                 answered = Moment::now();

@@ -16,7 +16,7 @@ use crate::core::{
     decide,
     evidence::Evidence,
     gather,
-    index::Settled,
+    index::Settlement,
     moment::Moment,
     registration::Registration,
     stage::Stage,
@@ -120,8 +120,8 @@ fn note_pruning(
     });
 }
 
-/// Decides from what is known now, and has the index note the outcome. When a beat slips in between
-/// it is decided again: otherwise that beat would have woken nobody, and its instance be pruned.
+/// Decides from what is known now, and has the index note the outcome. When a beat slips in between of
+/// somebody who would be taken out, it is decided again.
 pub(super) fn judge(
     registration: &Registration,
     ttl: &TtlHistory,
@@ -167,12 +167,14 @@ pub(super) fn judge(
             adopted: &stage.adoption.instances,
             now,
         });
-        let outcomes: Vec<Settled> = verdicts
-            .iter()
-            .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
-            .collect();
-        if context.index().settle(&registration.key, &outcomes, now) {
-            return verdicts;
+        let outcomes = verdicts.iter().filter_map(|verdict| Some(&verdict.lease.as_ref()?.settled));
+        match context.index().settle(&registration.key, outcomes, now) {
+            Settlement::Stands => return verdicts,
+            Settlement::StandsForNow => {
+                context.wake([registration.key.clone()]);
+                return verdicts;
+            }
+            Settlement::Overtaken => {}
         }
     }
 }

@@ -18,6 +18,7 @@ mod error;
 mod establish;
 mod leader;
 mod metrics;
+mod pauses;
 mod probe;
 mod publish;
 mod pulse;

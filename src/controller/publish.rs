@@ -177,13 +177,11 @@ pub(super) async fn events(report: &Report, context: &Context) {
 /// the others are taken for told.
 fn known_from(object: &ServiceRegistration, verdicts: &[Verdict]) -> status::Remembered {
     let Some(status) = &object.status else { return status::Remembered::default() };
-    let mut told = status::told_by(Some(status));
-    if status.instances.len() >= LISTED_INSTANCES_MAX {
-        for (instance, state) in status::remember(verdicts) {
-            told.entry(instance).or_insert(state);
-        }
+    let told = status::told_by(Some(status));
+    match status.instances.len() >= LISTED_INSTANCES_MAX {
+        true => told.or(status::remember(verdicts)),
+        false => told,
     }
-    told
 }
 
 fn lease_of(registration: &ObjectReference, instance: &str) -> ObjectReference {

@@ -24,6 +24,7 @@ use super::{
     decision,
     error::Error,
     leader::Election,
+    pauses::Pauses,
     probe::{self, Probe},
     pulse::Pulse,
     queue, reconcile, replica,
@@ -173,7 +174,7 @@ async fn scope(
     };
     let (reader, writer) = reflector::store();
     let registrations = watcher(api, watcher::Config::default()).map_ok(as_read);
-    let registrations = reflector::reflector(writer, registrations).backoff(watch::pauses());
+    let registrations = reflector::reflector(writer, registrations).backoff(Pauses::new());
     let registrations_cache = watch::cache(REGISTRATIONS, namespace.as_deref());
     context.health.lock().await_cache(&registrations_cache);
     context.spawn_for_ever(follow(context.clone(), reader.clone(), registrations));

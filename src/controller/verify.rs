@@ -20,11 +20,13 @@ use crate::{
     kube_client,
 };
 
-/// Up to this many Leases are read one by one, side by side; beyond that one list of all is cheaper:
-/// a GET takes about 1 ms, a list of a thousand about 20.
+/// Up to this many Leases are read one by one, side by side, whatever the size of their registration.
 const ONE_BY_ONE: usize = 24;
+/// Beyond that one list of all its Leases is cheaper if it has no more than this for each that is in
+/// doubt: a GET takes about 1 ms, a list of a thousand about 20.
+const LISTED_FOR_ONE: usize = 50;
 /// How many reads are under way at once: each needs a connection of its own (HTTP/1.1).
-const SIDE_BY_SIDE: usize = 8;
+const SIDE_BY_SIDE: usize = 16;
 
 /// What could not be made sure of.
 #[derive(Debug, Default)]
@@ -75,7 +77,7 @@ async fn read_live(
     let mut unread: HashMap<Arc<str>, String> =
         suspects.iter().map(|suspect| (suspect.lease.clone(), late.clone())).collect();
     let read = async {
-        if suspects.len() > ONE_BY_ONE {
+        if a_list_is_cheaper(suspects.len(), context.index().count_of(registration)) {
             match list(registration, context).await {
                 Ok(found) => unread.retain(|lease, _| !found.contains(lease)),
                 Err(error) => return unread.values_mut().for_each(|told| told.clone_from(&error)),
@@ -99,6 +101,11 @@ async fn read_live(
     // What was not read in time still says so.
     let _ = kube_client::within(CALL_TIMEOUT, read).await;
     unread
+}
+
+/// Whether to read so many Leases of a registration by one list of all that it has.
+fn a_list_is_cheaper(suspects: usize, known: usize) -> bool {
+    suspects > ONE_BY_ONE && suspects * LISTED_FOR_ONE >= known
 }
 
 /// Reads one Lease. resourceVersion stays unset: the answer is the newest there is, not a cache's.
@@ -142,4 +149,17 @@ async fn list(registration: &Key, context: &Context) -> Result<HashSet<Arc<str>>
     }
     context.wake(moved.into_iter().filter(|key| key != registration));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_leases_are_listed_for_many_who_are_in_doubt_and_not_for_a_few_of_thousands() {
+        assert!(!a_list_is_cheaper(24, 24));
+        assert!(a_list_is_cheaper(25, 100));
+        assert!(a_list_is_cheaper(25, 1_250) && !a_list_is_cheaper(25, 1_251));
+        assert!(!a_list_is_cheaper(100, 10_000) && a_list_is_cheaper(3_000, 10_000));
+    }
 }

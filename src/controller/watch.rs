@@ -1,6 +1,6 @@
 //! The watches: each keeps one kind of object up to date, and wakes the registrations concerned.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc};
 
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
 use futures::{Stream, StreamExt};
@@ -16,13 +16,12 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{
         WatchStreamExt,
-        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
 use tokio::sync::oneshot;
 
-use super::{context::Context, probe, pulse::Pulse};
+use super::{context::Context, pauses::Pauses, probe, pulse::Pulse};
 use crate::core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
@@ -76,7 +75,7 @@ impl<'a> Watches<'a> {
         let follow = async move {
             let mut listed = Some(listed);
             let mut pulse = Pulse::of(kind, &context);
-            let mut events = std::pin::pin!(events.backoff(pauses()));
+            let mut events = std::pin::pin!(events.backoff(Pauses::new()));
             while let Some(event) = events.next().await {
                 let Some(event) = pulse.take(event) else { continue };
                 let done = matches!(event, Event::InitDone);
@@ -105,19 +104,6 @@ impl<'a> Watches<'a> {
 /// What the cache of a kind is called, for people.
 pub(super) fn cache(kind: &str, namespace: Option<&str>) -> String {
     namespace.map_or_else(|| kind.to_owned(), |namespace| format!("{kind} of {namespace}"))
-}
-
-/// How long a broken watch waits before it is begun again. kube's own default goes up to half a
-/// minute, in which nothing new would be published after an outage.
-pub(super) fn pauses() -> impl Backoff {
-    watcher::ExponentialBackoff::from(
-        backon::ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(200))
-            .with_max_delay(Duration::from_secs(5))
-            .with_factor(2.0)
-            .with_jitter()
-            .without_max_times(),
-    )
 }
 
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>

@@ -13,6 +13,21 @@ use ipnet::IpNet;
 /// speed; its key is random all the same.
 pub type AddressSet = hashbrown::HashSet<IpAddr>;
 
+/// An address that somebody has named. Read once: of thousands each is looked at in each decision.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Named {
+    /// One that can be read.
+    Address(IpAddr),
+    /// A text that is none.
+    Other(Box<str>),
+}
+
+impl From<&str> for Named {
+    fn from(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Other(text.into()), Self::Address)
+    }
+}
+
 /// The ranges in which outside instances may lie, by namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutsideRanges(BTreeMap<String, Vec<IpNet>>);
@@ -141,14 +156,15 @@ const METADATA_SERVICES: [IpAddr; 3] = [
 /// # Errors
 /// [`AddressError`], which says what is wrong and who can mend it.
 pub fn outside(
-    text: &str,
+    named: &Named,
     namespace: &str,
     ranges: &OutsideRanges,
     owner: impl FnOnce(IpAddr) -> Option<String>,
 ) -> Result<IpAddr, AddressError> {
-    let address: IpAddr =
-        text.parse().map_err(|_| AddressError::Malformed(text.chars().take(64).collect()))?;
-    let address = publishable(address)?;
+    let address = match named {
+        Named::Address(address) => publishable(*address)?,
+        Named::Other(text) => return Err(AddressError::Malformed(text.chars().take(64).collect())),
+    };
     let allowed = ranges.of(namespace);
     if !allowed.iter().any(|range| range.contains(&address)) {
         let allowed = match allowed {
@@ -172,7 +188,7 @@ mod tests {
             .iter()
             .map(|text| text.parse().expect(text))
             .collect();
-        outside(text, "shop", &ranges, |_| None)
+        outside(&text.into(), "shop", &ranges, |_| None)
     }
 
     #[test]
@@ -203,21 +219,23 @@ mod tests {
     #[test]
     fn without_a_range_for_the_namespace_no_outside_address_is_allowed() {
         let ranges = ["shop=192.0.2.0/24".parse().expect("a range")].into_iter().collect();
-        assert!(outside("192.0.2.1", "shop", &ranges, |_| None).is_ok());
-        let error = outside("192.0.2.1", "bank", &ranges, |_| None).expect_err("another namespace");
+        assert!(outside(&"192.0.2.1".into(), "shop", &ranges, |_| None).is_ok());
+        let error =
+            outside(&"192.0.2.1".into(), "bank", &ranges, |_| None).expect_err("another namespace");
         assert_eq!(
             error.to_string(),
             "192.0.2.1 lies outside the ranges allowed for namespace bank (none); ask the operator's \
              administrator to allow it (--outside-range bank=CIDR)"
         );
-        assert!(outside("198.51.100.1", "shop", &ranges, |_| None).is_err());
+        assert!(outside(&"198.51.100.1".into(), "shop", &ranges, |_| None).is_err());
     }
 
     #[test]
     fn what_belongs_to_the_cluster_is_refused_with_its_owner() {
         let ranges = ["shop=10.0.0.0/8".parse().expect("a range")].into_iter().collect();
-        let error = outside("10.1.2.3", "shop", &ranges, |_| Some("Pod shop/cart".to_owned()))
-            .expect_err("a Pod's");
+        let error =
+            outside(&"10.1.2.3".into(), "shop", &ranges, |_| Some("Pod shop/cart".to_owned()))
+                .expect_err("a Pod's");
         assert_eq!(
             error.to_string(),
             "10.1.2.3 belongs to Pod shop/cart; an outside instance cannot have it"

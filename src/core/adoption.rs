@@ -147,7 +147,7 @@ pub fn weaned(adopted: &[Adopted], verdicts: &[Verdict]) -> Vec<AdoptedInstance>
     let judged: BTreeSet<&str> = verdicts
         .iter()
         .filter(|verdict| verdict.lease.is_none())
-        .map(|verdict| verdict.instance.as_str())
+        .map(|verdict| &*verdict.instance)
         .collect();
     let gone = adopted.iter().filter(|it| !judged.contains(it.entry.name.as_str()));
     gone.map(|it| it.entry.clone()).collect()
@@ -212,7 +212,7 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
         }
     };
     Verdict {
-        instance: entry.name.clone(),
+        instance: entry.name.as_str().into(),
         state,
         reason,
         message,
@@ -227,8 +227,9 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
 fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, String)> {
     let Adopted { address: _, entry } = adopted;
     let namespace = &facts.registration.key.namespace;
-    let address = address::outside(&entry.address, namespace, facts.ranges, facts.owner_of)
-        .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
+    let address =
+        address::outside(&entry.address.as_str().into(), namespace, facts.ranges, facts.owner_of)
+            .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
     let ports: Vec<EndpointPort> = facts
         .ports
         .iter()

@@ -77,7 +77,7 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
     let mut silent: BTreeSet<&str> =
         facts.registration.declared.values().map(|declared| declared.name.as_str()).collect();
     for verdict in &verdicts {
-        silent.remove(verdict.instance.as_str());
+        silent.remove(&*verdict.instance);
     }
     verdicts.extend(silent.into_iter().map(|instance| never_beat(facts, instance)));
     adoption::join(facts, &mut verdicts);
@@ -120,7 +120,7 @@ fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
         Err((reason, message)) => (InstanceState::Rejected, reason, message, None),
     };
     Verdict {
-        instance: instance.to_owned(),
+        instance: instance.into(),
         state,
         reason,
         message,

@@ -41,7 +41,7 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
     // Of two registrations for one Service the elder publishes: it takes what the other has made.
     let yielded = ownership == Some(Ownership::Sibling) && elder.is_none();
     let ours = endpoints.filter(|_| ownership == Some(Ownership::Ours) || yielded);
-    let published = addresses(&slices);
+    let published = world.addresses_in(&slices);
     Gathered {
         // One that waits for finalizers is still there, and none can be made beside it.
         service: world.service(&service),
@@ -60,7 +60,7 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
 pub fn published(registration: &Registration, world: &World) -> AddressSet {
     let service = Key::new(&registration.key.namespace, &registration.service_name);
     let (slices, _) = world.slices(&service, &registration.uid);
-    addresses(&slices)
+    world.addresses_in(&slices)
 }
 
 /// Whether an address is in some slice with a port.
@@ -73,15 +73,6 @@ pub fn publishes(slices: &[Arc<EndpointSlice>], address: IpAddr, port: &Endpoint
                 && known.port == Some(port.port.into())
         }) && slice.endpoints.iter().any(|endpoint| endpoint.addresses.contains(&text))
     })
-}
-
-fn addresses(slices: &[Arc<EndpointSlice>]) -> AddressSet {
-    slices
-        .iter()
-        .flat_map(|slice| &slice.endpoints)
-        .flat_map(|endpoint| &endpoint.addresses)
-        .filter_map(|address| address.parse().ok())
-        .collect()
 }
 
 /// The Pods that some Leases name, and the zones of their Nodes.

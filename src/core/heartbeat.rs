@@ -9,6 +9,8 @@ use k8s_openapi::{
 };
 use serde::{Deserialize, Deserializer};
 
+use super::address::Named;
+
 /// A Lease as this operator reads it: only what it needs, and leniently.
 ///
 /// The API server takes times that no `MicroTime` of ours can hold (the last hours of year 9999, and
@@ -107,7 +109,7 @@ pub struct Claim {
     /// Free text of the instance, cut to a bounded length.
     pub note: Option<String>,
     /// Addresses as written, of an outside instance that is not declared.
-    pub addresses: Vec<String>,
+    pub addresses: Vec<Named>,
     /// Why an operator took the instance out, if one did.
     pub cordoned: Option<String>,
     /// Whether the Lease waits for finalizers to be deleted: it is over all the same.
@@ -187,7 +189,7 @@ impl Heartbeat {
                     .map(str::trim)
                     .filter(|address| !address.is_empty())
                     .take(ADDRESSES_MAX)
-                    .map(|address| address.chars().take(64).collect())
+                    .map(|address| Named::from(&*address.chars().take(64).collect::<String>()))
                     .collect(),
                 cordoned: annotation(heartbeat::CORDONED_ANNOTATION)
                     .map(|reason| reason.chars().take(heartbeat::NOTE_MAX).collect()),

@@ -17,7 +17,7 @@ mod record;
 mod shelf;
 
 use pods::Pods;
-pub use record::{Key, LiveRead, Observed, Presence, Record, Settled, Sight};
+pub use record::{Key, LiveRead, Observed, Presence, Record, Settled, Settlement, Sight};
 use shelf::{Entry, Said, Shelf, Slot};
 
 /// The liveness index of all registrations.
@@ -286,34 +286,44 @@ impl Index {
         self.shelf.of(registration).cloned().collect()
     }
 
-    /// Notes what was decided, for each Lease of a registration. Returns false when a beat since the
-    /// snapshot has overtaken the decision: then it must be taken again before anything is written,
-    /// since that beat may have woken nobody. Whatever else happened in between (a Lease that came,
-    /// went or was changed) has woken the registration itself, so the decision may stand until
-    /// then. Leases without an outcome are those that are gone but not collected.
-    pub fn settle(&mut self, registration: &Key, outcomes: &[Settled], now: Moment) -> bool {
-        let mut current = true;
+    /// Notes what was decided, for each Lease of a registration, and says whether that may be carried
+    /// out: a beat since the snapshot may speak for somebody whom it takes out. Other beats that came in
+    /// between leave it standing, or among thousands that come back one decision would be taken again and
+    /// again; a decision that they make a difference to is taken later. Whatever else happened (a Lease
+    /// that came, went or was changed) has woken the registration itself. Leases without an outcome are
+    /// those that are gone but not collected.
+    pub fn settle<'a>(
+        &mut self,
+        registration: &Key,
+        outcomes: impl IntoIterator<Item = &'a Settled>,
+        now: Moment,
+    ) -> Settlement {
+        let mut settlement = Settlement::Stands;
+        let mut walk = self.shelf.walk(registration);
         for outcome in outcomes {
-            let Some(slot) = self.find_in(registration, &outcome.lease) else {
-                current = false;
+            let Some(record) = walk.as_mut().and_then(|walk| walk.find(&outcome.lease)) else {
+                settlement = Settlement::Overtaken;
                 continue;
             };
-            let record = &mut self.shelf.get_mut(slot).record;
-            // A beat of a quiet instance changes the version only: the decision stands.
-            current &= record.token == outcome.token
-                || (outcome.quiet && record.quiet && !outcome.expired);
+            let beaten = record.token != outcome.token;
+            if beaten && outcome.takes_out {
+                settlement = Settlement::Overtaken;
+            }
+            // A beat of one that was not quiet any more has woken the registration.
+            if beaten && record.quiet && !outcome.quiet && settlement == Settlement::Stands {
+                settlement = Settlement::StandsForNow;
+            }
             record.quiet = outcome.quiet;
             record.placed |= outcome.placed;
             record.published = outcome.published;
             if outcome.granted && record.sight == Sight::Inherited {
                 record.sight = Sight::Granted;
             }
-            record.expired_at = match (outcome.expired, record.expired_at) {
-                (true, None) if record.token == outcome.token => Some(now),
-                (_, known) => known,
-            };
+            if outcome.expired && !beaten {
+                record.expired_at.get_or_insert(now);
+            }
         }
-        current
+        settlement
     }
 
     /// The registrations that have an instance in this Pod.
@@ -329,6 +339,11 @@ impl Index {
     /// How many Leases are known.
     pub fn count(&self) -> usize {
         self.shelf.count()
+    }
+
+    /// How many Leases of a registration are known.
+    pub fn count_of(&self, registration: &Key) -> usize {
+        self.shelf.count_of(registration)
     }
 
     /// Records with their registrations, drawn at random in at most so many draws; some may come twice.

@@ -16,6 +16,7 @@ use super::{
     flow::Broken,
     heartbeat::Origin,
     index::{Presence, Record, Settled, Sight},
+    instance::InstanceName,
     moment::Moment,
     path, placement,
     proven::Pace,
@@ -41,7 +42,7 @@ const RECHECK_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Candidate<'a> {
     facts: &'a Facts<'a>,
     record: &'a Record,
-    instance: String,
+    instance: InstanceName,
     named: bool,
 }
 
@@ -52,7 +53,10 @@ impl<'a> Candidate<'a> {
             facts,
             record,
             // No instance can be called that, so that names stay unique: in status they are keys.
-            instance: instance.map_or_else(|| format!("lease/{}", record.lease), str::to_owned),
+            instance: match instance {
+                Some(instance) => InstanceName::end_of(&record.lease, instance.len()),
+                None => format!("lease/{}", record.lease).as_str().into(),
+            },
             named: instance.is_some(),
         }
     }
@@ -136,6 +140,7 @@ impl<'a> Candidate<'a> {
                 if let Some(lease) = &mut verdict.lease {
                     lease.settled.quiet = false;
                     lease.settled.expired = verdict.state == InstanceState::Expired;
+                    lease.settled.takes_out = inherited_published;
                 }
                 verdict
             }
@@ -176,7 +181,7 @@ impl<'a> Candidate<'a> {
                 Reason::HolderMissing,
                 format!("Lease {lease}: set spec.holderIdentity to {}", self.instance),
             ),
-            Some(holder) if *holder != self.instance => rejected(
+            Some(holder) if **holder != *self.instance => rejected(
                 Reason::HolderMismatch,
                 format!(
                     "Lease {lease}: spec.holderIdentity is {:?}, but the name says {}; make them agree",
@@ -376,6 +381,7 @@ impl<'a> Candidate<'a> {
                     quiet: !missing,
                     expired: self.record.expired_at.is_some(),
                     granted: false,
+                    takes_out: false,
                     placed,
                     published,
                 },

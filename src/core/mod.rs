@@ -13,6 +13,7 @@ pub mod gather;
 pub mod health;
 pub mod heartbeat;
 pub mod index;
+pub mod instance;
 pub mod leader;
 pub mod lenient;
 pub mod memory;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{
-    address,
+    address::{self, Named},
     decide::Facts,
     endpoint::{EndpointPort, Family, PodRef, PortSet},
     pod::PodView,
@@ -105,21 +105,23 @@ fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason,
 pub(super) fn outside(
     facts: &Facts<'_>,
     instance: &str,
-    named: &[String],
+    named: &[Named],
 ) -> Result<Placement, (Reason, String)> {
     let namespace = &facts.registration.key.namespace;
     let declared = facts.registration.declared.get(instance);
-    let texts = declared.map_or(named, |declared| &declared.addresses);
-    if texts.is_empty() {
+    let declared_at: Option<Vec<Named>> = declared
+        .map(|declared| declared.addresses.iter().map(|text| text.as_str().into()).collect());
+    let named = declared_at.as_deref().unwrap_or(named);
+    if named.is_empty() {
         let message = format!(
             "it names no address: declare it in spec.instances, or set annotation {} on its Lease",
             beatkeeper_api::heartbeat::ADDRESSES_ANNOTATION
         );
         return Err((Reason::AddressMissing, message));
     }
-    let mut addresses = texts
+    let mut addresses = named
         .iter()
-        .map(|text| address::outside(text, namespace, facts.ranges, facts.owner_of))
+        .map(|named| address::outside(named, namespace, facts.ranges, facts.owner_of))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
     addresses.sort();

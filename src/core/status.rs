@@ -3,10 +3,7 @@
 //! A status can be made only from what was applied: [`report`] takes the [`Applied`] that the apply
 //! step returns, so that nothing is called published that was not.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use beatkeeper_api::{
     AdoptedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus,
@@ -18,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::{
     address::AddressSet,
     adoption::ADOPTED,
+    instance::InstanceName,
     moment::Moment,
     standing::Stall,
     verdict::{Reason, Verdict},
@@ -190,11 +188,11 @@ fn instances(
         .into_iter()
         .take(LISTED_INSTANCES_MAX)
         .map(|verdict| {
-            let before = known.get(verdict.instance.as_str()).filter(|before| {
+            let before = known.get(&*verdict.instance).filter(|before| {
                 before.state == verdict.state.as_str() && before.reason == verdict.reason.as_str()
             });
             InstanceStatus {
-                name: verdict.instance.clone(),
+                name: verdict.instance.to_string(),
                 state: verdict.state.as_str().to_owned(),
                 addresses: verdict
                     .placement
@@ -206,7 +204,7 @@ fn instances(
                     .and_then(|before| before.since.clone())
                     .or_else(|| Some(Time(whole_seconds(clocks.wall)))),
                 last_beat: verdict.last_beat.map(|beat| clocks.wall_time_of(beat)).or_else(|| {
-                    known.get(verdict.instance.as_str()).and_then(|before| before.last_beat.clone())
+                    known.get(&*verdict.instance).and_then(|before| before.last_beat.clone())
                 }),
                 reason: verdict.reason.as_str().to_owned(),
                 message: verdict.message.clone(),
@@ -307,24 +305,40 @@ fn available(status: &ServiceRegistrationStatus, dry_run: bool) -> String {
     }
 }
 
-/// What is remembered of an instance between two decisions, to tell a transition.
-pub type Remembered = BTreeMap<String, InstanceState>;
+/// What is remembered of the instances between two decisions, to tell transitions: their states, by
+/// name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remembered(Vec<(InstanceName, InstanceState)>);
+
+impl Remembered {
+    fn new(mut states: Vec<(InstanceName, InstanceState)>) -> Self {
+        states.sort_by(|(a, _), (b, _)| a.cmp(b));
+        states.dedup_by(|(later, _), (first, _)| later == first);
+        Self(states)
+    }
+
+    /// With those of the others that are not known here.
+    pub fn or(self, others: Self) -> Self {
+        // Of two for one name the first stays.
+        Self::new(self.0.into_iter().chain(others.0).collect())
+    }
+}
 
 /// What to remember of these verdicts.
 pub fn remember(verdicts: &[Verdict]) -> Remembered {
-    verdicts.iter().map(|verdict| (verdict.instance.clone(), verdict.state)).collect()
+    let state = |verdict: &Verdict| (verdict.instance.clone(), verdict.state);
+    Remembered::new(verdicts.iter().map(state).collect())
 }
 
 /// What a status has told already, as far as it lists the instances.
 pub fn told_by(status: Option<&ServiceRegistrationStatus>) -> Remembered {
     let listed = status.into_iter().flat_map(|status| &status.instances);
-    listed
-        .filter_map(|instance| {
-            let state =
-                InstanceState::ALL.into_iter().find(|state| state.as_str() == instance.state)?;
-            Some((instance.name.clone(), state))
-        })
-        .collect()
+    let known = listed.filter_map(|instance| {
+        let state =
+            InstanceState::ALL.into_iter().find(|state| state.as_str() == instance.state)?;
+        Some((instance.name.as_str().into(), state))
+    });
+    Remembered::new(known.collect())
 }
 
 /// Something worth an event.
@@ -342,20 +356,27 @@ pub struct Notice {
 }
 
 /// The events for what has changed since `before`: one for each kind of transition, however many
-/// instances made it, so that a mass death is one line and not a flood.
+/// instances made it, so that a mass death is one line and not a flood. The verdicts are in order, as
+/// they are decided.
 pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
     let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Verdict>> = BTreeMap::new();
+    let mut gone: Vec<&str> = Vec::new();
+    let mut before = before.0.iter().peekable();
     for verdict in verdicts {
-        let changed = before.get(&verdict.instance).is_none_or(|state| *state != verdict.state);
+        while let Some((name, _)) = before.next_if(|(name, _)| *name < verdict.instance) {
+            gone.push(name);
+        }
+        let known = before.next_if(|(name, _)| *name == verdict.instance);
+        let changed = known.is_none_or(|(_, state)| *state != verdict.state);
         if changed && verdict.state != InstanceState::Waiting {
             groups.entry((verdict.state, verdict.reason)).or_default().push(verdict);
         }
     }
+    gone.extend(before.map(|(name, _)| &**name));
     let mut notices: Vec<Notice> = groups
         .into_iter()
         .map(|((state, _), verdicts)| {
-            let names: Vec<&str> =
-                verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
+            let names: Vec<&str> = verdicts.iter().map(|verdict| &*verdict.instance).collect();
             let message = match verdicts.first().map(|verdict| verdict.message.as_str()) {
                 None | Some("") => "its beats arrive in time",
                 Some(message) => message,
@@ -364,9 +385,8 @@ pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
             Notice { warning, reason, note: note(&names, message), instance: first(&names) }
         })
         .collect();
-    let known: HashSet<&str> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
-    let gone = before.keys().map(String::as_str).filter(|name| !known.contains(name));
-    let (grown, gone): (Vec<&str>, Vec<&str>) = gone.partition(|name| name.starts_with(ADOPTED));
+    let (grown, gone): (Vec<&str>, Vec<&str>) =
+        gone.into_iter().partition(|name| name.starts_with(ADOPTED));
     if !grown.is_empty() {
         notices.push(Notice {
             warning: false,

@@ -390,7 +390,9 @@ impl Found {
                 self.text, self.from
             ));
         }
-        if let Err(error) = address::outside(&self.text, namespace, scene.ranges, scene.owner_of) {
+        if let Err(error) =
+            address::outside(&self.text.as_str().into(), namespace, scene.ranges, scene.owner_of)
+        {
             return refuse(error.to_string());
         }
         let family = Family::of(self.address);

@@ -9,6 +9,7 @@ use super::{
     endpoint::{PodRef, PortSet},
     heartbeat::Token,
     index::Settled,
+    instance::InstanceName,
     moment::Moment,
 };
 
@@ -132,7 +133,7 @@ pub struct Placement {
 pub struct Verdict {
     /// Name of the instance, unique in its registration; `lease/` and the Lease's name when that
     /// does not tell.
-    pub instance: String,
+    pub instance: InstanceName,
     /// Its state.
     pub state: InstanceState,
     /// Why.

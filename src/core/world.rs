@@ -21,6 +21,7 @@ pub use watched::Watched;
 
 use self::cache::Cache;
 use super::{
+    address::AddressSet,
     adoption::Consent,
     heartbeat::Version,
     index::Key,
@@ -73,7 +74,11 @@ pub struct World {
     /// may be edited away behind our back, and the other still finds them.
     slices_by_service: HashMap<Key, BTreeSet<String>>,
     slices_by_owner: HashMap<String, BTreeSet<Key>>,
-    addresses: HashMap<IpAddr, BTreeMap<Key, &'static str>>,
+    /// The addresses in each slice that is kept with its endpoints: read once, and asked for in each
+    /// decision.
+    addresses_in: HashMap<Key, Box<[IpAddr]>>,
+    /// Looked up for each instance outside the cluster in each decision.
+    addresses: hashbrown::HashMap<IpAddr, BTreeMap<Key, &'static str>>,
 }
 
 impl World {
@@ -155,6 +160,16 @@ impl World {
             }
         }
         (ours, foreign)
+    }
+
+    /// The addresses in some of the slices that are known.
+    pub fn addresses_in(&self, slices: &[Arc<EndpointSlice>]) -> AddressSet {
+        let known = slices.iter().filter_map(|it| self.addresses_in.get(&Key::of(&it.metadata)));
+        let mut all = AddressSet::default();
+        for addresses in known {
+            all.extend(addresses);
+        }
+        all
     }
 
     /// Whose an object is, seen by the registration with this uid.

@@ -32,7 +32,7 @@ const RANGE: &str = "198.18.0.0/15";
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// So many requests of all instances are under way at once; each needs a connection of its own. An API server that falls
 /// behind would be asked for ever more new connections otherwise, and spend its time on these. Who waits for its turn has
-/// sent its renewal already, as far as the results are concerned.
+/// not sent its renewal yet: an instance that is pruned before a ttl has passed since it did is pruned early.
 const UNDER_WAY: usize = 256;
 
 /// Starts a control plane, and one operator.

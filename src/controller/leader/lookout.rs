@@ -4,7 +4,7 @@
 //! much longer. A watch brings it within milliseconds. It is no more than that: the Lease is read all
 //! the same, so where it cannot be watched everything takes the retry period longer.
 
-use futures::{StreamExt, TryStreamExt, future, stream::BoxStream};
+use futures::{StreamExt, stream::BoxStream};
 use kube::{
     Api,
     api::DynamicObject,
@@ -15,7 +15,7 @@ use kube::{
 };
 
 use super::view;
-use crate::{controller::watch::pauses, core::leader::ClaimLease};
+use crate::{controller::pauses::Pauses, core::leader::ClaimLease};
 
 /// A watch that is there from a question on, until it may rest.
 pub(super) struct Lookout {
@@ -36,12 +36,13 @@ impl Lookout {
     pub(super) async fn news(&mut self) -> Option<ClaimLease> {
         let events = self.events.get_or_insert_with(|| {
             let only = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-            // The announcement of a list is no success: it would end the pauses between tries to get one.
-            let watch = watcher(self.api.clone(), only)
-                .try_filter(|event| future::ready(!matches!(event, Event::Init)));
-            watch.backoff(pauses()).boxed()
+            watcher(self.api.clone(), only).backoff(Pauses::new()).boxed()
         });
         while let Some(event) = events.next().await {
+            // Only the announcement of a list: whether it can be had is not known yet.
+            if matches!(event, Ok(Event::Init)) {
+                continue;
+            }
             let fails = event.is_err();
             let failed = std::mem::replace(&mut self.troubled, fails);
             match event {

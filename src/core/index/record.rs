@@ -142,4 +142,20 @@ pub struct Settled {
     pub published: bool,
     /// Whether it was found published at a cold start, and so has a ttl to beat in.
     pub granted: bool,
+    /// Whether it takes somebody out, for silence, who is published.
+    pub takes_out: bool,
+}
+
+/// Whether a decision may be carried out, once the index has noted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a decision may have been overtaken"]
+pub enum Settlement {
+    /// It stands.
+    Stands,
+    /// It may be carried out, and another is to be taken soon: a beat that came in since the snapshot
+    /// makes a difference, and has woken nobody.
+    StandsForNow,
+    /// It must not be carried out: a beat since the snapshot speaks for somebody whom it takes out, or a
+    /// Lease has gone for which there is a verdict.
+    Overtaken,
 }

@@ -4,7 +4,7 @@
 //! beside that way and is touched only when a Lease comes or goes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map},
     hash::{BuildHasher, RandomState},
     sync::Arc,
 };
@@ -133,6 +133,17 @@ impl Shelf {
         self.entries.len()
     }
 
+    /// Goes through the records of a registration; None when there is none.
+    pub(super) fn walk(&mut self, registration: &Key) -> Option<Walk<'_>> {
+        let slots = self.registrations.get(registration)?;
+        Some(Walk { next: slots.iter(), slots, entries: &mut self.entries })
+    }
+
+    /// How many a registration has.
+    pub(super) fn count_of(&self, registration: &Key) -> usize {
+        self.registrations.get(registration).map_or(0, BTreeMap::len)
+    }
+
     /// Some of them, drawn at random: by the key of the hash, so that nobody can tell which.
     pub(super) fn sample(&self, draws: usize) -> impl Iterator<Item = (&Key, &Record)> {
         let places = self.entries.capacity().max(1) as u64;
@@ -160,6 +171,23 @@ impl Shelf {
             let records = slots.values().map(|slot| &self.get(*slot).record);
             (&**key, records)
         })
+    }
+}
+
+/// The records of one registration.
+pub(super) struct Walk<'a> {
+    next: btree_map::Iter<'a, Arc<str>, Slot>,
+    slots: &'a BTreeMap<Arc<str>, Slot>,
+    entries: &'a mut Slab<Entry>,
+}
+
+impl Walk<'_> {
+    /// The record of a Lease. Whoever asks in the order of the names, and by the names that a snapshot
+    /// gave, has none looked up: no text is fetched from memory.
+    pub(super) fn find(&mut self, lease: &Arc<str>) -> Option<&mut Record> {
+        let here = self.next.find(|(known, _)| Arc::ptr_eq(known, lease));
+        let slot = here.map(|(_, slot)| slot).or_else(|| self.slots.get(lease))?;
+        Some(&mut self.entries[slot.at()].record)
     }
 }
 

@@ -181,7 +181,8 @@ pub(super) fn write_pod(pod: &PodRef) -> ObjectReference {
     }
 }
 
-/// Whether an endpoint is published as it is wanted.
+/// Whether an endpoint is published as it is wanted. Asked for each of thousands: nothing is made
+/// only to be compared.
 pub(super) fn says(published: &discovery::Endpoint, wanted: &Endpoint) -> bool {
     let discovery::Endpoint {
         addresses,
@@ -202,8 +203,72 @@ pub(super) fn says(published: &discovery::Endpoint, wanted: &Endpoint) -> bool {
         && *hostname == wanted.hostname
         && *node_name == wanted.node_name
         && *zone == wanted.zone
-        && *target_ref == wanted.pod.as_ref().map(write_pod)
+        && points_to(target_ref.as_ref(), wanted.pod.as_ref())
         && hints.is_none()
         && deprecated_topology.as_ref().is_none_or(|topology| topology.is_empty())
-        && *addresses == [wanted.address.to_string()]
+        && matches!(addresses.as_slice(), [text] if is_written(text, wanted.address))
+}
+
+/// Whether a text is an address as we write it.
+fn is_written(text: &str, address: IpAddr) -> bool {
+    match address {
+        // There is one way to write it that can be read.
+        IpAddr::V4(address) => text.parse() == Ok(address),
+        IpAddr::V6(address) => text == address.to_string(),
+    }
+}
+
+/// Whether a reference is the one to a Pod such as we write it.
+fn points_to(reference: Option<&ObjectReference>, pod: Option<&PodRef>) -> bool {
+    let (Some(reference), Some(pod)) = (reference, pod) else {
+        return reference.is_none() && pod.is_none();
+    };
+    let ObjectReference { kind, namespace, name, uid, api_version, field_path, resource_version } =
+        reference;
+    let is = |text: &Option<String>, wanted: &str| text.as_deref() == Some(wanted);
+    is(kind, "Pod")
+        && is(namespace, &pod.namespace)
+        && is(name, &pod.name)
+        && is(uid, &pod.uid)
+        && [api_version, field_path, resource_version].into_iter().all(Option::is_none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_recognised_and_no_other_text_for_it() {
+        for text in ["192.0.2.10", "2001:db8::1", "::ffff:192.0.2.10"] {
+            assert!(is_written(text, text.parse().expect("an address")), "{text}");
+        }
+        let address = "192.0.2.1".parse().expect("an address");
+        for other in ["192.0.2.01", "192.0.2.2", " 192.0.2.1", "192.0.2.1/32", "::ffff:192.0.2.1"] {
+            assert!(!is_written(other, address), "{other}");
+        }
+        assert!(!is_written("2001:DB8::1", "2001:db8::1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn a_reference_with_anything_else_in_it_is_not_the_one_we_write() {
+        let name = |name: &str| name.to_owned();
+        let pod = PodRef { namespace: name("shop"), name: name("greeter-0"), uid: name("u-1") };
+        let ours = write_pod(&pod);
+        assert!(points_to(Some(&ours), Some(&pod)) && points_to(None, None));
+        assert!(!points_to(Some(&ours), None) && !points_to(None, Some(&pod)));
+        let changes: [fn(&mut ObjectReference, Option<String>); 7] = [
+            |it, text| it.kind = text,
+            |it, text| it.namespace = text,
+            |it, text| it.name = text,
+            |it, text| it.uid = text,
+            |it, text| it.api_version = text,
+            |it, text| it.field_path = text,
+            |it, text| it.resource_version = text,
+        ];
+        for change in changes {
+            let mut other = ours.clone();
+            change(&mut other, Some(name("other")));
+            assert!(!points_to(Some(&other), Some(&pod)), "{other:?}");
+        }
+    }
 }

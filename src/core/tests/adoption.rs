@@ -42,7 +42,7 @@ fn lines(world: &World, index: &Index, millis: u64) -> Vec<String> {
 }
 
 fn at_port(mut beat: Heartbeat, address: &str) -> Heartbeat {
-    beat.claim.addresses = vec![address.to_owned()];
+    beat.claim.addresses = vec![address.into()];
     beat
 }
 

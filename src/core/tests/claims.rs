@@ -15,7 +15,7 @@ fn port(name: &str, port: u16) -> EndpointPort {
 
 fn verdict(instance: &str, state: InstanceState, ports: &[EndpointPort]) -> Verdict {
     Verdict {
-        instance: instance.to_owned(),
+        instance: instance.into(),
         state,
         reason: Reason::Beating,
         message: String::new(),

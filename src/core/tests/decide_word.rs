@@ -70,7 +70,7 @@ fn a_misnamed_lease_never_shares_the_name_of_an_instance() {
     let stray = Heartbeat { lease: "vm-1".to_owned(), ..beat("vm-1", 1, 2) };
     index.observe("shop", stray, at(1000));
     let verdicts = World::new().decide(&index, at(2000));
-    let names: Vec<_> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
+    let names: Vec<_> = verdicts.iter().map(|verdict| &*verdict.instance).collect();
     assert_eq!(names, ["lease/vm-1", "vm-1"]);
 }
 
@@ -93,7 +93,7 @@ fn a_cordon_comes_before_life_and_a_cordoned_instance_is_not_suspected() {
 #[test]
 fn a_rejection_comes_before_a_cordon() {
     let verdict = said(|beat| {
-        beat.claim.addresses = vec!["127.0.0.1".to_owned()];
+        beat.claim.addresses = vec!["127.0.0.1".into()];
         beat.claim.cordoned = Some(String::new());
     });
     assert_eq!(verdict.reason.as_str(), "AddressRefused");
@@ -204,6 +204,6 @@ fn verdicts_come_in_the_order_of_their_names() {
         index.observe("shop", beat(name, 1, 1), at(0));
     }
     let verdicts = World::new().decide(&index, at(1));
-    let names: Vec<_> = verdicts.iter().map(|verdict| verdict.instance.as_str()).collect();
+    let names: Vec<_> = verdicts.iter().map(|verdict| &*verdict.instance).collect();
     assert_eq!(names, ["a", "b", "c"]);
 }

@@ -34,8 +34,9 @@ fn publish(index: &mut Index, instance: &str) {
         placed: true,
         published: true,
         granted: false,
+        takes_out: false,
     };
-    index.settle(&key("greeter"), &[settled], at(0));
+    let _ = index.settle(&key("greeter"), &[settled], at(0));
 }
 
 fn ask(guard: &mut Guard, index: &Index, now: u64) -> Option<(Place, Flow)> {
@@ -67,8 +68,9 @@ fn very_many(number: usize, again: usize) -> Index {
         placed: true,
         published: true,
         granted: false,
+        takes_out: false,
     });
-    index.settle(&key("greeter"), &settled.collect::<Vec<_>>(), at(0));
+    let _ = index.settle(&key("greeter"), &settled.collect::<Vec<_>>(), at(0));
     for n in 0..again {
         index.observe("shop", beat(&format!("vm-{n}"), 2, 2), at(25_000));
     }
@@ -157,9 +159,10 @@ fn a_namespace_can_be_cut_off_while_the_others_beat() {
             placed: true,
             published: true,
             granted: false,
+            takes_out: false,
         })
         .collect();
-    index.settle(&Key::new("bank", "greeter"), &settled, at(30_100));
+    let _ = index.settle(&Key::new("bank", "greeter"), &settled, at(30_100));
     assert_eq!(ask(&mut Guard::default(), &index, 31_500), Some((place, flow)));
 }
 
@@ -184,9 +187,10 @@ fn who_was_only_found_at_a_cold_start_has_not_arrived() {
             placed: true,
             published: true,
             granted: true,
+            takes_out: false,
         })
         .collect();
-    index.settle(&key("greeter"), &granted, at(0));
+    let _ = index.settle(&key("greeter"), &granted, at(0));
     let flow = Flow { due: 12, arrived: 0 };
     assert_eq!(ask(&mut Guard::default(), &index, 20), Some((Place::Cluster, flow)));
 }

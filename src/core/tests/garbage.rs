@@ -176,7 +176,7 @@ proptest! {
             let verdicts = world.decide(&index, at(later));
             let judged = verdicts.iter().filter(|verdict| verdict.lease.is_some()).count();
             prop_assert!(judged == 1 || deleting || verdicts.iter().all(|v| v.lease.is_none()));
-            let names: HashSet<&str> = verdicts.iter().map(|v| v.instance.as_str()).collect();
+            let names: HashSet<&str> = verdicts.iter().map(|v| &*v.instance).collect();
             prop_assert_eq!(names.len(), verdicts.len(), "names are keys");
             for verdict in verdicts.iter().filter(|verdict| verdict.lease.is_some()) {
                 prop_assert!(verdict.message.chars().count() <= 1024, "{}", verdict.message);
@@ -184,7 +184,7 @@ proptest! {
                 let addresses = verdict.placement.as_ref().map_or(0, |p| p.addresses.len());
                 prop_assert!(addresses <= 8);
             }
-            prop_assert!(settle(&mut index, &verdicts, at(later)));
+            prop_assert_eq!(settle(&mut index, &verdicts, at(later)), Settlement::Stands);
         }
     }
 

@@ -12,7 +12,7 @@ fn silent(min_ready: usize) -> (World, Index) {
         let name = format!("vm-{n}");
         let address = format!("192.0.2.{n}");
         let mut beat = beat(&name, 1, 1);
-        beat.claim.addresses = vec![address.clone()];
+        beat.claim.addresses = vec![address.as_str().into()];
         index.observe("shop", beat.clone(), at(n * 1000));
         index.confirm(&lease_key(&name), LiveRead::Found(beat), at(60_000), at(60_000));
         world = world.published(&address);
@@ -54,7 +54,7 @@ fn who_is_held_is_pruned_as_soon_as_enough_others_are_ready() {
     let (world, mut index) = silent(2);
     assert!(world.settle(&mut index, at(60_000)));
     let mut back = beat("vm-1", 2, 2);
-    back.claim.addresses = vec!["192.0.2.1".to_owned()];
+    back.claim.addresses = vec!["192.0.2.1".into()];
     let observed = index.observe("shop", back, at(60_000));
     assert_eq!(observed.wake, [key("greeter")], "its return concerns the ones that are held");
     assert_eq!(states(&world, &index), ["Ready", "Expired", "Held"]);
@@ -69,7 +69,7 @@ fn protection_revives_nobody_and_overrules_no_cordon() {
 
     let (world, mut index) = silent(3);
     let mut cordoned = beat("vm-3", 1, 2);
-    cordoned.claim.addresses = vec!["192.0.2.3".to_owned()];
+    cordoned.claim.addresses = vec!["192.0.2.3".into()];
     cordoned.claim.cordoned = Some("bad disk".to_owned());
     index.observe("shop", cordoned, at(60_000));
     assert_eq!(states(&world, &index), ["Held", "Held", "Cordoned"]);

@@ -41,7 +41,7 @@ fn the_lease_of_the_contract_is_read_whole() {
     assert_eq!(claim.holder.as_deref(), Some("greeter-7f9c"));
     assert_eq!(claim.origin, Origin::Pod { name: "greeter-7f9c".into(), uid: "p-1".into() });
     assert_eq!((claim.health, claim.note.as_deref()), (Ok(Health::Failing), Some("disk 91 %")));
-    assert_eq!(claim.addresses, ["192.0.2.11", "2001:db8::1"]);
+    assert_eq!(claim.addresses, ["192.0.2.11".into(), "2001:db8::1".into()]);
     assert_eq!(claim.cordoned.as_deref(), Some("bad disk"));
     assert_eq!((claim.deleting, claim.duration), (false, Some(Duration::from_secs(30))));
 }

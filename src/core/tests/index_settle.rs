@@ -17,19 +17,35 @@ fn a_beat_that_slips_in_before_a_prune_is_noted_stops_it() {
     assert_eq!(verdicts[0].state.as_str(), "Expired");
     // The record is still quiet from its last decision: this beat wakes nobody.
     assert_eq!(index.observe("shop", beat("vm-1", 2, 2), at(31_002)).wake, []);
-    assert!(!settle(&mut index, &verdicts, at(31_003)), "the decision must be taken again");
+    let settlement = settle(&mut index, &verdicts, at(31_003));
+    assert_eq!(settlement, Settlement::Overtaken, "the decision must be taken again");
     assert_eq!(only(&index).expired_at, None);
     assert_eq!(line(&world.one(&index, at(31_003))), "Ready Beating: ");
     assert!(world.settle(&mut index, at(31_003)));
 }
 
 #[test]
-fn a_beat_that_slips_in_before_lateness_is_noted_asks_for_a_new_decision() {
+fn a_beat_that_slips_in_before_lateness_is_noted_asks_for_a_new_decision_soon() {
     let (world, mut index) = beating();
     let verdicts = world.decide(&index, at(21_000));
     assert_eq!(verdicts[0].reason.as_str(), "BeatOverdue");
     assert_eq!(index.observe("shop", beat("vm-1", 2, 2), at(21_001)).wake, []);
-    assert!(!settle(&mut index, &verdicts, at(21_002)));
+    assert_eq!(settle(&mut index, &verdicts, at(21_002)), Settlement::StandsForNow);
+    let back = index.observe("shop", beat("vm-1", 3, 3), at(21_003));
+    assert_eq!(back.wake, [key("greeter")], "whoever beats now is heard");
+}
+
+#[test]
+fn a_beat_of_one_that_is_out_already_leaves_the_decision_standing_and_has_woken_for_the_next() {
+    let (mut world, mut index) = beating();
+    index.confirm(&key("greeter.vm-1"), found(&beat("vm-1", 1, 1)), at(31_000), at(31_001));
+    assert!(world.settle(&mut index, at(31_001)));
+    world.published.clear();
+    let verdicts = world.decide(&index, at(32_000));
+    assert_eq!(index.observe("shop", beat("vm-1", 2, 2), at(32_001)).wake, [key("greeter")]);
+    assert_eq!(settle(&mut index, &verdicts, at(32_002)), Settlement::Stands);
+    assert_eq!(only(&index).expired_at, None, "it is not decided to be dead");
+    assert_eq!(line(&world.one(&index, at(32_003))), "Ready Beating: ");
 }
 
 #[test]
@@ -37,7 +53,7 @@ fn a_beat_of_a_quiet_instance_leaves_the_decision_standing() {
     let (world, mut index) = beating();
     let verdicts = world.decide(&index, at(2000));
     index.observe("shop", beat("vm-1", 2, 2), at(2001));
-    assert!(settle(&mut index, &verdicts, at(2002)));
+    assert_eq!(settle(&mut index, &verdicts, at(2002)), Settlement::Stands);
     assert!(world.settle(&mut index, at(2003)), "and so does nothing at all");
 }
 
@@ -62,12 +78,13 @@ fn a_lease_that_came_or_went_in_between_has_woken_the_registration_itself() {
     let (world, mut index) = beating();
     let verdicts = world.decide(&index, at(2000));
     assert_eq!(index.observe("shop", beat("vm-2", 1, 2), at(2001)), woken(true));
-    assert!(settle(&mut index, &verdicts, at(2002)));
+    assert_eq!(settle(&mut index, &verdicts, at(2002)), Settlement::Stands);
 
     let verdicts = world.decide(&index, at(3000));
     let absent = index.confirm(&key("greeter.vm-1"), LiveRead::Absent, at(3000), at(3001));
     assert_eq!(absent, woken(false));
-    assert!(!settle(&mut index, &verdicts, at(3002)), "a verdict without its Lease never stands");
+    let settlement = settle(&mut index, &verdicts, at(3002));
+    assert_eq!(settlement, Settlement::Overtaken, "a verdict without its Lease never stands");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
     endpoint::Family,
     evidence::Evidence,
     heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
-    index::{Index, Key, LiveRead, Observed, Record},
+    index::{Index, Key, LiveRead, Observed, Record, Settlement},
     moment::Moment,
     pod::PodView,
     registration::Registration,
@@ -59,7 +59,7 @@ fn beat(instance: &str, renewed: i64, version: u64) -> Heartbeat {
     beat.registration = Some("greeter".to_owned());
     beat.token = Token { uid: "uid-1".into(), renewed: Some(renewed) };
     beat.version = Version(version);
-    beat.claim.addresses = vec!["192.0.2.1".to_owned()];
+    beat.claim.addresses = vec!["192.0.2.1".into()];
     beat
 }
 
@@ -233,11 +233,11 @@ impl World {
     /// Decides and tells the index; whether the decision stands.
     fn settle(&self, index: &mut Index, now: Moment) -> bool {
         let verdicts = self.decide(index, now);
-        settle(index, &verdicts, now)
+        settle(index, &verdicts, now) == Settlement::Stands
     }
 }
 
-fn settle(index: &mut Index, verdicts: &[Verdict], now: Moment) -> bool {
+fn settle(index: &mut Index, verdicts: &[Verdict], now: Moment) -> Settlement {
     let settled: Vec<_> = verdicts
         .iter()
         .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))

@@ -146,21 +146,18 @@ impl Watched for EndpointSlice {
                 concerned.push(Key::new(&key.namespace, name));
             }
         }
+        let read = |slice: &Arc<EndpointSlice>| -> Box<[IpAddr]> {
+            let texts = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+            texts.filter_map(|address| address.parse().ok()).collect()
+        };
+        let new = change.new.as_ref().map(read).filter(|addresses| !addresses.is_empty());
+        let old = match new.clone() {
+            Some(new) => world.addresses_in.insert(key.clone(), new),
+            None => world.addresses_in.remove(key),
+        };
         if change.new.as_ref().or(change.old.as_ref()).is_some_and(|s| is_api_server(&s.metadata)) {
-            let addresses = |slice: &Option<Arc<EndpointSlice>>| -> Vec<IpAddr> {
-                slice
-                    .iter()
-                    .flat_map(|slice| &slice.endpoints)
-                    .flat_map(|endpoint| &endpoint.addresses)
-                    .filter_map(|address| address.parse().ok())
-                    .collect()
-            };
-            world.note_addresses(
-                key,
-                "the API server",
-                &addresses(&change.old),
-                &addresses(&change.new),
-            );
+            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+            world.note_addresses(key, "the API server", &old, &new);
         }
         concerned
     }

@@ -8,7 +8,7 @@ use beatkeeper::core::{
     decide,
     evidence::Evidence,
     gather,
-    index::{Key, Settled},
+    index::{Key, Settled, Settlement},
     moment::Moment,
     plan::meta::MANAGER,
     planning,
@@ -218,8 +218,11 @@ impl Controller {
                 .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
                 .collect();
             self.breathe().await;
-            let stands = self.index().settle(key, &outcomes, now);
-            if stands {
+            let settlement = self.index().settle(key, &outcomes, now);
+            if settlement == Settlement::StandsForNow {
+                self.wake([key.clone()]);
+            }
+            if settlement != Settlement::Overtaken {
                 self.setup.check.decided(self, registration, &records, &verdicts, now);
                 return (verdicts, now);
             }

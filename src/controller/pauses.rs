@@ -1,0 +1,87 @@
+//! How long a watch that broke waits before it is begun again.
+
+use std::time::{Duration, Instant};
+
+use kube::runtime::{utils::Backoff, watcher::ExponentialBackoff};
+
+const SHORTEST: Duration = Duration::from_millis(200);
+/// kube's own default goes up to half a minute, in which nothing new would be published after an
+/// outage.
+const LONGEST: Duration = Duration::from_secs(2);
+/// A watch that broke this long after it was begun had been well.
+const WELL: Duration = Duration::from_secs(10);
+
+/// Pauses that get longer from one failure to the next.
+///
+/// They begin anew by the time alone. kube has them begin anew with any news that is no error, and a
+/// list is announced before it is asked for: one that cannot be had would be asked for every fifth of
+/// a second for ever.
+pub(super) struct Pauses {
+    pauses: ExponentialBackoff,
+    last: Option<Instant>,
+}
+
+impl Pauses {
+    pub(super) fn new() -> Self {
+        let pauses = backon::ExponentialBuilder::default()
+            .with_min_delay(SHORTEST)
+            .with_max_delay(LONGEST)
+            .with_factor(2.0)
+            .with_jitter()
+            .without_max_times();
+        Self { pauses: pauses.into(), last: None }
+    }
+
+    /// The pause after a failure.
+    fn after(&mut self, failure: Instant) -> Option<Duration> {
+        let last = self.last.replace(failure);
+        if last.is_some_and(|last| failure - last > WELL) {
+            self.pauses.reset();
+        }
+        self.pauses.next()
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.after(Instant::now())
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_get_longer_until_a_watch_was_well_for_a_while() {
+        let mut pauses = Pauses::new();
+        let mut now = Instant::now();
+        let mut after = |well: Duration| {
+            now += well;
+            pauses.after(now).expect("a pause")
+        };
+        // Each has a part that is random, of up to its own length.
+        assert!(after(Duration::ZERO) < SHORTEST * 2);
+        for _ in 0..5 {
+            after(LONGEST);
+        }
+        assert!((LONGEST..LONGEST * 2).contains(&after(WELL)));
+        assert!(after(WELL + Duration::from_millis(1)) < SHORTEST * 2);
+    }
+
+    #[test]
+    fn news_that_are_no_error_do_not_make_them_short_again() {
+        let mut pauses = Pauses::new();
+        for _ in 0..6 {
+            pauses.next();
+            pauses.reset();
+        }
+        assert!(pauses.next() >= Some(LONGEST));
+    }
+}
