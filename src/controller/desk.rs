@@ -252,7 +252,7 @@ async fn rest(key: &Key, pause: Duration, context: &Context) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{registration::Registration, status::Applied};
+    use crate::core::{account::Account, registration::Registration, status::Applied};
     use beatkeeper_api::ServiceRegistration;
 
     fn report() -> Report {
@@ -265,8 +265,8 @@ mod tests {
         .expect("a registration");
         let registration = Registration::validate(&object);
         let object = Arc::new(object);
-        let (verdicts, applied) = (Vec::new(), Applied::default());
-        Report { object, registration, verdicts, stall: None, applied }
+        let (account, applied) = (Account::default(), Applied::default());
+        Report { object, registration, account, stall: None, applied }
     }
 
     fn key() -> Key {

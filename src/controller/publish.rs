@@ -19,19 +19,20 @@ use super::{
     error::ApiError,
 };
 use crate::core::{
+    account::{Account, Line},
     heartbeat::Version,
     moment::Moment,
+    notice::{self, Remembered},
     registration::Registration,
     standing::Stall,
     status::{self, Applied},
-    verdict::Verdict,
 };
 
 /// What is to be told of a registration.
 pub(super) struct Report {
     pub(super) object: Arc<ServiceRegistration>,
     pub(super) registration: Registration,
-    pub(super) verdicts: Vec<Verdict>,
+    pub(super) account: Account,
     pub(super) stall: Option<Stall>,
     pub(super) applied: Applied,
 }
@@ -104,12 +105,12 @@ fn render(
     report: &Report,
     context: &Context,
 ) -> ServiceRegistrationStatus {
-    let Report { object: _, registration, verdicts, stall, applied } = report;
+    let Report { object: _, registration, account, stall, applied } = report;
     let nothing = ServiceRegistrationStatus::default();
     status::report(
         prior.unwrap_or(&nothing),
         registration.generation,
-        verdicts,
+        account,
         stall.as_ref(),
         applied,
         context.clock.clocks(),
@@ -137,15 +138,15 @@ fn with_nulls(
 /// Sends events for the transitions since the last time. One that is lost is lost: the status has it
 /// all.
 pub(super) async fn events(report: &Report, context: &Context) {
-    let Report { object, registration, verdicts, stall: _, applied } = report;
+    let Report { object, registration, account, stall: _, applied } = report;
     if applied.failure.is_some() {
         return;
     }
-    let now = status::remember(verdicts);
+    let now = notice::remember(&account.lines);
     let before = context
         .remember(&registration.key, &registration.uid, |memory| memory.told.replace(now))
-        .unwrap_or_else(|| known_from(object, verdicts));
-    let mut notices = status::notices(&before, verdicts);
+        .unwrap_or_else(|| known_from(object, &account.lines));
+    let mut notices = notice::notices(&before, &account.lines);
     if registration.dry_run {
         notices.iter_mut().for_each(|notice| notice.note.insert_str(0, "dry run: "));
     }
@@ -175,12 +176,12 @@ pub(super) async fn events(report: &Report, context: &Context) {
 
 /// After a start, what the status already tells is not told again; of more instances than it lists,
 /// the others are taken for told.
-fn known_from(object: &ServiceRegistration, verdicts: &[Verdict]) -> status::Remembered {
-    let Some(status) = &object.status else { return status::Remembered::default() };
-    let told = status::told_by(Some(status));
+fn known_from(object: &ServiceRegistration, lines: &[Line]) -> Remembered {
+    let Some(status) = &object.status else { return Remembered::default() };
+    let known = notice::told_by(Some(status));
     match status.instances.len() >= LISTED_INSTANCES_MAX {
-        true => told.or(status::remember(verdicts)),
-        false => told,
+        true => known.or(notice::remember(lines)),
+        false => known,
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     verify::Missing,
 };
 use crate::core::{
+    account::Account,
     gather,
     index::Key,
     plan::Plan,
@@ -136,7 +137,9 @@ fn conclude(
     context.probe.await_deadline(&key, deadline, context);
     let ready = status::ready_reason(stage.stall.as_ref(), &applied);
     context.metrics.decided(&key, &verdicts, ready);
-    let report = publish::Report { object, registration, verdicts, stall: stage.stall, applied };
+    // The addresses are not needed any more, and may be many.
+    let account = Account::of(verdicts, &std::mem::take(&mut applied.published));
+    let report = publish::Report { object, registration, account, stall: stage.stall, applied };
     desk::hand_in(report, context);
     match failure {
         Some(failure) => Err(Error::Publish { registration: key, failure, next }),

@@ -1,6 +1,7 @@
 //! What is decided, without I/O, clocks or async: observations and the present moment go in,
 //! decisions and a plan come out.
 
+pub mod account;
 pub mod address;
 pub mod adoption;
 pub mod claims;
@@ -18,6 +19,7 @@ pub mod leader;
 pub mod lenient;
 pub mod memory;
 pub mod moment;
+pub mod notice;
 pub mod path;
 pub mod plan;
 pub mod planning;

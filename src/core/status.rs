@@ -1,4 +1,4 @@
-//! The status of a registration, and the events that tell of its transitions.
+//! The status of a registration.
 //!
 //! A status can be made only from what was applied: [`report`] takes the [`Applied`] that the apply
 //! step returns, so that nothing is called published that was not.
@@ -13,9 +13,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
+    account::Account,
     address::AddressSet,
-    adoption::ADOPTED,
-    instance::InstanceName,
     moment::Moment,
     standing::Stall,
     verdict::{Reason, Verdict},
@@ -52,46 +51,33 @@ impl Clocks {
     }
 }
 
-/// Makes the status that tells of these verdicts. What `prior` says of an unchanged state is kept.
+/// Makes the status that tells of this account. What `prior` says of an unchanged state is kept.
 pub fn report(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,
-    verdicts: &[Verdict],
+    account: &Account,
     stall: Option<&Stall>,
     applied: &Applied,
     clocks: Clocks,
 ) -> ServiceRegistrationStatus {
-    let count = |state| {
-        let number = verdicts.iter().filter(|verdict| verdict.state == state).count();
-        i32::try_from(number).unwrap_or(i32::MAX)
-    };
-    // What was decided to be ready may not have been published: the registration may be stalled, or
-    // a write have failed.
-    let published = |verdict: &&Verdict| {
-        let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
-        addresses.into_iter().any(|address| applied.published.contains(address))
-    };
-    let ready = verdicts
-        .iter()
-        .filter(|verdict| verdict.state == InstanceState::Ready)
-        .filter(published)
-        .count();
+    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let mut status = ServiceRegistrationStatus {
         observed_generation: generation,
         conditions: Vec::new(),
-        ready: i32::try_from(ready).unwrap_or(i32::MAX),
-        expired: count(InstanceState::Expired),
-        held: count(InstanceState::Held),
-        total: i32::try_from(verdicts.len()).unwrap_or(i32::MAX),
+        ready: number(account.ready),
+        expired: number(account.count(InstanceState::Expired)),
+        held: number(account.count(InstanceState::Held)),
+        total: number(account.lines.len()),
         last_change_time: prior.last_change_time.clone(),
-        instances: instances(prior, verdicts, clocks),
+        instances: instances(prior, &account.listed, clocks),
         // Who is adopted is written before anything is taken over; a report only ever ends it.
         adopted: {
             let still = |adopted: &&AdoptedInstance| !applied.adoption_ended.contains(adopted);
             prior.adopted.iter().filter(still).cloned().collect()
         },
     };
-    status.conditions = conditions(prior, generation, &status, verdicts, stall, applied, clocks);
+    status.conditions =
+        conditions(prior, generation, &status, account.held.as_ref(), stall, applied, clocks);
     if moved(prior, &status) {
         status.last_change_time = Some(Time(whole_seconds(clocks.wall)));
     }
@@ -174,50 +160,43 @@ fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// The instances to list: the troubled first, then by name.
+/// The lines of the instances to list.
 fn instances(
     prior: &ServiceRegistrationStatus,
-    verdicts: &[Verdict],
+    listed: &[Verdict],
     clocks: Clocks,
 ) -> Vec<InstanceStatus> {
     let known: BTreeMap<&str, &InstanceStatus> =
         prior.instances.iter().map(|instance| (instance.name.as_str(), instance)).collect();
-    let mut order: Vec<&Verdict> = verdicts.iter().collect();
-    order.sort_by_key(|verdict| (!verdict.is_troubled(), &verdict.instance));
-    order
-        .into_iter()
-        .take(LISTED_INSTANCES_MAX)
-        .map(|verdict| {
-            let before = known.get(&*verdict.instance).filter(|before| {
-                before.state == verdict.state.as_str() && before.reason == verdict.reason.as_str()
-            });
-            InstanceStatus {
-                name: verdict.instance.to_string(),
-                state: verdict.state.as_str().to_owned(),
-                addresses: verdict
-                    .placement
-                    .iter()
-                    .flat_map(|placement| &placement.addresses)
-                    .map(ToString::to_string)
-                    .collect(),
-                since: before
-                    .and_then(|before| before.since.clone())
-                    .or_else(|| Some(Time(whole_seconds(clocks.wall)))),
-                last_beat: verdict.last_beat.map(|beat| clocks.wall_time_of(beat)).or_else(|| {
-                    known.get(&*verdict.instance).and_then(|before| before.last_beat.clone())
-                }),
-                reason: verdict.reason.as_str().to_owned(),
-                message: verdict.message.clone(),
-            }
-        })
-        .collect()
+    let line = |verdict: &Verdict| {
+        let before = known.get(&*verdict.instance).copied();
+        let same = before.filter(|before| {
+            before.state == verdict.state.as_str() && before.reason == verdict.reason.as_str()
+        });
+        let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
+        InstanceStatus {
+            name: verdict.instance.to_string(),
+            state: verdict.state.as_str().to_owned(),
+            addresses: addresses.map(ToString::to_string).collect(),
+            since: same
+                .and_then(|before| before.since.clone())
+                .or_else(|| Some(Time(whole_seconds(clocks.wall)))),
+            last_beat: verdict
+                .last_beat
+                .map(|beat| clocks.wall_time_of(beat))
+                .or_else(|| before.and_then(|before| before.last_beat.clone())),
+            reason: verdict.reason.as_str().to_owned(),
+            message: verdict.message.clone(),
+        }
+    };
+    listed.iter().map(line).collect()
 }
 
 fn conditions(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,
     status: &ServiceRegistrationStatus,
-    verdicts: &[Verdict],
+    example: Option<&Verdict>,
     stall: Option<&Stall>,
     applied: &Applied,
     clocks: Clocks,
@@ -266,7 +245,6 @@ fn conditions(
         set(condition::AVAILABLE, false, "NoInstanceReady", message);
     }
     if status.held > 0 {
-        let example = verdicts.iter().find(|verdict| verdict.state == InstanceState::Held);
         let message = example.map_or_else(String::new, |verdict| {
             format!("{} held; {}: {}", status.held, verdict.instance, verdict.message)
         });
@@ -303,137 +281,4 @@ fn available(status: &ServiceRegistrationStatus, dry_run: bool) -> String {
     } else {
         format!("{ready} instances ready")
     }
-}
-
-/// What is remembered of the instances between two decisions, to tell transitions: their states, by
-/// name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remembered(Vec<(InstanceName, InstanceState)>);
-
-impl Remembered {
-    fn new(mut states: Vec<(InstanceName, InstanceState)>) -> Self {
-        states.sort_by(|(a, _), (b, _)| a.cmp(b));
-        states.dedup_by(|(later, _), (first, _)| later == first);
-        Self(states)
-    }
-
-    /// With those of the others that are not known here.
-    pub fn or(self, others: Self) -> Self {
-        // Of two for one name the first stays.
-        Self::new(self.0.into_iter().chain(others.0).collect())
-    }
-}
-
-/// What to remember of these verdicts.
-pub fn remember(verdicts: &[Verdict]) -> Remembered {
-    let state = |verdict: &Verdict| (verdict.instance.clone(), verdict.state);
-    Remembered::new(verdicts.iter().map(state).collect())
-}
-
-/// What a status has told already, as far as it lists the instances.
-pub fn told_by(status: Option<&ServiceRegistrationStatus>) -> Remembered {
-    let listed = status.into_iter().flat_map(|status| &status.instances);
-    let known = listed.filter_map(|instance| {
-        let state =
-            InstanceState::ALL.into_iter().find(|state| state.as_str() == instance.state)?;
-        Some((instance.name.as_str().into(), state))
-    });
-    Remembered::new(known.collect())
-}
-
-/// Something worth an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// Whether a person should look at it.
-    pub warning: bool,
-    /// Reason of the event.
-    pub reason: &'static str,
-    /// What happened, to whom.
-    pub note: String,
-    /// The instance it is about, or the first of several: it tells events apart that would be counted
-    /// as one series otherwise.
-    pub instance: Option<String>,
-}
-
-/// The events for what has changed since `before`: one for each kind of transition, however many
-/// instances made it, so that a mass death is one line and not a flood. The verdicts are in order, as
-/// they are decided.
-pub fn notices(before: &Remembered, verdicts: &[Verdict]) -> Vec<Notice> {
-    let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Verdict>> = BTreeMap::new();
-    let mut gone: Vec<&str> = Vec::new();
-    let mut before = before.0.iter().peekable();
-    for verdict in verdicts {
-        while let Some((name, _)) = before.next_if(|(name, _)| *name < verdict.instance) {
-            gone.push(name);
-        }
-        let known = before.next_if(|(name, _)| *name == verdict.instance);
-        let changed = known.is_none_or(|(_, state)| *state != verdict.state);
-        if changed && verdict.state != InstanceState::Waiting {
-            groups.entry((verdict.state, verdict.reason)).or_default().push(verdict);
-        }
-    }
-    gone.extend(before.map(|(name, _)| &**name));
-    let mut notices: Vec<Notice> = groups
-        .into_iter()
-        .map(|((state, _), verdicts)| {
-            let names: Vec<&str> = verdicts.iter().map(|verdict| &*verdict.instance).collect();
-            let message = match verdicts.first().map(|verdict| verdict.message.as_str()) {
-                None | Some("") => "its beats arrive in time",
-                Some(message) => message,
-            };
-            let (warning, reason) = kind(state);
-            Notice { warning, reason, note: note(&names, message), instance: first(&names) }
-        })
-        .collect();
-    let (grown, gone): (Vec<&str>, Vec<&str>) =
-        gone.into_iter().partition(|name| name.starts_with(ADOPTED));
-    if !grown.is_empty() {
-        notices.push(Notice {
-            warning: false,
-            reason: "AdoptionEnded",
-            note: note(&grown, "it beats by itself now, or was removed from the annotation"),
-            instance: first(&grown),
-        });
-    }
-    if !gone.is_empty() {
-        notices.push(Notice {
-            warning: false,
-            reason: "InstanceDeregistered",
-            note: note(&gone, "deregistered, or its Pod is gone"),
-            instance: first(&gone),
-        });
-    }
-    notices
-}
-
-fn kind(state: InstanceState) -> (bool, &'static str) {
-    match state {
-        InstanceState::Waiting => (false, "InstanceWaiting"),
-        InstanceState::Ready => (false, "InstanceReady"),
-        InstanceState::NotReady => (true, "InstanceNotReady"),
-        InstanceState::Draining => (false, "InstanceDraining"),
-        InstanceState::Cordoned => (false, "InstanceCordoned"),
-        InstanceState::Expired => (true, "InstanceExpired"),
-        InstanceState::Held => (true, "InstanceHeld"),
-        InstanceState::Rejected => (true, "InstanceRejected"),
-    }
-}
-
-fn first(names: &[&str]) -> Option<String> {
-    names.first().map(|name| (*name).to_owned())
-}
-
-/// At most this many instances are named in one event, whose note is limited to 1024 characters.
-const NAMED: usize = 3;
-
-fn note(names: &[&str], message: &str) -> String {
-    let mut text = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > NAMED {
-        text.push_str(&format!(" and {} more", names.len() - NAMED));
-    }
-    if !message.is_empty() {
-        text.push_str(": ");
-        text.push_str(message);
-    }
-    text.chars().take(1000).collect()
 }

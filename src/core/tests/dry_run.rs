@@ -7,6 +7,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::*;
 use crate::core::{
+    account::Account,
     dry_run::{published_after, tell},
     gather::Gathered,
     plan::{Plan, Tally, Write},
@@ -89,7 +90,8 @@ fn ready(stall: Option<&Stall>) -> ServiceRegistrationStatus {
     };
     let wall = "2026-11-22T10:00:00Z".parse().expect("a time");
     let prior = ServiceRegistrationStatus::default();
-    report(&prior, Some(1), &verdicts, stall, &applied, Clocks { now: at(0), wall })
+    let account = Account::of(verdicts, &applied.published);
+    report(&prior, Some(1), &account, stall, &applied, Clocks { now: at(0), wall })
 }
 
 fn condition(status: &ServiceRegistrationStatus, type_: &str) -> String {

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::core::{
+    account::Account,
     gather,
     lenient::LenientRegistration,
-    planning,
+    notice, planning,
     stage::Stage,
     status::{self, Applied, Clocks},
     world::World as Cluster,
@@ -201,17 +202,18 @@ proptest! {
         }
 
         let prior: ServiceRegistrationStatus = parsed(prior);
-        let before = status::told_by(Some(&prior));
+        let before = notice::told_by(Some(&prior));
         let clocks = Clocks { now: at(1000), wall: Timestamp::UNIX_EPOCH };
         let applied = Applied::default();
-        let next = status::report(&prior, Some(3), &verdicts, None, &applied, clocks);
+        let account = Account::of(verdicts, &applied.published);
+        let next = status::report(&prior, Some(3), &account, None, &applied, clocks);
         prop_assert!(next.instances.len() <= LISTED_INSTANCES_MAX);
         prop_assert_eq!(next.total, 1);
         prop_assert!(next.conditions.iter().all(|condition| condition.message.len() < 1000));
-        let notices = status::notices(&before, &verdicts);
+        let notices = notice::notices(&before, &account.lines);
         prop_assert!(notices.len() <= 2, "one that came, one that went: {notices:?}");
         prop_assert!(notices.iter().all(|notice| notice.note.chars().count() <= 1000));
-        let again = status::report(&next, Some(3), &verdicts, None, &applied, clocks);
+        let again = status::report(&next, Some(3), &account, None, &applied, clocks);
         prop_assert!(!status::differs(&next, &again), "what is told once is not written again");
     }
 }

@@ -4,6 +4,7 @@
 use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use beatkeeper::core::{
+    account::Account,
     address::AddressSet,
     decide,
     evidence::Evidence,
@@ -372,12 +373,13 @@ impl Controller {
         if let Some((newer, status)) = written.filter(|(newer, _)| *newer > version) {
             (version, prior) = (newer, Some(status));
         }
+        let account = Account::of(verdicts, &applied.published);
         for _ in 0..3 {
             let clocks = Clocks { now: self.now(), wall: self.wall() };
             let before = prior.clone().unwrap_or_default();
             let generation = registration.generation;
             let next =
-                status::report(&before, generation, &verdicts, stall.as_ref(), &applied, clocks);
+                status::report(&before, generation, &account, stall.as_ref(), &applied, clocks);
             if prior.is_some() && !status::differs(&before, &next) {
                 return;
             }

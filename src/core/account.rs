@@ -1,0 +1,114 @@
+//! What there is to tell of a decision.
+//!
+//! It may wait for seconds until it is told, and there may be several at a time: of each of thousands
+//! of instances it keeps no more than an event may have to say.
+
+use beatkeeper_api::{InstanceState, status::LISTED_INSTANCES_MAX};
+
+use super::{
+    address::AddressSet,
+    instance::InstanceName,
+    verdict::{Reason, Verdict},
+};
+
+/// What there is to tell of a decision that was carried out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// How many are decided to be ready, and published.
+    pub ready: usize,
+    /// Those that a status lists: the troubled first, then by name.
+    pub listed: Vec<Verdict>,
+    /// The first of those that are held.
+    pub held: Option<Verdict>,
+    /// All of them, by name.
+    pub lines: Vec<Line>,
+}
+
+/// What an event may tell of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Its name.
+    pub instance: InstanceName,
+    /// Its state.
+    pub state: InstanceState,
+    /// Why.
+    pub reason: Reason,
+    /// Why in words.
+    pub message: String,
+}
+
+impl Account {
+    /// Of verdicts in the order of the names, as they are decided. What was decided to be ready may not
+    /// be among what is `published`: the registration may be stalled, or a write have failed.
+    pub fn of(verdicts: Vec<Verdict>, published: &AddressSet) -> Self {
+        let is_ready = |verdict: &&Verdict| {
+            let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
+            verdict.state == InstanceState::Ready
+                && addresses.into_iter().any(|address| published.contains(address))
+        };
+        let ready = verdicts.iter().filter(is_ready).count();
+        let troubled = |wanted| move |verdict: &&Verdict| verdict.is_troubled() == wanted;
+        let listed = verdicts.iter().filter(troubled(true));
+        let listed = listed.chain(verdicts.iter().filter(troubled(false)));
+        let listed = listed.take(LISTED_INSTANCES_MAX).cloned().collect();
+        let held = verdicts.iter().find(|it| it.state == InstanceState::Held).cloned();
+        // Collected, it would stay in the place of the verdicts, which is as large as they are.
+        let mut lines = Vec::with_capacity(verdicts.len());
+        lines.extend(verdicts.into_iter().map(|verdict| {
+            let Verdict { instance, state, reason, message, .. } = verdict;
+            Line { instance, state, reason, message }
+        }));
+        Self { ready, listed, held, lines }
+    }
+
+    /// How many are in this state.
+    pub fn count(&self, state: InstanceState) -> usize {
+        self.lines.iter().filter(|line| line.state == state).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{endpoint::PortSet, verdict::Placement};
+
+    fn verdict(number: u8, state: InstanceState) -> Verdict {
+        let placement = Placement {
+            addresses: vec![[192, 0, 2, number].into()],
+            ports: PortSet::new(Vec::new()),
+            node_name: None,
+            zone: None,
+            hostname: None,
+            pod: None,
+            kubelet_ready: true,
+        };
+        Verdict {
+            instance: format!("vm-{number:03}").as_str().into(),
+            state,
+            reason: Reason::Beating,
+            message: String::new(),
+            placement: Some(placement),
+            last_beat: None,
+            lease: None,
+            look_again: None,
+        }
+    }
+
+    #[test]
+    fn the_troubled_are_listed_first_and_only_the_published_counted_as_ready() {
+        let state = |number| match number {
+            120 => InstanceState::Held,
+            150 => InstanceState::Expired,
+            _ => InstanceState::Ready,
+        };
+        let verdicts = (0..200).map(|number| verdict(number, state(number))).collect();
+        let published = (0..=120).map(|number| [192, 0, 2, number].into()).collect();
+        let account = Account::of(verdicts, &published);
+        let listed: Vec<&str> = account.listed.iter().map(|verdict| &*verdict.instance).collect();
+        assert_eq!(listed.len(), LISTED_INSTANCES_MAX);
+        assert_eq!(listed[..4], ["vm-120", "vm-150", "vm-000", "vm-001"]);
+        assert_eq!(account.held.as_ref().map(|verdict| &*verdict.instance), Some("vm-120"));
+        assert_eq!((account.ready, account.lines.len()), (120, 200));
+        assert_eq!(account.count(InstanceState::Expired), 1);
+    }
+}

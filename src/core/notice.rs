@@ -1,0 +1,174 @@
+//! The events that tell of transitions.
+
+use std::collections::BTreeMap;
+
+use beatkeeper_api::{InstanceState, ServiceRegistrationStatus};
+
+use super::{account::Line, adoption::ADOPTED, instance::InstanceName, verdict::Reason};
+
+/// What is remembered of the instances between two decisions, to tell transitions: their states, by
+/// name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remembered(Vec<(InstanceName, InstanceState)>);
+
+impl Remembered {
+    fn new(mut states: Vec<(InstanceName, InstanceState)>) -> Self {
+        states.sort_by(|(a, _), (b, _)| a.cmp(b));
+        states.dedup_by(|(later, _), (first, _)| later == first);
+        Self(states)
+    }
+
+    /// With those of the others that are not known here.
+    pub fn or(self, others: Self) -> Self {
+        // Of two for one name the first stays.
+        Self::new(self.0.into_iter().chain(others.0).collect())
+    }
+}
+
+/// What to remember once all of it is told.
+pub fn remember(lines: &[Line]) -> Remembered {
+    Remembered::new(lines.iter().map(|line| (line.instance.clone(), line.state)).collect())
+}
+
+/// What a status has told already, as far as it lists the instances.
+pub fn told_by(status: Option<&ServiceRegistrationStatus>) -> Remembered {
+    let listed = status.into_iter().flat_map(|status| &status.instances);
+    let known = listed.filter_map(|instance| {
+        let state =
+            InstanceState::ALL.into_iter().find(|state| state.as_str() == instance.state)?;
+        Some((instance.name.as_str().into(), state))
+    });
+    Remembered::new(known.collect())
+}
+
+/// Something worth an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether a person should look at it.
+    pub warning: bool,
+    /// Reason of the event.
+    pub reason: &'static str,
+    /// What happened, to whom.
+    pub note: String,
+    /// The instance it is about, or the first of several: it tells events apart that would be counted
+    /// as one series otherwise.
+    pub instance: Option<String>,
+}
+
+/// The events for what has changed since `before`: one for each kind of transition, however many
+/// instances made it, so that a mass death is one line and not a flood.
+pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
+    let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Line>> = BTreeMap::new();
+    let mut gone: Vec<&str> = Vec::new();
+    let mut before = before.0.iter().peekable();
+    for now in lines {
+        while let Some((name, _)) = before.next_if(|(name, _)| *name < now.instance) {
+            gone.push(name);
+        }
+        let known = before.next_if(|(name, _)| *name == now.instance);
+        let changed = known.is_none_or(|(_, state)| *state != now.state);
+        if changed && now.state != InstanceState::Waiting {
+            groups.entry((now.state, now.reason)).or_default().push(now);
+        }
+    }
+    gone.extend(before.map(|(name, _)| &**name));
+    let mut notices: Vec<Notice> = groups
+        .into_iter()
+        .map(|((state, _), lines)| {
+            let names: Vec<&str> = lines.iter().map(|line| &*line.instance).collect();
+            let message = match lines.first().map(|line| line.message.as_str()) {
+                None | Some("") => "its beats arrive in time",
+                Some(message) => message,
+            };
+            let (warning, reason) = kind(state);
+            Notice { warning, reason, note: note(&names, message), instance: first(&names) }
+        })
+        .collect();
+    let (grown, gone): (Vec<&str>, Vec<&str>) =
+        gone.into_iter().partition(|name| name.starts_with(ADOPTED));
+    if !grown.is_empty() {
+        notices.push(Notice {
+            warning: false,
+            reason: "AdoptionEnded",
+            note: note(&grown, "it beats by itself now, or was removed from the annotation"),
+            instance: first(&grown),
+        });
+    }
+    if !gone.is_empty() {
+        notices.push(Notice {
+            warning: false,
+            reason: "InstanceDeregistered",
+            note: note(&gone, "deregistered, or its Pod is gone"),
+            instance: first(&gone),
+        });
+    }
+    notices
+}
+
+fn kind(state: InstanceState) -> (bool, &'static str) {
+    match state {
+        InstanceState::Waiting => (false, "InstanceWaiting"),
+        InstanceState::Ready => (false, "InstanceReady"),
+        InstanceState::NotReady => (true, "InstanceNotReady"),
+        InstanceState::Draining => (false, "InstanceDraining"),
+        InstanceState::Cordoned => (false, "InstanceCordoned"),
+        InstanceState::Expired => (true, "InstanceExpired"),
+        InstanceState::Held => (true, "InstanceHeld"),
+        InstanceState::Rejected => (true, "InstanceRejected"),
+    }
+}
+
+fn first(names: &[&str]) -> Option<String> {
+    names.first().map(|name| (*name).to_owned())
+}
+
+/// At most this many instances are named in one event, whose note is limited to 1024 characters.
+const NAMED: usize = 3;
+
+fn note(names: &[&str], message: &str) -> String {
+    let mut text = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        text.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    if !message.is_empty() {
+        text.push_str(": ");
+        text.push_str(message);
+    }
+    text.chars().take(1000).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(instance: &str, state: InstanceState) -> Line {
+        let reason = Reason::Beating;
+        Line { instance: instance.into(), state, reason, message: String::new() }
+    }
+
+    fn told(before: &Remembered, lines: &[Line]) -> Vec<String> {
+        let line =
+            |notice: Notice| format!("{} {}", notice.reason, notice.instance.unwrap_or_default());
+        notices(before, lines).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn who_came_who_changed_and_who_is_gone_is_told_and_who_stayed_as_it_was_is_not() {
+        use InstanceState::{Expired, Ready, Waiting};
+        let before = remember(&[line("a", Ready), line("c", Ready), line("e", Ready)]);
+        let lines = [line("b", Waiting), line("c", Expired), line("d", Ready), line("e", Ready)];
+        assert_eq!(
+            told(&before, &lines),
+            ["InstanceReady d", "InstanceExpired c", "InstanceDeregistered a"]
+        );
+        assert_eq!(told(&remember(&lines), &lines), [""; 0]);
+        assert_eq!(told(&before, &[]), ["InstanceDeregistered a"], "and 2 more");
+    }
+
+    #[test]
+    fn what_a_status_lists_counts_before_what_is_taken_for_told() {
+        let listed = remember(&[line("b", InstanceState::Expired)]);
+        let all = [line("a", InstanceState::Ready), line("b", InstanceState::Ready)];
+        assert_eq!(told(&listed.or(remember(&all)), &all), ["InstanceReady b"]);
+    }
+}
