@@ -116,7 +116,8 @@ fn targets(results: &Results) -> Vec<Target> {
             told_seconds,
             last_of_many(results),
         ),
-        of(many, "beats answered a second", Least(1e3), told_number, answered(results)),
+        // Some are still under way when the count ends, and a few are tried again.
+        of(many, "beats answered a second, of 1,000", Least(990.0), told_number, answered(results)),
         of(many, "memory", Most(60e6), megabytes, memory(results, |line| line.rss_mib)),
         of(
             many,
@@ -373,7 +374,7 @@ mod tests {
         results.calls.push(call("EndpointSlice"));
         assert_eq!(verdicts(&results, "Steady state"), [["≤ 0", "7", "not reached"]]);
         let many: Vec<_> = verdicts(&results, "10,000 instances, 1,000 beats/s");
-        assert_eq!(many[2], ["≥ 1000", "1000", "reached"]);
+        assert_eq!(many[2], ["≥ 990", "1000", "reached"]);
         assert_eq!(many[3], ["≤ 60 MB", "41.9 MB", "reached"]);
         assert_eq!(many[4], ["≤ 60 MB", "52.4 MB", "reached"]);
         assert_eq!(many[5], ["≤ 15 %", "20 %", "not reached"]);
