@@ -117,7 +117,7 @@ impl<R: Registry> Loader<R> {
             let mut answered = Moment::now();
             let mut ticks =
                 tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
-            // Later beats are not late because one was: so many a second are offered.
+            // Later beats are not late because one was. Those that come due before an answer are left out.
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             let end = loop {
                 tokio::select! {

@@ -120,8 +120,9 @@ fn note_pruning(
     });
 }
 
-/// Decides from what is known now, and has the index note the outcome. When a beat slips in between of
-/// somebody who would be taken out, it is decided again.
+/// Decides from what is known now, and has the index note the outcome. When a beat of somebody who
+/// would be taken out slips in between, it is decided again; any other that makes a difference wakes the
+/// registration.
 pub(super) fn judge(
     registration: &Registration,
     ttl: &TtlHistory,
@@ -168,8 +169,10 @@ pub(super) fn judge(
             now,
         });
         let outcomes = verdicts.iter().filter_map(|verdict| Some(&verdict.lease.as_ref()?.settled));
-        match context.index().settle(&registration.key, outcomes, now) {
+        let settlement = context.index().settle(&registration.key, outcomes, now);
+        match settlement {
             Settlement::Stands => return verdicts,
+            // Also where another decision follows in this very run: that it saw the beat nobody notes.
             Settlement::StandsForNow => {
                 context.wake([registration.key.clone()]);
                 return verdicts;

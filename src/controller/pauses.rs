@@ -6,10 +6,10 @@ use kube::runtime::{utils::Backoff, watcher::ExponentialBackoff};
 
 const SHORTEST: Duration = Duration::from_millis(200);
 /// kube's own default goes up to half a minute, in which nothing new would be published after an
-/// outage.
+/// outage. With its random part a pause may be up to twice as long.
 const LONGEST: Duration = Duration::from_secs(2);
-/// A watch that broke this long after it was begun had been well.
-const WELL: Duration = Duration::from_secs(10);
+/// A watch that breaks this long after the last pause had been well.
+const WELL: Duration = Duration::from_secs(3);
 
 /// Pauses that get longer from one failure to the next.
 ///
@@ -18,6 +18,7 @@ const WELL: Duration = Duration::from_secs(10);
 /// a second for ever.
 pub(super) struct Pauses {
     pauses: ExponentialBackoff,
+    /// When the last pause was over.
     last: Option<Instant>,
 }
 
@@ -34,11 +35,12 @@ impl Pauses {
 
     /// The pause after a failure.
     fn after(&mut self, failure: Instant) -> Option<Duration> {
-        let last = self.last.replace(failure);
-        if last.is_some_and(|last| failure - last > WELL) {
+        if self.last.is_some_and(|last| failure.saturating_duration_since(last) > WELL) {
             self.pauses.reset();
         }
-        self.pauses.next()
+        let pause = self.pauses.next();
+        self.last = Some(failure + pause.unwrap_or_default());
+        pause
     }
 }
 
@@ -63,13 +65,14 @@ mod tests {
         let mut pauses = Pauses::new();
         let mut now = Instant::now();
         let mut after = |well: Duration| {
-            now += well;
-            pauses.after(now).expect("a pause")
+            let pause = pauses.after(now + well).expect("a pause");
+            now += well + pause;
+            pause
         };
         // Each has a part that is random, of up to its own length.
         assert!(after(Duration::ZERO) < SHORTEST * 2);
         for _ in 0..5 {
-            after(LONGEST);
+            after(Duration::ZERO);
         }
         assert!((LONGEST..LONGEST * 2).contains(&after(WELL)));
         assert!(after(WELL + Duration::from_millis(1)) < SHORTEST * 2);

@@ -25,6 +25,8 @@ const ONE_BY_ONE: usize = 24;
 /// Beyond that one list of all its Leases is cheaper if it has no more than this for each that is in
 /// doubt: a GET takes about 1 ms, a list of a thousand about 20.
 const LISTED_FOR_ONE: usize = 50;
+/// Beyond that there is one list in any case: more would not be read in the time that one call may take.
+const ONE_BY_ONE_MAX: usize = 256;
 /// How many reads are under way at once: each needs a connection of its own (HTTP/1.1).
 const SIDE_BY_SIDE: usize = 16;
 
@@ -105,7 +107,7 @@ async fn read_live(
 
 /// Whether to read so many Leases of a registration by one list of all that it has.
 fn a_list_is_cheaper(suspects: usize, known: usize) -> bool {
-    suspects > ONE_BY_ONE && suspects * LISTED_FOR_ONE >= known
+    suspects > ONE_BY_ONE && (suspects > ONE_BY_ONE_MAX || suspects * LISTED_FOR_ONE >= known)
 }
 
 /// Reads one Lease. resourceVersion stays unset: the answer is the newest there is, not a cache's.
@@ -160,6 +162,7 @@ mod tests {
         assert!(!a_list_is_cheaper(24, 24));
         assert!(a_list_is_cheaper(25, 100));
         assert!(a_list_is_cheaper(25, 1_250) && !a_list_is_cheaper(25, 1_251));
-        assert!(!a_list_is_cheaper(100, 10_000) && a_list_is_cheaper(3_000, 10_000));
+        assert!(!a_list_is_cheaper(100, 10_000) && a_list_is_cheaper(200, 10_000));
+        assert!(!a_list_is_cheaper(256, 100_000) && a_list_is_cheaper(257, 100_000));
     }
 }

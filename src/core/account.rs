@@ -18,8 +18,6 @@ pub struct Account {
     pub ready: usize,
     /// Those that a status lists: the troubled first, then by name.
     pub listed: Vec<Verdict>,
-    /// The first of those that are held.
-    pub held: Option<Verdict>,
     /// All of them, by name.
     pub lines: Vec<Line>,
 }
@@ -41,6 +39,10 @@ impl Account {
     /// Of verdicts in the order of the names, as they are decided. What was decided to be ready may not
     /// be among what is `published`: the registration may be stalled, or a write have failed.
     pub fn of(verdicts: Vec<Verdict>, published: &AddressSet) -> Self {
+        debug_assert!(
+            verdicts.is_sorted_by(|a, b| a.instance < b.instance),
+            "each has one verdict, in the order of the names"
+        );
         let is_ready = |verdict: &&Verdict| {
             let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
             verdict.state == InstanceState::Ready
@@ -51,14 +53,18 @@ impl Account {
         let listed = verdicts.iter().filter(troubled(true));
         let listed = listed.chain(verdicts.iter().filter(troubled(false)));
         let listed = listed.take(LISTED_INSTANCES_MAX).cloned().collect();
-        let held = verdicts.iter().find(|it| it.state == InstanceState::Held).cloned();
         // Collected, it would stay in the place of the verdicts, which is as large as they are.
         let mut lines = Vec::with_capacity(verdicts.len());
         lines.extend(verdicts.into_iter().map(|verdict| {
             let Verdict { instance, state, reason, message, .. } = verdict;
             Line { instance, state, reason, message }
         }));
-        Self { ready, listed, held, lines }
+        Self { ready, listed, lines }
+    }
+
+    /// The first in this state.
+    pub fn first(&self, state: InstanceState) -> Option<&Line> {
+        self.lines.iter().find(|line| line.state == state)
     }
 
     /// How many are in this state.
@@ -107,7 +113,8 @@ mod tests {
         let listed: Vec<&str> = account.listed.iter().map(|verdict| &*verdict.instance).collect();
         assert_eq!(listed.len(), LISTED_INSTANCES_MAX);
         assert_eq!(listed[..4], ["vm-120", "vm-150", "vm-000", "vm-001"]);
-        assert_eq!(account.held.as_ref().map(|verdict| &*verdict.instance), Some("vm-120"));
+        let held = account.first(InstanceState::Held);
+        assert_eq!(held.map(|line| &*line.instance), Some("vm-120"));
         assert_eq!((account.ready, account.lines.len()), (120, 200));
         assert_eq!(account.count(InstanceState::Expired), 1);
     }

@@ -13,7 +13,8 @@ use ipnet::IpNet;
 /// speed; its key is random all the same.
 pub type AddressSet = hashbrown::HashSet<IpAddr>;
 
-/// An address that somebody has named. Read once: of thousands each is looked at in each decision.
+/// An address that somebody has named. A Lease's is read once: of thousands each is looked at in each
+/// decision.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Named {
     /// One that can be read.

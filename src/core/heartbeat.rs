@@ -108,7 +108,7 @@ pub struct Claim {
     pub health: Result<Health, UnknownHealth>,
     /// Free text of the instance, cut to a bounded length.
     pub note: Option<String>,
-    /// Addresses as written, of an outside instance that is not declared.
+    /// Addresses as named, of an outside instance that is not declared.
     pub addresses: Vec<Named>,
     /// Why an operator took the instance out, if one did.
     pub cordoned: Option<String>,

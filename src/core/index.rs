@@ -289,7 +289,7 @@ impl Index {
     /// Notes what was decided, for each Lease of a registration, and says whether that may be carried
     /// out: a beat since the snapshot may speak for somebody whom it takes out. Other beats that came in
     /// between leave it standing, or among thousands that come back one decision would be taken again and
-    /// again; a decision that they make a difference to is taken later. Whatever else happened (a Lease
+    /// again; one that they make a difference to is taken soon. Whatever else happened (a Lease
     /// that came, went or was changed) has woken the registration itself. Leases without an outcome are
     /// those that are gone but not collected.
     pub fn settle<'a>(

@@ -56,7 +56,8 @@ pub struct Notice {
 }
 
 /// The events for what has changed since `before`: one for each kind of transition, however many
-/// instances made it, so that a mass death is one line and not a flood.
+/// instances made it, so that a mass death is one line and not a flood. The lines are in the order of the
+/// names.
 pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
     let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Line>> = BTreeMap::new();
     let mut gone: Vec<&str> = Vec::new();

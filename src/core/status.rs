@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
-    account::Account,
+    account::{Account, Line},
     address::AddressSet,
     moment::Moment,
     standing::Stall,
@@ -27,7 +27,8 @@ pub struct Applied {
     pub writes: usize,
     /// What could not be carried out, and will be tried again.
     pub failure: Option<String>,
-    /// The addresses that are published now; in a dry run, those that would be.
+    /// The addresses that are published now; in a dry run, those that would be. None any more in what waits
+    /// to be told: there may be many.
     pub published: AddressSet,
     /// In a dry run, what would have been written.
     pub dry_run: Option<String>,
@@ -76,8 +77,15 @@ pub fn report(
             prior.adopted.iter().filter(still).cloned().collect()
         },
     };
-    status.conditions =
-        conditions(prior, generation, &status, account.held.as_ref(), stall, applied, clocks);
+    status.conditions = conditions(
+        prior,
+        generation,
+        &status,
+        account.first(InstanceState::Held),
+        stall,
+        applied,
+        clocks,
+    );
     if moved(prior, &status) {
         status.last_change_time = Some(Time(whole_seconds(clocks.wall)));
     }
@@ -196,7 +204,7 @@ fn conditions(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,
     status: &ServiceRegistrationStatus,
-    example: Option<&Verdict>,
+    example: Option<&Line>,
     stall: Option<&Stall>,
     applied: &Applied,
     clocks: Clocks,

@@ -77,7 +77,7 @@ pub struct World {
     /// The addresses in each slice that is kept with its endpoints: read once, and asked for in each
     /// decision.
     addresses_in: HashMap<Key, Box<[IpAddr]>>,
-    /// Looked up for each instance outside the cluster in each decision.
+    /// Looked up for each instance outside the cluster in each decision, hence this hash (see [`AddressSet`]).
     addresses: hashbrown::HashMap<IpAddr, BTreeMap<Key, &'static str>>,
 }
 

@@ -39,8 +39,8 @@ impl Lookout {
             watcher(self.api.clone(), only).backoff(Pauses::new()).boxed()
         });
         while let Some(event) = events.next().await {
-            // Only the announcement of a list: whether it can be had is not known yet.
             if matches!(event, Ok(Event::Init)) {
+                // Only the announcement of a list: whether it can be had is not known yet.
                 continue;
             }
             let fails = event.is_err();

@@ -50,6 +50,17 @@ fn silence_never_prunes_below_min_ready_and_those_that_beat_last_are_kept() {
 }
 
 #[test]
+fn a_beat_of_one_that_protection_keeps_leaves_the_decision_about_others_standing() {
+    let (world, mut index) = silent(2);
+    let _ = world.settle(&mut index, at(59_000));
+    let verdicts = world.decide(&index, at(60_000));
+    let mut kept = beat("vm-3", 2, 2);
+    kept.claim.addresses = vec!["192.0.2.3".into()];
+    index.observe("shop", kept, at(60_001));
+    assert_ne!(settle(&mut index, &verdicts, at(60_002)), Settlement::Overtaken);
+}
+
+#[test]
 fn who_is_held_is_pruned_as_soon_as_enough_others_are_ready() {
     let (world, mut index) = silent(2);
     assert!(world.settle(&mut index, at(60_000)));

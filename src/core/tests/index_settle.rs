@@ -129,3 +129,48 @@ fn a_grant_at_a_cold_start_outlives_the_address_in_the_slices() {
     let fresh = inherited(&[beat("vm-1", 1, 1)]);
     assert_eq!(World::new().one(&fresh, at(2)).state.as_str(), "Waiting", "never published");
 }
+
+#[test]
+fn a_beat_of_one_that_goes_counts_more_than_one_of_another_that_is_late() {
+    for (comes_back, settlement) in
+        [(false, Settlement::StandsForNow), (true, Settlement::Overtaken)]
+    {
+        let (world, mut index) = beating();
+        let world = world.published("192.0.2.7");
+        let other = |renewed, version| {
+            let mut other = beat("vm-0", renewed, version);
+            other.claim.addresses = vec!["192.0.2.7".into()];
+            other
+        };
+        index.observe("shop", other(1, 2), at(10_000));
+        assert!(world.settle(&mut index, at(10_000)));
+        index.confirm(&key("greeter.vm-1"), found(&beat("vm-1", 1, 1)), at(31_000), at(31_001));
+        let verdicts = world.decide(&index, at(31_001));
+        let reasons: Vec<_> = verdicts.iter().map(|verdict| verdict.reason.as_str()).collect();
+        assert_eq!(reasons, ["BeatOverdue", "TTLPassed"]);
+        index.observe("shop", other(2, 3), at(31_002));
+        if comes_back {
+            index.observe("shop", beat("vm-1", 2, 4), at(31_002));
+        }
+        assert_eq!(settle(&mut index, &verdicts, at(31_003)), settlement);
+    }
+}
+
+#[test]
+fn leases_whose_instances_stand_in_another_order_are_found_all_the_same() {
+    let (world, mut index) = beating();
+    let mut misnamed = beat("vm-2", 1, 2);
+    misnamed.lease = "alien.vm-2".to_owned();
+    index.observe("shop", misnamed, at(1500));
+    index.observe("shop", beat("aaa", 1, 3), at(1500));
+    let verdicts = world.decide(&index, at(2000));
+    let names: Vec<_> = verdicts.iter().map(|verdict| &*verdict.instance).collect();
+    assert_eq!(names, ["aaa", "lease/alien.vm-2", "vm-1"], "by Lease the second is the first");
+    assert_eq!(settle(&mut index, &verdicts, at(2000)), Settlement::Stands);
+    assert!(index.snapshot(&key("greeter")).iter().all(|record| record.expired_at.is_none()));
+    assert_eq!(
+        index.observe("shop", beat("vm-1", 2, 4), at(2001)).wake,
+        [],
+        "it was noted as quiet"
+    );
+}

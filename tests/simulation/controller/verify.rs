@@ -57,7 +57,7 @@ impl Controller {
         Missing { unreadable, unproven }
     }
 
-    /// Mirrors `read_live`.
+    /// Mirrors `read_live`, but for the sizes: so few are in doubt here that one list is soon cheaper.
     async fn read_live(
         self: &Rc<Self>,
         registration: &Key,
