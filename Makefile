@@ -56,8 +56,8 @@ chart-generate: ## Generate the chart's README and its copy of the CRD
 	@scripts/chart generate
 
 .PHONY: bench
-bench: tools ## Measure Beatkeeper, beside etcd, Redis, ZooKeeper and plain Kubernetes, and what it costs, and write docs/benchmarks.md: an hour; QUICK=1: minutes, no docs
-	@QUICK="$(QUICK)" PARTS="$(PARTS)" scripts/bench
+bench: tools ## Measure Beatkeeper, beside etcd, Redis, ZooKeeper and plain Kubernetes, and what it costs, in half an hour; FULL=1: an hour more, and docs/benchmarks.md; QUICK=1: minutes
+	@QUICK="$(QUICK)" FULL="$(FULL)" RUNS="$(RUNS)" PARTS="$(PARTS)" scripts/bench
 
 .PHONY: bench-lag
 bench-lag: tools ## Measure how long after its deadline an instance is gone, with an optimised build: some minutes

@@ -80,7 +80,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
         "## The core\n\n\
          On one core and without any I/O. `take_in_beats` is what each beat that the watch brings costs; a plan or a \
          decision is made for one service. Quantiles are over the samples of one run. Made again by \
-         `make bench PARTS=core`.\n\n",
+         `make bench FULL=1 PARTS=core`.\n\n",
     );
     let key = |sample: &&Sample| {
         (sample.group.clone(), sample.size().to_bits(), sample.function.clone().unwrap_or_default())

@@ -26,7 +26,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
              time: half of those who go say so, half fall silent. Received is all that the operator reads from the API \
              server, its watches above all, encryption included. Requests are as the operator counts them; probes are the \
              writes to its own Lease by which it proves that beats can arrive, and no other writes. Made again by \
-             `make bench PARTS=cost`.\n\n";
+             `make bench FULL=1 PARTS=cost`.\n\n";
         text += &expenses_of_the_operator(results, &expenses);
         text += &requests(results);
         text += &watches(results);
@@ -182,7 +182,7 @@ fn takeovers(results: &Results, plots: &Plots) -> Result<String> {
          From the start of its process (nobody else runs, and all instances are published), or from the signal that \
          ends the leader beside a second one: `term` asks it to, `kill` does not. Published is when the watcher sees an \
          instance go that left while nobody led. A newcomer has registered before the start, and is published with its \
-         next beat. Removed are those who lived. Made again by `make bench PARTS=cost`.\n\n",
+         next beat. Removed are those who lived. Made again by `make bench FULL=1 PARTS=cost`.\n\n",
     );
     let key = |line: &&Takeover| (line.how.clone(), line.instances);
     let groups = grouped(&results.takeovers, key);
@@ -250,7 +250,7 @@ pub fn clients(results: &Results) -> String {
             "## What a client costs\n\n\
              One process with one instance or with many, in steady state. Requests are those that the API server counts, \
              less those that there are without any client. The SDK is for processes that are one instance: with many \
-             in one process each has its own connection. Made again by `make bench PARTS=client`.\n\n{table}"
+             in one process each has its own connection. Made again by `make bench FULL=1 PARTS=client`.\n\n{table}"
         ),
     }
 }

@@ -45,7 +45,7 @@ pub fn tell(results: &Results) -> String {
     "## The disk\n\n\
      What etcd, with or without an API server before it, waited for its disk in all runs: upper bounds of the buckets of its own \
      histograms. Every renewal and every change of a slice waits for the one; while the other goes on, no write does.\n\n\
-     Made again by `make bench PARTS=\"peers plane\"`.\n\n"
+     Made again by `make bench FULL=1 PARTS=\"peers plane\"`.\n\n"
         .to_owned()
         + &table(headings, &rows)
 }

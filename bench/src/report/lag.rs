@@ -43,7 +43,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
             continue;
         }
         text += &format!(
-            "## {title}\n\n{about}\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n"
+            "## {title}\n\n{about}\n\nMade again by `make bench FULL=1 PARTS=\"peers plane\"`.\n\n"
         );
         text += &table(
             [

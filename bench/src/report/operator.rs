@@ -54,7 +54,7 @@ pub fn tell(results: &Results) -> String {
          `beatkeeper_prune_lag_seconds` \
          over all deaths of a run, single and many at once; the figures are upper bounds of its buckets. Writes are \
          all tries while all instances beat and nothing happened, but for those to its own Lease, by which it leads \
-         and proves that beats can arrive.\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n{table}{}",
+         and proves that beats can arrive.\n\nMade again by `make bench FULL=1 PARTS=\"peers plane\"`.\n\n{table}{}",
         spent(results)
     )
 }

@@ -46,7 +46,7 @@ pub fn tell(results: &Results) -> String {
          (SIGSTOP) at a random moment; its readiness probe names a path and a port, and all its numbers are the defaults: \
          a probe each 10 s, 1 s for the answer, three failures. The node dies when its kubelet and the processes of all \
          Pods are stopped at one moment; the control plane runs with its defaults, by which a node counts as lost after \
-         50 s of silence.\n\n{comparison}Made again by `make bench PARTS=plain`.\n\n{}",
+         50 s of silence.\n\n{comparison}Made again by `make bench FULL=1 PARTS=plain`.\n\n{}",
         table(["What", "Counted from", "Deaths", "Endpoints", "Least", "p50", "Most"], &rows),
     )
 }

@@ -31,7 +31,7 @@ fn section(title: &str, about: &str, table: String) -> String {
     match table.as_str() {
         "" => String::new(),
         _ => format!(
-            "## {title}\n\n{about}\n\nMade again by `make bench PARTS=\"peers plane\"`.\n\n{table}"
+            "## {title}\n\n{about}\n\nMade again by `make bench FULL=1 PARTS=\"peers plane\"`.\n\n{table}"
         ),
     }
 }
