@@ -231,24 +231,26 @@ impl Hour {
         let published: AddressSet =
             instances.filter_map(|record| number(&record.lease)).map(address).collect();
         let verdicts = setting.decide(&records, &published, now);
-        let outcomes: Vec<Settled> = verdicts
-            .iter()
-            .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
-            .collect();
-        let settlement = self.index.settle(setting.key(), &outcomes, now);
+        let outcomes = || verdicts.iter().filter_map(Verdict::settled);
+        let settlement = self.index.settle(setting.key(), outcomes(), now);
         assert_eq!(settlement, Settlement::Stands, "no beat comes in between");
-        self.check(&records, &outcomes, now);
+        self.check(&records, outcomes(), now);
         verdicts
     }
 
     /// Compares those that are decided to be dead for the first time with the truth.
-    fn check(&mut self, records: &[Record], outcomes: &[Settled], now: Moment) {
+    fn check<'a>(
+        &mut self,
+        records: &[Record],
+        outcomes: impl Iterator<Item = &'a Settled>,
+        now: Moment,
+    ) {
         let alive: HashSet<_> = records
             .iter()
             .filter(|record| record.expired_at.is_none())
             .map(|record| &record.lease)
             .collect();
-        for outcome in outcomes.iter().filter(|outcome| outcome.expired) {
+        for outcome in outcomes.filter(|outcome| outcome.expired) {
             if !alive.contains(&outcome.lease) {
                 continue;
             }

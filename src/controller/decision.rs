@@ -105,15 +105,11 @@ fn note_pruning(
         .filter(|verdict| verdict.state == InstanceState::Expired)
         .filter_map(|verdict| Some((&verdict.lease.as_ref()?.settled.lease, verdict)))
         .collect();
-    let published = |verdict: &Verdict| {
-        let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
-        addresses.into_iter().any(|address| stage.gathered.published.contains(address))
-    };
     context.remember(&registration.key, &registration.uid, |memory| {
         // Whoever has beaten meanwhile is not to be pruned any more.
         memory.pruning.retain(|lease, _| expired.contains_key(lease));
         for (lease, deadline) in deadlines {
-            if expired.get(lease).is_some_and(|verdict| published(verdict)) {
+            if expired.get(lease).is_some_and(|verdict| verdict.is_at(&stage.gathered.published)) {
                 memory.pruning.insert(lease.clone(), *deadline);
             }
         }
@@ -168,7 +164,7 @@ pub(super) fn judge(
             adopted: &stage.adoption.instances,
             now,
         });
-        let outcomes = verdicts.iter().filter_map(|verdict| Some(&verdict.lease.as_ref()?.settled));
+        let outcomes = verdicts.iter().filter_map(Verdict::settled);
         let settlement = context.index().settle(&registration.key, outcomes, now);
         match settlement {
             Settlement::Stands => return verdicts,

@@ -43,11 +43,8 @@ impl Account {
             verdicts.is_sorted_by(|a, b| a.instance < b.instance),
             "each has one verdict, in the order of the names"
         );
-        let is_ready = |verdict: &&Verdict| {
-            let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
-            verdict.state == InstanceState::Ready
-                && addresses.into_iter().any(|address| published.contains(address))
-        };
+        let is_ready =
+            |verdict: &&Verdict| verdict.state == InstanceState::Ready && verdict.is_at(published);
         let ready = verdicts.iter().filter(is_ready).count();
         let troubled = |wanted| move |verdict: &&Verdict| verdict.is_troubled() == wanted;
         let listed = verdicts.iter().filter(troubled(true));

@@ -97,10 +97,7 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
         let placed = verdict.placement.as_ref();
         verdict.state == InstanceState::Expired
             && lease.is_some_and(|lease| were_ready.contains(lease))
-            && placed.is_some_and(|placed| {
-                let here = |address| facts.published.contains(address);
-                placed.kubelet_ready && placed.addresses.iter().any(here)
-            })
+            && placed.is_some_and(|placed| placed.kubelet_ready && placed.is_at(facts.published))
     });
     verdicts
 }

@@ -87,8 +87,7 @@ impl<'a> Candidate<'a> {
             let ruling = (InstanceState::Cordoned, Reason::Cordoned, message);
             return Some(self.verdict(ruling, Some(placement)));
         }
-        let inherited_published =
-            placement.addresses.iter().any(|address| self.facts.published.contains(address));
+        let inherited_published = placement.is_at(self.facts.published);
         Some(match self.life(inherited_published) {
             Life::Alive { overdue, look_again } => {
                 let ruling = self.word(&placement, overdue);

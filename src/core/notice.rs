@@ -82,28 +82,23 @@ pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
                 Some(message) => message,
             };
             let (warning, reason) = kind(state);
-            Notice { warning, reason, note: note(&names, message), instance: first(&names) }
+            notice(warning, reason, &names, message)
         })
         .collect();
     let (grown, gone): (Vec<&str>, Vec<&str>) =
         gone.into_iter().partition(|name| name.starts_with(ADOPTED));
-    if !grown.is_empty() {
-        notices.push(Notice {
-            warning: false,
-            reason: "AdoptionEnded",
-            note: note(&grown, "it beats by itself now, or was removed from the annotation"),
-            instance: first(&grown),
-        });
-    }
-    if !gone.is_empty() {
-        notices.push(Notice {
-            warning: false,
-            reason: "InstanceDeregistered",
-            note: note(&gone, "deregistered, or its Pod is gone"),
-            instance: first(&gone),
-        });
-    }
+    let ends = [
+        ("AdoptionEnded", grown, "it beats by itself now, or was removed from the annotation"),
+        ("InstanceDeregistered", gone, "deregistered, or its Pod is gone"),
+    ];
+    let ends = ends.into_iter().filter(|(_, names, _)| !names.is_empty());
+    notices.extend(ends.map(|(reason, names, message)| notice(false, reason, &names, message)));
     notices
+}
+
+fn notice(warning: bool, reason: &'static str, names: &[&str], message: &str) -> Notice {
+    let instance = names.first().map(|name| (*name).to_owned());
+    Notice { warning, reason, note: note(names, message), instance }
 }
 
 fn kind(state: InstanceState) -> (bool, &'static str) {
@@ -117,10 +112,6 @@ fn kind(state: InstanceState) -> (bool, &'static str) {
         InstanceState::Held => (true, "InstanceHeld"),
         InstanceState::Rejected => (true, "InstanceRejected"),
     }
-}
-
-fn first(names: &[&str]) -> Option<String> {
-    names.first().map(|name| (*name).to_owned())
 }
 
 /// At most this many instances are named in one event, whose note is limited to 1024 characters.

@@ -6,6 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use beatkeeper_api::InstanceState;
 
 use super::{
+    address::AddressSet,
     endpoint::{PodRef, PortSet},
     heartbeat::Token,
     index::Settled,
@@ -128,6 +129,13 @@ pub struct Placement {
     pub kubelet_ready: bool,
 }
 
+impl Placement {
+    /// Whether one of its addresses is among these.
+    pub fn is_at(&self, addresses: &AddressSet) -> bool {
+        self.addresses.iter().any(|address| addresses.contains(address))
+    }
+}
+
 /// The decision about one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -182,6 +190,16 @@ impl Suspect {
 }
 
 impl Verdict {
+    /// What the index is told of it, where there is a Lease.
+    pub fn settled(&self) -> Option<&Settled> {
+        self.lease.as_ref().map(|lease| &lease.settled)
+    }
+
+    /// Whether one of its addresses is among these.
+    pub fn is_at(&self, addresses: &AddressSet) -> bool {
+        self.placement.as_ref().is_some_and(|placement| placement.is_at(addresses))
+    }
+
     /// Whether this state is one a person should look at.
     pub fn is_troubled(&self) -> bool {
         match self.state {

@@ -238,11 +238,7 @@ impl World {
 }
 
 fn settle(index: &mut Index, verdicts: &[Verdict], now: Moment) -> Settlement {
-    let settled: Vec<_> = verdicts
-        .iter()
-        .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
-        .collect();
-    index.settle(&key("greeter"), &settled, now)
+    index.settle(&key("greeter"), verdicts.iter().filter_map(Verdict::settled), now)
 }
 
 fn object(spec: Value) -> ServiceRegistration {

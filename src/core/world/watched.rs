@@ -151,11 +151,12 @@ impl Watched for EndpointSlice {
             texts.filter_map(|address| address.parse().ok()).collect()
         };
         let new = change.new.as_ref().map(read).filter(|addresses| !addresses.is_empty());
-        let old = match new.clone() {
+        let old = match new {
             Some(new) => world.addresses_in.insert(key.clone(), new),
             None => world.addresses_in.remove(key),
         };
         if change.new.as_ref().or(change.old.as_ref()).is_some_and(|s| is_api_server(&s.metadata)) {
+            let new = world.addresses_in.get(key).cloned();
             let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
             world.note_addresses(key, "the API server", &old, &new);
         }

@@ -9,7 +9,7 @@ use beatkeeper::core::{
     decide,
     evidence::Evidence,
     gather,
-    index::{Key, Settled, Settlement},
+    index::{Key, Settlement},
     moment::Moment,
     plan::meta::MANAGER,
     planning,
@@ -214,12 +214,9 @@ impl Controller {
                 adopted: &[],
                 now,
             });
-            let outcomes: Vec<Settled> = verdicts
-                .iter()
-                .filter_map(|verdict| Some(verdict.lease.as_ref()?.settled.clone()))
-                .collect();
             self.breathe().await;
-            let settlement = self.index().settle(key, &outcomes, now);
+            let outcomes = verdicts.iter().filter_map(Verdict::settled);
+            let settlement = self.index().settle(key, outcomes, now);
             if settlement == Settlement::StandsForNow {
                 self.wake([key.clone()]);
             }
