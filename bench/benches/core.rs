@@ -20,7 +20,7 @@ fn decode(criterion: &mut Criterion) {
     // The type comes first, as it does on the wire: otherwise all else would be kept until it is known.
     let line = format!(r#"{{"type":"MODIFIED","object":{}}}"#, lease_of_a_pod()).into_bytes();
     let mut group = criterion.benchmark_group("decode_a_beat");
-    group.throughput(Throughput::Bytes(line.len() as u64));
+    group.throughput(Throughput::Elements(1));
     group.bench_function("watch_event", |bencher| {
         bencher.iter(|| {
             serde_json::from_slice::<WatchEvent<HeartbeatLease>>(black_box(&line)).expect("a Lease")

@@ -30,7 +30,9 @@ pub fn note(folder: &Path, mode: &str) -> Result<()> {
         ("when", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()),
         ("mode", mode.to_owned()),
         ("processor", format!("{cores} × {}", field(&read("/proc/cpuinfo"), "model name"))),
+        ("machine", machine(&read("/proc/cpuinfo")).to_owned()),
         ("memory", gibibytes(&field(&read("/proc/meminfo"), "MemTotal"))),
+        ("disk", filesystem(&std::env::temp_dir())),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("system", field(&read("/etc/os-release").replace('=', ":"), "PRETTY_NAME")),
         (
@@ -42,6 +44,21 @@ pub fn note(folder: &Path, mode: &str) -> Result<()> {
     ];
     let fact = |(what, value): (&str, String)| Fact { what: what.to_owned(), value };
     records::append(folder, &facts.map(fact))
+}
+
+/// Whether its cores are its own.
+fn machine(cpuinfo: &str) -> &'static str {
+    match field(cpuinfo, "flags").split(' ').any(|flag| flag == "hypervisor") {
+        true => "virtual",
+        false => "no hypervisor",
+    }
+}
+
+/// Where the stores keep their data.
+fn filesystem(folder: &Path) -> String {
+    let said = said_by("df", &format!("--output=fstype,source {}", folder.display()));
+    let line = said.lines().last().unwrap_or_default();
+    line.split_whitespace().collect::<Vec<_>>().join(" on ")
 }
 
 /// What stands behind a name and a colon.
@@ -71,6 +88,12 @@ mod tests {
     fn memory_is_told_in_gibibytes() {
         assert_eq!(gibibytes("24684092 kB"), "23.5 GiB");
         assert_eq!(gibibytes("unknown"), "unknown");
+    }
+
+    #[test]
+    fn a_machine_is_virtual_where_its_processor_says_so() {
+        assert_eq!(machine("flags\t\t: fpu hypervisor sse\n"), "virtual");
+        assert_eq!(machine("flags\t\t: fpu sse\n"), "no hypervisor");
     }
 
     #[test]

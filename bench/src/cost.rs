@@ -117,7 +117,9 @@ impl Driver {
         // Last: it leaves dead Leases, which those who start would have to read.
         if self.plan.churn > 0 {
             let operator = self.counted_operator().await?;
-            self.drive.listen(Duration::from_secs(self.plan.warm_up)).await?;
+            // Who fell silent before it has seen one of his beats would get a ttl from its start.
+            let all_have_beaten = self.plan.interval + 1;
+            self.drive.listen(Duration::from_secs(self.plan.warm_up.max(all_have_beaten))).await?;
             self.drive.tell("instances come and go");
             self.churn(&operator).await?;
         }

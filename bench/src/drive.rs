@@ -14,6 +14,9 @@ use crate::words::{Event, Instance, Order};
 /// Past its deadline nobody is waited for longer than this.
 pub const GENEROUS: Duration = Duration::from_secs(90);
 
+/// Those who fell silent when a leader was ended, in the results.
+pub const SILENT: &str = "takeover, silent";
+
 /// A run that is under way.
 pub struct Drive {
     /// Which.
@@ -161,6 +164,7 @@ fn name(scenario: &str, act: Act) -> &str {
         ("churn", Act::Death) => "churn, silent",
         ("churn", Act::Leave) => "churn, leaving",
         ("churn", Act::Return) => "churn, new",
+        ("takeover", Act::Death) => SILENT,
         ("first" | "takeover", Act::Return) => scenario,
         (_, Act::Return) => "return",
         (_, Act::Death | Act::Leave) => scenario,
@@ -176,6 +180,8 @@ mod tests {
         assert_eq!(name("single", Act::Death), "single");
         assert_eq!(name("single", Act::Return), "return");
         assert_eq!(name("first", Act::Return), "first");
+        assert_eq!(name("takeover", Act::Death), "takeover, silent");
+        assert_eq!(name("takeover", Act::Leave), "takeover");
         assert_eq!(name("churn", Act::Return), "churn, new");
     }
 }

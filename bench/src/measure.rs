@@ -193,7 +193,7 @@ impl Driver {
             let Some(address) = &part.metrics else { continue };
             let samples = scrape::scrape(address).await?.into_iter();
             let samples = samples.filter(|(series, _)| {
-                part.name != scrape::STORE || series.starts_with(scrape::OF_STORE)
+                part.name != scrape::STORE || scrape::is_kept_of_store(series)
             });
             let line = |(series, value)| {
                 Metric::of(&self.drive.run, part.name.to_owned(), phase.to_owned(), series, value)

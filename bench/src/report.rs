@@ -227,6 +227,7 @@ mod tests {
             .skip(1)
             .filter_map(|rest| rest.split_once(')'))
             .map(|(name, _)| name)
+            .filter(|name| name.ends_with(".svg"))
             .collect();
         assert_eq!(plots, ["benchmarks/lag-single-100.svg"]);
         let svg = fs::read_to_string(folder.path().join(plots[0])).unwrap();

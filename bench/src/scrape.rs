@@ -16,11 +16,16 @@ pub type Sample = (String, f64);
 
 /// The store, with or without an API server before it.
 pub const STORE: &str = "etcd";
-/// What is kept of a store's many metrics: how fast its disk was.
-pub const OF_STORE: &str = "etcd_disk_";
+/// How large a store's database is, without what it has freed in its file.
+pub const DATABASE: &str = "etcd_mvcc_db_total_size_in_use_in_bytes";
 
 /// Values by those labels that were asked for.
 pub type Sums<const LABELS: usize> = BTreeMap<[String; LABELS], f64>;
+
+/// Whether a series of a store is kept; it has many.
+pub fn is_kept_of_store(series: &str) -> bool {
+    series.starts_with("etcd_disk_") || series == DATABASE
+}
 
 /// Reads the metrics of a process.
 pub async fn scrape(address: &str) -> Result<Vec<Sample>> {

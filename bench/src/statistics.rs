@@ -26,10 +26,12 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of one figure a run; none of no run.
+    /// Of one figure a run; none of no run. The median of an even number is the middle of the two in the middle.
     pub fn of(runs: impl IntoIterator<Item = f64>) -> Option<Self> {
         let runs = sorted(runs);
-        Some(Self { median: quantile(&runs, 0.5)?, least: *runs.first()?, most: *runs.last()? })
+        let (least, most) = (*runs.first()?, *runs.last()?);
+        let median = f64::midpoint(runs[(runs.len() - 1) / 2], runs[runs.len() / 2]);
+        Some(Self { median, least, most })
     }
 
     /// The median, and beside it the least and the most where they read differently.
@@ -87,6 +89,10 @@ mod tests {
         assert_eq!(spread, Spread { median: 0.2, least: 0.1, most: 0.3 });
         assert_eq!(spread.told(told_seconds), "200 ms (100 ms–300 ms)");
         assert_eq!(Spread::of([1.5]).unwrap().told(told_seconds), "1.50 s");
+        assert_eq!(
+            Spread::of([0.1, 0.2, 0.4, 9.0]).unwrap().told(told_seconds),
+            "300 ms (100 ms–9 s)"
+        );
         assert_eq!(Spread::of([]), None);
     }
 

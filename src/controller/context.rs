@@ -33,6 +33,7 @@ use crate::{
         notice::Remembered,
         path::Path,
         ttl::TtlHistory,
+        verdict::Suspect,
         world::World,
     },
     kube_client::{self, gate::Gate},
@@ -114,6 +115,8 @@ pub(super) struct Memory {
     pub(super) failures: u32,
     /// How often in a row some Lease could not be read.
     pub(super) failed_reads: u32,
+    /// Who was in doubt at the last decision, or will be from his deadline on.
+    pub(super) foreseen: Vec<Suspect>,
     /// Whether the Service was one that a person made when it was last there.
     pub(super) foreign_service: bool,
     /// In a dry run: what would be published by now.

@@ -53,19 +53,22 @@ impl Decision {
     }
 }
 
-/// Decides; where an instance would be pruned, reads its Lease live first (client required) and
-/// decides anew from what that shows.
+/// Decides. Where an instance would be pruned its Lease is read live before (client required): if the
+/// last decision has foreseen it, at once, and otherwise it is decided anew from what the read shows.
 pub(super) async fn decide(
     registration: &Registration,
     ttl: &TtlHistory,
     stage: &Stage,
     context: &Context,
 ) -> Decision {
-    let missing = Missing::default();
-    let verdicts = judge(registration, ttl, stage, &missing, context);
-    let suspects = Suspect::of(&verdicts);
+    let mut suspects = foreseen(registration, context);
     if suspects.is_empty() {
-        return Decision { verdicts, missing, failed_reads: 0 };
+        let missing = Missing::default();
+        let verdicts = judge(registration, ttl, stage, &missing, context);
+        suspects = Suspect::of(&verdicts);
+        if suspects.is_empty() {
+            return Decision { verdicts, missing, failed_reads: 0 };
+        }
     }
     let deadlines: HashMap<Arc<str>, Moment> = suspects
         .iter()
@@ -89,6 +92,17 @@ pub(super) async fn decide(
     let verdicts = judge(registration, ttl, stage, &missing, context);
     note_pruning(registration, &verdicts, &deadlines, stage, context);
     Decision { verdicts, missing, failed_reads }
+}
+
+/// Whom the last decision has foreseen to be in doubt by now. It saves a decision, which takes as long
+/// as the registration is large, and no more: a read proves what it proves, whoever asked for it. Asked
+/// for once, since whatever comes of it the next decision foresees anew.
+fn foreseen(registration: &Registration, context: &Context) -> Vec<Suspect> {
+    let Registration { key, uid, .. } = registration;
+    let mut foreseen = context.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
+    let now = context.clock.now();
+    foreseen.retain(|suspect| suspect.is_due(now));
+    foreseen
 }
 
 /// Notes who is to be pruned since which deadline, until the write is confirmed: it may take more

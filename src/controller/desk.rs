@@ -176,7 +176,10 @@ async fn write(key: Key, context: Arc<Context>) {
             let _step = context.metrics.begin(Step::Status);
             publish::status(&report, &context).await
         };
-        let (told, ()) = tokio::join!(status, publish::events(&report, &context));
+        // In a place of their own, which is large, while they are under way: there is a task for each
+        // registration that rests.
+        let told = Box::pin(async { tokio::join!(status, publish::events(&report, &context)) });
+        let (told, ()) = told.await;
         match told {
             Ok(Told::All) => {
                 failures = 0;
@@ -228,7 +231,7 @@ async fn tell_events(key: &Key, pause: Duration, context: &Context) {
         }
         let report = context.desks().lying(key);
         if let Some(report) = report {
-            publish::events(&report, context).await;
+            Box::pin(publish::events(&report, context)).await;
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{
 use crate::core::{
     account::{Account, Line},
     heartbeat::Version,
+    lenient::LenientRegistration,
     moment::Moment,
     notice::{self, Remembered},
     registration::Registration,
@@ -57,7 +58,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
         Some(written) if written.version > seen.0 => (written.version, Some(written.status)),
         _ => seen,
     };
-    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let api = Api::<LenientRegistration>::namespaced(context.client.clone(), &key.namespace);
     for attempt in 0.. {
         let next = render(prior.as_ref(), report, context);
         if prior.as_ref().is_some_and(|prior| !status::differs(prior, &next)) {
@@ -80,7 +81,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
         match call_write(context, doing, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
             .await
         {
-            Ok(written) => {
+            Ok(LenientRegistration(written)) => {
                 let version = Version::of(written.metadata.resource_version.as_deref());
                 let written = Written { version, status: next, at: context.clock.now() };
                 context.desks().note_written(key, &registration.uid, written);
@@ -90,7 +91,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
             // Somebody edited the object since: read it, and judge anew what would be seen.
             Err(error) if error.is_conflict() && attempt < 2 => {
                 let doing = || format!("read ServiceRegistration {key}");
-                let current = call(doing, api.get_status(&key.name)).await?;
+                let LenientRegistration(current) = call(doing, api.get_status(&key.name)).await?;
                 version = Version::of(current.metadata.resource_version.as_deref());
                 prior = current.status;
             }
@@ -178,7 +179,7 @@ pub(super) async fn events(report: &Report, context: &Context) {
 /// the others are taken for told.
 fn known_from(object: &ServiceRegistration, lines: &[Line]) -> Remembered {
     let Some(status) = &object.status else { return Remembered::default() };
-    let known = notice::told_by(Some(status));
+    let known = notice::told_by(status);
     match status.instances.len() >= LISTED_INSTANCES_MAX {
         true => known.or(notice::remember(lines)),
         false => known,

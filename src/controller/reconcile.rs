@@ -27,7 +27,7 @@ use crate::core::{
     registration::Registration,
     stage::Stage,
     status::{self, Applied},
-    verdict::Verdict,
+    verdict::{Suspect, Verdict},
 };
 
 /// How often a plan is made anew at once when the world turns out to be another.
@@ -131,8 +131,12 @@ fn conclude(
     let now = context.clock.now();
     let next = decision.pause(now);
     let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
-    context.remember(&key, &registration.uid, |memory| memory.due = Some(now + next));
     let Decision { verdicts, .. } = decision;
+    let foreseen = Suspect::foreseen(&verdicts);
+    context.remember(&key, &registration.uid, |memory| {
+        memory.due = Some(now + next);
+        memory.foreseen = foreseen;
+    });
     let deadline = verdicts.iter().filter_map(Verdict::deadline).min();
     context.probe.await_deadline(&key, deadline, context);
     let ready = status::ready_reason(stage.stall.as_ref(), &applied);

@@ -3,11 +3,14 @@
 //! It may wait for seconds until it is told, and there may be several at a time: of each of thousands
 //! of instances it keeps no more than an event may have to say.
 
+use std::net::IpAddr;
+
 use beatkeeper_api::{InstanceState, status::LISTED_INSTANCES_MAX};
 
 use super::{
     address::AddressSet,
     instance::InstanceName,
+    moment::Moment,
     verdict::{Reason, Verdict},
 };
 
@@ -17,9 +20,20 @@ pub struct Account {
     /// How many are decided to be ready, and published.
     pub ready: usize,
     /// Those that a status lists: the troubled first, then by name.
-    pub listed: Vec<Verdict>,
+    pub listed: Vec<Listed>,
     /// All of them, by name.
     pub lines: Vec<Line>,
+}
+
+/// What a status tells of an instance beside its line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The place of its line.
+    pub line: usize,
+    /// Its addresses, as far as they are known.
+    pub addresses: Box<[IpAddr]>,
+    /// When its last beat was seen to arrive.
+    pub last_beat: Option<Moment>,
 }
 
 /// What an event may tell of an instance.
@@ -46,10 +60,15 @@ impl Account {
         let is_ready =
             |verdict: &&Verdict| verdict.state == InstanceState::Ready && verdict.is_at(published);
         let ready = verdicts.iter().filter(is_ready).count();
-        let troubled = |wanted| move |verdict: &&Verdict| verdict.is_troubled() == wanted;
-        let listed = verdicts.iter().filter(troubled(true));
-        let listed = listed.chain(verdicts.iter().filter(troubled(false)));
-        let listed = listed.take(LISTED_INSTANCES_MAX).cloned().collect();
+        let is_troubled = |place: &usize| verdicts[*place].is_troubled();
+        let (first, then): (Vec<usize>, Vec<usize>) = (0..verdicts.len()).partition(is_troubled);
+        // Reports keep both: no more room than they need.
+        let mut listed = Vec::with_capacity(verdicts.len().min(LISTED_INSTANCES_MAX));
+        listed.extend(first.into_iter().chain(then).take(LISTED_INSTANCES_MAX).map(|line| {
+            let Verdict { placement, last_beat, .. } = &verdicts[line];
+            let addresses = placement.iter().flat_map(|placement| &placement.addresses);
+            Listed { line, addresses: addresses.copied().collect(), last_beat: *last_beat }
+        }));
         // Collected, it would stay in the place of the verdicts, which is as large as they are.
         let mut lines = Vec::with_capacity(verdicts.len());
         lines.extend(verdicts.into_iter().map(|verdict| {
@@ -57,6 +76,11 @@ impl Account {
             Line { instance, state, reason, message }
         }));
         Self { ready, listed, lines }
+    }
+
+    /// Those that a status lists, in that order, with their lines.
+    pub fn listed(&self) -> impl Iterator<Item = (&Line, &Listed)> {
+        self.listed.iter().map(|listed| (&self.lines[listed.line], listed))
     }
 
     /// The first in this state.
@@ -107,9 +131,10 @@ mod tests {
         let verdicts = (0..200).map(|number| verdict(number, state(number))).collect();
         let published = (0..=120).map(|number| [192, 0, 2, number].into()).collect();
         let account = Account::of(verdicts, &published);
-        let listed: Vec<&str> = account.listed.iter().map(|verdict| &*verdict.instance).collect();
+        let listed: Vec<&str> = account.listed().map(|(line, _)| &*line.instance).collect();
         assert_eq!(listed.len(), LISTED_INSTANCES_MAX);
         assert_eq!(listed[..4], ["vm-120", "vm-150", "vm-000", "vm-001"]);
+        assert_eq!(*account.listed[1].addresses, [IpAddr::from([192, 0, 2, 150])]);
         let held = account.first(InstanceState::Held);
         assert_eq!(held.map(|line| &*line.instance), Some("vm-120"));
         assert_eq!((account.ready, account.lines.len()), (120, 200));

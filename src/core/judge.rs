@@ -356,8 +356,7 @@ impl<'a> Candidate<'a> {
     }
 
     fn suspect(&self, deadline: Option<Moment>) -> Box<Suspect> {
-        let Record { lease, token, .. } = self.record;
-        Box::new(Suspect { lease: lease.clone(), token: token.clone(), deadline })
+        Box::new(Suspect { lease: self.record.lease.clone(), deadline })
     }
 
     /// A verdict as it is for most: a beat changes nothing, and time neither.

@@ -6,12 +6,14 @@
 //! * A candidate's **claim** holds until the moment at which its last successful request was *sent*,
 //!   plus the renew deadline. It knows that moment without asking anybody, so it stops in time when
 //!   the API server cannot be reached, and when it was suspended.
-//! * A **rival** takes over when it has seen no change of the Lease for the lease duration, counted
-//!   from the moment at which it *saw* the last change, which is later than that change was sent.
+//! * A **rival** takes over when it has seen no change of the Lease for nearly the lease duration
+//!   ([`Durations::patience`]), counted from the moment at which it *saw* the last change, which is
+//!   later than that change was sent.
 //!
-//! The renew deadline is shorter than the lease duration, so two claims never hold at one moment, and
-//! the difference is left for writes that are under way. Every write is conditional on the version it
-//! was drafted from: a request that arrives late changes nothing, and of two rivals one wins.
+//! The renew deadline is shorter than that, so two claims never hold at one moment, and the difference
+//! is left for writes that are under way. Every write is conditional on the version it was drafted
+//! from: a request that arrives late changes nothing, of two rivals one wins, and a rival that has
+//! missed a renewal is refused. So it need not look before it claims.
 //! `renewTime` is written for people to read and never compared with a clock: steps and skew of wall
 //! clocks neither steal nor double the leadership.
 
@@ -71,8 +73,8 @@ pub struct Candidate {
     durations: Durations,
     /// What was last seen, and when it was first seen to be so; none before the first answer.
     seen: Option<(Option<ClaimLease>, Moment)>,
-    /// Whether what was last seen may be written upon; otherwise it is to be read again.
-    current: bool,
+    /// From when on what was last seen may be written upon; none when it is to be read first.
+    free_from: Option<Moment>,
     rest_until: Moment,
     valid_until: Option<Moment>,
 }
@@ -85,7 +87,7 @@ impl Candidate {
             identity,
             durations,
             seen: None,
-            current: false,
+            free_from: None,
             rest_until: Moment::default(),
             valid_until: None,
         }
@@ -112,7 +114,9 @@ impl Candidate {
     pub fn next(&self, now: Moment) -> Move {
         match &self.seen {
             _ if now < self.rest_until => Move::Wait(self.rest_until),
-            Some((lease, _)) if self.current => Move::Write(self.claim(lease.as_ref())),
+            Some((lease, _)) if self.free_from.is_some_and(|from| from <= now) => {
+                Move::Write(self.claim(lease.as_ref()))
+            }
             _ => Move::Read,
         }
     }
@@ -126,9 +130,8 @@ impl Candidate {
             Some((known, _)) if *known == lease => {}
             seen => *seen = Some((lease, now)),
         }
-        self.current = free_from <= now;
-        self.rest_until =
-            if self.current { now } else { free_from.min(now + self.durations.retry_period()) };
+        self.free_from = Some(free_from);
+        self.rest_until = free_from.clamp(now, now + self.durations.retry_period());
     }
 
     /// From when on the Lease as it is seen now may be claimed.
@@ -138,7 +141,7 @@ impl Candidate {
             // The first look of this process.
             return match lease {
                 Some(lease) if !lease.holder.is_empty() && !mine(lease) => {
-                    now + self.patience(lease)
+                    now + self.durations.patience(lease.duration)
                 }
                 _ => now,
             };
@@ -147,16 +150,11 @@ impl Candidate {
         match lease {
             // Nobody but us can have claimed it since we did: the version says so.
             Some(lease) if mine(lease) || lease.holder.is_empty() => now,
-            Some(lease) => changed + self.patience(lease),
+            Some(lease) => changed + self.durations.patience(lease.duration),
             // Somebody has deleted it: that ends no claim.
             None if self.holds(now) => now,
-            None => changed + self.durations.lease(),
+            None => changed + self.durations.patience(Duration::ZERO),
         }
-    }
-
-    /// While flags change, replicas may differ in them: the holder counts on what it has written.
-    fn patience(&self, lease: &ClaimLease) -> Duration {
-        self.durations.lease().max(lease.duration)
     }
 
     fn claim(&self, lease: Option<&ClaimLease>) -> Draft {
@@ -185,18 +183,18 @@ impl Candidate {
         }
         self.valid_until = Some(sent + self.durations.renew_deadline());
         self.seen = Some((Some(lease), now));
-        self.current = true;
+        self.free_from = Some(now);
         self.rest_until = now + self.durations.retry_period();
     }
 
     /// A write was refused, because the Lease is no longer as it was drafted from: look at once.
     pub fn refused(&mut self) {
-        self.current = false;
+        self.free_from = None;
     }
 
     /// A request has failed, or was not answered in time: what became of it is not known.
     pub fn unanswered(&mut self, now: Moment) {
-        self.current = false;
+        self.free_from = None;
         self.rest_until = now + self.durations.retry_period();
     }
 

@@ -31,9 +31,8 @@ pub fn remember(lines: &[Line]) -> Remembered {
 }
 
 /// What a status has told already, as far as it lists the instances.
-pub fn told_by(status: Option<&ServiceRegistrationStatus>) -> Remembered {
-    let listed = status.into_iter().flat_map(|status| &status.instances);
-    let known = listed.filter_map(|instance| {
+pub fn told_by(status: &ServiceRegistrationStatus) -> Remembered {
+    let known = status.instances.iter().filter_map(|instance| {
         let state =
             InstanceState::ALL.into_iter().find(|state| state.as_str() == instance.state)?;
         Some((instance.name.as_str().into(), state))

@@ -13,11 +13,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
-    account::{Account, Line},
+    account::{Account, Line, Listed},
     address::AddressSet,
     moment::Moment,
     standing::Stall,
-    verdict::{Reason, Verdict},
+    verdict::Reason,
 };
 
 /// What became of a plan.
@@ -70,7 +70,7 @@ pub fn report(
         held: number(account.count(InstanceState::Held)),
         total: number(account.lines.len()),
         last_change_time: prior.last_change_time.clone(),
-        instances: instances(prior, &account.listed, clocks),
+        instances: instances(prior, account, clocks),
         // Who is adopted is written before anything is taken over; a report only ever ends it.
         adopted: {
             let still = |adopted: &&AdoptedInstance| !applied.adoption_ended.contains(adopted);
@@ -171,33 +171,32 @@ fn whole_seconds(time: Timestamp) -> Timestamp {
 /// The lines of the instances to list.
 fn instances(
     prior: &ServiceRegistrationStatus,
-    listed: &[Verdict],
+    account: &Account,
     clocks: Clocks,
 ) -> Vec<InstanceStatus> {
     let known: BTreeMap<&str, &InstanceStatus> =
         prior.instances.iter().map(|instance| (instance.name.as_str(), instance)).collect();
-    let line = |verdict: &Verdict| {
-        let before = known.get(&*verdict.instance).copied();
+    let told = |(line, listed): (&Line, &Listed)| {
+        let before = known.get(&*line.instance).copied();
         let same = before.filter(|before| {
-            before.state == verdict.state.as_str() && before.reason == verdict.reason.as_str()
+            before.state == line.state.as_str() && before.reason == line.reason.as_str()
         });
-        let addresses = verdict.placement.iter().flat_map(|placement| &placement.addresses);
         InstanceStatus {
-            name: verdict.instance.to_string(),
-            state: verdict.state.as_str().to_owned(),
-            addresses: addresses.map(ToString::to_string).collect(),
+            name: line.instance.to_string(),
+            state: line.state.as_str().to_owned(),
+            addresses: listed.addresses.iter().map(ToString::to_string).collect(),
             since: same
                 .and_then(|before| before.since.clone())
                 .or_else(|| Some(Time(whole_seconds(clocks.wall)))),
-            last_beat: verdict
+            last_beat: listed
                 .last_beat
                 .map(|beat| clocks.wall_time_of(beat))
                 .or_else(|| before.and_then(|before| before.last_beat.clone())),
-            reason: verdict.reason.as_str().to_owned(),
-            message: verdict.message.clone(),
+            reason: line.reason.as_str().to_owned(),
+            message: line.message.clone(),
         }
     };
-    listed.iter().map(line).collect()
+    account.listed().map(told).collect()
 }
 
 fn conditions(

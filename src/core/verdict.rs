@@ -8,7 +8,6 @@ use beatkeeper_api::InstanceState;
 use super::{
     address::AddressSet,
     endpoint::{PodRef, PortSet},
-    heartbeat::Token,
     index::Settled,
     instance::InstanceName,
     moment::Moment,
@@ -174,8 +173,6 @@ pub struct Judged {
 pub struct Suspect {
     /// Name of the Lease.
     pub lease: Arc<str>,
-    /// The token as known.
-    pub token: Token,
     /// The read must be sent after this moment. None where it is not the silence that is in doubt,
     /// but whether the Lease is there.
     pub deadline: Option<Moment>,
@@ -186,6 +183,23 @@ impl Suspect {
     pub fn of(verdicts: &[Verdict]) -> Vec<Self> {
         let suspect = |verdict: &Verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned();
         verdicts.iter().filter_map(suspect).collect()
+    }
+
+    /// The same, and whoever will be in doubt from his deadline on if nothing is heard of him.
+    pub fn foreseen(verdicts: &[Verdict]) -> Vec<Self> {
+        let foreseen = |verdict: &Verdict| {
+            let Judged { settled, suspect, deadline } = verdict.lease.as_ref()?;
+            suspect.as_deref().cloned().or_else(|| {
+                deadline
+                    .map(|deadline| Self { lease: settled.lease.clone(), deadline: Some(deadline) })
+            })
+        };
+        verdicts.iter().filter_map(foreseen).collect()
+    }
+
+    /// Whether a read may be sent by now.
+    pub fn is_due(&self, now: Moment) -> bool {
+        self.deadline.is_none_or(|deadline| deadline <= now)
     }
 }
 

@@ -6,7 +6,10 @@ use beatkeeper_api::ServiceRegistration;
 use beatkeeper_cluster::{AuditEntry, AuditMark};
 use kube::api::DeleteParams;
 
-use crate::support::{Operator, Shop, eventually, http, scrape::Scrape};
+use crate::{
+    restart::{beating, published},
+    support::{Operator, Shop, eventually, http, scrape::Scrape},
+};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -59,6 +62,32 @@ async fn audited(shop: &Shop, mark: AuditMark) -> BTreeMap<String, f64> {
         *writes.entry(series).or_default() += 1.0;
     }
     writes
+}
+
+/// How often a step has ended.
+fn ended(scrape: &Scrape, step: &str) -> f64 {
+    scrape.value(&with("reconcile_duration_seconds_count", "step", step))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_that_was_foreseen_takes_one_decision() {
+    let shop = Shop::open("foreseen").await;
+    let operator = shop.operator_with(&["--metrics-bind-address=127.0.0.1:0"]);
+    let mut beats = beating(&shop, 2).await;
+    let at_rest = async || {
+        let before = operator.scrape().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let after = operator.scrape().await;
+        (ended(&before, "decide") == ended(&after, "decide")).then_some(after)
+    };
+    let before = eventually("nothing is decided any more", at_rest).await;
+    beats.die("vm-2");
+    published(&shop, 1).await;
+    let after = eventually("nothing is decided any more", at_rest).await;
+    let so_often = |step| ended(&after, step) - ended(&before, step);
+    assert_eq!(so_often("verify"), 1.0);
+    // Each reconciliation ends with one that is applied.
+    assert_eq!(so_often("decide"), so_often("apply"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

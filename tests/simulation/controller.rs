@@ -21,6 +21,7 @@ use beatkeeper::core::{
     planning::Style,
     registration::Registration,
     ttl::TtlHistory,
+    verdict::Suspect,
     world::World,
 };
 use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
@@ -80,6 +81,7 @@ struct Remembered {
     ttl: Option<TtlHistory>,
     failures: u32,
     failed_reads: u32,
+    foreseen: Vec<Suspect>,
     foreign_service: bool,
     service_gone: Option<Moment>,
     /// Not of the shell: whether a decision has been taken, for [`Without::Grace`].

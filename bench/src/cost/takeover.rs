@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LEAVING: Duration = Duration::from_millis(50);
 /// So many leave at most during one takeover, and never more than half.
 const LEAVERS: u32 = 400;
+/// So many fall silent when a leader is ended.
+const SILENT: u32 = 5;
 /// How long a takeover may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it is looked for those who go missing after it.
@@ -108,12 +110,14 @@ impl Driver {
     ) -> Result<()> {
         self.pass_over_strays()?;
         let gone_before = self.drive.idle();
-        let mut leavers = self.leavers(LEAVERS.min(self.plan.instances / 2));
+        let mut leavers = self.leavers(SILENT + LEAVERS.min(self.plan.instances / 2));
+        let silent = leavers.split_off(leavers.len().saturating_sub(SILENT as usize));
         // The leader publishes while it is ended.
         for leaver in leavers.split_off(leavers.len().saturating_sub(5)) {
             self.drive.act(Act::Leave, vec![leaver]).await?;
             self.drive.listen(LEAVING).await?;
         }
+        self.drive.act(Act::Death, silent).await?;
         let from = Moment::now();
         leader.server.signal(signal)?;
         let predecessor = Some(&mut leader.server);
@@ -125,7 +129,7 @@ impl Driver {
         self.drive.bring_back(&gone, self.setup.interval, "takeover").await
     }
 
-    /// Until the heir leads, and what only it can have published is seen.
+    /// Until the heir leads, and what only it can have published is seen. Whoever is silent has a ttl to go.
     async fn takes_over(&mut self, mut scene: Scene<'_>) -> Result<Seen> {
         let (by, mut next_leaves) = (Instant::now() + PATIENCE, Instant::now());
         let mut ended = scene.predecessor.is_none().then_some(Moment(0));
@@ -170,7 +174,7 @@ impl Driver {
         seen: &Seen,
     ) -> Result<()> {
         self.drive.listen(AFTERWARDS).await?;
-        self.drive.settle(GENEROUS, "takeover").await?;
+        self.drive.settle(self.setup.ttl + GENEROUS, "takeover").await?;
         let strays = self.drive.ledger.take_strays();
         let line = Takeover::of(
             &self.drive.run,

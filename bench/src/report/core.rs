@@ -78,7 +78,8 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
     }
     let mut text = String::from(
         "## The core\n\n\
-         On one core and without any I/O. `take_in_beats` is what each beat that the watch brings costs; a plan or a \
+         On one core and without any I/O. A beat is decoded from a line of the watch (`decode_a_beat`), read \
+         (`read_a_beat`) and taken into the index (`take_in_beats`): all three together are what it costs. A plan or a \
          decision is made for one service. Quantiles are over the samples of one run. Made again by \
          `make bench FULL=1 PARTS=core`.\n\n",
     );
@@ -95,7 +96,10 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
             let median = quantile(&each, 0.5).unwrap_or(f64::NAN);
             [
                 group,
-                format!("{} {}", told_number(f64::from_bits(size)), function.replace('_', " ")),
+                match f64::from_bits(size) {
+                    0.0 => function.replace('_', " "),
+                    size => format!("{} {}", told_number(size), function.replace('_', " ")),
+                },
                 at(&whole, 0.5),
                 at(&each, 0.5),
                 format!("{}–{}", at(&each, 0.05), at(&each, 0.95)),

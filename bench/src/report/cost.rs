@@ -9,11 +9,15 @@ use super::table::{grouped, table};
 use super::tables::told;
 use super::{Plots, Results, plot};
 use crate::clients::NOBODY;
+use crate::drive::SILENT;
 use crate::records::cost::{Call, Expense, Takeover, Watched};
 use crate::statistics::{Spread, quantile, sorted, told_number, told_seconds};
 
 /// As the results call it.
 pub const OPERATOR: &str = "operator";
+
+/// Of fewer tries a plot would say no more than the table.
+const DISTRIBUTION: usize = 5;
 
 /// Tables and distributions.
 pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
@@ -30,7 +34,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
         text += &expenses_of_the_operator(results, &expenses);
         text += &requests(results);
         text += &watches(results);
-        text += &churn(results);
+        text += &lags(results, "churn");
     }
     if !results.takeovers.is_empty() {
         text += &takeovers(results, plots)?;
@@ -91,8 +95,15 @@ pub fn calls_of<'a>(
     spent: &'a Expense,
 ) -> impl Iterator<Item = &'a Call> + use<'a> {
     results.calls.iter().filter(move |call| {
-        (&call.part, &call.scenario, call.instances, call.run)
-            == (&spent.part, &spent.scenario, spent.instances, spent.run)
+        let pace = |beats: f64| beats.to_bits();
+        (&call.part, &call.scenario, call.instances, pace(call.beats_per_second), call.run)
+            == (
+                &spent.part,
+                &spent.scenario,
+                spent.instances,
+                pace(spent.beats_per_second),
+                spent.run,
+            )
     })
 }
 
@@ -111,31 +122,36 @@ impl Call {
 fn requests(results: &Results) -> String {
     let calls = results.calls.iter().filter(|call| call.part == OPERATOR);
     let key = |call: &&Call| {
-        let scenario = Reverse(call.scenario.clone());
-        (scenario, call.instances, call.verb.clone(), call.kind.clone())
+        let crowd =
+            (Reverse(call.scenario.clone()), call.instances, call.beats_per_second.to_bits());
+        (crowd, call.verb.clone(), call.kind.clone())
     };
     let rows: Vec<_> = grouped(calls, key)
         .into_iter()
-        .map(|((Reverse(scenario), instances, verb, kind), calls)| {
+        .map(|(((Reverse(scenario), instances, beats), verb, kind), calls)| {
             let request = if kind.is_empty() { verb } else { format!("{verb} {kind}") };
             let rate = told(calls.iter().map(|call| call.count / call.seconds));
-            [scenario, instances.to_string(), request, rate]
+            [scenario, instances.to_string(), due(beats), request, rate]
         })
         .collect();
-    table(["What happens", "Instances", "Request", "A second"], &rows)
+    table(["What happens", "Instances", "Beats due/s", "Request", "A second"], &rows)
 }
 
 fn watches(results: &Results) -> String {
-    let key =
-        |line: &&Watched| (Reverse(line.scenario.clone()), line.instances, line.resource.clone());
+    let key = |line: &&Watched| {
+        let crowd =
+            (Reverse(line.scenario.clone()), line.instances, line.beats_per_second.to_bits());
+        (crowd, line.resource.clone())
+    };
     // Every watch gets a bookmark a minute, whatever it is of.
     let busy = results.watched.iter().filter(|line| line.events / line.seconds >= 0.2);
     let rows: Vec<_> = grouped(busy, key)
         .into_iter()
-        .map(|((Reverse(scenario), instances, resource), lines)| {
+        .map(|(((Reverse(scenario), instances, beats), resource), lines)| {
             [
                 scenario,
                 instances.to_string(),
+                due(beats),
                 resource,
                 told(lines.iter().map(|line| line.events / line.seconds)),
                 told(lines.iter().map(|line| line.bytes / line.seconds / 1000.0)) + " kB",
@@ -144,7 +160,15 @@ fn watches(results: &Results) -> String {
         })
         .collect();
     let table = table(
-        ["What happens", "Instances", "Resource", "Events/s", "Bytes/s", "Bytes an event"],
+        [
+            "What happens",
+            "Instances",
+            "Beats due/s",
+            "Resource",
+            "Events/s",
+            "Bytes/s",
+            "Bytes an event",
+        ],
         &rows,
     );
     match table.as_str() {
@@ -156,8 +180,13 @@ fn watches(results: &Results) -> String {
     }
 }
 
-fn churn(results: &Results) -> String {
-    let lags = results.lags.iter().filter(|lag| lag.scenario.starts_with("churn"));
+fn due(beats: u64) -> String {
+    told_number(f64::from_bits(beats))
+}
+
+/// How late those were seen who came and went in a scenario, or beside it.
+fn lags(results: &Results, scenario: &str) -> String {
+    let lags = results.lags.iter().filter(|lag| lag.scenario.starts_with(scenario));
     let rows: Vec<_> = grouped(lags, |lag| (lag.instances, lag.scenario.clone()))
         .into_iter()
         .map(|((instances, scenario), lags)| {
@@ -182,7 +211,8 @@ fn takeovers(results: &Results, plots: &Plots) -> Result<String> {
          From the start of its process (nobody else runs, and all instances are published), or from the signal that \
          ends the leader beside a second one: `term` asks it to, `kill` does not. Published is when the watcher sees an \
          instance go that left while nobody led. A newcomer has registered before the start, and is published with its \
-         next beat. Removed are those who lived. Made again by `make bench FULL=1 PARTS=cost`.\n\n",
+         next beat, which takes up to an interval. Removed are those who lived. Made again by \
+         `make bench FULL=1 PARTS=cost`.\n\n",
     );
     let key = |line: &&Takeover| (line.how.clone(), line.instances);
     let groups = grouped(&results.takeovers, key);
@@ -206,19 +236,29 @@ fn takeovers(results: &Results, plots: &Plots) -> Result<String> {
         .collect();
     let headings = ["How", "Instances", "Tries", "Leads", "Published", "Newcomer", "Removed"];
     text += &table(headings, &rows);
+    let silent = lags(results, SILENT);
+    if !silent.is_empty() {
+        text += "Some fall silent at that very moment, and are to be pruned by the next leader, past their own deadlines as \
+                 always:\n\n";
+        text += &silent;
+    }
+    // Of those that were tried often enough to have a distribution.
     let lines: Vec<plot::Line> = groups
         .iter()
+        .filter(|(_, lines)| lines.len() >= DISTRIBUTION)
         .map(|((how, instances), lines)| plot::Line {
             name: format!("{how}, {instances} instances"),
             values: sorted(lines.iter().map(|line| line.published)),
         })
         .collect();
-    text += &plots.draw(
-        "takeovers",
-        "Takeovers: shares by the time until something is published",
-        "until it publishes",
-        &lines,
-    )?;
+    if !lines.is_empty() {
+        text += &plots.draw(
+            "takeovers",
+            "Takeovers: shares by the time until something is published",
+            "until it publishes",
+            &lines,
+        )?;
+    }
     Ok(text)
 }
 

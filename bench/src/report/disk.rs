@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Results;
 use super::table::{grouped, table, who};
-use crate::records::Metric;
-use crate::scrape::{self, STORE};
-use crate::statistics::told_seconds;
+use crate::records::{Metric, Usage};
+use crate::scrape::{self, DATABASE, STORE};
+use crate::statistics::{Spread, told_number, told_seconds};
 
 const KINDS: [(&str, &str); 2] = [
     ("fsync of the log", "etcd_disk_wal_fsync_duration_seconds"),
@@ -44,10 +44,42 @@ pub fn tell(results: &Results) -> String {
         ["System", "Instances", "What", "How often", "Half within", "99 %", "99.9 %", "All"];
     "## The disk\n\n\
      What etcd, with or without an API server before it, waited for its disk in all runs: upper bounds of the buckets of its own \
-     histograms. Every renewal and every change of a slice waits for the one; while the other goes on, no write does.\n\n\
+     histograms. Every renewal and every change of a slice waits for the one; while the other goes on, no write is accepted.\n\n\
      Made again by `make bench FULL=1 PARTS=\"peers plane\"`.\n\n"
         .to_owned()
         + &table(headings, &rows)
+        + &growth(results)
+}
+
+/// By how much the database grew for each beat in a steady state, until it is compacted.
+fn growth(results: &Results) -> String {
+    let size = |usage: &Usage, phase: &str| {
+        let of_run = results.metrics.iter().find(|line| {
+            (line.system, &line.variant, line.instances, line.run)
+                == (usage.system, &usage.variant, usage.instances, usage.run)
+                && line.beats_per_second.to_bits() == usage.beats_per_second.to_bits()
+                && line.part == STORE
+                && line.phase == phase
+                && line.series == DATABASE
+        });
+        of_run.map(|line| line.value)
+    };
+    let a_beat = |usage: &&Usage| {
+        let grown = size(usage, "steady ended")? - size(usage, "steady began")?;
+        Some(grown / (usage.renewals_per_second * usage.seconds))
+    };
+    let key = |usage: &&Usage| {
+        (usage.instances, usage.beats_per_second.to_bits(), usage.system, usage.variant.clone())
+    };
+    let rows: Vec<_> = grouped(results.usages.iter().filter(|usage| usage.part == STORE), key)
+        .into_iter()
+        .filter_map(|((instances, beats, system, variant), usages)| {
+            let grown = Spread::of(usages.iter().filter_map(a_beat))?;
+            let beats = told_number(f64::from_bits(beats));
+            Some([who(system, &variant), instances.to_string(), beats, grown.told(told_number)])
+        })
+        .collect();
+    table(["System", "Instances", "Beats/s", "Database, bytes a beat"], &rows)
 }
 
 /// So many were not longer than a bound, by bound; the runs are added up.
@@ -74,6 +106,30 @@ mod tests {
     use super::*;
     use crate::records::Run;
     use crate::systems::Name;
+
+    #[test]
+    fn what_a_beat_leaves_in_the_database_is_its_growth_over_the_beats_of_the_run() {
+        let run = |run| {
+            let (system, variant) = (Name::Beatkeeper, String::new());
+            Run { system, variant, instances: 9, beats_per_second: 3.0, run }
+        };
+        let size = |n, phase: &str, value| {
+            let [part, phase, series] = [STORE, phase, DATABASE].map(str::to_owned);
+            Metric::of(&run(n), part, phase, series, value)
+        };
+        let usage = |n| Usage::of(&run(n), STORE.to_owned(), 10.0, 3.0, 0.1, 50.0, 50.0);
+        let results = Results {
+            metrics: vec![
+                size(1, "steady began", 1000.0),
+                size(1, "steady ended", 31_000.0),
+                size(2, "steady began", 7000.0),
+                size(2, "steady ended", 7000.0),
+            ],
+            usages: vec![usage(1), usage(2), usage(3)],
+            ..Results::default()
+        };
+        assert!(growth(&results).contains("| beatkeeper | 9 | 3 | 500 (0–1000) |\n"));
+    }
 
     #[test]
     fn the_runs_are_added_up_and_what_others_tell_is_left_out() {

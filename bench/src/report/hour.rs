@@ -60,10 +60,10 @@ pub fn tell(results: &Results) -> String {
         "Wrongly, late",
         "Of one core",
     ];
-    "## An hour of virtual time\n\n\
+    "## Up to an hour of virtual time\n\n\
      The core alone, without I/O: everybody beats, some die at random and come back, and it decides as the operator does. \
-     Those who died within a ttl of the end are not due yet. The share of one core is that of taking in the beats and of \
-     deciding. Made again by `make bench FULL=1 PARTS=hour`.\n\n"
+     Those who died less than a ttl before the end cannot be pruned yet. The share of one core is that of taking in the \
+     beats and of deciding. Made again by `make bench FULL=1 PARTS=hour`.\n\n"
         .to_owned()
         + &table(headings, &rows)
 }

@@ -15,17 +15,16 @@ const WRITES: &str = "beatkeeper_api_writes_total";
 
 /// A table for each size.
 pub fn tell(results: &Results) -> String {
-    let key = |line: &&Metric| (line.instances, line.beats_per_second.to_bits());
-    let rows: Vec<_> = grouped(told_by_it(results), key)
+    let rows: Vec<_> = grouped(told_by_it(results), crowd)
         .into_iter()
-        .map(|((instances, beats), lines)| {
+        .map(|((instances, beats, variant), lines)| {
             let runs = grouped(lines, |line| line.run);
             let told = |figure: &dyn Fn(&[&Metric]) -> Option<f64>, tell: fn(f64) -> String| {
                 let figures = runs.values().filter_map(|run| figure(run));
                 Spread::of(figures).map_or_else(String::new, |spread| spread.told(tell))
             };
             [
-                instances.to_string(),
+                format!("{instances} {variant}").trim_end().to_owned(),
                 told_number(f64::from_bits(beats)),
                 told(&|run| within(run, 0.5), told_seconds),
                 told(&|run| within(run, 0.99), told_seconds),
@@ -75,9 +74,7 @@ const STEPS: &str = "beatkeeper_reconcile_duration_seconds";
 
 /// The mean of each span while single instances died and came back, for each size.
 fn spent(results: &Results) -> String {
-    let key =
-        |line: &&Metric| (line.instances, line.beats_per_second.to_bits(), line.variant.clone());
-    let rows: Vec<_> = grouped(told_by_it(results), key)
+    let rows: Vec<_> = grouped(told_by_it(results), crowd)
         .into_iter()
         .map(|((instances, beats, variant), lines)| {
             let runs = grouped(lines, |line| line.run);
@@ -98,7 +95,7 @@ fn spent(results: &Results) -> String {
     let rows: Vec<[String; SPANS.len() + 1]> = rows;
     format!(
         "What it spent meanwhile, while single instances died and came back: the mean of each call and step in a run, by its \
-         histograms `{CALLS}` and `{STEPS}`. A prune takes, one after the other, a decision, the live read, a decision, a plan, and \
+         histograms `{CALLS}` and `{STEPS}`. A prune takes, one after the other, the live read, a decision, a plan, and \
          the write of the slice; the Endpoints follow, then status and events.\n\n{}",
         table(headings, &rows)
     )
@@ -118,6 +115,11 @@ fn mean(run: &[&Metric], histogram: &str, labels: Labels) -> Option<f64> {
     };
     let count = grown("_count")?;
     Some(grown("_sum")? / count)
+}
+
+/// What makes runs the same.
+fn crowd(line: &&Metric) -> (u32, u64, String) {
+    (line.instances, line.beats_per_second.to_bits(), line.variant.clone())
 }
 
 fn told_by_it(results: &Results) -> impl Iterator<Item = &Metric> {

@@ -12,7 +12,7 @@ use crate::systems::Name;
 /// The folder of its results.
 const PART: &str = "plain";
 
-const COMPARISON: &str = "The rows of Beatkeeper are its single deaths from above, on a control plane without nodes, \
+const COMPARISON: &str = "The last row is Beatkeeper's single deaths from above, on a control plane without nodes, \
     counted from the last beat: the ttl and the lag past it. A death lies up to an interval after the last beat, and is \
     seen by so much sooner. It is no race at the same odds. The ttl is chosen for each service, and so can be the \
     numbers of a probe, which the kubelet then sends more often; what a dead node takes is set for the whole cluster. \
@@ -45,8 +45,8 @@ pub fn tell(results: &Results) -> String {
          watcher of EndpointSlices sees that an endpoint is no longer ready. A Pod hangs when its processes are stopped \
          (SIGSTOP) at a random moment; its readiness probe names a path and a port, and all its numbers are the defaults: \
          a probe each 10 s, 1 s for the answer, three failures. The node dies when its kubelet and the processes of all \
-         Pods are stopped at one moment; the control plane runs with its defaults, by which a node counts as lost after \
-         50 s of silence.\n\n{comparison}Made again by `make bench FULL=1 PARTS=plain`.\n\n{}",
+         Pods are stopped at one moment; the control plane runs with its defaults, by which a node counts as lost 50 s after \
+         its last heartbeat.\n\n{comparison}Made again by `make bench FULL=1 PARTS=plain`.\n\n{}",
         table(["What", "Counted from", "Deaths", "Endpoints", "Least", "p50", "Most"], &rows),
     )
 }

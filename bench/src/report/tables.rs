@@ -17,12 +17,15 @@ pub fn tell(results: &Results) -> String {
         strays(results),
     ) + &section(
         "What it costs in steady state",
-        "Each process of a system while all instances beat and nothing happens. Processor time is a share of one core.",
+        "Each process of a system while all instances beat and nothing happens. Processor time is a share of one core. \
+         Renewals are those that were answered in that time, from a few more or less than are due to those that waited for \
+         their turn before.",
         usages(results),
     ) + &section(
         "Renewals as fast as they are answered",
         "Further instances renew, each again as soon as it has its answer, beside those that beat as usual. Loader, \
-         watcher and system share the machine.",
+         watcher and system share the machine. They do not do the same work: a renewal of Beatkeeper is a write that is \
+         synced to the disk, one of etcd's or ZooKeeper's is kept in memory, and Redis was not persistent.",
         capacities(results),
     )
 }
@@ -74,11 +77,12 @@ fn strays(results: &Results) -> String {
 
 fn usages(results: &Results) -> String {
     let key = |line: &&crate::records::Usage| {
-        (line.system, line.variant.clone(), line.instances, line.part.clone())
+        let beats = line.beats_per_second.to_bits();
+        (line.system, line.variant.clone(), line.instances, beats, line.part.clone())
     };
     let rows: Vec<_> = grouped(&results.usages, key)
         .into_iter()
-        .map(|((system, variant, instances, part), lines)| {
+        .map(|((system, variant, instances, _, part), lines)| {
             let told = |figure: fn(&crate::records::Usage) -> f64| {
                 told(lines.iter().map(|line| figure(line)))
             };

@@ -53,9 +53,11 @@ pub fn tell(results: &Results) -> String {
     let rows: Vec<_> = targets(results).iter().map(Target::row).collect();
     format!(
         "## Targets\n\n\
-         Computed from the raw results like all else here. Of several runs or tries a lag is the median, everything else \
-         the worst. A deadline is a ttl after the last renewal: reckoned from when it was sent, as in the tables below, \
-         or from when it was answered, which is when the API server has accepted it. A row says `not measured` where the part that measures it was not run in this size.\n\n{}",
+         Computed from the raw results like all else here. A p50 or p99 is the median over the runs; every other row is of \
+         the worst run or try. A deadline is a ttl after the last renewal: reckoned from when it was sent, as in the tables \
+         below, or from when it was answered, soon after the API server had accepted it. `not measured` is what was not run \
+         in this size. Where the time goes that is missing, and whose it is, is told with profiles in \
+         [the design](design.md#where-the-time-of-a-prune-goes).\n\n{}",
         table(["What", "Figure", "Wanted", "Measured", ""], &rows)
     )
 }
@@ -67,7 +69,7 @@ fn targets(results: &Results) -> Vec<Target> {
     let of = |what, figure, bound, tell, measured| Target { what, figure, bound, tell, measured };
     let idle = "100 instances, single deaths";
     let many = "10,000 instances, 1,000 beats/s";
-    let core = "The core, on one core";
+    let index = "The index, on one core";
     let (from_sent, from_answered) = (|lag: &Lag| lag.lag, Lag::past_answer);
     let of_single = |instances, beats, share, lag: fn(&Lag) -> f64| {
         single(
@@ -77,7 +79,7 @@ fn targets(results: &Results) -> Vec<Target> {
             lag,
         )
     };
-    vec![
+    let mut targets = vec![
         of(idle, "p50, from sent", Most(0.010), told_seconds, of_single(100, 0.0, 0.5, from_sent)),
         of(
             idle,
@@ -108,25 +110,49 @@ fn targets(results: &Results) -> Vec<Target> {
             told_seconds,
             of_single(10_000, THOUSAND, 0.99, from_answered),
         ),
-        of("All deaths", "least lag", Least(0.0), told_seconds, least_lag(results)),
-        of(
-            "3,000 die at once",
-            "the last gone, past the last deadline",
-            Most(0.5),
-            told_seconds,
-            last_of_many(results),
-        ),
-        // Some are still under way when the count ends, and a few are tried again.
-        of(many, "beats answered a second, of 1,000", Least(990.0), told_number, answered(results)),
-        of(many, "memory", Most(60e6), megabytes, memory(results, |line| line.rss_mib)),
-        of(
-            many,
-            "memory, at most ever",
-            Most(60e6),
-            megabytes,
-            memory(results, |line| line.peak_mib),
-        ),
-        of(many, "CPU, of a core", Most(0.15), percent, processor(results)),
+        of("All deaths", "least lag, from sent", Least(0.0), told_seconds, least_lag(results)),
+    ];
+    for (what, variant) in [
+        ("3,000 at once, in one service", ""),
+        ("3,000 at once, in 100 services", "in 100 services"),
+    ] {
+        let figure = "the last gone, past the last deadline";
+        targets.push(of(what, figure, Most(0.5), told_seconds, last_of_many(results, variant)));
+    }
+    for (what, variant) in [
+        ("10,000 in one service, 1,000 beats/s", ""),
+        ("10,000 in 100 services, 1,000 beats/s", "in 100 services"),
+    ] {
+        let at_a_thousand = || at_a_thousand(results, variant);
+        let answered = least(at_a_thousand().map(|used| used.renewals));
+        let mebibyte = f64::from(1 << 20);
+        targets.extend([
+            // Some are still under way when the count ends, and a few are tried again.
+            of(what, "beats answered a second, of 1,000", Least(990.0), told_number, answered),
+            of(
+                what,
+                "memory (RSS)",
+                Most(60e6),
+                megabytes,
+                worst(at_a_thousand().map(|used| used.rss_mib * mebibyte)),
+            ),
+            of(
+                what,
+                "memory, the peak until then",
+                Most(60e6),
+                megabytes,
+                worst(at_a_thousand().map(|used| used.peak_mib * mebibyte)),
+            ),
+            of(
+                what,
+                "CPU, of a core",
+                Most(0.15),
+                percent,
+                worst(at_a_thousand().map(|used| used.cpu)),
+            ),
+        ]);
+    }
+    targets.extend([
         of(
             "Steady state",
             "writes, but for probes",
@@ -134,8 +160,8 @@ fn targets(results: &Results) -> Vec<Target> {
             told_number,
             steady_writes(results),
         ),
-        of(core, "beats a second", Least(1e6), told_number, beats_of_core(results)),
-        of(core, "bytes an instance", Most(1000.0), told_number, bytes_of_core(results)),
+        of(index, "beats taken in a second", Least(1e6), told_number, beats_of_core(results)),
+        of(index, "bytes an instance", Most(1000.0), told_number, bytes_of_core(results)),
         of(
             "Start with 10,000 instances",
             "until it publishes",
@@ -172,13 +198,14 @@ fn targets(results: &Results) -> Vec<Target> {
             slowest(results, "term", |line| Some(line.published)),
         ),
         of(
-            "Starts and failovers",
+            "All scenarios but the freezes",
             "living instances removed",
             Most(0.0),
             told_number,
             lost(results),
         ),
-    ]
+    ]);
+    targets
 }
 
 fn ours<'a>(results: &'a Results, scenario: &'a str) -> impl Iterator<Item = &'a Lag> {
@@ -212,36 +239,53 @@ fn least_lag(results: &Results) -> Option<f64> {
 }
 
 /// Of runs in which so many died.
-fn last_of_many(results: &Results) -> Option<f64> {
-    let of_run =
-        |lag: &&Lag| (lag.instances, lag.beats_per_second.to_bits(), lag.variant.clone(), lag.run);
-    let runs = grouped(ours(results, "mass"), of_run);
+fn last_of_many(results: &Results, variant: &str) -> Option<f64> {
+    let of_run = |lag: &&Lag| (lag.instances, lag.beats_per_second.to_bits(), lag.run);
+    let lags = ours(results, "mass").filter(|lag| lag.variant == variant);
+    let runs = grouped(lags, of_run);
     worst(runs.into_values().filter(|run| run.len() >= 3000).filter_map(|run| {
         let deadline = worst(run.iter().map(|lag| lag.deadline))?;
         Some(worst(run.iter().map(|lag| lag.seen))? - deadline)
     }))
 }
 
-/// What the operator used in steady state, at 1,000 beats a second.
-fn at_a_thousand(results: &Results) -> impl Iterator<Item = &Expense> {
-    steady(results).filter(|line| line.instances >= 10_000 && line.beats_per_second >= THOUSAND)
+/// What the operator used in a steady state.
+struct Used {
+    renewals: f64,
+    cpu: f64,
+    rss_mib: f64,
+    peak_mib: f64,
+}
+
+/// The same with 10,000 instances at 1,000 beats a second, whichever part has measured it.
+fn at_a_thousand(results: &Results, variant: &str) -> impl Iterator<Item = Used> {
+    let is_one = move |instances: u32, beats: f64, of: &str| {
+        instances >= 10_000 && beats >= THOUSAND && of == variant
+    };
+    let alone = steady(results)
+        .filter(move |line| is_one(line.instances, line.beats_per_second, &line.variant))
+        .map(|line| Used {
+            renewals: line.renewals_per_second,
+            cpu: line.cpu,
+            rss_mib: line.rss_mib,
+            peak_mib: line.peak_mib,
+        });
+    let beside_deaths = results
+        .usages
+        .iter()
+        .filter(|line| line.system == Name::Beatkeeper && line.part == OPERATOR)
+        .filter(move |line| is_one(line.instances, line.beats_per_second, &line.variant))
+        .map(|line| Used {
+            renewals: line.renewals_per_second,
+            cpu: line.cpu,
+            rss_mib: line.rss_mib,
+            peak_mib: line.peak_mib,
+        });
+    alone.chain(beside_deaths)
 }
 
 fn steady(results: &Results) -> impl Iterator<Item = &Expense> {
     results.expenses.iter().filter(|line| line.part == OPERATOR && line.scenario == "steady")
-}
-
-fn memory(results: &Results, mebibytes: impl Fn(&Expense) -> f64) -> Option<f64> {
-    worst(at_a_thousand(results).map(|line| mebibytes(line) * f64::from(1 << 20)))
-}
-
-/// By the API server, in the run in which those were the fewest: it may take less than it is offered.
-fn answered(results: &Results) -> Option<f64> {
-    least(at_a_thousand(results).map(|line| line.renewals_per_second))
-}
-
-fn processor(results: &Results) -> Option<f64> {
-    worst(at_a_thousand(results).map(|line| line.cpu))
 }
 
 fn steady_writes(results: &Results) -> Option<f64> {
@@ -265,8 +309,12 @@ fn slowest(results: &Results, how: &str, figure: impl Fn(&Takeover) -> Option<f6
     worst(results.takeovers.iter().filter(|line| line.how == how).filter_map(figure))
 }
 
+/// Whoever was seen to go without having died or left.
 fn lost(results: &Results) -> Option<f64> {
-    worst(results.takeovers.iter().map(|line| f64::from(line.lost)))
+    let ours = |system: Name| system == Name::Beatkeeper;
+    let is_measured = results.lags.iter().any(|lag| ours(lag.system));
+    let strays = results.missed.iter().filter(|it| ours(it.system) && it.scenario == "stray");
+    is_measured.then(|| strays.count() as f64)
 }
 
 /// The smallest; none of none.
@@ -282,8 +330,8 @@ fn worst(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::Run;
     use crate::records::cost::Call;
+    use crate::records::{Missed, Run, Usage};
 
     fn run(instances: u32, run: u32) -> Run {
         let (system, variant) = (Name::Beatkeeper, String::new());
@@ -299,7 +347,7 @@ mod tests {
     #[test]
     fn without_results_nothing_is_reached_and_nothing_missed() {
         let rows: Vec<_> = targets(&Results::default()).iter().map(Target::row).collect();
-        assert_eq!(rows.len(), 21);
+        assert_eq!(rows.len(), 26);
         for [.., measured, verdict] in rows {
             assert_eq!((measured.as_str(), verdict.as_str()), ("", "not measured"));
         }
@@ -343,9 +391,10 @@ mod tests {
             )
         };
         let mut results = Results { lags: (1..=2999).map(lag).collect(), ..Results::default() };
-        assert_eq!(last_of_many(&results), None);
+        assert_eq!(last_of_many(&results, ""), None);
         results.lags.push(lag(3000));
-        assert_eq!(last_of_many(&results), Some(1.0));
+        assert_eq!(last_of_many(&results, ""), Some(1.0));
+        assert_eq!(last_of_many(&results, "in 100 services"), None);
     }
 
     #[test]
@@ -373,11 +422,36 @@ mod tests {
         assert_eq!(verdicts(&results, "Steady state"), [["≤ 0", "0", "reached"]]);
         results.calls.push(call("EndpointSlice"));
         assert_eq!(verdicts(&results, "Steady state"), [["≤ 0", "7", "not reached"]]);
-        let many: Vec<_> = verdicts(&results, "10,000 instances, 1,000 beats/s");
-        assert_eq!(many[2], ["≥ 990", "1000", "reached"]);
-        assert_eq!(many[3], ["≤ 60 MB", "41.9 MB", "reached"]);
-        assert_eq!(many[4], ["≤ 60 MB", "52.4 MB", "reached"]);
-        assert_eq!(many[5], ["≤ 15 %", "20 %", "not reached"]);
+        assert_eq!(
+            verdicts(&results, "10,000 in one service, 1,000 beats/s"),
+            [
+                ["≥ 990", "1000", "reached"],
+                ["≤ 60 MB", "41.9 MB", "reached"],
+                ["≤ 60 MB", "52.4 MB", "reached"],
+                ["≤ 15 %", "20 %", "not reached"],
+            ]
+        );
+        let spread = verdicts(&results, "10,000 in 100 services, 1,000 beats/s");
+        assert!(spread.iter().all(|[.., verdict]| verdict == "not measured"), "{spread:?}");
+        let spread = Run { variant: "in 100 services".to_owned(), ..run(10_000, 1) };
+        let usage =
+            |part: &str, rss| Usage::of(&spread, part.to_owned(), 10.0, 1e3, 0.05, rss, rss);
+        results.usages = vec![usage(OPERATOR, 80.0), usage("etcd", 999.0)];
+        let spread = verdicts(&results, "10,000 in 100 services, 1,000 beats/s");
+        assert_eq!(spread[1], ["≤ 60 MB", "83.9 MB", "not reached"]);
+    }
+
+    #[test]
+    fn one_of_the_living_who_goes_is_one_too_many_wherever_that_is() {
+        let lag = Lag::of(&run(100, 1), "single".to_owned(), 1, 0.0, 0.0, 10.0, 10.1, 0.1);
+        let mut results = Results { lags: vec![lag], ..Results::default() };
+        let of_all = |results: &Results| verdicts(results, "All scenarios but the freezes");
+        assert_eq!(of_all(&results), [["≤ 0", "0", "reached"]]);
+        results.missed = vec![
+            Missed::of(&run(100, 1), "stray".to_owned(), 7),
+            Missed::of(&run(100, 1), "single".to_owned(), 8),
+        ];
+        assert_eq!(of_all(&results), [["≤ 0", "1", "not reached"]]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ mod tests {
     fn the_flag_alone_elects_with_defaults_that_fit_together() {
         for flag in ["--leader-elect", "--leader-elect=true"] {
             let settings = settings(&[flag]).expect("valid").expect("an election");
-            assert_eq!(settings.durations.lease(), Duration::from_secs(5));
+            assert_eq!(settings.durations.lease_seconds(), 5);
             assert_eq!(settings.name, "beatkeeper");
             assert_eq!(settings.namespace, None);
         }

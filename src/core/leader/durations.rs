@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use beatkeeper_api::duration::format;
 
+/// Of the lease duration a rival waits all but one part in so many. The last sign of life took its way
+/// to the rival, the claim takes its own, and so does what is published first: with this the next one
+/// has taken over within the lease duration, counted from the crash of the one before.
+const HEAD_START: u32 = 20;
+
 /// How long candidates wait for each other, checked against one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Durations {
@@ -17,8 +22,8 @@ pub struct Durations {
 pub enum DurationsError {
     /// A leader would go on while another takes over.
     #[error(
-        "--leader-elect-renew-deadline is {}, which must be shorter than --leader-elect-lease-duration, {}: \
-         a leader has to stop before another may take over",
+        "--leader-elect-renew-deadline is {}, which must be shorter than --leader-elect-lease-duration, {}, \
+         by more than one part in {HEAD_START} of that: a leader has to stop before another may take over",
         format(*renew_deadline), format(*lease)
     )]
     RenewDeadline {
@@ -52,7 +57,7 @@ impl Durations {
         renew_deadline: Duration,
         retry_period: Duration,
     ) -> Result<Self, DurationsError> {
-        if renew_deadline >= lease {
+        if renew_deadline >= all_but_the_head_start(lease) {
             return Err(DurationsError::RenewDeadline { renew_deadline, lease });
         }
         if retry_period.is_zero() || retry_period * 2 >= renew_deadline {
@@ -61,9 +66,10 @@ impl Durations {
         Ok(Self { lease, renew_deadline, retry_period })
     }
 
-    /// How long a rival waits for a sign of life.
-    pub fn lease(&self) -> Duration {
-        self.lease
+    /// How long a rival waits for a sign of life of a holder that has written this duration. While flags
+    /// change, replicas may differ in them: the holder counts on what it has written.
+    pub fn patience(&self, written: Duration) -> Duration {
+        all_but_the_head_start(self.lease.max(written))
     }
 
     /// The same as `leaseDurationSeconds`, rounded up.
@@ -86,4 +92,8 @@ impl Durations {
     pub fn request_timeout(&self) -> Duration {
         (self.renew_deadline - self.retry_period) / 2
     }
+}
+
+fn all_but_the_head_start(lease: Duration) -> Duration {
+    lease - lease / HEAD_START
 }

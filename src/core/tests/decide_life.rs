@@ -7,6 +7,7 @@ use crate::core::{
     flow::{Broken, Flow, Place},
     memory::Memory,
     proven::{Gap, Proven},
+    verdict::Suspect,
 };
 
 const LEASE: &str = "greeter.vm-1";
@@ -41,6 +42,18 @@ fn an_instance_is_doubted_at_the_very_instant_of_its_deadline_and_not_before() {
         line(&doubted),
         "Ready BeatOverdue: its beat is late; it is pruned when its ttl passes"
     );
+}
+
+#[test]
+fn whoever_is_late_is_foreseen_to_be_in_doubt_from_his_deadline_on() {
+    let index = seen_at_1000();
+    let foreseen = |now| Suspect::foreseen(&[published().one(&index, at(now))]);
+    assert_eq!(foreseen(10_000), [], "not late yet");
+    for now in [30_999, 31_000] {
+        let suspect = Suspect { lease: LEASE.into(), deadline: Some(at(31_000)) };
+        assert!(!suspect.is_due(at(30_999)) && suspect.is_due(at(31_000)));
+        assert_eq!(foreseen(now), [suspect]);
+    }
 }
 
 #[test]

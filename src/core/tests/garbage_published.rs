@@ -202,7 +202,7 @@ proptest! {
         }
 
         let prior: ServiceRegistrationStatus = parsed(prior);
-        let before = notice::told_by(Some(&prior));
+        let before = notice::told_by(&prior);
         let clocks = Clocks { now: at(1000), wall: Timestamp::UNIX_EPOCH };
         let applied = Applied::default();
         let account = Account::of(verdicts, &applied.published);

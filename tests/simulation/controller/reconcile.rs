@@ -105,6 +105,10 @@ impl Controller {
             let now = self.now();
             let next = decision.pause(now, self.backoff(decision.failed_reads));
             let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
+            let foreseen = Suspect::foreseen(&decision.verdicts);
+            self.remember(&registration.key, &registration.uid, |memory| {
+                memory.foreseen = foreseen;
+            });
             let deadline = decision.verdicts.iter().filter_map(Verdict::deadline).min();
             self.await_deadline(&registration.key, deadline);
             let report = self.clone().publish_status(
@@ -137,11 +141,14 @@ impl Controller {
         ttl: &TtlHistory,
         stage: &Stage,
     ) -> Decision {
-        let missing = Missing::default();
-        let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
-        let suspects = Suspect::of(&verdicts);
+        let mut suspects = self.foreseen(registration);
         if suspects.is_empty() {
-            return Decision { verdicts, missing, failed_reads: 0, taken };
+            let missing = Missing::default();
+            let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
+            suspects = Suspect::of(&verdicts);
+            if suspects.is_empty() {
+                return Decision { verdicts, missing, failed_reads: 0, taken };
+            }
         }
         let missing = self.verify(&registration.key, suspects).await;
         self.setup.check.tell(|| {
@@ -161,6 +168,15 @@ impl Controller {
         }
         let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
         Decision { verdicts, missing, failed_reads, taken }
+    }
+
+    /// Mirrors `foreseen`.
+    fn foreseen(&self, registration: &Registration) -> Vec<Suspect> {
+        let Registration { key, uid, .. } = registration;
+        let mut foreseen = self.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
+        let now = self.now();
+        foreseen.retain(|suspect| suspect.is_due(now));
+        foreseen
     }
 
     /// Mirrors `judge`.

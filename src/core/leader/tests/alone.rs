@@ -76,23 +76,38 @@ fn a_release_is_noticed_by_one_that_waits_within_the_retry_period() {
 }
 
 #[test]
-fn another_is_replaced_once_it_has_shown_no_life_for_the_lease_duration() {
+fn another_is_replaced_without_another_look_once_it_has_shown_no_life_for_all_but_a_twentieth() {
     let mut candidate = standby();
-    candidate.saw(Some(lease(10, "other")), at(5900));
-    assert_eq!(candidate.next(at(5999)), Move::Wait(at(6000)), "no later than possible");
+    candidate.saw(Some(lease(10, "other")), at(5700));
+    assert_eq!(candidate.next(at(5749)), Move::Wait(at(5750)), "no later than possible");
+    assert_eq!(draft(&candidate, 5750).replaces.as_deref(), Some("10"));
+}
+
+#[test]
+fn one_that_missed_a_renewal_is_refused_and_waits_anew() {
+    let mut candidate = standby();
+    candidate.saw(Some(lease(10, "other")), at(5800));
+    assert!(matches!(candidate.next(at(5900)), Move::Write(_)));
+    candidate.refused();
+    assert_eq!(candidate.next(at(5905)), Move::Read);
+    candidate.saw(Some(lease(11, "other")), at(5910));
+    assert_eq!(candidate.next(at(5910)), Move::Wait(at(6410)));
+}
+
+#[test]
+fn after_a_request_without_an_answer_one_looks_before_it_claims() {
+    let mut candidate = standby();
+    candidate.unanswered(at(5500));
     assert_eq!(candidate.next(at(6000)), Move::Read);
-    candidate.saw(Some(lease(10, "other")), at(6001));
-    assert_eq!(draft(&candidate, 6001).replaces.as_deref(), Some("10"));
 }
 
 #[test]
 fn any_change_of_the_lease_is_life_from_the_moment_it_is_seen() {
     let mut candidate = standby();
     candidate.saw(Some(lease(11, "other")), at(5999));
-    candidate.saw(Some(lease(11, "other")), at(10_998));
-    assert_eq!(candidate.next(at(10_998)), Move::Wait(at(10_999)));
-    candidate.saw(Some(lease(11, "other")), at(10_999));
-    assert_eq!(draft(&candidate, 10_999).replaces.as_deref(), Some("11"));
+    candidate.saw(Some(lease(11, "other")), at(10_748));
+    assert_eq!(candidate.next(at(10_748)), Move::Wait(at(10_749)));
+    assert_eq!(draft(&candidate, 10_749).replaces.as_deref(), Some("11"));
 }
 
 #[test]
@@ -108,10 +123,9 @@ fn a_holder_that_wrote_a_longer_duration_is_waited_for_as_long() {
     let mut candidate = candidate("me");
     let long = ClaimLease { duration: millis(15_000), ..lease(10, "other") };
     candidate.saw(Some(long.clone()), at(0));
-    candidate.saw(Some(long.clone()), at(14_999));
-    assert_eq!(candidate.next(at(14_999)), Move::Wait(at(15_000)));
-    candidate.saw(Some(long), at(15_000));
-    assert_eq!(draft(&candidate, 15_000).seconds, 5);
+    candidate.saw(Some(long), at(14_249));
+    assert_eq!(candidate.next(at(14_249)), Move::Wait(at(14_250)));
+    assert_eq!(draft(&candidate, 14_250).seconds, 5);
 }
 
 #[test]
@@ -119,8 +133,8 @@ fn a_shorter_duration_than_ones_own_is_not_believed() {
     let mut candidate = candidate("me");
     let short = ClaimLease { duration: millis(1000), ..lease(10, "other") };
     candidate.saw(Some(short.clone()), at(0));
-    candidate.saw(Some(short), at(4999));
-    assert_eq!(candidate.next(at(4999)), Move::Wait(at(5000)));
+    candidate.saw(Some(short), at(4749));
+    assert_eq!(candidate.next(at(4749)), Move::Wait(at(4750)));
 }
 
 #[test]
@@ -219,10 +233,9 @@ fn a_lease_that_somebody_deletes_ends_no_claim_of_another() {
     let mut candidate = standby();
     candidate.saw(None, at(1500));
     assert_eq!(candidate.next(at(1500)), Move::Wait(at(2000)));
-    candidate.saw(None, at(6499));
-    assert_eq!(candidate.next(at(6499)), Move::Wait(at(6500)));
-    candidate.saw(None, at(6500));
-    assert_eq!(draft(&candidate, 6500).replaces, None);
+    candidate.saw(None, at(6249));
+    assert_eq!(candidate.next(at(6249)), Move::Wait(at(6250)));
+    assert_eq!(draft(&candidate, 6250).replaces, None);
 }
 
 #[test]
@@ -267,8 +280,10 @@ fn durations_that_cannot_work_are_refused_by_the_name_of_the_flag() {
     assert_eq!(
         told(3000, 3000, 500),
         "--leader-elect-renew-deadline is 3s, which must be shorter than \
-         --leader-elect-lease-duration, 3s: a leader has to stop before another may take over"
+         --leader-elect-lease-duration, 3s, by more than one part in 20 of that: a leader has to stop \
+         before another may take over"
     );
+    assert!(told(5000, 4750, 500).starts_with("--leader-elect-renew-deadline is 4s750ms, which"));
     assert_eq!(
         told(5000, 3000, 1500),
         "--leader-elect-retry-period is 1s500ms, which must be above zero and less than half of \
