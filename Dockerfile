@@ -8,11 +8,12 @@
 ARG RUST=1.95.0
 FROM --platform=$TARGETPLATFORM docker.io/library/rust:$RUST-slim-bookworm AS build
 ARG TARGETARCH
-RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates make
 WORKDIR /source
 COPY . .
-# A C library linked in: the image has none.
-RUN case "$TARGETARCH" in amd64) target=x86_64 ;; arm64) target=aarch64 ;; *) echo "no build for $TARGETARCH" >&2; exit 1 ;; esac \
+# A C library linked in: the image has none. The kernels of arm64 have pages of 4, 16 or 64 KiB, and the allocator has to be
+# built for the largest.
+RUN case "$TARGETARCH" in amd64) target=x86_64 ;; arm64) target=aarch64; export JEMALLOC_SYS_WITH_LG_PAGE=16 ;; *) echo "no build for $TARGETARCH" >&2; exit 1 ;; esac \
   && target=$target-unknown-linux-gnu \
   && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" --package beatkeeper \
   && install -D --strip "target/$target/release/beatkeeper" /image/beatkeeper \

@@ -25,7 +25,6 @@ use crate::core::{
     adoption::{self, Adopted, Adoption},
     gather,
     heartbeat::Version,
-    lenient::LenientRegistration,
     plan::meta::SERVICE_NAME_LABEL,
     registration::Registration,
     stage::Stage,
@@ -229,10 +228,10 @@ async fn write_down(
     context: &Context,
 ) -> Result<(), ApiError> {
     let key = &registration.key;
-    let api = Api::<LenientRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
     for attempt in 1.. {
         let doing = || format!("read ServiceRegistration {key}");
-        let LenientRegistration(current) = call(doing, api.get_status(&key.name)).await?;
+        let current = call(doing, api.get_status(&key.name)).await?;
         let mut adopted = current.status.map(|status| status.adopted).unwrap_or_default();
         adopted.retain(|entry| !ended.contains(entry));
         for Adopted { entry, .. } in newcomers {
@@ -248,7 +247,7 @@ async fn write_down(
         let doing = || format!("write down who is adopted by ServiceRegistration {key}");
         let params = PatchParams::default();
         match call_write(context, doing, api.patch_status(&key.name, &params, &patch)).await {
-            Ok(LenientRegistration(written)) => {
+            Ok(written) => {
                 let version = Version::of(written.metadata.resource_version.as_deref());
                 context.remember(key, &registration.uid, |memory| {
                     memory.adopted = Some((version, adopted));

@@ -21,7 +21,6 @@ use super::{
 use crate::core::{
     account::{Account, Line},
     heartbeat::Version,
-    lenient::LenientRegistration,
     moment::Moment,
     notice::{self, Remembered},
     registration::Registration,
@@ -58,7 +57,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
         Some(written) if written.version > seen.0 => (written.version, Some(written.status)),
         _ => seen,
     };
-    let api = Api::<LenientRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
     for attempt in 0.. {
         let next = render(prior.as_ref(), report, context);
         if prior.as_ref().is_some_and(|prior| !status::differs(prior, &next)) {
@@ -81,7 +80,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
         match call_write(context, doing, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
             .await
         {
-            Ok(LenientRegistration(written)) => {
+            Ok(written) => {
                 let version = Version::of(written.metadata.resource_version.as_deref());
                 let written = Written { version, status: next, at: context.clock.now() };
                 context.desks().note_written(key, &registration.uid, written);
@@ -91,7 +90,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
             // Somebody edited the object since: read it, and judge anew what would be seen.
             Err(error) if error.is_conflict() && attempt < 2 => {
                 let doing = || format!("read ServiceRegistration {key}");
-                let LenientRegistration(current) = call(doing, api.get_status(&key.name)).await?;
+                let current = call(doing, api.get_status(&key.name)).await?;
                 version = Version::of(current.metadata.resource_version.as_deref());
                 prior = current.status;
             }
