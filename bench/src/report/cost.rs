@@ -211,7 +211,8 @@ fn takeovers(results: &Results, plots: &Plots) -> Result<String> {
          From the start of its process (nobody else runs, and all instances are published), or from the signal that \
          ends the leader beside a second one: `term` asks it to, `kill` does not. Published is when the watcher sees an \
          instance go that left while nobody led. A newcomer has registered before the start, and is published with its \
-         next beat, which takes up to an interval. Removed are those who lived. Made again by \
+         next beat, which takes up to an interval. Leads is asked every 10 ms, so it may be seen after the first publication. \
+         Removed are those who lived. Made again by \
          `make bench FULL=1 PARTS=cost`.\n\n",
     );
     let key = |line: &&Takeover| (line.how.clone(), line.instances);

@@ -79,8 +79,13 @@ fn spent(results: &Results) -> String {
         .map(|((instances, beats, variant), lines)| {
             let runs = grouped(lines, |line| line.run);
             let means = SPANS.map(|(_, histogram, labels)| {
-                let figures = runs.values().filter_map(|run| mean(run, histogram, labels));
-                Spread::of(figures).map_or_else(String::new, |spread| spread.told(told_seconds))
+                let told = |figure: &dyn Fn(&[&Metric]) -> Option<f64>| {
+                    let figures = runs.values().filter_map(|run| figure(run));
+                    Spread::of(figures).map(|spread| told_seconds(spread.median))
+                };
+                let mean = told(&|run| mean(run, histogram, labels));
+                let tail = told(&|run| tail(run, histogram, labels, 0.99));
+                mean.zip(tail).map_or_else(String::new, |(mean, tail)| format!("{mean}, {tail}"))
             });
             let beats = told_number(f64::from_bits(beats));
             let who = format!("{instances} {variant}");
@@ -94,27 +99,51 @@ fn spent(results: &Results) -> String {
     let headings: [&str; SPANS.len() + 1] = headings.try_into().expect("one more");
     let rows: Vec<[String; SPANS.len() + 1]> = rows;
     format!(
-        "What it spent meanwhile, while single instances died and came back: the mean of each call and step in a run, by its \
-         histograms `{CALLS}` and `{STEPS}`. A prune takes, one after the other, the live read, a decision, a plan, and \
+        "What it spent meanwhile, while single instances died and came back: of each call and step the mean, and the upper \
+         bound of the bucket that holds 99 of 100, by its histograms `{CALLS}` and `{STEPS}`. A prune takes, one after the other, the live read, a decision, a plan, and \
          the write of the slice; the Endpoints follow, then status and events.\n\n{}",
         table(headings, &rows)
     )
 }
 
 fn mean(run: &[&Metric], histogram: &str, labels: Labels) -> Option<f64> {
-    let names = labels.map(|(name, _)| name);
-    let values = labels.map(|(_, value)| value.to_owned());
-    let grown = |suffix: &str| -> Option<f64> {
-        let at = |phase: &str| -> Sums<2> {
-            let lines = run.iter().filter(|line| line.phase == phase);
-            let page: String =
-                lines.map(|line| format!("{} {}\n", line.series, line.value)).collect();
-            scrape::sums(&scrape::samples(&page), &format!("{histogram}{suffix}"), names)
-        };
-        scrape::growth(&at("single began"), at("single ended")).get(&values).copied()
+    let [(first, value), (second, other)] = labels;
+    let key = [value.to_owned(), other.to_owned()];
+    let grown = |suffix: &str| {
+        grown(run, &format!("{histogram}{suffix}"), [first, second]).get(&key).copied()
     };
     let count = grown("_count")?;
     Some(grown("_sum")? / count)
+}
+
+/// The least bucket that holds this share of all.
+fn tail(run: &[&Metric], histogram: &str, labels: Labels, share: f64) -> Option<f64> {
+    let [(first, value), (second, other)] = labels;
+    let buckets = grown(run, &format!("{histogram}_bucket"), [first, second, "le"]);
+    let of_span = buckets.into_iter().filter(|([a, b, _], _)| a == value && b == other);
+    let bounds = of_span.filter_map(|([.., bound], count)| Some((bound_of(&bound)?, count)));
+    bucket_of(bounds.collect(), share)
+}
+
+/// By how much series grew while single instances died and came back.
+fn grown<const LABELS: usize>(run: &[&Metric], name: &str, labels: [&str; LABELS]) -> Sums<LABELS> {
+    let at = |phase: &str| {
+        let lines = run.iter().filter(|line| line.phase == phase);
+        let page: String = lines.map(|line| format!("{} {}\n", line.series, line.value)).collect();
+        scrape::sums(&scrape::samples(&page), name, labels)
+    };
+    scrape::growth(&at("single began"), at("single ended"))
+}
+
+/// The bits of a bucket's bound: of numbers that are not negative, they are in the same order.
+fn bound_of(bound: &str) -> Option<u64> {
+    Some(bound.replace("+Inf", "inf").parse::<f64>().ok()?.to_bits())
+}
+
+fn bucket_of(buckets: BTreeMap<u64, f64>, share: f64) -> Option<f64> {
+    let all = *buckets.values().last()?;
+    let bound = buckets.iter().find(|(_, count)| **count >= share * all && all > 0.0)?.0;
+    Some(f64::from_bits(*bound))
 }
 
 /// What makes runs the same.
@@ -128,18 +157,12 @@ fn told_by_it(results: &Results) -> impl Iterator<Item = &Metric> {
 
 /// The least bucket that holds this share of all deaths.
 fn within(run: &[&Metric], share: f64) -> Option<f64> {
-    let buckets: BTreeMap<u64, f64> = run
-        .iter()
-        .filter(|line| line.phase == "end")
-        .filter_map(|line| {
-            let bound = line.series.strip_prefix(LAG)?.strip_suffix("\"}")?;
-            // Of numbers that are not negative, the bits are in the same order.
-            Some((bound.replace("+Inf", "inf").parse::<f64>().ok()?.to_bits(), line.value))
-        })
-        .collect();
-    let all = *buckets.values().last()?;
-    let bound = buckets.iter().find(|(_, count)| **count >= share * all && all > 0.0)?.0;
-    Some(f64::from_bits(*bound))
+    let at_the_end = run.iter().filter(|line| line.phase == "end");
+    let buckets = at_the_end.filter_map(|line| {
+        let bound = line.series.strip_prefix(LAG)?.strip_suffix("\"}")?;
+        Some((bound_of(bound)?, line.value))
+    });
+    bucket_of(buckets.collect(), share)
 }
 
 /// Tries to write between the beginning and the end of the steady state: to Leases, or to all else.
@@ -193,6 +216,24 @@ mod tests {
         let lines: Vec<&Metric> = lines.iter().collect();
         let of = |kind, verb| mean(&lines, CALLS, [("kind", kind), ("verb", verb)]);
         assert_eq!((of("Lease", "get"), of("Lease", "patch")), (Some(0.005), None));
+    }
+
+    #[test]
+    fn a_tail_is_that_of_the_calls_between_two_readings() {
+        let bucket = |phase: &str, bound: &str, count| {
+            let series = format!("{CALLS}_bucket{{le=\"{bound}\",kind=\"Lease\",verb=\"get\"}}");
+            line(phase, &series, count)
+        };
+        let lines = [
+            bucket("single began", "0.01", 0.0),
+            bucket("single began", "+Inf", 900.0),
+            bucket("single ended", "0.01", 99.0),
+            bucket("single ended", "+Inf", 1000.0),
+        ];
+        let lines: Vec<&Metric> = lines.iter().collect();
+        let of = |verb, share| tail(&lines, CALLS, [("kind", "Lease"), ("verb", verb)], share);
+        assert_eq!((of("get", 0.99), of("patch", 0.99)), (Some(0.01), None));
+        assert_eq!(of("get", 0.999), Some(f64::INFINITY));
     }
 
     #[test]
