@@ -1,7 +1,13 @@
 //! The decide step around the core: what is known goes in, what would prune somebody is made sure of
 //! first, and the index notes the outcome.
 
-use std::{cell::OnceCell, collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use beatkeeper_api::{InstanceState, ServiceRegistration};
 
@@ -34,11 +40,16 @@ pub(super) struct Decision {
     missing: Missing,
     /// How often in a row something could not be made sure of.
     failed_reads: u32,
+    /// Whether somebody is in doubt whose Lease was not asked for: whoever else was foreseen went first.
+    is_unfinished: bool,
 }
 
 impl Decision {
     /// How long until time alone may change the decision.
     pub(super) fn pause(&self, now: Moment) -> Duration {
+        if self.is_unfinished {
+            return Duration::ZERO;
+        }
         let Missing { unreadable, unproven } = &self.missing;
         let sure = |verdict: &&Verdict| {
             let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
@@ -67,9 +78,10 @@ pub(super) async fn decide(
         let verdicts = judge(registration, ttl, stage, &missing, context);
         suspects = Suspect::of(&verdicts);
         if suspects.is_empty() {
-            return Decision { verdicts, missing, failed_reads: 0 };
+            return Decision { verdicts, missing, failed_reads: 0, is_unfinished: false };
         }
     }
+    let asked: HashSet<Arc<str>> = suspects.iter().map(|suspect| suspect.lease.clone()).collect();
     let deadlines: HashMap<Arc<str>, Moment> = suspects
         .iter()
         .filter_map(|suspect| Some((suspect.lease.clone(), suspect.deadline?)))
@@ -91,7 +103,10 @@ pub(super) async fn decide(
     }
     let verdicts = judge(registration, ttl, stage, &missing, context);
     note_pruning(registration, &verdicts, &deadlines, stage, context);
-    Decision { verdicts, missing, failed_reads }
+    // Nobody wakes the registration for them again.
+    let is_unfinished =
+        Suspect::of(&verdicts).iter().any(|suspect| !asked.contains(&suspect.lease));
+    Decision { verdicts, missing, failed_reads, is_unfinished }
 }
 
 /// Whom the last decision has foreseen to be in doubt by now. It saves a decision, which takes as long

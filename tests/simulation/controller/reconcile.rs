@@ -1,7 +1,14 @@
 //! Reconciling one registration. Mirrors reconcile.rs, stage.rs and establish.rs; but Endpoints never
 //! rest here.
 
-use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::OnceCell,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use beatkeeper::core::{
     account::Account,
@@ -44,6 +51,7 @@ struct Decision {
     verdicts: Vec<Verdict>,
     missing: Missing,
     failed_reads: u32,
+    is_unfinished: bool,
     /// When.
     taken: Moment,
 }
@@ -51,6 +59,9 @@ struct Decision {
 impl Decision {
     /// Mirrors `Decision::pause`, with `backoff` drawn beforehand.
     fn pause(&self, now: Moment, backoff: Duration) -> Duration {
+        if self.is_unfinished {
+            return Duration::ZERO;
+        }
         let Missing { unreadable, unproven } = &self.missing;
         let sure = |verdict: &&Verdict| {
             let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
@@ -147,9 +158,12 @@ impl Controller {
             let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
             suspects = Suspect::of(&verdicts);
             if suspects.is_empty() {
-                return Decision { verdicts, missing, failed_reads: 0, taken };
+                let (failed_reads, is_unfinished) = (0, false);
+                return Decision { verdicts, missing, failed_reads, is_unfinished, taken };
             }
         }
+        let asked: HashSet<Arc<str>> =
+            suspects.iter().map(|suspect| suspect.lease.clone()).collect();
         let missing = self.verify(&registration.key, suspects).await;
         self.setup.check.tell(|| {
             let Missing { unreadable, unproven } = &missing;
@@ -167,7 +181,9 @@ impl Controller {
             self.unproven.borrow_mut().insert(registration.key.clone());
         }
         let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
-        Decision { verdicts, missing, failed_reads, taken }
+        let is_unfinished =
+            Suspect::of(&verdicts).iter().any(|suspect| !asked.contains(&suspect.lease));
+        Decision { verdicts, missing, failed_reads, is_unfinished, taken }
     }
 
     /// Mirrors `foreseen`.
