@@ -48,9 +48,10 @@ pub fn note(folder: &Path, mode: &str) -> Result<()> {
 
 /// Whether its cores are its own.
 fn machine(cpuinfo: &str) -> &'static str {
-    match field(cpuinfo, "flags").split(' ').any(|flag| flag == "hypervisor") {
-        true => "virtual",
-        false => "no hypervisor",
+    match field(cpuinfo, "flags").as_str() {
+        "unknown" => "unknown",
+        flags if flags.split(' ').any(|flag| flag == "hypervisor") => "virtual",
+        _ => "no hypervisor",
     }
 }
 
@@ -94,6 +95,7 @@ mod tests {
     fn a_machine_is_virtual_where_its_processor_says_so() {
         assert_eq!(machine("flags\t\t: fpu hypervisor sse\n"), "virtual");
         assert_eq!(machine("flags\t\t: fpu sse\n"), "no hypervisor");
+        assert_eq!(machine("Features\t: fp asimd\n"), "unknown");
     }
 
     #[test]

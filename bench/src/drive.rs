@@ -83,9 +83,12 @@ impl Drive {
                 None => break,
             }
         }
-        let missed = self.ledger.give_up().into_iter().map(|(instance, _)| instance).collect();
-        self.missed(scenario, missed)?;
-        self.note(scenario)
+        let missed = self.ledger.give_up().into_iter();
+        let line =
+            |(instance, act)| Missed::of(&self.run, name(scenario, act).to_owned(), instance);
+        self.append(&missed.map(line).collect::<Vec<_>>())?;
+        let done = self.ledger.take_done();
+        self.note(&done, scenario)
     }
 
     /// Notes who did something and was not seen to.
@@ -95,8 +98,7 @@ impl Drive {
     }
 
     /// Writes what is done into the results. What happens beside a scenario has a name of its own.
-    fn note(&mut self, scenario: &str) -> Result<()> {
-        let done = self.ledger.take_done();
+    pub fn note(&self, done: &[Done], scenario: &str) -> Result<()> {
         let lines: Vec<Lag> =
             done.iter().map(|done| self.lag(done, name(scenario, done.act))).collect();
         self.append(&lines)

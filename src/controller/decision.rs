@@ -72,7 +72,7 @@ pub(super) async fn decide(
     stage: &Stage,
     context: &Context,
 ) -> Decision {
-    let mut suspects = foreseen(registration, context);
+    let mut suspects = foreseen(registration, ttl, context);
     if suspects.is_empty() {
         let missing = Missing::default();
         let verdicts = judge(registration, ttl, stage, &missing, context);
@@ -112,12 +112,14 @@ pub(super) async fn decide(
 /// Whom the last decision has foreseen to be in doubt by now. It saves a decision, which takes as long
 /// as the registration is large, and no more: a read proves what it proves, whoever asked for it. Asked
 /// for once, since whatever comes of it the next decision foresees anew.
-fn foreseen(registration: &Registration, context: &Context) -> Vec<Suspect> {
+fn foreseen(registration: &Registration, ttl: &TtlHistory, context: &Context) -> Vec<Suspect> {
     let Registration { key, uid, .. } = registration;
-    let mut foreseen = context.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
-    let now = context.clock.now();
-    foreseen.retain(|suspect| suspect.is_due(now));
-    foreseen
+    let foreseen = context.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
+    if foreseen.is_empty() {
+        return foreseen;
+    }
+    let evidence = Evidence::known(registration, &context.path(), &context.guard());
+    evidence.in_doubt(foreseen, registration, ttl, &context.index(), context.clock.now())
 }
 
 /// Notes who is to be pruned since which deadline, until the write is confirmed: it may take more

@@ -176,8 +176,8 @@ async fn write(key: Key, context: Arc<Context>) {
             let _step = context.metrics.begin(Step::Status);
             publish::status(&report, &context).await
         };
-        // In a place of their own, which is large, while they are under way: there is a task for each
-        // registration that rests.
+        // These futures are some 30 kB. Boxed, they are there while they are under way, and not for as long
+        // as the task rests, of which there is one for each registration.
         let told = Box::pin(async { tokio::join!(status, publish::events(&report, &context)) });
         let (told, ()) = told.await;
         match told {

@@ -62,7 +62,7 @@ impl Account {
         let ready = verdicts.iter().filter(is_ready).count();
         let is_troubled = |place: &usize| verdicts[*place].is_troubled();
         let (first, then): (Vec<usize>, Vec<usize>) = (0..verdicts.len()).partition(is_troubled);
-        // Reports keep both: no more room than they need.
+        // A report keeps it: no more room than it needs.
         let mut listed = Vec::with_capacity(verdicts.len().min(LISTED_INSTANCES_MAX));
         listed.extend(first.into_iter().chain(then).take(LISTED_INSTANCES_MAX).map(|line| {
             let Verdict { placement, last_beat, .. } = &verdicts[line];

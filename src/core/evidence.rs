@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{
     flow::{Broken, Guard},
-    index::{Index, Record},
+    index::{Index, Presence, Record},
     moment::Moment,
     path::Path,
     proven::{Pace, Proven, Silence},
     registration::Registration,
     ttl::TtlHistory,
+    verdict::Suspect,
     world::World,
 };
 
@@ -52,6 +53,44 @@ impl Evidence {
         self.path.deadline(silence, pace) + held_for(pace.ttl)
     }
 
+    /// What is known without asking the guard anew.
+    pub fn known(registration: &Registration, path: &Path, guard: &Guard) -> Self {
+        let namespace = &registration.key.namespace;
+        Self {
+            path: path.proven().clone(),
+            proven: guard.proven(path.proven(), namespace, registration.pace()),
+            probed: path.proof(),
+            unproven: None,
+            broken: None,
+        }
+    }
+
+    /// Of those who were foreseen to be in doubt, those who are by now: not who has beaten since, and not whose deadline
+    /// a gap has moved, as it does for all of them when an outage is over.
+    pub fn in_doubt(
+        &self,
+        mut foreseen: Vec<Suspect>,
+        registration: &Registration,
+        ttl: &TtlHistory,
+        index: &Index,
+        now: Moment,
+    ) -> Vec<Suspect> {
+        foreseen.retain_mut(|suspect| {
+            let Some(record) = index.record(&registration.key, &suspect.lease) else {
+                return false;
+            };
+            match &mut suspect.deadline {
+                None => record.presence == Presence::Missing,
+                Some(deadline) => {
+                    let pace = Pace { ttl: ttl.at(record.seen), ..registration.pace() };
+                    *deadline = self.deadline(record.silence(), pace);
+                    *deadline <= now
+                }
+            }
+        });
+        foreseen
+    }
+
     /// Gathers the evidence for deciding about these records. The guard is asked only when somebody's
     /// ttl has passed, and from then on until the way is whole again: it looks at every instance there
     /// is.
@@ -68,13 +107,7 @@ impl Evidence {
     ) -> Self {
         let namespace = &registration.key.namespace;
         let pace = registration.pace();
-        let mut evidence = Self {
-            path: path.proven().clone(),
-            proven: guard.proven(path.proven(), namespace, pace),
-            probed: path.proof(),
-            unproven: None,
-            broken: None,
-        };
+        let mut evidence = Self::known(registration, path, guard);
         // Who is not published is not held.
         let mut held = records.iter().filter(|known| known.published && known.expired_at.is_none());
         let late = held.any(|record| {

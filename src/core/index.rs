@@ -336,6 +336,11 @@ impl Index {
         self.shelf.registrations()
     }
 
+    /// What is known of a Lease, if it is one of this registration.
+    pub fn record(&self, registration: &Key, lease: &str) -> Option<&Record> {
+        Some(&self.shelf.get(self.find_in(registration, lease)?).record)
+    }
+
     /// How many Leases are known.
     pub fn count(&self) -> usize {
         self.shelf.count()

@@ -75,6 +75,10 @@ pub struct Candidate {
     seen: Option<(Option<ClaimLease>, Moment)>,
     /// From when on what was last seen may be written upon; none when it is to be read first.
     free_from: Option<Moment>,
+    /// The duration that was last written, also once the Lease is deleted.
+    written: Duration,
+    /// Whether the last write was refused.
+    refused: bool,
     rest_until: Moment,
     valid_until: Option<Moment>,
 }
@@ -88,6 +92,8 @@ impl Candidate {
             durations,
             seen: None,
             free_from: None,
+            written: Duration::ZERO,
+            refused: false,
             rest_until: Moment::default(),
             valid_until: None,
         }
@@ -126,12 +132,17 @@ impl Candidate {
     /// change, and a claim that is drafted from it is refused.
     pub fn saw(&mut self, lease: Option<ClaimLease>, now: Moment) {
         let free_from = self.free_from(lease.as_ref(), now);
+        self.written = lease.as_ref().map_or(self.written, |lease| lease.duration);
+        let retry = now + self.durations.retry_period();
+        let refused = std::mem::take(&mut self.refused);
+        let mut stands_still = false;
         match &mut self.seen {
-            Some((known, _)) if *known == lease => {}
+            Some((known, _)) if *known == lease => stands_still = true,
             seen => *seen = Some((lease, now)),
         }
         self.free_from = Some(free_from);
-        self.rest_until = free_from.clamp(now, now + self.durations.retry_period());
+        // Who was refused though nothing has changed would be refused again.
+        self.rest_until = if refused && stands_still { retry } else { free_from.clamp(now, retry) };
     }
 
     /// From when on the Lease as it is seen now may be claimed.
@@ -153,7 +164,7 @@ impl Candidate {
             Some(lease) => changed + self.durations.patience(lease.duration),
             // Somebody has deleted it: that ends no claim.
             None if self.holds(now) => now,
-            None => changed + self.durations.patience(Duration::ZERO),
+            None => changed + self.durations.patience(self.written),
         }
     }
 
@@ -182,6 +193,7 @@ impl Candidate {
             return self.unanswered(now);
         }
         self.valid_until = Some(sent + self.durations.renew_deadline());
+        self.written = lease.duration;
         self.seen = Some((Some(lease), now));
         self.free_from = Some(now);
         self.rest_until = now + self.durations.retry_period();
@@ -189,6 +201,7 @@ impl Candidate {
 
     /// A write was refused, because the Lease is no longer as it was drafted from: look at once.
     pub fn refused(&mut self) {
+        self.refused = true;
         self.free_from = None;
     }
 

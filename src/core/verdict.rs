@@ -196,11 +196,6 @@ impl Suspect {
         };
         verdicts.iter().filter_map(foreseen).collect()
     }
-
-    /// Whether a read may be sent by now.
-    pub fn is_due(&self, now: Moment) -> bool {
-        self.deadline.is_none_or(|deadline| deadline <= now)
-    }
 }
 
 impl Verdict {

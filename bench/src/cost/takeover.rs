@@ -110,7 +110,7 @@ impl Driver {
     ) -> Result<()> {
         self.pass_over_strays()?;
         let gone_before = self.drive.idle();
-        let mut leavers = self.leavers(SILENT + LEAVERS.min(self.plan.instances / 2));
+        let mut leavers = self.leavers((SILENT + LEAVERS).min(self.plan.instances / 2));
         let silent = leavers.split_off(leavers.len().saturating_sub(SILENT as usize));
         // The leader publishes while it is ended.
         for leaver in leavers.split_off(leavers.len().saturating_sub(5)) {
@@ -129,7 +129,7 @@ impl Driver {
         self.drive.bring_back(&gone, self.setup.interval, "takeover").await
     }
 
-    /// Until the heir leads, and what only it can have published is seen. Whoever is silent has a ttl to go.
+    /// Until the heir leads, and what only it can have published is seen.
     async fn takes_over(&mut self, mut scene: Scene<'_>) -> Result<Seen> {
         let (by, mut next_leaves) = (Instant::now() + PATIENCE, Instant::now());
         let mut ended = scene.predecessor.is_none().then_some(Moment(0));
@@ -161,6 +161,9 @@ impl Driver {
             if let (true, Some(leads), Some(published)) = (is_sure, leads, published)
                 && newcomer != Some(None)
             {
+                let silent: Vec<Done> =
+                    done.into_iter().filter(|done| done.act == Act::Death).collect();
+                self.drive.note(&silent, "takeover")?;
                 return Ok(Seen { leads, published, newcomer: newcomer.flatten() });
             }
         }

@@ -198,11 +198,15 @@ fn lags(results: &Results, scenario: &str) -> String {
                 Spread::of(runs.iter().filter_map(|run| quantile(run, share)))
                     .map_or_else(String::new, |spread| spread.told(told_seconds))
             };
-            let seen = lags.len().to_string();
-            [scenario, instances.to_string(), seen, at(0.5), at(0.99), at(1.0)]
+            let missed = results
+                .missed
+                .iter()
+                .filter(|missed| (&missed.scenario, missed.instances) == (&scenario, instances));
+            let (seen, missed) = (lags.len().to_string(), missed.count().to_string());
+            [scenario, instances.to_string(), seen, at(0.5), at(0.99), at(1.0), missed]
         })
         .collect();
-    table(["Who", "Instances", "Seen", "p50", "p99", "Last"], &rows)
+    table(["Who", "Instances", "Seen", "p50", "p99", "Last", "Never seen"], &rows)
 }
 
 fn takeovers(results: &Results, plots: &Plots) -> Result<String> {

@@ -44,7 +44,8 @@ pub fn tell(results: &Results) -> String {
         ["System", "Instances", "What", "How often", "Half within", "99 %", "99.9 %", "All"];
     "## The disk\n\n\
      What etcd, with or without an API server before it, waited for its disk in all runs: upper bounds of the buckets of its own \
-     histograms. Every renewal and every change of a slice waits for the one; while the other goes on, no write is accepted.\n\n\
+     histograms. Every renewal and every change of a slice waits for an fsync of the log; while the database commits, no \
+     write is accepted.\n\n\
      Made again by `make bench FULL=1 PARTS=\"peers plane\"`.\n\n"
         .to_owned()
         + &table(headings, &rows)
@@ -66,7 +67,8 @@ fn growth(results: &Results) -> String {
     };
     let a_beat = |usage: &&Usage| {
         let grown = size(usage, "steady ended")? - size(usage, "steady began")?;
-        Some(grown / (usage.renewals_per_second * usage.seconds))
+        // It shrinks where it is compacted meanwhile.
+        (grown >= 0.0).then(|| grown / (usage.renewals_per_second * usage.seconds))
     };
     let key = |usage: &&Usage| {
         (usage.instances, usage.beats_per_second.to_bits(), usage.system, usage.variant.clone())

@@ -58,11 +58,11 @@ pub fn tell(results: &Results) -> String {
     )
 }
 
-/// What a prune consists of, in order: name, histogram and its labels. The status is told and the probe renewed beside it.
+/// What a prune consists of: name, histogram and its labels. The status is told and the probe renewed beside it.
 const SPANS: [(&str, &str, Labels); 7] = [
     ("The probe, sent ahead", CALLS, [("kind", "Lease"), ("verb", "patch")]),
-    ("Deciding, each time", STEPS, [("step", "decide"), ("", "")]),
     ("The live read", CALLS, [("kind", "Lease"), ("verb", "get")]),
+    ("Deciding", STEPS, [("step", "decide"), ("", "")]),
     ("Planning", STEPS, [("step", "plan"), ("", "")]),
     ("Writing the slice", CALLS, [("kind", "EndpointSlice"), ("verb", "update")]),
     ("Writing the Endpoints", CALLS, [("kind", "Endpoints"), ("verb", "update")]),
@@ -72,7 +72,7 @@ type Labels = [(&'static str, &'static str); 2];
 const CALLS: &str = "beatkeeper_api_call_duration_seconds";
 const STEPS: &str = "beatkeeper_reconcile_duration_seconds";
 
-/// The mean of each span while single instances died and came back, for each size.
+/// The mean and the tail of each span while single instances died and came back, for each size.
 fn spent(results: &Results) -> String {
     let rows: Vec<_> = grouped(told_by_it(results), crowd)
         .into_iter()

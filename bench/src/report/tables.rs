@@ -18,8 +18,7 @@ pub fn tell(results: &Results) -> String {
     ) + &section(
         "What it costs in steady state",
         "Each process of a system while all instances beat and nothing happens. Processor time is a share of one core. \
-         Renewals are those that were answered in that time, from a few more or less than are due to those that waited for \
-         their turn before.",
+         Renewals are those that were answered in that time; more than are due where some had waited for their turn.",
         usages(results),
     ) + &section(
         "Renewals as fast as they are answered",

@@ -3,6 +3,7 @@
 use super::Results;
 use super::cost::{OPERATOR, calls_of};
 use super::table::{grouped, table};
+use crate::drive::SILENT;
 use crate::records::Lag;
 use crate::records::cost::{Expense, Takeover};
 use crate::statistics::{Spread, quantile, sorted, told_number, told_seconds};
@@ -56,8 +57,8 @@ pub fn tell(results: &Results) -> String {
          Computed from the raw results like all else here. A p50 or p99 is the median over the runs; every other row is of \
          the worst run or try. A deadline is a ttl after the last renewal: reckoned from when it was sent, as in the tables \
          below, or from when it was answered, soon after the API server had accepted it. `not measured` is what was not run \
-         in this size. Where the time goes that is missing, and whose it is, is told with profiles in \
-         [the design](design.md#where-the-time-of-a-prune-goes).\n\n{}",
+         in this size. Why some are not reached, and who takes the time, [the design](design.md#where-the-time-of-a-prune-goes) \
+         tells from profiles.\n\n{}",
         table(["What", "Figure", "Wanted", "Measured", ""], &rows)
     )
 }
@@ -234,7 +235,7 @@ fn single(
 }
 
 fn least_lag(results: &Results) -> Option<f64> {
-    let scenarios = ["single", "mass", "churn, silent"].iter();
+    let scenarios = ["single", "mass", "churn, silent", SILENT].iter();
     least(scenarios.flat_map(|scenario| ours(results, scenario)).map(|lag| lag.lag))
 }
 

@@ -23,14 +23,15 @@ pub struct LeaderArgs {
     )]
     pub leader_elect: bool,
 
-    /// How long after the last sign of life of a crashed leader another replica takes over. This is
+    /// Within which time after the last sign of life of a crashed leader another replica takes over: it
+    /// claims after 19/20 of it. This is
     /// added to every deadline that falls into that time, so it is far below the usual 15s: a
     /// replica that loses its claim for a moment goes on observing and loses nothing by it, and a
     /// late write of its own fails.
     #[arg(long, env = "BEATKEEPER_LEADER_ELECT_LEASE_DURATION", default_value = "5s", value_parser = beatkeeper_api::duration::parse)]
     pub leader_elect_lease_duration: Duration,
 
-    /// How long a leader goes on without an answer from the API server. Less than the lease
+    /// How long a leader goes on without an answer from the API server. Less than 19/20 of the lease
     /// duration, so that it has stopped before another takes over.
     #[arg(long, env = "BEATKEEPER_LEADER_ELECT_RENEW_DEADLINE", default_value = "3s", value_parser = beatkeeper_api::duration::parse)]
     pub leader_elect_renew_deadline: Duration,

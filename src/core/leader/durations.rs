@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use beatkeeper_api::duration::format;
 
-/// Of the lease duration a rival waits all but one part in so many. The last sign of life took its way
-/// to the rival, the claim takes its own, and so does what is published first: with this the next one
-/// has taken over within the lease duration, counted from the crash of the one before.
+/// A rival waits a twentieth less than the lease duration. The last sign of life took its way to the
+/// rival, the claim takes its own, and so does what is published first: that is time enough for them, so
+/// that a takeover is over within the lease duration, counted from the crash.
 const HEAD_START: u32 = 20;
 
 /// How long candidates wait for each other, checked against one another.

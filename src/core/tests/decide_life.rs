@@ -51,9 +51,30 @@ fn whoever_is_late_is_foreseen_to_be_in_doubt_from_his_deadline_on() {
     assert_eq!(foreseen(10_000), [], "not late yet");
     for now in [30_999, 31_000] {
         let suspect = Suspect { lease: LEASE.into(), deadline: Some(at(31_000)) };
-        assert!(!suspect.is_due(at(30_999)) && suspect.is_due(at(31_000)));
         assert_eq!(foreseen(now), [suspect]);
     }
+}
+
+#[test]
+fn of_those_who_were_foreseen_only_who_is_in_doubt_by_now_is_read() {
+    let world = published();
+    let foreseen = || vec![Suspect { lease: LEASE.into(), deadline: Some(at(31_000)) }];
+    let in_doubt = |evidence: &Evidence, index: &Index, now| {
+        evidence.in_doubt(foreseen(), &world.registration, &world.ttl, index, at(now)).len()
+    };
+    let mut index = seen_at_1000();
+    let proven = Evidence { path: Proven::without_gaps(), ..Evidence::default() };
+    let proven = Evidence { proven: proven.path.clone(), ..proven };
+    assert_eq!([30_999, 31_000].map(|now| in_doubt(&proven, &index, now)), [0, 1]);
+    let gap = Proven::with_gaps(vec![Gap { from: at(20_000), to: at(25_000) }]);
+    let outage = Evidence { path: gap.clone(), proven: gap, ..Evidence::default() };
+    assert_eq!(
+        [54_999, 55_000].map(|now| in_doubt(&outage, &index, now)),
+        [0, 1],
+        "a ttl after it"
+    );
+    index.observe("shop", beat("vm-1", 2, 2), at(30_500));
+    assert_eq!(in_doubt(&proven, &index, 31_000), 0, "it has beaten");
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl Controller {
         ttl: &TtlHistory,
         stage: &Stage,
     ) -> Decision {
-        let mut suspects = self.foreseen(registration);
+        let mut suspects = self.foreseen(registration, ttl);
         if suspects.is_empty() {
             let missing = Missing::default();
             let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
@@ -187,12 +187,14 @@ impl Controller {
     }
 
     /// Mirrors `foreseen`.
-    fn foreseen(&self, registration: &Registration) -> Vec<Suspect> {
+    fn foreseen(&self, registration: &Registration, ttl: &TtlHistory) -> Vec<Suspect> {
         let Registration { key, uid, .. } = registration;
-        let mut foreseen = self.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
-        let now = self.now();
-        foreseen.retain(|suspect| suspect.is_due(now));
-        foreseen
+        let foreseen = self.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
+        if foreseen.is_empty() {
+            return foreseen;
+        }
+        let evidence = Evidence::known(registration, &self.path.borrow(), &self.guard.borrow());
+        evidence.in_doubt(foreseen, registration, ttl, &self.index(), self.now())
     }
 
     /// Mirrors `judge`.

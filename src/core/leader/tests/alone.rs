@@ -239,6 +239,29 @@ fn a_lease_that_somebody_deletes_ends_no_claim_of_another() {
 }
 
 #[test]
+fn a_holder_that_wrote_a_longer_duration_is_waited_for_as_long_when_its_lease_is_deleted() {
+    let mut candidate = candidate("me");
+    let long = ClaimLease { duration: millis(15_000), ..lease(10, "other") };
+    candidate.saw(Some(long), at(1000));
+    candidate.saw(None, at(1100));
+    candidate.saw(None, at(15_349));
+    assert_eq!(candidate.next(at(15_349)), Move::Wait(at(15_350)));
+    assert_eq!(draft(&candidate, 15_350).replaces, None);
+}
+
+#[test]
+fn one_that_is_refused_though_nothing_has_changed_rests_before_it_tries_again() {
+    let mut candidate = candidate("me");
+    candidate.saw(Some(lease(10, "")), at(1000));
+    assert!(matches!(candidate.next(at(1000)), Move::Write(_)));
+    candidate.refused();
+    assert_eq!(candidate.next(at(1005)), Move::Read);
+    candidate.saw(Some(lease(10, "")), at(1010));
+    assert_eq!(candidate.next(at(1010)), Move::Wait(at(1510)));
+    assert!(matches!(candidate.next(at(1510)), Move::Write(_)));
+}
+
+#[test]
 fn a_leader_whose_lease_somebody_deletes_creates_it_anew_at_once() {
     let mut candidate = leader();
     candidate.refused();
