@@ -165,6 +165,12 @@ fn within(run: &[&Metric], share: f64) -> Option<f64> {
     bucket_of(buckets.collect(), share)
 }
 
+/// Its writes in each steady state, but for those to its own Lease.
+pub fn steady_writes(results: &Results) -> Vec<f64> {
+    let of_run = |line: &&Metric| (crowd(line), line.run);
+    grouped(told_by_it(results), of_run).values().map(|run| writes(run, false)).collect()
+}
+
 /// Tries to write between the beginning and the end of the steady state: to Leases, or to all else.
 fn writes(run: &[&Metric], to_leases: bool) -> f64 {
     let at = |phase: &str| -> f64 {

@@ -290,10 +290,11 @@ fn steady(results: &Results) -> impl Iterator<Item = &Expense> {
 }
 
 fn steady_writes(results: &Results) -> Option<f64> {
-    worst(steady(results).map(|line| {
+    let alone = steady(results).map(|line| {
         let writes = calls_of(results, line).filter(|call| call.writes() && !call.is_a_probe());
         writes.map(|call| call.count).sum()
-    }))
+    });
+    worst(alone.chain(super::operator::steady_writes(results)))
 }
 
 /// The slowest of all sizes.
