@@ -66,7 +66,7 @@ fn of_those_who_were_foreseen_only_who_is_in_doubt_by_now_is_read() {
     let proven = Evidence { path: Proven::without_gaps(), ..Evidence::default() };
     let proven = Evidence { proven: proven.path.clone(), ..proven };
     assert_eq!([30_999, 31_000].map(|now| in_doubt(&proven, &index, now)), [0, 1]);
-    let gap = Proven::with_gaps(vec![Gap { from: at(20_000), to: at(25_000) }]);
+    let gap = Proven::with_gaps(vec![Gap { from: at(12_000), to: at(25_000) }]);
     let outage = Evidence { path: gap.clone(), proven: gap, ..Evidence::default() };
     assert_eq!(
         [54_999, 55_000].map(|now| in_doubt(&outage, &index, now)),
