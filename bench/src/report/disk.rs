@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Results;
+use super::operator::{bound_of, bucket_of};
 use super::table::{grouped, table, who};
 use crate::records::{Metric, Usage};
 use crate::scrape::{self, DATABASE, STORE};
@@ -90,17 +91,12 @@ fn buckets(lines: &[&Metric], histogram: &str) -> BTreeMap<u64, f64> {
         lines.iter().map(|line| format!("{} {}\n", line.series, line.value)).collect();
     scrape::sums(&scrape::samples(&page), &format!("{histogram}_bucket"), ["le"])
         .into_iter()
-        .filter_map(|([bound], count)| {
-            // Of numbers that are not negative, the bits are in the same order.
-            Some((bound.replace("+Inf", "inf").parse::<f64>().ok()?.to_bits(), count))
-        })
+        .filter_map(|([bound], count)| Some((bound_of(&bound)?, count)))
         .collect()
 }
 
 fn told_within(buckets: &BTreeMap<u64, f64>, share: f64) -> String {
-    let all = buckets.values().last().copied().unwrap_or_default();
-    let bound = buckets.iter().find(|(_, count)| **count >= share * all && all > 0.0);
-    bound.map_or_else(String::new, |(bound, _)| told_seconds(f64::from_bits(*bound)))
+    bucket_of(buckets, share).map_or_else(String::new, told_seconds)
 }
 
 #[cfg(test)]

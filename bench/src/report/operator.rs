@@ -122,7 +122,7 @@ fn tail(run: &[&Metric], histogram: &str, labels: Labels, share: f64) -> Option<
     let buckets = grown(run, &format!("{histogram}_bucket"), [first, second, "le"]);
     let of_span = buckets.into_iter().filter(|([a, b, _], _)| a == value && b == other);
     let bounds = of_span.filter_map(|([.., bound], count)| Some((bound_of(&bound)?, count)));
-    bucket_of(bounds.collect(), share)
+    bucket_of(&bounds.collect(), share)
 }
 
 /// By how much series grew while single instances died and came back.
@@ -136,11 +136,12 @@ fn grown<const LABELS: usize>(run: &[&Metric], name: &str, labels: [&str; LABELS
 }
 
 /// The bits of a bucket's bound: of numbers that are not negative, they are in the same order.
-fn bound_of(bound: &str) -> Option<u64> {
+pub fn bound_of(bound: &str) -> Option<u64> {
     Some(bound.replace("+Inf", "inf").parse::<f64>().ok()?.to_bits())
 }
 
-fn bucket_of(buckets: BTreeMap<u64, f64>, share: f64) -> Option<f64> {
+/// The least bucket, by the bits of its bound, that holds this share of all.
+pub fn bucket_of(buckets: &BTreeMap<u64, f64>, share: f64) -> Option<f64> {
     let all = *buckets.values().last()?;
     let bound = buckets.iter().find(|(_, count)| **count >= share * all && all > 0.0)?.0;
     Some(f64::from_bits(*bound))
@@ -162,7 +163,7 @@ fn within(run: &[&Metric], share: f64) -> Option<f64> {
         let bound = line.series.strip_prefix(LAG)?.strip_suffix("\"}")?;
         Some((bound_of(bound)?, line.value))
     });
-    bucket_of(buckets.collect(), share)
+    bucket_of(&buckets.collect(), share)
 }
 
 /// Its writes in each steady state, but for those to its own Lease.
