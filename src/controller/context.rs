@@ -57,7 +57,7 @@ pub(super) struct Context {
     pub(super) tasks: TaskTracker,
     /// Cancelled when the controller is to stop.
     pub(super) stop: CancellationToken,
-    index: Mutex<Index>,
+    index: Arc<Mutex<Index>>,
     world: Mutex<World>,
     /// The probe of this replica.
     pub(super) probe: Probe,
@@ -143,6 +143,8 @@ impl Context {
         stop: CancellationToken,
     ) -> Self {
         let tellers = Gate::background(settings.max_parallel_api_calls.into());
+        let index = Arc::<Mutex<Index>>::default();
+        metrics.count_leases_of(index.clone());
         Self {
             client,
             settings,
@@ -158,7 +160,7 @@ impl Context {
             announcer,
             tasks: TaskTracker::new(),
             stop,
-            index: Mutex::default(),
+            index,
             world: Mutex::default(),
             memories: Mutex::default(),
             desks: Mutex::default(),

@@ -1,13 +1,7 @@
 //! The decide step around the core: what is known goes in, what would prune somebody is made sure of
 //! first, and the index notes the outcome.
 
-use std::{
-    cell::OnceCell,
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::OnceCell, collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use beatkeeper_api::{InstanceState, ServiceRegistration};
 
@@ -40,16 +34,11 @@ pub(super) struct Decision {
     missing: Missing,
     /// How often in a row something could not be made sure of.
     failed_reads: u32,
-    /// Whether somebody is in doubt whose Lease was not asked for: whoever else was foreseen went first.
-    is_unfinished: bool,
 }
 
 impl Decision {
     /// How long until time alone may change the decision.
     pub(super) fn pause(&self, now: Moment) -> Duration {
-        if self.is_unfinished {
-            return Duration::ZERO;
-        }
         let Missing { unreadable, unproven } = &self.missing;
         let sure = |verdict: &&Verdict| {
             let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
@@ -64,24 +53,23 @@ impl Decision {
     }
 }
 
-/// Decides. Where an instance would be pruned its Lease is read live before (client required): if the
-/// last decision has foreseen it, at once, and otherwise it is decided anew from what the read shows.
+/// Decides. Where an instance would be pruned its Lease is read live before (client required): at once if
+/// that is known beforehand, and otherwise it is decided anew from what the read shows.
 pub(super) async fn decide(
     registration: &Registration,
     ttl: &TtlHistory,
     stage: &Stage,
     context: &Context,
 ) -> Decision {
-    let mut suspects = foreseen(registration, ttl, context);
+    let mut suspects = in_doubt(registration, ttl, context);
     if suspects.is_empty() {
         let missing = Missing::default();
         let verdicts = judge(registration, ttl, stage, &missing, context);
         suspects = Suspect::of(&verdicts);
         if suspects.is_empty() {
-            return Decision { verdicts, missing, failed_reads: 0, is_unfinished: false };
+            return Decision { verdicts, missing, failed_reads: 0 };
         }
     }
-    let asked: HashSet<Arc<str>> = suspects.iter().map(|suspect| suspect.lease.clone()).collect();
     let deadlines: HashMap<Arc<str>, Moment> = suspects
         .iter()
         .filter_map(|suspect| Some((suspect.lease.clone(), suspect.deadline?)))
@@ -103,21 +91,17 @@ pub(super) async fn decide(
     }
     let verdicts = judge(registration, ttl, stage, &missing, context);
     note_pruning(registration, &verdicts, &deadlines, stage, context);
-    // Nobody wakes the registration for them again.
-    let is_unfinished =
-        Suspect::of(&verdicts).iter().any(|suspect| !asked.contains(&suspect.lease));
-    Decision { verdicts, missing, failed_reads, is_unfinished }
+    Decision { verdicts, missing, failed_reads }
 }
 
-/// Whom the last decision has foreseen to be in doubt by now. It saves a decision, which takes as long
-/// as the registration is large, and no more: a read proves what it proves, whoever asked for it. Asked
-/// for once, since whatever comes of it the next decision foresees anew.
-fn foreseen(registration: &Registration, ttl: &TtlHistory, context: &Context) -> Vec<Suspect> {
+/// Who is in doubt, as far as it is known beforehand: whom the last decision has foreseen, and whose Lease has gone.
+/// It saves a decision, which takes as long as the registration is large: a read proves what it proves, whoever
+/// asked for it. And of those who are gone with their Pods no decision speaks any more, so that this alone has
+/// their Leases forgotten.
+fn in_doubt(registration: &Registration, ttl: &TtlHistory, context: &Context) -> Vec<Suspect> {
     let Registration { key, uid, .. } = registration;
+    // Once: whatever comes of it the next decision foresees anew.
     let foreseen = context.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
-    if foreseen.is_empty() {
-        return foreseen;
-    }
     let evidence = Evidence::known(registration, &context.path(), &context.guard());
     evidence.in_doubt(foreseen, registration, ttl, &context.index(), context.clock.now())
 }

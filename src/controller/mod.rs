@@ -16,6 +16,7 @@ mod decision;
 mod desk;
 mod error;
 mod establish;
+mod forget;
 mod leader;
 mod metrics;
 mod pauses;

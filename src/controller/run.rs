@@ -23,6 +23,7 @@ use super::{
     context::{CALL_TIMEOUT, Context, Instruments},
     decision,
     error::Error,
+    forget,
     leader::Election,
     pauses::Pauses,
     probe::{self, Probe},
@@ -184,6 +185,7 @@ async fn scope(
         watches.first_lists().await;
         probe::recall(&context);
         context.spawn_for_ever(probe::run(context.clone()));
+        context.spawn_for_ever(forget::run(context.clone()));
         let read = reader.wait_until_ready().await;
         context.health.lock().cache_read(&registrations_cache);
         read

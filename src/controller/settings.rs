@@ -51,7 +51,8 @@ pub struct Args {
     pub max_endpoints_per_slice: u16,
 
     /// How often Leases of outside instances that are long dead are looked for, as a duration such
-    /// as 30s; they are deleted once they have been silent for ten times their ttl.
+    /// as 30s; they are deleted once they have been silent for ten times their ttl. A replica that stands
+    /// by reads at the same interval what its watch has lost, to forget who is gone.
     #[arg(long, env = "BEATKEEPER_SWEEP_INTERVAL", default_value = "30s", value_parser = beatkeeper_api::duration::parse)]
     pub sweep_interval: Duration,
 

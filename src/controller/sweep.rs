@@ -33,7 +33,6 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
         if over.run_until_cancelled(pause).await.is_none() {
             return;
         }
-        forget_orphans(&context);
         if let Err(error) = probe::sweep(&context).await {
             tracing::warn!(%error, "cannot sweep; the next sweep tries again");
         }
@@ -56,22 +55,6 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
             }
         }
     }
-}
-
-/// Forgets Leases that are gone with their registration: nobody is left to ask for the live read
-/// that a Lease of a living registration is forgotten by.
-fn forget_orphans(context: &Context) {
-    let mut index = context.index();
-    let world = context.world();
-    let gone: Vec<(Key, Arc<str>)> = index
-        .registrations()
-        .filter(|(registration, _)| !world.has_registration(registration))
-        .flat_map(|(registration, records)| {
-            let missing = records.filter(|record| record.presence != Presence::Watched);
-            missing.map(|record| (registration.clone(), record.lease.clone()))
-        })
-        .collect();
-    gone.iter().for_each(|(registration, lease)| index.drop_orphan(registration, lease));
 }
 
 struct Stale {

@@ -1,10 +1,10 @@
 //! What speaks for taking silence for death, and what against it, beside the Leases themselves.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     flow::{Broken, Guard},
-    index::{Index, Presence, Record},
+    index::{Index, Record},
     moment::Moment,
     path::Path,
     proven::{Pace, Proven, Silence},
@@ -65,8 +65,9 @@ impl Evidence {
         }
     }
 
-    /// Of those who were foreseen to be in doubt, those who are by now: not who has beaten since, and not whose deadline
-    /// a gap has moved, as it does for all of them when an outage is over.
+    /// Who is in doubt by now, as far as it is known before a decision: whoever the watch no longer shows (L4), and of
+    /// those who were foreseen to be late not who has beaten since, nor whose deadline a gap has moved, as it does for all
+    /// of them when an outage is over.
     pub fn in_doubt(
         &self,
         mut foreseen: Vec<Suspect>,
@@ -76,18 +77,17 @@ impl Evidence {
         now: Moment,
     ) -> Vec<Suspect> {
         foreseen.retain_mut(|suspect| {
-            let Some(record) = index.record(&registration.key, &suspect.lease) else {
+            let record = index.record(&registration.key, &suspect.lease);
+            let (Some(deadline), Some(record)) = (&mut suspect.deadline, record) else {
                 return false;
             };
-            match &mut suspect.deadline {
-                None => record.presence == Presence::Missing,
-                Some(deadline) => {
-                    let pace = Pace { ttl: ttl.at(record.seen), ..registration.pace() };
-                    *deadline = self.deadline(record.silence(), pace);
-                    *deadline <= now
-                }
-            }
+            let pace = Pace { ttl: ttl.at(record.seen), ..registration.pace() };
+            *deadline = self.deadline(record.silence(), pace);
+            *deadline <= now
         });
+        let late: HashSet<_> = foreseen.iter().map(|suspect| suspect.lease.clone()).collect();
+        let missing = index.missing(&registration.key).filter(|lease| !late.contains(*lease));
+        foreseen.extend(missing.map(|lease| Suspect { lease: lease.clone(), deadline: None }));
         foreseen
     }
 

@@ -197,10 +197,8 @@ impl Guard {
 /// Whether beats of an instance are waited for: it is published, or was seen to beat, and is not
 /// decided to be dead.
 fn is_waited_for(record: &Record) -> bool {
-    let known_alive = match record.sight {
-        Sight::Changed => record.published,
-        Sight::Granted => true,
-        Sight::Inherited => false,
-    };
-    known_alive && record.token.renewed.is_some() && record.expired_at.is_none()
+    record.published
+        && record.sight != Sight::Inherited
+        && record.token.renewed.is_some()
+        && record.expired_at.is_none()
 }

@@ -286,12 +286,18 @@ impl Index {
         self.shelf.of(registration).cloned().collect()
     }
 
+    /// The Leases of a registration that the watch no longer shows, until a live read tells (L4).
+    pub fn missing(&self, registration: &Key) -> impl Iterator<Item = &Arc<str>> {
+        let missing = |record: &&Record| record.presence == Presence::Missing;
+        self.shelf.of(registration).filter(missing).map(|record| &record.lease)
+    }
+
     /// Notes what was decided, for each Lease of a registration, and says whether that may be carried
     /// out: a beat since the snapshot may speak for somebody whom it takes out. Other beats that came in
     /// between leave it standing, or among thousands that come back one decision would be taken again and
     /// again; one that they make a difference to is taken soon. Whatever else happened (a Lease
     /// that came, went or was changed) has woken the registration itself. Leases without an outcome are
-    /// those that are gone but not collected.
+    /// those that are gone but not collected: they are published no more, so no beat of theirs is due (L6).
     pub fn settle<'a>(
         &mut self,
         registration: &Key,
@@ -300,8 +306,9 @@ impl Index {
     ) -> Settlement {
         let mut settlement = Settlement::Stands;
         let mut walk = self.shelf.walk(registration);
+        let without_outcome = |record: &mut Record| record.published = false;
         for outcome in outcomes {
-            let Some(record) = walk.as_mut().and_then(|walk| walk.find(&outcome.lease)) else {
+            let Some(record) = walk.find(&outcome.lease, without_outcome) else {
                 settlement = Settlement::Overtaken;
                 continue;
             };
@@ -323,6 +330,7 @@ impl Index {
                 record.expired_at.get_or_insert(now);
             }
         }
+        walk.end(without_outcome);
         settlement
     }
 

@@ -15,6 +15,7 @@ mod events;
 mod evidence;
 mod examples;
 mod fairness;
+mod forgetting;
 mod garbage;
 mod health;
 mod lag;

@@ -261,6 +261,15 @@ impl Controller {
         change(memory)
     }
 
+    /// The Leases it keeps in memory.
+    pub fn known_leases(&self) -> Vec<Key> {
+        let mut known = Vec::new();
+        for (registration, records) in self.index().registrations() {
+            known.extend(records.map(|it| Key::new(&registration.namespace, &*it.lease)));
+        }
+        known
+    }
+
     fn index(&self) -> RefMut<'_, Index> {
         self.index.borrow_mut()
     }

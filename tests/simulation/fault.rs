@@ -15,6 +15,7 @@ use crate::{
     object::{KINDS, Kind, Object},
     random::Random,
     run::Run,
+    workload::Workload,
 };
 
 /// Workloads that are cut off.
@@ -189,12 +190,7 @@ impl Fault {
                 let all = run.check.workloads();
                 all.iter().filter(|one| one.namespace == namespace).for_each(|one| one.die());
             }
-            Self::Leave { who } => {
-                let workload = run.workload(who);
-                workload.die();
-                let (kind, key) = (Kind::Lease, workload.lease());
-                run.person(Call::Delete { kind, key, uid: None, version: None });
-            }
+            Self::Leave { who } => leave(run, &run.workload(who)),
             Self::Return { who } => run.workload(who).start(),
             Self::ReplacePod { who } => {
                 let workload = run.workload(who);
@@ -236,6 +232,13 @@ impl Fault {
             }
         }
     }
+}
+
+/// Somebody deregisters.
+pub fn leave(run: &Run, workload: &Workload) {
+    workload.die();
+    let (kind, key) = (Kind::Lease, workload.lease());
+    run.person(Call::Delete { kind, key, uid: None, version: None });
 }
 
 fn weather(random: &Random) -> Weather {

@@ -210,3 +210,8 @@ fn without_the_protection_of_l7_the_simulation_finds_a_violation() {
 fn without_the_history_of_l8_the_simulation_finds_a_violation() {
     assert_noticed(Without::TtlHistory, &["P1"]);
 }
+
+#[test]
+fn without_reading_the_missing_first_the_simulation_finds_a_violation() {
+    assert_noticed(Without::TheMissing, &["P2"]);
+}

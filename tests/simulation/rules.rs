@@ -24,4 +24,6 @@ pub enum Without {
     Protection,
     /// L8: a shorter ttl applies at once.
     TtlHistory,
+    /// L4: whose Lease has gone is read only when a decision asks for it, after those who were foreseen.
+    TheMissing,
 }

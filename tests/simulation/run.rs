@@ -15,10 +15,12 @@ use beatkeeper::core::{
 use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+mod finale;
+
 use crate::{
     api::Call,
     check::Check,
-    controller::{Controller, Leadership, Setup, millis},
+    controller::{Controller, Leadership, Setup},
     executor::Executor,
     fault::{self, Fault},
     network::{Caller, FAIR, Mode, Network},
@@ -368,110 +370,6 @@ impl Run {
                     self.check.fail(|| format!("P2: {address} of {key} is dead, and still there"));
                 }
             }
-        }
-    }
-
-    /// Faults stop. Within a bound everybody who lives is published and nobody else; then nothing is
-    /// written any more; and who dies then leaves at its deadline.
-    fn calm_down(&self) {
-        if self.check.violation.borrow().is_some() {
-            return;
-        }
-        self.check.tell(|| "all is mended".to_owned());
-        self.stormy.set(false);
-        self.setup.stale_lists.set(0);
-        self.network.mend_everything();
-        for place in 0..self.places {
-            self.controller(place).iter().for_each(|known| self.executor.resume(known.process));
-            self.start_controller(place);
-        }
-        for workload in self.check.workloads() {
-            workload.process.get().into_iter().for_each(|process| self.executor.resume(process));
-            fault::restore(&self.rc(), &workload.lease());
-        }
-        for (n, key) in self.registrations.iter().enumerate() {
-            fault::remove_foreign_slice(&self.rc(), key);
-            self.edit(n, |spec| spec.protection = None);
-        }
-        let ttl = self.check.longest_ttl();
-        let mended = self.executor.now();
-        let bound = mended + ttl * 12 + 30_000;
-        while let Some(why) = self.unrest() {
-            if self.check.violation.borrow().is_some() {
-                return;
-            }
-            if self.executor.now() > bound {
-                return self.check.fail(|| format!("it does not come to rest: {why}"));
-            }
-            self.advance(TICK);
-        }
-        // Who is not published and dead is called so when its ttl has passed, too.
-        self.advance((mended + ttl * 5 / 4 + 1000).saturating_sub(self.executor.now()).max(500));
-        let written = loop {
-            let (before, deaths) = (self.network.writes_of_controllers(), self.check.deaths.get());
-            self.advance(ttl);
-            // That somebody who was not published is called dead only now is something that happens.
-            let quiet = self.check.deaths.get() == deaths;
-            if quiet || self.check.violation.borrow().is_some() {
-                break self.network.writes_of_controllers() - before;
-            }
-        };
-        if written > 0 {
-            self.check.fail(|| format!("P4: {written} writes while nothing happened"));
-        }
-        if let Some(why) = self.unrest() {
-            self.check.fail(|| format!("it does not stay at rest: {why}"));
-        }
-        self.one_dies();
-    }
-
-    /// What is not yet as it has to be in the end.
-    fn unrest(&self) -> Option<String> {
-        // Until whoever waits for the answer to an old request has given up.
-        if self.healthy_for.get() < self.calm {
-            return Some("nobody leads with all in sight".to_owned());
-        }
-        for key in &self.registrations {
-            let published = self.check.published(key);
-            for workload in self.check.workloads() {
-                let address = workload.ip();
-                if workload.key != *key || workload.impostor {
-                    continue;
-                }
-                if workload.lives() != published.contains(&address) {
-                    let state = if workload.lives() { "lives" } else { "is dead" };
-                    return Some(format!("{} {state}, published: {published:?}", workload.name));
-                }
-            }
-            let alive = self.check.workloads();
-            let alive: Vec<IpAddr> =
-                alive.iter().filter(|one| one.key == *key).map(|one| one.ip()).collect();
-            if let Some(stranger) = published.iter().find(|address| !alive.contains(address)) {
-                return Some(format!("{stranger} is nobody's"));
-            }
-        }
-        None
-    }
-
-    /// Without faults an instance that dies leaves at its deadline, to a fraction of a second (P2).
-    fn one_dies(&self) {
-        let lives = |one: &Rc<Workload>| one.lives() && !one.impostor;
-        let Some(victim) = self.check.workloads().into_iter().find(lives) else { return };
-        if self.check.violation.borrow().is_some() {
-            return;
-        }
-        self.check.tell(|| format!("{} dies on a quiet day", victim.name));
-        victim.die();
-        self.advance(10);
-        let ttl = millis(self.spec(&victim.key).ttl);
-        let Some(beat) = self.check.last_beat(&victim.lease()) else { return };
-        let deadline = beat + ttl;
-        self.advance((deadline + 150).saturating_sub(self.executor.now()));
-        let published = self.check.published(&victim.key);
-        if published.contains(&victim.ip()) {
-            self.check.fail(|| {
-                format!("P2: {} beat at {beat}, ttl {ttl}, and is still there", victim.name)
-            });
         }
     }
 }

@@ -29,6 +29,9 @@ use crate::{
     object::{Kind, Object},
 };
 
+/// How long the garbage collector may take, in milliseconds.
+pub const COLLECTED_WITHIN: u64 = 2000;
+
 pub struct Workload {
     pub network: Rc<Network>,
     pub number: usize,
@@ -155,9 +158,16 @@ impl Workload {
         }
     }
 
-    /// Its Pod is deleted and made anew under the same name; the garbage collector takes the Lease
-    /// at some time, unless the newcomer is faster.
+    /// Its Pod is deleted and made anew under the same name, maybe before its Lease is collected.
     pub fn replace_pod(self: &Rc<Self>) {
+        self.lose_pod();
+        let this = self.clone();
+        let pause = self.network.executor.random.between(0, 500);
+        self.network.executor.after(pause, move || this.start());
+    }
+
+    /// Its Pod is deleted; the garbage collector takes the Lease at some time.
+    pub fn lose_pod(&self) {
         self.die();
         let delete = |kind, key, uid| Call::Delete { kind, key, uid, version: None };
         let call = delete(Kind::Pod, self.pod_key(), None);
@@ -166,14 +176,11 @@ impl Workload {
         if let Some(lease) = lease {
             let network = self.network.clone();
             let call = delete(Kind::Lease, self.lease(), Some(lease.uid().to_owned()));
-            let pause = self.network.executor.random.between(0, 2000);
+            let pause = self.network.executor.random.between(0, COLLECTED_WITHIN);
             self.network.executor.after(pause, move || {
                 let _ = network.execute(&Caller::Person, call, None);
             });
         }
-        let this = self.clone();
-        let pause = self.network.executor.random.between(0, 500);
-        self.network.executor.after(pause, move || this.start());
     }
 
     fn pace(&self) -> Pace {

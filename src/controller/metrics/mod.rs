@@ -5,6 +5,7 @@
 
 mod ages;
 mod catalogue;
+mod known;
 mod page;
 mod tally;
 
@@ -24,10 +25,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::{ages::Ages, catalogue::Catalogue, tally::Tallies};
+use self::{ages::Ages, catalogue::Catalogue, known::Known, tally::Tallies};
 use super::clock::Clock;
 use crate::{
-    core::{index::Key, moment::Moment, verdict::Verdict},
+    core::{
+        index::{Index, Key},
+        moment::Moment,
+        verdict::Verdict,
+    },
     kube_client::{
         gate::{Lane, Outcome},
         request::ApiRequest,
@@ -100,6 +105,7 @@ pub(super) struct Metrics {
     clock: Clock,
     registry: Registry,
     ages: Arc<Ages>,
+    known: Known,
     tallies: Mutex<Tallies>,
     beats: Counter,
     beat_interval: Histogram,
@@ -240,8 +246,10 @@ impl Metrics {
                 Counter::default(),
             ),
             ages,
+            known: Known::default(),
         };
         metrics.ages.register(&mut all, clock);
+        metrics.known.register(&mut all);
         for lane in Lane::ALL {
             drop(metrics.api_call_wait.get_or_create(&[("lane", lane.as_str())]));
         }
@@ -302,6 +310,11 @@ impl Metrics {
     /// A reconciliation panicked.
     pub(super) fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// A scope begins, and this is what it knows.
+    pub(super) fn count_leases_of(&self, index: Arc<Mutex<Index>>) {
+        self.known.add(index);
     }
 
     /// A watch of a kind begins: where its events are to be noted.

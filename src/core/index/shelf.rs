@@ -4,8 +4,10 @@
 //! beside that way and is touched only when a Lease comes or goes.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map},
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
+    iter::Flatten,
+    option,
     sync::Arc,
 };
 
@@ -133,10 +135,10 @@ impl Shelf {
         self.entries.len()
     }
 
-    /// Goes through the records of a registration; None when there is none.
-    pub(super) fn walk(&mut self, registration: &Key) -> Option<Walk<'_>> {
-        let slots = self.registrations.get(registration)?;
-        Some(Walk { next: slots.iter(), slots, entries: &mut self.entries })
+    /// Goes through the records of a registration.
+    pub(super) fn walk(&mut self, registration: &Key) -> Walk<'_> {
+        let slots = self.registrations.get(registration);
+        Walk { next: slots.into_iter().flatten(), slots, entries: &mut self.entries }
     }
 
     /// How many a registration has.
@@ -176,18 +178,33 @@ impl Shelf {
 
 /// The records of one registration.
 pub(super) struct Walk<'a> {
-    next: btree_map::Iter<'a, Arc<str>, Slot>,
-    slots: &'a BTreeMap<Arc<str>, Slot>,
+    next: Flatten<option::IntoIter<&'a BTreeMap<Arc<str>, Slot>>>,
+    slots: Option<&'a BTreeMap<Arc<str>, Slot>>,
     entries: &'a mut Slab<Entry>,
 }
 
 impl Walk<'_> {
-    /// The record of a Lease. Whoever asks in the order of the names, and by the names that a snapshot
-    /// gave, has none looked up: no text is fetched from memory.
-    pub(super) fn find(&mut self, lease: &Arc<str>) -> Option<&mut Record> {
-        let here = self.next.find(|(known, _)| Arc::ptr_eq(known, lease));
-        let slot = here.map(|(_, slot)| slot).or_else(|| self.slots.get(lease))?;
+    /// Goes on to the record of a Lease. Whoever asks in the order of the names, and by the names that a snapshot
+    /// gave, has none looked up: no text is fetched from memory. Those between are passed over; who is asked
+    /// for out of order may have been before.
+    pub(super) fn find(
+        &mut self,
+        lease: &Arc<str>,
+        passed_over: impl Fn(&mut Record),
+    ) -> Option<&mut Record> {
+        for (known, slot) in self.next.by_ref() {
+            if Arc::ptr_eq(known, lease) {
+                return Some(&mut self.entries[slot.at()].record);
+            }
+            passed_over(&mut self.entries[slot.at()].record);
+        }
+        let slot = self.slots?.get(lease)?;
         Some(&mut self.entries[slot.at()].record)
+    }
+
+    /// Passes over the rest.
+    pub(super) fn end(self, passed_over: impl Fn(&mut Record)) {
+        self.next.for_each(|(_, slot)| passed_over(&mut self.entries[slot.at()].record));
     }
 }
 

@@ -75,6 +75,9 @@ fn of_those_who_were_foreseen_only_who_is_in_doubt_by_now_is_read() {
     );
     index.observe("shop", beat("vm-1", 2, 2), at(30_500));
     assert_eq!(in_doubt(&proven, &index, 31_000), 0, "it has beaten");
+    index.observe_deleted(&key(LEASE), Version(3));
+    assert_eq!(in_doubt(&proven, &index, 30_501), 1, "its Lease has gone");
+    assert_eq!(in_doubt(&proven, &index, 70_000), 1, "and is read once, however late its beat is");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::core::{
     flow::{Flow, Guard, Place},
+    index::Settled,
     proven::{Gap, Pace, Proven},
 };
 
@@ -15,18 +16,21 @@ const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from
 fn beating(number: u64) -> Index {
     let mut index = index();
     for n in 0..number {
-        let name = format!("vm-{n}");
-        index.observe("shop", beat(&name, 1, n + 1), at(n * 1000));
-        publish(&mut index, &name);
+        index.observe("shop", beat(&format!("vm-{n}"), 1, n + 1), at(n * 1000));
     }
+    publish(&mut index, |_| true);
     index
 }
 
-fn publish(index: &mut Index, instance: &str) {
-    let lease = format!("greeter.{instance}");
-    let records = index.snapshot(&key("greeter"));
-    let record = records.iter().find(|record| *record.lease == lease).expect("known");
-    let settled = crate::core::index::Settled {
+/// Decides that those of registration greeter with a look of these are published, and says nothing of the others.
+fn publish(index: &mut Index, which: impl Fn(&Record) -> bool) {
+    let settled: Vec<_> =
+        index.snapshot(&key("greeter")).iter().filter(|it| which(it)).map(published).collect();
+    let _ = index.settle(&key("greeter"), &settled, at(0));
+}
+
+fn published(record: &Record) -> Settled {
+    Settled {
         lease: record.lease.clone(),
         token: record.token.clone(),
         quiet: true,
@@ -35,8 +39,7 @@ fn publish(index: &mut Index, instance: &str) {
         published: true,
         granted: false,
         takes_out: false,
-    };
-    let _ = index.settle(&key("greeter"), &[settled], at(0));
+    }
 }
 
 fn ask(guard: &mut Guard, index: &Index, now: u64) -> Option<(Place, Flow)> {
@@ -59,18 +62,7 @@ fn very_many(number: usize, again: usize) -> Index {
     for n in 0..number {
         index.observe("shop", beat(&format!("vm-{n}"), 1, 1), at(0));
     }
-    let records = index.snapshot(&key("greeter"));
-    let settled = records.into_iter().map(|record| crate::core::index::Settled {
-        lease: record.lease,
-        token: record.token,
-        quiet: true,
-        expired: false,
-        placed: true,
-        published: true,
-        granted: false,
-        takes_out: false,
-    });
-    let _ = index.settle(&key("greeter"), &settled.collect::<Vec<_>>(), at(0));
+    publish(&mut index, |_| true);
     for n in 0..again {
         index.observe("shop", beat(&format!("vm-{n}"), 2, 2), at(25_000));
     }
@@ -98,6 +90,19 @@ fn of_very_many_a_sample_may_show_that_the_way_is_whole_and_only_all_of_them_tha
 fn with_fewer_than_ten_beats_due_nothing_can_be_told() {
     let index = beating(9);
     assert_eq!(ask(&mut Guard::default(), &index, 29_500), None);
+}
+
+#[test]
+fn of_those_whom_no_decision_speaks_of_any_more_no_beat_is_due() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    // They are gone with their Pods, and their Leases wait to be collected.
+    publish(&mut index, |record| &*record.lease == "greeter.vm-7");
+    assert_eq!(ask(&mut guard, &index, 31_500), None);
+    let left = index.snapshot(&key("greeter")).into_iter().filter(|record| record.published);
+    assert_eq!(left.map(|record| record.lease.to_string()).collect::<Vec<_>>(), ["greeter.vm-7"]);
+    let gone = Flow { due: 12, arrived: 0 };
+    publish(&mut index, |_| true);
+    assert_eq!(ask(&mut guard, &index, 31_500), Some((Place::Cluster, gone)));
 }
 
 #[test]
@@ -148,21 +153,9 @@ fn a_namespace_can_be_cut_off_while_the_others_beat() {
     let flow = Flow { due: 12, arrived: 0 };
     let place = Place::Namespace("shop".to_owned());
     // The others were not decided about yet: what is published is not known of them.
-    let settled: Vec<_> = index
-        .snapshot(&Key::new("bank", "greeter"))
-        .iter()
-        .map(|record| crate::core::index::Settled {
-            lease: record.lease.clone(),
-            token: record.token.clone(),
-            quiet: true,
-            expired: false,
-            placed: true,
-            published: true,
-            granted: false,
-            takes_out: false,
-        })
-        .collect();
-    let _ = index.settle(&Key::new("bank", "greeter"), &settled, at(30_100));
+    let bank = Key::new("bank", "greeter");
+    let settled: Vec<_> = index.snapshot(&bank).iter().map(published).collect();
+    let _ = index.settle(&bank, &settled, at(30_100));
     assert_eq!(ask(&mut Guard::default(), &index, 31_500), Some((place, flow)));
 }
 
@@ -176,20 +169,8 @@ fn the_dead_that_are_known_to_be_dead_and_those_never_seen_to_beat_do_not_count(
 fn who_was_only_found_at_a_cold_start_has_not_arrived() {
     let mut index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
     index.recall(&"60000 100:1000".parse().expect("a memory"));
-    let granted: Vec<_> = index
-        .snapshot(&key("greeter"))
-        .iter()
-        .map(|record| crate::core::index::Settled {
-            lease: record.lease.clone(),
-            token: record.token.clone(),
-            quiet: false,
-            expired: false,
-            placed: true,
-            published: true,
-            granted: true,
-            takes_out: false,
-        })
-        .collect();
+    let granted = |record| Settled { quiet: false, granted: true, ..published(record) };
+    let granted: Vec<_> = index.snapshot(&key("greeter")).iter().map(granted).collect();
     let _ = index.settle(&key("greeter"), &granted, at(0));
     let flow = Flow { due: 12, arrived: 0 };
     assert_eq!(ask(&mut Guard::default(), &index, 20), Some((Place::Cluster, flow)));

@@ -1,14 +1,7 @@
 //! Reconciling one registration. Mirrors reconcile.rs, stage.rs and establish.rs; but Endpoints never
 //! rest here.
 
-use std::{
-    cell::OnceCell,
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use beatkeeper::core::{
     account::Account,
@@ -51,7 +44,6 @@ struct Decision {
     verdicts: Vec<Verdict>,
     missing: Missing,
     failed_reads: u32,
-    is_unfinished: bool,
     /// When.
     taken: Moment,
 }
@@ -59,9 +51,6 @@ struct Decision {
 impl Decision {
     /// Mirrors `Decision::pause`, with `backoff` drawn beforehand.
     fn pause(&self, now: Moment, backoff: Duration) -> Duration {
-        if self.is_unfinished {
-            return Duration::ZERO;
-        }
         let Missing { unreadable, unproven } = &self.missing;
         let sure = |verdict: &&Verdict| {
             let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
@@ -152,18 +141,15 @@ impl Controller {
         ttl: &TtlHistory,
         stage: &Stage,
     ) -> Decision {
-        let mut suspects = self.foreseen(registration, ttl);
+        let mut suspects = self.in_doubt(registration, ttl);
         if suspects.is_empty() {
             let missing = Missing::default();
             let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
             suspects = Suspect::of(&verdicts);
             if suspects.is_empty() {
-                let (failed_reads, is_unfinished) = (0, false);
-                return Decision { verdicts, missing, failed_reads, is_unfinished, taken };
+                return Decision { verdicts, missing, failed_reads: 0, taken };
             }
         }
-        let asked: HashSet<Arc<str>> =
-            suspects.iter().map(|suspect| suspect.lease.clone()).collect();
         let missing = self.verify(&registration.key, suspects).await;
         self.setup.check.tell(|| {
             let Missing { unreadable, unproven } = &missing;
@@ -181,20 +167,20 @@ impl Controller {
             self.unproven.borrow_mut().insert(registration.key.clone());
         }
         let (verdicts, taken) = self.judge(registration, ttl, stage, &missing).await;
-        let is_unfinished =
-            Suspect::of(&verdicts).iter().any(|suspect| !asked.contains(&suspect.lease));
-        Decision { verdicts, missing, failed_reads, is_unfinished, taken }
+        Decision { verdicts, missing, failed_reads, taken }
     }
 
-    /// Mirrors `foreseen`.
-    fn foreseen(&self, registration: &Registration, ttl: &TtlHistory) -> Vec<Suspect> {
+    /// Mirrors `in_doubt`.
+    fn in_doubt(&self, registration: &Registration, ttl: &TtlHistory) -> Vec<Suspect> {
         let Registration { key, uid, .. } = registration;
         let foreseen = self.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
-        if foreseen.is_empty() {
-            return foreseen;
-        }
         let evidence = Evidence::known(registration, &self.path.borrow(), &self.guard.borrow());
-        evidence.in_doubt(foreseen, registration, ttl, &self.index(), self.now())
+        let mut in_doubt =
+            evidence.in_doubt(foreseen, registration, ttl, &self.index(), self.now());
+        if self.setup.without == Without::TheMissing {
+            in_doubt.retain(|suspect| suspect.deadline.is_some());
+        }
+        in_doubt
     }
 
     /// Mirrors `judge`.

@@ -1,0 +1,45 @@
+//! Forgetting whoever is gone, where no reconciliation does.
+//!
+//! The leader reads a Lease that its watch has lost at once (L4), and forgets it if it is not there. Nobody does on
+//! a replica that stands by, for a registration that is gone, or for a Pod that is gone and whose Lease has no label.
+
+use std::sync::Arc;
+
+use super::{context::Context, verify};
+use crate::core::{
+    index::{Key, Presence},
+    verdict::Suspect,
+};
+
+/// Forgets again and again, at the interval of the sweep, for as long as the process lasts.
+pub(super) async fn run(context: Arc<Context>) {
+    loop {
+        tokio::time::sleep(context.settings.sweep_interval).await;
+        for (registration, unwatched) in sort_out(&context) {
+            // What cannot be read now is read the next time, or by whoever takes over.
+            verify::suspects(&registration, unwatched, &context).await;
+        }
+    }
+}
+
+/// Forgets the Leases that the watch does not show and that have lost their registration, too: nothing is published for
+/// them, so it takes no read. Returns the others that it does not show.
+fn sort_out(context: &Context) -> Vec<(Key, Vec<Suspect>)> {
+    let mut index = context.index();
+    let unwatched: Vec<(Key, Vec<Suspect>)> = index
+        .registrations()
+        .map(|(registration, records)| {
+            let unwatched = records.filter(|record| record.presence != Presence::Watched);
+            let suspect = |lease| Suspect { lease, deadline: None };
+            (registration.clone(), unwatched.map(|record| suspect(record.lease.clone())).collect())
+        })
+        .filter(|(_, unwatched): &(_, Vec<_>)| !unwatched.is_empty())
+        .collect();
+    let world = context.world();
+    let (known, orphans): (Vec<_>, Vec<_>) =
+        unwatched.into_iter().partition(|(registration, _)| world.has_registration(registration));
+    for (registration, leases) in &orphans {
+        leases.iter().for_each(|orphan| index.drop_orphan(registration, &orphan.lease));
+    }
+    known
+}

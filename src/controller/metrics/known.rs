@@ -1,0 +1,64 @@
+//! How many Leases the scopes of this process know of: counted when somebody asks.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{MetricType, gauge::ConstGauge},
+};
+
+use super::catalogue::Catalogue;
+use crate::core::index::Index;
+
+const KNOWN: &str = "known_leases";
+const KNOWN_HELP: &str = "Heartbeat Leases that this process keeps in memory, whether it publishes or stands by, those \
+     included whose deletion is not yet confirmed";
+
+/// The indices of all scopes.
+#[derive(Clone, Default)]
+pub(super) struct Known(Arc<Mutex<Vec<Arc<Mutex<Index>>>>>);
+
+impl Known {
+    /// A scope begins.
+    pub(super) fn add(&self, index: Arc<Mutex<Index>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+    }
+
+    /// Puts the number into a registry.
+    pub(super) fn register(&self, catalogue: &mut Catalogue) {
+        catalogue.describe(KNOWN, None, MetricType::Gauge, &[], KNOWN_HELP);
+        catalogue.registry.register_collector(Box::new(self.clone()));
+    }
+
+    fn count(&self) -> usize {
+        let indices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |index: &Arc<Mutex<Index>>| {
+            index.lock().unwrap_or_else(PoisonError::into_inner).count()
+        };
+        indices.iter().map(count).sum()
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Known")
+    }
+}
+
+impl Collector for Known {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let count = i64::try_from(self.count()).unwrap_or(i64::MAX);
+        // A collector's help text gets no full stop by itself.
+        let help = format!("{KNOWN_HELP}.");
+        ConstGauge::new(count).encode(encoder.encode_descriptor(
+            KNOWN,
+            &help,
+            None,
+            MetricType::Gauge,
+        )?)
+    }
+}

@@ -1,0 +1,94 @@
+//! Who is gone is forgotten: nobody waits for its beats any more, and no memory is kept for it.
+
+use std::time::Duration;
+
+use beatkeeper_api::ServiceRegistration;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use crate::support::{Operator, Shop, eventually};
+
+const TTL: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Enough for the guard to see a broken way in their silence (L6).
+const PODS: usize = 12;
+
+/// Waits until a replica knows of exactly so many Leases.
+async fn knows(operator: &Operator, wanted: f64) {
+    eventually(&format!("it knows of {wanted} Leases"), async || {
+        let known = operator.scrape().await.value("beatkeeper_known_leases");
+        (known == wanted).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_are_gone_with_their_leases_do_not_hold_whoever_falls_silent_after_them() {
+    let shop = Shop::open("gone-pods").await;
+    let operator = shop.operator_with(&["--metrics-bind-address=127.0.0.1:0"]);
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    let mut all = vec!["192.0.2.1".to_owned()];
+    for n in 1..=PODS {
+        let (pod, address) = (format!("greeter-{n}"), format!("10.88.0.{n}"));
+        let uid = shop.pod(&pod, &[&address], json!({})).await;
+        beats.start(&beats.in_pod(&pod, &uid), INTERVAL).await;
+        all.push(address);
+    }
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    shop.published_as_ready("greeter", &all).await;
+
+    // Without a word, as with their node: the garbage collector takes their Leases.
+    let (pods, at_once) = (shop.api::<Pod>(), DeleteParams::default().grace_period(0));
+    for pod in (1..=PODS).map(|n| format!("greeter-{n}")) {
+        beats.die(&pod);
+        pods.delete(&pod, &at_once).await.unwrap();
+    }
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    knows(&operator, 1.0).await;
+
+    // Longer than the window in which the guard looks for beats.
+    tokio::time::sleep(TTL).await;
+    let silent = beats.die("vm-1");
+    shop.published_as_ready("greeter", &[]).await;
+    assert!(silent.elapsed() < 2 * TTL, "it was held for {:?}", silent.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stands_by_forgets_those_who_have_left() {
+    let shop = Shop::open("forgets").await;
+    let elected =
+        ["--leader-elect", &format!("--leader-elect-resource-namespace={}", shop.namespace)];
+    let flags = ["--metrics-bind-address=127.0.0.1:0", "--sweep-interval=500ms"];
+    let flags: Vec<&str> = elected.into_iter().chain(flags).collect();
+    let replicas = [shop.operator_with(&flags), shop.operator_with(&flags)];
+    shop.greeter().await;
+    shop.register("gone", Shop::usual_spec()).await;
+    for registration in ["greeter", "gone"] {
+        let beats = shop.beats(registration);
+        for n in 1..=3 {
+            let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
+            beats.create(&lease).await;
+        }
+    }
+    for replica in &replicas {
+        knows(replica, 6.0).await;
+    }
+    let leases = shop.api::<Lease>();
+    for left in ["greeter.vm-1", "greeter.vm-2"] {
+        leases.delete(left, &DeleteParams::default()).await.unwrap();
+    }
+    for replica in &replicas {
+        knows(replica, 4.0).await;
+    }
+    for left in ["gone.vm-1", "gone.vm-2", "gone.vm-3"] {
+        leases.delete(left, &DeleteParams::default()).await.unwrap();
+    }
+    shop.api::<ServiceRegistration>().delete("gone", &DeleteParams::default()).await.unwrap();
+    for replica in &replicas {
+        knows(replica, 1.0).await;
+    }
+}
