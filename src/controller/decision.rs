@@ -96,8 +96,8 @@ pub(super) async fn decide(
 
 /// Who is in doubt, as far as it is known beforehand: whom the last decision has foreseen, and whose Lease has gone.
 /// It saves a decision, which takes as long as the registration is large: a read proves what it proves, whoever
-/// asked for it. And of those who are gone with their Pods no decision speaks any more, so that this alone has
-/// their Leases forgotten.
+/// asked for it. And of those who are gone with their Pods no decision speaks any more: none would ask for the
+/// read by which their Leases are forgotten.
 fn in_doubt(registration: &Registration, ttl: &TtlHistory, context: &Context) -> Vec<Suspect> {
     let Registration { key, uid, .. } = registration;
     // Once: whatever comes of it the next decision foresees anew.

@@ -1,7 +1,8 @@
 //! Forgetting whoever is gone, where no reconciliation does.
 //!
 //! The leader reads a Lease that its watch has lost at once (L4), and forgets it if it is not there. Nobody does on
-//! a replica that stands by, for a registration that is gone, or for a Pod that is gone and whose Lease has no label.
+//! a replica that stands by, for a registration that is gone, or for a Pod that is gone and whose Lease has no label. For a
+//! leader it is next to nothing: whom its watch has lost it has read before.
 
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub(super) async fn run(context: Arc<Context>) {
         for (registration, unwatched) in sort_out(&context) {
             // What cannot be read now is read the next time, or by whoever takes over.
             verify::suspects(&registration, unwatched, &context).await;
+            // Whoever reads decides next; this one does not.
+            context.wake([registration]);
         }
     }
 }

@@ -185,9 +185,10 @@ async fn scope(
         watches.first_lists().await;
         probe::recall(&context);
         context.spawn_for_ever(probe::run(context.clone()));
-        context.spawn_for_ever(forget::run(context.clone()));
         let read = reader.wait_until_ready().await;
         context.health.lock().cache_read(&registrations_cache);
+        // Not before all registrations are known: whose registration is gone is forgotten without a read.
+        context.spawn_for_ever(forget::run(context.clone()));
         read
     };
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {

@@ -194,8 +194,8 @@ impl Guard {
     }
 }
 
-/// Whether beats of an instance are waited for: it is published, or was seen to beat, and is not
-/// decided to be dead.
+/// Whether beats of an instance are waited for: it is published, was seen to beat or has a ttl to beat in (L5), and is
+/// not decided to be dead.
 fn is_waited_for(record: &Record) -> bool {
     record.published
         && record.sight != Sight::Inherited

@@ -185,14 +185,12 @@ impl Suspect {
         verdicts.iter().filter_map(suspect).collect()
     }
 
-    /// The same, and whoever will be in doubt from his deadline on if nothing is heard of him.
+    /// Whoever is past his deadline, or will be if nothing is heard of him until then.
     pub fn foreseen(verdicts: &[Verdict]) -> Vec<Self> {
         let foreseen = |verdict: &Verdict| {
             let Judged { settled, suspect, deadline } = verdict.lease.as_ref()?;
-            suspect.as_deref().cloned().or_else(|| {
-                deadline
-                    .map(|deadline| Self { lease: settled.lease.clone(), deadline: Some(deadline) })
-            })
+            let deadline = suspect.as_ref().map_or(*deadline, |suspect| suspect.deadline)?;
+            Some(Self { lease: settled.lease.clone(), deadline: Some(deadline) })
         };
         verdicts.iter().filter_map(foreseen).collect()
     }

@@ -186,7 +186,7 @@ pub(super) struct Walk<'a> {
 impl Walk<'_> {
     /// Goes on to the record of a Lease. Whoever asks in the order of the names, and by the names that a snapshot
     /// gave, has none looked up: no text is fetched from memory. Those between are passed over; who is asked
-    /// for out of order may have been before.
+    /// for out of order may have been passed over before, and what is noted of it then counts.
     pub(super) fn find(
         &mut self,
         lease: &Arc<str>,

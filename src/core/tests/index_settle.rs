@@ -167,7 +167,11 @@ fn leases_whose_instances_stand_in_another_order_are_found_all_the_same() {
     let names: Vec<_> = verdicts.iter().map(|verdict| &*verdict.instance).collect();
     assert_eq!(names, ["aaa", "lease/alien.vm-2", "vm-1"], "by Lease the second is the first");
     assert_eq!(settle(&mut index, &verdicts, at(2000)), Settlement::Stands);
-    assert!(index.snapshot(&key("greeter")).iter().all(|record| record.expired_at.is_none()));
+    let mut noted = index.snapshot(&key("greeter"));
+    assert!(noted.iter().all(|record| record.expired_at.is_none()));
+    noted.retain(|record| record.published);
+    let noted: Vec<_> = noted.iter().map(|record| &*record.lease).collect();
+    assert_eq!(noted, ["greeter.aaa", "greeter.vm-1"], "whatever was passed over on the way");
     assert_eq!(
         index.observe("shop", beat("vm-1", 2, 4), at(2001)).wake,
         [],

@@ -181,7 +181,7 @@ impl Run {
         let leads = |it: &&Rc<Controller>| self.check.leads_now(it.process);
         for lease in controllers.iter().flatten().filter(leads).flat_map(|it| it.known_leases()) {
             if api.get(Kind::Lease, &lease).is_none() {
-                self.check.fail(|| format!("{lease} is gone, and still remembered"));
+                self.check.fail(|| format!("P2: {lease} is gone, and still remembered"));
             }
         }
     }
