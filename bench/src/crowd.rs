@@ -87,6 +87,7 @@ impl Crowd {
                 published: true,
                 granted: false,
                 takes_out: false,
+                protected: false,
             })
             .collect();
         let settlement = self.index.settle(service, &quiet, Moment::from_millis(self.beats));

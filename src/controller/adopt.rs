@@ -214,7 +214,7 @@ async fn take(
         let ours =
             call_write(context, doing, api.replace(&name, &PostParams::default(), slice)).await?;
         tracing::info!(registration = %registration.key, slice = name, "took over a slice");
-        context.world().put(ours);
+        context.world().put_own(ours);
     }
     Ok(())
 }
@@ -282,7 +282,7 @@ pub(super) async fn finish(
     match call_write(context, doing, api.replace(&name, &PostParams::default(), endpoints)).await {
         Ok(ours) => {
             tracing::info!(registration = %registration.key, "took over the Endpoints");
-            context.world().put(ours);
+            context.world().put_own(ours);
             Outcome::Conflict("the Endpoints have just been taken over".to_owned())
         }
         Err(error) if error.is_conflict() => Outcome::Conflict(error.to_string()),

@@ -214,7 +214,7 @@ where
             Ok(object) => {
                 let metadata = Resource::meta(&object);
                 let named = metadata.name.clone().zip(metadata.resource_version.clone());
-                self.context.world().put(object);
+                self.context.world().put_own(object);
                 Ok(named)
             }
             Err(error) => {
@@ -231,7 +231,7 @@ where
     async fn look_again(&self, name: &str, from: Version) {
         let read = call(|| format!("read {name}, to plan anew"), self.api.get(name)).await;
         match read {
-            Ok(object) => drop(self.context.world().put(object)),
+            Ok(object) => self.context.world().put_own(object),
             Err(error) if error.is_absent() => {
                 self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
             }

@@ -289,6 +289,7 @@ impl Context {
     /// A term is over: nobody has to be woken until the next one.
     pub(super) fn end_term(&self) {
         self.term().wakes = None;
+        self.metrics.forget_all();
     }
 
     fn term(&self) -> MutexGuard<'_, Term> {

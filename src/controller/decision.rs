@@ -67,6 +67,7 @@ pub(super) async fn decide(
         let verdicts = judge(registration, ttl, stage, &missing, context);
         suspects = Suspect::of(&verdicts);
         if suspects.is_empty() {
+            note_pruning(registration, &verdicts, &HashMap::new(), stage, context);
             return Decision { verdicts, missing, failed_reads: 0 };
         }
     }
@@ -115,6 +116,9 @@ fn note_pruning(
     stage: &Stage,
     context: &Context,
 ) {
+    if registration.dry_run {
+        return;
+    }
     let expired: HashMap<&Arc<str>, &Verdict> = verdicts
         .iter()
         .filter(|verdict| verdict.state == InstanceState::Expired)

@@ -74,7 +74,7 @@ pub(super) async fn service(
         },
     };
     let view = Arc::new(ServiceView::of(&written));
-    context.world().put(written);
+    context.world().put_own(written);
     Ok((view, true))
 }
 

@@ -75,6 +75,15 @@ struct Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Others(HashMap<String, Other>);
 
+impl Others {
+    /// Forgets one that is gone, or was when it had this version: a watch that begins anew shows no deletion.
+    fn forget(&mut self, name: &str, version: Version) {
+        if self.0.get(name).is_some_and(|other| other.version == version) {
+            self.0.remove(name);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Other {
     uid: Arc<str>,
@@ -360,7 +369,8 @@ pub(super) async fn sweep(context: &Context) -> Result<(), ApiError> {
         let doing = || format!("delete the abandoned probe Lease {namespace}/{name}");
         match call_write(context, doing, api.delete(&name, &only_this)).await {
             Err(error) if !error.is_conflict() => return Err(error),
-            _ => {}
+            // Where it is another by now the watch shows it.
+            _ => context.other_probes().forget(&name, version),
         }
     }
     Ok(())

@@ -200,6 +200,10 @@ pub(super) fn backoff(failures: u32) -> Duration {
 /// What to do after an error: try again, each time later, but not later than the next deadline.
 pub(super) fn retry(object: &ServiceRegistration, error: &Error, context: &Context) -> Action {
     let key = Key::of(&object.metadata);
+    if !context.world().has_registration(&key) {
+        // Nothing is to be remembered of it any more.
+        return Action::await_change();
+    }
     let uid = object.metadata.uid.clone().unwrap_or_default();
     let failures = context.remember(&key, &uid, |memory| {
         memory.failures = memory.failures.saturating_add(1);

@@ -25,10 +25,12 @@ pub(super) fn as_known(registration: &Registration, context: &Context) -> Stage 
 pub(super) async fn set(registration: &Registration, context: &Context) -> Stage {
     let gathered = gather::surroundings(registration, &context.world());
     let known = gathered.service.clone();
+    // Whose Service it is counts, too, where that is why nothing is published.
+    let being_replaced = being_replaced(registration, known.as_deref(), context);
     if let Some(stall) = standing::stall(registration, known.as_deref(), &gathered.neighbours) {
         return Stage::new(gathered, known, Some(stall));
     }
-    if let Some(until) = being_replaced(registration, known.as_deref(), context) {
+    if let Some(until) = being_replaced {
         let stall = standing::service_gone(registration);
         return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
     }

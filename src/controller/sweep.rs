@@ -104,13 +104,14 @@ fn why(record: &Record, ttl: Option<Duration>, now: Moment) -> Option<&'static s
     let ttl = ttl.or(record.claim.duration).unwrap_or_else(default_ttl);
     let since = match record.expired_at {
         Some(expired_at) => expired_at,
-        None if orphaned => record.seen,
+        // Nobody decides about its silence: it is rejected, so that it would not be published if it beat, either.
+        None if orphaned || !record.published => record.seen,
         None => return None,
     };
     (now >= since + ttl * KEPT_FOR).then_some(if orphaned {
         "its registration is gone and it has long been silent"
     } else {
-        "it has long been expired"
+        "it has long been silent"
     })
 }
 

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    index::{Index, Key, Record, Sight},
+    index::{Index, Key, Presence, Record, Sight},
     moment::Moment,
     proven::{Gap, Pace, Proven, Silence},
 };
@@ -194,10 +194,12 @@ impl Guard {
     }
 }
 
-/// Whether beats of an instance are waited for: it is published, was seen to beat or has a ttl to beat in (L5), and is
-/// not decided to be dead.
+/// Whether beats of an instance are waited for: it is published, and not only because nobody may be pruned any more (L7);
+/// it was seen to beat or has a ttl to beat in (L5); it is not decided to be dead; and the watch would show its beats.
 fn is_waited_for(record: &Record) -> bool {
     record.published
+        && !record.protected
+        && record.presence == Presence::Watched
         && record.sight != Sight::Inherited
         && record.token.renewed.is_some()
         && record.expired_at.is_none()

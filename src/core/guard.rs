@@ -30,6 +30,7 @@ pub(super) fn protect(
         if let Some(lease) = &mut verdict.lease {
             lease.settled.expired = false;
             lease.settled.published = true;
+            lease.settled.protected = true;
             lease.settled.takes_out = false;
         }
     }

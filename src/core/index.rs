@@ -203,6 +203,7 @@ impl Index {
             claim: Arc::new(beat.claim),
             placed: false,
             published: false,
+            protected: false,
             quiet: false,
             read_at: now,
         };
@@ -323,6 +324,7 @@ impl Index {
             record.quiet = outcome.quiet;
             record.placed |= outcome.placed;
             record.published = outcome.published;
+            record.protected = outcome.protected;
             if outcome.granted && record.sight == Sight::Inherited {
                 record.sight = Sight::Granted;
             }

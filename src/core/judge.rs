@@ -380,6 +380,7 @@ impl<'a> Candidate<'a> {
                     expired: self.record.expired_at.is_some(),
                     granted: false,
                     takes_out: false,
+                    protected: false,
                     placed,
                     published,
                 },

@@ -80,15 +80,25 @@ impl Proven {
             self.gaps.push(Gap { from, to: gap.to });
         }
         if self.gaps.len() > KEPT {
-            self.forget_a_proof();
+            self.forget_a_proof(gap.to);
         }
     }
 
-    /// Makes one of the two gaps that are closest together: what lay between counts as unproven, so
-    /// that nobody is pruned for what is forgotten.
-    fn forget_a_proof(&mut self) {
-        let between = |n: &usize| self.gaps[n + 1].from.since(self.gaps[*n].to);
-        if let Some(n) = (0..self.gaps.len() - 1).min_by_key(between) {
+    /// Makes one of two gaps: what lay between counts as unproven, so that nobody is pruned for what is forgotten.
+    ///
+    /// Of those two that are closest together for how long ago they were: a short ttl asks for the last minutes, and a
+    /// long one has time. By the distance alone the last gaps would grow together instead, once there have been very
+    /// many, and with them the silence of the dead.
+    fn forget_a_proof(&mut self, now: Moment) {
+        let of = |n: usize| {
+            let between = self.gaps[n + 1].from.since(self.gaps[n].to);
+            (between.as_millis(), now.since(self.gaps[n].to).as_millis())
+        };
+        // As fractions: a / b < c / d.
+        let closest = (0..self.gaps.len() - 1)
+            .map(|n| (n, of(n)))
+            .min_by(|(_, (a, b)), (_, (c, d))| (a * d).cmp(&(c * b)));
+        if let Some((n, _)) = closest {
             self.gaps[n].to = self.gaps.remove(n + 1).to;
         }
     }
@@ -201,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_gaps_the_closest_become_one_so_that_nothing_unproven_is_forgotten() {
+    fn of_too_many_gaps_some_become_one_so_that_nothing_unproven_is_forgotten() {
         let mut proven = Proven::without_gaps();
         for n in 0..10_000 {
             proven.note(Gap { from: at(10 * n), to: at(10 * n + 1) });
@@ -209,6 +219,29 @@ mod tests {
         assert_eq!(proven.gaps.len(), KEPT);
         assert_eq!(proven.gaps.first().map(|gap| gap.from), Some(at(0)));
         assert_eq!(proven.gaps.last().map(|gap| gap.to), Some(at(99_991)));
+    }
+
+    #[test]
+    fn however_many_gaps_there_were_who_falls_silent_among_the_last_ones_is_judged_by_them() {
+        let (mut proven, mut all, mut now) = (Proven::without_gaps(), Vec::new(), 0);
+        // One every half minute on average, at random, for four days.
+        let mut random = 1_u64;
+        for _ in 0..12_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            now += 1000 + (random >> 33) % 58_000;
+            let gap = Gap { from: Moment::from_millis(now), to: Moment::from_millis(now + 600) };
+            now += 600;
+            proven.note(gap);
+            all.push(gap);
+        }
+        let all = Proven::with_gaps(all);
+        for ttl in [2, 90, 600].map(Duration::from_secs) {
+            let pace = Pace { ttl, interval: ttl / 3 };
+            let silence = Silence { since: Moment::from_millis(now) - ttl, before: Duration::ZERO };
+            let (kept, exact) = (proven.deadline(silence, pace), all.deadline(silence, pace));
+            assert!(kept >= exact, "nobody is pruned for what is forgotten");
+            assert!(kept.since(exact) <= ttl / 20, "ttl {ttl:?}: {:?} later", kept.since(exact));
+        }
     }
 
     #[test]

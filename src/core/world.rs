@@ -82,11 +82,19 @@ pub struct World {
 }
 
 impl World {
-    /// Takes in an object: from the watch, or as a write of ours returned it.
+    /// The watch shows an object. Returns whom that concerns.
     pub fn put<K: Watched>(&mut self, object: K) -> Vec<Key> {
         let (key, version) = identity(object.metadata());
         let change = K::cache(self).put(key, version, object.view());
         change.map(|change| K::changed(self, &change)).unwrap_or_default()
+    }
+
+    /// A call of ours returned an object.
+    pub fn put_own<K: Watched>(&mut self, object: K) {
+        let (key, version) = identity(object.metadata());
+        if let Some(change) = K::cache(self).put_own(key, version, object.view()) {
+            K::changed(self, &change);
+        }
     }
 
     /// The watch says that an object is gone.
@@ -266,9 +274,10 @@ impl World {
         self.registrations.contains_key(key)
     }
 
-    /// The pace of a registration, if there is such a one.
+    /// The pace of a registration, if there is such a one and it is not being deleted: then nobody decides about its
+    /// instances any more.
     pub fn pace_of(&self, key: &Key) -> Option<Pace> {
-        self.registrations.get(key).map(|brief| brief.pace)
+        self.registrations.get(key).filter(|brief| !brief.deleting).map(|brief| brief.pace)
     }
 
     /// The pace of the registration with the least slack.

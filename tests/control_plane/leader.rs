@@ -193,9 +193,15 @@ async fn a_ttl_that_became_longer_after_a_death_revives_nobody_at_a_failover() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by() {
     let shop = Shop::open("zombie").await;
-    let (first, second) = shop.pair(&SHORT).await;
+    let flags = [&SHORT[..], &["--metrics-bind-address=127.0.0.1:0"]].concat();
+    let (first, second) = shop.pair(&flags).await;
     let mut beats = beating(&shop, "3s", 6).await;
     shop.settled(INTERVAL).await;
+    let ready = async || {
+        let ready = "beatkeeper_instances{state=\"Ready\"}";
+        (first.scrape().await.value(ready), second.scrape().await.value(ready))
+    };
+    assert_eq!(ready().await, (6.0, 0.0));
     let vigil = Vigil::keep(&shop, "greeter").await;
     let mark = shop.mark().await;
     first.suspend();
@@ -210,6 +216,7 @@ async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by
     logs(&first, "another replica leads").await;
     shop.settled(INTERVAL).await;
     assert_eq!(shop.writers_since(mark).await, only("second"));
+    assert_eq!(ready().await, (0.0, 4.0), "what it decided last is nobody's alert");
 
     // It leads again when it is its turn, and has missed nothing.
     assert!(second.stop().await);

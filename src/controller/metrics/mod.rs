@@ -284,6 +284,11 @@ impl Metrics {
         self.tallies().remove(key);
     }
 
+    /// This process publishes no more: what it decided last is not what is.
+    pub(super) fn forget_all(&self) {
+        self.tallies().clear();
+    }
+
     /// A beat came in, so long after the one before it where that one was seen.
     pub(super) fn beat(&self, since: Option<Duration>) {
         self.beats.inc();

@@ -91,6 +91,8 @@ pub struct Record {
     pub placed: bool,
     /// Whether the last decision was to publish it.
     pub published: bool,
+    /// Whether only protection.minReady keeps it published, however long it is silent (L7).
+    pub protected: bool,
     /// Whether a beat changes no decision, so that none needs to be taken.
     pub(super) quiet: bool,
     /// When the version was taken in.
@@ -140,6 +142,8 @@ pub struct Settled {
     pub placed: bool,
     /// Whether it is to be published.
     pub published: bool,
+    /// Whether only protection.minReady keeps it published (L7).
+    pub protected: bool,
     /// Whether it was found published at a cold start, and so has a ttl to beat in.
     pub granted: bool,
     /// Whether it takes somebody out, for silence, who is published.

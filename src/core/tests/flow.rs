@@ -39,6 +39,7 @@ fn published(record: &Record) -> Settled {
         published: true,
         granted: false,
         takes_out: false,
+        protected: false,
     }
 }
 
@@ -103,6 +104,23 @@ fn of_those_whom_no_decision_speaks_of_any_more_no_beat_is_due() {
     let gone = Flow { due: 12, arrived: 0 };
     publish(&mut index, |_| true);
     assert_eq!(ask(&mut guard, &index, 31_500), Some((Place::Cluster, gone)));
+}
+
+#[test]
+fn nobody_waits_for_the_beats_of_the_dead_whom_protection_keeps_or_of_those_whom_no_watch_shows() {
+    let is_broken = |index: &Index| ask(&mut Guard::default(), index, 31_500).is_some();
+    let mut index = beating(12);
+    assert!(is_broken(&index));
+    let kept = |record| Settled { protected: true, ..published(record) };
+    let kept: Vec<_> = index.snapshot(&key("greeter")).iter().map(kept).collect();
+    let _ = index.settle(&key("greeter"), &kept, at(0));
+    assert!(!is_broken(&index));
+    publish(&mut index, |_| true);
+    assert!(is_broken(&index));
+    for n in 0..3 {
+        index.observe_deleted(&key(&format!("greeter.vm-{n}")), Version(100));
+    }
+    assert!(!is_broken(&index), "nine are shown");
 }
 
 #[test]

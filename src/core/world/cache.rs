@@ -1,8 +1,7 @@
 //! What the watch has shown of one kind of object, overlaid with the results of our own writes.
 //!
-//! Both come in through [`Cache::put`], and the newer resourceVersion wins. So a decision never
-//! rests on an object older than what this process wrote itself (kubernetes 124547: a stale cache
-//! says "equal").
+//! The newer resourceVersion wins. So a decision never rests on an object older than what this process wrote
+//! itself (kubernetes 124547: a stale cache says "equal"), nor on an answer that the watch has overtaken.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,11 +16,13 @@ pub struct Cache<V> {
     deleted: HashMap<Key, Version>,
     /// While a list is being read: what it, or a write of ours, has shown since it began.
     listing: Option<HashSet<Key>>,
+    /// The newest version that the watch has shown, of whatever object, since the last list began.
+    shown: Version,
 }
 
 impl<V> Default for Cache<V> {
     fn default() -> Self {
-        Self { objects: HashMap::new(), deleted: HashMap::new(), listing: None }
+        Self { objects: HashMap::new(), deleted: HashMap::new(), listing: None, shown: Version(0) }
     }
 }
 
@@ -38,8 +39,24 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.objects.get(key).map(|(_, value)| value)
     }
 
-    /// Takes in an object as it was at a version. None when it is old news, or changes nothing.
+    /// The watch shows an object as it was at a version. None when it is old news, or changes nothing.
     pub fn put(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
+        self.shown = self.shown.max(version);
+        self.take_in(key, version, value)
+    }
+
+    /// A write of ours was answered with the object as it was at a version. None as for [`Self::put`].
+    ///
+    /// A watch shows versions in their order. So an object that is not known, though a later one has been shown, was
+    /// deleted while the answer was on its way: taken in, it would be there for ever.
+    pub fn put_own(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
+        if version < self.shown && !self.objects.contains_key(&key) {
+            return None;
+        }
+        self.take_in(key, version, value)
+    }
+
+    fn take_in(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
         if self.deleted.get(&key).is_some_and(|deleted| version <= *deleted) {
             return None;
         }
@@ -66,6 +83,7 @@ impl<V: Clone + PartialEq> Cache<V> {
 
     /// The watch says that an object is gone, as of a version.
     pub fn remove(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
+        self.shown = self.shown.max(version);
         self.deleted.remove(key);
         // A late deletion of an earlier object of that name must not take the new one away.
         if self.objects.get(key).is_some_and(|(known, _)| *known > version) {
@@ -93,6 +111,8 @@ impl<V: Clone + PartialEq> Cache<V> {
     /// A list begins.
     pub fn begin_list(&mut self) {
         self.listing = Some(HashSet::new());
+        // Versions begin anew where etcd was restored from a backup.
+        self.shown = Version(0);
     }
 
     /// A list has ended: what neither it nor a write of ours has shown since it began is gone.
@@ -136,6 +156,21 @@ mod tests {
         assert_eq!(cache.put(key(), Version(5), "late"), None);
         assert_eq!(cache.get(&key()), None);
         assert!(cache.put(key(), Version(9), "made anew").is_some());
+    }
+
+    #[test]
+    fn what_somebody_deleted_does_not_come_back_with_a_late_answer() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(5), "slice");
+        // We wrote it at 6, somebody deleted it at 7, and the watch was faster than the answer.
+        cache.put(key(), Version(6), "written by us");
+        cache.remove(&key(), Version(7));
+        assert_eq!(cache.put_own(key(), Version(6), "written by us"), None);
+        assert_eq!(cache.get(&key()), None);
+        assert!(cache.put_own(key(), Version(8), "made anew by us").is_some());
+        cache.begin_list();
+        cache.end_list();
+        assert!(cache.put_own(key(), Version(3), "after a restore").is_some());
     }
 
     #[test]

@@ -308,10 +308,11 @@ impl Controller {
     async fn set_stage(self: &Rc<Self>, registration: &Registration) -> Stage {
         let gathered = gather::surroundings(registration, &self.world());
         let known = gathered.service.clone();
+        let being_replaced = self.being_replaced(registration, known.as_deref());
         if let Some(stall) = standing::stall(registration, known.as_deref(), &gathered.neighbours) {
             return Stage::new(gathered, known, Some(stall));
         }
-        if let Some(until) = self.being_replaced(registration, known.as_deref()) {
+        if let Some(until) = being_replaced {
             let stall = standing::service_gone(registration);
             return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
         }
@@ -368,7 +369,7 @@ impl Controller {
             return Err(Refusal::Unavailable);
         };
         let view = Arc::new(ServiceView::of(&service));
-        self.world().put((*service).clone());
+        self.world().put_own((*service).clone());
         Ok((view, true))
     }
 

@@ -202,8 +202,8 @@ impl Controller {
 
     fn know(&self, object: Object) {
         match object {
-            Object::Slice(slice) => drop(self.world().put((*slice).clone())),
-            Object::Endpoints(object) => drop(self.world().put((*object).clone())),
+            Object::Slice(slice) => self.world().put_own((*slice).clone()),
+            Object::Endpoints(object) => self.world().put_own((*object).clone()),
             _ => {}
         }
     }
