@@ -178,6 +178,7 @@ async fn without_renewal_a_service_lives_for_one_ttl() {
     let shop = Shop::open("sdk-once").await;
     let _operator = shop.operator();
     shop.greeter().await;
+    shop.looked_at("greeter").await;
     let running =
         shop.vm(1).register_interval(Duration::ZERO).build().unwrap().start().await.unwrap();
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
