@@ -105,7 +105,7 @@ fn why(record: &Record, ttl: Option<Duration>, now: Moment) -> Option<&'static s
     let since = match record.expired_at {
         Some(expired_at) => expired_at,
         // Nobody decides about its silence: it is rejected, so that it would not be published if it beat, either.
-        None if orphaned || !record.published => record.seen,
+        None if orphaned || (!record.published && record.token.renewed.is_some()) => record.seen,
         None => return None,
     };
     (now >= since + ttl * KEPT_FOR).then_some(if orphaned {

@@ -62,6 +62,10 @@ async fn an_expired_lease_is_swept_ten_times_its_ttl_later_unless_it_beats() {
         lease.spec.as_mut().unwrap().lease_duration_seconds = Some(1);
         beats.create(&lease).await;
     }
+    // Prepared for somebody who has not come yet.
+    let mut prepared = beats.outside("vm-5", "192.0.2.5");
+    prepared.spec.as_mut().unwrap().renew_time = None;
+    beats.create(&prepared).await;
     // Refused, one of them for good.
     for (instance, address) in [("vm-3", "203.0.113.3"), ("vm-4", "203.0.113.4")] {
         beats.create(&beats.outside(instance, address)).await;
@@ -79,6 +83,7 @@ async fn an_expired_lease_is_swept_ten_times_its_ttl_later_unless_it_beats() {
     shop.is_swept("greeter.vm-3").await;
     shop.is_swept("greeter.vm-2").await;
     assert!(shop.lease("greeter.vm-4").await.is_some(), "refused, but alive");
+    assert!(shop.lease("greeter.vm-5").await.is_some(), "never silent, since it never spoke");
     let after = last.elapsed();
     assert!(after >= Duration::from_secs(18), "counted from its last beat: {after:?}");
 }
