@@ -286,10 +286,12 @@ impl Context {
         self.term().began
     }
 
-    /// A term is over: nobody has to be woken until the next one.
+    /// A term is over: nobody has to be woken until the next one, and what was decided last is not what is.
     pub(super) fn end_term(&self) {
         self.term().wakes = None;
-        self.metrics.forget_all();
+        let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of this scope: another one may lead again already.
+        memories.keys().for_each(|key| self.metrics.forget(key));
     }
 
     fn term(&self) -> MutexGuard<'_, Term> {

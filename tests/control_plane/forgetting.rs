@@ -7,7 +7,10 @@ use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::support::{Operator, Shop, eventually};
+use crate::{
+    metrics::until,
+    support::{Operator, Shop},
+};
 
 const TTL: Duration = Duration::from_secs(3);
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -17,11 +20,8 @@ const PODS: usize = 12;
 
 /// Waits until a replica knows of exactly so many Leases.
 async fn knows(operator: &Operator, wanted: f64) {
-    eventually(&format!("it knows of {wanted} Leases"), async || {
-        let known = operator.scrape().await.value("beatkeeper_known_leases");
-        (known == wanted).then_some(())
-    })
-    .await;
+    let what = format!("it knows of {wanted} Leases");
+    until(operator, &what, |scrape| scrape.value("beatkeeper_known_leases") == wanted).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ fn instances(scrape: &Scrape) -> Vec<(String, f64)> {
 }
 
 /// Waits until a scrape satisfies a look.
-async fn until(operator: &Operator, what: &str, right: impl Fn(&Scrape) -> bool) -> Scrape {
+pub async fn until(operator: &Operator, what: &str, right: impl Fn(&Scrape) -> bool) -> Scrape {
     eventually(what, async || {
         let scrape = operator.scrape().await;
         right(&scrape).then_some(scrape)

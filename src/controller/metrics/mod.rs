@@ -279,14 +279,9 @@ impl Metrics {
         self.tallies().put(key, tally::Tally::of(verdicts, ready));
     }
 
-    /// A registration is gone.
+    /// A registration is gone, or decided about by another process.
     pub(super) fn forget(&self, key: &Key) {
         self.tallies().remove(key);
-    }
-
-    /// This process publishes no more: what it decided last is not what is.
-    pub(super) fn forget_all(&self) {
-        self.tallies().clear();
     }
 
     /// A beat came in, so long after the one before it where that one was seen.

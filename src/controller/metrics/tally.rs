@@ -108,12 +108,6 @@ impl Tallies {
         self.count_left_out();
     }
 
-    /// Nothing is decided here any more.
-    pub(super) fn clear(&mut self) {
-        let known: Vec<Key> = self.known.keys().cloned().collect();
-        known.iter().for_each(|key| self.remove(key));
-    }
-
     fn sum_up(&self, tally: &Tally, sign: i64) {
         let Tally { states, holds, reason } = tally;
         for (state, count) in states {
@@ -191,7 +185,7 @@ mod tests {
         tallies.remove(&key(1));
         tallies.remove(&key(1));
         assert_eq!(sums(&tallies), [2, 0, 0, 1, 0]);
-        tallies.clear();
+        tallies.remove(&key(2));
         assert_eq!(sums(&tallies), [0; 5], "whoever leads now tells");
     }
 

@@ -4,10 +4,8 @@
 //! beside that way and is touched only when a Lease comes or goes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, btree_map},
     hash::{BuildHasher, RandomState},
-    iter::Flatten,
-    option,
     sync::Arc,
 };
 
@@ -137,8 +135,9 @@ impl Shelf {
 
     /// Goes through the records of a registration.
     pub(super) fn walk(&mut self, registration: &Key) -> Walk<'_> {
-        let slots = self.registrations.get(registration);
-        Walk { next: slots.into_iter().flatten(), slots, entries: &mut self.entries }
+        static NONE: BTreeMap<Arc<str>, Slot> = BTreeMap::new();
+        let slots = self.registrations.get(registration).unwrap_or(&NONE);
+        Walk { next: slots.iter(), slots, entries: &mut self.entries }
     }
 
     /// How many a registration has.
@@ -178,8 +177,8 @@ impl Shelf {
 
 /// The records of one registration.
 pub(super) struct Walk<'a> {
-    next: Flatten<option::IntoIter<&'a BTreeMap<Arc<str>, Slot>>>,
-    slots: Option<&'a BTreeMap<Arc<str>, Slot>>,
+    next: btree_map::Iter<'a, Arc<str>, Slot>,
+    slots: &'a BTreeMap<Arc<str>, Slot>,
     entries: &'a mut Slab<Entry>,
 }
 
@@ -198,7 +197,7 @@ impl Walk<'_> {
             }
             passed_over(&mut self.entries[slot.at()].record);
         }
-        let slot = self.slots?.get(lease)?;
+        let slot = self.slots.get(lease)?;
         Some(&mut self.entries[slot.at()].record)
     }
 

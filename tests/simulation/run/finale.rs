@@ -107,10 +107,14 @@ impl Run {
         None
     }
 
+    /// Those who are to be published.
+    fn living(&self) -> impl Iterator<Item = Rc<Workload>> + use<> {
+        self.check.workloads().into_iter().filter(|one| one.lives() && !one.impostor)
+    }
+
     /// Without faults an instance that dies leaves at its deadline, to a fraction of a second (P2).
     fn one_dies(&self) {
-        let lives = |one: &Rc<Workload>| one.lives() && !one.impostor;
-        let Some(victim) = self.check.workloads().into_iter().find(lives) else { return };
+        let Some(victim) = self.living().next() else { return };
         if self.check.violation.borrow().is_some() {
             return;
         }
@@ -132,10 +136,7 @@ impl Run {
     /// Without faults some of a crowd fall silent, and others deregister about when a deadline passes. Each leaves at
     /// its own moment, whatever else is decided then, and nothing more has to happen for it (P2).
     fn many_go(&self) {
-        let of = |key: &Key| {
-            let all = self.check.workloads().into_iter();
-            all.filter(|one| one.key == *key && one.lives() && !one.impostor).collect::<Vec<_>>()
-        };
+        let of = |key: &Key| self.living().filter(|one| one.key == *key).collect::<Vec<_>>();
         let crowd = self.registrations.iter().map(of).max_by_key(Vec::len).unwrap_or_default();
         if crowd.len() < CROWD || self.check.violation.borrow().is_some() {
             return;
