@@ -80,6 +80,7 @@ impl Setting {
             unreadable: &HashMap::<Arc<str>, String>::new(),
             evidence: &self.evidence,
             term_began: Moment::from_millis(0),
+            frozen: None,
             adopted: &[],
             now,
         })

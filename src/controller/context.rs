@@ -27,6 +27,7 @@ use crate::{
     core::{
         address::AddressSet,
         flow::Guard,
+        frozen::Earlier,
         heartbeat::Version,
         index::{Index, Key},
         moment::Moment,
@@ -121,6 +122,9 @@ pub(super) struct Memory {
     pub(super) foreign_service: bool,
     /// In a dry run: what would be published by now.
     pub(super) rehearsed: Option<AddressSet>,
+    /// Where outside instances were when something could last be changed, with the generation of the spec that
+    /// said so; none of what a status told.
+    pub(super) earlier: Option<(Option<i64>, Arc<Earlier>)>,
     /// The adopted instances as this process wrote them last.
     pub(super) adopted: Option<(Version, Vec<AdoptedInstance>)>,
     /// Adopted instances that have been seen to beat, until the status says so.

@@ -14,9 +14,11 @@ use super::{
 };
 use crate::core::{
     decide,
+    depends::Asked,
     evidence::Evidence,
+    frozen::Earlier,
     gather,
-    index::Settlement,
+    index::{Record, Settlement},
     moment::Moment,
     registration::Registration,
     stage::Stage,
@@ -150,7 +152,7 @@ pub(super) fn judge(
     let owner_of = |address: IpAddr| context.world().owner_of_address(address);
     loop {
         let records = context.index().snapshot(&registration.key);
-        let pods = gather::pods(&registration.key.namespace, &records, &context.world());
+        let pods = ask(registration, &records, stage, context);
         let now = context.clock.now();
         let mut evidence = Evidence::gather(
             registration,
@@ -179,6 +181,7 @@ pub(super) fn judge(
             owner_of: &owner_of,
             unreadable: &missing.unreadable,
             evidence: &evidence,
+            frozen: stage.frozen(),
             term_began: context.term_began(),
             adopted: &stage.adoption.instances,
             now,
@@ -197,6 +200,52 @@ pub(super) fn judge(
     }
 }
 
+/// Gathers the Pods behind the records, and notes what else the decision asks, so that it is taken again
+/// when the answer changes.
+fn ask(
+    registration: &Registration,
+    records: &[Record],
+    stage: &Stage,
+    context: &Context,
+) -> gather::Pods {
+    let mut world = context.world();
+    let mut pods = gather::pods(&registration.key.namespace, records, &world);
+    let (nodes, ranges) = (std::mem::take(&mut pods.nodes), &context.settings.outside_ranges);
+    let asked = Asked::of(registration, records, stage, ranges, nodes);
+    world.dependents.note(&registration.key, asked);
+    pods
+}
+
+/// Brings onto a stage on which nothing may be changed where the instances were before. After a start only
+/// the status tells.
+pub(super) fn recall_earlier(
+    object: &ServiceRegistration,
+    registration: &Registration,
+    stage: &mut Stage,
+    context: &Context,
+) {
+    if stage.is_closed() {
+        let told = || object.status.as_ref().map(Earlier::told_by).unwrap_or_default();
+        stage.earlier = context.remember(&registration.key, &registration.uid, |memory| {
+            memory.earlier.get_or_insert_with(|| (None, Arc::new(told()))).1.clone()
+        });
+    }
+}
+
+/// Notes where the instances are, once that is published.
+pub(super) fn note_earlier(registration: &Registration, stage: &Stage, context: &Context) {
+    if stage.is_closed() || registration.dry_run {
+        return;
+    }
+    context.remember(&registration.key, &registration.uid, |memory| {
+        let noted = memory.earlier.as_ref().map(|(generation, _)| *generation);
+        if noted != Some(registration.generation) || registration.generation.is_none() {
+            let earlier = Arc::new(Earlier::declared(registration));
+            memory.earlier = Some((registration.generation, earlier));
+        }
+    });
+}
+
 pub(super) fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
     context.remember(&registration.key, &registration.uid, |memory| {
         // The watch keeps it up to date.
@@ -210,7 +259,8 @@ pub(super) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Cont
     for object in objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
         let registration = Registration::validate(object);
         let ttl = ttl_history(&registration, context);
-        let stage = stage::as_known(&registration, context);
+        let mut stage = stage::as_known(&registration, context);
+        recall_earlier(object, &registration, &mut stage, context);
         judge(&registration, &ttl, &stage, &Missing::default(), context);
         // Beats come in meanwhile.
         tokio::task::yield_now().await;

@@ -11,7 +11,7 @@ use super::{
     apply::{self, Outcome},
     clock::NEAR,
     context::Context,
-    decision::{Decision, decide, judge, ttl_history},
+    decision::{Decision, decide, judge, note_earlier, recall_earlier, ttl_history},
     desk,
     error::Error,
     metrics::Step,
@@ -78,6 +78,7 @@ async fn reconcile(
         attempt += 1;
         let mut stage = set_stage(&registration, &context).await;
         rehearse::recall(&registration, &mut stage, &context);
+        recall_earlier(&object, &registration, &mut stage, &context);
         let known =
             |stage: &Stage| judge(&registration, &ttl, stage, &Missing::default(), &context);
         let mut stage = adopt::begin(stage, &object, &registration, known, &context).await;
@@ -121,6 +122,7 @@ fn conclude(
             std::mem::take(&mut memory.pruning)
         });
         pruned.into_values().for_each(|deadline| context.metrics.pruned(deadline));
+        note_earlier(&registration, &stage, context);
     }
     let adoption_ended = adopt::ended(&registration, &stage, &decision.verdicts, context);
     let mut applied = Applied { adoption_ended, ..applied };

@@ -50,7 +50,8 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
         Err(error) if error.is_namespace_ending() => Stage::new(gathered, None, None),
         Err(error) => {
             let service = gathered.service.clone();
-            Stage { failure: Some(error.to_string()), ..Stage::new(gathered, service, None) }
+            let stall = standing::old_ports(registration, service.as_deref(), &error.to_string());
+            Stage { failure: Some(error.to_string()), ..Stage::new(gathered, service, stall) }
         }
     }
 }

@@ -134,7 +134,7 @@ fn on_pod(context: &Context, event: Event<Pod>) {
 
 fn in_world<K: Watched>(context: &Context, event: Event<K>) -> Vec<Key> {
     let mut world = context.world();
-    match event {
+    let concerned = match event {
         Event::Init => {
             world.begin_list::<K>();
             Vec::new()
@@ -142,7 +142,11 @@ fn in_world<K: Watched>(context: &Context, event: Event<K>) -> Vec<Key> {
         Event::InitApply(object) | Event::Apply(object) => world.put(object),
         Event::InitDone => world.end_list::<K>(),
         Event::Delete(object) => world.remove(&object),
-    }
+    };
+    let affected = world.dependents.take_affected();
+    drop(world);
+    context.wake(affected);
+    concerned
 }
 
 /// A heartbeat. This is the path that every beat takes: one parse, one look-up.

@@ -243,7 +243,7 @@ fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, Str
             })
         })
         .collect();
-    if ports.is_empty() {
+    if ports.is_empty() && !placement::stays(facts, &[address]) {
         let message = format!(
             "it was taken over with the ports {:?}, of which spec.ports has none any more",
             entry.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>()
@@ -251,7 +251,7 @@ fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, Str
         return Err((Reason::PortUnresolved, message));
     }
     Ok(Placement {
-        addresses: placement::of_families(vec![address], facts.families)?,
+        addresses: placement::of_families(vec![address], facts)?,
         ports: PortSet::new(ports),
         node_name: entry.node_name.clone(),
         zone: entry.zone.clone(),

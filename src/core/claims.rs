@@ -59,10 +59,10 @@ pub fn endpoints(verdicts: &[Verdict], publish_not_ready: bool) -> Vec<Endpoint>
 /// Which of two claims to one address and port is published: a Pod's before an outside one, that
 /// before one that was taken over and has not beaten, then the one that can serve more, then the first by name, so that the choice does not waver.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Precedence<'a>(bool, bool, u8, &'a str);
+pub(super) struct Precedence<'a>(bool, bool, u8, &'a str);
 
 impl<'a> Precedence<'a> {
-    fn of(verdict: &'a Verdict) -> Self {
+    pub(super) fn of(verdict: &'a Verdict) -> Self {
         let outside = verdict.placement.as_ref().is_none_or(|placement| placement.pod.is_none());
         let usefulness = match verdict.state {
             InstanceState::Ready | InstanceState::Held => 0,
@@ -73,7 +73,7 @@ impl<'a> Precedence<'a> {
     }
 }
 
-fn conditions(verdict: &Verdict, publish_not_ready: bool) -> Conditions {
+pub(super) fn conditions(verdict: &Verdict, publish_not_ready: bool) -> Conditions {
     let kubelet_ready = verdict.placement.as_ref().is_none_or(|placement| placement.kubelet_ready);
     let (serving, terminating) = match verdict.state {
         InstanceState::Ready | InstanceState::Held => (kubelet_ready, false),
@@ -84,7 +84,10 @@ fn conditions(verdict: &Verdict, publish_not_ready: bool) -> Conditions {
     Conditions { ready: publish_not_ready || (serving && !terminating), serving, terminating }
 }
 
-fn in_endpoints(verdict: &Verdict, publish_not_ready: bool) -> Option<EndpointsReadiness> {
+pub(super) fn in_endpoints(
+    verdict: &Verdict,
+    publish_not_ready: bool,
+) -> Option<EndpointsReadiness> {
     let Conditions { ready, terminating, .. } = conditions(verdict, publish_not_ready);
     match (ready, terminating) {
         (true, _) => Some(EndpointsReadiness::Ready),

@@ -17,6 +17,7 @@ use super::{
     adoption::{self, Adopted},
     endpoint::{EndpointPort, Family, PortSet},
     evidence::Evidence,
+    frozen::Earlier,
     guard,
     index::Record,
     judge::Candidate,
@@ -64,6 +65,9 @@ pub struct Facts<'a> {
     pub term_began: Moment,
     /// Who was taken over and has not beaten yet, as far as is known before deciding.
     pub adopted: &'a [Adopted],
+    /// When nothing may be added or changed: where outside instances were before. What is published
+    /// and lives then keeps its place, whatever an edit says of it.
+    pub frozen: Option<&'a Earlier>,
     /// The present moment.
     pub now: Moment,
 }

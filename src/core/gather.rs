@@ -1,6 +1,10 @@
 //! The gather step: what is known of a registration and its surroundings, at one moment.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
@@ -81,19 +85,22 @@ pub struct Pods {
     pub by_name: HashMap<String, Arc<PodView>>,
     /// The zones by the Node's name.
     pub zones: HashMap<String, String>,
+    /// The Nodes whose zones were looked up.
+    pub nodes: BTreeSet<String>,
 }
 
 /// Gathers the Pods behind these records.
 pub fn pods(namespace: &str, records: &[Record], world: &World) -> Pods {
-    let mut pods = Pods { by_name: HashMap::new(), zones: HashMap::new() };
+    let mut pods = Pods { by_name: HashMap::new(), zones: HashMap::new(), nodes: BTreeSet::new() };
     for record in records {
         let Origin::Pod { name, .. } = &record.claim.origin else { continue };
         let Some(pod) = world.pod(&Key::new(namespace, name)) else { continue };
         if let Some(node) = &pod.node
-            && !pods.zones.contains_key(node)
-            && let Some(zone) = world.zone(node).filter(|zone| !zone.is_empty())
+            && !pods.nodes.contains(node)
         {
-            pods.zones.insert(node.clone(), zone);
+            pods.nodes.insert(node.clone());
+            let zone = world.zone(node).filter(|zone| !zone.is_empty());
+            pods.zones.extend(zone.map(|zone| (node.clone(), zone)));
         }
         pods.by_name.insert(name.clone(), pod);
     }

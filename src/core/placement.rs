@@ -46,14 +46,14 @@ pub(super) fn in_pod(
         let message = format!("Pod {name} has no address yet");
         return Err((Reason::NoAddressYet, message));
     }
-    let ports = resolve(facts, false, |port| match &port.target {
+    let ports = resolve(facts, &addresses, false, |port| match &port.target {
         TargetPort::Number(number) => Ok(*number),
         TargetPort::Name(target) => pod.port(target, port.protocol).ok_or_else(|| {
             format!("Pod {name} has no {} port named {target}", port.protocol.as_str())
         }),
     })?;
     Ok(Placement {
-        addresses: of_families(addresses, facts.families)?,
+        addresses: of_families(addresses, facts)?,
         ports,
         zone: pod.node.as_ref().and_then(|node| facts.zones.get(node)).cloned(),
         node_name: pod.node.clone(),
@@ -74,11 +74,13 @@ pub(super) fn in_pod(
 fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason, String)> {
     use kube::core::SelectorExt;
     let message = match &facts.registration.selector {
-        // A slip of the pen in the selector must not empty the Service: whoever is in it stays.
+        // An edit that cannot be carried out must not empty the Service.
+        _ if (facts.frozen.is_some() || facts.registration.selector_unreadable)
+            && pod.ips.iter().any(|ip| facts.published.contains(ip)) =>
+        {
+            return Ok(());
+        }
         None if facts.registration.selector_unreadable => {
-            if pod.ips.iter().any(|ip| facts.published.contains(ip)) {
-                return Ok(());
-            }
             format!(
                 "spec.podSelector of {} cannot be read, so Pod {name} may not join; correct it",
                 facts.registration.key.name
@@ -107,27 +109,18 @@ pub(super) fn outside(
     instance: &str,
     named: &[Named],
 ) -> Result<Placement, (Reason, String)> {
-    let namespace = &facts.registration.key.namespace;
     let declared = facts.registration.declared.get(instance);
     let declared_at: Option<Vec<Named>> = declared
         .map(|declared| declared.addresses.iter().map(|text| text.as_str().into()).collect());
-    let named = declared_at.as_deref().unwrap_or(named);
-    if named.is_empty() {
-        let message = format!(
-            "it names no address: declare it in spec.instances, or set annotation {} on its Lease",
-            beatkeeper_api::heartbeat::ADDRESSES_ANNOTATION
-        );
-        return Err((Reason::AddressMissing, message));
-    }
-    let mut addresses = named
-        .iter()
-        .map(|named| address::outside(named, namespace, facts.ranges, facts.owner_of))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
+    let wanted = declared_at.as_deref().unwrap_or(named);
+    let mut addresses = match still_at(facts, instance, [named, wanted]) {
+        addresses if addresses.is_empty() => allowed(facts, wanted)?,
+        addresses => addresses,
+    };
     addresses.sort();
     addresses.dedup();
     let brings_some = declared.is_some_and(|declared| !declared.ports.is_empty());
-    let ports = resolve(facts, brings_some, |port| {
+    let ports = resolve(facts, &addresses, brings_some, |port| {
         let own =
             declared.iter().flat_map(|declared| &declared.ports).find(|own| own.name == port.name);
         match (own, &port.target) {
@@ -148,7 +141,7 @@ pub(super) fn outside(
         }
     })?;
     Ok(Placement {
-        addresses: of_families(addresses, facts.families)?,
+        addresses: of_families(addresses, facts)?,
         ports,
         node_name: None,
         zone: declared.and_then(|declared| declared.zone.clone()),
@@ -158,10 +151,40 @@ pub(super) fn outside(
     })
 }
 
+/// The addresses that an outside instance names, as far as they may be published.
+fn allowed(facts: &Facts<'_>, named: &[Named]) -> Result<Vec<IpAddr>, (Reason, String)> {
+    if named.is_empty() {
+        let message = format!(
+            "it names no address: declare it in spec.instances, or set annotation {} on its Lease",
+            beatkeeper_api::heartbeat::ADDRESSES_ANNOTATION
+        );
+        return Err((Reason::AddressMissing, message));
+    }
+    let namespace = &facts.registration.key.namespace;
+    named
+        .iter()
+        .map(|named| address::outside(named, namespace, facts.ranges, facts.owner_of))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| (Reason::AddressRefused, error.to_string()))
+}
+
+/// While nothing may be changed: the addresses at which an outside instance is published, also those
+/// from which an edit would move it. What must not be published any more (P5) is not among them.
+fn still_at(facts: &Facts<'_>, instance: &str, named: [&[Named]; 2]) -> Vec<IpAddr> {
+    let Some(earlier) = facts.frozen else { return Vec::new() };
+    let namespace = &facts.registration.key.namespace;
+    let known = named.into_iter().flatten().chain(earlier.of(instance));
+    known
+        .filter_map(|named| address::outside(named, namespace, facts.ranges, facts.owner_of).ok())
+        .filter(|address| facts.published.contains(address))
+        .collect()
+}
+
 /// Resolves the ports for one instance, which brings some of its own or none. As upstream does, one
 /// that cannot be resolved is left out while another can; without any there is nothing to publish.
 fn resolve(
     facts: &Facts<'_>,
+    addresses: &[IpAddr],
     brings_some: bool,
     number_of: impl Fn(&PortTemplate) -> Result<u16, String>,
 ) -> Result<PortSet, (Reason, String)> {
@@ -185,24 +208,32 @@ fn resolve(
         }
     }
     match problem {
+        // What is published and may not be changed keeps the ports that it has.
+        Some(_) if ports.is_empty() && stays(facts, addresses) => Ok(PortSet::new(ports)),
         Some(message) if ports.is_empty() => Err((Reason::PortUnresolved, message)),
         _ if shared => Ok(facts.shared_ports.get_or_init(|| PortSet::new(ports)).clone()),
         _ => Ok(PortSet::new(ports)),
     }
 }
 
-/// The addresses that are of a family of the Service.
+/// Whether nothing may be changed and one of these addresses is published.
+pub(super) fn stays(facts: &Facts<'_>, addresses: &[IpAddr]) -> bool {
+    facts.frozen.is_some() && addresses.iter().any(|address| facts.published.contains(address))
+}
+
+/// The addresses that are of a family of the Service, or stay because nothing may be changed.
 ///
 /// # Errors
 /// The reason, and a message that names both.
 pub(super) fn of_families(
     addresses: Vec<IpAddr>,
-    families: &[Family],
+    facts: &Facts<'_>,
 ) -> Result<Vec<IpAddr>, (Reason, String)> {
+    let families = facts.families;
     let matching: Vec<IpAddr> = addresses
         .iter()
         .copied()
-        .filter(|address| families.contains(&Family::of(*address)))
+        .filter(|address| families.contains(&Family::of(*address)) || stays(facts, &[*address]))
         .collect();
     if matching.is_empty() {
         let list = |items: Vec<String>| items.join(", ");

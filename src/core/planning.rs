@@ -1,14 +1,11 @@
 //! The plan step: what is to be published, and by which writes.
 
-use std::{collections::HashMap, net::IpAddr};
-
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
 use jiff::Timestamp;
 
 use super::{
     claims,
-    endpoint::{Endpoint, EndpointPort, PortSet, Protocol},
+    endpoint::Family,
+    frozen,
     plan::{
         self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, meta::HEADLESS_LABEL,
     },
@@ -37,11 +34,12 @@ pub fn draw_up(
 ) -> Plan {
     let service = stage.service.as_deref();
     let publish_not_ready = service.is_some_and(|service| service.publish_not_ready);
-    let mut endpoints = claims::endpoints(verdicts, publish_not_ready);
-    let closed = stage.stall.is_some() || service.is_none();
-    if closed {
-        endpoints = still_alive(&endpoints, stage);
-    }
+    let closed = stage.is_closed();
+    let endpoints = if closed {
+        frozen::endpoints(verdicts, stage, publish_not_ready)
+    } else {
+        claims::endpoints(verdicts, publish_not_ready)
+    };
     let target = Target {
         owner: &Owner {
             namespace: registration.key.namespace.clone(),
@@ -51,7 +49,7 @@ pub fn draw_up(
         service: &ServiceFacts {
             name: registration.service_name.clone(),
             headless: service.map_or_else(|| were_headless(stage), |service| service.headless),
-            families: stage.families().to_vec(),
+            families: families(stage),
         },
         endpoints,
         max_endpoints_per_slice: style.max_endpoints_per_slice,
@@ -63,6 +61,19 @@ pub fn draw_up(
         endpoints: stage.gathered.endpoints.as_deref(),
     };
     plan::plan(&target, published)
+}
+
+/// The families that are published, the one of the Endpoints object first. Where nothing may be changed
+/// all that is published stays, whatever the Service says by now.
+fn families(stage: &Stage) -> Vec<Family> {
+    let mut families = stage.families().to_vec();
+    if stage.is_closed() {
+        families.extend([Family::V4, Family::V6]);
+        let listed = frozen::listed_family(stage).or(families.first().copied());
+        families.sort_by_key(|family| Some(*family) != listed);
+        families.dedup();
+    }
+    families
 }
 
 /// Without the Service the slices say what it was.
@@ -88,38 +99,4 @@ fn endpoints_mode(
         () if !style.publish_endpoints => EndpointsMode::Off,
         () => EndpointsMode::Publish,
     }
-}
-
-/// Nothing may be added and nothing changed: of what is published, that whose instance lives.
-fn still_alive(claims: &[Endpoint], stage: &Stage) -> Vec<Endpoint> {
-    let mut by_address: HashMap<IpAddr, Vec<&Endpoint>> = HashMap::new();
-    for claim in claims {
-        by_address.entry(claim.address).or_default().push(claim);
-    }
-    let mut alive = Vec::new();
-    for slice in &stage.gathered.slices {
-        let ports = published_ports(slice);
-        let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-        for address in addresses.filter_map(|address| address.parse::<IpAddr>().ok()) {
-            let claim = by_address
-                .get(&address)
-                .into_iter()
-                .flatten()
-                .find(|claim| claim.ports.is_empty() || claim.ports.meets(&ports));
-            alive.extend(claim.map(|claim| Endpoint { ports: ports.clone(), ..(*claim).clone() }));
-        }
-    }
-    alive
-}
-
-fn published_ports(slice: &EndpointSlice) -> PortSet {
-    let ports = slice.ports.iter().flatten().filter_map(|port| {
-        Some(EndpointPort {
-            name: port.name.clone().unwrap_or_default(),
-            port: u16::try_from(port.port?).ok()?,
-            protocol: Protocol::read(port.protocol.as_deref().unwrap_or("TCP"))?,
-            app_protocol: port.app_protocol.clone(),
-        })
-    });
-    PortSet::new(ports.collect())
 }

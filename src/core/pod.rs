@@ -13,8 +13,11 @@ pub struct PodView {
     pub uid: String,
     /// Its labels, for the registration's selector.
     pub labels: BTreeMap<String, String>,
-    /// Its addresses as the API server knows them.
+    /// Its addresses as the API server knows them. One that has run to its end may still list an
+    /// address that is another's by now ([`PodView::holds`]).
     pub ips: Vec<IpAddr>,
+    /// Whether its addresses are those of its Node.
+    pub host_network: bool,
     /// The Node it runs on.
     pub node: Option<String>,
     /// Its host name and the headless Service that publishes it, when it has both.
@@ -40,6 +43,7 @@ impl PodView {
             uid: metadata.uid.clone().unwrap_or_default(),
             labels: metadata.labels.clone().unwrap_or_default(),
             ips: status.map(ips).unwrap_or_default(),
+            host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
             node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
             hostname_in: spec.and_then(|spec| {
                 let hostname = spec.hostname.clone().filter(|name| !name.is_empty())?;
@@ -53,6 +57,12 @@ impl PodView {
             ready: spec.zip(status).is_some_and(|(spec, status)| ready(spec, status)),
             ports: spec.map(ports).unwrap_or_default(),
         }
+    }
+
+    /// The addresses that cannot be anything else's. One that has run to its end holds none: the
+    /// network gives them out again. Those of a Node stay the Node's.
+    pub fn holds(&self) -> &[IpAddr] {
+        if self.terminal && !self.host_network { &[] } else { &self.ips }
     }
 
     /// The number behind a port name, as kubelet and endpoint controllers look it up.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    adoption::Adoption, endpoint::Family, gather::Gathered, moment::Moment, service::ServiceView,
-    standing::Stall, status::Applied,
+    adoption::Adoption, endpoint::Family, frozen::Earlier, gather::Gathered, moment::Moment,
+    service::ServiceView, standing::Stall, status::Applied,
 };
 
 /// What the decision rests on besides heartbeats.
@@ -24,6 +24,8 @@ pub struct Stage {
     pub announced: Vec<String>,
     /// What is taken over from people.
     pub adoption: Adoption,
+    /// Where outside instances were when something could last be changed.
+    pub earlier: Arc<Earlier>,
 }
 
 impl Stage {
@@ -41,6 +43,7 @@ impl Stage {
             look_again: None,
             announced: Vec::new(),
             adoption: Adoption::default(),
+            earlier: Arc::default(),
         }
     }
 
@@ -50,9 +53,19 @@ impl Stage {
         applied
     }
 
+    /// Whether nothing may be added and nothing changed, so that only the dead leave.
+    pub fn is_closed(&self) -> bool {
+        self.stall.is_some() || self.service.is_none()
+    }
+
     /// The address families that may be published.
     pub fn families(&self) -> &[Family] {
         // Without a Service nothing is added, and what is there may be of either family.
         self.service.as_ref().map_or(&[Family::V4, Family::V6], |service| &service.families)
+    }
+
+    /// Where the instances were before, when nothing may be changed.
+    pub fn frozen(&self) -> Option<&Earlier> {
+        self.is_closed().then_some(&*self.earlier)
     }
 }

@@ -132,6 +132,29 @@ pub fn service_gone(registration: &Registration) -> Stall {
     }
 }
 
+/// A Service of ours could not be given the ports of the spec. Slices with other names of ports than it has
+/// would be read by no consumer.
+pub fn old_ports(
+    registration: &Registration,
+    service: Option<&ServiceView>,
+    error: &str,
+) -> Option<Stall> {
+    let has = |service: &ServiceView, port: &PortTemplate| {
+        let mut ports = service.ports.iter();
+        ports.any(|other| other.name == port.name && other.protocol == port.protocol.as_str())
+    };
+    let service = service?;
+    let all = registration.ports.iter().all(|port| has(service, port));
+    (!all).then(|| Stall {
+        reason: "ServiceUnchanged",
+        message: format!(
+            "Service {} cannot be given the ports of spec.ports, and what is published keeps those that \
+             it has until then: {error}",
+            registration.service_name
+        ),
+    })
+}
+
 /// The ports that are published: those that the Service has too, matched by name as kube-proxy
 /// does. A Service of our own has them all, and a headless one need not name any.
 pub fn common_ports(

@@ -23,6 +23,7 @@ use self::cache::Cache;
 use super::{
     address::AddressSet,
     adoption::Consent,
+    depends::Dependents,
     heartbeat::Version,
     index::Key,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
@@ -79,6 +80,8 @@ pub struct World {
     addresses_in: HashMap<Key, Box<[IpAddr]>>,
     /// Looked up for each instance outside the cluster in each decision, hence this hash (see [`AddressSet`]).
     addresses: hashbrown::HashMap<IpAddr, BTreeMap<Key, &'static str>>,
+    /// Which registrations have asked for what.
+    pub dependents: Dependents,
 }
 
 impl World {
@@ -252,6 +255,7 @@ impl World {
 
     /// Forgets a registration; returns those that shared its Service.
     pub fn remove_registration(&mut self, key: &Key) -> Vec<Key> {
+        self.dependents.forget(key);
         let Some(brief) = self.registrations.remove(key) else { return Vec::new() };
         let service = Key::new(&key.namespace, brief.service);
         if let Some(names) = self.by_service.get_mut(&service) {
@@ -297,6 +301,9 @@ impl World {
     }
 
     fn note_addresses(&mut self, key: &Key, kind: &'static str, old: &[IpAddr], new: &[IpAddr]) {
+        let changed = old.iter().filter(|address| !new.contains(address));
+        let changed = changed.chain(new.iter().filter(|address| !old.contains(address)));
+        changed.for_each(|address| self.dependents.address_changed(*address));
         for address in old {
             if let Some(owners) = self.addresses.get_mut(address) {
                 owners.remove(key);

@@ -4,6 +4,7 @@
 mod adoption;
 mod agent;
 mod agent_commands;
+mod causes;
 mod chaos;
 mod chart;
 mod client;
@@ -26,6 +27,7 @@ mod publishing;
 mod reliability;
 mod restart;
 mod sdk;
+mod stalled;
 mod standing;
 mod steady;
 mod story;

@@ -12,6 +12,7 @@ use super::{
     decide::{Facts, decide},
     endpoint::Family,
     evidence::Evidence,
+    frozen::Earlier,
     heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
     index::{Index, Key, LiveRead, Observed, Record, Settlement},
     moment::Moment,
@@ -26,7 +27,9 @@ mod claims;
 mod clockless;
 mod decide_life;
 mod decide_word;
+mod depends;
 mod flow;
+mod frozen;
 
 mod dry_run;
 mod garbage;
@@ -154,6 +157,8 @@ struct World {
     evidence: Evidence,
     term_began: Moment,
     adopted: Vec<Adopted>,
+    /// Where outside instances were before, while nothing may be changed.
+    frozen: Option<Earlier>,
 }
 
 impl World {
@@ -185,6 +190,7 @@ impl World {
             evidence: Evidence { probed: Some(at(u64::MAX)), ..Evidence::default() },
             term_began: at(0),
             adopted: Vec::new(),
+            frozen: None,
         }
     }
 
@@ -219,6 +225,7 @@ impl World {
             evidence: &self.evidence,
             term_began: self.term_began,
             adopted: &self.adopted,
+            frozen: self.frozen.as_ref(),
             now,
         })
     }

@@ -57,10 +57,12 @@ impl Watched for Pod {
 
     /// Whom a Pod concerns is known to the liveness index, which the caller asks.
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
-        let ips = |view: &Option<Arc<PodView>>| {
-            view.as_ref().map(|view| view.ips.clone()).unwrap_or_default()
+        let held = |view: &Option<Arc<PodView>>| {
+            view.as_ref().map(|view| view.holds().to_vec()).unwrap_or_default()
         };
-        world.note_addresses(&change.key, "Pod", &ips(&change.old), &ips(&change.new));
+        let view = change.new.as_ref().or(change.old.as_ref());
+        let kind = if view.is_some_and(|it| it.host_network) { "the Node of Pod" } else { "Pod" };
+        world.note_addresses(&change.key, kind, &held(&change.old), &held(&change.new));
         vec![change.key.clone()]
     }
 }
@@ -208,8 +210,9 @@ impl Watched for PartialObjectMeta<Node> {
         &mut world.zones
     }
 
-    /// A Node has its zone before its first Pod; nobody waits for it.
-    fn changed(_: &mut World, _: &Change<String>) -> Vec<Key> {
+    /// It concerns the registrations that have a Pod on the Node.
+    fn changed(world: &mut World, change: &Change<String>) -> Vec<Key> {
+        world.dependents.node_changed(&change.key.name);
         Vec::new()
     }
 }

@@ -227,6 +227,7 @@ impl Controller {
                 owner_of: &owner_of,
                 unreadable: &unreadable,
                 evidence: &evidence,
+                frozen: stage.frozen(),
                 term_began: self.term_began.get(),
                 publishes: &|address, port| {
                     gather::publishes(&stage.gathered.slices, address, port)

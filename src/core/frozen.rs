@@ -1,0 +1,197 @@
+//! What stays published while a registration may neither add nor change anything.
+//!
+//! Only an instance that is decided to be dead, gone, cordoned or refused leaves then. An edit of the
+//! registration or of the Service takes no address out: what is published keeps its ports and details
+//! until the edit can be carried out as a whole.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use beatkeeper_api::ServiceRegistrationStatus;
+use k8s_openapi::api::discovery::v1 as discovery;
+
+use super::{
+    address::Named,
+    claims,
+    endpoint::{Endpoint, EndpointPort, Family, PortSet, Protocol},
+    registration::Registration,
+    stage::Stage,
+    verdict::Verdict,
+};
+
+/// Where outside instances were, by their names, before the registration stalled. An edit of
+/// `spec.instances` that cannot be carried out yet must not hide where the instance still is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Earlier(BTreeMap<String, Vec<Named>>);
+
+impl Earlier {
+    /// As the spec declares them.
+    pub fn declared(registration: &Registration) -> Self {
+        let declared = registration.declared.values().map(|instance| {
+            let named = instance.addresses.iter().map(|text| text.as_str().into());
+            (instance.name.clone(), named.collect())
+        });
+        Self(declared.collect())
+    }
+
+    /// As a status has told of them: all that is known after a start.
+    pub fn told_by(status: &ServiceRegistrationStatus) -> Self {
+        let told = status.instances.iter().map(|instance| {
+            let named = instance.addresses.iter().map(|text| text.as_str().into());
+            (instance.name.clone(), named.collect())
+        });
+        Self(told.collect())
+    }
+
+    /// All of the addresses.
+    pub fn all(&self) -> impl Iterator<Item = &Named> {
+        self.0.values().flatten()
+    }
+
+    /// Where an instance was.
+    pub fn of(&self, instance: &str) -> &[Named] {
+        self.0.get(instance).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// What is published and has an instance that lives, with the ports it has now.
+pub(super) fn endpoints(
+    verdicts: &[Verdict],
+    stage: &Stage,
+    publish_not_ready: bool,
+) -> Vec<Endpoint> {
+    let published = published(stage);
+    let mut claims: HashMap<IpAddr, Vec<&Verdict>> = HashMap::with_capacity(published.len());
+    for verdict in verdicts {
+        for address in verdict.placement.iter().flat_map(|placement| &placement.addresses) {
+            claims.entry(*address).or_default().push(verdict);
+        }
+    }
+    let mut kept = Vec::new();
+    for (address, entries) in &published {
+        let claims = claims.get(address).map(Vec::as_slice).unwrap_or_default();
+        for (entry, claim) in (Site { claims, entries }).kept() {
+            let discovery::Endpoint { hostname, node_name, zone, .. } = entry.endpoint;
+            kept.push(Endpoint {
+                address: *address,
+                ports: entry.ports.clone(),
+                conditions: claims::conditions(claim, publish_not_ready),
+                hostname: hostname.clone(),
+                node_name: node_name.clone(),
+                zone: zone.clone(),
+                pod: claim.placement.as_ref().and_then(|placement| placement.pod.clone()),
+                in_endpoints: claims::in_endpoints(claim, publish_not_ready),
+            });
+        }
+    }
+    kept
+}
+
+/// The family that the Endpoints object lists now, if it lists any.
+pub(super) fn listed_family(stage: &Stage) -> Option<Family> {
+    let subsets = stage.gathered.endpoints.as_ref()?.subsets.as_deref()?;
+    let listed = subsets.iter().flat_map(|subset| {
+        subset.addresses.iter().flatten().chain(subset.not_ready_addresses.iter().flatten())
+    });
+    listed.filter_map(|address| address.ip.parse().ok()).map(Family::of).next()
+}
+
+/// A published address with one set of ports.
+struct Entry<'a> {
+    endpoint: &'a discovery::Endpoint,
+    ports: PortSet,
+}
+
+fn published(stage: &Stage) -> BTreeMap<IpAddr, Vec<Entry<'_>>> {
+    let mut published: BTreeMap<IpAddr, Vec<Entry<'_>>> = BTreeMap::new();
+    for slice in &stage.gathered.slices {
+        let ports = published_ports(slice);
+        for endpoint in &slice.endpoints {
+            for address in endpoint.addresses.iter().filter_map(|text| text.parse().ok()) {
+                let entries = published.entry(address).or_default();
+                if entries.iter().all(|entry| entry.ports != ports) {
+                    entries.push(Entry { endpoint, ports: ports.clone() });
+                }
+            }
+        }
+    }
+    published
+}
+
+/// All that is known of one address: which instances claim it, and what is published there.
+struct Site<'a> {
+    claims: &'a [&'a Verdict],
+    entries: &'a [Entry<'a>],
+}
+
+impl<'a> Site<'a> {
+    /// The entries that stay, each with the claim it stays for. After an edit an instance claims other
+    /// ports than it is published with. Then an entry that no instance claims stays as long as there
+    /// may be a living instance behind it: nothing says which of several entries is whose.
+    fn kept(&self) -> impl Iterator<Item = (&'a Entry<'a>, &'a Verdict)> {
+        let claimed: Vec<Option<&'a Verdict>> = self
+            .entries
+            .iter()
+            .map(|entry| {
+                self.living(entry).filter(|it| claims_ports(it, &entry.ports)).min_by_key(order)
+            })
+            .collect();
+        let unplaced = |entry: &Entry<'_>| {
+            let living = self.living(entry).count();
+            living > claimed.iter().flatten().count()
+        };
+        let kept: Vec<_> = self
+            .entries
+            .iter()
+            .zip(&claimed)
+            .filter_map(|(entry, claimed)| {
+                let dead = |claim: &&&Verdict| {
+                    !claim.is_published()
+                        && is_of(claim, entry)
+                        && claims_ports(claim, &entry.ports)
+                };
+                let heir = || {
+                    let left_over = unplaced(entry) && self.claims.iter().find(dead).is_none();
+                    self.living(entry).filter(|_| left_over).min_by_key(order)
+                };
+                Some((entry, claimed.or_else(heir)?))
+            })
+            .collect();
+        kept.into_iter()
+    }
+
+    /// The living instances that may be the one behind an entry.
+    fn living(&self, entry: &Entry<'_>) -> impl Iterator<Item = &'a Verdict> {
+        self.claims.iter().copied().filter(move |claim| claim.is_published() && is_of(claim, entry))
+    }
+}
+
+fn order<'a>(verdict: &&'a Verdict) -> claims::Precedence<'a> {
+    claims::Precedence::of(verdict)
+}
+
+/// Whether the published endpoint may be this instance's: one of another Pod is not.
+fn is_of(claim: &Verdict, entry: &Entry<'_>) -> bool {
+    let pod = claim.placement.as_ref().and_then(|placement| placement.pod.as_ref());
+    let target = entry.endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());
+    pod.zip(target).is_none_or(|(pod, target)| pod.uid == target)
+}
+
+fn claims_ports(claim: &Verdict, ports: &PortSet) -> bool {
+    let claimed = claim.placement.as_ref().map(|placement| &placement.ports);
+    claimed.is_some_and(|claimed| claimed == ports || claimed.meets(ports))
+}
+
+fn published_ports(slice: &discovery::EndpointSlice) -> PortSet {
+    let ports = slice.ports.iter().flatten().filter_map(|port| {
+        Some(EndpointPort {
+            name: port.name.clone().unwrap_or_default(),
+            port: u16::try_from(port.port?).ok()?,
+            protocol: Protocol::read(port.protocol.as_deref().unwrap_or("TCP"))?,
+            app_protocol: port.app_protocol.clone(),
+        })
+    });
+    PortSet::new(ports.collect())
+}

@@ -1,0 +1,138 @@
+//! What an instance was refused or waits for: when its cause goes it is published at once, also where
+//! no other instance of the registration is left that something could happen to.
+
+use beatkeeper_api::ServiceRegistration;
+use beatkeeper_cluster::Options;
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Node, Pod, Service},
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use crate::support::{Stage, eventually};
+
+const MACHINE: &str = "192.0.2.11";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_address_a_pod_had_is_back_when_the_pod_gives_it_up() {
+    let stage = Stage::set("address-back", json!({})).await;
+    stage.join("vm-1", MACHINE).await;
+    stage.published_as_ready("greeter", &[MACHINE]).await;
+    for (pod, end) in [("job-1", "Succeeded"), ("job-2", "Failed"), ("job-3", "")] {
+        stage.pod(pod, &[MACHINE], json!({})).await;
+        let status = stage.status("vm-1", "Rejected", "AddressRefused").await;
+        assert!(status.message.contains(&format!("belongs to Pod {}/{pod}", stage.namespace)));
+        stage.published_as_ready("greeter", &[]).await;
+        if end.is_empty() {
+            stage.delete_pod(pod, 0).await;
+        } else {
+            // The network may give its address to the next one.
+            stage.pod_status(pod, &[MACHINE], false, end).await;
+        }
+        stage.published_as_ready("greeter", &[MACHINE]).await;
+        stage.status("vm-1", "Ready", "Beating").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_ran_to_its_end_takes_no_address_from_a_machine() {
+    let stage = Stage::set("ended-job", json!({})).await;
+    stage.pod("job", &[MACHINE], json!({})).await;
+    stage.pod_status("job", &[MACHINE], false, "Succeeded").await;
+    stage.join("vm-1", MACHINE).await;
+    stage.published_as_ready("greeter", &[MACHINE]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_address_a_service_had_is_back_when_the_service_goes() {
+    let stage = Stage::set("service-address", json!({})).await;
+    let service =
+        json!({ "metadata": { "name": "ledger" }, "spec": { "ports": [{ "port": 80 }] } });
+    let ledger: Service = stage.create(service).await;
+    let address = ledger.spec.unwrap().cluster_ip.unwrap();
+    // Another operator, for which the Services' network lies in an allowed range.
+    let Stage { shop, operator, beats } = stage;
+    operator.stop().await;
+    let range = format!("--outside-range={}={address}/32", shop.namespace);
+    let _operator = shop.operator_with(&[&range]);
+    beats.create(&beats.outside("vm-1", &address)).await;
+    let status = shop.instance("greeter", "vm-1", "Rejected", "AddressRefused").await;
+    assert!(status.message.contains("belongs to Service"), "{}", status.message);
+    shop.api::<Service>().delete("ledger", &kube::api::DeleteParams::default()).await.unwrap();
+    shop.published_as_ready("greeter", &[&address]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_is_refused_or_waits_for_is_mended_by_the_pod() {
+    let stage =
+        Stage::set("pod-causes", json!({ "podSelector": { "matchLabels": { "a": "b" } } })).await;
+    let ip = "10.88.0.1";
+    stage.join_pod("greeter-1", &[], json!({})).await;
+    stage.status("greeter-1", "Rejected", "PodNotSelected").await;
+    stage.patch::<Pod>("greeter-1", json!({ "metadata": { "labels": { "a": "b" } } })).await;
+    stage.status("greeter-1", "Waiting", "NoAddressYet").await;
+    stage.pod_status("greeter-1", &[ip], false, "Running").await;
+    stage.status("greeter-1", "NotReady", "PodNotReady").await;
+    stage.pod_status("greeter-1", &[ip], true, "Running").await;
+    stage.published_as_ready("greeter", &[ip]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lease_is_refused_for_is_mended_by_the_lease() {
+    let stage = Stage::set("lease-causes", json!({})).await;
+    let mut lease = stage.beats.outside("vm-1", "");
+    lease.spec.as_mut().unwrap().holder_identity = None;
+    stage.beats.create(&lease).await;
+    stage.status("vm-1", "Rejected", "HolderMissing").await;
+    let name = "greeter.vm-1";
+    stage.patch::<Lease>(name, json!({ "spec": { "holderIdentity": "vm-2" } })).await;
+    stage.status("vm-1", "Rejected", "HolderMismatch").await;
+    stage.patch::<Lease>(name, json!({ "spec": { "holderIdentity": "vm-1" } })).await;
+    stage.status("vm-1", "Rejected", "AddressMissing").await;
+    let addresses =
+        |text: &str| json!({ "metadata": { "annotations": { "beatkeeper.dev/addresses": text } } });
+    stage.patch::<Lease>(name, addresses("203.0.113.1")).await;
+    stage.status("vm-1", "Rejected", "AddressRefused").await;
+    stage.patch::<Lease>(name, addresses("2001:db8::1")).await;
+    stage.status("vm-1", "Rejected", "AddressFamilyMismatch").await;
+    stage.patch::<Lease>(name, addresses(MACHINE)).await;
+    stage.published_as_ready("greeter", &[MACHINE]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_spec_refuses_is_mended_by_the_spec() {
+    let ports = |target: &str| json!([{ "name": "grpc", "port": 80, "targetPort": target }]);
+    let stage = Stage::set("spec-causes", json!({ "ports": ports("web") })).await;
+    stage.join("vm-1", MACHINE).await;
+    stage.status("vm-1", "Rejected", "PortUnresolved").await;
+    let mended =
+        json!({ "spec": { "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] } });
+    stage.patch::<ServiceRegistration>("greeter", mended).await;
+    stage.published_as_ready("greeter", &[MACHINE]).await;
+}
+
+/// Nodes are watched by an operator for the whole cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_gets_the_zone_that_its_node_gets_late() {
+    let stage = Stage::on_own_plane("late-zone", Options::default()).await;
+    let nodes: Api<Node> = Api::all(stage.client.clone());
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-1" } });
+    let node = serde_json::from_value(node).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    stage.join_pod("greeter-1", &["10.88.0.1"], json!({ "nodeName": "node-1" })).await;
+    stage.published_as_ready("greeter", &["10.88.0.1"]).await;
+    for zone in ["eu-1a", "eu-1b"] {
+        let labels = json!({ "metadata": { "labels": { "topology.kubernetes.io/zone": zone } } });
+        nodes.patch("node-1", &PatchParams::default(), &Patch::Merge(labels)).await.unwrap();
+        eventually(&format!("the endpoint is in {zone}"), async || {
+            let slices = stage.published("greeter").await.slices;
+            let endpoint = slices.first()?.endpoints.first()?;
+            (endpoint.zone.as_deref() == Some(zone)).then_some(())
+        })
+        .await;
+    }
+}
