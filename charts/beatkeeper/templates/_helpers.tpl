@@ -51,11 +51,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* "true" where the policy is installed: asked for, or left to the chart on a cluster that serves it. */}}
+{{/*
+"true" where the policy is installed. The values alone decide, never what discovery says: `helm template`, and with it most
+GitOps tools, asks no cluster, and would leave the policy out without a word.
+*/}}
 {{- define "beatkeeper.admissionPolicy" -}}
-{{- $enabled := toString .Values.admissionPolicy.enabled -}}
-{{- $served := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
-{{- if or (eq $enabled "true") (and (eq $enabled "auto") $served) -}}true{{- end -}}
+{{- if ne (toString .Values.admissionPolicy.enabled) "false" -}}
+true
+{{- else if .Values.admissionPolicy.requireBeatPermission -}}
+{{- fail "admissionPolicy.requireBeatPermission needs admissionPolicy.enabled: without the policy nothing asks for the permission" -}}
+{{- end -}}
 {{- end }}
 
 {{/* Whether several replicas share the work. */}}
