@@ -4,9 +4,11 @@
 #   docker build .                     compiles in a container, for the platform asked for: --platform linux/arm64, …
 #   scripts/image (make image)         takes a binary that was compiled outside, and needs no container engine
 #
-# The first stage is pinned to a release of Rust and of Debian; append @sha256:… for a digest that you trust.
+# The image itself is made from nothing. What compiles it is pinned to a release of Rust and of Debian, whose tag may be made
+# anew: a release is built from the digest that it is known to have, --build-arg BASE=docker.io/library/rust@sha256:….
 ARG RUST=1.95.0
-FROM --platform=$TARGETPLATFORM docker.io/library/rust:$RUST-slim-bookworm AS build
+ARG BASE=docker.io/library/rust:$RUST-slim-bookworm
+FROM --platform=$TARGETPLATFORM $BASE AS build
 ARG TARGETARCH
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates make
 WORKDIR /source

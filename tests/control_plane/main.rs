@@ -23,6 +23,7 @@ mod lag;
 mod leader;
 mod metrics;
 mod ownership;
+mod pins;
 mod publishing;
 mod reliability;
 mod restart;
