@@ -1,10 +1,13 @@
 //! The chart in charts/beatkeeper, on a real API server.
 
 mod admission;
+mod gitops;
 mod helm;
 mod installing;
+mod openshift;
 mod rendered;
 mod rights;
+mod values;
 
 use beatkeeper_cluster::{ControlPlane, Options};
 

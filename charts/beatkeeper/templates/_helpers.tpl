@@ -15,22 +15,33 @@
 {{- if eq $name .Release.Namespace -}}{{ $name }}{{- else -}}{{ printf "%s-%s" .Release.Namespace $name }}{{- end -}}
 {{- end }}
 
-{{/* What selects the operator's Pods; never changes, because a Deployment's selector cannot. */}}
+{{/*
+What selects the operator's Pods; never changes, because a Deployment's selector cannot. A label of our own, which hangs on
+the Deployment's name alone: tools write others, such as app.kubernetes.io/instance, over what is rendered.
+*/}}
 {{- define "beatkeeper.selectorLabels" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: operator
+{{- range $name := list "commonLabels" "podLabels" -}}
+{{- if hasKey (index $.Values $name | default dict) "beatkeeper.dev/operator" -}}
+{{- fail (printf "%s must not set beatkeeper.dev/operator, by which the operator's Pods are selected" $name) -}}
+{{- end -}}
+{{- end -}}
+beatkeeper.dev/operator: {{ include "beatkeeper.fullname" . }}
 {{- end }}
 
+{{/* The labels of all objects. Nothing selects by them, so they may be set to anything. */}}
 {{- define "beatkeeper.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $labels := dict
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+  "app.kubernetes.io/name" .Chart.Name
+  "app.kubernetes.io/instance" .Release.Name
+  "app.kubernetes.io/version" .Chart.AppVersion
+  "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- toYaml (mergeOverwrite $labels (.Values.commonLabels | default dict)) }}
 {{- end }}
+
+{{/* The same, and others: a list of what there is, and the others. */}}
+{{- define "beatkeeper.labelsAnd" -}}
+{{- toYaml (mergeOverwrite (include "beatkeeper.labels" (first .) | fromYaml) (last . | default dict)) }}
 {{- end }}
 
 {{- define "beatkeeper.serviceAccountName" -}}
@@ -41,14 +52,37 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
+{{/* The image, from the registry that all charts of a release shall take, if one is named. */}}
 {{- define "beatkeeper.image" -}}
-{{- with .Values.image -}}
-{{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{- $repository := .Values.image.repository -}}
+{{- with (.Values.global).imageRegistry -}}
+{{- /* What stands before the first slash is a registry if it is a host, as container engines tell it. */ -}}
+{{- $path := regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" $repository "" -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $path -}}
+{{- end -}}
+{{- if .Values.image.digest -}}
+{{ $repository }}@{{ .Values.image.digest }}
 {{- else -}}
-{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{ $repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
+{{- end }}
+
+{{/* The pull secrets of all charts of a release, where a plain name stands for { name: … }, and those of this one. */}}
+{{- define "beatkeeper.imagePullSecrets" -}}
+{{- $all := list -}}
+{{- range concat ((.Values.global).imagePullSecrets | default list) (.Values.imagePullSecrets | default list) -}}
+{{- $all = append $all (kindIs "string" . | ternary (dict "name" .) .) -}}
 {{- end -}}
+{{- with uniq $all -}}
+imagePullSecrets: {{- toYaml . | nindent 0 }}
+{{- end -}}
+{{- end }}
+
+{{/* A security context without what is unset, which leaves a number to the cluster, as OpenShift wants it. */}}
+{{- define "beatkeeper.set" -}}
+{{- $set := dict -}}
+{{- range $key, $value := . }}{{ if not (has $value (list nil "")) }}{{ $_ := set $set $key $value }}{{ end }}{{ end -}}
+{{- toYaml $set -}}
 {{- end }}
 
 {{/*
@@ -91,6 +125,11 @@ namespaceSelector:
 - apiGroups: [beatkeeper.dev]
   resources: [serviceregistrations/status]
   verbs: [get, patch]
+# What the admission policy asks for. It exempts the operator by its name as well, and that holds no longer where a tool moves
+# what is rendered to another namespace.
+- apiGroups: [beatkeeper.dev]
+  resources: [serviceregistrations]
+  verbs: [cordon]
 # Where OwnerReferencesPermissionEnforcement is on, who names an owner that blocks its deletion needs this.
 - apiGroups: [beatkeeper.dev]
   resources: [serviceregistrations/finalizers]
@@ -101,6 +140,14 @@ namespaceSelector:
 - apiGroups: [""]
   resources: [endpoints]
   verbs: [get, list, watch, create, update, delete]
+# OpenShift lets only those write addresses of Pods who have these (admission plugin RestrictedEndpointsAdmission). No other
+# API server knows the two.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices/restricted]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [endpoints/restricted]
+  verbs: [create]
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch]

@@ -29,22 +29,36 @@ pub fn variants() -> Vec<(String, PathBuf)> {
     all
 }
 
-/// helm with an administrator's kubeconfig.
+/// helm with an administrator's kubeconfig, or without any.
 pub struct Helm<'a> {
-    plane: &'a ControlPlane,
+    plane: Option<&'a ControlPlane>,
     home: tempfile::TempDir,
 }
 
 impl<'a> Helm<'a> {
     pub fn on(plane: &'a ControlPlane) -> Self {
-        Self { plane, home: tempfile::tempdir().unwrap() }
+        Self { plane: Some(plane), home: tempfile::tempdir().unwrap() }
+    }
+
+    /// As it runs where there is no cluster.
+    pub fn offline() -> Self {
+        Self { plane: None, home: tempfile::tempdir().unwrap() }
+    }
+
+    /// `helm template`, in the release's namespace.
+    pub async fn render(&self, values: &[&str]) -> String {
+        let chart = chart();
+        let mut args = vec!["template", RELEASE, chart.to_str().unwrap(), "--namespace", RELEASE];
+        args.extend(values);
+        self.run(&args).await
     }
 
     /// What it says, or why it fails.
     pub async fn try_run(&self, args: &[&str]) -> Result<String, String> {
         let output = Command::new(root().join("scripts/helm"))
             .args(args)
-            .envs(self.plane.environment())
+            .env_remove("KUBECONFIG")
+            .envs(self.plane.into_iter().flat_map(ControlPlane::environment))
             .env("HELM_CACHE_HOME", self.home.path())
             .env("HELM_CONFIG_HOME", self.home.path())
             .env("HELM_DATA_HOME", self.home.path())
@@ -69,9 +83,10 @@ impl<'a> Helm<'a> {
 
     /// kubectl with a manifest; returns what it says, warnings included.
     pub async fn kubectl(&self, args: &[&str], manifest: &str) -> Result<String, String> {
-        let mut child = Command::new(self.plane.bin("kubectl"))
+        let plane = self.plane.expect("kubectl has a cluster");
+        let mut child = Command::new(plane.bin("kubectl"))
             .args(args)
-            .envs(self.plane.environment())
+            .envs(plane.environment())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

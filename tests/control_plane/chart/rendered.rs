@@ -8,7 +8,10 @@ use kube::{Api, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::helm::{Helm, RELEASE, chart, root, variants};
+use super::{
+    gitops::parsed,
+    helm::{Helm, RELEASE, chart, root, variants},
+};
 use beatkeeper_cluster::{ControlPlane, shared};
 
 /// As much of the Prometheus operator's resources as it takes to be asked: their fields are not checked here.
@@ -53,7 +56,7 @@ async fn prepare(plane: &ControlPlane) {
     let namespace: Namespace =
         serde_json::from_value(json!({ "metadata": { "name": RELEASE } })).unwrap();
     make(&Api::all(client.clone()), &namespace).await;
-    for name in ["beatkeeper", "keeper-operator"] {
+    for name in ["beatkeeper", "keeper", "keeper-operator"] {
         let account: ServiceAccount =
             serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
         make(&Api::namespaced(client.clone(), RELEASE), &account).await;
@@ -86,6 +89,89 @@ async fn the_api_server_takes_every_object_of_every_variant_without_a_warning() 
             helm.kubectl(&args, &manifest).await.unwrap_or_else(|why| panic!("{name}: {why}"));
         assert!(!said.contains("Warning"), "{name}: {said}");
         assert_eq!(said.lines().count(), kinds, "{name}: {said}");
+        // Stored as it is rendered: where the API server writes a field in another way, a tool that compares finds a
+        // difference for ever.
+        args.extend(["-o", "json"]);
+        let said = helm.kubectl(&args, &manifest).await.unwrap();
+        let mut stored: Value = serde_json::from_str(&said).unwrap();
+        // A hook is made and forgotten.
+        let is_hook = |it: &Value| it["metadata"]["annotations"].get("helm.sh/hook").is_some();
+        for object in parsed(&manifest).into_iter().filter(|object| !is_hook(object)) {
+            let same = |it: &Value| {
+                it["kind"] == object["kind"]
+                    && it["metadata"]["name"] == object["metadata"]["name"]
+                    && it["metadata"].get("namespace") == object["metadata"].get("namespace")
+            };
+            let items = stored["items"].as_array_mut().unwrap();
+            let item = items.iter_mut().find(|it| same(it)).unwrap();
+            if let Some(difference) = difference(&object, item) {
+                panic!("{name}: {} {}: {difference}", object["kind"], object["metadata"]["name"]);
+            }
+        }
+    }
+}
+
+/// Where what is stored is not what was rendered; what was added to it is no difference.
+fn difference(rendered: &Value, stored: &Value) -> Option<String> {
+    match (rendered, stored) {
+        (Value::Object(rendered), Value::Object(stored)) => {
+            rendered.iter().find_map(|(key, value)| {
+                let nothing = Value::Null;
+                let deeper = difference(value, stored.get(key).unwrap_or(&nothing));
+                deeper.map(|difference| format!(".{key}{difference}"))
+            })
+        }
+        (Value::Array(rendered), Value::Array(stored)) if rendered.len() == stored.len() => {
+            let mut pairs = rendered.iter().zip(stored).enumerate();
+            pairs.find_map(|(at, (rendered, stored))| {
+                difference(rendered, stored).map(|difference| format!("[{at}]{difference}"))
+            })
+        }
+        _ if rendered == stored => None,
+        _ => Some(format!(": {rendered} is stored as {stored}")),
+    }
+}
+
+/// Kinds and names of all objects in a rendering, sorted.
+fn objects(rendered: &str) -> Vec<String> {
+    let text =
+        |object: &Value, path| object.pointer(path).and_then(Value::as_str).unwrap().to_owned();
+    let mut objects: Vec<String> = parsed(rendered)
+        .iter()
+        .map(|object| format!("{} {}", text(object, "/kind"), text(object, "/metadata/name")))
+        .collect();
+    objects.sort();
+    objects
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rendered_without_a_cluster_the_chart_has_every_object_that_an_install_would_apply() {
+    let plane = shared().await;
+    declare_monitoring(plane).await;
+    for (name, file) in variants() {
+        let file = file.to_str().unwrap();
+        let alone = objects(&Helm::offline().render(&["-f", file]).await);
+        let (chart, discovering) = (chart(), Helm::on(plane));
+        let chart = chart.to_str().unwrap();
+        let args = [
+            "install",
+            RELEASE,
+            chart,
+            "--namespace",
+            RELEASE,
+            "--dry-run=server",
+            "--take-ownership",
+            "-f",
+            file,
+        ];
+        let said = discovering.run(&args).await;
+        let applied = said.split_once("\nHOOKS:\n").unwrap().1;
+        let applied =
+            applied.split_once("\nNOTES:\n").unwrap().0.replace("\nMANIFEST:\n", "\n---\n");
+        assert_eq!(alone, objects(&applied), "{name}");
+        let policies =
+            alone.iter().filter(|it| it.starts_with("ValidatingAdmissionPolicy")).count();
+        assert_eq!(policies, if name == "restricted-values.yaml" { 0 } else { 4 }, "{name}");
     }
 }
 

@@ -28,7 +28,7 @@ const ACCOUNT: &str = "system:serviceaccount:beatkeeper:beatkeeper";
 const INTERVAL: Duration = Duration::from_millis(300);
 
 /// Granted, and not needed by the work below: with the reason why it is granted.
-const SELDOM: [&str; 4] = [
+const SELDOM: [&str; 7] = [
     // Somebody else creates or changes the Service at the same moment.
     "get services",
     // A write of a slice was refused as a conflict.
@@ -37,6 +37,11 @@ const SELDOM: [&str; 4] = [
     "update beatkeeper.dev/serviceregistrations/finalizers",
     // The same happens again within minutes.
     "patch events.k8s.io/events",
+    // The admission policy asks for it, where it does not know the operator by its name.
+    "cordon beatkeeper.dev/serviceregistrations",
+    // OpenShift asks for them beside each write: see `openshift`.
+    "create endpoints/restricted",
+    "create discovery.k8s.io/endpointslices/restricted",
 ];
 
 /// A control plane that notes every request of the operator, reads and watches too.
@@ -53,7 +58,7 @@ async fn watchful_plane() -> &'static ControlPlane {
 }
 
 /// A kubeconfig with nothing but the token of the chart's ServiceAccount.
-async fn kubeconfig(plane: &ControlPlane, folder: &tempfile::TempDir) -> PathBuf {
+pub(super) async fn kubeconfig(plane: &ControlPlane, folder: &tempfile::TempDir) -> PathBuf {
     let text = std::fs::read_to_string(plane.kubeconfig()).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
     let token = plane.token(RELEASE, RELEASE, None).await.unwrap();
@@ -65,7 +70,7 @@ async fn kubeconfig(plane: &ControlPlane, folder: &tempfile::TempDir) -> PathBuf
 }
 
 /// The flags that the chart gives to the operator; its ports are free ones.
-async fn flags(client: &Client) -> Vec<String> {
+pub(super) async fn flags(client: &Client) -> Vec<String> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), RELEASE);
     let pod = deployments.get(RELEASE).await.unwrap().spec.unwrap().template.spec.unwrap();
     let args = pod.containers.into_iter().next().unwrap().args.unwrap();

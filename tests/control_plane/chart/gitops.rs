@@ -1,0 +1,263 @@
+//! What GitOps tools do by themselves to what the chart renders: they render without a cluster, label, apply, compare,
+//! replace and prune. None of it may take the CRD, a registration or a published address.
+//!
+//! The tools are not here. The tests do as their documentation and sources say: Argo CD puts its label over
+//! app.kubernetes.io/instance, applies no hooks, keeps a CRD by an update where it replaces everything else, and prunes
+//! nothing whose sync-options say Prune=false; Flux prunes nothing whose annotation prune is disabled; kustomize moves
+//! objects to another namespace.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use beatkeeper_api::heartbeat;
+use beatkeeper_cluster::Options;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::Lease,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, ResourceExt, api::PostParams};
+use serde_json::{Value, json};
+
+use super::{
+    helm::{Helm, RELEASE, variants},
+    own_plane,
+    rights::{flags, kubeconfig},
+};
+use crate::support::{Operator, Shop, Witness, eventually, witness::set};
+
+const INTERVAL: Duration = Duration::from_millis(300);
+
+fn text<'a>(object: &'a Value, path: &str) -> &'a str {
+    object.pointer(path).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The objects of a rendering.
+pub fn parsed(rendered: &str) -> Vec<Value> {
+    let texts = rendered.split("\n---\n").filter(|text| text.contains("\nkind: "));
+    texts.map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+}
+
+fn is_crd(object: &Value) -> bool {
+    text(object, "/kind") == "CustomResourceDefinition"
+}
+
+fn annotation<'a>(object: &'a Value, name: &str) -> &'a str {
+    object["metadata"]["annotations"][name].as_str().unwrap_or_default()
+}
+
+/// What Argo CD applies of a rendering, for an application of another name than the release.
+fn tracked(rendered: &str) -> Vec<Value> {
+    let mut objects = parsed(rendered);
+    objects.retain(|object| annotation(object, "helm.sh/hook").is_empty());
+    for object in &mut objects {
+        let id = format!("shops:{}/{}", text(object, "/kind"), text(object, "/metadata/name"));
+        let metadata = &mut object["metadata"];
+        metadata["labels"]["app.kubernetes.io/instance"] = json!("shops");
+        metadata["annotations"]["argocd.argoproj.io/tracking-id"] = json!(id);
+    }
+    objects
+}
+
+fn list(objects: &[Value]) -> String {
+    json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string()
+}
+
+async fn live(helm: &Helm<'_>, objects: &[Value]) -> Vec<Value> {
+    let said = helm.kubectl(&["get", "-f", "-", "-o", "json"], &list(objects)).await.unwrap();
+    let got: Value = serde_json::from_str(&said).unwrap();
+    got["items"].as_array().unwrap().clone()
+}
+
+/// What must not be made anew.
+async fn kept(shop: &Shop) -> Vec<Option<String>> {
+    let crds: Api<CustomResourceDefinition> = Api::all(shop.client.clone());
+    let published = shop.published("greeter").await;
+    let mut uids = vec![
+        crds.get("serviceregistrations.beatkeeper.dev").await.unwrap().uid(),
+        shop.registration("greeter").await.uid(),
+        published.endpoints.unwrap().uid(),
+    ];
+    uids.extend(published.slices.iter().map(ResourceExt::uid));
+    uids
+}
+
+/// Whether Argo CD, or Flux, would delete an object that is no longer rendered, or whose application is deleted.
+fn prunes(tool: &str, live: &Value) -> bool {
+    match tool {
+        "Argo CD" => {
+            let options = annotation(live, "argocd.argoproj.io/sync-options");
+            let has = |option| options.split(',').any(|it| it.trim() == option);
+            !(has("Prune=false") && has("Delete=false"))
+        }
+        _ => annotation(live, "kustomize.toolkit.fluxcd.io/prune") != "disabled",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_published_goes() {
+    let plane = own_plane(Options::default()).await;
+    let helm = Helm::on(plane);
+    let shop = Shop::open_on(plane, "gitops").await;
+    let range = format!("outsideRanges.{}={{192.0.2.0/24}}", shop.namespace);
+    let values = ["--set", range.as_str()];
+    let rendered = Helm::offline().render(&values).await;
+    let objects = tracked(&rendered);
+    helm.kubectl(&["create", "namespace", RELEASE], "").await.unwrap();
+    helm.kubectl(&["apply", "-f", "-"], &list(&objects)).await.unwrap();
+    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    let chosen = flags(&shop.client).await;
+    let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
+    let config = kubeconfig(plane, &folder).await;
+    let operator = Operator::start_as(Some("operator-0"), &config, "", &chosen);
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let witness = Witness::of(&shop, "greeter").await;
+    let before = kept(&shop).await;
+
+    // Rendered again and compared, by either way of applying: nothing would be changed, for ever.
+    let again = tracked(&Helm::offline().render(&values).await);
+    assert_eq!(again, objects);
+    for way in
+        [&["diff", "-f", "-"][..], &["diff", "--server-side", "--force-conflicts", "-f", "-"]]
+    {
+        helm.kubectl(way, &list(&again)).await.unwrap_or_else(|diff| panic!("{way:?}: {diff}"));
+    }
+    // Changed from one way of applying to the other.
+    let flags = ["apply", "--server-side", "--force-conflicts", "--field-manager=tool", "-f", "-"];
+    helm.kubectl(&flags, &list(&again)).await.unwrap();
+    // Replaced; a CRD is updated, and all else is deleted and made anew where that is forced.
+    let (crd, others): (Vec<_>, Vec<_>) = again.iter().cloned().partition(is_crd);
+    helm.kubectl(&["replace", "-f", "-"], &list(&again)).await.unwrap();
+    helm.kubectl(&["replace", "--force", "-f", "-"], &list(&others)).await.unwrap();
+    assert_eq!(kept(&shop).await, before);
+    // With its ServiceAccount made anew the operator's Pods are, too.
+    operator.kill();
+    let config = kubeconfig(plane, &folder).await;
+    let operator = Operator::start_as(Some("operator-1"), &config, "", &chosen);
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let before = kept(&shop).await;
+
+    // The application is deleted, or the chart is no longer in it: pruned by either tool is all but the CRD.
+    let there = live(&helm, &objects).await;
+    for tool in ["Argo CD", "Flux"] {
+        let stay: Vec<_> = there.iter().filter(|object| !prunes(tool, object)).cloned().collect();
+        assert_eq!(stay.len(), 1, "{tool}");
+        assert!(is_crd(&stay[0]), "{tool}: {stay:?}");
+    }
+    assert!(operator.stop().await);
+    let gone: Vec<_> = there.into_iter().filter(|object| !is_crd(object)).collect();
+    helm.kubectl(&["delete", "-f", "-"], &list(&gone)).await.unwrap();
+    assert_eq!(kept(&shop).await, before);
+
+    // And back, under another name of the release.
+    let args = ["template", "anew", "--namespace", RELEASE, "--set", &range];
+    let chart = super::helm::chart();
+    let args: Vec<&str> = [&args[..2], &[chart.to_str().unwrap()], &args[2..]].concat();
+    let renamed = tracked(&Helm::offline().run(&args).await);
+    helm.kubectl(&["apply", "-f", "-"], &list(&renamed)).await.unwrap();
+    assert_eq!(live(&helm, &crd).await.len(), 1);
+    assert_eq!(kept(&shop).await, before);
+    witness.always_saw(&set(&["192.0.2.1"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn moved_to_another_namespace_after_rendering_the_operator_may_still_write_its_probe() {
+    let plane = own_plane(Options::default()).await;
+    let helm = Helm::on(plane);
+    let folder = tempfile::tempdir().unwrap();
+    let rendered = Helm::offline().render(&["--skip-tests"]).await;
+    fs::write(folder.path().join("all.yaml"), rendered).unwrap();
+    let kustomization = json!({ "resources": ["all.yaml"], "namespace": "elsewhere" });
+    fs::write(folder.path().join("kustomization.yaml"), kustomization.to_string()).unwrap();
+    let args = ["kustomize", folder.path().to_str().unwrap()];
+    let moved = helm.kubectl(&args, "").await.unwrap();
+    helm.kubectl(&["create", "namespace", "elsewhere"], "").await.unwrap();
+    helm.kubectl(&["apply", "-f", "-"], &moved).await.unwrap();
+
+    let probe = |name: &str| -> Lease {
+        serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { heartbeat::REGISTRATION_LABEL: "probe.beatkeeper.dev" } },
+            "spec": { "holderIdentity": name, "renewTime": heartbeat::renew_time(Timestamp::now()) },
+        }))
+        .unwrap()
+    };
+    let create = async |namespace: &str, account: &str, name: &str| {
+        let client = plane.client_as(namespace, account, None).await.unwrap();
+        let api: Api<Lease> = Api::namespaced(client, "elsewhere");
+        api.create(&PostParams::default(), &probe(name)).await
+    };
+    // Whoever else may write Leases there is refused.
+    let rights = [
+        &["create", "role", "leases", "--verb=create", "--resource=leases"][..],
+        &["create", "rolebinding", "leases", "--role=leases", "--serviceaccount=elsewhere:default"],
+    ];
+    for right in rights {
+        let args = [right, &["--namespace=elsewhere"]].concat();
+        helm.kubectl(&args, "").await.unwrap();
+    }
+    eventually("the policy is in force", async || {
+        let why = create("elsewhere", "default", "of-somebody").await.err()?.to_string();
+        why.contains("is a heartbeat for ServiceRegistration").then_some(())
+    })
+    .await;
+    create("elsewhere", RELEASE, "beatkeeper-probe-operator-0").await.unwrap();
+}
+
+/// Each place in an object where labels select something of the release.
+fn selectors(object: &Value) -> Vec<Value> {
+    let kind = text(object, "/kind");
+    let path = match kind {
+        "Service" => "/spec/selector",
+        "NetworkPolicy" => "/spec/podSelector/matchLabels",
+        "Deployment" | "PodDisruptionBudget" | "ServiceMonitor" | "PodMonitor" => {
+            "/spec/selector/matchLabels"
+        }
+        _ => return Vec::new(),
+    };
+    let mut all = vec![object.pointer(path).cloned().expect(kind)];
+    if kind == "Deployment" {
+        let spec = &object["spec"]["template"]["spec"];
+        let apart = &spec["affinity"]["podAntiAffinity"];
+        let terms = apart["preferredDuringSchedulingIgnoredDuringExecution"].as_array();
+        let spread = spec["topologySpreadConstraints"].as_array();
+        let terms = terms.into_iter().flatten().map(|term| &term["podAffinityTerm"]);
+        let all_terms = terms.chain(spread.into_iter().flatten());
+        all.extend(all_terms.map(|term| term["labelSelector"]["matchLabels"].clone()));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_selected_by_a_label_that_tools_write() {
+    for (name, file) in variants() {
+        // It has a constraint of the user's own.
+        if name == "full-values.yaml" {
+            continue;
+        }
+        let rendered = Helm::offline().render(&["-f", file.to_str().unwrap()]).await;
+        for object in parsed(&rendered) {
+            for selector in selectors(&object) {
+                let keys: BTreeSet<&String> = selector.as_object().unwrap().keys().collect();
+                let kind = text(&object, "/kind");
+                assert_eq!(keys, [&"beatkeeper.dev/operator".to_owned()].into(), "{name}: {kind}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_object_fits_into_the_annotation_of_a_client_side_apply() {
+    for (name, file) in variants() {
+        let rendered = Helm::offline().render(&["-f", file.to_str().unwrap()]).await;
+        for object in parsed(&rendered) {
+            let size = object.to_string().len();
+            // Half of the 262144 bytes that all annotations of an object may have.
+            assert!(size < 131_072, "{name}: {} has {size} bytes", text(&object, "/metadata/name"));
+        }
+    }
+}

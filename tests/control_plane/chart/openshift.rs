@@ -1,0 +1,147 @@
+//! A cluster with the habits of OpenShift: its admission lets only those write addresses of Pods into Endpoints and
+//! slices who may `create` the subresource `restricted`, and its users have numbers that the cluster gives.
+
+use std::time::Duration;
+
+use beatkeeper_cluster::{ControlPlane, Options};
+use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+    core::v1::{Endpoints, ServiceAccount},
+    discovery::v1::EndpointSlice,
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::{Api, Client, api::PostParams};
+use serde_json::json;
+
+use super::{
+    helm::{Helm, chart},
+    own_plane,
+    rights::{flags, kubeconfig},
+};
+use crate::support::{Operator, Shop, eventually};
+
+const INTERVAL: Duration = Duration::from_millis(300);
+
+/// What the admission plugin RestrictedEndpointsAdmission of OpenShift asks, for the network of the tests' Pods.
+async fn restrict(client: &Client) {
+    let kinds = [
+        (
+            "",
+            "endpoints",
+            "object.?subsets.orValue([]).exists(subset, subset.?addresses.orValue([]).exists(it, it.ip.startsWith('10.88.')))",
+        ),
+        (
+            "discovery.k8s.io",
+            "endpointslices",
+            "object.endpoints.exists(it, it.addresses.exists(it, it.startsWith('10.88.')))",
+        ),
+    ];
+    for (group, resource, names_pods) in kinds {
+        let name = format!("restricted-{resource}");
+        let may = format!(
+            "authorizer.group('{group}').resource('{resource}').subresource('restricted')\
+             .namespace(request.namespace).check('create').allowed()"
+        );
+        let policy: ValidatingAdmissionPolicy = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": { "resourceRules": [{
+                    "apiGroups": [group], "apiVersions": ["v1"], "resources": [resource],
+                    "operations": ["CREATE", "UPDATE"],
+                }]},
+                "validations": [{
+                    "expression": format!("!({names_pods}) || {may}"),
+                    "message": "endpoint address 10.88.0.0/16 is not allowed",
+                    "reason": "Forbidden",
+                }],
+            },
+        }))
+        .unwrap();
+        let binding: ValidatingAdmissionPolicyBinding = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": { "policyName": name, "validationActions": ["Deny"] },
+        }))
+        .unwrap();
+        Api::all(client.clone()).create(&PostParams::default(), &policy).await.unwrap();
+        Api::all(client.clone()).create(&PostParams::default(), &binding).await.unwrap();
+    }
+}
+
+/// Waits until both policies refuse who has every right but those to `restricted`.
+async fn in_force(plane: &ControlPlane, shop: &Shop) {
+    shop.create::<ServiceAccount>(json!({ "metadata": { "name": "writer" } })).await;
+    shop.create::<Role>(json!({ "metadata": { "name": "writer" }, "rules": [
+        { "apiGroups": [""], "resources": ["endpoints"], "verbs": ["create"] },
+        { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["create"] },
+    ]}))
+    .await;
+    shop.create::<RoleBinding>(json!({
+        "metadata": { "name": "writer" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "writer" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "writer", "namespace": shop.namespace }],
+    }))
+    .await;
+    let writer = plane.client_as(&shop.namespace, "writer", None).await.unwrap();
+    let slice: EndpointSlice = serde_json::from_value(json!({
+        "metadata": { "name": "by-hand" }, "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["10.88.0.7"] }],
+    }))
+    .unwrap();
+    let endpoints: Endpoints = serde_json::from_value(json!({
+        "metadata": { "name": "by-hand" }, "subsets": [{ "addresses": [{ "ip": "10.88.0.7" }] }],
+    }))
+    .unwrap();
+    let rehearsed = PostParams { dry_run: true, ..PostParams::default() };
+    let is_policy = |error: kube::Error| error.to_string().contains("is not allowed").then_some(());
+    eventually("slices are guarded", async || {
+        let api: Api<EndpointSlice> = Api::namespaced(writer.clone(), &shop.namespace);
+        api.create(&rehearsed, &slice).await.err().and_then(is_policy)
+    })
+    .await;
+    eventually("Endpoints are guarded", async || {
+        let api: Api<Endpoints> = Api::namespaced(writer.clone(), &shop.namespace);
+        api.create(&rehearsed, &endpoints).await.err().and_then(is_policy)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_addresses_of_pods_are_guarded_the_rights_of_the_chart_let_them_be_published() {
+    let plane = own_plane(Options::default()).await;
+    let helm = Helm::on(plane);
+    let folder = tempfile::tempdir().unwrap();
+    let unset = "podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null";
+    for (verb, wide) in [("install", true), ("upgrade", false)] {
+        let shop = Shop::open_on(plane, if wide { "wide" } else { "narrow" }).await;
+        let range = format!("outsideRanges.{}={{192.0.2.0/24}}", shop.namespace);
+        let narrow = format!("watchNamespaces={{{}}}", shop.namespace);
+        let mut values = vec!["--set", unset, "--set", &range];
+        if !wide {
+            values.extend(["--set", &narrow]);
+        }
+        helm.release(verb, &chart(), &values).await;
+        plane.declare(&beatkeeper_api::crd()).await.unwrap();
+        if wide {
+            restrict(&shop.client).await;
+        }
+        in_force(plane, &shop).await;
+        let config = kubeconfig(plane, &folder).await;
+        let chosen = flags(&shop.client).await;
+        let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
+        let operator = Operator::start_as(Some("operator-0"), &config, "", &chosen);
+        shop.greeter().await;
+        let mut beats = shop.beats("greeter");
+        let uid = shop.pod("in-a-pod", &["10.88.0.7"], json!({})).await;
+        beats.start(&beats.in_pod("in-a-pod", &uid), INTERVAL).await;
+        beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+        shop.published_as_ready("greeter", &["10.88.0.7", "192.0.2.1"]).await;
+        eventually("its Endpoints name the Pod", async || {
+            let subsets = shop.published("greeter").await.endpoints?.subsets?;
+            let mut named = subsets.iter().flat_map(|subset| subset.addresses.iter().flatten());
+            named.any(|address| address.ip == "10.88.0.7").then_some(())
+        })
+        .await;
+        assert!(operator.stop().await);
+    }
+}

@@ -1,0 +1,173 @@
+//! Every value does something, and what is no value is refused. No cluster is needed.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::helm::{Helm, chart, variants};
+
+/// Maps whose keys are the user's choice: labels, annotations, namespaces, and what other charts share.
+const FREE: [&str; 12] = [
+    "/global",
+    "/commonLabels",
+    "/outsideRanges",
+    "/serviceAccount/annotations",
+    "/metrics/service/annotations",
+    "/metrics/serviceMonitor/labels",
+    "/metrics/podMonitor/labels",
+    "/metrics/prometheusRule/labels",
+    "/resources/requests",
+    "/resources/limits",
+    "/podLabels",
+    "/podAnnotations",
+];
+/// More of them; passed on to the API server, which checks them.
+const PASSED_ON: [&str; 3] =
+    ["/nodeSelector", "/podSecurityContext/seccompProfile", "/securityContext/capabilities"];
+
+fn read(name: &str) -> Value {
+    serde_saphyr::from_str(&fs::read_to_string(chart().join(name)).unwrap()).unwrap()
+}
+
+/// Each value that is no map with values of its own, and each such map, by their JSON pointers.
+fn walk(values: &Value, path: &str, leaves: &mut Vec<String>, maps: &mut Vec<String>) {
+    match values {
+        Value::Object(map) if path.is_empty() || !map.is_empty() => {
+            maps.push(path.to_owned());
+            map.iter().for_each(|(key, value)| walk(value, &format!("{path}/{key}"), leaves, maps));
+        }
+        Value::Object(_) => {
+            maps.push(path.to_owned());
+            leaves.push(path.to_owned());
+        }
+        _ => leaves.push(path.to_owned()),
+    }
+}
+
+fn default_values() -> (Vec<String>, Vec<String>) {
+    let (mut leaves, mut maps) = (Vec::new(), Vec::new());
+    walk(&read("values.yaml"), "", &mut leaves, &mut maps);
+    (leaves, maps)
+}
+
+/// Values without one of them, which then has its default.
+fn without(values: &Value, path: &str) -> Value {
+    let mut values = values.clone();
+    let (parent, key) = path.rsplit_once('/').unwrap();
+    values.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key).unwrap();
+    values
+}
+
+async fn render(values: &Value) -> Result<String, String> {
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    fs::write(&file, values.to_string()).unwrap();
+    let (chart, file) = (chart(), file.path().to_str().unwrap().to_owned());
+    let args = ["template", "try", chart.to_str().unwrap(), "--namespace", "try", "-f", &file];
+    Helm::offline().try_run(&args).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_value_changes_what_is_rendered() {
+    let variants: Vec<(String, Value)> = variants()
+        .into_iter()
+        .map(|(name, _)| (name.clone(), read(&format!("ci/{name}"))))
+        .collect();
+    let mut ignored = Vec::new();
+    for leaf in default_values().0 {
+        let mut set =
+            variants.iter().filter(|(_, values)| values.pointer(&leaf).is_some()).peekable();
+        assert!(set.peek().is_some(), "no variant in ci/ sets {leaf}");
+        let mut used = false;
+        for (_, values) in set {
+            let with = render(values).await.unwrap();
+            used |= render(&without(values, &leaf)).await != Ok(with);
+        }
+        if !used {
+            ignored.push(leaf);
+        }
+    }
+    assert_eq!(ignored, [""; 0], "accepted, and ignored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_value_is_refused_by_its_name_at_every_level() {
+    let free = |map: &str| map.is_empty() || !(FREE.contains(&map) || PASSED_ON.contains(&map));
+    for map in default_values().1.into_iter().filter(|map| free(map)) {
+        let mistyped = map
+            .rsplit('/')
+            .filter(|key| !key.is_empty())
+            .fold(json!({ "mistyped": true }), |inner, key| json!({ key: inner }));
+        let why = render(&mistyped).await.expect_err(&map);
+        assert!(why.contains("'mistyped'"), "{map}: {why}");
+    }
+    // The items of lists, which have no defaults.
+    for (path, item) in [
+        ("imagePullSecrets", json!({ "name": "a", "mistyped": 1 })),
+        ("extraEnv", json!({ "name": "A", "mistyped": "1" })),
+        ("tolerations", json!({ "mistyped": "a" })),
+        ("topologySpreadConstraints", json!({ "mistyped": 1 })),
+    ] {
+        let why = render(&json!({ path: [item] })).await.expect_err(path);
+        assert!(why.contains("'mistyped'"), "{path}: {why}");
+    }
+    for list in ["metricsFrom", "egress"] {
+        let values = json!({ "networkPolicy": { list: [{ "mistyped": 1 }] } });
+        let why = render(&values).await.expect_err(list);
+        assert!(why.contains("'mistyped'"), "{list}: {why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_global_is_honoured_where_it_names_what_this_chart_has() {
+    let global = json!({
+        "imageRegistry": "mirror.example.com:5000",
+        "imagePullSecrets": ["by-name", { "name": "by-object" }],
+        "storageClass": "of another chart",
+    });
+    let own = json!([{ "name": "own" }, { "name": "by-name" }]);
+    for (repository, image) in [
+        ("ghcr.io/beatkeeper/beatkeeper", "mirror.example.com:5000/beatkeeper/beatkeeper:edge"),
+        ("localhost/keeper", "mirror.example.com:5000/keeper:edge"),
+        ("team/keeper", "mirror.example.com:5000/team/keeper:edge"),
+    ] {
+        let values = json!({
+            "global": global, "imagePullSecrets": own,
+            "image": { "repository": repository, "tag": "edge" },
+        });
+        let rendered = render(&values).await.unwrap();
+        let images: Vec<&str> =
+            rendered.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+        assert_eq!(images, vec![format!("{image:?}"); 2], "the operator's, and the test's");
+        let secrets = ["by-name", "by-object", "own"].map(|name| format!("- name: {name}"));
+        let in_order: Vec<&str> = rendered
+            .lines()
+            .map(str::trim)
+            .filter(|line| secrets.iter().any(|secret| secret == line))
+            .collect();
+        assert_eq!(in_order, [secrets.clone(), secrets].concat(), "each once");
+    }
+    let why = render(&json!({ "global": { "imagePullSecrets": "one" } })).await.unwrap_err();
+    assert!(why.contains("/global/imagePullSecrets"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_accepted_and_have_no_effect_is_refused() {
+    for (values, words) in [
+        (
+            json!({ "admissionPolicy": { "enabled": false, "requireBeatPermission": true } }),
+            "admissionPolicy.requireBeatPermission needs admissionPolicy.enabled",
+        ),
+        (
+            json!({ "watchNamespaces": ["shop"], "outsideRanges": { "depot": ["192.0.2.0/24"] } }),
+            "outsideRanges names the namespace depot, which is not in watchNamespaces",
+        ),
+        (json!({ "fullnameOverride": "k".repeat(53) }), "/fullnameOverride"),
+        (
+            json!({ "podLabels": { "beatkeeper.dev/operator": "another" } }),
+            "podLabels must not set beatkeeper.dev/operator",
+        ),
+    ] {
+        let why = render(&values).await.expect_err(words);
+        assert!(why.contains(words), "{why}");
+    }
+}
