@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    access::Accesses,
     announcer::Announcer,
     claim::Claim,
     clock::Clock,
@@ -58,6 +59,8 @@ pub(super) struct Context {
     pub(super) tasks: TaskTracker,
     /// Cancelled when the controller is to stop.
     pub(super) stop: CancellationToken,
+    /// What the API server lets this scope read.
+    pub(super) accesses: Accesses,
     index: Arc<Mutex<Index>>,
     world: Mutex<World>,
     /// The probe of this replica.
@@ -153,6 +156,7 @@ impl Context {
             client,
             settings,
             clock,
+            accesses: Accesses::default(),
             probe,
             path: Mutex::new(Path::new(clock.now())),
             other_probes: Mutex::default(),

@@ -5,6 +5,7 @@
 //! feeds the liveness index, and only what may change a decision wakes a registration. With leader
 //! election all replicas watch, and the one that leads ([`leader`]) reconciles and writes.
 
+mod access;
 mod adopt;
 mod announcer;
 mod apply;

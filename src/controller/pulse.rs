@@ -23,6 +23,9 @@ impl Pulse {
     /// Passes an event on, and notes that the watch works; or tells why it does not.
     pub(super) fn take<K>(&mut self, event: watcher::Result<Event<K>>) -> Option<Event<K>> {
         let kind = self.kind;
+        // A beat is no news.
+        let refused = (self.broken || !matches!(event, Ok(Event::Apply(_))))
+            && self.context.accesses.take(kind, &event);
         match event {
             // Only the announcement of a list: whether it can be had is not known yet.
             Ok(Event::Init) => Some(Event::Init),
@@ -40,6 +43,9 @@ impl Pulse {
                 let error = told(&error, kind);
                 if std::mem::replace(&mut self.broken, true) {
                     tracing::debug!(kind, error, "the watch is still broken");
+                } else if refused {
+                    // Told once for all kinds.
+                    tracing::debug!(kind, error, "the watch is refused");
                 } else if may_be_ordinary(&error) {
                     tracing::info!(kind, error, "the watch is begun again");
                 } else {

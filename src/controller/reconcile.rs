@@ -43,6 +43,10 @@ pub(super) async fn run(
     if !context.claim.holds() {
         return Ok(Action::await_change());
     }
+    if context.accesses.is_wanting() {
+        // What cannot be read is not absent. All are woken when it can be.
+        return Ok(Action::await_change());
+    }
     let uid = object.metadata.uid.clone().unwrap_or_default();
     if let Some(due) = context.remember(&key, &uid, |memory| memory.due) {
         context.clock.reach(due).await;

@@ -16,6 +16,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    access,
     announcer::Announcer,
     calls::Calls,
     claim::Claim,
@@ -174,13 +175,22 @@ async fn scope(
         None => Api::all(client),
     };
     let (reader, writer) = reflector::store();
-    let registrations = watcher(api, watcher::Config::default()).map_ok(as_read);
-    let registrations = reflector::reflector(writer, registrations).backoff(Pauses::new());
+    let registrations =
+        access::begun_anew(move || watcher(api.clone(), watcher::Config::default()));
+    let registrations = reflector::reflector(writer, registrations.map_ok(as_read));
+    let registrations = registrations.backoff(Pauses::new());
     let registrations_cache = watch::cache(REGISTRATIONS, namespace.as_deref());
     context.health.lock().await_cache(&registrations_cache);
+    context.accesses.expect(REGISTRATIONS);
     context.spawn_for_ever(follow(context.clone(), reader.clone(), registrations));
 
     let watches = Watches::start(&context, namespace.as_deref());
+    context.spawn_for_ever(access::run(
+        namespace.clone(),
+        context.clone(),
+        reader.clone(),
+        warm.clone(),
+    ));
     let ready = async {
         watches.first_lists().await;
         probe::recall(&context);

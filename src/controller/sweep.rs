@@ -33,6 +33,9 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
         if over.run_until_cancelled(pause).await.is_none() {
             return;
         }
+        if context.accesses.is_wanting() {
+            continue;
+        }
         if let Err(error) = probe::sweep(&context).await {
             tracing::warn!(%error, "cannot sweep; the next sweep tries again");
         }

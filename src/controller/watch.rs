@@ -3,7 +3,7 @@
 use std::{fmt::Debug, sync::Arc};
 
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -19,9 +19,10 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::{context::Context, pauses::Pauses, probe, pulse::Pulse};
+use super::{access, context::Context, pauses::Pauses, probe, pulse::Pulse};
 use crate::core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
@@ -42,36 +43,37 @@ impl<'a> Watches<'a> {
         let client = &context.client;
         let all = watcher::Config::default;
         let beats = all().labels(REGISTRATION_LABEL);
-        watches.follow(
-            "Leases",
-            watcher(scoped::<HeartbeatLease>(client, namespace), beats),
-            on_lease,
-        );
-        watches.follow("Pods", watcher(scoped::<Pod>(client, namespace), all()), on_pod);
-        watches.follow("Services", watcher(scoped::<Service>(client, namespace), all()), on_object);
+        watches.follow("Leases", scoped::<HeartbeatLease>(client, namespace), beats, on_lease);
+        watches.follow("Pods", scoped::<Pod>(client, namespace), all(), on_pod);
+        watches.follow("Services", scoped::<Service>(client, namespace), all(), on_object);
         let slices = scoped::<EndpointSlice>(client, namespace);
-        watches.follow("EndpointSlices", watcher(slices, all()), on_object);
+        watches.follow("EndpointSlices", slices, all(), on_object);
         let endpoints = scoped::<Endpoints>(client, namespace);
-        watches.follow("Endpoints", watcher(endpoints, all()), on_object);
+        watches.follow("Endpoints", endpoints, all(), on_object);
         if namespace.is_none() {
             // Of a Node only the labels are of interest, and its status is large and changes often.
             let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
-            watches.follow("Nodes", watcher(nodes, all()), on_object);
+            watches.follow("Nodes", nodes, all(), on_object);
         }
         watches
     }
 
-    fn follow<K: Resource<DynamicType = ()> + Debug + Send + 'static>(
+    fn follow<K>(
         &mut self,
         kind: &'static str,
-        events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+        api: Api<K>,
+        config: watcher::Config,
         take_in: fn(&Context, Event<K>),
-    ) {
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
         let (listed, first_list) = oneshot::channel();
         self.first_lists.push((kind, first_list));
         let context = self.context.clone();
         let cache = cache(kind, self.namespace);
         context.health.lock().await_cache(&cache);
+        context.accesses.expect(kind);
+        let events = access::begun_anew(move || watcher(api.clone(), config.clone()));
         let follow = async move {
             let mut listed = Some(listed);
             let mut pulse = Pulse::of(kind, &context);
@@ -94,8 +96,14 @@ impl<'a> Watches<'a> {
     pub(super) async fn first_lists(self) {
         for (kind, first_list) in self.first_lists {
             tracing::debug!(kind, "waiting for the first list");
-            if first_list.await.is_err() {
-                std::future::pending::<()>().await;
+            let listed = async {
+                if first_list.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = listed => {}
+                () = self.context.accesses.dispensed_with(kind) => {}
             }
         }
     }

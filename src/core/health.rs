@@ -62,6 +62,12 @@ impl Health {
         }
     }
 
+    /// This was read, or cannot be: the API server refuses it, and may do so for ever. To wait for it would hold up whatever
+    /// waits for this process, and mend nothing.
+    pub fn cache_answered(&mut self, cache: &str) {
+        self.cache_read(cache);
+    }
+
     /// Adds a further check, or brings its finding up to date. A standby is as ready as a leader:
     /// not to lead is no finding.
     pub fn note(&mut self, check: &'static str, concern: Concern, finding: Finding) {
@@ -204,6 +210,18 @@ mod tests {
             "[+]timer ok\n[-]caches failed: not read yet: Leases, Services\n\
              [-]api-server failed: it has not answered yet\nreadyz check failed\n"
         );
+    }
+
+    #[test]
+    fn what_is_refused_is_not_waited_for() {
+        let mut health = well();
+        health.await_cache("Leases of gone");
+        health.await_cache("Leases of shop");
+        health.cache_answered("Leases of gone");
+        let text = health.ready(at(11)).text(false);
+        assert!(text.contains("[-]caches failed: not read yet: Leases of shop\n"), "{text}");
+        health.cache_read("Leases of shop");
+        assert!(health.ready(at(11)).is_well());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is decided, without I/O, clocks or async: observations and the present moment go in,
 //! decisions and a plan come out.
 
+pub mod access;
 pub mod account;
 pub mod address;
 pub mod adoption;

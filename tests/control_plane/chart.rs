@@ -7,6 +7,7 @@ mod installing;
 mod openshift;
 mod rendered;
 mod rights;
+mod unreadable;
 mod values;
 
 use beatkeeper_cluster::{ControlPlane, Options};

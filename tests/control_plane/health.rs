@@ -46,9 +46,13 @@ async fn the_operator_is_ready_once_the_api_server_was_reached_and_everything_re
 
     let live = http::get(&probes, "/livez?verbose").await.unwrap();
     assert_eq!((live.code, live.body.as_str()), (200, "[+]timer ok\nlivez check passed\n"));
-    let unready = http::get(&probes, "/readyz").await.unwrap();
-    assert_eq!(unready.code, 500);
-    assert!(unready.body.contains("[-]caches failed: not read yet: "), "{}", unready.body);
+    // It listens before it knows what it is going to read.
+    let unready = eventually("it waits for what it has to read", async || {
+        let unready = http::get(&probes, "/readyz").await.unwrap();
+        assert_eq!(unready.code, 500);
+        unready.body.contains("[-]caches failed: not read yet: ").then_some(unready)
+    })
+    .await;
     let leases = format!("Leases of {}", shop.namespace);
     assert!(unready.body.contains(&leases), "{}", unready.body);
     let unreached = "[-]api-server failed: it has not answered yet\n";

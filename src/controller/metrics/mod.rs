@@ -56,6 +56,10 @@ const CALL_SECONDS: [f64; 12] =
 const INTERVAL_SECONDS: [f64; 14] =
     [0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 3600.0];
 
+/// What is watched.
+const WATCHED: [&str; 7] =
+    ["Leases", "Pods", "Services", "EndpointSlices", "Endpoints", "Nodes", "ServiceRegistrations"];
+
 /// The steps of reconciling a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -83,6 +87,8 @@ impl Step {
     }
 }
 
+/// The labels of what cannot be read: a namespace of `--namespace` or none, and a kind.
+type Unreadable = [(&'static str, String); 2];
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
 
@@ -117,6 +123,7 @@ pub(super) struct Metrics {
     reconcile_errors: Family<Labels<1>, Counter>,
     panics: Counter,
     watch_restarts: Family<Labels<1>, Counter>,
+    unreadable: Family<Unreadable, Gauge>,
     leader: Gauge,
     path_gaps: Counter,
     swept_leases: Counter,
@@ -226,6 +233,13 @@ impl Metrics {
                 "Times that a watch broke, or could not be begun, and was tried again",
                 Family::default(),
             ),
+            unreadable: all.add(
+                "unreadable",
+                &["namespace", "kind"],
+                "1 where the API server does not let this process read a kind, so that nothing is published or pruned \
+                 there (without Nodes: no zones); namespace is empty where all are watched",
+                Family::default(),
+            ),
             leader: all.add(
                 "leader",
                 &[],
@@ -326,6 +340,18 @@ impl Metrics {
     /// A watch broke, or could not be begun.
     pub(super) fn watch_broke(&self, kind: &'static str) {
         self.watch_restarts.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// The kinds that cannot be read in a namespace, or in all; all other kinds can be.
+    pub(super) fn unreadable(&self, namespace: &str, kinds: &[&'static str]) {
+        let labels = |kind: &str| [("namespace", namespace.to_owned()), ("kind", kind.to_owned())];
+        for kind in WATCHED {
+            if kinds.contains(&kind) {
+                self.unreadable.get_or_create(&labels(kind)).set(1);
+            } else {
+                self.unreadable.remove(&labels(kind));
+            }
+        }
     }
 
     /// Whether this process publishes.

@@ -30,7 +30,7 @@ struct Alert {
     meaning: &'static str,
 }
 
-const ALERTS: [Alert; 8] = [
+const ALERTS: [Alert; 9] = [
     Alert {
         name: "BeatkeeperAbsent",
         expression: "sum(beatkeeper_leader) < 1 or absent(beatkeeper_leader)",
@@ -66,6 +66,12 @@ const ALERTS: [Alert; 8] = [
         name: "BeatkeeperWatchBroken",
         expression: "sum by (kind) (rate(beatkeeper_watch_restarts_total[5m])) > 0.1",
         meaning: "A watch breaks again and again: look at the operator's log and permissions.",
+    },
+    Alert {
+        name: "BeatkeeperCannotRead",
+        expression: "max by (namespace, kind) (beatkeeper_unreadable) > 0",
+        meaning: "For five minutes: the API server does not let the operator read something, so that nothing is published or \
+                  pruned there. The operator's log says how to mend it; most often a namespace of `watchNamespaces` is gone.",
     },
     Alert {
         name: "BeatkeeperWritesFail",

@@ -1,0 +1,241 @@
+//! Telling what the API server does not let the operator read, where people look: in the log, the metrics, and the
+//! conditions of the registrations concerned.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus, status::condition};
+use futures::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+    runtime::{
+        reflector::Store,
+        watcher::{self, Event},
+    },
+};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    context::{Context, call_write},
+    error::ApiError,
+    watch::cache,
+};
+use crate::core::{
+    access::{Access, CANNOT_READ, Need, Refusal},
+    index::Key,
+};
+
+/// How often registrations are looked for that do not say yet what cannot be read. A replica that may not read a scope takes
+/// part in the election after the first such pause: those that stand by may not either, and somebody has to say so.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What the watches of a scope have found out.
+#[derive(Debug, Default)]
+pub(super) struct Accesses(watch::Sender<Access>);
+
+impl Accesses {
+    /// A watch of this kind begins.
+    pub(super) fn expect(&self, kind: &'static str) {
+        let need = if kind == "Nodes" { Need::Helpful } else { Need::Necessary };
+        self.0.send_modify(|access| access.expect(kind, need));
+    }
+
+    /// Takes in what a watch said. Returns whether it was refused.
+    pub(super) fn take<K>(&self, kind: &'static str, event: &watcher::Result<Event<K>>) -> bool {
+        match event {
+            Ok(Event::Init | Event::InitApply(_)) => false,
+            Ok(_) => {
+                self.0.send_if_modified(|access| access.read(kind));
+                false
+            }
+            Err(error) => {
+                let Some(words) = refusal(error) else { return false };
+                self.0.send_if_modified(|access| access.refused(kind, words));
+                true
+            }
+        }
+    }
+
+    /// Whether nothing can be decided.
+    pub(super) fn is_wanting(&self) -> bool {
+        self.0.borrow().is_wanting()
+    }
+
+    /// Waits until a kind is refused with which decisions can dispense; for ever where they cannot.
+    pub(super) async fn dispensed_with(&self, kind: &str) {
+        // Fails only when the sender is gone, which is this.
+        let _ = self.0.subscribe().wait_for(|access| access.is_dispensed_with(kind)).await;
+    }
+}
+
+/// The events of a watch that is begun anew, with a list, where it was refused. One that only goes on where it was would say
+/// nothing when it may go on again, as long as nothing happens.
+pub(super) fn begun_anew<K, S>(
+    make: impl Fn() -> S + Send + 'static,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static
+where
+    K: Send + 'static,
+    S: Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+{
+    stream::unfold((make().boxed(), make), |(mut events, make)| async move {
+        let event = events.next().await?;
+        match &event {
+            // It lists anew by itself.
+            Err(watcher::Error::InitialListFailed(_)) | Ok(_) => {}
+            Err(error) if refusal(error).is_some() => events = make().boxed(),
+            Err(_) => {}
+        }
+        Some((event, (events, make)))
+    })
+}
+
+/// The API server's words where it says that something may not be read.
+fn refusal(error: &watcher::Error) -> Option<&str> {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status,
+        _ => return None,
+    };
+    (status.code == 403).then_some(status.message.as_str())
+}
+
+/// Tells for ever what is refused in a scope, and wakes its registrations when that is over.
+pub(super) async fn run(
+    namespace: Option<String>,
+    context: Arc<Context>,
+    reader: Store<ServiceRegistration>,
+    warm: CancellationToken,
+) {
+    let scope = namespace.as_deref().unwrap_or("all namespaces").to_owned();
+    let mut accesses = context.accesses.0.subscribe();
+    let mut told: Option<Refusal> = None;
+    let mut conditions = Conditions::default();
+    loop {
+        let access = accesses.borrow_and_update().clone();
+        note(namespace.as_deref(), &access, &context);
+        let refusal = access.told(namespace.as_deref());
+        if let Some(refusal) = refusal.as_ref().filter(|it| it.adds_to(told.as_ref())) {
+            tracing::warn!(scope, "{refusal}");
+        }
+        if told.is_some() && refusal.is_none() && !access.is_wanting() {
+            tracing::info!(scope, "the operator may read everything now");
+        }
+        let was_wanting = told.as_ref().is_some_and(Refusal::is_wanting);
+        told = refusal;
+        if was_wanting && !access.is_wanting() {
+            conditions = Conditions::default();
+            context.wake(reader.state().iter().map(|object| Key::of(&object.metadata)));
+        }
+        let wanting = told.as_ref().filter(|refusal| refusal.is_wanting());
+        if let Some(refusal) = wanting {
+            conditions.set(&refusal.to_string(), &reader, &context).await;
+        }
+        let pause = async {
+            match wanting {
+                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok(()) = accesses.changed() => {}
+            () = pause => warm.cancel(),
+        }
+    }
+}
+
+/// What is refused keeps nobody from being ready: to wait mends nothing.
+fn note(namespace: Option<&str>, access: &Access, context: &Context) {
+    let mut health = context.health.lock();
+    access.answered_kinds().for_each(|kind| health.cache_answered(&cache(kind, namespace)));
+    drop(health);
+    let refused: Vec<&'static str> = access.refused_kinds().collect();
+    context.metrics.unreadable(namespace.unwrap_or_default(), &refused);
+}
+
+/// The registrations that say what cannot be read, in which words.
+#[derive(Default)]
+struct Conditions(HashMap<Key, (String, String)>);
+
+impl Conditions {
+    /// Has each registration say it that does not. What cannot be written is tried again.
+    async fn set(&mut self, why: &str, reader: &Store<ServiceRegistration>, context: &Context) {
+        for object in reader.state() {
+            if !context.claim.holds() {
+                // Whoever leads next says it anew.
+                self.0.clear();
+                return;
+            }
+            let key = Key::of(&object.metadata);
+            let said = (object.metadata.uid.clone().unwrap_or_default(), why.to_owned());
+            if self.0.get(&key) == Some(&said) {
+                continue;
+            }
+            if let Err(error) = set(&key, &object, why, context).await {
+                // The others would most likely fail as well.
+                tracing::debug!(%error, "the registrations cannot be told what is refused");
+                return;
+            }
+            self.0.insert(key, said);
+        }
+    }
+}
+
+async fn set(
+    key: &Key,
+    object: &ServiceRegistration,
+    why: &str,
+    context: &Context,
+) -> Result<(), ApiError> {
+    let nothing = ServiceRegistrationStatus::default();
+    let prior = object.status.as_ref().unwrap_or(&nothing);
+    let next = conditions(prior, object.metadata.generation, why, context.clock.clocks().wall);
+    if next == prior.conditions {
+        return Ok(());
+    }
+    let patch = Patch::Merge(json!({ "status": { "conditions": next } }));
+    let params = PatchParams::default();
+    let Some(_turn) = context.turn_to_tell().await else { return Ok(()) };
+    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let doing = || format!("write the conditions of ServiceRegistration {key}");
+    let call = api.patch_status(&key.name, &params, &patch);
+    match call_write(context, doing, call).await {
+        Err(error) if error.is_absent() => Ok(()),
+        written => written.map(|_| ()),
+    }
+}
+
+/// The conditions of a registration about which nothing is decided. What is published stays, and so whether somebody is
+/// available.
+fn conditions(
+    prior: &ServiceRegistrationStatus,
+    generation: Option<i64>,
+    why: &str,
+    wall: Timestamp,
+) -> Vec<Condition> {
+    let mut conditions = prior.conditions.clone();
+    conditions.retain(|it| it.type_ == condition::AVAILABLE);
+    let wall = Timestamp::from_second(wall.as_second()).unwrap_or(wall);
+    for (type_, status) in [
+        (condition::READY, "False"),
+        (condition::PRUNING_HELD, "True"),
+        (condition::STALLED, "True"),
+    ] {
+        let before = prior.conditions.iter().find(|it| it.type_ == type_ && it.status == status);
+        conditions.push(Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: CANNOT_READ.to_owned(),
+            message: why.to_owned(),
+            observed_generation: generation,
+            last_transition_time: before
+                .map_or(Time(wall), |before| before.last_transition_time.clone()),
+        });
+    }
+    conditions
+}

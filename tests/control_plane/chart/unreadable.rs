@@ -1,0 +1,205 @@
+//! What the operator may not read: a namespace that does not exist, or a right that is missing, at its start or later.
+
+use std::time::Duration;
+
+use beatkeeper_cluster::{ControlPlane, Options};
+use jiff::Timestamp;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    helm::{Helm, RELEASE, chart},
+    own_plane,
+    rights::{flags, kubeconfig},
+};
+use crate::support::{Operator, Shop, eventually, http};
+
+const INTERVAL: Duration = Duration::from_millis(300);
+const ASKED: [&str; 2] =
+    ["--health-probe-bind-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0"];
+
+struct Running {
+    operator: Operator,
+    /// Where it answers probes and scrapes.
+    address: String,
+}
+
+impl Running {
+    /// The operator of the chart, with the rights of its ServiceAccount.
+    async fn start(shop: &Shop, folder: &tempfile::TempDir, more: &[&str]) -> Self {
+        let config = kubeconfig(shop.plane, folder).await;
+        let chosen = flags(&shop.client).await;
+        let mut all: Vec<&str> = chosen.iter().map(String::as_str).collect();
+        all.extend(ASKED);
+        all.extend(more);
+        let operator = Operator::start_as(Some("operator-0"), &config, "", &all);
+        let address = operator.address("health-probe-bind-address").await;
+        Self { operator, address }
+    }
+
+    async fn ready(&self) {
+        eventually("the operator is ready", async || {
+            http::get(&self.address, "/readyz").await.filter(|answer| answer.code == 200)
+        })
+        .await;
+    }
+
+    /// The kinds and namespaces that cannot be read, as the metrics have them.
+    async fn unreadable(&self) -> Vec<String> {
+        let text = http::get(&self.address, "/metrics").await.unwrap().body;
+        let series = text.lines().filter_map(|line| line.strip_prefix("beatkeeper_unreadable{"));
+        let mut all: Vec<String> =
+            series.map(|line| line.split_once('}').unwrap().0.to_owned()).collect();
+        all.sort();
+        all
+    }
+
+    async fn reads_everything(&self) {
+        eventually("everything can be read", async || {
+            self.unreadable().await.is_empty().then_some(())
+        })
+        .await;
+    }
+
+    /// The lines of the log about what may not be read.
+    fn told(&self) -> Vec<String> {
+        let log = self.operator.logged();
+        let told = log.lines().filter(|line| line.contains("the operator may not read"));
+        told.map(str::to_owned).collect()
+    }
+}
+
+async fn install(helm: &Helm<'_>, verb: &str, shops: &[&Shop], narrow: bool) {
+    let names: Vec<&str> = shops.iter().map(|shop| shop.namespace.as_str()).collect();
+    let ranges: serde_json::Map<_, _> =
+        names.iter().map(|&name| (name.to_owned(), json!(["192.0.2.0/24"]))).collect();
+    let watched = if narrow { names } else { Vec::new() };
+    let values = json!({ "watchNamespaces": watched, "outsideRanges": ranges });
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    std::fs::write(&file, values.to_string()).unwrap();
+    helm.release(verb, &chart(), &["-f", file.path().to_str().unwrap()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_when_it_is_there() {
+    let plane = own_plane(Options::default()).await;
+    let helm = Helm::on(plane);
+    let folder = tempfile::tempdir().unwrap();
+    let shop = Shop::open_on(plane, "there").await;
+    let client = plane.admin_client().unwrap();
+    let later = Shop { plane, client, namespace: "later".to_owned() };
+
+    // The install itself fails and names what is missing; an upgrade goes on from there.
+    let args = ["--set", "watchNamespaces={later}", "--namespace", RELEASE, "--create-namespace"];
+    let chart = chart();
+    let args = [&["install", RELEASE, chart.to_str().unwrap()][..], &args].concat();
+    let why = helm.try_run(&args).await.unwrap_err();
+    assert!(why.contains("namespaces \"later\" not found"), "{why}");
+
+    install(&helm, "upgrade", &[&shop], true).await;
+    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let more = ["--namespace=later", "--outside-range=later=192.0.2.0/24"];
+    let running = Running::start(&shop, &folder, &more).await;
+    running.ready().await;
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    eventually("it is told", async || (!running.told().is_empty()).then_some(())).await;
+    let kinds =
+        ["EndpointSlices", "Endpoints", "Leases", "Pods", "ServiceRegistrations", "Services"];
+    let wanted = kinds.map(|kind| format!("namespace=\"later\",kind=\"{kind}\""));
+    assert_eq!(running.unreadable().await, wanted);
+
+    // It appears, and with an upgrade its rights: no restart is needed.
+    helm.kubectl(&["create", "namespace", "later"], "").await.unwrap();
+    install(&helm, "upgrade", &[&shop, &later], true).await;
+    later.greeter().await;
+    let mut others = later.beats("greeter");
+    others.start(&others.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    later.published_as_ready("greeter", &["192.0.2.2"]).await;
+    running.reads_everything().await;
+    let told = running.told();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    for words in ["namespace later", "Create namespace later if it does not exist", "helm upgrade"]
+    {
+        assert!(told[0].contains(words), "{told:?}");
+    }
+    assert!(running.operator.stop().await);
+}
+
+/// Gives the operator all its rights but those to read some resource.
+async fn rights_without(plane: &ControlPlane, all: &[PolicyRule], resource: Option<&str>) {
+    let roles: Api<ClusterRole> = Api::all(plane.admin_client().unwrap());
+    let is_of = |rule: &PolicyRule| {
+        rule.resources.iter().flatten().any(|known| Some(known.as_str()) == resource)
+    };
+    let rules: Vec<&PolicyRule> = all.iter().filter(|rule| !is_of(rule)).collect();
+    let patch = Patch::Merge(json!({ "rules": rules }));
+    roles.patch("beatkeeper-operator", &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_on() {
+    let plane = own_plane(Options::default()).await;
+    let helm = Helm::on(plane);
+    let folder = tempfile::tempdir().unwrap();
+    let shop = Shop::open_on(plane, "wide").await;
+    install(&helm, "install", &[&shop], false).await;
+    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let roles: Api<ClusterRole> = Api::all(shop.client.clone());
+    let all = roles.get("beatkeeper-operator").await.unwrap().rules.unwrap();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+
+    // From the start, without Nodes: there are no zones, and everything else is.
+    rights_without(plane, &all, Some("nodes")).await;
+    let running = Running::start(&shop, &folder, &[]).await;
+    running.ready().await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Nodes\""]);
+    assert!(running.told()[0].contains("zones are not published"), "{:?}", running.told());
+
+    // From the start, without one that decisions need.
+    assert!(running.operator.stop().await);
+    rights_without(plane, &all, Some("endpoints")).await;
+    let running = Running::start(&shop, &folder, &[]).await;
+    running.ready().await;
+    let why = shop.condition("greeter", "Ready", "False", "CannotRead").await;
+    assert!(why.contains("may not read Endpoints in any namespace"), "{why}");
+    shop.condition("greeter", "Stalled", "True", "CannotRead").await;
+    shop.condition("greeter", "PruningHeld", "True", "CannotRead").await;
+    assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Endpoints\""]);
+    rights_without(plane, &all, None).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    running.reads_everything().await;
+
+    // Later: a watch that runs goes on until it is begun anew, as when the API server is.
+    rights_without(plane, &all, Some("pods")).await;
+    plane.api_server().stop().await.unwrap();
+    plane.api_server().start().await.unwrap();
+    shop.condition("greeter", "Ready", "False", "CannotRead").await;
+    running.ready().await;
+    beats.die("vm-2");
+    beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
+    // A Lease that is silent for longer than its ttl, and a new one that beats: neither changes anything.
+    eventually("vm-2 has been silent for two ttls", async || {
+        let renewed = shop.lease("greeter.vm-2").await?.spec?.renew_time?.0;
+        (Timestamp::now().duration_since(renewed).as_secs() >= 6).then_some(())
+    })
+    .await;
+    let published = shop.published("greeter").await;
+    let wanted = ["192.0.2.1", "192.0.2.2"].map(str::to_owned).into();
+    assert_eq!(published.ready(), wanted, "nothing is decided");
+    rights_without(plane, &all, None).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    running.reads_everything().await;
+    assert!(running.operator.stop().await);
+}
