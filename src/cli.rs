@@ -2,13 +2,15 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
-use beatkeeper::{agent, controller};
+use beatkeeper::{agent, controller, output};
+use beatkeeper_api::text::plain;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, field::MakeExt, fmt::format::debug_fn};
 
 /// Publishes what beats as the endpoints of a Kubernetes Service, and prunes what stops.
 #[derive(Debug, Parser)]
@@ -40,6 +42,7 @@ enum Command {
 
 /// Runs a subcommand to its end.
 pub fn run(cli: Cli) -> ExitCode {
+    output::tell_panics();
     let result = match cli.command {
         Command::Agent(command) => agent::run(command),
         Command::Controller(args) => operate(args),
@@ -47,12 +50,17 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::AgentReference => print(&agent::reference_page()).map(|()| ExitCode::SUCCESS),
         Command::Metrics => print(&controller::metrics_page()).map(|()| ExitCode::SUCCESS),
     };
-    result.unwrap_or_else(|error| {
-        // Not eprintln!, which panics when nobody reads any more.
-        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let code = result.unwrap_or_else(|error| {
+        // Not eprintln!, which waits for a reader, and panics when there is none any more.
+        output::stderr().say(&format!("error: {error:#}"));
         ExitCode::FAILURE
-    })
+    });
+    output::flush(LAST_WORDS_WITHIN);
+    code
 }
+
+/// At the end nobody waits for longer than this for a reader of what was said.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the operator until SIGTERM or SIGINT, and ends what is under way.
 #[tokio::main]
@@ -76,13 +84,21 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Human-readable on a terminal and off it; RUST_LOG chooses how much.
+/// Human-readable on a terminal and off it; RUST_LOG chooses how much. What users have written stays on its
+/// line, and nothing waits for a reader: a prune does not depend on where the log goes.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error,kube_runtime=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .fmt_fields(
+            debug_fn(|to, field, value| match field.name() {
+                "message" => write!(to, "{}", plain(&format!("{value:?}"))),
+                name => write!(to, "{name}={}", plain(&format!("{value:?}"))),
+            })
+            .delimited(" "),
+        )
+        .with_writer(|| output::stderr().writer())
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

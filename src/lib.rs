@@ -9,3 +9,4 @@ pub mod bind_address;
 pub mod controller;
 pub mod core;
 pub mod kube_client;
+pub mod output;

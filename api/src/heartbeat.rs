@@ -8,6 +8,8 @@
 use jiff::{Timestamp, tz::TimeZone};
 use k8s_openapi::api::coordination::v1::Lease;
 
+use crate::text::plain_cut;
+
 /// Label of every heartbeat Lease: the name of its registration. Authoritative.
 pub const REGISTRATION_LABEL: &str = "beatkeeper.dev/registration";
 /// Annotation: what an instance says of itself, one of [`Health`]. Absent means `Passing`.
@@ -21,6 +23,10 @@ pub const VERSION_ANNOTATION: &str = "beatkeeper.dev/version";
 /// Prefix of annotations with what an instance tells of itself to those who look it up: what follows
 /// is the key. For readers.
 pub const METADATA_PREFIX: &str = "metadata.beatkeeper.dev/";
+/// Annotation: which life of the instance claims the Lease, for people: its host and a number.
+pub const INCARNATION_ANNOTATION: &str = "beatkeeper.dev/incarnation";
+/// Annotation: a further process that claims the same name, and when it said so last.
+pub const RIVAL_ANNOTATION: &str = "beatkeeper.dev/rival";
 /// Annotation: an operator takes the instance out of the Service; its value is the reason.
 pub const CORDONED_ANNOTATION: &str = "beatkeeper.dev/cordoned";
 
@@ -60,13 +66,13 @@ impl std::str::FromStr for Health {
         [Self::Passing, Self::Failing, Self::Draining]
             .into_iter()
             .find(|health| health.as_str() == text)
-            .ok_or_else(|| UnknownHealth(text.chars().take(32).collect()))
+            .ok_or_else(|| UnknownHealth(plain_cut(text, 32)))
     }
 }
 
 /// A health that the contract does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("annotation beatkeeper.dev/health is {0:?}; it must be Passing, Failing or Draining")]
+#[error("annotation beatkeeper.dev/health is \"{0}\"; it must be Passing, Failing or Draining")]
 pub struct UnknownHealth(String);
 
 /// The name of the Lease by which `instance` beats for `registration`.

@@ -10,6 +10,7 @@ pub mod duration;
 pub mod heartbeat;
 pub mod registration;
 pub mod status;
+pub mod text;
 
 mod crd;
 mod reference;

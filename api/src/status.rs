@@ -20,7 +20,7 @@ pub struct ServiceRegistrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready: published as decided. Available: at least one instance is ready. PruningHeld,
-    /// Reconciling and Stalled (as in kstatus) are present only while they are true.
+    /// NameConflict, Reconciling and Stalled (as in kstatus) are present only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -186,6 +186,8 @@ pub mod condition {
     pub const AVAILABLE: &str = "Available";
     /// Present while instances stay published for want of evidence.
     pub const PRUNING_HELD: &str = "PruningHeld";
+    /// Present while several processes claim one instance name.
+    pub const NAME_CONFLICT: &str = "NameConflict";
     /// Present while a decision could not be carried out yet (kstatus).
     pub const RECONCILING: &str = "Reconciling";
     /// Present while a person has to do something (kstatus).

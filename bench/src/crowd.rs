@@ -124,6 +124,7 @@ pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
         token: Token { uid: uid(instance), renewed: i64::try_from(round).ok() },
         version: Version(round * 10_000_000 + instance as u64),
         claim: Claim {
+            rival: None,
             holder: Some(holder),
             origin: Origin::Outside,
             health: Ok(Health::Passing),

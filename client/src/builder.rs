@@ -262,6 +262,7 @@ impl Builder {
                 || read(INTERVAL_VARIABLE, &variable),
                 |interval| Ok(Some(interval)),
             )?,
+            shared: false,
         };
         let short = |span: &Duration| !span.is_zero() && *span < INTERVAL_MIN;
         if let Some(interval) = wishes.interval.filter(short) {
@@ -347,13 +348,19 @@ mod tests {
             [(TTL_VARIABLE, "1m"), (INTERVAL_VARIABLE, "40s"), ("POD_NAME", "greeter-7f9c")];
         let service = build(greeter(), &environment).expect("a service");
         let (ttl, interval) = (Duration::from_secs(60), Duration::from_secs(40));
-        assert_eq!(service.wishes, Wishes { ttl: Some(ttl), interval: Some(interval) });
+        assert_eq!(
+            service.wishes,
+            Wishes { ttl: Some(ttl), interval: Some(interval), shared: false }
+        );
         assert_eq!(service.identity.home, Home::Pod("greeter-7f9c".to_owned()));
         assert_eq!(service.identity.instance, "greeter-7f9c");
         let (ttl, interval) = (Duration::from_secs(30), Duration::from_secs(20));
         let builder = greeter().register_ttl(ttl).register_interval(interval).instance("a").pod("");
         let service = build(builder, &environment).expect("a service");
-        assert_eq!(service.wishes, Wishes { ttl: Some(ttl), interval: Some(interval) });
+        assert_eq!(
+            service.wishes,
+            Wishes { ttl: Some(ttl), interval: Some(interval), shared: false }
+        );
         assert_eq!(service.identity.home, Home::Outside(vec![]));
         assert_eq!(service.identity.instance, "a");
     }

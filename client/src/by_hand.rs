@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::{
     clock::RenewTimes,
     failure::{Cause, Failure, Operation},
+    fence::LeasePatch,
     lease::{Identity, Occupant, Word, renewed},
     requests::{Connection, Requests},
 };
@@ -73,6 +74,7 @@ impl ByHand {
         if let Some(word) = word {
             patch["metadata"]["annotations"] = word.annotations();
         }
+        let patch = LeasePatch::Merge(patch);
         self.requests.patch(Operation::Beat, &patch, ANSWER_WITHIN).await.map(drop)
     }
 

@@ -29,7 +29,7 @@ pub(crate) async fn run(check: Check, every: Duration, words: Arc<watch::Sender<
 }
 
 fn failing(note: String) -> Word {
-    Word { health: Health::Failing, note: Some(note) }
+    Word { health: Health::Failing, note: Some(note), provisional: false }
 }
 
 #[cfg(test)]

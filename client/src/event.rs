@@ -86,9 +86,22 @@ pub enum Event {
         /// `namespace/name`
         lease: String,
     },
-    /// Another process has taken the Lease over, under the same name: two hearts for one name hide each
-    /// other's death.
+    /// Another process has taken the Lease over, under the same name.
     PassedOn {
+        /// `namespace/name`
+        lease: String,
+        /// The addresses that it claims, if they are others: then they are published, and this process stands by.
+        instead: Option<String>,
+    },
+    /// Another process claims the same name, and stands by: it has left a note in the Lease.
+    Rival {
+        /// `namespace/name`
+        lease: String,
+        /// What it says of itself.
+        note: String,
+    },
+    /// Somebody beats for the Lease without having claimed it.
+    BeatenBeside {
         /// `namespace/name`
         lease: String,
     },
@@ -113,8 +126,10 @@ pub enum How {
     Created,
     /// It was left by an earlier life of the same instance.
     TakenOver,
-    /// It took the place of an earlier Pod's.
+    /// It took the place of an earlier Pod's, or of one that was left behind.
     Replaced,
+    /// Another process had claimed it, and has fallen silent.
+    TakenBack,
 }
 
 /// How much an event matters to who runs the agent.
@@ -148,6 +163,8 @@ impl Event {
             | Self::WasOut { .. }
             | Self::ClockOff { .. }
             | Self::PassedOn { .. }
+            | Self::Rival { .. }
+            | Self::BeatenBeside { .. }
             | Self::Lost { .. } => Weight::Trouble,
         }
     }
@@ -160,7 +177,10 @@ impl fmt::Display for Event {
                 let how = match how {
                     How::Created => "",
                     How::TakenOver => ", with the Lease of its earlier life",
-                    How::Replaced => ", with a new Lease in place of an earlier Pod's",
+                    How::Replaced => {
+                        ", with a new Lease in place of an earlier Pod's, or of one that was left behind"
+                    }
+                    How::TakenBack => ", since the other process of that name has fallen silent",
                 };
                 write!(f, "beating as {instance} for {registration} {pace}{how}")
             }
@@ -194,7 +214,7 @@ impl fmt::Display for Event {
                 duration::format(*wanted),
                 duration::format(pace.ttl()),
             ),
-            Self::Told(Word { health, note }) => {
+            Self::Told(Word { health, note, .. }) => {
                 write!(f, "told that it is {}", health.as_str())?;
                 note.as_ref().map_or(Ok(()), |note| write!(f, ": {note}"))
             }
@@ -215,9 +235,23 @@ impl fmt::Display for Event {
             Self::Lost { lease } => {
                 write!(f, "the Lease {lease} was deleted or changed by somebody: claiming it again")
             }
-            Self::PassedOn { lease } => write!(
+            Self::PassedOn { lease, instead: None } => write!(
                 f,
                 "another process has taken over the Lease {lease}: unless this one is about to end, give one of them another instance name"
+            ),
+            Self::PassedOn { lease, instead: Some(addresses) } => write!(
+                f,
+                "another process has taken over the Lease {lease}, with other addresses ({addresses}): those are \
+                 published now, and this process stands by until the other is silent for a ttl; give one of them \
+                 another instance name"
+            ),
+            Self::Rival { lease, note } => write!(
+                f,
+                "another process claims the Lease {lease} too, and stands by: {note}; give one of them another instance name"
+            ),
+            Self::BeatenBeside { lease } => write!(
+                f,
+                "another process beats for the Lease {lease} without having claimed it: it keeps this instance alive when this process dies"
             ),
             Self::LeftToAnother { lease } => {
                 write!(

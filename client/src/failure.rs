@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use beatkeeper_api::text::plain;
 use kube::core::Status;
 
 use crate::lease::Occupant;
@@ -95,6 +96,8 @@ pub enum Cause {
     UnknownKind,
     /// Somebody was faster: the Lease is there already, or is another by now.
     Conflict,
+    /// What a beat had tested is not so any more: the Lease was changed by another hand.
+    Overtaken,
     /// No RBAC rule allows it.
     MissingRule,
     /// Whoever the credentials belong to, the API server does not know them.
@@ -172,6 +175,8 @@ fn cause(operation: Operation, status: &Status) -> Cause {
         }
         404 => Cause::Missing,
         409 => Cause::Conflict,
+        // A test of a JSON Patch that failed; a look at the Lease tells it from an invalid patch.
+        422 if operation == Operation::Beat => Cause::Overtaken,
         // Admission refuses with 403 as well, and no rule of RBAC helps there.
         403 if status.message.contains(&format!(" cannot {} resource ", operation.verb())) => {
             Cause::MissingRule
@@ -193,7 +198,12 @@ fn retry_after(status: &Status) -> Option<Duration> {
 
 fn said(status: &Status) -> String {
     let message = status.message.trim();
-    if message.is_empty() { format!("HTTP status {}", status.code) } else { message.to_owned() }
+    // The API server repeats what users wrote, and an admission plugin says what it likes.
+    if message.is_empty() {
+        format!("HTTP status {}", status.code)
+    } else {
+        plain(message).into_owned()
+    }
 }
 
 /// An error with all that caused it; a part that the one above has already said is left out.
@@ -207,7 +217,7 @@ fn chain(error: &dyn Error) -> String {
         }
         source = error.source();
     }
-    text
+    plain(&text).into_owned()
 }
 
 impl fmt::Display for Failure {

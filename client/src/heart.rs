@@ -1,6 +1,7 @@
 //! The engine: claims the Lease, keeps it renewed, gives it back.
 
 mod claim;
+mod passed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use crate::event::Event;
 use crate::failure::{Cause, Failure, Operation};
 use crate::lease::{Held, Identity, Owner, Word};
 use crate::requests::{Connection, Requests};
+use crate::rival::{Vigil, Written, incarnation};
 use crate::schedule::{Backoff, Pace};
+use passed::Passed;
 
 /// A request that was sent before the ttl was known.
 const TIMEOUT_UNKNOWN: Duration = Duration::from_secs(10);
@@ -26,6 +29,9 @@ const NEVER: Duration = Duration::from_secs(86_400 * 365);
 /// The registration is read again with every tenth beat, but at least and at most so often.
 const REREAD_MIN: Duration = Duration::from_secs(5);
 const REREAD_MAX: Duration = Duration::from_secs(30);
+
+/// Whoever stands by never looks more often than this.
+const RETRY_LEAST: Duration = Duration::from_millis(100);
 
 /// A wall clock that is further off than this is worth a word, in seconds.
 const CLOCK_OFF: i64 = 60;
@@ -41,6 +47,9 @@ pub struct Wishes {
     pub interval: Option<Duration>,
     /// The ttl that is counted on: reported when the registration's is shorter. It has no other effect.
     pub ttl: Option<Duration>,
+    /// Other processes are meant to beat under the same name, with the same claim: that is no quarrel to tell
+    /// people of.
+    pub shared: bool,
 }
 
 impl Wishes {
@@ -79,11 +88,20 @@ pub struct Heart {
     pace: Option<Pace>,
     owner: Option<Owner>,
     lease: Claim,
-    /// Another process has taken the Lease over since it was ours. We beat on, for nobody is to be dropped
-    /// for a quarrel over a name, but leave it behind when we end.
-    passed_on: bool,
+    /// Of this life of the process.
+    incarnation: String,
+    written: Written,
+    /// Another beats for our claim without one of its own: so many beats are left before that is asked again.
+    /// None: only we do.
+    beats_beside: Option<u32>,
+    /// The note of a rival that was seen in the Lease, while it changes.
+    rival: Vigil,
+    /// The Lease of somebody else that has our name, while we wait whether it is beaten for.
+    occupied: Option<Vigil>,
     /// In the Lease, since it is ours.
     told: Word,
+    /// What is told was written by an earlier life, and holds until something is found out.
+    kept: bool,
     last_success: Option<Instant>,
     lease_duration_sent: i32,
 }
@@ -103,6 +121,8 @@ enum Claim {
     Unsure,
     /// Ours.
     Held(Held),
+    /// Another process has claimed it since it was ours.
+    Passed(Box<Passed>),
 }
 
 impl Heart {
@@ -126,8 +146,13 @@ impl Heart {
             pace: None,
             owner: None,
             lease: Claim::None,
-            passed_on: false,
+            incarnation: incarnation(),
+            written: Written::default(),
+            beats_beside: None,
+            rival: Vigil::begin(None, Instant::now()),
+            occupied: None,
             told: Word::default(),
+            kept: false,
             last_success: None,
             lease_duration_sent: 0,
         }
@@ -176,6 +201,11 @@ impl Heart {
                     } else {
                         anchor + pace.pause(roll)
                     };
+                    if let Claim::Passed(passed) = &self.lease
+                        && let Some(at) = passed.takes_back_at(&pace)
+                    {
+                        due = due.min(at.max(sent + RETRY_LEAST));
+                    }
                     if !self.wishes.renews() {
                         due = anchor + NEVER;
                     } else if rereader.is_none() {
@@ -194,7 +224,7 @@ impl Heart {
             while let Some(news) = self.news(due, rereader.as_mut(), stop).await {
                 match news {
                     News::Stop => return,
-                    News::Word if !failing => due = Instant::now(),
+                    News::Word if !failing && self.has_news() => due = Instant::now(),
                     News::Pace(pace) => {
                         self.pace = Some(pace);
                         if !failing {
@@ -237,6 +267,14 @@ impl Heart {
             pace = changed => Some(News::Pace(pace)),
             () = sleep_until(due) => None,
         }
+    }
+
+    /// Whether the Lease says something else of the instance than it is to say. What an earlier life has said
+    /// holds until more is known.
+    fn has_news(&self) -> bool {
+        let word = self.words.borrow();
+        let holds = self.kept && word.provisional;
+        !holds && !word.says_what(&self.told)
     }
 
     /// Tells what a success means after what was before it.

@@ -11,6 +11,8 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 
+use crate::fence::LeasePatch;
+
 /// Who beats, for what, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -35,9 +37,28 @@ pub struct Word {
     pub health: Health,
     /// Why; at most [`heartbeat::NOTE_MAX`] characters of it are shown.
     pub note: Option<String>,
+    /// Whether nothing was found out yet. In a Lease that an earlier life has left a moment ago, what that said
+    /// stays until something is: a restart of whoever speaks for an instance says nothing of its health.
+    pub provisional: bool,
 }
 
 impl Word {
+    /// What an earlier life has said in its Lease, if it still holds; not that it drains, since that was about
+    /// its own end.
+    pub fn kept(lease: &Lease) -> Option<Self> {
+        let said = |name: &str| lease.metadata.annotations.as_ref()?.get(name);
+        let health = match said(heartbeat::HEALTH_ANNOTATION) {
+            None => Health::Passing,
+            Some(text) => text.parse().ok().filter(|health| *health != Health::Draining)?,
+        };
+        Some(Self { health, note: said(heartbeat::NOTE_ANNOTATION).cloned(), provisional: false })
+    }
+
+    /// Whether readers would see no difference.
+    pub fn says_what(&self, other: &Self) -> bool {
+        self.health == other.health && self.note == other.note
+    }
+
     /// As annotations: what is not to be there is `null`.
     pub fn annotations(&self) -> Value {
         let health = (self.health != Health::Passing).then(|| self.health.as_str());
@@ -77,7 +98,8 @@ impl Identity {
         heartbeat::lease_name(&self.registration, &self.instance)
     }
 
-    fn addresses(&self) -> Option<String> {
+    /// The addresses as the annotation has them; none where it is absent.
+    pub(crate) fn addresses(&self) -> Option<String> {
         match &self.home {
             Home::Outside(addresses) if !addresses.is_empty() => {
                 Some(addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","))
@@ -87,8 +109,9 @@ impl Identity {
     }
 
     /// All annotations of ours: what is not to be there is `null`.
-    fn annotations(&self, word: &Word) -> Value {
+    fn annotations(&self, word: &Word, incarnation: &str) -> Value {
         let mut all = word.annotations();
+        all[heartbeat::INCARNATION_ANNOTATION] = json!(incarnation);
         all[heartbeat::ADDRESSES_ANNOTATION] = json!(self.addresses());
         all[heartbeat::VERSION_ANNOTATION] = json!(self.version);
         for (key, value) in &self.metadata {
@@ -103,6 +126,7 @@ impl Identity {
         owner: &Owner,
         lease_duration_seconds: i32,
         word: &Word,
+        incarnation: &str,
         at: Timestamp,
     ) -> Lease {
         let label = (heartbeat::REGISTRATION_LABEL.to_owned(), self.registration.clone());
@@ -117,7 +141,7 @@ impl Identity {
             }]),
         };
         let annotations: BTreeMap<String, String> = self
-            .annotations(word)
+            .annotations(word, incarnation)
             .as_object()
             .into_iter()
             .flatten()
@@ -136,6 +160,8 @@ impl Identity {
                 holder_identity: Some(self.instance.clone()),
                 lease_duration_seconds: Some(lease_duration_seconds),
                 renew_time: Some(MicroTime(at)),
+                // Each beat tests it.
+                lease_transitions: Some(0),
                 ..LeaseSpec::default()
             }),
         }
@@ -152,22 +178,25 @@ impl Identity {
         held: &Held,
         lease_duration_seconds: i32,
         word: &Word,
+        incarnation: &str,
         at: Timestamp,
-    ) -> Value {
-        json!({
+    ) -> LeasePatch {
+        let mut annotations = self.annotations(word, incarnation);
+        annotations[heartbeat::RIVAL_ANNOTATION] = Value::Null;
+        LeasePatch::Merge(json!({
             "metadata": {
                 "uid": held.uid,
                 "resourceVersion": held.version,
                 "labels": { heartbeat::REGISTRATION_LABEL: self.registration },
-                "annotations": self.annotations(word),
+                "annotations": annotations,
             },
             "spec": {
                 "holderIdentity": self.instance,
                 "leaseDurationSeconds": lease_duration_seconds,
-                "leaseTransitions": held.transitions.saturating_add(1),
+                "leaseTransitions": held.next_transition(),
                 "renewTime": heartbeat::renew_time(at),
             },
-        })
+        }))
     }
 
     /// What to do with the Lease that already has our name.
@@ -211,7 +240,7 @@ pub struct Held {
     /// Its metadata.resourceVersion
     pub version: String,
     /// How often a process has taken it over from another: spec.leaseTransitions.
-    pub transitions: i32,
+    pub transitions: Option<i32>,
 }
 
 impl Held {
@@ -220,12 +249,13 @@ impl Held {
         Self {
             uid: lease.metadata.uid.clone().unwrap_or_default(),
             version: lease.metadata.resource_version.clone().unwrap_or_default(),
-            transitions: lease
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.lease_transitions)
-                .unwrap_or_default(),
+            transitions: lease.spec.as_ref().and_then(|spec| spec.lease_transitions),
         }
+    }
+
+    /// What whoever takes it over writes.
+    pub fn next_transition(&self) -> i32 {
+        self.transitions.unwrap_or_default().saturating_add(1)
     }
 
     /// Whether another process has taken over, or made anew, what we held.
@@ -300,7 +330,7 @@ mod tests {
     }
 
     fn failing() -> Word {
-        Word { health: Health::Failing, note: Some("disk 91 %".to_owned()) }
+        Word { health: Health::Failing, note: Some("disk 91 %".to_owned()), provisional: false }
     }
 
     fn pod(uid: &str) -> Owner {
@@ -308,13 +338,14 @@ mod tests {
     }
 
     fn lease(owner: &Owner) -> Lease {
-        let mut lease = outside().new_lease(owner, 3, &Word::default(), at(1));
+        let mut lease = outside().new_lease(owner, 3, &Word::default(), "host/1", at(1));
         lease.metadata.uid = Some("lease-uid".to_owned());
         lease.metadata.resource_version = Some("7".to_owned());
         lease
     }
 
     fn held(transitions: i32) -> Held {
+        let transitions = Some(transitions);
         Held { uid: "lease-uid".to_owned(), version: "7".to_owned(), transitions }
     }
 
@@ -330,7 +361,7 @@ mod tests {
             metadata: [("shelf".to_owned(), "7".to_owned())].into(),
             ..outside()
         };
-        let lease = identity.new_lease(&Owner::Outside, 3, &failing(), at(1_500_000));
+        let lease = identity.new_lease(&Owner::Outside, 3, &failing(), "host/1", at(1_500_000));
         assert_eq!(
             serde_json::to_value(lease).expect("JSON"),
             json!({
@@ -343,6 +374,7 @@ mod tests {
                     "annotations": {
                         "beatkeeper.dev/addresses": "192.0.2.1,::5",
                         "beatkeeper.dev/health": "Failing",
+                        "beatkeeper.dev/incarnation": "host/1",
                         "beatkeeper.dev/note": "disk 91 %",
                         "beatkeeper.dev/version": "1.4.2",
                         "metadata.beatkeeper.dev/shelf": "7",
@@ -351,6 +383,7 @@ mod tests {
                 "spec": {
                     "holderIdentity": "vm-1",
                     "leaseDurationSeconds": 3,
+                    "leaseTransitions": 0,
                     "renewTime": "1970-01-01T00:00:01.500000Z",
                 },
             })
@@ -360,7 +393,8 @@ mod tests {
     #[test]
     fn who_is_well_has_no_annotation_for_it() {
         let lease = lease(&Owner::Outside);
-        assert_eq!(lease.metadata.annotations, None);
+        let named = ("beatkeeper.dev/incarnation".to_owned(), "host/1".to_owned());
+        assert_eq!(lease.metadata.annotations, Some([named].into()));
         let silent = json!({ "beatkeeper.dev/health": null, "beatkeeper.dev/note": null });
         assert_eq!(Word::default().annotations(), silent);
         let long = Word { note: Some("é".repeat(300)), ..failing() };
@@ -379,8 +413,8 @@ mod tests {
     #[test]
     fn taking_over_clears_what_the_earlier_life_said_and_leaves_a_cordon_alone() {
         assert_eq!(
-            outside().take_over_patch(&held(4), 3, &Word::default(), at(0)),
-            json!({
+            outside().take_over_patch(&held(4), 3, &Word::default(), "host/1", at(0)),
+            LeasePatch::Merge(json!({
                 "metadata": {
                     "uid": "lease-uid",
                     "resourceVersion": "7",
@@ -388,8 +422,10 @@ mod tests {
                     "annotations": {
                         "beatkeeper.dev/health": null,
                         "beatkeeper.dev/note": null,
+                        "beatkeeper.dev/incarnation": "host/1",
                         "beatkeeper.dev/addresses": null,
                         "beatkeeper.dev/version": null,
+                        "beatkeeper.dev/rival": null,
                     },
                 },
                 "spec": {
@@ -398,7 +434,7 @@ mod tests {
                     "leaseTransitions": 5,
                     "renewTime": "1970-01-01T00:00:00.000000Z",
                 },
-            })
+            }))
         );
     }
 

@@ -40,10 +40,12 @@ struct Page;
 pub mod clock;
 pub mod event;
 pub mod failure;
+pub mod fence;
 pub mod headers;
 pub mod heart;
 pub mod lease;
 pub mod names;
+pub mod rival;
 pub mod schedule;
 pub mod transport;
 

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use beatkeeper_api::ServiceRegistration;
+use http::{Request, header::CONTENT_TYPE};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use serde_json::Value;
 
 use crate::failure::{Cause, Failure, Operation};
+use crate::fence::LeasePatch;
 use crate::headers::Headers;
 use crate::lease::Identity;
 use crate::transport::within;
@@ -89,12 +90,27 @@ impl Requests {
     pub(super) async fn patch(
         &self,
         operation: Operation,
-        patch: &Value,
+        patch: &LeasePatch,
         limit: Duration,
     ) -> Result<Lease, Failure> {
-        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let call = self.leases.patch(&self.lease, &parameters, &patch);
-        self.bounded(operation, &self.lease_object(), limit, call).await
+        let object = self.lease_object();
+        match patch {
+            LeasePatch::Merge(patch) => {
+                let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+                let call = self.leases.patch(&self.lease, &parameters, &patch);
+                self.bounded(operation, &object, limit, call).await
+            }
+            LeasePatch::Json(operations) => {
+                let request =
+                    Request::patch(format!("{}/{}", self.leases.resource_url(), self.lease))
+                        .header(CONTENT_TYPE, "application/json-patch+json")
+                        .body(operations.to_string().into_bytes())
+                        .map_err(|_| Failure::found(operation, &object, Cause::Other))?;
+                let client = self.leases.clone().into_client();
+                let call = client.request(request);
+                self.bounded(operation, &object, limit, call).await
+            }
+        }
     }
 
     /// Deletes the Lease if it is still that one; a conflict if not. False: it is gone.

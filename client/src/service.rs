@@ -111,7 +111,9 @@ impl Service {
         }
         run_hooks("before_start", before_start).await?;
 
-        let (words, heard) = watch::channel(Word::default());
+        // Until the first check nothing is known.
+        let provisional = self.check.is_some();
+        let (words, heard) = watch::channel(Word { provisional, ..Word::default() });
         let stats = Arc::new(Counters::default());
         let report = reporter(self.report, Arc::clone(&stats));
         let (wishes, stop) = (self.wishes, CancellationToken::new());
@@ -177,14 +179,17 @@ impl Running {
     /// Says how the instance is, with a beat at once. A check that was registered goes on, and may say
     /// otherwise; it does not once the instance drains.
     pub fn tell(&self, health: Health, note: Option<String>) {
-        self.words.send_replace(Word { health, note });
+        self.words.send_replace(Word { health, note, provisional: false });
     }
 
     /// Drains: the instance is published as terminating, and gets nothing new. Returns when that is accepted,
     /// or after five seconds without an answer, and after `delay` on top of it, in which routers notice.
     pub async fn drain(&mut self, delay: Duration) {
         self.checking = None;
-        self.words.send_modify(|word| word.health = Health::Draining);
+        self.words.send_modify(|word| {
+            word.health = Health::Draining;
+            word.provisional = false;
+        });
         let is_told =
             |now: &Progress| now.told.as_ref().is_some_and(|word| word.health == Health::Draining);
         let told = self.progress.wait_for(is_told);

@@ -136,7 +136,7 @@ async fn act(action: Action) -> Result<ExitCode> {
         }
         Action::Drain { who, note } => {
             let (instance, name) = who.by_hand().await?;
-            instance.tell(&Word { health: Health::Draining, note }).await?;
+            instance.tell(&Word { health: Health::Draining, note, provisional: false }).await?;
             done(&format!("{name} drains"))
         }
         Action::Deregister(who) => {
@@ -168,6 +168,7 @@ async fn beat(beating: Beating, command: Option<Vec<OsString>>) -> Result<ExitCo
     let plan = Plan::of(settings, &Surroundings { namespace, pod_name: pod_name() })?;
     let teller = Teller::new(beating.verbose);
     let delay = plan.drain_delay;
+    let on_failure = OnFailure::Tell { started_here: command.is_some() };
 
     // Before the first beat: a command that cannot be run is not to be published.
     let mut wrapped = match command.as_deref().map(Wrapped::start).transpose() {
@@ -179,7 +180,7 @@ async fn beat(beating: Beating, command: Option<Vec<OsString>>) -> Result<ExitCo
         }
     };
     let address = plan.health_bind_address;
-    let crew = Crew::start(plan.members, OnFailure::Tell, &connection, &teller);
+    let crew = Crew::start(plan.members, on_failure, &connection, &teller);
     let _attending = attend(&address, &crew).await?;
 
     match &mut wrapped {
@@ -242,7 +243,7 @@ async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
     }
     let (connection, namespace) = connect().await?;
     let identity = settings.identity(&namespace, pod_name().as_deref())?;
-    let wishes = Wishes { interval: Some(Duration::ZERO), ttl: None };
+    let wishes = Wishes { interval: Some(Duration::ZERO), ..Wishes::default() };
     let (_words, heard) = watch::channel(Word::default());
     let heart = Heart::new(connection, identity, wishes, heard, Teller::new(false).report());
     let mut progress = heart.progress();

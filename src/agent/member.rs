@@ -20,8 +20,11 @@ use super::{
 /// What becomes of an instance whose probes fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// It says so: somebody who lives beside the agent is alive all the same.
-    Tell,
+    /// It says so: what lives beside the agent is alive all the same.
+    Tell {
+        /// Whether the agent has started it, so that nothing that was said before holds for it.
+        started_here: bool,
+    },
     /// It falls silent, and beats again when they succeed: nobody but the probes knows whether a remote
     /// target is alive.
     FallSilent,
@@ -64,7 +67,7 @@ impl Member {
         let vitals = Vitals::probe(&self.probes);
         let life = Life { member: self, connection, cues, stage, teller, vitals };
         match on_failure {
-            OnFailure::Tell => life.tell().await,
+            OnFailure::Tell { started_here } => life.tell(started_here).await,
             OnFailure::FallSilent => {
                 life.fall_silent().await;
                 Ok(())
@@ -83,8 +86,9 @@ struct Life {
 }
 
 impl Life {
-    async fn tell(mut self) -> Result<(), Failure> {
-        let (words, heard) = watch::channel(word(&self.vitals.verdict()));
+    async fn tell(mut self, started_here: bool) -> Result<(), Failure> {
+        let word = |verdict: Verdict| word(verdict, started_here);
+        let (words, heard) = watch::channel(word(self.vitals.verdict()));
         let heart = self.heart(heard);
         let mut progress = heart.progress();
         let stop = self.cues.stop.clone();
@@ -92,7 +96,7 @@ impl Life {
             loop {
                 tokio::select! {
                     () = self.cues.drain.cancelled() => break,
-                    () = self.vitals.changed() => say(&words, word(&self.vitals.verdict())),
+                    () = self.vitals.changed() => say(&words, word(self.vitals.verdict())),
                     () = next(&mut progress) => self.advance(&progress),
                 }
             }
@@ -170,11 +174,12 @@ impl Life {
     }
 }
 
-const DRAINING: Word = Word { health: Health::Draining, note: None };
+const DRAINING: Word = Word { health: Health::Draining, note: None, provisional: false };
 
-fn word(verdict: &Verdict) -> Word {
+fn word(verdict: Verdict, started_here: bool) -> Word {
     let health = if verdict.healthy { Health::Passing } else { Health::Failing };
-    Word { health, note: verdict.message.clone() }
+    // A new agent knows nothing yet of what has gone on beside it.
+    Word { health, note: verdict.message, provisional: !verdict.decided && !started_here }
 }
 
 /// A word that was said already makes for no beat.
@@ -209,13 +214,17 @@ impl Vitals {
     fn verdict(&self) -> Verdict {
         let all: Vec<Verdict> = self.verdicts.iter().map(|one| one.borrow().clone()).collect();
         let healthy = all.iter().all(|one| one.healthy);
+        let decided = match healthy {
+            true => all.iter().all(|one| one.decided),
+            false => all.iter().any(|one| one.decided && !one.healthy),
+        };
         let messages: Vec<String> = all
             .into_iter()
             .filter(|one| one.healthy == healthy)
             .filter_map(|one| one.message)
             .collect();
         let message = (!messages.is_empty()).then(|| messages.join("; "));
-        Verdict { healthy, message }
+        Verdict { healthy, message, decided }
     }
 
     async fn changed(&mut self) {

@@ -109,8 +109,10 @@ impl Plan {
             "a target does not end with the agent, and is not drained: leave out --drain-delay"
         );
         // The Pod that the agent itself may run in is not the target.
-        let plan = Self::of(settings, &Surroundings { namespace, pod_name: None })?;
-        for Member { identity, probes, .. } in &plan.members {
+        let mut plan = Self::of(settings, &Surroundings { namespace, pod_name: None })?;
+        for Member { identity, probes, wishes } in &mut plan.members {
+            // Several agents may probe one target.
+            wishes.shared = true;
             let lease = identity.lease_name();
             ensure!(
                 !probes.is_empty(),
@@ -142,7 +144,7 @@ impl Member {
     fn of(settings: &Settings, around: &Surroundings) -> Result<Self> {
         Ok(Self {
             identity: settings.identity(&around.namespace, around.pod_name.as_deref())?,
-            wishes: Wishes { interval: settings.interval, ttl: None },
+            wishes: Wishes { interval: settings.interval, ..Wishes::default() },
             probes: settings.probes.clone().unwrap_or_default(),
         })
     }

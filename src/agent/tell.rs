@@ -1,7 +1,6 @@
 //! Lines for people.
 
 use std::{
-    io::{self, Write},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -10,6 +9,8 @@ use beatkeeper_client::{
     event::{Event, Weight},
     heart::Report,
 };
+
+use crate::output;
 
 /// The same trouble is told again after this long, not with every retry.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
@@ -35,8 +36,8 @@ impl Teller {
 
     /// Prints a line.
     pub fn say(&self, line: &str) {
-        // Not println!, which panics when nobody reads any more: the heart beats on.
-        let _ = writeln!(io::stdout(), "{}{line}", self.subject);
+        // Not println!, which waits for a reader, and panics when there is none any more: the heart beats on.
+        output::stdout().say(&format!("{}{line}", self.subject));
     }
 
     /// Prints events; a trouble that only repeats itself, now and then.

@@ -47,6 +47,8 @@ pub struct Line {
     pub reason: Reason,
     /// Why in words.
     pub message: String,
+    /// Which processes claim its name, where there are several.
+    pub rival: Option<String>,
 }
 
 impl Account {
@@ -72,8 +74,8 @@ impl Account {
         // Collected, it would stay in the place of the verdicts, which is as large as they are.
         let mut lines = Vec::with_capacity(verdicts.len());
         lines.extend(verdicts.into_iter().map(|verdict| {
-            let Verdict { instance, state, reason, message, .. } = verdict;
-            Line { instance, state, reason, message }
+            let Verdict { instance, state, reason, message, rival, .. } = verdict;
+            Line { instance, state, reason, message, rival }
         }));
         Self { ready, listed, lines }
     }
@@ -81,6 +83,11 @@ impl Account {
     /// Those that a status lists, in that order, with their lines.
     pub fn listed(&self) -> impl Iterator<Item = (&Line, &Listed)> {
         self.listed.iter().map(|listed| (&self.lines[listed.line], listed))
+    }
+
+    /// Those whose names several processes claim.
+    pub fn contested(&self) -> impl Iterator<Item = (&Line, &str)> {
+        self.lines.iter().filter_map(|line| Some((line, line.rival.as_deref()?)))
     }
 
     /// The first in this state.
@@ -117,6 +124,7 @@ mod tests {
             placement: Some(placement),
             last_beat: None,
             lease: None,
+            rival: None,
             look_again: None,
         }
     }

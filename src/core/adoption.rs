@@ -219,6 +219,7 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
         placement,
         last_beat: None,
         lease: None,
+        rival: None,
         look_again: None,
     }
 }

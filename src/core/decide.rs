@@ -128,6 +128,7 @@ fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
         placement,
         last_beat: None,
         lease: None,
+        rival: None,
         look_again: None,
     }
 }

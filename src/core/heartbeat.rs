@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use beatkeeper_api::heartbeat::{self, Health, UnknownHealth};
+use beatkeeper_api::{
+    heartbeat::{self, Health, UnknownHealth},
+    text::plain_cut,
+};
 use k8s_openapi::{
     api::coordination::v1::Lease,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
@@ -110,6 +113,8 @@ pub struct Claim {
     pub note: Option<String>,
     /// Addresses as named, of an outside instance that is not declared.
     pub addresses: Vec<Named>,
+    /// A further process that claims the same name and stands by, and the one that holds it, in their own words.
+    pub rival: Option<String>,
     /// Why an operator took the instance out, if one did.
     pub cordoned: Option<String>,
     /// Whether the Lease waits for finalizers to be deleted: it is over all the same.
@@ -148,6 +153,12 @@ impl Version {
 /// How many addresses a Lease may name; the rest is cut off, as no instance has more families.
 const ADDRESSES_MAX: usize = 8;
 
+/// The longest text that is taken for an address, in characters.
+const ADDRESS_MAX: usize = 64;
+
+/// As much of what a process says of itself as is shown.
+const RIVAL_MAX: usize = 100;
+
 /// The longest name of an object, a DNS subdomain.
 const NAME_MAX: usize = 253;
 
@@ -182,17 +193,19 @@ impl Heartbeat {
                     .map_or(Ok(Health::Passing), str::parse),
                 note: annotation(heartbeat::NOTE_ANNOTATION)
                     .filter(|note| !note.is_empty())
-                    .map(|note| note.chars().take(heartbeat::NOTE_MAX).collect()),
+                    .map(|note| plain_cut(note, heartbeat::NOTE_MAX)),
                 addresses: annotation(heartbeat::ADDRESSES_ANNOTATION)
                     .into_iter()
                     .flat_map(|list| list.split(','))
                     .map(str::trim)
                     .filter(|address| !address.is_empty())
                     .take(ADDRESSES_MAX)
-                    .map(|address| Named::from(&*address.chars().take(64).collect::<String>()))
+                    .map(|address| Named::from(&*plain_cut(address, ADDRESS_MAX)))
                     .collect(),
+                rival: annotation(heartbeat::RIVAL_ANNOTATION)
+                    .map(|rival| rivals(rival, annotation(heartbeat::INCARNATION_ANNOTATION))),
                 cordoned: annotation(heartbeat::CORDONED_ANNOTATION)
-                    .map(|reason| reason.chars().take(heartbeat::NOTE_MAX).collect()),
+                    .map(|reason| plain_cut(reason, heartbeat::NOTE_MAX)),
                 deleting: metadata.deletion_timestamp.is_some(),
                 duration: spec
                     .and_then(|spec| spec.lease_duration_seconds)
@@ -232,5 +245,15 @@ fn origin_of(lease: &HeartbeatLease) -> Origin {
 /// Cuts a text that the API server does not bound, one past the longest name there can be: so what
 /// was cut equals no name, and is small enough to keep and to quote.
 fn bounded(text: &str) -> String {
-    text.chars().take(NAME_MAX + 1).collect()
+    // A name that needs an escape is no object's, with or without it.
+    plain_cut(text, NAME_MAX + 1)
+}
+
+/// Who claims the name, for people. The rival's note ends in a time that changes with each of its looks, which
+/// is left out: it would be news each time.
+fn rivals(rival: &str, holder: Option<&str>) -> String {
+    let rival = rival.split(';').next().unwrap_or_default().trim();
+    let holder = holder
+        .map_or("a process that does not say which".into(), |holder| plain_cut(holder, RIVAL_MAX));
+    format!("held by {holder}, and also claimed by {}", plain_cut(rival, RIVAL_MAX))
 }

@@ -387,6 +387,7 @@ impl<'a> Candidate<'a> {
                 suspect: missing.then(|| self.suspect(None)),
                 deadline: None,
             }),
+            rival: self.record.claim.rival.clone(),
             look_again: None,
         }
     }

@@ -2,19 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use beatkeeper_api::{InstanceState, ServiceRegistrationStatus};
+use beatkeeper_api::{InstanceState, ServiceRegistrationStatus, text::plain};
 
-use super::{account::Line, adoption::ADOPTED, instance::InstanceName, verdict::Reason};
+use super::{
+    account::Line, adoption::ADOPTED, instance::InstanceName, status::CONTESTED, verdict::Reason,
+};
 
-/// What is remembered of the instances between two decisions, to tell transitions: their states, by
-/// name.
+/// What is remembered of the instances between two decisions, to tell transitions: their states, and
+/// whether several processes claim their names, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remembered(Vec<(InstanceName, InstanceState)>);
+pub struct Remembered(Vec<Told>);
+
+/// Name, state, and whether the name is contested.
+type Told = (InstanceName, InstanceState, bool);
 
 impl Remembered {
-    fn new(mut states: Vec<(InstanceName, InstanceState)>) -> Self {
-        states.sort_by(|(a, _), (b, _)| a.cmp(b));
-        states.dedup_by(|(later, _), (first, _)| later == first);
+    fn new(mut states: Vec<Told>) -> Self {
+        states.sort_by(|a, b| a.0.cmp(&b.0));
+        states.dedup_by(|later, first| later.0 == first.0);
         Self(states)
     }
 
@@ -27,7 +32,12 @@ impl Remembered {
 
 /// What to remember once all of it is told.
 pub fn remember(lines: &[Line]) -> Remembered {
-    Remembered::new(lines.iter().map(|line| (line.instance.clone(), line.state)).collect())
+    Remembered::new(
+        lines
+            .iter()
+            .map(|line| (line.instance.clone(), line.state, line.rival.is_some()))
+            .collect(),
+    )
 }
 
 /// What a status has told already, as far as it lists the instances.
@@ -35,7 +45,7 @@ pub fn told_by(status: &ServiceRegistrationStatus) -> Remembered {
     let known = status.instances.iter().filter_map(|instance| {
         let state =
             InstanceState::ALL.into_iter().find(|state| state.as_str() == instance.state)?;
-        Some((instance.name.as_str().into(), state))
+        Some((instance.name.as_str().into(), state, instance.message.contains(CONTESTED)))
     });
     Remembered::new(known.collect())
 }
@@ -60,18 +70,22 @@ pub struct Notice {
 pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
     let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Line>> = BTreeMap::new();
     let mut gone: Vec<&str> = Vec::new();
+    let mut contested: Vec<&Line> = Vec::new();
     let mut before = before.0.iter().peekable();
     for now in lines {
-        while let Some((name, _)) = before.next_if(|(name, _)| *name < now.instance) {
+        while let Some((name, ..)) = before.next_if(|(name, ..)| *name < now.instance) {
             gone.push(name);
         }
-        let known = before.next_if(|(name, _)| *name == now.instance);
-        let changed = known.is_none_or(|(_, state)| *state != now.state);
+        let known = before.next_if(|(name, ..)| *name == now.instance);
+        let changed = known.is_none_or(|(_, state, _)| *state != now.state);
+        if now.rival.is_some() && known.is_none_or(|(.., contested)| !contested) {
+            contested.push(now);
+        }
         if changed && now.state != InstanceState::Waiting {
             groups.entry((now.state, now.reason)).or_default().push(now);
         }
     }
-    gone.extend(before.map(|(name, _)| &**name));
+    gone.extend(before.map(|(name, ..)| &**name));
     let mut notices: Vec<Notice> = groups
         .into_iter()
         .map(|((state, _), lines)| {
@@ -84,6 +98,12 @@ pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
             notice(warning, reason, &names, message)
         })
         .collect();
+    if let Some(rival) = contested.first().and_then(|line| line.rival.as_deref()) {
+        let names: Vec<&str> = contested.iter().map(|line| &*line.instance).collect();
+        let message =
+            format!("{CONTESTED}: {rival}; give each process an instance name of its own");
+        notices.push(notice(true, "NameConflict", &names, &message));
+    }
     let (grown, gone): (Vec<&str>, Vec<&str>) =
         gone.into_iter().partition(|name| name.starts_with(ADOPTED));
     let ends = [
@@ -125,7 +145,7 @@ fn note(names: &[&str], message: &str) -> String {
         text.push_str(": ");
         text.push_str(message);
     }
-    text.chars().take(1000).collect()
+    plain(&text).chars().take(1000).collect()
 }
 
 #[cfg(test)]
@@ -134,7 +154,34 @@ mod tests {
 
     fn line(instance: &str, state: InstanceState) -> Line {
         let reason = Reason::Beating;
-        Line { instance: instance.into(), state, reason, message: String::new() }
+        Line { instance: instance.into(), state, reason, message: String::new(), rival: None }
+    }
+
+    #[test]
+    fn a_name_that_several_claim_is_told_once_and_known_from_the_status_after_a_restart() {
+        let ready = line("a", InstanceState::Ready);
+        let rival = Some("held by vm-b/2, and also claimed by vm-a/1".to_owned());
+        let lines = [Line { rival, ..ready.clone() }];
+        let told = notices(&remember(&[ready]), &lines);
+        let [conflict] = &told[..] else { panic!("{told:?}") };
+        assert!(conflict.warning);
+        assert_eq!(conflict.reason, "NameConflict");
+        assert_eq!(
+            conflict.note,
+            "a: several processes claim its name: held by vm-b/2, and also claimed by vm-a/1; give each \
+             process an instance name of its own"
+        );
+        assert_eq!(notices(&remember(&lines), &lines), []);
+        let status = ServiceRegistrationStatus {
+            instances: vec![beatkeeper_api::InstanceStatus {
+                name: "a".to_owned(),
+                state: "Ready".to_owned(),
+                message: format!("{CONTESTED}: x"),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(notices(&told_by(&status), &lines), []);
     }
 
     fn told(before: &Remembered, lines: &[Line]) -> Vec<String> {

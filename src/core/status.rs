@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use beatkeeper_api::{
     AdoptedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus,
     status::{LISTED_INSTANCES_MAX, condition},
+    text::plain,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -52,6 +53,9 @@ impl Clocks {
     }
 }
 
+/// What the message of an instance says whose name several processes claim.
+pub const CONTESTED: &str = "several processes claim its name";
+
 /// Makes the status that tells of this account. What `prior` says of an unchanged state is kept.
 pub fn report(
     prior: &ServiceRegistrationStatus,
@@ -77,15 +81,7 @@ pub fn report(
             prior.adopted.iter().filter(still).cloned().collect()
         },
     };
-    status.conditions = conditions(
-        prior,
-        generation,
-        &status,
-        account.first(InstanceState::Held),
-        stall,
-        applied,
-        clocks,
-    );
+    status.conditions = conditions(prior, generation, &status, account, stall, applied, clocks);
     if moved(prior, &status) {
         status.last_change_time = Some(Time(whole_seconds(clocks.wall)));
     }
@@ -193,7 +189,11 @@ fn instances(
                 .map(|beat| clocks.wall_time_of(beat))
                 .or_else(|| before.and_then(|before| before.last_beat.clone())),
             reason: line.reason.as_str().to_owned(),
-            message: line.message.clone(),
+            message: match &line.rival {
+                None => plain(&line.message).into_owned(),
+                Some(rival) if line.message.is_empty() => format!("{CONTESTED}: {rival}"),
+                Some(rival) => format!("{}; {CONTESTED}: {rival}", plain(&line.message)),
+            },
         }
     };
     account.listed().map(told).collect()
@@ -203,7 +203,7 @@ fn conditions(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,
     status: &ServiceRegistrationStatus,
-    example: Option<&Line>,
+    account: &Account,
     stall: Option<&Stall>,
     applied: &Applied,
     clocks: Clocks,
@@ -220,7 +220,7 @@ fn conditions(
             type_: type_.to_owned(),
             status: value.to_owned(),
             reason: reason.to_owned(),
-            message,
+            message: plain(&message).into_owned(),
             observed_generation: generation,
             last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(clocks.wall))),
         });
@@ -251,7 +251,17 @@ fn conditions(
         let message = "no instance is ready, so the Service has nobody to answer".to_owned();
         set(condition::AVAILABLE, false, "NoInstanceReady", message);
     }
+    if let Some((line, rival)) = account.contested().next() {
+        let count = account.contested().count();
+        let message = format!(
+            "{count} instance names are claimed by several processes; {}: {rival}; give each process an \
+             instance name of its own",
+            line.instance
+        );
+        set(condition::NAME_CONFLICT, true, "ClaimedTwice", message);
+    }
     if status.held > 0 {
+        let example = account.first(InstanceState::Held);
         let message = example.map_or_else(String::new, |verdict| {
             format!("{} held; {}: {}", status.held, verdict.instance, verdict.message)
         });

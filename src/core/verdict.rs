@@ -153,6 +153,8 @@ pub struct Verdict {
     pub last_beat: Option<Moment>,
     /// Its Lease, when it has one.
     pub lease: Option<Judged>,
+    /// Which processes claim its name, where there are several.
+    pub rival: Option<String>,
     /// When time alone may change this verdict.
     pub look_again: Option<Moment>,
 }
@@ -209,6 +211,9 @@ impl Verdict {
 
     /// Whether this state is one a person should look at.
     pub fn is_troubled(&self) -> bool {
+        if self.rival.is_some() {
+            return true;
+        }
         match self.state {
             InstanceState::Ready => self.reason == Reason::BeatOverdue,
             InstanceState::Draining => false,

@@ -3,14 +3,17 @@
 
 mod account;
 mod agent;
+mod conflict;
 mod fleet;
 mod footprint;
+mod health_kept;
 mod many;
 mod outage;
 mod permission;
 mod replaced;
 mod suspended;
 mod token;
+mod unread;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

@@ -2,24 +2,28 @@
 
 use std::time::Duration;
 
-use beatkeeper_api::heartbeat;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Preconditions;
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{Claim, Heart, TIMEOUT_UNKNOWN, read_pace};
+use super::{Claim, Heart, TIMEOUT_UNKNOWN, passed::Passed, read_pace};
 use crate::event::{Event, How};
 use crate::failure::{Cause, Failure, Operation};
-use crate::lease::{Existing, Held, Home, Owner, Word, renewed};
+use crate::fence::Beat;
+use crate::lease::{Existing, Held, Home, Occupant, Owner, Word, renewed};
+use crate::rival::{self, Became, Vigil};
 use crate::schedule::{Backoff, Pace};
 
 /// How long deregistering may take, all tries together: a Pod that is being deleted has 30 s.
 const DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
+/// Where another beats for our claim without one of its own, every so many beats it is asked whether that
+/// goes on.
+const ASK_AGAIN_AFTER: u32 = 10;
 
 impl Heart {
-    /// The next thing to do. A success always means that a beat was accepted.
+    /// The next thing to do. A success means that a beat was accepted, or, where another process has
+    /// claimed the Lease, that it was seen.
     pub(super) async fn step(&mut self) -> Result<Pace, Failure> {
         let pace = match self.pace {
             Some(pace) => pace,
@@ -39,7 +43,11 @@ impl Heart {
         match &self.lease {
             Claim::Held(held) => {
                 let held = held.clone();
-                self.beat(held, pace).await?;
+                self.beat(held, &owner, pace).await?;
+            }
+            Claim::Passed(passed) => {
+                let passed = passed.clone();
+                self.follow(*passed, &owner, pace).await?;
             }
             Claim::None | Claim::Unsure => self.claim(&owner, pace).await?,
         }
@@ -56,97 +64,231 @@ impl Heart {
         })
     }
 
-    async fn claim(&mut self, owner: &Owner, pace: Pace) -> Result<(), Failure> {
+    pub(super) async fn claim(&mut self, owner: &Owner, pace: Pace) -> Result<(), Failure> {
         let limit = pace.request_timeout();
-        let seconds = pace.lease_duration_seconds();
-        let mut how = How::Created;
-        let word = self.words.borrow_and_update().clone();
+        let mut word = self.words.borrow_and_update().clone();
+        self.kept = false;
         let existing = self.requests.lease(limit).await?;
-        let lease = match existing.map(|lease| self.identity.judge(&lease, owner)) {
+        let judged = existing.as_ref().map(|lease| self.identity.judge(lease, owner));
+        if !matches!(judged, Some(Existing::Occupied(_))) {
+            self.occupied = None;
+        }
+        let (how, lease) = match judged {
             Some(Existing::Ours { held, renewed }) => {
-                how = How::TakenOver;
+                if let Some(kept) = existing.as_ref().and_then(Word::kept)
+                    && word.provisional
+                    && self.is_recent(renewed, pace)
+                {
+                    word = kept;
+                    self.kept = true;
+                }
                 self.times.advance_past(renewed);
-                let at = self.times.next(Timestamp::now());
-                let patch = self.identity.take_over_patch(&held, seconds, &word, at);
-                self.lease = Claim::Unsure;
-                self.requests.patch(Operation::TakeOverLease, &patch, limit).await?
+                (How::TakenOver, self.take_over(&held, &word, pace).await?)
             }
             Some(Existing::Occupied(occupant)) => {
-                let lease = self.requests.lease_object();
-                let cause = Cause::Occupied(occupant);
-                return Err(Failure::found(Operation::CreateLease, &lease, cause));
+                let lease = existing.as_ref().filter(|_| occupant == Occupant::Outside);
+                let Some(left) = lease.and_then(|lease| self.left_behind(lease, pace)) else {
+                    let lease = self.requests.lease_object();
+                    let cause = Cause::Occupied(occupant);
+                    return Err(Failure::found(Operation::CreateLease, &lease, cause));
+                };
+                self.requests.delete(Operation::ReplaceLease, left, limit).await?;
+                (How::Replaced, self.create(owner, &word, pace).await?)
             }
             Some(Existing::EarlierPod { uid }) => {
-                how = How::Replaced;
                 let that = Preconditions { uid: Some(uid), resource_version: None };
                 self.requests.delete(Operation::ReplaceLease, that, limit).await?;
-                self.create(owner, seconds, &word, limit).await?
+                (How::Replaced, self.create(owner, &word, pace).await?)
             }
-            None => self.create(owner, seconds, &word, limit).await?,
+            None => (How::Created, self.create(owner, &word, pace).await?),
         };
-        self.times.advance_past(renewed(&lease));
-        self.lease = Claim::Held(Held::of(&lease));
-        self.passed_on = false;
-        self.lease_duration_sent = seconds;
+        self.is_ours(&lease, word, how, pace);
+        Ok(())
+    }
+
+    /// The Lease is ours, and has had a beat.
+    pub(super) fn is_ours(&mut self, lease: &Lease, word: Word, how: How, pace: Pace) {
+        self.times.advance_past(renewed(lease));
+        if let Some(at) = renewed(lease) {
+            self.written.accepted(at);
+        }
+        self.lease = Claim::Held(Held::of(lease));
+        self.lease_duration_sent = pace.lease_duration_seconds();
         self.told = word;
+        self.rival = Vigil::begin(None, Instant::now());
         (self.report)(&Event::Claimed {
             registration: self.requests.registration_object(),
             instance: self.identity.instance.clone(),
             pace,
             how,
         });
-        Ok(())
     }
 
-    async fn create(
+    /// Whether a beat was written less than a ttl ago: by this machine's clock, which most often is the one
+    /// that the earlier life had, or by the API server's.
+    fn is_recent(&self, renewed: Option<Timestamp>, pace: Pace) -> bool {
+        let Some(renewed) = renewed else { return false };
+        let age = Timestamp::now().duration_since(renewed).as_secs_f64();
+        let corrected = self.requests.clock_ahead().map_or(age, |ahead| age - ahead as f64);
+        let ttl = pace.ttl().as_secs_f64();
+        age.abs() < ttl || corrected.abs() < ttl
+    }
+
+    /// Whether a Lease that has our Pod's name, and no owner, is one that nobody beats for any more: a copy
+    /// that was restored without its owner, or of a machine that is gone. Its version, then.
+    fn left_behind(&mut self, lease: &Lease, pace: Pace) -> Option<Preconditions> {
+        let labelled =
+            beatkeeper_api::heartbeat::registration_of(lease) == Some(&self.identity.registration);
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        if !labelled || holder != Some(&self.identity.instance) {
+            return None;
+        }
+        let (sign, now) = (rival::sign_of_life(lease), Instant::now());
+        let vigil = self.occupied.get_or_insert_with(|| Vigil::begin(sign.clone(), now));
+        vigil.look(sign, now, &pace);
+        let Held { uid, version, .. } = Held::of(lease);
+        let that = Preconditions { uid: Some(uid), resource_version: Some(version) };
+        vigil.is_over(now, &pace).then_some(that)
+    }
+
+    pub(super) async fn take_over(
         &mut self,
-        owner: &Owner,
-        seconds: i32,
+        held: &Held,
         word: &Word,
-        limit: Duration,
+        pace: Pace,
     ) -> Result<Lease, Failure> {
         let at = self.times.next(Timestamp::now());
-        let lease = self.identity.new_lease(owner, seconds, word, at);
+        let (seconds, incarnation) = (pace.lease_duration_seconds(), rival::incarnation());
+        let patch = self.identity.take_over_patch(held, seconds, word, &incarnation, at);
+        self.incarnation = incarnation;
         self.lease = Claim::Unsure;
-        self.requests.create(&lease, limit).await
+        self.written.sending(at);
+        self.requests.patch(Operation::TakeOverLease, &patch, pace.request_timeout()).await
     }
 
-    async fn beat(&mut self, held: Held, pace: Pace) -> Result<(), Failure> {
+    async fn create(&mut self, owner: &Owner, word: &Word, pace: Pace) -> Result<Lease, Failure> {
         let at = self.times.next(Timestamp::now());
-        let mut patch = heartbeat::beat_patch(at);
         let seconds = pace.lease_duration_seconds();
-        if seconds != self.lease_duration_sent {
-            patch["spec"]["leaseDurationSeconds"] = seconds.into();
-        }
+        let lease = self.identity.new_lease(owner, seconds, word, &self.incarnation, at);
+        self.lease = Claim::Unsure;
+        self.written.sending(at);
+        self.requests.create(&lease, pace.request_timeout()).await
+    }
+
+    async fn beat(&mut self, held: Held, owner: &Owner, pace: Pace) -> Result<(), Failure> {
+        let at = self.times.next(Timestamp::now());
+        let seconds = pace.lease_duration_seconds();
+        let news = self.has_news();
         let word = self.words.borrow_and_update().clone();
-        if word != self.told {
-            patch["metadata"] = json!({ "annotations": word.annotations() });
-        }
+        let forget_rival = self.rival.seen().is_some() && self.rival.is_over(Instant::now(), &pace);
+        let alone = self.beats_beside.is_none_or(|left| left == 0) && self.rival.seen().is_none();
+        let beat = Beat {
+            at,
+            after: self.written.expected().filter(|_| alone),
+            seconds: (seconds != self.lease_duration_sent).then_some(seconds),
+            word: news.then_some(&word),
+            forget_rival,
+        };
+        let patch = self.identity.beat_patch(&held, &beat);
+        let tested = beat.after.is_some();
+        self.written.sending(at);
         let sent = Instant::now();
         match self.requests.patch(Operation::Beat, &patch, pace.request_timeout()).await {
             Ok(lease) if self.identity.is_ours_still(&lease, &held.uid) => {
+                self.written.accepted(at);
+                self.beats_beside =
+                    self.beats_beside.filter(|_| !tested).map(|n| n.saturating_sub(1));
                 self.lease_duration_sent = seconds;
-                let now = Held::of(&lease);
-                if held.has_passed_to(&now) && !self.passed_on {
-                    self.passed_on = true;
-                    (self.report)(&Event::PassedOn { lease: self.requests.lease_object() });
-                }
-                self.lease = Claim::Held(Held { transitions: held.transitions, ..now });
+                self.note_rival(&lease, forget_rival, pace);
+                self.lease = Claim::Held(Held::of(&lease));
                 (self.report)(&Event::Beat { at, took: sent.elapsed() });
-                if word != self.told {
+                if news {
                     (self.report)(&Event::Told(word.clone()));
                     self.told = word;
+                    self.kept = false;
                 }
                 return Ok(());
             }
             Ok(_) => {}
             Err(failure) if failure.cause == Cause::Missing => {}
+            Err(failure) if failure.cause == Cause::Overtaken => {
+                self.written.refused(at);
+                return self.find_out(held, owner, pace).await;
+            }
             Err(failure) => return Err(failure),
         }
+        self.lose(owner, pace).await
+    }
+
+    /// The Lease is not ours any more, and nobody else's.
+    pub(super) async fn lose(&mut self, owner: &Owner, pace: Pace) -> Result<(), Failure> {
         self.lease = Claim::Unsure;
         (self.report)(&Event::Lost { lease: self.requests.lease_object() });
-        let owner = self.owner.clone().unwrap_or(Owner::Outside);
-        self.claim(&owner, pace).await
+        self.claim(owner, pace).await
+    }
+
+    /// A beat was refused, because the Lease is not as it was left.
+    async fn find_out(&mut self, held: Held, owner: &Owner, pace: Pace) -> Result<(), Failure> {
+        let limit = pace.request_timeout();
+        let Some(lease) = self.requests.lease(limit).await? else {
+            return self.lose(owner, pace).await;
+        };
+        if !matches!(self.identity.judge(&lease, owner), Existing::Ours { .. }) {
+            return self.lose(owner, pace).await;
+        }
+        self.times.advance_past(renewed(&lease));
+        match rival::became(&self.identity, &held, &self.written, &lease) {
+            Became::Claimed => {
+                self.pass_on(&lease);
+                Ok(())
+            }
+            Became::BeatenByAnother => {
+                if self.beats_beside.replace(ASK_AGAIN_AFTER).is_none() {
+                    (self.report)(&Event::BeatenBeside { lease: self.requests.lease_object() });
+                }
+                self.reclaim(&lease, pace).await
+            }
+            Became::Edited => self.reclaim(&lease, pace).await,
+        }
+    }
+
+    /// Makes the claim anew, so that it differs from that of whoever has a copy of the old one.
+    async fn reclaim(&mut self, lease: &Lease, pace: Pace) -> Result<(), Failure> {
+        let (at, incarnation) = (self.times.next(Timestamp::now()), rival::incarnation());
+        let patch = self.identity.reclaim_patch(&Held::of(lease), &incarnation, at);
+        self.incarnation = incarnation;
+        self.written.sending(at);
+        let limit = pace.request_timeout();
+        let lease = self.requests.patch(Operation::TakeOverLease, &patch, limit).await?;
+        self.written.accepted(at);
+        self.lease = Claim::Held(Held::of(&lease));
+        Ok(())
+    }
+
+    /// Follows the note of a rival in our Lease.
+    fn note_rival(&mut self, lease: &Lease, forgotten: bool, pace: Pace) {
+        let (note, now) = (rival::rival_note(lease).map(str::to_owned), Instant::now());
+        match (self.rival.seen().is_some(), note) {
+            (false, Some(note)) => {
+                (self.report)(&Event::Rival {
+                    lease: self.requests.lease_object(),
+                    note: note.clone(),
+                });
+                self.rival = Vigil::begin(Some(note), now);
+            }
+            (true, Some(note)) if !forgotten => self.rival.look(Some(note), now, &pace),
+            _ => self.rival = Vigil::begin(None, now),
+        }
+    }
+
+    /// Another process has claimed the Lease.
+    fn pass_on(&mut self, lease: &Lease) {
+        let passed = Passed::to(&self.identity, lease);
+        (self.report)(&Event::PassedOn {
+            lease: self.requests.lease_object(),
+            instead: passed.instead.clone(),
+        });
+        self.lease = Claim::Passed(Box::new(passed));
     }
 
     /// Deletes the Lease, with retries, within [`DEREGISTER_WITHIN`].
@@ -177,7 +319,11 @@ impl Heart {
         }
         let lease = self.requests.lease_object();
         let that = match &self.lease {
-            Claim::Held(_) if self.passed_on => return Ok(Event::LeftToAnother { lease }),
+            Claim::Passed(passed) => {
+                let passed = passed.clone();
+                self.withdraw(&passed, limit).await;
+                return Ok(Event::LeftToAnother { lease });
+            }
             Claim::Held(Held { uid, version, .. }) => {
                 Preconditions { uid: Some(uid.clone()), resource_version: Some(version.clone()) }
             }
@@ -200,16 +346,19 @@ impl Heart {
     async fn look(&mut self, limit: Duration) -> Result<(), Failure> {
         let owner = self.owner.as_ref().unwrap_or(&Owner::Outside);
         let found = self.requests.lease(limit).await?;
-        self.lease = match found.map(|lease| self.identity.judge(&lease, owner)) {
-            Some(Existing::Ours { held, renewed }) => {
-                self.passed_on = match &self.lease {
-                    Claim::Held(before) => before.has_passed_to(&held),
-                    // Ours if what we wrote last is in it.
-                    Claim::None | Claim::Unsure => renewed != self.times.latest(),
-                };
-                Claim::Held(held)
-            }
-            Some(Existing::EarlierPod { .. } | Existing::Occupied(_)) | None => Claim::None,
+        let judged = found.as_ref().map(|lease| self.identity.judge(lease, owner));
+        let (Some(lease), Some(Existing::Ours { held, renewed })) = (found, judged) else {
+            self.lease = Claim::None;
+            return Ok(());
+        };
+        let passed = match &self.lease {
+            Claim::Held(before) => before.has_passed_to(&held),
+            // Ours if what we wrote last is in it.
+            Claim::None | Claim::Unsure | Claim::Passed(_) => !self.written.contains(renewed),
+        };
+        self.lease = match passed {
+            false => Claim::Held(held),
+            true => Claim::Passed(Box::new(Passed::to(&self.identity, &lease))),
         };
         Ok(())
     }

@@ -28,6 +28,9 @@ pub struct Verdict {
     /// Why not; or of a healthy one, what a person should look at. One line, at most [`NOTE_MAX`]
     /// characters.
     pub message: Option<String>,
+    /// Whether enough probes were made to know: as many successes, or failures, in a row as a threshold asks
+    /// for. Until then it is unhealthy for want of a success.
+    pub decided: bool,
 }
 
 /// The probes of one target, one after the other.
@@ -65,7 +68,7 @@ impl Series {
             timing: probe.timing,
             subject,
             due: probe.timing.initial_delay,
-            verdict: Verdict { healthy: false, message },
+            verdict: Verdict { healthy: false, message, decided: false },
             is_up: false,
             told: false,
             last: None,
@@ -103,12 +106,16 @@ impl Series {
         } else {
             !self.told || self.same_words >= threshold
         };
+        let decided = self.verdict.decided || self.same_side >= threshold;
         self.last = Some(said.clone());
+        let said = Verdict { decided, ..said };
         let changed = counts && self.verdict != said;
         if counts {
             self.told = true;
             self.verdict = said;
         }
+        let changed = changed || (decided && !self.verdict.decided);
+        self.verdict.decided |= decided;
         self.is_up |= self.verdict.healthy;
         self.due = started.saturating_add(self.period(started));
         changed
@@ -126,7 +133,7 @@ impl Series {
         };
         let message = words
             .map(|words| text::cut(&text::line(&format!("{}: {words}", self.subject)), NOTE_MAX));
-        Verdict { healthy, message }
+        Verdict { healthy, message, decided: false }
     }
 }
 
@@ -166,7 +173,7 @@ mod tests {
         assert!(!series.verdict().healthy);
         assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: no success yet");
         assert!(series.record(secs(0), Ok(None)));
-        assert_eq!(*series.verdict(), Verdict { healthy: true, message: None });
+        assert_eq!(*series.verdict(), Verdict { healthy: true, message: None, decided: true });
     }
 
     #[test]
@@ -174,6 +181,16 @@ mod tests {
         let mut series = series(1, 3);
         assert!(series.record(secs(0), refused()));
         assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: connection refused");
+    }
+
+    #[test]
+    fn until_a_threshold_is_reached_nothing_is_decided() {
+        let mut series = series(1, 3);
+        assert!(!series.verdict().decided);
+        assert_eq!(record(&mut series, &["a", "a"]), [true, false]);
+        assert!(!series.verdict().decided, "it may just be slow to answer");
+        assert_eq!(record(&mut series, &["a"]), [true]);
+        assert!(series.verdict().decided && !series.verdict().healthy);
     }
 
     #[test]
@@ -191,7 +208,8 @@ mod tests {
     fn while_it_fails_another_reason_is_told_when_it_lasts() {
         let mut series = series(1, 2);
         record(&mut series, &["refused"]);
-        assert_eq!(record(&mut series, &["10:01", "10:02", "10:03"]), [false; 3]);
+        // The first of them decides that it fails; its words are no others yet.
+        assert_eq!(record(&mut series, &["10:01", "10:02", "10:03"]), [true, false, false]);
         assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: refused");
         assert_eq!(record(&mut series, &["503", "503", "503"]), [false, true, false]);
         assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: 503");

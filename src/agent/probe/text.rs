@@ -2,11 +2,13 @@
 
 use std::error::Error;
 
-/// The first line that has something in it, without control characters: a message must not move the
-/// cursor of a terminal, nor fake a second line.
+use beatkeeper_api::text::plain;
+
+/// The first line that has something in it, with what cannot be seen written out: a message must not move
+/// the cursor of a terminal, nor fake a second line. A tab is a blank, as in most tables.
 pub(super) fn line(text: &str) -> String {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    first.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    plain(&first.replace('\t', " ")).into_owned()
 }
 
 /// At most `max` characters, the last of which says that there were more.
@@ -37,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_message_is_the_first_line_that_says_something_without_control_characters() {
-        assert_eq!(line("\n  \n psql: \u{1b}[31mno\tserver\r\nmore"), "psql:  [31mno server");
+        assert_eq!(line("\n  \n psql: \u{1b}[31mno\tserver\r\nmore"), "psql: \\u{1b}[31mno server");
         assert_eq!(line(""), "");
     }
 

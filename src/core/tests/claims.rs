@@ -31,6 +31,7 @@ fn verdict(instance: &str, state: InstanceState, ports: &[EndpointPort]) -> Verd
         }),
         last_beat: None,
         lease: None,
+        rival: None,
         look_again: None,
     }
 }

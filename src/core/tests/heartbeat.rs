@@ -76,11 +76,11 @@ fn texts_that_the_api_server_does_not_bound_are_cut_where_no_name_can_match_them
         },
         "spec": { "holderIdentity": long },
     }));
-    let cut = "x".repeat(254);
+    let cut = format!("{}…", "x".repeat(253));
     assert_eq!(beat.claim.holder, Some(cut.clone()));
     assert_eq!(beat.claim.origin, Origin::Pod { name: cut.clone(), uid: cut });
-    assert_eq!(beat.claim.note.map(|note| note.len()), Some(256));
-    assert_eq!(beat.claim.cordoned.map(|reason| reason.len()), Some(256));
+    assert_eq!(beat.claim.note.map(|note| note.chars().count()), Some(256));
+    assert_eq!(beat.claim.cordoned.map(|reason| reason.chars().count()), Some(256));
 }
 
 #[test]
@@ -122,4 +122,42 @@ fn a_lenient_lease_is_watched_where_leases_are() {
         HeartbeatLease::url_path(&(), Some("shop")),
         "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
     );
+}
+
+#[test]
+fn a_rival_is_read_without_the_time_of_its_last_look_and_with_who_holds_the_name() {
+    let read = |time: &str| {
+        let rival = format!("vm-a/1 at 192.0.2.21\u{202e}; {time}");
+        read(json!({ "metadata": { "name": "greeter.vm-x", "annotations": {
+            "beatkeeper.dev/rival": rival, "beatkeeper.dev/incarnation": "vm-b/2\n",
+        } } }))
+        .claim
+    };
+    let first = read("1970-01-01T00:00:00.000000Z");
+    assert_eq!(
+        first.rival.as_deref(),
+        Some("held by vm-b/2\\n, and also claimed by vm-a/1 at 192.0.2.21\\u{202e}")
+    );
+    assert_eq!(read("1970-01-01T00:00:10.000000Z"), first, "each look would be news");
+}
+
+#[test]
+fn what_users_write_has_no_character_that_is_not_seen() {
+    let claim = read(json!({
+        "metadata": {
+            "name": "greeter.vm-1",
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "a\nb", "uid": "\u{1b}[2J" }],
+            "annotations": {
+                "beatkeeper.dev/note": "ok\n2026-01-01 ERROR", "beatkeeper.dev/cordoned": "\u{202e}x",
+                "beatkeeper.dev/health": "\u{9b}", "beatkeeper.dev/addresses": "192.0.2.1\u{2028}x",
+            },
+        },
+        "spec": { "holderIdentity": "vm\r1" },
+    }))
+    .claim;
+    let told = format!("{:?} {}", claim, claim.health.clone().expect_err("unknown"));
+    let seen = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{202e}');
+    assert!(told.chars().all(seen), "{told}");
+    assert_eq!(claim.note.as_deref(), Some("ok\\n2026-01-01 ERROR"));
+    assert_eq!(claim.cordoned.as_deref(), Some("\\u{202e}x"));
 }

@@ -20,7 +20,8 @@ fn start(text: &str, period: Duration, failure_threshold: u32) -> Loop {
     probe.timing.timeout = PATIENCE;
     probe.timing.failure_threshold = failure_threshold;
     // No verdict of a probe, so that none is mistaken for it.
-    let unset = Verdict { healthy: true, message: Some("nothing was sent".to_owned()) };
+    let unset =
+        Verdict { healthy: true, message: Some("nothing was sent".to_owned()), decided: false };
     let (sender, verdicts) = watch::channel(unset);
     let stop = CancellationToken::new();
     let task = {

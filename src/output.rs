@@ -1,0 +1,205 @@
+//! Lines to standard output and standard error that nobody waits for.
+//!
+//! A pipe that no process reads blocks whoever writes to it. So a thread of its own writes to each of the two, from a
+//! queue of bounded length: what does not fit in is dropped, and counted. Beats and prunes never wait for
+//! output.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Write},
+    os::fd::AsFd,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use beatkeeper_api::text::plain;
+
+/// So many pieces wait at most, each of so many bytes at most: 16 MiB.
+const QUEUE: usize = 1024;
+const PIECE_MAX: usize = 16 * 1024;
+/// A pipe that another process has made non-blocking is tried again after this long.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// One of the two streams.
+pub struct Output {
+    queue: SyncSender<Piece>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Piece {
+    Text(Vec<u8>),
+    /// All before it was written.
+    Written(SyncSender<()>),
+}
+
+/// Standard output.
+pub fn stdout() -> &'static Output {
+    static STDOUT: OnceLock<Output> = OnceLock::new();
+    STDOUT.get_or_init(|| Output::to(io::stdout().as_fd().try_clone_to_owned().map(File::from)))
+}
+
+/// Standard error.
+pub fn stderr() -> &'static Output {
+    static STDERR: OnceLock<Output> = OnceLock::new();
+    STDERR.get_or_init(|| Output::to(io::stderr().as_fd().try_clone_to_owned().map(File::from)))
+}
+
+/// Writes what waits in both, within this time.
+pub fn flush(within: Duration) {
+    let end = Instant::now() + within;
+    for output in [stdout(), stderr()] {
+        output.flush(end.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// Has panics told the same way: a thread that panics must not wait for a reader, either.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|info| stderr().say(&info.to_string())));
+}
+
+impl Output {
+    fn to(stream: io::Result<impl Write + Send + 'static>) -> Self {
+        let (queue, pieces) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lost = Arc::clone(&dropped);
+        if let Ok(stream) = stream {
+            // Without the thread every line is dropped; there is nobody to tell that to.
+            let _ = thread::Builder::new()
+                .name("output".to_owned())
+                .spawn(move || write_all(stream, &pieces, &lost));
+        }
+        Self { queue, dropped }
+    }
+
+    /// Prints a line, without what would fake another or hide something.
+    pub fn say(&self, line: &str) {
+        self.write(format!("{}\n", plain(line)).into_bytes());
+    }
+
+    /// Prints bytes as they are, and cuts off what is very long.
+    pub fn write(&self, mut text: Vec<u8>) {
+        if text.len() > PIECE_MAX {
+            text.truncate(PIECE_MAX);
+            text.push(b'\n');
+        }
+        if self.queue.try_send(Piece::Text(text)).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// For what writes a line at a time, such as a log.
+    pub fn writer(&'static self) -> impl Write {
+        Lines(self)
+    }
+
+    /// Waits until all so far is written, for so long at most.
+    fn flush(&self, within: Duration) {
+        let (written, done) = sync_channel(1);
+        let end = Instant::now() + within;
+        let mut piece = Piece::Written(written);
+        // There may be no room even for the question.
+        while let Err(std::sync::mpsc::TrySendError::Full(back)) = self.queue.try_send(piece) {
+            if Instant::now() >= end {
+                return;
+            }
+            piece = back;
+            thread::sleep(TRY_AGAIN);
+        }
+        let _ = done.recv_timeout(end.saturating_duration_since(Instant::now()));
+    }
+}
+
+struct Lines(&'static Output);
+
+impl Write for Lines {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.write(text.to_vec());
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_all(mut stream: impl Write, pieces: &Receiver<Piece>, dropped: &AtomicU64) {
+    while let Ok(piece) = pieces.recv() {
+        match piece {
+            Piece::Text(text) => write(&mut stream, &text),
+            Piece::Written(done) => drop(done.send(())),
+        }
+        // Those that found no room came after what was just written.
+        match dropped.swap(0, Relaxed) {
+            0 => {}
+            lost => write(
+                &mut stream,
+                format!("({lost} lines were dropped: no process read them)\n").as_bytes(),
+            ),
+        }
+    }
+}
+
+/// An error is nobody's to hear: nobody reads any more.
+fn write(stream: &mut impl Write, mut text: &[u8]) {
+    while !text.is_empty() {
+        match stream.write(text) {
+            Ok(0) => return,
+            Ok(count) => text = &text[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(TRY_AGAIN),
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn where_nobody_reads_lines_are_dropped_and_counted_and_nobody_waits() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let output = Output::to(Ok(writer));
+        // More than a pipe and the queue hold.
+        for n in 0..20_000 {
+            output.say(&format!("{n:0100}"));
+        }
+        output.flush(Duration::from_millis(100));
+        let reading = thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).map(|_| text)
+        });
+        output.flush(Duration::from_secs(30));
+        output.say("again");
+        output.flush(Duration::from_secs(30));
+        drop(output);
+        let text = reading.join().expect("it reads").expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        let lost: usize = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix('(')?.split(' ').next()?.parse::<usize>().ok())
+            .sum();
+        let told = lines.iter().filter(|line| line.starts_with("00")).count();
+        assert_eq!(told + lost, 20_000);
+        assert!(lost > 0);
+        assert_eq!(lines.last(), Some(&"again"));
+    }
+
+    #[test]
+    fn a_line_stays_one_line() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let output = Output::to(Ok(writer));
+        output.say("ok\n2026-01-01 ERROR\u{202e}");
+        output.flush(Duration::from_secs(30));
+        drop(output);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "ok\\n2026-01-01 ERROR\\u{202e}\n");
+    }
+}

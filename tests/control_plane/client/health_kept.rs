@@ -1,0 +1,55 @@
+//! An agent that ends says nothing of what it has beaten for.
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{address, agent::Agent, nobody_has_left};
+use crate::support::{Shop, chaos::Chronicle, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_restarts_does_not_unready_what_serves() {
+    let shop = Shop::open("health-kept").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, probed) = (folder.path().join("agent.yaml"), folder.path().join("probed"));
+    let probe = format!(
+        "probes: [{{ exec: {{ command: [touch, {}] }}, initialDelaySeconds: 2, periodSeconds: 1,
+                     timeoutSeconds: 30 }}]",
+        probed.display()
+    );
+    std::fs::write(&config, probe).unwrap();
+    let address = address(1).to_string();
+    let flags = ["--instance=vm-1", "--address", &address, "--config", config.to_str().unwrap()];
+    let mut agent = Agent::start_with(&shop, &flags);
+    shop.published_as_ready("greeter", &[&address]).await;
+    let chronicle = Chronicle::begin(&shop).await;
+    for _ in 0..2 {
+        agent.signal(Signal::KILL);
+        agent.exit_code().await;
+        std::fs::remove_file(&probed).unwrap();
+        agent = Agent::start_with(&shop, &flags);
+        agent.says("with the Lease of its earlier life").await;
+        eventually("it was probed", async || probed.exists().then_some(())).await;
+    }
+    nobody_has_left(&chronicle, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_an_earlier_life_drained_is_not_kept() {
+    let shop = Shop::open("not-kept").await;
+    shop.greeter().await;
+    let flags = ["--instance=vm-1", "--address=192.0.2.1", "--probe=exec:false"];
+    let mut agent = Agent::start_with(&shop, &flags);
+    agent.says("beating as").await;
+    agent.signal(Signal::KILL);
+    agent.exit_code().await;
+    let drains = json!({ "metadata": { "annotations": { "beatkeeper.dev/health": "Draining" } } });
+    shop.patch::<Lease>("greeter.vm-1", drains).await;
+    let agent = Agent::start_with(&shop, &flags);
+    agent.says("with the Lease of its earlier life").await;
+    let lease = shop.lease("greeter.vm-1").await.unwrap();
+    assert_eq!(lease.annotations()["beatkeeper.dev/health"], "Failing");
+}

@@ -1,0 +1,61 @@
+//! What an agent prints goes nowhere: a pipe that no process reads is full.
+
+use std::{
+    io::pipe,
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    io::ioctl_fionread,
+    process::{Pid, Signal, kill_process},
+};
+
+use super::{address, nobody_has_left};
+use crate::support::{Shop, chaos::Chronicle, eventually, operator::spawn_from_keeper};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_output_nobody_reads_beats_on_and_ends_in_time() {
+    for action in ["run", "exec"] {
+        let shop = Shop::open("unread").await;
+        let _operator = shop.operator();
+        shop.greeter().await;
+        let address = address(1).to_string();
+        let (reader, writer) = pipe().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
+        command
+            .args(["agent", action, "--registration=greeter", "--namespace", &shop.namespace])
+            .args(["--instance=vm-1", "--address", &address, "--verbose"])
+            .env_remove("POD_NAME")
+            .env("KUBECONFIG", shop.plane.kubeconfig())
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer.try_clone().unwrap());
+        if action == "exec" {
+            command.args(["--", "sleep", "600"]);
+        }
+        let mut agent = spawn_from_keeper(command);
+        shop.published_as_ready("greeter", &[&address]).await;
+        let chronicle = Chronicle::begin(&shop).await;
+        // Somebody else who writes to the same pipe, as the wrapped command may.
+        let mut noise = Command::new("yes").stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+        eventually("the pipe is full", async || {
+            (ioctl_fionread(&reader).unwrap() >= 60_000).then_some(())
+        })
+        .await;
+        let token = async || {
+            let spec = shop.lease("greeter.vm-1").await.unwrap().spec.unwrap();
+            spec.renew_time.unwrap().0
+        };
+        // More than a ttl, each with a line that cannot be written.
+        for _ in 0..6 {
+            let last = token().await;
+            eventually("it beats", async || (token().await > last).then_some(())).await;
+        }
+        nobody_has_left(&chronicle, 1);
+        kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
+        eventually("it ends", async || agent.try_wait().unwrap()).await;
+        assert_eq!(shop.lease("greeter.vm-1").await, None, "it has deregistered");
+        noise.kill().unwrap();
+        noise.wait().unwrap();
+    }
+}
