@@ -48,7 +48,7 @@ async fn of_two_machines_with_one_name_the_living_one_is_published_and_the_quarr
     second.says("claims the Lease").await;
     let note = shop.told_of_a_conflict().await;
     assert!(note.starts_with("vm-x: several processes claim its name: held by "), "{note}");
-    assert!(note.contains(&format!("also claimed by ")) && note.contains(A), "{note}");
+    assert!(note.contains("also claimed by ") && note.contains(A), "{note}");
     shop.conflict_in_status(true).await;
 
     second.signal(Signal::KILL);
