@@ -21,7 +21,9 @@ pub use reference::reference_markdown;
 pub use registration::{
     InstancePort, InstanceSpec, PortSpec, Protection, ServiceRegistration, ServiceRegistrationSpec,
 };
-pub use status::{AdoptedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus};
+pub use status::{
+    AdoptedInstance, CordonedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus,
+};
 
 /// The API group, which is also the prefix of every label and annotation.
 pub const GROUP: &str = "beatkeeper.dev";

@@ -22,6 +22,9 @@ pub const DRY_RUN_ANNOTATION: &str = "beatkeeper.dev/dry-run";
 /// of its Service. `true` for all addresses in them, or a list of addresses, separated by commas,
 /// for exactly those; `false` is as if it were absent.
 pub const ADOPT_ANNOTATION: &str = "beatkeeper.dev/adopt";
+/// Annotation of a registration: the names of instances, separated by commas, whose cordons are lifted although no
+/// Lease carries them any more; `*` for all such.
+pub const UNCORDON_ANNOTATION: &str = "beatkeeper.dev/uncordon";
 /// Most ports a registration can have.
 pub const PORTS_MAX: u64 = 32;
 /// Most instances a registration can declare; self-registered ones are not counted.

@@ -8,6 +8,10 @@ use crate::registration::InstancePort;
 
 /// At most this many addresses of hand-written objects can be taken over.
 pub const ADOPTED_INSTANCES_MAX: usize = 1000;
+/// At most this many cordons are remembered of a registration.
+pub const CORDONED_INSTANCES_MAX: usize = 200;
+/// At most this many addresses are remembered of a cordoned instance.
+pub const CORDONED_ADDRESSES_MAX: usize = 16;
 /// At most this many instances are listed in a status, the troubled ones first.
 pub const LISTED_INSTANCES_MAX: usize = 100;
 
@@ -56,6 +60,40 @@ pub struct ServiceRegistrationStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub adopted: Vec<AdoptedInstance>,
+    /// Instances that an operator took out, by annotation beatkeeper.dev/cordoned on their Leases. A cordon holds by
+    /// name and by address until that annotation is removed, also when the Lease is deleted or made anew. This is the
+    /// controller's memory of them: do not edit it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 200),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub cordoned: Vec<CordonedInstance>,
+}
+
+/// An instance that an operator took out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CordonedInstance {
+    /// Name of the instance.
+    pub name: String,
+    /// Why, as the annotation says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Its addresses, where it is outside the cluster: no other instance is published there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub addresses: Vec<String>,
+    /// Its Pod, where it runs in one: no other instance in a Pod of that name is published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The uid of the Lease that carried the annotation last. The cordon is lifted when the annotation is removed from
+    /// this Lease.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub lease_uid: String,
+    /// When the cordon was first seen, by the controller's wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// An address that was taken over from a hand-written object and has not beaten yet.

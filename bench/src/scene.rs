@@ -82,6 +82,7 @@ impl Setting {
             term_began: Moment::from_millis(0),
             frozen: None,
             adopted: &[],
+            cordons: &[],
             now,
         })
     }

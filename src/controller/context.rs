@@ -109,6 +109,8 @@ pub(super) struct Memory {
     uid: String,
     /// The ttls it had.
     pub(super) ttl: Option<TtlHistory>,
+    /// Leases that were made anew are not given their cordons back before, after one could not be written.
+    pub(super) cordons_rest_until: Moment,
     /// When it is to be looked at again because of the time alone.
     pub(super) due: Option<Moment>,
     /// The states that were last told in events; none before the first time after a start.
@@ -254,6 +256,8 @@ impl Context {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         self.desks().forget(key);
         self.path().await_deadline(key, None);
+        self.guard().forget(key);
+        self.index().forget_cordons(key);
         self.metrics.forget(key);
     }
 

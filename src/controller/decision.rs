@@ -13,6 +13,7 @@ use super::{
     verify::{self, Missing},
 };
 use crate::core::{
+    cordon::Cordons,
     decide,
     depends::Asked,
     evidence::Evidence,
@@ -151,6 +152,7 @@ pub(super) fn judge(
     let ports = standing::common_ports(registration, stage.service.as_deref());
     let owner_of = |address: IpAddr| context.world().owner_of_address(address);
     loop {
+        let cordons = Cordons::stand(registration, &mut context.index());
         let records = context.index().snapshot(&registration.key);
         let pods = ask(registration, &records, stage, context);
         let now = context.clock.now();
@@ -184,6 +186,7 @@ pub(super) fn judge(
             frozen: stage.frozen(),
             term_began: context.term_began(),
             adopted: &stage.adoption.instances,
+            cordons: &cordons.held,
             now,
         });
         let outcomes = verdicts.iter().filter_map(Verdict::settled);

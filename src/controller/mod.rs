@@ -13,6 +13,7 @@ mod calls;
 mod claim;
 mod clock;
 mod context;
+mod cordon;
 mod decision;
 mod desk;
 mod error;

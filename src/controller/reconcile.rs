@@ -11,6 +11,7 @@ use super::{
     apply::{self, Outcome},
     clock::NEAR,
     context::Context,
+    cordon,
     decision::{Decision, decide, judge, note_earlier, recall_earlier, ttl_history},
     desk,
     error::Error,
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::core::{
     account::Account,
+    cordon::Cordons,
     gather,
     index::Key,
     plan::Plan,
@@ -106,6 +108,9 @@ async fn reconcile(
         if !context.claim.holds() {
             return Ok(Action::await_change());
         }
+        if let Some(later) = cordon::mark(&registration, &context).await {
+            stage.look_again = Some(stage.look_again.map_or(later, |moment| moment.min(later)));
+        }
         return conclude(object, registration, stage, decision, applied, &context);
     }
 }
@@ -129,7 +134,8 @@ fn conclude(
         note_earlier(&registration, &stage, context);
     }
     let adoption_ended = adopt::ended(&registration, &stage, &decision.verdicts, context);
-    let mut applied = Applied { adoption_ended, ..applied };
+    let cordons = Cordons::stand(&registration, &mut context.index());
+    let mut applied = Applied { adoption_ended, cordons, ..applied };
     if applied.dry_run.is_none() {
         applied.published = gather::published(&registration, &context.world());
     }

@@ -23,6 +23,16 @@ pub enum Named {
     Other(Box<str>),
 }
 
+impl Named {
+    /// The address, where it can be read.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Other(_) => None,
+        }
+    }
+}
+
 impl From<&str> for Named {
     fn from(text: &str) -> Self {
         text.parse().map_or_else(|_| Self::Other(text.into()), Self::Address)

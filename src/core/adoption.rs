@@ -10,7 +10,7 @@ use beatkeeper_api::{AdoptedInstance, InstanceState, registration::ADOPT_ANNOTAT
 use k8s_openapi::api::core::v1::Endpoints;
 
 use super::{
-    address,
+    address, cordon,
     decide::Facts,
     endpoint::{EndpointPort, PortSet},
     heartbeat::Token,
@@ -194,10 +194,15 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
             && addresses.into_iter().any(|address| *address == adopted.address)
     });
     let entry = &adopted.entry;
+    let remembered =
+        |placement: &Placement| cordon::covering(facts.cordons, &entry.name, None, placement);
     let (state, reason, message, placement) = match place(facts, adopted) {
         Err((reason, message)) => (InstanceState::Rejected, reason, message, None),
         Ok(placement) if let Some(cordoned) = cordoned => {
             let message = format!("{} at its address is cordoned", cordoned.instance);
+            (InstanceState::Cordoned, Reason::Cordoned, message, Some(placement))
+        }
+        Ok(placement) if let Some(message) = remembered(&placement) => {
             (InstanceState::Cordoned, Reason::Cordoned, message, Some(placement))
         }
         Ok(placement) => {

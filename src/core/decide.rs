@@ -15,6 +15,7 @@ use beatkeeper_api::{
 use super::{
     address::{AddressSet, OutsideRanges},
     adoption::{self, Adopted},
+    cordon::{self, Cordon},
     endpoint::{EndpointPort, Family, PortSet},
     evidence::Evidence,
     frozen::Earlier,
@@ -68,6 +69,8 @@ pub struct Facts<'a> {
     /// When nothing may be added or changed: where outside instances were before. What is published
     /// and lives then keeps its place, whatever an edit says of it.
     pub frozen: Option<&'a Earlier>,
+    /// The cordons that hold.
+    pub cordons: &'a [Cordon],
     /// The present moment.
     pub now: Moment,
 }
@@ -109,6 +112,12 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
 /// A declared instance without a Lease.
 fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
     let (state, reason, message, placement) = match placement::outside(facts, instance, &[]) {
+        Ok(placement) if let Some(entry) = cordon::named(facts.cordons, instance) => (
+            InstanceState::Cordoned,
+            Reason::Cordoned,
+            cordon::told(&entry.reason),
+            Some(placement),
+        ),
         Ok(placement) => (
             InstanceState::Waiting,
             Reason::NeverBeat,

@@ -55,10 +55,9 @@ impl Evidence {
 
     /// What is known without asking the guard anew.
     pub fn known(registration: &Registration, path: &Path, guard: &Guard) -> Self {
-        let namespace = &registration.key.namespace;
         Self {
             path: path.proven().clone(),
-            proven: guard.proven(path.proven(), namespace, registration.pace()),
+            proven: guard.proven(path.proven(), &registration.key),
             probed: path.proof(),
             unproven: None,
             broken: None,
@@ -105,19 +104,19 @@ impl Evidence {
         world: &World,
         now: Moment,
     ) -> Self {
-        let namespace = &registration.key.namespace;
-        let pace = registration.pace();
+        let (key, pace) = (&registration.key, registration.pace());
         let mut evidence = Self::known(registration, path, guard);
         // Who is not published is not held.
-        let mut held = records.iter().filter(|known| known.published && known.expired_at.is_none());
-        let late = held.any(|record| {
+        let held = records.iter().filter(|known| known.published && known.expired_at.is_none());
+        let late = held.filter(|record| {
             let pace = Pace { ttl: ttl.at(record.seen), ..pace };
             now >= evidence.deadline(record.silence(), pace)
         });
-        if late || guard.is_to_be_asked_again(namespace, pace) {
-            evidence.broken = guard.ask(namespace, pace, index, |key| world.pace_of(key), now);
+        let silence = late.map(Record::silence).min_by_key(|silence| silence.until(now));
+        if silence.is_some() || guard.is_to_be_asked_again(key) {
+            evidence.broken = guard.ask(key, pace, silence, index, |key| world.pace_of(key), now);
             // When beats flow again that has made a gap.
-            evidence.proven = guard.proven(path.proven(), namespace, pace);
+            evidence.proven = guard.proven(path.proven(), key);
         }
         evidence
     }

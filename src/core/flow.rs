@@ -4,6 +4,10 @@
 //! The probe proves the operator's own way to the API server. It cannot see that the workloads'
 //! way is cut: a network policy, a webhook that refuses their Leases, expired tokens. What can be
 //! seen is that of all the beats that were due hardly any has arrived.
+//!
+//! Leases are written by tenants, so the question is put so that no tenant answers it for another: who shows a
+//! whole way by its own beats is not asked about others', others weigh little, and of those that fell silent only
+//! those count that did so at about the same time.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,16 +15,17 @@ use super::{
     index::{Index, Key, Presence, Record, Sight},
     moment::Moment,
     proven::{Gap, Pace, Proven, Silence},
+    weight::Weight,
 };
 
-/// With fewer beats due than this nothing can be told from how many arrived.
-const ENOUGH_DUE: usize = 10;
+/// Of another registration so many instances count at most, of its own namespace...
+const OF_A_REGISTRATION: usize = 10;
+/// ... and of another namespace so many: fewer than it takes to hold an instance that is alone in its own.
+const OF_A_NAMESPACE: usize = 8;
 
-/// Of very many a sample is asked first: the question is put at each deadline, and to ask a million takes a tenth of
-/// a second.
-const SAMPLE: usize = 2_048;
-/// Of fewer all are counted at once.
-const WORTH_SAMPLING: usize = 4 * SAMPLE;
+/// Of a registration in another namespace so many are looked at: it counts for [`OF_A_NAMESPACE`] at most, and the
+/// question is put at a deadline, when the way of a million records is long.
+const LOOKED_AT: usize = 64;
 
 /// Where many fall silent at once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,16 +36,7 @@ pub enum Place {
     Namespace(String),
 }
 
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cluster => f.write_str("the cluster"),
-            Self::Namespace(name) => write!(f, "namespace {name}"),
-        }
-    }
-}
-
-/// How many instances had a beat due by the end of a stretch of time, and of how many one arrived in it.
+/// Of how many instances a beat was due by the end of a stretch of time, and of how many one arrived in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Instances with a beat due.
@@ -49,51 +45,71 @@ pub struct Flow {
     pub arrived: usize,
 }
 
-impl Flow {
-    /// Counts one instance in the last `window`, if its beats are waited for.
-    pub fn count(&mut self, record: &Record, interval: Duration, window: Duration, now: Moment) {
+/// The stretch of time that a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stretch {
+    /// Its end.
+    now: Moment,
+    /// How long before that beats count as arrived.
+    window: Duration,
+    /// How long the instance has been silent that the question is put for.
+    silence: Duration,
+}
+
+impl Stretch {
+    /// What the beats of one instance say, if they are waited for.
+    fn sign(self, record: &Record, interval: Duration) -> Option<Sign> {
         if !is_waited_for(record) {
-            return;
+            return None;
         }
-        let Silence { since, before } = record.silence();
-        let quiet = now.since(since) + before;
+        let quiet = record.silence().until(self.now);
         // Of one that was there when this process began no beat has arrived yet.
-        let arrived = record.sight == Sight::Changed && quiet < window;
-        // One that is owed since before the window is still owed.
-        if arrived || quiet >= interval {
-            self.due += 1;
-            self.arrived += usize::from(arrived);
+        if record.sight == Sight::Changed && quiet < self.window {
+            return Some(Sign::Arrived);
         }
-    }
-
-    /// Whether so few arrived that it cannot be the instances.
-    pub fn is_broken(self) -> bool {
-        self.due >= ENOUGH_DUE && self.hardly_any_arrived()
-    }
-
-    /// Whether a sample with this outcome shows that more than a tenth of all arrived. Where they did not, three
-    /// tenths of so many that were drawn at random would arrive once in more than 10^15 samples.
-    fn shows_a_whole_way(self) -> bool {
-        self.due >= SAMPLE / 8 && self.arrived * 10 >= self.due * 3
-    }
-
-    fn hardly_any_arrived(self) -> bool {
-        self.arrived * 10 < self.due
+        if quiet < interval {
+            // It has beaten since the one in question did not, or it says nothing.
+            return (interval <= self.silence).then_some(Sign::OnTime);
+        }
+        // One that is owed since before the window is still owed. But a way that broke after the last beat of the one
+        // in question made nobody late long before that: who has been asleep for hours, whatever its ttl permits, is
+        // no sign of it. Twice as long, because a silence that an earlier process has proven is understated (L5).
+        (quiet - interval <= self.silence * 2).then_some(Sign::Missing)
     }
 }
 
-/// The guard's memory: where, and in windows of which length, the way is broken or was.
+/// What the beats of one instance say of the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// One has arrived in the window.
+    Arrived,
+    /// None was due in it.
+    OnTime,
+    /// One is due.
+    Missing,
+}
+
+/// The guard's memory: for whom the way is broken or was.
 #[derive(Debug, Default)]
 pub struct Guard {
-    places: HashMap<(Place, Duration), Watched>,
+    registrations: HashMap<Key, Watched>,
 }
 
 #[derive(Debug, Default)]
 struct Watched {
-    /// From when on beats have been missing, while they are.
-    broken_from: Option<Moment>,
+    /// What was found, while it is broken.
+    broken: Option<Hold>,
     /// When it was so before.
     gaps: Proven,
+}
+
+#[derive(Debug)]
+struct Hold {
+    /// From when on beats have been missing.
+    from: Moment,
+    place: Place,
+    /// Since when those have been silent for whom it was asked first.
+    silent: Silence,
 }
 
 /// A way that is broken now.
@@ -101,97 +117,138 @@ struct Watched {
 pub struct Broken {
     /// Where.
     pub place: Place,
-    /// What was due and what arrived.
+    /// What was due and what arrived: instances in a namespace; in the cluster, namespaces.
     pub flow: Flow,
+    /// Whether of other registrations not all were counted.
+    pub weighed: bool,
     /// In how long a stretch.
     pub window: Duration,
 }
 
 impl Guard {
-    /// Asks, for a deadline in a namespace, whether the way is broken there or everywhere. To be asked
-    /// again while it is: once beats flow, the stretch in which they did not becomes a gap in proven
-    /// time, so that those who were silent get a ttl from then on.
+    /// Asks, for a registration in which somebody's deadline has passed, whether the way is broken in its namespace or
+    /// everywhere. `silence` is that of the one who fell silent last of them. To be asked again while it is broken:
+    /// once beats flow, the stretch in which they did not becomes a gap in proven time, so that those who were silent
+    /// get a ttl from then on.
     pub fn ask(
         &mut self,
-        namespace: &str,
+        registration: &Key,
         pace: Pace,
+        silence: Option<Silence>,
         index: &Index,
         pace_of: impl Fn(&Key) -> Option<Pace>,
         now: Moment,
     ) -> Option<Broken> {
         let window = pace.slack();
-        let count_where = |is_asked: &dyn Fn(&Key) -> bool| {
-            let mut flow = Flow::default();
-            for (registration, records) in index.registrations() {
-                if is_asked(registration)
-                    && let Some(Pace { interval, .. }) = pace_of(registration)
-                {
-                    records.for_each(|record| flow.count(record, interval, window, now));
-                }
+        let hold = self.registrations.get(registration).and_then(|it| it.broken.as_ref());
+        // Who was silent when the way broke still is a sign of it.
+        let silent = hold.map(|hold| hold.silent).or(silence)?;
+        let stretch = Stretch { now, window, silence: silent.until(now) };
+        let found = Scene { registration, index, pace_of: &pace_of, stretch }
+            .look(hold.map(|hold| &hold.place));
+        let Some((place, weight)) = found else {
+            if let Some(watched) = self.registrations.get_mut(registration)
+                && let Some(hold) = watched.broken.take()
+            {
+                watched.gaps.note(Gap { from: hold.from, to: now });
             }
-            flow
+            return None;
         };
-        let sampled = || {
-            let mut flow = Flow::default();
-            for (registration, record) in index.sample(SAMPLE) {
-                if let Some(Pace { interval, .. }) = pace_of(registration) {
-                    flow.count(record, interval, window, now);
-                }
-            }
-            flow
-        };
-        let in_cluster = (index.count() >= WORTH_SAMPLING).then(sampled);
-        let cluster = in_cluster
-            .filter(|flow| flow.shows_a_whole_way())
-            .unwrap_or_else(|| count_where(&|_| true));
-        let here = count_where(&|registration| registration.namespace == namespace);
-        let cluster = self.look(Place::Cluster, cluster, window, now);
-        let here = self.look(Place::Namespace(namespace.to_owned()), here, window, now);
-        // The wider one says more.
-        cluster.or(here)
+        let watched = self.registrations.entry(registration.clone()).or_default();
+        let from = watched.broken.take().map_or(now - window, |hold| hold.from);
+        watched.broken = Some(Hold { from, place: place.clone(), silent });
+        Some(Broken { place, flow: weight.flow(), weighed: weight.is_cut(), window })
     }
 
-    fn look(&mut self, place: Place, flow: Flow, window: Duration, now: Moment) -> Option<Broken> {
-        let key = (place.clone(), window);
-        let was_broken = self.places.get(&key).is_some_and(|watched| watched.broken_from.is_some());
-        // It is mended by beats that arrive, and not by fewer that are due because one has left.
-        if flow.is_broken() || (was_broken && flow.hardly_any_arrived()) {
-            let watched = self.places.entry(key).or_default();
-            watched.broken_from.get_or_insert(now - window);
-            return Some(Broken { place, flow, window });
-        }
-        if let Some(watched) = self.places.get_mut(&key)
-            && let Some(from) = watched.broken_from.take()
-        {
-            watched.gaps.note(Gap { from, to: now });
-        }
-        None
-    }
-
-    /// Whether the way was found broken, there or everywhere, and not yet found to be whole again.
+    /// Whether the way was found broken for a registration, and not yet found to be whole again.
     /// Then it is to be asked again even if nobody is late any more, or the stretch in which beats were
     /// missing would last until somebody dies, and give that one another ttl.
-    pub fn is_to_be_asked_again(&self, namespace: &str, pace: Pace) -> bool {
-        [Place::Cluster, Place::Namespace(namespace.to_owned())].into_iter().any(|place| {
-            let watched = self.places.get(&(place, pace.slack()));
-            watched.is_some_and(|watched| watched.broken_from.is_some())
+    pub fn is_to_be_asked_again(&self, registration: &Key) -> bool {
+        self.registrations.get(registration).is_some_and(|watched| watched.broken.is_some())
+    }
+
+    /// What is proven of the past for a registration: `path`, but for the stretches in which beats did not flow.
+    pub fn proven(&self, path: &Proven, registration: &Key) -> Proven {
+        match self.registrations.get(registration) {
+            Some(watched) => path.and(&watched.gaps),
+            None => path.clone(),
+        }
+    }
+
+    /// Forgets a registration that is gone.
+    pub fn forget(&mut self, registration: &Key) {
+        self.registrations.remove(registration);
+    }
+}
+
+/// All that one question depends on.
+struct Scene<'a, P> {
+    registration: &'a Key,
+    index: &'a Index,
+    pace_of: &'a P,
+    stretch: Stretch,
+}
+
+impl<P: Fn(&Key) -> Option<Pace>> Scene<'_, P> {
+    /// Where the way is broken, and what shows it. `known` is where it was found so before: it is mended by beats that
+    /// arrive, and not by fewer that are due because one has left.
+    fn look(&self, known: Option<&Place>) -> Option<(Place, Weight)> {
+        let (own, here) = self.here();
+        if own.shows_a_whole_way() || here.shows_a_whole_way() {
+            return None;
+        }
+        if here.is_broken() || (is_namespace(known) && here.hardly_any_arrived()) {
+            return Some((Place::Namespace(self.registration.namespace.clone()), here));
+        }
+        if here.is_on_time() {
+            return None;
+        }
+        let (due, votes) = self.everywhere(here);
+        let was_broken = known == Some(&Place::Cluster);
+        let is_broken = (due.is_enough() || was_broken) && votes.hardly_any_arrived();
+        is_broken.then_some((Place::Cluster, votes))
+    }
+
+    /// Of the registration itself, and of its namespace: its own count in full, others up to a bound.
+    fn here(&self) -> (Weight, Weight) {
+        let (mut own, mut others) = (Weight::default(), Weight::default());
+        for (registration, records) in self.index.registrations() {
+            if registration == self.registration {
+                own = self.count(registration, records);
+            } else if registration.namespace == self.registration.namespace {
+                others += self.count(registration, records).at_most(OF_A_REGISTRATION);
+            }
+        }
+        (own, own + others)
+    }
+
+    /// Of all there is: what is here in full and each other namespace up to a bound; and the same with one vote for
+    /// each namespace, since a tenant has many instances more easily than many namespaces.
+    fn everywhere(&self, here: Weight) -> (Weight, Weight) {
+        let mut namespaces: HashMap<&str, Weight> = HashMap::new();
+        for (registration, records) in self.index.some_of_each_registration(LOOKED_AT) {
+            if registration.namespace != self.registration.namespace {
+                let weight = self.count(registration, records).at_most(OF_A_NAMESPACE);
+                *namespaces.entry(&registration.namespace).or_default() += weight;
+            }
+        }
+        namespaces.into_values().fold((here, here.at_most(1)), |(due, votes), weight| {
+            (due + weight.at_most(OF_A_NAMESPACE), votes + weight.at_most(1))
         })
     }
 
-    /// Where the way is broken now.
-    pub fn broken(&self) -> impl Iterator<Item = &Place> {
-        let broken = self.places.iter().filter(|(_, watched)| watched.broken_from.is_some());
-        broken.map(|((place, _), _)| place)
+    fn count<'r>(&self, registration: &Key, records: impl Iterator<Item = &'r Record>) -> Weight {
+        let mut weight = Weight::default();
+        if let Some(Pace { interval, .. }) = (self.pace_of)(registration) {
+            let signs = records.filter_map(|record| self.stretch.sign(record, interval));
+            signs.for_each(|sign| weight.count(sign));
+        }
+        weight
     }
+}
 
-    /// What is proven of the past for registrations of a namespace with this pace: `path`, but for
-    /// the stretches in which beats did not flow.
-    pub fn proven(&self, path: &Proven, namespace: &str, pace: Pace) -> Proven {
-        let of = |place| self.places.get(&(place, pace.slack()));
-        let places = [of(Place::Cluster), of(Place::Namespace(namespace.to_owned()))];
-        let gaps = places.into_iter().flatten().map(|watched| &watched.gaps);
-        gaps.fold(path.clone(), |proven, gaps| proven.and(gaps))
-    }
+fn is_namespace(place: Option<&Place>) -> bool {
+    matches!(place, Some(Place::Namespace(_)))
 }
 
 /// Whether beats of an instance are waited for: it is published, and not only because nobody may be pruned any more (L7);

@@ -7,7 +7,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    heartbeat::{Heartbeat, Version},
+    cordon::{Notes, Unmarked},
+    heartbeat::{Claim, Heartbeat, Version},
     memory::Memory,
     moment::Moment,
 };
@@ -25,6 +26,7 @@ use shelf::{Entry, Said, Shelf, Slot};
 pub struct Index {
     shelf: Shelf,
     pods: Pods,
+    cordons: Notes,
     /// The number of the list that was begun last.
     list: u32,
     /// Whether it is still being read.
@@ -175,6 +177,7 @@ impl Index {
         if !says_the_same {
             *known = said;
             record.token.uid = beat.token.uid;
+            self.cordons.observe(home, &record.lease, &record.token, &beat.claim);
             if *record.claim != beat.claim {
                 let before = std::mem::replace(&mut record.claim, Arc::new(beat.claim));
                 record.quiet = false;
@@ -210,6 +213,7 @@ impl Index {
         let slot = self.shelf.insert(home, record, said, self.list);
         let Entry { record, home, .. } = self.shelf.get(slot);
         self.pods.note(home, &record.claim.origin);
+        self.cordons.observe(home, &record.lease, &record.token, &record.claim);
         slot
     }
 
@@ -351,6 +355,32 @@ impl Index {
         Some(&self.shelf.get(self.find_in(registration, lease)?).record)
     }
 
+    /// What was seen of cordons.
+    pub(super) fn cordons(&self) -> &Notes {
+        &self.cordons
+    }
+
+    /// What was seen of cordons.
+    pub(super) fn cordons_mut(&mut self) -> &mut Notes {
+        &mut self.cordons
+    }
+
+    /// A Lease was written, as the watch will show: it carries the cordon now.
+    pub fn cordon_is_written(&mut self, registration: &Key, unmarked: &Unmarked) {
+        let Unmarked { lease, token, claim, reason } = unmarked;
+        let claim = Claim { cordoned: Some(reason.clone()), ..Claim::clone(claim) };
+        self.cordons.observe(registration, lease, token, &claim);
+    }
+
+    /// A registration is gone: of its cordons those are left that Leases carry.
+    pub fn forget_cordons(&mut self, registration: &Key) {
+        let mut cordons = std::mem::take(&mut self.cordons);
+        cordons.forget(registration, |lease| {
+            self.record(registration, lease).is_some_and(|record| record.claim.cordoned.is_some())
+        });
+        self.cordons = cordons;
+    }
+
     /// How many Leases are known.
     pub fn count(&self) -> usize {
         self.shelf.count()
@@ -361,9 +391,12 @@ impl Index {
         self.shelf.count_of(registration)
     }
 
-    /// Records with their registrations, drawn at random in at most so many draws; some may come twice.
-    pub fn sample(&self, draws: usize) -> impl Iterator<Item = (&Key, &Record)> {
-        self.shelf.sample(draws)
+    /// All registrations for which a Lease is known, each with so many of its records at most, in even steps.
+    pub fn some_of_each_registration(
+        &self,
+        most: usize,
+    ) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
+        self.shelf.some_of_each_registration(most)
     }
 
     /// Forgets a Lease. For those whose registration is gone: nothing is published for them, so it

@@ -11,10 +11,11 @@ use beatkeeper_api::{
 };
 
 use super::{
+    cordon,
     decide::Facts,
     evidence::held_for,
-    flow::Broken,
-    heartbeat::Origin,
+    flow::{Broken, Place},
+    heartbeat::{Claim, Origin},
     index::{Presence, Record, Settled, Sight},
     instance::InstanceName,
     moment::Moment,
@@ -79,11 +80,7 @@ impl<'a> Candidate<'a> {
                 return Some(self.verdict((state, reason, message), None));
             }
         };
-        if let Some(why) = &self.record.claim.cordoned {
-            let message = match why.as_str() {
-                "" => "taken out by an operator".to_owned(),
-                why => format!("taken out by an operator: {why}"),
-            };
+        if let Some(message) = self.cordon(&placement) {
             let ruling = (InstanceState::Cordoned, Reason::Cordoned, message);
             return Some(self.verdict(ruling, Some(placement)));
         }
@@ -192,6 +189,17 @@ impl<'a> Candidate<'a> {
         }
     }
 
+    /// Has an operator taken it out?
+    fn cordon(&self, placement: &Placement) -> Option<String> {
+        let Claim { cordoned, origin, .. } = &*self.record.claim;
+        let pod = match origin {
+            Origin::Pod { name, .. } => Some(&**name),
+            Origin::Outside => None,
+        };
+        let covering = || cordon::covering(self.facts.cordons, &self.instance, pod, placement);
+        cordoned.as_deref().map(cordon::told).or_else(covering)
+    }
+
     /// Where is the instance?
     fn placement(&self) -> Result<Placement, (Reason, String)> {
         match &self.record.claim.origin {
@@ -275,14 +283,23 @@ impl<'a> Candidate<'a> {
 
     /// Past its deadline, but hardly anybody's beats arrive (L6).
     fn held(&self, broken: &Broken, ttl: Duration) -> Ruling {
-        let Broken { place, flow, window } = broken;
+        let Broken { place, flow, weighed, window } = broken;
+        let window = duration::format(*window);
+        let found = match place {
+            Place::Namespace(name) => format!(
+                "of {} beats due in namespace {name} in the last {window} only {} arrived{}",
+                flow.due,
+                flow.arrived,
+                if *weighed { " (of other registrations ten count at most)" } else { "" },
+            ),
+            Place::Cluster => format!(
+                "of the beats due in {} namespaces in the last {window} hardly any arrived",
+                flow.due
+            ),
+        };
         let message = format!(
-            "its ttl has passed, but of {} beats due in {place} in the last {} only {} arrived, so the \
-             way of the beats is taken to be broken: look for what keeps instances from writing their \
-             Leases; held until {} after its deadline at most",
-            flow.due,
-            duration::format(*window),
-            flow.arrived,
+            "its ttl has passed, but {found}, so the way of the beats is taken to be broken: look for what \
+             keeps instances from writing their Leases; held until {} after its deadline at most",
             // Not how much of it is left: that would be a write of the status at each look.
             duration::format(held_for(ttl)),
         );

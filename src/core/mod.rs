@@ -6,6 +6,7 @@ pub mod account;
 pub mod address;
 pub mod adoption;
 pub mod claims;
+pub mod cordon;
 pub mod decide;
 pub mod depends;
 pub mod dry_run;
@@ -41,6 +42,7 @@ pub mod world;
 mod guard;
 mod judge;
 mod placement;
+mod weight;
 
 #[cfg(test)]
 mod tests;

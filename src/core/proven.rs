@@ -55,6 +55,13 @@ pub struct Silence {
     pub before: Duration,
 }
 
+impl Silence {
+    /// How long it has lasted by then.
+    pub fn until(self, now: Moment) -> Duration {
+        now.since(self.since) + self.before
+    }
+}
+
 /// What is proven of the past: everything but the gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proven {

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use beatkeeper_api::{
-    InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat,
-    registration::{ADOPT_ANNOTATION, DRY_RUN_ANNOTATION},
+    CordonedInstance, InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat,
+    registration::{ADOPT_ANNOTATION, DRY_RUN_ANNOTATION, UNCORDON_ANNOTATION},
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
@@ -43,6 +43,10 @@ pub struct Registration {
     pub dry_run: bool,
     /// Which hand-written addresses may be taken over.
     pub consent: Consent,
+    /// The cordons that its status remembers.
+    pub cordoned: Vec<CordonedInstance>,
+    /// The instances whose cordons are lifted although no Lease carries them any more.
+    pub uncordon: Vec<String>,
     /// What is wrong with the spec.
     pub problems: Vec<String>,
 }
@@ -141,6 +145,12 @@ impl Registration {
                 .unwrap_or(0),
             dry_run,
             consent,
+            cordoned: object.status.iter().flat_map(|status| &status.cordoned).cloned().collect(),
+            uncordon: annotation(UNCORDON_ANNOTATION)
+                .into_iter()
+                .flat_map(|names| names.split(','))
+                .map(|name| name.trim().to_owned())
+                .collect(),
             problems,
         }
     }

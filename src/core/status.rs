@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::{
     account::{Account, Line, Listed},
     address::AddressSet,
+    cordon::Cordons,
     moment::Moment,
     standing::Stall,
     verdict::Reason,
@@ -35,6 +36,8 @@ pub struct Applied {
     pub dry_run: Option<String>,
     /// Those of the prior status's adopted instances that are no longer.
     pub adoption_ended: Vec<AdoptedInstance>,
+    /// The cordons of the registration.
+    pub cordons: Cordons,
 }
 
 /// The two clocks at the moment of a report: the wall clock is for people to read only.
@@ -75,6 +78,7 @@ pub fn report(
         total: number(account.lines.len()),
         last_change_time: prior.last_change_time.clone(),
         instances: instances(prior, account, clocks),
+        cordoned: applied.cordons.remember(&prior.cordoned, whole_seconds(clocks.wall)),
         // Who is adopted is written before anything is taken over; a report only ever ends it.
         adopted: {
             let still = |adopted: &&AdoptedInstance| !applied.adoption_ended.contains(adopted);

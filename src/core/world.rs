@@ -46,6 +46,7 @@ pub struct Brief {
     /// Annotations raise no generation.
     dry_run: bool,
     consent: Consent,
+    uncordon: Vec<String>,
 }
 
 /// Whose a slice or an Endpoints object is.
@@ -231,7 +232,7 @@ impl World {
         let (key, _) = identity(&object.metadata);
         let registration = Registration::validate(object);
         let pace = registration.pace();
-        let Registration { dry_run, consent, .. } = registration;
+        let Registration { dry_run, consent, uncordon, .. } = registration;
         let brief = Brief {
             service: object.service_name().to_owned(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -241,6 +242,7 @@ impl World {
             deleting: object.metadata.deletion_timestamp.is_some(),
             dry_run,
             consent,
+            uncordon,
         };
         if self.registrations.get(&key) == Some(&brief) {
             return Vec::new();

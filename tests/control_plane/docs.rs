@@ -85,7 +85,7 @@ async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
     let _operator = shop.operator();
     let mut reader = Reader { shop: &shop, token: token(&shop).await, said: String::new() };
     let blocks = blocks(HEARTBEAT, "bash");
-    let [register, create, beat, curl, failing, draining, delete, cordon, uncordon, role] =
+    let [register, create, beat, curl, failing, draining, delete, cordon, uncordon, gone, role] =
         blocks.as_slice()
     else {
         panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
@@ -120,6 +120,7 @@ async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
     shop.instance("greeter", "vm-2", "Cordoned", "Cordoned").await;
     reader.run(uncordon).await;
     shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+    reader.run(gone).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,7 +129,10 @@ async fn where_nobody_beats_any_more_all_are_held_until_beats_flow_again() {
     shop.instance("greeter", "vm-12", "Held", "PathBroken").await;
     let message = shop.condition("greeter", "PruningHeld", "True", "PathBroken").await;
     assert!(
-        message.contains("beats due in the cluster in the last 2s only 0 arrived"),
+        message.contains(&format!(
+            "beats due in namespace {} in the last 2s only 0 arrived",
+            shop.namespace
+        )),
         "{message}"
     );
     let status = eventually("all are held", async || {

@@ -546,32 +546,42 @@ impl Check {
             return;
         }
         let specs = self.specs.borrow();
-        for namespace in [None, Some(&key.namespace)] {
-            let (mut due, mut arrived) = (0, 0);
-            for workload in self.workloads.borrow().iter() {
-                let lease = workload.lease();
-                let published = self.published(&workload.key).contains(&workload.ip());
-                if !published || namespace.is_some_and(|namespace| *namespace != lease.namespace) {
-                    continue;
-                }
-                let pace = specs.get(&workload.key).and_then(|all| all.last());
-                let Some(last) = beats.get(&lease).and_then(|all| all.last()) else { continue };
-                // Who is decided to be dead is not waited for.
-                let beaten = beats.get(&lease).map_or(0, Vec::len);
-                if self.dead.borrow().get(&lease) == Some(&beaten) {
-                    continue;
-                }
-                let quiet = decided.saturating_sub(last.at);
-                arrived += usize::from(quiet <= window + 2000);
-                due +=
-                    usize::from(pace.is_some_and(|spec| quiet > millis(spec.pace.interval) + 2000));
+        // By namespace: how many are due, and how many arrived.
+        let mut flows: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        for workload in self.workloads.borrow().iter() {
+            let lease = workload.lease();
+            if !self.published(&workload.key).contains(&workload.ip()) {
+                continue;
             }
-            // Two more than the guard asks for: what it remembers of an earlier process is rounded down.
-            if due >= 12 && arrived == 0 {
-                self.fail(|| {
-                    format!("L6: {key} taken for dead at {decided}, while of {due} beats due none arrived")
-                });
+            let pace = specs.get(&workload.key).and_then(|all| all.last());
+            let Some(last) = beats.get(&lease).and_then(|all| all.last()) else { continue };
+            // Who is decided to be dead is not waited for.
+            let beaten = beats.get(&lease).map_or(0, Vec::len);
+            if self.dead.borrow().get(&lease) == Some(&beaten) {
+                continue;
             }
+            let quiet = decided.saturating_sub(last.at);
+            // Who was late long before that is no sign.
+            let together = |interval: u64| quiet <= interval + (decided - beat) * 3 / 2;
+            let is_due = |interval| quiet > interval + 2000 && together(interval);
+            let (due, arrived) = flows.entry(lease.namespace).or_default();
+            *arrived += usize::from(quiet <= window + 2000);
+            *due += usize::from(pace.is_some_and(|spec| is_due(millis(spec.pace.interval))));
+        }
+        let (here, _) = flows.get(&key.namespace).copied().unwrap_or_default();
+        // Another namespace weighs eight at most.
+        let elsewhere = flows.iter().filter(|(namespace, _)| **namespace != key.namespace);
+        let elsewhere: usize = elsewhere.map(|(_, (due, _))| (*due).min(8)).sum();
+        let arrived_here = flows.get(&key.namespace).map_or(0, |(_, arrived)| *arrived);
+        let arrived: usize = flows.values().map(|(_, arrived)| arrived).sum();
+        // Two more than the guard asks for: what it remembers of an earlier process is rounded down.
+        let broken = [(here, arrived_here), (here + elsewhere, arrived)];
+        if let Some((due, _)) = broken.iter().find(|(due, arrived)| *due >= 12 && *arrived == 0) {
+            self.fail(|| {
+                format!(
+                    "L6: {key} taken for dead at {decided}, while of {due} beats due none arrived"
+                )
+            });
         }
     }
 

@@ -482,6 +482,7 @@ impl Controller {
         let concerned = self.world().remove_registration(key);
         self.registrations.borrow_mut().remove(key);
         self.memories.borrow_mut().remove(key);
+        self.guard.borrow_mut().forget(key);
         self.path.borrow_mut().await_deadline(key, None);
         self.suit_pace();
         self.wake(concerned);

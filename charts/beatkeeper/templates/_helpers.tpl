@@ -115,10 +115,11 @@ namespaceSelector:
 
 {{/* What the operator does in a namespace that it watches; all of it is called by src/controller. */}}
 {{- define "beatkeeper.watchRules" -}}
-# Heartbeats: watched, read live before anybody is pruned, and swept when long dead.
+# Heartbeats: watched, read live before anybody is pruned, and swept when long dead. One that was made anew is patched,
+# to carry again the cordon that an operator has put on its instance.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, list, watch, delete]
+  verbs: [get, list, watch, patch, delete]
 - apiGroups: [beatkeeper.dev]
   resources: [serviceregistrations]
   verbs: [list, watch]

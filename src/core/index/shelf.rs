@@ -145,14 +145,6 @@ impl Shelf {
         self.registrations.get(registration).map_or(0, BTreeMap::len)
     }
 
-    /// Some of them, drawn at random: by the key of the hash, so that nobody can tell which.
-    pub(super) fn sample(&self, draws: usize) -> impl Iterator<Item = (&Key, &Record)> {
-        let places = self.entries.capacity().max(1) as u64;
-        let at = move |draw: usize| (self.hasher.hash_one(draw) % places) as usize;
-        let drawn = (0..draws).filter_map(move |draw| self.entries.get(at(draw)));
-        drawn.map(|entry| (&*entry.home, &entry.record))
-    }
-
     /// All there is, in no order.
     pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.iter_mut().map(|(_, entry)| entry)
@@ -168,8 +160,17 @@ impl Shelf {
     pub(super) fn registrations(
         &self,
     ) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
-        self.registrations.iter().map(|(key, slots)| {
-            let records = slots.values().map(|slot| &self.get(*slot).record);
+        self.some_of_each_registration(usize::MAX)
+    }
+
+    /// All registrations with so many of their records at most. The others are passed over without being touched.
+    pub(super) fn some_of_each_registration(
+        &self,
+        most: usize,
+    ) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
+        self.registrations.iter().map(move |(key, slots)| {
+            let step = slots.len().div_ceil(most).max(1);
+            let records = slots.values().step_by(step).map(|slot| &self.get(*slot).record);
             (&**key, records)
         })
     }

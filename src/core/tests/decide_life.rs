@@ -316,6 +316,7 @@ fn where_hardly_anybody_beats_the_silent_are_held_for_ten_ttls_at_most() {
     let (mut world, mut index) = (published(), seen_at_1000());
     evidence(&mut index, 31_000);
     world.evidence.broken = Some(Broken {
+        weighed: false,
         place: Place::Namespace("shop".to_owned()),
         flow: Flow { due: 12, arrived: 1 },
         window: Duration::from_secs(20),
@@ -338,6 +339,7 @@ fn who_is_not_published_is_not_held() {
     let (mut world, mut index) = (World::new(), seen_at_1000());
     evidence(&mut index, 31_000);
     world.evidence.broken = Some(Broken {
+        weighed: false,
         place: Place::Cluster,
         flow: Flow { due: 12, arrived: 0 },
         window: Duration::from_secs(20),

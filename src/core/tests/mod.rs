@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     address::{AddressSet, OutsideRanges},
     adoption::Adopted,
+    cordon::Cordon,
     decide::{Facts, decide},
     endpoint::Family,
     evidence::Evidence,
@@ -25,10 +26,12 @@ use super::{
 mod adoption;
 mod claims;
 mod clockless;
+mod cordon;
 mod decide_life;
 mod decide_word;
 mod depends;
 mod flow;
+mod flow_weight;
 mod frozen;
 
 mod dry_run;
@@ -159,6 +162,7 @@ struct World {
     adopted: Vec<Adopted>,
     /// Where outside instances were before, while nothing may be changed.
     frozen: Option<Earlier>,
+    cordons: Vec<Cordon>,
 }
 
 impl World {
@@ -191,6 +195,7 @@ impl World {
             term_began: at(0),
             adopted: Vec::new(),
             frozen: None,
+            cordons: Vec::new(),
         }
     }
 
@@ -226,6 +231,7 @@ impl World {
             term_began: self.term_began,
             adopted: &self.adopted,
             frozen: self.frozen.as_ref(),
+            cordons: &self.cordons,
             now,
         })
     }

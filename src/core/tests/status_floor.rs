@@ -41,6 +41,7 @@ fn status() -> ServiceRegistrationStatus {
         expired: 1,
         held: 0,
         total: 2,
+        cordoned: Vec::new(),
         adopted: Vec::new(),
         last_change_time: Some(time(10)),
         instances: vec![

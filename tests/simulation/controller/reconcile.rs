@@ -6,6 +6,7 @@ use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, 
 use beatkeeper::core::{
     account::Account,
     address::AddressSet,
+    cordon::Cordons,
     decide,
     evidence::Evidence,
     gather,
@@ -204,6 +205,7 @@ impl Controller {
             _ => &stage.gathered.published,
         };
         loop {
+            let cordons = Cordons::stand(registration, &mut self.index());
             let mut records = self.index().snapshot(key);
             if self.setup.without == Without::SeenMoments {
                 self.trust_wall_clocks(&mut records);
@@ -233,6 +235,7 @@ impl Controller {
                     gather::publishes(&stage.gathered.slices, address, port)
                 },
                 adopted: &[],
+                cordons: &cordons.held,
                 now,
             });
             self.breathe().await;

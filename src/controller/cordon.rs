@@ -1,0 +1,68 @@
+//! Gives a Lease that was made anew the cordon of its instance back, so that people see it there and can lift it.
+
+use std::time::Duration;
+
+use beatkeeper_api::heartbeat::CORDONED_ANNOTATION;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::context::{Context, call_write};
+use crate::core::{
+    cordon::{Cordons, Unmarked},
+    heartbeat::HeartbeatLease,
+    moment::Moment,
+    registration::Registration,
+};
+
+/// After a write that failed the next one waits for so long. The cordon holds meanwhile.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Writes the annotation (client required). Returns when to look again, if a write has failed.
+pub(super) async fn mark(registration: &Registration, context: &Context) -> Option<Moment> {
+    if registration.dry_run {
+        return None;
+    }
+    let Registration { key, uid, .. } = registration;
+    let unmarked = Cordons::stand(registration, &mut context.index()).unmarked;
+    if unmarked.is_empty() {
+        return None;
+    }
+    let rest_until = context.remember(key, uid, |memory| memory.cordons_rest_until);
+    if context.clock.now() < rest_until {
+        return Some(rest_until);
+    }
+    let mut failed = None;
+    for lease in &unmarked {
+        match write(registration, lease, context).await {
+            Ok(()) => context.index().cordon_is_written(key, lease),
+            // It is another Lease by now, or none: the watch says so.
+            Err(error) if error.is_conflict() || error.is_absent() => {}
+            Err(error) => {
+                tracing::warn!(registration = %key, %error, "will try again");
+                let later = context.clock.now() + PAUSE;
+                failed = Some(later);
+                context.remember(key, uid, |memory| memory.cordons_rest_until = later);
+            }
+        }
+    }
+    failed
+}
+
+/// On the condition that it still is this Lease; a beat in between changes nothing.
+async fn write(
+    registration: &Registration,
+    Unmarked { lease, token, reason, .. }: &Unmarked,
+    context: &Context,
+) -> Result<(), super::error::ApiError> {
+    let namespace = &registration.key.namespace;
+    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), namespace);
+    let patch = json!({ "metadata": { "uid": &*token.uid, "annotations": { CORDONED_ANNOTATION: reason } } });
+    let doing = || format!("cordon Lease {namespace}/{lease} again, which was made anew");
+    let patch = Patch::Merge(patch);
+    call_write(context, doing, api.patch(lease, &PatchParams::default(), &patch)).await?;
+    tracing::info!(registration = %registration.key, %lease, "cordoned again");
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! Cordons: instances that an operator took out.
+//!
+//! The annotation on a Lease says so, but a Lease belongs to its workload: it is deleted when that restarts, collected,
+//! made anew, or another takes the address under another name. So a cordon is remembered, in the status of its
+//! registration, and holds by name and by address until the annotation is removed from a Lease that carried it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use beatkeeper_api::{
+    CordonedInstance, heartbeat,
+    status::{CORDONED_ADDRESSES_MAX, CORDONED_INSTANCES_MAX},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    address::Named,
+    heartbeat::{Claim, Origin, Token},
+    index::{Index, Key, Record},
+    registration::{PortTemplate, Registration, TargetPort},
+    verdict::Placement,
+};
+
+/// So many are noted of a registration: more than a status remembers, since some may have been lifted.
+const NOTED_MAX: usize = 2 * CORDONED_INSTANCES_MAX;
+
+/// What the watch has shown of cordons, whatever became of the Leases since.
+#[derive(Debug, Default)]
+pub struct Notes(HashMap<Key, Noted>);
+
+#[derive(Debug, Default)]
+struct Noted {
+    /// By the name of the Lease.
+    held: BTreeMap<String, Note>,
+    /// Those lifted since this process began, until they are cordoned again: what a status says of them is old.
+    lifted: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Note {
+    uid: Arc<str>,
+    reason: String,
+    pod: Option<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Notes {
+    /// A Lease of a registration was seen to be another, or to say something else than before.
+    pub(super) fn observe(
+        &mut self,
+        registration: &Key,
+        lease: &str,
+        token: &Token,
+        claim: &Claim,
+    ) {
+        let Some(reason) = &claim.cordoned else {
+            // One that was made anew without it lifts nothing.
+            if let Some(noted) = self.0.get_mut(registration)
+                && noted.held.get(lease).is_some_and(|note| note.uid == token.uid)
+            {
+                noted.lift(lease);
+            }
+            return;
+        };
+        let noted = self.0.entry(registration.clone()).or_default();
+        if noted.held.len() >= NOTED_MAX && !noted.held.contains_key(lease) {
+            return;
+        }
+        let (pod, named): (_, &[Named]) = match &claim.origin {
+            Origin::Pod { name, .. } => (Some(name.clone()), &[]),
+            Origin::Outside => (None, &claim.addresses),
+        };
+        let mut addresses: Vec<IpAddr> =
+            noted.held.get(lease).map(|note| note.addresses.clone()).unwrap_or_default();
+        add(&mut addresses, named.iter().filter_map(Named::address));
+        let note = Note { uid: token.uid.clone(), reason: reason.clone(), pod, addresses };
+        noted.lifted.remove(lease);
+        noted.held.insert(lease.to_owned(), note);
+    }
+
+    /// A registration is gone. What a Lease still carries it says again.
+    pub(super) fn forget(&mut self, registration: &Key, carries: impl Fn(&str) -> bool) {
+        if let Some(noted) = self.0.get_mut(registration) {
+            noted.held.retain(|lease, _| carries(lease));
+            noted.lifted.clear();
+            if noted.held.is_empty() {
+                self.0.remove(registration);
+            }
+        }
+    }
+
+    fn lift(&mut self, registration: &Key, lease: &str) {
+        self.0.entry(registration.clone()).or_default().lift(lease);
+    }
+}
+
+impl Noted {
+    fn lift(&mut self, lease: &str) {
+        self.held.remove(lease);
+        if self.lifted.len() < NOTED_MAX {
+            self.lifted.insert(lease.to_owned());
+        }
+    }
+}
+
+/// A cordon that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cordon {
+    /// What is remembered of it.
+    pub entry: CordonedInstance,
+    addresses: Vec<IpAddr>,
+    /// Where the instance listens, as far as that is known without its Pod.
+    ports: Vec<u16>,
+}
+
+/// The cordons of a registration, as they stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cordons {
+    /// Those that hold.
+    pub held: Vec<Cordon>,
+    /// Those of the status that are lifted, by name.
+    pub lifted: Vec<String>,
+    /// Leases that were made anew and are to carry the annotation again.
+    pub unmarked: Vec<Unmarked>,
+}
+
+/// A Lease that was made anew, of an instance that is cordoned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmarked {
+    /// Name of the Lease.
+    pub lease: Arc<str>,
+    /// Its token.
+    pub token: Token,
+    /// What it says otherwise.
+    pub claim: Arc<Claim>,
+    /// Why the instance is cordoned.
+    pub reason: String,
+}
+
+impl Cordons {
+    /// Brings together what the status remembers and what the watch has shown.
+    pub fn stand(registration: &Registration, index: &mut Index) -> Self {
+        let Registration { key, cordoned, uncordon, .. } = registration;
+        let mut cordons = Self::default();
+        let mut entries: BTreeMap<&str, CordonedInstance> = BTreeMap::new();
+        for entry in cordoned {
+            let lease = heartbeat::lease_name(&key.name, &entry.name);
+            let noted = index.cordons().0.get(key);
+            let was_lifted = noted.is_some_and(|noted| noted.lifted.contains(&lease));
+            // Removed while this process did not look.
+            let is_bare = index.record(key, &lease).is_some_and(|record| {
+                *record.token.uid == *entry.lease_uid && record.claim.cordoned.is_none()
+            });
+            if was_lifted || is_bare {
+                index.cordons_mut().lift(key, &lease);
+                cordons.lifted.push(entry.name.clone());
+            } else {
+                entries.insert(&entry.name, entry.clone());
+            }
+        }
+        let noted = index.cordons().0.get(key).map(|noted| noted.held.clone()).unwrap_or_default();
+        for (lease, note) in &noted {
+            if let Some(name) = heartbeat::instance_of(lease, &key.name) {
+                let entry = entries.entry(name).or_default();
+                note.write_to(entry, name);
+            }
+        }
+        for (name, entry) in entries {
+            let lease = heartbeat::lease_name(&key.name, name);
+            let record = index.record(key, &lease);
+            let is_marked = record.is_some_and(|record| record.claim.cordoned.is_some());
+            if !is_marked && uncordon.iter().any(|named| named == name || named == "*") {
+                cordons.lifted.push(entry.name);
+                index.cordons_mut().lift(key, &lease);
+                continue;
+            }
+            if let Some(record) = record.filter(|record| !is_marked && !record.claim.deleting) {
+                cordons.unmarked.push(Unmarked::of(record, &entry.reason));
+            }
+            cordons.held.push(Cordon::of(entry, registration));
+        }
+        cordons.make_room(key, index);
+        cordons
+    }
+
+    /// Of too many those are forgotten whose Pod will not come again, as far as can be told: its Lease is gone.
+    fn make_room(&mut self, key: &Key, index: &Index) {
+        let mut surplus = self.held.len().saturating_sub(CORDONED_INSTANCES_MAX);
+        let lifted = &mut self.lifted;
+        self.held.retain(|Cordon { entry, .. }| {
+            let lease = heartbeat::lease_name(&key.name, &entry.name);
+            let is_spare = entry.pod.is_some() && index.record(key, &lease).is_none();
+            if surplus == 0 || !is_spare {
+                return true;
+            }
+            surplus -= 1;
+            lifted.push(entry.name.clone());
+            false
+        });
+        self.held.truncate(CORDONED_INSTANCES_MAX);
+    }
+
+    /// What a status remembers next.
+    pub fn remember(&self, prior: &[CordonedInstance], wall: Timestamp) -> Vec<CordonedInstance> {
+        let is_lifted = |entry: &CordonedInstance| self.lifted.contains(&entry.name);
+        let mut next: BTreeMap<&str, CordonedInstance> = prior
+            .iter()
+            .filter(|entry| !is_lifted(entry))
+            .map(|entry| (entry.name.as_str(), entry.clone()))
+            .collect();
+        for Cordon { entry, .. } in &self.held {
+            let known = next.get(entry.name.as_str()).and_then(|known| known.since.clone());
+            let since = known.or_else(|| entry.since.clone()).unwrap_or(Time(wall));
+            next.insert(&entry.name, CordonedInstance { since: Some(since), ..entry.clone() });
+        }
+        next.into_values().take(CORDONED_INSTANCES_MAX).collect()
+    }
+}
+
+impl Note {
+    fn write_to(&self, entry: &mut CordonedInstance, name: &str) {
+        let Self { uid, reason, pod, addresses } = self;
+        let mut known: Vec<IpAddr> = parsed(&entry.addresses);
+        add(&mut known, addresses.iter().copied());
+        entry.name = name.to_owned();
+        entry.reason.clone_from(reason);
+        entry.lease_uid = uid.to_string();
+        entry.addresses = known.iter().map(IpAddr::to_string).collect();
+        if pod.is_some() {
+            entry.pod.clone_from(pod);
+        }
+    }
+}
+
+impl Unmarked {
+    fn of(record: &Record, reason: &str) -> Self {
+        let Record { lease, token, claim, .. } = record;
+        let (lease, token, claim) = (lease.clone(), token.clone(), claim.clone());
+        Self { lease, token, claim, reason: reason.to_owned() }
+    }
+}
+
+impl Cordon {
+    fn of(mut entry: CordonedInstance, registration: &Registration) -> Self {
+        let declared = registration.declared.get(&entry.name);
+        let mut addresses = parsed(&entry.addresses);
+        if entry.pod.is_none() {
+            let named = declared.iter().flat_map(|declared| &declared.addresses);
+            add(&mut addresses, named.filter_map(|address| address.parse().ok()));
+        }
+        entry.addresses = addresses.iter().map(IpAddr::to_string).collect();
+        let own = |port: &PortTemplate| {
+            let mut own = declared.iter().flat_map(|declared| &declared.ports);
+            own.find(|own| own.name == port.name).and_then(|own| u16::try_from(own.port).ok())
+        };
+        let number = |port: &PortTemplate| match (own(port), &port.target) {
+            (Some(own), _) => Some(own),
+            (None, TargetPort::Number(number)) => Some(*number),
+            (None, TargetPort::Name(_)) => None,
+        };
+        let ports = registration.ports.iter().filter_map(number).collect();
+        Self { entry, addresses, ports }
+    }
+
+    /// Why an instance is out because of this cordon, if it is.
+    fn covers(&self, instance: &str, pod: Option<&str>, placement: &Placement) -> Option<String> {
+        let Self { entry, .. } = self;
+        let CordonedInstance { name, reason, .. } = entry;
+        if *instance == **name {
+            return Some(told(reason));
+        }
+        if pod.is_some() && pod == entry.pod.as_deref() {
+            return Some(format!("its Pod is that of {name}, {}", told(reason)));
+        }
+        let address = placement.addresses.iter().find(|address| self.is_at(**address))?;
+        let mut ports = placement.ports.ports().iter();
+        let shares_a_port =
+            self.ports.is_empty() || ports.any(|port| self.ports.contains(&port.port));
+        (pod.is_none() && shares_a_port)
+            .then(|| format!("its address {address} is that of {name}, {}", told(reason)))
+    }
+
+    fn is_at(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+}
+
+/// Why an instance is out, if a cordon is remembered that covers it.
+pub(super) fn covering(
+    cordons: &[Cordon],
+    instance: &str,
+    pod: Option<&str>,
+    placement: &Placement,
+) -> Option<String> {
+    cordons.iter().find_map(|cordon| cordon.covers(instance, pod, placement))
+}
+
+/// The cordon on an instance of this name, if one is remembered.
+pub(super) fn named<'a>(cordons: &'a [Cordon], instance: &str) -> Option<&'a CordonedInstance> {
+    cordons.iter().map(|cordon| &cordon.entry).find(|entry| entry.name == instance)
+}
+
+/// What is said of a cordon.
+pub(super) fn told(reason: &str) -> String {
+    match reason {
+        "" => "taken out by an operator".to_owned(),
+        reason => format!("taken out by an operator: {reason}"),
+    }
+}
+
+fn parsed(addresses: &[String]) -> Vec<IpAddr> {
+    addresses.iter().filter_map(|address| address.parse().ok()).collect()
+}
+
+fn add(known: &mut Vec<IpAddr>, more: impl Iterator<Item = IpAddr>) {
+    for address in more {
+        if known.len() < CORDONED_ADDRESSES_MAX && !known.contains(&address) {
+            known.push(address);
+        }
+    }
+}

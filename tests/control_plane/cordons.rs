@@ -1,0 +1,128 @@
+//! A cordon holds by name and by address until it is lifted, whatever its Lease does.
+
+use std::time::Duration;
+
+use beatkeeper_api::{ServiceRegistration, heartbeat::CORDONED_ANNOTATION};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{ResourceExt, api::DeleteParams};
+use serde_json::{Value, json};
+
+use crate::support::{Beats, Shop, Vigil, eventually};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Two that beat, the second of whom is cordoned.
+async fn cordoned(shop: &Shop) -> Beats {
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    for n in 1..=2 {
+        beats.start(&beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}")), INTERVAL).await;
+    }
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    beats.annotate("vm-2", CORDONED_ANNOTATION, Some("bad disk")).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    eventually("the status remembers it", async || {
+        let cordoned = shop.registration("greeter").await.status?.cordoned;
+        (cordoned.first()?.name == "vm-2").then_some(())
+    })
+    .await;
+    beats
+}
+
+/// The Lease carries the cordon, which was put on another of its name.
+async fn is_marked_again(shop: &Shop) -> Lease {
+    eventually("the Lease carries the cordon again", async || {
+        let lease = shop.lease("greeter.vm-2").await?;
+        (lease.annotations().get(CORDONED_ANNOTATION)? == "bad disk").then_some(lease)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_deleted_and_made_anew_stays_out_until_the_annotation_is_removed_from_it() {
+    let shop = Shop::open("cordon").await;
+    let _operator = shop.operator();
+    let mut beats = cordoned(&shop).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    for _ in 0..3 {
+        beats.leave("vm-2").await;
+        beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+        is_marked_again(&shop).await;
+    }
+    // Another name on the same machine.
+    beats.start(&beats.outside("other", "192.0.2.2"), INTERVAL).await;
+    let other = shop.instance("greeter", "other", "Cordoned", "Cordoned").await;
+    assert_eq!(
+        other.message,
+        "its address 192.0.2.2 is that of vm-2, taken out by an operator: bad disk"
+    );
+    assert_eq!(vigil.left(), [""; 0], "it was never in between");
+    beats.annotate("vm-2", CORDONED_ANNOTATION, None).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    eventually("the status forgets it", async || {
+        shop.registration("greeter").await.status?.cordoned.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cordon_outlives_the_operator_and_a_lease_that_the_collector_takes() {
+    let shop = Shop::open("cordon-away").await;
+    let operator = shop.operator();
+    let mut beats = cordoned(&shop).await;
+    // An owner that is not there: the garbage collector deletes the Lease.
+    beats.die("vm-2");
+    let absent = json!({ "metadata": { "ownerReferences": [{
+        "apiVersion": "v1", "kind": "ConfigMap", "name": "absent", "uid": "absent-uid",
+    }] } });
+    shop.patch::<Lease>("greeter.vm-2", absent).await;
+    eventually("it is collected", async || {
+        shop.lease("greeter.vm-2").await.is_none().then_some(())
+    })
+    .await;
+    operator.kill();
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    let operator = shop.operator();
+    is_marked_again(&shop).await;
+    shop.instance("greeter", "vm-2", "Cordoned", "Cordoned").await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    // Lifted while no operator looks.
+    operator.kill();
+    beats.annotate("vm-2", CORDONED_ANNOTATION, None).await;
+    let _operator = shop.operator();
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_is_replaced_by_force_has_the_cordons_that_leases_carry() {
+    let shop = Shop::open("cordon-forced").await;
+    let _operator = shop.operator();
+    let _beats = cordoned(&shop).await;
+    let before = shop.registration("greeter").await;
+    shop.api::<ServiceRegistration>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    shop.greeter().await;
+    let status = eventually("the new one remembers it", async || {
+        let now = shop.registration("greeter").await;
+        (now.uid() != before.uid()).then_some(now.status?).filter(|it| !it.cordoned.is_empty())
+    })
+    .await;
+    assert_eq!(status.cordoned[0].reason, "bad disk");
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cordon_whose_lease_is_gone_for_good_is_lifted_by_the_registration() {
+    let shop = Shop::open("cordon-gone").await;
+    let _operator = shop.operator();
+    let mut beats = cordoned(&shop).await;
+    beats.leave("vm-2").await;
+    let uncordon = |value: Value| json!({ "metadata": { "annotations": { "beatkeeper.dev/uncordon": value } } });
+    shop.patch::<ServiceRegistration>("greeter", uncordon("vm-2".into())).await;
+    eventually("the status forgets it", async || {
+        shop.registration("greeter").await.status?.cordoned.is_empty().then_some(())
+    })
+    .await;
+    shop.patch::<ServiceRegistration>("greeter", uncordon(Value::Null)).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+}
