@@ -1,7 +1,7 @@
 //! One service with all that a decision and a plan depend on.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use beatkeeper::core::address::{AddressSet, OutsideRanges};
@@ -194,6 +194,7 @@ impl Board {
             max_endpoints_per_slice: 100,
             trigger_time: None,
             endpoints_object: EndpointsMode::Publish,
+            closed: HashSet::new(),
         };
         plan(
             &target,

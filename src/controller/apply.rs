@@ -18,6 +18,7 @@ use super::{
     context::{Context, call, call_write},
     desk::rest_after,
     error::ApiError,
+    isolate::isolate,
 };
 use crate::core::{
     heartbeat::Version,
@@ -25,7 +26,9 @@ use crate::core::{
     moment::Moment,
     plan::{Plan, Write},
     registration::Registration,
+    stage::Stage,
     status::Applied,
+    words,
     world::Watched,
 };
 
@@ -50,6 +53,7 @@ pub(super) fn let_endpoints_rest(
 }
 
 /// How a plan ended.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
 pub(super) enum Outcome {
     /// All of it was carried out, or a part of it was refused in a way that planning anew would not
     /// mend.
@@ -59,7 +63,12 @@ pub(super) enum Outcome {
 }
 
 /// Carries a plan out. What it wrote is known to the next plan at once. Client required.
-pub(super) async fn apply(registration: &Registration, plan: Plan, context: &Context) -> Outcome {
+pub(super) async fn apply(
+    registration: &Registration,
+    stage: &Stage,
+    plan: Plan,
+    context: &Context,
+) -> Outcome {
     let mut applied = Applied::default();
     let mut versions: HashMap<String, String> = HashMap::new();
     for phase in plan.phases {
@@ -74,13 +83,16 @@ pub(super) async fn apply(registration: &Registration, plan: Plan, context: &Con
         let (lists, slices): (Vec<_>, Vec<_>) = writes.partition(Write::is_of_endpoints);
         let send = |writes: Vec<Write>| {
             stream::iter(writes)
-                .map(|write| carry_out(registration, write, context))
+                .map(|write| async {
+                    let result = carry_out(registration, &write, context).await;
+                    (write, result)
+                })
                 .buffer_unordered(SIDE_BY_SIDE)
         };
         let results: Vec<_> = send(slices).chain(send(lists)).collect().await;
-        let mut conflict = None;
+        let (mut conflict, mut refused) = (None, Vec::new());
         tracing::trace!(registration = %registration.key, "a phase is over");
-        for result in results {
+        for (write, result) in results {
             match result {
                 Ok(written) => {
                     applied.writes += 1;
@@ -88,11 +100,24 @@ pub(super) async fn apply(registration: &Registration, plan: Plan, context: &Con
                 }
                 Err(error) if error.is_namespace_ending() => {}
                 Err(error) if error.is_conflict() => conflict = Some(error.to_string()),
-                Err(error) => applied.failure = Some(error.to_string()),
+                Err(error) => {
+                    let words = words::told(&error.to_string(), write.generate_name());
+                    applied.failure = Some(words.clone());
+                    refused.extend(error.is_refusal().then_some((write, words)));
+                }
             }
         }
         if let Some(conflict) = conflict {
             return Outcome::Conflict(conflict);
+        }
+        for (write, words) in refused {
+            if isolate(registration, stage, &write, &words, context).await {
+                conflict = Some(words);
+            }
+        }
+        if let Some(words) = conflict {
+            // Without what is refused the rest may be accepted.
+            return Outcome::Conflict(words);
         }
         // A phase begins only when all of the one before it has succeeded (P3).
         if applied.failure.is_some() {
@@ -105,14 +130,14 @@ pub(super) async fn apply(registration: &Registration, plan: Plan, context: &Con
 /// One write. Returns the object's name and its new resourceVersion, unless it was deleted.
 async fn carry_out(
     registration: &Registration,
-    write: Write,
+    write: &Write,
     context: &Context,
 ) -> Result<Option<(String, String)>, ApiError> {
     let namespace = &registration.key.namespace;
     tracing::debug!(registration = %registration.key, %write, "writing");
-    let slices = Kind::<EndpointSlice>::new(namespace, &write, context);
-    let endpoints = Kind::<Endpoints>::new(namespace, &write, context);
-    match &write {
+    let slices = Kind::<EndpointSlice>::new(namespace, write, context);
+    let endpoints = Kind::<Endpoints>::new(namespace, write, context);
+    match write {
         Write::CreateSlice(slice) => slices.create(slice).await,
         Write::UpdateSlice(slice, _) => slices.replace(slice).await,
         Write::DeleteSlice { name, uid, resource_version } => {

@@ -34,6 +34,7 @@ use crate::{
         moment::Moment,
         notice::Remembered,
         path::Path,
+        refusal::Refusals,
         ttl::TtlHistory,
         verdict::Suspect,
         world::World,
@@ -132,6 +133,8 @@ pub(super) struct Memory {
     pub(super) earlier: Option<(Option<i64>, Arc<Earlier>)>,
     /// The adopted instances as this process wrote them last.
     pub(super) adopted: Option<(Version, Vec<AdoptedInstance>)>,
+    /// What the API server refuses to have published.
+    pub(super) refusals: Refusals,
     /// Adopted instances that have been seen to beat, until the status says so.
     pub(super) weaned: Vec<AdoptedInstance>,
     /// Since when such a Service is missing.

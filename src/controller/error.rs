@@ -69,6 +69,18 @@ impl ApiError {
         })
     }
 
+    /// What was sent is refused as it is, by the API server's rules or by an admission plugin: another content may
+    /// be accepted. Rights and quotas know nothing of the content.
+    pub(super) fn is_refusal(&self) -> bool {
+        let by_content = |status: &Status| {
+            let message = &status.message;
+            let others = message.contains(" cannot ") && message.contains("User ")
+                || message.contains("exceeded quota");
+            matches!(status.code, 400 | 403 | 406 | 413 | 422) && !others
+        };
+        self.status().is_some_and(by_content) && !self.is_namespace_ending()
+    }
+
     /// The namespace is being deleted: nothing can be created in it, and nothing needs to be.
     pub(super) fn is_namespace_ending(&self) -> bool {
         self.status()

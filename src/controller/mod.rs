@@ -19,6 +19,7 @@ mod desk;
 mod error;
 mod establish;
 mod forget;
+mod isolate;
 mod leader;
 mod metrics;
 mod pauses;

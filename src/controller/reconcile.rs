@@ -15,6 +15,7 @@ use super::{
     decision::{Decision, decide, judge, note_earlier, recall_earlier, ttl_history},
     desk,
     error::Error,
+    isolate,
     metrics::Step,
     publish, rehearse, stage,
     verify::Missing,
@@ -29,6 +30,7 @@ use crate::core::{
     registration::Registration,
     stage::Stage,
     status::{self, Applied},
+    told,
     verdict::{Suspect, Verdict},
 };
 
@@ -85,6 +87,7 @@ async fn reconcile(
         let mut stage = set_stage(&registration, &context).await;
         rehearse::recall(&registration, &mut stage, &context);
         recall_earlier(&object, &registration, &mut stage, &context);
+        stage.held_back = isolate::held_back(&registration, &context);
         let known =
             |stage: &Stage| judge(&registration, &ttl, stage, &Missing::default(), &context);
         let mut stage = adopt::begin(stage, &object, &registration, known, &context).await;
@@ -119,7 +122,7 @@ async fn reconcile(
 fn conclude(
     object: Arc<ServiceRegistration>,
     registration: Registration,
-    stage: Stage,
+    mut stage: Stage,
     decision: Decision,
     applied: Applied,
     context: &Arc<Context>,
@@ -138,12 +141,13 @@ fn conclude(
     let mut applied = Applied { adoption_ended, cordons, ..applied };
     if applied.dry_run.is_none() {
         applied.published = gather::published(&registration, &context.world());
+        applied.refused = isolate::settle(&registration, &mut stage, &decision.verdicts, context);
     }
     let failure = applied.failure.clone();
     let now = context.clock.now();
     let next = decision.pause(now);
     let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
-    let Decision { verdicts, .. } = decision;
+    let Decision { mut verdicts, .. } = decision;
     let foreseen = Suspect::foreseen(&verdicts);
     context.remember(&key, &registration.uid, |memory| {
         memory.due = Some(now + next);
@@ -151,10 +155,12 @@ fn conclude(
     });
     let deadline = verdicts.iter().filter_map(Verdict::deadline).min();
     context.probe.await_deadline(&key, deadline, context);
+    let publish_not_ready = stage.service.as_ref().is_some_and(|it| it.publish_not_ready);
+    told::as_published(&mut verdicts, stage.stall.as_ref(), &applied, publish_not_ready);
     let ready = status::ready_reason(stage.stall.as_ref(), &applied);
     context.metrics.decided(&key, &verdicts, ready);
     // The addresses are not needed any more, and may be many.
-    let account = Account::of(verdicts, &std::mem::take(&mut applied.published));
+    let account = Account::of(verdicts, std::mem::take(&mut applied.published).all());
     let report = publish::Report { object, registration, account, stall: stage.stall, applied };
     desk::hand_in(report, context);
     match failure {
@@ -194,7 +200,7 @@ async fn carry_out(
     if registration.dry_run {
         return rehearse::rehearse(registration, stage, &plan, context);
     }
-    let outcome = apply::apply(registration, plan, context).await;
+    let outcome = apply::apply(registration, stage, plan, context).await;
     let outcome = adopt::finish(outcome, registration, stage, context).await;
     if let Outcome::Done(Applied { failure: Some(_), .. }) = &outcome {
         context.metrics.failed(Step::Apply);

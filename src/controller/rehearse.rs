@@ -2,7 +2,10 @@
 //! that the next decision is the one it would be.
 
 use super::{apply::Outcome, context::Context};
-use crate::core::{dry_run, plan::Plan, registration::Registration, stage::Stage, status::Applied};
+use crate::core::{
+    dry_run, in_slices::InSlices, plan::Plan, registration::Registration, stage::Stage,
+    status::Applied,
+};
 
 /// Has the decision rest on what would be published by now. When the dry run is over, only what is
 /// published counts.
@@ -30,5 +33,6 @@ pub(super) fn rehearse(
         memory.rehearsed = Some(published.clone());
     });
     let dry_run = Some(dry_run::tell(stage, plan));
+    let published = InSlices::as_ready(published);
     Outcome::Done(Applied { published, dry_run, ..Applied::default() })
 }

@@ -12,6 +12,7 @@ use super::{
     address::AddressSet,
     endpoint::EndpointPort,
     heartbeat::Origin,
+    in_slices::InSlices,
     index::{Key, Record},
     pod::PodView,
     registration::Registration,
@@ -60,11 +61,11 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
     }
 }
 
-/// The addresses that are published by now, after writes.
-pub fn published(registration: &Registration, world: &World) -> AddressSet {
+/// What is published by now, after writes.
+pub fn published(registration: &Registration, world: &World) -> InSlices {
     let service = Key::new(&registration.key.namespace, &registration.service_name);
     let (slices, _) = world.slices(&service, &registration.uid);
-    world.addresses_in(&slices)
+    InSlices::of(&slices, world.addresses_in(&slices))
 }
 
 /// Whether an address is in some slice with a port.

@@ -81,20 +81,21 @@ pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
         if now.rival.is_some() && known.is_none_or(|(.., contested)| !contested) {
             contested.push(now);
         }
-        if changed && now.state != InstanceState::Waiting {
+        let is_news = now.state != InstanceState::Waiting || now.reason == Reason::PublishFailed;
+        if changed && is_news {
             groups.entry((now.state, now.reason)).or_default().push(now);
         }
     }
     gone.extend(before.map(|(name, ..)| &**name));
     let mut notices: Vec<Notice> = groups
         .into_iter()
-        .map(|((state, _), lines)| {
+        .map(|((state, reason), lines)| {
             let names: Vec<&str> = lines.iter().map(|line| &*line.instance).collect();
             let message = match lines.first().map(|line| line.message.as_str()) {
                 None | Some("") => "its beats arrive in time",
                 Some(message) => message,
             };
-            let (warning, reason) = kind(state);
+            let (warning, reason) = kind(state, reason);
             notice(warning, reason, &names, message)
         })
         .collect();
@@ -120,8 +121,9 @@ fn notice(warning: bool, reason: &'static str, names: &[&str], message: &str) ->
     Notice { warning, reason, note: note(names, message), instance }
 }
 
-fn kind(state: InstanceState) -> (bool, &'static str) {
+fn kind(state: InstanceState, reason: Reason) -> (bool, &'static str) {
     match state {
+        InstanceState::Waiting if reason == Reason::PublishFailed => (true, "InstanceNotPublished"),
         InstanceState::Waiting => (false, "InstanceWaiting"),
         InstanceState::Ready => (false, "InstanceReady"),
         InstanceState::NotReady => (true, "InstanceNotReady"),

@@ -9,6 +9,7 @@ use super::{
     plan::{
         self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, meta::HEADLESS_LABEL,
     },
+    refusal,
     registration::Registration,
     service::ServiceView,
     stage::Stage,
@@ -35,11 +36,12 @@ pub fn draw_up(
     let service = stage.service.as_deref();
     let publish_not_ready = service.is_some_and(|service| service.publish_not_ready);
     let closed = stage.is_closed();
-    let endpoints = if closed {
+    let mut endpoints = if closed {
         frozen::endpoints(verdicts, stage, publish_not_ready)
     } else {
         claims::endpoints(verdicts, publish_not_ready)
     };
+    refusal::hold_back(&mut endpoints, stage);
     let target = Target {
         owner: &Owner {
             namespace: registration.key.namespace.clone(),
@@ -55,6 +57,7 @@ pub fn draw_up(
         max_endpoints_per_slice: style.max_endpoints_per_slice,
         trigger_time: Some(wall),
         endpoints_object: endpoints_mode(stage, service, closed, style),
+        closed: stage.held_back.closed.clone(),
     };
     let published = Published {
         slices: stage.gathered.slices.iter().map(AsRef::as_ref).collect(),
@@ -93,7 +96,11 @@ fn endpoints_mode(
     // Service the cluster deletes them; and where nothing may be added none is made.
     let others = service.is_none_or(|service| service.selects);
     match () {
-        () if others || stage.gathered.neighbours.foreign_endpoints || (closed && !ours) => {
+        () if others
+            || stage.held_back.endpoints_closed
+            || stage.gathered.neighbours.foreign_endpoints
+            || (closed && !ours) =>
+        {
             EndpointsMode::LeaveAlone
         }
         () if !style.publish_endpoints => EndpointsMode::Off,

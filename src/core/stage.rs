@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     adoption::Adoption, endpoint::Family, frozen::Earlier, gather::Gathered, moment::Moment,
-    service::ServiceView, standing::Stall, status::Applied,
+    refusal::HeldBack, service::ServiceView, standing::Stall, status::Applied,
 };
 
 /// What the decision rests on besides heartbeats.
@@ -26,6 +26,8 @@ pub struct Stage {
     pub adoption: Adoption,
     /// Where outside instances were when something could last be changed.
     pub earlier: Arc<Earlier>,
+    /// What the API server has refused, and is not to be tried yet.
+    pub held_back: HeldBack,
 }
 
 impl Stage {
@@ -44,6 +46,7 @@ impl Stage {
             announced: Vec::new(),
             adoption: Adoption::default(),
             earlier: Arc::default(),
+            held_back: HeldBack::default(),
         }
     }
 

@@ -15,11 +15,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
     account::{Account, Line, Listed},
-    address::AddressSet,
     cordon::Cordons,
+    in_slices::InSlices,
     moment::Moment,
+    refusal::RefusedNow,
     standing::Stall,
     verdict::Reason,
+    words,
 };
 
 /// What became of a plan.
@@ -29,9 +31,11 @@ pub struct Applied {
     pub writes: usize,
     /// What could not be carried out, and will be tried again.
     pub failure: Option<String>,
-    /// The addresses that are published now; in a dry run, those that would be. None any more in what waits
-    /// to be told: there may be many.
-    pub published: AddressSet,
+    /// What our slices hold now; in a dry run, what they would. Nothing any more in what waits to be told:
+    /// it may be much.
+    pub published: InSlices,
+    /// What the API server refuses to have published, and is tried again.
+    pub refused: RefusedNow,
     /// In a dry run, what would have been written.
     pub dry_run: Option<String>,
     /// Those of the prior status's adopted instances that are no longer.
@@ -193,14 +197,27 @@ fn instances(
                 .map(|beat| clocks.wall_time_of(beat))
                 .or_else(|| before.and_then(|before| before.last_beat.clone())),
             reason: line.reason.as_str().to_owned(),
-            message: match &line.rival {
-                None => plain(&line.message).into_owned(),
-                Some(rival) if line.message.is_empty() => format!("{CONTESTED}: {rival}"),
-                Some(rival) => format!("{}; {CONTESTED}: {rival}", plain(&line.message)),
+            message: {
+                let message = match &line.rival {
+                    None => plain(&line.message).into_owned(),
+                    Some(rival) if line.message.is_empty() => format!("{CONTESTED}: {rival}"),
+                    Some(rival) => format!("{}; {CONTESTED}: {rival}", plain(&line.message)),
+                };
+                match same {
+                    Some(before) => steady(&before.reason, &before.message, &message),
+                    None => message,
+                }
             },
         }
     };
     account.listed().map(told).collect()
+}
+
+/// The words of a failure that lasts, as they were first told: each try may bring other times and ids,
+/// and none of that is worth a write.
+fn steady(reason: &str, before: &str, now: &str) -> String {
+    let lasts = ["WriteFailed", Reason::PublishFailed.as_str()].contains(&reason);
+    if lasts && words::agree(before, now) { before.to_owned() } else { now.to_owned() }
 }
 
 fn conditions(
@@ -215,11 +232,14 @@ fn conditions(
     let mut conditions = Vec::new();
     let mut set = |type_: &str, value: bool, reason: &str, message: String| {
         let value = if value { "True" } else { "False" };
-        let since = prior
-            .conditions
-            .iter()
-            .find(|before| before.type_ == type_ && before.status == value)
-            .map(|before| before.last_transition_time.clone());
+        let before = prior.conditions.iter();
+        let before = before.clone().find(|it| it.type_ == type_ && it.status == value);
+        let since = before.map(|before| before.last_transition_time.clone());
+        let same = before.filter(|before| before.reason == reason);
+        let message = match same {
+            Some(before) => steady(reason, &before.message, &message),
+            None => message,
+        };
         conditions.push(Condition {
             type_: type_.to_owned(),
             status: value.to_owned(),
@@ -245,6 +265,9 @@ fn conditions(
             let message =
                 format!("dry run: {ready} of {total} instances would be ready; {dry_run}");
             set(condition::READY, false, reason, message);
+        }
+        (None, None, None) if !applied.refused.is_empty() => {
+            set(condition::READY, false, reason, applied.refused.tell());
         }
         (None, None, None) => set(condition::READY, true, reason, published(status)),
     }
@@ -274,6 +297,9 @@ fn conditions(
     }
     if let Some(failure) = &applied.failure {
         set(condition::RECONCILING, true, "WriteFailed", failure.clone());
+    } else if !applied.refused.is_empty() {
+        let reason = Reason::PublishFailed.as_str();
+        set(condition::RECONCILING, true, reason, applied.refused.tell());
     }
     if let Some(stall) = stall {
         set(condition::STALLED, true, stall.reason, stall.message.clone());
@@ -287,6 +313,7 @@ pub fn ready_reason(stall: Option<&Stall>, applied: &Applied) -> &'static str {
         (Some(stall), _, _) => stall.reason,
         (None, Some(_), _) => "WriteFailed",
         (None, None, Some(_)) => "DryRun",
+        (None, None, None) if !applied.refused.is_empty() => Reason::PublishFailed.as_str(),
         (None, None, None) => "Published",
     }
 }

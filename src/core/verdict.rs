@@ -23,6 +23,10 @@ pub enum Reason {
     AwaitingBeat,
     /// Waiting: its Pod has no address yet.
     NoAddressYet,
+    /// Waiting: it lives, but is not in the slices, since the registration may not publish.
+    NotPublished,
+    /// What was decided is not what is in the slices, since a write failed or was refused.
+    PublishFailed,
     /// Ready: its beats arrive in time.
     Beating,
     /// Ready: its last beat is more than half of its slack late.
@@ -81,6 +85,8 @@ impl Reason {
             Self::NeverBeat => "NeverBeat",
             Self::AwaitingBeat => "AwaitingBeat",
             Self::NoAddressYet => "NoAddressYet",
+            Self::NotPublished => "NotPublished",
+            Self::PublishFailed => "PublishFailed",
             Self::Beating => "Beating",
             Self::BeatOverdue => "BeatOverdue",
             Self::Adopted => "Adopted",

@@ -1,6 +1,8 @@
 //! What an instance was refused or waits for: when its cause goes it is published at once, also where
 //! no other instance of the registration is left that something could happen to.
 
+use std::time::Duration;
+
 use beatkeeper_api::ServiceRegistration;
 use beatkeeper_cluster::Options;
 use k8s_openapi::api::{
@@ -55,11 +57,11 @@ async fn a_machine_whose_address_a_service_had_is_back_when_the_service_goes() {
     let ledger: Service = stage.create(service).await;
     let address = ledger.spec.unwrap().cluster_ip.unwrap();
     // Another operator, for which the Services' network lies in an allowed range.
-    let Stage { shop, operator, beats } = stage;
+    let Stage { shop, operator, mut beats } = stage;
     operator.stop().await;
     let range = format!("--outside-range={}={address}/32", shop.namespace);
     let _operator = shop.operator_with(&[&range]);
-    beats.create(&beats.outside("vm-1", &address)).await;
+    beats.start(&beats.outside("vm-1", &address), Duration::from_secs(1)).await;
     let status = shop.instance("greeter", "vm-1", "Rejected", "AddressRefused").await;
     assert!(status.message.contains("belongs to Service"), "{}", status.message);
     shop.api::<Service>().delete("ledger", &kube::api::DeleteParams::default()).await.unwrap();
@@ -83,7 +85,8 @@ async fn what_a_pod_is_refused_or_waits_for_is_mended_by_the_pod() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lease_is_refused_for_is_mended_by_the_lease() {
-    let stage = Stage::set("lease-causes", json!({})).await;
+    let one_family = json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"] });
+    let stage = Stage::beside_service("lease-causes", one_family, json!({})).await;
     let mut lease = stage.beats.outside("vm-1", "");
     lease.spec.as_mut().unwrap().holder_identity = None;
     stage.beats.create(&lease).await;

@@ -26,6 +26,7 @@ mod metrics;
 mod ownership;
 mod pins;
 mod publishing;
+mod refused;
 mod reliability;
 mod restart;
 mod sdk;

@@ -210,7 +210,7 @@ async fn a_selector_added_later_stops_additions_but_not_deaths() {
     shop.patch::<Service>("greeter", selector).await;
     shop.condition("greeter", "Stalled", "True", "ServiceHasSelector").await;
     beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
-    shop.instance("greeter", "vm-3", "Ready", "Beating").await;
+    shop.instance("greeter", "vm-3", "Waiting", "NotPublished").await;
     beats.die("vm-1");
     vigil.leaves("192.0.2.1").await;
     let ready = shop.published("greeter").await.ready();

@@ -12,6 +12,8 @@
 //!   published. (The exception is somebody's edit that put a dead and a living address into one
 //!   endpoint.)
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::endpoint::{Endpoint, Family};
@@ -87,6 +89,9 @@ pub struct Target<'a> {
     pub trigger_time: Option<jiff::Timestamp>,
     /// What to do about the Endpoints object.
     pub endpoints_object: EndpointsMode,
+    /// The names of slices that are not written now, since the API server refuses that: they stay as they
+    /// are, and take no one in.
+    pub closed: HashSet<String>,
 }
 
 /// What is published now.
@@ -105,5 +110,22 @@ pub fn plan(target: &Target<'_>, published: Published<'_>) -> Plan {
     let Published { slices, endpoints } = published;
     let slices::Phases { mut first, second } = slices::plan(target, slices, max);
     first.extend(listing::plan(target, endpoints));
+    let (first, second) = leave_closed(first, second, &target.closed);
     Plan { phases: [first, second].into_iter().filter(|phase| !phase.is_empty()).collect() }
+}
+
+/// Leaves out the writes to closed slices, and then everything that relies on the first phase.
+fn leave_closed(
+    mut first: Vec<Write>,
+    mut second: Vec<Write>,
+    closed: &HashSet<String>,
+) -> (Vec<Write>, Vec<Write>) {
+    let is_open = |write: &Write| write.slice_name().is_none_or(|name| !closed.contains(name));
+    let all = first.len();
+    first.retain(is_open);
+    if first.len() < all {
+        second.clear();
+    }
+    second.retain(is_open);
+    (first, second)
 }

@@ -10,11 +10,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     net::IpAddr,
 };
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::{
     super::endpoint::{Endpoint, Family, PortSet},
@@ -48,6 +48,7 @@ impl<'a> Packing<'a> {
         mut port_ids: PortIds,
         max: usize,
         fit: impl Fn(&Slice<'a>) -> bool,
+        closed: &HashSet<String>,
     ) -> Self {
         // Of two copies the one that is seen has to stay; the name makes it deterministic.
         slices.sort_by(|a, b| b.visible.cmp(&a.visible).then_with(|| a.name().cmp(b.name())));
@@ -75,7 +76,7 @@ impl<'a> Packing<'a> {
         packing.keep_in_place();
         packing.recycle_with_members();
         packing.settle_moves();
-        packing.fill(max);
+        packing.fill(max, closed);
         packing
     }
 
@@ -297,22 +298,24 @@ impl<'a> Packing<'a> {
         })
     }
 
-    fn fill(&mut self, max: usize) {
+    fn fill(&mut self, max: usize, closed: &HashSet<String>) {
         for group in &mut self.groups {
             group.newcomers = group.homeless.drain().map(|(_, endpoint)| endpoint).collect();
             group.newcomers.make_contiguous().sort_unstable_by_key(|endpoint| endpoint.address);
         }
         let mut slices_of: Vec<Vec<usize>> = vec![Vec::new(); self.groups.len()];
         for (position, draft) in self.drafts.iter().enumerate() {
+            let is_closed = closed.contains(self.slices[position].name());
             // A rewritten slice that waits takes nobody in: the newcomer would wait, too.
-            if let Some(id) = draft.group.filter(|_| !(draft.recycled && draft.waits)) {
+            if let Some(id) = draft.group.filter(|_| !(draft.recycled && draft.waits || is_closed))
+            {
                 slices_of[id].push(position);
             }
         }
         for (id, slices) in slices_of.iter().enumerate() {
             self.fill_dirty(id, slices, max);
         }
-        let mut spare = self.spare();
+        let mut spare = self.spare(closed);
         for (id, slices) in slices_of.iter().enumerate() {
             loop {
                 // Again after each full slice: what is left over may fit into one that is there.
@@ -370,10 +373,11 @@ impl<'a> Packing<'a> {
     }
 
     /// The slices that would be deleted and need not wait, the last one first.
-    fn spare(&self) -> BTreeMap<Family, Vec<usize>> {
+    fn spare(&self, closed: &HashSet<String>) -> BTreeMap<Family, Vec<usize>> {
         let mut spare: BTreeMap<Family, Vec<usize>> = BTreeMap::new();
         for (position, (slice, draft)) in self.slices.iter().zip(&self.drafts).enumerate().rev() {
-            if let Some(family) = slice.family.filter(|_| draft.is_empty() && !draft.waits) {
+            let is_spare = draft.is_empty() && !draft.waits && !closed.contains(slice.name());
+            if let Some(family) = slice.family.filter(|_| is_spare) {
                 spare.entry(family).or_default().push(position);
             }
         }

@@ -141,6 +141,14 @@ impl Write {
         }
     }
 
+    /// The prefix from which the API server is to make a name.
+    pub fn generate_name(&self) -> Option<&str> {
+        match self {
+            Self::CreateSlice(slice) => slice.metadata.generate_name.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Whether it concerns the Endpoints object, and no slice.
     pub fn is_of_endpoints(&self) -> bool {
         match self {

@@ -164,7 +164,7 @@ fn a_zone_that_a_node_gets_late_wakes_the_registrations_with_pods_on_it() {
 }
 
 #[test]
-fn what_no_decision_has_asked_for_wakes_nobody() {
+fn what_no_decision_has_asked_for_wakes_no_registration() {
     let mut scene = Scene::set();
     let service = json!({ "metadata": {}, "spec": { "clusterIPs": ["192.0.2.77"] } });
     assert_eq!(scene.put::<Service>("bank", "ledger", service), BTreeSet::new());

@@ -10,6 +10,7 @@ use crate::core::{
     account::Account,
     dry_run::{published_after, tell},
     gather::Gathered,
+    in_slices::InSlices,
     plan::{Plan, Tally, Write},
     stage::Stage,
     standing::{Neighbours, Stall},
@@ -84,13 +85,13 @@ fn ready(stall: Option<&Stall>) -> ServiceRegistrationStatus {
     index.observe("shop", beat("vm-1", 1, 1), at(0));
     let verdicts = World::new().decide(&index, at(0));
     let applied = Applied {
-        published: [std::net::IpAddr::from([192, 0, 2, 1])].into(),
+        published: InSlices::as_ready([std::net::IpAddr::from([192, 0, 2, 1])].into()),
         dry_run: Some("would do this".to_owned()),
         ..Applied::default()
     };
     let wall = "2026-11-22T10:00:00Z".parse().expect("a time");
     let prior = ServiceRegistrationStatus::default();
-    let account = Account::of(verdicts, &applied.published);
+    let account = Account::of(verdicts, applied.published.all());
     report(&prior, Some(1), &account, stall, &applied, Clocks { now: at(0), wall })
 }
 

@@ -205,7 +205,7 @@ proptest! {
         let before = notice::told_by(&prior);
         let clocks = Clocks { now: at(1000), wall: Timestamp::UNIX_EPOCH };
         let applied = Applied::default();
-        let account = Account::of(verdicts, &applied.published);
+        let account = Account::of(verdicts, applied.published.all());
         let next = status::report(&prior, Some(3), &account, None, &applied, clocks);
         prop_assert!(next.instances.len() <= LISTED_INSTANCES_MAX);
         prop_assert_eq!(next.total, 1);

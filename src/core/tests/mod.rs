@@ -43,9 +43,11 @@ mod index_beats;
 mod index_leases;
 mod index_settle;
 mod placement;
+mod refusal;
 mod registration;
 mod status_floor;
 mod takeover;
+mod told;
 
 /// Milliseconds after the start of the clock.
 fn at(millis: u64) -> Moment {

@@ -47,7 +47,7 @@ async fn endpoints_written_by_hand_and_their_mirror_are_left_alone_until_they_ar
     assert!(message.contains(MIRROR), "{message}");
     let beats = shop.beats("greeter");
     beats.create(&beats.outside("vm-1", "192.0.2.1")).await;
-    shop.instance("greeter", "vm-1", "Ready", "Beating").await;
+    shop.instance("greeter", "vm-1", "Waiting", "NotPublished").await;
     let published = shop.published("greeter").await;
     let hand = |endpoints: Option<Endpoints>| endpoints.map(|endpoints| endpoints.subsets);
     assert_eq!(hand(published.endpoints), hand(Some(by_hand)));
@@ -122,7 +122,7 @@ async fn a_slice_of_somebody_else_is_never_touched() {
     assert!(message.contains("EndpointSlice theirs"), "{message}");
     assert!(message.contains("somebody"), "{message}");
     stage.join("vm-2", "192.0.2.2").await;
-    stage.status("vm-2", "Ready", "Beating").await;
+    stage.status("vm-2", "Waiting", "NotPublished").await;
     let published = stage.published("greeter").await;
     assert_eq!(published.ready(), set(&["192.0.2.1", "198.51.100.66"]));
     assert_eq!(published.in_endpoints(), set(&["192.0.2.1"]));

@@ -395,7 +395,7 @@ impl Controller {
         if let Some((newer, status)) = written.filter(|(newer, _)| *newer > version) {
             (version, prior) = (newer, Some(status));
         }
-        let account = Account::of(verdicts, &applied.published);
+        let account = Account::of(verdicts, applied.published.all());
         for _ in 0..3 {
             let clocks = Clocks { now: self.now(), wall: self.wall() };
             let before = prior.clone().unwrap_or_default();

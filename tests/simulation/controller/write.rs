@@ -28,6 +28,7 @@ use crate::{
     object::{Kind, Object},
 };
 
+#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
 pub enum Outcome {
     Done(Applied),
     Conflict(String),

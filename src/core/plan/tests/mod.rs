@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets nothing fails")]
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -31,6 +34,7 @@ struct World {
     max: usize,
     mode: EndpointsMode,
     trigger_time: Option<jiff::Timestamp>,
+    closed: HashSet<String>,
 }
 
 impl World {
@@ -49,6 +53,7 @@ impl World {
             max: 100,
             mode: EndpointsMode::Publish,
             trigger_time: None,
+            closed: HashSet::new(),
         }
     }
 
@@ -61,6 +66,7 @@ impl World {
             max_endpoints_per_slice: self.max,
             trigger_time: self.trigger_time,
             endpoints_object: self.mode,
+            closed: self.closed.clone(),
         };
         plan(
             &target,

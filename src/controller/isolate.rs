@@ -1,0 +1,121 @@
+//! Finds the addresses because of which an admission plugin refuses a write, so that the others of the same
+//! object are published. Variants of the write are tried without being carried out (`dryRun`).
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
+use kube::{Api, api::PostParams};
+
+use super::{
+    context::{Context, call_write},
+    error::ApiError,
+};
+use crate::core::{
+    plan::Write,
+    refusal::{HeldBack, RefusedNow, Trial},
+    registration::Registration,
+    stage::Stage,
+    verdict::Verdict,
+};
+
+/// What is not to be tried at the moment.
+pub(super) fn held_back(registration: &Registration, context: &Context) -> HeldBack {
+    let now = context.clock.now();
+    let Registration { key, uid, .. } = registration;
+    context.remember(key, uid, |memory| memory.refusals.held_back(now))
+}
+
+/// What is still refused after a plan was carried out, and has it tried again in time.
+pub(super) fn settle(
+    registration: &Registration,
+    stage: &mut Stage,
+    verdicts: &[Verdict],
+    context: &Context,
+) -> RefusedNow {
+    let now = context.clock.now();
+    let Registration { key, uid, .. } = registration;
+    let (refused, next) = context.remember(key, uid, |memory| {
+        let refused = memory.refusals.settle(verdicts, stage, now);
+        (refused, memory.refusals.next())
+    });
+    stage.look_again = stage.look_again.into_iter().chain(next).min();
+    refused
+}
+
+/// Finds out which addresses of a write that was refused with these words are refused, and remembers
+/// them. Returns whether the rest can be planned anew. Client required.
+pub(super) async fn isolate(
+    registration: &Registration,
+    stage: &Stage,
+    write: &Write,
+    words: &str,
+    context: &Context,
+) -> bool {
+    let Some(trial) = Trial::of(write, stage) else { return false };
+    let (place, words) = (trial.place(), Arc::from(words));
+    let Registration { key, uid, .. } = registration;
+    if let Some(name) = trial.existing() {
+        match is_accepted(registration, &trial.with(&[]), context).await {
+            Some(true) => {}
+            Some(false) => {
+                // What is in it already is refused by now.
+                let now = context.clock.now();
+                context.remember(key, uid, |it| it.refusals.close(place, name, &words, now));
+                return true;
+            }
+            None => return false,
+        }
+    }
+    let mut search = trial.search();
+    while let Some(some) = search.next_trial() {
+        match is_accepted(registration, &trial.with(&some), context).await {
+            Some(accepted) => search.answer(some, accepted),
+            None => return false,
+        }
+    }
+    let refused = search.refused();
+    let now = context.clock.now();
+    tracing::warn!(registration = %key, ?refused, %words, "refused; the others are published");
+    context.remember(key, uid, |memory| {
+        refused.iter().for_each(|it| memory.refusals.refuse(place, *it, &words, now));
+    });
+    !refused.is_empty()
+}
+
+/// Whether the API server would accept a write; none when it does not say.
+async fn is_accepted(
+    registration: &Registration,
+    write: &Write,
+    context: &Context,
+) -> Option<bool> {
+    let namespace = &registration.key.namespace;
+    let slices = Api::<EndpointSlice>::namespaced(context.client.clone(), namespace);
+    let endpoints = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let doing = || format!("try to {write} in namespace {namespace}");
+    let name = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+        metadata.name.clone().unwrap_or_default()
+    };
+    let result: Result<(), ApiError> = match write {
+        Write::CreateSlice(slice) => {
+            call_write(context, doing, slices.create(&params, slice)).await.map(drop)
+        }
+        Write::UpdateSlice(slice, _) => {
+            let name = name(&slice.metadata);
+            call_write(context, doing, slices.replace(&name, &params, slice)).await.map(drop)
+        }
+        Write::CreateEndpoints(object) => {
+            call_write(context, doing, endpoints.create(&params, object)).await.map(drop)
+        }
+        Write::UpdateEndpoints(object, _) => {
+            let name = name(&object.metadata);
+            call_write(context, doing, endpoints.replace(&name, &params, object)).await.map(drop)
+        }
+        Write::DeleteSlice { .. } | Write::DeleteEndpoints { .. } => return None,
+    };
+    match result {
+        Ok(()) => Some(true),
+        Err(error) if error.is_refusal() => Some(false),
+        Err(_) => None,
+    }
+}

@@ -1,0 +1,377 @@
+//! Addresses that the API server refuses to have published.
+//!
+//! An admission plugin may refuse a whole slice because of one address in it, and seldom says which.
+//! [`Search`] finds it by halves, so that the others of its slice are published, and [`Refusals`]
+//! remembers it, so that it is tried again less and less often.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+
+use super::{
+    address::AddressSet, endpoint::Endpoint, moment::Moment, plan::Write, stage::Stage,
+    verdict::Verdict,
+};
+
+/// The pauses between two tries double from the one to the other.
+const SHORTEST: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(60);
+/// The same for an object that cannot be written at all: there may be a dead instance in it.
+const LONGEST_CLOSED: Duration = Duration::from_secs(5);
+/// At most this many variants of one write are tried. What is left untried then counts as refused.
+pub const TRIALS_MAX: usize = 40;
+
+/// The kind of object that an address is refused in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// The slices.
+    Slices,
+    /// The Endpoints object.
+    Endpoints,
+}
+
+#[derive(Debug, Clone)]
+struct Refused {
+    words: Arc<str>,
+    times: u32,
+    until: Moment,
+}
+
+impl Refused {
+    fn again(before: Option<&Self>, longest: Duration, words: &Arc<str>, now: Moment) -> Self {
+        let times = before.map_or(0, |before| before.times.saturating_add(1));
+        let pause = (SHORTEST * 2_u32.pow(times.min(10))).min(longest);
+        Self { words: words.clone(), times, until: now + pause }
+    }
+}
+
+/// What the API server has refused of a registration.
+#[derive(Debug, Clone, Default)]
+pub struct Refusals {
+    addresses: HashMap<(Place, IpAddr), Refused>,
+    /// Objects of which what is in them already is refused, by name.
+    objects: HashMap<(Place, String), Refused>,
+}
+
+/// What is not to be tried at the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldBack {
+    /// Addresses that are not to be added to slices.
+    pub slices: AddressSet,
+    /// Addresses that are not to be added to the Endpoints object.
+    pub endpoints: AddressSet,
+    /// Slices that are not to be written.
+    pub closed: HashSet<String>,
+    /// Whether the Endpoints object is not to be written.
+    pub endpoints_closed: bool,
+}
+
+/// What is refused, with the words of the API server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RefusedNow {
+    /// Addresses that are not in the slices for that.
+    pub addresses: HashMap<IpAddr, Arc<str>>,
+    /// Objects that cannot be written, by kind and name.
+    pub objects: BTreeMap<(Place, String), Arc<str>>,
+    /// Addresses that are not in the Endpoints object for that.
+    pub unlisted: BTreeMap<IpAddr, Arc<str>>,
+}
+
+impl RefusedNow {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.objects.is_empty() && self.unlisted.is_empty()
+    }
+
+    /// In words, for a condition.
+    pub fn tell(&self) -> String {
+        let first = self.addresses.iter().min_by_key(|(address, _)| **address);
+        let listed = self.unlisted.iter().next();
+        let object = self.objects.iter().next();
+        match (first, object, listed) {
+            (Some((address, words)), ..) => {
+                let more = match self.addresses.len() - 1 {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!("not published, and tried again: {address}{more}: {words}")
+            }
+            (None, Some(((_, name), words)), _) => {
+                format!("{name} cannot be brought up to date, and is tried again: {words}")
+            }
+            (None, None, Some((address, words))) => {
+                format!("not listed in Endpoints, and tried again: {address}: {words}")
+            }
+            (None, None, None) => String::new(),
+        }
+    }
+}
+
+impl Refusals {
+    /// An address was refused.
+    pub fn refuse(&mut self, place: Place, address: IpAddr, words: &Arc<str>, now: Moment) {
+        let known = self.addresses.get(&(place, address));
+        let refused = Refused::again(known, LONGEST, words, now);
+        self.addresses.insert((place, address), refused);
+    }
+
+    /// An object was refused with nothing added to it.
+    pub fn close(&mut self, place: Place, name: &str, words: &Arc<str>, now: Moment) {
+        let key = (place, name.to_owned());
+        let refused = Refused::again(self.objects.get(&key), LONGEST_CLOSED, words, now);
+        self.objects.insert(key, refused);
+    }
+
+    /// What is not to be tried yet.
+    pub fn held_back(&self, now: Moment) -> HeldBack {
+        let mut held = HeldBack::default();
+        for ((place, address), _) in self.addresses.iter().filter(|(_, it)| it.until > now) {
+            match place {
+                Place::Slices => held.slices.insert(*address),
+                Place::Endpoints => held.endpoints.insert(*address),
+            };
+        }
+        for ((place, name), _) in self.objects.iter().filter(|(_, it)| it.until > now) {
+            match place {
+                Place::Slices => drop(held.closed.insert(name.clone())),
+                Place::Endpoints => held.endpoints_closed = true,
+            }
+        }
+        held
+    }
+
+    /// When something is to be tried again.
+    pub fn next(&self) -> Option<Moment> {
+        let all = self.addresses.values().chain(self.objects.values());
+        all.map(|refused| refused.until).min()
+    }
+
+    /// What still is refused, after a plan was carried out. What was accepted meanwhile, and what nobody
+    /// wants any more, is forgotten.
+    pub fn settle(&mut self, verdicts: &[Verdict], stage: &Stage, now: Moment) -> RefusedNow {
+        if self.addresses.is_empty() && self.objects.is_empty() {
+            return RefusedNow::default();
+        }
+        let wanted: AddressSet = verdicts
+            .iter()
+            .filter(|verdict| verdict.is_published())
+            .flat_map(|verdict| verdict.placement.iter().flat_map(|it| &it.addresses))
+            .copied()
+            .collect();
+        // What was held back is refused still; what was tried and not refused again was accepted.
+        let held = &stage.held_back;
+        self.addresses.retain(|(place, address), it| {
+            let held = match place {
+                Place::Slices => held.slices.contains(address),
+                Place::Endpoints => held.endpoints.contains(address),
+            };
+            (held || it.until > now) && wanted.contains(address)
+        });
+        let slices: HashSet<&str> =
+            stage.gathered.slices.iter().filter_map(|it| it.metadata.name.as_deref()).collect();
+        self.objects.retain(|(place, name), it| match place {
+            Place::Slices => {
+                (held.closed.contains(name) || it.until > now) && slices.contains(name.as_str())
+            }
+            Place::Endpoints => held.endpoints_closed || it.until > now,
+        });
+        let of = |place| {
+            let refused = self.addresses.iter().filter(move |((it, _), _)| *it == place);
+            refused.map(|((_, address), it)| (*address, it.words.clone()))
+        };
+        let objects = self.objects.iter().map(|(key, it)| (key.clone(), it.words.clone()));
+        RefusedNow {
+            addresses: of(Place::Slices).collect(),
+            unlisted: of(Place::Endpoints).collect(),
+            objects: objects.collect(),
+        }
+    }
+}
+
+/// Takes out of what is to be published what is held back. What is published already stays.
+pub(super) fn hold_back(endpoints: &mut Vec<Endpoint>, stage: &Stage) {
+    let HeldBack { slices, endpoints: unlisted, .. } = &stage.held_back;
+    let published = &stage.gathered.published;
+    endpoints.retain(|it| !slices.contains(&it.address) || published.contains(&it.address));
+    if unlisted.is_empty() {
+        return;
+    }
+    let listed = listed(stage.gathered.endpoints.as_deref());
+    for endpoint in endpoints {
+        if unlisted.contains(&endpoint.address) && !listed.contains(&endpoint.address) {
+            endpoint.in_endpoints = None;
+        }
+    }
+}
+
+fn listed(object: Option<&core::Endpoints>) -> AddressSet {
+    let subsets = object.into_iter().flat_map(|object| object.subsets.iter().flatten());
+    subsets.flat_map(ips).filter_map(|text| text.parse().ok()).collect()
+}
+
+fn ips(subset: &core::EndpointSubset) -> impl Iterator<Item = &str> {
+    let both = [&subset.addresses, &subset.not_ready_addresses];
+    both.into_iter().flatten().flatten().map(|address| address.ip.as_str())
+}
+
+/// A write that was refused, and what it would have added.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    write: Write,
+    newcomers: AddressSet,
+    pods: Vec<IpAddr>,
+    outside: Vec<IpAddr>,
+}
+
+impl Trial {
+    /// Of a write that puts addresses into an object.
+    pub fn of(write: &Write, stage: &Stage) -> Option<Self> {
+        let (found, there): (Vec<(IpAddr, bool)>, AddressSet) = match write {
+            Write::CreateSlice(slice) => (in_slice(slice), AddressSet::default()),
+            Write::UpdateSlice(slice, _) => {
+                let name = slice.metadata.name.as_ref();
+                let slices = stage.gathered.slices.iter();
+                let before = slices.filter(|it| it.metadata.name.as_ref() == name);
+                let there = before.flat_map(|it| in_slice(it)).map(|(address, _)| address);
+                (in_slice(slice), there.collect())
+            }
+            Write::CreateEndpoints(object) => (in_endpoints(object), AddressSet::default()),
+            Write::UpdateEndpoints(object, _) => {
+                (in_endpoints(object), listed(stage.gathered.endpoints.as_deref()))
+            }
+            Write::DeleteSlice { .. } | Write::DeleteEndpoints { .. } => return None,
+        };
+        let added = found.into_iter().filter(|(address, _)| !there.contains(address));
+        let (pods, outside): (Vec<_>, Vec<_>) = added.partition(|(_, is_pod)| *is_pod);
+        let addresses = |all: Vec<(IpAddr, bool)>| -> Vec<IpAddr> {
+            all.into_iter().map(|(address, _)| address).collect()
+        };
+        let (pods, outside) = (addresses(pods), addresses(outside));
+        let newcomers = pods.iter().chain(&outside).copied().collect();
+        Some(Self { write: write.clone(), newcomers, pods, outside })
+    }
+
+    /// Where it is tried.
+    pub fn place(&self) -> Place {
+        if self.write.is_of_endpoints() { Place::Endpoints } else { Place::Slices }
+    }
+
+    /// The object, where it is there already.
+    pub fn existing(&self) -> Option<&str> {
+        match &self.write {
+            Write::UpdateSlice(slice, _) => slice.metadata.name.as_deref(),
+            Write::UpdateEndpoints(object, _) => object.metadata.name.as_deref(),
+            Write::CreateSlice(_)
+            | Write::CreateEndpoints(_)
+            | Write::DeleteSlice { .. }
+            | Write::DeleteEndpoints { .. } => None,
+        }
+    }
+
+    /// The same write with some of the newcomers only.
+    pub fn with(&self, some: &[IpAddr]) -> Write {
+        let stays = |text: &str| {
+            let address = text.parse::<IpAddr>();
+            address.is_ok_and(|it| !self.newcomers.contains(&it) || some.contains(&it))
+        };
+        let mut write = self.write.clone();
+        match &mut write {
+            Write::CreateSlice(slice) | Write::UpdateSlice(slice, _) => {
+                slice.endpoints.retain(|endpoint| endpoint.addresses.iter().all(|it| stays(it)));
+            }
+            Write::CreateEndpoints(object) | Write::UpdateEndpoints(object, _) => {
+                for subset in object.subsets.iter_mut().flatten() {
+                    let both = [&mut subset.addresses, &mut subset.not_ready_addresses];
+                    for addresses in both.into_iter().flatten() {
+                        addresses.retain(|address| stays(&address.ip));
+                    }
+                }
+                if let Some(subsets) = &mut object.subsets {
+                    subsets.retain(|subset| ips(subset).next().is_some());
+                }
+            }
+            Write::DeleteSlice { .. } | Write::DeleteEndpoints { .. } => {}
+        }
+        write
+    }
+
+    /// Begins to look for the addresses because of which it was refused.
+    pub fn search(&self) -> Search {
+        // What distinguishes them for most policies is tried first.
+        let groups = [self.outside.clone(), self.pods.clone()];
+        let mut groups: Vec<_> = groups.into_iter().filter(|group| !group.is_empty()).collect();
+        let known_bad = if groups.len() == 1 { groups.pop() } else { None };
+        let mut search = Search { untried: groups, ..Search::default() };
+        search.untried.reverse();
+        if let Some(group) = known_bad {
+            search.split(group);
+        }
+        search
+    }
+}
+
+fn in_slice(slice: &discovery::EndpointSlice) -> Vec<(IpAddr, bool)> {
+    let endpoints = slice.endpoints.iter().flat_map(|endpoint| {
+        let is_pod = endpoint.target_ref.is_some();
+        endpoint.addresses.iter().map(move |text| (text, is_pod))
+    });
+    endpoints.filter_map(|(text, is_pod)| Some((text.parse().ok()?, is_pod))).collect()
+}
+
+fn in_endpoints(object: &core::Endpoints) -> Vec<(IpAddr, bool)> {
+    let subsets = object.subsets.iter().flatten();
+    let both = subsets.flat_map(|it| [&it.addresses, &it.not_ready_addresses]).flatten().flatten();
+    let mut all: Vec<(IpAddr, bool)> = both
+        .filter_map(|address| Some((address.ip.parse().ok()?, address.target_ref.is_some())))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// A search by halves for the addresses that are refused.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// Groups of which it is not known whether they are accepted; the last one is tried next.
+    untried: Vec<Vec<IpAddr>>,
+    refused: Vec<IpAddr>,
+    trials: usize,
+}
+
+impl Search {
+    /// The addresses to try next; none when the search is over.
+    pub fn next_trial(&mut self) -> Option<Vec<IpAddr>> {
+        if self.trials == TRIALS_MAX {
+            self.refused.extend(self.untried.drain(..).flatten());
+        }
+        self.trials += 1;
+        self.untried.pop()
+    }
+
+    /// Whether those were accepted.
+    pub fn answer(&mut self, tried: Vec<IpAddr>, accepted: bool) {
+        if !accepted {
+            self.split(tried);
+        }
+    }
+
+    /// Those that are refused.
+    pub fn refused(self) -> Vec<IpAddr> {
+        self.refused
+    }
+
+    /// There is one among these that is refused.
+    fn split(&mut self, mut group: Vec<IpAddr>) {
+        if group.len() <= 1 {
+            self.refused.append(&mut group);
+            return;
+        }
+        let second = group.split_off(group.len() / 2);
+        self.untried.extend([second, group]);
+    }
+}

@@ -1,0 +1,220 @@
+//! What an admission plugin refuses to have published: the others of its slice are published, and the
+//! status says what is in the slices, with the plugin's words.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use k8s_openapi::api::{
+    admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Shop, Vigil, eventually};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const WORDS: &str = "addresses of Pods need create on the subresource restricted";
+
+/// Two policies like the admission plugin of OpenShift, for one namespace.
+struct Policies<'a> {
+    shop: &'a Shop,
+    resources: Vec<&'static str>,
+}
+
+impl<'a> Policies<'a> {
+    /// For each resource what must hold of an object that is created or updated.
+    async fn install(shop: &'a Shop, rules: &[(&'static str, &str, &str)]) -> Self {
+        for (resource, group, rule) in rules {
+            let name = format!("{}-{resource}", shop.namespace);
+            create_cluster_wide::<ValidatingAdmissionPolicy>(shop, json!({
+                "metadata": { "name": name },
+                "spec": {
+                    "failurePolicy": "Fail",
+                    "matchConstraints": { "resourceRules": [{
+                        "apiGroups": [group], "apiVersions": ["v1"], "resources": [resource],
+                        "operations": ["CREATE", "UPDATE"],
+                    }]},
+                    "validations": [{ "expression": rule, "message": WORDS, "reason": "Forbidden" }],
+                },
+            }))
+            .await;
+            create_cluster_wide::<ValidatingAdmissionPolicyBinding>(
+                shop,
+                json!({
+                    "metadata": { "name": name },
+                    "spec": {
+                        "policyName": name,
+                        "validationActions": ["Deny"],
+                        "matchResources": { "namespaceSelector": { "matchLabels": {
+                            "kubernetes.io/metadata.name": shop.namespace,
+                        }}},
+                    },
+                }),
+            )
+            .await;
+        }
+        let policies = Self { shop, resources: rules.iter().map(|(it, ..)| *it).collect() };
+        policies.are_in_force().await;
+        policies
+    }
+
+    /// That takes the API server a moment. What is tried is not written.
+    async fn are_in_force(&self) {
+        let tried = PostParams { dry_run: true, ..PostParams::default() };
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": { "name": "tried" }, "addressType": "IPv4",
+            "endpoints": [{ "addresses": ["10.88.0.99"] }],
+        }))
+        .unwrap();
+        let endpoints: k8s_openapi::api::core::v1::Endpoints = serde_json::from_value(json!({
+            "metadata": { "name": "tried" }, "subsets": [{ "addresses": [{ "ip": "10.88.0.99" }] }],
+        }))
+        .unwrap();
+        eventually("the policies are in force", async || {
+            let slices = !self.resources.contains(&"endpointslices")
+                || self.shop.api().create(&tried, &slice).await.is_err();
+            let endpoints = !self.resources.contains(&"endpoints")
+                || self.shop.api().create(&tried, &endpoints).await.is_err();
+            (slices && endpoints).then_some(())
+        })
+        .await;
+    }
+
+    async fn remove(self) {
+        for resource in &self.resources {
+            let name = format!("{}-{resource}", self.shop.namespace);
+            let client = || self.shop.client.clone();
+            let params = DeleteParams::default();
+            let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client());
+            bindings.delete(&name, &params).await.unwrap();
+            Api::<ValidatingAdmissionPolicy>::all(client()).delete(&name, &params).await.unwrap();
+        }
+    }
+}
+
+async fn create_cluster_wide<K>(shop: &Shop, object: Value)
+where
+    K: kube::Resource<DynamicType = ()>
+        + serde::Serialize
+        + serde::de::DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
+{
+    let object: K = serde_json::from_value(object).unwrap();
+    Api::<K>::all(shop.client.clone()).create(&PostParams::default(), &object).await.unwrap();
+}
+
+const NO_PODS_IN_SLICES: &str = "!has(object.endpoints) || object.endpoints.all(e, e.addresses.all(a, !a.startsWith('10.88.')))";
+const NO_PODS_IN_ENDPOINTS: &str = "!has(object.subsets) || object.subsets.all(s, \
+     !has(s.addresses) || s.addresses.all(a, !a.ip.startsWith('10.88.')))";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_address_keeps_no_other_out_and_is_told_with_the_servers_words() {
+    let shop = Shop::open("refused").await;
+    let policies = Policies::install(
+        &shop,
+        &[
+            ("endpointslices", "discovery.k8s.io", NO_PODS_IN_SLICES),
+            ("endpoints", "", NO_PODS_IN_ENDPOINTS),
+        ],
+    )
+    .await;
+    let _operator = shop.operator();
+    let mut spec = Shop::usual_spec();
+    (spec["ttl"], spec["interval"]) = ("1h".into(), "10m".into());
+    shop.register("greeter", spec).await;
+    shop.looked_at("greeter").await;
+    let beats = shop.beats("greeter");
+    for pod in ["greeter-1", "greeter-2"] {
+        let uid = shop.pod(pod, &[&format!("10.88.0.{}", &pod[8..])], json!({})).await;
+        beats.create(&beats.in_pod(pod, &uid)).await;
+    }
+    for (name, address) in [("vm-1", "192.0.2.1"), ("vm-2", "192.0.2.2")] {
+        beats.create(&beats.outside(name, address)).await;
+    }
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    for pod in ["greeter-1", "greeter-2"] {
+        let status = shop.instance("greeter", pod, "Waiting", "PublishFailed").await;
+        assert!(status.message.contains(WORDS), "{}", status.message);
+    }
+    let message = shop.condition("greeter", "Ready", "False", "PublishFailed").await;
+    assert!(message.contains(WORDS), "{message}");
+    shop.instance("greeter", "vm-1", "Ready", "Beating").await;
+    assert_eq!(shop.registration("greeter").await.status.unwrap().ready, 2);
+
+    // It is tried again and again, which costs no status and no slice.
+    let mark = shop.plane.audit_mark().await.unwrap();
+    eventually("it was tried again", async || {
+        let written = shop.written_since(mark).await;
+        let refused = written.iter().filter(|it| it.resource == "endpointslices" && it.code == 403);
+        (refused.count() >= 2).then_some(())
+    })
+    .await;
+    let written = shop.written_since(mark).await;
+    let told = written.iter().filter(|it| it.resource == "serviceregistrations");
+    assert_eq!(told.count(), 0, "{written:?}");
+    assert!(written.len() < 100, "no hot loop: {}", written.len());
+
+    policies.remove().await;
+    let all = ["192.0.2.1", "192.0.2.2", "10.88.0.1", "10.88.0.2"];
+    shop.published_as_ready("greeter", &all).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    let events = shop.published("greeter").await;
+    assert_eq!(events.slices.len(), 1, "nothing is left of the tries");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_among_many_that_is_refused_is_found() {
+    let shop = Shop::open("refused-one").await;
+    let rule = "!has(object.endpoints) || object.endpoints.all(e, !('192.0.2.17' in e.addresses))";
+    let always =
+        "!has(object.endpoints) || object.endpoints.all(e, !('10.88.0.99' in e.addresses))";
+    let rule = format!("({rule}) && ({always})");
+    let _policies =
+        Policies::install(&shop, &[("endpointslices", "discovery.k8s.io", &rule)]).await;
+    let beats = shop.beats("greeter");
+    let addresses: Vec<String> = (1..=30).map(|n| format!("192.0.2.{n}")).collect();
+    let mut spec = Shop::usual_spec();
+    (spec["ttl"], spec["interval"]) = ("1h".into(), "10m".into());
+    let _operator = shop.operator();
+    shop.register("greeter", spec).await;
+    shop.looked_at("greeter").await;
+    for address in &addresses {
+        beats.create(&beats.outside(&address.replace('.', "-"), address)).await;
+    }
+    let wanted: BTreeSet<String> =
+        addresses.iter().filter(|it| *it != "192.0.2.17").cloned().collect();
+    eventually("all others are published", async || {
+        (shop.published("greeter").await.ready() == wanted).then_some(())
+    })
+    .await;
+    shop.instance("greeter", "192-0-2-17", "Waiting", "PublishFailed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_removal_is_refused_is_told_to_be_published_still() {
+    let shop = Shop::open("refused-removal").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let policies =
+        Policies::install(&shop, &[("endpointslices", "discovery.k8s.io", "false")]).await;
+    beats.die("vm-1");
+    let status = shop.instance("greeter", "vm-1", "Expired", "PublishFailed").await;
+    assert!(status.message.contains("still published") && status.message.contains(WORDS));
+    beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
+    shop.instance("greeter", "vm-3", "Waiting", "PublishFailed").await;
+    shop.instance("greeter", "vm-2", "Ready", "Beating").await;
+    assert_eq!(vigil.left(), [""; 0]);
+    policies.remove().await;
+    vigil.leaves("192.0.2.1").await;
+    shop.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
+    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+}
