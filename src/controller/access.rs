@@ -21,12 +21,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     context::{Context, call_write},
+    desk::Written,
     error::ApiError,
     watch::cache,
 };
 use crate::core::{
     access::{Access, CANNOT_READ, Need, Refusal},
+    heartbeat::Version,
     index::Key,
+    verdict::Reason,
 };
 
 /// How often registrations are looked for that do not say yet what cannot be read. A replica that may not read a scope takes
@@ -115,7 +118,7 @@ pub(super) async fn run(
     let scope = namespace.as_deref().unwrap_or("all namespaces").to_owned();
     let mut accesses = context.accesses.0.subscribe();
     let mut told: Option<Refusal> = None;
-    let mut conditions = Conditions::default();
+    let mut conditions = Conditions::because(CANNOT_READ);
     loop {
         let access = accesses.borrow_and_update().clone();
         note(namespace.as_deref(), &access, &context);
@@ -129,12 +132,13 @@ pub(super) async fn run(
         let was_wanting = told.as_ref().is_some_and(Refusal::is_wanting);
         told = refusal;
         if was_wanting && !access.is_wanting() {
-            conditions = Conditions::default();
+            conditions.said.clear();
             context.wake(reader.state().iter().map(|object| Key::of(&object.metadata)));
         }
         let wanting = told.as_ref().filter(|refusal| refusal.is_wanting());
         if let Some(refusal) = wanting {
-            conditions.set(&refusal.to_string(), &reader, &context).await;
+            let why = refusal.to_string();
+            conditions.set(&why, &why, &reader, &context).await;
         }
         let pause = async {
             match wanting {
@@ -158,30 +162,60 @@ fn note(namespace: Option<&str>, access: &Access, context: &Context) {
     context.metrics.unreadable(namespace.unwrap_or_default(), &refused);
 }
 
-/// The registrations that say what cannot be read, in which words.
-#[derive(Default)]
-struct Conditions(HashMap<Key, (String, String)>);
+/// Has the registrations say for as long as no proof has come, which may be for want of a right, that nothing is published
+/// before.
+pub(super) async fn tell_unproven(context: &Context, reader: &Store<ServiceRegistration>) {
+    let reason = Reason::PathUnproven.as_str();
+    let mut conditions = Conditions::because(reason);
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let doubt = context.path().doubt().map(str::to_owned);
+        if let Some(doubt) = doubt {
+            let why = format!(
+                "nothing is published or pruned before the operator's probe is back: {doubt}"
+            );
+            conditions.set(reason, &why, reader, context).await;
+        }
+    }
+}
+
+/// The registrations that say why nothing is decided about them, and what they say.
+struct Conditions {
+    reason: &'static str,
+    /// With the uid, by the registration.
+    said: HashMap<Key, (String, String)>,
+}
 
 impl Conditions {
-    /// Has each registration say it that does not. What cannot be written is tried again.
-    async fn set(&mut self, why: &str, reader: &Store<ServiceRegistration>, context: &Context) {
+    fn because(reason: &'static str) -> Self {
+        Self { reason, said: HashMap::new() }
+    }
+
+    /// Has each registration say why that does not say `what` yet. What cannot be written is tried again.
+    async fn set(
+        &mut self,
+        what: &str,
+        why: &str,
+        reader: &Store<ServiceRegistration>,
+        context: &Context,
+    ) {
         for object in reader.state() {
             if !context.claim.holds() {
                 // Whoever leads next says it anew.
-                self.0.clear();
+                self.said.clear();
                 return;
             }
             let key = Key::of(&object.metadata);
-            let said = (object.metadata.uid.clone().unwrap_or_default(), why.to_owned());
-            if self.0.get(&key) == Some(&said) {
+            let said = (object.metadata.uid.clone().unwrap_or_default(), what.to_owned());
+            if self.said.get(&key) == Some(&said) {
                 continue;
             }
-            if let Err(error) = set(&key, &object, why, context).await {
+            if let Err(error) = set(&key, &object, self.reason, why, context).await {
                 // The others would most likely fail as well.
-                tracing::debug!(%error, "the registrations cannot be told what is refused");
+                tracing::debug!(%error, "the registrations cannot say why nothing is decided");
                 return;
             }
-            self.0.insert(key, said);
+            self.said.insert(key, said);
         }
     }
 }
@@ -189,12 +223,14 @@ impl Conditions {
 async fn set(
     key: &Key,
     object: &ServiceRegistration,
+    reason: &str,
     why: &str,
     context: &Context,
 ) -> Result<(), ApiError> {
     let nothing = ServiceRegistrationStatus::default();
     let prior = object.status.as_ref().unwrap_or(&nothing);
-    let next = conditions(prior, object.metadata.generation, why, context.clock.clocks().wall);
+    let wall = context.clock.clocks().wall;
+    let next = conditions(prior, object.metadata.generation, reason, why, wall);
     if next == prior.conditions {
         return Ok(());
     }
@@ -205,8 +241,19 @@ async fn set(
     let doing = || format!("write the conditions of ServiceRegistration {key}");
     let call = api.patch_status(&key.name, &params, &patch);
     match call_write(context, doing, call).await {
+        Ok(written) => {
+            // A report that follows at once is compared with this, and not with what the watch showed last.
+            let version = Version::of(written.metadata.resource_version.as_deref());
+            let status = written.status.unwrap_or_default();
+            let uid = written.metadata.uid.unwrap_or_default();
+            if context.world().has_registration(key) {
+                let written = Written { version, status, at: context.clock.now() };
+                context.desks().note_said(key, &uid, written);
+            }
+            Ok(())
+        }
         Err(error) if error.is_absent() => Ok(()),
-        written => written.map(|_| ()),
+        Err(error) => Err(error),
     }
 }
 
@@ -215,6 +262,7 @@ async fn set(
 fn conditions(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,
+    reason: &str,
     why: &str,
     wall: Timestamp,
 ) -> Vec<Condition> {
@@ -230,7 +278,7 @@ fn conditions(
         conditions.push(Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: CANNOT_READ.to_owned(),
+            reason: reason.to_owned(),
             message: why.to_owned(),
             observed_generation: generation,
             last_transition_time: before

@@ -66,6 +66,16 @@ impl Desks {
         }
     }
 
+    /// Notes what was written without a report.
+    pub(super) fn note_said(&mut self, key: &Key, uid: &str, written: Written) {
+        let desk = self.0.entry(key.clone()).or_default();
+        if desk.uid != uid {
+            uid.clone_into(&mut desk.uid);
+            desk.report = None;
+        }
+        desk.written = Some(written);
+    }
+
     /// Takes all reports off: a new term reports anew.
     pub(super) fn clear(&mut self) {
         self.0.values_mut().for_each(|desk| desk.report = None);

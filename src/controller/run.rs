@@ -252,7 +252,13 @@ async fn publish(
 /// too, or it would take those for absent whom its own watch has not brought yet.
 async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: CancellationToken) {
     let claimed = context.clock.now();
-    if over.run_until_cancelled(probe::prove_until_it_succeeds(claimed, &context)).await.is_none() {
+    let proven = async {
+        tokio::select! {
+            () = probe::prove_until_it_succeeds(claimed, &context) => {}
+            () = access::tell_unproven(&context, &reader) => {}
+        }
+    };
+    if over.run_until_cancelled(proven).await.is_none() {
         return;
     }
     // In this order: who is woken from now on is in the queue, and all the others are in the store.

@@ -108,6 +108,15 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
     .await;
     assert_eq!(kept(&shop).await, before);
 
+    // As a HelmRelease of Flux that forces its upgrades.
+    helm.release(
+        "upgrade",
+        &chart(),
+        &["--set", "replicas=3", "--force-replace", "--server-side=false"],
+    )
+    .await;
+    assert_eq!(kept(&shop).await, before);
+
     helm.run(&["rollback", RELEASE, "1", "--namespace", RELEASE]).await;
     assert_eq!(replicas().await, Some(2));
     settled().await;

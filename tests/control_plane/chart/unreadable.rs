@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use beatkeeper_cluster::{ControlPlane, Options};
 use jiff::Timestamp;
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -179,6 +179,20 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     rights_without(plane, &all, None).await;
     shop.condition("greeter", "Ready", "True", "Published").await;
     running.reads_everything().await;
+
+    // From the start, without the right to write its probe, without which nothing is proven.
+    assert!(running.operator.stop().await);
+    let own: Api<Role> = Api::namespaced(shop.client.clone(), RELEASE);
+    let rules = own.get(RELEASE).await.unwrap().rules.unwrap();
+    let patch = Patch::Merge(json!({ "rules": [rules[1]] }));
+    own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
+    let running = Running::start(&shop, &folder, &[]).await;
+    running.ready().await;
+    let why = shop.condition("greeter", "Ready", "False", "PathUnproven").await;
+    assert!(why.contains("cannot renew the probe Lease"), "{why}");
+    let patch = Patch::Merge(json!({ "rules": rules }));
+    own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
+    shop.condition("greeter", "Ready", "True", "Published").await;
 
     // Later: a watch that runs goes on until it is begun anew, as when the API server is.
     rights_without(plane, &all, Some("pods")).await;
