@@ -44,11 +44,22 @@ impl Headers {
 
     fn note(&self, headers: &HeaderMap, now: Timestamp) {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        if let Some(date) = text(header::DATE).and_then(|date| rfc2822::parse(date).ok()) {
-            let ahead = now.as_second() - date.timestamp().as_second();
-            self.0.ahead.store(ahead, Relaxed);
+        let date = |text: &str| rfc2822::parse(text.trim()).ok().map(|date| date.timestamp());
+        let servers = text(header::DATE).and_then(date);
+        if let Some(servers) = servers {
+            self.0.ahead.store(now.as_second() - servers.as_second(), Relaxed);
         }
-        let asked = text(header::RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
+        let asked = text(header::RETRY_AFTER).and_then(|asked| match asked.trim() {
+            // More digits than a number has room for mean "for ever".
+            digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().unwrap_or(u64::MAX))
+            }
+            // By the clock of who sent it, where it told its time; a proxy may not.
+            other => date(other).map(|until| {
+                let seconds = until.as_second() - servers.unwrap_or(now).as_second();
+                u64::try_from(seconds).unwrap_or(0)
+            }),
+        });
         self.0.retry_after.store(asked.unwrap_or(0), Relaxed);
     }
 
@@ -91,9 +102,32 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         told.note(&headers(&[("retry-after", "7")]), now);
         assert_eq!(told.retry_after(), Some(Duration::from_secs(7)));
-        told.note(&headers(&[("retry-after", "Mon, 23 Nov 2026 12:00:00 GMT")]), now);
-        assert_eq!(told.retry_after(), None);
         told.note(&headers(&[]), now);
         assert_eq!(told.retry_after(), None);
+    }
+    #[test]
+    fn how_long_to_stay_away_may_be_a_date_and_whatever_else_a_proxy_sends() {
+        let now: Timestamp = "2026-11-23T12:00:00Z".parse().expect("a time");
+        let asked = |pairs: &[(&'static str, &str)]| {
+            let told = Headers::default();
+            told.note(&headers(pairs), now);
+            told.retry_after().map(|asked| asked.as_secs())
+        };
+        for (value, seconds) in [
+            ("Mon, 23 Nov 2026 12:00:32 GMT", Some(32)),
+            ("Mon, 23 Nov 2026 11:00:00 GMT", None),
+            ("Wed, 01 Dec 9999 12:00:00 GMT", Some(251_604_230_400)),
+            ("99999999999999999999999999", Some(u64::MAX)),
+            (" 7 ", Some(7)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(asked(&[("retry-after", value)]), seconds, "{value:?}");
+        }
+        // By the server's clock, which is an hour ahead of ours.
+        let date = ("date", "Mon, 23 Nov 2026 13:00:00 GMT");
+        assert_eq!(asked(&[date, ("retry-after", "Mon, 23 Nov 2026 13:00:05 GMT")]), Some(5));
     }
 }

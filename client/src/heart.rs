@@ -16,7 +16,7 @@ use crate::failure::{Cause, Failure, Operation};
 use crate::lease::{Held, Identity, Owner, Word};
 use crate::requests::{Connection, Requests};
 use crate::rival::{Vigil, Written, incarnation};
-use crate::schedule::{Backoff, Pace};
+use crate::schedule::{Backoff, Pace, Room};
 use passed::Passed;
 
 /// A request that was sent before the ttl was known.
@@ -214,8 +214,8 @@ impl Heart {
                 }
                 Err(failure) => {
                     failing = self.last_success.is_some();
-                    let retry_in =
-                        backoff.pause(self.pace.as_ref(), failure.retry_after, rand::random());
+                    let room = self.room();
+                    let retry_in = backoff.pause(room, failure.retry_after, rand::random());
                     due = Instant::now() + retry_in;
                     self.progress.send_modify(|now| now.failure = Some(failure.clone()));
                     (self.report)(&Event::Failed { failure, retry_in });
@@ -236,6 +236,12 @@ impl Heart {
                 }
             }
         }
+    }
+
+    /// How long another try may wait.
+    fn room(&self) -> Room {
+        let silent = self.last_success.map(|last| last.elapsed());
+        self.pace.map_or(Room::UNKNOWN, |pace| Room::between_beats(&pace, silent))
     }
 
     /// What happens before the next beat is due; none when that is now.

@@ -14,8 +14,6 @@ const RETRY_MAX_UNKNOWN: Duration = Duration::from_secs(5);
 /// A busy API server takes this long for a patch once in a hundred times; less would only add load.
 const TIMEOUT_MIN: Duration = Duration::from_millis(250);
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
-/// As long as the API server may ask us to stay away; more would be an error on its side.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// The shortest interval a registration may have.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -116,6 +114,43 @@ impl Pace {
     }
 }
 
+/// How much time there is for another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// The longest pause that our own backoff comes to.
+    own: Duration,
+    /// The longest pause that the API server may ask for.
+    asked: Duration,
+}
+
+impl Room {
+    /// Before the registration was read, its ttl is unknown.
+    pub const UNKNOWN: Self = Self { own: RETRY_MAX_UNKNOWN, asked: RETRY_MAX_UNKNOWN };
+
+    /// Between beats. `silent` is the time since the last accepted beat; none before the first.
+    ///
+    /// A pause ends early enough for one more try to be answered before the ttl is over. Where nothing is
+    /// left to be lost (no beat was accepted yet, or the ttl is over) the slack is the bound.
+    pub fn between_beats(pace: &Pace, silent: Option<Duration>) -> Self {
+        let own = pace.retry_max();
+        let left = silent.map_or(Duration::ZERO, |silent| pace.ttl.saturating_sub(silent));
+        let asked = if left.is_zero() {
+            pace.slack()
+        } else {
+            // Half of our own longest pause at least: a server that is overloaded is not hammered, however
+            // close the end is.
+            left.saturating_sub(pace.request_timeout()).clamp(own / 2, pace.slack().max(own / 2))
+        };
+        Self { own, asked }
+    }
+
+    /// Until a deadline that is this far away: a pause leaves time for a try after it.
+    pub fn until(left: Duration, pace: Option<&Pace>) -> Self {
+        let own = pace.map_or(RETRY_MAX_UNKNOWN, Pace::retry_max);
+        Self { own: own.min(left / 2), asked: left / 2 }
+    }
+}
+
 /// Full-jitter backoff (the AWS architecture blog's name): each pause is drawn from zero up to a
 /// bound that doubles, so that those who failed together do not come back together.
 #[derive(Debug, Clone, Copy, Default)]
@@ -124,21 +159,21 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// How long to wait before the next try. `pace` is unknown before the registration was read;
-    /// `retry_after` is what the API server asked for.
-    pub fn pause(
-        &mut self,
-        pace: Option<&Pace>,
-        retry_after: Option<Duration>,
-        roll: f64,
-    ) -> Duration {
-        let max = pace.map_or(RETRY_MAX_UNKNOWN, Pace::retry_max);
-        let bound = RETRY_FIRST.saturating_mul(1 << self.tries.min(16)).min(max);
+    /// How long to wait before the next try. `retry_after` is what the API server asked for: it gets that and
+    /// up to half as much again, since all who were sent away heard the same number. What exceeds the room
+    /// is cut to it: the upper half of the room is drawn from.
+    pub fn pause(&mut self, room: Room, retry_after: Option<Duration>, roll: f64) -> Duration {
+        let bound = RETRY_FIRST.saturating_mul(1 << self.tries.min(16)).min(room.own);
         self.tries = self.tries.saturating_add(1);
+        let asked = retry_after.unwrap_or_default().min(room.asked);
+        let spread = bound.max(asked / 2);
+        let (from, to) = if asked + spread > room.asked {
+            (asked.min(room.asked / 2), room.asked.min(asked + spread))
+        } else {
+            (asked, asked + spread)
+        };
         // A millisecond at least: a fast failure must never become a busy loop.
-        let own = bound.mul_f64(roll).max(Duration::from_millis(1));
-        // Added, not the larger of both: all who were sent away heard the same number.
-        retry_after.unwrap_or_default().min(RETRY_AFTER_MAX) + own
+        (from + (to - from).mul_f64(roll)).max(Duration::from_millis(1))
     }
 
     /// After a success the next failure starts from the shortest pause again.
@@ -233,28 +268,103 @@ mod tests {
     fn retries_slow_down_until_four_of_them_fit_into_the_slack() {
         let pace = pace("3s", "1s");
         let mut backoff = Backoff::default();
-        let bounds: Vec<_> = (0..6).map(|_| backoff.pause(Some(&pace), None, 1.0)).collect();
+        let bounds: Vec<_> = (0..6).map(|_| backoff.pause(room(&pace, 1000), None, 1.0)).collect();
         assert_eq!(bounds, [100, 200, 400, 500, 500, 500].map(ms));
         backoff.reset();
-        assert_eq!(backoff.pause(Some(&pace), None, 0.5), ms(50));
+        assert_eq!(backoff.pause(room(&pace, 1000), None, 0.5), ms(50));
     }
 
     #[test]
     fn before_the_registration_was_read_retries_slow_down_to_five_seconds() {
         let mut backoff = Backoff::default();
-        let last = (0..100).map(|_| backoff.pause(None, None, 1.0)).last();
+        let last = (0..100).map(|_| backoff.pause(Room::UNKNOWN, None, 1.0)).last();
         assert_eq!(last, Some(ms(5000)));
     }
 
+    fn room(pace: &Pace, silent: u64) -> Room {
+        Room::between_beats(pace, Some(ms(silent)))
+    }
+
     #[test]
-    fn a_retry_after_is_honoured_and_jittered() {
+    fn a_retry_after_is_honoured_and_spread_by_half_of_it() {
+        let room = room(&pace("30s", "10s"), 10_000);
+        let pause = |roll| Backoff::default().pause(room, Some(ms(2000)), roll);
+        assert_eq!([0.0, 0.5, 1.0].map(pause), [2000, 2500, 3000].map(ms));
+    }
+
+    #[test]
+    fn a_retry_after_beyond_the_ttl_leaves_time_for_another_try() {
+        // The first beat that is sent away: 20 s are left, of which one request may take 10.
         let pace = pace("30s", "10s");
-        let pause = |after| Backoff::default().pause(Some(&pace), Some(after), 0.5);
-        assert_eq!(pause(ms(2000)), ms(2050));
-        assert_eq!(pause(Duration::from_secs(86_400)), ms(30_050));
+        for asked in [Duration::from_secs(32), Duration::from_secs(86_400), Duration::MAX] {
+            let pause = |roll| Backoff::default().pause(room(&pace, 10_000), Some(asked), roll);
+            assert_eq!([0.0, 0.5, 1.0].map(pause), [5000, 7500, 10_000].map(ms));
+        }
+        // Shortly before the end, and when it is over.
+        assert_eq!(
+            Backoff::default().pause(room(&pace, 29_000), Some(Duration::MAX), 1.0),
+            ms(2500)
+        );
+        assert_eq!(
+            Backoff::default().pause(room(&pace, 31_000), Some(Duration::MAX), 1.0),
+            ms(20_000)
+        );
+    }
+
+    #[test]
+    fn before_the_registration_was_read_a_retry_after_counts_for_five_seconds() {
+        let pause = Backoff::default().pause(Room::UNKNOWN, Some(Duration::MAX), 1.0);
+        assert_eq!(pause, ms(5000));
+    }
+
+    #[test]
+    fn a_retry_after_never_outlasts_a_deadline() {
+        let pause =
+            |roll| Backoff::default().pause(Room::until(ms(5000), None), Some(Duration::MAX), roll);
+        assert_eq!([0.0, 1.0].map(pause), [1250, 2500].map(ms));
     }
 
     proptest! {
+        /// A server that sends every beat away, whatever it asks for.
+        #[test]
+        fn whatever_the_server_asks_for_a_beat_is_tried_again_before_the_ttl_is_over(
+            ttl in 2_000u64..86_400_000,
+            share in 0.01f64..0.9,
+            asked in proptest::collection::vec((proptest::option::of(0u64..=u64::MAX), 0.0f64..1.0), 64),
+        ) {
+            let interval = ms((ttl as f64 * share) as u64).max(INTERVAL_MIN);
+            let pace = Pace { ttl: ms(ttl), interval };
+            let mut backoff = Backoff::default();
+            let (mut silent, mut tries) = (interval.mul_f64(1.1), 0u32);
+            for (seconds, roll) in asked {
+                if silent >= pace.ttl() {
+                    break;
+                }
+                tries += 1;
+                let room = Room::between_beats(&pace, Some(silent));
+                let pause = backoff.pause(room, seconds.map(Duration::from_secs), roll);
+                prop_assert!(pause <= pace.slack());
+                silent += pause;
+            }
+            prop_assert!(tries >= 3, "only {tries} tries before the ttl was over");
+        }
+
+        /// A fleet that was sent away at one moment does not come back at one.
+        #[test]
+        fn what_was_sent_away_together_comes_back_spread(
+            ttl in 2_000u64..86_400_000,
+            share in 0.01f64..0.9,
+            silent in 0.0f64..1.2,
+            seconds in 1u64..=u64::MAX,
+        ) {
+            let interval = ms((ttl as f64 * share) as u64).max(INTERVAL_MIN);
+            let pace = Pace { ttl: ms(ttl), interval };
+            let room = Room::between_beats(&pace, Some(pace.ttl().mul_f64(silent)));
+            let pause = |roll| Backoff::default().pause(room, Some(Duration::from_secs(seconds)), roll);
+            let (first, last) = (pause(0.0), pause(1.0));
+            prop_assert!(last >= first.mul_f64(1.3), "all between {first:?} and {last:?}");
+        }
+
         #[test]
         fn no_pause_between_beats_reaches_the_ttl(ttl in 1_000u64..86_400_000, share in 0.0f64..1.0, roll in 0.0f64..1.0) {
             let interval = ms((ttl as f64 * share) as u64).max(INTERVAL_MIN);

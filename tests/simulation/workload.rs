@@ -14,7 +14,7 @@ use beatkeeper::core::{
     index::Key,
 };
 use beatkeeper_api::heartbeat::{ADDRESSES_ANNOTATION, REGISTRATION_LABEL, lease_name, renew_time};
-use beatkeeper_client::schedule::{Backoff, Pace};
+use beatkeeper_client::schedule::{Backoff, Pace, Room};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus},
@@ -206,7 +206,7 @@ impl Workload {
             let mut backoff = Backoff::default();
             let mut sent = executor.now();
             while self.beat(&pace).await.is_err() {
-                let pause = backoff.pause(Some(&pace), None, self.roll());
+                let pause = backoff.pause(Room::between_beats(&pace, None), None, self.roll());
                 executor.sleep(millis(pause).max(1)).await;
                 sent = executor.now();
             }

@@ -13,7 +13,7 @@ use crate::failure::{Cause, Failure, Operation};
 use crate::fence::Beat;
 use crate::lease::{Existing, Held, Home, Occupant, Owner, Word, renewed};
 use crate::rival::{self, Became, Vigil};
-use crate::schedule::{Backoff, Pace};
+use crate::schedule::{Backoff, Pace, Room};
 
 /// How long deregistering may take, all tries together: a Pod that is being deleted has 30 s.
 const DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
@@ -301,8 +301,9 @@ impl Heart {
             match self.try_deregister(limit.min(left)).await {
                 Ok(event) => return Ok(event),
                 Err(failure) => {
-                    let roll = rand::random();
-                    let pause = backoff.pause(self.pace.as_ref(), failure.retry_after, roll);
+                    let left = end.saturating_duration_since(Instant::now());
+                    let room = Room::until(left, self.pace.as_ref());
+                    let pause = backoff.pause(room, failure.retry_after, rand::random());
                     // No permission will be added in five seconds.
                     if failure.cause == Cause::MissingRule || Instant::now() + pause >= end {
                         return Err(failure);
