@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use beatkeeper::{agent, controller, output};
+use beatkeeper::{agent, controller, kube_client::Source, output};
 use beatkeeper_api::text::plain;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -67,7 +67,7 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
     log_to_stderr();
     let settings = controller::Settings::try_from(args)?;
-    let config = kube::Config::infer().await.context("cannot find out how to reach Kubernetes")?;
+    let source = Source::infer().context("cannot find out how to reach Kubernetes")?;
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -80,7 +80,7 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
         tracing::info!("stopping: what is under way is ended, what is published stays");
         on_signal.cancel();
     });
-    controller::run(config, settings, stop).await?;
+    controller::run(source, settings, stop).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,7 @@
 //! The way to the API server: kube's client on a connector of our own.
 //!
-//! On the connector that the instances use too (`beatkeeper_client::transport`) stands what an operator
-//! needs:
+//! On the way that the instances use too (`beatkeeper_client::transport`), which follows certificates, tokens and
+//! the kubeconfig when they change, stands what an operator needs:
 //!
 //! * What waits when the API server asks for it, within [`Options::patience`], is `throttle`.
 //! * A [`gate::Gate`] where there is one: how many calls at once, who goes first, and who counts them.
@@ -20,9 +20,9 @@ mod throttle;
 
 use std::time::Duration;
 
-pub use beatkeeper_client::transport::{ConnectError, TookTooLong, within};
-use beatkeeper_client::transport::{http, prepare};
-use kube::{Client, Config, client::ConfigExt};
+use beatkeeper_client::transport::Access;
+pub use beatkeeper_client::transport::{ConnectError, Source, TookTooLong, within};
+use kube::Client;
 use tower::{ServiceBuilder, retry::RetryLayer};
 
 use gate::Gate;
@@ -56,39 +56,35 @@ impl Options {
 ///
 /// # Errors
 /// [`ConnectError`], when the configuration cannot be used.
-pub fn connect(config: Config, options: &Options) -> Result<Client, ConnectError> {
-    connect_through(None, config, options)
+pub fn connect(source: impl Into<Source>, options: &Options) -> Result<Client, ConnectError> {
+    connect_through(None, source, options)
 }
 
 /// Makes a client, on the current tokio runtime; nothing is sent yet.
 ///
-/// Tokens that lie in a file, as a Pod's does, are read again every minute by kube's auth layer.
-///
 /// # Errors
-/// [`ConnectError`], when the configuration cannot be used.
+/// [`ConnectError`], when what the source says cannot be used.
 pub fn connect_through(
     gate: Option<Gate>,
-    config: Config,
+    source: impl Into<Source>,
     options: &Options,
 ) -> Result<Client, ConnectError> {
-    let config = prepare(config, &options.user_agent)?;
+    let source = source.into();
     let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .option_layer(config.auth_layer()?)
-        .layer(config.extra_headers_layer()?)
         // In this order: whoever waits to be welcome again holds no place meanwhile.
         .layer(RetryLayer::new(Patience::of(options.patience)))
         .option_layer(gate)
         // Ends with the head of the response: the body is no part of this future.
         .timeout(options.response_timeout)
-        .service(http(&config)?);
-    Ok(Client::new(service, config.default_namespace))
+        .service(Access::open(&source, &options.user_agent)?);
+    Ok(Client::new(service, source.namespace()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use beatkeeper_client::transport::tcp;
+    use kube::Config;
     use std::io;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -240,11 +236,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proxy_is_refused_and_its_password_kept_secret() {
+    async fn a_proxy_that_cannot_be_used_is_refused_and_its_password_kept_secret() {
         let mut config = config("https://127.0.0.1:1");
-        config.proxy_url = Some("http://user:secret@proxy.example:3128".parse().expect("a URL"));
+        config.proxy_url = Some("socks5://user:secret@proxy.example:1080".parse().expect("a URL"));
         let error = connect(config, &Options::of("agent")).err().expect("refused").to_string();
-        assert!(error.contains("the proxy proxy.example,"), "{error}");
+        assert!(
+            error.contains("the proxy in proxy-url of the kubeconfig cannot be used"),
+            "{error}"
+        );
         assert!(!error.contains("secret"), "{error}");
     }
 }

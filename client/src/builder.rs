@@ -192,7 +192,9 @@ impl Builder {
         self
     }
 
-    /// How to reach the API server. Default: `$KUBECONFIG`, `~/.kube/config`, or the Pod's ServiceAccount.
+    /// How to reach the API server. Default: `$KUBECONFIG`, `~/.kube/config`, or the Pod's ServiceAccount; all of that
+    /// is read again when it changes. Of a configuration that is given, what it holds stays, and only the
+    /// files that it still names are read again: a token, a client certificate, `root_cert_file`.
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
         self

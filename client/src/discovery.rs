@@ -20,7 +20,7 @@ use crate::{
     error::Error,
     failure::{Failure, Operation},
     headers::Headers,
-    transport::{self, within},
+    transport::{self, Source, within},
 };
 use table::Table;
 
@@ -86,7 +86,7 @@ impl Discovery {
     /// # Errors
     /// [`Error::NoConfiguration`] and [`Error::Connect`].
     pub async fn new(namespace: Option<String>) -> Result<Self, Error> {
-        Self::with_config(Config::infer().await?, namespace)
+        Self::with_source(Source::infer()?, namespace)
     }
 
     /// The same with a configuration.
@@ -94,8 +94,12 @@ impl Discovery {
     /// # Errors
     /// [`Error::Connect`].
     pub fn with_config(config: Config, namespace: Option<String>) -> Result<Self, Error> {
-        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let client = transport::connect(config, USER_AGENT, &Headers::default())?;
+        Self::with_source(Source::from(config), namespace)
+    }
+
+    fn with_source(source: Source, namespace: Option<String>) -> Result<Self, Error> {
+        let namespace = namespace.unwrap_or_else(|| source.namespace().to_owned());
+        let client = transport::connect(source, USER_AGENT, &Headers::default())?;
         Ok(Self { client, namespace })
     }
 

@@ -207,7 +207,7 @@ fn said(status: &Status) -> String {
 }
 
 /// An error with all that caused it; a part that the one above has already said is left out.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

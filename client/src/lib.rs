@@ -52,7 +52,6 @@ pub mod transport;
 mod builder;
 mod by_hand;
 mod check;
-mod credentials;
 mod discovery;
 mod error;
 mod requests;

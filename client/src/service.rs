@@ -27,7 +27,7 @@ use crate::{
     lease::{Identity, Word},
     requests::Connection,
     runner::{self, Runner},
-    transport,
+    transport::{self, Source},
 };
 
 /// How long draining may take to be told, before the delay begins: the delay is not to be waited for in vain.
@@ -101,13 +101,13 @@ impl Service {
     /// [`Error::Hook`]. Nothing stays behind then.
     pub async fn start(self) -> Result<Running, Error> {
         let Hooks { before_start, after_start, before_stop, after_stop } = self.hooks;
-        let config = match self.config {
-            Some(config) => config,
-            None => Config::infer().await?,
+        let source = match self.config {
+            Some(config) => Source::from(config),
+            None => Source::infer()?,
         };
         let mut identity = self.identity;
         if identity.namespace.is_empty() {
-            identity.namespace.clone_from(&config.default_namespace);
+            source.namespace().clone_into(&mut identity.namespace);
         }
         run_hooks("before_start", before_start).await?;
 
@@ -119,7 +119,7 @@ impl Service {
         let (wishes, stop) = (self.wishes, CancellationToken::new());
         let begin = move || {
             let headers = Headers::default();
-            let client = transport::connect(config, USER_AGENT, &headers)?;
+            let client = transport::connect(source, USER_AGENT, &headers)?;
             let connection = Connection { client, headers };
             Ok::<_, Error>(Heart::new(connection, identity, wishes, heard, report))
         };

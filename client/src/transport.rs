@@ -1,42 +1,45 @@
-//! What every connection to the API server has in common.
+//! The way to the API server: found, kept open, and followed where it leads elsewhere.
 //!
-//! kube builds its connector with Nagle's algorithm on. Together with the peer's delayed ACK one
-//! request in fifty on a mostly idle connection then waits 40 ms. So the connector is put together
-//! here, with what a heartbeat needs:
+//! kube's own connector is put together for a program that is started, asks and ends. Something that beats runs for
+//! months, and is gone where it is late by a ttl. So this one
 //!
-//! * TCP_NODELAY, and keepalive with TCP_USER_TIMEOUT: a peer that vanished without a word is
-//!   noticed in half a minute, on a silent watch as well.
-//! * Connections stay open. Requests side by side use one each (HTTP/1.1), and a TLS handshake
-//!   costs more than a GET.
-//! * No compression (it would cost more time than it saves bytes) and none of kube's retries: they
-//!   wait up to 1000 s out of sight, where a beat has a deadline of its own.
+//! * switches Nagle's algorithm off (kube leaves it on; together with the peer's delayed ACK one request in fifty on
+//!   a mostly idle connection then waits 40 ms), and keeps connections open;
+//! * tries all addresses of a name within fractions of a second of each other (`dial`), and goes on making a
+//!   connection when the request that asked for it has been given up (`persist`);
+//! * gives a request that follows one into the void a new connection, and notices a peer that has vanished in half a
+//!   minute on a silent watch as well;
+//! * reads kubeconfig, certificates, keys and tokens again when they change, when a handshake fails and when
+//!   the API server refuses a credential (`source`, `keeper`), and fetches credentials beside the requests
+//!   (`signer`, `plugin`);
+//! * goes through a proxy where the kubeconfig or the environment says so (`proxy`);
+//! * has no compression (it would cost more time than it saves bytes) and none of kube's retries: they wait up to
+//!   1000 s out of sight, where a beat has a deadline of its own.
+
+mod access;
+mod dial;
+mod keeper;
+mod persist;
+mod plugin;
+mod proxy;
+mod route;
+mod signer;
+mod source;
+mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Client as HttpClient, Error, ResponseFuture, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
-use kube::{
-    Client, Config,
-    client::{Body, ConfigExt},
-};
-use tower::{Service, ServiceBuilder};
+use kube::Client;
+use tower::ServiceBuilder;
 
-use crate::credentials::Credentials;
 use crate::headers::Headers;
 
-/// The API server closes a connection that was idle for 90 s (net/http's IdleTimeout as it sets it).
-/// We let go a little earlier: a request that crosses the server's close would fail.
-const POOL_IDLE: Duration = Duration::from_secs(80);
-/// As many idle connections are kept as GETs are ever sent side by side.
-const POOL_SIZE: usize = 64;
-/// A connection whose peer acknowledges nothing for this long is given up, at the latest.
-const DEAD_AFTER: Duration = Duration::from_secs(25);
-const KEEPALIVE: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
+pub use access::Access;
+pub use proxy::ProxyError;
+pub use route::tcp;
+pub use source::Source;
 
 /// How long the head of a response may take, for a watch as for everything else.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,77 +47,37 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The kubeconfig or the environment asks for a proxy.
-    #[error(
-        "the API server is to be reached through the proxy {0}, which is not supported: \
-         unset HTTPS_PROXY and remove proxy-url from the kubeconfig"
-    )]
-    Proxy(String),
+    /// The kubeconfig or the environment asks for a proxy that cannot be used.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The user agent cannot be sent as a header.
     #[error("{0:?} cannot be sent as a User-Agent")]
     UserAgent(String),
     /// The credentials or certificates in the configuration are unusable.
     #[error("cannot use the credentials for the API server: {0}")]
     Credentials(#[from] kube::Error),
+    /// A file cannot be read, or does not hold what it should.
+    #[error("cannot read how to reach the API server: {0}")]
+    Unreadable(String),
 }
 
 /// Makes a client, on the current tokio runtime; nothing is sent yet. What the headers of the
-/// answers tell is noted in `headers`.
-///
-/// Tokens that lie in a file, as a Pod's does, are read again every minute, and when they are refused.
+/// answers tell is noted in `headers`. What the source says is read again for as long as the client lives.
 ///
 /// # Errors
-/// [`ConnectError`], when the configuration cannot be used.
+/// [`ConnectError`], when what the source says cannot be used.
 pub fn connect(
-    config: Config,
+    source: impl Into<Source>,
     user_agent: &str,
     headers: &Headers,
 ) -> Result<Client, ConnectError> {
-    let config = prepare(config, user_agent)?;
+    let source = source.into();
     let service = ServiceBuilder::new()
-        .layer(config.base_uri_layer())
-        .layer(Credentials::of(&config)?)
-        .layer(config.extra_headers_layer()?)
         .map_response(headers.observer())
         // Ends with the head of the response: the body is no part of this future.
         .timeout(RESPONSE_TIMEOUT)
-        .service(http(&config)?);
-    Ok(Client::new(service, config.default_namespace))
-}
-
-/// A configuration with a user agent; kube sends none of its own, and one that the configuration
-/// already names gives way.
-///
-/// # Errors
-/// [`ConnectError`], also for a proxy: none is supported.
-pub fn prepare(config: Config, user_agent: &str) -> Result<Config, ConnectError> {
-    if let Some(proxy) = &config.proxy_url {
-        // Only the host: a proxy's URL may hold a password.
-        return Err(ConnectError::Proxy(proxy.host().unwrap_or_default().to_owned()));
-    }
-    with_user_agent(config, user_agent)
-}
-
-/// The innermost service: connections, TLS, and the pool.
-///
-/// # Errors
-/// [`ConnectError`], when the certificates of the configuration cannot be used.
-pub fn http(
-    config: &Config,
-) -> Result<
-    impl Service<Request<Body>, Response = Response<Incoming>, Error = Error, Future = ResponseFuture>
-    + Clone
-    + Send
-    + Sync
-    + use<>,
-    ConnectError,
-> {
-    let https = config.rustls_https_connector_with_connector(tcp(config))?;
-    Ok(HttpClient::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(POOL_SIZE)
-        .build::<_, Body>(https))
+        .service(Access::open(&source, user_agent)?);
+    Ok(Client::new(service, source.namespace()))
 }
 
 /// A call that took longer than it may.
@@ -131,27 +94,4 @@ pub async fn within<T>(
     call: impl Future<Output = T> + Send,
 ) -> Result<T, TookTooLong> {
     tokio::time::timeout(limit, call).await.map_err(|_| TookTooLong(limit))
-}
-
-/// The connector for TCP.
-pub fn tcp(config: &Config) -> HttpConnector {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(config.connect_timeout);
-    tcp.set_keepalive(Some(KEEPALIVE));
-    tcp.set_keepalive_interval(Some((DEAD_AFTER - KEEPALIVE) / KEEPALIVE_RETRIES));
-    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
-    #[cfg(target_os = "linux")]
-    tcp.set_tcp_user_timeout(Some(DEAD_AFTER));
-    tcp
-}
-
-fn with_user_agent(mut config: Config, agent: &str) -> Result<Config, ConnectError> {
-    let unusable = || ConnectError::UserAgent(agent.to_owned());
-    let name = "user-agent".parse().map_err(|_| unusable())?;
-    let value = agent.parse().map_err(|_| unusable())?;
-    config.headers.retain(|(header, _)| *header != name);
-    config.headers.push((name, value));
-    Ok(config)
 }

@@ -9,22 +9,20 @@ use beatkeeper_client::{
     headers::Headers,
     heart::{Heart, Wishes},
     lease::{Identity, Word},
-    transport,
+    transport::{self, Source},
 };
 use clap::{Args, Subcommand};
-use kube::Config;
 use rustix::process::Signal;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     crew::Crew,
-    exec::{Wrapped, cannot_start, exit_code},
-    health,
+    exec, health,
     member::{OnFailure, Stage},
     plan::{self, Plan, Surroundings},
     settings::Settings,
-    signals::{self, Heard, Signals, ended_by},
+    signals::{self, Signals, ended_by},
     status, systemd,
     tell::Teller,
 };
@@ -116,11 +114,14 @@ fn patience(text: &str) -> Result<Duration, String> {
 /// whatever happens; what is done once says why it failed.
 pub fn run(command: Command) -> Result<ExitCode> {
     // One thread suffices for hearts, and costs a sidecar the least.
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start the async runtime")?
-        .block_on(act(command.action))
+        .context("cannot start the async runtime")?;
+    let result = runtime.block_on(act(command.action));
+    // A look-up or a file that hangs must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 async fn act(action: Action) -> Result<ExitCode> {
@@ -148,7 +149,7 @@ async fn act(action: Action) -> Result<ExitCode> {
             ))
         }
         Action::Status(args) => {
-            let (connection, namespace) = connect().await?;
+            let (connection, namespace) = connect()?;
             status::print(args, connection.client, &namespace).await?;
             Ok(ExitCode::SUCCESS)
         }
@@ -163,70 +164,35 @@ fn done(line: &str) -> Result<ExitCode> {
 /// `run` and `exec`.
 async fn beat(beating: Beating, command: Option<Vec<OsString>>) -> Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let settings = plan::read(*beating.settings, beating.config.as_deref())?;
-    let (connection, namespace) = connect().await?;
-    let plan = Plan::of(settings, &Surroundings { namespace, pod_name: pod_name() })?;
     let teller = Teller::new(beating.verbose);
-    let delay = plan.drain_delay;
-    let on_failure = OnFailure::Tell { started_here: command.is_some() };
-
-    // Before the first beat: a command that cannot be run is not to be published.
-    let mut wrapped = match command.as_deref().map(Wrapped::start).transpose() {
-        Ok(wrapped) => wrapped,
-        Err(error) => {
-            let program = command.unwrap_or_default().swap_remove(0);
-            teller.say(&format!("cannot run {}: {error}", program.display()));
-            return Ok(cannot_start(&error));
-        }
+    let Some(command) = command else {
+        let (plan, connection) = prepare(&beating)?;
+        let (delay, on_failure) = (plan.drain_delay, OnFailure::Tell { started_here: false });
+        let crew = Crew::start(plan.members, on_failure, &connection, &teller);
+        let _attending = attend(&plan.health_bind_address, &crew).await?;
+        let signal = signals.end().await;
+        stopping(signal, &teller);
+        let end = async {
+            crew.drain(delay, &teller).await;
+            crew.stop().await
+        };
+        return unless_hurried(end, &mut signals).await;
     };
-    let address = plan.health_bind_address;
-    let crew = Crew::start(plan.members, on_failure, &connection, &teller);
-    let _attending = attend(&address, &crew).await?;
+    exec::run(beating, command, &mut signals, &teller).await
+}
 
-    match &mut wrapped {
-        None => {
-            let signal = signals.end().await;
-            stopping(signal, &teller);
-            let end = async {
-                crew.drain(delay, &teller).await;
-                crew.stop().await
-            };
-            unless_hurried(end, &mut signals).await
-        }
-        Some(wrapped) => {
-            let status = loop {
-                tokio::select! {
-                    status = wrapped.ended() => break status,
-                    heard = signals.next() => match heard {
-                        Heard::PassOn(signal) => wrapped.signal(signal),
-                        Heard::End(signal) => {
-                            stopping(signal, &teller);
-                            tokio::select! {
-                                () = crew.drain(delay, &teller) => {}
-                                // Who asks twice is in a hurry.
-                                _ = signals.end() => {}
-                                // It did not wait to be told.
-                                status = wrapped.ended() => break status,
-                            }
-                            wrapped.signal(signal);
-                        }
-                    },
-                }
-            };
-            let code = exit_code(status.context("cannot wait for the command")?);
-            // What became of the command is what counts to who called.
-            if let Err(error) = crew.stop().await {
-                teller.say(&format!("{error:#}"));
-            }
-            Ok(code)
-        }
-    }
+/// All that beating needs, as it is now.
+pub(super) fn prepare(beating: &Beating) -> Result<(Plan, Connection)> {
+    let settings = plan::read(*beating.settings.clone(), beating.config.as_deref())?;
+    let (connection, namespace) = connect()?;
+    let plan = Plan::of(settings, &Surroundings { namespace, pod_name: pod_name() })?;
+    Ok((plan, connection))
 }
 
 async fn proxy(beating: Beating) -> Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let settings = plan::read(*beating.settings, beating.config.as_deref())?;
-    let (connection, namespace) = connect().await?;
+    let (connection, namespace) = connect()?;
     let plan = Plan::for_targets(settings, namespace)?;
     let teller = Teller::new(beating.verbose);
     let crew = Crew::start(plan.members, OnFailure::FallSilent, &connection, &teller);
@@ -241,7 +207,7 @@ async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
     if settings.probes.is_some() || settings.health_bind_address.is_some() {
         bail!("register only registers: --probe and --health-bind-address belong to agent run");
     }
-    let (connection, namespace) = connect().await?;
+    let (connection, namespace) = connect()?;
     let identity = settings.identity(&namespace, pod_name().as_deref())?;
     let wishes = Wishes { interval: Some(Duration::ZERO), ..Wishes::default() };
     let (_words, heard) = watch::channel(Word::default());
@@ -262,7 +228,7 @@ async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
 impl Who {
     /// The instance, and its name for people.
     async fn by_hand(self) -> Result<(ByHand, String)> {
-        let (connection, namespace) = connect().await?;
+        let (connection, namespace) = connect()?;
         let Self { registration, namespace: said, instance } = self;
         let settings = Settings {
             registration: Some(registration),
@@ -281,18 +247,18 @@ fn pod_name() -> Option<String> {
 }
 
 /// A way to the API server, and the namespace that it is for.
-async fn connect() -> Result<(Connection, String)> {
-    let config = Config::infer().await.context(
+fn connect() -> Result<(Connection, String)> {
+    let source = Source::infer().context(
         "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token",
     )?;
-    let namespace = config.default_namespace.clone();
+    let namespace = source.namespace().to_owned();
     let headers = Headers::default();
-    let client = transport::connect(config, USER_AGENT, &headers)?;
+    let client = transport::connect(source, USER_AGENT, &headers)?;
     Ok((Connection { client, headers }, namespace))
 }
 
 /// Tells whoever started us how far we are, as long as what it returns is kept.
-async fn attend(address: &BindAddress, crew: &Crew) -> Result<tokio::task::JoinSet<()>> {
+pub(super) async fn attend(address: &BindAddress, crew: &Crew) -> Result<tokio::task::JoinSet<()>> {
     let mut attending = tokio::task::JoinSet::new();
     if let BindAddress::At(address) = address {
         attending.spawn(health::serve(address, crew.watch()).await?);
@@ -306,7 +272,7 @@ async fn attend(address: &BindAddress, crew: &Crew) -> Result<tokio::task::JoinS
     Ok(attending)
 }
 
-fn stopping(signal: Signal, teller: &Teller) {
+pub(super) fn stopping(signal: Signal, teller: &Teller) {
     systemd::stopping();
     teller.say(&format!("{}: stopping", signals::name(signal)));
 }

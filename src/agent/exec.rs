@@ -5,16 +5,158 @@ use std::{
     io,
     os::unix::process::ExitStatusExt,
     process::{ExitCode, ExitStatus},
+    time::Duration,
 };
 
+use anyhow::{Context, Result};
+use beatkeeper_client::Connection;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
-use super::signals::ended_by;
+use super::{
+    command::{Beating, attend, prepare, stopping},
+    crew::Crew,
+    member::OnFailure,
+    plan::Plan,
+    signals::{Heard, Signals, ended_by},
+    tell::Teller,
+};
+use crate::bind_address::BindAddress;
+
+/// A command does not wait for longer until it is clear how to beat for it.
+const PREPARE_WITHIN: Duration = Duration::from_secs(2);
+/// Between two tries, where that is not clear.
+const PREPARE_AGAIN: Duration = Duration::from_secs(3);
 
 /// A shell's words for a command that cannot be run, and for one that is not there.
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
+
+/// Runs a command, whatever keeps us from beating for it, and beats for it as soon as nothing does.
+///
+/// # Errors
+/// It cannot be waited for.
+pub(super) async fn run(
+    beating: Beating,
+    command: Vec<OsString>,
+    signals: &mut Signals,
+    teller: &Teller,
+) -> Result<ExitCode> {
+    let mut prepared = prepare_soon(&beating, teller).await;
+    // Before the first beat: a command that cannot be run is not to be published.
+    let mut wrapped = match Wrapped::start(&command) {
+        Ok(wrapped) => wrapped,
+        Err(error) => {
+            let program = command.first().map(|program| program.display().to_string());
+            teller.say(&format!("cannot run {}: {error}", program.unwrap_or_default()));
+            return Ok(cannot_start(&error));
+        }
+    };
+    let mut later = std::pin::pin!(prepare_later(&beating, teller));
+    let mut wrap: Option<Beats> = None;
+    let status = loop {
+        if let Some((plan, connection)) = prepared.take() {
+            wrap = Some(Beats::begin(plan, &connection, teller).await);
+        }
+        tokio::select! {
+            status = wrapped.ended() => break status,
+            ready = &mut later, if wrap.is_none() => prepared = Some(ready),
+            heard = signals.next() => match heard {
+                Heard::PassOn(signal) => wrapped.signal(signal),
+                Heard::End(signal) => {
+                    stopping(signal, teller);
+                    tokio::select! {
+                        () = Beats::drain(wrap.as_ref(), teller) => {}
+                        // Who asks twice is in a hurry.
+                        _ = signals.end() => {}
+                        // It did not wait to be told.
+                        status = wrapped.ended() => break status,
+                    }
+                    wrapped.signal(signal);
+                }
+            },
+        }
+    };
+    let code = exit_code(status.context("cannot wait for the command")?);
+    // What became of the command is what counts to who called.
+    if let Some(Err(error)) = Beats::stop(wrap).await {
+        teller.say(&format!("{error:#}"));
+    }
+    Ok(code)
+}
+
+/// The beats for a command, once there is a way.
+struct Beats {
+    crew: Crew,
+    delay: Duration,
+    _attending: JoinSet<()>,
+}
+
+impl Beats {
+    async fn begin(plan: Plan, connection: &Connection, teller: &Teller) -> Self {
+        let on_failure = OnFailure::Tell { started_here: true };
+        let crew = Crew::start(plan.members, on_failure, connection, teller);
+        let attending = match attend(&plan.health_bind_address, &crew).await {
+            Ok(attending) => attending,
+            Err(error) => {
+                teller.say(&format!("{error:#}; going on without it"));
+                attend(&BindAddress::Off, &crew).await.unwrap_or_default()
+            }
+        };
+        Self { crew, delay: plan.drain_delay, _attending: attending }
+    }
+
+    async fn drain(this: Option<&Self>, teller: &Teller) {
+        if let Some(Self { crew, delay, .. }) = this {
+            crew.drain(*delay, teller).await;
+        }
+    }
+
+    async fn stop(this: Option<Self>) -> Option<Result<()>> {
+        Some(this?.crew.stop().await)
+    }
+}
+
+/// The same for a command that does not wait: none when it fails, which is told, or takes its time.
+async fn prepare_soon(beating: &Beating, teller: &Teller) -> Option<(Plan, Connection)> {
+    match timeout(PREPARE_WITHIN, prepare_aside(beating)).await {
+        Ok(Ok(prepared)) => Some(prepared),
+        Ok(Err(error)) => {
+            teller
+                .say(&format!("not beating: {error:#}; the command runs, and this is tried again"));
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Tries until it succeeds; what keeps it from that is told when it is something else than before.
+async fn prepare_later(beating: &Beating, teller: &Teller) -> (Plan, Connection) {
+    let mut told = String::new();
+    loop {
+        sleep(PREPARE_AGAIN).await;
+        match prepare_aside(beating).await {
+            Ok(prepared) => return prepared,
+            Err(error) => {
+                let text = format!("still not beating: {error:#}");
+                if text != told {
+                    teller.say(&text);
+                }
+                told = text;
+            }
+        }
+    }
+}
+
+/// On a thread that may wait for a file.
+async fn prepare_aside(beating: &Beating) -> Result<(Plan, Connection)> {
+    let beating = beating.clone();
+    tokio::task::spawn_blocking(move || prepare(&beating)).await?
+}
 
 /// The process that runs.
 pub struct Wrapped {

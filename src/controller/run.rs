@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     core::{index::Key, lenient::LenientRegistration, registration::Registration},
-    kube_client::{self, gate::Gate},
+    kube_client::{self, Source, gate::Gate},
 };
 
 /// How long a call waits when the API server asks for it: a second is left to be answered in.
@@ -73,13 +73,13 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`].
 pub async fn run(
-    config: kube::Config,
+    source: impl Into<Source>,
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let clock = Clock::start();
     let instruments = Instruments::new(clock, settings.metrics_per_registration);
-    let client = connect(config, &settings, &instruments)?;
+    let client = connect(source.into(), &settings, &instruments)?;
     // Ends with this function.
     let _servers = serve::start(&settings, &instruments, &stop).await?;
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
@@ -122,7 +122,7 @@ pub async fn run(
 
 /// A client through whose gate all calls go, to be counted and to take turns.
 fn connect(
-    config: kube::Config,
+    source: Source,
     settings: &Settings,
     instruments: &Instruments,
 ) -> Result<Client, kube_client::ConnectError> {
@@ -134,7 +134,7 @@ fn connect(
         // The audit log tells replicas apart.
         options.user_agent = format!("{} ({pod})", options.user_agent);
     }
-    kube_client::connect_through(Some(gate), config, &options)
+    kube_client::connect_through(Some(gate), source, &options)
 }
 
 /// What all scopes share.

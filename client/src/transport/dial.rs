@@ -1,0 +1,359 @@
+//! Which address of a name is connected to: all of them have a turn, in the spirit of RFC 8305.
+//!
+//! An address that is dead does not answer at all, and the system gives up after two minutes. So the next one
+//! begins a quarter of a second later, beside it, and the first to be through wins. It is remembered and has the
+//! first turn from then on. An attempt counts as through when the TLS handshake is done: an address behind
+//! which nothing speaks any more may accept connections all the same.
+//!
+//! Names are looked up each time, since an API server may move. A resolver that does not answer does not hold
+//! anything up where addresses are known from before.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, Shared},
+    stream::FuturesUnordered,
+};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::error::BoxError;
+
+/// How long an address has to itself, as RFC 8305 recommends.
+const TURN: Duration = Duration::from_millis(250);
+/// How long a look-up may take before what is known is used.
+const RESOLVE_WITHIN: Duration = Duration::from_millis(250);
+
+/// Looks up the addresses of a host.
+pub(super) type Resolver =
+    Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+
+/// As the system does it.
+pub(super) fn system() -> Resolver {
+    Arc::new(|host, port| {
+        async move { Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) }.boxed()
+    })
+}
+
+type Lookup = Shared<BoxFuture<'static, Result<Vec<SocketAddr>, Arc<io::Error>>>>;
+
+/// What is known of one name.
+#[derive(Default)]
+struct Known {
+    /// All its addresses when it was last looked up.
+    addresses: Vec<SocketAddr>,
+    /// The one that was last got through to.
+    good: Option<SocketAddr>,
+    /// One look-up at a time: a resolver that hangs holds a thread for each.
+    lookup: Option<Lookup>,
+}
+
+/// Connects to names.
+pub(super) struct Dialer {
+    resolver: Resolver,
+    known: Mutex<HashMap<(String, u16), Known>>,
+}
+
+impl Dialer {
+    pub(super) fn new(resolver: Resolver) -> Self {
+        Self { resolver, known: Mutex::default() }
+    }
+
+    /// The first attempt that gets through to an address of this host.
+    pub(super) async fn reach<T, A>(
+        &self,
+        host: &str,
+        port: u16,
+        attempt: impl Fn(SocketAddr) -> A,
+    ) -> Result<T, Unreached>
+    where
+        A: Future<Output = Result<T, BoxError>>,
+    {
+        let mut attempts = FuturesUnordered::new();
+        let mut failed = Unreached { host: host.to_owned(), causes: Vec::new() };
+        let mut waiting = Waiting::default();
+        let mut lookup = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(address) => {
+                waiting.add(&[(address, port).into()], None);
+                None
+            }
+            Err(_) => self.begin(host, port, &mut waiting, &mut failed).await,
+        };
+        let mut turn = Instant::now();
+        loop {
+            let looking = lookup.is_some();
+            tokio::select! {
+                biased;
+                Some((address, result)) = attempts.next(), if !attempts.is_empty() => match result {
+                    Ok(connection) => {
+                        self.with(host, port, |known| known.good = Some(address));
+                        return Ok(connection);
+                    }
+                    Err(error) => {
+                        failed.causes.push((Some(address), error));
+                        turn = Instant::now();
+                    }
+                },
+                () = sleep_until(turn), if !waiting.is_empty() => {
+                    let Some(address) = waiting.next() else { continue };
+                    attempts.push(attempt(address).map(move |result| (address, result)));
+                    turn = Instant::now() + TURN;
+                }
+                found = found(&mut lookup), if looking => {
+                    lookup = None;
+                    self.learn(host, port, found, &mut waiting, &mut failed);
+                }
+                else => return Err(failed),
+            }
+        }
+    }
+
+    /// Looks the host up. One that takes its time goes on beside the addresses that are known from before; it is
+    /// returned then.
+    async fn begin(
+        &self,
+        host: &str,
+        port: u16,
+        waiting: &mut Waiting,
+        failed: &mut Unreached,
+    ) -> Option<Lookup> {
+        let lookup = self.with(host, port, |known| {
+            // One that has ended was taken note of by whoever waited for it, or by nobody.
+            let under_way = known.lookup.take().filter(|lookup| lookup.peek().is_none());
+            let begin = || {
+                let lookup = (self.resolver)(host.to_owned(), port);
+                // In a task of its own, it goes on when who waits for it gives up.
+                let lookup = tokio::spawn(lookup);
+                async move {
+                    let found = lookup.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+                    found.map_err(Arc::new)
+                }
+                .boxed()
+                .shared()
+            };
+            known.lookup.insert(under_way.unwrap_or_else(begin)).clone()
+        });
+        match timeout(RESOLVE_WITHIN, lookup.clone()).await {
+            Ok(found) => {
+                self.learn(host, port, found, waiting, failed);
+                None
+            }
+            Err(_) => {
+                let (known, good) =
+                    self.with(host, port, |known| (known.addresses.clone(), known.good));
+                waiting.add(&known, good);
+                Some(lookup)
+            }
+        }
+    }
+
+    /// Takes note of what a look-up has found. What is known stays where it found nothing.
+    fn learn(
+        &self,
+        host: &str,
+        port: u16,
+        found: Result<Vec<SocketAddr>, Arc<io::Error>>,
+        waiting: &mut Waiting,
+        failed: &mut Unreached,
+    ) {
+        let (addresses, good) = self.with(host, port, |known| {
+            match found {
+                Ok(found) if !found.is_empty() => known.addresses = found,
+                Ok(_) => failed.causes.push((None, "it has no address".into())),
+                Err(error) => failed.causes.push((None, Box::new(error))),
+            }
+            (known.addresses.clone(), known.good)
+        });
+        waiting.add(&addresses, good);
+    }
+
+    fn with<T>(&self, host: &str, port: u16, act: impl FnOnce(&mut Known) -> T) -> T {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        act(known.entry((host.to_owned(), port)).or_default())
+    }
+}
+
+async fn found(lookup: &mut Option<Lookup>) -> Result<Vec<SocketAddr>, Arc<io::Error>> {
+    match lookup {
+        Some(lookup) => lookup.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The addresses that wait for their turn.
+#[derive(Default)]
+struct Waiting {
+    next: VecDeque<SocketAddr>,
+    seen: Vec<SocketAddr>,
+}
+
+impl Waiting {
+    /// Those that are new: the one that was good last, then both families by turns, beginning with the
+    /// resolver's first.
+    fn add(&mut self, found: &[SocketAddr], good: Option<SocketAddr>) {
+        let new: Vec<SocketAddr> =
+            found.iter().filter(|address| !self.seen.contains(address)).copied().collect();
+        let first = new.first().copied();
+        let (mut ones, mut others): (VecDeque<SocketAddr>, VecDeque<SocketAddr>) = new
+            .into_iter()
+            .partition(|address| Some(address.is_ipv4()) == first.map(|it| it.is_ipv4()));
+        let mut ordered = Vec::new();
+        while !(ones.is_empty() && others.is_empty()) {
+            ordered.extend(ones.pop_front());
+            ordered.extend(others.pop_front());
+        }
+        ordered.sort_by_key(|address| Some(*address) != good);
+        for address in ordered {
+            if !self.seen.contains(&address) {
+                self.seen.push(address);
+                self.next.push_back(address);
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<SocketAddr> {
+        self.next.pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
+}
+
+/// No address of a host was got through to.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    host: String,
+    /// Why, by address; without one where the look-up failed.
+    causes: Vec<(Option<SocketAddr>, BoxError)>,
+}
+
+impl std::error::Error for Unreached {}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot reach {}", self.host)?;
+        for (n, (address, cause)) in self.causes.iter().enumerate() {
+            f.write_str(if n == 0 { ": " } else { "; " })?;
+            if let Some(address) = address.filter(|address| address.ip().to_string() != self.host) {
+                write!(f, "{address}: ")?;
+            }
+            f.write_str(&crate::failure::chain(cause.as_ref()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+
+    fn address(last: u8) -> SocketAddr {
+        ([192, 0, 2, last], 6443).into()
+    }
+
+    fn resolver(found: Vec<SocketAddr>) -> Resolver {
+        Arc::new(move |_, _| std::future::ready(Ok(found.clone())).boxed())
+    }
+
+    /// Connects where `alive`; elsewhere nothing ever answers. Returns the address and how long it took.
+    async fn reach(dialer: &Dialer, alive: &[SocketAddr]) -> (SocketAddr, Duration) {
+        let begun = Instant::now();
+        let attempt = async |address: SocketAddr| {
+            if !alive.contains(&address) {
+                std::future::pending::<()>().await;
+            }
+            Ok(address)
+        };
+        let reached = dialer.reach("api.example", 6443, attempt).await.expect("a connection");
+        (reached, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_address_costs_a_quarter_of_a_second_and_only_once() {
+        let dialer = Dialer::new(resolver(vec![address(1), address(2), address(3)]));
+        assert_eq!(reach(&dialer, &[address(3)]).await, (address(3), 2 * TURN));
+        assert_eq!(reach(&dialer, &[address(3)]).await, (address(3), Duration::ZERO));
+        assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), TURN), "it has moved");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_refuses_makes_way_at_once() {
+        let dialer = Dialer::new(resolver(vec![address(1), address(2)]));
+        let attempt = async |at: SocketAddr| {
+            if at == address(1) { Err("refused".into()) } else { Ok(at) }
+        };
+        let begun = Instant::now();
+        let reached = dialer.reach("api.example", 6443, attempt).await.expect("a connection");
+        assert_eq!((reached, begun.elapsed()), (address(2), Duration::ZERO));
+        let refused = async |_| Err::<(), BoxError>("refused".into());
+        let error = dialer.reach("api.example", 6443, refused).await.expect_err("none is left");
+        let told = "cannot reach api.example: 192.0.2.2:6443: refused; 192.0.2.1:6443: refused";
+        assert_eq!(error.to_string(), told);
+    }
+
+    #[test]
+    fn both_families_have_a_turn_early() {
+        let v6 = |last: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last], 6443));
+        let mut waiting = Waiting::default();
+        waiting.add(&[v6(1), v6(2), v6(3), address(1), address(2)], Some(address(2)));
+        let order: Vec<SocketAddr> = std::iter::from_fn(|| waiting.next()).collect();
+        assert_eq!(order, [address(2), v6(1), address(1), v6(2), v6(3)]);
+        waiting.add(&[v6(1), address(9)], None);
+        assert_eq!(waiting.next(), Some(address(9)), "each has one turn");
+        assert!(waiting.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_hangs_holds_up_nothing_where_addresses_are_known() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let dialer = Dialer::new(Arc::new(move |_, _| {
+            if count.fetch_add(1, Relaxed) == 0 {
+                std::future::ready(Ok(vec![address(1)])).boxed()
+            } else {
+                std::future::pending().boxed()
+            }
+        }));
+        assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), Duration::ZERO));
+        for _ in 0..3 {
+            assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), RESOLVE_WITHIN));
+        }
+        assert_eq!(asked.load(Relaxed), 2, "one look-up at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_slow_resolver_finds_has_its_turn_beside_what_is_known() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let dialer = Dialer::new(Arc::new(move |_, _| {
+            let first = asked.fetch_add(1, Relaxed) == 0;
+            async move {
+                if first {
+                    return Ok(vec![address(1)]);
+                }
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                Ok(vec![address(2)])
+            }
+            .boxed()
+        }));
+        reach(&dialer, &[address(1)]).await;
+        // The API server has moved.
+        assert_eq!(reach(&dialer, &[address(2)]).await, (address(2), Duration::from_secs(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_is_unknown_is_told() {
+        let unknown = || std::future::ready(Err(io::Error::other("no such name"))).boxed();
+        let dialer = Dialer::new(Arc::new(move |_, _| unknown()));
+        let error = dialer.reach("api.example", 6443, async |_| Ok(())).await.expect_err("unknown");
+        assert_eq!(error.to_string(), "cannot reach api.example: no such name");
+    }
+}

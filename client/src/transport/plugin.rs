@@ -1,0 +1,203 @@
+//! Exec plugins: programs that print a credential.
+//!
+//! They run beside the beats, one call at a time, and well before what they said last expires.
+
+use std::{process::Stdio, time::Duration};
+
+use http::HeaderValue;
+use jiff::Timestamp;
+use kube::config::{ExecConfig, ExecInteractiveMode};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{process::Command, time::timeout};
+
+/// One that takes longer has hung.
+const LIMIT: Duration = Duration::from_secs(60);
+/// As much of what it complains about is shown.
+const COMPLAINT: usize = 300;
+/// What has expired already (or seems to, where a clock is off) is fetched again after this.
+const EXPIRED: Duration = Duration::from_secs(10);
+/// No plugin is run more often.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// What a plugin has said.
+pub(super) struct Credential {
+    /// Sent with each request.
+    pub authorization: Option<HeaderValue>,
+    /// Shown in each handshake.
+    pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// None: until it is refused.
+    pub expires: Option<Timestamp>,
+}
+
+/// Why there is no credential.
+#[derive(Debug, thiserror::Error)]
+#[error("the credential plugin {command}: {why}")]
+pub(super) struct PluginError {
+    command: String,
+    why: String,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    status: Option<Status>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    expiration_timestamp: Option<String>,
+    token: Option<String>,
+    client_certificate_data: Option<String>,
+    client_key_data: Option<String>,
+}
+
+/// Runs it. Dropped, it kills it.
+pub(super) async fn run(exec: ExecConfig) -> Result<Credential, PluginError> {
+    let command = exec.command.clone().unwrap_or_default();
+    let failed = |why: String| PluginError { command: command.clone(), why };
+    if command.is_empty() {
+        return Err(failed("the kubeconfig names no command".to_owned()));
+    }
+    if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
+        return Err(failed("it asks people, and nothing that beats has a terminal".to_owned()));
+    }
+    let output = timeout(LIMIT, process(&exec, &command).output()).await;
+    let output = output.map_err(|_| failed("it did not end within a minute".to_owned()))?.map_err(
+        |error| {
+            let hint = exec.install_hint.as_deref().unwrap_or_default().trim();
+            failed(if hint.is_empty() { error.to_string() } else { format!("{error}; {hint}") })
+        },
+    )?;
+    if !output.status.success() {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let complaint: String = complaint.trim().chars().take(COMPLAINT).collect();
+        return Err(failed(format!("{}: {}", output.status, complaint.escape_debug())));
+    }
+    // Never shown: there are secrets in it.
+    understand(&output.stdout).map_err(failed)
+}
+
+fn process(exec: &ExecConfig, program: &str) -> Command {
+    let mut spec = json!({ "interactive": false });
+    if exec.provide_cluster_info {
+        spec["cluster"] = json!(exec.cluster);
+    }
+    let version = exec.api_version.as_deref().unwrap_or("client.authentication.k8s.io/v1");
+    let info = json!({ "apiVersion": version, "kind": "ExecCredential", "spec": spec });
+    let variables = exec.env.iter().flatten();
+    let mut command = Command::new(program);
+    command
+        .args(exec.args.iter().flatten())
+        .envs(variables.filter_map(|one| Some((one.get("name")?, one.get("value")?))))
+        .env("KUBERNETES_EXEC_INFO", info.to_string())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    for variable in exec.drop_env.iter().flatten() {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn understand(said: &[u8]) -> Result<Credential, String> {
+    let said: Said = serde_json::from_slice(said)
+        .map_err(|error| format!("it printed no ExecCredential: {error}"))?;
+    let status = said.status.ok_or("the ExecCredential that it printed has no status")?;
+    let expires = status.expiration_timestamp.as_deref().map(str::parse).transpose();
+    let expires = expires.map_err(|error| format!("expirationTimestamp: {error}"))?;
+    let token = status.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
+    let authorization = token.map(bearer).transpose()?;
+    let identity = match (status.client_certificate_data, status.client_key_data) {
+        (Some(certificate), Some(key)) => Some(identity(&certificate, &key)?),
+        _ => None,
+    };
+    if authorization.is_none() && identity.is_none() {
+        return Err("it printed neither a token nor a client certificate".to_owned());
+    }
+    Ok(Credential { authorization, identity, expires })
+}
+
+fn identity(
+    certificate: &str,
+    key: &str,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>();
+    let chain = chain.map_err(|error| format!("clientCertificateData: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
+    Ok((chain, key.map_err(|error| format!("clientKeyData: {error}"))?))
+}
+
+/// A token as a header.
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, String> {
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let mut value = value.map_err(|_| "the token cannot be sent in a header".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// How long to wait before the next credential is fetched: until three quarters of its life are over, earlier where
+/// fetching takes long, and up to a twentieth earlier, so that a fleet does not ask at one moment.
+pub(super) fn fetch_in(lifetime: Duration, took: Duration, roll: f64) -> Duration {
+    if lifetime.is_zero() {
+        return EXPIRED;
+    }
+    let lead = (lifetime / 4).max(took * 2).min(lifetime * 3 / 4);
+    (lifetime - lead).saturating_sub((lifetime / 20).mul_f64(roll)).max(AT_MOST_EVERY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_credential_is_fetched_well_before_it_expires() {
+        for (lifetime, took, pause) in [
+            (3600, 1, 2700),
+            (70, 2, 52),
+            (70, 20, 30),
+            // It takes nearly as long as it holds.
+            (70, 60, 17),
+            (12, 1, 9),
+            (0, 1, 10),
+        ] {
+            let pause = seconds(pause);
+            let found = fetch_in(seconds(lifetime), seconds(took), 0.0);
+            assert!(found.abs_diff(pause) < seconds(1), "{lifetime}, {took}: {found:?}");
+            assert!(fetch_in(seconds(lifetime), seconds(took), 1.0) <= found, "{lifetime}, {took}");
+        }
+    }
+
+    fn shell(script: &str) -> ExecConfig {
+        let exec = json!({ "command": "sh", "args": ["-c", script], "interactiveMode": "Never" });
+        serde_json::from_value(exec).expect("a plugin")
+    }
+
+    #[tokio::test]
+    async fn a_plugin_is_told_what_it_may_do_and_what_it_prints_is_understood() {
+        let script = r#"
+            case $KUBERNETES_EXEC_INFO in *'"interactive":false'*) ;; *) exit 1 ;; esac
+            echo '{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1",
+                   "status": {"token": "secret", "expirationTimestamp": "2026-11-28T12:00:00Z"}}'"#;
+        let said = run(shell(script)).await.expect("a credential");
+        assert_eq!(said.authorization.expect("a token"), "Bearer secret");
+        assert_eq!(said.expires, Some("2026-11-28T12:00:00Z".parse().expect("a time")));
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_fails_is_told_without_what_it_printed() {
+        for (script, told) in [
+            ("echo secret; echo 'log in\nfirst' >&2; exit 3", "exit status: 3: log in\\nfirst"),
+            ("echo secret", "it printed no ExecCredential: expected value at line 1 column 1"),
+            ("echo '{}'", "the ExecCredential that it printed has no status"),
+            ("echo '{\"status\": {}}'", "it printed neither a token nor a client certificate"),
+        ] {
+            let error = run(shell(script)).await.err().expect("an error").to_string();
+            assert_eq!(error, format!("the credential plugin sh: {told}"));
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Where the way to the API server is described, to be read again and again.
+//!
+//! Certificates, keys and tokens are replaced while a process runs: by a kubelet, a secret store, a cron job, or by
+//! who rotates a cluster's CA as Kubernetes documents it. What a description says is read as a whole: the kubeconfig
+//! with what is embedded in it, and every file that it names. A reading that is not whole, because a
+//! file is just being written, changes nothing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::FutureExt;
+use http::HeaderValue;
+use kube::{
+    Config,
+    config::{AuthInfo, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde_json::Value;
+
+use super::{ConnectError, proxy::Proxy};
+
+/// Where the way to the API server is described. Clones share it.
+#[derive(Clone)]
+pub struct Source {
+    origin: Arc<Origin>,
+    namespace: String,
+}
+
+enum Origin {
+    /// The files of $KUBECONFIG, or else ~/.kube/config. The context is the one of the start: who
+    /// chooses another for the next kubectl does not move what runs to another cluster.
+    Kubeconfig { file: Option<PathBuf>, context: String },
+    /// What a kubelet mounts into each Pod.
+    Pod,
+    /// What the caller has put together; the files that it names are read again.
+    Given(Box<Config>),
+}
+
+impl Source {
+    /// The kubeconfig's, or else a Pod's ServiceAccount.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub fn infer() -> Result<Self, InferConfigError> {
+        if let Ok(source) = Self::kubeconfig(None) {
+            return Ok(source);
+        }
+        if let Ok(config) = Config::incluster() {
+            return Ok(Self { origin: Arc::new(Origin::Pod), namespace: config.default_namespace });
+        }
+        // For its error, which tells both reasons.
+        at_once(Config::infer()).map(Self::from)
+    }
+
+    /// The kubeconfig's: of that file alone, or as kubectl finds it.
+    pub(super) fn kubeconfig(file: Option<PathBuf>) -> Result<Self, KubeconfigError> {
+        let (context, config, _) = kubeconfig(file.as_deref(), None)?;
+        let origin = Arc::new(Origin::Kubeconfig { file, context });
+        Ok(Self { origin, namespace: config.default_namespace })
+    }
+
+    /// The namespace that it is for.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Reads all of it. Files are read: not for a thread that must not wait.
+    pub(super) fn read(&self, user_agent: &HeaderValue) -> Result<Settings, ConnectError> {
+        let (mut config, proxy) = match &*self.origin {
+            Origin::Kubeconfig { file, context } => {
+                let read = kubeconfig(file.as_deref(), Some(context));
+                let (_, config, named) = read.map_err(unreadable)?;
+                let proxy = match named {
+                    Some(url) => Some(Proxy::named(&url)?),
+                    None => Proxy::of_environment(&config.cluster_url, variable)?,
+                };
+                (config, proxy)
+            }
+            Origin::Pod => (Config::incluster().map_err(unreadable)?, None),
+            Origin::Given(config) => (config.as_ref().clone(), given_proxy(config)?),
+        };
+        if let Some(file) = config.root_cert_file.take() {
+            config.root_cert = Some(certificates(&file)?);
+        }
+        if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConnectError::Unreadable(
+                "there is no certificate in the CA bundle".into(),
+            ));
+        }
+        config.proxy_url = None;
+        config.headers.retain(|(header, _)| *header != http::header::USER_AGENT);
+        config.headers.push((http::header::USER_AGENT, user_agent.clone()));
+        Settings::of(config, proxy)
+    }
+}
+
+impl From<Config> for Source {
+    fn from(config: Config) -> Self {
+        let namespace = config.default_namespace.clone();
+        Self { origin: Arc::new(Origin::Given(Box::new(config))), namespace }
+    }
+}
+
+/// All that one reading has found.
+pub(super) struct Settings {
+    pub config: Config,
+    pub proxy: Option<Proxy>,
+    /// The token that is written down, if one is.
+    pub token: Option<String>,
+    /// What connections are made by; another one makes for new connections.
+    pub route: Print,
+    /// What requests are signed by.
+    pub signature: Print,
+}
+
+/// Equal where nothing has changed. Holds secrets: it is compared, and never shown.
+#[derive(PartialEq)]
+pub(super) struct Print {
+    /// Compared as a value: in which order a map is written is chance.
+    described: Value,
+    files: Vec<Vec<u8>>,
+}
+
+impl Settings {
+    fn of(config: Config, proxy: Option<Proxy>) -> Result<Self, ConnectError> {
+        let auth = &config.auth_info;
+        let described = serde_json::to_value(auth).map_err(unreadable)?;
+        let token = token(auth, &described)?;
+        let certificate = contents(auth.client_certificate.as_ref())?;
+        let key = contents(auth.client_key.as_ref())?;
+        let via = proxy.as_ref().map(|proxy| proxy.uri.to_string()).unwrap_or_default();
+        let password = proxy.as_ref().and_then(|proxy| proxy.authorization.clone());
+        let mut route = vec![
+            config.cluster_url.to_string().into_bytes(),
+            config.tls_server_name.clone().unwrap_or_default().into_bytes(),
+            vec![u8::from(config.accept_invalid_certs), u8::from(config.root_cert.is_some())],
+            certificate,
+            key,
+            via.into_bytes(),
+            password.map(|password| password.as_bytes().to_vec()).unwrap_or_default(),
+        ];
+        route.extend(config.root_cert.iter().flatten().cloned());
+        let route = Print { described: described.clone(), files: route };
+        let token_file = token.clone().unwrap_or_default().into_bytes();
+        let signature = Print { described, files: vec![token_file] };
+        Ok(Self { proxy, token, route, signature, config })
+    }
+}
+
+/// The token that is written down, unless something else signs. One in a file counts before one that is written
+/// out, as in client-go.
+fn token(auth: &AuthInfo, described: &Value) -> Result<Option<String>, ConnectError> {
+    let signed_otherwise =
+        auth.auth_provider.is_some() || (auth.username.is_some() && auth.password.is_some());
+    if signed_otherwise {
+        return Ok(None);
+    }
+    let Some(file) = &auth.token_file else {
+        // Only as it is described can it be read: in kube's type it is hidden.
+        let token = described.get("token").and_then(Value::as_str).map(str::trim);
+        return Ok(token.filter(|token| !token.is_empty()).map(str::to_owned));
+    };
+    let content = String::from_utf8(contents(Some(file))?).map_err(unreadable)?;
+    match content.trim() {
+        "" => Err(ConnectError::Unreadable(format!("{file} is empty"))),
+        token => Ok(Some(token.to_owned())),
+    }
+}
+
+fn contents(file: Option<&String>) -> Result<Vec<u8>, ConnectError> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    fs::read(file).map_err(|error| ConnectError::Unreadable(format!("{file}: {error}")))
+}
+
+fn certificates(file: &Path) -> Result<Vec<Vec<u8>>, ConnectError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        ConnectError::Unreadable(format!("{}: {error}", file.display()))
+    };
+    let content = fs::read(file).map_err(|error| failed(&error))?;
+    let certificates = CertificateDer::pem_slice_iter(&content)
+        .map(|certificate| certificate.map(|der| der.to_vec()))
+        .collect::<Result<Vec<_>, _>>();
+    certificates.map_err(|error| failed(&error))
+}
+
+/// The context that was asked for, or else the current one; what it says; and the proxy that it names.
+fn kubeconfig(
+    file: Option<&Path>,
+    context: Option<&str>,
+) -> Result<(String, Config, Option<String>), KubeconfigError> {
+    let mut kubeconfig = file.map_or_else(Kubeconfig::read, Kubeconfig::read_from)?;
+    let context = context.or(kubeconfig.current_context.as_deref()).map(str::to_owned);
+    let context = context.ok_or(KubeconfigError::CurrentContextNotSet)?;
+    let cluster = kubeconfig
+        .contexts
+        .iter()
+        .find(|named| named.name == context)
+        .and_then(|named| Some(named.context.as_ref()?.cluster.clone()));
+    let mut proxy = None;
+    for named in &mut kubeconfig.clusters {
+        let here = Some(&named.name) == cluster.as_ref();
+        if let Some(cluster) = &mut named.cluster {
+            let its = cluster.proxy_url.take().filter(|url| !url.trim().is_empty());
+            if here && proxy.is_none() {
+                proxy = its;
+            }
+            // kube would ask the environment, without its exceptions, and fail where that is malformed.
+            cluster.proxy_url = Some("http://asked.otherwise.invalid".to_owned());
+        }
+    }
+    let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
+    let mut config = at_once(Config::from_custom_kubeconfig(kubeconfig, &options))?;
+    if let Some(exec) = &mut config.auth_info.exec
+        && let Some(cluster) = &mut exec.cluster
+    {
+        cluster.proxy_url.clone_from(&proxy);
+    }
+    config.apply_debug_overrides();
+    Ok((context, config, proxy))
+}
+
+/// The proxy of a configuration that was put together elsewhere: kube takes it from the environment without
+/// looking at the exceptions, and only the URL tells.
+fn given_proxy(config: &Config) -> Result<Option<Proxy>, ConnectError> {
+    let Some(url) = &config.proxy_url else { return Ok(None) };
+    let of_environment = ["HTTPS_PROXY", "https_proxy"]
+        .iter()
+        .filter_map(|name| variable(name)?.parse::<http::Uri>().ok())
+        .any(|its| its == *url);
+    if of_environment {
+        return Ok(Proxy::of_environment(&config.cluster_url, variable)?);
+    }
+    Ok(Some(Proxy::named(&url.to_string())?))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn unreadable(error: impl std::error::Error) -> ConnectError {
+    ConnectError::Unreadable(crate::failure::chain(&error))
+}
+
+/// The outcome of what is async by its signature alone.
+fn at_once<T>(ready: impl Future<Output = T>) -> T {
+    ready.now_or_never().expect("kube reads a configuration without waiting")
+}

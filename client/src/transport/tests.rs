@@ -1,0 +1,104 @@
+//! The way to real servers on loopback, with TLS, while what describes it changes.
+
+mod credentials;
+mod rotation;
+mod server;
+mod ways;
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use http::{Request, StatusCode};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::timeout;
+use tower::ServiceExt;
+
+use super::{Access, Source, dial};
+use crate::error::BoxError;
+use server::{Authority, Server};
+
+/// Long, for a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Files that say how a server is reached, with a kubeconfig among them.
+struct Files {
+    folder: TempDir,
+    kubeconfig: Value,
+}
+
+impl Files {
+    /// For this server; its CA is in a file.
+    fn of(url: &str, authority: &Authority) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kubeconfig = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "one",
+            "clusters": [{ "name": "one", "cluster": { "server": url, "certificate-authority": "ca.crt" } }],
+            "users": [{ "name": "one", "user": {} }],
+            "contexts": [{ "name": "one", "context": { "cluster": "one", "user": "one" } }],
+        });
+        let files = Self { folder, kubeconfig };
+        files.write("ca.crt", &authority.pem());
+        files
+    }
+
+    /// The same for a user with these credentials.
+    fn with_user(mut self, user: Value) -> Self {
+        self.kubeconfig["users"][0]["user"] = user;
+        self
+    }
+
+    /// Puts a file in place as a kubelet and careful people do: by renaming.
+    fn write(&self, name: &str, content: &str) {
+        let draft = self.path("draft");
+        fs::write(&draft, content).expect("written");
+        fs::rename(draft, self.path(name)).expect("in place");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn source(&self) -> Source {
+        self.write("kubeconfig", &self.kubeconfig.to_string());
+        Source::kubeconfig(Some(self.path("kubeconfig"))).expect("a kubeconfig")
+    }
+
+    fn open(&self) -> Access {
+        Access::open(&self.source(), "test").expect("a way")
+    }
+
+    fn open_by(&self, resolver: dial::Resolver) -> Access {
+        Access::open_with(&self.source(), "test", resolver).expect("a way")
+    }
+}
+
+/// A server, and files that say how it is reached.
+async fn stage() -> (Server, Files, Authority) {
+    let authority = Authority::new();
+    let server = Server::start(authority.serving(None)).await;
+    let files = Files::of(&format!("https://{}", server.address), &authority);
+    (server, files, authority)
+}
+
+/// One request, which may take so long.
+async fn ask_within(access: &Access, limit: Duration) -> Result<StatusCode, BoxError> {
+    let request = Request::get("/livez").body(Body::empty())?;
+    Ok(timeout(limit, access.clone().oneshot(request)).await??.status())
+}
+
+async fn ask(access: &Access) -> Result<StatusCode, BoxError> {
+    ask_within(access, PATIENCE).await
+}
+
+async fn succeeds(access: &Access) {
+    assert_eq!(ask(access).await.expect("an answer"), StatusCode::OK);
+}
+
+/// Always the same addresses for a name, in this order.
+fn always(addresses: Vec<std::net::SocketAddr>) -> dial::Resolver {
+    Arc::new(move |_, _| std::future::ready(Ok(addresses.clone())).boxed())
+}
