@@ -28,9 +28,17 @@ func main() {
 	pod, uid := os.Getenv("POD_NAME"), types.UID(os.Getenv("POD_UID"))
 	instance := cmp.Or(os.Getenv("BEATKEEPER_INSTANCE"), pod)
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	api := must(client.NewForConfig(must(clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))))) // or a Pod's own
-	type pace struct{ TTL, Interval meta.Duration }
-	var declared struct{ Spec pace }
+	connect := func() (*client.CoordinationV1Client, error) { // with the CA and the token that the files hold now
+		config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG")) // or a Pod's own
+		if err != nil {
+			return nil, err
+		}
+		return client.NewForConfig(config)
+	}
+	api := must(connect())
+	var declared struct {
+		Spec struct{ TTL, Interval meta.Duration }
+	}
 	path := "/apis/beatkeeper.dev/v1alpha1/namespaces/" + namespace + "/serviceregistrations/" + registration
 	must(0, json.Unmarshal(must(api.RESTClient().Get().AbsPath(path).Timeout(10*time.Second).DoRaw(ctx)), &declared))
 	ttl, interval := declared.Spec.TTL.Duration, declared.Spec.Interval.Duration
@@ -49,11 +57,14 @@ func main() {
 		_, err := api.Leases(namespace).Apply(ctx, lease, meta.ApplyOptions{FieldManager: "beat", Force: true})
 		if err != nil {
 			log.Print("beat failed, and is repeated: ", err)
+			if other, unreadable := connect(); unreadable == nil {
+				api = other // a connection may have died, a token been revoked, a CA replaced
+			}
 		}
 		return err == nil, nil
 	}
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 20, Cap: patience / 2}
 	repeat := func(ctx context.Context) { _ = backoff.DelayFunc().Until(ctx, true, true, beat) }
 	wait.JitterUntilWithContext(ctx, repeat, interval*9/10, 0.2, true)
-	must(0, api.Leases(namespace).Delete(context.Background(), *lease.Name, meta.DeleteOptions{})) // it leaves at once
+	must(0, must(connect()).Leases(namespace).Delete(context.Background(), *lease.Name, meta.DeleteOptions{})) // it leaves at once
 }

@@ -12,14 +12,15 @@ const {
 } = process.env
 if (!registration || !namespace || !instance) throw new Error('set BEATKEEPER_REGISTRATION, _NAMESPACE and _INSTANCE')
 const lease = `${registration}.${instance}`, leases = `coordination.k8s.io/v1/namespaces/${namespace}/leases`
-const agent = new Agent({ keepAlive: true, ca: readFileSync(ca) })
+const agent = new Agent({ keepAlive: true, autoSelectFamily: true }) // it tries the addresses of a name in turn
 let patience = 10_000 // milliseconds for one request, as long as the registration is unknown
 
 // Throws with the `status`, and with `after`: the seconds that the API server asks to wait.
 async function call(method, path, type = 'json', body = undefined) {
-  const authorization = `Bearer ${readFileSync(token, 'utf8').trim()}` // a Pod's is replaced now and then
+  const authorization = `Bearer ${readFileSync(token, 'utf8').trim()}` // it is replaced now and then, and so is the CA
   const headers = { authorization, 'content-type': `application/${type}` }
-  const outgoing = request(`${server}/apis/${path}`, { method, agent, headers, signal: AbortSignal.timeout(patience) })
+  const options = { method, agent, headers, ca: readFileSync(ca), signal: AbortSignal.timeout(patience) }
+  const outgoing = request(`${server}/apis/${path}`, options)
   const [answer] = await once(outgoing.end(body && JSON.stringify(body)), 'response')
   let text = ''
   for await (const part of answer.setEncoding('utf8')) text += part
@@ -50,7 +51,8 @@ while (!stop.signal.aborted) {
       .catch(error => error.status === 404 ? call('POST', leases, 'json', whole()) : Promise.reject(error))
     body = renewal, failures = 0, pause = interval * (0.9 + Math.random() / 5)
   } catch (error) { // with full jitter, so that those who failed together do not come back together
-    pause = (error.after ?? 0) * 1000 + Math.random() * Math.min(patience, 100 * 2 ** failures++)
+    const asked = Math.min(error.after * 1000 || 0, patience) // however long the API server asks to wait
+    pause = asked + Math.random() * Math.min(patience, 100 * 2 ** failures++)
     console.error(`beat failed: ${error.message}; again in ${Math.round(pause)} ms`)
   }
   await sleep(pause, undefined, { signal: stop.signal }).catch(() => {})

@@ -1,6 +1,5 @@
 """Beats for one instance with the kubernetes package. Its settings: ../README.md"""
 import datetime, math, os, random, re, signal, sys, time
-import urllib3
 from kubernetes import client, config
 
 ENV = os.environ
@@ -26,17 +25,20 @@ def whole():
 
 def beat(body):
     try:
-        leases.patch_namespaced_lease(LEASE, NAMESPACE, body, **limits)
+        api.patch_namespaced_lease(LEASE, NAMESPACE, body, **limits)
     except client.ApiException as error:
         if error.status != 404:
             raise
-        leases.create_namespaced_lease(NAMESPACE, whole(), **limits)
+        api.create_namespaced_lease(NAMESPACE, whole(), **limits)
 
-settings = client.Configuration()
-settings.retries = False  # they are ours to time: see below
-config.load_config(client_configuration=settings)  # the kubeconfig's, or a Pod's own
-leases = client.CoordinationV1Api(client.ApiClient(settings))
-spec = client.CustomObjectsApi(leases.api_client).get_namespaced_custom_object(
+def connect():  # with the CA and the token that the files hold now: the kubeconfig's, or a Pod's own
+    settings = client.Configuration()
+    settings.retries = False  # they are ours to time: see below
+    config.load_config(client_configuration=settings)
+    return client.CoordinationV1Api(client.ApiClient(settings))
+
+api = connect()
+spec = client.CustomObjectsApi(api.api_client).get_namespaced_custom_object(
     "beatkeeper.dev", "v1alpha1", NAMESPACE, "serviceregistrations", REGISTRATION, _request_timeout=10)["spec"]
 ttl, interval = seconds(spec["ttl"]), seconds(spec["interval"])
 patience = (ttl - interval) / 6  # three tries fit into the ttl, even if all of them time out
@@ -47,13 +49,15 @@ for number in signal.SIGTERM, signal.SIGINT:
 try:
     while True:
         try:
+            api = api or connect()
             beat(body())
             body, failures, pause = renewal, 0, interval * random.uniform(0.9, 1.1)
-        except (client.ApiException, urllib3.exceptions.HTTPError) as error:
-            after = (getattr(error, "headers", None) or {}).get("Retry-After", 0)
+        except Exception as error:  # whatever it is: a token may be revoked, a CA replaced, a file just being written
+            api, after = None, (getattr(error, "headers", None) or {}).get("Retry-After", "")
+            asked = min(int(after), patience) if after.isdecimal() else 0  # however long the API server asks to wait
             # With full jitter, so that those who failed together do not come back together.
-            failures, pause = failures + 1, int(after) + random.uniform(0, min(patience, 0.1 * 2 ** min(failures, 10)))
+            failures, pause = failures + 1, asked + random.uniform(0, min(patience, 0.1 * 2 ** min(failures, 10)))
             print(f"beat failed: {error}; again in {pause:.1f} s", file=sys.stderr)
         time.sleep(pause)
 finally:
-    leases.delete_namespaced_lease(LEASE, NAMESPACE, **limits)  # it leaves at once
+    connect().delete_namespaced_lease(LEASE, NAMESPACE, **limits)  # it leaves at once

@@ -51,7 +51,9 @@ while :; do
   case $status in
     2*) body=renewal backoff=100 pause=$((interval * 9 / 10 + $(random $((interval / 5))))) ;;
     *) # with full jitter, so that those who failed together do not come back together
-      pause=$((${after:-0} * 1000 + $(random "$backoff"))) backoff=$((backoff * 2 < patience ? backoff * 2 : patience))
+      case ${after:-0} in *[!0-9]* | 0?* | ????*) after=999 ;; esac # a date or hours: as long as patience lasts
+      asked=$((${after:-0} * 1000 < patience ? ${after:-0} * 1000 : patience))
+      pause=$((asked + $(random "$backoff"))) backoff=$((backoff * 2 < patience ? backoff * 2 : patience))
       echo "beat failed with status $status; again in $pause ms" >&2 ;;
   esac
   sleep "$(seconds "$pause")" & wait $! # in the background, so that a signal need not wait

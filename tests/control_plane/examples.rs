@@ -6,10 +6,10 @@ mod rust;
 
 use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::api::{coordination::v1::Lease, rbac::v1::RoleBinding};
-use kube::api::DeleteParams;
+use kube::{Api, api::DeleteParams};
 use serde_json::json;
 
-use crate::support::{Shop, eventually};
+use crate::support::{Shop, Vigil, eventually};
 use program::{Program, Settings};
 
 const ADDRESS: &str = "192.0.2.11";
@@ -63,6 +63,40 @@ async fn beats_is_pruned_comes_back_and_leaves(program: Program) {
     shop.published_as_ready("greeter", &[]).await;
 }
 
+/// A token that is bound to a Pod is replaced in its file, and the old one revoked.
+async fn keeps_its_place_with_another_token(program: Program) {
+    let shop = Shop::open(&format!("token-{}", program.name())).await;
+    let _operator = shop.operator();
+    let settings = Settings::of(&shop, "vm-1", ADDRESS).await;
+    let token = async |pod: &str| {
+        shop.pod(pod, &[], json!({})).await;
+        shop.plane.token(&shop.namespace, "heartbeat", Some(pod)).await.unwrap()
+    };
+    let (old, new) = (token("first").await, token("second").await);
+    settings.replace_token(&old);
+    declare(&shop).await;
+    let running = program.start(&settings);
+    shop.published_as_ready("greeter", &[ADDRESS]).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+
+    settings.replace_token(&new);
+    shop.delete_pod("first", 0).await;
+    let client = shop.plane.client_with_token(&old).unwrap();
+    let registrations: Api<ServiceRegistration> = Api::namespaced(client, &shop.namespace);
+    eventually("the API server refuses the old token", async || {
+        let refused = registrations.get("greeter").await.err()?;
+        matches!(refused, kube::Error::Api(status) if status.code == 401).then_some(())
+    })
+    .await;
+    // For longer than the ttl.
+    for _ in 0..10 {
+        beats_on(&shop).await;
+    }
+    assert_eq!(vigil.left(), [""; 0]);
+    running.terminate().await;
+    assert_eq!(lease(&shop).await, None, "it has ended, and its Lease is there");
+}
+
 /// The registration as the examples show it, but in a hurry.
 async fn declare(shop: &Shop) {
     program::apply(shop, program::REGISTRATION).await;
@@ -101,9 +135,29 @@ async fn a_node_program_beats_is_pruned_when_killed_and_leaves_at_once_when_stop
     beats_is_pruned_comes_back_and_leaves(Program::Node).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_program_keeps_its_place_when_its_token_is_replaced_and_the_old_one_revoked() {
+    keeps_its_place_with_another_token(Program::Python).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_go_program_keeps_its_place_when_its_token_is_replaced_and_the_old_one_revoked() {
+    keeps_its_place_with_another_token(Program::Go).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_program_keeps_its_place_when_its_token_is_replaced_and_the_old_one_revoked() {
+    keeps_its_place_with_another_token(Program::Node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_script_keeps_its_place_when_its_token_is_replaced_and_the_old_one_revoked() {
+    keeps_its_place_with_another_token(Program::Shell).await;
+}
+
 #[test]
 fn every_example_is_short_enough_to_be_read_at_once() {
-    let languages = Program::ALL.map(|program| (program.source(), 60));
+    let languages = Program::ALL.map(|program| (program.source(), 72));
     let services = ["plain", "web", "grpc"].map(|name| (program::sdk_source(name), 70));
     for (path, limit) in languages.into_iter().chain(services) {
         let lines = std::fs::read_to_string(&path).unwrap().lines().count();

@@ -171,6 +171,20 @@ impl Settings {
         Self { environment, folder: folder.into() }
     }
 
+    /// Another token, put in place as a kubelet does it; the kubeconfig names its file from now on.
+    pub fn replace_token(&self, token: &str) {
+        let path = |name: &str| self.folder.path().join(name);
+        let replace = |name: &str, content: &str| {
+            std::fs::write(path("draft"), content).unwrap();
+            std::fs::rename(path("draft"), path(name)).unwrap();
+        };
+        replace("token", token);
+        let kubeconfig = std::fs::read_to_string(path("kubeconfig")).unwrap();
+        let mut kubeconfig: Value = serde_json::from_str(&kubeconfig).unwrap();
+        kubeconfig["users"][0]["user"] = json!({ "tokenFile": path("token") });
+        replace("kubeconfig", &kubeconfig.to_string());
+    }
+
     /// The same in a Pod, which names the instance and has the address.
     pub fn in_pod(&self, pod: &str, uid: &str) -> Self {
         let mut environment = self.environment.clone();
