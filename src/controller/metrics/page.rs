@@ -159,6 +159,7 @@ mod tests {
         // What has labels is exposed once it has a value.
         metrics.decided(&Key::new("shop", "greeter"), &[], "Published");
         metrics.watch("Pods").note(Moment::default());
+        metrics.unreadable("", &["Nodes"]);
         let request = ApiRequest { verb: Verb::Patch, kind: "Pod", status: false };
         metrics.call_ended(request, Outcome::Ok, Duration::ZERO);
         let text = metrics.text();

@@ -142,6 +142,25 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_cluster_does_not_serve_fails_the_install_by_its_name() {
+    let plane = own_plane(Options::default()).await;
+    let helm = Helm::on(plane);
+    let chart = chart();
+    for (value, kind) in [
+        ("metrics.serviceMonitor.enabled", "ServiceMonitor"),
+        ("metrics.podMonitor.enabled", "PodMonitor"),
+        ("metrics.prometheusRule.enabled", "PrometheusRule"),
+    ] {
+        let value = format!("{value}=true");
+        let args = ["install", RELEASE, chart.to_str().unwrap(), "--set", &value];
+        let why = helm.try_run(&args).await.unwrap_err();
+        assert!(why.contains(&format!("no matches for kind \"{kind}\"")), "{why}");
+    }
+    let releases = helm.run(&["list", "--all-namespaces", "--short"]).await;
+    assert_eq!(releases.trim(), "", "nothing is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mistyped_value_is_refused_by_its_name() {
     let plane = crate::support::crd::install().await;
     let chart = chart();
