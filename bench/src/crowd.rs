@@ -128,6 +128,7 @@ pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
             rival: None,
             holder: Some(holder),
             origin: Origin::Outside,
+            owned: false,
             health: Ok(Health::Passing),
             note: None,
             addresses: vec![Named::Address(address(instance))],

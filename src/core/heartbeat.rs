@@ -111,6 +111,8 @@ pub struct Claim {
     pub holder: Option<String>,
     /// Where the instance runs.
     pub origin: Origin,
+    /// Whether the garbage collector takes the Lease when its owner is gone.
+    pub owned: bool,
     /// What the instance says of itself, or what is wrong with the way it says it.
     pub health: Result<Health, UnknownHealth>,
     /// Free text of the instance, cut to a bounded length.
@@ -210,6 +212,7 @@ impl Heartbeat {
                     .filter(|holder| !holder.is_empty())
                     .map(|holder| bounded(&holder)),
                 origin: origin_of(lease),
+                owned: metadata.owner_references.as_ref().is_some_and(|all| !all.is_empty()),
                 health: annotation(heartbeat::HEALTH_ANNOTATION)
                     .map_or(Ok(Health::Passing), str::parse),
                 note: annotation(heartbeat::NOTE_ANNOTATION)
@@ -259,16 +262,24 @@ fn renewed(text: &str, read: Option<Timestamp>) -> i64 {
 }
 
 fn origin_of(lease: &HeartbeatLease) -> Origin {
-    lease
-        .metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.kind == "Pod" && owner.api_version == "v1")
-        .map_or(Origin::Outside, |pod| Origin::Pod {
-            name: bounded(&pod.name),
-            uid: bounded(&pod.uid),
-        })
+    let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
+    let pod = owners.iter().find(|owner| owner.kind == "Pod" && owner.api_version == "v1");
+    let named = pod.map(|pod| (pod.name.as_str(), pod.uid.as_str()));
+    named.or_else(|| without_its_owner(lease)).map_or(Origin::Outside, |(name, uid)| Origin::Pod {
+        name: bounded(name),
+        uid: bounded(uid),
+    })
+}
+
+/// The Pod of a Lease whose owner reference was taken away, as restores do. It is no less a Pod's for
+/// that; taken for an outside instance it would be refused for want of an address.
+fn without_its_owner(lease: &HeartbeatLease) -> Option<(&str, &str)> {
+    if !lease.metadata.owner_references.as_deref().unwrap_or_default().is_empty() {
+        return None;
+    }
+    let uid = lease.metadata.annotations.as_ref()?.get(heartbeat::POD_UID_ANNOTATION)?;
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    (!uid.is_empty() && !holder.is_empty()).then_some((holder, uid))
 }
 
 /// Cuts a text that the API server does not bound, one past the longest name there can be: so what
