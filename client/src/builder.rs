@@ -200,7 +200,8 @@ impl Builder {
         self
     }
 
-    /// Hears what happens, beside `tracing`. It must not block.
+    /// Hears what happens, beside `tracing`. It is called on a thread of its own, one event after the other:
+    /// one that blocks stops no beats, and misses what comes once 256 events wait.
     pub fn report(mut self, report: Report) -> Self {
         self.report = Some(report);
         self

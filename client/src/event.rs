@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::failure::Failure;
 use crate::lease::Word;
 use crate::schedule::Pace;
+use crate::standing::Standing;
 
 /// Something that happened. Displayed as one line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,13 @@ pub enum Event {
         wanted: Duration,
         /// The registration's pace.
         pace: Pace,
+    },
+    /// What the operator makes of the instance has changed, as the registration's status tells.
+    Standing {
+        /// What it makes of it.
+        standing: Standing,
+        /// Since the first beat.
+        after: Duration,
     },
     /// What the instance says of itself was accepted.
     Told(Word),
@@ -148,10 +156,12 @@ impl Event {
     pub fn weight(&self) -> Weight {
         match self {
             Self::Beat { .. } => Weight::Detail,
+            Self::Standing { standing, .. } if !standing.is_published() => Weight::Trouble,
             Self::Claimed { .. }
             | Self::Recovered { .. }
             | Self::PaceChanged(_)
             | Self::Told(_)
+            | Self::Standing { .. }
             | Self::Deregistered { .. }
             | Self::LeftToAnother { .. }
             | Self::NeverRegistered => Weight::Change,
@@ -214,6 +224,11 @@ impl fmt::Display for Event {
                 duration::format(*wanted),
                 duration::format(pace.ttl()),
             ),
+            Self::Standing { standing, after } => {
+                let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                let after = duration::format(Duration::from_millis(millis));
+                write!(f, "{standing} (seen {after} after the first beat)")
+            }
             Self::Told(Word { health, note, .. }) => {
                 write!(f, "told that it is {}", health.as_str())?;
                 note.as_ref().map_or(Ok(()), |note| write!(f, ": {note}"))

@@ -6,6 +6,7 @@ mod passed;
 use std::sync::Arc;
 use std::time::Duration;
 
+use beatkeeper_api::ServiceRegistration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -17,6 +18,7 @@ use crate::lease::{Held, Identity, Owner, Word};
 use crate::requests::{Connection, Requests};
 use crate::rival::{Vigil, Written, incarnation};
 use crate::schedule::{Backoff, Pace, Room};
+use crate::standing::{FIRST_LOOK, Looks, Standing};
 use passed::Passed;
 
 /// A request that was sent before the ttl was known.
@@ -74,6 +76,8 @@ pub struct Progress {
     pub told: Option<Word>,
     /// Why the last try failed, while none has succeeded since.
     pub failure: Option<Failure>,
+    /// What the operator makes of the instance, as far as the registration's status has told.
+    pub standing: Option<Standing>,
 }
 
 /// One beating instance.
@@ -305,20 +309,36 @@ impl Heart {
             }
         }
         let told = Some(self.told.clone());
-        self.progress.send_replace(Progress { told, failure: None });
+        self.progress.send_modify(|now| {
+            now.told = told;
+            now.failure = None;
+        });
     }
 
-    /// Reads the registration again and again, beside the beats: they never wait for it.
+    /// Reads the registration again and again, for its pace and for what becomes of the instance, beside the beats: they never wait for it.
     fn reread(&self, pace: Pace) -> (watch::Receiver<Pace>, AbortOnDropHandle<()>) {
         let (sender, receiver) = watch::channel(pace);
         let (requests, wishes, report) =
             (Arc::clone(&self.requests), self.wishes, Arc::clone(&self.report));
+        let (instance, progress) = (self.identity.instance.clone(), self.progress.clone());
         let task = async move {
+            let (began, mut looks, mut soon) = (Instant::now(), Looks::default(), FIRST_LOOK);
             loop {
                 let pace = *sender.borrow();
-                let every = (pace.interval() * 10).clamp(REREAD_MIN, REREAD_MAX);
+                let mut every = (pace.interval() * 10).clamp(REREAD_MIN, REREAD_MAX);
+                if !looks.is_published() {
+                    every = every.min(soon);
+                    soon = soon.saturating_mul(2);
+                }
                 sleep(every.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
-                match read_pace(&requests, wishes, TIMEOUT_UNKNOWN).await {
+                let read = requests.registration(TIMEOUT_UNKNOWN).await;
+                if let Ok(registration) = &read
+                    && let Some(standing) = looks.look(Standing::of(registration, &instance))
+                {
+                    progress.send_modify(|now| now.standing = Some(standing.clone()));
+                    report(&Event::Standing { standing, after: began.elapsed() });
+                }
+                match read.and_then(|read| pace_of(&requests, &read, wishes)) {
                     Ok(new) if new == pace => {}
                     Ok(new) => {
                         report(&Event::PaceChanged(new));
@@ -335,8 +355,16 @@ impl Heart {
 
 async fn read_pace(requests: &Requests, wishes: Wishes, limit: Duration) -> Result<Pace, Failure> {
     let registration = requests.registration(limit).await?;
+    pace_of(requests, &registration, wishes)
+}
+
+fn pace_of(
+    requests: &Requests,
+    registration: &ServiceRegistration,
+    wishes: Wishes,
+) -> Result<Pace, Failure> {
     let wanted = wishes.interval.filter(|wanted| !wanted.is_zero());
-    Pace::of(&registration, wanted).map_err(|error| {
+    Pace::of(registration, wanted).map_err(|error| {
         let object = requests.registration_object();
         Failure::found(Operation::ReadRegistration, &object, Cause::Pace(error))
     })

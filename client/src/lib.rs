@@ -47,8 +47,10 @@ pub mod lease;
 pub mod names;
 pub mod rival;
 pub mod schedule;
+pub mod standing;
 pub mod transport;
 
+mod aside;
 mod builder;
 mod by_hand;
 mod check;

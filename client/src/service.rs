@@ -16,8 +16,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::dispatcher;
 
 use crate::{
+    aside::Aside,
     builder::{Builder, Check, Hook, Hooks},
     check,
     error::{Error, StopError},
@@ -30,6 +32,8 @@ use crate::{
     transport::{self, Source},
 };
 
+/// How long a stop waits for handlers to hear the last events.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// How long draining may take to be told, before the delay begins: the delay is not to be waited for in vain.
 const TELL_DRAINING_WITHIN: Duration = Duration::from_secs(5);
 
@@ -115,7 +119,8 @@ impl Service {
         let provisional = self.check.is_some();
         let (words, heard) = watch::channel(Word { provisional, ..Word::default() });
         let stats = Arc::new(Counters::default());
-        let report = reporter(self.report, Arc::clone(&stats));
+        let aside = Arc::new(Aside::new());
+        let report = reporter(self.report, Arc::clone(&stats), Arc::clone(&aside));
         let (wishes, stop) = (self.wishes, CancellationToken::new());
         let begin = move || {
             let headers = Headers::default();
@@ -152,6 +157,7 @@ impl Service {
             words,
             progress,
             stats,
+            aside,
             checking,
             drain_delay,
             before_stop,
@@ -169,6 +175,7 @@ pub struct Running {
     words: Arc<watch::Sender<Word>>,
     progress: watch::Receiver<Progress>,
     stats: Arc<Counters>,
+    aside: Arc<Aside>,
     checking: Option<AbortOnDropHandle<()>>,
     drain_delay: Duration,
     before_stop: Vec<Hook>,
@@ -218,6 +225,7 @@ impl Running {
         }
         self.checking = None;
         error.deregister = self.runner.stop().await.err().map(Box::new);
+        self.aside.done(TOLD_WITHIN).await;
         collect(&mut error, "after_stop", self.after_stop).await;
         error.nothing_or()
     }
@@ -281,17 +289,22 @@ impl Counters {
     }
 }
 
-fn reporter(report: Option<Report>, counters: Arc<Counters>) -> Report {
+/// Counts at once, and has the rest done beside the beats: a log and a handler may block.
+fn reporter(report: Option<Report>, counters: Arc<Counters>, aside: Arc<Aside>) -> Report {
     Arc::new(move |event| {
         counters.note(event);
-        match event.weight() {
-            Weight::Detail => tracing::trace!("{event}"),
-            Weight::Change => tracing::info!("{event}"),
-            Weight::Trouble => tracing::warn!("{event}"),
-        }
-        if let Some(report) = &report {
-            report(event);
-        }
+        let (event, report) = (event.clone(), report.clone());
+        let log = dispatcher::get_default(Clone::clone);
+        aside.ask(move || {
+            dispatcher::with_default(&log, || match event.weight() {
+                Weight::Detail => tracing::trace!("{event}"),
+                Weight::Change => tracing::info!("{event}"),
+                Weight::Trouble => tracing::warn!("{event}"),
+            });
+            if let Some(report) = &report {
+                report(&event);
+            }
+        });
     })
 }
 

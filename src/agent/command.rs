@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     crew::Crew,
     exec, health,
-    member::{OnFailure, Stage},
+    member::Stage,
     plan::{self, Plan, Surroundings},
+    run::Kind,
     settings::Settings,
     signals::{self, Signals, ended_by},
     status, systemd,
@@ -80,13 +81,13 @@ pub(super) enum Action {
 #[derive(Debug, Clone, Args)]
 pub(super) struct Beating {
     #[command(flatten)]
-    settings: Box<Settings>,
-    /// Read settings from this YAML file; flags and variables beat it.
+    pub(super) settings: Box<Settings>,
+    /// Read settings from this YAML file, and again at SIGHUP; flags and variables beat it.
     #[arg(long, env = "BEATKEEPER_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Print every beat.
     #[arg(long, short, env = "BEATKEEPER_VERBOSE")]
-    verbose: bool,
+    pub(super) verbose: bool,
 }
 
 /// An instance that is there already.
@@ -126,9 +127,9 @@ pub fn run(command: Command) -> Result<ExitCode> {
 
 async fn act(action: Action) -> Result<ExitCode> {
     match action {
-        Action::Run(beating) => beat(beating, None).await,
-        Action::Exec { beating, command } => beat(beating, Some(command)).await,
-        Action::Proxy(beating) => proxy(beating).await,
+        Action::Run(beating) => super::run::run(beating, Kind::Beside).await,
+        Action::Exec { beating, command } => exec(beating, command).await,
+        Action::Proxy(beating) => super::run::run(beating, Kind::Afar).await,
         Action::Register { settings, timeout } => register(*settings, timeout).await,
         Action::Heartbeat(who) => {
             let (instance, name) = who.by_hand().await?;
@@ -161,23 +162,9 @@ fn done(line: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `run` and `exec`.
-async fn beat(beating: Beating, command: Option<Vec<OsString>>) -> Result<ExitCode> {
+async fn exec(beating: Beating, command: Vec<OsString>) -> Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let teller = Teller::new(beating.verbose);
-    let Some(command) = command else {
-        let (plan, connection) = prepare(&beating)?;
-        let (delay, on_failure) = (plan.drain_delay, OnFailure::Tell { started_here: false });
-        let crew = Crew::start(plan.members, on_failure, &connection, &teller);
-        let _attending = attend(&plan.health_bind_address, &crew).await?;
-        let signal = signals.end().await;
-        stopping(signal, &teller);
-        let end = async {
-            crew.drain(delay, &teller).await;
-            crew.stop().await
-        };
-        return unless_hurried(end, &mut signals).await;
-    };
     exec::run(beating, command, &mut signals, &teller).await
 }
 
@@ -189,23 +176,14 @@ pub(super) fn prepare(beating: &Beating) -> Result<(Plan, Connection)> {
     Ok((plan, connection))
 }
 
-async fn proxy(beating: Beating) -> Result<ExitCode> {
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let settings = plan::read(*beating.settings, beating.config.as_deref())?;
-    let (connection, namespace) = connect()?;
-    let plan = Plan::for_targets(settings, namespace)?;
-    let teller = Teller::new(beating.verbose);
-    let crew = Crew::start(plan.members, OnFailure::FallSilent, &connection, &teller);
-    let _attending = attend(&plan.health_bind_address, &crew).await?;
-    let signal = signals.end().await;
-    stopping(signal, &teller);
-    teller.say("the Leases stay: start again within ttl, or run beatkeeper agent deregister");
-    unless_hurried(crew.stop(), &mut signals).await
-}
-
 async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
-    if settings.probes.is_some() || settings.health_bind_address.is_some() {
-        bail!("register only registers: --probe and --health-bind-address belong to agent run");
+    if settings.probes.is_some()
+        || settings.health_bind_address.is_some()
+        || settings.on_stop.is_some()
+    {
+        bail!(
+            "register only registers: --probe, --on-stop and --health-bind-address belong to agent run"
+        );
     }
     let (connection, namespace) = connect()?;
     let identity = settings.identity(&namespace, pod_name().as_deref())?;
@@ -242,12 +220,12 @@ impl Who {
     }
 }
 
-fn pod_name() -> Option<String> {
+pub(super) fn pod_name() -> Option<String> {
     std::env::var("POD_NAME").ok()
 }
 
 /// A way to the API server, and the namespace that it is for.
-fn connect() -> Result<(Connection, String)> {
+pub(super) fn connect() -> Result<(Connection, String)> {
     let source = Source::infer().context(
         "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token",
     )?;
@@ -278,7 +256,7 @@ pub(super) fn stopping(signal: Signal, teller: &Teller) {
 }
 
 /// Whoever asks twice is in a hurry. Leases then live until their ttl is over.
-async fn unless_hurried(
+pub(super) async fn unless_hurried(
     end: impl Future<Output = Result<()>>,
     signals: &mut Signals,
 ) -> Result<ExitCode> {

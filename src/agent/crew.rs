@@ -1,9 +1,9 @@
 //! All instances of one agent, from the start to the end.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, bail};
-use beatkeeper_client::{Connection, failure::Failure};
+use beatkeeper_client::{Connection, failure::Failure, standing::Standing};
 use futures::future::join_all;
 use tokio::{
     sync::watch,
@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    member::{Cues, OnFailure, Stage},
+    member::{Cues, OnFailure, Page, Stage},
     plan::Member,
     tell::Teller,
 };
@@ -25,9 +25,45 @@ const TELL_DRAINING_WITHIN: Duration = Duration::from_secs(5);
 
 /// Those who beat.
 pub struct Crew {
+    aboard: BTreeMap<String, Aboard>,
+    /// How far each of them is.
+    roster: watch::Sender<Vec<Seen>>,
+    /// Those that a reload has let go, while they deregister.
+    going: Vec<Life>,
+    on_failure: OnFailure,
+    connection: Connection,
+    teller: Teller,
+}
+
+type Life = AbortOnDropHandle<Result<(), Failure>>;
+
+struct Aboard {
+    member: Member,
     cues: Cues,
-    members: Vec<AbortOnDropHandle<Result<(), Failure>>>,
-    stages: Vec<watch::Receiver<Stage>>,
+    life: Life,
+    seen: Seen,
+}
+
+/// How far an instance is.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Name of its Lease.
+    pub lease: String,
+    /// For whoever started the agent.
+    pub stage: watch::Receiver<Stage>,
+    /// What the operator makes of it.
+    pub standing: watch::Receiver<Option<Standing>>,
+}
+
+/// What a reload has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Instances that are new.
+    pub added: usize,
+    /// Instances that go on with other settings.
+    pub changed: usize,
+    /// Instances that leave.
+    pub removed: usize,
 }
 
 impl Crew {
@@ -38,32 +74,93 @@ impl Crew {
         connection: &Connection,
         teller: &Teller,
     ) -> Self {
-        let cues = Cues::default();
-        let alone = members.len() == 1;
-        let begin = |(n, member): (usize, Member)| {
-            let teller =
-                if alone { teller.clone() } else { teller.of(&member.identity.lease_name()) };
-            let (stage, watched) = watch::channel(Stage::Starting);
-            let (connection, cues) = (connection.clone(), cues.clone());
-            let wait = APART * u32::try_from(n).unwrap_or(u32::MAX);
-            let life = async move {
-                if cues.stop.run_until_cancelled(sleep(wait)).await.is_none() {
-                    return Ok(());
-                }
-                member.run(on_failure, connection, cues, stage, teller).await
-            };
-            (AbortOnDropHandle::new(tokio::spawn(life)), watched)
+        let (connection, teller) = (connection.clone(), teller.clone());
+        let mut crew = Self {
+            aboard: BTreeMap::new(),
+            roster: watch::Sender::default(),
+            going: Vec::new(),
+            on_failure,
+            connection,
+            teller,
         };
-        let (members, stages) = members.into_iter().enumerate().map(begin).unzip();
-        Self { cues, members, stages }
+        crew.take_in(members);
+        crew
+    }
+
+    /// Begins to beat for these, too.
+    fn take_in(&mut self, members: Vec<Member>) {
+        let alone = self.aboard.len() + members.len() == 1;
+        for (n, member) in members.into_iter().enumerate() {
+            let lease = member.identity.lease_name();
+            let teller = if alone { self.teller.clone() } else { self.teller.of(&lease) };
+            let wait = APART * u32::try_from(n).unwrap_or(u32::MAX);
+            let one = self.begin(member, teller, wait);
+            self.aboard.insert(key(&one.member), one);
+        }
+        let seen = self.aboard.values().map(|one| one.seen.clone()).collect();
+        self.roster.send_replace(seen);
+    }
+
+    fn begin(&self, member: Member, teller: Teller, wait: Duration) -> Aboard {
+        let cues = Cues::default();
+        let page =
+            Page { stage: watch::Sender::new(Stage::Starting), standing: watch::Sender::new(None) };
+        let seen = Seen {
+            lease: member.identity.lease_name(),
+            stage: page.stage.subscribe(),
+            standing: page.standing.subscribe(),
+        };
+        let (on_failure, connection) = (self.on_failure, self.connection.clone());
+        let (own, heard) = (member.clone(), cues.clone());
+        let life = async move {
+            tokio::select! {
+                () = heard.stop.cancelled() => return Ok(()),
+                () = heard.leave.cancelled() => return Ok(()),
+                () = sleep(wait) => {}
+            }
+            own.run(on_failure, connection, heard, page, teller).await
+        };
+        let life = AbortOnDropHandle::new(tokio::spawn(life));
+        Aboard { member, cues, life, seen }
+    }
+
+    /// Beats for these from now on: whoever is as it was is not touched; who is set differently goes on with
+    /// the Lease that it has; who is not among them leaves.
+    pub async fn reload(&mut self, members: Vec<Member>) -> Changes {
+        let mut wanted: BTreeMap<String, Member> =
+            members.into_iter().map(|member| (key(&member), member)).collect();
+        let mut changes = Changes::default();
+        for (key, one) in std::mem::take(&mut self.aboard) {
+            match wanted.remove(&key) {
+                Some(member) if member == one.member => {
+                    self.aboard.insert(key, one);
+                }
+                Some(member) => {
+                    changes.changed += 1;
+                    one.cues.leave.cancel();
+                    // It has nothing to wait for.
+                    let _ = one.life.await;
+                    wanted.insert(key, member);
+                }
+                None => {
+                    changes.removed += 1;
+                    one.cues.stop.cancel();
+                    self.going.push(one.life);
+                }
+            }
+        }
+        changes.added = wanted.len() - changes.changed;
+        self.take_in(wanted.into_values().collect());
+        self.going.retain(|life| !life.is_finished());
+        changes
     }
 
     /// Ready when each of them has come so far.
     pub fn all(&self, stage: Stage) -> impl Future<Output = ()> + Send + use<> {
-        let stages = self.stages.clone();
+        let all = self.roster.borrow().clone();
         async move {
-            for mut one in stages {
-                if one.wait_for(|now| *now >= stage).await.is_err() {
+            for mut one in all {
+                if one.stage.wait_for(|now| *now >= stage).await.is_err() {
                     // It has ended before; then nobody gets there.
                     std::future::pending::<()>().await;
                 }
@@ -71,9 +168,9 @@ impl Crew {
         }
     }
 
-    /// Whether each of them has come so far.
-    pub fn watch(&self) -> Vec<watch::Receiver<Stage>> {
-        self.stages.clone()
+    /// How far each of them is, whoever they are at that time.
+    pub fn watch(&self) -> watch::Receiver<Vec<Seen>> {
+        self.roster.subscribe()
     }
 
     /// All drain, and routers get some time to notice. None, when there is no such time.
@@ -81,11 +178,17 @@ impl Crew {
         if delay.is_zero() {
             return;
         }
-        self.cues.drain.cancel();
+        self.aboard.values().for_each(|one| one.cues.drain.cancel());
         if timeout(TELL_DRAINING_WITHIN, self.all(Stage::Drained)).await.is_err() {
             teller.say("no beat was accepted that says that the instance drains");
         }
         sleep(delay).await;
+    }
+
+    /// All end, and leave their Leases to whoever goes on with them.
+    pub async fn leave(self) {
+        self.aboard.values().for_each(|one| one.cues.leave.cancel());
+        join_all(self.aboard.into_values().map(|one| one.life)).await;
     }
 
     /// All stop.
@@ -93,8 +196,9 @@ impl Crew {
     /// # Errors
     /// Deregistering failed: the first reason, and how many there were.
     pub async fn stop(self) -> Result<()> {
-        self.cues.stop.cancel();
-        let ended = join_all(self.members).await;
+        self.aboard.values().for_each(|one| one.cues.stop.cancel());
+        let lives = self.aboard.into_values().map(|one| one.life).chain(self.going);
+        let ended = join_all(lives).await;
         let failures: Vec<Failure> =
             ended.into_iter().filter_map(|end| end.ok().and_then(Result::err)).collect();
         match &failures[..] {
@@ -106,4 +210,9 @@ impl Crew {
             ),
         }
     }
+}
+
+/// By which an instance is the same as before.
+fn key(member: &Member) -> String {
+    format!("{}/{}", member.identity.namespace, member.identity.lease_name())
 }

@@ -22,6 +22,7 @@ use super::{
     crew::Crew,
     member::OnFailure,
     plan::Plan,
+    reap::{self, Ours},
     signals::{Heard, Signals, ended_by},
     tell::Teller,
 };
@@ -162,6 +163,7 @@ async fn prepare_aside(beating: &Beating) -> Result<(Plan, Connection)> {
 pub struct Wrapped {
     child: Child,
     pid: Option<Pid>,
+    _ours: Ours,
 }
 
 impl Wrapped {
@@ -173,9 +175,9 @@ impl Wrapped {
         let [program, args @ ..] = command else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no command is given"));
         };
-        let child = Command::new(program).args(args).spawn()?;
+        let (child, ours) = reap::spawn(Command::new(program).args(args))?;
         let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Self { child, pid })
+        Ok(Self { child, pid, _ours: ours })
     }
 
     /// Waits for its end.

@@ -4,26 +4,30 @@ use std::future::IntoFuture;
 
 use anyhow::{Context, Result};
 use axum::{Router, http::StatusCode, routing::get};
+use beatkeeper_client::standing::Standing;
 use tokio::sync::watch;
 
-use super::member::Stage;
+use super::{crew::Seen, member::Stage};
 use crate::bind_address::BindAddress;
 
-/// Serves `/livez`, which answers as long as the loop that beats runs, and `/readyz`: 200 once a first beat of
-/// each instance was accepted. An API server that goes away later makes nobody unready: that is not the
+/// Serves `/livez`, which answers as long as the loop that beats runs, `/readyz`: 200 once a first beat of
+/// each instance was accepted, and `/published`: 200 while the operator publishes all of them, as far as is known, with a
+/// line for each. An API server that goes away later makes nobody unready: that is not the
 /// fault of those who beat, and no kubelet is to take them out for it.
 ///
 /// # Errors
 /// The address cannot be listened on.
 pub async fn serve(
     address: &str,
-    stages: Vec<watch::Receiver<Stage>>,
+    roster: watch::Receiver<Vec<Seen>>,
 ) -> Result<impl Future<Output = ()> + use<>> {
     let listener = BindAddress::listen(address)
         .await
         .with_context(|| format!("cannot listen on --health-bind-address {address}"))?;
+    let all = roster.clone();
     let ready = move || {
-        let waiting = stages.iter().filter(|stage| *stage.borrow() == Stage::Starting).count();
+        let starts = |one: &&Seen| *one.stage.borrow() == Stage::Starting;
+        let waiting = all.borrow().iter().filter(starts).count();
         async move {
             match waiting {
                 0 => (StatusCode::OK, "ok\n".to_owned()),
@@ -34,9 +38,32 @@ pub async fn serve(
             }
         }
     };
-    let router = Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready));
+    let published = move || {
+        let page = published(&roster.borrow());
+        async move { page }
+    };
+    let router = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/published", get(published));
     let serving = axum::serve(listener, router).into_future();
     Ok(async {
         let _ = serving.await;
     })
+}
+
+fn published(all: &[Seen]) -> (StatusCode, String) {
+    let mut code = StatusCode::OK;
+    let mut page = String::new();
+    for Seen { lease, standing, .. } in all {
+        let standing = standing.borrow();
+        if !standing.as_ref().is_some_and(Standing::is_published) {
+            code = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        match &*standing {
+            Some(standing) => page += &format!("{lease}: {standing}\n"),
+            None => page += &format!("{lease}: not known yet\n"),
+        }
+    }
+    (code, page)
 }

@@ -6,6 +6,7 @@ use beatkeeper_client::{
     failure::Failure,
     heart::{Heart, Progress},
     lease::Word,
+    standing::Standing,
 };
 use futures::future::{pending, select_all};
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     plan::Member,
     probe::{self, Probe, Series, Verdict},
+    probing,
     tell::Teller,
 };
 
@@ -46,8 +48,18 @@ pub enum Stage {
 pub struct Cues {
     /// It drains from here on, and beats on.
     pub drain: CancellationToken,
+    /// It ends, and leaves its Lease as it is to whoever goes on with it.
+    pub leave: CancellationToken,
     /// It stops.
     pub stop: CancellationToken,
+}
+
+/// Where an instance writes how far it is.
+pub struct Page {
+    /// For whoever started the agent.
+    pub stage: watch::Sender<Stage>,
+    /// What the operator makes of it; none while that is not known.
+    pub standing: watch::Sender<Option<Standing>>,
 }
 
 impl Member {
@@ -61,11 +73,12 @@ impl Member {
         on_failure: OnFailure,
         connection: Connection,
         cues: Cues,
-        stage: watch::Sender<Stage>,
+        page: Page,
         teller: Teller,
     ) -> Result<(), Failure> {
         let vitals = Vitals::probe(&self.probes);
-        let life = Life { member: self, connection, cues, stage, teller, vitals };
+        let Page { stage, standing } = page;
+        let life = Life { member: self, connection, cues, stage, standing, teller, vitals };
         match on_failure {
             OnFailure::Tell { started_here } => life.tell(started_here).await,
             OnFailure::FallSilent => {
@@ -81,6 +94,7 @@ struct Life {
     connection: Connection,
     cues: Cues,
     stage: watch::Sender<Stage>,
+    standing: watch::Sender<Option<Standing>>,
     teller: Teller,
     vitals: Vitals,
 }
@@ -91,7 +105,7 @@ impl Life {
         let (words, heard) = watch::channel(word(self.vitals.verdict()));
         let heart = self.heart(heard);
         let mut progress = heart.progress();
-        let stop = self.cues.stop.clone();
+        let Cues { stop, leave, .. } = self.cues.clone();
         let speaking = async {
             loop {
                 tokio::select! {
@@ -107,23 +121,30 @@ impl Life {
             }
         };
         tokio::select! {
+            biased;
+            () = leave.cancelled() => Ok(()),
             ended = heart.run(stop) => ended,
             () = speaking => Ok(()),
         }
     }
 
     async fn fall_silent(mut self) {
-        let stop = self.cues.stop.clone();
+        let Cues { stop, leave, .. } = self.cues.clone();
         let for_ever = async {
             loop {
                 self.await_recovery().await;
                 self.beat_while_healthy().await;
                 self.stage.send_replace(Stage::Settled);
+                self.standing.send_replace(None);
                 let why = self.vitals.verdict().message.unwrap_or_default();
                 self.teller.say(&format!("silent from here on: {why}"));
             }
         };
-        stop.run_until_cancelled(for_ever).await;
+        tokio::select! {
+            () = leave.cancelled() => {}
+            () = stop.cancelled() => {}
+            () = for_ever => {}
+        }
     }
 
     async fn await_recovery(&mut self) {
@@ -170,6 +191,12 @@ impl Life {
             let further = now > *stage;
             *stage = now.max(*stage);
             further
+        });
+        self.standing.send_if_modified(|standing| {
+            let seen = &progress.borrow().standing;
+            let news = standing != seen;
+            standing.clone_from(seen);
+            news
         });
     }
 }
@@ -244,5 +271,5 @@ impl Vitals {
 fn begin(probe: Probe) -> (watch::Receiver<Verdict>, AbortOnDropHandle<()>) {
     let (sender, receiver) = watch::channel(Series::new(&probe).verdict().clone());
     let probing = async move { probe::run(&probe, &sender, &CancellationToken::new()).await };
-    (receiver, AbortOnDropHandle::new(tokio::spawn(probing)))
+    (receiver, AbortOnDropHandle::new(probing::handle().spawn(probing)))
 }

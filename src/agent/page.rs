@@ -26,8 +26,8 @@ Durations are written as `30s`, `500ms` or `1m30s`.
 ";
 
 const INSTANCES: &str = "\
-| | | `instances` | Many instances in one agent: a list of the same settings, `drainDelay` and `healthBindAddress` \
-excepted. What is set beside it holds for all. |
+| | | `instances` | Many instances in one agent: a list of the same settings, `drainDelay`, `onStop` and \
+`healthBindAddress` excepted. What is set beside it holds for all. |
 ";
 
 const FLAGS: &str = "

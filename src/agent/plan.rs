@@ -8,7 +8,10 @@ use beatkeeper_client::{
     lease::{Home, Identity},
 };
 
-use super::{probe::Probe, settings::Settings};
+use super::{
+    probe::Probe,
+    settings::{OnStop, Settings},
+};
 use crate::bind_address::BindAddress;
 
 /// What an agent is to do.
@@ -18,6 +21,8 @@ pub struct Plan {
     pub members: Vec<Member>,
     /// How long all of them drain before the end.
     pub drain_delay: Duration,
+    /// What becomes of their Leases.
+    pub on_stop: OnStop,
     /// Where it tells of its own health.
     pub health_bind_address: BindAddress,
 }
@@ -63,6 +68,7 @@ impl Plan {
     /// Settings that make no instance, or the same one twice; which one is said.
     pub fn of(mut settings: Settings, around: &Surroundings) -> Result<Self> {
         let drain_delay = settings.drain_delay.take().unwrap_or_default();
+        let on_stop = settings.on_stop.take().unwrap_or_default();
         let health_bind_address = settings.health_bind_address.take().unwrap_or_default();
         let members = match settings.instances.take() {
             None => vec![Member::of(&settings, around)?],
@@ -89,7 +95,7 @@ impl Plan {
                 );
             }
         }
-        Ok(Self { members, drain_delay, health_bind_address })
+        Ok(Self { members, drain_delay, on_stop, health_bind_address })
     }
 
     /// Makes one for targets that cannot beat themselves.
@@ -107,6 +113,10 @@ impl Plan {
         ensure!(
             settings.drain_delay.is_none(),
             "a target does not end with the agent, and is not drained: leave out --drain-delay"
+        );
+        ensure!(
+            settings.on_stop.is_none(),
+            "a target does not end with the agent, and its Lease always stays: leave out --on-stop"
         );
         // The Pod that the agent itself may run in is not the target.
         let mut plan = Self::of(settings, &Surroundings { namespace, pod_name: None })?;
@@ -133,8 +143,10 @@ impl Settings {
     fn stands_alone(self) -> Result<Self> {
         ensure!(self.instances.is_none(), "instances: cannot be nested");
         ensure!(
-            self.drain_delay.is_none() && self.health_bind_address.is_none(),
-            "drainDelay and healthBindAddress hold for the whole agent: set them beside instances:"
+            self.drain_delay.is_none()
+                && self.health_bind_address.is_none()
+                && self.on_stop.is_none(),
+            "drainDelay, onStop and healthBindAddress hold for the whole agent: set them beside instances:"
         );
         Ok(self)
     }
@@ -238,7 +250,8 @@ mod tests {
                 "the instance a of shop/greeter is there twice",
             ),
             ("instances: [{ instances: [] }]", "instances[0]: instances: cannot be nested"),
-            ("instances: [{ drainDelay: 1s }]", "instances[0]: drainDelay and healthBindAddress"),
+            ("instances: [{ drainDelay: 1s }]", "instances[0]: drainDelay, onStop and healthBind"),
+            ("instances: [{ onStop: keep }]", "instances[0]: drainDelay, onStop and healthBind"),
         ] {
             let error = plan(file).expect_err(file);
             assert!(error.starts_with(message), "{file}: {error}");

@@ -84,14 +84,31 @@ pub struct Settings {
     #[serde(deserialize_with = "duration_text")]
     pub drain_delay: Option<Duration>,
 
-    /// Serve /livez and /readyz here, over plain HTTP: 127.0.0.1:8484, or :8484 for all addresses. Ready means
-    /// that a first beat of each instance was accepted [default: nowhere].
+    /// What becomes of the Lease when `run` is stopped: deregister, so that the instance leaves at once, or keep, so
+    /// that an agent that is started within ttl goes on with it. SIGUSR1 keeps it once [default: deregister].
+    #[arg(long, env = "BEATKEEPER_ON_STOP", value_name = "WHAT")]
+    pub on_stop: Option<OnStop>,
+
+    /// Serve /livez, /readyz and /published here, over plain HTTP: 127.0.0.1:8484, or :8484 for all addresses. Ready
+    /// means that a first beat of each instance was accepted; published, that the operator publishes each
+    /// [default: nowhere].
     #[arg(long, env = "BEATKEEPER_HEALTH_BIND_ADDRESS", value_name = "ADDRESS")]
     pub health_bind_address: Option<BindAddress>,
 
     /// Many instances in one agent: a list of the same settings. What is set beside it holds for all.
     #[arg(skip)]
     pub instances: Option<Vec<Settings>>,
+}
+
+/// What becomes of a Lease at the end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnStop {
+    /// It is deleted, and the instance leaves at once.
+    #[default]
+    Deregister,
+    /// It stays, and the instance until its ttl has passed.
+    Keep,
 }
 
 /// Why settings make no instance.
@@ -125,7 +142,7 @@ impl Settings {
         macro_rules! first { ($($field:ident)*) => { Self { $($field: self.$field.or_else(|| base.$field.clone()),)* } } }
         first! {
             registration namespace instance pod addresses app_version metadata interval probes drain_delay
-            health_bind_address instances
+            on_stop health_bind_address instances
         }
     }
 
@@ -319,6 +336,7 @@ mod tests {
             "--probe=http://:8080/healthz",
             "--probe=tcp://:5432",
             "--drain-delay=2s",
+            "--on-stop=keep",
             "--health-bind-address=127.0.0.1:8484",
         ]);
         let file = "
@@ -334,6 +352,7 @@ mod tests {
             - httpGet: { path: /healthz, port: 8080 }
             - tcp://:5432
             drainDelay: 2s
+            onStop: keep
             healthBindAddress: 127.0.0.1:8484
         ";
         assert_eq!(

@@ -4,6 +4,9 @@ use std::{io, process::ExitCode};
 
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::reap;
 
 /// One that has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,18 +22,21 @@ pub enum Heard {
 pub struct Signals {
     end: [unix::Signal; 3],
     pass_on: [unix::Signal; 3],
+    /// SIGCHLD of processes that nobody else waits for.
+    _reaping: AbortOnDropHandle<()>,
 }
 
 const END: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::QUIT];
 const PASS_ON: [Signal; 3] = [Signal::HUP, Signal::USR1, Signal::USR2];
 
 impl Signals {
-    /// Begins to listen.
+    /// Begins to listen, and to reap orphans.
     pub fn listen() -> io::Result<Self> {
         let listen = |one: Signal| signal(SignalKind::from_raw(one.as_raw()));
         let [a, b, c] = END.map(listen);
         let [d, e, f] = PASS_ON.map(listen);
-        Ok(Self { end: [a?, b?, c?], pass_on: [d?, e?, f?] })
+        let _reaping = AbortOnDropHandle::new(tokio::spawn(reap::orphans()));
+        Ok(Self { end: [a?, b?, c?], pass_on: [d?, e?, f?], _reaping })
     }
 
     /// The next one.
@@ -62,6 +68,8 @@ pub fn name(signal: Signal) -> &'static str {
         Signal::TERM => "SIGTERM",
         Signal::INT => "SIGINT",
         Signal::QUIT => "SIGQUIT",
+        Signal::HUP => "SIGHUP",
+        Signal::USR1 => "SIGUSR1",
         _ => "a signal",
     }
 }

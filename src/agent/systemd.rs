@@ -1,4 +1,14 @@
 //! What systemd is told of us, where it has started us with `Type=notify`. Everywhere else these do nothing.
+//!
+//! A service manager that does not read its socket blocks whoever writes to it, so a thread of its own does.
+
+use std::{
+    sync::{
+        OnceLock,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+};
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
@@ -26,7 +36,21 @@ pub async fn keep_watchdog() {
     }
 }
 
-/// A service manager that does not listen is no reason to stop.
-fn tell(state: NotifyState<'_>) {
-    let _ = sd_notify::notify(&[state]);
+/// A service manager that does not listen is no reason to stop, and none to wait.
+fn tell(state: NotifyState<'static>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    static QUEUE: OnceLock<SyncSender<NotifyState<'static>>> = OnceLock::new();
+    let queue = QUEUE.get_or_init(|| {
+        let (queue, states) = sync_channel::<NotifyState<'static>>(8);
+        let telling = move || {
+            while let Ok(state) = states.recv() {
+                let _ = sd_notify::notify(&[state]);
+            }
+        };
+        let _ = thread::Builder::new().name("systemd".to_owned()).spawn(telling);
+        queue
+    });
+    let _ = queue.try_send(state);
 }

@@ -7,7 +7,6 @@
 
 mod access;
 mod adopt;
-mod anew;
 mod announcer;
 mod apply;
 mod calls;

@@ -29,7 +29,6 @@ mod publishing;
 mod refused;
 mod reliability;
 mod restart;
-mod restored;
 mod sdk;
 mod stalled;
 mod standing;

@@ -17,6 +17,7 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use super::super::reap::{self, Ours};
 use super::spec::Exec;
 use super::{Outcome, text};
 
@@ -27,7 +28,8 @@ const OUTPUT_MAX: usize = 4096;
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 pub(super) async fn check(exec: &Exec) -> Outcome {
-    let (mut child, mut pipe) = start(exec).map_err(|error| format!("cannot start: {error}"))?;
+    let ((mut child, _ours), mut pipe) =
+        start(exec).map_err(|error| format!("cannot start: {error}"))?;
     let group = Group::of(&child);
     let mut output = Vec::new();
     let end = async {
@@ -53,18 +55,19 @@ pub(super) async fn check(exec: &Exec) -> Outcome {
     }
 }
 
-fn start(exec: &Exec) -> io::Result<(Child, pipe::Receiver)> {
+fn start(exec: &Exec) -> io::Result<((Child, Ours), pipe::Receiver)> {
     // One pipe for both, so that the first line is the one that was written first.
     let (reader, writer) = io::pipe()?;
     let reader = pipe::Receiver::from_owned_fd(reader.into())?;
-    let child = Command::new(&exec.program)
+    let mut command = Command::new(&exec.program);
+    command
         .args(&exec.args)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
+        .kill_on_drop(true);
+    let child = reap::spawn(&mut command)?;
     Ok((child, reader))
 }
 

@@ -3,6 +3,7 @@
 use std::{
     io::pipe,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use rustix::{
@@ -10,7 +11,7 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
-use super::{address, nobody_has_left};
+use super::{address, fleet, nobody_has_left};
 use crate::support::{Shop, chaos::Chronicle, eventually, operator::spawn_from_keeper};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,4 +59,29 @@ async fn an_agent_whose_output_nobody_reads_beats_on_and_ends_in_time() {
         noise.kill().unwrap();
         noise.wait().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_of_events_that_never_returns_stops_no_beat() {
+    let shop = Shop::open("handler").await;
+    shop.greeter().await;
+    let config = shop.plane.admin_config("client-test").unwrap();
+    let (service, _) = fleet::start_with(&shop, 1, config, |service| {
+        service.report(Arc::new(|_| {
+            loop {
+                std::thread::park();
+            }
+        }))
+    })
+    .await;
+    let token = async || {
+        let spec = shop.lease("greeter.vm-1").await.unwrap().spec.unwrap();
+        spec.renew_time.unwrap().0
+    };
+    for _ in 0..5 {
+        let last = token().await;
+        eventually("it beats", async || (token().await > last).then_some(())).await;
+    }
+    service.stop().await.unwrap();
+    assert_eq!(shop.lease("greeter.vm-1").await, None);
 }

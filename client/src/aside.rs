@@ -1,0 +1,99 @@
+//! Work that may block, on a thread that beats do not wait for.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout};
+
+/// So much may wait; what comes when that is full is dropped.
+const QUEUE: usize = 256;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread that does one piece of work after the other; it ends when this is dropped.
+pub(crate) struct Aside {
+    queue: SyncSender<Work>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Aside {
+    pub(crate) fn new() -> Self {
+        let (queue, works) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lost = Arc::clone(&dropped);
+        // Without a thread all is dropped, and beats go on.
+        let _ =
+            thread::Builder::new().name("events".to_owned()).spawn(move || do_all(&works, &lost));
+        Self { queue, dropped }
+    }
+
+    /// Has something done after all that was asked for before; or drops it, where too much waits.
+    pub(crate) fn ask(&self, work: impl FnOnce() + Send + 'static) {
+        if self.queue.try_send(Box::new(work)).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Waits until all that was asked for so far is done, for so long at most.
+    pub(crate) async fn done(&self, within: Duration) {
+        let (done, heard) = oneshot::channel();
+        self.ask(move || {
+            // Nobody may wait any more.
+            let _ = done.send(());
+        });
+        let _ = timeout(within, heard).await;
+    }
+}
+
+fn do_all(works: &Receiver<Work>, dropped: &AtomicU64) {
+    while let Ok(work) = works.recv() {
+        // A handler of a user: its panic is its own.
+        let _ = catch_unwind(AssertUnwindSafe(work));
+        match dropped.swap(0, Relaxed) {
+            0 => {}
+            lost => {
+                tracing::warn!(
+                    lost,
+                    "events were dropped: a handler, or the log, does not keep up"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Mutex, mpsc};
+
+    #[tokio::test]
+    async fn where_a_handler_blocks_nobody_waits_and_what_finds_no_room_is_dropped() {
+        let (aside, (go_on, blocked)) = (Aside::new(), mpsc::channel::<()>());
+        aside.ask(move || {
+            let _ = blocked.recv();
+        });
+        let done = Arc::new(Mutex::new(Vec::new()));
+        for n in 0..2 * QUEUE {
+            let done = Arc::clone(&done);
+            aside.ask(move || done.lock().expect("unpoisoned").push(n));
+        }
+        aside.done(Duration::from_millis(10)).await;
+        assert_eq!(*done.lock().expect("unpoisoned"), [0; 0]);
+        drop(go_on);
+        while done.lock().expect("unpoisoned").len() < QUEUE - 1 {
+            tokio::task::yield_now().await;
+        }
+        aside.ask(|| panic!("a handler's own"));
+        aside.done(Duration::from_secs(30)).await;
+        let done = done.lock().expect("unpoisoned");
+        assert!(done.len() <= QUEUE + 1 && done.is_sorted(), "{done:?}");
+    }
+}

@@ -1,0 +1,261 @@
+//! What the operator makes of an instance, as the registration's status tells. Without I/O.
+//!
+//! That beats are accepted says that the API server takes them. Whether the instance is published depends on
+//! what the operator thinks of it.
+
+use std::{fmt, time::Duration};
+
+use beatkeeper_api::{
+    InstanceState, ServiceRegistration, ServiceRegistrationStatus, status::condition, text::plain,
+};
+
+/// The first look comes so soon after the first beat; the pause doubles until the instance is known to be
+/// published, up to the pace at which a registration is read again anyway.
+pub const FIRST_LOOK: Duration = Duration::from_millis(250);
+
+/// The state of an instance that a status does not list.
+const UNSEEN: &str = "Unseen";
+
+/// What becomes of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is in the Service's slices.
+    Published {
+        /// Ready, NotReady, Draining or Held.
+        state: String,
+        /// One word.
+        reason: String,
+        /// More words, if there are any.
+        message: String,
+    },
+    /// It is not.
+    NotPublished {
+        /// Waiting, Cordoned, Expired, Rejected, or Unseen where the status does not list it.
+        state: String,
+        /// One word.
+        reason: String,
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The registration as a whole stands still, until a person does something.
+    Stalled {
+        /// One word.
+        reason: String,
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+impl Standing {
+    /// What a registration says of an instance. None: it does not say, as there are more instances than it
+    /// lists.
+    pub fn of(registration: &ServiceRegistration, instance: &str) -> Option<Self> {
+        let unseen = || {
+            Self::NotPublished {
+            state: UNSEEN.to_owned(),
+            reason: "NotListed".to_owned(),
+            message: "the registration's status does not list it: look whether an operator runs for this \
+                      namespace"
+                .to_owned(),
+        }
+        };
+        let Some(status) = &registration.status else { return Some(unseen()) };
+        if let Some(stalled) = stalled(status) {
+            return Some(stalled);
+        }
+        let Some(listed) = status.instances.iter().find(|one| one.name == instance) else {
+            let all =
+                usize::try_from(status.total).is_ok_and(|total| total <= status.instances.len());
+            return all.then(unseen);
+        };
+        let state = InstanceState::ALL.into_iter().find(|state| state.as_str() == listed.state)?;
+        let (state, reason) = (state.as_str().to_owned(), plain(&listed.reason).into_owned());
+        let message = plain(&listed.message).into_owned();
+        let published =
+            InstanceState::ALL.into_iter().any(|one| one.as_str() == state && one.is_published());
+        Some(match published {
+            true => Self::Published { state, reason, message },
+            false => Self::NotPublished { state, reason, message },
+        })
+    }
+
+    /// Whether the instance is in the Service's slices.
+    pub fn is_published(&self) -> bool {
+        matches!(self, Self::Published { .. })
+    }
+
+    fn is_unseen(&self) -> bool {
+        matches!(self, Self::NotPublished { state, .. } if state == UNSEEN)
+    }
+
+    /// Whether a reader should hear of the other, after this one. Words alone are no news.
+    pub fn differs(&self, other: &Self) -> bool {
+        let word = |standing: &Self| match standing {
+            Self::Published { state, .. } => (0, state.clone()),
+            Self::NotPublished { state, reason, .. } => (1, format!("{state} {reason}")),
+            Self::Stalled { reason, .. } => (2, reason.clone()),
+        };
+        word(self) != word(other)
+    }
+}
+
+fn stalled(status: &ServiceRegistrationStatus) -> Option<Standing> {
+    let is_it = |type_: &str| type_ == condition::STALLED;
+    let stalled = status.conditions.iter().find(|one| is_it(&one.type_) && one.status == "True")?;
+    Some(Standing::Stalled {
+        reason: plain(&stalled.reason).into_owned(),
+        message: plain(&stalled.message).into_owned(),
+    })
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (lead, reason, message) = match self {
+            Self::Published { state, reason, message } => {
+                // Of one that serves there is nothing to say but that.
+                let plainly = state == InstanceState::Ready.as_str();
+                let lead = format!("published as {}", state.to_lowercase());
+                (
+                    lead,
+                    if plainly { "" } else { reason.as_str() },
+                    if plainly { "" } else { message.as_str() },
+                )
+            }
+            Self::NotPublished { state, reason, message } => {
+                (format!("not published: {state}"), reason.as_str(), message.as_str())
+            }
+            Self::Stalled { reason, message } => {
+                ("the registration is stalled:".to_owned(), reason.as_str(), message.as_str())
+            }
+        };
+        f.write_str(&lead)?;
+        if !reason.is_empty() {
+            write!(f, " {reason}")?;
+        }
+        if message.is_empty() { Ok(()) } else { write!(f, ": {message}") }
+    }
+}
+
+/// From what is read, one look after the other, to what is worth a word.
+#[derive(Debug, Default)]
+pub struct Looks {
+    told: Option<Standing>,
+    doubt: Option<(Standing, u32)>,
+}
+
+/// So many looks in a row have to find that an instance is not published: a status is written after the slices,
+/// and may still tell of an earlier life.
+const LOOKS: u32 = 2;
+/// And so many that it is not listed, since an operator may just start.
+const LOOKS_UNSEEN: u32 = 5;
+
+impl Looks {
+    /// The registration was read. That an instance is not published counts when several looks in a row find so.
+    pub fn look(&mut self, seen: Option<Standing>) -> Option<Standing> {
+        let seen = seen?;
+        let before = self.doubt.take();
+        if !seen.is_published() {
+            let same = before.filter(|(doubt, _)| !doubt.differs(&seen));
+            let count = same.map_or(0, |(_, count)| count).saturating_add(1);
+            self.doubt = Some((seen.clone(), count));
+            if count < if seen.is_unseen() { LOOKS_UNSEEN } else { LOOKS } {
+                return None;
+            }
+        }
+        let news = self.told.as_ref().is_none_or(|told| told.differs(&seen));
+        news.then(|| self.told.insert(seen).clone())
+    }
+
+    /// Whether it is known to be published.
+    pub fn is_published(&self) -> bool {
+        self.told.as_ref().is_some_and(Standing::is_published)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use beatkeeper_api::{InstanceStatus, ServiceRegistrationSpec};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+    fn registration(total: i32, instances: &[(&str, &str, &str)]) -> ServiceRegistration {
+        let listed = |(name, state, reason): &(&str, &str, &str)| InstanceStatus {
+            name: (*name).to_owned(),
+            state: (*state).to_owned(),
+            reason: (*reason).to_owned(),
+            message: "a\nb".to_owned(),
+            ..InstanceStatus::default()
+        };
+        let mut registration =
+            ServiceRegistration::new("greeter", ServiceRegistrationSpec::default());
+        registration.status = Some(ServiceRegistrationStatus {
+            total,
+            instances: instances.iter().map(listed).collect(),
+            ..ServiceRegistrationStatus::default()
+        });
+        registration
+    }
+
+    fn told(registration: &ServiceRegistration) -> Option<String> {
+        Standing::of(registration, "vm-1").map(|standing| standing.to_string())
+    }
+
+    #[test]
+    fn what_becomes_of_an_instance_is_one_line_with_the_reason() {
+        for (state, reason, line) in [
+            ("Ready", "Beating", "published as ready"),
+            ("Held", "PathUnproven", "published as held PathUnproven: a\\nb"),
+            ("NotReady", "HealthFailing", "published as notready HealthFailing: a\\nb"),
+            ("Rejected", "AddressRefused", "not published: Rejected AddressRefused: a\\nb"),
+            ("Cordoned", "Cordoned", "not published: Cordoned Cordoned: a\\nb"),
+        ] {
+            let registration = registration(1, &[("vm-1", state, reason)]);
+            assert_eq!(told(&registration).as_deref(), Some(line));
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_listed_is_unseen_unless_the_list_is_cut() {
+        let unseen = told(&registration(1, &[("vm-2", "Ready", "Beating")])).expect("told");
+        assert!(unseen.starts_with("not published: Unseen NotListed: "), "{unseen}");
+        assert_eq!(told(&registration(300, &[("vm-2", "Ready", "Beating")])), None);
+        let mut fresh = registration(0, &[]);
+        fresh.status = None;
+        assert_eq!(told(&fresh), Some(unseen));
+    }
+
+    #[test]
+    fn a_stall_is_told_before_anything_else() {
+        let mut registration = registration(1, &[("vm-1", "Ready", "Beating")]);
+        let status = registration.status.as_mut().expect("a status");
+        status.conditions = vec![Condition {
+            type_: "Stalled".to_owned(),
+            status: "True".to_owned(),
+            reason: "ServiceHasSelector".to_owned(),
+            message: "remove it".to_owned(),
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        }];
+        assert_eq!(
+            told(&registration).as_deref(),
+            Some("the registration is stalled: ServiceHasSelector: remove it")
+        );
+    }
+
+    #[test]
+    fn only_what_lasts_and_is_news_is_told() {
+        let of = |state: &str, reason: &str| {
+            Standing::of(&registration(1, &[("vm-1", state, reason)]), "vm-1")
+        };
+        let mut looks = Looks::default();
+        assert_eq!(looks.look(of("Expired", "TTLPassed")), None, "of an earlier life");
+        assert_eq!(looks.look(of("Ready", "Beating")), of("Ready", "Beating"));
+        assert!(looks.is_published());
+        assert_eq!(looks.look(of("Ready", "BeatOverdue")), None);
+        assert_eq!(looks.look(None), None);
+        assert_eq!(looks.look(of("Rejected", "AddressRefused")), None);
+        assert_eq!(looks.look(of("Rejected", "AddressRefused")), of("Rejected", "AddressRefused"));
+        assert_eq!(looks.look(of("Rejected", "AddressRefused")), None);
+        assert!(!looks.is_published());
+    }
+}

@@ -1,0 +1,120 @@
+//! `run` and `proxy`: beat until stopped; reload when asked.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use super::{
+    command::{Beating, attend, connect, pod_name, stopping, unless_hurried},
+    crew::{Changes, Crew},
+    member::OnFailure,
+    plan::{self, Plan, Surroundings},
+    settings::OnStop,
+    signals::{Heard, Signals},
+    tell::Teller,
+};
+
+/// For what it beats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// For what lives beside the agent.
+    Beside,
+    /// For targets that cannot beat.
+    Afar,
+}
+
+impl Kind {
+    fn on_failure(self) -> OnFailure {
+        match self {
+            Self::Beside => OnFailure::Tell { started_here: false },
+            Self::Afar => OnFailure::FallSilent,
+        }
+    }
+
+    /// What there is to do, as flags, variables and file say now.
+    fn plan(self, beating: &Beating, namespace: &str) -> Result<Plan> {
+        let settings = plan::read(*beating.settings.clone(), beating.config.as_deref())?;
+        let namespace = namespace.to_owned();
+        match self {
+            Self::Beside => Plan::of(settings, &Surroundings { namespace, pod_name: pod_name() }),
+            Self::Afar => Plan::for_targets(settings, namespace),
+        }
+    }
+}
+
+/// Beats until a signal ends it. SIGHUP reads the settings again; SIGUSR1 ends it, and leaves the Leases.
+///
+/// # Errors
+/// It cannot start, or deregister at its end.
+pub(super) async fn run(beating: Beating, kind: Kind) -> Result<ExitCode> {
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let (connection, namespace) = connect()?;
+    let mut plan = kind.plan(&beating, &namespace)?;
+    let teller = Teller::new(beating.verbose);
+    let members = std::mem::take(&mut plan.members);
+    let mut crew = Crew::start(members, kind.on_failure(), &connection, &teller);
+    let _attending = attend(&plan.health_bind_address, &crew).await?;
+    let signal = loop {
+        match signals.next().await {
+            Heard::End(signal) => break signal,
+            Heard::PassOn(Signal::USR1) => {
+                stopping(Signal::USR1, &teller);
+                return Ok(leave(crew, &teller).await);
+            }
+            Heard::PassOn(Signal::HUP) => {
+                plan = reload(&mut crew, plan, kind.plan(&beating, &namespace), &beating, &teller)
+                    .await;
+            }
+            Heard::PassOn(_) => {}
+        }
+    };
+    stopping(signal, &teller);
+    if plan.on_stop == OnStop::Keep || kind == Kind::Afar {
+        return Ok(leave(crew, &teller).await);
+    }
+    let end = async {
+        crew.drain(plan.drain_delay, &teller).await;
+        crew.stop().await
+    };
+    unless_hurried(end, &mut signals).await
+}
+
+async fn leave(crew: Crew, teller: &Teller) -> ExitCode {
+    teller.say("the Leases stay: start again within ttl, or run beatkeeper agent deregister");
+    crew.leave().await;
+    ExitCode::SUCCESS
+}
+
+/// Goes on with what is set now. Settings that cannot be used leave everything as it is.
+async fn reload(
+    crew: &mut Crew,
+    before: Plan,
+    now: Result<Plan>,
+    beating: &Beating,
+    teller: &Teller,
+) -> Plan {
+    let mut now = match now {
+        Ok(now) => now,
+        Err(error) => {
+            teller.say(&format!("not reloaded, all stays as it was: {error:#}"));
+            return before;
+        }
+    };
+    if beating.config.is_none() {
+        teller.say(
+            "nothing to reload: flags and variables stay what they were at the start; settings that are to \
+             be changed belong in the file that --config names",
+        );
+        return before;
+    }
+    if now.health_bind_address != before.health_bind_address {
+        teller.say(
+            "healthBindAddress cannot be reloaded, and stays what it was: start again to change it",
+        );
+        now.health_bind_address.clone_from(&before.health_bind_address);
+    }
+    let Changes { added, changed, removed } = crew.reload(std::mem::take(&mut now.members)).await;
+    teller.say(&format!("reloaded: {added} added, {changed} changed, {removed} removed"));
+    now
+}

@@ -1,0 +1,89 @@
+//! An agent is restarted, or set differently, while what it beats for serves.
+
+use kube::ResourceExt;
+use rustix::process::Signal;
+
+use super::{address, agent::Agent, nobody_has_left};
+use crate::support::{Shop, Witness, chaos::Chronicle, eventually, witness::set};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_restarted_and_keeps_its_lease_costs_nobody_a_moment() {
+    let shop = Shop::open("kept").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let address = address(1).to_string();
+    let common = ["--instance=vm-1", "--address", &address, "--probe=exec:true"];
+    let keeps = [&common[..], &["--on-stop=keep", "--drain-delay=5s"]].concat();
+    let mut agent = Agent::start_with(&shop, &keeps);
+    shop.published_as_ready("greeter", &[&address]).await;
+    let chronicle = Chronicle::begin(&shop).await;
+    for (signal, next) in
+        [(Signal::TERM, &keeps[..]), (Signal::TERM, &common[..]), (Signal::USR1, &keeps[..])]
+    {
+        agent.signal(signal);
+        assert_eq!(agent.exit_code().await, Some(0), "{}", agent.said());
+        assert!(agent.said().contains("the Leases stay"));
+        agent = Agent::start_with(&shop, next);
+        agent.says("with the Lease of its earlier life").await;
+    }
+    nobody_has_left(&chronicle, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_touches_only_what_has_changed_and_a_bad_file_changes_nothing() {
+    let shop = Shop::open("reload").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("agent.yaml");
+    let write = |text: &str| std::fs::write(&config, text).unwrap();
+    let of = |version: &str, instances: &[usize]| {
+        let instance = |n: &usize| {
+            let version =
+                if *n == 1 { format!(", appVersion: '{version}'") } else { String::new() };
+            format!("- {{ instance: vm-{n}, addresses: [{}]{version} }}\n", address(*n))
+        };
+        format!("instances:\n{}", instances.iter().map(instance).collect::<String>())
+    };
+    write(&of("1", &[1, 2, 4]));
+    let agent = Agent::start_with(&shop, &["--config", config.to_str().unwrap()]);
+    let [one, two, three, four] = [1, 2, 3, 4].map(|n| address(n).to_string());
+    shop.published_as_ready("greeter", &[&one, &two, &four]).await;
+    let untouched = shop.lease("greeter.vm-4").await.unwrap().spec.unwrap().lease_transitions;
+    let witness = Witness::of(&shop, "greeter").await;
+
+    write(&of("2", &[1, 3, 4]));
+    agent.signal(Signal::HUP);
+    agent.says("reloaded: 1 added, 1 changed, 1 removed").await;
+    shop.published_as_ready("greeter", &[&one, &three, &four]).await;
+    eventually("the new version is in the Lease", async || {
+        let lease = shop.lease("greeter.vm-1").await?;
+        (lease.annotations()["beatkeeper.dev/version"] == "2").then_some(())
+    })
+    .await;
+    witness.never_missed(&set(&[&one, &four]));
+
+    write("instances: [{ instance: VM_1 }]");
+    agent.signal(Signal::HUP);
+    agent.says("not reloaded, all stays as it was: instances[0]: ").await;
+    write(&format!("healthBindAddress: 127.0.0.1:0\n{}", of("2", &[1, 3, 4])));
+    agent.signal(Signal::HUP);
+    agent.says("healthBindAddress cannot be reloaded").await;
+    agent.says("reloaded: 0 added, 0 changed, 0 removed").await;
+    let token = async || shop.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;
+    let last = token().await;
+    eventually("it beats on", async || (token().await != last).then_some(())).await;
+    witness.never_missed(&set(&[&one, &four]));
+    let now = shop.lease("greeter.vm-4").await.unwrap().spec.unwrap().lease_transitions;
+    assert_eq!(now, untouched, "it was claimed again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_without_a_file_says_that_there_is_nothing_to_reload() {
+    let shop = Shop::open("no-file").await;
+    shop.greeter().await;
+    let agent = Agent::start(&shop, "vm-1", "192.0.2.1");
+    agent.says("beating as").await;
+    agent.signal(Signal::HUP);
+    agent.says("nothing to reload").await;
+}

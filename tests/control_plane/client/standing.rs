@@ -1,0 +1,47 @@
+//! An agent says what becomes of its instance, not only that its beats are accepted.
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::agent::Agent;
+use crate::support::{Shop, eventually, http};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_says_that_its_instance_is_published_or_why_it_is_not() {
+    let shop = Shop::open("says-published").await;
+    let operator = shop.operator();
+    shop.greeter().await;
+    let agent = Agent::start(&shop, "vm-1", "192.0.2.1");
+    agent.says("published as ready (seen ").await;
+    let cordon =
+        json!({ "metadata": { "annotations": { "beatkeeper.dev/cordoned": "bad disk" } } });
+    shop.patch::<k8s_openapi::api::coordination::v1::Lease>("greeter.vm-1", cordon).await;
+    agent.says("not published: Cordoned Cordoned: taken out by an operator: bad disk").await;
+
+    let refused = Agent::start(&shop, "vm-2", "203.0.113.1");
+    refused.says("not published: Rejected AddressRefused: ").await;
+    drop(operator);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_says_published_when_the_operator_publishes_and_not_before() {
+    let shop = Shop::open("page-published").await;
+    shop.greeter().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let agent = Agent::start_with(
+        &shop,
+        &["--instance=vm-1", "--address=192.0.2.1", "--health-bind-address", &address],
+    );
+    agent.says("beating as").await;
+    agent.says("not published: Unseen NotListed").await;
+    let code = async |path: &str| http::get(&address, path).await.map(|answer| answer.code);
+    assert_eq!(code("/readyz").await, Some(200));
+    assert_eq!(code("/published").await, Some(503));
+    let _operator = shop.operator();
+    eventually("the page says published", async || {
+        (code("/published").await == Some(200)).then_some(())
+    })
+    .await;
+    assert!(shop.lease("greeter.vm-1").await.unwrap().uid().is_some());
+}
