@@ -27,6 +27,9 @@ pub const METADATA_PREFIX: &str = "metadata.beatkeeper.dev/";
 pub const INCARNATION_ANNOTATION: &str = "beatkeeper.dev/incarnation";
 /// Annotation: a further process that claims the same name, and when it said so last.
 pub const RIVAL_ANNOTATION: &str = "beatkeeper.dev/rival";
+/// Annotation: the uid of the Pod that the instance runs in, as its owner reference says it, too. Backups
+/// and restores take owner references away, and keep this.
+pub const POD_UID_ANNOTATION: &str = "beatkeeper.dev/pod-uid";
 /// Annotation: an operator takes the instance out of the Service; its value is the reason.
 pub const CORDONED_ANNOTATION: &str = "beatkeeper.dev/cordoned";
 

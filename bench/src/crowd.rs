@@ -123,10 +123,12 @@ pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
         registration: Some(name),
         token: Token { uid: uid(instance), renewed: i64::try_from(round).ok() },
         version: Version(round * 10_000_000 + instance as u64),
+        second_hand: false,
         claim: Claim {
             rival: None,
             holder: Some(holder),
             origin: Origin::Outside,
+            owned: false,
             health: Ok(Health::Passing),
             note: None,
             addresses: vec![Named::Address(address(instance))],

@@ -114,6 +114,10 @@ impl Identity {
         all[heartbeat::INCARNATION_ANNOTATION] = json!(incarnation);
         all[heartbeat::ADDRESSES_ANNOTATION] = json!(self.addresses());
         all[heartbeat::VERSION_ANNOTATION] = json!(self.version);
+        if let Home::Outside(_) = self.home {
+            // It would make a Pod's of it.
+            all[heartbeat::POD_UID_ANNOTATION] = Value::Null;
+        }
         for (key, value) in &self.metadata {
             all[format!("{}{key}", heartbeat::METADATA_PREFIX)] = json!(value);
         }
@@ -140,12 +144,17 @@ impl Identity {
                 ..OwnerReference::default()
             }]),
         };
+        let pod_uid = match owner {
+            Owner::Outside => None,
+            Owner::Pod { uid, .. } => Some((heartbeat::POD_UID_ANNOTATION.to_owned(), uid.clone())),
+        };
         let annotations: BTreeMap<String, String> = self
             .annotations(word, incarnation)
             .as_object()
             .into_iter()
             .flatten()
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .chain(pod_uid)
             .collect();
         Lease {
             metadata: ObjectMeta {
@@ -219,6 +228,10 @@ impl Identity {
             }
             (Owner::Outside, None) if owners.is_empty() => mine(),
             (_, Some(theirs)) => Existing::Occupied(Occupant::Pod(theirs.name.clone())),
+            // A backup or a restore has taken its owner away, and no outside instance says this of itself.
+            (Owner::Pod { .. }, None) if owners.is_empty() && was_a_pods(lease) => {
+                Existing::EarlierPod { uid: Held::of(lease).uid }
+            }
             (_, None) if owners.is_empty() => Existing::Occupied(Occupant::Outside),
             (_, None) => Existing::Occupied(Occupant::Stranger),
         }
@@ -262,6 +275,12 @@ impl Held {
     pub fn has_passed_to(&self, now: &Self) -> bool {
         self.uid != now.uid || self.transitions < now.transitions
     }
+}
+
+/// Whether a Lease says of itself that a Pod made it.
+fn was_a_pods(lease: &Lease) -> bool {
+    let annotations = lease.metadata.annotations.as_ref();
+    annotations.is_some_and(|all| all.contains_key(heartbeat::POD_UID_ANNOTATION))
 }
 
 /// The time a Lease holds.
@@ -425,6 +444,7 @@ mod tests {
                         "beatkeeper.dev/incarnation": "host/1",
                         "beatkeeper.dev/addresses": null,
                         "beatkeeper.dev/version": null,
+                        "beatkeeper.dev/pod-uid": null,
                         "beatkeeper.dev/rival": null,
                     },
                 },
@@ -464,6 +484,24 @@ mod tests {
     fn a_pod_replaces_the_lease_of_an_earlier_pod_of_its_name() {
         let existing = outside().judge(&lease(&pod("u1")), &pod("u2"));
         assert_eq!(existing, Existing::EarlierPod { uid: "lease-uid".to_owned() });
+    }
+
+    /// As a namespace comes back from a backup.
+    #[test]
+    fn a_pod_replaces_the_lease_of_its_name_that_has_lost_its_owner() {
+        let mut restored = lease(&pod("u1"));
+        let says = restored
+            .metadata
+            .annotations
+            .as_ref()
+            .map(|all| all["beatkeeper.dev/pod-uid"].as_str());
+        assert_eq!(says, Some("u1"));
+        restored.metadata.owner_references = None;
+        let existing = outside().judge(&restored, &pod("u2"));
+        assert_eq!(existing, Existing::EarlierPod { uid: "lease-uid".to_owned() });
+        restored.metadata.annotations = None;
+        let existing = outside().judge(&restored, &pod("u2"));
+        assert_eq!(existing, Existing::Occupied(Occupant::Outside), "it may be a machine's");
     }
 
     #[test]

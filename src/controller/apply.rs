@@ -15,6 +15,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
+    anew,
     context::{Context, call, call_write},
     desk::rest_after,
     error::ApiError,
@@ -246,6 +247,10 @@ where
                 if error.is_conflict()
                     && let Some(name) = name
                 {
+                    if from != Version(0) || !error.is_absent() {
+                        let key = Key::new(self.namespace, name);
+                        self.context.world().refused::<K>(&key, from);
+                    }
                     self.look_again(name, from).await;
                 }
                 Err(error)
@@ -256,7 +261,7 @@ where
     async fn look_again(&self, name: &str, from: Version) {
         let read = call(|| format!("read {name}, to plan anew"), self.api.get(name)).await;
         match read {
-            Ok(object) => self.context.world().put_own(object),
+            Ok(object) => anew::take_in(object, from, self.context),
             Err(error) if error.is_absent() => {
                 self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
             }

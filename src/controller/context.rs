@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     access::Accesses,
+    anew::Beginnings,
     announcer::Announcer,
     claim::Claim,
     clock::Clock,
@@ -64,6 +65,8 @@ pub(super) struct Context {
     pub(super) accesses: Accesses,
     index: Arc<Mutex<Index>>,
     world: Mutex<World>,
+    /// Has the watches begun anew.
+    pub(super) beginnings: Beginnings,
     /// The probe of this replica.
     pub(super) probe: Probe,
     path: Mutex<Path>,
@@ -162,6 +165,7 @@ impl Context {
             settings,
             clock,
             accesses: Accesses::default(),
+            beginnings: Beginnings::default(),
             probe,
             path: Mutex::new(Path::new(clock.now())),
             other_probes: Mutex::default(),
@@ -252,6 +256,13 @@ impl Context {
             *memory = Memory { uid: uid.to_owned(), ..Memory::default() };
         }
         change(memory)
+    }
+
+    /// Forgets what was known by versions.
+    pub(super) fn forget_versions(&self) {
+        self.other_probes().forget_all();
+        let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
+        memories.values_mut().for_each(|memory| memory.adopted = None);
     }
 
     /// Forgets a registration that is gone.

@@ -17,11 +17,14 @@ use kube::{
 use serde_json::json;
 
 use super::{
+    anew,
     context::{Context, call, call_write},
     error::ApiError,
 };
 use crate::core::{
     endpoint::Family,
+    heartbeat::Version,
+    index::Key,
     plan::meta::MANAGER,
     registration::{Registration, TargetPort, text_of},
     service::{ServicePortView, ServiceView},
@@ -36,7 +39,8 @@ pub(super) async fn service(
 ) -> Result<(Arc<ServiceView>, bool), ApiError> {
     let api = Api::<Service>::namespaced(context.client.clone(), &registration.key.namespace);
     let name = &registration.service_name;
-    let written = match known {
+    let key = Key::new(&registration.key.namespace, name);
+    let (written, from) = match known {
         None => {
             let service = new_service(registration);
             let created = call_write(
@@ -48,15 +52,14 @@ pub(super) async fn service(
             match created {
                 // Somebody was faster, and the watch has not shown it yet: use what is there.
                 Err(error) if error.is_conflict() => {
-                    let found = call(
-                        || format!("read Service {}/{name}", registration.key.namespace),
-                        api.get(name),
-                    );
-                    found.await?
+                    if !error.is_absent() {
+                        context.world().refused::<Service>(&key, Version(0));
+                    }
+                    (read(&key, &api).await?, Version(0))
                 }
                 created => {
                     tracing::info!(registration = %registration.key, service = name, "created the Service");
-                    created?
+                    (created?, Version(0))
                 }
             }
         }
@@ -64,18 +67,20 @@ pub(super) async fn service(
             None => return Ok((service, false)),
             // Somebody has changed it since: judge by what it is now, in the next round.
             Some(Err(error)) if error.is_conflict() => {
-                let found = call(
-                    || format!("read Service {}/{name}", registration.key.namespace),
-                    api.get(name),
-                );
-                found.await?
+                let from = Version::of(Some(&service.resource_version));
+                context.world().refused::<Service>(&key, from);
+                (read(&key, &api).await?, from)
             }
-            Some(changed) => changed?,
+            Some(changed) => (changed?, Version(0)),
         },
     };
     let view = Arc::new(ServiceView::of(&written));
-    context.world().put_own(written);
+    anew::take_in(written, from, context);
     Ok((view, true))
+}
+
+async fn read(key: &Key, api: &Api<Service>) -> Result<Service, ApiError> {
+    call(|| format!("read Service {key}"), api.get(&key.name)).await
 }
 
 /// What [`service`] would find or make, and what it would do for that. Nobody knows the families that

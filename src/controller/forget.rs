@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{context::Context, verify};
 use crate::core::{
-    index::{Key, Presence},
+    index::{Index, Key, Presence},
     verdict::Suspect,
 };
 
@@ -29,6 +29,7 @@ pub(super) async fn run(context: Arc<Context>) {
 /// them, so it takes no read. Returns the others that it does not show.
 fn sort_out(context: &Context) -> Vec<(Key, Vec<Suspect>)> {
     let mut index = context.index();
+    forget_the_lost(&mut index, context);
     let unwatched: Vec<(Key, Vec<Suspect>)> = index
         .registrations()
         .map(|(registration, records)| {
@@ -45,4 +46,16 @@ fn sort_out(context: &Context) -> Vec<(Key, Vec<Suspect>)> {
         leases.iter().for_each(|orphan| index.drop_orphan(registration, &orphan.lease));
     }
     known
+}
+
+/// Forgets those whose Leases were lost when the store went back, and who have not come again in two ttls: a replica that
+/// stands by takes no decision about them.
+fn forget_the_lost(index: &mut Index, context: &Context) {
+    let all: Vec<Key> = index.registrations().map(|(key, _)| key.clone()).collect();
+    let (world, now) = (context.world(), context.clock.now());
+    for registration in all {
+        if let Some(pace) = world.pace_of(&registration) {
+            index.forget_unshown(&registration, pace.ttl * 2, now);
+        }
+    }
 }

@@ -7,6 +7,7 @@
 
 mod access;
 mod adopt;
+mod anew;
 mod announcer;
 mod apply;
 mod calls;

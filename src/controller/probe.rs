@@ -7,21 +7,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use beatkeeper_api::heartbeat::{self, REGISTRATION_LABEL};
-use jiff::Timestamp;
-use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
-};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Preconditions},
 };
-use serde_json::json;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    context::{CALL_TIMEOUT, Context, call_within, call_write},
+    context::{CALL_TIMEOUT, Context, call_write},
     error::ApiError,
 };
 use crate::core::{
@@ -32,6 +25,10 @@ use crate::core::{
     path::{self, Proof},
     proven::SHORTEST_GAP,
 };
+
+mod renewal;
+
+use renewal::{Renewal, our_lease};
 
 /// The label by which probes are in the heartbeat watch. No registration can be called that: its
 /// name has no dots.
@@ -76,6 +73,11 @@ struct Outcome {
 pub(super) struct Others(HashMap<String, Other>);
 
 impl Others {
+    /// Forgets all: those that are there are shown again.
+    pub(super) fn forget_all(&mut self) {
+        self.0.clear();
+    }
+
     /// Forgets one that is gone, or was when it had this version: a watch that begins anew shows no deletion.
     fn forget(&mut self, name: &str, version: Version) {
         if self.0.get(name).is_some_and(|other| other.version == version) {
@@ -100,6 +102,15 @@ impl Probe {
             sooner: Notify::new(),
             outcome: watch::Sender::default(),
         }
+    }
+
+    /// What was proven is of a history that does not go on.
+    pub(super) fn begin_anew(&self) {
+        self.outcome.send_modify(|outcome| {
+            outcome.proof = None;
+            outcome.failures += 1;
+        });
+        self.hurry();
     }
 
     /// Has the pace taken up at once.
@@ -210,14 +221,10 @@ pub(super) async fn run(context: Arc<Context>) {
             () = probe.sooner.notified() => continue,
         }
         let now = context.clock.now();
-        let (token, memory) = {
-            let mut path = context.path();
-            let due = memory_written.is_none_or(|written| now.since(written) >= MEMORY_PERIOD);
-            let token = path.send(now, Timestamp::now().as_microsecond());
-            (token, due.then(|| path.memory().to_string()))
-        };
-        let with_memory = memory.is_some();
-        match renew(&probe.key, token, memory, &context).await {
+        let due = memory_written.is_none_or(|written| now.since(written) >= MEMORY_PERIOD);
+        let renewal = Renewal::send(due, now, &context);
+        let with_memory = renewal.memory.is_some();
+        match renewal.carry_out(&probe.key, &context).await {
             Ok(()) if with_memory => memory_written = Some(now),
             Ok(()) => {}
             Err(error) => {
@@ -239,54 +246,6 @@ fn tell(error: &ApiError, context: &Context) {
     }
 }
 
-async fn renew(
-    key: &Key,
-    token: i64,
-    memory: Option<String>,
-    context: &Context,
-) -> Result<(), ApiError> {
-    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &key.namespace);
-    let renewed = Timestamp::from_microsecond(token).unwrap_or_default();
-    let mut patch = heartbeat::beat_patch(renewed);
-    if let Some(memory) = &memory {
-        patch["metadata"] = json!({ "annotations": { MEMORY_ANNOTATION: memory } });
-    }
-    let params = PatchParams::default();
-    let doing = || format!("renew the probe Lease {key}");
-    match call_within(ANSWER_WITHIN, doing, api.patch(&key.name, &params, &Patch::Merge(patch)))
-        .await
-    {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_absent() => create(key, renewed, memory, context).await,
-        Err(error) => Err(error),
-    }
-}
-
-async fn create(
-    key: &Key,
-    renewed: Timestamp,
-    memory: Option<String>,
-    context: &Context,
-) -> Result<(), ApiError> {
-    let api = Api::<Lease>::namespaced(context.client.clone(), &key.namespace);
-    let lease = Lease {
-        metadata: ObjectMeta {
-            name: Some(key.name.clone()),
-            labels: Some([(REGISTRATION_LABEL.to_owned(), PROBE_LABEL.to_owned())].into()),
-            annotations: memory.map(|memory| [(MEMORY_ANNOTATION.to_owned(), memory)].into()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(key.name.clone()),
-            renew_time: Some(MicroTime(renewed)),
-            lease_duration_seconds: Some(60),
-            ..LeaseSpec::default()
-        }),
-    };
-    let doing = || format!("create the probe Lease {key}");
-    call_within(ANSWER_WITHIN, doing, api.create(&PostParams::default(), &lease)).await.map(|_| ())
-}
-
 /// The heartbeat watch shows a Lease: when it is a probe, it is taken in here, and goes nowhere else.
 pub(super) fn take_in(
     lease: &HeartbeatLease,
@@ -300,10 +259,10 @@ pub(super) fn take_in(
     let key = Key::of(&lease.metadata);
     let probe = &context.probe;
     if key == probe.key {
-        let proof = beat.token.renewed.and_then(|token| {
+        let proof = our_lease(beat).and_then(|lease| {
             let mut path = context.path();
             let doubted = path.doubt().is_some();
-            let proof = path.came_back(token, beat.version, now);
+            let proof = path.shown(lease, now);
             if proof.is_some() && doubted {
                 tracing::info!("the probe comes back again");
             }
@@ -322,8 +281,10 @@ pub(super) fn take_in(
     // In the namespace of a registration anybody might write one.
     } else if key.namespace == probe.key.namespace {
         let annotations = lease.metadata.annotations.as_ref();
-        let memory = annotations.and_then(|all| all.get(MEMORY_ANNOTATION)?.parse().ok());
         let Heartbeat { token, version, .. } = beat;
+        let memory = annotations.and_then(|all| {
+            Memory::read_from(&token.uid, *version, all.get(MEMORY_ANNOTATION)?).ok()
+        });
         let other = Other { uid: token.uid.clone(), version: *version, seen: now, memory };
         context.other_probes().0.insert(key.name, other);
     }
@@ -332,7 +293,9 @@ pub(super) fn take_in(
 
 /// A probe is deleted.
 pub(super) fn take_out(lease: &Key, context: &Context) {
-    if lease.namespace == context.probe.key.namespace {
+    if *lease == context.probe.key {
+        context.path().history().deleted();
+    } else if lease.namespace == context.probe.key.namespace {
         context.other_probes().0.remove(&lease.name);
     }
 }

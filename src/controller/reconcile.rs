@@ -37,6 +37,9 @@ use crate::core::{
 /// How often a plan is made anew at once when the world turns out to be another.
 const ATTEMPTS: usize = 5;
 
+/// How soon it is looked again whether all has been read, after the store went back.
+const UNTIL_READ_ANEW: Duration = Duration::from_millis(250);
+
 /// Reconciles on a task of its own, so that registrations share the cores, and a panic, which would
 /// be a defect, stays with one of them.
 pub(super) async fn run(
@@ -83,6 +86,9 @@ async fn reconcile(
     let ttl = ttl_history(&registration, &context);
     let mut attempt = 0;
     loop {
+        if context.index().is_read_anew() {
+            return Ok(Action::requeue(UNTIL_READ_ANEW));
+        }
         attempt += 1;
         let mut stage = set_stage(&registration, &context).await;
         rehearse::recall(&registration, &mut stage, &context);

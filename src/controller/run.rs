@@ -16,7 +16,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    access,
+    access, anew,
     announcer::Announcer,
     calls::Calls,
     claim::Claim,
@@ -175,10 +175,13 @@ async fn scope(
         None => Api::all(client),
     };
     let (reader, writer) = reflector::store();
-    let registrations =
-        access::begun_anew(move || watcher(api.clone(), watcher::Config::default()));
-    let registrations = reflector::reflector(writer, registrations.map_ok(as_read));
-    let registrations = registrations.backoff(Pauses::new());
+    let registrations = context.beginnings.of(REGISTRATIONS, move || {
+        let api = api.clone();
+        access::begun_anew(move || watcher(api.clone(), watcher::Config::default()))
+            .map_ok(as_read)
+            .backoff(Pauses::new())
+    });
+    let registrations = reflector::reflector(writer, registrations);
     let registrations_cache = watch::cache(REGISTRATIONS, namespace.as_deref());
     context.health.lock().await_cache(&registrations_cache);
     context.accesses.expect(REGISTRATIONS);
@@ -199,6 +202,7 @@ async fn scope(
         context.health.lock().cache_read(&registrations_cache);
         // Not before all registrations are known: whose registration is gone is forgotten without a read.
         context.spawn_for_ever(forget::run(context.clone()));
+        context.spawn_for_ever(anew::run(context.clone(), namespace.clone()));
         read
     };
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {

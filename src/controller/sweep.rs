@@ -98,10 +98,11 @@ fn find(context: &Context) -> Vec<Stale> {
 /// only then the Lease's own word counts.
 fn why(record: &Record, ttl: Option<Duration>, now: Moment) -> Option<&'static str> {
     let orphaned = ttl.is_none();
-    let outside = record.claim.origin == Origin::Outside;
+    // A Pod's goes with its Pod, unless a restore has taken its owner away.
+    let swept = record.claim.origin == Origin::Outside || !record.claim.owned;
     let watched = record.presence == Presence::Watched;
     // A cordon is an operator's word, and waits for the operator.
-    if !outside || !watched || record.claim.deleting || record.claim.cordoned.is_some() {
+    if !swept || !watched || record.claim.deleting || record.claim.cordoned.is_some() {
         return None;
     }
     let ttl = ttl.or(record.claim.duration).unwrap_or_else(default_ttl);

@@ -22,7 +22,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::{access, context::Context, pauses::Pauses, probe, pulse::Pulse};
+use super::{access, anew, context::Context, pauses::Pauses, probe, pulse::Pulse};
 use crate::core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
@@ -73,11 +73,14 @@ impl<'a> Watches<'a> {
         let cache = cache(kind, self.namespace);
         context.health.lock().await_cache(&cache);
         context.accesses.expect(kind);
-        let events = access::begun_anew(move || watcher(api.clone(), config.clone()));
+        let events = context.beginnings.of(kind, move || {
+            let (api, config) = (api.clone(), config.clone());
+            access::begun_anew(move || watcher(api.clone(), config.clone())).backoff(Pauses::new())
+        });
         let follow = async move {
             let mut listed = Some(listed);
             let mut pulse = Pulse::of(kind, &context);
-            let mut events = std::pin::pin!(events.backoff(Pauses::new()));
+            let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 let Some(event) = pulse.take(event) else { continue };
                 let done = matches!(event, Event::InitDone);
@@ -114,7 +117,7 @@ pub(super) fn cache(kind: &str, namespace: Option<&str>) -> String {
     namespace.map_or_else(|| kind.to_owned(), |namespace| format!("{kind} of {namespace}"))
 }
 
-fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+pub(super) fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
 {
@@ -152,8 +155,12 @@ fn in_world<K: Watched>(context: &Context, event: Event<K>) -> Vec<Key> {
         Event::Delete(object) => world.remove(&object),
     };
     let affected = world.dependents.take_affected();
+    let went_back = world.went_back::<K>();
     drop(world);
     context.wake(affected);
+    if went_back {
+        anew::begin(context, &"a list shows an object at a lower version than was known before");
+    }
     concerned
 }
 
@@ -171,7 +178,17 @@ fn on_lease(context: &Context, event: Event<HeartbeatLease>) {
                 return;
             }
             let namespace = lease.metadata.namespace.as_deref().unwrap_or_default();
-            context.index().observe(namespace, beat, now)
+            let mut index = context.index();
+            let observed = index.observe(namespace, beat, now);
+            let went_back = index.went_back();
+            drop(index);
+            if went_back {
+                anew::begin(
+                    context,
+                    &"a list shows a Lease at a lower version than was known before",
+                );
+            }
+            observed
         }
         Event::InitDone => context.index().end_list(),
         Event::Delete(lease) => {

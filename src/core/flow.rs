@@ -63,8 +63,8 @@ impl Stretch {
             return None;
         }
         let quiet = record.silence().until(self.now);
-        // Of one that was there when this process began no beat has arrived yet.
-        if record.sight == Sight::Changed && quiet < self.window {
+        // Of one that was there when this process began, or the store went back, no beat has arrived yet.
+        if record.sight == Sight::Changed && record.grace.is_none() && quiet < self.window {
             return Some(Sign::Arrived);
         }
         if quiet < interval {
@@ -257,7 +257,7 @@ fn is_waited_for(record: &Record) -> bool {
     record.published
         && !record.protected
         && record.presence == Presence::Watched
-        && record.sight != Sight::Inherited
+        && !record.sight.awaits_beat()
         && record.token.renewed.is_some()
         && record.expired_at.is_none()
 }

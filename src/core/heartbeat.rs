@@ -6,6 +6,7 @@ use beatkeeper_api::{
     heartbeat::{self, Health, UnknownHealth},
     text::plain_cut,
 };
+use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::Lease,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
@@ -22,8 +23,8 @@ use super::address::Named;
 #[derive(kube::Resource, Debug, Clone, Default, Deserialize)]
 #[resource(inherit = "Lease")]
 pub struct HeartbeatLease {
-    /// The metadata: name, namespace, uid, resourceVersion, labels, annotations, owners and
-    /// deletionTimestamp.
+    /// The metadata: name, namespace, uid, resourceVersion, labels, annotations, owners,
+    /// creationTimestamp and deletionTimestamp.
     #[serde(deserialize_with = "used_metadata")]
     pub metadata: ObjectMeta,
     /// The spec.
@@ -44,6 +45,8 @@ fn used_metadata<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D
         labels: Option<BTreeMap<String, String>>,
         annotations: Option<BTreeMap<String, String>>,
         owner_references: Option<Vec<OwnerReference>>,
+        /// Read with patience: it takes no part in whether anybody lives.
+        creation_timestamp: Option<String>,
         deletion_timestamp: Option<Time>,
     }
     let used = Used::deserialize(metadata)?;
@@ -55,6 +58,7 @@ fn used_metadata<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D
         labels: used.labels,
         annotations: used.annotations,
         owner_references: used.owner_references,
+        creation_timestamp: used.creation_timestamp.and_then(|text| text.parse().ok()).map(Time),
         deletion_timestamp: used.deletion_timestamp,
         ..ObjectMeta::default()
     })
@@ -107,6 +111,8 @@ pub struct Claim {
     pub holder: Option<String>,
     /// Where the instance runs.
     pub origin: Origin,
+    /// Whether the garbage collector takes the Lease when its owner is gone.
+    pub owned: bool,
     /// What the instance says of itself, or what is wrong with the way it says it.
     pub health: Result<Health, UnknownHealth>,
     /// Free text of the instance, cut to a bounded length.
@@ -134,6 +140,9 @@ pub struct Heartbeat {
     pub token: Token,
     /// The version this was read at; an older one is never taken over a newer.
     pub version: Version,
+    /// Whether its beat is so much older than the Lease itself that it was not its own process that made the Lease, but
+    /// whoever kept a copy.
+    pub second_hand: bool,
     /// All the rest.
     pub claim: Claim,
 }
@@ -149,6 +158,17 @@ impl Version {
         Self(text.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
     }
 }
+
+impl Version {
+    /// The newer one of two; one that does not read as a number says nothing.
+    pub fn newer_of(self, other: Self) -> Self {
+        if other.0 == u64::MAX { self } else { self.max(other) }
+    }
+}
+
+/// By so much the clock of a process may be behind the API server's without a word: its first beat publishes it. One
+/// that is further behind takes two.
+pub const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(300);
 
 /// How many addresses a Lease may name; the rest is cut off, as no instance has more families.
 const ADDRESSES_MAX: usize = 8;
@@ -167,6 +187,8 @@ impl Heartbeat {
     pub fn read(lease: &HeartbeatLease) -> Self {
         let metadata = &lease.metadata;
         let spec = lease.spec.as_ref();
+        let renew_time = spec.and_then(|spec| spec.renew_time.as_deref());
+        let beat_at = renew_time.and_then(|text| text.parse::<Timestamp>().ok());
         let annotation = |name: &str| -> Option<&str> {
             metadata.annotations.as_ref()?.get(name).map(String::as_str)
         };
@@ -180,15 +202,17 @@ impl Heartbeat {
                 .cloned(),
             token: Token {
                 uid: metadata.uid.as_deref().unwrap_or_default().into(),
-                renewed: spec.and_then(|spec| spec.renew_time.as_deref()).map(renewed),
+                renewed: renew_time.map(|text| renewed(text, beat_at)),
             },
             version: Version::of(metadata.resource_version.as_deref()),
+            second_hand: is_second_hand(beat_at, metadata),
             claim: Claim {
                 holder: spec
                     .and_then(|spec| spec.holder_identity.clone())
                     .filter(|holder| !holder.is_empty())
                     .map(|holder| bounded(&holder)),
                 origin: origin_of(lease),
+                owned: metadata.owner_references.as_ref().is_some_and(|all| !all.is_empty()),
                 health: annotation(heartbeat::HEALTH_ANNOTATION)
                     .map_or(Ok(Health::Passing), str::parse),
                 note: annotation(heartbeat::NOTE_ANNOTATION)
@@ -217,29 +241,45 @@ impl Heartbeat {
     }
 }
 
+/// Whether the beat in it is older than the Lease: this takes no part in whether anybody lives, only in whether the
+/// appearance of a Lease is a beat. A time that cannot be read says nothing.
+fn is_second_hand(beat_at: Option<Timestamp>, metadata: &ObjectMeta) -> bool {
+    let created = metadata.creation_timestamp.as_ref().map(|created| created.0);
+    let age = beat_at.zip(created).map(|(beat_at, created)| created.duration_since(beat_at));
+    // None where the beat is the later one.
+    age.and_then(|age| age.try_into().ok()).is_some_and(|age: Duration| age > CLOCKS_DIFFER_BY)
+}
+
 /// A renewTime as a number that changes with it.
-fn renewed(text: &str) -> i64 {
+fn renewed(text: &str, read: Option<Timestamp>) -> i64 {
     // FNV-1a: the same in every version of this program, since tokens are kept in status.
     let digest = || {
         text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
             (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         })
     };
-    text.parse::<jiff::Timestamp>()
-        .map_or_else(|_| digest().cast_signed(), jiff::Timestamp::as_microsecond)
+    read.map_or_else(|| digest().cast_signed(), Timestamp::as_microsecond)
 }
 
 fn origin_of(lease: &HeartbeatLease) -> Origin {
-    lease
-        .metadata
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.kind == "Pod" && owner.api_version == "v1")
-        .map_or(Origin::Outside, |pod| Origin::Pod {
-            name: bounded(&pod.name),
-            uid: bounded(&pod.uid),
-        })
+    let owners = lease.metadata.owner_references.as_deref().unwrap_or_default();
+    let pod = owners.iter().find(|owner| owner.kind == "Pod" && owner.api_version == "v1");
+    let named = pod.map(|pod| (pod.name.as_str(), pod.uid.as_str()));
+    named.or_else(|| without_its_owner(lease)).map_or(Origin::Outside, |(name, uid)| Origin::Pod {
+        name: bounded(name),
+        uid: bounded(uid),
+    })
+}
+
+/// The Pod of a Lease whose owner reference was taken away, as restores do. It is no less a Pod's for
+/// that; taken for an outside instance it would be refused for want of an address.
+fn without_its_owner(lease: &HeartbeatLease) -> Option<(&str, &str)> {
+    if !lease.metadata.owner_references.as_deref().unwrap_or_default().is_empty() {
+        return None;
+    }
+    let uid = lease.metadata.annotations.as_ref()?.get(heartbeat::POD_UID_ANNOTATION)?;
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    (!uid.is_empty() && !holder.is_empty()).then_some((holder, uid))
 }
 
 /// Cuts a text that the API server does not bound, one past the longest name there can be: so what

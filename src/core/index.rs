@@ -9,16 +9,17 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use super::{
     cordon::{Notes, Unmarked},
     heartbeat::{Claim, Heartbeat, Version},
-    memory::Memory,
     moment::Moment,
 };
 
+mod anew;
 mod pods;
 mod record;
 mod shelf;
 
+use anew::Anew;
 use pods::Pods;
-pub use record::{Key, LiveRead, Observed, Presence, Record, Settled, Settlement, Sight};
+pub use record::{Grace, Key, LiveRead, Observed, Presence, Record, Settled, Settlement, Sight};
 use shelf::{Entry, Said, Shelf, Slot};
 
 /// The liveness index of all registrations.
@@ -33,6 +34,12 @@ pub struct Index {
     listing: bool,
     /// Whether the first list has been read to its end.
     complete: bool,
+    /// Whether the store has gone back, and what there is has not been read since.
+    anew: Anew,
+    /// The newest version that was read, of whatever Lease.
+    newest: Version,
+    /// Whether something has shown that versions went back.
+    went_back: bool,
 }
 
 impl Index {
@@ -46,6 +53,7 @@ impl Index {
         // Wraps after more lists than a process lives to see.
         self.list = self.list.wrapping_add(1);
         self.listing = true;
+        self.anew.begin_list();
     }
 
     /// The list has ended. A Lease that it did not show is missing; to be gone it takes a live read.
@@ -68,28 +76,32 @@ impl Index {
         for (home, lease) in over {
             self.drop_orphan(&home, &lease);
         }
+        if self.anew.end_list() {
+            let all = self.registrations().map(|(registration, _)| registration.clone());
+            return Observed { wake: all.collect(), ..Observed::default() };
+        }
         Observed { wake: wake.iter().map(|home| Key::clone(home)).collect(), ..Observed::default() }
     }
 
-    /// How long Leases had been silent before this process began, as an earlier one has proven (L5).
-    /// Those that have beaten since are not concerned.
-    pub fn recall(&mut self, memory: &Memory) {
-        let records = self.shelf.entries_mut().map(|entry| &mut entry.record);
-        for record in records.filter(|record| record.sight != Sight::Changed) {
-            record.silent_before = memory.silence(record.version);
+    /// The watch shows a Lease.
+    pub fn observe(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
+        if self.listing {
+            self.doubt_of_list(namespace, &beat);
         }
+        self.show(namespace, beat, now)
     }
 
     /// The watch, or a live read, shows a Lease.
-    pub fn observe(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
+    fn show(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
+        self.newest = self.newest.newer_of(beat.version);
         let said = self.shelf.said(namespace, &beat);
         let Some(slot) = self.shelf.find_read(namespace, &beat.lease, said) else {
             return match &beat.registration {
                 Some(registration) => {
                     let home = Key::new(namespace, registration);
-                    self.insert(home.clone(), beat, said, now);
-                    let initial = self.is_first_list();
-                    Observed { beat: !initial, since: None, wake: vec![home] }
+                    let slot = self.insert(home.clone(), beat, said, now);
+                    let beat = self.shelf.get(slot).record.sight == Sight::Changed;
+                    Observed { beat, since: None, wake: vec![home] }
                 }
                 None => Observed::default(),
             };
@@ -104,11 +116,6 @@ impl Index {
             // A Lease without its label is followed where it was known, and nowhere else.
             None => self.take_in(slot, beat, said, Presence::Unlabelled, now),
         }
-    }
-
-    /// What it shows was there before this process.
-    fn is_first_list(&self) -> bool {
-        self.listing && !self.complete
     }
 
     /// A Lease that was given to another registration takes its life along: a change of label is no
@@ -128,10 +135,10 @@ impl Index {
         let lives_on = before.token == beat.token;
         let slot = self.insert(home.clone(), beat, said, now);
         if lives_on {
-            let Record { seen, silent_before, sight, silent_at, expired_at, .. } = before;
+            let Record { seen, silent_before, sight, silent_at, expired_at, grace, .. } = before;
             let record = &mut self.shelf.get_mut(slot).record;
-            *record =
-                Record { seen, silent_before, sight, silent_at, expired_at, ..record.clone() };
+            let fresh = record.clone();
+            *record = Record { seen, silent_before, sight, silent_at, expired_at, grace, ..fresh };
         }
         let beat = !lives_on && !self.is_first_list();
         Observed { beat, since: None, wake: vec![home, Key::clone(&old)] }
@@ -147,11 +154,12 @@ impl Index {
         presence: Presence,
         now: Moment,
     ) -> Observed {
+        let is_new = self.is_newer_than_the_list(presence);
         let Entry { record, home, said: known, .. } = self.shelf.get_mut(slot);
         if beat.version < record.version {
             return Observed::default();
         }
-        let mut wake = false;
+        let mut wake = record.go_on_from(&beat.token, is_new, now);
         if record.presence != presence {
             record.presence = presence;
             wake = true;
@@ -161,7 +169,11 @@ impl Index {
         let says_the_same = *known == said;
         let alive = match says_the_same {
             true => beat.token.renewed != record.token.renewed,
-            false => beat.token != record.token,
+            // One that was made anew by somebody who kept a copy of it is no sign of life.
+            false => {
+                beat.token != record.token
+                    && !(beat.second_hand && beat.token.uid != record.token.uid)
+            }
         };
         let mut since = None;
         if alive {
@@ -172,11 +184,12 @@ impl Index {
             record.sight = Sight::Changed;
             record.silent_at = None;
             record.expired_at = None;
+            record.grace = None;
             wake |= !record.quiet;
         }
         if !says_the_same {
             *known = said;
-            record.token.uid = beat.token.uid;
+            record.token = beat.token;
             self.cordons.observe(home, &record.lease, &record.token, &beat.claim);
             if *record.claim != beat.claim {
                 let before = std::mem::replace(&mut record.claim, Arc::new(beat.claim));
@@ -193,16 +206,18 @@ impl Index {
     }
 
     fn insert(&mut self, home: Key, beat: Heartbeat, said: Said, now: Moment) -> Slot {
+        let sight = self.first_sight(&beat);
         let record = Record {
             lease: beat.lease.into(),
             token: beat.token,
             version: beat.version,
             seen: now,
             silent_before: Duration::ZERO,
-            sight: if self.is_first_list() { Sight::Inherited } else { Sight::Changed },
+            sight,
             presence: Presence::Watched,
             silent_at: None,
             expired_at: None,
+            grace: None,
             claim: Arc::new(beat.claim),
             placed: false,
             published: false,
@@ -246,7 +261,7 @@ impl Index {
             LiveRead::Found(beat) => {
                 self.notice_rollback(lease, beat.version, sent);
                 let token = beat.token.clone();
-                let observed = self.observe(&lease.namespace, beat, now);
+                let observed = self.show(&lease.namespace, beat, now);
                 if let Some(record) = self.record_mut(lease)
                     && record.token == token
                     && !observed.beat
@@ -263,26 +278,14 @@ impl Index {
                 if record.seen < sent
                     || (record.seen == sent && record.presence != Presence::Watched)
                 {
+                    if self.outlasts_its_lease(slot, sent) {
+                        return Observed::default();
+                    }
                     let gone = self.forget(slot);
                     return Observed { wake: vec![Key::clone(&gone.home)], ..Observed::default() };
                 }
                 Observed::default()
             }
-        }
-    }
-
-    /// A live read is answered from a quorum, so one that was sent after a version was known can
-    /// show a lower one only when the API server's history was rolled back (etcd restored from a
-    /// backup). Then the old versions mean nothing: holding on to them would make this index deaf
-    /// for the instance until the new ones have caught up.
-    fn notice_rollback(&mut self, lease: &Key, version: Version, sent: Moment) {
-        if let Some(record) = self.record_mut(lease)
-            && version < record.version
-            && record.read_at < sent
-            // A deletion has raised the version without a reading of the Lease.
-            && record.presence != Presence::Missing
-        {
-            record.version = version;
         }
     }
 
@@ -329,7 +332,7 @@ impl Index {
             record.placed |= outcome.placed;
             record.published = outcome.published;
             record.protected = outcome.protected;
-            if outcome.granted && record.sight == Sight::Inherited {
+            if outcome.granted && record.sight.awaits_beat() {
                 record.sight = Sight::Granted;
             }
             if outcome.expired && !beaten {

@@ -225,7 +225,7 @@ impl<'a> Candidate<'a> {
             return Life::Not(ruling, None);
         }
         if self.record.expired_at.is_some() {
-            return Life::Not(self.expired(), None);
+            return Life::Not(self.expired(), self.read_again());
         }
         let seen = self.record.seen;
         let ttl = self.facts.ttl.at(seen);
@@ -245,16 +245,20 @@ impl<'a> Candidate<'a> {
                     let recheck = (pace.slack() / 4).clamp(RECHECK_MIN, RECHECK_MAX);
                     Life::Held(self.held(broken, ttl), (now + recheck).min(held_until))
                 }
-                _ => Life::Not(self.expired(), None),
+                _ => Life::Not(self.expired(), self.read_again()),
             };
         }
-        if self.record.sight == Sight::Inherited && !published {
-            let ruling = (
-                InstanceState::Waiting,
-                Reason::AwaitingBeat,
-                "its Lease was there when the controller started; the next beat publishes it"
-                    .to_owned(),
-            );
+        // One that was published when the store went back is in no slice of an earlier state.
+        let published = published || self.record.stays_published();
+        if self.record.sight.awaits_beat() && !published {
+            let message = match self.record.sight {
+                Sight::Restored => {
+                    "its Lease was put back with a beat that is older than itself; the next beat \
+                     publishes it"
+                }
+                _ => "its Lease was there when the controller started; the next beat publishes it",
+            };
+            let ruling = (InstanceState::Waiting, Reason::AwaitingBeat, message.to_owned());
             return Life::Not(ruling, Some(deadline));
         }
         let overdue_at = seen + registration.overdue_after(ttl);
@@ -272,6 +276,11 @@ impl<'a> Candidate<'a> {
             overdue,
             look_again: if overdue { deadline } else { overdue_at.min(deadline) },
         }
+    }
+
+    /// A Lease that was lost when the store went back is forgotten by the next read of those that are missing.
+    fn read_again(&self) -> Option<Moment> {
+        self.record.is_unshown().then_some(self.facts.now)
     }
 
     fn expired(&self) -> Ruling {

@@ -5,8 +5,12 @@
 //! a Lease whose version is at or below a mark has not been written since, and the odometer tells
 //! for how much proven time. The silence of every instance is remembered that way, whatever their
 //! number, and no write is spent on any of them.
+//!
+//! Versions can be compared within one history only. So marks name the Lease that they were written into, by
+//! its uid, and end with a version below that Lease's own: a Lease that was copied, to another cluster or from a
+//! backup, has another uid; one in a store that was restored has a lower version than the marks.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use super::heartbeat::Version;
 
@@ -20,6 +24,9 @@ pub struct Memory {
 
 /// At most so many marks are kept: close together for the recent past, further apart before.
 const MARKS: usize = 128;
+
+/// What a memory begins with: which version of this format it is written in. Another program's are not read.
+const FORMAT: &str = "v2";
 
 /// Marks that are younger than this are not thinned out.
 const FINE: Duration = Duration::from_secs(4);
@@ -36,8 +43,12 @@ impl Memory {
         self.total += further;
         // Whoever wrote after this renewal may have done so up to the moment it was back.
         let then = self.total + under_way;
+        if self.marks.last().is_some_and(|(last, _)| *last > version) {
+            // Versions only rise. So these are of another history: what they say of a Lease's version is not true.
+            self.forget_marks();
+        }
         match self.marks.last_mut() {
-            Some((last, _)) if *last >= version => {}
+            Some((last, _)) if *last == version => {}
             // Where no time was proven in between, the later renewal tells of more Leases.
             Some((last, when)) if *when >= then => *last = version,
             _ => {
@@ -45,6 +56,11 @@ impl Memory {
                 self.thin_out();
             }
         }
+    }
+
+    /// Forgets which versions there were: the history that they belong to is not the one that goes on.
+    pub(super) fn forget_marks(&mut self) {
+        self.marks.clear();
     }
 
     /// How long a Lease had been silent that has this version still.
@@ -68,27 +84,33 @@ impl Memory {
     }
 }
 
-impl fmt::Display for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.total.as_millis())?;
-        for (version, then) in &self.marks {
-            write!(f, " {}:{}", version.0, then.as_millis())?;
-        }
-        Ok(())
-    }
-}
-
-/// A text that is no memory.
+/// A text that is no memory, or none of the history that it is read in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a memory of proven time")]
+#[error("not a memory of proven time of this history")]
 pub struct NoMemory;
 
-impl FromStr for Memory {
-    type Err = NoMemory;
+impl Memory {
+    /// The memory as it is written into the Lease with this uid.
+    pub fn written_into(&self, uid: &str) -> String {
+        let mut text = format!("{FORMAT} {uid} {}", self.total.as_millis());
+        for (version, then) in &self.marks {
+            // Writing to a String never fails.
+            let _ = write!(text, " {}:{}", version.0, then.as_millis());
+        }
+        text
+    }
 
-    fn from_str(text: &str) -> Result<Self, NoMemory> {
+    /// Reads what was written into the Lease with this uid, which has this version now.
+    ///
+    /// # Errors
+    /// [`NoMemory`] where the text is nothing that [`Self::written_into`] writes, or was written into another
+    /// Lease, or knows of versions that are yet to come where it is read.
+    pub fn read_from(uid: &str, version: Version, text: &str) -> Result<Self, NoMemory> {
         let millis = |text: &str| text.parse().map(Duration::from_millis).map_err(|_| NoMemory);
         let mut words = text.split(' ');
+        if words.next() != Some(FORMAT) || words.next() != Some(uid) || uid.is_empty() {
+            return Err(NoMemory);
+        }
         let total = millis(words.next().ok_or(NoMemory)?)?;
         let mut marks: Vec<(Version, Duration)> = Vec::new();
         for word in words.take(MARKS) {
@@ -98,6 +120,10 @@ impl FromStr for Memory {
                 return Err(NoMemory);
             }
             marks.push(mark);
+        }
+        // The renewal that wrote them came after all of them.
+        if marks.last().is_some_and(|(last, _)| *last >= version) {
+            return Err(NoMemory);
         }
         Ok(Self { total, marks })
     }
@@ -148,23 +174,68 @@ mod tests {
         }
     }
 
+    const UID: &str = "9a1f";
+
+    /// Read where versions have reached 200,000.
+    fn read(text: &str) -> Result<Memory, NoMemory> {
+        Memory::read_from(UID, Version(200_000), text)
+    }
+
     #[test]
     fn it_is_written_and_read_back_as_it_is() {
         let memory = after(1000);
-        assert_eq!(memory.to_string().parse(), Ok(memory));
-        assert_eq!("0".parse(), Ok(Memory::default()));
+        assert_eq!(read(&memory.written_into(UID)), Ok(memory));
+        assert_eq!(read("v2 9a1f 0"), Ok(Memory::default()));
     }
 
     #[test]
     fn nonsense_is_no_memory() {
         for text in ["", "x", "1 2", "9 5:3 4:4", "9 5:3 6:2", "9 5:3 5:4", "-1", "1  2:3"] {
-            assert_eq!(text.parse::<Memory>(), Err(NoMemory), "{text:?}");
+            assert_eq!(read(&format!("v2 9a1f {text}")), Err(NoMemory), "{text:?}");
+            assert_eq!(read(text), Err(NoMemory), "{text:?}");
         }
     }
 
     #[test]
+    fn another_format_is_ignored_and_not_misread() {
+        for text in ["9 5:3", "v1 9a1f 9 5:3", "v3 9a1f 9 5:3", "v2", "v2 9a1f", "v2  9 5:3"] {
+            assert_eq!(read(text), Err(NoMemory), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_into_another_lease_is_of_another_history() {
+        let text = after(10).written_into(UID);
+        assert_eq!(Memory::read_from("copy", Version(200_000), &text), Err(NoMemory));
+        assert_eq!(Memory::read_from("", Version(200_000), &text), Err(NoMemory));
+    }
+
+    #[test]
+    fn marks_of_versions_that_are_yet_to_come_are_of_another_history() {
+        let text = after(10).written_into(UID);
+        assert!(Memory::read_from(UID, Version(1001), &text).is_ok());
+        for restored in [1000, 999, 400, 1] {
+            assert_eq!(Memory::read_from(UID, Version(restored), &text), Err(NoMemory));
+        }
+    }
+
+    #[test]
+    fn a_renewal_at_a_lower_version_than_a_mark_ends_what_was_known_by_versions() {
+        let mut memory = after(200);
+        memory.proven(secs(1), Version(400), Duration::from_millis(10));
+        assert_eq!(memory.total(), secs(201), "time has passed all the same");
+        for version in [401, 750, 20_000] {
+            assert_eq!(memory.silence(Version(version)), Duration::ZERO, "{version}");
+        }
+        memory.proven(secs(1), Version(500), Duration::from_millis(10));
+        assert_eq!(memory.silence(Version(399)), Duration::from_millis(990));
+        assert_eq!(memory.silence(Version(401)), Duration::ZERO);
+        assert!(Memory::read_from(UID, Version(501), &memory.written_into(UID)).is_ok());
+    }
+
+    #[test]
     fn the_next_process_goes_on_where_the_last_one_stopped() {
-        let mut memory: Memory = after(10).to_string().parse().expect("a memory");
+        let mut memory = read(&after(10).written_into(UID)).expect("a memory");
         memory.proven(Duration::ZERO, Version(5000), Duration::from_millis(10));
         memory.proven(secs(2), Version(5100), Duration::from_millis(10));
         assert_eq!(memory.silence(Version(750)), Duration::from_millis(3990));

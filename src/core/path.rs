@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     heartbeat::Version,
+    history::{History, OurLease},
     index::Key,
     memory::Memory,
     moment::Moment,
@@ -75,6 +76,7 @@ pub struct Path {
     /// Why the last renewal did not come back, while that is so.
     doubt: Option<String>,
     awaited: Deadlines,
+    history: History,
 }
 
 /// The next deadline of each registration that has one ahead.
@@ -102,6 +104,7 @@ impl Path {
             memory: Memory::default(),
             doubt: None,
             awaited: Deadlines::default(),
+            history: History::default(),
         }
     }
 
@@ -186,6 +189,28 @@ impl Path {
     /// Why no renewal comes back, while that is so.
     pub fn doubt(&self) -> Option<&str> {
         self.doubt.as_deref()
+    }
+
+    /// What is known of our Lease.
+    pub fn history(&mut self) -> &mut History {
+        &mut self.history
+    }
+
+    /// The watch shows our Lease. None as for [`Self::came_back`].
+    pub fn shown(&mut self, lease: OurLease, now: Moment) -> Option<Proof> {
+        let OurLease { token, version, .. } = lease;
+        self.history.shown(lease);
+        self.came_back(token, version, now)
+    }
+
+    /// The store has gone back to an earlier state: nothing that was seen before proves anything of what it is now.
+    pub fn begin_anew(&mut self, why: String) {
+        self.history.forget();
+        self.memory.forget_marks();
+        self.under_way.clear();
+        self.last_sent = None;
+        self.proof = None;
+        self.doubt = Some(why);
     }
 
     /// What is to be remembered beyond this process (L5).

@@ -155,7 +155,8 @@ pub(super) fn outside(
 fn allowed(facts: &Facts<'_>, named: &[Named]) -> Result<Vec<IpAddr>, (Reason, String)> {
     if named.is_empty() {
         let message = format!(
-            "it names no address: declare it in spec.instances, or set annotation {} on its Lease",
+            "it names no address: declare it in spec.instances, or set annotation {} on its Lease; if it \
+             runs in a Pod, its Lease has lost its owner reference: delete the Lease",
             beatkeeper_api::heartbeat::ADDRESSES_ANNOTATION
         );
         return Err((Reason::AddressMissing, message));

@@ -2,6 +2,7 @@
 //! deciding needs.
 
 mod cache;
+mod debts;
 mod watched;
 
 use std::{
@@ -17,6 +18,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+pub use debts::Debt;
 pub use watched::Watched;
 
 use self::cache::Cache;
@@ -99,6 +101,43 @@ impl World {
         if let Some(change) = K::cache(self).put_own(key, version, object.view()) {
             K::changed(self, &change);
         }
+    }
+
+    /// A write of ours was refused, since the object is not at this version any more: the watch owes what it is.
+    pub fn refused<K: Watched>(&mut self, key: &Key, from: Version) {
+        K::cache(self).refused(key, from);
+    }
+
+    /// A read of ours, that was sent when this version was known, returned an object.
+    pub fn put_read<K: Watched>(&mut self, object: K, known: Version) {
+        let (key, version) = identity(object.metadata());
+        if let Some(change) = K::cache(self).put_read(key, version, known, object.view()) {
+            K::changed(self, &change);
+        }
+    }
+
+    /// What the watch of a kind owes: it was written, and has not been shown.
+    pub fn debt<K: Watched>(&mut self) -> Option<Debt> {
+        K::cache(self).debt()
+    }
+
+    /// The newest version that the watch of a kind has shown since its last list began.
+    pub fn shown<K: Watched>(&mut self) -> Version {
+        K::cache(self).shown()
+    }
+
+    /// Whether the versions of a kind have gone back since this was asked last.
+    pub fn went_back<K: Watched>(&mut self) -> bool {
+        K::cache(self).went_back()
+    }
+
+    /// The store has gone back: the next lists show what there is, whatever its versions are.
+    pub fn begin_anew(&mut self) {
+        self.pods.begin_anew();
+        self.services.begin_anew();
+        self.slices.begin_anew();
+        self.endpoints.begin_anew();
+        self.zones.begin_anew();
     }
 
     /// The watch says that an object is gone.

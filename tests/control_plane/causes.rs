@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::support::{Stage, eventually};
+use crate::support::{Stage, Vigil, eventually};
 
 const MACHINE: &str = "192.0.2.11";
 
@@ -116,6 +116,43 @@ async fn what_the_spec_refuses_is_mended_by_the_spec() {
         json!({ "spec": { "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] } });
     stage.patch::<ServiceRegistration>("greeter", mended).await;
     stage.published_as_ready("greeter", &[MACHINE]).await;
+}
+
+/// As after a restore, or by a tool that prunes references: a Lease without its owner says whose it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_has_lost_its_owner_stays_its_pods_and_is_swept_when_the_pod_is_gone() {
+    let stage = Stage::set("lost-owner", json!({ "ttl": "3s", "interval": "1s" })).await;
+    let uid = stage.pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    let mut lease = stage.beats.in_pod("greeter-1", &uid);
+    lease.metadata.annotations = Some([("beatkeeper.dev/pod-uid".to_owned(), uid)].into());
+    let Stage { shop, operator: _operator, mut beats } = stage;
+    beats.start(&lease, Duration::from_secs(1)).await;
+    shop.published_as_ready("greeter", &["10.88.0.1"]).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let name = "greeter.greeter-1";
+    shop.patch::<Lease>(name, json!({ "metadata": { "ownerReferences": null } })).await;
+    // Another one, of which the operator tells, shows that it has seen the change.
+    beats.start(&beats.outside("vm-1", MACHINE), Duration::from_secs(1)).await;
+    shop.published_as_ready("greeter", &["10.88.0.1", MACHINE]).await;
+    assert_eq!(vigil.left(), [""; 0]);
+
+    beats.die("greeter-1");
+    shop.delete_pod("greeter-1", 0).await;
+    shop.published_as_ready("greeter", &[MACHINE]).await;
+    eventually("the Lease is swept", async || shop.lease(name).await.is_none().then_some(())).await;
+}
+
+/// A namespace that came back from a backup: the Lease is that of an earlier Pod of the name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_lease_without_its_owner_is_told_to_be_an_earlier_pods() {
+    let stage = Stage::set("restored-lease", json!({})).await;
+    stage.pod("greeter-0", &["10.88.0.1"], json!({})).await;
+    let mut lease = stage.beats.outside("greeter-0", "");
+    lease.metadata.annotations =
+        Some([("beatkeeper.dev/pod-uid".to_owned(), "of-before".to_owned())].into());
+    stage.beats.create(&lease).await;
+    let status = stage.status("greeter-0", "Rejected", "PodReplaced").await;
+    assert!(status.message.contains("belongs to an earlier Pod greeter-0"), "{}", status.message);
 }
 
 /// Nodes are watched by an operator for the whole cluster.

@@ -168,7 +168,7 @@ async fn a_dry_run_that_cannot_be_read_publishes_nobody_more_and_keeps_no_dead()
          publish"
     );
     beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
-    shop.instance("greeter", "vm-3", "Ready", "Beating").await;
+    shop.instance("greeter", "vm-3", "Waiting", "NotPublished").await;
     beats.die("vm-2");
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
 }

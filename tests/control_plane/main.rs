@@ -29,6 +29,7 @@ mod publishing;
 mod refused;
 mod reliability;
 mod restart;
+mod restored;
 mod sdk;
 mod stalled;
 mod standing;

@@ -33,11 +33,12 @@ pub enum Call {
         uid: Option<String>,
         version: Option<String>,
     },
-    /// A merge patch of renewTime in microseconds, and maybe of an annotation, with no condition.
+    /// A merge patch of renewTime in microseconds, and maybe of an annotation; on the condition of a version, or of none.
     Beat {
         lease: Key,
         renewed: i64,
         annotation: Option<(&'static str, String)>,
+        left: Option<String>,
     },
     Status {
         registration: Key,
@@ -119,22 +120,56 @@ pub struct Took {
     pub after: Option<Object>,
 }
 
-#[derive(Default)]
-pub struct Api {
+/// What a backup holds.
+#[derive(Default, Clone)]
+struct Store {
     objects: BTreeMap<Kind, BTreeMap<Key, Object>>,
-    log: BTreeMap<Kind, Vec<Change>>,
     version: u64,
-    made: u64,
     claim: Option<ClaimLease>,
 }
 
+/// A store as it was, and how long the logs were.
+pub struct Backup {
+    store: Store,
+    logs: BTreeMap<Kind, usize>,
+}
+
+/// Versions are so far apart that those of different histories are never equal: an object that is at a version in one
+/// history, and another at the same in the next, is more than any condition can tell apart.
+const STEP: u64 = 16;
+
+#[derive(Default)]
+pub struct Api {
+    store: Store,
+    log: BTreeMap<Kind, Vec<Change>>,
+    made: u64,
+    restored: u64,
+}
+
 impl Api {
+    pub fn back_up(&self) -> Backup {
+        let logs = self.log.iter().map(|(kind, log)| (*kind, log.len())).collect();
+        Backup { store: self.store.clone(), logs }
+    }
+
+    /// Goes back to an earlier state. A watch that is further in the log than the log is long gets nothing until that has
+    /// grown again, and no error. Versions may have caught up, by what others write.
+    pub fn restore(&mut self, backup: Backup, caught_up: bool) {
+        self.restored += 1;
+        let version = if caught_up { self.store.version + STEP } else { backup.store.version };
+        self.store = backup.store;
+        self.store.version = version / STEP * STEP + self.restored % STEP;
+        for (kind, log) in &mut self.log {
+            log.truncate(backup.logs.get(kind).copied().unwrap_or_default());
+        }
+    }
+
     pub fn get(&self, kind: Kind, key: &Key) -> Option<&Object> {
-        self.objects.get(&kind)?.get(key)
+        self.store.objects.get(&kind)?.get(key)
     }
 
     pub fn all(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.objects.get(&kind).into_iter().flat_map(BTreeMap::values)
+        self.store.objects.get(&kind).into_iter().flat_map(BTreeMap::values)
     }
 
     pub fn log(&self, kind: Kind) -> &[Change] {
@@ -164,7 +199,9 @@ impl Api {
             Call::Create(object) => self.create(object),
             Call::Replace(object) => self.replace(object),
             Call::Delete { kind, key, uid, version } => self.delete(kind, &key, uid, version),
-            Call::Beat { lease, renewed, annotation } => self.beat(&lease, renewed, annotation),
+            Call::Beat { lease, renewed, annotation, left } => {
+                self.beat(&lease, renewed, annotation, left)
+            }
             Call::Status { registration, version, status } => {
                 let Some(Object::Registration(known)) = self.get(Kind::Registration, &registration)
                 else {
@@ -177,20 +214,20 @@ impl Api {
                 next.status = Some(*status);
                 self.replace(Object::Registration(Arc::new(next)))
             }
-            Call::ReadClaim => read(Ok(Answer::Claim(self.claim.clone()))),
+            Call::ReadClaim => read(Ok(Answer::Claim(self.store.claim.clone()))),
             Call::WriteClaim(draft) => {
-                if self.claim.as_ref().map(|claim| claim.version.clone()) != draft.replaces {
+                if self.store.claim.as_ref().map(|claim| claim.version.clone()) != draft.replaces {
                     return read(Err(Refusal::Conflict));
                 }
-                self.version += 1;
+                self.store.version += STEP;
                 let seconds = u64::try_from(draft.seconds).unwrap_or(0);
-                self.claim = Some(ClaimLease {
-                    version: self.version.to_string(),
+                self.store.claim = Some(ClaimLease {
+                    version: self.store.version.to_string(),
                     holder: draft.holder,
                     duration: std::time::Duration::from_secs(seconds),
                     transitions: draft.transitions,
                 });
-                read(Ok(Answer::Claim(self.claim.clone())))
+                read(Ok(Answer::Claim(self.store.claim.clone())))
             }
         }
     }
@@ -198,7 +235,7 @@ impl Api {
     fn create(&mut self, mut object: Object) -> (Reply, Option<Took>) {
         self.made += 1;
         let made = self.made;
-        let version = self.version + 1;
+        let version = self.store.version + STEP;
         let meta = object.meta_mut();
         if meta.name.is_none() {
             meta.name =
@@ -218,7 +255,7 @@ impl Api {
         if self.get(object.kind(), &object.key()).is_some() {
             return (Err(Refusal::Conflict), None);
         }
-        self.version = version;
+        self.store.version = version;
         self.put(None, object)
     }
 
@@ -240,8 +277,8 @@ impl Api {
         if object.equals(&before) {
             return (Ok(Answer::Object(before)), None);
         }
-        self.version += 1;
-        object.meta_mut().resource_version = Some(self.version.to_string());
+        self.store.version += STEP;
+        object.meta_mut().resource_version = Some(self.store.version.to_string());
         if let (Object::Registration(new), Object::Registration(old)) = (&mut object, &before)
             && new.spec != old.spec
         {
@@ -261,7 +298,7 @@ impl Api {
             }
             _ => {}
         }
-        self.objects.entry(kind).or_default().insert(object.key(), object.clone());
+        self.store.objects.entry(kind).or_default().insert(object.key(), object.clone());
         (Ok(Answer::Object(object.clone())), Some(Took { before, after: Some(object) }))
     }
 
@@ -280,10 +317,10 @@ impl Api {
         {
             return (Err(Refusal::Conflict), None);
         }
-        self.version += 1;
-        self.objects.entry(kind).or_default().remove(key);
+        self.store.version += STEP;
+        self.store.objects.entry(kind).or_default().remove(key);
         let mut deleted = before.clone();
-        deleted.meta_mut().resource_version = Some(self.version.to_string());
+        deleted.meta_mut().resource_version = Some(self.store.version.to_string());
         if before.is_watched() {
             self.log.entry(kind).or_default().push(Change::Deleted(deleted));
         }
@@ -295,10 +332,14 @@ impl Api {
         lease: &Key,
         renewed: i64,
         annotation: Option<(&'static str, String)>,
+        left: Option<String>,
     ) -> (Reply, Option<Took>) {
         let Some(Object::Lease(known)) = self.get(Kind::Lease, lease) else {
             return (Err(Refusal::Absent), None);
         };
+        if left.is_some() && known.metadata.resource_version != left {
+            return (Err(Refusal::Conflict), None);
+        }
         let mut next: HeartbeatLease = (**known).clone();
         let text = heartbeat::renew_time(Timestamp::from_microsecond(renewed).expect("in range"));
         next.spec.get_or_insert_default().renew_time = Some(text);

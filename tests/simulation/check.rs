@@ -103,6 +103,10 @@ pub struct Check {
     skews: RefCell<BTreeMap<usize, i64>>,
     /// Who was taken for dead by a process, at the beat with that place in the list.
     dead: RefCell<BTreeMap<Key, usize>>,
+    /// When Leases were lost by a store that went back to before they were made.
+    lost: RefCell<BTreeMap<Key, u64>>,
+    /// Whether the store went back.
+    went_back: Cell<bool>,
     /// When Leases were last stripped of their label.
     stripped: RefCell<BTreeMap<Key, u64>>,
     /// What is published of each Service, in the union of its slices.
@@ -271,6 +275,36 @@ impl Check {
         }
     }
 
+    /// The store has gone back. What it shows now of a Lease counts from now on: whoever has lost a beat by that, or the
+    /// Lease, has a ttl. Whoever was silent since before the backup has lost nothing.
+    pub fn went_back(&self, api: &Api, now: u64) {
+        self.now.set(now);
+        self.went_back.set(true);
+        for (key, accepted) in self.beats.borrow_mut().iter_mut() {
+            let Some(Object::Lease(lease)) = api.get(Kind::Lease, key) else {
+                self.lost.borrow_mut().insert(key.clone(), now);
+                continue;
+            };
+            let token = Heartbeat::read(lease).token;
+            if accepted.last().is_none_or(|last| last.token != token) {
+                accepted.push(Accepted { at: now, token });
+            }
+        }
+        let mut services: BTreeSet<Key> = self.published.borrow().keys().cloned().collect();
+        for object in api.all(Kind::Registration) {
+            let Object::Registration(object) = object else { continue };
+            let registration = Registration::validate(object);
+            let pace = registration.pace();
+            self.specs
+                .borrow_mut()
+                .entry(registration.key.clone())
+                .or_default()
+                .push(Spec { pace });
+            services.insert(registration.key);
+        }
+        services.iter().for_each(|service| self.union_changed(api, service, None, false));
+    }
+
     /// P3, P5 and the late half of P1: who has left the union of the slices, and why.
     fn union_changed(
         &self,
@@ -357,6 +391,10 @@ impl Check {
             None => {
                 // It is gone: its Lease is, or its Pod.
                 let Some(Object::Lease(known)) = api.get(Kind::Lease, &lease) else { return };
+                // Whoever had left comes back with a backup, and has left all the same.
+                if self.went_back.get() && !owner.lives() {
+                    return;
+                }
                 let here = !owner.in_pod
                     || owner.address() == address.to_string()
                         && api.get(Kind::Pod, &owner.pod_key()).is_some();
@@ -433,7 +471,7 @@ impl Check {
         let Some(read) = record.silent_at.map(|at| controller.absolute(at)) else {
             return self.fail(|| format!("L2: {key} was not read"));
         };
-        let Some(place) = accepted.iter().position(|beat| beat.token == record.token) else {
+        let Some(place) = accepted.iter().rposition(|beat| beat.token == record.token) else {
             return self.fail(|| format!("{key} never had the token {:?}", record.token));
         };
         let beat = accepted[place].at;
@@ -453,6 +491,17 @@ impl Check {
             return self.fail(|| {
                 format!(
                     "P1 (2): {key} beat at {beat}, ttl {ttl}, taken for dead by a read at {read}"
+                )
+            });
+        }
+        if let Some(lost) = self.lost.borrow().get(&key).copied()
+            && (beat..read).contains(&lost)
+            && beat + ttl > lost
+            && read < lost + ttl
+        {
+            return self.fail(|| {
+                format!(
+                    "P1 (5): {key} lost its Lease at {lost}, ttl {ttl}, taken for dead by a read at {read}"
                 )
             });
         }

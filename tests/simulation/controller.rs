@@ -11,6 +11,7 @@ use std::{
 
 use beatkeeper::core::{
     address::OutsideRanges,
+    deaf::Ear,
     flow::Guard,
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::{Index, Key, LiveRead},
@@ -22,7 +23,7 @@ use beatkeeper::core::{
     registration::Registration,
     ttl::TtlHistory,
     verdict::Suspect,
-    world::World,
+    world::{Debt, World},
 };
 use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
 use jiff::Timestamp;
@@ -112,6 +113,8 @@ pub struct Controller {
     memories: RefCell<BTreeMap<Key, Remembered>>,
     turns: RefCell<BTreeMap<Key, Turn>>,
     listed: RefCell<BTreeSet<Kind>>,
+    /// How often each kind was read anew: a list that began before is of no use any more.
+    read_anew: RefCell<BTreeMap<Kind, u64>>,
     candidate: RefCell<Candidate>,
     /// While the claim holds: when it was made.
     term: Cell<Option<u64>>,
@@ -142,6 +145,7 @@ impl Controller {
             memories: RefCell::default(),
             turns: RefCell::default(),
             listed: RefCell::default(),
+            read_anew: RefCell::default(),
             candidate: RefCell::new(elect::candidate(&identity)),
             term: Cell::new(None),
             working: Cell::new(false),
@@ -163,6 +167,7 @@ impl Controller {
         }
         self.recall();
         self.spawn(self.clone().renew_for_ever());
+        self.spawn(self.clone().listen());
         match self.setup.leadership {
             Leadership::Anarchy => self.begin_term(),
             Leadership::Elected => self.clone().elect().await,
@@ -339,9 +344,13 @@ impl Controller {
     /// watch.rs. `resume` goes on where the watch was.
     async fn follow(self: Rc<Self>, kind: Kind, resume: Option<usize>) {
         let mut pause = 200;
+        let begun = self.beginning(kind);
         let cursor = loop {
             // A watch that begins anew needs an answer as well as a list does.
             let answer = self.call(Call::List(kind)).await;
+            if self.beginning(kind) != begun {
+                return;
+            }
             match (answer, resume) {
                 (Ok(Answer::List(..)), Some(cursor)) => break cursor,
                 (Ok(Answer::List(objects, at)), None) => {
@@ -358,7 +367,9 @@ impl Controller {
                     } else {
                         (objects, at)
                     };
-                    self.take_in_list(kind, objects).await;
+                    if !self.take_in_list(kind, objects).await {
+                        return;
+                    }
                     self.listed.borrow_mut().insert(kind);
                     if kind == Kind::Lease {
                         self.setup.check.has_listed(self.process);
@@ -404,8 +415,9 @@ impl Controller {
         objects.into_values().collect()
     }
 
-    /// Mirrors what `on_lease`, `on_object` and `follow` in run.rs do between Init and InitDone.
-    async fn take_in_list(self: &Rc<Self>, kind: Kind, objects: Vec<Object>) {
+    /// Mirrors what `on_lease`, `on_object` and `follow` in run.rs do between Init and InitDone. Whether it came to its end.
+    async fn take_in_list(self: &Rc<Self>, kind: Kind, objects: Vec<Object>) -> bool {
+        let begun = self.beginning(kind);
         match kind {
             Kind::Lease => self.index().begin_list(),
             Kind::Pod => self.world().begin_list::<Pod>(),
@@ -419,7 +431,13 @@ impl Controller {
             if n % 8 == 3 {
                 self.breathe().await;
             }
+            if self.beginning(kind) != begun {
+                return false;
+            }
             self.take_in(Change::Applied(object));
+        }
+        if self.beginning(kind) != begun {
+            return false;
         }
         let concerned = match kind {
             Kind::Lease => self.index().end_list().wake,
@@ -434,6 +452,77 @@ impl Controller {
             }
         };
         self.wake(concerned);
+        true
+    }
+
+    /// Mirrors `begin` in anew.rs.
+    pub(super) fn begin_anew(self: &Rc<Self>, why: &str) {
+        if self.setup.without == Without::Rollbacks {
+            return;
+        }
+        self.setup.check.tell(|| format!("controller {} begins anew: {why}", self.place));
+        self.path.borrow_mut().begin_anew(why.to_owned());
+        let now = self.now();
+        self.index().begin_anew(now);
+        self.world().begin_anew();
+        self.forget_probes();
+        for memory in self.memories.borrow_mut().values_mut() {
+            memory.written = None;
+        }
+        KINDS.iter().for_each(|kind| self.read_kind_anew(*kind));
+    }
+
+    fn beginning(&self, kind: Kind) -> u64 {
+        self.read_anew.borrow().get(&kind).copied().unwrap_or_default()
+    }
+
+    /// Mirrors `Beginnings::each` in anew.rs.
+    fn read_kind_anew(self: &Rc<Self>, kind: Kind) {
+        *self.read_anew.borrow_mut().entry(kind).or_default() += 1;
+        self.setup.network.forget_watch(self.process, kind);
+        self.spawn(self.clone().follow(kind, None));
+    }
+
+    /// Mirrors `run` in anew.rs, but for asking which versions the kinds have reached.
+    async fn listen(self: Rc<Self>) {
+        let mut ears: BTreeMap<Kind, Ear> = BTreeMap::new();
+        loop {
+            self.executor().sleep(1000).await;
+            let probe = self.path.borrow_mut().history().unshown();
+            let owed = {
+                let mut world = self.world();
+                [
+                    (Kind::Lease, probe.map(i64::cast_unsigned)),
+                    (Kind::Service, world.debt::<Service>().map(Debt::number)),
+                    (Kind::Slice, world.debt::<EndpointSlice>().map(Debt::number)),
+                    (Kind::Endpoints, world.debt::<Endpoints>().map(Debt::number)),
+                ]
+            };
+            for (kind, owed) in owed {
+                let deaf = ears.entry(kind).or_default().listen(owed, Duration::from_secs(1));
+                if deaf && self.setup.without != Without::Rollbacks {
+                    self.setup
+                        .check
+                        .tell(|| format!("controller {} lists {kind:?} anew", self.place));
+                    self.read_kind_anew(kind);
+                }
+            }
+        }
+    }
+
+    /// Mirrors what anew.rs hears of lists.
+    pub(super) fn notice_lists(self: &Rc<Self>) {
+        let went_back = {
+            let mut world = self.world();
+            world.went_back::<Pod>()
+                | world.went_back::<Service>()
+                | world.went_back::<EndpointSlice>()
+                | world.went_back::<Endpoints>()
+                | self.index().went_back()
+        };
+        if went_back {
+            self.begin_anew("a list or a read shows a lower version than was known");
+        }
     }
 
     fn of_pods(&self, change: impl FnOnce(&mut World) -> Vec<Key>) -> Vec<Key> {
@@ -443,6 +532,11 @@ impl Controller {
     }
 
     fn take_in(self: &Rc<Self>, change: Change) {
+        self.take_in_change(change);
+        self.notice_lists();
+    }
+
+    fn take_in_change(self: &Rc<Self>, change: Change) {
         let concerned = match change {
             Change::Applied(object) => match object {
                 Object::Lease(lease) => self.take_in_lease(&lease),

@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 
 use crate::{
-    api::Call,
+    api::{Backup, Call},
     network::{Caller, FAIR, Mode, Weather},
     object::{KINDS, Kind, Object},
     random::Random,
@@ -29,31 +29,110 @@ pub enum Who {
 /// Durations are in milliseconds; numbers are taken modulo how many there are.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    Outage { frozen: bool, lasts: u64 },
-    Weather { weather: Weather, lasts: u64 },
-    CutWorkloads { who: Who, lasts: u64 },
-    CutController { place: usize, lasts: u64 },
-    Stall { place: usize, kind: Kind, lasts: u64 },
-    Break { place: usize, kind: Kind, resumable: bool },
-    Repeat { place: usize, kind: Kind, events: usize },
-    StaleLists { lasts: u64 },
-    Crash { place: usize, lasts: u64 },
-    CrashLoop { place: usize, every: u64, times: u64 },
-    Suspend { place: usize, lasts: u64 },
-    ControllerClock { place: usize, millis: i64 },
-    Die { who: usize },
-    MassDeath { namespace: usize },
-    Leave { who: usize },
-    Return { who: usize },
-    ReplacePod { who: usize },
-    SuspendWorkload { who: usize, lasts: u64 },
-    WorkloadClock { who: usize, millis: i64 },
-    Strip { who: usize, lasts: u64 },
-    Spec { registration: usize, ttl: u64, interval: u64 },
-    MinReady { registration: usize, min_ready: i32 },
-    DeleteService { registration: usize },
-    DeleteSlice { registration: usize },
-    ForeignSlice { registration: usize, lasts: u64 },
+    Outage {
+        frozen: bool,
+        lasts: u64,
+    },
+    Weather {
+        weather: Weather,
+        lasts: u64,
+    },
+    CutWorkloads {
+        who: Who,
+        lasts: u64,
+    },
+    CutController {
+        place: usize,
+        lasts: u64,
+    },
+    Stall {
+        place: usize,
+        kind: Kind,
+        lasts: u64,
+    },
+    Break {
+        place: usize,
+        kind: Kind,
+        resumable: bool,
+    },
+    Repeat {
+        place: usize,
+        kind: Kind,
+        events: usize,
+    },
+    StaleLists {
+        lasts: u64,
+    },
+    Crash {
+        place: usize,
+        lasts: u64,
+    },
+    CrashLoop {
+        place: usize,
+        every: u64,
+        times: u64,
+    },
+    Suspend {
+        place: usize,
+        lasts: u64,
+    },
+    ControllerClock {
+        place: usize,
+        millis: i64,
+    },
+    Die {
+        who: usize,
+    },
+    MassDeath {
+        namespace: usize,
+    },
+    Leave {
+        who: usize,
+    },
+    Return {
+        who: usize,
+    },
+    ReplacePod {
+        who: usize,
+    },
+    SuspendWorkload {
+        who: usize,
+        lasts: u64,
+    },
+    WorkloadClock {
+        who: usize,
+        millis: i64,
+    },
+    Strip {
+        who: usize,
+        lasts: u64,
+    },
+    Spec {
+        registration: usize,
+        ttl: u64,
+        interval: u64,
+    },
+    MinReady {
+        registration: usize,
+        min_ready: i32,
+    },
+    DeleteService {
+        registration: usize,
+    },
+    DeleteSlice {
+        registration: usize,
+    },
+    ForeignSlice {
+        registration: usize,
+        lasts: u64,
+    },
+    /// A backup is made now; after so long the API server is stopped for a while, and the backup put back.
+    Rollback {
+        after: u64,
+        down: u64,
+        caught_up: bool,
+        restart: bool,
+    },
 }
 
 const DAY: u64 = 86_400_000;
@@ -130,6 +209,17 @@ impl Fault {
             39 => Self::DeleteSlice { registration },
             40 => Self::ForeignSlice { registration, lasts },
             _ => Self::Leave { who },
+        }
+    }
+
+    /// A store that goes back within this time.
+    pub fn rollback(random: &Random, ttl: u64, horizon: u64) -> Self {
+        Self::Rollback {
+            after: random.between(ttl / 10, horizon / 2),
+            // No store is restored within half a second.
+            down: random.between(600, ttl.max(700)),
+            caught_up: random.percent(40),
+            restart: random.percent(25),
         }
     }
 
@@ -225,6 +315,13 @@ impl Fault {
             Self::DeleteSlice { registration } => {
                 delete_slice(run, &run.registration(registration))
             }
+            Self::Rollback { after, down, caught_up, restart } => {
+                let backup = network.api.borrow().back_up();
+                run.later(after, move |run| {
+                    run.network.stop_for_a_restore();
+                    run.later(down, move |run| put_back(run, backup, caught_up, restart));
+                });
+            }
             Self::ForeignSlice { registration, lasts } => {
                 let key = run.registration(registration);
                 run.person(Call::Create(Object::Slice(Arc::new(foreign_slice(&key)))));
@@ -232,6 +329,25 @@ impl Fault {
             }
         }
     }
+}
+
+fn put_back(run: &Rc<Run>, backup: Backup, caught_up: bool, restart: bool) {
+    let network = &run.network;
+    if network.mode.get() != Mode::Down {
+        // Something else had the API server started before.
+        return;
+    }
+    run.check.tell(|| "the store goes back".to_owned());
+    network.api.borrow_mut().restore(backup, caught_up);
+    run.check.went_back(&network.api.borrow(), run.executor.now());
+    for workload in run.check.workloads() {
+        workload.follow_pod();
+        workload.collect();
+    }
+    if restart {
+        run.restart_controllers();
+    }
+    network.set_mode(Mode::Up);
 }
 
 /// Somebody deregisters.

@@ -215,3 +215,8 @@ fn without_the_history_of_l8_the_simulation_finds_a_violation() {
 fn without_reading_the_missing_first_the_simulation_finds_a_violation() {
     assert_noticed(Without::TheMissing, &["P2"]);
 }
+
+#[test]
+fn without_noticing_that_the_store_went_back_the_simulation_finds_a_violation() {
+    assert_noticed(Without::Rollbacks, &["P1", "P2", "P4", "it does not"]);
+}

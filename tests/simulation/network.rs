@@ -165,6 +165,14 @@ impl Network {
         }
     }
 
+    /// Stops the API server to put a backup back: every watch goes on where it was, as those of kube-runtime do.
+    pub fn stop_for_a_restore(self: &Rc<Self>) {
+        self.mode.set(Mode::Down);
+        self.frozen.borrow_mut().clear();
+        let watches = self.watches.borrow().len();
+        (0..watches).for_each(|n| self.break_watch(n, true));
+    }
+
     /// Sends a request, and waits for its answer, or `timeout` milliseconds.
     pub fn call(
         self: &Rc<Self>,
@@ -417,6 +425,10 @@ impl Network {
             (watches[n].process, watches[n].broken.clone())
         };
         self.executor.after_in(process, 0, move || broken(resumable));
+    }
+
+    pub fn forget_watch(&self, process: ProcessId, kind: Kind) {
+        self.watches.borrow_mut().retain(|watch| (watch.process, watch.kind) != (process, kind));
     }
 
     pub fn forget(&self, process: ProcessId) {

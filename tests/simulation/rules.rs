@@ -24,6 +24,8 @@ pub enum Without {
     Protection,
     /// L8: a shorter ttl applies at once.
     TtlHistory,
+    /// That the store went back to an earlier state is not noticed.
+    Rollbacks,
     /// L4: whose Lease has gone is read only when a decision asks for it, after those who were foreseen.
     TheMissing,
 }

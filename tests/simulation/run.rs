@@ -49,6 +49,9 @@ pub struct Run {
     restarts: bool,
     calm: u64,
     protected: Cell<bool>,
+    /// What draws whether the store goes back, and when, where it does: a generator of its own, so that all other
+    /// schedules stay as they were.
+    rollbacks: Option<Random>,
 }
 
 /// What became of a schedule.
@@ -59,6 +62,9 @@ pub struct Outcome {
     pub millis: u64,
     pub prunes: u64,
 }
+
+/// In one of so many schedules the store goes back to an earlier state.
+const ROLLBACK_IN: u64 = 8;
 
 /// How often the observer looks at the whole, in milliseconds.
 const TICK: u64 = 100;
@@ -138,6 +144,7 @@ impl Run {
             restarts: places == 1 && random.percent(8),
             calm: 6000,
             protected: Cell::new(false),
+            rollbacks: (seed % ROLLBACK_IN == 5).then(|| Random::new(!seed)),
         });
         *run.this.borrow_mut() = Rc::downgrade(&run);
         run
@@ -199,6 +206,13 @@ impl Run {
         if self.controllers.borrow()[place].is_none() {
             let controller = Controller::start(&self.setup, place);
             self.controllers.borrow_mut()[place] = Some(controller);
+        }
+    }
+
+    pub fn restart_controllers(&self) {
+        for place in 0..self.places {
+            self.crash(place);
+            self.start_controller(place);
         }
     }
 
@@ -289,6 +303,12 @@ impl Run {
         for _ in 0..random.between(1, 9) {
             let fault = Fault::draw(random, ttl);
             self.later(random.between(0, horizon), move |run| fault.strike(run));
+        }
+        if let Some(random) = &self.rollbacks {
+            for _ in 0..random.between(1, 2) {
+                let rollback = Fault::rollback(random, ttl, horizon);
+                self.later(random.between(0, horizon / 2), move |run| rollback.strike(run));
+            }
         }
         self.advance(horizon);
         self.calm_down();

@@ -183,6 +183,48 @@ impl Workload {
         }
     }
 
+    /// The store has gone back: its kubelet ends what runs in a Pod that is not there any more, and starts the one that is.
+    pub fn follow_pod(self: &Rc<Self>) {
+        if !self.in_pod {
+            return;
+        }
+        let known = self.network.api.borrow().get(Kind::Pod, &self.pod_key()).cloned();
+        let Some(Object::Pod(pod)) = known else { return self.die() };
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if uid == *self.pod_uid.borrow() {
+            return;
+        }
+        let lived = self.lives();
+        self.die();
+        *self.pod_uid.borrow_mut() = uid;
+        let ips = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
+        let life = ips.filter_map(|ip| ip.ip.split('.').nth(1)?.parse().ok()).next();
+        self.life.set(life.unwrap_or_default());
+        if lived {
+            self.start();
+        }
+    }
+
+    /// The garbage collector takes the Lease of a Pod that is not there.
+    pub fn collect(&self) {
+        let api = self.network.api.borrow();
+        let Some(Object::Lease(lease)) = api.get(Kind::Lease, &self.lease()).cloned() else {
+            return;
+        };
+        let owner = lease.metadata.owner_references.iter().flatten().next();
+        let pod = api.get(Kind::Pod, &self.pod_key()).map(|pod| pod.uid().to_owned());
+        if owner.is_none() || owner.map(|owner| &owner.uid) == pod.as_ref() {
+            return;
+        }
+        let uid = lease.metadata.uid.clone();
+        let call = Call::Delete { kind: Kind::Lease, key: self.lease(), uid, version: None };
+        let (network, pause) =
+            (self.network.clone(), self.network.executor.random.between(0, COLLECTED_WITHIN));
+        self.network.executor.after(pause, move || {
+            let _ = network.execute(&Caller::Person, call, None);
+        });
+    }
+
     fn pace(&self) -> Pace {
         let api = self.network.api.borrow();
         match api.get(Kind::Registration, &self.key) {
@@ -233,7 +275,12 @@ impl Workload {
 
     async fn beat(&self, pace: &Pace) -> Result<(), Refusal> {
         let timeout = pace.request_timeout();
-        let call = Call::Beat { lease: self.lease(), renewed: self.renewed(), annotation: None };
+        let call = Call::Beat {
+            lease: self.lease(),
+            renewed: self.renewed(),
+            annotation: None,
+            left: None,
+        };
         let answer = self.call(call, timeout).await;
         let stranger = match &answer {
             Ok(Answer::Object(Object::Lease(lease))) if !self.is_own(lease) => {

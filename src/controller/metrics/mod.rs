@@ -126,6 +126,7 @@ pub(super) struct Metrics {
     unreadable: Family<Unreadable, Gauge>,
     leader: Gauge,
     path_gaps: Counter,
+    store_rollbacks: Counter,
     swept_leases: Counter,
 }
 
@@ -253,6 +254,13 @@ impl Metrics {
                  silence",
                 Counter::default(),
             ),
+            store_rollbacks: all.add(
+                "store_rollbacks",
+                &[],
+                "Times that the store was found to have gone back to an earlier state, as after a \
+                 backup of etcd was restored; each replica finds it by itself",
+                Counter::default(),
+            ),
             swept_leases: all.add(
                 "swept_leases",
                 &[],
@@ -367,6 +375,11 @@ impl Metrics {
     /// A time has been found in which beats could not be proven to arrive.
     pub(super) fn path_gap(&self) {
         self.path_gaps.inc();
+    }
+
+    /// The store was found to have gone back to an earlier state.
+    pub(super) fn store_went_back(&self) {
+        self.store_rollbacks.inc();
     }
 
     /// A long dead instance's Lease was deleted.

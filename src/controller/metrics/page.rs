@@ -30,7 +30,7 @@ struct Alert {
     meaning: &'static str,
 }
 
-const ALERTS: [Alert; 9] = [
+const ALERTS: [Alert; 10] = [
     Alert {
         name: "BeatkeeperAbsent",
         expression: "sum(beatkeeper_leader) < 1 or absent(beatkeeper_leader)",
@@ -59,8 +59,13 @@ const ALERTS: [Alert; 9] = [
     },
     Alert {
         name: "BeatkeeperPathUnproven",
-        expression: "beatkeeper_path_proof_age_seconds > 60 and on(instance) beatkeeper_instances{state=\"Ready\"} > 0",
-        meaning: "For a minute nothing has shown that beats can arrive, although somebody should beat.",
+        expression: "beatkeeper_path_proof_age_seconds > 60",
+        meaning: "For a minute nothing has shown this replica that beats can arrive; while it leads nobody is pruned, and one that begins to lead then publishes nobody.",
+    },
+    Alert {
+        name: "BeatkeeperStoreRolledBack",
+        expression: "increase(beatkeeper_store_rollbacks_total[15m]) > 0",
+        meaning: "The store went back to an earlier state, as after a restore of etcd. The operator deals with it (docs/restore.md); if nobody restored anything, look at etcd.",
     },
     Alert {
         name: "BeatkeeperWatchBroken",

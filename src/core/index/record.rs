@@ -47,8 +47,28 @@ pub enum Sight {
     Inherited,
     /// It was there when the controller started, and published: it has one full ttl to beat (L5).
     Granted,
+    /// It appeared with a beat that is older than itself: somebody has put it back, from a backup.
+    Restored,
     /// It was seen to change, or to appear: something beats.
     Changed,
+}
+
+impl Sight {
+    /// Whether anything beats is not known, nor whether it was published when it came to be known.
+    pub fn awaits_beat(self) -> bool {
+        matches!(self, Self::Inherited | Self::Restored)
+    }
+}
+
+/// What an instance is granted that was known when the store went back to an earlier state, until it beats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace {
+    /// Its silence counts from here.
+    pub from: Moment,
+    /// Whether it was published, as far as this process had decided.
+    pub published: bool,
+    /// Whether the history that goes on has shown its Lease.
+    pub shown: bool,
 }
 
 /// Whether the watch still shows a Lease.
@@ -84,6 +104,8 @@ pub struct Record {
     pub silent_at: Option<Moment>,
     /// Since when the instance is decided to be dead; only a new token revives it, no edit of ttl.
     pub expired_at: Option<Moment>,
+    /// Set where the store went back to an earlier state since the last beat.
+    pub grace: Option<Grace>,
     /// The rest of what the Lease says.
     pub claim: Arc<Claim>,
     /// Whether it was ever known where the instance is: then a Pod that is not there has gone, and is
@@ -102,7 +124,13 @@ pub struct Record {
 impl Record {
     /// How long the instance has been silent.
     pub fn silence(&self) -> Silence {
-        Silence { since: self.seen, before: self.silent_before }
+        let since = self.grace.map_or(self.seen, |grace| grace.from.max(self.seen));
+        Silence { since, before: self.silent_before }
+    }
+
+    /// Whether it was published when the store went back, and is still to be, whatever the slices hold now.
+    pub fn stays_published(&self) -> bool {
+        self.grace.is_some_and(|grace| grace.published)
     }
 }
 

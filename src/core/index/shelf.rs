@@ -63,7 +63,7 @@ pub(super) struct Shelf {
 impl Shelf {
     /// The digest of what a Lease says, its name included.
     pub(super) fn said(&self, namespace: &str, beat: &Heartbeat) -> Said {
-        let Heartbeat { lease, registration, token, version: _, claim } = beat;
+        let Heartbeat { lease, registration, token, version: _, second_hand: _, claim } = beat;
         let Token { uid, renewed: _ } = token;
         Said(self.hasher.hash_one((namespace, lease, registration, uid, claim)))
     }

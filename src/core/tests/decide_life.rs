@@ -350,7 +350,8 @@ fn who_is_not_published_is_not_held() {
 #[test]
 fn silence_that_an_earlier_process_has_proven_counts_until_the_next_beat() {
     let mut index = inherited(&[beat("vm-1", 1, 7)]);
-    let memory: Memory = "20000 5:1000 9:8000 11:12000".parse().expect("a memory");
+    let text = "v2 its-uid 20000 5:1000 9:8000 11:12000";
+    let memory = Memory::read_from("its-uid", Version(12), text).expect("a memory");
     index.recall(&memory);
     let world = published();
     assert_eq!(world.one(&index, at(15_000)).look_again, Some(at(18_000)), "12 s had passed");

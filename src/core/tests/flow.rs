@@ -6,6 +6,7 @@ use super::*;
 use crate::core::{
     flow::{Broken, Flow, Guard, Place},
     index::Settled,
+    memory::Memory,
     proven::{Gap, Pace, Proven, Silence},
 };
 
@@ -168,7 +169,8 @@ fn the_dead_that_are_known_to_be_dead_and_those_never_seen_to_beat_do_not_count(
 #[test]
 fn who_was_only_found_at_a_cold_start_has_not_arrived() {
     let mut index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
-    index.recall(&"60000 100:1000".parse().expect("a memory"));
+    let memory = Memory::read_from("its-uid", Version(101), "v2 its-uid 60000 100:1000");
+    index.recall(&memory.expect("a memory"));
     let granted = |record| Settled { quiet: false, granted: true, ..published(record) };
     let granted: Vec<_> = index.snapshot(&key("greeter")).iter().map(granted).collect();
     let _ = index.settle(&key("greeter"), &granted, at(0));

@@ -161,3 +161,34 @@ fn what_users_write_has_no_character_that_is_not_seen() {
     assert_eq!(claim.note.as_deref(), Some("ok\\n2026-01-01 ERROR"));
     assert_eq!(claim.cordoned.as_deref(), Some("\\u{202e}x"));
 }
+
+/// Backups and restores take owner references away.
+#[test]
+fn a_lease_that_has_lost_its_owner_is_still_its_pods() {
+    let origin = |change: Value| {
+        let mut lease = json!({
+            "metadata": {
+                "name": "greeter.web-0", "annotations": { "beatkeeper.dev/pod-uid": "p-1" },
+            },
+            "spec": { "holderIdentity": "web-0" },
+        });
+        for (part, fields) in change.as_object().expect("parts") {
+            for (field, value) in fields.as_object().expect("fields") {
+                lease[part][field] = value.clone();
+            }
+        }
+        let claim = read(lease).claim;
+        (claim.origin, claim.owned)
+    };
+    let pod = |name: &str, uid: &str| Origin::Pod { name: name.to_owned(), uid: uid.to_owned() };
+    assert_eq!(origin(json!({})), (pod("web-0", "p-1"), false));
+    let owner = json!([{ "apiVersion": "v1", "kind": "Pod", "name": "web-1", "uid": "p-2" }]);
+    let owned = json!({ "metadata": { "ownerReferences": owner } });
+    assert_eq!(origin(owned), (pod("web-1", "p-2"), true), "the reference counts before");
+    let other = json!([{ "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c-1" }]);
+    let other = json!({ "metadata": { "ownerReferences": other } });
+    assert_eq!(origin(other), (Origin::Outside, true));
+    assert_eq!(origin(json!({ "spec": { "holderIdentity": "" } })).0, Origin::Outside);
+    let empty = json!({ "metadata": { "annotations": { "beatkeeper.dev/pod-uid": "" } } });
+    assert_eq!(origin(empty).0, Origin::Outside);
+}

@@ -45,6 +45,7 @@ mod index_settle;
 mod placement;
 mod refusal;
 mod registration;
+mod rollback;
 mod status_floor;
 mod takeover;
 mod told;

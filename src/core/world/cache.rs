@@ -1,10 +1,16 @@
 //! What the watch has shown of one kind of object, overlaid with the results of our own writes.
 //!
-//! The newer resourceVersion wins. So a decision never rests on an object older than what this process wrote
-//! itself (kubernetes 124547: a stale cache says "equal"), nor on an answer that the watch has overtaken.
+//! While a watch goes on, the newer resourceVersion wins. So a decision never rests on an object older than what this
+//! process wrote itself (kubernetes 124547: a stale cache says "equal"), nor on an answer that the watch has overtaken.
+//!
+//! A list wins over everything that was known before it began: it is asked for after that, and answered with the
+//! newest there is. Where it shows a lower version than was known, it is not late: the store has gone back to an
+//! earlier state, of a backup (kubernetes 82428), and the versions that were known mean nothing any more. Only what a
+//! write of ours was answered with *since* the list began may be newer than the list.
 
 use std::collections::{HashMap, HashSet};
 
+use super::debts::{Debt, Debts};
 use crate::core::{heartbeat::Version, index::Key};
 
 /// Objects of one kind by namespace and name.
@@ -18,11 +24,21 @@ pub struct Cache<V> {
     listing: Option<HashSet<Key>>,
     /// The newest version that the watch has shown, of whatever object, since the last list began.
     shown: Version,
+    debts: Debts,
+    /// Whether something has shown that versions went back.
+    went_back: bool,
 }
 
 impl<V> Default for Cache<V> {
     fn default() -> Self {
-        Self { objects: HashMap::new(), deleted: HashMap::new(), listing: None, shown: Version(0) }
+        Self {
+            objects: HashMap::new(),
+            deleted: HashMap::new(),
+            listing: None,
+            shown: Version(0),
+            debts: Debts::default(),
+            went_back: false,
+        }
     }
 }
 
@@ -42,6 +58,17 @@ impl<V: Clone + PartialEq> Cache<V> {
     /// The watch shows an object as it was at a version. None when it is old news, or changes nothing.
     pub fn put(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
         self.shown = self.shown.max(version);
+        match &self.listing {
+            Some(_) => self.debts.listed(&key, version),
+            None => self.debts.shown(&key, version),
+        }
+        if self.listing.as_ref().is_some_and(|shown| !shown.contains(&key))
+            && self.objects.get(&key).is_some_and(|(known, _)| *known > version)
+        {
+            // Known before the list began.
+            self.went_back = true;
+            return self.take_over(key, version, value);
+        }
         self.take_in(key, version, value)
     }
 
@@ -50,9 +77,69 @@ impl<V: Clone + PartialEq> Cache<V> {
     /// A watch shows versions in their order. So an object that is not known, though a later one has been shown, was
     /// deleted while the answer was on its way: taken in, it would be there for ever.
     pub fn put_own(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
+        if version > self.shown {
+            self.debts.written(version);
+        }
         if version < self.shown && !self.objects.contains_key(&key) {
             return None;
         }
+        self.take_in(key, version, value)
+    }
+
+    /// A write of ours was refused, since the object is not at the version that it was planned from any more; none where
+    /// it was planned from there being no such object. The watch owes what it is.
+    pub fn refused(&mut self, key: &Key, from: Version) {
+        let known = self.objects.get(key).map_or(Version(0), |(known, _)| *known);
+        if known == from {
+            self.debts.refused(key, from);
+        }
+    }
+
+    /// A read that was sent after `known` was known shows the object at a version. None as for [`Self::put`].
+    pub fn put_read(
+        &mut self,
+        key: Key,
+        version: Version,
+        known: Version,
+        value: V,
+    ) -> Option<Change<V>> {
+        if version < known && self.objects.get(&key).is_some_and(|(now, _)| *now == known) {
+            self.went_back = true;
+            return self.take_over(key, version, value);
+        }
+        self.put_own(key, version, value)
+    }
+
+    /// What the watch owes; none where it has brought all that is known to have been written.
+    pub fn debt(&self) -> Option<Debt> {
+        self.debts.owed()
+    }
+
+    /// The newest version that the watch has shown since its last list began.
+    pub fn shown(&self) -> Version {
+        self.shown
+    }
+
+    /// Whether versions have gone back since this was asked last.
+    pub fn went_back(&mut self) -> bool {
+        std::mem::take(&mut self.went_back)
+    }
+
+    /// The store has gone back: what was known by versions is forgotten, and the next list shows what there is.
+    pub fn begin_anew(&mut self) {
+        self.objects.values_mut().for_each(|(known, _)| *known = Version(0));
+        self.deleted.clear();
+        self.debts.begin_list();
+        self.shown = Version(0);
+        self.went_back = false;
+    }
+
+    /// Takes an object in whatever version was known.
+    fn take_over(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
+        if let Some((known, _)) = self.objects.get_mut(&key) {
+            *known = version;
+        }
+        self.deleted.remove(&key);
         self.take_in(key, version, value)
     }
 
@@ -84,6 +171,7 @@ impl<V: Clone + PartialEq> Cache<V> {
     /// The watch says that an object is gone, as of a version.
     pub fn remove(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
         self.shown = self.shown.max(version);
+        self.debts.shown(key, version);
         self.deleted.remove(key);
         // A late deletion of an earlier object of that name must not take the new one away.
         if self.objects.get(key).is_some_and(|(known, _)| *known > version) {
@@ -111,14 +199,16 @@ impl<V: Clone + PartialEq> Cache<V> {
     /// A list begins.
     pub fn begin_list(&mut self) {
         self.listing = Some(HashSet::new());
-        // Versions begin anew where etcd was restored from a backup.
+        // What is known of earlier writes the list shows, or they are of another history.
         self.shown = Version(0);
+        self.deleted.clear();
+        self.debts.begin_list();
     }
 
     /// A list has ended: what neither it nor a write of ours has shown since it began is gone.
     pub fn end_list(&mut self) -> Vec<Change<V>> {
-        self.deleted.clear();
         let Some(shown) = self.listing.take() else { return Vec::new() };
+        self.debts.end_list(self.shown);
         let gone: Vec<Key> =
             self.objects.keys().filter(|key| !shown.contains(key)).cloned().collect();
         gone.iter().filter_map(|key| self.take(key)).collect()
@@ -171,6 +261,63 @@ mod tests {
         cache.begin_list();
         cache.end_list();
         assert!(cache.put_own(key(), Version(3), "after a restore").is_some());
+    }
+
+    #[test]
+    fn a_list_that_shows_an_older_version_replaces_what_was_known_before_it_began() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(5), "of the old history");
+        cache.begin_list();
+        let change = cache.put(key(), Version(3), "restored").expect("a change");
+        assert_eq!((change.old, change.new), (Some("of the old history"), Some("restored")));
+        assert_eq!(cache.end_list(), []);
+        assert_eq!(cache.get(&key()), Some(&"restored"));
+        assert!(cache.went_back());
+        assert!(!cache.went_back(), "told once");
+        assert!(cache.put(key(), Version(4), "and goes on from there").is_some());
+    }
+
+    #[test]
+    fn a_list_replaces_what_we_wrote_or_deleted_before_it_began() {
+        let mut cache = Cache::default();
+        let deleted = Key::new("shop", "deleted");
+        cache.put(deleted.clone(), Version(4), "slice");
+        cache.remove_own(&deleted, Version(4));
+        cache.put_own(key(), Version(5), "written by us");
+        cache.begin_list();
+        cache.put(key(), Version(3), "restored");
+        cache.put(deleted.clone(), Version(2), "restored");
+        cache.end_list();
+        assert_eq!(cache.get(&key()), Some(&"restored"));
+        assert_eq!(cache.get(&deleted), Some(&"restored"));
+    }
+
+    #[test]
+    fn a_list_does_not_undo_what_we_wrote_or_deleted_since_it_began() {
+        let mut cache = Cache::default();
+        let deleted = Key::new("shop", "deleted");
+        cache.put(key(), Version(2), "before");
+        cache.put(deleted.clone(), Version(4), "slice");
+        cache.begin_list();
+        cache.put_own(key(), Version(5), "written by us");
+        cache.remove_own(&deleted, Version(4));
+        assert_eq!(cache.put(key(), Version(3), "answered before"), None);
+        assert_eq!(cache.put(deleted.clone(), Version(4), "answered before"), None);
+        cache.end_list();
+        assert_eq!(cache.get(&key()), Some(&"written by us"));
+        assert_eq!(cache.get(&deleted), None);
+        assert!(!cache.went_back());
+    }
+
+    #[test]
+    fn a_read_that_shows_an_older_version_than_was_known_when_it_was_sent_replaces_it() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(50), "of the old history");
+        assert!(cache.put_read(key(), Version(7), Version(50), "restored").is_some());
+        assert!(cache.went_back());
+        cache.put(key(), Version(60), "newer");
+        assert_eq!(cache.put_read(key(), Version(55), Version(7), "overtaken"), None);
+        assert!(!cache.went_back());
     }
 
     #[test]

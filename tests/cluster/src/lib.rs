@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod audit;
+mod backup;
 mod binaries;
 mod builder;
 mod cache;
@@ -30,6 +31,7 @@ mod supervisor;
 mod toolchain;
 
 pub use audit::{AuditEntry, AuditMark};
+pub use backup::Backup;
 pub use binaries::{ETCD_VERSION, KUBERNETES_VERSION, folder as binaries};
 pub use client::connect;
 pub use component::Component;

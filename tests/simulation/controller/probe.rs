@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc, task::Poll};
 
 use beatkeeper::core::{
     heartbeat::{Heartbeat, HeartbeatLease, HeartbeatSpec, Version},
+    history::OurLease,
     index::Key,
     memory::Memory,
     moment::Moment,
@@ -15,9 +16,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{CALL_TIMEOUT, Controller};
 use crate::{
-    api::{Call, Refusal},
+    api::{Answer, Call, Refusal},
     executor::ProcessId,
-    object::Object,
+    object::{Kind, Object},
 };
 
 const PROBE_LABEL: &str = "probe.beatkeeper.dev";
@@ -140,14 +141,17 @@ impl Controller {
             }
             let now = self.now();
             let at = self.executor().now();
-            let (token, memory) = {
+            let (token, memory, left) = {
                 let mut path = self.path.borrow_mut();
                 let due = memory_written.is_none_or(|written| at - written >= MEMORY_PERIOD);
+                let left = path.history().left().cloned();
+                let memory = left.as_ref().filter(|_| due);
+                let memory = memory.map(|left| path.memory().written_into(&left.uid));
                 let token = path.send(now, self.wall().as_microsecond());
-                (token, due.then(|| path.memory().to_string()))
+                (token, memory, left)
             };
             let with_memory = memory.is_some();
-            let renewed = self.renew(token, memory).await;
+            let renewed = self.renew(token, memory, left).await;
             self.setup
                 .check
                 .tell(|| format!("controller {} renewed its probe: {renewed:?}", self.place));
@@ -181,22 +185,70 @@ impl Controller {
         .await
     }
 
-    async fn renew(&self, token: i64, memory: Option<String>) -> Result<(), Refusal> {
-        let annotation = memory.clone().map(|memory| (MEMORY_ANNOTATION, memory));
-        let lease = self.probe_key();
-        let beat = Call::Beat { lease, renewed: token, annotation };
+    /// Mirrors `Renewal` in probe/renewal.rs.
+    async fn renew(
+        self: &Rc<Self>,
+        token: i64,
+        memory: Option<String>,
+        left: Option<OurLease>,
+    ) -> Result<(), Refusal> {
+        let newest = self.index().newest();
+        let seen = left.as_ref().map_or(newest, |left| newest.max(left.version));
+        let annotation = memory.map(|memory| (MEMORY_ANNOTATION, memory));
+        let (lease, version) = (self.probe_key(), left.as_ref().map(|it| it.version.0.to_string()));
+        let beat = Call::Beat { lease, renewed: token, annotation, left: version };
         match self.call_within(ANSWER_WITHIN, beat, None).await {
-            Ok(_) => Ok(()),
+            Ok(Answer::Object(Object::Lease(lease))) => self.renewed(&lease, seen),
+            Err(Refusal::Absent) if left.is_some() => self.refused(None),
             Err(Refusal::Absent) => {
-                let lease = self.new_probe(token, memory);
-                let create = Call::Create(Object::Lease(Arc::new(lease)));
-                self.call_within(ANSWER_WITHIN, create, None).await.map(drop)
+                let create = Call::Create(Object::Lease(Arc::new(self.new_probe(token))));
+                let answer = self.call_within(ANSWER_WITHIN, create, None).await?;
+                if let Answer::Object(Object::Lease(lease)) = answer {
+                    self.renewed(&lease, seen);
+                }
             }
-            Err(refusal) => Err(refusal),
+            Err(Refusal::Conflict) if left.is_some() => {
+                let read = Call::Get(Kind::Lease, self.probe_key());
+                match self.call_within(ANSWER_WITHIN, read, None).await {
+                    Ok(Answer::Object(Object::Lease(found))) => {
+                        self.refused(our_lease(&Heartbeat::read(&found)));
+                    }
+                    Err(Refusal::Absent) => self.refused(None),
+                    Err(refusal) => return Err(refusal),
+                    Ok(_) => {}
+                }
+            }
+            Err(refusal) => return Err(refusal),
+            Ok(_) => {}
+        }
+        Ok(())
+    }
+
+    fn renewed(self: &Rc<Self>, lease: &HeartbeatLease, seen: Version) {
+        let Some(lease) = our_lease(&Heartbeat::read(lease)) else { return };
+        let answered = self.path.borrow_mut().history().answered(lease, seen);
+        if let Err(why) = answered {
+            self.begin_anew(&why.to_string());
+            self.probes.borrow_mut().failures += 1;
+            self.tell_the_waiting();
         }
     }
 
-    fn new_probe(&self, token: i64, memory: Option<String>) -> HeartbeatLease {
+    fn refused(self: &Rc<Self>, found: Option<OurLease>) {
+        let refused = self.path.borrow_mut().history().refused(found);
+        if let Err(why) = refused {
+            self.begin_anew(&why.to_string());
+            self.probes.borrow_mut().failures += 1;
+            self.tell_the_waiting();
+        }
+        self.hurry();
+    }
+
+    pub(super) fn forget_probes(&self) {
+        self.probes.borrow_mut().others.clear();
+    }
+
+    fn new_probe(&self, token: i64) -> HeartbeatLease {
         let key = self.probe_key();
         let renewed = Timestamp::from_microsecond(token).expect("in range");
         HeartbeatLease {
@@ -204,7 +256,6 @@ impl Controller {
                 namespace: Some(key.namespace),
                 name: Some(key.name.clone()),
                 labels: Some([(REGISTRATION_LABEL.to_owned(), PROBE_LABEL.to_owned())].into()),
-                annotations: memory.map(|memory| [(MEMORY_ANNOTATION.to_owned(), memory)].into()),
                 ..ObjectMeta::default()
             },
             spec: Some(HeartbeatSpec {
@@ -227,10 +278,8 @@ impl Controller {
         }
         let key = Key::of(&lease.metadata);
         if key == self.probe_key() {
-            let back = beat
-                .token
-                .renewed
-                .and_then(|token| self.path.borrow_mut().came_back(token, beat.version, now))
+            let back = our_lease(beat)
+                .and_then(|lease| self.path.borrow_mut().shown(lease, now))
                 .is_some();
             if back {
                 self.tell_the_waiting();
@@ -239,13 +288,23 @@ impl Controller {
             }
         } else {
             let annotations = lease.metadata.annotations.as_ref();
-            let memory = annotations.and_then(|all| all.get(MEMORY_ANNOTATION)?.parse().ok());
+            let (uid, version) = (&beat.token.uid, beat.version);
+            let memory = annotations
+                .and_then(|all| Memory::read_from(uid, version, all.get(MEMORY_ANNOTATION)?).ok());
             self.probes.borrow_mut().others.insert(key.name, (beat.version, memory));
         }
         true
     }
 
     pub(super) fn lose_probe(&self, lease: &Key) {
+        if *lease == self.probe_key() {
+            self.path.borrow_mut().history().deleted();
+        }
         self.probes.borrow_mut().others.remove(&lease.name);
     }
+}
+
+fn our_lease(beat: &Heartbeat) -> Option<OurLease> {
+    let Heartbeat { token, version, .. } = beat;
+    Some(OurLease { uid: token.uid.clone(), version: *version, token: token.renewed? })
 }

@@ -10,6 +10,7 @@ use beatkeeper::core::{
     decide,
     evidence::Evidence,
     gather,
+    heartbeat::Version,
     index::{Key, Settlement},
     moment::Moment,
     plan::meta::MANAGER,
@@ -66,6 +67,9 @@ impl Decision {
     }
 }
 
+/// As in reconcile.rs.
+const UNTIL_READ_ANEW: Duration = Duration::from_millis(250);
+
 impl Controller {
     /// Mirrors `reconcile` and `retry`. Returns how long until it is to be done again.
     pub(super) async fn reconcile(
@@ -81,6 +85,9 @@ impl Controller {
         for attempt in 1.. {
             if !self.may_write() {
                 return None;
+            }
+            if self.index().is_read_anew() {
+                return Some(UNTIL_READ_ANEW);
             }
             let stage = self.set_stage(&registration).await;
             let decision = self.decide(&registration, &ttl, &stage).await;
@@ -366,7 +373,10 @@ impl Controller {
         let key = Key::new(&registration.key.namespace, &registration.service_name);
         let new = Object::Service(Arc::new(new_service(registration)));
         let answer = match self.call(Call::Create(new)).await {
-            Err(Refusal::Conflict) => self.call(Call::Get(Kind::Service, key)).await?,
+            Err(Refusal::Conflict) => {
+                self.world().refused::<Service>(&key, Version(0));
+                self.call(Call::Get(Kind::Service, key)).await?
+            }
             answer => answer?,
         };
         let Answer::Object(Object::Service(service)) = answer else {

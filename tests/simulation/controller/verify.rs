@@ -105,6 +105,7 @@ impl Controller {
             registration: Some(registration.name.clone()),
             token: record.token,
             version: record.version,
+            second_hand: false,
             claim: (*record.claim).clone(),
         };
         index.confirm(

@@ -186,6 +186,9 @@ impl Controller {
                 if matches!(refusal, Refusal::Conflict | Refusal::Absent)
                     && let Some(key) = named
                 {
+                    if from != Version(0) || refusal != Refusal::Absent {
+                        self.was_refused(kind, &key, from);
+                    }
                     self.look_again(kind, key, from).await;
                 }
                 Err(refusal)
@@ -193,9 +196,23 @@ impl Controller {
         }
     }
 
+    fn was_refused(&self, kind: Kind, key: &Key, from: Version) {
+        match kind {
+            Kind::Endpoints => self.world().refused::<Endpoints>(key, from),
+            _ => self.world().refused::<EndpointSlice>(key, from),
+        }
+    }
+
     async fn look_again(self: &Rc<Self>, kind: Kind, key: Key, from: Version) {
         match self.call(Call::Get(kind, key.clone())).await {
-            Ok(Answer::Object(object)) => self.know(object),
+            Ok(Answer::Object(Object::Slice(slice))) => {
+                self.world().put_read((*slice).clone(), from);
+                self.notice_lists();
+            }
+            Ok(Answer::Object(Object::Endpoints(object))) => {
+                self.world().put_read((*object).clone(), from);
+                self.notice_lists();
+            }
             Err(Refusal::Absent) => self.know_gone(kind, &key, from),
             _ => {}
         }

@@ -1,0 +1,186 @@
+//! Beginning anew where the store has gone back to an earlier state, and finding that it has.
+//!
+//! What the watches and writes of this process show of it is told here by those who see it: the probe
+//! ([`crate::core::history`]), a list ([`crate::core::world`], [`crate::core::index`]), a read after a conflict. What
+//! none of them may ever see is asked for: [`run`].
+
+use std::{
+    collections::HashMap,
+    fmt::{Debug, Display},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        core::v1::{Endpoints, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+};
+use kube::{Resource, api::ListParams};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::{
+    context::{Context, call},
+    watch::scoped,
+};
+use crate::core::{
+    deaf::Ear,
+    health::Concern,
+    heartbeat::Version,
+    world::{Debt, Watched},
+};
+
+/// How often what the watches owe is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Each so many ticks one kind is asked for the version that the store has reached: each kind twice a minute or so.
+const ASK_EVERY: u32 = 8;
+
+/// Has watches begun anew, with a list.
+#[derive(Debug, Default)]
+pub(super) struct Beginnings(Mutex<HashMap<&'static str, watch::Sender<u64>>>);
+
+impl Beginnings {
+    fn each(&self, kind: impl Fn(&str) -> bool) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let concerned = all.iter().filter(|(known, _)| kind(known));
+        concerned.for_each(|(_, begin)| begin.send_modify(|times| *times += 1));
+    }
+
+    /// The events of a watch of this kind, which is made anew whenever it is asked for.
+    pub(super) fn of<S>(
+        &self,
+        kind: &'static str,
+        make: impl Fn() -> S + Send + 'static,
+    ) -> impl Stream<Item = S::Item> + Send + 'static
+    where
+        S: Stream + Send + 'static,
+        S::Item: Send,
+    {
+        let begin = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(kind).or_default().subscribe()
+        };
+        let events = make().boxed();
+        stream::unfold((events, make, begin), |(mut events, make, mut begin)| async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    // It ends with the context, and then nobody follows the events.
+                    Ok(()) = begin.changed() => events = make().boxed(),
+                    event = events.next() => return Some((event?, (events, make, begin))),
+                }
+            }
+        })
+    }
+}
+
+/// The store has gone back to an earlier state: forgets all that was known by versions, and reads anew. Not before an
+/// own renewal has come back is anything proven, and everybody who is not known to be dead has a ttl from then on.
+pub(super) fn begin(context: &Context, why: &dyn Display) {
+    tracing::warn!(
+        %why,
+        "the store has gone back to an earlier state, as after a backup was restored: everything is read anew, and \
+         nobody is pruned for a ttl"
+    );
+    context.metrics.store_went_back();
+    context.path().begin_anew(format!("the store went back to an earlier state: {why}"));
+    context.index().begin_anew(context.clock.now());
+    context.world().begin_anew();
+    context.forget_versions();
+    context.probe.begin_anew();
+    context.beginnings.each(|_| true);
+}
+
+/// Takes in what a read after a refused write has shown, of an object that was at this version as far as was known.
+pub(super) fn take_in<K: Watched>(object: K, from: Version, context: &Context) {
+    let mut world = context.world();
+    world.put_read(object, from);
+    let went_back = world.went_back::<K>();
+    drop(world);
+    if went_back {
+        begin(context, &"a read shows an object at a lower version than was known");
+    }
+}
+
+/// Looks after the watches for ever: those that are deaf are begun anew.
+pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<String>) {
+    let mut ears: HashMap<&'static str, Ear> = HashMap::new();
+    let mut last = context.clock.now();
+    let mut told = false;
+    for tick in 1_u32.. {
+        tokio::time::sleep(TICK).await;
+        let now = context.clock.now();
+        // One that was suspended has not listened.
+        let passed = now.since(std::mem::replace(&mut last, now)).min(2 * TICK);
+        let mut deaf = Ok(());
+        for (kind, owed) in owed(&context) {
+            let ear = ears.entry(kind).or_default();
+            if ear.listen(owed, passed) {
+                tracing::warn!(kind, "the watch does not bring what was written: it is begun anew");
+                context.metrics.watch_broke(kind);
+                context.beginnings.each(|known| known == kind);
+            }
+            if let Some(silent) = ear.deaf_for() {
+                let silent = silent.as_secs();
+                deaf = Err(format!(
+                    "the watch of {kind} has not brought for {silent} s what was written"
+                ));
+            }
+        }
+        // Told from the first time on that there is something to tell.
+        told |= deaf.is_err();
+        if told {
+            context.health.lock().note("watches", Concern::Life, deaf);
+        }
+        let namespace = namespace.as_deref();
+        match (tick % (4 * ASK_EVERY)) / ASK_EVERY {
+            _ if tick % ASK_EVERY != 0 => {}
+            0 => ask::<EndpointSlice>(&context, namespace).await,
+            1 => ask::<Service>(&context, namespace).await,
+            2 => ask::<Endpoints>(&context, namespace).await,
+            _ => ask::<Pod>(&context, namespace).await,
+        }
+    }
+}
+
+/// What each watch owes.
+fn owed(context: &Context) -> [(&'static str, Option<u64>); 4] {
+    let probe = context.path().history().unshown();
+    let mut world = context.world();
+    let number = |debt: Option<Debt>| debt.map(Debt::number);
+    [
+        ("Leases", probe.map(i64::cast_unsigned)),
+        ("Services", number(world.debt::<Service>())),
+        ("EndpointSlices", number(world.debt::<EndpointSlice>())),
+        ("Endpoints", number(world.debt::<Endpoints>())),
+    ]
+}
+
+/// Asks which version the store of a kind has reached, by the shortest list there is. Kinds may have stores of their
+/// own (`--etcd-servers-overrides`), and go back without the Leases; where nothing is to be written a watch that then
+/// is deaf owes nothing.
+async fn ask<K>(context: &Context, namespace: Option<&str>)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Watched
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let seen = context.world().shown::<K>();
+    let one = ListParams::default().limit(1);
+    let api = scoped::<K>(&context.client, namespace);
+    let kind = K::plural(&());
+    let asked = call(|| format!("ask for the version of {kind}"), api.list_metadata(&one)).await;
+    // Where it cannot be had now it is asked for again.
+    let Ok(list) = asked else { return };
+    let reached = Version::of(list.metadata.resource_version.as_deref());
+    if reached < seen && context.world().shown::<K>() == seen {
+        let (reached, seen) = (reached.0, seen.0);
+        begin(context, &format!("{kind} are at version {reached}, after {seen} was seen"));
+    }
+}

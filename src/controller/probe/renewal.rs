@@ -1,0 +1,133 @@
+//! One renewal of the probe, on the condition that its Lease is as the last one left it: a store that has gone back to
+//! an earlier state refuses it ([`crate::core::history`]).
+
+use beatkeeper_api::heartbeat::{self, REGISTRATION_LABEL};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::{ANSWER_WITHIN, MEMORY_ANNOTATION, PROBE_LABEL};
+use crate::{
+    controller::{
+        anew,
+        context::{Context, call_within},
+        error::ApiError,
+    },
+    core::{
+        heartbeat::{Heartbeat, HeartbeatLease, Version},
+        history::OurLease,
+        index::Key,
+        moment::Moment,
+    },
+};
+
+/// A renewal that is sent.
+pub(super) struct Renewal {
+    token: i64,
+    /// How our Lease must be for it; none where that is not known.
+    left: Option<OurLease>,
+    pub(super) memory: Option<String>,
+    /// The newest version of any Lease that had been seen before.
+    seen: Version,
+}
+
+impl Renewal {
+    /// The memory goes with it only onto a Lease that is as this process left it: marks must not get into another
+    /// history.
+    pub(super) fn send(memory_is_due: bool, now: Moment, context: &Context) -> Self {
+        let newest = context.index().newest();
+        let mut path = context.path();
+        let left = path.history().left().cloned();
+        let seen = left.as_ref().map_or(newest, |left| newest.max(left.version));
+        let memory = left.as_ref().filter(|_| memory_is_due);
+        let memory = memory.map(|left| path.memory().written_into(&left.uid));
+        let token = path.send(now, Timestamp::now().as_microsecond());
+        Self { token, left, memory, seen }
+    }
+
+    pub(super) async fn carry_out(self, key: &Key, context: &Context) -> Result<(), ApiError> {
+        let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &key.namespace);
+        let renewed = Timestamp::from_microsecond(self.token).unwrap_or_default();
+        let mut patch = heartbeat::beat_patch(renewed);
+        if let Some(OurLease { uid, version, .. }) = &self.left {
+            patch["metadata"] = json!({ "uid": **uid, "resourceVersion": version.0.to_string() });
+        }
+        if let Some(memory) = &self.memory {
+            patch["metadata"]["annotations"] = json!({ MEMORY_ANNOTATION: memory });
+        }
+        let params = PatchParams::default();
+        let doing = || format!("renew the probe Lease {key}");
+        let patch = Patch::Merge(patch);
+        match call_within(ANSWER_WITHIN, doing, api.patch(&key.name, &params, &patch)).await {
+            Ok(lease) => self.answered(&lease.metadata, context),
+            Err(error) if error.is_absent() && self.left.is_some() => refused(None, context),
+            Err(error) if error.is_absent() => {
+                let lease = create(key, renewed, context).await?;
+                self.answered(&lease.metadata, context);
+            }
+            Err(error) if error.is_conflict() && self.left.is_some() => {
+                let doing = || format!("read the probe Lease {key}");
+                match call_within(ANSWER_WITHIN, doing, api.get(&key.name)).await {
+                    Ok(found) => refused(our_lease(&Heartbeat::read(&found)), context),
+                    Err(error) if error.is_absent() => refused(None, context),
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn answered(&self, metadata: &ObjectMeta, context: &Context) {
+        let lease = OurLease {
+            uid: metadata.uid.as_deref().unwrap_or_default().into(),
+            version: Version::of(metadata.resource_version.as_deref()),
+            token: self.token,
+        };
+        let answered = context.path().history().answered(lease, self.seen);
+        if let Err(why) = answered {
+            anew::begin(context, &why);
+        }
+    }
+}
+
+/// A renewal was refused, since our Lease is not as it was left. The next one is sent at once.
+fn refused(found: Option<OurLease>, context: &Context) {
+    let refused = context.path().history().refused(found);
+    match refused {
+        Ok(()) => context.probe.hurry(),
+        Err(why) => anew::begin(context, &why),
+    }
+}
+
+/// Our Lease as it was read; none where it shows no renewal.
+pub(super) fn our_lease(beat: &Heartbeat) -> Option<OurLease> {
+    let Heartbeat { token, version, .. } = beat;
+    Some(OurLease { uid: token.uid.clone(), version: *version, token: token.renewed? })
+}
+
+async fn create(key: &Key, renewed: Timestamp, context: &Context) -> Result<Lease, ApiError> {
+    let api = Api::<Lease>::namespaced(context.client.clone(), &key.namespace);
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(key.name.clone()),
+            labels: Some([(REGISTRATION_LABEL.to_owned(), PROBE_LABEL.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(key.name.clone()),
+            renew_time: Some(MicroTime(renewed)),
+            lease_duration_seconds: Some(60),
+            ..LeaseSpec::default()
+        }),
+    };
+    let doing = || format!("create the probe Lease {key}");
+    call_within(ANSWER_WITHIN, doing, api.create(&PostParams::default(), &lease)).await
+}

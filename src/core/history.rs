@@ -1,0 +1,195 @@
+//! Whether the store goes on from where it was, as this replica's own Lease shows it.
+//!
+//! A store that is restored from a backup goes back: it forgets writes, and gives their versions to others. Nothing
+//! tells a client so. A watch that is begun again at a version that is yet to come brings nothing, and no error; one
+//! that is begun again at a version that has been reached meanwhile brings what came later, and nothing of what came
+//! before. So each renewal of the probe asks for it:
+//!
+//! * A renewal is written on the condition that the Lease is as the last one left it. A store that has forgotten that
+//!   one refuses it, whatever its versions are by now.
+//! * It is answered with a version above all that were seen of Leases before it was sent; or versions went back.
+//! * It is brought back by the watch; or the watch is deaf.
+
+use std::sync::Arc;
+
+use super::heartbeat::Version;
+
+/// Our Lease at one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OurLease {
+    /// Its uid.
+    pub uid: Arc<str>,
+    /// Its version.
+    pub version: Version,
+    /// The renewal that it shows.
+    pub token: i64,
+}
+
+/// The store has gone back to an earlier state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WentBack {
+    /// A write was answered with a version below one that had been seen.
+    #[error("the probe's renewal was answered with version {}, after {} had been seen", .answered.0, .seen.0)]
+    LowerVersion {
+        /// The answer's.
+        answered: Version,
+        /// One that had been seen before.
+        seen: Version,
+    },
+    /// Our Lease is not as we left it.
+    #[error("the probe's Lease is at version {}, and was left at {}", .found.0, .left.0)]
+    Forgotten {
+        /// What it is at.
+        found: Version,
+        /// What we left it at.
+        left: Version,
+    },
+    /// Our Lease is gone, and the watch has not shown that anybody has deleted it.
+    #[error("the probe's Lease is gone, without having been deleted")]
+    Lost,
+}
+
+/// What is known of our own Lease.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// As the last renewal left it of which we heard.
+    left: Option<OurLease>,
+    /// The first renewal that was answered and that the watch has not shown.
+    unshown: Option<i64>,
+}
+
+impl History {
+    /// Our Lease as the last renewal left it of which we heard: the next one is written on that condition. One that was
+    /// given up may have been written since; then the next one is refused, and a read tells.
+    pub fn left(&self) -> Option<&OurLease> {
+        self.left.as_ref()
+    }
+
+    /// A renewal was answered, with our Lease as it left it; `seen` is the newest version of any Lease that had been
+    /// seen when it was sent.
+    ///
+    /// # Errors
+    /// When the store has gone back.
+    pub fn answered(&mut self, lease: OurLease, seen: Version) -> Result<(), WentBack> {
+        if lease.version < seen {
+            return Err(WentBack::LowerVersion { answered: lease.version, seen });
+        }
+        // The watch may have been faster.
+        if self.left.as_ref().is_none_or(|left| left.version < lease.version) {
+            self.unshown.get_or_insert(lease.token);
+            self.left = Some(lease);
+        }
+        Ok(())
+    }
+
+    /// The watch shows our Lease.
+    pub fn shown(&mut self, lease: OurLease) {
+        if self.unshown.is_some_and(|token| token <= lease.token) {
+            self.unshown = None;
+        }
+        if self.left.as_ref().is_none_or(|left| left.version <= lease.version) {
+            self.left = Some(lease);
+        }
+    }
+
+    /// The watch shows that our Lease was deleted.
+    pub fn deleted(&mut self) {
+        self.left = None;
+    }
+
+    /// A renewal was refused, because our Lease is not as it was left: a read shows what it is, or that there is none.
+    ///
+    /// # Errors
+    /// When the store has gone back. Otherwise somebody else has written it since.
+    pub fn refused(&mut self, found: Option<OurLease>) -> Result<(), WentBack> {
+        let Some(left) = self.left.take() else { return Ok(()) };
+        let Some(found) = found else { return Err(WentBack::Lost) };
+        // Others may note something in it, and renew nothing; and a renewal of ours that was given up may have been
+        // written all the same.
+        if found.version < left.version || found.token < left.token || found.uid != left.uid {
+            return Err(WentBack::Forgotten { found: found.version, left: left.version });
+        }
+        self.left = Some(found);
+        Ok(())
+    }
+
+    /// The first renewal that was answered and that the watch has not shown, nor any later one.
+    pub fn unshown(&self) -> Option<i64> {
+        self.unshown
+    }
+
+    /// The store has gone back, or the watch begins anew: what it owed it owes no more.
+    pub fn forget(&mut self) {
+        self.left = None;
+        self.unshown = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(version: u64, token: i64) -> OurLease {
+        OurLease { uid: "ours".into(), version: Version(version), token }
+    }
+
+    /// Renewed once, answered with version 100.
+    fn renewed() -> History {
+        let mut history = History::default();
+        assert_eq!(history.answered(lease(100, 1), Version(99)), Ok(()));
+        history
+    }
+
+    #[test]
+    fn a_renewal_is_written_on_what_the_last_one_left_of_which_was_heard() {
+        assert_eq!(History::default().left(), None);
+        let mut history = renewed();
+        assert_eq!(history.left(), Some(&lease(100, 1)));
+        history.shown(lease(120, 3));
+        assert_eq!(history.left(), Some(&lease(120, 3)), "the watch has brought it");
+        history.shown(lease(110, 2));
+        assert_eq!(history.left(), Some(&lease(120, 3)), "late");
+    }
+
+    #[test]
+    fn an_answer_below_a_version_that_was_seen_shows_that_the_store_went_back() {
+        let mut history = renewed();
+        let went_back = WentBack::LowerVersion { answered: Version(40), seen: Version(20_000) };
+        assert_eq!(history.answered(lease(40, 2), Version(20_000)), Err(went_back));
+    }
+
+    #[test]
+    fn a_lease_that_has_forgotten_our_renewal_shows_that_the_store_went_back() {
+        let forgotten = |found: OurLease| {
+            let mut history = renewed();
+            history.refused(Some(found)).is_err()
+        };
+        assert!(forgotten(lease(60, 0)));
+        assert!(forgotten(lease(150, 0)), "though its versions have caught up");
+        assert!(forgotten(OurLease { uid: "other".into(), ..lease(150, 2) }));
+        assert!(!forgotten(lease(150, 1)), "somebody has put a note onto it");
+        assert!(!forgotten(lease(150, 2)), "our own that was given up");
+    }
+
+    #[test]
+    fn one_that_is_gone_was_deleted_by_somebody_or_the_store_went_back() {
+        assert_eq!(renewed().refused(None), Err(WentBack::Lost));
+        let mut history = renewed();
+        history.deleted();
+        assert_eq!(history.left(), None);
+        assert_eq!(history.refused(None), Ok(()));
+    }
+
+    #[test]
+    fn a_renewal_that_was_answered_is_awaited_from_the_watch() {
+        let mut history = renewed();
+        assert_eq!(history.unshown(), Some(1));
+        assert_eq!(history.answered(lease(110, 2), Version(100)), Ok(()));
+        assert_eq!(history.unshown(), Some(1), "none has come");
+        history.shown(lease(110, 2));
+        assert_eq!(history.unshown(), None);
+        history.shown(lease(120, 3));
+        assert_eq!(history.answered(lease(120, 3), Version(110)), Ok(()));
+        assert_eq!(history.unshown(), None, "the watch was faster");
+    }
+}
