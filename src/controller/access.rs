@@ -16,7 +16,7 @@ use kube::{
     },
 };
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,8 +32,9 @@ use crate::core::{
     verdict::Reason,
 };
 
-/// How often registrations are looked for that do not say yet what cannot be read. A replica that may not read a scope takes
-/// part in the election after the first such pause: those that stand by may not either, and somebody has to say so.
+/// What is refused for as long is told, and registrations that do not say it yet are looked for as often. What lasts for a
+/// shorter time is none of theirs: an API server that starts may refuse what it grants a moment later. A replica that may not read
+/// a scope takes part in the election from then on: those that stand by may not either, and somebody has to say so.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the watches of a scope have found out.
@@ -119,37 +120,43 @@ pub(super) async fn run(
     let mut accesses = context.accesses.0.subscribe();
     let mut told: Option<Refusal> = None;
     let mut conditions = Conditions::because(CANNOT_READ);
+    let mut woken_after = 0;
+    let mut due: Option<Instant> = None;
     loop {
         let access = accesses.borrow_and_update().clone();
         note(namespace.as_deref(), &access, &context);
-        let refusal = access.told(namespace.as_deref());
-        if let Some(refusal) = refusal.as_ref().filter(|it| it.adds_to(told.as_ref())) {
-            tracing::warn!(scope, "{refusal}");
-        }
-        if told.is_some() && refusal.is_none() && !access.is_wanting() {
-            tracing::info!(scope, "the operator may read everything now");
-        }
-        let was_wanting = told.as_ref().is_some_and(Refusal::is_wanting);
-        told = refusal;
-        if was_wanting && !access.is_wanting() {
-            conditions.said.clear();
+        if !access.is_wanting() && access.times_wanting() != woken_after {
+            woken_after = access.times_wanting();
             context.wake(reader.state().iter().map(|object| Key::of(&object.metadata)));
         }
-        let wanting = told.as_ref().filter(|refusal| refusal.is_wanting());
-        if let Some(refusal) = wanting {
+        let refusal = access.told(namespace.as_deref());
+        if refusal.is_none() && told.take().is_some() {
+            conditions.said.clear();
+            tracing::info!(scope, "the operator may read everything now");
+        }
+        due = refusal.as_ref().map(|_| due.unwrap_or_else(|| Instant::now() + LOOK_AGAIN));
+        tokio::select! {
+            Ok(()) = accesses.changed() => continue,
+            () = reached(due) => due = None,
+        }
+        let Some(refusal) = refusal else { continue };
+        if refusal.adds_to(told.as_ref()) {
+            tracing::warn!(scope, "{refusal}");
+        }
+        if refusal.is_wanting() {
+            warm.cancel();
             let why = refusal.to_string();
             conditions.set(&why, &why, &reader, &context).await;
         }
-        let pause = async {
-            match wanting {
-                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            Ok(()) = accesses.changed() => {}
-            () = pause => warm.cancel(),
-        }
+        told = Some(refusal);
+    }
+}
+
+/// Waits for a moment; for ever without one.
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

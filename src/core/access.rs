@@ -10,6 +10,7 @@ pub const CANNOT_READ: &str = "CannotRead";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     kinds: BTreeMap<&'static str, View>,
+    times_wanting: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +51,10 @@ impl Access {
 
     /// The API server refuses it. Returns whether that is news.
     pub fn refused(&mut self, kind: &'static str, words: &str) -> bool {
-        self.set(kind, State::Refused(words.to_owned()))
+        let was_wanting = self.is_wanting();
+        let news = self.set(kind, State::Refused(words.to_owned()));
+        self.times_wanting += u64::from(!was_wanting && self.is_wanting());
+        news
     }
 
     fn set(&mut self, kind: &'static str, state: State) -> bool {
@@ -71,6 +75,11 @@ impl Access {
     /// Whether something is refused without which nothing can be decided.
     pub fn is_wanting(&self) -> bool {
         self.refusals().any(|(_, need, _)| need == Need::Necessary)
+    }
+
+    /// How often that began: who looks from time to time would not see what was over in between.
+    pub fn times_wanting(&self) -> u64 {
+        self.times_wanting
     }
 
     /// What was read, or is refused, so that to wait for it is over or in vain.
@@ -185,6 +194,8 @@ mod tests {
         assert!(!access.is_wanting());
         assert!(access.refused("Pods", "pods is forbidden"), "taken back later");
         assert!(access.is_wanting());
+        access.refused("Leases", "leases is forbidden");
+        assert_eq!(access.times_wanting(), 2);
     }
 
     #[test]
