@@ -44,7 +44,10 @@ enum Command {
 pub fn run(cli: Cli) -> ExitCode {
     output::tell_panics();
     let result = match cli.command {
-        Command::Agent(command) => agent::run(command),
+        Command::Agent(command) => {
+            log_to_stderr(AGENT_LOGS);
+            agent::run(command)
+        }
         Command::Controller(args) => operate(args),
         Command::Crd { docs } => print_crd(docs).map(|()| ExitCode::SUCCESS),
         Command::AgentReference => print(&agent::reference_page()).map(|()| ExitCode::SUCCESS),
@@ -65,7 +68,7 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// Runs the operator until SIGTERM or SIGINT, and ends what is under way.
 #[tokio::main]
 async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
-    log_to_stderr();
+    log_to_stderr("info,kube_client=error,kube_runtime=error");
     let settings = controller::Settings::try_from(args)?;
     let source = Source::infer().context("cannot find out how to reach Kubernetes")?;
     let stop = CancellationToken::new();
@@ -84,11 +87,14 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// An agent tells by lines of its own what happens to an instance; this is about the way to the API server.
+const AGENT_LOGS: &str = "off,beatkeeper_client::transport=info";
+
 /// Human-readable on a terminal and off it; RUST_LOG chooses how much. What users have written stays on its
 /// line, and nothing waits for a reader: a prune does not depend on where the log goes.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error,kube_runtime=error"));
+fn log_to_stderr(unless_chosen: &str) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(unless_chosen));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .fmt_fields(

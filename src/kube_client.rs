@@ -215,6 +215,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_token_that_was_replaced_in_its_file_is_sent_with_the_request_that_was_refused() {
+        let (url, requests) = script(&["200 OK", "401 No", "200 OK"]).await.expect("a server");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(&file, "old").expect("written");
+        let mut config = config(&url);
+        config.auth_info.token_file = Some(file.path().display().to_string());
+        let client = connect(config, &Options::of("controller")).expect("a client");
+        client.request::<serde_json::Value>(write()).await.expect("an answer");
+        std::fs::write(&file, "new").expect("written");
+        client.request::<serde_json::Value>(write()).await.expect("the second answer");
+        let requests = requests.await.expect("requests");
+        for ((request, _), token) in requests.iter().zip(["old", "old", "new"]) {
+            assert!(request.contains(&format!("authorization: Bearer {token}")), "{request}");
+            assert!(request.ends_with("{\"a\":1}"), "{request}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_connection_sends_small_requests_at_once() {
         let (url, _request) = server("").await.expect("a server");
         let uri = config(&url).cluster_url;

@@ -69,7 +69,7 @@ async fn keeps_its_place_with_another_token(program: Program) {
     let _operator = shop.operator();
     let settings = Settings::of(&shop, "vm-1", ADDRESS).await;
     let token = async |pod: &str| {
-        shop.pod(pod, &[], json!({})).await;
+        shop.pod(pod, &[], json!({ "serviceAccountName": "heartbeat" })).await;
         shop.plane.token(&shop.namespace, "heartbeat", Some(pod)).await.unwrap()
     };
     let (old, new) = (token("first").await, token("second").await);

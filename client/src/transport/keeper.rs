@@ -65,9 +65,14 @@ pub(super) struct Keeper {
     http: Http,
     pool: u64,
     standing: watch::Sender<Standing>,
-    /// When the files were read last, and whether there is a reason to read them again.
+    /// Whether what the source says may change at all.
+    changes: bool,
+    /// When it was read last, when that is due again, and whether there is a reason not to wait until then.
     read: Instant,
+    read_in: Duration,
     reread: bool,
+    /// Why the last reading came to nothing: told once.
+    complaint: Option<String>,
     /// Who waits for the next reading.
     waiting: Vec<Done>,
     /// What was refused since the last reading began.
@@ -98,6 +103,7 @@ impl Keeper {
         let connections = connector.connections();
         let (standing, watched) = watch::channel(Standing::Pending);
         let keeper = Self {
+            changes: source.changes(),
             source,
             user_agent,
             settings,
@@ -108,7 +114,9 @@ impl Keeper {
             pool: 0,
             standing,
             read: Instant::now(),
+            read_in: read_in(),
             reread: false,
+            complaint: None,
             waiting: Vec::new(),
             refused: Vec::new(),
             reading: None,
@@ -119,12 +127,13 @@ impl Keeper {
 
     pub(super) async fn run(mut self, mut calls: mpsc::UnboundedReceiver<Call>) {
         loop {
-            let pause = if self.reread { READ_AT_MOST_EVERY } else { READ_EVERY };
-            let due = self.read + pause;
+            let due = self.read + if self.reread { READ_AT_MOST_EVERY } else { self.read_in };
             let news = tokio::select! {
                 call = calls.recv() => News::Call(call),
                 read = end_of(&mut self.reading) => News::Read(read),
-                () = sleep_until(due), if self.reading.is_none() => News::ReadDue,
+                () = sleep_until(due), if self.reading.is_none() && (self.reread || self.changes) => {
+                    News::ReadDue
+                }
                 news = self.signer.news() => News::Signer(news),
             };
             match news {
@@ -137,9 +146,11 @@ impl Keeper {
                         None => (Vec::new(), Vec::new()),
                     };
                     let followed = read.ok().map(|read| read.and_then(|new| self.follow(*new)));
-                    if let Some(Err(error)) = followed {
+                    let failed = followed.and_then(Result::err).map(|error| error.to_string());
+                    if let Some(error) = failed.as_ref().filter(|_| failed != self.complaint) {
                         tracing::warn!("{error}; going on by what was read before");
                     }
+                    self.complaint = failed;
                     // Where nothing else was written, something else may be fetched.
                     let refused = refused.into_iter();
                     let fixed =
@@ -178,6 +189,7 @@ impl Keeper {
 
     fn begin_to_read(&mut self) {
         self.read = Instant::now();
+        self.read_in = read_in();
         self.reread = false;
         let (source, user_agent) = (self.source.clone(), self.user_agent.clone());
         let reading = tokio::task::spawn_blocking(move || source.read(&user_agent).map(Box::new));
@@ -259,6 +271,11 @@ impl Keeper {
         self.standing.send_replace(Standing::Open(Arc::new(link)));
         Ok(())
     }
+}
+
+/// Not all that were started together at one moment.
+fn read_in() -> Duration {
+    READ_EVERY.mul_f64(0.8 + 0.2 * rand::random::<f64>())
 }
 
 fn pool(connections: &Persistent<TokioIo<Stream>>) -> Http {

@@ -67,6 +67,20 @@ impl Source {
         &self.namespace
     }
 
+    /// Whether it may say something else later: what was given without any file never does.
+    pub(super) fn changes(&self) -> bool {
+        match &*self.origin {
+            Origin::Kubeconfig { .. } | Origin::Pod => true,
+            Origin::Given(config) => {
+                let auth = &config.auth_info;
+                config.root_cert_file.is_some()
+                    || [&auth.token_file, &auth.client_certificate, &auth.client_key]
+                        .into_iter()
+                        .any(Option::is_some)
+            }
+        }
+    }
+
     /// Reads all of it. Files are read: not for a thread that must not wait.
     pub(super) fn read(&self, user_agent: &HeaderValue) -> Result<Settings, ConnectError> {
         let (mut config, proxy) = match &*self.origin {
