@@ -147,7 +147,9 @@ impl Room {
     /// Until a deadline that is this far away: a pause leaves time for a try after it.
     pub fn until(left: Duration, pace: Option<&Pace>) -> Self {
         let own = pace.map_or(RETRY_MAX_UNKNOWN, Pace::retry_max);
-        Self { own: own.min(left / 2), asked: left / 2 }
+        // Shortly before the deadline there are no more and more tries: the next one would come after it.
+        let most = (left / 2).max(RETRY_FIRST);
+        Self { own: own.min(most), asked: most }
     }
 }
 
