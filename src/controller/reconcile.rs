@@ -1,6 +1,6 @@
 //! Reconciling one registration, as a list of steps.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use kube::runtime::controller::Action;
@@ -135,9 +135,11 @@ fn conclude(
 ) -> Result<Action, Error> {
     let key = registration.key.clone();
     if applied.failure.is_none() {
+        // What a slice holds that may not be written is not pruned yet.
+        let all_written = stage.held_back.closed.is_empty();
         let pruned = context.remember(&key, &registration.uid, |memory| {
             memory.failures = 0;
-            std::mem::take(&mut memory.pruning)
+            if all_written { std::mem::take(&mut memory.pruning) } else { HashMap::new() }
         });
         pruned.into_values().for_each(|deadline| context.metrics.pruned(deadline));
         note_earlier(&registration, &stage, context);
