@@ -15,6 +15,9 @@ use crate::status::ServiceRegistrationStatus;
 pub const DEFAULT_TTL: &str = "90s";
 /// interval where a registration names none.
 pub const DEFAULT_INTERVAL: &str = "30s";
+/// Condition that a Pod may name in its spec.readinessGates: it is True once every registration of the Pod
+/// has published it, and False with the reason while one does not.
+pub const PUBLISHED_GATE: &str = "beatkeeper.dev/published";
 /// Annotation of a registration: `true` has the operator decide and report everything, and publish
 /// nothing; `false` is as if it were absent.
 pub const DRY_RUN_ANNOTATION: &str = "beatkeeper.dev/dry-run";

@@ -41,6 +41,12 @@ pub struct ServiceRegistrationStatus {
     /// Number of instances known in any state.
     #[serde(default)]
     pub total: i32,
+    /// A longer ttl that the registration had before, by which an instance is still measured because
+    /// its beats do not follow the present pace yet. Present only while there is one. This is the
+    /// controller's memory of it: do not edit it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub former_ttl: Option<String>,
     /// When an instance last changed its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change_time: Option<Time>,
@@ -51,9 +57,10 @@ pub struct ServiceRegistrationStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub instances: Vec<InstanceStatus>,
-    /// Addresses taken over from hand-written objects, by annotation beatkeeper.dev/adopt, that have
-    /// not beaten yet. They stay published until they beat for the first time, or are removed from
-    /// the annotation. This is the controller's memory of them: do not edit it.
+    /// Addresses taken over from hand-written objects, by annotation beatkeeper.dev/adopt, or from what
+    /// the cluster's own controllers left when the Service's selector was removed, that have not beaten
+    /// yet. They stay published until they beat for the first time, are removed from the annotation, or
+    /// their Pod ends. This is the controller's memory of them: do not edit it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 1000),
@@ -128,6 +135,10 @@ pub struct AdoptedInstance {
     /// Its host name in a headless Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// The Pod that it is, as name/uid, where the cluster's own controller had published it for a
+    /// selector of the Service. It leaves when that Pod ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
     /// Heartbeats that were there for this address when it was taken over, and were old then: a
     /// Lease's uid and renewTime. Any other one is its first beat.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

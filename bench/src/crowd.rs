@@ -8,8 +8,12 @@ use beatkeeper::core::address::Named;
 use beatkeeper::core::heartbeat::{Claim, Heartbeat, Origin, Token, Version};
 use beatkeeper::core::index::{Index, Key, Settled, Settlement};
 use beatkeeper::core::moment::Moment;
+use beatkeeper::core::proven::Pace;
+use beatkeeper::core::rhythm::Wanted;
 use beatkeeper_api::heartbeat::{Health, lease_name};
 
+/// The pace of all.
+const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(10) };
 /// The namespace of all.
 pub const NAMESPACE: &str = "shop";
 
@@ -88,6 +92,7 @@ impl Crowd {
                 granted: false,
                 takes_out: false,
                 protected: false,
+                wanted: Wanted::at(PACE, None),
             })
             .collect();
         let settlement = self.index.settle(service, &quiet, Moment::from_millis(self.beats));

@@ -12,7 +12,7 @@ use beatkeeper_api::{AdoptedInstance, ServiceRegistration};
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::json;
 
@@ -25,8 +25,11 @@ use crate::core::{
     adoption::{self, Adopted, Adoption},
     gather,
     heartbeat::Version,
+    index::Key,
+    moment::Moment,
     plan::meta::SERVICE_NAME_LABEL,
     registration::Registration,
+    service::ServiceView,
     stage::Stage,
     standing::{self, Neighbours, Stall},
     takeover::{self, Foreign, Scene, Takeover},
@@ -37,6 +40,9 @@ use crate::core::{
 /// After a refusal the objects are read again after this long: the watches do not keep what is in
 /// objects that are not ours.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// After the selector of a Service was removed, what the cluster's own controllers have under way
+/// arrives within this long.
+const LETTING_GO: Duration = Duration::from_secs(2);
 /// How often it is tried to write down who is adopted while somebody else writes the status.
 const ATTEMPTS: usize = 5;
 
@@ -51,11 +57,15 @@ pub(super) async fn begin(
 ) -> Stage {
     let adopted = remembered(object, registration, context);
     stage.adoption = sort_out(&adopted, registration, context);
-    let Neighbours { foreign_slice, foreign_endpoints, elder } = &stage.gathered.neighbours;
+    let Neighbours { foreign_slice, foreign_endpoints, left_by_cluster, elder } =
+        &stage.gathered.neighbours;
+    let left_by_cluster = *left_by_cluster;
     let cleared = Neighbours { elder: elder.clone(), ..Neighbours::default() };
     let in_the_way = foreign_slice.is_some() || *foreign_endpoints;
     let service = stage.service.clone();
-    if !registration.consent.is_given() || !in_the_way || service.is_none() {
+    let letting_go = letting_go(registration, service.as_deref(), context);
+    let may_be_taken = registration.consent.is_given() || left_by_cluster;
+    if !may_be_taken || !in_the_way || service.is_none() {
         return stage;
     }
     // With what is to be taken over out of the way, something else may be.
@@ -63,6 +73,10 @@ pub(super) async fn begin(
     if otherwise.is_some() {
         stage.stall = otherwise;
         return stage;
+    }
+    if let Some(until) = letting_go.filter(|_| left_by_cluster) {
+        let stall = Some(Stall::letting_go(registration));
+        return Stage { stall, look_again: Some(until), ..stage };
     }
     let foreign = match read(registration, context).await {
         Ok(foreign) => foreign,
@@ -76,6 +90,8 @@ pub(super) async fn begin(
             ports: &standing::common_ports(registration, service.as_deref()),
             ranges: &context.settings.outside_ranges,
             owner_of: &|address| context.world().owner_of_address(address),
+            left_by_cluster,
+            pod: &|name| context.world().pod(&Key::new(&registration.key.namespace, name)),
             adopted: &adopted,
             verdicts: &verdicts,
             wall: context.clock.clocks().wall,
@@ -99,8 +115,32 @@ pub(super) async fn begin(
     stage.gathered = gather::surroundings(registration, &context.world());
     stage.adoption.instances.extend(takeover.newcomers);
     stage.adoption.endpoints = takeover.endpoints;
+    stage.adoption.leftovers = takeover.leftovers;
     stage.stall = None;
     stage
+}
+
+/// Until when the cluster's own controllers may still write what they decided while the Service had a
+/// selector. None once that is over, and while it has one.
+fn letting_go(
+    registration: &Registration,
+    service: Option<&ServiceView>,
+    context: &Context,
+) -> Option<Moment> {
+    let now = context.clock.now();
+    let service = service?;
+    context.remember(&registration.key, &registration.uid, |memory| {
+        if service.selects {
+            memory.without_selector = None;
+            return None;
+        }
+        let (uid, since) = memory.without_selector.get_or_insert((service.uid.clone(), now));
+        if *uid != service.uid {
+            (*uid, *since) = (service.uid.clone(), now);
+        }
+        let until = *since + LETTING_GO;
+        (now < until).then_some(until)
+    })
 }
 
 /// What cannot be read or written leaves everything as it is, to be tried again.
@@ -110,11 +150,13 @@ fn failed(stage: Stage, error: &ApiError) -> Stage {
 }
 
 fn rehearse(mut stage: Stage, takeover: Takeover) -> Stage {
-    let Takeover { newcomers, slices, endpoints } = takeover;
+    let Takeover { newcomers, slices, leftovers, endpoints } = takeover;
     let slices_told = slices.iter().map(|slice| format!("take over slice {}", slice.name_any()));
     let endpoints_told =
         endpoints.iter().map(|object| format!("take over endpoints {}", object.name_any()));
-    stage.announced.extend(slices_told.chain(endpoints_told));
+    let leftovers_told =
+        leftovers.iter().map(|slice| format!("take the place of slice {}", slice.name_any()));
+    stage.announced.extend(slices_told.chain(endpoints_told).chain(leftovers_told));
     stage.adoption.instances.extend(newcomers);
     stage.gathered.slices.extend(slices.into_iter().map(Into::into));
     stage.stall = None;
@@ -151,12 +193,12 @@ fn sort_out(adopted: &[Adopted], registration: &Registration, context: &Context)
         .iter()
         .filter(|it| !weaned.contains(&it.entry))
         .cloned()
-        .partition(|it| registration.consent.keeps(it.address));
+        .partition(|it| it.stays(&registration.consent));
     if registration.dry_run {
         return Adoption { instances, ..Adoption::default() };
     }
     let ended = withdrawn.into_iter().map(|it| it.entry).chain(weaned).collect();
-    Adoption { instances, ended, endpoints: None }
+    Adoption { instances, ended, ..Adoption::default() }
 }
 
 /// Remembers who has been seen to beat; returns those whom the status is to forget.
@@ -261,30 +303,31 @@ async fn write_down(
     Ok(())
 }
 
-/// Once our slices hold all that is wanted, makes the Endpoints object ours (client required), on the
-/// condition that it still is as it was read; then everything is planned anew.
+/// Once our slices hold all that is wanted, deletes what the cluster's own controller left and makes the
+/// Endpoints object ours (client required), each on the condition that it still is as it was read; then
+/// everything is planned anew.
 pub(super) async fn finish(
     outcome: Outcome,
     registration: &Registration,
     stage: &Stage,
     context: &Context,
 ) -> Outcome {
-    let (Outcome::Done(applied), Some(endpoints)) = (&outcome, &stage.adoption.endpoints) else {
-        return outcome;
-    };
-    if applied.failure.is_some() {
+    let Adoption { leftovers, endpoints, .. } = &stage.adoption;
+    let Outcome::Done(applied) = &outcome else { return outcome };
+    if applied.failure.is_some() || (leftovers.is_empty() && endpoints.is_none()) {
         return outcome;
     }
-    let namespace = &registration.key.namespace;
-    let api = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
-    let name = endpoints.name_any();
-    let doing = || format!("take over Endpoints {namespace}/{name}");
-    match call_write(context, doing, api.replace(&name, &PostParams::default(), endpoints)).await {
-        Ok(ours) => {
-            tracing::info!(registration = %registration.key, "took over the Endpoints");
-            context.world().put_own(ours);
-            Outcome::Conflict("the Endpoints have just been taken over".to_owned())
+    let finished = async {
+        for slice in leftovers {
+            delete_leftover(registration, slice, context).await?;
         }
+        match endpoints {
+            Some(endpoints) => take_endpoints(registration, endpoints, context).await,
+            None => Ok(()),
+        }
+    };
+    match finished.await {
+        Ok(()) => Outcome::Conflict("the last of it has just been taken over".to_owned()),
         Err(error) if error.is_conflict() => Outcome::Conflict(error.to_string()),
         Err(error) => {
             let mut applied = applied.clone();
@@ -292,4 +335,42 @@ pub(super) async fn finish(
             Outcome::Done(applied)
         }
     }
+}
+
+async fn delete_leftover(
+    registration: &Registration,
+    slice: &EndpointSlice,
+    context: &Context,
+) -> Result<(), ApiError> {
+    let (namespace, name) = (&registration.key.namespace, slice.name_any());
+    let exactly = DeleteParams::default().preconditions(Preconditions {
+        uid: slice.uid(),
+        resource_version: slice.resource_version(),
+    });
+    let api = Api::<EndpointSlice>::namespaced(context.client.clone(), namespace);
+    let doing = || format!("delete EndpointSlice {namespace}/{name}, whose place ours have taken");
+    match call_write(context, doing, api.delete(&name, &exactly)).await {
+        Err(error) if !error.is_absent() => return Err(error),
+        _ => {}
+    }
+    tracing::info!(registration = %registration.key, slice = name, "took the place of a slice");
+    let version = Version::of(slice.metadata.resource_version.as_deref());
+    context.world().remove_own::<EndpointSlice>(&Key::new(namespace, name), version);
+    Ok(())
+}
+
+async fn take_endpoints(
+    registration: &Registration,
+    endpoints: &Endpoints,
+    context: &Context,
+) -> Result<(), ApiError> {
+    let namespace = &registration.key.namespace;
+    let api = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
+    let name = endpoints.name_any();
+    let doing = || format!("take over Endpoints {namespace}/{name}");
+    let params = PostParams::default();
+    let ours = call_write(context, doing, api.replace(&name, &params, endpoints)).await?;
+    tracing::info!(registration = %registration.key, "took over the Endpoints");
+    context.world().put_own(ours);
+    Ok(())
 }

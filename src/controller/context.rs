@@ -9,7 +9,7 @@ use std::{
 use beatkeeper_api::{AdoptedInstance, ServiceRegistration};
 use futures::channel::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use kube::{Client, runtime::reflector::ObjectRef};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -30,13 +30,14 @@ use crate::{
         address::AddressSet,
         flow::Guard,
         frozen::Earlier,
+        gates::Gates,
         heartbeat::Version,
         index::{Index, Key},
         moment::Moment,
         notice::Remembered,
         path::Path,
         refusal::Refusals,
-        ttl::TtlHistory,
+        ttl::{Replaced, TtlHistory},
         verdict::Suspect,
         world::World,
     },
@@ -75,6 +76,10 @@ pub(super) struct Context {
     unproven: Mutex<HashSet<Key>>,
     guard: Mutex<Guard>,
     memories: Mutex<HashMap<Key, Memory>>,
+    replaced: Mutex<Replaced>,
+    gates: Mutex<Gates>,
+    /// Tells whoever tells Pods that there is something new.
+    pub(super) gate_news: Notify,
     desks: Mutex<Desks>,
     /// Turns of those who have something to tell.
     telling: Semaphore,
@@ -129,6 +134,8 @@ pub(super) struct Memory {
     pub(super) foreseen: Vec<Suspect>,
     /// Whether the Service was one that a person made when it was last there.
     pub(super) foreign_service: bool,
+    /// Since when the Service with this uid has been seen without a selector.
+    pub(super) without_selector: Option<(String, Moment)>,
     /// In a dry run: what would be published by now.
     pub(super) rehearsed: Option<AddressSet>,
     /// Where outside instances were when something could last be changed, with the generation of the spec that
@@ -180,6 +187,9 @@ impl Context {
             index,
             world: Mutex::default(),
             memories: Mutex::default(),
+            replaced: Mutex::default(),
+            gates: Mutex::default(),
+            gate_news: Notify::new(),
             desks: Mutex::default(),
             telling: Semaphore::new(tellers),
             term: Mutex::default(),
@@ -243,6 +253,29 @@ impl Context {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The ttls of registrations that have just gone; never held across an await.
+    fn replaced(&self) -> MutexGuard<'_, Replaced> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What Pods with our readiness gate are told; never held across an await.
+    pub(super) fn gates(&self) -> MutexGuard<'_, Gates> {
+        self.gates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has these Pods looked at, those that ask for our readiness gate.
+    pub(super) fn look_at_gates(&self, pods: impl IntoIterator<Item = Key>) {
+        let now = self.clock.now();
+        let mut any = false;
+        for pod in pods {
+            self.gates().look_at(&pod, now);
+            any = true;
+        }
+        if any {
+            self.gate_news.notify_one();
+        }
+    }
+
     /// Looks at, or changes, what is remembered of a registration.
     pub(super) fn remember<T>(
         &self,
@@ -253,6 +286,9 @@ impl Context {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = memories.entry(key.clone()).or_default();
         if memory.uid != uid {
+            if let Some(ttl) = &memory.ttl {
+                self.replaced().put(key, ttl.longest(), self.clock.now());
+            }
             *memory = Memory { uid: uid.to_owned(), ..Memory::default() };
         }
         change(memory)
@@ -265,10 +301,15 @@ impl Context {
         memories.values_mut().for_each(|memory| memory.adopted = None);
     }
 
-    /// Forgets a registration that is gone.
+    /// Forgets a registration that is gone. It may be about to be replaced: then its instances keep the
+    /// pace that they were told last.
     pub(super) fn forget(&self, key: &Key) {
-        self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        let memory = self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        if let Some(ttl) = memory.and_then(|memory| memory.ttl) {
+            self.replaced().put(key, ttl.longest(), self.clock.now());
+        }
         self.desks().forget(key);
+        self.gates().forget(key, self.clock.now());
         self.path().await_deadline(key, None);
         self.guard().forget(key);
         self.index().forget_cordons(key);
@@ -276,12 +317,16 @@ impl Context {
     }
 
     /// Notes the ttl that a registration has now. The watch says so, while this process leads and
-    /// while it does not, so that whoever takes over knows of the edits (L8).
-    pub(super) fn note_ttl(&self, key: &Key, uid: &str, ttl: Duration) {
+    /// while it does not, so that whoever takes over knows of the edits (L8). `told` is the former ttl
+    /// that the status tells of, for a process that has just started.
+    pub(super) fn note_ttl(&self, key: &Key, uid: &str, ttl: Duration, told: Option<Duration>) {
         let now = self.clock.now();
+        // One that was replaced while no watch told of it is noticed here.
+        self.remember(key, uid, |_| ());
+        let replaced = self.replaced().take(key, now);
         self.remember(key, uid, |memory| match &mut memory.ttl {
             Some(history) => history.set(ttl, now),
-            none => *none = Some(TtlHistory::new(ttl)),
+            none => *none = Some(TtlHistory::after(told.max(replaced), ttl, now)),
         });
     }
 
@@ -301,6 +346,7 @@ impl Context {
         }
         drop(memories);
         self.desks().clear();
+        self.gates().clear();
         let (wakes, woken) = mpsc::unbounded();
         let began = self.clock.now();
         *self.term() = Term { began, wakes: Some(wakes) };

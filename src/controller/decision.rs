@@ -212,7 +212,8 @@ fn ask(
     context: &Context,
 ) -> gather::Pods {
     let mut world = context.world();
-    let mut pods = gather::pods(&registration.key.namespace, records, &world);
+    let adopted = &stage.adoption.instances;
+    let mut pods = gather::pods(&registration.key.namespace, records, adopted, &world);
     let (nodes, ranges) = (std::mem::take(&mut pods.nodes), &context.settings.outside_ranges);
     let asked = Asked::of(registration, records, stage, ranges, nodes);
     world.dependents.note(&registration.key, asked);

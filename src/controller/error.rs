@@ -59,6 +59,17 @@ impl ApiError {
         matches!(self.code(), Some(404 | 409))
     }
 
+    /// The operator may not do that.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
+    /// The API server does not know the resource, or a proxy on the way answered: nothing is said about the
+    /// object.
+    pub(super) fn is_of_unknown_kind(&self) -> bool {
+        self.code() == Some(404) && !self.is_absent()
+    }
+
     /// There is no such object: the API server itself says so, and names it. A 404 without that comes
     /// from a proxy on the way, or from a server that does not know the resource, and says nothing
     /// about the object.
@@ -141,6 +152,9 @@ mod tests {
         let others = [401, 403, 410, 429, 500, 503, 504].map(|code| {
             json!({ "status": "Failure", "code": code, "details": { "name": "greeter.vm-1" } })
         });
+        for status in [&proxy, &unknown_resource] {
+            assert!(refused(status.clone()).is_of_unknown_kind(), "{status}");
+        }
         for status in [proxy, unknown_resource].into_iter().chain(others) {
             assert!(!refused(status.clone()).is_absent(), "{status}");
         }

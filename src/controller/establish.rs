@@ -1,14 +1,10 @@
-//! The establish step: the Service exists, and a Service of ours has the ports of the spec.
+//! The establish step: the Service exists, and a Service of ours says so and has the ports of the spec.
 
 use std::sync::Arc;
 
-use beatkeeper_api::{GROUP, VERSION};
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
-    apimachinery::pkg::{
-        apis::meta::v1::{ObjectMeta, OwnerReference},
-        util::intstr::IntOrString,
-    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use kube::{
     Api,
@@ -25,13 +21,13 @@ use crate::core::{
     endpoint::Family,
     heartbeat::Version,
     index::Key,
-    plan::meta::MANAGER,
+    plan::meta::{self, MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
     registration::{Registration, TargetPort, text_of},
     service::{ServicePortView, ServiceView},
 };
 
-/// Creates the Service when there is none, and brings the ports of one of ours up to date. A Service
-/// of others is used as it is. Returns what is now the case, and whether it wrote. Client required.
+/// Creates the Service when there is none, takes over the one of a registration of ours that is gone,
+/// and brings the ports of one of ours up to date. A Service of others is used as it is. Returns what is now the case, and whether it wrote. Client required.
 pub(super) async fn service(
     registration: &Registration,
     known: Option<Arc<ServiceView>>,
@@ -63,7 +59,7 @@ pub(super) async fn service(
                 }
             }
         }
-        Some(service) => match change_ports(registration, &service, &api, context).await {
+        Some(service) => match bring_up_to_date(registration, &service, &api, context).await {
             None => return Ok((service, false)),
             // Somebody has changed it since: judge by what it is now, in the next round.
             Some(Err(error)) if error.is_conflict() => {
@@ -83,11 +79,13 @@ async fn read(key: &Key, api: &Api<Service>) -> Result<Service, ApiError> {
     call(|| format!("read Service {key}"), api.get(&key.name)).await
 }
 
-/// What [`service`] would find or make, and what it would do for that. Nobody knows the families that
+/// What [`service`] would find or make, and what it would do for that; `ours` says whether the known one
+/// is ours. Nobody knows the families that
 /// the cluster would give a new Service: it is taken for one that has both, as it would ask for.
 pub(super) fn rehearse(
     registration: &Registration,
     known: Option<Arc<ServiceView>>,
+    ours: bool,
 ) -> (Arc<ServiceView>, Option<String>) {
     let name = &registration.service_name;
     match known {
@@ -97,7 +95,7 @@ pub(super) fn rehearse(
             (Arc::new(view), Some(format!("create service {name}")))
         }
         Some(service) => {
-            let change = new_ports(registration, &service).is_some();
+            let change = new_ports(registration, &service, ours).is_some();
             let change = change.then(|| format!("change the ports of service {name}"));
             (service, change)
         }
@@ -105,27 +103,72 @@ pub(super) fn rehearse(
 }
 
 /// The ports that a Service of ours has to be given, if they differ.
-fn new_ports(registration: &Registration, service: &ServiceView) -> Option<Vec<ServicePort>> {
-    let ours = service.owner.as_deref() == Some(&registration.uid);
+fn new_ports(
+    registration: &Registration,
+    service: &ServiceView,
+    ours: bool,
+) -> Option<Vec<ServicePort>> {
     let wanted = ports(registration);
     (ours && views(&wanted) != service.ports).then_some(wanted)
 }
 
-/// Brings the ports of a Service of ours up to date; None when there is nothing to do.
-async fn change_ports(
+/// Makes a Service of ours say whose it is, and have the ports of the spec; None when it does already,
+/// or is not ours. All else in it stays as people have set it.
+async fn bring_up_to_date(
     registration: &Registration,
     service: &ServiceView,
     api: &Api<Service>,
     context: &Context,
 ) -> Option<Result<Service, ApiError>> {
-    let wanted = new_ports(registration, service)?;
-    let patch = Patch::Merge(json!({
-        "metadata": { "resourceVersion": service.resource_version },
-        "spec": { "ports": wanted },
-    }));
-    let name = &registration.service_name;
-    let doing = || format!("change the ports of Service {}/{name}", registration.key.namespace);
+    let Registration { key, uid, service_name: name, .. } = registration;
+    let ours = context.world().owns_service(service, &key.namespace, uid);
+    let ports = new_ports(registration, service, ours);
+    let says_so = service.annotated && service.owner.as_deref() == Some(uid);
+    if !ours || (says_so && ports.is_none()) {
+        return None;
+    }
+    let mut patch = json!({ "metadata": { "resourceVersion": service.resource_version } });
+    if !says_so {
+        match claim(registration, service, api).await {
+            Ok(metadata) => patch["metadata"] = metadata,
+            Err(error) => return Some(Err(error)),
+        }
+        tracing::info!(registration = %key, service = name, "took over the Service");
+    }
+    if let Some(ports) = ports {
+        patch["spec"] = json!({ "ports": ports });
+    }
+    let doing = || format!("bring Service {}/{name} up to date", key.namespace);
+    let patch = Patch::Merge(patch);
     Some(call_write(context, doing, api.patch(name, &PatchParams::default(), &patch)).await)
+}
+
+/// The metadata by which a Service says that it is this registration's.
+async fn claim(
+    registration: &Registration,
+    service: &ServiceView,
+    api: &Api<Service>,
+) -> Result<serde_json::Value, ApiError> {
+    let Registration { key, service_name: name, .. } = registration;
+    let mark = mark(registration);
+    let annotations = json!({ OWNED_BY_ANNOTATION: mark.value() });
+    if service.annotated {
+        let version = &service.resource_version;
+        return Ok(json!({ "resourceVersion": version, "annotations": annotations }));
+    }
+    // It has the owner reference of an earlier version, and maybe others that are to stay.
+    let doing = || format!("read Service {}/{name}", key.namespace);
+    let current = call(doing, api.get(name)).await?.metadata;
+    Ok(json!({
+        "resourceVersion": current.resource_version,
+        "annotations": annotations,
+        "ownerReferences": meta::remaining_owners(&current),
+    }))
+}
+
+fn mark(registration: &Registration) -> OwnerMark {
+    let Registration { key, uid, service_name, .. } = registration;
+    OwnerMark::on_service(&key.name, uid, service_name)
 }
 
 fn new_service(registration: &Registration) -> Service {
@@ -134,14 +177,9 @@ fn new_service(registration: &Registration) -> Service {
             name: Some(registration.service_name.clone()),
             namespace: Some(registration.key.namespace.clone()),
             labels: Some([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())].into()),
-            owner_references: Some(vec![OwnerReference {
-                api_version: format!("{GROUP}/{VERSION}"),
-                kind: "ServiceRegistration".to_owned(),
-                name: registration.key.name.clone(),
-                uid: registration.uid.clone(),
-                controller: Some(true),
-                block_owner_deletion: Some(true),
-            }]),
+            annotations: Some(
+                [(OWNED_BY_ANNOTATION.to_owned(), mark(registration).value().to_owned())].into(),
+            ),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {

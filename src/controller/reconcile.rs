@@ -17,7 +17,7 @@ use super::{
     error::Error,
     isolate,
     metrics::Step,
-    publish, rehearse, stage,
+    publish, readiness, rehearse, stage,
     verify::Missing,
 };
 use crate::core::{
@@ -31,6 +31,7 @@ use crate::core::{
     stage::Stage,
     status::{self, Applied},
     told,
+    ttl::TtlHistory,
     verdict::{Suspect, Verdict},
 };
 
@@ -120,8 +121,15 @@ async fn reconcile(
         if let Some(later) = cordon::mark(&registration, &context).await {
             stage.look_again = Some(stage.look_again.map_or(later, |moment| moment.min(later)));
         }
+        let applied = Applied { former_ttl: former_ttl(&ttl, &decision), ..applied };
         return conclude(object, registration, stage, decision, applied, &context);
     }
+}
+
+/// The longest former ttl by which some instance is measured, since it has not followed yet (L8).
+fn former_ttl(ttl: &TtlHistory, decision: &Decision) -> Option<Duration> {
+    let mut settled = decision.verdicts.iter().filter_map(Verdict::settled);
+    settled.any(|settled| settled.wanted.is_awaited()).then(|| ttl.longest())
 }
 
 /// Tells what was decided and applied, and says when to look again.
@@ -151,6 +159,7 @@ fn conclude(
         applied.published = gather::published(&registration, &context.world());
         applied.refused = isolate::settle(&registration, &mut stage, &decision.verdicts, context);
     }
+    readiness::report(&registration, &stage, &decision.verdicts, &applied, context);
     let failure = applied.failure.clone();
     let now = context.clock.now();
     let next = decision.pause(now);

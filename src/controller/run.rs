@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{ServiceRegistration, duration};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client,
@@ -21,6 +21,7 @@ use super::{
     calls::Calls,
     claim::Claim,
     clock::Clock,
+    collect,
     context::{CALL_TIMEOUT, Context, Instruments},
     decision,
     error::Error,
@@ -29,7 +30,7 @@ use super::{
     pauses::Pauses,
     probe::{self, Probe},
     pulse::Pulse,
-    queue, reconcile, replica,
+    queue, readiness, reconcile, replica,
     serve::{self, BindError},
     settings::Settings,
     sweep,
@@ -277,6 +278,20 @@ async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: C
             sweep::run(context, over).await;
         }
     });
+    let collector = tokio::spawn({
+        let (context, over) = (context.clone(), over.clone());
+        async move {
+            let _ended = over.clone().drop_guard();
+            collect::run(context, over).await;
+        }
+    });
+    let teller = tokio::spawn({
+        let (context, over) = (context.clone(), over.clone());
+        async move {
+            let _ended = over.clone().drop_guard();
+            readiness::run(context, over).await;
+        }
+    });
     let all: Vec<_> = all.iter().map(|object| ObjectRef::from_obj(&**object)).collect();
     let requests = stream::iter(all).chain(woken).take_until(over.cancelled_owned());
     let places = context.settings.concurrency;
@@ -287,7 +302,7 @@ async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: C
     let run = move |object| reconcile::run(object, context.clone());
     queue::work_off(requests, reader, places, run, retry).await;
     // A panic has been told, and has ended the term.
-    let _ = sweep.await;
+    let _ = tokio::join!(sweep, collector, teller);
 }
 
 /// Keeps the registrations up to date, and wakes them and those that share a Service with them.
@@ -305,6 +320,9 @@ async fn follow(
                 note(&context, &object);
                 let concerned = context.world().put_registration(&object);
                 context.suit_pace();
+                if !concerned.is_empty() {
+                    look_at_gates(&context, &Key::of(&object.metadata));
+                }
                 context.wake(concerned);
             }
             Event::Delete(object) => remove(&context, &Key::of(&object.metadata)),
@@ -339,14 +357,24 @@ fn as_read(event: Event<LenientRegistration>) -> Event<ServiceRegistration> {
 /// The ttls that a registration had are known to whoever takes over, too.
 fn note(context: &Context, object: &ServiceRegistration) {
     let uid = object.metadata.uid.as_deref().unwrap_or_default();
-    context.note_ttl(&Key::of(&object.metadata), uid, Registration::validate(object).ttl);
+    let told = object.status.as_ref().and_then(|status| status.former_ttl.as_deref());
+    let told = told.and_then(|former| duration::parse(former).ok());
+    let ttl = Registration::validate(object).ttl;
+    context.note_ttl(&Key::of(&object.metadata), uid, ttl, told);
 }
 
 fn remove(context: &Context, key: &Key) {
     let concerned = context.world().remove_registration(key);
     context.forget(key);
+    look_at_gates(context, key);
     context.suit_pace();
     context.wake(concerned);
+}
+
+/// Which registrations have to publish a Pod changes with the registrations of its namespace.
+fn look_at_gates(context: &Context, registration: &Key) {
+    let gated = context.world().gated(&registration.namespace);
+    context.look_at_gates(gated);
 }
 
 pub(super) fn reporter() -> Reporter {

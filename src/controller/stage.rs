@@ -35,7 +35,11 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
         return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
     }
     if registration.dry_run {
-        let (service, announced) = establish::rehearse(registration, known);
+        let ours = known.as_deref().is_some_and(|service| {
+            let Registration { key, uid, .. } = registration;
+            context.world().owns_service(service, &key.namespace, uid)
+        });
+        let (service, announced) = establish::rehearse(registration, known, ours);
         let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
         let announced = announced.into_iter().collect();
         return Stage { announced, ..Stage::new(gathered, Some(service), stall) };

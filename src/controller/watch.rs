@@ -136,6 +136,13 @@ fn on_object<K: Watched>(context: &Context, event: Event<K>) {
 /// A Pod concerns the registrations that have an instance in it, which the index knows.
 fn on_pod(context: &Context, event: Event<Pod>) {
     let pods = in_world(context, event);
+    let gated: Vec<Key> = {
+        let world = context.world();
+        let asks = |key: &&Key| world.pod(key).is_some_and(|pod| pod.gate.is_some());
+        pods.iter().filter(asks).cloned().collect()
+    };
+    pods.iter().filter(|pod| !gated.contains(pod)).for_each(|pod| context.gates().forget_pod(pod));
+    context.look_at_gates(gated);
     let concerned: Vec<Key> = {
         let index = context.index();
         pods.iter().flat_map(|pod| index.registrations_of_pod(pod)).collect()

@@ -7,14 +7,14 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use beatkeeper_api::{AdoptedInstance, InstanceState, registration::ADOPT_ANNOTATION};
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::{
     address, cordon,
     decide::Facts,
-    endpoint::{EndpointPort, PortSet},
+    endpoint::{EndpointPort, PodRef, PortSet},
     heartbeat::Token,
-    placement,
+    leftovers, placement,
     verdict::{Placement, Reason, Verdict},
 };
 
@@ -24,6 +24,9 @@ pub const ADOPTED: &str = "adopted/";
 /// How soon it is looked whether the port of a first beat is published, so that the port that was
 /// written by hand can go.
 const HANDOVER: Duration = Duration::from_millis(500);
+
+/// How often it is looked at the Pods of those whom the cluster's own controllers have left.
+const LOOK_AT_PODS: Duration = Duration::from_secs(1);
 
 /// Which hand-written addresses may be taken over and, until they beat, be kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,6 +101,16 @@ impl Adopted {
     pub fn read(entry: &AdoptedInstance) -> Option<Self> {
         Some(Self { address: entry.address.parse().ok()?, entry: entry.clone() })
     }
+
+    /// Name and uid of its Pod, where the cluster's own controller had published it.
+    pub fn pod(&self) -> Option<(&str, &str)> {
+        self.entry.pod.as_deref()?.split_once('/')
+    }
+
+    /// Whether it stays under this consent, which counts for what people wrote.
+    pub fn stays(&self, consent: &Consent) -> bool {
+        self.entry.pod.is_some() || consent.keeps(self.address)
+    }
 }
 
 /// What a registration takes over, and has taken over.
@@ -107,6 +120,8 @@ pub struct Adoption {
     pub instances: Vec<Adopted>,
     /// Those of the status that are no longer, whatever is decided.
     pub ended: Vec<AdoptedInstance>,
+    /// The slices of the cluster's own controller that go as soon as our slices hold what they do.
+    pub leftovers: Vec<EndpointSlice>,
     /// The Endpoints object that becomes ours as soon as our slices hold what it does.
     pub endpoints: Option<Endpoints>,
 }
@@ -116,7 +131,16 @@ pub struct Adoption {
 pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
     let mut judged = Vec::new();
     for adopted in facts.adopted {
+        if adopted.pod().is_some_and(|(name, uid)| {
+            leftovers::living(facts.pods.get(name).map(AsRef::as_ref), uid).is_none()
+        }) {
+            continue;
+        }
         let look_again = match () {
+            () if adopted.entry.pod.is_some() && !has_beaten(adopted, facts.adopted, verdicts) => {
+                // No Lease tells which registration its Pod concerns.
+                Some(facts.now + LOOK_AT_PODS)
+            }
             () if !has_beaten(adopted, facts.adopted, verdicts) => None,
             () if is_needed(facts, adopted, verdicts) => Some(facts.now + HANDOVER),
             () => continue,
@@ -205,6 +229,21 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
         Ok(placement) if let Some(message) = remembered(&placement) => {
             (InstanceState::Cordoned, Reason::Cordoned, message, Some(placement))
         }
+        Ok(placement) if let Some((name, _)) = adopted.pod() => {
+            let pod = facts.pods.get(name);
+            let (state, reason) = match () {
+                () if pod.is_some_and(|pod| pod.deleting) => {
+                    (InstanceState::Draining, Reason::PodTerminating)
+                }
+                () if !placement.kubelet_ready => (InstanceState::NotReady, Reason::PodNotReady),
+                () => (InstanceState::Ready, Reason::Adopted),
+            };
+            let message = format!(
+                "Pod {name} was published for the selector that the Service had; it stays until it \
+                 beats for the first time, or ends"
+            );
+            (state, reason, message, Some(placement))
+        }
         Ok(placement) => {
             let message = format!(
                 "taken over from {}; stays until it beats for the first time, or is removed from \
@@ -233,9 +272,15 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
 fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, String)> {
     let Adopted { address: _, entry } = adopted;
     let namespace = &facts.registration.key.namespace;
-    let address =
-        address::outside(&entry.address.as_str().into(), namespace, facts.ranges, facts.owner_of)
-            .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
+    let pod = adopted.pod().and_then(|(name, uid)| Some((name, uid, facts.pods.get(name)?)));
+    let address = match &pod {
+        Some((.., pod)) if pod.ips.contains(&adopted.address) => Ok(adopted.address),
+        _ => {
+            let named = entry.address.as_str().into();
+            address::outside(&named, namespace, facts.ranges, facts.owner_of)
+        }
+    }
+    .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
     let ports: Vec<EndpointPort> = facts
         .ports
         .iter()
@@ -262,7 +307,11 @@ fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, Str
         node_name: entry.node_name.clone(),
         zone: entry.zone.clone(),
         hostname: entry.hostname.clone(),
-        pod: None,
-        kubelet_ready: true,
+        pod: pod.as_ref().map(|(name, uid, _)| PodRef {
+            namespace: namespace.clone(),
+            name: (*name).to_owned(),
+            uid: (*uid).to_owned(),
+        }),
+        kubelet_ready: pod.is_none_or(|(.., pod)| pod.ready),
     })
 }

@@ -80,7 +80,8 @@ impl Evidence {
             let (Some(deadline), Some(record)) = (&mut suspect.deadline, record) else {
                 return false;
             };
-            let pace = Pace { ttl: ttl.at(record.seen), ..registration.pace() };
+            let pace = registration.pace();
+            let pace = Pace { ttl: ttl.at(record, pace.interval), ..pace };
             *deadline = self.deadline(record.silence(), pace);
             *deadline <= now
         });
@@ -109,7 +110,7 @@ impl Evidence {
         // Who is not published is not held.
         let held = records.iter().filter(|known| known.published && known.expired_at.is_none());
         let late = held.filter(|record| {
-            let pace = Pace { ttl: ttl.at(record.seen), ..pace };
+            let pace = Pace { ttl: ttl.at(record, pace.interval), ..pace };
             now >= evidence.deadline(record.silence(), pace)
         });
         let silence = late.map(Record::silence).min_by_key(|silence| silence.until(now));

@@ -10,6 +10,7 @@ use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::{
     address::AddressSet,
+    adoption::Adopted,
     endpoint::EndpointPort,
     heartbeat::Origin,
     in_slices::InSlices,
@@ -54,6 +55,7 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
             elder,
             foreign_slice,
             foreign_endpoints: ours.is_none() && ownership.is_some(),
+            left_by_cluster: world.is_left_by_cluster(&service, &registration.uid),
         },
         slices,
         endpoints: ours,
@@ -90,11 +92,15 @@ pub struct Pods {
     pub nodes: BTreeSet<String>,
 }
 
-/// Gathers the Pods behind these records.
-pub fn pods(namespace: &str, records: &[Record], world: &World) -> Pods {
+/// Gathers the Pods behind these records and adopted instances.
+pub fn pods(namespace: &str, records: &[Record], adopted: &[Adopted], world: &World) -> Pods {
     let mut pods = Pods { by_name: HashMap::new(), zones: HashMap::new(), nodes: BTreeSet::new() };
-    for record in records {
-        let Origin::Pod { name, .. } = &record.claim.origin else { continue };
+    let of_records = records.iter().filter_map(|record| match &record.claim.origin {
+        Origin::Pod { name, .. } => Some(name.as_str()),
+        Origin::Outside => None,
+    });
+    let of_adopted = adopted.iter().filter_map(|adopted| Some(adopted.pod()?.0));
+    for name in of_records.chain(of_adopted) {
         let Some(pod) = world.pod(&Key::new(namespace, name)) else { continue };
         if let Some(node) = &pod.node
             && !pods.nodes.contains(node)
@@ -103,7 +109,7 @@ pub fn pods(namespace: &str, records: &[Record], world: &World) -> Pods {
             let zone = world.zone(node).filter(|zone| !zone.is_empty());
             pods.zones.extend(zone.map(|zone| (node.clone(), zone)));
         }
-        pods.by_name.insert(name.clone(), pod);
+        pods.by_name.insert(name.to_owned(), pod);
     }
     pods
 }

@@ -125,7 +125,8 @@ pub struct Claim {
     pub cordoned: Option<String>,
     /// Whether the Lease waits for finalizers to be deleted: it is over all the same.
     pub deleting: bool,
-    /// spec.leaseDurationSeconds: it informs the sweep of orphans, whose ttl nobody knows.
+    /// spec.leaseDurationSeconds: the ttl that the client knows. After an edit it tells who follows (L8);
+    /// and it informs the sweep of orphans, whose ttl nobody knows.
     pub duration: Option<Duration>,
 }
 

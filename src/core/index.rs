@@ -10,6 +10,7 @@ use super::{
     cordon::{Notes, Unmarked},
     heartbeat::{Claim, Heartbeat, Version},
     moment::Moment,
+    rhythm::Rhythm,
 };
 
 mod anew;
@@ -135,10 +136,20 @@ impl Index {
         let lives_on = before.token == beat.token;
         let slot = self.insert(home.clone(), beat, said, now);
         if lives_on {
-            let Record { seen, silent_before, sight, silent_at, expired_at, grace, .. } = before;
+            let Record { seen, silent_before, sight, silent_at, expired_at, grace, rhythm, .. } =
+                before;
             let record = &mut self.shelf.get_mut(slot).record;
             let fresh = record.clone();
-            *record = Record { seen, silent_before, sight, silent_at, expired_at, grace, ..fresh };
+            *record = Record {
+                seen,
+                silent_before,
+                sight,
+                silent_at,
+                expired_at,
+                grace,
+                rhythm,
+                ..fresh
+            };
         }
         let beat = !lives_on && !self.is_first_list();
         Observed { beat, since: None, wake: vec![home, Key::clone(&old)] }
@@ -179,6 +190,7 @@ impl Index {
         if alive {
             since = (record.sight == Sight::Changed).then(|| now.since(record.seen));
             record.token.renewed = beat.token.renewed;
+            wake |= record.rhythm.beat(record.seen, now);
             record.seen = now;
             record.silent_before = Duration::ZERO;
             record.sight = Sight::Changed;
@@ -222,6 +234,7 @@ impl Index {
             placed: false,
             published: false,
             protected: false,
+            rhythm: Rhythm::begin(now, self.is_first_list()),
             quiet: false,
             read_at: now,
         };
@@ -329,6 +342,7 @@ impl Index {
                 settlement = Settlement::StandsForNow;
             }
             record.quiet = outcome.quiet;
+            record.rhythm.want(outcome.wanted, record.seen);
             record.placed |= outcome.placed;
             record.published = outcome.published;
             record.protected = outcome.protected;

@@ -21,6 +21,7 @@ use super::{
     moment::Moment,
     path, placement,
     proven::Pace,
+    rhythm::Wanted,
     verdict::{Judged, Placement, Reason, Suspect, Verdict},
 };
 
@@ -228,7 +229,7 @@ impl<'a> Candidate<'a> {
             return Life::Not(self.expired(), self.read_again());
         }
         let seen = self.record.seen;
-        let ttl = self.facts.ttl.at(seen);
+        let ttl = self.facts.ttl.at(self.record, registration.interval);
         let pace = Pace { ttl, interval: registration.interval };
         let evidence = self.facts.evidence;
         let silence = self.record.silence();
@@ -284,7 +285,8 @@ impl<'a> Candidate<'a> {
     }
 
     fn expired(&self) -> Ruling {
-        let ttl = duration::format(self.facts.ttl.at(self.record.seen));
+        let Facts { registration, ttl, .. } = *self.facts;
+        let ttl = duration::format(ttl.at(self.record, registration.interval));
         let told = self.record.claim.note.as_ref().map(|note| format!("; it last said: {note}"));
         let message = format!("no beat for its ttl of {ttl}{}", told.unwrap_or_default());
         (InstanceState::Expired, Reason::TTLPassed, message)
@@ -390,6 +392,8 @@ impl<'a> Candidate<'a> {
         let missing = self.record.presence == Presence::Missing;
         let placed = placement.is_some();
         let published = state.is_published();
+        let Facts { registration, ttl, .. } = *self.facts;
+        let awaits = ttl.awaits(self.record, registration.interval);
         Verdict {
             instance: self.instance.clone(),
             state,
@@ -407,6 +411,7 @@ impl<'a> Candidate<'a> {
                     granted: false,
                     takes_out: false,
                     protected: false,
+                    wanted: Wanted::at(registration.pace(), awaits),
                     placed,
                     published,
                 },

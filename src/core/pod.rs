@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use beatkeeper_api::registration::PUBLISHED_GATE;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 use super::endpoint::Protocol;
@@ -26,11 +27,22 @@ pub struct PodView {
     pub terminal: bool,
     /// Whether it is being deleted. Looked at here, since a kubelet that is dead never finishes.
     pub deleting: bool,
-    /// The kubelet's own word: ContainersReady and every readiness gate. Not the condition Ready,
+    /// The kubelet's own word: ContainersReady and every readiness gate but ours, which follows from it. Not the condition Ready,
     /// which the node controller sets to false when it only guesses that a silent node is dead.
     pub ready: bool,
+    /// What our readiness gate says, where it asks for it.
+    pub gate: Option<Gate>,
     /// Its named container ports.
     pub ports: Vec<(String, Protocol, u16)>,
+}
+
+/// What our readiness gate says in a Pod's status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gate {
+    /// Whether the Pod has been told that it is published; none before it was told anything.
+    pub published: Option<bool>,
+    /// Why.
+    pub reason: String,
 }
 
 impl PodView {
@@ -55,6 +67,7 @@ impl PodView {
                 .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed")),
             deleting: metadata.deletion_timestamp.is_some(),
             ready: spec.zip(status).is_some_and(|(spec, status)| ready(spec, status)),
+            gate: spec.and_then(|spec| gate(spec, status)),
             ports: spec.map(ports).unwrap_or_default(),
         }
     }
@@ -92,7 +105,22 @@ fn ready(spec: &PodSpec, status: &PodStatus) -> bool {
             .any(|condition| condition.type_ == wanted && condition.status == "True")
     };
     holds("ContainersReady")
-        && spec.readiness_gates.iter().flatten().all(|gate| holds(&gate.condition_type))
+        && spec
+            .readiness_gates
+            .iter()
+            .flatten()
+            .all(|gate| gate.condition_type == PUBLISHED_GATE || holds(&gate.condition_type))
+}
+
+fn gate(spec: &PodSpec, status: Option<&PodStatus>) -> Option<Gate> {
+    let mut gates = spec.readiness_gates.iter().flatten();
+    gates.find(|gate| gate.condition_type == PUBLISHED_GATE)?;
+    let mut conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let told = conditions.find(|condition| condition.type_ == PUBLISHED_GATE);
+    Some(told.map_or_else(Gate::default, |told| Gate {
+        published: Some(told.status == "True"),
+        reason: told.reason.iter().flat_map(|reason| reason.chars()).take(64).collect(),
+    }))
 }
 
 fn ports(spec: &PodSpec) -> Vec<(String, Protocol, u16)> {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::endpoint::Family;
+use super::{endpoint::Family, world::owner_of};
 
 /// The parts of a Service that decide about its endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +13,12 @@ pub struct ServiceView {
     pub uid: String,
     /// Its resourceVersion.
     pub resource_version: String,
-    /// The uid of its controlling owner, when it has one.
+    /// The uid of the registration that it belongs to, or else of its controlling owner.
     pub owner: Option<String>,
+    /// The name of that owner, where it is a registration.
+    pub registration: Option<String>,
+    /// Whether our annotation says whose it is, and no owner reference does.
+    pub annotated: bool,
     /// Whether it selects Pods, so that the cluster's own controllers publish its endpoints.
     pub selects: bool,
     /// Whether it is an alias for a DNS name, which has no endpoints.
@@ -64,15 +68,17 @@ impl ServiceView {
                 _ => None,
             })
             .collect();
+        let registration = owner_of(metadata);
+        let mut references = metadata.owner_references.iter().flatten();
+        let controller = references.find(|owner| owner.controller == Some(true));
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            owner: metadata
-                .owner_references
-                .iter()
-                .flatten()
-                .find(|owner| owner.controller == Some(true))
-                .map(|owner| owner.uid.clone()),
+            owner: registration
+                .map(|(uid, _)| uid.to_owned())
+                .or_else(|| controller.map(|owner| owner.uid.clone())),
+            registration: registration.map(|(_, name)| name.to_owned()),
+            annotated: registration.is_some() && controller.is_none(),
             selects: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
             external_name: spec.type_.as_deref() == Some("ExternalName"),
             headless: spec.cluster_ip.as_deref() == Some("None"),

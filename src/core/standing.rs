@@ -28,6 +28,8 @@ pub struct Neighbours {
     pub foreign_slice: Option<(String, String)>,
     /// Whether the Endpoints object of the Service is somebody else's.
     pub foreign_endpoints: bool,
+    /// Whether all that is somebody else's was made by the cluster's own controllers for a selector.
+    pub left_by_cluster: bool,
 }
 
 /// Finds out why a registration may not publish, if it may not. The Service is absent before it is
@@ -56,8 +58,9 @@ pub fn stall(
         return because(
             "ServiceHasSelector",
             format!(
-                "Service {name} has a selector, so the cluster publishes its endpoints by itself; \
-                 remove spec.selector of the Service, or name another Service"
+                "Service {name} has a selector, so the cluster publishes its endpoints by itself; once \
+                 its Pods beat, remove spec.selector of the Service and what it published is taken over, \
+                 or name another Service"
             ),
         );
     }
@@ -111,6 +114,16 @@ impl Stall {
     /// The annotation asks for a takeover that must not be made.
     pub fn adoption_refused(refusal: &Refusal) -> Self {
         Self { reason: "AdoptionRefused", message: refusal.to_string() }
+    }
+
+    /// The selector of the Service has just been removed.
+    pub fn letting_go(registration: &Registration) -> Self {
+        let message = format!(
+            "the selector of Service {} has just been removed; what the cluster's own controllers left \
+             is taken over in a moment",
+            registration.service_name
+        );
+        Self { reason: "ServedByOthers", message }
     }
 
     /// A takeover could not be brought to its end yet.

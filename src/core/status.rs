@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use beatkeeper_api::{
-    AdoptedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus,
+    AdoptedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus, duration,
     status::{LISTED_INSTANCES_MAX, condition},
     text::plain,
 };
@@ -38,6 +38,8 @@ pub struct Applied {
     pub refused: RefusedNow,
     /// In a dry run, what would have been written.
     pub dry_run: Option<String>,
+    /// The longest former ttl by which some instance is measured, since it keeps its pace (L8).
+    pub former_ttl: Option<Duration>,
     /// Those of the prior status's adopted instances that are no longer.
     pub adoption_ended: Vec<AdoptedInstance>,
     /// The cordons of the registration.
@@ -80,6 +82,7 @@ pub fn report(
         expired: number(account.count(InstanceState::Expired)),
         held: number(account.count(InstanceState::Held)),
         total: number(account.lines.len()),
+        former_ttl: applied.former_ttl.map(duration::format),
         last_change_time: prior.last_change_time.clone(),
         instances: instances(prior, account, clocks),
         cordoned: applied.cordons.remember(&prior.cordoned, whole_seconds(clocks.wall)),
@@ -319,7 +322,17 @@ pub fn ready_reason(stall: Option<&Stall>, applied: &Applied) -> &'static str {
 }
 
 fn published(status: &ServiceRegistrationStatus) -> String {
-    format!("published as decided: {} of {} instances ready", status.ready, status.total)
+    let (ready, total) = (status.ready, status.total);
+    let former = status.former_ttl.as_ref().map(|former| {
+        format!(
+            "; some instance still beats at a former pace, and is pruned after its ttl of {former}, \
+             until its beats follow or it is started anew"
+        )
+    });
+    format!(
+        "published as decided: {ready} of {total} instances ready{}",
+        former.unwrap_or_default()
+    )
 }
 
 fn available(status: &ServiceRegistrationStatus, dry_run: bool) -> String {

@@ -3,38 +3,44 @@
 //! All or nothing: either every address, port and object can be taken over as it is, or nothing is
 //! touched, and the [`Refusal`] names the object, what is wrong with it and the remedy.
 
+mod found;
+
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use beatkeeper_api::{
-    AdoptedInstance, InstancePort, registration::ADOPT_ANNOTATION, status::ADOPTED_INSTANCES_MAX,
-};
+use beatkeeper_api::{InstancePort, status::ADOPTED_INSTANCES_MAX};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{core::v1::Endpoints, discovery::v1::EndpointSlice},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    api::{
+        core::v1::{Endpoints, ObjectReference},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::ResourceExt;
 
+use self::found::Found;
 use super::{
-    address::{self, OutsideRanges},
-    adoption::{ADOPTED, Adopted, beats_at, has_beaten},
+    address::OutsideRanges,
+    adoption::{Adopted, beats_at, has_beaten},
     endpoint::Family,
+    leftovers,
     plan::{
         Owner,
         meta::{
-            self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SKIP_MIRROR_LABEL, SLICE_MANAGED_BY_LABEL,
+            ENDPOINTS_MANAGED_BY_LABEL, MANAGER, OwnerMark, SKIP_MIRROR_LABEL,
+            SLICE_MANAGED_BY_LABEL,
         },
     },
+    pod::PodView,
     registration::{PortTemplate, Registration},
     verdict::Verdict,
     world::label,
 };
 
-/// Who says of slices that they mirror an Endpoints object.
-const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 /// What people write who manage slices by hand, as Kubernetes' documentation advises them to.
 const PEOPLE: [&str; 2] = ["staff", "cluster-admins"];
 
@@ -64,6 +70,10 @@ pub struct Scene<'a> {
     pub ranges: &'a OutsideRanges,
     /// Whose an address is, as far as the cluster knows.
     pub owner_of: &'a dyn Fn(IpAddr) -> Option<String>,
+    /// Whether there is nothing of others but what the cluster's own controllers left.
+    pub left_by_cluster: bool,
+    /// A Pod of the namespace by its name.
+    pub pod: &'a dyn Fn(&str) -> Option<Arc<PodView>>,
     /// Who is adopted already, whether he is to stay or not.
     pub adopted: &'a [Adopted],
     /// What is decided about the instances that have Leases.
@@ -79,6 +89,8 @@ pub struct Takeover {
     pub newcomers: Vec<Adopted>,
     /// The slices with our marks, which make them ours as they are.
     pub slices: Vec<EndpointSlice>,
+    /// The slices that the cluster's own controller left, to be deleted once ours hold what they do.
+    pub leftovers: Vec<EndpointSlice>,
     /// The Endpoints object with our marks.
     pub endpoints: Option<Endpoints>,
 }
@@ -91,18 +103,6 @@ pub struct Refusal {
     problem: String,
 }
 
-/// An address as it was written by hand, with what was said of it.
-struct Found {
-    address: IpAddr,
-    text: String,
-    from: String,
-    ports: Vec<InstancePort>,
-    not_ready: bool,
-    node_name: Option<String>,
-    zone: Option<String>,
-    hostname: Option<String>,
-}
-
 /// Plans to take everything over.
 ///
 /// # Errors
@@ -112,7 +112,9 @@ pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
     let mut takeover = Takeover::default();
     if let Some(endpoints) = &foreign.endpoints {
         let object = name("Endpoints", &endpoints.metadata);
-        by_people(&object, &endpoints.metadata, ENDPOINTS_MANAGED_BY_LABEL)?;
+        if !(scene.left_by_cluster && leftovers::is_endpoints(&endpoints.metadata)) {
+            by_people(&object, &endpoints.metadata, ENDPOINTS_MANAGED_BY_LABEL)?;
+        }
         if endpoints.annotations().contains_key(LOCK) {
             let problem =
                 format!("annotation {LOCK} says that it is the lock of a leader election");
@@ -127,11 +129,16 @@ pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
     }
     for slice in &foreign.slices {
         let object = name("EndpointSlice", &slice.metadata);
-        if label(&slice.metadata, SLICE_MANAGED_BY_LABEL) == Some(MIRROR) {
+        if leftovers::is_mirror(&slice.metadata) {
             if !foreign.has_endpoints {
                 let problem = "it mirrors an Endpoints object that is gone; delete it".to_owned();
                 return Err(Refusal { object, problem });
             }
+            continue;
+        }
+        if scene.left_by_cluster && leftovers::is_slice(&slice.metadata) {
+            found.extend(in_slice(scene, &object, slice)?);
+            takeover.leftovers.push(slice.clone());
             continue;
         }
         by_people(&object, &slice.metadata, SLICE_MANAGED_BY_LABEL)?;
@@ -155,7 +162,7 @@ fn mark(scene: &Scene<'_>, metadata: &mut ObjectMeta, labels: &[(&str, &str)]) {
     let Registration { key, uid, .. } = scene.registration;
     let (namespace, name) = (key.namespace.clone(), key.name.clone());
     let owner = Owner { namespace, name, uid: uid.clone() };
-    metadata.owner_references.get_or_insert_default().push(meta::reference(&owner));
+    OwnerMark::of(&owner).put_on(metadata);
     // The API server keeps the managed fields of an update that has none.
     metadata.managed_fields = None;
 }
@@ -209,6 +216,7 @@ fn in_endpoints(
                     node_name: address.node_name.clone(),
                     zone: None,
                     hostname: address.hostname.clone().filter(|hostname| !hostname.is_empty()),
+                    pod: pod_of(scene, address.target_ref.as_ref()),
                 });
             }
         }
@@ -245,10 +253,17 @@ fn in_slice(scene: &Scene<'_>, object: &str, slice: &EndpointSlice) -> Result<Ve
                 node_name: endpoint.node_name.clone(),
                 zone: endpoint.zone.clone(),
                 hostname: endpoint.hostname.clone(),
+                pod: pod_of(scene, endpoint.target_ref.as_ref()),
             });
         }
     }
     Ok(found)
+}
+
+fn pod_of(scene: &Scene<'_>, target: Option<&ObjectReference>) -> Option<(String, String)> {
+    let target = target.filter(|_| scene.left_by_cluster)?;
+    let is_pod = target.kind.as_deref() == Some("Pod");
+    target.name.clone().zip(target.uid.clone()).filter(|_| is_pod)
 }
 
 fn read(object: &str, text: &str) -> Result<IpAddr, Refusal> {
@@ -321,6 +336,12 @@ fn newcomers(scene: &Scene<'_>, found: Vec<Found>) -> Result<Vec<Adopted>, Refus
         if has_beaten(&adopted, &all, &published) {
             continue;
         }
+        if found.pod.as_ref().is_some_and(|(name, uid)| {
+            leftovers::living((scene.pod)(name).as_deref(), uid).is_none()
+        }) {
+            // It leaves with the next write: nobody else would ever take it out.
+            continue;
+        }
         found.check(scene)?;
         let beats = beats_at(adopted.address, scene.verdicts).map(|(_, beat)| beat);
         adopted.entry.old_beats = beats.collect();
@@ -336,76 +357,4 @@ fn newcomers(scene: &Scene<'_>, found: Vec<Found>) -> Result<Vec<Adopted>, Refus
         return Err(Refusal { object, problem });
     }
     Ok(newcomers)
-}
-
-impl Found {
-    /// Whether both can be one instance: no port of one name has two numbers.
-    fn agrees_with(&self, other: &Self) -> bool {
-        let differs = |a: &InstancePort, b: &InstancePort| a.name == b.name && a.port != b.port;
-        !self.ports.iter().any(|a| other.ports.iter().any(|b| differs(a, b)))
-    }
-
-    /// Takes in what another object says of the same instance. Who is ready somewhere is ready.
-    fn absorb(&mut self, other: Self) {
-        let Self { address: _, text: _, from: _, ports, not_ready, node_name, zone, hostname } =
-            other;
-        for port in ports {
-            if !self.ports.contains(&port) {
-                self.ports.push(port);
-            }
-        }
-        self.not_ready &= not_ready;
-        self.node_name = self.node_name.take().or(node_name);
-        self.zone = self.zone.take().or(zone);
-        self.hostname = self.hostname.take().or(hostname);
-    }
-
-    /// As it is remembered; the n-th one at its address.
-    fn adopted(&self, n: usize, wall: Timestamp) -> Adopted {
-        let suffix = if n == 0 { String::new() } else { format!("#{}", n + 1) };
-        let since = Timestamp::from_second(wall.as_second()).unwrap_or(wall);
-        let entry = AdoptedInstance {
-            name: format!("{ADOPTED}{}{suffix}", self.address),
-            address: self.address.to_string(),
-            from: self.from.clone(),
-            since: Some(Time(since)),
-            ports: self.ports.clone(),
-            not_ready: self.not_ready,
-            node_name: self.node_name.clone(),
-            zone: self.zone.clone(),
-            hostname: self.hostname.clone(),
-            old_beats: Vec::new(),
-        };
-        Adopted { address: self.address, entry }
-    }
-
-    /// Whether the address may be published (P5), and people have consented to taking it over.
-    fn check(&self, scene: &Scene<'_>) -> Result<(), Refusal> {
-        let refuse = |problem| Err(Refusal { object: self.from.clone(), problem });
-        let namespace = &scene.registration.key.namespace;
-        if !scene.registration.consent.allows(self.address) {
-            return refuse(format!(
-                "{} is not in the list of annotation {ADOPT_ANNOTATION}; add it there, or remove it \
-                 from {}",
-                self.text, self.from
-            ));
-        }
-        if let Err(error) =
-            address::outside(&self.text.as_str().into(), namespace, scene.ranges, scene.owner_of)
-        {
-            return refuse(error.to_string());
-        }
-        let family = Family::of(self.address);
-        if !scene.families.contains(&family) {
-            return refuse(format!(
-                "{} is of family {}, which Service {} does not have; remove it from {}, or give the \
-                 Service that family",
-                self.text,
-                family.as_str(),
-                scene.registration.service_name,
-                self.from
-            ));
-        }
-        Ok(())
-    }
 }

@@ -1,6 +1,7 @@
 //! What is known of the cluster besides the heartbeats: trimmed views, and the look-ups that
 //! deciding needs.
 
+mod abandoned;
 mod cache;
 mod debts;
 mod watched;
@@ -17,23 +18,34 @@ use k8s_openapi::{
     api::{core::v1::Endpoints, discovery::v1::EndpointSlice},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use kube::{
+    ResourceExt,
+    core::{Selector, SelectorExt},
+};
 
+pub use abandoned::{Abandoned, Kind};
 pub use debts::Debt;
 pub use watched::Watched;
 
-use self::cache::Cache;
+use self::{abandoned::Belongings, cache::Cache};
 use super::{
     address::AddressSet,
     adoption::Consent,
     depends::Dependents,
     heartbeat::Version,
     index::Key,
-    plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
+    leftovers,
+    plan::meta::{self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
     pod::PodView,
     proven::Pace,
     registration::Registration,
     service::ServiceView,
 };
+
+/// The finalizer of an object that is deleted with `--cascade=orphan`.
+const ORPHANING: &str = "orphan";
+/// How the names of the cluster's own controllers end.
+const CLUSTERS: &str = "-controller.k8s.io";
 
 /// What others need to know of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +61,8 @@ pub struct Brief {
     dry_run: bool,
     consent: Consent,
     uncordon: Vec<String>,
+    /// Which Pods are to be published, where it does not merely let any.
+    selector: Option<Selector>,
 }
 
 /// Whose a slice or an Endpoints object is.
@@ -71,6 +85,8 @@ pub struct World {
     slices: Cache<Arc<EndpointSlice>>,
     endpoints: Cache<Arc<Endpoints>>,
     zones: Cache<String>,
+    /// By namespace: the Pods that ask for our readiness gate.
+    gated: HashMap<String, BTreeSet<String>>,
     registrations: HashMap<Key, Brief>,
     /// Registrations by their Service.
     by_service: HashMap<Key, BTreeSet<String>>,
@@ -81,6 +97,8 @@ pub struct World {
     /// The addresses in each slice that is kept with its endpoints: read once, and asked for in each
     /// decision.
     addresses_in: HashMap<Key, Box<[IpAddr]>>,
+    /// What carries the annotation of a registration.
+    belongings: Belongings,
     /// Looked up for each instance outside the cluster in each decision, hence this hash (see [`AddressSet`]).
     addresses: hashbrown::HashMap<IpAddr, BTreeMap<Key, &'static str>>,
     /// Which registrations have asked for what.
@@ -213,6 +231,16 @@ impl World {
         (ours, foreign)
     }
 
+    /// Whether all that others have published for a Service was made by the cluster's own controllers.
+    pub fn is_left_by_cluster(&self, service: &Key, uid: &str) -> bool {
+        let names = self.slices_by_service.get(service).into_iter().flatten();
+        let slices = names.filter_map(|name| self.slices.get(&Key::new(&service.namespace, name)));
+        let foreign = |metadata: &&ObjectMeta| self.ownership(metadata, uid) == Ownership::Foreign;
+        let endpoints = self.endpoints.get(service).map(|endpoints| &endpoints.metadata);
+        let endpoints = endpoints.map(|metadata| (metadata, !foreign(&metadata)));
+        leftovers::are_all(slices.map(|slice| &slice.metadata).filter(foreign), endpoints)
+    }
+
     /// The addresses in some of the slices that are known.
     pub fn addresses_in(&self, slices: &[Arc<EndpointSlice>]) -> AddressSet {
         let known = slices.iter().filter_map(|it| self.addresses_in.get(&Key::of(&it.metadata)));
@@ -225,13 +253,12 @@ impl World {
 
     /// Whose an object is, seen by the registration with this uid.
     pub fn ownership(&self, metadata: &ObjectMeta, uid: &str) -> Ownership {
-        let marked = label(metadata, SLICE_MANAGED_BY_LABEL) == Some(MANAGER)
-            || label(metadata, ENDPOINTS_MANAGED_BY_LABEL) == Some(MANAGER);
+        // A mirrored slice has the labels of its Endpoints, too.
+        let manager = label(metadata, SLICE_MANAGED_BY_LABEL)
+            .or_else(|| label(metadata, ENDPOINTS_MANAGED_BY_LABEL));
+        let marked = manager == Some(MANAGER);
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let lives = |owner: &str, name: &str| {
-            let brief = self.registrations.get(&Key::new(namespace, name));
-            brief.is_some_and(|brief| brief.uid == owner)
-        };
+        let lives = |owner: &str, name: &str| self.lives(&Key::new(namespace, name), owner);
         match owner_of(metadata) {
             Some((owner, _)) if owner == uid => Ownership::Ours,
             None if marked => Ownership::Ours,
@@ -239,6 +266,20 @@ impl World {
             Some(_) if marked => Ownership::Sibling,
             _ => Ownership::Foreign,
         }
+    }
+
+    /// Whether a Service is the registration's with this uid: it says so, or it says that it is that
+    /// of a registration that no longer lives, and is taken over before it is collected.
+    pub fn owns_service(&self, service: &ServiceView, namespace: &str, uid: &str) -> bool {
+        match (&service.owner, &service.registration) {
+            (Some(owner), _) if owner == uid => true,
+            (Some(owner), Some(name)) => !self.lives(&Key::new(namespace, name), owner),
+            _ => false,
+        }
+    }
+
+    fn lives(&self, key: &Key, uid: &str) -> bool {
+        self.registrations.get(key).is_some_and(|brief| brief.uid == uid)
     }
 
     /// Whose an address is, as far as the watches know.
@@ -271,7 +312,8 @@ impl World {
         let (key, _) = identity(&object.metadata);
         let registration = Registration::validate(object);
         let pace = registration.pace();
-        let Registration { dry_run, consent, uncordon, .. } = registration;
+        let Registration { dry_run, consent, uncordon, selector, .. } = registration;
+        let selector = selector.filter(|selector| !selector.selects_all());
         let brief = Brief {
             service: object.service_name().to_owned(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -282,7 +324,11 @@ impl World {
             dry_run,
             consent,
             uncordon,
+            selector,
         };
+        if brief.deleting && object.finalizers().iter().any(|it| it == ORPHANING) {
+            self.belongings.let_go(&brief.uid);
+        }
         if self.registrations.get(&key) == Some(&brief) {
             return Vec::new();
         }
@@ -335,6 +381,38 @@ impl World {
         self.registrations.get(key).is_some_and(|brief| brief.dry_run)
     }
 
+    /// Whether some Pod of a namespace asks for our readiness gate.
+    pub fn has_gated(&self, namespace: &str) -> bool {
+        self.gated.contains_key(namespace)
+    }
+
+    /// The Pods of a namespace that ask for our readiness gate.
+    pub fn gated(&self, namespace: &str) -> Vec<Key> {
+        let names = self.gated.get(namespace).into_iter().flatten();
+        names.map(|name| Key::new(namespace, name)).collect()
+    }
+
+    /// The registrations that have to publish a Pod with these labels before it is ready: those for which it
+    /// beats, and those that select it and not merely let any join. By name.
+    pub fn claimants(
+        &self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        beating: &[Key],
+    ) -> Vec<String> {
+        let briefs = self.registrations.iter().filter(|(key, _)| key.namespace == namespace);
+        let mut names: Vec<String> = briefs
+            .filter(|(_, brief)| !brief.deleting && !brief.dry_run)
+            .filter(|(key, brief)| {
+                let selects = brief.selector.as_ref().is_some_and(|it| it.matches(labels));
+                selects || beating.contains(key)
+            })
+            .map(|(key, _)| key.name.clone())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
     /// The registrations for a Service.
     pub fn registrations_of(&self, service: &Key) -> Vec<Key> {
         let names = self.by_service.get(service).into_iter().flatten();
@@ -368,17 +446,29 @@ pub fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(name).map(String::as_str)
 }
 
-/// Uid and name of the ServiceRegistration that controls an object.
+/// Uid and name of the ServiceRegistration that an object belongs to: by our annotation, or by the
+/// owner reference that earlier versions wrote.
 pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
+    // The cluster's controller copies annotations from Endpoints to the slices that it mirrors.
+    let copied = label(metadata, SLICE_MANAGED_BY_LABEL).is_some_and(|it| it.ends_with(CLUSTERS));
+    let annotated = meta::owned_by(metadata).filter(|_| !copied).and_then(|owner| {
+        let (name, rest) = owner.split_once('/')?;
+        match rest.split_once('/') {
+            None => Some((rest, name)),
+            // On a Service: a copy of it under another name is nobody's.
+            Some((uid, service)) => {
+                (metadata.name.as_deref() == Some(service)).then_some((uid, name))
+            }
+        }
+    });
+    if annotated.is_some() {
+        return annotated;
+    }
     metadata
         .owner_references
         .iter()
         .flatten()
-        .find(|owner| {
-            // One that does not control is somebody's wish to be cleaned up with the registration.
-            owner.controller == Some(true)
-                && owner.kind == "ServiceRegistration"
-                && owner.api_version.starts_with("beatkeeper.dev/")
-        })
+        // One that does not control is somebody's wish to be cleaned up with the registration.
+        .find(|owner| owner.controller == Some(true) && meta::is_registration(owner))
         .map(|owner| (owner.uid.as_str(), owner.name.as_str()))
 }

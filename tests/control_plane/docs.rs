@@ -11,6 +11,9 @@ const HEARTBEAT: &str = include_str!("../../docs/heartbeat.md");
 const AGENT: &str = include_str!("../../docs/agent.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
+/// The section that a test of its own goes through.
+const FROM_A_SELECTOR: &str = "## From a Service with a selector";
+
 /// The blocks of a page in one language, in order.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
@@ -128,7 +131,8 @@ async fn every_command_of_the_operations_page_does_what_the_page_says() {
     let shop = Shop::open("docs-operations").await;
     let _operator = shop.operator();
     let mut reader = Reader { shop: &shop, token: String::new(), said: String::new() };
-    let blocks = blocks(OPERATIONS, "bash");
+    let (before, _) = OPERATIONS.split_once(FROM_A_SELECTOR).unwrap();
+    let blocks = blocks(before, "bash");
     let [dry, look, publish, by_hand, rehearse, adopt, unbeaten, list, withdraw] =
         blocks.as_slice()
     else {
@@ -153,6 +157,45 @@ async fn every_command_of_the_operations_page_does_what_the_page_says() {
     shop.published_as_ready("orders", &["192.0.2.21"]).await;
     reader.run(withdraw).await;
     shop.published_as_ready("orders", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_a_selector_is_taken_over_by_the_commands_of_the_page() {
+    let shop = Shop::open("docs-selector").await;
+    let _operator = shop.operator();
+    let spec = json!({
+        "selector": { "app": "web" }, "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
+    });
+    shop.service("web", spec).await;
+    let beats = shop.beats("web");
+    for n in 1..=2 {
+        let pod = format!("web-{n}");
+        shop.pod_on_a_node(&pod, &format!("10.88.7.{n}"), "web").await;
+    }
+    shop.published_as_ready("web", &["10.88.7.1", "10.88.7.2"]).await;
+    let mut reader = Reader { shop: &shop, token: String::new(), said: String::new() };
+    let (_, section) = OPERATIONS.split_once(FROM_A_SELECTOR).unwrap();
+    let blocks = blocks(section, "bash");
+    let [register, look, take_over] = blocks.as_slice() else {
+        panic!(
+            "the section has {} blocks; tell this test what the new ones should do",
+            blocks.len()
+        );
+    };
+    reader.run(register).await;
+    shop.looked_at("web").await;
+    for n in 1..=2 {
+        let pod = format!("web-{n}");
+        let uid = shop.api::<k8s_openapi::api::core::v1::Pod>().get(&pod).await.unwrap();
+        beats.create(&beats.in_pod(&pod, &uid.metadata.uid.unwrap())).await;
+    }
+    shop.instance("web", "web-2", "Ready", "Beating").await;
+    assert!(reader.run(look).await.contains("web-1 Beating"));
+    let vigil = crate::support::Vigil::keep(&shop, "web").await;
+    reader.run(take_over).await;
+    shop.condition("web", "Ready", "True", "Published").await;
+    shop.published_as_ready("web", &["10.88.7.1", "10.88.7.2"]).await;
+    assert_eq!(vigil.left(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, api::DeleteParams};
+use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::json;
 
 use crate::support::{Shop, Vigil, eventually};
@@ -36,10 +36,10 @@ async fn a_registration_that_is_made_anew_takes_over_what_the_old_one_left_and_b
         let owners: BTreeSet<_> = published
             .slices
             .iter()
-            .flat_map(|slice| slice.metadata.owner_references.iter().flatten())
-            .map(|owner| owner.uid.clone())
+            .map(|slice| slice.annotations().get("beatkeeper.dev/owned-by").cloned())
             .collect();
-        (owners == BTreeSet::from([new.metadata.uid.clone().unwrap()])).then_some(())
+        let owner = format!("greeter/{}", new.metadata.uid.clone().unwrap());
+        (owners == BTreeSet::from([Some(owner)])).then_some(())
     })
     .await;
     shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;

@@ -37,6 +37,8 @@ pub enum Call {
     Beat {
         lease: Key,
         renewed: i64,
+        /// leaseDurationSeconds, where it is written with the beat.
+        seconds: Option<i32>,
         annotation: Option<(&'static str, String)>,
         left: Option<String>,
     },
@@ -199,8 +201,8 @@ impl Api {
             Call::Create(object) => self.create(object),
             Call::Replace(object) => self.replace(object),
             Call::Delete { kind, key, uid, version } => self.delete(kind, &key, uid, version),
-            Call::Beat { lease, renewed, annotation, left } => {
-                self.beat(&lease, renewed, annotation, left)
+            Call::Beat { lease, renewed, seconds, annotation, left } => {
+                self.beat(&lease, renewed, seconds, annotation, left)
             }
             Call::Status { registration, version, status } => {
                 let Some(Object::Registration(known)) = self.get(Kind::Registration, &registration)
@@ -331,6 +333,7 @@ impl Api {
         &mut self,
         lease: &Key,
         renewed: i64,
+        seconds: Option<i32>,
         annotation: Option<(&'static str, String)>,
         left: Option<String>,
     ) -> (Reply, Option<Took>) {
@@ -342,7 +345,9 @@ impl Api {
         }
         let mut next: HeartbeatLease = (**known).clone();
         let text = heartbeat::renew_time(Timestamp::from_microsecond(renewed).expect("in range"));
-        next.spec.get_or_insert_default().renew_time = Some(text);
+        let spec = next.spec.get_or_insert_default();
+        spec.renew_time = Some(text);
+        spec.lease_duration_seconds = seconds.or(spec.lease_duration_seconds);
         if let Some((name, value)) = annotation {
             next.metadata.annotations.get_or_insert_default().insert(name.to_owned(), value);
         }

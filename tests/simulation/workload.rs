@@ -275,12 +275,10 @@ impl Workload {
 
     async fn beat(&self, pace: &Pace) -> Result<(), Refusal> {
         let timeout = pace.request_timeout();
-        let call = Call::Beat {
-            lease: self.lease(),
-            renewed: self.renewed(),
-            annotation: None,
-            left: None,
-        };
+        // As the SDK writes it: with the beat by which it begins to follow.
+        let seconds = Some(pace.lease_duration_seconds());
+        let (lease, renewed) = (self.lease(), self.renewed());
+        let call = Call::Beat { lease, renewed, seconds, annotation: None, left: None };
         let answer = self.call(call, timeout).await;
         let stranger = match &answer {
             Ok(Answer::Object(Object::Lease(lease))) if !self.is_own(lease) => {
@@ -296,7 +294,7 @@ impl Workload {
             let call = Call::Delete { kind, key, uid: Some(uid), version: None };
             let _ = self.call(call, timeout).await?;
         }
-        let lease = Object::Lease(Arc::new(self.new_lease()));
+        let lease = Object::Lease(Arc::new(self.new_lease(pace)));
         self.call(Call::Create(lease), timeout).await.map(drop)
     }
 
@@ -308,7 +306,7 @@ impl Workload {
         }
     }
 
-    fn new_lease(&self) -> HeartbeatLease {
+    fn new_lease(&self, pace: &Pace) -> HeartbeatLease {
         let renewed = Timestamp::from_microsecond(self.renewed()).expect("in range");
         let owner = OwnerReference {
             api_version: "v1".to_owned(),
@@ -331,7 +329,7 @@ impl Workload {
             spec: Some(HeartbeatSpec {
                 holder_identity: Some(self.name.clone()),
                 renew_time: Some(renew_time(renewed)),
-                lease_duration_seconds: Some(30),
+                lease_duration_seconds: Some(pace.lease_duration_seconds()),
             }),
         }
     }

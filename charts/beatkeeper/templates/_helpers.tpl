@@ -131,10 +131,6 @@ namespaceSelector:
 - apiGroups: [beatkeeper.dev]
   resources: [serviceregistrations]
   verbs: [cordon]
-# Where OwnerReferencesPermissionEnforcement is on, who names an owner that blocks its deletion needs this.
-- apiGroups: [beatkeeper.dev]
-  resources: [serviceregistrations/finalizers]
-  verbs: [update]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [get, list, watch, create, update, delete]
@@ -151,10 +147,16 @@ namespaceSelector:
   verbs: [create]
 - apiGroups: [""]
   resources: [services]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+{{- if .Values.readinessGate.enabled }}
+# The condition of Pods that ask for the readiness gate beatkeeper.dev/published.
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

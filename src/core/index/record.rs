@@ -8,6 +8,7 @@ use crate::core::{
     heartbeat::{Claim, Heartbeat, Token, Version},
     moment::Moment,
     proven::Silence,
+    rhythm::{Rhythm, Wanted},
 };
 
 /// Namespace and name, of a registration or of anything else.
@@ -115,6 +116,8 @@ pub struct Record {
     pub published: bool,
     /// Whether only protection.minReady keeps it published, however long it is silent (L7).
     pub protected: bool,
+    /// How it beats.
+    pub rhythm: Rhythm,
     /// Whether a beat changes no decision, so that none needs to be taken.
     pub(super) quiet: bool,
     /// When the version was taken in.
@@ -166,6 +169,8 @@ pub struct Settled {
     pub quiet: bool,
     /// Whether the instance is decided to be dead.
     pub expired: bool,
+    /// What its beats are watched for.
+    pub wanted: Wanted,
     /// Whether it is known where the instance is.
     pub placed: bool,
     /// Whether it is to be published.

@@ -1,4 +1,4 @@
-//! Labels, owner references and annotations of what we publish.
+//! Labels and annotations of what we publish, and whose it is.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +21,13 @@ pub const ENDPOINTS_MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by
 pub const SKIP_MIRROR_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Label of slices and Endpoints of a headless Service: kube-proxy does not watch what has it.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+/// Annotation of what the operator makes: name and uid of the registration that it belongs to.
+///
+/// Not an owner reference: the garbage collector deletes what such a reference names within
+/// milliseconds of its owner's end, and a registration that is replaced (`kubectl replace --force`,
+/// GitOps tools, `helm uninstall` and `install`) would lose its Service with its addresses, node ports
+/// and settings. What nobody takes over the operator deletes itself (`controller/collect.rs`).
+pub const OWNED_BY_ANNOTATION: &str = "beatkeeper.dev/owned-by";
 /// Annotation: the moment of the change that led to the last write.
 pub const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Annotation of an Endpoints object that has not room for every address.
@@ -36,7 +43,7 @@ pub(super) struct Required<'a> {
     namespace: &'a str,
     labels: Vec<Rule<'a>>,
     annotations: Vec<Rule<'a>>,
-    owner: OwnerReference,
+    owner: OwnerMark,
     trigger_time: Option<Timestamp>,
 }
 
@@ -52,7 +59,7 @@ impl<'a> Required<'a> {
                 (HEADLESS_LABEL, headless),
             ],
             annotations: Vec::new(),
-            owner: reference(target.owner),
+            owner: OwnerMark::of(target.owner),
             trigger_time: target.trigger_time,
         }
     }
@@ -68,7 +75,7 @@ impl<'a> Required<'a> {
                 (HEADLESS_LABEL, headless),
             ],
             annotations: vec![(OVER_CAPACITY_ANNOTATION, truncated.then_some(TRUNCATED))],
-            owner: reference(target.owner),
+            owner: OwnerMark::of(target.owner),
             trigger_time: target.trigger_time,
         }
     }
@@ -77,23 +84,7 @@ impl<'a> Required<'a> {
     pub fn is_met(&self, metadata: &ObjectMeta) -> bool {
         obeys(metadata.labels.as_ref(), &self.labels)
             && obeys(metadata.annotations.as_ref(), &self.annotations)
-            && self.owner_is_met(metadata.owner_references.as_deref().unwrap_or_default())
-    }
-
-    fn owner_is_met(&self, references: &[OwnerReference]) -> bool {
-        let mut ours = references.iter().filter(|reference| self.replaces(reference));
-        ours.next() == Some(&self.owner) && ours.next().is_none()
-    }
-
-    /// Whether our owner reference takes the place of this one: it is ours; or that of an earlier
-    /// registration of the same name, whose end would otherwise take the object along; or that of
-    /// another controller, since an object has only one and the API server refuses a second.
-    fn replaces(&self, other: &OwnerReference) -> bool {
-        let group = |api_version: &str| api_version.split('/').next().map(str::to_owned);
-        other.uid == self.owner.uid
-            || (other.kind == self.owner.kind
-                && group(&other.api_version) == group(&self.owner.api_version))
-            || other.controller == Some(true)
+            && self.owner.is_on(metadata)
     }
 
     /// The metadata for a new object, not yet named.
@@ -117,24 +108,71 @@ impl<'a> Required<'a> {
         enforce(&mut metadata.annotations, &self.annotations);
         let moment = self.trigger_time.map(|moment| moment.to_string());
         enforce(&mut metadata.annotations, &[(TRIGGER_TIME_ANNOTATION, moment.as_deref())]);
-        let references = metadata.owner_references.get_or_insert_default();
-        if !self.owner_is_met(references) {
-            references.retain(|reference| !self.replaces(reference));
-            references.push(self.owner.clone());
-        }
+        self.owner.put_on(metadata);
     }
 }
 
-/// The reference to the registration by which what it publishes goes with it.
-pub fn reference(owner: &Owner) -> OwnerReference {
-    OwnerReference {
-        api_version: format!("{}/{}", beatkeeper_api::GROUP, beatkeeper_api::VERSION),
-        kind: "ServiceRegistration".to_owned(),
-        name: owner.name.clone(),
-        uid: owner.uid.clone(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
+/// The annotation that says whose an object is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerMark(String);
+
+impl OwnerMark {
+    /// That of a registration.
+    pub fn of(owner: &Owner) -> Self {
+        Self::naming(&owner.name, &owner.uid)
     }
+
+    /// That of the registration with this name and uid.
+    pub fn naming(name: &str, uid: &str) -> Self {
+        Self(format!("{name}/{uid}"))
+    }
+
+    /// That of the registration with this name and uid on the Service that it has made. The name of
+    /// the Service is part of it, so that a copy of the Service under another name is nobody's.
+    pub fn on_service(name: &str, uid: &str, service: &str) -> Self {
+        Self(format!("{name}/{uid}/{service}"))
+    }
+
+    /// The value of the annotation.
+    pub fn value(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether an object has it, and no other owner whose end would take the object along.
+    pub fn is_on(&self, metadata: &ObjectMeta) -> bool {
+        owned_by(metadata) == Some(self.0.as_str())
+            && !metadata.owner_references.iter().flatten().any(is_superseded)
+    }
+
+    /// Puts it on an object. Owners that do not control it stay.
+    pub fn put_on(&self, metadata: &mut ObjectMeta) {
+        enforce(&mut metadata.annotations, &[(OWNED_BY_ANNOTATION, Some(&self.0))]);
+        metadata.owner_references = remaining_owners(metadata);
+    }
+}
+
+/// The annotation's value, when an object has it.
+pub fn owned_by(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.annotations.as_ref()?.get(OWNED_BY_ANNOTATION).map(String::as_str)
+}
+
+/// The owner references that stay beside our annotation; none when none does.
+pub fn remaining_owners(metadata: &ObjectMeta) -> Option<Vec<OwnerReference>> {
+    let references = metadata.owner_references.iter().flatten();
+    let kept: Vec<_> = references.filter(|it| !is_superseded(it)).cloned().collect();
+    Some(kept).filter(|kept| !kept.is_empty())
+}
+
+/// Whether the annotation takes the place of an owner reference: one to a registration, as earlier
+/// versions wrote, or one to a controller, whose end would take along what it does not own.
+pub fn is_superseded(reference: &OwnerReference) -> bool {
+    reference.controller == Some(true) || is_registration(reference)
+}
+
+/// Whether an owner reference names a registration.
+pub fn is_registration(reference: &OwnerReference) -> bool {
+    reference.kind == "ServiceRegistration"
+        && reference.api_version.split('/').next() == Some(beatkeeper_api::GROUP)
 }
 
 fn obeys(map: Option<&BTreeMap<String, String>>, rules: &[Rule<'_>]) -> bool {

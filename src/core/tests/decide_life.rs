@@ -251,12 +251,12 @@ fn a_lease_without_a_renew_time_never_beat() {
 }
 
 #[test]
-fn a_shorter_ttl_applies_from_the_next_beat_and_a_longer_one_at_once() {
+fn a_shorter_ttl_waits_until_the_instance_follows_and_a_longer_one_applies_at_once() {
     let (mut world, mut index) = (published(), seen_at_1000());
     world.ttl.set(Duration::from_secs(15), at(5000));
     assert_eq!(world.one(&index, at(30_999)).look_again, Some(at(31_000)), "still 30 s");
     index.observe("shop", beat("vm-1", 2, 2), at(10_000));
-    assert_eq!(world.one(&index, at(24_999)).look_again, Some(at(25_000)), "15 s now");
+    assert_eq!(world.one(&index, at(24_999)).look_again, Some(at(30_000)), "late, and not dead");
     world.ttl.set(Duration::from_secs(60), at(24_999));
     let verdict = world.one(&index, at(25_000));
     assert_eq!((suspected(&verdict), verdict.look_again), (None, Some(at(45_000))));

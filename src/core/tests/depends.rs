@@ -18,7 +18,7 @@ fn asked(cluster: &mut Cluster, index: &Index, ranges: &[&str]) {
     let registration = World::new().registration;
     let ranges: OutsideRanges = ranges.iter().map(|range| range.parse().expect("one")).collect();
     let records = index.snapshot(&registration.key);
-    let mut pods = gather::pods("shop", &records, cluster);
+    let mut pods = gather::pods("shop", &records, &[], cluster);
     let stage = Stage::new(gather::surroundings(&registration, cluster), None, None);
     let nodes = std::mem::take(&mut pods.nodes);
     let asked = Asked::of(&registration, &records, &stage, &ranges, nodes);

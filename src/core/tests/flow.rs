@@ -8,6 +8,7 @@ use crate::core::{
     index::Settled,
     memory::Memory,
     proven::{Gap, Pace, Proven, Silence},
+    rhythm::Wanted,
 };
 
 const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(20) };
@@ -45,6 +46,7 @@ fn published(record: &Record) -> Settled {
         granted: false,
         takes_out: false,
         protected: false,
+        wanted: Wanted::at(PACE, None),
     }
 }
 

@@ -79,6 +79,7 @@ fn published(record: &Record) -> Settled {
         granted: false,
         takes_out: false,
         protected: false,
+        wanted: crate::core::rhythm::Wanted::at(PACE, None),
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     verdict::Verdict,
 };
 
+mod abandoned;
 mod adoption;
 mod claims;
 mod clockless;
@@ -37,6 +38,7 @@ mod frozen;
 mod dry_run;
 mod garbage;
 mod garbage_published;
+mod gates;
 mod guard;
 mod heartbeat;
 mod index_beats;
@@ -49,6 +51,7 @@ mod rollback;
 mod status_floor;
 mod takeover;
 mod told;
+mod ttl;
 
 /// Milliseconds after the start of the clock.
 fn at(millis: u64) -> Moment {

@@ -42,6 +42,7 @@ fn status() -> ServiceRegistrationStatus {
         held: 0,
         total: 2,
         cordoned: Vec::new(),
+        former_ttl: None,
         adopted: Vec::new(),
         last_change_time: Some(time(10)),
         instances: vec![

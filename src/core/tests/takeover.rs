@@ -5,6 +5,7 @@ use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 use super::*;
 use crate::core::{
     adoption::Consent,
+    plan::meta,
     takeover::{Foreign, Refusal, Scene, Takeover, plan},
 };
 
@@ -54,13 +55,14 @@ fn of_slice(slice: EndpointSlice) -> Foreign {
 struct Case {
     world: World,
     index: Index,
+    left_by_cluster: bool,
 }
 
 impl Case {
     fn new() -> Self {
         let mut world = World::new();
         world.registration.consent = Consent::All;
-        Self { world, index: index() }
+        Self { world, index: index(), left_by_cluster: false }
     }
 
     fn plan(&self, foreign: &Foreign) -> Result<Takeover, Refusal> {
@@ -72,6 +74,8 @@ impl Case {
                 ports: &registration.ports,
                 ranges,
                 owner_of: &|ip| (*owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
+                left_by_cluster: self.left_by_cluster,
+                pod: &|name| self.world.pods.get(name).cloned(),
                 adopted,
                 verdicts: &self.world.decide(&self.index, at(0)),
                 wall: "2026-11-22T10:00:00.5Z".parse().expect("a time"),
@@ -137,8 +141,7 @@ fn slices_are_marked_as_they_are_and_mirrored_ones_are_left_to_the_cluster() {
     let labels = marked.metadata.labels.clone().expect("labels");
     assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "beatkeeper.dev");
     assert_eq!(marked.endpoints, foreign.slices[0].endpoints);
-    let owners = marked.metadata.owner_references.clone().expect("an owner");
-    assert_eq!((owners[0].uid.as_str(), owners[0].controller), ("sreg-uid", Some(true)));
+    assert_eq!(meta::owned_by(&marked.metadata), Some("greeter/sreg-uid"));
 }
 
 #[test]
@@ -288,4 +291,75 @@ fn more_than_can_be_remembered_are_refused() {
     assert_eq!(case.names(&of_endpoints(hand_written(&addresses[..1000]))).len(), 1000);
     let message = case.refused(&of_endpoints(hand_written(&addresses)));
     assert!(message.contains("1001 addresses"), "{message}");
+}
+
+/// A slice as the cluster's own controller leaves it: of Pods web-1 and so on, with addresses 10.0.0.1 and so on.
+fn left_behind(pods: usize) -> Foreign {
+    let endpoints: Vec<Value> = (1..=pods)
+        .map(|n| {
+            json!({
+                "addresses": [format!("10.0.0.{n}")], "conditions": { "ready": true },
+                "targetRef": { "kind": "Pod", "namespace": "shop", "name": format!("web-{n}"),
+                               "uid": format!("web-{n}-uid") },
+            })
+        })
+        .collect();
+    let changes = json!({
+        "endpoints": endpoints,
+        "metadata": {
+            "name": "greeter-x7k2p",
+            "labels": { "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io" },
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": "greeter", "uid": "u", "controller": true,
+            }],
+        },
+    });
+    of_slice(slice(&[], changes))
+}
+
+#[test]
+fn what_the_cluster_left_of_a_selector_is_taken_over_without_the_annotation_and_without_dead_pods()
+{
+    let mut case = Case::new();
+    case.world.registration.consent = Consent::Withheld;
+    case.left_by_cluster = true;
+    case.world = case.world.pod("web-1", ready_pod("web-1", &["10.0.0.1"]));
+    let mut remade = ready_pod("web-2", &["10.0.0.2"]);
+    remade["metadata"]["uid"] = json!("another");
+    case.world = case.world.pod("web-2", remade);
+    let mut ended = ready_pod("web-3", &["10.0.0.3"]);
+    ended["status"]["phase"] = json!("Succeeded");
+    case.world = case.world.pod("web-3", ended);
+    let foreign = left_behind(4);
+    let takeover = case.plan(&foreign).expect("taken over");
+    let names: Vec<_> = takeover.newcomers.iter().map(|it| it.entry.name.clone()).collect();
+    assert_eq!(names, ["adopted/10.0.0.1"], "the others are gone");
+    assert_eq!(takeover.newcomers[0].entry.pod.as_deref(), Some("web-1/web-1-uid"));
+    assert_eq!((takeover.slices, takeover.leftovers), (Vec::new(), foreign.slices.clone()));
+
+    // It stays for as long as its Pod is there, and as its kubelet calls it.
+    case.world.adopted = takeover.newcomers;
+    let state = |world: &World| {
+        let verdicts = world.decide(&Index::default(), at(0));
+        verdicts.iter().map(|it| (it.state.as_str(), it.reason.as_str())).collect::<Vec<_>>()
+    };
+    assert_eq!(state(&case.world), [("Ready", "Adopted")]);
+    let mut unready = ready_pod("web-1", &["10.0.0.1"]);
+    unready["status"]["conditions"] = json!([]);
+    case.world = case.world.pod("web-1", unready);
+    assert_eq!(state(&case.world), [("NotReady", "PodNotReady")]);
+    case.world.pods.clear();
+    assert_eq!(state(&case.world), []);
+}
+
+#[test]
+fn a_pod_that_the_registration_does_not_select_keeps_everything_as_it_is() {
+    let mut case = Case::new();
+    case.world.registration.consent = Consent::Withheld;
+    case.left_by_cluster = true;
+    let mut other = ready_pod("web-1", &["10.0.0.1"]);
+    other["metadata"]["labels"] = json!({ "app": "other" });
+    case.world = case.world.pod("web-1", other);
+    let message = case.refused(&left_behind(1));
+    assert!(message.contains("Pod web-1 in it does not match spec.podSelector"), "{message}");
 }

@@ -13,6 +13,7 @@ use kube::core::PartialObjectMeta;
 
 use super::{
     World,
+    abandoned::{Kind, annotated},
     cache::{Cache, Change},
     label, owner_of,
 };
@@ -63,6 +64,15 @@ impl Watched for Pod {
         let view = change.new.as_ref().or(change.old.as_ref());
         let kind = if view.is_some_and(|it| it.host_network) { "the Node of Pod" } else { "Pod" };
         world.note_addresses(&change.key, kind, &held(&change.old), &held(&change.new));
+        let Key { namespace, name } = &change.key;
+        if change.new.as_ref().is_some_and(|pod| pod.gate.is_some()) {
+            world.gated.entry(namespace.clone()).or_default().insert(name.clone());
+        } else if let Some(names) = world.gated.get_mut(namespace) {
+            names.remove(name);
+            if names.is_empty() {
+                world.gated.remove(namespace);
+            }
+        }
         vec![change.key.clone()]
     }
 }
@@ -87,6 +97,12 @@ impl Watched for Service {
             view.as_ref().map(|view| view.cluster_ips.clone()).unwrap_or_default()
         };
         world.note_addresses(&change.key, "Service", &ips(&change.old), &ips(&change.new));
+        for (view, present) in [(&change.old, false), (&change.new, true)] {
+            let owner = view.as_deref().filter(|view| view.annotated);
+            let owner =
+                owner.and_then(|view| view.owner.as_deref().zip(view.registration.as_deref()));
+            world.note_owner(Kind::Service, &change.key, owner, present);
+        }
         world.registrations_of(&change.key)
     }
 }
@@ -135,6 +151,7 @@ impl Watched for EndpointSlice {
                 }
                 concerned.extend(world.registrations_of(&service));
             }
+            world.note_owner(Kind::EndpointSlice, key, annotated(&slice.metadata), present);
             if let Some((uid, name)) = owner_of(&slice.metadata) {
                 let owned = world.slices_by_owner.entry(uid.to_owned()).or_default();
                 if present {
@@ -191,6 +208,10 @@ impl Watched for Endpoints {
     }
 
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        for (object, present) in [(&change.old, false), (&change.new, true)] {
+            let owner = object.as_ref().and_then(|object| annotated(&object.metadata));
+            world.note_owner(Kind::Endpoints, &change.key, owner, present);
+        }
         world.registrations_of(&change.key)
     }
 }

@@ -65,8 +65,8 @@ async fn slices_that_a_program_manages_and_names_in_place_of_addresses_are_refus
     for (prefix, changes, told) in [
         (
             "adopt-program",
-            json!({ "metadata": { "labels": { MANAGED_BY: "endpointslice-controller.k8s.io" }}}),
-            "label endpointslice.kubernetes.io/managed-by says that endpointslice-controller.k8s.io \
+            json!({ "metadata": { "labels": { MANAGED_BY: "edge-controller.example.com" }}}),
+            "label endpointslice.kubernetes.io/managed-by says that edge-controller.example.com \
              manages it",
         ),
         (

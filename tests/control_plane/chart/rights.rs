@@ -33,8 +33,8 @@ const SELDOM: [&str; 7] = [
     "get services",
     // A write of a slice was refused as a conflict.
     "get discovery.k8s.io/endpointslices",
-    // Where the admission plugin OwnerReferencesPermissionEnforcement is on.
-    "update beatkeeper.dev/serviceregistrations/finalizers",
+    // A registration has been gone for half a minute.
+    "delete services",
     // The same happens again within minutes.
     "patch events.k8s.io/events",
     // The admission policy asks for it, where it does not know the operator by its name.

@@ -4,11 +4,12 @@ use k8s_openapi::api::{
     core::v1::{Endpoints, Service},
     discovery::v1::EndpointSlice,
 };
-use kube::api::DeleteParams;
+use kube::{ResourceExt, api::DeleteParams};
 use serde_json::{Value, json};
 
 use crate::support::{Published, Stage, Witness, eventually, witness::set};
 
+const OWNED_BY: &str = "beatkeeper.dev/owned-by";
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 const ALL: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
@@ -30,8 +31,9 @@ async fn fill(stage: Stage) -> (Stage, Witness) {
 async fn right(stage: &Stage) -> Published {
     let owner = stage.registration("greeter").await.metadata.uid.unwrap();
     let owned = |metadata: &kube::core::ObjectMeta| {
-        let owners = metadata.owner_references.as_deref().unwrap_or_default();
-        owners.len() == 1 && owners[0].uid == owner
+        metadata.owner_references.is_none()
+            && metadata.annotations.as_ref().and_then(|all| all.get(OWNED_BY))
+                == Some(&format!("greeter/{owner}"))
     };
     let labelled = |metadata: &kube::core::ObjectMeta, name: &str, value: &str| {
         metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str)
@@ -126,7 +128,7 @@ async fn labels_and_owners_of_a_slice_come_back() {
         label("endpointslice.kubernetes.io/managed-by", None),
         label("endpointslice.kubernetes.io/managed-by", Some("somebody")),
         label("service.kubernetes.io/headless", Some("")),
-        json!({ "metadata": { "ownerReferences": null } }),
+        json!({ "metadata": { "annotations": { OWNED_BY: null } } }),
     ];
     for edit in edits {
         println!("{edit}");
@@ -207,7 +209,7 @@ async fn a_deleted_service_of_ours_is_made_again_with_its_endpoints() {
             (service.metadata.uid != old.metadata.uid).then_some(service)
         })
         .await;
-        assert_eq!(new.metadata.owner_references, old.metadata.owner_references);
+        assert_eq!(new.annotations().get(OWNED_BY), old.annotations().get(OWNED_BY));
         stays_right(&stage).await;
     }
     assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
@@ -220,7 +222,7 @@ async fn a_users_service_that_is_deleted_is_replaced_by_one_of_ours() {
     stage.api::<Service>().delete("greeter", &DeleteParams::default()).await.unwrap();
     let service = eventually("a Service is made", async || {
         let service: Option<Service> = stage.api().get_opt("greeter").await.unwrap();
-        service.filter(|service| service.metadata.owner_references.is_some())
+        service.filter(|service| service.annotations().contains_key(OWNED_BY))
     })
     .await;
     assert_eq!(service.spec.unwrap().selector, None);

@@ -24,11 +24,7 @@ async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() 
 
     let published = stage.published_as_ready("greeter", &["192.0.2.1"]).await;
     let registration = stage.registration("greeter").await.metadata;
-    let owner = json!([{
-        "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
-        "name": "greeter", "uid": registration.uid.unwrap(),
-        "controller": true, "blockOwnerDeletion": true,
-    }]);
+    let owner = format!("greeter/{}", registration.uid.unwrap());
     let port = json!([
         { "name": "grpc", "port": 8080, "protocol": "TCP", "appProtocol": "kubernetes.io/h2c" }
     ]);
@@ -49,7 +45,7 @@ async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() 
             "endpointslice.kubernetes.io/managed-by": "beatkeeper.dev",
         })
     );
-    assert_eq!(json_of(&slice.metadata.owner_references), owner);
+    assert_eq!(slice.metadata.owner_references, None, "the garbage collector would follow one");
     assert_eq!(slice.metadata.generate_name.as_deref(), Some("greeter-"));
 
     let endpoints = published.endpoints.unwrap();
@@ -64,18 +60,19 @@ async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() 
             "endpoints.kubernetes.io/managed-by": "beatkeeper.dev",
         })
     );
-    assert_eq!(json_of(&endpoints.metadata.owner_references), owner);
+    assert_eq!(endpoints.metadata.owner_references, None);
     for metadata in [&slice.metadata, &endpoints.metadata] {
         let annotations = metadata.annotations.as_ref().unwrap();
-        let [(name, time)] = annotations.iter().collect::<Vec<_>>()[..] else {
-            panic!("{annotations:?}")
-        };
-        assert_eq!(name, "endpoints.kubernetes.io/last-change-trigger-time");
+        assert_eq!(annotations.len(), 2, "{annotations:?}");
+        assert_eq!(annotations["beatkeeper.dev/owned-by"], owner);
+        let time = &annotations["endpoints.kubernetes.io/last-change-trigger-time"];
         time.parse::<jiff::Timestamp>().unwrap();
     }
 
     let service: Service = stage.api().get("greeter").await.unwrap();
-    assert_eq!(json_of(&service.metadata.owner_references), owner);
+    assert_eq!(service.metadata.owner_references, None);
+    let annotations = json!({ "beatkeeper.dev/owned-by": format!("{owner}/greeter") });
+    assert_eq!(json_of(&service.metadata.annotations), annotations);
     assert_eq!(
         json_of(&service.spec.unwrap().ports),
         json!([{

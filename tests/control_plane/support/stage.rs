@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, ops::Deref};
 use beatkeeper_api::{InstanceStatus, ServiceRegistration};
 use beatkeeper_cluster::{ControlPlane, Options};
 use futures::{StreamExt, stream};
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Node, Pod},
+};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -154,6 +157,21 @@ impl Shop {
             "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": spec,
         }))
         .await;
+    }
+
+    /// A Pod that runs on a Node that there is, so that the cluster's own controllers publish it, with
+    /// this label `app`. Returns its uid.
+    pub async fn pod_on_a_node(&self, name: &str, ip: &str, app: &str) -> String {
+        let node = format!("node-of-{}", self.namespace);
+        let nodes = kube::Api::<Node>::all(self.client.clone());
+        if nodes.get_opt(&node).await.unwrap().is_none() {
+            let object = json!({ "metadata": { "name": node } });
+            let object = serde_json::from_value(object).unwrap();
+            nodes.create(&kube::api::PostParams::default(), &object).await.unwrap();
+        }
+        let uid = self.pod(name, &[ip], json!({ "nodeName": node })).await;
+        self.patch::<Pod>(name, json!({ "metadata": { "labels": { "app": app } } })).await;
+        uid
     }
 
     /// Writes the conditions of a Pod: types with True or False.

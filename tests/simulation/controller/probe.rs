@@ -196,7 +196,7 @@ impl Controller {
         let seen = left.as_ref().map_or(newest, |left| newest.max(left.version));
         let annotation = memory.map(|memory| (MEMORY_ANNOTATION, memory));
         let (lease, version) = (self.probe_key(), left.as_ref().map(|it| it.version.0.to_string()));
-        let beat = Call::Beat { lease, renewed: token, annotation, left: version };
+        let beat = Call::Beat { lease, renewed: token, seconds: None, annotation, left: version };
         match self.call_within(ANSWER_WITHIN, beat, None).await {
             Ok(Answer::Object(Object::Lease(lease))) => self.renewed(&lease, seen),
             Err(Refusal::Absent) if left.is_some() => self.refused(None),

@@ -13,7 +13,7 @@ use beatkeeper::core::{
     heartbeat::Version,
     index::{Key, Settlement},
     moment::Moment,
-    plan::meta::MANAGER,
+    plan::meta::{MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
     planning,
     proven::Proven,
     registration::Registration,
@@ -27,7 +27,7 @@ use beatkeeper::core::{
 use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use super::{Controller, verify::Missing, write::Outcome};
@@ -217,7 +217,7 @@ impl Controller {
             if self.setup.without == Without::SeenMoments {
                 self.trust_wall_clocks(&mut records);
             }
-            let pods = gather::pods(&key.namespace, &records, &self.world());
+            let pods = gather::pods(&key.namespace, &records, &[], &self.world());
             let now = self.now();
             let evidence = self.evidence(registration, ttl, &records, missing, now);
             let owner_of = |address: IpAddr| self.world().owner_of_address(address);
@@ -443,19 +443,14 @@ impl Controller {
 }
 
 fn new_service(registration: &Registration) -> Service {
+    let Registration { key, uid, service_name, .. } = registration;
+    let mark = OwnerMark::on_service(&key.name, uid, service_name);
     Service {
         metadata: ObjectMeta {
             name: Some(registration.service_name.clone()),
             namespace: Some(registration.key.namespace.clone()),
             labels: Some([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())].into()),
-            owner_references: Some(vec![OwnerReference {
-                api_version: "beatkeeper.dev/v1alpha1".to_owned(),
-                kind: "ServiceRegistration".to_owned(),
-                name: registration.key.name.clone(),
-                uid: registration.uid.clone(),
-                controller: Some(true),
-                block_owner_deletion: Some(true),
-            }]),
+            annotations: Some([(OWNED_BY_ANNOTATION.to_owned(), mark.value().to_owned())].into()),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {

@@ -78,7 +78,7 @@ pub fn apply(edit: &Edit, server: &mut Server, serial: usize) {
         }
         Edit::LoseOwner(index) => {
             let mut slice = pick(index);
-            slice.metadata.owner_references = None;
+            slice.metadata.annotations = None;
             slice
         }
         Edit::ForeignOwner(index) => {

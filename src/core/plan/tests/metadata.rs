@@ -38,17 +38,9 @@ fn what_is_created_says_whose_it_is() {
     assert_eq!(endpoints.name.as_deref(), Some("greeter"));
     for metadata in [slice, endpoints] {
         assert_eq!(metadata.namespace.as_deref(), Some("shop"));
-        assert_eq!(
-            metadata.owner_references,
-            Some(vec![OwnerReference {
-                api_version: "beatkeeper.dev/v1alpha1".to_owned(),
-                kind: "ServiceRegistration".to_owned(),
-                name: "greeter".to_owned(),
-                uid: "uid-of-greeter".to_owned(),
-                controller: Some(true),
-                block_owner_deletion: Some(true),
-            }])
-        );
+        assert_eq!(meta::owned_by(&metadata), Some("greeter/uid-of-greeter"));
+        // The garbage collector would follow one within milliseconds.
+        assert_eq!(metadata.owner_references, None);
     }
 }
 
@@ -105,7 +97,8 @@ fn added_labels_and_annotations_are_no_reason_to_write() {
     let mut server = world.published(&all);
     let mut slice = server.the_slice();
     slice.metadata.labels.as_mut().unwrap().insert("team".to_owned(), "shop".to_owned());
-    slice.metadata.annotations = Some([("note".to_owned(), "hands off".to_owned())].into());
+    let annotations = slice.metadata.annotations.get_or_insert_default();
+    annotations.insert("note".to_owned(), "hands off".to_owned());
     server.store_slice(slice);
     assert!(world.plan(&server, &all).is_empty());
     world.publish(&mut server, &all[1..]);
@@ -115,21 +108,37 @@ fn added_labels_and_annotations_are_no_reason_to_write() {
 }
 
 #[test]
-fn a_lost_owner_reference_is_repaired() {
-    for metadata in repaired(|metadata| metadata.owner_references = None) {
-        assert_eq!(metadata.owner_references.unwrap().len(), 1);
+fn a_lost_mark_of_the_owner_is_repaired_and_that_of_an_earlier_registration_replaced() {
+    for value in [None, Some("greeter/uid-of-the-earlier"), Some("?")] {
+        let again = repaired(|metadata| {
+            let annotations = metadata.annotations.get_or_insert_default();
+            annotations.remove(meta::OWNED_BY_ANNOTATION);
+            if let Some(value) = value {
+                annotations.insert(meta::OWNED_BY_ANNOTATION.to_owned(), value.to_owned());
+            }
+        });
+        for metadata in again {
+            assert_eq!(meta::owned_by(&metadata), Some("greeter/uid-of-greeter"));
+        }
     }
 }
 
 #[test]
-fn the_owner_reference_of_an_earlier_registration_is_replaced() {
+fn the_owner_reference_of_an_earlier_version_goes() {
     let again = repaired(|metadata| {
-        metadata.owner_references.as_mut().unwrap()[0].uid = "uid-of-the-earlier".to_owned();
+        metadata.annotations = None;
+        metadata.owner_references = Some(vec![OwnerReference {
+            api_version: "beatkeeper.dev/v1alpha1".to_owned(),
+            kind: "ServiceRegistration".to_owned(),
+            name: "greeter".to_owned(),
+            uid: "uid-of-greeter".to_owned(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]);
     });
     for metadata in again {
-        let references = metadata.owner_references.unwrap();
-        assert_eq!(references.len(), 1);
-        assert_eq!(references[0].uid, "uid-of-greeter");
+        assert_eq!(metadata.owner_references, None);
+        assert_eq!(meta::owned_by(&metadata), Some("greeter/uid-of-greeter"));
     }
 }
 
@@ -142,10 +151,13 @@ fn an_owner_that_is_no_controller_is_kept() {
         uid: "uid-of-the-service".to_owned(),
         ..OwnerReference::default()
     };
-    for metadata in repaired(|metadata| metadata.owner_references = Some(vec![other()])) {
+    let again = repaired(|metadata| {
+        metadata.annotations = None;
+        metadata.owner_references = Some(vec![other()]);
+    });
+    for metadata in again {
         let references = metadata.owner_references.unwrap();
-        assert_eq!(references[0], other());
-        assert_eq!(references[1].uid, "uid-of-greeter");
+        assert_eq!(references, [other()]);
     }
 }
 

@@ -34,6 +34,8 @@ async fn helm_install(stage: &Stage) -> Result<()> {
             &format!("image.tag={tag}"),
             "--set",
             &format!("outsideRanges.{SHOP}={{192.0.2.0/24,198.51.100.0/24}}"),
+            "--set",
+            "readinessGate.enabled=true",
         ])
         .await?;
     println!(

@@ -8,6 +8,7 @@ mod leave;
 mod operator;
 mod outside;
 mod rights;
+mod rollout;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,18 +24,20 @@ pub(crate) enum Chapter {
     Hang,
     Gentle,
     Operator,
+    Rollout,
     Rights,
     Outside,
     Leave,
 }
 
 impl Chapter {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Install,
         Self::Join,
         Self::Hang,
         Self::Gentle,
         Self::Operator,
+        Self::Rollout,
         Self::Rights,
         Self::Outside,
         Self::Leave,
@@ -56,6 +59,9 @@ impl Chapter {
             Self::Operator => {
                 "the operator and the kubelet end and come back, and nobody is pruned"
             }
+            Self::Rollout => {
+                "a roll-out waits until it is published, a registration is replaced, a selector removed"
+            }
             Self::Rights => "who may not beat for whom",
             Self::Outside => "instances outside the cluster",
             Self::Leave => "helm upgrade, rollback and uninstall, and what remains",
@@ -69,6 +75,7 @@ impl Chapter {
             Self::Hang => hang::play(stage).await,
             Self::Gentle => gentle::play(stage).await,
             Self::Operator => operator::play(stage).await,
+            Self::Rollout => rollout::play(stage).await,
             Self::Rights => rights::play(stage).await,
             Self::Outside => outside::play(stage).await,
             Self::Leave => leave::play(stage).await,

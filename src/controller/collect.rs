@@ -1,0 +1,183 @@
+//! Collecting what belonged to a registration that is gone.
+//!
+//! A registration that is replaced is gone for a moment, and the next one of its name takes over what
+//! it left. So nothing is deleted at once: addresses stay for [`ADDRESSES_STAY`], since nobody decides
+//! about them meanwhile; the Service, which harms nobody without addresses, for [`SERVICE_STAYS`].
+//! Whatever is deleted is deleted as it was read, after a live read has shown that its registration is gone.
+
+use std::{collections::HashMap, fmt::Debug, sync::Arc, time::Duration};
+
+use beatkeeper_api::ServiceRegistration;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        core::v1::{Endpoints, Service},
+        discovery::v1::EndpointSlice,
+    },
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    context::{Context, call, call_write},
+    error::ApiError,
+};
+use crate::core::{
+    heartbeat::Version,
+    moment::Moment,
+    plan::meta::{OWNED_BY_ANNOTATION, owned_by},
+    world::{Abandoned, Kind, Watched, owner_of},
+};
+
+/// How long slices and Endpoints outlive their registration.
+const ADDRESSES_STAY: Duration = Duration::from_secs(10);
+/// How long a Service outlives its registration. Longer: with it go its addresses and node ports.
+const SERVICE_STAYS: Duration = Duration::from_secs(30);
+/// How often it is looked for what is abandoned.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Collects again and again until `over` is cancelled, and then ends what is under way.
+pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
+    if context.settings.dry_run {
+        return;
+    }
+    let mut since: HashMap<Abandoned, Moment> = HashMap::new();
+    while over.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
+        let abandoned = context.world().abandoned();
+        let now = context.clock.now();
+        // Who is taken over meanwhile begins anew.
+        since = abandoned.iter().map(|it| (it.clone(), *since.get(it).unwrap_or(&now))).collect();
+        for object in &abandoned {
+            if over.is_cancelled() || !context.claim.holds() {
+                return;
+            }
+            if !object.orphaned && now < since[object] + stays(object.kind) {
+                continue;
+            }
+            match collect(object, &context).await {
+                Ok(()) => continue,
+                // The CRD has been deleted: that is no word about what a registration has published.
+                Err(error) if error.is_of_unknown_kind() => tracing::warn!(
+                    registration = %object.registration,
+                    "the API server does not know registrations any more; what they published stays"
+                ),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => tracing::warn!(%error, "cannot collect; it is tried again"),
+            }
+            // Not with every look.
+            since.insert(object.clone(), now);
+        }
+    }
+}
+
+fn stays(kind: Kind) -> Duration {
+    match kind {
+        Kind::EndpointSlice | Kind::Endpoints => ADDRESSES_STAY,
+        Kind::Service => SERVICE_STAYS,
+    }
+}
+
+async fn collect(object: &Abandoned, context: &Context) -> Result<(), ApiError> {
+    match object.kind {
+        Kind::EndpointSlice => collect_as::<EndpointSlice>(object, context).await,
+        Kind::Endpoints => collect_as::<Endpoints>(object, context).await,
+        Kind::Service => collect_as::<Service>(object, context).await,
+    }
+}
+
+async fn collect_as<K>(object: &Abandoned, context: &Context) -> Result<(), ApiError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Watched
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + Sync,
+{
+    let Abandoned { key, orphaned, .. } = object;
+    if !orphaned && is_wanted(object, context).await? {
+        return Ok(());
+    }
+    let api = Api::<K>::namespaced(context.client.clone(), &key.namespace);
+    let what = format!("{:?} {key}", object.kind);
+    let current = match call(|| format!("read {what}"), api.get(&key.name)).await {
+        Err(error) if error.is_absent() => return Ok(()),
+        current => current?,
+    };
+    if owned_by(Resource::meta(&current)).is_none()
+        || owner_of(Resource::meta(&current)).is_none_or(|(uid, _)| uid != object.owner)
+    {
+        // It is somebody's again.
+        return Ok(());
+    }
+    if *orphaned {
+        return release(current, &what, &api, context).await;
+    }
+    let exactly = DeleteParams::default().preconditions(Preconditions {
+        uid: current.uid(),
+        resource_version: current.resource_version(),
+    });
+    let version = Version::of(current.resource_version().as_deref());
+    call_write(context, || format!("delete {what}"), api.delete(&key.name, &exactly)).await?;
+    context.world().remove_own::<K>(key, version);
+    tracing::info!(kind = ?object.kind, name = %key, registration = %object.registration, "collected");
+    Ok(())
+}
+
+/// Takes our annotation off what `--cascade=orphan` leaves, so that it stays, also after a restart.
+async fn release<K>(
+    mut current: K,
+    what: &str,
+    api: &Api<K>,
+    context: &Context,
+) -> Result<(), ApiError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Watched
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug
+        + Send
+        + Sync,
+{
+    let name = current.name_any();
+    let doing = || format!("let go of {what}");
+    let released = if K::kind(&()) == "Service" {
+        let patch = json!({ "metadata": {
+            "resourceVersion": current.resource_version(),
+            "annotations": { OWNED_BY_ANNOTATION: null },
+        }});
+        let patch = Patch::Merge(patch);
+        call_write(context, doing, api.patch(&name, &PatchParams::default(), &patch)).await?
+    } else {
+        current.annotations_mut().remove(OWNED_BY_ANNOTATION);
+        call_write(context, doing, api.replace(&name, &PostParams::default(), &current)).await?
+    };
+    context.world().put_own(released);
+    Ok(())
+}
+
+/// Whether the registration is there after all, or a new one of its name is for the same Service: the
+/// watch brings it soon.
+async fn is_wanted(object: &Abandoned, context: &Context) -> Result<bool, ApiError> {
+    let key = &object.registration;
+    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let doing = || format!("read ServiceRegistration {key}");
+    match call(doing, api.get_status(&key.name)).await {
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(error),
+        Ok(current) => {
+            let for_it = |it: &crate::core::index::Key| it.name == current.service_name();
+            Ok(current.uid().as_deref() == Some(&object.owner)
+                || object.service.as_ref().is_some_and(for_it))
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! How an instance beats, as far as it tells whether it follows an edit of ttl and interval (L8).
+
+use std::time::Duration;
+
+use super::{moment::Moment, proven::Pace};
+
+/// What the index is asked to watch for in the beats of an instance. In milliseconds: there is one for
+/// each instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// The longest gap between two beats at the present pace.
+    gap: u32,
+    /// How long beats must have come without a longer one for the decision to change; none is [`u32::MAX`].
+    stretch: u32,
+}
+
+impl Wanted {
+    /// At this pace; `stretch` is what the decision waits for, if it waits for any.
+    pub fn at(pace: Pace, stretch: Option<Duration>) -> Self {
+        let stretch = stretch.map_or(u32::MAX, |stretch| millis(stretch).min(u32::MAX - 1));
+        Self { gap: millis(longest_gap(pace)), stretch }
+    }
+
+    /// Whether the decision waits for the instance to follow.
+    pub fn is_awaited(self) -> bool {
+        self.stretch != u32::MAX
+    }
+}
+
+/// Half the slack beyond the interval: what keeps this pace stays within the ttl.
+fn longest_gap(pace: Pace) -> Duration {
+    pace.interval.min(pace.ttl) + pace.slack() / 2
+}
+
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// How an instance beats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rhythm {
+    /// When it appeared; the beginning of time when it was there before this process.
+    born: Moment,
+    /// Since when no gap between its beats was longer than wanted.
+    since: Moment,
+    wanted: Wanted,
+}
+
+impl Rhythm {
+    /// Of one that appears now, or was there before.
+    pub(super) fn begin(now: Moment, was_there: bool) -> Self {
+        let born = if was_there { Moment::default() } else { now };
+        Self { born, since: now, wanted: Wanted { gap: 0, stretch: u32::MAX } }
+    }
+
+    /// A beat after one at `before`. Whether it is what a decision waits for.
+    pub(super) fn beat(&mut self, before: Moment, now: Moment) -> bool {
+        if millis(now.since(before)) > self.wanted.gap {
+            self.since = now;
+            return false;
+        }
+        self.wanted.is_awaited() && now.since(self.since) >= self.stretch()
+    }
+
+    /// A decision says what it waits for. A new pace is kept from the last beat on.
+    pub(super) fn want(&mut self, wanted: Wanted, last_beat: Moment) {
+        if self.wanted.gap != wanted.gap {
+            self.since = last_beat;
+        }
+        self.wanted = wanted;
+    }
+
+    fn stretch(&self) -> Duration {
+        Duration::from_millis(self.wanted.stretch.into())
+    }
+
+    /// When it appeared.
+    pub fn born(&self) -> Moment {
+        self.born
+    }
+
+    /// For how long it has kept a pace, up to its last beat.
+    pub fn kept(&self, pace: Pace, last_beat: Moment) -> Duration {
+        match self.wanted.gap == millis(longest_gap(pace)) {
+            true => last_beat.since(self.since),
+            false => Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace { ttl: Duration::from_secs(10), interval: Duration::from_secs(4) };
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn a_pace_is_kept_from_the_last_beat_before_it_was_asked_for_until_a_longer_gap() {
+        let mut rhythm = Rhythm::begin(at(0), false);
+        assert!(!rhythm.beat(at(0), at(7)), "nothing is asked for");
+        rhythm.want(Wanted::at(PACE, Some(Duration::from_secs(20))), at(7));
+        assert!(!rhythm.beat(at(7), at(14)));
+        assert!(!rhythm.beat(at(14), at(22)), "eight seconds are too long");
+        assert_eq!(rhythm.kept(PACE, at(22)), Duration::ZERO);
+        let beats: Vec<u64> = (22..=42).step_by(4).collect();
+        let told: Vec<bool> =
+            beats.windows(2).map(|it| rhythm.beat(at(it[0]), at(it[1]))).collect();
+        assert_eq!(told, [false, false, false, false, true]);
+        assert_eq!(rhythm.kept(PACE, at(42)), Duration::from_secs(20));
+        let other = Pace { ttl: Duration::from_secs(9), ..PACE };
+        assert_eq!(rhythm.kept(other, at(42)), Duration::ZERO, "another pace begins anew");
+    }
+}

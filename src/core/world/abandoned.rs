@@ -1,0 +1,126 @@
+//! What belonged to a registration that is gone, and that no other takes over.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{World, label, owner_of};
+use crate::core::{
+    index::Key,
+    plan::meta::{SERVICE_NAME_LABEL, owned_by},
+};
+
+/// The kinds of objects that the operator makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A slice.
+    EndpointSlice,
+    /// An Endpoints object.
+    Endpoints,
+    /// A Service.
+    Service,
+}
+
+/// An object whose registration is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Abandoned {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub key: Key,
+    /// The registration that it belonged to.
+    pub registration: Key,
+    /// The uid of that registration.
+    pub owner: String,
+    /// The Service that it is for, where it still says so.
+    pub service: Option<Key>,
+    /// Whether it is to stay, as `--cascade=orphan` asks for.
+    pub orphaned: bool,
+}
+
+/// Which objects carry the annotation of which registration.
+#[derive(Debug, Default)]
+pub(super) struct Belongings {
+    /// By the registration's uid, with its name.
+    of: HashMap<String, (Key, BTreeSet<(Kind, Key)>)>,
+    /// Registrations whose objects are to stay.
+    let_go: HashSet<String>,
+}
+
+impl Belongings {
+    /// A registration is deleted, and what belongs to it is to stay.
+    pub(super) fn let_go(&mut self, uid: &str) {
+        self.let_go.insert(uid.to_owned());
+    }
+
+    fn note(&mut self, uid: &str, registration: Key, object: (Kind, Key), present: bool) {
+        let (_, objects) =
+            self.of.entry(uid.to_owned()).or_insert_with(|| (registration, BTreeSet::new()));
+        if present {
+            objects.insert(object);
+        } else {
+            objects.remove(&object);
+        }
+        if objects.is_empty() {
+            self.of.remove(uid);
+        }
+    }
+}
+
+impl World {
+    /// An object is there now, or is no longer: what it says of its owner is noted. An owner
+    /// reference is the garbage collector's to follow, so it does not count.
+    pub(super) fn note_owner(
+        &mut self,
+        kind: Kind,
+        key: &Key,
+        owner: Option<(&str, &str)>,
+        present: bool,
+    ) {
+        if let Some((uid, name)) = owner {
+            let registration = Key::new(&key.namespace, name);
+            self.belongings.note(uid, registration, (kind, key.clone()), present);
+        }
+    }
+
+    /// What belongs to registrations that are gone, and is for a Service that no other registration
+    /// names. Costs a look-up for each registration.
+    pub fn abandoned(&mut self) -> Vec<Abandoned> {
+        let Belongings { of, let_go } = &mut self.belongings;
+        let registrations = &self.registrations;
+        let lives = |uid: &str, key: &Key| registrations.get(key).is_some_and(|it| it.uid == uid);
+        let_go.retain(|uid| {
+            of.contains_key(uid) || registrations.values().any(|brief| brief.uid == *uid)
+        });
+        let dead = of.iter().filter(|(uid, (registration, _))| !lives(uid, registration));
+        let mut found = Vec::new();
+        for (uid, (registration, objects)) in dead {
+            for (kind, key) in objects {
+                let service = match kind {
+                    Kind::EndpointSlice => self.slices.get(key).and_then(|slice| {
+                        let service = label(&slice.metadata, SERVICE_NAME_LABEL)?;
+                        Some(Key::new(&key.namespace, service))
+                    }),
+                    Kind::Endpoints | Kind::Service => Some(key.clone()),
+                };
+                if service.as_ref().is_some_and(|it| self.by_service.contains_key(it)) {
+                    continue;
+                }
+                found.push(Abandoned {
+                    kind: *kind,
+                    key: key.clone(),
+                    registration: registration.clone(),
+                    owner: uid.clone(),
+                    service,
+                    orphaned: let_go.contains(uid),
+                });
+            }
+        }
+        found
+    }
+}
+
+/// Uid and name of the registration that an object belongs to by our annotation.
+pub(super) fn annotated(metadata: &ObjectMeta) -> Option<(&str, &str)> {
+    owned_by(metadata).and(owner_of(metadata))
+}

@@ -1,0 +1,264 @@
+//! Registrations that are deleted and made anew, as `kubectl replace --force`, GitOps tools and
+//! `helm uninstall` with `helm install` do; and those that do not come back.
+
+use std::time::Duration;
+
+use beatkeeper_api::ServiceRegistration;
+use beatkeeper_cluster::Options;
+use k8s_openapi::{
+    api::{
+        core::v1::{Endpoints, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Shop, Stage, Vigil, eventually};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const OWNED_BY: &str = "beatkeeper.dev/owned-by";
+
+impl Shop {
+    /// Deletes the registration, and waits until it is gone.
+    async fn unregister(&self, name: &str, how: &DeleteParams) {
+        let registrations: Api<ServiceRegistration> = self.api();
+        registrations.delete(name, how).await.unwrap();
+        eventually("the registration is gone", async || {
+            registrations.get_opt(name).await.unwrap().is_none().then_some(())
+        })
+        .await;
+    }
+
+    /// The metadata of all that is published for a Service, and the Service's own.
+    async fn made(&self, service: &str) -> Vec<ObjectMeta> {
+        let published = self.published(service).await;
+        let slices = published.slices.into_iter().map(|slice| slice.metadata);
+        let endpoints = published.endpoints.into_iter().map(|endpoints| endpoints.metadata);
+        let service = self.api::<Service>().get_opt(service).await.unwrap();
+        slices.chain(endpoints).chain(service.map(|service| service.metadata)).collect()
+    }
+
+    /// Waits until all of that, three objects, says that it is the registration's.
+    async fn all_owned_by(&self, registration: &ServiceRegistration) {
+        let owner = format!("{}/{}", registration.name_any(), registration.uid().unwrap());
+        eventually(&format!("everything is owned by {owner}"), async || {
+            let made = self.made("greeter").await;
+            let owned = made.iter().filter(|it| {
+                it.owner_references.is_none()
+                    && mark(it).is_some_and(|value| value.starts_with(&owner))
+            });
+            (owned.count() == 3 && made.len() == 3).then_some(())
+        })
+        .await;
+    }
+}
+
+fn mark(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.annotations.as_ref()?.get(OWNED_BY).map(String::as_str)
+}
+
+/// What people and the cluster have set on a Service.
+fn settings(service: &Service) -> Value {
+    let mut annotations = service.annotations().clone();
+    annotations.remove(OWNED_BY);
+    json!({ "uid": service.uid(), "annotations": annotations, "spec": service.spec })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_is_replaced_keeps_its_service_as_people_have_set_it_and_blinks_nobody()
+{
+    let shop = Shop::open("replaced").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let theirs = json!({
+        "metadata": { "annotations": { "example.com/balancer": "internal" } },
+        "spec": { "type": "NodePort", "sessionAffinity": "ClientIP" },
+    });
+    let service: Service = shop.patch("greeter", theirs).await;
+    assert!(service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].node_port.is_some());
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    for round in 0..10 {
+        let in_the_foreground = DeleteParams::foreground();
+        let how = if round % 2 == 0 { DeleteParams::background() } else { in_the_foreground };
+        shop.unregister("greeter", &how).await;
+        let new = shop.greeter().await;
+        shop.all_owned_by(&new).await;
+        let now: Service = shop.api().get("greeter").await.unwrap();
+        assert_eq!(settings(&now), settings(&service), "round {round}");
+    }
+    shop.unregister("greeter", &DeleteParams::orphan()).await;
+    shop.greeter().await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    let now: Service = shop.api().get("greeter").await.unwrap();
+    assert_eq!(settings(&now), settings(&service), "orphaned");
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    assert_eq!(vigil.left(), [""; 0]);
+    // It is the new one's to end: nobody is kept for good.
+    beats.die("vm-2");
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_registration_that_is_gone_has_made_is_collected_and_nothing_of_others() {
+    let shop = Shop::open("collected").await;
+    shop.service("theirs", json!({})).await;
+    let operator = shop.operator();
+    shop.greeter().await;
+    let mut spec = Shop::usual_spec();
+    spec["serviceName"] = json!("theirs");
+    shop.register("beside", spec).await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    let mut others = shop.beats("beside");
+    others.start(&others.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    shop.published_as_ready("theirs", &["192.0.2.2"]).await;
+    // A copy under another name, as one is made from what `kubectl get --output yaml` prints.
+    let original: Service = shop.api().get("greeter").await.unwrap();
+    shop.create::<Service>(json!({
+        "metadata": {
+            "name": "copy", "labels": original.labels(), "annotations": original.annotations(),
+        },
+        "spec": { "ports": [{ "name": "grpc", "port": 80 }] },
+    }))
+    .await;
+    // One goes while an operator sees it, the other while none does.
+    shop.unregister("greeter", &DeleteParams::default()).await;
+    drop(operator);
+    shop.unregister("beside", &DeleteParams::default()).await;
+    let _operator = shop.operator();
+    eventually("all that was made is gone", async || {
+        let made = [shop.made("greeter").await, shop.made("theirs").await].concat();
+        let left: Vec<_> = made.iter().filter_map(|it| it.name.clone()).collect();
+        (left == ["theirs"]).then_some(())
+    })
+    .await;
+    for service in ["theirs", "copy"] {
+        assert!(shop.api::<Service>().get_opt(service).await.unwrap().is_some(), "{service}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_orphaned_on_purpose_is_let_go_of() {
+    let shop = Shop::open("orphaned").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    shop.unregister("greeter", &DeleteParams::orphan()).await;
+    eventually("nothing says any more that it is to be collected", async || {
+        let made = shop.made("greeter").await;
+        assert_eq!(made.len(), 3);
+        made.iter().all(|it| mark(it).is_none()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_version_has_made_is_taken_from_the_garbage_collector() {
+    let shop = Shop::open("migrated").await;
+    let operator = shop.operator();
+    let registration = shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    let published = shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    drop(operator);
+    let as_before = json!({ "metadata": {
+        "annotations": { OWNED_BY: null },
+        "ownerReferences": [{
+            "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
+            "name": "greeter", "uid": registration.metadata.uid,
+            "controller": true, "blockOwnerDeletion": true,
+        }],
+    }});
+    shop.patch::<Service>("greeter", as_before.clone()).await;
+    shop.patch::<Endpoints>("greeter", as_before.clone()).await;
+    shop.patch::<EndpointSlice>(&published.slices[0].name_any(), as_before).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let _operator = shop.operator();
+    shop.all_owned_by(&registration).await;
+    assert_eq!(vigil.left(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gitops_tools_write_on_a_registration_reaches_nothing_else_and_is_no_reason_to_write()
+{
+    let shop = Shop::open("gitops").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let mark = shop.settled(Duration::from_secs(2)).await;
+    // As Argo CD and Flux do: server-side apply by a manager of their own, with what they track by.
+    let tracked = json!({
+        "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
+        "metadata": {
+            "name": "greeter",
+            "labels": {
+                "app.kubernetes.io/instance": "shop", "kustomize.toolkit.fluxcd.io/name": "shop",
+            },
+            "annotations": { "argocd.argoproj.io/tracking-id": "shop:greeter" },
+        },
+        "spec": Shop::usual_spec(),
+    });
+    for manager in ["argocd-controller", "kustomize-controller"] {
+        let params = PatchParams::apply(manager).force();
+        let registrations: Api<ServiceRegistration> = shop.api();
+        registrations.patch("greeter", &params, &Patch::Apply(&tracked)).await.unwrap();
+    }
+    // And on the Service, as some are told to.
+    let theirs = json!({ "metadata": { "labels": { "app.kubernetes.io/instance": "shop" } } });
+    shop.patch::<Service>("greeter", theirs).await;
+    shop.settled(Duration::from_secs(2)).await;
+    assert_eq!(shop.written_since(mark).await, []);
+    for metadata in shop.made("greeter").await {
+        let text = serde_json::to_string(&(&metadata.labels, &metadata.annotations)).unwrap();
+        assert!(!text.contains("argocd") && !text.contains("fluxcd"), "{text}");
+    }
+    let service: Service = shop.api().get("greeter").await.unwrap();
+    assert_eq!(service.labels()["app.kubernetes.io/instance"], "shop");
+    // Pruned, and applied again with the next commit.
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    shop.unregister("greeter", &DeleteParams::foreground()).await;
+    let new = shop.greeter().await;
+    shop.all_owned_by(&new).await;
+    assert_eq!(vigil.left(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crd_that_is_pruned_takes_the_registrations_along_and_nothing_that_they_publish() {
+    let stage = Stage::on_own_plane("crd-pruned", Options::default()).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    stage.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let service: Service = stage.api().get("greeter").await.unwrap();
+    let vigil = Vigil::keep(&stage, "greeter").await;
+    let crds = Api::<CustomResourceDefinition>::all(stage.client.clone());
+    let name = "serviceregistrations.beatkeeper.dev";
+    crds.delete(name, &DeleteParams::default()).await.unwrap();
+    // Slices are looked at ten seconds after their registration has gone.
+    eventually("the operator would collect, and is not told that it may", async || {
+        let logged = stage.operator.logged();
+        logged.contains("does not know registrations any more").then_some(())
+    })
+    .await;
+    assert_eq!(vigil.left(), [""; 0]);
+    stage.plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let new = stage.greeter().await;
+    stage.all_owned_by(&new).await;
+    let now: Service = stage.api().get("greeter").await.unwrap();
+    assert_eq!(settings(&now), settings(&service));
+    assert_eq!(vigil.left(), [""; 0]);
+}

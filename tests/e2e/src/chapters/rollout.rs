@@ -1,0 +1,147 @@
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use super::quote;
+use crate::caller::Caller;
+use crate::stage::{RELEASE, SHOP, Stage};
+
+const GATE: &str = "beatkeeper.dev/published";
+
+pub(super) async fn play(stage: &Stage) -> Result<()> {
+    let caller = Caller::start(stage, "greeter", 50).await?;
+    a_rollout_waits(stage).await?;
+    a_registration_is_replaced(stage).await?;
+    caller.account().await?.must_be_without_failure()?;
+    let account = caller.stop().await?;
+    account.must_be_without_failure()?;
+    println!("   meanwhile {} requests, 50 a second: none failed", account.count());
+    a_selector_is_removed(stage).await
+}
+
+/// With the readiness gate, no roll-out runs ahead of what is published.
+async fn a_rollout_waits(stage: &Stage) -> Result<()> {
+    let gate = json!({ "spec": { "template": { "spec": {
+        "readinessGates": [{ "conditionType": GATE }],
+    }}}});
+    patch(stage, "deployment/greeter", &gate).await?;
+    stage.shop("rollout status deployment/greeter --timeout=120s").await?;
+    stage.until_ready("greeter", 3).await?;
+    println!("   Pods with the readiness gate {GATE} become Ready, and the roll-out ends");
+
+    scale_operator(stage, 0).await?;
+    stage.shop("rollout restart deployment/greeter").await?;
+    let waited = stage.shop("rollout status deployment/greeter --timeout=20s").await;
+    ensure!(waited.is_err(), "the roll-out ended without an operator: {waited:?}");
+    let pods = stage.json("get pods --selector app=greeter").await?;
+    let ready = pods["items"].as_array().into_iter().flatten().filter(|pod| is_ready(pod)).count();
+    ensure!(ready == 3, "{ready} of the Pods before it are Ready without an operator");
+    println!("   without an operator a roll-out waits, and those that were Ready stay so");
+    scale_operator(stage, 2).await?;
+    stage.shop("rollout status deployment/greeter --timeout=120s").await?;
+    stage.until_ready("greeter", 3).await?;
+    println!("   it goes on when the operator is back");
+    Ok(())
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|it| it["type"] == "Ready" && it["status"] == "True")
+}
+
+async fn patch(stage: &Stage, what: &str, patch: &Value) -> Result<()> {
+    let patch = patch.to_string();
+    let patch = ["--namespace", SHOP, "patch", what, "--type=merge", "--patch", &patch];
+    stage.kubectl_with(&patch, "").await.map(drop)
+}
+
+async fn scale_operator(stage: &Stage, count: u8) -> Result<()> {
+    let of = format!("--namespace {RELEASE}");
+    stage.kubectl(&format!("{of} scale deployment/{RELEASE} --replicas={count}")).await?;
+    stage
+        .until("the operator has that many replicas", async || {
+            let pods = stage.kubectl(&format!("{of} get pods --output name")).await?;
+            Ok((pods.lines().count() == usize::from(count)).then_some(()))
+        })
+        .await?;
+    stage
+        .kubectl(&format!("{of} rollout status deployment/{RELEASE} --timeout=120s"))
+        .await
+        .map(drop)
+}
+
+/// `kubectl replace --force` deletes a registration and makes it anew.
+async fn a_registration_is_replaced(stage: &Stage) -> Result<()> {
+    let service = async || -> Result<Value> {
+        let service = stage.json("get service greeter").await?;
+        Ok(json!([service["metadata"]["uid"], service["spec"]]))
+    };
+    let before = service().await?;
+    for _ in 0..3 {
+        let mut registration = stage.json("get sreg greeter").await?;
+        let uid = registration["metadata"]["uid"].clone();
+        registration.as_object_mut().map(|object| object.remove("status"));
+        if let Some(metadata) = registration["metadata"].as_object_mut() {
+            metadata.retain(|field, _| ["name", "namespace"].contains(&field.as_str()));
+        }
+        let replace = ["replace", "--force", "--filename", "-"];
+        stage.kubectl_with(&replace, &registration.to_string()).await?;
+        stage.until_ready("greeter", 3).await?;
+        ensure!(
+            stage.json("get sreg greeter").await?["metadata"]["uid"] != uid,
+            "it was not replaced"
+        );
+        ensure!(service().await? == before, "the Service is another");
+    }
+    println!(
+        "   kubectl replace --force of the registration, three times: its Service is the same"
+    );
+    Ok(())
+}
+
+/// From a Service with a selector: what the cluster published is taken over.
+async fn a_selector_is_removed(stage: &Stage) -> Result<()> {
+    let objects = json!({ "apiVersion": "v1", "kind": "List", "items": [
+        {
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "chosen" },
+            "spec": {
+                "selector": { "app": "greeter" },
+                "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
+            },
+        },
+        {
+            "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
+            "metadata": { "name": "chosen" },
+            "spec": {
+                "ttl": "5s", "interval": "1s",
+                "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
+                "podSelector": { "matchLabels": { "app": "greeter" } },
+            },
+        },
+    ]});
+    stage.apply(&objects.to_string(), &[]).await?;
+    let caller = Caller::start(stage, "chosen", 50).await?;
+    let selector = json!({ "spec": { "selector": null } });
+    patch(stage, "service/chosen", &selector).await?;
+    stage.until_ready("chosen", 3).await?;
+    stage
+        .until("only Beatkeeper publishes it", async || {
+            let slices = stage
+                .json("get endpointslices --selector kubernetes.io/service-name=chosen")
+                .await?;
+            let slices = slices["items"].as_array().cloned().unwrap_or_default();
+            let ours = |slice: &Value| {
+                let labels = &slice["metadata"]["labels"];
+                labels["endpointslice.kubernetes.io/managed-by"] == "beatkeeper.dev"
+            };
+            Ok((!slices.is_empty() && slices.iter().all(ours)).then_some(()))
+        })
+        .await?;
+    let account = caller.stop().await?;
+    account.must_be_without_failure()?;
+    println!(
+        "   the selector of a Service is removed: {} requests, none failed, and its Pods that do not beat stay",
+        account.count()
+    );
+    quote(&stage.shop("get sreg chosen").await?);
+    stage.shop("delete sreg,service chosen").await.map(drop)
+}
