@@ -69,6 +69,11 @@ impl Accesses {
         self.0.borrow().is_wanting()
     }
 
+    /// Whether a kind is refused.
+    pub(super) fn is_refused(&self, kind: &str) -> bool {
+        self.0.borrow().is_refused(kind)
+    }
+
     /// Waits until a kind is refused with which decisions can dispense; for ever where they cannot.
     pub(super) async fn dispensed_with(&self, kind: &str) {
         // Fails only when the sender is gone, which is this.

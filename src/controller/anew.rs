@@ -118,6 +118,11 @@ pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
         let passed = now.since(std::mem::replace(&mut last, now)).min(2 * TICK);
         let mut deaf = Ok(());
         for (kind, owed) in owed(&context) {
+            if context.accesses.is_refused(kind) {
+                // It is told, and a process that starts anew may not listen either.
+                ears.remove(kind);
+                continue;
+            }
             let ear = ears.entry(kind).or_default();
             if ear.listen(owed, passed) {
                 tracing::warn!(kind, "the watch does not bring what was written: it is begun anew");

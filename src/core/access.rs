@@ -65,11 +65,14 @@ impl Access {
         true
     }
 
+    /// Whether a kind is refused.
+    pub fn is_refused(&self, kind: &str) -> bool {
+        self.kinds.get(kind).is_some_and(|view| matches!(view.state, State::Refused(_)))
+    }
+
     /// Whether a kind is refused, and decisions can be taken without it.
     pub fn is_dispensed_with(&self, kind: &str) -> bool {
-        self.kinds.get(kind).is_some_and(|view| {
-            view.need == Need::Helpful && matches!(view.state, State::Refused(_))
-        })
+        self.is_refused(kind) && self.kinds.get(kind).is_some_and(|view| view.need == Need::Helpful)
     }
 
     /// Whether something is refused without which nothing can be decided.
@@ -203,6 +206,7 @@ mod tests {
         let mut access = access();
         access.refused("Nodes", "nodes is forbidden");
         assert!(access.is_dispensed_with("Nodes"));
+        assert!(access.is_refused("Nodes") && !access.is_refused("Pods"));
         assert!(!access.is_dispensed_with("Pods"));
         assert!(!access.is_wanting());
         access.read("Leases");
