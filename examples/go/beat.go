@@ -18,6 +18,7 @@ import (
 	apply "k8s.io/client-go/applyconfigurations/coordination/v1"
 	owner "k8s.io/client-go/applyconfigurations/meta/v1"
 	client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -30,6 +31,9 @@ func main() {
 	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	connect := func() (*client.CoordinationV1Client, error) { // with the CA and the token that the files hold now
 		config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG")) // or a Pod's own
+		if err == nil {
+			err = rest.LoadTLSFiles(config) // otherwise client-go goes on with the CA that it has read before
+		}
 		if err != nil {
 			return nil, err
 		}

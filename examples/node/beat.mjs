@@ -51,7 +51,7 @@ while (!stop.signal.aborted) {
       .catch(error => error.status === 404 ? call('POST', leases, 'json', whole()) : Promise.reject(error))
     body = renewal, failures = 0, pause = interval * (0.9 + Math.random() / 5)
   } catch (error) { // with full jitter, so that those who failed together do not come back together
-    const asked = Math.min(error.after * 1000 || 0, patience) // however long the API server asks to wait
+    const asked = Math.min(Math.abs(error.after * 1000) || 0, patience) // however long the API server asks to wait
     pause = asked + Math.random() * Math.min(patience, 100 * 2 ** failures++)
     console.error(`beat failed: ${error.message}; again in ${Math.round(pause)} ms`)
   }

@@ -157,7 +157,7 @@ async fn a_shell_script_keeps_its_place_when_its_token_is_replaced_and_the_old_o
 
 #[test]
 fn every_example_is_short_enough_to_be_read_at_once() {
-    let languages = Program::ALL.map(|program| (program.source(), 72));
+    let languages = Program::ALL.map(|program| (program.source(), 75));
     let services = ["plain", "web", "grpc"].map(|name| (program::sdk_source(name), 70));
     for (path, limit) in languages.into_iter().chain(services) {
         let lines = std::fs::read_to_string(&path).unwrap().lines().count();
