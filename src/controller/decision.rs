@@ -261,7 +261,7 @@ pub(super) fn ttl_history(registration: &Registration, context: &Context) -> Ttl
 /// index note the outcome: so a term begins with the marks of an operator that has led all along.
 pub(super) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Context) {
     for object in objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
-        let registration = Registration::validate(object);
+        let registration = gather::registration(object, &context.world());
         let ttl = ttl_history(&registration, context);
         let mut stage = stage::as_known(&registration, context);
         recall_earlier(object, &registration, &mut stage, context);

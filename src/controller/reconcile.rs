@@ -82,7 +82,7 @@ async fn reconcile(
         // What it owns is the garbage collector's.
         return Ok(Action::await_change());
     }
-    let mut registration = Registration::validate(&object);
+    let mut registration = gather::registration(&object, &context.world());
     registration.dry_run |= context.settings.dry_run;
     let ttl = ttl_history(&registration, &context);
     let mut attempt = 0;

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::{
@@ -34,6 +35,20 @@ pub struct Gathered {
     pub neighbours: Neighbours,
     /// The addresses in our slices.
     pub published: AddressSet,
+}
+
+/// Reads a registration. The name of the Service may be what cannot be read of it: then it stands at its
+/// default, and what is published stays with the Service that it was published for.
+pub fn registration(object: &ServiceRegistration, world: &World) -> Registration {
+    let mut registration = Registration::validate(object);
+    let says_so = object.spec.service_name.as_ref().is_some_and(|name| !name.is_empty());
+    if !says_so
+        && !registration.problems.is_empty()
+        && let Some(service) = world.service_published_by(&registration.uid)
+    {
+        registration.service_name = service;
+    }
+    registration
 }
 
 /// Gathers what is published, and by whom.

@@ -35,7 +35,9 @@ use super::{
     heartbeat::Version,
     index::Key,
     leftovers,
-    plan::meta::{self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
+    plan::meta::{
+        self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL,
+    },
     pod::PodView,
     proven::Pace,
     registration::Registration,
@@ -239,6 +241,15 @@ impl World {
         let endpoints = self.endpoints.get(service).map(|endpoints| &endpoints.metadata);
         let endpoints = endpoints.map(|metadata| (metadata, !foreign(&metadata)));
         leftovers::are_all(slices.map(|slice| &slice.metadata).filter(foreign), endpoints)
+    }
+
+    /// The Service that the slices of a registration are for, where all say the same.
+    pub fn service_published_by(&self, uid: &str) -> Option<String> {
+        let slices = self.slices_by_owner.get(uid).into_iter().flatten();
+        let slices = slices.filter_map(|key| self.slices.get(key));
+        let mut names = slices.map(|slice| label(&slice.metadata, SERVICE_NAME_LABEL));
+        let first = names.next()??;
+        names.all(|name| name == Some(first)).then(|| first.to_owned())
     }
 
     /// The addresses in some of the slices that are known.

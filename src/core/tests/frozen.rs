@@ -58,7 +58,7 @@ impl Scene {
             judge = judge.pod(name, ready_pod(name, &[ip]));
         }
         let spec = json!({
-            "ttl": "30s", "interval": "10s",
+            "ttl": "30s", "interval": "10s", "serviceName": "web",
             "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
             "podSelector": { "matchLabels": { "app": "greeter" } },
             "instances": [
@@ -68,7 +68,7 @@ impl Scene {
             ],
         });
         let service = json!({
-            "metadata": { "name": "greeter", "namespace": "shop", "uid": "svc-uid" },
+            "metadata": { "name": "web", "namespace": "shop", "uid": "svc-uid" },
             "spec": {
                 "clusterIP": "10.0.0.1", "ipFamilies": ["IPv4", "IPv6"],
                 "ports": [{ "name": "http", "port": 80 }],
@@ -117,12 +117,12 @@ impl Scene {
             }
             None => {
                 let gone = json!({ "metadata": {
-                    "name": "greeter", "namespace": "shop", "resourceVersion": at,
+                    "name": "web", "namespace": "shop", "resourceVersion": at,
                 }});
                 self.cluster.remove::<Service>(&parsed(gone));
             }
         }
-        self.judge.registration = Registration::validate(&object);
+        self.judge.registration = gather::registration(&object, &self.cluster);
         let gathered = gather::surroundings(&self.judge.registration, &self.cluster);
         let service = gathered.service.clone();
         let stall =
@@ -199,9 +199,13 @@ impl Scene {
 
     /// What the slices say.
     fn slices(&self) -> BTreeSet<Tuple> {
-        let (slices, _) = self.cluster.slices(&key("greeter"), "sreg-uid");
+        let (slices, _) = self.cluster.slices(&key("web"), "sreg-uid");
         let mut all = BTreeSet::new();
-        for slice in &slices {
+        // A consumer finds a slice by its label.
+        let label = |slice: &EndpointSlice| {
+            slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name").cloned()
+        };
+        for slice in slices.iter().filter(|slice| label(slice).as_deref() == Some("web")) {
             let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
             for (address, port) in
                 addresses.flat_map(|ip| slice.ports.iter().flatten().map(move |port| (ip, port)))
@@ -215,7 +219,7 @@ impl Scene {
 
     /// What the Endpoints object says.
     fn endpoints(&self) -> BTreeSet<Tuple> {
-        let object = self.cluster.endpoints(&key("greeter"));
+        let object = self.cluster.endpoints(&key("web"));
         let subsets = object.iter().flat_map(|it| it.subsets.iter().flatten());
         let mut all = BTreeSet::new();
         for subset in subsets {
@@ -261,7 +265,7 @@ impl Scene {
                 self.cluster.put::<EndpointSlice>(parsed(json!({
                     "metadata": {
                         "name": "by-hand", "namespace": "shop", "resourceVersion": version,
-                        "labels": { "kubernetes.io/service-name": "greeter" },
+                        "labels": { "kubernetes.io/service-name": "web" },
                     },
                     "addressType": "IPv4",
                     "endpoints": [{ "addresses": ["192.0.2.77"] }],
@@ -274,7 +278,7 @@ impl Scene {
                         "name": "elder", "namespace": "shop", "uid": "elder-uid",
                         "creationTimestamp": "2025-01-01T00:00:00Z",
                     },
-                    "spec": { "serviceName": "greeter", "ports": [{ "name": "http", "port": 80 }] },
+                    "spec": { "serviceName": "web", "ports": [{ "name": "http", "port": 80 }] },
                 });
                 self.cluster.put_registration(&parsed(elder));
             }
@@ -388,6 +392,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         1 => pick(service_ports.into()).prop_map(|value| Edit::Service("ports", value)),
         1 => Just(Edit::Service("clusterIP", "None".into())),
         1 => Just(Edit::Spec("interval", json!(["1s"]))),
+        1 => Just(Edit::Spec("serviceName", json!(7))),
         1 => Just(Edit::Spec("protection", json!({ "minReady": "all" }))),
         2 => proptest::sample::select(vec!["vm-1", "vm-3", "pod-1"]).prop_map(Edit::Leave),
         1 => Just(Edit::Cordon("vm-2")),
