@@ -16,7 +16,7 @@
 
 pub mod gate;
 pub mod request;
-mod throttle;
+pub mod throttle;
 
 use std::time::Duration;
 

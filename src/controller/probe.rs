@@ -221,6 +221,9 @@ pub(super) async fn run(context: Arc<Context>) {
             () = probe.sooner.notified() => continue,
         }
         let now = context.clock.now();
+        if context.path().rests(now) {
+            continue;
+        }
         let due = memory_written.is_none_or(|written| now.since(written) >= MEMORY_PERIOD);
         let renewal = Renewal::send(due, now, &context);
         let with_memory = renewal.memory.is_some();

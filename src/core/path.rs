@@ -31,6 +31,10 @@ const AHEAD: Duration = Duration::from_millis(25);
 /// serves those that follow closely, too.
 const REACH: Duration = Duration::from_millis(50);
 
+/// The longest time for which the API server is left alone because it says so. Its own fairness asks for up to 32 s; a
+/// load balancer may ask for anything.
+pub const LONGEST_REST: Duration = Duration::from_secs(60);
+
 /// Whether a renewal that was sent then, and has come back, proves all there is to prove of the time
 /// up to a deadline that has passed.
 ///
@@ -77,6 +81,8 @@ pub struct Path {
     doubt: Option<String>,
     awaited: Deadlines,
     history: History,
+    /// No renewal is sent before, and none proves anything.
+    rests_until: Moment,
 }
 
 /// The next deadline of each registration that has one ahead.
@@ -105,6 +111,7 @@ impl Path {
             doubt: None,
             awaited: Deadlines::default(),
             history: History::default(),
+            rests_until: now,
         }
     }
 
@@ -126,9 +133,24 @@ impl Path {
 
     /// When the next renewal is to be sent, if nobody asks for one before.
     pub fn next(&self, now: Moment) -> Moment {
-        let Some(sent) = self.last_sent else { return now };
+        let Some(sent) = self.last_sent else { return now.max(self.rests_until) };
         let by_pace = sent + self.period;
-        self.awaited.first().map_or(by_pace, |deadline| by_pace.min(deadline - AHEAD))
+        let next = self.awaited.first().map_or(by_pace, |deadline| by_pace.min(deadline - AHEAD));
+        next.max(self.rests_until)
+    }
+
+    /// The API server has answered a renewal that it is to be left alone for so long. Those who beat are told the same, and
+    /// obey: until that is over their silence is no proof of anything, so the way is not whole, and nothing
+    /// is sent. Returns until when.
+    pub fn told_to_wait(&mut self, pause: Duration, now: Moment) -> Moment {
+        self.rests_until = self.rests_until.max(now + pause.min(LONGEST_REST));
+        self.under_way.clear();
+        self.rests_until
+    }
+
+    /// Whether no renewal is to be sent yet.
+    pub fn rests(&self, now: Moment) -> bool {
+        now < self.rests_until
     }
 
     /// Whether a renewal is under way that may do for a deadline.
@@ -305,6 +327,21 @@ mod tests {
         assert_eq!(path.next(at(475)), at(501));
         path.await_deadline(&one, None);
         assert_eq!(path.next(at(475)), at(1475), "it beats again");
+    }
+
+    #[test]
+    fn while_the_api_server_is_to_be_left_alone_nothing_is_sent_and_nothing_proven() {
+        let mut path = path();
+        probe(&mut path, 0, 5);
+        let token = path.send(at(1000), 0);
+        assert_eq!(path.told_to_wait(millis(4000), at(1010)), at(5010));
+        path.await_deadline(&Key::new("shop", "one"), Some(at(2000)));
+        assert_eq!(path.next(at(1010)), at(5010), "whatever is due");
+        assert!(path.rests(at(5009)) && !path.rests(at(5010)));
+        assert_eq!(path.came_back(token, Version(2), at(1020)), None);
+        probe(&mut path, 5010, 5020);
+        assert_eq!(*path.proven(), gaps(&[(0, 5020)]));
+        assert_eq!(path.told_to_wait(millis(3_600_000), at(6000)), at(66_000));
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! very second that the server named, all at once, waits for as long as it is told, however soon the
 //! caller needs an answer, and sends writes again after errors of which nobody knows what was done.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
 use kube::client::Body;
@@ -18,6 +21,18 @@ const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// Those who were sent away together come back spread over this part of their pause.
 const JITTER: f64 = 0.25;
+
+/// Put into the extensions of a request by a caller who does not want to have it sent again, but to know how long it is to
+/// wait.
+#[derive(Debug, Clone, Default)]
+pub struct Told(Arc<OnceLock<Duration>>);
+
+impl Told {
+    /// How long the server asked to be left alone, if it did.
+    pub fn to_wait(&self) -> Option<Duration> {
+        self.0.get().copied()
+    }
+}
 
 /// How long a request may still wait in all; each begins with a full measure.
 #[derive(Debug, Clone)]
@@ -46,6 +61,11 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
     ) -> Option<Self::Future> {
         let response = result.as_ref().ok()?;
         let told = told_to_wait(response.status(), response.headers())?;
+        if let Some(caller) = request.extensions().get::<Told>() {
+            // Set once: the request is not sent again.
+            let _ = caller.0.set(told);
+            return None;
+        }
         let pause = self.take(told.mul_f64(1.0 + rand::rng().random_range(0.0..JITTER)))?;
         let (method, path) = (request.method(), request.uri().path());
         tracing::debug!(%method, path, ?pause, "the API server has too much to do: waiting");
@@ -99,6 +119,19 @@ mod tests {
         for status in [200, 403, 404, 409, 422, 500, 504] {
             assert_eq!(told(status, Some("1")), None, "{status}");
         }
+    }
+
+    #[test]
+    fn who_wants_to_know_is_told_and_not_sent_again() {
+        let told = Told::default();
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(told.clone());
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        response.headers_mut().insert(RETRY_AFTER, 32.into());
+        let again = Patience::of(Duration::MAX).retry(&mut request, &mut Ok(response));
+        assert!(again.is_none());
+        assert_eq!(told.to_wait(), Some(Duration::from_secs(32)));
     }
 
     #[test]

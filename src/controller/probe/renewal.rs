@@ -8,17 +8,17 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{
-    Api,
+    Api, Resource,
     api::{Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ANSWER_WITHIN, MEMORY_ANNOTATION, PROBE_LABEL};
 use crate::{
     controller::{
         anew,
         context::{Context, call_within},
-        error::ApiError,
+        error::{ApiError, Cause},
     },
     core::{
         heartbeat::{Heartbeat, HeartbeatLease, Version},
@@ -26,6 +26,7 @@ use crate::{
         index::Key,
         moment::Moment,
     },
+    kube_client::throttle::Told,
 };
 
 /// A renewal that is sent.
@@ -64,8 +65,13 @@ impl Renewal {
         }
         let params = PatchParams::default();
         let doing = || format!("renew the probe Lease {key}");
-        let patch = Patch::Merge(patch);
-        match call_within(ANSWER_WITHIN, doing, api.patch(&key.name, &params, &patch)).await {
+        let (request, told) = patch_once(key, &params, &Patch::Merge(patch))?;
+        let renewal = context.client.request::<HeartbeatLease>(request);
+        let result = call_within(ANSWER_WITHIN, doing, renewal).await;
+        if let Some(pause) = told.to_wait() {
+            context.path().told_to_wait(pause, context.clock.now());
+        }
+        match result {
             Ok(lease) => self.answered(&lease.metadata, context),
             Err(error) if error.is_absent() && self.left.is_some() => refused(None, context),
             Err(error) if error.is_absent() => {
@@ -96,6 +102,24 @@ impl Renewal {
             anew::begin(context, &why);
         }
     }
+}
+
+/// A patch that is not sent again where the API server has too much to do: what it says then is said to those who beat,
+/// too, and so is news of the way that they take.
+fn patch_once(
+    key: &Key,
+    params: &PatchParams,
+    patch: &Patch<Value>,
+) -> Result<(http::Request<Vec<u8>>, Told), ApiError> {
+    let leases = HeartbeatLease::url_path(&(), Some(&key.namespace));
+    let request = kube::core::Request::new(leases).patch(&key.name, params, patch);
+    let mut request = request.map_err(|error| ApiError {
+        doing: format!("renew the probe Lease {key}"),
+        cause: Cause::Kube(Box::new(kube::Error::BuildRequest(error))),
+    })?;
+    let told = Told::default();
+    request.extensions_mut().insert(told.clone());
+    Ok((request, told))
 }
 
 /// A renewal was refused, since our Lease is not as it was left. The next one is sent at once.
