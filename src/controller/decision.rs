@@ -149,12 +149,9 @@ pub(super) fn judge(
     context: &Context,
 ) -> Vec<Verdict> {
     let _step = context.metrics.begin(Step::Decide);
-    let ports = standing::common_ports(registration, stage.service.as_deref());
-    let owner_of = |address: IpAddr| context.world().owner_of_address(address);
     loop {
         let cordons = Cordons::stand(registration, &mut context.index());
         let records = context.index().snapshot(&registration.key);
-        let pods = ask(registration, &records, stage, context);
         let now = context.clock.now();
         let mut evidence = Evidence::gather(
             registration,
@@ -167,28 +164,9 @@ pub(super) fn judge(
             now,
         );
         evidence.unproven.clone_from(&missing.unproven);
-        let verdicts = decide::decide(&decide::Facts {
-            registration,
-            ttl,
-            records: &records,
-            pods: &pods.by_name,
-            zones: &pods.zones,
-            families: stage.families(),
-            service: &registration.service_name,
-            ports: &ports,
-            shared_ports: OnceCell::new(),
-            published: &stage.gathered.published,
-            publishes: &|address, port| gather::publishes(&stage.gathered.slices, address, port),
-            ranges: &context.settings.outside_ranges,
-            owner_of: &owner_of,
-            unreadable: &missing.unreadable,
-            evidence: &evidence,
-            frozen: stage.frozen(),
-            term_began: context.term_began(),
-            adopted: &stage.adoption.instances,
-            cordons: &cordons.held,
-            now,
-        });
+        let known =
+            Known { registration, ttl, stage, missing, cordons: &cordons, records: &records };
+        let verdicts = known.decide(&evidence, now, context);
         let outcomes = verdicts.iter().filter_map(Verdict::settled);
         let settlement = context.index().settle(&registration.key, outcomes, now);
         match settlement {
@@ -201,6 +179,59 @@ pub(super) fn judge(
             Settlement::Overtaken => {}
         }
     }
+}
+
+/// What a decision is taken from, besides the evidence.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    registration: &'a Registration,
+    ttl: &'a TtlHistory,
+    stage: &'a Stage,
+    missing: &'a Missing,
+    cordons: &'a Cordons,
+    records: &'a [Record],
+}
+
+impl Known<'_> {
+    fn decide(self, evidence: &Evidence, now: Moment, context: &Context) -> Vec<Verdict> {
+        let Self { registration, ttl, stage, missing, cordons, records } = self;
+        let pods = ask(registration, records, stage, context);
+        decide::decide(&decide::Facts {
+            registration,
+            ttl,
+            records,
+            pods: &pods.by_name,
+            zones: &pods.zones,
+            families: stage.families(),
+            service: &registration.service_name,
+            ports: &standing::common_ports(registration, stage.service.as_deref()),
+            shared_ports: OnceCell::new(),
+            published: &stage.gathered.published,
+            publishes: &|address, port| gather::publishes(&stage.gathered.slices, address, port),
+            ranges: &context.settings.outside_ranges,
+            owner_of: &|address: IpAddr| context.world().owner_of_address(address),
+            unreadable: &missing.unreadable,
+            evidence,
+            frozen: stage.frozen(),
+            term_began: context.term_began(),
+            adopted: &stage.adoption.instances,
+            cordons: &cordons.held,
+            now,
+        })
+    }
+}
+
+/// Notes who is published, as far as the slices show it, and decides nothing: without a proof nobody is taken for dead.
+fn note_published(registration: &Registration, ttl: &TtlHistory, stage: &Stage, context: &Context) {
+    let cordons = Cordons::stand(registration, &mut context.index());
+    let records = context.index().snapshot(&registration.key);
+    let known = Evidence::known(registration, &context.path(), &context.guard());
+    let unproven = Evidence { probed: None, ..known };
+    let missing = &Missing::default();
+    let known = Known { registration, ttl, stage, missing, cordons: &cordons, records: &records };
+    let verdicts = known.decide(&unproven, context.clock.now(), context);
+    let published = verdicts.iter().filter_map(Verdict::settled);
+    context.index().note_published(&registration.key, published);
 }
 
 /// Gathers the Pods behind the records, and notes what else the decision asks, so that it is taken again
@@ -258,14 +289,28 @@ pub(super) fn ttl_history(registration: &Registration, context: &Context) -> Ttl
 }
 
 /// Decides about every registration once from what is known, without reads and writes, and has the
-/// index note the outcome: so a term begins with the marks of an operator that has led all along.
+/// index note the outcome: so a term begins with the marks of an operator that has led all along. Before that who is
+/// published is noted of all of them: the guard asks about all at the first decision (L6).
 pub(super) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Context) {
+    for_each(objects, context, note_published).await;
+    context.guard().begin_term();
+    for_each(objects, context, |registration, ttl, stage, context| {
+        judge(registration, ttl, stage, &Missing::default(), context);
+    })
+    .await;
+}
+
+async fn for_each(
+    objects: &[Arc<ServiceRegistration>],
+    context: &Context,
+    step: impl Fn(&Registration, &TtlHistory, &Stage, &Context),
+) {
     for object in objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
         let registration = gather::registration(object, &context.world());
         let ttl = ttl_history(&registration, context);
         let mut stage = stage::as_known(&registration, context);
         recall_earlier(object, &registration, &mut stage, context);
-        judge(&registration, &ttl, &stage, &Missing::default(), context);
+        step(&registration, &ttl, &stage, context);
         // Beats come in meanwhile.
         tokio::task::yield_now().await;
     }

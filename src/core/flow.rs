@@ -175,6 +175,16 @@ impl Guard {
         }
     }
 
+    /// A term begins. What an earlier one of this process has found broken may have been mended long ago, and the stretch in
+    /// between is no proof: it is asked anew. Who is published must be known by then ([`Index::note_published`]), or
+    /// nobody's beats would be due, and the first decisions not be guarded.
+    pub fn begin_term(&mut self) {
+        self.registrations.retain(|_, watched| {
+            watched.broken = None;
+            watched.gaps != Proven::default()
+        });
+    }
+
     /// Forgets a registration that is gone.
     pub fn forget(&mut self, registration: &Key) {
         self.registrations.remove(registration);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Index,
-    record::{Grace, Key, Presence, Record, Sight},
+    record::{Grace, Key, Presence, Record, Settled, Sight},
     shelf::Slot,
 };
 use crate::core::{
@@ -92,6 +92,23 @@ impl Index {
     /// Leases of some who are published may not be known.
     pub fn is_read_anew(&self) -> bool {
         self.anew != Anew::No
+    }
+
+    /// Notes who of a registration is published at the beginning of a term; the others are not. Another replica may have
+    /// decided since an earlier term of this process, whose decisions would otherwise count (L6).
+    pub fn note_published<'a>(
+        &mut self,
+        registration: &Key,
+        outcomes: impl IntoIterator<Item = &'a Settled>,
+    ) {
+        let mut walk = self.shelf.walk(registration);
+        let not = |record: &mut Record| record.published = false;
+        for outcome in outcomes {
+            if let Some(record) = walk.find(&outcome.lease, not) {
+                record.published = outcome.published;
+            }
+        }
+        walk.end(not);
     }
 
     /// The newest version that was read, of whatever Lease.

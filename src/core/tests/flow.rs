@@ -203,3 +203,29 @@ fn a_way_is_not_mended_by_one_who_leaves() {
     index.observe("shop", beat("vm-0", 2, 100), at(33_000));
     assert_eq!(ask(&mut guard, &index, 33_001), None, "one of nine");
 }
+
+#[test]
+fn what_an_earlier_term_has_found_broken_is_asked_anew_by_who_is_published_now() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+    // Another replica led meanwhile, and eleven have left.
+    let all: Vec<_> = index.snapshot(&key("greeter")).iter().map(published).collect();
+    index.note_published(&key("greeter"), &all[..1]);
+    guard.begin_term();
+    assert!(!guard.is_to_be_asked_again(&key("greeter")));
+    assert_eq!(ask(&mut guard, &index, 33_000), None);
+    let whole = Proven::without_gaps();
+    assert_eq!(guard.proven(&whole, &key("greeter")), whole, "and what passed is no gap");
+}
+
+#[test]
+fn a_way_that_is_broken_at_the_beginning_of_a_term_is_found_so_by_the_first_decision() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    let all: Vec<_> = index.snapshot(&key("greeter")).iter().map(published).collect();
+    // A replica that has decided about nobody, and takes over.
+    index.note_published(&key("greeter"), []);
+    assert_eq!(ask(&mut guard, &index, 31_500), None);
+    index.note_published(&key("greeter"), &all);
+    guard.begin_term();
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+}
