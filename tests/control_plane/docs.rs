@@ -189,8 +189,11 @@ async fn a_service_with_a_selector_is_taken_over_by_the_commands_of_the_page() {
         let uid = shop.api::<k8s_openapi::api::core::v1::Pod>().get(&pod).await.unwrap();
         beats.create(&beats.in_pod(&pod, &uid.metadata.uid.unwrap())).await;
     }
-    shop.instance("web", "web-2", "Ready", "Beating").await;
-    assert!(reader.run(look).await.contains("web-1 Beating"));
+    for pod in ["web-1", "web-2"] {
+        shop.instance("web", pod, "Waiting", "NotPublished").await;
+    }
+    let said = reader.run(look).await;
+    assert!(said.contains("web-1 decided to be Ready, but not published"), "{said}");
     let vigil = crate::support::Vigil::keep(&shop, "web").await;
     reader.run(take_over).await;
     shop.condition("web", "Ready", "True", "Published").await;

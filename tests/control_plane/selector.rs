@@ -61,7 +61,7 @@ async fn a_service_whose_selector_is_removed_is_taken_over_without_a_gap_a_dupli
     for n in [1, 2] {
         let name = format!("web-{n}");
         beats.start(&beats.in_pod(&name, &uids[n - 1]), INTERVAL).await;
-        shop.instance("greeter", &name, "Ready", "Beating").await;
+        shop.instance("greeter", &name, "Waiting", "NotPublished").await;
     }
     let vigil = Vigil::keep(&shop, "greeter").await;
     shop.select(json!(null)).await;
