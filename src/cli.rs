@@ -55,7 +55,7 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let code = result.unwrap_or_else(|error| {
         // Not eprintln!, which waits for a reader, and panics when there is none any more.
-        output::stderr().say(&format!("error: {error:#}"));
+        output::stderr().say_error("error: ", &format!("{error:#}"));
         ExitCode::FAILURE
     });
     output::flush(LAST_WORDS_WITHIN);

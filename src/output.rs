@@ -81,6 +81,14 @@ impl Output {
         self.write(format!("{}\n", plain(line)).into_bytes());
     }
 
+    /// Prints an error, which may show the part of a file that it speaks of: what follows its first line is set off,
+    /// and so is no line of its own.
+    pub fn say_error(&self, lead: &str, error: &str) {
+        for (n, line) in error.lines().enumerate() {
+            self.say(&if n == 0 { format!("{lead}{line}") } else { format!("    {line}") });
+        }
+    }
+
     /// Prints bytes as they are, and cuts off what is very long.
     pub fn write(&self, mut text: Vec<u8>) {
         if text.len() > PIECE_MAX {

@@ -97,7 +97,7 @@ async fn reload(
     let mut now = match now {
         Ok(now) => now,
         Err(error) => {
-            teller.say(&format!("not reloaded, all stays as it was: {error:#}"));
+            teller.say_error("not reloaded, all stays as it was: ", &error);
             return before;
         }
     };

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use beatkeeper_api::{InstanceStatus, ServiceRegistration, duration};
+use beatkeeper_api::{InstanceStatus, ServiceRegistration, duration, text::plain};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -115,7 +115,7 @@ fn table(rows: &[Row], now: Timestamp) -> String {
         let addresses = if addresses.is_empty() { "-".to_owned() } else { addresses.join(",") };
         let (registration, since, last_beat) = (&row.registration, ago(since), ago(last_beat));
         [registration, name, state, reason, &since, &last_beat, &addresses, message]
-            .map(String::to_owned)
+            .map(|cell| plain(cell).into_owned())
     };
     let mut lines = vec![COLUMNS.map(str::to_owned)];
     lines.extend(rows.iter().map(cells));

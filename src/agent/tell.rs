@@ -40,6 +40,11 @@ impl Teller {
         output::stdout().say(&format!("{}{line}", self.subject));
     }
 
+    /// Prints an error that may take several lines.
+    pub fn say_error(&self, lead: &str, error: &anyhow::Error) {
+        output::stdout().say_error(&format!("{}{lead}", self.subject), &format!("{error:#}"));
+    }
+
     /// Prints events; a trouble that only repeats itself, now and then.
     pub fn report(&self) -> Report {
         let told: Mutex<Option<(String, Instant)>> = Mutex::new(None);
