@@ -1,16 +1,16 @@
 //! The subcommands.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use beatkeeper::{agent, controller, kube_client::Source, output};
-use beatkeeper_api::text::plain;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{EnvFilter, field::MakeExt, fmt::format::debug_fn};
+
+use crate::logging;
 
 /// Publishes what beats as the endpoints of a Kubernetes Service, and prunes what stops.
 #[derive(Debug, Parser)]
@@ -45,7 +45,7 @@ pub fn run(cli: Cli) -> ExitCode {
     output::tell_panics();
     let result = match cli.command {
         Command::Agent(command) => {
-            log_to_stderr(AGENT_LOGS);
+            logging::to_stderr(AGENT_LOGS);
             agent::run(command)
         }
         Command::Controller(args) => operate(args),
@@ -68,7 +68,7 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// Runs the operator until SIGTERM or SIGINT, and ends what is under way.
 #[tokio::main]
 async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
-    log_to_stderr("info,kube_client=error,kube_runtime=error");
+    logging::to_stderr("info");
     let settings = controller::Settings::try_from(args)?;
     let source = Source::infer().context("cannot find out how to reach Kubernetes")?;
     let stop = CancellationToken::new();
@@ -89,25 +89,6 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
 
 /// An agent tells by lines of its own what happens to an instance; this is about the way to the API server.
 const AGENT_LOGS: &str = "off,beatkeeper_client::transport=info";
-
-/// Human-readable on a terminal and off it; RUST_LOG chooses how much. What users have written stays on its
-/// line, and nothing waits for a reader: a prune does not depend on where the log goes.
-fn log_to_stderr(unless_chosen: &str) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(unless_chosen));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .fmt_fields(
-            debug_fn(|to, field, value| match field.name() {
-                "message" => write!(to, "{}", plain(&format!("{value:?}"))),
-                name => write!(to, "{name}={}", plain(&format!("{value:?}"))),
-            })
-            .delimited(" "),
-        )
-        .with_writer(|| output::stderr().writer())
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-}
 
 fn print_crd(docs: bool) -> anyhow::Result<()> {
     let text = if docs { beatkeeper_api::reference_markdown() } else { beatkeeper_api::crd_yaml() };
