@@ -15,7 +15,10 @@
 //! as it likes; whoever reads a body that has to end bounds the whole call with [`within`].
 
 pub mod gate;
+pub mod list;
+pub mod observe;
 pub mod request;
+mod split;
 pub mod throttle;
 
 use std::time::Duration;

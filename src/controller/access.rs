@@ -29,6 +29,7 @@ use crate::core::{
     access::{Access, CANNOT_READ, Need, Refusal},
     heartbeat::Version,
     index::Key,
+    reading::Lenient,
     verdict::Reason,
 };
 
@@ -249,11 +250,12 @@ async fn set(
     let patch = Patch::Merge(json!({ "status": { "conditions": next } }));
     let params = PatchParams::default();
     let Some(_turn) = context.turn_to_tell().await else { return Ok(()) };
-    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let api =
+        Api::<Lenient<ServiceRegistration>>::namespaced(context.client.clone(), &key.namespace);
     let doing = || format!("write the conditions of ServiceRegistration {key}");
     let call = api.patch_status(&key.name, &params, &patch);
     match call_write(context, doing, call).await {
-        Ok(written) => {
+        Ok(Lenient(written)) => {
             // A report that follows at once is compared with this, and not with what the watch showed last.
             let version = Version::of(written.metadata.resource_version.as_deref());
             let status = written.status.unwrap_or_default();

@@ -12,7 +12,7 @@ use beatkeeper_api::{AdoptedInstance, ServiceRegistration};
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::json;
 
@@ -21,20 +21,24 @@ use super::{
     context::{Context, call, call_write},
     error::ApiError,
 };
-use crate::core::{
-    adoption::{self, Adopted, Adoption},
-    gather,
-    heartbeat::Version,
-    index::Key,
-    moment::Moment,
-    plan::meta::SERVICE_NAME_LABEL,
-    registration::Registration,
-    service::ServiceView,
-    stage::Stage,
-    standing::{self, Neighbours, Stall},
-    takeover::{self, Foreign, Scene, Takeover},
-    verdict::Verdict,
-    world::Ownership,
+use crate::{
+    core::{
+        adoption::{self, Adopted, Adoption},
+        gather,
+        heartbeat::Version,
+        index::Key,
+        moment::Moment,
+        plan::meta::SERVICE_NAME_LABEL,
+        reading::Lenient,
+        registration::Registration,
+        service::ServiceView,
+        stage::Stage,
+        standing::{self, Neighbours, Stall},
+        takeover::{self, Foreign, Scene, Takeover},
+        verdict::Verdict,
+        world::Ownership,
+    },
+    kube_client::list::Collection,
 };
 
 /// After a refusal the objects are read again after this long: the watches do not keep what is in
@@ -57,8 +61,11 @@ pub(super) async fn begin(
 ) -> Stage {
     let adopted = remembered(object, registration, context);
     stage.adoption = sort_out(&adopted, registration, context);
-    let Neighbours { foreign_slice, foreign_endpoints, left_by_cluster, elder } =
+    let Neighbours { foreign_slice, foreign_endpoints, left_by_cluster, elder, unreadable } =
         &stage.gathered.neighbours;
+    if unreadable.is_some() {
+        return stage;
+    }
     let left_by_cluster = *left_by_cluster;
     let cleared = Neighbours { elder: elder.clone(), ..Neighbours::default() };
     let in_the_way = foreign_slice.is_some() || *foreign_endpoints;
@@ -223,19 +230,22 @@ pub(super) fn ended(
 async fn read(registration: &Registration, context: &Context) -> Result<Foreign, ApiError> {
     let namespace = &registration.key.namespace;
     let service = &registration.service_name;
-    let endpoints = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
+    let endpoints = Api::<Lenient<Endpoints>>::namespaced(context.client.clone(), namespace);
     let endpoints =
         call(|| format!("read Endpoints {namespace}/{service}"), endpoints.get_opt(service));
-    let of_service = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={service}"));
-    let slices = Api::<EndpointSlice>::namespaced(context.client.clone(), namespace);
-    let doing = || format!("list the EndpointSlices of Service {namespace}/{service}");
-    let (endpoints, slices) = (endpoints.await?, call(doing, slices.list(&of_service)).await?);
+    let endpoints = endpoints.await?.map(|Lenient(object)| object);
+    let of_service = Collection::of::<EndpointSlice>(&context.client, Some(namespace))
+        .labelled(&format!("{SERVICE_NAME_LABEL}={service}"));
+    let mut slices: Vec<EndpointSlice> = Vec::new();
+    // One that cannot be read stalls the registration before this is asked.
+    let listed = of_service.each::<EndpointSlice>(|slice| slices.extend(slice));
+    call(|| format!("list the EndpointSlices of Service {namespace}/{service}"), listed).await?;
     let world = context.world();
     let foreign = |metadata: &_| world.ownership(metadata, &registration.uid) == Ownership::Foreign;
     Ok(Foreign {
         has_endpoints: endpoints.is_some(),
         endpoints: endpoints.filter(|object| foreign(&object.metadata)),
-        slices: slices.items.into_iter().filter(|slice| foreign(&slice.metadata)).collect(),
+        slices: slices.into_iter().filter(|slice| foreign(&slice.metadata)).collect(),
     })
 }
 
@@ -249,12 +259,13 @@ async fn take(
     if !takeover.newcomers.is_empty() {
         write_down(registration, ended, &takeover.newcomers, context).await?;
     }
-    let api = Api::<EndpointSlice>::namespaced(context.client.clone(), &registration.key.namespace);
+    let namespace = &registration.key.namespace;
+    let api = Api::<Lenient<EndpointSlice>>::namespaced(context.client.clone(), namespace);
     for slice in &takeover.slices {
         let name = slice.name_any();
-        let doing = || format!("take over EndpointSlice {}/{name}", registration.key.namespace);
-        let ours =
-            call_write(context, doing, api.replace(&name, &PostParams::default(), slice)).await?;
+        let doing = || format!("take over EndpointSlice {namespace}/{name}");
+        let (ours, params) = (Lenient(slice.clone()), PostParams::default());
+        let Lenient(ours) = call_write(context, doing, api.replace(&name, &params, &ours)).await?;
         tracing::info!(registration = %registration.key, slice = name, "took over a slice");
         context.world().put_own(ours);
     }
@@ -270,10 +281,11 @@ async fn write_down(
     context: &Context,
 ) -> Result<(), ApiError> {
     let key = &registration.key;
-    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let api =
+        Api::<Lenient<ServiceRegistration>>::namespaced(context.client.clone(), &key.namespace);
     for attempt in 1.. {
         let doing = || format!("read ServiceRegistration {key}");
-        let current = call(doing, api.get_status(&key.name)).await?;
+        let Lenient(current) = call(doing, api.get_status(&key.name)).await?;
         let mut adopted = current.status.map(|status| status.adopted).unwrap_or_default();
         adopted.retain(|entry| !ended.contains(entry));
         for Adopted { entry, .. } in newcomers {
@@ -289,7 +301,7 @@ async fn write_down(
         let doing = || format!("write down who is adopted by ServiceRegistration {key}");
         let params = PatchParams::default();
         match call_write(context, doing, api.patch_status(&key.name, &params, &patch)).await {
-            Ok(written) => {
+            Ok(Lenient(written)) => {
                 let version = Version::of(written.metadata.resource_version.as_deref());
                 context.remember(key, &registration.uid, |memory| {
                     memory.adopted = Some((version, adopted));
@@ -347,7 +359,7 @@ async fn delete_leftover(
         uid: slice.uid(),
         resource_version: slice.resource_version(),
     });
-    let api = Api::<EndpointSlice>::namespaced(context.client.clone(), namespace);
+    let api = Collection::of::<EndpointSlice>(&context.client, Some(namespace));
     let doing = || format!("delete EndpointSlice {namespace}/{name}, whose place ours have taken");
     match call_write(context, doing, api.delete(&name, &exactly)).await {
         Err(error) if !error.is_absent() => return Err(error),
@@ -365,11 +377,11 @@ async fn take_endpoints(
     context: &Context,
 ) -> Result<(), ApiError> {
     let namespace = &registration.key.namespace;
-    let api = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
+    let api = Api::<Lenient<Endpoints>>::namespaced(context.client.clone(), namespace);
     let name = endpoints.name_any();
     let doing = || format!("take over Endpoints {namespace}/{name}");
-    let params = PostParams::default();
-    let ours = call_write(context, doing, api.replace(&name, &params, endpoints)).await?;
+    let (ours, params) = (Lenient(endpoints.clone()), PostParams::default());
+    let Lenient(ours) = call_write(context, doing, api.replace(&name, &params, &ours)).await?;
     tracing::info!(registration = %registration.key, "took over the Endpoints");
     context.world().put_own(ours);
     Ok(())

@@ -6,32 +6,28 @@
 
 use std::{
     collections::HashMap,
-    fmt::{Debug, Display},
+    fmt::Display,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        core::v1::{Endpoints, Pod, Service},
-        discovery::v1::EndpointSlice,
-    },
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Pod, Service},
+    discovery::v1::EndpointSlice,
 };
-use kube::{Resource, api::ListParams};
-use serde::de::DeserializeOwned;
+use kube::Resource;
 use tokio::sync::watch;
 
-use super::{
-    context::{Context, call},
-    watch::scoped,
-};
-use crate::core::{
-    deaf::Ear,
-    health::Concern,
-    heartbeat::Version,
-    world::{Debt, Watched},
+use super::context::{Context, call};
+use crate::{
+    core::{
+        deaf::Ear,
+        health::Concern,
+        heartbeat::Version,
+        world::{Debt, Watched},
+    },
+    kube_client::list::Collection,
 };
 
 /// How often what the watches owe is looked at.
@@ -170,20 +166,15 @@ fn owed(context: &Context) -> [(&'static str, Option<u64>); 4] {
 /// is deaf owes nothing.
 async fn ask<K>(context: &Context, namespace: Option<&str>)
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Watched
-        + Clone
-        + Debug
-        + DeserializeOwned,
+    K: Resource<DynamicType = ()> + Watched,
 {
     let seen = context.world().shown::<K>();
-    let one = ListParams::default().limit(1);
-    let api = scoped::<K>(&context.client, namespace);
+    let all = Collection::of::<K>(&context.client, namespace);
     let kind = K::plural(&());
-    let asked = call(|| format!("ask for the version of {kind}"), api.list_metadata(&one)).await;
+    let asked = call(|| format!("ask for the version of {kind}"), all.version()).await;
     // Where it cannot be had now it is asked for again.
-    let Ok(list) = asked else { return };
-    let reached = Version::of(list.metadata.resource_version.as_deref());
+    let Ok(reached) = asked else { return };
+    let reached = Version::of(reached.as_deref());
     if reached < seen && context.world().shown::<K>() == seen {
         let (reached, seen) = (reached.0, seen.0);
         begin(context, &format!("{kind} are at version {reached}, after {seen} was seen"));

@@ -12,7 +12,7 @@ use kube::{
     Api, Resource,
     api::{DeleteParams, PostParams, Preconditions},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use super::{
     anew,
@@ -21,16 +21,20 @@ use super::{
     error::ApiError,
     isolate::isolate,
 };
-use crate::core::{
-    heartbeat::Version,
-    index::Key,
-    moment::Moment,
-    plan::{Plan, Write},
-    registration::Registration,
-    stage::Stage,
-    status::Applied,
-    words,
-    world::Watched,
+use crate::{
+    core::{
+        heartbeat::Version,
+        index::Key,
+        moment::Moment,
+        plan::{Plan, Write},
+        reading::{Lenient, Readable},
+        registration::Registration,
+        stage::Stage,
+        status::Applied,
+        words,
+        world::Watched,
+    },
+    kube_client::list::Collection,
 };
 
 /// How many writes are under way at once.
@@ -164,7 +168,7 @@ async fn carry_out(
 
 /// What is common to writing slices and Endpoints.
 struct Kind<'a, K> {
-    api: Api<K>,
+    api: Api<Lenient<K>>,
     namespace: &'a str,
     write: &'a Write,
     context: &'a Context,
@@ -174,8 +178,8 @@ impl<'a, K> Kind<'a, K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Watched
+        + Readable
         + Serialize
-        + DeserializeOwned
         + Clone
         + Debug
         + Send
@@ -189,7 +193,7 @@ where
         let result = call_write(
             self.context,
             || self.doing(),
-            self.api.create(&PostParams::default(), object),
+            self.api.create(&PostParams::default(), &Lenient(object.clone())),
         )
         .await;
         // A creation is planned from there being none.
@@ -201,9 +205,9 @@ where
         let metadata = Resource::meta(object);
         let name = metadata.name.as_deref().unwrap_or_default();
         let from = Version::of(metadata.resource_version.as_deref());
-        let params = PostParams::default();
+        let (params, wanted) = (PostParams::default(), Lenient(object.clone()));
         let result =
-            call_write(self.context, || self.doing(), self.api.replace(name, &params, object))
+            call_write(self.context, || self.doing(), self.api.replace(name, &params, &wanted))
                 .await;
         self.known(result, Some(name), from).await
     }
@@ -219,8 +223,9 @@ where
             resource_version: Some(resource_version.to_owned()),
         });
         let from = Version::of(Some(resource_version));
-        match call_write(self.context, || self.doing(), self.api.delete(name, &exactly)).await {
-            Ok(_) => {
+        let objects = Collection::of::<K>(&self.context.client, Some(self.namespace));
+        match call_write(self.context, || self.doing(), objects.delete(name, &exactly)).await {
+            Ok(()) => {
                 self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
                 Ok(None)
             }
@@ -232,12 +237,12 @@ where
     /// as it is. When it cannot be read either, the watch will bring it.
     async fn known(
         &self,
-        result: Result<K, ApiError>,
+        result: Result<Lenient<K>, ApiError>,
         name: Option<&str>,
         from: Version,
     ) -> Result<Option<(String, String)>, ApiError> {
         match result {
-            Ok(object) => {
+            Ok(Lenient(object)) => {
                 let metadata = Resource::meta(&object);
                 let named = metadata.name.clone().zip(metadata.resource_version.clone());
                 self.context.world().put_own(object);
@@ -261,7 +266,7 @@ where
     async fn look_again(&self, name: &str, from: Version) {
         let read = call(|| format!("read {name}, to plan anew"), self.api.get(name)).await;
         match read {
-            Ok(object) => anew::take_in(object, from, self.context),
+            Ok(Lenient(object)) => anew::take_in(object, from, self.context),
             Err(error) if error.is_absent() => {
                 self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
             }

@@ -19,7 +19,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +27,15 @@ use super::{
     context::{Context, call, call_write},
     error::ApiError,
 };
-use crate::core::{
-    heartbeat::Version,
-    moment::Moment,
-    plan::meta::{OWNED_BY_ANNOTATION, owned_by},
-    world::{Abandoned, Kind, Watched, owner_of},
+use crate::{
+    core::{
+        heartbeat::Version,
+        moment::Moment,
+        plan::meta::{OWNED_BY_ANNOTATION, owned_by},
+        reading::{Lenient, Readable},
+        world::{Abandoned, Kind, Watched, owner_of},
+    },
+    kube_client::list::Collection,
 };
 
 /// How long slices and Endpoints outlive their registration.
@@ -95,7 +99,7 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Watched
         + Serialize
-        + DeserializeOwned
+        + Readable
         + Clone
         + Debug
         + Send
@@ -105,11 +109,11 @@ where
     if !orphaned && is_wanted(object, context).await? {
         return Ok(());
     }
-    let api = Api::<K>::namespaced(context.client.clone(), &key.namespace);
+    let api = Api::<Lenient<K>>::namespaced(context.client.clone(), &key.namespace);
     let what = format!("{:?} {key}", object.kind);
     let current = match call(|| format!("read {what}"), api.get(&key.name)).await {
         Err(error) if error.is_absent() => return Ok(()),
-        current => current?,
+        current => current?.0,
     };
     if owned_by(Resource::meta(&current)).is_none()
         || owner_of(Resource::meta(&current)).is_none_or(|(uid, _)| uid != object.owner)
@@ -125,7 +129,8 @@ where
         resource_version: current.resource_version(),
     });
     let version = Version::of(current.resource_version().as_deref());
-    call_write(context, || format!("delete {what}"), api.delete(&key.name, &exactly)).await?;
+    let all = Collection::of::<K>(&context.client, Some(&key.namespace));
+    call_write(context, || format!("delete {what}"), all.delete(&key.name, &exactly)).await?;
     context.world().remove_own::<K>(key, version);
     tracing::info!(kind = ?object.kind, name = %key, registration = %object.registration, "collected");
     Ok(())
@@ -135,14 +140,14 @@ where
 async fn release<K>(
     mut current: K,
     what: &str,
-    api: &Api<K>,
+    api: &Api<Lenient<K>>,
     context: &Context,
 ) -> Result<(), ApiError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Watched
         + Serialize
-        + DeserializeOwned
+        + Readable
         + Clone
         + Debug
         + Send
@@ -150,7 +155,7 @@ where
 {
     let name = current.name_any();
     let doing = || format!("let go of {what}");
-    let released = if K::kind(&()) == "Service" {
+    let Lenient(released) = if K::kind(&()) == "Service" {
         let patch = json!({ "metadata": {
             "resourceVersion": current.resource_version(),
             "annotations": { OWNED_BY_ANNOTATION: null },
@@ -159,7 +164,8 @@ where
         call_write(context, doing, api.patch(&name, &PatchParams::default(), &patch)).await?
     } else {
         current.annotations_mut().remove(OWNED_BY_ANNOTATION);
-        call_write(context, doing, api.replace(&name, &PostParams::default(), &current)).await?
+        call_write(context, doing, api.replace(&name, &PostParams::default(), &Lenient(current)))
+            .await?
     };
     context.world().put_own(released);
     Ok(())
@@ -169,12 +175,13 @@ where
 /// watch brings it soon.
 async fn is_wanted(object: &Abandoned, context: &Context) -> Result<bool, ApiError> {
     let key = &object.registration;
-    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let api =
+        Api::<Lenient<ServiceRegistration>>::namespaced(context.client.clone(), &key.namespace);
     let doing = || format!("read ServiceRegistration {key}");
     match call(doing, api.get_status(&key.name)).await {
         Err(error) if error.is_absent() => Ok(false),
         Err(error) => Err(error),
-        Ok(current) => {
+        Ok(Lenient(current)) => {
             let for_it = |it: &crate::core::index::Key| it.name == current.service_name();
             Ok(current.uid().as_deref() == Some(&object.owner)
                 || object.service.as_ref().is_some_and(for_it))

@@ -22,6 +22,7 @@ use crate::core::{
     heartbeat::Version,
     index::Key,
     plan::meta::{self, MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
+    reading::Lenient,
     registration::{Registration, TargetPort, text_of},
     service::{ServicePortView, ServiceView},
 };
@@ -33,12 +34,13 @@ pub(super) async fn service(
     known: Option<Arc<ServiceView>>,
     context: &Context,
 ) -> Result<(Arc<ServiceView>, bool), ApiError> {
-    let api = Api::<Service>::namespaced(context.client.clone(), &registration.key.namespace);
+    let api =
+        Api::<Lenient<Service>>::namespaced(context.client.clone(), &registration.key.namespace);
     let name = &registration.service_name;
     let key = Key::new(&registration.key.namespace, name);
     let (written, from) = match known {
         None => {
-            let service = new_service(registration);
+            let service = Lenient(new_service(registration));
             let created = call_write(
                 context,
                 || format!("create Service {}/{name}", registration.key.namespace),
@@ -70,12 +72,13 @@ pub(super) async fn service(
             Some(changed) => (changed?, Version(0)),
         },
     };
+    let Lenient(written) = written;
     let view = Arc::new(ServiceView::of(&written));
     anew::take_in(written, from, context);
     Ok((view, true))
 }
 
-async fn read(key: &Key, api: &Api<Service>) -> Result<Service, ApiError> {
+async fn read(key: &Key, api: &Api<Lenient<Service>>) -> Result<Lenient<Service>, ApiError> {
     call(|| format!("read Service {key}"), api.get(&key.name)).await
 }
 
@@ -117,9 +120,9 @@ fn new_ports(
 async fn bring_up_to_date(
     registration: &Registration,
     service: &ServiceView,
-    api: &Api<Service>,
+    api: &Api<Lenient<Service>>,
     context: &Context,
-) -> Option<Result<Service, ApiError>> {
+) -> Option<Result<Lenient<Service>, ApiError>> {
     let Registration { key, uid, service_name: name, .. } = registration;
     let ours = context.world().owns_service(service, &key.namespace, uid);
     let ports = new_ports(registration, service, ours);
@@ -147,7 +150,7 @@ async fn bring_up_to_date(
 async fn claim(
     registration: &Registration,
     service: &ServiceView,
-    api: &Api<Service>,
+    api: &Api<Lenient<Service>>,
 ) -> Result<serde_json::Value, ApiError> {
     let Registration { key, service_name: name, .. } = registration;
     let mark = mark(registration);
@@ -158,7 +161,7 @@ async fn claim(
     }
     // It has the owner reference of an earlier version, and maybe others that are to stay.
     let doing = || format!("read Service {}/{name}", key.namespace);
-    let current = call(doing, api.get(name)).await?.metadata;
+    let current = call(doing, api.get(name)).await?.0.metadata;
     Ok(json!({
         "resourceVersion": current.resource_version,
         "annotations": annotations,

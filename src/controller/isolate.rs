@@ -12,6 +12,7 @@ use super::{
 };
 use crate::core::{
     plan::Write,
+    reading::Lenient,
     refusal::{HeldBack, RefusedNow, Trial},
     registration::Registration,
     stage::Stage,
@@ -89,8 +90,8 @@ async fn is_accepted(
     context: &Context,
 ) -> Option<bool> {
     let namespace = &registration.key.namespace;
-    let slices = Api::<EndpointSlice>::namespaced(context.client.clone(), namespace);
-    let endpoints = Api::<Endpoints>::namespaced(context.client.clone(), namespace);
+    let slices = Api::<Lenient<EndpointSlice>>::namespaced(context.client.clone(), namespace);
+    let endpoints = Api::<Lenient<Endpoints>>::namespaced(context.client.clone(), namespace);
     let params = PostParams { dry_run: true, ..PostParams::default() };
     let doing = || format!("try to {write} in namespace {namespace}");
     let name = |metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
@@ -98,18 +99,26 @@ async fn is_accepted(
     };
     let result: Result<(), ApiError> = match write {
         Write::CreateSlice(slice) => {
-            call_write(context, doing, slices.create(&params, slice)).await.map(drop)
+            call_write(context, doing, slices.create(&params, &Lenient(slice.clone())))
+                .await
+                .map(drop)
         }
         Write::UpdateSlice(slice, _) => {
             let name = name(&slice.metadata);
-            call_write(context, doing, slices.replace(&name, &params, slice)).await.map(drop)
+            call_write(context, doing, slices.replace(&name, &params, &Lenient(slice.clone())))
+                .await
+                .map(drop)
         }
         Write::CreateEndpoints(object) => {
-            call_write(context, doing, endpoints.create(&params, object)).await.map(drop)
+            call_write(context, doing, endpoints.create(&params, &Lenient(object.clone())))
+                .await
+                .map(drop)
         }
         Write::UpdateEndpoints(object, _) => {
             let name = name(&object.metadata);
-            call_write(context, doing, endpoints.replace(&name, &params, object)).await.map(drop)
+            call_write(context, doing, endpoints.replace(&name, &params, &Lenient(object.clone())))
+                .await
+                .map(drop)
         }
         Write::DeleteSlice { .. } | Write::DeleteEndpoints { .. } => return None,
     };

@@ -20,7 +20,10 @@ use super::{
     metrics::Metrics,
     replica,
 };
-use crate::core::leader::{Candidate, ClaimLease, Draft, Durations, Move};
+use crate::core::{
+    leader::{Candidate, ClaimLease, Draft, Durations, Move},
+    reading::Lenient,
+};
 
 mod args;
 mod lookout;
@@ -32,7 +35,7 @@ pub use args::{ElectionSettings, LeaderArgs};
 /// This replica's part in the election.
 pub(super) struct Election {
     /// Read leniently, as heartbeats are: times that our types cannot hold must not stop the election.
-    api: Api<DynamicObject>,
+    api: Api<Lenient<DynamicObject>>,
     name: String,
     identity: String,
     durations: Durations,
@@ -226,7 +229,7 @@ impl Election {
     async fn read(&self) -> Result<Option<ClaimLease>, ApiError> {
         let doing = || format!("read the election's Lease {}", self.name);
         let lease = call_within(self.limit(), doing, self.api.get_opt(&self.name)).await?;
-        Ok(lease.as_ref().map(view))
+        Ok(lease.as_ref().map(|Lenient(lease)| view(lease)))
     }
 
     async fn write(&self, draft: &Draft) -> Result<ClaimLease, ApiError> {
@@ -241,7 +244,7 @@ impl Election {
         if draft.acquires {
             spec["acquireTime"] = json!(now);
         }
-        let written = if let Some(version) = &draft.replaces {
+        let Lenient(written) = if let Some(version) = &draft.replaces {
             let patch = json!({ "metadata": { "resourceVersion": version }, "spec": spec });
             let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
             call_within(self.limit(), doing, self.api.patch(&self.name, &params, &patch)).await?
@@ -249,7 +252,7 @@ impl Election {
             let mut lease = DynamicObject::new(&self.name, &ApiResource::erase::<Lease>(&()));
             lease.data = json!({ "spec": spec });
             let params = PostParams::default();
-            call_within(self.limit(), doing, self.api.create(&params, &lease)).await?
+            call_within(self.limit(), doing, self.api.create(&params, &Lenient(lease))).await?
         };
         Ok(view(&written))
     }

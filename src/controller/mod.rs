@@ -38,6 +38,7 @@ mod serve;
 mod settings;
 mod stage;
 mod sweep;
+mod unreadable;
 mod verify;
 mod watch;
 

@@ -7,23 +7,23 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use kube::{
-    Api,
-    api::{DeleteParams, Preconditions},
-};
+use kube::api::{DeleteParams, Preconditions};
 use tokio::sync::{Notify, watch};
 
 use super::{
     context::{CALL_TIMEOUT, Context, call_write},
     error::ApiError,
 };
-use crate::core::{
-    heartbeat::{Heartbeat, HeartbeatLease, Version},
-    index::Key,
-    memory::Memory,
-    moment::Moment,
-    path::{self, Proof},
-    proven::SHORTEST_GAP,
+use crate::{
+    core::{
+        heartbeat::{Heartbeat, HeartbeatLease, Version},
+        index::Key,
+        memory::Memory,
+        moment::Moment,
+        path::{self, Proof},
+        proven::SHORTEST_GAP,
+    },
+    kube_client::list::Collection,
 };
 
 mod renewal;
@@ -326,14 +326,14 @@ pub(super) async fn sweep(context: &Context) -> Result<(), ApiError> {
         old.map(|(name, other)| (name.clone(), other.uid.clone(), other.version)).collect()
     };
     let namespace = &context.probe.key.namespace;
-    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), namespace);
+    let leases = Collection::of::<HeartbeatLease>(&context.client, Some(namespace));
     for (name, uid, version) in abandoned {
         let only_this = DeleteParams::default().preconditions(Preconditions {
             uid: Some(uid.to_string()),
             resource_version: Some(version.0.to_string()),
         });
         let doing = || format!("delete the abandoned probe Lease {namespace}/{name}");
-        match call_write(context, doing, api.delete(&name, &only_this)).await {
+        match call_write(context, doing, leases.delete(&name, &only_this)).await {
             Err(error) if !error.is_conflict() => return Err(error),
             // Where it is another by now the watch shows it.
             _ => context.other_probes().forget(&name, version),

@@ -23,6 +23,7 @@ use crate::core::{
     heartbeat::Version,
     moment::Moment,
     notice::{self, Remembered},
+    reading::Lenient,
     registration::Registration,
     standing::Stall,
     status::{self, Applied},
@@ -57,7 +58,8 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
         Some(written) if written.version > seen.0 => (written.version, Some(written.status)),
         _ => seen,
     };
-    let api = Api::<ServiceRegistration>::namespaced(context.client.clone(), &key.namespace);
+    let api =
+        Api::<Lenient<ServiceRegistration>>::namespaced(context.client.clone(), &key.namespace);
     for attempt in 0.. {
         let next = render(prior.as_ref(), report, context);
         if prior.as_ref().is_some_and(|prior| !status::differs(prior, &next)) {
@@ -80,7 +82,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
         match call_write(context, doing, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
             .await
         {
-            Ok(written) => {
+            Ok(Lenient(written)) => {
                 let version = Version::of(written.metadata.resource_version.as_deref());
                 let written = Written { version, status: next, at: context.clock.now() };
                 context.desks().note_written(key, &registration.uid, written);
@@ -90,7 +92,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
             // Somebody edited the object since: read it, and judge anew what would be seen.
             Err(error) if error.is_conflict() && attempt < 2 => {
                 let doing = || format!("read ServiceRegistration {key}");
-                let current = call(doing, api.get_status(&key.name)).await?;
+                let Lenient(current) = call(doing, api.get_status(&key.name)).await?;
                 version = Version::of(current.metadata.resource_version.as_deref());
                 prior = current.status;
             }

@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::{ServiceRegistration, duration};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use kube::{
-    Api, Client,
+    Client,
     runtime::{
         WatchStreamExt,
         events::Reporter,
         reflector::{self, ObjectRef, Store},
-        watcher::{self, Event, watcher},
+        watcher::{self, Event},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -34,11 +34,12 @@ use super::{
     serve::{self, BindError},
     settings::Settings,
     sweep,
+    unreadable::Unread,
     watch::{self, Watches},
 };
 use crate::{
-    core::{index::Key, lenient::LenientRegistration, registration::Registration},
-    kube_client::{self, Source, gate::Gate},
+    core::{index::Key, reading::Read, registration::Registration},
+    kube_client::{self, Source, gate::Gate, list::Collection, observe::observe},
 };
 
 /// How long a call waits when the API server asks for it: a second is left to be answered in.
@@ -171,18 +172,14 @@ async fn scope(
         stop.clone(),
     ));
 
-    let api = match &namespace {
-        Some(namespace) => Api::<LenientRegistration>::namespaced(client, namespace),
-        None => Api::all(client),
-    };
+    let registrations = Collection::of::<ServiceRegistration>(&client, namespace.as_deref());
     let (reader, writer) = reflector::store();
+    let unread = Unread::of(REGISTRATIONS, &context);
     let registrations = context.beginnings.of(REGISTRATIONS, move || {
-        let api = api.clone();
-        access::begun_anew(move || watcher(api.clone(), watcher::Config::default()))
-            .map_ok(as_read)
-            .backoff(Pauses::new())
+        let registrations = registrations.clone();
+        access::begun_anew(move || observe(registrations.clone())).backoff(Pauses::new())
     });
-    let registrations = reflector::reflector(writer, registrations);
+    let registrations = reflector::reflector(writer, known(registrations, unread));
     let registrations_cache = watch::cache(REGISTRATIONS, namespace.as_deref());
     context.health.lock().await_cache(&registrations_cache);
     context.accesses.expect(REGISTRATIONS);
@@ -309,7 +306,7 @@ async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: C
 async fn follow(
     context: Arc<Context>,
     reader: Store<ServiceRegistration>,
-    events: impl futures::Stream<Item = watcher::Result<Event<ServiceRegistration>>>,
+    events: impl Stream<Item = watcher::Result<Event<ServiceRegistration>>>,
 ) {
     let mut events = std::pin::pin!(events);
     let mut pulse = Pulse::of(REGISTRATIONS, &context);
@@ -344,14 +341,26 @@ async fn follow(
     }
 }
 
-fn as_read(event: Event<LenientRegistration>) -> Event<ServiceRegistration> {
-    match event {
-        Event::Apply(LenientRegistration(object)) => Event::Apply(object),
-        Event::Delete(LenientRegistration(object)) => Event::Delete(object),
-        Event::Init => Event::Init,
-        Event::InitApply(LenientRegistration(object)) => Event::InitApply(object),
-        Event::InitDone => Event::InitDone,
-    }
+/// Those registrations of which at least the name can be read, as nearly all can
+/// ([`lenient`](crate::core::lenient)). Any other is passed over and told.
+fn known(
+    events: impl Stream<Item = watcher::Result<Event<Read<ServiceRegistration>>>>,
+    mut unread: Unread,
+) -> impl Stream<Item = watcher::Result<Event<ServiceRegistration>>> {
+    events.filter_map(move |event| {
+        if let Ok(event) = &event {
+            unread.note(event);
+        }
+        let read = match event {
+            Ok(Event::Apply(object)) => object.ok().map(Event::Apply).map(Ok),
+            Ok(Event::Delete(object)) => object.ok().map(Event::Delete).map(Ok),
+            Ok(Event::InitApply(object)) => object.ok().map(Event::InitApply).map(Ok),
+            Ok(Event::Init) => Some(Ok(Event::Init)),
+            Ok(Event::InitDone) => Some(Ok(Event::InitDone)),
+            Err(error) => Some(Err(error)),
+        };
+        std::future::ready(read)
+    })
 }
 
 /// The ttls that a registration had are known to whoever takes over, too.

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use super::{context::Context, establish};
 use crate::core::{
-    gather, moment::Moment, registration::Registration, service::ServiceView, stage::Stage,
+    gather::{self, Gathered},
+    moment::Moment,
+    reading::Unreadable,
+    registration::Registration,
+    service::ServiceView,
+    stage::Stage,
     standing,
 };
 
@@ -14,7 +19,7 @@ const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
 
 /// Gathers only: what is known is taken as it is. No client required.
 pub(super) fn as_known(registration: &Registration, context: &Context) -> Stage {
-    let gathered = gather::surroundings(registration, &context.world());
+    let gathered = surroundings(registration, context);
     let known = gathered.service.clone();
     let stall = standing::stall(registration, known.as_deref(), &gathered.neighbours);
     Stage::new(gathered, known, stall)
@@ -23,7 +28,7 @@ pub(super) fn as_known(registration: &Registration, context: &Context) -> Stage 
 /// Gathers (no client required), and establishes the Service (client required) unless somebody else
 /// is in the way.
 pub(super) async fn set(registration: &Registration, context: &Context) -> Stage {
-    let gathered = gather::surroundings(registration, &context.world());
+    let gathered = surroundings(registration, context);
     let known = gathered.service.clone();
     // Whose Service it is counts, too, where that is why nothing is published.
     let being_replaced = being_replaced(registration, known.as_deref(), context);
@@ -47,7 +52,7 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
     match establish::service(registration, known, context).await {
         Ok((service, false)) => Stage::new(gathered, Some(service), None),
         Ok((service, true)) => {
-            let gathered = gather::surroundings(registration, &context.world());
+            let gathered = surroundings(registration, context);
             let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
             Stage::new(gathered, Some(service), stall)
         }
@@ -58,6 +63,24 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
             Stage { failure: Some(error.to_string()), ..Stage::new(gathered, service, stall) }
         }
     }
+}
+
+/// Gathers what is there; and one of its Pods of which nothing is known because it cannot be read, if
+/// there is one.
+fn surroundings(registration: &Registration, context: &Context) -> Gathered {
+    let (mut gathered, pods) = {
+        let world = context.world();
+        let pods: Vec<_> = world.unreadable_pods(&registration.key.namespace).cloned().collect();
+        (gather::surroundings(registration, &world), pods)
+    };
+    if !pods.is_empty() {
+        let index = context.index();
+        let has =
+            |pod: &Unreadable| index.registrations_of_pod(&pod.key).contains(&registration.key);
+        let pod = pods.into_iter().find(has);
+        gathered.neighbours.unreadable = gathered.neighbours.unreadable.take().or(pod);
+    }
+    gathered
 }
 
 /// Until when to wait for somebody else to make the Service anew that he deleted, if one was.

@@ -7,20 +7,20 @@
 use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::{duration, registration::DEFAULT_TTL};
-use kube::{
-    Api,
-    api::{DeleteParams, Preconditions},
-};
+use kube::api::{DeleteParams, Preconditions};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     context::{Context, call_write},
     probe,
 };
-use crate::core::{
-    heartbeat::{HeartbeatLease, Origin, Version},
-    index::{Key, Presence, Record},
-    moment::Moment,
+use crate::{
+    core::{
+        heartbeat::{HeartbeatLease, Origin, Version},
+        index::{Key, Presence, Record},
+        moment::Moment,
+    },
+    kube_client::list::Collection,
 };
 
 /// So many times its ttl a dead instance's Lease is kept, for people to look at.
@@ -125,7 +125,8 @@ fn default_ttl() -> Duration {
 }
 
 async fn delete(stale: &Stale, context: &Context) -> Result<(), super::error::ApiError> {
-    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &stale.key.namespace);
+    let namespace = Some(stale.key.namespace.as_str());
+    let leases = Collection::of::<HeartbeatLease>(&context.client, namespace);
     let only_this = DeleteParams::default().preconditions(Preconditions {
         uid: Some(stale.uid.to_string()),
         resource_version: Some(stale.version.0.to_string()),
@@ -133,8 +134,7 @@ async fn delete(stale: &Stale, context: &Context) -> Result<(), super::error::Ap
     call_write(
         context,
         || format!("delete Lease {}", stale.key),
-        api.delete(&stale.key.name, &only_this),
+        leases.delete(&stale.key.name, &only_this),
     )
     .await
-    .map(|_| ())
 }

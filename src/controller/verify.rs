@@ -8,7 +8,7 @@ use std::{
 
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
 use futures::{StreamExt, future, stream};
-use kube::{Api, api::ListParams};
+use kube::Api;
 
 use super::context::{CALL_TIMEOUT, Context, call};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         index::{Key, LiveRead},
         verdict::Suspect,
     },
-    kube_client,
+    kube_client::{self, list::Collection},
 };
 
 /// Up to this many Leases are read one by one, side by side, whatever the size of their registration.
@@ -80,9 +80,11 @@ async fn read_live(
         suspects.iter().map(|suspect| (suspect.lease.clone(), late.clone())).collect();
     let read = async {
         if a_list_is_cheaper(suspects.len(), context.index().count_of(registration)) {
-            match list(registration, context).await {
-                Ok(found) => unread.retain(|lease, _| !found.contains(lease)),
-                Err(error) => return unread.values_mut().for_each(|told| told.clone_from(&error)),
+            let mut found = HashSet::new();
+            let listed = list(registration, &mut found, context).await;
+            unread.retain(|lease, _| !found.contains(lease));
+            if let Err(error) = listed {
+                return unread.values_mut().for_each(|told| told.clone_from(&error));
             }
         }
         // After a list this is for those that it did not show, which may have lost their label.
@@ -128,29 +130,30 @@ async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), 
     Ok(())
 }
 
-/// Reads all Leases of a registration; returns the names of those that were there.
-async fn list(registration: &Key, context: &Context) -> Result<HashSet<Arc<str>>, String> {
-    let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &registration.namespace);
-    let ours = ListParams::default().labels(&format!("{REGISTRATION_LABEL}={}", registration.name));
+/// Reads all Leases of a registration, page by page: nothing is kept of them but what the index is told, and
+/// the names of those that were found. All pages show what was there when the first was asked for.
+async fn list(
+    registration: &Key,
+    found: &mut HashSet<Arc<str>>,
+    context: &Context,
+) -> Result<(), String> {
+    let namespace = &registration.namespace;
+    let ours = Collection::of::<HeartbeatLease>(&context.client, Some(namespace))
+        .labelled(&format!("{REGISTRATION_LABEL}={}", registration.name));
     let sent = context.clock.now();
-    let leases = call(|| format!("list the Leases of {registration}"), api.list(&ours))
-        .await
-        .map_err(|error| error.to_string())?;
-    let now = context.clock.now();
-    let beats: Vec<Heartbeat> = leases.items.iter().map(Heartbeat::read).collect();
-    let mut found = HashSet::new();
     let mut moved = Vec::new();
-    {
-        let mut index = context.index();
-        for beat in beats {
-            let name: Arc<str> = beat.lease.as_str().into();
-            let key = Key::new(&registration.namespace, &*name);
-            moved.extend(index.confirm(&key, LiveRead::Found(beat), sent, now).wake);
-            found.insert(name);
-        }
-    }
+    let read = ours.each::<HeartbeatLease>(|lease| {
+        // One that cannot be read is read by itself, which says why.
+        let Ok(beat) = lease.as_ref().map(Heartbeat::read) else { return };
+        let name: Arc<str> = beat.lease.as_str().into();
+        let key = Key::new(namespace, &*name);
+        let now = context.clock.now();
+        moved.extend(context.index().confirm(&key, LiveRead::Found(beat), sent, now).wake);
+        found.insert(name);
+    });
+    let read = call(|| format!("list the Leases of {registration}"), read).await;
     context.wake(moved.into_iter().filter(|key| key != registration));
-    Ok(found)
+    read.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

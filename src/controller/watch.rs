@@ -1,32 +1,31 @@
 //! The watches: each keeps one kind of object up to date, and wakes the registrations concerned.
 
-use std::{fmt::Debug, sync::Arc};
+use std::sync::Arc;
 
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
 use futures::StreamExt;
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        core::v1::{Endpoints, Node, Pod, Service},
-        discovery::v1::EndpointSlice,
-    },
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Node, Pod, Service},
+    discovery::v1::EndpointSlice,
 };
 use kube::{
-    Api, Client, Resource,
+    Resource,
     core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event, watcher},
-    },
+    runtime::{WatchStreamExt, watcher::Event},
 };
-use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use super::{access, anew, context::Context, pauses::Pauses, probe, pulse::Pulse};
-use crate::core::{
-    heartbeat::{Heartbeat, HeartbeatLease, Version},
-    index::Key,
-    world::Watched,
+use super::{
+    access, anew, context::Context, pauses::Pauses, probe, pulse::Pulse, unreadable::Unread,
+};
+use crate::{
+    core::{
+        heartbeat::{Heartbeat, HeartbeatLease, Version},
+        index::Key,
+        reading::{Read, Readable, Unreadable},
+        world::Watched,
+    },
+    kube_client::{list::Collection, observe::observe},
 };
 
 /// The watches of one scope.
@@ -41,32 +40,29 @@ impl<'a> Watches<'a> {
     pub(super) fn start(context: &'a Arc<Context>, namespace: Option<&'a str>) -> Self {
         let mut watches = Self { context, namespace, first_lists: Vec::new() };
         let client = &context.client;
-        let all = watcher::Config::default;
-        let beats = all().labels(REGISTRATION_LABEL);
-        watches.follow("Leases", scoped::<HeartbeatLease>(client, namespace), beats, on_lease);
-        watches.follow("Pods", scoped::<Pod>(client, namespace), all(), on_pod);
-        watches.follow("Services", scoped::<Service>(client, namespace), all(), on_object);
-        let slices = scoped::<EndpointSlice>(client, namespace);
-        watches.follow("EndpointSlices", slices, all(), on_object);
-        let endpoints = scoped::<Endpoints>(client, namespace);
-        watches.follow("Endpoints", endpoints, all(), on_object);
+        let beats = Collection::of::<HeartbeatLease>(client, namespace);
+        watches.follow("Leases", beats.labelled(REGISTRATION_LABEL), on_lease);
+        watches.follow("Pods", Collection::of::<Pod>(client, namespace), on_pod);
+        let services = Collection::of::<Service>(client, namespace);
+        watches.follow("Services", services, on_object::<Service>);
+        let slices = Collection::of::<EndpointSlice>(client, namespace);
+        watches.follow("EndpointSlices", slices, on_object::<EndpointSlice>);
+        let endpoints = Collection::of::<Endpoints>(client, namespace);
+        watches.follow("Endpoints", endpoints, on_object::<Endpoints>);
         if namespace.is_none() {
             // Of a Node only the labels are of interest, and its status is large and changes often.
-            let nodes = Api::<PartialObjectMeta<Node>>::all(client.clone());
-            watches.follow("Nodes", nodes, all(), on_object);
+            let nodes = Collection::of::<Node>(client, None).metadata_only();
+            watches.follow("Nodes", nodes, on_object::<PartialObjectMeta<Node>>);
         }
         watches
     }
 
-    fn follow<K>(
+    fn follow<K: Readable + Resource<DynamicType = ()> + Send + 'static>(
         &mut self,
         kind: &'static str,
-        api: Api<K>,
-        config: watcher::Config,
-        take_in: fn(&Context, Event<K>),
-    ) where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-    {
+        collection: Collection,
+        take_in: fn(&Context, Event<Read<K>>),
+    ) {
         let (listed, first_list) = oneshot::channel();
         self.first_lists.push((kind, first_list));
         let context = self.context.clone();
@@ -74,15 +70,17 @@ impl<'a> Watches<'a> {
         context.health.lock().await_cache(&cache);
         context.accesses.expect(kind);
         let events = context.beginnings.of(kind, move || {
-            let (api, config) = (api.clone(), config.clone());
-            access::begun_anew(move || watcher(api.clone(), config.clone())).backoff(Pauses::new())
+            let collection = collection.clone();
+            access::begun_anew(move || observe::<K>(collection.clone())).backoff(Pauses::new())
         });
         let follow = async move {
             let mut listed = Some(listed);
             let mut pulse = Pulse::of(kind, &context);
+            let mut unread = Unread::of(kind, &context);
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 let Some(event) = pulse.take(event) else { continue };
+                unread.note(&event);
                 let done = matches!(event, Event::InitDone);
                 take_in(&context, event);
                 if done && let Some(listed) = listed.take() {
@@ -117,24 +115,14 @@ pub(super) fn cache(kind: &str, namespace: Option<&str>) -> String {
     namespace.map_or_else(|| kind.to_owned(), |namespace| format!("{kind} of {namespace}"))
 }
 
-pub(super) fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
 /// What is known of the cluster; the World knows whom it concerns.
-fn on_object<K: Watched>(context: &Context, event: Event<K>) {
+fn on_object<K: Watched>(context: &Context, event: Event<Read<K>>) {
     let concerned = in_world(context, event);
     context.wake(concerned);
 }
 
 /// A Pod concerns the registrations that have an instance in it, which the index knows.
-fn on_pod(context: &Context, event: Event<Pod>) {
+fn on_pod(context: &Context, event: Event<Read<Pod>>) {
     let pods = in_world(context, event);
     let gated: Vec<Key> = {
         let world = context.world();
@@ -150,16 +138,20 @@ fn on_pod(context: &Context, event: Event<Pod>) {
     context.wake(concerned);
 }
 
-fn in_world<K: Watched>(context: &Context, event: Event<K>) -> Vec<Key> {
+fn in_world<K: Watched>(context: &Context, event: Event<Read<K>>) -> Vec<Key> {
     let mut world = context.world();
     let concerned = match event {
         Event::Init => {
             world.begin_list::<K>();
             Vec::new()
         }
-        Event::InitApply(object) | Event::Apply(object) => world.put(object),
+        Event::InitApply(Ok(object)) | Event::Apply(Ok(object)) => world.put(object),
+        Event::InitApply(Err(object)) | Event::Apply(Err(object)) => {
+            world.put_unreadable::<K>(*object)
+        }
         Event::InitDone => world.end_list::<K>(),
-        Event::Delete(object) => world.remove(&object),
+        Event::Delete(Ok(object)) => world.remove(&object),
+        Event::Delete(Err(object)) => world.remove_named::<K>(&object.key, object.version),
     };
     let affected = world.dependents.take_affected();
     let went_back = world.went_back::<K>();
@@ -172,14 +164,17 @@ fn in_world<K: Watched>(context: &Context, event: Event<K>) -> Vec<Key> {
 }
 
 /// A heartbeat. This is the path that every beat takes: one parse, one look-up.
-fn on_lease(context: &Context, event: Event<HeartbeatLease>) {
+fn on_lease(context: &Context, event: Event<Read<HeartbeatLease>>) {
     let now = context.clock.now();
     let observed = match event {
         Event::Init => {
             context.index().begin_list();
             return;
         }
-        Event::InitApply(lease) | Event::Apply(lease) => {
+        // Whether it beats is not known: at its deadline a live read fails, too, and it is held. A list
+        // that shows it as this does not show it, so that it is read live as well.
+        Event::InitApply(Err(_)) | Event::Apply(Err(_)) => return,
+        Event::InitApply(Ok(lease)) | Event::Apply(Ok(lease)) => {
             let beat = Heartbeat::read(&lease);
             if probe::take_in(&lease, &beat, now, context) {
                 return;
@@ -199,8 +194,15 @@ fn on_lease(context: &Context, event: Event<HeartbeatLease>) {
         }
         Event::InitDone => context.index().end_list(),
         Event::Delete(lease) => {
-            let version = Version::of(lease.metadata.resource_version.as_deref());
-            let key = Key::of(&lease.metadata);
+            let (key, version) = match lease {
+                Ok(HeartbeatLease { metadata, .. }) => {
+                    (Key::of(&metadata), Version::of(metadata.resource_version.as_deref()))
+                }
+                Err(unreadable) => {
+                    let Unreadable { key, version, .. } = *unreadable;
+                    (key, version)
+                }
+            };
             probe::take_out(&key, context);
             context.index().observe_deleted(&key, version)
         }

@@ -63,6 +63,7 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
     let yielded = ownership == Some(Ownership::Sibling) && elder.is_none();
     let ours = endpoints.filter(|_| ownership == Some(Ownership::Ours) || yielded);
     let published = world.addresses_in(&slices);
+    let unreadable = world.unreadable_for(&service, &registration.key.name).cloned();
     Gathered {
         // One that waits for finalizers is still there, and none can be made beside it.
         service: world.service(&service),
@@ -71,6 +72,7 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
             foreign_slice,
             foreign_endpoints: ours.is_none() && ownership.is_some(),
             left_by_cluster: world.is_left_by_cluster(&service, &registration.uid),
+            unreadable,
         },
         slices,
         endpoints: ours,

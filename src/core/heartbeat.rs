@@ -1,81 +1,72 @@
 //! What a heartbeat Lease says, parsed once where it enters.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::{
     heartbeat::{self, Health, UnknownHealth},
     text::plain_cut,
 };
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::coordination::v1::Lease,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time},
-};
+use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
-use super::address::Named;
+use super::{address::Named, lenient, reading::Lenient};
 
 /// A Lease as this operator reads it: only what it needs, and leniently.
 ///
 /// The API server takes times that no `MicroTime` of ours can hold (the last hours of year 9999, and
-/// later ones written with an offset). With the full type one such Lease, in any namespace, would
-/// make every list and watch of the heartbeats fail: one user could blind the operator for all.
-#[derive(kube::Resource, Debug, Clone, Default, Deserialize)]
+/// later ones written with an offset), and every beat brings managed fields, which are most of a Lease.
+#[derive(kube::Resource, Debug, Clone, Default)]
 #[resource(inherit = "Lease")]
 pub struct HeartbeatLease {
-    /// The metadata: name, namespace, uid, resourceVersion, labels, annotations, owners,
+    /// The metadata: name, namespace, uid, resourceVersion, label and annotations of ours, owners,
     /// creationTimestamp and deletionTimestamp.
-    #[serde(deserialize_with = "used_metadata")]
     pub metadata: ObjectMeta,
     /// The spec.
-    #[serde(default)]
     pub spec: Option<HeartbeatSpec>,
 }
 
-/// Reads of the metadata what is used. managedFields alone are most of a Lease, and every beat
-/// brings them.
-fn used_metadata<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Used {
-        name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        labels: Option<BTreeMap<String, String>>,
-        annotations: Option<BTreeMap<String, String>>,
-        owner_references: Option<Vec<OwnerReference>>,
-        /// Read with patience: it takes no part in whether anybody lives.
-        creation_timestamp: Option<String>,
-        deletion_timestamp: Option<Time>,
+impl<'de> Deserialize<'de> for HeartbeatLease {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Lenient::deserialize(deserializer).map(|Lenient(lease)| lease)
     }
-    let used = Used::deserialize(metadata)?;
-    Ok(ObjectMeta {
-        name: used.name,
-        namespace: used.namespace,
-        uid: used.uid,
-        resource_version: used.resource_version,
-        labels: used.labels,
-        annotations: used.annotations,
-        owner_references: used.owner_references,
-        creation_timestamp: used.creation_timestamp.and_then(|text| text.parse().ok()).map(Time),
-        deletion_timestamp: used.deletion_timestamp,
-        ..ObjectMeta::default()
-    })
+}
+
+impl HeartbeatLease {
+    /// Makes the Lease of what was kept of it. A field that is of another type than it should be is as if
+    /// it were absent, but for the time: any other value of that is another beat.
+    ///
+    /// # Errors
+    /// When even its name cannot be read.
+    pub(super) fn of_kept(kept: &Value) -> Result<Self, serde_json::Error> {
+        let metadata = &kept["metadata"];
+        String::deserialize(&metadata["name"])?;
+        let metadata = ObjectMeta::deserialize(metadata)
+            .unwrap_or_else(|_| lenient::fields(metadata, |_, _| {}));
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let spec = &kept["spec"];
+        let renew_time = &spec["renewTime"];
+        let spec = spec.is_object().then(|| HeartbeatSpec {
+            holder_identity: text(&spec["holderIdentity"]),
+            renew_time: text(renew_time)
+                .or_else(|| (!renew_time.is_null()).then(|| renew_time.to_string())),
+            lease_duration_seconds: spec["leaseDurationSeconds"]
+                .as_i64()
+                .and_then(|seconds| i32::try_from(seconds).ok()),
+        });
+        Ok(Self { metadata, spec })
+    }
 }
 
 /// The parts of a Lease's spec that make a heartbeat.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default)]
 pub struct HeartbeatSpec {
     /// Who beats.
-    #[serde(default)]
     pub holder_identity: Option<String>,
     /// When it beat last by its own clock, as text.
-    #[serde(default)]
     pub renew_time: Option<String>,
     /// Within how many seconds it means to beat again.
-    #[serde(default)]
     pub lease_duration_seconds: Option<i32>,
 }
 

@@ -1,63 +1,25 @@
 //! Reading a ServiceRegistration whatever is in it.
 //!
 //! The declaration of the kind keeps nonsense out, but an older one may have let it in, and the API
-//! server takes times that no type of ours can hold. With the plain type one such object, in any
-//! namespace, would make every list and watch of registrations fail: one user could blind the
-//! operator for all. So what cannot be read is left out, and named in an annotation from which
-//! [`Registration::validate`](super::registration::Registration::validate) makes a problem.
+//! server takes times that no type of ours can hold. What cannot be read is left out, field by field,
+//! and named in an annotation from which
+//! [`Registration::validate`](super::registration::Registration::validate) makes a problem: so the
+//! registration stalls, and what it has published stays.
 
-use std::borrow::Cow;
-
-use beatkeeper_api::{ServiceRegistration, ServiceRegistrationSpec};
-use kube::{Resource, api::ObjectMeta};
-use serde::{Deserialize, Deserializer};
+use beatkeeper_api::{ServiceRegistration, ServiceRegistrationSpec, ServiceRegistrationStatus};
+use kube::api::ObjectMeta;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
 /// Where the reader tells the validator what could not be read.
 pub(super) const UNREADABLE_ANNOTATION: &str = "beatkeeper.dev/unreadable";
 
-/// A ServiceRegistration, of which at least the metadata could be read.
-#[derive(Debug, Clone)]
-pub struct LenientRegistration(pub ServiceRegistration);
-
-impl<'de> Deserialize<'de> for LenientRegistration {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let read = ServiceRegistration::deserialize(&value).or_else(|_| salvage(&value));
-        let mut registration = read.map_err(serde::de::Error::custom)?;
-        // Who wrote which field nobody asks, and it takes more room than the fields.
-        registration.metadata.managed_fields = None;
-        Ok(Self(registration))
-    }
-}
-
-impl Resource for LenientRegistration {
-    type DynamicType = ();
-    type Scope = <ServiceRegistration as Resource>::Scope;
-
-    fn kind(dynamic: &()) -> Cow<'_, str> {
-        ServiceRegistration::kind(dynamic)
-    }
-
-    fn group(dynamic: &()) -> Cow<'_, str> {
-        ServiceRegistration::group(dynamic)
-    }
-
-    fn version(dynamic: &()) -> Cow<'_, str> {
-        ServiceRegistration::version(dynamic)
-    }
-
-    fn plural(dynamic: &()) -> Cow<'_, str> {
-        ServiceRegistration::plural(dynamic)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.0.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.0.metadata
-    }
+/// Reads a registration.
+///
+/// # Errors
+/// When even its name cannot be read.
+pub(super) fn registration(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
+    ServiceRegistration::deserialize(value).or_else(|_| salvage(value))
 }
 
 fn salvage(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
@@ -72,7 +34,13 @@ fn salvage(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
             }
         }
     }
-    let mut metadata = ObjectMeta::deserialize(&value["metadata"])?;
+    let mut metadata: ObjectMeta = fields(&value["metadata"], |field, _| {
+        problems.push(format!("metadata.{field} cannot be read"));
+    });
+    // Without these nothing can be told of it.
+    String::deserialize(&value["metadata"]["name"])?;
+    String::deserialize(&value["metadata"]["namespace"])?;
+    let status = status(&value["status"], &mut problems);
     if !problems.is_empty() {
         let told = problems.join("; ");
         metadata
@@ -83,9 +51,60 @@ fn salvage(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
     Ok(ServiceRegistration {
         metadata,
         spec: ServiceRegistrationSpec::deserialize(Value::Object(spec))?,
-        // It is ours, and is written anew.
-        status: Option::deserialize(&value["status"]).ok().flatten(),
+        status,
     })
+}
+
+/// Those fields of an object that can be read; the others are told, and left at their defaults.
+pub(super) fn fields<T: DeserializeOwned + Default>(
+    value: &Value,
+    mut unread: impl FnMut(&str, &Value),
+) -> T {
+    let mut sound = Map::new();
+    for (field, given) in value.as_object().into_iter().flatten() {
+        if T::deserialize(json!({ field: given })).is_ok() {
+            sound.insert(field.clone(), given.clone());
+        } else {
+            unread(field, given);
+        }
+    }
+    T::deserialize(Value::Object(sound)).unwrap_or_default()
+}
+
+/// The status is ours and is written anew, but for one list: who was taken over and has not beaten is
+/// remembered nowhere else. Of an entry there the name and the address are enough to keep it published.
+fn status(value: &Value, problems: &mut Vec<String>) -> Option<ServiceRegistrationStatus> {
+    value.as_object()?;
+    let mut adopted = Vec::new();
+    let mut status: ServiceRegistrationStatus = fields(value, |field, given| {
+        if field != "adopted" {
+            return;
+        }
+        for entry in given.as_array().into_iter().flatten() {
+            let unnamed = json!({ "name": "", "address": "", "from": "" });
+            let mut complete = unnamed.as_object().cloned().unwrap_or_default();
+            for (field, given) in entry.as_object().into_iter().flatten() {
+                let mut with = complete.clone();
+                with.insert(field.clone(), given.clone());
+                if readable_adopted(&with) {
+                    complete = with;
+                }
+            }
+            match serde_json::from_value::<beatkeeper_api::AdoptedInstance>(Value::Object(complete))
+            {
+                Ok(entry) if !entry.name.is_empty() && !entry.address.is_empty() => {
+                    adopted.push(entry)
+                }
+                _ => problems.push("an entry of status.adopted cannot be read".to_owned()),
+            }
+        }
+    });
+    status.adopted.extend(adopted);
+    Some(status)
+}
+
+fn readable_adopted(entry: &Map<String, Value>) -> bool {
+    beatkeeper_api::AdoptedInstance::deserialize(Value::Object(entry.clone())).is_ok()
 }
 
 /// Whether a field can be read. No field's reading depends on another's.

@@ -72,7 +72,6 @@ pub(super) fn in_pod(
 }
 
 fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason, String)> {
-    use kube::core::SelectorExt;
     let message = match &facts.registration.selector {
         // An edit that cannot be carried out must not empty the Service.
         _ if (facts.frozen.is_some() || facts.registration.selector_unreadable)

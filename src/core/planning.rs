@@ -13,6 +13,7 @@ use super::{
     registration::Registration,
     service::ServiceView,
     stage::Stage,
+    standing::Stall,
     verdict::Verdict,
 };
 
@@ -33,6 +34,9 @@ pub fn draw_up(
     style: Style,
     wall: Timestamp,
 ) -> Plan {
+    if stage.stall.as_ref().is_some_and(Stall::is_blind) {
+        return Plan::default();
+    }
     let service = stage.service.as_deref();
     let publish_not_ready = service.is_some_and(|service| service.publish_not_ready);
     let closed = stage.is_closed();

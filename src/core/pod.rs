@@ -1,11 +1,11 @@
 //! What is kept of a Pod: a few fields of the many, since all Pods are watched.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::net::IpAddr;
 
 use beatkeeper_api::registration::PUBLISHED_GATE;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
-use super::endpoint::Protocol;
+use super::{endpoint::Protocol, labels::Labels};
 
 /// The parts of a Pod that decide about its endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,12 +13,14 @@ pub struct PodView {
     /// Its uid.
     pub uid: String,
     /// Its labels, for the registration's selector.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Its addresses as the API server knows them. One that has run to its end may still list an
     /// address that is another's by now ([`PodView::holds`]).
     pub ips: Vec<IpAddr>,
     /// Whether its addresses are those of its Node.
     pub host_network: bool,
+    /// The addresses of the Node it runs on, as its kubelet says.
+    pub host_ips: Vec<IpAddr>,
     /// The Node it runs on.
     pub node: Option<String>,
     /// Its host name and the headless Service that publishes it, when it has both.
@@ -53,9 +55,10 @@ impl PodView {
         let status = pod.status.as_ref();
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
-            labels: metadata.labels.clone().unwrap_or_default(),
+            labels: metadata.labels.as_ref().map(Labels::from).unwrap_or_default(),
             ips: status.map(ips).unwrap_or_default(),
             host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
+            host_ips: status.map(host_ips).unwrap_or_default(),
             node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
             hostname_in: spec.and_then(|spec| {
                 let hostname = spec.hostname.clone().filter(|name| !name.is_empty())?;
@@ -91,6 +94,15 @@ fn ips(status: &PodStatus) -> Vec<IpAddr> {
     let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
     let mut ips: Vec<IpAddr> =
         listed.chain(status.pod_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect();
+    ips.sort();
+    ips.dedup();
+    ips
+}
+
+fn host_ips(status: &PodStatus) -> Vec<IpAddr> {
+    let listed = status.host_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let mut ips: Vec<IpAddr> =
+        listed.chain(status.host_ip.as_deref()).filter_map(|ip| ip.parse().ok()).collect();
     ips.sort();
     ips.dedup();
     ips

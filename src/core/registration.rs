@@ -12,7 +12,9 @@ use beatkeeper_api::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 
-use super::{adoption::Consent, endpoint::Protocol, index::Key, lenient, proven::Pace};
+use super::{
+    adoption::Consent, endpoint::Protocol, index::Key, labels::LabelMatch, lenient, proven::Pace,
+};
 
 /// A ServiceRegistration whose spec has been read.
 #[derive(Debug, Clone)]
@@ -32,7 +34,7 @@ pub struct Registration {
     /// The ports.
     pub ports: Vec<PortTemplate>,
     /// Which Pods may join; none when no Pod may.
-    pub selector: Option<Selector>,
+    pub selector: Option<LabelMatch>,
     /// Whether there is a selector that cannot be read: then no Pod may join, and none has to leave.
     pub selector_unreadable: bool,
     /// The declared instances by name.
@@ -116,6 +118,7 @@ impl Registration {
         let ports = ports(&spec.ports, &mut problems);
         let selector = spec.pod_selector.clone().and_then(|selector| {
             Selector::try_from(selector)
+                .map(LabelMatch::from)
                 .map_err(|error| problems.push(format!("spec.podSelector: {error}")))
                 .ok()
         });

@@ -4,6 +4,7 @@
 use beatkeeper_api::registration::ADOPT_ANNOTATION;
 
 use super::{
+    reading::Unreadable,
     registration::{PortTemplate, Registration},
     service::ServiceView,
     takeover::Refusal,
@@ -19,6 +20,9 @@ pub struct Stall {
     pub message: String,
 }
 
+/// The reason of a stall that leaves everything as it is.
+const UNREADABLE: &str = "ObjectUnreadable";
+
 /// What is known of those with whom a registration could collide.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Neighbours {
@@ -30,6 +34,8 @@ pub struct Neighbours {
     pub foreign_endpoints: bool,
     /// Whether all that is somebody else's was made by the cluster's own controllers for a selector.
     pub left_by_cluster: bool,
+    /// An object that cannot be read, so that nothing may be written or decided.
+    pub unreadable: Option<Unreadable>,
 }
 
 /// Finds out why a registration may not publish, if it may not. The Service is absent before it is
@@ -41,6 +47,9 @@ pub fn stall(
 ) -> Option<Stall> {
     let name = &registration.service_name;
     let because = |reason, message| Some(Stall { reason, message });
+    if let Some(object) = &neighbours.unreadable {
+        return Some(Stall::unreadable(object));
+    }
     if !registration.problems.is_empty() {
         return because("InvalidSpec", registration.problems.join("; "));
     }
@@ -124,6 +133,19 @@ impl Stall {
             registration.service_name
         );
         Self { reason: "ServedByOthers", message }
+    }
+
+    /// An object that counts cannot be read. Nothing at all is written then, not even what removes.
+    pub fn unreadable(object: &Unreadable) -> Self {
+        let message = format!(
+            "{object}; until it can be read nothing is added, changed or removed here: mend or delete it"
+        );
+        Self { reason: UNREADABLE, message }
+    }
+
+    /// Whether everything has to stay as it is, the dead included.
+    pub fn is_blind(&self) -> bool {
+        self.reason == UNREADABLE
     }
 
     /// A takeover could not be brought to its end yet.

@@ -18,10 +18,7 @@ use k8s_openapi::{
     api::{core::v1::Endpoints, discovery::v1::EndpointSlice},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{
-    ResourceExt,
-    core::{Selector, SelectorExt},
-};
+use kube::ResourceExt;
 
 pub use abandoned::{Abandoned, Kind};
 pub use debts::Debt;
@@ -34,12 +31,14 @@ use super::{
     depends::Dependents,
     heartbeat::Version,
     index::Key,
+    labels::{LabelMatch, Labels},
     leftovers,
     plan::meta::{
         self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL,
     },
     pod::PodView,
     proven::Pace,
+    reading::Unreadable,
     registration::Registration,
     service::ServiceView,
 };
@@ -64,7 +63,7 @@ pub struct Brief {
     consent: Consent,
     uncordon: Vec<String>,
     /// Which Pods are to be published, where it does not merely let any.
-    selector: Option<Selector>,
+    selector: Option<LabelMatch>,
 }
 
 /// Whose a slice or an Endpoints object is.
@@ -163,8 +162,47 @@ impl World {
     /// The watch says that an object is gone.
     pub fn remove<K: Watched>(&mut self, object: &K) -> Vec<Key> {
         let (key, version) = identity(object.metadata());
-        let change = K::cache(self).remove(&key, version);
+        self.remove_named::<K>(&key, version)
+    }
+
+    /// The watch says that an object of this name is gone.
+    pub fn remove_named<K: Watched>(&mut self, key: &Key, version: Version) -> Vec<Key> {
+        let change = K::cache(self).remove(key, version);
         change.map(|change| K::changed(self, &change)).unwrap_or_default()
+    }
+
+    /// The watch shows an object that cannot be read. What was known of it stays. Returns whom that
+    /// concerns.
+    pub fn put_unreadable<K: Watched>(&mut self, object: Unreadable) -> Vec<Key> {
+        let concerned = K::concerned(self, &object);
+        K::cache(self).put_unreadable(object);
+        concerned
+    }
+
+    /// An object without which nothing can be decided for a Service and its registration, if there is
+    /// one that cannot be read: a slice or the Endpoints, of which it is not known what they publish; or
+    /// the Service, of which nothing is known.
+    pub fn unreadable_for(&self, service: &Key, registration: &str) -> Option<&Unreadable> {
+        let unknown = self.services.get(service).is_none();
+        let in_the_way = |slice: &&Unreadable| {
+            slice.key.namespace == service.namespace
+                && match (&slice.service, &slice.owner) {
+                    (None, None) => true,
+                    (of, owner) => {
+                        of.as_ref() == Some(&service.name) || owner.as_deref() == Some(registration)
+                    }
+                }
+        };
+        let service_unread = self.services.unreadable(service).filter(|_| unknown);
+        let endpoints = self.endpoints.unreadable(service);
+        service_unread.or(endpoints).or_else(|| self.slices.all_unreadable().find(in_the_way))
+    }
+
+    /// The Pods of a namespace of which nothing is known because they cannot be read.
+    pub fn unreadable_pods(&self, namespace: &str) -> impl Iterator<Item = &Unreadable> {
+        let unread = self.pods.all_unreadable();
+        unread
+            .filter(move |pod| pod.key.namespace == namespace && self.pods.get(&pod.key).is_none())
     }
 
     /// We deleted an object, or found that there is none.
@@ -405,12 +443,7 @@ impl World {
 
     /// The registrations that have to publish a Pod with these labels before it is ready: those for which it
     /// beats, and those that select it and not merely let any join. By name.
-    pub fn claimants(
-        &self,
-        namespace: &str,
-        labels: &BTreeMap<String, String>,
-        beating: &[Key],
-    ) -> Vec<String> {
+    pub fn claimants(&self, namespace: &str, labels: &Labels, beating: &[Key]) -> Vec<String> {
         let briefs = self.registrations.iter().filter(|(key, _)| key.namespace == namespace);
         let mut names: Vec<String> = briefs
             .filter(|(_, brief)| !brief.deleting && !brief.dry_run)
@@ -430,9 +463,12 @@ impl World {
         names.map(|name| Key::new(&service.namespace, name)).collect()
     }
 
-    fn note_addresses(&mut self, key: &Key, kind: &'static str, old: &[IpAddr], new: &[IpAddr]) {
-        let changed = old.iter().filter(|address| !new.contains(address));
-        let changed = changed.chain(new.iter().filter(|address| !old.contains(address)));
+    /// Notes whose addresses are whose; the kind is that of the owner, for people.
+    fn note_addresses(&mut self, key: &Key, old: &[IpAddr], new: &[(IpAddr, &'static str)]) {
+        let remains = |address: &IpAddr| new.iter().any(|(known, _)| known == address);
+        let changed = old.iter().filter(|address| !remains(address));
+        let appeared = new.iter().map(|(address, _)| address);
+        let changed = changed.chain(appeared.filter(|address| !old.contains(address)));
         changed.for_each(|address| self.dependents.address_changed(*address));
         for address in old {
             if let Some(owners) = self.addresses.get_mut(address) {
@@ -442,8 +478,8 @@ impl World {
                 }
             }
         }
-        for address in new {
-            self.addresses.entry(*address).or_default().insert(key.clone(), kind);
+        for (address, kind) in new {
+            self.addresses.entry(*address).or_default().insert(key.clone(), *kind);
         }
     }
 }

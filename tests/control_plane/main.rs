@@ -38,6 +38,7 @@ mod stalled;
 mod standing;
 mod steady;
 mod story;
+mod strange;
 mod support;
 mod sweep;
 mod throttling;

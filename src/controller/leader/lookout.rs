@@ -15,19 +15,22 @@ use kube::{
 };
 
 use super::view;
-use crate::{controller::pauses::Pauses, core::leader::ClaimLease};
+use crate::{
+    controller::pauses::Pauses,
+    core::{leader::ClaimLease, reading::Lenient},
+};
 
 /// A watch that is there from a question on, until it may rest.
 pub(super) struct Lookout {
-    api: Api<DynamicObject>,
+    api: Api<Lenient<DynamicObject>>,
     name: String,
-    events: Option<BoxStream<'static, watcher::Result<Event<DynamicObject>>>>,
+    events: Option<BoxStream<'static, watcher::Result<Event<Lenient<DynamicObject>>>>>,
     /// Whether the last answer was an error, so that each trouble is told once.
     troubled: bool,
 }
 
 impl Lookout {
-    pub(super) fn new(api: &Api<DynamicObject>, name: &str) -> Self {
+    pub(super) fn new(api: &Api<Lenient<DynamicObject>>, name: &str) -> Self {
         Self { api: api.clone(), name: name.to_owned(), events: None, troubled: false }
     }
 
@@ -46,7 +49,7 @@ impl Lookout {
             let fails = event.is_err();
             let failed = std::mem::replace(&mut self.troubled, fails);
             match event {
-                Ok(Event::InitApply(lease) | Event::Apply(lease)) => return Some(view(&lease)),
+                Ok(Event::InitApply(lease) | Event::Apply(lease)) => return Some(view(&lease.0)),
                 Ok(Event::Delete(_)) => return None,
                 Ok(Event::Init | Event::InitDone) => {}
                 Err(error) if !failed => {

@@ -124,6 +124,7 @@ pub(super) struct Metrics {
     panics: Counter,
     watch_restarts: Family<Labels<1>, Counter>,
     unreadable: Family<Unreadable, Gauge>,
+    unreadable_objects: Family<Labels<1>, Gauge>,
     leader: Gauge,
     path_gaps: Counter,
     store_rollbacks: Counter,
@@ -241,6 +242,13 @@ impl Metrics {
                  there (without Nodes: no zones); namespace is empty where all are watched",
                 Family::default(),
             ),
+            unreadable_objects: all.add(
+                "unreadable_objects",
+                &["kind"],
+                "Objects that are there and cannot be read; the log names them, and nothing is decided from what is \
+                 not known of them",
+                Family::default(),
+            ),
             leader: all.add(
                 "leader",
                 &[],
@@ -342,6 +350,7 @@ impl Metrics {
     /// A watch of a kind begins: where its events are to be noted.
     pub(super) fn watch(&self, kind: &'static str) -> Arc<LastSeen> {
         drop(self.watch_restarts.get_or_create(&[("kind", kind)]));
+        drop(self.unreadable_objects.get_or_create(&[("kind", kind)]));
         self.ages.watch(kind)
     }
 
@@ -360,6 +369,11 @@ impl Metrics {
                 self.unreadable.remove(&labels(kind));
             }
         }
+    }
+
+    /// So many more, or fewer, objects of a kind cannot be read.
+    pub(super) fn unreadable_objects(&self, kind: &'static str, more: i64) {
+        self.unreadable_objects.get_or_create(&[("kind", kind)]).inc_by(more);
     }
 
     /// Whether this process publishes.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use beatkeeper_api::{AdoptedInstance, InstancePort, registration::ADOPT_ANNOTATION};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::core::SelectorExt;
 
 use super::{Refusal, Scene};
 use crate::core::{

@@ -11,9 +11,9 @@ use super::*;
 use crate::core::{
     address::Named,
     gather,
-    lenient::LenientRegistration,
     plan::{Plan, Write},
     planning,
+    reading::Lenient,
     stage::Stage,
     standing,
     world::World as Cluster,
@@ -99,7 +99,7 @@ impl Scene {
             },
             "spec": self.spec,
         });
-        let LenientRegistration(object) = parsed(object);
+        let Lenient(object) = parsed(object);
         object
     }
 

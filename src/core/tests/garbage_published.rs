@@ -14,9 +14,8 @@ use std::time::Duration;
 use super::*;
 use crate::core::{
     account::Account,
-    gather,
-    lenient::LenientRegistration,
-    notice, planning,
+    gather, notice, planning,
+    reading::Lenient,
     stage::Stage,
     status::{self, Applied, Clocks},
     world::World as Cluster,
@@ -235,7 +234,7 @@ fn a_registration_from_before_the_rules_is_read_with_what_can_be_read_of_it() {
                 object[part][field] = value.clone();
             }
         }
-        let LenientRegistration(object) = serde_json::from_value(object).expect("it is read");
+        let Lenient(object) = serde_json::from_value(object).expect("it is read");
         Registration::validate(&object)
     };
     let spec = |field: &str, value: Value| {

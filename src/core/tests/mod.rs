@@ -52,6 +52,7 @@ mod status_floor;
 mod takeover;
 mod told;
 mod ttl;
+mod unreadable;
 
 /// Milliseconds after the start of the clock.
 fn at(millis: u64) -> Moment {

@@ -11,7 +11,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::debts::{Debt, Debts};
-use crate::core::{heartbeat::Version, index::Key};
+use crate::core::{heartbeat::Version, index::Key, reading::Unreadable};
 
 /// Objects of one kind by namespace and name.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Cache<V> {
     debts: Debts,
     /// Whether something has shown that versions went back.
     went_back: bool,
+    /// Those whose newest version cannot be read. What was known of them before stays.
+    unreadable: HashMap<Key, Unreadable>,
 }
 
 impl<V> Default for Cache<V> {
@@ -38,6 +40,7 @@ impl<V> Default for Cache<V> {
             shown: Version(0),
             debts: Debts::default(),
             went_back: false,
+            unreadable: HashMap::new(),
         }
     }
 }
@@ -62,9 +65,12 @@ impl<V: Clone + PartialEq> Cache<V> {
             Some(_) => self.debts.listed(&key, version),
             None => self.debts.shown(&key, version),
         }
-        if self.listing.as_ref().is_some_and(|shown| !shown.contains(&key))
-            && self.objects.get(&key).is_some_and(|(known, _)| *known > version)
-        {
+        let first = self.listing.as_ref().is_some_and(|shown| !shown.contains(&key));
+        if first {
+            // Whatever version it had before: a list shows what there is.
+            self.unreadable.remove(&key);
+        }
+        if first && self.objects.get(&key).is_some_and(|(known, _)| *known > version) {
             // Known before the list began.
             self.went_back = true;
             return self.take_over(key, version, value);
@@ -128,6 +134,7 @@ impl<V: Clone + PartialEq> Cache<V> {
     /// The store has gone back: what was known by versions is forgotten, and the next list shows what there is.
     pub fn begin_anew(&mut self) {
         self.objects.values_mut().for_each(|(known, _)| *known = Version(0));
+        self.unreadable.values_mut().for_each(|object| object.version = Version(0));
         self.deleted.clear();
         self.debts.begin_list();
         self.shown = Version(0);
@@ -140,7 +147,31 @@ impl<V: Clone + PartialEq> Cache<V> {
             *known = version;
         }
         self.deleted.remove(&key);
+        self.unreadable.remove(&key);
         self.take_in(key, version, value)
+    }
+
+    /// The watch shows that an object is there, which cannot be read. What was known of it stays.
+    pub fn put_unreadable(&mut self, object: Unreadable) {
+        self.shown = self.shown.max(object.version);
+        match &mut self.listing {
+            Some(shown) => {
+                shown.insert(object.key.clone());
+                self.debts.listed(&object.key, object.version);
+            }
+            None => self.debts.shown(&object.key, object.version),
+        }
+        self.unreadable.insert(object.key.clone(), object);
+    }
+
+    /// The object, if its newest version cannot be read.
+    pub fn unreadable(&self, key: &Key) -> Option<&Unreadable> {
+        self.unreadable.get(key)
+    }
+
+    /// All whose newest versions cannot be read.
+    pub fn all_unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+        self.unreadable.values()
     }
 
     fn take_in(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
@@ -151,6 +182,9 @@ impl<V: Clone + PartialEq> Cache<V> {
             shown.insert(key.clone());
         }
         self.deleted.remove(&key);
+        if self.unreadable.get(&key).is_some_and(|object| object.version <= version) {
+            self.unreadable.remove(&key);
+        }
         match self.objects.get_mut(&key) {
             Some((known, _)) if *known > version => None,
             Some((known, old)) => {
@@ -173,6 +207,9 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.shown = self.shown.max(version);
         self.debts.shown(key, version);
         self.deleted.remove(key);
+        if self.unreadable.get(key).is_some_and(|object| object.version <= version) {
+            self.unreadable.remove(key);
+        }
         // A late deletion of an earlier object of that name must not take the new one away.
         if self.objects.get(key).is_some_and(|(known, _)| *known > version) {
             return None;
@@ -209,6 +246,7 @@ impl<V: Clone + PartialEq> Cache<V> {
     pub fn end_list(&mut self) -> Vec<Change<V>> {
         let Some(shown) = self.listing.take() else { return Vec::new() };
         self.debts.end_list(self.shown);
+        self.unreadable.retain(|key, _| shown.contains(key));
         let gone: Vec<Key> =
             self.objects.keys().filter(|key| !shown.contains(key)).cloned().collect();
         gone.iter().filter_map(|key| self.take(key)).collect()
@@ -261,6 +299,39 @@ mod tests {
         cache.begin_list();
         cache.end_list();
         assert!(cache.put_own(key(), Version(3), "after a restore").is_some());
+    }
+
+    fn strange(version: u64) -> Unreadable {
+        Unreadable {
+            kind: "Pod",
+            key: key(),
+            version: Version(version),
+            service: None,
+            owner: None,
+            why: "spec: invalid type".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_stays_as_it_was_known_until_it_can_be_or_is_gone() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(5), "known");
+        cache.begin_list();
+        cache.put_unreadable(strange(6));
+        assert_eq!(cache.end_list(), [], "it is there");
+        assert_eq!(cache.get(&key()), Some(&"known"));
+        assert!(cache.unreadable(&key()).is_some());
+        cache.put(key(), Version(5), "late");
+        assert!(cache.unreadable(&key()).is_some(), "an older version says nothing of the newest");
+        assert!(cache.put(key(), Version(7), "read").is_some());
+        assert_eq!(cache.unreadable(&key()), None);
+        cache.put_unreadable(strange(8));
+        assert!(cache.remove(&key(), Version(9)).is_some());
+        assert_eq!(cache.unreadable(&key()), None);
+        cache.put_unreadable(strange(10));
+        cache.begin_list();
+        cache.end_list();
+        assert_eq!(cache.unreadable(&key()), None, "a list without it");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::core::{
     index::Key,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
     pod::PodView,
+    reading::Unreadable,
     service::ServiceView,
 };
 
@@ -39,6 +40,10 @@ pub trait Watched: Sized {
     fn cache(world: &mut World) -> &mut Cache<Self::View>;
     /// Keeps the look-ups up to date, and names the registrations that are concerned.
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key>;
+    /// Names whom it concerns that an object cannot be read, as [`Self::changed`] does.
+    fn concerned(world: &World, object: &Unreadable) -> Vec<Key> {
+        world.registrations_of(&object.key)
+    }
 }
 
 impl Watched for Pod {
@@ -58,12 +63,18 @@ impl Watched for Pod {
 
     /// Whom a Pod concerns is known to the liveness index, which the caller asks.
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
-        let held = |view: &Option<Arc<PodView>>| {
-            view.as_ref().map(|view| view.holds().to_vec()).unwrap_or_default()
+        let node = "the Node of Pod";
+        let owned = |view: &Option<Arc<PodView>>| -> Vec<(IpAddr, &'static str)> {
+            let Some(view) = view else { return Vec::new() };
+            let kind = if view.host_network { node } else { "Pod" };
+            let held = view.holds().iter().map(|address| (*address, kind));
+            // Where a Pod says on which Node it runs, those addresses are the Node's.
+            let runs = !view.holds().is_empty();
+            let hosts = view.host_ips.iter().filter(|host| runs && !view.holds().contains(host));
+            held.chain(hosts.map(|host| (*host, node))).collect()
         };
-        let view = change.new.as_ref().or(change.old.as_ref());
-        let kind = if view.is_some_and(|it| it.host_network) { "the Node of Pod" } else { "Pod" };
-        world.note_addresses(&change.key, kind, &held(&change.old), &held(&change.new));
+        let old: Vec<IpAddr> = owned(&change.old).into_iter().map(|(address, _)| address).collect();
+        world.note_addresses(&change.key, &old, &owned(&change.new));
         let Key { namespace, name } = &change.key;
         if change.new.as_ref().is_some_and(|pod| pod.gate.is_some()) {
             world.gated.entry(namespace.clone()).or_default().insert(name.clone());
@@ -74,6 +85,10 @@ impl Watched for Pod {
             }
         }
         vec![change.key.clone()]
+    }
+
+    fn concerned(_: &World, object: &Unreadable) -> Vec<Key> {
+        vec![object.key.clone()]
     }
 }
 
@@ -96,7 +111,8 @@ impl Watched for Service {
         let ips = |view: &Option<Arc<ServiceView>>| {
             view.as_ref().map(|view| view.cluster_ips.clone()).unwrap_or_default()
         };
-        world.note_addresses(&change.key, "Service", &ips(&change.old), &ips(&change.new));
+        let new: Vec<_> = ips(&change.new).into_iter().map(|ip| (ip, "Service")).collect();
+        world.note_addresses(&change.key, &ips(&change.old), &new);
         for (view, present) in [(&change.old, false), (&change.new, true)] {
             let owner = view.as_deref().filter(|view| view.annotated);
             let owner =
@@ -131,6 +147,14 @@ impl Watched for EndpointSlice {
 
     fn cache(world: &mut World) -> &mut Cache<Self::View> {
         &mut world.slices
+    }
+
+    fn concerned(world: &World, object: &Unreadable) -> Vec<Key> {
+        let Unreadable { key, service, owner, .. } = object;
+        let of_service = service
+            .iter()
+            .flat_map(|service| world.registrations_of(&Key::new(&key.namespace, service)));
+        of_service.chain(owner.iter().map(|owner| Key::new(&key.namespace, owner))).collect()
     }
 
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
@@ -176,8 +200,9 @@ impl Watched for EndpointSlice {
         };
         if change.new.as_ref().or(change.old.as_ref()).is_some_and(|s| is_api_server(&s.metadata)) {
             let new = world.addresses_in.get(key).cloned();
-            let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-            world.note_addresses(key, "the API server", &old, &new);
+            let new = new.iter().flatten().map(|address| (*address, "the API server"));
+            let new: Vec<_> = new.collect();
+            world.note_addresses(key, &old.unwrap_or_default(), &new);
         }
         concerned
     }

@@ -25,6 +25,21 @@ impl Operator {
     /// The same in a Pod of this name, which the audit log shows in the user agent, and with a
     /// kubeconfig of one's own.
     pub fn start_as(pod: Option<&str>, kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
+        let elsewhere = [&["--cluster-network=203.0.113.0/24"], flags].concat();
+        // Tests use the same addresses at the same time: whose they are in other namespaces does not count.
+        let flags = if namespace.is_empty() { flags } else { &elsewhere };
+        let say = "info,beatkeeper=debug,kube_client=error";
+        Self::start_saying(say, pod, kubeconfig, namespace, flags)
+    }
+
+    /// The same with nothing but these flags, and with another `RUST_LOG`.
+    pub fn start_saying(
+        say: &str,
+        pod: Option<&str>,
+        kubeconfig: &Path,
+        namespace: &str,
+        flags: &[&str],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command.arg("controller");
         if !namespace.is_empty() {
@@ -41,7 +56,7 @@ impl Operator {
         command
             .args(flags)
             .env("KUBECONFIG", kubeconfig)
-            .env("RUST_LOG", "info,beatkeeper=debug,kube_client=error")
+            .env("RUST_LOG", say)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap());
@@ -97,6 +112,19 @@ impl Operator {
             Some(line.rsplit_once("bound=")?.1.trim().to_owned())
         })
         .await
+    }
+
+    /// The most memory that it has had so far, in MiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
+    /// Waits until it has ended by itself; returns whether with 0.
+    pub async fn ended(&mut self) -> bool {
+        let child = &mut self.child;
+        super::eventually("the operator ends", async || child.try_wait().unwrap()).await.success()
     }
 
     /// User and system time it has used, in clock ticks of 10 ms.

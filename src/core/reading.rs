@@ -1,0 +1,236 @@
+//! Reading objects as the API server sends them, so that a strange one costs itself only.
+//!
+//! The API server stores what no type of ours can hold: times beyond the year 9999 or just before its
+//! end, managed fields that are nested hundreds of levels deep, whatever a future version brings. With
+//! the plain types one such object, in any namespace, would make every list and watch of its kind fail,
+//! and one user could blind the operator for all. So each object of a list, and each event of a watch,
+//! is read by itself, and of each only what is used ([`Keep`]): the rest is skipped, not decoded. What
+//! cannot be read all the same is [`Unreadable`]: it is known by its name, and nothing is decided from
+//! what is not known of it.
+
+#[cfg(test)]
+pub(crate) mod examples;
+mod keep;
+mod kinds;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, fmt};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeSeed};
+use serde_json::{Value, json};
+
+pub use keep::Keep;
+
+use super::{heartbeat::Version, index::Key, plan::meta::SERVICE_NAME_LABEL};
+
+/// A kind of object that is read in this way.
+pub trait Readable: Sized {
+    /// The name of the kind, for people.
+    const KIND: &'static str;
+    /// What is kept of an object. A field that is used anywhere has to be named here.
+    const KEEP: Keep;
+
+    /// Makes the object of what was kept.
+    ///
+    /// # Errors
+    /// When a part that is used cannot be read.
+    fn of(kept: &Value) -> Result<Self, serde_json::Error>;
+}
+
+/// An object of a list or of an event.
+pub type Read<K> = Result<K, Box<Unreadable>>;
+
+/// An object that is there and cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Namespace and name; the name is empty where not even that could be read.
+    pub key: Key,
+    /// Its resourceVersion.
+    pub version: Version,
+    /// The Service that its label names, as slices have one.
+    pub service: Option<String>,
+    /// The name of the ServiceRegistration among its owners, if there is one.
+    pub owner: Option<String>,
+    /// What of it could not be read, and why. Nothing of its contents is in there.
+    pub why: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, key, why, .. } = self;
+        write!(f, "{kind} {key} cannot be read: {why}")
+    }
+}
+
+/// An event of a watch.
+#[derive(Debug)]
+pub struct Event<K> {
+    /// ADDED, MODIFIED, DELETED, BOOKMARK or ERROR.
+    pub kind: String,
+    /// The resourceVersion of its object.
+    pub version: Option<String>,
+    /// Its object; of a bookmark and an error it means nothing.
+    pub object: Read<K>,
+}
+
+/// An event around an object.
+struct Around<K>(std::marker::PhantomData<K>);
+
+impl<K: Readable> Around<K> {
+    const KEEP: Keep = Keep::Fields(&[("type", Keep::All), ("object", K::KEEP)]);
+    const IDENTITY: Keep = Keep::Fields(&[("type", Keep::All), ("object", kinds::IDENTITY)]);
+}
+
+/// Reads one object.
+///
+/// # Errors
+/// [`Unreadable`], with as much of its identity as there is.
+pub fn read<K: Readable>(json: &[u8]) -> Read<K> {
+    object(kept(K::KEEP, json), || kept(kinds::IDENTITY, json).unwrap_or_default())
+}
+
+/// Reads an event of a watch.
+///
+/// # Errors
+/// When it is no event. What is wrong with its object is no error.
+pub fn read_event<K: Readable>(json: &[u8]) -> Result<Event<K>, serde_json::Error> {
+    let whole = kept(Around::<K>::KEEP, json);
+    let identity = || kept(Around::<K>::IDENTITY, json).unwrap_or_default();
+    let envelope = whole.as_ref().map_or_else(|_| identity(), |_| Value::Null);
+    let told = whole.as_ref().unwrap_or(&envelope);
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let version = text(&told["object"]["metadata"]["resourceVersion"]);
+    let kind = String::deserialize(&told["type"])?;
+    let read = whole.map(|mut whole| whole["object"].take());
+    Ok(Event { kind, version, object: object(read, || identity()["object"].take()) })
+}
+
+fn kept(keep: Keep, json: &[u8]) -> Result<Value, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let kept = keep.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(kept)
+}
+
+fn object<K: Readable>(
+    kept: Result<Value, serde_json::Error>,
+    identity: impl FnOnce() -> Value,
+) -> Read<K> {
+    let kept = match kept {
+        Ok(kept) => kept,
+        Err(error) => return Err(Box::new(unreadable::<K>(&identity(), None, &error))),
+    };
+    K::of(&kept).map_err(|error| {
+        Box::new(unreadable::<K>(&identity(), culprit::<K>(&kept).as_deref(), &error))
+    })
+}
+
+/// What can be told of an object that cannot be read.
+fn unreadable<K: Readable>(
+    identity: &Value,
+    part: Option<&str>,
+    error: &serde_json::Error,
+) -> Unreadable {
+    let metadata = &identity["metadata"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let owners = metadata["ownerReferences"].as_array();
+    let owner = owners.into_iter().flatten().find(|owner| owner["kind"] == "ServiceRegistration");
+    let part = part.map_or_else(String::new, |part| format!("{part}: "));
+    Unreadable {
+        kind: K::KIND,
+        key: Key::new(text(&metadata["namespace"]), text(&metadata["name"])),
+        version: metadata["resourceVersion"]
+            .as_str()
+            .map_or(Version(0), |version| Version::of(Some(version))),
+        service: metadata["labels"][SERVICE_NAME_LABEL].as_str().map(str::to_owned),
+        owner: owner.map(|owner| text(&owner["name"])),
+        why: format!("{part}{}", without_contents(error)),
+    }
+}
+
+/// The first part of an object with which alone it cannot be read.
+fn culprit<K: Readable>(whole: &Value) -> Option<String> {
+    let Keep::Fields(sections) = K::KEEP else { return None };
+    let fails = |part: Value| K::of(&part).is_err();
+    for (section, keep) in sections {
+        let given = &whole[section];
+        let Keep::Fields(fields) = keep else {
+            if !given.is_null() && fails(json!({ *section: given, "metadata": {} })) {
+                return Some((*section).to_owned());
+            }
+            continue;
+        };
+        let alone = |field: &str| match *section {
+            "metadata" => json!({ "metadata": { field: &given[field] } }),
+            section => json!({ section: { field: &given[field] }, "metadata": {} }),
+        };
+        let found = fields.iter().find(|(field, _)| !given[field].is_null() && fails(alone(field)));
+        if let Some((field, _)) = found {
+            return Some(format!("{section}.{field}"));
+        }
+    }
+    None
+}
+
+/// An error of reading quotes what it found, which may be a secret.
+fn without_contents(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let mut told = String::new();
+    for (position, part) in text.split(['"', '`']).enumerate() {
+        told.push_str(if position % 2 == 0 { part } else { "…" });
+    }
+    told.chars().take(200).collect()
+}
+
+/// An object that is read leniently wherever a client of kube reads one: the answer to a read, or to a
+/// write. It is written as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lenient<K>(pub K);
+
+impl<'de, K: Readable> Deserialize<'de> for Lenient<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let kept = K::KEEP.deserialize(deserializer)?;
+        let read = K::of(&kept).map(Self);
+        read.map_err(|error| serde::de::Error::custom(without_contents(&error)))
+    }
+}
+
+impl<K: Serialize> Serialize for Lenient<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<K: Resource> Resource for Lenient<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(dynamic)
+    }
+
+    fn group(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::group(dynamic)
+    }
+
+    fn version(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::version(dynamic)
+    }
+
+    fn plural(dynamic: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(dynamic)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.meta_mut()
+    }
+}

@@ -1,0 +1,230 @@
+//! Objects that no type of ours can hold, and huge ones: each costs itself only. And none is in a log.
+
+use std::collections::BTreeSet;
+
+use beatkeeper_cluster::{ControlPlane, Options};
+use futures::{StreamExt, stream};
+use http::Request;
+use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node, rbac::v1::ClusterRoleBinding};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Operator, Shop, Stage, eventually};
+
+/// What `kubectl patch` can write into any object: a time that no type of ours holds.
+fn strange(group: &str) -> Value {
+    let version = group.trim_start_matches("apis/").trim_start_matches("api/");
+    json!([{
+        "manager": "m", "operation": "Update", "apiVersion": version, "time": "9999-12-31T23:59:59Z",
+        "fieldsType": "FieldsV1", "fieldsV1": { "f:metadata": { "f:labels": { "f:a": {} } } },
+    }])
+}
+
+const SLICES: &str = "apis/discovery.k8s.io/v1";
+const LEASES: &str = "apis/coordination.k8s.io/v1";
+const REGISTRATIONS: &str = "apis/beatkeeper.dev/v1alpha1";
+
+impl Shop {
+    /// As kube's types would not do it: they cannot read the answer.
+    async fn raw(&self, method: &str, path: &str, body: &Value) -> Value {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/{path}"))
+            .header(
+                "content-type",
+                if method == "PATCH" { "application/merge-patch+json" } else { "application/json" },
+            )
+            .body(body.to_string().into_bytes())
+            .unwrap();
+        serde_json::from_str(&self.client.request_text(request).await.unwrap()).unwrap()
+    }
+
+    /// Makes an object such that no type of kube's can hold it.
+    async fn make_strange(&self, group: &str, resource: &str) {
+        let path = format!("{group}/namespaces/{}/{resource}", self.namespace);
+        let patch = json!({ "metadata": { "managedFields": strange(group) } });
+        let answer = self.raw("PATCH", &path, &patch).await;
+        let fields = answer["metadata"]["managedFields"].as_array().unwrap();
+        assert!(fields.iter().any(|entry| entry["time"] == "9999-12-31T23:59:59Z"), "{answer}");
+    }
+
+    async fn raw_slices(&self) -> Vec<Value> {
+        let path = format!("{SLICES}/namespaces/{}/endpointslices", self.namespace);
+        let list = self.raw("GET", &path, &json!(null)).await;
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// Waits until the slices have exactly these addresses.
+    async fn eventually_has(&self, addresses: &[&str]) {
+        let wanted: BTreeSet<String> = addresses.iter().map(|&text| text.to_owned()).collect();
+        eventually(&format!("the slices have {wanted:?}"), async || {
+            let slices = self.raw_slices().await;
+            let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().unwrap());
+            let addresses = endpoints.map(|endpoint| endpoint["addresses"][0].as_str().unwrap());
+            (addresses.map(str::to_owned).collect::<BTreeSet<_>>() == wanted).then_some(())
+        })
+        .await;
+    }
+
+    async fn all_are_strange(&self) {
+        self.make_strange("api/v1", "pods/web").await;
+        self.make_strange("api/v1", "services/greeter").await;
+        self.make_strange("api/v1", "endpoints/greeter").await;
+        self.make_strange(REGISTRATIONS, "serviceregistrations/greeter").await;
+        self.make_strange(LEASES, "leases/greeter.web").await;
+        for slice in self.raw_slices().await {
+            let name = slice["metadata"]["name"].as_str().unwrap();
+            self.make_strange(SLICES, &format!("endpointslices/{name}")).await;
+        }
+    }
+}
+
+async fn strange_node(shop: &Shop) {
+    let node = serde_json::from_value(json!({ "metadata": { "name": "strange" } })).unwrap();
+    Api::<Node>::all(shop.client.clone()).create(&PostParams::default(), &node).await.unwrap();
+    let patch = json!({ "metadata": { "managedFields": strange("api/v1") } });
+    shop.raw("PATCH", "api/v1/nodes/strange", &patch).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_each_kind_that_no_type_can_hold_neither_blind_the_operator_nor_stop_its_writes()
+{
+    let stage = Stage::on_own_plane("strange", Options::default()).await;
+    stage.join_pod("web", &["10.88.0.7"], json!({})).await;
+    stage.join("vm-1", "192.0.2.1").await;
+    stage.eventually_has(&["10.88.0.7", "192.0.2.1"]).await;
+
+    strange_node(&stage).await;
+    stage.all_are_strange().await;
+    stage.join("vm-2", "192.0.2.2").await;
+    stage.eventually_has(&["10.88.0.7", "192.0.2.1", "192.0.2.2"]).await;
+    stage.quit("vm-1").await;
+    stage.eventually_has(&["10.88.0.7", "192.0.2.2"]).await;
+
+    // An operator that has to list all of it.
+    let Stage { shop, operator, beats } = stage;
+    operator.kill();
+    shop.all_are_strange().await;
+    let ranges = shop.ranges();
+    let flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
+    let operator = Operator::start(shop.plane, "", &flags);
+    eventually("the operator publishes", async || {
+        operator.logged().contains("publishing begins").then_some(())
+    })
+    .await;
+    beats.create(&beats.outside("vm-3", "192.0.2.3")).await;
+    shop.eventually_has(&["10.88.0.7", "192.0.2.2", "192.0.2.3"]).await;
+    assert!(!operator.logged().contains("cannot be read"), "all that is used of them can be read");
+}
+
+/// A Lease with as many labels as an object has room for: 581 kB.
+fn huge(number: usize) -> Value {
+    let label =
+        |label| (format!("{label:04}.{}/{}", "d".repeat(240), "n".repeat(63)), "v".repeat(63));
+    let mut labels: serde_json::Map<String, Value> =
+        (0..1520).map(label).map(|(key, value)| (key, value.into())).collect();
+    labels.insert("beatkeeper.dev/registration".to_owned(), "greeter".into());
+    json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": format!("greeter.huge-{number}"), "labels": labels },
+        "spec": { "holderIdentity": format!("huge-{number}") },
+    })
+}
+
+/// The operator's peak of memory at a start with so many huge Leases.
+async fn peak_with(count: usize) -> u64 {
+    let plane: &'static ControlPlane =
+        Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let shop = Shop::open_on(plane, "huge").await;
+    let path = format!("{LEASES}/namespaces/{}/leases", shop.namespace);
+    stream::iter(0..count)
+        .for_each_concurrent(4, |number| {
+            let (shop, path) = (&shop, &path);
+            async move { drop(shop.raw("POST", path, &huge(number)).await) }
+        })
+        .await;
+    shop.greeter().await;
+    let operator = Operator::start(plane, "", &[]);
+    eventually("the operator has looked at it", async || {
+        let status = shop.registration("greeter").await.status?;
+        (usize::try_from(status.total).unwrap() == count).then_some(())
+    })
+    .await;
+    let peak = operator.peak_memory();
+    println!("{count} Leases of 581 kB: a peak of {peak} MiB");
+    shop.api::<Lease>().delete("greeter.huge-0", &DeleteParams::default()).await.unwrap();
+    peak
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn huge_leases_are_read_one_at_a_time() {
+    let peak = peak_with(60).await;
+    assert!(peak < 90, "35 MB of Leases take the operator to {peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute, and 300 MB in etcd"]
+async fn five_hundred_huge_leases_leave_the_charts_limit_far_away() {
+    let peak = peak_with(500).await;
+    assert!(peak < 128, "290 MB of Leases take the operator to {peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_object_and_no_token_is_in_the_log_whatever_rust_log_says() {
+    let shop = Shop::open("secrets").await;
+    let admin = json!({
+        "metadata": { "name": shop.namespace },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": shop.namespace }],
+    });
+    let bindings = Api::<ClusterRoleBinding>::all(shop.client.clone());
+    let admin = serde_json::from_value(admin).unwrap();
+    bindings.create(&PostParams::default(), &admin).await.unwrap();
+    let token = shop.plane.token(&shop.namespace, "default", None).await.unwrap();
+    let text = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["users"][0]["user"] = json!({ "token": token });
+    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(kubeconfig.path(), config.to_string()).unwrap();
+
+    let env = json!([{ "name": "PASSWORD", "value": "hunter2-of-the-pod" }]);
+    let containers = json!([{ "name": "main", "image": "none", "env": env }]);
+    let uid = shop.pod("web", &["10.88.0.7"], json!({ "containers": containers })).await;
+    shop.make_strange("api/v1", "pods/web").await;
+    shop.patient_registration().await;
+    let say = "trace,kube_client=trace,kube_runtime=trace,hyper=trace,rustls=trace,tower=trace";
+    let namespace = format!("--namespace={}", shop.namespace);
+    let operator = Operator::start_saying(say, None, kubeconfig.path(), "", &[&namespace]);
+    shop.looked_at("greeter").await;
+    let beats = shop.beats("greeter");
+    let mut lease = beats.in_pod("web", &uid);
+    let note = [("example.com/secret".to_owned(), "hunter2-of-the-lease".to_owned())];
+    lease.metadata.annotations.get_or_insert_default().extend(note);
+    beats.create(&lease).await;
+    shop.eventually_has(&["10.88.0.7"]).await;
+    shop.make_strange("api/v1", "pods/web").await;
+    shop.quit_lease("greeter.web").await;
+    shop.eventually_has(&[]).await;
+    let log = operator.logged();
+    bindings.delete(&shop.namespace, &DeleteParams::default()).await.unwrap();
+    assert!(log.contains("TRACE beatkeeper"), "it says all that it has to say");
+    for secret in ["hunter2", &token, "Bearer", "PASSWORD"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+impl Shop {
+    async fn patient_registration(&self) {
+        let mut spec = Self::usual_spec();
+        (spec["ttl"], spec["interval"]) = ("1h".into(), "10m".into());
+        self.register("greeter", spec).await;
+    }
+
+    async fn quit_lease(&self, name: &str) {
+        self.api::<Lease>().delete(name, &DeleteParams::default()).await.unwrap();
+    }
+}
