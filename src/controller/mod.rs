@@ -24,6 +24,7 @@ mod forget;
 mod isolate;
 mod leader;
 mod metrics;
+mod neighbourhood;
 mod pauses;
 mod probe;
 mod publish;

@@ -27,6 +27,7 @@ use super::{
     error::Error,
     forget,
     leader::Election,
+    neighbourhood::{self, Blind, Neighbourhood},
     pauses::Pauses,
     probe::{self, Probe},
     pulse::Pulse,
@@ -62,6 +63,9 @@ pub enum RunError {
     /// There is no way to the API server.
     #[error(transparent)]
     Connect(#[from] kube_client::ConnectError),
+    /// It cannot be known which addresses are those of others.
+    #[error(transparent)]
+    Blind(#[from] Blind),
     /// Probes or scrapes cannot be answered.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -84,6 +88,7 @@ pub async fn run(
     let client = connect(source.into(), &settings, &instruments)?;
     // Ends with this function.
     let _servers = serve::start(&settings, &instruments, &stop).await?;
+    let neighbourhoods = neighbourhood::survey(&client, &settings, &stop).await?;
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
         vec![None]
     } else {
@@ -111,7 +116,10 @@ pub async fn run(
             }
         })
     });
-    let scopes = scopes.into_iter().map(|namespace| scope(&shared, namespace, stop.clone()));
+    let scopes = scopes.into_iter().map(|namespace| {
+        let neighbourhood = neighbourhoods.of(namespace.as_deref());
+        scope(&shared, namespace, neighbourhood, stop.clone())
+    });
     let results = futures::future::join_all(scopes).await;
     // Nothing writes any more: the claim may go.
     ended.cancel();
@@ -154,6 +162,7 @@ struct Shared {
 async fn scope(
     shared: &Shared,
     namespace: Option<String>,
+    neighbourhood: Neighbourhood,
     outer: CancellationToken,
 ) -> Result<(), EndedByItself> {
     let Shared { client, settings, identity, instruments, claim, warm } = shared;
@@ -185,7 +194,7 @@ async fn scope(
     context.accesses.expect(REGISTRATIONS);
     context.spawn_for_ever(follow(context.clone(), reader.clone(), registrations));
 
-    let watches = Watches::start(&context, namespace.as_deref());
+    let watches = Watches::start(&context, namespace.as_deref(), neighbourhood);
     context.spawn_for_ever(access::run(
         namespace.clone(),
         context.clone(),

@@ -1,8 +1,9 @@
 //! The command line of `beatkeeper controller`.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use clap::ArgAction;
+use ipnet::IpNet;
 
 use super::leader::{ElectionSettings, LeaderArgs};
 use crate::bind_address::BindAddress;
@@ -36,6 +37,19 @@ pub struct Args {
         value_parser = outside_range
     )]
     pub outside_ranges: Vec<Option<OutsideRange>>,
+
+    /// A network of the cluster's Pods, Services or Nodes; may be given several times. No outside instance
+    /// may have an address in it, whatever --outside-range says. Needed with --namespace and
+    /// --outside-range where the operator may not list and watch the Pods, Services and EndpointSlices of
+    /// all namespaces: only so it knows then which addresses are those of others.
+    #[arg(
+        long = "cluster-network",
+        value_name = "CIDR",
+        env = "BEATKEEPER_CLUSTER_NETWORKS",
+        value_delimiter = ',',
+        value_parser = network
+    )]
+    pub cluster_networks: Vec<Option<IpNet>>,
 
     /// Write Endpoints objects beside the EndpointSlices. When false, those that exist are removed.
     #[arg(long, env = "BEATKEEPER_PUBLISH_ENDPOINTS", default_value_t = true, action = ArgAction::Set)]
@@ -96,6 +110,16 @@ fn outside_range(text: &str) -> Result<Option<OutsideRange>, ParseRangeError> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
+/// An address alone is a network of one.
+fn network(text: &str) -> Result<Option<IpNet>, String> {
+    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    match text.parse().ok().or_else(alone) {
+        _ if text.is_empty() => Ok(None),
+        Some(network) => Ok(Some(network)),
+        None => Err(format!("{text:?} is no network; write for example 10.244.0.0/16")),
+    }
+}
+
 /// What the operator was told.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -142,6 +166,7 @@ impl TryFrom<Args> for Settings {
         let Args {
             namespaces,
             outside_ranges,
+            cluster_networks,
             publish_endpoints,
             max_endpoints_per_slice,
             sweep_interval,
@@ -156,7 +181,11 @@ impl TryFrom<Args> for Settings {
         Ok(Self {
             // Twice the same would be two controllers for the same objects.
             namespaces: namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
-            outside_ranges: outside_ranges.into_iter().flatten().collect(),
+            outside_ranges: outside_ranges
+                .into_iter()
+                .flatten()
+                .collect::<OutsideRanges>()
+                .without(cluster_networks.into_iter().flatten().collect()),
             publish_endpoints,
             max_endpoints_per_slice: max_endpoints_per_slice.into(),
             sweep_interval,

@@ -16,7 +16,8 @@ use kube::{
 use tokio::sync::oneshot;
 
 use super::{
-    access, anew, context::Context, pauses::Pauses, probe, pulse::Pulse, unreadable::Unread,
+    access, anew, context::Context, neighbourhood::Neighbourhood, pauses::Pauses, probe,
+    pulse::Pulse, unreadable::Unread,
 };
 use crate::{
     core::{
@@ -37,15 +38,23 @@ pub(super) struct Watches<'a> {
 
 impl<'a> Watches<'a> {
     /// Starts all of them; they end when the controller stops.
-    pub(super) fn start(context: &'a Arc<Context>, namespace: Option<&'a str>) -> Self {
+    ///
+    /// Pods, Services and slices of all namespaces are watched where a decision needs to know whose an
+    /// address is, also by an operator for one namespace ([`Neighbourhood`]).
+    pub(super) fn start(
+        context: &'a Arc<Context>,
+        namespace: Option<&'a str>,
+        neighbourhood: Neighbourhood,
+    ) -> Self {
         let mut watches = Self { context, namespace, first_lists: Vec::new() };
         let client = &context.client;
         let beats = Collection::of::<HeartbeatLease>(client, namespace);
         watches.follow("Leases", beats.labelled(REGISTRATION_LABEL), on_lease);
-        watches.follow("Pods", Collection::of::<Pod>(client, namespace), on_pod);
-        let services = Collection::of::<Service>(client, namespace);
+        let addressed = namespace.filter(|_| neighbourhood == Neighbourhood::None);
+        watches.follow("Pods", Collection::of::<Pod>(client, addressed), on_pod);
+        let services = Collection::of::<Service>(client, addressed);
         watches.follow("Services", services, on_object::<Service>);
-        let slices = Collection::of::<EndpointSlice>(client, namespace);
+        let slices = Collection::of::<EndpointSlice>(client, addressed);
         watches.follow("EndpointSlices", slices, on_object::<EndpointSlice>);
         let endpoints = Collection::of::<Endpoints>(client, namespace);
         watches.follow("Endpoints", endpoints, on_object::<Endpoints>);

@@ -39,9 +39,13 @@ impl From<&str> for Named {
     }
 }
 
-/// The ranges in which outside instances may lie, by namespace.
+/// The ranges in which outside instances may lie, by namespace, and where none of them may lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OutsideRanges(BTreeMap<String, Vec<IpNet>>);
+pub struct OutsideRanges {
+    by_namespace: BTreeMap<String, Vec<IpNet>>,
+    /// The networks of the cluster's own parts.
+    cluster: Vec<IpNet>,
+}
 
 /// One range for one namespace, written `shop=192.0.2.0/24`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +79,7 @@ impl FromIterator<OutsideRange> for OutsideRanges {
     fn from_iter<T: IntoIterator<Item = OutsideRange>>(ranges: T) -> Self {
         let mut all = Self::default();
         for OutsideRange { namespace, range } in ranges {
-            all.0.entry(namespace).or_default().push(range);
+            all.by_namespace.entry(namespace).or_default().push(range);
         }
         all
     }
@@ -84,7 +88,28 @@ impl FromIterator<OutsideRange> for OutsideRanges {
 impl OutsideRanges {
     /// The ranges of a namespace.
     pub fn of(&self, namespace: &str) -> &[IpNet] {
-        self.0.get(namespace).map(Vec::as_slice).unwrap_or_default()
+        self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The same, but for these networks: what lies in one of them belongs to the cluster, known or not.
+    #[must_use]
+    pub fn without(self, cluster: Vec<IpNet>) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// The network of the cluster in which an address lies, if it lies in one.
+    pub fn cluster_network(&self, address: IpAddr) -> Option<IpNet> {
+        self.cluster.iter().find(|network| network.contains(&address)).copied()
+    }
+
+    /// The networks of the cluster, as far as they were named.
+    pub fn cluster_networks(&self) -> &[IpNet] {
+        &self.cluster
+    }
+
+    /// Whether it has been said which networks are the cluster's.
+    pub fn knows_the_cluster(&self) -> bool {
+        !self.cluster.is_empty()
     }
 }
 
@@ -117,6 +142,16 @@ pub enum AddressError {
         namespace: String,
         /// What is allowed, for the message.
         allowed: String,
+    },
+    /// It lies where the cluster's own parts are.
+    #[error(
+        "{address} lies in {network}, a network of the cluster (--cluster-network), whose addresses are those of Pods, Services and Nodes; an outside instance cannot have it"
+    )]
+    OfCluster {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: IpNet,
     },
     /// It belongs to a part of the cluster.
     #[error("{address} belongs to {owner}; an outside instance cannot have it")]
@@ -183,6 +218,9 @@ pub fn outside(
             ranges => ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", "),
         };
         return Err(AddressError::NotAllowed { address, namespace: namespace.to_owned(), allowed });
+    }
+    if let Some(network) = ranges.cluster_network(address) {
+        return Err(AddressError::OfCluster { address, network });
     }
     match owner(address) {
         Some(owner) => Err(AddressError::Taken { address, owner }),

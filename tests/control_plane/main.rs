@@ -32,6 +32,7 @@ mod reliability;
 mod replaced;
 mod restart;
 mod restored;
+mod scoped;
 mod sdk;
 mod selector;
 mod stalled;

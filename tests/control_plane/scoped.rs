@@ -1,0 +1,145 @@
+//! An operator for one namespace does not publish what belongs to another (P5).
+
+use std::path::Path;
+
+use k8s_openapi::api::{
+    core::v1::Service,
+    discovery::v1::EndpointSlice,
+    rbac::v1::{ClusterRole, RoleBinding},
+};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::support::{Operator, Shop};
+
+const SAY: &str = "info,beatkeeper=debug";
+
+/// A registration whose instances are at these addresses, each named after what it is.
+async fn declare(shop: &Shop, instances: &[(&str, &str)]) {
+    let declared: Vec<Value> = instances
+        .iter()
+        .map(|(name, address)| json!({ "name": name, "addresses": [address] }))
+        .collect();
+    let mut spec = Shop::usual_spec();
+    (spec["ttl"], spec["interval"]) = ("1h".into(), "10m".into());
+    spec["instances"] = declared.into();
+    shop.register("greeter", spec).await;
+}
+
+/// A slice by which the API server is reached, with this address.
+async fn api_server_at(shop: &Shop, address: &str) -> EndpointSlice {
+    let default =
+        Shop { plane: shop.plane, client: shop.client.clone(), namespace: "default".to_owned() };
+    default
+        .create(json!({
+            "metadata": {
+                "name": shop.namespace,
+                "labels": { "kubernetes.io/service-name": "kubernetes" },
+            },
+            "addressType": "IPv4",
+            "endpoints": [{ "addresses": [address] }],
+        }))
+        .await
+}
+
+/// A kubeconfig for an account that may do everything in the shop's namespace, and nothing elsewhere.
+async fn confined(shop: &Shop) -> tempfile::NamedTempFile {
+    let all = json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }]);
+    let role = json!({ "metadata": { "name": shop.namespace }, "rules": all });
+    let role = serde_json::from_value(role).unwrap();
+    Api::<ClusterRole>::all(shop.client.clone())
+        .create(&PostParams::default(), &role)
+        .await
+        .unwrap();
+    let binding = json!({
+        "metadata": { "name": "operator" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": shop.namespace },
+        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": shop.namespace }],
+    });
+    let _: RoleBinding = shop.create(binding).await;
+    let token = shop.plane.token(&shop.namespace, "default", None).await.unwrap();
+    let text = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["users"][0]["user"] = json!({ "token": token });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), config.to_string()).unwrap();
+    file
+}
+
+fn start(shop: &Shop, kubeconfig: &Path, flags: &[&str]) -> Operator {
+    let namespace = format!("--namespace={}", shop.namespace);
+    let range = |range| format!("--outside-range={}={range}", shop.namespace);
+    let ranges = ["0.0.0.0/0", "::/0"].map(range);
+    let mut all = vec![namespace.as_str(), &ranges[0], &ranges[1]];
+    all.extend(flags);
+    Operator::start_saying(SAY, None, kubeconfig, "", &all)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_for_one_namespace_refuses_the_addresses_of_all_others() {
+    let shop = Shop::open("scoped").await;
+    let elsewhere = shop.plane.namespace("scoped-other").await.unwrap();
+    let away = Shop { plane: shop.plane, client: shop.client.clone(), namespace: elsewhere };
+    away.pod("cart", &["10.88.77.9"], json!({})).await;
+    let service: Service = away
+        .create(json!({ "metadata": { "name": "cart" }, "spec": { "ports": [{ "port": 80 }] } }))
+        .await;
+    let service = service.spec.unwrap().cluster_ip.unwrap();
+    let of_api_server = api_server_at(&shop, "10.88.77.10").await;
+    let all = [
+        ("a-pod", "10.88.77.9"),
+        ("a-service", service.as_str()),
+        ("the-api-server", "10.88.77.10"),
+        ("a-machine", "192.0.2.77"),
+    ];
+    declare(&shop, &all).await;
+    let _operator = start(&shop, &shop.plane.kubeconfig(), &[]);
+    shop.looked_at("greeter").await;
+    let beats = shop.beats("greeter");
+    for (name, address) in all {
+        beats.create(&beats.outside(name, address)).await;
+    }
+    for (name, owner) in [
+        ("a-pod", format!("Pod {}/cart", away.namespace)),
+        ("a-service", format!("Service {}/cart", away.namespace)),
+        ("the-api-server", "the API server".to_owned()),
+    ] {
+        let status = shop.instance("greeter", name, "Rejected", "AddressRefused").await;
+        assert!(status.message.contains(&format!("belongs to {owner}")), "{}", status.message);
+    }
+    shop.published_as_ready("greeter", &["192.0.2.77"]).await;
+    let slices: Api<EndpointSlice> = Api::namespaced(shop.client.clone(), "default");
+    let name = of_api_server.metadata.name.unwrap();
+    slices.delete(&name, &DeleteParams::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_cannot_know_whose_addresses_are_whose_says_so_and_publishes_none() {
+    let shop = Shop::open("confined").await;
+    let kubeconfig = confined(&shop).await;
+    let all = [("inside", "10.88.77.9"), ("a-machine", "192.0.2.78")];
+    declare(&shop, &all).await;
+    let mut blind = start(&shop, kubeconfig.path(), &[]);
+    assert!(!blind.ended().await, "it ends with an error");
+    let log = blind.logged();
+    for told in ["--cluster-network", &shop.namespace, "pods", "clusterNetworks"] {
+        assert!(log.contains(told), "{log}");
+    }
+
+    let networks = ["--cluster-network=10.0.0.0/8", "--cluster-network=fd00::/8"];
+    let operator = start(&shop, kubeconfig.path(), &networks);
+    shop.looked_at("greeter").await;
+    let beats = shop.beats("greeter");
+    for (name, address) in all {
+        beats.create(&beats.outside(name, address)).await;
+    }
+    let status = shop.instance("greeter", "inside", "Rejected", "AddressRefused").await;
+    assert!(status.message.contains("lies in 10.0.0.0/8"), "{}", status.message);
+    shop.published_as_ready("greeter", &["192.0.2.78"]).await;
+    assert!(!operator.logged().contains("forbidden"), "it asks for nothing that it may not have");
+    let role = Api::<ClusterRole>::all(shop.client.clone());
+    role.delete(&shop.namespace, &DeleteParams::default()).await.unwrap();
+}
