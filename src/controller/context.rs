@@ -28,6 +28,8 @@ use super::{
 use crate::{
     core::{
         address::AddressSet,
+        bucket::{Bucket, Limit},
+        flapping::Flaps,
         flow::Guard,
         frozen::Earlier,
         gates::Gates,
@@ -37,6 +39,7 @@ use crate::{
         notice::Remembered,
         path::Path,
         refusal::Refusals,
+        temper::Paces,
         ttl::{Replaced, TtlHistory},
         verdict::Suspect,
         world::World,
@@ -80,6 +83,7 @@ pub(super) struct Context {
     gates: Mutex<Gates>,
     /// Tells whoever tells Pods that there is something new.
     pub(super) gate_news: Notify,
+    paces: Mutex<HashMap<Key, Paces>>,
     desks: Mutex<Desks>,
     /// Turns of those who have something to tell.
     telling: Semaphore,
@@ -120,6 +124,12 @@ pub(super) struct Memory {
     pub(super) ttl: Option<TtlHistory>,
     /// Leases that were made anew are not given their cordons back before, after one could not be written.
     pub(super) cordons_rest_until: Moment,
+    /// When something that had to wait may be done.
+    pub(super) look_again: Option<Moment>,
+    /// Whose state changes again and again.
+    pub(super) flaps: Flaps,
+    /// When events that had to wait are told.
+    pub(super) tells_at: Option<Moment>,
     /// When it is to be looked at again because of the time alone.
     pub(super) due: Option<Moment>,
     /// The states that were last told in events; none before the first time after a start.
@@ -190,6 +200,7 @@ impl Context {
             replaced: Mutex::default(),
             gates: Mutex::default(),
             gate_news: Notify::new(),
+            paces: Mutex::default(),
             desks: Mutex::default(),
             telling: Semaphore::new(tellers),
             term: Mutex::default(),
@@ -276,6 +287,23 @@ impl Context {
         }
     }
 
+    /// How often something is written for a registration.
+    pub(super) fn paces<T>(&self, key: &Key, ask: impl FnOnce(&mut Paces) -> T) -> T {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(paces.entry(key.clone()).or_default())
+    }
+
+    /// Takes one of a limit that is kept for a registration; else, when there will be one.
+    pub(super) fn may(
+        &self,
+        key: &Key,
+        limit: Limit,
+        which: impl FnOnce(&mut Paces) -> &mut Bucket,
+    ) -> Result<(), Moment> {
+        let now = self.clock.now();
+        self.paces(key, |paces| which(paces).take(limit, now))
+    }
+
     /// Looks at, or changes, what is remembered of a registration.
     pub(super) fn remember<T>(
         &self,
@@ -313,6 +341,10 @@ impl Context {
         self.path().await_deadline(key, None);
         self.guard().forget(key);
         self.index().forget_cordons(key);
+        let now = self.clock.now();
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its own is kept until it is calm: it may be made anew.
+        paces.retain(|_, paces| !paces.are_calm(now));
         self.metrics.forget(key);
     }
 

@@ -15,6 +15,7 @@ use crate::core::{
     heartbeat::HeartbeatLease,
     moment::Moment,
     registration::Registration,
+    temper::CORDONS,
 };
 
 /// After a write that failed the next one waits for so long. The cordon holds meanwhile.
@@ -36,6 +37,9 @@ pub(super) async fn mark(registration: &Registration, context: &Context) -> Opti
     }
     let mut failed = None;
     for lease in &unmarked {
+        if let Err(until) = context.may(key, CORDONS, |paces| &mut paces.cordons) {
+            return Some(failed.map_or(until, |failed: Moment| failed.max(until)));
+        }
         match write(registration, lease, context).await {
             Ok(()) => context.index().cordon_is_written(key, lease),
             // It is another Lease by now, or none: the watch says so.

@@ -305,7 +305,7 @@ async fn for_each(
     context: &Context,
     step: impl Fn(&Registration, &TtlHistory, &Stage, &Context),
 ) {
-    for object in objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
+    for object in objects {
         let registration = gather::registration(object, &context.world());
         let ttl = ttl_history(&registration, context);
         let mut stage = stage::as_known(&registration, context);

@@ -189,7 +189,8 @@ async fn write(key: Key, context: Arc<Context>) {
         // These futures are some 30 kB. Boxed, they are there while they are under way, and not for as long
         // as the task rests, of which there is one for each registration.
         let told = Box::pin(async { tokio::join!(status, publish::events(&report, &context)) });
-        let (told, ()) = told.await;
+        let (told, later) = told.await;
+        tell_later(&key, &report.registration.uid, later, &context);
         match told {
             Ok(Told::All) => {
                 failures = 0;
@@ -229,7 +230,7 @@ async fn write(key: Key, context: Arc<Context>) {
 
 /// Sends the events of the reports that come in, until the pause is over. One that is being sent by
 /// then is sent to its end: cut off, it would be lost.
-async fn tell_events(key: &Key, pause: Duration, context: &Context) {
+async fn tell_events(key: &Key, pause: Duration, context: &Arc<Context>) {
     let over = tokio::time::sleep(pause);
     tokio::pin!(over);
     loop {
@@ -241,8 +242,31 @@ async fn tell_events(key: &Key, pause: Duration, context: &Context) {
         }
         let report = context.desks().lying(key);
         if let Some(report) = report {
-            Box::pin(publish::events(&report, context)).await;
+            let later = Box::pin(publish::events(&report, context)).await;
+            tell_later(key, &report.registration.uid, later, context);
         }
+    }
+}
+
+/// Has the registration decided about again when events that had to wait may be told: of those that
+/// change again and again only the last state is told, and it must be.
+fn tell_later(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context>) {
+    let Some(at) = later else { return };
+    let now = context.clock.now();
+    let is_first = context.remember(key, uid, |memory| {
+        let waits = memory.tells_at.is_some_and(|known| known > now);
+        memory.tells_at = Some(memory.tells_at.filter(|_| waits).unwrap_or(at));
+        !waits
+    });
+    if is_first {
+        let (key, context) = (key.clone(), context.clone());
+        let tasks = context.tasks.clone();
+        tasks.spawn(async move {
+            let pause = tokio::time::sleep(at.since(now));
+            if context.stop.run_until_cancelled(pause).await.is_some() {
+                context.wake([key]);
+            }
+        });
     }
 }
 

@@ -25,6 +25,7 @@ use crate::core::{
     reading::Lenient,
     registration::{Registration, TargetPort, text_of},
     service::{ServicePortView, ServiceView},
+    temper::SERVICES,
 };
 
 /// Creates the Service when there is none, takes over the one of a registration of ours that is gone,
@@ -128,6 +129,10 @@ async fn bring_up_to_date(
     let ports = new_ports(registration, service, ours);
     let says_so = service.annotated && service.owner.as_deref() == Some(uid);
     if !ours || (says_so && ports.is_none()) {
+        return None;
+    }
+    if let Err(until) = context.may(key, SERVICES, |paces| &mut paces.services) {
+        context.remember(key, uid, |memory| memory.look_again = Some(until));
         return None;
     }
     let mut patch = json!({ "metadata": { "resourceVersion": service.resource_version } });

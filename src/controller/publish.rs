@@ -27,6 +27,7 @@ use crate::core::{
     registration::Registration,
     standing::Stall,
     status::{self, Applied},
+    temper::{EVENTS, STATUSES},
 };
 
 /// What is to be told of a registration.
@@ -68,6 +69,11 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
         let now = context.clock.now();
         let due = status::due(prior.as_ref(), &next, written_at, now);
         if due > now {
+            return Ok(Told::NotBefore(due));
+        }
+        if attempt == 0
+            && let Err(due) = context.may(key, STATUSES, |paces| &mut paces.statuses)
+        {
             return Ok(Told::NotBefore(due));
         }
         let patch = json!({
@@ -138,24 +144,33 @@ fn with_nulls(
 }
 
 /// Sends events for the transitions since the last time. One that is lost is lost: the status has it
-/// all.
-pub(super) async fn events(report: &Report, context: &Context) {
+/// all. Returns when to tell what has to wait.
+pub(super) async fn events(report: &Report, context: &Context) -> Option<Moment> {
     let Report { object, registration, account, stall: _, applied } = report;
     if applied.failure.is_some() {
-        return;
+        return None;
     }
-    let now = notice::remember(&account.lines);
-    let before = context
-        .remember(&registration.key, &registration.uid, |memory| memory.told.replace(now))
-        .unwrap_or_else(|| known_from(object, &account.lines));
-    let mut notices = notice::notices(&before, &account.lines);
+    let now = context.clock.now();
+    let Registration { key, uid, .. } = registration;
+    let (mut notices, later) = context.remember(key, uid, |memory| {
+        let before = memory.told.take().unwrap_or_else(|| known_from(object, &account.lines));
+        if notice::is_news(&before, &account.lines)
+            && let Err(due) = context.may(key, EVENTS, |paces| &mut paces.events)
+        {
+            memory.told = Some(before);
+            return (Vec::new(), Some(due));
+        }
+        let withheld = memory.flaps.withhold(&before, &account.lines, now);
+        let notices = notice::notices(&before, &account.lines, &withheld);
+        memory.told = Some(notice::remember(&before, &account.lines, &withheld));
+        (notices, withheld.until())
+    });
     if registration.dry_run {
         notices.iter_mut().for_each(|notice| notice.note.insert_str(0, "dry run: "));
     }
     let regarding = object.object_ref(&());
-    let key = &registration.key;
     for notice in notices {
-        let Some(_turn) = context.turn_to_tell().await else { return };
+        let _turn = context.turn_to_tell().await?;
         let level = if notice.warning { EventType::Warning } else { EventType::Normal };
         tracing::info!(registration = %key, reason = notice.reason, "{}", notice.note);
         let event = Event {
@@ -170,10 +185,11 @@ pub(super) async fn events(report: &Report, context: &Context) {
         match call_write(context, doing, recorder.publish(&event, &regarding)).await {
             Ok(_) => {}
             // Whoever leads now tells what it finds.
-            Err(_) if !context.claim.holds() => return,
+            Err(_) if !context.claim.holds() => return None,
             Err(error) => tracing::warn!(%error, "an event is lost"),
         }
     }
+    later
 }
 
 /// After a start, what the status already tells is not told again; of more instances than it lists,
@@ -182,7 +198,7 @@ fn known_from(object: &ServiceRegistration, lines: &[Line]) -> Remembered {
     let Some(status) = &object.status else { return Remembered::default() };
     let known = notice::told_by(status);
     match status.instances.len() >= LISTED_INSTANCES_MAX {
-        true => known.or(notice::remember(lines)),
+        true => known.or(Remembered::of(lines)),
         false => known,
     }
 }

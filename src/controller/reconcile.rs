@@ -25,11 +25,13 @@ use crate::core::{
     cordon::Cordons,
     gather,
     index::Key,
+    moment::Moment,
     plan::Plan,
     planning,
     registration::Registration,
     stage::Stage,
     status::{self, Applied},
+    temper::Permits,
     told,
     ttl::TtlHistory,
     verdict::{Suspect, Verdict},
@@ -78,13 +80,10 @@ async fn reconcile(
     object: Arc<ServiceRegistration>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    if object.metadata.deletion_timestamp.is_some() {
-        // What it owns is the garbage collector's.
-        return Ok(Action::await_change());
-    }
     let mut registration = gather::registration(&object, &context.world());
     registration.dry_run |= context.settings.dry_run;
     let ttl = ttl_history(&registration, &context);
+    let mut permits = Permits::default();
     let mut attempt = 0;
     loop {
         if context.index().is_read_anew() {
@@ -99,11 +98,12 @@ async fn reconcile(
             |stage: &Stage| judge(&registration, &ttl, stage, &Missing::default(), &context);
         let mut stage = adopt::begin(stage, &object, &registration, known, &context).await;
         let decision = decide(&registration, &ttl, &stage, &context).await;
-        let mut plan = draw_up(&registration, &stage, &decision.verdicts, &context);
+        let mut plan = draw_up(&registration, &stage, &decision.verdicts, &mut permits, &context);
+        stage.look_again = sooner(stage.look_again, permits.look_again());
         if !registration.dry_run
             && let Some(until) = apply::let_endpoints_rest(&mut plan, &registration, &context)
         {
-            stage.look_again = Some(stage.look_again.map_or(until, |moment| moment.min(until)));
+            stage.look_again = sooner(stage.look_again, Some(until));
         }
         let applied = match carry_out(&registration, &stage, plan, &context).await {
             Outcome::Done(applied) => stage.failed(applied),
@@ -118,9 +118,8 @@ async fn reconcile(
         if !context.claim.holds() {
             return Ok(Action::await_change());
         }
-        if let Some(later) = cordon::mark(&registration, &context).await {
-            stage.look_again = Some(stage.look_again.map_or(later, |moment| moment.min(later)));
-        }
+        let later = cordon::mark(&registration, &context).await;
+        stage.look_again = sooner(stage.look_again, later);
         let applied = Applied { former_ttl: former_ttl(&ttl, &decision), ..applied };
         return conclude(object, registration, stage, decision, applied, &context);
     }
@@ -166,9 +165,11 @@ fn conclude(
     let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
     let Decision { mut verdicts, .. } = decision;
     let foreseen = Suspect::foreseen(&verdicts);
-    context.remember(&key, &registration.uid, |memory| {
+    let next = context.remember(&key, &registration.uid, |memory| {
+        let next = memory.look_again.take().map_or(next, |moment| next.min(moment.since(now)));
         memory.due = Some(now + next);
         memory.foreseen = foreseen;
+        next
     });
     let deadline = verdicts.iter().filter_map(Verdict::deadline).min();
     context.probe.await_deadline(&key, deadline, context);
@@ -196,15 +197,27 @@ async fn set_stage(registration: &Registration, context: &Context) -> Stage {
     stage
 }
 
+/// Plans. What a tenant toggles has a pace ([`temper`](crate::core::temper)); in a dry run nothing is written.
 fn draw_up(
     registration: &Registration,
     stage: &Stage,
     verdicts: &[Verdict],
+    permits: &mut Permits,
     context: &Context,
 ) -> Plan {
     let _step = context.metrics.begin(Step::Plan);
-    let style = context.settings.style();
-    planning::draw_up(registration, stage, verdicts, style, context.clock.clocks().wall)
+    let (style, clocks) = (context.settings.style(), context.clock.clocks());
+    let restrain = |endpoints| match registration.dry_run {
+        true => endpoints,
+        false => context.paces(&registration.key, |paces| {
+            paces.temper.restrain(endpoints, &stage.gathered.slices, permits, clocks.now)
+        }),
+    };
+    planning::draw_up_restrained(registration, stage, verdicts, style, clocks.wall, restrain)
+}
+
+fn sooner(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    one.into_iter().chain(other).min()
 }
 
 async fn carry_out(

@@ -7,13 +7,14 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    cordon::{Notes, Unmarked},
-    heartbeat::{Claim, Heartbeat, Version},
+    cordon::Notes,
+    heartbeat::{Heartbeat, Version},
     moment::Moment,
     rhythm::Rhythm,
 };
 
 mod anew;
+mod cordons;
 mod pods;
 mod record;
 mod shelf;
@@ -370,32 +371,6 @@ impl Index {
     /// What is known of a Lease, if it is one of this registration.
     pub fn record(&self, registration: &Key, lease: &str) -> Option<&Record> {
         Some(&self.shelf.get(self.find_in(registration, lease)?).record)
-    }
-
-    /// What was seen of cordons.
-    pub(super) fn cordons(&self) -> &Notes {
-        &self.cordons
-    }
-
-    /// What was seen of cordons.
-    pub(super) fn cordons_mut(&mut self) -> &mut Notes {
-        &mut self.cordons
-    }
-
-    /// A Lease was written, as the watch will show: it carries the cordon now.
-    pub fn cordon_is_written(&mut self, registration: &Key, unmarked: &Unmarked) {
-        let Unmarked { lease, token, claim, reason } = unmarked;
-        let claim = Claim { cordoned: Some(reason.clone()), ..Claim::clone(claim) };
-        self.cordons.observe(registration, lease, token, &claim);
-    }
-
-    /// A registration is gone: of its cordons those are left that Leases carry.
-    pub fn forget_cordons(&mut self, registration: &Key) {
-        let mut cordons = std::mem::take(&mut self.cordons);
-        cordons.forget(registration, |lease| {
-            self.record(registration, lease).is_some_and(|record| record.claim.cordoned.is_some())
-        });
-        self.cordons = cordons;
     }
 
     /// How many Leases are known.

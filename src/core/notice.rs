@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use beatkeeper_api::{InstanceState, ServiceRegistrationStatus, text::plain};
 
 use super::{
-    account::Line, adoption::ADOPTED, instance::InstanceName, status::CONTESTED, verdict::Reason,
+    account::Line,
+    adoption::ADOPTED,
+    flapping::{Face, Withheld},
+    instance::InstanceName,
+    status::CONTESTED,
+    verdict::Reason,
 };
 
 /// What is remembered of the instances between two decisions, to tell transitions: their states, and
@@ -23,6 +28,17 @@ impl Remembered {
         Self(states)
     }
 
+    /// What all of these say.
+    pub fn of(lines: &[Line]) -> Self {
+        let told = |line: &Line| (line.instance.clone(), line.state, line.rival.is_some());
+        Self::new(lines.iter().map(told).collect())
+    }
+
+    /// What is remembered of each, by name.
+    pub(super) fn faces(&self) -> impl Iterator<Item = (&InstanceName, Face)> {
+        self.0.iter().map(|(name, state, contested)| (name, Face(*state, *contested)))
+    }
+
     /// With those of the others that are not known here.
     pub fn or(self, others: Self) -> Self {
         // Of two for one name the first stays.
@@ -30,14 +46,16 @@ impl Remembered {
     }
 }
 
-/// What to remember once all of it is told.
-pub fn remember(lines: &[Line]) -> Remembered {
-    Remembered::new(
-        lines
-            .iter()
-            .map(|line| (line.instance.clone(), line.state, line.rival.is_some()))
-            .collect(),
-    )
+/// What to remember once all of it is told but what is withheld: that is told later, as it is then.
+pub fn remember(before: &Remembered, lines: &[Line], withheld: &Withheld) -> Remembered {
+    let now = Remembered::of(lines).0.into_iter().filter(|(name, ..)| !withheld.holds(name));
+    let still = before.0.iter().filter(|(name, ..)| withheld.holds(name)).cloned();
+    Remembered::new(now.chain(still).collect())
+}
+
+/// Whether anything has changed since `before`.
+pub fn is_news(before: &Remembered, lines: &[Line]) -> bool {
+    *before != Remembered::of(lines)
 }
 
 /// What a status has told already, as far as it lists the instances.
@@ -67,9 +85,9 @@ pub struct Notice {
 /// The events for what has changed since `before`: one for each kind of transition, however many
 /// instances made it, so that a mass death is one line and not a flood. The lines are in the order of the
 /// names.
-pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
+pub fn notices(before: &Remembered, lines: &[Line], withheld: &Withheld) -> Vec<Notice> {
     let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Line>> = BTreeMap::new();
-    let mut gone: Vec<&str> = Vec::new();
+    let mut gone: Vec<&InstanceName> = Vec::new();
     let mut contested: Vec<&Line> = Vec::new();
     let mut before = before.0.iter().peekable();
     for now in lines {
@@ -77,6 +95,9 @@ pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
             gone.push(name);
         }
         let known = before.next_if(|(name, ..)| *name == now.instance);
+        if withheld.holds(&now.instance) {
+            continue;
+        }
         let changed = known.is_none_or(|(_, state, _)| *state != now.state);
         if now.rival.is_some() && known.is_none_or(|(.., contested)| !contested) {
             contested.push(now);
@@ -86,17 +107,24 @@ pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
             groups.entry((now.state, now.reason)).or_default().push(now);
         }
     }
-    gone.extend(before.map(|(name, ..)| &**name));
+    gone.extend(before.map(|(name, ..)| name));
     let mut notices: Vec<Notice> = groups
         .into_iter()
-        .map(|((state, reason), lines)| {
+        .map(|((state, why), lines)| {
             let names: Vec<&str> = lines.iter().map(|line| &*line.instance).collect();
-            let message = match lines.first().map(|line| line.message.as_str()) {
-                None | Some("") => "its beats arrive in time",
-                Some(message) => message,
+            let mut message = match lines.first().map(|line| line.message.as_str()) {
+                None | Some("") => without_a_note(why).to_owned(),
+                Some(message) => message.to_owned(),
             };
-            let (warning, reason) = kind(state, reason);
-            notice(warning, reason, &names, message)
+            if let [line] = &*lines
+                && let Some(changes) = withheld.changes(&line.instance)
+            {
+                message.push_str(&format!(
+                    "; its state has changed {changes} times since it was last told"
+                ));
+            }
+            let (warning, reason) = kind(state, why);
+            notice(warning, reason, &names, &message)
         })
         .collect();
     if let Some(rival) = contested.first().and_then(|line| line.rival.as_deref()) {
@@ -105,8 +133,9 @@ pub fn notices(before: &Remembered, lines: &[Line]) -> Vec<Notice> {
             format!("{CONTESTED}: {rival}; give each process an instance name of its own");
         notices.push(notice(true, "NameConflict", &names, &message));
     }
+    let gone = gone.into_iter().filter(|name| !withheld.holds(name));
     let (grown, gone): (Vec<&str>, Vec<&str>) =
-        gone.into_iter().partition(|name| name.starts_with(ADOPTED));
+        gone.map(|name| &**name).partition(|name| name.starts_with(ADOPTED));
     let ends = [
         ("AdoptionEnded", grown, "it beats by itself now, or was removed from the annotation"),
         ("InstanceDeregistered", gone, "deregistered, or its Pod is gone"),
@@ -132,6 +161,16 @@ fn kind(state: InstanceState, reason: Reason) -> (bool, &'static str) {
         InstanceState::Expired => (true, "InstanceExpired"),
         InstanceState::Held => (true, "InstanceHeld"),
         InstanceState::Rejected => (true, "InstanceRejected"),
+    }
+}
+
+/// What an event says of an instance that says nothing itself: it goes by the same reason as the event.
+fn without_a_note(why: Reason) -> &'static str {
+    match why {
+        Reason::Beating => "its beats arrive in time",
+        Reason::HealthFailing => "it says that it cannot serve, and not why",
+        Reason::HealthDraining => "it says that it is leaving",
+        _ => "",
     }
 }
 
@@ -164,7 +203,7 @@ mod tests {
         let ready = line("a", InstanceState::Ready);
         let rival = Some("held by vm-b/2, and also claimed by vm-a/1".to_owned());
         let lines = [Line { rival, ..ready.clone() }];
-        let told = notices(&remember(&[ready]), &lines);
+        let told = notices(&Remembered::of(&[ready]), &lines, &Withheld::default());
         let [conflict] = &told[..] else { panic!("{told:?}") };
         assert!(conflict.warning);
         assert_eq!(conflict.reason, "NameConflict");
@@ -173,7 +212,7 @@ mod tests {
             "a: several processes claim its name: held by vm-b/2, and also claimed by vm-a/1; give each \
              process an instance name of its own"
         );
-        assert_eq!(notices(&remember(&lines), &lines), []);
+        assert_eq!(notices(&Remembered::of(&lines), &lines, &Withheld::default()), []);
         let status = ServiceRegistrationStatus {
             instances: vec![beatkeeper_api::InstanceStatus {
                 name: "a".to_owned(),
@@ -183,32 +222,53 @@ mod tests {
             }],
             ..Default::default()
         };
-        assert_eq!(notices(&told_by(&status), &lines), []);
+        assert_eq!(notices(&told_by(&status), &lines, &Withheld::default()), []);
     }
 
     fn told(before: &Remembered, lines: &[Line]) -> Vec<String> {
         let line =
             |notice: Notice| format!("{} {}", notice.reason, notice.instance.unwrap_or_default());
-        notices(before, lines).into_iter().map(line).collect()
+        notices(before, lines, &Withheld::default()).into_iter().map(line).collect()
     }
 
     #[test]
     fn who_came_who_changed_and_who_is_gone_is_told_and_who_stayed_as_it_was_is_not() {
         use InstanceState::{Expired, Ready, Waiting};
-        let before = remember(&[line("a", Ready), line("c", Ready), line("e", Ready)]);
+        let before = Remembered::of(&[line("a", Ready), line("c", Ready), line("e", Ready)]);
         let lines = [line("b", Waiting), line("c", Expired), line("d", Ready), line("e", Ready)];
         assert_eq!(
             told(&before, &lines),
             ["InstanceReady d", "InstanceExpired c", "InstanceDeregistered a"]
         );
-        assert_eq!(told(&remember(&lines), &lines), [""; 0]);
+        assert_eq!(told(&Remembered::of(&lines), &lines), [""; 0]);
         assert_eq!(told(&before, &[]), ["InstanceDeregistered a"], "and 2 more");
     }
 
     #[test]
     fn what_a_status_lists_counts_before_what_is_taken_for_told() {
-        let listed = remember(&[line("b", InstanceState::Expired)]);
+        let listed = Remembered::of(&[line("b", InstanceState::Expired)]);
         let all = [line("a", InstanceState::Ready), line("b", InstanceState::Ready)];
-        assert_eq!(told(&listed.or(remember(&all)), &all), ["InstanceReady b"]);
+        assert_eq!(told(&listed.or(Remembered::of(&all)), &all), ["InstanceReady b"]);
+    }
+
+    #[test]
+    fn an_event_about_one_that_gives_no_reason_says_what_its_state_is() {
+        let reasons = [
+            (InstanceState::Ready, Reason::Beating),
+            (InstanceState::NotReady, Reason::HealthFailing),
+            (InstanceState::Draining, Reason::HealthDraining),
+        ];
+        let notes = reasons.map(|(state, reason)| {
+            let line = Line { reason, ..line("vm-1", state) };
+            notices(&Remembered::default(), &[line], &Withheld::default()).remove(0).note
+        });
+        assert_eq!(
+            notes,
+            [
+                "vm-1: its beats arrive in time",
+                "vm-1: it says that it cannot serve, and not why",
+                "vm-1: it says that it is leaving",
+            ]
+        );
     }
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     claims,
-    endpoint::Family,
+    endpoint::{Endpoint, Family},
     frozen,
     plan::{
         self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, meta::HEADLESS_LABEL,
@@ -34,6 +34,18 @@ pub fn draw_up(
     style: Style,
     wall: Timestamp,
 ) -> Plan {
+    draw_up_restrained(registration, stage, verdicts, style, wall, |endpoints| endpoints)
+}
+
+/// The same where of what is to be published some has to wait: `restrain` says what is to be published now.
+pub fn draw_up_restrained(
+    registration: &Registration,
+    stage: &Stage,
+    verdicts: &[Verdict],
+    style: Style,
+    wall: Timestamp,
+    restrain: impl FnOnce(Vec<Endpoint>) -> Vec<Endpoint>,
+) -> Plan {
     if stage.stall.as_ref().is_some_and(Stall::is_blind) {
         return Plan::default();
     }
@@ -43,7 +55,7 @@ pub fn draw_up(
     let mut endpoints = if closed {
         frozen::endpoints(verdicts, stage, publish_not_ready)
     } else {
-        claims::endpoints(verdicts, publish_not_ready)
+        restrain(claims::endpoints(verdicts, publish_not_ready))
     };
     refusal::hold_back(&mut endpoints, stage);
     let target = Target {

@@ -41,6 +41,8 @@ pub struct Registration {
     pub declared: BTreeMap<String, InstanceSpec>,
     /// Silence never prunes below this many ready instances.
     pub min_ready: usize,
+    /// What its end waits for, if it is being deleted: the names of finalizers.
+    pub ending: Option<Vec<String>>,
     /// Whether everything is to be decided and reported, and nothing published.
     pub dry_run: bool,
     /// Which hand-written addresses may be taken over.
@@ -146,6 +148,10 @@ impl Registration {
                 .as_ref()
                 .and_then(|protection| usize::try_from(protection.min_ready).ok())
                 .unwrap_or(0),
+            ending: metadata
+                .deletion_timestamp
+                .as_ref()
+                .map(|_| metadata.finalizers.clone().unwrap_or_default()),
             dry_run,
             consent,
             cordoned: object.status.iter().flat_map(|status| &status.cordoned).cloned().collect(),

@@ -50,6 +50,16 @@ pub fn stall(
     if let Some(object) = &neighbours.unreadable {
         return Some(Stall::unreadable(object));
     }
+    if let Some(finalizers) = &registration.ending {
+        return because(
+            "Deleting",
+            format!(
+                "it is being deleted and waits for finalizers ({}); what is published stays as long as it \
+                 beats, and nothing is added. Who set a finalizer removes it",
+                finalizers.join(", ")
+            ),
+        );
+    }
     if !registration.problems.is_empty() {
         return because("InvalidSpec", registration.problems.join("; "));
     }

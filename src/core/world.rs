@@ -414,10 +414,9 @@ impl World {
         self.registrations.contains_key(key)
     }
 
-    /// The pace of a registration, if there is such a one and it is not being deleted: then nobody decides about its
-    /// instances any more.
+    /// The pace of a registration, if there is such a one.
     pub fn pace_of(&self, key: &Key) -> Option<Pace> {
-        self.registrations.get(key).filter(|brief| !brief.deleting).map(|brief| brief.pace)
+        self.registrations.get(key).map(|brief| brief.pace)
     }
 
     /// The pace of the registration with the least slack.

@@ -29,6 +29,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub(super) use read::{ports_of, says};
 pub use write::{Plan, Tally, Write};
 
 /// Most endpoints in a slice by default, as upstream's controller has it.

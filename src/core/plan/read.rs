@@ -100,7 +100,7 @@ impl<'a> Slice<'a> {
         Self {
             object,
             family,
-            ports: ports.iter().map(parse_port).collect::<Option<Vec<_>>>().map(PortSet::new),
+            ports: ports_of(object),
             port_ids: port_ids.of_slice(ports),
             visible: labels.and_then(|labels| labels.get(SERVICE_NAME_LABEL)).map(String::as_str)
                 == Some(service),
@@ -118,6 +118,12 @@ impl<'a> Slice<'a> {
     pub fn name(&self) -> &str {
         self.object.metadata.name.as_deref().unwrap_or_default()
     }
+}
+
+/// The ports of a slice, if they are such as we write.
+pub(in crate::core) fn ports_of(slice: &discovery::EndpointSlice) -> Option<PortSet> {
+    let ports = slice.ports.as_deref().unwrap_or_default();
+    ports.iter().map(parse_port).collect::<Option<Vec<_>>>().map(PortSet::new)
 }
 
 fn parse_port(port: &discovery::EndpointPort) -> Option<EndpointPort> {
@@ -183,7 +189,7 @@ pub(super) fn write_pod(pod: &PodRef) -> ObjectReference {
 
 /// Whether an endpoint is published as it is wanted. Asked for each of thousands: nothing is made
 /// only to be compared.
-pub(super) fn says(published: &discovery::Endpoint, wanted: &Endpoint) -> bool {
+pub(in crate::core) fn says(published: &discovery::Endpoint, wanted: &Endpoint) -> bool {
     let discovery::Endpoint {
         addresses,
         conditions,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::*;
 use crate::core::{
     account::Account,
+    flapping::Withheld,
     gather, notice, planning,
     reading::Lenient,
     stage::Stage,
@@ -209,7 +210,7 @@ proptest! {
         prop_assert!(next.instances.len() <= LISTED_INSTANCES_MAX);
         prop_assert_eq!(next.total, 1);
         prop_assert!(next.conditions.iter().all(|condition| condition.message.len() < 1000));
-        let notices = notice::notices(&before, &account.lines);
+        let notices = notice::notices(&before, &account.lines, &Withheld::default());
         prop_assert!(notices.len() <= 2, "one that came, one that went: {notices:?}");
         prop_assert!(notices.iter().all(|notice| notice.note.chars().count() <= 1000));
         let again = status::report(&next, Some(3), &account, None, &applied, clocks);

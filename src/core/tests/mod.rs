@@ -50,6 +50,7 @@ mod registration;
 mod rollback;
 mod status_floor;
 mod takeover;
+mod temper;
 mod told;
 mod ttl;
 mod unreadable;

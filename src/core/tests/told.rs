@@ -8,8 +8,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::*;
 use crate::core::{
     account::Account,
+    flapping::Withheld,
     in_slices::InSlices,
-    notice,
+    notice::{self, Remembered},
     standing::Stall,
     status::{Applied, Clocks, differs, report},
     told,
@@ -185,8 +186,11 @@ fn an_instance_that_is_refused_is_told_in_an_event_once() {
     let applied = refused(slices(&[]));
     told::as_published(&mut verdicts, None, &applied, false);
     let account = Account::of(verdicts, applied.published.all());
-    let first = notice::notices(&notice::remember(&[]), &account.lines);
+    let first = notice::notices(&Remembered::of(&[]), &account.lines, &Withheld::default());
     let told: Vec<_> = first.iter().map(|it| (it.warning, it.reason)).collect();
     assert_eq!(told, [(true, "InstanceNotPublished")]);
-    assert_eq!(notice::notices(&notice::remember(&account.lines), &account.lines), []);
+    assert_eq!(
+        notice::notices(&Remembered::of(&account.lines), &account.lines, &Withheld::default()),
+        []
+    );
 }

@@ -1,0 +1,76 @@
+//! How often something may happen: some times in a row, and then at a steady pace.
+
+use std::time::Duration;
+
+use super::moment::Moment;
+
+/// A pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// So often in a row; at least once.
+    pub burst: u32,
+    /// Once in this long after that.
+    pub every: Duration,
+}
+
+/// What has been taken of a [`Limit`] so far. The default is untouched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// When it will be as if nothing had been taken.
+    full_at: Moment,
+}
+
+impl Bucket {
+    /// Takes one.
+    ///
+    /// # Errors
+    /// The moment at which there will be one.
+    pub fn take(&mut self, limit: Limit, now: Moment) -> Result<(), Moment> {
+        let Limit { burst, every } = limit;
+        let full_at = self.full_at.max(now);
+        let due = full_at - every * burst.saturating_sub(1);
+        if due > now {
+            return Err(due);
+        }
+        self.full_at = full_at + every;
+        Ok(())
+    }
+
+    /// Whether it is as if nothing had been taken.
+    pub fn is_full(&self, now: Moment) -> bool {
+        self.full_at <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Limit = Limit { burst: 3, every: Duration::from_secs(1) };
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_millis(millis)
+    }
+
+    #[test]
+    fn some_go_at_once_and_the_others_at_a_steady_pace() {
+        let mut bucket = Bucket::default();
+        let taken = (0..10_000).step_by(50).filter(|now| bucket.take(LIMIT, at(*now)).is_ok());
+        let taken: Vec<u64> = taken.collect();
+        assert_eq!(taken[..5], [0, 50, 100, 1000, 2000]);
+        assert_eq!(taken.len(), 12);
+    }
+
+    #[test]
+    fn it_says_when_there_will_be_one_and_there_is() {
+        let mut bucket = Bucket::default();
+        for _ in 0..3 {
+            assert_eq!(bucket.take(LIMIT, at(500)), Ok(()));
+        }
+        assert_eq!(bucket.take(LIMIT, at(600)), Err(at(1500)));
+        assert_eq!(bucket.take(LIMIT, at(1499)), Err(at(1500)));
+        assert_eq!(bucket.take(LIMIT, at(1500)), Ok(()));
+        assert!(!bucket.is_full(at(4499)));
+        assert!(bucket.is_full(at(4500)));
+    }
+}

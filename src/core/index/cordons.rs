@@ -1,0 +1,35 @@
+//! What the index has seen of cordons.
+
+use super::{Index, Key};
+use crate::core::{
+    cordon::{Notes, Unmarked},
+    heartbeat::Claim,
+};
+
+impl Index {
+    /// What was seen of cordons.
+    pub(in crate::core) fn cordons(&self) -> &Notes {
+        &self.cordons
+    }
+
+    /// What was seen of cordons.
+    pub(in crate::core) fn cordons_mut(&mut self) -> &mut Notes {
+        &mut self.cordons
+    }
+
+    /// A Lease was written, as the watch will show: it carries the cordon now.
+    pub fn cordon_is_written(&mut self, registration: &Key, unmarked: &Unmarked) {
+        let Unmarked { lease, token, claim, reason } = unmarked;
+        let claim = Claim { cordoned: Some(reason.clone()), ..Claim::clone(claim) };
+        self.cordons.observe(registration, lease, token, &claim);
+    }
+
+    /// A registration is gone: of its cordons those are left that Leases carry.
+    pub fn forget_cordons(&mut self, registration: &Key) {
+        let mut cordons = std::mem::take(&mut self.cordons);
+        cordons.forget(registration, |lease| {
+            self.record(registration, lease).is_some_and(|record| record.claim.cordoned.is_some())
+        });
+        self.cordons = cordons;
+    }
+}
