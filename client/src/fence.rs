@@ -151,7 +151,7 @@ impl Ops {
 }
 
 /// The JSON pointer to an annotation (RFC 6901).
-fn annotation(name: &str) -> String {
+pub(crate) fn annotation(name: &str) -> String {
     format!("/metadata/annotations/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 

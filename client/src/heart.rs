@@ -15,6 +15,7 @@ use crate::clock::RenewTimes;
 use crate::event::Event;
 use crate::failure::{Cause, Failure, Operation};
 use crate::lease::{Held, Identity, Owner, Word};
+use crate::others::Others;
 use crate::requests::{Connection, Requests};
 use crate::rival::{Vigil, Written, incarnation};
 use crate::schedule::{Backoff, Pace, Room};
@@ -104,6 +105,8 @@ pub struct Heart {
     occupied: Option<Vigil>,
     /// In the Lease, since it is ours.
     told: Word,
+    /// What of that is not ours to say: a person drains it, or has left a note.
+    others: Others,
     /// What is told was written by an earlier life, and holds until something is found out.
     kept: bool,
     last_success: Option<Instant>,
@@ -156,6 +159,7 @@ impl Heart {
             rival: Vigil::begin(None, Instant::now()),
             occupied: None,
             told: Word::default(),
+            others: Others::default(),
             kept: false,
             last_success: None,
             lease_duration_sent: 0,

@@ -45,6 +45,7 @@ pub mod headers;
 pub mod heart;
 pub mod lease;
 pub mod names;
+pub mod others;
 pub mod rival;
 pub mod schedule;
 pub mod standing;

@@ -71,9 +71,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
         if due > now {
             return Ok(Told::NotBefore(due));
         }
-        if attempt == 0
-            && let Err(due) = context.may(key, STATUSES, |paces| &mut paces.statuses)
-        {
+        if let Err(due) = context.may(key, STATUSES, |paces| &mut paces.statuses) {
             return Ok(Told::NotBefore(due));
         }
         let patch = json!({

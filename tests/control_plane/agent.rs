@@ -238,8 +238,9 @@ async fn a_restart_after_a_crash_takes_the_lease_over_and_keeps_the_cordon() {
     agent.says("with the Lease of its earlier life").await;
     let taken = shop.leases().get(LEASE).await.unwrap();
     assert_eq!(taken.uid(), left.uid());
+    // It was a person who wrote both, and not the earlier life.
     assert_eq!(taken.annotations()[heartbeat::CORDONED_ANNOTATION], "bad disk");
-    assert_eq!(taken.annotations().get(heartbeat::HEALTH_ANNOTATION), None);
+    assert_eq!(taken.annotations()[heartbeat::HEALTH_ANNOTATION], "Draining");
     assert!(taken.spec.unwrap().renew_time.unwrap().0 > left.spec.unwrap().renew_time.unwrap().0);
 }
 

@@ -6,6 +6,7 @@ mod agent;
 mod conflict;
 mod fleet;
 mod footprint;
+mod hands;
 mod health_kept;
 mod many;
 mod orphans;

@@ -12,6 +12,7 @@ use crate::event::{Event, How};
 use crate::failure::{Cause, Failure, Operation};
 use crate::fence::Beat;
 use crate::lease::{Existing, Held, Home, Occupant, Owner, Word, renewed};
+use crate::others::Others;
 use crate::rival::{self, Became, Vigil};
 use crate::schedule::{Backoff, Pace, Room};
 
@@ -70,6 +71,7 @@ impl Heart {
         self.kept = false;
         let existing = self.requests.lease(limit).await?;
         let judged = existing.as_ref().map(|lease| self.identity.judge(lease, owner));
+        self.others = Others::default();
         if !matches!(judged, Some(Existing::Occupied(_))) {
             self.occupied = None;
         }
@@ -83,6 +85,7 @@ impl Heart {
                     self.kept = true;
                 }
                 self.times.advance_past(renewed);
+                self.others = existing.as_ref().map(Others::on).unwrap_or_default();
                 (How::TakenOver, self.take_over(&held, &word, pace).await?)
             }
             Some(Existing::Occupied(occupant)) => {
@@ -160,6 +163,7 @@ impl Heart {
         let at = self.times.next(Timestamp::now());
         let (seconds, incarnation) = (pace.lease_duration_seconds(), rival::incarnation());
         let patch = self.identity.take_over_patch(held, seconds, word, &incarnation, at);
+        let patch = patch.sparing(self.others);
         self.incarnation = incarnation;
         self.lease = Claim::Unsure;
         self.written.sending(at);
@@ -189,7 +193,7 @@ impl Heart {
             word: news.then_some(&word),
             forget_rival,
         };
-        let patch = self.identity.beat_patch(&held, &beat);
+        let patch = self.identity.beat_patch(&held, &beat).sparing(self.others);
         let tested = beat.after.is_some();
         self.written.sending(at);
         let sent = Instant::now();
@@ -207,6 +211,7 @@ impl Heart {
                     self.told = word;
                     self.kept = false;
                 }
+                self.note_others(&lease);
                 return Ok(());
             }
             Ok(_) => {}
@@ -218,6 +223,15 @@ impl Heart {
             Err(failure) => return Err(failure),
         }
         self.lose(owner, pace).await
+    }
+
+    /// Follows what others say of us in our Lease. What they no longer say we say again, with the next beat.
+    fn note_others(&mut self, lease: &Lease) {
+        let now = Others::on(lease);
+        if self.others.has_lost(now) {
+            self.told = Word::kept(lease).unwrap_or_default();
+        }
+        self.others = now;
     }
 
     /// The Lease is not ours any more, and nobody else's.

@@ -1,7 +1,12 @@
 //! An agent that ends says nothing of what it has beaten for.
 
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::ResourceExt;
+use k8s_openapi::{
+    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
+};
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -46,8 +51,21 @@ async fn that_an_earlier_life_drained_is_not_kept() {
     agent.says("beating as").await;
     agent.signal(Signal::KILL);
     agent.exit_code().await;
+    // As that life would have written it, and not a person.
+    let fields = shop.lease("greeter.vm-1").await.unwrap().metadata.managed_fields.unwrap();
+    let beats = |entry: &&ManagedFieldsEntry| {
+        entry.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:renewTime"].is_null())
+    };
+    let field_manager = fields.iter().find(beats).unwrap().manager.clone();
     let drains = json!({ "metadata": { "annotations": { "beatkeeper.dev/health": "Draining" } } });
-    shop.patch::<Lease>("greeter.vm-1", drains).await;
+    shop.api::<Lease>()
+        .patch(
+            "greeter.vm-1",
+            &PatchParams { field_manager, ..PatchParams::default() },
+            &Patch::Merge(drains),
+        )
+        .await
+        .unwrap();
     let agent = Agent::start_with(&shop, &flags);
     agent.says("with the Lease of its earlier life").await;
     let lease = shop.lease("greeter.vm-1").await.unwrap();

@@ -1,0 +1,142 @@
+//! What other hands have set on our Lease: a person who drains an instance, or leaves a note, with kubectl.
+//!
+//! The API server notes who changed which field last. Whoever changed renewTime beats; an annotation of health or note that
+//! somebody else has changed is not ours to undo. It holds until it is removed, or set by a process that beats.
+
+use std::collections::BTreeSet;
+
+use beatkeeper_api::heartbeat::{HEALTH_ANNOTATION, NOTE_ANNOTATION};
+use k8s_openapi::{
+    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
+};
+
+use serde_json::Value;
+
+use crate::fence::{LeasePatch, annotation};
+
+/// Which words on a Lease are those of other hands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Others {
+    /// That on its health.
+    pub health: bool,
+    /// The note.
+    pub note: bool,
+}
+
+impl Others {
+    /// Reads them off a Lease.
+    pub fn on(lease: &Lease) -> Self {
+        let fields = lease.metadata.managed_fields.as_deref().unwrap_or_default();
+        let owners = |path: &[&str]| -> BTreeSet<&str> {
+            let owners = fields.iter().filter(|entry| owns(entry, path));
+            owners.filter_map(|entry| entry.manager.as_deref()).collect()
+        };
+        let beating = owners(&["f:spec", "f:renewTime"]);
+        let is_anothers = |annotation: &str| {
+            let field = format!("f:{annotation}");
+            let owners = owners(&["f:metadata", "f:annotations", &field]);
+            !beating.is_empty() && !owners.is_empty() && owners.is_disjoint(&beating)
+        };
+        Self { health: is_anothers(HEALTH_ANNOTATION), note: is_anothers(NOTE_ANNOTATION) }
+    }
+
+    /// Whether there are fewer of them now.
+    pub fn has_lost(self, now: Self) -> bool {
+        (self.health && !now.health) || (self.note && !now.note)
+    }
+}
+
+fn owns(entry: &ManagedFieldsEntry, path: &[&str]) -> bool {
+    let Some(fields) = &entry.fields_v1 else { return false };
+    path.iter().try_fold(&fields.0, |fields, name| fields.get(name)).is_some()
+}
+
+impl LeasePatch {
+    /// The same patch without what it says on words of others.
+    #[must_use]
+    pub fn sparing(self, others: Others) -> Self {
+        let spared: Vec<&str> =
+            [(others.health, HEALTH_ANNOTATION), (others.note, NOTE_ANNOTATION)]
+                .into_iter()
+                .filter_map(|(is_anothers, name)| is_anothers.then_some(name))
+                .collect();
+        match self {
+            Self::Merge(mut patch) => {
+                if let Some(annotations) = patch["metadata"]["annotations"].as_object_mut() {
+                    annotations.retain(|name, _| !spared.contains(&&**name));
+                }
+                Self::Merge(patch)
+            }
+            Self::Json(Value::Array(mut ops)) => {
+                let paths: Vec<String> = spared.into_iter().map(annotation).collect();
+                ops.retain(|op| !paths.iter().any(|path| op["path"] == **path));
+                Self::Json(ops.into())
+            }
+            Self::Json(patch) => Self::Json(patch),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn lease(managers: Value) -> Lease {
+        serde_json::from_value(json!({
+            "metadata": { "name": "greeter.vm-1", "managedFields": managers },
+            "spec": {},
+        }))
+        .expect("a Lease")
+    }
+
+    fn annotations(manager: &str, names: &[&str]) -> Value {
+        let fields: serde_json::Map<String, Value> =
+            names.iter().map(|name| (format!("f:{name}"), json!({}))).collect();
+        json!({
+            "manager": manager, "operation": "Update", "apiVersion": "coordination.k8s.io/v1",
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:metadata": { "f:annotations": fields } },
+        })
+    }
+
+    fn beats(manager: &str) -> Value {
+        json!({
+            "manager": manager, "operation": "Update", "apiVersion": "coordination.k8s.io/v1",
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:spec": { "f:renewTime": {} } },
+        })
+    }
+
+    #[test]
+    fn what_somebody_who_does_not_beat_has_set_is_anothers() {
+        let theirs = annotations("kubectl-annotate", &[HEALTH_ANNOTATION]);
+        let ours = annotations("beatkeeper-agent", &[NOTE_ANNOTATION]);
+        let lease = lease(json!([beats("beatkeeper-agent"), ours, theirs]));
+        assert_eq!(Others::on(&lease), Others { health: true, note: false });
+    }
+
+    #[test]
+    fn what_is_ours_and_what_nobody_owns_is_not() {
+        let ours = annotations("beatkeeper-agent", &[HEALTH_ANNOTATION, NOTE_ANNOTATION]);
+        let lease_of_ours = lease(json!([beats("beatkeeper-agent"), ours]));
+        assert_eq!(Others::on(&lease_of_ours), Others::default());
+        let theirs = annotations("kubectl-annotate", &[HEALTH_ANNOTATION]);
+        assert_eq!(Others::on(&lease(json!([theirs]))), Others::default(), "nothing beats");
+        assert_eq!(Others::on(&Lease::default()), Others::default());
+    }
+
+    #[test]
+    fn a_patch_says_nothing_on_what_is_anothers() {
+        let others = Others { health: true, note: false };
+        let annotations =
+            json!({ HEALTH_ANNOTATION: null, NOTE_ANNOTATION: "disk 91 %", "a": "b" });
+        let merge = LeasePatch::Merge(json!({ "metadata": { "annotations": annotations } }));
+        let spared = json!({ NOTE_ANNOTATION: "disk 91 %", "a": "b" });
+        assert_eq!(
+            merge.sparing(others),
+            LeasePatch::Merge(json!({ "metadata": { "annotations": spared } }))
+        );
+        let op = |name: &str| json!({ "op": "add", "path": annotation(name), "value": "" });
+        let ops = LeasePatch::Json(json!([op(HEALTH_ANNOTATION), op(NOTE_ANNOTATION)]));
+        assert_eq!(ops.sparing(others), LeasePatch::Json(json!([op(NOTE_ANNOTATION)])));
+    }
+}

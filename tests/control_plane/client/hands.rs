@@ -1,0 +1,65 @@
+//! What a person has set on a Lease no agent undoes.
+
+use beatkeeper_api::heartbeat::{HEALTH_ANNOTATION, NOTE_ANNOTATION};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::agent::Agent;
+use crate::support::{Shop, eventually};
+
+/// Waits until an annotation of the Lease is there, or is not.
+async fn is_said(shop: &Shop, annotation: &str, said: impl Fn(Option<&str>) -> bool) -> Lease {
+    eventually(&format!("{annotation} is as it should be"), async || {
+        let lease = shop.lease("greeter.vm-1").await?;
+        said(lease.annotations().get(annotation).map(String::as_str)).then_some(lease)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_by_hand_outlives_probes_and_restarts_until_that_hand_ends_it() {
+    let shop = Shop::open("by-hand").await;
+    shop.greeter().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (config, up) = (folder.path().join("agent.yaml"), folder.path().join("up"));
+    let probe = format!(
+        "probes: [{{ exec: {{ command: [test, -e, {}] }}, periodSeconds: 1, failureThreshold: 1 }}]",
+        up.display()
+    );
+    std::fs::write(&config, probe).unwrap();
+    std::fs::write(&up, "").unwrap();
+    let flags = ["--instance=vm-1", "--address=192.0.2.1", "--config", config.to_str().unwrap()];
+    let mut agent = Agent::start_with(&shop, &flags);
+    agent.says("beating as").await;
+    is_said(&shop, HEALTH_ANNOTATION, |health| health.is_none()).await;
+    let health =
+        |value: Value| json!({ "metadata": { "annotations": { HEALTH_ANNOTATION: value } } });
+    shop.patch::<Lease>("greeter.vm-1", health("Draining".into())).await;
+    // A beat has shown it to the agent.
+    let set = shop.lease("greeter.vm-1").await.unwrap();
+    eventually("it beats", async || {
+        let lease = shop.lease("greeter.vm-1").await?;
+        (lease.spec?.renew_time? > set.spec.as_ref()?.renew_time.clone()?).then_some(())
+    })
+    .await;
+
+    std::fs::remove_file(&up).unwrap();
+    let failing = is_said(&shop, NOTE_ANNOTATION, |note| note.is_some()).await;
+    assert_eq!(failing.annotations()[HEALTH_ANNOTATION], "Draining");
+    std::fs::write(&up, "").unwrap();
+    let passing = is_said(&shop, NOTE_ANNOTATION, |note| note.is_none()).await;
+    assert_eq!(passing.annotations()[HEALTH_ANNOTATION], "Draining");
+
+    agent.signal(Signal::KILL);
+    agent.exit_code().await;
+    let agent = Agent::start_with(&shop, &flags);
+    agent.says("with the Lease of its earlier life").await;
+    let taken = shop.lease("greeter.vm-1").await.unwrap();
+    assert_eq!(taken.annotations()[HEALTH_ANNOTATION], "Draining");
+
+    shop.patch::<Lease>("greeter.vm-1", health(Value::Null)).await;
+    std::fs::remove_file(&up).unwrap();
+    is_said(&shop, HEALTH_ANNOTATION, |health| health == Some("Failing")).await;
+}
