@@ -259,7 +259,7 @@ async fn odd_words_of_an_instance_that_lives_are_told_and_bounded() {
     let ready = ["192.0.2.1", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
     shop.published_as_ready("greeter", &ready).await;
     let status = shop.instance("greeter", "long-note", "Ready", "Beating").await;
-    assert_eq!(status.message, "ö".repeat(heartbeat::NOTE_MAX));
+    assert_eq!(status.message, format!("{}…", "ö".repeat(heartbeat::NOTE_MAX - 1)));
     let mark = shop.settled(Duration::from_secs(1)).await;
     tokio::time::sleep(2 * INTERVAL).await;
     assert_eq!(shop.written_since(mark).await, []);
