@@ -24,6 +24,7 @@ mod health;
 mod lag;
 mod leader;
 mod metrics;
+mod ownerless;
 mod ownership;
 mod pins;
 mod publishing;
