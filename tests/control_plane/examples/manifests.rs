@@ -76,3 +76,16 @@ async fn the_kustomization_moves_everything_to_another_namespace_and_to_other_im
     assert_eq!(warned, "");
     assert_eq!(shop.registration("greeter").await.spec.ttl, "30s");
 }
+
+#[tokio::test]
+async fn only_the_sample_with_the_readiness_gate_waits_for_the_right_to_set_it() {
+    let shop = Shop::open("example-readiness-gate").await;
+    let gated = folder().with_file_name("readiness-gate");
+    for (folder, waits) in [(folder(), false), (gated, true)] {
+        let folder = folder.to_str().unwrap();
+        let (rendered, _) = program::kubectl(&shop, &["kustomize", folder]).await;
+        assert!(rendered.contains("kind: Deployment\n"), "{folder}: {rendered}");
+        let gate = "- conditionType: beatkeeper.dev/published\n";
+        assert_eq!(rendered.contains(gate), waits, "{folder}: {rendered}");
+    }
+}
