@@ -48,7 +48,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Collects again and again until `over` is cancelled, and then ends what is under way.
 pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
     if context.settings.dry_run {
-        return;
+        // Not before the term is over: a part that ends takes the term along.
+        return over.cancelled().await;
     }
     let mut since: HashMap<Abandoned, Moment> = HashMap::new();
     while over.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {

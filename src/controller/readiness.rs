@@ -91,7 +91,8 @@ fn said(registration: &Registration, published: bool, reason: &'static str) -> W
 /// Tells Pods until `over` is cancelled, and then ends what is under way.
 pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
     if context.settings.dry_run {
-        return;
+        // Not before the term is over: a part that ends takes the term along.
+        return over.cancelled().await;
     }
     let mut writes = JoinSet::new();
     while !over.is_cancelled() {

@@ -71,8 +71,9 @@ async fn a_service_with_a_selector_stays_the_clusters() {
     let message = shop.stalled_and_idle("ServiceHasSelector").await;
     assert_eq!(
         message,
-        "Service greeter has a selector, so the cluster publishes its endpoints by itself; remove \
-         spec.selector of the Service, or name another Service"
+        "Service greeter has a selector, so the cluster publishes its endpoints by itself; once its Pods \
+         beat, remove spec.selector of the Service and what it published is taken over, or name another \
+         Service"
     );
     assert_eq!(shop.versions().await, cluster);
 }

@@ -69,6 +69,8 @@ impl Stretches {
 struct Accepted {
     at: u64,
     token: Token,
+    /// Whether no beat was written, and a backup put the token back.
+    by_backup: bool,
 }
 
 /// What one process of the operator goes through.
@@ -160,6 +162,10 @@ impl Check {
         if let Some(witnessed) = self.processes.borrow_mut().get_mut(&process) {
             witnessed.listed.get_or_insert(self.now.get());
         }
+    }
+
+    fn listed(&self, process: ProcessId) -> Option<u64> {
+        self.processes.borrow().get(&process)?.listed
     }
 
     pub fn leads(&self, place: usize, process: ProcessId) {
@@ -271,7 +277,7 @@ impl Check {
         let mut beats = self.beats.borrow_mut();
         let accepted = beats.entry(key).or_default();
         if accepted.last().is_none_or(|last| last.token != beat.token) {
-            accepted.push(Accepted { at: self.now.get(), token: beat.token });
+            accepted.push(Accepted { at: self.now.get(), token: beat.token, by_backup: false });
         }
     }
 
@@ -287,7 +293,7 @@ impl Check {
             };
             let token = Heartbeat::read(lease).token;
             if accepted.last().is_none_or(|last| last.token != token) {
-                accepted.push(Accepted { at: now, token });
+                accepted.push(Accepted { at: now, token, by_backup: true });
             }
         }
         let mut services: BTreeSet<Key> = self.published.borrow().keys().cloned().collect();
@@ -406,7 +412,7 @@ impl Check {
                 let own = !owner.in_pod || owner.is_own(known);
                 // Without its label it is known only to a process that saw it with one.
                 let labelled = label(&known.metadata, REGISTRATION_LABEL).is_some();
-                let listed = self.processes.borrow().get(&why.process).and_then(|one| one.listed);
+                let listed = self.listed(why.process);
                 let stripped = self.stripped.borrow().get(&lease).copied();
                 let stripped_before = stripped <= listed;
                 if !labelled && stripped_before {
@@ -474,7 +480,7 @@ impl Check {
         let Some(place) = accepted.iter().rposition(|beat| beat.token == record.token) else {
             return self.fail(|| format!("{key} never had the token {:?}", record.token));
         };
-        let beat = accepted[place].at;
+        let Accepted { at: beat, by_backup, .. } = accepted[place];
         if let Some(next) = accepted.get(place + 1)
             && next.at < read
         {
@@ -486,7 +492,13 @@ impl Check {
         // own closures, which go by when it was accepted.
         let seen = controller.absolute(record.seen).max(beat);
         let pace = Pace { ttl: self.ttl(controller, registration, seen), ..registration.pace() };
-        let ttl = millis(pace.ttl);
+        // A process that read all Leases for the first time after the store went back cannot know of it. By the backup the instance may have been
+        // silent for all of its ttl, and only what is left of a remembered silence at least is promised (L5).
+        let is_unaware = by_backup && self.listed(controller.process).is_none_or(|it| it >= beat);
+        let ttl = match is_unaware {
+            true => millis(pace.ttl).min(millis(pace.interval) * 11 / 10),
+            false => millis(pace.ttl),
+        };
         if read < beat + ttl {
             return self.fail(|| {
                 format!(
@@ -517,7 +529,7 @@ impl Check {
                 )
             });
         }
-        if beat >= controller.born {
+        if beat >= controller.born && !is_unaware {
             let processes = self.processes.borrow();
             let blind = processes.get(&controller.process).map(|seen| seen.blind.clone());
             let of = |stretches: &Stretches| {
