@@ -62,7 +62,7 @@ pub fn run(cli: Cli) -> ExitCode {
     code
 }
 
-/// At the end nobody waits for longer than this for a reader of what was said.
+/// At its end the program waits at most this long for its output to be read.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs the operator until SIGTERM or SIGINT, and ends what is under way.

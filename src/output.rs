@@ -1,6 +1,6 @@
-//! Lines to standard output and standard error that nobody waits for.
+//! Writes lines to standard output and standard error, without making the caller wait.
 //!
-//! A pipe that no process reads blocks whoever writes to it. So a thread of its own writes to each of the two, from a
+//! A pipe that no process reads blocks its writer. So a thread of its own writes to each of the two, from a
 //! queue of bounded length: what does not fit in is dropped, and counted. Beats and prunes never wait for
 //! output.
 
@@ -68,7 +68,7 @@ impl Output {
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
         if let Ok(stream) = stream {
-            // Without the thread every line is dropped; there is nobody to tell that to.
+            // Without the thread every line is dropped, and there is no place to report that.
             let _ = thread::Builder::new()
                 .name("output".to_owned())
                 .spawn(move || write_all(stream, &pieces, &lost));
@@ -152,7 +152,7 @@ fn write_all(mut stream: impl Write, pieces: &Receiver<Piece>, dropped: &AtomicU
     }
 }
 
-/// An error is nobody's to hear: nobody reads any more.
+/// Errors are ignored: the output has no reader any more, so there is no place to report them.
 fn write(stream: &mut impl Write, mut text: &[u8]) {
     while !text.is_empty() {
         match stream.write(text) {

@@ -47,7 +47,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 
 /// At most `max` characters of the text, made plain; what is cut off is replaced by `…`.
 pub fn plain_cut(text: &str, max: usize) -> String {
-    // Somebody may have written megabytes.
+    // A user may have written megabytes.
     let plain = plain(match text.char_indices().nth(max.saturating_add(1)) {
         Some((end, _)) => &text[..end],
         None => text,

@@ -46,7 +46,7 @@ impl Aside {
     pub(crate) async fn done(&self, within: Duration) {
         let (done, heard) = oneshot::channel();
         self.ask(move || {
-            // Nobody may wait any more.
+            // The receiver may have given up.
             let _ = done.send(());
         });
         let _ = timeout(within, heard).await;

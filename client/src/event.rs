@@ -108,7 +108,7 @@ pub enum Event {
         /// What it says of itself.
         note: String,
     },
-    /// Somebody beats for the Lease without having claimed it.
+    /// Another process beats for the Lease without having claimed it.
     BeatenBeside {
         /// `namespace/name`
         lease: String,

@@ -33,7 +33,7 @@ const NEVER: Duration = Duration::from_secs(86_400 * 365);
 const REREAD_MIN: Duration = Duration::from_secs(5);
 const REREAD_MAX: Duration = Duration::from_secs(30);
 
-/// Whoever stands by never looks more often than this.
+/// A process that stands by never looks more often than this.
 const RETRY_LEAST: Duration = Duration::from_millis(100);
 
 /// A wall clock that is further off than this is worth a word, in seconds.
@@ -101,7 +101,7 @@ pub struct Heart {
     beats_beside: Option<u32>,
     /// The note of a rival that was seen in the Lease, while it changes.
     rival: Vigil,
-    /// The Lease of somebody else that has our name, while we wait whether it is beaten for.
+    /// The Lease of another owner that has our name, while we wait to see whether it still beats.
     occupied: Option<Vigil>,
     /// In the Lease, since it is ours.
     told: Word,

@@ -37,8 +37,8 @@ pub struct Word {
     pub health: Health,
     /// Why; at most [`heartbeat::NOTE_MAX`] characters of it are shown.
     pub note: Option<String>,
-    /// Whether nothing was found out yet. In a Lease that an earlier life has left a moment ago, what that said
-    /// stays until something is: a restart of whoever speaks for an instance says nothing of its health.
+    /// Whether no check has had a result yet. Until one has, the Lease keeps the health that an earlier process
+    /// wrote a moment ago: a restart of the agent or the client says nothing about the instance's health.
     pub provisional: bool,
 }
 
@@ -266,7 +266,7 @@ impl Held {
         }
     }
 
-    /// What whoever takes it over writes.
+    /// What a process that takes the Lease over writes.
     pub fn next_transition(&self) -> i32 {
         self.transitions.unwrap_or_default().saturating_add(1)
     }

@@ -58,7 +58,7 @@ impl Written {
         self.unanswered.retain(|one| *one != at);
     }
 
-    /// What the Lease has if nobody else beats for it. None while an answer is missing.
+    /// What the Lease has if no other process beats for it. None while an answer is missing.
     pub fn expected(&self) -> Option<Timestamp> {
         self.confirmed.filter(|_| self.unanswered.is_empty())
     }
@@ -72,10 +72,10 @@ impl Written {
 /// What has become of a Lease that was ours, when the API server has refused a beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Became {
-    /// It was edited, and nobody but us has beaten since: claimed anew.
+    /// It was edited, and only this process has beaten since: claimed anew.
     Edited,
-    /// It is as we left it, but for a beat that was not ours: of somebody who claims nothing, or of a copy
-    /// of this process.
+    /// It is as we left it, except for a beat that was not ours. A process that claims nothing sent it, or a
+    /// copy of this process.
     BeatenByAnother,
     /// Another process has claimed it.
     Claimed,

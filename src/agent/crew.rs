@@ -49,7 +49,7 @@ struct Aboard {
 pub struct Seen {
     /// Name of its Lease.
     pub lease: String,
-    /// For whoever started the agent.
+    /// Read by the code that started the agent.
     pub stage: watch::Receiver<Stage>,
     /// What the operator makes of it.
     pub standing: watch::Receiver<Option<Standing>>,
@@ -124,8 +124,8 @@ impl Crew {
         Aboard { member, cues, life, seen }
     }
 
-    /// Beats for these from now on: whoever is as it was is not touched; who is set differently goes on with
-    /// the Lease that it has; who is not among them leaves.
+    /// Beats for these from now on. An unchanged member is not touched. A member with new settings goes on with
+    /// the Lease that it has. A member that is not listed any more leaves.
     pub async fn reload(&mut self, members: Vec<Member>) -> Changes {
         let mut wanted: BTreeMap<String, Member> =
             members.into_iter().map(|member| (key(&member), member)).collect();
@@ -168,7 +168,7 @@ impl Crew {
         }
     }
 
-    /// How far each of them is, whoever they are at that time.
+    /// The stage of each current member. The list changes with a reload.
     pub fn watch(&self) -> watch::Receiver<Vec<Seen>> {
         self.roster.subscribe()
     }
@@ -185,7 +185,7 @@ impl Crew {
         sleep(delay).await;
     }
 
-    /// All end, and leave their Leases to whoever goes on with them.
+    /// All end, and keep their Leases for the next process.
     pub async fn leave(self) {
         self.aboard.values().for_each(|one| one.cues.leave.cancel());
         join_all(self.aboard.into_values().map(|one| one.life)).await;

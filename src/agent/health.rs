@@ -12,8 +12,8 @@ use crate::bind_address::BindAddress;
 
 /// Serves `/livez`, which answers as long as the loop that beats runs, `/readyz`: 200 once a first beat of
 /// each instance was accepted, and `/published`: 200 while the operator publishes all of them, as far as is known, with a
-/// line for each. An API server that goes away later makes nobody unready: that is not the
-/// fault of those who beat, and no kubelet is to take them out for it.
+/// line for each. An API server that goes away later makes no instance unready: it is not the
+/// instances' fault, so the kubelet must not take them out for it.
 ///
 /// # Errors
 /// The address cannot be listened on.

@@ -48,7 +48,7 @@ pub enum Stage {
 pub struct Cues {
     /// It drains from here on, and beats on.
     pub drain: CancellationToken,
-    /// It ends, and leaves its Lease as it is to whoever goes on with it.
+    /// It ends, and leaves its Lease as it is for the next process.
     pub leave: CancellationToken,
     /// It stops.
     pub stop: CancellationToken,
@@ -56,7 +56,7 @@ pub struct Cues {
 
 /// Where an instance writes how far it is.
 pub struct Page {
-    /// For whoever started the agent.
+    /// Read by the code that started the agent.
     pub stage: watch::Sender<Stage>,
     /// What the operator makes of it; none while that is not known.
     pub standing: watch::Sender<Option<Standing>>,

@@ -34,7 +34,7 @@ impl Drop for Ours {
     }
 }
 
-/// Starts a process that somebody here waits for. What is returned beside it has to outlive the waiting.
+/// Starts a process that a task in this program waits for. Keep the returned guard until that wait has ended.
 ///
 /// # Errors
 /// It cannot be started.
@@ -61,7 +61,7 @@ pub async fn orphans() {
     }
 }
 
-/// Waits for all that have ended and that nobody else here waits for.
+/// Reaps all children that have ended and that no other task in this program waits for.
 fn reap() {
     let ours = ours();
     let zombies = zombies(getpid().as_raw_nonzero().get());

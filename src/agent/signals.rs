@@ -22,7 +22,7 @@ pub enum Heard {
 pub struct Signals {
     end: [unix::Signal; 3],
     pass_on: [unix::Signal; 3],
-    /// SIGCHLD of processes that nobody else waits for.
+    /// SIGCHLD of processes that no other task waits for.
     _reaping: AbortOnDropHandle<()>,
 }
 

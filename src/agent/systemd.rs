@@ -1,6 +1,6 @@
 //! What systemd is told of us, where it has started us with `Type=notify`. Everywhere else these do nothing.
 //!
-//! A service manager that does not read its socket blocks whoever writes to it, so a thread of its own does.
+//! A service manager that does not read its socket blocks the thread that writes to it. So a separate thread writes.
 
 use std::{
     sync::{

@@ -33,9 +33,10 @@ use crate::core::{
     verdict::Reason,
 };
 
-/// What is refused for as long is told, and registrations that do not say it yet are looked for as often. What lasts for a
-/// shorter time is none of theirs: an API server that starts may refuse what it grants a moment later. A replica that may not read
-/// a scope takes part in the election from then on: those that stand by may not either, and somebody has to say so.
+/// A refusal that lasts this long is reported, and registrations that do not report it yet are looked for as often.
+/// A shorter refusal is ignored: an API server that starts may refuse what it grants a moment later. After this time a
+/// replica that may not read a scope takes part in the election: the other replicas may lack the right too, and one
+/// must report it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the watches of a scope have found out.
@@ -166,7 +167,7 @@ async fn reached(moment: Option<Instant>) {
     }
 }
 
-/// What is refused keeps nobody from being ready: to wait mends nothing.
+/// A refusal does not keep the process from being ready: waiting would mend nothing.
 fn note(namespace: Option<&str>, access: &Access, context: &Context) {
     let mut health = context.health.lock();
     access.answered_kinds().for_each(|kind| health.cache_answered(&cache(kind, namespace)));
@@ -214,7 +215,7 @@ impl Conditions {
     ) {
         for object in reader.state() {
             if !context.claim.holds() {
-                // Whoever leads next says it anew.
+                // The next leader reports it again.
                 self.said.clear();
                 return;
             }
@@ -271,8 +272,8 @@ async fn set(
     }
 }
 
-/// The conditions of a registration about which nothing is decided. What is published stays, and so whether somebody is
-/// available.
+/// The conditions of a registration about which nothing is decided. What is published stays, and so does the condition
+/// about availability.
 fn conditions(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,

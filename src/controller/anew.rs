@@ -65,7 +65,7 @@ impl Beginnings {
             loop {
                 tokio::select! {
                     biased;
-                    // It ends with the context, and then nobody follows the events.
+                    // The channel closes with the context. Then no task reads the events.
                     Ok(()) = begin.changed() => events = make().boxed(),
                     event = events.next() => return Some((event?, (events, make, begin))),
                 }

@@ -1,8 +1,8 @@
 //! Collecting what belonged to a registration that is gone.
 //!
 //! A registration that is replaced is gone for a moment, and the next one of its name takes over what
-//! it left. So nothing is deleted at once: addresses stay for [`ADDRESSES_STAY`], since nobody decides
-//! about them meanwhile; the Service, which harms nobody without addresses, for [`SERVICE_STAYS`].
+//! it left. So nothing is deleted at once: addresses stay for [`ADDRESSES_STAY`], since no decision
+//! is made about them meanwhile; the Service, which is harmless without addresses, for [`SERVICE_STAYS`].
 //! Whatever is deleted is deleted as it was read, after a live read has shown that its registration is gone.
 
 use std::{collections::HashMap, fmt::Debug, sync::Arc, time::Duration};
@@ -119,7 +119,7 @@ where
     if owned_by(Resource::meta(&current)).is_none()
         || owner_of(Resource::meta(&current)).is_none_or(|(uid, _)| uid != object.owner)
     {
-        // It is somebody's again.
+        // A registration owns it again.
         return Ok(());
     }
     if *orphaned {

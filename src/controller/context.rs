@@ -81,7 +81,7 @@ pub(super) struct Context {
     memories: Mutex<HashMap<Key, Memory>>,
     replaced: Mutex<Replaced>,
     gates: Mutex<Gates>,
-    /// Tells whoever tells Pods that there is something new.
+    /// Wakes the task that writes the Pods' conditions when there is something new.
     pub(super) gate_news: Notify,
     paces: Mutex<HashMap<Key, Paces>>,
     desks: Mutex<Desks>,
@@ -348,8 +348,8 @@ impl Context {
         self.metrics.forget(key);
     }
 
-    /// Notes the ttl that a registration has now. The watch says so, while this process leads and
-    /// while it does not, so that whoever takes over knows of the edits (L8). `told` is the former ttl
+    /// Notes the ttl that a registration has now, as the watch shows it. A standby does so too, so that
+    /// the next leader knows of the edits (L8). `told` is the former ttl
     /// that the status tells of, for a process that has just started.
     pub(super) fn note_ttl(&self, key: &Key, uid: &str, ttl: Duration, told: Option<Duration>) {
         let now = self.clock.now();

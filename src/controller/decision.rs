@@ -171,7 +171,7 @@ pub(super) fn judge(
         let settlement = context.index().settle(&registration.key, outcomes, now);
         match settlement {
             Settlement::Stands => return verdicts,
-            // Also where another decision follows in this very run: that it saw the beat nobody notes.
+            // Also if another decision follows in this run: no record would say that it saw the beat.
             Settlement::StandsForNow => {
                 context.wake([registration.key.clone()]);
                 return verdicts;
@@ -221,7 +221,8 @@ impl Known<'_> {
     }
 }
 
-/// Notes who is published, as far as the slices show it, and decides nothing: without a proof nobody is taken for dead.
+/// Notes who is published, as far as the slices show it, and decides nothing: without a proof no instance is taken for
+/// dead.
 fn note_published(registration: &Registration, ttl: &TtlHistory, stage: &Stage, context: &Context) {
     let cordons = Cordons::stand(registration, &mut context.index());
     let records = context.index().snapshot(&registration.key);

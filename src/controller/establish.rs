@@ -84,8 +84,8 @@ async fn read(key: &Key, api: &Api<Lenient<Service>>) -> Result<Lenient<Service>
 }
 
 /// What [`service`] would find or make, and what it would do for that; `ours` says whether the known one
-/// is ours. Nobody knows the families that
-/// the cluster would give a new Service: it is taken for one that has both, as it would ask for.
+/// is ours. The families that the cluster would give a new Service are unknown. The new Service would ask for both, so
+/// it is treated as one that has both.
 pub(super) fn rehearse(
     registration: &Registration,
     known: Option<Arc<ServiceView>>,

@@ -2,8 +2,8 @@
 //!
 //! An outside instance must not have the address of a Pod, a Service, a Node or the API server. Their
 //! addresses come from the watches of Pods, Services and slices, and those of other namespaces count as
-//! well: an operator that did not see them would publish a Pod of a neighbour for whoever names its
-//! address. So where addresses outside the cluster are allowed, either these kinds are watched in all
+//! well: an operator that did not see them would publish a Pod of a neighbour for any Lease that
+//! names its address. So where addresses outside the cluster are allowed, either these kinds are watched in all
 //! namespaces, which takes a right to read them, or the administrator says which networks are the
 //! cluster's. With neither the operator does not begin, and what is published stays.
 

@@ -1,7 +1,7 @@
 //! Telling Pods that ask for the readiness gate whether they are published.
 //!
 //! The condition is written on the Pod's status, beside the reconciliations and with the calls that can
-//! wait: Pods that ask, however many, keep nobody's prune waiting. Only on change (P4), and on the condition
+//! wait: Pods that ask, however many, delay no prune. Only on change (P4), and on the condition
 //! that it still is that Pod.
 
 use std::{sync::Arc, time::Duration};

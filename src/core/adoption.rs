@@ -25,7 +25,7 @@ pub const ADOPTED: &str = "adopted/";
 /// written by hand can go.
 const HANDOVER: Duration = Duration::from_millis(500);
 
-/// How often it is looked at the Pods of those whom the cluster's own controllers have left.
+/// How often the Pods behind the endpoints that the cluster's own controllers left are looked at.
 const LOOK_AT_PODS: Duration = Duration::from_secs(1);
 
 /// Which hand-written addresses may be taken over and, until they beat, be kept.

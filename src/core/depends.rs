@@ -98,7 +98,7 @@ impl Dependents {
         self.affected.extend(affected.map(|(key, _)| key.clone()));
     }
 
-    /// Whom the changes since the last call concern.
+    /// The registrations that the changes since the last call concern.
     pub fn take_affected(&mut self) -> BTreeSet<Key> {
         std::mem::take(&mut self.affected)
     }

@@ -71,9 +71,10 @@ impl Stretch {
             // It has beaten since the one in question did not, or it says nothing.
             return (interval <= self.silence).then_some(Sign::OnTime);
         }
-        // One that is owed since before the window is still owed. But a way that broke after the last beat of the one
-        // in question made nobody late long before that: who has been asleep for hours, whatever its ttl permits, is
-        // no sign of it. Twice as long, because a silence that an earlier process has proven is understated (L5).
+        // One that is owed since before the window is still owed. But a way that broke after the last beat of the
+        // instance in question made no instance late long before that. An instance that has been asleep for hours, as
+        // its ttl permits, is no sign of a broken way. Twice as long, because a silence that an earlier process has
+        // proven is understated (L5).
         (quiet - interval <= self.silence * 2).then_some(Sign::Missing)
     }
 }
@@ -89,7 +90,7 @@ pub(super) enum Sign {
     Missing,
 }
 
-/// The guard's memory: for whom the way is broken or was.
+/// The guard's memory: the registrations for which the way is broken or was.
 #[derive(Debug, Default)]
 pub struct Guard {
     registrations: HashMap<Key, Watched>,
@@ -108,7 +109,7 @@ struct Hold {
     /// From when on beats have been missing.
     from: Moment,
     place: Place,
-    /// Since when those have been silent for whom it was asked first.
+    /// Since when the instances have been silent for which the guard was asked first.
     silent: Silence,
 }
 
@@ -126,8 +127,8 @@ pub struct Broken {
 }
 
 impl Guard {
-    /// Asks, for a registration in which somebody's deadline has passed, whether the way is broken in its namespace or
-    /// everywhere. `silence` is that of the one who fell silent last of them. To be asked again while it is broken:
+    /// Asks, for a registration in which an instance's deadline has passed, whether the way is broken in its
+    /// namespace or everywhere. `silence` is that of the instance that fell silent last. Ask again while it is broken:
     /// once beats flow, the stretch in which they did not becomes a gap in proven time, so that those who were silent
     /// get a ttl from then on.
     pub fn ask(
@@ -161,8 +162,8 @@ impl Guard {
     }
 
     /// Whether the way was found broken for a registration, and not yet found to be whole again.
-    /// Then it is to be asked again even if nobody is late any more, or the stretch in which beats were
-    /// missing would last until somebody dies, and give that one another ttl.
+    /// Then the guard must be asked again even if no instance is late any more. Otherwise the stretch in which beats
+    /// were missing would last until an instance dies, and would give that instance another ttl.
     pub fn is_to_be_asked_again(&self, registration: &Key) -> bool {
         self.registrations.get(registration).is_some_and(|watched| watched.broken.is_some())
     }
@@ -176,8 +177,8 @@ impl Guard {
     }
 
     /// A term begins. What an earlier one of this process has found broken may have been mended long ago, and the stretch in
-    /// between is no proof: it is asked anew. Who is published must be known by then ([`Index::note_published`]), or
-    /// nobody's beats would be due, and the first decisions not be guarded.
+    /// between is no proof: it is asked anew. Who is published must be known by then ([`Index::note_published`]).
+    /// Otherwise no beats would be due, and the first decisions would not be guarded.
     pub fn begin_term(&mut self) {
         self.registrations.retain(|_, watched| {
             watched.broken = None;

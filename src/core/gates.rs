@@ -145,7 +145,7 @@ impl Gates {
         self.resting.insert(pod.clone(), now + REST);
     }
 
-    /// Nobody in this namespace can be told anything for so long.
+    /// For this span no condition in this namespace can be written.
     pub fn rest(&mut self, namespace: &str, span: Duration, now: Moment) {
         self.resting.insert(Key::new(namespace, ""), now + span);
         for due in self.waiting.get_mut(namespace).into_iter().flat_map(BTreeMap::values_mut) {

@@ -116,8 +116,8 @@ pub struct Claim {
     pub cordoned: Option<String>,
     /// Whether the Lease waits for finalizers to be deleted: it is over all the same.
     pub deleting: bool,
-    /// spec.leaseDurationSeconds: the ttl that the client knows. After an edit it tells who follows (L8);
-    /// and it informs the sweep of orphans, whose ttl nobody knows.
+    /// spec.leaseDurationSeconds: the ttl that the client knows. After an edit it tells which instances follow
+    /// (L8). It also informs the sweep of orphans, whose ttl is not known otherwise.
     pub duration: Option<Duration>,
 }
 
@@ -132,8 +132,8 @@ pub struct Heartbeat {
     pub token: Token,
     /// The version this was read at; an older one is never taken over a newer.
     pub version: Version,
-    /// Whether its beat is so much older than the Lease itself that it was not its own process that made the Lease, but
-    /// whoever kept a copy.
+    /// Whether its beat is so much older than the Lease itself that the Lease was made from a copy, and not by the
+    /// instance's own process.
     pub second_hand: bool,
     /// All the rest.
     pub claim: Claim,

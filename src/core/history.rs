@@ -100,7 +100,7 @@ impl History {
     /// A renewal was refused, because our Lease is not as it was left: a read shows what it is, or that there is none.
     ///
     /// # Errors
-    /// When the store has gone back. Otherwise somebody else has written it since.
+    /// When the store has gone back. Otherwise another writer has changed the Lease since.
     pub fn refused(&mut self, found: Option<OurLease>) -> Result<(), WentBack> {
         let Some(left) = self.left.take() else { return Ok(()) };
         let Some(found) = found else { return Err(WentBack::Lost) };

@@ -181,7 +181,7 @@ impl Index {
         let says_the_same = *known == said;
         let alive = match says_the_same {
             true => beat.token.renewed != record.token.renewed,
-            // One that was made anew by somebody who kept a copy of it is no sign of life.
+            // A Lease that was made anew from a copy is no sign of life.
             false => {
                 beat.token != record.token
                     && !(beat.second_hand && beat.token.uid != record.token.uid)

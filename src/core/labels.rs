@@ -2,7 +2,7 @@
 //!
 //! A Pod may have more than a thousand labels, of half a megabyte together, and all Pods are watched. A
 //! selector asks whether there is a certain label, or one with a certain value: for that a number of
-//! each is enough. The numbers are keyed at random, so that nobody can make labels with equal ones.
+//! each is enough. The numbers are keyed at random, so that no user can make labels with equal ones.
 
 use std::{
     collections::BTreeMap,

@@ -2,8 +2,8 @@
 //!
 //! They do nothing any more for a Service without a selector: their slices and the Endpoints object stay
 //! as they were, for ever, and the Endpoints are mirrored besides. The registration takes them over,
-//! without anybody's further consent: whoever removed the selector has given them up. An instance in
-//! them that does not beat yet stays for as long as its Pod is there.
+//! without further consent: who removed the selector has given them up. An instance in them that does
+//! not beat yet stays for as long as its Pod is there.
 //!
 //! Their slices do not become ours, as those of people do, but are deleted once ours hold the same: that
 //! controller remembers its slices, and one that it misses without having seen its deletion keeps it from

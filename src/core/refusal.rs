@@ -151,8 +151,8 @@ impl Refusals {
         all.map(|refused| refused.until).min()
     }
 
-    /// What still is refused, after a plan was carried out. What was accepted meanwhile, and what nobody
-    /// wants any more, is forgotten.
+    /// What still is refused, after a plan was carried out. What was accepted meanwhile, and what is not
+    /// wanted any more, is forgotten.
     pub fn settle(&mut self, verdicts: &[Verdict], stage: &Stage, now: Moment) -> RefusedNow {
         if self.addresses.is_empty() && self.objects.is_empty() {
             return RefusedNow::default();

@@ -28,11 +28,11 @@ const UNREADABLE: &str = "ObjectUnreadable";
 pub struct Neighbours {
     /// An older registration for the same Service.
     pub elder: Option<String>,
-    /// A slice of the Service that is managed by somebody else, and by whom.
+    /// A slice of the Service that another program manages, and the name of that program.
     pub foreign_slice: Option<(String, String)>,
-    /// Whether the Endpoints object of the Service is somebody else's.
+    /// Whether the Endpoints object of the Service has another owner.
     pub foreign_endpoints: bool,
-    /// Whether all that is somebody else's was made by the cluster's own controllers for a selector.
+    /// Whether the cluster's own controllers made all foreign objects, for a selector.
     pub left_by_cluster: bool,
     /// An object that cannot be read, so that nothing may be written or decided.
     pub unreadable: Option<Unreadable>,

@@ -339,7 +339,7 @@ fn newcomers(scene: &Scene<'_>, found: Vec<Found>) -> Result<Vec<Adopted>, Refus
         if found.pod.as_ref().is_some_and(|(name, uid)| {
             leftovers::living((scene.pod)(name).as_deref(), uid).is_none()
         }) {
-            // It leaves with the next write: nobody else would ever take it out.
+            // It leaves with the next write: no other controller would ever take it out.
             continue;
         }
         found.check(scene)?;

@@ -145,7 +145,7 @@ impl Temper {
             return permits.allow(change, self, now).then_some(wanted);
         };
         let Some(known) = shown.iter().find(|known| known.ports == wanted.ports) else {
-            // Another port. Where there are several of either nobody can tell whose it was.
+            // Another port. Where there are several old or new ones, it cannot be told which instance it belonged to.
             let [only] = &**shown else { return Some(wanted) };
             if !is_alone {
                 return Some(wanted);

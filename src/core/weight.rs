@@ -18,7 +18,7 @@ pub(super) struct Weight {
     arrived: usize,
     /// Those due, and those on time.
     known: usize,
-    /// Those of whom a beat arrived, or none was due yet.
+    /// Instances from which a beat arrived, or from which none was due yet.
     on_time: usize,
     cut: bool,
 }

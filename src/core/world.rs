@@ -171,8 +171,8 @@ impl World {
         change.map(|change| K::changed(self, &change)).unwrap_or_default()
     }
 
-    /// The watch shows an object that cannot be read. What was known of it stays. Returns whom that
-    /// concerns.
+    /// The watch shows an object that cannot be read. What was known of it stays. Returns the
+    /// registrations that it concerns.
     pub fn put_unreadable<K: Watched>(&mut self, object: Unreadable) -> Vec<Key> {
         let concerned = K::concerned(self, &object);
         K::cache(self).put_unreadable(object);
@@ -501,7 +501,7 @@ pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
         let (name, rest) = owner.split_once('/')?;
         match rest.split_once('/') {
             None => Some((rest, name)),
-            // On a Service: a copy of it under another name is nobody's.
+            // On a Service: no registration owns a copy of it under another name.
             Some((uid, service)) => {
                 (metadata.name.as_deref() == Some(service)).then_some((uid, name))
             }
@@ -514,7 +514,7 @@ pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
         .owner_references
         .iter()
         .flatten()
-        // One that does not control is somebody's wish to be cleaned up with the registration.
+        // A reference without `controller` only asks that the object is cleaned up with the registration.
         .find(|owner| owner.controller == Some(true) && meta::is_registration(owner))
         .map(|owner| (owner.uid.as_str(), owner.name.as_str()))
 }

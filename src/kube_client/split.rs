@@ -5,8 +5,8 @@ const ROOM: usize = 64 * 1024;
 
 /// Finds the items of a list in its text: the elements of `items` of the outermost object.
 ///
-/// It knows strings, brackets and commas, and nothing else of JSON; whoever reads an item sees what is
-/// wrong with it.
+/// It knows strings, brackets and commas, and nothing else of JSON. The code that decodes an item finds
+/// what is wrong with it.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     /// The list without its items.

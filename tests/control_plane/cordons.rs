@@ -11,7 +11,7 @@ use crate::support::{Beats, Shop, Vigil, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Two that beat, the second of whom is cordoned.
+/// Two instances that beat; the second is cordoned.
 async fn cordoned(shop: &Shop) -> Beats {
     shop.greeter().await;
     let mut beats = shop.beats("greeter");

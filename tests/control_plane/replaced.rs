@@ -103,7 +103,7 @@ async fn a_registration_that_is_replaced_keeps_its_service_as_people_have_set_it
     assert_eq!(settings(&now), settings(&service), "orphaned");
     shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     assert_eq!(vigil.left(), [""; 0]);
-    // It is the new one's to end: nobody is kept for good.
+    // The new registration decides about it now: no instance is kept for good.
     beats.die("vm-2");
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
 }

@@ -14,7 +14,7 @@ use crate::support::{Beats, Shop};
 /// How long something is toggled, twenty times a second where the machine can do that.
 const TOGGLED: Duration = Duration::from_secs(12);
 
-/// Two that are published; nobody is silent for long enough to be pruned.
+/// Two published instances; neither is silent for long enough to be pruned.
 async fn published(shop: &Shop) -> (Beats, AuditMark) {
     shop.patient_greeter().await;
     let beats = shop.beats("greeter");

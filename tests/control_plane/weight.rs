@@ -1,4 +1,4 @@
-//! What other tenants' instances weigh where somebody's ttl has passed (L6).
+//! What other tenants' instances weigh where the ttl of an instance has passed (L6).
 
 use std::time::Duration;
 

@@ -281,8 +281,8 @@ impl Check {
         }
     }
 
-    /// The store has gone back. What it shows now of a Lease counts from now on: whoever has lost a beat by that, or the
-    /// Lease, has a ttl. Whoever was silent since before the backup has lost nothing.
+    /// The store has gone back. What it shows now of a Lease counts from now on. An instance that has lost a beat by
+    /// that, or its Lease, has a ttl. An instance that was silent since before the backup has lost nothing.
     pub fn went_back(&self, api: &Api, now: u64) {
         self.now.set(now);
         self.went_back.set(true);
@@ -397,7 +397,7 @@ impl Check {
             None => {
                 // It is gone: its Lease is, or its Pod.
                 let Some(Object::Lease(known)) = api.get(Kind::Lease, &lease) else { return };
-                // Whoever had left comes back with a backup, and has left all the same.
+                // An instance that had left comes back with a backup. It counts as gone all the same.
                 if self.went_back.get() && !owner.lives() {
                     return;
                 }

@@ -137,7 +137,7 @@ impl Heart {
         age.abs() < ttl || corrected.abs() < ttl
     }
 
-    /// Whether a Lease that has our Pod's name, and no owner, is one that nobody beats for any more: a copy
+    /// Whether a Lease that has our Pod's name, and no owner, is one that receives no beats any more: a copy
     /// that was restored without its owner, or of a machine that is gone. Its version, then.
     fn left_behind(&mut self, lease: &Lease, pace: Pace) -> Option<Preconditions> {
         let labelled =
@@ -234,7 +234,7 @@ impl Heart {
         self.others = now;
     }
 
-    /// The Lease is not ours any more, and nobody else's.
+    /// The Lease is not ours any more, and no other process owns it.
     pub(super) async fn lose(&mut self, owner: &Owner, pace: Pace) -> Result<(), Failure> {
         self.lease = Claim::Unsure;
         (self.report)(&Event::Lost { lease: self.requests.lease_object() });
@@ -266,7 +266,7 @@ impl Heart {
         }
     }
 
-    /// Makes the claim anew, so that it differs from that of whoever has a copy of the old one.
+    /// Makes the claim anew, so that it differs from the claim of a process that has a copy of the old one.
     async fn reclaim(&mut self, lease: &Lease, pace: Pace) -> Result<(), Failure> {
         let (at, incarnation) = (self.times.next(Timestamp::now()), rival::incarnation());
         let patch = self.identity.reclaim_patch(&Held::of(lease), &incarnation, at);

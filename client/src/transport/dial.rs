@@ -124,7 +124,7 @@ impl Dialer {
         failed: &mut Unreached,
     ) -> Option<Lookup> {
         let lookup = self.with(host, port, |known| {
-            // One that has ended was taken note of by whoever waited for it, or by nobody.
+            // If a look-up has ended, a task that waited for it has recorded its result. If no task waited, it is lost.
             let under_way = known.lookup.take().filter(|lookup| lookup.peek().is_none());
             let begin = || {
                 let lookup = (self.resolver)(host.to_owned(), port);

@@ -2,8 +2,8 @@
 //!
 //! A beat is given up after a fraction of its slack. If its connection were given up with it, a way that takes
 //! longer than that to be opened (a far proxy, a server under load, a dead address before a good one) would never
-//! be: each beat would begin anew. So connections are made in tasks of their own, and one that nobody
-//! waits for any more serves the next request.
+//! be: each beat would begin anew. So connections are made in tasks of their own. A connection that
+//! no request waits for any more serves the next request.
 
 use std::{
     collections::VecDeque,
@@ -30,7 +30,7 @@ const YOUNG: Duration = Duration::from_secs(1);
 /// More attempts than requests that wait: so many may hang. The oldest makes way for another, since what the
 /// network has swallowed is sent again ever more seldom.
 const HANGING: usize = 9;
-/// A connection that nobody has used for longer may be closed at the other end.
+/// A connection that was unused for longer may be closed at the other end.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Makes one connection.
@@ -47,7 +47,7 @@ struct State<C> {
     /// In the order in which they began.
     attempts: VecDeque<Attempt>,
     begun: u64,
-    /// Made, and nobody waited for it any more.
+    /// Made when no request waited for it any more.
     spare: Vec<(Instant, C)>,
 }
 
@@ -215,7 +215,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_way_that_is_open_again_is_found_however_many_attempts_hang() {
-        // The first twenty find nobody.
+        // The first twenty attempts get no answer.
         let begun = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&begun);
         let connector: Persistent<usize> = Persistent::new(Arc::new(move || {

@@ -61,7 +61,7 @@ enum How {
 
 type Fetching = AbortOnDropHandle<Result<Credential, String>>;
 
-/// What may happen while nobody is refused.
+/// What may happen while no request is refused.
 pub(super) enum News {
     Due,
     Fetched(Result<Result<Credential, String>, JoinError>),

@@ -1,8 +1,8 @@
 //! What becomes of the records where the store goes back to an earlier state (a backup of etcd that was restored).
 //!
-//! Versions mean nothing any more, and nor does it that a Lease shows another token than before: it shows an older
-//! one. So nobody has beaten until a token changes again. Everybody who was not known to be dead has a ttl for that,
-//! from the moment at which the new history was read.
+//! Versions from before mean nothing any more. A Lease that shows another token than before has not beaten: it shows an
+//! older token. So no instance has beaten until its token changes again. Each instance that was not known to be dead has
+//! a ttl for that, from the moment at which the new history was read.
 
 use std::time::Duration;
 

@@ -48,7 +48,7 @@ pub enum Sight {
     Inherited,
     /// It was there when the controller started, and published: it has one full ttl to beat (L5).
     Granted,
-    /// It appeared with a beat that is older than itself: somebody has put it back, from a backup.
+    /// It appeared with a beat that is older than itself: it was restored from a backup.
     Restored,
     /// It was seen to change, or to appear: something beats.
     Changed,
@@ -190,7 +190,7 @@ pub enum Settlement {
     /// It stands.
     Stands,
     /// It may be carried out, and another is to be taken soon: a beat that came in since the snapshot
-    /// makes a difference, and has woken nobody.
+    /// makes a difference, and has woken no registration.
     StandsForNow,
     /// It must not be carried out: a beat since the snapshot speaks for somebody whom it takes out, or a
     /// Lease has gone for which there is a verdict.

@@ -26,7 +26,8 @@ pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Not an owner reference: the garbage collector deletes what such a reference names within
 /// milliseconds of its owner's end, and a registration that is replaced (`kubectl replace --force`,
 /// GitOps tools, `helm uninstall` and `install`) would lose its Service with its addresses, node ports
-/// and settings. What nobody takes over the operator deletes itself (`controller/collect.rs`).
+/// and settings. What no registration takes over, the operator deletes itself
+/// (`controller/collect.rs`).
 pub const OWNED_BY_ANNOTATION: &str = "beatkeeper.dev/owned-by";
 /// Annotation: the moment of the change that led to the last write.
 pub const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -128,7 +129,7 @@ impl OwnerMark {
     }
 
     /// That of the registration with this name and uid on the Service that it has made. The name of
-    /// the Service is part of it, so that a copy of the Service under another name is nobody's.
+    /// the Service is part of it, so that no registration owns a copy of the Service under another name.
     pub fn on_service(name: &str, uid: &str, service: &str) -> Self {
         Self(format!("{name}/{uid}/{service}"))
     }

@@ -222,7 +222,7 @@ fn what_an_earlier_term_has_found_broken_is_asked_anew_by_who_is_published_now()
 fn a_way_that_is_broken_at_the_beginning_of_a_term_is_found_so_by_the_first_decision() {
     let (mut guard, mut index) = (Guard::default(), beating(12));
     let all: Vec<_> = index.snapshot(&key("greeter")).iter().map(published).collect();
-    // A replica that has decided about nobody, and takes over.
+    // A replica that has made no decision yet, and takes over.
     index.note_published(&key("greeter"), []);
     assert_eq!(ask(&mut guard, &index, 31_500), None);
     index.note_published(&key("greeter"), &all);

@@ -40,7 +40,7 @@ pub trait Watched: Sized {
     fn cache(world: &mut World) -> &mut Cache<Self::View>;
     /// Keeps the look-ups up to date, and names the registrations that are concerned.
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key>;
-    /// Names whom it concerns that an object cannot be read, as [`Self::changed`] does.
+    /// Names the registrations that an unreadable object concerns, as [`Self::changed`] does.
     fn concerned(world: &World, object: &Unreadable) -> Vec<Key> {
         world.registrations_of(&object.key)
     }

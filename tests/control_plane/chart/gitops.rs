@@ -191,7 +191,7 @@ async fn moved_to_another_namespace_after_rendering_the_operator_may_still_write
         let api: Api<Lease> = Api::namespaced(client, "elsewhere");
         api.create(&PostParams::default(), &probe(name)).await
     };
-    // Whoever else may write Leases there is refused.
+    // Every other user who may write Leases there is refused.
     let rights = [
         &["create", "role", "leases", "--verb=create", "--resource=leases"][..],
         &["create", "rolebinding", "leases", "--role=leases", "--serviceaccount=elsewhere:default"],

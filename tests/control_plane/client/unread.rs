@@ -37,7 +37,7 @@ async fn an_agent_whose_output_nobody_reads_beats_on_and_ends_in_time() {
         let mut agent = spawn_from_keeper(command);
         shop.published_as_ready("greeter", &[&address]).await;
         let chronicle = Chronicle::begin(&shop).await;
-        // Somebody else who writes to the same pipe, as the wrapped command may.
+        // Another process writes to the same pipe, as the wrapped command may.
         let mut noise = Command::new("yes").stdout(writer).stderr(Stdio::null()).spawn().unwrap();
         eventually("the pipe is full", async || {
             (ioctl_fionread(&reader).unwrap() >= 60_000).then_some(())
