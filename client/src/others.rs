@@ -1,8 +1,8 @@
 //! What others have set on our Lease: for example, a person drains an instance, or leaves a note, with kubectl.
 //!
-//! The API server notes which manager changed which field last. A manager that changed renewTime beats. An annotation of
-//! health or note that another manager has changed is not ours to undo: it holds until it is removed, or until a process
-//! that beats sets it.
+//! The API server notes which manager changed which field last. A manager that changed renewTime beats. An
+//! annotation of health or note that another manager has changed is not ours to undo: it holds until it is removed, or
+//! until a process that beats sets it.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! Everything that is fetched to build, test or run what is in this repository is named by a version, and where its
-//! registry has checksums, by these. Otherwise a build may differ from one day to the next, and anyone who can publish a
-//! tag can run code here.
+//! registry has checksums, by these. Otherwise a build may differ from one day to the next, and anyone who can publish
+//! a tag can run code here.
 
 use std::{
     fs,

@@ -1,8 +1,8 @@
 //! What becomes of the records where the store goes back to an earlier state (a backup of etcd that was restored).
 //!
 //! Versions from before mean nothing any more. A Lease that shows another token than before has not beaten: it shows an
-//! older token. So no instance has beaten until its token changes again. Each instance that was not known to be dead has
-//! a ttl for that, from the moment at which the new history was read.
+//! older token. So no instance has beaten until its token changes again. Each instance that was not known to be dead
+//! has a ttl for that, from the moment at which the new history was read.
 
 use std::time::Duration;
 
