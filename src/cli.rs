@@ -87,7 +87,7 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An agent tells by lines of its own what happens to an instance; this is about the way to the API server.
+/// An agent prints lines of its own about an instance. These logs are about the way to the API server.
 const AGENT_LOGS: &str = "off,beatkeeper_client::transport=info";
 
 fn print_crd(docs: bool) -> anyhow::Result<()> {

@@ -96,7 +96,7 @@ pub enum Cause {
     UnknownKind,
     /// Somebody was faster: the Lease is there already, or is another by now.
     Conflict,
-    /// What a beat had tested is not so any more: the Lease was changed by another hand.
+    /// A test in the beat's patch failed: another writer has changed the Lease.
     Overtaken,
     /// No RBAC rule allows it.
     MissingRule,
@@ -175,7 +175,7 @@ fn cause(operation: Operation, status: &Status) -> Cause {
         }
         404 => Cause::Missing,
         409 => Cause::Conflict,
-        // A test of a JSON Patch that failed; a look at the Lease tells it from an invalid patch.
+        // A test of the JSON Patch failed, or the patch is invalid. A read of the Lease shows which.
         422 if operation == Operation::Beat => Cause::Overtaken,
         // Admission refuses with 403 as well, and no rule of RBAC helps there.
         403 if status.message.contains(&format!(" cannot {} resource ", operation.verb())) => {

@@ -1,6 +1,6 @@
 //! The patches by which a process renews its own claim, and no other process's.
 //!
-//! A claim is told from others by the uid of the Lease and spec.leaseTransitions, which each takeover
+//! A claim is distinguished from others by the uid of the Lease and spec.leaseTransitions, which each takeover
 //! raises on the condition of the version that it read. A beat tests both, and the addresses, in the patch
 //! itself: once another process has taken the Lease over, the API server refuses the beat, and it keeps
 //! nothing alive. The test costs no request.
@@ -98,7 +98,7 @@ impl Identity {
     }
 
     /// Claims anew a Lease that is ours and was changed, or that another process beats for under our claim.
-    /// What was said of its health stays, by whichever hand.
+    /// The reported health stays, whichever writer set it.
     pub fn reclaim_patch(&self, held: &Held, incarnation: &str, at: Timestamp) -> LeasePatch {
         LeasePatch::Merge(json!({
             "metadata": {

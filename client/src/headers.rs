@@ -54,7 +54,7 @@ impl Headers {
             digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 Some(digits.parse().unwrap_or(u64::MAX))
             }
-            // By the clock of who sent it, where it told its time; a proxy may not.
+            // By the sender's clock, if the answer has a Date header; a proxy's answer may have none.
             other => date(other).map(|until| {
                 let seconds = until.as_second() - servers.unwrap_or(now).as_second();
                 u64::try_from(seconds).unwrap_or(0)

@@ -77,7 +77,7 @@ pub struct Progress {
     pub told: Option<Word>,
     /// Why the last try failed, while none has succeeded since.
     pub failure: Option<Failure>,
-    /// What the operator makes of the instance, as far as the registration's status has told.
+    /// What the operator makes of the instance, as far as the registration's status has shown it.
     pub standing: Option<Standing>,
 }
 
@@ -93,7 +93,7 @@ pub struct Heart {
     pace: Option<Pace>,
     owner: Option<Owner>,
     lease: Claim,
-    /// Of this life of the process.
+    /// Identifies this run of the process.
     incarnation: String,
     written: Written,
     /// Another beats for our claim without one of its own: so many beats are left before that is asked again.
@@ -107,7 +107,7 @@ pub struct Heart {
     told: Word,
     /// What of that is not ours to say: a person drains it, or has left a note.
     others: Others,
-    /// What is told was written by an earlier life, and holds until something is found out.
+    /// The health in the Lease was written by an earlier process. It holds until a check has a result.
     kept: bool,
     last_success: Option<Instant>,
     lease_duration_sent: i32,
@@ -283,8 +283,8 @@ impl Heart {
         }
     }
 
-    /// Whether the Lease says something else of the instance than it is to say. What an earlier life has said
-    /// holds until more is known.
+    /// Whether the Lease has to be changed, because it says something else about the instance than it should. What an
+    /// earlier process wrote holds until more is known.
     fn has_news(&self) -> bool {
         let word = self.words.borrow();
         let holds = self.kept && word.provisional;

@@ -43,8 +43,8 @@ pub struct Word {
 }
 
 impl Word {
-    /// What an earlier life has said in its Lease, if it still holds; not that it drains, since that was about
-    /// its own end.
+    /// What an earlier process wrote into its Lease, if it still holds. `Draining` does not: it was about the end
+    /// of that process.
     pub fn kept(lease: &Lease) -> Option<Self> {
         let said = |name: &str| lease.metadata.annotations.as_ref()?.get(name);
         let health = match said(heartbeat::HEALTH_ANNOTATION) {

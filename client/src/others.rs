@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::fence::{LeasePatch, annotation};
 
-/// Which words on a Lease are those of other hands.
+/// Which annotations of a Lease other writers have set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Others {
     /// That on its health.

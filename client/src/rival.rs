@@ -17,7 +17,7 @@ use crate::{
 /// The longest list of renewTimes that were sent without an answer. More tries than that are in no ttl.
 const UNANSWERED_MAX: usize = 64;
 
-/// A name for this life of the process: its host, and a number that no other has.
+/// A name for this run of the process: its host, and a number that no other run has.
 pub fn incarnation() -> String {
     // From the kernel: a copy of this process, as in a snapshot of its machine, has its generators too.
     let number = OsRng.try_next_u32().unwrap_or_else(|_| rand::random());
@@ -156,7 +156,7 @@ impl Vigil {
     }
 }
 
-/// What a Lease shows of the life of its holder.
+/// What in a Lease changes while its holder lives.
 pub fn sign_of_life(lease: &Lease) -> Option<String> {
     let Held { uid, transitions, .. } = Held::of(lease);
     let renewed = renewed(lease).map(heartbeat::renew_time).unwrap_or_default();

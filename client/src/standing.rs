@@ -136,7 +136,7 @@ impl fmt::Display for Standing {
     }
 }
 
-/// From what is read, one look after the other, to what is worth a word.
+/// Turns successive reads of the status into the changes that are worth reporting.
 #[derive(Debug, Default)]
 pub struct Looks {
     told: Option<Standing>,
@@ -144,7 +144,7 @@ pub struct Looks {
 }
 
 /// So many looks in a row have to find that an instance is not published: a status is written after the slices,
-/// and may still tell of an earlier life.
+/// and may still describe an earlier process.
 const LOOKS: u32 = 2;
 /// And so many that it is not listed, since an operator may just start.
 const LOOKS_UNSEEN: u32 = 5;

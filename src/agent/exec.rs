@@ -72,9 +72,9 @@ pub(super) async fn run(
                     stopping(signal, teller);
                     tokio::select! {
                         () = Beats::drain(wrap.as_ref(), teller) => {}
-                        // Who asks twice is in a hurry.
+                        // A second signal ends the drain early.
                         _ = signals.end() => {}
-                        // It did not wait to be told.
+                        // The command ended by itself.
                         status = wrapped.ended() => break status,
                     }
                     wrapped.signal(signal);
@@ -122,7 +122,7 @@ impl Beats {
     }
 }
 
-/// The same for a command that does not wait: none when it fails, which is told, or takes its time.
+/// The same for a command that does not wait. None when it fails, which is reported, or takes too long.
 async fn prepare_soon(beating: &Beating, teller: &Teller) -> Option<(Plan, Connection)> {
     match timeout(PREPARE_WITHIN, prepare_aside(beating)).await {
         Ok(Ok(prepared)) => Some(prepared),
@@ -135,7 +135,7 @@ async fn prepare_soon(beating: &Beating, teller: &Teller) -> Option<(Plan, Conne
     }
 }
 
-/// Tries until it succeeds; what keeps it from that is told when it is something else than before.
+/// Tries until it succeeds. A failure is reported when it differs from the one before.
 async fn prepare_later(beating: &Beating, teller: &Teller) -> (Plan, Connection) {
     let mut told = String::new();
     loop {

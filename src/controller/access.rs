@@ -116,7 +116,7 @@ fn refusal(error: &watcher::Error) -> Option<&str> {
     (status.code == 403).then_some(status.message.as_str())
 }
 
-/// Tells for ever what is refused in a scope, and wakes its registrations when that is over.
+/// Runs for ever: reports what is refused in a scope, and wakes its registrations when that is over.
 pub(super) async fn run(
     namespace: Option<String>,
     context: Arc<Context>,

@@ -1,8 +1,8 @@
 //! Beginning anew where the store has gone back to an earlier state, and finding that it has.
 //!
-//! What the watches and writes of this process show of it is told here by those who see it: the probe
+//! The parts of this process that see a sign of it, in a watch or a write, report it here: the probe
 //! ([`crate::core::history`]), a list ([`crate::core::world`], [`crate::core::index`]), a read after a conflict. What
-//! none of them may ever see is asked for: [`run`].
+//! none of them may ever see, [`run`] asks for.
 
 use std::{
     collections::HashMap,
@@ -74,8 +74,8 @@ impl Beginnings {
     }
 }
 
-/// The store has gone back to an earlier state: forgets all that was known by versions, and reads anew. Not before an
-/// own renewal has come back is anything proven, and everybody who is not known to be dead has a ttl from then on.
+/// The store has gone back to an earlier state: forgets all that was known by versions, and reads anew. Nothing is
+/// proven before an own renewal has succeeded, and each instance that is not known to be dead has a ttl from then on.
 pub(super) fn begin(context: &Context, why: &dyn Display) {
     tracing::warn!(
         %why,
@@ -115,7 +115,7 @@ pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
         let mut deaf = Ok(());
         for (kind, owed) in owed(&context) {
             if context.accesses.is_refused(kind) {
-                // It is told, and a process that starts anew may not listen either.
+                // It is reported already, and a restarted process would lack the right, too.
                 ears.remove(kind);
                 continue;
             }
@@ -132,7 +132,7 @@ pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
                 ));
             }
         }
-        // Told from the first time on that there is something to tell.
+        // Reported from the first problem on.
         told |= deaf.is_err();
         if told {
             context.health.lock().note("watches", Concern::Life, deaf);
@@ -148,7 +148,7 @@ pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
     }
 }
 
-/// What each watch owes.
+/// What each watch is known to lack, as a number that changes once the watch has brought any of it.
 fn owed(context: &Context) -> [(&'static str, Option<u64>); 4] {
     let probe = context.path().history().unshown();
     let mut world = context.world();
@@ -162,8 +162,8 @@ fn owed(context: &Context) -> [(&'static str, Option<u64>); 4] {
 }
 
 /// Asks which version the store of a kind has reached, by the shortest list there is. Kinds may have stores of their
-/// own (`--etcd-servers-overrides`), and go back without the Leases; where nothing is to be written a watch that then
-/// is deaf owes nothing.
+/// own (`--etcd-servers-overrides`), and go back without the Leases. Where nothing has to be written, no write of ours
+/// shows that a watch misses events.
 async fn ask<K>(context: &Context, namespace: Option<&str>)
 where
     K: Resource<DynamicType = ()> + Watched,

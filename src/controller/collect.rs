@@ -66,7 +66,7 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
             }
             match collect(object, &context).await {
                 Ok(()) => continue,
-                // The CRD has been deleted: that is no word about what a registration has published.
+                // The CRD has been deleted: that says nothing about what a registration has published.
                 Err(error) if error.is_of_unknown_kind() => tracing::warn!(
                     registration = %object.registration,
                     "the API server does not know registrations any more; what they published stays"

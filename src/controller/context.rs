@@ -330,7 +330,7 @@ impl Context {
     }
 
     /// Forgets a registration that is gone. It may be about to be replaced: then its instances keep the
-    /// pace that they were told last.
+    /// pace that they read last.
     pub(super) fn forget(&self, key: &Key) {
         let memory = self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         if let Some(ttl) = memory.and_then(|memory| memory.ttl) {

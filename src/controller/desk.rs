@@ -248,8 +248,8 @@ async fn tell_events(key: &Key, pause: Duration, context: &Arc<Context>) {
     }
 }
 
-/// Has the registration decided about again when events that had to wait may be told: of those that
-/// change again and again only the last state is told, and it must be.
+/// Wakes the registration when events that had to wait may be sent. Of an instance that changes again and
+/// again only the last state is reported, and it must be reported.
 fn tell_later(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context>) {
     let Some(at) = later else { return };
     let now = context.clock.now();

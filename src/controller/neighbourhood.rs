@@ -39,7 +39,7 @@ pub(super) enum Neighbourhood {
 /// Why the operator does not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum Blind {
-    /// It may not see whose addresses are whose, and was not told.
+    /// It may not see who owns an address, and no networks were given.
     #[error(
         "--outside-range is given for namespace {namespace}, but this operator, which watches some namespaces \
          only, cannot know which addresses in there belong to Pods, Services and Nodes: {why}. Either let it list and watch \
@@ -52,7 +52,7 @@ pub enum Blind {
         /// What the API server says.
         why: String,
     },
-    /// The networks that it was told cannot be all.
+    /// The networks that were given are not all networks of the cluster.
     #[error(
         "{address} ({of}) lies in none of the networks that --cluster-network names ({networks}): add the network of \
          the cluster that it belongs to, or {address} alone"

@@ -1,4 +1,4 @@
-//! What cannot be read, told once of each object and counted while it lasts.
+//! Objects that cannot be read: each is reported once, and counted while that lasts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +15,7 @@ use crate::core::{
     reading::{Read, Unreadable},
 };
 
-/// Of one object it is told again after this long at the earliest.
+/// One object is reported again after this long at the earliest.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
 /// In this time no more lines than that are written about a kind.
 const PERIOD: Duration = Duration::from_secs(60);

@@ -80,7 +80,7 @@ impl Access {
         self.refusals().any(|(_, need, _)| need == Need::Necessary)
     }
 
-    /// How often that began: who looks from time to time would not see what was over in between.
+    /// How often that began: a periodic check would not see what was over in between.
     pub fn times_wanting(&self) -> u64 {
         self.times_wanting
     }
@@ -103,7 +103,7 @@ impl Access {
         })
     }
 
-    /// What is refused in a scope, once an answer is there for each kind: to be told in one line, and not in one for each.
+    /// What is refused in a scope, once an answer is there for each kind, so that one line reports all kinds.
     pub fn told(&self, namespace: Option<&str>) -> Option<Refusal> {
         let settled = self.kinds.values().all(|view| view.state != State::Awaited);
         let (_, _, words) = self.refusals().next().filter(|_| settled)?;
@@ -116,7 +116,7 @@ impl Access {
     }
 }
 
-/// What cannot be read in a scope, what comes of it, and how to mend it.
+/// What cannot be read in a scope, the consequence, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     namespace: Option<String>,
@@ -131,7 +131,7 @@ impl Refusal {
         self.wanting
     }
 
-    /// Whether it says more than another one that has been told.
+    /// Whether it contains more than one that has been reported.
     pub fn adds_to(&self, told: Option<&Self>) -> bool {
         told.is_none_or(|told| self.kinds.iter().any(|kind| !told.kinds.contains(kind)))
     }

@@ -187,7 +187,7 @@ impl Cordons {
         cordons
     }
 
-    /// Of too many those are forgotten whose Pod will not come again, as far as can be told: its Lease is gone.
+    /// If there are too many, those are dropped whose Pod probably will not return: its Lease is gone.
     fn make_room(&mut self, key: &Key, index: &Index) {
         let mut surplus = self.held.len().saturating_sub(CORDONED_INSTANCES_MAX);
         let lifted = &mut self.lifted;

@@ -1,8 +1,8 @@
 //! Whether a watch brings what is known to have been written.
 //!
 //! A watch can be deaf without an error: its connection hangs, or the store went back to an earlier state, and the
-//! watch was begun again at a version that is yet to come. What it owes tells: a write of ours that was answered, or
-//! an object that a write of ours was refused for.
+//! watch was begun again at a version in the future. What it has not brought shows that: a write of ours that was
+//! answered, or an object that a write of ours was refused for.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub struct Ear {
 }
 
 impl Ear {
-    /// The watch owes this by now, and something else once any of it has come; so long has this process run since the
-    /// last time. Returns whether the watch is to be begun anew.
+    /// `owed` stands for what the watch should have brought; it changes once the watch has brought any of it.
+    /// `passed` is how long this process has run since the last call. Returns whether the watch is to be begun anew.
     pub fn listen(&mut self, owed: Option<u64>, passed: Duration) -> bool {
         if owed.is_none() || owed != self.owed {
             *self = Self { owed, silent: Duration::ZERO, next_list: LISTED_ANEW_AFTER };

@@ -62,7 +62,7 @@ impl Asked {
 #[derive(Debug, Default)]
 pub struct Dependents {
     asked: HashMap<Key, Asked>,
-    /// Those to be woken that have not been told yet.
+    /// Registrations to be woken that the caller has not taken yet.
     affected: BTreeSet<Key>,
 }
 

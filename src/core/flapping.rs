@@ -1,4 +1,4 @@
-//! Whose state changes again and again: its events are told some times in a row, and then summed up.
+//! An instance whose state changes again and again: its first events are sent one by one, later ones are summarised.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,8 +26,8 @@ impl Face {
     }
 }
 
-/// How often the state of one instance is told: some times in a row, and then now and again, with how often it has
-/// changed in between.
+/// How often events report the state of one instance: the first ones at once, and then one per period, with the number
+/// of changes in between.
 const TELLS: Limit = Limit { burst: 4, every: Duration::from_secs(30) };
 
 /// The instances whose state has changed lately.
@@ -39,26 +39,26 @@ struct Flap {
     tells: Bucket,
     /// As it was seen last; none while it is gone.
     seen: Option<Face>,
-    /// How often it has changed since it was told.
+    /// How often it has changed since the last event.
     changes: u32,
 }
 
-/// What of the news is not told now.
+/// The changes that no event reports yet.
 #[derive(Debug, Clone, Default)]
 pub struct Withheld {
     names: BTreeSet<InstanceName>,
-    /// Those told now after more changes than the one that is told.
+    /// Instances that are reported now, and that changed more than once since their last event.
     changes: BTreeMap<InstanceName, u32>,
     until: Option<Moment>,
 }
 
 impl Withheld {
-    /// Whether the news of an instance are told later.
+    /// Whether the event of an instance is sent later.
     pub fn holds(&self, name: &InstanceName) -> bool {
         self.names.contains(name)
     }
 
-    /// How often the state of an instance has changed since it was last told, where that is more than once.
+    /// How often the state of an instance has changed since its last event, where that is more than once.
     pub fn changes(&self, name: &InstanceName) -> Option<u32> {
         self.changes.get(name).copied()
     }
@@ -70,7 +70,7 @@ impl Withheld {
 }
 
 impl Flaps {
-    /// Says whose news are not told now, because they have changed too often.
+    /// Selects the instances whose events wait, because they have changed too often.
     pub fn withhold(&mut self, before: &Remembered, lines: &[Line], now: Moment) -> Withheld {
         let mut withheld = Withheld::default();
         let mut told = before.faces().peekable();

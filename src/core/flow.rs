@@ -5,9 +5,9 @@
 //! way is cut: a network policy, a webhook that refuses their Leases, expired tokens. What can be
 //! seen is that of all the beats that were due hardly any has arrived.
 //!
-//! Leases are written by tenants, so the question is put so that no tenant answers it for another: who shows a
-//! whole way by its own beats is not asked about others', others weigh little, and of those that fell silent only
-//! those count that did so at about the same time.
+//! Leases are written by tenants, so no tenant may decide the question for another. A registration or namespace that
+//! shows a whole way by its own beats is not asked about others. Others weigh little. Of the instances that fell
+//! silent only those count that did so at about the same time.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -142,7 +142,7 @@ impl Guard {
     ) -> Option<Broken> {
         let window = pace.slack();
         let hold = self.registrations.get(registration).and_then(|it| it.broken.as_ref());
-        // Who was silent when the way broke still is a sign of it.
+        // An instance that was silent when the way broke still is a sign of it.
         let silent = hold.map(|hold| hold.silent).or(silence)?;
         let stretch = Stretch { now, window, silence: silent.until(now) };
         let found = Scene { registration, index, pace_of: &pace_of, stretch }

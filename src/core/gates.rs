@@ -1,8 +1,8 @@
-//! The readiness gate `beatkeeper.dev/published`: what a Pod that asks for it is told.
+//! The readiness gate `beatkeeper.dev/published`: what the condition of a Pod with this gate says.
 //!
 //! A Pod with this gate is not ready before all of its registrations have published it, so that a
 //! roll-out waits for them. Nothing is decided from ignorance: where a registration has not been decided
-//! about yet, as after a start, what a Pod was told last stays.
+//! about yet, as after a start, the last condition of a Pod stays.
 
 use std::{
     borrow::Cow,
@@ -12,13 +12,13 @@ use std::{
 
 use super::{index::Key, moment::Moment, pod::PodView};
 
-/// A Pod is told something else at most this often.
+/// The condition of a Pod changes at most this often.
 const REST: Duration = Duration::from_secs(1);
 
 /// Why an instance that was spoken of is published no more: its Lease is gone.
 const LEFT: &str = "Deregistered";
 
-/// What a registration says of a Pod, and a Pod is told.
+/// What a registration says of a Pod, and what the Pod's condition says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word {
     /// Whether it is published.
@@ -65,7 +65,7 @@ pub struct Gates {
     told_by: HashMap<Key, BTreeSet<Key>>,
     /// By namespace: when each is to be looked at.
     waiting: BTreeMap<String, BTreeMap<String, Moment>>,
-    /// Pods, or with an empty name whole namespaces, that are not told anything before.
+    /// Pods, or with an empty name whole namespaces, whose conditions are not written before this time.
     resting: HashMap<Key, Moment>,
     /// The namespace that had the last turn.
     last: String,
@@ -139,7 +139,7 @@ impl Gates {
         pods.entry(pod.name.clone()).or_insert(due);
     }
 
-    /// A Pod has been told something, and rests.
+    /// A Pod's condition has been written. The next write waits.
     pub fn told(&mut self, pod: &Key, now: Moment) {
         self.resting.retain(|_, until| *until > now);
         self.resting.insert(pod.clone(), now + REST);
@@ -178,7 +178,7 @@ impl Gates {
         Ok(pod)
     }
 
-    /// What a Pod is to be told; none where that is what it was told last, where it does not ask, or where
+    /// What a Pod's condition should say. None where it says that already, where the Pod has no gate, or where
     /// something is not known yet.
     pub fn wanted(&self, key: &Key, pod: &PodView, claimants: &[Claimant]) -> Option<Word> {
         let gate = pod.gate.as_ref()?;

@@ -158,8 +158,8 @@ impl Version {
     }
 }
 
-/// By so much the clock of a process may be behind the API server's without a word: its first beat publishes it. One
-/// that is further behind takes two.
+/// By so much the clock of a process may be behind the API server's: its first beat publishes it. A process that is
+/// further behind needs two beats.
 pub const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(300);
 
 /// How many addresses a Lease may name; the rest is cut off, as no instance has more families.
@@ -233,7 +233,7 @@ impl Heartbeat {
     }
 }
 
-/// Whether the beat in it is older than the Lease: this takes no part in whether anybody lives, only in whether the
+/// Whether the beat in it is older than the Lease. This never decides whether an instance lives, only whether the
 /// appearance of a Lease is a beat. A time that cannot be read says nothing.
 fn is_second_hand(beat_at: Option<Timestamp>, metadata: &ObjectMeta) -> bool {
     let created = metadata.creation_timestamp.as_ref().map(|created| created.0);
@@ -281,8 +281,8 @@ fn bounded(text: &str) -> String {
     plain_cut(text, NAME_MAX + 1)
 }
 
-/// Who claims the name, for people. The rival's note ends in a time that changes with each of its looks, which
-/// is left out: it would be news each time.
+/// The processes that claim the name, as text for users. The rival's note ends in a time that
+/// changes with each of its looks. That time is left out, so that it causes no change each time.
 fn rivals(rival: &str, holder: Option<&str>) -> String {
     let rival = rival.split(';').next().unwrap_or_default().trim();
     let holder = holder

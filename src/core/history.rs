@@ -44,7 +44,7 @@ pub enum WentBack {
         /// What we left it at.
         left: Version,
     },
-    /// Our Lease is gone, and the watch has not shown that anybody has deleted it.
+    /// Our Lease is gone, and the watch has not shown a deletion.
     #[error("the probe's Lease is gone, without having been deleted")]
     Lost,
 }
@@ -60,7 +60,7 @@ pub struct History {
 
 impl History {
     /// Our Lease as the last renewal left it of which we heard: the next one is written on that condition. One that was
-    /// given up may have been written since; then the next one is refused, and a read tells.
+    /// given up may have been written since; then the next one is refused, and a read shows it.
     pub fn left(&self) -> Option<&OurLease> {
         self.left.as_ref()
     }
@@ -118,7 +118,7 @@ impl History {
         self.unshown
     }
 
-    /// The store has gone back, or the watch begins anew: what it owed it owes no more.
+    /// The store has gone back, or the watch begins anew: it no longer has to bring what was expected of it.
     pub fn forget(&mut self) {
         self.left = None;
         self.unshown = None;

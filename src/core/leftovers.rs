@@ -17,11 +17,11 @@ use super::{
     world::label,
 };
 
-/// Who says of slices that they mirror an Endpoints object.
+/// The manager of slices that mirror an Endpoints object.
 pub const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
-/// Who says of slices that they are made for a Service's selector.
+/// The manager of slices that are made for a Service's selector.
 const SLICES: &str = "endpointslice-controller.k8s.io";
-/// Who says the same of Endpoints.
+/// The manager of Endpoints that are made for a Service's selector.
 const ENDPOINTS: &str = "endpoint-controller";
 
 /// Whether a slice was made for the selector of a Service.

@@ -37,7 +37,7 @@ fn salvage(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
     let mut metadata: ObjectMeta = fields(&value["metadata"], |field, _| {
         problems.push(format!("metadata.{field} cannot be read"));
     });
-    // Without these nothing can be told of it.
+    // Without these the object cannot be named.
     String::deserialize(&value["metadata"]["name"])?;
     String::deserialize(&value["metadata"]["namespace"])?;
     let status = status(&value["status"], &mut problems);
@@ -55,7 +55,7 @@ fn salvage(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
     })
 }
 
-/// Those fields of an object that can be read; the others are told, and left at their defaults.
+/// Those fields of an object that can be read; the others are reported, and left at their defaults.
 pub(super) fn fields<T: DeserializeOwned + Default>(
     value: &Value,
     mut unread: impl FnMut(&str, &Value),
@@ -71,8 +71,8 @@ pub(super) fn fields<T: DeserializeOwned + Default>(
     T::deserialize(Value::Object(sound)).unwrap_or_default()
 }
 
-/// The status is ours and is written anew, but for one list: who was taken over and has not beaten is
-/// remembered nowhere else. Of an entry there the name and the address are enough to keep it published.
+/// The status is ours and is written anew, except one list: the instances that were taken over and
+/// have not beaten are recorded nowhere else. The name and the address of an entry are enough to keep it published.
 fn status(value: &Value, problems: &mut Vec<String>) -> Option<ServiceRegistrationStatus> {
     value.as_object()?;
     let mut adopted = Vec::new();

@@ -46,7 +46,7 @@ impl Remembered {
     }
 }
 
-/// What to remember once all of it is told but what is withheld: that is told later, as it is then.
+/// What to remember once all events except the withheld ones are sent. Those are sent later, with the state of then.
 pub fn remember(before: &Remembered, lines: &[Line], withheld: &Withheld) -> Remembered {
     let now = Remembered::of(lines).0.into_iter().filter(|(name, ..)| !withheld.holds(name));
     let still = before.0.iter().filter(|(name, ..)| withheld.holds(name)).cloned();

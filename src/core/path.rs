@@ -139,8 +139,8 @@ impl Path {
         next.max(self.rests_until)
     }
 
-    /// The API server has answered a renewal that it is to be left alone for so long. Those who beat are told the same, and
-    /// obey: until that is over their silence is no proof of anything, so the way is not whole, and nothing
+    /// The API server has answered a renewal with a time to wait. Instances get the same answer, and
+    /// obey: until that time is over their silence proves nothing, so the way is not whole, and nothing
     /// is sent. Returns until when.
     pub fn told_to_wait(&mut self, pause: Duration, now: Moment) -> Moment {
         self.rests_until = self.rests_until.max(now + pause.min(LONGEST_REST));

@@ -41,7 +41,7 @@ pub struct PodView {
 /// What our readiness gate says in a Pod's status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gate {
-    /// Whether the Pod has been told that it is published; none before it was told anything.
+    /// The value of the Pod's condition; none before it was written.
     pub published: Option<bool>,
     /// Why.
     pub reason: String,

@@ -130,7 +130,7 @@ fn object<K: Readable>(
     })
 }
 
-/// What can be told of an object that cannot be read.
+/// What is known about an object that cannot be read.
 fn unreadable<K: Readable>(
     identity: &Value,
     part: Option<&str>,

@@ -1,4 +1,4 @@
-//! How an instance beats, as far as it tells whether it follows an edit of ttl and interval (L8).
+//! How an instance beats, as far as that shows whether it follows an edit of ttl and interval (L8).
 
 use std::time::Duration;
 

@@ -216,8 +216,8 @@ fn instances(
     account.listed().map(told).collect()
 }
 
-/// The words of a failure that lasts, as they were first told: each try may bring other times and ids,
-/// and none of that is worth a write.
+/// The message of a failure that lasts, as it was first reported: each try may bring other times and ids,
+/// and these are not worth a write.
 fn steady(reason: &str, before: &str, now: &str) -> String {
     let lasts = ["WriteFailed", Reason::PublishFailed.as_str()].contains(&reason);
     if lasts && words::agree(before, now) { before.to_owned() } else { now.to_owned() }

@@ -127,8 +127,8 @@ impl Heart {
         });
     }
 
-    /// Whether a beat was written less than a ttl ago: by this machine's clock, which most often is the one
-    /// that the earlier life had, or by the API server's.
+    /// Whether a beat was written less than a ttl ago: by this machine's clock, which usually is the one
+    /// that the earlier process had, or by the API server's.
     fn is_recent(&self, renewed: Option<Timestamp>, pace: Pace) -> bool {
         let Some(renewed) = renewed else { return false };
         let age = Timestamp::now().duration_since(renewed).as_secs_f64();

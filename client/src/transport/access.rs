@@ -63,7 +63,7 @@ pub(super) enum Standing {
 
 /// What the keeper is told.
 pub(super) enum Call {
-    /// Something failed that other files might mend. Who asks hears when they have been read.
+    /// Something failed that other files might repair. The sender is notified when they have been read.
     Reread(Option<oneshot::Sender<()>>),
     /// The API server does not accept this.
     Refused(Option<HeaderValue>, oneshot::Sender<()>),

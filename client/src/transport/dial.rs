@@ -128,7 +128,7 @@ impl Dialer {
             let under_way = known.lookup.take().filter(|lookup| lookup.peek().is_none());
             let begin = || {
                 let lookup = (self.resolver)(host.to_owned(), port);
-                // In a task of its own, it goes on when who waits for it gives up.
+                // In a task of its own, it goes on after the waiting request gives up.
                 let lookup = tokio::spawn(lookup);
                 async move {
                     let found = lookup.await.unwrap_or_else(|error| Err(io::Error::other(error)));

@@ -47,7 +47,7 @@ const POOL_SIZE: usize = 64;
 
 type Calls = mpsc::UnboundedSender<Call>;
 type Done = oneshot::Sender<()>;
-/// A credential, and who waits for another.
+/// A refused credential, and the request that waits for another.
 type Refused = (Option<HeaderValue>, Done);
 type Read = Result<Box<Settings>, ConnectError>;
 type Reading = AbortOnDropHandle<Read>;
@@ -71,9 +71,9 @@ pub(super) struct Keeper {
     read: Instant,
     read_in: Duration,
     reread: bool,
-    /// Why the last reading came to nothing: told once.
+    /// Why the last read failed: reported once.
     complaint: Option<String>,
-    /// Who waits for the next reading.
+    /// The requests that wait for the next read.
     waiting: Vec<Done>,
     /// What was refused since the last reading began.
     refused: Vec<Refused>,

@@ -27,8 +27,8 @@ use crate::error::BoxError;
 const LIMIT: Duration = Duration::from_secs(20);
 /// For so long a request joins an attempt that is under way; after that it may hang, and another begins beside it.
 const YOUNG: Duration = Duration::from_secs(1);
-/// More attempts than requests that wait: so many may hang. The oldest makes way for another, since what the
-/// network has swallowed is sent again ever more seldom.
+/// More attempts than requests that wait: so many may hang. The oldest is dropped for a new one, since the
+/// kernel retransmits lost packets less and less often.
 const HANGING: usize = 9;
 /// A connection that was unused for longer may be closed at the other end.
 const FRESH: Duration = Duration::from_secs(10);
@@ -136,7 +136,7 @@ impl<C> State<C> {
             }
             Err(error) => {
                 self.waiting.retain(|one| !one.is_closed());
-                // Another attempt may still succeed for who waits; one that seems to hang is not counted on.
+                // Another attempt may still succeed for the waiting requests. Attempts that seem to hang do not count.
                 if self.waiting.len() > self.young()
                     && let Some(one) = self.waiting.pop_front()
                 {

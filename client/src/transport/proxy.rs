@@ -15,7 +15,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 pub(super) struct Proxy {
     /// Scheme, host and port.
     pub uri: Uri,
-    /// What it wants to know of who asks, as a header. Never printed.
+    /// The credentials for the proxy, as a header. Never printed.
     pub authorization: Option<HeaderValue>,
 }
 

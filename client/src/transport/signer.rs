@@ -48,7 +48,7 @@ pub(super) struct Fetcher {
     /// Fetches in a row that failed or brought the same as before.
     in_vain: u32,
     fetching: Option<Fetching>,
-    /// Who waits for the end of the next one.
+    /// The requests that wait for the end of the next fetch.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -122,8 +122,8 @@ impl Signer {
         }
     }
 
-    /// The API server does not accept this: another is fetched, and who asks hears of its end. Returned, where
-    /// nothing has to be fetched.
+    /// The API server does not accept this credential: another is fetched, and the request is notified at its
+    /// end. Returns the request's sender where nothing has to be fetched.
     pub(super) fn refused(
         &mut self,
         what: Option<&HeaderValue>,
@@ -205,7 +205,7 @@ impl Fetcher {
     }
 }
 
-/// None is fetched more often than once a second, and what is in vain ever more seldom.
+/// A credential is fetched at most once a second, and less and less often while that does not help.
 fn again_in(in_vain: u32) -> Duration {
     AGAIN_FIRST.saturating_mul(1 << in_vain.min(5)).min(AGAIN_LAST)
 }

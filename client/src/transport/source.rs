@@ -1,8 +1,8 @@
 //! Where the way to the API server is described, to be read again and again.
 //!
-//! Certificates, keys and tokens are replaced while a process runs: by a kubelet, a secret store, a cron job, or by
-//! who rotates a cluster's CA as Kubernetes documents it. What a description says is read as a whole: the kubeconfig
-//! with what is embedded in it, and every file that it names. A reading that is not whole, because a
+//! Certificates, keys and tokens are replaced while a process runs: by a kubelet, a secret store, a cron job, or an
+//! administrator who rotates a cluster's CA as Kubernetes documents it. A description is read as a whole: the
+//! kubeconfig with what is embedded in it, and every file that it names. A reading that is not whole, because a
 //! file is just being written, changes nothing.
 
 use std::{
@@ -237,7 +237,7 @@ fn kubeconfig(
 }
 
 /// The proxy of a configuration that was put together elsewhere: kube takes it from the environment without
-/// looking at the exceptions, and only the URL tells.
+/// looking at the exceptions, and only the URL shows that.
 fn given_proxy(config: &Config) -> Result<Option<Proxy>, ConnectError> {
     let Some(url) = &config.proxy_url else { return Ok(None) };
     let of_environment = ["HTTPS_PROXY", "https_proxy"]

@@ -104,8 +104,8 @@ impl Renewal {
     }
 }
 
-/// A patch that is not sent again where the API server has too much to do: what it says then is said to those who beat,
-/// too, and so is news of the way that they take.
+/// A patch that is not sent again where the API server has too much to do. Instances get the same answer to their
+/// beats, so it says something about their way.
 fn patch_once(
     key: &Key,
     params: &PatchParams,

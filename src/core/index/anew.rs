@@ -159,7 +159,7 @@ impl Index {
     }
 
     /// Forgets the Leases that were lost when the store went back, and of which nothing was heard for so long since.
-    /// For those who do not decide: a decision forgets them when their ttl has passed.
+    /// For standbys, which do not decide: a decision forgets them when their ttl has passed.
     pub fn forget_unshown(&mut self, registration: &Key, after: Duration, now: Moment) {
         let lost = |record: &&Record| {
             let grace = record.grace.filter(|grace| !grace.shown);
@@ -189,7 +189,7 @@ impl Record {
 
     /// It is shown with this token, whatever it was before. Returns whether that was for the first time since the store
     /// went back: then another token is no beat, unless the Lease is new. One that had expired with another token may have
-    /// come back to life, or died again: that is known as little as at a start.
+    /// come back to life, or died again: that is unknown, as at a start.
     pub(super) fn go_on_from(&mut self, token: &Token, is_new: bool, now: Moment) -> bool {
         let Some(grace) = self.grace.as_mut().filter(|grace| !grace.shown) else { return false };
         grace.shown = true;

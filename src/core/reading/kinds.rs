@@ -15,7 +15,7 @@ use super::{
 };
 use crate::core::{heartbeat::HeartbeatLease, lenient, plan::meta::SERVICE_NAME_LABEL};
 
-/// What tells which object it is, and whose.
+/// The fields that identify an object and its owner.
 pub(super) const IDENTITY: Keep = Fields(&[(
     "metadata",
     Fields(&[

@@ -136,7 +136,7 @@ impl Server {
         *lock(&self.state.judge) = Arc::new(judge);
     }
 
-    /// Another certificate; who is connected already has to come again, as after a restart, and has noticed.
+    /// Another certificate. Closes the open connections, as a restart does, and waits until all are closed.
     pub async fn restart_with(&self, tls: Arc<ServerConfig>) {
         *lock(&self.state.tls) = tls;
         let connections = self.connections();
@@ -216,7 +216,7 @@ pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Makes tunnels for who knows the password, and counts them.
+/// Makes tunnels for clients that know the password, and counts them.
 pub async fn proxy(authorization: &'static str) -> (SocketAddr, watch::Receiver<usize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
