@@ -45,15 +45,21 @@ const SERVICE_STAYS: Duration = Duration::from_secs(30);
 /// How often it is looked for what is abandoned.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Collects again and again until `over` is cancelled, and then ends what is under way.
-pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
+/// Collects again and again what registrations of a namespace, or of all, have left, until `over` is cancelled,
+/// and then ends what is under way. Objects of other namespaces may be watched for their addresses
+/// ([`neighbourhood`](super::neighbourhood)): what has become of their registrations is not known here.
+pub(super) async fn run(
+    namespace: Option<String>,
+    context: Arc<Context>,
+    over: CancellationToken,
+) {
     if context.settings.dry_run {
         // Not before the term is over: a part that ends takes the term along.
         return over.cancelled().await;
     }
     let mut since: HashMap<Abandoned, Moment> = HashMap::new();
     while over.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
-        let abandoned = context.world().abandoned();
+        let abandoned = context.world().abandoned(namespace.as_deref());
         let now = context.clock.now();
         // Who is taken over meanwhile begins anew.
         since = abandoned.iter().map(|it| (it.clone(), *since.get(it).unwrap_or(&now))).collect();

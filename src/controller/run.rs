@@ -47,6 +47,8 @@ use crate::{
 const PATIENCE: Duration = CALL_TIMEOUT.saturating_sub(Duration::from_secs(1));
 
 const REGISTRATIONS: &str = "ServiceRegistrations";
+/// The scope of an operator that is limited to no namespace.
+const ALL: &str = "all namespaces";
 
 /// A part of the operator that never ends by itself has ended. Going on without it would take what
 /// it no longer reports for unchanged, or for absent.
@@ -213,7 +215,7 @@ async fn scope(
         read
     };
     if let Some(Ok(())) = stop.run_until_cancelled(ready).await {
-        let scope = namespace.as_deref().unwrap_or("all namespaces");
+        let scope = namespace.as_deref().unwrap_or(ALL);
         tracing::info!(scope, "everything has been read once");
         if context.settings.dry_run {
             tracing::warn!(
@@ -221,7 +223,7 @@ async fn scope(
             );
         }
         warm.cancel();
-        publish(scope, &context, &reader, &stop).await;
+        publish(namespace.as_deref(), &context, &reader, &stop).await;
     }
     let ended_by_itself = !outer.is_cancelled();
     outer.cancel();
@@ -232,16 +234,17 @@ async fn scope(
 
 /// Publishes whenever this replica leads, until stopped. Returns when what was under way has ended.
 async fn publish(
-    scope: &str,
+    namespace: Option<&str>,
     context: &Arc<Context>,
     reader: &Store<ServiceRegistration>,
     stop: &CancellationToken,
 ) {
+    let scope = namespace.unwrap_or(ALL);
     while let Some(term) = stop.run_until_cancelled(context.claim.leads()).await {
         tracing::info!(scope, "publishing begins");
         let over = stop.child_token();
         let work = async {
-            lead(context.clone(), reader.clone(), over.clone()).await;
+            lead(namespace, context.clone(), reader.clone(), over.clone()).await;
             over.cancel();
         };
         let lost = async {
@@ -261,7 +264,12 @@ async fn publish(
 
 /// All that is done in one term. It begins with a proof: what the last leader saw this replica has seen,
 /// too, or it would take those for absent whom its own watch has not brought yet.
-async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: CancellationToken) {
+async fn lead(
+    namespace: Option<&str>,
+    context: Arc<Context>,
+    reader: Store<ServiceRegistration>,
+    over: CancellationToken,
+) {
     let claimed = context.clock.now();
     let proven = async {
         tokio::select! {
@@ -286,9 +294,10 @@ async fn lead(context: Arc<Context>, reader: Store<ServiceRegistration>, over: C
     });
     let collector = tokio::spawn({
         let (context, over) = (context.clone(), over.clone());
+        let namespace = namespace.map(str::to_owned);
         async move {
             let _ended = over.clone().drop_guard();
-            collect::run(context, over).await;
+            collect::run(namespace, context, over).await;
         }
     });
     let teller = tokio::spawn({

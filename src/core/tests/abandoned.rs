@@ -45,7 +45,7 @@ fn world() -> World {
 }
 
 fn kinds(world: &mut World) -> Vec<(Kind, bool)> {
-    world.abandoned().into_iter().map(|it| (it.kind, it.orphaned)).collect()
+    world.abandoned(None).into_iter().map(|it| (it.kind, it.orphaned)).collect()
 }
 
 #[test]
@@ -64,6 +64,14 @@ fn what_belongs_to_a_registration_that_is_gone_is_abandoned_until_another_names_
     }
     world.put_registration(&sreg("greeter", "new", "elsewhere"));
     assert_eq!(kinds(&mut world).len(), 3, "the one of its name is for another Service");
+}
+
+#[test]
+fn what_is_seen_of_namespaces_whose_registrations_are_not_known_is_not_abandoned() {
+    let mut world = world();
+    world.remove_registration(&Key::new("shop", "greeter"));
+    assert_eq!(world.abandoned(Some("elsewhere")), []);
+    assert_eq!(world.abandoned(Some("shop")).len(), 3);
 }
 
 #[test]

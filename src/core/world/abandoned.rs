@@ -83,16 +83,18 @@ impl World {
         }
     }
 
-    /// What belongs to registrations that are gone, and is for a Service that no other registration
-    /// names. Costs a look-up for each registration.
-    pub fn abandoned(&mut self) -> Vec<Abandoned> {
+    /// What belongs to registrations of a namespace, or of all, that are gone, and is for a Service that no
+    /// other registration names. Of other namespaces objects may be known, but no registrations. Costs a
+    /// look-up for each registration.
+    pub fn abandoned(&mut self, namespace: Option<&str>) -> Vec<Abandoned> {
         let Belongings { of, let_go } = &mut self.belongings;
         let registrations = &self.registrations;
         let lives = |uid: &str, key: &Key| registrations.get(key).is_some_and(|it| it.uid == uid);
         let_go.retain(|uid| {
             of.contains_key(uid) || registrations.values().any(|brief| brief.uid == *uid)
         });
-        let dead = of.iter().filter(|(uid, (registration, _))| !lives(uid, registration));
+        let concerns = |key: &Key| namespace.is_none_or(|namespace| key.namespace == namespace);
+        let dead = of.iter().filter(|(uid, (key, _))| concerns(key) && !lives(uid, key));
         let mut found = Vec::new();
         for (uid, (registration, objects)) in dead {
             for (kind, key) in objects {
