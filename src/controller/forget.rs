@@ -45,6 +45,7 @@ fn sort_out(context: &Context) -> Vec<(Key, Vec<Suspect>)> {
     for (registration, leases) in &orphans {
         leases.iter().for_each(|orphan| index.drop_orphan(registration, &orphan.lease));
     }
+    index.forget_cordons_but(|registration| world.has_registration(registration));
     known
 }
 

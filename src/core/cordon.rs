@@ -93,6 +93,11 @@ impl Notes {
         }
     }
 
+    /// The registrations of which cordons are noted.
+    pub(super) fn registrations(&self) -> impl Iterator<Item = &Key> {
+        self.0.keys()
+    }
+
     fn lift(&mut self, registration: &Key, lease: &str) {
         self.0.entry(registration.clone()).or_default().lift(lease);
     }

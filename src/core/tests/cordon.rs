@@ -198,6 +198,24 @@ fn a_registration_that_is_made_anew_has_the_cordons_that_leases_carry() {
 }
 
 #[test]
+fn of_registrations_that_do_not_exist_no_cordon_outlasts_its_lease() {
+    let (mut world, mut index) = cordoned();
+    for (version, registration) in (10..).zip(["r-1", "r-2", "r-3"]) {
+        let mut beat = lease_of("vm-2", "uid-2", version, Some("old"));
+        beat.registration = Some(registration.to_owned());
+        index.observe("shop", beat, at(1000));
+    }
+    let exists = |registration: &Key| *registration == key("greeter");
+    assert_eq!(index.cordons().registrations().count(), 4);
+    index.forget_cordons_but(exists);
+    assert_eq!(index.cordons().registrations().count(), 2, "one of them a Lease carries");
+    delete(&mut index, "vm-2", 20);
+    index.forget_cordons_but(exists);
+    assert_eq!(index.cordons().registrations().collect::<Vec<_>>(), [&key("greeter")]);
+    assert_eq!(states(&mut world, &mut index, 1000), ["vm-1 Cordoned"]);
+}
+
+#[test]
 fn of_very_many_cordons_a_bounded_number_is_remembered_and_those_of_pods_that_are_gone_make_room() {
     let (mut world, mut index) = cordoned();
     for n in 0..1000 {
