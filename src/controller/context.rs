@@ -327,6 +327,8 @@ impl Context {
         self.other_probes().forget_all();
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         memories.values_mut().for_each(|memory| memory.adopted = None);
+        drop(memories);
+        self.desks().forget_written();
     }
 
     /// Forgets a registration that is gone. It may be about to be replaced: then its instances keep the

@@ -76,6 +76,11 @@ impl Desks {
         desk.written = Some(written);
     }
 
+    /// The store has gone back to an earlier state: what was written is not what is there.
+    pub(super) fn forget_written(&mut self) {
+        self.0.values_mut().for_each(|desk| desk.written = None);
+    }
+
     /// Takes all reports off: a new term reports anew.
     pub(super) fn clear(&mut self) {
         self.0.values_mut().for_each(|desk| desk.report = None);

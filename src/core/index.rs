@@ -171,6 +171,8 @@ impl Index {
         if beat.version < record.version {
             return Observed::default();
         }
+        // An earlier state of the Lease is nobody's word that its cordon is lifted.
+        let is_earlier = record.is_unshown() && !is_new;
         let mut wake = record.go_on_from(&beat.token, is_new, now);
         if record.presence != presence {
             record.presence = presence;
@@ -203,7 +205,9 @@ impl Index {
         if !says_the_same {
             *known = said;
             record.token = beat.token;
-            self.cordons.observe(home, &record.lease, &record.token, &beat.claim);
+            if !is_earlier || beat.claim.cordoned.is_some() {
+                self.cordons.observe(home, &record.lease, &record.token, &beat.claim);
+            }
             if *record.claim != beat.claim {
                 let before = std::mem::replace(&mut record.claim, Arc::new(beat.claim));
                 record.quiet = false;

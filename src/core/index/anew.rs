@@ -180,6 +180,10 @@ impl Record {
         self.silent_before = Duration::ZERO;
         self.silent_at = None;
         self.quiet = false;
+        if self.presence == Presence::Unlabelled {
+            // No list will show it: it is read live.
+            self.presence = Presence::Missing;
+        }
     }
 
     /// Whether it is known from before the store went back, and has not been shown since.

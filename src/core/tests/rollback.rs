@@ -1,7 +1,7 @@
 //! The store goes back to an earlier state while this process runs on.
 
 use super::*;
-use crate::core::index::Presence;
+use crate::core::{cordon::Cordons, index::Presence};
 
 const LEASE: &str = "greeter.vm-1";
 
@@ -169,6 +169,43 @@ fn a_list_that_began_before_the_store_was_found_to_have_gone_back_is_not_the_new
     assert_eq!(index.end_list().wake, [key("greeter")], "missing from the old list");
     go_back(&mut index, &[beat("vm-1", 3, 400)]);
     assert_eq!(only(&index).presence, Presence::Watched);
+}
+
+#[test]
+fn a_cordon_holds_though_the_earlier_state_of_its_lease_does_not_carry_it() {
+    let (mut world, mut index) = (World::new(), living());
+    let mut cordoned = beat("vm-1", 6, 20_001);
+    cordoned.claim.cordoned = Some("bad disk".to_owned());
+    index.observe("shop", cordoned, at(2000));
+    go_back(&mut index, &[beat("vm-1", 3, 400)]);
+    let cordons = Cordons::stand(&world.registration, &mut index);
+    assert_eq!((cordons.held.len(), cordons.unmarked.len(), &*cordons.lifted), (1, 1, &[][..]));
+    // The status tells of it before the watch has brought that the Lease carries it again.
+    index.cordon_is_written(&key("greeter"), &cordons.unmarked[0]);
+    world.registration.cordoned = cordons.remember(&[], jiff::Timestamp::UNIX_EPOCH);
+    let cordons = Cordons::stand(&world.registration, &mut index);
+    assert_eq!((cordons.held.len(), &*cordons.lifted), (1, &[][..]));
+    // Whoever removes it from then on lifts it.
+    index.observe("shop", beat("vm-1", 4, 401), at(63_000));
+    let mut again = beat("vm-1", 4, 402);
+    again.claim.cordoned = Some("bad disk".to_owned());
+    index.observe("shop", again, at(63_500));
+    index.observe("shop", beat("vm-1", 5, 403), at(64_000));
+    let cordons = Cordons::stand(&world.registration, &mut index);
+    assert_eq!((cordons.held.len(), &*cordons.lifted), (0, &["vm-1".to_owned()][..]));
+}
+
+#[test]
+fn one_without_its_label_is_in_no_list_and_is_read_live() {
+    let mut index = dead();
+    let mut unlabelled = beat("vm-1", 5, 20_001);
+    unlabelled.registration = None;
+    index.confirm(&key(LEASE), found(&unlabelled), at(32_000), at(32_000));
+    assert_eq!(only(&index).presence, Presence::Unlabelled);
+    go_back(&mut index, &[]);
+    assert_eq!(index.missing(&key("greeter")).count(), 1);
+    index.confirm(&key(LEASE), LiveRead::Absent, at(62_000), at(62_000));
+    assert_eq!(index.count(), 0);
 }
 
 /// A Lease that was made at noon, with a beat that is so many seconds older.
