@@ -322,11 +322,19 @@ pub(super) async fn finish(
     outcome: Outcome,
     registration: &Registration,
     stage: &Stage,
+    verdicts: &[Verdict],
     context: &Context,
 ) -> Outcome {
     let Adoption { leftovers, endpoints, .. } = &stage.adoption;
     let Outcome::Done(applied) = &outcome else { return outcome };
     if applied.failure.is_some() || (leftovers.is_empty() && endpoints.is_none()) {
+        return outcome;
+    }
+    if !stage.adoption.is_complete(verdicts, &gather::published(registration, &context.world())) {
+        let later = context.clock.now() + LOOK_AGAIN;
+        context.remember(&registration.key, &registration.uid, |memory| {
+            memory.look_again = Some(later);
+        });
         return outcome;
     }
     let finished = async {

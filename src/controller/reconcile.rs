@@ -105,7 +105,7 @@ async fn reconcile(
         {
             stage.look_again = sooner(stage.look_again, Some(until));
         }
-        let applied = match carry_out(&registration, &stage, plan, &context).await {
+        let applied = match carry_out(&registration, &stage, &decision.verdicts, plan, &context).await {
             Outcome::Done(applied) => stage.failed(applied),
             Outcome::Conflict(why) if attempt < ATTEMPTS => {
                 tracing::debug!(registration = %registration.key, why, "planning anew");
@@ -223,6 +223,7 @@ fn sooner(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
 async fn carry_out(
     registration: &Registration,
     stage: &Stage,
+    verdicts: &[Verdict],
     plan: Plan,
     context: &Context,
 ) -> Outcome {
@@ -231,7 +232,7 @@ async fn carry_out(
         return rehearse::rehearse(registration, stage, &plan, context);
     }
     let outcome = apply::apply(registration, stage, plan, context).await;
-    let outcome = adopt::finish(outcome, registration, stage, context).await;
+    let outcome = adopt::finish(outcome, registration, stage, verdicts, context).await;
     if let Outcome::Done(Applied { failure: Some(_), .. }) = &outcome {
         context.metrics.failed(Step::Apply);
     }

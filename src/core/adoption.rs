@@ -10,10 +10,12 @@ use beatkeeper_api::{AdoptedInstance, InstanceState, registration::ADOPT_ANNOTAT
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::{
-    address, cordon,
+    address::{self, AddressSet},
+    cordon,
     decide::Facts,
     endpoint::{EndpointPort, PodRef, PortSet},
     heartbeat::Token,
+    in_slices::InSlices,
     leftovers, placement,
     verdict::{Placement, Reason, Verdict},
 };
@@ -124,6 +126,26 @@ pub struct Adoption {
     pub leftovers: Vec<EndpointSlice>,
     /// The Endpoints object that becomes ours as soon as our slices hold what it does.
     pub endpoints: Option<Endpoints>,
+}
+
+impl Adoption {
+    /// Whether what others hold may go: our slices hold all of it that is to stay. What the API server refuses to have
+    /// in ours, or what has to wait, is still published by theirs.
+    pub fn is_complete(&self, verdicts: &[Verdict], ours: &InSlices) -> bool {
+        let theirs = self.held_by_others();
+        let staying = verdicts.iter().filter(|verdict| verdict.is_published());
+        let mut staying = staying.flat_map(|it| it.placement.iter().flat_map(|it| &it.addresses));
+        staying.all(|address| ours.holds(address) || !theirs.contains(address))
+    }
+
+    fn held_by_others(&self) -> AddressSet {
+        let endpoints = self.leftovers.iter().flat_map(|slice| &slice.endpoints);
+        let subsets = self.endpoints.iter().flat_map(|object| object.subsets.iter().flatten());
+        let both = subsets.flat_map(|it| [&it.addresses, &it.not_ready_addresses]);
+        let listed = both.flatten().flatten().map(|address| &address.ip);
+        let texts = endpoints.flat_map(|endpoint| &endpoint.addresses).chain(listed);
+        texts.filter_map(|text| text.parse().ok()).collect()
+    }
 }
 
 /// Decides about the adopted instances, given the verdicts on all others. Who has beaten gets none,

@@ -4,8 +4,9 @@ use beatkeeper_api::{AdoptedInstance, InstancePort, InstanceState};
 
 use super::*;
 use crate::core::{
-    adoption::{Consent, weaned},
+    adoption::{Adoption, Consent, weaned},
     claims::endpoints,
+    in_slices::InSlices,
 };
 
 /// 192.0.2.N with this port, taken over from the Endpoints.
@@ -247,4 +248,31 @@ fn a_beating_instance_is_published_before_an_adopted_one_at_the_same_port() {
     let published = endpoints(&both, false);
     assert_eq!(published.len(), 1);
     assert_eq!(published[0].zone, None);
+}
+
+#[test]
+fn what_others_hold_goes_only_when_ours_hold_all_of_it_that_stays() {
+    let slice = |addresses: Value| {
+        let endpoints = json!([{ "addresses": addresses }]);
+        serde_json::from_value(json!({ "addressType": "IPv4", "endpoints": endpoints })).expect("a slice")
+    };
+    let listed = json!({ "subsets": [{ "addresses": [{ "ip": "192.0.2.1" }] }] });
+    let verdicts = only_one().decide(&index(), at(0));
+    let ours = |addresses: &[&str]| {
+        let parsed = addresses.iter().map(|address| address.parse().expect("an address"));
+        InSlices::as_ready(parsed.collect())
+    };
+    for adoption in [
+        Adoption { leftovers: vec![slice(json!(["192.0.2.1"]))], ..Adoption::default() },
+        Adoption {
+            endpoints: Some(serde_json::from_value(listed).expect("Endpoints")),
+            ..Adoption::default()
+        },
+    ] {
+        assert!(!adoption.is_complete(&verdicts, &ours(&[])), "it was refused, or has to wait");
+        assert!(adoption.is_complete(&verdicts, &ours(&["192.0.2.1"])));
+        assert!(adoption.is_complete(&[], &ours(&[])), "nobody stays");
+    }
+    let others = Adoption { leftovers: vec![slice(json!(["192.0.2.2"]))], ..Adoption::default() };
+    assert!(others.is_complete(&verdicts, &ours(&[])), "a newcomer keeps nothing up");
 }
