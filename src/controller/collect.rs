@@ -48,11 +48,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Collects again and again what registrations of a namespace, or of all, have left, until `over` is cancelled,
 /// and then ends what is under way. Objects of other namespaces may be watched for their addresses
 /// ([`neighbourhood`](super::neighbourhood)): what has become of their registrations is not known here.
-pub(super) async fn run(
-    namespace: Option<String>,
-    context: Arc<Context>,
-    over: CancellationToken,
-) {
+pub(super) async fn run(namespace: Option<String>, context: Arc<Context>, over: CancellationToken) {
     if context.settings.dry_run {
         // Not before the term is over: a part that ends takes the term along.
         return over.cancelled().await;

@@ -105,16 +105,17 @@ async fn reconcile(
         {
             stage.look_again = sooner(stage.look_again, Some(until));
         }
-        let applied = match carry_out(&registration, &stage, &decision.verdicts, plan, &context).await {
-            Outcome::Done(applied) => stage.failed(applied),
-            Outcome::Conflict(why) if attempt < ATTEMPTS => {
-                tracing::debug!(registration = %registration.key, why, "planning anew");
-                continue;
-            }
-            Outcome::Conflict(why) => {
-                stage.failed(Applied { failure: Some(why), ..Applied::default() })
-            }
-        };
+        let applied =
+            match carry_out(&registration, &stage, &decision.verdicts, plan, &context).await {
+                Outcome::Done(applied) => stage.failed(applied),
+                Outcome::Conflict(why) if attempt < ATTEMPTS => {
+                    tracing::debug!(registration = %registration.key, why, "planning anew");
+                    continue;
+                }
+                Outcome::Conflict(why) => {
+                    stage.failed(Applied { failure: Some(why), ..Applied::default() })
+                }
+            };
         if !context.claim.holds() {
             return Ok(Action::await_change());
         }

@@ -158,9 +158,10 @@ impl Cordons {
             let was_lifted = noted.is_some_and(|noted| noted.lifted.contains(&lease));
             // Removed while this process did not look; or not yet seen to carry what was written onto it again.
             let is_held = noted.is_some_and(|noted| noted.held.contains_key(&lease));
-            let is_bare = !is_held && index.record(key, &lease).is_some_and(|record| {
-                *record.token.uid == *entry.lease_uid && record.claim.cordoned.is_none()
-            });
+            let is_bare = !is_held
+                && index.record(key, &lease).is_some_and(|record| {
+                    *record.token.uid == *entry.lease_uid && record.claim.cordoned.is_none()
+                });
             if was_lifted || is_bare {
                 index.cordons_mut().lift(key, &lease);
                 cordons.lifted.push(entry.name.clone());

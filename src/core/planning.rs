@@ -52,11 +52,11 @@ pub fn draw_up_restrained(
     let service = stage.service.as_deref();
     let publish_not_ready = service.is_some_and(|service| service.publish_not_ready);
     let closed = stage.is_closed();
-    let mut endpoints = if closed {
+    let mut endpoints = restrain(if closed {
         frozen::endpoints(verdicts, stage, publish_not_ready)
     } else {
-        restrain(claims::endpoints(verdicts, publish_not_ready))
-    };
+        claims::endpoints(verdicts, publish_not_ready)
+    });
     refusal::hold_back(&mut endpoints, stage);
     let target = Target {
         owner: &Owner {

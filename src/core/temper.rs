@@ -7,7 +7,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
 
 use super::{
@@ -138,6 +138,9 @@ impl Temper {
         now: Moment,
     ) -> Option<Endpoint> {
         let Some(shown) = published.of(wanted.address) else {
+            if published.is_elsewhere(wanted.address) {
+                return Some(wanted);
+            }
             let change = match self.left.get(&wanted.address) {
                 Some(_) => Change::Other,
                 None => Change::Joins,
@@ -187,7 +190,11 @@ impl Temper {
 }
 
 /// What is published, by address.
-struct Shown<'a>(HashMap<IpAddr, Vec<Known<'a>>>);
+struct Shown<'a> {
+    known: HashMap<IpAddr, Vec<Known<'a>>>,
+    /// The addresses in endpoints that are not such as we write them: several in one, or without a port's number.
+    elsewhere: HashSet<IpAddr>,
+}
 
 struct Known<'a> {
     ports: PortSet,
@@ -196,27 +203,36 @@ struct Known<'a> {
 
 impl<'a> Shown<'a> {
     fn read(slices: &'a [Arc<EndpointSlice>]) -> Self {
-        let mut shown: HashMap<IpAddr, Vec<Known<'a>>> = HashMap::new();
+        let mut shown = Self { known: HashMap::new(), elsewhere: HashSet::new() };
         for slice in slices {
-            let Some(ports) = ports_of(slice) else { continue };
+            let ports = ports_of(slice);
             for endpoint in &slice.endpoints {
-                if let [address] = &*endpoint.addresses
-                    && let Ok(address) = address.parse()
+                let is_ours = endpoint.addresses.len() == 1;
+                for address in
+                    endpoint.addresses.iter().filter_map(|text| text.parse::<IpAddr>().ok())
                 {
-                    let known = Known { ports: ports.clone(), endpoint };
-                    shown.entry(address).or_default().push(known);
+                    let Some(ports) = ports.clone().filter(|_| is_ours) else {
+                        shown.elsewhere.insert(address);
+                        continue;
+                    };
+                    shown.known.entry(address).or_default().push(Known { ports, endpoint });
                 }
             }
         }
-        Self(shown)
+        shown
     }
 
     fn of(&self, address: IpAddr) -> Option<&Vec<Known<'a>>> {
-        self.0.get(&address)
+        self.known.get(&address)
+    }
+
+    /// Whether an address is published, and none of the endpoints that can be compared is its.
+    fn is_elsewhere(&self, address: IpAddr) -> bool {
+        self.elsewhere.contains(&address)
     }
 
     fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
-        self.0.keys()
+        self.known.keys()
     }
 }
 

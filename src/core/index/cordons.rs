@@ -36,7 +36,8 @@ impl Index {
     /// The same for all registrations but these: a Lease may carry the name of any, whether there is one or not.
     pub fn forget_cordons_but(&mut self, is_known: impl Fn(&Key) -> bool) {
         let all = self.cordons.registrations();
-        let strange: Vec<Key> = all.filter(|registration| !is_known(registration)).cloned().collect();
+        let strange: Vec<Key> =
+            all.filter(|registration| !is_known(registration)).cloned().collect();
         strange.iter().for_each(|registration| self.forget_cordons(registration));
     }
 }

@@ -254,7 +254,8 @@ fn a_beating_instance_is_published_before_an_adopted_one_at_the_same_port() {
 fn what_others_hold_goes_only_when_ours_hold_all_of_it_that_stays() {
     let slice = |addresses: Value| {
         let endpoints = json!([{ "addresses": addresses }]);
-        serde_json::from_value(json!({ "addressType": "IPv4", "endpoints": endpoints })).expect("a slice")
+        serde_json::from_value(json!({ "addressType": "IPv4", "endpoints": endpoints }))
+            .expect("a slice")
     };
     let listed = json!({ "subsets": [{ "addresses": [{ "ip": "192.0.2.1" }] }] });
     let verdicts = only_one().decide(&index(), at(0));

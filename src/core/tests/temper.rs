@@ -218,3 +218,31 @@ fn who_joins_an_address_that_another_has_is_not_taken_for_one_that_changes_its_p
     assert!(service.wants(vec![ready(1), endpoint(1, 9090, true, false)]));
     assert!(service.wants(vec![endpoint(1, 9090, true, false)]), "the other leaves at once");
 }
+
+#[test]
+fn whoever_is_published_otherwise_than_we_write_does_not_join_and_never_has_to_wait() {
+    let together = |addresses: Value, port: Value| -> Arc<EndpointSlice> {
+        let slice = json!({
+            "addressType": "IPv4",
+            "endpoints": [{ "addresses": addresses }],
+            "ports": [{ "name": "http", "port": port, "protocol": "TCP" }],
+        });
+        Arc::new(serde_json::from_value(slice).expect("a slice"))
+    };
+    let mut temper = Temper::default();
+    for n in 0..20 {
+        let mut permits = Permits::default();
+        assert_eq!(temper.restrain(vec![ready(n + 10)], &[], &mut permits, at(0)).len(), 1);
+    }
+    let restrained = |temper: &mut Temper, published: &[Arc<EndpointSlice>]| {
+        let wanted = vec![ready(1), ready(2), ready(3)];
+        let now = temper.restrain(wanted, published, &mut Permits::default(), at(1));
+        now.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(restrained(&mut temper, &[]), [""; 0], "who joins has to wait by now");
+    let published = [
+        together(json!(["192.0.2.1", "192.0.2.2"]), json!(8080)),
+        together(json!(["192.0.2.3"]), Value::Null),
+    ];
+    assert_eq!(restrained(&mut temper, &published), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+}
