@@ -40,6 +40,9 @@ use crate::{
 /// How many writes are under way at once.
 const SIDE_BY_SIDE: usize = 8;
 
+/// After this long the search for refused addresses goes on with the next plan, so that no death waits for the rest.
+const LONGEST_SEARCH: Duration = Duration::from_secs(1);
+
 /// Endpoints rest no longer than this after an update.
 const LONGEST_REST_OF_ENDPOINTS: Duration = Duration::from_secs(1);
 
@@ -115,9 +118,13 @@ pub(super) async fn apply(
         if let Some(conflict) = conflict {
             return Outcome::Conflict(conflict);
         }
+        let began = context.clock.now();
         for (write, words) in refused {
             if isolate(registration, stage, &write, &words, context).await {
                 conflict = Some(words);
+                if context.clock.now().since(began) >= LONGEST_SEARCH {
+                    break;
+                }
             }
         }
         if let Some(words) = conflict {
