@@ -54,9 +54,17 @@ impl Word {
         Some(Self { health, note: said(heartbeat::NOTE_ANNOTATION).cloned(), provisional: false })
     }
 
+    /// What a Lease says. What is no health is one that does not serve: so it is published.
+    pub fn on(lease: &Lease) -> Self {
+        let said = |name: &str| lease.metadata.annotations.as_ref()?.get(name);
+        let health = said(heartbeat::HEALTH_ANNOTATION);
+        let health = health.map_or(Health::Passing, |text| text.parse().unwrap_or(Health::Failing));
+        Self { health, note: said(heartbeat::NOTE_ANNOTATION).cloned(), provisional: false }
+    }
+
     /// Whether readers would see no difference.
     pub fn says_what(&self, other: &Self) -> bool {
-        self.health == other.health && self.note == other.note
+        self.annotations() == other.annotations()
     }
 
     /// As annotations: what is not to be there is `null`.

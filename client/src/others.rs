@@ -13,7 +13,10 @@ use k8s_openapi::{
 
 use serde_json::Value;
 
-use crate::fence::{LeasePatch, annotation};
+use crate::{
+    fence::{LeasePatch, annotation},
+    lease::Word,
+};
 
 /// Which annotations of a Lease other writers have set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,9 +44,15 @@ impl Others {
         Self { health: is_anothers(HEALTH_ANNOTATION), note: is_anothers(NOTE_ANNOTATION) }
     }
 
-    /// Whether there are fewer of them now.
-    pub fn has_lost(self, now: Self) -> bool {
-        (self.health && !now.health) || (self.note && !now.note)
+    /// What counts as told, by a Lease that has just been read. What is ours to say is told as far as it is in there: a
+    /// store that was put back from a backup says what was told then, and nothing says what another hand has removed.
+    pub fn told(self, lease: &Lease, before: &Word) -> Word {
+        let said = Word::on(lease);
+        Word {
+            health: if self.health { before.health } else { said.health },
+            note: if self.note { before.note.clone() } else { said.note },
+            provisional: false,
+        }
     }
 }
 
@@ -81,6 +90,7 @@ impl LeasePatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use beatkeeper_api::heartbeat::Health;
     use serde_json::json;
 
     fn lease(managers: Value) -> Lease {
@@ -123,6 +133,31 @@ mod tests {
         let theirs = annotations("kubectl-annotate", &[HEALTH_ANNOTATION]);
         assert_eq!(Others::on(&lease(json!([theirs]))), Others::default(), "nothing beats");
         assert_eq!(Others::on(&Lease::default()), Others::default());
+    }
+
+    #[test]
+    fn what_was_told_and_is_not_in_the_lease_any_more_is_not_told() {
+        let told = |health, note: Option<&str>| {
+            let note = note.map(str::to_owned);
+            Word { health, note, provisional: false }
+        };
+        let mut put_back = lease(json!([]));
+        put_back.metadata.annotations =
+            Some([(HEALTH_ANNOTATION.to_owned(), "Draining".to_owned())].into());
+        let before = told(Health::Passing, Some("disk 91 %"));
+        let ours = Others::default().told(&put_back, &before);
+        assert_eq!(ours, told(Health::Draining, None));
+        assert!(!before.says_what(&ours), "so it is said again");
+        let theirs = Others { health: true, note: false }.told(&put_back, &before);
+        assert_eq!(theirs, told(Health::Passing, None));
+    }
+
+    #[test]
+    fn a_note_that_is_cut_in_the_lease_is_told() {
+        let long = Word { note: Some("x".repeat(300)), ..Word::default() };
+        let mut lease = lease(json!([]));
+        lease.metadata.annotations = Some([(NOTE_ANNOTATION.to_owned(), "x".repeat(256))].into());
+        assert!(long.says_what(&Others::default().told(&lease, &Word::default())));
     }
 
     #[test]

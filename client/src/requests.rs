@@ -33,6 +33,8 @@ pub(super) struct Requests {
     registration: String,
     lease: String,
     headers: Headers,
+    /// As which the API server notes who has written; none: as the User-Agent says.
+    manager: Option<&'static str>,
 }
 
 impl Requests {
@@ -46,7 +48,13 @@ impl Requests {
             registration: identity.registration.clone(),
             lease: identity.lease_name(),
             headers,
+            manager: None,
         }
+    }
+
+    /// The same, noted as written by another hand.
+    pub(super) fn written_by(self, manager: &'static str) -> Self {
+        Self { manager: Some(manager), ..self }
     }
 
     /// `namespace/name`, as messages name objects.
@@ -96,7 +104,9 @@ impl Requests {
         let object = self.lease_object();
         match patch {
             LeasePatch::Merge(patch) => {
-                let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+                let field_manager = self.manager.map(str::to_owned);
+                let parameters = PatchParams { field_manager, ..PatchParams::default() };
+                let patch = Patch::Merge(patch);
                 let call = self.leases.patch(&self.lease, &parameters, &patch);
                 self.bounded(operation, &object, limit, call).await
             }

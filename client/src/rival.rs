@@ -77,6 +77,9 @@ pub enum Became {
     /// It is as we left it, except for a beat that was not ours. A process that claims nothing sent it, or a
     /// copy of this process.
     BeatenByAnother,
+    /// It is as it was before this process has claimed it, or another one with an earlier beat: it, or the whole
+    /// store, was put back from a backup.
+    GoneBack,
     /// Another process has claimed it.
     Claimed,
 }
@@ -87,7 +90,13 @@ pub fn became(identity: &Identity, before: &Held, written: &Written, now: &Lease
     if written.contains(renewed(now)) {
         return Became::Edited;
     }
-    let same = held.uid == before.uid && held.transitions == before.transitions;
+    let other = held.uid != before.uid;
+    // Whoever claims it raises the count, and none at all is an edit.
+    let fewer = held.transitions < before.transitions;
+    if renewed(now) < written.confirmed && (other || fewer) {
+        return Became::GoneBack;
+    }
+    let same = !other && held.transitions == before.transitions;
     if same && claims_the_same(identity, now) { Became::BeatenByAnother } else { Became::Claimed }
 }
 
@@ -213,6 +222,27 @@ mod tests {
         assert_eq!(became(lease("192.0.2.2", 4, 12)), Became::Claimed, "by its address alone");
         let mut anew = lease("192.0.2.1", 4, 12);
         anew.metadata.uid = Some("another".to_owned());
+        assert_eq!(became(anew), Became::Claimed);
+    }
+
+    #[test]
+    fn a_lease_that_was_put_back_is_told_from_one_that_another_claims() {
+        let ours = identity("192.0.2.1");
+        let before = Held::of(&lease("192.0.2.1", 4, 10));
+        let became = |lease: Lease| became(&ours, &before, &written(10, &[11]), &lease);
+        // Of an earlier life of this machine, which had another address.
+        assert_eq!(became(lease("192.0.2.9", 3, 7)), Became::GoneBack);
+        let mut anew = lease("192.0.2.1", 4, 7);
+        anew.metadata.uid = Some("another".to_owned());
+        assert_eq!(became(anew.clone()), Became::GoneBack);
+        // By hand.
+        let mut emptied = lease("192.0.2.1", 4, 10);
+        emptied.spec = Some(Default::default());
+        assert_eq!(became(emptied), Became::GoneBack);
+        // Of another process, whose clock may be slow.
+        assert_eq!(became(lease("192.0.2.9", 5, 7)), Became::Claimed);
+        anew.spec.as_mut().expect("a spec").renew_time =
+            lease("192.0.2.1", 4, 12).spec.expect("a spec").renew_time;
         assert_eq!(became(anew), Became::Claimed);
     }
 

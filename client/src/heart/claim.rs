@@ -225,13 +225,10 @@ impl Heart {
         self.lose(owner, pace).await
     }
 
-    /// Follows what others say of us in our Lease. What they no longer say we say again, with the next beat.
+    /// Follows what our Lease says of us. What is ours to say, and is not in there, goes out with the next beat.
     fn note_others(&mut self, lease: &Lease) {
-        let now = Others::on(lease);
-        if self.others.has_lost(now) {
-            self.told = Word::kept(lease).unwrap_or_default();
-        }
-        self.others = now;
+        self.others = Others::on(lease);
+        self.told = self.others.told(lease, &self.told);
     }
 
     /// The Lease is not ours any more, and no other process owns it.
@@ -263,6 +260,8 @@ impl Heart {
                 self.reclaim(&lease, pace).await
             }
             Became::Edited => self.reclaim(&lease, pace).await,
+            // All that was said since then is gone.
+            Became::GoneBack => self.lose(owner, pace).await,
         }
     }
 

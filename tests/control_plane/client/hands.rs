@@ -2,7 +2,10 @@
 
 use beatkeeper_api::heartbeat::{HEALTH_ANNOTATION, NOTE_ANNOTATION};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::ResourceExt;
+use kube::{
+    ResourceExt,
+    api::{Patch, PatchParams},
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -62,4 +65,20 @@ async fn a_drain_by_hand_outlives_probes_and_restarts_until_that_hand_ends_it() 
     shop.patch::<Lease>("greeter.vm-1", health(Value::Null)).await;
     std::fs::remove_file(&up).unwrap();
     is_said(&shop, HEALTH_ANNOTATION, |health| health == Some("Failing")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_old_lease_says_of_health_is_mended_with_the_next_beat() {
+    let shop = Shop::open("put-back-health").await;
+    shop.greeter().await;
+    let agent = Agent::start_with(&shop, &["--instance=vm-1", "--address=192.0.2.1"]);
+    agent.says("beating as").await;
+    // As a store that goes back to a backup shows it: written by this very agent, when it was not well.
+    let params = PatchParams {
+        field_manager: Some("beatkeeper-agent".to_owned()),
+        ..PatchParams::default()
+    };
+    let failing = json!({ "metadata": { "annotations": { HEALTH_ANNOTATION: "Failing" } } });
+    shop.api::<Lease>().patch("greeter.vm-1", &params, &Patch::Merge(failing)).await.unwrap();
+    is_said(&shop, HEALTH_ANNOTATION, |health| health.is_none()).await;
 }
