@@ -43,11 +43,13 @@ impl Signals {
     pub async fn next(&mut self) -> Heard {
         let ([term, int, quit], [hup, usr1, usr2]) = (&mut self.end, &mut self.pass_on);
         tokio::select! {
+            // How to end comes before that we are to: a service manager asks for both almost at one moment.
+            biased;
+            _ = usr1.recv() => Heard::PassOn(PASS_ON[1]),
             _ = term.recv() => Heard::End(END[0]),
             _ = int.recv() => Heard::End(END[1]),
             _ = quit.recv() => Heard::End(END[2]),
             _ = hup.recv() => Heard::PassOn(PASS_ON[0]),
-            _ = usr1.recv() => Heard::PassOn(PASS_ON[1]),
             _ = usr2.recv() => Heard::PassOn(PASS_ON[2]),
         }
     }
@@ -77,4 +79,27 @@ pub fn name(signal: Signal) -> &'static str {
 /// As a shell reports that a signal has ended a command.
 pub fn ended_by(signal: i32) -> ExitCode {
     ExitCode::from(128 + u8::try_from(signal).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_asked_to_leave_its_leases_and_to_end_at_one_moment_leaves_them() {
+        let mut signals = Signals::listen().expect("signals");
+        for _ in 0..20 {
+            let both = [Signal::TERM, Signal::USR1];
+            let listen = |one: Signal| signal(SignalKind::from_raw(one.as_raw()));
+            let mut arrived = both.map(|one| listen(one).expect("a listener"));
+            both.map(|one| kill_process(getpid(), one).expect("our own process"));
+            for one in &mut arrived {
+                one.recv().await;
+            }
+            assert_eq!(signals.next().await, Heard::PassOn(Signal::USR1));
+            assert_eq!(signals.next().await, Heard::End(Signal::TERM));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::config::{ExecConfig, ExecInteractiveMode};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{error::Category, json};
 use tokio::{process::Command, time::timeout};
 
 /// One that takes longer has hung.
@@ -101,8 +101,16 @@ fn process(exec: &ExecConfig, program: &str) -> Command {
 }
 
 fn understand(said: &[u8]) -> Result<Credential, String> {
-    let said: Said = serde_json::from_slice(said)
-        .map_err(|error| format!("it printed no ExecCredential: {error}"))?;
+    let said: Said = serde_json::from_slice(said).map_err(|error| {
+        // Its own text shows what it has found, which may be the secret.
+        let wrong = match error.classify() {
+            Category::Data => "not one as Kubernetes describes it",
+            Category::Eof => "it ends too early",
+            Category::Io | Category::Syntax => "no JSON",
+        };
+        let (line, column) = (error.line(), error.column());
+        format!("it printed no ExecCredential: {wrong} (line {line}, column {column})")
+    })?;
     let status = said.status.ok_or("the ExecCredential that it printed has no status")?;
     let expires = status.expiration_timestamp.as_deref().map(str::parse).transpose();
     let expires = expires.map_err(|error| format!("expirationTimestamp: {error}"))?;
@@ -192,7 +200,15 @@ mod tests {
     async fn a_plugin_that_fails_is_told_without_what_it_printed() {
         for (script, told) in [
             ("echo secret; echo 'log in\nfirst' >&2; exit 3", "exit status: 3: log in\\nfirst"),
-            ("echo secret", "it printed no ExecCredential: expected value at line 1 column 1"),
+            ("echo secret", "it printed no ExecCredential: no JSON (line 1, column 1)"),
+            (
+                "echo '\"secret\"'",
+                "it printed no ExecCredential: not one as Kubernetes describes it (line 1, column 8)",
+            ),
+            (
+                "echo '{\"status\": \"secret\"}'",
+                "it printed no ExecCredential: not one as Kubernetes describes it (line 1, column 20)",
+            ),
             ("echo '{}'", "the ExecCredential that it printed has no status"),
             ("echo '{\"status\": {}}'", "it printed neither a token nor a client certificate"),
         ] {
