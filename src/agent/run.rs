@@ -1,9 +1,10 @@
 //! `run` and `proxy`: beat until stopped; reload when asked.
 
-use std::process::ExitCode;
+use std::{future::pending, process::ExitCode};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
     command::{Beating, attend, connect, pod_name, stopping, unless_hurried},
@@ -41,6 +42,21 @@ impl Kind {
             Self::Afar => Plan::for_targets(settings, namespace),
         }
     }
+
+    /// The same on a thread that may wait for a file: beats and signals do not.
+    fn read(self, beating: &Beating, namespace: &str) -> Reading {
+        let (beating, namespace) = (beating.clone(), namespace.to_owned());
+        spawn_blocking(move || self.plan(&beating, &namespace))
+    }
+}
+
+type Reading = JoinHandle<Result<Plan>>;
+
+async fn end_of(reading: &mut Option<Reading>) -> Result<Plan> {
+    match reading {
+        Some(reading) => reading.await?,
+        None => pending().await,
+    }
 }
 
 /// Beats until a signal ends it. SIGHUP reads the settings again; SIGUSR1 ends it, and leaves the Leases.
@@ -55,18 +71,22 @@ pub(super) async fn run(beating: Beating, kind: Kind) -> Result<ExitCode> {
     let members = std::mem::take(&mut plan.members);
     let mut crew = Crew::start(members, kind.on_failure(), &connection, &teller);
     let _attending = attend(&plan.health_bind_address, &crew).await?;
+    let mut reading = None;
     let signal = loop {
-        match signals.next().await {
-            Heard::End(signal) => break signal,
-            Heard::PassOn(Signal::USR1) => {
-                stopping(Signal::USR1, &teller);
-                return Ok(leave(crew, &teller).await);
+        tokio::select! {
+            heard = signals.next() => match heard {
+                Heard::End(signal) => break signal,
+                Heard::PassOn(Signal::USR1) => {
+                    stopping(Signal::USR1, &teller);
+                    return Ok(leave(crew, &teller).await);
+                }
+                Heard::PassOn(Signal::HUP) => reading = Some(kind.read(&beating, &namespace)),
+                Heard::PassOn(_) => {}
+            },
+            now = end_of(&mut reading) => {
+                reading = None;
+                plan = reload(&mut crew, plan, now, &beating, &teller).await;
             }
-            Heard::PassOn(Signal::HUP) => {
-                plan = reload(&mut crew, plan, kind.plan(&beating, &namespace), &beating, &teller)
-                    .await;
-            }
-            Heard::PassOn(_) => {}
         }
     };
     stopping(signal, &teller);

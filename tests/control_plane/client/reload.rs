@@ -30,6 +30,32 @@ async fn an_agent_that_is_restarted_and_keeps_its_lease_costs_nobody_a_moment() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_settings_file_that_takes_for_ever_to_be_read_stops_no_beat() {
+    let shop = Shop::open("reload-hangs").await;
+    shop.greeter().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("agent.yaml");
+    std::fs::write(&config, "appVersion: '1'").unwrap();
+    let flags = ["--instance=vm-1", "--address=192.0.2.1", "--config", config.to_str().unwrap()];
+    let mut agent = Agent::start_with(&shop, &flags);
+    agent.says("beating as").await;
+    std::fs::remove_file(&config).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
+    agent.signal(Signal::HUP);
+    // It is open when the agent reads from it; and nothing comes.
+    let open = move || std::fs::File::options().write(true).open(config).unwrap();
+    let silent = tokio::task::spawn_blocking(open).await.unwrap();
+    let token = async || shop.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;
+    for _ in 0..3 {
+        let last = token().await;
+        eventually("it beats on", async || (token().await != last).then_some(())).await;
+    }
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.exit_code().await, Some(0), "{}", agent.said());
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reload_touches_only_what_has_changed_and_a_bad_file_changes_nothing() {
     let shop = Shop::open("reload").await;
     let _operator = shop.operator();
