@@ -2,20 +2,30 @@
 //! has ended, and each stays in the table of processes until the agent has waited for it.
 //!
 //! What the agent has started itself, a wrapped command or a probe's, is waited for elsewhere, and its exit
-//! status must not be taken away. So each start is noted under a lock that the reaper holds while it looks.
+//! status must not be taken away. So each start is noted, and while one is under way the reaper waits. A start may take
+//! for ever, where the disk that a program is on does not answer: it holds no lock.
 
 use std::{
     collections::BTreeSet,
     fs, io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use rustix::process::{Pid, WaitOptions, child_subreaper, getpid, waitpid};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
+    time::sleep,
 };
 
+/// While something is being started it is looked again after this long.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+static STARTING: AtomicUsize = AtomicUsize::new(0);
 static OURS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 fn ours() -> MutexGuard<'static, BTreeSet<i32>> {
@@ -34,15 +44,31 @@ impl Drop for Ours {
     }
 }
 
-/// Starts a process that a task in this program waits for. Keep the returned guard until that wait has ended.
+/// A start that is under way, for as long as this is kept.
+struct Starting;
+
+impl Starting {
+    fn begin() -> Self {
+        STARTING.fetch_add(1, SeqCst);
+        Self
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        STARTING.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Starts a process that somebody here waits for. What is returned beside it has to outlive the waiting.
 ///
 /// # Errors
 /// It cannot be started.
 pub fn spawn(command: &mut Command) -> io::Result<(Child, Ours)> {
-    let mut ours = ours();
+    let _starting = Starting::begin();
     let child = command.spawn()?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    ours.extend(pid);
+    ours().extend(pid);
     Ok((child, Ours(pid)))
 }
 
@@ -54,21 +80,29 @@ pub async fn orphans() {
         return std::future::pending().await;
     };
     loop {
-        reap();
-        if ended.recv().await.is_none() {
+        if !reap() {
+            sleep(LOOK_AGAIN).await;
+        } else if ended.recv().await.is_none() {
             return std::future::pending().await;
         }
     }
 }
 
-/// Reaps all children that have ended and that no other task in this program waits for.
-fn reap() {
-    let ours = ours();
+/// Waits for all that have ended and that nobody else here waits for. False: it is to be asked again, since what
+/// is just being started may be among them.
+fn reap() -> bool {
     let zombies = zombies(getpid().as_raw_nonzero().get());
-    for pid in zombies.into_iter().filter(|pid| !ours.contains(pid)) {
+    let ours = ours();
+    let mut orphans = zombies.into_iter().filter(|pid| !ours.contains(pid));
+    // A start ends after it was noted: whatever was seen is either noted, or still counted here.
+    if STARTING.load(SeqCst) > 0 {
+        return orphans.next().is_none();
+    }
+    for pid in orphans {
         // An error: it was waited for meanwhile.
         let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
     }
+    true
 }
 
 /// The children of a process that have ended.
@@ -110,8 +144,25 @@ mod tests {
             while !zombies(getpid().as_raw_nonzero().get()).contains(&pid) {
                 std::thread::yield_now();
             }
-            reap();
+            let _ = reap();
             assert_eq!(child.wait().await.expect("its end").code(), Some(7));
         }
+    }
+
+    #[tokio::test]
+    async fn a_start_that_takes_for_ever_blocks_neither_the_reaper_nor_an_end() {
+        let (mut child, ours) = spawn(&mut Command::new("true")).expect("a program");
+        let hanging = Starting::begin();
+        assert!(child.wait().await.expect("its end").success());
+        drop(ours);
+        // It may have been started a moment ago, and not be noted yet.
+        let mut orphan = std::process::Command::new("true").spawn().expect("a program");
+        let pid = i32::try_from(orphan.id()).expect("a pid");
+        while !zombies(getpid().as_raw_nonzero().get()).contains(&pid) {
+            std::thread::yield_now();
+        }
+        assert!(!reap());
+        assert!(orphan.wait().expect("nobody has waited for it").success());
+        drop(hanging);
     }
 }
