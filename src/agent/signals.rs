@@ -94,7 +94,9 @@ mod tests {
             let both = [Signal::TERM, Signal::USR1];
             let listen = |one: Signal| signal(SignalKind::from_raw(one.as_raw()));
             let mut arrived = both.map(|one| listen(one).expect("a listener"));
-            both.map(|one| kill_process(getpid(), one).expect("our own process"));
+            for one in both {
+                kill_process(getpid(), one).expect("our own process");
+            }
             for one in &mut arrived {
                 one.recv().await;
             }

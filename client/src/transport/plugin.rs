@@ -207,7 +207,7 @@ mod tests {
             ),
             (
                 "echo '{\"status\": \"secret\"}'",
-                "it printed no ExecCredential: not one as Kubernetes describes it (line 1, column 20)",
+                "it printed no ExecCredential: not one as Kubernetes describes it (line 1, column 19)",
             ),
             ("echo '{}'", "the ExecCredential that it printed has no status"),
             ("echo '{\"status\": {}}'", "it printed neither a token nor a client certificate"),

@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use beatkeeper_api::text::plain;
 use futures::FutureExt;
 use http::HeaderValue;
 use kube::{
@@ -86,7 +87,7 @@ impl Source {
         let (mut config, proxy) = match &*self.origin {
             Origin::Kubeconfig { file, context } => {
                 let read = kubeconfig(file.as_deref(), Some(context));
-                let (_, config, named) = read.map_err(unreadable)?;
+                let (_, config, named) = read.map_err(without_secrets)?;
                 let proxy = match named {
                     Some(url) => Some(Proxy::named(&url)?),
                     None => Proxy::of_environment(&config.cluster_url, variable)?,
@@ -258,7 +259,42 @@ fn unreadable(error: impl std::error::Error) -> ConnectError {
     ConnectError::Unreadable(crate::failure::chain(&error))
 }
 
+/// The text of a parser shows the lines around its error, and in a kubeconfig those are secrets.
+fn without_secrets(error: KubeconfigError) -> ConnectError {
+    match error {
+        KubeconfigError::Parse(error) => {
+            let place = error.without_snippet().to_string();
+            ConnectError::Unreadable(format!(
+                "the kubeconfig is no YAML as it should be: {}",
+                plain(&place)
+            ))
+        }
+        error => unreadable(error),
+    }
+}
+
 /// The outcome of what is async by its signature alone.
 fn at_once<T>(ready: impl Future<Output = T>) -> T {
     ready.now_or_never().expect("kube reads a configuration without waiting")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubeconfig_that_is_just_being_written_is_told_of_without_its_secrets() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("kubeconfig");
+        let whole = "current-context: c\ncontexts: [{ name: c, context: { cluster: k, user: u } }]\n\
+                     clusters: [{ name: k, cluster: { server: 'https://192.0.2.1' } }]\n\
+                     users:\n- name: u\n  user:\n    token: secret\n";
+        fs::write(&file, whole).expect("a file");
+        let source = Source::kubeconfig(Some(file.clone())).expect("a source");
+        let agent = HeaderValue::from_static("test");
+        source.read(&agent).expect("settings");
+        fs::write(&file, format!("{whole}    exec: [")).expect("a file");
+        let error = source.read(&agent).err().expect("it is not whole").to_string();
+        assert!(error.contains("line") && !error.contains("secret"), "{error}");
+    }
 }
