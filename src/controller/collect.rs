@@ -109,7 +109,7 @@ where
         + Sync,
 {
     let Abandoned { key, orphaned, .. } = object;
-    if !orphaned && is_wanted(object, context).await? {
+    if !orphaned && (is_wanted(object, context).await? || !can_be_made(context).await?) {
         return Ok(());
     }
     let api = Api::<Lenient<K>>::namespaced(context.client.clone(), &key.namespace);
@@ -190,4 +190,22 @@ async fn is_wanted(object: &Abandoned, context: &Context) -> Result<bool, ApiErr
                 || object.service.as_ref().is_some_and(for_it))
         }
     }
+}
+
+/// Whether registrations can be made. While their CRD is being deleted, all of them go, one after the other, and the API
+/// server answers 404 for each that has gone: that says nothing about what it has published. It then offers no verb
+/// `create` any more (apiextensions-apiserver, pkg/apiserver/customresource_discovery_controller.go).
+async fn can_be_made(context: &Context) -> Result<bool, ApiError> {
+    let version = ServiceRegistration::api_version(&());
+    let doing = || format!("read what {version} offers");
+    let offered = call(doing, context.client.list_api_group_resources(&version)).await?;
+    let plural = ServiceRegistration::plural(&());
+    let can_be_made = offered
+        .resources
+        .iter()
+        .any(|it| it.name == plural && it.verbs.iter().any(|verb| verb == "create"));
+    if !can_be_made {
+        tracing::warn!("the CRD of registrations is being deleted; what they published stays");
+    }
+    Ok(can_be_made)
 }

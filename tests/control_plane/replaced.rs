@@ -247,8 +247,20 @@ async fn a_crd_that_is_pruned_takes_the_registrations_along_and_nothing_that_the
     let vigil = Vigil::keep(&stage, "greeter").await;
     let crds = Api::<CustomResourceDefinition>::all(stage.client.clone());
     let name = "serviceregistrations.beatkeeper.dev";
+    // As long as one registration stays, those that have gone are answered with a plain 404.
+    stage.register("held", Shop::usual_spec()).await;
+    let held = json!({ "metadata": { "finalizers": ["example.com/held"] } });
+    stage.patch::<ServiceRegistration>("held", held).await;
     crds.delete(name, &DeleteParams::default()).await.unwrap();
     // Slices are looked at ten seconds after their registration has gone.
+    eventually("the operator would collect, and sees that all registrations go", async || {
+        let logged = stage.operator.logged();
+        logged.contains("the CRD of registrations is being deleted").then_some(())
+    })
+    .await;
+    assert_eq!(vigil.left(), [""; 0]);
+    let free = json!({ "metadata": { "finalizers": null } });
+    stage.patch::<ServiceRegistration>("held", free).await;
     eventually("the operator would collect, and is not told that it may", async || {
         let logged = stage.operator.logged();
         logged.contains("does not know registrations any more").then_some(())

@@ -117,3 +117,16 @@ fn a_mirrored_slice_with_the_copied_annotation_is_not_ours() {
     assert_eq!(ours.len(), 1);
     assert_eq!(foreign.expect("a foreign one").0, "greeter-mirror");
 }
+
+#[test]
+fn a_copy_in_another_namespace_is_its_makers_and_hides_nothing_of_the_original() {
+    let mut world = world();
+    let mut copy = metadata("greeter", "greeter/old/greeter");
+    copy["namespace"] = json!("another");
+    world.put::<Service>(read(json!({ "metadata": copy })));
+    assert_eq!(kinds(&mut world), []);
+    world.remove_registration(&Key::new("shop", "greeter"));
+    let registrations = world.abandoned(Some("shop"));
+    assert_eq!(registrations.len(), 3);
+    assert!(registrations.iter().all(|it| it.registration == Key::new("shop", "greeter")));
+}

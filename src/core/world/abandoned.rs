@@ -38,11 +38,14 @@ pub struct Abandoned {
     pub orphaned: bool,
 }
 
+/// A registration, and the objects that carry its annotation.
+type Belonging = (Key, BTreeSet<(Kind, Key)>);
+
 /// Which objects carry the annotation of which registration.
 #[derive(Debug, Default)]
 pub(super) struct Belongings {
-    /// By the registration's uid, with its name.
-    of: HashMap<String, (Key, BTreeSet<(Kind, Key)>)>,
+    /// By the namespace and the registration's uid, with its name. A copy in another namespace says the same uid.
+    of: HashMap<(String, String), Belonging>,
     /// Registrations whose objects are to stay.
     let_go: HashSet<String>,
 }
@@ -54,15 +57,16 @@ impl Belongings {
     }
 
     fn note(&mut self, uid: &str, registration: Key, object: (Kind, Key), present: bool) {
+        let place = (registration.namespace.clone(), uid.to_owned());
         let (_, objects) =
-            self.of.entry(uid.to_owned()).or_insert_with(|| (registration, BTreeSet::new()));
+            self.of.entry(place.clone()).or_insert_with(|| (registration, BTreeSet::new()));
         if present {
             objects.insert(object);
         } else {
             objects.remove(&object);
         }
         if objects.is_empty() {
-            self.of.remove(uid);
+            self.of.remove(&place);
         }
     }
 }
@@ -91,12 +95,17 @@ impl World {
         let registrations = &self.registrations;
         let lives = |uid: &str, key: &Key| registrations.get(key).is_some_and(|it| it.uid == uid);
         let_go.retain(|uid| {
-            of.contains_key(uid) || registrations.values().any(|brief| brief.uid == *uid)
+            of.keys().any(|(_, it)| it == uid)
+                || registrations.values().any(|brief| brief.uid == *uid)
         });
         let concerns = |key: &Key| namespace.is_none_or(|namespace| key.namespace == namespace);
-        let dead = of.iter().filter(|(uid, (key, _))| concerns(key) && !lives(uid, key));
+        // What says the uid of one that lives in another namespace is a copy, and its maker's (P6).
+        let is_copy = |uid: &str| registrations.values().any(|it| it.uid == uid);
+        let dead = of
+            .iter()
+            .filter(|((_, uid), (key, _))| concerns(key) && !lives(uid, key) && !is_copy(uid));
         let mut found = Vec::new();
-        for (uid, (registration, objects)) in dead {
+        for ((_, uid), (registration, objects)) in dead {
             for (kind, key) in objects {
                 let service = match kind {
                     Kind::EndpointSlice => self.slices.get(key).and_then(|slice| {

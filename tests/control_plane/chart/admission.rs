@@ -138,7 +138,7 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
     let scene = Scene::set(&[]).await;
     let shop = &scene.shop;
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(shop.client.clone());
-    for name in ["beatkeeper-heartbeats", "beatkeeper-advice"] {
+    for name in ["beatkeeper-heartbeats", "beatkeeper-advice", "beatkeeper-cordons"] {
         let status = eventually("the policy is type-checked", async || {
             policies.get(name).await.unwrap().status.filter(|it| it.observed_generation.is_some())
         })

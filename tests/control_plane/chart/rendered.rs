@@ -171,7 +171,7 @@ async fn rendered_without_a_cluster_the_chart_has_every_object_that_an_install_w
         assert_eq!(alone, objects(&applied), "{name}");
         let policies =
             alone.iter().filter(|it| it.starts_with("ValidatingAdmissionPolicy")).count();
-        assert_eq!(policies, if name == "restricted-values.yaml" { 0 } else { 4 }, "{name}");
+        assert_eq!(policies, if name == "restricted-values.yaml" { 0 } else { 6 }, "{name}");
     }
 }
 
