@@ -350,6 +350,10 @@ impl Index {
             record.rhythm.want(outcome.wanted, record.seen);
             record.placed |= outcome.placed;
             record.published = outcome.published;
+            if !outcome.published && !outcome.expired && record.is_unshown() {
+                // Nothing is kept up for it, so a read that finds no Lease is enough to forget it.
+                record.grace = record.grace.filter(|_| record.expired_at.is_some());
+            }
             record.protected = outcome.protected;
             if outcome.granted && record.sight.awaits_beat() {
                 record.sight = Sight::Granted;

@@ -25,7 +25,11 @@ async fn an_agent_that_is_given_orphans_reaps_them_and_passes_the_commands_exit_
         "for n in $(seq 20); do (sh -c 'echo >> {place}/ended' &); done; \
          until [ -e {place}/end ]; do sleep 0.05; done; exit 7"
     );
-    let probe = format!("exec:sh -c '(setsid sh -c \"sleep 0.1; echo >> {place}/probed\" &)'");
+    // The probe ends once that has left its process group, with which it would be killed.
+    let probe = format!(
+        "exec:sh -c '(setsid sh -c \"touch {place}/left; sleep 0.1; echo >> {place}/probed\" &); \
+         until [ -e {place}/left ]; do sleep 0.01; done'"
+    );
     // As a container's first process is: not needing root.
     let first = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); \
                  os.execv(sys.argv[1], sys.argv[1:])";
