@@ -31,13 +31,13 @@ pub(crate) enum Chapter {
 }
 
 impl Chapter {
-    pub(crate) const ALL: [Self; 9] = [
+    /// What is played unless chapters are named. [`Self::Rollout`] is not among them before it has been played on a node.
+    pub(crate) const ALL: [Self; 8] = [
         Self::Install,
         Self::Join,
         Self::Hang,
         Self::Gentle,
         Self::Operator,
-        Self::Rollout,
         Self::Rights,
         Self::Outside,
         Self::Leave,
