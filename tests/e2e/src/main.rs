@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::chapters::Chapter;
@@ -81,7 +81,8 @@ async fn run(arguments: Arguments) -> Result<()> {
 
 async fn play(stage: &Stage, only: &[Chapter]) -> Result<()> {
     let began = Instant::now();
-    for chapter in Chapter::ALL {
+    let all: &[Chapter] = if only.is_empty() { &Chapter::ALL } else { Chapter::value_variants() };
+    for chapter in all.iter().copied() {
         if !only.is_empty() && !only.contains(&chapter) && !chapter.is_built_on() {
             continue;
         }
