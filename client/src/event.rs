@@ -220,7 +220,7 @@ impl fmt::Display for Event {
             ),
             Self::TooPatient { wanted, pace } => write!(
                 f,
-                "a ttl of {} is longer than the registration's: who is silent for {} is taken out",
+                "a ttl of {} is longer than the registration's: an instance that is silent for {} is pruned",
                 duration::format(*wanted),
                 duration::format(pace.ttl()),
             ),
@@ -248,7 +248,10 @@ impl fmt::Display for Event {
                 write!(f, "the clock of this machine is {by} {side} the API server's")
             }
             Self::Lost { lease } => {
-                write!(f, "the Lease {lease} was deleted or changed by somebody: claiming it again")
+                write!(
+                    f,
+                    "another client has deleted or changed the Lease {lease}: claiming it again"
+                )
             }
             Self::PassedOn { lease, instead: None } => write!(
                 f,

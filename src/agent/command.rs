@@ -53,7 +53,7 @@ pub(super) enum Action {
     },
     /// Probe remote targets and beat on their behalf; one whose probes fail falls silent.
     Proxy(Beating),
-    /// Register an instance with its first beat, and leave the next ones to somebody else.
+    /// Register an instance with its first beat, and leave the next ones to another program.
     Register {
         #[command(flatten)]
         settings: Box<Settings>,

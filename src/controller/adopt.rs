@@ -298,7 +298,7 @@ async fn write_down(
             "metadata": { "uid": registration.uid, "resourceVersion": version },
             "status": { "adopted": adopted },
         }));
-        let doing = || format!("write down who is adopted by ServiceRegistration {key}");
+        let doing = || format!("record the instances that ServiceRegistration {key} adopts");
         let params = PatchParams::default();
         match call_write(context, doing, api.patch_status(&key.name, &params, &patch)).await {
             Ok(Lenient(written)) => {
@@ -368,7 +368,7 @@ async fn delete_leftover(
         resource_version: slice.resource_version(),
     });
     let api = Collection::of::<EndpointSlice>(&context.client, Some(namespace));
-    let doing = || format!("delete EndpointSlice {namespace}/{name}, whose place ours have taken");
+    let doing = || format!("delete EndpointSlice {namespace}/{name}, which ours replace");
     match call_write(context, doing, api.delete(&name, &exactly)).await {
         Err(error) if !error.is_absent() => return Err(error),
         _ => {}

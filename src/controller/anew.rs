@@ -80,7 +80,7 @@ pub(super) fn begin(context: &Context, why: &dyn Display) {
     tracing::warn!(
         %why,
         "the store has gone back to an earlier state, as after a backup was restored: everything is read anew, and \
-         nobody is pruned for a ttl"
+         no instance is pruned for a ttl"
     );
     context.metrics.store_went_back();
     context.path().begin_anew(format!("the store went back to an earlier state: {why}"));

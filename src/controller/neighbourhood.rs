@@ -107,7 +107,7 @@ pub(super) async fn survey(
                 return Err(Blind::MayNotLook { namespace: namespace.clone(), why });
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot find out yet whose addresses are whose");
+                tracing::warn!(%error, "cannot find out yet which object owns which address");
                 let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
             }
         }

@@ -243,7 +243,7 @@ pub(super) async fn run(context: Arc<Context>) {
 /// The first failure in a row is worth a line.
 fn tell(error: &ApiError, context: &Context) {
     if context.path().doubt().is_none() {
-        tracing::warn!(%error, "the probe cannot be renewed: nobody is pruned until it can");
+        tracing::warn!(%error, "the probe cannot be renewed: no instance is pruned until it can");
     } else {
         tracing::debug!(%error, "the probe still cannot be renewed");
     }

@@ -145,7 +145,7 @@ pub enum AddressError {
     },
     /// It lies where the cluster's own parts are.
     #[error(
-        "{address} lies in {network}, a network of the cluster (--cluster-network), whose addresses are those of Pods, Services and Nodes; an outside instance cannot have it"
+        "{address} lies in {network}, a network of the cluster (--cluster-network) for Pods, Services and Nodes; an outside instance cannot have it"
     )]
     OfCluster {
         /// The address.

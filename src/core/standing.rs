@@ -55,7 +55,7 @@ pub fn stall(
             "Deleting",
             format!(
                 "it is being deleted and waits for finalizers ({}); what is published stays as long as it \
-                 beats, and nothing is added. Who set a finalizer removes it",
+                 beats, and nothing is added. The controller that set a finalizer has to remove it",
                 finalizers.join(", ")
             ),
         );
@@ -171,7 +171,7 @@ pub fn service_gone(registration: &Registration) -> Stall {
     Stall {
         reason: "ServiceGone",
         message: format!(
-            "Service {name} was deleted; if nobody makes it anew within seconds, it is created \
+            "Service {name} was deleted; unless it is made anew within seconds, it is created \
              without a selector"
         ),
     }

@@ -278,7 +278,8 @@ fn conditions(
         let message = available(status, applied.dry_run.is_some());
         set(condition::AVAILABLE, true, "InstancesReady", message);
     } else {
-        let message = "no instance is ready, so the Service has nobody to answer".to_owned();
+        let message =
+            "no instance is ready, so the Service has no endpoint that can answer".to_owned();
         set(condition::AVAILABLE, false, "NoInstanceReady", message);
     }
     if let Some((line, rival)) = account.contested().next() {

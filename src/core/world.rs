@@ -263,7 +263,7 @@ impl World {
                 Ownership::Sibling => {}
                 Ownership::Foreign => {
                     let manager = label(&slice.metadata, SLICE_MANAGED_BY_LABEL)
-                        .unwrap_or("somebody who does not say");
+                        .unwrap_or("an unnamed manager");
                     foreign.get_or_insert((key.name, manager.to_owned()));
                 }
             }

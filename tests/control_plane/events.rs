@@ -138,7 +138,7 @@ async fn conditions_and_the_line_of_kubectl_tell_how_it_stands() {
     let _operator = shop.operator();
     shop.greeter().await;
     let message = shop.condition("greeter", "Available", "False", "NoInstanceReady").await;
-    assert_eq!(message, "no instance is ready, so the Service has nobody to answer");
+    assert_eq!(message, "no instance is ready, so the Service has no endpoint that can answer");
     let mut beats = shop.beats("greeter");
     for n in 1..=3 {
         let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));

@@ -150,7 +150,7 @@ impl Metrics {
         all.add(
             "holds",
             &["reason"],
-            "Instances whose ttl has passed and that are kept all the same, by the reason why",
+            "Instances that stay published although their ttl has passed, by reason",
             tallies.holds.clone(),
         );
         if let Some(each) = &tallies.each {
@@ -258,8 +258,7 @@ impl Metrics {
             path_gaps: all.add(
                 "path_gaps",
                 &[],
-                "Times in which beats could not be proven to arrive, so that they count for nobody's \
-                 silence",
+                "Gaps in the proof that beats can arrive; such a gap counts as silence of no instance",
                 Counter::default(),
             ),
             store_rollbacks: all.add(

@@ -34,12 +34,12 @@ const ALERTS: [Alert; 10] = [
     Alert {
         name: "BeatkeeperAbsent",
         expression: "sum(beatkeeper_leader) < 1 or absent(beatkeeper_leader)",
-        meaning: "Nobody publishes, so nobody is pruned. What is published stays.",
+        meaning: "No replica publishes, so no instance is pruned. What is published stays.",
     },
     Alert {
         name: "BeatkeeperPruneSlow",
         expression: "histogram_quantile(0.99, sum by (le) (rate(beatkeeper_prune_lag_seconds_bucket[15m]))) > 1",
-        meaning: "The dead stay for longer than they should: look at the API server's latency \
+        meaning: "Dead instances stay published for too long: look at the API server's latency \
                   (`beatkeeper_api_call_duration_seconds`) and at waiting calls (`beatkeeper_api_call_wait_seconds`).",
     },
     Alert {
@@ -50,7 +50,7 @@ const ALERTS: [Alert; 10] = [
     Alert {
         name: "BeatkeeperRegistrationsNotPublished",
         expression: "sum by (reason) (beatkeeper_registrations{reason!=\"Published\"}) > 0",
-        meaning: "For ten minutes: a person has to do something; the condition Ready of the registration says what.",
+        meaning: "For ten minutes: a registration needs your action; its condition Ready says which.",
     },
     Alert {
         name: "BeatkeeperManyExpired",
@@ -60,12 +60,12 @@ const ALERTS: [Alert; 10] = [
     Alert {
         name: "BeatkeeperPathUnproven",
         expression: "beatkeeper_path_proof_age_seconds > 60",
-        meaning: "For a minute nothing has shown this replica that beats can arrive; while it leads nobody is pruned, and one that begins to lead then publishes nobody.",
+        meaning: "For a minute this replica has had no proof that beats can arrive. While it leads, it prunes no instance; a replica that begins to lead without this proof publishes no instance.",
     },
     Alert {
         name: "BeatkeeperStoreRolledBack",
         expression: "increase(beatkeeper_store_rollbacks_total[15m]) > 0",
-        meaning: "The store went back to an earlier state, as after a restore of etcd. The operator deals with it (docs/restore.md); if nobody restored anything, look at etcd.",
+        meaning: "The store went back to an earlier state, as after a restore of etcd. The operator handles this (docs/restore.md); if no backup was restored, check etcd.",
     },
     Alert {
         name: "BeatkeeperWatchBroken",
