@@ -57,8 +57,8 @@ pub fn tell(results: &Results) -> String {
          Computed from the raw results like all else here. A p50 or p99 is the median over the runs; every other row is of \
          the worst run or try. A deadline is a ttl after the last renewal: reckoned from when it was sent, as in the tables \
          below, or from when it was answered, soon after the API server had accepted it. `not measured` is what was not run \
-         in this size. Why some are not reached, and who takes the time, [the design](design.md#where-the-time-of-a-prune-goes) \
-         tells from profiles.\n\n{}",
+         in this size. [performance.md](performance.md#where-the-time-of-a-prune-goes) explains from profiles why some are not \
+         reached, and what takes the time.\n\n{}",
         table(["What", "Figure", "Wanted", "Measured", ""], &rows)
     )
 }
