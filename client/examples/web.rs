@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
         .check_interval(Duration::from_secs(1))
         .register_check(move || {
             let broken = broken.load(Relaxed);
-            async move { if broken { bail!("somebody asked for it") } else { Ok(()) } }
+            async move { if broken { bail!("a request broke it") } else { Ok(()) } }
         })
         // Routers stop sending before the last request is answered.
         .drain_delay(Duration::from_secs(1))

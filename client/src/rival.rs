@@ -215,7 +215,11 @@ mod tests {
         let before = Held::of(&lease("192.0.2.1", 4, 10));
         let written = written(10, &[11]);
         let became = |lease: Lease| became(&ours, &before, &written, &lease);
-        assert_eq!(became(lease("192.0.2.9", 9, 10)), Became::Edited, "nobody else has beaten");
+        assert_eq!(
+            became(lease("192.0.2.9", 9, 10)),
+            Became::Edited,
+            "no other process has beaten"
+        );
         assert_eq!(became(lease("192.0.2.1", 4, 11)), Became::Edited, "an answer was lost");
         assert_eq!(became(lease("192.0.2.1", 4, 12)), Became::BeatenByAnother);
         assert_eq!(became(lease("192.0.2.1", 5, 12)), Became::Claimed);

@@ -162,7 +162,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!reap());
-        assert!(orphan.wait().expect("nobody has waited for it").success());
+        assert!(orphan.wait().expect("no other call has waited for it").success());
         drop(hanging);
     }
 }

@@ -318,8 +318,8 @@ mod tests {
     #[test]
     fn one_task_sees_to_a_desk_until_nothing_lies_on_it() {
         let mut desks = Desks::default();
-        assert!(desks.lay_down(report()), "somebody must be called");
-        assert!(!desks.lay_down(report()), "he is there already");
+        assert!(desks.lay_down(report()), "a task must be started");
+        assert!(!desks.lay_down(report()), "the task is there already");
         let first = desks.next(&key(), None).expect("a report");
         assert!(!desks.lay_down(report()));
         let second = desks.next(&key(), Some(&first)).expect("what came in meanwhile");

@@ -167,7 +167,7 @@ mod tests {
         assert!(forgotten(lease(60, 0)));
         assert!(forgotten(lease(150, 0)), "though its versions have caught up");
         assert!(forgotten(OurLease { uid: "other".into(), ..lease(150, 2) }));
-        assert!(!forgotten(lease(150, 1)), "somebody has put a note onto it");
+        assert!(!forgotten(lease(150, 1)), "another writer has annotated it");
         assert!(!forgotten(lease(150, 2)), "our own that was given up");
     }
 

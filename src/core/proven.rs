@@ -246,7 +246,7 @@ mod tests {
             let pace = Pace { ttl, interval: ttl / 3 };
             let silence = Silence { since: Moment::from_millis(now) - ttl, before: Duration::ZERO };
             let (kept, exact) = (proven.deadline(silence, pace), all.deadline(silence, pace));
-            assert!(kept >= exact, "nobody is pruned for what is forgotten");
+            assert!(kept >= exact, "no instance is pruned for what is forgotten");
             assert!(kept.since(exact) <= ttl / 20, "ttl {ttl:?}: {:?} later", kept.since(exact));
         }
     }

@@ -299,7 +299,7 @@ mod tests {
 
     fn answer_first(waiting: &Waiting) {
         let (_, answer) = waiting.lock().expect("requests").remove(0);
-        answer.send(Ok(200)).expect("somebody waits");
+        answer.send(Ok(200)).expect("a caller waits");
     }
 
     const STATUS: &str = "/apis/beatkeeper.dev/v1alpha1/namespaces/a/serviceregistrations/b/status";
@@ -385,7 +385,7 @@ mod tests {
             let call = send(request("PUT", SLICE));
             settle().await;
             let (_, answer) = waiting.lock().expect("requests").remove(0);
-            answer.send(end).expect("somebody waits");
+            answer.send(end).expect("a caller waits");
             call.await.expect("an end");
             let last = notes.0.lock().expect("notes").last().cloned();
             assert_eq!(last, Some(format!("update EndpointSlice {told}")));

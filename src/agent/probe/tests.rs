@@ -95,6 +95,6 @@ async fn tcp_succeeds_when_somebody_accepts_and_fails_when_nobody_listens() {
 
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_a_failure_that_says_so() {
-    let error = probe("tcp://nobody.invalid:80").await.expect_err("no such host");
+    let error = probe("tcp://absent.invalid:80").await.expect_err("no such host");
     assert!(error.starts_with("no connection: "), "{error}");
 }

@@ -186,7 +186,7 @@ mod tests {
         tallies.remove(&key(1));
         assert_eq!(sums(&tallies), [2, 0, 0, 1, 0]);
         tallies.remove(&key(2));
-        assert_eq!(sums(&tallies), [0; 5], "whoever leads now tells");
+        assert_eq!(sums(&tallies), [0; 5], "the present leader counts");
     }
 
     #[test]

@@ -272,7 +272,7 @@ fn what_others_hold_goes_only_when_ours_hold_all_of_it_that_stays() {
     ] {
         assert!(!adoption.is_complete(&verdicts, &ours(&[])), "it was refused, or has to wait");
         assert!(adoption.is_complete(&verdicts, &ours(&["192.0.2.1"])));
-        assert!(adoption.is_complete(&[], &ours(&[])), "nobody stays");
+        assert!(adoption.is_complete(&[], &ours(&[])), "no adopted instance stays");
     }
     let others = Adoption { leftovers: vec![slice(json!(["192.0.2.2"]))], ..Adoption::default() };
     assert!(others.is_complete(&verdicts, &ours(&[])), "a newcomer keeps nothing up");

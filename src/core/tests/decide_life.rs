@@ -130,7 +130,7 @@ fn an_unreadable_lease_is_held_and_stays_published() {
     assert!(held.is_published());
     assert_eq!(suspected(&held), Some(Some(at(31_000))), "and it is read again");
     let early = world.one(&seen_at_1000(), at(30_999));
-    assert_eq!(early.state.as_str(), "Ready", "before its deadline nobody needs the read");
+    assert_eq!(early.state.as_str(), "Ready", "no read is needed before its deadline");
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Crowd {
             &key("greeter"),
             PACE,
             Some(silence),
-            self.index.as_ref().expect("somebody"),
+            self.index.as_ref().expect("an index"),
             |registration| self.paces.get(registration).copied(),
             at(NOW),
         )

@@ -255,13 +255,13 @@ fn a_registration_from_before_the_rules_is_read_with_what_can_be_read_of_it() {
         assert_eq!(spec("ports", ports).ports, []);
     }
     let longest = Duration::from_secs(24 * 3600);
-    assert_eq!(spec("ttl", json!(30)).ttl, longest, "nobody is pruned by a guess");
+    assert_eq!(spec("ttl", json!(30)).ttl, longest, "no instance is pruned by a guess");
     spec("interval", json!({ "seconds": 3 }));
     spec("instances", json!([{ "name": "vm-1" }]));
     let protected = spec("protection", json!({ "minReady": "2" }));
     assert_eq!(protected.min_ready, usize::try_from(i32::MAX).expect("it fits"));
     let selector = spec("podSelector", json!({ "matchLabels": { "app": 1 } }));
-    assert!(selector.selector_unreadable, "nobody has to leave");
+    assert!(selector.selector_unreadable, "no Pod has to leave");
     let odd_status = read(json!({ "status": { "lastChangeTime": "9999-12-31T23:59:59Z" } }));
     assert_eq!(odd_status.problems, [""; 0], "what we write ourselves is no problem of the user");
 }

@@ -32,7 +32,7 @@ fn a_beat_that_slips_in_before_lateness_is_noted_asks_for_a_new_decision_soon() 
     assert_eq!(index.observe("shop", beat("vm-1", 2, 2), at(21_001)).wake, []);
     assert_eq!(settle(&mut index, &verdicts, at(21_002)), Settlement::StandsForNow);
     let back = index.observe("shop", beat("vm-1", 3, 3), at(21_003));
-    assert_eq!(back.wake, [key("greeter")], "whoever beats now is heard");
+    assert_eq!(back.wake, [key("greeter")], "a beat that arrives now counts");
 }
 
 #[test]

@@ -38,7 +38,11 @@ fn a_good_spec_has_no_problem_and_every_default() {
 fn a_ttl_or_interval_that_cannot_hold_is_named_and_replaced() {
     let bad = validate(json!({ "ttl": "soon", "interval": "10s", "ports": [{ "port": 80 }] }));
     let day = Duration::from_secs(24 * 3600);
-    assert_eq!((bad.ttl, bad.interval), (day, Duration::from_secs(10)), "nobody is pruned sooner");
+    assert_eq!(
+        (bad.ttl, bad.interval),
+        (day, Duration::from_secs(10)),
+        "no instance is pruned sooner"
+    );
     assert_eq!(
         bad.problems,
         [

@@ -88,7 +88,7 @@ async fn the_web_service_tells_that_it_is_broken_and_leaves_when_stopped() {
     let ask = async |method, path| http::send(method, &address, path).await.unwrap();
     assert_eq!(ask("GET", "/").await.body, "hello\n");
     assert_eq!(ask("POST", "/break").await.code, 200);
-    stage.fails("somebody asked for it").await;
+    stage.fails("a request broke it").await;
     assert_eq!(ask("POST", "/mend").await.code, 200);
     stage.recovers().await;
     stage.leaves().await;

@@ -39,7 +39,7 @@ async fn connections_that_fell_silent_cost_one_request_however_many_there_are() 
     );
     assert_eq!(server.connections(), 2);
     server.fall_silent();
-    ask_within(&access, Duration::from_millis(500)).await.expect_err("nobody answers");
+    ask_within(&access, Duration::from_millis(500)).await.expect_err("no server answers");
     succeeds(&access).await;
 }
 

@@ -104,7 +104,7 @@ async fn a_redirect_to_another_host_is_a_success_with_a_warning_and_is_not_follo
     let warning = "redirected to another host, localhost, which is not asked".to_owned();
     assert_eq!(probe(&format!("http://{address}")).await, Ok(Some(warning)));
     let asked = tokio::time::timeout(MOMENT, listener.accept()).await;
-    assert!(asked.is_err(), "nobody came");
+    assert!(asked.is_err(), "no probe came");
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn a_server_that_accepts_and_says_nothing_does_not_answer() {
 #[tokio::test]
 async fn https_asks_with_tls_and_takes_any_certificate() {
     let certified =
-        rcgen::generate_simple_self_signed(["nobody.invalid".to_owned()]).expect("a certificate");
+        rcgen::generate_simple_self_signed(["absent.invalid".to_owned()]).expect("a certificate");
     let key = certified.signing_key.serialize_der().try_into().expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)

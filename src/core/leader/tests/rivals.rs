@@ -256,9 +256,9 @@ proptest! {
             }
             scene.pass(1);
         }
-        prop_assert!(scene.leads(), "nobody leads {bound} ms after the last fault");
+        prop_assert!(scene.leads(), "no replica leads {bound} ms after the last fault");
         scene.pass(10_000);
-        prop_assert!(scene.leads(), "whoever leads goes on");
+        prop_assert!(scene.leads(), "the leader goes on");
     }
 }
 

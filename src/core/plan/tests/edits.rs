@@ -73,7 +73,7 @@ pub fn apply(edit: &Edit, server: &mut Server, serial: usize) {
         Edit::RenameService(index) => {
             let mut slice = pick(index);
             let labels = slice.metadata.labels.get_or_insert_default();
-            labels.insert(meta::SERVICE_NAME_LABEL.to_owned(), "somebody".to_owned());
+            labels.insert(meta::SERVICE_NAME_LABEL.to_owned(), "stranger".to_owned());
             slice
         }
         Edit::LoseOwner(index) => {
@@ -87,7 +87,7 @@ pub fn apply(edit: &Edit, server: &mut Server, serial: usize) {
                 api_version: "apps/v1".to_owned(),
                 kind: "Deployment".to_owned(),
                 name: "greeter".to_owned(),
-                uid: "somebody".to_owned(),
+                uid: "stranger".to_owned(),
                 controller: Some(true),
                 block_owner_deletion: None,
             }]);

@@ -53,7 +53,7 @@ fn every_field_of_an_endpoint_is_repaired() {
     let edits: [Edit; 6] = [
         |endpoint| endpoint.node_name = None,
         |endpoint| endpoint.zone = Some("elsewhere".to_owned()),
-        |endpoint| endpoint.hostname = Some("somebody".to_owned()),
+        |endpoint| endpoint.hostname = Some("stranger".to_owned()),
         |endpoint| endpoint.target_ref = None,
         |endpoint| endpoint.hints = Some(Default::default()),
         |endpoint| {
