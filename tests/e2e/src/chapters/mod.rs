@@ -31,18 +31,6 @@ pub(crate) enum Chapter {
 }
 
 impl Chapter {
-    /// What is played unless chapters are named. [`Self::Rollout`] is not among them before it has been played on a node.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Install,
-        Self::Join,
-        Self::Hang,
-        Self::Gentle,
-        Self::Operator,
-        Self::Rights,
-        Self::Outside,
-        Self::Leave,
-    ];
-
     /// Whether all others need it.
     pub(crate) fn is_built_on(self) -> bool {
         matches!(self, Self::Install | Self::Join)

@@ -59,7 +59,9 @@ async fn scale_operator(stage: &Stage, count: u8) -> Result<()> {
     stage.kubectl(&format!("{of} scale deployment/{RELEASE} --replicas={count}")).await?;
     stage
         .until("the operator has that many replicas", async || {
-            let pods = stage.kubectl(&format!("{of} get pods --output name")).await?;
+            // The Pods of the Deployment alone: that of `helm test` stays.
+            let pods = format!("{of} get pods --selector pod-template-hash --output name");
+            let pods = stage.kubectl(&pods).await?;
             Ok((pods.lines().count() == usize::from(count)).then_some(()))
         })
         .await?;
