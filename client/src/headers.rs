@@ -43,23 +43,10 @@ impl Headers {
     }
 
     fn note(&self, headers: &HeaderMap, now: Timestamp) {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let date = |text: &str| rfc2822::parse(text.trim()).ok().map(|date| date.timestamp());
-        let servers = text(header::DATE).and_then(date);
-        if let Some(servers) = servers {
+        if let Some(servers) = date_of(headers) {
             self.0.ahead.store(now.as_second() - servers.as_second(), Relaxed);
         }
-        let asked = text(header::RETRY_AFTER).and_then(|asked| match asked.trim() {
-            // More digits than a number has room for mean "for ever".
-            digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().unwrap_or(u64::MAX))
-            }
-            // By the sender's clock, if the answer has a Date header; a proxy's answer may have none.
-            other => date(other).map(|until| {
-                let seconds = until.as_second() - servers.unwrap_or(now).as_second();
-                u64::try_from(seconds).unwrap_or(0)
-            }),
-        });
+        let asked = retry_after(headers, now).map(|asked| asked.as_secs());
         self.0.retry_after.store(asked.unwrap_or(0), Relaxed);
     }
 
@@ -72,6 +59,34 @@ impl Headers {
     pub fn retry_after(&self) -> Option<Duration> {
         Some(self.0.retry_after.load(Relaxed)).filter(|&asked| asked > 0).map(Duration::from_secs)
     }
+}
+
+/// How long the headers of an answer ask to stay away: a number of seconds, or a date. The one reader of this header.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let seconds = match text(headers, header::RETRY_AFTER)? {
+        // More digits than a number has room for mean "for ever".
+        digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().unwrap_or(u64::MAX)
+        }
+        // By the sender's clock, if the answer has a Date header; a proxy's answer may have none.
+        other => {
+            let now = date_of(headers).unwrap_or(now);
+            u64::try_from(date(other)?.as_second() - now.as_second()).unwrap_or(0)
+        }
+    };
+    Some(Duration::from_secs(seconds))
+}
+
+fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
+    date(text(headers, header::DATE)?)
+}
+
+fn date(text: &str) -> Option<Timestamp> {
+    rfc2822::parse(text).ok().map(|date| date.timestamp())
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
 }
 
 #[cfg(test)]
@@ -105,6 +120,7 @@ mod tests {
         told.note(&headers(&[]), now);
         assert_eq!(told.retry_after(), None);
     }
+
     #[test]
     fn how_long_to_stay_away_may_be_a_date_and_whatever_else_a_proxy_sends() {
         let now: Timestamp = "2026-11-23T12:00:00Z".parse().expect("a time");

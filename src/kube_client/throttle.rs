@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Request, Response, StatusCode, header::RETRY_AFTER};
+use beatkeeper_client::headers::retry_after;
+use http::{HeaderMap, Request, Response, StatusCode};
+use jiff::Timestamp;
 use kube::client::Body;
 use rand::Rng;
 use tower::{BoxError, retry::Policy};
@@ -19,6 +21,8 @@ use tower::{BoxError, retry::Policy};
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 /// Even when the answer says "at once".
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// Even when the answer says "never", or names a year far away: times must not overflow.
+const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 /// Those who were sent away together come back spread over this part of their pause.
 const JITTER: f64 = 0.25;
 
@@ -86,11 +90,11 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
 
 /// How long the server asks to be left alone, if it does.
 fn told_to_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let told = seconds.map(Duration::from_secs);
+    let told = retry_after(headers, Timestamp::now());
+    let told = told.map(|told| told.clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
     match status {
-        StatusCode::TOO_MANY_REQUESTS => Some(told.unwrap_or(DEFAULT_PAUSE).max(SHORTEST_PAUSE)),
-        StatusCode::SERVICE_UNAVAILABLE => told.map(|told| told.max(SHORTEST_PAUSE)),
+        StatusCode::TOO_MANY_REQUESTS => Some(told.unwrap_or(DEFAULT_PAUSE)),
+        StatusCode::SERVICE_UNAVAILABLE => told,
         _ => None,
     }
 }
@@ -98,6 +102,7 @@ fn told_to_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::RETRY_AFTER;
 
     fn told(status: u16, retry_after: Option<&str>) -> Option<u128> {
         let mut headers = HeaderMap::new();
@@ -112,13 +117,26 @@ mod tests {
     fn only_who_says_that_nothing_was_done_is_asked_again() {
         assert_eq!(told(429, Some("2")), Some(2000));
         assert_eq!(told(429, None), Some(1000));
-        assert_eq!(told(429, Some("Wed, 21 Oct 2026 07:28:00 GMT")), Some(1000));
+        assert_eq!(told(429, Some("Wed, 21 Oct 2020 07:28:00 GMT")), Some(100), "it is over");
+        assert_eq!(told(503, Some("Wed, 01 Dec 9999 12:00:00 GMT")), Some(86_400_000));
+        assert_eq!(told(429, Some("soon")), Some(1000));
+        assert_eq!(told(429, Some("18446744073709551615")), Some(86_400_000));
         assert_eq!(told(429, Some("0")), Some(100), "never in a tight loop");
         assert_eq!(told(503, Some("1")), Some(1000));
         assert_eq!(told(503, None), None);
         for status in [200, 403, 404, 409, 422, 500, 504] {
             assert_eq!(told(status, Some("1")), None, "{status}");
         }
+    }
+
+    #[test]
+    fn a_pause_for_ever_overflows_nothing() {
+        let mut request = Request::new(Body::empty());
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        response.headers_mut().insert(RETRY_AFTER, u64::MAX.into());
+        let again = Patience::of(Duration::from_secs(4)).retry(&mut request, &mut Ok(response));
+        assert!(again.is_none(), "the caller is told at once");
     }
 
     #[test]
