@@ -1,4 +1,8 @@
 //! Which parts of an object are kept, and the reader that takes in no others.
+//!
+//! The API server stores what no type of ours can hold: times beyond the year 9999, managed fields that are nested
+//! hundreds of levels deep, whatever a future version brings. A program that reads only what it uses does not fail
+//! because of such an object.
 
 use std::{fmt, marker::PhantomData};
 

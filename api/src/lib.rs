@@ -8,6 +8,7 @@
 
 pub mod duration;
 pub mod heartbeat;
+pub mod keep;
 pub mod registration;
 pub mod status;
 pub mod text;

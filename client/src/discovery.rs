@@ -18,8 +18,9 @@ use kube::{
 
 use crate::{
     error::Error,
-    failure::{Failure, Operation},
+    failure::{Failure, Operation, chain},
     headers::Headers,
+    reading::Read,
     transport::{self, Source, within},
 };
 use table::Table;
@@ -116,7 +117,7 @@ impl Discovery {
             .map_err(|late| Failure::timeout(Operation::ListSlices, &object, late))?
             .map_err(|error| Failure::of(Operation::ListSlices, &object, &error))?;
         let mut table = Table::default();
-        table.replace(listed.items);
+        table.replace(listed.items.into_iter().map(|Read(slice)| slice).collect());
         Ok(table.shown().cloned().collect())
     }
 
@@ -138,15 +139,16 @@ impl Discovery {
                     listed.clear();
                     Vec::new()
                 }
-                Ok(Event::InitApply(slice)) => {
+                Ok(Event::InitApply(Read(slice))) => {
                     listed.push(slice);
                     Vec::new()
                 }
                 Ok(Event::InitDone) => table.replace(std::mem::take(listed)),
-                Ok(Event::Apply(slice)) => table.put(slice),
-                Ok(Event::Delete(slice)) => table.remove(&slice),
+                Ok(Event::Apply(Read(slice))) => table.put(slice),
+                Ok(Event::Delete(Read(slice))) => table.remove(&slice),
                 Err(error) => {
-                    tracing::warn!(%error, "the watch of EndpointSlices failed, and begins again");
+                    let error = chain(&error);
+                    tracing::warn!(error, "the watch of EndpointSlices failed, and begins again");
                     Vec::new()
                 }
             };
@@ -155,16 +157,17 @@ impl Discovery {
         Ok(changes.flatten().boxed())
     }
 
-    fn slices(&self) -> Api<EndpointSlice> {
+    fn slices(&self) -> Api<Read<EndpointSlice>> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// The slices of the Service that the registration publishes.
     async fn selector(&self, registration: &str) -> Result<String, Failure> {
-        let api = Api::<ServiceRegistration>::namespaced(self.client.clone(), &self.namespace);
+        let api =
+            Api::<Read<ServiceRegistration>>::namespaced(self.client.clone(), &self.namespace);
         let object = format!("{}/{registration}", self.namespace);
         let found = within(ANSWER_WITHIN, api.get(registration)).await;
-        let found = found
+        let Read(found) = found
             .map_err(|late| Failure::timeout(Operation::ReadRegistration, &object, late))?
             .map_err(|error| Failure::of(Operation::ReadRegistration, &object, &error))?;
         let service = found.spec.service_name.unwrap_or_else(|| registration.to_owned());

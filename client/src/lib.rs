@@ -46,6 +46,7 @@ pub mod heart;
 pub mod lease;
 pub mod names;
 pub mod others;
+pub mod reading;
 pub mod rival;
 pub mod schedule;
 pub mod standing;

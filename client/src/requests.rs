@@ -9,11 +9,13 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
+use serde::de::IgnoredAny;
 
 use crate::failure::{Cause, Failure, Operation};
 use crate::fence::LeasePatch;
 use crate::headers::Headers;
 use crate::lease::Identity;
+use crate::reading::Read;
 use crate::transport::within;
 
 /// A client, and what the headers of its answers tell.
@@ -26,9 +28,9 @@ pub struct Connection {
 }
 
 pub(super) struct Requests {
-    leases: Api<Lease>,
-    pods: Api<Pod>,
-    registrations: Api<ServiceRegistration>,
+    leases: Api<Read<Lease>>,
+    pods: Api<Read<Pod>>,
+    registrations: Api<Read<ServiceRegistration>>,
     namespace: String,
     registration: String,
     lease: String,
@@ -75,24 +77,26 @@ impl Requests {
         limit: Duration,
     ) -> Result<ServiceRegistration, Failure> {
         let call = self.registrations.get(&self.registration);
-        self.bounded(Operation::ReadRegistration, &self.registration_object(), limit, call).await
+        let object = self.registration_object();
+        self.object_of(Operation::ReadRegistration, &object, limit, call).await
     }
 
     pub(super) async fn pod_uid(&self, name: &str, limit: Duration) -> Result<String, Failure> {
         let object = self.object(name);
-        let pod = self.bounded(Operation::ReadPod, &object, limit, self.pods.get(name)).await?;
+        let pod = self.object_of(Operation::ReadPod, &object, limit, self.pods.get(name)).await?;
         pod.uid().ok_or_else(|| Failure::found(Operation::ReadPod, &object, Cause::Other))
     }
 
     pub(super) async fn lease(&self, limit: Duration) -> Result<Option<Lease>, Failure> {
         let call = self.leases.get_opt(&self.lease);
-        self.bounded(Operation::ReadLease, &self.lease_object(), limit, call).await
+        let found = self.bounded(Operation::ReadLease, &self.lease_object(), limit, call).await?;
+        Ok(found.map(|Read(lease)| lease))
     }
 
     pub(super) async fn create(&self, lease: &Lease, limit: Duration) -> Result<Lease, Failure> {
-        let parameters = PostParams::default();
-        let call = self.leases.create(&parameters, lease);
-        self.bounded(Operation::CreateLease, &self.lease_object(), limit, call).await
+        let (parameters, lease) = (PostParams::default(), Read(lease.clone()));
+        let call = self.leases.create(&parameters, &lease);
+        self.object_of(Operation::CreateLease, &self.lease_object(), limit, call).await
     }
 
     pub(super) async fn patch(
@@ -108,7 +112,7 @@ impl Requests {
                 let parameters = PatchParams { field_manager, ..PatchParams::default() };
                 let patch = Patch::Merge(patch);
                 let call = self.leases.patch(&self.lease, &parameters, &patch);
-                self.bounded(operation, &object, limit, call).await
+                self.object_of(operation, &object, limit, call).await
             }
             LeasePatch::Json(operations) => {
                 let request =
@@ -117,8 +121,7 @@ impl Requests {
                         .body(operations.to_string().into_bytes())
                         .map_err(|_| Failure::found(operation, &object, Cause::Other))?;
                 let client = self.leases.clone().into_client();
-                let call = client.request(request);
-                self.bounded(operation, &object, limit, call).await
+                self.object_of(operation, &object, limit, client.request(request)).await
             }
         }
     }
@@ -131,9 +134,16 @@ impl Requests {
         limit: Duration,
     ) -> Result<bool, Failure> {
         let parameters = DeleteParams::default().preconditions(that);
-        let call = self.leases.delete(&self.lease, &parameters);
-        match self.bounded(operation, &self.lease_object(), limit, call).await {
-            Ok(_) => Ok(true),
+        let object = self.lease_object();
+        let request = kube::core::Request::new(self.leases.resource_url());
+        let request = request
+            .delete(&self.lease, &parameters)
+            .map_err(|_| Failure::found(operation, &object, Cause::Other))?;
+        let client = self.leases.clone().into_client();
+        // The answer may be the whole Lease, and nothing of it is used.
+        let call = client.request::<IgnoredAny>(request);
+        match self.bounded(operation, &object, limit, call).await {
+            Ok(IgnoredAny) => Ok(true),
             Err(failure) if failure.cause == Cause::Missing => Ok(false),
             Err(failure) => Err(failure),
         }
@@ -142,6 +152,16 @@ impl Requests {
     /// By how many seconds our wall clock is ahead of the server's.
     pub(super) fn clock_ahead(&self) -> Option<i64> {
         self.headers.ahead()
+    }
+
+    async fn object_of<K>(
+        &self,
+        operation: Operation,
+        object: &str,
+        limit: Duration,
+        call: impl Future<Output = kube::Result<Read<K>>> + Send,
+    ) -> Result<K, Failure> {
+        self.bounded(operation, object, limit, call).await.map(|Read(object)| object)
     }
 
     async fn bounded<T>(

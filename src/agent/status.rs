@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use beatkeeper_api::{InstanceStatus, ServiceRegistration, duration, text::plain};
+use beatkeeper_client::reading::Read;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -49,8 +50,8 @@ const COLUMNS: [&str; 8] =
 /// The registration does not exist, or may not be read.
 pub async fn print(args: Args, client: Client, default_namespace: &str) -> Result<()> {
     let namespace = args.namespace.as_deref().unwrap_or(default_namespace);
-    let api = Api::<ServiceRegistration>::namespaced(client, namespace);
-    let registrations = match &args.registration {
+    let api = Api::<Read<ServiceRegistration>>::namespaced(client, namespace);
+    let registrations: Vec<Read<_>> = match &args.registration {
         Some(name) => {
             let got = api.get_opt(name).await;
             let got = got.with_context(|| format!("cannot read {namespace}/{name}"))?;
@@ -65,7 +66,7 @@ pub async fn print(args: Args, client: Client, default_namespace: &str) -> Resul
                 .items
         }
     };
-    let rows: Vec<Row> = registrations.iter().flat_map(rows).collect();
+    let rows: Vec<Row> = registrations.iter().flat_map(|Read(one)| rows(one)).collect();
     let text = match args.output {
         Format::Json => format!("{}\n", serde_json::to_string_pretty(&rows)?),
         Format::Table if rows.is_empty() => format!("no instances in {namespace}\n"),
@@ -74,7 +75,7 @@ pub async fn print(args: Args, client: Client, default_namespace: &str) -> Resul
     std::io::stdout().write_all(text.as_bytes()).context("cannot print")?;
     // Programs have the fields to count by; people are told.
     if let Format::Table = args.output {
-        for note in registrations.iter().filter_map(omitted) {
+        for note in registrations.iter().filter_map(|Read(one)| omitted(one)) {
             writeln!(std::io::stderr(), "{note}").context("cannot print")?;
         }
     }

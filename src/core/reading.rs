@@ -10,7 +10,6 @@
 
 #[cfg(test)]
 pub(crate) mod examples;
-mod keep;
 mod kinds;
 #[cfg(test)]
 mod tests;
@@ -22,7 +21,7 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeSeed};
 use serde_json::{Value, json};
 
-pub use keep::Keep;
+pub use beatkeeper_api::keep::Keep;
 
 use super::{heartbeat::Version, index::Key, plan::meta::SERVICE_NAME_LABEL};
 

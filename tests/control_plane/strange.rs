@@ -1,5 +1,7 @@
 //! Objects that no type of ours can hold, and huge ones: each costs itself only. And none is in a log.
 
+mod clients;
+
 use std::collections::BTreeSet;
 
 use beatkeeper_cluster::{ControlPlane, Options};

@@ -1,0 +1,104 @@
+//! The SDK and the agent beside such objects: they start, beat, look up and end.
+
+use std::{process::Stdio, time::Duration};
+
+use beatkeeper_client::{Change, Discovery, Running, Service};
+use futures::StreamExt;
+use tokio::process::{Child, Command};
+
+use super::*;
+
+fn agent(shop: &Shop, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
+    command
+        .arg("agent")
+        .args(arguments)
+        .args(["--registration=greeter", "--namespace", &shop.namespace])
+        .env_remove("POD_NAME")
+        .env("KUBECONFIG", shop.plane.kubeconfig())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// In the Pod.
+fn agent_of_web(shop: &Shop) -> Child {
+    let arguments = ["run", "--pod=web", "--interval=200ms", "--on-stop=keep"];
+    agent(shop, &arguments).spawn().unwrap()
+}
+
+async fn service(shop: &Shop) -> Running {
+    let service = Service::builder("greeter")
+        .namespace(&shop.namespace)
+        .pod("")
+        .instance("vm-1")
+        .address("192.0.2.1".parse().unwrap())
+        .register_interval(Duration::from_millis(200))
+        .config(shop.plane.admin_config("strange-test").unwrap())
+        .handle_signal(false);
+    service.build().unwrap().start().await.unwrap()
+}
+
+/// Waits until the Lease is renewed.
+async fn beats(shop: &Shop, lease: &str) {
+    let path = format!("{LEASES}/namespaces/{}/leases/{lease}", shop.namespace);
+    let mut seen = BTreeSet::new();
+    eventually(&format!("{lease} is renewed"), async || {
+        let request = Request::get(format!("/{path}")).body(Vec::new()).unwrap();
+        let lease = shop.client.request_text(request).await.ok()?;
+        let lease: Value = serde_json::from_str(&lease).unwrap();
+        let fields = lease["metadata"]["managedFields"].as_array().unwrap();
+        let strange = fields.iter().any(|entry| entry["time"] == "9999-12-31T23:59:59Z");
+        seen.insert((strange, lease["spec"]["renewTime"].as_str()?.to_owned()));
+        (seen.iter().filter(|(strange, _)| *strange).count() >= 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sdk_and_the_agent_start_and_beat_beside_objects_that_no_type_can_hold() {
+    let stage = Stage::on_own_plane("strange-clients", Options::default()).await;
+    let shop = &stage.shop;
+    shop.pod("web", &["10.88.0.7"], json!({})).await;
+    shop.make_strange("api/v1", "pods/web").await;
+    shop.make_strange(REGISTRATIONS, "serviceregistrations/greeter").await;
+    let mut running = service(shop).await;
+    let mut web = agent_of_web(shop);
+    shop.eventually_has(&["10.88.0.7", "192.0.2.1"]).await;
+
+    // The answer to each beat is such an object from here on.
+    for lease in ["greeter.vm-1", "greeter.web"] {
+        shop.make_strange(LEASES, &format!("leases/{lease}")).await;
+        beats(shop, lease).await;
+    }
+    assert_eq!(running.stats().failed, 0, "{:?}", running.stats());
+
+    for slice in shop.raw_slices().await {
+        let name = slice["metadata"]["name"].as_str().unwrap();
+        shop.make_strange(SLICES, &format!("endpointslices/{name}")).await;
+    }
+    let config = shop.plane.admin_config("strange-test").unwrap();
+    let discovery = Discovery::with_config(config, Some(shop.namespace.clone())).unwrap();
+    assert_eq!(discovery.resolve("greeter").await.unwrap().len(), 2);
+    let mut changes = discovery.watch("greeter").await.unwrap();
+    for _ in 0..2 {
+        let change = changes.next().await.unwrap();
+        assert!(matches!(change, Change::Created(_)), "{change:?}");
+    }
+    for arguments in [&["status"][..], &["heartbeat", "--instance=vm-1"]] {
+        let output = agent(shop, arguments).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+    }
+
+    // A process that finds its Lease like that, and one that deletes it.
+    web.kill().await.unwrap();
+    web = agent_of_web(shop);
+    beats(shop, "greeter.web").await;
+    running.stop().await.unwrap();
+    running = service(shop).await;
+    shop.eventually_has(&["10.88.0.7", "192.0.2.1"]).await;
+    running.stop().await.unwrap();
+    shop.eventually_has(&["10.88.0.7"]).await;
+    web.kill().await.unwrap();
+}
