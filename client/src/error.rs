@@ -4,7 +4,11 @@ use std::{fmt, time::Duration};
 
 use beatkeeper_api::duration::{self, ParseDurationError};
 
-use crate::{failure::Failure, names::NameError, transport::ConnectError};
+use crate::{
+    failure::Failure,
+    names::NameError,
+    transport::{ConnectError, NoWay},
+};
 
 /// Any error of a hook or a check.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -41,7 +45,7 @@ pub enum Error {
     #[error(
         "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token: {0}"
     )]
-    NoConfiguration(#[from] kube::config::InferConfigError),
+    NoConfiguration(#[from] NoWay),
     /// The configuration cannot be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),

@@ -22,6 +22,7 @@ mod keeper;
 mod persist;
 mod plugin;
 mod proxy;
+mod redacted;
 mod route;
 mod signer;
 mod source;
@@ -53,12 +54,26 @@ pub enum ConnectError {
     /// The user agent cannot be sent as a header.
     #[error("{0:?} cannot be sent as a User-Agent")]
     UserAgent(String),
-    /// The credentials or certificates in the configuration are unusable.
+    /// The credentials or certificates in the configuration are unusable. What they hold is not shown.
     #[error("cannot use the credentials for the API server: {0}")]
-    Credentials(#[from] kube::Error),
+    Credentials(String),
     /// A file cannot be read, or does not hold what it should.
     #[error("cannot read how to reach the API server: {0}")]
     Unreadable(String),
+}
+
+impl From<kube::Error> for ConnectError {
+    fn from(error: kube::Error) -> Self {
+        Self::Credentials(redacted::kube(&error))
+    }
+}
+
+/// There is neither a kubeconfig nor a Pod's ServiceAccount that can be used. What they hold is not shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kubeconfig}; and this is no Pod with a ServiceAccount: {pod}")]
+pub struct NoWay {
+    kubeconfig: String,
+    pod: String,
 }
 
 /// Makes a client, on the current tokio runtime; nothing is sent yet. What the headers of the

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use beatkeeper_api::text::plain;
 use beatkeeper_client::{
     heart::Wishes,
     lease::{Home, Identity},
@@ -57,8 +58,27 @@ pub fn read(flags: Settings, file: Option<&Path>) -> Result<Settings> {
         .with_context(|| format!("cannot read the file {}", path.display()))?;
     // An empty one says nothing.
     let said: Option<Settings> = serde_saphyr::from_str(&text)
-        .with_context(|| format!("the file {} cannot be used", path.display()))?;
+        .map_err(|error| anyhow!("the file {} cannot be used: {}", path.display(), told(&error)))?;
     Ok(flags.or(&said.unwrap_or_default()))
+}
+
+/// What is wrong with a file, without the lines around it and without values of a wrong type: headers and commands of
+/// probes may hold secrets.
+fn told(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error::{
+        AliasError, SerdeInvalidType, SerdeInvalidValue, SerdeUnknownVariant,
+    };
+    let error = error.without_snippet();
+    let expected = match error {
+        AliasError { error, .. } => return told(error),
+        SerdeInvalidType { expected, .. } | SerdeInvalidValue { expected, .. } => expected.clone(),
+        SerdeUnknownVariant { expected, .. } => format!("one of {}", expected.join(", ")),
+        other => return plain(&other.to_string()).into_owned(),
+    };
+    let place = error.location().map_or_else(String::new, |place| {
+        format!(" at line {}, column {}", place.line(), place.column())
+    });
+    format!("expected {expected}{place}")
 }
 
 impl Plan {
@@ -173,6 +193,29 @@ mod tests {
     fn plan(file: &str) -> Result<Plan, String> {
         let around = Surroundings { namespace: "shop".to_owned(), pod_name: None };
         Plan::of(settings(file), &around).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_told_of_without_its_secrets() {
+        let probe = "probes: [{ httpGet: { port: 80, httpHeaders: ";
+        let header = format!("{probe}[{{ name: Authorization, value: hunter2 }}] }} }}]\n");
+        for (file, says) in [
+            (format!("{header}interval: ["), "line 2"),
+            (format!("{header}registraton: greeter"), "registraton"),
+            (format!("{header}interval: 1.5s"), "as in 1h30m, 30s or 1500ms"),
+            (format!("{header}addresses: hunter2"), "expected a sequence"),
+            (format!("{probe}hunter2 }} }}]"), "expected"),
+            (format!("{probe}'hunter2\" hunter2' }} }}]"), "expected"),
+            ("onStop: hunter2".to_owned(), "expected one of deregister, keep"),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("agent.yaml");
+            std::fs::write(&path, &file).expect("written");
+            let error = read(Settings::default(), Some(&path)).expect_err(&file);
+            let error = format!("{error:#} {error:?}");
+            assert!(error.contains("agent.yaml cannot be used: "), "{error}");
+            assert!(error.contains(says) && !error.contains("hunter2"), "{file}: {error}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use hyper_util::{
     client::legacy::Client as HttpClient,
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use kube::client::ConfigExt;
+use kube::{client::ConfigExt, config::AuthInfo};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinError,
@@ -60,6 +60,7 @@ pub(super) struct Keeper {
     user_agent: HeaderValue,
     settings: Settings,
     signer: Signer,
+    former: Option<Former>,
     connector: Connector,
     connections: Persistent<TokioIo<Stream>>,
     http: Http,
@@ -80,6 +81,16 @@ pub(super) struct Keeper {
     reading: Option<(Reading, Vec<Done>, Vec<Refused>)>,
 }
 
+/// What requests were signed with before something else was written down that has brought no credential yet. It stays in
+/// use until that brings one, or the API server refuses this one.
+struct Former {
+    /// It fetches nothing any more.
+    signer: Signer,
+    auth: AuthInfo,
+    /// Why there is no other.
+    why: Option<String>,
+}
+
 /// What may happen.
 enum News {
     Call(Option<Call>),
@@ -98,7 +109,7 @@ impl Keeper {
     ) -> Result<(Self, watch::Receiver<Standing>), ConnectError> {
         let settings = source.read(&user_agent)?;
         let signer = Signer::of(&settings)?;
-        let latest = Arc::new(RwLock::new(Arc::new(Route::of(&settings, None)?)));
+        let latest = Arc::new(RwLock::new(Arc::new(settings.route(None)?)));
         let connector = Connector { latest, dialer: Arc::new(Dialer::new(resolver)), calls };
         let connections = connector.connections();
         let (standing, watched) = watch::channel(Standing::Pending);
@@ -108,6 +119,7 @@ impl Keeper {
             user_agent,
             settings,
             signer,
+            former: None,
             connector,
             http: pool(&connections),
             connections,
@@ -153,8 +165,7 @@ impl Keeper {
                     self.complaint = failed;
                     // Where nothing else was written, something else may be fetched.
                     let refused = refused.into_iter();
-                    let fixed =
-                        refused.filter_map(|(what, done)| self.signer.refused(what.as_ref(), done));
+                    let fixed = refused.filter_map(|refused| self.refused(refused));
                     for one in done.into_iter().chain(fixed) {
                         let _ = one.send(());
                     }
@@ -198,23 +209,64 @@ impl Keeper {
         self.reading = Some((AbortOnDropHandle::new(reading), waiting, refused));
     }
 
+    /// What requests are signed with at the moment.
+    fn in_use(&self) -> &Signer {
+        self.former.as_ref().map_or(&self.signer, |former| &former.signer)
+    }
+
     /// Goes by what was read, if it says something else than before.
     fn follow(&mut self, settings: Settings) -> Result<(), ConnectError> {
         let (old, new) = (&self.settings, &settings);
         let signer = (old.signature != new.signature).then(|| Signer::of(new)).transpose()?;
-        let credential = signer.as_ref().unwrap_or(&self.signer).credential();
-        let route = (old.route != new.route).then(|| Route::of(new, credential)).transpose()?;
-        if signer.is_none() && route.is_none() {
+        if signer.is_none() && old.route == new.route {
             return Ok(());
         }
+        let next = signer.as_ref().unwrap_or(&self.signer);
+        let ready = next.authorization().is_some();
+        // What is for another server is not sent to this one.
+        let keeps = !ready && old.config.cluster_url == new.config.cluster_url;
+        let kept = if keeps { self.route_of_former(new) } else { None };
+        let (keeps, rerouted) = (kept.is_some(), old.route != new.route);
+        let own = || rerouted.then(|| new.route(next.credential()));
+        let route = kept.map(Ok).or_else(own).transpose()?;
         tracing::info!("what says how the API server is reached has changed, and is followed");
-        self.settings = settings;
-        self.signer =
-            signer.unwrap_or_else(|| std::mem::replace(&mut self.signer, Signer::Fixed(None)));
+        let before = std::mem::replace(&mut self.settings, settings).config.auth_info;
+        let signer = signer.map(|signer| std::mem::replace(&mut self.signer, signer));
+        let former = signer.map(|signer| Former { signer, auth: before, why: None });
+        self.former = self.former.take().or(former).filter(|_| keeps);
         if let Some(route) = route {
             self.reroute(route);
         }
+        if !ready && !keeps {
+            self.standing.send_replace(Standing::Pending);
+        }
         self.publish()
+    }
+
+    /// The new way to the server with the credential of before, if there is one.
+    fn route_of_former(&self, new: &Settings) -> Option<Route> {
+        let (former, in_use) = (self.former.as_ref(), self.in_use());
+        in_use.authorization()?;
+        let mut config = new.config.clone();
+        let auth = former.map_or(&self.settings.config.auth_info, |former| &former.auth);
+        config.auth_info = auth.clone();
+        Route::of(&config, new.proxy.as_ref(), in_use.credential()).ok()
+    }
+
+    /// The API server does not accept this. Returns the request's sender where nothing has to be fetched.
+    fn refused(&mut self, (what, done): Refused) -> Option<Done> {
+        let is_it = |former: &mut Former| former.signer.authorization() == Some(what.clone());
+        if let Some(Former { why, .. }) = self.former.take_if(is_it) {
+            tracing::warn!(
+                "the API server refuses the credential of before, and there is no other yet"
+            );
+            let failed = why.map(|why| Standing::Failed(why.into()));
+            self.standing.send_replace(failed.unwrap_or(Standing::Pending));
+            if let Ok(route) = self.settings.route(self.signer.credential()) {
+                self.reroute(route);
+            }
+        }
+        self.signer.refused(what.as_ref(), done)
     }
 
     fn signed(&mut self, news: signer::News) -> Result<(), ConnectError> {
@@ -222,24 +274,32 @@ impl Keeper {
             Outcome::Nothing => Ok(()),
             Outcome::New => {
                 let credential = self.signer.credential();
-                if credential.is_some_and(|one| one.identity.is_some()) {
-                    let route = Route::of(&self.settings, credential)?;
+                if self.former.is_some() || credential.is_some_and(|one| one.identity.is_some()) {
+                    let route = self.settings.route(credential)?;
+                    self.former = None;
                     self.reroute(route);
                 }
                 self.publish()
             }
             Outcome::Failed(why) => {
-                tracing::warn!("{why}");
-                // Where there is something to go by, that may do.
-                self.standing.send_if_modified(|standing| match standing {
-                    Standing::Open(_) => false,
-                    _ => {
-                        *standing = Standing::Failed(why.into());
-                        true
-                    }
-                });
+                self.failed(why);
                 Ok(())
             }
+        }
+    }
+
+    /// No credential was brought. Where there is another to go by, that may do.
+    fn failed(&mut self, why: String) {
+        if matches!(*self.standing.borrow(), Standing::Open(_)) {
+            tracing::warn!(
+                "{why}; going on with the credential of before until the API server refuses it"
+            );
+            if let Some(former) = &mut self.former {
+                former.why = Some(why);
+            }
+        } else {
+            tracing::warn!("{why}");
+            self.standing.send_replace(Standing::Failed(why.into()));
         }
     }
 
@@ -259,7 +319,7 @@ impl Keeper {
 
     /// Nothing, as long as there is no first credential.
     fn publish(&self) -> Result<(), ConnectError> {
-        let Some(authorization) = self.signer.authorization() else { return Ok(()) };
+        let Some(authorization) = self.in_use().authorization() else { return Ok(()) };
         let config = &self.settings.config;
         let link = Link {
             http: self.http.clone(),

@@ -4,13 +4,19 @@
 
 use std::{process::Stdio, time::Duration};
 
+use beatkeeper_api::text::plain;
 use http::HeaderValue;
 use jiff::Timestamp;
 use kube::config::{ExecConfig, ExecInteractiveMode};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
 use serde::Deserialize;
 use serde_json::{error::Category, json};
 use tokio::{process::Command, time::timeout};
+
+use super::redacted;
 
 /// One that takes longer has hung.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -73,7 +79,7 @@ pub(super) async fn run(exec: ExecConfig) -> Result<Credential, PluginError> {
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         let complaint: String = complaint.trim().chars().take(COMPLAINT).collect();
-        return Err(failed(format!("{}: {}", output.status, complaint.escape_debug())));
+        return Err(failed(format!("{}: {}", output.status, plain(&complaint))));
     }
     // Never shown: there are secrets in it.
     understand(&output.stdout).map_err(failed)
@@ -113,7 +119,7 @@ fn understand(said: &[u8]) -> Result<Credential, String> {
     })?;
     let status = said.status.ok_or("the ExecCredential that it printed has no status")?;
     let expires = status.expiration_timestamp.as_deref().map(str::parse).transpose();
-    let expires = expires.map_err(|error| format!("expirationTimestamp: {error}"))?;
+    let expires = expires.map_err(|_| "its expirationTimestamp is no time")?;
     let token = status.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
     let authorization = token.map(bearer).transpose()?;
     let identity = match (status.client_certificate_data, status.client_key_data) {
@@ -131,9 +137,12 @@ fn identity(
     key: &str,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>();
-    let chain = chain.map_err(|error| format!("clientCertificateData: {error}"))?;
+    let wrong = |field: &'static str| {
+        move |error: pem::Error| format!("{field}: {}", redacted::pem(&error))
+    };
+    let chain = chain.map_err(wrong("clientCertificateData"))?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
-    Ok((chain, key.map_err(|error| format!("clientKeyData: {error}"))?))
+    Ok((chain, key.map_err(wrong("clientKeyData"))?))
 }
 
 /// A token as a header.
@@ -210,6 +219,14 @@ mod tests {
                 "it printed no ExecCredential: not one as Kubernetes describes it (line 1, column 19)",
             ),
             ("echo '{}'", "the ExecCredential that it printed has no status"),
+            (
+                "echo '{\"status\": {\"token\": \"t\", \"expirationTimestamp\": \"secret\"}}'",
+                "its expirationTimestamp is no time",
+            ),
+            (
+                "echo '{\"status\": {\"clientCertificateData\": \"\", \"clientKeyData\": \"-----BEGIN secret\"}}'",
+                "clientKeyData: a section of the PEM does not begin as it should",
+            ),
             ("echo '{\"status\": {}}'", "it printed neither a token nor a client certificate"),
         ] {
             let error = run(shell(script)).await.err().expect("an error").to_string();

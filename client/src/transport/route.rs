@@ -16,7 +16,7 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 use tower::{Service, ServiceExt};
 
-use super::{ConnectError, plugin::Credential, proxy::Proxy, source::Settings, stream::Stream};
+use super::{ConnectError, plugin::Credential, proxy::Proxy, redacted, stream::Stream};
 use crate::error::BoxError;
 
 /// A connection whose peer acknowledges nothing for this long is given up, at the latest.
@@ -52,10 +52,10 @@ pub(super) enum Refusal {
 impl Route {
     /// From what was read; a client certificate may come from a plugin.
     pub(super) fn of(
-        settings: &Settings,
+        config: &Config,
+        proxy: Option<&Proxy>,
         credential: Option<&Credential>,
     ) -> Result<Self, ConnectError> {
-        let config = &settings.config;
         let identity = credential.and_then(|one| one.identity.as_ref());
         let tls = || {
             let mut tls = trust(config)?;
@@ -68,7 +68,7 @@ impl Route {
             Ok(tls)
         };
         let server = End::of(&config.cluster_url, config.tls_server_name.as_deref(), tls)?;
-        let proxy = settings.proxy.clone().map(|proxy| {
+        let proxy = proxy.cloned().map(|proxy| {
             // A proxy has its certificate from elsewhere.
             let tls = || trust(&Config::new(proxy.uri.clone()));
             End::of(&proxy.uri, None, tls).map(|end| (proxy, end))
@@ -111,7 +111,8 @@ impl End {
         name: Option<&str>,
         tls: impl FnOnce() -> Result<ClientConfig, ConnectError>,
     ) -> Result<Self, ConnectError> {
-        let unusable = || ConnectError::Unreadable(format!("{uri} is no URL of a server"));
+        let unusable =
+            || ConnectError::Unreadable(format!("{} is no URL of a server", redacted::url(uri)));
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(unusable)?;
         let secure = uri.scheme() == Some(&Scheme::HTTPS);
         if !secure && uri.scheme() != Some(&Scheme::HTTP) {

@@ -21,6 +21,7 @@ use tower::{BoxError, Layer, ServiceExt, util::Either};
 use super::{
     ConnectError,
     plugin::{self, Credential},
+    redacted,
     source::Settings,
 };
 
@@ -214,7 +215,9 @@ impl How {
     async fn fetch(self) -> Result<Credential, String> {
         match self {
             Self::Plugin(exec) => plugin::run(*exec).await.map_err(|error| error.to_string()),
-            Self::Kube(config) => ask_kube(*config).await.map_err(|error| error.to_string()),
+            Self::Kube(config) => {
+                ask_kube(*config).await.map_err(|error| redacted::credential(error.as_ref()))
+            }
         }
     }
 }

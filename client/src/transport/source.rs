@@ -11,17 +11,16 @@ use std::{
     sync::Arc,
 };
 
-use beatkeeper_api::text::plain;
 use futures::FutureExt;
 use http::HeaderValue;
 use kube::{
     Config,
-    config::{AuthInfo, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 
-use super::{ConnectError, proxy::Proxy};
+use super::{ConnectError, NoWay, plugin::Credential, proxy::Proxy, redacted, route::Route};
 
 /// Where the way to the API server is described. Clones share it.
 #[derive(Clone)]
@@ -45,15 +44,24 @@ impl Source {
     ///
     /// # Errors
     /// There is neither.
-    pub fn infer() -> Result<Self, InferConfigError> {
-        if let Ok(source) = Self::kubeconfig(None) {
-            return Ok(source);
+    pub fn infer() -> Result<Self, NoWay> {
+        Self::infer_from(None)
+    }
+
+    pub(super) fn infer_from(file: Option<PathBuf>) -> Result<Self, NoWay> {
+        let outside = match Self::kubeconfig(file) {
+            Ok(source) => return Ok(source),
+            Err(error) => error,
+        };
+        match Config::incluster() {
+            Ok(config) => {
+                Ok(Self { origin: Arc::new(Origin::Pod), namespace: config.default_namespace })
+            }
+            Err(inside) => Err(NoWay {
+                kubeconfig: redacted::kubeconfig(&outside),
+                pod: redacted::in_cluster(&inside),
+            }),
         }
-        if let Ok(config) = Config::incluster() {
-            return Ok(Self { origin: Arc::new(Origin::Pod), namespace: config.default_namespace });
-        }
-        // For its error, which tells both reasons.
-        at_once(Config::infer()).map(Self::from)
     }
 
     /// The kubeconfig's: of that file alone, or as kubectl finds it.
@@ -87,14 +95,19 @@ impl Source {
         let (mut config, proxy) = match &*self.origin {
             Origin::Kubeconfig { file, context } => {
                 let read = kubeconfig(file.as_deref(), Some(context));
-                let (_, config, named) = read.map_err(without_secrets)?;
+                let (_, config, named) =
+                    read.map_err(|error| ConnectError::Unreadable(redacted::kubeconfig(&error)))?;
                 let proxy = match named {
                     Some(url) => Some(Proxy::named(&url)?),
                     None => Proxy::of_environment(&config.cluster_url, variable)?,
                 };
                 (config, proxy)
             }
-            Origin::Pod => (Config::incluster().map_err(unreadable)?, None),
+            Origin::Pod => {
+                let config = Config::incluster();
+                let unreadable = |error| ConnectError::Unreadable(redacted::in_cluster(&error));
+                (config.map_err(unreadable)?, None)
+            }
             Origin::Given(config) => (config.as_ref().clone(), given_proxy(config)?),
         };
         if let Some(file) = config.root_cert_file.take() {
@@ -165,6 +178,13 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// How connections are made; a client certificate may come from a plugin.
+    pub(super) fn route(&self, credential: Option<&Credential>) -> Result<Route, ConnectError> {
+        Route::of(&self.config, self.proxy.as_ref(), credential)
+    }
+}
+
 /// The token that is written down, unless something else signs. One in a file counts before one that is written
 /// out, as in client-go.
 fn token(auth: &AuthInfo, described: &Value) -> Result<Option<String>, ConnectError> {
@@ -180,25 +200,27 @@ fn token(auth: &AuthInfo, described: &Value) -> Result<Option<String>, ConnectEr
     };
     let content = String::from_utf8(contents(Some(file))?).map_err(unreadable)?;
     match content.trim() {
-        "" => Err(ConnectError::Unreadable(format!("{file} is empty"))),
+        "" => Err(ConnectError::Unreadable(format!("{} is empty", redacted::path(file)))),
         token => Ok(Some(token.to_owned())),
     }
 }
 
 fn contents(file: Option<&String>) -> Result<Vec<u8>, ConnectError> {
     let Some(file) = file else { return Ok(Vec::new()) };
-    fs::read(file).map_err(|error| ConnectError::Unreadable(format!("{file}: {error}")))
+    let failed = |error| ConnectError::Unreadable(format!("{}: {error}", redacted::path(file)));
+    fs::read(file).map_err(failed)
 }
 
 fn certificates(file: &Path) -> Result<Vec<Vec<u8>>, ConnectError> {
-    let failed = |error: &dyn std::fmt::Display| {
-        ConnectError::Unreadable(format!("{}: {error}", file.display()))
+    let failed = |why: String| {
+        let file = redacted::path(&file.to_string_lossy());
+        ConnectError::Unreadable(format!("{file}: {why}"))
     };
-    let content = fs::read(file).map_err(|error| failed(&error))?;
+    let content = fs::read(file).map_err(|error| failed(error.to_string()))?;
     let certificates = CertificateDer::pem_slice_iter(&content)
         .map(|certificate| certificate.map(|der| der.to_vec()))
         .collect::<Result<Vec<_>, _>>();
-    certificates.map_err(|error| failed(&error))
+    certificates.map_err(|error| failed(redacted::pem(&error)))
 }
 
 /// The context that was asked for, or else the current one; what it says; and the proxy that it names.
@@ -259,42 +281,7 @@ fn unreadable(error: impl std::error::Error) -> ConnectError {
     ConnectError::Unreadable(crate::failure::chain(&error))
 }
 
-/// The text of a parser shows the lines around its error, and in a kubeconfig those are secrets.
-fn without_secrets(error: KubeconfigError) -> ConnectError {
-    match error {
-        KubeconfigError::Parse(error) => {
-            let place = error.without_snippet().to_string();
-            ConnectError::Unreadable(format!(
-                "the kubeconfig is no YAML as it should be: {}",
-                plain(&place)
-            ))
-        }
-        error => unreadable(error),
-    }
-}
-
 /// The outcome of what is async by its signature alone.
 fn at_once<T>(ready: impl Future<Output = T>) -> T {
     ready.now_or_never().expect("kube reads a configuration without waiting")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_kubeconfig_that_is_just_being_written_is_told_of_without_its_secrets() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("kubeconfig");
-        let whole = "current-context: c\ncontexts: [{ name: c, context: { cluster: k, user: u } }]\n\
-                     clusters: [{ name: k, cluster: { server: 'https://192.0.2.1' } }]\n\
-                     users:\n- name: u\n  user:\n    token: secret\n";
-        fs::write(&file, whole).expect("a file");
-        let source = Source::kubeconfig(Some(file.clone())).expect("a source");
-        let agent = HeaderValue::from_static("test");
-        source.read(&agent).expect("settings");
-        fs::write(&file, format!("{whole}    exec: [")).expect("a file");
-        let error = source.read(&agent).err().expect("it is not whole").to_string();
-        assert!(error.contains("line") && !error.contains("secret"), "{error}");
-    }
 }

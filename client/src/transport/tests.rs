@@ -1,7 +1,9 @@
 //! The way to real servers on loopback, with TLS, while what describes it changes.
 
+mod changed;
 mod credentials;
 mod rotation;
+mod secrets;
 mod server;
 mod ways;
 
@@ -15,7 +17,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use super::{Access, Source, dial};
+use super::{Access, Source, dial, redacted};
 use crate::error::BoxError;
 use server::{Authority, Server};
 

@@ -69,7 +69,8 @@ type Fault<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 async fn exec_runs_its_command_whatever_keeps_it_from_beating() {
     let shop = Shop::open("agent-exec-fault").await;
     let folder = tempfile::tempdir().unwrap();
-    let broken = write(folder.path(), "kubeconfig", "clusters: {");
+    let broken = "users: [{ name: u, user: { token: hunter2 } }]\nclusters: {";
+    let broken = write(folder.path(), "kubeconfig", broken);
     let slow = write(folder.path(), "slow", &plugin(&shop, "sleep 600"));
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let page = format!("--health-bind-address={}", taken.local_addr().unwrap());
@@ -95,6 +96,7 @@ async fn exec_runs_its_command_whatever_keeps_it_from_beating() {
         assert_eq!(output.status.code(), Some(7), "{flags:?} {environment:?}: {said}");
         assert!(said.contains("served"), "{flags:?} {environment:?}: {said}");
         assert!(said.contains(told), "{flags:?} {environment:?}: {said}");
+        assert!(!said.contains("hunter2"), "{flags:?} {environment:?}: {said}");
     }
 }
 

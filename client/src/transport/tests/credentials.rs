@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::{server::Server, *};
 
 /// A server that knows one token.
-fn knows(server: &Server, token: &'static str) {
+pub fn knows(server: &Server, token: &'static str) {
     server.judge(move |asked| if asked.token() == Some(token) { 200 } else { 401 });
 }
 
@@ -53,7 +53,7 @@ async fn a_password_is_sent() {
 }
 
 /// A user whose credentials come from a script.
-fn plugin(script: &str) -> Value {
+pub fn plugin(script: &str) -> Value {
     json!({ "exec": {
         "apiVersion": "client.authentication.k8s.io/v1",
         "command": "sh",
@@ -62,7 +62,7 @@ fn plugin(script: &str) -> Value {
     } })
 }
 
-fn calls(files: &Files) -> usize {
+pub fn calls(files: &Files) -> usize {
     fs::read_to_string(files.path("calls")).map_or(0, |calls| calls.lines().count())
 }
 
