@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use beatkeeper_api::duration;
+use beatkeeper_api::{duration, text::plain};
 use jiff::Timestamp;
 
 use crate::failure::Failure;
@@ -11,7 +11,7 @@ use crate::lease::Word;
 use crate::schedule::Pace;
 use crate::standing::Standing;
 
-/// Something that happened. Displayed as one line for people.
+/// Something that happened. Displayed as one line for people. Text that others wrote is fit to be printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The Lease is ours and has had its first beat.
@@ -231,7 +231,7 @@ impl fmt::Display for Event {
             }
             Self::Told(Word { health, note, .. }) => {
                 write!(f, "told that it is {}", health.as_str())?;
-                note.as_ref().map_or(Ok(()), |note| write!(f, ": {note}"))
+                note.as_ref().map_or(Ok(()), |note| write!(f, ": {}", plain(note)))
             }
             Self::Late { by } => {
                 write!(f, "a beat was sent {} late: the process did not run", duration::format(*by))
@@ -259,13 +259,15 @@ impl fmt::Display for Event {
             ),
             Self::PassedOn { lease, instead: Some(addresses) } => write!(
                 f,
-                "another process has taken over the Lease {lease}, with other addresses ({addresses}): those are \
+                "another process has taken over the Lease {lease}, with other addresses ({}): those are \
                  published now, and this process stands by until the other is silent for a ttl; give one of them \
-                 another instance name"
+                 another instance name",
+                plain(addresses),
             ),
             Self::Rival { lease, note } => write!(
                 f,
-                "another process claims the Lease {lease} too, and stands by: {note}; give one of them another instance name"
+                "another process claims the Lease {lease} too, and stands by: {}; give one of them another instance name",
+                plain(note),
             ),
             Self::BeatenBeside { lease } => write!(
                 f,
@@ -287,5 +289,32 @@ impl fmt::Display for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (interval, ttl) = (duration::format(self.interval()), duration::format(self.ttl()));
         write!(f, "every {interval} (ttl {ttl})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        failure::{Cause, Operation},
+        lease::Occupant,
+    };
+    use beatkeeper_api::heartbeat::Health;
+
+    #[test]
+    fn no_event_fakes_a_line_of_a_log_or_moves_the_cursor_of_a_terminal() {
+        let (lease, text) = ("shop/greeter.vm-1".to_owned(), "a\n\u{1b}[2J\u{202e}b".to_owned());
+        let word = Word { health: Health::Failing, note: Some(text.clone()), ..Word::default() };
+        let occupied = Cause::Occupied(Occupant::Pod(text.clone()));
+        let failure = Failure::found(Operation::CreateLease, &lease, occupied);
+        for event in [
+            Event::Told(word),
+            Event::PassedOn { lease: lease.clone(), instead: Some(text.clone()) },
+            Event::Rival { lease, note: text },
+            Event::Failed { failure, retry_in: Duration::ZERO },
+        ] {
+            let line = event.to_string();
+            assert!(line.contains("a\\n\\u{1b}[2J\\u{202e}b"), "{line}");
+        }
     }
 }

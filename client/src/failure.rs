@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use beatkeeper_api::text::plain;
+use beatkeeper_api::text::{plain, plain_cut};
 use kube::core::Status;
 
 use crate::lease::Occupant;
@@ -127,6 +127,9 @@ pub struct Failure {
     pub details: String,
 }
 
+/// As much of an answer is shown. A proxy may answer with a page.
+const SAID_MAX: usize = 2000;
+
 /// How long to stay away from an API server that has too much to do and does not say for how long.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
@@ -134,8 +137,8 @@ impl Failure {
     /// A failure that was found without asking the API server.
     pub fn found(operation: Operation, object: &str, cause: Cause) -> Self {
         let details = match &cause {
-            Cause::Occupied(occupant) => occupant.to_string(),
-            Cause::Pace(error) => error.to_string(),
+            Cause::Occupied(occupant) => plain_cut(&occupant.to_string(), SAID_MAX),
+            Cause::Pace(error) => plain_cut(&error.to_string(), SAID_MAX),
             _ => String::new(),
         };
         Self { operation, object: object.to_owned(), cause, retry_after: None, details }
@@ -202,7 +205,7 @@ fn said(status: &Status) -> String {
     if message.is_empty() {
         format!("HTTP status {}", status.code)
     } else {
-        plain(message).into_owned()
+        plain_cut(message, SAID_MAX)
     }
 }
 
@@ -344,6 +347,13 @@ mod tests {
             failure.to_string(),
             "beat failed for shop/greeter.vm-1: Connection refused (os error 111)"
         );
+    }
+
+    #[test]
+    fn a_page_that_a_proxy_sends_is_cut_and_on_one_line() {
+        let page = format!("<html>\n{}", "x".repeat(100_000));
+        let failure = failure(Operation::Beat, &status(502, &page, None)).to_string();
+        assert!(failure.contains("<html>\\nxxx") && failure.len() < 3000, "{}", failure.len());
     }
 
     #[test]

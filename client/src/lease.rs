@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use beatkeeper_api::heartbeat::{self, Health};
+use beatkeeper_api::{
+    heartbeat::{self, Health},
+    text::plain_cut,
+};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -235,7 +238,7 @@ impl Identity {
                 Existing::EarlierPod { uid: Held::of(lease).uid }
             }
             (Owner::Outside, None) if owners.is_empty() => mine(),
-            (_, Some(theirs)) => Existing::Occupied(Occupant::Pod(theirs.name.clone())),
+            (_, Some(theirs)) => Existing::Occupied(Occupant::pod(&theirs.name)),
             // A backup or a restore has taken its owner away, and no outside instance says this of itself.
             (Owner::Pod { .. }, None) if owners.is_empty() && was_a_pods(lease) => {
                 Existing::EarlierPod { uid: Held::of(lease).uid }
@@ -316,15 +319,25 @@ pub enum Existing {
     Occupied(Occupant),
 }
 
+/// The longest name of an object, a DNS subdomain.
+const NAME_MAX: usize = 253;
+
 /// Who has the name that we want.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Occupant {
-    /// A Pod.
+    /// A Pod, by what the owner reference says, made fit to be printed.
     Pod(String),
     /// An instance outside the cluster, while we are a Pod.
     Outside,
     /// Something that is no heartbeat of ours.
     Stranger,
+}
+
+impl Occupant {
+    /// The API server takes any text as the name in an owner reference.
+    fn pod(name: &str) -> Self {
+        Self::Pod(plain_cut(name, NAME_MAX))
+    }
 }
 
 impl std::fmt::Display for Occupant {
@@ -378,6 +391,19 @@ mod tests {
 
     fn ours() -> Existing {
         Existing::Ours { held: held(0), renewed: Some(at(1)) }
+    }
+
+    #[test]
+    fn what_stands_as_the_name_in_an_owner_reference_is_fit_to_be_printed() {
+        let mut theirs = lease(&pod("p"));
+        let owners = theirs.metadata.owner_references.as_mut().expect("an owner");
+        owners[0].name = format!("web\n\u{1b}[2J{}", "x".repeat(1000));
+        let Existing::Occupied(Occupant::Pod(name)) = outside().judge(&theirs, &Owner::Outside)
+        else {
+            panic!("it is another's")
+        };
+        assert!(name.starts_with("web\\n\\u{1b}[2Jx") && name.ends_with("x…"), "{name}");
+        assert_eq!(name.chars().count(), NAME_MAX);
     }
 
     #[test]

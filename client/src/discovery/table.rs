@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use beatkeeper_api::text::plain;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{Change, Instance, Port};
@@ -90,6 +91,11 @@ fn instances(slice: &EndpointSlice) -> BTreeMap<Key, Instance> {
     endpoints.map(|one| ((one.address, one.ports.clone()), one)).collect()
 }
 
+/// A tenant that may write slices may write any text there.
+fn printable(text: Option<&String>) -> Option<String> {
+    text.map(|text| plain(text).into_owned())
+}
+
 fn instance(address: IpAddr, ports: &[Port], endpoint: &Endpoint) -> Instance {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
@@ -101,9 +107,9 @@ fn instance(address: IpAddr, ports: &[Port], endpoint: &Endpoint) -> Instance {
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
-        pod: pod.and_then(|target| target.name.clone()),
-        node: endpoint.node_name.clone(),
-        zone: endpoint.zone.clone(),
+        pod: pod.and_then(|target| printable(target.name.as_ref())),
+        node: printable(endpoint.node_name.as_ref()),
+        zone: printable(endpoint.zone.as_ref()),
     }
 }
 
@@ -163,6 +169,18 @@ mod tests {
         table.put(slice("a", &[("192.0.2.1", true), ("192.0.2.2", true)]));
         let listed = vec![slice("b", &[("192.0.2.2", true), ("192.0.2.3", true)])];
         assert_eq!(told(table.replace(listed)), ["+192.0.2.3", "-192.0.2.1"]);
+    }
+
+    #[test]
+    fn names_that_others_wrote_are_fit_to_be_printed() {
+        let mut slice = slice("a", &[("192.0.2.1", true)]);
+        slice.endpoints[0].zone = Some("z\n\u{1b}[2J".to_owned());
+        slice.endpoints[0].target_ref =
+            serde_json::from_value(json!({ "kind": "Pod", "name": "web\n" })).expect("a reference");
+        let mut table = Table::default();
+        table.put(slice);
+        let shown: Vec<_> = table.shown().map(|one| (one.pod.clone(), one.zone.clone())).collect();
+        assert_eq!(shown, [(Some("web\\n".to_owned()), Some("z\\n\\u{1b}[2J".to_owned()))]);
     }
 
     #[test]
