@@ -101,6 +101,20 @@ pub fn renew_time(at: Timestamp) -> String {
     at.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
+/// Of what a renewTime is a multiple, in microseconds: of a second, of a millisecond, or of one.
+///
+/// A webhook may cut renewTimes to whole seconds or milliseconds. Two times that it cuts to the same one are one beat, and
+/// one that is cut is not found again by what was sent. So a writer whose time was stored as another one goes on with
+/// multiples of what the stored time is a multiple of: those are stored as they are.
+pub fn grain(micros: i64) -> i64 {
+    [1_000_000, 1_000].into_iter().find(|grain| micros % grain == 0).unwrap_or(1)
+}
+
+/// The next multiple of a [`grain`].
+pub fn whole(micros: i64, grain: i64) -> i64 {
+    micros.checked_add(grain - 1).map_or(micros, |at| at - at.rem_euclid(grain))
+}
+
 /// A beat: the merge patch that renews a Lease.
 ///
 /// The API server takes a patch that changes nothing for a success without an event, so two beats
@@ -123,6 +137,16 @@ mod tests {
             let at = Timestamp::from_nanosecond(nanos).expect("in range");
             assert_eq!(renew_time(at), text);
         }
+    }
+
+    #[test]
+    fn a_time_that_was_cut_shows_to_what() {
+        for (micros, of) in [(1, 1), (1_000, 1_000), (2_000_000, 1_000_000), (0, 1_000_000)] {
+            assert_eq!(grain(micros), of);
+        }
+        assert_eq!([0, 1, 1_000, 1_001].map(|at| whole(at, 1_000)), [0, 1_000, 1_000, 2_000]);
+        assert_eq!(whole(-1, 1_000), 0);
+        assert_eq!(whole(i64::MAX, 1_000_000), i64::MAX);
     }
 
     #[test]

@@ -70,14 +70,32 @@ impl ByHand {
         let lease = self.existing().await?;
         let mut times = RenewTimes::default();
         times.advance_past(renewed(&lease));
-        let mut patch = heartbeat::beat_patch(times.next(Timestamp::now()));
+        let at = times.next(Timestamp::now());
+        let stored = self.send_beat(&lease, at, word).await?;
+        if stored != renewed(&lease) {
+            return Ok(());
+        }
+        // It was cut to the time that was there, so nothing has changed, and nobody has seen a beat.
+        times.accepted(at, stored);
+        self.send_beat(&lease, times.next(Timestamp::now()), word).await.map(drop)
+    }
+
+    /// Returns the time that the Lease has then.
+    async fn send_beat(
+        &self,
+        lease: &Lease,
+        at: Timestamp,
+        word: Option<&Word>,
+    ) -> Result<Option<Timestamp>, Failure> {
+        let mut patch = heartbeat::beat_patch(at);
         // Another Lease of the same name is not meant: the uid makes that a conflict.
         patch["metadata"] = json!({ "uid": lease.uid() });
         if let Some(word) = word {
             patch["metadata"]["annotations"] = word.annotations();
         }
         let patch = LeasePatch::Merge(patch);
-        self.requests.patch(Operation::Beat, &patch, ANSWER_WITHIN).await.map(drop)
+        let lease = self.requests.patch(Operation::Beat, &patch, ANSWER_WITHIN).await?;
+        Ok(renewed(&lease))
     }
 
     async fn existing(&self) -> Result<Lease, Failure> {

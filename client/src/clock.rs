@@ -1,6 +1,7 @@
 //! The times that beats carry.
 
-use jiff::{Timestamp, ToSpan};
+use beatkeeper_api::heartbeat;
+use jiff::Timestamp;
 
 /// Hands out renewTimes that only grow.
 ///
@@ -8,30 +9,47 @@ use jiff::{Timestamp, ToSpan};
 /// the one before changes nothing, and the API server takes a change of nothing for a success
 /// without an event: the instance would fall silent while all its beats are accepted. A wall clock
 /// that stands still or is set back must not do that.
-#[derive(Debug, Clone, Copy, Default)]
+///
+/// A webhook may cut a renewTime ([`heartbeat::grain`]). Once the API server has answered with another time than it was
+/// sent, only times are handed out that it stores as they are.
+#[derive(Debug, Clone, Copy)]
 pub struct RenewTimes {
     last: Option<Timestamp>,
+    /// All times are multiples of so many microseconds from now on.
+    grain: i64,
+}
+
+impl Default for RenewTimes {
+    fn default() -> Self {
+        Self::after(None)
+    }
 }
 
 impl RenewTimes {
     /// Starts after a time that is already in the Lease.
     pub fn after(last: Option<Timestamp>) -> Self {
-        Self { last }
+        Self { last, grain: 1 }
     }
 
     /// The time of the next beat: what the wall clock says, or one microsecond, the precision of the
-    /// wire, after the last one, whichever is later.
+    /// wire, after the last one, whichever is later; in whole seconds or milliseconds where others are not kept.
     pub fn next(&mut self, wall: Timestamp) -> Timestamp {
-        let wall = whole_micros(wall);
-        let next = match self.last {
-            None => wall,
-            // At the end of all time any other value will do.
-            Some(last) => whole_micros(last)
-                .checked_add(1.microsecond())
-                .map_or(wall, |least| least.max(wall)),
-        };
+        let wall = wall.as_microsecond();
+        let least = self.last.map_or(wall, |last| wall.max(last.as_microsecond() + 1));
+        // At the end of all time any other value will do.
+        let next =
+            [least, wall].map(|at| Timestamp::from_microsecond(heartbeat::whole(at, self.grain)));
+        let next = next.into_iter().find_map(Result::ok).unwrap_or(Timestamp::UNIX_EPOCH);
         self.last = Some(next);
         next
+    }
+
+    /// The API server has accepted a time, and answered with the one that it has stored.
+    pub fn accepted(&mut self, sent: Timestamp, stored: Option<Timestamp>) {
+        if let Some(stored) = stored.filter(|stored| *stored != sent) {
+            self.grain = self.grain.max(heartbeat::grain(stored.as_microsecond()));
+        }
+        self.advance_past(stored);
     }
 
     /// The latest one that was handed out or seen.
@@ -43,10 +61,6 @@ impl RenewTimes {
     pub fn advance_past(&mut self, seen: Option<Timestamp>) {
         self.last = self.last.max(seen);
     }
-}
-
-fn whole_micros(at: Timestamp) -> Timestamp {
-    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at)
 }
 
 #[cfg(test)]
@@ -86,6 +100,29 @@ mod tests {
         times.advance_past(Some(at(3)));
         times.advance_past(None);
         assert_eq!(times.next(at(0)), at(6));
+    }
+
+    #[test]
+    fn where_times_are_cut_only_such_are_handed_out_as_are_kept() {
+        let second = |seconds: i64| at(seconds * 1_000_000);
+        let mut times = RenewTimes::default();
+        let sent = times.next(at(1_400_000));
+        times.accepted(sent, Some(second(1)));
+        let given = [1_500_000, 1_600_000, 5_000_000].map(|wall| times.next(at(wall)));
+        assert_eq!(given, [second(2), second(3), second(5)]);
+        times.accepted(given[2], Some(given[2]));
+        assert_eq!(times.next(at(5_100_000)), second(6), "it is cut on");
+
+        let mut times = RenewTimes::default();
+        let sent = times.next(at(1_400));
+        times.accepted(sent, Some(at(2_000)));
+        assert_eq!(times.next(at(1_500)), at(3_000), "rounded up");
+        // One that is stored as it was sent says nothing, and neither does one that is missing.
+        let mut times = RenewTimes::default();
+        let sent = times.next(second(7));
+        times.accepted(sent, Some(sent));
+        times.accepted(sent, None);
+        assert_eq!(times.next(second(7)), at(7_000_001));
     }
 
     #[test]

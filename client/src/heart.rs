@@ -2,6 +2,8 @@
 
 mod claim;
 mod passed;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

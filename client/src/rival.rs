@@ -48,9 +48,10 @@ impl Written {
         self.unanswered.push(at);
     }
 
-    /// It was accepted, so those before it are overwritten.
-    pub fn accepted(&mut self, at: Timestamp) {
-        *self = Self { confirmed: Some(at), unanswered: Vec::new() };
+    /// One was accepted, so those before it are overwritten. `stored` is what the answer shows, which may differ from
+    /// what was sent: a webhook may cut it.
+    pub fn accepted(&mut self, stored: Option<Timestamp>) {
+        *self = Self { confirmed: stored, unanswered: Vec::new() };
     }
 
     /// It was refused, and so never written.
@@ -204,7 +205,7 @@ mod tests {
 
     fn written(confirmed: i64, unanswered: &[i64]) -> Written {
         let mut written = Written::default();
-        written.accepted(at(confirmed));
+        written.accepted(Some(at(confirmed)));
         unanswered.iter().for_each(|&one| written.sending(at(one)));
         written
     }
@@ -259,7 +260,7 @@ mod tests {
         written.refused(at(11));
         assert_eq!(written.expected(), Some(at(10)));
         written.sending(at(12));
-        written.accepted(at(12));
+        written.accepted(Some(at(12)));
         assert!(!written.contains(Some(at(10))) && written.contains(Some(at(12))));
         assert!(!written.contains(None));
     }

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use beatkeeper_api::heartbeat;
+
 use super::{
     heartbeat::Version,
     history::{History, OurLease},
@@ -75,6 +77,8 @@ pub struct Path {
     proof: Option<Moment>,
     under_way: VecDeque<Renewal>,
     last_token: i64,
+    /// Tokens are multiples of this.
+    grain: i64,
     last_sent: Option<Moment>,
     memory: Memory,
     /// Why the last renewal did not come back, while that is so.
@@ -106,6 +110,7 @@ impl Path {
             proof: None,
             under_way: VecDeque::new(),
             last_token: 0,
+            grain: 1,
             last_sent: None,
             memory: Memory::default(),
             doubt: None,
@@ -161,7 +166,7 @@ impl Path {
     /// A renewal is sent; returns its token, the renewTime in microseconds: `wall`, or more, so that
     /// no two are equal.
     pub fn send(&mut self, now: Moment, wall: i64) -> i64 {
-        let token = wall.max(self.last_token + 1);
+        let token = heartbeat::whole(wall.max(self.last_token + 1), self.grain);
         self.last_token = token;
         self.last_sent = Some(now);
         self.awaited.forget_until(now + REACH);
@@ -170,6 +175,18 @@ impl Path {
         }
         self.under_way.push_back(Renewal { token, sent: now });
         token
+    }
+
+    /// A renewal was answered, and stored with another token than it was sent with, as a webhook may do it: it comes
+    /// back with that one, and the next ones are such as are stored as they are.
+    pub fn stored(&mut self, sent: i64, stored: i64) {
+        if sent == stored {
+            return;
+        }
+        self.grain = self.grain.max(heartbeat::grain(stored));
+        if let Some(renewal) = self.under_way.iter_mut().find(|renewal| renewal.token == sent) {
+            renewal.token = stored;
+        }
     }
 
     /// The watch shows the probe with this token. None when that proves nothing: it is none of our
@@ -311,6 +328,23 @@ mod tests {
         assert_eq!(*path.proven(), Proven::without_gaps());
         assert_eq!(path.proof(), Some(at(9000)), "as of when it was sent");
         assert_eq!(path.next(at(9500)), at(10_000));
+    }
+
+    #[test]
+    fn where_a_webhook_cuts_renew_times_renewals_come_back_all_the_same() {
+        let second = 1_000_000;
+        let mut path = path();
+        let token = path.send(at(0), 7 * second + 400_000);
+        path.stored(token, 7 * second);
+        assert!(path.came_back(7 * second, Version(1), at(5)).is_some());
+        // The watch may be faster than the answer.
+        for n in 1..10 {
+            let token = path.send(at(n * 1000), 7 * second + 500_000);
+            assert_eq!(token % second, 0, "it is stored as it is");
+            assert!(path.came_back(token, Version(n + 1), at(n * 1000 + 5)).is_some());
+            path.stored(token, token);
+        }
+        assert_eq!(*path.proven(), Proven::without_gaps());
     }
 
     #[test]

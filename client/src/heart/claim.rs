@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use beatkeeper_api::{
+    heartbeat::{self, NOTE_MAX},
+    text::plain_cut,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Preconditions;
@@ -112,9 +116,7 @@ impl Heart {
     /// The Lease is ours, and has had a beat.
     pub(super) fn is_ours(&mut self, lease: &Lease, word: Word, how: How, pace: Pace) {
         self.times.advance_past(renewed(lease));
-        if let Some(at) = renewed(lease) {
-            self.written.accepted(at);
-        }
+        self.written.accepted(renewed(lease));
         self.lease = Claim::Held(Held::of(lease));
         self.lease_duration_sent = pace.lease_duration_seconds();
         self.told = word;
@@ -140,8 +142,7 @@ impl Heart {
     /// Whether a Lease that has our Pod's name, and no owner, is one that receives no beats any more: a copy
     /// that was restored without its owner, or of a machine that is gone. Its version, then.
     fn left_behind(&mut self, lease: &Lease, pace: Pace) -> Option<Preconditions> {
-        let labelled =
-            beatkeeper_api::heartbeat::registration_of(lease) == Some(&self.identity.registration);
+        let labelled = heartbeat::registration_of(lease) == Some(&self.identity.registration);
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
         if !labelled || holder != Some(&self.identity.instance) {
             return None;
@@ -167,7 +168,10 @@ impl Heart {
         self.incarnation = incarnation;
         self.lease = Claim::Unsure;
         self.written.sending(at);
-        self.requests.patch(Operation::TakeOverLease, &patch, pace.request_timeout()).await
+        let limit = pace.request_timeout();
+        let lease = self.requests.patch(Operation::TakeOverLease, &patch, limit).await?;
+        self.times.accepted(at, renewed(&lease));
+        Ok(lease)
     }
 
     async fn create(&mut self, owner: &Owner, word: &Word, pace: Pace) -> Result<Lease, Failure> {
@@ -176,7 +180,9 @@ impl Heart {
         let lease = self.identity.new_lease(owner, seconds, word, &self.incarnation, at);
         self.lease = Claim::Unsure;
         self.written.sending(at);
-        self.requests.create(&lease, pace.request_timeout()).await
+        let lease = self.requests.create(&lease, pace.request_timeout()).await?;
+        self.times.accepted(at, renewed(&lease));
+        Ok(lease)
     }
 
     async fn beat(&mut self, held: Held, owner: &Owner, pace: Pace) -> Result<(), Failure> {
@@ -199,7 +205,8 @@ impl Heart {
         let sent = Instant::now();
         match self.requests.patch(Operation::Beat, &patch, pace.request_timeout()).await {
             Ok(lease) if self.identity.is_ours_still(&lease, &held.uid) => {
-                self.written.accepted(at);
+                self.times.accepted(at, renewed(&lease));
+                self.written.accepted(renewed(&lease));
                 self.beats_beside =
                     self.beats_beside.filter(|_| !tested).map(|n| n.saturating_sub(1));
                 self.lease_duration_sent = seconds;
@@ -273,7 +280,8 @@ impl Heart {
         self.written.sending(at);
         let limit = pace.request_timeout();
         let lease = self.requests.patch(Operation::TakeOverLease, &patch, limit).await?;
-        self.written.accepted(at);
+        self.times.accepted(at, renewed(&lease));
+        self.written.accepted(renewed(&lease));
         self.lease = Claim::Held(Held::of(&lease));
         Ok(())
     }
@@ -285,7 +293,7 @@ impl Heart {
             (false, Some(note)) => {
                 (self.report)(&Event::Rival {
                     lease: self.requests.lease_object(),
-                    note: note.clone(),
+                    note: plain_cut(&note, NOTE_MAX),
                 });
                 self.rival = Vigil::begin(Some(note), now);
             }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use beatkeeper_api::{heartbeat::NOTE_MAX, text::plain_cut};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::time::Instant;
@@ -26,7 +27,7 @@ const ASK_AFTER: u32 = 3;
 pub(super) struct Passed {
     /// The Lease as it was seen last.
     held: Held,
-    /// The addresses that its holder claims; none where they are ours too.
+    /// The addresses that its holder claims, made fit to be printed; none where they are ours too.
     pub(super) instead: Option<String>,
     /// The life of the holder, where we do not beat ourselves.
     vigil: Vigil,
@@ -103,7 +104,7 @@ impl Passed {
 }
 
 fn instead(identity: &Identity, lease: &Lease) -> Option<String> {
-    let named = || rival::named_addresses(lease).unwrap_or("no address").to_owned();
+    let named = || plain_cut(rival::named_addresses(lease).unwrap_or("no address"), NOTE_MAX);
     (!rival::claims_the_same(identity, lease)).then(named)
 }
 
@@ -194,7 +195,8 @@ impl Heart {
         };
         match answer {
             Ok(lease) => {
-                passed.beaten = Some(at);
+                self.times.accepted(at, renewed(&lease));
+                passed.beaten = renewed(&lease);
                 (self.report)(&Event::Beat { at, took: sent.elapsed() });
                 Ok(Some(lease))
             }

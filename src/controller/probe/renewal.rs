@@ -72,11 +72,11 @@ impl Renewal {
             context.path().told_to_wait(pause, context.clock.now());
         }
         match result {
-            Ok(lease) => self.answered(&lease.metadata, context),
+            Ok(lease) => self.answered(&lease, context),
             Err(error) if error.is_absent() && self.left.is_some() => refused(None, context),
             Err(error) if error.is_absent() => {
                 let lease = create(key, renewed, context).await?;
-                self.answered(&lease.metadata, context);
+                self.answered(&lease, context);
             }
             Err(error) if error.is_conflict() && self.left.is_some() => {
                 let doing = || format!("read the probe Lease {key}");
@@ -91,13 +91,14 @@ impl Renewal {
         Ok(())
     }
 
-    fn answered(&self, metadata: &ObjectMeta, context: &Context) {
-        let lease = OurLease {
-            uid: metadata.uid.as_deref().unwrap_or_default().into(),
-            version: Version::of(metadata.resource_version.as_deref()),
-            token: self.token,
-        };
-        let answered = context.path().history().answered(lease, self.seen);
+    fn answered(&self, lease: &HeartbeatLease, context: &Context) {
+        let Heartbeat { token, version, .. } = Heartbeat::read(lease);
+        let stored = token.renewed.unwrap_or(self.token);
+        let lease = OurLease { uid: token.uid, version, token: stored };
+        let mut path = context.path();
+        path.stored(self.token, stored);
+        let answered = path.history().answered(lease, self.seen);
+        drop(path);
         if let Err(why) = answered {
             anew::begin(context, &why);
         }
@@ -137,8 +138,11 @@ pub(super) fn our_lease(beat: &Heartbeat) -> Option<OurLease> {
     Some(OurLease { uid: token.uid.clone(), version: *version, token: token.renewed? })
 }
 
-async fn create(key: &Key, renewed: Timestamp, context: &Context) -> Result<Lease, ApiError> {
-    let api = Api::<Lease>::namespaced(context.client.clone(), &key.namespace);
+async fn create(
+    key: &Key,
+    renewed: Timestamp,
+    context: &Context,
+) -> Result<HeartbeatLease, ApiError> {
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(key.name.clone()),
@@ -153,5 +157,13 @@ async fn create(key: &Key, renewed: Timestamp, context: &Context) -> Result<Leas
         }),
     };
     let doing = || format!("create the probe Lease {key}");
-    call_within(ANSWER_WITHIN, doing, api.create(&PostParams::default(), &lease)).await
+    let lease = serde_json::to_vec(&lease).map_err(kube::Error::SerdeError);
+    let leases = HeartbeatLease::url_path(&(), Some(&key.namespace));
+    let request = lease.and_then(|lease| {
+        let request = kube::core::Request::new(leases).create(&PostParams::default(), lease);
+        request.map_err(kube::Error::BuildRequest)
+    });
+    // What a webhook has put into it cannot make the answer unreadable.
+    let creation = async { context.client.request::<HeartbeatLease>(request?).await };
+    call_within(ANSWER_WITHIN, doing, creation).await
 }
