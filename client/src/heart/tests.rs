@@ -87,8 +87,11 @@ impl Api {
         match lease {
             Ok(lease) => (StatusCode::OK, state.store(lease)),
             Err(code) => {
-                let status =
-                    json!({ "kind": "Status", "status": "Failure", "code": code.as_u16() });
+                let reason = code.canonical_reason().unwrap_or_default().replace(' ', "");
+                let status = json!({
+                    "kind": "Status", "status": "Failure", "reason": reason, "message": "no",
+                    "code": code.as_u16(),
+                });
                 (code, status)
             }
         }

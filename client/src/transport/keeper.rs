@@ -81,8 +81,8 @@ pub(super) struct Keeper {
     reading: Option<(Reading, Vec<Done>, Vec<Refused>)>,
 }
 
-/// What requests were signed with before something else was written down that has brought no credential yet. It stays in
-/// use until that brings one, or the API server refuses this one.
+/// What requests are signed with while what is written down instead has brought no credential yet: until that brings one,
+/// or the API server refuses this one.
 struct Former {
     /// It fetches nothing any more.
     signer: Signer,
@@ -153,10 +153,8 @@ impl Keeper {
                 News::Call(Some(call)) => self.hear(call),
                 News::ReadDue => self.begin_to_read(),
                 News::Read(read) => {
-                    let (done, refused) = match self.reading.take() {
-                        Some((_, done, refused)) => (done, refused),
-                        None => (Vec::new(), Vec::new()),
-                    };
+                    let waited = self.reading.take().map(|(_, done, refused)| (done, refused));
+                    let (done, refused) = waited.unwrap_or_default();
                     let followed = read.ok().map(|read| read.and_then(|new| self.follow(*new)));
                     let failed = followed.and_then(Result::err).map(|error| error.to_string());
                     if let Some(error) = failed.as_ref().filter(|_| failed != self.complaint) {
