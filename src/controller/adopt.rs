@@ -29,7 +29,7 @@ use crate::{
         index::Key,
         moment::Moment,
         plan::meta::SERVICE_NAME_LABEL,
-        reading::Lenient,
+        reading::{Lenient, Unreadable},
         registration::Registration,
         service::ServiceView,
         stage::Stage,
@@ -66,6 +66,12 @@ pub(super) async fn begin(
     if unreadable.is_some() {
         return stage;
     }
+    if let Some(pod) = unread_pod(&adopted, registration, context) {
+        // That of a Pod nothing is known says not that it is gone.
+        stage.stall = Some(Stall::unreadable(&pod));
+        stage.gathered.neighbours.unreadable = Some(pod);
+        return stage;
+    }
     let left_by_cluster = *left_by_cluster;
     let cleared = Neighbours { elder: elder.clone(), ..Neighbours::default() };
     let in_the_way = foreign_slice.is_some() || *foreign_endpoints;
@@ -99,6 +105,10 @@ pub(super) async fn begin(
             owner_of: &|address| context.world().owner_of_address(address),
             left_by_cluster,
             pod: &|name| context.world().pod(&Key::new(&registration.key.namespace, name)),
+            is_unread: &|name| {
+                let key = Key::new(&registration.key.namespace, name);
+                context.world().unreadable_pod(&key).is_some()
+            },
             adopted: &adopted,
             verdicts: &verdicts,
             wall: context.clock.clocks().wall,
@@ -125,6 +135,18 @@ pub(super) async fn begin(
     stage.adoption.leftovers = takeover.leftovers;
     stage.stall = None;
     stage
+}
+
+/// A Pod behind an adopted instance of which nothing is known because it cannot be read, if there is one.
+fn unread_pod(
+    adopted: &[Adopted],
+    registration: &Registration,
+    context: &Context,
+) -> Option<Unreadable> {
+    let world = context.world();
+    let pods = adopted.iter().filter_map(|adopted| adopted.pod());
+    let keys = pods.map(|(name, _)| Key::new(&registration.key.namespace, name));
+    keys.into_iter().find_map(|key| world.unreadable_pod(&key).cloned())
 }
 
 /// Until when the cluster's own controllers may still write what they decided while the Service had a

@@ -5,7 +5,12 @@
 //! is made about them meanwhile; the Service, which is harmless without addresses, for [`SERVICE_STAYS`].
 //! Whatever is deleted is deleted as it was read, after a live read has shown that its registration is gone.
 
-use std::{collections::HashMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Debug,
+    sync::Arc,
+    time::Duration,
+};
 
 use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::{
@@ -31,9 +36,9 @@ use crate::{
     core::{
         heartbeat::Version,
         moment::Moment,
-        plan::meta::{OWNED_BY_ANNOTATION, owned_by},
+        plan::meta::OWNED_BY_ANNOTATION,
         reading::{Lenient, Readable},
-        world::{Abandoned, Kind, Watched, owner_of},
+        world::{Abandoned, Kind, Watched, mark_of},
     },
     kube_client::list::Collection,
 };
@@ -54,8 +59,13 @@ pub(super) async fn run(namespace: Option<String>, context: Arc<Context>, over: 
         return over.cancelled().await;
     }
     let mut since: HashMap<Abandoned, Moment> = HashMap::new();
+    let mut told: HashSet<Abandoned> = HashSet::new();
     while over.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
-        let abandoned = context.world().abandoned(namespace.as_deref());
+        let (abandoned, undecided) = {
+            let world = context.world();
+            (world.abandoned(namespace.as_deref()), world.undecided(namespace.as_deref()))
+        };
+        tell_of(undecided, &mut told);
         let now = context.clock.now();
         // Who is taken over meanwhile begins anew.
         since = abandoned.iter().map(|it| (it.clone(), *since.get(it).unwrap_or(&now))).collect();
@@ -80,6 +90,19 @@ pub(super) async fn run(namespace: Option<String>, context: Arc<Context>, over: 
             since.insert(object.clone(), now);
         }
     }
+}
+
+/// Says once of each object that it stays, and what to do.
+fn tell_of(undecided: Vec<Abandoned>, told: &mut HashSet<Abandoned>) {
+    for Abandoned { kind, key, registration, .. } in
+        undecided.iter().filter(|it| !told.contains(*it))
+    {
+        tracing::warn!(
+            ?kind, name = %key, %registration,
+            "an earlier version has made this, or it is a copy from another namespace; its registration is not there,              and it stays: delete it if nothing uses it"
+        );
+    }
+    *told = undecided.into_iter().collect();
 }
 
 fn stays(kind: Kind) -> Duration {
@@ -118,9 +141,7 @@ where
         Err(error) if error.is_absent() => return Ok(()),
         current => current?.0,
     };
-    if owned_by(Resource::meta(&current)).is_none()
-        || owner_of(Resource::meta(&current)).is_none_or(|(uid, _)| uid != object.owner)
-    {
+    if mark_of(Resource::meta(&current)).is_none_or(|marked| marked.uid != object.owner) {
         // A registration owns it again.
         return Ok(());
     }

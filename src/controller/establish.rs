@@ -28,13 +28,23 @@ use crate::core::{
     temper::SERVICES,
 };
 
+/// What has become of the Service.
+pub(super) enum Established {
+    /// It is as it is to be.
+    AsKnown(Arc<ServiceView>),
+    /// It is, or somebody else has changed it: what is known has to be gathered anew.
+    Written(Arc<ServiceView>),
+    /// It is to be changed, and has been too often in a row. Soon it may be again.
+    Waits(Arc<ServiceView>),
+}
+
 /// Creates the Service when there is none, takes over the one of a registration of ours that is gone,
-/// and brings the ports of one of ours up to date. A Service of others is used as it is. Returns what is now the case, and whether it wrote. Client required.
+/// and brings the ports of one of ours up to date. A Service of others is used as it is. Client required.
 pub(super) async fn service(
     registration: &Registration,
     known: Option<Arc<ServiceView>>,
     context: &Context,
-) -> Result<(Arc<ServiceView>, bool), ApiError> {
+) -> Result<Established, ApiError> {
     let api =
         Api::<Lenient<Service>>::namespaced(context.client.clone(), &registration.key.namespace);
     let name = &registration.service_name;
@@ -63,20 +73,30 @@ pub(super) async fn service(
             }
         }
         Some(service) => match bring_up_to_date(registration, &service, &api, context).await {
-            None => return Ok((service, false)),
+            None => return Ok(Established::AsKnown(service)),
+            Some(Err(Change::Waits)) => return Ok(Established::Waits(service)),
             // Somebody has changed it since: judge by what it is now, in the next round.
-            Some(Err(error)) if error.is_conflict() => {
+            Some(Err(Change::Fails(error))) if error.is_conflict() => {
                 let from = Version::of(Some(&service.resource_version));
                 context.world().refused::<Service>(&key, from);
                 (read(&key, &api).await?, from)
             }
-            Some(changed) => (changed?, Version(0)),
+            Some(Err(Change::Fails(error))) => return Err(error),
+            Some(Ok(changed)) => (changed, Version(0)),
         },
     };
     let Lenient(written) = written;
     let view = Arc::new(ServiceView::of(&written));
     anew::take_in(written, from, context);
-    Ok((view, true))
+    Ok(Established::Written(view))
+}
+
+/// Why a Service is not changed.
+enum Change {
+    /// It has been changed too often in a row.
+    Waits,
+    /// The API server does not accept it.
+    Fails(ApiError),
 }
 
 async fn read(key: &Key, api: &Api<Lenient<Service>>) -> Result<Lenient<Service>, ApiError> {
@@ -123,23 +143,24 @@ async fn bring_up_to_date(
     service: &ServiceView,
     api: &Api<Lenient<Service>>,
     context: &Context,
-) -> Option<Result<Lenient<Service>, ApiError>> {
+) -> Option<Result<Lenient<Service>, Change>> {
     let Registration { key, uid, service_name: name, .. } = registration;
     let ours = context.world().owns_service(service, &key.namespace, uid);
     let ports = new_ports(registration, service, ours);
-    let says_so = service.annotated && service.owner.as_deref() == Some(uid);
+    let marked = service.marked().filter(|marked| marked.namespace.is_some());
+    let says_so = marked.is_some_and(|marked| marked.uid == uid);
     if !ours || (says_so && ports.is_none()) {
         return None;
     }
     if let Err(until) = context.may(key, SERVICES, |paces| &mut paces.services) {
         context.remember(key, uid, |memory| memory.look_again = Some(until));
-        return None;
+        return Some(Err(Change::Waits));
     }
     let mut patch = json!({ "metadata": { "resourceVersion": service.resource_version } });
     if !says_so {
         match claim(registration, service, api).await {
             Ok(metadata) => patch["metadata"] = metadata,
-            Err(error) => return Some(Err(error)),
+            Err(error) => return Some(Err(Change::Fails(error))),
         }
         tracing::info!(registration = %key, service = name, "took over the Service");
     }
@@ -148,7 +169,9 @@ async fn bring_up_to_date(
     }
     let doing = || format!("bring Service {}/{name} up to date", key.namespace);
     let patch = Patch::Merge(patch);
-    Some(call_write(context, doing, api.patch(name, &PatchParams::default(), &patch)).await)
+    let params = PatchParams::default();
+    let patched = call_write(context, doing, api.patch(name, &params, &patch)).await;
+    Some(patched.map_err(Change::Fails))
 }
 
 /// The metadata by which a Service says that it is this registration's.
@@ -175,8 +198,7 @@ async fn claim(
 }
 
 fn mark(registration: &Registration) -> OwnerMark {
-    let Registration { key, uid, service_name, .. } = registration;
-    OwnerMark::on_service(&key.name, uid, service_name)
+    OwnerMark::on_service(&registration.owner(), &registration.service_name)
 }
 
 fn new_service(registration: &Registration) -> Service {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{context::Context, establish};
+use super::{
+    context::Context,
+    establish::{self, Established},
+};
 use crate::core::{
     gather::{self, Gathered},
     moment::Moment,
@@ -11,11 +14,16 @@ use crate::core::{
     service::ServiceView,
     stage::Stage,
     standing,
+    temper::SERVICES,
 };
 
 /// A Service that somebody else made and deleted is most often being replaced. Only after this long
 /// is one of our own made in its place.
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
+
+/// Why the Service does not have the ports of the spec yet, where nothing is wrong.
+const TOO_OFTEN: &str =
+    "spec.ports has changed too often in a row, and the last change is made within a second";
 
 /// Gathers only: what is known is taken as it is. No client required.
 pub(super) fn as_known(registration: &Registration, context: &Context) -> Stage {
@@ -49,9 +57,20 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
         let announced = announced.into_iter().collect();
         return Stage { announced, ..Stage::new(gathered, Some(service), stall) };
     }
+    if known.is_none()
+        && let Err(until) = context.may(&registration.key, SERVICES, |paces| &mut paces.services)
+    {
+        // Somebody deletes it again and again.
+        let stall = standing::service_gone(registration);
+        return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
+    }
     match establish::service(registration, known, context).await {
-        Ok((service, false)) => Stage::new(gathered, Some(service), None),
-        Ok((service, true)) => {
+        Ok(Established::AsKnown(service)) => Stage::new(gathered, Some(service), None),
+        Ok(Established::Waits(service)) => {
+            let stall = standing::old_ports(registration, Some(&service), TOO_OFTEN);
+            Stage::new(gathered, Some(service), stall)
+        }
+        Ok(Established::Written(service)) => {
             let gathered = surroundings(registration, context);
             let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
             Stage::new(gathered, Some(service), stall)

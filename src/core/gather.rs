@@ -44,7 +44,8 @@ pub fn registration(object: &ServiceRegistration, world: &World) -> Registration
     let says_so = object.spec.service_name.as_ref().is_some_and(|name| !name.is_empty());
     if !says_so
         && !registration.problems.is_empty()
-        && let Some(service) = world.service_published_by(&registration.uid)
+        && let Some(service) =
+            world.service_published_by(&registration.key.namespace, &registration.uid)
     {
         registration.service_name = service;
     }

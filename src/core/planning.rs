@@ -6,9 +6,7 @@ use super::{
     claims,
     endpoint::{Endpoint, Family},
     frozen,
-    plan::{
-        self, EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, meta::HEADLESS_LABEL,
-    },
+    plan::{self, EndpointsMode, Plan, Published, ServiceFacts, Target, meta::HEADLESS_LABEL},
     refusal,
     registration::Registration,
     service::ServiceView,
@@ -59,11 +57,7 @@ pub fn draw_up_restrained(
     });
     refusal::hold_back(&mut endpoints, stage);
     let target = Target {
-        owner: &Owner {
-            namespace: registration.key.namespace.clone(),
-            name: registration.key.name.clone(),
-            uid: registration.uid.clone(),
-        },
+        owner: &registration.owner(),
         service: &ServiceFacts {
             name: registration.service_name.clone(),
             headless: service.map_or_else(|| were_headless(stage), |service| service.headless),

@@ -23,7 +23,11 @@ use serde_json::{Value, json};
 
 pub use beatkeeper_api::keep::Keep;
 
-use super::{heartbeat::Version, index::Key, plan::meta::SERVICE_NAME_LABEL};
+use super::{
+    heartbeat::Version,
+    index::Key,
+    plan::meta::{Marked, OWNED_BY_ANNOTATION, SERVICE_NAME_LABEL},
+};
 
 /// A kind of object that is read in this way.
 pub trait Readable: Sized {
@@ -53,7 +57,7 @@ pub struct Unreadable {
     pub version: Version,
     /// The Service that its label names, as slices have one.
     pub service: Option<String>,
-    /// The name of the ServiceRegistration among its owners, if there is one.
+    /// The name of the ServiceRegistration that it belongs to, by our annotation or by an owner reference.
     pub owner: Option<String>,
     /// What of it could not be read, and why. Nothing of its contents is in there.
     pub why: String,
@@ -137,17 +141,24 @@ fn unreadable<K: Readable>(
 ) -> Unreadable {
     let metadata = &identity["metadata"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let namespace = text(&metadata["namespace"]);
+    let marked = metadata["annotations"][OWNED_BY_ANNOTATION].as_str().and_then(Marked::read);
+    // A copy from another namespace belongs to no registration of this one.
+    let marked = marked.filter(|marked| marked.namespace.is_none_or(|it| it == namespace));
     let owners = metadata["ownerReferences"].as_array();
     let owner = owners.into_iter().flatten().find(|owner| owner["kind"] == "ServiceRegistration");
+    let owner = marked
+        .map(|marked| marked.name.to_owned())
+        .or_else(|| owner.map(|owner| text(&owner["name"])));
     let part = part.map_or_else(String::new, |part| format!("{part}: "));
     Unreadable {
         kind: K::KIND,
-        key: Key::new(text(&metadata["namespace"]), text(&metadata["name"])),
+        key: Key::new(namespace, text(&metadata["name"])),
         version: metadata["resourceVersion"]
             .as_str()
             .map_or(Version(0), |version| Version::of(Some(version))),
         service: metadata["labels"][SERVICE_NAME_LABEL].as_str().map(str::to_owned),
-        owner: owner.map(|owner| text(&owner["name"])),
+        owner,
         why: format!("{part}{}", without_contents(error)),
     }
 }

@@ -13,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 
 use super::{
-    adoption::Consent, endpoint::Protocol, index::Key, labels::LabelMatch, lenient, proven::Pace,
+    adoption::Consent, endpoint::Protocol, index::Key, labels::LabelMatch, lenient, plan::Owner,
+    proven::Pace,
 };
 
 /// A ServiceRegistration whose spec has been read.
@@ -87,6 +88,12 @@ const TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 impl Registration {
+    /// It as the owner of what is published.
+    pub fn owner(&self) -> Owner {
+        let Key { namespace, name } = self.key.clone();
+        Owner { namespace, name, uid: self.uid.clone() }
+    }
+
     /// Reads a spec. What cannot be read is left out, or stands at its default, and is named in
     /// [`Registration::problems`].
     pub fn validate(object: &ServiceRegistration) -> Self {

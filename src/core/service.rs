@@ -4,7 +4,11 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
-use super::{endpoint::Family, world::owner_of};
+use super::{
+    endpoint::Family,
+    plan::meta::Marked,
+    world::{mark_of, owner_of},
+};
 
 /// The parts of a Service that decide about its endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub struct ServiceView {
     pub registration: Option<String>,
     /// Whether our annotation says whose it is, and no owner reference does.
     pub annotated: bool,
+    /// The namespace that our annotation says. Earlier versions did not write it.
+    pub namespace: Option<String>,
     /// Whether it selects Pods, so that the cluster's own controllers publish its endpoints.
     pub selects: bool,
     /// Whether it is an alias for a DNS name, which has no endpoints.
@@ -79,6 +85,7 @@ impl ServiceView {
                 .or_else(|| controller.map(|owner| owner.uid.clone())),
             registration: registration.map(|(_, name)| name.to_owned()),
             annotated: registration.is_some() && controller.is_none(),
+            namespace: mark_of(metadata).and_then(|marked| marked.namespace).map(str::to_owned),
             selects: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
             external_name: spec.type_.as_deref() == Some("ExternalName"),
             headless: spec.cluster_ip.as_deref() == Some("None"),
@@ -107,5 +114,15 @@ impl ServiceView {
             publish_not_ready: spec.publish_not_ready_addresses == Some(true),
             deleting: metadata.deletion_timestamp.is_some(),
         }
+    }
+
+    /// What our annotation says of the registration that it belongs to.
+    pub fn marked(&self) -> Option<Marked<'_>> {
+        Some(Marked {
+            namespace: self.namespace.as_deref(),
+            name: self.registration.as_deref().filter(|_| self.annotated)?,
+            uid: self.owner.as_deref()?,
+            service: None,
+        })
     }
 }

@@ -28,12 +28,9 @@ use super::{
     adoption::{Adopted, beats_at, has_beaten},
     endpoint::Family,
     leftovers,
-    plan::{
-        Owner,
-        meta::{
-            ENDPOINTS_MANAGED_BY_LABEL, MANAGER, OwnerMark, SKIP_MIRROR_LABEL,
-            SLICE_MANAGED_BY_LABEL,
-        },
+    plan::meta::{
+        self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, OwnerMark, SKIP_MIRROR_LABEL,
+        SLICE_MANAGED_BY_LABEL,
     },
     pod::PodView,
     registration::{PortTemplate, Registration},
@@ -74,6 +71,8 @@ pub struct Scene<'a> {
     pub left_by_cluster: bool,
     /// A Pod of the namespace by its name.
     pub pod: &'a dyn Fn(&str) -> Option<Arc<PodView>>,
+    /// Whether a Pod of that name is there, of which nothing is known because it cannot be read.
+    pub is_unread: &'a dyn Fn(&str) -> bool,
     /// Who is adopted already, whether he is to stay or not.
     pub adopted: &'a [Adopted],
     /// What is decided about the instances that have Leases.
@@ -159,10 +158,7 @@ fn name(kind: &str, metadata: &ObjectMeta) -> String {
 fn mark(scene: &Scene<'_>, metadata: &mut ObjectMeta, labels: &[(&str, &str)]) {
     let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
     metadata.labels.get_or_insert_default().extend(labels);
-    let Registration { key, uid, .. } = scene.registration;
-    let (namespace, name) = (key.namespace.clone(), key.name.clone());
-    let owner = Owner { namespace, name, uid: uid.clone() };
-    OwnerMark::of(&owner).put_on(metadata);
+    OwnerMark::of(&scene.registration.owner()).put_on(metadata);
     // The API server keeps the managed fields of an update that has none.
     metadata.managed_fields = None;
 }
@@ -181,7 +177,9 @@ fn by_people(object: &str, metadata: &ObjectMeta, managed_by: &str) -> Result<()
             owner.kind, owner.name
         ));
     }
-    match label(metadata, managed_by) {
+    // What a user copied from another namespace has our label, and no program of ours behind it.
+    let is_copy = meta::copied_from(metadata).is_some();
+    match label(metadata, managed_by).filter(|manager| !(is_copy && *manager == MANAGER)) {
         Some(manager) if !PEOPLE.contains(&manager) => refuse(format!(
             "label {managed_by} says that {manager} manages it; if that is a program, switch it off \
              and delete the object; if people do, set the label to {}",
@@ -335,6 +333,11 @@ fn newcomers(scene: &Scene<'_>, found: Vec<Found>) -> Result<Vec<Adopted>, Refus
     for (mut adopted, found) in candidates {
         if has_beaten(&adopted, &all, &published) {
             continue;
+        }
+        if let Some((pod, _)) = found.pod.as_ref().filter(|(name, _)| (scene.is_unread)(name)) {
+            // It may live: as one that is gone it would leave with the next write.
+            let problem = format!("Pod {pod} at {} cannot be read: mend or delete it", found.text);
+            return Err(Refusal { object: found.from, problem });
         }
         if found.pod.as_ref().is_some_and(|(name, uid)| {
             leftovers::living((scene.pod)(name).as_deref(), uid).is_none()

@@ -4,6 +4,7 @@
 mod abandoned;
 mod cache;
 mod debts;
+mod registrations;
 mod watched;
 
 use std::{
@@ -12,59 +13,33 @@ use std::{
     sync::Arc,
 };
 
-use beatkeeper_api::ServiceRegistration;
-use jiff::Timestamp;
 use k8s_openapi::{
     api::{core::v1::Endpoints, discovery::v1::EndpointSlice},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::ResourceExt;
 
 pub use abandoned::{Abandoned, Kind};
 pub use debts::Debt;
 pub use watched::Watched;
 
-use self::{abandoned::Belongings, cache::Cache};
+use self::{abandoned::Belongings, cache::Cache, registrations::Registrations};
 use super::{
     address::AddressSet,
-    adoption::Consent,
     depends::Dependents,
     heartbeat::Version,
     index::Key,
-    labels::{LabelMatch, Labels},
     leftovers,
     plan::meta::{
-        self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL,
+        self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, Marked, SERVICE_NAME_LABEL,
+        SLICE_MANAGED_BY_LABEL,
     },
     pod::PodView,
-    proven::Pace,
     reading::Unreadable,
-    registration::Registration,
     service::ServiceView,
 };
 
-/// The finalizer of an object that is deleted with `--cascade=orphan`.
-const ORPHANING: &str = "orphan";
 /// How the names of the cluster's own controllers end.
 const CLUSTERS: &str = "-controller.k8s.io";
-
-/// What others need to know of a registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Brief {
-    service: String,
-    uid: String,
-    created: Option<Timestamp>,
-    pace: Pace,
-    /// With these a change of the status alone is told from one that has to be acted on.
-    generation: Option<i64>,
-    deleting: bool,
-    /// Annotations raise no generation.
-    dry_run: bool,
-    consent: Consent,
-    uncordon: Vec<String>,
-    /// Which Pods are to be published, where it does not merely let any.
-    selector: Option<LabelMatch>,
-}
 
 /// Whose a slice or an Endpoints object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,13 +63,12 @@ pub struct World {
     zones: Cache<String>,
     /// By namespace: the Pods that ask for our readiness gate.
     gated: HashMap<String, BTreeSet<String>>,
-    registrations: HashMap<Key, Brief>,
-    /// Registrations by their Service.
-    by_service: HashMap<Key, BTreeSet<String>>,
+    registrations: Registrations,
     /// Slices by their Service's label, and by the uid of the registration that owns them: either
     /// may be edited away behind our back, and the other still finds them.
     slices_by_service: HashMap<Key, BTreeSet<String>>,
-    slices_by_owner: HashMap<String, BTreeSet<Key>>,
+    /// The uid stands for the name: what names it in another namespace is a copy.
+    slices_by_owner: HashMap<Key, BTreeSet<String>>,
     /// The addresses in each slice that is kept with its endpoints: read once, and asked for in each
     /// decision.
     addresses_in: HashMap<Key, Box<[IpAddr]>>,
@@ -184,25 +158,27 @@ impl World {
     /// the Service, of which nothing is known.
     pub fn unreadable_for(&self, service: &Key, registration: &str) -> Option<&Unreadable> {
         let unknown = self.services.get(service).is_none();
-        let in_the_way = |slice: &&Unreadable| {
-            slice.key.namespace == service.namespace
-                && match (&slice.service, &slice.owner) {
-                    (None, None) => true,
-                    (of, owner) => {
-                        of.as_ref() == Some(&service.name) || owner.as_deref() == Some(registration)
-                    }
-                }
+        let in_the_way = |slice: &&Unreadable| match (&slice.service, &slice.owner) {
+            (None, None) => true,
+            (of, owner) => {
+                of.as_ref() == Some(&service.name) || owner.as_deref() == Some(registration)
+            }
         };
         let service_unread = self.services.unreadable(service).filter(|_| unknown);
         let endpoints = self.endpoints.unreadable(service);
-        service_unread.or(endpoints).or_else(|| self.slices.all_unreadable().find(in_the_way))
+        let mut slices = self.slices.unreadable_in(&service.namespace);
+        service_unread.or(endpoints).or_else(|| slices.find(in_the_way))
     }
 
     /// The Pods of a namespace of which nothing is known because they cannot be read.
     pub fn unreadable_pods(&self, namespace: &str) -> impl Iterator<Item = &Unreadable> {
-        let unread = self.pods.all_unreadable();
-        unread
-            .filter(move |pod| pod.key.namespace == namespace && self.pods.get(&pod.key).is_none())
+        let unread = self.pods.unreadable_in(namespace);
+        unread.filter(|pod| self.pods.get(&pod.key).is_none())
+    }
+
+    /// A Pod of which nothing is known because it cannot be read.
+    pub fn unreadable_pod(&self, key: &Key) -> Option<&Unreadable> {
+        self.pods.unreadable(key).filter(|_| self.pods.get(key).is_none())
     }
 
     /// We deleted an object, or found that there is none.
@@ -251,20 +227,24 @@ impl World {
         owner: &str,
     ) -> (Vec<Arc<EndpointSlice>>, Option<(String, String)>) {
         let by_label = self.slices_by_service.get(service).into_iter().flatten();
-        let mut keys: BTreeSet<Key> =
-            by_label.map(|name| Key::new(&service.namespace, name)).collect();
-        keys.extend(self.slices_by_owner.get(owner).into_iter().flatten().cloned());
+        let by_owner = self.slices_by_owner.get(&Key::new(&service.namespace, owner));
+        let names: BTreeSet<&String> = by_label.chain(by_owner.into_iter().flatten()).collect();
         let mut ours = Vec::new();
         let mut foreign = None;
-        for key in keys {
+        for name in names {
+            let key = Key::new(&service.namespace, name);
             let Some(slice) = self.slices.get(&key) else { continue };
             match self.ownership(&slice.metadata, owner) {
                 Ownership::Ours => ours.push(slice.clone()),
                 Ownership::Sibling => {}
                 Ownership::Foreign => {
-                    let manager = label(&slice.metadata, SLICE_MANAGED_BY_LABEL)
-                        .unwrap_or("an unnamed manager");
-                    foreign.get_or_insert((key.name, manager.to_owned()));
+                    let manager = match meta::copied_from(&slice.metadata) {
+                        Some(from) => format!("the user who copied it from namespace {from}"),
+                        None => label(&slice.metadata, SLICE_MANAGED_BY_LABEL)
+                            .unwrap_or("an unnamed manager")
+                            .to_owned(),
+                    };
+                    foreign.get_or_insert((key.name, manager));
                 }
             }
         }
@@ -282,9 +262,9 @@ impl World {
     }
 
     /// The Service that the slices of a registration are for, where all say the same.
-    pub fn service_published_by(&self, uid: &str) -> Option<String> {
-        let slices = self.slices_by_owner.get(uid).into_iter().flatten();
-        let slices = slices.filter_map(|key| self.slices.get(key));
+    pub fn service_published_by(&self, namespace: &str, uid: &str) -> Option<String> {
+        let slices = self.slices_by_owner.get(&Key::new(namespace, uid)).into_iter().flatten();
+        let slices = slices.filter_map(|name| self.slices.get(&Key::new(namespace, name)));
         let mut names = slices.map(|slice| label(&slice.metadata, SERVICE_NAME_LABEL));
         let first = names.next()??;
         names.all(|name| name == Some(first)).then(|| first.to_owned())
@@ -307,7 +287,12 @@ impl World {
             .or_else(|| label(metadata, ENDPOINTS_MANAGED_BY_LABEL));
         let marked = manager == Some(MANAGER);
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let lives = |owner: &str, name: &str| self.lives(&Key::new(namespace, name), owner);
+        let lives =
+            |owner: &str, name: &str| self.registrations.live(&Key::new(namespace, name), owner);
+        if meta::copied_from(metadata).is_some() {
+            // Its maker's, whatever labels it has copied along (P6).
+            return Ownership::Foreign;
+        }
         match owner_of(metadata) {
             Some((owner, _)) if owner == uid => Ownership::Ours,
             None if marked => Ownership::Ours,
@@ -322,111 +307,17 @@ impl World {
     pub fn owns_service(&self, service: &ServiceView, namespace: &str, uid: &str) -> bool {
         match (&service.owner, &service.registration) {
             (Some(owner), _) if owner == uid => true,
-            (Some(owner), Some(name)) => !self.lives(&Key::new(namespace, name), owner),
+            (Some(owner), Some(name)) => {
+                !self.registrations.live(&Key::new(namespace, name), owner)
+            }
             _ => false,
         }
-    }
-
-    fn lives(&self, key: &Key, uid: &str) -> bool {
-        self.registrations.get(key).is_some_and(|brief| brief.uid == uid)
     }
 
     /// Whose an address is, as far as the watches know.
     pub fn owner_of_address(&self, address: IpAddr) -> Option<String> {
         let (key, kind) = self.addresses.get(&address)?.iter().next()?;
         Some(format!("{kind} {key}"))
-    }
-
-    /// The oldest of the other registrations for the same Service, if it is older than this one.
-    pub fn elder(&self, key: &Key) -> Option<String> {
-        let own = self.registrations.get(key)?;
-        let rank = |brief: &Brief, name: &str| (brief.created, name.to_owned());
-        self.by_service
-            .get(&Key::new(&key.namespace, &own.service))?
-            .iter()
-            .filter(|name| **name != key.name)
-            .filter_map(|name| {
-                let brief = self.registrations.get(&Key::new(&key.namespace, name))?;
-                Some(rank(brief, name))
-            })
-            .min()
-            .filter(|other| *other < rank(own, &key.name))
-            .map(|(_, name)| name)
-    }
-
-    /// Takes in a registration; returns those whom its change concerns: itself, and those that
-    /// share a Service with it, before or now. A change of its status alone concerns nobody: it
-    /// would wake the registration for each status it writes itself, and cut its backoff short.
-    pub fn put_registration(&mut self, object: &ServiceRegistration) -> Vec<Key> {
-        let (key, _) = identity(&object.metadata);
-        let registration = Registration::validate(object);
-        let pace = registration.pace();
-        let Registration { dry_run, consent, uncordon, selector, .. } = registration;
-        let selector = selector.filter(|selector| !selector.selects_all());
-        let brief = Brief {
-            service: object.service_name().to_owned(),
-            uid: object.metadata.uid.clone().unwrap_or_default(),
-            created: object.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            pace,
-            generation: object.metadata.generation,
-            deleting: object.metadata.deletion_timestamp.is_some(),
-            dry_run,
-            consent,
-            uncordon,
-            selector,
-        };
-        if brief.deleting && object.finalizers().iter().any(|it| it == ORPHANING) {
-            self.belongings.let_go(&brief.uid);
-        }
-        if self.registrations.get(&key) == Some(&brief) {
-            return Vec::new();
-        }
-        let mut concerned = self.remove_registration(&key);
-        let service = Key::new(&key.namespace, &brief.service);
-        self.by_service.entry(service.clone()).or_default().insert(key.name.clone());
-        self.registrations.insert(key, brief);
-        concerned.extend(self.registrations_of(&service));
-        concerned
-    }
-
-    /// Forgets a registration; returns those that shared its Service.
-    pub fn remove_registration(&mut self, key: &Key) -> Vec<Key> {
-        self.dependents.forget(key);
-        let Some(brief) = self.registrations.remove(key) else { return Vec::new() };
-        let service = Key::new(&key.namespace, brief.service);
-        if let Some(names) = self.by_service.get_mut(&service) {
-            names.remove(&key.name);
-        }
-        let concerned = self.registrations_of(&service);
-        if concerned.is_empty() {
-            self.by_service.remove(&service);
-        }
-        concerned
-    }
-
-    /// The registrations that are not among these, after a list.
-    pub fn registrations_beyond(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
-        self.registrations.keys().filter(|key| !listed.contains(key)).cloned().collect()
-    }
-
-    /// Whether there is such a registration.
-    pub fn has_registration(&self, key: &Key) -> bool {
-        self.registrations.contains_key(key)
-    }
-
-    /// The pace of a registration, if there is such a one.
-    pub fn pace_of(&self, key: &Key) -> Option<Pace> {
-        self.registrations.get(key).map(|brief| brief.pace)
-    }
-
-    /// The pace of the registration with the least slack.
-    pub fn tightest_pace(&self) -> Option<Pace> {
-        self.registrations.values().map(|brief| brief.pace).min_by_key(|pace| pace.slack())
-    }
-
-    /// Whether nothing is to be done for a registration but to tell what would be.
-    pub fn is_dry_run(&self, key: &Key) -> bool {
-        self.registrations.get(key).is_some_and(|brief| brief.dry_run)
     }
 
     /// Whether some Pod of a namespace asks for our readiness gate.
@@ -438,28 +329,6 @@ impl World {
     pub fn gated(&self, namespace: &str) -> Vec<Key> {
         let names = self.gated.get(namespace).into_iter().flatten();
         names.map(|name| Key::new(namespace, name)).collect()
-    }
-
-    /// The registrations that have to publish a Pod with these labels before it is ready: those for which it
-    /// beats, and those that select it and not merely let any join. By name.
-    pub fn claimants(&self, namespace: &str, labels: &Labels, beating: &[Key]) -> Vec<String> {
-        let briefs = self.registrations.iter().filter(|(key, _)| key.namespace == namespace);
-        let mut names: Vec<String> = briefs
-            .filter(|(_, brief)| !brief.deleting && !brief.dry_run)
-            .filter(|(key, brief)| {
-                let selects = brief.selector.as_ref().is_some_and(|it| it.matches(labels));
-                selects || beating.contains(key)
-            })
-            .map(|(key, _)| key.name.clone())
-            .collect();
-        names.sort_unstable();
-        names
-    }
-
-    /// The registrations for a Service.
-    pub fn registrations_of(&self, service: &Key) -> Vec<Key> {
-        let names = self.by_service.get(service).into_iter().flatten();
-        names.map(|name| Key::new(&service.namespace, name)).collect()
     }
 
     /// Notes whose addresses are whose; the kind is that of the owner, for people.
@@ -483,6 +352,15 @@ impl World {
     }
 }
 
+/// What a map holds of a namespace, found without a look at the others.
+fn in_namespace<'a, V>(
+    map: &'a BTreeMap<Key, V>,
+    namespace: &str,
+) -> impl Iterator<Item = (&'a Key, &'a V)> {
+    let from = map.range(Key::new(namespace, "")..);
+    from.take_while(move |(key, _)| key.namespace == namespace)
+}
+
 fn identity(metadata: &ObjectMeta) -> (Key, Version) {
     (Key::of(metadata), Version::of(metadata.resource_version.as_deref()))
 }
@@ -495,20 +373,8 @@ pub fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 /// Uid and name of the ServiceRegistration that an object belongs to: by our annotation, or by the
 /// owner reference that earlier versions wrote.
 pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
-    // The cluster's controller copies annotations from Endpoints to the slices that it mirrors.
-    let copied = label(metadata, SLICE_MANAGED_BY_LABEL).is_some_and(|it| it.ends_with(CLUSTERS));
-    let annotated = meta::owned_by(metadata).filter(|_| !copied).and_then(|owner| {
-        let (name, rest) = owner.split_once('/')?;
-        match rest.split_once('/') {
-            None => Some((rest, name)),
-            // On a Service: no registration owns a copy of it under another name.
-            Some((uid, service)) => {
-                (metadata.name.as_deref() == Some(service)).then_some((uid, name))
-            }
-        }
-    });
-    if annotated.is_some() {
-        return annotated;
+    if let Some(Marked { uid, name, .. }) = mark_of(metadata) {
+        return Some((uid, name));
     }
     metadata
         .owner_references
@@ -517,4 +383,15 @@ pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
         // A reference without `controller` only asks that the object is cleaned up with the registration.
         .find(|owner| owner.controller == Some(true) && meta::is_registration(owner))
         .map(|owner| (owner.uid.as_str(), owner.name.as_str()))
+}
+
+/// What our annotation says of an object; none where it was copied along from another one.
+pub fn mark_of(metadata: &ObjectMeta) -> Option<Marked<'_>> {
+    let marked = Marked::read(meta::owned_by(metadata)?)?;
+    // The cluster's controller copies annotations from Endpoints to the slices that it mirrors.
+    let mirrored = label(metadata, SLICE_MANAGED_BY_LABEL).is_some_and(|it| it.ends_with(CLUSTERS));
+    // On a Service: no registration owns a copy of it under another name.
+    let renamed = marked.service.is_some_and(|service| metadata.name.as_deref() != Some(service));
+    let copied = mirrored || renamed || meta::copied_from(metadata).is_some();
+    (!copied).then_some(marked)
 }

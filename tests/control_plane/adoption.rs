@@ -78,7 +78,7 @@ impl Shop {
         self.condition("greeter", "Ready", "True", "Published").await;
         let endpoints = self.published("greeter").await.endpoints.unwrap();
         assert_eq!(endpoints.labels()["endpoints.kubernetes.io/managed-by"], "beatkeeper.dev");
-        assert!(endpoints.annotations()["beatkeeper.dev/owned-by"].starts_with("greeter/"));
+        assert!(endpoints.annotations()["beatkeeper.dev/owned-by"].contains(":greeter/"));
     }
 
     async fn adopted(&self) -> Vec<AdoptedInstance> {
@@ -275,7 +275,7 @@ async fn a_slice_written_by_hand_beside_ours_is_taken_over_too() {
     witness.never_missed(&set(&["192.0.2.1"]));
     let services: Api<Service> = shop.api();
     let service = services.get("greeter").await.unwrap();
-    assert!(service.annotations()["beatkeeper.dev/owned-by"].starts_with("greeter/"));
+    assert!(service.annotations()["beatkeeper.dev/owned-by"].contains(":greeter/"));
     // Somebody's edit of the status costs nobody more than his own place in it.
     let garbage =
         json!({ "status": { "adopted": [{ "name": "x", "address": "?", "from": "?" }] } });

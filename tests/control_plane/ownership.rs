@@ -38,7 +38,8 @@ async fn a_registration_that_is_made_anew_takes_over_what_the_old_one_left_and_b
             .iter()
             .map(|slice| slice.annotations().get("beatkeeper.dev/owned-by").cloned())
             .collect();
-        let owner = format!("greeter/{}", new.metadata.uid.clone().unwrap());
+        let uid = new.metadata.uid.clone().unwrap();
+        let owner = format!("{}:greeter/{uid}", shop.namespace);
         (owners == BTreeSet::from([Some(owner)])).then_some(())
     })
     .await;

@@ -14,12 +14,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, ResourceExt,
+    Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::support::{Shop, Stage, Vigil, eventually};
+use crate::support::{Operator, Shop, Stage, Vigil, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const OWNED_BY: &str = "beatkeeper.dev/owned-by";
@@ -46,7 +47,9 @@ impl Shop {
 
     /// Waits until all of that, three objects, says that it is the registration's.
     async fn all_owned_by(&self, registration: &ServiceRegistration) {
-        let owner = format!("{}/{}", registration.name_any(), registration.uid().unwrap());
+        let Self { namespace, .. } = self;
+        let (name, uid) = (registration.name_any(), registration.uid().unwrap());
+        let owner = format!("{namespace}:{name}/{uid}");
         eventually(&format!("everything is owned by {owner}"), async || {
             let made = self.made("greeter").await;
             let owned = made.iter().filter(|it| {
@@ -147,6 +150,105 @@ async fn what_a_registration_that_is_gone_has_made_is_collected_and_nothing_of_o
     for service in ["theirs", "copy"] {
         assert!(shop.api::<Service>().get_opt(service).await.unwrap().is_some(), "{service}");
     }
+}
+
+/// What a restore or a GitOps tool makes of an object in another namespace.
+fn copy_of<K: Resource + Serialize>(object: &K) -> Value {
+    let mut copy = serde_json::to_value(object).unwrap();
+    let metadata = object.meta();
+    copy["metadata"] = json!({
+        "name": metadata.name, "labels": metadata.labels, "annotations": metadata.annotations,
+    });
+    for field in ["clusterIP", "clusterIPs"] {
+        if let Some(spec) = copy["spec"].as_object_mut() {
+            spec.remove(field);
+        }
+    }
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
+    let shop = Shop::open("copied").await;
+    let there = Shop::open("copy").await;
+    let flags: Vec<String> = shop.ranges().into_iter().chain(there.ranges()).collect();
+    // One that watches both.
+    let both = ["--namespace", &there.namespace].into_iter();
+    let flags: Vec<&str> = both.chain(flags.iter().map(String::as_str)).collect();
+    let _operator = Operator::start(shop.plane, &shop.namespace, &flags);
+    shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    let published = shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let service: Service = shop.api().get("greeter").await.unwrap();
+    there.create::<Service>(copy_of(&service)).await;
+    there.create::<Endpoints>(copy_of(published.endpoints.as_ref().unwrap())).await;
+    there.create::<EndpointSlice>(copy_of(&published.slices[0])).await;
+    let copies = there.made("greeter").await;
+    assert_eq!(copies.len(), 3);
+    let versions = |made: &[ObjectMeta]| -> Vec<_> {
+        made.iter().map(|it| (it.name.clone(), it.resource_version.clone())).collect()
+    };
+
+    // The original goes, and all that belongs to it.
+    beats.leave("vm-1").await;
+    shop.unregister("greeter", &DeleteParams::default()).await;
+    eventually("what was made is collected", async || {
+        shop.made("greeter").await.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(versions(&there.made("greeter").await), versions(&copies));
+
+    // A registration of the same name uses the Service as it is, and says what is in its way.
+    there.greeter().await;
+    let message = there.condition("greeter", "Ready", "False", "ServedByOthers").await;
+    let maker = format!("the user who copied it from namespace {}", shop.namespace);
+    assert!(message.contains(&maker), "{message}");
+    assert_eq!(versions(&there.made("greeter").await), versions(&copies));
+
+    // With consent it takes over what was copied.
+    let consent = json!({ "metadata": { "annotations": { "beatkeeper.dev/adopt": "true" } } });
+    let registration: ServiceRegistration = there.patch("greeter", consent).await;
+    there.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let mark = format!("{}:greeter/{}", there.namespace, registration.uid().unwrap());
+    eventually("slices and Endpoints say whose they are", async || {
+        let made = there.made("greeter").await;
+        (made.iter().filter(|it| self::mark(it) == Some(&mark)).count() == 2).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_version_has_marked_is_marked_anew_and_collected() {
+    let shop = Shop::open("former-mark").await;
+    let operator = shop.operator();
+    let registration = shop.greeter().await;
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    let published = shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    drop(operator);
+    let uid = registration.uid().unwrap();
+    let former = |more: &str| json!({ "metadata": { "annotations": { OWNED_BY: format!("greeter/{uid}{more}") } } });
+    shop.patch::<Service>("greeter", former("/greeter")).await;
+    shop.patch::<Endpoints>("greeter", former("")).await;
+    shop.patch::<EndpointSlice>(&published.slices[0].name_any(), former("")).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let operator = shop.operator();
+    shop.all_owned_by(&registration).await;
+    assert_eq!(vigil.left(), [""; 0]);
+    drop(operator);
+
+    // One that is deleted before that, while no operator runs, leaves what may be a copy as well: it stays.
+    shop.patch::<Endpoints>("greeter", former("")).await;
+    shop.unregister("greeter", &DeleteParams::default()).await;
+    let operator = shop.operator();
+    eventually("what says its namespace is collected", async || {
+        let made = shop.made("greeter").await;
+        (made.len() == 1).then_some(())
+    })
+    .await;
+    assert!(shop.published("greeter").await.endpoints.is_some());
+    assert!(operator.logged().contains("or it is a copy from another namespace"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,8 @@ use std::{
 
 use beatkeeper_api::ServiceRegistration;
 use beatkeeper_cluster::AuditMark;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::support::{Beats, Shop};
@@ -124,4 +126,25 @@ async fn ports_that_are_edited_twenty_times_a_second_cost_a_few_writes_a_second(
     at_most(&writes, "services", 6, 1.0, seconds);
     at_most(&writes, "endpointslices", 12, 2.0, seconds);
     at_most(&writes, "serviceregistrations", 12, 2.0, seconds);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_deleted_in_a_loop_is_made_anew_at_a_bounded_pace() {
+    let shop = Shop::open("unmade").await;
+    let _operator = shop.operator();
+    let (_beats, mark) = published(&shop).await;
+    let services = shop.api::<Service>();
+    let (times, seconds) = toggle(async |_| {
+        // There may be none at the moment.
+        let _ = services.delete("greeter", &DeleteParams::default()).await;
+    })
+    .await;
+    crate::support::eventually("the Service is there again", async || {
+        services.get_opt("greeter").await.unwrap()
+    })
+    .await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let writes = writes(&shop, mark).await;
+    println!("{times} tries in {seconds:.1} s: {writes:?}");
+    at_most(&writes, "services", 6, 1.0, seconds);
 }

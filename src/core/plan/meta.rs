@@ -21,7 +21,7 @@ pub const ENDPOINTS_MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by
 pub const SKIP_MIRROR_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Label of slices and Endpoints of a headless Service: kube-proxy does not watch what has it.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-/// Annotation of what the operator makes: name and uid of the registration that it belongs to.
+/// Annotation of what the operator makes: namespace, name and uid of the registration that it belongs to.
 ///
 /// Not an owner reference: the garbage collector deletes what such a reference names within
 /// milliseconds of its owner's end, and a registration that is replaced (`kubectl replace --force`,
@@ -118,20 +118,17 @@ impl<'a> Required<'a> {
 pub struct OwnerMark(String);
 
 impl OwnerMark {
-    /// That of a registration.
+    /// That of a registration. Its namespace is part of it, so that a copy of the object in another namespace, as a
+    /// restore or a GitOps tool makes one, is told from what the operator has made.
     pub fn of(owner: &Owner) -> Self {
-        Self::naming(&owner.name, &owner.uid)
+        let Owner { namespace, name, uid } = owner;
+        Self(format!("{namespace}:{name}/{uid}"))
     }
 
-    /// That of the registration with this name and uid.
-    pub fn naming(name: &str, uid: &str) -> Self {
-        Self(format!("{name}/{uid}"))
-    }
-
-    /// That of the registration with this name and uid on the Service that it has made. The name of
-    /// the Service is part of it, so that no registration owns a copy of the Service under another name.
-    pub fn on_service(name: &str, uid: &str, service: &str) -> Self {
-        Self(format!("{name}/{uid}/{service}"))
+    /// That of a registration on the Service that it has made. The name of the Service is part of it, too, so that no
+    /// registration owns a copy of the Service under another name.
+    pub fn on_service(owner: &Owner, service: &str) -> Self {
+        Self(format!("{}/{service}", Self::of(owner).0))
     }
 
     /// The value of the annotation.
@@ -152,9 +149,44 @@ impl OwnerMark {
     }
 }
 
+/// What the annotation says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marked<'a> {
+    /// The namespace of the registration. Earlier versions did not say it.
+    pub namespace: Option<&'a str>,
+    /// The name of the registration.
+    pub name: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// The name of the Service, on a Service.
+    pub service: Option<&'a str>,
+}
+
+impl<'a> Marked<'a> {
+    /// Reads the annotation's value.
+    pub fn read(value: &'a str) -> Option<Self> {
+        let (registration, rest) = value.split_once('/')?;
+        let (namespace, name) = match registration.split_once(':') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, registration),
+        };
+        let (uid, service) = match rest.split_once('/') {
+            Some((uid, service)) => (uid, Some(service)),
+            None => (rest, None),
+        };
+        Some(Self { namespace, name, uid, service })
+    }
+}
+
 /// The annotation's value, when an object has it.
 pub fn owned_by(metadata: &ObjectMeta) -> Option<&str> {
     metadata.annotations.as_ref()?.get(OWNED_BY_ANNOTATION).map(String::as_str)
+}
+
+/// The namespace that an object was copied from: the one that its annotation names, if that is another.
+pub fn copied_from(metadata: &ObjectMeta) -> Option<&str> {
+    let namespace = Marked::read(owned_by(metadata)?)?.namespace?;
+    (metadata.namespace.as_deref() != Some(namespace)).then_some(namespace)
 }
 
 /// The owner references that stay beside our annotation; none when none does.

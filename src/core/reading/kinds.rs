@@ -13,7 +13,11 @@ use super::{
     Keep::{self, All, Each, Entries, Fields, Time},
     Readable,
 };
-use crate::core::{heartbeat::HeartbeatLease, lenient, plan::meta::SERVICE_NAME_LABEL};
+use crate::core::{
+    heartbeat::HeartbeatLease,
+    lenient,
+    plan::meta::{OWNED_BY_ANNOTATION, SERVICE_NAME_LABEL},
+};
 
 /// The fields that identify an object and its owner.
 pub(super) const IDENTITY: Keep = Fields(&[(
@@ -23,6 +27,7 @@ pub(super) const IDENTITY: Keep = Fields(&[(
         ("namespace", All),
         ("resourceVersion", All),
         ("labels", Entries(|name| name == SERVICE_NAME_LABEL)),
+        ("annotations", Entries(|name| name == OWNED_BY_ANNOTATION)),
         ("ownerReferences", Each(&OWNER)),
     ]),
 )]);

@@ -82,6 +82,18 @@ fn an_object_that_cannot_be_read_is_known_by_its_name_and_says_what_of_it_is_wro
     let text = unreadable.to_string();
     assert!(text.starts_with("EndpointSlice shop/greeter-x cannot be read: ports: "), "{text}");
 
+    // Our annotation says whose it is, too, unless it was copied along from another namespace.
+    slice["metadata"]["ownerReferences"] = json!(null);
+    for (mark, owner) in [
+        ("shop:greeter/uid", Some("greeter")),
+        ("greeter/uid", Some("greeter")),
+        ("another:greeter/uid", None),
+        ("?", None),
+    ] {
+        slice["metadata"]["annotations"]["beatkeeper.dev/owned-by"] = json!(mark);
+        assert_eq!(refusal::<EndpointSlice>(&slice).owner.as_deref(), owner, "{mark}");
+    }
+
     let mut pod = examples::pod();
     pod["spec"]["nodeName"] = json!({ "password": "hunter2" });
     let text = refusal::<Pod>(&pod).to_string();

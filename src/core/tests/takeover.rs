@@ -56,13 +56,15 @@ struct Case {
     world: World,
     index: Index,
     left_by_cluster: bool,
+    /// A Pod that cannot be read.
+    unread: Option<String>,
 }
 
 impl Case {
     fn new() -> Self {
         let mut world = World::new();
         world.registration.consent = Consent::All;
-        Self { world, index: index(), left_by_cluster: false }
+        Self { world, index: index(), left_by_cluster: false, unread: None }
     }
 
     fn plan(&self, foreign: &Foreign) -> Result<Takeover, Refusal> {
@@ -76,6 +78,7 @@ impl Case {
                 owner_of: &|ip| (*owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
                 left_by_cluster: self.left_by_cluster,
                 pod: &|name| self.world.pods.get(name).cloned(),
+                is_unread: &|name| self.unread == Some(name.to_owned()),
                 adopted,
                 verdicts: &self.world.decide(&self.index, at(0)),
                 wall: "2026-11-22T10:00:00.5Z".parse().expect("a time"),
@@ -141,7 +144,7 @@ fn slices_are_marked_as_they_are_and_mirrored_ones_are_left_to_the_cluster() {
     let labels = marked.metadata.labels.clone().expect("labels");
     assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "beatkeeper.dev");
     assert_eq!(marked.endpoints, foreign.slices[0].endpoints);
-    assert_eq!(meta::owned_by(&marked.metadata), Some("greeter/sreg-uid"));
+    assert_eq!(meta::owned_by(&marked.metadata), Some("shop:greeter/sreg-uid"));
 }
 
 #[test]
@@ -362,4 +365,44 @@ fn a_pod_that_the_registration_does_not_select_keeps_everything_as_it_is() {
     case.world = case.world.pod("web-1", other);
     let message = case.refused(&left_behind(1));
     assert!(message.contains("Pod web-1 in it does not match spec.podSelector"), "{message}");
+}
+
+#[test]
+fn a_copy_from_another_namespace_is_taken_over_as_what_people_wrote_and_ours_of_this_one_is_not() {
+    let copied = |mark: &str| {
+        json!({ "metadata": {
+            "name": "greeter-x7k2p", "namespace": "shop",
+            "labels": { "endpointslice.kubernetes.io/managed-by": "beatkeeper.dev" },
+            "annotations": { "beatkeeper.dev/owned-by": mark },
+        }})
+    };
+    let copy = of_slice(slice(&["192.0.2.1"], copied("another:greeter/uid")));
+    let takeover = Case::new().plan(&copy).expect("taken over");
+    let [marked] = takeover.slices.as_slice() else { panic!("{takeover:?}") };
+    assert_eq!(meta::owned_by(&marked.metadata), Some("shop:greeter/sreg-uid"));
+    let ours = of_slice(slice(&["192.0.2.1"], copied("shop:other/uid")));
+    assert!(Case::new().refused(&ours).contains("beatkeeper.dev manages it"));
+}
+
+#[test]
+fn where_a_pod_behind_what_the_cluster_left_cannot_be_read_nothing_is_taken_over() {
+    let endpoints = json!({ "endpoints": [{
+        "addresses": ["10.0.0.9"],
+        "targetRef": { "kind": "Pod", "name": "web-9", "namespace": "shop", "uid": "web-9-uid" },
+    }]});
+    let mut left = slice(&[], endpoints);
+    left.metadata.labels = Some(
+        [(
+            "endpointslice.kubernetes.io/managed-by".to_owned(),
+            "endpointslice-controller.k8s.io".to_owned(),
+        )]
+        .into(),
+    );
+    let mut case = Case::new();
+    case.left_by_cluster = true;
+    let gone = case.plan(&of_slice(left.clone())).expect("taken over");
+    assert_eq!(gone.newcomers, [], "a Pod that is not there leaves");
+    case.unread = Some("web-9".to_owned());
+    let message = case.refused(&of_slice(left));
+    assert!(message.contains("Pod web-9 at 10.0.0.9 cannot be read"), "{message}");
 }

@@ -1,13 +1,11 @@
 //! What belonged to a registration that is gone, and that no other takes over.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-use super::{World, label, owner_of};
+use super::{World, label};
 use crate::core::{
     index::Key,
-    plan::meta::{SERVICE_NAME_LABEL, owned_by},
+    plan::meta::{Marked, SERVICE_NAME_LABEL},
 };
 
 /// The kinds of objects that the operator makes.
@@ -38,75 +36,139 @@ pub struct Abandoned {
     pub orphaned: bool,
 }
 
-/// A registration, and the objects that carry its annotation.
-type Belonging = (Key, BTreeSet<(Kind, Key)>);
+/// The objects that carry the annotation of a registration.
+#[derive(Debug)]
+struct Belonging {
+    registration: Key,
+    /// Each with whether its annotation says the namespace. Earlier versions did not write that.
+    objects: BTreeMap<(Kind, Key), bool>,
+    /// Whether this process has seen the registration in this namespace.
+    witnessed: bool,
+}
 
-/// Which objects carry the annotation of which registration.
+/// Which objects carry the annotation of which registration. Kept by the namespace of the objects with the uid of the
+/// registration in place of a name: a copy in another namespace may say the same uid.
 #[derive(Debug, Default)]
 pub(super) struct Belongings {
-    /// By the namespace and the registration's uid, with its name. A copy in another namespace says the same uid.
-    of: HashMap<(String, String), Belonging>,
+    of: HashMap<Key, Belonging>,
+    /// Those whose registration is not there: only they are looked at again and again.
+    without: BTreeSet<Key>,
     /// Registrations whose objects are to stay.
-    let_go: HashSet<String>,
+    let_go: HashSet<Key>,
+    /// How many registrations were looked at.
+    #[cfg(test)]
+    steps: std::cell::Cell<usize>,
 }
 
 impl Belongings {
     /// A registration is deleted, and what belongs to it is to stay.
-    pub(super) fn let_go(&mut self, uid: &str) {
-        self.let_go.insert(uid.to_owned());
+    pub(super) fn let_go(&mut self, place: &Key) {
+        self.let_go.insert(place.clone());
     }
 
-    fn note(&mut self, uid: &str, registration: Key, object: (Kind, Key), present: bool) {
-        let place = (registration.namespace.clone(), uid.to_owned());
-        let (_, objects) =
-            self.of.entry(place.clone()).or_insert_with(|| (registration, BTreeSet::new()));
-        if present {
-            objects.insert(object);
-        } else {
-            objects.remove(&object);
+    /// A registration is there.
+    pub(super) fn appeared(&mut self, place: &Key) {
+        self.without.remove(place);
+        if let Some(belonging) = self.of.get_mut(place) {
+            belonging.witnessed = true;
         }
-        if objects.is_empty() {
+    }
+
+    /// A registration is there no more.
+    pub(super) fn went(&mut self, place: &Key) {
+        match self.of.contains_key(place) {
+            true => drop(self.without.insert(place.clone())),
+            false => drop(self.let_go.remove(place)),
+        }
+    }
+
+    fn put(&mut self, object: (Kind, Key), marked: Marked<'_>, lives: bool) {
+        let namespace = &object.1.namespace;
+        let place = Key::new(namespace, marked.uid);
+        let belonging = self.of.entry(place.clone()).or_insert_with(|| Belonging {
+            registration: Key::new(namespace, marked.name),
+            objects: BTreeMap::new(),
+            witnessed: false,
+        });
+        belonging.witnessed |= lives;
+        belonging.objects.insert(object, marked.namespace.is_some());
+        if !lives {
+            self.without.insert(place);
+        }
+    }
+
+    fn remove(&mut self, object: &(Kind, Key), uid: &str) {
+        let place = Key::new(&object.1.namespace, uid);
+        let Some(belonging) = self.of.get_mut(&place) else { return };
+        belonging.objects.remove(object);
+        if belonging.objects.is_empty() {
             self.of.remove(&place);
+            if self.without.remove(&place) {
+                self.let_go.remove(&place);
+            }
         }
     }
 }
 
 impl World {
-    /// An object is there now, or is no longer: what it says of its owner is noted. An owner
-    /// reference is the garbage collector's to follow, so it does not count.
+    /// An object has changed: what it says of its owner by our annotation is noted. An owner reference is the garbage
+    /// collector's to follow, so it does not count.
     pub(super) fn note_owner(
         &mut self,
         kind: Kind,
         key: &Key,
-        owner: Option<(&str, &str)>,
-        present: bool,
+        old: Option<Marked<'_>>,
+        new: Option<Marked<'_>>,
     ) {
-        if let Some((uid, name)) = owner {
-            let registration = Key::new(&key.namespace, name);
-            self.belongings.note(uid, registration, (kind, key.clone()), present);
+        let object = (kind, key.clone());
+        if let Some(marked) = new {
+            let registration = Key::new(&key.namespace, marked.name);
+            let lives = self.registrations.live(&registration, marked.uid);
+            self.belongings.put(object.clone(), marked, lives);
+        }
+        if let Some(marked) = old.filter(|old| new.is_none_or(|new| new.uid != old.uid)) {
+            self.belongings.remove(&object, marked.uid);
         }
     }
 
     /// What belongs to registrations of a namespace, or of all, that are gone, and is for a Service that no
     /// other registration names. Of other namespaces objects may be known, but no registrations. Costs a
-    /// look-up for each registration.
-    pub fn abandoned(&mut self, namespace: Option<&str>) -> Vec<Abandoned> {
-        let Belongings { of, let_go } = &mut self.belongings;
-        let registrations = &self.registrations;
-        let lives = |uid: &str, key: &Key| registrations.get(key).is_some_and(|it| it.uid == uid);
-        let_go.retain(|uid| {
-            of.keys().any(|(_, it)| it == uid)
-                || registrations.values().any(|brief| brief.uid == *uid)
-        });
-        let concerns = |key: &Key| namespace.is_none_or(|namespace| key.namespace == namespace);
-        // What says the uid of one that lives in another namespace is a copy, and its maker's (P6).
-        let is_copy = |uid: &str| registrations.values().any(|it| it.uid == uid);
-        let dead = of
-            .iter()
-            .filter(|((_, uid), (key, _))| concerns(key) && !lives(uid, key) && !is_copy(uid));
+    /// look-up for each registration that is gone and has left something.
+    ///
+    /// An annotation that does not say its namespace, as earlier versions wrote it, may have been copied from another
+    /// namespace with the object. So such an object is abandoned only where this process has itself seen its registration
+    /// in the object's namespace. The others stay ([`World::undecided`]): an object too many costs less than one of a user.
+    pub fn abandoned(&self, namespace: Option<&str>) -> Vec<Abandoned> {
+        self.left_behind(namespace, |says_namespace, witnessed| says_namespace || witnessed)
+    }
+
+    /// What would be [abandoned](World::abandoned), and is not since it may be a copy.
+    pub fn undecided(&self, namespace: Option<&str>) -> Vec<Abandoned> {
+        self.left_behind(namespace, |says_namespace, witnessed| !says_namespace && !witnessed)
+    }
+
+    /// How many registrations were looked at for all of that.
+    #[cfg(test)]
+    pub fn looked_at(&self) -> usize {
+        self.belongings.steps.get()
+    }
+
+    fn left_behind(
+        &self,
+        namespace: Option<&str>,
+        counts: impl Fn(bool, bool) -> bool,
+    ) -> Vec<Abandoned> {
+        let Belongings { of, without, let_go, .. } = &self.belongings;
+        let from = Key::new(namespace.unwrap_or_default(), "");
+        let concerns = |place: &&Key| namespace.is_none_or(|it| place.namespace == it);
         let mut found = Vec::new();
-        for ((_, uid), (registration, objects)) in dead {
-            for (kind, key) in objects {
+        for place in without.range(from..).take_while(concerns) {
+            #[cfg(test)]
+            self.belongings.steps.update(|steps| steps + 1);
+            let Some(Belonging { registration, objects, witnessed }) = of.get(place) else {
+                continue;
+            };
+            for ((kind, key), says_namespace) in objects {
                 let service = match kind {
                     Kind::EndpointSlice => self.slices.get(key).and_then(|slice| {
                         let service = label(&slice.metadata, SERVICE_NAME_LABEL)?;
@@ -114,24 +176,21 @@ impl World {
                     }),
                     Kind::Endpoints | Kind::Service => Some(key.clone()),
                 };
-                if service.as_ref().is_some_and(|it| self.by_service.contains_key(it)) {
+                let is_wanted =
+                    service.as_ref().is_some_and(|it| self.registrations.name_service(it));
+                if is_wanted || !counts(*says_namespace, *witnessed) {
                     continue;
                 }
                 found.push(Abandoned {
                     kind: *kind,
                     key: key.clone(),
                     registration: registration.clone(),
-                    owner: uid.clone(),
+                    owner: place.name.clone(),
                     service,
-                    orphaned: let_go.contains(uid),
+                    orphaned: let_go.contains(place),
                 });
             }
         }
         found
     }
-}
-
-/// Uid and name of the registration that an object belongs to by our annotation.
-pub(super) fn annotated(metadata: &ObjectMeta) -> Option<(&str, &str)> {
-    owned_by(metadata).and(owner_of(metadata))
 }

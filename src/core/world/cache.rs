@@ -8,9 +8,12 @@
 //! earlier state, of a backup (kubernetes 82428), and the versions that were known mean nothing any more. Only what a
 //! write of ours was answered with *since* the list began may be newer than the list.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::debts::{Debt, Debts};
+use super::{
+    debts::{Debt, Debts},
+    in_namespace,
+};
 use crate::core::{heartbeat::Version, index::Key, reading::Unreadable};
 
 /// Objects of one kind by namespace and name.
@@ -28,7 +31,7 @@ pub struct Cache<V> {
     /// Whether something has shown that versions went back.
     went_back: bool,
     /// Those whose newest version cannot be read. What was known of them before stays.
-    unreadable: HashMap<Key, Unreadable>,
+    unreadable: BTreeMap<Key, Unreadable>,
 }
 
 impl<V> Default for Cache<V> {
@@ -40,7 +43,7 @@ impl<V> Default for Cache<V> {
             shown: Version(0),
             debts: Debts::default(),
             went_back: false,
-            unreadable: HashMap::new(),
+            unreadable: BTreeMap::new(),
         }
     }
 }
@@ -169,9 +172,9 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.unreadable.get(key)
     }
 
-    /// All whose newest versions cannot be read.
-    pub fn all_unreadable(&self) -> impl Iterator<Item = &Unreadable> {
-        self.unreadable.values()
+    /// Those of a namespace whose newest versions cannot be read.
+    pub fn unreadable_in(&self, namespace: &str) -> impl Iterator<Item = &Unreadable> {
+        in_namespace(&self.unreadable, namespace).map(|(_, object)| object)
     }
 
     fn take_in(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {

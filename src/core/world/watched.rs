@@ -13,9 +13,9 @@ use kube::core::PartialObjectMeta;
 
 use super::{
     World,
-    abandoned::{Kind, annotated},
+    abandoned::Kind,
     cache::{Cache, Change},
-    label, owner_of,
+    label, mark_of, owner_of,
 };
 use crate::core::{
     index::Key,
@@ -113,12 +113,8 @@ impl Watched for Service {
         };
         let new: Vec<_> = ips(&change.new).into_iter().map(|ip| (ip, "Service")).collect();
         world.note_addresses(&change.key, &ips(&change.old), &new);
-        for (view, present) in [(&change.old, false), (&change.new, true)] {
-            let owner = view.as_deref().filter(|view| view.annotated);
-            let owner =
-                owner.and_then(|view| view.owner.as_deref().zip(view.registration.as_deref()));
-            world.note_owner(Kind::Service, &change.key, owner, present);
-        }
+        let [old, new] = [&change.old, &change.new].map(|view| view.as_deref()?.marked());
+        world.note_owner(Kind::Service, &change.key, old, new);
         world.registrations_of(&change.key)
     }
 }
@@ -160,6 +156,8 @@ impl Watched for EndpointSlice {
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
         let key = &change.key;
         let mut concerned = Vec::new();
+        let [old, new] = [&change.old, &change.new].map(|it| mark_of(&it.as_ref()?.metadata));
+        world.note_owner(Kind::EndpointSlice, key, old, new);
         for (slice, present) in [(&change.old, false), (&change.new, true)] {
             let Some(slice) = slice else { continue };
             if let Some(service) = label(&slice.metadata, SERVICE_NAME_LABEL) {
@@ -175,16 +173,16 @@ impl Watched for EndpointSlice {
                 }
                 concerned.extend(world.registrations_of(&service));
             }
-            world.note_owner(Kind::EndpointSlice, key, annotated(&slice.metadata), present);
             if let Some((uid, name)) = owner_of(&slice.metadata) {
-                let owned = world.slices_by_owner.entry(uid.to_owned()).or_default();
+                let owner = Key::new(&key.namespace, uid);
+                let owned = world.slices_by_owner.entry(owner.clone()).or_default();
                 if present {
-                    owned.insert(key.clone())
+                    owned.insert(key.name.clone())
                 } else {
-                    owned.remove(key)
+                    owned.remove(&key.name)
                 };
                 if owned.is_empty() {
-                    world.slices_by_owner.remove(uid);
+                    world.slices_by_owner.remove(&owner);
                 }
                 concerned.push(Key::new(&key.namespace, name));
             }
@@ -233,10 +231,8 @@ impl Watched for Endpoints {
     }
 
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
-        for (object, present) in [(&change.old, false), (&change.new, true)] {
-            let owner = object.as_ref().and_then(|object| annotated(&object.metadata));
-            world.note_owner(Kind::Endpoints, &change.key, owner, present);
-        }
+        let [old, new] = [&change.old, &change.new].map(|it| mark_of(&it.as_ref()?.metadata));
+        world.note_owner(Kind::Endpoints, &change.key, old, new);
         world.registrations_of(&change.key)
     }
 }

@@ -33,7 +33,7 @@ async fn right(stage: &Stage) -> Published {
     let owned = |metadata: &kube::core::ObjectMeta| {
         metadata.owner_references.is_none()
             && metadata.annotations.as_ref().and_then(|all| all.get(OWNED_BY))
-                == Some(&format!("greeter/{owner}"))
+                == Some(&format!("{}:greeter/{owner}", stage.namespace))
     };
     let labelled = |metadata: &kube::core::ObjectMeta, name: &str, value: &str| {
         metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str)

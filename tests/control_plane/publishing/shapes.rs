@@ -24,7 +24,7 @@ async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() 
 
     let published = stage.published_as_ready("greeter", &["192.0.2.1"]).await;
     let registration = stage.registration("greeter").await.metadata;
-    let owner = format!("greeter/{}", registration.uid.unwrap());
+    let owner = format!("{}:greeter/{}", stage.namespace, registration.uid.unwrap());
     let port = json!([
         { "name": "grpc", "port": 8080, "protocol": "TCP", "appProtocol": "kubernetes.io/h2c" }
     ]);

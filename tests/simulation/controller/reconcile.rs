@@ -443,8 +443,7 @@ impl Controller {
 }
 
 fn new_service(registration: &Registration) -> Service {
-    let Registration { key, uid, service_name, .. } = registration;
-    let mark = OwnerMark::on_service(&key.name, uid, service_name);
+    let mark = OwnerMark::on_service(&registration.owner(), &registration.service_name);
     Service {
         metadata: ObjectMeta {
             name: Some(registration.service_name.clone()),

@@ -38,7 +38,7 @@ fn what_is_created_says_whose_it_is() {
     assert_eq!(endpoints.name.as_deref(), Some("greeter"));
     for metadata in [slice, endpoints] {
         assert_eq!(metadata.namespace.as_deref(), Some("shop"));
-        assert_eq!(meta::owned_by(&metadata), Some("greeter/uid-of-greeter"));
+        assert_eq!(meta::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
         // The garbage collector would follow one within milliseconds.
         assert_eq!(metadata.owner_references, None);
     }
@@ -109,7 +109,9 @@ fn added_labels_and_annotations_are_no_reason_to_write() {
 
 #[test]
 fn a_lost_mark_of_the_owner_is_repaired_and_that_of_an_earlier_registration_replaced() {
-    for value in [None, Some("greeter/uid-of-the-earlier"), Some("?")] {
+    // The last one is as earlier versions wrote it.
+    let earlier = ["shop:greeter/uid-of-the-earlier", "?", "greeter/uid-of-greeter"].map(Some);
+    for value in [None].into_iter().chain(earlier) {
         let again = repaired(|metadata| {
             let annotations = metadata.annotations.get_or_insert_default();
             annotations.remove(meta::OWNED_BY_ANNOTATION);
@@ -118,7 +120,7 @@ fn a_lost_mark_of_the_owner_is_repaired_and_that_of_an_earlier_registration_repl
             }
         });
         for metadata in again {
-            assert_eq!(meta::owned_by(&metadata), Some("greeter/uid-of-greeter"));
+            assert_eq!(meta::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
         }
     }
 }
@@ -138,7 +140,7 @@ fn the_owner_reference_of_an_earlier_version_goes() {
     });
     for metadata in again {
         assert_eq!(metadata.owner_references, None);
-        assert_eq!(meta::owned_by(&metadata), Some("greeter/uid-of-greeter"));
+        assert_eq!(meta::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
     }
 }
 
