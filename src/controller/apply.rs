@@ -23,11 +23,13 @@ use super::{
 };
 use crate::{
     core::{
+        gather,
         heartbeat::Version,
         index::Key,
         moment::Moment,
         plan::{Plan, Write},
         reading::{Lenient, Readable},
+        refusal,
         registration::Registration,
         stage::Stage,
         status::Applied,
@@ -97,7 +99,12 @@ pub(super) async fn apply(
                 })
                 .buffer_unordered(SIDE_BY_SIDE)
         };
-        let results: Vec<_> = send(slices).chain(send(lists)).collect().await;
+        let mut results: Vec<_> = send(slices).collect().await;
+        let lists = match results.iter().all(|(_, result)| result.is_ok()) {
+            true => lists,
+            false => only_published(lists, registration, stage, context),
+        };
+        results.extend(send(lists).collect::<Vec<_>>().await);
         let (mut conflict, mut refused) = (None, Vec::new());
         tracing::trace!(registration = %registration.key, "a phase is over");
         for (write, result) in results {
@@ -137,6 +144,19 @@ pub(super) async fn apply(
         }
     }
     Outcome::Done(applied)
+}
+
+/// What of the Endpoints may be written after a slice could not be: no address that is in no slice. Removals do not wait.
+fn only_published(
+    lists: Vec<Write>,
+    registration: &Registration,
+    stage: &Stage,
+    context: &Context,
+) -> Vec<Write> {
+    let published = gather::published(registration, &context.world());
+    let before = stage.gathered.endpoints.as_deref();
+    let allowed = |write| refusal::without_unpublished(write, before, published.all());
+    lists.into_iter().filter_map(allowed).collect()
 }
 
 /// One write. Returns the object's name and its new resourceVersion, unless it was deleted.

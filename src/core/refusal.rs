@@ -209,6 +209,53 @@ pub(super) fn hold_back(endpoints: &mut Vec<Endpoint>, stage: &Stage) {
     }
 }
 
+/// A write of the Endpoints object without the addresses that it would add and that are in no slice: those the API server
+/// may have refused there, and what a slice may not say the Endpoints do not say either, not even until the refusal has
+/// been looked into. What it removes and changes it still does. None where nothing is left of it.
+pub fn without_unpublished(
+    mut write: Write,
+    before: Option<&core::Endpoints>,
+    published: &AddressSet,
+) -> Option<Write> {
+    let (object, rest) = match &mut write {
+        Write::CreateEndpoints(object) => (object, true),
+        Write::UpdateEndpoints(object, tally) => {
+            let rest = tally.removed > 0 || tally.changed > 0;
+            tally.added = 0;
+            (object, rest)
+        }
+        Write::CreateSlice(_)
+        | Write::UpdateSlice(..)
+        | Write::DeleteSlice { .. }
+        | Write::DeleteEndpoints { .. } => return Some(write),
+    };
+    let before = listed(before);
+    let mut added = 0;
+    retain(object, |text| {
+        let Ok(address) = text.parse::<IpAddr>() else { return true };
+        let is_listed = before.contains(&address);
+        added += usize::from(!is_listed && published.contains(&address));
+        is_listed || published.contains(&address)
+    });
+    if let Write::UpdateEndpoints(_, tally) = &mut write {
+        tally.added = added;
+    }
+    (rest || added > 0).then_some(write)
+}
+
+/// Keeps some of the addresses of an Endpoints object.
+fn retain(object: &mut core::Endpoints, mut stays: impl FnMut(&str) -> bool) {
+    for subset in object.subsets.iter_mut().flatten() {
+        let both = [&mut subset.addresses, &mut subset.not_ready_addresses];
+        for addresses in both.into_iter().flatten() {
+            addresses.retain(|address| stays(&address.ip));
+        }
+    }
+    if let Some(subsets) = &mut object.subsets {
+        subsets.retain(|subset| ips(subset).next().is_some());
+    }
+}
+
 fn listed(object: Option<&core::Endpoints>) -> AddressSet {
     let subsets = object.into_iter().flat_map(|object| object.subsets.iter().flatten());
     subsets.flat_map(ips).filter_map(|text| text.parse().ok()).collect()
@@ -285,15 +332,7 @@ impl Trial {
                 slice.endpoints.retain(|endpoint| endpoint.addresses.iter().all(|it| stays(it)));
             }
             Write::CreateEndpoints(object) | Write::UpdateEndpoints(object, _) => {
-                for subset in object.subsets.iter_mut().flatten() {
-                    let both = [&mut subset.addresses, &mut subset.not_ready_addresses];
-                    for addresses in both.into_iter().flatten() {
-                        addresses.retain(|address| stays(&address.ip));
-                    }
-                }
-                if let Some(subsets) = &mut object.subsets {
-                    subsets.retain(|subset| ips(subset).next().is_some());
-                }
+                retain(object, stays);
             }
             Write::DeleteSlice { .. } | Write::DeleteEndpoints { .. } => {}
         }

@@ -3,17 +3,20 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use beatkeeper_api::ServiceRegistration;
+use futures::StreamExt;
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+    core::v1::{Endpoints, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
     Api,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, PostParams, WatchEvent, WatchParams},
 };
 use serde_json::{Value, json};
 
-use crate::support::{Shop, Vigil, eventually};
+use crate::support::{Beats, Shop, Vigil, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const WORDS: &str = "addresses of Pods need create on the subresource restricted";
@@ -69,8 +72,12 @@ impl<'a> Policies<'a> {
             "endpoints": [{ "addresses": ["10.88.0.99"] }],
         }))
         .unwrap();
-        let endpoints: k8s_openapi::api::core::v1::Endpoints = serde_json::from_value(json!({
+        let endpoints: Endpoints = serde_json::from_value(json!({
             "metadata": { "name": "tried" }, "subsets": [{ "addresses": [{ "ip": "10.88.0.99" }] }],
+        }))
+        .unwrap();
+        let service: Service = serde_json::from_value(json!({
+            "metadata": { "name": "tried" }, "spec": { "ports": [{ "port": 80 }] },
         }))
         .unwrap();
         eventually("the policies are in force", async || {
@@ -78,7 +85,9 @@ impl<'a> Policies<'a> {
                 || self.shop.api().create(&tried, &slice).await.is_err();
             let endpoints = !self.resources.contains(&"endpoints")
                 || self.shop.api().create(&tried, &endpoints).await.is_err();
-            (slices && endpoints).then_some(())
+            let services = !self.resources.contains(&"services")
+                || self.shop.api().create(&tried, &service).await.is_err();
+            (slices && endpoints && services).then_some(())
         })
         .await;
     }
@@ -217,4 +226,102 @@ async fn an_instance_whose_removal_is_refused_is_told_to_be_published_still() {
     vigil.leaves("192.0.2.1").await;
     shop.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
     shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+}
+
+/// Every state of the Endpoints of a Service since a version, as their addresses.
+async fn listed_since(shop: &Shop, service: &str, version: &str) -> Vec<Vec<String>> {
+    let params = WatchParams::default().fields(&format!("metadata.name={service}")).timeout(2);
+    let mut events = std::pin::pin!(shop.api::<Endpoints>().watch(&params, version).await.unwrap());
+    let mut states = Vec::new();
+    while let Some(event) = events.next().await {
+        let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event.unwrap() else {
+            continue;
+        };
+        let subsets = object.subsets.iter().flatten();
+        let both = subsets.flat_map(|it| [&it.addresses, &it.not_ready_addresses]).flatten();
+        states.push(both.flatten().map(|address| address.ip.clone()).collect());
+    }
+    states
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_the_slices_may_not_have_is_in_no_endpoints_either_and_no_removal_waits() {
+    let shop = Shop::open("refused-listed").await;
+    let policies =
+        Policies::install(&shop, &[("endpointslices", "discovery.k8s.io", NO_PODS_IN_SLICES)])
+            .await;
+    let _operator = shop.operator();
+    shop.patient_greeter().await;
+    let mut beats = shop.beats("greeter");
+    for (name, address) in [("vm-1", "192.0.2.1"), ("vm-2", "192.0.2.2")] {
+        beats.create(&beats.outside(name, address)).await;
+    }
+    let published = shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let version = published.endpoints.unwrap().metadata.resource_version.unwrap();
+    let uid = shop.pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    beats.create(&beats.in_pod("greeter-1", &uid)).await;
+    shop.instance("greeter", "greeter-1", "Waiting", "PublishFailed").await;
+    // Others come and go with the same write that is refused.
+    let mark = shop.plane.audit_mark().await.unwrap();
+    beats.create(&beats.outside("vm-3", "192.0.2.3")).await;
+    beats.leave("vm-2").await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    eventually("it was tried again", async || {
+        let written = shop.written_since(mark).await;
+        let refused = written.iter().filter(|it| it.resource == "endpointslices" && it.code == 403);
+        (refused.count() >= 4).then_some(())
+    })
+    .await;
+    let states = listed_since(&shop, "greeter", &version).await;
+    assert!(!states.is_empty());
+    assert!(states.iter().flatten().all(|it| !it.starts_with("10.88.")), "{states:?}");
+    policies.remove().await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3", "10.88.0.1"]).await;
+}
+
+async fn replaced(shop: &Shop) -> Beats {
+    let mut beats = shop.beats("greeter");
+    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
+    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
+    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    beats
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_is_replaced_while_its_writes_are_refused_empties_nothing() {
+    let shop = Shop::open("refused-replaced").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let mut beats = replaced(&shop).await;
+    let vigil = Vigil::keep(&shop, "greeter").await;
+    let all = [
+        ("endpointslices", "discovery.k8s.io", "false"),
+        ("endpoints", "", "false"),
+        ("services", "", "false"),
+    ];
+    let policies = Policies::install(&shop, &all).await;
+    let registrations = shop.api::<ServiceRegistration>();
+    registrations.delete("greeter", &DeleteParams::default()).await.unwrap();
+    let mark = shop.plane.audit_mark().await.unwrap();
+    shop.greeter().await;
+    let message = shop.condition("greeter", "Ready", "False", "PublishFailed").await;
+    assert!(message.contains(WORDS), "{message}");
+    // For longer than anything outlives a registration that is gone: the pauses between two tries of a slice are 2 s and
+    // more.
+    eventually("the Service and a slice were tried again and again", async || {
+        let written = shop.written_since(mark).await;
+        let refused =
+            |kind: &str| written.iter().filter(|it| it.resource == kind && it.code == 403).count();
+        (refused("services") >= 8).then_some(())
+    })
+    .await;
+    assert_eq!(vigil.left(), [""; 0]);
+    let published = shop.published("greeter").await;
+    assert_eq!(published.ready(), ["192.0.2.1".to_owned(), "192.0.2.2".to_owned()].into());
+    assert_eq!(published.in_endpoints(), published.ready());
+    policies.remove().await;
+    shop.condition("greeter", "Ready", "True", "Published").await;
+    assert_eq!(vigil.left(), [""; 0]);
+    beats.die("vm-2");
+    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::core::{
     gather::Gathered,
     plan::{Tally, Write},
-    refusal::{Place, Refusals, TRIALS_MAX, Trial},
+    refusal::{Place, Refusals, TRIALS_MAX, Trial, without_unpublished},
     stage::Stage,
     standing::Neighbours,
 };
@@ -180,4 +180,37 @@ fn what_was_accepted_or_is_not_wanted_any_more_is_forgotten() {
     stage.held_back = refusals.held_back(at(2000));
     assert!(refusals.settle(&verdicts(&[1, 3]), &stage, at(2000)).is_empty());
     assert_eq!(refusals.next(), None);
+}
+
+#[test]
+fn endpoints_do_not_list_what_no_slice_has_and_lose_at_once_who_leaves() {
+    let object = |numbers: &[usize]| -> Endpoints {
+        let addresses: Vec<_> = numbers.iter().map(|number| json!({ "ip": ip(*number) })).collect();
+        parsed(
+            json!({ "metadata": { "name": "greeter" }, "subsets": [{ "addresses": addresses }] }),
+        )
+    };
+    let before = object(&[1, 2]);
+    let in_slices: AddressSet = [ip(1), ip(3)].into_iter().collect();
+    let update = |numbers: &[usize], added: usize, removed: usize| {
+        let tally = Tally { added, removed, changed: 0 };
+        let write = Write::UpdateEndpoints(object(numbers), tally);
+        let left = without_unpublished(write, Some(&before), &in_slices)?;
+        let Write::UpdateEndpoints(_, tally) = &left else { panic!("{left:?}") };
+        Some((tried(&left), *tally))
+    };
+    assert_eq!(update(&[1, 2, 4], 1, 0), None, "4 is in no slice, and there is nothing else to do");
+    let removal = Tally { removed: 1, ..Tally::default() };
+    assert_eq!(update(&[1, 4], 1, 1), Some(([ip(1)].into(), removal)));
+    let addition = Tally { added: 1, ..Tally::default() };
+    assert_eq!(update(&[1, 2, 3, 4], 2, 0), Some(([ip(1), ip(2), ip(3)].into(), addition)));
+    let create = Write::CreateEndpoints(object(&[3, 4]));
+    let created = without_unpublished(create, None, &in_slices).expect("it is made all the same");
+    assert_eq!(tried(&created), [ip(3)].into());
+    let delete = Write::DeleteSlice {
+        name: String::new(),
+        uid: String::new(),
+        resource_version: String::new(),
+    };
+    assert_eq!(without_unpublished(delete.clone(), None, &in_slices), Some(delete));
 }
