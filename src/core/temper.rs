@@ -121,10 +121,8 @@ impl Temper {
             *wanted_at.entry(endpoint.address).or_default() += 1;
         }
         self.note_who_leaves(&wanted_at, &published, now);
-        let choose = |endpoint: Endpoint| {
-            let is_alone = wanted_at[&endpoint.address] == 1;
-            self.choose(endpoint, is_alone, &published, permits, now)
-        };
+        let shared = Shared::of(&wanted, &wanted_at, &published);
+        let choose = |endpoint: Endpoint| self.choose(endpoint, &published, &shared, permits, now);
         wanted.into_iter().filter_map(choose).collect()
     }
 
@@ -132,8 +130,8 @@ impl Temper {
     fn choose(
         &mut self,
         wanted: Endpoint,
-        is_alone: bool,
         published: &Shown<'_>,
+        shared: &Shared<'_>,
         permits: &mut Permits,
         now: Moment,
     ) -> Option<Endpoint> {
@@ -148,13 +146,15 @@ impl Temper {
             return permits.allow(change, self, now).then_some(wanted);
         };
         let Some(known) = shown.iter().find(|known| known.ports == wanted.ports) else {
-            // Another port. Where there are several old or new ones, it cannot be told which instance it belonged to.
-            let [only] = &**shown else { return Some(wanted) };
-            if !is_alone {
-                return Some(wanted);
-            }
-            let allowed = permits.allow(Change::Other, self, now);
-            return Some(if allowed { wanted } else { only.as_it_is(wanted) });
+            // Another port.
+            return match (&**shown, shared.place_of(&wanted)) {
+                ([before], None) | (_, Some(Place::Of(before))) => {
+                    let allowed = permits.allow(Change::Other, self, now);
+                    Some(if allowed { wanted } else { before.as_it_is(wanted) })
+                }
+                (_, Some(Place::New)) => permits.allow(Change::Joins, self, now).then_some(wanted),
+                (_, Some(Place::Unknown) | None) => Some(wanted),
+            };
         };
         if says(known.endpoint, &wanted) {
             return Some(wanted);
@@ -186,6 +186,61 @@ impl Temper {
         let Self { joins, worse, other, left } = self;
         [joins, worse, other].into_iter().all(|bucket| bucket.is_full(now))
             && left.values().all(|at| now.since(*at) >= COMES_BACK)
+    }
+}
+
+/// The places of those whose port is not published yet, at addresses with several ports, before or after.
+struct Shared<'a>(HashMap<(IpAddr, PortSet), Place<'a>>);
+
+/// Which of the ports that are published at an address belonged to the one that has another now.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    /// No instance has left, so it does not matter which: in the end each has its new one.
+    Of(&'a Known<'a>),
+    /// None: it is one more.
+    New,
+    /// There are fewer than before: it cannot be told whose port has gone, and who leaves leaves at once.
+    Unknown,
+}
+
+impl<'a> Shared<'a> {
+    fn of(
+        wanted: &[Endpoint],
+        wanted_at: &HashMap<IpAddr, usize>,
+        published: &'a Shown<'a>,
+    ) -> Self {
+        let mut at: HashMap<IpAddr, Vec<&Endpoint>> = HashMap::new();
+        for endpoint in wanted {
+            let shown = published.of(endpoint.address);
+            if shown.is_some_and(|shown| shown.len() > 1 || wanted_at[&endpoint.address] > 1) {
+                at.entry(endpoint.address).or_default().push(endpoint);
+            }
+        }
+        let mut places = HashMap::new();
+        for (address, there) in at {
+            let Some(shown) = published.of(address) else { continue };
+            let stays = |known: &Known<'_>| there.iter().any(|it| it.ports == known.ports);
+            let is_new = |it: &&&Endpoint| shown.iter().all(|known| known.ports != it.ports);
+            let changed: Vec<&&Endpoint> = there.iter().filter(is_new).collect();
+            let mut free = shown.iter().filter(|known| !stays(known));
+            let fewer = free.clone().count() > changed.len();
+            for endpoint in changed {
+                let place = match free.next().filter(|_| !fewer) {
+                    Some(known) => Place::Of(known),
+                    None if fewer => Place::Unknown,
+                    None => Place::New,
+                };
+                places.insert((address, endpoint.ports.clone()), place);
+            }
+        }
+        Self(places)
+    }
+
+    fn place_of(&self, endpoint: &Endpoint) -> Option<Place<'a>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&(endpoint.address, endpoint.ports.clone())).copied()
     }
 }
 

@@ -246,3 +246,32 @@ fn whoever_is_published_otherwise_than_we_write_does_not_join_and_never_has_to_w
     ];
     assert_eq!(restrained(&mut temper, &published), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
 }
+
+#[test]
+fn ports_that_are_edited_where_instances_share_an_address_have_a_pace_and_no_instance_waits_to_leave()
+ {
+    let several = |ports: &[u16]| -> Vec<Endpoint> {
+        ports.iter().map(|port| endpoint(1, *port, true, false)).collect()
+    };
+    let mut service = Service::default();
+    service.comes_to(&several(&[8001, 8002]));
+    let edits = |n: u64| {
+        let n = u16::try_from(n % 2).expect("small");
+        several(&[8001 + 10 * n, 8002 + 10 * n])
+    };
+    let writes = service.toggles(edits);
+    assert!(writes <= 5 + 30, "{writes}");
+    assert_eq!(
+        service.published.len(),
+        2,
+        "each is published, with its new port or its former one"
+    );
+    service.comes_to(&several(&[9001, 9002]));
+    service.toggles(edits);
+    // One has left, and the other has a new port: it cannot be told which of the former ones was whose.
+    assert!(service.wants(several(&[9001])));
+    service.comes_to(&several(&[9001]));
+    // One more that appears and disappears waits as any other that joins.
+    let writes = service.toggles(|n| several(if n % 2 == 0 { &[9001, 9002] } else { &[9001] }));
+    assert!(writes <= 2 * (20 + 5 * 30), "{writes}");
+}
