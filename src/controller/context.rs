@@ -83,11 +83,22 @@ pub(super) struct Context {
     gates: Mutex<Gates>,
     /// Wakes the task that writes the Pods' conditions when there is something new.
     pub(super) gate_news: Notify,
-    paces: Mutex<HashMap<Key, Paces>>,
+    paces: Mutex<KeptPaces>,
     desks: Mutex<Desks>,
     /// Turns of those who have something to tell.
     telling: Semaphore,
     term: Mutex<Term>,
+}
+
+/// The paces of registrations that are calm are looked for this often.
+const KEPT_PACES: Duration = Duration::from_secs(10);
+
+/// How often something is written for each registration.
+#[derive(Debug, Default)]
+struct KeptPaces {
+    of: HashMap<Key, Paces>,
+    /// When those that are calm were last forgotten.
+    swept: Moment,
 }
 
 /// The time in which this process leads, or the last one.
@@ -290,7 +301,7 @@ impl Context {
     /// How often something is written for a registration.
     pub(super) fn paces<T>(&self, key: &Key, ask: impl FnOnce(&mut Paces) -> T) -> T {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        ask(paces.entry(key.clone()).or_default())
+        ask(paces.of.entry(key.clone()).or_default())
     }
 
     /// Takes one of a limit that is kept for a registration; else, when there will be one.
@@ -345,8 +356,11 @@ impl Context {
         self.index().forget_cordons(key);
         let now = self.clock.now();
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        // Its own is kept until it is calm: it may be made anew.
-        paces.retain(|_, paces| !paces.are_calm(now));
+        // Its own is kept until it is calm: it may be made anew. Those of all are not gone through for each that goes.
+        if now.since(paces.swept) >= KEPT_PACES {
+            paces.of.retain(|_, paces| !paces.are_calm(now));
+            paces.swept = now;
+        }
         self.metrics.forget(key);
     }
 

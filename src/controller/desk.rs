@@ -127,6 +127,9 @@ impl Desks {
     fn leave(&mut self, key: &Key) {
         if let Some(desk) = self.0.get_mut(key) {
             desk.busy = false;
+            if desk.uid.is_empty() {
+                self.0.remove(key);
+            }
         }
     }
 
@@ -184,6 +187,10 @@ async fn write(key: Key, context: Arc<Context>) {
         let Some(report) = next else {
             // Somebody else may sit there by now.
             seat.done = true;
+            if !context.world().has_registration(&key) {
+                // It was deleted meanwhile: what this task remembered of it nobody would forget.
+                context.forget(&key);
+            }
             return;
         };
         let began = context.clock.now();

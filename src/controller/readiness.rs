@@ -120,16 +120,21 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
 /// What a Pod is to be told, if anything.
 fn judge(key: &Key, context: &Context) -> Option<(Arc<PodView>, Word)> {
     let beating = context.index().registrations_of_pod(key);
-    let (pod, claimants) = {
+    let pod = context.world().pod(key);
+    let Some(pod) = pod else {
+        // It has gone while a decision spoke of it, and no event will say so again.
+        context.gates().forget_pod(key);
+        return None;
+    };
+    if pod.deleting || pod.terminal {
+        return None;
+    }
+    let claimants = {
         let world = context.world();
-        let pod = world.pod(key).filter(|pod| !pod.deleting && !pod.terminal)?;
         let beats = |name: &String| beating.iter().any(|key| key.name == *name);
-        let claimants: Vec<_> = world
-            .claimants(&key.namespace, &pod.labels, &beating)
-            .into_iter()
-            .map(|registration| Claimant { beats: beats(&registration), registration })
-            .collect();
-        (pod, claimants)
+        let names = world.claimants(&key.namespace, &pod.labels, &beating).into_iter();
+        let claimant = |registration| Claimant { beats: beats(&registration), registration };
+        names.map(claimant).collect::<Vec<_>>()
     };
     let word = context.gates().wanted(key, &pod, &claimants)?;
     Some((pod, word))

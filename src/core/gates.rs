@@ -92,8 +92,8 @@ impl Gates {
             spoke_of.insert(pod);
         }
         for pod in silent {
-            let words = self.words.entry(pod.clone()).or_default();
-            if let Some((_, word)) = words.get_mut(&registration.name)
+            let words = self.words.get_mut(&pod);
+            if let Some((_, word)) = words.and_then(|words| words.get_mut(&registration.name))
                 && word.reason != LEFT
             {
                 let registration = Some(registration.name.clone());
@@ -117,8 +117,15 @@ impl Gates {
         }
     }
 
-    /// A Pod is gone.
+    /// A Pod is gone, or does not ask any more. Also one that waits to be looked at: a replica that stands by looks at none.
     pub fn forget_pod(&mut self, pod: &Key) {
+        if let Some(pods) = self.waiting.get_mut(&pod.namespace) {
+            pods.remove(&pod.name);
+            if pods.is_empty() {
+                self.waiting.remove(&pod.namespace);
+            }
+        }
+        self.resting.remove(pod);
         for registration in self.words.remove(pod).into_iter().flat_map(BTreeMap::into_keys) {
             let registration = Key::new(&pod.namespace, registration);
             if let Some(told) = self.told_by.get_mut(&registration) {
@@ -147,6 +154,7 @@ impl Gates {
 
     /// For this span no condition in this namespace can be written.
     pub fn rest(&mut self, namespace: &str, span: Duration, now: Moment) {
+        self.resting.retain(|_, until| *until > now);
         self.resting.insert(Key::new(namespace, ""), now + span);
         for due in self.waiting.get_mut(namespace).into_iter().flat_map(BTreeMap::values_mut) {
             *due = (*due).max(now + span);
@@ -202,6 +210,13 @@ impl Gates {
         let word = refused.unwrap_or_else(Word::published);
         let same = gate.published == Some(word.published) && gate.reason == word.reason;
         (!claimants.is_empty() && !same).then_some(word)
+    }
+
+    /// Whether nothing is kept.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        let Self { words, told_by, waiting, resting, last: _ } = self;
+        words.is_empty() && told_by.is_empty() && waiting.is_empty() && resting.is_empty()
     }
 
     /// A new term: what was said in an earlier one is not known to hold.

@@ -127,3 +127,15 @@ fn nothing_is_kept_of_pods_that_are_gone() {
     }
     assert_eq!(format!("{gates:?}").matches("web-").count(), 0, "{gates:?}");
 }
+
+#[test]
+fn a_replica_that_looks_at_no_pod_keeps_none_that_is_gone() {
+    let mut gates = Gates::default();
+    for n in 0..100 {
+        let pod = key(&format!("web-{n}"));
+        gates.look_at(&pod, at(0));
+        gates.told(&pod, at(0));
+        gates.forget_pod(&pod);
+    }
+    assert!(gates.is_empty(), "{gates:?}");
+}
