@@ -9,10 +9,10 @@
 {{- end -}}
 {{- end }}
 
-{{/* Name of what lives in no namespace: two releases of one name must not meet. */}}
+{{/* Name of what lives in no namespace: no two releases may meet. No namespace has a dot in its name, so nothing else gives the same. */}}
 {{- define "beatkeeper.clusterName" -}}
 {{- $name := include "beatkeeper.fullname" . -}}
-{{- if eq $name .Release.Namespace -}}{{ $name }}{{- else -}}{{ printf "%s-%s" .Release.Namespace $name }}{{- end -}}
+{{- if eq $name .Release.Namespace -}}{{ $name }}{{- else -}}{{ printf "%s.%s" .Release.Namespace $name }}{{- end -}}
 {{- end }}
 
 {{/*

@@ -219,6 +219,12 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
     refused("un-cordoning itself", patch(&api, "greeter.mine", cordon(None)).await, cordoned);
     refused("another reason", patch(&api, "greeter.mine", cordon(Some("fine"))).await, cordoned);
     refused("deleting the cordon", delete(&api, "greeter.mine").await, cordoned);
+    // The API server drops a message with a line break, or of more than 5 kB.
+    let long = "see the ticket ".repeat(400);
+    let lines = format!("bad disk\nof the old kind\r\n{long}");
+    patch(&shop.api(), "greeter.mine", cordon(Some(&lines))).await.unwrap();
+    let cordoned = "Lease greeter.mine is cordoned: bad disk of the old kind";
+    refused("ending a cordon of several lines", delete(&api, "greeter.mine").await, cordoned);
     patch(&shop.api(), "greeter.mine", cordon(None)).await.unwrap();
     patch(&api, "greeter.mine", cordon(Some("taking myself out"))).await.unwrap();
 
