@@ -31,6 +31,7 @@ mod cordon;
 mod decide_life;
 mod decide_word;
 mod depends;
+mod edits;
 mod flow;
 mod flow_weight;
 mod frozen;

@@ -17,7 +17,7 @@ fn pace(ttl: u64, interval: u64) -> Pace {
 
 /// What a client does when the registration is edited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
+pub(super) enum Client {
     /// It reads the registration anew this often, as agent and SDK do.
     Follows { every: u64 },
     /// It goes on as it began, as the example programs do.
@@ -123,12 +123,12 @@ impl Play {
     }
 }
 
-fn paces() -> impl Strategy<Value = Pace> {
+pub(super) fn paces() -> impl Strategy<Value = Pace> {
     select(vec![(60, 20), (10, 3), (10, 9), (30, 10), (60, 55), (4, 1), (300, 30), (120, 3)])
         .prop_map(|(ttl, interval)| pace(ttl, interval))
 }
 
-fn clients() -> impl Strategy<Value = Client> {
+pub(super) fn clients() -> impl Strategy<Value = Client> {
     prop_oneof![Just(Client::Never), (1..=30_u64).prop_map(|every| Client::Follows { every })]
 }
 
