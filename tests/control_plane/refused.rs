@@ -254,7 +254,7 @@ async fn an_address_that_the_slices_may_not_have_is_in_no_endpoints_either_and_n
     shop.patient_greeter().await;
     let mut beats = shop.beats("greeter");
     for (name, address) in [("vm-1", "192.0.2.1"), ("vm-2", "192.0.2.2")] {
-        beats.create(&beats.outside(name, address)).await;
+        beats.start(&beats.outside(name, address), Duration::from_secs(3600)).await;
     }
     let published = shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     let version = published.endpoints.unwrap().metadata.resource_version.unwrap();
