@@ -32,7 +32,7 @@ use crate::bind_address::BindAddress;
 
 const USER_AGENT: &str = concat!("beatkeeper-agent/", env!("CARGO_PKG_VERSION"));
 
-/// Beats for what does not beat itself.
+/// Beat for processes and targets that do not do it themselves.
 #[derive(Debug, Clone, Args)]
 pub struct Command {
     #[command(subcommand)]
@@ -41,9 +41,9 @@ pub struct Command {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Action {
-    /// Beat until stopped, then deregister; a probe that fails makes the instance Failing.
+    /// Beat until stopped, then deregister; a failed probe makes the instance Failing.
     Run(Beating),
-    /// Run a command, and beat while it lives; signals and its exit code are passed on.
+    /// Run a command and beat while it runs; pass on signals and its exit code.
     Exec {
         #[command(flatten)]
         beating: Beating,
@@ -51,19 +51,19 @@ pub(super) enum Action {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    /// Probe remote targets and beat on their behalf; one whose probes fail falls silent.
+    /// Probe remote targets and beat for them; a target gets no more beats while its probes fail.
     Proxy(Beating),
     /// Register an instance with its first beat, and leave the next ones to another program.
     Register {
         #[command(flatten)]
         settings: Box<Settings>,
-        /// Give up after this long.
+        /// Give up after this time.
         #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = patience)]
         timeout: Duration,
     },
     /// Beat once for an instance that is registered.
     Heartbeat(Who),
-    /// Drain an instance: it is published as terminating and gets nothing new.
+    /// Drain an instance: it is published as terminating and gets no new connections.
     Drain {
         #[command(flatten)]
         who: Who,
@@ -82,7 +82,7 @@ pub(super) enum Action {
 pub(super) struct Beating {
     #[command(flatten)]
     pub(super) settings: Box<Settings>,
-    /// Read settings from this YAML file, and again at SIGHUP; flags and variables beat it.
+    /// Read settings from this YAML file, and again at SIGHUP; flags and variables override it.
     #[arg(long, env = "BEATKEEPER_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Print every beat.

@@ -11,14 +11,14 @@ const HEAD: &str = "\
 
 <!-- Generated from the code: cargo run -- agent-reference > docs/agent-reference.md -->
 
-[docs/agent.md](agent.md) tells when to use what.
+[docs/agent.md](agent.md) says which command to use when.
 
 ";
 
 const SETTINGS: &str = "
 ## Settings
 
-For `run`, `exec`, `proxy` and `register`. A flag beats its variable, and both beat the file that `--config` names.
+For `run`, `exec`, `proxy` and `register`. A flag overrides its variable, and both override the file that `--config` names.
 Durations are written as `30s`, `500ms` or `1m30s`.
 
 | Flag | Variable | In the file | |
@@ -27,7 +27,7 @@ Durations are written as `30s`, `500ms` or `1m30s`.
 
 const INSTANCES: &str = "\
 | | | `instances` | Many instances in one agent: a list of the same settings, `drainDelay`, `onStop` and \
-`healthBindAddress` excepted. What is set beside it holds for all. |
+`healthBindAddress` excepted. A setting outside the list applies to all entries. |
 ";
 
 const FLAGS: &str = "

@@ -35,8 +35,8 @@ pub struct Settings {
     #[arg(long, env = "BEATKEEPER_INSTANCE", value_name = "NAME")]
     pub instance: Option<String>,
 
-    /// The Pod that the instance lives in: its address is published, and the Lease goes with it. Empty for an
-    /// instance outside the cluster [default: $POD_NAME].
+    /// The Pod that the instance runs in: its address is published, and the Lease is deleted with it. Empty
+    /// for an instance outside the cluster [default: $POD_NAME].
     #[arg(long, env = "BEATKEEPER_POD", value_name = "NAME")]
     pub pod: Option<String>,
 
@@ -51,12 +51,12 @@ pub struct Settings {
     )]
     pub addresses: Option<Vec<IpAddr>>,
 
-    /// Version of what runs in the instance, for readers.
+    /// Version of the app in the instance, for information only.
     #[arg(long, env = "BEATKEEPER_APP_VERSION", value_name = "TEXT")]
     pub app_version: Option<String>,
 
-    /// Whatever else the instance tells of itself, for readers. May be repeated, or separated by commas; a map
-    /// in the file.
+    /// Other data about the instance, for information only. May be repeated, or separated by commas; a map in
+    /// the file.
     #[arg(
         long,
         env = "BEATKEEPER_METADATA",
@@ -72,9 +72,9 @@ pub struct Settings {
     #[serde(deserialize_with = "interval_text")]
     pub interval: Option<Duration>,
 
-    /// Ask the process how it is, as the kubelet does: http://:8080/healthz, https://:8443/, tcp://:5432,
-    /// grpc://:9000/service or exec:COMMAND. May be repeated: all have to succeed. In the file also with the
-    /// kubelet's fields, where periodSeconds and the thresholds can be set.
+    /// Probe the health of the process, as the kubelet does: http://:8080/healthz, https://:8443/,
+    /// tcp://:5432, grpc://:9000/service or exec:COMMAND. May be repeated: all must succeed. In the file also
+    /// with the kubelet's fields, such as periodSeconds and the thresholds.
     #[arg(id = "probes", long = "probe", env = "BEATKEEPER_PROBE", value_name = "PROBE")]
     #[serde(deserialize_with = "probes")]
     pub probes: Option<Vec<Probe>>,
@@ -84,8 +84,9 @@ pub struct Settings {
     #[serde(deserialize_with = "duration_text")]
     pub drain_delay: Option<Duration>,
 
-    /// What becomes of the Lease when `run` is stopped: deregister, so that the instance leaves at once, or keep, so
-    /// that an agent that is started within ttl goes on with it. SIGUSR1 keeps it once [default: deregister].
+    /// What to do with the Lease when `run` is stopped: deregister, so that the instance leaves at once, or
+    /// keep, so that an agent that starts within the ttl continues with it. SIGUSR1 keeps it once [default:
+    /// deregister].
     #[arg(long, env = "BEATKEEPER_ON_STOP", value_name = "WHAT")]
     pub on_stop: Option<OnStop>,
 
@@ -95,7 +96,8 @@ pub struct Settings {
     #[arg(long, env = "BEATKEEPER_HEALTH_BIND_ADDRESS", value_name = "ADDRESS")]
     pub health_bind_address: Option<BindAddress>,
 
-    /// Many instances in one agent: a list of the same settings. What is set beside it holds for all.
+    /// Many instances in one agent: a list of the same settings. A setting outside the list applies to all
+    /// entries.
     #[arg(skip)]
     pub instances: Option<Vec<Settings>>,
 }

@@ -27,8 +27,8 @@ pub struct Args {
     )]
     pub namespaces: Vec<String>,
 
-    /// Let outside instances of a namespace have addresses in this range; may be given several
-    /// times. Default: none, so that only Pods are published.
+    /// Allow outside instances of a namespace to have addresses in this range; may be given several times.
+    /// Default: none, so that only Pods are published.
     #[arg(
         long = "outside-range",
         value_name = "NAMESPACE=CIDR",
@@ -39,9 +39,9 @@ pub struct Args {
     pub outside_ranges: Vec<Option<OutsideRange>>,
 
     /// A network of the cluster's Pods, Services or Nodes; may be given several times. No outside instance
-    /// may have an address in it, whatever --outside-range says. Needed with --namespace and
-    /// --outside-range where the operator may not list and watch the Pods, Services and EndpointSlices of
-    /// all namespaces: only so it knows then which addresses are those of others.
+    /// may have an address in it, whatever --outside-range says. Needed with --namespace and --outside-range
+    /// if the operator may not list and watch the Pods, Services and EndpointSlices of all namespaces:
+    /// otherwise it does not know which addresses they use.
     #[arg(
         long = "cluster-network",
         value_name = "CIDR",
@@ -64,9 +64,9 @@ pub struct Args {
     )]
     pub max_endpoints_per_slice: u16,
 
-    /// How often Leases of outside instances that are long dead are looked for, as a duration such
-    /// as 30s; they are deleted once they have been silent for ten times their ttl. A replica that stands
-    /// by reads at the same interval what its watch has lost, to forget who is gone.
+    /// How often to delete Leases of outside instances that have been silent for ten times their ttl, as a
+    /// duration such as 30s. At the same interval, a standby replica reads Leases missing from its watch, to
+    /// forget those that were deleted.
     #[arg(long, env = "BEATKEEPER_SWEEP_INTERVAL", default_value = "30s", value_parser = beatkeeper_api::duration::parse)]
     pub sweep_interval: Duration,
 
@@ -81,8 +81,8 @@ pub struct Args {
     /// Leader election.
     #[command(flatten)]
     pub leader: LeaderArgs,
-    /// How many calls to the API server are under way at once, watches apart. Status, events and
-    /// the sweep may use a sixteenth of them, so that they never keep a prune waiting.
+    /// How many calls to the API server, except watches, may run at the same time. Status, events and the
+    /// sweep may use a sixteenth of them, so that they never delay a prune.
     #[arg(long, env = "BEATKEEPER_MAX_PARALLEL_API_CALLS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..))]
     pub max_parallel_api_calls: u16,
 
@@ -100,7 +100,7 @@ pub struct Args {
     )]
     pub health_probe_bind_address: BindAddress,
 
-    /// Count the instances of each registration for itself as well, of 1000 registrations at most.
+    /// Serve metrics for the instances of each registration as well, for at most 1000 registrations.
     #[arg(long, env = "BEATKEEPER_METRICS_PER_REGISTRATION", value_parser = clap::builder::BoolishValueParser::new())]
     pub metrics_per_registration: bool,
 }

@@ -21,11 +21,11 @@ use super::catalogue::Catalogue;
 use crate::{controller::clock::Clock, core::moment::Moment};
 
 const WATCH: &str = "watch_last_event_age";
-const WATCH_HELP: &str = "Time since the last event of the watch of a kind, of the quietest one where several \
-     namespaces are watched; a kind of which nothing changes is quiet for long";
+const WATCH_HELP: &str = "Time since the last event of the watch of a kind; of the quietest watch if several \
+     namespaces are watched. It is long for a kind that rarely changes";
 const PROOF: &str = "path_proof_age";
 const PROOF_HELP: &str =
-    "Time since it was last seen that beats can arrive; absent before the first proof";
+    "Time since the last proof that beats can arrive; absent before the first proof";
 
 /// When something was last seen; never at first. Cheap enough for every beat.
 #[derive(Debug)]

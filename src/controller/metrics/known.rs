@@ -15,8 +15,8 @@ use super::catalogue::Catalogue;
 use crate::core::index::Index;
 
 const KNOWN: &str = "known_leases";
-const KNOWN_HELP: &str = "Heartbeat Leases that this process keeps in memory, whether it publishes or stands by, those \
-     included whose deletion is not yet confirmed";
+const KNOWN_HELP: &str = "Heartbeat Leases that this process keeps in memory, leading or standing by, including Leases with an \
+     unconfirmed deletion";
 
 /// The indices of all scopes.
 #[derive(Clone, Default)]

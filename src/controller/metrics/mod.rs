@@ -144,7 +144,7 @@ impl Metrics {
         all.add(
             "registrations",
             &["reason"],
-            "ServiceRegistrations by the reason of their condition Ready; Published is the good one",
+            "ServiceRegistrations by the reason of their condition Ready; Published means that all is well",
             tallies.registrations.clone(),
         );
         all.add(
@@ -157,15 +157,15 @@ impl Metrics {
             all.add(
                 "registration_instances",
                 &["namespace", "registration", "state"],
-                "Instances of one registration by state; only with --metrics-per-registration, and \
-                 for 1000 registrations at most",
+                "Instances of one registration by state; only with --metrics-per-registration, for at most \
+                 1000 registrations",
                 each.clone(),
             );
             all.add(
                 "registrations_without_series",
                 &[],
-                "Registrations that have no series of their own because there are too many; only \
-                 with --metrics-per-registration",
+                "Registrations without series of their own, because there are more than 1000; only with \
+                 --metrics-per-registration",
                 tallies.left_out.clone(),
             );
         }
@@ -177,82 +177,83 @@ impl Metrics {
             clock,
             registry: Registry::default(),
             tallies: Mutex::new(tallies),
-            beats: all.add("beats", &[], "Beats seen to arrive", Counter::default()),
+            beats: all.add("beats", &[], "Beats that this process has seen", Counter::default()),
             beat_interval: all.seconds(
                 "beat_interval",
                 &[],
-                "Time between two beats of one instance as they arrive",
+                "Time between two beats of one instance, as they arrive",
                 Buckets(&INTERVAL_SECONDS).new_metric(),
             ),
             prune_lag: all.seconds(
                 "prune_lag",
                 &[],
-                "From an instance's deadline to the answer that confirms the write which takes it out of its slice",
+                "Time from an instance's deadline until the API server confirms the write that removes it \
+                 from its slice",
                 Buckets(&LAG_SECONDS).new_metric(),
             ),
             api_writes: all.add(
                 "api_writes",
                 &["kind", "verb", "result"],
-                "Writes to the API server, each try for itself, by what became of them: ok, conflict \
-                 (404, 409), throttled (429), refused (any other 4xx), timeout (given up without an \
-                 answer) or error (5xx, no connection)",
+                "Writes to the API server, each attempt counted, by result: ok, conflict (404, 409), \
+                 throttled (429), refused (any other 4xx), timeout (no answer in time) or error (5xx, no \
+                 connection)",
                 Family::default(),
             ),
             api_call_duration: all.seconds(
                 "api_call_duration",
                 &["kind", "verb"],
-                "Time until the API server answers, watches apart, waiting for a place not included",
+                "Time until the API server answers a call; without watches, and without the time in the queue",
                 histograms(&CALL_SECONDS),
             ),
             api_call_wait: all.seconds(
                 "api_call_wait",
                 &["lane"],
-                "Time that calls wait for one of the places of --max-parallel-api-calls: prompt for \
-                 what prunes and publishes, background for status, events and the sweep",
+                "Time that calls wait in the queue of --max-parallel-api-calls: lane prompt for prunes and \
+                 publishing, lane background for status, events and the sweep",
                 histograms(&CALL_SECONDS),
             ),
             reconcile_duration: all.seconds(
                 "reconcile_duration",
                 &["step"],
-                "Time that a step of reconciling takes: stage, decide, verify, plan, apply or status",
+                "Duration of a step of a reconciliation: stage, decide, verify, plan, apply or status",
                 histograms(&CALL_SECONDS),
             ),
             reconcile_errors: all.add(
                 "reconcile_errors",
                 &["step"],
-                "Steps that failed and are tried again",
+                "Steps that failed and are retried",
                 Family::default(),
             ),
             panics: all.add(
                 "reconcile_panics",
                 &[],
-                "Reconciliations that ended by a defect of the operator",
+                "Reconciliations that ended with a panic, a defect of the operator",
                 Counter::default(),
             ),
             watch_restarts: all.add(
                 "watch_restarts",
                 &["kind"],
-                "Times that a watch broke, or could not be begun, and was tried again",
+                "Times that a watch broke, or could not start, and was retried",
                 Family::default(),
             ),
             unreadable: all.add(
                 "unreadable",
                 &["namespace", "kind"],
-                "1 where the API server does not let this process read a kind, so that nothing is published or pruned \
-                 there (without Nodes: no zones); namespace is empty where all are watched",
+                "1 if this process has no right to read a kind, so that it publishes and prunes nothing there \
+                 (without Nodes: no zones); namespace is empty if all namespaces are watched",
                 Family::default(),
             ),
             unreadable_objects: all.add(
                 "unreadable_objects",
                 &["kind"],
-                "Objects that are there and cannot be read; the log names them, and nothing is decided from what is \
-                 not known of them",
+                "Objects that exist and cannot be decoded; the log names them, and the operator decides \
+                 nothing from their unknown contents",
                 Family::default(),
             ),
             leader: all.add(
                 "leader",
                 &[],
-                "1 where this process publishes, 0 where it stands by; 1 without leader election",
+                "1 if this process leads and publishes, 0 if it stands by; 1 without leader election",
                 Gauge::default(),
             ),
             path_gaps: all.add(
@@ -264,14 +265,14 @@ impl Metrics {
             store_rollbacks: all.add(
                 "store_rollbacks",
                 &[],
-                "Times that the store was found to have gone back to an earlier state, as after a \
-                 backup of etcd was restored; each replica finds it by itself",
+                "Times that the store went back to an earlier state, as after a restore of etcd; each replica \
+                 detects this by itself",
                 Counter::default(),
             ),
             swept_leases: all.add(
                 "swept_leases",
                 &[],
-                "Heartbeat Leases deleted because their instances were dead for very long",
+                "Heartbeat Leases that were deleted because their instances had been dead for ten ttls",
                 Counter::default(),
             ),
             ages,

@@ -19,7 +19,7 @@ and histograms begin at 0 with the process. No label grows with the number of re
 const ALERTS_INTRODUCTION: &str = "
 ## Alerts
 
-A beginning; the numbers are yours to choose.
+Examples to start with; choose the numbers for your cluster.
 ";
 
 /// An alert that one would write.
@@ -55,7 +55,8 @@ const ALERTS: [Alert; 10] = [
     Alert {
         name: "BeatkeeperManyExpired",
         expression: "beatkeeper_instances{state=\"Expired\"} / ignoring(state) sum without (state) (beatkeeper_instances) > 0.3",
-        meaning: "Nearly a third of all instances has fallen silent. Are they dead, or is their way to the API server cut?",
+        meaning: "Nearly a third of all instances has fallen silent. Check whether they are dead, or cannot reach the \
+             API server.",
     },
     Alert {
         name: "BeatkeeperPathUnproven",
