@@ -13,13 +13,12 @@ use crate::{
     failure::{Cause, Failure, Operation},
     fence::LeasePatch,
     lease::{Identity, Occupant, Word, renewed},
+    others::BY_HAND,
     requests::{Connection, Requests},
 };
 
 /// How long the API server may take for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Not the name under which a heart writes: what is told by hand is not for it to undo.
-const MANAGER: &str = "beatkeeper-by-hand";
 
 /// An instance that somebody beats for by hand. Where it lives does not matter here: its Lease is there
 /// already, and says so.
@@ -31,7 +30,7 @@ pub struct ByHand {
 impl ByHand {
     /// The instance of that name; nothing is sent yet.
     pub fn new(connection: Connection, identity: Identity) -> Self {
-        Self { requests: Requests::new(connection, &identity).written_by(MANAGER), identity }
+        Self { requests: Requests::new(connection, &identity).written_by(BY_HAND), identity }
     }
 
     /// Beats once. What the instance said of itself stays.

@@ -2,7 +2,8 @@
 //!
 //! The API server notes which manager changed which field last. A manager that changed renewTime beats. An
 //! annotation of health or note that another manager has changed is not ours to undo: it holds until it is removed, or
-//! until a process that beats sets it.
+//! until a process that beats sets it. `beatkeeper agent drain` writes a renewTime as well, and is a person's hand all
+//! the same.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +19,9 @@ use crate::{
     lease::Word,
 };
 
+/// Not the name under which a heart writes: what is told by hand is not for it to undo.
+pub(crate) const BY_HAND: &str = "beatkeeper-by-hand";
+
 /// Which annotations of a Lease other writers have set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Others {
@@ -30,16 +34,20 @@ pub struct Others {
 impl Others {
     /// Reads them off a Lease.
     pub fn on(lease: &Lease) -> Self {
-        let fields = lease.metadata.managed_fields.as_deref().unwrap_or_default();
-        let owners = |path: &[&str]| -> BTreeSet<&str> {
-            let owners = fields.iter().filter(|entry| owns(entry, path));
-            owners.filter_map(|entry| entry.manager.as_deref()).collect()
-        };
-        let beating = owners(&["f:spec", "f:renewTime"]);
+        Self::beside(lease, &BTreeSet::new())
+    }
+
+    /// The same for a Lease that more than one process beats for: managers that were seen to beat count as
+    /// processes, also when another one has changed renewTime since.
+    pub fn beside(lease: &Lease, seen_to_beat: &BTreeSet<String>) -> Self {
+        let last = owners(lease, &["f:spec", "f:renewTime"]);
+        let mut beating = last.clone();
+        beating.extend(seen_to_beat.iter().map(String::as_str));
+        beating.remove(BY_HAND);
         let is_anothers = |annotation: &str| {
-            let field = format!("f:{annotation}");
-            let owners = owners(&["f:metadata", "f:annotations", &field]);
-            !beating.is_empty() && !owners.is_empty() && owners.is_disjoint(&beating)
+            let owners =
+                owners(lease, &["f:metadata", "f:annotations", &format!("f:{annotation}")]);
+            !last.is_empty() && !owners.is_empty() && owners.is_disjoint(&beating)
         };
         Self { health: is_anothers(HEALTH_ANNOTATION), note: is_anothers(NOTE_ANNOTATION) }
     }
@@ -54,6 +62,18 @@ impl Others {
             provisional: false,
         }
     }
+}
+
+/// The managers that have changed renewTime last.
+pub(crate) fn beating(lease: &Lease) -> BTreeSet<String> {
+    owners(lease, &["f:spec", "f:renewTime"]).into_iter().map(str::to_owned).collect()
+}
+
+/// The managers that have changed a field last.
+fn owners<'a>(lease: &'a Lease, path: &[&str]) -> BTreeSet<&'a str> {
+    let fields = lease.metadata.managed_fields.as_deref().unwrap_or_default();
+    let owners = fields.iter().filter(|entry| owns(entry, path));
+    owners.filter_map(|entry| entry.manager.as_deref()).collect()
 }
 
 fn owns(entry: &ManagedFieldsEntry, path: &[&str]) -> bool {
@@ -133,6 +153,23 @@ mod tests {
         let theirs = annotations("kubectl-annotate", &[HEALTH_ANNOTATION]);
         assert_eq!(Others::on(&lease(json!([theirs]))), Others::default(), "nothing beats");
         assert_eq!(Others::on(&Lease::default()), Others::default());
+    }
+
+    #[test]
+    fn what_a_person_tells_with_a_beat_of_its_own_is_anothers() {
+        let told = annotations(BY_HAND, &[HEALTH_ANNOTATION]);
+        let ours = annotations("beatkeeper-agent", &[NOTE_ANNOTATION]);
+        let lease_of_a_dead_one = lease(json!([beats(BY_HAND), told, ours]));
+        assert!(Others::on(&lease_of_a_dead_one).health);
+    }
+
+    #[test]
+    fn what_a_process_has_said_stays_its_own_after_another_has_beaten_beside_it() {
+        let theirs = annotations("beatkeeper-client", &[HEALTH_ANNOTATION]);
+        let hand = annotations("kubectl-annotate", &[NOTE_ANNOTATION]);
+        let both = lease(json!([beats("beatkeeper-agent"), theirs, hand]));
+        let holders = ["beatkeeper-client".to_owned()].into();
+        assert_eq!(Others::beside(&both, &holders), Others { health: false, note: true });
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Shop {
     }
 
     /// One that is not left running, with what it has printed.
-    async fn agent_once(&self, action: &str, flags: &[&str]) -> Output {
+    pub async fn agent_once(&self, action: &str, flags: &[&str]) -> Output {
         let output = self.agent_command(action, flags).output();
         timeout(PATIENCE, output).await.unwrap().unwrap()
     }

@@ -4,7 +4,7 @@
 //! claim the same: otherwise it would keep an address alive that is not its own. It stands by, leaves a note
 //! about itself for people, and claims the Lease again once the other has been silent for a ttl.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use beatkeeper_api::{heartbeat::NOTE_MAX, text::plain_cut};
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use crate::event::{Event, How};
 use crate::failure::{Cause, Failure, Operation};
 use crate::fence::SharedBeat;
 use crate::lease::{Existing, Held, Identity, Owner, renewed};
+use crate::others::{self, Others};
 use crate::rival::{self, Vigil};
 use crate::schedule::Pace;
 
@@ -41,6 +42,10 @@ pub(super) struct Passed {
     announced: Option<String>,
     /// Whether the Lease has annotations, to which a note can be added.
     annotated: bool,
+    /// As which processes have beaten for it. Our own beats beside them hide that.
+    beaten_by: BTreeSet<String>,
+    /// What a person has set on it: it stays when we take it back.
+    others: Others,
     /// How often it was looked at.
     looks: u32,
 }
@@ -58,6 +63,8 @@ impl Passed {
             note: Vigil::begin(rival::rival_note(lease).map(str::to_owned), now),
             announced: None,
             annotated: lease.metadata.annotations.is_some(),
+            beaten_by: others::beating(lease),
+            others: Others::on(lease),
             looks: 0,
         }
     }
@@ -69,6 +76,8 @@ impl Passed {
         self.vigil.look(rival::sign_of_life(lease), now, pace);
         self.note.look(rival::rival_note(lease).map(str::to_owned), now, pace);
         self.annotated = lease.metadata.annotations.is_some();
+        self.beaten_by.extend(others::beating(lease));
+        self.others = Others::beside(lease, &self.beaten_by);
         self.looks = self.looks.saturating_add(1);
     }
 
@@ -156,6 +165,8 @@ impl Heart {
     /// Claims the Lease again, if nothing was written since it was seen. False: something was.
     async fn take_back(&mut self, passed: &Passed, pace: Pace) -> Result<bool, Failure> {
         let word = self.words.borrow_and_update().clone();
+        // The patch is refused if the Lease has changed since they were read off it.
+        self.others = passed.others;
         match self.take_over(&passed.held, &word, pace).await {
             Ok(lease) => {
                 self.is_ours(&lease, word, How::TakenBack, pace);

@@ -1,6 +1,6 @@
 //! What a person has set on a Lease no agent undoes.
 
-use beatkeeper_api::heartbeat::{HEALTH_ANNOTATION, NOTE_ANNOTATION};
+use beatkeeper_api::heartbeat::{CORDONED_ANNOTATION, HEALTH_ANNOTATION, NOTE_ANNOTATION};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     ResourceExt,
@@ -81,4 +81,54 @@ async fn what_an_old_lease_says_of_health_is_mended_with_the_next_beat() {
     let failing = json!({ "metadata": { "annotations": { HEALTH_ANNOTATION: "Failing" } } });
     shop.api::<Lease>().patch("greeter.vm-1", &params, &Patch::Merge(failing)).await.unwrap();
     is_said(&shop, HEALTH_ANNOTATION, |health| health.is_none()).await;
+}
+
+/// Two machines under one name: the first stands by, and the second is dead.
+async fn one_that_stands_by_takes_over(shop: &Shop, set_by_hand: impl AsyncFnOnce(&Shop)) -> Lease {
+    shop.greeter().await;
+    let first = Agent::start_with(shop, &["--instance=vm-1", "--address=192.0.2.1"]);
+    first.says("beating as").await;
+    let mut second = Agent::start_with(shop, &["--instance=vm-1", "--address=192.0.2.2"]);
+    first.says("this process stands by").await;
+    second.signal(Signal::KILL);
+    second.exit_code().await;
+    set_by_hand(shop).await;
+    first.says("since the other process of that name has fallen silent").await;
+    // Long enough for whatever it has to say on it.
+    let taken = shop.lease("greeter.vm-1").await.unwrap();
+    eventually("it beats", async || {
+        let lease = shop.lease("greeter.vm-1").await?;
+        (lease.spec?.renew_time? > taken.spec.as_ref()?.renew_time.clone()?).then_some(())
+    })
+    .await;
+    shop.lease("greeter.vm-1").await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_a_note_and_a_cordon_by_hand_outlive_that_one_that_stood_by_takes_over() {
+    let shop = Shop::open("stood-by-hand").await;
+    let by_hand = json!({
+        HEALTH_ANNOTATION: "Draining", NOTE_ANNOTATION: "new disk", CORDONED_ANNOTATION: "bad disk",
+    });
+    let lease = one_that_stands_by_takes_over(&shop, async |shop| {
+        let patch = json!({ "metadata": { "annotations": by_hand } });
+        shop.patch::<Lease>("greeter.vm-1", patch).await;
+    })
+    .await;
+    for (name, set) in by_hand.as_object().unwrap() {
+        assert_eq!(Some(&lease.annotations()[name][..]), set.as_str(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_by_command_outlives_that_one_that_stood_by_takes_over() {
+    let shop = Shop::open("stood-by-drain").await;
+    let lease = one_that_stands_by_takes_over(&shop, async |shop| {
+        let drain = ["--registration=greeter", "--instance=vm-1", "--note=new disk"];
+        let drained = shop.agent_once("drain", &drain).await;
+        assert!(drained.status.success(), "{drained:?}");
+    })
+    .await;
+    assert_eq!(lease.annotations()[HEALTH_ANNOTATION], "Draining");
+    assert_eq!(lease.annotations()[NOTE_ANNOTATION], "new disk");
 }
