@@ -3,21 +3,23 @@
 use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::{duration, heartbeat::Health};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::timeout};
 
-use crate::{builder::Check, lease::Word};
+use crate::{awake::sleep, builder::Check, lease::Word, panics::caught};
 
 /// Asks again and again, for ever, and says what it hears. The pause is between two checks: one that took
 /// long is no reason for another at once.
 pub(crate) async fn run(check: Check, every: Duration, words: Arc<watch::Sender<Word>>) {
     loop {
-        let word = match timeout(every, check()).await {
-            Ok(Ok(())) => Word::default(),
-            Ok(Err(error)) => failing(error.to_string()),
-            Err(_) => failing(format!("the check took longer than {}", duration::format(every))),
+        // A check of a user: its panic is a result like any other.
+        let checked = caught(async { timeout(every, check()).await }).await;
+        let word = match checked {
+            Ok(Ok(Ok(()))) => Word::default(),
+            Ok(Ok(Err(error))) => failing(error.to_string()),
+            Err(panic) => failing(panic.to_string()),
+            Ok(Err(_)) => {
+                failing(format!("the check took longer than {}", duration::format(every)))
+            }
         };
         words.send_if_modified(|said| {
             let news = *said != word;
@@ -38,7 +40,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_check_says_is_told_and_a_slow_one_counts_as_failed() {
+    async fn what_a_check_says_is_told_and_one_that_is_slow_or_panics_counts_as_failed() {
         let asked = Arc::new(AtomicUsize::new(0));
         let check: Check = Arc::new(move || {
             let turn = asked.fetch_add(1, Relaxed);
@@ -47,6 +49,7 @@ mod tests {
                     0 => Ok(()),
                     1 => Err("disk 91 %".into()),
                     2 => std::future::pending().await,
+                    3 => panic!("no disk"),
                     _ => Ok(()),
                 }
             })
@@ -55,12 +58,13 @@ mod tests {
         let every = Duration::from_secs(10);
         let task = tokio::spawn(run(check, every, Arc::new(words)));
         let mut said = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..4 {
             heard.changed().await.expect("a word");
             said.push(heard.borrow_and_update().clone());
         }
         task.abort();
         let slow = failing("the check took longer than 10s".to_owned());
-        assert_eq!(said, [failing("disk 91 %".to_owned()), slow, Word::default()]);
+        let panics = failing("the program panicked: no disk".to_owned());
+        assert_eq!(said, [failing("disk 91 %".to_owned()), slow, panics, Word::default()]);
     }
 }

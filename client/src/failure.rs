@@ -8,6 +8,7 @@ use beatkeeper_api::text::{plain, plain_cut};
 use kube::core::Status;
 
 use crate::lease::Occupant;
+use crate::panics::Panic;
 use crate::schedule::PaceError;
 use crate::transport::TookTooLong;
 
@@ -147,6 +148,11 @@ impl Failure {
     /// No answer in time.
     pub fn timeout(operation: Operation, object: &str, error: TookTooLong) -> Self {
         Self { details: error.to_string(), ..Self::found(operation, object, Cause::Other) }
+    }
+
+    /// Our own program panicked over it.
+    pub fn panicked(operation: Operation, object: &str, panic: &Panic) -> Self {
+        Self { details: panic.to_string(), ..Self::found(operation, object, Cause::Other) }
     }
 
     /// What kube reports.

@@ -2,27 +2,32 @@
 
 mod claim;
 mod passed;
+mod plan;
+mod reread;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use beatkeeper_api::ServiceRegistration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use crate::awake::{Awake, Lost, earlier};
 use crate::clock::RenewTimes;
 use crate::event::Event;
-use crate::failure::{Cause, Failure, Operation};
+use crate::failure::{Failure, Operation};
 use crate::lease::{Held, Identity, Owner, Word};
 use crate::others::Others;
+use crate::panics::caught;
 use crate::requests::{Connection, Requests};
 use crate::rival::{Vigil, Written, incarnation};
-use crate::schedule::{Backoff, Pace, Room};
-use crate::standing::{FIRST_LOOK, Looks, Standing};
+use crate::schedule::{Pace, Room};
+use crate::standing::Standing;
 use passed::Passed;
+use plan::Plan;
+use reread::read_pace;
 
 /// A request that was sent before the ttl was known.
 const TIMEOUT_UNKNOWN: Duration = Duration::from_secs(10);
@@ -31,10 +36,6 @@ const TIMEOUT_UNKNOWN: Duration = Duration::from_secs(10);
 const LET_FINISH: Duration = Duration::from_millis(500);
 /// Further away than any process lives.
 const NEVER: Duration = Duration::from_secs(86_400 * 365);
-/// The registration is read again with every tenth beat, but at least and at most so often.
-const REREAD_MIN: Duration = Duration::from_secs(5);
-const REREAD_MAX: Duration = Duration::from_secs(30);
-
 /// A process that stands by never looks more often than this.
 const RETRY_LEAST: Duration = Duration::from_millis(100);
 
@@ -113,6 +114,7 @@ pub struct Heart {
     kept: bool,
     last_success: Option<Instant>,
     lease_duration_sent: i32,
+    awake: Awake,
 }
 
 /// What may happen while no beat is due.
@@ -120,7 +122,10 @@ enum News {
     Stop,
     Word,
     Pace(Pace),
+    Lost(Lost),
 }
+
+type Rereader = (watch::Receiver<Pace>, AbortOnDropHandle<()>);
 
 /// How far we are with the Lease.
 enum Claim {
@@ -165,6 +170,7 @@ impl Heart {
             kept: false,
             last_success: None,
             lease_duration_sent: 0,
+            awake: Awake::default(),
         }
     }
 
@@ -180,72 +186,103 @@ impl Heart {
     /// is over.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
         self.beat_until(&stop).await;
+        self.end().await
+    }
+
+    /// Deregisters. It may have been beating, or have stopped that at any moment.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn end(&mut self) -> Result<(), Failure> {
+        // Where several agents beat for one target, it lives on when one of them is told to let go of it.
+        if self.wishes.shared && self.beats_beside.is_some() {
+            let lease = self.requests.lease_object();
+            (self.report)(&Event::LeftToAnother { lease });
+            return Ok(());
+        }
         let last_words = self.deregister().await?;
         (self.report)(&last_words);
         Ok(())
     }
 
-    async fn beat_until(&mut self, stop: &CancellationToken) {
-        let mut backoff = Backoff::default();
-        let mut failing = false;
-        let mut due = Instant::now();
-        let mut anchor = due;
-        let mut rereader: Option<(watch::Receiver<Pace>, AbortOnDropHandle<()>)> = None;
+    /// Beats until `stop` is cancelled, or until this is dropped, and leaves the Lease as it is then.
+    pub async fn beat_until(&mut self, stop: &CancellationToken) {
+        let mut plan = Plan::begin();
+        let mut rereader: Option<Rereader> = None;
         loop {
             let sent = Instant::now();
-            let Some(result) = unless_stopped(stop, self.step()).await else { return };
+            let Some(result) = unless_stopped(stop, caught(self.step())).await else { return };
+            let result = result.unwrap_or_else(|panic| {
+                // How far it came is not known: the Lease is looked at, and claimed anew.
+                self.lease = Claim::Unsure;
+                Err(Failure::panicked(Operation::Beat, &self.requests.lease_object(), &panic))
+            });
             match result {
                 Ok(pace) => {
-                    let regained = failing || self.last_success.is_none();
-                    self.succeeded(pace, failing, sent - due);
-                    failing = false;
-                    backoff.reset();
-                    // Counted from when it was due, the time that requests take does not add up. A
-                    // beat that came late starts a new count: those that were missed are not made
-                    // up for.
-                    anchor = if sent - due > pace.interval() / 10 { sent } else { due };
-                    let roll = rand::random();
-                    due = if regained {
-                        // From the answer on: an API server that starts answers many at one moment.
-                        Instant::now() + pace.phase(roll)
-                    } else {
-                        anchor + pace.pause(roll)
-                    };
-                    if let Claim::Passed(passed) = &self.lease
-                        && let Some(at) = passed.takes_back_at(&pace)
-                    {
-                        due = due.min(at.max(sent + RETRY_LEAST));
-                    }
-                    if !self.wishes.renews() {
-                        due = anchor + NEVER;
-                    } else if rereader.is_none() {
+                    self.plan_next(&mut plan, pace, sent);
+                    if self.wishes.renews() && rereader.is_none() {
                         rereader = Some(self.reread(pace));
                     }
                 }
-                Err(failure) => {
-                    failing = self.last_success.is_some();
-                    let room = self.room();
-                    let retry_in = backoff.pause(room, failure.retry_after, rand::random());
-                    due = Instant::now() + retry_in;
-                    self.progress.send_modify(|now| now.failure = Some(failure.clone()));
-                    (self.report)(&Event::Failed { failure, retry_in });
-                }
+                Err(failure) => self.plan_retry(&mut plan, failure),
             }
-            while let Some(news) = self.news(due, rereader.as_mut(), stop).await {
+            while let Some(news) = self.news(plan.due, rereader.as_mut(), stop).await {
                 match news {
                     News::Stop => return,
-                    News::Word if !failing && self.has_news() => due = Instant::now(),
-                    News::Pace(pace) => {
-                        self.pace = Some(pace);
-                        if !failing {
-                            due = due.min(anchor + pace.pause(rand::random()));
-                        }
-                    }
+                    News::Word if !plan.failing && self.has_news() => plan.due = Instant::now(),
                     // It goes out with the next try.
                     News::Word => {}
+                    News::Pace(pace) => {
+                        self.pace = Some(pace);
+                        if !plan.failing {
+                            plan.due = plan.due.min(plan.anchor + pace.pause(rand::random()));
+                        }
+                    }
+                    News::Lost(lost) => self.make_up_for(&mut plan, lost),
                 }
             }
         }
+    }
+
+    /// A beat was accepted, or seen.
+    fn plan_next(&mut self, plan: &mut Plan, pace: Pace, sent: Instant) {
+        let late = sent - plan.due;
+        let regained = plan.failing || plan.woken || self.last_success.is_none();
+        self.succeeded(pace, plan.failing, late);
+        (plan.failing, plan.woken) = (false, false);
+        plan.backoff.reset();
+        // Counted from when it was due, the time that requests take does not add up. A beat that came late
+        // starts a new count: those that were missed are not made up for.
+        plan.anchor = if late > pace.interval() / 10 { sent } else { plan.due };
+        let roll = rand::random();
+        plan.due = if regained {
+            // From the answer on: an API server that starts answers many at one moment.
+            Instant::now() + pace.phase(roll)
+        } else {
+            plan.anchor + pace.pause(roll)
+        };
+        if let Claim::Passed(passed) = &self.lease
+            && let Some(at) = passed.takes_back_at(&pace)
+        {
+            plan.due = plan.due.min(at.max(sent + RETRY_LEAST));
+        }
+        if !self.wishes.renews() {
+            plan.due = plan.anchor + NEVER;
+        }
+    }
+
+    fn plan_retry(&mut self, plan: &mut Plan, failure: Failure) {
+        plan.failing = self.last_success.is_some();
+        let retry_in = plan.backoff.pause(self.room(), failure.retry_after, rand::random());
+        plan.due = Instant::now() + retry_in;
+        self.progress.send_modify(|now| now.failure = Some(failure.clone()));
+        (self.report)(&Event::Failed { failure, retry_in });
+    }
+
+    /// Time has passed that no timer has counted.
+    fn make_up_for(&mut self, plan: &mut Plan, lost: Lost) {
+        self.last_success = self.last_success.map(|at| earlier(at, lost.suspended));
+        plan.make_up_for(lost, self.wishes.renews(), Instant::now());
     }
 
     /// How long another try may wait.
@@ -258,7 +295,7 @@ impl Heart {
     async fn news(
         &mut self,
         due: Instant,
-        rereader: Option<&mut (watch::Receiver<Pace>, AbortOnDropHandle<()>)>,
+        rereader: Option<&mut Rereader>,
         stop: &CancellationToken,
     ) -> Option<News> {
         let changed = async {
@@ -281,7 +318,7 @@ impl Heart {
             () = stop.cancelled() => Some(News::Stop),
             () = word => Some(News::Word),
             pace = changed => Some(News::Pace(pace)),
-            () = sleep_until(due) => None,
+            lost = self.awake.sleep_until(due) => lost.map(News::Lost),
         }
     }
 
@@ -320,60 +357,6 @@ impl Heart {
             now.failure = None;
         });
     }
-
-    /// Reads the registration again and again, for its pace and for what becomes of the instance, beside the beats: they never wait for it.
-    fn reread(&self, pace: Pace) -> (watch::Receiver<Pace>, AbortOnDropHandle<()>) {
-        let (sender, receiver) = watch::channel(pace);
-        let (requests, wishes, report) =
-            (Arc::clone(&self.requests), self.wishes, Arc::clone(&self.report));
-        let (instance, progress) = (self.identity.instance.clone(), self.progress.clone());
-        let task = async move {
-            let (began, mut looks, mut soon) = (Instant::now(), Looks::default(), FIRST_LOOK);
-            loop {
-                let pace = *sender.borrow();
-                let mut every = (pace.interval() * 10).clamp(REREAD_MIN, REREAD_MAX);
-                if !looks.is_published() {
-                    every = every.min(soon);
-                    soon = soon.saturating_mul(2);
-                }
-                sleep(every.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
-                let read = requests.registration(TIMEOUT_UNKNOWN).await;
-                if let Ok(registration) = &read
-                    && let Some(standing) = looks.look(Standing::of(registration, &instance))
-                {
-                    progress.send_modify(|now| now.standing = Some(standing.clone()));
-                    report(&Event::Standing { standing, after: began.elapsed() });
-                }
-                match read.and_then(|read| pace_of(&requests, &read, wishes)) {
-                    Ok(new) if new == pace => {}
-                    Ok(new) => {
-                        report(&Event::PaceChanged(new));
-                        wishes.warnings(new).iter().for_each(|warning| report(warning));
-                        let _ = sender.send(new);
-                    }
-                    Err(failure) => report(&Event::NotReread(failure)),
-                }
-            }
-        };
-        (receiver, AbortOnDropHandle::new(tokio::spawn(task)))
-    }
-}
-
-async fn read_pace(requests: &Requests, wishes: Wishes, limit: Duration) -> Result<Pace, Failure> {
-    let registration = requests.registration(limit).await?;
-    pace_of(requests, &registration, wishes)
-}
-
-fn pace_of(
-    requests: &Requests,
-    registration: &ServiceRegistration,
-    wishes: Wishes,
-) -> Result<Pace, Failure> {
-    let wanted = wishes.interval.filter(|wanted| !wanted.is_zero());
-    Pace::of(registration, wanted).map_err(|error| {
-        let object = requests.registration_object();
-        Failure::found(Operation::ReadRegistration, &object, Cause::Pace(error))
-    })
 }
 
 /// The outcome, unless we are stopped and it does not come soon after.

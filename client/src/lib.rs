@@ -29,7 +29,7 @@
 //!
 //! # How it is built
 //! [`heart`] is the engine: it claims the instance's Lease, renews it, and gives it back. What it
-//! decides lies in modules without I/O: when to beat ([`schedule`], [`clock`]), what to do with the
+//! decides lies in modules without I/O: when to beat ([`schedule`], [`clock`], [`awake`]), what to do with the
 //! Lease that is already there ([`lease`]), what a failure means ([`failure`]). It tells what happens
 //! as [`event`]s. The command `beatkeeper agent` runs the same engine.
 
@@ -37,6 +37,7 @@
 #[doc = include_str!("../../docs/sdk.md")]
 struct Page;
 
+pub mod awake;
 pub mod clock;
 pub mod event;
 pub mod failure;
@@ -46,6 +47,7 @@ pub mod heart;
 pub mod lease;
 pub mod names;
 pub mod others;
+pub mod panics;
 pub mod reading;
 pub mod rival;
 pub mod schedule;

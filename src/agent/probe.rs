@@ -25,8 +25,12 @@ mod tls;
 use std::time::Duration;
 
 use beatkeeper_api::duration;
+use beatkeeper_client::{
+    awake::{Awake, earlier},
+    panics::caught,
+};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use series::{Series, Verdict};
@@ -62,18 +66,35 @@ pub async fn check(check: &Check, limit: Duration) -> Outcome {
 /// One probe at a time, a period from start to start. One that takes longer than the period is followed
 /// by the next at once.
 pub async fn run(probe: &Probe, verdicts: &watch::Sender<Verdict>, stop: &CancellationToken) {
-    let began = Instant::now();
+    let limit = probe.timing.timeout;
+    run_by(probe, verdicts, stop, || check(&probe.check, limit)).await;
+}
+
+async fn run_by<F: Future<Output = Outcome>>(
+    probe: &Probe,
+    verdicts: &watch::Sender<Verdict>,
+    stop: &CancellationToken,
+    check: impl Fn() -> F,
+) {
+    let (mut began, mut awake) = (Instant::now(), Awake::default());
     let mut series = Series::new(probe);
     tell(verdicts, series.verdict());
     let probing = async {
         loop {
             // A time that no clock can hold never comes.
-            match began.checked_add(series.due()) {
-                Some(due) => sleep_until(due).await,
+            let lost = match began.checked_add(series.due()) {
+                Some(due) => awake.sleep_until(due).await,
                 None => std::future::pending().await,
+            };
+            if let Some(lost) = lost {
+                // What was due while the machine was suspended is due now.
+                began = earlier(began, lost.suspended);
+                continue;
             }
             let started = began.elapsed();
-            let outcome = check(&probe.check, probe.timing.timeout).await;
+            // A probe that panics would leave its last verdict standing for good.
+            let outcome = caught(async { check().await }).await;
+            let outcome = outcome.unwrap_or_else(|panic| Err(panic.to_string()));
             series.record(started, outcome);
             tell(verdicts, series.verdict());
         }

@@ -1,4 +1,7 @@
-//! A process that stands still, as on a paused virtual machine or under a debugger.
+//! A process that stands still, as under a debugger, while the clocks of its machine go on.
+//!
+//! A machine that is suspended stops the clock of its timers as well, which no signal does to a process: what follows from
+//! that, `awake` shows with clocks of its own.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Probe, Verdict, run};
+use super::super::{Probe, Series, Verdict, run, run_by};
 use super::*;
 
 /// A loop that runs, with a period and a timeout of `period`.
@@ -119,4 +119,28 @@ async fn a_loop_ends_when_it_is_stopped_in_a_probe_or_nobody_listens() {
     let unheard = start("exec:sleep 600", Duration::from_secs(1), 1);
     drop(unheard.verdicts);
     ends(unheard.task).await;
+}
+
+#[tokio::test]
+async fn a_probe_that_panics_has_failed_and_is_made_again() {
+    let mut probe: Probe = "tcp://:5432".parse().expect("a probe");
+    probe.timing.period = Duration::from_millis(10);
+    (probe.timing.success_threshold, probe.timing.failure_threshold) = (1, 1);
+    let (sender, mut verdicts) = watch::channel(Series::new(&probe).verdict().clone());
+    let asked = AtomicU32::new(0);
+    let check = || {
+        let turn = asked.fetch_add(1, Ordering::Relaxed);
+        async move { if turn == 1 { panic!("a fault of our own") } else { Ok(None) } }
+    };
+    let stop = CancellationToken::new();
+    let seen = async {
+        until(&mut verdicts, None).await;
+        let told = "tcp probe of 127.0.0.1:5432: the program panicked: a fault of our own";
+        until(&mut verdicts, Some(told)).await;
+        until(&mut verdicts, None).await;
+    };
+    tokio::select! {
+        () = run_by(&probe, &sender, &stop, check) => panic!("it has ended"),
+        () = seen => {}
+    }
 }

@@ -1,0 +1,50 @@
+//! A panic is the failure of one try, and no reason to fall silent for good.
+
+use std::{any::Any, fmt, panic::AssertUnwindSafe};
+
+use futures::FutureExt;
+
+/// What the panic said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Panic(String);
+
+impl Panic {
+    /// Of the payload that `catch_unwind`, or a task that has ended, hands over.
+    pub fn of(payload: &(dyn Any + Send)) -> Self {
+        let literal = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = literal.or_else(|| payload.downcast_ref::<String>().cloned());
+        Self(text.unwrap_or_else(|| "without a word".to_owned()))
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the program panicked: {}", self.0)
+    }
+}
+
+impl std::error::Error for Panic {}
+
+/// The outcome, unless it panics on the way. What it works on may be left half done: the caller looks at it anew.
+///
+/// # Errors
+/// It panicked.
+pub async fn caught<T>(doing: impl Future<Output = T>) -> Result<T, Panic> {
+    AssertUnwindSafe(doing).catch_unwind().await.map_err(|payload| Panic::of(&*payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_error_with_its_words() {
+        assert_eq!(caught(async { 7 }).await, Ok(7));
+        let told = |payload: Box<dyn Any + Send>| Panic::of(&*payload).to_string();
+        assert_eq!(told(Box::new("a")), "the program panicked: a");
+        assert_eq!(told(Box::new("b".to_owned())), "the program panicked: b");
+        assert_eq!(told(Box::new(7)), "the program panicked: without a word");
+        let caught = caught(async { panic!("number {}", 7) }).await.map_err(|it| it.to_string());
+        assert_eq!(caught, Err::<(), _>("the program panicked: number 7".to_owned()));
+    }
+}
