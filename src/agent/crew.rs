@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Result, bail};
-use beatkeeper_client::{Connection, failure::Failure, standing::Standing};
+use anyhow::{Error, Result, bail};
+use beatkeeper_client::{Connection, standing::Standing};
 use futures::future::join_all;
 use tokio::{
     sync::watch,
@@ -12,8 +12,9 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    member::{Cues, OnFailure, Page, Stage},
+    member::{Cues, Former, OnFailure, Page, Stage},
     plan::Member,
+    revive::revived,
     tell::Teller,
 };
 
@@ -35,7 +36,8 @@ pub struct Crew {
     teller: Teller,
 }
 
-type Life = AbortOnDropHandle<Result<(), Failure>>;
+/// The task of one instance.
+pub type Life = AbortOnDropHandle<Result<()>>;
 
 struct Aboard {
     member: Member,
@@ -83,52 +85,67 @@ impl Crew {
             connection,
             teller,
         };
-        crew.take_in(members);
+        crew.take_in(members.into_iter().map(|member| (member, None)).collect());
         crew
     }
 
     /// Begins to beat for these, too.
-    fn take_in(&mut self, members: Vec<Member>) {
+    fn take_in(&mut self, members: Vec<(Member, Option<Former>)>) {
         let alone = self.aboard.len() + members.len() == 1;
-        for (n, member) in members.into_iter().enumerate() {
+        for (n, (member, former)) in members.into_iter().enumerate() {
             let lease = member.identity.lease_name();
             let teller = if alone { self.teller.clone() } else { self.teller.of(&lease) };
             let wait = APART * u32::try_from(n).unwrap_or(u32::MAX);
-            let one = self.begin(member, teller, wait);
+            let one = self.begin(member, former, teller, wait);
             self.aboard.insert(key(&one.member), one);
         }
         let seen = self.aboard.values().map(|one| one.seen.clone()).collect();
         self.roster.send_replace(seen);
     }
 
-    fn begin(&self, member: Member, teller: Teller, wait: Duration) -> Aboard {
+    fn begin(
+        &self,
+        member: Member,
+        mut former: Option<Former>,
+        teller: Teller,
+        wait: Duration,
+    ) -> Aboard {
         let cues = Cues::default();
         let page =
             Page { stage: watch::Sender::new(Stage::Starting), standing: watch::Sender::new(None) };
+        let lease = member.identity.lease_name();
         let seen = Seen {
-            lease: member.identity.lease_name(),
+            lease: lease.clone(),
             stage: page.stage.subscribe(),
             standing: page.standing.subscribe(),
         };
         let (on_failure, connection) = (self.on_failure, self.connection.clone());
-        let (own, heard) = (member.clone(), cues.clone());
+        let (own, heard, panics) = (member.clone(), cues.clone(), self.teller.of(&lease));
         let life = async move {
             tokio::select! {
-                () = heard.stop.cancelled() => return Ok(()),
+                () = heard.stop.cancelled() => return end(former).await,
                 () = heard.leave.cancelled() => return Ok(()),
                 () = sleep(wait) => {}
             }
-            own.run(on_failure, connection, heard, page, teller).await
+            let run = |first: bool| {
+                let on_failure = if first { on_failure } else { on_failure.again() };
+                let (page, teller) = (page.clone(), teller.clone());
+                let (connection, cues) = (connection.clone(), heard.clone());
+                own.clone().run(on_failure, connection, cues, page, teller, former.take())
+            };
+            revived(&panics, &heard, run).await?.unwrap_or(Ok(()))
         };
         let life = AbortOnDropHandle::new(tokio::spawn(life));
         Aboard { member, cues, life, seen }
     }
 
     /// Beats for these from now on. An unchanged member is not touched. A member with new settings goes on with
-    /// the Lease that it has. A member that is not listed any more leaves.
+    /// the Lease that it has; of a remote target the Lease stays as it is until something is known by the new
+    /// settings. A member that is not listed any more leaves.
     pub async fn reload(&mut self, members: Vec<Member>) -> Changes {
         let mut wanted: BTreeMap<String, Member> =
             members.into_iter().map(|member| (key(&member), member)).collect();
+        let mut begin = Vec::new();
         let mut changes = Changes::default();
         for (key, one) in std::mem::take(&mut self.aboard) {
             match wanted.remove(&key) {
@@ -137,10 +154,15 @@ impl Crew {
                 }
                 Some(member) => {
                     changes.changed += 1;
-                    one.cues.leave.cancel();
-                    // It has nothing to wait for.
-                    let _ = one.life.await;
-                    wanted.insert(key, member);
+                    let former = Former { cues: one.cues, life: one.life };
+                    begin.push(match self.on_failure {
+                        OnFailure::FallSilent => (member, Some(former)),
+                        OnFailure::Tell { .. } => {
+                            // It has nothing to wait for.
+                            former.leave().await;
+                            (member, None)
+                        }
+                    });
                 }
                 None => {
                     changes.removed += 1;
@@ -149,20 +171,25 @@ impl Crew {
                 }
             }
         }
-        changes.added = wanted.len() - changes.changed;
-        self.take_in(wanted.into_values().collect());
+        changes.added = wanted.len();
+        begin.extend(wanted.into_values().map(|member| (member, None)));
+        self.take_in(begin);
         self.going.retain(|life| !life.is_finished());
         changes
     }
 
-    /// Ready when each of them has come so far.
+    /// Ready when each of them has come so far, whoever they are by then.
     pub fn all(&self, stage: Stage) -> impl Future<Output = ()> + Send + use<> {
-        let all = self.roster.borrow().clone();
+        let mut roster = self.roster.subscribe();
         async move {
-            for mut one in all {
-                if one.stage.wait_for(|now| *now >= stage).await.is_err() {
-                    // It has ended before; then nobody gets there.
-                    std::future::pending::<()>().await;
+            loop {
+                let all = roster.borrow_and_update().clone();
+                tokio::select! {
+                    true = all_reach(all, stage) => return,
+                    changed = roster.changed() => if changed.is_err() {
+                        // The crew has ended before.
+                        std::future::pending::<()>().await;
+                    }
                 }
             }
         }
@@ -185,10 +212,10 @@ impl Crew {
         sleep(delay).await;
     }
 
-    /// All end, and keep their Leases for the next process.
+    /// All end, and keep their Leases for the next process. Those that a reload has let go deregister.
     pub async fn leave(self) {
         self.aboard.values().for_each(|one| one.cues.leave.cancel());
-        join_all(self.aboard.into_values().map(|one| one.life)).await;
+        join_all(self.aboard.into_values().map(|one| one.life).chain(self.going)).await;
     }
 
     /// All stop.
@@ -199,8 +226,8 @@ impl Crew {
         self.aboard.values().for_each(|one| one.cues.stop.cancel());
         let lives = self.aboard.into_values().map(|one| one.life).chain(self.going);
         let ended = join_all(lives).await;
-        let failures: Vec<Failure> =
-            ended.into_iter().filter_map(|end| end.ok().and_then(Result::err)).collect();
+        let ended = ended.into_iter().map(|end| end.map_err(Error::from).flatten());
+        let failures: Vec<Error> = ended.filter_map(Result::err).collect();
         match &failures[..] {
             [] => Ok(()),
             [one] => bail!("not deregistered, so the instance stays until its ttl is over: {one}"),
@@ -212,7 +239,98 @@ impl Crew {
     }
 }
 
+/// False: one of them has ended before.
+async fn all_reach(all: Vec<Seen>, stage: Stage) -> bool {
+    for mut one in all {
+        if one.stage.wait_for(|now| *now >= stage).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// A target was removed before anything was known of it by its new settings.
+async fn end(former: Option<Former>) -> Result<()> {
+    match former {
+        Some(former) => former.stop().await,
+        None => Ok(()),
+    }
+}
+
 /// By which an instance is the same as before.
 fn key(member: &Member) -> String {
     format!("{}/{}", member.identity.namespace, member.identity.lease_name())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicBool, Ordering::SeqCst},
+    };
+
+    use beatkeeper_client::headers::Headers;
+    use http::{Method, Request, Response, StatusCode};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::{
+        super::plan::{Plan, Surroundings},
+        *,
+    };
+
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+
+    /// As an API server would answer; but the first request for vm-1 finds a fault in the program.
+    async fn answer(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        let path = request.uri().path().to_owned();
+        if path.ends_with("/leases/greeter.vm-1") && !PANICKED.swap(true, SeqCst) {
+            panic!("a fault of our own");
+        }
+        let (code, answer) = match (request.method(), path.rsplit('/').next()) {
+            (&Method::GET, Some("greeter")) => {
+                let spec = json!({ "ttl": "1h", "interval": "10m", "ports": [] });
+                let kind = json!({
+                    "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
+                    "metadata": { "name": "greeter" }, "spec": spec,
+                });
+                (StatusCode::OK, kind)
+            }
+            (&Method::POST, Some("leases")) => {
+                let body = request.into_body().collect_bytes().await.expect("a body");
+                let mut lease: Value = serde_json::from_slice(&body).expect("a Lease");
+                (lease["metadata"]["uid"], lease["metadata"]["resourceVersion"]) =
+                    (json!("u"), json!("7"));
+                (StatusCode::CREATED, lease)
+            }
+            _ => {
+                let status = json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "message": "not found", "reason": "NotFound", "code": 404,
+                });
+                (StatusCode::NOT_FOUND, status)
+            }
+        };
+        let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
+        *response.status_mut() = code;
+        Ok(response)
+    }
+
+    #[tokio::test]
+    async fn an_instance_whose_task_panics_beats_all_the_same_and_so_do_the_others() {
+        let settings = "
+            registration: greeter
+            instances: [{ instance: vm-1 }, { instance: vm-2 }]";
+        let settings = serde_saphyr::from_str(settings).expect("settings");
+        let around = Surroundings { namespace: "shop".to_owned(), pod_name: None };
+        let plan = Plan::of(settings, &around).expect("a plan");
+        let client = kube::Client::new(tower::service_fn(answer), "shop");
+        let connection = Connection { client, headers: Headers::default() };
+        let on_failure = OnFailure::Tell { started_here: false };
+        let crew = Crew::start(plan.members, on_failure, &connection, &Teller::new(false));
+        let settled = timeout(Duration::from_secs(60), crew.all(Stage::Settled)).await;
+        assert!(PANICKED.load(SeqCst));
+        settled.expect("each of them beats");
+        crew.leave().await;
+    }
 }

@@ -1,9 +1,9 @@
 //! One instance that an agent beats for: what its probes say goes out with its beats.
 
+use anyhow::Result;
 use beatkeeper_api::heartbeat::Health;
 use beatkeeper_client::{
     Connection,
-    failure::Failure,
     heart::{Heart, Progress},
     lease::Word,
     standing::Standing,
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
+    crew::Life as Task,
     plan::Member,
     probe::{self, Probe, Series, Verdict},
     probing,
@@ -30,6 +31,16 @@ pub enum OnFailure {
     /// It falls silent, and beats again when they succeed: nobody but the probes knows whether a remote
     /// target is alive.
     FallSilent,
+}
+
+impl OnFailure {
+    /// The same for an instance that goes on after a panic: what it has said before holds.
+    pub fn again(self) -> Self {
+        match self {
+            Self::Tell { .. } => Self::Tell { started_here: false },
+            Self::FallSilent => Self::FallSilent,
+        }
+    }
 }
 
 /// How far an instance is.
@@ -54,7 +65,33 @@ pub struct Cues {
     pub stop: CancellationToken,
 }
 
+/// What beats for a remote target by the settings that it had.
+pub struct Former {
+    /// By which it ends.
+    pub cues: Cues,
+    /// Its task.
+    pub life: Task,
+}
+
+impl Former {
+    /// Has it end, and leave its Lease.
+    pub async fn leave(self) {
+        self.cues.leave.cancel();
+        let _ = self.life.await;
+    }
+
+    /// Has it deregister.
+    ///
+    /// # Errors
+    /// Deregistering failed.
+    pub async fn stop(self) -> Result<()> {
+        self.cues.stop.cancel();
+        self.life.await?
+    }
+}
+
 /// Where an instance writes how far it is.
+#[derive(Clone)]
 pub struct Page {
     /// Read by the code that started the agent.
     pub stage: watch::Sender<Stage>,
@@ -63,8 +100,8 @@ pub struct Page {
 }
 
 impl Member {
-    /// Beats until it is stopped; then deregisters. One that falls silent for a remote target leaves its Lease
-    /// as it is instead: the target did not end with us.
+    /// Beats until it is stopped; then deregisters. Where there is a former one, that beats on until enough probes have
+    /// a result: until then nothing is known but what it says.
     ///
     /// # Errors
     /// Deregistering failed.
@@ -75,16 +112,14 @@ impl Member {
         cues: Cues,
         page: Page,
         teller: Teller,
-    ) -> Result<(), Failure> {
+        former: Option<Former>,
+    ) -> Result<()> {
         let vitals = Vitals::probe(&self.probes);
         let Page { stage, standing } = page;
         let life = Life { member: self, connection, cues, stage, standing, teller, vitals };
         match on_failure {
             OnFailure::Tell { started_here } => life.tell(started_here).await,
-            OnFailure::FallSilent => {
-                life.fall_silent().await;
-                Ok(())
-            }
+            OnFailure::FallSilent => life.fall_silent(former).await,
         }
     }
 }
@@ -100,7 +135,7 @@ struct Life {
 }
 
 impl Life {
-    async fn tell(mut self, started_here: bool) -> Result<(), Failure> {
+    async fn tell(mut self, started_here: bool) -> Result<()> {
         let word = |verdict: Verdict| word(verdict, started_here);
         let (words, heard) = watch::channel(word(self.vitals.verdict()));
         let heart = self.heart(heard);
@@ -123,17 +158,25 @@ impl Life {
         tokio::select! {
             biased;
             () = leave.cancelled() => Ok(()),
-            ended = heart.run(stop) => ended,
+            ended = heart.run(stop) => Ok(ended?),
             () = speaking => Ok(()),
         }
     }
 
-    async fn fall_silent(mut self) {
+    async fn fall_silent(mut self, mut former: Option<Former>) -> Result<()> {
         let Cues { stop, leave, .. } = self.cues.clone();
+        // What has beaten last, for its end.
+        let mut last: Option<Heart> = None;
         let for_ever = async {
+            if former.is_some() {
+                self.await_decision().await;
+            }
+            if let Some(former) = former.take() {
+                former.leave().await;
+            }
             loop {
                 self.await_recovery().await;
-                self.beat_while_healthy().await;
+                self.beat_while_healthy(&mut last).await;
                 self.stage.send_replace(Stage::Settled);
                 self.standing.send_replace(None);
                 let why = self.vitals.verdict().message.unwrap_or_default();
@@ -141,24 +184,48 @@ impl Life {
             }
         };
         tokio::select! {
-            () = leave.cancelled() => {}
+            biased;
+            // The target does not end with us.
+            () = leave.cancelled() => return Ok(()),
+            // It is not to be beaten for any more.
             () = stop.cancelled() => {}
             () = for_ever => {}
+        }
+        if let Some(former) = former {
+            return former.stop().await;
+        }
+        match last {
+            Some(mut heart) => Ok(heart.end().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Until enough probes have a result.
+    async fn await_decision(&mut self) {
+        while !matches!(self.vitals.verdict(), Verdict { decided: true, .. }) {
+            self.vitals.changed().await;
+        }
+        self.settle_if_dead();
+    }
+
+    /// A verdict that has changed comes from a probe. One that finds it alive is followed by a beat.
+    fn settle_if_dead(&self) {
+        if !self.vitals.verdict().healthy {
+            self.stage.send_replace(Stage::Settled);
         }
     }
 
     async fn await_recovery(&mut self) {
         while !self.vitals.verdict().healthy {
             self.vitals.changed().await;
-            // The first verdict is there from the start; one that follows comes from a probe.
-            self.stage.send_replace(Stage::Settled);
+            self.settle_if_dead();
         }
     }
 
-    async fn beat_while_healthy(&mut self) {
+    async fn beat_while_healthy(&mut self, last: &mut Option<Heart>) {
         // It has nothing to say but that it is there.
         let (_words, heard) = watch::channel(Word::default());
-        let heart = self.heart(heard);
+        let heart = last.insert(self.heart(heard));
         let mut progress = heart.progress();
         let unhealthy = async {
             while self.vitals.verdict().healthy {
@@ -168,9 +235,10 @@ impl Life {
                 }
             }
         };
+        let never = CancellationToken::new();
         tokio::select! {
-            // Nobody stops it: it is dropped, and leaves its Lease behind.
-            _ = heart.run(CancellationToken::new()) => {}
+            // Nothing stops it. It is dropped, and leaves its Lease as it is.
+            () = heart.beat_until(&never) => {}
             () = unhealthy => {}
         }
     }
@@ -259,7 +327,7 @@ impl Vitals {
             return pending().await;
         }
         let change = async |one: &mut watch::Receiver<Verdict>| {
-            // Never, but by a panic; the others go on.
+            // Never, since a probe that panics has failed.
             if one.changed().await.is_err() {
                 pending().await
             }

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod probe;
 pub mod probing;
 pub mod reap;
+mod revive;
 pub mod run;
 pub mod settings;
 pub mod signals;

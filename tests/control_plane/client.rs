@@ -16,6 +16,7 @@ mod reload;
 mod replaced;
 mod standing;
 mod suspended;
+mod targets;
 mod token;
 mod unread;
 

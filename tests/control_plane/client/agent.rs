@@ -23,11 +23,16 @@ impl Agent {
 
     /// With these flags; it is outside of any Pod.
     pub fn start_with(shop: &Shop, flags: &[&str]) -> Self {
+        Self::start_to(shop, "run", flags)
+    }
+
+    /// `run` or `proxy`.
+    pub fn start_to(shop: &Shop, action: &str, flags: &[&str]) -> Self {
         let said = NamedTempFile::new().unwrap();
         let output = || Stdio::from(File::options().append(true).open(said.path()).unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command
-            .args(["agent", "run", "--registration", "greeter", "--namespace", &shop.namespace])
+            .args(["agent", action, "--registration", "greeter", "--namespace", &shop.namespace])
             .args(flags)
             .env_remove("POD_NAME")
             .env("KUBECONFIG", shop.plane.kubeconfig())

@@ -1,0 +1,87 @@
+//! The targets of `beatkeeper agent proxy` change while it runs.
+
+use std::path::Path;
+
+use kube::ResourceExt;
+use rustix::process::Signal;
+use tokio::net::TcpListener;
+
+use super::{address, agent::Agent};
+use crate::support::{Shop, Witness, eventually, witness::set};
+
+/// One that is probed at a port of this machine.
+fn target(n: usize, more: &str, probe: &str, port: u16) -> String {
+    format!(
+        "- {{ instance: db-{n}, addresses: [{}]{more}, probes: [{{ tcpSocket: {{ port: {port} }}, \
+         periodSeconds: 1, failureThreshold: 1, timeoutSeconds: 30{probe} }}] }}\n",
+        address(n)
+    )
+}
+
+fn write(file: &Path, targets: &[String]) {
+    std::fs::write(file, format!("instances:\n{}", targets.concat())).unwrap();
+}
+
+async fn has_left(shop: &Shop, lease: &str) {
+    eventually(&format!("{lease} is gone"), async || {
+        shop.lease(lease).await.is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_changes_keeps_its_place_until_it_was_probed_and_one_that_is_removed_leaves()
+{
+    let shop = Shop::open("targets").await;
+    let _operator = shop.operator();
+    shop.greeter().await;
+    let (up, down) = (
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    let (port, other) = (up.local_addr().unwrap().port(), down.local_addr().unwrap().port());
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("agent.yaml");
+    write(&config, &[target(1, "", "", port), target(2, "", "", port), target(3, "", "", other)]);
+    let flags = ["--config", config.to_str().unwrap()];
+    let mut agent = Agent::start_to(&shop, "proxy", &flags);
+    let [one, two, three] = [1, 2, 3].map(|n| address(n).to_string());
+    shop.published_as_ready("greeter", &[&one, &two, &three]).await;
+    let witness = Witness::of(&shop, "greeter").await;
+
+    // One is to be probed later than its ttl, one is removed while it is alive, and one while it is silent.
+    drop(down);
+    agent.says("greeter.db-3: silent from here on").await;
+    write(&config, &[target(1, ", appVersion: '2'", ", initialDelaySeconds: 8", port)]);
+    agent.signal(Signal::HUP);
+    agent.says("reloaded: 0 added, 1 changed, 2 removed").await;
+    has_left(&shop, "greeter.db-2").await;
+    has_left(&shop, "greeter.db-3").await;
+    let version = async || {
+        let lease = shop.lease("greeter.db-1").await?;
+        lease.annotations().get("beatkeeper.dev/version").cloned()
+    };
+    assert_eq!(version().await, None, "nothing is known of it by its new settings");
+    eventually("it is beaten for by its new settings", async || version().await).await;
+    witness.never_missed(&set(&[&one]));
+
+    // What is dead by its new settings is not beaten for any more.
+    write(&config, &[target(1, ", appVersion: '3'", "", other)]);
+    agent.signal(Signal::HUP);
+    shop.instance("greeter", "db-1", "Expired", "TTLPassed").await;
+    assert_eq!(version().await.as_deref(), Some("2"));
+
+    // Changed before anything was known of it, and then removed.
+    write(&config, &[target(1, "", "", port)]);
+    agent.signal(Signal::HUP);
+    shop.published_as_ready("greeter", &[&one]).await;
+    write(&config, &[target(1, "", ", initialDelaySeconds: 3600", port), target(2, "", "", port)]);
+    agent.signal(Signal::HUP);
+    shop.published_as_ready("greeter", &[&one, &two]).await;
+    write(&config, &[target(2, "", "", port)]);
+    agent.signal(Signal::HUP);
+    has_left(&shop, "greeter.db-1").await;
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.exit_code().await, Some(0));
+    assert!(shop.lease("greeter.db-2").await.is_some(), "the target did not end with the agent");
+}
