@@ -14,7 +14,7 @@ use beatkeeper_client::{
 use clap::{Args, Subcommand};
 use rustix::process::Signal;
 use tokio::{sync::watch, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     crew::Crew,
@@ -235,19 +235,23 @@ pub(super) fn connect() -> Result<(Connection, String)> {
     Ok((Connection { client, headers }, namespace))
 }
 
-/// Tells whoever started us how far we are, as long as what it returns is kept.
+/// Shows how far we are, as long as what it returns is kept.
 pub(super) async fn attend(address: &BindAddress, crew: &Crew) -> Result<tokio::task::JoinSet<()>> {
     let mut attending = tokio::task::JoinSet::new();
     if let BindAddress::At(address) = address {
         attending.spawn(health::serve(address, crew.watch()).await?);
     }
-    let ready = crew.all(Stage::Settled);
-    attending.spawn(async {
-        ready.await;
-        systemd::ready();
-    });
     attending.spawn(systemd::keep_watchdog());
     Ok(attending)
+}
+
+/// Tells systemd when each instance has had a beat accepted, as long as what it returns is kept.
+pub(super) fn say_when_ready(crew: &Crew) -> AbortOnDropHandle<()> {
+    let ready = crew.all(Stage::Settled);
+    AbortOnDropHandle::new(tokio::spawn(async {
+        ready.await;
+        systemd::ready();
+    }))
 }
 
 pub(super) fn stopping(signal: Signal, teller: &Teller) {
@@ -268,10 +272,12 @@ pub(super) async fn unless_hurried(
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::Command as Process};
+
     use clap::Parser;
     use serde_json::Value;
 
-    use super::*;
+    use super::{super::reap, *};
 
     #[derive(Parser)]
     struct Line {
@@ -316,5 +322,44 @@ mod tests {
         let file = serde_saphyr::from_str(&example("systemd/agent.yaml")).expect("settings");
         let plan = Plan::of(file, &Surroundings::default()).expect("a plan");
         assert_eq!(plan.members[0].probes.len(), 2);
+    }
+    /// A shell takes a function before a program.
+    fn stop_of_the_unit(jobs: &str) -> String {
+        let unit = example("systemd/beatkeeper-agent.service");
+        let settings = unit.lines().filter(|line| !line.starts_with('#'));
+        let names_itself = |line: &str| line.contains("beatkeeper-agent.service");
+        assert!(!settings.into_iter().any(names_itself), "under another name it would not work");
+        let stop = unit.lines().find_map(|line| line.strip_prefix("ExecStop=+/bin/sh -c '"));
+        let stop = stop.and_then(|line| line.strip_suffix('\'')).expect("a stop");
+        format!("systemctl() {{ echo '{jobs}'; }}; {}", stop.replace("%n", "shop-agent.service"))
+    }
+
+    #[test]
+    fn the_unit_of_the_example_keeps_the_leases_at_a_restart_of_its_own_under_any_name() {
+        let _alone = reap::ALONE.blocking_lock();
+        for (jobs, keeps) in [
+            ("  17 shop-agent.service     restart running", true),
+            ("7 other.service stop waiting\n17 shop-agent.service restart running", true),
+            ("17 shop-agent.service stop running", false),
+            ("7 other.service restart waiting\n17 shop-agent.service stop running", false),
+            ("17 shop-agent.service-2 restart running", false),
+            ("17 shop-agentXservice restart running", false),
+            ("", false),
+        ] {
+            let mut agent = Process::new("sleep").arg("60").spawn().expect("an agent");
+            let mut stop = Process::new("sh")
+                .args(["-c", &stop_of_the_unit(jobs)])
+                .env("MAINPID", agent.id().to_string())
+                .spawn()
+                .expect("a shell");
+            if keeps {
+                let ended = agent.wait().expect("its end");
+                assert_eq!(ended.signal(), Some(Signal::USR1.as_raw()), "{jobs}");
+            }
+            stop.wait().expect("its end");
+            assert_eq!(agent.try_wait().expect("a state").is_some(), keeps, "{jobs}");
+            agent.kill().expect("it ends");
+            agent.wait().expect("its end");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io,
     os::unix::process::ExitStatusExt,
+    pin::pin,
     process::{ExitCode, ExitStatus},
     time::Duration,
 };
@@ -16,9 +17,10 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    command::{Beating, attend, prepare, stopping},
+    command::{Beating, attend, prepare, say_when_ready, stopping},
     crew::Crew,
     member::OnFailure,
     plan::Plan,
@@ -57,25 +59,26 @@ pub(super) async fn run(
             return Ok(cannot_start(&error));
         }
     };
-    let mut later = std::pin::pin!(prepare_later(&beating, teller));
+    let mut later = pin!(prepare_later(&beating, teller));
     let mut wrap: Option<Beats> = None;
+    // Once it is to end, no beat begins, and what else is asked for is for the command.
+    let mut ending = false;
     let status = loop {
         if let Some((plan, connection)) = prepared.take() {
             wrap = Some(Beats::begin(plan, &connection, teller).await);
         }
         tokio::select! {
             status = wrapped.ended() => break status,
-            ready = &mut later, if wrap.is_none() => prepared = Some(ready),
+            ready = &mut later, if wrap.is_none() && !ending => prepared = Some(ready),
             heard = signals.next() => match heard {
                 Heard::PassOn(signal) => wrapped.signal(signal),
+                Heard::End(signal) if ending => wrapped.signal(signal),
                 Heard::End(signal) => {
+                    ending = true;
                     stopping(signal, teller);
-                    tokio::select! {
-                        () = Beats::drain(wrap.as_ref(), teller) => {}
-                        // A second signal ends the drain early.
-                        _ = signals.end() => {}
-                        // The command ended by itself.
-                        status = wrapped.ended() => break status,
+                    let drain = Beats::drain(wrap.as_ref(), teller);
+                    if let Some(status) = drained(drain, &mut wrapped, signals).await {
+                        break status;
                     }
                     wrapped.signal(signal);
                 }
@@ -83,11 +86,45 @@ pub(super) async fn run(
         }
     };
     let code = exit_code(status.context("cannot wait for the command")?);
-    // What became of the command is what counts to who called.
-    if let Some(Err(error)) = Beats::stop(wrap).await {
-        teller.say(&format!("{error:#}"));
+    tokio::select! {
+        // What became of the command is what counts to who called.
+        stopped = Beats::stop(wrap) => if let Some(Err(error)) = stopped {
+            teller.say(&format!("{error:#}"));
+        },
+        () = asked_twice(ending, signals) => {
+            teller.say("a second signal: not deregistered, so the instance stays until its ttl is over");
+        }
     }
     Ok(code)
+}
+
+/// Drains to the end, or until a second signal ends that early. The status of a command that ended by itself meanwhile.
+async fn drained(
+    drain: impl Future<Output = ()>,
+    wrapped: &mut Wrapped,
+    signals: &mut Signals,
+) -> Option<io::Result<ExitStatus>> {
+    let mut drain = pin!(drain);
+    loop {
+        tokio::select! {
+            biased;
+            status = wrapped.ended() => return Some(status),
+            () = &mut drain => return None,
+            heard = signals.next() => match heard {
+                Heard::PassOn(signal) => wrapped.signal(signal),
+                Heard::End(_) => return None,
+            },
+        }
+    }
+}
+
+/// A service manager often signals the agent and the command at one moment: the command may have ended before the
+/// first signal was read here.
+async fn asked_twice(asked_before: bool, signals: &mut Signals) {
+    if !asked_before {
+        signals.end().await;
+    }
+    signals.end().await;
 }
 
 /// The beats for a command, once there is a way.
@@ -95,6 +132,7 @@ struct Beats {
     crew: Crew,
     delay: Duration,
     _attending: JoinSet<()>,
+    _ready: AbortOnDropHandle<()>,
 }
 
 impl Beats {
@@ -108,7 +146,8 @@ impl Beats {
                 attend(&BindAddress::Off, &crew).await.unwrap_or_default()
             }
         };
-        Self { crew, delay: plan.drain_delay, _attending: attending }
+        let _ready = say_when_ready(&crew);
+        Self { crew, delay: plan.drain_delay, _attending: attending, _ready }
     }
 
     async fn drain(this: Option<&Self>, teller: &Teller) {

@@ -4,15 +4,19 @@
 //! What the agent has started itself, a wrapped command or a probe's, is waited for elsewhere, and its exit
 //! status must not be taken away. So each start is noted, and while one is under way the reaper waits. A start may take
 //! for ever, where the disk that a program is on does not answer: it holds no lock.
+//!
+//! Libraries start programs as well, and note nothing: the SDK runs the credential plugins of a kubeconfig. Each waits for its
+//! program, and takes its status within a moment. So what has ended is an orphan only if it is still there some time
+//! later.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, WaitOptions, child_subreaper, getpid, waitpid};
@@ -22,8 +26,10 @@ use tokio::{
     time::sleep,
 };
 
-/// While something is being started it is looked again after this long.
+/// While something that has ended is there, it is looked again after this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// What waits for a program takes its status sooner.
+const ORPHAN_AFTER: Duration = Duration::from_secs(2);
 
 static STARTING: AtomicUsize = AtomicUsize::new(0);
 static OURS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -79,8 +85,9 @@ pub async fn orphans() {
     let Some(mut ended) = is_given_some.then(|| signal(SignalKind::child()).ok()).flatten() else {
         return std::future::pending().await;
     };
+    let mut reaper = Reaper::default();
     loop {
-        if !reap() {
+        if !reaper.reap(Instant::now()) {
             sleep(LOOK_AGAIN).await;
         } else if ended.recv().await.is_none() {
             return std::future::pending().await;
@@ -88,80 +95,156 @@ pub async fn orphans() {
     }
 }
 
-/// Waits for all that have ended and that nobody else here waits for. False: it is to be asked again, since what
-/// is just being started may be among them.
-fn reap() -> bool {
-    let zombies = zombies(getpid().as_raw_nonzero().get());
-    let ours = ours();
-    let mut orphans = zombies.into_iter().filter(|pid| !ours.contains(pid));
-    // A start ends after it was noted: whatever was seen is either noted, or still counted here.
-    if STARTING.load(SeqCst) > 0 {
-        return orphans.next().is_none();
+/// A child that has ended: its number, and when it was started, since numbers are used again.
+type Zombie = (i32, u64);
+
+/// Since when those that have ended were seen.
+#[derive(Default)]
+struct Reaper(BTreeMap<Zombie, Instant>);
+
+impl Reaper {
+    /// Waits for all that have ended some time ago, and that nothing else here waits for. False: it is to be asked again.
+    fn reap(&mut self, now: Instant) -> bool {
+        let zombies = zombies(getpid().as_raw_nonzero().get());
+        let ours = ours();
+        let others = zombies.into_iter().filter(|(pid, _)| !ours.contains(pid));
+        let seen = |zombie: Zombie| (zombie, self.0.get(&zombie).copied().unwrap_or(now));
+        self.0 = others.map(seen).collect();
+        // A start ends after it was noted: whatever was seen is either noted, or still counted here.
+        if STARTING.load(SeqCst) == 0 {
+            self.0.retain(|(pid, _), since| {
+                let is_orphan = now - *since >= ORPHAN_AFTER;
+                if is_orphan {
+                    // An error: it was waited for meanwhile.
+                    let _ = waitpid(Pid::from_raw(*pid), WaitOptions::NOHANG);
+                }
+                !is_orphan
+            });
+        }
+        self.0.is_empty()
     }
-    for pid in orphans {
-        // An error: it was waited for meanwhile.
-        let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
-    }
-    true
 }
 
 /// The children of a process that have ended.
-fn zombies(parent: i32) -> Vec<i32> {
+fn zombies(parent: i32) -> Vec<Zombie> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &i32| {
-        fs::read_to_string(format!("/proc/{pid}/stat"))
-            .is_ok_and(|stat| state_and_parent(&stat) == Some(('Z', parent)))
-    })
-    .collect()
+    let zombie = |pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let Stat { state, parent: of, started } = Stat::of(&stat)?;
+        (state == 'Z' && of == parent).then_some((pid, started))
+    };
+    pids.filter_map(zombie).collect()
 }
 
-/// From a line of /proc/PID/stat. The name of the process, in parentheses, may hold anything.
-fn state_and_parent(stat: &str) -> Option<(char, i32)> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some((state, fields.next()?.parse().ok()?))
+/// What is needed of a line of /proc/PID/stat.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    parent: i32,
+    /// In ticks since the machine was started.
+    started: u64,
 }
+
+impl Stat {
+    /// The name of the process, in parentheses, may hold anything.
+    fn of(stat: &str) -> Option<Self> {
+        let (_, rest) = stat.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
+
+/// Held by tests that start programs without a note, or reap: there is one table of processes.
+#[cfg(test)]
+pub(super) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn zombie_of(pid: Option<u32>) -> Zombie {
+        let pid = pid.and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
+        loop {
+            let zombies = zombies(getpid().as_raw_nonzero().get());
+            if let Some(found) = zombies.into_iter().find(|(one, _)| *one == pid) {
+                return found;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Long enough for each orphan.
+    fn reap_for_long(reaper: &mut Reaper) {
+        let now = Instant::now();
+        for later in [Duration::ZERO, ORPHAN_AFTER] {
+            let _ = reaper.reap(now + later);
+        }
+    }
+
     #[test]
-    fn state_and_parent_are_found_behind_any_name() {
-        assert_eq!(state_and_parent("7 (a) Z 9 (b) S) Z 1 7 7 0"), Some(('Z', 1)));
-        assert_eq!(state_and_parent("7 (sleep) S 12 7"), Some(('S', 12)));
-        assert_eq!(state_and_parent(""), None);
+    fn state_parent_and_start_are_found_behind_any_name() {
+        let rest = "7 7 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 4711 0";
+        let stat = |state, parent| Some(Stat { state, parent, started: 4711 });
+        assert_eq!(Stat::of(&format!("7 (a) Z 9 (b) S) Z 1 {rest}")), stat('Z', 1));
+        assert_eq!(Stat::of(&format!("7 (sleep) S 12 {rest}")), stat('S', 12));
+        assert_eq!(Stat::of(""), None);
+        let own = fs::read_to_string("/proc/self/stat").expect("our own");
+        assert!(Stat::of(&own).is_some_and(|own| own.parent > 0 && own.started > 0), "{own}");
     }
 
     #[tokio::test]
     async fn what_is_waited_for_here_keeps_its_exit_status() {
+        let _alone = ALONE.lock().await;
+        let mut reaper = Reaper::default();
         for _ in 0..20 {
             let (mut child, _ours) =
                 spawn(Command::new("sh").args(["-c", "exit 7"])).expect("a shell");
-            let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).expect("a pid");
-            while !zombies(getpid().as_raw_nonzero().get()).contains(&pid) {
-                std::thread::yield_now();
-            }
-            let _ = reap();
+            zombie_of(child.id());
+            reap_for_long(&mut reaper);
             assert_eq!(child.wait().await.expect("its end").code(), Some(7));
         }
     }
 
+    /// A credential plugin, for example.
+    #[tokio::test]
+    async fn what_a_library_has_started_keeps_its_exit_status_and_an_orphan_is_reaped_later() {
+        let _alone = ALONE.lock().await;
+        let mut reaper = Reaper::default();
+        let mut program = Command::new("sh");
+        let mut child = program.args(["-c", "exit 7"]).spawn().expect("a shell");
+        zombie_of(child.id());
+        let now = Instant::now();
+        assert!(!reaper.reap(now), "it is to be looked at again");
+        assert!(!reaper.reap(now + ORPHAN_AFTER / 2));
+        assert_eq!(child.wait().await.expect("its end").code(), Some(7));
+
+        let mut orphan = std::process::Command::new("true").spawn().expect("a program");
+        let zombie = zombie_of(Some(orphan.id()));
+        let _ = reaper.reap(now);
+        // Other tests may be starting something.
+        while zombies(getpid().as_raw_nonzero().get()).contains(&zombie) {
+            let _ = reaper.reap(now + ORPHAN_AFTER);
+        }
+        assert!(orphan.wait().is_err(), "its status was taken");
+    }
+
     #[tokio::test]
     async fn a_start_that_takes_for_ever_blocks_neither_the_reaper_nor_an_end() {
+        let _alone = ALONE.lock().await;
         let (mut child, ours) = spawn(&mut Command::new("true")).expect("a program");
         let hanging = Starting::begin();
         assert!(child.wait().await.expect("its end").success());
         drop(ours);
         // It may have been started a moment ago, and not be noted yet.
         let mut orphan = std::process::Command::new("true").spawn().expect("a program");
-        let pid = i32::try_from(orphan.id()).expect("a pid");
-        while !zombies(getpid().as_raw_nonzero().get()).contains(&pid) {
-            std::thread::yield_now();
-        }
-        assert!(!reap());
+        zombie_of(Some(orphan.id()));
+        let mut reaper = Reaper::default();
+        reap_for_long(&mut reaper);
         assert!(orphan.wait().expect("no other call has waited for it").success());
         drop(hanging);
     }

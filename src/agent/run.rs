@@ -1,20 +1,29 @@
 //! `run` and `proxy`: beat until stopped; reload when asked.
 
-use std::{future::pending, process::ExitCode};
+use std::{future::pending, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    command::{Beating, attend, connect, pod_name, stopping, unless_hurried},
+    command::{Beating, attend, connect, pod_name, say_when_ready, stopping, unless_hurried},
     crew::{Changes, Crew},
-    member::OnFailure,
+    member::{OnFailure, Stage},
     plan::{self, Plan, Surroundings},
     settings::OnStop,
     signals::{Heard, Signals},
+    systemd,
     tell::Teller,
 };
+
+/// A reload counts as done after this long, though not every instance has beaten: until it is done, `systemctl reload`
+/// cannot ask for another, with which a mistake in the settings could be mended.
+const RELOADED_WITHIN: Duration = Duration::from_secs(30);
 
 /// For what it beats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +80,8 @@ pub(super) async fn run(beating: Beating, kind: Kind) -> Result<ExitCode> {
     let members = std::mem::take(&mut plan.members);
     let mut crew = Crew::start(members, kind.on_failure(), &connection, &teller);
     let _attending = attend(&plan.health_bind_address, &crew).await?;
-    let mut reading = None;
+    let (mut ready, mut is_started) = (say_when_ready(&crew), false);
+    let mut reading: Option<Reading> = None;
     let signal = loop {
         tokio::select! {
             heard = signals.next() => match heard {
@@ -80,12 +90,23 @@ pub(super) async fn run(beating: Beating, kind: Kind) -> Result<ExitCode> {
                     stopping(Signal::USR1, &teller);
                     return Ok(leave(crew, &teller).await);
                 }
-                Heard::PassOn(Signal::HUP) => reading = Some(kind.read(&beating, &namespace)),
+                Heard::PassOn(Signal::HUP) => {
+                    if reading.is_none() {
+                        is_started |= ready.is_finished();
+                        ready.abort();
+                    }
+                    systemd::reloading();
+                    reading = Some(kind.read(&beating, &namespace));
+                }
                 Heard::PassOn(_) => {}
             },
             now = end_of(&mut reading) => {
                 reading = None;
                 plan = reload(&mut crew, plan, now, &beating, &teller).await;
+                ready = match is_started {
+                    true => say_when_reloaded(&crew, &teller),
+                    false => say_when_ready(&crew),
+                };
             }
         }
     };
@@ -98,6 +119,17 @@ pub(super) async fn run(beating: Beating, kind: Kind) -> Result<ExitCode> {
         crew.stop().await
     };
     unless_hurried(end, &mut signals).await
+}
+
+/// Tells systemd that a reload is done, as long as what it returns is kept.
+fn say_when_reloaded(crew: &Crew, teller: &Teller) -> AbortOnDropHandle<()> {
+    let (beaten, teller) = (crew.all(Stage::Settled), teller.clone());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        if timeout(RELOADED_WITHIN, beaten).await.is_err() {
+            teller.say("reloaded, but not every instance has had a beat accepted yet");
+        }
+        systemd::ready();
+    }))
 }
 
 async fn leave(crew: Crew, teller: &Teller) -> ExitCode {

@@ -1,11 +1,14 @@
-//! What systemd is told of us, where it has started us with `Type=notify`. Everywhere else these do nothing.
+//! What systemd is told of us, where it has started us with `Type=notify` or `Type=notify-reload`. Everywhere else
+//! these do nothing.
 //!
 //! A service manager that does not read its socket blocks the thread that writes to it. So a separate thread writes.
+//! What it has to know waits for it however long that takes; of signs of life there is one at most.
 
 use std::{
     sync::{
         OnceLock,
-        mpsc::{SyncSender, sync_channel},
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::{Sender, channel},
     },
     thread,
 };
@@ -13,14 +16,25 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// The first beat was accepted.
+type States = Vec<NotifyState<'static>>;
+
+/// A sign of life is on its way.
+static LIVES: AtomicBool = AtomicBool::new(false);
+
+/// Each instance has had a first beat accepted since the start, or since the settings were read again.
 pub fn ready() {
-    tell(NotifyState::Ready);
+    tell(vec![NotifyState::Ready]);
+}
+
+/// The settings are read again; [`ready`] says when that is done. The time tells it from an earlier reload.
+pub fn reloading() {
+    let at = NotifyState::monotonic_usec_now().ok();
+    tell([NotifyState::Reloading].into_iter().chain(at).collect());
 }
 
 /// We are about to end.
 pub fn stopping() {
-    tell(NotifyState::Stopping);
+    tell(vec![NotifyState::Stopping]);
 }
 
 /// Tells again and again, twice within `WatchdogSec`, that the loop that beats still runs; for ever.
@@ -32,25 +46,30 @@ pub async fn keep_watchdog() {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        tell(NotifyState::Watchdog);
+        if !LIVES.swap(true, SeqCst) {
+            tell(vec![NotifyState::Watchdog]);
+        }
     }
 }
 
 /// A service manager that does not listen is no reason to stop, and none to wait.
-fn tell(state: NotifyState<'static>) {
+fn tell(states: States) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
-    static QUEUE: OnceLock<SyncSender<NotifyState<'static>>> = OnceLock::new();
+    static QUEUE: OnceLock<Sender<States>> = OnceLock::new();
     let queue = QUEUE.get_or_init(|| {
-        let (queue, states) = sync_channel::<NotifyState<'static>>(8);
+        let (queue, told) = channel::<States>();
         let telling = move || {
-            while let Ok(state) = states.recv() {
-                let _ = sd_notify::notify(&[state]);
+            while let Ok(states) = told.recv() {
+                if matches!(states[..], [NotifyState::Watchdog]) {
+                    LIVES.store(false, SeqCst);
+                }
+                let _ = sd_notify::notify(&states);
             }
         };
         let _ = thread::Builder::new().name("systemd".to_owned()).spawn(telling);
         queue
     });
-    let _ = queue.try_send(state);
+    let _ = queue.send(states);
 }

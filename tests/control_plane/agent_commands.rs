@@ -1,5 +1,7 @@
 //! `beatkeeper agent` and its subcommands, as processes beside a real operator.
 
+mod ending;
+mod reloading;
 mod way;
 
 use std::{
