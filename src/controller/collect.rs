@@ -99,7 +99,8 @@ fn tell_of(undecided: Vec<Abandoned>, told: &mut HashSet<Abandoned>) {
     {
         tracing::warn!(
             ?kind, name = %key, %registration,
-            "an earlier version has made this, or it is a copy from another namespace; its registration is not there,              and it stays: delete it if nothing uses it"
+            "an earlier version has made this, or it is a copy from another namespace; its registration is not there, and it \
+             stays: delete it if nothing uses it"
         );
     }
     *told = undecided.into_iter().collect();
