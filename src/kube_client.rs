@@ -25,8 +25,10 @@ use std::time::Duration;
 
 use beatkeeper_client::transport::Access;
 pub use beatkeeper_client::transport::{ConnectError, Source, TookTooLong, within};
-use kube::Client;
-use tower::{ServiceBuilder, retry::RetryLayer};
+use http::{Request, Response};
+use hyper::body::Bytes;
+use kube::{Client, client::Body};
+use tower::{BoxError, Service, ServiceBuilder, retry::RetryLayer};
 
 use gate::Gate;
 use throttle::Patience;
@@ -73,14 +75,31 @@ pub fn connect_through(
     options: &Options,
 ) -> Result<Client, ConnectError> {
     let source = source.into();
+    let access = Access::open(&source, &options.user_agent)?;
+    Ok(through(gate, access, source.namespace(), options))
+}
+
+/// Makes a client of what takes the requests; `namespace` is its default one.
+pub fn through<S, B>(
+    gate: Option<Gate>,
+    api_server: S,
+    namespace: impl Into<String>,
+    options: &Options,
+) -> Client
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError> + Clone + Send + 'static,
+    S::Future: Send,
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let service = ServiceBuilder::new()
         // In this order: whoever waits to be welcome again holds no place meanwhile.
         .layer(RetryLayer::new(Patience::of(options.patience)))
         .option_layer(gate)
         // Ends with the head of the response: the body is no part of this future.
         .timeout(options.response_timeout)
-        .service(Access::open(&source, &options.user_agent)?);
-    Ok(Client::new(service, source.namespace()))
+        .service(api_server);
+    Client::new(service, namespace)
 }
 
 #[cfg(test)]

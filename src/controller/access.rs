@@ -143,6 +143,7 @@ pub(super) async fn run(
         }
         due = refusal.as_ref().map(|_| due.unwrap_or_else(|| Instant::now() + LOOK_AGAIN));
         tokio::select! {
+            biased;
             Ok(()) = accesses.changed() => continue,
             () = reached(due) => due = None,
         }

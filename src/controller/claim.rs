@@ -59,10 +59,12 @@ impl Claim {
     /// Waits until this process leads. Never ends when it will not lead any more.
     pub(super) async fn leads(&self) -> Term {
         let Some(standing) = &self.standing else { return Term(0) };
-        match standing.clone().wait_for(|standing| standing.term.is_some()).await {
-            Ok(standing) => standing.term.unwrap_or(Term(0)),
-            Err(_) => std::future::pending().await,
-        }
+        let mut standing = standing.clone();
+        let led = standing.wait_for(|standing| standing.term.is_some()).await;
+        let Some(term) = led.ok().map(|standing| standing.term.unwrap_or(Term(0))) else {
+            return std::future::pending().await;
+        };
+        term
     }
 
     /// Waits until a term is over.

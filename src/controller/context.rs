@@ -20,6 +20,7 @@ use super::{
     clock::Clock,
     desk::Desks,
     error::{ApiError, Cause},
+    host::Process,
     metrics::Metrics,
     probe::{Others, Probe},
     serve::SharedHealth,
@@ -61,6 +62,8 @@ pub(super) struct Context {
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: SharedHealth,
     pub(super) announcer: Announcer,
+    /// What every task belongs to that is spawned.
+    pub(super) process: Process,
     /// What is under way beside the queue; awaited when the controller stops.
     pub(super) tasks: TaskTracker,
     /// Cancelled when the controller is to stop.
@@ -114,15 +117,16 @@ struct Term {
 /// What the scopes of one process have in common.
 #[derive(Clone)]
 pub(super) struct Instruments {
+    pub(super) process: Process,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: SharedHealth,
 }
 
 impl Instruments {
-    pub(super) fn new(clock: Clock, metrics_per_registration: bool) -> Self {
+    pub(super) fn new(process: Process, clock: Clock, metrics_per_registration: bool) -> Self {
         let metrics = Arc::new(Metrics::new(clock, metrics_per_registration));
-        Self { clock, metrics, health: SharedHealth::new(clock) }
+        Self { process, clock, metrics, health: SharedHealth::new(clock) }
     }
 }
 
@@ -181,7 +185,7 @@ impl Context {
         settings: Settings,
         announcer: Announcer,
         probe: Probe,
-        Instruments { clock, metrics, health }: Instruments,
+        Instruments { process, clock, metrics, health }: Instruments,
         claim: Claim,
         stop: CancellationToken,
     ) -> Self {
@@ -203,6 +207,7 @@ impl Context {
             metrics,
             health,
             announcer,
+            process,
             tasks: TaskTracker::new(),
             stop,
             index,
@@ -422,11 +427,16 @@ impl Context {
     /// the controller stops: it must not go on deciding from what nobody keeps up to date.
     pub(super) fn spawn_for_ever(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             // Dropped on a panic, too.
             let _ended = stop.clone().drop_guard();
             stop.run_until_cancelled(task).await;
         });
+    }
+
+    /// Runs something beside the queue, to its end.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.process.task(task));
     }
 
     /// Has these registrations reconciled soon. Those that do not exist are passed over.
@@ -502,7 +512,7 @@ mod tests {
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
         let settings = Flags::parse_from(["beatkeeper"]).args.try_into().expect("the defaults");
         let announcer = Announcer::new(client.clone(), reporter());
-        let instruments = Instruments::new(clock, false);
+        let instruments = Instruments::new(Process::default(), clock, false);
         let probe = Probe::new("default", "test");
         Context::new(
             client,

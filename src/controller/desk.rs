@@ -156,7 +156,7 @@ pub(super) fn hand_in(report: Report, context: &Arc<Context>) {
     let key = report.registration.key.clone();
     if context.desks().lay_down(report) {
         let write = write(key, context.clone());
-        context.tasks.spawn(write);
+        context.spawn(write);
     }
 }
 
@@ -271,12 +271,11 @@ fn tell_later(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context
         !waits
     });
     if is_first {
-        let (key, context) = (key.clone(), context.clone());
-        let tasks = context.tasks.clone();
-        tasks.spawn(async move {
+        let (key, waiting) = (key.clone(), context.clone());
+        context.spawn(async move {
             let pause = tokio::time::sleep(at.since(now));
-            if context.stop.run_until_cancelled(pause).await.is_some() {
-                context.wake([key]);
+            if waiting.stop.run_until_cancelled(pause).await.is_some() {
+                waiting.wake([key]);
             }
         });
     }

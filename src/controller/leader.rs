@@ -114,6 +114,7 @@ impl Election {
             return pause.await;
         }
         tokio::select! {
+            biased;
             () = pause => {}
             lease = lookout.news() => {
                 self.candidate.saw(lease, self.clock.now());
@@ -234,7 +235,7 @@ impl Election {
 
     async fn write(&self, draft: &Draft) -> Result<ClaimLease, ApiError> {
         let doing = || format!("write the election's Lease {}", self.name);
-        let now = renew_time(jiff::Timestamp::now());
+        let now = renew_time(self.clock.wall());
         let mut spec = json!({
             "holderIdentity": draft.holder,
             "leaseDurationSeconds": draft.seconds,
@@ -276,7 +277,7 @@ fn view(lease: &DynamicObject) -> ClaimLease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kube_client;
+    use crate::{controller::Process, kube_client};
     use futures::FutureExt;
     use serde_json::Value;
 
@@ -300,7 +301,7 @@ mod tests {
             name: "beatkeeper".to_owned(),
             namespace: None,
         };
-        let instruments = Instruments::new(Clock::start(), false);
+        let instruments = Instruments::new(Process::default(), Clock::start(), false);
         Election::new(&client, &settings, "replica-0".to_owned(), &instruments)
     }
 

@@ -1,8 +1,9 @@
 //! How long a watch that broke waits before it is begun again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::runtime::{utils::Backoff, watcher::ExponentialBackoff};
+use tokio::time::Instant;
 
 const SHORTEST: Duration = Duration::from_millis(200);
 /// kube's own default goes up to half a minute, in which nothing new would be published after an

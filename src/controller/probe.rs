@@ -216,8 +216,10 @@ pub(super) async fn run(context: Arc<Context>) {
             context.path().next(now).since(now)
         };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
+            // Taken first, so that it does not ask for another renewal after the one that is due anyway.
             () = probe.wanted.notified() => {}
+            () = tokio::time::sleep(pause) => {}
             () = probe.sooner.notified() => continue,
         }
         let now = context.clock.now();

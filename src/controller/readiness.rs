@@ -104,8 +104,7 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
                 while writes.len() >= SIDE_BY_SIDE {
                     let _ = writes.join_next().await;
                 }
-                let context = context.clone();
-                writes.spawn(async move { tell(key, pod, word, context).await });
+                writes.spawn(context.process.task(tell(key, pod, word, context.clone())));
             }
             Err(due) => {
                 let wait = due.map_or(Duration::MAX, |due| due.since(now));

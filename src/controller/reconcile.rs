@@ -4,7 +4,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use kube::runtime::controller::Action;
-use rand::Rng;
 
 use super::{
     adopt,
@@ -61,7 +60,7 @@ pub(super) async fn run(
     if let Some(due) = context.remember(&key, &uid, |memory| memory.due) {
         context.clock.reach(due).await;
     }
-    let result = tokio::spawn(reconcile(object, context.clone())).await;
+    let result = tokio::spawn(context.process.task(reconcile(object, context.clone()))).await;
     if result.is_err() {
         context.metrics.panicked();
     }
@@ -244,7 +243,7 @@ async fn carry_out(
 /// at once.
 pub(super) fn backoff(failures: u32) -> Duration {
     let longest = Duration::from_millis(200) * 2_u32.pow(failures.min(5));
-    longest.min(Duration::from_secs(5)).mul_f64(rand::rng().random_range(0.5..1.0))
+    longest.min(Duration::from_secs(5)).mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 /// What to do after an error: try again, each time later, but not later than the next deadline.

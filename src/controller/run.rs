@@ -3,9 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::{ServiceRegistration, duration};
+use beatkeeper_client::transport::Access;
 use futures::{Stream, StreamExt, stream};
+use http::{Request, Response};
+use hyper::body::Bytes;
 use kube::{
     Client,
+    client::Body,
     runtime::{
         WatchStreamExt,
         events::Reporter,
@@ -14,6 +18,7 @@ use kube::{
     },
 };
 use tokio_util::sync::CancellationToken;
+use tower::{BoxError, Service};
 
 use super::{
     access, anew,
@@ -26,6 +31,7 @@ use super::{
     decision,
     error::Error,
     forget,
+    host::{Host, Process},
     leader::Election,
     neighbourhood::{self, Blind, Neighbourhood},
     pauses::Pauses,
@@ -85,9 +91,37 @@ pub async fn run(
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let clock = Clock::start();
-    let instruments = Instruments::new(clock, settings.metrics_per_registration);
-    let client = connect(source.into(), &settings, &instruments)?;
+    let source = source.into();
+    let host = Host {
+        api_server: Access::open(&source, &options().user_agent)?,
+        namespace: source.namespace().to_owned(),
+        identity: replica::identity(),
+        clock: Clock::start(),
+        process: Process::default(),
+    };
+    run_on(host, settings, stop).await
+}
+
+/// Runs the operator on this host, as [`run`] does on that of the process.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn run_on<S, B>(
+    host: Host<S>,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<(), RunError>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError> + Clone + Send + 'static,
+    S::Future: Send,
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let Host { api_server, namespace, identity, clock, process } = host;
+    let instruments = Instruments::new(process, clock, settings.metrics_per_registration);
+    let gate =
+        Gate::new(settings.max_parallel_api_calls.into(), Arc::new(Calls(instruments.clone())));
+    let client = kube_client::through(Some(gate), api_server, namespace, &options());
     // Ends with this function.
     let _servers = serve::start(&settings, &instruments, &stop).await?;
     let neighbourhoods = neighbourhood::survey(&client, &settings, &stop).await?;
@@ -96,7 +130,6 @@ pub async fn run(
     } else {
         settings.namespaces.iter().cloned().map(Some).collect()
     };
-    let identity = replica::identity();
     let election = settings
         .election
         .as_ref()
@@ -108,15 +141,16 @@ pub async fn run(
         Shared { client, settings, identity, instruments, claim, warm: CancellationToken::new() };
     let ended = CancellationToken::new();
     let election = election.map(|election| {
+        let process = shared.instruments.process.clone();
         let (stop, ended, warm) = (stop.clone(), ended.clone(), shared.warm.clone());
-        tokio::spawn(async move {
+        tokio::spawn(process.task(async move {
             // Dropped on a panic, too.
             let _ended = stop.clone().drop_guard();
             // One that has not seen anything yet leaves the lead to those that have.
             if stop.run_until_cancelled(warm.cancelled()).await.is_some() {
                 election.run(stop, ended).await;
             }
-        })
+        }))
     });
     let scopes = scopes.into_iter().map(|namespace| {
         let neighbourhood = neighbourhoods.of(namespace.as_deref());
@@ -132,21 +166,15 @@ pub async fn run(
     Ok(ended?)
 }
 
-/// A client through whose gate all calls go, to be counted and to take turns.
-fn connect(
-    source: Source,
-    settings: &Settings,
-    instruments: &Instruments,
-) -> Result<Client, kube_client::ConnectError> {
-    let calls = Arc::new(Calls(instruments.clone()));
-    let gate = Gate::new(settings.max_parallel_api_calls.into(), calls);
+/// How this process talks to the API server.
+fn options() -> kube_client::Options {
     let mut options = kube_client::Options::of("controller");
     options.patience = PATIENCE;
     if let Some(pod) = replica::pod() {
         // The audit log tells replicas apart.
         options.user_agent = format!("{} ({pod})", options.user_agent);
     }
-    kube_client::connect_through(Some(gate), source, &options)
+    options
 }
 
 /// What all scopes share.
@@ -273,6 +301,7 @@ async fn lead(
     let claimed = context.clock.now();
     let proven = async {
         tokio::select! {
+            biased;
             () = probe::prove_until_it_succeeds(claimed, &context) => {}
             () = access::tell_unproven(&context, &reader) => {}
         }
@@ -282,30 +311,32 @@ async fn lead(
     }
     // In this order: who is woken from now on is in the queue, and all the others are in the store.
     let woken = context.begin_term();
-    let all = reader.state();
+    let mut all = reader.state();
+    // The store has them in the order of a table.
+    all.sort_unstable_by_key(|object| Key::of(&object.metadata));
     decision::warm_up(&all, &context).await;
     let sweep = tokio::spawn({
         let (context, over) = (context.clone(), over.clone());
-        async move {
+        context.clone().process.task(async move {
             // Dropped on a panic, too.
             let _ended = over.clone().drop_guard();
             sweep::run(context, over).await;
-        }
+        })
     });
     let collector = tokio::spawn({
         let (context, over) = (context.clone(), over.clone());
         let namespace = namespace.map(str::to_owned);
-        async move {
+        context.clone().process.task(async move {
             let _ended = over.clone().drop_guard();
             collect::run(namespace, context, over).await;
-        }
+        })
     });
     let teller = tokio::spawn({
         let (context, over) = (context.clone(), over.clone());
-        async move {
+        context.clone().process.task(async move {
             let _ended = over.clone().drop_guard();
             readiness::run(context, over).await;
-        }
+        })
     });
     let all: Vec<_> = all.iter().map(|object| ObjectRef::from_obj(&**object)).collect();
     let requests = stream::iter(all).chain(woken).take_until(over.cancelled_owned());

@@ -63,9 +63,9 @@ pub(super) async fn start(
     instruments: &Instruments,
     stop: &CancellationToken,
 ) -> Result<JoinSet<()>, BindError> {
-    let Instruments { clock, metrics, health } = instruments;
+    let Instruments { process, clock, metrics, health } = instruments;
     let mut tasks = JoinSet::new();
-    tasks.spawn(tick(*clock, health.clone()));
+    tasks.spawn(process.task(tick(*clock, health.clone())));
     let probes = probes(*clock, health.clone());
     let scrapes = scrapes(metrics.clone());
     let (probe_address, metrics_address) =

@@ -112,6 +112,7 @@ impl<'a> Watches<'a> {
                 }
             };
             tokio::select! {
+                biased;
                 () = listed => {}
                 () = self.context.accesses.dispensed_with(kind) => {}
             }

@@ -14,7 +14,6 @@ use beatkeeper_client::headers::retry_after;
 use http::{HeaderMap, Request, Response, StatusCode};
 use jiff::Timestamp;
 use kube::client::Body;
-use rand::Rng;
 use tower::{BoxError, retry::Policy};
 
 /// When the answer does not say how long to wait. Kubernetes says 1 s, too.
@@ -70,7 +69,7 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
             let _ = caller.0.set(told);
             return None;
         }
-        let pause = self.take(told.mul_f64(1.0 + rand::rng().random_range(0.0..JITTER)))?;
+        let pause = self.take(told.mul_f64(1.0 + fastrand::f64() * JITTER))?;
         let (method, path) = (request.method(), request.uri().path());
         tracing::debug!(%method, path, ?pause, "the API server has too much to do: waiting");
         Some(tokio::time::sleep(pause))

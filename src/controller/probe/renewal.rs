@@ -49,7 +49,7 @@ impl Renewal {
         let seen = left.as_ref().map_or(newest, |left| newest.max(left.version));
         let memory = left.as_ref().filter(|_| memory_is_due);
         let memory = memory.map(|left| path.memory().written_into(&left.uid));
-        let token = path.send(now, Timestamp::now().as_microsecond());
+        let token = path.send(now, context.clock.wall().as_microsecond());
         Self { token, left, memory, seen }
     }
 

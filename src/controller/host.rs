@@ -1,0 +1,116 @@
+//! What the operator finds where it runs: the way to the API server, the clocks, and what runs its tasks.
+//!
+//! The shell reaches the outside through these and through nothing else, so that a simulation can give it an API server,
+//! a time and processes of its own.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Poll, Waker},
+};
+
+use futures::future::Either;
+
+use super::clock::Clock;
+
+/// What one process of the operator runs on.
+pub struct Host<S> {
+    /// Takes requests to the API server.
+    pub api_server: S,
+    /// The namespace of the operator's own Leases, where `POD_NAMESPACE` does not name it.
+    pub namespace: String,
+    /// What tells this process from all others.
+    pub identity: String,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Its tasks.
+    pub process: Process,
+}
+
+/// Decides when the tasks of a process run. The simulation suspends and ends processes by it.
+pub trait Supervisor: Send + Sync + 'static {
+    /// Whether a task may run now. If not, `waker` is called when it may.
+    fn may_run(&self, waker: &Waker) -> bool;
+}
+
+/// The process that tasks belong to.
+#[derive(Clone, Default)]
+pub struct Process(Option<Arc<dyn Supervisor>>);
+
+impl Process {
+    /// One that runs when the supervisor lets it.
+    pub fn supervised(supervisor: Arc<dyn Supervisor>) -> Self {
+        Self(Some(supervisor))
+    }
+
+    /// Makes a future a task of this process. All that is spawned goes through here.
+    pub fn task<F: Future>(&self, task: F) -> Task<F> {
+        match &self.0 {
+            None => Either::Left(task),
+            Some(supervisor) => {
+                Either::Right(Supervised { supervisor: supervisor.clone(), task: Box::pin(task) })
+            }
+        }
+    }
+}
+
+/// A task of a process.
+pub type Task<F> = Either<F, Supervised<F>>;
+
+/// A task that a supervisor lets run.
+pub struct Supervised<F> {
+    supervisor: Arc<dyn Supervisor>,
+    task: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Supervised<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<F::Output> {
+        if self.supervisor.may_run(context.waker()) {
+            self.task.as_mut().poll(context)
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    };
+
+    #[derive(Default)]
+    struct Halt {
+        halted: AtomicBool,
+        waiting: Mutex<Vec<Waker>>,
+    }
+
+    impl Supervisor for Halt {
+        fn may_run(&self, waker: &Waker) -> bool {
+            if self.halted.load(Relaxed) {
+                self.waiting.lock().expect("no panic").push(waker.clone());
+                return false;
+            }
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_rests_while_its_supervisor_does_not_let_it_run_and_then_goes_on() {
+        let halt = Arc::new(Halt { halted: AtomicBool::new(true), ..Halt::default() });
+        let process = Process::supervised(halt.clone());
+        let task = tokio::spawn(process.task(async { 7 }));
+        while halt.waiting.lock().expect("no panic").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        halt.halted.store(false, Relaxed);
+        halt.waiting.lock().expect("no panic").drain(..).for_each(Waker::wake);
+        assert_eq!(task.await.expect("no panic"), 7);
+    }
+}
