@@ -221,7 +221,11 @@ impl Play {
                 instance.beat = Some(now);
                 let lease = self.lease(n);
                 self.index.observe("shop", lease, now);
-                self.instances[n].counts = !self.excludes(&self.instances[n]);
+                // In a dry run a beat publishes nothing: only what is published already can be lost.
+                let may_join = !self.world.registration.dry_run;
+                let instance = &self.instances[n];
+                let counts = !self.excludes(instance) && (may_join || self.is_published(instance));
+                self.instances[n].counts = counts;
             }
         }
     }
