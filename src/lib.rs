@@ -1,12 +1,11 @@
 //! Beatkeeper: an operator that publishes what beats as the endpoints of a Kubernetes Service, and
 //! prunes what stops.
 //!
-//! [`core`] decides and knows no I/O, no clock and no async; [`controller`] feeds it from the
+//! `beatkeeper-core` decides, and has no I/O, no clock and no async. [`controller`] feeds it from the
 //! Kubernetes API and carries its decisions out; [`agent`] is the other side, that which beats.
 
 pub mod agent;
 pub mod bind_address;
 pub mod controller;
-pub mod core;
 pub mod kube_client;
 pub mod output;

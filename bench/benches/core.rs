@@ -4,10 +4,10 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use beatkeeper::core::heartbeat::{Heartbeat, HeartbeatLease};
-use beatkeeper::core::moment::Moment;
 use beatkeeper_bench::crowd::{Crowd, NAMESPACE, Size};
 use beatkeeper_bench::scene::{Board, Scene, next_deadline};
+use beatkeeper_core::heartbeat::{Heartbeat, HeartbeatLease};
+use beatkeeper_core::moment::Moment;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kube::core::WatchEvent;
 use serde_json::json;

@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use beatkeeper::core::address::Named;
-use beatkeeper::core::heartbeat::{Claim, Heartbeat, Origin, Token, Version};
-use beatkeeper::core::index::{Index, Key, Settled, Settlement};
-use beatkeeper::core::moment::Moment;
-use beatkeeper::core::proven::Pace;
-use beatkeeper::core::rhythm::Wanted;
 use beatkeeper_api::heartbeat::{Health, lease_name};
+use beatkeeper_core::address::Named;
+use beatkeeper_core::heartbeat::{Claim, Heartbeat, Origin, Token, Version};
+use beatkeeper_core::index::{Index, Key, Settled, Settlement};
+use beatkeeper_core::moment::Moment;
+use beatkeeper_core::proven::Pace;
+use beatkeeper_core::rhythm::Wanted;
 
 /// The pace of all.
 const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(10) };

@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
 use std::time::{Duration, Instant};
 
-use beatkeeper::core::address::AddressSet;
-use beatkeeper::core::heartbeat::Heartbeat;
-use beatkeeper::core::index::{Index, Key, LiveRead, Record, Settled, Settlement};
-use beatkeeper::core::moment::Moment;
-use beatkeeper::core::verdict::{Suspect, Verdict};
+use beatkeeper_core::address::AddressSet;
+use beatkeeper_core::heartbeat::Heartbeat;
+use beatkeeper_core::index::{Index, Key, LiveRead, Record, Settled, Settlement};
+use beatkeeper_core::moment::Moment;
+use beatkeeper_core::verdict::{Suspect, Verdict};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

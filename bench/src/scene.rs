@@ -4,20 +4,20 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use beatkeeper::core::address::{AddressSet, OutsideRanges};
-use beatkeeper::core::decide::{Facts, decide};
-use beatkeeper::core::endpoint::{
+use beatkeeper_core::address::{AddressSet, OutsideRanges};
+use beatkeeper_core::decide::{Facts, decide};
+use beatkeeper_core::endpoint::{
     Conditions, Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet, Protocol,
 };
-use beatkeeper::core::evidence::Evidence;
-use beatkeeper::core::index::{Key, Record};
-use beatkeeper::core::moment::Moment;
-use beatkeeper::core::plan::{
+use beatkeeper_core::evidence::Evidence;
+use beatkeeper_core::index::{Key, Record};
+use beatkeeper_core::moment::Moment;
+use beatkeeper_core::plan::{
     EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, Write, plan,
 };
-use beatkeeper::core::registration::Registration;
-use beatkeeper::core::ttl::TtlHistory;
-use beatkeeper::core::verdict::Verdict;
+use beatkeeper_core::registration::Registration;
+use beatkeeper_core::ttl::TtlHistory;
+use beatkeeper_core::verdict::Verdict;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;

@@ -25,7 +25,7 @@ use super::{
     error::ApiError,
     watch::cache,
 };
-use crate::core::{
+use beatkeeper_core::{
     access::{Access, CANNOT_READ, Need, Refusal},
     heartbeat::Version,
     index::Key,

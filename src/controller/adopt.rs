@@ -21,24 +21,22 @@ use super::{
     context::{Context, call, call_write},
     error::ApiError,
 };
-use crate::{
-    core::{
-        adoption::{self, Adopted, Adoption},
-        gather,
-        heartbeat::Version,
-        index::Key,
-        moment::Moment,
-        plan::meta::SERVICE_NAME_LABEL,
-        reading::{Lenient, Unreadable},
-        registration::Registration,
-        service::ServiceView,
-        stage::Stage,
-        standing::{self, Neighbours, Stall},
-        takeover::{self, Foreign, Scene, Takeover},
-        verdict::Verdict,
-        world::Ownership,
-    },
-    kube_client::list::Collection,
+use crate::kube_client::list::Collection;
+use beatkeeper_core::{
+    adoption::{self, Adopted, Adoption},
+    gather,
+    heartbeat::Version,
+    index::Key,
+    moment::Moment,
+    plan::meta::SERVICE_NAME_LABEL,
+    reading::{Lenient, Unreadable},
+    registration::Registration,
+    service::ServiceView,
+    stage::Stage,
+    standing::{self, Neighbours, Stall},
+    takeover::{self, Foreign, Scene, Takeover},
+    verdict::Verdict,
+    world::Ownership,
 };
 
 /// After a refusal the objects are read again after this long: the watches do not keep what is in

@@ -1,7 +1,7 @@
 //! Beginning anew where the store has gone back to an earlier state, and finding that it has.
 //!
 //! The parts of this process that see a sign of it, in a watch or a write, report it here: the probe
-//! ([`crate::core::history`]), a list ([`crate::core::world`], [`crate::core::index`]), a read after a conflict. What
+//! ([`beatkeeper_core::history`]), a list ([`beatkeeper_core::world`], [`beatkeeper_core::index`]), a read after a conflict. What
 //! none of them may ever see, [`run`] asks for.
 
 use std::{
@@ -20,14 +20,12 @@ use kube::Resource;
 use tokio::sync::watch;
 
 use super::context::{Context, call};
-use crate::{
-    core::{
-        deaf::Ear,
-        health::Concern,
-        heartbeat::Version,
-        world::{Debt, Watched},
-    },
-    kube_client::list::Collection,
+use crate::kube_client::list::Collection;
+use beatkeeper_core::{
+    deaf::Ear,
+    health::Concern,
+    heartbeat::Version,
+    world::{Debt, Watched},
 };
 
 /// How often what the watches owe is looked at.

@@ -21,22 +21,20 @@ use super::{
     error::ApiError,
     isolate::isolate,
 };
-use crate::{
-    core::{
-        gather,
-        heartbeat::Version,
-        index::Key,
-        moment::Moment,
-        plan::{Plan, Write},
-        reading::{Lenient, Readable},
-        refusal,
-        registration::Registration,
-        stage::Stage,
-        status::Applied,
-        words,
-        world::Watched,
-    },
-    kube_client::list::Collection,
+use crate::kube_client::list::Collection;
+use beatkeeper_core::{
+    gather,
+    heartbeat::Version,
+    index::Key,
+    moment::Moment,
+    plan::{Plan, Write},
+    reading::{Lenient, Readable},
+    refusal,
+    registration::Registration,
+    stage::Stage,
+    status::Applied,
+    words,
+    world::Watched,
 };
 
 /// How many writes are under way at once.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::clock::Clock;
-use crate::core::moment::Moment;
+use beatkeeper_core::moment::Moment;
 
 /// One of the times that this process leads; each has a number of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

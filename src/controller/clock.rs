@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::core::{moment::Moment, status::Clocks};
+use beatkeeper_core::{moment::Moment, status::Clocks};
 
 /// How close a moment has to be to be waited for to the tenth of a millisecond. Whoever sets a timer of the
 /// runtime for it sets it this much earlier.

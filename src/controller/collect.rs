@@ -32,15 +32,13 @@ use super::{
     context::{Context, call, call_write},
     error::ApiError,
 };
-use crate::{
-    core::{
-        heartbeat::Version,
-        moment::Moment,
-        plan::meta::OWNED_BY_ANNOTATION,
-        reading::{Lenient, Readable},
-        world::{Abandoned, Kind, Watched, mark_of},
-    },
-    kube_client::list::Collection,
+use crate::kube_client::list::Collection;
+use beatkeeper_core::{
+    heartbeat::Version,
+    moment::Moment,
+    plan::meta::OWNED_BY_ANNOTATION,
+    reading::{Lenient, Readable},
+    world::{Abandoned, Kind, Watched, mark_of},
 };
 
 /// How long slices and Endpoints outlive their registration.
@@ -207,7 +205,7 @@ async fn is_wanted(object: &Abandoned, context: &Context) -> Result<bool, ApiErr
         Err(error) if error.is_absent() => Ok(false),
         Err(error) => Err(error),
         Ok(Lenient(current)) => {
-            let for_it = |it: &crate::core::index::Key| it.name == current.service_name();
+            let for_it = |it: &beatkeeper_core::index::Key| it.name == current.service_name();
             Ok(current.uid().as_deref() == Some(&object.owner)
                 || object.service.as_ref().is_some_and(for_it))
         }

@@ -26,26 +26,24 @@ use super::{
     serve::SharedHealth,
     settings::Settings,
 };
-use crate::{
-    core::{
-        address::AddressSet,
-        bucket::{Bucket, Limit},
-        flapping::Flaps,
-        flow::Guard,
-        frozen::Earlier,
-        gates::Gates,
-        heartbeat::Version,
-        index::{Index, Key},
-        moment::Moment,
-        notice::Remembered,
-        path::Path,
-        refusal::Refusals,
-        temper::Paces,
-        ttl::{Replaced, TtlHistory},
-        verdict::Suspect,
-        world::World,
-    },
-    kube_client::{self, gate::Gate},
+use crate::kube_client::{self, gate::Gate};
+use beatkeeper_core::{
+    address::AddressSet,
+    bucket::{Bucket, Limit},
+    flapping::Flaps,
+    flow::Guard,
+    frozen::Earlier,
+    gates::Gates,
+    heartbeat::Version,
+    index::{Index, Key},
+    moment::Moment,
+    notice::Remembered,
+    path::Path,
+    refusal::Refusals,
+    temper::Paces,
+    ttl::{Replaced, TtlHistory},
+    verdict::Suspect,
+    world::World,
 };
 
 /// A call to the API server that is not a watch ends after this long. Far above what a healthy one

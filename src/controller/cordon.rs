@@ -10,7 +10,7 @@ use kube::{
 use serde_json::json;
 
 use super::context::{Context, call_write};
-use crate::core::{
+use beatkeeper_core::{
     cordon::{Cordons, Unmarked},
     heartbeat::HeartbeatLease,
     moment::Moment,

@@ -12,7 +12,7 @@ use super::{
     stage,
     verify::{self, Missing},
 };
-use crate::core::{
+use beatkeeper_core::{
     cordon::Cordons,
     decide,
     depends::Asked,

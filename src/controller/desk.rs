@@ -9,7 +9,7 @@
 //! whose only news may wait ([`FLOOR`]) waits on the desk, until its time has come or something
 //! urgent takes its place. And after each write the desk rests for a while ([`rest_after`]).
 //!
-//! [`FLOOR`]: crate::core::status::FLOOR
+//! [`FLOOR`]: beatkeeper_core::status::FLOOR
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use super::{
     publish::{self, Report, Told},
     reconcile::backoff,
 };
-use crate::core::{heartbeat::Version, index::Key, moment::Moment};
+use beatkeeper_core::{heartbeat::Version, index::Key, moment::Moment};
 
 /// A desk rests no longer than this after a write.
 const LONGEST_REST: Duration = Duration::from_secs(5);
@@ -300,8 +300,8 @@ async fn rest(key: &Key, pause: Duration, context: &Context) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{account::Account, registration::Registration, status::Applied};
     use beatkeeper_api::ServiceRegistration;
+    use beatkeeper_core::{account::Account, registration::Registration, status::Applied};
 
     fn report() -> Report {
         let object: ServiceRegistration = serde_json::from_value(serde_json::json!({

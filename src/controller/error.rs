@@ -106,7 +106,7 @@ pub(super) enum Error {
     #[error("cannot publish {registration}: {failure}")]
     Publish {
         /// The registration.
-        registration: crate::core::index::Key,
+        registration: beatkeeper_core::index::Key,
         /// What failed.
         failure: String,
         /// How long until time alone changes the decision: the dead do not wait for a backoff.
@@ -114,7 +114,7 @@ pub(super) enum Error {
     },
     /// The task ended without a result.
     #[error("reconciling {0} panicked; see the log above, and please report it")]
-    Panicked(crate::core::index::Key),
+    Panicked(beatkeeper_core::index::Key),
 }
 
 #[cfg(test)]

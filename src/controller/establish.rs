@@ -17,7 +17,7 @@ use super::{
     context::{Context, call, call_write},
     error::ApiError,
 };
-use crate::core::{
+use beatkeeper_core::{
     endpoint::Family,
     heartbeat::Version,
     index::Key,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{context::Context, verify};
-use crate::core::{
+use beatkeeper_core::{
     index::{Index, Key, Presence},
     verdict::Suspect,
 };

@@ -10,7 +10,7 @@ use super::{
     context::{Context, call_write},
     error::ApiError,
 };
-use crate::core::{
+use beatkeeper_core::{
     plan::Write,
     reading::Lenient,
     refusal::{HeldBack, RefusedNow, Trial},

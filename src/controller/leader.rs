@@ -1,4 +1,4 @@
-//! Leader election against the API server: the network around [`crate::core::leader`].
+//! Leader election against the API server: the network around [`beatkeeper_core::leader`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use super::{
     metrics::Metrics,
     replica,
 };
-use crate::core::{
+use beatkeeper_core::{
     leader::{Candidate, ClaimLease, Draft, Durations, Move},
     reading::Lenient,
 };

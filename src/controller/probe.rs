@@ -14,16 +14,14 @@ use super::{
     context::{CALL_TIMEOUT, Context, call_write},
     error::ApiError,
 };
-use crate::{
-    core::{
-        heartbeat::{Heartbeat, HeartbeatLease, Version},
-        index::Key,
-        memory::Memory,
-        moment::Moment,
-        path::{self, Proof},
-        proven::SHORTEST_GAP,
-    },
-    kube_client::list::Collection,
+use crate::kube_client::list::Collection;
+use beatkeeper_core::{
+    heartbeat::{Heartbeat, HeartbeatLease, Version},
+    index::Key,
+    memory::Memory,
+    moment::Moment,
+    path::{self, Proof},
+    proven::SHORTEST_GAP,
 };
 
 mod renewal;

@@ -18,7 +18,7 @@ use super::{
     desk::Written,
     error::ApiError,
 };
-use crate::core::{
+use beatkeeper_core::{
     account::{Account, Line},
     heartbeat::Version,
     moment::Moment,

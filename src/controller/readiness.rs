@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, call_write};
-use crate::core::{
+use beatkeeper_core::{
     gates::{Claimant, Word},
     heartbeat::Origin,
     index::Key,

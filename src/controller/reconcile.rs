@@ -19,7 +19,7 @@ use super::{
     publish, readiness, rehearse, stage,
     verify::Missing,
 };
-use crate::core::{
+use beatkeeper_core::{
     account::Account,
     cordon::Cordons,
     gather,
@@ -197,7 +197,7 @@ async fn set_stage(registration: &Registration, context: &Context) -> Stage {
     stage
 }
 
-/// Plans. What a tenant toggles has a pace ([`temper`](crate::core::temper)); in a dry run nothing is written.
+/// Plans. What a tenant toggles has a pace ([`temper`](beatkeeper_core::temper)); in a dry run nothing is written.
 fn draw_up(
     registration: &Registration,
     stage: &Stage,

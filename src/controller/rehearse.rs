@@ -2,7 +2,7 @@
 //! that the next decision is the one it would be.
 
 use super::{apply::Outcome, context::Context};
-use crate::core::{
+use beatkeeper_core::{
     dry_run, in_slices::InSlices, plan::Plan, registration::Registration, stage::Stage,
     status::Applied,
 };

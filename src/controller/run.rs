@@ -44,10 +44,8 @@ use super::{
     unreadable::Unread,
     watch::{self, Watches},
 };
-use crate::{
-    core::{index::Key, reading::Read, registration::Registration},
-    kube_client::{self, Source, gate::Gate, list::Collection, observe::observe},
-};
+use crate::kube_client::{self, Source, gate::Gate, list::Collection, observe::observe};
+use beatkeeper_core::{index::Key, reading::Read, registration::Registration};
 
 /// How long a call waits when the API server asks for it: a second is left to be answered in.
 const PATIENCE: Duration = CALL_TIMEOUT.saturating_sub(Duration::from_secs(1));
@@ -391,7 +389,7 @@ async fn follow(
 }
 
 /// Those registrations of which at least the name can be read, as nearly all can
-/// ([`lenient`](crate::core::lenient)). Any other is passed over and told.
+/// ([`lenient`](beatkeeper_core::lenient)). Any other is passed over and told.
 fn known(
     events: impl Stream<Item = watcher::Result<Event<Read<ServiceRegistration>>>>,
     mut unread: Unread,

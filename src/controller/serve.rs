@@ -22,10 +22,8 @@ use super::{
     metrics::{self, Metrics},
     settings::Settings,
 };
-use crate::{
-    bind_address::BindAddress,
-    core::health::{Health, Report},
-};
+use crate::bind_address::BindAddress;
+use beatkeeper_core::health::{Health, Report};
 
 /// How often the timer shows that it works.
 const TICK: Duration = Duration::from_secs(1);

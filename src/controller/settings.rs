@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::leader::{ElectionSettings, LeaderArgs};
 use crate::bind_address::BindAddress;
-use crate::core::{
+use beatkeeper_core::{
     address::{OutsideRange, OutsideRanges, ParseRangeError},
     leader::DurationsError,
     plan::DEFAULT_MAX_ENDPOINTS_PER_SLICE,

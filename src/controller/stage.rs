@@ -6,7 +6,7 @@ use super::{
     context::Context,
     establish::{self, Established},
 };
-use crate::core::{
+use beatkeeper_core::{
     gather::{self, Gathered},
     moment::Moment,
     reading::Unreadable,

@@ -14,13 +14,11 @@ use super::{
     context::{Context, call_write},
     probe,
 };
-use crate::{
-    core::{
-        heartbeat::{HeartbeatLease, Origin, Version},
-        index::{Key, Presence, Record},
-        moment::Moment,
-    },
-    kube_client::list::Collection,
+use crate::kube_client::list::Collection;
+use beatkeeper_core::{
+    heartbeat::{HeartbeatLease, Origin, Version},
+    index::{Key, Presence, Record},
+    moment::Moment,
 };
 
 /// So many times its ttl a dead instance's Lease is kept, for people to look at.

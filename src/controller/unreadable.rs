@@ -9,7 +9,7 @@ use std::{
 use kube::{Resource, runtime::watcher::Event};
 
 use super::context::Context;
-use crate::core::{
+use beatkeeper_core::{
     index::Key,
     moment::Moment,
     reading::{Read, Unreadable},

@@ -11,13 +11,11 @@ use futures::{StreamExt, future, stream};
 use kube::Api;
 
 use super::context::{CALL_TIMEOUT, Context, call};
-use crate::{
-    core::{
-        heartbeat::{Heartbeat, HeartbeatLease},
-        index::{Key, LiveRead},
-        verdict::Suspect,
-    },
-    kube_client::{self, list::Collection},
+use crate::kube_client::{self, list::Collection};
+use beatkeeper_core::{
+    heartbeat::{Heartbeat, HeartbeatLease},
+    index::{Key, LiveRead},
+    verdict::Suspect,
 };
 
 /// Up to this many Leases are read one by one, side by side, whatever the size of their registration.

@@ -19,14 +19,12 @@ use super::{
     access, anew, context::Context, neighbourhood::Neighbourhood, pauses::Pauses, probe,
     pulse::Pulse, unreadable::Unread,
 };
-use crate::{
-    core::{
-        heartbeat::{Heartbeat, HeartbeatLease, Version},
-        index::Key,
-        reading::{Read, Readable, Unreadable},
-        world::Watched,
-    },
-    kube_client::{list::Collection, observe::observe},
+use crate::kube_client::{list::Collection, observe::observe};
+use beatkeeper_core::{
+    heartbeat::{Heartbeat, HeartbeatLease, Version},
+    index::Key,
+    reading::{Read, Readable, Unreadable},
+    world::Watched,
 };
 
 /// The watches of one scope.

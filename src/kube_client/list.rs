@@ -22,7 +22,7 @@ use kube::{
 use serde::{Deserialize, Serialize};
 
 use super::split::Splitter;
-use crate::core::reading::{self, Read, Readable};
+use beatkeeper_core::reading::{self, Read, Readable};
 
 /// How many objects the first page may have.
 const FIRST: u32 = 200;

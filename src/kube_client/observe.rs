@@ -13,7 +13,7 @@ use kube::{
 use serde::Deserialize;
 
 use super::list::{Body, Collection, Cursor, End, Page};
-use crate::core::reading::{self, Read, Readable};
+use beatkeeper_core::reading::{self, Read, Readable};
 
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,7 @@ mod leader;
 mod metrics;
 mod ownerless;
 mod ownership;
+mod paths;
 mod pins;
 mod publishing;
 mod readiness;

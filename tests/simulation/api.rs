@@ -3,15 +3,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use beatkeeper::core::{
+use beatkeeper_api::{
+    ServiceRegistration, ServiceRegistrationStatus,
+    heartbeat::{self, REGISTRATION_LABEL},
+};
+use beatkeeper_core::{
     heartbeat::HeartbeatLease,
     index::Key,
     leader::{ClaimLease, Draft},
     world::label,
-};
-use beatkeeper_api::{
-    ServiceRegistration, ServiceRegistrationStatus,
-    heartbeat::{self, REGISTRATION_LABEL},
 };
 use jiff::Timestamp;
 

@@ -20,7 +20,8 @@ use std::{
     time::Duration,
 };
 
-use beatkeeper::core::{
+use beatkeeper_api::{InstanceState, heartbeat::REGISTRATION_LABEL};
+use beatkeeper_core::{
     heartbeat::{Heartbeat, Token},
     index::{Key, Record},
     moment::Moment,
@@ -30,7 +31,6 @@ use beatkeeper::core::{
     verdict::Verdict,
     world::label,
 };
-use beatkeeper_api::{InstanceState, heartbeat::REGISTRATION_LABEL};
 
 use crate::{
     api::{Api, Took},

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use beatkeeper::core::{
+use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
+use beatkeeper_core::{
     address::OutsideRanges,
     deaf::Ear,
     flow::Guard,
@@ -25,7 +26,6 @@ use beatkeeper::core::{
     verdict::Suspect,
     world::{Debt, World},
 };
-use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{Endpoints, Pod, Service},

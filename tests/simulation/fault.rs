@@ -2,8 +2,8 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use beatkeeper::core::{index::Key, plan::meta::SERVICE_NAME_LABEL};
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
+use beatkeeper_core::{index::Key, plan::meta::SERVICE_NAME_LABEL};
 use k8s_openapi::{
     api::discovery::v1::{Endpoint, EndpointSlice},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,

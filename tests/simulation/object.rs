@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use beatkeeper::core::{
+use beatkeeper_api::{ServiceRegistration, heartbeat::REGISTRATION_LABEL};
+use beatkeeper_core::{
     heartbeat::HeartbeatLease,
     index::Key,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
     world::{label, owner_of},
 };
-use beatkeeper_api::{ServiceRegistration, heartbeat::REGISTRATION_LABEL};
 use k8s_openapi::{
     api::{
         core::v1::{Endpoints, Pod, Service},

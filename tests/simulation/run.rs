@@ -9,10 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use beatkeeper::core::{
+use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec};
+use beatkeeper_core::{
     address::OutsideRanges, index::Key, planning::Style, registration::Registration,
 };
-use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 mod finale;

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use beatkeeper::core::{
+use beatkeeper_api::heartbeat::{ADDRESSES_ANNOTATION, REGISTRATION_LABEL, lease_name, renew_time};
+use beatkeeper_client::schedule::{Backoff, Pace, Room};
+use beatkeeper_core::{
     heartbeat::{HeartbeatLease, HeartbeatSpec, Origin},
     index::Key,
 };
-use beatkeeper_api::heartbeat::{ADDRESSES_ANNOTATION, REGISTRATION_LABEL, lease_name, renew_time};
-use beatkeeper_client::schedule::{Backoff, Pace, Room};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus},
@@ -299,7 +299,7 @@ impl Workload {
     }
 
     pub fn is_own(&self, lease: &HeartbeatLease) -> bool {
-        let beat = beatkeeper::core::heartbeat::Heartbeat::read(lease);
+        let beat = beatkeeper_core::heartbeat::Heartbeat::read(lease);
         match beat.claim.origin {
             Origin::Outside => !self.in_pod,
             Origin::Pod { uid, .. } => self.in_pod && uid == *self.pod_uid.borrow(),

@@ -15,10 +15,8 @@ use kube::{
 };
 
 use super::view;
-use crate::{
-    controller::pauses::Pauses,
-    core::{leader::ClaimLease, reading::Lenient},
-};
+use crate::controller::pauses::Pauses;
+use beatkeeper_core::{leader::ClaimLease, reading::Lenient};
 
 /// A watch that is there from a question on, until it may rest.
 pub(super) struct Lookout {

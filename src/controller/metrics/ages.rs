@@ -18,7 +18,8 @@ use prometheus_client::{
 };
 
 use super::catalogue::Catalogue;
-use crate::{controller::clock::Clock, core::moment::Moment};
+use crate::controller::clock::Clock;
+use beatkeeper_core::moment::Moment;
 
 const WATCH: &str = "watch_last_event_age";
 const WATCH_HELP: &str = "Time since the last event of the watch of a kind; of the quietest watch if several \

@@ -27,16 +27,14 @@ use prometheus_client::{
 
 use self::{ages::Ages, catalogue::Catalogue, known::Known, tally::Tallies};
 use super::clock::Clock;
-use crate::{
-    core::{
-        index::{Index, Key},
-        moment::Moment,
-        verdict::Verdict,
-    },
-    kube_client::{
-        gate::{Lane, Outcome},
-        request::ApiRequest,
-    },
+use crate::kube_client::{
+    gate::{Lane, Outcome},
+    request::ApiRequest,
+};
+use beatkeeper_core::{
+    index::{Index, Key},
+    moment::Moment,
+    verdict::Verdict,
 };
 
 pub(super) use ages::LastSeen;

@@ -106,13 +106,11 @@ pub fn page() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        core::{index::Key, moment::Moment},
-        kube_client::{
-            gate::Outcome,
-            request::{ApiRequest, Verb},
-        },
+    use crate::kube_client::{
+        gate::Outcome,
+        request::{ApiRequest, Verb},
     };
+    use beatkeeper_core::{index::Key, moment::Moment};
     use std::{collections::BTreeSet, time::Duration};
 
     /// The series that a metric has, by its type.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use beatkeeper_api::InstanceState;
 use prometheus_client::metrics::{family::Family, gauge::Gauge};
 
-use crate::core::{
+use beatkeeper_core::{
     index::Key,
     verdict::{Reason, Verdict},
 };

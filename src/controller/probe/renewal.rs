@@ -1,5 +1,5 @@
 //! One renewal of the probe, on the condition that its Lease is as the last one left it: a store that has gone back to
-//! an earlier state refuses it ([`crate::core::history`]).
+//! an earlier state refuses it ([`beatkeeper_core::history`]).
 
 use beatkeeper_api::heartbeat::{self, REGISTRATION_LABEL};
 use jiff::Timestamp;
@@ -20,13 +20,13 @@ use crate::{
         context::{Context, call_within},
         error::{ApiError, Cause},
     },
-    core::{
-        heartbeat::{Heartbeat, HeartbeatLease, Version},
-        history::OurLease,
-        index::Key,
-        moment::Moment,
-    },
     kube_client::throttle::Told,
+};
+use beatkeeper_core::{
+    heartbeat::{Heartbeat, HeartbeatLease, Version},
+    history::OurLease,
+    index::Key,
+    moment::Moment,
 };
 
 /// A renewal that is sent.

@@ -11,10 +11,11 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::core::{
-    heartbeat::{Heartbeat, HeartbeatLease},
-    reading::examples,
-};
+use beatkeeper_core::heartbeat::{Heartbeat, HeartbeatLease};
+
+// The objects that the core's own tests read.
+#[path = "../../../core/src/reading/examples.rs"]
+mod examples;
 
 /// Nested deeper than a reader of JSON goes that calls itself.
 fn nested(levels: usize) -> String {

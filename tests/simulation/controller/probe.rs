@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, task::Poll};
 
-use beatkeeper::core::{
+use beatkeeper_api::heartbeat::{REGISTRATION_LABEL, renew_time};
+use beatkeeper_core::{
     heartbeat::{Heartbeat, HeartbeatLease, HeartbeatSpec, Version},
     history::OurLease,
     index::Key,
@@ -10,7 +11,6 @@ use beatkeeper::core::{
     moment::Moment,
     path,
 };
-use beatkeeper_api::heartbeat::{REGISTRATION_LABEL, renew_time};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

@@ -3,7 +3,8 @@
 
 use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use beatkeeper::core::{
+use beatkeeper_api::ServiceRegistration;
+use beatkeeper_core::{
     account::Account,
     address::AddressSet,
     cordon::Cordons,
@@ -24,7 +25,6 @@ use beatkeeper::core::{
     ttl::TtlHistory,
     verdict::{Suspect, Verdict},
 };
-use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -262,7 +262,7 @@ impl Controller {
         &self,
         registration: &Registration,
         ttl: &TtlHistory,
-        records: &[beatkeeper::core::index::Record],
+        records: &[beatkeeper_core::index::Record],
         missing: &Missing,
         now: Moment,
     ) -> Evidence {
@@ -293,7 +293,7 @@ impl Controller {
     }
 
     /// [`Without::SeenMoments`].
-    fn trust_wall_clocks(&self, records: &mut [beatkeeper::core::index::Record]) {
+    fn trust_wall_clocks(&self, records: &mut [beatkeeper_core::index::Record]) {
         let wall = self.wall().as_microsecond();
         for record in records {
             let Some(renewed) = record.token.renewed else { continue };

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use beatkeeper::core::{
+use beatkeeper_core::{
     heartbeat::Heartbeat,
     index::{Key, LiveRead},
     verdict::Suspect,

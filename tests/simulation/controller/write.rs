@@ -7,7 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use beatkeeper::core::{
+use beatkeeper_api::InstanceState;
+use beatkeeper_core::{
     heartbeat::{Token, Version},
     index::Key,
     moment::Moment,
@@ -16,7 +17,6 @@ use beatkeeper::core::{
     status::Applied,
     verdict::{Reason, Verdict},
 };
-use beatkeeper_api::InstanceState;
 use futures::future;
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use beatkeeper::core::index::Key;
+use beatkeeper_core::index::Key;
 
 use super::{Run, TICK};
 use crate::{

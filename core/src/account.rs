@@ -1,0 +1,151 @@
+//! What there is to tell of a decision.
+//!
+//! It may wait for seconds until it is told, and there may be several at a time: of each of thousands
+//! of instances it keeps no more than an event may have to say.
+
+use std::net::IpAddr;
+
+use beatkeeper_api::{InstanceState, status::LISTED_INSTANCES_MAX};
+
+use super::{
+    address::AddressSet,
+    instance::InstanceName,
+    moment::Moment,
+    verdict::{Reason, Verdict},
+};
+
+/// What there is to tell of a decision that was carried out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Account {
+    /// How many are decided to be ready, and published.
+    pub ready: usize,
+    /// Those that a status lists: the troubled first, then by name.
+    pub listed: Vec<Listed>,
+    /// All of them, by name.
+    pub lines: Vec<Line>,
+}
+
+/// What a status tells of an instance beside its line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The place of its line.
+    pub line: usize,
+    /// Its addresses, as far as they are known.
+    pub addresses: Box<[IpAddr]>,
+    /// When its last beat was seen to arrive.
+    pub last_beat: Option<Moment>,
+}
+
+/// What an event may tell of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Its name.
+    pub instance: InstanceName,
+    /// Its state.
+    pub state: InstanceState,
+    /// Why.
+    pub reason: Reason,
+    /// Why in words.
+    pub message: String,
+    /// Which processes claim its name, where there are several.
+    pub rival: Option<String>,
+}
+
+impl Account {
+    /// Of verdicts in the order of the names, as they are decided. What was decided to be ready may not
+    /// be among what is `published`: the registration may be stalled, or a write have failed.
+    pub fn of(verdicts: Vec<Verdict>, published: &AddressSet) -> Self {
+        debug_assert!(
+            verdicts.is_sorted_by(|a, b| a.instance < b.instance),
+            "each has one verdict, in the order of the names"
+        );
+        let is_ready =
+            |verdict: &&Verdict| verdict.state == InstanceState::Ready && verdict.is_at(published);
+        let ready = verdicts.iter().filter(is_ready).count();
+        let is_troubled = |place: &usize| verdicts[*place].is_troubled();
+        let (first, then): (Vec<usize>, Vec<usize>) = (0..verdicts.len()).partition(is_troubled);
+        // A report keeps it: no more room than it needs.
+        let mut listed = Vec::with_capacity(verdicts.len().min(LISTED_INSTANCES_MAX));
+        listed.extend(first.into_iter().chain(then).take(LISTED_INSTANCES_MAX).map(|line| {
+            let Verdict { placement, last_beat, .. } = &verdicts[line];
+            let addresses = placement.iter().flat_map(|placement| &placement.addresses);
+            Listed { line, addresses: addresses.copied().collect(), last_beat: *last_beat }
+        }));
+        // Collected, it would stay in the place of the verdicts, which is as large as they are.
+        let mut lines = Vec::with_capacity(verdicts.len());
+        lines.extend(verdicts.into_iter().map(|verdict| {
+            let Verdict { instance, state, reason, message, rival, .. } = verdict;
+            Line { instance, state, reason, message, rival }
+        }));
+        Self { ready, listed, lines }
+    }
+
+    /// Those that a status lists, in that order, with their lines.
+    pub fn listed(&self) -> impl Iterator<Item = (&Line, &Listed)> {
+        self.listed.iter().map(|listed| (&self.lines[listed.line], listed))
+    }
+
+    /// Those whose names several processes claim.
+    pub fn contested(&self) -> impl Iterator<Item = (&Line, &str)> {
+        self.lines.iter().filter_map(|line| Some((line, line.rival.as_deref()?)))
+    }
+
+    /// The first in this state.
+    pub fn first(&self, state: InstanceState) -> Option<&Line> {
+        self.lines.iter().find(|line| line.state == state)
+    }
+
+    /// How many are in this state.
+    pub fn count(&self, state: InstanceState) -> usize {
+        self.lines.iter().filter(|line| line.state == state).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{endpoint::PortSet, verdict::Placement};
+
+    fn verdict(number: u8, state: InstanceState) -> Verdict {
+        let placement = Placement {
+            addresses: vec![[192, 0, 2, number].into()],
+            ports: PortSet::new(Vec::new()),
+            node_name: None,
+            zone: None,
+            hostname: None,
+            pod: None,
+            kubelet_ready: true,
+        };
+        Verdict {
+            instance: format!("vm-{number:03}").as_str().into(),
+            state,
+            reason: Reason::Beating,
+            message: String::new(),
+            placement: Some(placement),
+            last_beat: None,
+            lease: None,
+            rival: None,
+            look_again: None,
+        }
+    }
+
+    #[test]
+    fn the_troubled_are_listed_first_and_only_the_published_counted_as_ready() {
+        let state = |number| match number {
+            120 => InstanceState::Held,
+            150 => InstanceState::Expired,
+            _ => InstanceState::Ready,
+        };
+        let verdicts = (0..200).map(|number| verdict(number, state(number))).collect();
+        let published = (0..=120).map(|number| [192, 0, 2, number].into()).collect();
+        let account = Account::of(verdicts, &published);
+        let listed: Vec<&str> = account.listed().map(|(line, _)| &*line.instance).collect();
+        assert_eq!(listed.len(), LISTED_INSTANCES_MAX);
+        assert_eq!(listed[..4], ["vm-120", "vm-150", "vm-000", "vm-001"]);
+        assert_eq!(*account.listed[1].addresses, [IpAddr::from([192, 0, 2, 150])]);
+        let held = account.first(InstanceState::Held);
+        assert_eq!(held.map(|line| &*line.instance), Some("vm-120"));
+        assert_eq!((account.ready, account.lines.len()), (120, 200));
+        assert_eq!(account.count(InstanceState::Expired), 1);
+    }
+}

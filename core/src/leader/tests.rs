@@ -1,0 +1,46 @@
+//! Tests of leader election.
+
+use std::time::Duration;
+
+use super::{Candidate, ClaimLease, Draft, Durations, Move};
+use crate::moment::Moment;
+
+mod alone;
+mod rivals;
+
+/// Milliseconds after the start of the clock.
+fn at(millis: u64) -> Moment {
+    Moment::from_millis(millis)
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Lease 5 s, renew deadline 3 s, retry period 500 ms.
+fn durations() -> Durations {
+    Durations::new(millis(5000), millis(3000), millis(500)).expect("valid")
+}
+
+fn candidate(identity: &str) -> Candidate {
+    Candidate::new(identity.to_owned(), durations())
+}
+
+fn lease(version: u64, holder: &str) -> ClaimLease {
+    ClaimLease {
+        version: version.to_string(),
+        holder: holder.to_owned(),
+        duration: millis(5000),
+        transitions: 2,
+    }
+}
+
+/// What the API server makes of a draft.
+fn written(draft: &Draft, version: u64) -> ClaimLease {
+    ClaimLease {
+        version: version.to_string(),
+        holder: draft.holder.clone(),
+        duration: Duration::from_secs(draft.seconds.unsigned_abs().into()),
+        transitions: draft.transitions,
+    }
+}

@@ -1,0 +1,207 @@
+//! What belonged to a registration that is gone, and whose it is then.
+
+use k8s_openapi::api::{
+    core::v1::{Endpoints, Service},
+    discovery::v1::EndpointSlice,
+};
+use serde::de::DeserializeOwned;
+
+use super::*;
+use crate::world::{Kind, Ownership, World};
+
+fn read<K: DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).expect("an object")
+}
+
+fn sreg(name: &str, uid: &str, service: &str) -> ServiceRegistration {
+    read(json!({
+        "metadata": { "name": name, "namespace": "shop", "uid": uid },
+        "spec": { "serviceName": service, "ports": [{ "port": 80 }] },
+    }))
+}
+
+fn metadata(name: &str, owner: &str) -> Value {
+    json!({
+        "name": name, "namespace": "shop", "uid": format!("uid-of-{name}"), "resourceVersion": "7",
+        "labels": {
+            "kubernetes.io/service-name": "greeter",
+            "endpointslice.kubernetes.io/managed-by": "beatkeeper.dev",
+            "endpoints.kubernetes.io/managed-by": "beatkeeper.dev",
+        },
+        "annotations": { "beatkeeper.dev/owned-by": owner },
+    })
+}
+
+/// A world with a registration and all that it has made.
+fn world() -> World {
+    let mut world = World::default();
+    world.put_registration(&sreg("greeter", "old", "greeter"));
+    world.put::<Service>(read(
+        json!({ "metadata": metadata("greeter", "shop:greeter/old/greeter") }),
+    ));
+    world.put::<Endpoints>(read(json!({ "metadata": metadata("greeter", "shop:greeter/old") })));
+    world.put::<EndpointSlice>(read(json!({
+        "metadata": metadata("greeter-x7k2p", "shop:greeter/old"), "addressType": "IPv4", "endpoints": [],
+    })));
+    world
+}
+
+fn kinds(world: &World) -> Vec<(Kind, bool)> {
+    world.abandoned(None).into_iter().map(|it| (it.kind, it.orphaned)).collect()
+}
+
+#[test]
+fn what_belongs_to_a_registration_that_is_gone_is_abandoned_until_another_names_its_service() {
+    let mut world = world();
+    assert_eq!(kinds(&world), []);
+    world.remove_registration(&Key::new("shop", "greeter"));
+    let all = [Kind::EndpointSlice, Kind::Endpoints, Kind::Service];
+    assert_eq!(kinds(&world), all.map(|kind| (kind, false)));
+    let service = world.service(&Key::new("shop", "greeter")).expect("the Service");
+    for (name, uid) in [("greeter", "new"), ("other", "another")] {
+        world.put_registration(&sreg(name, uid, "greeter"));
+        assert_eq!(kinds(&world), [], "{name}");
+        assert!(world.owns_service(&service, "shop", uid), "{name} takes the Service over");
+        world.remove_registration(&Key::new("shop", name));
+    }
+    world.put_registration(&sreg("greeter", "new", "elsewhere"));
+    assert_eq!(kinds(&world).len(), 3, "the one of its name is for another Service");
+}
+
+#[test]
+fn what_is_seen_of_namespaces_whose_registrations_are_not_known_is_not_abandoned() {
+    let mut world = world();
+    world.remove_registration(&Key::new("shop", "greeter"));
+    assert_eq!(world.abandoned(Some("elsewhere")), []);
+    assert_eq!(world.abandoned(Some("shop")).len(), 3);
+}
+
+#[test]
+fn a_service_is_not_taken_from_a_registration_that_lives() {
+    let mut world = world();
+    world.put_registration(&sreg("other", "another", "greeter"));
+    let service = world.service(&Key::new("shop", "greeter")).expect("the Service");
+    assert!(!world.owns_service(&service, "shop", "another"));
+    assert!(world.owns_service(&service, "shop", "old"));
+}
+
+#[test]
+fn a_copy_of_a_service_under_another_name_is_nobodys_and_never_abandoned() {
+    let mut world = world();
+    world.put::<Service>(read(json!({ "metadata": metadata("copy", "shop:greeter/old/greeter") })));
+    let copy = world.service(&Key::new("shop", "copy")).expect("the copy");
+    assert!(!world.owns_service(&copy, "shop", "old"));
+    world.remove_registration(&Key::new("shop", "greeter"));
+    assert_eq!(kinds(&world).len(), 3);
+}
+
+#[test]
+fn what_is_deleted_with_its_objects_orphaned_says_so() {
+    let mut world = world();
+    let mut going = sreg("greeter", "old", "greeter");
+    going.metadata.deletion_timestamp = Some(read(json!("2026-11-22T10:00:00Z")));
+    going.metadata.finalizers = Some(vec!["orphan".to_owned()]);
+    world.put_registration(&going);
+    world.remove_registration(&Key::new("shop", "greeter"));
+    assert!(kinds(&world).iter().all(|(_, orphaned)| *orphaned));
+}
+
+#[test]
+fn a_mirrored_slice_with_the_copied_annotation_is_not_ours() {
+    let mut world = world();
+    let mut mirrored = metadata("greeter-mirror", "shop:greeter/old");
+    mirrored["labels"]["endpointslice.kubernetes.io/managed-by"] =
+        json!("endpointslicemirroring-controller.k8s.io");
+    world.put::<EndpointSlice>(read(json!({
+        "metadata": mirrored, "addressType": "IPv4", "endpoints": [],
+    })));
+    let (ours, foreign) = world.slices(&Key::new("shop", "greeter"), "old");
+    assert_eq!(ours.len(), 1);
+    assert_eq!(foreign.expect("a foreign one").0, "greeter-mirror");
+}
+
+/// Copies of all that the registration has made, in another namespace, with this value of the annotation in place of
+/// "shop:greeter/old".
+fn copy(world: &mut World, owner: &str) {
+    let metadata = |name: &str, owner: &str| {
+        let mut metadata = metadata(name, owner);
+        metadata["namespace"] = json!("another");
+        metadata
+    };
+    world.put::<Service>(read(
+        json!({ "metadata": metadata("greeter", &format!("{owner}/greeter")) }),
+    ));
+    world.put::<Endpoints>(read(json!({ "metadata": metadata("greeter", owner) })));
+    world.put::<EndpointSlice>(read(json!({
+        "metadata": metadata("greeter-x7k2p", owner), "addressType": "IPv4", "endpoints": [],
+    })));
+}
+
+#[test]
+fn a_copy_in_another_namespace_is_never_abandoned_and_hides_nothing_of_the_original() {
+    // As it is written, and as earlier versions wrote it.
+    for owner in ["shop:greeter/old", "greeter/old"] {
+        let mut world = world();
+        copy(&mut world, owner);
+        assert_eq!(kinds(&world), [], "{owner}");
+        world.remove_registration(&Key::new("shop", "greeter"));
+        let all = world.abandoned(None);
+        assert_eq!(all.len(), 3, "{owner}");
+        assert!(all.iter().all(|it| it.registration == Key::new("shop", "greeter")), "{owner}");
+    }
+}
+
+#[test]
+fn a_copy_in_another_namespace_is_its_makers_for_a_registration_there() {
+    let mut world = world();
+    copy(&mut world, "shop:greeter/old");
+    let mut there = sreg("greeter", "new", "greeter");
+    there.metadata.namespace = Some("another".to_owned());
+    world.put_registration(&there);
+    let key = Key::new("another", "greeter");
+    let (ours, foreign) = world.slices(&key, "new");
+    assert!(ours.is_empty(), "{ours:?}");
+    let (name, maker) = foreign.expect("the copy");
+    assert_eq!(name, "greeter-x7k2p");
+    assert!(maker.contains("copied it from namespace shop"), "{maker}");
+    let endpoints = world.endpoints(&key).expect("the copy");
+    assert_eq!(world.ownership(&endpoints.metadata, "new"), Ownership::Foreign);
+    let service = world.service(&key).expect("the copy");
+    assert!(!world.owns_service(&service, "another", "new"));
+    // Nor is it the original's, which publishes nothing there.
+    assert_eq!(world.slices(&Key::new("shop", "greeter"), "old").0.len(), 1);
+}
+
+#[test]
+fn what_an_earlier_version_has_made_is_a_registrations_and_abandoned_only_if_it_was_seen_there() {
+    let mut world = World::default();
+    copy(&mut world, "greeter/old");
+    let made = world.undecided(None).len();
+    assert_eq!((kinds(&world).len(), made), (0, 3), "its registration has not been seen");
+    let mut there = sreg("greeter", "new", "greeter");
+    there.metadata.namespace = Some("another".to_owned());
+    world.put_registration(&there);
+    let key = Key::new("another", "greeter");
+    assert_eq!(world.slices(&key, "new").0.len(), 1, "it is taken over");
+    assert_eq!(world.undecided(None), []);
+    world.remove_registration(&key);
+    there.metadata.uid = Some("old".to_owned());
+    world.put_registration(&there);
+    world.remove_registration(&key);
+    assert_eq!((kinds(&world).len(), world.undecided(None).len()), (3, 0));
+}
+
+#[test]
+fn what_has_registrations_is_not_looked_at_again_and_again() {
+    let mut world = world();
+    for n in 0..1000 {
+        let (name, uid) = (format!("other-{n}"), format!("uid-{n}"));
+        world.put_registration(&sreg(&name, &uid, &name));
+        world.put::<Endpoints>(read(
+            json!({ "metadata": metadata(&name, &format!("shop:{name}/{uid}")) }),
+        ));
+    }
+    assert_eq!((kinds(&world).len(), world.looked_at()), (0, 0));
+    world.remove_registration(&Key::new("shop", "greeter"));
+    assert_eq!((kinds(&world).len(), world.looked_at()), (3, 1));
+}

@@ -1,0 +1,141 @@
+//! What a dry run tells, and what it takes for published.
+
+use std::sync::Arc;
+
+use beatkeeper_api::ServiceRegistrationStatus;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::*;
+use crate::{
+    account::Account,
+    dry_run::{published_after, tell},
+    gather::Gathered,
+    in_slices::InSlices,
+    plan::{Plan, Tally, Write},
+    stage::Stage,
+    standing::{Neighbours, Stall},
+    status::{Applied, Clocks, report},
+};
+
+fn slice(name: &str, addresses: &[&str]) -> EndpointSlice {
+    let endpoints: Vec<Value> = addresses.iter().map(|ip| json!({ "addresses": [ip] })).collect();
+    serde_json::from_value(json!({
+        "metadata": { "name": name, "generateName": "greeter-" },
+        "addressType": "IPv4", "endpoints": endpoints,
+    }))
+    .expect("a slice")
+}
+
+fn stage(slices: &[EndpointSlice]) -> Stage {
+    let gathered = Gathered {
+        service: None,
+        slices: slices.iter().cloned().map(Arc::new).collect(),
+        endpoints: None,
+        neighbours: Neighbours::default(),
+        published: AddressSet::new(),
+    };
+    Stage::new(gathered, None, None)
+}
+
+fn update(name: &str, addresses: &[&str]) -> Write {
+    Write::UpdateSlice(slice(name, addresses), Tally::default())
+}
+
+fn delete(name: &str) -> Write {
+    Write::DeleteSlice { name: name.to_owned(), uid: String::new(), resource_version: "1".into() }
+}
+
+#[test]
+fn what_would_be_published_is_what_the_slices_would_hold_after_all_phases() {
+    let stage = stage(&[
+        slice("a", &["192.0.2.1"]),
+        slice("b", &["192.0.2.2"]),
+        slice("c", &["192.0.2.3"]),
+        slice("d", &["192.0.2.4", "192.0.2.5"]),
+    ]);
+    let first = vec![
+        update("a", &["192.0.2.1", "192.0.2.6"]),
+        update("d", &["192.0.2.4"]),
+        Write::CreateSlice(slice("", &["192.0.2.7"])),
+    ];
+    let plan = Plan { phases: vec![first, vec![delete("b"), update("d", &[]), delete("a")]] };
+    let mut published: Vec<String> =
+        published_after(&stage, &plan).iter().map(ToString::to_string).collect();
+    published.sort();
+    assert_eq!(published, ["192.0.2.3", "192.0.2.7"]);
+}
+
+#[test]
+fn a_few_writes_are_named_and_the_others_counted() {
+    let mut stage = stage(&[]);
+    assert_eq!(tell(&stage, &Plan::default()), "there is nothing to write");
+    stage.announced.push("create service greeter".to_owned());
+    let plan = Plan { phases: vec![(0..9).map(|n| delete(&format!("s-{n}"))).collect()] };
+    assert_eq!(
+        tell(&stage, &plan),
+        "would create service greeter, delete slice s-0, delete slice s-1, delete slice s-2, delete \
+         slice s-3 and 5 writes more; nothing is published or removed"
+    );
+    let long = Plan { phases: vec![(0..9).map(|_| delete(&"x".repeat(253))).collect()] };
+    assert!(tell(&stage, &long).chars().count() < 1100);
+}
+
+fn ready(stall: Option<&Stall>) -> ServiceRegistrationStatus {
+    let mut index = index();
+    index.observe("shop", beat("vm-1", 1, 1), at(0));
+    let verdicts = World::new().decide(&index, at(0));
+    let applied = Applied {
+        published: InSlices::as_ready([std::net::IpAddr::from([192, 0, 2, 1])].into()),
+        dry_run: Some("would do this".to_owned()),
+        ..Applied::default()
+    };
+    let wall = "2026-11-22T10:00:00Z".parse().expect("a time");
+    let prior = ServiceRegistrationStatus::default();
+    let account = Account::of(verdicts, applied.published.all());
+    report(&prior, Some(1), &account, stall, &applied, Clocks { now: at(0), wall })
+}
+
+fn condition(status: &ServiceRegistrationStatus, type_: &str) -> String {
+    let found = status.conditions.iter().find(|condition| condition.type_ == type_);
+    let found = found.expect(type_);
+    format!("{} {}: {}", found.status, found.reason, found.message)
+}
+
+#[test]
+fn its_status_counts_as_decided_and_says_that_nothing_was_done() {
+    let status = ready(None);
+    assert_eq!((status.ready, status.total), (1, 1));
+    assert_eq!(
+        condition(&status, "Ready"),
+        "False DryRun: dry run: 1 of 1 instances would be ready; would do this"
+    );
+    assert_eq!(
+        condition(&status, "Available"),
+        "True InstancesReady: dry run: 1 instances would be ready"
+    );
+}
+
+#[test]
+fn what_would_stall_it_is_told_first() {
+    let stall = Stall { reason: "ServiceTaken", message: "taken".to_owned() };
+    let status = ready(Some(&stall));
+    assert_eq!(condition(&status, "Ready"), "False ServiceTaken: taken; dry run: would do this");
+    assert_eq!(condition(&status, "Stalled"), "True ServiceTaken: taken");
+}
+
+#[test]
+fn the_annotation_is_true_or_false_and_anything_else_a_problem() {
+    let read = |value: Option<&str>| {
+        let mut object = object(json!({ "ports": [{ "name": "http", "port": 80 }] }));
+        object.metadata.annotations =
+            value.map(|value| [("beatkeeper.dev/dry-run".to_owned(), value.to_owned())].into());
+        let registration = Registration::validate(&object);
+        (registration.dry_run, registration.problems.len())
+    };
+    assert_eq!(read(None), (false, 0));
+    assert_eq!(read(Some("false")), (false, 0));
+    assert_eq!(read(Some("true")), (true, 0));
+    for slip in ["", "True", "yes", "1"] {
+        assert_eq!(read(Some(slip)), (false, 1), "{slip:?}");
+    }
+}

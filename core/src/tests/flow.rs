@@ -1,0 +1,231 @@
+//! The guard against a broken path.
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    flow::{Broken, Flow, Guard, Place},
+    index::Settled,
+    memory::Memory,
+    proven::{Gap, Pace, Proven, Silence},
+    rhythm::Wanted,
+};
+
+const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(20) };
+
+/// So many published instances of registration greeter, each of whom beat at its own second, from
+/// second 0 on.
+fn beating(number: u64) -> Index {
+    let mut index = index();
+    for n in 0..number {
+        index.observe("shop", beat(&format!("vm-{n}"), 1, n + 1), at(n * 1000));
+    }
+    publish(&mut index, |_| true);
+    index
+}
+
+/// Decides that those of registration greeter with a look of these are published, and says nothing of the others.
+fn publish(index: &mut Index, which: impl Fn(&Record) -> bool) {
+    publish_of(index, &key("greeter"), which);
+}
+
+fn publish_of(index: &mut Index, registration: &Key, which: impl Fn(&Record) -> bool) {
+    let settled: Vec<_> =
+        index.snapshot(registration).iter().filter(|it| which(it)).map(published).collect();
+    let _ = index.settle(registration, &settled, at(0));
+}
+
+fn published(record: &Record) -> Settled {
+    Settled {
+        lease: record.lease.clone(),
+        token: record.token.clone(),
+        quiet: true,
+        expired: false,
+        placed: true,
+        published: true,
+        granted: false,
+        takes_out: false,
+        protected: false,
+        wanted: Wanted::at(PACE, None),
+    }
+}
+
+fn ask(guard: &mut Guard, index: &Index, now: u64) -> Option<(Place, Flow)> {
+    let broken = ask_for(guard, index, &key("greeter"), now)?;
+    assert_eq!(broken.window, Duration::from_secs(10));
+    Some((broken.place, broken.flow))
+}
+
+/// Asks for one whose ttl has passed now.
+fn ask_for(guard: &mut Guard, index: &Index, registration: &Key, now: u64) -> Option<Broken> {
+    let before = PACE.ttl.saturating_sub(Duration::from_millis(now));
+    let silence = Silence { since: at(now) - PACE.ttl, before };
+    guard.ask(registration, PACE, Some(silence), index, |_| Some(PACE), at(now))
+}
+
+/// The place of [`ask`] where a namespace alone shows it.
+fn in_shop() -> Place {
+    Place::Namespace("shop".to_owned())
+}
+
+#[test]
+fn when_all_fall_silent_it_is_the_way_and_not_they() {
+    let (mut guard, index) = (Guard::default(), beating(12));
+    let flow = Flow { due: 12, arrived: 0 };
+    assert_eq!(ask(&mut guard, &index, 31_500), Some((in_shop(), flow)));
+}
+
+#[test]
+fn with_fewer_than_ten_beats_due_nothing_can_be_told() {
+    let index = beating(9);
+    assert_eq!(ask(&mut Guard::default(), &index, 29_500), None);
+}
+
+#[test]
+fn of_those_whom_no_decision_speaks_of_any_more_no_beat_is_due() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    // They are gone with their Pods, and their Leases wait to be collected.
+    publish(&mut index, |record| &*record.lease == "greeter.vm-7");
+    assert_eq!(ask(&mut guard, &index, 31_500), None);
+    let left = index.snapshot(&key("greeter")).into_iter().filter(|record| record.published);
+    assert_eq!(left.map(|record| record.lease.to_string()).collect::<Vec<_>>(), ["greeter.vm-7"]);
+    let gone = Flow { due: 12, arrived: 0 };
+    publish(&mut index, |_| true);
+    assert_eq!(ask(&mut guard, &index, 31_500), Some((in_shop(), gone)));
+}
+
+#[test]
+fn nobody_waits_for_the_beats_of_the_dead_whom_protection_keeps_or_of_those_whom_no_watch_shows() {
+    let is_broken = |index: &Index| ask(&mut Guard::default(), index, 31_500).is_some();
+    let mut index = beating(12);
+    assert!(is_broken(&index));
+    let kept = |record| Settled { protected: true, ..published(record) };
+    let kept: Vec<_> = index.snapshot(&key("greeter")).iter().map(kept).collect();
+    let _ = index.settle(&key("greeter"), &kept, at(0));
+    assert!(!is_broken(&index));
+    publish(&mut index, |_| true);
+    assert!(is_broken(&index));
+    for n in 0..3 {
+        index.observe_deleted(&key(&format!("greeter.vm-{n}")), Version(100));
+    }
+    assert!(!is_broken(&index), "nine are shown");
+}
+
+#[test]
+fn when_a_tenth_arrives_the_others_are_dead() {
+    let mut index = beating(11);
+    index.observe("shop", beat("vm-0", 2, 100), at(25_000));
+    let mut guard = Guard::default();
+    assert_eq!(ask(&mut guard, &index, 29_999), None, "1 of 10");
+    let flow = Flow { due: 11, arrived: 1 };
+    assert_eq!(ask(&mut guard, &index, 30_000), Some((in_shop(), flow)));
+}
+
+#[test]
+fn who_is_on_time_with_a_beat_due_later_says_nothing() {
+    let index = beating(12);
+    let flow = |now| ask(&mut Guard::default(), &index, now).map(|(_, flow)| flow);
+    assert_eq!(flow(30_999), Some(Flow { due: 11, arrived: 0 }));
+    assert_eq!(flow(31_000), Some(Flow { due: 12, arrived: 0 }));
+}
+
+#[test]
+fn when_beats_flow_again_the_stretch_without_them_is_a_gap() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+    assert!(ask(&mut guard, &index, 36_000).is_some());
+    for n in 0..12 {
+        index.observe("shop", beat(&format!("vm-{n}"), 2, 100 + n), at(40_000));
+    }
+    assert_eq!(ask(&mut guard, &index, 41_000), None);
+    let gap = Gap { from: at(21_500), to: at(41_000) };
+    let proven = |guard: &Guard, name| guard.proven(&Proven::default(), &key(name));
+    assert_eq!(proven(&guard, "greeter"), Proven::with_gaps(vec![gap]));
+    assert_eq!(proven(&guard, "cart"), Proven::default());
+    guard.forget(&key("greeter"));
+    assert_eq!(proven(&guard, "greeter"), Proven::default());
+}
+
+#[test]
+fn a_namespace_can_be_cut_off_while_the_others_beat() {
+    let mut index = beating(12);
+    for n in 0..12 {
+        let mut elsewhere = beat(&format!("vm-{n}"), 1, 50 + n);
+        elsewhere.registration = Some("greeter".to_owned());
+        index.observe("bank", elsewhere, at(30_000 + n));
+    }
+    let flow = Flow { due: 12, arrived: 0 };
+    // The others were not decided about yet: what is published is not known of them.
+    let bank = Key::new("bank", "greeter");
+    let settled: Vec<_> = index.snapshot(&bank).iter().map(published).collect();
+    let _ = index.settle(&bank, &settled, at(30_100));
+    assert_eq!(ask(&mut Guard::default(), &index, 31_500), Some((in_shop(), flow)));
+}
+
+#[test]
+fn the_dead_that_are_known_to_be_dead_and_those_never_seen_to_beat_do_not_count() {
+    let index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
+    assert_eq!(ask(&mut Guard::default(), &index, 29_000), None);
+}
+
+#[test]
+fn who_was_only_found_at_a_cold_start_has_not_arrived() {
+    let mut index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
+    let memory = Memory::read_from("its-uid", Version(101), "v2 its-uid 60000 100:1000");
+    index.recall(&memory.expect("a memory"));
+    let granted = |record| Settled { quiet: false, granted: true, ..published(record) };
+    let granted: Vec<_> = index.snapshot(&key("greeter")).iter().map(granted).collect();
+    let _ = index.settle(&key("greeter"), &granted, at(0));
+    let flow = Flow { due: 12, arrived: 0 };
+    assert_eq!(ask(&mut Guard::default(), &index, 20), Some((in_shop(), flow)));
+}
+
+#[test]
+fn it_is_to_be_asked_again_until_the_way_is_whole() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    assert!(!guard.is_to_be_asked_again(&key("greeter")));
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+    assert!(guard.is_to_be_asked_again(&key("greeter")));
+    for n in 0..12 {
+        index.observe("shop", beat(&format!("vm-{n}"), 2, 100 + n), at(40_000));
+    }
+    assert_eq!(ask(&mut guard, &index, 40_001), None);
+    assert!(!guard.is_to_be_asked_again(&key("greeter")));
+}
+
+#[test]
+fn a_way_is_not_mended_by_one_who_leaves() {
+    let (mut guard, mut index) = (Guard::default(), beating(10));
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+    index.confirm(&key("greeter.vm-3"), LiveRead::Absent, at(32_000), at(32_000));
+    let flow = Flow { due: 9, arrived: 0 };
+    assert_eq!(ask(&mut guard, &index, 32_001), Some((in_shop(), flow)));
+    index.observe("shop", beat("vm-0", 2, 100), at(33_000));
+    assert_eq!(ask(&mut guard, &index, 33_001), None, "one of nine");
+}
+
+#[test]
+fn what_an_earlier_term_has_found_broken_is_asked_anew_by_who_is_published_now() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+    // Another replica led meanwhile, and eleven have left.
+    let all: Vec<_> = index.snapshot(&key("greeter")).iter().map(published).collect();
+    index.note_published(&key("greeter"), &all[..1]);
+    guard.begin_term();
+    assert!(!guard.is_to_be_asked_again(&key("greeter")));
+    assert_eq!(ask(&mut guard, &index, 33_000), None);
+    let whole = Proven::without_gaps();
+    assert_eq!(guard.proven(&whole, &key("greeter")), whole, "and what passed is no gap");
+}
+
+#[test]
+fn a_way_that_is_broken_at_the_beginning_of_a_term_is_found_so_by_the_first_decision() {
+    let (mut guard, mut index) = (Guard::default(), beating(12));
+    let all: Vec<_> = index.snapshot(&key("greeter")).iter().map(published).collect();
+    // A replica that has made no decision yet, and takes over.
+    index.note_published(&key("greeter"), []);
+    assert_eq!(ask(&mut guard, &index, 31_500), None);
+    index.note_published(&key("greeter"), &all);
+    guard.begin_term();
+    assert!(ask(&mut guard, &index, 31_500).is_some());
+}

@@ -1,0 +1,136 @@
+//! What a watch owes: the store is known to have it, and the watch has not brought it yet.
+//!
+//! A watch that was begun again at a version which the store has not reached, since it went back to a backup, brings
+//! nothing and tells no error. What it should have brought by now shows that it is deaf.
+
+use std::collections::HashMap;
+
+use crate::{heartbeat::Version, index::Key};
+
+/// What the watch of one kind owes.
+#[derive(Debug, Default)]
+pub(super) struct Debts {
+    /// The first write of ours that it has not shown.
+    written: Option<Version>,
+    /// Objects at versions that a write of ours was refused for: they are at others by now.
+    refused: HashMap<Key, Version>,
+    /// How often one was settled.
+    settled: u64,
+}
+
+/// That a watch owes something; equal to what it was before as long as nothing has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Debt(u64);
+
+impl Debt {
+    /// A number that changes once something has come.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl Debts {
+    /// What is owed; none where the watch has brought all that is known to have been written.
+    pub(super) fn owed(&self) -> Option<Debt> {
+        (self.written.is_some() || !self.refused.is_empty()).then_some(Debt(self.settled))
+    }
+
+    /// A write of ours was answered with a version that the watch has not reached.
+    pub(super) fn written(&mut self, version: Version) {
+        self.written.get_or_insert(version);
+    }
+
+    /// A write of ours was refused, though the object is at this version as far as the watch has shown.
+    pub(super) fn refused(&mut self, key: &Key, version: Version) {
+        self.refused.insert(key.clone(), version);
+    }
+
+    /// The watch shows an object, or its end, at a version: it shows versions in their order.
+    pub(super) fn shown(&mut self, key: &Key, version: Version) {
+        self.settle_written(version);
+        self.listed(key, version);
+    }
+
+    /// A list shows an object at a version.
+    pub(super) fn listed(&mut self, key: &Key, version: Version) {
+        if self.refused.get(key).is_some_and(|refused| *refused != version) {
+            self.refused.remove(key);
+            self.settled += 1;
+        }
+    }
+
+    /// A list that begins now shows all that was written.
+    pub(super) fn begin_list(&mut self) {
+        *self = Self { settled: self.settled + 1, ..Self::default() };
+    }
+
+    /// A list has ended, whose newest object has this version: it shows all that was written up to then.
+    pub(super) fn end_list(&mut self, newest: Version) {
+        self.settle_written(newest);
+    }
+
+    fn settle_written(&mut self, shown: Version) {
+        if self.written.is_some_and(|written| written <= shown) {
+            self.written = None;
+            self.settled += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::Cache;
+    use super::*;
+
+    fn key() -> Key {
+        Key::new("shop", "greeter")
+    }
+
+    #[test]
+    fn a_watch_owes_what_we_wrote_until_it_shows_that_or_something_later() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(5), "before");
+        assert_eq!(cache.debt(), None);
+        cache.put_own(key(), Version(7), "ours");
+        let debt = cache.debt();
+        cache.put_own(key(), Version(9), "ours again");
+        assert!(debt.is_some() && cache.debt() == debt, "nothing has come since");
+        cache.put(Key::new("shop", "other"), Version(8), "");
+        assert_eq!(cache.debt(), None, "the next debt counts from the next write on");
+        cache.put_own(key(), Version(12), "ours");
+        assert!(cache.debt().is_some() && cache.debt() != debt);
+        cache.begin_list();
+        assert_eq!(cache.debt(), None, "the list shows it, whatever its version");
+    }
+
+    #[test]
+    fn a_watch_owes_what_an_object_is_that_a_write_was_refused_for() {
+        let mut cache = Cache::default();
+        cache.put(key(), Version(5), "as we know it");
+        cache.refused(&key(), Version(4));
+        assert_eq!(cache.debt(), None, "it has been shown since");
+        cache.refused(&key(), Version(5));
+        cache.put(Key::new("shop", "other"), Version(9), "");
+        assert!(cache.debt().is_some(), "that is another object");
+        cache.put(key(), Version(6), "as it is");
+        assert_eq!(cache.debt(), None);
+        let absent = Key::new("shop", "absent");
+        cache.refused(&absent, Version(0));
+        assert!(cache.debt().is_some(), "it was to be made, and is there");
+        cache.put(absent.clone(), Version(3), "");
+        assert_eq!(cache.debt(), None);
+    }
+
+    #[test]
+    fn what_we_wrote_while_a_list_was_read_is_owed_unless_the_list_is_later() {
+        let mut cache = Cache::default();
+        let other = Key::new("shop", "other");
+        for (listed, owed) in [(6, true), (8, false)] {
+            cache.begin_list();
+            cache.put_own(key(), Version(7), "ours");
+            cache.put(other.clone(), Version(listed), "");
+            cache.end_list();
+            assert_eq!(cache.debt().is_some(), owed);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! How each kind of object that is watched is kept: what of it, where, and whom a change concerns.
+
+use std::{net::IpAddr, sync::Arc};
+
+use k8s_openapi::{
+    api::{
+        core::v1::{Endpoints, Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::core::PartialObjectMeta;
+
+use super::{
+    World,
+    abandoned::Kind,
+    cache::{Cache, Change},
+    label, mark_of, owner_of,
+};
+use crate::{
+    index::Key,
+    plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
+    pod::PodView,
+    reading::Unreadable,
+    service::ServiceView,
+};
+
+/// Label of a Node: its zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// An object that is watched: how it is kept, and whom its change concerns.
+pub trait Watched: Sized {
+    /// What is kept of it.
+    type View: Clone + PartialEq;
+    /// Its metadata.
+    fn metadata(&self) -> &ObjectMeta;
+    /// Takes the view.
+    fn view(self) -> Self::View;
+    /// Where the views are kept.
+    fn cache(world: &mut World) -> &mut Cache<Self::View>;
+    /// Keeps the look-ups up to date, and names the registrations that are concerned.
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key>;
+    /// Names the registrations that an unreadable object concerns, as [`Self::changed`] does.
+    fn concerned(world: &World, object: &Unreadable) -> Vec<Key> {
+        world.registrations_of(&object.key)
+    }
+}
+
+impl Watched for Pod {
+    type View = Arc<PodView>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn view(self) -> Self::View {
+        Arc::new(PodView::of(&self))
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<Self::View> {
+        &mut world.pods
+    }
+
+    /// Whom a Pod concerns is known to the liveness index, which the caller asks.
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        let node = "the Node of Pod";
+        let owned = |view: &Option<Arc<PodView>>| -> Vec<(IpAddr, &'static str)> {
+            let Some(view) = view else { return Vec::new() };
+            let kind = if view.host_network { node } else { "Pod" };
+            let held = view.holds().iter().map(|address| (*address, kind));
+            // Where a Pod says on which Node it runs, those addresses are the Node's.
+            let runs = !view.holds().is_empty();
+            let hosts = view.host_ips.iter().filter(|host| runs && !view.holds().contains(host));
+            held.chain(hosts.map(|host| (*host, node))).collect()
+        };
+        let old: Vec<IpAddr> = owned(&change.old).into_iter().map(|(address, _)| address).collect();
+        world.note_addresses(&change.key, &old, &owned(&change.new));
+        let Key { namespace, name } = &change.key;
+        if change.new.as_ref().is_some_and(|pod| pod.gate.is_some()) {
+            world.gated.entry(namespace.clone()).or_default().insert(name.clone());
+        } else if let Some(names) = world.gated.get_mut(namespace) {
+            names.remove(name);
+            if names.is_empty() {
+                world.gated.remove(namespace);
+            }
+        }
+        vec![change.key.clone()]
+    }
+
+    fn concerned(_: &World, object: &Unreadable) -> Vec<Key> {
+        vec![object.key.clone()]
+    }
+}
+
+impl Watched for Service {
+    type View = Arc<ServiceView>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn view(self) -> Self::View {
+        Arc::new(ServiceView::of(&self))
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<Self::View> {
+        &mut world.services
+    }
+
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        let ips = |view: &Option<Arc<ServiceView>>| {
+            view.as_ref().map(|view| view.cluster_ips.clone()).unwrap_or_default()
+        };
+        let new: Vec<_> = ips(&change.new).into_iter().map(|ip| (ip, "Service")).collect();
+        world.note_addresses(&change.key, &ips(&change.old), &new);
+        let [old, new] = [&change.old, &change.new].map(|view| view.as_deref()?.marked());
+        world.note_owner(Kind::Service, &change.key, old, new);
+        world.registrations_of(&change.key)
+    }
+}
+
+impl Watched for EndpointSlice {
+    type View = Arc<EndpointSlice>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    /// Of a slice that is neither ours nor the API server's only the metadata is kept.
+    fn view(mut self) -> Self::View {
+        self.metadata.managed_fields = None;
+        let ours = label(&self.metadata, SLICE_MANAGED_BY_LABEL) == Some(MANAGER)
+            || owner_of(&self.metadata).is_some();
+        if !ours && !is_api_server(&self.metadata) {
+            self.endpoints = Vec::new();
+            self.ports = None;
+            self.metadata.annotations = None;
+            self.metadata.resource_version = None;
+            self.metadata.generation = None;
+        }
+        Arc::new(self)
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<Self::View> {
+        &mut world.slices
+    }
+
+    fn concerned(world: &World, object: &Unreadable) -> Vec<Key> {
+        let Unreadable { key, service, owner, .. } = object;
+        let of_service = service
+            .iter()
+            .flat_map(|service| world.registrations_of(&Key::new(&key.namespace, service)));
+        of_service.chain(owner.iter().map(|owner| Key::new(&key.namespace, owner))).collect()
+    }
+
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        let key = &change.key;
+        let mut concerned = Vec::new();
+        let [old, new] = [&change.old, &change.new].map(|it| mark_of(&it.as_ref()?.metadata));
+        world.note_owner(Kind::EndpointSlice, key, old, new);
+        for (slice, present) in [(&change.old, false), (&change.new, true)] {
+            let Some(slice) = slice else { continue };
+            if let Some(service) = label(&slice.metadata, SERVICE_NAME_LABEL) {
+                let service = Key::new(&key.namespace, service);
+                let names = world.slices_by_service.entry(service.clone()).or_default();
+                if present {
+                    names.insert(key.name.clone())
+                } else {
+                    names.remove(&key.name)
+                };
+                if names.is_empty() {
+                    world.slices_by_service.remove(&service);
+                }
+                concerned.extend(world.registrations_of(&service));
+            }
+            if let Some((uid, name)) = owner_of(&slice.metadata) {
+                let owner = Key::new(&key.namespace, uid);
+                let owned = world.slices_by_owner.entry(owner.clone()).or_default();
+                if present {
+                    owned.insert(key.name.clone())
+                } else {
+                    owned.remove(&key.name)
+                };
+                if owned.is_empty() {
+                    world.slices_by_owner.remove(&owner);
+                }
+                concerned.push(Key::new(&key.namespace, name));
+            }
+        }
+        let read = |slice: &Arc<EndpointSlice>| -> Box<[IpAddr]> {
+            let texts = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
+            texts.filter_map(|address| address.parse().ok()).collect()
+        };
+        let new = change.new.as_ref().map(read).filter(|addresses| !addresses.is_empty());
+        let old = match new {
+            Some(new) => world.addresses_in.insert(key.clone(), new),
+            None => world.addresses_in.remove(key),
+        };
+        if change.new.as_ref().or(change.old.as_ref()).is_some_and(|s| is_api_server(&s.metadata)) {
+            let new = world.addresses_in.get(key).cloned();
+            let new = new.iter().flatten().map(|address| (*address, "the API server"));
+            let new: Vec<_> = new.collect();
+            world.note_addresses(key, &old.unwrap_or_default(), &new);
+        }
+        concerned
+    }
+}
+
+impl Watched for Endpoints {
+    type View = Arc<Endpoints>;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    /// Of an object that is not ours only the metadata is kept.
+    fn view(mut self) -> Self::View {
+        self.metadata.managed_fields = None;
+        let ours = label(&self.metadata, ENDPOINTS_MANAGED_BY_LABEL) == Some(MANAGER)
+            || owner_of(&self.metadata).is_some();
+        if !ours {
+            self.subsets = None;
+            self.metadata.annotations = None;
+            self.metadata.resource_version = None;
+        }
+        Arc::new(self)
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<Self::View> {
+        &mut world.endpoints
+    }
+
+    fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
+        let [old, new] = [&change.old, &change.new].map(|it| mark_of(&it.as_ref()?.metadata));
+        world.note_owner(Kind::Endpoints, &change.key, old, new);
+        world.registrations_of(&change.key)
+    }
+}
+
+impl Watched for PartialObjectMeta<Node> {
+    type View = String;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn view(self) -> String {
+        label(&self.metadata, ZONE_LABEL).unwrap_or_default().to_owned()
+    }
+
+    fn cache(world: &mut World) -> &mut Cache<String> {
+        &mut world.zones
+    }
+
+    /// It concerns the registrations that have a Pod on the Node.
+    fn changed(world: &mut World, change: &Change<String>) -> Vec<Key> {
+        world.dependents.node_changed(&change.key.name);
+        Vec::new()
+    }
+}
+
+/// The slices by which Pods reach the API server.
+fn is_api_server(metadata: &ObjectMeta) -> bool {
+    metadata.namespace.as_deref() == Some("default")
+        && label(metadata, SERVICE_NAME_LABEL) == Some("kubernetes")
+}
