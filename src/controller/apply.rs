@@ -89,9 +89,6 @@ pub(super) async fn apply(
         // Slices first: the one list of all addresses takes the API server as long as several of them,
         // and fewer read it.
         let (lists, slices): (Vec<_>, Vec<_>) = writes.partition(Write::is_of_endpoints);
-        // A list that adds waits until the slices are written, since these may be refused. A list that only removes
-        // does not wait: the dead leave both at once.
-        let (adding, removing): (Vec<_>, Vec<_>) = lists.into_iter().partition(Write::adds);
         let send = |writes: Vec<Write>| {
             stream::iter(writes)
                 .map(|write| async {
@@ -100,13 +97,12 @@ pub(super) async fn apply(
                 })
                 .buffer_unordered(SIDE_BY_SIDE)
         };
-        let mut results: Vec<_> =
-            send(slices.into_iter().chain(removing).collect()).collect().await;
-        let adding = match results.iter().all(|(_, result)| result.is_ok()) {
-            true => adding,
-            false => only_published(adding, registration, stage, context),
+        let mut results: Vec<_> = send(slices).collect().await;
+        let lists = match results.iter().all(|(_, result)| result.is_ok()) {
+            true => lists,
+            false => only_published(lists, registration, stage, context),
         };
-        results.extend(send(adding).collect::<Vec<_>>().await);
+        results.extend(send(lists).collect::<Vec<_>>().await);
         let (mut conflict, mut refused) = (None, Vec::new());
         tracing::trace!(registration = %registration.key, "a phase is over");
         for (write, result) in results {

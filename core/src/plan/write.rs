@@ -159,15 +159,6 @@ impl Write {
         }
     }
 
-    /// Whether it publishes an address that the object does not list yet.
-    pub fn adds(&self) -> bool {
-        match self {
-            Self::CreateSlice(_) | Self::CreateEndpoints(_) => true,
-            Self::UpdateSlice(_, tally) | Self::UpdateEndpoints(_, tally) => tally.added > 0,
-            Self::DeleteSlice { .. } | Self::DeleteEndpoints { .. } => false,
-        }
-    }
-
     /// Makes an update or deletion conditional on another resourceVersion: the one that an earlier
     /// write of the same plan gave the object.
     pub fn rebase(&mut self, version: &str) {
