@@ -9,6 +9,7 @@ mod operator;
 mod outside;
 mod rights;
 mod rollout;
+mod update;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -51,7 +52,7 @@ impl Chapter {
                 "a roll-out waits until it is published, a registration is replaced, a selector removed"
             }
             Self::Rights => "who may not beat for whom",
-            Self::Outside => "instances outside the cluster",
+            Self::Outside => "instances outside the cluster, and an agent that is updated",
             Self::Leave => "helm upgrade, rollback and uninstall, and what remains",
         }
     }

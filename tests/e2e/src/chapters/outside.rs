@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::json;
 use tokio::process::{Child, Command};
 
-use super::{left_out, quote};
+use super::{left_out, quote, update};
 use crate::caller::Caller;
 use crate::host::{ADDRESSES, Host};
 use crate::stage::{SHOP, Stage, TTL};
@@ -100,7 +100,8 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
             "",
         )
         .await?;
-    stage.until_ready("greeter", 3).await
+    stage.until_ready("greeter", 3).await?;
+    update::play(stage, host, &kubeconfig, registered).await
 }
 
 /// The app, and around it the agent; killed with the node at the latest.
@@ -143,14 +144,20 @@ fn spawn(
         .with_context(|| format!("cannot run {}", host.beatkeeper.display()))
 }
 
-async fn end(agent: &mut Child, how: Signal) -> Result<()> {
+/// Sends a signal: to the app as well, if the agent is killed.
+pub(super) fn signal(agent: &Child, how: Signal) -> Result<()> {
     let id = agent.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let id = id.context("it has ended already")?;
-    if how == Signal::KILL {
-        kill_process_group(id, how)?
-    } else {
-        kill_process(id, how)?
+    match how {
+        Signal::KILL => kill_process_group(id, how)?,
+        _ => kill_process(id, how)?,
     }
+    Ok(())
+}
+
+/// Ends an agent by a signal, and waits until it has ended.
+pub(super) async fn end(agent: &mut Child, how: Signal) -> Result<()> {
+    signal(agent, how)?;
     agent.wait().await?;
     Ok(())
 }
