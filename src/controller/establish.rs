@@ -162,7 +162,6 @@ async fn bring_up_to_date(
             Ok(metadata) => patch["metadata"] = metadata,
             Err(error) => return Some(Err(Change::Fails(error))),
         }
-        tracing::info!(registration = %key, service = name, "took over the Service");
     }
     if let Some(ports) = ports {
         patch["spec"] = json!({ "ports": ports });
@@ -171,6 +170,9 @@ async fn bring_up_to_date(
     let patch = Patch::Merge(patch);
     let params = PatchParams::default();
     let patched = call_write(context, doing, api.patch(name, &params, &patch)).await;
+    if patched.is_ok() && !says_so {
+        tracing::info!(registration = %key, service = name, "took over the Service");
+    }
     Some(patched.map_err(Change::Fails))
 }
 

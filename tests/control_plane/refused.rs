@@ -304,8 +304,13 @@ async fn a_registration_that_is_replaced_while_its_writes_are_refused_empties_no
     registrations.delete("greeter", &DeleteParams::default()).await.unwrap();
     let mark = shop.plane.audit_mark().await.unwrap();
     shop.greeter().await;
-    let message = shop.condition("greeter", "Ready", "False", "PublishFailed").await;
-    assert!(message.contains(WORDS), "{message}");
+    // The Service's write and the slice's take turns, so the reason is WriteFailed or PublishFailed.
+    eventually("the refusal is told in the registration's condition", async || {
+        let status = shop.registration("greeter").await.status?;
+        let ready = status.conditions.into_iter().find(|it| it.type_ == "Ready")?;
+        (ready.status == "False" && ready.message.contains(WORDS)).then_some(())
+    })
+    .await;
     // For longer than anything outlives a registration that is gone: the pauses between two tries of a slice are 2 s and
     // more.
     eventually("the Service and a slice were tried again and again", async || {
