@@ -1,4 +1,4 @@
-//! What becomes of the slices that are published.
+//! The planned changes to the published slices.
 
 use std::{collections::VecDeque, net::IpAddr};
 
@@ -9,46 +9,46 @@ use super::{
     read::PortId,
 };
 
-/// The position of a group.
+/// The index of a group.
 pub(super) type GroupId = usize;
 
-/// The wanted endpoints that may share a slice.
+/// The wanted endpoints that may share a slice: those of one family with the same ports.
 pub(super) struct Group<'a> {
     pub family: Family,
     pub ports: PortSet,
     pub port_ids: Vec<PortId>,
-    /// Those that have no slice yet.
+    /// Endpoints that are not assigned to a slice yet.
     pub homeless: HashMap<IpAddr, &'a Endpoint>,
-    /// Those that found none, in order.
+    /// Endpoints that no published slice holds, in order of their addresses.
     pub newcomers: VecDeque<&'a Endpoint>,
 }
 
-/// What becomes of an endpoint of a published slice.
+/// What happens to an endpoint of a published slice.
 #[derive(Clone, Copy)]
 pub(super) enum Fate<'a> {
-    /// It stays where it is.
+    /// It stays in its slice.
     Stays(&'a Endpoint),
-    /// It is not wanted, or somebody else keeps it published.
+    /// It is not wanted, or another slice keeps it published.
     Leaves,
-    /// It is still wanted, and nobody else publishes it yet.
+    /// It is still wanted, and no other slice publishes it yet.
     Moves,
 }
 
-/// What becomes of a published slice.
+/// What happens to a published slice.
 pub(super) struct Draft<'a> {
-    /// The group it is to hold. None: it goes.
+    /// The group that the slice is to hold. If there is none, the slice is deleted.
     pub group: Option<GroupId>,
-    /// Whether its ports have to be rewritten for that.
+    /// Whether the ports of the slice have to be rewritten for that group.
     pub recycled: bool,
-    /// One for each of its endpoints.
+    /// One fate for each endpoint of the slice.
     pub fates: Vec<Fate<'a>>,
-    /// Who joins.
+    /// The endpoints that are added.
     pub added: Vec<&'a Endpoint>,
-    /// How many stay with other conditions or details than are published.
+    /// The number of endpoints that stay, but with conditions or details that differ from what is published.
     pub changed: usize,
-    /// Whether it has to be written for another reason, like a lost label.
+    /// Whether the slice has to be written for another reason, such as a lost label.
     pub unfit: bool,
-    /// Whether it gives up something that another slice has to publish first.
+    /// Whether the slice gives up something that another slice has to publish first.
     pub waits: bool,
 }
 
@@ -65,8 +65,7 @@ impl Draft<'_> {
         self.fates.len() - self.stay() - self.move_away()
     }
 
-    /// Whether it is written in the first phase in any case, so that one more endpoint in it costs
-    /// nothing.
+    /// Whether the slice is written in the first phase in any case. Then one more endpoint in it costs no extra write.
     pub fn is_dirty(&self) -> bool {
         self.unfit || self.recycled || self.changed > 0 || self.leave() > 0
     }

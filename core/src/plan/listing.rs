@@ -1,4 +1,4 @@
-//! The Endpoints object: one list of all addresses, for clients that still read it.
+//! Plans the Endpoints object: one list of all addresses, for clients that still read it.
 
 use std::net::IpAddr;
 
@@ -33,8 +33,8 @@ fn publish(target: &Target<'_>, published: Option<&core::Endpoints>) -> Option<W
     let (chosen, truncated) = choose(target, current);
     let subsets = subsets(&chosen);
     let required = Required::of_endpoints(target, truncated);
-    // An object without addresses stays: clients that watch it would take its absence for that of
-    // the Service.
+    // An object without addresses is kept. Clients that watch it would mistake its absence for the absence of the
+    // Service.
     let Some(object) = published else {
         let name = Some(target.service.name.clone());
         let metadata = ObjectMeta { name, ..required.fresh() };
@@ -51,10 +51,9 @@ fn publish(target: &Target<'_>, published: Option<&core::Endpoints>) -> Option<W
 /// An endpoint that is to be listed.
 type Listed<'a> = (&'a Endpoint, EndpointsReadiness);
 
-/// Chooses the endpoints that there is room for, in a fixed order; tells whether some were left
-/// out.
+/// Chooses the endpoints for which there is room, in a fixed order. The second value tells whether any were left out.
 ///
-/// Whoever is listed stays listed, so that one who joins or turns ready never blinks another.
+/// An endpoint that is listed stays listed. So an endpoint that is added or turns ready never displaces another one.
 fn choose<'a>(target: &'a Target<'_>, current: &[core::EndpointSubset]) -> (Vec<Listed<'a>>, bool) {
     let primary = target.service.families.first().copied();
     let mut seen = HashSet::new();
@@ -95,18 +94,18 @@ fn choose<'a>(target: &'a Target<'_>, current: &[core::EndpointSubset]) -> (Vec<
     (chosen, truncated)
 }
 
-/// What an endpoint is in the list already; the first of these gets room first.
+/// How an endpoint is listed so far. Endpoints of the first variants get room first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
-    /// With one of its ports at least.
+    /// Listed with at least one of its ports.
     Listed,
-    /// With its address alone: its ports changed.
+    /// Listed with its address only, because its ports have changed.
     OtherPorts,
-    /// Not at all.
+    /// Not listed.
     Newcomer,
 }
 
-/// The ports that an address is listed with. What they speak makes no other port of them.
+/// The ports that an address is listed with. The application protocol does not distinguish two ports.
 type Ports<'a> = HashSet<(&'a str, i32, &'a str)>;
 
 fn listed(current: &[core::EndpointSubset]) -> HashMap<IpAddr, Ports<'_>> {
@@ -127,8 +126,8 @@ fn publishes_one(listed: &Ports<'_>, ports: &PortSet) -> bool {
     ports.is_empty() || ports.ports().iter().any(is_listed)
 }
 
-/// One subset for each port set, everything in order. (The API server groups them in its own way,
-/// by which ports have the same addresses; hence [`lines`].)
+/// Returns one subset for each port set, in a fixed order. (The API server groups the addresses in another way, by
+/// which ports have the same addresses. Therefore objects are compared by [`lines`].)
 fn subsets(chosen: &[Listed<'_>]) -> Vec<core::EndpointSubset> {
     let mut subsets = Vec::new();
     let mut details = HashMap::new();
@@ -137,8 +136,8 @@ fn subsets(chosen: &[Listed<'_>]) -> Vec<core::EndpointSubset> {
         let (mut ready, mut not_ready) = (Vec::new(), Vec::new());
         for (endpoint, readiness) in members {
             let address = write_address(endpoint);
-            // The API server takes two entries of the same address and Pod for one and keeps the
-            // details of one of them. They have to agree, or we would correct it for ever.
+            // The API server merges two entries with the same address and Pod, and keeps the details of one of them. So
+            // the details have to agree. Otherwise every reconcile would find a difference to correct.
             let uid = endpoint.pod.as_ref().map(|pod| &pod.uid);
             let address = details.entry((endpoint.address, uid)).or_insert(address).clone();
             match readiness {
@@ -156,7 +155,7 @@ fn subsets(chosen: &[Listed<'_>]) -> Vec<core::EndpointSubset> {
 }
 
 fn write_address(endpoint: &Endpoint) -> core::EndpointAddress {
-    // An Endpoints object knows neither zones nor conditions.
+    // An Endpoints object has neither zones nor conditions.
     let Endpoint {
         address,
         ports: _,
@@ -185,7 +184,7 @@ fn write_port(port: &EndpointPort) -> core::EndpointPort {
     }
 }
 
-/// None for what is empty, as it comes back from the API server.
+/// Returns None for an empty value, because the API server leaves out empty fields.
 fn some<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }
@@ -199,11 +198,11 @@ struct Port<'a> {
     app_protocol: Option<&'a str>,
 }
 
-/// One address with one port: what an Endpoints object says, whichever way it is grouped.
+/// One address with one port. The lines are what an Endpoints object says, no matter how it is grouped.
 ///
-/// Two objects say the same when their lines are the same. The API server regroups what it is sent
-/// (RepackSubsets in pkg/api/endpoints), so comparing subsets would find a difference for ever as
-/// soon as two port sets share a port.
+/// Two objects say the same if their lines are the same. The API server regroups the subsets that it is sent
+/// (RepackSubsets in pkg/api/endpoints). So if two port sets share a port, a comparison of subsets would find a
+/// difference every time.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Line<'a> {
     ip: &'a str,
@@ -258,7 +257,7 @@ fn read_reference(reference: &ObjectReference) -> [Option<&str>; 7] {
         .map(|field| field.as_deref())
 }
 
-/// How many addresses come, go and change; both are in order.
+/// Counts the addresses that are added, removed and changed. Both lists must be sorted.
 fn tally(before: &[Line<'_>], after: &[Line<'_>]) -> Tally {
     let same_address = |a: &Line<'_>, b: &Line<'_>| a.ip == b.ip;
     let mut before = before.chunk_by(same_address).peekable();
@@ -276,7 +275,7 @@ fn tally(before: &[Line<'_>], after: &[Line<'_>]) -> Tally {
     tally
 }
 
-/// The address that all of these lines are about.
+/// The address that all these lines have.
 fn address<'a>(lines: &[Line<'a>]) -> Option<&'a str> {
     lines.first().map(|line| line.ip)
 }

@@ -1,4 +1,4 @@
-//! Labels and annotations of what we publish, and whose it is.
+//! Labels and annotations of the published objects, and their ownership.
 
 use std::collections::BTreeMap;
 
@@ -7,39 +7,38 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::{Owner, Target};
 
-/// Value of the managed-by labels, by which our objects are told from everybody else's.
+/// Value of the managed-by labels. It distinguishes our objects from those of other managers.
 pub const MANAGER: &str = "beatkeeper.dev";
-/// Label of a slice: the Service it belongs to. A slice without it is seen by nobody.
+/// Label of a slice: the Service that it belongs to. Consumers do not see a slice without this label.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Label of a slice: who manages it.
+/// Label of a slice: its manager.
 pub const SLICE_MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
-/// Label of an Endpoints object: who manages it.
+/// Label of an Endpoints object: its manager.
 pub const ENDPOINTS_MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by";
-/// Label of an Endpoints object: its addresses are in slices already. Without it upstream's
-/// mirroring controller makes slices of its own beside ours, and kube-proxy's choice between two
-/// that disagree is random.
+/// Label of an Endpoints object: its addresses are in slices already. Without this label, the mirroring controller of
+/// Kubernetes creates its own slices beside ours. If the two disagree, kube-proxy chooses between them at random.
 pub const SKIP_MIRROR_LABEL: &str = "endpointslice.kubernetes.io/skip-mirror";
-/// Label of slices and Endpoints of a headless Service: kube-proxy does not watch what has it.
+/// Label of the slices and Endpoints of a headless Service. kube-proxy does not watch objects that have it.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-/// Annotation of what the operator makes: namespace, name and uid of the registration that it belongs to.
+/// Annotation of the objects that the operator creates: namespace, name and uid of the registration that they belong
+/// to.
 ///
-/// Not an owner reference: the garbage collector deletes what such a reference names within
-/// milliseconds of its owner's end, and a registration that is replaced (`kubectl replace --force`,
-/// GitOps tools, `helm uninstall` and `install`) would lose its Service with its addresses, node ports
-/// and settings. What no registration takes over, the operator deletes itself
-/// (`controller/collect.rs`).
+/// An owner reference is not used, because the garbage collector deletes an object within milliseconds of its owner's
+/// deletion. If a registration were replaced (`kubectl replace --force`, GitOps tools, `helm uninstall` and `install`),
+/// its Service would be lost with its addresses, node ports and settings. If no registration takes over an object, the
+/// operator deletes the object itself (`controller/collect.rs`).
 pub const OWNED_BY_ANNOTATION: &str = "beatkeeper.dev/owned-by";
 /// Annotation: the moment of the change that led to the last write.
 pub const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Annotation of an Endpoints object that has not room for every address.
+/// Annotation of an Endpoints object that does not have room for every address.
 pub const OVER_CAPACITY_ANNOTATION: &str = "endpoints.kubernetes.io/over-capacity";
 /// Value of [`OVER_CAPACITY_ANNOTATION`].
 pub const TRUNCATED: &str = "truncated";
 
-/// A key and the value it must have; none when it must be absent.
+/// A key and its required value. None means that the key must be absent.
 type Rule<'a> = (&'static str, Option<&'a str>);
 
-/// The metadata that an object of ours must have, whatever else is in it.
+/// The required metadata of our objects. Further metadata may be present.
 pub(super) struct Required<'a> {
     namespace: &'a str,
     labels: Vec<Rule<'a>>,
@@ -49,7 +48,7 @@ pub(super) struct Required<'a> {
 }
 
 impl<'a> Required<'a> {
-    /// Of a slice.
+    /// Returns the required metadata of a slice.
     pub fn of_slice(target: &Target<'a>) -> Self {
         let headless = target.service.headless.then_some("");
         Self {
@@ -65,7 +64,7 @@ impl<'a> Required<'a> {
         }
     }
 
-    /// Of the Endpoints object.
+    /// Returns the required metadata of the Endpoints object.
     pub fn of_endpoints(target: &Target<'a>, truncated: bool) -> Self {
         let headless = target.service.headless.then_some("");
         Self {
@@ -81,14 +80,14 @@ impl<'a> Required<'a> {
         }
     }
 
-    /// Whether an object has it. The trigger time is not looked at: it is no reason to write.
+    /// Whether an object has the required metadata. The trigger time is ignored, because it is no reason to write.
     pub fn is_met(&self, metadata: &ObjectMeta) -> bool {
         obeys(metadata.labels.as_ref(), &self.labels)
             && obeys(metadata.annotations.as_ref(), &self.annotations)
             && self.owner.is_on(metadata)
     }
 
-    /// The metadata for a new object, not yet named.
+    /// Returns the metadata for a new object, without a name.
     pub fn fresh(&self) -> ObjectMeta {
         let mut metadata =
             ObjectMeta { namespace: Some(self.namespace.to_owned()), ..ObjectMeta::default() };
@@ -96,9 +95,9 @@ impl<'a> Required<'a> {
         metadata
     }
 
-    /// The metadata for an update: what others added stays, what is ours is put right.
+    /// Returns the metadata for an update. What others have added stays, and what is ours is corrected.
     pub fn repaired(&self, metadata: &ObjectMeta) -> ObjectMeta {
-        // The API server keeps the managed fields of an update that has none.
+        // If an update has no managed fields, the API server keeps the existing ones.
         let mut metadata = ObjectMeta { managed_fields: None, ..metadata.clone() };
         self.impose(&mut metadata);
         metadata
@@ -113,20 +112,20 @@ impl<'a> Required<'a> {
     }
 }
 
-/// The annotation that says whose an object is.
+/// The value of the annotation that names the owner of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnerMark(String);
 
 impl OwnerMark {
-    /// That of a registration. Its namespace is part of it, so that a copy of the object in another namespace, as a
-    /// restore or a GitOps tool makes one, is told from what the operator has made.
+    /// The mark of a registration. It contains the namespace. So a copy of the object in another namespace, made by a
+    /// restore or a GitOps tool, can be told from an object that the operator has created.
     pub fn of(owner: &Owner) -> Self {
         let Owner { namespace, name, uid } = owner;
         Self(format!("{namespace}:{name}/{uid}"))
     }
 
-    /// That of a registration on the Service that it has made. The name of the Service is part of it, too, so that no
-    /// registration owns a copy of the Service under another name.
+    /// The mark of a registration on the Service that it has created. It also contains the name of the Service, so that
+    /// no registration owns a copy of the Service under another name.
     pub fn on_service(owner: &Owner, service: &str) -> Self {
         Self(format!("{}/{service}", Self::of(owner).0))
     }
@@ -136,34 +135,34 @@ impl OwnerMark {
         &self.0
     }
 
-    /// Whether an object has it, and no other owner whose end would take the object along.
+    /// Whether an object has this mark, and no other owner whose deletion would delete the object.
     pub fn is_on(&self, metadata: &ObjectMeta) -> bool {
         owned_by(metadata) == Some(self.0.as_str())
             && !metadata.owner_references.iter().flatten().any(is_superseded)
     }
 
-    /// Puts it on an object. Owners that do not control it stay.
+    /// Puts the mark on an object. Owner references stay, except those that it supersedes ([`is_superseded`]).
     pub fn put_on(&self, metadata: &mut ObjectMeta) {
         enforce(&mut metadata.annotations, &[(OWNED_BY_ANNOTATION, Some(&self.0))]);
         metadata.owner_references = remaining_owners(metadata);
     }
 }
 
-/// What the annotation says.
+/// The parsed value of the annotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marked<'a> {
-    /// The namespace of the registration. Earlier versions did not say it.
+    /// The namespace of the registration. Earlier versions did not write it.
     pub namespace: Option<&'a str>,
     /// The name of the registration.
     pub name: &'a str,
-    /// Its uid.
+    /// The uid of the registration.
     pub uid: &'a str,
-    /// The name of the Service, on a Service.
+    /// The name of the Service, if the object is a Service.
     pub service: Option<&'a str>,
 }
 
 impl<'a> Marked<'a> {
-    /// Reads the annotation's value.
+    /// Parses the value of the annotation.
     pub fn read(value: &'a str) -> Option<Self> {
         let (registration, rest) = value.split_once('/')?;
         let (namespace, name) = match registration.split_once(':') {
@@ -178,26 +177,28 @@ impl<'a> Marked<'a> {
     }
 }
 
-/// The annotation's value, when an object has it.
+/// The value of the annotation, if an object has it.
 pub fn owned_by(metadata: &ObjectMeta) -> Option<&str> {
     metadata.annotations.as_ref()?.get(OWNED_BY_ANNOTATION).map(String::as_str)
 }
 
-/// The namespace that an object was copied from: the one that its annotation names, if that is another.
+/// The namespace that an object was copied from: the namespace in its annotation, if it differs from that of the
+/// object.
 pub fn copied_from(metadata: &ObjectMeta) -> Option<&str> {
     let namespace = Marked::read(owned_by(metadata)?)?.namespace?;
     (metadata.namespace.as_deref() != Some(namespace)).then_some(namespace)
 }
 
-/// The owner references that stay beside our annotation; none when none does.
+/// The owner references that stay beside our annotation. None if none of them stays.
 pub fn remaining_owners(metadata: &ObjectMeta) -> Option<Vec<OwnerReference>> {
     let references = metadata.owner_references.iter().flatten();
     let kept: Vec<_> = references.filter(|it| !is_superseded(it)).cloned().collect();
     Some(kept).filter(|kept| !kept.is_empty())
 }
 
-/// Whether the annotation takes the place of an owner reference: one to a registration, as earlier
-/// versions wrote, or one to a controller, whose end would take along what it does not own.
+/// Whether the annotation replaces an owner reference. This applies to a reference to a registration, as earlier
+/// versions wrote it. It also applies to a reference to a controller, whose deletion would delete an object that it
+/// does not own.
 pub fn is_superseded(reference: &OwnerReference) -> bool {
     reference.controller == Some(true) || is_registration(reference)
 }

@@ -1,12 +1,12 @@
-//! Which endpoint goes into which slice.
+//! Decides which endpoint goes into which slice.
 //!
-//! The rules are those of upstream's controller (k8s.io/endpointslice): one group per address
-//! family and port set; who is in a slice stays there; newcomers go where something is written
-//! anyway, the fullest first; else all of them into the fullest slice that has room; else into a
-//! slice that would be deleted, else into a new one. Nothing is ever rebalanced.
+//! The rules are those of Kubernetes' own controller (k8s.io/endpointslice). There is one group for each address family
+//! and port set. An endpoint that is in a slice stays there. New endpoints go first into slices that are written
+//! anyway, the fullest slice first. The remaining ones go together into the fullest slice that has room for all of
+//! them, otherwise into a slice that would be deleted, otherwise into a new slice. Endpoints are never rebalanced.
 //!
-//! It differs in one thing. Upstream lets an endpoint whose ports change blink; here the slices
-//! that lose it wait until the ones that gain it are written (see [`Draft::waits`]).
+//! There is one difference. In Kubernetes' own controller, an endpoint whose ports change is unpublished for a moment.
+//! Here, a slice that loses such an endpoint is written only after the slice that gains it (see [`Draft::waits`]).
 
 use std::{
     cmp::Reverse,
@@ -22,26 +22,25 @@ use super::{
     read::{PortIds, Slice, Tuple, says},
 };
 
-/// How many groups are looked at to find the one that an address of a slice without a group belongs
-/// to. An address has one, but for many instances behind one address, and then one group is as good
-/// as the other.
+/// How many groups are considered as the group of an address whose slice has no group. An address usually belongs to
+/// one group. Only where many instances share one address can it belong to more, and then any of the groups will do.
 const GROUPS_LOOKED_AT: usize = 8;
 
-/// Everything that is wanted, in its place.
+/// All wanted endpoints and the slices they are assigned to.
 pub(super) struct Packing<'a> {
     pub groups: Vec<Group<'a>>,
     pub slices: Vec<Slice<'a>>,
-    /// One for each slice.
+    /// One draft for each slice, in the same order.
     pub drafts: Vec<Draft<'a>>,
-    /// Slices to create.
+    /// The slices to create.
     pub created: Vec<(GroupId, Vec<&'a Endpoint>)>,
     group_ids: BTreeMap<(Family, PortSet), GroupId>,
-    /// Which group wants a tuple.
+    /// The group that wants each tuple.
     wanted: HashMap<Tuple, GroupId>,
 }
 
 impl<'a> Packing<'a> {
-    /// `fit` tells whether a slice's metadata is as it must be.
+    /// `fit` returns whether the metadata of a slice is as required.
     pub fn new(
         endpoints: impl Iterator<Item = &'a Endpoint>,
         mut slices: Vec<Slice<'a>>,
@@ -50,7 +49,7 @@ impl<'a> Packing<'a> {
         fit: impl Fn(&Slice<'a>) -> bool,
         closed: &HashSet<String>,
     ) -> Self {
-        // Of two copies the one that is seen has to stay; the name makes it deterministic.
+        // If a slice exists twice, the visible copy has to stay. Sorting by name makes the choice deterministic.
         slices.sort_by(|a, b| b.visible.cmp(&a.visible).then_with(|| a.name().cmp(b.name())));
         let drafts = slices
             .iter()
@@ -112,8 +111,8 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Gives every slice whose ports nobody wants any more to the group that most of its endpoints
-    /// belong to now, so that a change of ports rewrites each slice once and nobody moves.
+    /// Handles slices with ports that no group wants any more. Each is assigned to the group that most of its endpoints
+    /// belong to now. So a change of ports rewrites each slice once, and no endpoint moves to another slice.
     fn recycle_with_members(&mut self) {
         if self.drafts.iter().all(|draft| draft.group.is_some()) {
             return;
@@ -134,7 +133,7 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// The groups in which each address is homeless.
+    /// For each address, the groups in which it has no slice yet.
     fn homeless_in(&self) -> HashMap<IpAddr, BTreeSet<GroupId>> {
         let mut homeless_in: HashMap<IpAddr, BTreeSet<GroupId>> = HashMap::new();
         for (id, group) in self.groups.iter().enumerate() {
@@ -145,7 +144,8 @@ impl<'a> Packing<'a> {
         homeless_in
     }
 
-    /// Where something published stays published counts before where the address alone does.
+    /// Returns the group with the most votes of the slice's members. A member whose published tuple stays published
+    /// counts before a member of which only the address matches.
     fn group_of_members(
         &self,
         position: usize,
@@ -172,7 +172,7 @@ impl<'a> Packing<'a> {
         votes.into_iter().max_by_key(|(group, votes)| (*votes, Reverse(*group))).map(|(id, _)| id)
     }
 
-    /// Lets those members of a slice stay that the group wants and has not in another slice.
+    /// Assigns a slice to a group. Members that the group wants, and that have no other slice yet, stay in the slice.
     fn settle(&mut self, position: usize, id: GroupId) {
         let (slice, draft) = (&self.slices[position], &mut self.drafts[position]);
         let group = &mut self.groups[id];
@@ -185,7 +185,7 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Gives up what [`Self::settle`] did.
+    /// Undoes [`Self::settle`].
     fn evict(&mut self, position: usize) {
         let draft = &mut self.drafts[position];
         let Some(id) = draft.group.take() else { return };
@@ -199,11 +199,11 @@ impl<'a> Packing<'a> {
         draft.changed = 0;
     }
 
-    /// Finds out who moves and which slices have to wait for that.
+    /// Determines which endpoints move, and which slices have to wait for that.
     ///
-    /// A rewritten slice that waits is written in the second phase, together with all that it
-    /// publishes under its new ports. If another slice of the second phase gives that up, nothing
-    /// holds it in between; then the first one is not worth keeping.
+    /// A rewritten slice that waits is written in the second phase, together with everything that it publishes under
+    /// its new ports. If another slice of the second phase gives up one of these tuples, no slice might hold the tuple
+    /// in between. In that case the rewritten slice is not kept: it is evicted from its group.
     fn settle_moves(&mut self) {
         loop {
             let moving = self.moving();
@@ -220,7 +220,7 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// What is published and wanted, and in no slice both now and afterwards.
+    /// The tuples that are published and wanted, and that no single slice holds both before and after the plan.
     fn moving(&self) -> HashSet<Tuple> {
         let mut moving = HashSet::new();
         for position in 0..self.slices.len() {
@@ -241,7 +241,7 @@ impl<'a> Packing<'a> {
         moving
     }
 
-    /// The wanted tuples that a slice publishes now and not afterwards, with the member.
+    /// The wanted tuples that a slice publishes before the plan but not after it, each with the index of its member.
     fn given_up(&self, position: usize) -> impl Iterator<Item = (usize, Tuple)> {
         let slice = &self.slices[position];
         slice.members.iter().enumerate().flat_map(move |(index, member)| {
@@ -254,7 +254,7 @@ impl<'a> Packing<'a> {
         })
     }
 
-    /// Whether a member that publishes a tuple does so afterwards.
+    /// Whether a member that publishes a tuple still publishes it after the plan.
     fn holds_on(&self, position: usize, index: usize, (_, port): Tuple) -> bool {
         let draft = &self.drafts[position];
         let stays = matches!(draft.fates[index], Fate::Stays(_));
@@ -306,7 +306,7 @@ impl<'a> Packing<'a> {
         let mut slices_of: Vec<Vec<usize>> = vec![Vec::new(); self.groups.len()];
         for (position, draft) in self.drafts.iter().enumerate() {
             let is_closed = closed.contains(self.slices[position].name());
-            // A rewritten slice that waits takes nobody in: the newcomer would wait, too.
+            // A rewritten slice that waits gets no new endpoints, because they would have to wait, too.
             if let Some(id) = draft.group.filter(|_| !(draft.recycled && draft.waits || is_closed))
             {
                 slices_of[id].push(position);
@@ -318,7 +318,7 @@ impl<'a> Packing<'a> {
         let mut spare = self.spare(closed);
         for (id, slices) in slices_of.iter().enumerate() {
             loop {
-                // Again after each full slice: what is left over may fit into one that is there.
+                // Try this again after each full slice: the remaining endpoints may now fit into an existing slice.
                 self.fill_clean(id, slices, max);
                 if self.groups[id].newcomers.is_empty() {
                     break;
@@ -350,8 +350,8 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// All who are left go into one slice or none does: a second one would be a second write that
-    /// a new slice does not cost.
+    /// Adds the remaining endpoints to one slice, or to none if no slice has room for all of them. Splitting them over
+    /// two slices would cost a second write, which a new slice does not.
     fn fill_clean(&mut self, id: GroupId, slices: &[usize], max: usize) {
         let count = self.groups[id].newcomers.len();
         let fullest = slices
@@ -366,13 +366,14 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Room that is taken during the first phase; who moves is there until the second.
+    /// The number of places that are taken during the first phase. Endpoints that move count, because they stay until
+    /// the second phase.
     fn occupied(&self, position: usize) -> usize {
         let draft = &self.drafts[position];
         draft.stay() + draft.move_away() + draft.added.len()
     }
 
-    /// The slices that would be deleted and need not wait, the last one first.
+    /// The slices that would be deleted and that do not have to wait, by family. The last slice comes first.
     fn spare(&self, closed: &HashSet<String>) -> BTreeMap<Family, Vec<usize>> {
         let mut spare: BTreeMap<Family, Vec<usize>> = BTreeMap::new();
         for (position, (slice, draft)) in self.slices.iter().zip(&self.drafts).enumerate().rev() {

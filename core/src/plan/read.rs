@@ -1,5 +1,4 @@
-//! Slices between the API and the planner: what a published one says, and how a wanted endpoint is
-//! written.
+//! Converts slices between the API and the planner: it reads published slices, and writes wanted endpoints.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -10,17 +9,17 @@ use super::{
     meta::SERVICE_NAME_LABEL,
 };
 
-/// What distinguishes a port for a consumer. The application protocol is a remark about it.
+/// What distinguishes a port for a consumer. The application protocol is only additional information.
 type PortKey = (String, u16, Protocol);
 
-/// A port by number, for comparing many of them. What has no ports at all has one port that stands
-/// for that, so that a portless endpoint is something that can be lost, too.
+/// A number for a port, so that many ports can be compared quickly. An empty port set gets one number of its own, so
+/// that an endpoint without ports is also something that can be lost.
 pub(super) type PortId = u32;
 
-/// Something published that a consumer may be using: an address with one of its ports.
+/// Something published that a consumer may use: an address with one of its ports.
 pub(super) type Tuple = (IpAddr, PortId);
 
-/// Hands out a [`PortId`] for each port.
+/// Assigns a [`PortId`] to each port.
 #[derive(Default)]
 pub(super) struct PortIds(HashMap<Option<PortKey>, PortId>);
 
@@ -38,7 +37,7 @@ impl PortIds {
         keys.into_iter().map(|key| self.id(key)).collect()
     }
 
-    /// Those ports of a slice that can be told; a port without a number cannot.
+    /// The ports of a slice that can be identified. A port without a number cannot.
     fn of_slice(&mut self, ports: &[discovery::EndpointPort]) -> Vec<PortId> {
         if ports.is_empty() {
             return vec![self.id(None)];
@@ -56,21 +55,22 @@ impl PortIds {
 /// A published slice.
 pub(super) struct Slice<'a> {
     pub object: &'a discovery::EndpointSlice,
-    /// None for a type of address that we do not publish. It cannot be changed, either.
+    /// None if the address type is one that we do not publish. The address type of a slice is immutable.
     pub family: Option<Family>,
-    /// None when they are not what we write: a port without number, or out of range.
+    /// None if the ports are not as we write them: a port has no number, or its number is out of range.
     pub ports: Option<PortSet>,
     pub port_ids: Vec<PortId>,
-    /// Whether consumers find it: they look for the label. What nobody sees keeps nobody published.
+    /// Whether consumers find the slice, which they look up by its label. An invisible slice keeps no endpoint
+    /// published.
     pub visible: bool,
     pub members: Vec<Member>,
 }
 
 /// An endpoint of a published slice.
 pub(super) struct Member {
-    /// The addresses a consumer may be using. We write one; somebody's edit may have more.
+    /// The addresses that a consumer may use. We write one address; a manual edit may have added others.
     pub addresses: Vec<IpAddr>,
-    /// The one address of an endpoint such as we write it.
+    /// The address of an endpoint that has exactly one address, as we write it.
     pub only: Option<IpAddr>,
 }
 
@@ -108,7 +108,7 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// What the slice publishes by one of its endpoints.
+    /// The tuples that the slice publishes through one of its endpoints.
     pub fn tuples(&self, member: &Member) -> impl Iterator<Item = Tuple> {
         let visible = self.visible;
         let addresses = member.addresses.iter().filter(move |_| visible);
@@ -120,7 +120,7 @@ impl<'a> Slice<'a> {
     }
 }
 
-/// The ports of a slice, if they are such as we write.
+/// The ports of a slice. None if they are not as we write them.
 pub(crate) fn ports_of(slice: &discovery::EndpointSlice) -> Option<PortSet> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     ports.iter().map(parse_port).collect::<Option<Vec<_>>>().map(PortSet::new)
@@ -139,7 +139,7 @@ fn parse_port(port: &discovery::EndpointPort) -> Option<EndpointPort> {
     })
 }
 
-/// The ports of a slice as we write them.
+/// Converts ports to what we write into a slice.
 pub(super) fn write_ports(ports: &PortSet) -> Vec<discovery::EndpointPort> {
     let write = |port: &EndpointPort| {
         let EndpointPort { name, port, protocol, app_protocol } = port;
@@ -153,9 +153,9 @@ pub(super) fn write_ports(ports: &PortSet) -> Vec<discovery::EndpointPort> {
     ports.ports().iter().map(write).collect()
 }
 
-/// An endpoint as we write it into a slice.
+/// Converts an endpoint to what we write into a slice.
 pub(super) fn write_endpoint(endpoint: &Endpoint) -> discovery::Endpoint {
-    // `ports` is said once for the whole slice, `in_endpoints` concerns the Endpoints object.
+    // `ports` is written once for the whole slice, and `in_endpoints` concerns the Endpoints object.
     let Endpoint { address, ports: _, conditions, hostname, node_name, zone, pod, in_endpoints: _ } =
         endpoint;
     let Conditions { ready, serving, terminating } = *conditions;
@@ -175,7 +175,7 @@ pub(super) fn write_endpoint(endpoint: &Endpoint) -> discovery::Endpoint {
     }
 }
 
-/// The reference to a Pod, with the fields that upstream's controllers fill.
+/// The reference to a Pod, with the fields that the controllers of Kubernetes fill in.
 pub(super) fn write_pod(pod: &PodRef) -> ObjectReference {
     let PodRef { namespace, name, uid } = pod;
     ObjectReference {
@@ -187,8 +187,8 @@ pub(super) fn write_pod(pod: &PodRef) -> ObjectReference {
     }
 }
 
-/// Whether an endpoint is published as it is wanted. Asked for each of thousands: nothing is made
-/// only to be compared.
+/// Whether an endpoint is published as it is wanted. This is checked for thousands of endpoints, so nothing is
+/// allocated just for the comparison.
 pub(crate) fn says(published: &discovery::Endpoint, wanted: &Endpoint) -> bool {
     let discovery::Endpoint {
         addresses,
@@ -215,16 +215,16 @@ pub(crate) fn says(published: &discovery::Endpoint, wanted: &Endpoint) -> bool {
         && matches!(addresses.as_slice(), [text] if is_written(text, wanted.address))
 }
 
-/// Whether a text is an address as we write it.
+/// Whether a text is the address as we write it.
 fn is_written(text: &str, address: IpAddr) -> bool {
     match address {
-        // There is one way to write it that can be read.
+        // There is only one valid text for an IPv4 address.
         IpAddr::V4(address) => text.parse() == Ok(address),
         IpAddr::V6(address) => text == address.to_string(),
     }
 }
 
-/// Whether a reference is the one to a Pod such as we write it.
+/// Whether a reference is what we write for this Pod.
 fn points_to(reference: Option<&ObjectReference>, pod: Option<&PodRef>) -> bool {
     let (Some(reference), Some(pod)) = (reference, pod) else {
         return reference.is_none() && pod.is_none();

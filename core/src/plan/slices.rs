@@ -1,4 +1,4 @@
-//! The writes that bring the slices from what they say to what the packing wants of them.
+//! Computes the writes that bring the published slices to what the packing wants.
 
 use k8s_openapi::api::discovery::v1 as discovery;
 
@@ -15,9 +15,9 @@ use super::{
 /// The writes of the first phase and those of the second.
 #[derive(Default)]
 pub(super) struct Phases {
-    /// What takes nothing away that is wanted, unless another slice publishes it, too.
+    /// Writes that remove no wanted endpoint, unless another slice publishes it as well.
     pub first: Vec<Write>,
-    /// What takes away that which the first phase published elsewhere.
+    /// Writes that remove what the first phase has published in another slice.
     pub second: Vec<Write>,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn plan(
     let mut port_ids = PortIds::default();
     let slices = published
         .into_iter()
-        // One that is being deleted may be gone at any moment: it holds nothing.
+        // A slice that is being deleted may disappear at any moment, so it cannot keep an endpoint published.
         .filter(|slice| slice.metadata.deletion_timestamp.is_none())
         .map(|slice| Slice::read(slice, &target.service.name, &mut port_ids))
         .collect();
@@ -47,7 +47,7 @@ pub(super) fn plan(
     for (group, endpoints) in &packing.created {
         let group = &packing.groups[*group];
         let mut metadata = required.fresh();
-        // The API server adds what makes it unique, and cuts long names to make room for it.
+        // The API server appends a unique suffix, and truncates long names to make room for it.
         metadata.generate_name = Some(format!("{}-", target.service.name));
         phases.first.push(Write::CreateSlice(discovery::EndpointSlice {
             address_type: group.family.as_str().to_owned(),
@@ -71,15 +71,15 @@ impl Change<'_, '_> {
     fn plan(&self, phases: &mut Phases) {
         let Draft { group, recycled, fates: _, added, changed, unfit, waits } = self.draft;
         let (stay, leave) = (self.draft.stay(), self.draft.leave());
-        // Consumers need no empty slice to tell a Service without endpoints from an unknown one:
-        // they look the Service up. Upstream keeps one so that its cache can tell whether it has
-        // seen the Service, which here the registration's status does.
+        // An empty slice is not kept. Consumers do not need it to tell a Service without endpoints from an unknown
+        // Service: they look up the Service. Kubernetes' own controller keeps one so that its cache can tell whether it
+        // has seen the Service. Here the status of the registration serves that purpose.
         let goes = stay == 0 && added.is_empty();
         let ports = group.filter(|_| *recycled).map(|id| &self.packing.groups[id].ports);
 
         if *waits {
-            // The dead do not wait with it. Nor does anything else that can be done under the
-            // ports it has.
+            // Removals do not wait for the second phase. Neither does any other change that is possible under the
+            // current ports.
             let early = if goes || *recycled {
                 Tally { removed: leave, ..Tally::default() }
             } else {
@@ -140,14 +140,14 @@ impl Change<'_, '_> {
     }
 }
 
-/// How far an update goes.
+/// Which state of a slice an update writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Those who move are still there.
+    /// The first of two updates: endpoints that move are still in the slice.
     Early {
-        /// Whether the slice keeps its ports, so that it can take its new content on already.
+        /// Whether the slice keeps its ports. If so, this update can already write its new content.
         in_place: bool,
     },
-    /// As it is to be.
+    /// The final content.
     Final,
 }

@@ -9,12 +9,11 @@ use k8s_openapi::{
 
 /// The writes to send, in phases.
 ///
-/// Writes of one phase do not depend on each other and may be sent at the same time. A phase begins
-/// only when all of the one before it succeeded; when one fails, the rest is planned anew from what
-/// is there then.
+/// The writes of one phase do not depend on each other, and may be sent at the same time. A phase begins only after all
+/// writes of the previous phase succeeded. If a write fails, the rest is planned again from the state at that time.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
-    /// The phases in order, none of them empty. At most two.
+    /// The phases in order. There are at most two, and none of them is empty.
     pub phases: Vec<Vec<Write>>,
 }
 
@@ -24,8 +23,8 @@ impl Plan {
         self.phases.iter().all(Vec::is_empty)
     }
 
-    /// Leaves out an update of the Endpoints object, which the next plan will want again. Returns whether
-    /// there was one.
+    /// Leaves out an update of the Endpoints object. The next plan will contain it again. Returns whether there was
+    /// one.
     pub fn leave_endpoints_as_they_are(&mut self) -> bool {
         let is_update = |write: &Write| matches!(write, Write::UpdateEndpoints(..));
         let found = self.writes().any(is_update);
@@ -56,8 +55,8 @@ impl fmt::Display for Plan {
     }
 }
 
-/// How many endpoints a write adds, removes and changes in place. All three are zero for a write
-/// that repairs labels or owner references only.
+/// How many endpoints a write adds, removes and changes in place. All three are zero for a write that only repairs
+/// labels or owner references.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Endpoints that were not in the object before.
@@ -81,16 +80,15 @@ impl fmt::Display for Tally {
     }
 }
 
-/// One write to one object. Each is conditional on what it was planned from: an update carries the
-/// resourceVersion in its metadata, a deletion names uid and resourceVersion for its preconditions.
+/// One write to one object. Each write is conditional on the state that it was planned from: an update carries the
+/// resourceVersion in its metadata, and a deletion has the uid and the resourceVersion as preconditions.
 ///
-/// A slice may be written in both phases (the dead leave in the first, what moved in the second).
-/// Then the second write has to be sent with the resourceVersion that the first one returned
-/// ([`Write::rebase`]). A caller that does not do so meets a conflict and plans anew, which is
-/// slower but harmless.
+/// A slice may be written in both phases: dead endpoints are removed in the first phase, and endpoints that moved in
+/// the second one. In this case the second write has to be sent with the resourceVersion that the first write returned
+/// ([`Write::rebase`]). Otherwise it meets a conflict and the caller has to plan again, which is slower but harmless.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
-    /// Create a slice; the API server completes its name.
+    /// Create a slice. The API server completes its name.
     CreateSlice(EndpointSlice),
     /// Replace a slice.
     UpdateSlice(EndpointSlice, Tally),
@@ -129,7 +127,7 @@ impl Write {
         Self::DeleteEndpoints { name, uid, resource_version }
     }
 
-    /// The name of the slice that is updated or deleted; none for a creation and for Endpoints.
+    /// The name of the slice that is updated or deleted. None for a creation, and for writes to the Endpoints object.
     pub fn slice_name(&self) -> Option<&str> {
         match self {
             Self::UpdateSlice(slice, _) => slice.metadata.name.as_deref(),
@@ -141,7 +139,7 @@ impl Write {
         }
     }
 
-    /// The prefix from which the API server is to make a name.
+    /// The prefix from which the API server generates a name.
     pub fn generate_name(&self) -> Option<&str> {
         match self {
             Self::CreateSlice(slice) => slice.metadata.generate_name.as_deref(),
@@ -149,7 +147,7 @@ impl Write {
         }
     }
 
-    /// Whether it concerns the Endpoints object, and no slice.
+    /// Whether the write concerns the Endpoints object instead of a slice.
     pub fn is_of_endpoints(&self) -> bool {
         match self {
             Self::CreateEndpoints(_) | Self::UpdateEndpoints(..) | Self::DeleteEndpoints { .. } => {
@@ -159,8 +157,8 @@ impl Write {
         }
     }
 
-    /// Makes an update or deletion conditional on another resourceVersion: the one that an earlier
-    /// write of the same plan gave the object.
+    /// Makes an update or a deletion conditional on another resourceVersion: the one that an earlier write of the same
+    /// plan has returned for the object.
     pub fn rebase(&mut self, version: &str) {
         match self {
             Self::UpdateSlice(slice, _) => {
@@ -204,7 +202,7 @@ fn name_of(metadata: &ObjectMeta) -> &str {
     metadata.name.as_deref().unwrap_or_default()
 }
 
-/// Name, uid and resourceVersion, which everything read from the API server has.
+/// Name, uid and resourceVersion. Every object that is read from the API server has them.
 fn identity(metadata: &ObjectMeta) -> (String, String, String) {
     let ObjectMeta { name, uid, resource_version, .. } = metadata;
     let owned = |field: &Option<String>| field.clone().unwrap_or_default();
