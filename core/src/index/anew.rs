@@ -1,8 +1,8 @@
-//! What becomes of the records where the store goes back to an earlier state (a backup of etcd that was restored).
+//! Handles a rollback of the store, that is, its return to an earlier state (a backup of etcd that was restored).
 //!
-//! Versions from before mean nothing any more. A Lease that shows another token than before has not beaten: it shows an
-//! older token. So no instance has beaten until its token changes again. Each instance that was not known to be dead
-//! has a ttl for that, from the moment at which the new history was read.
+//! After a rollback, earlier versions mean nothing. A Lease that shows another token than before has not beaten: it
+//! shows an older token. So no instance counts as having beaten until its token changes again. Each instance that was
+//! not known to be dead has one ttl for that, counted from the moment at which the new history was read.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use crate::{
     moment::Moment,
 };
 
-/// Whether what there is has to be read anew.
+/// Whether the Leases have to be listed again after a rollback of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Anew {
-    /// It has been.
+    /// No list is needed.
     #[default]
     No,
-    /// A list that begins from now on will do.
+    /// A list is needed, and it must begin after this point.
     Awaited,
-    /// Such a list is being read.
+    /// That list is being read.
     Listing,
 }
 
@@ -36,7 +36,7 @@ impl Anew {
         }
     }
 
-    /// Whether this was the list that was awaited.
+    /// Ends a list. Returns whether it was the one that was awaited.
     pub(super) fn end_list(&mut self) -> bool {
         let was = *self == Self::Listing;
         if was {
@@ -47,12 +47,12 @@ impl Anew {
 }
 
 impl Index {
-    /// What it shows was there before this process, or before the store went back.
+    /// Whether the current list shows what existed before this process started, or before the store was rolled back.
     pub(super) fn is_first_list(&self) -> bool {
         self.listing && (!self.complete || self.anew != Anew::No)
     }
 
-    /// How a Lease comes to be known that was not.
+    /// How a Lease that was not known before came to be known.
     pub(super) fn first_sight(&self, beat: &Heartbeat) -> Sight {
         if self.is_first_list() {
             Sight::Inherited
@@ -63,8 +63,8 @@ impl Index {
         }
     }
 
-    /// How long Leases had been silent before this process began, as an earlier one has proven (L5).
-    /// Those that have beaten since are not concerned.
+    /// Takes over how long Leases had been silent before this process began, as an earlier process has proven (L5).
+    /// Leases that have beaten since this process began are left as they are.
     pub fn recall(&mut self, memory: &Memory) {
         let records = self.shelf.entries_mut().map(|entry| &mut entry.record);
         for record in records.filter(|record| record.sight != Sight::Changed) {
@@ -72,7 +72,7 @@ impl Index {
         }
     }
 
-    /// The store has gone back: what was known by versions is forgotten, and the next list shows what there is.
+    /// Handles a rollback of the store: forgets all known versions. The next list shows what exists now.
     pub fn begin_anew(&mut self, now: Moment) {
         self.anew = Anew::Awaited;
         self.newest = Version(0);
@@ -82,20 +82,22 @@ impl Index {
         }
     }
 
-    /// Whether a Lease of which the history that goes on has shown nothing so far is one that was made since it was read.
+    /// Whether a Lease that the new history shows for the first time was created after the list of that history was
+    /// read.
     pub(super) fn is_newer_than_the_list(&self, presence: Presence) -> bool {
-        // One without its label is in no list.
+        // No list contains a Lease without its label.
         self.anew == Anew::No && !self.listing && presence == Presence::Watched
     }
 
-    /// Whether the store has gone back, and what there is has not been read since: nothing can be decided, since the
-    /// Leases of some who are published may not be known.
+    /// Whether the store was rolled back and its content has not been read since. Until then nothing can be decided,
+    /// because the Leases of some published instances may not be known.
     pub fn is_read_anew(&self) -> bool {
         self.anew != Anew::No
     }
 
-    /// Notes who of a registration is published at the beginning of a term; the others are not. Another replica may have
-    /// decided since an earlier term of this process, whose decisions would otherwise count (L6).
+    /// Notes which instances of a registration are published at the beginning of a term; all others are not. Another
+    /// replica may have decided since an earlier term of this process. Without this, the outdated decisions of that
+    /// term would count (L6).
     pub fn note_published<'a>(
         &mut self,
         registration: &Key,
@@ -111,34 +113,34 @@ impl Index {
         walk.end(not);
     }
 
-    /// The newest version that was read, of whatever Lease.
+    /// The newest version that was read of any Lease.
     pub fn newest(&self) -> Version {
         self.newest
     }
 
-    /// Whether versions have gone back since this was asked last.
+    /// Whether a rollback of versions was noticed since the last call of this method.
     pub fn went_back(&mut self) -> bool {
         std::mem::take(&mut self.went_back)
     }
 
-    /// A list is asked for after all that is known by then, and answered with the newest there is: so where it shows a
-    /// lower version the store has gone back.
+    /// Notices a rollback in a list. A list is requested after everything that is known by then, and is answered with
+    /// the newest state. So if it shows a lower version, the store was rolled back.
     pub(super) fn doubt_of_list(&mut self, namespace: &str, beat: &Heartbeat) {
         let Some(slot) = self.shelf.find(namespace, &beat.lease) else { return };
         let entry = self.shelf.get(slot);
-        // One that was shown since the list began may have been read live, and be newer than the list.
+        // A Lease that was shown since the list began may come from a live read, and so be newer than the list.
         self.went_back |= entry.shown_in != self.list && beat.version < entry.record.version;
     }
 
-    /// A live read is answered from a quorum, so one that was sent after a version was known can
-    /// show a lower one only when the API server's history was rolled back (etcd restored from a
-    /// backup). Then the old versions mean nothing: holding on to them would make this index deaf
-    /// for the instance until the new ones have caught up.
+    /// Notices a rollback in a live read, which is answered from a quorum. A read that was sent after a version was
+    /// known can show a lower one only if the API server's history was rolled back (etcd restored from a backup). Then
+    /// the old versions mean nothing. If they were kept, this index would ignore the instance until the new versions
+    /// have caught up.
     pub(super) fn notice_rollback(&mut self, lease: &Key, version: Version, sent: Moment) {
         if let Some(record) = self.record_mut(lease)
             && version < record.version
             && record.read_at < sent
-            // A deletion has raised the version without a reading of the Lease.
+            // A deletion raises the version without a read of the Lease.
             && record.presence != Presence::Missing
         {
             record.version = version;
@@ -146,9 +148,9 @@ impl Index {
         }
     }
 
-    /// Whether an instance stays though a read that was sent then has found no Lease. One that registered after the
-    /// backup was made has lost its Lease without leaving, and writes it anew with its next beat. The read shows that
-    /// it has not beaten.
+    /// Whether an instance stays known although a read that was sent at `sent` found no Lease. An instance that
+    /// registered after the backup was made has lost its Lease without leaving. It creates the Lease again with its
+    /// next beat. Until then the read proves that it has not beaten.
     pub(super) fn outlasts_its_lease(&mut self, slot: Slot, sent: Moment) -> bool {
         let record = &mut self.shelf.get_mut(slot).record;
         let outlasts = record.is_unshown() && record.expired_at.is_none() && !record.claim.deleting;
@@ -158,8 +160,9 @@ impl Index {
         outlasts
     }
 
-    /// Forgets the Leases that were lost when the store went back, and of which nothing was heard for so long since.
-    /// For standbys, which do not decide: a decision forgets them when their ttl has passed.
+    /// Forgets the Leases that were lost in a rollback of the store and have not been seen for the duration `after`
+    /// since. This is for standbys, which do not decide. On the leader, a decision forgets them when their ttl has
+    /// passed.
     pub fn forget_unshown(&mut self, registration: &Key, after: Duration, now: Moment) {
         let lost = |record: &&Record| {
             let grace = record.grace.filter(|grace| !grace.shown);
@@ -181,19 +184,19 @@ impl Record {
         self.silent_at = None;
         self.quiet = false;
         if self.presence == Presence::Unlabelled {
-            // No list will show it: it is read live.
+            // No list will show this Lease, so a live read is needed.
             self.presence = Presence::Missing;
         }
     }
 
-    /// Whether it is known from before the store went back, and has not been shown since.
+    /// Whether the Lease is known from before a rollback of the store, and has not been shown since.
     pub fn is_unshown(&self) -> bool {
         self.grace.is_some_and(|grace| !grace.shown)
     }
 
-    /// It is shown with this token, whatever it was before. Returns whether that was for the first time since the store
-    /// went back: then another token is no beat, unless the Lease is new. One that had expired with another token may have
-    /// come back to life, or died again: that is unknown, as at a start.
+    /// Takes over the token that is shown for a Lease. Returns whether the Lease was shown for the first time since the
+    /// store was rolled back. In that case another token is no beat, unless the Lease is new. An expired instance that
+    /// shows another token may have come back to life, or may have died again. That is unknown, as after a start.
     pub(super) fn go_on_from(&mut self, token: &Token, is_new: bool, now: Moment) -> bool {
         let Some(grace) = self.grace.as_mut().filter(|grace| !grace.shown) else { return false };
         grace.shown = true;

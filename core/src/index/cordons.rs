@@ -1,4 +1,4 @@
-//! What the index has seen of cordons.
+//! What the index knows about cordons.
 
 use super::{Index, Key};
 use crate::{
@@ -7,24 +7,24 @@ use crate::{
 };
 
 impl Index {
-    /// What was seen of cordons.
+    /// The cordons that the index has seen.
     pub(crate) fn cordons(&self) -> &Notes {
         &self.cordons
     }
 
-    /// What was seen of cordons.
+    /// The cordons that the index has seen, for changes.
     pub(crate) fn cordons_mut(&mut self) -> &mut Notes {
         &mut self.cordons
     }
 
-    /// A Lease was written, as the watch will show: it carries the cordon now.
+    /// Notes that a cordon was written to a Lease, as the watch will show later.
     pub fn cordon_is_written(&mut self, registration: &Key, unmarked: &Unmarked) {
         let Unmarked { lease, token, claim, reason } = unmarked;
         let claim = Claim { cordoned: Some(reason.clone()), ..Claim::clone(claim) };
         self.cordons.observe(registration, lease, token, &claim);
     }
 
-    /// A registration is gone: of its cordons those are left that Leases carry.
+    /// Notes that a registration is gone. Only those of its cordons are kept that Leases carry.
     pub fn forget_cordons(&mut self, registration: &Key) {
         let mut cordons = std::mem::take(&mut self.cordons);
         cordons.forget(registration, |lease| {
@@ -33,7 +33,8 @@ impl Index {
         self.cordons = cordons;
     }
 
-    /// The same for all registrations but these: a Lease may carry the name of any, whether there is one or not.
+    /// Calls [`Self::forget_cordons`] for each registration that is not known. A Lease may name any registration,
+    /// whether it exists or not.
     pub fn forget_cordons_but(&mut self, is_known: impl Fn(&Key) -> bool) {
         let all = self.cordons.registrations();
         let strange: Vec<Key> =

@@ -8,13 +8,13 @@ use std::{
 use super::record::Key;
 use crate::heartbeat::Origin;
 
-/// The registrations with an instance in a Pod, by the Pod, and how many Leases of each say so: one
-/// that leaves must not have all others of its service asked.
+/// For each Pod, the registrations with an instance in it, and how many Leases of the registration name the Pod. The
+/// count is kept so that the end of one Lease does not require a search through all Leases of its service.
 #[derive(Debug, Default)]
 pub(super) struct Pods(HashMap<Key, BTreeMap<Arc<Key>, usize>>);
 
 impl Pods {
-    /// A Lease of the registration names this origin.
+    /// Notes that a Lease of the registration names this origin.
     pub(super) fn note(&mut self, registration: &Arc<Key>, origin: &Origin) {
         if let Origin::Pod { name, .. } = origin {
             let pod = Key::new(&registration.namespace, name);
@@ -22,7 +22,7 @@ impl Pods {
         }
     }
 
-    /// A Lease that named this origin does so no longer.
+    /// Notes that a Lease of the registration no longer names this origin.
     pub(super) fn unnote(&mut self, registration: &Arc<Key>, origin: &Origin) {
         let Origin::Pod { name, .. } = origin else { return };
         let pod = Key::new(&registration.namespace, name);

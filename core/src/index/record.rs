@@ -1,4 +1,4 @@
-//! What the liveness index keeps, takes in and gives out.
+//! The data types of the liveness index: its records, its input and its results.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key of these two.
+    /// Makes a key of a namespace and a name.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
@@ -41,34 +41,36 @@ impl std::fmt::Display for Key {
     }
 }
 
-/// How this controller came to know the token it has.
+/// How this controller came to know the current token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
-    /// It was there when the controller started: whether anything beats is not known (L5).
+    /// The token was there when the controller started. It is not known whether the instance beats (L5).
     Inherited,
-    /// It was there when the controller started, and published: it has one full ttl to beat (L5).
+    /// The token was there when the controller started, and the instance was published. It has one full ttl to beat
+    /// (L5).
     Granted,
-    /// It appeared with a beat that is older than itself: it was restored from a backup.
+    /// The Lease appeared with a beat that is older than the Lease itself, so it was restored from a backup.
     Restored,
-    /// It was seen to change, or to appear: something beats.
+    /// The token was seen to change, or to appear: the instance beats.
     Changed,
 }
 
 impl Sight {
-    /// Whether anything beats is not known, nor whether it was published when it came to be known.
+    /// Whether two things are unknown: whether the instance beats, and whether it was published before it came to be
+    /// known.
     pub fn awaits_beat(self) -> bool {
         matches!(self, Self::Inherited | Self::Restored)
     }
 }
 
-/// What an instance is granted that was known when the store went back to an earlier state, until it beats.
+/// The time that an instance known before a rollback of the store is granted to beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grace {
-    /// Its silence counts from here.
+    /// The moment from which the silence of the instance counts.
     pub from: Moment,
-    /// Whether it was published, as far as this process had decided.
+    /// Whether the instance was published, according to the decisions of this process.
     pub published: bool,
-    /// Whether the history that goes on has shown its Lease.
+    /// Whether the new history has shown its Lease.
     pub shown: bool,
 }
 
@@ -77,50 +79,49 @@ pub struct Grace {
 pub enum Presence {
     /// The watch shows it.
     Watched,
-    /// The watch no longer shows it. It may be deleted, or have lost its label (L4): a live read
-    /// decides.
+    /// The watch no longer shows it. The Lease may be deleted, or may have lost its label (L4). A live read decides.
     Missing,
-    /// It exists without its label, so that its beats are seen by live reads only.
+    /// The Lease exists without its label, so only live reads show its beats.
     Unlabelled,
 }
 
 /// What is known of one heartbeat Lease.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Name of the Lease.
+    /// The name of the Lease.
     pub lease: Arc<str>,
-    /// The token of life as last read.
+    /// The token as last read.
     pub token: Token,
-    /// The version it was read at.
+    /// The version of the Lease as last read.
     pub version: Version,
     /// When the token was last seen to change (L1).
     pub seen: Moment,
-    /// For how long before that an earlier process had proven the silence (L5).
+    /// How long the instance had been silent before `seen`, as an earlier process has proven (L5).
     pub silent_before: Duration,
     /// How the token came to be known.
     pub sight: Sight,
     /// Whether the watch shows the Lease.
     pub presence: Presence,
-    /// The latest moment of which a live read proves that the token was still this one (L2).
+    /// The latest moment for which a live read proves that the token had not changed (L2).
     pub silent_at: Option<Moment>,
-    /// Since when the instance is decided to be dead; only a new token revives it, no edit of ttl.
+    /// Since when the instance is decided to be dead. Only a new token revives it; a changed ttl does not.
     pub expired_at: Option<Moment>,
-    /// Set where the store went back to an earlier state since the last beat.
+    /// Set if the store was rolled back since the last beat.
     pub grace: Option<Grace>,
-    /// The rest of what the Lease says.
+    /// The remaining content of the Lease.
     pub claim: Arc<Claim>,
-    /// Whether it was ever known where the instance is: then a Pod that is not there has gone, and is
-    /// not one that never was.
+    /// Whether the location of the instance was ever known. If so, a Pod that is missing has gone; otherwise it may not
+    /// have appeared yet.
     pub placed: bool,
     /// Whether the last decision was to publish it.
     pub published: bool,
-    /// Whether only protection.minReady keeps it published, however long it is silent (L7).
+    /// Whether only protection.minReady keeps the instance published, however long it is silent (L7).
     pub protected: bool,
-    /// How it beats.
+    /// The rhythm of its beats.
     pub rhythm: Rhythm,
-    /// Whether a beat changes no decision, so that none needs to be taken.
+    /// Whether a beat would change no decision. If so, a beat does not wake the registration.
     pub(super) quiet: bool,
-    /// When the version was taken in.
+    /// When the version was read.
     pub(super) read_at: Moment,
 }
 
@@ -131,20 +132,21 @@ impl Record {
         Silence { since, before: self.silent_before }
     }
 
-    /// Whether it was published when the store went back, and is still to be, whatever the slices hold now.
+    /// Whether the instance was published when the store was rolled back. Then it stays published, whatever the slices
+    /// say now.
     pub fn stays_published(&self) -> bool {
         self.grace.is_some_and(|grace| grace.published)
     }
 }
 
-/// What became of an observation.
+/// The result of an observation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Whether a token of life changed.
+    /// Whether a token changed.
     pub beat: bool,
-    /// How long after the beat before it, where that one was seen to arrive.
+    /// The time since the previous beat, if that beat was seen to arrive.
     pub since: Option<Duration>,
-    /// The registrations whose decision may change.
+    /// The registrations for which the decision may change.
     pub wake: Vec<Key>,
 }
 
@@ -152,18 +154,18 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
 pub enum LiveRead {
-    /// The Lease as it is.
+    /// The current Lease.
     Found(Heartbeat),
-    /// There is no such Lease: the API server said 404.
+    /// The Lease does not exist: the API server answered 404.
     Absent,
 }
 
 /// What was decided about one Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
-    /// The Lease.
+    /// The name of the Lease.
     pub lease: Arc<str>,
-    /// The token the decision was taken from.
+    /// The token that the decision is based on.
     pub token: Token,
     /// Whether a further beat would change nothing.
     pub quiet: bool,
@@ -171,28 +173,28 @@ pub struct Settled {
     pub expired: bool,
     /// What its beats are watched for.
     pub wanted: Wanted,
-    /// Whether it is known where the instance is.
+    /// Whether the location of the instance is known.
     pub placed: bool,
-    /// Whether it is to be published.
+    /// Whether the instance is to be published.
     pub published: bool,
-    /// Whether only protection.minReady keeps it published (L7).
+    /// Whether only protection.minReady keeps the instance published (L7).
     pub protected: bool,
-    /// Whether it was found published at a cold start, and so has a ttl to beat in.
+    /// Whether the instance was found published at a cold start, and therefore has one ttl to beat.
     pub granted: bool,
-    /// Whether it takes somebody out, for silence, who is published.
+    /// Whether the decision removes a published instance because of its silence.
     pub takes_out: bool,
 }
 
-/// Whether a decision may be carried out, once the index has noted it.
+/// Whether a decision may be carried out, after the index has noted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a decision may have been overtaken"]
 pub enum Settlement {
-    /// It stands.
+    /// The decision may be carried out.
     Stands,
-    /// It may be carried out, and another is to be taken soon: a beat that came in since the snapshot
-    /// makes a difference, and has woken no registration.
+    /// The decision may be carried out, and the next one has to follow soon. A beat since the snapshot makes a
+    /// difference, and it has not woken the registration.
     StandsForNow,
-    /// It must not be carried out: a beat since the snapshot speaks for somebody whom it takes out, or a
-    /// Lease has gone for which there is a verdict.
+    /// The decision must not be carried out. Either an instance that it removes has beaten since the snapshot, or a
+    /// Lease with a verdict no longer exists.
     Overtaken,
 }

@@ -1,7 +1,7 @@
-//! Where the records are kept: each in a slot of its own, that is found by the name of its Lease.
+//! The storage of the records. Each record has a slot, which is found by the name of its Lease.
 //!
-//! A beat goes the shortest way there is, from the name to the slot. The order by registrations lies
-//! beside that way and is touched only when a Lease comes or goes.
+//! A beat takes the shortest path, from the name to the slot. The order by registrations is a separate structure. It is
+//! changed only when a Lease appears or disappears.
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map},
@@ -15,7 +15,7 @@ use slab::Slab;
 use super::record::{Key, Record};
 use crate::heartbeat::{Heartbeat, Token};
 
-/// The place of a record, for as long as its Lease is known.
+/// The place of a record. It is valid for as long as the Lease is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot(u32);
 
@@ -25,19 +25,19 @@ impl Slot {
     }
 }
 
-/// A digest of a Lease as it was read, but for what each beat changes.
+/// A digest of a Lease as it was read, without the fields that each beat changes.
 ///
-/// It stands for all of that: comparing the texts themselves would fetch each of them from memory
-/// at every beat. That two which differ have the same is as likely as to guess 64 random bits,
-/// whatever anybody writes, since the key of the hash is random and known to nobody.
+/// The digest stands for the whole text. A comparison of the texts themselves would fetch each of them from memory at
+/// every beat. The probability that two different texts have the same digest is that of guessing 64 random bits. Users
+/// cannot raise it by what they write, because the key of the hash is random and secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Said(u64);
 
-/// A record and what belongs to it.
+/// A record with its bookkeeping.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) record: Record,
-    /// The registration it is kept under, in its own namespace.
+    /// The registration that the record is kept under. It is in the namespace of the Lease.
     pub(super) home: Arc<Key>,
     pub(super) said: Said,
     /// The number of the last list that began before the Lease was last seen.
@@ -56,25 +56,25 @@ pub(super) struct Shelf {
     entries: Slab<Entry>,
     leases: HashTable<Slot>,
     registrations: HashMap<Arc<Key>, BTreeMap<Arc<str>, Slot>>,
-    /// Names are chosen by users: keyed at random, so that nobody can make many of them collide.
+    /// Users choose the names, so the hash has a random key. Then users cannot create many names that collide.
     hasher: RandomState,
 }
 
 impl Shelf {
-    /// The digest of what a Lease says, its name included.
+    /// The digest of the content of a Lease, including its name.
     pub(super) fn said(&self, namespace: &str, beat: &Heartbeat) -> Said {
         let Heartbeat { lease, registration, token, version: _, second_hand: _, claim } = beat;
         let Token { uid, renewed: _ } = token;
         Said(self.hasher.hash_one((namespace, lease, registration, uid, claim)))
     }
 
-    /// Where a Lease is kept, if it is known.
+    /// The slot of a Lease, if the Lease is known.
     pub(super) fn find(&self, namespace: &str, lease: &str) -> Option<Slot> {
         let is_it = |slot: &Slot| self.get(*slot).is_of(namespace, lease);
         self.leases.find(hash(&self.hasher, namespace, lease), is_it).copied()
     }
 
-    /// The same for one that was read, which is known by what it says in nearly every case.
+    /// The same for a Lease that was read. In nearly every case its digest identifies it.
     pub(super) fn find_read(&self, namespace: &str, lease: &str, said: Said) -> Option<Slot> {
         let is_it = |slot: &Slot| {
             let entry = self.get(*slot);
@@ -83,17 +83,17 @@ impl Shelf {
         self.leases.find(hash(&self.hasher, namespace, lease), is_it).copied()
     }
 
-    /// What is kept there.
+    /// The entry in a slot.
     pub(super) fn get(&self, slot: Slot) -> &Entry {
         &self.entries[slot.at()]
     }
 
-    /// What is kept there.
+    /// The entry in a slot, for changes.
     pub(super) fn get_mut(&mut self, slot: Slot) -> &mut Entry {
         &mut self.entries[slot.at()]
     }
 
-    /// Keeps a Lease that is not known yet.
+    /// Adds a Lease that is not known yet.
     pub(super) fn insert(&mut self, home: Key, record: Record, said: Said, shown_in: u32) -> Slot {
         let home = match self.registrations.get_key_value(&home) {
             Some((known, _)) => known.clone(),
@@ -112,7 +112,7 @@ impl Shelf {
         slot
     }
 
-    /// Forgets a Lease.
+    /// Removes a Lease.
     pub(super) fn remove(&mut self, slot: Slot) -> Entry {
         let gone = self.entries.remove(slot.at());
         let hash = hash(&self.hasher, &gone.home.namespace, &gone.record.lease);
@@ -128,29 +128,29 @@ impl Shelf {
         gone
     }
 
-    /// How many there are.
+    /// The number of records.
     pub(super) fn count(&self) -> usize {
         self.entries.len()
     }
 
-    /// Goes through the records of a registration.
+    /// Walks through the records of a registration.
     pub(super) fn walk(&mut self, registration: &Key) -> Walk<'_> {
         static NONE: BTreeMap<Arc<str>, Slot> = BTreeMap::new();
         let slots = self.registrations.get(registration).unwrap_or(&NONE);
         Walk { next: slots.iter(), slots, entries: &mut self.entries }
     }
 
-    /// How many a registration has.
+    /// The number of records of a registration.
     pub(super) fn count_of(&self, registration: &Key) -> usize {
         self.registrations.get(registration).map_or(0, BTreeMap::len)
     }
 
-    /// All there is, in no order.
+    /// All entries, in no particular order.
     pub(super) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.entries.iter_mut().map(|(_, entry)| entry)
     }
 
-    /// The records of a registration, by the name of the Lease.
+    /// The records of a registration, in the order of their Lease names.
     pub(super) fn of(&self, registration: &Key) -> impl Iterator<Item = &Record> {
         let slots = self.registrations.get(registration).into_iter().flat_map(BTreeMap::values);
         slots.map(|slot| &self.get(*slot).record)
@@ -163,7 +163,7 @@ impl Shelf {
         self.some_of_each_registration(usize::MAX)
     }
 
-    /// All registrations with so many of their records at most. The others are passed over without being touched.
+    /// All registrations, each with at most `most` of its records. The other records are not touched.
     pub(super) fn some_of_each_registration(
         &self,
         most: usize,
@@ -176,7 +176,7 @@ impl Shelf {
     }
 }
 
-/// The records of one registration.
+/// A walk through the records of one registration.
 pub(super) struct Walk<'a> {
     next: btree_map::Iter<'a, Arc<str>, Slot>,
     slots: &'a BTreeMap<Arc<str>, Slot>,
@@ -184,9 +184,10 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Goes on to the record of a Lease. Whoever asks in the order of the names, and by the names that a snapshot
-    /// gave, has none looked up: no text is fetched from memory. Those between are passed over; who is asked
-    /// for out of order may have been passed over before, and what is noted of it then counts.
+    /// Moves on to the record of a Lease. If the caller asks in the order of the names, and with the names from a
+    /// snapshot, no look-up is needed and no text is fetched from memory. `passed_over` is called for the records in
+    /// between. A record that is asked for out of order may have been passed over before. In that case what the caller
+    /// sets now counts.
     pub(super) fn find(
         &mut self,
         lease: &Arc<str>,
@@ -202,7 +203,7 @@ impl Walk<'_> {
         Some(&mut self.entries[slot.at()].record)
     }
 
-    /// Passes over the rest.
+    /// Calls `passed_over` for the remaining records.
     pub(super) fn end(self, passed_over: impl Fn(&mut Record)) {
         self.next.for_each(|(_, slot)| passed_over(&mut self.entries[slot.at()].record));
     }
