@@ -110,8 +110,7 @@ pub struct Record {
     pub grace: Option<Grace>,
     /// The remaining content of the Lease.
     pub claim: Arc<Claim>,
-    /// Whether the location of the instance was ever known. If so, a Pod that is missing has gone; otherwise it may not
-    /// have appeared yet.
+    /// Whether the location of the instance was ever known. If so, a missing Pod is gone. If not, it was never seen.
     pub placed: bool,
     /// Whether the last decision was to publish it.
     pub published: bool,

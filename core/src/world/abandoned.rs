@@ -1,4 +1,4 @@
-//! What belonged to a registration that is gone, and that no other takes over.
+//! Objects of a registration that is gone, and that no other registration takes over.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use crate::{
     plan::meta::{Marked, SERVICE_NAME_LABEL},
 };
 
-/// The kinds of objects that the operator makes.
+/// The kinds of objects that the operator creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A slice.
@@ -22,17 +22,17 @@ pub enum Kind {
 /// An object whose registration is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Abandoned {
-    /// Its kind.
+    /// The kind of the object.
     pub kind: Kind,
-    /// Its name.
+    /// Its namespace and name.
     pub key: Key,
     /// The registration that it belonged to.
     pub registration: Key,
     /// The uid of that registration.
     pub owner: String,
-    /// The Service that it is for, where it still says so.
+    /// The Service that the object is for, if it still says so.
     pub service: Option<Key>,
-    /// Whether it is to stay, as `--cascade=orphan` asks for.
+    /// Whether the object is to stay, as `--cascade=orphan` requests.
     pub orphaned: bool,
 }
 
@@ -40,18 +40,18 @@ pub struct Abandoned {
 #[derive(Debug)]
 struct Belonging {
     registration: Key,
-    /// Each with whether its annotation says the namespace. Earlier versions did not write that.
+    /// Each object, and whether its annotation contains the namespace. Earlier versions did not write the namespace.
     objects: BTreeMap<(Kind, Key), bool>,
     /// Whether this process has seen the registration in this namespace.
     witnessed: bool,
 }
 
-/// Which objects carry the annotation of which registration. Kept by the namespace of the objects with the uid of the
-/// registration in place of a name: a copy in another namespace may say the same uid.
+/// Which objects carry the annotation of which registration. The keys consist of the namespace of the objects and the
+/// uid of the registration in place of a name, because a copy in another namespace may carry the same uid.
 #[derive(Debug, Default)]
 pub(super) struct Belongings {
     of: HashMap<Key, Belonging>,
-    /// Those whose registration is not there: only they are looked at again and again.
+    /// The entries whose registration is not there. Only these are checked repeatedly.
     without: BTreeSet<Key>,
     /// Registrations whose objects are to stay.
     let_go: HashSet<Key>,
@@ -61,12 +61,12 @@ pub(super) struct Belongings {
 }
 
 impl Belongings {
-    /// A registration is deleted, and what belongs to it is to stay.
+    /// Notes that a registration is being deleted and that its objects are to stay.
     pub(super) fn let_go(&mut self, place: &Key) {
         self.let_go.insert(place.clone());
     }
 
-    /// A registration is there.
+    /// Notes that a registration exists.
     pub(super) fn appeared(&mut self, place: &Key) {
         self.without.remove(place);
         if let Some(belonging) = self.of.get_mut(place) {
@@ -74,7 +74,7 @@ impl Belongings {
         }
     }
 
-    /// A registration is there no more.
+    /// Notes that a registration no longer exists.
     pub(super) fn went(&mut self, place: &Key) {
         match self.of.contains_key(place) {
             true => drop(self.without.insert(place.clone())),
@@ -111,8 +111,8 @@ impl Belongings {
 }
 
 impl World {
-    /// An object has changed: what it says of its owner by our annotation is noted. An owner reference is the garbage
-    /// collector's to follow, so it does not count.
+    /// Notes the owner of an object that has changed, as our annotation names it. An owner reference does not count,
+    /// because the garbage collector handles it.
     pub(super) fn note_owner(
         &mut self,
         kind: Kind,
@@ -131,23 +131,24 @@ impl World {
         }
     }
 
-    /// What belongs to registrations of a namespace, or of all, that are gone, and is for a Service that no
-    /// other registration names. Of other namespaces objects may be known, but no registrations. Costs a
-    /// look-up for each registration that is gone and has left something.
+    /// The objects whose registration is gone, and whose Service no other registration names. `namespace` restricts
+    /// them to one namespace; None means all. It has to be given if objects of other namespaces are known but their
+    /// registrations are not. The cost is one look-up for each registration that is gone and has left objects.
     ///
-    /// An annotation that does not say its namespace, as earlier versions wrote it, may have been copied from another
-    /// namespace with the object. So such an object is abandoned only where this process has itself seen its registration
-    /// in the object's namespace. The others stay ([`World::undecided`]): an object too many costs less than one of a user.
+    /// Earlier versions wrote an annotation without the namespace. Such an annotation may have been copied from another
+    /// namespace together with its object. So the object is abandoned only if this process has itself seen its
+    /// registration in the namespace of the object. The others stay ([`World::undecided`]), because an object too many
+    /// costs less than the loss of a user's object.
     pub fn abandoned(&self, namespace: Option<&str>) -> Vec<Abandoned> {
         self.left_behind(namespace, |says_namespace, witnessed| says_namespace || witnessed)
     }
 
-    /// What would be [abandoned](World::abandoned), and is not since it may be a copy.
+    /// The objects that would be [abandoned](World::abandoned), but are not, because each of them may be a copy.
     pub fn undecided(&self, namespace: Option<&str>) -> Vec<Abandoned> {
         self.left_behind(namespace, |says_namespace, witnessed| !says_namespace && !witnessed)
     }
 
-    /// How many registrations were looked at for all of that.
+    /// How many registrations these searches have looked at.
     #[cfg(test)]
     pub fn looked_at(&self) -> usize {
         self.belongings.steps.get()

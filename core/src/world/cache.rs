@@ -1,12 +1,13 @@
-//! What the watch has shown of one kind of object, overlaid with the results of our own writes.
+//! A cache of one kind of object: what the watch has shown, together with the results of our own writes.
 //!
-//! While a watch goes on, the newer resourceVersion wins. So a decision never rests on an object older than what this
-//! process wrote itself (kubernetes 124547: a stale cache says "equal"), nor on an answer that the watch has overtaken.
+//! While a watch continues, the newer resourceVersion wins. So a decision never relies on an object that is older than
+//! what this process itself has written (kubernetes 124547: a stale cache says "equal"). Nor does it rely on an answer
+//! that the watch has overtaken.
 //!
-//! A list wins over everything that was known before it began: it is asked for after that, and answered with the
-//! newest there is. Where it shows a lower version than was known, it is not late: the store has gone back to an
-//! earlier state, of a backup (kubernetes 82428), and the versions that were known mean nothing any more. Only what a
-//! write of ours was answered with *since* the list began may be newer than the list.
+//! A list wins over everything that was known before the list began, because the list is requested after that and is
+//! answered with the newest state. If it shows a lower version than was known, the list is not late. The store has
+//! returned to an earlier state, from a backup (kubernetes 82428), and the known versions mean nothing any more. Only
+//! the answer to a write that we sent *since* the list began may be newer than the list.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,17 +21,17 @@ use crate::{heartbeat::Version, index::Key, reading::Unreadable};
 #[derive(Debug)]
 pub struct Cache<V> {
     objects: HashMap<Key, (Version, V)>,
-    /// Objects that we deleted, with the version they had: what the watch still brings of them up to
-    /// that version is late.
+    /// Objects that we deleted, with the version that they had. If the watch shows such an object up to that version,
+    /// the event is late.
     deleted: HashMap<Key, Version>,
-    /// While a list is being read: what it, or a write of ours, has shown since it began.
+    /// While a list is being read: the objects that the list, or a write of ours, has shown since it began.
     listing: Option<HashSet<Key>>,
-    /// The newest version that the watch has shown, of whatever object, since the last list began.
+    /// The newest version of any object that the watch has shown since the last list began.
     shown: Version,
     debts: Debts,
-    /// Whether something has shown that versions went back.
+    /// Whether a rollback of versions was noticed.
     went_back: bool,
-    /// Those whose newest version cannot be read. What was known of them before stays.
+    /// Objects whose newest version cannot be read. What was known of them before stays in the cache.
     unreadable: BTreeMap<Key, Unreadable>,
 }
 
@@ -48,7 +49,7 @@ impl<V> Default for Cache<V> {
     }
 }
 
-/// A change of one object: what it was, and what it is.
+/// A change of one object: its old and its new content.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Change<V> {
     pub key: Key,
@@ -61,7 +62,7 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.objects.get(key).map(|(_, value)| value)
     }
 
-    /// The watch shows an object as it was at a version. None when it is old news, or changes nothing.
+    /// Takes in an object that the watch shows at a version. Returns None if the event is outdated or changes nothing.
     pub fn put(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
         self.shown = self.shown.max(version);
         match &self.listing {
@@ -70,21 +71,23 @@ impl<V: Clone + PartialEq> Cache<V> {
         }
         let first = self.listing.as_ref().is_some_and(|shown| !shown.contains(&key));
         if first {
-            // Whatever version it had before: a list shows what there is.
+            // The version does not matter: a list shows what exists now.
             self.unreadable.remove(&key);
         }
         if first && self.objects.get(&key).is_some_and(|(known, _)| *known > version) {
-            // Known before the list began.
+            // The higher version was known before the list began.
             self.went_back = true;
             return self.take_over(key, version, value);
         }
         self.take_in(key, version, value)
     }
 
-    /// A write of ours was answered with the object as it was at a version. None as for [`Self::put`].
+    /// Takes in the answer to a write of ours: the object at a version. Returns None in the same cases as
+    /// [`Self::put`].
     ///
-    /// A watch shows versions in their order. So an object that is not known, though a later one has been shown, was
-    /// deleted while the answer was on its way: taken in, it would be there for ever.
+    /// A watch shows versions in order. So if it has shown a later version and the object is not known, the object was
+    /// deleted while the answer was on its way. If the answer were taken in, the object would stay in the cache
+    /// forever.
     pub fn put_own(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
         if version > self.shown {
             self.debts.written(version);
@@ -95,8 +98,9 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.take_in(key, version, value)
     }
 
-    /// A write of ours was refused, since the object is not at the version that it was planned from any more; none where
-    /// it was planned from there being no such object. The watch owes what it is.
+    /// Notes that a write of ours was refused, because the object is no longer at the version `from` that the write was
+    /// planned from. That version is 0 if the write was planned without an existing object. If the cache still has that
+    /// version, the watch now owes the newer state.
     pub fn refused(&mut self, key: &Key, from: Version) {
         let known = self.objects.get(key).map_or(Version(0), |(known, _)| *known);
         if known == from {
@@ -104,7 +108,8 @@ impl<V: Clone + PartialEq> Cache<V> {
         }
     }
 
-    /// A read that was sent after `known` was known shows the object at a version. None as for [`Self::put`].
+    /// Takes in the answer to a read that was sent when the version `known` was known. Returns None in the same cases
+    /// as [`Self::put`].
     pub fn put_read(
         &mut self,
         key: Key,
@@ -119,7 +124,7 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.put_own(key, version, value)
     }
 
-    /// What the watch owes; none where it has brought all that is known to have been written.
+    /// What the watch owes. None if it has shown everything that is known to have been written.
     pub fn debt(&self) -> Option<Debt> {
         self.debts.owed()
     }
@@ -129,12 +134,12 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.shown
     }
 
-    /// Whether versions have gone back since this was asked last.
+    /// Whether a rollback of versions was noticed since the last call of this method.
     pub fn went_back(&mut self) -> bool {
         std::mem::take(&mut self.went_back)
     }
 
-    /// The store has gone back: what was known by versions is forgotten, and the next list shows what there is.
+    /// Handles a rollback of the store: forgets all known versions. The next list shows what exists now.
     pub fn begin_anew(&mut self) {
         self.objects.values_mut().for_each(|(known, _)| *known = Version(0));
         self.unreadable.values_mut().for_each(|object| object.version = Version(0));
@@ -144,7 +149,7 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.went_back = false;
     }
 
-    /// Takes an object in whatever version was known.
+    /// Takes in an object, no matter which version was known.
     fn take_over(&mut self, key: Key, version: Version, value: V) -> Option<Change<V>> {
         if let Some((known, _)) = self.objects.get_mut(&key) {
             *known = version;
@@ -154,7 +159,7 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.take_in(key, version, value)
     }
 
-    /// The watch shows that an object is there, which cannot be read. What was known of it stays.
+    /// Notes that the watch shows an object that cannot be read. What was known of the object stays in the cache.
     pub fn put_unreadable(&mut self, object: Unreadable) {
         self.shown = self.shown.max(object.version);
         match &mut self.listing {
@@ -172,7 +177,7 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.unreadable.get(key)
     }
 
-    /// Those of a namespace whose newest versions cannot be read.
+    /// The objects of a namespace whose newest versions cannot be read.
     pub fn unreadable_in(&self, namespace: &str) -> impl Iterator<Item = &Unreadable> {
         in_namespace(&self.unreadable, namespace).map(|(_, object)| object)
     }
@@ -205,7 +210,7 @@ impl<V: Clone + PartialEq> Cache<V> {
         }
     }
 
-    /// The watch says that an object is gone, as of a version.
+    /// Takes in that the watch shows the deletion of an object, at a version.
     pub fn remove(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
         self.shown = self.shown.max(version);
         self.debts.shown(key, version);
@@ -213,16 +218,16 @@ impl<V: Clone + PartialEq> Cache<V> {
         if self.unreadable.get(key).is_some_and(|object| object.version <= version) {
             self.unreadable.remove(key);
         }
-        // A late deletion of an earlier object of that name must not take the new one away.
+        // A late deletion of an earlier object with the same name must not remove the new object.
         if self.objects.get(key).is_some_and(|(known, _)| *known > version) {
             return None;
         }
         self.take(key)
     }
 
-    /// We deleted an object that had this version.
+    /// Takes in that we deleted an object, which had this version.
     pub fn remove_own(&mut self, key: &Key, version: Version) -> Option<Change<V>> {
-        // An answer that is older than what the watch has brought since says nothing of it.
+        // If the watch has shown a newer version since, the answer says nothing about that version.
         let (known, _) = self.objects.get(key)?;
         if *known > version {
             return None;
@@ -236,16 +241,16 @@ impl<V: Clone + PartialEq> Cache<V> {
         Some(Change { key: key.clone(), old: Some(old), new: None })
     }
 
-    /// A list begins.
+    /// Begins a list.
     pub fn begin_list(&mut self) {
         self.listing = Some(HashSet::new());
-        // What is known of earlier writes the list shows, or they are of another history.
+        // The list shows all earlier writes, unless they belong to a history that no longer exists.
         self.shown = Version(0);
         self.deleted.clear();
         self.debts.begin_list();
     }
 
-    /// A list has ended: what neither it nor a write of ours has shown since it began is gone.
+    /// Ends a list. Objects that neither the list nor a write of ours has shown since it began are gone.
     pub fn end_list(&mut self) -> Vec<Change<V>> {
         let Some(shown) = self.listing.take() else { return Vec::new() };
         self.debts.end_list(self.shown);
@@ -293,7 +298,7 @@ mod tests {
     fn what_somebody_deleted_does_not_come_back_with_a_late_answer() {
         let mut cache = Cache::default();
         cache.put(key(), Version(5), "slice");
-        // We wrote it at 6, somebody deleted it at 7, and the watch was faster than the answer.
+        // We wrote version 6. Another client deleted it at version 7, and the watch was faster than the answer.
         cache.put(key(), Version(6), "written by us");
         cache.remove(&key(), Version(7));
         assert_eq!(cache.put_own(key(), Version(6), "written by us"), None);

@@ -1,7 +1,7 @@
-//! What a watch owes: the store is known to have it, and the watch has not brought it yet.
+//! The debts of a watch: changes that the store is known to have, and that the watch has not shown yet.
 //!
-//! A watch that was begun again at a version which the store has not reached, since it went back to a backup, brings
-//! nothing and tells no error. What it should have brought by now shows that it is deaf.
+//! A watch may be restarted at a version that the store has not reached, because the store was rolled back to a backup.
+//! Such a watch shows nothing and reports no error. Its debts reveal that it receives no changes.
 
 use std::collections::HashMap;
 
@@ -10,48 +10,48 @@ use crate::{heartbeat::Version, index::Key};
 /// What the watch of one kind owes.
 #[derive(Debug, Default)]
 pub(super) struct Debts {
-    /// The first write of ours that it has not shown.
+    /// The first write of ours that the watch has not shown.
     written: Option<Version>,
-    /// Objects at versions that a write of ours was refused for: they are at others by now.
+    /// Objects with the versions for which a write of ours was refused. They have other versions by now.
     refused: HashMap<Key, Version>,
-    /// How often one was settled.
+    /// How often a debt was settled.
     settled: u64,
 }
 
-/// That a watch owes something; equal to what it was before as long as nothing has come.
+/// States that a watch owes something. The value stays equal for as long as no debt is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Debt(u64);
 
 impl Debt {
-    /// A number that changes once something has come.
+    /// A number that changes when a debt is settled.
     pub fn number(self) -> u64 {
         self.0
     }
 }
 
 impl Debts {
-    /// What is owed; none where the watch has brought all that is known to have been written.
+    /// The debt of the watch. None if the watch has shown everything that is known to have been written.
     pub(super) fn owed(&self) -> Option<Debt> {
         (self.written.is_some() || !self.refused.is_empty()).then_some(Debt(self.settled))
     }
 
-    /// A write of ours was answered with a version that the watch has not reached.
+    /// Notes that a write of ours was answered with a version that the watch has not reached.
     pub(super) fn written(&mut self, version: Version) {
         self.written.get_or_insert(version);
     }
 
-    /// A write of ours was refused, though the object is at this version as far as the watch has shown.
+    /// Notes that a write of ours was refused, although the watch has shown the object at this version last.
     pub(super) fn refused(&mut self, key: &Key, version: Version) {
         self.refused.insert(key.clone(), version);
     }
 
-    /// The watch shows an object, or its end, at a version: it shows versions in their order.
+    /// Notes that the watch shows an object, or its deletion, at a version. A watch shows versions in order.
     pub(super) fn shown(&mut self, key: &Key, version: Version) {
         self.settle_written(version);
         self.listed(key, version);
     }
 
-    /// A list shows an object at a version.
+    /// Notes that a list shows an object at a version.
     pub(super) fn listed(&mut self, key: &Key, version: Version) {
         if self.refused.get(key).is_some_and(|refused| *refused != version) {
             self.refused.remove(key);
@@ -59,12 +59,12 @@ impl Debts {
         }
     }
 
-    /// A list that begins now shows all that was written.
+    /// Begins a list, which will show everything that was written before.
     pub(super) fn begin_list(&mut self) {
         *self = Self { settled: self.settled + 1, ..Self::default() };
     }
 
-    /// A list has ended, whose newest object has this version: it shows all that was written up to then.
+    /// Ends a list. It shows everything that was written up to the version of its newest object.
     pub(super) fn end_list(&mut self, newest: Version) {
         self.settle_written(newest);
     }

@@ -1,5 +1,6 @@
-//! What is known of registrations, and by what they are found. A look-up costs what its namespace holds, however many
-//! registrations others have: it is made while the world is locked for all.
+//! The known registrations, and the indexes to find them by. The cost of a look-up depends on its own namespace only,
+//! not on the number of registrations in other namespaces. This matters because the whole world is locked during a
+//! look-up.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,32 +23,33 @@ use crate::{
 /// The finalizer of an object that is deleted with `--cascade=orphan`.
 const ORPHANING: &str = "orphan";
 
-/// What others need to know of a registration.
+/// What the rest of the operator needs to know about a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brief {
     service: String,
     uid: String,
     created: Option<Timestamp>,
     pace: Pace,
-    /// With these a change of the status alone is told from one that has to be acted on.
+    /// Together with the following fields, this distinguishes a change of the status alone from one that needs a
+    /// reaction.
     generation: Option<i64>,
     deleting: bool,
-    /// Annotations raise no generation.
+    /// A changed annotation does not increase the generation.
     dry_run: bool,
     consent: Consent,
     uncordon: Vec<String>,
-    /// Which Pods are to be published, where it does not merely let any.
+    /// Which Pods are to be published. None if the selector accepts every Pod.
     selector: Option<LabelMatch>,
 }
 
 /// All registrations.
 #[derive(Debug, Default)]
 pub(super) struct Registrations {
-    /// In order, so that those of a namespace are beside each other.
+    /// In order, so that the registrations of a namespace are adjacent.
     briefs: BTreeMap<Key, Brief>,
-    /// By their Service.
+    /// The names of the registrations of each Service.
     by_service: HashMap<Key, BTreeSet<String>>,
-    /// By their slack.
+    /// The registrations in the order of their slack.
     by_slack: BTreeSet<(Duration, Key)>,
     /// How many briefs were looked at.
     #[cfg(test)]
@@ -66,12 +68,12 @@ impl Registrations {
         all
     }
 
-    /// Whether some registration is for a Service.
+    /// Whether any registration names this Service.
     pub(super) fn name_service(&self, service: &Key) -> bool {
         self.by_service.contains_key(service)
     }
 
-    /// Whether a registration of this name and uid is there.
+    /// Whether a registration with this name and uid exists.
     pub(super) fn live(&self, key: &Key, uid: &str) -> bool {
         self.get(key).is_some_and(|brief| brief.uid == uid)
     }
@@ -96,9 +98,9 @@ impl World {
             .map(|(_, name)| name)
     }
 
-    /// Takes in a registration; returns those whom its change concerns: itself, and those that
-    /// share a Service with it, before or now. A change of its status alone concerns nobody: it
-    /// would wake the registration for each status it writes itself, and cut its backoff short.
+    /// Takes in a registration. Returns the registrations that the change concerns: this one, and those that share a
+    /// Service with it before or after the change. A change of the status alone concerns none. Otherwise each status
+    /// that the operator writes would wake the registration and cut its backoff short.
     pub fn put_registration(&mut self, object: &ServiceRegistration) -> Vec<Key> {
         let (key, _) = identity(&object.metadata);
         let registration = Registration::validate(object);
@@ -136,7 +138,7 @@ impl World {
         concerned
     }
 
-    /// Forgets a registration; returns those that shared its Service.
+    /// Forgets a registration. Returns the registrations that shared its Service.
     pub fn remove_registration(&mut self, key: &Key) -> Vec<Key> {
         self.take_registration(key, true)
     }
@@ -160,18 +162,18 @@ impl World {
         concerned
     }
 
-    /// The registrations that are not among these, after a list.
+    /// The known registrations that are not among those of a list.
     pub fn registrations_beyond(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
         let known = self.registrations.briefs.keys();
         known.filter(|key| !listed.contains(key)).cloned().collect()
     }
 
-    /// Whether there is such a registration.
+    /// Whether this registration is known.
     pub fn has_registration(&self, key: &Key) -> bool {
         self.registrations.get(key).is_some()
     }
 
-    /// The pace of a registration, if there is such a one.
+    /// The pace of a registration, if the registration is known.
     pub fn pace_of(&self, key: &Key) -> Option<Pace> {
         self.registrations.get(key).map(|brief| brief.pace)
     }
@@ -182,13 +184,14 @@ impl World {
         self.pace_of(key)
     }
 
-    /// Whether nothing is to be done for a registration but to tell what would be.
+    /// Whether a registration is in a dry run.
     pub fn is_dry_run(&self, key: &Key) -> bool {
         self.registrations.get(key).is_some_and(|brief| brief.dry_run)
     }
 
-    /// The registrations that have to publish a Pod with these labels before it is ready: those for which it
-    /// beats, and those that select it and not merely let any join. By name.
+    /// The names of the registrations that have to publish a Pod with these labels before the Pod becomes ready: those
+    /// for which the Pod beats, and those with a selector that matches it. A selector that accepts every Pod does not
+    /// count.
     pub fn claimants(&self, namespace: &str, labels: &Labels, beating: &[Key]) -> Vec<String> {
         let selects = |brief: &Brief| brief.selector.as_ref().is_some_and(|it| it.matches(labels));
         self.registrations
@@ -199,7 +202,7 @@ impl World {
             .collect()
     }
 
-    /// The registrations for a Service.
+    /// The registrations of a Service.
     pub fn registrations_of(&self, service: &Key) -> Vec<Key> {
         let names = self.registrations.by_service.get(service).into_iter().flatten();
         names.map(|name| Key::new(&service.namespace, name)).collect()

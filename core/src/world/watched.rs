@@ -1,4 +1,4 @@
-//! How each kind of object that is watched is kept: what of it, where, and whom a change concerns.
+//! How each kind of watched object is kept: which parts, in which cache, and which registrations a change concerns.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -28,19 +28,19 @@ use crate::{
 /// Label of a Node: its zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// An object that is watched: how it is kept, and whom its change concerns.
+/// A watched object: how it is kept, and which registrations a change of it concerns.
 pub trait Watched: Sized {
-    /// What is kept of it.
+    /// The part of the object that is kept.
     type View: Clone + PartialEq;
-    /// Its metadata.
+    /// The metadata of the object.
     fn metadata(&self) -> &ObjectMeta;
-    /// Takes the view.
+    /// Extracts the part that is kept.
     fn view(self) -> Self::View;
-    /// Where the views are kept.
+    /// The cache of this kind.
     fn cache(world: &mut World) -> &mut Cache<Self::View>;
-    /// Keeps the look-ups up to date, and names the registrations that are concerned.
+    /// Updates the indexes, and returns the registrations that the change concerns.
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key>;
-    /// Names the registrations that an unreadable object concerns, as [`Self::changed`] does.
+    /// Returns the registrations that an unreadable object concerns, as [`Self::changed`] does.
     fn concerned(world: &World, object: &Unreadable) -> Vec<Key> {
         world.registrations_of(&object.key)
     }
@@ -61,14 +61,15 @@ impl Watched for Pod {
         &mut world.pods
     }
 
-    /// Whom a Pod concerns is known to the liveness index, which the caller asks.
+    /// Returns the key of the Pod. The caller asks the liveness index which registrations the Pod concerns.
     fn changed(world: &mut World, change: &Change<Self::View>) -> Vec<Key> {
         let node = "the Node of Pod";
         let owned = |view: &Option<Arc<PodView>>| -> Vec<(IpAddr, &'static str)> {
             let Some(view) = view else { return Vec::new() };
             let kind = if view.host_network { node } else { "Pod" };
             let held = view.holds().iter().map(|address| (*address, kind));
-            // Where a Pod says on which Node it runs, those addresses are the Node's.
+            // A Pod with addresses runs on a Node. Its host addresses belong to that Node, unless the Pod holds them
+            // itself.
             let runs = !view.holds().is_empty();
             let hosts = view.host_ips.iter().filter(|host| runs && !view.holds().contains(host));
             held.chain(hosts.map(|host| (*host, node))).collect()
@@ -126,7 +127,7 @@ impl Watched for EndpointSlice {
         &self.metadata
     }
 
-    /// Of a slice that is neither ours nor the API server's only the metadata is kept.
+    /// Keeps only the metadata of a slice that is neither ours nor the API server's.
     fn view(mut self) -> Self::View {
         self.metadata.managed_fields = None;
         let ours = label(&self.metadata, SLICE_MANAGED_BY_LABEL) == Some(MANAGER)
@@ -213,7 +214,7 @@ impl Watched for Endpoints {
         &self.metadata
     }
 
-    /// Of an object that is not ours only the metadata is kept.
+    /// Keeps only the metadata of an object that is not ours.
     fn view(mut self) -> Self::View {
         self.metadata.managed_fields = None;
         let ours = label(&self.metadata, ENDPOINTS_MANAGED_BY_LABEL) == Some(MANAGER)
@@ -252,14 +253,14 @@ impl Watched for PartialObjectMeta<Node> {
         &mut world.zones
     }
 
-    /// It concerns the registrations that have a Pod on the Node.
+    /// Marks the registrations with a Pod on the Node, so the result is empty.
     fn changed(world: &mut World, change: &Change<String>) -> Vec<Key> {
         world.dependents.node_changed(&change.key.name);
         Vec::new()
     }
 }
 
-/// The slices by which Pods reach the API server.
+/// Whether this is a slice through which Pods reach the API server.
 fn is_api_server(metadata: &ObjectMeta) -> bool {
     metadata.namespace.as_deref() == Some("default")
         && label(metadata, SERVICE_NAME_LABEL) == Some("kubernetes")
