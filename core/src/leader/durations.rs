@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use beatkeeper_api::duration::format;
 
-/// A rival waits a twentieth less than the lease duration. The last sign of life took its way to the
-/// rival, the claim takes its own, and so does what is published first: that is time enough for them, so
-/// that a takeover is over within the lease duration, counted from the crash.
+/// A candidate waits for a twentieth less than the lease duration. This time covers three delays: the last sign of life
+/// on its way to the candidate, the claim on its way to the API server, and the first publication after that. So a
+/// takeover is completed within the lease duration, counted from the crash of the leader.
 const HEAD_START: u32 = 20;
 
-/// How long candidates wait for each other, checked against one another.
+/// The timings of leader election, validated against each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Durations {
     lease: Duration,
@@ -17,38 +17,38 @@ pub struct Durations {
     retry_period: Duration,
 }
 
-/// Why these durations cannot work together.
+/// Why these durations do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationsError {
-    /// A leader would go on while another takes over.
+    /// A leader would continue while another candidate takes over.
     #[error(
         "--leader-elect-renew-deadline is {}, which must be shorter than --leader-elect-lease-duration, {}, \
          by more than one part in {HEAD_START} of that: a leader has to stop before another may take over",
         format(*renew_deadline), format(*lease)
     )]
     RenewDeadline {
-        /// What was given for the renew deadline.
+        /// The given renew deadline.
         renew_deadline: Duration,
-        /// What was given for the lease.
+        /// The given lease duration.
         lease: Duration,
     },
-    /// A leader would lose its claim without having tried twice.
+    /// A leader would lose its claim before its second try.
     #[error(
         "--leader-elect-retry-period is {}, which must be above zero and less than half of \
          --leader-elect-renew-deadline, {}: one try may fail",
         format(*retry_period), format(*renew_deadline)
     )]
     RetryPeriod {
-        /// What was given for the retry period.
+        /// The given retry period.
         retry_period: Duration,
-        /// What was given for the renew deadline.
+        /// The given renew deadline.
         renew_deadline: Duration,
     },
 }
 
 impl Durations {
-    /// How long rivals wait without a change, how long a leader goes on without an answer, and the
-    /// pause between two tries.
+    /// Validates three durations: how long other candidates wait without a change of the Lease, how long a leader
+    /// continues without an answer, and the pause between two tries.
     ///
     /// # Errors
     /// [`DurationsError`], which names the flags.
@@ -66,19 +66,20 @@ impl Durations {
         Ok(Self { lease, renew_deadline, retry_period })
     }
 
-    /// How long a rival waits for a sign of life of a holder that has written this duration. While flags
-    /// change, replicas may differ in them: the holder counts on what it has written.
+    /// How long a candidate waits for a sign of life of a holder that has written this lease duration. Replicas may
+    /// have different flags while the flags are being changed, and the holder relies on the duration that it has
+    /// written.
     pub fn patience(&self, written: Duration) -> Duration {
         all_but_the_head_start(self.lease.max(written))
     }
 
-    /// The same as `leaseDurationSeconds`, rounded up.
+    /// The lease duration in seconds, rounded up, for `leaseDurationSeconds`.
     pub fn lease_seconds(&self) -> i32 {
         let whole = self.lease.as_secs() + u64::from(self.lease.subsec_nanos() > 0);
         i32::try_from(whole).unwrap_or(i32::MAX)
     }
 
-    /// How long a claim holds after the last successful request was sent.
+    /// How long a claim is valid after the last successful request was sent.
     pub fn renew_deadline(&self) -> Duration {
         self.renew_deadline
     }
@@ -88,7 +89,7 @@ impl Durations {
         self.retry_period
     }
 
-    /// How long one request may take: a second one must still fit into the renew deadline.
+    /// The timeout of one request. It leaves time for a second request within the renew deadline.
     pub fn request_timeout(&self) -> Duration {
         (self.renew_deadline - self.retry_period) / 2
     }

@@ -35,7 +35,7 @@ fn lease(version: u64, holder: &str) -> ClaimLease {
     }
 }
 
-/// What the API server makes of a draft.
+/// The Lease that the API server makes of a draft.
 fn written(draft: &Draft, version: u64) -> ClaimLease {
     ClaimLease {
         version: version.to_string(),

@@ -1,4 +1,4 @@
-//! Objects as the API server sends them, with all that it adds.
+//! Example objects as the API server sends them, with all fields that it adds.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What is kept of each kind.
+//! The fields that are kept of each kind.
 
 use beatkeeper_api::{ServiceRegistration, heartbeat::REGISTRATION_LABEL};
 use k8s_openapi::api::{
@@ -41,13 +41,13 @@ const OWNER: Keep = Fields(&[
     ("blockOwnerDeletion", All),
 ]);
 
-/// Annotations of ours.
+/// Whether an annotation is one of ours.
 fn ours(name: &str) -> bool {
     name.starts_with("beatkeeper.dev/")
 }
 
-/// Of what is replaced as a whole nothing may get lost that others have written. Who wrote which field
-/// the API server keeps by itself.
+/// An update replaces the whole object, so everything in its metadata that others have written has to be kept. The
+/// managed fields are not needed, because the API server maintains them itself.
 const WRITTEN_METADATA: Keep = Fields(&[
     ("name", All),
     ("generateName", All),
@@ -214,7 +214,7 @@ impl Readable for HeartbeatLease {
                 ("labels", Entries(|name| name == REGISTRATION_LABEL)),
                 ("annotations", Entries(ours)),
                 ("ownerReferences", Each(&OWNER)),
-                // One that cannot be read says nothing.
+                // A creation time that cannot be read is treated as if it were missing.
                 ("creationTimestamp", All),
                 ("deletionTimestamp", Time),
             ]),
@@ -230,7 +230,7 @@ impl Readable for HeartbeatLease {
     }
 }
 
-/// A Lease that is no heartbeat: that of the leader election.
+/// A Lease that is not a heartbeat: the Lease of the leader election.
 impl Readable for DynamicObject {
     const KIND: &'static str = "Lease";
     const KEEP: Keep = Fields(&[

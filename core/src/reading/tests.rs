@@ -45,7 +45,7 @@ fn all_that_is_looked_at_is_kept() {
 fn of_what_is_replaced_as_a_whole_nothing_gets_lost() {
     let without_history = |mut metadata: ObjectMeta| {
         metadata.managed_fields = None;
-        // The API server takes neither from an update.
+        // The API server ignores both fields in an update.
         metadata.creation_timestamp = None;
         metadata
     };
@@ -89,7 +89,7 @@ fn an_object_that_cannot_be_read_is_known_by_its_name_and_says_what_of_it_is_wro
     let text = unreadable.to_string();
     assert!(text.starts_with("EndpointSlice shop/greeter-x cannot be read: ports: "), "{text}");
 
-    // Our annotation says whose it is, too, unless it was copied along from another namespace.
+    // Our annotation names the owner as well, unless it was copied from another namespace.
     slice["metadata"]["ownerReferences"] = json!(null);
     for (mark, owner) in [
         ("shop:greeter/uid", Some("greeter")),
@@ -125,7 +125,7 @@ fn a_time_that_no_type_holds_is_the_latest_there_is() {
     registration["metadata"]["creationTimestamp"] = json!("9999-12-31T23:59:59Z");
     let read: ServiceRegistration = lenient(&registration);
     let created = read.metadata.creation_timestamp.expect("a time").0;
-    // So that it is never the elder of two for one Service.
+    // With this time, the registration is never the older of two for one Service.
     assert!(created > "9999-01-01T00:00:00Z".parse().expect("a time"));
     registration["metadata"]["creationTimestamp"] = json!(null);
     let read: ServiceRegistration = lenient(&registration);

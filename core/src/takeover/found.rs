@@ -1,4 +1,5 @@
-//! An address in what others have written: what it would be as an adopted instance, and whether it may be one.
+//! An address in an object that others have written: the adopted instance that it would become, and whether it may
+//! become one.
 
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ use crate::{
     endpoint::Family,
 };
 
-/// An address as it was written by hand, with what was said of it.
+/// An address in a hand-written object, with the details that the object gives.
 pub(super) struct Found {
     pub(super) address: IpAddr,
     pub(super) text: String,
@@ -23,18 +24,18 @@ pub(super) struct Found {
     pub(super) node_name: Option<String>,
     pub(super) zone: Option<String>,
     pub(super) hostname: Option<String>,
-    /// Name and uid of the Pod for which the cluster's own controller published it.
+    /// Name and uid of the Pod for which a controller of the cluster published the address.
     pub(super) pod: Option<(String, String)>,
 }
 
 impl Found {
-    /// Whether both can be one instance: no port of one name has two numbers.
+    /// Whether both can be one instance: no two of their ports have the same name and different numbers.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
         let differs = |a: &InstancePort, b: &InstancePort| a.name == b.name && a.port != b.port;
         !self.ports.iter().any(|a| other.ports.iter().any(|b| differs(a, b)))
     }
 
-    /// Takes in what another object says of the same instance. Who is ready somewhere is ready.
+    /// Merges what another object says about the same instance. An instance that is ready in one object is ready.
     pub(super) fn absorb(&mut self, other: Self) {
         let Self { address: _, text: _, from: _, ports, not_ready, node_name, zone, hostname, pod } =
             other;
@@ -50,7 +51,7 @@ impl Found {
         self.pod = self.pod.take().or(pod);
     }
 
-    /// As it is remembered; the n-th one at its address.
+    /// The adopted instance as it is recorded in the status. `n` counts the instances at one address, from 0.
     pub(super) fn adopted(&self, n: usize, wall: Timestamp) -> Adopted {
         let suffix = if n == 0 { String::new() } else { format!("#{}", n + 1) };
         let since = Timestamp::from_second(wall.as_second()).unwrap_or(wall);
@@ -70,7 +71,7 @@ impl Found {
         Adopted { address: self.address, entry }
     }
 
-    /// Whether the address may be published (P5), and people have consented to taking it over.
+    /// Checks that the address may be published (P5), and that the user has consented to its adoption.
     pub(super) fn check(&self, scene: &Scene<'_>) -> Result<(), Refusal> {
         let refuse = |problem| Err(Refusal { object: self.from.clone(), problem });
         let namespace = &scene.registration.key.namespace;

@@ -1,9 +1,9 @@
-//! One candidate, told by hand what the others do.
+//! Tests of one candidate. The test says what the other candidates do.
 
 use super::*;
 use crate::leader::DurationsError;
 
-/// One that leads since its request of moment 1000, answered at 1010, which wrote version 11.
+/// A candidate that leads. Its request was sent at moment 1000, was answered at 1010, and wrote version 11.
 fn leader() -> Candidate {
     let mut candidate = candidate("me");
     candidate.saw(Some(lease(10, "")), at(1000));
@@ -12,7 +12,7 @@ fn leader() -> Candidate {
     candidate
 }
 
-/// One that has seen at moment 1000 that another leads, at version 10.
+/// A candidate that saw at moment 1000 that another candidate leads, at version 10.
 fn standby() -> Candidate {
     let mut candidate = candidate("me");
     candidate.saw(Some(lease(10, "other")), at(1000));
@@ -271,7 +271,7 @@ fn a_leader_whose_lease_somebody_deletes_creates_it_anew_at_once() {
 
 #[test]
 fn a_renewal_that_changed_nothing_is_none() {
-    // The others cannot have seen it.
+    // The other candidates cannot have seen it.
     let mut candidate = leader();
     let draft = draft(&candidate, 1510);
     candidate.wrote(written(&draft, 11), at(1510), at(1520));

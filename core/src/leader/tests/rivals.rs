@@ -1,17 +1,17 @@
-//! Several candidates and one Lease, through lost and late requests and answers, suspensions and
-//! crashes: never do two claims hold at one moment, and when the faults stop somebody leads.
+//! Tests of several candidates and one Lease, with lost and late requests and answers, suspensions and crashes. Two
+//! claims never hold at the same moment, and when the faults stop, one candidate leads.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What becomes of a request, and when.
+/// What happens to a request, and when.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
-    /// It arrives after so many milliseconds; never if none. A candidate that no longer waits for it
-    /// does not keep it from arriving.
+    /// After how many milliseconds the request arrives; None if it never does. The request may arrive even if the
+    /// candidate no longer waits for it.
     arrives: Option<u64>,
-    /// Its answer comes so long after that; never if none.
+    /// How many milliseconds after that the answer comes; None if it never does.
     answered: Option<u64>,
 }
 
@@ -21,28 +21,28 @@ const PROMPT: Fate = Fate { arrives: Some(5), answered: Some(5) };
 enum Op {
     /// Time passes.
     Pass(u64),
-    /// What becomes of the next request of a candidate.
+    /// Sets what happens to the next request of a candidate.
     Next(usize, Fate),
-    /// A candidate does not run for so long.
+    /// Suspends a candidate for so many milliseconds.
     Suspend(usize, u64),
-    /// The same from the moment at which it has sent its next request.
+    /// The same, from the moment at which the candidate has sent its next request.
     SuspendAsking(usize, u64),
-    /// A watch shows a candidate what the Lease was so many changes ago.
+    /// A watch shows a candidate the Lease as it was so many changes ago.
     Watch(usize, usize),
-    /// A candidate crashes, and another process comes in its place.
+    /// A candidate crashes, and a new process replaces it.
     Replace(usize),
-    /// A candidate stops leading, as on SIGTERM, and another process comes in its place.
+    /// A candidate stops leading, as on SIGTERM, and a new process replaces it.
     Release(usize),
 }
 
 #[derive(Debug, Clone)]
 struct Request {
-    /// None reads.
+    /// What to write; None for a read.
     draft: Option<Draft>,
     sent: u64,
     arrives: Option<u64>,
     answer: Option<u64>,
-    /// What the API server said, once it has arrived.
+    /// The answer of the API server, once the request has arrived.
     outcome: Option<Result<Option<ClaimLease>, ()>>,
 }
 
@@ -51,7 +51,7 @@ struct Process {
     suspended_until: u64,
     suspended_asking: Option<u64>,
     fate: Fate,
-    /// The request it waits for, and when it gives up.
+    /// The request that the process waits for, and when it stops waiting.
     waits: Option<(usize, u64)>,
 }
 
@@ -59,7 +59,7 @@ struct Scene {
     now: u64,
     version: u64,
     lease: Option<ClaimLease>,
-    /// What it was before, and is.
+    /// All states of the Lease so far, including the current one.
     history: Vec<Option<ClaimLease>>,
     requests: Vec<Request>,
     /// The requests that may still arrive.
@@ -102,7 +102,7 @@ impl Scene {
             Op::Watch(n, back) => {
                 let one = &mut self.processes[n];
                 let now = at(self.now);
-                // Who leads, or waits for an answer, looks out for nothing.
+                // A candidate that leads, or that waits for an answer, does not read the Lease.
                 let looks = one.suspended_until <= self.now
                     && one.waits.is_none()
                     && !one.candidate.holds(now);
@@ -128,7 +128,7 @@ impl Scene {
                     self.run(n);
                 }
             }
-            // Also of those that are suspended: they may be resumed at any moment.
+            // Suspended candidates count as well, because they may resume at any moment.
             let leading: Vec<_> =
                 self.processes.iter().filter(|one| one.candidate.holds(at(self.now))).collect();
             assert!(leading.len() <= 1, "{} lead at {}", leading.len(), self.now);
@@ -136,7 +136,7 @@ impl Scene {
         }
     }
 
-    /// Lets the API server take in what has arrived.
+    /// Lets the API server process the requests that have arrived.
     fn arrive(&mut self) {
         for n in std::mem::take(&mut self.under_way) {
             let request = &self.requests[n];
@@ -169,7 +169,7 @@ impl Scene {
         request
     }
 
-    /// One candidate does what it can do at this moment.
+    /// Lets one candidate do what it can do at this moment.
     fn run(&mut self, n: usize) {
         let now = at(self.now);
         if let Some((request, gives_up)) = self.processes[n].waits {
@@ -200,7 +200,7 @@ impl Scene {
         self.processes[n].waits = Some((request, self.now + timeout));
     }
 
-    /// No more faults: what is on its way is lost, and who waits for it has heard so.
+    /// Ends all faults. Requests on their way are lost, and the waiting candidates are told so.
     fn calm(&mut self) {
         for process in &mut self.processes {
             process.suspended_until = 0;
@@ -247,8 +247,8 @@ proptest! {
         let mut scene = Scene::new(count);
         ops.iter().for_each(|op| scene.play(op));
         scene.calm();
-        // A pause, a look, the lease from then on, a look, the claim; each of them may take a tick
-        // to be noticed.
+        // The terms: a pause, a read, the lease duration from then on, a read, the claim. Each step may be noticed one
+        // tick late.
         let bound = 500 + 10 + 5000 + 10 + 10 + 5;
         for _ in 0..bound {
             if scene.leads() {
