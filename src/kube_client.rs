@@ -1,18 +1,18 @@
-//! The way to the API server: kube's client on a connector of our own.
+//! The client for the API server: kube's client on a connector of our own.
 //!
-//! On the way that the instances use too (`beatkeeper_client::transport`), which follows certificates, tokens and
-//! the kubeconfig when they change, stands what an operator needs:
+//! The connector is `beatkeeper_client::transport`, which the instances use as well. It follows certificates, tokens
+//! and the kubeconfig when they change. This module adds what an operator needs:
 //!
-//! * What waits when the API server asks for it, within [`Options::patience`], is `throttle`.
-//! * A [`gate::Gate`] where there is one: how many calls at once, who goes first, and who counts them.
+//! * `throttle`: it waits when the API server asks for it, for at most [`Options::patience`].
+//! * A [`gate::Gate`], which is optional. It limits the number of concurrent calls, orders them by urgency and counts
+//!   them.
 //!
 //! ## Timeouts
-//! [`kube::Config`] carries three, of which kube's own builder makes use and a connector of one's
-//! own does not. Here `connect_timeout` (30 s unless changed) bounds the TCP handshake;
-//! `read_timeout` and `write_timeout` are **not** used: a read timeout counts idle time, and would
-//! cut a quiet watch. Instead [`Options::response_timeout`] bounds the wait for the *head* of every
-//! response, TLS handshake included. A watch's head comes at once and its body may then take as long
-//! as it likes; whoever reads a body that has to end bounds the whole call with [`within`].
+//! [`kube::Config`] has three timeouts. They are used by kube's own builder, but not by a custom connector. Here
+//! `connect_timeout` (30 s by default) limits the TCP handshake. `read_timeout` and `write_timeout` are **not** used: a
+//! read timeout counts idle time, and would end a quiet watch. Instead, [`Options::response_timeout`] limits the wait
+//! for the *head* of every response, including the TLS handshake. The head of a watch comes at once, and its body may
+//! then take as long as it likes. A caller that reads a body that has to end limits the whole call with [`within`].
 
 pub mod gate;
 pub mod list;
@@ -36,18 +36,18 @@ use throttle::Patience;
 /// How to talk to the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Sent as `User-Agent`, such as `beatkeeper-controller/0.1.0`: it names us in the audit log.
+    /// Sent as `User-Agent`, such as `beatkeeper-controller/0.1.0`. It identifies Beatkeeper in the audit log.
     pub user_agent: String,
-    /// How long the head of a response may take, for a watch as for everything else. Default: 30 s.
+    /// Maximum time until the head of a response arrives, also for a watch. Default: 30 s.
     pub response_timeout: Duration,
-    /// How long a request waits in all, and is sent again, when the API server answers that it has
-    /// too much to do (429, or 503 with Retry-After). Shorter than the caller's own timeout, so that
-    /// it is told of the 429 and not of a timeout. Default: 0, so that the caller decides.
+    /// Maximum total time for which a request waits and is sent again, if the API server answers that it is overloaded
+    /// (429, or 503 with Retry-After). It has to be shorter than the caller's own timeout, so that the caller learns of
+    /// the 429 and not of a timeout. Default: 0, so that the caller decides.
     pub patience: Duration,
 }
 
 impl Options {
-    /// The defaults, for a part of Beatkeeper: `controller` becomes `beatkeeper-controller/0.1.0`.
+    /// The defaults for a part of Beatkeeper. The part `controller` becomes `beatkeeper-controller/0.1.0`.
     pub fn of(part: &str) -> Self {
         Self {
             user_agent: format!("beatkeeper-{part}/{}", env!("CARGO_PKG_VERSION")),
@@ -57,18 +57,18 @@ impl Options {
     }
 }
 
-/// Makes a client without a gate: see [`connect_through`].
+/// Makes a client without a gate. See [`connect_through`].
 ///
 /// # Errors
-/// [`ConnectError`], when the configuration cannot be used.
+/// [`ConnectError`], if the configuration cannot be used.
 pub fn connect(source: impl Into<Source>, options: &Options) -> Result<Client, ConnectError> {
     connect_through(None, source, options)
 }
 
-/// Makes a client, on the current tokio runtime; nothing is sent yet.
+/// Makes a client on the current tokio runtime. Nothing is sent yet.
 ///
 /// # Errors
-/// [`ConnectError`], when what the source says cannot be used.
+/// [`ConnectError`], if the configuration from the source cannot be used.
 pub fn connect_through(
     gate: Option<Gate>,
     source: impl Into<Source>,
@@ -79,7 +79,7 @@ pub fn connect_through(
     Ok(through(gate, access, source.namespace(), options))
 }
 
-/// Makes a client of what takes the requests; `namespace` is its default one.
+/// Makes a client of a service that takes the requests. `namespace` is the default namespace of the client.
 pub fn through<S, B>(
     gate: Option<Gate>,
     api_server: S,
@@ -93,10 +93,10 @@ where
     B::Error: Into<BoxError>,
 {
     let service = ServiceBuilder::new()
-        // In this order: whoever waits to be welcome again holds no place meanwhile.
+        // The order matters: a request that waits because of throttling occupies no place in the gate.
         .layer(RetryLayer::new(Patience::of(options.patience)))
         .option_layer(gate)
-        // Ends with the head of the response: the body is no part of this future.
+        // This timeout ends with the head of the response, because the body is not part of the future.
         .timeout(options.response_timeout)
         .service(api_server);
     Client::new(service, namespace)
@@ -117,7 +117,7 @@ mod tests {
         Config::new(url.parse().expect("a URL"))
     }
 
-    /// Answers every connection with `head` and then keeps it open; returns the first request.
+    /// Answers every connection with `head` and then keeps the connection open. Returns the first request.
     async fn server(head: &'static str) -> io::Result<(String, tokio::task::JoinHandle<String>)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -159,8 +159,8 @@ mod tests {
         assert!(error.contains("timed out"), "{error}");
     }
 
-    /// Answers requests with these heads, one after the other, each on a connection of its own, and
-    /// with an empty object; returns the requests and when each came.
+    /// Answers requests with these heads in order, each on its own connection and with an empty object. Returns the
+    /// requests and when each of them arrived.
     async fn script(
         heads: &'static [&'static str],
     ) -> io::Result<(String, tokio::task::JoinHandle<Vec<(String, tokio::time::Instant)>>)> {

@@ -1,10 +1,9 @@
-//! What goes to the log: what Beatkeeper itself says, as chosen by `RUST_LOG`, and what goes wrong in the
-//! libraries below it.
+//! Decides what is logged: what Beatkeeper itself reports, as selected by `RUST_LOG`, and errors of the libraries.
 //!
-//! The libraries log what they send and receive, one more than the other: kube's client the text of an
-//! object that it cannot read, and that as a mere warning; hyper, h2 and rustls the bytes of requests and
-//! responses. In there are Pods with the secrets in their environment, and tokens. So whatever `RUST_LOG`
-//! says, they may say nothing that is not an error, or of kube's client nothing at all.
+//! The libraries log what they send and receive, some more than others. kube's client logs the text of an object that
+//! it cannot read, and does so at the level of a warning. hyper, h2 and rustls log the bytes of requests and responses.
+//! This data includes tokens, and Pods with secrets in their environment. So, whatever `RUST_LOG` says, a library may
+//! log only errors, and kube's client may log nothing.
 
 use std::io::IsTerminal;
 
@@ -20,9 +19,9 @@ use tracing_subscriber::{
     registry,
 };
 
-/// Logs to standard error: human-readable on a terminal and off it. What users have written stays on its
-/// line, and nothing waits for a reader: a prune does not depend on where the log goes. What is logged where `RUST_LOG`
-/// does not choose is said by the caller.
+/// Logs to standard error, in a human-readable format, whether or not it is a terminal. Text that users have written
+/// stays on its line. Logging never waits for a reader, so a prune does not depend on where the log goes. The filter
+/// `unless_chosen` applies if `RUST_LOG` is not set.
 pub(crate) fn to_stderr(unless_chosen: &str) {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(unless_chosen));
@@ -36,11 +35,11 @@ pub(crate) fn to_stderr(unless_chosen: &str) {
         .with_ansi(std::io::stderr().is_terminal())
         .with_filter(filter);
     let subscriber = registry().with(lines).with(filter::filter_fn(may_be_said));
-    // Fails only where one has been set before, and then that one is kept.
+    // This fails only if a subscriber has been set before. Then that one is kept.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-/// Whether something may be logged, if it is asked for.
+/// Whether a log event may be written, if the filter selects it.
 fn may_be_said(what: &Metadata<'_>) -> bool {
     let own = |name: &str| name == "beatkeeper" || name.starts_with("beatkeeper_");
     let library = what.target().split("::").next().unwrap_or_default();
@@ -69,7 +68,7 @@ mod tests {
         }
     }
 
-    /// What is logged with everything asked for.
+    /// What is logged if everything is selected.
     fn logged(say: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();

@@ -1,8 +1,7 @@
-//! Writes lines to standard output and standard error, without making the caller wait.
+//! Writes lines to standard output and standard error without blocking the caller.
 //!
-//! A pipe that no process reads blocks its writer. So a thread of its own writes to each of the two, from a
-//! queue of bounded length: what does not fit in is dropped, and counted. Beats and prunes never wait for
-//! output.
+//! A pipe that no process reads blocks its writer. So each of the two streams has a thread that writes to it from a
+//! bounded queue. What does not fit into the queue is dropped and counted. Beats and prunes never wait for output.
 
 use std::{
     fs::File,
@@ -19,10 +18,10 @@ use std::{
 
 use beatkeeper_api::text::plain;
 
-/// So many pieces wait at most, each of so many bytes at most: 16 MiB.
+/// Maximum number of waiting pieces, and the maximum size of each in bytes: 16 MiB in total.
 const QUEUE: usize = 1024;
 const PIECE_MAX: usize = 16 * 1024;
-/// A pipe that another process has made non-blocking is tried again after this long.
+/// The pause before the next try, on a pipe that another process has made non-blocking or on a full queue.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// One of the two streams.
@@ -33,7 +32,7 @@ pub struct Output {
 
 enum Piece {
     Text(Vec<u8>),
-    /// All before it was written.
+    /// A request to report that all earlier pieces were written.
     Written(SyncSender<()>),
 }
 
@@ -49,7 +48,7 @@ pub fn stderr() -> &'static Output {
     STDERR.get_or_init(|| Output::to(io::stderr().as_fd().try_clone_to_owned().map(File::from)))
 }
 
-/// Writes what waits in both, within this time.
+/// Writes the waiting pieces of both streams, for at most the given time.
 pub fn flush(within: Duration) {
     let end = Instant::now() + within;
     for output in [stdout(), stderr()] {
@@ -57,7 +56,7 @@ pub fn flush(within: Duration) {
     }
 }
 
-/// Has panics told the same way: a thread that panics must not wait for a reader, either.
+/// Reports panics through the same output, because a thread that panics must not wait for a reader either.
 pub fn tell_panics() {
     std::panic::set_hook(Box::new(|info| stderr().say(&info.to_string())));
 }
@@ -68,7 +67,7 @@ impl Output {
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
         if let Ok(stream) = stream {
-            // Without the thread every line is dropped, and there is no place to report that.
+            // Without the thread, every line is dropped, and there is no place to report that.
             let _ = thread::Builder::new()
                 .name("output".to_owned())
                 .spawn(move || write_all(stream, &pieces, &lost));
@@ -76,20 +75,20 @@ impl Output {
         Self { queue, dropped }
     }
 
-    /// Prints a line, without what would fake another or hide something.
+    /// Prints a line, without characters that would fake another line or hide text.
     pub fn say(&self, line: &str) {
         self.write(format!("{}\n", plain(line)).into_bytes());
     }
 
-    /// Prints an error, which may show the part of a file that it speaks of: what follows its first line is set off,
-    /// and so is no line of its own.
+    /// Prints an error, which may quote a part of a file. The lines after the first one are indented, so that none of
+    /// them looks like a separate message.
     pub fn say_error(&self, lead: &str, error: &str) {
         for (n, line) in error.lines().enumerate() {
             self.say(&if n == 0 { format!("{lead}{line}") } else { format!("    {line}") });
         }
     }
 
-    /// Prints bytes as they are, and cuts off what is very long.
+    /// Prints bytes as they are. Text longer than 16 KiB is cut off.
     pub fn write(&self, mut text: Vec<u8>) {
         if text.len() > PIECE_MAX {
             text.truncate(PIECE_MAX);
@@ -100,17 +99,17 @@ impl Output {
         }
     }
 
-    /// For what writes a line at a time, such as a log.
+    /// A writer for code that writes one line at a time, such as a logger.
     pub fn writer(&'static self) -> impl Write {
         Lines(self)
     }
 
-    /// Waits until all so far is written, for so long at most.
+    /// Waits until everything so far is written, but at most for the given time.
     fn flush(&self, within: Duration) {
         let (written, done) = sync_channel(1);
         let end = Instant::now() + within;
         let mut piece = Piece::Written(written);
-        // There may be no room even for the question.
+        // The queue may have no room even for this request.
         while let Err(std::sync::mpsc::TrySendError::Full(back)) = self.queue.try_send(piece) {
             if Instant::now() >= end {
                 return;
@@ -141,7 +140,7 @@ fn write_all(mut stream: impl Write, pieces: &Receiver<Piece>, dropped: &AtomicU
             Piece::Text(text) => write(&mut stream, &text),
             Piece::Written(done) => drop(done.send(())),
         }
-        // Those that found no room came after what was just written.
+        // The lines that were dropped came after the piece that was just written.
         match dropped.swap(0, Relaxed) {
             0 => {}
             lost => write(
@@ -174,7 +173,7 @@ mod tests {
     fn where_nobody_reads_lines_are_dropped_and_counted_and_nobody_waits() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let output = Output::to(Ok(writer));
-        // More than a pipe and the queue hold.
+        // This is more than a pipe and the queue hold together.
         for n in 0..20_000 {
             output.say(&format!("{n:0100}"));
         }

@@ -1,8 +1,8 @@
-//! How many calls are under way at once, and who goes first.
+//! Limits how many calls are under way at once, and which of them go first.
 //!
-//! Every call of the operator passes here, wherever in the code it is made. What keeps the dead from
-//! staying (live reads, and the writes that publish) may use all places. Status, events and the sweep
-//! share a few of them: however slow those are answered, the others find room.
+//! Every call of the operator passes through the gate, wherever it is made. Calls that are needed to prune dead
+//! instances (live reads, and the writes that publish) may use all places. Status, events and the sweep share a few of
+//! the places. So even if those calls are answered slowly, the others find a place.
 
 use std::{
     pin::Pin,
@@ -21,23 +21,23 @@ use tower::{BoxError, Layer, Service};
 
 use super::request::{ApiRequest, Verb};
 
-/// Of all places, calls that can wait may use one in so many.
+/// Background calls may use one place out of this many.
 const BACKGROUND_SHARE: usize = 16;
 
 /// How urgent a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// Somebody may be waiting to be pruned or published.
+    /// An instance may be waiting to be pruned or published.
     Prompt,
-    /// It tells or tidies: status, events, the sweep.
+    /// The call reports or cleans up: status, events, the sweep.
     Background,
 }
 
 impl Lane {
-    /// Both, for whoever counts by them.
+    /// All lanes, for example to count calls by lane.
     pub const ALL: [Self; 2] = [Self::Prompt, Self::Background];
 
-    /// As written in metrics.
+    /// The name of the lane in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prompt => "prompt",
@@ -45,7 +45,7 @@ impl Lane {
         }
     }
 
-    /// None for what needs no place: a watch stays for as long as it likes, and there are few.
+    /// The lane of a request. None for a watch: it needs no place, because it stays open and there are few watches.
     fn of(request: ApiRequest) -> Option<Self> {
         let ApiRequest { verb, kind, status } = request;
         match (verb, kind) {
@@ -57,25 +57,25 @@ impl Lane {
     }
 }
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Done as asked.
+    /// The call succeeded.
     Ok,
-    /// 404 or 409: the object is not as it was planned from.
+    /// 404 or 409: the object is not in the state that the call was planned from.
     Conflict,
-    /// 429: the API server has too much to do.
+    /// 429: the API server is overloaded.
     Throttled,
     /// Any other 4xx.
     Refused,
-    /// No answer in time, so that nobody knows whether it was done.
+    /// No answer arrived in time, so it is unknown whether the request was carried out.
     Timeout,
     /// A server error, or no connection.
     Error,
 }
 
 impl Outcome {
-    /// As written in metrics.
+    /// The name of the outcome in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -87,7 +87,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the API server has answered, whatever it said.
+    /// Whether the API server is known to have answered the call, even if it refused it. A server error does not count.
     pub fn is_answer(self) -> bool {
         match self {
             Self::Ok | Self::Conflict | Self::Throttled | Self::Refused => true,
@@ -110,11 +110,11 @@ impl Outcome {
     }
 }
 
-/// Whoever counts the calls. Called for each try.
+/// Receives the events of calls, for example to count them. It is called for each try.
 pub trait Observer: Send + Sync + 'static {
-    /// A call has its place, after waiting for so long.
+    /// A call got its place, after waiting for `waited`.
     fn admitted(&self, lane: Lane, waited: Duration);
-    /// A call has ended: the head of its answer came after so long, or it was given up.
+    /// A call has ended after `took`: the head of its answer arrived, or the call was abandoned.
     fn ended(&self, request: ApiRequest, outcome: Outcome, took: Duration);
 }
 
@@ -127,7 +127,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Lets so many calls through at once, at least two.
+    /// Makes a gate that lets this many calls through at once, but at least two.
     pub fn new(places: usize, observer: Arc<dyn Observer>) -> Self {
         let places = places.max(2);
         Self {
@@ -137,17 +137,17 @@ impl Gate {
         }
     }
 
-    /// How many of so many places what can wait may use: two at least, so that one that is not answered
-    /// keeps up none of the others, but never all.
+    /// How many of these places background calls may use. It is at least two, so that one unanswered call does not
+    /// block the other background calls. It is never all places, unless there is only one.
     pub fn background(places: usize) -> usize {
         (places / BACKGROUND_SHARE).max(2).min(places.saturating_sub(1)).max(1)
     }
 
-    /// Waits for a place. Those that can wait do so first for one of their own few, so that never
-    /// more of them than that are before anybody else.
+    /// Waits for a place. A background call first waits for one of the places of its lane. So at most that many
+    /// background calls can be ahead of a prompt call.
     async fn admit(&self, lane: Lane) -> Place {
         let since = Instant::now();
-        // Neither is ever closed.
+        // Neither semaphore is ever closed.
         let share = match lane {
             Lane::Prompt => None,
             Lane::Background => self.background.clone().acquire_owned().await.ok(),
@@ -158,7 +158,7 @@ impl Gate {
     }
 }
 
-/// A place, until dropped.
+/// A place in the gate. Dropping it frees the place.
 struct Place {
     _place: Option<OwnedSemaphorePermit>,
     _share: Option<OwnedSemaphorePermit>,
@@ -172,7 +172,7 @@ impl<S> Layer<S> for Gate {
     }
 }
 
-/// What lies behind the gate.
+/// The service behind the gate.
 #[derive(Clone)]
 pub struct Gated<S> {
     gate: Gate,
@@ -188,14 +188,14 @@ where
     type Error = S::Error;
     type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
 
-    /// Always room for one more to wait: to wait here would keep up those behind it.
+    /// Does not wait for a place, because that would also delay the requests that come after this one.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let gate = self.gate.clone();
-        // The one that was polled is the one that is ready.
+        // Use the instance that `poll_ready` was called on, because only that one is ready.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
@@ -215,7 +215,7 @@ where
     }
 }
 
-/// A call that is under way. Whoever gives up waiting for it drops it.
+/// A call that is under way. It is dropped if the caller stops waiting for it.
 struct Underway {
     observer: Arc<dyn Observer>,
     request: ApiRequest,
@@ -245,7 +245,7 @@ mod tests {
     use std::sync::Mutex;
     use tokio::sync::oneshot;
 
-    /// Notes what it is told.
+    /// Records the events that it receives.
     #[derive(Default)]
     struct Notes(Mutex<Vec<String>>);
 
@@ -260,7 +260,7 @@ mod tests {
         }
     }
 
-    /// A server that answers each request when told to, with what it is told.
+    /// A server that answers each request on command, with the given answer.
     type Waiting = Arc<Mutex<Vec<(String, oneshot::Sender<Result<u16, BoxError>>)>>>;
 
     fn request(method: &str, path: &str) -> Request<Body> {
@@ -286,7 +286,7 @@ mod tests {
         (send, waiting)
     }
 
-    /// Lets everything run until nothing moves any more.
+    /// Lets all tasks run until none can make progress.
     async fn settle() {
         for _ in 0..50 {
             tokio::task::yield_now().await;

@@ -1,9 +1,9 @@
-//! Listing objects page by page, each page taken apart while it arrives.
+//! Lists objects page by page, and splits each page into objects while it arrives.
 //!
-//! A client that reads a page as a whole holds all of it as text, and then as values: 500 objects of a
-//! megabyte each, as users may make them, are more memory than an operator has. Here one object is held
-//! at a time, and the caller keeps of it what it wants. Pages are as large as their objects allow, so
-//! that the API server does not have to hold much either.
+//! A client that reads a whole page holds all of it as text, and then again as values. Users may create objects of a
+//! megabyte each, and 500 of them need more memory than an operator has. Here only one object is held at a time, and
+//! the caller keeps the parts that it needs. The number of objects in a page depends on their size, so that the API
+//! server does not have to hold much memory either.
 
 use std::{
     collections::VecDeque,
@@ -24,19 +24,19 @@ use serde::{Deserialize, Serialize};
 use super::split::Splitter;
 use beatkeeper_core::reading::{self, Read, Readable};
 
-/// How many objects the first page may have.
+/// Maximum number of objects in the first page.
 const FIRST: u32 = 200;
-/// How many any page may have.
+/// Maximum number of objects in any page.
 const MOST: u32 = 4000;
-/// How many bytes a page should have.
+/// Intended size of a page, in bytes.
 const PAGE_BYTES: u64 = 4 << 20;
-/// How long the next piece of a page may take.
+/// Maximum time until the next piece of a page arrives.
 const PIECE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A body that is read while it arrives.
 pub(super) type Body = Pin<Box<dyn AsyncBufRead + Send>>;
 
-/// The objects of a kind, of one namespace or of all.
+/// The objects of one kind, in one namespace or in all namespaces.
 #[derive(Clone)]
 pub struct Collection {
     pub(super) client: Client,
@@ -46,28 +46,28 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// All objects of a kind.
+    /// All objects of a kind, in `namespace` or in all namespaces.
     pub fn of<K: Resource<DynamicType = ()>>(client: &Client, namespace: Option<&str>) -> Self {
         let path = K::url_path(&(), namespace);
         Self { client: client.clone(), path, labels: None, metadata_only: false }
     }
 
-    /// Those with certain labels.
+    /// Restricts the collection to objects that a label selector matches.
     #[must_use]
     pub fn labelled(self, selector: &str) -> Self {
         Self { labels: Some(selector.to_owned()), ..self }
     }
 
-    /// Has the API server send the metadata alone.
+    /// Requests only the metadata of the objects from the API server.
     #[must_use]
     pub fn metadata_only(self) -> Self {
         Self { metadata_only: true, ..self }
     }
 
-    /// Reads all of them, as they are when the first page is asked for.
+    /// Reads all objects, in the state in which the first page is requested.
     ///
     /// # Errors
-    /// What went wrong with the list. What is wrong with an object of it is passed on instead of it.
+    /// An error of the list itself. An error in one object is passed to `take` in place of the object.
     pub async fn each<K: Readable>(&self, mut take: impl FnMut(Read<K>)) -> kube::Result<()> {
         let mut cursor = Some(Cursor::default());
         while let Some(at) = cursor {
@@ -80,17 +80,17 @@ impl Collection {
         Ok(())
     }
 
-    /// Creates an object. What the API server makes of it is not read.
+    /// Creates an object. The returned object is not read.
     ///
     /// # Errors
-    /// When it is not created.
+    /// If the object is not created.
     pub async fn create<T: Serialize>(&self, object: &T) -> kube::Result<()> {
         let text = serde_json::to_vec(object).map_err(Error::SerdeError)?;
         let request = core::Request::new(&self.path).create(&PostParams::default(), text);
         self.client.request_text(request.map_err(Error::BuildRequest)?).await.map(drop)
     }
 
-    /// Asks for a page.
+    /// Requests a page.
     pub(super) async fn page<K: Readable>(&self, at: &Cursor) -> kube::Result<Page<K>> {
         let params = ListParams {
             label_selector: self.labels.clone(),
@@ -107,10 +107,10 @@ impl Collection {
         Ok(Page::of(body, at.limit))
     }
 
-    /// The version that the store of the kind has reached, by the shortest list there is.
+    /// Returns the version that the store has reached for this kind. It requests the shortest possible list.
     ///
     /// # Errors
-    /// What the API server says instead.
+    /// The error of the API server.
     pub async fn version(&self) -> kube::Result<Option<String>> {
         let params = ListParams { limit: Some(1), ..ListParams::default() };
         let request = core::Request::new(&self.path).list_metadata(&params);
@@ -119,10 +119,10 @@ impl Collection {
         Ok(metadata.resource_version.filter(|version| !version.is_empty()))
     }
 
-    /// Deletes one of them. What the API server says of it besides does not matter, so it is not read.
+    /// Deletes an object of the collection. The body of the answer is not needed, so it is not read.
     ///
     /// # Errors
-    /// When it is not deleted.
+    /// If the object is not deleted.
     pub async fn delete(&self, name: &str, params: &DeleteParams) -> kube::Result<()> {
         let request = core::Request::new(&self.path).delete(name, params);
         self.client.request_text(request.map_err(Error::BuildRequest)?).await.map(drop)
@@ -146,7 +146,7 @@ impl Default for Cursor {
     }
 }
 
-/// A page that arrives.
+/// A page that is arriving.
 pub(super) struct Page<K> {
     body: Body,
     splitter: Splitter,
@@ -156,7 +156,7 @@ pub(super) struct Page<K> {
     limit: u32,
 }
 
-/// What a list says of itself.
+/// The metadata of a list.
 #[derive(Debug)]
 pub(super) struct End {
     /// The resourceVersion of the whole list.
@@ -165,7 +165,7 @@ pub(super) struct End {
     pub(super) next: Option<Cursor>,
 }
 
-/// A list, whatever its items are.
+/// A list without its items.
 #[derive(Deserialize)]
 struct List {
     metadata: Metadata,
@@ -179,13 +179,13 @@ struct Metadata {
 }
 
 impl<K: Readable> Page<K> {
-    /// A page with at most so many objects.
+    /// A page with at most `limit` objects.
     pub(super) fn of(body: Body, limit: u32) -> Self {
         let (splitter, items) = (Splitter::default(), VecDeque::new());
         Self { body, splitter, items, bytes: 0, count: 0, limit }
     }
 
-    /// The next object, once it has arrived; none at the end.
+    /// The next object, once it has arrived. None at the end of the page.
     pub(super) async fn next(&mut self) -> kube::Result<Option<Read<K>>> {
         loop {
             if let Some(item) = self.items.pop_front() {
@@ -208,7 +208,7 @@ impl<K: Readable> Page<K> {
         }
     }
 
-    /// What the page says of itself, when it has been read to its end.
+    /// The metadata of the page, after all of it was read.
     pub(super) fn end(self) -> kube::Result<End> {
         let cut_off = || io::Error::new(ErrorKind::UnexpectedEof, "a list ended too early");
         let envelope = self.splitter.finish().ok_or_else(cut_off).map_err(Error::ReadEvents)?;
@@ -222,11 +222,11 @@ impl<K: Readable> Page<K> {
     }
 }
 
-/// How many objects the next page may have, after one of so many bytes and objects.
+/// How many objects the next page may have, after a page with `limit`, `bytes` and `count`.
 fn suitable(limit: u32, bytes: u64, count: u64) -> u32 {
     let each = bytes / count.max(1);
     let fitting = u32::try_from(PAGE_BYTES / each.max(1)).unwrap_or(MOST);
-    // The next ones may be larger: no leap.
+    // The next objects may be larger, so the number grows slowly.
     fitting.clamp(1, MOST).min(limit.saturating_mul(4))
 }
 

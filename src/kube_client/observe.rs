@@ -1,5 +1,5 @@
-//! A list and a watch of it, for ever: as kube's watcher, but that one object that cannot be read costs
-//! itself only, and that no more than one is held.
+//! Lists and watches objects without end, as kube's watcher does, with two differences. An object that cannot be read
+//! affects only itself, and at most one object is held at a time.
 
 use std::{io, io::ErrorKind, marker::PhantomData, time::Duration};
 
@@ -18,15 +18,15 @@ use beatkeeper_core::reading::{self, Read, Readable};
 #[cfg(test)]
 mod tests;
 
-/// After this long the API server ends a watch.
+/// The API server ends a watch after this many seconds.
 const WATCH_SECONDS: u32 = 290;
-/// Longer than that nothing comes only from a connection that is dead.
+/// If nothing arrives for longer than this, the connection is dead.
 const IDLE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
-/// The API server no longer has the history that is asked for: only a list helps.
+/// The API server no longer has the requested history, so a new list is needed.
 const GONE: u16 = 410;
 
-/// Lists and watches, and begins again after whatever error; the caller sets the pace. What it is told
-/// is what kube's watcher tells: a list is announced before it is asked for.
+/// Lists and watches, and starts again after any error. The caller sets the pace. The events are those of kube's
+/// watcher: the start of a list is reported before the list is requested.
 pub fn observe<K: Readable + Send + 'static>(
     collection: Collection,
 ) -> impl Stream<Item = watcher::Result<Event<Read<K>>>> + Send {
@@ -41,7 +41,7 @@ enum State<K> {
     Begin,
     ToList(Cursor),
     Listing(Page<K>),
-    /// From this version on.
+    /// The watch is to begin at this version.
     ToWatch(String),
     Watching(Body, Vec<u8>, String),
 }
@@ -51,7 +51,7 @@ struct Observer<K> {
     kind: PhantomData<fn() -> K>,
 }
 
-/// Something to tell, or only another state.
+/// An event to report, if any, and the next state.
 type Step<K> = (Option<watcher::Result<Event<Read<K>>>>, State<K>);
 
 impl<K: Readable> Observer<K> {
@@ -124,21 +124,21 @@ async fn listing<K: Readable>(mut page: Page<K>) -> Step<K> {
     }
 }
 
-/// The next line of a watch; each is an event.
+/// Reads the next line of a watch. Each line is an event.
 async fn watching<K: Readable>(mut body: Body, mut line: Vec<u8>, version: String) -> Step<K> {
     line.clear();
     line.shrink_to(64 * 1024);
     let failed = |error| Some(Err(watcher::Error::WatchFailed(Error::ReadEvents(error))));
     match tokio::time::timeout(IDLE, body.read_until(b'\n', &mut line)).await {
         Ok(Ok(_)) if line.last() == Some(&b'\n') => {}
-        // It ended, in the middle of an event or between two; or the connection is dead.
+        // The watch ended, in the middle of an event or between two events, or the connection is dead.
         Ok(Ok(_)) | Err(_) => return (None, State::ToWatch(version)),
         Ok(Err(error)) if ended(&error) => return (None, State::ToWatch(version)),
         Ok(Err(error)) => return (failed(error), State::ToWatch(version)),
     }
     let reading::Event { kind, version: newer, object } = match reading::read_event::<K>(&line) {
         Ok(event) => event,
-        // What it was about is not known. A list shows it.
+        // The object of the event is unknown. A new list will show it.
         Err(_) => {
             let error = io::Error::new(ErrorKind::InvalidData, "a line of a watch is no event");
             return (failed(error), State::Begin);
@@ -148,20 +148,20 @@ async fn watching<K: Readable>(mut body: Body, mut line: Vec<u8>, version: Strin
         "ADDED" | "MODIFIED" => Some(Event::Apply(object)),
         "DELETED" => Some(Event::Delete(object)),
         "ERROR" => return refused(&line, body, version),
-        // A bookmark, or something newer than this program.
+        // A bookmark, or a type of event that is newer than this program.
         _ => None,
     };
     let version = newer.filter(|newer| !newer.is_empty()).unwrap_or(version);
     (event.map(Ok), State::Watching(body, line, version))
 }
 
-/// The API server says in a watch that something is wrong.
+/// Handles an error that the API server reports within a watch.
 fn refused<K>(line: &[u8], body: Body, version: String) -> Step<K> {
     #[derive(Deserialize)]
     struct Refusal {
         object: Status,
     }
-    // One that cannot be read is taken for the one that matters.
+    // An error that cannot be read is treated as code 410, which requires a new list.
     let status = serde_json::from_slice::<Refusal>(line).map_or_else(
         |_| Status::failure("the watch has ended", "Expired").with_code(GONE),
         |refusal| refusal.object,
@@ -173,10 +173,10 @@ fn refused<K>(line: &[u8], body: Body, version: String) -> Step<K> {
     (Some(Err(watcher::Error::WatchError(Box::new(status)))), next)
 }
 
-/// Whether a body ended where it should have gone on, as when the API server is stopped.
+/// Whether a body ended before its end, as when the API server is stopped.
 fn ended(error: &io::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    // Bounded, in case one is its own cause.
+    // The loop is limited, in case an error is its own cause.
     for _ in 0..16 {
         let Some(error) = cause else { return false };
         let io = error.downcast_ref::<io::Error>();

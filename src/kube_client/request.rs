@@ -1,8 +1,8 @@
-//! What a request to the API server asks for, read from its method and path.
+//! Reads from the method and the path what a request to the API server asks for.
 
 use http::{Method, Uri};
 
-/// What is done, in the words of Kubernetes.
+/// The action, in the terms of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the words say it")]
 pub enum Verb {
@@ -16,7 +16,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// As written in metrics.
+    /// The name of the verb in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -29,7 +29,7 @@ impl Verb {
         }
     }
 
-    /// Whether it changes something.
+    /// Whether the verb changes something.
     pub fn writes(self) -> bool {
         match self {
             Self::Get | Self::List | Self::Watch => false,
@@ -41,24 +41,24 @@ impl Verb {
 /// A request to the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiRequest {
-    /// What is done.
+    /// The action.
     pub verb: Verb,
-    /// To which kind; `Other` where it is none that Beatkeeper deals with, so that their number is
-    /// bounded.
+    /// The kind that it applies to. It is `Other` for a kind that Beatkeeper does not use, so that the number of values
+    /// is limited.
     pub kind: &'static str,
-    /// Whether it is about the status alone.
+    /// Whether the request concerns only the status.
     pub status: bool,
 }
 
 impl ApiRequest {
-    /// Reads a request such as `PATCH /apis/GROUP/VERSION/namespaces/NS/RESOURCE/NAME/status`.
+    /// Parses a request such as `PATCH /apis/GROUP/VERSION/namespaces/NS/RESOURCE/NAME/status`.
     pub fn read(method: &Method, uri: &Uri) -> Self {
-        // The API server may lie below a path of its own.
+        // The API server may have a path prefix.
         let mut path = uri.path().split('/').skip_while(|part| !matches!(*part, "api" | "apis"));
         let versions = if path.next() == Some("api") { 1 } else { 2 };
         let path: Vec<&str> = path.skip(versions).collect();
         let path = match path.as_slice() {
-            // The object is inside a namespace, and not the namespace itself.
+            // The request is for an object in a namespace, and not for the namespace itself.
             ["namespaces", _, rest @ ..] if !rest.is_empty() => rest,
             path => path,
         };

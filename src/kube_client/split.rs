@@ -1,12 +1,12 @@
-//! Taking a list apart while it arrives: never more than one of its items is held.
+//! Splits a list into its items while it arrives. At most one item is held at a time.
 
-/// What is kept of a buffer's room from one item to the next.
+/// How many bytes of a buffer's capacity are kept from one item to the next.
 const ROOM: usize = 64 * 1024;
 
-/// Finds the items of a list in its text: the elements of `items` of the outermost object.
+/// Finds the items in the text of a list: the elements of `items` in the outermost object.
 ///
-/// It knows strings, brackets and commas, and nothing else of JSON. The code that decodes an item finds
-/// what is wrong with it.
+/// The splitter recognizes strings, brackets and commas, but no other part of JSON. The code that decodes an item
+/// reports what is wrong with it.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     /// The list without its items.
@@ -15,14 +15,14 @@ pub(super) struct Splitter {
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// The last name of a field of the outermost object, and whether its value has begun.
+    /// The last field name in the outermost object, and whether its value has begun.
     field: Vec<u8>,
     in_value: bool,
     in_items: bool,
 }
 
 impl Splitter {
-    /// Takes in what has arrived, and passes each item on that is complete by now.
+    /// Takes in bytes that have arrived, and passes on each item that is complete.
     pub(super) fn feed(&mut self, bytes: &[u8], mut complete: impl FnMut(&[u8])) {
         for byte in bytes {
             if self.step(*byte) {
@@ -33,12 +33,12 @@ impl Splitter {
         }
     }
 
-    /// The list without its items, once all of it has arrived; none when it ended too early.
+    /// The list without its items, after all of it has arrived. None if it ended too early.
     pub(super) fn finish(self) -> Option<Vec<u8>> {
         (self.depth == 0 && !self.in_string && !self.envelope.is_empty()).then_some(self.envelope)
     }
 
-    /// Takes in a byte. Returns whether an item ends before or with it.
+    /// Takes in a byte. Returns whether an item ends with this byte or before it.
     fn step(&mut self, byte: u8) -> bool {
         let outside_items = !self.in_items;
         if self.in_string {
@@ -98,7 +98,7 @@ impl Splitter {
             }
             _ => {}
         }
-        // Longer than this is no name that is looked for.
+        // No field name that is searched for is longer than this.
         if !self.in_items && self.depth == 1 && !self.in_value && self.field.len() < 8 {
             self.field.push(byte);
         }

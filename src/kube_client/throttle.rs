@@ -1,9 +1,9 @@
-//! Waiting when the API server says that it has too much to do.
+//! Waits when the API server reports that it is overloaded.
 //!
-//! A 429 comes before anything is done with the request, so it can be sent again as it is; so does a
-//! 503 that says when to come back. kube has a policy for this, but it sends everybody back at the
-//! very second that the server named, all at once, waits for as long as it is told, however soon the
-//! caller needs an answer, and sends writes again after errors of which nobody knows what was done.
+//! A 429 comes before anything is done with the request, so the same request can be sent again. The same holds for a
+//! 503 with a Retry-After header. kube has a retry policy for this, but it has three problems. It sends all requests
+//! again at the very second that the server named. It waits for as long as the server says, even if the caller needs an
+//! answer sooner. It also repeats writes after errors that leave open whether the write was done.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -16,38 +16,37 @@ use jiff::Timestamp;
 use kube::client::Body;
 use tower::{BoxError, retry::Policy};
 
-/// When the answer does not say how long to wait. Kubernetes says 1 s, too.
+/// The pause if the answer does not say how long to wait. Kubernetes uses 1 s, too.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
-/// Even when the answer says "at once".
+/// The minimum pause, even if the answer says "at once".
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// Even when the answer says "never", or names a year far away: times must not overflow.
+/// The maximum pause, even if the answer says "never" or names a year far away. It prevents an overflow of times.
 const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
-/// Those who were sent away together come back spread over this part of their pause.
+/// Requests that were refused together are spread over this fraction of their pause.
 const JITTER: f64 = 0.25;
 
-/// Put into the extensions of a request by a caller who does not want to have it sent again, but to know how long it is to
-/// wait.
+/// An extension of a request. A caller adds it to learn how long to wait, instead of having the request sent again.
 #[derive(Debug, Clone, Default)]
 pub struct Told(Arc<OnceLock<Duration>>);
 
 impl Told {
-    /// How long the server asked to be left alone, if it did.
+    /// How long the server asked the caller to wait, if it did.
     pub fn to_wait(&self) -> Option<Duration> {
         self.0.get().copied()
     }
 }
 
-/// How long a request may still wait in all; each begins with a full measure.
+/// How long a request may still wait in total. Each request begins with the full time.
 #[derive(Debug, Clone)]
 pub(super) struct Patience(Duration);
 
 impl Patience {
-    /// At most this long; what the server wants to be longer is handed to the caller as it is.
+    /// Allows this total time. If the server asks for a longer pause, its answer is passed on to the caller.
     pub(super) fn of(longest: Duration) -> Self {
         Self(longest)
     }
 
-    /// Takes a pause out of what is left; none if too little is.
+    /// Subtracts a pause from the remaining time. None if too little time remains.
     fn take(&mut self, pause: Duration) -> Option<Duration> {
         self.0 = self.0.checked_sub(pause)?;
         Some(pause)
@@ -65,7 +64,7 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
         let response = result.as_ref().ok()?;
         let told = told_to_wait(response.status(), response.headers())?;
         if let Some(caller) = request.extensions().get::<Told>() {
-            // Set once: the request is not sent again.
+            // The value is set only once, because the request is not sent again.
             let _ = caller.0.set(told);
             return None;
         }
@@ -75,7 +74,7 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
         Some(tokio::time::sleep(pause))
     }
 
-    /// None, so never sent again, when the body is a stream.
+    /// Returns None if the body is a stream. Such a request is never sent again.
     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
         let mut copy = Request::new(request.body().try_clone()?);
         *copy.method_mut() = request.method().clone();
@@ -87,7 +86,7 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
     }
 }
 
-/// How long the server asks to be left alone, if it does.
+/// How long the server asks the caller to wait, if it does.
 fn told_to_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     let told = retry_after(headers, Timestamp::now());
     let told = told.map(|told| told.clamp(SHORTEST_PAUSE, LONGEST_PAUSE));

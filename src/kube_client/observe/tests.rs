@@ -1,4 +1,4 @@
-//! Whatever is in one object of a list, or in one event of a watch: all others come through as they are.
+//! Tests that all other objects of a list or events of a watch are read correctly, whatever one of them contains.
 
 use beatkeeper_api::ServiceRegistration;
 use futures::io::Cursor as Bytes;
@@ -13,23 +13,23 @@ use serde_json::{Value, json};
 use super::*;
 use beatkeeper_core::heartbeat::{Heartbeat, HeartbeatLease};
 
-// The objects that the core's own tests read.
+// The example objects of the core's tests.
 #[path = "../../../core/src/reading/examples.rs"]
 mod examples;
 
-/// Nested deeper than a reader of JSON goes that calls itself.
+/// JSON that is nested more deeply than a recursive parser accepts.
 fn nested(levels: usize) -> String {
     format!("{}1{}", "{\"f:a\":".repeat(levels), "}".repeat(levels))
 }
 
-/// What stands for [`nested`] until the text is written: such a value cannot be made.
+/// Stands for [`nested`] until the text is written, because a value with such nesting cannot be built.
 const NESTED: &str = "(nested)";
 
 fn text_of(value: &Value) -> String {
     value.to_string().replace(&format!("\"{NESTED}\""), &nested(2000))
 }
 
-/// Values that no type has room for, or that are of the wrong type.
+/// Values that no type can hold, or that have the wrong type.
 fn strange() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -52,7 +52,7 @@ fn strange() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// All places in a value, by their pointers.
+/// The JSON pointers of all places in a value.
 fn places(value: &Value, at: &str, all: &mut Vec<String>) {
     let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
     match value {
@@ -98,7 +98,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(future)
 }
 
-/// All that a list tells, until it is over.
+/// Everything that a list reports, until it ends.
 fn listed<K: Readable>(text: &str) -> Vec<Read<K>> {
     let body = Box::pin(Bytes::new(text.as_bytes().to_vec()));
     let mut page = Page::<K>::of(body, 500);
@@ -113,7 +113,7 @@ fn listed<K: Readable>(text: &str) -> Vec<Read<K>> {
     })
 }
 
-/// All that a watch tells, until it is over.
+/// Everything that a watch reports, until it ends.
 fn watched<K: Readable>(text: &str) -> (Vec<Event<Read<K>>>, String) {
     let body: Body = Box::pin(Bytes::new(text.as_bytes().to_vec()));
     run(async {
@@ -135,7 +135,7 @@ fn alone<K: Readable>(object: &Value) -> K {
     reading::read(text_of(object).as_bytes()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// One strange object among three.
+/// Puts one strange object among normal ones, and checks that the others are read.
 fn costs_itself_only<K: Readable>(
     object: &Value,
     strange: &Value,
