@@ -1,4 +1,4 @@
-//! What a property test does to published objects behind the planner's back.
+//! The edits with which a property test changes published objects without the planner.
 
 use k8s_openapi::{
     api::discovery::v1::Endpoint as Published,
@@ -8,7 +8,7 @@ use proptest::{prelude::*, sample::Index};
 
 use super::{properties::PORT_SETS, *};
 
-/// What somebody does to the objects of a Service.
+/// An edit that a user makes to the objects of a Service.
 #[derive(Debug, Clone)]
 pub enum Edit {
     LoseLabels(Index),

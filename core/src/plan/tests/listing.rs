@@ -1,4 +1,4 @@
-//! The Endpoints object.
+//! Tests of the Endpoints object.
 
 use k8s_openapi::api::core::v1::EndpointSubset;
 
@@ -75,14 +75,14 @@ fn a_listed_address_stays_listed_while_a_thousand_others_wait() {
     let mut server = world.published(&listed);
     assert_eq!(over_capacity(&server), None);
 
-    // 1,001: the newcomer has the lowest address, and is left out.
+    // There are 1,001 endpoints. The new one has the lowest address, and is still left out.
     let mut all = [fleet(0..1, &http()), listed.clone()].concat();
     let plan = world.publish(&mut server, &all);
     assert_eq!(over_capacity(&server).as_deref(), Some("truncated"));
     assert_eq!(ips(&server.subsets(), true), addresses(&listed));
     assert_eq!(plan.to_string().matches("update endpoints greeter: metadata").count(), 1);
 
-    // 2,500, and one of the listed is not ready any more: it stays all the same.
+    // There are 2,500 endpoints, and a listed one is no longer ready. It stays listed.
     all.extend(fleet(1..1_500, &http()));
     not_ready(&mut all[500]);
     let turned = all[500].clone();
@@ -90,7 +90,7 @@ fn a_listed_address_stays_listed_while_a_thousand_others_wait() {
     assert_eq!(ips(&server.subsets(), true).len(), 999);
     assert_eq!(ips(&server.subsets(), false), addresses(&[turned]));
 
-    // One of the listed goes: the lowest newcomer takes its place.
+    // A listed endpoint is removed. The new endpoint with the lowest address takes its place.
     let gone = all.remove(600);
     world.publish(&mut server, &all);
     let ready = ips(&server.subsets(), true);
@@ -98,7 +98,7 @@ fn a_listed_address_stays_listed_while_a_thousand_others_wait() {
     assert!(ready.contains(&all[0].address));
     assert_eq!(ready.len(), 999);
 
-    // It fits again.
+    // All endpoints fit again.
     all.truncate(900);
     world.publish(&mut server, &all);
     assert_eq!(over_capacity(&server), None);

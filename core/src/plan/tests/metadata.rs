@@ -1,4 +1,4 @@
-//! Labels, owners, annotations and names.
+//! Tests of labels, owners, annotations and names.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -39,12 +39,12 @@ fn what_is_created_says_whose_it_is() {
     for metadata in [slice, endpoints] {
         assert_eq!(metadata.namespace.as_deref(), Some("shop"));
         assert_eq!(meta::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
-        // The garbage collector would follow one within milliseconds.
+        // The garbage collector would act on an owner reference within milliseconds.
         assert_eq!(metadata.owner_references, None);
     }
 }
 
-/// Publishes, lets somebody edit the metadata of both objects, and returns the repaired ones.
+/// Publishes endpoints, applies an edit to the metadata of both objects, and returns the repaired metadata.
 fn repaired(edit: impl Fn(&mut ObjectMeta)) -> [ObjectMeta; 2] {
     let world = World::new();
     let all = fleet(0..3, &http());
@@ -109,7 +109,7 @@ fn added_labels_and_annotations_are_no_reason_to_write() {
 
 #[test]
 fn a_lost_mark_of_the_owner_is_repaired_and_that_of_an_earlier_registration_replaced() {
-    // The last one is as earlier versions wrote it.
+    // The last value has the format of earlier versions.
     let earlier = ["shop:greeter/uid-of-the-earlier", "?", "greeter/uid-of-greeter"].map(Some);
     for value in [None].into_iter().chain(earlier) {
         let again = repaired(|metadata| {
@@ -200,7 +200,7 @@ fn the_trigger_time_is_written_along_but_is_no_reason_to_write() {
     world.publish(&mut server, &all);
     assert_eq!(seen(&server), [(); 2].map(|()| Some("2026-11-22T11:00:00Z".to_owned())));
 
-    // An unknown moment is better than a wrong one.
+    // It is better to write no moment than a wrong one.
     world.trigger_time = None;
     assert!(world.plan(&server, &all).is_empty());
     world.publish(&mut server, &all[..1]);

@@ -1,4 +1,4 @@
-//! The planner as a whole, against a model of the API server.
+//! Tests of the whole planner, against a model of the API server.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets nothing fails")]
 
@@ -74,8 +74,8 @@ impl World {
         )
     }
 
-    /// Plans and carries out; returns the plan after having seen that nothing is left to do and
-    /// that nobody blinked.
+    /// Makes a plan and carries it out. Checks that nothing is left to do afterwards, and that no wanted endpoint
+    /// disappeared in between. Returns the plan.
     fn publish(&self, server: &mut Server, endpoints: &[Endpoint]) -> Plan {
         let plan = self.plan(server, endpoints);
         let wanted = self.wanted(endpoints);
@@ -92,7 +92,7 @@ impl World {
         server
     }
 
-    /// What has to be published.
+    /// The tuples that have to be published.
     fn wanted(&self, endpoints: &[Endpoint]) -> BTreeSet<Tuple> {
         endpoints
             .iter()
@@ -114,7 +114,7 @@ impl World {
     }
 }
 
-/// An address with a port's name, number and protocol; none where there are no ports.
+/// An address with the name, the number and the protocol of a port. The port is None if the endpoint has no ports.
 type Tuple = (IpAddr, Option<(String, i32, String)>);
 
 fn port(name: &str, number: u16) -> EndpointPort {
@@ -151,7 +151,7 @@ fn endpoint(address: &str, ports: &PortSet) -> Endpoint {
     }
 }
 
-/// That many endpoints on 10.0.0.0/8, in order, from the given number on.
+/// Endpoints in 10.0.0.0/8, in order, with the numbers of the range.
 fn fleet(range: std::ops::Range<usize>, ports: &PortSet) -> Vec<Endpoint> {
     range
         .map(|number| {
@@ -165,7 +165,7 @@ fn not_ready(endpoint: &mut Endpoint) {
     endpoint.in_endpoints = Some(EndpointsReadiness::NotReady);
 }
 
-/// What a plan does, one line for each write, with the counter of slice names cut to what matters.
+/// The phases of a plan, with one line for each write.
 fn lines(plan: &Plan) -> Vec<Vec<String>> {
     plan.phases.iter().map(|phase| phase.iter().map(Write::to_string).collect()).collect()
 }

@@ -1,6 +1,6 @@
-//! A model of the API server, as far as the planner can tell it from one: it names what is created,
-//! counts resourceVersions, refuses what was planned from another one or breaks its rules, and
-//! regroups Endpoints.
+//! A model of the API server, with the behaviour that matters to the planner. It names the objects that are created and
+//! counts resourceVersions. It refuses a write that was planned from another resourceVersion, or that breaks a rule of
+//! the API server. It regroups Endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +15,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Family, Plan, Tuple, Write, meta};
 
-/// Characters of a generated name that the API server adds.
+/// Number of characters that the API server appends to a generated name.
 const SUFFIX: usize = 5;
-/// Longest generated name.
+/// Maximum length of a generated name.
 const NAME_MAX: usize = 63;
 
 /// The resourceVersions of the slices that a plan has written so far.
@@ -31,7 +31,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Carries a plan out as its caller has to, watching that nothing wanted is ever lost.
+    /// Carries out a plan as its caller has to, and checks after each write that no wanted tuple is lost.
     pub fn carry_out(&mut self, plan: &Plan, wanted: &BTreeSet<Tuple>) {
         let mut published: BTreeSet<Tuple> = &self.tuples() & wanted;
         let mut sent = Sent::new();
@@ -43,7 +43,7 @@ impl Server {
         }
     }
 
-    /// Sends one write, on top of what was sent before.
+    /// Sends one write, after the writes that were sent before.
     pub fn send(&mut self, write: &Write, sent: &mut Sent) {
         let mut write = write.clone();
         let name = write.slice_name().map(str::to_owned);
@@ -114,7 +114,7 @@ impl Server {
         }
     }
 
-    /// Stores a slice as it is, as somebody's `kubectl edit` does.
+    /// Stores a slice without any check of its version, as `kubectl edit` by a user does.
     pub fn store_slice(&mut self, mut slice: EndpointSlice) {
         assert!(slice.endpoints.len() <= 1000, "the API server accepts no more");
         self.stamp(&mut slice.metadata);
@@ -137,12 +137,12 @@ impl Server {
         metadata.resource_version = Some(self.version.to_string());
     }
 
-    /// What consumers see in slices.
+    /// The tuples that consumers see in the slices.
     pub fn tuples(&self) -> BTreeSet<Tuple> {
         self.tuples_in_all().into_iter().collect()
     }
 
-    /// The same, with what is there twice.
+    /// The same, including tuples that occur twice.
     pub fn tuples_in_all(&self) -> Vec<Tuple> {
         let mut tuples = Vec::new();
         for slice in self.slices.values().filter(|slice| is_seen(slice)) {
@@ -166,7 +166,7 @@ impl Server {
         tuples
     }
 
-    /// Sizes of the slices, in order of their names.
+    /// The sizes of the slices, in the order of their names.
     pub fn sizes(&self) -> Vec<usize> {
         self.slices.values().map(|slice| slice.endpoints.len()).collect()
     }
@@ -193,7 +193,7 @@ fn assert_same_object(stored: &ObjectMeta, sent: &ObjectMeta) {
     assert_eq!(stored.resource_version, sent.resource_version, "conflict");
 }
 
-/// An object without what alone is no reason to write it.
+/// An object without the fields that alone are no reason to write it.
 fn without_noise(object: &impl Serialize, metadata: &ObjectMeta) -> serde_json::Value {
     let mut object = serde_json::to_value(object).unwrap();
     let mut metadata = ObjectMeta { resource_version: None, ..metadata.clone() };
@@ -209,7 +209,7 @@ fn through_json<T: Serialize + DeserializeOwned>(object: &T) -> T {
     serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
 }
 
-/// Groups ports by the addresses they have, as RepackSubsets does.
+/// Groups ports by the addresses that have them, as RepackSubsets does.
 fn regrouped(mut endpoints: Endpoints) -> Endpoints {
     let mut by_port: BTreeMap<String, BTreeSet<(String, bool)>> = BTreeMap::new();
     for subset in endpoints.subsets.iter().flatten() {

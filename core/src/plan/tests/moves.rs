@@ -1,4 +1,4 @@
-//! Endpoints that go from one slice to another.
+//! Tests of endpoints that move from one slice to another.
 
 use super::*;
 
@@ -77,7 +77,7 @@ fn the_dead_in_a_slice_that_is_to_be_rewritten_do_not_wait_either() {
     let world = World::new();
     let mut all = fleet(0..4, &grpc());
     let mut server = world.published(&all);
-    // All ports change; two go one way, one the other, one is dead.
+    // All ports change. Two endpoints stay in the rewritten slice, one moves to a new slice, and one is dead.
     all[0].ports = grpc_and_http();
     all[1].ports = grpc_and_http();
     all[2].ports = ports(&[("grpc", 80), ("admin", 82)]);
@@ -148,7 +148,8 @@ fn a_slice_goes_to_the_group_in_which_it_keeps_most_published() {
     let world = World::new();
     let mut all = fleet(0..5, &grpc());
     let mut server = world.published(&all);
-    // Three have other ports altogether, two keep one: those two stay, nobody waits.
+    // Three endpoints get entirely different ports, and two keep one port. The two stay in the slice, and no write
+    // waits.
     for endpoint in &mut all[..3] {
         endpoint.ports = ports(&[("grpc", 9090)]);
     }
@@ -179,7 +180,7 @@ fn a_copy_that_consumers_do_not_see_keeps_nobody_published() {
     all[0].ports = grpc_and_http();
     all.extend(fleet(1..2, &grpc()));
     let plan = world.plan(&server, &all);
-    // Were the copy seen, the first slice could drop its own at once.
+    // If consumers saw the copy, the first slice could remove its own endpoint at once.
     assert_eq!(plan.phases[1].len(), 1, "{plan}");
     world.publish(&mut server, &all);
 }
@@ -210,8 +211,8 @@ fn slices_that_would_wait_for_each_other_are_not_rewritten() {
     let world = World::new();
     let shared = |port: &[(&str, u16)]| endpoint("10.0.0.1", &ports(port));
     let at = |number: usize, port: &[(&str, u16)]| fleet(number..number + 1, &ports(port));
-    // The address is behind two slices. Its port x is to go from the first to the one that the
-    // second would be rewritten for, while each has somebody else to give up first.
+    // The address is in two slices. Its port x is to move from the first slice to the slice that the second one would
+    // be rewritten for. But each of the two slices first has to give up another endpoint.
     let before = [
         vec![shared(&[("x", 1)]), shared(&[("y", 2)])],
         at(2, &[("x", 1)]),

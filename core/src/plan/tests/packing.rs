@@ -1,4 +1,4 @@
-//! Which slices are written, and how many.
+//! Tests of which slices are written, and how many.
 
 use super::*;
 
@@ -109,7 +109,8 @@ fn newcomers_go_where_something_is_written_anyway_the_fullest_first() {
     let mut server = world.published(&all);
     all.remove(29);
     world.publish(&mut server, &all);
-    // The first loses three, the second one; the third has room but is written only in need.
+    // The first slice loses three endpoints, and the second one loses one. The third slice has room, but is written
+    // only if the other two do not suffice.
     all.remove(15);
     all.drain(0..3);
     all.extend(fleet(100..102, &http()));

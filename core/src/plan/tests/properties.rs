@@ -1,4 +1,4 @@
-//! What holds whatever is wanted, whatever is found, and whichever writes fail.
+//! Properties that hold for any wanted endpoints, any published objects and any failing writes.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
     *,
 };
 
-/// The port sets that one address may have at the same time; no two of a line share a port.
+/// The port sets that one address may have at the same time. No two sets in a line share a port.
 pub const PORT_SETS: &[&[&[(&str, u16)]]] = &[
     &[&[("x", 1)]],
     &[&[("x", 1), ("y", 2)]],
@@ -29,7 +29,7 @@ const ADDRESSES: &[&str] = &[
     "10.0.0.9", "fd00::1", "fd00::2", "fd00::3",
 ];
 
-/// What is wanted of each address: nothing, or one of the port sets, in some condition.
+/// The wanted endpoints: for each address none, or one for each port set in an item of [`PORT_SETS`], in some condition.
 fn target() -> impl Strategy<Value = Vec<Endpoint>> {
     let of_one = prop_oneof![
         1 => Just(None),
@@ -57,7 +57,7 @@ fn target() -> impl Strategy<Value = Vec<Endpoint>> {
     })
 }
 
-/// How the writes of a phase go: in which order, and what becomes of each.
+/// How the writes of a phase proceed: their order, and the outcome of each.
 #[derive(Debug, Clone)]
 struct Luck {
     order: Vec<u16>,
@@ -70,8 +70,8 @@ impl Luck {
     }
 }
 
-/// Carries a plan out with some luck. Whatever is wanted and published, or comes to be published on
-/// the way, is published after each write; the limits hold at each of them.
+/// Carries out a plan with the given luck. What is wanted and published, or becomes published on the way, must be
+/// published after each write. The limits must hold for each write.
 fn carry_out(
     server: &mut Server,
     world: &World,
@@ -89,11 +89,11 @@ fn carry_out(
             let write = &phase[position];
             let fate = luck.fate[position % luck.fate.len()];
             if fate == 0 {
-                // Refused, or never arrived.
+                // The write was refused, or never arrived.
                 failed = true;
                 continue;
             }
-            // It arrived, but the answer may be lost.
+            // The write arrived, but its answer may be lost.
             failed |= fate == 1;
             assert_within_limits(server, world, write);
             server.send(write, &mut sent);
@@ -131,7 +131,7 @@ fn world(max: usize, headless: bool, primary: bool) -> World {
     world
 }
 
-/// Nothing is left to do, and what is published is what is wanted, once.
+/// Checks that nothing is left to do, and that exactly what is wanted is published, once.
 fn assert_settled(server: &Server, world: &World, endpoints: &[Endpoint]) {
     let rest = world.plan(server, endpoints);
     assert!(rest.is_empty(), "left to do: [{rest}]");
@@ -179,7 +179,7 @@ fn wanted_list(world: &World, endpoints: &[Endpoint]) -> List {
     list
 }
 
-/// Without a file of failures: proptest prints what fails, and that becomes a named test.
+/// A configuration without a file of failures. proptest prints a failing case, and that case becomes a named test.
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -211,7 +211,7 @@ proptest! {
             let plan = world.plan(&server, &endpoints);
             carry_out(&mut server, &world, &plan, &wanted, &smooth);
             assert_settled(&server, &world, &endpoints);
-            // What was being deleted goes at last.
+            // The slices that were being deleted are finally removed.
             server.slices.retain(|_, slice| slice.metadata.deletion_timestamp.is_none());
         }
     }
@@ -242,7 +242,7 @@ proptest! {
         let wanted: BTreeSet<IpAddr> =
             world.wanted(&after).into_iter().map(|(address, _)| address).collect();
         for (address, port) in server.tuples() {
-            // An endpoint with several addresses is one thing: the dead one stays with the living.
+            // An endpoint with several addresses is one entry, so a dead address stays as long as the living one.
             let merged = edits.iter().any(|edit| matches!(edit, Edit::MergeEndpoints(_)));
             prop_assert!(merged || wanted.contains(&address), "{address} {port:?} in [{plan}]");
         }
@@ -311,7 +311,7 @@ proptest! {
     ) {
         const LIMIT: usize = super::super::MAX_ENDPOINTS_ADDRESSES;
         let world = World { max: 1000, ..World::new() };
-        // Newcomers have lower addresses, so that they come first in any order.
+        // New endpoints have lower addresses, so that they are first in any order.
         let mut next = 10_000;
         let mut join = |count: usize, number: u16| {
             next -= count;

@@ -1,4 +1,4 @@
-//! What somebody else, or a crash between two writes, left in our slices.
+//! Tests of repairs of our slices, after an edit by a user or a crash between two writes.
 
 use k8s_openapi::api::discovery::v1::EndpointConditions;
 
@@ -8,7 +8,7 @@ fn http() -> PortSet {
     ports(&[("http", 8080)])
 }
 
-/// Publishes three endpoints, lets somebody edit the slice, and returns the repair.
+/// Publishes three endpoints, applies an edit to the slice, and returns the repair.
 fn repaired(edit: impl FnOnce(&mut EndpointSlice)) -> (Server, Plan) {
     let world = World::new();
     let all = fleet(0..3, &http());
@@ -72,7 +72,7 @@ fn several_addresses_in_one_endpoint_are_taken_apart() {
         let second = slice.endpoints.remove(1).addresses.remove(0);
         slice.endpoints[0].addresses.push(second);
     });
-    // Both are published by the wrong endpoint, so it stays until the right ones are there.
+    // The wrong endpoint publishes both addresses, so it stays until the right endpoints are published.
     assert_eq!(
         lines(&plan),
         [["update slice greeter-00000: +2"], ["update slice greeter-00000: −1"]]
