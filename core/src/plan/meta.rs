@@ -135,7 +135,7 @@ impl OwnerMark {
         &self.0
     }
 
-    /// Whether an object has this mark, and no other owner whose deletion would delete the object.
+    /// Whether an object has this mark, and no other owner with which the object would be deleted.
     pub fn is_on(&self, metadata: &ObjectMeta) -> bool {
         owned_by(metadata) == Some(self.0.as_str())
             && !metadata.owner_references.iter().flatten().any(is_superseded)
@@ -197,8 +197,8 @@ pub fn remaining_owners(metadata: &ObjectMeta) -> Option<Vec<OwnerReference>> {
 }
 
 /// Whether the annotation replaces an owner reference. This applies to a reference to a registration, as earlier
-/// versions wrote it. It also applies to a reference to a controller, whose deletion would delete an object that it
-/// does not own.
+/// versions wrote it. It also applies to a reference to a controller, because the deletion of that controller would
+/// delete an object that it does not own.
 pub fn is_superseded(reference: &OwnerReference) -> bool {
     reference.controller == Some(true) || is_registration(reference)
 }

@@ -5,7 +5,7 @@
 //! anyway, the fullest slice first. The remaining ones go together into the fullest slice that has room for all of
 //! them, otherwise into a slice that would be deleted, otherwise into a new slice. Endpoints are never rebalanced.
 //!
-//! There is one difference. In Kubernetes' own controller, an endpoint whose ports change is unpublished for a moment.
+//! There is one difference. In Kubernetes' own controller, an endpoint with changed ports is unpublished for a moment.
 //! Here, a slice that loses such an endpoint is written only after the slice that gains it (see [`Draft::waits`]).
 
 use std::{
@@ -22,8 +22,8 @@ use super::{
     read::{PortIds, Slice, Tuple, says},
 };
 
-/// How many groups are considered as the group of an address whose slice has no group. An address usually belongs to
-/// one group. Only where many instances share one address can it belong to more, and then any of the groups will do.
+/// How many groups are considered for an address in a slice without a group. An address usually belongs to one group.
+/// It can belong to more only if many instances share the address, and then any of the groups will do.
 const GROUPS_LOOKED_AT: usize = 8;
 
 /// All wanted endpoints and the slices they are assigned to.
@@ -144,8 +144,8 @@ impl<'a> Packing<'a> {
         homeless_in
     }
 
-    /// Returns the group with the most votes of the slice's members. A member whose published tuple stays published
-    /// counts before a member of which only the address matches.
+    /// Returns the group that most members of the slice vote for. A member votes for each group that keeps one of its
+    /// published tuples published. Votes for groups that match only the address of a member decide between equals.
     fn group_of_members(
         &self,
         position: usize,

@@ -63,7 +63,7 @@ pub struct Tally {
     pub added: usize,
     /// Endpoints that are not in the object afterwards.
     pub removed: usize,
-    /// Endpoints whose conditions, ports or details differ.
+    /// Endpoints with other conditions, ports or details than before.
     pub changed: usize,
 }
 

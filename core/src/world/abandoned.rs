@@ -19,7 +19,7 @@ pub enum Kind {
     Service,
 }
 
-/// An object whose registration is gone.
+/// An object that belonged to a registration that is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Abandoned {
     /// The kind of the object.
@@ -51,9 +51,9 @@ struct Belonging {
 #[derive(Debug, Default)]
 pub(super) struct Belongings {
     of: HashMap<Key, Belonging>,
-    /// The entries whose registration is not there. Only these are checked repeatedly.
+    /// The entries without an existing registration. Only these are checked repeatedly.
     without: BTreeSet<Key>,
-    /// Registrations whose objects are to stay.
+    /// Registrations that leave their objects behind on purpose.
     let_go: HashSet<Key>,
     /// How many registrations were looked at.
     #[cfg(test)]
@@ -131,14 +131,15 @@ impl World {
         }
     }
 
-    /// The objects whose registration is gone, and whose Service no other registration names. `namespace` restricts
-    /// them to one namespace; None means all. It has to be given if objects of other namespaces are known but their
-    /// registrations are not. The cost is one look-up for each registration that is gone and has left objects.
+    /// The objects that belonged to a registration that is gone, and that are for a Service that no other registration
+    /// names. `namespace` restricts them to one namespace; None means all. It has to be given if objects of other
+    /// namespaces are known but the registrations of those namespaces are not. The cost is one look-up for each
+    /// registration that is gone and has left objects.
     ///
     /// Earlier versions wrote an annotation without the namespace. Such an annotation may have been copied from another
     /// namespace together with its object. So the object is abandoned only if this process has itself seen its
-    /// registration in the namespace of the object. The others stay ([`World::undecided`]), because an object too many
-    /// costs less than the loss of a user's object.
+    /// registration in the namespace of the object. The other objects stay ([`World::undecided`]), because an object
+    /// too many costs less than the loss of a user's object.
     pub fn abandoned(&self, namespace: Option<&str>) -> Vec<Abandoned> {
         self.left_behind(namespace, |says_namespace, witnessed| says_namespace || witnessed)
     }

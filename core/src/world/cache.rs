@@ -31,7 +31,7 @@ pub struct Cache<V> {
     debts: Debts,
     /// Whether a rollback of versions was noticed.
     went_back: bool,
-    /// Objects whose newest version cannot be read. What was known of them before stays in the cache.
+    /// Objects with a newest version that cannot be read. What was known of them before stays in the cache.
     unreadable: BTreeMap<Key, Unreadable>,
 }
 
@@ -177,7 +177,7 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.unreadable.get(key)
     }
 
-    /// The objects of a namespace whose newest versions cannot be read.
+    /// The objects of a namespace with a newest version that cannot be read.
     pub fn unreadable_in(&self, namespace: &str) -> impl Iterator<Item = &Unreadable> {
         in_namespace(&self.unreadable, namespace).map(|(_, object)| object)
     }

@@ -29,7 +29,7 @@ const ADDRESSES: &[&str] = &[
     "10.0.0.9", "fd00::1", "fd00::2", "fd00::3",
 ];
 
-/// The wanted endpoints: for each address none, or one for each port set in an item of [`PORT_SETS`], in some condition.
+/// The wanted endpoints: for each address none, or one for each port set in an item of [`PORT_SETS`].
 fn target() -> impl Strategy<Value = Vec<Endpoint>> {
     let of_one = prop_oneof![
         1 => Just(None),
