@@ -138,7 +138,7 @@ impl Gate {
     }
 
     /// How many of these places background calls may use. It is at least two, so that one unanswered call does not
-    /// block the other background calls. It is never all places, unless there is only one.
+    /// block the other background calls. But it is never all of the places, so of two places it is one.
     pub fn background(places: usize) -> usize {
         (places / BACKGROUND_SHARE).max(2).min(places.saturating_sub(1)).max(1)
     }

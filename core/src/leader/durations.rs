@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use beatkeeper_api::duration::format;
 
-/// A candidate waits for a twentieth less than the lease duration. This time covers three delays: the last sign of life
-/// on its way to the candidate, the claim on its way to the API server, and the first publication after that. So a
+/// A candidate waits for a twentieth less than the lease duration. That twentieth covers three delays: the last sign of
+/// life on its way to the candidate, the claim on its way to the API server, and the first publication after that. So a
 /// takeover is completed within the lease duration, counted from the crash of the leader.
 const HEAD_START: u32 = 20;
 

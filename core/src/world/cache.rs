@@ -7,7 +7,7 @@
 //! A list wins over everything that was known before the list began, because the list is requested after that and is
 //! answered with the newest state. If it shows a lower version than was known, the list is not late. The store has
 //! returned to an earlier state, from a backup (kubernetes 82428), and the known versions mean nothing any more. Only
-//! the answer to a write that we sent *since* the list began may be newer than the list.
+//! an answer to a write of ours that arrived *since* the list began may be newer than the list.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
