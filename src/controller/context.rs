@@ -1,4 +1,5 @@
-//! What all steps share: the client, what is known, and what is remembered of each registration.
+//! The state that all steps share: the client, what is known of the cluster, and the memory of each
+//! registration.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -46,23 +47,23 @@ use beatkeeper_core::{
     world::World,
 };
 
-/// A call to the API server that is not a watch ends after this long. Far above what a healthy one
-/// takes (p99 12 ms), and far below any ttl worth having.
+/// Timeout of a call to the API server, except watches. It is far above the duration of a healthy call (p99 12
+/// ms) and far below any useful ttl.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What all steps share.
+/// The state that all steps of one scope share.
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) settings: Settings,
     pub(super) clock: Clock,
-    /// Whether this process may write.
+    /// Says whether this process may write.
     pub(super) claim: Claim,
     pub(super) metrics: Arc<Metrics>,
     pub(super) health: SharedHealth,
     pub(super) announcer: Announcer,
-    /// What every task belongs to that is spawned.
+    /// The process that every spawned task belongs to.
     pub(super) process: Process,
-    /// What is under way beside the queue; awaited when the controller stops.
+    /// The tasks that run beside the work queue. The controller waits for them when it stops.
     pub(super) tasks: TaskTracker,
     /// Cancelled when the controller is to stop.
     pub(super) stop: CancellationToken,
@@ -70,13 +71,13 @@ pub(super) struct Context {
     pub(super) accesses: Accesses,
     index: Arc<Mutex<Index>>,
     world: Mutex<World>,
-    /// Has the watches begun anew.
+    /// Restarts the watches.
     pub(super) beginnings: Beginnings,
     /// The probe of this replica.
     pub(super) probe: Probe,
     path: Mutex<Path>,
     other_probes: Mutex<Others>,
-    /// The registrations with a decision that waits for a probe.
+    /// The registrations with a decision that waits for a proof.
     unproven: Mutex<HashSet<Key>>,
     guard: Mutex<Guard>,
     memories: Mutex<HashMap<Key, Memory>>,
@@ -86,33 +87,33 @@ pub(super) struct Context {
     pub(super) gate_news: Notify,
     paces: Mutex<KeptPaces>,
     desks: Mutex<Desks>,
-    /// Turns of those who have something to tell.
+    /// Limits how many tasks write a status, a condition or events at the same time.
     telling: Semaphore,
     term: Mutex<Term>,
 }
 
-/// The paces of registrations that are calm are looked for this often.
+/// Calm paces are removed from memory at most this often.
 const KEPT_PACES: Duration = Duration::from_secs(10);
 
-/// How often something is written for each registration.
+/// The rate limits of each registration's writes.
 #[derive(Debug, Default)]
 struct KeptPaces {
     of: HashMap<Key, Paces>,
-    /// When those that are calm were last forgotten.
+    /// When the calm paces were last removed.
     swept: Moment,
 }
 
-/// The time in which this process leads, or the last one.
+/// The current term of this process, or its last one.
 #[derive(Debug, Default)]
 struct Term {
     /// When it began.
     began: Moment,
-    /// Set while the queue listens. Before, every beat would be a wake, and none is needed: the
-    /// queue begins with all registrations.
+    /// Set while the work queue listens. Before that no registration has to be woken, since the queue begins
+    /// with all of them. Without this rule every beat would wake its registration.
     wakes: Option<UnboundedSender<ObjectRef<ServiceRegistration>>>,
 }
 
-/// What the scopes of one process have in common.
+/// What the scopes of one process share.
 #[derive(Clone)]
 pub(super) struct Instruments {
     pub(super) process: Process,
@@ -128,52 +129,53 @@ impl Instruments {
     }
 }
 
-/// What is remembered of a registration from one reconciliation to the next.
+/// What is remembered of a registration between two reconciliations.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Of which registration; one made anew under the name begins from nothing.
+    /// The uid of the registration. A new registration of the same name begins with an empty memory.
     uid: String,
-    /// The ttls it had.
+    /// The ttls that the registration has had.
     pub(super) ttl: Option<TtlHistory>,
-    /// Leases that were made anew are not given their cordons back before, after one could not be written.
+    /// After a failed write of a cordon, no cordon is written again before this time. The writes restore
+    /// cordons in Leases that were made anew.
     pub(super) cordons_rest_until: Moment,
-    /// When something that had to wait may be done.
+    /// When to reconcile again because of a step that had to wait.
     pub(super) look_again: Option<Moment>,
-    /// Whose state changes again and again.
+    /// The instances whose state changes again and again.
     pub(super) flaps: Flaps,
-    /// When events that had to wait are told.
+    /// When to send the events that had to wait.
     pub(super) tells_at: Option<Moment>,
-    /// When it is to be looked at again because of the time alone.
+    /// When to reconcile again because time alone may change the decision.
     pub(super) due: Option<Moment>,
-    /// The states that were last told in events; none before the first time after a start.
+    /// The states that the last events reported. None after a start, until the first report.
     pub(super) told: Option<Remembered>,
-    /// Its Endpoints are not updated again before.
+    /// The Endpoints are not updated again before this time.
     pub(super) endpoints_rest_until: Moment,
-    /// How often it failed in a row.
+    /// How often in a row the registration could not be published.
     pub(super) failures: u32,
-    /// How often in a row some Lease could not be read.
+    /// How often in a row a decision lacked a live read or a proof.
     pub(super) failed_reads: u32,
-    /// Who was in doubt at the last decision, or will be from his deadline on.
+    /// The instances that were suspects at the last decision, or become suspects at their deadlines.
     pub(super) foreseen: Vec<Suspect>,
-    /// Whether the Service was one that a person made when it was last there.
+    /// Whether the Service, when it last existed, was one that a person had made.
     pub(super) foreign_service: bool,
     /// Since when the Service with this uid has been seen without a selector.
     pub(super) without_selector: Option<(String, Moment)>,
-    /// In a dry run: what would be published by now.
+    /// In a dry run: the addresses that would be published now.
     pub(super) rehearsed: Option<AddressSet>,
-    /// Where outside instances were when something could last be changed, with the generation of the spec that
-    /// said so; none of what a status told.
+    /// The addresses of outside instances at the last time when they could change, with the generation of the
+    /// spec that declared them. The generation is None if they come from a status.
     pub(super) earlier: Option<(Option<i64>, Arc<Earlier>)>,
     /// The adopted instances as this process wrote them last.
     pub(super) adopted: Option<(Version, Vec<AdoptedInstance>)>,
-    /// What the API server refuses to have published.
+    /// What the API server refuses to publish.
     pub(super) refusals: Refusals,
-    /// Adopted instances that have been seen to beat, until the status says so.
+    /// Adopted instances that have beaten since, until the status no longer lists them.
     pub(super) weaned: Vec<AdoptedInstance>,
-    /// Since when such a Service is missing.
+    /// Since when a Service that a person had made is missing.
     pub(super) service_gone: Option<Moment>,
-    /// The deadlines of instances that are decided to be pruned, until the write is confirmed; by
-    /// the name of the Lease.
+    /// The deadlines of instances that are to be pruned, by the name of the Lease, until the API server
+    /// confirms the write.
     pub(super) pruning: HashMap<Arc<str>, Moment>,
 }
 
@@ -221,44 +223,44 @@ impl Context {
         }
     }
 
-    /// Waits for a turn to tell something. There are as many as the gate has places for that, but who waits
-    /// here is not timed yet: a thousand may have something to tell at once. None once the controller is
-    /// to stop.
+    /// Waits for a permit to write a status, a condition or an event. There are as many permits as the gate has
+    /// places for background calls. The timeout of the call does not run during this wait, since a thousand
+    /// registrations may wait at once. Returns None once the controller is to stop.
     pub(super) async fn turn_to_tell(&self) -> Option<SemaphorePermit<'_>> {
         self.stop.run_until_cancelled(self.telling.acquire()).await?.ok()
     }
 
-    /// The liveness index; never held across an await.
+    /// The liveness index. The guard is never held across an await.
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The cluster; never held across an await.
+    /// What is known of the cluster. The guard is never held across an await.
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The way of the beats; never held across an await.
+    /// The path of the beats. The guard is never held across an await.
     pub(super) fn path(&self) -> MutexGuard<'_, Path> {
         self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The probes of other replicas; never held across an await.
+    /// The probes of other replicas. The guard is never held across an await.
     pub(super) fn other_probes(&self) -> MutexGuard<'_, Others> {
         self.other_probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who waits for a probe to come back; never held across an await.
+    /// The registrations that wait for a proof. The guard is never held across an await.
     pub(super) fn unproven(&self) -> MutexGuard<'_, HashSet<Key>> {
         self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The guard against a broken path; never held across an await.
+    /// The outage guard (L6). The mutex guard is never held across an await.
     pub(super) fn guard(&self) -> MutexGuard<'_, Guard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the probe renewed at the pace that the registrations ask for now.
+    /// Makes the probe renew at the pace that the registrations require now.
     pub(super) fn suit_pace(&self) {
         let tightest = self.world().tightest_pace();
         let now = self.clock.now();
@@ -273,22 +275,22 @@ impl Context {
         }
     }
 
-    /// The reports that wait to be written; never held across an await.
+    /// The reports that wait to be written. The guard is never held across an await.
     pub(super) fn desks(&self) -> MutexGuard<'_, Desks> {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The ttls of registrations that have just gone; never held across an await.
+    /// The ttls of recently deleted registrations. The guard is never held across an await.
     fn replaced(&self) -> MutexGuard<'_, Replaced> {
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What Pods with our readiness gate are told; never held across an await.
+    /// What Pods with the operator's readiness gate are told. The guard is never held across an await.
     pub(super) fn gates(&self) -> MutexGuard<'_, Gates> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has these Pods looked at, those that ask for our readiness gate.
+    /// Queues these Pods, all of which have the operator's readiness gate, to be checked.
     pub(super) fn look_at_gates(&self, pods: impl IntoIterator<Item = Key>) {
         let now = self.clock.now();
         let mut any = false;
@@ -301,13 +303,16 @@ impl Context {
         }
     }
 
-    /// How often something is written for a registration.
+    /// Gives access to the rate limits of a registration's writes.
     pub(super) fn paces<T>(&self, key: &Key, ask: impl FnOnce(&mut Paces) -> T) -> T {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
         ask(paces.of.entry(key.clone()).or_default())
     }
 
-    /// Takes one of a limit that is kept for a registration; else, when there will be one.
+    /// Takes one token from a rate limit of a registration.
+    ///
+    /// # Errors
+    /// When the next token will be available.
     pub(super) fn may(
         &self,
         key: &Key,
@@ -318,7 +323,8 @@ impl Context {
         self.paces(key, |paces| which(paces).take(limit, now))
     }
 
-    /// Looks at, or changes, what is remembered of a registration.
+    /// Reads or changes the memory of a registration. A different uid means a new registration: its memory is
+    /// empty.
     pub(super) fn remember<T>(
         &self,
         key: &Key,
@@ -336,7 +342,7 @@ impl Context {
         change(memory)
     }
 
-    /// Forgets what was known by versions.
+    /// Forgets everything that is compared by resourceVersion.
     pub(super) fn forget_versions(&self) {
         self.other_probes().forget_all();
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
@@ -345,8 +351,8 @@ impl Context {
         self.desks().forget_written();
     }
 
-    /// Forgets a registration that is gone. It may be about to be replaced: then its instances keep the
-    /// pace that they read last.
+    /// Forgets a registration that is gone. A new registration may soon replace it. Therefore its longest ttl
+    /// is kept, since its instances keep the pace that they last read.
     pub(super) fn forget(&self, key: &Key) {
         let memory = self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         if let Some(ttl) = memory.and_then(|memory| memory.ttl) {
@@ -359,7 +365,8 @@ impl Context {
         self.index().forget_cordons(key);
         let now = self.clock.now();
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-        // Its own is kept until it is calm: it may be made anew. Those of all are not gone through for each that goes.
+        // The paces of this registration are kept until they are calm, since it may be made anew. A scan of all
+        // paces for each deleted registration would be too expensive.
         if now.since(paces.swept) >= KEPT_PACES {
             paces.of.retain(|_, paces| !paces.are_calm(now));
             paces.swept = now;
@@ -367,12 +374,12 @@ impl Context {
         self.metrics.forget(key);
     }
 
-    /// Notes the ttl that a registration has now, as the watch shows it. A standby does so too, so that
-    /// the next leader knows of the edits (L8). `told` is the former ttl
-    /// that the status tells of, for a process that has just started.
+    /// Notes the current ttl of a registration, as the watch shows it. A standby replica does so too, so that
+    /// the next leader knows of the changes (L8). `told` is the former ttl in the status, for a process that
+    /// has just started.
     pub(super) fn note_ttl(&self, key: &Key, uid: &str, ttl: Duration, told: Option<Duration>) {
         let now = self.clock.now();
-        // One that was replaced while no watch told of it is noticed here.
+        // This detects a replacement whose deletion the watch has not shown.
         self.remember(key, uid, |_| ());
         let replaced = self.replaced().take(key, now);
         self.remember(key, uid, |memory| match &mut memory.ttl {
@@ -381,10 +388,10 @@ impl Context {
         });
     }
 
-    /// A term begins: from now on whoever is woken comes out here.
+    /// Begins a term. From now on the returned channel delivers the registrations that are woken.
     ///
-    /// What another replica did meanwhile this one does not know. What was told is found in the
-    /// status, as after a start.
+    /// This process does not know what another replica did in the meantime. As after a start, it takes from the
+    /// status what has been reported.
     pub(super) fn begin_term(&self) -> UnboundedReceiver<ObjectRef<ServiceRegistration>> {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         for memory in memories.values_mut() {
@@ -404,16 +411,17 @@ impl Context {
         woken
     }
 
-    /// When the present term began.
+    /// When the current term began, or the last one.
     pub(super) fn term_began(&self) -> Moment {
         self.term().began
     }
 
-    /// A term is over: nobody has to be woken until the next one, and what was decided last is not what is.
+    /// Ends a term. No registration is woken until the next term. The metrics of the last decisions are
+    /// removed, since they no longer hold.
     pub(super) fn end_term(&self) {
         self.term().wakes = None;
         let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of this scope: another one may lead again already.
+        // Only the registrations of this scope: another scope may lead again already.
         memories.keys().for_each(|key| self.metrics.forget(key));
     }
 
@@ -421,8 +429,8 @@ impl Context {
         self.term.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs what is to run until the controller stops. When it ends by itself, which takes a defect,
-    /// the controller stops: it must not go on deciding from what nobody keeps up to date.
+    /// Spawns a task that runs until the controller stops. If the task ends by itself, which is a defect, the
+    /// controller stops: it must not decide from data that no task keeps up to date.
     pub(super) fn spawn_for_ever(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.spawn(async move {
@@ -432,28 +440,28 @@ impl Context {
         });
     }
 
-    /// Runs something beside the queue, to its end.
+    /// Spawns a task beside the work queue. The task runs to its end.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.process.task(task));
     }
 
-    /// Has these registrations reconciled soon. Those that do not exist are passed over.
+    /// Queues these registrations to be reconciled. Registrations that do not exist are ignored.
     pub(super) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
         let mut keys = keys.into_iter().peekable();
         if keys.peek().is_none() {
-            // As after nearly every beat.
+            // This is the case after nearly every beat.
             return;
         }
         let term = self.term();
         let Some(wakes) = &term.wakes else { return };
         for key in keys {
-            // Fails only when the term is ending, and then nobody needs to be woken.
+            // This fails only when the term is ending. Then no registration has to be woken.
             let _ = wakes.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
         }
     }
 }
 
-/// Bounds a call that reads, and names it.
+/// Runs a call that reads, with a timeout of [`CALL_TIMEOUT`]. An error names the call.
 pub(super) async fn call<T>(
     doing: impl FnOnce() -> String,
     call: impl Future<Output = Result<T, kube::Error>> + Send,
@@ -461,8 +469,8 @@ pub(super) async fn call<T>(
     call_within(CALL_TIMEOUT, doing, call).await
 }
 
-/// Bounds a call that writes, and names it. It is sent only while the claim to lead holds, and given
-/// up when that ends.
+/// Runs a call that writes, with a timeout of at most [`CALL_TIMEOUT`]. An error names the call. The call is
+/// sent only while this process has the claim to lead, and it is cancelled when the claim ends.
 pub(super) async fn call_write<T>(
     context: &Context,
     doing: impl FnOnce() -> String,
@@ -474,7 +482,7 @@ pub(super) async fn call_write<T>(
     }
 }
 
-/// Bounds any call, and names it.
+/// Runs a call with this timeout. An error names the call.
 pub(super) async fn call_within<T>(
     limit: Duration,
     doing: impl FnOnce() -> String,
@@ -505,7 +513,7 @@ mod tests {
     }
 
     fn context(claim: Claim, clock: Clock) -> Context {
-        // Nobody is asked.
+        // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
         let settings = Flags::parse_from(["beatkeeper"]).args.try_into().expect("the defaults");

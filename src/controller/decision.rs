@@ -1,5 +1,5 @@
-//! The decide step around the core: what is known goes in, what would prune somebody is made sure of
-//! first, and the index notes the outcome.
+//! The decide step around the core. It passes what is known to the core, verifies each prune before it is
+//! decided, and notes the outcome in the index.
 
 use std::{cell::OnceCell, collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -28,19 +28,19 @@ use beatkeeper_core::{
     verdict::{Suspect, Verdict},
 };
 
-/// After this long a registration is looked at even if nothing has asked for it.
+/// A registration is reconciled after this time even if nothing has woken it.
 const RESYNC: Duration = Duration::from_secs(600);
 
-/// What was decided.
+/// The result of the decide step.
 pub(super) struct Decision {
     pub(super) verdicts: Vec<Verdict>,
     missing: Missing,
-    /// How often in a row something could not be made sure of.
+    /// How often in a row a live read or a proof was missing.
     failed_reads: u32,
 }
 
 impl Decision {
-    /// How long until time alone may change the decision.
+    /// The time until time alone may change the decision.
     pub(super) fn pause(&self, now: Moment) -> Duration {
         let Missing { unreadable, unproven } = &self.missing;
         let sure = |verdict: &&Verdict| {
@@ -56,8 +56,9 @@ impl Decision {
     }
 }
 
-/// Decides. Where an instance would be pruned its Lease is read live before (client required): at once if
-/// that is known beforehand, and otherwise it is decided anew from what the read shows.
+/// Decides. An instance is pruned only after a live read of its Lease (client required). Suspects that are
+/// known beforehand are read at once. Otherwise the first decision shows the suspects, and a second one uses
+/// the reads.
 pub(super) async fn decide(
     registration: &Registration,
     ttl: &TtlHistory,
@@ -98,20 +99,21 @@ pub(super) async fn decide(
     Decision { verdicts, missing, failed_reads }
 }
 
-/// Who is in doubt, as far as it is known beforehand: whom the last decision has foreseen, and whose Lease has gone.
-/// It saves a decision, which takes as long as the registration is large: a read proves what it proves, whoever
-/// asked for it. And of those who are gone with their Pods no decision speaks any more: none would ask for the
-/// read by which their Leases are forgotten.
+/// The suspects that are known beforehand: those that the last decision foresaw, and the instances with Leases
+/// that the watch has lost. This saves one decision, which takes longer the larger the registration is. The
+/// proof of a live read does not depend on what asked for it. It is also necessary: no decision mentions an
+/// instance that is gone together with its Pod, so no decision would ask for the live read after which its
+/// Lease is forgotten.
 fn in_doubt(registration: &Registration, ttl: &TtlHistory, context: &Context) -> Vec<Suspect> {
     let Registration { key, uid, .. } = registration;
-    // Once: whatever comes of it the next decision foresees anew.
+    // The foreseen suspects are used once. The next decision foresees them anew.
     let foreseen = context.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
     let evidence = Evidence::known(registration, &context.path(), &context.guard());
     evidence.in_doubt(foreseen, registration, ttl, &context.index(), context.clock.now())
 }
 
-/// Notes who is to be pruned since which deadline, until the write is confirmed: it may take more
-/// than one try.
+/// Notes the deadlines of the instances to be pruned until the API server confirms the write. The write may
+/// take several attempts.
 fn note_pruning(
     registration: &Registration,
     verdicts: &[Verdict],
@@ -128,7 +130,7 @@ fn note_pruning(
         .filter_map(|verdict| Some((&verdict.lease.as_ref()?.settled.lease, verdict)))
         .collect();
     context.remember(&registration.key, &registration.uid, |memory| {
-        // Whoever has beaten meanwhile is not to be pruned any more.
+        // An instance that has beaten in the meantime is not to be pruned any more.
         memory.pruning.retain(|lease, _| expired.contains_key(lease));
         for (lease, deadline) in deadlines {
             if expired.get(lease).is_some_and(|verdict| verdict.is_at(&stage.gathered.published)) {
@@ -138,9 +140,9 @@ fn note_pruning(
     });
 }
 
-/// Decides from what is known now, and has the index note the outcome. When a beat of somebody who
-/// would be taken out slips in between, it is decided again; any other that makes a difference wakes the
-/// registration.
+/// Decides from what is known now, and notes the outcome in the index. It decides again if, in the meantime, an
+/// instance that the decision would remove has beaten, or a Lease with a verdict has gone. If another beat that
+/// makes a difference has arrived, the decision stands, and the registration is woken.
 pub(super) fn judge(
     registration: &Registration,
     ttl: &TtlHistory,
@@ -171,7 +173,8 @@ pub(super) fn judge(
         let settlement = context.index().settle(&registration.key, outcomes, now);
         match settlement {
             Settlement::Stands => return verdicts,
-            // Also if another decision follows in this run: no record would say that it saw the beat.
+            // Wakes the registration even if another decision follows in this run: no record would show that it
+            // considered the beat.
             Settlement::StandsForNow => {
                 context.wake([registration.key.clone()]);
                 return verdicts;
@@ -181,7 +184,7 @@ pub(super) fn judge(
     }
 }
 
-/// What a decision is taken from, besides the evidence.
+/// The input of a decision, except the evidence.
 #[derive(Clone, Copy)]
 struct Known<'a> {
     registration: &'a Registration,
@@ -221,8 +224,8 @@ impl Known<'_> {
     }
 }
 
-/// Notes who is published, as far as the slices show it, and decides nothing: without a proof no instance is taken for
-/// dead.
+/// Notes which instances the slices show as published. It decides nothing: without a proof no instance counts
+/// as dead.
 fn note_published(registration: &Registration, ttl: &TtlHistory, stage: &Stage, context: &Context) {
     let cordons = Cordons::stand(registration, &mut context.index());
     let records = context.index().snapshot(&registration.key);
@@ -235,8 +238,8 @@ fn note_published(registration: &Registration, ttl: &TtlHistory, stage: &Stage, 
     context.index().note_published(&registration.key, published);
 }
 
-/// Gathers the Pods behind the records, and notes what else the decision asks, so that it is taken again
-/// when the answer changes.
+/// Gathers the Pods of the records. Notes what else the decision depends on, so that a change of it causes a
+/// new decision.
 fn ask(
     registration: &Registration,
     records: &[Record],
@@ -252,8 +255,8 @@ fn ask(
     pods
 }
 
-/// Brings onto a stage on which nothing may be changed where the instances were before. After a start only
-/// the status tells.
+/// Adds the former addresses of the instances to a stage on which nothing may be changed. After a start only
+/// the status has them.
 pub(super) fn recall_earlier(
     object: &ServiceRegistration,
     registration: &Registration,
@@ -268,7 +271,7 @@ pub(super) fn recall_earlier(
     }
 }
 
-/// Notes where the instances are, once that is published.
+/// Notes the addresses of the instances after they have been published.
 pub(super) fn note_earlier(registration: &Registration, stage: &Stage, context: &Context) {
     if stage.is_closed() || registration.dry_run {
         return;
@@ -284,14 +287,14 @@ pub(super) fn note_earlier(registration: &Registration, stage: &Stage, context: 
 
 pub(super) fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
     context.remember(&registration.key, &registration.uid, |memory| {
-        // The watch keeps it up to date.
+        // The watch of the registrations keeps it up to date.
         memory.ttl.get_or_insert_with(|| TtlHistory::new(registration.ttl)).clone()
     })
 }
 
-/// Decides about every registration once from what is known, without reads and writes, and has the
-/// index note the outcome: so a term begins with the marks of an operator that has led all along. Before that who is
-/// published is noted of all of them: the guard asks about all at the first decision (L6).
+/// Decides about every registration once from what is known, without reads and writes, and notes the outcome in
+/// the index. So the index begins the term as if this process had led before. First the published instances of
+/// all registrations are noted, since the outage guard considers all of them at the first decision (L6).
 pub(super) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Context) {
     for_each(objects, context, note_published).await;
     context.guard().begin_term();
@@ -312,7 +315,7 @@ async fn for_each(
         let mut stage = stage::as_known(&registration, context);
         recall_earlier(object, &registration, &mut stage, context);
         step(&registration, &ttl, &stage, context);
-        // Beats come in meanwhile.
+        // Beats can be processed between two registrations.
         tokio::task::yield_now().await;
     }
 }

@@ -1,13 +1,16 @@
-//! The desk on which reports lie until their status is written and their events are sent.
+//! The desks: each registration has one, which holds its latest report until the status is written and the
+//! events are sent.
 //!
-//! A status is written beside the reconciliation and not in it. The queue reconciles a registration
-//! one run at a time, so a deadline that passed while a status was being written would wait for it:
-//! usually for milliseconds, but for seconds when the write is slow, and the dead stay published for
-//! that long (P2). A registration's statuses are written one at a time, and of those that came in
-//! meanwhile only the latest. Its events tell of all transitions since the last report that was
-//! taken up, so that those who die together are told together, however many decisions it took. One
-//! whose only news may wait ([`FLOOR`]) waits on the desk, until its time has come or something
-//! urgent takes its place. And after each write the desk rests for a while ([`rest_after`]).
+//! The status is written beside the reconciliation and not in it. The work queue runs one reconciliation of a
+//! registration at a time. A deadline that passes while a status is being written would wait for the write. The
+//! wait would take milliseconds normally and seconds when the write is slow, and dead instances would stay
+//! published for that long (P2).
+//!
+//! The statuses of a registration are written one at a time. Of several reports that arrive in the meantime
+//! only the latest is written. Its events cover all transitions since the last report that was processed. So
+//! instances that die together are reported together, however many decisions it took. A report with only news
+//! that may wait ([`FLOOR`]) waits on the desk until its time has come or an urgent report replaces it. After
+//! each write the desk pauses ([`rest_after`]).
 //!
 //! [`FLOOR`]: beatkeeper_core::status::FLOOR
 
@@ -24,7 +27,7 @@ use super::{
 };
 use beatkeeper_core::{heartbeat::Version, index::Key, moment::Moment};
 
-/// A desk rests no longer than this after a write.
+/// The longest pause of a desk after a write.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// The desks of all registrations.
@@ -33,40 +36,40 @@ pub(super) struct Desks(HashMap<Key, Desk>);
 
 #[derive(Default)]
 struct Desk {
-    /// Of which registration; one made anew under the name begins from nothing.
+    /// The uid of the registration. A new registration of the same name begins with an empty desk.
     uid: String,
-    /// What is to be written; kept until it is.
+    /// The report to be written. It is kept until it has been written.
     report: Option<Arc<Report>>,
-    /// Whether a task sees to it.
+    /// Whether a task processes this desk.
     busy: bool,
-    /// Tells that task of a newer report.
+    /// Notifies that task of a newer report.
     news: Arc<Notify>,
     written: Option<Written>,
 }
 
-/// The status we wrote last, which the watch may not have brought back yet.
+/// The status that this process wrote last. The watch may not have shown it yet.
 #[derive(Clone)]
 pub(super) struct Written {
     pub(super) version: Version,
     pub(super) status: ServiceRegistrationStatus,
-    /// When that was confirmed.
+    /// When the API server confirmed the write.
     pub(super) at: Moment,
 }
 
 impl Desks {
-    /// The status that we wrote last.
+    /// The status that this process wrote last.
     pub(super) fn written(&self, key: &Key, uid: &str) -> Option<Written> {
         self.0.get(key).filter(|desk| desk.uid == uid)?.written.clone()
     }
 
-    /// Notes what was written.
+    /// Notes a status that was written from a report.
     pub(super) fn note_written(&mut self, key: &Key, uid: &str, written: Written) {
         if let Some(desk) = self.0.get_mut(key).filter(|desk| desk.uid == uid) {
             desk.written = Some(written);
         }
     }
 
-    /// Notes what was written without a report.
+    /// Notes a status that was written without a report.
     pub(super) fn note_said(&mut self, key: &Key, uid: &str, written: Written) {
         let desk = self.0.entry(key.clone()).or_default();
         if desk.uid != uid {
@@ -76,22 +79,22 @@ impl Desks {
         desk.written = Some(written);
     }
 
-    /// The store has gone back to an earlier state: what was written is not what is there.
+    /// Forgets the written statuses. After a rollback of the store the API server no longer has them.
     pub(super) fn forget_written(&mut self) {
         self.0.values_mut().for_each(|desk| desk.written = None);
     }
 
-    /// Takes all reports off: a new term reports anew.
+    /// Removes all reports, since a new term reports anew.
     pub(super) fn clear(&mut self) {
         self.0.values_mut().for_each(|desk| desk.report = None);
     }
 
     /// Forgets a registration that is gone.
     pub(super) fn forget(&mut self, key: &Key) {
-        // A task that is under way finds no report any more, and ends.
+        // A running task finds no report any more and ends.
         if let Some(desk) = self.0.get_mut(key) {
             let Desk { busy, news, .. } = std::mem::take(desk);
-            // One that waits for its time finds that there is nothing to wait for.
+            // A task that waits wakes up and finds that it has nothing to write.
             news.notify_one();
             *desk = Desk { busy, news, ..Desk::default() };
             if !busy {
@@ -100,8 +103,7 @@ impl Desks {
         }
     }
 
-    /// Lays a report down in the place of an older one. Returns whether somebody must be called to
-    /// write it.
+    /// Replaces the report on the desk. Returns whether a task must be started to write it.
     fn lay_down(&mut self, report: Report) -> bool {
         let desk = self.0.entry(report.registration.key.clone()).or_default();
         if desk.uid != report.registration.uid {
@@ -113,17 +115,17 @@ impl Desks {
         !std::mem::replace(&mut desk.busy, true)
     }
 
-    /// What tells of newer reports.
+    /// Notifies of newer reports for this registration.
     fn news(&self, key: &Key) -> Arc<Notify> {
         self.0.get(key).map(|desk| desk.news.clone()).unwrap_or_default()
     }
 
-    /// What lies on a desk.
+    /// The report on a desk.
     fn lying(&self, key: &Key) -> Option<Arc<Report>> {
         self.0.get(key)?.report.clone()
     }
 
-    /// Nobody sees to this desk any more.
+    /// Notes that no task processes this desk any more.
     fn leave(&mut self, key: &Key) {
         if let Some(desk) = self.0.get_mut(key) {
             desk.busy = false;
@@ -133,8 +135,8 @@ impl Desks {
         }
     }
 
-    /// What is to be written next. `done` is taken off the desk, unless a newer report has replaced
-    /// it. None ends the task.
+    /// The report to be written next. `done` is removed from the desk, unless a newer report has replaced it.
+    /// Returns None when the task is to end.
     fn next(&mut self, key: &Key, done: Option<&Arc<Report>>) -> Option<Arc<Report>> {
         let desk = self.0.get_mut(key)?;
         if let (Some(lying), Some(done)) = (&desk.report, done)
@@ -151,7 +153,7 @@ impl Desks {
     }
 }
 
-/// Has the status of a report written soon.
+/// Puts a report on the desk of its registration. Starts a task that writes it, unless one runs.
 pub(super) fn hand_in(report: Report, context: &Arc<Context>) {
     let key = report.registration.key.clone();
     if context.desks().lay_down(report) {
@@ -160,8 +162,8 @@ pub(super) fn hand_in(report: Report, context: &Arc<Context>) {
     }
 }
 
-/// Leaves the desk when the task ends before its time, which takes a defect: otherwise the
-/// registration's status would never be written again.
+/// Marks the desk as free when the task ends early, which is a defect. Otherwise the registration's status
+/// would never be written again.
 struct Seat {
     key: Key,
     context: Arc<Context>,
@@ -176,19 +178,20 @@ impl Drop for Seat {
     }
 }
 
-/// Writes what lies on a desk until nothing does.
+/// Writes the reports of a desk until none is left.
 async fn write(key: Key, context: Arc<Context>) {
     let mut seat = Seat { key: key.clone(), context: context.clone(), done: false };
     let mut failures = 0;
     let mut done = None;
     loop {
-        // What is done is not kept beside what waits.
+        // `done` is dropped here, so that a finished report does not stay in memory beside the next one.
         let next = context.desks().next(&key, done.take().as_ref());
         let Some(report) = next else {
-            // Somebody else may sit there by now.
+            // Another task may process this desk by now.
             seat.done = true;
             if !context.world().has_registration(&key) {
-                // It was deleted meanwhile: what this task remembered of it nobody would forget.
+                // The registration was deleted in the meantime. No other code would remove what this task has
+                // added to its memory.
                 context.forget(&key);
             }
             return;
@@ -198,8 +201,8 @@ async fn write(key: Key, context: Arc<Context>) {
             let _step = context.metrics.begin(Step::Status);
             publish::status(&report, &context).await
         };
-        // These futures are some 30 kB. Boxed, they are there while they are under way, and not for as long
-        // as the task rests, of which there is one for each registration.
+        // These futures take some 30 kB. In a box they use this memory only while they run, and not during the
+        // pause of the task. There is one such task for each registration.
         let told = Box::pin(async { tokio::join!(status, publish::events(&report, &context)) });
         let (told, later) = told.await;
         tell_later(&key, &report.registration.uid, later, &context);
@@ -208,14 +211,15 @@ async fn write(key: Key, context: Arc<Context>) {
                 failures = 0;
                 done = Some(report);
                 let pause = rest_after(context.clock.now().since(began));
-                // What lasts no longer than the rest is told all the same: who is rejected, and whose
-                // Lease the cluster deletes at once.
+                // Events are sent during the pause, too. Otherwise transitions that last no longer than the
+                // pause would not be reported, as of instances that are rejected or whose Leases the cluster
+                // deletes at once.
                 let rest = tell_events(&key, pause, &context);
                 if context.stop.run_until_cancelled(rest).await.is_none() {
                     return;
                 }
             }
-            // Whoever leads next reports anew.
+            // The next leader reports anew.
             Err(_) if !context.claim.holds() => {
                 failures = 0;
                 done = Some(report);
@@ -240,8 +244,8 @@ async fn write(key: Key, context: Arc<Context>) {
     }
 }
 
-/// Sends the events of the reports that come in, until the pause is over. One that is being sent by
-/// then is sent to its end: cut off, it would be lost.
+/// Sends the events of new reports until the pause is over. An event that is being sent then is sent to its
+/// end, since a cancelled send would lose it.
 async fn tell_events(key: &Key, pause: Duration, context: &Arc<Context>) {
     let over = tokio::time::sleep(pause);
     tokio::pin!(over);
@@ -260,8 +264,8 @@ async fn tell_events(key: &Key, pause: Duration, context: &Arc<Context>) {
     }
 }
 
-/// Wakes the registration when events that had to wait may be sent. Of an instance that changes again and
-/// again only the last state is reported, and it must be reported.
+/// Wakes the registration at the time when delayed events may be sent. If the state of an instance changes
+/// again and again, only its last state is reported, and it must be reported.
 fn tell_later(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context>) {
     let Some(at) = later else { return };
     let now = context.clock.now();
@@ -281,16 +285,16 @@ fn tell_later(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context
     }
 }
 
-/// How long a desk rests after what it wrote took so long. A status is the most expensive thing that
-/// is written, and while many die one after the other each would have it written anew. It takes a
-/// fifth of the time at most: the API server has the rest for what prunes, and when a status is
-/// written at all it is the latest. The same goes for Endpoints.
+/// The pause of a desk after a write that took `took`: four times as long, at most 5 s. So status writes take
+/// at most a fifth of the time, except where the longest pause applies. A status is the most expensive object
+/// to write, and a series of deaths would cause one write per death. The pause leaves the API server free for
+/// the writes that prune, and each status that is written is the latest. The same rule applies to Endpoints.
 pub(super) fn rest_after(took: Duration) -> Duration {
     (took * 4).min(LONGEST_REST)
 }
 
-/// Waits until the time has come, or there is a newer report. Returns false when the controller is
-/// to stop: what is left unsaid the next process says.
+/// Waits until the pause is over or a newer report arrives. Returns false when the controller is to stop. Then
+/// the next process reports what is left.
 async fn rest(key: &Key, pause: Duration, context: &Context) -> bool {
     let news = context.desks().news(key);
     let news = tokio::time::timeout(pause, news.notified());

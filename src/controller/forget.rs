@@ -1,8 +1,9 @@
-//! Forgetting whoever is gone, where no reconciliation does.
+//! Forgets instances that are gone, where no reconciliation does so.
 //!
-//! The leader reads a Lease that its watch has lost at once (L4), and forgets it if it is not there. Nobody does on
-//! a replica that stands by, for a registration that is gone, or for a Pod that is gone and whose Lease has no label. For a
-//! leader it is next to nothing: whom its watch has lost it has read before.
+//! If the watch of the leader has lost a Lease, the leader reads it at once (L4) and forgets it if it does not
+//! exist. Three cases remain: a standby replica does not reconcile; a registration that is gone is not
+//! reconciled; and no decision mentions a Pod that is gone with a Lease that has lost its label. On the leader
+//! this task has almost nothing to do, since the leader has already read the Leases that its watch has lost.
 
 use std::sync::Arc;
 
@@ -12,21 +13,22 @@ use beatkeeper_core::{
     verdict::Suspect,
 };
 
-/// Forgets again and again, at the interval of the sweep, for as long as the process lasts.
+/// Runs for as long as the process, once per sweep interval.
 pub(super) async fn run(context: Arc<Context>) {
     loop {
         tokio::time::sleep(context.settings.sweep_interval).await;
         for (registration, unwatched) in sort_out(&context) {
-            // What cannot be read now is read the next time, or by whoever takes over.
+            // A Lease that cannot be read now is read in the next round, or by the next leader.
             verify::suspects(&registration, unwatched, &context).await;
-            // Whoever reads decides next; this one does not.
+            // A live read is normally followed by a decision. This task does not decide, so it wakes the
+            // registration.
             context.wake([registration]);
         }
     }
 }
 
-/// Forgets the Leases that the watch does not show and that have lost their registration, too: nothing is published for
-/// them, so it takes no read. Returns the others that it does not show.
+/// Forgets the Leases that the watch does not show and that have no registration. Nothing is published for
+/// them, so this needs no read. Returns the other Leases that the watch does not show.
 fn sort_out(context: &Context) -> Vec<(Key, Vec<Suspect>)> {
     let mut index = context.index();
     forget_the_lost(&mut index, context);
@@ -49,8 +51,8 @@ fn sort_out(context: &Context) -> Vec<(Key, Vec<Suspect>)> {
     known
 }
 
-/// Forgets those whose Leases were lost when the store went back, and who have not come again in two ttls: a replica that
-/// stands by takes no decision about them.
+/// Forgets instances with Leases that were lost in a rollback of the store and that have not been seen again
+/// for two ttls. A standby replica needs this, since it does not decide about them.
 fn forget_the_lost(index: &mut Index, context: &Context) {
     let all: Vec<Key> = index.registrations().map(|(key, _)| key.clone()).collect();
     let (world, now) = (context.world(), context.clock.now());

@@ -1,9 +1,10 @@
-//! The shell around the core: it feeds it from the Kubernetes API and carries its plans out.
+//! The shell around the core. It reads from the Kubernetes API for the core, and it carries out the core's
+//! plans.
 //!
-//! [`run`] starts one watch of each kind, waits until all of them have been read once, and then
-//! reconciles registration by registration ([`reconcile`]). Heartbeats do not reconcile: their watch
-//! feeds the liveness index, and only what may change a decision wakes a registration. With leader
-//! election all replicas watch, and the one that leads ([`leader`]) reconciles and writes.
+//! [`run`] starts one watch of each kind and waits until each kind has been listed once. Then it reconciles one
+//! registration at a time ([`reconcile`]). A heartbeat does not cause a reconciliation: the watch of the Leases
+//! updates the liveness index, and only a change that may change a decision wakes a registration. With leader
+//! election all replicas watch, and only the leader ([`leader`]) reconciles and writes.
 
 mod access;
 mod adopt;

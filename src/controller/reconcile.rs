@@ -1,4 +1,4 @@
-//! Reconciling one registration, as a list of steps.
+//! Reconciles one registration in a list of steps.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -36,14 +36,14 @@ use beatkeeper_core::{
     verdict::{Suspect, Verdict},
 };
 
-/// How often a plan is made anew at once when the world turns out to be another.
+/// How often a plan is made at most in one reconciliation, when its writes meet conflicts.
 const ATTEMPTS: usize = 5;
 
-/// How soon it is looked again whether all has been read, after the store went back.
+/// After a rollback of the store: how soon to check again whether all Leases have been listed anew.
 const UNTIL_READ_ANEW: Duration = Duration::from_millis(250);
 
-/// Reconciles on a task of its own, so that registrations share the cores, and a panic, which would
-/// be a defect, stays with one of them.
+/// Reconciles in a separate task. So registrations share the CPU cores, and a panic, which would be a defect,
+/// affects one registration only.
 pub(super) async fn run(
     object: Arc<ServiceRegistration>,
     context: Arc<Context>,
@@ -53,7 +53,8 @@ pub(super) async fn run(
         return Ok(Action::await_change());
     }
     if context.accesses.is_wanting() {
-        // What cannot be read is not absent. All are woken when it can be.
+        // An object that cannot be read is not absent. All registrations are woken when the kind can be read
+        // again.
         return Ok(Action::await_change());
     }
     let uid = object.metadata.uid.clone().unwrap_or_default();
@@ -65,11 +66,13 @@ pub(super) async fn run(
         context.metrics.panicked();
     }
     if !context.world().has_registration(&key) {
-        // It was deleted meanwhile: what this run remembered of it nobody would forget.
+        // The registration was deleted in the meantime. No other code would remove what this run has added to
+        // its memory.
         context.forget(&key);
     }
     if !context.claim.holds() {
-        // What could not be written any more is no failure: whoever leads next begins with all.
+        // A write that was not sent because the claim ended is no failure: the next leader reconciles all
+        // registrations.
         return Ok(Action::await_change());
     }
     result.map_err(|_| Error::Panicked(key))?
@@ -125,13 +128,13 @@ async fn reconcile(
     }
 }
 
-/// The longest former ttl by which some instance is measured, since it has not followed yet (L8).
+/// The longest former ttl, if it still applies to an instance that has not adopted the new pace yet (L8).
 fn former_ttl(ttl: &TtlHistory, decision: &Decision) -> Option<Duration> {
     let mut settled = decision.verdicts.iter().filter_map(Verdict::settled);
     settled.any(|settled| settled.wanted.is_awaited()).then(|| ttl.longest())
 }
 
-/// Tells what was decided and applied, and says when to look again.
+/// Reports what was decided and applied. Returns when to reconcile again.
 fn conclude(
     object: Arc<ServiceRegistration>,
     registration: Registration,
@@ -142,7 +145,7 @@ fn conclude(
 ) -> Result<Action, Error> {
     let key = registration.key.clone();
     if applied.failure.is_none() {
-        // What a slice holds that may not be written is not pruned yet.
+        // An address in a slice that the API server refuses to have written is not pruned yet.
         let all_written = stage.held_back.closed.is_empty();
         let pruned = context.remember(&key, &registration.uid, |memory| {
             memory.failures = 0;
@@ -177,13 +180,13 @@ fn conclude(
     told::as_published(&mut verdicts, stage.stall.as_ref(), &applied, publish_not_ready);
     let ready = status::ready_reason(stage.stall.as_ref(), &applied);
     context.metrics.decided(&key, &verdicts, ready);
-    // The addresses are not needed any more, and may be many.
+    // The addresses are not needed any more, and there may be many of them.
     let account = Account::of(verdicts, std::mem::take(&mut applied.published).all());
     let report = publish::Report { object, registration, account, stall: stage.stall, applied };
     desk::hand_in(report, context);
     match failure {
         Some(failure) => Err(Error::Publish { registration: key, failure, next }),
-        // A little too early, and then to the point.
+        // The queue's timer fires a little early. [`run`] then waits for the exact moment.
         None => Ok(Action::requeue(next.saturating_sub(NEAR))),
     }
 }
@@ -197,7 +200,8 @@ async fn set_stage(registration: &Registration, context: &Context) -> Stage {
     stage
 }
 
-/// Plans. What a tenant toggles has a pace ([`temper`](beatkeeper_core::temper)); in a dry run nothing is written.
+/// Plans the writes. Changes that a tenant can cause are rate-limited ([`temper`](beatkeeper_core::temper)),
+/// except in a dry run, which writes nothing.
 fn draw_up(
     registration: &Registration,
     stage: &Stage,
@@ -239,18 +243,18 @@ async fn carry_out(
     outcome
 }
 
-/// How long to wait after so many failures in a row: from a tenth of a second to five, and not all
-/// at once.
+/// The backoff after this many failures in a row: from 0.1 s to 5 s, with a random part, so that retries do not
+/// come all at once.
 pub(super) fn backoff(failures: u32) -> Duration {
     let longest = Duration::from_millis(200) * 2_u32.pow(failures.min(5));
     longest.min(Duration::from_secs(5)).mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// What to do after an error: try again, each time later, but not later than the next deadline.
+/// The action after an error: a retry with growing backoff, but not later than the next deadline.
 pub(super) fn retry(object: &ServiceRegistration, error: &Error, context: &Context) -> Action {
     let key = Key::of(&object.metadata);
     if !context.world().has_registration(&key) {
-        // Nothing is to be remembered of it any more.
+        // Nothing of a deleted registration must be remembered.
         return Action::await_change();
     }
     let uid = object.metadata.uid.clone().unwrap_or_default();

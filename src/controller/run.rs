@@ -1,4 +1,4 @@
-//! Starting and stopping: one set of watches and one queue for each scope.
+//! Start and stop. Each scope has one set of watches and one work queue.
 
 use std::{sync::Arc, time::Duration};
 
@@ -47,15 +47,16 @@ use super::{
 use crate::kube_client::{self, Source, gate::Gate, list::Collection, observe::observe};
 use beatkeeper_core::{index::Key, reading::Read, registration::Registration};
 
-/// How long a call waits when the API server asks for it: a second is left to be answered in.
+/// How long a call may wait when the API server asks it to retry later. The rest of the timeout, one second, is
+/// left for the answer.
 const PATIENCE: Duration = CALL_TIMEOUT.saturating_sub(Duration::from_secs(1));
 
 const REGISTRATIONS: &str = "ServiceRegistrations";
 /// The scope of an operator that is limited to no namespace.
 const ALL: &str = "all namespaces";
 
-/// A part of the operator that never ends by itself has ended. Going on without it would take what
-/// it no longer reports for unchanged, or for absent.
+/// A part of the operator that never ends by itself has ended. The operator must not continue: it would treat
+/// objects that this part no longer reports as unchanged or as absent.
 #[derive(Debug, thiserror::Error)]
 #[error("a part of the controller has ended by itself; see the log above, and please report it")]
 pub struct EndedByItself;
@@ -63,24 +64,24 @@ pub struct EndedByItself;
 /// Why the operator did not run, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// After a defect: then all of it has been stopped, to be started anew.
+    /// A part ended because of a defect. The operator has stopped all other parts, so that it can be restarted.
     #[error(transparent)]
     EndedByItself(#[from] EndedByItself),
-    /// There is no way to the API server.
+    /// The operator has no connection to the API server.
     #[error(transparent)]
     Connect(#[from] kube_client::ConnectError),
-    /// It cannot be known which addresses are those of others.
+    /// The operator cannot know which addresses belong to other objects.
     #[error(transparent)]
     Blind(#[from] Blind),
-    /// Probes or scrapes cannot be answered.
+    /// The operator cannot listen for health probes or scrapes.
     #[error(transparent)]
     Bind(#[from] BindError),
 }
 
-/// Runs the operator until `stop` is cancelled, and then until what is under way has ended.
+/// Runs the operator until `stop` is cancelled, and then until all running work has ended.
 ///
-/// Each namespace of [`Settings::namespaces`] is a scope of its own, or the whole cluster is one. With
-/// leader election all of them observe from the start, and publish while this replica leads.
+/// Each namespace of [`Settings::namespaces`] is a scope. Without namespaces the whole cluster is one scope.
+/// With leader election all scopes observe from the start, and they publish while this replica leads.
 ///
 /// # Errors
 /// [`RunError`].
@@ -100,7 +101,7 @@ pub async fn run(
     run_on(host, settings, stop).await
 }
 
-/// Runs the operator on this host, as [`run`] does on that of the process.
+/// Runs the operator on the given host. [`run`] uses the host of the process.
 ///
 /// # Errors
 /// [`RunError`].
@@ -120,7 +121,7 @@ where
     let gate =
         Gate::new(settings.max_parallel_api_calls.into(), Arc::new(Calls(instruments.clone())));
     let client = kube_client::through(Some(gate), api_server, namespace, &options());
-    // Ends with this function.
+    // The servers end when this function returns.
     let _servers = serve::start(&settings, &instruments, &stop).await?;
     let neighbourhoods = neighbourhood::survey(&client, &settings, &stop).await?;
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
@@ -133,7 +134,7 @@ where
         .as_ref()
         .map(|how| Election::new(&client, how, identity.clone(), &instruments));
     let claim = election.as_ref().map_or_else(|| Claim::undisputed(clock), Election::claim);
-    // Until the election has its say, if there is one.
+    // With leader election this process does not lead until the election says so.
     instruments.metrics.leads(election.is_none());
     let shared =
         Shared { client, settings, identity, instruments, claim, warm: CancellationToken::new() };
@@ -142,9 +143,9 @@ where
         let process = shared.instruments.process.clone();
         let (stop, ended, warm) = (stop.clone(), ended.clone(), shared.warm.clone());
         tokio::spawn(process.task(async move {
-            // Dropped on a panic, too.
+            // The guard is dropped on a panic, too.
             let _ended = stop.clone().drop_guard();
-            // One that has not seen anything yet leaves the lead to those that have.
+            // A replica whose caches are still empty leaves the lead to the others.
             if stop.run_until_cancelled(warm.cancelled()).await.is_some() {
                 election.run(stop, ended).await;
             }
@@ -155,7 +156,7 @@ where
         scope(&shared, namespace, neighbourhood, stop.clone())
     });
     let results = futures::future::join_all(scopes).await;
-    // Nothing writes any more: the claim may go.
+    // No task writes any more, so the claim may be released.
     ended.cancel();
     if let Some(election) = election {
         election.await.map_err(|_| EndedByItself)?;
@@ -164,12 +165,12 @@ where
     Ok(ended?)
 }
 
-/// How this process talks to the API server.
+/// How this process connects to the API server.
 fn options() -> kube_client::Options {
     let mut options = kube_client::Options::of("controller");
     options.patience = PATIENCE;
     if let Some(pod) = replica::pod() {
-        // The audit log tells replicas apart.
+        // The audit log can tell the replicas apart by this.
         options.user_agent = format!("{} ({pod})", options.user_agent);
     }
     options
@@ -179,11 +180,11 @@ fn options() -> kube_client::Options {
 struct Shared {
     client: Client,
     settings: Settings,
-    /// What tells this process from others.
+    /// The identity of this process, which no other process has.
     identity: String,
     instruments: Instruments,
     claim: Claim,
-    /// Cancelled once a scope has read everything.
+    /// Cancelled once a scope has listed all kinds.
     warm: CancellationToken,
 }
 
@@ -235,7 +236,8 @@ async fn scope(
         context.spawn_for_ever(probe::run(context.clone()));
         let read = reader.wait_until_ready().await;
         context.health.lock().cache_read(&registrations_cache);
-        // Not before all registrations are known: whose registration is gone is forgotten without a read.
+        // The caches must know all registrations first: a Lease without a registration is forgotten without a
+        // read.
         context.spawn_for_ever(forget::run(context.clone()));
         context.spawn_for_ever(anew::run(context.clone(), namespace.clone()));
         read
@@ -258,7 +260,7 @@ async fn scope(
     if ended_by_itself { Err(EndedByItself) } else { Ok(()) }
 }
 
-/// Publishes whenever this replica leads, until stopped. Returns when what was under way has ended.
+/// Publishes in each term that this replica leads, until stopped. Returns when the running work has ended.
 async fn publish(
     namespace: Option<&str>,
     context: &Arc<Context>,
@@ -281,15 +283,15 @@ async fn publish(
         let (lost, ()) = tokio::join!(lost, work);
         context.end_term();
         if !lost {
-            // It was stopped, or a part of it has ended by itself.
+            // The controller was stopped, or a part of the term has ended by itself.
             return;
         }
         tracing::info!(scope, "publishing has ended; observing goes on");
     }
 }
 
-/// All that is done in one term. It begins with a proof: what the last leader saw this replica has seen,
-/// too, or it would take those for absent whom its own watch has not brought yet.
+/// Runs one term. The term begins with a proof. After the proof this replica has seen everything that the last
+/// leader saw. Without the proof, instances that its own watch has not shown yet would seem absent.
 async fn lead(
     namespace: Option<&str>,
     context: Arc<Context>,
@@ -307,16 +309,17 @@ async fn lead(
     if over.run_until_cancelled(proven).await.is_none() {
         return;
     }
-    // In this order: who is woken from now on is in the queue, and all the others are in the store.
+    // The order matters: the channel delivers registrations that are woken from now on, and the store has all
+    // others.
     let woken = context.begin_term();
     let mut all = reader.state();
-    // The store has them in the order of a table.
+    // The store returns the registrations in the order of a hash table.
     all.sort_unstable_by_key(|object| Key::of(&object.metadata));
     decision::warm_up(&all, &context).await;
     let sweep = tokio::spawn({
         let (context, over) = (context.clone(), over.clone());
         context.clone().process.task(async move {
-            // Dropped on a panic, too.
+            // The guard is dropped on a panic, too.
             let _ended = over.clone().drop_guard();
             sweep::run(context, over).await;
         })
@@ -345,11 +348,11 @@ async fn lead(
     };
     let run = move |object| reconcile::run(object, context.clone());
     queue::work_off(requests, reader, places, run, retry).await;
-    // A panic has been told, and has ended the term.
+    // A panic is already logged, and it has ended the term.
     let _ = tokio::join!(sweep, collector, teller);
 }
 
-/// Keeps the registrations up to date, and wakes them and those that share a Service with them.
+/// Keeps the registrations up to date. Wakes each changed registration and those that share a Service with it.
 async fn follow(
     context: Arc<Context>,
     reader: Store<ServiceRegistration>,
@@ -388,8 +391,8 @@ async fn follow(
     }
 }
 
-/// Those registrations of which at least the name can be read, as nearly all can
-/// ([`lenient`](beatkeeper_core::lenient)). Any other is passed over and told.
+/// Passes on the registrations of which at least the name can be read. Nearly all registrations are readable
+/// ([`lenient`](beatkeeper_core::lenient)). Others are skipped and reported.
 fn known(
     events: impl Stream<Item = watcher::Result<Event<Read<ServiceRegistration>>>>,
     mut unread: Unread,
@@ -410,7 +413,7 @@ fn known(
     })
 }
 
-/// The ttls that a registration had are known to whoever takes over, too.
+/// Notes the ttls of a registration, also on a standby replica, so that each new leader knows the former ttls.
 fn note(context: &Context, object: &ServiceRegistration) {
     let uid = object.metadata.uid.as_deref().unwrap_or_default();
     let told = object.status.as_ref().and_then(|status| status.former_ttl.as_deref());
@@ -427,7 +430,8 @@ fn remove(context: &Context, key: &Key) {
     context.wake(concerned);
 }
 
-/// Which registrations have to publish a Pod changes with the registrations of its namespace.
+/// Queues all Pods with the readiness gate in the namespace: a change of its registrations changes which of
+/// them have to publish a Pod.
 fn look_at_gates(context: &Context, registration: &Key) {
     let gated = context.world().gated(&registration.namespace);
     context.look_at_gates(gated);
