@@ -1,10 +1,15 @@
-//! The adopt step: takes over what people wrote by hand for the Service, if the registration is
-//! annotated for it.
+//! The adopt step: takes over endpoints that people have written by hand for the Service, if the registration
+//! has the annotation for it.
 //!
-//! Without a gap, and so that a crash after any write loses nobody: first who is adopted is written
-//! to the status; then the slices get our mark, which makes them ours as they are; then the plan
-//! completes our slices; and only when they hold all that is wanted the Endpoints object gets our
-//! marks, which ends its mirrored slices. Each run does what is left of this.
+//! The takeover causes no gap, and a crash after any write loses no instance. It has four steps:
+//!
+//! 1. The adopted instances are written to the status.
+//! 2. The slices get the operator's mark. So the operator owns them as they are.
+//! 3. The plan completes the operator's slices.
+//! 4. When the slices hold all wanted addresses, the Endpoints object gets the operator's marks. This ends its
+//!    mirrored slices.
+//!
+//! Each run does the steps that are left.
 
 use std::time::Duration;
 
@@ -39,16 +44,16 @@ use beatkeeper_core::{
     world::Ownership,
 };
 
-/// After a refusal the objects are read again after this long: the watches do not keep what is in
-/// objects that are not ours.
+/// The objects are read again this long after a refusal, since the watches do not keep the contents of objects
+/// that the operator does not own.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// After the selector of a Service was removed, what the cluster's own controllers have under way
-/// arrives within this long.
+/// After the selector of a Service was removed, writes that the cluster's own controllers had under way arrive
+/// within this time.
 const LETTING_GO: Duration = Duration::from_secs(2);
-/// How often it is tried to write down who is adopted while somebody else writes the status.
+/// How often at most the adopted instances are written, when other writes of the status cause conflicts.
 const ATTEMPTS: usize = 5;
 
-/// Brings who is adopted onto the stage, and begins to take over what may be (client required).
+/// Adds the adopted instances to the stage, and begins to take over what may be taken over (client required).
 /// `judge` decides about the instances that have Leases.
 pub(super) async fn begin(
     mut stage: Stage,
@@ -65,7 +70,7 @@ pub(super) async fn begin(
         return stage;
     }
     if let Some(pod) = unread_pod(&adopted, registration, context) {
-        // That of a Pod nothing is known says not that it is gone.
+        // A Pod that cannot be read may still exist.
         stage.stall = Some(Stall::unreadable(&pod));
         stage.gathered.neighbours.unreadable = Some(pod);
         return stage;
@@ -79,7 +84,7 @@ pub(super) async fn begin(
     if !may_be_taken || !in_the_way || service.is_none() {
         return stage;
     }
-    // With what is to be taken over out of the way, something else may be.
+    // There may be another reason for a stall, besides the objects to be taken over.
     let otherwise = standing::stall(registration, service.as_deref(), &cleared);
     if otherwise.is_some() {
         stage.stall = otherwise;
@@ -135,7 +140,7 @@ pub(super) async fn begin(
     stage
 }
 
-/// A Pod behind an adopted instance of which nothing is known because it cannot be read, if there is one.
+/// Returns a Pod of an adopted instance that cannot be read, if there is one.
 fn unread_pod(
     adopted: &[Adopted],
     registration: &Registration,
@@ -147,8 +152,8 @@ fn unread_pod(
     keys.into_iter().find_map(|key| world.unreadable_pod(&key).cloned())
 }
 
-/// Until when the cluster's own controllers may still write what they decided while the Service had a
-/// selector. None once that is over, and while it has one.
+/// Until when the cluster's own controllers may still write what they decided while the Service had a selector.
+/// Returns None after that time, and while the Service has a selector.
 fn letting_go(
     registration: &Registration,
     service: Option<&ServiceView>,
@@ -170,7 +175,7 @@ fn letting_go(
     })
 }
 
-/// What cannot be read or written leaves everything as it is, to be tried again.
+/// If a read or a write fails, everything stays as it is, and the takeover is retried.
 fn failed(stage: Stage, error: &ApiError) -> Stage {
     let stall = Stall::adoption_unfinished(&error.to_string());
     Stage { failure: Some(error.to_string()), stall: Some(stall), ..stage }
@@ -190,7 +195,7 @@ fn rehearse(mut stage: Stage, takeover: Takeover) -> Stage {
     stage
 }
 
-/// Who is adopted, by the newest that is known: what the watch has brought, or what was written here.
+/// The adopted instances from the newest known source: the watch, or the last write of this process.
 fn remembered(
     object: &ServiceRegistration,
     registration: &Registration,
@@ -206,8 +211,9 @@ fn remembered(
     })
 }
 
-/// Who of them stays: not who has been seen to beat since, and not who lost the consent. In a dry run
-/// nobody is forgotten for want of consent: it may be given again before it is over.
+/// Selects the adopted instances that stay. An instance that has beaten since does not stay, nor does one
+/// without the consent. In a dry run no instance is removed for lack of consent, since the consent may be given
+/// again before the dry run ends.
 fn sort_out(adopted: &[Adopted], registration: &Registration, context: &Context) -> Adoption {
     if adopted.is_empty() {
         return Adoption::default();
@@ -228,7 +234,7 @@ fn sort_out(adopted: &[Adopted], registration: &Registration, context: &Context)
     Adoption { instances, ended, ..Adoption::default() }
 }
 
-/// Remembers who has been seen to beat; returns those whom the status is to forget.
+/// Remembers the adopted instances that have beaten. Returns the entries to be removed from the status.
 pub(super) fn ended(
     registration: &Registration,
     stage: &Stage,
@@ -246,7 +252,7 @@ pub(super) fn ended(
     ended
 }
 
-/// Reads what is there for the Service and is not ours.
+/// Reads the Endpoints and slices of the Service that the operator does not own.
 async fn read(registration: &Registration, context: &Context) -> Result<Foreign, ApiError> {
     let namespace = &registration.key.namespace;
     let service = &registration.service_name;
@@ -257,7 +263,7 @@ async fn read(registration: &Registration, context: &Context) -> Result<Foreign,
     let of_service = Collection::of::<EndpointSlice>(&context.client, Some(namespace))
         .labelled(&format!("{SERVICE_NAME_LABEL}={service}"));
     let mut slices: Vec<EndpointSlice> = Vec::new();
-    // One that cannot be read stalls the registration before this is asked.
+    // An unreadable slice stalls the registration before this call.
     let listed = of_service.each::<EndpointSlice>(|slice| slices.extend(slice));
     call(|| format!("list the EndpointSlices of Service {namespace}/{service}"), listed).await?;
     let world = context.world();
@@ -269,7 +275,7 @@ async fn read(registration: &Registration, context: &Context) -> Result<Foreign,
     })
 }
 
-/// Writes down who is adopted, and then makes the slices ours.
+/// Writes the newcomers to the status, and then marks the slices as the operator's.
 async fn take(
     registration: &Registration,
     ended: &[AdoptedInstance],
@@ -292,8 +298,9 @@ async fn take(
     Ok(())
 }
 
-/// The one place where somebody is added to the status's adopted instances: to what it says now, on
-/// the condition that it still does when this is written, since reports are written beside this.
+/// Adds newcomers to the adopted instances in the status. No other code adds entries. It changes the current
+/// status, on the condition that the object does not change before the write, since reports are written at the
+/// same time.
 async fn write_down(
     registration: &Registration,
     ended: &[AdoptedInstance],
@@ -335,9 +342,9 @@ async fn write_down(
     Ok(())
 }
 
-/// Once our slices hold all that is wanted, deletes what the cluster's own controller left and makes the
-/// Endpoints object ours (client required), each on the condition that it still is as it was read; then
-/// everything is planned anew.
+/// Completes the takeover once the operator's slices hold all wanted addresses (client required). It deletes
+/// the slices that the cluster's own controller has left and marks the Endpoints object as the operator's, each
+/// on the condition that the object is still as it was read. Then everything is planned anew.
 pub(super) async fn finish(
     outcome: Outcome,
     registration: &Registration,

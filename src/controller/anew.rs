@@ -1,8 +1,8 @@
-//! Beginning anew where the store has gone back to an earlier state, and finding that it has.
+//! Detects that the store was rolled back to an earlier state, and restarts from the current state then.
 //!
-//! The parts of this process that see a sign of it, in a watch or a write, report it here: the probe
-//! ([`beatkeeper_core::history`]), a list ([`beatkeeper_core::world`], [`beatkeeper_core::index`]), a read after a conflict. What
-//! none of them may ever see, [`run`] asks for.
+//! The parts of this process that see a sign of a rollback in a watch or a write report it here. They are the
+//! probe ([`beatkeeper_core::history`]), a list ([`beatkeeper_core::world`], [`beatkeeper_core::index`]), and a
+//! read after a conflict. [`run`] asks the API server for rollbacks that none of them can see.
 
 use std::{
     collections::HashMap,
@@ -28,12 +28,12 @@ use beatkeeper_core::{
     world::{Debt, Watched},
 };
 
-/// How often what the watches owe is looked at.
+/// How often the watches are checked for objects that they have not shown yet.
 const TICK: Duration = Duration::from_secs(1);
-/// Each so many ticks one kind is asked for the version that the store has reached: each kind twice a minute or so.
+/// One kind is asked for its current version every this many ticks. So each kind is asked for about twice a minute.
 const ASK_EVERY: u32 = 8;
 
-/// Has watches begun anew, with a list.
+/// Restarts watches, with a new list.
 #[derive(Debug, Default)]
 pub(super) struct Beginnings(Mutex<HashMap<&'static str, watch::Sender<u64>>>);
 
@@ -44,7 +44,7 @@ impl Beginnings {
         concerned.for_each(|(_, begin)| begin.send_modify(|times| *times += 1));
     }
 
-    /// The events of a watch of this kind, which is made anew whenever it is asked for.
+    /// The events of a watch of this kind. The watch is made anew at each request.
     pub(super) fn of<S>(
         &self,
         kind: &'static str,
@@ -63,7 +63,7 @@ impl Beginnings {
             loop {
                 tokio::select! {
                     biased;
-                    // The channel closes with the context. Then no task reads the events.
+                    // The channel closes when the context is dropped. Then no task reads the events.
                     Ok(()) = begin.changed() => events = make().boxed(),
                     event = events.next() => return Some((event?, (events, make, begin))),
                 }
@@ -72,8 +72,9 @@ impl Beginnings {
     }
 }
 
-/// The store has gone back to an earlier state: forgets all that was known by versions, and reads anew. Nothing is
-/// proven before an own renewal has succeeded, and each instance that is not known to be dead has a ttl from then on.
+/// Handles a rollback of the store: forgets everything that is compared by resourceVersion, and reads it anew.
+/// Nothing is proven until this process has renewed its probe. Each instance that is not known to be dead gets
+/// a full ttl from that moment on.
 pub(super) fn begin(context: &Context, why: &dyn Display) {
     tracing::warn!(
         %why,
@@ -89,7 +90,7 @@ pub(super) fn begin(context: &Context, why: &dyn Display) {
     context.beginnings.each(|_| true);
 }
 
-/// Takes in what a read after a refused write has shown, of an object that was at this version as far as was known.
+/// Takes in an object that was read after a refused write. `from` is the version that was known before.
 pub(super) fn take_in<K: Watched>(object: K, from: Version, context: &Context) {
     let mut world = context.world();
     world.put_read(object, from);
@@ -100,7 +101,7 @@ pub(super) fn take_in<K: Watched>(object: K, from: Version, context: &Context) {
     }
 }
 
-/// Looks after the watches for ever: those that are deaf are begun anew.
+/// Checks the watches for ever. A watch that does not show known writes is restarted.
 pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<String>) {
     let mut ears: HashMap<&'static str, Ear> = HashMap::new();
     let mut last = context.clock.now();
@@ -108,12 +109,12 @@ pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
     for tick in 1_u32.. {
         tokio::time::sleep(TICK).await;
         let now = context.clock.now();
-        // One that was suspended has not listened.
+        // A process that was suspended received no events in that time.
         let passed = now.since(std::mem::replace(&mut last, now)).min(2 * TICK);
         let mut deaf = Ok(());
         for (kind, owed) in owed(&context) {
             if context.accesses.is_refused(kind) {
-                // It is reported already, and a restarted process would lack the right, too.
+                // The refusal is reported already, and a restarted process would lack the right, too.
                 ears.remove(kind);
                 continue;
             }
@@ -130,7 +131,7 @@ pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
                 ));
             }
         }
-        // Reported from the first problem on.
+        // The health check appears with the first problem.
         told |= deaf.is_err();
         if told {
             context.health.lock().note("watches", Concern::Life, deaf);
@@ -146,7 +147,7 @@ pub(super) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
     }
 }
 
-/// What each watch is known to lack, as a number that changes once the watch has brought any of it.
+/// What each watch is known to lack, as a number that changes once the watch has shown any of it.
 fn owed(context: &Context) -> [(&'static str, Option<u64>); 4] {
     let probe = context.path().history().unshown();
     let mut world = context.world();
@@ -159,9 +160,9 @@ fn owed(context: &Context) -> [(&'static str, Option<u64>); 4] {
     ]
 }
 
-/// Asks which version the store of a kind has reached, by the shortest list there is. Kinds may have stores of their
-/// own (`--etcd-servers-overrides`), and go back without the Leases. Where nothing has to be written, no write of ours
-/// shows that a watch misses events.
+/// Asks for the current version of a kind by the shortest possible list. A kind may have a store of its own
+/// (`--etcd-servers-overrides`), which can be rolled back without the store of the Leases. If the operator has
+/// nothing to write, no write of its own shows that a watch misses events.
 async fn ask<K>(context: &Context, namespace: Option<&str>)
 where
     K: Resource<DynamicType = ()> + Watched,
@@ -170,7 +171,7 @@ where
     let all = Collection::of::<K>(&context.client, namespace);
     let kind = K::plural(&());
     let asked = call(|| format!("ask for the version of {kind}"), all.version()).await;
-    // Where it cannot be had now it is asked for again.
+    // If the call fails, a later round asks again.
     let Ok(reached) = asked else { return };
     let reached = Version::of(reached.as_deref());
     if reached < seen && context.world().shown::<K>() == seen {

@@ -1,5 +1,5 @@
-//! The apply step: carries a plan out, phase by phase, each write conditional on what it was planned
-//! from. No other code writes slices and Endpoints.
+//! The apply step: carries out a plan phase by phase. Each write is conditional on the state from which it was
+//! planned. No other code writes slices and Endpoints.
 
 use std::{collections::HashMap, fmt::Debug, time::Duration};
 
@@ -37,19 +37,20 @@ use beatkeeper_core::{
     world::Watched,
 };
 
-/// How many writes are under way at once.
+/// How many writes run at once.
 const SIDE_BY_SIDE: usize = 8;
 
-/// After this long the search for refused addresses goes on with the next plan, so that no death waits for the rest.
+/// After this time the search for refused addresses continues with the next plan, so that no prune waits for
+/// the rest of it.
 const LONGEST_SEARCH: Duration = Duration::from_secs(1);
 
-/// Endpoints rest no longer than this after an update.
+/// The longest pause of Endpoints after an update.
 const LONGEST_REST_OF_ENDPOINTS: Duration = Duration::from_secs(1);
 
-/// Leaves an update of the Endpoints out of a plan while they rest after the last one ([`rest_after`]).
-/// They are one object for all instances: while many come and go, each change of one would have all of
-/// them written anew, and what the API server does for that keeps the slices waiting, which nearly
-/// everybody reads. Returns until when they rest, if there was an update; then they are planned anew.
+/// Removes an update of the Endpoints from a plan during the pause after the last update ([`rest_after`]). One
+/// Endpoints object holds all instances: each change of one instance writes all of them anew. The work of the
+/// API server for that delays the writes of the slices, and nearly all consumers read the slices. Returns the
+/// end of the pause if an update was removed. Then the Endpoints are planned anew.
 pub(super) fn let_endpoints_rest(
     plan: &mut Plan,
     registration: &Registration,
@@ -63,14 +64,13 @@ pub(super) fn let_endpoints_rest(
 /// How a plan ended.
 #[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
 pub(super) enum Outcome {
-    /// All of it was carried out, or a part of it was refused in a way that planning anew would not
-    /// mend.
+    /// The whole plan was carried out, or a part was refused in a way that a new plan would not fix.
     Done(Applied),
-    /// The world was not as planned from. It has been read anew: plan again.
+    /// The state differs from the one that was planned from. It has been read anew, and a new plan is needed.
     Conflict(String),
 }
 
-/// Carries a plan out. What it wrote is known to the next plan at once. Client required.
+/// Carries out a plan. The next plan sees the written objects at once. Client required.
 pub(super) async fn apply(
     registration: &Registration,
     stage: &Stage,
@@ -86,8 +86,8 @@ pub(super) async fn apply(
             }
             write
         });
-        // Slices first: the one list of all addresses takes the API server as long as several of them,
-        // and fewer read it.
+        // Slices are written first: the one list of all addresses takes the API server as long as several
+        // slices, and fewer consumers read it.
         let (lists, slices): (Vec<_>, Vec<_>) = writes.partition(Write::is_of_endpoints);
         let send = |writes: Vec<Write>| {
             stream::iter(writes)
@@ -133,7 +133,7 @@ pub(super) async fn apply(
             }
         }
         if let Some(words) = conflict {
-            // Without what is refused the rest may be accepted.
+            // Without the refused addresses the API server may accept the rest.
             return Outcome::Conflict(words);
         }
         // A phase begins only when all of the one before it has succeeded (P3).
@@ -144,7 +144,8 @@ pub(super) async fn apply(
     Outcome::Done(applied)
 }
 
-/// What of the Endpoints may be written after a slice could not be: no address that is in no slice. Removals do not wait.
+/// Limits writes of Endpoints after a write of a slice has failed: they add no address that is in no slice.
+/// Removals do not wait.
 fn only_published(
     lists: Vec<Write>,
     registration: &Registration,
@@ -157,7 +158,7 @@ fn only_published(
     lists.into_iter().filter_map(allowed).collect()
 }
 
-/// One write. Returns the object's name and its new resourceVersion, unless it was deleted.
+/// Carries out one write. Returns the object's name and its new resourceVersion, unless the object was deleted.
 async fn carry_out(
     registration: &Registration,
     write: &Write,
@@ -191,7 +192,7 @@ async fn carry_out(
     }
 }
 
-/// What is common to writing slices and Endpoints.
+/// The writes that slices and Endpoints have in common.
 struct Kind<'a, K> {
     api: Api<Lenient<K>>,
     namespace: &'a str,
@@ -221,7 +222,7 @@ where
             self.api.create(&PostParams::default(), &Lenient(object.clone())),
         )
         .await;
-        // A creation is planned from there being none.
+        // A creation is planned from the state in which the object does not exist.
         let name = Resource::meta(object).name.as_deref();
         self.known(result, name, Version(0)).await
     }
@@ -258,8 +259,8 @@ where
         }
     }
 
-    /// Makes the result known to the next plan: the object as it was written, or, after a conflict,
-    /// as it is. When it cannot be read either, the watch will bring it.
+    /// Makes the result known to the next plan. This is the object as it was written or, after a conflict, as
+    /// it is read now. If that read fails, the watch brings the object.
     async fn known(
         &self,
         result: Result<Lenient<K>, ApiError>,

@@ -1,9 +1,10 @@
-//! Collecting what belonged to a registration that is gone.
+//! Garbage collection of what a deleted registration has left.
 //!
-//! A registration that is replaced is gone for a moment, and the next one of its name takes over what
-//! it left. So nothing is deleted at once: addresses stay for [`ADDRESSES_STAY`], since no decision
-//! is made about them meanwhile; the Service, which is harmless without addresses, for [`SERVICE_STAYS`].
-//! Whatever is deleted is deleted as it was read, after a live read has shown that its registration is gone.
+//! During a replacement a registration is gone for a moment, and the next one of the same name takes over what
+//! it left. Therefore nothing is deleted at once. Slices and Endpoints stay for [`ADDRESSES_STAY`], since no
+//! decision updates them in the meantime. A Service, which is harmless without addresses, stays for
+//! [`SERVICE_STAYS`]. Each object is deleted after a live read has shown that its registration is gone, on the
+//! condition that it is still as it was read.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -43,17 +44,18 @@ use beatkeeper_core::{
 
 /// How long slices and Endpoints outlive their registration.
 const ADDRESSES_STAY: Duration = Duration::from_secs(10);
-/// How long a Service outlives its registration. Longer: with it go its addresses and node ports.
+/// How long a Service outlives its registration. This is longer, since its addresses and node ports go with it.
 const SERVICE_STAYS: Duration = Duration::from_secs(30);
-/// How often it is looked for what is abandoned.
+/// The interval between two searches for abandoned objects.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Collects again and again what registrations of a namespace, or of all, have left, until `over` is cancelled,
-/// and then ends what is under way. Objects of other namespaces may be watched for their addresses
-/// ([`neighbourhood`](super::neighbourhood)): what has become of their registrations is not known here.
+/// Collects what registrations of a namespace, or of all namespaces, have left, until `over` is cancelled. Then
+/// it finishes the running work. Objects of other namespaces may be watched for their addresses
+/// ([`neighbourhood`](super::neighbourhood)). They are not collected, since their registrations are not known
+/// here.
 pub(super) async fn run(namespace: Option<String>, context: Arc<Context>, over: CancellationToken) {
     if context.settings.dry_run {
-        // Not before the term is over: a part that ends takes the term along.
+        // This task must not end before the term: a part that ends by itself ends the term.
         return over.cancelled().await;
     }
     let mut since: HashMap<Abandoned, Moment> = HashMap::new();
@@ -65,7 +67,7 @@ pub(super) async fn run(namespace: Option<String>, context: Arc<Context>, over: 
         };
         tell_of(undecided, &mut told);
         let now = context.clock.now();
-        // Who is taken over meanwhile begins anew.
+        // An object that is taken over in the meantime starts a new waiting time when it is abandoned again.
         since = abandoned.iter().map(|it| (it.clone(), *since.get(it).unwrap_or(&now))).collect();
         for object in &abandoned {
             if over.is_cancelled() || !context.claim.holds() {
@@ -76,7 +78,7 @@ pub(super) async fn run(namespace: Option<String>, context: Arc<Context>, over: 
             }
             match collect(object, &context).await {
                 Ok(()) => continue,
-                // The CRD has been deleted: that says nothing about what a registration has published.
+                // The CRD has been deleted. This says nothing about what the registration has published.
                 Err(error) if error.is_of_unknown_kind() => tracing::warn!(
                     registration = %object.registration,
                     "the API server does not know registrations any more; what they published stays"
@@ -84,13 +86,13 @@ pub(super) async fn run(namespace: Option<String>, context: Arc<Context>, over: 
                 Err(error) if error.is_conflict() => {}
                 Err(error) => tracing::warn!(%error, "cannot collect; it is tried again"),
             }
-            // Not with every look.
+            // The next attempt comes after the waiting time, and not in the next search.
             since.insert(object.clone(), now);
         }
     }
 }
 
-/// Says once of each object that it stays, and what to do.
+/// Logs once for each object that it stays, and what to do.
 fn tell_of(undecided: Vec<Abandoned>, told: &mut HashSet<Abandoned>) {
     for Abandoned { kind, key, registration, .. } in
         undecided.iter().filter(|it| !told.contains(*it))
@@ -141,7 +143,7 @@ where
         current => current?.0,
     };
     if mark_of(Resource::meta(&current)).is_none_or(|marked| marked.uid != object.owner) {
-        // A registration owns it again.
+        // A registration owns the object again.
         return Ok(());
     }
     if *orphaned {
@@ -159,7 +161,8 @@ where
     Ok(())
 }
 
-/// Takes our annotation off what `--cascade=orphan` leaves, so that it stays, also after a restart.
+/// Removes the operator's annotation from an object that `--cascade=orphan` left, so that it stays, also after
+/// a restart.
 async fn release<K>(
     mut current: K,
     what: &str,
@@ -194,8 +197,8 @@ where
     Ok(())
 }
 
-/// Whether the registration is there after all, or a new one of its name is for the same Service: the
-/// watch brings it soon.
+/// Whether the registration exists after all, or a new registration of the same name uses the same Service. The
+/// watch will show the registration soon.
 async fn is_wanted(object: &Abandoned, context: &Context) -> Result<bool, ApiError> {
     let key = &object.registration;
     let api =
@@ -212,9 +215,10 @@ async fn is_wanted(object: &Abandoned, context: &Context) -> Result<bool, ApiErr
     }
 }
 
-/// Whether registrations can be made. While their CRD is being deleted, all of them go, one after the other, and the API
-/// server answers 404 for each that has gone: that says nothing about what it has published. It then offers no verb
-/// `create` any more (apiextensions-apiserver, pkg/apiserver/customresource_discovery_controller.go).
+/// Whether registrations can be created. While their CRD is being deleted, all registrations are deleted one by
+/// one, and the API server answers 404 for each deleted one. This says nothing about what the registration has
+/// published. During that time the API server does not offer the verb `create` (apiextensions-apiserver,
+/// pkg/apiserver/customresource_discovery_controller.go).
 async fn can_be_made(context: &Context) -> Result<bool, ApiError> {
     let version = ServiceRegistration::api_version(&());
     let doing = || format!("read what {version} offers");

@@ -1,4 +1,5 @@
-//! Gives a Lease that was made anew the cordon of its instance back, so that people see it there and can lift it.
+//! Writes the cordon of an instance to its Lease if the Lease was made anew, so that people see the cordon and
+//! can lift it.
 
 use std::time::Duration;
 
@@ -18,10 +19,10 @@ use beatkeeper_core::{
     temper::CORDONS,
 };
 
-/// After a write that failed the next one waits for so long. The cordon holds meanwhile.
+/// The pause after a failed write. The cordon holds in the meantime.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Writes the annotation (client required). Returns when to look again, if a write has failed.
+/// Writes the missing annotations (client required). Returns when to retry if a write has failed or must wait.
 pub(super) async fn mark(registration: &Registration, context: &Context) -> Option<Moment> {
     if registration.dry_run {
         return None;
@@ -42,7 +43,7 @@ pub(super) async fn mark(registration: &Registration, context: &Context) -> Opti
         }
         match write(registration, lease, context).await {
             Ok(()) => context.index().cordon_is_written(key, lease),
-            // It is another Lease by now, or none: the watch says so.
+            // The Lease was made anew or deleted. The watch shows it.
             Err(error) if error.is_conflict() || error.is_absent() => {}
             Err(error) => {
                 tracing::warn!(registration = %key, %error, "will try again");
@@ -55,7 +56,7 @@ pub(super) async fn mark(registration: &Registration, context: &Context) -> Opti
     failed
 }
 
-/// On the condition that it still is this Lease; a beat in between changes nothing.
+/// Writes the cordon on the condition that the Lease has the same uid. A beat in between does not matter.
 async fn write(
     registration: &Registration,
     Unmarked { lease, token, reason, .. }: &Unmarked,

@@ -1,4 +1,5 @@
-//! The establish step: the Service exists, and a Service of ours says so and has the ports of the spec.
+//! The establish step: creates the Service if it does not exist. A Service of the operator gets the mark of its
+//! registration and the ports of the spec.
 
 use std::sync::Arc;
 
@@ -28,18 +29,20 @@ use beatkeeper_core::{
     temper::SERVICES,
 };
 
-/// What has become of the Service.
+/// The result of the establish step.
 pub(super) enum Established {
-    /// It is as it is to be.
+    /// The Service is as it must be.
     AsKnown(Arc<ServiceView>),
-    /// It is, or somebody else has changed it: what is known has to be gathered anew.
+    /// This process or another client has written the Service, so the state must be gathered anew.
     Written(Arc<ServiceView>),
-    /// It is to be changed, and has been too often in a row. Soon it may be again.
+    /// The Service must be changed, but it has been changed too often in a row. The change waits for the rate
+    /// limit.
     Waits(Arc<ServiceView>),
 }
 
-/// Creates the Service when there is none, takes over the one of a registration of ours that is gone,
-/// and brings the ports of one of ours up to date. A Service of others is used as it is. Client required.
+/// Creates the Service if it does not exist. Takes over a Service of the operator if its registration is gone.
+/// Updates the ports of a Service of the operator. A Service of another owner is used as it is. Client
+/// required.
 pub(super) async fn service(
     registration: &Registration,
     known: Option<Arc<ServiceView>>,
@@ -59,7 +62,8 @@ pub(super) async fn service(
             )
             .await;
             match created {
-                // Somebody was faster, and the watch has not shown it yet: use what is there.
+                // Another client has created the Service, and the watch has not shown it yet: use the existing
+                // one.
                 Err(error) if error.is_conflict() => {
                     if !error.is_absent() {
                         context.world().refused::<Service>(&key, Version(0));
@@ -75,7 +79,7 @@ pub(super) async fn service(
         Some(service) => match bring_up_to_date(registration, &service, &api, context).await {
             None => return Ok(Established::AsKnown(service)),
             Some(Err(Change::Waits)) => return Ok(Established::Waits(service)),
-            // Somebody has changed it since: judge by what it is now, in the next round.
+            // Another client has changed the Service since. The next round judges it by its current state.
             Some(Err(Change::Fails(error))) if error.is_conflict() => {
                 let from = Version::of(Some(&service.resource_version));
                 context.world().refused::<Service>(&key, from);
@@ -93,9 +97,9 @@ pub(super) async fn service(
 
 /// Why a Service is not changed.
 enum Change {
-    /// It has been changed too often in a row.
+    /// The rate limit of its changes is reached.
     Waits,
-    /// The API server does not accept it.
+    /// A call to the API server failed.
     Fails(ApiError),
 }
 
@@ -103,9 +107,9 @@ async fn read(key: &Key, api: &Api<Lenient<Service>>) -> Result<Lenient<Service>
     call(|| format!("read Service {key}"), api.get(&key.name)).await
 }
 
-/// What [`service`] would find or make, and what it would do for that; `ours` says whether the known one
-/// is ours. The families that the cluster would give a new Service are unknown. The new Service would ask for both, so
-/// it is treated as one that has both.
+/// Returns the Service that [`service`] would find or create, and the description of the write if there would
+/// be one. `ours` says whether the operator owns the known Service. The families that the cluster would give to
+/// a new Service are unknown. The new Service would ask for both, so it is treated as one that has both.
 pub(super) fn rehearse(
     registration: &Registration,
     known: Option<Arc<ServiceView>>,
@@ -126,7 +130,7 @@ pub(super) fn rehearse(
     }
 }
 
-/// The ports that a Service of ours has to be given, if they differ.
+/// The ports that a Service of the operator must get, if they differ from its current ones.
 fn new_ports(
     registration: &Registration,
     service: &ServiceView,
@@ -136,8 +140,9 @@ fn new_ports(
     (ours && views(&wanted) != service.ports).then_some(wanted)
 }
 
-/// Makes a Service of ours say whose it is, and have the ports of the spec; None when it does already,
-/// or is not ours. All else in it stays as people have set it.
+/// Writes the mark of this registration and the ports of the spec to a Service of the operator. All other
+/// fields stay as people have set them. Returns None if both are up to date already, or if the operator does
+/// not own the Service.
 async fn bring_up_to_date(
     registration: &Registration,
     service: &ServiceView,
@@ -176,7 +181,7 @@ async fn bring_up_to_date(
     Some(patched.map_err(Change::Fails))
 }
 
-/// The metadata by which a Service says that it is this registration's.
+/// The metadata that marks a Service as this registration's.
 async fn claim(
     registration: &Registration,
     service: &ServiceView,
@@ -189,7 +194,8 @@ async fn claim(
         let version = &service.resource_version;
         return Ok(json!({ "resourceVersion": version, "annotations": annotations }));
     }
-    // It has the owner reference of an earlier version, and maybe others that are to stay.
+    // The Service has the owner reference that an earlier version of the operator wrote. Other owner
+    // references, if any, stay.
     let doing = || format!("read Service {}/{name}", key.namespace);
     let current = call(doing, api.get(name)).await?.0.metadata;
     Ok(json!({
@@ -216,7 +222,8 @@ fn new_service(registration: &Registration) -> Service {
         },
         spec: Some(ServiceSpec {
             ports: Some(ports(registration)),
-            // Both families where the cluster has both: instances of either can then be published.
+            // Asks for both families where the cluster has both, so that instances of either family can be
+            // published.
             ip_family_policy: Some("PreferDualStack".to_owned()),
             ..ServiceSpec::default()
         }),

@@ -1,5 +1,6 @@
-//! Finds the addresses because of which an admission plugin refuses a write, so that the others of the same
-//! object are published. Variants of the write are tried without being carried out (`dryRun`).
+//! Finds the addresses because of which an admission plugin refuses a write, so that the other addresses of the
+//! same object can be published. It sends variants of the write with `dryRun`, which the API server does not
+//! carry out.
 
 use std::sync::Arc;
 
@@ -19,14 +20,14 @@ use beatkeeper_core::{
     verdict::Verdict,
 };
 
-/// What is not to be tried at the moment.
+/// The addresses and objects that must not be tried now.
 pub(super) fn held_back(registration: &Registration, context: &Context) -> HeldBack {
     let now = context.clock.now();
     let Registration { key, uid, .. } = registration;
     context.remember(key, uid, |memory| memory.refusals.held_back(now))
 }
 
-/// What is still refused after a plan was carried out, and has it tried again in time.
+/// What is still refused after a plan was carried out. Sets when to try it again.
 pub(super) fn settle(
     registration: &Registration,
     stage: &mut Stage,
@@ -43,8 +44,8 @@ pub(super) fn settle(
     refused
 }
 
-/// Finds out which addresses of a write that was refused with these words are refused, and remembers
-/// them. Returns whether the rest can be planned anew. Client required.
+/// Finds out which addresses cause the refusal of a write with this message, and remembers them. Returns
+/// whether a new plan can publish the rest. Client required.
 pub(super) async fn isolate(
     registration: &Registration,
     stage: &Stage,
@@ -59,7 +60,7 @@ pub(super) async fn isolate(
         match is_accepted(registration, &trial.with(&[]), context).await {
             Some(true) => {}
             Some(false) => {
-                // What is in it already is refused by now.
+                // Even the current content of the object is refused now.
                 let now = context.clock.now();
                 context.remember(key, uid, |it| it.refusals.close(place, name, &words, now));
                 return true;
@@ -83,7 +84,7 @@ pub(super) async fn isolate(
     !refused.is_empty()
 }
 
-/// Whether the API server would accept a write; none when it does not say.
+/// Whether the API server would accept a write; None if it does not say.
 async fn is_accepted(
     registration: &Registration,
     write: &Write,

@@ -1,5 +1,5 @@
-//! The apply step of a dry run: nothing is written, and what would be published is remembered, so
-//! that the next decision is the one it would be.
+//! The apply step of a dry run. It writes nothing. It remembers what would be published, so that the next
+//! decision is the same as it would be without the dry run.
 
 use super::{apply::Outcome, context::Context};
 use beatkeeper_core::{
@@ -7,8 +7,7 @@ use beatkeeper_core::{
     status::Applied,
 };
 
-/// Has the decision rest on what would be published by now. When the dry run is over, only what is
-/// published counts.
+/// Bases the decision on what would be published now. After the dry run only what is published counts.
 pub(super) fn recall(registration: &Registration, stage: &mut Stage, context: &Context) {
     let rehearsed = context.remember(&registration.key, &registration.uid, |memory| {
         if !registration.dry_run {
@@ -21,7 +20,7 @@ pub(super) fn recall(registration: &Registration, stage: &mut Stage, context: &C
     }
 }
 
-/// Takes the place of applying a plan.
+/// Replaces the apply step.
 pub(super) fn rehearse(
     registration: &Registration,
     stage: &Stage,

@@ -1,4 +1,4 @@
-//! Setting the stage: what is known is gathered, and the Service established.
+//! Sets the stage: gathers what is known, and establishes the Service.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use beatkeeper_core::{
     temper::SERVICES,
 };
 
-/// A Service that somebody else made and deleted is most often being replaced. Only after this long
-/// is one of our own made in its place.
+/// A Service of another owner that is deleted is most often being replaced. The operator creates its own Service only
+/// after this time.
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
 
-/// Why the Service does not have the ports of the spec yet, where nothing is wrong.
+/// Why the Service does not have the ports of the spec yet, if there is no error.
 const TOO_OFTEN: &str =
     "spec.ports has changed too often in a row, and the last change is made within a second";
 
-/// Gathers only: what is known is taken as it is. No client required.
+/// Gathers what is known and changes nothing. No client required.
 pub(super) fn as_known(registration: &Registration, context: &Context) -> Stage {
     let gathered = surroundings(registration, context);
     let known = gathered.service.clone();
@@ -33,12 +33,12 @@ pub(super) fn as_known(registration: &Registration, context: &Context) -> Stage 
     Stage::new(gathered, known, stall)
 }
 
-/// Gathers (no client required), and establishes the Service (client required) unless somebody else
-/// is in the way.
+/// Gathers what is known (no client required), and establishes the Service (client required) unless another
+/// owner prevents it.
 pub(super) async fn set(registration: &Registration, context: &Context) -> Stage {
     let gathered = surroundings(registration, context);
     let known = gathered.service.clone();
-    // Whose Service it is counts, too, where that is why nothing is published.
+    // This must run even if nothing is published because of the owner of the Service: it notes that owner.
     let being_replaced = being_replaced(registration, known.as_deref(), context);
     if let Some(stall) = standing::stall(registration, known.as_deref(), &gathered.neighbours) {
         return Stage::new(gathered, known, Some(stall));
@@ -60,7 +60,7 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
     if known.is_none()
         && let Err(until) = context.may(&registration.key, SERVICES, |paces| &mut paces.services)
     {
-        // Somebody deletes it again and again.
+        // Another client deletes the Service again and again.
         let stall = standing::service_gone(registration);
         return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
     }
@@ -84,8 +84,8 @@ pub(super) async fn set(registration: &Registration, context: &Context) -> Stage
     }
 }
 
-/// Gathers what is there; and one of its Pods of which nothing is known because it cannot be read, if
-/// there is one.
+/// Gathers what is known around the registration. This includes one of its Pods that cannot be read, if there
+/// is one.
 fn surroundings(registration: &Registration, context: &Context) -> Gathered {
     let (mut gathered, pods) = {
         let world = context.world();
@@ -102,7 +102,7 @@ fn surroundings(registration: &Registration, context: &Context) -> Gathered {
     gathered
 }
 
-/// Until when to wait for somebody else to make the Service anew that he deleted, if one was.
+/// Until when to wait for another client to make a deleted Service anew; None if there is nothing to wait for.
 fn being_replaced(
     registration: &Registration,
     known: Option<&ServiceView>,

@@ -1,8 +1,8 @@
-//! The sweep: heartbeat Leases that nothing else would ever remove.
+//! The sweep: deletes heartbeat Leases that nothing else would delete.
 //!
-//! A Pod's Lease goes with its Pod. An outside instance's Lease stays when its process dies, and all
-//! of them stay when their registration is deleted. They are deleted ten times their ttl after the
-//! last sign of life, each on the condition that it is still as it was read: a beat saves it.
+//! A Pod's Lease goes with its Pod. The Lease of an outside instance stays when its process dies, and also when its
+//! registration is deleted. A Lease is deleted ten ttls after its instance has expired, or after its last beat if no
+//! decision notes the expiry. The deletion is conditional: a Lease that beats in the meantime stays.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use beatkeeper_core::{
     moment::Moment,
 };
 
-/// So many times its ttl a dead instance's Lease is kept, for people to look at.
+/// How many ttls the Lease of a dead instance is kept, so that people can look at it.
 const KEPT_FOR: u32 = 10;
 
-/// Sweeps again and again until `over` is cancelled, and then ends what is under way.
+/// Sweeps at the set interval until `over` is cancelled, and then waits for the running work.
 pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
     loop {
         let pause = tokio::time::sleep(context.settings.sweep_interval);
@@ -49,7 +49,7 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
                 Err(_) if !context.claim.holds() => return,
                 Err(error) if error.is_conflict() => {}
                 Err(error) => {
-                    // The others would fail as well, each after its time.
+                    // The other deletions would fail as well, each after its timeout.
                     tracing::warn!(%error, "cannot sweep; the next sweep tries again");
                     break;
                 }
@@ -92,21 +92,21 @@ fn find(context: &Context) -> Vec<Stale> {
     stale
 }
 
-/// Why a Lease is to be deleted, if it is. `ttl` is that of its registration, none of an orphan:
-/// only then the Lease's own word counts.
+/// Why a Lease is to be deleted, if it is. `ttl` is the ttl of its registration, or None for an orphan, which
+/// has no registration. For an orphan the duration in the Lease counts.
 fn why(record: &Record, ttl: Option<Duration>, now: Moment) -> Option<&'static str> {
     let orphaned = ttl.is_none();
-    // A Pod's goes with its Pod, unless a restore has taken its owner away.
+    // A Pod's Lease goes with its Pod, unless a restore has removed its owner reference.
     let swept = record.claim.origin == Origin::Outside || !record.claim.owned;
     let watched = record.presence == Presence::Watched;
-    // A cordon is an operator's word, and waits for the operator.
+    // A person has set a cordon, so the Lease stays until a person lifts it.
     if !swept || !watched || record.claim.deleting || record.claim.cordoned.is_some() {
         return None;
     }
     let ttl = ttl.or(record.claim.duration).unwrap_or_else(default_ttl);
     let since = match record.expired_at {
         Some(expired_at) => expired_at,
-        // Nobody decides about its silence: it is rejected, so that it would not be published if it beat, either.
+        // No decision notes a silence of a rejected instance, since it would not be published even if it beat.
         None if orphaned || (!record.published && record.token.renewed.is_some()) => record.seen,
         None => return None,
     };
@@ -117,7 +117,7 @@ fn why(record: &Record, ttl: Option<Duration>, now: Moment) -> Option<&'static s
     })
 }
 
-/// Of an orphan whose Lease does not say how long it lasts nobody knows the ttl.
+/// The ttl of an orphan with a Lease that contains no duration.
 fn default_ttl() -> Duration {
     duration::parse(DEFAULT_TTL).unwrap_or(Duration::from_secs(90))
 }

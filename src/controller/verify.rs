@@ -1,5 +1,5 @@
-//! The verify step: nothing is pruned before its Lease has been read live, by a read that was sent
-//! after its deadline (L2); and a Lease that the watch has lost is gone only when a read says so (L4).
+//! The verify step. An instance is pruned only after a live read of its Lease that was sent after the
+//! instance's deadline (L2). A Lease that the watch has lost counts as gone only when a live read says so (L4).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,22 +18,22 @@ use beatkeeper_core::{
     verdict::Suspect,
 };
 
-/// Up to this many Leases are read one by one, side by side, whatever the size of their registration.
+/// Up to this many Leases are read one by one, several at once, whatever the size of their registration.
 const ONE_BY_ONE: usize = 24;
-/// Beyond that one list of all its Leases is cheaper if it has no more than this for each that is in
-/// doubt: a GET takes about 1 ms, a list of a thousand about 20.
+/// For more Leases, one list of all Leases of the registration is cheaper if it has at most this many Leases
+/// for each suspect: a GET takes about 1 ms, a list of a thousand Leases about 20 ms.
 const LISTED_FOR_ONE: usize = 50;
-/// Beyond that there is one list in any case: more would not be read in the time that one call may take.
+/// More Leases than this are always listed. Single reads of them would not end within the timeout of one call.
 const ONE_BY_ONE_MAX: usize = 256;
-/// How many reads are under way at once: each needs a connection of its own (HTTP/1.1).
+/// How many reads run at once. Each needs a connection of its own (HTTP/1.1).
 const SIDE_BY_SIDE: usize = 16;
 
-/// What could not be made sure of.
+/// The verifications that failed.
 #[derive(Debug, Default)]
 pub(super) struct Missing {
-    /// The Leases that could not be read, with the error: they are held.
+    /// The Leases that could not be read, with the errors. Their instances are held.
     pub(super) unreadable: HashMap<Arc<str>, String>,
-    /// Why no probe has come back, if none has: then all suspects are held.
+    /// Why no proof has come, if none has. Then all suspects are held.
     pub(super) unproven: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl Missing {
     }
 }
 
-/// Reads the Leases of these suspects and has the path proven, side by side. Client required.
+/// Reads the Leases of these suspects, and waits for a proof of the path at the same time. Client required.
 pub(super) async fn suspects(
     registration: &Key,
     suspects: Vec<Suspect>,
@@ -62,9 +62,9 @@ pub(super) async fn suspects(
     Missing { unreadable, unproven }
 }
 
-/// Reads the Leases of these suspects and tells the index. Returns those that could not be read, with
-/// the error. All of it is over after the time of one call, so that a server which
-/// lets calls hang does not keep the others waiting for longer.
+/// Reads the Leases of these suspects and notes the results in the index. Returns the Leases that could not be
+/// read, with the errors. All reads together end within the timeout of one call, so that a server that lets
+/// calls hang does not delay the other instances for longer.
 async fn read_live(
     registration: &Key,
     suspects: Vec<Suspect>,
@@ -85,7 +85,7 @@ async fn read_live(
                 return unread.values_mut().for_each(|told| told.clone_from(&error));
             }
         }
-        // After a list this is for those that it did not show, which may have lost their label.
+        // After a list, these are the Leases that it did not contain. They may have lost their label.
         let left: Vec<Arc<str>> = unread.keys().cloned().collect();
         let mut reads = stream::iter(left)
             .map(|lease| async move {
@@ -100,17 +100,18 @@ async fn read_live(
             }
         }
     };
-    // What was not read in time still says so.
+    // Leases that were not read in time keep the error text from above.
     let _ = kube_client::within(CALL_TIMEOUT, read).await;
     unread
 }
 
-/// Whether to read so many Leases of a registration by one list of all that it has.
+/// Whether one list of all Leases of a registration is cheaper than this many single reads.
 fn a_list_is_cheaper(suspects: usize, known: usize) -> bool {
     suspects > ONE_BY_ONE && (suspects > ONE_BY_ONE_MAX || suspects * LISTED_FOR_ONE >= known)
 }
 
-/// Reads one Lease. resourceVersion stays unset: the answer is the newest there is, not a cache's.
+/// Reads one Lease. resourceVersion stays unset, so that the answer is the newest state and not that of a
+/// cache.
 async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), String> {
     let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &registration.namespace);
     let key = Key::new(&registration.namespace, lease);
@@ -123,13 +124,14 @@ async fn read(registration: &Key, lease: &str, context: &Context) -> Result<(), 
     let now = context.clock.now();
     tracing::trace!(%key, took = ?now.since(sent), "read live");
     let observed = context.index().confirm(&key, read, sent, now);
-    // The one that reads decides next anyway; a Lease that moved concerns others too.
+    // This registration decides next in any case. Other registrations are woken if the Lease has moved to or
+    // from them.
     context.wake(observed.wake.into_iter().filter(|key| key != registration));
     Ok(())
 }
 
-/// Reads all Leases of a registration, page by page: nothing is kept of them but what the index is told, and
-/// the names of those that were found. All pages show what was there when the first was asked for.
+/// Reads all Leases of a registration, page by page. Only the entries in the index and the names of the found
+/// Leases stay in memory. All pages show the state at the time of the first page.
 async fn list(
     registration: &Key,
     found: &mut HashSet<Arc<str>>,
@@ -141,7 +143,7 @@ async fn list(
     let sent = context.clock.now();
     let mut moved = Vec::new();
     let read = ours.each::<HeartbeatLease>(|lease| {
-        // One that cannot be read is read by itself, which says why.
+        // An unreadable Lease is read again by a single read, which returns the reason.
         let Ok(beat) = lease.as_ref().map(Heartbeat::read) else { return };
         let name: Arc<str> = beat.lease.as_str().into();
         let key = Key::new(namespace, &*name);
