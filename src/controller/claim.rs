@@ -1,8 +1,8 @@
 //! The claim: whether this process may write to the API server, and until when.
 //!
-//! Without leader election it always may. With it, every write but those of the operator's own
-//! Leases asks right before it is sent ([`super::context::call_write`]), so that a process which was
-//! suspended, or cannot reach the API server, stops before another may lead.
+//! Without leader election it always may. With leader election every write checks the claim right before it is
+//! sent ([`super::context::call_write`]), except writes of the operator's own Leases. So a process that was
+//! suspended, or that cannot reach the API server, stops writing before another replica may lead.
 
 use std::time::Duration;
 
@@ -11,20 +11,21 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use beatkeeper_core::moment::Moment;
 
-/// One of the times that this process leads; each has a number of its own.
+/// A term of this process. Each term has its own number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Term(pub(super) u64);
 
-/// How the election stands for this process.
+/// The state of the election, as seen by this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// The term in which it leads, if it does.
+    /// The current term of this process; None if it does not lead.
     pub(super) term: Option<Term>,
-    /// Until when, without a further word from the API server. Renewals move it without notice.
+    /// Until when the claim is valid without another answer from the API server. A renewal changes it without a
+    /// notification.
     pub(super) valid_until: Moment,
 }
 
-/// Whether this process may write. Clones are the same claim.
+/// Whether this process may write. All clones share the same claim.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     clock: Clock,
@@ -33,17 +34,17 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// There is no election: it always holds.
+    /// A claim without leader election. It always holds.
     pub(super) fn undisputed(clock: Clock) -> Self {
         Self { clock, standing: None }
     }
 
-    /// It holds when the election says so.
+    /// A claim that an election decides about.
     pub(super) fn elected(clock: Clock, standing: watch::Receiver<Standing>) -> Self {
         Self { clock, standing: Some(standing) }
     }
 
-    /// For how long it still holds; None when it does not.
+    /// For how long the claim still holds; None if it does not hold.
     pub(super) fn left(&self) -> Option<Duration> {
         let Some(standing) = &self.standing else { return Some(Duration::MAX) };
         let Standing { term, valid_until } = *standing.borrow();
@@ -51,12 +52,12 @@ impl Claim {
         (term.is_some() && !left.is_zero()).then_some(left)
     }
 
-    /// Whether it holds now.
+    /// Whether the claim holds now.
     pub(super) fn holds(&self) -> bool {
         self.left().is_some()
     }
 
-    /// Waits until this process leads. Never ends when it will not lead any more.
+    /// Waits until this process leads. Never returns if this process cannot lead any more.
     pub(super) async fn leads(&self) -> Term {
         let Some(standing) = &self.standing else { return Term(0) };
         let mut standing = standing.clone();
@@ -70,7 +71,7 @@ impl Claim {
     /// Waits until a term is over.
     pub(super) async fn lost(&self, term: Term) {
         match &self.standing {
-            // An error: the election is over, and with it the term.
+            // An error means that the election is over, and the term with it.
             Some(standing) => {
                 let _ = standing.clone().wait_for(|standing| standing.term != Some(term)).await;
             }

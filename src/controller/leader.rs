@@ -1,4 +1,4 @@
-//! Leader election against the API server: the network around [`beatkeeper_core::leader`].
+//! Leader election against the API server: the I/O around [`beatkeeper_core::leader`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ pub use args::{ElectionSettings, LeaderArgs};
 
 /// This replica's part in the election.
 pub(super) struct Election {
-    /// Read leniently, as heartbeats are: times that our types cannot hold must not stop the election.
+    /// Read leniently, like heartbeats: times that the operator's types cannot hold must not stop the election.
     api: Api<Lenient<DynamicObject>>,
     name: String,
     identity: String,
@@ -44,9 +44,10 @@ pub(super) struct Election {
     metrics: Arc<Metrics>,
     standing: watch::Sender<Standing>,
     terms: u64,
-    /// Whether the last request failed, so that each trouble is told once.
+    /// Whether the last request failed. So the first failure in a row is logged as a warning, and the next ones
+    /// are not.
     troubled: bool,
-    /// The leader that was told last.
+    /// The leader that was logged last.
     told: Option<String>,
 }
 
@@ -79,9 +80,9 @@ impl Election {
         Claim::elected(self.clock, self.standing.subscribe())
     }
 
-    /// Takes part until `stop` is cancelled. One that leads then goes on leading until `ended` is
-    /// cancelled, when everything that writes has ended, and releases the claim: so the next one
-    /// leads at once, and two never write at one time.
+    /// Takes part in the election until `stop` is cancelled. If this replica leads then, it keeps the claim
+    /// until `ended` is cancelled, which is when all tasks that write have ended. Then it releases the claim.
+    /// So the next replica leads at once, and two replicas never write at the same time.
     pub(super) async fn run(mut self, stop: CancellationToken, ended: CancellationToken) {
         tracing::info!(identity = self.identity, lease = self.name, "taking part in the election");
         let mut lookout = Lookout::new(&self.api, &self.name);
@@ -106,7 +107,7 @@ impl Election {
         self.release().await;
     }
 
-    /// Waits, and where somebody else leads looks out for what it does meanwhile.
+    /// Waits. If another replica leads, its Lease is watched in the meantime.
     async fn wait(&mut self, pause: Duration, lookout: &mut Lookout) {
         let pause = tokio::time::sleep(pause);
         if self.candidate.holds(self.clock.now()) {
@@ -139,7 +140,8 @@ impl Election {
                 self.fares_well();
                 self.candidate.wrote(lease, sent, self.clock.now());
             }
-            // Where there is no namespace a creation is answered 404, too, and a look shows the same.
+            // A creation that is answered with 404 is no conflict: the namespace does not exist. A read would show
+            // the same.
             Err(error)
                 if error.is_conflict() && !(draft.replaces.is_none() && error.is_absent()) =>
             {
@@ -149,7 +151,7 @@ impl Election {
         }
     }
 
-    /// Lets everybody know how it stands, where that has changed.
+    /// Publishes the standing in the election if it has changed.
     fn tell(&mut self) {
         let now = self.clock.now();
         let valid_until = self.candidate.valid_until().filter(|until| now < *until);
@@ -157,8 +159,8 @@ impl Election {
         self.metrics.leads(leads);
         let before = *self.standing.borrow();
         let led = before.term.is_some();
-        // Also when an answer that came too late has brought a new claim: writes may have been refused
-        // in between, and only a new term begins with all registrations.
+        // This also covers a late answer that has brought a new claim. Writes may have been refused in between,
+        // and only a new term begins with all registrations.
         let lapsed = led && (!leads || before.valid_until <= now);
         if lapsed {
             tracing::warn!(
@@ -188,11 +190,11 @@ impl Election {
         }
     }
 
-    /// Ends the claim, and says so in the Lease if it is ours.
+    /// Gives up the claim. If the Lease is this replica's, writes the release to it.
     async fn release(mut self) {
         let mut release = self.candidate.release();
         self.tell();
-        // What a request that was not answered has left is found out by a second look.
+        // A request without an answer may have taken effect. The second attempt reads the Lease to find out.
         for _ in 0..2 {
             let Some(draft) = release else { return };
             match self.write(&draft).await {
@@ -259,7 +261,7 @@ impl Election {
     }
 }
 
-/// What counts of a Lease, whatever else is in it.
+/// The fields of a Lease that the election uses. Other fields are ignored.
 fn view(lease: &DynamicObject) -> ClaimLease {
     let spec = &lease.data["spec"];
     let seconds = spec["leaseDurationSeconds"].as_u64().unwrap_or_default();
@@ -292,7 +294,7 @@ mod tests {
     }
 
     fn election() -> Election {
-        // Nobody is asked.
+        // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
         let second = Duration::from_secs(1);

@@ -1,9 +1,9 @@
-//! The probe (L3): a Lease of this replica's own, renewed the way workloads renew theirs, and counted
-//! when the heartbeat watch brings it back.
+//! The probe (L3): a Lease of this replica, which it renews in the same way as workloads renew theirs. A
+//! renewal counts when the heartbeat watch shows it.
 //!
-//! It is renewed at a pace that the registration with the least slack sets, and a little before a
-//! deadline passes, so that the proof does not have to be waited for: nobody is pruned before a renewal
-//! is back that reaches up to its deadline.
+//! The registration with the least slack determines the pace of the renewals. In addition, the probe is renewed
+//! shortly before each deadline, so that no decision has to wait for the proof: no instance is pruned before
+//! the watch shows a renewal that proves the time up to the instance's deadline.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -28,21 +28,21 @@ mod renewal;
 
 use renewal::{Renewal, our_lease};
 
-/// The label by which probes are in the heartbeat watch. No registration can be called that: its
-/// name has no dots.
+/// The label by which the heartbeat watch includes probes. No registration can have this name, since the name
+/// of a registration contains no dots.
 pub(super) const PROBE_LABEL: &str = "probe.beatkeeper.dev";
-/// Annotation of a probe: what outlives its process (L5).
+/// Annotation of a probe: the memory that outlives its process (L5).
 const MEMORY_ANNOTATION: &str = "beatkeeper.dev/proven-time";
-/// A renewal has to be answered within this time. An answer that is lost must not keep those waiting who
-/// want the next one; that it has taken effect the watch tells all the same.
+/// A renewal must be answered within this time. A lost answer must not delay decisions that wait for the next
+/// renewal. If the renewal took effect, the watch shows it in any case.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// How long after a renewal that failed the next one is sent.
+/// The pause after a failed renewal.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
-/// While probes are known to fail nobody waits longer than this for one to come back.
+/// While probes are known to fail, a decision waits at most this long for a proof.
 const PATIENCE_IN_DOUBT: Duration = Duration::from_millis(250);
-/// The probe of a replica that is gone is deleted after this long.
+/// The probe of a replica that is gone is deleted after this time.
 const ABANDONED_AFTER: Duration = Duration::from_secs(600);
-/// How often the memory is written with a renewal, at most.
+/// The memory is written at most this often, together with a renewal.
 const MEMORY_PERIOD: Duration = Duration::from_secs(1);
 
 /// The probe of this replica in one scope.
@@ -50,33 +50,33 @@ const MEMORY_PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Probe {
     /// Its Lease.
     key: Key,
-    /// Somebody waits for a renewal.
+    /// A task waits for a renewal.
     wanted: Notify,
     /// The next renewal may be due sooner than it was.
     sooner: Notify,
-    /// What became of the latest renewals.
+    /// The results of the latest renewals.
     outcome: watch::Sender<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
-    /// When the last renewal was sent that has come back.
+    /// When the latest proven renewal was sent.
     proof: Option<Moment>,
-    /// How many failed.
+    /// How many renewals failed.
     failures: u64,
 }
 
-/// The probes of other replicas, those that have ended among them.
+/// The probes of other replicas, including those of ended processes.
 #[derive(Debug, Default)]
 pub(super) struct Others(HashMap<String, Other>);
 
 impl Others {
-    /// Forgets all: those that are there are shown again.
+    /// Forgets all of them. The watch shows the existing ones again.
     pub(super) fn forget_all(&mut self) {
         self.0.clear();
     }
 
-    /// Forgets one that is gone, or was when it had this version: a watch that begins anew shows no deletion.
+    /// Forgets a probe if it still has this version. Needed since a watch that begins anew shows no deletion.
     fn forget(&mut self, name: &str, version: Version) {
         if self.0.get(name).is_some_and(|other| other.version == version) {
             self.0.remove(name);
@@ -102,7 +102,7 @@ impl Probe {
         }
     }
 
-    /// What was proven is of a history that does not go on.
+    /// Discards the proofs, since they belong to a history of the store that does not continue.
     pub(super) fn begin_anew(&self) {
         self.outcome.send_modify(|outcome| {
             outcome.proof = None;
@@ -111,13 +111,12 @@ impl Probe {
         self.hurry();
     }
 
-    /// Has the pace taken up at once.
+    /// Requests a renewal at once.
     pub(super) fn hurry(&self) {
         self.wanted.notify_one();
     }
 
-    /// Notes when somebody's deadline passes next in this registration, so that a renewal is back by
-    /// then.
+    /// Notes the next deadline in this registration, so that a renewal is proven by then.
     pub(super) fn await_deadline(
         &self,
         registration: &Key,
@@ -130,11 +129,11 @@ impl Probe {
         }
     }
 
-    /// Waits until a renewal is back that proves the time up to a deadline, which has passed. One that
-    /// was sent ahead of it is not repeated while it may do.
+    /// Waits for a proof of the time up to `deadline`, which has passed. A renewal that was sent ahead of the
+    /// deadline is not repeated while it may still suffice.
     ///
     /// # Errors
-    /// Why none has come back. Then nobody may be pruned.
+    /// Why there is no proof. Then no instance may be pruned.
     pub(super) async fn prove_up_to(
         &self,
         deadline: Moment,
@@ -149,7 +148,7 @@ impl Probe {
         let under_way = context.path().is_under_way_for(deadline, now);
         if under_way {
             let answered = outcome.wait_for(|now| reached(now) || now.failures != failures);
-            // What has become of it is seen below.
+            // The result is checked below.
             let _ = tokio::time::timeout(SHORTEST_GAP, answered).await;
         }
         if reached(&outcome.borrow()) {
@@ -158,10 +157,10 @@ impl Probe {
         self.prove(deadline, context).await
     }
 
-    /// Waits until a renewal is back that was sent at `after` or later.
+    /// Waits for the proof of a renewal that was sent at `after` or later.
     ///
     /// # Errors
-    /// Why none has come back. Then nobody may be pruned.
+    /// Why there is no proof. Then no instance may be pruned.
     async fn prove(&self, after: Moment, context: &Context) -> Result<(), String> {
         let mut outcome = self.outcome.subscribe();
         let failures = outcome.borrow().failures;
@@ -193,7 +192,7 @@ impl Probe {
     }
 }
 
-/// Waits for a renewal that was sent at `after` or later, however long it takes.
+/// Waits for the proof of a renewal that was sent at `after` or later, without a time limit.
 pub(super) async fn prove_until_it_succeeds(after: Moment, context: &Context) {
     let mut told = false;
     while let Err(why) = context.probe.prove(after, context).await {
@@ -204,7 +203,7 @@ pub(super) async fn prove_until_it_succeeds(after: Moment, context: &Context) {
     }
 }
 
-/// Renews the probe for ever. To be started when the first list of the Leases is complete.
+/// Renews the probe for ever. Must be started after the first list of the Leases is complete.
 pub(super) async fn run(context: Arc<Context>) {
     let probe = &context.probe;
     let mut memory_written: Option<Moment> = None;
@@ -215,7 +214,8 @@ pub(super) async fn run(context: Arc<Context>) {
         };
         tokio::select! {
             biased;
-            // Taken first, so that it does not ask for another renewal after the one that is due anyway.
+            // This branch is first, so that a stored wake-up does not cause another renewal after the one that
+            // is due.
             () = probe.wanted.notified() => {}
             () = tokio::time::sleep(pause) => {}
             () = probe.sooner.notified() => continue,
@@ -240,7 +240,7 @@ pub(super) async fn run(context: Arc<Context>) {
     }
 }
 
-/// The first failure in a row is worth a line.
+/// Logs the first failure in a row as a warning, and the next ones for debugging.
 fn tell(error: &ApiError, context: &Context) {
     if context.path().doubt().is_none() {
         tracing::warn!(%error, "the probe cannot be renewed: no instance is pruned until it can");
@@ -249,7 +249,8 @@ fn tell(error: &ApiError, context: &Context) {
     }
 }
 
-/// The heartbeat watch shows a Lease: when it is a probe, it is taken in here, and goes nowhere else.
+/// Takes in a Lease from the heartbeat watch if it is a probe. Returns whether it is one. No other code
+/// processes probes.
 pub(super) fn take_in(
     lease: &HeartbeatLease,
     beat: &Heartbeat,
@@ -281,7 +282,7 @@ pub(super) fn take_in(
             let waiting = std::mem::take(&mut *context.unproven());
             context.wake(waiting);
         }
-    // In the namespace of a registration anybody might write one.
+    // Other namespaces are ignored: in the namespace of a registration, any workload might write a probe.
     } else if key.namespace == probe.key.namespace {
         let annotations = lease.metadata.annotations.as_ref();
         let Heartbeat { token, version, .. } = beat;
@@ -294,7 +295,7 @@ pub(super) fn take_in(
     true
 }
 
-/// A probe is deleted.
+/// Takes in the deletion of a probe.
 pub(super) fn take_out(lease: &Key, context: &Context) {
     if *lease == context.probe.key {
         context.path().history().deleted();
@@ -303,8 +304,8 @@ pub(super) fn take_out(lease: &Key, context: &Context) {
     }
 }
 
-/// Takes up what the last process knew that ran before this one. To be called when the first list is
-/// complete, and before the first renewal.
+/// Restores the memory of the last process that ran before this one. Must be called after the first list is
+/// complete and before the first renewal.
 pub(super) fn recall(context: &Context) {
     let newest = {
         let others = context.other_probes();
@@ -317,7 +318,7 @@ pub(super) fn recall(context: &Context) {
     }
 }
 
-/// Deletes the probes of replicas that are gone, each on the condition that it is as it was seen.
+/// Deletes the probes of replicas that are gone, each on the condition that it is unchanged since it was seen.
 pub(super) async fn sweep(context: &Context) -> Result<(), ApiError> {
     let now = context.clock.now();
     let abandoned: Vec<(String, Arc<str>, Version)> = {
@@ -335,7 +336,7 @@ pub(super) async fn sweep(context: &Context) -> Result<(), ApiError> {
         let doing = || format!("delete the abandoned probe Lease {namespace}/{name}");
         match call_write(context, doing, leases.delete(&name, &only_this)).await {
             Err(error) if !error.is_conflict() => return Err(error),
-            // Where it is another by now the watch shows it.
+            // If the Lease has changed or was made anew, the watch shows it.
             _ => context.other_probes().forget(&name, version),
         }
     }

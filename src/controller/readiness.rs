@@ -1,8 +1,8 @@
-//! Telling Pods that ask for the readiness gate whether they are published.
+//! Tells Pods with the readiness gate whether they are published.
 //!
-//! The condition is written on the Pod's status, beside the reconciliations and with the calls that can
-//! wait: Pods that ask, however many, delay no prune. Only on change (P4), and on the condition
-//! that it still is that Pod.
+//! The condition is written to the status of the Pod, beside the reconciliations and with the background calls.
+//! So even many such Pods delay no prune. It is written only on change (P4), and only if the Pod still has the
+//! same uid.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,14 +29,14 @@ use beatkeeper_core::{
     verdict::{Reason, Verdict},
 };
 
-/// How many Pods are told at the same time.
+/// How many Pods are written at the same time.
 const SIDE_BY_SIDE: usize = 4;
-/// Without the right to tell them, the Pods of a namespace are left alone for this long.
+/// If the right to write their status is missing, the Pods of a namespace are skipped for this time.
 const WITHOUT_RIGHT: Duration = Duration::from_secs(60);
-/// After another error a Pod is tried again after this long.
+/// The pause before a retry after another error.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 
-/// What a registration says of the Pods that ask, once its decision has been carried out.
+/// Notes the conditions for the Pods with the gate, after the decision of a registration has been carried out.
 pub(super) fn report(
     registration: &Registration,
     stage: &Stage,
@@ -73,8 +73,9 @@ pub(super) fn report(
     context.gate_news.notify_one();
 }
 
-/// A Pod with a gate is not ready before it is open, and its containers' readiness is in the condition
-/// Ready by itself: neither may keep the gate shut. One that leaves keeps what it has.
+/// Whether the gate may be open. A Pod is not ready before its gate is open, and the kubelet reports the
+/// readiness of its containers in the condition Ready. So neither may keep the gate closed. An instance that
+/// drains keeps its condition.
 fn is_ready_but_for_its_kubelet(verdict: &Verdict) -> bool {
     match verdict.state {
         InstanceState::Ready | InstanceState::Held | InstanceState::Draining => true,
@@ -88,10 +89,10 @@ fn said(registration: &Registration, published: bool, reason: &'static str) -> W
     Word { published, reason: reason.into(), registration }
 }
 
-/// Tells Pods until `over` is cancelled, and then ends what is under way.
+/// Writes the conditions until `over` is cancelled, and then waits for the running writes.
 pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
     if context.settings.dry_run {
-        // Not before the term is over: a part that ends takes the term along.
+        // This task must not end before the term: a part that ends by itself ends the term.
         return over.cancelled().await;
     }
     let mut writes = JoinSet::new();
@@ -116,12 +117,12 @@ pub(super) async fn run(context: Arc<Context>, over: CancellationToken) {
     while writes.join_next().await.is_some() {}
 }
 
-/// What a Pod is to be told, if anything.
+/// The condition that a Pod must get, if any.
 fn judge(key: &Key, context: &Context) -> Option<(Arc<PodView>, Word)> {
     let beating = context.index().registrations_of_pod(key);
     let pod = context.world().pod(key);
     let Some(pod) = pod else {
-        // It has gone while a decision spoke of it, and no event will say so again.
+        // The Pod was deleted while a decision mentioned it. No later event would remove it from the gates.
         context.gates().forget_pod(key);
         return None;
     };
@@ -145,7 +146,7 @@ async fn tell(key: Key, pod: Arc<PodView>, word: Word, context: Arc<Context>) {
         "metadata": { "uid": pod.uid },
         "status": { "conditions": [condition(&pod, &word, &context)] },
     });
-    // The answer is not read: whatever else is in the Pod is none of our business.
+    // The answer is not parsed, since the operator needs no other field of the Pod.
     let request = Request::new(Pod::url_path(&(), Some(&key.namespace)));
     let patch = Patch::Strategic(patch);
     let request = request.patch_subresource("status", &key.name, &PatchParams::default(), &patch);
@@ -161,7 +162,7 @@ async fn tell(key: Key, pod: Arc<PodView>, word: Word, context: Arc<Context>) {
         Ok(_) => {
             tracing::info!(pod = %key, reason = %word.reason, published = word.published, "told")
         }
-        // It has gone, or been made anew: the watch brings it.
+        // The Pod was deleted or made anew. The watch shows it.
         Err(error) if error.is_conflict() => {}
         Err(_) if !context.claim.holds() => {}
         Err(error) => {
@@ -193,7 +194,7 @@ fn condition(pod: &PodView, word: &Word, context: &Context) -> serde_json::Value
     condition
 }
 
-/// Says on the Pod that asks what is missing.
+/// Sends an event about a Pod with the gate that says which right is missing.
 async fn announce(key: &Key, pod: &PodView, context: &Context) {
     let regarding = ObjectReference {
         api_version: Some("v1".to_owned()),

@@ -54,22 +54,22 @@ pub struct LeaderArgs {
     pub leader_elect_resource_namespace: Option<String>,
 }
 
-/// How this replica is elected.
+/// The settings of leader election.
 #[derive(Debug, Clone)]
 pub struct ElectionSettings {
-    /// How long the candidates wait for each other.
+    /// The timing of the election.
     pub durations: Durations,
-    /// Name of their Lease.
+    /// The name of the election's Lease.
     pub name: String,
-    /// Its namespace, unless it is the one that the operator runs in.
+    /// The namespace of that Lease; None for the namespace of the operator.
     pub namespace: Option<String>,
 }
 
 impl LeaderArgs {
-    /// What was asked for; None without leader election.
+    /// The settings that these flags ask for; None without leader election.
     ///
     /// # Errors
-    /// [`DurationsError`], when the durations cannot work together.
+    /// [`DurationsError`] if the durations do not fit together.
     pub(in crate::controller) fn settings(
         self,
     ) -> Result<Option<ElectionSettings>, DurationsError> {
@@ -81,7 +81,8 @@ impl LeaderArgs {
             leader_elect_resource_name: name,
             leader_elect_resource_namespace: namespace,
         } = self;
-        // Checked although it may be off: a mistake should not wait for the day it is turned on.
+        // The durations are checked even without leader election, so that a mistake is found before it is
+        // turned on.
         let durations = Durations::new(
             leader_elect_lease_duration,
             leader_elect_renew_deadline,

@@ -1,8 +1,9 @@
-//! The watch of the election's Lease by those who do not lead.
+//! The watch of the election's Lease by replicas that do not lead.
 //!
-//! Whoever reads every retry period sees a renewal, or a release, up to that much late, and waits so
-//! much longer. A watch brings it within milliseconds. It is no more than that: the Lease is read all
-//! the same, so where it cannot be watched everything takes the retry period longer.
+//! A replica that only reads the Lease, once per retry period, sees a renewal or a release up to one retry
+//! period late, and it waits that much longer. A watch shows the change within milliseconds. The watch is only
+//! an optimization: the Lease is read in any case. If the Lease cannot be watched, each change is seen up to
+//! one retry period later.
 
 use futures::{StreamExt, stream::BoxStream};
 use kube::{
@@ -18,12 +19,13 @@ use super::view;
 use crate::controller::pauses::Pauses;
 use beatkeeper_core::{leader::ClaimLease, reading::Lenient};
 
-/// A watch that is there from a question on, until it may rest.
+/// A watch that begins with the first call of [`Self::news`] and lasts until [`Self::rest`].
 pub(super) struct Lookout {
     api: Api<Lenient<DynamicObject>>,
     name: String,
     events: Option<BoxStream<'static, watcher::Result<Event<Lenient<DynamicObject>>>>>,
-    /// Whether the last answer was an error, so that each trouble is told once.
+    /// Whether the last event was an error. So the first failure in a row is logged as a warning, and the next
+    /// ones are not.
     troubled: bool,
 }
 
@@ -32,8 +34,8 @@ impl Lookout {
         Self { api: api.clone(), name: name.to_owned(), events: None, troubled: false }
     }
 
-    /// What the Lease is by now, once it changes; none where it was deleted. May be dropped and asked
-    /// again, nothing is lost.
+    /// Waits until the Lease changes. Returns its new state, or None if it was deleted. The future may be
+    /// dropped and called again; no change is lost.
     pub(super) async fn news(&mut self) -> Option<ClaimLease> {
         let events = self.events.get_or_insert_with(|| {
             let only = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
@@ -41,7 +43,7 @@ impl Lookout {
         });
         while let Some(event) = events.next().await {
             if matches!(event, Ok(Event::Init)) {
-                // Only the announcement of a list: whether it can be had is not known yet.
+                // This event only announces a list. Whether the list succeeds is not known yet.
                 continue;
             }
             let fails = event.is_err();
@@ -60,7 +62,7 @@ impl Lookout {
         std::future::pending().await
     }
 
-    /// Ends the watch: who leads would see its own writes only.
+    /// Ends the watch, since a leader would see only its own writes.
     pub(super) fn rest(&mut self) {
         self.events = None;
     }

@@ -1,5 +1,5 @@
-//! One renewal of the probe, on the condition that its Lease is as the last one left it: a store that has gone back to
-//! an earlier state refuses it ([`beatkeeper_core::history`]).
+//! One renewal of the probe. It is conditional: the Lease must be as the last renewal left it. After a rollback
+//! of the store the condition fails ([`beatkeeper_core::history`]).
 
 use beatkeeper_api::heartbeat::{self, REGISTRATION_LABEL};
 use jiff::Timestamp;
@@ -29,19 +29,19 @@ use beatkeeper_core::{
     moment::Moment,
 };
 
-/// A renewal that is sent.
+/// A renewal of the probe.
 pub(super) struct Renewal {
     token: i64,
-    /// How our Lease must be for it; none where that is not known.
+    /// The state of the probe Lease that the renewal requires; None if that state is not known.
     left: Option<OurLease>,
     pub(super) memory: Option<String>,
-    /// The newest version of any Lease that had been seen before.
+    /// The newest version of any Lease that was seen before the renewal.
     seen: Version,
 }
 
 impl Renewal {
-    /// The memory goes with it only onto a Lease that is as this process left it: marks must not get into another
-    /// history.
+    /// Prepares a renewal. It carries the memory only if the Lease must be as this process left it: marks must
+    /// not get into another history of the store.
     pub(super) fn send(memory_is_due: bool, now: Moment, context: &Context) -> Self {
         let newest = context.index().newest();
         let mut path = context.path();
@@ -105,8 +105,8 @@ impl Renewal {
     }
 }
 
-/// A patch that is not sent again where the API server has too much to do. Instances get the same answer to their
-/// beats, so it says something about their way.
+/// A patch that the client does not retry when the API server asks it to wait. Instances get the same answer to
+/// their beats, so the answer is information about the path.
 fn patch_once(
     key: &Key,
     params: &PatchParams,
@@ -123,7 +123,8 @@ fn patch_once(
     Ok((request, told))
 }
 
-/// A renewal was refused, since our Lease is not as it was left. The next one is sent at once.
+/// Handles a refused renewal: the Lease is not as the last renewal left it. The next renewal is sent at once, unless
+/// the found Lease shows a rollback of the store.
 fn refused(found: Option<OurLease>, context: &Context) {
     let refused = context.path().history().refused(found);
     match refused {
@@ -132,7 +133,7 @@ fn refused(found: Option<OurLease>, context: &Context) {
     }
 }
 
-/// Our Lease as it was read; none where it shows no renewal.
+/// The probe Lease as it was read; None if it shows no renewal.
 pub(super) fn our_lease(beat: &Heartbeat) -> Option<OurLease> {
     let Heartbeat { token, version, .. } = beat;
     Some(OurLease { uid: token.uid.clone(), version: *version, token: token.renewed? })
@@ -163,7 +164,7 @@ async fn create(
         let request = kube::core::Request::new(leases).create(&PostParams::default(), lease);
         request.map_err(kube::Error::BuildRequest)
     });
-    // What a webhook has put into it cannot make the answer unreadable.
+    // With this type, fields that a webhook has added cannot make the answer unreadable.
     let creation = async { context.client.request::<HeartbeatLease>(request?).await };
     call_within(ANSWER_WITHIN, doing, creation).await
 }
