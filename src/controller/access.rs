@@ -1,4 +1,4 @@
-//! Telling what the API server does not let the operator read, where people look: in the log, the metrics, and the
+//! Reports the kinds that the API server does not let the operator read: in the log, in the metrics, and in the
 //! conditions of the registrations concerned.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -39,18 +39,18 @@ use beatkeeper_core::{
 /// must report it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// What the watches of a scope have found out.
+/// What the watches of a scope have found out about the right to read.
 #[derive(Debug, Default)]
 pub(super) struct Accesses(watch::Sender<Access>);
 
 impl Accesses {
-    /// A watch of this kind begins.
+    /// Notes that a watch of this kind begins.
     pub(super) fn expect(&self, kind: &'static str) {
         let need = if kind == "Nodes" { Need::Helpful } else { Need::Necessary };
         self.0.send_modify(|access| access.expect(kind, need));
     }
 
-    /// Takes in what a watch said. Returns whether it was refused.
+    /// Takes in an event of a watch. Returns whether the event is a refusal.
     pub(super) fn take<K>(&self, kind: &'static str, event: &watcher::Result<Event<K>>) -> bool {
         match event {
             Ok(Event::Init | Event::InitApply(_)) => false,
@@ -66,7 +66,7 @@ impl Accesses {
         }
     }
 
-    /// Whether nothing can be decided.
+    /// Whether a necessary kind cannot be read, so that nothing can be decided.
     pub(super) fn is_wanting(&self) -> bool {
         self.0.borrow().is_wanting()
     }
@@ -76,15 +76,15 @@ impl Accesses {
         self.0.borrow().is_refused(kind)
     }
 
-    /// Waits until a kind is refused with which decisions can dispense; for ever where they cannot.
+    /// Waits until this kind is refused and decisions do not need it. Never returns for a kind that they need.
     pub(super) async fn dispensed_with(&self, kind: &str) {
-        // Fails only when the sender is gone, which is this.
+        // This fails only after the sender is dropped, and `self` holds the sender.
         let _ = self.0.subscribe().wait_for(|access| access.is_dispensed_with(kind)).await;
     }
 }
 
-/// The events of a watch that is begun anew, with a list, where it was refused. One that only goes on where it was would say
-/// nothing when it may go on again, as long as nothing happens.
+/// The events of a watch that is begun anew, with a list, after a refusal. A watch that only resumed would
+/// report nothing when it is allowed again, for as long as no object changes.
 pub(super) fn begun_anew<K, S>(
     make: impl Fn() -> S + Send + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static
@@ -95,7 +95,7 @@ where
     stream::unfold((make().boxed(), make), |(mut events, make)| async move {
         let event = events.next().await?;
         match &event {
-            // It lists anew by itself.
+            // The watcher lists anew by itself.
             Err(watcher::Error::InitialListFailed(_)) | Ok(_) => {}
             Err(error) if refusal(error).is_some() => events = make().boxed(),
             Err(_) => {}
@@ -104,7 +104,7 @@ where
     })
 }
 
-/// The API server's words where it says that something may not be read.
+/// The message of the API server if it refuses a read with 403.
 fn refusal(error: &watcher::Error) -> Option<&str> {
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -116,7 +116,7 @@ fn refusal(error: &watcher::Error) -> Option<&str> {
     (status.code == 403).then_some(status.message.as_str())
 }
 
-/// Runs for ever: reports what is refused in a scope, and wakes its registrations when that is over.
+/// Runs for ever. Reports what is refused in a scope, and wakes its registrations when the refusal is over.
 pub(super) async fn run(
     namespace: Option<String>,
     context: Arc<Context>,
@@ -160,7 +160,7 @@ pub(super) async fn run(
     }
 }
 
-/// Waits for a moment; for ever without one.
+/// Waits for an instant. Never returns without one.
 async fn reached(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
@@ -168,7 +168,8 @@ async fn reached(moment: Option<Instant>) {
     }
 }
 
-/// A refusal does not keep the process from being ready: waiting would mend nothing.
+/// Notes the refused kinds in the health and in the metrics. A refusal does not make the process unready, since
+/// waiting would not fix it.
 fn note(namespace: Option<&str>, access: &Access, context: &Context) {
     let mut health = context.health.lock();
     access.answered_kinds().for_each(|kind| health.cache_answered(&cache(kind, namespace)));
@@ -177,8 +178,8 @@ fn note(namespace: Option<&str>, access: &Access, context: &Context) {
     context.metrics.unreadable(namespace.unwrap_or_default(), &refused);
 }
 
-/// Has the registrations say for as long as no proof has come, which may be for want of a right, that nothing is published
-/// before.
+/// For as long as no proof has come, writes to the registrations that nothing is published before. A missing
+/// right may be the reason.
 pub(super) async fn tell_unproven(context: &Context, reader: &Store<ServiceRegistration>) {
     let reason = Reason::PathUnproven.as_str();
     let mut conditions = Conditions::because(reason);
@@ -194,10 +195,10 @@ pub(super) async fn tell_unproven(context: &Context, reader: &Store<ServiceRegis
     }
 }
 
-/// The registrations that say why nothing is decided about them, and what they say.
+/// The registrations that report why nothing is decided about them, and what they report.
 struct Conditions {
     reason: &'static str,
-    /// With the uid, by the registration.
+    /// The uid and the reported text, by registration.
     said: HashMap<Key, (String, String)>,
 }
 
@@ -206,7 +207,7 @@ impl Conditions {
         Self { reason, said: HashMap::new() }
     }
 
-    /// Has each registration say why that does not say `what` yet. What cannot be written is tried again.
+    /// Writes `why` to each registration that does not report `what` yet. A failed write is retried.
     async fn set(
         &mut self,
         what: &str,
@@ -226,7 +227,7 @@ impl Conditions {
                 continue;
             }
             if let Err(error) = set(&key, &object, self.reason, why, context).await {
-                // The others would most likely fail as well.
+                // The writes of the others would most likely fail as well.
                 tracing::debug!(%error, "the registrations cannot say why nothing is decided");
                 return;
             }
@@ -258,7 +259,8 @@ async fn set(
     let call = api.patch_status(&key.name, &params, &patch);
     match call_write(context, doing, call).await {
         Ok(Lenient(written)) => {
-            // A report that follows at once is compared with this, and not with what the watch showed last.
+            // A report that follows at once is compared with this status, and not with the last one that the
+            // watch has shown.
             let version = Version::of(written.metadata.resource_version.as_deref());
             let status = written.status.unwrap_or_default();
             let uid = written.metadata.uid.unwrap_or_default();
@@ -273,8 +275,8 @@ async fn set(
     }
 }
 
-/// The conditions of a registration about which nothing is decided. What is published stays, and so does the condition
-/// about availability.
+/// The conditions of a registration about which nothing is decided. The published endpoints stay, and so does
+/// the condition about availability.
 fn conditions(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,

@@ -141,7 +141,7 @@ pub(super) struct Memory {
     pub(super) cordons_rest_until: Moment,
     /// When to reconcile again because of a step that had to wait.
     pub(super) look_again: Option<Moment>,
-    /// The instances whose state changes again and again.
+    /// The instances with a state that changes again and again.
     pub(super) flaps: Flaps,
     /// When to send the events that had to wait.
     pub(super) tells_at: Option<Moment>,
@@ -379,7 +379,7 @@ impl Context {
     /// has just started.
     pub(super) fn note_ttl(&self, key: &Key, uid: &str, ttl: Duration, told: Option<Duration>) {
         let now = self.clock.now();
-        // This detects a replacement whose deletion the watch has not shown.
+        // This detects a replacement of which the watch has not shown the deletion.
         self.remember(key, uid, |_| ());
         let replaced = self.replaced().take(key, now);
         self.remember(key, uid, |memory| match &mut memory.ttl {

@@ -211,9 +211,9 @@ async fn write(key: Key, context: Arc<Context>) {
                 failures = 0;
                 done = Some(report);
                 let pause = rest_after(context.clock.now().since(began));
-                // Events are sent during the pause, too. Otherwise transitions that last no longer than the
-                // pause would not be reported, as of instances that are rejected or whose Leases the cluster
-                // deletes at once.
+                // Events are sent during the pause, too. Otherwise transitions that last no longer than the pause
+                // would not be reported. Examples are rejected instances, and Leases that the cluster deletes at
+                // once.
                 let rest = tell_events(&key, pause, &context);
                 if context.stop.run_until_cancelled(rest).await.is_none() {
                     return;

@@ -1,11 +1,13 @@
-//! Whose an address is, for an operator that watches some namespaces only (P5).
+//! Ownership of addresses, for an operator that watches only some namespaces (P5).
 //!
-//! An outside instance must not have the address of a Pod, a Service, a Node or the API server. Their
-//! addresses come from the watches of Pods, Services and slices, and those of other namespaces count as
-//! well: an operator that did not see them would publish a Pod of a neighbour for any Lease that
-//! names its address. So where addresses outside the cluster are allowed, either these kinds are watched in all
-//! namespaces, which takes a right to read them, or the administrator says which networks are the
-//! cluster's. With neither the operator does not begin, and what is published stays.
+//! An outside instance must not have the address of a Pod, a Service, a Node or the API server. The operator
+//! knows these addresses from the watches of Pods, Services and slices. The addresses of other namespaces
+//! matter, too: an operator that did not see them would publish a Pod of another namespace for any Lease that
+//! names its address.
+//!
+//! So if addresses outside the cluster are allowed, there are two ways. Either these kinds are watched in all
+//! namespaces, which requires the right to read them, or the administrator names the networks of the cluster.
+//! With neither, the operator does not start, and what is published stays.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -20,26 +22,26 @@ use tokio_util::sync::CancellationToken;
 use super::settings::Settings;
 use crate::kube_client::list::Collection;
 
-/// Pause between two tries to find out what may be read.
+/// The pause between two attempts to find out what may be read.
 const PAUSE: Duration = Duration::from_secs(1);
-/// What Kubernetes tells a Pod of the API server's Service.
+/// The variable in which Kubernetes tells a Pod the address of the API server's Service.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
-/// What the chart tells the operator of its own addresses.
+/// The variable in which the chart tells the operator its own addresses.
 const POD_IPS: &str = "POD_IPS";
 
 /// Whether Pods, Services and slices of other namespaces are watched besides those of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Neighbourhood {
-    /// Those of the scope alone.
+    /// Only objects of the scope are watched.
     None,
-    /// Those of all namespaces.
+    /// Objects of all namespaces are watched.
     All,
 }
 
-/// Why the operator does not begin.
+/// Why the operator does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Blind {
-    /// It may not see who owns an address, and no networks were given.
+    /// The operator may not read which objects own addresses, and no networks were given.
     #[error(
         "--outside-range is given for namespace {namespace}, but this operator, which watches some namespaces \
          only, cannot know which addresses in there belong to Pods, Services and Nodes: {why}. Either let it list and watch \
@@ -47,12 +49,12 @@ pub enum Blind {
          with --cluster-network (in the chart: clusterNetworks), where no outside instance may lie then"
     )]
     MayNotLook {
-        /// The namespace for which there is a range.
+        /// The namespace with an outside range.
         namespace: String,
-        /// What the API server says.
+        /// The message of the API server.
         why: String,
     },
-    /// The networks that were given are not all networks of the cluster.
+    /// The given networks do not contain all known addresses of the cluster.
     #[error(
         "{address} ({of}) lies in none of the networks that --cluster-network names ({networks}): add the network of \
          the cluster that it belongs to, or {address} alone"
@@ -60,14 +62,14 @@ pub enum Blind {
     Incomplete {
         /// An address of the cluster.
         address: IpAddr,
-        /// Where it is known from.
+        /// The source of the address.
         of: &'static str,
-        /// What was named.
+        /// The networks that were given.
         networks: String,
     },
 }
 
-/// What is to be watched for each scope.
+/// Which namespaces each scope must watch for addresses.
 pub(super) struct Neighbourhoods(Vec<String>);
 
 impl Neighbourhoods {
@@ -79,7 +81,7 @@ impl Neighbourhoods {
     }
 }
 
-/// Finds out for which namespaces addresses of others have to be watched, and whether they may be.
+/// Finds out for which namespaces the addresses of other namespaces must be watched, and whether they may be.
 ///
 /// # Errors
 /// [`Blind`].
@@ -115,15 +117,18 @@ pub(super) async fn survey(
     Ok(Neighbourhoods(open))
 }
 
-/// Whether the kinds that have addresses may be read in all namespaces.
+/// Tries to read the kinds that have addresses, in all namespaces.
 async fn may_look(client: &Client) -> kube::Result<()> {
     Collection::of::<Pod>(client, None).version().await?;
     Collection::of::<Service>(client, None).version().await?;
     Collection::of::<EndpointSlice>(client, None).version().await.map(drop)
 }
 
-/// Whether addresses that are known to be the cluster's, in a list, lie in the networks that are said to
-/// be; where none are said nothing is asked.
+/// Checks that the given networks contain these addresses of the cluster, which are separated by commas.
+/// Without networks nothing is checked.
+///
+/// # Errors
+/// [`Blind::Incomplete`].
 fn complete(addresses: &str, of: &'static str, networks: &[IpNet]) -> Result<(), Blind> {
     let addresses = addresses.split(',').filter_map(|text| text.trim().parse::<IpAddr>().ok());
     let mut outside =

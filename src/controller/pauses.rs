@@ -1,4 +1,4 @@
-//! How long a watch that broke waits before it is begun again.
+//! The backoff of watches: how long a broken watch waits before it is begun again.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use kube::runtime::{utils::Backoff, watcher::ExponentialBackoff};
 use tokio::time::Instant;
 
 const SHORTEST: Duration = Duration::from_millis(200);
-/// kube's own default goes up to half a minute, in which nothing new would be published after an
-/// outage. With its random part a pause may be up to twice as long.
+/// kube's own default goes up to half a minute. For that long nothing new would be published after an outage.
+/// With its random part a pause may be up to twice as long.
 const LONGEST: Duration = Duration::from_secs(2);
-/// A watch that breaks this long after the last pause had been well.
+/// A watch that breaks later than this after the last pause was healthy in between.
 const WELL: Duration = Duration::from_secs(3);
 
-/// Pauses that get longer from one failure to the next.
+/// Pauses that grow with each failure in a row.
 ///
-/// They begin anew by the time alone. kube has them begin anew with any news that is no error, and a
-/// list is announced before it is asked for: one that cannot be had would be asked for every fifth of
-/// a second for ever.
+/// They are reset only by time. kube resets its backoff with each event that is no error, and a watcher
+/// announces a list before it requests it. So kube would request a list that fails every fifth of a second, for
+/// ever.
 pub(super) struct Pauses {
     pauses: ExponentialBackoff,
-    /// When the last pause was over.
+    /// When the last pause ended.
     last: Option<Instant>,
 }
 
@@ -70,7 +70,7 @@ mod tests {
             now += well + pause;
             pause
         };
-        // Each has a part that is random, of up to its own length.
+        // Each pause has a random part of up to its own length.
         assert!(after(Duration::ZERO) < SHORTEST * 2);
         for _ in 0..5 {
             after(Duration::ZERO);

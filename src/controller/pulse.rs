@@ -1,4 +1,4 @@
-//! How a watch fares, told when it changes and not at every try.
+//! The health of a watch. It is logged on change and not on every attempt.
 
 use std::sync::Arc;
 
@@ -20,14 +20,14 @@ impl Pulse {
         Self { kind, broken: false, context: context.clone(), last_seen }
     }
 
-    /// Passes an event on, and notes that the watch works; or tells why it does not.
+    /// Passes on an event and notes that the watch works. If it is an error, logs the reason and returns None.
     pub(super) fn take<K>(&mut self, event: watcher::Result<Event<K>>) -> Option<Event<K>> {
         let kind = self.kind;
-        // A beat is no news.
+        // A change of an object, such as a beat, says nothing new about the right to read while the watch works.
         let refused = (self.broken || !matches!(event, Ok(Event::Apply(_))))
             && self.context.accesses.take(kind, &event);
         match event {
-            // Only the announcement of a list: whether it can be had is not known yet.
+            // This event only announces a list. Whether the list succeeds is not known yet.
             Ok(Event::Init) => Some(Event::Init),
             Ok(event) => {
                 let now = self.context.clock.now();
@@ -44,7 +44,7 @@ impl Pulse {
                 if std::mem::replace(&mut self.broken, true) {
                     tracing::debug!(kind, error, "the watch is still broken");
                 } else if refused {
-                    // Told once for all kinds.
+                    // The refusal is logged once for all kinds.
                     tracing::debug!(kind, error, "the watch is refused");
                 } else if may_be_ordinary(&error) {
                     tracing::info!(kind, error, "the watch is begun again");
@@ -57,12 +57,12 @@ impl Pulse {
     }
 }
 
-/// The API server ends a watch whose history it no longer has; a list mends that.
+/// The API server ends a watch if it no longer has the watch's history. A new list fixes that.
 fn may_be_ordinary(error: &str) -> bool {
     error.contains("too old resource version")
 }
 
-/// What went wrong in one line, and what can be done about it.
+/// The error in one line, and what can be done about it.
 fn told(error: &watcher::Error, kind: &str) -> String {
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))

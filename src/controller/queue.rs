@@ -1,10 +1,10 @@
-//! The queue: whom somebody woke is reconciled, each registration one run at a time, so many of them
-//! side by side, and those that wait in the order in which they came.
+//! The work queue: reconciles the registrations that were woken. Each registration has at most one run at a
+//! time. A limited number of registrations run at once, and the others wait in the order of their arrival.
 //!
-//! The order is our own. kube-runtime, told to limit its runs, takes any of those that wait: whoever
-//! lies first in a hash table. Under load, when many are woken again before the last ones have had a
-//! turn, the same few would be run for ever, and a dead instance of the others stay published for as
-//! long as that lasts (P2). So there all begin at once, and wait here.
+//! This module implements the order itself. If kube-runtime limits the runs, it takes the waiting ones in the
+//! order of a hash table. Under load, with many registrations woken again before the waiting ones have run, the
+//! same few would run for ever. Dead instances of the others would stay published for as long as the load lasts
+//! (P2). So kube-runtime starts all runs at once, and the runs wait here.
 
 use std::{future::Future, sync::Arc};
 
@@ -20,8 +20,9 @@ use tokio::sync::Semaphore;
 
 use super::error::Error;
 
-/// Reconciles whom `requests` name, until they end: `places` of them at the same time, each as it is
-/// when its turn has come. `retry` says when one is to be tried again.
+/// Reconciles the registrations in `requests` until the stream ends, at most `places` of them at the same time.
+/// Each run gets the latest state of its registration when its turn comes. `retry` returns when to retry after
+/// an error.
 pub(super) async fn work_off<R: Future<Output = Result<Action, Error>> + Send + 'static>(
     requests: impl Stream<Item = ObjectRef<ServiceRegistration>> + Send + 'static,
     reader: Store<ServiceRegistration>,
@@ -30,7 +31,7 @@ pub(super) async fn work_off<R: Future<Output = Result<Action, Error>> + Send + 
     retry: impl Fn(&ServiceRegistration, &Error) -> Action + Send + Sync + 'static,
 ) {
     let requests = requests.map(|object| Ok::<_, watcher::Error>(ReconcileRequest::from(object)));
-    // Hands its places out in the order in which they were asked for.
+    // The semaphore grants permits in the order of the requests.
     let turns = Arc::new(Semaphore::new(usize::from(places)));
     let unlimited = Config::default().concurrency(0);
     let latest = reader.clone();
@@ -54,7 +55,7 @@ pub(super) async fn work_off<R: Future<Output = Result<Action, Error>> + Send + 
     )
     .for_each(|result| async {
         match result {
-            // Told by the retry policy, or woken for one that is gone.
+            // The retry policy has logged the error, or a deleted registration was woken.
             Ok(_) | Err(QueueError::ReconcilerFailed(..) | QueueError::ObjectNotFound(_)) => {}
             Err(error) => tracing::error!(%error, "the queue failed"),
         }
@@ -116,7 +117,7 @@ mod tests {
                 if runs.values().sum::<u32>() >= RUNS {
                     enough.cancel();
                 }
-                // While one is running, everybody is woken again.
+                // During each run, all registrations are woken again.
                 wake_all();
                 async {
                     tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,4 +1,4 @@
-//! Objects that cannot be read: each is reported once, and counted while that lasts.
+//! Objects that cannot be read. Each is logged once, and it is counted for as long as it cannot be read.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,9 +15,9 @@ use beatkeeper_core::{
     reading::{Read, Unreadable},
 };
 
-/// One object is reported again after this long at the earliest.
+/// The shortest time between two log lines about the same object.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
-/// In this time no more lines than that are written about a kind.
+/// In each such period at most [`LINES`] objects of a kind are logged.
 const PERIOD: Duration = Duration::from_secs(60);
 const LINES: u32 = 20;
 
@@ -26,9 +26,9 @@ pub(super) struct Unread {
     kind: &'static str,
     context: Arc<Context>,
     known: HashMap<Key, Moment>,
-    /// While a list is being read: those that it has shown.
+    /// While a list is being read: the unreadable objects that it has shown.
     listing: Option<HashSet<Key>>,
-    /// How many of them the metric has.
+    /// How many of them the metric includes.
     counted: i64,
     lines: u32,
     period: Moment,
@@ -41,7 +41,7 @@ impl Unread {
         Self { kind, context, known: HashMap::new(), listing: None, counted: 0, lines: 0, period }
     }
 
-    /// Takes note of an event.
+    /// Takes in an event.
     pub(super) fn note<K: Resource>(&mut self, event: &Event<Read<K>>) {
         match event {
             Event::Init => self.listing = Some(HashSet::new()),
@@ -59,7 +59,7 @@ impl Unread {
     }
 
     fn is_none(&mut self, key: impl FnOnce() -> Key) {
-        // As nearly always: then nothing has to be looked up.
+        // Usually no object is unreadable, and no key has to be looked up.
         if !self.known.is_empty() && self.known.remove(&key()).is_some() {
             self.count();
         }
@@ -96,7 +96,7 @@ impl Unread {
         }
     }
 
-    /// The watches of several namespaces share the metric.
+    /// Adds the difference to the metric, since the watches of several namespaces share it.
     fn count(&mut self) {
         let count = i64::try_from(self.known.len()).unwrap_or(i64::MAX);
         self.context.metrics.unreadable_objects(self.kind, count - self.counted);

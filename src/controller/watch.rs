@@ -1,4 +1,4 @@
-//! The watches: each keeps one kind of object up to date, and wakes the registrations concerned.
+//! The watches. Each keeps the cache of one kind up to date and wakes the registrations concerned.
 
 use std::sync::Arc;
 
@@ -35,10 +35,10 @@ pub(super) struct Watches<'a> {
 }
 
 impl<'a> Watches<'a> {
-    /// Starts all of them; they end when the controller stops.
+    /// Starts all watches. They end when the controller stops.
     ///
-    /// Pods, Services and slices of all namespaces are watched where a decision needs to know whose an
-    /// address is, also by an operator for one namespace ([`Neighbourhood`]).
+    /// Pods, Services and slices of all namespaces are watched where a decision needs to know which object owns
+    /// an address. This applies to an operator for one namespace, too ([`Neighbourhood`]).
     pub(super) fn start(
         context: &'a Arc<Context>,
         namespace: Option<&'a str>,
@@ -57,7 +57,7 @@ impl<'a> Watches<'a> {
         let endpoints = Collection::of::<Endpoints>(client, namespace);
         watches.follow("Endpoints", endpoints, on_object::<Endpoints>);
         if namespace.is_none() {
-            // Of a Node only the labels are of interest, and its status is large and changes often.
+            // Only the labels of a Node are used. Its status is large and changes often.
             let nodes = Collection::of::<Node>(client, None).metadata_only();
             watches.follow("Nodes", nodes, on_object::<PartialObjectMeta<Node>>);
         }
@@ -99,8 +99,8 @@ impl<'a> Watches<'a> {
         self.context.spawn_for_ever(follow);
     }
 
-    /// Waits until each has been read once: to decide from a part would take the rest for absent.
-    /// Never ends where one has ended before that.
+    /// Waits until each kind has been listed once. A decision from incomplete caches would treat the missing
+    /// objects as absent. Never returns if a watch has ended before its first list.
     pub(super) async fn first_lists(self) {
         for (kind, first_list) in self.first_lists {
             tracing::debug!(kind, "waiting for the first list");
@@ -118,18 +118,19 @@ impl<'a> Watches<'a> {
     }
 }
 
-/// What the cache of a kind is called, for people.
+/// The name of the cache of a kind, as people read it.
 pub(super) fn cache(kind: &str, namespace: Option<&str>) -> String {
     namespace.map_or_else(|| kind.to_owned(), |namespace| format!("{kind} of {namespace}"))
 }
 
-/// What is known of the cluster; the World knows whom it concerns.
+/// Takes in an event of an object. The `World` knows which registrations it concerns.
 fn on_object<K: Watched>(context: &Context, event: Event<Read<K>>) {
     let concerned = in_world(context, event);
     context.wake(concerned);
 }
 
-/// A Pod concerns the registrations that have an instance in it, which the index knows.
+/// Takes in an event of a Pod. It concerns the registrations with an instance in the Pod, which the index
+/// knows.
 fn on_pod(context: &Context, event: Event<Read<Pod>>) {
     let pods = in_world(context, event);
     let gated: Vec<Key> = {
@@ -171,7 +172,7 @@ fn in_world<K: Watched>(context: &Context, event: Event<Read<K>>) -> Vec<Key> {
     concerned
 }
 
-/// A heartbeat. This is the path that every beat takes: one parse, one look-up.
+/// Takes in an event of a heartbeat Lease. Every beat takes this path: one parse, one look-up.
 fn on_lease(context: &Context, event: Event<Read<HeartbeatLease>>) {
     let now = context.clock.now();
     let observed = match event {
@@ -179,8 +180,9 @@ fn on_lease(context: &Context, event: Event<Read<HeartbeatLease>>) {
             context.index().begin_list();
             return;
         }
-        // Whether it beats is not known: at its deadline a live read fails, too, and it is held. A list
-        // that shows it as this does not show it, so that it is read live as well.
+        // Whether the instance beats is not known. At its deadline the live read fails, too, and the instance
+        // is held. A list that contains the Lease in this form counts as not showing it, so the Lease is read
+        // live as well.
         Event::InitApply(Err(_)) | Event::Apply(Err(_)) => return,
         Event::InitApply(Ok(lease)) | Event::Apply(Ok(lease)) => {
             let beat = Heartbeat::read(&lease);
