@@ -1,4 +1,4 @@
-//! How long ago something was last seen: computed when somebody asks, so that nothing has to tick.
+//! How long ago something was last seen. The ages are computed at each scrape, so that no timer is needed.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ const PROOF: &str = "path_proof_age";
 const PROOF_HELP: &str =
     "Time since the last proof that beats can arrive; absent before the first proof";
 
-/// When something was last seen; never at first. Cheap enough for every beat.
+/// When something was last seen; never at first. It is cheap enough to be updated on every beat.
 #[derive(Debug)]
 pub(in crate::controller) struct LastSeen(AtomicU64);
 
@@ -54,7 +54,7 @@ impl LastSeen {
     }
 }
 
-/// All that has an age.
+/// Everything that has an age.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
     pub(super) proof: LastSeen,
@@ -62,7 +62,7 @@ pub(super) struct Ages {
 }
 
 impl Ages {
-    /// A watch begins.
+    /// Registers a new watch of this kind.
     pub(super) fn watch(&self, kind: &'static str) -> Arc<LastSeen> {
         let seen = Arc::new(LastSeen::default());
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +70,7 @@ impl Ages {
         seen
     }
 
-    /// Puts the ages into a registry.
+    /// Adds the ages to a registry.
     pub(super) fn register(self: &Arc<Self>, catalogue: &mut Catalogue, clock: Clock) {
         let seconds = Some(&Unit::Seconds);
         catalogue.describe(WATCH, seconds, MetricType::Gauge, &["kind"], WATCH_HELP);
@@ -96,12 +96,13 @@ impl Collector for AgesNow {
         let now = self.clock.now();
         let gauge = |age: Duration| ConstGauge::new(age.as_secs_f64());
         let unit = Some(&Unit::Seconds);
-        // A collector's help text gets no full stop by itself.
+        // The registry adds a full stop to help texts, but not to those of a collector.
         let help = format!("{WATCH_HELP}.");
         let mut family = encoder.encode_descriptor(WATCH, &help, unit, MetricType::Gauge)?;
         let watches = self.ages.watches.lock().unwrap_or_else(PoisonError::into_inner);
         for (kind, watches) in &*watches {
-            // One that has seen nothing yet has no age, and no other may hide that.
+            // A watch without an event has no age yet. Then the kind has none: the age of another watch must
+            // not hide this.
             let ages: Option<Vec<Duration>> = watches.iter().map(|seen| seen.age(now)).collect();
             if let Some(age) = ages.into_iter().flatten().max() {
                 gauge(age).encode(family.encode_family(&[("kind", *kind)])?)?;

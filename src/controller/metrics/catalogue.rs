@@ -1,22 +1,22 @@
-//! The registry, and what is in it for people to read.
+//! The registry of the metrics, and their descriptions for the documentation.
 
 use prometheus_client::{
     metrics::MetricType,
     registry::{Metric, Registry, Unit},
 };
 
-/// What all names begin with.
+/// The prefix of all names.
 pub(super) const PREFIX: &str = "beatkeeper";
 
 /// One metric, for the page that lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Described {
-    /// As it is queried: with prefix, unit, and `_total` where it counts.
+    /// The name in queries: with prefix and unit, and with `_total` for a counter.
     pub(super) name: String,
-    /// counter, gauge or histogram.
+    /// "counter", "gauge" or "histogram".
     pub(super) kind: String,
     pub(super) labels: &'static [&'static str],
-    /// Ends without a full stop.
+    /// The help text, without a full stop at the end.
     pub(super) help: &'static str,
 }
 
@@ -31,7 +31,7 @@ impl Catalogue {
         Self { registry: Registry::with_prefix(PREFIX), described: Vec::new() }
     }
 
-    /// A metric without a unit.
+    /// Registers and describes a metric without a unit.
     pub(super) fn add<M: Metric + Clone>(
         &mut self,
         name: &str,
@@ -44,7 +44,7 @@ impl Catalogue {
         metric
     }
 
-    /// A metric in seconds.
+    /// Registers and describes a metric in seconds.
     pub(super) fn seconds<M: Metric + Clone>(
         &mut self,
         name: &str,
@@ -57,7 +57,7 @@ impl Catalogue {
         metric
     }
 
-    /// Describes a metric that something else than [`Self::add`] brings in.
+    /// Describes a metric that is registered without [`Self::add`] or [`Self::seconds`].
     pub(super) fn describe(
         &mut self,
         name: &str,

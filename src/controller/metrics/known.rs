@@ -1,4 +1,4 @@
-//! How many Leases the scopes of this process know of: counted when somebody asks.
+//! The number of Leases that the scopes of this process keep in memory. It is computed at each scrape.
 
 use std::{
     fmt,
@@ -23,12 +23,12 @@ const KNOWN_HELP: &str = "Heartbeat Leases that this process keeps in memory, le
 pub(super) struct Known(Arc<Mutex<Vec<Arc<Mutex<Index>>>>>);
 
 impl Known {
-    /// A scope begins.
+    /// Adds the index of a new scope.
     pub(super) fn add(&self, index: Arc<Mutex<Index>>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(index);
     }
 
-    /// Puts the number into a registry.
+    /// Adds the number to a registry.
     pub(super) fn register(&self, catalogue: &mut Catalogue) {
         catalogue.describe(KNOWN, None, MetricType::Gauge, &[], KNOWN_HELP);
         catalogue.registry.register_collector(Box::new(self.clone()));
@@ -52,7 +52,7 @@ impl fmt::Debug for Known {
 impl Collector for Known {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let count = i64::try_from(self.count()).unwrap_or(i64::MAX);
-        // A collector's help text gets no full stop by itself.
+        // The registry adds a full stop to help texts, but not to those of a collector.
         let help = format!("{KNOWN_HELP}.");
         ConstGauge::new(count).encode(encoder.encode_descriptor(
             KNOWN,

@@ -1,7 +1,7 @@
-//! What the operator counts, for Prometheus.
+//! The metrics of the operator, for Prometheus.
 //!
-//! Everything hangs on one [`Metrics`], and is counted by one line where it happens. By default no
-//! label grows with the number of registrations or instances.
+//! All metrics belong to one [`Metrics`]. Each is updated by one line of code at the place where the event
+//! happens. By default no label grows with the number of registrations or instances.
 
 mod ages;
 mod catalogue;
@@ -40,21 +40,21 @@ use beatkeeper_core::{
 pub(super) use ages::LastSeen;
 pub use page::page;
 
-/// What the answer to a scrape is.
+/// The content type of the answer to a scrape.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// A healthy prune takes milliseconds; what takes a minute is told from what takes a second.
+/// A healthy prune takes milliseconds. The range allows to tell delays of a minute from delays of a second.
 const LAG_SECONDS: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0,
     30.0, 60.0,
 ];
 const CALL_SECONDS: [f64; 12] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
-/// From the shortest ttl to the longest that is usual.
+/// From the shortest ttl to the longest usual one, in seconds.
 const INTERVAL_SECONDS: [f64; 14] =
     [0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 3600.0];
 
-/// What is watched.
+/// The kinds that are watched.
 const WATCHED: [&str; 7] =
     ["Leases", "Pods", "Services", "EndpointSlices", "Endpoints", "Nodes", "ServiceRegistrations"];
 
@@ -85,7 +85,7 @@ impl Step {
     }
 }
 
-/// The labels of what cannot be read: a namespace of `--namespace` or none, and a kind.
+/// The labels of what cannot be read: a namespace of `--namespace`, or the empty text for all, and a kind.
 type Unreadable = [(&'static str, String); 2];
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
@@ -104,7 +104,7 @@ impl MetricConstructor<Histogram> for Buckets {
     }
 }
 
-/// What the operator counts.
+/// The metrics of one process.
 pub(super) struct Metrics {
     clock: Clock,
     registry: Registry,
@@ -130,7 +130,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// With series for each registration, or without.
+    /// Creates the metrics, with or without series for each registration.
     pub(super) fn new(clock: Clock, per_registration: bool) -> Self {
         Self::described(clock, per_registration).0
     }
@@ -290,7 +290,7 @@ impl Metrics {
         (metrics, all.described)
     }
 
-    /// All of it, in the text format of OpenMetrics.
+    /// All metrics, in the text format of OpenMetrics.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a String never fails.
@@ -302,17 +302,18 @@ impl Metrics {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was decided of a registration, and why it is Ready or not.
+    /// Notes the decision about a registration and the reason of its condition Ready.
     pub(super) fn decided(&self, key: &Key, verdicts: &[Verdict], ready: &'static str) {
         self.tallies().put(key, tally::Tally::of(verdicts, ready));
     }
 
-    /// A registration is gone, or decided about by another process.
+    /// Removes a registration that is gone, or that another process decides about.
     pub(super) fn forget(&self, key: &Key) {
         self.tallies().remove(key);
     }
 
-    /// A beat came in, so long after the one before it where that one was seen.
+    /// Counts a beat. `since` is the time since the instance's previous beat, if this process has seen that
+    /// one.
     pub(super) fn beat(&self, since: Option<Duration>) {
         self.beats.inc();
         if let Some(since) = since {
@@ -320,44 +321,45 @@ impl Metrics {
         }
     }
 
-    /// The write that prunes an instance has been confirmed.
+    /// Notes that the API server has confirmed the write that prunes an instance with this deadline.
     pub(super) fn pruned(&self, deadline: Moment) {
         self.prune_lag.observe(self.clock.now().since(deadline).as_secs_f64());
     }
 
-    /// Begins a step, which ends when what is returned is dropped.
+    /// Measures a step, until the returned value is dropped.
     pub(super) fn begin(&self, step: Step) -> Underway<'_> {
         Underway { metrics: self, step, since: self.clock.now() }
     }
 
-    /// A step failed.
+    /// Counts a failed step.
     pub(super) fn failed(&self, step: Step) {
         self.reconcile_errors.get_or_create(&[("step", step.as_str())]).inc();
     }
 
-    /// A reconciliation panicked.
+    /// Counts a panic of a reconciliation.
     pub(super) fn panicked(&self) {
         self.panics.inc();
     }
 
-    /// A scope begins, and this is what it knows.
+    /// Adds the index of a new scope, so that its Leases are counted.
     pub(super) fn count_leases_of(&self, index: Arc<Mutex<Index>>) {
         self.known.add(index);
     }
 
-    /// A watch of a kind begins: where its events are to be noted.
+    /// Registers a new watch of this kind. Its events are to be noted in the returned value.
     pub(super) fn watch(&self, kind: &'static str) -> Arc<LastSeen> {
         drop(self.watch_restarts.get_or_create(&[("kind", kind)]));
         drop(self.unreadable_objects.get_or_create(&[("kind", kind)]));
         self.ages.watch(kind)
     }
 
-    /// A watch broke, or could not be begun.
+    /// Counts a watch that broke or that could not start.
     pub(super) fn watch_broke(&self, kind: &'static str) {
         self.watch_restarts.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// The kinds that cannot be read in a namespace, or in all; all other kinds can be.
+    /// Sets the kinds that cannot be read in this namespace, or in all namespaces if it is empty. All other
+    /// kinds count as readable.
     pub(super) fn unreadable(&self, namespace: &str, kinds: &[&'static str]) {
         let labels = |kind: &str| [("namespace", namespace.to_owned()), ("kind", kind.to_owned())];
         for kind in WATCHED {
@@ -369,43 +371,43 @@ impl Metrics {
         }
     }
 
-    /// So many more, or fewer, objects of a kind cannot be read.
+    /// Adds `more`, which may be negative, to the number of unreadable objects of this kind.
     pub(super) fn unreadable_objects(&self, kind: &'static str, more: i64) {
         self.unreadable_objects.get_or_create(&[("kind", kind)]).inc_by(more);
     }
 
-    /// Whether this process publishes.
+    /// Sets whether this process publishes.
     pub(super) fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
     }
 
-    /// It was seen that beats can arrive.
+    /// Notes a proof that beats can arrive.
     pub(super) fn path_proven(&self, now: Moment) {
         self.ages.proof.note(now);
     }
 
-    /// A time has been found in which beats could not be proven to arrive.
+    /// Counts a gap in the proofs.
     pub(super) fn path_gap(&self) {
         self.path_gaps.inc();
     }
 
-    /// The store was found to have gone back to an earlier state.
+    /// Counts a detected rollback of the store.
     pub(super) fn store_went_back(&self) {
         self.store_rollbacks.inc();
     }
 
-    /// A long dead instance's Lease was deleted.
+    /// Counts a deleted Lease of an instance that had long been dead.
     pub(super) fn swept(&self) {
         self.swept_leases.inc();
     }
 
-    /// A call has found a place.
+    /// Notes how long a call waited for its place in the gate.
     pub(super) fn call_admitted(&self, lane: Lane, waited: Duration) {
         let family = &self.api_call_wait;
         family.get_or_create(&[("lane", lane.as_str())]).observe(waited.as_secs_f64());
     }
 
-    /// A call has ended.
+    /// Notes a finished call.
     pub(super) fn call_ended(&self, request: ApiRequest, outcome: Outcome, took: Duration) {
         let ApiRequest { verb, kind, status: _ } = request;
         if verb.writes() {
@@ -420,7 +422,7 @@ impl Metrics {
     }
 }
 
-/// A step that is under way.
+/// A step that is being measured.
 pub(super) struct Underway<'a> {
     metrics: &'a Metrics,
     step: Step,

@@ -1,4 +1,4 @@
-//! The page `docs/metrics.md`, made from what is registered.
+//! Generates the page `docs/metrics.md` from the registered metrics.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ const ALERTS_INTRODUCTION: &str = "
 Examples to start with; choose the numbers for your cluster.
 ";
 
-/// An alert that one would write.
+/// An example of an alert.
 struct Alert {
     name: &'static str,
     expression: &'static str,
@@ -124,7 +124,7 @@ mod tests {
         }
     }
 
-    /// The words in a text that look like a series or a metric of ours.
+    /// The words in a text that look like a series or a metric of the operator.
     fn named(text: &str) -> Vec<&str> {
         let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
         text.split(word).filter(|word| word.starts_with("beatkeeper_")).collect()
@@ -160,7 +160,7 @@ mod tests {
             .into_iter()
             .map(|one| (one.name.trim_end_matches("_total").to_owned(), one.kind))
             .collect();
-        // What has labels is exposed once it has a value.
+        // A metric with labels is exposed only after it has a value.
         metrics.decided(&Key::new("shop", "greeter"), &[], "Published");
         metrics.watch("Pods").note(Moment::default());
         metrics.unreadable("", &["Nodes"]);

@@ -1,4 +1,5 @@
-//! What is counted of each registration, so that the sums can be kept up without adding all up.
+//! The counts of each registration. With them a change of one registration updates the sums without adding up
+//! all registrations.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +17,7 @@ const SERIES_MAX: usize = 1000;
 type Labelled = Family<[(&'static str, &'static str); 1], Gauge>;
 type PerRegistration = Family<[(&'static str, String); 3], Gauge>;
 
-/// What one registration adds to the sums.
+/// The share of one registration in the sums.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tally {
     states: BTreeMap<&'static str, i64>,
@@ -25,7 +26,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Of these verdicts, for a registration whose condition Ready has this reason.
+    /// Counts the verdicts of a registration. `reason` is the reason of its condition Ready.
     pub(super) fn of(verdicts: &[Verdict], reason: &'static str) -> Self {
         let mut tally = Self { states: BTreeMap::new(), holds: BTreeMap::new(), reason };
         for verdict in verdicts {
@@ -50,7 +51,7 @@ pub(super) struct Tallies {
     pub(super) instances: Labelled,
     pub(super) registrations: Labelled,
     pub(super) holds: Labelled,
-    /// Where each registration is to have series of its own.
+    /// The series of each registration, if they are enabled.
     pub(super) each: Option<PerRegistration>,
     pub(super) left_out: Gauge,
     known: HashMap<Key, Entry>,
@@ -78,7 +79,7 @@ impl Tallies {
         }
     }
 
-    /// What a registration adds from now on.
+    /// Replaces the share of a registration.
     pub(super) fn put(&mut self, key: &Key, tally: Tally) {
         let before = self.known.remove(key);
         if let Some(before) = &before {
@@ -95,7 +96,7 @@ impl Tallies {
         }
     }
 
-    /// A registration is gone.
+    /// Removes the share of a registration that is gone.
     pub(super) fn remove(&mut self, key: &Key) {
         let Some(gone) = self.known.remove(key) else { return };
         self.sum_up(&gone.tally, -1);
