@@ -1,4 +1,4 @@
-//! Sending events, in bounded memory.
+//! Sends events with bounded memory.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,14 +7,13 @@ use kube::{
     runtime::events::{Recorder, Reporter},
 };
 
-/// How many events are remembered, so that one that is sent again counts up in a series.
+/// How many events a recorder remembers. An event that is sent again increases the count of a series.
 ///
-/// kube-runtime's recorder remembers each for six minutes, however many there are, and looks at all of
-/// them for each that is sent: after the start of ten thousand instances that was a quarter of the
-/// memory of the operator.
+/// kube-runtime's recorder remembers each event for six minutes, without a limit, and scans all of them for
+/// each new event. After the start of ten thousand instances, they took a quarter of the operator's memory.
 const REMEMBERED: u32 = 256;
 
-/// Hands out what sends events.
+/// Provides recorders that send events.
 pub(super) struct Announcer {
     client: Client,
     reporter: Reporter,
@@ -22,13 +21,13 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    /// Events are sent with this client, and say that this reporter sent them.
+    /// The client sends the events, and the reporter is named as their source.
     pub(super) fn new(client: Client, reporter: Reporter) -> Self {
         let current = Mutex::new((Recorder::new(client.clone(), reporter.clone()), 0));
         Self { client, reporter, current }
     }
 
-    /// For one event.
+    /// Returns the recorder for one event.
     pub(super) fn recorder(&self) -> Recorder {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let (recorder, sent) = &mut *current;
@@ -48,7 +47,7 @@ mod tests {
 
     #[tokio::test]
     async fn however_many_events_are_sent_few_are_remembered() {
-        // Nobody is asked.
+        // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
         let announcer = Announcer::new(client, reporter());

@@ -1,4 +1,4 @@
-//! Counts the calls to the API server, and notes that it answers.
+//! Counts the calls to the API server, and notes its answers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::kube_client::{
     request::ApiRequest,
 };
 
-/// Sees every call.
+/// Observes every call.
 pub(super) struct Calls(pub(super) Instruments);
 
 impl Observer for Calls {

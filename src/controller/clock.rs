@@ -1,4 +1,4 @@
-//! The only place below the command line that asks what time it is.
+//! The only place below the command line that reads a clock.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use beatkeeper_core::{moment::Moment, status::Clocks};
 
-/// How close a moment has to be to be waited for to the tenth of a millisecond. Whoever sets a timer of the
-/// runtime for it sets it this much earlier.
+/// Within this time a moment can be awaited to a tenth of a millisecond. A timer of the runtime for such a
+/// moment is set earlier by this time.
 pub(super) const NEAR: Duration = Duration::from_millis(3);
 
 /// The clocks of this process.
@@ -17,17 +17,17 @@ pub struct Clock {
     /// The runtime's clock, which a test may pause.
     start: Instant,
     wall: fn() -> Timestamp,
-    /// Whether a thread is there for what the runtime's timers are too coarse for.
+    /// Whether a thread may sleep where the runtime's timers are too coarse.
     precise: bool,
 }
 
 impl Clock {
-    /// Those of this machine; the monotonic one begins now.
+    /// The clocks of this machine. The monotonic clock begins now.
     pub fn start() -> Self {
         Self { start: Instant::now(), wall: Timestamp::now, precise: true }
     }
 
-    /// The runtime's clock alone, which may be paused, and this wall clock.
+    /// The runtime's clock, which may be paused, without a thread, and this wall clock.
     pub fn of_the_runtime(wall: fn() -> Timestamp) -> Self {
         Self { start: Instant::now(), wall, precise: false }
     }
@@ -37,17 +37,17 @@ impl Clock {
         Moment::from_start(self.start.elapsed())
     }
 
-    /// Waits for a moment that is near; one that is past, or further away than [`NEAR`], is not waited for.
+    /// Waits for a moment that is near. Returns at once if the moment is past or further away than [`NEAR`].
     ///
-    /// The runtime's timers count whole milliseconds and round up, so that what they wake comes one or two
-    /// too late. A thread is woken to the tenth of one.
+    /// The runtime's timers count whole milliseconds and round up, so they fire one or two milliseconds too
+    /// late. A thread wakes up to a tenth of a millisecond exactly.
     pub(super) async fn reach(&self, moment: Moment) {
         let left = moment.since(self.now());
         if left.is_zero() || left > NEAR {
             return;
         }
         if self.precise {
-            // Fails only when the runtime ends.
+            // This fails only when the runtime ends.
             let _ = tokio::task::spawn_blocking(move || std::thread::sleep(left)).await;
         } else {
             tokio::time::sleep(left).await;

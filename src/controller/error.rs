@@ -1,4 +1,4 @@
-//! Why a step failed, and whether trying again helps.
+//! Errors of the steps, and whether a retry may help.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use crate::kube_client::TookTooLong;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing}: {cause}")]
 pub(super) struct ApiError {
-    /// What was being done, to which object: "update EndpointSlice shop/greeter-x7k2p".
+    /// The action and its object, such as "update EndpointSlice shop/greeter-x7k2p".
     pub(super) doing: String,
-    /// What came back.
+    /// The reason of the failure.
     pub(super) cause: Cause,
 }
 
-/// What came back instead of a result.
+/// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Cause {
-    /// The API server refused, or could not be reached.
+    /// The API server refused the call, or it could not be reached.
     #[error("{}", told(.0))]
     Kube(Box<kube::Error>),
-    /// No answer in time. Whether the API server has done what was asked is not known.
+    /// No answer arrived in time. Whether the API server has carried out the call is not known.
     #[error(transparent)]
     TookTooLong(#[from] TookTooLong),
-    /// Nothing was sent.
+    /// The call was not sent.
     #[error("this replica does not lead")]
     NotLeading,
 }
 
-/// The message of the API server, without the debugging output around it.
+/// The message of the API server, without debugging output.
 fn told(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
@@ -39,7 +39,7 @@ fn told(error: &kube::Error) -> String {
 }
 
 impl ApiError {
-    /// What the API server answered, if it did.
+    /// The error status in the API server's answer, if it answered.
     fn status(&self) -> Option<&Status> {
         match &self.cause {
             Cause::Kube(error) => match &**error {
@@ -54,25 +54,23 @@ impl ApiError {
         self.status().map(|status| status.code)
     }
 
-    /// The object is not as it was planned from: it has changed, appeared or gone.
+    /// The object differs from the state that was planned from: it has changed, appeared or gone.
     pub(super) fn is_conflict(&self) -> bool {
         matches!(self.code(), Some(404 | 409))
     }
 
-    /// The operator may not do that.
+    /// The operator has no right to do this.
     pub(super) fn is_forbidden(&self) -> bool {
         self.code() == Some(403)
     }
 
-    /// The API server does not know the resource, or a proxy on the way answered: nothing is said about the
-    /// object.
+    /// The API server does not know the resource, or a proxy answered. This says nothing about the object.
     pub(super) fn is_of_unknown_kind(&self) -> bool {
         self.code() == Some(404) && !self.is_absent()
     }
 
-    /// There is no such object: the API server itself says so, and names it. A 404 without that comes
-    /// from a proxy on the way, or from a server that does not know the resource, and says nothing
-    /// about the object.
+    /// The object does not exist: the API server itself says so and names it. A 404 without the name comes from
+    /// a proxy or from a server that does not know the resource. It says nothing about the object.
     pub(super) fn is_absent(&self) -> bool {
         self.status().is_some_and(|status| {
             let named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
@@ -80,8 +78,9 @@ impl ApiError {
         })
     }
 
-    /// What was sent is refused as it is, by the API server's rules or by an admission plugin: another content may
-    /// be accepted. Rights and quotas know nothing of the content.
+    /// The rules of the API server or an admission plugin refuse the content of the object. Other content may
+    /// be accepted. Refusals because of rights or quotas are not included, since they do not depend on the
+    /// content.
     pub(super) fn is_refusal(&self) -> bool {
         let by_content = |status: &Status| {
             let message = &status.message;
@@ -92,24 +91,25 @@ impl ApiError {
         self.status().is_some_and(by_content) && !self.is_namespace_ending()
     }
 
-    /// The namespace is being deleted: nothing can be created in it, and nothing needs to be.
+    /// The namespace is being deleted. Nothing can be created in it, and nothing needs to be.
     pub(super) fn is_namespace_ending(&self) -> bool {
         self.status()
             .is_some_and(|status| status.code == 403 && status.message.contains("being terminated"))
     }
 }
 
-/// Why a reconciliation did not come to its end.
+/// Why a reconciliation failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// A write, or the establishing of the Service, failed.
+    /// A write failed, or the establish step failed.
     #[error("cannot publish {registration}: {failure}")]
     Publish {
         /// The registration.
         registration: beatkeeper_core::index::Key,
         /// What failed.
         failure: String,
-        /// How long until time alone changes the decision: the dead do not wait for a backoff.
+        /// The time until time alone changes the decision. A retry must not come later, so that a prune does
+        /// not wait for a backoff.
         next: Duration,
     },
     /// The task ended without a result.
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_read_error_is_never_taken_for_absence() {
-        // As kube makes them of what a proxy answers.
+        // The status that kube makes from the answer of a proxy.
         let proxy = json!({
             "status": "Failure", "code": 404,
             "message": "<html>404 page not found</html>", "reason": "Failed to parse error data",

@@ -1,7 +1,7 @@
-//! What the operator finds where it runs: the way to the API server, the clocks, and what runs its tasks.
+//! The host of the operator: the connection to the API server, the clocks, and the execution of its tasks.
 //!
-//! The shell reaches the outside through these and through nothing else, so that a simulation can give it an API server,
-//! a time and processes of its own.
+//! The shell reaches the outside only through these. So a simulation can provide its own API server, time and
+//! processes.
 
 use std::{
     pin::Pin,
@@ -13,23 +13,23 @@ use futures::future::Either;
 
 use super::clock::Clock;
 
-/// What one process of the operator runs on.
+/// The host of one process of the operator.
 pub struct Host<S> {
-    /// Takes requests to the API server.
+    /// The service that sends requests to the API server.
     pub api_server: S,
-    /// The namespace of the operator's own Leases, where `POD_NAMESPACE` does not name it.
+    /// The namespace of the operator's own Leases, if `POD_NAMESPACE` is not set.
     pub namespace: String,
-    /// What tells this process from all others.
+    /// The identity of this process, which no other process has.
     pub identity: String,
-    /// Its clocks.
+    /// The clocks of this process.
     pub clock: Clock,
-    /// Its tasks.
+    /// The process that all tasks belong to.
     pub process: Process,
 }
 
-/// Decides when the tasks of a process run. The simulation suspends and ends processes by it.
+/// Decides when the tasks of a process run. The simulation uses it to suspend and end processes.
 pub trait Supervisor: Send + Sync + 'static {
-    /// Whether a task may run now. If not, `waker` is called when it may.
+    /// Whether a task may run now. If not, `waker` is called as soon as it may.
     fn may_run(&self, waker: &Waker) -> bool;
 }
 
@@ -38,12 +38,12 @@ pub trait Supervisor: Send + Sync + 'static {
 pub struct Process(Option<Arc<dyn Supervisor>>);
 
 impl Process {
-    /// One that runs when the supervisor lets it.
+    /// A process with tasks that run only when the supervisor permits it.
     pub fn supervised(supervisor: Arc<dyn Supervisor>) -> Self {
         Self(Some(supervisor))
     }
 
-    /// Makes a future a task of this process. All that is spawned goes through here.
+    /// Makes a future a task of this process. Every spawned future must pass through here.
     pub fn task<F: Future>(&self, task: F) -> Task<F> {
         match &self.0 {
             None => Either::Left(task),
@@ -57,7 +57,7 @@ impl Process {
 /// A task of a process.
 pub type Task<F> = Either<F, Supervised<F>>;
 
-/// A task that a supervisor lets run.
+/// A task that runs only when a supervisor permits it.
 pub struct Supervised<F> {
     supervisor: Arc<dyn Supervisor>,
     task: Pin<Box<F>>,

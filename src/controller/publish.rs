@@ -1,4 +1,4 @@
-//! The last step: status and events, of what was decided and applied.
+//! The last step: writes the status and sends the events of what was decided and applied.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use beatkeeper_core::{
     temper::{EVENTS, STATUSES},
 };
 
-/// What is to be told of a registration.
+/// What is to be reported about a registration.
 pub(super) struct Report {
     pub(super) object: Arc<ServiceRegistration>,
     pub(super) registration: Registration,
@@ -39,22 +39,22 @@ pub(super) struct Report {
     pub(super) applied: Applied,
 }
 
-/// What became of a status.
+/// The result of reporting a status.
 pub(super) enum Told {
-    /// A reader sees what there is to be seen.
+    /// The status is up to date for readers.
     All,
-    /// What is left to tell may wait until then.
+    /// The rest of the report may wait until this moment.
     NotBefore(Moment),
 }
 
-/// Writes the status, where a reader would see a difference. Client required.
+/// Writes the status if readers would see a difference. Client required.
 pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, ApiError> {
     let Report { object, registration, .. } = report;
     let key = &registration.key;
     let seen = (Version::of(object.metadata.resource_version.as_deref()), object.status.clone());
     let written = context.desks().written(key, &registration.uid);
     let written_at = written.as_ref().map(|written| written.at);
-    // The watch may not have brought back what we wrote last.
+    // The watch may not have shown the last status that this process wrote.
     let (mut version, mut prior) = match written {
         Some(written) if written.version > seen.0 => (written.version, Some(written.status)),
         _ => seen,
@@ -78,7 +78,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
             "metadata": { "resourceVersion": version.0.to_string() },
             "status": with_nulls(prior.as_ref(), &next),
         });
-        // What is left unsaid the next process says.
+        // If the controller stops now, the next process reports what is left.
         let Some(_turn) = context.turn_to_tell().await else { return Ok(Told::All) };
         tracing::debug!(registration = %key, "writing the status");
         let doing = || format!("write the status of ServiceRegistration {key}");
@@ -93,7 +93,7 @@ pub(super) async fn status(report: &Report, context: &Context) -> Result<Told, A
                 return Ok(Told::All);
             }
             Err(error) if error.is_absent() => return Ok(Told::All),
-            // Somebody edited the object since: read it, and judge anew what would be seen.
+            // Another client has changed the object since. Read it, and compare again what readers would see.
             Err(error) if error.is_conflict() && attempt < 2 => {
                 let doing = || format!("read ServiceRegistration {key}");
                 let Lenient(current) = call(doing, api.get_status(&key.name)).await?;
@@ -123,7 +123,7 @@ fn render(
     )
 }
 
-/// A merge patch leaves out what it does not name: lists that became empty are named as null.
+/// A merge patch does not change fields that it does not contain. So lists that became empty are set to null.
 fn with_nulls(
     prior: Option<&ServiceRegistrationStatus>,
     next: &ServiceRegistrationStatus,
@@ -141,8 +141,8 @@ fn with_nulls(
     patch
 }
 
-/// Sends events for the transitions since the last time. One that is lost is lost: the status has it
-/// all. Returns when to tell what has to wait.
+/// Sends events for the transitions since the last events. A lost event is not sent again, since the status has
+/// all the information. Returns when to send the events that have to wait.
 pub(super) async fn events(report: &Report, context: &Context) -> Option<Moment> {
     let Report { object, registration, account, stall: _, applied } = report;
     if applied.failure.is_some() {
@@ -182,7 +182,7 @@ pub(super) async fn events(report: &Report, context: &Context) -> Option<Moment>
         let doing = || format!("send an event about {key}");
         match call_write(context, doing, recorder.publish(&event, &regarding)).await {
             Ok(_) => {}
-            // Whoever leads now tells what it finds.
+            // The process that leads now reports what it finds.
             Err(_) if !context.claim.holds() => return None,
             Err(error) => tracing::warn!(%error, "an event is lost"),
         }
@@ -190,8 +190,8 @@ pub(super) async fn events(report: &Report, context: &Context) -> Option<Moment>
     later
 }
 
-/// After a start, what the status already tells is not told again; of more instances than it lists,
-/// the others are taken for told.
+/// The states that count as reported after a start. Those in the status are not reported again. If the status
+/// is full, instances that it does not list count as reported, too.
 fn known_from(object: &ServiceRegistration, lines: &[Line]) -> Remembered {
     let Some(status) = &object.status else { return Remembered::default() };
     let known = notice::told_by(status);

@@ -1,4 +1,4 @@
-//! What the operator answers over HTTP: its health and its metrics.
+//! Serves the health and the metrics of the operator over HTTP.
 
 use std::{
     net::SocketAddr,
@@ -25,10 +25,10 @@ use super::{
 use crate::bind_address::BindAddress;
 use beatkeeper_core::health::{Health, Report};
 
-/// How often the timer shows that it works.
+/// How often the timers are checked.
 const TICK: Duration = Duration::from_secs(1);
 
-/// An address cannot be listened on.
+/// The operator cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}, as --{flag} asks: {cause}")]
 pub struct BindError {
@@ -37,7 +37,7 @@ pub struct BindError {
     cause: std::io::Error,
 }
 
-/// The health of the operator, as all its parts report it.
+/// The health of the operator. All parts report to it.
 #[derive(Debug, Clone)]
 pub(super) struct SharedHealth(Arc<Mutex<Health>>);
 
@@ -46,13 +46,14 @@ impl SharedHealth {
         Self(Arc::new(Mutex::new(Health::new(clock.now()))))
     }
 
-    /// Never held across an await.
+    /// The guard is never held across an await.
     pub(super) fn lock(&self) -> MutexGuard<'_, Health> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Listens where the settings say, until stopped. What is returned ends it when dropped.
+/// Listens on the addresses of the settings until `stop` is cancelled. Dropping the returned value stops the
+/// servers.
 ///
 /// # Errors
 /// [`BindError`].
@@ -93,7 +94,7 @@ pub(super) async fn start(
     Ok(tasks)
 }
 
-/// Shows that timers fire: no deadline would be noticed otherwise.
+/// Reports that timers fire. Without timers no deadline would be noticed.
 async fn tick(clock: Clock, health: SharedHealth) {
     let mut ticker = tokio::time::interval(TICK);
     loop {

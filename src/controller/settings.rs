@@ -105,12 +105,12 @@ pub struct Args {
     pub metrics_per_registration: bool,
 }
 
-/// Nothing is given where the variable is set to the empty text, as templates like to do.
+/// Returns None if the variable is set to the empty text, as templates often do.
 fn outside_range(text: &str) -> Result<Option<OutsideRange>, ParseRangeError> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
-/// An address alone is a network of one.
+/// Parses a network, or a single address as a network of one address. Returns None for the empty text.
 fn network(text: &str) -> Result<Option<IpNet>, String> {
     let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
     match text.parse().ok().or_else(alone) {
@@ -120,30 +120,30 @@ fn network(text: &str) -> Result<Option<IpNet>, String> {
     }
 }
 
-/// What the operator was told.
+/// The settings of the operator.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The namespaces to watch; all when empty.
+    /// The namespaces to watch. All namespaces if it is empty.
     pub namespaces: BTreeSet<String>,
-    /// Where outside instances may lie.
+    /// The outside ranges of the namespaces.
     pub outside_ranges: OutsideRanges,
     /// Whether Endpoints objects are written.
     pub publish_endpoints: bool,
-    /// Most endpoints in a slice.
+    /// The largest number of endpoints in a slice, 1 to 1000.
     pub max_endpoints_per_slice: usize,
-    /// Pause between two sweeps.
+    /// The pause between two sweeps.
     pub sweep_interval: Duration,
-    /// Whether everything is to be decided and reported, and nothing published.
+    /// Whether everything is only decided and reported, and nothing is published.
     pub dry_run: bool,
     /// How many registrations are reconciled at the same time.
     pub concurrency: u16,
-    /// How this replica is elected; none when it is the only one.
+    /// The settings of leader election; None without leader election.
     pub election: Option<ElectionSettings>,
-    /// How many calls to the API server are under way at once.
+    /// How many calls to the API server, except watches, run at the same time.
     pub max_parallel_api_calls: u16,
-    /// Where to answer scrapes.
+    /// Where to answer scrapes of the metrics.
     pub metrics_bind_address: BindAddress,
-    /// Where to answer probes.
+    /// Where to answer health probes.
     pub health_probe_bind_address: BindAddress,
     /// Whether each registration has series of its own.
     pub metrics_per_registration: bool,
@@ -179,7 +179,8 @@ impl TryFrom<Args> for Settings {
             metrics_per_registration,
         } = args;
         Ok(Self {
-            // Twice the same would be two controllers for the same objects.
+            // A namespace that is given twice is watched once. Otherwise two controllers would write the same
+            // objects.
             namespaces: namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
             outside_ranges: outside_ranges
                 .into_iter()
