@@ -145,7 +145,7 @@ where
         tokio::spawn(process.task(async move {
             // The guard is dropped on a panic, too.
             let _ended = stop.clone().drop_guard();
-            // A replica whose caches are still empty leaves the lead to the others.
+            // A replica with caches that are not filled yet leaves the lead to the others.
             if stop.run_until_cancelled(warm.cancelled()).await.is_some() {
                 election.run(stop, ended).await;
             }
@@ -184,7 +184,7 @@ struct Shared {
     identity: String,
     instruments: Instruments,
     claim: Claim,
-    /// Cancelled once a scope has listed all kinds.
+    /// Cancelled once a scope has listed all kinds, or has no right to and must report this.
     warm: CancellationToken,
 }
 
