@@ -157,7 +157,7 @@ pub(super) struct Memory {
     pub(super) failed_reads: u32,
     /// The instances that were suspects at the last decision, or become suspects at their deadlines.
     pub(super) foreseen: Vec<Suspect>,
-    /// Whether the Service, when it last existed, had another owner than an operator.
+    /// Whether the Service, when it last existed, was one that the operator did not own.
     pub(super) foreign_service: bool,
     /// Since when the Service with this uid has been seen without a selector.
     pub(super) without_selector: Option<(String, Moment)>,
@@ -172,7 +172,7 @@ pub(super) struct Memory {
     pub(super) refusals: Refusals,
     /// Adopted instances that have beaten since, until the status no longer lists them.
     pub(super) weaned: Vec<AdoptedInstance>,
-    /// Since when such a Service of another owner is missing.
+    /// Since when a Service that the operator did not own is missing.
     pub(super) service_gone: Option<Moment>,
     /// The deadlines of instances that are to be pruned, by the name of the Lease, until the API server
     /// confirms the write.
