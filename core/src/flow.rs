@@ -1,13 +1,13 @@
-//! The guard against a broken path (L6): when next to nobody beats any more, the way is broken, and
-//! not everybody dead.
+//! The outage guard (L6): if almost no beats arrive, the path is broken, and it is unlikely that all instances are
+//! dead.
 //!
-//! The probe proves the operator's own way to the API server. It cannot see that the workloads'
-//! way is cut: a network policy, a webhook that refuses their Leases, expired tokens. What can be
-//! seen is that of all the beats that were due hardly any has arrived.
+//! The probe proves the operator's own path to the API server. It cannot show that the path of the workloads is
+//! broken: by a network policy, a webhook that refuses their Leases, or expired tokens. But the operator can see that
+//! almost none of all the beats that were due have arrived.
 //!
-//! Leases are written by tenants, so no tenant may decide the question for another. A registration or namespace that
-//! shows a whole way by its own beats is not asked about others. Others weigh little. Of the instances that fell
-//! silent only those count that did so at about the same time.
+//! Tenants write the Leases, so no tenant may decide for another. If the beats of a registration or its namespace show
+//! a whole path, the others are not counted. Other tenants have little weight. Of the silent instances, only those
+//! count that fell silent at about the same time.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,79 +18,80 @@ use super::{
     weight::Weight,
 };
 
-/// Of another registration so many instances count at most, of its own namespace...
+/// The largest number of instances that count of another registration in the same namespace.
 const OF_A_REGISTRATION: usize = 10;
-/// ... and of another namespace so many: fewer than it takes to hold an instance that is alone in its own.
+/// The largest number of instances that count of another namespace. It is too small to hold an instance that is alone
+/// in its own namespace.
 const OF_A_NAMESPACE: usize = 8;
 
-/// Of a registration in another namespace so many are looked at: it counts for [`OF_A_NAMESPACE`] at most, and the
-/// question is put at a deadline, when the way of a million records is long.
+/// How many instances of a registration in another namespace are looked at. The registration counts for
+/// [`OF_A_NAMESPACE`] at most. The guard is asked at a deadline, when there is no time to visit a million records.
 const LOOKED_AT: usize = 64;
 
-/// Where many fall silent at once.
+/// Where many instances fall silent at once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
-    /// In all that is watched.
+    /// In everything that is watched.
     Cluster,
     /// In one namespace.
     Namespace(String),
 }
 
-/// Of how many instances a beat was due by the end of a stretch of time, and of how many one arrived in it.
+/// How many instances had a beat due by the end of a stretch of time, and from how many of them one arrived in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flow {
     /// Instances with a beat due.
     pub due: usize,
-    /// Those of them of whom one arrived.
+    /// Those of them whose beat arrived.
     pub arrived: usize,
 }
 
-/// The stretch of time that a question is about.
+/// The stretch of time that the guard looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretch {
     /// Its end.
     now: Moment,
-    /// How long before that beats count as arrived.
+    /// How long before the end a beat counts as arrived.
     window: Duration,
-    /// How long the instance has been silent that the question is put for.
+    /// How long the instance that the guard is asked about has been silent.
     silence: Duration,
 }
 
 impl Stretch {
-    /// What the beats of one instance say, if they are waited for.
+    /// What the beats of one instance say; `None` if they are not waited for or say nothing.
     fn sign(self, record: &Record, interval: Duration) -> Option<Sign> {
         if !is_waited_for(record) {
             return None;
         }
         let quiet = record.silence().until(self.now);
-        // Of one that was there when this process began, or the store went back, no beat has arrived yet.
+        // An instance in grace, which was there when this process started or the store went back, has not beaten yet.
         if record.sight == Sight::Changed && record.grace.is_none() && quiet < self.window {
             return Some(Sign::Arrived);
         }
         if quiet < interval {
-            // It has beaten since the one in question did not, or it says nothing.
+            // If it beat after the instance in question should have, its beat is on time. Otherwise it says nothing.
             return (interval <= self.silence).then_some(Sign::OnTime);
         }
-        // One that is owed since before the window is still owed. But a way that broke after the last beat of the
-        // instance in question made no instance late long before that. An instance that has been asleep for hours, as
-        // its ttl permits, is no sign of a broken way. Twice as long, because a silence that an earlier process has
-        // proven is understated (L5).
+        // A beat that was due before the window and has not arrived is still missing. But if the path broke after the
+        // last beat of the instance in question, no instance can have been late long before that. An instance that has
+        // not beaten for hours, as its ttl permits, is no sign of a broken path. The silence is doubled because the
+        // silence that an earlier process has proven is understated (L5).
         (quiet - interval <= self.silence * 2).then_some(Sign::Missing)
     }
 }
 
-/// What the beats of one instance say of the way.
+/// What the beats of one instance say of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// One has arrived in the window.
+    /// A beat has arrived in the window.
     Arrived,
-    /// None was due in it.
+    /// No beat was due in the window.
     OnTime,
-    /// One is due.
+    /// A beat is due and has not arrived.
     Missing,
 }
 
-/// The guard's memory: the registrations for which the way is broken or was.
+/// The registrations for which the path is or was broken.
 #[derive(Debug, Default)]
 pub struct Guard {
     registrations: HashMap<Key, Watched>,
@@ -98,39 +99,40 @@ pub struct Guard {
 
 #[derive(Debug, Default)]
 struct Watched {
-    /// What was found, while it is broken.
+    /// What was found; set while the path is broken.
     broken: Option<Hold>,
-    /// When it was so before.
+    /// When the path was broken before.
     gaps: Proven,
 }
 
 #[derive(Debug)]
 struct Hold {
-    /// From when on beats have been missing.
+    /// Since when beats have been missing.
     from: Moment,
     place: Place,
-    /// Since when the instances have been silent for which the guard was asked first.
+    /// Since when the instances have been silent for which the guard was first asked.
     silent: Silence,
 }
 
-/// A way that is broken now.
+/// A path that is broken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
     /// Where.
     pub place: Place,
-    /// What was due and what arrived: instances in a namespace; in the cluster, namespaces.
+    /// The beats that were due and that arrived: counted as instances in a namespace, and as namespaces in the
+    /// cluster.
     pub flow: Flow,
-    /// Whether of other registrations not all were counted.
+    /// Whether some instances of other registrations were not counted.
     pub weighed: bool,
-    /// In how long a stretch.
+    /// The length of the stretch of time.
     pub window: Duration,
 }
 
 impl Guard {
-    /// Asks, for a registration in which an instance's deadline has passed, whether the way is broken in its
-    /// namespace or everywhere. `silence` is that of the instance that fell silent last. Ask again while it is broken:
-    /// once beats flow, the stretch in which they did not becomes a gap in proven time, so that those who were silent
-    /// get a ttl from then on.
+    /// Asks whether the path is broken in the namespace or everywhere, for a registration in which the deadline of an
+    /// instance has passed. `silence` is that of the instance that fell silent last. Ask again while the path is
+    /// broken: once beats arrive, the stretch without beats becomes a gap in proven time. Instances that were silent
+    /// then get a ttl from then on.
     pub fn ask(
         &mut self,
         registration: &Key,
@@ -142,7 +144,7 @@ impl Guard {
     ) -> Option<Broken> {
         let window = pace.slack();
         let hold = self.registrations.get(registration).and_then(|it| it.broken.as_ref());
-        // An instance that was silent when the way broke still is a sign of it.
+        // An instance that was silent when the path broke is still a sign of it.
         let silent = hold.map(|hold| hold.silent).or(silence)?;
         let stretch = Stretch { now, window, silence: silent.until(now) };
         let found = Scene { registration, index, pace_of: &pace_of, stretch }
@@ -161,14 +163,14 @@ impl Guard {
         Some(Broken { place, flow: weight.flow(), weighed: weight.is_cut(), window })
     }
 
-    /// Whether the way was found broken for a registration, and not yet found to be whole again.
-    /// Then the guard must be asked again even if no instance is late any more. Otherwise the stretch in which beats
-    /// were missing would last until an instance dies, and would give that instance another ttl.
+    /// Whether the path was found broken for a registration, and not found whole since. The guard must then be asked
+    /// again even if no instance is late any more. Otherwise the stretch in which beats were missing would last until
+    /// an instance dies, and would give that instance another ttl.
     pub fn is_to_be_asked_again(&self, registration: &Key) -> bool {
         self.registrations.get(registration).is_some_and(|watched| watched.broken.is_some())
     }
 
-    /// What is proven of the past for a registration: `path`, but for the stretches in which beats did not flow.
+    /// The proven time in the past for a registration: `path` without the stretches in which beats did not arrive.
     pub fn proven(&self, path: &Proven, registration: &Key) -> Proven {
         match self.registrations.get(registration) {
             Some(watched) => path.and(&watched.gaps),
@@ -176,9 +178,10 @@ impl Guard {
         }
     }
 
-    /// A term begins. What an earlier one of this process has found broken may have been mended long ago, and the stretch in
-    /// between is no proof: it is asked anew. Who is published must be known by then ([`Index::note_published`]).
-    /// Otherwise no beats would be due, and the first decisions would not be guarded.
+    /// Begins a term. A broken path that an earlier term of this process found may have been repaired since, and the
+    /// time in between proves nothing. The guard therefore decides anew. The published instances must be known by then
+    /// ([`Index::note_published`]). Otherwise no beats would be due, and the guard would not protect the first
+    /// decisions.
     pub fn begin_term(&mut self) {
         self.registrations.retain(|_, watched| {
             watched.broken = None;
@@ -192,7 +195,7 @@ impl Guard {
     }
 }
 
-/// All that one question depends on.
+/// The inputs of one question to the guard.
 struct Scene<'a, P> {
     registration: &'a Key,
     index: &'a Index,
@@ -201,8 +204,8 @@ struct Scene<'a, P> {
 }
 
 impl<P: Fn(&Key) -> Option<Pace>> Scene<'_, P> {
-    /// Where the way is broken, and what shows it. `known` is where it was found so before: it is mended by beats that
-    /// arrive, and not by fewer that are due because one has left.
+    /// Where the path is broken, and what shows it. `known` is where it was found broken before: there it becomes
+    /// whole when beats arrive, and not when fewer are due because an instance has left.
     fn look(&self, known: Option<&Place>) -> Option<(Place, Weight)> {
         let (own, here) = self.here();
         if own.shows_a_whole_way() || here.shows_a_whole_way() {
@@ -220,7 +223,8 @@ impl<P: Fn(&Key) -> Option<Pace>> Scene<'_, P> {
         is_broken.then_some((Place::Cluster, votes))
     }
 
-    /// Of the registration itself, and of its namespace: its own count in full, others up to a bound.
+    /// The count of the registration itself, and that of its namespace: its own instances in full, and those of others
+    /// up to a bound.
     fn here(&self) -> (Weight, Weight) {
         let (mut own, mut others) = (Weight::default(), Weight::default());
         for (registration, records) in self.index.registrations() {
@@ -233,8 +237,8 @@ impl<P: Fn(&Key) -> Option<Pace>> Scene<'_, P> {
         (own, own + others)
     }
 
-    /// Of all there is: what is here in full and each other namespace up to a bound; and the same with one vote for
-    /// each namespace, since a tenant has many instances more easily than many namespaces.
+    /// The count of everything: this namespace in full, and each other namespace up to a bound. The second result
+    /// gives each namespace one vote, because it is easier for a tenant to have many instances than many namespaces.
     fn everywhere(&self, here: Weight) -> (Weight, Weight) {
         let mut namespaces: HashMap<&str, Weight> = HashMap::new();
         for (registration, records) in self.index.some_of_each_registration(LOOKED_AT) {
@@ -262,8 +266,9 @@ fn is_namespace(place: Option<&Place>) -> bool {
     matches!(place, Some(Place::Namespace(_)))
 }
 
-/// Whether beats of an instance are waited for: it is published, and not only because nobody may be pruned any more (L7);
-/// it was seen to beat or has a ttl to beat in (L5); it is not decided to be dead; and the watch would show its beats.
+/// Whether a beat of the instance is waited for. The instance must be published, and not only because minReady
+/// protects it (L7). It must have been seen to beat, or have a ttl to beat in (L5). It must not be decided to be dead.
+/// And the watch must be able to show its beats.
 fn is_waited_for(record: &Record) -> bool {
     record.published
         && !record.protected

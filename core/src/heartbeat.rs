@@ -1,4 +1,4 @@
-//! What a heartbeat Lease says, parsed once where it enters.
+//! The content of a heartbeat Lease, parsed once when it is read.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use serde_json::Value;
 
 use super::{address::Named, lenient, reading::Lenient};
 
-/// A Lease as this operator reads it: only what it needs, and leniently.
+/// A Lease as this operator reads it: only the fields that it needs, and parsed leniently.
 ///
-/// The API server takes times that no `MicroTime` of ours can hold (the last hours of year 9999, and
-/// later ones written with an offset), and every beat brings managed fields, which are most of a Lease.
+/// The API server accepts times that `MicroTime` cannot hold: the last hours of year 9999, and later ones written with
+/// an offset. Each beat also brings managed fields, which are most of a Lease; they are not kept.
 #[derive(kube::Resource, Debug, Clone, Default)]
 #[resource(inherit = "Lease")]
 pub struct HeartbeatLease {
-    /// The metadata: name, namespace, uid, resourceVersion, label and annotations of ours, owners,
+    /// The metadata: name, namespace, uid, resourceVersion, the operator's label and annotations, owners,
     /// creationTimestamp and deletionTimestamp.
     pub metadata: ObjectMeta,
     /// The spec.
@@ -34,11 +34,10 @@ impl<'de> Deserialize<'de> for HeartbeatLease {
 }
 
 impl HeartbeatLease {
-    /// Makes the Lease of what was kept of it. A field that is of another type than it should be is as if
-    /// it were absent, but for the time: any other value of that is another beat.
+    /// Makes the Lease from the fields that were kept. A field of the wrong type counts as absent. The exception is
+    /// renewTime, where any other value is another beat.
     ///
-    /// # Errors
-    /// When even its name cannot be read.
+    /// # Errors If the name cannot be read.
     pub(super) fn of_kept(kept: &Value) -> Result<Self, serde_json::Error> {
         let metadata = &kept["metadata"];
         String::deserialize(&metadata["name"])?;
@@ -59,29 +58,30 @@ impl HeartbeatLease {
     }
 }
 
-/// The parts of a Lease's spec that make a heartbeat.
+/// The fields of a Lease's spec that make a heartbeat.
 #[derive(Debug, Clone, Default)]
 pub struct HeartbeatSpec {
-    /// Who beats.
+    /// The identity of the process that beats.
     pub holder_identity: Option<String>,
-    /// When it beat last by its own clock, as text.
+    /// The time of its last beat by its own clock, as text.
     pub renew_time: Option<String>,
-    /// Within how many seconds it means to beat again.
+    /// The number of seconds within which it intends to beat again.
     pub lease_duration_seconds: Option<i32>,
 }
 
-/// The token of life: any change of it at a higher resourceVersion is a beat. Its value is never
-/// compared with a clock (L1).
+/// The token of an instance: any change of it at a higher resourceVersion is a beat. Its value is never compared with
+/// a clock (L1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Token {
-    /// The uid of the Lease: a Lease that was made anew is life too.
+    /// The uid of the Lease. A Lease that was deleted and created again is a beat, too.
     pub uid: Arc<str>,
-    /// spec.renewTime in microseconds, or a digest of a text that is no time we know; none when it
-    /// never beat. Only to be compared with another.
+    /// spec.renewTime in microseconds; a digest of the text if it is not a time that can be parsed; `None` if the
+    /// instance has never beaten. Only for comparison with another token.
     pub renewed: Option<i64>,
 }
 
-/// Where an instance runs. The Lease's owner reference decides, and nothing else.
+/// Where an instance runs. Usually the Lease's owner reference decides; only if the Lease has no owner references at
+/// all, its Pod annotation does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// Outside the cluster.
@@ -95,52 +95,52 @@ pub enum Origin {
     },
 }
 
-/// What a Lease says besides its beats: it changes seldom, and each change is worth a look.
+/// The content of a Lease apart from its beats. It seldom changes, and each change causes a reconcile.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Claim {
     /// spec.holderIdentity.
     pub holder: Option<String>,
     /// Where the instance runs.
     pub origin: Origin,
-    /// Whether the garbage collector takes the Lease when its owner is gone.
+    /// Whether the garbage collector deletes the Lease when its owner is gone.
     pub owned: bool,
-    /// What the instance says of itself, or what is wrong with the way it says it.
+    /// The health that the instance reports, or the value if the contract does not define it.
     pub health: Result<Health, UnknownHealth>,
-    /// Free text of the instance, cut to a bounded length.
+    /// Free text from the instance, cut to a bounded length.
     pub note: Option<String>,
-    /// Addresses as named, of an outside instance that is not declared.
+    /// The addresses as written in the Lease, for an outside instance that is not declared.
     pub addresses: Vec<Named>,
-    /// A further process that claims the same name and stands by, and the one that holds it, in their own words.
+    /// The process that holds the name, and a further one that claims it and stands by, each as it describes itself.
     pub rival: Option<String>,
-    /// Why an operator took the instance out, if one did.
+    /// Why a person has cordoned the instance, if it is cordoned.
     pub cordoned: Option<String>,
-    /// Whether the Lease waits for finalizers to be deleted: it is over all the same.
+    /// Whether the Lease has been deleted and waits for finalizers. It then counts as deleted.
     pub deleting: bool,
-    /// spec.leaseDurationSeconds: the ttl that the client knows. After an edit it tells which instances follow
-    /// (L8). It also informs the sweep of orphans, whose ttl is not known otherwise.
+    /// spec.leaseDurationSeconds: the ttl that the client knows. After an edit, it shows which instances have adopted
+    /// the new ttl (L8). The sweep also uses it for Leases without a registration, whose ttl is not known otherwise.
     pub duration: Option<Duration>,
 }
 
-/// A heartbeat Lease as it was read: by the watch, or live.
+/// A heartbeat Lease as it was read by the watch or by a live read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Name of the Lease.
     pub lease: String,
-    /// Its registration, as its label says; none when the label is gone.
+    /// Its registration, from its label; `None` if the label is gone.
     pub registration: Option<String>,
-    /// The token of life.
+    /// The token, which changes with each beat.
     pub token: Token,
-    /// The version this was read at; an older one is never taken over a newer.
+    /// The resourceVersion at which the Lease was read. An older version never replaces a newer one.
     pub version: Version,
-    /// Whether its beat is so much older than the Lease itself that the Lease was made from a copy, and not by the
-    /// instance's own process.
+    /// Whether the beat is much older than the Lease itself. In this case, the Lease was made from a copy, and not by
+    /// the process of the instance.
     pub second_hand: bool,
-    /// All the rest.
+    /// The other content of the Lease.
     pub claim: Claim,
 }
 
-/// A resourceVersion. Kubernetes makes them comparable within a resource (KEP-5504); one that does
-/// not read as a number, which no supported API server writes, is taken for the newest.
+/// A resourceVersion. Kubernetes makes them comparable within a resource (KEP-5504). One that is not a number counts
+/// as the newest; no supported API server writes such a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version(pub u64);
 
@@ -152,30 +152,30 @@ impl Version {
 }
 
 impl Version {
-    /// The newer one of two; one that does not read as a number says nothing.
+    /// The newer one of two versions. A version that is not a number is ignored.
     pub fn newer_of(self, other: Self) -> Self {
         if other.0 == u64::MAX { self } else { self.max(other) }
     }
 }
 
-/// By so much the clock of a process may be behind the API server's: its first beat publishes it. A process that is
-/// further behind needs two beats.
+/// How far the clock of a process may be behind the API server's clock if its first beat is to publish it. A process
+/// that is further behind needs two beats.
 pub const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(300);
 
-/// How many addresses a Lease may name; the rest is cut off, as no instance has more families.
+/// How many addresses a Lease may name. The rest is ignored, because no instance has more IP families.
 const ADDRESSES_MAX: usize = 8;
 
-/// The longest text that is taken for an address, in characters.
+/// The longest text that is accepted as an address, in characters.
 const ADDRESS_MAX: usize = 64;
 
-/// As much of what a process says of itself as is shown.
+/// How much of a process's description of itself is shown, in characters.
 const RIVAL_MAX: usize = 100;
 
-/// The longest name of an object, a DNS subdomain.
+/// The longest name of an object, a DNS subdomain, in characters.
 const NAME_MAX: usize = 253;
 
 impl Heartbeat {
-    /// Reads a Lease; nothing in it can make this fail.
+    /// Reads a Lease. It never fails, whatever the Lease contains.
     pub fn read(lease: &HeartbeatLease) -> Self {
         let metadata = &lease.metadata;
         let spec = lease.spec.as_ref();
@@ -233,18 +233,18 @@ impl Heartbeat {
     }
 }
 
-/// Whether the beat in it is older than the Lease. This never decides whether an instance lives, only whether the
-/// appearance of a Lease is a beat. A time that cannot be read says nothing.
+/// Whether the beat in the Lease is older than the Lease. This never decides whether an instance is alive, but only
+/// whether the appearance of a Lease is a beat. A time that cannot be parsed decides nothing.
 fn is_second_hand(beat_at: Option<Timestamp>, metadata: &ObjectMeta) -> bool {
     let created = metadata.creation_timestamp.as_ref().map(|created| created.0);
     let age = beat_at.zip(created).map(|(beat_at, created)| created.duration_since(beat_at));
-    // None where the beat is the later one.
+    // `None` if the beat is later than the creation.
     age.and_then(|age| age.try_into().ok()).is_some_and(|age: Duration| age > CLOCKS_DIFFER_BY)
 }
 
-/// A renewTime as a number that changes with it.
+/// Converts a renewTime to a number that changes with it.
 fn renewed(text: &str, read: Option<Timestamp>) -> i64 {
-    // FNV-1a: the same in every version of this program, since tokens are kept in status.
+    // FNV-1a: the digest must be the same in every version of this program, because tokens are kept in the status.
     let digest = || {
         text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| {
             (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
@@ -263,8 +263,8 @@ fn origin_of(lease: &HeartbeatLease) -> Origin {
     })
 }
 
-/// The Pod of a Lease whose owner reference was taken away, as restores do. It is no less a Pod's for
-/// that; taken for an outside instance it would be refused for want of an address.
+/// The Pod of a Lease that has lost its owner reference, as after a restore. The Lease still belongs to a Pod. As an
+/// outside instance, it would be refused because it has no address.
 fn without_its_owner(lease: &HeartbeatLease) -> Option<(&str, &str)> {
     if !lease.metadata.owner_references.as_deref().unwrap_or_default().is_empty() {
         return None;
@@ -274,15 +274,15 @@ fn without_its_owner(lease: &HeartbeatLease) -> Option<(&str, &str)> {
     (!uid.is_empty() && !holder.is_empty()).then_some((holder, uid))
 }
 
-/// Cuts a text that the API server does not bound, one past the longest name there can be: so what
-/// was cut equals no name, and is small enough to keep and to quote.
+/// Cuts a text that the API server does not limit, to one character more than the longest possible name. A text that
+/// was cut then equals no name, and is small enough to keep and to quote.
 fn bounded(text: &str) -> String {
-    // A name that needs an escape is no object's, with or without it.
+    // A text that needs an escape is not the name of an object, with or without the escape.
     plain_cut(text, NAME_MAX + 1)
 }
 
-/// The processes that claim the name, as text for users. The rival's note ends in a time that
-/// changes with each of its looks. That time is left out, so that it causes no change each time.
+/// The processes that claim the name, as text for users. The rival's annotation ends in a time that changes whenever
+/// the rival reads the Lease. That time is left out, so that it does not cause a change each time.
 fn rivals(rival: &str, holder: Option<&str>) -> String {
     let rival = rival.split(';').next().unwrap_or_default().trim();
     let holder = holder

@@ -1,10 +1,9 @@
-//! The way a beat takes, from its write to this process, and how it is proven (L3).
+//! The path of a beat from its write to this process, and how it is proven (L3).
 //!
-//! Each replica renews a Lease of its own, its probe, the way workloads do, and counts a renewal
-//! only when the heartbeat watch brings it back. That proves three things at once: that beats can be
-//! written, that the watch delivers, and that whatever was accepted before the renewal has been
-//! seen, since a watch delivers in the order of writing. Two proofs that are further apart than
-//! [`Pace::tolerance`] have a gap between them.
+//! Each replica renews a Lease of its own, its probe, as workloads do. It counts a renewal only when the heartbeat
+//! watch brings it back. That proves three things at once: beats can be written; the watch delivers; and everything
+//! that was accepted before the renewal has been seen, because a watch delivers in the order of writing. Two proofs
+//! that are further apart than [`Pace::tolerance`] have a gap between them.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -22,29 +21,29 @@ use super::{
     proven::{Gap, Pace, Proven, SHORTEST_GAP},
 };
 
-/// The longest pause between two renewals, also when no registration asks for shorter ones.
+/// The longest time between two renewals, even if no registration needs shorter ones.
 pub const LONGEST_PERIOD: Duration = Duration::from_secs(10);
 
-/// How long before a deadline a renewal is sent for it: time enough to be back when it passes, on a
-/// control plane that is at ease.
+/// How long before a deadline a renewal is sent for it. On a control plane that is not overloaded, the renewal comes
+/// back before the deadline passes.
 const AHEAD: Duration = Duration::from_millis(25);
 
-/// So far beyond the moment at which it was sent a renewal reaches: one that is sent for a deadline
-/// serves those that follow closely, too.
+/// How long after its sending a renewal still covers a deadline. A renewal that is sent for one deadline also covers
+/// those that follow closely.
 const REACH: Duration = Duration::from_millis(50);
 
-/// The longest time for which the API server is left alone because it says so. Its own fairness asks for up to 32 s; a
-/// load balancer may ask for anything.
+/// The longest time for which the operator stops its renewals because the API server asks for it. API Priority and
+/// Fairness asks for up to 32 s; a load balancer may ask for any time.
 pub const LONGEST_REST: Duration = Duration::from_secs(60);
 
-/// Whether a renewal that was sent then, and has come back, proves all there is to prove of the time
-/// up to a deadline that has passed.
+/// Whether a renewal that was sent at `sent`, and has come back, proves the whole time up to a deadline that has
+/// passed.
 ///
-/// It does when it was sent after the deadline; or a little before, and has come back so soon that
-/// there is no gap up to now. What it leaves open is at most [`REACH`], a tenth of what the shortest
-/// gap is; and the live read, which is sent after the deadline, closes it against beats that have been
-/// accepted. Without the second condition a process that is suspended just before the deadline, with
-/// the API server and everybody who beats, would take their standstill for proven.
+/// It does if it was sent after the deadline. It also does if it was sent a little before, and has come back so soon
+/// that there is no gap up to now. The time that it leaves unproven is at most [`REACH`], a tenth of the shortest gap.
+/// For beats that were accepted in that time, the live read closes it, because it is sent after the deadline. The
+/// second condition is needed because a process may be suspended just before the deadline, together with the API
+/// server and all clients. Without the condition, that process would count their standstill as proven time.
 pub fn reaches(sent: Moment, deadline: Moment, now: Moment) -> bool {
     sent >= deadline || (sent + REACH >= deadline && now.since(sent) <= SHORTEST_GAP)
 }
@@ -65,15 +64,15 @@ pub struct Proof {
     pub ends_gap: bool,
 }
 
-/// The way of the beats into this process.
+/// The path of the beats into this process.
 #[derive(Debug, Clone)]
 pub struct Path {
     gaps: Proven,
     tolerance: Duration,
     period: Duration,
-    /// When the last renewal that came back was sent; at first when this process began.
+    /// When the last renewal that came back was sent; before the first one, when this process started.
     last: Moment,
-    /// The same, once one has come back.
+    /// The same as `last`, but `None` before the first renewal comes back.
     proof: Option<Moment>,
     under_way: VecDeque<Renewal>,
     last_token: i64,
@@ -81,26 +80,26 @@ pub struct Path {
     grain: i64,
     last_sent: Option<Moment>,
     memory: Memory,
-    /// Why the last renewal did not come back, while that is so.
+    /// Why the last renewal did not come back. `None` once a renewal has come back.
     doubt: Option<String>,
     awaited: Deadlines,
     history: History,
-    /// No renewal is sent before, and none proves anything.
+    /// No renewal is sent before this moment, and none proves anything.
     rests_until: Moment,
 }
 
-/// The next deadline of each registration that has one ahead.
+/// The next deadline of each registration that has one.
 #[derive(Debug, Clone, Default)]
 struct Deadlines {
     of: HashMap<Key, Moment>,
     in_order: BTreeSet<(Moment, Key)>,
 }
 
-/// Of so many renewals that hang at the most the return is awaited.
+/// The largest number of renewals that are awaited at the same time. If there are more, the oldest is dropped.
 const UNDER_WAY: usize = 64;
 
 impl Path {
-    /// Nothing is proven yet.
+    /// A path of which nothing is proven yet.
     pub fn new(now: Moment) -> Self {
         Self {
             gaps: Proven::default(),
@@ -120,23 +119,22 @@ impl Path {
         }
     }
 
-    /// Notes when somebody's deadline passes next in this registration, so that a renewal is back by
-    /// then.
+    /// Records the next deadline in this registration, so that a renewal comes back by then.
     pub fn await_deadline(&mut self, registration: &Key, deadline: Option<Moment>) {
         self.awaited.set(registration, deadline);
     }
 
-    /// Suits the renewals to the registration with the least slack: they are a quarter of it apart,
-    /// but at least half of [`SHORTEST_GAP`] and at most [`LONGEST_PERIOD`].
+    /// Adapts the renewals to the registration with the least slack. They are a quarter of that slack apart, but at
+    /// least half of [`SHORTEST_GAP`] and at most [`LONGEST_PERIOD`].
     pub fn set_pace(&mut self, tightest: Option<Pace>) {
         let slack = tightest.map_or(LONGEST_PERIOD * 4, Pace::slack);
         self.period = (slack / 4).clamp(SHORTEST_GAP / 2, LONGEST_PERIOD);
-        // Never less than the period, or each stretch would be a gap.
+        // The tolerance must not be less than the period, or the time between any two renewals would be a gap.
         self.tolerance =
             tightest.map_or(LONGEST_PERIOD * 2, Pace::tolerance).min(LONGEST_PERIOD * 2);
     }
 
-    /// When the next renewal is to be sent, if nobody asks for one before.
+    /// When to send the next renewal, unless one is requested before.
     pub fn next(&self, now: Moment) -> Moment {
         let Some(sent) = self.last_sent else { return now.max(self.rests_until) };
         let by_pace = sent + self.period;
@@ -144,27 +142,27 @@ impl Path {
         next.max(self.rests_until)
     }
 
-    /// The API server has answered a renewal with a time to wait. Instances get the same answer, and
-    /// obey: until that time is over their silence proves nothing, so the way is not whole, and nothing
-    /// is sent. Returns until when.
+    /// The API server has answered a renewal with a time to wait. Instances get the same answer and obey it, so their
+    /// silence proves nothing until that time is over. Until then, the path counts as broken and no renewal is sent.
+    /// Returns when that time ends; it is limited to [`LONGEST_REST`].
     pub fn told_to_wait(&mut self, pause: Duration, now: Moment) -> Moment {
         self.rests_until = self.rests_until.max(now + pause.min(LONGEST_REST));
         self.under_way.clear();
         self.rests_until
     }
 
-    /// Whether no renewal is to be sent yet.
+    /// Whether no renewal may be sent yet.
     pub fn rests(&self, now: Moment) -> bool {
         now < self.rests_until
     }
 
-    /// Whether a renewal is under way that may do for a deadline.
+    /// Whether a renewal is under way that may cover a deadline.
     pub fn is_under_way_for(&self, deadline: Moment, now: Moment) -> bool {
         self.under_way.back().is_some_and(|renewal| reaches(renewal.sent, deadline, now))
     }
 
-    /// A renewal is sent; returns its token, the renewTime in microseconds: `wall`, or more, so that
-    /// no two are equal.
+    /// Records that a renewal is sent, and returns its token. The token is the renewTime in microseconds: `wall`, or
+    /// more if needed, so that no two tokens are equal.
     pub fn send(&mut self, now: Moment, wall: i64) -> i64 {
         let token = heartbeat::whole(wall.max(self.last_token + 1), self.grain);
         self.last_token = token;
@@ -177,8 +175,8 @@ impl Path {
         token
     }
 
-    /// A renewal was answered, and stored with another token than it was sent with, as a webhook may do it: it comes
-    /// back with that one, and the next ones are such as are stored as they are.
+    /// A renewal was answered, but stored with another token than it was sent with. A webhook may do that. The watch
+    /// brings the stored token, and the next tokens are multiples that are stored unchanged.
     pub fn stored(&mut self, sent: i64, stored: i64) {
         if sent == stored {
             return;
@@ -189,17 +187,17 @@ impl Path {
         }
     }
 
-    /// The watch shows the probe with this token. None when that proves nothing: it is none of our
+    /// The watch shows the probe with this token. Returns `None` if that proves nothing: the token is not one of our
     /// renewals, or has come back before.
     pub fn came_back(&mut self, token: i64, version: Version, now: Moment) -> Option<Proof> {
         let place = self.under_way.iter().position(|renewal| renewal.token == token)?;
-        // Older ones are overtaken for good: the object has been written over.
+        // Older renewals will not come back, because the object has been overwritten.
         let Renewal { sent, .. } = self.under_way.drain(..=place).next_back()?;
         let gap = now.since(self.last) > self.tolerance;
         if gap {
             self.gaps.note(Gap { from: self.last, to: now });
         }
-        // Behind the first proof nothing is proven that another process could build on.
+        // The time before the first proof is not proven, so another process must not build on it.
         let further =
             if gap || self.proof.is_none() { Duration::ZERO } else { sent.since(self.last) };
         self.memory.proven(further, version, now.since(sent));
@@ -214,35 +212,35 @@ impl Path {
         self.doubt = Some(why);
     }
 
-    /// What is proven of the past. A gap that goes on is no part of it yet: as long as it does, there
-    /// is no proof that was sent after anybody's deadline.
+    /// The proven time in the past. A gap that has not ended is not in it yet: while it lasts, there is no proof that
+    /// was sent after a deadline.
     pub fn proven(&self) -> &Proven {
         &self.gaps
     }
 
-    /// When the last renewal that came back was sent; none before the first one.
+    /// When the last renewal that came back was sent; `None` before the first one.
     pub fn proof(&self) -> Option<Moment> {
         self.proof
     }
 
-    /// Why no renewal comes back, while that is so.
+    /// Why no renewal comes back; `None` if renewals come back.
     pub fn doubt(&self) -> Option<&str> {
         self.doubt.as_deref()
     }
 
-    /// What is known of our Lease.
+    /// What is known of this replica's own Lease.
     pub fn history(&mut self) -> &mut History {
         &mut self.history
     }
 
-    /// The watch shows our Lease. None as for [`Self::came_back`].
+    /// The watch shows this replica's own Lease. Returns `None` as [`Self::came_back`] does.
     pub fn shown(&mut self, lease: OurLease, now: Moment) -> Option<Proof> {
         let OurLease { token, version, .. } = lease;
         self.history.shown(lease);
         self.came_back(token, version, now)
     }
 
-    /// The store has gone back to an earlier state: nothing that was seen before proves anything of what it is now.
+    /// The store has gone back to an earlier state. Nothing that was seen before proves anything about its state now.
     pub fn begin_anew(&mut self, why: String) {
         self.history.forget();
         self.memory.forget_marks();
@@ -252,12 +250,12 @@ impl Path {
         self.doubt = Some(why);
     }
 
-    /// What is to be remembered beyond this process (L5).
+    /// What a later process needs to know of this one (L5).
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// Goes on from what an earlier process remembered; only before the first proof.
+    /// Continues from the memory of an earlier process. Has an effect only before the first proof.
     pub fn recall(&mut self, memory: Memory) {
         if self.proof.is_none() {
             self.memory = memory;
@@ -301,7 +299,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Paced for ttl 5 s and interval 1 s: a renewal each second, tolerance 1.5 s.
+    /// A path for ttl 5 s and interval 1 s: one renewal per second, tolerance 1.5 s.
     fn path() -> Path {
         let mut path = Path::new(at(0));
         path.set_pace(Some(Pace { ttl: millis(5000), interval: millis(1000) }));

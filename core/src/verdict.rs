@@ -1,5 +1,5 @@
-//! What is decided about an instance, and why: events, conditions, status and metrics are all
-//! rendered from these values.
+//! The decision about an instance and its reason. Events, conditions, status and metrics are all rendered from these
+//! values.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -13,60 +13,60 @@ use super::{
     moment::Moment,
 };
 
-/// Why an instance is in its state: one word that people can search for.
+/// Why an instance is in its state, as one word that users can search for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// Waiting: it is declared, or has a Lease, but never beat.
+    /// Waiting: it is declared or has a Lease, but has never beaten.
     NeverBeat,
-    /// Waiting: it has a Lease, but has not beaten since this controller started, or not for its ttl
-    /// while it was out.
+    /// Waiting: it has a Lease, but has not beaten since this controller started; or it was removed, and has not
+    /// beaten within its ttl since.
     AwaitingBeat,
     /// Waiting: its Pod has no address yet.
     NoAddressYet,
-    /// Waiting: it lives, but is not in the slices, since the registration may not publish.
+    /// Waiting: it is alive but not in the slices, because the registration may not publish.
     NotPublished,
-    /// What was decided is not what is in the slices, since a write failed or was refused.
+    /// The slices do not contain what was decided, because a write failed or was refused.
     PublishFailed,
     /// Ready: its beats arrive in time.
     Beating,
     /// Ready: its last beat is more than half of its slack late.
     BeatOverdue,
-    /// Ready, or NotReady: it was taken over from a hand-written object and has not beaten yet.
+    /// Ready or NotReady: it was adopted from a hand-written object and has not beaten yet.
     Adopted,
-    /// NotReady: it says so itself.
+    /// NotReady: its Lease reports failing health.
     HealthFailing,
-    /// NotReady: what it says of its health is not in the contract.
+    /// NotReady: its Lease has a health value that the contract does not define.
     HealthUnknown,
-    /// NotReady: its kubelet says so.
+    /// NotReady: its kubelet reports that the Pod is not ready.
     PodNotReady,
-    /// Draining: it says so itself.
+    /// Draining: its Lease reports that it is draining.
     HealthDraining,
     /// Draining: its Pod is being deleted.
     PodTerminating,
-    /// Cordoned: an operator took it out.
+    /// Cordoned: a person has removed it from what is published.
     Cordoned,
-    /// Expired: its ttl passed without a beat, and a live read confirmed it.
+    /// Expired: its ttl passed without a beat, and a live read confirmed this.
     TTLPassed,
-    /// Held, or Waiting where it was not published: its ttl passed, but its Lease cannot be read.
+    /// Held, or Waiting if it was not published: its ttl passed, but its Lease cannot be read.
     LeaseUnreadable,
-    /// Held: its ttl passed, but no probe of the operator's has come back since, so its beats might
-    /// not either.
+    /// Held: its ttl passed, but no probe of the operator has come back since. The beats of the instance may be lost
+    /// on the same path.
     PathUnproven,
-    /// Held: its ttl passed, but next to no beats arrive where it is.
+    /// Held: its ttl passed, but almost no beats arrive in its namespace or cluster.
     PathBroken,
-    /// Held: its ttl passed, but fewer than protection.minReady would be left.
+    /// Held: its ttl passed, but fewer ready instances than protection.minReady would be left.
     Protected,
-    /// Rejected: the Lease's name does not begin with its registration.
+    /// Rejected: the name of the Lease does not begin with the name of its registration.
     NameMismatch,
     /// Rejected: the Lease names no holder.
     HolderMissing,
-    /// Rejected: the Lease's holder is not the instance its name tells.
+    /// Rejected: the holder of the Lease is not the instance that the Lease's name says.
     HolderMismatch,
-    /// Rejected: the registration admits no Pods, or not this one.
+    /// Rejected: the registration admits no Pods, or not this Pod.
     PodNotSelected,
-    /// Rejected: there is no Pod of that name.
+    /// Rejected: no Pod has this name.
     PodNotFound,
-    /// Rejected: the Lease belongs to an earlier Pod of that name.
+    /// Rejected: the Lease belongs to an earlier Pod with this name.
     PodReplaced,
     /// Rejected: it names no address.
     AddressMissing,
@@ -115,10 +115,10 @@ impl Reason {
     }
 }
 
-/// Where an instance can be reached, and what its surroundings say of it.
+/// Where an instance can be reached, and what its Pod and its Node say about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
-    /// Its addresses, of the Service's families only.
+    /// Its addresses, limited to the IP families of the Service.
     pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: PortSet,
@@ -126,16 +126,16 @@ pub struct Placement {
     pub node_name: Option<String>,
     /// The zone it runs in.
     pub zone: Option<String>,
-    /// Its host name in the headless Service.
+    /// Its host name in a headless Service.
     pub hostname: Option<String>,
     /// The Pod, for an instance that runs in one.
     pub pod: Option<PodRef>,
-    /// Whether its kubelet says that it can serve; always so outside the cluster.
+    /// Whether its kubelet reports it as ready; always true outside the cluster.
     pub kubelet_ready: bool,
 }
 
 impl Placement {
-    /// Whether one of its addresses is among these.
+    /// Whether one of its addresses is in `addresses`.
     pub fn is_at(&self, addresses: &AddressSet) -> bool {
         self.addresses.iter().any(|address| addresses.contains(address))
     }
@@ -144,56 +144,56 @@ impl Placement {
 /// The decision about one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Name of the instance, unique in its registration; `lease/` and the Lease's name when that
-    /// does not tell.
+    /// Name of the instance, unique in its registration. If the Lease does not tell the name, it is `lease/` and the
+    /// name of the Lease.
     pub instance: InstanceName,
     /// Its state.
     pub state: InstanceState,
-    /// Why.
+    /// The reason for the state.
     pub reason: Reason,
-    /// Why in words, and what to do where something can be done.
+    /// The reason in words, and what the user can do about it, if anything.
     pub message: String,
-    /// Where it can be reached, as far as that is known.
+    /// Where the instance can be reached, as far as that is known.
     pub placement: Option<Placement>,
-    /// When it was last seen to beat, by the monotonic clock; none if it never was.
+    /// When the last beat was seen, by the monotonic clock; `None` if there was none.
     pub last_beat: Option<Moment>,
-    /// Its Lease, when it has one.
+    /// Its Lease, if it has one.
     pub lease: Option<Judged>,
-    /// Which processes claim its name, where there are several.
+    /// The processes that claim its name, if there are several.
     pub rival: Option<String>,
-    /// When time alone may change this verdict.
+    /// When the passing of time alone may change this verdict.
     pub look_again: Option<Moment>,
 }
 
 /// The Lease behind a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// What the index is told of the decision.
+    /// The decision as the index records it.
     pub settled: Settled,
-    /// What evidence is missing before the verdict can stand. Of thousands few are in doubt.
+    /// The evidence that is missing before the verdict is final. It is boxed because few instances are ever in doubt.
     pub suspect: Option<Box<Suspect>>,
-    /// When its ttl passes, while its beat is late.
+    /// When the ttl passes. Set only while the beat is late.
     pub deadline: Option<Moment>,
 }
 
-/// A Lease that must be read live before anything is pruned for it (L2, L4).
+/// A Lease that needs a live read before its instance is pruned (L2, L4).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
     /// Name of the Lease.
     pub lease: Arc<str>,
-    /// The read must be sent after this moment. None where it is not the silence that is in doubt,
-    /// but whether the Lease is there.
+    /// The live read must be sent after this moment. `None` if the doubt is not about the silence, but about whether
+    /// the Lease exists.
     pub deadline: Option<Moment>,
 }
 
 impl Suspect {
-    /// All whose Leases must be read before these verdicts can stand.
+    /// The suspects whose Leases must be read before these verdicts are final.
     pub fn of(verdicts: &[Verdict]) -> Vec<Self> {
         let suspect = |verdict: &Verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned();
         verdicts.iter().filter_map(suspect).collect()
     }
 
-    /// Whoever is past his deadline, or will be if nothing is heard of him until then.
+    /// The instances that are past their deadline, or will be if no beat arrives until then.
     pub fn foreseen(verdicts: &[Verdict]) -> Vec<Self> {
         let foreseen = |verdict: &Verdict| {
             let Judged { settled, suspect, deadline } = verdict.lease.as_ref()?;
@@ -205,17 +205,17 @@ impl Suspect {
 }
 
 impl Verdict {
-    /// What the index is told of it, where there is a Lease.
+    /// The decision as the index records it, if there is a Lease.
     pub fn settled(&self) -> Option<&Settled> {
         self.lease.as_ref().map(|lease| &lease.settled)
     }
 
-    /// Whether one of its addresses is among these.
+    /// Whether one of its addresses is in `addresses`.
     pub fn is_at(&self, addresses: &AddressSet) -> bool {
         self.placement.as_ref().is_some_and(|placement| placement.is_at(addresses))
     }
 
-    /// Whether this state is one a person should look at.
+    /// Whether a person should look at this state.
     pub fn is_troubled(&self) -> bool {
         if self.rival.is_some() {
             return true;
@@ -232,7 +232,7 @@ impl Verdict {
         }
     }
 
-    /// When the instance is pruned for silence if it does not beat until then, while its beat is late.
+    /// When the instance is pruned unless it beats before. Set only while its beat is late.
     pub fn deadline(&self) -> Option<Moment> {
         self.lease.as_ref().and_then(|lease| lease.deadline)
     }

@@ -1,5 +1,5 @@
-//! What is known of the cluster besides the heartbeats: trimmed views, and the look-ups that
-//! deciding needs.
+//! What is known of the cluster apart from the heartbeats: trimmed views of its objects, and the look-ups that
+//! decisions need.
 
 mod abandoned;
 mod cache;
@@ -38,22 +38,22 @@ use super::{
     service::ServiceView,
 };
 
-/// How the names of the cluster's own controllers end.
+/// The suffix of the names of Kubernetes' own controllers.
 const CLUSTERS: &str = "-controller.k8s.io";
 
-/// Whose a slice or an Endpoints object is.
+/// Who manages a slice or an Endpoints object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
-    /// The registration's own; or it carries our mark and has no owner any more, or one that no
-    /// longer lives, and is taken over before the garbage collector takes it.
+    /// This registration. An object with the operator's mark also counts as its own if it has no owner, or one that no
+    /// longer exists. The registration adopts it before the garbage collector deletes it.
     Ours,
-    /// Of another registration for the same Service.
+    /// Another registration for the same Service.
     Sibling,
-    /// Somebody else's.
+    /// Another manager.
     Foreign,
 }
 
-/// The cluster as far as it is known.
+/// The part of the cluster that is known.
 #[derive(Debug, Default)]
 pub struct World {
     pods: Cache<Arc<PodView>>,
@@ -61,34 +61,34 @@ pub struct World {
     slices: Cache<Arc<EndpointSlice>>,
     endpoints: Cache<Arc<Endpoints>>,
     zones: Cache<String>,
-    /// By namespace: the Pods that ask for our readiness gate.
+    /// The Pods of each namespace that ask for the operator's readiness gate.
     gated: HashMap<String, BTreeSet<String>>,
     registrations: Registrations,
-    /// Slices by their Service's label, and by the uid of the registration that owns them: either
-    /// may be edited away behind our back, and the other still finds them.
+    /// Slices by the label for their Service, and by the uid of the registration that owns them. A user may remove one
+    /// of the two; the other then still finds the slice.
     slices_by_service: HashMap<Key, BTreeSet<String>>,
-    /// The uid stands for the name: what names it in another namespace is a copy.
+    /// The uid is used instead of the name, because an object in another namespace that carries it is a copy.
     slices_by_owner: HashMap<Key, BTreeSet<String>>,
-    /// The addresses in each slice that is kept with its endpoints: read once, and asked for in each
-    /// decision.
+    /// The addresses in each slice that is kept with its endpoints. They are parsed once, because each decision needs
+    /// them.
     addresses_in: HashMap<Key, Box<[IpAddr]>>,
-    /// What carries the annotation of a registration.
+    /// The objects that carry the annotation of a registration.
     belongings: Belongings,
-    /// Looked up for each instance outside the cluster in each decision, hence this hash (see [`AddressSet`]).
+    /// Looked up for each outside instance in each decision; hence this hash function (see [`AddressSet`]).
     addresses: hashbrown::HashMap<IpAddr, BTreeMap<Key, &'static str>>,
-    /// Which registrations have asked for what.
+    /// Which registrations have asked for which objects.
     pub dependents: Dependents,
 }
 
 impl World {
-    /// The watch shows an object. Returns whom that concerns.
+    /// Stores an object that the watch shows. Returns the registrations that it concerns.
     pub fn put<K: Watched>(&mut self, object: K) -> Vec<Key> {
         let (key, version) = identity(object.metadata());
         let change = K::cache(self).put(key, version, object.view());
         change.map(|change| K::changed(self, &change)).unwrap_or_default()
     }
 
-    /// A call of ours returned an object.
+    /// Stores an object that a call of the operator returned.
     pub fn put_own<K: Watched>(&mut self, object: K) {
         let (key, version) = identity(object.metadata());
         if let Some(change) = K::cache(self).put_own(key, version, object.view()) {
@@ -96,12 +96,13 @@ impl World {
         }
     }
 
-    /// A write of ours was refused, since the object is not at this version any more: the watch owes what it is.
+    /// Records that a write was refused because the object is no longer at this version. The watch must then still
+    /// show its current state.
     pub fn refused<K: Watched>(&mut self, key: &Key, from: Version) {
         K::cache(self).refused(key, from);
     }
 
-    /// A read of ours, that was sent when this version was known, returned an object.
+    /// Stores an object that a read returned; `known` is the version that was known when the read was sent.
     pub fn put_read<K: Watched>(&mut self, object: K, known: Version) {
         let (key, version) = identity(object.metadata());
         if let Some(change) = K::cache(self).put_read(key, version, known, object.view()) {
@@ -109,22 +110,22 @@ impl World {
         }
     }
 
-    /// What the watch of a kind owes: it was written, and has not been shown.
+    /// An object of this kind that was written, and that the watch has not shown yet.
     pub fn debt<K: Watched>(&mut self) -> Option<Debt> {
         K::cache(self).debt()
     }
 
-    /// The newest version that the watch of a kind has shown since its last list began.
+    /// The newest version that the watch of this kind has shown since its last list began.
     pub fn shown<K: Watched>(&mut self) -> Version {
         K::cache(self).shown()
     }
 
-    /// Whether the versions of a kind have gone back since this was asked last.
+    /// Whether the versions of this kind have gone back since the last call.
     pub fn went_back<K: Watched>(&mut self) -> bool {
         K::cache(self).went_back()
     }
 
-    /// The store has gone back: the next lists show what there is, whatever its versions are.
+    /// The store has gone back. The next lists show the current state, whatever the versions are.
     pub fn begin_anew(&mut self) {
         self.pods.begin_anew();
         self.services.begin_anew();
@@ -133,19 +134,19 @@ impl World {
         self.zones.begin_anew();
     }
 
-    /// The watch says that an object is gone.
+    /// Removes an object that the watch reports as deleted. Returns the registrations that this concerns.
     pub fn remove<K: Watched>(&mut self, object: &K) -> Vec<Key> {
         let (key, version) = identity(object.metadata());
         self.remove_named::<K>(&key, version)
     }
 
-    /// The watch says that an object of this name is gone.
+    /// Removes an object by name that the watch reports as deleted. Returns the registrations that this concerns.
     pub fn remove_named<K: Watched>(&mut self, key: &Key, version: Version) -> Vec<Key> {
         let change = K::cache(self).remove(key, version);
         change.map(|change| K::changed(self, &change)).unwrap_or_default()
     }
 
-    /// The watch shows an object that cannot be read. What was known of it stays. Returns the
+    /// Records that the watch shows an object that cannot be read. What was known of it before stays. Returns the
     /// registrations that it concerns.
     pub fn put_unreadable<K: Watched>(&mut self, object: Unreadable) -> Vec<Key> {
         let concerned = K::concerned(self, &object);
@@ -153,9 +154,8 @@ impl World {
         concerned
     }
 
-    /// An object without which nothing can be decided for a Service and its registration, if there is
-    /// one that cannot be read: a slice or the Endpoints, of which it is not known what they publish; or
-    /// the Service, of which nothing is known.
+    /// An unreadable object that prevents decisions for a Service and its registration, if there is one. It is a slice
+    /// or the Endpoints, because it is not known what they publish; or the Service, if nothing is known of it.
     pub fn unreadable_for(&self, service: &Key, registration: &str) -> Option<&Unreadable> {
         let unknown = self.services.get(service).is_none();
         let in_the_way = |slice: &&Unreadable| match (&slice.service, &slice.owner) {
@@ -170,30 +170,31 @@ impl World {
         service_unread.or(endpoints).or_else(|| slices.find(in_the_way))
     }
 
-    /// The Pods of a namespace of which nothing is known because they cannot be read.
+    /// The Pods of a namespace of which nothing is known, because they cannot be read.
     pub fn unreadable_pods(&self, namespace: &str) -> impl Iterator<Item = &Unreadable> {
         let unread = self.pods.unreadable_in(namespace);
         unread.filter(|pod| self.pods.get(&pod.key).is_none())
     }
 
-    /// A Pod of which nothing is known because it cannot be read.
+    /// A Pod of which nothing is known, because it cannot be read.
     pub fn unreadable_pod(&self, key: &Key) -> Option<&Unreadable> {
         self.pods.unreadable(key).filter(|_| self.pods.get(key).is_none())
     }
 
-    /// We deleted an object, or found that there is none.
+    /// Removes an object that the operator has deleted or has found to be missing.
     pub fn remove_own<K: Watched>(&mut self, key: &Key, version: Version) {
         if let Some(change) = K::cache(self).remove_own(key, version) {
             K::changed(self, &change);
         }
     }
 
-    /// A list of this kind begins.
+    /// Records that a list of this kind begins.
     pub fn begin_list<K: Watched>(&mut self) {
         K::cache(self).begin_list();
     }
 
-    /// The list has ended: what it did not show is gone. Returns whom that concerns.
+    /// Records that the list has ended. Objects that it did not show are gone. Returns the registrations that this
+    /// concerns.
     pub fn end_list<K: Watched>(&mut self) -> Vec<Key> {
         let gone = K::cache(self).end_list();
         gone.iter().flat_map(|change| K::changed(self, change)).collect()
@@ -219,8 +220,7 @@ impl World {
         self.zones.get(&Key::new("", node)).cloned()
     }
 
-    /// The slices that are a registration's; and the first one of its Service that is somebody
-    /// else's, with its manager.
+    /// The slices of a registration; and the name and manager of the first foreign slice of its Service.
     pub fn slices(
         &self,
         service: &Key,
@@ -251,7 +251,7 @@ impl World {
         (ours, foreign)
     }
 
-    /// Whether all that others have published for a Service was made by the cluster's own controllers.
+    /// Whether everything that others have published for a Service comes from Kubernetes' own controllers.
     pub fn is_left_by_cluster(&self, service: &Key, uid: &str) -> bool {
         let names = self.slices_by_service.get(service).into_iter().flatten();
         let slices = names.filter_map(|name| self.slices.get(&Key::new(&service.namespace, name)));
@@ -261,7 +261,7 @@ impl World {
         leftovers::are_all(slices.map(|slice| &slice.metadata).filter(foreign), endpoints)
     }
 
-    /// The Service that the slices of a registration are for, where all say the same.
+    /// The Service that the slices of a registration are for, if all slices name the same one.
     pub fn service_published_by(&self, namespace: &str, uid: &str) -> Option<String> {
         let slices = self.slices_by_owner.get(&Key::new(namespace, uid)).into_iter().flatten();
         let slices = slices.filter_map(|name| self.slices.get(&Key::new(namespace, name)));
@@ -270,7 +270,7 @@ impl World {
         names.all(|name| name == Some(first)).then(|| first.to_owned())
     }
 
-    /// The addresses in some of the slices that are known.
+    /// The addresses in those of these slices that are known.
     pub fn addresses_in(&self, slices: &[Arc<EndpointSlice>]) -> AddressSet {
         let known = slices.iter().filter_map(|it| self.addresses_in.get(&Key::of(&it.metadata)));
         let mut all = AddressSet::default();
@@ -280,9 +280,9 @@ impl World {
         all
     }
 
-    /// Whose an object is, seen by the registration with this uid.
+    /// Who manages an object, from the view of the registration with this uid.
     pub fn ownership(&self, metadata: &ObjectMeta, uid: &str) -> Ownership {
-        // A mirrored slice has the labels of its Endpoints, too.
+        // A mirrored slice also has the labels of its Endpoints.
         let manager = label(metadata, SLICE_MANAGED_BY_LABEL)
             .or_else(|| label(metadata, ENDPOINTS_MANAGED_BY_LABEL));
         let marked = manager == Some(MANAGER);
@@ -290,7 +290,7 @@ impl World {
         let lives =
             |owner: &str, name: &str| self.registrations.live(&Key::new(namespace, name), owner);
         if meta::copied_from(metadata).is_some() {
-            // Its maker's, whatever labels it has copied along (P6).
+            // It belongs to the user who made it, whatever labels were copied along (P6).
             return Ownership::Foreign;
         }
         match owner_of(metadata) {
@@ -302,8 +302,9 @@ impl World {
         }
     }
 
-    /// Whether a Service is the registration's with this uid: it says so, or it says that it is that
-    /// of a registration that no longer lives, and is taken over before it is collected.
+    /// Whether a Service belongs to the registration with this uid. It does if the Service names it as its owner. It
+    /// also does if the Service names a registration that no longer exists; it is then adopted before the garbage
+    /// collector deletes it.
     pub fn owns_service(&self, service: &ServiceView, namespace: &str, uid: &str) -> bool {
         match (&service.owner, &service.registration) {
             (Some(owner), _) if owner == uid => true,
@@ -314,24 +315,24 @@ impl World {
         }
     }
 
-    /// Whose an address is, as far as the watches know.
+    /// Which object has an address, as far as the watches know.
     pub fn owner_of_address(&self, address: IpAddr) -> Option<String> {
         let (key, kind) = self.addresses.get(&address)?.iter().next()?;
         Some(format!("{kind} {key}"))
     }
 
-    /// Whether some Pod of a namespace asks for our readiness gate.
+    /// Whether a Pod of a namespace asks for the operator's readiness gate.
     pub fn has_gated(&self, namespace: &str) -> bool {
         self.gated.contains_key(namespace)
     }
 
-    /// The Pods of a namespace that ask for our readiness gate.
+    /// The Pods of a namespace that ask for the operator's readiness gate.
     pub fn gated(&self, namespace: &str) -> Vec<Key> {
         let names = self.gated.get(namespace).into_iter().flatten();
         names.map(|name| Key::new(namespace, name)).collect()
     }
 
-    /// Notes whose addresses are whose; the kind is that of the owner, for people.
+    /// Records which object has which addresses. The text is the kind of that object, for messages.
     fn note_addresses(&mut self, key: &Key, old: &[IpAddr], new: &[(IpAddr, &'static str)]) {
         let remains = |address: &IpAddr| new.iter().any(|(known, _)| known == address);
         let changed = old.iter().filter(|address| !remains(address));
@@ -352,7 +353,7 @@ impl World {
     }
 }
 
-/// What a map holds of a namespace, found without a look at the others.
+/// The entries of a namespace in a map, found without visiting the others.
 fn in_namespace<'a, V>(
     map: &'a BTreeMap<Key, V>,
     namespace: &str,
@@ -370,8 +371,8 @@ pub fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(name).map(String::as_str)
 }
 
-/// Uid and name of the ServiceRegistration that an object belongs to: by our annotation, or by the
-/// owner reference that earlier versions wrote.
+/// Uid and name of the ServiceRegistration that an object belongs to. They come from the operator's annotation, or
+/// from the owner reference that earlier versions wrote.
 pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
     if let Some(Marked { uid, name, .. }) = mark_of(metadata) {
         return Some((uid, name));
@@ -380,17 +381,17 @@ pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
         .owner_references
         .iter()
         .flatten()
-        // A reference without `controller` only asks that the object is cleaned up with the registration.
+        // A reference without `controller` only asks for the object to be deleted with the registration.
         .find(|owner| owner.controller == Some(true) && meta::is_registration(owner))
         .map(|owner| (owner.uid.as_str(), owner.name.as_str()))
 }
 
-/// What our annotation says of an object; none where it was copied along from another one.
+/// The content of the operator's annotation on an object; `None` if it was copied from another object.
 pub fn mark_of(metadata: &ObjectMeta) -> Option<Marked<'_>> {
     let marked = Marked::read(meta::owned_by(metadata)?)?;
     // The cluster's controller copies annotations from Endpoints to the slices that it mirrors.
     let mirrored = label(metadata, SLICE_MANAGED_BY_LABEL).is_some_and(|it| it.ends_with(CLUSTERS));
-    // On a Service: no registration owns a copy of it under another name.
+    // On a Service: no registration owns a copy of the Service under another name.
     let renamed = marked.service.is_some_and(|service| metadata.name.as_deref() != Some(service));
     let copied = mirrored || renamed || meta::copied_from(metadata).is_some();
     (!copied).then_some(marked)
