@@ -1,30 +1,29 @@
 //! Which addresses may be published (P5).
 //!
-//! People with the `edit` role may write registrations and Leases, but not EndpointSlices, because
-//! slices let them send a Service's clients anywhere (CVE-2021-25740). So an address that does not
-//! come from a Pod is published only inside the ranges that the operator's administrator gave to the
-//! namespace.
+//! Users with the `edit` role may write registrations and Leases, but not EndpointSlices, because slices can direct
+//! the clients of a Service to any address (CVE-2021-25740). So an address that does not come from a Pod is published
+//! only if it is in a range that the operator's administrator has given to the namespace.
 
 use std::{collections::BTreeMap, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 
-/// Addresses to look things up by. Thousands are looked up in each decision, so the hash is one for
-/// speed; its key is random all the same.
+/// A set of addresses. Each decision looks up thousands of them, so the hash function is a fast one. It still has a
+/// random key.
 pub type AddressSet = hashbrown::HashSet<IpAddr>;
 
-/// An address that somebody has named. A Lease's is read once: of thousands each is looked at in each
-/// decision.
+/// An address as written in a Lease or a spec. The text of a Lease is parsed once, because each decision looks at the
+/// addresses of thousands of Leases.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Named {
-    /// One that can be read.
+    /// An IP address.
     Address(IpAddr),
-    /// A text that is none.
+    /// A text that is not an IP address.
     Other(Box<str>),
 }
 
 impl Named {
-    /// The address, where it can be read.
+    /// The address, if the text is one.
     pub fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address),
@@ -39,11 +38,12 @@ impl From<&str> for Named {
     }
 }
 
-/// The ranges in which outside instances may lie, by namespace, and where none of them may lie.
+/// The ranges in which outside instances may have their addresses, by namespace; and the networks of the cluster, in
+/// which they may not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutsideRanges {
     by_namespace: BTreeMap<String, Vec<IpNet>>,
-    /// The networks of the cluster's own parts.
+    /// The networks of the cluster's Pods, Services and Nodes.
     cluster: Vec<IpNet>,
 }
 
@@ -91,23 +91,24 @@ impl OutsideRanges {
         self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The same, but for these networks: what lies in one of them belongs to the cluster, known or not.
+    /// The same ranges without these networks. Each address in one of them belongs to the cluster, even if no object
+    /// has it.
     #[must_use]
     pub fn without(self, cluster: Vec<IpNet>) -> Self {
         Self { cluster, ..self }
     }
 
-    /// The network of the cluster in which an address lies, if it lies in one.
+    /// The network of the cluster that contains an address, if there is one.
     pub fn cluster_network(&self, address: IpAddr) -> Option<IpNet> {
         self.cluster.iter().find(|network| network.contains(&address)).copied()
     }
 
-    /// The networks of the cluster, as far as they were named.
+    /// The networks of the cluster that the administrator has named.
     pub fn cluster_networks(&self) -> &[IpNet] {
         &self.cluster
     }
 
-    /// Whether it has been said which networks are the cluster's.
+    /// Whether the administrator has named any network of the cluster.
     pub fn knows_the_cluster(&self) -> bool {
         !self.cluster.is_empty()
     }
@@ -116,12 +117,12 @@ impl OutsideRanges {
 /// Why an address is not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It is not an address at all.
+    /// It is not an IP address.
     #[error(
         "{0:?} is not an IP address; write it in canonical form, such as 192.0.2.10 or 2001:db8::1"
     )]
     Malformed(String),
-    /// No endpoint may have it.
+    /// No endpoint may have this address.
     #[error(
         "{address} is {kind}, which is never published; name an address that other machines can reach"
     )]
@@ -131,7 +132,7 @@ pub enum AddressError {
         /// What kind of address it is.
         kind: &'static str,
     },
-    /// The administrator has not allowed it.
+    /// The administrator has not allowed this address.
     #[error(
         "{address} lies outside the ranges allowed for namespace {namespace} ({allowed}); ask the operator's administrator to allow it (--outside-range {namespace}=CIDR)"
     )]
@@ -140,10 +141,10 @@ pub enum AddressError {
         address: IpAddr,
         /// The namespace.
         namespace: String,
-        /// What is allowed, for the message.
+        /// The allowed ranges, for the message.
         allowed: String,
     },
-    /// It lies where the cluster's own parts are.
+    /// It is in a network of the cluster.
     #[error(
         "{address} lies in {network}, a network of the cluster (--cluster-network) for Pods, Services and Nodes; an outside instance cannot have it"
     )]
@@ -153,22 +154,21 @@ pub enum AddressError {
         /// The network.
         network: IpNet,
     },
-    /// It belongs to a part of the cluster.
+    /// It belongs to an object of the cluster.
     #[error("{address} belongs to {owner}; an outside instance cannot have it")]
     Taken {
         /// The address.
         address: IpAddr,
-        /// Whose it is.
+        /// The object that has it.
         owner: String,
     },
 }
 
-/// Refuses what no endpoint may have, whoever names it: unspecified, loopback, link-local (which
-/// holds the metadata services), multicast, broadcast, and IPv4 inside IPv6, which would hide one of
-/// them.
+/// Refuses addresses that no endpoint may have, whatever their source: unspecified, loopback, link-local (which
+/// includes most metadata services), multicast, broadcast, the 0.0.0.0/8 network and cloud metadata addresses. It also
+/// refuses IPv4 written as IPv6, because that could hide one of them.
 ///
-/// # Errors
-/// [`AddressError::Forbidden`] with the kind of address.
+/// # Errors [`AddressError::Forbidden`] with the kind of address.
 pub fn publishable(address: IpAddr) -> Result<IpAddr, AddressError> {
     let kind = match address {
         _ if address.is_unspecified() => Some("the unspecified address"),
@@ -188,19 +188,18 @@ pub fn publishable(address: IpAddr) -> Result<IpAddr, AddressError> {
     }
 }
 
-/// The metadata services that do not lie in a link-local range: AWS over IPv6, Alibaba Cloud, and
-/// the platform address of Azure.
+/// The metadata services that are not in a link-local range: AWS over IPv6, Alibaba Cloud, and the platform address of
+/// Azure.
 const METADATA_SERVICES: [IpAddr; 3] = [
     IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V4(std::net::Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(std::net::Ipv4Addr::new(168, 63, 129, 16)),
 ];
 
-/// Checks the address of an outside instance. `owner` tells whose an address is, if the cluster
-/// knows: a Pod's, a Service's or the API server's.
+/// Checks the address of an outside instance. `owner` returns the object that has an address, if the cluster knows it:
+/// a Pod, a Service or the API server.
 ///
-/// # Errors
-/// [`AddressError`], which says what is wrong and who can mend it.
+/// # Errors [`AddressError`], which says what is wrong and who can correct it.
 pub fn outside(
     named: &Named,
     namespace: &str,

@@ -1,8 +1,7 @@
 //! The liveness index: when each instance was last seen to beat.
 //!
-//! The watch of the heartbeat Leases feeds it directly, without a reconciliation: a beat costs one
-//! look-up, whatever the size of its service (P4). Only what may change a decision wakes the
-//! registration.
+//! The watch of the heartbeat Leases feeds the index directly, without a reconcile. A beat costs one look-up, whatever
+//! the size of its service (P4). A registration is reconciled only for changes that may change a decision.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -30,15 +29,15 @@ pub struct Index {
     shelf: Shelf,
     pods: Pods,
     cordons: Notes,
-    /// The number of the list that was begun last.
+    /// The number of the list that began last.
     list: u32,
-    /// Whether it is still being read.
+    /// Whether that list is still being read.
     listing: bool,
     /// Whether the first list has been read to its end.
     complete: bool,
-    /// Whether the store has gone back, and what there is has not been read since.
+    /// Whether the store has gone back, and its state has not been listed since.
     anew: Anew,
-    /// The newest version that was read, of whatever Lease.
+    /// The newest version that was read of any Lease.
     newest: Version,
     /// Whether something has shown that versions went back.
     went_back: bool,
@@ -50,15 +49,15 @@ impl Index {
         self.complete
     }
 
-    /// A list begins: what it does not show will be missing at its end.
+    /// A list begins. Leases that it does not show will be missing at its end.
     pub fn begin_list(&mut self) {
-        // Wraps after more lists than a process lives to see.
+        // The number wraps only after more lists than any process reads.
         self.list = self.list.wrapping_add(1);
         self.listing = true;
         self.anew.begin_list();
     }
 
-    /// The list has ended. A Lease that it did not show is missing; to be gone it takes a live read.
+    /// The list has ended. A Lease that it did not show is missing. Only a live read decides whether it is gone.
     pub fn end_list(&mut self) -> Observed {
         self.complete = true;
         if !std::mem::take(&mut self.listing) {
@@ -85,7 +84,7 @@ impl Index {
         Observed { wake: wake.iter().map(|home| Key::clone(home)).collect(), ..Observed::default() }
     }
 
-    /// The watch shows a Lease.
+    /// Takes in a Lease that the watch shows.
     pub fn observe(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
         if self.listing {
             self.doubt_of_list(namespace, &beat);
@@ -93,7 +92,7 @@ impl Index {
         self.show(namespace, beat, now)
     }
 
-    /// The watch, or a live read, shows a Lease.
+    /// Takes in a Lease that the watch or a live read shows.
     fn show(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
         self.newest = self.newest.newer_of(beat.version);
         let said = self.shelf.said(namespace, &beat);
@@ -115,13 +114,13 @@ impl Index {
                 self.relabelled(slot, Key::new(namespace, registration), beat, said, now)
             }
             Some(_) => self.take_in(slot, beat, said, Presence::Watched, now),
-            // A Lease without its label is followed where it was known, and nowhere else.
+            // A Lease without its label is followed only if it was known before.
             None => self.take_in(slot, beat, said, Presence::Unlabelled, now),
         }
     }
 
-    /// A Lease that was given to another registration takes its life along: a change of label is no
-    /// beat, and must not revive what has expired.
+    /// Moves a Lease to another registration, and keeps its record of beats. A change of label is no beat, and must
+    /// not revive an expired instance.
     fn relabelled(
         &mut self,
         slot: Slot,
@@ -156,8 +155,8 @@ impl Index {
         Observed { beat, since: None, wake: vec![home, Key::clone(&old)] }
     }
 
-    /// A Lease that is known is read again. This is the way of every beat: what it says is compared by
-    /// its digest, and of the record nothing is touched that lies elsewhere.
+    /// Takes in a known Lease that was read again. Every beat comes this way. The other content of the Lease is
+    /// compared by its digest, so that a beat touches only the record itself and no memory elsewhere.
     fn take_in(
         &mut self,
         slot: Slot,
@@ -171,7 +170,7 @@ impl Index {
         if beat.version < record.version {
             return Observed::default();
         }
-        // An earlier state of the Lease is nobody's word that its cordon is lifted.
+        // An earlier state of the Lease does not show that its cordon was lifted.
         let is_earlier = record.is_unshown() && !is_new;
         let mut wake = record.go_on_from(&beat.token, is_new, now);
         if record.presence != presence {
@@ -183,7 +182,7 @@ impl Index {
         let says_the_same = *known == said;
         let alive = match says_the_same {
             true => beat.token.renewed != record.token.renewed,
-            // A Lease that was made anew from a copy is no sign of life.
+            // A Lease that was created again from a copy is no sign of life.
             false => {
                 beat.token != record.token
                     && !(beat.second_hand && beat.token.uid != record.token.uid)
@@ -250,18 +249,18 @@ impl Index {
         slot
     }
 
-    /// The watch says that a Lease is deleted, at this version: a live read will tell (L4).
+    /// The watch says that a Lease is deleted, at this version. A live read will confirm it (L4).
     pub fn observe_deleted(&mut self, lease: &Key, version: Version) -> Observed {
         let Some(slot) = self.find(lease) else { return Observed::default() };
         let Entry { record, home, .. } = self.shelf.get_mut(slot);
-        // A late event of an earlier Lease of that name must not overtake the new one.
+        // A late event of an earlier Lease with that name must not replace the state of the new one.
         if version < record.version {
             return Observed::default();
         }
         let wake = vec![Key::clone(home)];
         if record.claim.deleting {
-            // A finalizer has let it go: whether it is deleted or lost its label, it is over,
-            // and no verdict of it will ask for a live read.
+            // The last finalizer was removed. Whether the Lease is deleted or has lost its label, the instance has
+            // ended, and no verdict on it will ask for a live read.
             self.forget(slot);
         } else {
             // A read that was answered before the deletion must not bring the Lease back.
@@ -272,8 +271,8 @@ impl Index {
         Observed { wake, ..Observed::default() }
     }
 
-    /// Takes in a live read that was sent at `sent`. It counts as evidence of silence when it shows
-    /// the very token that is known, and as life when it shows another.
+    /// Takes in a live read that was sent at `sent`. It is evidence of silence if it shows the known token, and a beat
+    /// if it shows another.
     pub fn confirm(&mut self, lease: &Key, read: LiveRead, sent: Moment, now: Moment) -> Observed {
         match read {
             LiveRead::Found(beat) => {
@@ -291,8 +290,8 @@ impl Index {
             LiveRead::Absent => {
                 let Some(slot) = self.find(lease) else { return Observed::default() };
                 let record = &self.shelf.get(slot).record;
-                // A Lease that appeared since the read was sent is not absent. In the same
-                // millisecond the watch's word decides.
+                // A Lease that appeared after the read was sent is not absent. Within the same millisecond, the watch
+                // decides.
                 if record.seen < sent
                     || (record.seen == sent && record.presence != Presence::Watched)
                 {
@@ -307,23 +306,26 @@ impl Index {
         }
     }
 
-    /// The records of a registration as they are now, by the name of the Lease.
+    /// The current records of a registration, ordered by the name of the Lease.
     pub fn snapshot(&self, registration: &Key) -> Vec<Record> {
         self.shelf.of(registration).cloned().collect()
     }
 
-    /// The Leases of a registration that the watch no longer shows, until a live read tells (L4).
+    /// The Leases of a registration that the watch no longer shows and that no live read has checked yet (L4).
     pub fn missing(&self, registration: &Key) -> impl Iterator<Item = &Arc<str>> {
         let missing = |record: &&Record| record.presence == Presence::Missing;
         self.shelf.of(registration).filter(missing).map(|record| &record.lease)
     }
 
-    /// Notes what was decided, for each Lease of a registration, and says whether that may be carried
-    /// out: a beat since the snapshot may speak for somebody whom it takes out. Other beats that came in
-    /// between leave it standing, or among thousands that come back one decision would be taken again and
-    /// again; one that they make a difference to is taken soon. Whatever else happened (a Lease
-    /// that came, went or was changed) has woken the registration itself. Leases without an outcome are
-    /// those that are gone but not collected: they are published no more, so no beat of theirs is due (L6).
+    /// Records the decision for each Lease of a registration, and returns whether it may be carried out.
+    ///
+    /// It may not if an instance that it removes has beaten since the snapshot. Other beats since the snapshot do not
+    /// prevent it. Otherwise, when thousands of instances come back, the same decision would be made again and again.
+    /// If such a beat would change the decision, the next one follows soon. All other changes (a Lease that appeared,
+    /// disappeared or changed) have already woken the registration.
+    ///
+    /// Leases without an outcome are gone but not yet collected. They are no longer published, so no beat of theirs is
+    /// due (L6).
     pub fn settle<'a>(
         &mut self,
         registration: &Key,
@@ -342,7 +344,7 @@ impl Index {
             if beaten && outcome.takes_out {
                 settlement = Settlement::Overtaken;
             }
-            // A beat of one that was not quiet any more has woken the registration.
+            // A beat of a record that was no longer quiet has already woken the registration.
             if beaten && record.quiet && !outcome.quiet && settlement == Settlement::Stands {
                 settlement = Settlement::StandsForNow;
             }
@@ -351,7 +353,7 @@ impl Index {
             record.placed |= outcome.placed;
             record.published = outcome.published;
             if !outcome.published && !outcome.expired && record.is_unshown() {
-                // Nothing is kept up for it, so a read that finds no Lease is enough to forget it.
+                // The grace keeps nothing published, so a read that finds no Lease is enough to forget the record.
                 record.grace = record.grace.filter(|_| record.expired_at.is_some());
             }
             record.protected = outcome.protected;
@@ -371,12 +373,12 @@ impl Index {
         self.pods.registrations_of(pod)
     }
 
-    /// All registrations for which a Lease is known, whether they exist or not.
+    /// All registrations for which a Lease is known, whether the registrations exist or not.
     pub fn registrations(&self) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
         self.shelf.registrations()
     }
 
-    /// What is known of a Lease, if it is one of this registration.
+    /// The record of a Lease, if it belongs to this registration.
     pub fn record(&self, registration: &Key, lease: &str) -> Option<&Record> {
         Some(&self.shelf.get(self.find_in(registration, lease)?).record)
     }
@@ -391,7 +393,7 @@ impl Index {
         self.shelf.count_of(registration)
     }
 
-    /// All registrations for which a Lease is known, each with so many of its records at most, in even steps.
+    /// All registrations for which a Lease is known, each with at most `most` of its records, taken in even steps.
     pub fn some_of_each_registration(
         &self,
         most: usize,
@@ -399,8 +401,7 @@ impl Index {
         self.shelf.some_of_each_registration(most)
     }
 
-    /// Forgets a Lease. For those whose registration is gone: nothing is published for them, so it
-    /// takes no evidence.
+    /// Forgets a Lease whose registration is gone. This needs no evidence, because nothing is published for it.
     pub fn drop_orphan(&mut self, registration: &Key, lease: &str) {
         if let Some(slot) = self.find_in(registration, lease) {
             self.forget(slot);
@@ -417,7 +418,7 @@ impl Index {
         self.shelf.find(&lease.namespace, &lease.name)
     }
 
-    /// Where a Lease is kept, if it is one of this registration.
+    /// The slot of a Lease, if it belongs to this registration.
     fn find_in(&self, registration: &Key, lease: &str) -> Option<Slot> {
         let slot = self.shelf.find(&registration.namespace, lease)?;
         (*self.shelf.get(slot).home == *registration).then_some(slot)

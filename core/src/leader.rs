@@ -1,21 +1,21 @@
-//! Leader election: one candidate's side of it, without clock and network.
+//! Leader election: the logic of one candidate, without clock and network.
 //!
-//! Candidates share one Lease and nothing else. Each measures with its own monotonic clock, as
-//! everywhere here (L1):
+//! Candidates share one Lease and nothing else. Each measures time with its own monotonic clock, as everywhere in the
+//! core (L1):
 //!
-//! * A candidate's **claim** holds until the moment at which its last successful request was *sent*,
-//!   plus the renew deadline. It knows that moment without asking anybody, so it stops in time when
-//!   the API server cannot be reached, and when it was suspended.
+//! * A candidate's **claim** holds until the moment at which its last successful request was *sent*, plus the renew
+//!   deadline. The candidate knows that moment without a request. So its claim ends in time if the API server cannot
+//!   be reached, and if the process was suspended.
 //! * A **rival** takes over when it has seen no change of the Lease for nearly the lease duration
-//!   ([`Durations::patience`]), counted from the moment at which it *saw* the last change, which is
-//!   later than that change was sent.
+//!   ([`Durations::patience`]). It counts from the moment at which it *saw* the last change, which is later than the
+//!   moment at which that change was sent.
 //!
-//! The renew deadline is shorter than that, so two claims never hold at one moment, and the difference
-//! is left for writes that are under way. Every write is conditional on the version it was drafted
-//! from: a request that arrives late changes nothing, of two rivals one wins, and a rival that has
-//! missed a renewal is refused. So it need not look before it claims.
-//! `renewTime` is written for people to read and never compared with a clock: steps and skew of wall
-//! clocks neither steal nor double the leadership.
+//! The renew deadline is shorter than the rival's wait, so two claims never hold at the same moment. The difference
+//! leaves time for writes that are under way. Every write is conditional on the version that it was drafted from. So a
+//! request that arrives late changes nothing; only one of two rivals wins; and the claim of a rival that has missed a
+//! renewal is refused. A rival therefore need not read the Lease again before it claims. `renewTime` is written for
+//! people to read and is never compared with a clock. Steps and skew of wall clocks neither end the leadership nor
+//! give it to two replicas.
 
 use std::time::Duration;
 
@@ -27,55 +27,57 @@ mod tests;
 
 pub use durations::{Durations, DurationsError};
 
-/// What counts of the Lease that the candidates share.
+/// The fields that matter of the Lease that the candidates share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimLease {
-    /// Its resourceVersion: any change of it is life of the holder.
+    /// Its resourceVersion. Any change of it shows that the holder is alive.
     pub version: String,
-    /// Who leads; empty when it was released.
+    /// The identity of the leader; empty if the Lease was released.
     pub holder: String,
-    /// How long the holder wants to be waited for.
+    /// How long rivals must wait for the holder.
     pub duration: Duration,
     /// How often the holder has changed.
     pub transitions: i32,
 }
 
-/// What is to be done next.
+/// What the caller has to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Move {
-    /// Nothing, until then.
+    /// Wait until this moment.
     Wait(Moment),
-    /// Read the Lease, and tell [`Candidate::saw`].
+    /// Read the Lease, and pass the answer to [`Candidate::saw`].
     Read,
-    /// Write this, and tell [`Candidate::wrote`].
+    /// Write this, and pass the answer to [`Candidate::wrote`].
     Write(Draft),
 }
 
-/// What is to be written.
+/// A write of the Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
-    /// Create the Lease when there is none, otherwise update it if it still is at this version.
+    /// The version at which to update the Lease; `None` to create it. If the Lease is no longer in that state, the
+    /// write must fail.
     pub replaces: Option<String>,
     /// The new holder; empty to release.
     pub holder: String,
-    /// `leaseDurationSeconds`; at least what the candidate itself waits for.
+    /// `leaseDurationSeconds`; not less than what the candidate itself waits for a holder.
     pub seconds: i32,
-    /// How often the holder has changed, this time included.
+    /// How often the holder has changed, including this change.
     pub transitions: i32,
-    /// Whether the holder changes, so that the time of it is to be written.
+    /// Whether the holder changes. Then its acquire time has to be written.
     pub acquires: bool,
 }
 
-/// One that wants to lead.
+/// A process that wants to lead.
 #[derive(Debug)]
 pub struct Candidate {
     identity: String,
     durations: Durations,
-    /// What was last seen, and when it was first seen to be so; none before the first answer.
+    /// The Lease as last seen, and the moment at which it was first seen in that state; `None` before the first
+    /// answer.
     seen: Option<(Option<ClaimLease>, Moment)>,
-    /// From when on what was last seen may be written upon; none when it is to be read first.
+    /// From when on the candidate may overwrite the Lease as last seen; `None` if it must be read first.
     free_from: Option<Moment>,
-    /// The duration that was last written, also once the Lease is deleted.
+    /// The duration that was last written. It is kept when the Lease is deleted.
     written: Duration,
     /// Whether the last write was refused.
     refused: bool,
@@ -84,8 +86,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// One that has seen nothing yet. The identity must be like no other's, an earlier process of the
-    /// same name included.
+    /// A candidate that has seen nothing yet. The identity must differ from that of every other candidate, including
+    /// earlier processes with the same name.
     pub fn new(identity: String, durations: Durations) -> Self {
         Self {
             identity,
@@ -99,24 +101,24 @@ impl Candidate {
         }
     }
 
-    /// Until when the claim holds, whatever happens meanwhile; none when there is none.
+    /// When the claim ends, whatever happens before; `None` if there is no claim.
     pub fn valid_until(&self) -> Option<Moment> {
         self.valid_until
     }
 
-    /// Whether the claim holds.
+    /// Whether the claim holds at this moment.
     pub fn holds(&self, now: Moment) -> bool {
         self.valid_until.is_some_and(|until| now < until)
     }
 
-    /// Who leads as far as was seen, for people to be told.
+    /// The leader as last seen, for messages.
     pub fn leader(&self) -> Option<&str> {
         let (lease, _) = self.seen.as_ref()?;
         lease.as_ref().map(|lease| lease.holder.as_str()).filter(|holder| !holder.is_empty())
     }
 
-    /// What to do now. After [`Move::Read`] and [`Move::Write`] the outcome must be told before the
-    /// next question.
+    /// What to do now. After [`Move::Read`] and [`Move::Write`], the caller must report the outcome before it calls
+    /// this again.
     pub fn next(&self, now: Moment) -> Move {
         match &self.seen {
             _ if now < self.rest_until => Move::Wait(self.rest_until),
@@ -127,9 +129,9 @@ impl Candidate {
         }
     }
 
-    /// A read was answered at `now`, or a watch brought news: the Lease, or that there is none. What a watch
-    /// brings may be older than what was read before. That costs time and nothing else: it counts as a
-    /// change, and a claim that is drafted from it is refused.
+    /// Takes in an answer to a read, or news from a watch, at `now`: the Lease, or that there is none. A watch may
+    /// show an older state than an earlier read. That only costs time: it counts as a change, and a claim that is
+    /// drafted from it is refused.
     pub fn saw(&mut self, lease: Option<ClaimLease>, now: Moment) {
         let free_from = self.free_from(lease.as_ref(), now);
         self.written = lease.as_ref().map_or(self.written, |lease| lease.duration);
@@ -141,15 +143,15 @@ impl Candidate {
             seen => *seen = Some((lease, now)),
         }
         self.free_from = Some(free_from);
-        // Who was refused though nothing has changed would be refused again.
+        // If a write was refused and the Lease has not changed, the next write would be refused, too.
         self.rest_until = if refused && stands_still { retry } else { free_from.clamp(now, retry) };
     }
 
-    /// From when on the Lease as it is seen now may be claimed.
+    /// From when on the Lease in this state may be claimed.
     fn free_from(&self, lease: Option<&ClaimLease>, now: Moment) -> Moment {
         let mine = |lease: &ClaimLease| lease.holder == self.identity;
         let Some((known, changed)) = &self.seen else {
-            // The first look of this process.
+            // This process has not seen the Lease before.
             return match lease {
                 Some(lease) if !lease.holder.is_empty() && !mine(lease) => {
                     now + self.durations.patience(lease.duration)
@@ -159,10 +161,10 @@ impl Candidate {
         };
         let changed = if known.as_ref() == lease { *changed } else { now };
         match lease {
-            // Nobody but us can have claimed it since we did: the version says so.
+            // No other candidate can have claimed it since, because the version is unchanged.
             Some(lease) if mine(lease) || lease.holder.is_empty() => now,
             Some(lease) => changed + self.durations.patience(lease.duration),
-            // Somebody has deleted it: that ends no claim.
+            // The Lease was deleted. That ends no claim.
             None if self.holds(now) => now,
             None => changed + self.durations.patience(self.written),
         }
@@ -184,12 +186,12 @@ impl Candidate {
         }
     }
 
-    /// A write that was sent at `sent` has succeeded, and left the Lease like this.
+    /// A write that was sent at `sent` has succeeded, and has left the Lease in this state.
     pub fn wrote(&mut self, lease: ClaimLease, sent: Moment, now: Moment) {
         let before = self.seen.as_ref().and_then(|(lease, _)| lease.as_ref());
         if before.is_some_and(|before| before.version == lease.version) {
-            // The API server drops a write that changes nothing, which takes a wall clock that shows
-            // the same microsecond twice. The others have seen no life.
+            // The API server drops a write that changes nothing. This happens if the wall clock shows the same
+            // microsecond twice. The other candidates have then seen no renewal.
             return self.unanswered(now);
         }
         self.valid_until = Some(sent + self.durations.renew_deadline());
@@ -199,20 +201,20 @@ impl Candidate {
         self.rest_until = now + self.durations.retry_period();
     }
 
-    /// A write was refused, because the Lease is no longer as it was drafted from: look at once.
+    /// A write was refused, because the Lease has changed since the draft. It is read again at once.
     pub fn refused(&mut self) {
         self.refused = true;
         self.free_from = None;
     }
 
-    /// A request has failed, or was not answered in time: what became of it is not known.
+    /// A request has failed, or was not answered in time. Its effect is unknown.
     pub fn unanswered(&mut self, now: Moment) {
         self.free_from = None;
         self.rest_until = now + self.durations.retry_period();
     }
 
-    /// Gives the claim up. Returns what is to be written so that a rival may lead at once; none when
-    /// the Lease is not known to be ours. The candidate must not be used for anything else then.
+    /// Gives the claim up. Returns a write that lets a rival lead at once; `None` if the Lease is not known to be held
+    /// by this candidate. The candidate must not be used afterwards.
     pub fn release(&mut self) -> Option<Draft> {
         self.valid_until = None;
         let (lease, _) = self.seen.take()?;
@@ -220,7 +222,7 @@ impl Candidate {
         Some(Draft {
             replaces: Some(lease.version),
             holder: String::new(),
-            // As client-go does it, for those who read only this field.
+            // As in client-go, for readers that look only at this field.
             seconds: 1,
             transitions: lease.transitions,
             acquires: false,

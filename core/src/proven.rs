@@ -1,8 +1,7 @@
 //! Proven time (L3): the stretches in which a beat could have been written and would have been seen.
 //!
-//! Silence counts against an instance only while its beats could have arrived. The gaps in between,
-//! when the API server was away, the watch had broken or this process was suspended, move its
-//! deadline.
+//! Silence counts against an instance only while its beats could have arrived. In a gap they could not: the API server
+//! was unavailable, the watch was broken, or this process was suspended. A gap moves the deadline.
 
 use std::time::Duration;
 
@@ -17,13 +16,13 @@ pub struct Gap {
     pub to: Moment,
 }
 
-/// So many gaps are kept.
+/// The largest number of gaps that are kept.
 const KEPT: usize = 256;
 
-/// No stretch is a gap that is shorter: probes do not come closer together than half of it.
+/// A shorter stretch is never a gap. Probes are sent at least half of this time apart.
 pub const SHORTEST_GAP: Duration = Duration::from_millis(500);
 
-/// The rhythm that a registration asks of its instances.
+/// The ttl and the interval that a registration sets for its instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// How long an instance may be silent.
@@ -33,13 +32,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// What is left for a beat to be late.
+    /// How late a beat may be: ttl − interval.
     pub fn slack(self) -> Duration {
         self.ttl.saturating_sub(self.interval)
     }
 
-    /// The longest stretch between two proofs that is none the less proven. An outage that fits in
-    /// between leaves an instance more than half of its slack to try again.
+    /// The longest stretch between two proofs that still counts as proven. After an outage within such a stretch, an
+    /// instance has more than half of its slack left to retry.
     pub fn tolerance(self) -> Duration {
         (self.slack() * 3 / 8).max(SHORTEST_GAP)
     }
@@ -48,39 +47,39 @@ impl Pace {
 /// How long an instance has been silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Silence {
-    /// Since when, by this process' own clock.
+    /// Since when, by the monotonic clock of this process.
     pub since: Moment,
-    /// For how long before that, as an earlier process has proven (L5); zero for one that this
-    /// process has seen to beat.
+    /// How long it had been silent before, as an earlier process has proven (L5); zero for an instance that has beaten
+    /// in this process.
     pub before: Duration,
 }
 
 impl Silence {
-    /// How long it has lasted by then.
+    /// How long the silence has lasted at `now`.
     pub fn until(self, now: Moment) -> Duration {
         now.since(self.since) + self.before
     }
 }
 
-/// What is proven of the past: everything but the gaps.
+/// The proven time in the past: everything except the gaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proven {
     gaps: Vec<Gap>,
 }
 
 impl Proven {
-    /// All of the past is proven.
+    /// The whole past is proven.
     pub fn without_gaps() -> Self {
         Self::default()
     }
 
-    /// All of the past is proven but these gaps, which must be in order and apart.
+    /// The whole past is proven except these gaps, which must be in order and must not overlap.
     pub fn with_gaps(gaps: Vec<Gap>) -> Self {
         Self { gaps }
     }
 
-    /// Notes a gap that has come to its end. Only what lies behind the last one known is added: the
-    /// moment at which that one ended is a proof, and two gaps are not one long one.
+    /// Adds a gap that has ended. Only the part after the last known gap is added. The end of that gap is a proof, so
+    /// the two must not become one long gap.
     pub fn note(&mut self, gap: Gap) {
         let from = self.gaps.last().map_or(gap.from, |last| gap.from.max(last.to));
         if from < gap.to {
@@ -91,11 +90,12 @@ impl Proven {
         }
     }
 
-    /// Makes one of two gaps: what lay between counts as unproven, so that nobody is pruned for what is forgotten.
+    /// Merges two gaps. The time between them then counts as unproven, so that no instance is pruned because of a
+    /// proof that was dropped.
     ///
-    /// Of those two that are closest together for how long ago they were: a short ttl asks for the last minutes, and a
-    /// long one has time. By the distance alone the last gaps would grow together instead, once there have been very
-    /// many, and with them the silence of the dead.
+    /// It merges the two gaps that are closest together in relation to their age: a short ttl needs the last minutes
+    /// in detail, and a long ttl does not. If only the distance counted, the newest gaps would be merged again and
+    /// again once there have been very many. The silence of a dead instance would then disappear in one long gap.
     fn forget_a_proof(&mut self, now: Moment) {
         let of = |n: usize| {
             let between = self.gaps[n + 1].from.since(self.gaps[n].to);
@@ -110,7 +110,7 @@ impl Proven {
         }
     }
 
-    /// What is proven by both.
+    /// The time that is proven by both.
     pub fn and(&self, other: &Self) -> Self {
         if other.gaps.is_empty() {
             return self.clone();
@@ -129,13 +129,13 @@ impl Proven {
 
     /// The moment from which the silence of an instance may count as death (L1, L3, L5).
     ///
-    /// Without gaps that is a ttl after it fell silent. A gap of at most (ttl − interval)/2 adds its
-    /// own length: the instance had the rest of its slack to beat in. A longer one moves the deadline
-    /// to its end + ttl, since all beats of the slack may have fallen into it. Of a silence that an
-    /// earlier process began to count the rest is left, but never less than 1.1 × interval, because
-    /// nobody knows how long the time between the two was. Whatever the gaps, 2×ttl of proven
-    /// silence are enough, so that a path that breaks again and again cannot keep a dead instance
-    /// for ever.
+    /// Without gaps, that is one ttl after it fell silent. A gap of at most [`Pace::tolerance`] is ignored. One of at
+    /// most (ttl − interval)/2 adds its own length, because the instance could beat in the rest of its slack. A longer
+    /// gap moves the deadline to its end + ttl, because all retries within the slack may have fallen into it.
+    ///
+    /// If an earlier process has proven a part of the silence, only the rest of the ttl remains, but at least 1.1 ×
+    /// interval, because the length of the time between the two processes is unknown. In any case, 2×ttl of proven
+    /// silence are enough, so that a path that breaks repeatedly cannot keep a dead instance forever.
     pub fn deadline(&self, silence: Silence, pace: Pace) -> Moment {
         let Silence { since, before } = silence;
         let Pace { ttl, interval } = pace;
@@ -177,12 +177,12 @@ mod tests {
         )
     }
 
-    /// The deadline of an instance that fell silent at 100.
+    /// The deadline of an instance that fell silent at second 100.
     fn deadline(proven: &Proven) -> Moment {
         proven.deadline(Silence { since: at(100), before: Duration::ZERO }, PACE)
     }
 
-    /// The same after so many seconds of silence that an earlier process has proven.
+    /// The same after this many seconds of silence that an earlier process has proven.
     fn inherited(proven: &Proven, before: u64) -> Moment {
         proven.deadline(Silence { since: at(100), before: Duration::from_secs(before) }, PACE)
     }
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn however_many_gaps_there_were_who_falls_silent_among_the_last_ones_is_judged_by_them() {
         let (mut proven, mut all, mut now) = (Proven::without_gaps(), Vec::new(), 0);
-        // One every half minute on average, at random, for four days.
+        // One gap per half minute on average, at random moments, for four days.
         let mut random = 1_u64;
         for _ in 0..12_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -269,9 +269,9 @@ mod tests {
 
     #[test]
     fn twice_ttl_of_proven_silence_is_enough_whatever_the_gaps() {
-        // Six gaps of 12 s: each alone would give a full ttl anew.
+        // Six gaps of 12 s; each alone would move the deadline by a full ttl.
         let many: Vec<_> = (0..6).map(|n| (110 + 30 * n, 122 + 30 * n)).collect();
-        // Proven: 10 s, then 18 s between two gaps; 60 s of it are reached in the fourth stretch.
+        // Proven: 10 s, then 18 s between each two gaps; together they reach 60 s in the fourth stretch.
         assert_eq!(deadline(&gaps(&many)), at(100 + 60 + 3 * 12));
     }
 

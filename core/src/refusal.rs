@@ -1,8 +1,8 @@
 //! Addresses that the API server refuses to have published.
 //!
-//! An admission plugin may refuse a whole slice because of one address in it, and seldom says which.
-//! [`Search`] finds it by halves, so that the others of its slice are published, and [`Refusals`]
-//! remembers it, so that it is tried again less and less often.
+//! An admission plugin may refuse a whole slice because of one address in it, and usually does not say which.
+//! [`Search`] finds the address by bisection, so that the other addresses of its slice are published. [`Refusals`]
+//! remembers it, and retries it with backoff.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,12 +18,13 @@ use super::{
     verdict::Verdict,
 };
 
-/// The pauses between two tries double from the one to the other.
+/// The backoff doubles from the shortest to the longest pause.
 const SHORTEST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(60);
-/// The same for an object that cannot be written at all: there may be a dead instance in it.
+/// The longest pause for an object that cannot be written at all. It is shorter because the object may contain a dead
+/// instance.
 const LONGEST_CLOSED: Duration = Duration::from_secs(5);
-/// At most this many variants of one write are tried. What is left untried then counts as refused.
+/// The largest number of variants of one write that are tried. Addresses that were not tried by then count as refused.
 pub const TRIALS_MAX: usize = 40;
 
 /// The kind of object that an address is refused in.
@@ -50,45 +51,45 @@ impl Refused {
     }
 }
 
-/// What the API server has refused of a registration.
+/// The addresses and objects of a registration that the API server has refused.
 #[derive(Debug, Clone, Default)]
 pub struct Refusals {
     addresses: HashMap<(Place, IpAddr), Refused>,
-    /// Objects of which what is in them already is refused, by name.
+    /// Objects, by kind and name, that are refused even if nothing is added to them.
     objects: HashMap<(Place, String), Refused>,
 }
 
-/// What is not to be tried at the moment.
+/// What must not be tried at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeldBack {
-    /// Addresses that are not to be added to slices.
+    /// Addresses that must not be added to slices.
     pub slices: AddressSet,
-    /// Addresses that are not to be added to the Endpoints object.
+    /// Addresses that must not be added to the Endpoints object.
     pub endpoints: AddressSet,
-    /// Slices that are not to be written.
+    /// Slices that must not be written.
     pub closed: HashSet<String>,
-    /// Whether the Endpoints object is not to be written.
+    /// Whether the Endpoints object must not be written.
     pub endpoints_closed: bool,
 }
 
-/// What is refused, with the words of the API server.
+/// What is refused, with the message of the API server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RefusedNow {
-    /// Addresses that are not in the slices for that.
+    /// Addresses that are not in the slices because they are refused.
     pub addresses: HashMap<IpAddr, Arc<str>>,
     /// Objects that cannot be written, by kind and name.
     pub objects: BTreeMap<(Place, String), Arc<str>>,
-    /// Addresses that are not in the Endpoints object for that.
+    /// Addresses that are not in the Endpoints object because they are refused.
     pub unlisted: BTreeMap<IpAddr, Arc<str>>,
 }
 
 impl RefusedNow {
-    /// Whether nothing is.
+    /// Whether nothing is refused.
     pub fn is_empty(&self) -> bool {
         self.addresses.is_empty() && self.objects.is_empty() && self.unlisted.is_empty()
     }
 
-    /// In words, for a condition.
+    /// The refusals as text, for a condition.
     pub fn tell(&self) -> String {
         let first = self.addresses.iter().min_by_key(|(address, _)| **address);
         let listed = self.unlisted.iter().next();
@@ -113,21 +114,21 @@ impl RefusedNow {
 }
 
 impl Refusals {
-    /// An address was refused.
+    /// Records that an address was refused.
     pub fn refuse(&mut self, place: Place, address: IpAddr, words: &Arc<str>, now: Moment) {
         let known = self.addresses.get(&(place, address));
         let refused = Refused::again(known, LONGEST, words, now);
         self.addresses.insert((place, address), refused);
     }
 
-    /// An object was refused with nothing added to it.
+    /// Records that an object was refused although nothing was added to it.
     pub fn close(&mut self, place: Place, name: &str, words: &Arc<str>, now: Moment) {
         let key = (place, name.to_owned());
         let refused = Refused::again(self.objects.get(&key), LONGEST_CLOSED, words, now);
         self.objects.insert(key, refused);
     }
 
-    /// What is not to be tried yet.
+    /// The addresses and objects that must not be tried yet.
     pub fn held_back(&self, now: Moment) -> HeldBack {
         let mut held = HeldBack::default();
         for ((place, address), _) in self.addresses.iter().filter(|(_, it)| it.until > now) {
@@ -145,14 +146,14 @@ impl Refusals {
         held
     }
 
-    /// When something is to be tried again.
+    /// When the next retry is due.
     pub fn next(&self) -> Option<Moment> {
         let all = self.addresses.values().chain(self.objects.values());
         all.map(|refused| refused.until).min()
     }
 
-    /// What still is refused, after a plan was carried out. What was accepted meanwhile, and what is not
-    /// wanted any more, is forgotten.
+    /// The addresses and objects that are still refused after a plan was carried out. Those that were accepted since,
+    /// or are no longer wanted, are forgotten.
     pub fn settle(&mut self, verdicts: &[Verdict], stage: &Stage, now: Moment) -> RefusedNow {
         if self.addresses.is_empty() && self.objects.is_empty() {
             return RefusedNow::default();
@@ -163,7 +164,7 @@ impl Refusals {
             .flat_map(|verdict| verdict.placement.iter().flat_map(|it| &it.addresses))
             .copied()
             .collect();
-        // What was held back is refused still; what was tried and not refused again was accepted.
+        // What was held back is still refused. What was tried and not refused again was accepted.
         let held = &stage.held_back;
         self.addresses.retain(|(place, address), it| {
             let held = match place {
@@ -193,7 +194,7 @@ impl Refusals {
     }
 }
 
-/// Takes out of what is to be published what is held back. What is published already stays.
+/// Removes the addresses that are held back from those to publish. Addresses that are already published stay.
 pub(super) fn hold_back(endpoints: &mut Vec<Endpoint>, stage: &Stage) {
     let HeldBack { slices, endpoints: unlisted, .. } = &stage.held_back;
     let published = &stage.gathered.published;
@@ -209,9 +210,10 @@ pub(super) fn hold_back(endpoints: &mut Vec<Endpoint>, stage: &Stage) {
     }
 }
 
-/// A write of the Endpoints object without the addresses that it would add and that are in no slice: those the API server
-/// may have refused there, and what a slice may not say the Endpoints do not say either, not even until the refusal has
-/// been looked into. What it removes and changes it still does. None where nothing is left of it.
+/// Removes from a write of the Endpoints object the addresses that it would add and that are in no slice. The API
+/// server may have refused them in a slice. The Endpoints must not contain an address that a slice must not contain,
+/// not even until the refusal has been searched for. The write still removes and changes what it should. Returns
+/// `None` if nothing remains to be written.
 pub fn without_unpublished(
     mut write: Write,
     before: Option<&core::Endpoints>,
@@ -243,7 +245,7 @@ pub fn without_unpublished(
     (rest || added > 0).then_some(write)
 }
 
-/// Keeps some of the addresses of an Endpoints object.
+/// Keeps only some of the addresses of an Endpoints object.
 fn retain(object: &mut core::Endpoints, mut stays: impl FnMut(&str) -> bool) {
     for subset in object.subsets.iter_mut().flatten() {
         let both = [&mut subset.addresses, &mut subset.not_ready_addresses];
@@ -266,7 +268,7 @@ fn ips(subset: &core::EndpointSubset) -> impl Iterator<Item = &str> {
     both.into_iter().flatten().flatten().map(|address| address.ip.as_str())
 }
 
-/// A write that was refused, and what it would have added.
+/// A write that was refused, and the addresses that it would have added.
 #[derive(Debug, Clone)]
 pub struct Trial {
     write: Write,
@@ -276,7 +278,7 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Of a write that puts addresses into an object.
+    /// A trial of a write that adds addresses to an object.
     pub fn of(write: &Write, stage: &Stage) -> Option<Self> {
         let (found, there): (Vec<(IpAddr, bool)>, AddressSet) = match write {
             Write::CreateSlice(slice) => (in_slice(slice), AddressSet::default()),
@@ -303,12 +305,12 @@ impl Trial {
         Some(Self { write: write.clone(), newcomers, pods, outside })
     }
 
-    /// Where it is tried.
+    /// The kind of object that is written.
     pub fn place(&self) -> Place {
         if self.write.is_of_endpoints() { Place::Endpoints } else { Place::Slices }
     }
 
-    /// The object, where it is there already.
+    /// The name of the object, if it already exists.
     pub fn existing(&self) -> Option<&str> {
         match &self.write {
             Write::UpdateSlice(slice, _) => slice.metadata.name.as_deref(),
@@ -320,7 +322,7 @@ impl Trial {
         }
     }
 
-    /// The same write with some of the newcomers only.
+    /// The same write with only some of the new addresses.
     pub fn with(&self, some: &[IpAddr]) -> Write {
         let stays = |text: &str| {
             let address = text.parse::<IpAddr>();
@@ -339,9 +341,9 @@ impl Trial {
         write
     }
 
-    /// Begins to look for the addresses because of which it was refused.
+    /// Starts a search for the addresses that caused the refusal.
     pub fn search(&self) -> Search {
-        // What distinguishes them for most policies is tried first.
+        // Most policies distinguish Pods from outside instances, so these two groups are tried first.
         let groups = [self.outside.clone(), self.pods.clone()];
         let mut groups: Vec<_> = groups.into_iter().filter(|group| !group.is_empty()).collect();
         let known_bad = if groups.len() == 1 { groups.pop() } else { None };
@@ -373,17 +375,17 @@ fn in_endpoints(object: &core::Endpoints) -> Vec<(IpAddr, bool)> {
     all
 }
 
-/// A search by halves for the addresses that are refused.
+/// A bisection that finds the addresses that are refused.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// Groups of which it is not known whether they are accepted; the last one is tried next.
+    /// Groups of addresses that may be accepted or refused; the last group is tried next.
     untried: Vec<Vec<IpAddr>>,
     refused: Vec<IpAddr>,
     trials: usize,
 }
 
 impl Search {
-    /// The addresses to try next; none when the search is over.
+    /// The addresses to try next; `None` if the search has ended.
     pub fn next_trial(&mut self) -> Option<Vec<IpAddr>> {
         if self.trials == TRIALS_MAX {
             self.refused.extend(self.untried.drain(..).flatten());
@@ -392,19 +394,19 @@ impl Search {
         self.untried.pop()
     }
 
-    /// Whether those were accepted.
+    /// Records whether these addresses were accepted.
     pub fn answer(&mut self, tried: Vec<IpAddr>, accepted: bool) {
         if !accepted {
             self.split(tried);
         }
     }
 
-    /// Those that are refused.
+    /// The addresses that are refused.
     pub fn refused(self) -> Vec<IpAddr> {
         self.refused
     }
 
-    /// There is one among these that is refused.
+    /// Splits a group that contains a refused address.
     fn split(&mut self, mut group: Vec<IpAddr>) {
         if group.len() <= 1 {
             self.refused.append(&mut group);
