@@ -1,8 +1,8 @@
-//! Adopted instances: addresses that people wrote by hand, taken over with their consent, and
+//! Adopted instances: addresses that a person wrote by hand. They are taken over with the user's consent, and stay
 //! published until they beat for the first time or the consent is withdrawn.
 //!
-//! Nothing else speaks for such an address, so its silence says nothing: it cannot expire. Its first
-//! beat ends that for good; from then on liveness rules it like any other.
+//! An adopted instance has no Lease, so its silence proves nothing and it cannot expire. Its first beat ends the
+//! adoption for good. After that, its ttl applies to it as to any other instance.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -20,35 +20,33 @@ use super::{
     verdict::{Placement, Reason, Verdict},
 };
 
-/// How the names of adopted instances begin; no other instance can be called that.
+/// The prefix of the names of adopted instances. No other instance can have such a name.
 pub const ADOPTED: &str = "adopted/";
 
-/// How soon it is looked whether the port of a first beat is published, so that the port that was
-/// written by hand can go.
+/// How soon to check whether the port of a first beat is published, so that the hand-written port can be removed.
 const HANDOVER: Duration = Duration::from_millis(500);
 
-/// How often the Pods behind the endpoints that the cluster's own controllers left are looked at.
+/// How often to check the Pods of the endpoints that Kubernetes' own controllers left behind.
 const LOOK_AT_PODS: Duration = Duration::from_secs(1);
 
-/// Which hand-written addresses may be taken over and, until they beat, be kept.
+/// Which hand-written addresses may be adopted and, until they beat, stay published.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Consent {
     /// None.
     #[default]
     Withheld,
-    /// All of the Service's.
+    /// All addresses of the Service.
     All,
-    /// These.
+    /// These addresses.
     Only(BTreeSet<IpAddr>),
-    /// It cannot be read: nobody more may be taken over, and nobody has to leave.
+    /// The annotation cannot be read: no further address may be adopted, and no adopted one is removed.
     Unreadable,
 }
 
 impl Consent {
     /// Reads the value of the annotation.
     ///
-    /// # Errors
-    /// What is wrong with it and what to write.
+    /// # Errors A message that says what is wrong with the value and what to write.
     pub fn read(value: Option<&str>) -> Result<Self, String> {
         match value.map(str::trim) {
             None | Some("false") => Ok(Self::Withheld),
@@ -69,12 +67,12 @@ impl Consent {
         }
     }
 
-    /// Whether there is anything that may be taken over.
+    /// Whether any address may be adopted.
     pub fn is_given(&self) -> bool {
         matches!(self, Self::All | Self::Only(_))
     }
 
-    /// Whether an address may be taken over.
+    /// Whether an address may be adopted.
     pub fn allows(&self, address: IpAddr) -> bool {
         match self {
             Self::All => true,
@@ -83,7 +81,7 @@ impl Consent {
         }
     }
 
-    /// Whether an address that was taken over stays.
+    /// Whether an adopted address stays published.
     pub fn keeps(&self, address: IpAddr) -> bool {
         *self == Self::Unreadable || self.allows(address)
     }
@@ -94,43 +92,46 @@ impl Consent {
 pub struct Adopted {
     /// Its address.
     pub address: IpAddr,
-    /// What is remembered of it.
+    /// Its entry in the status.
     pub entry: AdoptedInstance,
 }
 
 impl Adopted {
-    /// Reads what a status remembers. None of an address that somebody has edited away.
+    /// Reads an entry of the status; `None` if a user has changed its address to a text that is not an address.
     pub fn read(entry: &AdoptedInstance) -> Option<Self> {
         Some(Self { address: entry.address.parse().ok()?, entry: entry.clone() })
     }
 
-    /// Name and uid of its Pod, where the cluster's own controller had published it.
+    /// Name and uid of its Pod, if Kubernetes' own controller had published it.
     pub fn pod(&self) -> Option<(&str, &str)> {
         self.entry.pod.as_deref()?.split_once('/')
     }
 
-    /// Whether it stays under this consent, which counts for what people wrote.
+    /// Whether the instance stays published with this consent. The consent applies only to hand-written addresses, and
+    /// not to Pods.
     pub fn stays(&self, consent: &Consent) -> bool {
         self.entry.pod.is_some() || consent.keeps(self.address)
     }
 }
 
-/// What a registration takes over, and has taken over.
+/// The objects and instances that a registration adopts or has adopted.
 #[derive(Debug, Default)]
 pub struct Adoption {
-    /// The instances that have not beaten yet, as far as is known before deciding.
+    /// The instances that have not beaten yet, as known before the decision.
     pub instances: Vec<Adopted>,
-    /// Those of the status that are no longer, whatever is decided.
+    /// The entries of the status that end, whatever is decided.
     pub ended: Vec<AdoptedInstance>,
-    /// The slices of the cluster's own controller that go as soon as our slices hold what they do.
+    /// The slices of Kubernetes' own controller. They are deleted as soon as the operator's slices contain their
+    /// endpoints.
     pub leftovers: Vec<EndpointSlice>,
-    /// The Endpoints object that becomes ours as soon as our slices hold what it does.
+    /// The Endpoints object. The operator takes it over as soon as its slices contain its endpoints.
     pub endpoints: Option<Endpoints>,
 }
 
 impl Adoption {
-    /// Whether what others hold may go: our slices hold all of it that is to stay. What the API server refuses to have
-    /// in ours, or what has to wait, is still published by theirs.
+    /// Whether the objects of other managers may be removed, because the operator's slices contain every address of
+    /// them that stays published. An address that the API server refuses in the operator's slices, or that has to
+    /// wait, is still published by the other objects.
     pub fn is_complete(&self, verdicts: &[Verdict], ours: &InSlices) -> bool {
         let theirs = self.held_by_others();
         let staying = verdicts.iter().filter(|verdict| verdict.is_published());
@@ -148,8 +149,8 @@ impl Adoption {
     }
 }
 
-/// Decides about the adopted instances, given the verdicts on all others. Who has beaten gets none,
-/// unless his address would be missing for a moment.
+/// Decides about the adopted instances, given the verdicts on all others. An instance that has beaten gets no verdict,
+/// unless its address would not be published for a moment.
 pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
     let mut judged = Vec::new();
     for adopted in facts.adopted {
@@ -160,7 +161,7 @@ pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
         }
         let look_again = match () {
             () if adopted.entry.pod.is_some() && !has_beaten(adopted, facts.adopted, verdicts) => {
-                // No Lease tells which registration its Pod concerns.
+                // No Lease connects the Pod to its registration, so a change of the Pod does not wake it.
                 Some(facts.now + LOOK_AT_PODS)
             }
             () if !has_beaten(adopted, facts.adopted, verdicts) => None,
@@ -172,9 +173,9 @@ pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
     verdicts.extend(judged);
 }
 
-/// Whether one that has beaten is all the same the only one that publishes its address: it beats with
-/// another port than was written by hand, and the two are not written at once. (In a dry run they are
-/// never written.)
+/// Whether an adopted instance that has beaten is still the only one that publishes its address. This happens if it
+/// beats with another port than the hand-written one, because the old port and the new one are not written at the same
+/// time. In a dry run they are never written.
 fn is_needed(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> bool {
     let successors = || {
         let beating = verdicts.iter().filter(|it| it.lease.is_some() && it.is_published());
@@ -188,7 +189,7 @@ fn is_needed(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> bool
         })
 }
 
-/// The adopted instances that got no verdict: they have beaten.
+/// The adopted instances without a verdict; they have beaten.
 pub fn weaned(adopted: &[Adopted], verdicts: &[Verdict]) -> Vec<AdoptedInstance> {
     let judged: BTreeSet<&str> = verdicts
         .iter()
@@ -199,9 +200,9 @@ pub fn weaned(adopted: &[Adopted], verdicts: &[Verdict]) -> Vec<AdoptedInstance>
     gone.map(|it| it.entry.clone()).collect()
 }
 
-/// Whether an adopted instance has beaten since it was taken over: there is a beat at its address
-/// that is not one of the old ones. Where several were taken over at one address, the beat is that
-/// of the ones with its port, if there are any.
+/// Whether an adopted instance has beaten since it was adopted: there is a beat at its address that is not one of the
+/// old beats. If several instances were adopted at one address, the beat belongs to those that have its port, if there
+/// are any.
 pub(super) fn has_beaten(adopted: &Adopted, all: &[Adopted], verdicts: &[Verdict]) -> bool {
     let here = |other: &&Adopted| other.address == adopted.address;
     beats_at(adopted.address, verdicts)
@@ -212,7 +213,7 @@ pub(super) fn has_beaten(adopted: &Adopted, all: &[Adopted], verdicts: &[Verdict
         })
 }
 
-/// The beats of instances at an address, the old ones too, as they are remembered.
+/// The beats of instances at an address, including old ones, in the format of the status.
 pub(super) fn beats_at(
     address: IpAddr,
     verdicts: &[Verdict],
@@ -290,7 +291,8 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
     }
 }
 
-/// Places an adopted instance. What it may be is asked each time: ranges and the spec's ports change.
+/// The placement of an adopted instance. It is checked in each decision, because the ranges and the ports of the spec
+/// may change.
 fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, String)> {
     let Adopted { address: _, entry } = adopted;
     let namespace = &facts.registration.key.namespace;

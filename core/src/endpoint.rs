@@ -1,4 +1,4 @@
-//! An endpoint as it is to be published: the words shared by deciding and planning.
+//! An endpoint as it should be published: the types that decisions and plans share.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,12 +14,12 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Reads what Kubernetes writes.
+    /// Reads the text that Kubernetes uses.
     pub fn read(text: &str) -> Option<Self> {
         [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|protocol| protocol.as_str() == text)
     }
 
-    /// As Kubernetes writes it.
+    /// The text that Kubernetes uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
@@ -32,29 +32,29 @@ impl Protocol {
 /// One port of an endpoint, resolved to a number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointPort {
-    /// Name of the Service's port; kube-proxy joins by it. Empty for the only, unnamed port.
+    /// Name of the Service's port, with which kube-proxy matches ports. Empty for the only, unnamed port.
     pub name: String,
     /// The port the instance listens on, 1 to 65535.
     pub port: u16,
     /// The transport.
     pub protocol: Protocol,
-    /// As in the Service.
+    /// The application protocol, as in the Service.
     pub app_protocol: Option<String>,
 }
 
-/// A sorted set of ports; cheap to clone, since most instances share one.
+/// A sorted set of ports. It is cheap to clone, because most instances share one set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortSet(Arc<[EndpointPort]>);
 
 impl PortSet {
-    /// Sorts the ports, so that equal sets are equal.
+    /// Sorts the ports and removes duplicates, so that equal sets compare as equal.
     pub fn new(mut ports: Vec<EndpointPort>) -> Self {
         ports.sort();
         ports.dedup();
         Self(ports.into())
     }
 
-    /// The ports in order.
+    /// The ports in sorted order.
     pub fn ports(&self) -> &[EndpointPort] {
         &self.0
     }
@@ -65,13 +65,13 @@ impl PortSet {
         self.0.iter().any(|a| other.0.iter().any(|b| same(a, b)))
     }
 
-    /// Whether there is no port at all, as for a headless Service without ports.
+    /// Whether the set has no port, as for a headless Service without ports.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// The address family; a slice holds one.
+/// The address family. All endpoints of a slice have the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -89,7 +89,7 @@ impl Family {
         }
     }
 
-    /// As an EndpointSlice's addressType and a Service's ipFamilies write it.
+    /// The text that addressType of an EndpointSlice and ipFamilies of a Service use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
@@ -98,15 +98,15 @@ impl Family {
     }
 }
 
-/// The conditions of an endpoint. All three are always written: a consumer that meets a missing one
-/// guesses, and they guess differently.
+/// The conditions of an endpoint. All three are always written, because consumers interpret a missing condition in
+/// different ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Conditions {
-    /// May be given new connections.
+    /// Whether it may get new connections.
     pub ready: bool,
-    /// Able to answer, whether it is leaving or not.
+    /// Whether it can answer, even if it is terminating.
     pub serving: bool,
-    /// Leaving.
+    /// Whether it is terminating.
     pub terminating: bool,
 }
 
@@ -121,14 +121,14 @@ pub struct PodRef {
     pub uid: String,
 }
 
-/// One address with its ports, to be published.
+/// One address with its ports, as it should be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// The one address of this endpoint.
     pub address: IpAddr,
-    /// The ports it answers on; endpoints of one slice share them.
+    /// The ports on which it answers. All endpoints of a slice have the same ports.
     pub ports: PortSet,
-    /// What consumers may do with it.
+    /// Its conditions.
     pub conditions: Conditions,
     /// Host name inside a headless Service, a DNS label.
     pub hostname: Option<String>,
@@ -136,14 +136,14 @@ pub struct Endpoint {
     pub node_name: Option<String>,
     /// The zone it runs in.
     pub zone: Option<String>,
-    /// The Pod behind it; none for an instance outside the cluster.
+    /// The Pod behind it; `None` for an outside instance.
     pub pod: Option<PodRef>,
-    /// Whether the Endpoints object of the Service lists it too, and as ready or not: draining
-    /// endpoints are in slices only.
+    /// How the Endpoints object of the Service lists it; `None` if it does not, as for draining endpoints, which are
+    /// only in slices.
     pub in_endpoints: Option<EndpointsReadiness>,
 }
 
-/// Where the Endpoints object lists an address.
+/// The list of the Endpoints object that contains an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointsReadiness {
     /// Under `addresses`.

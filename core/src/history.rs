@@ -1,27 +1,28 @@
-//! Whether the store goes on from where it was, as this replica's own Lease shows it.
+//! Whether the store continues from its earlier state, as this replica's own Lease shows it.
 //!
-//! A store that is restored from a backup goes back: it forgets writes, and gives their versions to others. Nothing
-//! tells a client so. A watch that is begun again at a version that is yet to come brings nothing, and no error; one
-//! that is begun again at a version that has been reached meanwhile brings what came later, and nothing of what came
-//! before. So each renewal of the probe asks for it:
+//! A store that is restored from a backup goes back: it loses writes, and gives their versions to other writes. A
+//! client is not told. A watch that restarts at a version in the future delivers nothing and no error. A watch that
+//! restarts at a version that has been reached again delivers only what came after it. So each renewal of the probe
+//! checks three things:
 //!
-//! * A renewal is written on the condition that the Lease is as the last one left it. A store that has forgotten that
-//!   one refuses it, whatever its versions are by now.
-//! * It is answered with a version above all that were seen of Leases before it was sent; or versions went back.
-//! * It is brought back by the watch; or the watch is deaf.
+//! * A renewal is written on the condition that the Lease is in the state in which the last renewal left it. A store
+//!   that has lost that renewal refuses the new one, whatever its versions are.
+//! * The answer must have a higher version than all versions of Leases that were seen before the renewal was sent.
+//!   Otherwise versions went back.
+//! * The watch must deliver the renewal. Otherwise the watch is deaf.
 
 use std::sync::Arc;
 
 use super::heartbeat::Version;
 
-/// Our Lease at one version.
+/// This replica's own Lease at one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OurLease {
     /// Its uid.
     pub uid: Arc<str>,
     /// Its version.
     pub version: Version,
-    /// The renewal that it shows.
+    /// The token of the last renewal.
     pub token: i64,
 }
 
@@ -31,50 +32,50 @@ pub enum WentBack {
     /// A write was answered with a version below one that had been seen.
     #[error("the probe's renewal was answered with version {}, after {} had been seen", .answered.0, .seen.0)]
     LowerVersion {
-        /// The answer's.
+        /// The version of the answer.
         answered: Version,
-        /// One that had been seen before.
+        /// A version that had been seen before.
         seen: Version,
     },
-    /// Our Lease is not as we left it.
+    /// The Lease is not in the state in which this replica left it.
     #[error("the probe's Lease is at version {}, and was left at {}", .found.0, .left.0)]
     Forgotten {
-        /// What it is at.
+        /// The version that the Lease has.
         found: Version,
-        /// What we left it at.
+        /// The version that this replica left.
         left: Version,
     },
-    /// Our Lease is gone, and the watch has not shown a deletion.
+    /// The Lease is gone, although the watch has not shown a deletion.
     #[error("the probe's Lease is gone, without having been deleted")]
     Lost,
 }
 
-/// What is known of our own Lease.
+/// What is known of this replica's own Lease.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// As the last renewal left it of which we heard.
+    /// The Lease after the last renewal that was answered or shown by the watch.
     left: Option<OurLease>,
-    /// The first renewal that was answered and that the watch has not shown.
+    /// The first renewal that was answered and that the watch has not shown yet.
     unshown: Option<i64>,
 }
 
 impl History {
-    /// Our Lease as the last renewal left it of which we heard: the next one is written on that condition. One that was
-    /// given up may have been written since; then the next one is refused, and a read shows it.
+    /// The Lease after the last renewal that was answered or shown; the next renewal is written on this condition. A
+    /// renewal that was given up may have been written since. Then the next one is refused, and a read shows the
+    /// state.
     pub fn left(&self) -> Option<&OurLease> {
         self.left.as_ref()
     }
 
-    /// A renewal was answered, with our Lease as it left it; `seen` is the newest version of any Lease that had been
+    /// A renewal was answered with this state of the Lease. `seen` is the newest version of any Lease that had been
     /// seen when it was sent.
     ///
-    /// # Errors
-    /// When the store has gone back.
+    /// # Errors If the store has gone back.
     pub fn answered(&mut self, lease: OurLease, seen: Version) -> Result<(), WentBack> {
         if lease.version < seen {
             return Err(WentBack::LowerVersion { answered: lease.version, seen });
         }
-        // The watch may have been faster.
+        // The watch may have shown the renewal before the answer arrived.
         if self.left.as_ref().is_none_or(|left| left.version < lease.version) {
             self.unshown.get_or_insert(lease.token);
             self.left = Some(lease);
@@ -82,7 +83,7 @@ impl History {
         Ok(())
     }
 
-    /// The watch shows our Lease.
+    /// The watch shows the Lease.
     pub fn shown(&mut self, lease: OurLease) {
         if self.unshown.is_some_and(|token| token <= lease.token) {
             self.unshown = None;
@@ -92,20 +93,20 @@ impl History {
         }
     }
 
-    /// The watch shows that our Lease was deleted.
+    /// The watch shows that the Lease was deleted.
     pub fn deleted(&mut self) {
         self.left = None;
     }
 
-    /// A renewal was refused, because our Lease is not as it was left: a read shows what it is, or that there is none.
+    /// A renewal was refused because the Lease is not in the expected state. `found` is what a read then shows; `None`
+    /// if there is no Lease.
     ///
-    /// # Errors
-    /// When the store has gone back. Otherwise another writer has changed the Lease since.
+    /// # Errors If the store has gone back. Otherwise another writer has changed the Lease since.
     pub fn refused(&mut self, found: Option<OurLease>) -> Result<(), WentBack> {
         let Some(left) = self.left.take() else { return Ok(()) };
         let Some(found) = found else { return Err(WentBack::Lost) };
-        // Others may note something in it, and renew nothing; and a renewal of ours that was given up may have been
-        // written all the same.
+        // Other writers may change other fields without a renewal. A renewal that this replica gave up may also have
+        // been written.
         if found.version < left.version || found.token < left.token || found.uid != left.uid {
             return Err(WentBack::Forgotten { found: found.version, left: left.version });
         }
@@ -113,12 +114,12 @@ impl History {
         Ok(())
     }
 
-    /// The first renewal that was answered and that the watch has not shown, nor any later one.
+    /// The first renewal that was answered and that the watch has not shown, neither itself nor a later one.
     pub fn unshown(&self) -> Option<i64> {
         self.unshown
     }
 
-    /// The store has gone back, or the watch begins anew: it no longer has to bring what was expected of it.
+    /// The store has gone back, or the watch restarts. The watch then no longer has to show what was expected of it.
     pub fn forget(&mut self) {
         self.left = None;
         self.unshown = None;
@@ -133,7 +134,7 @@ mod tests {
         OurLease { uid: "ours".into(), version: Version(version), token }
     }
 
-    /// Renewed once, answered with version 100.
+    /// A history with one renewal, answered with version 100.
     fn renewed() -> History {
         let mut history = History::default();
         assert_eq!(history.answered(lease(100, 1), Version(99)), Ok(()));

@@ -1,14 +1,14 @@
-//! What outlives this process (L5): how long each Lease had been silent.
+//! What a later process knows of the time before it started (L5): how long each Lease had been silent.
 //!
-//! The probe carries an odometer of proven time, and marks: which version the API server gave to an
-//! earlier renewal, and what the odometer showed then. Versions rise with every write of a Lease, so
-//! a Lease whose version is at or below a mark has not been written since, and the odometer tells
-//! for how much proven time. The silence of every instance is remembered that way, whatever their
-//! number, and no write is spent on any of them.
+//! The probe carries an odometer of proven time, and marks. A mark is the version that the API server gave to an
+//! earlier renewal, with the reading of the odometer at that time. Versions rise with every write of a Lease. So a
+//! Lease whose version is at or below a mark has not been written since the mark, and the odometer tells for how much
+//! proven time. In this way, the silence of every instance is known, whatever their number, without a write for any of
+//! them.
 //!
-//! Versions can be compared within one history only. So marks name the Lease that they were written into, by
-//! its uid, and end with a version below that Lease's own: a Lease that was copied, to another cluster or from a
-//! backup, has another uid; one in a store that was restored has a lower version than the marks.
+//! Versions can be compared only within one history of the store. So marks name the Lease that they were written into
+//! by its uid, and all of them are below the version of that Lease. A Lease that was copied, to another cluster or
+//! from a backup, has another uid. A Lease in a store that was restored has a lower version than the marks.
 
 use std::{fmt::Write, time::Duration};
 
@@ -18,38 +18,38 @@ use super::heartbeat::Version;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
     total: Duration,
-    /// Versions of renewals with what the odometer showed when they came back: both rise.
+    /// Versions of renewals, with the reading of the odometer when they came back. Both rise.
     marks: Vec<(Version, Duration)>,
 }
 
-/// At most so many marks are kept: close together for the recent past, further apart before.
+/// The largest number of marks. They are close together for the recent past, and further apart before.
 const MARKS: usize = 128;
 
-/// What a memory begins with: which version of this format it is written in. Another program's are not read.
+/// The start of the text, which names the version of this format. Other formats are not read.
 const FORMAT: &str = "v2";
 
 /// Marks that are younger than this are not thinned out.
 const FINE: Duration = Duration::from_secs(4);
 
 impl Memory {
-    /// The odometer.
+    /// The reading of the odometer: the total proven time.
     pub fn total(&self) -> Duration {
         self.total
     }
 
-    /// A renewal with this version has come back, `under_way` after it was sent; at that moment
-    /// `further` time was proven beyond what was known.
+    /// A renewal with this version has come back, `under_way` after it was sent. `further` is the proven time that it
+    /// adds.
     pub(super) fn proven(&mut self, further: Duration, version: Version, under_way: Duration) {
         self.total += further;
-        // Whoever wrote after this renewal may have done so up to the moment it was back.
+        // A Lease that was written after this renewal may have been written until the renewal came back.
         let then = self.total + under_way;
         if self.marks.last().is_some_and(|(last, _)| *last > version) {
-            // Versions only rise. So these are of another history: what they say of a Lease's version is not true.
+            // Versions only rise. So the marks belong to another history, and say nothing about versions of this one.
             self.forget_marks();
         }
         match self.marks.last_mut() {
             Some((last, _)) if *last == version => {}
-            // Where no time was proven in between, the later renewal tells of more Leases.
+            // If no time was proven in between, the mark of the later renewal covers more Leases.
             Some((last, when)) if *when >= then => *last = version,
             _ => {
                 self.marks.push((version, then));
@@ -58,19 +58,19 @@ impl Memory {
         }
     }
 
-    /// Forgets which versions there were: the history that they belong to is not the one that goes on.
+    /// Forgets all marks, because they belong to a history of the store that does not continue.
     pub(super) fn forget_marks(&mut self) {
         self.marks.clear();
     }
 
-    /// How long a Lease had been silent that has this version still.
+    /// For how long a Lease that still has this version has been silent.
     pub fn silence(&self, version: Version) -> Duration {
         let place = self.marks.partition_point(|(mark, _)| *mark < version);
         self.marks.get(place).map_or(Duration::ZERO, |(_, then)| self.total.saturating_sub(*then))
     }
 
-    /// Drops marks, so that those that are left lie at most a quarter of their age apart: of each
-    /// cell of a grid the first is kept, and the grid gets coarser, by powers of two, with age.
+    /// Drops marks, so that those that are left are at most a quarter of their age apart. Only the first mark in each
+    /// cell of a grid is kept. The cells get wider with age, by powers of two.
     fn thin_out(&mut self) {
         let total = self.total;
         let cell = |then: Duration| {
@@ -84,7 +84,7 @@ impl Memory {
     }
 }
 
-/// A text that is no memory, or none of the history that it is read in.
+/// The text is not a memory, or is one of another history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a memory of proven time of this history")]
 pub struct NoMemory;
@@ -100,11 +100,10 @@ impl Memory {
         text
     }
 
-    /// Reads what was written into the Lease with this uid, which has this version now.
+    /// Reads the memory from the Lease with this uid, which now has this version.
     ///
-    /// # Errors
-    /// [`NoMemory`] where the text is nothing that [`Self::written_into`] writes, or was written into another
-    /// Lease, or knows of versions that are yet to come where it is read.
+    /// # Errors [`NoMemory`] if [`Self::written_into`] does not write such a text; if it was written into another
+    /// Lease; or if it contains a version that is not below that of the Lease.
     pub fn read_from(uid: &str, version: Version, text: &str) -> Result<Self, NoMemory> {
         let millis = |text: &str| text.parse().map(Duration::from_millis).map_err(|_| NoMemory);
         let mut words = text.split(' ');
@@ -121,7 +120,7 @@ impl Memory {
             }
             marks.push(mark);
         }
-        // The renewal that wrote them came after all of them.
+        // The renewal that wrote the marks is later than all of them.
         if marks.last().is_some_and(|(last, _)| *last >= version) {
             return Err(NoMemory);
         }
@@ -137,7 +136,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// One renewal a second, each 10 ms under way; the n-th has version 100 × n.
+    /// One renewal per second, each 10 ms under way. The n-th has version 100 × n.
     fn after(seconds: u64) -> Memory {
         let mut memory = Memory::default();
         memory.proven(Duration::ZERO, Version(0), Duration::from_millis(10));
@@ -176,7 +175,7 @@ mod tests {
 
     const UID: &str = "9a1f";
 
-    /// Read where versions have reached 200,000.
+    /// A memory that is read where versions have reached 200,000.
     fn read(text: &str) -> Result<Memory, NoMemory> {
         Memory::read_from(UID, Version(200_000), text)
     }

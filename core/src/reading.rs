@@ -1,12 +1,11 @@
-//! Reading objects as the API server sends them, so that a strange one costs itself only.
+//! Reads objects as the API server sends them, so that an unusual object affects only itself.
 //!
-//! The API server stores what no type of ours can hold: times beyond the year 9999 or just before its
-//! end, managed fields that are nested hundreds of levels deep, whatever a future version brings. With
-//! the plain types one such object, in any namespace, would make every list and watch of its kind fail,
-//! and one user could blind the operator for all. So each object of a list, and each event of a watch,
-//! is read by itself, and of each only what is used ([`Keep`]): the rest is skipped, not decoded. What
-//! cannot be read all the same is [`Unreadable`]: it is known by its name, and nothing is decided from
-//! what is not known of it.
+//! The API server stores values that the operator's types cannot hold: times after the year 9999 or just before its
+//! end, managed fields that are nested hundreds of levels deep, and whatever a future version adds. With the plain
+//! types, one such object in any namespace would make every list and watch of its kind fail. One user could then stop
+//! the operator for everyone. So each object of a list and each event of a watch is parsed separately, and only the
+//! fields that are used ([`Keep`]). The other fields are skipped and not decoded. An object that still cannot be
+//! parsed becomes [`Unreadable`]: its name is known, and nothing is decided from its unknown contents.
 
 #[cfg(test)]
 pub(crate) mod examples;
@@ -31,35 +30,34 @@ use super::{
 
 /// A kind of object that is read in this way.
 pub trait Readable: Sized {
-    /// The name of the kind, for people.
+    /// The name of the kind, for messages.
     const KIND: &'static str;
-    /// What is kept of an object. A field that is used anywhere has to be named here.
+    /// The fields that are kept of an object. Every field that is used anywhere must be named here.
     const KEEP: Keep;
 
-    /// Makes the object of what was kept.
+    /// Makes the object from the fields that were kept.
     ///
-    /// # Errors
-    /// When a part that is used cannot be read.
+    /// # Errors If a part that is used cannot be parsed.
     fn of(kept: &Value) -> Result<Self, serde_json::Error>;
 }
 
-/// An object of a list or of an event.
+/// An object of a list or an event, or the reason why it cannot be read.
 pub type Read<K> = Result<K, Box<Unreadable>>;
 
-/// An object that is there and cannot be read.
+/// An object that exists and cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     /// Its kind.
     pub kind: &'static str,
-    /// Namespace and name; the name is empty where not even that could be read.
+    /// Namespace and name. The name is empty if it cannot be read either.
     pub key: Key,
     /// Its resourceVersion.
     pub version: Version,
-    /// The Service that its label names, as slices have one.
+    /// The Service that its label names, if it is a slice.
     pub service: Option<String>,
-    /// The name of the ServiceRegistration that it belongs to, by our annotation or by an owner reference.
+    /// The name of the ServiceRegistration that it belongs to, from the operator's annotation or an owner reference.
     pub owner: Option<String>,
-    /// What of it could not be read, and why. Nothing of its contents is in there.
+    /// Which part cannot be read, and why. The text contains no contents of the object.
     pub why: String,
 }
 
@@ -77,11 +75,11 @@ pub struct Event<K> {
     pub kind: String,
     /// The resourceVersion of its object.
     pub version: Option<String>,
-    /// Its object; of a bookmark and an error it means nothing.
+    /// Its object. Meaningless for a bookmark or an error.
     pub object: Read<K>,
 }
 
-/// An event around an object.
+/// Describes an event that contains an object.
 struct Around<K>(std::marker::PhantomData<K>);
 
 impl<K: Readable> Around<K> {
@@ -91,16 +89,14 @@ impl<K: Readable> Around<K> {
 
 /// Reads one object.
 ///
-/// # Errors
-/// [`Unreadable`], with as much of its identity as there is.
+/// # Errors [`Unreadable`], with as much of its identity as can be read.
 pub fn read<K: Readable>(json: &[u8]) -> Read<K> {
     object(kept(K::KEEP, json), || kept(kinds::IDENTITY, json).unwrap_or_default())
 }
 
 /// Reads an event of a watch.
 ///
-/// # Errors
-/// When it is no event. What is wrong with its object is no error.
+/// # Errors If the JSON is not an event. An unreadable object in the event is not an error here.
 pub fn read_event<K: Readable>(json: &[u8]) -> Result<Event<K>, serde_json::Error> {
     let whole = kept(Around::<K>::KEEP, json);
     let identity = || kept(Around::<K>::IDENTITY, json).unwrap_or_default();
@@ -133,7 +129,7 @@ fn object<K: Readable>(
     })
 }
 
-/// What is known about an object that cannot be read.
+/// What is known of an object that cannot be read.
 fn unreadable<K: Readable>(
     identity: &Value,
     part: Option<&str>,
@@ -143,7 +139,7 @@ fn unreadable<K: Readable>(
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let namespace = text(&metadata["namespace"]);
     let marked = metadata["annotations"][OWNED_BY_ANNOTATION].as_str().and_then(Marked::read);
-    // A copy from another namespace belongs to no registration of this one.
+    // A copy from another namespace does not belong to a registration of this namespace.
     let marked = marked.filter(|marked| marked.namespace.is_none_or(|it| it == namespace));
     let owners = metadata["ownerReferences"].as_array();
     let owner = owners.into_iter().flatten().find(|owner| owner["kind"] == "ServiceRegistration");
@@ -163,7 +159,7 @@ fn unreadable<K: Readable>(
     }
 }
 
-/// The first part of an object with which alone it cannot be read.
+/// The first part of an object that cannot be read even alone.
 fn culprit<K: Readable>(whole: &Value) -> Option<String> {
     let Keep::Fields(sections) = K::KEEP else { return None };
     let fails = |part: Value| K::of(&part).is_err();
@@ -187,7 +183,7 @@ fn culprit<K: Readable>(whole: &Value) -> Option<String> {
     None
 }
 
-/// An error of reading quotes what it found, which may be a secret.
+/// The message of a parse error without the quoted contents, which may be secret.
 fn without_contents(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let mut told = String::new();
@@ -197,8 +193,8 @@ fn without_contents(error: &serde_json::Error) -> String {
     told.chars().take(200).collect()
 }
 
-/// An object that is read leniently wherever a client of kube reads one: the answer to a read, or to a
-/// write. It is written as it is.
+/// An object that is read leniently when a client of kube reads one, as the answer to a read or a write. It is
+/// serialized like the object itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lenient<K>(pub K);
 

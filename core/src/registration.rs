@@ -1,7 +1,8 @@
-//! The validate step: a spec becomes a [`Registration`], parsed once at the edge.
+//! The validate step: a spec becomes a [`Registration`], parsed once on input.
 //!
-//! The API server has checked nearly all of this (CEL). It is checked again, since a spec may have
-//! passed an older CRD; what is wrong becomes a [`Problem`], and the rest works on.
+//! The API server has already checked almost all of it (CEL). It is checked again, because a spec may have been
+//! accepted under an older CRD. Each error becomes a problem in [`Registration::problems`], and the rest of the spec
+//! still applies.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,7 +18,7 @@ use super::{
     proven::Pace,
 };
 
-/// A ServiceRegistration whose spec has been read.
+/// A ServiceRegistration with a parsed spec.
 #[derive(Debug, Clone)]
 pub struct Registration {
     /// Namespace and name.
@@ -34,25 +35,25 @@ pub struct Registration {
     pub interval: Duration,
     /// The ports.
     pub ports: Vec<PortTemplate>,
-    /// Which Pods may join; none when no Pod may.
+    /// Which Pods may join; `None` if no Pod may.
     pub selector: Option<LabelMatch>,
-    /// Whether there is a selector that cannot be read: then no Pod may join, and none has to leave.
+    /// Whether the selector cannot be read. Then no further Pod may join, and none has to leave.
     pub selector_unreadable: bool,
     /// The declared instances by name.
     pub declared: BTreeMap<String, InstanceSpec>,
-    /// Silence never prunes below this many ready instances.
+    /// While fewer ready instances would be left, no instance is pruned for silence.
     pub min_ready: usize,
-    /// What its end waits for, if it is being deleted: the names of finalizers.
+    /// The finalizers for which its deletion waits, if it is being deleted.
     pub ending: Option<Vec<String>>,
-    /// Whether everything is to be decided and reported, and nothing published.
+    /// Whether decisions are only made and reported, and nothing is published.
     pub dry_run: bool,
-    /// Which hand-written addresses may be taken over.
+    /// Which hand-written addresses may be adopted.
     pub consent: Consent,
-    /// The cordons that its status remembers.
+    /// The cordons that are stored in its status.
     pub cordoned: Vec<CordonedInstance>,
-    /// The instances whose cordons are lifted although no Lease carries them any more.
+    /// The instances whose cordons are lifted, even if they no longer have a Lease that says so.
     pub uncordon: Vec<String>,
-    /// What is wrong with the spec.
+    /// The errors in the spec.
     pub problems: Vec<String>,
 }
 
@@ -63,38 +64,38 @@ pub struct PortTemplate {
     pub name: String,
     /// The port of the Service.
     pub port: u16,
-    /// Where the instances listen.
+    /// The port on which the instances listen.
     pub target: TargetPort,
     /// The transport.
     pub protocol: Protocol,
-    /// The protocol above it.
+    /// The application protocol.
     pub app_protocol: Option<String>,
 }
 
-/// Where the instances listen.
+/// The port on which the instances listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetPort {
-    /// On this port.
+    /// This port number.
     Number(u16),
-    /// On the container port of this name.
+    /// The container port with this name.
     Name(String),
 }
 
-/// The longest name of a port, a DNS label.
+/// The longest name of a port, a DNS label, in characters.
 const PORT_NAME_MAX: usize = 63;
 
-/// The longest and the shortest ttl.
+/// The shortest and the longest ttl.
 const TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 impl Registration {
-    /// It as the owner of what is published.
+    /// The registration as the owner of what it publishes.
     pub fn owner(&self) -> Owner {
         let Key { namespace, name } = self.key.clone();
         Owner { namespace, name, uid: self.uid.clone() }
     }
 
-    /// Reads a spec. What cannot be read is left out, or stands at its default, and is named in
+    /// Reads a spec. A field that cannot be read is omitted or gets its default, and is described in
     /// [`Registration::problems`].
     pub fn validate(object: &ServiceRegistration) -> Self {
         let annotations = object.metadata.annotations.as_ref();
@@ -108,7 +109,8 @@ impl Registration {
                 .map_err(|error| problems.push(format!("spec.{field}: {error}")))
                 .ok()
         };
-        // A ttl that cannot be read must not become a shorter one: who beats in its rhythm lives.
+        // A ttl that cannot be read must not become shorter. Otherwise an instance that beats by the intended ttl
+        // would be pruned.
         let ttl = read("ttl", &spec.ttl).unwrap_or(*TTL.end());
         let interval = read("interval", &spec.interval);
         if !TTL.contains(&ttl) {
@@ -171,13 +173,13 @@ impl Registration {
         }
     }
 
-    /// The rhythm it asks of its instances.
+    /// The ttl and the interval of its instances.
     pub fn pace(&self) -> Pace {
         Pace { ttl: self.ttl, interval: self.interval }
     }
 
-    /// How long after its last beat an instance is late enough to say so: half of its slack, so
-    /// that jitter and one lost beat's retry are no news.
+    /// How long after its last beat an instance counts as overdue: the interval plus half of its slack. Jitter and the
+    /// retry of one lost beat are not reported.
     pub fn overdue_after(&self, ttl: Duration) -> Duration {
         self.interval + ttl.saturating_sub(self.interval) / 2
     }
@@ -232,9 +234,9 @@ fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
     })
 }
 
-/// One that cannot be read is a problem like any other, which stops additions and not removals: it
-/// publishes nobody who was not, as the dry run would that was probably meant; and where instances
-/// are published already, a slip of the pen does not keep the dead.
+/// Reads the annotation for a dry run. A value that cannot be read is a problem like any other, which stops additions
+/// but not removals. So no instance is newly published, as in the dry run that the user probably wanted. And if
+/// instances are already published, a typing error does not keep dead ones published.
 fn dry_run(value: Option<&str>, problems: &mut Vec<String>) -> bool {
     match value {
         Some("true") => true,

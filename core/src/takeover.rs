@@ -1,7 +1,7 @@
-//! Taking over what people wrote by hand: what is in it, and whether all of it may be taken.
+//! The adoption of hand-written objects: their contents, and whether all of them may be adopted.
 //!
-//! All or nothing: either every address, port and object can be taken over as it is, or nothing is
-//! touched, and the [`Refusal`] names the object, what is wrong with it and the remedy.
+//! The adoption is all or nothing. Either every address, port and object can be adopted as it is, or nothing is
+//! changed. The [`Refusal`] then names the object, the problem and the remedy.
 
 mod found;
 
@@ -38,63 +38,65 @@ use super::{
     world::label,
 };
 
-/// What people write who manage slices by hand, as Kubernetes' documentation advises them to.
+/// Values of the managed-by label for people who manage slices by hand. Kubernetes' documentation recommends them.
 const PEOPLE: [&str; 2] = ["staff", "cluster-admins"];
 
-/// Annotation of an Endpoints object that serves as a lock; such a one is not mirrored either.
+/// Annotation of an Endpoints object that serves as a lock. Kubernetes does not mirror such an object.
 const LOCK: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// What is there for a Service, read live, without what is ours.
+/// The objects for a Service that do not belong to the operator, from live reads.
 #[derive(Debug, Default)]
 pub struct Foreign {
-    /// The Endpoints object, if it is not ours.
+    /// The Endpoints object, if it does not belong to the operator.
     pub endpoints: Option<Endpoints>,
-    /// Whether there is an Endpoints object, ours or not.
+    /// Whether there is an Endpoints object, from the operator or not.
     pub has_endpoints: bool,
-    /// The slices that are not ours.
+    /// The slices that do not belong to the operator.
     pub slices: Vec<EndpointSlice>,
 }
 
-/// What has to be known to judge whether that may be taken over.
+/// The inputs of the decision whether the objects may be adopted.
 pub struct Scene<'a> {
     /// The registration.
     pub registration: &'a Registration,
     /// The address families of the Service.
     pub families: &'a [Family],
-    /// The ports that the Service has too.
+    /// The ports that the Service has, too.
     pub ports: &'a [PortTemplate],
-    /// Where outside instances may lie.
+    /// The ranges of outside instances.
     pub ranges: &'a OutsideRanges,
-    /// Whose an address is, as far as the cluster knows.
+    /// Which object has an address, as far as the cluster knows.
     pub owner_of: &'a dyn Fn(IpAddr) -> Option<String>,
-    /// Whether there is nothing of others but what the cluster's own controllers left.
+    /// Whether all objects of others were left behind by Kubernetes' own controllers.
     pub left_by_cluster: bool,
-    /// A Pod of the namespace by its name.
+    /// Returns a Pod of the namespace by its name.
     pub pod: &'a dyn Fn(&str) -> Option<Arc<PodView>>,
-    /// Whether a Pod of that name is there, of which nothing is known because it cannot be read.
+    /// Whether a Pod with this name exists but cannot be read, so that nothing is known of it.
     pub is_unread: &'a dyn Fn(&str) -> bool,
-    /// Who is adopted already, whether he is to stay or not.
+    /// The instances that are already adopted, whether they are to stay or not.
     pub adopted: &'a [Adopted],
-    /// What is decided about the instances that have Leases.
+    /// The verdicts on the instances that have Leases.
     pub verdicts: &'a [Verdict],
-    /// The wall clock, for people to read.
+    /// The wall-clock time, for people to read.
     pub wall: Timestamp,
 }
 
-/// What to do to take it over.
+/// The writes that adopt the objects.
 #[derive(Debug, Default, PartialEq)]
 pub struct Takeover {
-    /// Who is to be remembered, in addition to who is adopted, before anything is done.
+    /// The instances to store in the status, in addition to those that are already adopted. They must be stored before
+    /// anything else is written.
     pub newcomers: Vec<Adopted>,
-    /// The slices with our marks, which make them ours as they are.
+    /// The slices with the operator's marks. Otherwise they are unchanged.
     pub slices: Vec<EndpointSlice>,
-    /// The slices that the cluster's own controller left, to be deleted once ours hold what they do.
+    /// The slices that Kubernetes' own controller left behind. They are deleted once the operator's slices contain
+    /// their endpoints.
     pub leftovers: Vec<EndpointSlice>,
-    /// The Endpoints object with our marks.
+    /// The Endpoints object with the operator's marks.
     pub endpoints: Option<Endpoints>,
 }
 
-/// Why nothing is taken over.
+/// Why nothing is adopted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{object} cannot be taken over, so nothing is: {problem}")]
 pub struct Refusal {
@@ -102,10 +104,9 @@ pub struct Refusal {
     problem: String,
 }
 
-/// Plans to take everything over.
+/// Plans the adoption of all objects.
 ///
-/// # Errors
-/// [`Refusal`], for the first thing that may not be taken over.
+/// # Errors [`Refusal`] for the first object or address that may not be adopted.
 pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
     let mut found = Vec::new();
     let mut takeover = Takeover::default();
@@ -121,7 +122,7 @@ pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
         }
         found.extend(in_endpoints(scene, &object, endpoints)?);
         let mut marked = endpoints.clone();
-        // The second one ends its mirrored slices: ours hold the same by then.
+        // The second label ends the mirrored slices. By then, the operator's slices contain the same endpoints.
         let marks = [(ENDPOINTS_MANAGED_BY_LABEL, MANAGER), (SKIP_MIRROR_LABEL, "true")];
         mark(scene, &mut marked.metadata, &marks);
         takeover.endpoints = Some(marked);
@@ -154,16 +155,17 @@ fn name(kind: &str, metadata: &ObjectMeta) -> String {
     format!("{kind} {}", metadata.name.as_deref().unwrap_or_default())
 }
 
-/// Makes an object ours, as it is.
+/// Adds the operator's marks to an object, and leaves the rest unchanged.
 fn mark(scene: &Scene<'_>, metadata: &mut ObjectMeta, labels: &[(&str, &str)]) {
     let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
     metadata.labels.get_or_insert_default().extend(labels);
     OwnerMark::of(&scene.registration.owner()).put_on(metadata);
-    // The API server keeps the managed fields of an update that has none.
+    // If an update has no managed fields, the API server keeps the existing ones.
     metadata.managed_fields = None;
 }
 
-/// Refuses what a program manages, which would go on doing so, and what is about to go.
+/// Refuses an object that a program manages, because the program would continue to write it; and an object that is
+/// being deleted.
 fn by_people(object: &str, metadata: &ObjectMeta, managed_by: &str) -> Result<(), Refusal> {
     let refuse = |problem| Err(Refusal { object: object.to_owned(), problem });
     if metadata.deletion_timestamp.is_some() {
@@ -177,7 +179,8 @@ fn by_people(object: &str, metadata: &ObjectMeta, managed_by: &str) -> Result<()
             owner.kind, owner.name
         ));
     }
-    // What a user copied from another namespace has our label, and no program of ours behind it.
+    // An object that a user copied from another namespace has the operator's label, but the operator does not manage
+    // it.
     let is_copy = meta::copied_from(metadata).is_some();
     match label(metadata, managed_by).filter(|manager| !(is_copy && *manager == MANAGER)) {
         Some(manager) if !PEOPLE.contains(&manager) => refuse(format!(
@@ -246,7 +249,7 @@ fn in_slice(scene: &Scene<'_>, object: &str, slice: &EndpointSlice) -> Result<Ve
                 text: text.clone(),
                 from: object.to_owned(),
                 ports: ports.clone()?,
-                // Unknown is to be taken for ready, says the API.
+                // The API says that an unknown condition counts as ready.
                 not_ready: conditions.and_then(|known| known.ready) == Some(false),
                 node_name: endpoint.node_name.clone(),
                 zone: endpoint.zone.clone(),
@@ -272,8 +275,8 @@ fn read(object: &str, text: &str) -> Result<IpAddr, Refusal> {
 
 type Listed<'a> = (Option<&'a str>, Option<i32>, Option<&'a str>);
 
-/// The ports of an object, if each is one of the registration's by name and protocol. The number
-/// may be another, as it may for a declared instance.
+/// The ports of an object, if each matches a port of the registration by name and protocol. The number may differ, as
+/// for a declared instance.
 fn ports(
     scene: &Scene<'_>,
     object: &str,
@@ -310,7 +313,8 @@ fn ports(
     Ok(ports)
 }
 
-/// Who is to be remembered: not who is already, and not who beats, since liveness rules him.
+/// The instances to store in the status. Those that are already stored are omitted. So are those that beat, because
+/// their ttl applies to them.
 fn newcomers(scene: &Scene<'_>, found: Vec<Found>) -> Result<Vec<Adopted>, Refusal> {
     let known: HashSet<IpAddr> = scene.adopted.iter().map(|adopted| adopted.address).collect();
     let mut by_address: BTreeMap<IpAddr, Vec<Found>> = BTreeMap::new();
@@ -335,14 +339,14 @@ fn newcomers(scene: &Scene<'_>, found: Vec<Found>) -> Result<Vec<Adopted>, Refus
             continue;
         }
         if let Some((pod, _)) = found.pod.as_ref().filter(|(name, _)| (scene.is_unread)(name)) {
-            // It may live: as one that is gone it would leave with the next write.
+            // The Pod may be alive. If it counted as gone, its endpoint would be removed with the next write.
             let problem = format!("Pod {pod} at {} cannot be read: mend or delete it", found.text);
             return Err(Refusal { object: found.from, problem });
         }
         if found.pod.as_ref().is_some_and(|(name, uid)| {
             leftovers::living((scene.pod)(name).as_deref(), uid).is_none()
         }) {
-            // It leaves with the next write: no other controller would ever take it out.
+            // Its endpoint is removed with the next write; no other controller would ever remove it.
             continue;
         }
         found.check(scene)?;

@@ -1,9 +1,10 @@
-//! Tempering: what a tenant toggles is written at a bounded pace.
+//! Rate limits for changes that a tenant can repeat.
 //!
-//! Whatever an instance says of itself it may say twenty times a second, and each time would be a slice, an Endpoints
-//! object, a status and an event, which all Nodes read. Who leaves does so at once, and so does who joins or gets worse,
-//! for some times in a row; then these have a pace, too. Who gets better again, or comes back right after it has left,
-//! has a slower one. What has to wait stays published as it is, and the last word always counts.
+//! An instance may change its own health twenty times per second. Each change would cause writes of a slice, an
+//! Endpoints object, a status and an event, and all Nodes read the slices. An instance that leaves is removed at once.
+//! Changes of instances that join or get worse are written at once up to a burst, and are then limited. Changes of
+//! instances that get better, or that come back soon after they left, have a lower limit. An instance whose change has
+//! to wait stays published in its old state, and the last state is always written.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,44 +18,44 @@ use super::{
     plan::{ports_of, says},
 };
 
-/// Who joins.
+/// New instances.
 const JOINS: Limit = Limit { burst: 20, every: Duration::from_millis(200) };
-/// Who is not ready any more, or drains: the sooner the better.
+/// Instances that become not ready or drain. This should be fast.
 const WORSE: Limit = Limit { burst: 10, every: Duration::from_millis(200) };
 /// All other changes.
 const OTHER: Limit = Limit { burst: 5, every: Duration::from_secs(1) };
-/// Who joins so soon after it has left comes back.
+/// An instance that joins within this time after it left counts as coming back.
 const COMES_BACK: Duration = Duration::from_secs(10);
-/// So many who have left are remembered of a registration.
+/// How many addresses that have left are remembered for each registration.
 const LEFT_MAX: usize = 10_000;
 
-/// Statuses whose difference is urgent.
+/// Urgent status updates.
 pub const STATUSES: Limit = Limit { burst: 10, every: Duration::from_millis(500) };
-/// Reports with events.
+/// Reports that record events.
 pub const EVENTS: Limit = Limit { burst: 20, every: Duration::from_millis(500) };
 /// Changes of the Service's ports.
 pub const SERVICES: Limit = Limit { burst: 5, every: Duration::from_secs(1) };
-/// Leases that get their cordon back.
+/// Leases whose cordon is written back.
 pub const CORDONS: Limit = Limit { burst: 10, every: Duration::from_secs(1) };
 
-/// What is written for a registration has a pace each. Kept by its name, so that one that is made anew again and again
-/// has no more.
+/// The rate limits of one registration. They are stored by its name, so that a registration that is deleted and
+/// created again repeatedly does not get more.
 #[derive(Debug, Default)]
 pub struct Paces {
-    /// Slices and Endpoints.
+    /// The limit for slices and Endpoints.
     pub temper: Temper,
-    /// The status.
+    /// The limit for the status.
     pub statuses: Bucket,
-    /// Events.
+    /// The limit for events.
     pub events: Bucket,
-    /// The Service.
+    /// The limit for the Service.
     pub services: Bucket,
-    /// Leases.
+    /// The limit for Leases.
     pub cordons: Bucket,
 }
 
 impl Paces {
-    /// Whether it is as if nothing had been written lately.
+    /// Whether all limits are in the state of a registration that has not written recently.
     pub fn are_calm(&self, now: Moment) -> bool {
         let Self { temper, statuses, events, services, cordons } = self;
         let buckets = [statuses, events, services, cordons];
@@ -62,7 +63,7 @@ impl Paces {
     }
 }
 
-/// A kind of change that has a pace of its own.
+/// A kind of change that has its own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Joins,
@@ -70,18 +71,18 @@ enum Change {
     Other,
 }
 
-/// The pace of a registration.
+/// The rate limits for the slices and the Endpoints object of a registration.
 #[derive(Debug, Default)]
 pub struct Temper {
     joins: Bucket,
     worse: Bucket,
     other: Bucket,
-    /// Who has left lately.
+    /// The addresses that left recently, and when.
     left: HashMap<IpAddr, Moment>,
 }
 
-/// What is allowed in one reconciliation, however often it plans anew. A batch takes one of each kind, however many
-/// instances change.
+/// What is allowed in one reconcile, even if it plans several times. All changes of one kind together take one permit,
+/// however many instances change.
 #[derive(Debug, Default)]
 pub struct Permits {
     joins: Option<Result<(), Moment>>,
@@ -90,7 +91,7 @@ pub struct Permits {
 }
 
 impl Permits {
-    /// When what was not allowed will be.
+    /// When a change that was not allowed may be written.
     pub fn look_again(&self) -> Option<Moment> {
         let asked = [self.joins, self.worse, self.other].into_iter().flatten();
         asked.filter_map(Result::err).min()
@@ -107,7 +108,7 @@ impl Permits {
 }
 
 impl Temper {
-    /// What is to be published now, of what is wanted: the same, but for the changes that have to wait.
+    /// The endpoints to publish now: those that are wanted, but in their published state if their change has to wait.
     pub fn restrain(
         &mut self,
         wanted: Vec<Endpoint>,
@@ -126,7 +127,7 @@ impl Temper {
         wanted.into_iter().filter_map(choose).collect()
     }
 
-    /// The endpoint as it is to be published now, if it is.
+    /// The endpoint to publish now; `None` if it has to wait and is not published yet.
     fn choose(
         &mut self,
         wanted: Endpoint,
@@ -146,7 +147,7 @@ impl Temper {
             return permits.allow(change, self, now).then_some(wanted);
         };
         let Some(known) = shown.iter().find(|known| known.ports == wanted.ports) else {
-            // Another port.
+            // The instance has another port than the one that is published.
             return match (&**shown, shared.place_of(&wanted)) {
                 ([before], None) | (_, Some(Place::Of(before))) => {
                     let allowed = permits.allow(Change::Other, self, now);
@@ -181,7 +182,7 @@ impl Temper {
         }
     }
 
-    /// Whether it is as if nothing had happened lately.
+    /// Whether the limits are in their initial state, as if nothing had changed recently.
     pub fn is_calm(&self, now: Moment) -> bool {
         let Self { joins, worse, other, left } = self;
         [joins, worse, other].into_iter().all(|bucket| bucket.is_full(now))
@@ -189,17 +190,18 @@ impl Temper {
     }
 }
 
-/// The places of those whose port is not published yet, at addresses with several ports, before or after.
+/// The places of endpoints whose port is not published yet, at addresses that have or had several ports.
 struct Shared<'a>(HashMap<(IpAddr, PortSet), Place<'a>>);
 
-/// Which of the ports that are published at an address belonged to the one that has another now.
+/// Which of the published ports of an address an endpoint with a new port had before.
 #[derive(Clone, Copy)]
 enum Place<'a> {
-    /// No instance has left, so it does not matter which: in the end each has its new one.
+    /// This one. If no instance has left, it does not matter which one is chosen: in the end, each has its new port.
     Of(&'a Known<'a>),
-    /// None: it is one more.
+    /// None: the endpoint is an additional one.
     New,
-    /// There are fewer than before: it cannot be told whose port has gone, and who leaves leaves at once.
+    /// Unknown: there are fewer endpoints than before, so it is not known whose port has gone. An instance that leaves
+    /// is removed at once.
     Unknown,
 }
 
@@ -244,10 +246,11 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// What is published, by address.
+/// The published endpoints by address.
 struct Shown<'a> {
     known: HashMap<IpAddr, Vec<Known<'a>>>,
-    /// The addresses in endpoints that are not such as we write them: several in one, or without a port's number.
+    /// The addresses in endpoints that the operator would not write: with several addresses in one, or without the
+    /// number of a port.
     elsewhere: HashSet<IpAddr>,
 }
 
@@ -281,7 +284,7 @@ impl<'a> Shown<'a> {
         self.known.get(&address)
     }
 
-    /// Whether an address is published, and none of the endpoints that can be compared is its.
+    /// Whether an address is published, but not in an endpoint that can be compared.
     fn is_elsewhere(&self, address: IpAddr) -> bool {
         self.elsewhere.contains(&address)
     }
@@ -307,7 +310,7 @@ impl Known<'_> {
         (before.ready && !after.ready) || (!before.terminating && after.terminating)
     }
 
-    /// The same endpoint as it is published.
+    /// The endpoint in the state in which it is published.
     fn as_it_is(&self, wanted: Endpoint) -> Endpoint {
         let discovery::Endpoint { hostname, node_name, target_ref, zone, .. } = self.endpoint;
         let conditions = self.conditions();
@@ -322,7 +325,7 @@ impl Known<'_> {
                 name: pod.name.clone().unwrap_or_default(),
                 uid: pod.uid.clone().unwrap_or_default(),
             }),
-            // As claims.rs has it.
+            // The same rule as in claims.rs.
             in_endpoints: match conditions {
                 Conditions { ready: true, .. } => Some(EndpointsReadiness::Ready),
                 Conditions { terminating: false, .. } => Some(EndpointsReadiness::NotReady),
