@@ -1,8 +1,9 @@
-//! Cordons: instances that an operator took out.
+//! Cordons: instances that a person has removed from what is published.
 //!
-//! The annotation on a Lease says so, but a Lease belongs to its workload: it is deleted when that restarts, collected,
-//! made anew, or another takes the address under another name. So a cordon is remembered, in the status of its
-//! registration, and holds by name and by address until the annotation is removed from a Lease that carried it.
+//! The annotation on a Lease sets a cordon. But a Lease belongs to its workload: it may be deleted when the workload
+//! restarts, collected as garbage, or created again; or another instance takes the address under another name. So a
+//! cordon is stored in the status of its registration. It applies by name and by address until the annotation is
+//! removed from a Lease that had it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,18 +26,20 @@ use super::{
     verdict::Placement,
 };
 
-/// So many are noted of a registration: more than a status remembers, since some may have been lifted.
+/// The largest number of cordons that are recorded for a registration. It is more than a status stores, because some
+/// may have been lifted.
 const NOTED_MAX: usize = 2 * CORDONED_INSTANCES_MAX;
 
-/// What the watch has shown of cordons, whatever became of the Leases since.
+/// What the watch has shown of cordons, even if the Leases have changed or disappeared since.
 #[derive(Debug, Default)]
 pub struct Notes(HashMap<Key, Noted>);
 
 #[derive(Debug, Default)]
 struct Noted {
-    /// By the name of the Lease.
+    /// The cordons by the name of the Lease.
     held: BTreeMap<String, Note>,
-    /// Those lifted since this process began, until they are cordoned again: what a status says of them is old.
+    /// The Leases whose cordons were lifted since this process started and not set again. Entries for them in a status
+    /// are old.
     lifted: BTreeSet<String>,
 }
 
@@ -49,7 +52,7 @@ struct Note {
 }
 
 impl Notes {
-    /// A Lease of a registration was seen to be another, or to say something else than before.
+    /// A Lease of a registration has changed, or is a new Lease with the same name.
     pub(super) fn observe(
         &mut self,
         registration: &Key,
@@ -58,7 +61,7 @@ impl Notes {
         claim: &Claim,
     ) {
         let Some(reason) = &claim.cordoned else {
-            // One that was made anew without it lifts nothing.
+            // A Lease that was created again without the annotation does not lift the cordon.
             if let Some(noted) = self.0.get_mut(registration)
                 && noted.held.get(lease).is_some_and(|note| note.uid == token.uid)
             {
@@ -82,7 +85,7 @@ impl Notes {
         noted.held.insert(lease.to_owned(), note);
     }
 
-    /// A registration is gone. What a Lease still carries it says again.
+    /// A registration is gone. Only cordons that a Lease still has are kept.
     pub(super) fn forget(&mut self, registration: &Key, carries: impl Fn(&str) -> bool) {
         if let Some(noted) = self.0.get_mut(registration) {
             noted.held.retain(|lease, _| carries(lease));
@@ -93,7 +96,7 @@ impl Notes {
         }
     }
 
-    /// The registrations of which cordons are noted.
+    /// The registrations for which cordons are recorded.
     pub(super) fn registrations(&self) -> impl Iterator<Item = &Key> {
         self.0.keys()
     }
@@ -112,42 +115,42 @@ impl Noted {
     }
 }
 
-/// A cordon that holds.
+/// A cordon that is in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cordon {
-    /// What is remembered of it.
+    /// Its entry in the status.
     pub entry: CordonedInstance,
     addresses: Vec<IpAddr>,
-    /// Where the instance listens, as far as that is known without its Pod.
+    /// The ports on which the instance listens, as far as they are known without its Pod.
     ports: Vec<u16>,
 }
 
-/// The cordons of a registration, as they stand.
+/// The current cordons of a registration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cordons {
-    /// Those that hold.
+    /// The cordons that are in effect.
     pub held: Vec<Cordon>,
-    /// Those of the status that are lifted, by name.
+    /// The names of those in the status that were lifted.
     pub lifted: Vec<String>,
-    /// Leases that were made anew and are to carry the annotation again.
+    /// Leases that were created again and need the annotation again.
     pub unmarked: Vec<Unmarked>,
 }
 
-/// A Lease that was made anew, of an instance that is cordoned.
+/// A Lease of a cordoned instance that was created again without the annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmarked {
     /// Name of the Lease.
     pub lease: Arc<str>,
     /// Its token.
     pub token: Token,
-    /// What it says otherwise.
+    /// Its other content.
     pub claim: Arc<Claim>,
     /// Why the instance is cordoned.
     pub reason: String,
 }
 
 impl Cordons {
-    /// Brings together what the status remembers and what the watch has shown.
+    /// Combines the cordons in the status with those that the watch has shown.
     pub fn stand(registration: &Registration, index: &mut Index) -> Self {
         let Registration { key, cordoned, uncordon, .. } = registration;
         let mut cordons = Self::default();
@@ -156,7 +159,8 @@ impl Cordons {
             let lease = heartbeat::lease_name(&key.name, &entry.name);
             let noted = index.cordons().0.get(key);
             let was_lifted = noted.is_some_and(|noted| noted.lifted.contains(&lease));
-            // Removed while this process did not look; or not yet seen to carry what was written onto it again.
+            // The Lease has no annotation because it was removed while this process was not watching. The exception is
+            // a cordon that is recorded here: the annotation was written back, and the watch has not shown it yet.
             let is_held = noted.is_some_and(|noted| noted.held.contains_key(&lease));
             let is_bare = !is_held
                 && index.record(key, &lease).is_some_and(|record| {
@@ -194,7 +198,8 @@ impl Cordons {
         cordons
     }
 
-    /// If there are too many, those are dropped whose Pod probably will not return: its Lease is gone.
+    /// If there are too many cordons, drops those of Pods whose Lease is gone, because these Pods will probably not
+    /// return.
     fn make_room(&mut self, key: &Key, index: &Index) {
         let mut surplus = self.held.len().saturating_sub(CORDONED_INSTANCES_MAX);
         let lifted = &mut self.lifted;
@@ -211,7 +216,7 @@ impl Cordons {
         self.held.truncate(CORDONED_INSTANCES_MAX);
     }
 
-    /// What a status remembers next.
+    /// The cordons to store in the next status.
     pub fn remember(&self, prior: &[CordonedInstance], wall: Timestamp) -> Vec<CordonedInstance> {
         let is_lifted = |entry: &CordonedInstance| self.lifted.contains(&entry.name);
         let mut next: BTreeMap<&str, CordonedInstance> = prior
@@ -273,7 +278,7 @@ impl Cordon {
         Self { entry, addresses, ports }
     }
 
-    /// Why an instance is out because of this cordon, if it is.
+    /// Why this cordon applies to an instance; `None` if it does not.
     fn covers(&self, instance: &str, pod: Option<&str>, placement: &Placement) -> Option<String> {
         let Self { entry, .. } = self;
         let CordonedInstance { name, reason, .. } = entry;
@@ -296,7 +301,7 @@ impl Cordon {
     }
 }
 
-/// Why an instance is out, if a cordon is remembered that covers it.
+/// Why an instance is cordoned, if a stored cordon applies to it.
 pub(super) fn covering(
     cordons: &[Cordon],
     instance: &str,
@@ -306,12 +311,12 @@ pub(super) fn covering(
     cordons.iter().find_map(|cordon| cordon.covers(instance, pod, placement))
 }
 
-/// The cordon on an instance of this name, if one is remembered.
+/// The stored cordon of an instance with this name, if there is one.
 pub(super) fn named<'a>(cordons: &'a [Cordon], instance: &str) -> Option<&'a CordonedInstance> {
     cordons.iter().map(|cordon| &cordon.entry).find(|entry| entry.name == instance)
 }
 
-/// What is said of a cordon.
+/// The message for a cordon.
 pub(super) fn told(reason: &str) -> String {
     match reason {
         "" => "taken out by an operator".to_owned(),

@@ -1,8 +1,8 @@
-//! The readiness gate `beatkeeper.dev/published`: what the condition of a Pod with this gate says.
+//! The readiness gate `beatkeeper.dev/published`: the value of its condition on a Pod.
 //!
-//! A Pod with this gate is not ready before all of its registrations have published it, so that a
-//! roll-out waits for them. Nothing is decided from ignorance: where a registration has not been decided
-//! about yet, as after a start, the last condition of a Pod stays.
+//! A Pod with this gate is not ready until all of its registrations have published it, so that a roll-out waits for
+//! them. Nothing is decided while something is unknown: if a registration has not been decided about yet, as after a
+//! start, the Pod keeps its last condition.
 
 use std::{
     borrow::Cow,
@@ -12,30 +12,30 @@ use std::{
 
 use super::{index::Key, moment::Moment, pod::PodView};
 
-/// The condition of a Pod changes at most this often.
+/// The condition of a Pod is written at most once in this time.
 const REST: Duration = Duration::from_secs(1);
 
-/// Why an instance that was spoken of is published no more: its Lease is gone.
+/// The reason if the Lease of an instance that was reported before is gone.
 const LEFT: &str = "Deregistered";
 
-/// What a registration says of a Pod, and what the Pod's condition says.
+/// What a registration reports about a Pod, or what the condition of the Pod says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word {
-    /// Whether it is published.
+    /// Whether the Pod is published.
     pub published: bool,
-    /// Why, or why not: one word.
+    /// The reason, as one word.
     pub reason: Cow<'static, str>,
-    /// The registration that says so; none when all do.
+    /// The registration that reports this; `None` if it applies to all registrations.
     pub registration: Option<String>,
 }
 
 impl Word {
-    /// All have published it.
+    /// All registrations have published the Pod.
     fn published() -> Self {
         Self { published: true, reason: "Published".into(), registration: None }
     }
 
-    /// For people.
+    /// The message of the condition.
     pub fn message(&self) -> String {
         match &self.registration {
             None => "every registration of this Pod has published it".to_owned(),
@@ -47,7 +47,7 @@ impl Word {
     }
 }
 
-/// A registration that a Pod has to be published by.
+/// A registration that must publish a Pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claimant {
     /// Its name.
@@ -56,24 +56,24 @@ pub struct Claimant {
     pub beats: bool,
 }
 
-/// What registrations say of Pods that ask, and which Pods are to be looked at.
+/// What registrations report about Pods with the gate, and which Pods have to be checked.
 #[derive(Debug, Default)]
 pub struct Gates {
-    /// By Pod, then by the name of the registration: the uid of the Pod, and whether and why.
+    /// By Pod and then by the name of the registration: the uid of the Pod, and the report.
     words: HashMap<Key, BTreeMap<String, (String, Word)>>,
-    /// The Pods of which a registration says something.
+    /// The Pods about which each registration reports.
     told_by: HashMap<Key, BTreeSet<Key>>,
-    /// By namespace: when each is to be looked at.
+    /// By namespace and name: when each Pod has to be checked.
     waiting: BTreeMap<String, BTreeMap<String, Moment>>,
-    /// Pods, or with an empty name whole namespaces, whose conditions are not written before this time.
+    /// Pods whose conditions must not be written before this time. A key with an empty name is a whole namespace.
     resting: HashMap<Key, Moment>,
     /// The namespace that had the last turn.
     last: String,
 }
 
 impl Gates {
-    /// A registration has been decided about, and says this of the Pods that ask, by name and uid. Of those
-    /// that it spoke of before and does not any more, the instance has left.
+    /// Records the decision about a registration: its reports on the Pods with the gate, by name and uid. If a Pod was
+    /// reported before and is missing now, its instance has left.
     pub fn report(&mut self, registration: &Key, words: Vec<(Key, String, Word)>, now: Moment) {
         if words.is_empty() && !self.told_by.contains_key(registration) {
             return;
@@ -104,7 +104,7 @@ impl Gates {
         changed.iter().for_each(|pod| self.look_at(pod, now));
     }
 
-    /// A registration is gone, or says nothing of Pods any more.
+    /// A registration is gone, or no longer reports about Pods.
     pub fn forget(&mut self, registration: &Key, now: Moment) {
         for pod in self.told_by.remove(registration).unwrap_or_default() {
             if let Some(words) = self.words.get_mut(&pod) {
@@ -117,7 +117,8 @@ impl Gates {
         }
     }
 
-    /// A Pod is gone, or does not ask any more. Also one that waits to be looked at: a replica that stands by looks at none.
+    /// A Pod is gone, or no longer has the gate. This also removes it from the Pods to check, because a replica that
+    /// stands by checks none.
     pub fn forget_pod(&mut self, pod: &Key) {
         if let Some(pods) = self.waiting.get_mut(&pod.namespace) {
             pods.remove(&pod.name);
@@ -137,7 +138,7 @@ impl Gates {
         }
     }
 
-    /// A Pod is to be looked at.
+    /// Records that a Pod has to be checked.
     pub fn look_at(&mut self, pod: &Key, now: Moment) {
         let whole = Key::new(&pod.namespace, "");
         let rests = [pod, &whole].map(|key| self.resting.get(key).copied().unwrap_or_default());
@@ -146,13 +147,13 @@ impl Gates {
         pods.entry(pod.name.clone()).or_insert(due);
     }
 
-    /// A Pod's condition has been written. The next write waits.
+    /// The condition of a Pod was written. The next write has to wait.
     pub fn told(&mut self, pod: &Key, now: Moment) {
         self.resting.retain(|_, until| *until > now);
         self.resting.insert(pod.clone(), now + REST);
     }
 
-    /// For this span no condition in this namespace can be written.
+    /// During this time, no condition in this namespace can be written.
     pub fn rest(&mut self, namespace: &str, span: Duration, now: Moment) {
         self.resting.retain(|_, until| *until > now);
         self.resting.insert(Key::new(namespace, ""), now + span);
@@ -161,8 +162,8 @@ impl Gates {
         }
     }
 
-    /// The Pod whose turn it is: the namespaces take turns, so that many Pods of one do not keep those of
-    /// others waiting. Otherwise when the next is due.
+    /// The next Pod to check; if none is due, the time at which the next one is. The namespaces take turns, so that
+    /// many Pods of one namespace do not delay those of others.
     pub fn next(&mut self, now: Moment) -> Result<Key, Option<Moment>> {
         let after = self.waiting.range::<str, _>((
             std::ops::Bound::Excluded(self.last.as_str()),
@@ -186,8 +187,8 @@ impl Gates {
         Ok(pod)
     }
 
-    /// What a Pod's condition should say. None where it says that already, where the Pod has no gate, or where
-    /// something is not known yet.
+    /// The condition that a Pod should have. `None` if the Pod already has it, has no gate, or something is not known
+    /// yet.
     pub fn wanted(&self, key: &Key, pod: &PodView, claimants: &[Claimant]) -> Option<Word> {
         let gate = pod.gate.as_ref()?;
         let mut refused = None;
@@ -197,7 +198,7 @@ impl Gates {
                 Some((_, word)) if word.published => {}
                 Some((_, word)) => refused = refused.or_else(|| Some(word.clone())),
                 None if *beats => return None,
-                // A registration that is made later shuts no gate that is open.
+                // A registration that is created later does not close a gate that is open.
                 None if gate.published == Some(true) => {}
                 None => {
                     refused = refused.or_else(|| {
@@ -212,14 +213,14 @@ impl Gates {
         (!claimants.is_empty() && !same).then_some(word)
     }
 
-    /// Whether nothing is kept.
+    /// Whether nothing is stored.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         let Self { words, told_by, waiting, resting, last: _ } = self;
         words.is_empty() && told_by.is_empty() && waiting.is_empty() && resting.is_empty()
     }
 
-    /// A new term: what was said in an earlier one is not known to hold.
+    /// A new term begins. Reports of an earlier term may no longer be true.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,7 +1,7 @@
-//! Judging one instance that has a Lease.
+//! The verdict on one instance that has a Lease.
 //!
-//! Four questions in this order, each answered by a small function that either rules or passes on:
-//! is the Lease well-formed, where is the instance, is it alive, what does it say of itself.
+//! Four questions are answered in this order, each by a function that returns a ruling if it decides: Is the Lease
+//! well-formed? Where is the instance? Is it alive? What health does it report?
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ use super::{
 /// A ruling: state, reason and message.
 type Ruling = (InstanceState, Reason, String);
 
-/// Whether an instance is alive, and until when that holds.
+/// Whether an instance is alive, and when to check again.
 enum Life {
     Alive { overdue: bool, look_again: Moment },
     Doubted { deadline: Moment, ruling: Option<Ruling> },
@@ -36,11 +36,11 @@ enum Life {
     Not(Ruling, Option<Moment>),
 }
 
-/// How soon a broken path is looked at again.
+/// How soon to check again while a path is broken.
 const RECHECK_MIN: Duration = Duration::from_millis(250);
 const RECHECK_MAX: Duration = Duration::from_secs(5);
 
-/// An instance with a Lease, on its way to a verdict.
+/// An instance with a Lease for which a verdict is being made.
 pub(super) struct Candidate<'a> {
     facts: &'a Facts<'a>,
     record: &'a Record,
@@ -54,7 +54,7 @@ impl<'a> Candidate<'a> {
         Self {
             facts,
             record,
-            // No instance can be called that, so that names stay unique: in status they are keys.
+            // No instance can have this name, so names stay unique, as the status needs.
             instance: match instance {
                 Some(instance) => InstanceName::end_of(&record.lease, instance.len()),
                 None => format!("lease/{}", record.lease).as_str().into(),
@@ -63,7 +63,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// None when the instance is gone for good, and only its Lease still waits to be collected.
+    /// The verdict; `None` if the instance is gone for good and only its Lease has not been collected yet.
     pub(super) fn judge(self) -> Option<Verdict> {
         if self.is_gone() {
             return None;
@@ -100,8 +100,8 @@ impl<'a> Candidate<'a> {
             }
             Life::Doubted { deadline, ruling } => {
                 let word = self.word(&placement, true);
-                // Held is published as ready. An instance that is draining or not able to serve
-                // stays what it says it is: it is kept all the same.
+                // A held instance is published as ready. But if it is draining or not able to serve, it keeps that
+                // state, and also stays published.
                 let ruling = match ruling {
                     Some(doubt)
                         if doubt.0 != InstanceState::Held || word.0 == InstanceState::Ready =>
@@ -116,7 +116,7 @@ impl<'a> Candidate<'a> {
                     lease.settled.granted = inherited_published;
                     lease.suspect = Some(self.suspect(Some(deadline)));
                 }
-                // Read again at once, or after the pause the caller keeps between failing reads.
+                // The Lease is read again at once, or after the pause that the caller keeps after a failed read.
                 verdict.look_again = Some(self.facts.now);
                 verdict
             }
@@ -144,8 +144,8 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    /// A Lease that is being deleted deregisters at once; so does a Pod that has run to its end, and
-    /// one that was there and is no more, whose Lease the garbage collector will take.
+    /// Whether the instance is gone. A Lease that is being deleted deregisters its instance at once. So does a Pod
+    /// that has terminated, or that existed and is gone. The garbage collector will then delete the Lease.
     fn is_gone(&self) -> bool {
         let Origin::Pod { name, uid } = &self.record.claim.origin else {
             return self.record.claim.deleting;
@@ -157,7 +157,7 @@ impl<'a> Candidate<'a> {
         self.record.claim.deleting || pod_is_gone
     }
 
-    /// Is the Lease well-formed?
+    /// Is the Lease well-formed? Returns a ruling if it is not.
     fn form(&self) -> Option<Ruling> {
         let lease = &self.record.lease;
         let registration = &self.facts.registration.key.name;
@@ -190,7 +190,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// Has an operator taken it out?
+    /// Is the instance cordoned? Returns the message if it is.
     fn cordon(&self, placement: &Placement) -> Option<String> {
         let Claim { cordoned, origin, .. } = &*self.record.claim;
         let pod = match origin {
@@ -249,7 +249,7 @@ impl<'a> Candidate<'a> {
                 _ => Life::Not(self.expired(), self.read_again()),
             };
         }
-        // One that was published when the store went back is in no slice of an earlier state.
+        // An instance that was published when the store went back may be missing in the slices of the earlier state.
         let published = published || self.record.stays_published();
         if self.record.sight.awaits_beat() && !published {
             let message = match self.record.sight {
@@ -264,8 +264,9 @@ impl<'a> Candidate<'a> {
         }
         let overdue_at = seen + registration.overdue_after(ttl);
         let overdue = now >= overdue_at;
-        // Whoever led before may have pruned it: it saw other gaps, or the ttl has become longer since. Or
-        // its deadline was moved by a gap after it had left. No gap, edit (L8) or failover revives.
+        // An earlier leader may have pruned the instance, because it saw other gaps, or because the ttl has become
+        // longer since. Or a gap has moved its deadline after it was pruned. No gap, edit (L8) or failover revives an
+        // instance.
         let edited = seen < self.facts.term_began && self.facts.ttl.may_have_passed(seen);
         if (overdue || edited) && !published {
             let message =
@@ -279,7 +280,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// A Lease that was lost when the store went back is forgotten by the next read of those that are missing.
+    /// A Lease that was lost when the store went back is forgotten by the next read of the missing Leases.
     fn read_again(&self) -> Option<Moment> {
         self.record.is_unshown().then_some(self.facts.now)
     }
@@ -292,7 +293,7 @@ impl<'a> Candidate<'a> {
         (InstanceState::Expired, Reason::TTLPassed, message)
     }
 
-    /// Past its deadline, but hardly anybody's beats arrive (L6).
+    /// The ruling for an instance that is past its deadline while almost no beats arrive (L6).
     fn held(&self, broken: &Broken, ttl: Duration) -> Ruling {
         let Broken { place, flow, weighed, window } = broken;
         let window = duration::format(*window);
@@ -311,18 +312,19 @@ impl<'a> Candidate<'a> {
         let message = format!(
             "its ttl has passed, but {found}, so the way of the beats is taken to be broken: look for what \
              keeps instances from writing their Leases; held until {} after its deadline at most",
-            // Not how much of it is left: that would be a write of the status at each look.
+            // The remaining time is not in the message, because it would cause a write of the status at each check.
             duration::format(held_for(ttl)),
         );
         (InstanceState::Held, Reason::PathBroken, message)
     }
 
-    /// Past its deadline without evidence: what is published stays so, what is not stays out.
+    /// The ruling for an instance that is past its deadline without evidence. If it is published, it stays so; if not,
+    /// it stays out.
     fn doubted(&self, published: bool) -> Option<Ruling> {
         let error = self.facts.unreadable.get(&self.record.lease);
         if !published {
-            // The dead must not come back, not even until the read that proves it: whether this one
-            // was found at a cold start or has just been uncordoned.
+            // A dead instance must not be published again, not even until the read that proves its death. It may have
+            // been found at a cold start, or have just been uncordoned.
             let (reason, message) = match error {
                 Some(error) => {
                     (Reason::LeaseUnreadable, format!("its Lease cannot be read: {error}"))
@@ -347,7 +349,7 @@ impl<'a> Candidate<'a> {
         Some((InstanceState::Held, Reason::PathUnproven, message))
     }
 
-    /// What does it say of itself, and its Pod of it?
+    /// What health do the instance and its Pod report?
     fn word(&self, placement: &Placement, overdue: bool) -> Ruling {
         let claim = &self.record.claim;
         let note = claim.note.clone().unwrap_or_default();
@@ -387,7 +389,7 @@ impl<'a> Candidate<'a> {
         Box::new(Suspect { lease: self.record.lease.clone(), deadline })
     }
 
-    /// A verdict as it is for most: a beat changes nothing, and time neither.
+    /// A verdict with the values for most instances: no beat and no passing of time changes it.
     fn verdict(&self, (state, reason, message): Ruling, placement: Option<Placement>) -> Verdict {
         let missing = self.record.presence == Presence::Missing;
         let placed = placement.is_some();

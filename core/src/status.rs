@@ -1,7 +1,7 @@
 //! The status of a registration.
 //!
-//! A status can be made only from what was applied: [`report`] takes the [`Applied`] that the apply
-//! step returns, so that nothing is called published that was not.
+//! A status can be made only from what was applied: [`report`] takes the [`Applied`] that the apply step returns. So
+//! the status never says that something is published if it is not.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -24,29 +24,30 @@ use super::{
     words,
 };
 
-/// What became of a plan.
+/// The outcome of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     /// How many objects were written.
     pub writes: usize,
-    /// What could not be carried out, and will be tried again.
+    /// A write that failed and will be retried.
     pub failure: Option<String>,
-    /// What our slices hold now; in a dry run, what they would. Nothing any more in what waits to be told:
-    /// it may be much.
+    /// What the operator's slices contain now; in a dry run, what they would contain. It may be large, so it is
+    /// emptied in an outcome that waits to be reported.
     pub published: InSlices,
-    /// What the API server refuses to have published, and is tried again.
+    /// What the API server refuses to have published. It will be retried.
     pub refused: RefusedNow,
     /// In a dry run, what would have been written.
     pub dry_run: Option<String>,
-    /// The longest former ttl by which some instance is measured, since it keeps its pace (L8).
+    /// The longest former ttl that still applies to an instance, because the instance has not adopted the new pace
+    /// (L8).
     pub former_ttl: Option<Duration>,
-    /// Those of the prior status's adopted instances that are no longer.
+    /// The adopted instances of the prior status whose adoption has ended.
     pub adoption_ended: Vec<AdoptedInstance>,
     /// The cordons of the registration.
     pub cordons: Cordons,
 }
 
-/// The two clocks at the moment of a report: the wall clock is for people to read only.
+/// The two clocks at the moment of a report. The wall clock is only for people to read.
 #[derive(Debug, Clone, Copy)]
 pub struct Clocks {
     /// The monotonic clock.
@@ -62,10 +63,10 @@ impl Clocks {
     }
 }
 
-/// What the message of an instance says whose name several processes claim.
+/// The message of an instance whose name several processes claim.
 pub const CONTESTED: &str = "several processes claim its name";
 
-/// Makes the status that tells of this account. What `prior` says of an unchanged state is kept.
+/// Makes the status for this account. Values of `prior` for an unchanged state are kept.
 pub fn report(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,
@@ -86,7 +87,7 @@ pub fn report(
         last_change_time: prior.last_change_time.clone(),
         instances: instances(prior, account, clocks),
         cordoned: applied.cordons.remember(&prior.cordoned, whole_seconds(clocks.wall)),
-        // Who is adopted is written before anything is taken over; a report only ever ends it.
+        // Adopted instances are written to the status before anything is taken over. A report can only remove them.
         adopted: {
             let still = |adopted: &&AdoptedInstance| !applied.adoption_ended.contains(adopted);
             prior.adopted.iter().filter(still).cloned().collect()
@@ -99,8 +100,8 @@ pub fn report(
     status
 }
 
-/// Whether a reader would see a difference. The time of the last beat alone is none: it would make
-/// every beat a write.
+/// Whether the two statuses differ for a reader. The time of the last beat alone is not a difference. Otherwise every
+/// beat would cause a write.
 pub fn differs(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStatus) -> bool {
     let without_beats = |status: &ServiceRegistrationStatus| {
         let mut status = status.clone();
@@ -110,12 +111,11 @@ pub fn differs(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStat
     without_beats(prior) != without_beats(next)
 }
 
-/// A status that differs from the last one in what may wait only is written this long after it at
-/// the earliest.
+/// The shortest time between two writes of a status if the differences are not urgent.
 pub const FLOOR: Duration = Duration::from_secs(10);
 
-/// When a status that [`differs`] is to be written: at once when its difference is urgent, and else
-/// not before [`FLOOR`] has passed since the last one was.
+/// When to write a status that [`differs`]. If the difference is urgent, that is now. Otherwise it is not before
+/// [`FLOOR`] has passed since the last write.
 pub fn due(
     prior: Option<&ServiceRegistrationStatus>,
     next: &ServiceRegistrationStatus,
@@ -128,21 +128,21 @@ pub fn due(
     }
 }
 
-/// Whether somebody may act on the difference: a state, a count, a condition, an address. What an
-/// instance writes as its note, and whether a beat is a little late, may change as often as
-/// workloads like, and would make the API server's load theirs to choose.
+/// Whether a reader may have to act on the difference: a state, a count, a condition or an address. The note of an
+/// instance and a slightly late beat are not urgent. They may change as often as the workloads like, so workloads
+/// could otherwise decide how much the API server is loaded.
 pub fn is_urgent(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStatus) -> bool {
     essence(prior) != essence(next)
 }
 
-/// A status without what may wait.
+/// A status without the parts that are not urgent.
 fn essence(status: &ServiceRegistrationStatus) -> ServiceRegistrationStatus {
     let mut status = status.clone();
     status.last_change_time = None;
     status.conditions.iter_mut().for_each(|condition| condition.message.clear());
     let is_ready = |instance: &InstanceStatus| instance.state == InstanceState::Ready.as_str();
     if status.instances.len() >= LISTED_INSTANCES_MAX {
-        // Who of the ready is listed depends on whose beat is late.
+        // Which of the ready instances are listed depends on which beats are late.
         status.instances.retain(|instance| !is_ready(instance));
     }
     for instance in &mut status.instances {
@@ -175,7 +175,7 @@ fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// The lines of the instances to list.
+/// The entries of the instances to list.
 fn instances(
     prior: &ServiceRegistrationStatus,
     account: &Account,
@@ -216,8 +216,8 @@ fn instances(
     account.listed().map(told).collect()
 }
 
-/// The message of a failure that lasts, as it was first reported: each try may bring other times and ids,
-/// and these are not worth a write.
+/// The message of a failure that continues, as it was first reported. Each retry may bring other times and ids, which
+/// are not worth a write.
 fn steady(reason: &str, before: &str, now: &str) -> String {
     let lasts = ["WriteFailed", Reason::PublishFailed.as_str()].contains(&reason);
     if lasts && words::agree(before, now) { before.to_owned() } else { now.to_owned() }
@@ -254,7 +254,7 @@ fn conditions(
     };
     let reason = ready_reason(stall, applied);
     match (stall, &applied.failure, &applied.dry_run) {
-        // What would be in the way is what a dry run is there to tell.
+        // A dry run also has to report what would prevent publishing.
         (Some(stall), _, Some(dry_run)) => {
             let message = format!("{}; dry run: {dry_run}", stall.message);
             set(condition::READY, false, reason, message);

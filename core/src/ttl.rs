@@ -1,4 +1,4 @@
-//! Which ttl an instance is measured by while the spec changes (L8).
+//! Which ttl applies to an instance while the spec changes (L8).
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,44 +8,50 @@ use super::{
     proven::Pace,
 };
 
-/// A client reads its registration anew within this long, and an instance that appears later knows it.
+/// The longest time until a client reads its registration again. An instance that appears later than this knows the
+/// edit.
 const NEWS_TRAVELS_FOR: Duration = Duration::from_secs(120);
-/// So many former ttls it must keep the present pace whose Lease says that it does not know it.
+/// The number of former ttls for which an instance must keep the present pace if its Lease says that its client does
+/// not know the present ttl.
 const DOUBTED_FOR: u32 = 10;
-/// So many ttls of the past are told apart.
+/// The largest number of former ttls that are kept.
 const KEPT: usize = 16;
 
-/// The ttls a registration had. A longer one applies at once; a shorter one to each instance once it
-/// has been seen to follow: until then it keeps the pace that it was told last.
+/// The ttls that a registration has had. A longer ttl applies at once. A shorter one applies to an instance once the
+/// instance has been seen to follow it. Until then, the last ttl that it knew applies.
 ///
-/// An instance follows when its Lease says that its client knows the present ttl (leaseDurationSeconds)
-/// and its beats come at the present pace; or when they have come at that pace for as long as the
-/// former ttl, or ten times as long where its Lease says that the client knows another. One that appears after the edit follows from its first beat,
-/// unless its Lease says that its client read the registration before.
+/// An instance follows in one of these cases:
+///
+/// * Its Lease says that its client knows the present ttl (leaseDurationSeconds), and its beats come at the present
+///   pace.
+/// * Its beats have come at the present pace for as long as the former ttl; or for ten times as long, if its Lease
+///   says that its client knows another ttl.
+/// * It appeared after the edit. Then it follows from its first beat, unless its Lease says that its client read the
+///   registration before the edit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TtlHistory {
     current: Duration,
-    /// Longer ones of the past with the moment they ended: ends rise, ttls fall.
+    /// Longer ttls of the past, each with the moment at which it ended. The moments rise and the ttls fall.
     longer: Vec<(Moment, Duration)>,
-    /// Who was silent since before this had outlived a ttl when it was replaced by a longer one.
+    /// An instance whose last beat is before this moment was past a ttl when that ttl was replaced by a longer one.
     outlived: Moment,
 }
 
 impl TtlHistory {
-    /// Begins with a ttl.
+    /// A history that begins with this ttl.
     pub fn new(ttl: Duration) -> Self {
         Self { current: ttl, longer: Vec::new(), outlived: Moment::default() }
     }
 
-    /// Begins with a ttl where an earlier process, or an earlier registration of the name, had a
-    /// longer one that some instance may still keep.
+    /// A history that begins with this ttl. `former` is a longer one from an earlier process, or from an earlier
+    /// registration with this name. It may still apply to some instances.
     pub fn after(former: Option<Duration>, ttl: Duration, now: Moment) -> Self {
         let mut history = Self::new(ttl);
         history.longer.extend(former.filter(|former| *former > ttl).map(|former| (now, former)));
         history
     }
 
-    /// Notes the ttl of the spec as of `now`; saying the same again changes nothing.
+    /// Records the ttl of the spec at `now`. The same ttl again changes nothing.
     pub fn set(&mut self, ttl: Duration, now: Moment) {
         if ttl < self.current {
             self.longer.push((now, self.current));
@@ -54,43 +60,42 @@ impl TtlHistory {
             self.outlived = self.outlived.max(now - self.current);
         }
         self.current = ttl;
-        // What is not longer than the present one decides nothing any more.
+        // A ttl that is not longer than the present one no longer has an effect.
         self.longer.retain(|&(_, past)| past > ttl);
         if self.longer.len() > KEPT
             && let Some((ended, _)) = self.longer.pop()
             && let Some(last) = self.longer.last_mut()
         {
-            // The longer one of both is taken to have lasted for both.
+            // The longer one of the two is assumed to have applied for both.
             last.0 = ended;
         }
     }
 
-    /// Whether one that was last seen to beat at `seen` may have been pruned under a shorter ttl than
-    /// the one it is measured by now, by whoever led then. When in doubt, yes.
+    /// Whether an earlier leader may have pruned an instance under a shorter ttl than the one that applies to it now.
+    /// `seen` is when its last beat was seen. If in doubt, true.
     pub fn may_have_passed(&self, seen: Moment) -> bool {
         seen < self.outlived
     }
 
-    /// The longest ttl that some instance may be measured by.
+    /// The longest ttl that may apply to an instance.
     pub fn longest(&self) -> Duration {
         self.longer.first().map_or(self.current, |(_, ttl)| *ttl)
     }
 
-    /// The ttl for an instance, while the registration asks for this interval.
+    /// The ttl that applies to an instance, for this interval of the registration.
     pub fn at(&self, record: &Record, interval: Duration) -> Duration {
         self.not_left_behind(record, interval).fold(self.current, Duration::max)
     }
 
-    /// For how long an instance must keep the present pace until a former ttl is no longer its own; none
-    /// when it has none.
+    /// For how long an instance must keep the present pace until no former ttl applies to it; `None` if none applies.
     pub fn awaits(&self, record: &Record, interval: Duration) -> Option<Duration> {
         let former = self.not_left_behind(record, interval).max()?;
         Some(self.enough(record, former, interval))
     }
 
-    /// For how long an instance must have kept the present pace to follow. One whose Lease says that its
-    /// client knows is believed after two beats at that pace: half an interval, since a beat that tells of
-    /// bad health comes early. One whose Lease says otherwise may beat that often for another reason.
+    /// For how long an instance must have kept the present pace to follow. If its Lease says that its client knows the
+    /// present ttl, two beats at that pace are enough: half an interval, because a beat that reports bad health comes
+    /// early. If its Lease says otherwise, there may be another reason why it beats that often.
     fn enough(&self, record: &Record, former: Duration, interval: Duration) -> Duration {
         match record.claim.duration {
             Some(_) if self.is_known_to(record) => interval / 2,
@@ -126,7 +131,7 @@ impl TtlHistory {
         record.rhythm.kept(pace, record.seen) >= self.enough(record, former, interval)
     }
 
-    /// Whether a Lease says that its client knows the present ttl, which it writes in whole seconds.
+    /// Whether a Lease says that its client knows the present ttl. The client writes the ttl in whole seconds.
     fn is_known_to(&self, record: &Record) -> bool {
         record
             .claim
@@ -135,21 +140,21 @@ impl TtlHistory {
     }
 }
 
-/// A registration that is made anew within this long after it was deleted has been replaced.
+/// If a registration is created again within this time after its deletion, it replaces the deleted one.
 const REPLACED_WITHIN: Duration = Duration::from_secs(60);
 
-/// The ttls of registrations that are gone, in case each is being replaced.
+/// The ttls of deleted registrations, in case they are replaced.
 #[derive(Debug, Default)]
 pub struct Replaced(HashMap<Key, (Moment, Duration)>);
 
 impl Replaced {
-    /// One is gone; its instances were measured by this ttl at most.
+    /// A registration was deleted; this was the longest ttl that applied to its instances.
     pub fn put(&mut self, key: &Key, ttl: Duration, now: Moment) {
         self.0.retain(|_, (gone, _)| now < *gone + REPLACED_WITHIN);
         self.0.insert(key.clone(), (now, ttl));
     }
 
-    /// One is there: the ttl of the one before it, if it replaces it.
+    /// A registration exists. Returns the ttl of the deleted one that it replaces, if there is one.
     pub fn take(&mut self, key: &Key, now: Moment) -> Option<Duration> {
         let (gone, ttl) = self.0.remove(key)?;
         (now < gone + REPLACED_WITHIN).then_some(ttl)
