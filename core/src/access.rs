@@ -1,12 +1,12 @@
-//! What the API server lets the operator read. Where it refuses something on which decisions rest, none is taken: what
-//! cannot be read is not absent.
+//! What the API server allows the operator to read. If it refuses something that decisions need, nothing is decided,
+//! because an object that cannot be read may exist.
 
 use std::{collections::BTreeMap, fmt};
 
 /// The reason of the conditions of a registration about which nothing is decided because something cannot be read.
 pub const CANNOT_READ: &str = "CannotRead";
 
-/// What is watched in one scope: a namespace, or all.
+/// The kinds that are watched in one scope: a namespace, or the whole cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     kinds: BTreeMap<&'static str, View>,
@@ -19,12 +19,12 @@ struct View {
     state: State,
 }
 
-/// Whether a decision can be taken without something.
+/// Whether decisions can be made without a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// It cannot.
+    /// Decisions need it.
     Necessary,
-    /// It can, and is only less helpful: the zones, which come from Nodes.
+    /// Decisions can be made without it, but something useful is missing: the zones, which come from Nodes.
     Helpful,
 }
 
@@ -32,24 +32,24 @@ pub enum Need {
 enum State {
     /// Nothing is known yet.
     Awaited,
-    /// It was read to its end, and is watched since.
+    /// It was read to its end, and is being watched.
     Read,
-    /// The API server says that the operator may not read it, in these words.
+    /// The API server says that the operator may not read it. Contains the message.
     Refused(String),
 }
 
 impl Access {
-    /// Something is going to be read.
+    /// Records that a kind will be read.
     pub fn expect(&mut self, kind: &'static str, need: Need) {
         self.kinds.insert(kind, View { need, state: State::Awaited });
     }
 
-    /// It was read to its end, or its watch works. Returns whether that is news.
+    /// Records that a kind was read to its end, or that its watch works. Returns whether this is a change.
     pub fn read(&mut self, kind: &'static str) -> bool {
         self.set(kind, State::Read)
     }
 
-    /// The API server refuses it. Returns whether that is news.
+    /// Records that the API server refuses a kind. Returns whether this is a change.
     pub fn refused(&mut self, kind: &'static str, words: &str) -> bool {
         let was_wanting = self.is_wanting();
         let news = self.set(kind, State::Refused(words.to_owned()));
@@ -70,28 +70,29 @@ impl Access {
         self.kinds.get(kind).is_some_and(|view| matches!(view.state, State::Refused(_)))
     }
 
-    /// Whether a kind is refused, and decisions can be taken without it.
+    /// Whether a kind is refused, and decisions can be made without it.
     pub fn is_dispensed_with(&self, kind: &str) -> bool {
         self.is_refused(kind) && self.kinds.get(kind).is_some_and(|view| view.need == Need::Helpful)
     }
 
-    /// Whether something is refused without which nothing can be decided.
+    /// Whether a kind is refused that decisions need.
     pub fn is_wanting(&self) -> bool {
         self.refusals().any(|(_, need, _)| need == Need::Necessary)
     }
 
-    /// How often that began: a periodic check would not see what was over in between.
+    /// How often a needed kind began to be refused. A periodic check of [`Self::is_wanting`] would miss a short
+    /// refusal.
     pub fn times_wanting(&self) -> u64 {
         self.times_wanting
     }
 
-    /// What was read, or is refused, so that to wait for it is over or in vain.
+    /// The kinds that were read or are refused, so that waiting for them is over or useless.
     pub fn answered_kinds(&self) -> impl Iterator<Item = &'static str> {
         let answered = self.kinds.iter().filter(|(_, view)| view.state != State::Awaited);
         answered.map(|(kind, _)| *kind)
     }
 
-    /// What is refused.
+    /// The kinds that are refused.
     pub fn refused_kinds(&self) -> impl Iterator<Item = &'static str> {
         self.refusals().map(|(kind, _, _)| kind)
     }
@@ -103,7 +104,7 @@ impl Access {
         })
     }
 
-    /// What is refused in a scope, once an answer is there for each kind, so that one line reports all kinds.
+    /// The refusal in a scope, once each kind has been answered, so that one line reports all kinds.
     pub fn told(&self, namespace: Option<&str>) -> Option<Refusal> {
         let settled = self.kinds.values().all(|view| view.state != State::Awaited);
         let (_, _, words) = self.refusals().next().filter(|_| settled)?;
@@ -116,7 +117,7 @@ impl Access {
     }
 }
 
-/// What cannot be read in a scope, the consequence, and the remedy.
+/// What cannot be read in a scope, with the consequence and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     namespace: Option<String>,
@@ -131,7 +132,7 @@ impl Refusal {
         self.wanting
     }
 
-    /// Whether it contains more than one that has been reported.
+    /// Whether it contains a kind that the reported refusal does not contain.
     pub fn adds_to(&self, told: Option<&Self>) -> bool {
         told.is_none_or(|told| self.kinds.iter().any(|kind| !told.kinds.contains(kind)))
     }

@@ -1,7 +1,7 @@
-//! What there is to tell of a decision.
+//! The part of a decision that is reported.
 //!
-//! It may wait for seconds until it is told, and there may be several at a time: of each of thousands
-//! of instances it keeps no more than an event may have to say.
+//! A report may wait for seconds, and several may wait at a time. There may be thousands of instances. So for each,
+//! only what an event may need is kept.
 
 use std::net::IpAddr;
 
@@ -14,46 +14,46 @@ use super::{
     verdict::{Reason, Verdict},
 };
 
-/// What there is to tell of a decision that was carried out.
+/// What to report of a decision that was carried out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// How many are decided to be ready, and published.
+    /// How many instances are decided to be ready and are published.
     pub ready: usize,
-    /// Those that a status lists: the troubled first, then by name.
+    /// The instances that a status lists: those that a person should look at first, each group ordered by name.
     pub listed: Vec<Listed>,
-    /// All of them, by name.
+    /// All instances, ordered by name.
     pub lines: Vec<Line>,
 }
 
-/// What a status tells of an instance beside its line.
+/// What a status says of an instance in addition to its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// The place of its line.
+    /// The index of its line in [`Account::lines`].
     pub line: usize,
     /// Its addresses, as far as they are known.
     pub addresses: Box<[IpAddr]>,
-    /// When its last beat was seen to arrive.
+    /// When its last beat was seen.
     pub last_beat: Option<Moment>,
 }
 
-/// What an event may tell of an instance.
+/// What an event may say of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Its name.
     pub instance: InstanceName,
     /// Its state.
     pub state: InstanceState,
-    /// Why.
+    /// The reason for the state.
     pub reason: Reason,
-    /// Why in words.
+    /// The reason in words.
     pub message: String,
-    /// Which processes claim its name, where there are several.
+    /// The processes that claim its name, if there are several.
     pub rival: Option<String>,
 }
 
 impl Account {
-    /// Of verdicts in the order of the names, as they are decided. What was decided to be ready may not
-    /// be among what is `published`: the registration may be stalled, or a write have failed.
+    /// Makes the account from verdicts in the order of their names. An instance that was decided to be ready may be
+    /// missing in `published`: the registration may be stalled, or a write may have failed.
     pub fn of(verdicts: Vec<Verdict>, published: &AddressSet) -> Self {
         debug_assert!(
             verdicts.is_sorted_by(|a, b| a.instance < b.instance),
@@ -64,14 +64,14 @@ impl Account {
         let ready = verdicts.iter().filter(is_ready).count();
         let is_troubled = |place: &usize| verdicts[*place].is_troubled();
         let (first, then): (Vec<usize>, Vec<usize>) = (0..verdicts.len()).partition(is_troubled);
-        // A report keeps it: no more room than it needs.
+        // A report keeps the list, so no extra capacity is allocated.
         let mut listed = Vec::with_capacity(verdicts.len().min(LISTED_INSTANCES_MAX));
         listed.extend(first.into_iter().chain(then).take(LISTED_INSTANCES_MAX).map(|line| {
             let Verdict { placement, last_beat, .. } = &verdicts[line];
             let addresses = placement.iter().flat_map(|placement| &placement.addresses);
             Listed { line, addresses: addresses.copied().collect(), last_beat: *last_beat }
         }));
-        // Collected, it would stay in the place of the verdicts, which is as large as they are.
+        // `collect` would reuse the allocation of the verdicts, which is larger than needed.
         let mut lines = Vec::with_capacity(verdicts.len());
         lines.extend(verdicts.into_iter().map(|verdict| {
             let Verdict { instance, state, reason, message, rival, .. } = verdict;
@@ -80,22 +80,22 @@ impl Account {
         Self { ready, listed, lines }
     }
 
-    /// Those that a status lists, in that order, with their lines.
+    /// The instances that a status lists, in its order, with their lines.
     pub fn listed(&self) -> impl Iterator<Item = (&Line, &Listed)> {
         self.listed.iter().map(|listed| (&self.lines[listed.line], listed))
     }
 
-    /// Those whose names several processes claim.
+    /// The instances whose names several processes claim.
     pub fn contested(&self) -> impl Iterator<Item = (&Line, &str)> {
         self.lines.iter().filter_map(|line| Some((line, line.rival.as_deref()?)))
     }
 
-    /// The first in this state.
+    /// The first instance in this state.
     pub fn first(&self, state: InstanceState) -> Option<&Line> {
         self.lines.iter().find(|line| line.state == state)
     }
 
-    /// How many are in this state.
+    /// How many instances are in this state.
     pub fn count(&self, state: InstanceState) -> usize {
         self.lines.iter().filter(|line| line.state == state).count()
     }

@@ -1,4 +1,4 @@
-//! The decide step: from what is known of a registration to a [`Verdict`] on each of its instances.
+//! The decide step, which makes a [`Verdict`] on each instance of a registration.
 
 use std::{
     cell::{LazyCell, OnceCell},
@@ -30,57 +30,58 @@ use super::{
     verdict::{Reason, Verdict},
 };
 
-/// All that a decision depends on.
+/// The inputs of a decision.
 pub struct Facts<'a> {
     /// The registration.
     pub registration: &'a Registration,
-    /// The ttls it had while this controller ran.
+    /// The ttls that it has had while this controller was running.
     pub ttl: &'a TtlHistory,
     /// Its heartbeat Leases.
     pub records: &'a [Record],
-    /// The Pods named by those Leases, by name.
+    /// The Pods that those Leases name, by name.
     pub pods: &'a HashMap<String, Arc<PodView>>,
-    /// The zones of the Nodes those Pods run on, by the Node's name.
+    /// The zones of the Nodes on which those Pods run, by the name of the Node.
     pub zones: &'a HashMap<String, String>,
     /// The address families of the Service.
     pub families: &'a [Family],
     /// Name of the Service, for the host names of a headless one.
     pub service: &'a str,
-    /// The ports that the Service has too.
+    /// The ports that the Service has, too.
     pub ports: &'a [PortTemplate],
-    /// The same resolved, where it is the same for all who bring none of their own; once it is known.
+    /// The same ports, resolved. Set once they are known, for all instances that have no ports of their own, if the
+    /// result is the same for each.
     pub shared_ports: OnceCell<PortSet>,
     /// The addresses in this registration's own slices.
     pub published: &'a AddressSet,
-    /// Whether an address is in them with a port.
+    /// Whether the registration's own slices contain an address with a port.
     pub publishes: &'a dyn Fn(IpAddr, &EndpointPort) -> bool,
-    /// Where outside instances may lie.
+    /// The ranges of outside instances.
     pub ranges: &'a OutsideRanges,
-    /// Whose an address is, as far as the cluster knows.
+    /// Which object has an address, as far as the cluster knows.
     pub owner_of: &'a dyn Fn(IpAddr) -> Option<String>,
-    /// Leases that could not be read live, with the error.
+    /// Leases whose live read failed, with the error.
     pub unreadable: &'a HashMap<Arc<str>, String>,
-    /// What else speaks for and against taking silence for death.
+    /// The other evidence for and against counting silence as death.
     pub evidence: &'a Evidence,
-    /// When this controller began to decide: now for the first time, or again after another led.
+    /// When the present term of this controller began, that is, when it last became the leader.
     pub term_began: Moment,
-    /// Who was taken over and has not beaten yet, as far as is known before deciding.
+    /// The adopted instances that have not beaten yet, as known before the decision.
     pub adopted: &'a [Adopted],
-    /// When nothing may be added or changed: where outside instances were before. What is published
-    /// and lives then keeps its place, whatever an edit says of it.
+    /// Set if nothing may be added or changed: the earlier addresses of outside instances. A published instance that
+    /// is alive then keeps its address, even if an edit says otherwise.
     pub frozen: Option<&'a Earlier>,
-    /// The cordons that hold.
+    /// The cordons that are in effect.
     pub cordons: &'a [Cordon],
     /// The present moment.
     pub now: Moment,
 }
 
-/// Decides about every instance of a registration: those with a Lease, and those declared without.
+/// Decides about every instance of a registration: those with a Lease, and declared ones without a Lease.
 pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
-    // Reports keep them: no more room than they need.
+    // Reports keep the verdicts, so no extra capacity is allocated.
     let mut verdicts: Vec<Verdict> = Vec::with_capacity(facts.records.len());
     verdicts.extend(facts.records.iter().filter_map(|record| Candidate::of(facts, record).judge()));
-    // Most have Leases and are declared nowhere: what is looked up is the few.
+    // Most instances have Leases and are not declared. So the few declared names are kept in the set for the look-ups.
     let mut silent: BTreeSet<&str> =
         facts.registration.declared.values().map(|declared| declared.name.as_str()).collect();
     for verdict in &verdicts {
@@ -89,7 +90,7 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
     verdicts.extend(silent.into_iter().map(|instance| never_beat(facts, instance)));
     adoption::join(facts, &mut verdicts);
     verdicts.sort_by(|a, b| a.instance.cmp(&b.instance));
-    // Asked only where protection is short of somebody.
+    // Evaluated only if protection needs more instances.
     let were_ready: LazyCell<HashSet<&str>, _> = LazyCell::new(|| {
         facts
             .records
@@ -109,7 +110,7 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-/// A declared instance without a Lease.
+/// The verdict on a declared instance without a Lease.
 fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
     let (state, reason, message, placement) = match placement::outside(facts, instance, &[]) {
         Ok(placement) if let Some(entry) = cordon::named(facts.cordons, instance) => (

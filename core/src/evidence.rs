@@ -1,4 +1,4 @@
-//! What speaks for taking silence for death, and what against it, beside the Leases themselves.
+//! The evidence for and against counting silence as death, apart from the Leases themselves.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -14,25 +14,25 @@ use super::{
     world::World,
 };
 
-/// A broken path holds an instance for at most this many ttls (L6).
+/// The longest time for which a broken path holds an instance, in ttls (L6).
 const HELD_FOR: u32 = 10;
 
-/// The evidence on which silent instances are judged (L2, L3, L6).
+/// The evidence for verdicts on silent instances (L2, L3, L6).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
-    /// What the probe proves of the past.
+    /// The proven time according to the probe.
     pub path: Proven,
-    /// The same, but for the stretches in which the guard found beats missing.
+    /// The same without the stretches in which the guard found that beats were missing.
     pub proven: Proven,
-    /// When the latest probe was sent that has come back; none before the first one.
+    /// When the latest probe that has come back was sent; `None` before the first one.
     pub probed: Option<Moment>,
-    /// Why no probe has come back although one was asked for.
+    /// Why no probe has come back although one was requested.
     pub unproven: Option<String>,
-    /// Where the way of the beats is broken, if it is.
+    /// Where the path of the beats is broken, if it is.
     pub broken: Option<Broken>,
 }
 
-/// For how long a broken path holds an instance with this ttl, at most.
+/// The longest time for which a broken path holds an instance with this ttl.
 pub fn held_for(ttl: Duration) -> Duration {
     ttl * HELD_FOR
 }
@@ -40,20 +40,20 @@ pub fn held_for(ttl: Duration) -> Duration {
 impl Evidence {
     /// The moment from which the silence of an instance may count as death.
     ///
-    /// What the guard finds moves it by the longest hold and one ttl at most, however often the path
-    /// seems mended and breaks again.
+    /// The guard can move it by at most the longest hold plus one ttl, even if the path repeatedly seems to be whole
+    /// and breaks again.
     pub fn deadline(&self, silence: Silence, pace: Pace) -> Moment {
         let longest = self.held_until(silence, pace) + pace.ttl;
         self.proven.deadline(silence, pace).min(longest)
     }
 
-    /// Until when a broken path may hold an instance: some ttls after the deadline that it would have
-    /// by the probe alone.
+    /// Until when a broken path may hold an instance: [`held_for`] after the deadline that it would have by the probe
+    /// alone.
     pub fn held_until(&self, silence: Silence, pace: Pace) -> Moment {
         self.path.deadline(silence, pace) + held_for(pace.ttl)
     }
 
-    /// What is known without asking the guard anew.
+    /// The evidence that is known without asking the guard again.
     pub fn known(registration: &Registration, path: &Path, guard: &Guard) -> Self {
         Self {
             path: path.proven().clone(),
@@ -64,9 +64,9 @@ impl Evidence {
         }
     }
 
-    /// Who is in doubt by now, as far as it is known before a decision: whoever the watch no longer shows (L4), and of
-    /// those who were foreseen to be late not who has beaten since, nor whose deadline a gap has moved, as it does for all
-    /// of them when an outage is over.
+    /// The suspects at `now`, as known before a decision. They include the instances that the watch no longer shows
+    /// (L4). Of the foreseen ones, those are removed that have beaten since, and those whose deadline a gap has moved.
+    /// After an outage, a gap moves the deadlines of all of them.
     pub fn in_doubt(
         &self,
         mut foreseen: Vec<Suspect>,
@@ -91,9 +91,8 @@ impl Evidence {
         foreseen
     }
 
-    /// Gathers the evidence for deciding about these records. The guard is asked only when somebody's
-    /// ttl has passed, and from then on until the way is whole again: it looks at every instance there
-    /// is.
+    /// Collects the evidence for a decision about these records. The guard visits every instance that is watched. So
+    /// it is asked only if the ttl of an instance has passed, and from then on until the path is whole again.
     #[expect(clippy::too_many_arguments, reason = "all that is known")]
     pub fn gather(
         registration: &Registration,
@@ -107,7 +106,7 @@ impl Evidence {
     ) -> Self {
         let (key, pace) = (&registration.key, registration.pace());
         let mut evidence = Self::known(registration, path, guard);
-        // Who is not published is not held.
+        // An instance that is not published is not held.
         let held = records.iter().filter(|known| known.published && known.expired_at.is_none());
         let late = held.filter(|record| {
             let pace = Pace { ttl: ttl.at(record, pace.interval), ..pace };
@@ -116,7 +115,7 @@ impl Evidence {
         let silence = late.map(Record::silence).min_by_key(|silence| silence.until(now));
         if silence.is_some() || guard.is_to_be_asked_again(key) {
             evidence.broken = guard.ask(key, pace, silence, index, |key| world.pace_of(key), now);
-            // When beats flow again that has made a gap.
+            // If beats arrive again, the guard has added a gap.
             evidence.proven = guard.proven(path.proven(), key);
         }
         evidence
@@ -134,7 +133,7 @@ mod tests {
         Moment::from_millis(seconds * 1000)
     }
 
-    /// Fell silent at 0; the guard found beats missing in these stretches.
+    /// The instance fell silent at 0; the guard found that beats were missing in these stretches.
     fn deadline(gaps: Vec<Gap>) -> Moment {
         let evidence = Evidence { proven: Proven::with_gaps(gaps), ..Evidence::default() };
         let silence = Silence { since: at(0), before: Duration::ZERO };

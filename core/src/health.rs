@@ -1,85 +1,85 @@
-//! Whether the operator itself is well: what `/livez` and `/readyz` answer.
+//! The health of the operator itself: the answers of `/livez` and `/readyz`.
 //!
-//! The shell reports what happens (a tick of the timer, an answer of the API server, a list that was
-//! read to its end), and whoever asks gets a [`Report`] as of a moment.
+//! The shell reports events: a tick of the timer, an answer of the API server, a list that was read to its end. A
+//! [`Report`] describes the health at one moment.
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use super::moment::Moment;
 
-/// A timer that has not ticked for longer than this is stuck. It ticks every second.
+/// A timer that has not ticked for longer than this is stuck. It should tick every second.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// Without any answer of the API server for longer than this, it is taken for unreachable.
+/// If the API server has not answered for longer than this, it counts as unreachable.
 pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// What a failing check means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concern {
-    /// The process should be started anew: `/livez` and `/readyz` fail.
+    /// The process should be restarted: `/livez` and `/readyz` fail.
     Life,
-    /// The process should be waited for: `/readyz` fails.
+    /// The process is not ready yet: `/readyz` fails.
     Readiness,
 }
 
-/// What a check found: nothing wrong, or what is.
+/// The result of a check; an error says what is wrong.
 pub type Finding = Result<(), String>;
 
-/// What is known of the operator's own health.
+/// The known health of the operator.
 #[derive(Debug, Default)]
 pub struct Health {
     ticked: Moment,
     answered: Option<Moment>,
-    /// What must be read once before anything can be decided, and whether it has been.
+    /// The caches that must be read once before anything can be decided, and whether they have been read.
     caches: BTreeMap<String, bool>,
     further: BTreeMap<&'static str, (Concern, Finding)>,
 }
 
 impl Health {
-    /// As of the start of the process.
+    /// The health at the start of the process.
     pub fn new(now: Moment) -> Self {
         Self { ticked: now, ..Self::default() }
     }
 
-    /// The timer has ticked.
+    /// Records that the timer has ticked.
     pub fn ticked(&mut self, now: Moment) {
         self.ticked = self.ticked.max(now);
     }
 
-    /// The API server has answered a call, whatever it said, or sent an event of a watch.
+    /// Records that the API server has answered a call, whatever the answer, or has sent an event of a watch.
     pub fn api_answered(&mut self, now: Moment) {
         self.answered = self.answered.max(Some(now));
     }
 
-    /// Ready only once this has been read ([`Self::cache_read`]).
+    /// Adds a cache without which the operator is not ready, until [`Self::cache_read`] is called.
     pub fn await_cache(&mut self, cache: &str) {
         self.caches.insert(cache.to_owned(), false);
     }
 
-    /// This has been read to its end.
+    /// Records that a cache was read to its end.
     pub fn cache_read(&mut self, cache: &str) {
         if let Some(read) = self.caches.get_mut(cache) {
             *read = true;
         }
     }
 
-    /// This was read, or cannot be: the API server refuses it, and may do so for ever. To wait for it would hold up whatever
-    /// waits for this process, and mend nothing.
+    /// Records that a cache was read or that the API server refuses it, perhaps forever. If readiness waited for a
+    /// refused cache, everything that waits for this process would be blocked, and nothing would be corrected.
     pub fn cache_answered(&mut self, cache: &str) {
         self.cache_read(cache);
     }
 
-    /// Adds a further check, or brings its finding up to date. A standby is as ready as a leader:
-    /// not to lead is no finding.
+    /// Adds a check or updates its finding. A replica that stands by is as ready as the leader, so not leading is no
+    /// finding.
     pub fn note(&mut self, check: &'static str, concern: Concern, finding: Finding) {
         self.further.insert(check, (concern, finding));
     }
 
-    /// What `/livez` answers.
+    /// The answer of `/livez`.
     pub fn live(&self, now: Moment) -> Report {
         self.report("livez", now, |concern| concern == Concern::Life)
     }
 
-    /// What `/readyz` answers.
+    /// The answer of `/readyz`.
     pub fn ready(&self, now: Moment) -> Report {
         self.report("readyz", now, |_| true)
     }
@@ -136,7 +136,7 @@ impl Health {
     }
 }
 
-/// What was found, as of a moment.
+/// The findings at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     name: &'static str,
@@ -144,13 +144,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether every check passed.
+    /// Whether all checks passed.
     pub fn is_well(&self) -> bool {
         self.checks.iter().all(|(_, finding)| finding.is_ok())
     }
 
-    /// As Kubernetes' own components put it: `ok`, or every check with a sign before it. When one has
-    /// failed it is named even if nobody asked for the details.
+    /// The report in the format of Kubernetes' own components: `ok`, or a line for each check that begins with its
+    /// result. If a check has failed, all lines are shown even without `verbose`.
     pub fn text(&self, verbose: bool) -> String {
         if self.is_well() && !verbose {
             return "ok".to_owned();
@@ -177,7 +177,7 @@ mod tests {
         Moment::from_millis(seconds * 1000)
     }
 
-    /// Everything has been read, and the API server answered at 10 s, when the timer ticked.
+    /// Everything has been read, and both the last answer of the API server and the last tick were at 10 s.
     fn well() -> Health {
         let mut health = Health::new(at(0));
         health.await_cache("Leases");

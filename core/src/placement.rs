@@ -1,5 +1,4 @@
-//! Where an instance is: its addresses and ports, proven by its Pod or allowed by the administrator
-//! (P5).
+//! Where an instance can be reached: its addresses and ports, proven by its Pod or allowed by the administrator (P5).
 
 use std::net::IpAddr;
 
@@ -12,7 +11,7 @@ use super::{
     verdict::{Placement, Reason},
 };
 
-/// Places an instance that runs in a Pod: everything comes from the Pod, nothing from its Lease.
+/// The placement of an instance that runs in a Pod. Everything comes from the Pod, and nothing from its Lease.
 ///
 /// # Errors
 /// The reason, and a message that names the Pod.
@@ -73,7 +72,7 @@ pub(super) fn in_pod(
 
 fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason, String)> {
     let message = match &facts.registration.selector {
-        // An edit that cannot be carried out must not empty the Service.
+        // An edit that cannot be applied must not empty the Service.
         _ if (facts.frozen.is_some() || facts.registration.selector_unreadable)
             && pod.ips.iter().any(|ip| facts.published.contains(ip)) =>
         {
@@ -98,11 +97,10 @@ fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason,
     Err((Reason::PodNotSelected, message))
 }
 
-/// Places an instance outside the cluster: as it is declared, or else at the addresses its Lease
-/// names; either way inside the allowed ranges only.
+/// The placement of an outside instance: at its declared addresses, or otherwise at those in its Lease. Both must be
+/// in the allowed ranges.
 ///
-/// # Errors
-/// The reason, and a message that says who can mend it.
+/// # Errors The reason, and a message that says who can correct it.
 pub(super) fn outside(
     facts: &Facts<'_>,
     instance: &str,
@@ -150,7 +148,7 @@ pub(super) fn outside(
     })
 }
 
-/// The addresses that an outside instance names, as far as they may be published.
+/// The addresses of an outside instance, if they may be published.
 fn allowed(facts: &Facts<'_>, named: &[Named]) -> Result<Vec<IpAddr>, (Reason, String)> {
     if named.is_empty() {
         let message = format!(
@@ -168,8 +166,8 @@ fn allowed(facts: &Facts<'_>, named: &[Named]) -> Result<Vec<IpAddr>, (Reason, S
         .map_err(|error| (Reason::AddressRefused, error.to_string()))
 }
 
-/// While nothing may be changed: the addresses at which an outside instance is published, also those
-/// from which an edit would move it. What must not be published any more (P5) is not among them.
+/// While nothing may be changed: the addresses at which an outside instance is published, including those that an edit
+/// would remove. An address that may no longer be published (P5) is not included.
 fn still_at(facts: &Facts<'_>, instance: &str, named: [&[Named]; 2]) -> Vec<IpAddr> {
     let Some(earlier) = facts.frozen else { return Vec::new() };
     let namespace = &facts.registration.key.namespace;
@@ -180,15 +178,15 @@ fn still_at(facts: &Facts<'_>, instance: &str, named: [&[Named]; 2]) -> Vec<IpAd
         .collect()
 }
 
-/// Resolves the ports for one instance, which brings some of its own or none. As upstream does, one
-/// that cannot be resolved is left out while another can; without any there is nothing to publish.
+/// Resolves the ports of one instance. `brings_some` says whether it has ports of its own. As in Kubernetes, a port
+/// that cannot be resolved is omitted if another can be resolved. If none can, there is nothing to publish.
 fn resolve(
     facts: &Facts<'_>,
     addresses: &[IpAddr],
     brings_some: bool,
     number_of: impl Fn(&PortTemplate) -> Result<u16, String>,
 ) -> Result<PortSet, (Reason, String)> {
-    // Numbers are the same for all: thousands of instances share one set.
+    // Port numbers are the same for all instances, so thousands of instances share one set.
     let shared =
         !brings_some && facts.ports.iter().all(|port| matches!(port.target, TargetPort::Number(_)));
     if let Some(ports) = facts.shared_ports.get().filter(|_| shared) {
@@ -208,7 +206,7 @@ fn resolve(
         }
     }
     match problem {
-        // What is published and may not be changed keeps the ports that it has.
+        // A published instance that may not be changed keeps its ports.
         Some(_) if ports.is_empty() && stays(facts, addresses) => Ok(PortSet::new(ports)),
         Some(message) if ports.is_empty() => Err((Reason::PortUnresolved, message)),
         _ if shared => Ok(facts.shared_ports.get_or_init(|| PortSet::new(ports)).clone()),
@@ -221,10 +219,10 @@ pub(super) fn stays(facts: &Facts<'_>, addresses: &[IpAddr]) -> bool {
     facts.frozen.is_some() && addresses.iter().any(|address| facts.published.contains(address))
 }
 
-/// The addresses that are of a family of the Service, or stay because nothing may be changed.
+/// The addresses of the IP families of the Service, and those that stay because nothing may be changed.
 ///
 /// # Errors
-/// The reason, and a message that names both.
+/// The reason, and a message that names the addresses and the families.
 pub(super) fn of_families(
     addresses: Vec<IpAddr>,
     facts: &Facts<'_>,

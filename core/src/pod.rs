@@ -1,4 +1,4 @@
-//! What is kept of a Pod: a few fields of the many, since all Pods are watched.
+//! The fields that are kept of a Pod. They are few, because all Pods are watched.
 
 use std::net::IpAddr;
 
@@ -7,43 +7,44 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 use super::{endpoint::Protocol, labels::Labels};
 
-/// The parts of a Pod that decide about its endpoint.
+/// The fields of a Pod that affect its endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodView {
     /// Its uid.
     pub uid: String,
     /// Its labels, for the registration's selector.
     pub labels: Labels,
-    /// Its addresses as the API server knows them. One that has run to its end may still list an
-    /// address that is another's by now ([`PodView::holds`]).
+    /// Its addresses according to the API server. A Pod that has terminated may still list an address that now belongs
+    /// to another Pod ([`PodView::holds`]).
     pub ips: Vec<IpAddr>,
     /// Whether its addresses are those of its Node.
     pub host_network: bool,
-    /// The addresses of the Node it runs on, as its kubelet says.
+    /// The addresses of the Node on which it runs, according to its kubelet.
     pub host_ips: Vec<IpAddr>,
-    /// The Node it runs on.
+    /// The Node on which it runs.
     pub node: Option<String>,
-    /// Its host name and the headless Service that publishes it, when it has both.
+    /// Its host name and the headless Service that publishes it, if it has both.
     pub hostname_in: Option<(String, String)>,
-    /// Whether it has run to its end, well or badly.
+    /// Whether it has terminated, with success or failure.
     pub terminal: bool,
-    /// Whether it is being deleted. Looked at here, since a kubelet that is dead never finishes.
+    /// Whether it is being deleted. This is checked here because a kubelet that is dead never completes the deletion.
     pub deleting: bool,
-    /// The kubelet's own word: ContainersReady and every readiness gate but ours, which follows from it. Not the condition Ready,
-    /// which the node controller sets to false when it only guesses that a silent node is dead.
+    /// Whether the kubelet says that it is ready: ContainersReady and all readiness gates except the operator's own,
+    /// which depends on this value. The condition Ready is not used, because the node controller sets it to false when
+    /// it only assumes that a silent Node is dead.
     pub ready: bool,
-    /// What our readiness gate says, where it asks for it.
+    /// The condition of the operator's readiness gate, if the Pod has this gate.
     pub gate: Option<Gate>,
     /// Its named container ports.
     pub ports: Vec<(String, Protocol, u16)>,
 }
 
-/// What our readiness gate says in a Pod's status.
+/// The condition of the operator's readiness gate in the status of a Pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gate {
-    /// The value of the Pod's condition; none before it was written.
+    /// The value of the condition; `None` before it was written.
     pub published: Option<bool>,
-    /// Why.
+    /// The reason of the condition.
     pub reason: String,
 }
 
@@ -75,13 +76,13 @@ impl PodView {
         }
     }
 
-    /// The addresses that cannot be anything else's. One that has run to its end holds none: the
-    /// network gives them out again. Those of a Node stay the Node's.
+    /// The addresses that no other object can have. A Pod that has terminated has none, because the network assigns
+    /// them again. The addresses of a Node stay with the Node.
     pub fn holds(&self) -> &[IpAddr] {
         if self.terminal && !self.host_network { &[] } else { &self.ips }
     }
 
-    /// The number behind a port name, as kubelet and endpoint controllers look it up.
+    /// The number of a named port, resolved in the same way as by kubelet and the endpoint controllers.
     pub fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
         self.ports
             .iter()
@@ -136,7 +137,7 @@ fn gate(spec: &PodSpec, status: Option<&PodStatus>) -> Option<Gate> {
 }
 
 fn ports(spec: &PodSpec) -> Vec<(String, Protocol, u16)> {
-    // Init containers that are restarted are sidecars: they run, and may serve, beside the others.
+    // Init containers with restart policy Always are sidecars. They run, and may serve, beside the other containers.
     let sidecars = spec
         .init_containers
         .iter()

@@ -1,4 +1,4 @@
-//! What is kept of a Service.
+//! The fields that are kept of a Service.
 
 use std::net::IpAddr;
 
@@ -10,26 +10,26 @@ use super::{
     world::{mark_of, owner_of},
 };
 
-/// The parts of a Service that decide about its endpoints.
+/// The fields of a Service that affect its endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceView {
     /// Its uid.
     pub uid: String,
     /// Its resourceVersion.
     pub resource_version: String,
-    /// The uid of the registration that it belongs to, or else of its controlling owner.
+    /// The uid of the registration that it belongs to, or otherwise of its controlling owner.
     pub owner: Option<String>,
-    /// The name of that owner, where it is a registration.
+    /// The name of that owner, if it is a registration.
     pub registration: Option<String>,
-    /// Whether our annotation says whose it is, and no owner reference does.
+    /// Whether only the operator's annotation names its registration, and no owner reference does.
     pub annotated: bool,
-    /// The namespace that our annotation says. Earlier versions did not write it.
+    /// The namespace in the operator's annotation. Earlier versions did not write it.
     pub namespace: Option<String>,
-    /// Whether it selects Pods, so that the cluster's own controllers publish its endpoints.
+    /// Whether it selects Pods, so that Kubernetes' own controllers publish its endpoints.
     pub selects: bool,
-    /// Whether it is an alias for a DNS name, which has no endpoints.
+    /// Whether it is an alias for a DNS name. Such a Service has no endpoints.
     pub external_name: bool,
-    /// Whether it has no cluster IP, so that DNS hands out the endpoints themselves.
+    /// Whether it has no cluster IP, so that DNS returns the endpoints themselves.
     pub headless: bool,
     /// Its address families, the primary one first.
     pub families: Vec<Family>,
@@ -37,7 +37,7 @@ pub struct ServiceView {
     pub cluster_ips: Vec<IpAddr>,
     /// Its ports.
     pub ports: Vec<ServicePortView>,
-    /// Whether endpoints that are not ready are to be published as ready.
+    /// Whether endpoints that are not ready should be published as ready.
     pub publish_not_ready: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
@@ -46,7 +46,7 @@ pub struct ServiceView {
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePortView {
-    /// Its name, empty for the only one.
+    /// Its name; empty for the only, unnamed port.
     pub name: String,
     /// Its number.
     pub port: i32,
@@ -116,7 +116,7 @@ impl ServiceView {
         }
     }
 
-    /// What our annotation says of the registration that it belongs to.
+    /// The content of the operator's annotation on the Service, if it has one.
     pub fn marked(&self) -> Option<Marked<'_>> {
         Some(Marked {
             namespace: self.namespace.as_deref(),

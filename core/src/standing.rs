@@ -1,5 +1,4 @@
-//! Whether a registration may publish at all: what it must never take over (P6), and what a person
-//! has to mend first.
+//! Whether a registration may publish at all: what it must never take over (P6), and what a user has to correct first.
 
 use beatkeeper_api::registration::ADOPT_ANNOTATION;
 
@@ -10,20 +9,20 @@ use super::{
     takeover::Refusal,
 };
 
-/// Why nothing may be added. What is published already stays until it dies: a registration in
-/// trouble must not keep the dead.
+/// Why nothing may be added. Instances that are already published stay until they die. A stalled registration must
+/// still prune dead instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stall {
-    /// The reason, one word.
+    /// The reason, as one word.
     pub reason: &'static str,
-    /// What is wrong and what to do.
+    /// What is wrong, and what the user should do.
     pub message: String,
 }
 
-/// The reason of a stall that leaves everything as it is.
+/// The reason of a stall in which nothing is changed.
 const UNREADABLE: &str = "ObjectUnreadable";
 
-/// What is known of those with whom a registration could collide.
+/// The other objects with which a registration may conflict.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Neighbours {
     /// An older registration for the same Service.
@@ -32,14 +31,14 @@ pub struct Neighbours {
     pub foreign_slice: Option<(String, String)>,
     /// Whether the Endpoints object of the Service has another owner.
     pub foreign_endpoints: bool,
-    /// Whether the cluster's own controllers made all foreign objects, for a selector.
+    /// Whether Kubernetes' own controllers made all foreign objects, for a selector of the Service.
     pub left_by_cluster: bool,
-    /// An object that cannot be read, so that nothing may be written or decided.
+    /// An object that cannot be read. While there is one, nothing may be written or decided.
     pub unreadable: Option<Unreadable>,
 }
 
-/// Finds out why a registration may not publish, if it may not. The Service is absent before it is
-/// made, or when it cannot be.
+/// Why a registration may not publish; `None` if it may. `service` is `None` before the Service is created, or if it
+/// cannot be created.
 pub fn stall(
     registration: &Registration,
     service: Option<&ServiceView>,
@@ -130,7 +129,7 @@ fn how_to_adopt() -> String {
 }
 
 impl Stall {
-    /// The annotation asks for a takeover that must not be made.
+    /// The annotation asks for an adoption that is refused.
     pub fn adoption_refused(refusal: &Refusal) -> Self {
         Self { reason: "AdoptionRefused", message: refusal.to_string() }
     }
@@ -145,7 +144,7 @@ impl Stall {
         Self { reason: "ServedByOthers", message }
     }
 
-    /// An object that counts cannot be read. Nothing at all is written then, not even what removes.
+    /// A relevant object cannot be read. Then nothing is written, not even removals.
     pub fn unreadable(object: &Unreadable) -> Self {
         let message = format!(
             "{object}; until it can be read nothing is added, changed or removed here: mend or delete it"
@@ -153,19 +152,19 @@ impl Stall {
         Self { reason: UNREADABLE, message }
     }
 
-    /// Whether everything has to stay as it is, the dead included.
+    /// Whether nothing may be changed, not even dead instances removed.
     pub fn is_blind(&self) -> bool {
         self.reason == UNREADABLE
     }
 
-    /// A takeover could not be brought to its end yet.
+    /// An adoption could not be completed yet.
     pub fn adoption_unfinished(error: &str) -> Self {
         let message = format!("not all is taken over yet, and it is tried again: {error}");
         Self { reason: "AdoptionUnfinished", message }
     }
 }
 
-/// The Service was somebody else's and has been deleted. It may be about to be made anew.
+/// A Service that did not belong to the operator was deleted. It may be about to be created again.
 pub fn service_gone(registration: &Registration) -> Stall {
     let name = &registration.service_name;
     Stall {
@@ -177,8 +176,8 @@ pub fn service_gone(registration: &Registration) -> Stall {
     }
 }
 
-/// A Service of ours could not be given the ports of the spec. Slices with other names of ports than it has
-/// would be read by no consumer.
+/// The operator could not write the ports of the spec to its own Service. Consumers ignore slices with names of ports
+/// that the Service does not have. Returns `None` if the Service already has all ports.
 pub fn old_ports(
     registration: &Registration,
     service: Option<&ServiceView>,
@@ -200,8 +199,8 @@ pub fn old_ports(
     })
 }
 
-/// The ports that are published: those that the Service has too, matched by name as kube-proxy
-/// does. A Service of our own has them all, and a headless one need not name any.
+/// The ports that are published: those that the Service has, too, matched by name as in kube-proxy, and by protocol. A
+/// Service of this registration counts as having all of them, and a headless Service need not name any.
 pub fn common_ports(
     registration: &Registration,
     service: Option<&ServiceView>,
