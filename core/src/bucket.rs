@@ -1,30 +1,29 @@
-//! How often something may happen: some times in a row, and then at a steady pace.
+//! A rate limit: a burst, followed by a steady rate.
 
 use std::time::Duration;
 
 use super::moment::Moment;
 
-/// A pace.
+/// A rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// So often in a row; at least once.
+    /// How many times in a row; at least 1.
     pub burst: u32,
-    /// Once in this long after that.
+    /// The time between two permits after the burst.
     pub every: Duration,
 }
 
-/// What has been taken of a [`Limit`] so far. The default is untouched.
+/// How much of a [`Limit`] has been used. The default is unused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// When it will be as if nothing had been taken.
+    /// When the whole burst is available again.
     full_at: Moment,
 }
 
 impl Bucket {
-    /// Takes one.
+    /// Takes one permit.
     ///
-    /// # Errors
-    /// The moment at which there will be one.
+    /// # Errors The moment at which the next permit is available.
     pub fn take(&mut self, limit: Limit, now: Moment) -> Result<(), Moment> {
         let Limit { burst, every } = limit;
         let full_at = self.full_at.max(now);
@@ -36,7 +35,7 @@ impl Bucket {
         Ok(())
     }
 
-    /// Whether it is as if nothing had been taken.
+    /// Whether the whole burst is available.
     pub fn is_full(&self, now: Moment) -> bool {
         self.full_at <= now
     }

@@ -1,5 +1,5 @@
-//! From verdicts to endpoints: inside one registration an address:port is published once, while any
-//! of its claimants lives, a Pod's claim first.
+//! Makes endpoints from verdicts. In one registration, an address:port is published only once, as long as any instance
+//! that claims it is alive. The claim of a Pod has precedence.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ use super::{
     verdict::{Reason, Verdict},
 };
 
-/// The endpoints to publish for these verdicts. `publish_not_ready` is the Service's
-/// publishNotReadyAddresses: then what is not ready is published as ready.
+/// The endpoints to publish for these verdicts. `publish_not_ready` is the Service's publishNotReadyAddresses. If it
+/// is set, instances that are not ready are published as ready.
 pub fn endpoints(verdicts: &[Verdict], publish_not_ready: bool) -> Vec<Endpoint> {
     let mut claims: Vec<&Verdict> =
         verdicts.iter().filter(|verdict| verdict.is_published()).collect();
@@ -29,7 +29,7 @@ pub fn endpoints(verdicts: &[Verdict], publish_not_ready: bool) -> Vec<Endpoint>
                 .iter()
                 .filter(|port| !taken.insert((address, port.port, port.protocol, &port.name)))
                 .collect();
-            // Without ports, as in a headless Service, the address itself is what is claimed.
+            // If there are no ports, as in a headless Service, the address itself is claimed.
             let portless =
                 placement.ports.is_empty() && taken.insert((address, 0, Protocol::Tcp, ""));
             if claimed.len() == placement.ports.ports().len() && !portless {
@@ -56,8 +56,9 @@ pub fn endpoints(verdicts: &[Verdict], publish_not_ready: bool) -> Vec<Endpoint>
     endpoints
 }
 
-/// Which of two claims to one address and port is published: a Pod's before an outside one, that
-/// before one that was taken over and has not beaten, then the one that can serve more, then the first by name, so that the choice does not waver.
+/// Which of two claims to one address and port is published. The order is: Pods before outside instances; then
+/// instances that beat before adopted ones that have not beaten; then the instance that can serve more; then the first
+/// by name, so that the choice is stable.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Precedence<'a>(bool, bool, u8, &'a str);
 
@@ -80,7 +81,7 @@ pub(super) fn conditions(verdict: &Verdict, publish_not_ready: bool) -> Conditio
         InstanceState::Draining => (kubelet_ready, true),
         _ => (false, false),
     };
-    // As upstream reckons it (endpointslice/utils.go): publishNotReadyAddresses overrules ready.
+    // As in Kubernetes (endpointslice/utils.go), publishNotReadyAddresses overrides ready.
     Conditions { ready: publish_not_ready || (serving && !terminating), serving, terminating }
 }
 

@@ -1,17 +1,17 @@
-//! Whether a watch brings what is known to have been written.
+//! Whether a watch delivers what is known to have been written.
 //!
-//! A watch can be deaf without an error: its connection hangs, or the store went back to an earlier state, and the
-//! watch was begun again at a version in the future. What it has not brought shows that: a write of ours that was
-//! answered, or an object that a write of ours was refused for.
+//! A watch can be deaf without an error: its connection hangs; or the store went back to an earlier state, and the
+//! watch was restarted at a version in the future. This is detected by what the watch has not delivered: a write of
+//! the operator that was answered, or the object because of which a write was refused.
 
 use std::time::Duration;
 
-/// A watch that has owed something for this long, and has brought nothing of it, is begun anew with a list.
+/// If a watch owes an object for this long and has delivered none that it owes, it is restarted with a list.
 pub const LISTED_ANEW_AFTER: Duration = Duration::from_secs(15);
-/// After this long, whatever was tried, the process is to be started anew: `/livez` fails.
+/// After this time, the process should be restarted, whatever else was tried: `/livez` fails.
 pub const DEAF_AFTER: Duration = Duration::from_secs(60);
 
-/// Listens to one watch.
+/// Checks one watch.
 #[derive(Debug, Clone, Default)]
 pub struct Ear {
     owed: Option<u64>,
@@ -20,8 +20,8 @@ pub struct Ear {
 }
 
 impl Ear {
-    /// `owed` stands for what the watch should have brought; it changes once the watch has brought any of it.
-    /// `passed` is how long this process has run since the last call. Returns whether the watch is to be begun anew.
+    /// `owed` identifies what the watch should have delivered. It changes once the watch has delivered any of it.
+    /// `passed` is how long this process has run since the last call. Returns whether the watch must be restarted.
     pub fn listen(&mut self, owed: Option<u64>, passed: Duration) -> bool {
         if owed.is_none() || owed != self.owed {
             *self = Self { owed, silent: Duration::ZERO, next_list: LISTED_ANEW_AFTER };
@@ -35,7 +35,7 @@ impl Ear {
         due
     }
 
-    /// How long the watch has owed something without bringing anything of it, where that is too long.
+    /// How long the watch has owed something without delivering any of it, if this is longer than [`DEAF_AFTER`].
     pub fn deaf_for(&self) -> Option<Duration> {
         (self.silent >= DEAF_AFTER).then_some(self.silent)
     }
@@ -47,7 +47,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Listens each second until a list is wanted.
+    /// Calls `listen` each second until a list is requested.
     fn seconds_until_a_list(ear: &mut Ear, owed: Option<u64>) -> Option<u32> {
         (1..100).find(|_| ear.listen(owed, SECOND))
     }

@@ -1,9 +1,9 @@
-//! Which registrations a change elsewhere in the cluster concerns.
+//! Which registrations are affected by a change elsewhere in the cluster.
 //!
-//! A decision asks whose an address is, and in which zone a Node lies. Neither names the registration
-//! that asked. So each registration notes what it asks for before it asks, and a change wakes exactly
-//! those that did. Without that, an instance that was refused an address would wait for the next
-//! decision that something else brings about, which may be minutes away where it is the only one.
+//! A decision asks which object has an address, and in which zone a Node is. Neither object names the registration
+//! that asked. So each registration records its questions before it asks them, and a change wakes exactly the
+//! registrations that asked. Otherwise an instance whose address was refused would wait until something else causes
+//! the next decision. That may take minutes if it is the only instance.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,7 +18,7 @@ use super::{
     stage::Stage,
 };
 
-/// What a decision asks of the cluster, besides what names the registration itself.
+/// What a decision asks of the cluster, apart from objects that name the registration themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
     /// The addresses of outside instances.
@@ -28,8 +28,8 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What the next decision about these will ask. Of addresses only those that lie in an allowed
-    /// range: for others it makes no difference whose they are, and a Lease may name many.
+    /// What the next decision about these objects will ask. Only addresses in an allowed range are recorded. For other
+    /// addresses, their owner makes no difference, and a Lease may name many of them.
     pub fn of(
         registration: &Registration,
         records: &[Record],
@@ -62,13 +62,13 @@ impl Asked {
 #[derive(Debug, Default)]
 pub struct Dependents {
     asked: HashMap<Key, Asked>,
-    /// Registrations to be woken that the caller has not taken yet.
+    /// Registrations to wake that the caller has not taken yet.
     affected: BTreeSet<Key>,
 }
 
 impl Dependents {
-    /// Notes what a registration asks, in the place of what it asked before. To be called before it
-    /// asks, so that no change falls in between.
+    /// Records what a registration asks, and replaces what it asked before. Must be called before the questions are
+    /// asked, so that no change is missed in between.
     pub fn note(&mut self, registration: &Key, asked: Asked) {
         if asked == Asked::default() {
             self.asked.remove(registration);
@@ -83,12 +83,12 @@ impl Dependents {
         self.affected.remove(registration);
     }
 
-    /// An address has another owner, or none any more.
+    /// An address has another owner, or none.
     pub fn address_changed(&mut self, address: IpAddr) {
         self.affect(|asked| asked.addresses.contains(&address));
     }
 
-    /// A Node lies in another zone than was known.
+    /// The known zone of a Node has changed.
     pub fn node_changed(&mut self, node: &str) {
         self.affect(|asked| asked.nodes.contains(node));
     }
@@ -98,7 +98,7 @@ impl Dependents {
         self.affected.extend(affected.map(|(key, _)| key.clone()));
     }
 
-    /// The registrations that the changes since the last call concern.
+    /// The registrations that are affected by changes since the last call.
     pub fn take_affected(&mut self) -> BTreeSet<Key> {
         std::mem::take(&mut self.affected)
     }

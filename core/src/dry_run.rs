@@ -1,4 +1,4 @@
-//! A dry run: everything is decided and told, and nothing done.
+//! A dry run: everything is decided and reported, and nothing is written.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use super::{
     stage::Stage,
 };
 
-/// At most this many writes are named.
+/// The largest number of writes that are named.
 const NAMED: usize = 5;
-/// Most characters of what is told. A name may have 253.
+/// The largest number of characters of the report. A name may have 253.
 const TOLD_MAX: usize = 1000;
 
-/// What would be written, in words.
+/// The writes that would be made, as text.
 pub fn tell(stage: &Stage, plan: &Plan) -> String {
     let all = stage.announced.len() + plan.writes().count();
     if all == 0 {
@@ -30,13 +30,13 @@ pub fn tell(stage: &Stage, plan: &Plan) -> String {
     format!("would {text}; nothing is published or removed")
 }
 
-/// The addresses that our slices would hold after a plan.
+/// The addresses that the operator's slices would contain after a plan.
 pub fn published_after(stage: &Stage, plan: &Plan) -> AddressSet {
     let written: HashSet<&str> = plan.writes().filter_map(Write::slice_name).collect();
     let stays = |slice: &&EndpointSlice| {
         slice.metadata.name.as_deref().is_none_or(|name| !written.contains(name))
     };
-    // Of a slice that is written twice the last write counts, and it is never the larger one.
+    // If a slice is written twice, the last write counts. It never has more endpoints than the first.
     let mut last = std::collections::HashMap::new();
     let mut created = Vec::new();
     for write in plan.writes() {

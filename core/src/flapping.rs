@@ -1,4 +1,4 @@
-//! An instance whose state changes again and again: its first events are sent one by one, later ones are summarised.
+//! An instance whose state changes repeatedly: its first events are sent one by one, and later ones are summarized.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +15,12 @@ use super::{
     notice::Remembered,
 };
 
-/// What events tell of an instance: its state, and whether several processes claim its name.
+/// What events report of an instance: its state, and whether several processes claim its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Face(pub InstanceState, pub bool);
 
 impl Face {
-    /// That of a line.
+    /// The face of a line.
     pub fn of(line: &Line) -> Self {
         Self(line.state, line.rival.is_some())
     }
@@ -30,20 +30,20 @@ impl Face {
 /// of changes in between.
 const TELLS: Limit = Limit { burst: 4, every: Duration::from_secs(30) };
 
-/// The instances whose state has changed lately.
+/// The instances whose state has changed recently.
 #[derive(Debug, Clone, Default)]
 pub struct Flaps(BTreeMap<InstanceName, Flap>);
 
 #[derive(Debug, Clone, Default)]
 struct Flap {
     tells: Bucket,
-    /// As it was seen last; none while it is gone.
+    /// The last face that was seen; `None` while the instance is gone.
     seen: Option<Face>,
     /// How often it has changed since the last event.
     changes: u32,
 }
 
-/// The changes that no event reports yet.
+/// The changes that no event has reported yet.
 #[derive(Debug, Clone, Default)]
 pub struct Withheld {
     names: BTreeSet<InstanceName>,
@@ -58,19 +58,19 @@ impl Withheld {
         self.names.contains(name)
     }
 
-    /// How often the state of an instance has changed since its last event, where that is more than once.
+    /// How often the state of an instance has changed since its last event, if more than once.
     pub fn changes(&self, name: &InstanceName) -> Option<u32> {
         self.changes.get(name).copied()
     }
 
-    /// When the first of it can be told.
+    /// When the first withheld event can be sent.
     pub fn until(&self) -> Option<Moment> {
         self.until
     }
 }
 
 impl Flaps {
-    /// Selects the instances whose events wait, because they have changed too often.
+    /// Selects the instances whose events have to wait because they change too often.
     pub fn withhold(&mut self, before: &Remembered, lines: &[Line], now: Moment) -> Withheld {
         let mut withheld = Withheld::default();
         let mut told = before.faces().peekable();
@@ -141,7 +141,7 @@ mod tests {
         Line { instance: instance.into(), state, reason, message: String::new(), rival: None }
     }
 
-    /// All that is told where the states of vm-1 follow each other every 50 ms.
+    /// The events that are sent when the states of vm-1 change every 50 ms.
     fn told_of(states: impl Iterator<Item = Option<InstanceState>>) -> Vec<String> {
         let (mut flaps, mut told, mut notes) = (Flaps::default(), Remembered::default(), vec![]);
         for (n, state) in (0..).zip(states) {
@@ -158,7 +158,7 @@ mod tests {
     fn one_that_changes_again_and_again_is_told_some_times_and_then_summed_up() {
         use InstanceState::{NotReady, Ready};
         let flaps = (0..600).map(|n| Some(if n % 2 == 0 { Ready } else { NotReady }));
-        // Then it stays as it is, for half a minute.
+        // After that, its state stays the same for half a minute.
         let notes = told_of(flaps.chain((0..700).map(|_| Some(Ready))));
         assert_eq!(notes.len(), 5, "{notes:?}");
         assert!(notes[4].ends_with("times since it was last told"), "{}", notes[4]);

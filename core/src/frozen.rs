@@ -1,8 +1,8 @@
 //! What stays published while a registration may neither add nor change anything.
 //!
-//! Only an instance that is decided to be dead, gone, cordoned or refused leaves then. An edit of the
-//! registration or of the Service takes no address out: what is published keeps its ports and details
-//! until the edit can be carried out as a whole.
+//! Then an instance leaves only if it is decided to be dead, gone, cordoned or refused. An edit of the registration or
+//! of the Service removes no address. What is published keeps its ports and other fields until the edit can be applied
+//! as a whole.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,13 +21,13 @@ use super::{
     verdict::Verdict,
 };
 
-/// Where outside instances were, by their names, before the registration stalled. An edit of
-/// `spec.instances` that cannot be carried out yet must not hide where the instance still is.
+/// The addresses of outside instances, by name, before the registration stalled. An edit of `spec.instances` that
+/// cannot be applied yet must not hide where an instance still is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Earlier(BTreeMap<String, Vec<Named>>);
 
 impl Earlier {
-    /// As the spec declares them.
+    /// The addresses that the spec declares.
     pub fn declared(registration: &Registration) -> Self {
         let declared = registration.declared.values().map(|instance| {
             let named = instance.addresses.iter().map(|text| text.as_str().into());
@@ -36,7 +36,7 @@ impl Earlier {
         Self(declared.collect())
     }
 
-    /// As a status has told of them: all that is known after a start.
+    /// The addresses that a status lists. After a start, nothing else is known.
     pub fn told_by(status: &ServiceRegistrationStatus) -> Self {
         let told = status.instances.iter().map(|instance| {
             let named = instance.addresses.iter().map(|text| text.as_str().into());
@@ -50,13 +50,13 @@ impl Earlier {
         self.0.values().flatten()
     }
 
-    /// Where an instance was.
+    /// The earlier addresses of an instance.
     pub fn of(&self, instance: &str) -> &[Named] {
         self.0.get(instance).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
-/// What is published and has an instance that lives, with the ports it has now.
+/// The published endpoints that have an instance that is alive, with their present ports.
 pub(super) fn endpoints(
     verdicts: &[Verdict],
     stage: &Stage,
@@ -89,7 +89,7 @@ pub(super) fn endpoints(
     kept
 }
 
-/// The family that the Endpoints object lists now, if it lists any.
+/// The family of the addresses in the Endpoints object, if it lists any.
 pub(super) fn listed_family(stage: &Stage) -> Option<Family> {
     let subsets = stage.gathered.endpoints.as_ref()?.subsets.as_deref()?;
     let listed = subsets.iter().flat_map(|subset| {
@@ -120,16 +120,17 @@ fn published(stage: &Stage) -> BTreeMap<IpAddr, Vec<Entry<'_>>> {
     published
 }
 
-/// All that is known of one address: which instances claim it, and what is published there.
+/// What is known of one address: the instances that claim it, and the entries that are published.
 struct Site<'a> {
     claims: &'a [&'a Verdict],
     entries: &'a [Entry<'a>],
 }
 
 impl<'a> Site<'a> {
-    /// The entries that stay, each with the claim it stays for. After an edit an instance claims other
-    /// ports than it is published with. Then an entry that no instance claims stays as long as there
-    /// may be a living instance behind it: nothing says which of several entries is whose.
+    /// The entries that stay, each with the claim for which it stays. After an edit, an instance may claim other ports
+    /// than those with which it is published. If an entry is then claimed by no instance, it stays as long as an
+    /// instance that is alive may belong to it, because it is not known which of several entries belongs to which
+    /// instance.
     fn kept(&self) -> impl Iterator<Item = (&'a Entry<'a>, &'a Verdict)> {
         let claimed: Vec<Option<&'a Verdict>> = self
             .entries
@@ -162,7 +163,7 @@ impl<'a> Site<'a> {
         kept.into_iter()
     }
 
-    /// The living instances that may be the one behind an entry.
+    /// The instances that are alive and may belong to an entry.
     fn living(&self, entry: &Entry<'_>) -> impl Iterator<Item = &'a Verdict> {
         self.claims.iter().copied().filter(move |claim| claim.is_published() && is_of(claim, entry))
     }
@@ -172,7 +173,7 @@ fn order<'a>(verdict: &&'a Verdict) -> claims::Precedence<'a> {
     claims::Precedence::of(verdict)
 }
 
-/// Whether the published endpoint may be this instance's: one of another Pod is not.
+/// Whether a published endpoint may belong to this instance. An endpoint of another Pod does not.
 fn is_of(claim: &Verdict, entry: &Entry<'_>) -> bool {
     let pod = claim.placement.as_ref().and_then(|placement| placement.pod.as_ref());
     let target = entry.endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref());

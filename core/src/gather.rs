@@ -1,4 +1,4 @@
-//! The gather step: what is known of a registration and its surroundings, at one moment.
+//! The gather step: what is known at one moment of a registration and the objects around it.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,22 +23,22 @@ use super::{
     world::{Ownership, World},
 };
 
-/// What is known, read from memory; no client required.
+/// What is known of the objects around a registration, read from caches without a client.
 pub struct Gathered {
-    /// The Service of the registration, when there is one.
+    /// The Service of the registration, if it exists.
     pub service: Option<Arc<ServiceView>>,
-    /// Our slices of that Service.
+    /// The operator's slices of that Service.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// The Endpoints object of the Service, when it is ours.
+    /// The Endpoints object of the Service, if it belongs to the operator.
     pub endpoints: Option<Arc<Endpoints>>,
-    /// Those with whom the registration could collide.
+    /// The other objects with which the registration may conflict.
     pub neighbours: Neighbours,
-    /// The addresses in our slices.
+    /// The addresses in the operator's slices.
     pub published: AddressSet,
 }
 
-/// Reads a registration. The name of the Service may be what cannot be read of it: then it stands at its
-/// default, and what is published stays with the Service that it was published for.
+/// Reads a registration. If the name of its Service cannot be read, the name would get its default. Then the Service
+/// for which the registration has published is used instead, so that what is published stays there.
 pub fn registration(object: &ServiceRegistration, world: &World) -> Registration {
     let mut registration = Registration::validate(object);
     let says_so = object.spec.service_name.as_ref().is_some_and(|name| !name.is_empty());
@@ -52,7 +52,7 @@ pub fn registration(object: &ServiceRegistration, world: &World) -> Registration
     registration
 }
 
-/// Gathers what is published, and by whom.
+/// Collects what is published for the Service, and by which managers.
 pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
     let service = Key::new(&registration.key.namespace, &registration.service_name);
     let (slices, foreign_slice) = world.slices(&service, &registration.uid);
@@ -60,13 +60,14 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
     let endpoints = world.endpoints(&service);
     let ownership =
         endpoints.as_ref().map(|endpoints| world.ownership(&endpoints.metadata, &registration.uid));
-    // Of two registrations for one Service the elder publishes: it takes what the other has made.
+    // If there are two registrations for one Service, the older one publishes. It takes over the Endpoints object of
+    // the other one.
     let yielded = ownership == Some(Ownership::Sibling) && elder.is_none();
     let ours = endpoints.filter(|_| ownership == Some(Ownership::Ours) || yielded);
     let published = world.addresses_in(&slices);
     let unreadable = world.unreadable_for(&service, &registration.key.name).cloned();
     Gathered {
-        // One that waits for finalizers is still there, and none can be made beside it.
+        // A Service that waits for finalizers still exists, and no other can be created with its name.
         service: world.service(&service),
         neighbours: Neighbours {
             elder,
@@ -81,14 +82,14 @@ pub fn surroundings(registration: &Registration, world: &World) -> Gathered {
     }
 }
 
-/// What is published by now, after writes.
+/// What is published after the writes.
 pub fn published(registration: &Registration, world: &World) -> InSlices {
     let service = Key::new(&registration.key.namespace, &registration.service_name);
     let (slices, _) = world.slices(&service, &registration.uid);
     InSlices::of(&slices, world.addresses_in(&slices))
 }
 
-/// Whether an address is in some slice with a port.
+/// Whether a slice contains an address with a port.
 pub fn publishes(slices: &[Arc<EndpointSlice>], address: IpAddr, port: &EndpointPort) -> bool {
     let text = address.to_string();
     slices.iter().any(|slice| {
@@ -100,17 +101,17 @@ pub fn publishes(slices: &[Arc<EndpointSlice>], address: IpAddr, port: &Endpoint
     })
 }
 
-/// The Pods that some Leases name, and the zones of their Nodes.
+/// The Pods that Leases and adopted instances name, and the zones of their Nodes.
 pub struct Pods {
     /// The Pods by their name.
     pub by_name: HashMap<String, Arc<PodView>>,
-    /// The zones by the Node's name.
+    /// The zones by the name of the Node.
     pub zones: HashMap<String, String>,
     /// The Nodes whose zones were looked up.
     pub nodes: BTreeSet<String>,
 }
 
-/// Gathers the Pods behind these records and adopted instances.
+/// Collects the Pods of these records and adopted instances.
 pub fn pods(namespace: &str, records: &[Record], adopted: &[Adopted], world: &World) -> Pods {
     let mut pods = Pods { by_name: HashMap::new(), zones: HashMap::new(), nodes: BTreeSet::new() };
     let of_records = records.iter().filter_map(|record| match &record.claim.origin {

@@ -1,12 +1,13 @@
-//! What keeps silent instances published all the same.
+//! What keeps silent instances published.
 
 use beatkeeper_api::InstanceState;
 
 use super::verdict::{Reason, Verdict};
 
-/// protection.minReady (L7): silence never prunes below this many ready instances. Of those about to
-/// be pruned the ones that beat last are kept. A deleted Lease, a deleted Pod and a cordon never come
-/// here, and so always take effect; nor does who is not published, since protection revives nobody.
+/// protection.minReady (L7): no instance is pruned for silence while fewer ready instances than this would be left. Of
+/// the instances about to be pruned, those that beat last are kept. A deleted Lease, a deleted Pod and a cordon are
+/// not handled here, and so always take effect. An instance that is not published is not handled here either, because
+/// protection revives no instance.
 pub(super) fn protect(
     verdicts: &mut [Verdict],
     min_ready: usize,

@@ -1,4 +1,4 @@
-//! What our slices hold, as far as it is told.
+//! The contents of the operator's slices, as far as reports need them.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -6,19 +6,19 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::address::AddressSet;
 
-/// The addresses in our slices, and which of them are ready.
+/// The addresses in the operator's slices, and which of them are ready.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InSlices {
     all: AddressSet,
-    /// Those that no slice gives as ready; of thousands few.
+    /// The addresses that are not ready in any slice; usually few.
     not_ready: AddressSet,
 }
 
 impl InSlices {
-    /// What these slices hold; `all` are their addresses, which are known already.
+    /// The contents of these slices. `all` are their addresses, which the caller already knows.
     pub fn of(slices: &[Arc<EndpointSlice>], all: AddressSet) -> Self {
         let is_ready = |endpoint: &Endpoint| {
-            // An unknown state is to be taken for ready, as the API says.
+            // The API says that an unknown state counts as ready.
             let conditions = endpoint.conditions.as_ref();
             conditions.and_then(|conditions| conditions.ready).unwrap_or(true)
         };
@@ -30,7 +30,7 @@ impl InSlices {
         };
         let mut not_ready: AddressSet = addresses(false).collect();
         if !not_ready.is_empty() {
-            // One that moves is in two slices for a moment.
+            // An address that moves between slices is in both for a moment.
             for address in addresses(true) {
                 not_ready.remove(&address);
             }
@@ -38,7 +38,7 @@ impl InSlices {
         Self { all, not_ready }
     }
 
-    /// As if all of these were ready.
+    /// The same addresses, all as ready.
     pub fn as_ready(all: AddressSet) -> Self {
         Self { all, not_ready: AddressSet::default() }
     }
@@ -48,12 +48,12 @@ impl InSlices {
         &self.all
     }
 
-    /// Whether an address is there.
+    /// Whether an address is in the slices.
     pub fn holds(&self, address: &IpAddr) -> bool {
         self.all.contains(address)
     }
 
-    /// Whether an address is there as ready.
+    /// Whether an address is in the slices and ready.
     pub fn is_ready(&self, address: &IpAddr) -> bool {
         self.holds(address) && !self.not_ready.contains(address)
     }

@@ -2,8 +2,8 @@
 
 use std::{cmp::Ordering, fmt, ops::Deref, sync::Arc};
 
-/// Name of an instance: the end of its Lease's name, whose text it shares, or a text of its own.
-/// Names of thousands are told in each decision, and kept from one to the next: none is copied.
+/// Name of an instance: the end of its Lease's name, which shares the text of the Lease, or a text of its own. Each
+/// decision uses thousands of names and keeps them until the next decision, so they are not copied.
 #[derive(Clone)]
 pub struct InstanceName {
     text: Arc<str>,
@@ -11,7 +11,7 @@ pub struct InstanceName {
 }
 
 impl InstanceName {
-    /// The last `length` bytes of the name of a Lease; all of it if it has no more.
+    /// The last `length` bytes of the name of a Lease; the whole name if it is shorter.
     pub fn end_of(lease: &Arc<str>, length: usize) -> Self {
         let from = lease.len().saturating_sub(length);
         debug_assert!(lease.is_char_boundary(from), "not an end of {lease}");
@@ -36,7 +36,7 @@ impl From<&str> for InstanceName {
 impl Ord for InstanceName {
     fn cmp(&self, other: &Self) -> Ordering {
         match Arc::ptr_eq(&self.text, &other.text) && self.from == other.from {
-            // The texts need not be fetched from memory.
+            // Avoids reading the texts from memory.
             true => Ordering::Equal,
             false => str::cmp(self, other),
         }

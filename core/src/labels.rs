@@ -1,8 +1,8 @@
-//! Labels, kept only as far as selectors ask for them.
+//! Labels, stored only as far as selectors need them.
 //!
-//! A Pod may have more than a thousand labels, of half a megabyte together, and all Pods are watched. A
-//! selector asks whether there is a certain label, or one with a certain value: for that a number of
-//! each is enough. The numbers are keyed at random, so that no user can make labels with equal ones.
+//! A Pod may have more than a thousand labels with half a megabyte in total, and all Pods are watched. A selector asks
+//! whether a label exists, or whether it has a certain value. A hash of each is enough for that. The hash function has
+//! a random key, so that no user can choose labels with equal hashes.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ static KEYED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// The labels of an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels {
-    /// For each, sorted: the number of its key, and that of key and value.
+    /// For each label, sorted: the hash of its key, and that of its key and value.
     numbers: Box<[(u64, u64)]>,
 }
 
@@ -44,7 +44,7 @@ impl Labels {
     }
 }
 
-/// A selector, as [`Labels`] are asked for it.
+/// A selector, in the form that is compared with [`Labels`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelMatch(Box<[Wanted]>);
 

@@ -1,13 +1,14 @@
-//! What the cluster's own controllers leave when the selector of a Service is removed.
+//! The objects that Kubernetes' own controllers leave behind when the selector of a Service is removed.
 //!
-//! They do nothing any more for a Service without a selector: their slices and the Endpoints object stay
-//! as they were, for ever, and the Endpoints are mirrored besides. The registration takes them over,
-//! without further consent: who removed the selector has given them up. An instance in them that does
-//! not beat yet stays for as long as its Pod is there.
+//! These controllers ignore a Service without a selector. So their slices and the Endpoints object stay as they were
+//! forever, and the Endpoints are also mirrored. The registration adopts them without further consent, because the
+//! user who removed the selector has given them up. An instance in them that does not beat yet stays published as long
+//! as its Pod exists.
 //!
-//! Their slices do not become ours, as those of people do, but are deleted once ours hold the same: that
-//! controller remembers its slices, and one that it misses without having seen its deletion keeps it from
-//! ever publishing that Service again, should the selector be put back.
+//! Hand-written slices become the operator's, but the controller's slices are deleted once the operator's slices
+//! contain the same endpoints. The reason is that the controller remembers its slices. If one of them is missing and
+//! the controller has not seen its deletion, it never publishes that Service again, even if the selector is added
+//! again.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -39,8 +40,8 @@ pub fn is_endpoints(metadata: &ObjectMeta) -> bool {
     label(metadata, ENDPOINTS_MANAGED_BY_LABEL) == Some(ENDPOINTS)
 }
 
-/// Whether there is nothing of others but what the cluster's own controllers left. `endpoints` is the
-/// Endpoints object, with whether it is ours.
+/// Whether all objects of others were left behind by Kubernetes' own controllers. `endpoints` is the Endpoints object,
+/// and whether it belongs to the operator.
 pub fn are_all<'a>(
     foreign_slices: impl Iterator<Item = &'a ObjectMeta>,
     endpoints: Option<(&ObjectMeta, bool)>,
@@ -58,7 +59,7 @@ pub fn are_all<'a>(
     }
 }
 
-/// The Pod with this uid, if it still is there and has not run to its end.
+/// The Pod with this uid, if it still exists and has not terminated.
 pub(super) fn living<'a>(pod: Option<&'a PodView>, uid: &str) -> Option<&'a PodView> {
     pod.filter(|pod| pod.uid == uid && !pod.terminal)
 }

@@ -1,23 +1,22 @@
-//! Reading a ServiceRegistration whatever is in it.
+//! Reads a ServiceRegistration, whatever it contains.
 //!
-//! The declaration of the kind keeps nonsense out, but an older one may have let it in, and the API
-//! server takes times that no type of ours can hold. What cannot be read is left out, field by field,
-//! and named in an annotation from which
-//! [`Registration::validate`](super::registration::Registration::validate) makes a problem: so the
-//! registration stalls, and what it has published stays.
+//! The CRD rejects invalid values, but an older CRD may have accepted them, and the API server accepts times that the
+//! operator's types cannot hold. Each field that cannot be read is left out and named in an annotation, from which
+//! [`Registration::validate`](super::registration::Registration::validate) makes a problem. So the registration
+//! stalls, and what it has published stays.
 
 use beatkeeper_api::{ServiceRegistration, ServiceRegistrationSpec, ServiceRegistrationStatus};
 use kube::api::ObjectMeta;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-/// Where the reader tells the validator what could not be read.
+/// The annotation in which the reader tells the validator what could not be read.
 pub(super) const UNREADABLE_ANNOTATION: &str = "beatkeeper.dev/unreadable";
 
 /// Reads a registration.
 ///
 /// # Errors
-/// When even its name cannot be read.
+/// If the name or the namespace cannot be read.
 pub(super) fn registration(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
     ServiceRegistration::deserialize(value).or_else(|_| salvage(value))
 }
@@ -37,7 +36,7 @@ fn salvage(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
     let mut metadata: ObjectMeta = fields(&value["metadata"], |field, _| {
         problems.push(format!("metadata.{field} cannot be read"));
     });
-    // Without these the object cannot be named.
+    // Without these, the object cannot be identified.
     String::deserialize(&value["metadata"]["name"])?;
     String::deserialize(&value["metadata"]["namespace"])?;
     let status = status(&value["status"], &mut problems);
@@ -55,7 +54,7 @@ fn salvage(value: &Value) -> Result<ServiceRegistration, serde_json::Error> {
     })
 }
 
-/// Those fields of an object that can be read; the others are reported, and left at their defaults.
+/// Reads the fields of an object that can be read. Each other field is passed to `unread` and gets its default.
 pub(super) fn fields<T: DeserializeOwned + Default>(
     value: &Value,
     mut unread: impl FnMut(&str, &Value),
@@ -71,8 +70,8 @@ pub(super) fn fields<T: DeserializeOwned + Default>(
     T::deserialize(Value::Object(sound)).unwrap_or_default()
 }
 
-/// The status is ours and is written anew, except one list: the instances that were taken over and
-/// have not beaten are recorded nowhere else. The name and the address of an entry are enough to keep it published.
+/// Reads the status. The operator writes it again, except for one list: the adopted instances that have not beaten are
+/// not stored anywhere else. The name and the address of an entry are enough to keep it published.
 fn status(value: &Value, problems: &mut Vec<String>) -> Option<ServiceRegistrationStatus> {
     value.as_object()?;
     let mut adopted = Vec::new();
@@ -107,12 +106,12 @@ fn readable_adopted(entry: &Map<String, Value>) -> bool {
     beatkeeper_api::AdoptedInstance::deserialize(Value::Object(entry.clone())).is_ok()
 }
 
-/// Whether a field can be read. No field's reading depends on another's.
+/// Whether a field can be read. This does not depend on other fields.
 fn readable(field: &str, value: &Value) -> Result<(), serde_json::Error> {
     ServiceRegistrationSpec::deserialize(json!({ field: value })).map(|_| ())
 }
 
-/// What stands in for a field that cannot be read, such that nobody is unpublished for it.
+/// The replacement of a field that cannot be read. It is chosen so that no instance is unpublished because of it.
 fn instead(field: &str, value: &Value) -> Option<Value> {
     let elements = || {
         let all = value.as_array()?.iter();
@@ -120,14 +119,14 @@ fn instead(field: &str, value: &Value) -> Option<Value> {
         Some(Value::Array(sound.cloned().collect()))
     };
     match field {
-        // No duration either way: for the ttl that means the longest.
+        // The replacement is not a duration either. For the ttl, it is therefore validated as the longest ttl.
         "ttl" | "interval" => Some(Value::String(value.to_string().chars().take(32).collect())),
         "ports" | "instances" => elements(),
-        // No operator: such a selector lets nobody join, and nobody has to leave.
+        // A selector without an operator: no Pod may join, and none has to leave.
         "podSelector" => {
             Some(json!({ "matchExpressions": [{ "key": "unreadable", "operator": "" }] }))
         }
-        // How many were meant to be kept is not known.
+        // It is not known how many instances should be protected.
         "protection" => Some(json!({ "minReady": i32::MAX })),
         _ => None,
     }

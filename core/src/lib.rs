@@ -1,5 +1,5 @@
-//! What is decided, without I/O, clocks or async: observations and the present moment go in,
-//! decisions and a plan come out.
+//! The decisions of Beatkeeper, without I/O, clocks or async. The inputs are observations and the present moment; the
+//! outputs are decisions and a plan.
 
 pub mod access;
 pub mod account;

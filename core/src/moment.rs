@@ -5,23 +5,23 @@ use std::{
     time::Duration,
 };
 
-/// A moment on the monotonic clock of this process (L1): no wall clock and no workload's clock can
-/// be compared with it, which is the point.
+/// A moment on the monotonic clock of this process (L1). By design, it cannot be compared with a wall clock or the
+/// clock of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// The moment that lies `since_start` after the clock's own beginning.
+    /// The moment that is `since_start` after the start of the clock.
     pub const fn from_start(since_start: Duration) -> Self {
         Self(since_start)
     }
 
-    /// The moment this many milliseconds after the clock's beginning, for tests and simulation.
+    /// The moment this many milliseconds after the start of the clock, for tests and simulation.
     pub const fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 
-    /// How long ago `earlier` was; zero when it is not earlier.
+    /// How long ago `earlier` was; zero if it is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -30,7 +30,7 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Self;
 
-    /// Saturates: a deadline beyond the end of time never comes.
+    /// Saturates at the largest value: such a deadline never comes.
     fn add(self, span: Duration) -> Self {
         Self(self.0.saturating_add(span))
     }
@@ -39,7 +39,7 @@ impl Add<Duration> for Moment {
 impl Sub<Duration> for Moment {
     type Output = Self;
 
-    /// Saturates at the clock's beginning.
+    /// Saturates at the start of the clock.
     fn sub(self, span: Duration) -> Self {
         Self(self.0.saturating_sub(span))
     }

@@ -1,4 +1,4 @@
-//! The events that tell of transitions.
+//! The events that report transitions of instances.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use super::{
     verdict::Reason,
 };
 
-/// What is remembered of the instances between two decisions, to tell transitions: their states, and
-/// whether several processes claim their names, by name.
+/// What is stored of the instances between two decisions, to detect transitions: the state of each name, and whether
+/// several processes claim the name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remembered(Vec<Told>);
 
@@ -28,25 +28,26 @@ impl Remembered {
         Self(states)
     }
 
-    /// What all of these say.
+    /// The states of these lines.
     pub fn of(lines: &[Line]) -> Self {
         let told = |line: &Line| (line.instance.clone(), line.state, line.rival.is_some());
         Self::new(lines.iter().map(told).collect())
     }
 
-    /// What is remembered of each, by name.
+    /// The stored state of each instance, by name.
     pub(super) fn faces(&self) -> impl Iterator<Item = (&InstanceName, Face)> {
         self.0.iter().map(|(name, state, contested)| (name, Face(*state, *contested)))
     }
 
-    /// With those of the others that are not known here.
+    /// Adds the instances of `others` that are not known here.
     pub fn or(self, others: Self) -> Self {
-        // Of two for one name the first stays.
+        // If a name is there twice, the first entry stays.
         Self::new(self.0.into_iter().chain(others.0).collect())
     }
 }
 
-/// What to remember once all events except the withheld ones are sent. Those are sent later, with the state of then.
+/// What to store once all events except the withheld ones are sent. Withheld events are sent later, with the state at
+/// that time.
 pub fn remember(before: &Remembered, lines: &[Line], withheld: &Withheld) -> Remembered {
     let now = Remembered::of(lines).0.into_iter().filter(|(name, ..)| !withheld.holds(name));
     let still = before.0.iter().filter(|(name, ..)| withheld.holds(name)).cloned();
@@ -58,7 +59,7 @@ pub fn is_news(before: &Remembered, lines: &[Line]) -> bool {
     *before != Remembered::of(lines)
 }
 
-/// What a status has told already, as far as it lists the instances.
+/// What a status has already reported, as far as it lists the instances.
 pub fn told_by(status: &ServiceRegistrationStatus) -> Remembered {
     let known = status.instances.iter().filter_map(|instance| {
         let state =
@@ -68,23 +69,22 @@ pub fn told_by(status: &ServiceRegistrationStatus) -> Remembered {
     Remembered::new(known.collect())
 }
 
-/// Something worth an event.
+/// Something that should be reported in an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// Whether a person should look at it.
     pub warning: bool,
     /// Reason of the event.
     pub reason: &'static str,
-    /// What happened, to whom.
+    /// What happened, and to which instances.
     pub note: String,
     /// The instance it is about, or the first of several: it tells events apart that would be counted
     /// as one series otherwise.
     pub instance: Option<String>,
 }
 
-/// The events for what has changed since `before`: one for each kind of transition, however many
-/// instances made it, so that a mass death is one line and not a flood. The lines are in the order of the
-/// names.
+/// The events for the changes since `before`. There is one for each kind of transition, however many instances made
+/// it, so that the death of many instances at once is one event. The lines must be in the order of the names.
 pub fn notices(before: &Remembered, lines: &[Line], withheld: &Withheld) -> Vec<Notice> {
     let mut groups: BTreeMap<(InstanceState, Reason), Vec<&Line>> = BTreeMap::new();
     let mut gone: Vec<&InstanceName> = Vec::new();
@@ -164,7 +164,7 @@ fn kind(state: InstanceState, reason: Reason) -> (bool, &'static str) {
     }
 }
 
-/// What an event says of an instance that says nothing itself: it goes by the same reason as the event.
+/// What an event says of an instance without a note of its own. The reason is that of the event.
 fn without_a_note(why: Reason) -> &'static str {
     match why {
         Reason::Beating => "its beats arrive in time",
@@ -174,7 +174,7 @@ fn without_a_note(why: Reason) -> &'static str {
     }
 }
 
-/// At most this many instances are named in one event, whose note is limited to 1024 characters.
+/// The largest number of instances that are named in one event. The note of an event is limited to 1024 characters.
 const NAMED: usize = 3;
 
 fn note(names: &[&str], message: &str) -> String {

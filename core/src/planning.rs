@@ -1,4 +1,4 @@
-//! The plan step: what is to be published, and by which writes.
+//! The plan step: what to publish, and by which writes.
 
 use jiff::Timestamp;
 
@@ -15,16 +15,16 @@ use super::{
     verdict::Verdict,
 };
 
-/// How the administrator wants things published.
+/// The administrator's settings for publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// Whether Endpoints objects are written.
     pub publish_endpoints: bool,
-    /// Most endpoints in a slice.
+    /// The largest number of endpoints in a slice.
     pub max_endpoints_per_slice: usize,
 }
 
-/// Plans the writes; `wall` is the time that consumers are told as that of the change.
+/// Plans the writes. `wall` is the time that consumers get as the time of the change.
 pub fn draw_up(
     registration: &Registration,
     stage: &Stage,
@@ -35,7 +35,7 @@ pub fn draw_up(
     draw_up_restrained(registration, stage, verdicts, style, wall, |endpoints| endpoints)
 }
 
-/// The same where of what is to be published some has to wait: `restrain` says what is to be published now.
+/// The same if some changes have to wait. `restrain` receives the wanted endpoints and returns those to publish now.
 pub fn draw_up_restrained(
     registration: &Registration,
     stage: &Stage,
@@ -76,8 +76,8 @@ pub fn draw_up_restrained(
     plan::plan(&target, published)
 }
 
-/// The families that are published, the one of the Endpoints object first. Where nothing may be changed
-/// all that is published stays, whatever the Service says by now.
+/// The families that are published, with the one of the Endpoints object first. If nothing may be changed, everything
+/// that is published stays, whatever families the Service has now.
 fn families(stage: &Stage) -> Vec<Family> {
     let mut families = stage.families().to_vec();
     if stage.is_closed() {
@@ -89,7 +89,7 @@ fn families(stage: &Stage) -> Vec<Family> {
     families
 }
 
-/// Without the Service the slices say what it was.
+/// Whether the Service was headless. If it is gone, the slices show this.
 fn were_headless(stage: &Stage) -> bool {
     let labels = stage.gathered.slices.iter().filter_map(|slice| slice.metadata.labels.as_ref());
     labels.into_iter().any(|labels| labels.contains_key(HEADLESS_LABEL))
@@ -102,8 +102,8 @@ fn endpoints_mode(
     style: Style,
 ) -> EndpointsMode {
     let ours = stage.gathered.endpoints.is_some();
-    // Of a Service with a selector the Endpoints are the cluster's, even if we made them; without a
-    // Service the cluster deletes them; and where nothing may be added none is made.
+    // If a Service has a selector, its Endpoints belong to Kubernetes' own controller, even if the operator created
+    // them. If there is no Service, Kubernetes deletes them. If nothing may be added, none are created.
     let others = service.is_none_or(|service| service.selects);
     match () {
         () if others

@@ -1,21 +1,23 @@
-//! How an instance beats, as far as that shows whether it follows an edit of ttl and interval (L8).
+//! The pace at which an instance beats, as far as it shows whether the instance follows an edit of ttl and interval
+//! (L8).
 
 use std::time::Duration;
 
 use super::{moment::Moment, proven::Pace};
 
-/// What the index is asked to watch for in the beats of an instance. In milliseconds: there is one for
-/// each instance.
+/// What the index watches for in the beats of an instance. The values are in milliseconds to save memory, because
+/// there is one for each instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// The longest gap between two beats at the present pace.
     gap: u32,
-    /// How long beats must have come without a longer one for the decision to change; none is [`u32::MAX`].
+    /// For how long beats must have come without a longer gap until the decision changes; [`u32::MAX`] if the decision
+    /// waits for nothing.
     stretch: u32,
 }
 
 impl Wanted {
-    /// At this pace; `stretch` is what the decision waits for, if it waits for any.
+    /// For this pace. `stretch` is the time for which the decision waits, if it waits.
     pub fn at(pace: Pace, stretch: Option<Duration>) -> Self {
         let stretch = stretch.map_or(u32::MAX, |stretch| millis(stretch).min(u32::MAX - 1));
         Self { gap: millis(longest_gap(pace)), stretch }
@@ -27,7 +29,7 @@ impl Wanted {
     }
 }
 
-/// Half the slack beyond the interval: what keeps this pace stays within the ttl.
+/// The interval plus half of the slack. An instance that keeps this pace stays within its ttl.
 fn longest_gap(pace: Pace) -> Duration {
     pace.interval.min(pace.ttl) + pace.slack() / 2
 }
@@ -36,24 +38,24 @@ fn millis(span: Duration) -> u32 {
     u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// How an instance beats.
+/// The pace at which an instance beats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rhythm {
-    /// When it appeared; the beginning of time when it was there before this process.
+    /// When the instance appeared; the start of the clock if it existed before this process.
     born: Moment,
-    /// Since when no gap between its beats was longer than wanted.
+    /// Since when no gap between its beats has been longer than [`Wanted`] allows.
     since: Moment,
     wanted: Wanted,
 }
 
 impl Rhythm {
-    /// Of one that appears now, or was there before.
+    /// The rhythm of an instance that appears now, or that existed before this process.
     pub(super) fn begin(now: Moment, was_there: bool) -> Self {
         let born = if was_there { Moment::default() } else { now };
         Self { born, since: now, wanted: Wanted { gap: 0, stretch: u32::MAX } }
     }
 
-    /// A beat after one at `before`. Whether it is what a decision waits for.
+    /// Records a beat; `before` is when the previous one was seen. Returns whether a decision waits for this beat.
     pub(super) fn beat(&mut self, before: Moment, now: Moment) -> bool {
         if millis(now.since(before)) > self.wanted.gap {
             self.since = now;
@@ -62,7 +64,7 @@ impl Rhythm {
         self.wanted.is_awaited() && now.since(self.since) >= self.stretch()
     }
 
-    /// A decision says what it waits for. A new pace is kept from the last beat on.
+    /// Records what a decision waits for. A new pace is measured from the last beat.
     pub(super) fn want(&mut self, wanted: Wanted, last_beat: Moment) {
         if self.wanted.gap != wanted.gap {
             self.since = last_beat;
@@ -74,12 +76,12 @@ impl Rhythm {
         Duration::from_millis(self.wanted.stretch.into())
     }
 
-    /// When it appeared.
+    /// When the instance appeared.
     pub fn born(&self) -> Moment {
         self.born
     }
 
-    /// For how long it has kept a pace, up to its last beat.
+    /// For how long the instance has kept a pace, up to its last beat.
     pub fn kept(&self, pace: Pace, last_beat: Moment) -> Duration {
         match self.wanted.gap == millis(longest_gap(pace)) {
             true => last_beat.since(self.since),

@@ -1,5 +1,5 @@
-//! The stage on which a registration's instances are judged: the Service and what is published for
-//! it, and whether anything stands in the way.
+//! The inputs of a decision about the instances of a registration: the Service, what is published for it, and whether
+//! publishing is prevented.
 
 use std::sync::Arc;
 
@@ -8,30 +8,30 @@ use super::{
     refusal::HeldBack, service::ServiceView, standing::Stall, status::Applied,
 };
 
-/// What the decision rests on besides heartbeats.
+/// The inputs of a decision apart from heartbeats.
 pub struct Stage {
-    /// What is known of the surroundings.
+    /// What is known of the objects around the registration.
     pub gathered: Gathered,
-    /// The Service, when there is one.
+    /// The Service, if it exists.
     pub service: Option<Arc<ServiceView>>,
-    /// Why nothing may be added, if that is so.
+    /// Why nothing may be added; `None` if it may.
     pub stall: Option<Stall>,
-    /// Why the Service could not be established, if it could not.
+    /// Why the Service could not be established; `None` if it could.
     pub failure: Option<String>,
-    /// When to look at the Service again.
+    /// When to check the Service again.
     pub look_again: Option<Moment>,
-    /// What would be done before the plan, were this no dry run.
+    /// In a dry run, the writes that would be made before those of the plan.
     pub announced: Vec<String>,
-    /// What is taken over from people.
+    /// What is adopted.
     pub adoption: Adoption,
-    /// Where outside instances were when something could last be changed.
+    /// The addresses of outside instances when something could last be changed.
     pub earlier: Arc<Earlier>,
-    /// What the API server has refused, and is not to be tried yet.
+    /// What the API server has refused and must not be tried yet.
     pub held_back: HeldBack,
 }
 
 impl Stage {
-    /// A stage on which nothing has failed and nobody is waited for.
+    /// A stage without failures, adoptions and refusals.
     pub fn new(
         gathered: Gathered,
         service: Option<Arc<ServiceView>>,
@@ -50,24 +50,24 @@ impl Stage {
         }
     }
 
-    /// The failure of establishing the Service goes before one of a write.
+    /// Adds the failure of establishing the Service, which has precedence over the failure of a write.
     pub fn failed(&self, mut applied: Applied) -> Applied {
         applied.failure = self.failure.clone().or(applied.failure);
         applied
     }
 
-    /// Whether nothing may be added and nothing changed, so that only the dead leave.
+    /// Whether nothing may be added or changed. Then only dead instances leave.
     pub fn is_closed(&self) -> bool {
         self.stall.is_some() || self.service.is_none()
     }
 
     /// The address families that may be published.
     pub fn families(&self) -> &[Family] {
-        // Without a Service nothing is added, and what is there may be of either family.
+        // Without a Service, nothing is added, and what is published may be of either family.
         self.service.as_ref().map_or(&[Family::V4, Family::V6], |service| &service.families)
     }
 
-    /// Where the instances were before, when nothing may be changed.
+    /// The earlier addresses of outside instances, if nothing may be changed.
     pub fn frozen(&self) -> Option<&Earlier> {
         self.is_closed().then_some(&*self.earlier)
     }

@@ -1,8 +1,8 @@
-//! What is told of an instance is what is in the slices.
+//! Corrects the verdicts, so that reports describe what is in the slices.
 //!
-//! A decision says what is to be published. The registration may be stalled, a write may have failed, or
-//! the API server may refuse an address. Then the verdict is told with what the slices hold, and why
-//! they do not hold what was decided.
+//! A decision says what should be published. But the registration may be stalled, a write may have failed, or the API
+//! server may refuse an address. Then the report says what the slices contain, and why they do not contain what was
+//! decided.
 
 use std::net::IpAddr;
 
@@ -14,8 +14,7 @@ use super::{
     verdict::{Reason, Verdict},
 };
 
-/// Brings what is told of each instance into line with what is in the slices. `publish_not_ready` is the
-/// Service's publishNotReadyAddresses.
+/// Corrects each verdict according to the slices. `publish_not_ready` is the Service's publishNotReadyAddresses.
 pub fn as_published(
     verdicts: &mut [Verdict],
     stall: Option<&Stall>,
@@ -26,7 +25,7 @@ pub fn as_published(
         return;
     }
     let teller = Teller { stall, applied, publish_not_ready };
-    // An address of one that is out may be that of another that lives.
+    // An address of an instance that is not published may also belong to an instance that is alive.
     let shared: Vec<IpAddr> = verdicts
         .iter()
         .filter(|verdict| !verdict.is_published())
@@ -97,7 +96,7 @@ impl Teller<'_> {
         }
     }
 
-    /// It is published, but not with all of its addresses.
+    /// The message for an instance that is published without some of its addresses.
     fn tell_what_is_missing(&self, verdict: &mut Verdict) {
         let refused = &self.applied.refused.addresses;
         let missing = addresses(verdict).find(|address| !self.applied.published.holds(address));
@@ -120,12 +119,13 @@ impl Teller<'_> {
         self.applied.failure.is_some() || !self.applied.refused.is_empty()
     }
 
-    /// Why the slices do not say what was decided.
+    /// Why the slices do not contain what was decided.
     fn why(&self, verdict: &Verdict) -> (Reason, String) {
         let Applied { failure, refused, .. } = self.applied;
         let words = addresses(verdict).find_map(|address| refused.addresses.get(address));
         let words = words.map(|words| &**words).or(failure.as_deref());
-        // Only of a slice that may not be written more than one address is said to be refused.
+        // An object that cannot be written has one message for all addresses in it. It is used only if the address has
+        // no message of its own.
         let words = words.or_else(|| refused.objects.values().next().map(|words| &**words));
         match (words, self.stall) {
             (Some(words), _) => (Reason::PublishFailed, words.to_owned()),

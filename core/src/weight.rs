@@ -1,22 +1,22 @@
-//! What the beats of others weigh when it is asked whether a way is broken (L6).
+//! How much the beats of other registrations count when the guard decides whether a path is broken (L6).
 
 use std::ops::{Add, AddAssign};
 
 use super::flow::{Flow, Sign};
 
-/// With fewer beats due than this nothing can be told from how many arrived.
+/// With fewer beats due than this, the number of beats that arrived proves nothing.
 const ENOUGH_DUE: usize = 10;
 
-/// Parts of an instance: a share of a registration need not be a whole number.
+/// The number of parts of an instance, because a share of a registration need not be a whole number.
 const PARTS: usize = 1000;
 
-/// How much was due and how much of it arrived, of one registration or of several that are weighed. All numbers are in
-/// thousandths of an instance.
+/// How many beats were due and how many of them arrived, of one registration or of the weighted sum of several. All
+/// numbers are in thousandths of an instance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Weight {
     due: usize,
     arrived: usize,
-    /// Those due, and those on time.
+    /// Instances with a beat due, and those that are on time without one.
     known: usize,
     /// Instances from which a beat arrived, or from which none was due yet.
     on_time: usize,
@@ -38,7 +38,7 @@ impl Weight {
         }
     }
 
-    /// The same share of fewer instances, where there are more than these.
+    /// If there are more than `instances`, the same share of this number.
     pub(super) fn at_most(self, instances: usize) -> Self {
         let most = instances * PARTS;
         let share =
@@ -52,38 +52,39 @@ impl Weight {
         }
     }
 
-    /// Whether so few arrived that it cannot be the instances.
+    /// Whether so few beats arrived that the instances cannot be the cause.
     pub(super) fn is_broken(self) -> bool {
         self.is_enough() && self.hardly_any_arrived()
     }
 
-    /// Whether so many were due that something can be told.
+    /// Whether enough beats were due to decide.
     pub(super) fn is_enough(self) -> bool {
         self.due >= ENOUGH_DUE * PARTS
     }
 
-    /// Less than a tenth.
+    /// Whether less than a tenth of the due beats arrived.
     pub(super) fn hardly_any_arrived(self) -> bool {
         self.arrived * 10 < self.due
     }
 
-    /// Whether so many arrived that nothing needs to be asked about others: a tenth; of few, half.
+    /// Whether so many beats arrived that the others need not be counted: a tenth of the due beats; or half of them,
+    /// if few were due.
     pub(super) fn shows_a_whole_way(self) -> bool {
         let one_of = if self.is_enough() { 10 } else { 2 };
         self.due > 0 && self.arrived * one_of >= self.due
     }
 
-    /// Whether nine tenths of the others are on time, if one is silent for certain.
+    /// Whether nine tenths of the other instances are on time, given that one is silent.
     pub(super) fn is_on_time(self) -> bool {
         self.on_time > 0 && self.on_time * 10 >= self.known.saturating_sub(PARTS) * 9
     }
 
-    /// As it is told.
+    /// The numbers for messages, in whole instances.
     pub(super) fn flow(self) -> Flow {
         Flow { due: self.due.div_ceil(PARTS), arrived: self.arrived / PARTS }
     }
 
-    /// Whether some were not counted in full.
+    /// Whether some instances were not counted in full.
     pub(super) fn is_cut(self) -> bool {
         self.cut
     }

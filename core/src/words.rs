@@ -1,13 +1,13 @@
-//! The words of the API server and of admission plugins, made fit to be told again.
+//! Messages of the API server and of admission plugins, prepared for reports.
 
-/// Most characters of an answer that are told.
+/// The largest number of characters of a message that is reported.
 const TOLD_MAX: usize = 400;
-/// How many characters the API server adds to a prefix to make a name.
+/// How many characters the API server adds to a prefix to generate a name.
 const GENERATED: usize = 5;
 
-/// An answer on one line and of bounded length. Where it names an object whose name the API server made
-/// up from this prefix, the part that differs from try to try is left out: whatever is told is to be
-/// the same as long as the answer is.
+/// The message on one line and of limited length. If it contains a name that the API server generated from this
+/// prefix, the generated part is replaced, because it differs with each retry. So the report stays the same as long as
+/// the message does.
 pub fn told(answer: &str, prefix: Option<&str>) -> String {
     let line: String = answer.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
     let line = match prefix.filter(|prefix| !prefix.is_empty()) {
@@ -38,7 +38,7 @@ fn without_generated(line: &str, prefix: &str) -> String {
     text + rest
 }
 
-/// Whether two answers say the same but for what may differ from try to try: times, ids, counts.
+/// Whether two messages agree, apart from parts that may differ with each retry: times, ids and counts.
 pub fn agree(one: &str, other: &str) -> bool {
     fn lasting(text: &str) -> impl Iterator<Item = &str> {
         let words = text.split(|it: char| !it.is_alphanumeric());
