@@ -85,7 +85,7 @@ impl Account {
         self.listed.iter().map(|listed| (&self.lines[listed.line], listed))
     }
 
-    /// The instances whose names several processes claim.
+    /// The instances with a name that several processes claim.
     pub fn contested(&self) -> impl Iterator<Item = (&Line, &str)> {
         self.lines.iter().filter_map(|line| Some((line, line.rival.as_deref()?)))
     }

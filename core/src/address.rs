@@ -168,7 +168,8 @@ pub enum AddressError {
 /// includes most metadata services), multicast, broadcast, the 0.0.0.0/8 network and cloud metadata addresses. It also
 /// refuses IPv4 written as IPv6, because that could hide one of them.
 ///
-/// # Errors [`AddressError::Forbidden`] with the kind of address.
+/// # Errors
+/// [`AddressError::Forbidden`] with the kind of address.
 pub fn publishable(address: IpAddr) -> Result<IpAddr, AddressError> {
     let kind = match address {
         _ if address.is_unspecified() => Some("the unspecified address"),
@@ -199,7 +200,8 @@ const METADATA_SERVICES: [IpAddr; 3] = [
 /// Checks the address of an outside instance. `owner` returns the object that has an address, if the cluster knows it:
 /// a Pod, a Service or the API server.
 ///
-/// # Errors [`AddressError`], which says what is wrong and who can correct it.
+/// # Errors
+/// [`AddressError`], which says what is wrong and who can correct it.
 pub fn outside(
     named: &Named,
     namespace: &str,

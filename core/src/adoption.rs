@@ -46,7 +46,8 @@ pub enum Consent {
 impl Consent {
     /// Reads the value of the annotation.
     ///
-    /// # Errors A message that says what is wrong with the value and what to write.
+    /// # Errors
+    /// A message that says what is wrong with the value and what to write.
     pub fn read(value: Option<&str>) -> Result<Self, String> {
         match value.map(str::trim) {
             None | Some("false") => Ok(Self::Withheld),

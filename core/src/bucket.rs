@@ -23,7 +23,8 @@ pub struct Bucket {
 impl Bucket {
     /// Takes one permit.
     ///
-    /// # Errors The moment at which the next permit is available.
+    /// # Errors
+    /// The moment at which the next permit is available.
     pub fn take(&mut self, limit: Limit, now: Moment) -> Result<(), Moment> {
         let Limit { burst, every } = limit;
         let full_at = self.full_at.max(now);

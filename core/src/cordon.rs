@@ -38,8 +38,8 @@ pub struct Notes(HashMap<Key, Noted>);
 struct Noted {
     /// The cordons by the name of the Lease.
     held: BTreeMap<String, Note>,
-    /// The Leases whose cordons were lifted since this process started and not set again. Entries for them in a status
-    /// are old.
+    /// The Leases with a cordon that was lifted after this process started and not set again. Entries for them in a
+    /// status are old.
     lifted: BTreeSet<String>,
 }
 
@@ -198,7 +198,7 @@ impl Cordons {
         cordons
     }
 
-    /// If there are too many cordons, drops those of Pods whose Lease is gone, because these Pods will probably not
+    /// If there are too many cordons, drops those of Pods without a Lease, because these Pods will probably not
     /// return.
     fn make_room(&mut self, key: &Key, index: &Index) {
         let mut surplus = self.held.len().saturating_sub(CORDONED_INSTANCES_MAX);

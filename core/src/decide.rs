@@ -59,7 +59,7 @@ pub struct Facts<'a> {
     pub ranges: &'a OutsideRanges,
     /// Which object has an address, as far as the cluster knows.
     pub owner_of: &'a dyn Fn(IpAddr) -> Option<String>,
-    /// Leases whose live read failed, with the error.
+    /// Leases with a live read that failed, with the error.
     pub unreadable: &'a HashMap<Arc<str>, String>,
     /// The other evidence for and against counting silence as death.
     pub evidence: &'a Evidence,

@@ -2,8 +2,8 @@
 //!
 //! A decision asks which object has an address, and in which zone a Node is. Neither object names the registration
 //! that asked. So each registration records its questions before it asks them, and a change wakes exactly the
-//! registrations that asked. Otherwise an instance whose address was refused would wait until something else causes
-//! the next decision. That may take minutes if it is the only instance.
+//! registrations that asked. Otherwise an instance with a refused address would wait until something else causes the
+//! next decision. That may take minutes if it is the only instance.
 
 use std::{
     collections::{BTreeSet, HashMap},

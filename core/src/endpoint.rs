@@ -34,7 +34,7 @@ impl Protocol {
 pub struct EndpointPort {
     /// Name of the Service's port, with which kube-proxy matches ports. Empty for the only, unnamed port.
     pub name: String,
-    /// The port the instance listens on, 1 to 65535.
+    /// The port on which the instance listens, 1 to 65535.
     pub port: u16,
     /// The transport.
     pub protocol: Protocol,
@@ -132,9 +132,9 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// Host name inside a headless Service, a DNS label.
     pub hostname: Option<String>,
-    /// The Node it runs on.
+    /// The Node on which it runs.
     pub node_name: Option<String>,
-    /// The zone it runs in.
+    /// The zone in which it runs.
     pub zone: Option<String>,
     /// The Pod behind it; `None` for an outside instance.
     pub pod: Option<PodRef>,

@@ -65,8 +65,8 @@ impl Evidence {
     }
 
     /// The suspects at `now`, as known before a decision. They include the instances that the watch no longer shows
-    /// (L4). Of the foreseen ones, those are removed that have beaten since, and those whose deadline a gap has moved.
-    /// After an outage, a gap moves the deadlines of all of them.
+    /// (L4). Of the foreseen ones, those are removed that have beaten since, and those with a deadline that a gap has
+    /// moved. After an outage, a gap moves the deadlines of all of them.
     pub fn in_doubt(
         &self,
         mut foreseen: Vec<Suspect>,

@@ -1,4 +1,5 @@
-//! An instance whose state changes repeatedly: its first events are sent one by one, and later ones are summarized.
+//! An instance with a state that changes repeatedly: its first events are sent one by one, and later ones are
+//! summarized.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +31,7 @@ impl Face {
 /// of changes in between.
 const TELLS: Limit = Limit { burst: 4, every: Duration::from_secs(30) };
 
-/// The instances whose state has changed recently.
+/// The instances with a state that has changed recently.
 #[derive(Debug, Clone, Default)]
 pub struct Flaps(BTreeMap<InstanceName, Flap>);
 
@@ -70,7 +71,7 @@ impl Withheld {
 }
 
 impl Flaps {
-    /// Selects the instances whose events have to wait because they change too often.
+    /// Selects the instances that change too often. Their events have to wait.
     pub fn withhold(&mut self, before: &Remembered, lines: &[Line], now: Moment) -> Withheld {
         let mut withheld = Withheld::default();
         let mut told = before.faces().peekable();

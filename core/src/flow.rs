@@ -42,7 +42,7 @@ pub enum Place {
 pub struct Flow {
     /// Instances with a beat due.
     pub due: usize,
-    /// Those of them whose beat arrived.
+    /// Those of them from which a beat arrived.
     pub arrived: usize,
 }
 
@@ -179,8 +179,8 @@ impl Guard {
     }
 
     /// Begins a term. A broken path that an earlier term of this process found may have been repaired since, and the
-    /// time in between proves nothing. The guard therefore decides anew. The published instances must be known by then
-    /// ([`Index::note_published`]). Otherwise no beats would be due, and the guard would not protect the first
+    /// time in between proves nothing. The guard therefore decides again. The published instances must be known by
+    /// then ([`Index::note_published`]). Otherwise no beats would be due, and the guard would not protect the first
     /// decisions.
     pub fn begin_term(&mut self) {
         self.registrations.retain(|_, watched| {

@@ -65,7 +65,7 @@ pub struct Gates {
     told_by: HashMap<Key, BTreeSet<Key>>,
     /// By namespace and name: when each Pod has to be checked.
     waiting: BTreeMap<String, BTreeMap<String, Moment>>,
-    /// Pods whose conditions must not be written before this time. A key with an empty name is a whole namespace.
+    /// Pods with a condition that must not be written before this time. A key with an empty name is a whole namespace.
     resting: HashMap<Key, Moment>,
     /// The namespace that had the last turn.
     last: String,

@@ -107,7 +107,7 @@ pub struct Pods {
     pub by_name: HashMap<String, Arc<PodView>>,
     /// The zones by the name of the Node.
     pub zones: HashMap<String, String>,
-    /// The Nodes whose zones were looked up.
+    /// The Nodes of which the zone was looked up.
     pub nodes: BTreeSet<String>,
 }
 

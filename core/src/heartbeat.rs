@@ -37,7 +37,8 @@ impl HeartbeatLease {
     /// Makes the Lease from the fields that were kept. A field of the wrong type counts as absent. The exception is
     /// renewTime, where any other value is another beat.
     ///
-    /// # Errors If the name cannot be read.
+    /// # Errors
+    /// If the name cannot be read.
     pub(super) fn of_kept(kept: &Value) -> Result<Self, serde_json::Error> {
         let metadata = &kept["metadata"];
         String::deserialize(&metadata["name"])?;
@@ -117,7 +118,8 @@ pub struct Claim {
     /// Whether the Lease has been deleted and waits for finalizers. It then counts as deleted.
     pub deleting: bool,
     /// spec.leaseDurationSeconds: the ttl that the client knows. After an edit, it shows which instances have adopted
-    /// the new ttl (L8). The sweep also uses it for Leases without a registration, whose ttl is not known otherwise.
+    /// the new ttl (L8). The sweep also uses it for Leases without a registration, because their ttl is not known
+    /// otherwise.
     pub duration: Option<Duration>,
 }
 

@@ -70,7 +70,8 @@ impl History {
     /// A renewal was answered with this state of the Lease. `seen` is the newest version of any Lease that had been
     /// seen when it was sent.
     ///
-    /// # Errors If the store has gone back.
+    /// # Errors
+    /// If the store has gone back.
     pub fn answered(&mut self, lease: OurLease, seen: Version) -> Result<(), WentBack> {
         if lease.version < seen {
             return Err(WentBack::LowerVersion { answered: lease.version, seen });
@@ -101,7 +102,8 @@ impl History {
     /// A renewal was refused because the Lease is not in the expected state. `found` is what a read then shows; `None`
     /// if there is no Lease.
     ///
-    /// # Errors If the store has gone back. Otherwise another writer has changed the Lease since.
+    /// # Errors
+    /// If the store has gone back. Otherwise another writer has changed the Lease since.
     pub fn refused(&mut self, found: Option<OurLease>) -> Result<(), WentBack> {
         let Some(left) = self.left.take() else { return Ok(()) };
         let Some(found) = found else { return Err(WentBack::Lost) };

@@ -401,7 +401,7 @@ impl Index {
         self.shelf.some_of_each_registration(most)
     }
 
-    /// Forgets a Lease whose registration is gone. This needs no evidence, because nothing is published for it.
+    /// Forgets a Lease of a registration that is gone. This needs no evidence, because nothing is published for it.
     pub fn drop_orphan(&mut self, registration: &Key, lease: &str) {
         if let Some(slot) = self.find_in(registration, lease) {
             self.forget(slot);

@@ -1,10 +1,9 @@
 //! What a later process knows of the time before it started (L5): how long each Lease had been silent.
 //!
-//! The probe carries an odometer of proven time, and marks. A mark is the version that the API server gave to an
-//! earlier renewal, with the reading of the odometer at that time. Versions rise with every write of a Lease. So a
-//! Lease whose version is at or below a mark has not been written since the mark, and the odometer tells for how much
-//! proven time. In this way, the silence of every instance is known, whatever their number, without a write for any of
-//! them.
+//! The probe carries a counter of proven time, and marks. A mark is the version that the API server gave to an earlier
+//! renewal, with the value of the counter at that time. Versions rise with every write of a Lease. So a Lease with a
+//! version at or below a mark has not been written since the mark, and the counter tells for how much proven time. In
+//! this way, the silence of every instance is known, whatever their number, without a write for any of them.
 //!
 //! Versions can be compared only within one history of the store. So marks name the Lease that they were written into
 //! by its uid, and all of them are below the version of that Lease. A Lease that was copied, to another cluster or
@@ -14,11 +13,11 @@ use std::{fmt::Write, time::Duration};
 
 use super::heartbeat::Version;
 
-/// An odometer of proven time, with marks.
+/// A counter of proven time, with marks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
     total: Duration,
-    /// Versions of renewals, with the reading of the odometer when they came back. Both rise.
+    /// Versions of renewals, with the value of the counter when they came back. Both rise.
     marks: Vec<(Version, Duration)>,
 }
 
@@ -32,7 +31,7 @@ const FORMAT: &str = "v2";
 const FINE: Duration = Duration::from_secs(4);
 
 impl Memory {
-    /// The reading of the odometer: the total proven time.
+    /// The value of the counter: the total proven time.
     pub fn total(&self) -> Duration {
         self.total
     }
@@ -102,8 +101,9 @@ impl Memory {
 
     /// Reads the memory from the Lease with this uid, which now has this version.
     ///
-    /// # Errors [`NoMemory`] if [`Self::written_into`] does not write such a text; if it was written into another
-    /// Lease; or if it contains a version that is not below that of the Lease.
+    /// # Errors
+    /// [`NoMemory`] if [`Self::written_into`] does not write such a text; if it was written into another Lease; or if
+    /// it contains a version that is not below that of the Lease.
     pub fn read_from(uid: &str, version: Version, text: &str) -> Result<Self, NoMemory> {
         let millis = |text: &str| text.parse().map(Duration::from_millis).map_err(|_| NoMemory);
         let mut words = text.split(' ');

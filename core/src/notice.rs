@@ -78,8 +78,8 @@ pub struct Notice {
     pub reason: &'static str,
     /// What happened, and to which instances.
     pub note: String,
-    /// The instance it is about, or the first of several: it tells events apart that would be counted
-    /// as one series otherwise.
+    /// The instance that the event is about, or the first of several. It distinguishes events that would otherwise be
+    /// counted as one series.
     pub instance: Option<String>,
 }
 

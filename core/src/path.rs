@@ -187,8 +187,8 @@ impl Path {
         }
     }
 
-    /// The watch shows the probe with this token. Returns `None` if that proves nothing: the token is not one of our
-    /// renewals, or has come back before.
+    /// The watch shows the probe with this token. Returns `None` if that proves nothing: the token does not belong to
+    /// a renewal of this replica, or has come back before.
     pub fn came_back(&mut self, token: i64, version: Version, now: Moment) -> Option<Proof> {
         let place = self.under_way.iter().position(|renewal| renewal.token == token)?;
         // Older renewals will not come back, because the object has been overwritten.

@@ -100,7 +100,8 @@ fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason,
 /// The placement of an outside instance: at its declared addresses, or otherwise at those in its Lease. Both must be
 /// in the allowed ranges.
 ///
-/// # Errors The reason, and a message that says who can correct it.
+/// # Errors
+/// The reason, and a message that says who can correct it.
 pub(super) fn outside(
     facts: &Facts<'_>,
     instance: &str,

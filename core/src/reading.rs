@@ -37,7 +37,8 @@ pub trait Readable: Sized {
 
     /// Makes the object from the fields that were kept.
     ///
-    /// # Errors If a part that is used cannot be parsed.
+    /// # Errors
+    /// If a part that is used cannot be parsed.
     fn of(kept: &Value) -> Result<Self, serde_json::Error>;
 }
 
@@ -89,14 +90,16 @@ impl<K: Readable> Around<K> {
 
 /// Reads one object.
 ///
-/// # Errors [`Unreadable`], with as much of its identity as can be read.
+/// # Errors
+/// [`Unreadable`], with as much of its identity as can be read.
 pub fn read<K: Readable>(json: &[u8]) -> Read<K> {
     object(kept(K::KEEP, json), || kept(kinds::IDENTITY, json).unwrap_or_default())
 }
 
 /// Reads an event of a watch.
 ///
-/// # Errors If the JSON is not an event. An unreadable object in the event is not an error here.
+/// # Errors
+/// If the JSON is not an event. An unreadable object in the event is not an error here.
 pub fn read_event<K: Readable>(json: &[u8]) -> Result<Event<K>, serde_json::Error> {
     let whole = kept(Around::<K>::KEEP, json);
     let identity = || kept(Around::<K>::IDENTITY, json).unwrap_or_default();

@@ -27,7 +27,7 @@ const LONGEST_CLOSED: Duration = Duration::from_secs(5);
 /// The largest number of variants of one write that are tried. Addresses that were not tried by then count as refused.
 pub const TRIALS_MAX: usize = 40;
 
-/// The kind of object that an address is refused in.
+/// The kind of object in which an address is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     /// The slices.

@@ -51,7 +51,7 @@ pub struct Registration {
     pub consent: Consent,
     /// The cordons that are stored in its status.
     pub cordoned: Vec<CordonedInstance>,
-    /// The instances whose cordons are lifted, even if they no longer have a Lease that says so.
+    /// The instances with a cordon that the annotation lifts, even if they no longer have a Lease.
     pub uncordon: Vec<String>,
     /// The errors in the spec.
     pub problems: Vec<String>,

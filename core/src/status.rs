@@ -41,7 +41,7 @@ pub struct Applied {
     /// The longest former ttl that still applies to an instance, because the instance has not adopted the new pace
     /// (L8).
     pub former_ttl: Option<Duration>,
-    /// The adopted instances of the prior status whose adoption has ended.
+    /// The adopted instances of the prior status that are no longer adopted.
     pub adoption_ended: Vec<AdoptedInstance>,
     /// The cordons of the registration.
     pub cordons: Cordons,
@@ -63,7 +63,7 @@ impl Clocks {
     }
 }
 
-/// The message of an instance whose name several processes claim.
+/// The message of an instance with a name that several processes claim.
 pub const CONTESTED: &str = "several processes claim its name";
 
 /// Makes the status for this account. Values of `prior` for an unchanged state are kept.

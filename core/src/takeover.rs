@@ -106,7 +106,8 @@ pub struct Refusal {
 
 /// Plans the adoption of all objects.
 ///
-/// # Errors [`Refusal`] for the first object or address that may not be adopted.
+/// # Errors
+/// [`Refusal`] for the first object or address that may not be adopted.
 pub fn plan(scene: &Scene<'_>, foreign: &Foreign) -> Result<Takeover, Refusal> {
     let mut found = Vec::new();
     let mut takeover = Takeover::default();

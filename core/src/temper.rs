@@ -3,8 +3,8 @@
 //! An instance may change its own health twenty times per second. Each change would cause writes of a slice, an
 //! Endpoints object, a status and an event, and all Nodes read the slices. An instance that leaves is removed at once.
 //! Changes of instances that join or get worse are written at once up to a burst, and are then limited. Changes of
-//! instances that get better, or that come back soon after they left, have a lower limit. An instance whose change has
-//! to wait stays published in its old state, and the last state is always written.
+//! instances that get better, or that come back soon after they left, have a lower limit. If a change has to wait, the
+//! instance stays published in its old state, and the last state is always written.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ pub const STATUSES: Limit = Limit { burst: 10, every: Duration::from_millis(500)
 pub const EVENTS: Limit = Limit { burst: 20, every: Duration::from_millis(500) };
 /// Changes of the Service's ports.
 pub const SERVICES: Limit = Limit { burst: 5, every: Duration::from_secs(1) };
-/// Leases whose cordon is written back.
+/// Leases that get their cordon annotation back.
 pub const CORDONS: Limit = Limit { burst: 10, every: Duration::from_secs(1) };
 
 /// The rate limits of one registration. They are stored by its name, so that a registration that is deleted and
@@ -190,7 +190,7 @@ impl Temper {
     }
 }
 
-/// The places of endpoints whose port is not published yet, at addresses that have or had several ports.
+/// The places of endpoints with a port that is not published yet, at addresses that have or had several ports.
 struct Shared<'a>(HashMap<(IpAddr, PortSet), Place<'a>>);
 
 /// Which of the published ports of an address an endpoint with a new port had before.
@@ -200,8 +200,8 @@ enum Place<'a> {
     Of(&'a Known<'a>),
     /// None: the endpoint is an additional one.
     New,
-    /// Unknown: there are fewer endpoints than before, so it is not known whose port has gone. An instance that leaves
-    /// is removed at once.
+    /// Unknown: there are fewer endpoints than before, so it is not known which endpoint had the port that is gone. An
+    /// instance that leaves is removed at once.
     Unknown,
 }
 

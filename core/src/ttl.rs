@@ -33,7 +33,7 @@ pub struct TtlHistory {
     current: Duration,
     /// Longer ttls of the past, each with the moment at which it ended. The moments rise and the ttls fall.
     longer: Vec<(Moment, Duration)>,
-    /// An instance whose last beat is before this moment was past a ttl when that ttl was replaced by a longer one.
+    /// An instance with its last beat before this moment was past a ttl when that ttl was replaced by a longer one.
     outlived: Moment,
 }
 

@@ -122,9 +122,9 @@ pub struct Placement {
     pub addresses: Vec<IpAddr>,
     /// Its ports.
     pub ports: PortSet,
-    /// The Node it runs on.
+    /// The Node on which it runs.
     pub node_name: Option<String>,
-    /// The zone it runs in.
+    /// The zone in which it runs.
     pub zone: Option<String>,
     /// Its host name in a headless Service.
     pub hostname: Option<String>,
@@ -187,7 +187,7 @@ pub struct Suspect {
 }
 
 impl Suspect {
-    /// The suspects whose Leases must be read before these verdicts are final.
+    /// The suspects. Their Leases must be read before these verdicts are final.
     pub fn of(verdicts: &[Verdict]) -> Vec<Self> {
         let suspect = |verdict: &Verdict| verdict.lease.as_ref()?.suspect.as_deref().cloned();
         verdicts.iter().filter_map(suspect).collect()

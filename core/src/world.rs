@@ -41,7 +41,7 @@ use super::{
 /// The suffix of the names of Kubernetes' own controllers.
 const CLUSTERS: &str = "-controller.k8s.io";
 
-/// Who manages a slice or an Endpoints object.
+/// The manager of a slice or an Endpoints object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
     /// This registration. An object with the operator's mark also counts as its own if it has no owner, or one that no
@@ -280,7 +280,7 @@ impl World {
         all
     }
 
-    /// Who manages an object, from the view of the registration with this uid.
+    /// The manager of an object, from the view of the registration with this uid.
     pub fn ownership(&self, metadata: &ObjectMeta, uid: &str) -> Ownership {
         // A mirrored slice also has the labels of its Endpoints.
         let manager = label(metadata, SLICE_MANAGED_BY_LABEL)
