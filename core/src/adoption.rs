@@ -120,7 +120,7 @@ impl Adopted {
 pub struct Adoption {
     /// The instances that have not beaten yet, as known before the decision.
     pub instances: Vec<Adopted>,
-    /// The entries of the status that end, whatever is decided.
+    /// The entries of the status that are no longer adopted, whatever is decided.
     pub ended: Vec<AdoptedInstance>,
     /// The slices of Kubernetes' own controller. They are deleted as soon as the operator's slices contain their
     /// endpoints.
@@ -151,7 +151,7 @@ impl Adoption {
 }
 
 /// Decides about the adopted instances, given the verdicts on all others. An instance that has beaten gets no verdict,
-/// unless its address would not be published for a moment.
+/// unless its address would otherwise be missing in the slices for a moment.
 pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
     let mut judged = Vec::new();
     for adopted in facts.adopted {

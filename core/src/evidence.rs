@@ -40,8 +40,8 @@ pub fn held_for(ttl: Duration) -> Duration {
 impl Evidence {
     /// The moment from which the silence of an instance may count as death.
     ///
-    /// The guard can move it by at most the longest hold plus one ttl, even if the path repeatedly seems to be whole
-    /// and breaks again.
+    /// The guard can move this moment by at most the longest hold plus one ttl, even if the path repeatedly seems to
+    /// be whole and breaks again.
     pub fn deadline(&self, silence: Silence, pace: Pace) -> Moment {
         let longest = self.held_until(silence, pace) + pace.ttl;
         self.proven.deadline(silence, pace).min(longest)

@@ -1,5 +1,5 @@
-//! The outage guard (L6): if almost no beats arrive, the path is broken, and it is unlikely that all instances are
-//! dead.
+//! The outage guard (L6): if almost no beats arrive, the path counts as broken, because a broken path is more likely
+//! than many deaths.
 //!
 //! The probe proves the operator's own path to the API server. It cannot show that the path of the workloads is
 //! broken: by a network policy, a webhook that refuses their Leases, or expired tokens. But the operator can see that
@@ -69,7 +69,7 @@ impl Stretch {
             return Some(Sign::Arrived);
         }
         if quiet < interval {
-            // If it beat after the instance in question should have, its beat is on time. Otherwise it says nothing.
+            // If it has beaten since the instance in question fell silent, it is on time. Otherwise it says nothing.
             return (interval <= self.silence).then_some(Sign::OnTime);
         }
         // A beat that was due before the window and has not arrived is still missing. But if the path broke after the
@@ -110,7 +110,7 @@ struct Hold {
     /// Since when beats have been missing.
     from: Moment,
     place: Place,
-    /// Since when the instances have been silent for which the guard was first asked.
+    /// Since when the instances were silent when the guard was first asked.
     silent: Silence,
 }
 

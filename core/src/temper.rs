@@ -193,7 +193,7 @@ impl Temper {
 /// The places of endpoints with a port that is not published yet, at addresses that have or had several ports.
 struct Shared<'a>(HashMap<(IpAddr, PortSet), Place<'a>>);
 
-/// Which of the published ports of an address an endpoint with a new port had before.
+/// The published port that an endpoint with a new port had before at the same address.
 #[derive(Clone, Copy)]
 enum Place<'a> {
     /// This one. If no instance has left, it does not matter which one is chosen: in the end, each has its new port.

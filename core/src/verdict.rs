@@ -18,8 +18,8 @@ use super::{
 pub enum Reason {
     /// Waiting: it is declared or has a Lease, but has never beaten.
     NeverBeat,
-    /// Waiting: it has a Lease, but has not beaten since this controller started; or it was removed, and has not
-    /// beaten within its ttl since.
+    /// Waiting: it has a Lease, but has not beaten since this controller started; or it is not published, and its last
+    /// beat is late.
     AwaitingBeat,
     /// Waiting: its Pod has no address yet.
     NoAddressYet,
