@@ -117,8 +117,8 @@ pub struct Claim {
     pub cordoned: Option<String>,
     /// Whether the Lease has been deleted and waits for finalizers. It then counts as deleted.
     pub deleting: bool,
-    /// spec.leaseDurationSeconds: the ttl that the client knows. After an edit, it shows which instances have adopted
-    /// the new ttl (L8). The sweep also uses it for Leases without a registration, because their ttl is not known
+    /// spec.leaseDurationSeconds: the ttl that the client knows. After an edit, it shows which instances follow the
+    /// new ttl (L8). The sweep also uses it for Leases without a registration, because their ttl is not known
     /// otherwise.
     pub duration: Option<Duration>,
 }

@@ -40,7 +40,7 @@ impl Memory {
     /// adds.
     pub(super) fn proven(&mut self, further: Duration, version: Version, under_way: Duration) {
         self.total += further;
-        // Another Lease may have been written after this renewal, until the renewal came back.
+        // Another Lease may have been written between this renewal and its return.
         let then = self.total + under_way;
         if self.marks.last().is_some_and(|(last, _)| *last > version) {
             // Versions only rise. So the marks belong to another history, and say nothing about versions of this one.

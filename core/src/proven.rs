@@ -19,7 +19,7 @@ pub struct Gap {
 /// The largest number of gaps that are kept.
 const KEPT: usize = 256;
 
-/// A shorter stretch is never a gap. Probes are sent at least half of this time apart.
+/// A shorter stretch is never a gap. The period of the probes is at least half of it.
 pub const SHORTEST_GAP: Duration = Duration::from_millis(500);
 
 /// The ttl and the interval that a registration sets for its instances.

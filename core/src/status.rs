@@ -38,7 +38,7 @@ pub struct Applied {
     pub refused: RefusedNow,
     /// In a dry run, what would have been written.
     pub dry_run: Option<String>,
-    /// The longest former ttl that still applies to an instance, because the instance has not adopted the new pace
+    /// The longest former ttl that still applies to an instance, because the instance still keeps its former pace
     /// (L8).
     pub former_ttl: Option<Duration>,
     /// The adopted instances of the prior status that are no longer adopted.

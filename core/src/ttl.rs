@@ -8,8 +8,8 @@ use super::{
     proven::Pace,
 };
 
-/// The longest time until a client reads its registration again. An instance that appears later than
-/// this after an edit knows the edit.
+/// The longest time until a client reads its registration again. A client that starts later than this after an edit
+/// knows the edit.
 const NEWS_TRAVELS_FOR: Duration = Duration::from_secs(120);
 /// The number of former ttls for which an instance must keep the present pace if its Lease says that its client does
 /// not know the present ttl.
