@@ -45,7 +45,7 @@ const CLUSTERS: &str = "-controller.k8s.io";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
     /// This registration. An object with the operator's mark also counts as its own if it has no owner, or one that no
-    /// longer exists. The registration adopts it before the garbage collector deletes it.
+    /// longer exists. The registration takes it over before the garbage collector deletes it.
     Ours,
     /// Another registration for the same Service.
     Sibling,
@@ -303,7 +303,7 @@ impl World {
     }
 
     /// Whether a Service belongs to the registration with this uid. It does if the Service names it as its owner. It
-    /// also does if the Service names a registration that no longer exists; it is then adopted before the garbage
+    /// also does if the Service names a registration that no longer exists; it is then taken over before the garbage
     /// collector deletes it.
     pub fn owns_service(&self, service: &ServiceView, namespace: &str, uid: &str) -> bool {
         match (&service.owner, &service.registration) {
