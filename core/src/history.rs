@@ -7,7 +7,7 @@
 //!
 //! * A renewal is written on the condition that the Lease is in the state in which the last renewal left it. A store
 //!   that has lost that renewal refuses the new one, whatever its versions are.
-//! * The answer must have a higher version than all versions of Leases that were seen before the renewal was sent.
+//! * The answer must not have a lower version than any version of a Lease that was seen before the renewal was sent.
 //!   Otherwise versions went back.
 //! * The watch must deliver the renewal. Otherwise the watch is deaf.
 
