@@ -1,9 +1,9 @@
-//! Keeps a process published as long as it lives, and looks up who else is.
+//! Keeps a process published while it lives, and looks up the published instances of a service.
 //!
-//! A ServiceRegistration says how long its instances may be silent (`ttl`) and how often they beat
-//! (`interval`). A [`Service`] beats for one instance of it: it registers at its start, renews its Lease
-//! again and again, and deregisters at its stop. What only falls silent is taken out when its ttl has
-//! passed.
+//! A ServiceRegistration sets how long its instances may be silent (`ttl`) and how often they beat
+//! (`interval`). A [`Service`] beats for one instance of the registration: it registers at its start, renews
+//! its Lease again and again, and deregisters at its stop. An instance that falls silent without
+//! deregistering is pruned when its ttl has passed.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -25,12 +25,12 @@
 //! # }
 //! ```
 //!
-//! Who wants to balance by itself follows the published instances with [`Discovery`].
+//! A client that balances its requests itself follows the published instances with [`Discovery`].
 //!
 //! # How it is built
-//! [`heart`] is the engine: it claims the instance's Lease, renews it, and gives it back. What it
-//! decides lies in modules without I/O: when to beat ([`schedule`], [`clock`], [`awake`]), what to do with the
-//! Lease that is already there ([`lease`]), what a failure means ([`failure`]). It tells what happens
+//! [`heart`] is the engine: it claims the Lease of the instance, renews it, and gives it back. The decisions
+//! are in modules without I/O: when to beat ([`schedule`], [`clock`], [`awake`]), what to do with a Lease
+//! that already exists ([`lease`]), and what a failure means ([`failure`]). The engine reports what happens
 //! as [`event`]s. The command `beatkeeper agent` runs the same engine.
 
 #[cfg(doctest)]

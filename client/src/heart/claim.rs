@@ -1,4 +1,4 @@
-//! The requests of a heart, one after the other: the Lease claimed, renewed and given back.
+//! The requests of a heart, one after the other: they claim the Lease, renew it, and give it back.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ use crate::others::Others;
 use crate::rival::{self, Became, Vigil};
 use crate::schedule::{Backoff, Pace, Room};
 
-/// How long deregistering may take, all tries together: a Pod that is being deleted has 30 s.
+/// How long all tries of deregistering together may take: a Pod that is being deleted has 30 s.
 const DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
-/// Where another beats for our claim without one of its own, every so many beats it is asked whether that
-/// goes on.
+/// When another process beats under our claim without a claim of its own, we check every so many beats
+/// whether it still does.
 const ASK_AGAIN_AFTER: u32 = 10;
 
 impl Heart {
-    /// The next thing to do. A success means that a beat was accepted, or, where another process has
-    /// claimed the Lease, that it was seen.
+    /// Does the next step. A success means that a beat was accepted or, if another process has claimed the
+    /// Lease, that a beat was seen.
     pub(super) async fn step(&mut self) -> Result<Pace, Failure> {
         let pace = match self.pace {
             Some(pace) => pace,
@@ -113,7 +113,7 @@ impl Heart {
         Ok(())
     }
 
-    /// The Lease is ours, and has had a beat.
+    /// Records that the Lease is ours and has had a beat.
     pub(super) fn is_ours(&mut self, lease: &Lease, word: Word, how: How, pace: Pace) {
         self.times.advance_past(renewed(lease));
         self.written.accepted(renewed(lease));
@@ -129,8 +129,8 @@ impl Heart {
         });
     }
 
-    /// Whether a beat was written less than a ttl ago: by this machine's clock, which usually is the one
-    /// that the earlier process had, or by the API server's.
+    /// Whether a beat was written less than a ttl ago, either by this machine's clock, which usually is the
+    /// clock of the earlier process too, or by the API server's clock.
     fn is_recent(&self, renewed: Option<Timestamp>, pace: Pace) -> bool {
         let Some(renewed) = renewed else { return false };
         let age = Timestamp::now().duration_since(renewed).as_secs_f64();
@@ -139,8 +139,9 @@ impl Heart {
         age.abs() < ttl || corrected.abs() < ttl
     }
 
-    /// Whether a Lease that has our Pod's name, and no owner, is one that receives no beats any more: a copy
-    /// that was restored without its owner, or of a machine that is gone. Its version, then.
+    /// Recognises a Lease with the name of our Pod and without an owner that receives no beats any more: a
+    /// copy that was restored without its owner, or the Lease of a machine that is gone. Returns its version
+    /// in that case.
     fn left_behind(&mut self, lease: &Lease, pace: Pace) -> Option<Preconditions> {
         let labelled = heartbeat::registration_of(lease) == Some(&self.identity.registration);
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
@@ -232,20 +233,21 @@ impl Heart {
         self.lose(owner, pace).await
     }
 
-    /// Follows what our Lease says of us. What is ours to say, and is not in there, goes out with the next beat.
+    /// Records what our Lease says about the instance. A part that is ours to set, and is missing there, goes
+    /// out with the next beat.
     fn note_others(&mut self, lease: &Lease) {
         self.others = Others::on(lease);
         self.told = self.others.told(lease, &self.told);
     }
 
-    /// The Lease is not ours any more, and no other process owns it.
+    /// Handles a Lease that is not ours any more and that no other process owns.
     pub(super) async fn lose(&mut self, owner: &Owner, pace: Pace) -> Result<(), Failure> {
         self.lease = Claim::Unsure;
         (self.report)(&Event::Lost { lease: self.requests.lease_object() });
         self.claim(owner, pace).await
     }
 
-    /// A beat was refused, because the Lease is not as it was left.
+    /// Finds out why a beat was refused: the Lease has changed since our last read or write.
     async fn find_out(&mut self, held: Held, owner: &Owner, pace: Pace) -> Result<(), Failure> {
         let limit = pace.request_timeout();
         let Some(lease) = self.requests.lease(limit).await? else {
@@ -267,7 +269,7 @@ impl Heart {
                 self.reclaim(&lease, pace).await
             }
             Became::Edited => self.reclaim(&lease, pace).await,
-            // All that was said since then is gone.
+            // Every write since then is lost.
             Became::GoneBack => self.lose(owner, pace).await,
         }
     }
@@ -302,7 +304,7 @@ impl Heart {
         }
     }
 
-    /// Another process has claimed the Lease.
+    /// Records that another process has claimed the Lease.
     fn pass_on(&mut self, lease: &Lease) {
         let passed = Passed::to(&self.identity, lease);
         (self.report)(&Event::PassedOn {
@@ -325,7 +327,7 @@ impl Heart {
                     let left = end.saturating_duration_since(Instant::now());
                     let room = Room::until(left, self.pace.as_ref());
                     let pause = backoff.pause(room, failure.retry_after, rand::random());
-                    // No permission will be added in five seconds.
+                    // A missing permission will not be added within five seconds.
                     if failure.cause == Cause::MissingRule || Instant::now() + pause >= end {
                         return Err(failure);
                     }
@@ -356,7 +358,8 @@ impl Heart {
             Ok(false) => Ok(Event::NeverRegistered),
             Err(failure) => {
                 if failure.cause == Cause::Conflict {
-                    // Written since our last beat: by somebody with an annotation, or another process.
+                    // The Lease was written since our last beat, by another process or by a person who set an
+                    // annotation.
                     self.look(limit).await?;
                 }
                 Err(failure)
@@ -364,7 +367,7 @@ impl Heart {
         }
     }
 
-    /// Finds out what has become of the Lease since the last answer that came.
+    /// Finds out what has become of the Lease since the last answer that we received.
     async fn look(&mut self, limit: Duration) -> Result<(), Failure> {
         let owner = self.owner.as_ref().unwrap_or(&Owner::Outside);
         let found = self.requests.lease(limit).await?;
@@ -375,7 +378,7 @@ impl Heart {
         };
         let passed = match &self.lease {
             Claim::Held(before) => before.has_passed_to(&held),
-            // Ours if what we wrote last is in it.
+            // The Lease is ours if it holds our last write.
             Claim::None | Claim::Unsure | Claim::Passed(_) => !self.written.contains(renewed),
         };
         self.lease = match passed {

@@ -1,8 +1,8 @@
-//! A Lease that another process has claimed: two machines with one name, or two lives of one instance.
+//! A Lease that another process has claimed: two machines with one name, or two runs of one instance.
 //!
-//! The claim that was made last is published. A process that claimed before it beats on only where both
-//! claim the same: otherwise it would keep an address alive that is not its own. It stands by, leaves a note
-//! about itself for people, and claims the Lease again once the other has been silent for a ttl.
+//! The latest claim is published. A process with an earlier claim keeps beating only if both claim the same.
+//! Otherwise it would keep an address published that is not its own. In that case it stands by, leaves a note
+//! about itself for people, and claims the Lease again once the other process has been silent for a ttl.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -20,38 +20,38 @@ use crate::others::{self, Others};
 use crate::rival::{self, Vigil};
 use crate::schedule::Pace;
 
-/// Beside a holder that claims the same, every so many beats it is asked whether that still beats.
+/// Beside a holder that claims the same, we check every so many beats whether the holder still beats.
 const ASK_AFTER: u32 = 3;
 
-/// What is known of the process that holds the Lease, and what is done beside it.
+/// What is known of the process that holds the Lease, and what this process does beside it.
 #[derive(Debug, Clone)]
 pub(super) struct Passed {
-    /// The Lease as it was seen last.
+    /// The Lease as it was last seen.
     held: Held,
-    /// The addresses that its holder claims, made fit to be printed; none where they are ours too.
+    /// The addresses that the holder claims, made safe to print; `None` if they are the same as ours.
     pub(super) instead: Option<String>,
-    /// The life of the holder, where we do not beat ourselves.
+    /// Whether the holder still beats, where this process does not beat itself.
     vigil: Vigil,
-    /// Since when only we have beaten, where both do.
+    /// Since when only this process has beaten, where both beat.
     alone_since: Option<Instant>,
-    /// Our own beat that was accepted last, where both do.
+    /// The last beat of this process that was accepted, where both beat.
     beaten: Option<Timestamp>,
-    /// The note about a rival that is in the Lease.
+    /// The note about a rival in the Lease.
     note: Vigil,
-    /// The note that we wrote last.
+    /// The note that this process wrote last.
     announced: Option<String>,
     /// Whether the Lease has annotations, to which a note can be added.
     annotated: bool,
-    /// As which processes have beaten for it. Our own beats beside them hide that.
+    /// The incarnations that have beaten for the Lease. A beat of this process beside them hides that.
     beaten_by: BTreeSet<String>,
-    /// What a person has set on it: it stays when we take it back.
+    /// What a person has set on the Lease: it stays when this process takes the Lease back.
     others: Others,
-    /// How often it was looked at.
+    /// How often the Lease was read.
     looks: u32,
 }
 
 impl Passed {
-    /// It has just been seen.
+    /// Makes the record of a Lease that has just been seen.
     pub(super) fn to(identity: &Identity, lease: &Lease) -> Self {
         let now = Instant::now();
         Self {
@@ -69,7 +69,7 @@ impl Passed {
         }
     }
 
-    /// It is seen again.
+    /// Updates the record when the Lease is seen again.
     fn look(&mut self, identity: &Identity, lease: &Lease, now: Instant, pace: &Pace) {
         self.held = Held::of(lease);
         self.instead = instead(identity, lease);
@@ -81,7 +81,7 @@ impl Passed {
         self.looks = self.looks.saturating_add(1);
     }
 
-    /// When its holder will have been silent for a ttl.
+    /// When the holder will have been silent for a ttl.
     pub(super) fn takes_back_at(&self, pace: &Pace) -> Option<Instant> {
         match (&self.instead, self.alone_since) {
             (Some(_), _) => Some(self.vigil.ends(pace)),
@@ -96,8 +96,8 @@ impl Passed {
         }
     }
 
-    /// Whether to tell people of us. Of two lives of one instance the earlier one is often about to end, and
-    /// no quarrel; and one note has room for one rival.
+    /// Whether to leave a note about this process. If one instance has two runs, the earlier one often ends
+    /// soon, and that is no name conflict. The note has room for one rival only.
     fn announces(&self, now: Instant, pace: &Pace) -> bool {
         let stays = self.instead.is_some() || self.looks > 1;
         let taken = self.note.seen().is_some()
@@ -118,7 +118,7 @@ fn instead(identity: &Identity, lease: &Lease) -> Option<String> {
 }
 
 impl Heart {
-    /// Goes on beside the process that holds the Lease, or claims it again.
+    /// Beats beside the process that holds the Lease, or claims the Lease again.
     pub(super) async fn follow(
         &mut self,
         mut passed: Passed,
@@ -142,7 +142,7 @@ impl Heart {
         }
         self.times.advance_past(renewed(&lease));
         if self.written.contains(renewed(&lease)) {
-            // We have claimed it, and the answer was lost.
+            // We have claimed the Lease, and the answer to that request was lost.
             let word = self.words.borrow_and_update().clone();
             self.is_ours(&lease, word, How::TakenBack, pace);
             return Ok(());
@@ -156,16 +156,17 @@ impl Heart {
             let lease = self.requests.lease_object();
             (self.report)(&Event::PassedOn { lease, instead: passed.instead.clone() });
         }
-        // There is nothing to tell: what is said of the instance is the holder's.
+        // There is nothing to write: the holder reports the health of the instance.
         self.told = self.words.borrow_and_update().clone();
         self.lease = Claim::Passed(Box::new(passed));
         Ok(())
     }
 
-    /// Claims the Lease again, if nothing was written since it was seen. False: something was.
+    /// Claims the Lease again, if nothing was written since it was seen. Returns false if something was
+    /// written.
     async fn take_back(&mut self, passed: &Passed, pace: Pace) -> Result<bool, Failure> {
         let word = self.words.borrow_and_update().clone();
-        // The patch is refused if the Lease has changed since they were read off it.
+        // The patch is refused if the Lease has changed since these values were read from it.
         self.others = passed.others;
         match self.take_over(&passed.held, &word, pace).await {
             Ok(lease) => {
@@ -179,7 +180,7 @@ impl Heart {
         }
     }
 
-    /// A beat beside a holder that claims the same.
+    /// Beats beside a holder that claims the same.
     async fn beat_beside(
         &mut self,
         passed: &mut Passed,
@@ -212,13 +213,14 @@ impl Heart {
                 Ok(Some(lease))
             }
             Err(failure) if failure.cause == Cause::Missing => Ok(None),
-            // It was claimed once more, with another address.
+            // The Lease was claimed once more, with another address.
             Err(failure) if failure.cause == Cause::Overtaken => self.requests.lease(limit).await,
             Err(failure) => Err(failure),
         }
     }
 
-    /// A look at a Lease that keeps something else alive, with a note about us if there is room for one.
+    /// Reads a Lease that is published with other addresses, and adds a note about this process if there is
+    /// room for one.
     async fn look_at(
         &mut self,
         passed: &Passed,
@@ -233,13 +235,13 @@ impl Heart {
         match self.requests.patch(Operation::Beat, &patch, limit).await {
             Ok(lease) => Ok(Some(lease)),
             Err(failure) if failure.cause == Cause::Missing => Ok(None),
-            // It was made anew.
+            // The Lease was deleted and created anew.
             Err(failure) if failure.cause == Cause::Conflict => self.requests.lease(limit).await,
             Err(failure) => Err(failure),
         }
     }
 
-    /// Takes our note away, if it is there. It goes a ttl later anyway.
+    /// Removes our note, if it is there. A note that stays is removed a ttl later anyway.
     pub(super) async fn withdraw(&mut self, passed: &Passed, limit: Duration) {
         if passed.announced.is_some() && passed.note.seen() == passed.announced.as_deref() {
             let patch = self.identity.announcement_patch(&passed.held, None);

@@ -7,27 +7,28 @@ use crate::{
     schedule::Backoff,
 };
 
-/// When the next beat is due, and what that depends on.
+/// When the next beat is due, and the state that this depends on.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) due: Instant,
-    /// From when on the pause until it is counted.
+    /// The moment from which the pause until the next beat counts.
     pub(super) anchor: Instant,
     pub(super) backoff: Backoff,
     /// The last try has failed, and an earlier one had not.
     pub(super) failing: bool,
-    /// It is due early, since the machine was suspended or paused, and others perhaps with it.
+    /// The beat is due early, because the machine was suspended or paused. Other machines may have been
+    /// paused too.
     pub(super) woken: bool,
 }
 
 impl Plan {
-    /// The first one is due at once.
+    /// The first beat is due at once.
     pub(super) fn begin() -> Self {
         let now = Instant::now();
         Self { due: now, anchor: now, backoff: Backoff::default(), failing: false, woken: false }
     }
 
-    /// Time has passed that no timer has counted: what is due by now is due at once.
+    /// Accounts for time that no timer has counted: a beat that is due by now is due at once.
     pub(super) fn make_up_for(&mut self, lost: Lost, renews: bool, now: Instant) {
         self.due = earlier(self.due, lost.suspended);
         self.anchor = earlier(self.anchor, lost.suspended);
@@ -47,7 +48,7 @@ mod tests {
         Duration::from_secs(secs)
     }
 
-    /// A beat was sent five seconds ago, and the next one is due twenty seconds after it.
+    /// A plan in which a beat was sent 5 s ago and the next beat is due 20 s after that one.
     fn plan(now: Instant) -> Plan {
         let anchor = now - secs(5);
         Plan { due: anchor + secs(20), anchor, ..Plan::begin() }
@@ -72,7 +73,8 @@ mod tests {
         assert_eq!((short.due - now, short.woken), (secs(15), false));
         long.make_up_for(Lost { set_forward: secs(60), ..Lost::default() }, true, now);
         assert_eq!((long.due, long.woken), (now, true));
-        // Its one beat was sent, and others beat for it: a clock that is set after the start changes nothing.
+        // The process has sent its single beat, and other processes beat for the instance: a clock that is
+        // set after the start changes nothing.
         once.make_up_for(Lost { set_forward: secs(60), ..Lost::default() }, false, now);
         assert_eq!(once.due - now, secs(15));
     }

@@ -1,4 +1,5 @@
-//! The registration, read again and again beside the beats: for the pace, and for what becomes of the instance.
+//! Reads the registration again and again beside the beats, for the pace and for how the operator treats the
+//! instance.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,12 +18,13 @@ use crate::{
     standing::{FIRST_LOOK, Looks, Standing},
 };
 
-/// The registration is read again with every tenth beat, but at least and at most so often.
+/// The registration is read again with every tenth beat, but no more often and no more rarely than these
+/// limits.
 const REREAD_MIN: Duration = Duration::from_secs(5);
 const REREAD_MAX: Duration = Duration::from_secs(30);
 
 impl Heart {
-    /// Begins to read it. Beats never wait for it.
+    /// Begins to read the registration again and again. Beats never wait for these reads.
     pub(super) fn reread(&self, pace: Pace) -> (watch::Receiver<Pace>, AbortOnDropHandle<()>) {
         let (sender, receiver) = watch::channel(pace);
         let (requests, wishes, report) =
