@@ -1,40 +1,41 @@
 //! Time that no timer counts: a machine is suspended, or a virtual machine is paused.
 //!
-//! `Instant`, and with it each timer, goes by CLOCK_MONOTONIC on Linux, which stands still while the machine is
-//! suspended. CLOCK_BOOTTIME does not: where it has run ahead of the other, the machine was suspended, and
-//! what was due meanwhile is due now. A paused virtual machine often sees no pause on either clock; when it
-//! runs again, its wall clock is set forward. A person may have set it as well, so this is only a reason to act early,
-//! and no proof that time has passed.
+//! `Instant`, and so each timer, uses CLOCK_MONOTONIC on Linux, which stands still while the machine is
+//! suspended. CLOCK_BOOTTIME continues. If CLOCK_BOOTTIME has gained on CLOCK_MONOTONIC, the machine was
+//! suspended, and everything that was due meanwhile is due now. A paused virtual machine often sees the pause
+//! on neither clock; when it runs again, its wall clock is set forward. A person may have set the wall clock
+//! as well, so this is only a reason to act early, and no proof that time has passed.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Instant, sleep_until};
 
-/// While it waits, it looks at the clocks ten times, but at most and at least so often.
+/// While it waits, it reads the clocks about ten times; these are the shortest and the longest pause between
+/// two readings.
 const LOOK_LEAST: Duration = Duration::from_millis(50);
 const LOOK_MOST: Duration = Duration::from_secs(5);
-/// No suspend is shorter.
+/// The shortest suspend that is recognised, in nanoseconds.
 const SUSPENDED_LEAST: i128 = 50_000_000;
-/// Further away than any process lives.
+/// Longer than any process lives.
 const NEVER: Duration = Duration::from_secs(86_400 * 365);
-/// Less is a clock that is kept right.
+/// The smallest step of the wall clock that counts, in nanoseconds. A smaller one is an ordinary correction.
 const SET_LEAST: i128 = 1_000_000_000;
 
-/// What the clocks of the machine show, in nanoseconds; each counts from a moment of its own.
+/// The clocks of the machine, in nanoseconds; each counts from a different moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clocks {
     /// CLOCK_REALTIME.
     pub wall: i128,
     /// CLOCK_BOOTTIME.
     pub boot: i128,
-    /// CLOCK_MONOTONIC, by which timers go. Read last: a process that is stopped between two readings sees the
-    /// others behind, and never ahead.
+    /// CLOCK_MONOTONIC, which timers use. It is read last: if the process is stopped between two readings,
+    /// the other clocks are behind, and never ahead.
     pub timers: i128,
 }
 
 impl Clocks {
-    /// As they are.
+    /// Reads the clocks.
     pub fn now() -> Self {
         let read = |clock| {
             let now = clock_gettime(clock);
@@ -49,12 +50,12 @@ impl Clocks {
     }
 }
 
-/// What no timer has counted.
+/// The time that no timer has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// The machine was suspended for so long.
+    /// How long the machine was suspended.
     pub suspended: Duration,
-    /// The wall clock was set forward by so much.
+    /// By how much the wall clock was set forward.
     pub set_forward: Duration,
 }
 
@@ -62,7 +63,7 @@ pub struct Lost {
 #[derive(Debug)]
 pub struct Awake {
     read: fn() -> Clocks,
-    /// By how much the others were ahead of that of the timers: CLOCK_BOOTTIME only gains.
+    /// How far CLOCK_BOOTTIME was ahead of the clock of the timers; it can only gain.
     boot: i128,
     wall: i128,
 }
@@ -79,7 +80,7 @@ impl Awake {
         Self { read, boot: boot - timers, wall: wall - timers }
     }
 
-    /// What was lost since the last look.
+    /// Returns the time that was lost since the last look.
     pub fn look(&mut self, now: Clocks) -> Lost {
         let (boot, wall) = (now.boot - now.timers, now.wall - now.timers);
         let nanos = |gained: i128, least: i128| {
@@ -93,7 +94,8 @@ impl Awake {
         Lost { suspended, set_forward }
     }
 
-    /// Waits until then; or for less, if time was lost since the last look. When cancelled, it forgets nothing.
+    /// Waits until `due`, or for less if time was lost since the last look. When this future is cancelled, no
+    /// lost time is forgotten.
     pub async fn sleep_until(&mut self, due: Instant) -> Option<Lost> {
         let left = due.saturating_duration_since(Instant::now());
         let every = (left / 10).clamp(LOOK_LEAST, LOOK_MOST);
@@ -111,7 +113,7 @@ impl Awake {
     }
 }
 
-/// Sleeps for so long, whether the machine is suspended meanwhile or not.
+/// Sleeps for this long, counting the time in which the machine is suspended.
 pub async fn sleep(pause: Duration) {
     let (mut awake, now) = (Awake::default(), Instant::now());
     let mut due = now.checked_add(pause).unwrap_or(now + NEVER);
@@ -120,9 +122,9 @@ pub async fn sleep(pause: Duration) {
     }
 }
 
-/// A moment, as it is counted after time was lost.
+/// Moves a moment back by the time that was lost.
 pub fn earlier(at: Instant, lost: Duration) -> Instant {
-    // Before any moment that the clock can hold: long ago.
+    // The result would be before the range of the clock.
     at.checked_sub(lost).unwrap_or_else(Instant::now)
 }
 
@@ -150,10 +152,10 @@ mod tests {
     fn what_the_timers_did_not_count_is_lost_and_is_told_once() {
         let mut awake = awake(clocks(1000, 20, 10));
         assert_eq!(awake.look(clocks(1005, 25, 15)), lost(0, 0));
-        // Suspended for an hour: the wall clock was right all the time.
+        // The machine was suspended for an hour, and the wall clock was right all the time.
         assert_eq!(awake.look(clocks(4606, 3626, 16)), lost(3600, 3600));
         assert_eq!(awake.look(clocks(4607, 3627, 17)), lost(0, 0));
-        // A paused virtual machine, and then a clock that somebody sets back.
+        // A virtual machine was paused, and later a person set the clock back.
         assert_eq!(awake.look(clocks(4668, 3628, 18)), lost(0, 60));
         assert_eq!(awake.look(clocks(4009, 3629, 19)), lost(0, 0));
         assert_eq!(awake.look(clocks(4010, 3630, 20)), lost(0, 0));
@@ -195,7 +197,7 @@ mod tests {
         });
         assert_eq!(awake.sleep_until(due).await, Some(lost(600, 600)));
         assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
-        // What is lost while nothing sleeps is told at once.
+        // Time that is lost while nothing sleeps is reported at once.
         SUSPENDED.store(700, SeqCst);
         let began = Instant::now();
         assert_eq!(awake.sleep_until(due).await, Some(lost(100, 100)));

@@ -1,21 +1,21 @@
-//! The times that beats carry.
+//! The renewTimes that beats carry.
 
 use beatkeeper_api::heartbeat;
 use jiff::Timestamp;
 
-/// Hands out renewTimes that only grow.
+/// Hands out renewTimes that only increase.
 ///
-/// Nobody compares a renewTime with a clock, so it need not be right. But a beat with the time of
-/// the one before changes nothing, and the API server takes a change of nothing for a success
-/// without an event: the instance would fall silent while all its beats are accepted. A wall clock
-/// that stands still or is set back must not do that.
+/// A renewTime is never compared with a clock, so it need not be right. But a beat with the renewTime of the
+/// one before changes nothing. The API server answers such a beat with success and sends no event: the
+/// instance would seem silent although all its beats are accepted. A wall clock that stands still or is set
+/// back must not cause this.
 ///
-/// A webhook may cut a renewTime ([`heartbeat::grain`]). Once the API server has answered with another time than it was
-/// sent, only times are handed out that it stores as they are.
+/// A webhook may truncate a renewTime ([`heartbeat::grain`]). Once the API server has stored another time
+/// than it was sent, only times are handed out that it stores unchanged.
 #[derive(Debug, Clone, Copy)]
 pub struct RenewTimes {
     last: Option<Timestamp>,
-    /// All times are multiples of so many microseconds from now on.
+    /// All times from now on are multiples of this many microseconds.
     grain: i64,
 }
 
@@ -31,12 +31,13 @@ impl RenewTimes {
         Self { last, grain: 1 }
     }
 
-    /// The time of the next beat: what the wall clock says, or one microsecond, the precision of the
-    /// wire, after the last one, whichever is later; in whole seconds or milliseconds where others are not kept.
+    /// Returns the time of the next beat: the later of the wall clock and one microsecond (the precision on
+    /// the wire) after the last time. Where the API server does not keep microseconds, it is in whole seconds
+    /// or milliseconds.
     pub fn next(&mut self, wall: Timestamp) -> Timestamp {
         let wall = wall.as_microsecond();
         let least = self.last.map_or(wall, |last| wall.max(last.as_microsecond() + 1));
-        // At the end of all time any other value will do.
+        // At the end of the range of time, any other value will do.
         let next =
             [least, wall].map(|at| Timestamp::from_microsecond(heartbeat::whole(at, self.grain)));
         let next = next.into_iter().find_map(Result::ok).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -44,7 +45,7 @@ impl RenewTimes {
         next
     }
 
-    /// The API server has accepted a time, and answered with the one that it has stored.
+    /// Records that the API server has accepted the time `sent`, and has stored the time `stored`.
     pub fn accepted(&mut self, sent: Timestamp, stored: Option<Timestamp>) {
         if let Some(stored) = stored.filter(|stored| *stored != sent) {
             self.grain = self.grain.max(heartbeat::grain(stored.as_microsecond()));
@@ -52,12 +53,12 @@ impl RenewTimes {
         self.advance_past(stored);
     }
 
-    /// The latest one that was handed out or seen.
+    /// The latest time that was handed out or seen.
     pub fn latest(&self) -> Option<Timestamp> {
         self.last
     }
 
-    /// Never goes back below a time that was seen in the Lease.
+    /// Records a time that was seen in the Lease: all later times are greater.
     pub fn advance_past(&mut self, seen: Option<Timestamp>) {
         self.last = self.last.max(seen);
     }
@@ -117,7 +118,7 @@ mod tests {
         let sent = times.next(at(1_400));
         times.accepted(sent, Some(at(2_000)));
         assert_eq!(times.next(at(1_500)), at(3_000), "rounded up");
-        // One that is stored as it was sent says nothing, and neither does one that is missing.
+        // A time that is stored unchanged says nothing about the grain, and neither does a missing one.
         let mut times = RenewTimes::default();
         let sent = times.next(second(7));
         times.accepted(sent, Some(sent));

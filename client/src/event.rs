@@ -1,4 +1,4 @@
-//! What the heart tells of itself.
+//! The events that the heart reports.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use crate::lease::Word;
 use crate::schedule::Pace;
 use crate::standing::Standing;
 
-/// Something that happened. Displayed as one line for people. Text that others wrote is fit to be printed.
+/// Something that happened. It is displayed as one line for people. Text from other sources is made safe to
+/// print.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The Lease is ours and has had its first beat.
@@ -20,76 +21,77 @@ pub enum Event {
         registration: String,
         /// Name of the instance.
         instance: String,
-        /// How often it beats from here on.
+        /// The pace of the beats from now on.
         pace: Pace,
-        /// How the Lease came to be ours.
+        /// How the Lease became ours.
         how: How,
     },
     /// A beat was accepted.
     Beat {
         /// The renewTime it carried.
         at: Timestamp,
-        /// From sending to the answer.
+        /// From sending the beat to the answer.
         took: Duration,
     },
     /// Beats are accepted again.
     Recovered {
-        /// Since the last success.
+        /// The time since the last success.
         after: Duration,
     },
     /// Something failed and will be tried again.
     Failed {
-        /// What, and why.
+        /// What failed, and why.
         failure: Failure,
-        /// Until the next try.
+        /// The time until the next try.
         retry_in: Duration,
     },
     /// The registration could not be read again; the pace stays as it is.
     NotReread(Failure),
-    /// The registration says something else than before.
+    /// The registration now has another pace.
     PaceChanged(Pace),
-    /// Who started us asked for a slower pace than the registration's, and does not get it.
+    /// The caller asked for a longer interval than the registration's, and does not get it.
     TooSlow {
-        /// What was asked for.
+        /// The interval that the caller asked for.
         wanted: Duration,
         /// The registration's pace.
         pace: Pace,
     },
-    /// Who started us counts on a longer ttl than the registration's.
+    /// The caller relies on a longer ttl than the registration's.
     TooPatient {
-        /// What was asked for.
+        /// The ttl that the caller relies on.
         wanted: Duration,
         /// The registration's pace.
         pace: Pace,
     },
-    /// What the operator makes of the instance has changed, as the registration's status tells.
+    /// The operator treats the instance differently than before, according to the status of the registration.
     Standing {
-        /// What it makes of it.
+        /// How the operator treats the instance now.
         standing: Standing,
-        /// Since the first beat.
+        /// The time since the first beat.
         after: Duration,
     },
-    /// What the instance says of itself was accepted.
+    /// The new word of the instance was accepted.
     Told(Word),
-    /// A beat was sent later than it was due: this process was kept from running.
+    /// A beat was sent later than it was due, because this process was kept from running.
     Late {
-        /// By so much.
+        /// How late the beat was.
         by: Duration,
     },
-    /// No beat was accepted for longer than ttl. Unless all the way to the operator was held up, the instance
-    /// was taken out meanwhile; the beat brings it back.
+    /// No beat was accepted for longer than the ttl. The instance was pruned meanwhile, unless the path of
+    /// all beats to the operator was interrupted. The next beat publishes it again.
     WasOut {
-        /// Since the last beat that was accepted before.
+        /// The time since the last beat that was accepted before.
         silent: Duration,
-        /// Of the registration.
+        /// The ttl of the registration.
         ttl: Duration,
     },
-    /// The wall clock differs from the API server's. Beats do not mind; tokens and people do.
+    /// The wall clock differs from the API server's. Beats do not depend on it, but bearer tokens do, and it
+    /// misleads people.
     ClockOff {
         /// Seconds by which ours is ahead; negative when it is behind.
         ahead: i64,
     },
-    /// The Lease vanished, or is no heartbeat of ours any more: it is claimed anew.
+    /// The Lease vanished, or is no heartbeat of ours any more. We claim it anew.
     Lost {
         /// `namespace/name`
         lease: String,
@@ -98,14 +100,15 @@ pub enum Event {
     PassedOn {
         /// `namespace/name`
         lease: String,
-        /// The addresses that it claims, if they are others: then they are published, and this process stands by.
+        /// The addresses that the other process claims, if they differ from ours: then they are published,
+        /// and this process stands by.
         instead: Option<String>,
     },
     /// Another process claims the same name, and stands by: it has left a note in the Lease.
     Rival {
         /// `namespace/name`
         lease: String,
-        /// What it says of itself.
+        /// What the note says.
         note: String,
     },
     /// Another process beats for the Lease without having claimed it.
@@ -113,12 +116,12 @@ pub enum Event {
         /// `namespace/name`
         lease: String,
     },
-    /// Stopped; the Lease is left to the process that has taken it over.
+    /// We stopped, and left the Lease to the process that has taken it over.
     LeftToAnother {
         /// `namespace/name`
         lease: String,
     },
-    /// The Lease is gone, and with it the instance, at once.
+    /// The Lease is deleted, and the instance leaves at once.
     Deregistered {
         /// `namespace/name`
         lease: String,
@@ -127,23 +130,23 @@ pub enum Event {
     NeverRegistered,
 }
 
-/// How a Lease came to be ours.
+/// How a Lease became ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// It was created.
     Created,
-    /// It was left by an earlier life of the same instance.
+    /// An earlier run of the same instance had left it.
     TakenOver,
-    /// It took the place of an earlier Pod's, or of one that was left behind.
+    /// It replaced the Lease of an earlier Pod, or one that was left behind.
     Replaced,
     /// Another process had claimed it, and has fallen silent.
     TakenBack,
 }
 
-/// How much an event matters to who runs the agent.
+/// How important an event is for the person who runs the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Every single beat.
+    /// A single beat.
     Detail,
     /// A change.
     Change,
@@ -152,7 +155,7 @@ pub enum Weight {
 }
 
 impl Event {
-    /// How much it matters.
+    /// Returns how important the event is.
     pub fn weight(&self) -> Weight {
         match self {
             Self::Beat { .. } => Weight::Detail,

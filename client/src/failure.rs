@@ -1,4 +1,4 @@
-//! What went wrong, and what can be done about it.
+//! What went wrong, and what to do about it.
 
 use std::error::Error;
 use std::fmt;
@@ -12,26 +12,26 @@ use crate::panics::Panic;
 use crate::schedule::PaceError;
 use crate::transport::TookTooLong;
 
-/// What is asked of the API server.
+/// A request to the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Reads the ServiceRegistration.
     ReadRegistration,
     /// Reads the Pod, for its uid.
     ReadPod,
-    /// Looks for a Lease of an earlier life.
+    /// Reads the Lease of an earlier run, if there is one.
     ReadLease,
-    /// Makes the Lease.
+    /// Creates the Lease.
     CreateLease,
-    /// Takes over the Lease of an earlier life.
+    /// Takes over the Lease of an earlier run.
     TakeOverLease,
-    /// Removes the Lease of an earlier Pod.
+    /// Deletes the Lease of an earlier Pod.
     ReplaceLease,
     /// Renews the Lease.
     Beat,
     /// Deletes the Lease at the end.
     Deregister,
-    /// Looks up who is published.
+    /// Lists the published instances.
     ListSlices,
 }
 
@@ -50,7 +50,7 @@ impl Operation {
         }
     }
 
-    /// The verb that the user lacks when this is forbidden.
+    /// The verb that the user lacks if this operation is forbidden.
     fn verb(self) -> &'static str {
         match self {
             Self::ReadRegistration | Self::ReadPod | Self::ReadLease => "get",
@@ -61,8 +61,8 @@ impl Operation {
         }
     }
 
-    /// The rule of a Role that allows this and all else the agent does to the same resource: whoever
-    /// adds it should not have to come back for the next verb.
+    /// The rule of a Role that allows this operation and all others of the agent on the same resource, so
+    /// that an administrator has to add it only once.
     fn rule(self) -> &'static str {
         match self {
             Self::ReadRegistration => {
@@ -88,26 +88,26 @@ impl Operation {
     }
 }
 
-/// Why something failed, as far as it changes what is done next or said about it.
+/// Why an operation failed, as far as it decides what happens next or what is reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// The object is not there.
+    /// The object does not exist.
     Missing,
     /// The cluster does not know the kind at all.
     UnknownKind,
-    /// Somebody was faster: the Lease is there already, or is another by now.
+    /// Another writer was faster: the Lease exists already, or has changed meanwhile.
     Conflict,
     /// A test in the beat's patch failed: another writer has changed the Lease.
     Overtaken,
     /// No RBAC rule allows it.
     MissingRule,
-    /// Whoever the credentials belong to, the API server does not know them.
+    /// The API server does not accept the credentials.
     Unauthenticated,
     /// Too many requests.
     Busy,
-    /// The Lease is another's.
+    /// The Lease belongs to another instance.
     Occupied(Occupant),
-    /// The registration gives no pace.
+    /// The registration gives no usable pace.
     Pace(PaceError),
     /// Everything else: no connection, no answer in time, refused by admission, …
     Other,
@@ -116,26 +116,26 @@ pub enum Cause {
 /// An operation that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What was being done.
+    /// The operation.
     pub operation: Operation,
-    /// To which object: `namespace/name`.
+    /// The object of the operation: `namespace/name`.
     pub object: String,
-    /// Why it failed.
+    /// Why the operation failed.
     pub cause: Cause,
-    /// How long the API server asks us to stay away.
+    /// How long the API server asks us to wait.
     pub retry_after: Option<Duration>,
-    /// The cause in the words of whoever reported it.
+    /// The text of the component that reported the failure.
     pub details: String,
 }
 
-/// As much of an answer is shown. A proxy may answer with a page.
+/// The maximum length of an answer that is shown, in characters. A proxy may answer with a whole page.
 const SAID_MAX: usize = 2000;
 
-/// How long to stay away from an API server that has too much to do and does not say for how long.
+/// How long to wait for an API server that is too busy and does not say for how long.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 impl Failure {
-    /// A failure that was found without asking the API server.
+    /// A failure that was found without a request to the API server.
     pub fn found(operation: Operation, object: &str, cause: Cause) -> Self {
         let details = match &cause {
             Cause::Occupied(occupant) => plain_cut(&occupant.to_string(), SAID_MAX),
@@ -145,17 +145,17 @@ impl Failure {
         Self { operation, object: object.to_owned(), cause, retry_after: None, details }
     }
 
-    /// No answer in time.
+    /// A request got no answer in time.
     pub fn timeout(operation: Operation, object: &str, error: TookTooLong) -> Self {
         Self { details: error.to_string(), ..Self::found(operation, object, Cause::Other) }
     }
 
-    /// Our own program panicked over it.
+    /// Our own program panicked in the operation.
     pub fn panicked(operation: Operation, object: &str, panic: &Panic) -> Self {
         Self { details: panic.to_string(), ..Self::found(operation, object, Cause::Other) }
     }
 
-    /// What kube reports.
+    /// Makes a failure of an error of kube.
     pub fn of(operation: Operation, object: &str, error: &kube::Error) -> Self {
         let found = |cause| Self::found(operation, object, cause);
         match error {
@@ -164,7 +164,7 @@ impl Failure {
                 details: said(status),
                 ..found(cause(operation, status))
             },
-            // Their own texts only say that it was hyper or tower who found the error below.
+            // The texts of these errors only name the layer, hyper or tower, that found the error below.
             kube::Error::Service(error) => {
                 Self { details: chain(error.as_ref()), ..found(Cause::Other) }
             }
@@ -176,7 +176,8 @@ impl Failure {
 
 fn cause(operation: Operation, status: &Status) -> Cause {
     match status.code {
-        // The registry names the object it misses; the router, which misses the kind, does not.
+        // The registry names the object that is missing. The router, which does not know the kind, names no
+        // object.
         404 if operation == Operation::ReadRegistration
             && status.details.as_ref().is_none_or(|details| details.name.is_empty()) =>
         {
@@ -186,7 +187,7 @@ fn cause(operation: Operation, status: &Status) -> Cause {
         409 => Cause::Conflict,
         // A test of the JSON Patch failed, or the patch is invalid. A read of the Lease shows which.
         422 if operation == Operation::Beat => Cause::Overtaken,
-        // Admission refuses with 403 as well, and no rule of RBAC helps there.
+        // Admission refuses with 403 as well, and no RBAC rule helps in that case.
         403 if status.message.contains(&format!(" cannot {} resource ", operation.verb())) => {
             Cause::MissingRule
         }
@@ -207,7 +208,7 @@ fn retry_after(status: &Status) -> Option<Duration> {
 
 fn said(status: &Status) -> String {
     let message = status.message.trim();
-    // The API server repeats what users wrote, and an admission plugin says what it likes.
+    // The API server repeats text of users, and an admission plugin may answer with any text.
     if message.is_empty() {
         format!("HTTP status {}", status.code)
     } else {
@@ -215,7 +216,7 @@ fn said(status: &Status) -> String {
     }
 }
 
-/// An error with all that caused it; a part that the one above has already said is left out.
+/// The text of an error with all its causes; a cause that the error above has already named is left out.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

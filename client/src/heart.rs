@@ -1,4 +1,4 @@
-//! The engine: claims the Lease, keeps it renewed, gives it back.
+//! The engine: it claims the Lease, renews it, and gives it back.
 
 mod claim;
 mod passed;
@@ -29,32 +29,33 @@ use passed::Passed;
 use plan::Plan;
 use reread::read_pace;
 
-/// A request that was sent before the ttl was known.
+/// The timeout of a request that is sent before the ttl is known.
 const TIMEOUT_UNKNOWN: Duration = Duration::from_secs(10);
-/// A request that is under way when we are stopped may come to its end for so long. Dropped, a
-/// Lease that is just being created would stay behind without our knowing.
+/// How long a request that is under way may take to finish after we are stopped. If the request were dropped,
+/// a Lease that is just being created could remain without our knowledge.
 const LET_FINISH: Duration = Duration::from_millis(500);
-/// Further away than any process lives.
+/// Longer than any process lives.
 const NEVER: Duration = Duration::from_secs(86_400 * 365);
-/// A process that stands by never looks more often than this.
+/// The shortest pause between two looks of a process that stands by.
 const RETRY_LEAST: Duration = Duration::from_millis(100);
 
-/// A wall clock that is further off than this is worth a word, in seconds.
+/// The smallest difference between our wall clock and the API server's that is reported, in seconds.
 const CLOCK_OFF: i64 = 60;
 
-/// Hears what happens. Called from the heart itself: it must not block.
+/// A function that receives the events. The heart calls it directly, so it must not block.
 pub type Report = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// How often to beat, where that is not what the registration says.
+/// How often to beat, where this differs from the registration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wishes {
-    /// A faster pace than the registration's; a slower one is reported and not followed. Zero: one beat
-    /// at the start and none after it, so that somebody else has to beat.
+    /// An interval that is shorter than the registration's. A longer one is reported and not followed. Zero:
+    /// one beat at the start and none after it, so another process has to beat.
     pub interval: Option<Duration>,
-    /// The ttl that is counted on: reported when the registration's is shorter. It has no other effect.
+    /// The ttl that the caller relies on. A registration with a shorter ttl is reported. This has no other
+    /// effect.
     pub ttl: Option<Duration>,
-    /// Other processes are meant to beat under the same name, with the same claim: that is no quarrel to tell
-    /// people of.
+    /// Other processes are meant to beat under the same name with the same claim, so this is not reported as
+    /// a name conflict.
     pub shared: bool,
 }
 
@@ -63,7 +64,7 @@ impl Wishes {
         self.interval != Some(Duration::ZERO)
     }
 
-    /// What is to be said about a pace.
+    /// The warnings to report about a pace.
     fn warnings(self, pace: Pace) -> Vec<Event> {
         let slow = self.interval.filter(|wanted| *wanted > pace.interval());
         let patient = self.ttl.filter(|wanted| *wanted > pace.ttl());
@@ -73,14 +74,14 @@ impl Wishes {
     }
 }
 
-/// How far a heart is, for those who wait for it.
+/// The progress of a heart, for code that waits for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// What was accepted last; none before the first beat.
+    /// The word that was accepted last; `None` before the first beat.
     pub told: Option<Word>,
-    /// Why the last try failed, while none has succeeded since.
+    /// Why the last try failed; `None` once a try has succeeded since.
     pub failure: Option<Failure>,
-    /// What the operator makes of the instance, as far as the registration's status has shown it.
+    /// How the operator treats the instance, according to the status of the registration.
     pub standing: Option<Standing>,
 }
 
@@ -99,16 +100,16 @@ pub struct Heart {
     /// Identifies this run of the process.
     incarnation: String,
     written: Written,
-    /// Another beats for our claim without one of its own: so many beats are left before that is asked again.
-    /// None: only we do.
+    /// Another process beats under our claim without a claim of its own. So many beats are left before we
+    /// check this again. `None`: only this process beats.
     beats_beside: Option<u32>,
-    /// The note of a rival that was seen in the Lease, while it changes.
+    /// The note of a rival in the Lease, and whether it still changes.
     rival: Vigil,
-    /// The Lease of another owner that has our name, while we wait to see whether it still beats.
+    /// The Lease of another owner under our name, while we wait to see whether it still receives beats.
     occupied: Option<Vigil>,
-    /// In the Lease, since it is ours.
+    /// The word that the Lease has held since it became ours.
     told: Word,
-    /// What of that is not ours to say: a person drains it, or has left a note.
+    /// The parts of that word that are not ours to set: a person drains the instance, or has left a note.
     others: Others,
     /// The health in the Lease was written by an earlier process. It holds until a check has a result.
     kept: bool,
@@ -117,7 +118,7 @@ pub struct Heart {
     awake: Awake,
 }
 
-/// What may happen while no beat is due.
+/// What can happen while no beat is due.
 enum News {
     Stop,
     Word,
@@ -127,21 +128,21 @@ enum News {
 
 type Rereader = (watch::Receiver<Pace>, AbortOnDropHandle<()>);
 
-/// How far we are with the Lease.
+/// The state of our claim to the Lease.
 enum Claim {
-    /// Nothing was written yet.
+    /// Nothing has been written yet.
     None,
-    /// Something was written, and whether it arrived is unknown.
+    /// Something was written, and it is unknown whether it arrived.
     Unsure,
-    /// Ours.
+    /// The Lease is ours.
     Held(Held),
-    /// Another process has claimed it since it was ours.
+    /// The Lease was ours, and another process has claimed it since.
     Passed(Box<Passed>),
 }
 
 impl Heart {
-    /// A heart that has not begun to beat. What `words` holds goes out with the next beat, and a change
-    /// of it makes for one at once.
+    /// Makes a heart that has not begun to beat. The value in `words` goes out with the next beat. A change
+    /// of it causes a beat at once.
     pub fn new(
         connection: Connection,
         identity: Identity,
@@ -174,27 +175,27 @@ impl Heart {
         }
     }
 
-    /// How far it is, from now on.
+    /// Returns a receiver that follows the progress of the heart.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
-    /// Beats until `stop` is cancelled, whatever happens; then deregisters.
+    /// Beats until `stop` is cancelled, whatever fails; then deregisters.
     ///
     /// # Errors
-    /// Only when deregistering failed. The Lease stays then, and the instance is pruned when its ttl
-    /// is over.
+    /// Only if deregistering failed. The Lease then stays, and the instance is pruned when its ttl has
+    /// passed.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
         self.beat_until(&stop).await;
         self.end().await
     }
 
-    /// Deregisters. It may have been beating, or have stopped that at any moment.
+    /// Deregisters. It may be called at any moment, whether the heart has been beating or not.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn end(&mut self) -> Result<(), Failure> {
-        // Where several agents beat for one target, it lives on when one of them is told to let go of it.
+        // If several agents beat for one target, the target stays registered when one of the agents stops.
         if self.wishes.shared && self.beats_beside.is_some() {
             let lease = self.requests.lease_object();
             (self.report)(&Event::LeftToAnother { lease });
@@ -205,7 +206,7 @@ impl Heart {
         Ok(())
     }
 
-    /// Beats until `stop` is cancelled, or until this is dropped, and leaves the Lease as it is then.
+    /// Beats until `stop` is cancelled or this future is dropped. The Lease stays as it is then.
     pub async fn beat_until(&mut self, stop: &CancellationToken) {
         let mut plan = Plan::begin();
         let mut rereader: Option<Rereader> = None;
@@ -213,7 +214,7 @@ impl Heart {
             let sent = Instant::now();
             let Some(result) = unless_stopped(stop, caught(self.step())).await else { return };
             let result = result.unwrap_or_else(|panic| {
-                // How far it came is not known: the Lease is looked at, and claimed anew.
+                // It is unknown how far the step came, so the next step reads the Lease and claims it anew.
                 self.lease = Claim::Unsure;
                 Err(Failure::panicked(Operation::Beat, &self.requests.lease_object(), &panic))
             });
@@ -230,7 +231,7 @@ impl Heart {
                 match news {
                     News::Stop => return,
                     News::Word if !plan.failing && self.has_news() => plan.due = Instant::now(),
-                    // It goes out with the next try.
+                    // The news goes out with the next try.
                     News::Word => {}
                     News::Pace(pace) => {
                         self.pace = Some(pace);
@@ -244,19 +245,20 @@ impl Heart {
         }
     }
 
-    /// A beat was accepted, or seen.
+    /// Plans the next beat after a beat was accepted or seen.
     fn plan_next(&mut self, plan: &mut Plan, pace: Pace, sent: Instant) {
         let late = sent - plan.due;
         let regained = plan.failing || plan.woken || self.last_success.is_none();
         self.succeeded(pace, plan.failing, late);
         (plan.failing, plan.woken) = (false, false);
         plan.backoff.reset();
-        // Counted from when it was due, the time that requests take does not add up. A beat that came late
-        // starts a new count: those that were missed are not made up for.
+        // The pause counts from when the beat was due, so that the duration of requests does not add up.
+        // After a late beat the count starts anew: missed beats are not made up for.
         plan.anchor = if late > pace.interval() / 10 { sent } else { plan.due };
         let roll = rand::random();
         plan.due = if regained {
-            // From the answer on: an API server that starts answers many at one moment.
+            // The pause counts from the answer: an API server that is just starting answers many clients at
+            // one moment.
             Instant::now() + pace.phase(roll)
         } else {
             plan.anchor + pace.pause(roll)
@@ -279,19 +281,19 @@ impl Heart {
         (self.report)(&Event::Failed { failure, retry_in });
     }
 
-    /// Time has passed that no timer has counted.
+    /// Accounts for time that no timer has counted.
     fn make_up_for(&mut self, plan: &mut Plan, lost: Lost) {
         self.last_success = self.last_success.map(|at| earlier(at, lost.suspended));
         plan.make_up_for(lost, self.wishes.renews(), Instant::now());
     }
 
-    /// How long another try may wait.
+    /// How long the next try may wait.
     fn room(&self) -> Room {
         let silent = self.last_success.map(|last| last.elapsed());
         self.pace.map_or(Room::UNKNOWN, |pace| Room::between_beats(&pace, silent))
     }
 
-    /// What happens before the next beat is due; none when that is now.
+    /// What happens before the next beat is due; `None` when the beat is due.
     async fn news(
         &mut self,
         due: Instant,
@@ -308,7 +310,7 @@ impl Heart {
             }
         };
         let word = async {
-            // Whoever could say another word may be gone: then there is none.
+            // If the sender of words is gone, no further word can come.
             if self.words.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -322,15 +324,15 @@ impl Heart {
         }
     }
 
-    /// Whether the Lease has to be changed, because it says something else about the instance than it should. What an
-    /// earlier process wrote holds until more is known.
+    /// Whether the Lease has to be changed, because it states another health or note than it should. What an
+    /// earlier process wrote holds until a check has a result.
     fn has_news(&self) -> bool {
         let word = self.words.borrow();
         let holds = self.kept && word.provisional;
         !holds && !word.says_what(&self.told)
     }
 
-    /// Tells what a success means after what was before it.
+    /// Reports what a success means after the failure or silence before it.
     fn succeeded(&mut self, pace: Pace, failing: bool, late: Duration) {
         let now = Instant::now();
         match self.last_success.replace(now).map(|last| now - last) {
@@ -359,7 +361,7 @@ impl Heart {
     }
 }
 
-/// The outcome, unless we are stopped and it does not come soon after.
+/// Returns the outcome of a step, or `None` if we are stopped and the step does not finish soon after.
 async fn unless_stopped<T>(stop: &CancellationToken, step: impl Future<Output = T>) -> Option<T> {
     let stopped = async {
         stop.cancelled().await;

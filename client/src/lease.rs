@@ -1,4 +1,4 @@
-//! The instance's Lease: how it is made, and what to do with one that is already there.
+//! The Lease of the instance: how it is created, and what to do with one that already exists.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::fence::LeasePatch;
 
-/// Who beats, for what, and where.
+/// The identity of an instance: its registration, its name, its place, and what it says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Namespace of the registration and of the Lease.
@@ -25,29 +25,30 @@ pub struct Identity {
     pub registration: String,
     /// Name of the instance.
     pub instance: String,
-    /// Where it lives.
+    /// Where the instance lives.
     pub home: Home,
-    /// The version of what runs in it.
+    /// The version of the app in the instance.
     pub version: Option<String>,
-    /// What else it tells of itself: annotations under [`heartbeat::METADATA_PREFIX`].
+    /// Other data about the instance: annotations under [`heartbeat::METADATA_PREFIX`].
     pub metadata: BTreeMap<String, String>,
 }
 
-/// What an instance says of itself: of its health, with a word on why.
+/// What an instance says about its health, with a note on the reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Word {
-    /// How it is.
+    /// The health of the instance.
     pub health: Health,
-    /// Why; at most [`heartbeat::NOTE_MAX`] characters of it are shown.
+    /// The reason; at most [`heartbeat::NOTE_MAX`] characters of it are shown.
     pub note: Option<String>,
-    /// Whether no check has had a result yet. Until one has, the Lease keeps the health that an earlier process
-    /// wrote a moment ago: a restart of the agent or the client says nothing about the instance's health.
+    /// Whether no check has had a result yet. Until one has, the Lease keeps the health that an earlier
+    /// process wrote a moment ago: a restart of the agent or the client says nothing about the health of the
+    /// instance.
     pub provisional: bool,
 }
 
 impl Word {
-    /// What an earlier process wrote into its Lease, if it still holds. `Draining` does not: it was about the end
-    /// of that process.
+    /// Returns what an earlier process wrote into its Lease, if it still holds. `Draining` does not hold any
+    /// more: it was about the end of that process.
     pub fn kept(lease: &Lease) -> Option<Self> {
         let said = |name: &str| lease.metadata.annotations.as_ref()?.get(name);
         let health = match said(heartbeat::HEALTH_ANNOTATION) {
@@ -57,7 +58,8 @@ impl Word {
         Some(Self { health, note: said(heartbeat::NOTE_ANNOTATION).cloned(), provisional: false })
     }
 
-    /// What a Lease says. What is no health is one that does not serve: so it is published.
+    /// Returns what a Lease says. A value that names no health counts as not able to serve, and is published
+    /// so.
     pub fn on(lease: &Lease) -> Self {
         let said = |name: &str| lease.metadata.annotations.as_ref()?.get(name);
         let health = said(heartbeat::HEALTH_ANNOTATION);
@@ -65,12 +67,12 @@ impl Word {
         Self { health, note: said(heartbeat::NOTE_ANNOTATION).cloned(), provisional: false }
     }
 
-    /// Whether readers would see no difference.
+    /// Whether the two words make no difference to readers.
     pub fn says_what(&self, other: &Self) -> bool {
         self.annotations() == other.annotations()
     }
 
-    /// As annotations: what is not to be there is `null`.
+    /// The word as annotations; an annotation that must be absent is `null`.
     pub fn annotations(&self) -> Value {
         let health = (self.health != Health::Passing).then(|| self.health.as_str());
         let note = self.note.as_ref();
@@ -84,22 +86,22 @@ impl Word {
 pub enum Home {
     /// In the Pod of this name; its address is the Pod's.
     Pod(String),
-    /// Outside the cluster, at addresses that the registration declares or, if any are given here,
-    /// at these.
+    /// Outside the cluster, at the addresses given here or, if none are given, at those that the registration
+    /// declares.
     Outside(Vec<IpAddr>),
 }
 
-/// What the owner reference of the Lease says: it alone decides whether an instance is a Pod's.
+/// What the owner reference of the Lease says: it alone decides whether an instance belongs to a Pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// A Pod, with the uid that tells it from earlier ones of the same name.
+    /// A Pod, with the uid that distinguishes it from earlier Pods of the same name.
     Pod {
         /// metadata.name
         name: String,
         /// metadata.uid
         uid: String,
     },
-    /// None: an outside instance.
+    /// No owner: an outside instance.
     Outside,
 }
 
@@ -109,7 +111,7 @@ impl Identity {
         heartbeat::lease_name(&self.registration, &self.instance)
     }
 
-    /// The addresses as the annotation has them; none where it is absent.
+    /// The value of the addresses annotation; `None` if the annotation must be absent.
     pub(crate) fn addresses(&self) -> Option<String> {
         match &self.home {
             Home::Outside(addresses) if !addresses.is_empty() => {
@@ -119,14 +121,14 @@ impl Identity {
         }
     }
 
-    /// All annotations of ours: what is not to be there is `null`.
+    /// All annotations that we write; an annotation that must be absent is `null`.
     fn annotations(&self, word: &Word, incarnation: &str) -> Value {
         let mut all = word.annotations();
         all[heartbeat::INCARNATION_ANNOTATION] = json!(incarnation);
         all[heartbeat::ADDRESSES_ANNOTATION] = json!(self.addresses());
         all[heartbeat::VERSION_ANNOTATION] = json!(self.version);
         if let Home::Outside(_) = self.home {
-            // It would make a Pod's of it.
+            // This annotation would mark the Lease as that of a Pod.
             all[heartbeat::POD_UID_ANNOTATION] = Value::Null;
         }
         for (key, value) in &self.metadata {
@@ -135,7 +137,7 @@ impl Identity {
         all
     }
 
-    /// The Lease as it is created.
+    /// Returns the Lease to create.
     pub fn new_lease(
         &self,
         owner: &Owner,
@@ -180,19 +182,19 @@ impl Identity {
                 holder_identity: Some(self.instance.clone()),
                 lease_duration_seconds: Some(lease_duration_seconds),
                 renew_time: Some(MicroTime(at)),
-                // Each beat tests it.
+                // Each beat tests this value.
                 lease_transitions: Some(0),
                 ..LeaseSpec::default()
             }),
         }
     }
 
-    /// The merge patch by which a Lease of an earlier life becomes ours again.
+    /// The merge patch by which a Lease of an earlier run becomes ours again.
     ///
-    /// What that life said of itself goes, but for keys of metadata that we do not know: a process that
-    /// has just started is not draining any more.
-    /// What an operator said stays: a cordon outlives the restart of what it keeps out. Its version makes
-    /// the patch fail (409) should the Lease be another by then, or another process have taken it over.
+    /// The patch removes what the earlier run said about itself, except for metadata keys that we do not
+    /// know: a process that has just started is not draining any more. It keeps what a person has set: a
+    /// cordon outlives the restart of the instance that it keeps out. The version in the patch makes it fail
+    /// (409) if the Lease has been created anew by then, or another process has taken it over.
     pub fn take_over_patch(
         &self,
         held: &Held,
@@ -219,12 +221,12 @@ impl Identity {
         }))
     }
 
-    /// What to do with the Lease that already has our name.
+    /// Decides what to do with the Lease that already has our name.
     pub fn judge(&self, lease: &Lease, owner: &Owner) -> Existing {
         let mine = || Existing::Ours { held: Held::of(lease), renewed: renewed(lease) };
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-        // A label may have been stripped. Without label and holder it is somebody's who never heard
-        // of us: leader election takes Leases of any name.
+        // The label may have been removed. A Lease without the label and without our holder belongs to other
+        // software: leader election creates Leases of any name.
         if heartbeat::registration_of(lease) != Some(&self.registration)
             && holder != Some(&self.instance)
         {
@@ -239,7 +241,8 @@ impl Identity {
             }
             (Owner::Outside, None) if owners.is_empty() => mine(),
             (_, Some(theirs)) => Existing::Occupied(Occupant::pod(&theirs.name)),
-            // A backup or a restore has taken its owner away, and no outside instance says this of itself.
+            // A backup or a restore has removed the owner of the Lease, and no outside instance has this
+            // annotation.
             (Owner::Pod { .. }, None) if owners.is_empty() && was_a_pods(lease) => {
                 Existing::EarlierPod { uid: Held::of(lease).uid }
             }
@@ -248,27 +251,27 @@ impl Identity {
         }
     }
 
-    /// Whether a Lease that the API server has just sent back is still the one that was claimed, and
-    /// counts as a heartbeat.
+    /// Whether a Lease that the API server has just returned is still the one that was claimed, and counts as
+    /// a heartbeat.
     pub fn is_ours_still(&self, lease: &Lease, uid: &str) -> bool {
         lease.metadata.uid.as_deref() == Some(uid)
             && heartbeat::registration_of(lease) == Some(&self.registration)
     }
 }
 
-/// A Lease that is ours, as the API server has last told.
+/// A Lease that is ours, as the API server last returned it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
     /// Its metadata.uid
     pub uid: String,
     /// Its metadata.resourceVersion
     pub version: String,
-    /// How often a process has taken it over from another: spec.leaseTransitions.
+    /// How often a process has taken the Lease over from another: spec.leaseTransitions.
     pub transitions: Option<i32>,
 }
 
 impl Held {
-    /// What there is to know of it.
+    /// Takes these fields from a Lease.
     pub fn of(lease: &Lease) -> Self {
         Self {
             uid: lease.metadata.uid.clone().unwrap_or_default(),
@@ -277,64 +280,64 @@ impl Held {
         }
     }
 
-    /// What a process that takes the Lease over writes.
+    /// The value of spec.leaseTransitions that a process writes when it takes the Lease over.
     pub fn next_transition(&self) -> i32 {
         self.transitions.unwrap_or_default().saturating_add(1)
     }
 
-    /// Whether another process has taken over, or made anew, what we held.
+    /// Whether another process has taken over, or created anew, the Lease that we held.
     pub fn has_passed_to(&self, now: &Self) -> bool {
         self.uid != now.uid || self.transitions < now.transitions
     }
 }
 
-/// Whether a Lease says of itself that a Pod made it.
+/// Whether the annotations of a Lease say that a Pod created it.
 fn was_a_pods(lease: &Lease) -> bool {
     let annotations = lease.metadata.annotations.as_ref();
     annotations.is_some_and(|all| all.contains_key(heartbeat::POD_UID_ANNOTATION))
 }
 
-/// The time a Lease holds.
+/// The renewTime of a Lease.
 pub fn renewed(lease: &Lease) -> Option<Timestamp> {
     lease.spec.as_ref()?.renew_time.as_ref().map(|time| time.0)
 }
 
-/// What a Lease that is already there is to us.
+/// What a Lease that already exists means for us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Existing {
-    /// Of an earlier life of this very instance: taken over.
+    /// The Lease of an earlier run of this same instance: we take it over.
     Ours {
-        /// As it is now.
+        /// The Lease as it is now.
         held: Held,
-        /// The time it holds, which the next beat has to differ from.
+        /// The renewTime of the Lease; the next beat must differ from it.
         renewed: Option<Timestamp>,
     },
-    /// Of an earlier Pod of the same name: deleted, and made anew. Its owner reference would have
-    /// the garbage collector delete it under our hands.
+    /// The Lease of an earlier Pod of the same name: we delete it and create it anew. With its owner
+    /// reference the garbage collector would delete the Lease while we beat.
     EarlierPod {
         /// Its metadata.uid
         uid: String,
     },
-    /// Another's. Two hearts for one name would hide each other's death.
+    /// The Lease of another instance. If two processes beat under one name, neither death would be seen.
     Occupied(Occupant),
 }
 
-/// The longest name of an object, a DNS subdomain.
+/// The maximum length of the name of an object, a DNS subdomain.
 const NAME_MAX: usize = 253;
 
-/// Who has the name that we want.
+/// What has the name that we want.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Occupant {
-    /// A Pod, by what the owner reference says, made fit to be printed.
+    /// A Pod, named by the owner reference and made safe to print.
     Pod(String),
     /// An instance outside the cluster, while we are a Pod.
     Outside,
-    /// Something that is no heartbeat of ours.
+    /// An object that is no heartbeat of ours.
     Stranger,
 }
 
 impl Occupant {
-    /// The API server takes any text as the name in an owner reference.
+    /// Makes the name safe to print: the API server accepts any text as the name in an owner reference.
     fn pod(name: &str) -> Self {
         Self::Pod(plain_cut(name, NAME_MAX))
     }
@@ -497,7 +500,7 @@ mod tests {
         assert!(!held(4).has_passed_to(&Held { version: "8".to_owned(), ..held(4) }));
         assert!(held(4).has_passed_to(&held(5)));
         assert!(held(4).has_passed_to(&Held { uid: "another".to_owned(), ..held(0) }));
-        // Who writes Leases without the count has not taken anything over.
+        // A process that writes Leases without the count has not taken the Lease over.
         assert!(!held(4).has_passed_to(&held(0)));
     }
 
@@ -520,7 +523,7 @@ mod tests {
         assert_eq!(existing, Existing::EarlierPod { uid: "lease-uid".to_owned() });
     }
 
-    /// As a namespace comes back from a backup.
+    /// This happens when a namespace is restored from a backup.
     #[test]
     fn a_pod_replaces_the_lease_of_its_name_that_has_lost_its_owner() {
         let mut restored = lease(&pod("u1"));

@@ -9,22 +9,24 @@ use beatkeeper_api::{ServiceRegistration, duration, duration::ParseDurationError
 /// The shortest and the longest pause before another try.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// While the registration cannot be read its ttl is unknown; a newcomer should not be late for long.
+/// The longest pause while the registration cannot be read and its ttl is unknown: a new instance should not
+/// be late for long.
 const RETRY_MAX_UNKNOWN: Duration = Duration::from_secs(5);
-/// A busy API server takes this long for a patch once in a hundred times; less would only add load.
+/// The shortest timeout of a request: a busy API server takes this long for one patch in a hundred, and a
+/// shorter timeout would only add load.
 const TIMEOUT_MIN: Duration = Duration::from_millis(250);
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
 /// The shortest interval a registration may have.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The two numbers of a registration, as one instance follows them.
+/// The ttl and the interval of a registration, as one instance follows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     ttl: Duration,
     interval: Duration,
 }
 
-/// Why a registration gives no pace.
+/// Why a registration gives no usable pace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PaceError {
     /// spec.ttl is malformed.
@@ -45,8 +47,8 @@ pub enum PaceError {
 }
 
 impl Pace {
-    /// What the registration says. `wanted` may be faster; a slower one would be pruned by rights,
-    /// so it gives way to the registration's.
+    /// Takes the pace from the registration. `wanted` may be a shorter interval. A longer one gives way to
+    /// the registration's interval: with it the instance would rightly be pruned.
     ///
     /// # Errors
     /// [`PaceError`]: the API server refuses such a spec, but an older CRD may have let it through.
@@ -72,7 +74,7 @@ impl Pace {
         self.interval
     }
 
-    /// What a beat may be late before the instance is pruned.
+    /// How late a beat may be before the instance is pruned.
     fn slack(&self) -> Duration {
         self.ttl - self.interval
     }
@@ -83,87 +85,88 @@ impl Pace {
         i32::try_from(seconds).unwrap_or(i32::MAX)
     }
 
-    /// From one beat to the next: the interval give or take a tenth, so that a thousand instances
-    /// that started together do not beat together. The interval itself on average; and where it
-    /// comes close to the ttl the jitter shrinks with the room there is.
+    /// The pause from one beat to the next: the interval ± one tenth, so that a thousand instances that
+    /// started together do not beat together. On average it is the interval itself. If the interval is close
+    /// to the ttl, the jitter shrinks to a quarter of the slack.
     pub fn pause(&self, roll: f64) -> Duration {
         let spread = (self.interval / 10).min(self.slack() / 4);
         self.interval - spread + (spread * 2).mul_f64(roll)
     }
 
-    /// From the first beat to the second, and after a time in which beats failed: anything up to the
-    /// interval. Those whom one event brought together, a deployment or an API server that is back,
-    /// are spread over the interval at once.
+    /// The pause from the first beat to the second, and after a time in which beats failed: anything from
+    /// zero to the interval. If one event makes many instances beat at once (a deployment, or an API server
+    /// that is back), this spreads them over the whole interval.
     pub fn phase(&self, roll: f64) -> Duration {
         self.interval.mul_f64(roll)
     }
 
-    /// By how much a beat may be behind its time before that is worth a word.
+    /// How late a beat may be before this is reported.
     pub fn punctuality(&self) -> Duration {
         (self.interval / 10).max(Duration::from_millis(50))
     }
 
-    /// How long one request may take: so short that another fits in before the ttl is over.
+    /// The timeout of one request: short enough for another request before the ttl has passed.
     pub fn request_timeout(&self) -> Duration {
         self.interval.min(self.slack() / 2).clamp(TIMEOUT_MIN, TIMEOUT_MAX)
     }
 
-    /// The longest pause between two tries: four of them fit between interval and ttl.
+    /// The longest pause between two tries: four such pauses fit between interval and ttl.
     fn retry_max(&self) -> Duration {
         (self.slack() / 4).clamp(RETRY_FIRST, RETRY_MAX)
     }
 }
 
-/// How much time there is for another try.
+/// How much time there is before the next try has to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// The longest pause that our own backoff comes to.
+    /// The longest pause of our own backoff.
     own: Duration,
     /// The longest pause that the API server may ask for.
     asked: Duration,
 }
 
 impl Room {
-    /// Before the registration was read, its ttl is unknown.
+    /// The room before the registration was read, when its ttl is unknown.
     pub const UNKNOWN: Self = Self { own: RETRY_MAX_UNKNOWN, asked: RETRY_MAX_UNKNOWN };
 
-    /// Between beats. `silent` is the time since the last accepted beat; none before the first.
+    /// The room between beats. `silent` is the time since the last accepted beat; `None` before the first.
     ///
-    /// A pause ends early enough for one more try to be answered before the ttl is over. Where nothing is
-    /// left to be lost (no beat was accepted yet, or the ttl is over) the slack is the bound.
+    /// A pause ends early enough for the answer to one more try to come before the ttl has passed. If the
+    /// instance cannot be lost any more (no beat was accepted yet, or the ttl has passed), the slack is the
+    /// bound.
     pub fn between_beats(pace: &Pace, silent: Option<Duration>) -> Self {
         let own = pace.retry_max();
         let left = silent.map_or(Duration::ZERO, |silent| pace.ttl.saturating_sub(silent));
         let asked = if left.is_zero() {
             pace.slack()
         } else {
-            // Half of our own longest pause at least: a server that is overloaded is not hammered, however
-            // close the end is.
+            // The bound is at least half of our own longest pause, so that an overloaded server is not
+            // flooded even when the ttl is almost over.
             left.saturating_sub(pace.request_timeout()).clamp(own / 2, pace.slack().max(own / 2))
         };
         Self { own, asked }
     }
 
-    /// Until a deadline that is this far away: a pause leaves time for a try after it.
+    /// The room before a deadline that is `left` away: a pause leaves time for a try after it.
     pub fn until(left: Duration, pace: Option<&Pace>) -> Self {
         let own = pace.map_or(RETRY_MAX_UNKNOWN, Pace::retry_max);
-        // Shortly before the deadline there are no more and more tries: the next one would come after it.
+        // The number of tries does not grow shortly before the deadline: the next try would come after it.
         let most = (left / 2).max(RETRY_FIRST);
         Self { own: own.min(most), asked: most }
     }
 }
 
-/// Full-jitter backoff (the AWS architecture blog's name): each pause is drawn from zero up to a
-/// bound that doubles, so that those who failed together do not come back together.
+/// Backoff with full jitter (the name that the AWS architecture blog uses): each pause is drawn between zero
+/// and a bound that doubles, so that clients that failed together do not retry together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
-    /// How long to wait before the next try. `retry_after` is what the API server asked for: it gets that and
-    /// up to half as much again, since all who were sent away heard the same number. What exceeds the room
-    /// is cut to it: the upper half of the room is drawn from.
+    /// Returns the pause before the next try. `retry_after` is the pause that the API server asked for. The
+    /// pause is at least that long and up to half as much longer, because all clients that were sent away got
+    /// the same number. A pause that exceeds the room is drawn from the upper half of the room.
     pub fn pause(&mut self, room: Room, retry_after: Option<Duration>, roll: f64) -> Duration {
         let bound = RETRY_FIRST.saturating_mul(1 << self.tries.min(16)).min(room.own);
         self.tries = self.tries.saturating_add(1);
@@ -174,11 +177,11 @@ impl Backoff {
         } else {
             (asked, asked + spread)
         };
-        // A millisecond at least: a fast failure must never become a busy loop.
+        // The pause is at least 1 ms: fast failures must never become a busy loop.
         (from + (to - from).mul_f64(roll)).max(Duration::from_millis(1))
     }
 
-    /// After a success the next failure starts from the shortest pause again.
+    /// Resets the backoff after a success, so that the next failure starts from the shortest pause again.
     pub fn reset(&mut self) {
         self.tries = 0;
     }
@@ -296,13 +299,13 @@ mod tests {
 
     #[test]
     fn a_retry_after_beyond_the_ttl_leaves_time_for_another_try() {
-        // The first beat that is sent away: 20 s are left, of which one request may take 10.
+        // The API server sends the first beat away: 20 s are left, of which one request may take 10 s.
         let pace = pace("30s", "10s");
         for asked in [Duration::from_secs(32), Duration::from_secs(86_400), Duration::MAX] {
             let pause = |roll| Backoff::default().pause(room(&pace, 10_000), Some(asked), roll);
             assert_eq!([0.0, 0.5, 1.0].map(pause), [5000, 7500, 10_000].map(ms));
         }
-        // Shortly before the end, and when it is over.
+        // Shortly before the ttl has passed, and afterwards.
         assert_eq!(
             Backoff::default().pause(room(&pace, 29_000), Some(Duration::MAX), 1.0),
             ms(2500)
@@ -327,7 +330,7 @@ mod tests {
     }
 
     proptest! {
-        /// A server that sends every beat away, whatever it asks for.
+        /// A server sends every beat away, with any Retry-After.
         #[test]
         fn whatever_the_server_asks_for_a_beat_is_tried_again_before_the_ttl_is_over(
             ttl in prop_oneof![2_000u64..120_000, 120_000u64..86_400_000],
@@ -337,7 +340,7 @@ mod tests {
             let interval = ms((ttl as f64 * share) as u64).max(INTERVAL_MIN);
             let pace = Pace { ttl: ms(ttl), interval };
             let mut backoff = Backoff::default();
-            // The latest moment at which a beat is due, and so the least that is left of the ttl.
+            // The latest moment at which a beat is due, which leaves the least of the ttl.
             let (mut silent, mut tries) = (pace.pause(1.0), 0u32);
             for (seconds, roll) in asked {
                 if silent >= pace.ttl() {
@@ -347,7 +350,7 @@ mod tests {
                 let room = Room::between_beats(&pace, Some(silent));
                 let pause = backoff.pause(room, seconds.map(Duration::from_secs), roll);
                 prop_assert!(pause <= pace.slack());
-                // An answer to the next try comes in time, unless the end is close already.
+                // An answer to the next try comes in time, unless the end of the ttl is already close.
                 let left = (pace.ttl() - silent).saturating_sub(pace.request_timeout());
                 prop_assert!(pause <= left.max(pace.retry_max()), "{pause:?} of {left:?}");
                 silent += pause;
@@ -355,7 +358,7 @@ mod tests {
             prop_assert!(tries >= 2, "only {tries} try before the ttl was over");
         }
 
-        /// A fleet that was sent away at one moment does not come back at one.
+        /// A fleet that was sent away at one moment does not retry at one moment.
         #[test]
         fn what_was_sent_away_together_comes_back_spread(
             ttl in prop_oneof![2_000u64..120_000, 120_000u64..86_400_000],

@@ -108,19 +108,20 @@ fn patience(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|error| error.to_string())
 }
 
-/// Runs a subcommand to its end.
+/// Runs a subcommand until it ends.
 ///
 /// # Errors
-/// When it cannot start: unusable settings, no configuration for the API server. What beats keeps trying
-/// whatever happens; what is done once says why it failed.
+/// An error if the subcommand cannot start, because the settings are unusable or there is no configuration
+/// for the API server. A subcommand that beats keeps retrying after any failure. A subcommand that acts once
+/// returns the reason why it failed.
 pub fn run(command: Command) -> Result<ExitCode> {
-    // One thread suffices for hearts, and costs a sidecar the least.
+    // One thread suffices for all hearts, and costs a sidecar the least.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
     let result = runtime.block_on(act(command.action));
-    // A look-up or a file that hangs must not hold up the end.
+    // A name lookup or a file access that hangs must not delay the end.
     runtime.shutdown_background();
     result
 }
@@ -168,7 +169,7 @@ async fn exec(beating: Beating, command: Vec<OsString>) -> Result<ExitCode> {
     exec::run(beating, command, &mut signals, &teller).await
 }
 
-/// All that beating needs, as it is now.
+/// Reads all that beating needs: the plan from the current settings, and a connection to the API server.
 pub(super) fn prepare(beating: &Beating) -> Result<(Plan, Connection)> {
     let settings = plan::read(*beating.settings.clone(), beating.config.as_deref())?;
     let (connection, namespace) = connect()?;
@@ -192,7 +193,7 @@ async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
     let heart = Heart::new(connection, identity, wishes, heard, Teller::new(false).report());
     let mut progress = heart.progress();
     let registered = async { progress.wait_for(|now| now.told.is_some()).await.map(drop) };
-    // Dropped as soon as it is registered, it leaves its Lease to others.
+    // When this process is registered, the heart is dropped, so the Lease stays for other programs.
     let registered = tokio::select! {
         _ = heart.run(CancellationToken::new()) => false,
         registered = timeout(limit, registered) => registered.is_ok_and(|told| told.is_ok()),
@@ -204,7 +205,7 @@ async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
 }
 
 impl Who {
-    /// The instance, and its name for people.
+    /// Returns the instance, and its name for messages.
     async fn by_hand(self) -> Result<(ByHand, String)> {
         let (connection, namespace) = connect()?;
         let Self { registration, namespace: said, instance } = self;
@@ -224,7 +225,7 @@ pub(super) fn pod_name() -> Option<String> {
     std::env::var("POD_NAME").ok()
 }
 
-/// A way to the API server, and the namespace that it is for.
+/// Returns a connection to the API server, and the default namespace of its configuration.
 pub(super) fn connect() -> Result<(Connection, String)> {
     let source = Source::infer().context(
         "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token",
@@ -235,7 +236,7 @@ pub(super) fn connect() -> Result<(Connection, String)> {
     Ok((Connection { client, headers }, namespace))
 }
 
-/// Shows how far we are, as long as what it returns is kept.
+/// Serves the state of the agent while the returned value is kept.
 pub(super) async fn attend(address: &BindAddress, crew: &Crew) -> Result<tokio::task::JoinSet<()>> {
     let mut attending = tokio::task::JoinSet::new();
     if let BindAddress::At(address) = address {
@@ -245,7 +246,7 @@ pub(super) async fn attend(address: &BindAddress, crew: &Crew) -> Result<tokio::
     Ok(attending)
 }
 
-/// Tells systemd when each instance has had a beat accepted, as long as what it returns is kept.
+/// Tells systemd when each instance has had a beat accepted, while the returned value is kept.
 pub(super) fn say_when_ready(crew: &Crew) -> AbortOnDropHandle<()> {
     let ready = crew.all(Stage::Settled);
     AbortOnDropHandle::new(tokio::spawn(async {
@@ -259,7 +260,8 @@ pub(super) fn stopping(signal: Signal, teller: &Teller) {
     teller.say(&format!("{}: stopping", signals::name(signal)));
 }
 
-/// Whoever asks twice is in a hurry. Leases then live until their ttl is over.
+/// Runs the end, unless a second signal asks to stop sooner. The Leases then stay, and the instances are
+/// pruned when their ttl has passed.
 pub(super) async fn unless_hurried(
     end: impl Future<Output = Result<()>>,
     signals: &mut Signals,
@@ -290,7 +292,7 @@ mod tests {
         std::fs::read_to_string(path).expect(name)
     }
 
-    /// The settings of an `agent run` with these words.
+    /// The settings of an `agent run` with these arguments.
     fn settings(words: &[&str]) -> Settings {
         assert_eq!(words[0], "agent", "{words:?}");
         let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
@@ -323,7 +325,8 @@ mod tests {
         let plan = Plan::of(file, &Surroundings::default()).expect("a plan");
         assert_eq!(plan.members[0].probes.len(), 2);
     }
-    /// A shell takes a function before a program.
+    /// The stop command of the unit, with `jobs` as a shell function: a shell prefers a function to a
+    /// program.
     fn stop_of_the_unit(jobs: &str) -> String {
         let unit = example("systemd/beatkeeper-agent.service");
         let settings = unit.lines().filter(|line| !line.starts_with('#'));

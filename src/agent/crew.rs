@@ -18,18 +18,18 @@ use super::{
     tell::Teller,
 };
 
-/// Many instances begin one after the other, this far apart: a thousand TLS handshakes at once delay each
-/// other beyond all deadlines.
+/// The pause between the starts of two instances: a thousand TLS handshakes at once would delay each other
+/// beyond all deadlines.
 const APART: Duration = Duration::from_millis(5);
-/// How long it may take to be accepted that all drain, before the delay for routers begins.
+/// How long the drain of all instances may take to be accepted, before the delay for routers begins.
 const TELL_DRAINING_WITHIN: Duration = Duration::from_secs(5);
 
-/// Those who beat.
+/// The instances that the agent beats for.
 pub struct Crew {
     aboard: BTreeMap<String, Aboard>,
-    /// How far each of them is.
+    /// The progress of each instance.
     roster: watch::Sender<Vec<Seen>>,
-    /// Those that a reload has let go, while they deregister.
+    /// The instances that a reload has removed, while they deregister.
     going: Vec<Life>,
     on_failure: OnFailure,
     connection: Connection,
@@ -46,30 +46,30 @@ struct Aboard {
     seen: Seen,
 }
 
-/// How far an instance is.
+/// The progress of an instance.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// Name of its Lease.
     pub lease: String,
     /// Read by the code that started the agent.
     pub stage: watch::Receiver<Stage>,
-    /// What the operator makes of it.
+    /// How the operator treats the instance.
     pub standing: watch::Receiver<Option<Standing>>,
 }
 
 /// What a reload has changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Instances that are new.
+    /// The number of new instances.
     pub added: usize,
-    /// Instances that go on with other settings.
+    /// The number of instances that continue with other settings.
     pub changed: usize,
-    /// Instances that leave.
+    /// The number of instances that were removed.
     pub removed: usize,
 }
 
 impl Crew {
-    /// Begins to beat for all.
+    /// Begins to beat for all members.
     pub fn start(
         members: Vec<Member>,
         on_failure: OnFailure,
@@ -89,7 +89,7 @@ impl Crew {
         crew
     }
 
-    /// Begins to beat for these, too.
+    /// Begins to beat for additional members.
     fn take_in(&mut self, members: Vec<(Member, Option<Former>)>) {
         let alone = self.aboard.len() + members.len() == 1;
         for (n, (member, former)) in members.into_iter().enumerate() {
@@ -139,9 +139,9 @@ impl Crew {
         Aboard { member, cues, life, seen }
     }
 
-    /// Beats for these from now on. An unchanged member is not touched. A member with new settings goes on with
-    /// the Lease that it has; of a remote target the Lease stays as it is until something is known by the new
-    /// settings. A member that is not listed any more leaves.
+    /// Beats for these members from now on. An unchanged member is not touched. A member with new settings
+    /// continues with its existing Lease. The Lease of a remote target stays as it is until the probes of the
+    /// new settings have a result. A member that is not listed any more leaves.
     pub async fn reload(&mut self, members: Vec<Member>) -> Changes {
         let mut wanted: BTreeMap<String, Member> =
             members.into_iter().map(|member| (key(&member), member)).collect();
@@ -158,7 +158,8 @@ impl Crew {
                     begin.push(match self.on_failure {
                         OnFailure::FallSilent => (member, Some(former)),
                         OnFailure::Tell { .. } => {
-                            // It has nothing to wait for.
+                            // Members beside the agent do not wait for a probe result, so the former task
+                            // leaves before the new one starts.
                             former.leave().await;
                             (member, None)
                         }
@@ -178,7 +179,8 @@ impl Crew {
         changes
     }
 
-    /// Ready when each of them has come so far, whoever they are by then.
+    /// Completes when every instance has reached this stage. Instances that a reload adds meanwhile count
+    /// too.
     pub fn all(&self, stage: Stage) -> impl Future<Output = ()> + Send + use<> {
         let mut roster = self.roster.subscribe();
         async move {
@@ -195,12 +197,13 @@ impl Crew {
         }
     }
 
-    /// The stage of each current member. The list changes with a reload.
+    /// Returns the stage of each current member. A reload changes the list.
     pub fn watch(&self) -> watch::Receiver<Vec<Seen>> {
         self.roster.subscribe()
     }
 
-    /// All drain, and routers get some time to notice. None, when there is no such time.
+    /// Drains all instances, and waits for the delay in which routers notice. With a delay of zero it does
+    /// nothing.
     pub async fn drain(&self, delay: Duration, teller: &Teller) {
         if delay.is_zero() {
             return;
@@ -212,16 +215,17 @@ impl Crew {
         sleep(delay).await;
     }
 
-    /// All end, and keep their Leases for the next process. Those that a reload has let go deregister.
+    /// Ends all instances, which keep their Leases for the next process. Instances that a reload has removed
+    /// deregister.
     pub async fn leave(self) {
         self.aboard.values().for_each(|one| one.cues.leave.cancel());
         join_all(self.aboard.into_values().map(|one| one.life).chain(self.going)).await;
     }
 
-    /// All stop.
+    /// Stops all instances.
     ///
     /// # Errors
-    /// Deregistering failed: the first reason, and how many there were.
+    /// Deregistering failed. The error holds the first reason and the number of failures.
     pub async fn stop(self) -> Result<()> {
         self.aboard.values().for_each(|one| one.cues.stop.cancel());
         let lives = self.aboard.into_values().map(|one| one.life).chain(self.going);
@@ -239,7 +243,7 @@ impl Crew {
     }
 }
 
-/// False: one of them has ended before.
+/// Returns false if one of the instances has ended before.
 async fn all_reach(all: Vec<Seen>, stage: Stage) -> bool {
     for mut one in all {
         if one.stage.wait_for(|now| *now >= stage).await.is_err() {
@@ -249,7 +253,7 @@ async fn all_reach(all: Vec<Seen>, stage: Stage) -> bool {
     true
 }
 
-/// A target was removed before anything was known of it by its new settings.
+/// Deregisters a target that was removed before the probes of its new settings had a result.
 async fn end(former: Option<Former>) -> Result<()> {
     match former {
         Some(former) => former.stop().await,
@@ -257,7 +261,7 @@ async fn end(former: Option<Former>) -> Result<()> {
     }
 }
 
-/// By which an instance is the same as before.
+/// The key that identifies an instance across reloads.
 fn key(member: &Member) -> String {
     format!("{}/{}", member.identity.namespace, member.identity.lease_name())
 }
@@ -281,7 +285,7 @@ mod tests {
 
     static PANICKED: AtomicBool = AtomicBool::new(false);
 
-    /// As an API server would answer; but the first request for vm-1 finds a fault in the program.
+    /// Answers like an API server, but the first request for vm-1 makes the program panic.
     async fn answer(request: Request<Body>) -> Result<Response<Body>, Infallible> {
         let path = request.uri().path().to_owned();
         if path.ends_with("/leases/greeter.vm-1") && !PANICKED.swap(true, SeqCst) {

@@ -1,4 +1,4 @@
-//! A command that is wrapped: it is alive as long as its process.
+//! A wrapped command: its instance is alive as long as its process.
 
 use std::{
     ffi::OsString,
@@ -30,19 +30,19 @@ use super::{
 };
 use crate::bind_address::BindAddress;
 
-/// A command does not wait for longer until it is clear how to beat for it.
+/// The longest time that the start of a command waits for the agent's settings and configuration.
 const PREPARE_WITHIN: Duration = Duration::from_secs(2);
-/// Between two tries, where that is not clear.
+/// The pause between two tries to read the settings and the configuration.
 const PREPARE_AGAIN: Duration = Duration::from_secs(3);
 
-/// A shell's words for a command that cannot be run, and for one that is not there.
+/// The exit codes of a shell for a command that cannot be run, and for one that does not exist.
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// Runs a command, whatever keeps us from beating for it, and beats for it as soon as nothing does.
+/// Runs a command, even if the agent cannot beat for it yet, and beats for it as soon as the agent can.
 ///
 /// # Errors
-/// It cannot be waited for.
+/// The command cannot be waited for.
 pub(super) async fn run(
     beating: Beating,
     command: Vec<OsString>,
@@ -50,7 +50,7 @@ pub(super) async fn run(
     teller: &Teller,
 ) -> Result<ExitCode> {
     let mut prepared = prepare_soon(&beating, teller).await;
-    // Before the first beat: a command that cannot be run is not to be published.
+    // The command starts before the first beat: a command that cannot be run must not be published.
     let mut wrapped = match Wrapped::start(&command) {
         Ok(wrapped) => wrapped,
         Err(error) => {
@@ -61,7 +61,7 @@ pub(super) async fn run(
     };
     let mut later = pin!(prepare_later(&beating, teller));
     let mut wrap: Option<Beats> = None;
-    // Once it is to end, no beat begins, and what else is asked for is for the command.
+    // After the first request to end, no beat begins. All other signals are passed on to the command.
     let mut ending = false;
     let status = loop {
         if let Some((plan, connection)) = prepared.take() {
@@ -87,7 +87,7 @@ pub(super) async fn run(
     };
     let code = exit_code(status.context("cannot wait for the command")?);
     tokio::select! {
-        // What became of the command is what counts to who called.
+        // The exit code of the command is what counts for the caller.
         stopped = Beats::stop(wrap) => if let Some(Err(error)) = stopped {
             teller.say(&format!("{error:#}"));
         },
@@ -98,7 +98,8 @@ pub(super) async fn run(
     Ok(code)
 }
 
-/// Drains to the end, or until a second signal ends that early. The status of a command that ended by itself meanwhile.
+/// Drains to the end, or until a second signal ends the drain early. Returns the status of a command that has
+/// ended by itself meanwhile.
 async fn drained(
     drain: impl Future<Output = ()>,
     wrapped: &mut Wrapped,
@@ -118,8 +119,8 @@ async fn drained(
     }
 }
 
-/// A service manager often signals the agent and the command at one moment: the command may have ended before the
-/// first signal was read here.
+/// Waits for a second signal. A service manager often signals the agent and the command at one moment, so the
+/// command may have ended before the agent has read the first signal.
 async fn asked_twice(asked_before: bool, signals: &mut Signals) {
     if !asked_before {
         signals.end().await;
@@ -127,7 +128,7 @@ async fn asked_twice(asked_before: bool, signals: &mut Signals) {
     signals.end().await;
 }
 
-/// The beats for a command, once there is a way.
+/// The beats for a command, once the agent can beat.
 struct Beats {
     crew: Crew,
     delay: Duration,
@@ -161,7 +162,8 @@ impl Beats {
     }
 }
 
-/// The same for a command that does not wait. None when it fails, which is reported, or takes too long.
+/// Prepares for a command that does not wait for long. Returns `None` if this takes too long or fails; a
+/// failure is reported.
 async fn prepare_soon(beating: &Beating, teller: &Teller) -> Option<(Plan, Connection)> {
     match timeout(PREPARE_WITHIN, prepare_aside(beating)).await {
         Ok(Ok(prepared)) => Some(prepared),
@@ -174,7 +176,7 @@ async fn prepare_soon(beating: &Beating, teller: &Teller) -> Option<(Plan, Conne
     }
 }
 
-/// Tries until it succeeds. A failure is reported when it differs from the one before.
+/// Retries until it succeeds. A failure is reported if it differs from the one before.
 async fn prepare_later(beating: &Beating, teller: &Teller) -> (Plan, Connection) {
     let mut told = String::new();
     loop {
@@ -192,13 +194,13 @@ async fn prepare_later(beating: &Beating, teller: &Teller) -> (Plan, Connection)
     }
 }
 
-/// On a thread that may wait for a file.
+/// Prepares on a thread that may block on a file.
 async fn prepare_aside(beating: &Beating) -> Result<(Plan, Connection)> {
     let beating = beating.clone();
     tokio::task::spawn_blocking(move || prepare(&beating)).await?
 }
 
-/// The process that runs.
+/// The process of the command.
 pub struct Wrapped {
     child: Child,
     pid: Option<Pid>,
@@ -206,10 +208,10 @@ pub struct Wrapped {
 }
 
 impl Wrapped {
-    /// Starts a command, without a shell, on our own terminal.
+    /// Starts a command, without a shell, on the agent's own terminal.
     ///
     /// # Errors
-    /// It cannot be started; [`cannot_start`] makes an exit code of it.
+    /// The command cannot be started; [`cannot_start`] maps the error to an exit code.
     pub fn start(command: &[OsString]) -> io::Result<Self> {
         let [program, args @ ..] = command else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "no command is given"));
@@ -219,27 +221,27 @@ impl Wrapped {
         Ok(Self { child, pid, _ours: ours })
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Sends it a signal. One that has just ended gets none.
+    /// Sends a signal to the process. A process that has just ended gets none.
     pub fn signal(&self, signal: Signal) {
-        // Until its end was waited for, nobody else can have this pid.
+        // Before the process has been waited for, no other process can have this pid.
         if let Some(pid) = self.pid.filter(|_| self.child.id().is_some()) {
             let _ = kill_process(pid, signal);
         }
     }
 }
 
-/// The exit code of a command that never ran.
+/// The exit code for a command that never ran.
 pub fn cannot_start(error: &io::Error) -> ExitCode {
     let missing = error.kind() == io::ErrorKind::NotFound;
     ExitCode::from(if missing { NOT_FOUND } else { CANNOT_RUN })
 }
 
-/// The exit code of a command, passed on as a shell does.
+/// The exit code for the status of a command, as a shell passes it on.
 pub fn exit_code(status: ExitStatus) -> ExitCode {
     match (status.code(), status.signal()) {
         (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),

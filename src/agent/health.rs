@@ -1,4 +1,4 @@
-//! The agent's own health, for whoever started it.
+//! The agent's own health, for the program that started the agent.
 
 use std::future::IntoFuture;
 
@@ -10,13 +10,13 @@ use tokio::sync::watch;
 use super::{crew::Seen, member::Stage};
 use crate::bind_address::BindAddress;
 
-/// Serves `/livez`, which answers as long as the loop that beats runs, `/readyz`: 200 once a first beat of
-/// each instance was accepted, and `/published`: 200 while the operator publishes all of them, as far as is known, with a
-/// line for each. An API server that goes away later makes no instance unready: it is not the
-/// instances' fault, so the kubelet must not take them out for it.
+/// Serves three paths. `/livez` answers while the loop that beats runs. `/readyz` returns 200 once a first
+/// beat of each instance was accepted. `/published` returns 200 while the operator publishes all instances,
+/// as far as is known, with a line for each. An API server that becomes unavailable later makes no instance
+/// unready: it is not the fault of the instances, so the kubelet must not mark them as unready.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// The agent cannot listen on the address.
 pub async fn serve(
     address: &str,
     roster: watch::Receiver<Vec<Seen>>,

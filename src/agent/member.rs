@@ -1,4 +1,4 @@
-//! One instance that an agent beats for: what its probes say goes out with its beats.
+//! One instance that an agent beats for. Its beats carry the results of its probes.
 
 use anyhow::Result;
 use beatkeeper_api::heartbeat::Health;
@@ -20,21 +20,21 @@ use super::{
     tell::Teller,
 };
 
-/// What becomes of an instance whose probes fail.
+/// What happens to an instance if its probes fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// It says so: what lives beside the agent is alive all the same.
+    /// The instance reports that it fails: a process beside the agent is alive even if its probes fail.
     Tell {
-        /// Whether the agent has started it, so that nothing that was said before holds for it.
+        /// Whether the agent has started the process, so that an earlier report does not apply to it.
         started_here: bool,
     },
-    /// It falls silent, and beats again when they succeed: nobody but the probes knows whether a remote
+    /// The instance stops beating until the probes succeed again: only the probes know whether a remote
     /// target is alive.
     FallSilent,
 }
 
 impl OnFailure {
-    /// The same for an instance that goes on after a panic: what it has said before holds.
+    /// The same for an instance that continues after a panic: its earlier report still applies.
     pub fn again(self) -> Self {
         match self {
             Self::Tell { .. } => Self::Tell { started_here: false },
@@ -43,44 +43,44 @@ impl OnFailure {
     }
 }
 
-/// How far an instance is.
+/// The progress of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Nothing was accepted yet.
+    /// No beat was accepted yet.
     Starting,
-    /// A beat was accepted since the start, or its probes have found it dead.
+    /// A beat was accepted since the start, or the probes have found the instance dead.
     Settled,
-    /// It was accepted that it drains.
+    /// The beat that reports the drain was accepted.
     Drained,
 }
 
-/// When what comes before the end is to be done.
+/// The requests to drain, leave or stop.
 #[derive(Debug, Clone, Default)]
 pub struct Cues {
-    /// It drains from here on, and beats on.
+    /// The instance drains from now on, and keeps beating.
     pub drain: CancellationToken,
-    /// It ends, and leaves its Lease as it is for the next process.
+    /// The instance ends, and leaves its Lease unchanged for the next process.
     pub leave: CancellationToken,
-    /// It stops.
+    /// The instance stops and deregisters.
     pub stop: CancellationToken,
 }
 
-/// What beats for a remote target by the settings that it had.
+/// The task that beats for a remote target with its former settings.
 pub struct Former {
-    /// By which it ends.
+    /// The requests that end the task.
     pub cues: Cues,
-    /// Its task.
+    /// The task itself.
     pub life: Task,
 }
 
 impl Former {
-    /// Has it end, and leave its Lease.
+    /// Ends the task, and leaves the Lease.
     pub async fn leave(self) {
         self.cues.leave.cancel();
         let _ = self.life.await;
     }
 
-    /// Has it deregister.
+    /// Ends the task, and deregisters.
     ///
     /// # Errors
     /// Deregistering failed.
@@ -90,18 +90,18 @@ impl Former {
     }
 }
 
-/// Where an instance writes how far it is.
+/// Where an instance writes its progress.
 #[derive(Clone)]
 pub struct Page {
     /// Read by the code that started the agent.
     pub stage: watch::Sender<Stage>,
-    /// What the operator makes of it; none while that is not known.
+    /// How the operator treats the instance; `None` while that is unknown.
     pub standing: watch::Sender<Option<Standing>>,
 }
 
 impl Member {
-    /// Beats until it is stopped; then deregisters. Where there is a former one, that beats on until enough probes have
-    /// a result: until then nothing is known but what it says.
+    /// Beats until it is stopped; then deregisters. If there is a former task, that task keeps beating until
+    /// enough probes have a result: until then its word is the only one known.
     ///
     /// # Errors
     /// Deregistering failed.
@@ -165,7 +165,7 @@ impl Life {
 
     async fn fall_silent(mut self, mut former: Option<Former>) -> Result<()> {
         let Cues { stop, leave, .. } = self.cues.clone();
-        // What has beaten last, for its end.
+        // The heart that beat last; it deregisters at the end.
         let mut last: Option<Heart> = None;
         let for_ever = async {
             if former.is_some() {
@@ -185,9 +185,9 @@ impl Life {
         };
         tokio::select! {
             biased;
-            // The target does not end with us.
+            // The target does not end with the agent.
             () = leave.cancelled() => return Ok(()),
-            // It is not to be beaten for any more.
+            // The agent is not to beat for the target any more.
             () = stop.cancelled() => {}
             () = for_ever => {}
         }
@@ -200,7 +200,7 @@ impl Life {
         }
     }
 
-    /// Until enough probes have a result.
+    /// Waits until enough probes have a result.
     async fn await_decision(&mut self) {
         while !matches!(self.vitals.verdict(), Verdict { decided: true, .. }) {
             self.vitals.changed().await;
@@ -208,7 +208,8 @@ impl Life {
         self.settle_if_dead();
     }
 
-    /// A verdict that has changed comes from a probe. One that finds it alive is followed by a beat.
+    /// Marks the instance as settled if the probes have found it dead. A verdict that has changed always
+    /// comes from a probe. A verdict that finds the instance alive is followed by a beat.
     fn settle_if_dead(&self) {
         if !self.vitals.verdict().healthy {
             self.stage.send_replace(Stage::Settled);
@@ -223,7 +224,7 @@ impl Life {
     }
 
     async fn beat_while_healthy(&mut self, last: &mut Option<Heart>) {
-        // It has nothing to say but that it is there.
+        // A target reports no health: it only beats.
         let (_words, heard) = watch::channel(Word::default());
         let heart = last.insert(self.heart(heard));
         let mut progress = heart.progress();
@@ -237,7 +238,7 @@ impl Life {
         };
         let never = CancellationToken::new();
         tokio::select! {
-            // Nothing stops it. It is dropped, and leaves its Lease as it is.
+            // Nothing cancels this token. The heart is dropped instead, and leaves its Lease as it is.
             () = heart.beat_until(&never) => {}
             () = unhealthy => {}
         }
@@ -248,7 +249,7 @@ impl Life {
         Heart::new(self.connection.clone(), identity, wishes, heard, self.teller.report())
     }
 
-    /// Notes how far it is; never back.
+    /// Records the progress; the stage never goes back.
     fn advance(&self, progress: &watch::Receiver<Progress>) {
         let now = match &progress.borrow().told {
             None => Stage::Starting,
@@ -273,11 +274,11 @@ const DRAINING: Word = Word { health: Health::Draining, note: None, provisional:
 
 fn word(verdict: Verdict, started_here: bool) -> Word {
     let health = if verdict.healthy { Health::Passing } else { Health::Failing };
-    // A new agent knows nothing yet of what has gone on beside it.
+    // A new agent does not know yet what has happened in a process that it has not started.
     Word { health, note: verdict.message, provisional: !verdict.decided && !started_here }
 }
 
-/// A word that was said already makes for no beat.
+/// Sends a word, unless it is the current one: an unchanged word causes no beat.
 fn say(words: &watch::Sender<Word>, word: Word) {
     words.send_if_modified(|said| {
         let news = *said != word;
@@ -292,7 +293,7 @@ async fn next(progress: &mut watch::Receiver<Progress>) {
     }
 }
 
-/// What all probes of an instance say together.
+/// The combined result of all probes of an instance.
 struct Vitals {
     verdicts: Vec<watch::Receiver<Verdict>>,
     _probing: Vec<AbortOnDropHandle<()>>,
@@ -305,7 +306,8 @@ impl Vitals {
         Self { verdicts, _probing: probing }
     }
 
-    /// Healthy if each of them is, and then with what is to be looked at; else with the reasons.
+    /// Returns the combined verdict: healthy if each probe is, with the warnings; otherwise unhealthy, with
+    /// the reasons.
     fn verdict(&self) -> Verdict {
         let all: Vec<Verdict> = self.verdicts.iter().map(|one| one.borrow().clone()).collect();
         let healthy = all.iter().all(|one| one.healthy);
@@ -327,7 +329,7 @@ impl Vitals {
             return pending().await;
         }
         let change = async |one: &mut watch::Receiver<Verdict>| {
-            // Never, since a probe that panics has failed.
+            // This does not happen, because a probe that panics counts as failed.
             if one.changed().await.is_err() {
                 pending().await
             }

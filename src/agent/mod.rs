@@ -1,10 +1,10 @@
-//! The side that beats: `beatkeeper agent` keeps instances alive from the outside, for processes that do not
-//! do it themselves.
+//! The agent: `beatkeeper agent` beats for instances from the outside, on behalf of processes that do not do
+//! so themselves.
 //!
-//! The engine is that of the SDK, [`beatkeeper_client::heart`]. What is set ([`settings`]) makes a [`plan`];
-//! a [`crew`] carries it out, one [`member`] for each instance, which tells with its beats what its probes
-//! ([`probe`]) find. [`command`] is the table of contents of the subcommands; [`exec`] wraps a process,
-//! [`health`] and [`systemd`] tell whoever started us how far we are.
+//! The agent uses the engine of the SDK, [`beatkeeper_client::heart`]. The settings ([`settings`]) make a
+//! [`plan`]. A [`crew`] carries the plan out, with one [`member`] for each instance. The beats of a member
+//! carry the results of its probes ([`probe`]). [`command`] lists the subcommands. [`exec`] wraps a process.
+//! [`health`] and [`systemd`] report the progress to the program that started the agent.
 
 pub mod command;
 pub mod crew;

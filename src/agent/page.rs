@@ -49,7 +49,7 @@ struct Commands {
     command: Command,
 }
 
-/// The page as Markdown.
+/// Returns the page as Markdown.
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
     page += "| Command | |\n|---|---|\n";
@@ -103,7 +103,7 @@ fn variable(arg: &Arg) -> Option<String> {
     arg.get_env().map(|name| name.to_string_lossy().into_owned())
 }
 
-/// As serde makes the keys of a file from the names of the fields.
+/// The key of a field in a file, as serde derives it from the name of the field.
 fn key(id: &str) -> String {
     let mut words = id.split('_');
     let mut key = words.next().unwrap_or_default().to_owned();

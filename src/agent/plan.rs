@@ -1,4 +1,4 @@
-//! From what is set to the instances that one agent beats for.
+//! Makes, from the settings, the list of instances that one agent beats for.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -15,55 +15,55 @@ use super::{
 };
 use crate::bind_address::BindAddress;
 
-/// What an agent is to do.
+/// What an agent has to do.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
-    /// For whom it beats: one at least, each once.
+    /// The instances that it beats for: at least one, and each once.
     pub members: Vec<Member>,
-    /// How long all of them drain before the end.
+    /// How long all instances drain before the end.
     pub drain_delay: Duration,
-    /// What becomes of their Leases.
+    /// What happens to their Leases at the end.
     pub on_stop: OnStop,
-    /// Where it tells of its own health.
+    /// Where the agent serves its own health.
     pub health_bind_address: BindAddress,
 }
 
-/// One instance that it beats for.
+/// One instance that the agent beats for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member {
-    /// Who it is.
+    /// The identity of the instance.
     pub identity: Identity,
-    /// How often it beats.
+    /// How often the instance beats.
     pub wishes: Wishes,
-    /// How to find out whether it can serve; none: it can.
+    /// How to find out whether the instance can serve. Without probes it counts as able to.
     pub probes: Vec<Probe>,
 }
 
-/// What is set where nobody says it.
+/// The defaults for what the settings leave out.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
-    /// Of the configuration for the API server.
+    /// The namespace of the configuration for the API server.
     pub namespace: String,
     /// $POD_NAME.
     pub pod_name: Option<String>,
 }
 
-/// What a file says; what the flags say beats it.
+/// Reads the settings of a file and merges them with the flags, which take precedence.
 ///
 /// # Errors
-/// The file cannot be read, or says something that there is no such setting for.
+/// The file cannot be read, or has a setting that does not exist.
 pub fn read(flags: Settings, file: Option<&Path>) -> Result<Settings> {
     let Some(path) = file else { return Ok(flags) };
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the file {}", path.display()))?;
-    // An empty one says nothing.
+    // An empty file has no settings.
     let said: Option<Settings> = serde_saphyr::from_str(&text)
         .map_err(|error| anyhow!("the file {} cannot be used: {}", path.display(), told(&error)))?;
     Ok(flags.or(&said.unwrap_or_default()))
 }
 
-/// What is wrong with a file, without the lines around it and without values of a wrong type: headers and commands of
-/// probes may hold secrets.
+/// Explains what is wrong with a file, without the lines around the error and without values of a wrong type:
+/// headers and commands of probes may hold secrets.
 fn told(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error::{
         AliasError, SerdeInvalidType, SerdeInvalidValue, SerdeUnknownVariant,
@@ -82,10 +82,10 @@ fn told(error: &serde_saphyr::Error) -> String {
 }
 
 impl Plan {
-    /// Makes one of what is set.
+    /// Makes a plan from the settings.
     ///
     /// # Errors
-    /// Settings that make no instance, or the same one twice; which one is said.
+    /// The settings make no instance, or the same one twice; the error names the instance.
     pub fn of(mut settings: Settings, around: &Surroundings) -> Result<Self> {
         let drain_delay = settings.drain_delay.take().unwrap_or_default();
         let on_stop = settings.on_stop.take().unwrap_or_default();
@@ -118,11 +118,12 @@ impl Plan {
         Ok(Self { members, drain_delay, on_stop, health_bind_address })
     }
 
-    /// Makes one for targets that cannot beat themselves.
+    /// Makes a plan for targets that cannot beat themselves.
     ///
     /// # Errors
-    /// As [`of`](Self::of), and for a target without a name of its own (it is not the host that the agent runs
-    /// on), in a Pod (which can be given an agent), or without a probe: nothing could tell that it has died.
+    /// As [`of`](Self::of). Also an error: a target without a name of its own (it is not the host that the
+    /// agent runs on), a target in a Pod (the Pod can run an agent), and a target without a probe (nothing
+    /// could detect its death).
     pub fn for_targets(settings: Settings, namespace: String) -> Result<Self> {
         let named = |settings: &Settings| settings.instance.is_some();
         let each = settings.instances.as_ref();
@@ -138,7 +139,7 @@ impl Plan {
             settings.on_stop.is_none(),
             "a target does not end with the agent, and its Lease always stays: leave out --on-stop"
         );
-        // The Pod that the agent itself may run in is not the target.
+        // The agent may run in a Pod itself, but that Pod is not the target.
         let mut plan = Self::of(settings, &Surroundings { namespace, pod_name: None })?;
         for Member { identity, probes, wishes } in &mut plan.members {
             // Several agents may probe one target.
@@ -159,7 +160,7 @@ impl Plan {
 }
 
 impl Settings {
-    /// One of many: what belongs to the agent as a whole has no place in it.
+    /// Checks one entry of the list: settings of the agent as a whole are not allowed in it.
     fn stands_alone(self) -> Result<Self> {
         ensure!(self.instances.is_none(), "instances: cannot be nested");
         ensure!(

@@ -1,11 +1,11 @@
-//! Probes: the agent asks a process whether it can serve, the way the kubelet does.
+//! Probes: the agent checks whether a process can serve, the way the kubelet does.
 //!
-//! A probe is written with the kubelet's fields, or as a short text ([`spec`]). [`series`] decides,
-//! without I/O, when the next one is due and what follows from the outcomes; [`check`] runs one; and
-//! [`run`] is the loop around both. What fails is alive all the same: a failing probe makes an
-//! instance `Failing` with the probe's message as its note, and silence is kept for death.
+//! A probe is written with the kubelet's fields, or as a short text ([`spec`]). [`series`] decides, without
+//! I/O, when the next probe is due and what follows from the outcomes. [`check`] runs one probe. [`run`] is
+//! the loop around both. A process whose probe fails is still alive: a failing probe makes an instance
+//! `Failing`, with the probe's message as its note. Only a dead instance stops beating.
 //!
-//! Nothing here knows of beats, so whatever probes a target, local or remote, can use it.
+//! This module knows nothing of beats, so all code that probes a target, local or remote, can use it.
 
 pub mod series;
 pub mod spec;
@@ -36,15 +36,14 @@ use tokio_util::sync::CancellationToken;
 pub use series::{Series, Verdict};
 pub use spec::{Check, Probe, Timing};
 
-/// How one probe ended: in success, perhaps with something that a person should look at, or in a
-/// failure, with the reason.
+/// The outcome of one probe: a success, perhaps with a warning for a person, or a failure with the reason.
 pub type Outcome = Result<Option<String>, String>;
 
-/// What servers read of us in their logs.
+/// The user agent that servers see in their logs.
 const USER_AGENT: &str = concat!("beatkeeper-agent/", env!("CARGO_PKG_VERSION"));
 
-/// Runs one probe to its end, which comes within `limit`. When dropped, it leaves nothing behind: no
-/// connection and no process.
+/// Runs one probe to its end, within `limit`. When this future is dropped, no connection and no process
+/// remain.
 pub async fn check(check: &Check, limit: Duration) -> Outcome {
     let answer = async {
         match check {
@@ -60,11 +59,11 @@ pub async fn check(check: &Check, limit: Duration) -> Outcome {
     })
 }
 
-/// Probes until it is stopped, or nobody listens any more, and sends each new verdict; the first one,
-/// that nothing is known yet, at once ([`Series`]).
+/// Probes until it is stopped or all receivers are gone, and sends each new verdict. It sends the first
+/// verdict, that nothing is known yet, at once ([`Series`]).
 ///
-/// One probe at a time, a period from start to start. One that takes longer than the period is followed
-/// by the next at once.
+/// One probe runs at a time. The period counts from start to start. If a probe takes longer than the period,
+/// the next one follows at once.
 pub async fn run(probe: &Probe, verdicts: &watch::Sender<Verdict>, stop: &CancellationToken) {
     let limit = probe.timing.timeout;
     run_by(probe, verdicts, stop, || check(&probe.check, limit)).await;
@@ -81,18 +80,18 @@ async fn run_by<F: Future<Output = Outcome>>(
     tell(verdicts, series.verdict());
     let probing = async {
         loop {
-            // A time that no clock can hold never comes.
+            // A time beyond the range of the clock never comes.
             let lost = match began.checked_add(series.due()) {
                 Some(due) => awake.sleep_until(due).await,
                 None => std::future::pending().await,
             };
             if let Some(lost) = lost {
-                // What was due while the machine was suspended is due now.
+                // A probe that was due while the machine was suspended is due now.
                 began = earlier(began, lost.suspended);
                 continue;
             }
             let started = began.elapsed();
-            // A probe that panics would leave its last verdict standing for good.
+            // A panic counts as a failure: otherwise the last verdict would stay for good.
             let outcome = caught(async { check().await }).await;
             let outcome = outcome.unwrap_or_else(|panic| Err(panic.to_string()));
             series.record(started, outcome);
@@ -106,7 +105,7 @@ async fn run_by<F: Future<Output = Outcome>>(
     }
 }
 
-/// Wakes nobody for what they know.
+/// Sends a verdict, and wakes the receivers only if it has changed.
 fn tell(verdicts: &watch::Sender<Verdict>, verdict: &Verdict) {
     verdicts.send_if_modified(|told| {
         let news = told != verdict;

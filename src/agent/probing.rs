@@ -1,13 +1,13 @@
 //! The thread on which probes run.
 //!
-//! To start a process waits for the disk that its program is on. A probe must not hold up a beat, so what
-//! probes has a thread and a runtime of its own.
+//! Starting a process waits for the disk that holds its program. A probe must not delay a beat, so the probes
+//! have a thread and a runtime of their own.
 
 use std::{sync::OnceLock, thread};
 
 use tokio::runtime::{Builder, Handle};
 
-/// Its runtime. Where the system gives no thread, the present one.
+/// Returns the runtime of that thread; if the system gives no thread, the current runtime.
 pub fn handle() -> Handle {
     static PROBING: OnceLock<Option<Handle>> = OnceLock::new();
     PROBING.get_or_init(start).clone().unwrap_or_else(Handle::current)

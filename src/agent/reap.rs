@@ -1,13 +1,15 @@
-//! Orphans, where the agent is the first process of a container: the kernel gives it every process whose parent
-//! has ended, and each stays in the table of processes until the agent has waited for it.
+//! Reaps orphans if the agent is the first process of a container. The kernel then makes the agent the parent
+//! of every process whose own parent has ended. Each such process stays in the process table, after its end,
+//! until the agent has waited for it.
 //!
-//! What the agent has started itself, a wrapped command or a probe's, is waited for elsewhere, and its exit
-//! status must not be taken away. So each start is noted, and while one is under way the reaper waits. A start may take
-//! for ever, where the disk that a program is on does not answer: it holds no lock.
+//! Other code waits for the processes that the agent has started itself (a wrapped command, or the command of
+//! a probe), and the reaper must not take their exit status. So each start is noted, and while a start is
+//! under way the reaper waits. A start can take forever if the disk that holds a program does not answer, so
+//! it holds no lock.
 //!
-//! Libraries start programs as well, and note nothing: the SDK runs the credential plugins of a kubeconfig. Each waits for its
-//! program, and takes its status within a moment. So what has ended is an orphan only if it is still there some time
-//! later.
+//! Libraries start programs as well, and note nothing: the SDK runs the credential plugins of a kubeconfig.
+//! Each library waits for its program, and takes its status within a moment. So an ended process counts as an
+//! orphan only if it is still in the table some time later.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,9 +28,9 @@ use tokio::{
     time::sleep,
 };
 
-/// While something that has ended is there, it is looked again after this long.
+/// The pause before the next look, while there is a process that has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// What waits for a program takes its status sooner.
+/// Code that waits for a program takes its status sooner than this.
 const ORPHAN_AFTER: Duration = Duration::from_secs(2);
 
 static STARTING: AtomicUsize = AtomicUsize::new(0);
@@ -38,7 +40,7 @@ fn ours() -> MutexGuard<'static, BTreeSet<i32>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A process of ours, for as long as this is kept.
+/// A process that the agent waits for elsewhere, while this value is kept.
 #[derive(Debug)]
 pub struct Ours(Option<i32>);
 
@@ -50,7 +52,7 @@ impl Drop for Ours {
     }
 }
 
-/// A start that is under way, for as long as this is kept.
+/// A start that is under way, while this value is kept.
 struct Starting;
 
 impl Starting {
@@ -66,10 +68,10 @@ impl Drop for Starting {
     }
 }
 
-/// Starts a process that somebody here waits for. What is returned beside it has to outlive the waiting.
+/// Starts a process that other code of the agent waits for. The returned [`Ours`] has to outlive that wait.
 ///
 /// # Errors
-/// It cannot be started.
+/// The process cannot be started.
 pub fn spawn(command: &mut Command) -> io::Result<(Child, Ours)> {
     let _starting = Starting::begin();
     let child = command.spawn()?;
@@ -78,7 +80,7 @@ pub fn spawn(command: &mut Command) -> io::Result<(Child, Ours)> {
     Ok((child, Ours(pid)))
 }
 
-/// Reaps orphans for ever, where this process is given any.
+/// Reaps orphans forever, if the kernel gives any to this process.
 pub async fn orphans() {
     let is_given_some =
         getpid().is_init() || child_subreaper().is_ok_and(|reaper| reaper.is_some());
@@ -95,27 +97,29 @@ pub async fn orphans() {
     }
 }
 
-/// A child that has ended: its number, and when it was started, since numbers are used again.
+/// A child that has ended: its pid, and when it was started, because pids are reused.
 type Zombie = (i32, u64);
 
-/// Since when those that have ended were seen.
+/// When each ended child was first seen.
 #[derive(Default)]
 struct Reaper(BTreeMap<Zombie, Instant>);
 
 impl Reaper {
-    /// Waits for all that have ended some time ago, and that nothing else here waits for. False: it is to be asked again.
+    /// Waits for all children that ended some time ago and that no other code of the agent waits for. Returns
+    /// false if it has to be called again.
     fn reap(&mut self, now: Instant) -> bool {
         let zombies = zombies(getpid().as_raw_nonzero().get());
         let ours = ours();
         let others = zombies.into_iter().filter(|(pid, _)| !ours.contains(pid));
         let seen = |zombie: Zombie| (zombie, self.0.get(&zombie).copied().unwrap_or(now));
         self.0 = others.map(seen).collect();
-        // A start ends after it was noted: whatever was seen is either noted, or still counted here.
+        // A start is noted before it counts as ended, so a child that was seen is either noted or still
+        // counted here.
         if STARTING.load(SeqCst) == 0 {
             self.0.retain(|(pid, _), since| {
                 let is_orphan = now - *since >= ORPHAN_AFTER;
                 if is_orphan {
-                    // An error: it was waited for meanwhile.
+                    // An error means that other code has waited for the child meanwhile.
                     let _ = waitpid(Pid::from_raw(*pid), WaitOptions::NOHANG);
                 }
                 !is_orphan
@@ -125,7 +129,7 @@ impl Reaper {
     }
 }
 
-/// The children of a process that have ended.
+/// Returns the children of a process that have ended.
 fn zombies(parent: i32) -> Vec<Zombie> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -137,7 +141,7 @@ fn zombies(parent: i32) -> Vec<Zombie> {
     pids.filter_map(zombie).collect()
 }
 
-/// What is needed of a line of /proc/PID/stat.
+/// The needed fields of a line of /proc/PID/stat.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     state: char,
@@ -147,7 +151,7 @@ struct Stat {
 }
 
 impl Stat {
-    /// The name of the process, in parentheses, may hold anything.
+    /// Parses a line. The name of the process, in parentheses, may hold any characters.
     fn of(stat: &str) -> Option<Self> {
         let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_whitespace().collect();
@@ -159,7 +163,7 @@ impl Stat {
     }
 }
 
-/// Held by tests that start programs without a note, or reap: there is one table of processes.
+/// Held by tests that reap, or that start programs without a note: all tests share one process table.
 #[cfg(test)]
 pub(super) static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -178,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Long enough for each orphan.
+    /// Reaps for long enough that each orphan counts as one.
     fn reap_for_long(reaper: &mut Reaper) {
         let now = Instant::now();
         for later in [Duration::ZERO, ORPHAN_AFTER] {
@@ -210,7 +214,7 @@ mod tests {
         }
     }
 
-    /// A credential plugin, for example.
+    /// A credential plugin is an example.
     #[tokio::test]
     async fn what_a_library_has_started_keeps_its_exit_status_and_an_orphan_is_reaped_later() {
         let _alone = ALONE.lock().await;
@@ -226,7 +230,7 @@ mod tests {
         let mut orphan = std::process::Command::new("true").spawn().expect("a program");
         let zombie = zombie_of(Some(orphan.id()));
         let _ = reaper.reap(now);
-        // Other tests may be starting something.
+        // Other tests may be starting a process.
         while zombies(getpid().as_raw_nonzero().get()).contains(&zombie) {
             let _ = reaper.reap(now + ORPHAN_AFTER);
         }
@@ -240,7 +244,7 @@ mod tests {
         let hanging = Starting::begin();
         assert!(child.wait().await.expect("its end").success());
         drop(ours);
-        // It may have been started a moment ago, and not be noted yet.
+        // The orphan may have been started a moment ago, and not be noted yet.
         let mut orphan = std::process::Command::new("true").spawn().expect("a program");
         zombie_of(Some(orphan.id()));
         let mut reaper = Reaper::default();

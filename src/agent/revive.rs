@@ -1,5 +1,5 @@
-//! A task that panics is begun anew, and at once: its instance must not fall silent, and the other instances of the agent must
-//! not be lost for it.
+//! Restarts a task that panics, at once: its instance must not stop beating, and the other instances of the
+//! agent must not be affected.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{member::Cues, tell::Teller};
 
-/// What has run for so long does not panic over and over.
+/// After a run of this length, a panic does not count as a repetition of the one before.
 const CALM: Duration = Duration::from_secs(60);
 
-/// Runs it to its end, and again after each panic; `run` hears whether it is the first time.
+/// Runs a task to its end, and again after each panic; `run` is told whether it is the first time.
 ///
 /// # Errors
-/// It panicked while it was to stop.
+/// The task panicked while it was stopping.
 pub(super) async fn revived<T, F: Future<Output = T>>(
     teller: &Teller,
     cues: &Cues,
@@ -44,7 +44,7 @@ pub(super) async fn revived<T, F: Future<Output = T>>(
         teller.say(&format!("{panic}; beginning again in {}", duration::format(pause)));
         let asked = |token: &CancellationToken| token.clone().cancelled_owned();
         tokio::select! {
-            // What is to be done at its end is still to be done.
+            // The work at the end of the task is still to be done.
             () = asked(&cues.stop) => {}
             () = asked(&cues.leave) => {}
             () = sleep(pause) => {}
@@ -97,7 +97,7 @@ mod tests {
                 }
             }
         });
-        // The panic before the stop is followed by a turn that does what is to be done at the end.
+        // After the panic and the stop, one more run does the work at the end of the task.
         assert_eq!(ended.await, Ok(Some(())));
         assert_eq!(turns.load(SeqCst), 5);
     }

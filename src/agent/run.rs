@@ -21,16 +21,16 @@ use super::{
     tell::Teller,
 };
 
-/// A reload counts as done after this long, though not every instance has beaten: until it is done, `systemctl reload`
-/// cannot ask for another, with which a mistake in the settings could be mended.
+/// A reload counts as done after this time, even if not every instance has beaten: until it is done,
+/// `systemctl reload` cannot ask for another reload that corrects a mistake in the settings.
 const RELOADED_WITHIN: Duration = Duration::from_secs(30);
 
-/// For what it beats.
+/// What the agent beats for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// For what lives beside the agent.
+    /// Processes beside the agent.
     Beside,
-    /// For targets that cannot beat.
+    /// Targets that cannot beat.
     Afar,
 }
 
@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// What there is to do, as flags, variables and file say now.
+    /// Makes the plan from the current flags, variables and file.
     fn plan(self, beating: &Beating, namespace: &str) -> Result<Plan> {
         let settings = plan::read(*beating.settings.clone(), beating.config.as_deref())?;
         let namespace = namespace.to_owned();
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// The same on a thread that may wait for a file: beats and signals do not.
+    /// Does the same on a thread that may block on a file, so that beats and signals do not wait.
     fn read(self, beating: &Beating, namespace: &str) -> Reading {
         let (beating, namespace) = (beating.clone(), namespace.to_owned());
         spawn_blocking(move || self.plan(&beating, &namespace))
@@ -68,10 +68,10 @@ async fn end_of(reading: &mut Option<Reading>) -> Result<Plan> {
     }
 }
 
-/// Beats until a signal ends it. SIGHUP reads the settings again; SIGUSR1 ends it, and leaves the Leases.
+/// Beats until a signal ends it. SIGHUP reads the settings again. SIGUSR1 ends it, and leaves the Leases.
 ///
 /// # Errors
-/// It cannot start, or deregister at its end.
+/// It cannot start, or deregistering at its end failed.
 pub(super) async fn run(beating: Beating, kind: Kind) -> Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let (connection, namespace) = connect()?;
@@ -121,7 +121,7 @@ pub(super) async fn run(beating: Beating, kind: Kind) -> Result<ExitCode> {
     unless_hurried(end, &mut signals).await
 }
 
-/// Tells systemd that a reload is done, as long as what it returns is kept.
+/// Tells systemd that a reload is done, while the returned value is kept.
 fn say_when_reloaded(crew: &Crew, teller: &Teller) -> AbortOnDropHandle<()> {
     let (beaten, teller) = (crew.all(Stage::Settled), teller.clone());
     AbortOnDropHandle::new(tokio::spawn(async move {
@@ -138,7 +138,7 @@ async fn leave(crew: Crew, teller: &Teller) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Goes on with what is set now. Settings that cannot be used leave everything as it is.
+/// Continues with the current settings. Settings that cannot be used change nothing.
 async fn reload(
     crew: &mut Crew,
     before: Plan,

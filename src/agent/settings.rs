@@ -1,4 +1,5 @@
-//! What can be set for an instance: as a flag, in the environment, or in a file, under the same name.
+//! The settings of an instance. Each one has the same name as a flag, an environment variable, and a key of
+//! the file.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
@@ -116,12 +117,12 @@ pub enum OnStop {
 /// Why settings make no instance.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// No registration.
+    /// No registration is named.
     #[error(
         "which ServiceRegistration to beat for is not said: set --registration, or registration: in the file"
     )]
     NoRegistration,
-    /// Both a Pod and addresses.
+    /// Both a Pod and addresses are given.
     #[error(
         "a Pod's address is known to the API server: leave out --address, or say --pod '' for an instance \
          outside the cluster"
@@ -139,7 +140,7 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// These, and where nothing is said, those.
+    /// Merges two sets of settings: a value that is missing here is taken from `base`.
     pub fn or(self, base: &Self) -> Self {
         macro_rules! first { ($($field:ident)*) => { Self { $($field: self.$field.or_else(|| base.$field.clone()),)* } } }
         first! {
@@ -148,10 +149,11 @@ impl Settings {
         }
     }
 
-    /// Who this makes us. `default_namespace` is the configuration's, `pod_name` is $POD_NAME.
+    /// Returns the identity that these settings make. `default_namespace` is the configuration's; `pod_name`
+    /// is $POD_NAME.
     ///
     /// # Errors
-    /// [`SettingsError`], with what to change.
+    /// [`SettingsError`], which says what to change.
     pub fn identity(
         &self,
         default_namespace: &str,

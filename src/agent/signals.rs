@@ -1,4 +1,4 @@
-//! The signals that an agent hears.
+//! The signals that an agent handles.
 
 use std::{io, process::ExitCode};
 
@@ -8,21 +8,20 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::reap;
 
-/// One that has come.
+/// A signal that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// It asks us to end.
+    /// The signal asks the agent to end.
     End(Signal),
-    /// It is none of our business; a command that we run may want it.
+    /// The signal does not concern the agent; a command that the agent runs may want it.
     PassOn(Signal),
 }
 
-/// Those that are heard, from the start on: one that comes while we start must not end us in the middle of
-/// something.
+/// The signals that are handled from the start on: a signal during the start must not kill the agent halfway.
 pub struct Signals {
     end: [unix::Signal; 3],
     pass_on: [unix::Signal; 3],
-    /// SIGCHLD of processes that no other task waits for.
+    /// Reaps the processes that no other task waits for.
     _reaping: AbortOnDropHandle<()>,
 }
 
@@ -39,11 +38,12 @@ impl Signals {
         Ok(Self { end: [a?, b?, c?], pass_on: [d?, e?, f?], _reaping })
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Heard {
         let ([term, int, quit], [hup, usr1, usr2]) = (&mut self.end, &mut self.pass_on);
         tokio::select! {
-            // How to end comes before that we are to: a service manager asks for both almost at one moment.
+            // SIGUSR1, which says how to end, comes before the signals that ask to end: a service manager
+            // sends both almost at one moment.
             biased;
             _ = usr1.recv() => Heard::PassOn(PASS_ON[1]),
             _ = term.recv() => Heard::End(END[0]),
@@ -54,7 +54,7 @@ impl Signals {
         }
     }
 
-    /// The next one that asks us to end.
+    /// Waits for the next signal that asks the agent to end.
     pub async fn end(&mut self) -> Signal {
         loop {
             if let Heard::End(signal) = self.next().await {
@@ -64,7 +64,7 @@ impl Signals {
     }
 }
 
-/// As people know it.
+/// The usual name of a signal.
 pub fn name(signal: Signal) -> &'static str {
     match signal {
         Signal::TERM => "SIGTERM",
@@ -76,7 +76,7 @@ pub fn name(signal: Signal) -> &'static str {
     }
 }
 
-/// As a shell reports that a signal has ended a command.
+/// The exit code with which a shell reports that a signal has ended a command.
 pub fn ended_by(signal: i32) -> ExitCode {
     ExitCode::from(128 + u8::try_from(signal).unwrap_or(0))
 }

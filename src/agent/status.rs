@@ -1,4 +1,4 @@
-//! `status`: what the operator says of the instances.
+//! `status`: prints how the operator treats the instances.
 
 use std::io::Write;
 
@@ -32,7 +32,7 @@ enum Format {
     Json,
 }
 
-/// A line.
+/// One line of the output.
 #[derive(Serialize)]
 struct Row {
     namespace: String,
@@ -47,7 +47,7 @@ const COLUMNS: [&str; 8] =
 /// Prints the status of each instance.
 ///
 /// # Errors
-/// The registration does not exist, or may not be read.
+/// The registration does not exist, or the user may not read it.
 pub async fn print(args: Args, client: Client, default_namespace: &str) -> Result<()> {
     let namespace = args.namespace.as_deref().unwrap_or(default_namespace);
     let api = Api::<Read<ServiceRegistration>>::namespaced(client, namespace);
@@ -73,7 +73,7 @@ pub async fn print(args: Args, client: Client, default_namespace: &str) -> Resul
         Format::Table => table(&rows, Timestamp::now()),
     };
     std::io::stdout().write_all(text.as_bytes()).context("cannot print")?;
-    // Programs have the fields to count by; people are told.
+    // Programs can count with the fields of the JSON; in the table, people get a note.
     if let Format::Table = args.output {
         for note in registrations.iter().filter_map(|Read(one)| omitted(one)) {
             writeln!(std::io::stderr(), "{note}").context("cannot print")?;
@@ -91,7 +91,7 @@ fn rows(registration: &ServiceRegistration) -> Vec<Row> {
     registration.status.iter().flat_map(|status| &status.instances).map(row).collect()
 }
 
-/// A status lists only so many instances: those that are in trouble first.
+/// The note about instances that a status leaves out: it lists a limited number, those in trouble first.
 fn omitted(registration: &ServiceRegistration) -> Option<String> {
     let status = registration.status.as_ref()?;
     let total = usize::try_from(status.total).unwrap_or(0);
@@ -100,7 +100,7 @@ fn omitted(registration: &ServiceRegistration) -> Option<String> {
     Some(format!("{name} has {more} instances more, none of them in more trouble than these"))
 }
 
-/// Columns as wide as what is in them, as kubectl prints them.
+/// Formats columns as wide as their content, as kubectl prints them.
 fn table(rows: &[Row], now: Timestamp) -> String {
     let ago = |time: &Option<Time>| {
         let seconds = time.as_ref().map(|time| now.as_second() - time.0.as_second());

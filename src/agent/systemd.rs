@@ -1,8 +1,8 @@
-//! What systemd is told of us, where it has started us with `Type=notify` or `Type=notify-reload`. Everywhere else
-//! these do nothing.
+//! Notifies systemd, if systemd has started the agent with `Type=notify` or `Type=notify-reload`. Otherwise
+//! these functions do nothing.
 //!
-//! A service manager that does not read its socket blocks the thread that writes to it. So a separate thread writes.
-//! What it has to know waits for it however long that takes; of signs of life there is one at most.
+//! A service manager that does not read its socket blocks the thread that writes to it, so a separate thread
+//! writes. State changes wait in its queue without a limit. At most one watchdog message waits.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 type States = Vec<NotifyState<'static>>;
 
-/// A sign of life is on its way.
+/// A watchdog message is on its way.
 static LIVES: AtomicBool = AtomicBool::new(false);
 
 /// Each instance has had a first beat accepted since the start, or since the settings were read again.
@@ -26,18 +26,19 @@ pub fn ready() {
     tell(vec![NotifyState::Ready]);
 }
 
-/// The settings are read again; [`ready`] says when that is done. The time tells it from an earlier reload.
+/// The settings are being read again; [`ready`] says when that is done. The time distinguishes this reload
+/// from an earlier one.
 pub fn reloading() {
     let at = NotifyState::monotonic_usec_now().ok();
     tell([NotifyState::Reloading].into_iter().chain(at).collect());
 }
 
-/// We are about to end.
+/// The agent is about to end.
 pub fn stopping() {
     tell(vec![NotifyState::Stopping]);
 }
 
-/// Tells again and again, twice within `WatchdogSec`, that the loop that beats still runs; for ever.
+/// Notifies systemd forever, twice within `WatchdogSec`, that the loop that beats still runs.
 pub async fn keep_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return std::future::pending().await;
@@ -52,7 +53,7 @@ pub async fn keep_watchdog() {
     }
 }
 
-/// A service manager that does not listen is no reason to stop, and none to wait.
+/// Queues a message. A service manager that does not listen is no reason to stop or to wait.
 fn tell(states: States) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;

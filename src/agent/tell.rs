@@ -1,4 +1,4 @@
-//! Lines for people.
+//! The lines that the agent prints for people.
 
 use std::{
     sync::{Arc, Mutex},
@@ -12,31 +12,31 @@ use beatkeeper_client::{
 
 use crate::output;
 
-/// The same trouble is told again after this long, not with every retry.
+/// The same trouble is printed again after this time, and not with every retry.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// Prints what happens to one instance.
 #[derive(Debug, Clone)]
 pub struct Teller {
-    /// Which one, where there are several.
+    /// Names the instance if there are several.
     subject: String,
     verbose: bool,
 }
 
 impl Teller {
-    /// Of an agent as a whole.
+    /// Makes the printer of an agent as a whole.
     pub fn new(verbose: bool) -> Self {
         Self { subject: String::new(), verbose }
     }
 
-    /// Of one instance of several.
+    /// Makes the printer of one instance of several.
     pub fn of(&self, subject: &str) -> Self {
         Self { subject: format!("{subject}: "), ..self.clone() }
     }
 
     /// Prints a line.
     pub fn say(&self, line: &str) {
-        // Not println!, which waits for a reader, and panics when there is none any more: the heart beats on.
+        // println! would wait for a reader, and panic if the reader is gone; the heart has to keep beating.
         output::stdout().say(&format!("{}{line}", self.subject));
     }
 
@@ -45,7 +45,7 @@ impl Teller {
         output::stdout().say_error(&format!("{}{lead}", self.subject), &format!("{error:#}"));
     }
 
-    /// Prints events; a trouble that only repeats itself, now and then.
+    /// Returns a function that prints events. A trouble that repeats is printed only once in a while.
     pub fn report(&self) -> Report {
         let told: Mutex<Option<(String, Instant)>> = Mutex::new(None);
         let this = self.clone();
