@@ -1,4 +1,4 @@
-//! Work that may block, on a thread that beats do not wait for.
+//! Runs work that may block on a thread that beats do not wait for.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -13,12 +13,12 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout};
 
-/// So much may wait; what comes when that is full is dropped.
+/// The maximum number of works that wait; further ones are dropped.
 const QUEUE: usize = 256;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A thread that does one piece of work after the other; it ends when this is dropped.
+/// A thread that does one piece of work after the other. It ends when this value is dropped.
 pub(crate) struct Aside {
     queue: SyncSender<Work>,
     dropped: Arc<AtomicU64>,
@@ -29,20 +29,20 @@ impl Aside {
         let (queue, works) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let lost = Arc::clone(&dropped);
-        // Without a thread all is dropped, and beats go on.
+        // If no thread can be started, all work is dropped, and beats continue.
         let _ =
             thread::Builder::new().name("events".to_owned()).spawn(move || do_all(&works, &lost));
         Self { queue, dropped }
     }
 
-    /// Has something done after all that was asked for before; or drops it, where too much waits.
+    /// Queues work, or drops it if the queue is full.
     pub(crate) fn ask(&self, work: impl FnOnce() + Send + 'static) {
         if self.queue.try_send(Box::new(work)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
 
-    /// Waits until all that was asked for so far is done, for so long at most.
+    /// Waits until all queued work is done, for at most `within`.
     pub(crate) async fn done(&self, within: Duration) {
         let (done, heard) = oneshot::channel();
         self.ask(move || {
@@ -55,7 +55,7 @@ impl Aside {
 
 fn do_all(works: &Receiver<Work>, dropped: &AtomicU64) {
     while let Ok(work) = works.recv() {
-        // A handler of a user: its panic is its own.
+        // The work may be a handler of the app, and its panic must not end this thread.
         let _ = catch_unwind(AssertUnwindSafe(work));
         match dropped.swap(0, Relaxed) {
             0 => {}

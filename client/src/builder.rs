@@ -1,4 +1,4 @@
-//! What a service says of itself before it starts.
+//! The settings of a service before it starts.
 
 use std::{
     collections::BTreeMap, error::Error as StdError, net::IpAddr, sync::Arc, time::Duration,
@@ -18,14 +18,14 @@ use crate::{
     service::Service,
 };
 
-/// Environment variable: what [`Builder::register_ttl`] would say.
+/// Environment variable with the value for [`Builder::register_ttl`].
 pub const TTL_VARIABLE: &str = "BEATKEEPER_REGISTER_TTL";
-/// Environment variable: what [`Builder::register_interval`] would say.
+/// Environment variable with the value for [`Builder::register_interval`].
 pub const INTERVAL_VARIABLE: &str = "BEATKEEPER_REGISTER_INTERVAL";
 
-/// Something to be done at the start or the stop.
+/// A function to call at the start or at the stop.
 pub(crate) type Hook = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), BoxError>> + Send>;
-/// Asks how the service is.
+/// Checks the health of the service.
 pub(crate) type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync>;
 
 /// The hooks, each in the order in which they were given.
@@ -98,50 +98,51 @@ impl Builder {
         self
     }
 
-    /// The Pod that the instance lives in, whose address is published. Default: `$POD_NAME`. Empty for an
-    /// instance outside the cluster, even where that variable is set.
+    /// The Pod that the instance runs in. The address of this Pod is published. Default: `$POD_NAME`. Empty
+    /// for an instance outside the cluster, even if that variable is set.
     pub fn pod(mut self, name: impl Into<String>) -> Self {
         self.pod = Some(name.into());
         self
     }
 
-    /// An address of an instance outside the cluster which the registration does not declare; the operator
-    /// must allow its range. May be said several times.
+    /// An address of an instance outside the cluster that the registration does not declare. The operator
+    /// must allow its range. May be called several times.
     pub fn address(mut self, address: IpAddr) -> Self {
         self.addresses.push(address);
         self
     }
 
-    /// The version of what runs here: annotation `beatkeeper.dev/version` of the Lease.
+    /// The version of the app in the instance: annotation `beatkeeper.dev/version` of the Lease.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
     }
 
-    /// Something else worth knowing: annotation `metadata.beatkeeper.dev/<key>` of the Lease.
+    /// Other data about the instance: annotation `metadata.beatkeeper.dev/<key>` of the Lease.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// The ttl that this service counts on. `spec.ttl` of the ServiceRegistration rules: where that is
-    /// shorter, a warning says so. What is said here beats `$BEATKEEPER_REGISTER_TTL`.
+    /// The ttl that this service relies on. `spec.ttl` of the ServiceRegistration takes precedence: if it is
+    /// shorter, a warning is reported. A value set here overrides `$BEATKEEPER_REGISTER_TTL`.
     pub fn register_ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
     /// How often to beat. Default: `spec.interval` of the ServiceRegistration, which is followed when it
-    /// changes. Where that is shorter it rules, and a warning says so. Zero: one beat at the start and none
-    /// after it, as in go-micro. What is said here beats `$BEATKEEPER_REGISTER_INTERVAL`.
+    /// changes. If `spec.interval` is shorter, it takes precedence, and a warning is reported. Zero: one beat
+    /// at the start and none after it, as in go-micro. A value set here overrides
+    /// `$BEATKEEPER_REGISTER_INTERVAL`.
     pub fn register_interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         self
     }
 
-    /// Asks how the service is, every [`check_interval`](Self::check_interval). An error is told: the
-    /// instance is published as not ready, with the error as its note. Silence is for the dead, so beats go
-    /// on. A check that takes longer than the interval counts as failed.
+    /// Checks the health of the service, every [`check_interval`](Self::check_interval). After an error the
+    /// instance is published as not ready, with the error as its note. Beats continue, because only a dead
+    /// instance stops beating. A check that takes longer than the check interval counts as failed.
     pub fn register_check<F, E>(mut self, check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -154,7 +155,7 @@ impl Builder {
         self
     }
 
-    /// How often [`register_check`](Self::register_check) is asked; at least 100 ms. Default: 10 s.
+    /// How often [`register_check`](Self::register_check) is called; at least 100 ms. Default: 10 s.
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.check_interval = interval;
         self
@@ -166,8 +167,8 @@ impl Builder {
         self
     }
 
-    /// Between draining and deregistering at the stop, so that routers notice before the process goes.
-    /// Default: 0, so no draining.
+    /// The pause between draining and deregistering at the stop, so that routers notice before the process
+    /// ends. Default: 0, which means no draining.
     pub fn drain_delay(mut self, delay: Duration) -> Self {
         self.drain_delay = delay;
         self
@@ -179,35 +180,36 @@ impl Builder {
         self
     }
 
-    /// Beats from a thread and runtime of its own, so that a runtime that is kept busy, or blocked, delays
-    /// no beat. Default: no, a task of the present runtime.
+    /// Whether to beat on a thread and runtime of its own, so that a busy or blocked runtime delays no beat.
+    /// Default: no; the heart is a task of the current runtime.
     pub fn own_thread(mut self, own: bool) -> Self {
         self.own_thread = own;
         self
     }
 
-    /// Stops [`Service::run`] when it is cancelled.
+    /// A token that stops [`Service::run`] when it is cancelled.
     pub fn cancellation(mut self, token: CancellationToken) -> Self {
         self.cancellation = token;
         self
     }
 
-    /// How to reach the API server. Default: `$KUBECONFIG`, `~/.kube/config`, or the Pod's ServiceAccount; all of that
-    /// is read again when it changes. Of a configuration that is given, what it holds stays, and only the
-    /// files that it still names are read again: a token, a client certificate, `root_cert_file`.
+    /// How to reach the API server. Default: `$KUBECONFIG`, `~/.kube/config`, or the Pod's ServiceAccount;
+    /// all of these are read again when they change. The values of a given configuration stay as they are.
+    /// Only the files that it still names are read again: a token, a client certificate, `root_cert_file`.
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
         self
     }
 
-    /// Hears what happens, beside `tracing`. It is called on a thread of its own, one event after the other:
-    /// one that blocks stops no beats, and misses what comes once 256 events wait.
+    /// A handler that receives the events, in addition to `tracing`. It is called on a separate thread, one
+    /// event after the other. A handler that blocks stops no beats, but it misses further events once 256
+    /// events wait.
     pub fn report(mut self, report: Report) -> Self {
         self.report = Some(report);
         self
     }
 
-    /// To be done before the first beat. An error aborts the start; nothing is registered then.
+    /// A hook to run before the first beat. An error aborts the start, and nothing is registered.
     pub fn before_start<F, E>(mut self, hook: impl FnOnce() -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -217,8 +219,8 @@ impl Builder {
         self
     }
 
-    /// To be done once the first beat is accepted. An error aborts the start; the service is deregistered
-    /// then.
+    /// A hook to run once the first beat is accepted. An error aborts the start, and the service is
+    /// deregistered.
     pub fn after_start<F, E>(mut self, hook: impl FnOnce() -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -228,7 +230,8 @@ impl Builder {
         self
     }
 
-    /// To be done before it is drained and deregistered. An error stops nothing, and is returned at the end.
+    /// A hook to run before the service is drained and deregistered. An error stops nothing, and is returned
+    /// at the end.
     pub fn before_stop<F, E>(mut self, hook: impl FnOnce() -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -238,7 +241,7 @@ impl Builder {
         self
     }
 
-    /// To be done once it is deregistered. An error stops nothing, and is returned at the end.
+    /// A hook to run once the service is deregistered. An error stops nothing, and is returned at the end.
     pub fn after_stop<F, E>(mut self, hook: impl FnOnce() -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -248,7 +251,7 @@ impl Builder {
         self
     }
 
-    /// Checks what was said.
+    /// Checks the settings and makes the service.
     ///
     /// # Errors
     /// [`Error::Name`], [`Error::AddressOfPod`], [`Error::Environment`], [`Error::TooShort`].
@@ -284,7 +287,7 @@ impl Builder {
         };
         Ok(Service {
             identity: Identity {
-                // Known when the configuration is.
+                // Empty until the configuration is read.
                 namespace: self.namespace.unwrap_or_default(),
                 registration: self.registration,
                 instance,

@@ -1,4 +1,4 @@
-//! One request at a time, for people and scripts: what a heart otherwise does by itself.
+//! Single requests for people and scripts: the actions that a heart otherwise does by itself.
 
 use std::time::Duration;
 
@@ -17,32 +17,32 @@ use crate::{
     requests::{Connection, Requests},
 };
 
-/// How long the API server may take for an answer.
+/// The time limit for an answer of the API server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// An instance that somebody beats for by hand. Where it lives does not matter here: its Lease is there
-/// already, and says so.
+/// An instance for which a person or a script beats. Its place does not matter here, because its Lease exists
+/// already and states it.
 pub struct ByHand {
     requests: Requests,
     identity: Identity,
 }
 
 impl ByHand {
-    /// The instance of that name; nothing is sent yet.
+    /// Names the instance; nothing is sent yet.
     pub fn new(connection: Connection, identity: Identity) -> Self {
         Self { requests: Requests::new(connection, &identity).written_by(BY_HAND), identity }
     }
 
-    /// Beats once. What the instance said of itself stays.
+    /// Beats once. The health and the note of the instance stay.
     ///
     /// # Errors
-    /// [`Cause::Missing`] when it is not registered, [`Cause::Occupied`] when its Lease is no heartbeat of the
-    /// registration, and whatever the API server refuses.
+    /// [`Cause::Missing`] if the instance is not registered, [`Cause::Occupied`] if its Lease is no heartbeat
+    /// of the registration, and any refusal of the API server.
     pub async fn heartbeat(&self) -> Result<(), Failure> {
         self.beat(None).await
     }
 
-    /// Beats once, and says how the instance is.
+    /// Beats once, and sets the health and the note of the instance.
     ///
     /// # Errors
     /// As [`heartbeat`](Self::heartbeat).
@@ -50,10 +50,10 @@ impl ByHand {
         self.beat(Some(word)).await
     }
 
-    /// Deletes the Lease, and with it the instance. False: there was none.
+    /// Deletes the Lease, and with it the instance. Returns false if there was none.
     ///
     /// # Errors
-    /// As [`heartbeat`](Self::heartbeat), but for one that is not registered.
+    /// As [`heartbeat`](Self::heartbeat), except that an instance that is not registered is no error.
     pub async fn deregister(&self) -> Result<bool, Failure> {
         match self.existing().await {
             Ok(lease) => {
@@ -74,12 +74,13 @@ impl ByHand {
         if stored != renewed(&lease) {
             return Ok(());
         }
-        // It was cut to the time that was there, so nothing has changed, and nobody has seen a beat.
+        // The new time was truncated to the existing one. So nothing has changed, and the operator has seen
+        // no beat.
         times.accepted(at, stored);
         self.send_beat(&lease, times.next(Timestamp::now()), word).await.map(drop)
     }
 
-    /// Returns the time that the Lease has then.
+    /// Returns the renewTime that the Lease has afterwards.
     async fn send_beat(
         &self,
         lease: &Lease,
@@ -87,7 +88,7 @@ impl ByHand {
         word: Option<&Word>,
     ) -> Result<Option<Timestamp>, Failure> {
         let mut patch = heartbeat::beat_patch(at);
-        // Another Lease of the same name is not meant: the uid makes that a conflict.
+        // With the uid, a different Lease of the same name causes a conflict.
         patch["metadata"] = json!({ "uid": lease.uid() });
         if let Some(word) = word {
             patch["metadata"]["annotations"] = word.annotations();

@@ -1,4 +1,4 @@
-//! Asking a service how it is.
+//! Runs the health check of a service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,11 +7,11 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{awake::sleep, builder::Check, lease::Word, panics::caught};
 
-/// Asks again and again, for ever, and says what it hears. The pause is between two checks: one that took
-/// long is no reason for another at once.
+/// Runs the check again and again, forever, and passes on its results. The pause is between the end of one
+/// check and the start of the next, so that a long check is not followed by another one at once.
 pub(crate) async fn run(check: Check, every: Duration, words: Arc<watch::Sender<Word>>) {
     loop {
-        // A check of a user: its panic is a result like any other.
+        // The check is a function of the app: its panic is a result like any other.
         let checked = caught(async { timeout(every, check()).await }).await;
         let word = match checked {
             Ok(Ok(Ok(()))) => Word::default(),

@@ -1,4 +1,4 @@
-//! The other side: who is published now, for clients that balance by themselves.
+//! Follows the instances that are published now, for clients that balance their requests themselves.
 
 mod table;
 
@@ -25,30 +25,30 @@ use crate::{
 };
 use table::Table;
 
-/// How long the API server may take for an answer.
+/// The time limit for an answer of the API server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const USER_AGENT: &str = concat!("beatkeeper-client/", env!("CARGO_PKG_VERSION"));
 
-/// An instance as it is published: one address with its ports.
+/// A published instance: one address with its ports.
 ///
-/// An instance with addresses of two families is published once for each of them.
+/// An instance with addresses of two IP families is published once for each of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// Where it is reached.
+    /// The address at which the instance is reached.
     pub address: IpAddr,
-    /// Its ports, by number.
+    /// The ports of the instance, ordered by number.
     pub ports: Vec<Port>,
-    /// Whether it takes new connections.
+    /// Whether the instance accepts new connections.
     pub ready: bool,
-    /// Whether it serves what it has; also while it drains.
+    /// Whether the instance serves its existing connections; this can be true while it drains.
     pub serving: bool,
-    /// Whether it is about to leave.
+    /// Whether the instance is about to leave.
     pub terminating: bool,
-    /// Name of the Pod it lives in.
+    /// Name of the Pod that the instance runs in.
     pub pod: Option<String>,
-    /// Name of the Node it lives on.
+    /// Name of the Node that the instance runs on.
     pub node: Option<String>,
-    /// Zone it lives in.
+    /// Zone of the instance.
     pub zone: Option<String>,
 }
 
@@ -59,22 +59,22 @@ pub struct Port {
     pub port: u16,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// As the registration calls it; empty where it has only one and does not name it.
+    /// The name in the registration; empty if the registration has a single port without a name.
     pub name: String,
 }
 
-/// What changes in the set of published instances.
+/// A change in the set of published instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// It is published now.
+    /// The instance is now published.
     Created(Instance),
-    /// It was before, and differs: it drains, or cannot serve, or can again.
+    /// The instance was published before and has changed: it drains, or cannot serve, or can serve again.
     Updated(Instance),
-    /// It is not published any more.
+    /// The instance is not published any more.
     Deleted(Instance),
 }
 
-/// Looks instances up in one namespace.
+/// Looks up the instances of one namespace.
 #[derive(Clone)]
 pub struct Discovery {
     client: Client,
@@ -82,7 +82,8 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Looks in the namespace of the configuration (the Pod's own, or the kubeconfig's), or in another.
+    /// Looks in the given namespace, or in the namespace of the configuration (the Pod's own, or the
+    /// kubeconfig's).
     ///
     /// # Errors
     /// [`Error::NoConfiguration`] and [`Error::Connect`].
@@ -90,7 +91,7 @@ impl Discovery {
         Self::with_source(Source::infer()?, namespace)
     }
 
-    /// The same with a configuration.
+    /// Does the same with a given configuration.
     ///
     /// # Errors
     /// [`Error::Connect`].
@@ -104,10 +105,11 @@ impl Discovery {
         Ok(Self { client, namespace })
     }
 
-    /// The instances that a registration publishes now, those that are not ready among them.
+    /// Returns the instances that a registration publishes now, including those that are not ready.
     ///
     /// # Errors
-    /// [`Failure`]: the registration does not exist, or may not be read; it says what to do.
+    /// [`Failure`]: the registration does not exist, or the user may not read it. The failure says what to
+    /// do.
     pub async fn resolve(&self, registration: &str) -> Result<Vec<Instance>, Failure> {
         let slices = self.slices();
         let params = ListParams::default().labels(&self.selector(registration).await?);
@@ -121,12 +123,13 @@ impl Discovery {
         Ok(table.shown().cloned().collect())
     }
 
-    /// Follows the instances that a registration publishes: first all there are, as created, then every
-    /// change. What is lost of the connection is made up for; an instance that moves from one slice to
-    /// another does not change. It ends never.
+    /// Follows the instances that a registration publishes: first all existing ones, as created, then every
+    /// change. Changes during a lost connection are reported afterwards. A move of an instance from one slice
+    /// to another is not reported. The stream never ends.
     ///
     /// # Errors
-    /// As [`resolve`](Self::resolve), before it begins. Later ones are told to `tracing`, and tried again.
+    /// As [`resolve`](Self::resolve), before the stream begins. Later failures are logged with `tracing` and
+    /// retried.
     pub async fn watch(
         &self,
         registration: &str,
@@ -161,7 +164,7 @@ impl Discovery {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The slices of the Service that the registration publishes.
+    /// The label selector for the slices of the Service that the registration publishes.
     async fn selector(&self, registration: &str) -> Result<String, Failure> {
         let api =
             Api::<Read<ServiceRegistration>>::namespaced(self.client.clone(), &self.namespace);

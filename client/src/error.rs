@@ -1,4 +1,4 @@
-//! Why a service did not start, or did not stop as it should.
+//! Why a service did not start, or did not stop properly.
 
 use std::{fmt, time::Duration};
 
@@ -16,32 +16,32 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Why a service could not be built or started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A name that Kubernetes does not take.
+    /// A name that Kubernetes does not accept.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Both a Pod and addresses.
+    /// Both a Pod and addresses are given.
     #[error(
         "a Pod's address is known to the API server: leave out the addresses, or give an empty Pod name \
          for an instance outside the cluster"
     )]
     AddressOfPod,
-    /// An environment variable that cannot be read.
+    /// An environment variable with a malformed value.
     #[error("${variable}: {source}")]
     Environment {
-        /// Its name.
+        /// The name of the variable.
         variable: &'static str,
         /// What is wrong with its value.
         source: ParseDurationError,
     },
-    /// An interval below the shortest there is.
+    /// An interval below the minimum.
     #[error("{what} {} is too short: choose 100ms or more", duration::format(*interval))]
     TooShort {
-        /// Which one.
+        /// The name of the interval.
         what: &'static str,
-        /// As it was given.
+        /// The value that was given.
         interval: Duration,
     },
-    /// Neither a kubeconfig nor a Pod's ServiceAccount.
+    /// There is neither a kubeconfig nor a ServiceAccount of a Pod.
     #[error(
         "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token: {0}"
     )]
@@ -54,31 +54,31 @@ pub enum Error {
     Hook {
         /// `before_start` or `after_start`.
         hook: &'static str,
-        /// What it returned.
+        /// The error that the hook returned.
         source: BoxError,
     },
     /// No beat was accepted in time; the start was undone.
     #[error("no beat was accepted within {}: {}", duration::format(*within), Why(failure.as_ref()))]
     NotRegistered {
-        /// How long it was tried.
+        /// The time within which no beat was accepted.
         within: Duration,
-        /// Why the last try failed; none when it was never answered.
+        /// Why the last try failed; `None` if no try had a result by then.
         failure: Option<Failure>,
     },
-    /// The system has no thread or no signals for us.
+    /// The system provides no thread or no signal handling.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
-    /// It ran, and did not stop as it should.
+    /// The service ran, and did not stop properly.
     #[error(transparent)]
     Stop(#[from] StopError),
 }
 
-/// What went wrong at the stop. All of it was tried all the same.
+/// What went wrong at the stop. All steps of the stop were tried nevertheless.
 #[derive(Debug, Default, thiserror::Error)]
 pub struct StopError {
     /// The hooks that failed: their names and what they returned.
     pub hooks: Vec<(&'static str, BoxError)>,
-    /// Why the instance could not be deregistered: it stays until its ttl is over.
+    /// Why the instance could not be deregistered: it stays until its ttl has passed.
     pub deregister: Option<Box<Failure>>,
 }
 

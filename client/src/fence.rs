@@ -1,9 +1,9 @@
-//! The patches by which a process renews its own claim, and no other process's.
+//! The patches by which a process renews its own claim, and no claim of another process.
 //!
-//! A claim is distinguished from others by the uid of the Lease and spec.leaseTransitions, which each takeover
-//! raises on the condition of the version that it read. A beat tests both, and the addresses, in the patch
-//! itself: once another process has taken the Lease over, the API server refuses the beat, and it keeps
-//! nothing alive. The test costs no request.
+//! The uid of the Lease and spec.leaseTransitions distinguish a claim from others. Each takeover raises
+//! spec.leaseTransitions, on the condition that the version is the one that it read. A beat tests uid,
+//! spec.leaseTransitions and the addresses in the patch itself. Once another process has taken the Lease
+//! over, the API server refuses the beat, which then keeps nothing alive. The test costs no request.
 
 use beatkeeper_api::heartbeat::{self, ADDRESSES_ANNOTATION, REGISTRATION_LABEL, RIVAL_ANNOTATION};
 use jiff::Timestamp;
@@ -14,7 +14,8 @@ use crate::lease::{Held, Identity, Word};
 /// A patch of a Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeasePatch {
-    /// RFC 7396. A metadata.uid or resourceVersion in it is a precondition: 409 where it differs.
+    /// RFC 7396. A metadata.uid or resourceVersion in it is a precondition: a difference is answered with
+    /// 409.
     Merge(Value),
     /// RFC 6902. A test that fails is answered with 422.
     Json(Value),
@@ -25,13 +26,13 @@ pub enum LeasePatch {
 pub struct Beat<'a> {
     /// The new renewTime.
     pub at: Timestamp,
-    /// The renewTime that the Lease has if no other process beats for it. None: not to be tested.
+    /// The renewTime that the Lease has if no other process beats for it. `None`: it is not tested.
     pub after: Option<Timestamp>,
     /// leaseDurationSeconds, if it changes.
     pub seconds: Option<i32>,
-    /// What the instance says of itself, if it changes.
+    /// What the instance says about itself, if it changes.
     pub word: Option<&'a Word>,
-    /// Whether the note that a rival has left is to go.
+    /// Whether to remove the note that a rival has left.
     pub forget_rival: bool,
 }
 
@@ -40,14 +41,14 @@ pub struct Beat<'a> {
 pub struct SharedBeat<'a> {
     /// The new renewTime.
     pub at: Timestamp,
-    /// Our own renewTime, which the Lease has if the holder has not beaten since. None: not to be tested.
+    /// Our own renewTime, which the Lease has if the holder has not beaten since. `None`: it is not tested.
     pub after: Option<Timestamp>,
-    /// The rival's note to write, if any; the Lease must have annotations.
+    /// The note about this process to write for people, if any; the Lease must have annotations.
     pub rival: Option<&'a str>,
 }
 
 impl Identity {
-    /// A beat of the process that holds the Lease.
+    /// Returns the beat of the process that holds the Lease.
     pub fn beat_patch(&self, held: &Held, beat: &Beat<'_>) -> LeasePatch {
         let mut ops = Ops::default();
         ops.test("/metadata/uid", json!(held.uid));
@@ -73,8 +74,8 @@ impl Identity {
         LeasePatch::Json(ops.0.into())
     }
 
-    /// A beat of another process that claims the very same: it keeps the instance alive for the holder too,
-    /// and says nothing of its health.
+    /// Returns the beat of another process with the same claim. It keeps the instance alive for the holder
+    /// too, and says nothing about its health.
     pub fn shared_beat_patch(&self, holder: &Held, beat: SharedBeat<'_>) -> LeasePatch {
         let mut ops = Ops::default();
         ops.test("/metadata/uid", json!(holder.uid));
@@ -91,14 +92,14 @@ impl Identity {
         LeasePatch::Json(ops.0.into())
     }
 
-    /// No beat: a process that stands by leaves a note for people, or removes it.
+    /// Returns a patch without a beat: a process that stands by writes a note for people, or removes it.
     pub fn announcement_patch(&self, holder: &Held, rival: Option<&str>) -> LeasePatch {
         let annotations = json!({ RIVAL_ANNOTATION: rival });
         LeasePatch::Merge(json!({ "metadata": { "uid": holder.uid, "annotations": annotations } }))
     }
 
-    /// Claims anew a Lease that is ours and was changed, or that another process beats for under our claim.
-    /// The reported health stays, whichever writer set it.
+    /// Returns a patch that claims a Lease anew. The Lease is ours, but was changed, or another process beats
+    /// under our claim. The reported health stays, whichever writer set it.
     pub fn reclaim_patch(&self, held: &Held, incarnation: &str, at: Timestamp) -> LeasePatch {
         LeasePatch::Merge(json!({
             "metadata": {
@@ -128,7 +129,7 @@ impl Ops {
         self.0.push(json!({ "op": "test", "path": path, "value": value }));
     }
 
-    /// Adds, or replaces what is there.
+    /// Adds a value, or replaces the existing one.
     fn set(&mut self, path: &str, value: Value) {
         self.0.push(json!({ "op": "add", "path": path, "value": value }));
     }
@@ -139,7 +140,7 @@ impl Ops {
         for (name, value) in annotations {
             let path = annotation(&name);
             match value {
-                // Only what is there can be removed.
+                // Only an existing value can be removed, so the patch first sets it.
                 Value::Null => {
                     self.set(&path, json!(""));
                     self.0.push(json!({ "op": "remove", "path": path }));

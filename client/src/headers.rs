@@ -1,4 +1,4 @@
-//! What the headers of answers tell: kube drops them.
+//! Values from the headers of answers, which kube drops.
 
 use std::sync::{
     Arc,
@@ -9,10 +9,10 @@ use std::time::Duration;
 use http::{HeaderMap, Response, header};
 use jiff::{Timestamp, fmt::rfc2822};
 
-/// Nothing is known yet.
+/// The value while nothing is known.
 const UNKNOWN: i64 = i64::MIN;
 
-/// Notes what the answers on a connection told last. Clones share it.
+/// Holds the values from the last answers of a connection. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Headers(Arc<Last>);
 
@@ -20,7 +20,7 @@ pub struct Headers(Arc<Last>);
 struct Last {
     /// Seconds by which our wall clock is ahead of the server's.
     ahead: AtomicI64,
-    /// Seconds for which the last answer asked us to stay away.
+    /// Seconds for which the last answer asked us to wait.
     retry_after: AtomicU64,
 }
 
@@ -31,7 +31,7 @@ impl Default for Headers {
 }
 
 impl Headers {
-    /// Looks at each answer that passes.
+    /// Returns a function that reads the headers of each answer.
     pub fn observer<B>(
         &self,
     ) -> impl Fn(Response<B>) -> Response<B> + Clone + Send + Sync + use<B> {
@@ -50,25 +50,26 @@ impl Headers {
         self.0.retry_after.store(asked.unwrap_or(0), Relaxed);
     }
 
-    /// By how many seconds our wall clock is ahead of the server's; a second more or less says nothing.
+    /// By how many seconds our wall clock is ahead of the server's, ± 1 s.
     pub fn ahead(&self) -> Option<i64> {
         Some(self.0.ahead.load(Relaxed)).filter(|ahead| *ahead != UNKNOWN)
     }
 
-    /// For how long the last answer asked us to stay away.
+    /// How long the last answer asked us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         Some(self.0.retry_after.load(Relaxed)).filter(|&asked| asked > 0).map(Duration::from_secs)
     }
 }
 
-/// How long the headers of an answer ask to stay away: a number of seconds, or a date. The one reader of this header.
+/// Reads how long an answer asks to wait: a number of seconds, or a date. No other code reads this header.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let seconds = match text(headers, header::RETRY_AFTER)? {
-        // More digits than a number has room for mean "for ever".
+        // A number with too many digits means "forever".
         digits if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.parse().unwrap_or(u64::MAX)
         }
-        // By the sender's clock, if the answer has a Date header; a proxy's answer may have none.
+        // A date is compared with the sender's clock if the answer has a Date header. An answer of a proxy
+        // may have none.
         other => {
             let now = date_of(headers).unwrap_or(now);
             u64::try_from(date(other)?.as_second() - now.as_second()).unwrap_or(0)
@@ -142,7 +143,7 @@ mod tests {
         ] {
             assert_eq!(asked(&[("retry-after", value)]), seconds, "{value:?}");
         }
-        // By the server's clock, which is an hour ahead of ours.
+        // The server's clock is an hour ahead of ours.
         let date = ("date", "Mon, 23 Nov 2026 13:00:00 GMT");
         assert_eq!(asked(&[date, ("retry-after", "Mon, 23 Nov 2026 13:00:05 GMT")]), Some(5));
     }

@@ -1,4 +1,4 @@
-//! Which names Kubernetes takes, and who we are where nobody says so.
+//! The names that Kubernetes accepts, and the default name of an instance.
 
 use beatkeeper_api::heartbeat::INSTANCE_NAME_MAX;
 
@@ -25,7 +25,7 @@ pub enum NameError {
     MetadataKey(String),
 }
 
-/// A registration's name: a DNS label.
+/// Checks the name of a registration: it must be a DNS label.
 ///
 /// # Errors
 /// [`NameError::Registration`].
@@ -34,7 +34,7 @@ pub fn registration(name: &str) -> Result<(), NameError> {
     if fits { Ok(()) } else { Err(NameError::Registration(name.to_owned())) }
 }
 
-/// An instance's name: together with its registration's it names a Lease.
+/// Checks the name of an instance: together with the name of its registration it names a Lease.
 ///
 /// # Errors
 /// [`NameError::Instance`].
@@ -43,7 +43,7 @@ pub fn instance(name: &str) -> Result<(), NameError> {
     if fits { Ok(()) } else { Err(NameError::Instance(name.to_owned())) }
 }
 
-/// A key of metadata: the name part of an annotation's key.
+/// Checks a key of metadata: it is the name part of an annotation's key.
 ///
 /// # Errors
 /// [`NameError::MetadataKey`].
@@ -56,12 +56,12 @@ pub fn metadata_key(key: &str) -> Result<(), NameError> {
     if fits { Ok(()) } else { Err(NameError::MetadataKey(key.to_owned())) }
 }
 
-/// The host name in lower case: DNS does not mind, and Kubernetes takes no other names.
+/// Returns the host name in lower case: DNS ignores case, and Kubernetes accepts lower case only.
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().to_lowercase()
 }
 
-/// Kubernetes bounds a subdomain as a whole, not its labels.
+/// Kubernetes limits the length of a subdomain as a whole, not of its labels.
 fn is_subdomain(text: &str) -> bool {
     text.split('.').all(|label| {
         let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

@@ -1,9 +1,10 @@
-//! What others have set on our Lease: for example, a person drains an instance, or leaves a note, with kubectl.
+//! What other writers have set in our Lease: for example, a person drains an instance, or leaves a note, with
+//! kubectl.
 //!
-//! The API server notes which manager changed which field last. A manager that changed renewTime beats. An
-//! annotation of health or note that another manager has changed is not ours to undo: it holds until it is removed, or
-//! until a process that beats sets it. `beatkeeper agent drain` writes a renewTime as well, and is a person's hand all
-//! the same.
+//! The API server records which manager last changed which field. A manager that changed renewTime counts as
+//! a process that beats. If another manager has changed an annotation of health or note, we must not undo it:
+//! it holds until it is removed, or until a process that beats sets it. `beatkeeper agent drain` writes a
+//! renewTime as well, but still counts as a person.
 
 use std::collections::BTreeSet;
 
@@ -19,26 +20,27 @@ use crate::{
     lease::Word,
 };
 
-/// Not the name under which a heart writes: what is told by hand is not for it to undo.
+/// The manager name of commands by hand. It differs from the name of a heart, so that a heart does not undo
+/// such a command.
 pub(crate) const BY_HAND: &str = "beatkeeper-by-hand";
 
-/// Which annotations of a Lease other writers have set.
+/// The annotations of a Lease that other writers have set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Others {
-    /// That on its health.
+    /// The health annotation.
     pub health: bool,
     /// The note.
     pub note: bool,
 }
 
 impl Others {
-    /// Reads them off a Lease.
+    /// Reads them from a Lease.
     pub fn on(lease: &Lease) -> Self {
         Self::beside(lease, &BTreeSet::new())
     }
 
-    /// The same for a Lease that more than one process beats for: managers that were seen to beat count as
-    /// processes, also when another one has changed renewTime since.
+    /// Does the same for a Lease that more than one process beats for. Managers that were seen to beat count
+    /// as processes, even if another one has changed renewTime since.
     pub fn beside(lease: &Lease, seen_to_beat: &BTreeSet<String>) -> Self {
         let last = owners(lease, &["f:spec", "f:renewTime"]);
         let mut beating = last.clone();
@@ -52,8 +54,9 @@ impl Others {
         Self { health: is_anothers(HEALTH_ANNOTATION), note: is_anothers(NOTE_ANNOTATION) }
     }
 
-    /// What counts as told, by a Lease that has just been read. What is ours to say is told as far as it is in there: a
-    /// store that was put back from a backup says what was told then, and nothing says what another hand has removed.
+    /// Returns the word that counts as accepted, according to a Lease that was just read. Of the parts that
+    /// are ours to set, only those in the Lease count. A store that was restored from a backup has the
+    /// earlier parts, and a part that another writer has removed is missing.
     pub fn told(self, lease: &Lease, before: &Word) -> Word {
         let said = Word::on(lease);
         Word {
@@ -64,12 +67,12 @@ impl Others {
     }
 }
 
-/// The managers that have changed renewTime last.
+/// The managers that last changed renewTime.
 pub(crate) fn beating(lease: &Lease) -> BTreeSet<String> {
     owners(lease, &["f:spec", "f:renewTime"]).into_iter().map(str::to_owned).collect()
 }
 
-/// The managers that have changed a field last.
+/// The managers that last changed a field.
 fn owners<'a>(lease: &'a Lease, path: &[&str]) -> BTreeSet<&'a str> {
     let fields = lease.metadata.managed_fields.as_deref().unwrap_or_default();
     let owners = fields.iter().filter(|entry| owns(entry, path));
@@ -82,7 +85,7 @@ fn owns(entry: &ManagedFieldsEntry, path: &[&str]) -> bool {
 }
 
 impl LeasePatch {
-    /// The same patch without what it says on words of others.
+    /// Returns the same patch without the annotations that belong to other writers.
     #[must_use]
     pub fn sparing(self, others: Others) -> Self {
         let spared: Vec<&str> =

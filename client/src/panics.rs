@@ -1,15 +1,15 @@
-//! A panic is the failure of one try, and no reason to fall silent for good.
+//! A panic is the failure of one try, and no reason to stop beating for good.
 
 use std::{any::Any, fmt, panic::AssertUnwindSafe};
 
 use futures::FutureExt;
 
-/// What the panic said.
+/// The message of a panic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panic(String);
 
 impl Panic {
-    /// Of the payload that `catch_unwind`, or a task that has ended, hands over.
+    /// Takes the message from the payload of `catch_unwind` or of a task that has ended.
     pub fn of(payload: &(dyn Any + Send)) -> Self {
         let literal = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = literal.or_else(|| payload.downcast_ref::<String>().cloned());
@@ -25,10 +25,11 @@ impl fmt::Display for Panic {
 
 impl std::error::Error for Panic {}
 
-/// The outcome, unless it panics on the way. What it works on may be left half done: the caller looks at it anew.
+/// Returns the outcome of a future, or an error if it panics. The data that it works on may be half changed,
+/// so the caller has to read its state anew.
 ///
 /// # Errors
-/// It panicked.
+/// The future panicked.
 pub async fn caught<T>(doing: impl Future<Output = T>) -> Result<T, Panic> {
     AssertUnwindSafe(doing).catch_unwind().await.map_err(|payload| Panic::of(&*payload))
 }

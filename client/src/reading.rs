@@ -1,9 +1,9 @@
-//! Reading what the API server sends, so that nothing that is not used can stop a beat.
+//! Reads objects from the API server so that no unused field can stop a beat.
 //!
-//! The API server stores what no type of ours can hold: times beyond the year 9999, managed fields that are nested
-//! hundreds of levels deep, whatever a future version brings. With the plain types the answer to a beat could not be
-//! read for such a field, although the beat was accepted. So of each object only what is used is read: the rest is
-//! skipped, not decoded.
+//! The API server stores values that our types cannot hold: times beyond the year 9999, managed fields that
+//! are nested hundreds of levels deep, or the fields of a future version. With the plain types such a field
+//! would make the answer to a beat unreadable, although the beat was accepted. So only the used fields of
+//! each object are decoded, and the rest is skipped.
 
 use std::borrow::Cow;
 
@@ -22,24 +22,24 @@ use serde_json::{Value, json};
 
 /// A kind of object of which only a part is read.
 pub trait Readable: Sized {
-    /// What is kept of an object. A field that is used anywhere has to be named here.
+    /// The fields of an object that are kept. Every field that is used anywhere has to be named here.
     const KEEP: Keep;
 
-    /// Makes the object of what was kept.
+    /// Makes the object from the kept fields.
     ///
     /// # Errors
-    /// When it is no object of this kind.
+    /// The value is no object of this kind.
     fn of(kept: &Value) -> Result<Self, serde_json::Error>;
 }
 
-/// An object of which only what is used was read. It is written as it is.
+/// An object of which only the used fields were read. It is serialised unchanged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read<K>(pub K);
 
 impl<'de, K: Readable> Deserialize<'de> for Read<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let kept = K::KEEP.deserialize(deserializer)?;
-        // Without a name it is something else that was sent. Its contents are in no message.
+        // Without a name, the value is not an object of this kind. No message shows its contents.
         let named = kept["metadata"]["name"].is_string();
         let read = if named { K::of(&kept).ok() } else { None };
         read.map(Self)
@@ -82,7 +82,7 @@ impl<K: Resource> Resource for Read<K> {
     }
 }
 
-/// What identifies an object.
+/// The fields that identify an object.
 const IDENTITY: Keep =
     Fields(&[("name", All), ("namespace", All), ("uid", All), ("resourceVersion", All)]);
 
@@ -127,7 +127,7 @@ impl Readable for Lease {
     }
 }
 
-/// Which writer has changed what a heart looks at.
+/// The managed fields that show which manager has changed the fields that a heart uses.
 const MANAGED: Keep = Fields(&[
     ("manager", All),
     (
@@ -226,8 +226,8 @@ impl Readable for ServiceRegistration {
     }
 }
 
-/// A declaration of the kind keeps anything but text out of these fields, and an older one may have let it in. As
-/// text it is no duration, which is reported as any other text that is none.
+/// The current CRD allows only text in these fields, but an older one may have let other values in. Such a
+/// value is turned into text. It is then no valid duration, and is reported like any other invalid text.
 fn spec(kept: &Value) -> Result<ServiceRegistrationSpec, serde_json::Error> {
     let mut texts = json!({});
     for (field, given) in kept.as_object().into_iter().flatten() {
@@ -240,7 +240,7 @@ fn spec(kept: &Value) -> Result<ServiceRegistrationSpec, serde_json::Error> {
     ServiceRegistrationSpec::deserialize(texts)
 }
 
-/// The elements of a list that can be read.
+/// Returns the elements of a list that can be read.
 fn sound<T: DeserializeOwned>(list: &Value) -> Vec<T> {
     list.as_array().into_iter().flatten().filter_map(|one| T::deserialize(one).ok()).collect()
 }

@@ -1,4 +1,4 @@
-//! The requests of one instance: each bounded in time, each failure named.
+//! The requests of one instance: each has a time limit, and each failure names its operation and object.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::lease::Identity;
 use crate::reading::Read;
 use crate::transport::within;
 
-/// A client, and what the headers of its answers tell.
+/// A client, and the values from the headers of its answers.
 #[derive(Clone)]
 pub struct Connection {
-    /// To the API server.
+    /// The client of the API server.
     pub client: Client,
-    /// Of the answers that came through it.
+    /// The values from the headers of the answers that this client received.
     pub headers: Headers,
 }
 
@@ -35,7 +35,8 @@ pub(super) struct Requests {
     registration: String,
     lease: String,
     headers: Headers,
-    /// As which the API server notes who has written; none: as the User-Agent says.
+    /// The field manager under which the API server records our writes; `None`: the one that the User-Agent
+    /// gives.
     manager: Option<&'static str>,
 }
 
@@ -54,7 +55,7 @@ impl Requests {
         }
     }
 
-    /// The same, noted as written by another hand.
+    /// Returns the same requests, recorded under another field manager.
     pub(super) fn written_by(self, manager: &'static str) -> Self {
         Self { manager: Some(manager), ..self }
     }
@@ -126,7 +127,8 @@ impl Requests {
         }
     }
 
-    /// Deletes the Lease if it is still that one; a conflict if not. False: it is gone.
+    /// Deletes the Lease if it is still the given one, and otherwise fails with a conflict. Returns false if
+    /// the Lease is gone.
     pub(super) async fn delete(
         &self,
         operation: Operation,

@@ -1,4 +1,4 @@
-//! Another process beats under the same name: what is known of it, without I/O.
+//! What is known of another process that beats under the same name. Without I/O.
 
 use std::time::Duration;
 
@@ -14,25 +14,27 @@ use crate::{
     schedule::Pace,
 };
 
-/// The longest list of renewTimes that were sent without an answer. More tries than that are in no ttl.
+/// The maximum length of the list of renewTimes that were sent without an answer. No ttl has time for more
+/// tries.
 const UNANSWERED_MAX: usize = 64;
 
-/// A name for this run of the process: its host, and a number that no other run has.
+/// Makes a name for this run of the process: its host, and a number that no other run has.
 pub fn incarnation() -> String {
-    // From the kernel: a copy of this process, as in a snapshot of its machine, has its generators too.
+    // The number comes from the kernel: a copy of this process, as in a snapshot of its machine, has the same
+    // generators in memory.
     let number = OsRng.try_next_u32().unwrap_or_else(|_| rand::random());
     format!("{}/{number:08x}", hostname())
 }
 
-/// What a process that stands by writes about itself: what it claims, and a text that changes each time, by
-/// which others see that it is still there.
+/// Makes the note of a process that stands by: its claim, and a text that changes each time. From the
+/// changes, others see that the process still runs.
 pub fn announcement(identity: &Identity, incarnation: &str, at: Timestamp) -> String {
     let addresses = identity.addresses();
     let at_addresses = addresses.map(|all| format!(" at {all}")).unwrap_or_default();
     format!("{incarnation}{at_addresses}; {}", heartbeat::renew_time(at))
 }
 
-/// The renewTimes that this process has written, or may have.
+/// The renewTimes that this process has written or may have written.
 #[derive(Debug, Clone, Default)]
 pub struct Written {
     confirmed: Option<Timestamp>,
@@ -40,7 +42,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// This one is on its way.
+    /// Records a renewTime that is being sent.
     pub fn sending(&mut self, at: Timestamp) {
         if self.unanswered.len() == UNANSWERED_MAX {
             self.unanswered.remove(0);
@@ -48,51 +50,52 @@ impl Written {
         self.unanswered.push(at);
     }
 
-    /// One was accepted, so those before it are overwritten. `stored` is what the answer shows, which may differ from
-    /// what was sent: a webhook may cut it.
+    /// Records that a renewTime was accepted, which overwrites all earlier ones. `stored` is the time in the
+    /// answer. It may differ from the time that was sent, because a webhook may truncate it.
     pub fn accepted(&mut self, stored: Option<Timestamp>) {
         *self = Self { confirmed: stored, unanswered: Vec::new() };
     }
 
-    /// It was refused, and so never written.
+    /// Records that a renewTime was refused, and so never written.
     pub fn refused(&mut self, at: Timestamp) {
         self.unanswered.retain(|one| *one != at);
     }
 
-    /// What the Lease has if no other process beats for it. None while an answer is missing.
+    /// The renewTime that the Lease has if no other process beats for it. `None` while an answer is missing.
     pub fn expected(&self) -> Option<Timestamp> {
         self.confirmed.filter(|_| self.unanswered.is_empty())
     }
 
-    /// Whether this process may have written it.
+    /// Whether this process may have written this renewTime.
     pub fn contains(&self, at: Option<Timestamp>) -> bool {
         at.is_some_and(|at| self.confirmed == Some(at) || self.unanswered.contains(&at))
     }
 }
 
-/// What has become of a Lease that was ours, when the API server has refused a beat.
+/// What has happened to our Lease, after the API server has refused a beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Became {
-    /// It was edited, and only this process has beaten since: claimed anew.
+    /// The Lease was edited, and only this process has beaten since: we claim it anew.
     Edited,
-    /// It is as we left it, except for a beat that was not ours. A process that claims nothing sent it, or a
+    /// The Lease is unchanged except for a beat that is not ours. A process without a claim sent it, or a
     /// copy of this process.
     BeatenByAnother,
-    /// It is as it was before this process has claimed it, or another one with an earlier beat: it, or the whole
-    /// store, was put back from a backup.
+    /// The Lease is as it was before this process claimed it, or it is another Lease with an earlier beat.
+    /// The Lease, or the whole store, was restored from a backup.
     GoneBack,
-    /// Another process has claimed it.
+    /// Another process has claimed the Lease.
     Claimed,
 }
 
-/// Finds out. `before` is what we held, `now` the same Lease, which is still one of this instance.
+/// Finds out what has happened. `before` is the Lease that we held. `now` is the Lease as read, which still
+/// belongs to this instance.
 pub fn became(identity: &Identity, before: &Held, written: &Written, now: &Lease) -> Became {
     let held = Held::of(now);
     if written.contains(renewed(now)) {
         return Became::Edited;
     }
     let other = held.uid != before.uid;
-    // Whoever claims it raises the count, and none at all is an edit.
+    // A claim always raises the count. A missing count is an edit.
     let fewer = held.transitions < before.transitions;
     if renewed(now) < written.confirmed && (other || fewer) {
         return Became::GoneBack;
@@ -101,17 +104,17 @@ pub fn became(identity: &Identity, before: &Held, written: &Written, now: &Lease
     if same && claims_the_same(identity, now) { Became::BeatenByAnother } else { Became::Claimed }
 }
 
-/// Whether the Lease says of the instance's place what we would.
+/// Whether the Lease names the same addresses as this identity.
 pub fn claims_the_same(identity: &Identity, lease: &Lease) -> bool {
     named_addresses(lease) == identity.addresses().as_deref()
 }
 
-/// The addresses that a Lease names.
+/// Returns the addresses that a Lease names.
 pub fn named_addresses(lease: &Lease) -> Option<&str> {
     annotation(lease, heartbeat::ADDRESSES_ANNOTATION)
 }
 
-/// The note that a rival has left.
+/// Returns the note that a rival has left.
 pub fn rival_note(lease: &Lease) -> Option<&str> {
     annotation(lease, RIVAL_ANNOTATION)
 }
@@ -120,24 +123,24 @@ fn annotation<'a>(lease: &'a Lease, name: &str) -> Option<&'a str> {
     lease.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
-/// Follows a text that others change as long as they live, by our own clock.
+/// Watches, by our own clock, a text that another process changes as long as it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vigil {
     seen: Option<String>,
-    /// Since when it was seen not to change.
+    /// Since when the text has been seen unchanged.
     since: Instant,
-    /// When it was looked at last.
+    /// When the text was last read.
     looked: Instant,
 }
 
 impl Vigil {
-    /// It is seen for the first time.
+    /// Begins with the text that was just seen for the first time.
     pub fn begin(seen: Option<String>, now: Instant) -> Self {
         Self { seen, since: now, looked: now }
     }
 
-    /// It is seen again. Where it could not be looked at for long, it could perhaps not be changed either:
-    /// the time before that does not count.
+    /// Records that the text was read again. If it could not be read for long, the other process may not have
+    /// been able to change it either, so the time before that does not count.
     pub fn look(&mut self, seen: Option<String>, now: Instant, pace: &Pace) {
         if self.seen != seen || now - self.looked > Self::blind_after(pace) {
             self.since = now;
@@ -146,17 +149,17 @@ impl Vigil {
         self.looked = now;
     }
 
-    /// What was seen last.
+    /// Returns the text that was last seen.
     pub fn seen(&self) -> Option<&str> {
         self.seen.as_deref()
     }
 
-    /// When it will have been silent for a ttl, if it is not changed until then.
+    /// When the other process will have been silent for a ttl, if the text does not change before.
     pub fn ends(&self, pace: &Pace) -> Instant {
         self.since + pace.ttl()
     }
 
-    /// Whether it was silent for a ttl.
+    /// Whether the other process has been silent for a ttl.
     pub fn is_over(&self, now: Instant, pace: &Pace) -> bool {
         now >= self.ends(pace) && now - self.looked <= Self::blind_after(pace)
     }
@@ -166,7 +169,7 @@ impl Vigil {
     }
 }
 
-/// What in a Lease changes while its holder lives.
+/// The part of a Lease that changes while its holder lives.
 pub fn sign_of_life(lease: &Lease) -> Option<String> {
     let Held { uid, transitions, .. } = Held::of(lease);
     let renewed = renewed(lease).map(heartbeat::renew_time).unwrap_or_default();
@@ -235,16 +238,16 @@ mod tests {
         let ours = identity("192.0.2.1");
         let before = Held::of(&lease("192.0.2.1", 4, 10));
         let became = |lease: Lease| became(&ours, &before, &written(10, &[11]), &lease);
-        // Of an earlier life of this machine, which had another address.
+        // The Lease of an earlier run of this machine, which had another address.
         assert_eq!(became(lease("192.0.2.9", 3, 7)), Became::GoneBack);
         let mut anew = lease("192.0.2.1", 4, 7);
         anew.metadata.uid = Some("another".to_owned());
         assert_eq!(became(anew.clone()), Became::GoneBack);
-        // By hand.
+        // A person has emptied the Lease.
         let mut emptied = lease("192.0.2.1", 4, 10);
         emptied.spec = Some(Default::default());
         assert_eq!(became(emptied), Became::GoneBack);
-        // Of another process, whose clock may be slow.
+        // The claim of another process, whose clock may be slow.
         assert_eq!(became(lease("192.0.2.9", 5, 7)), Became::Claimed);
         anew.spec.as_mut().expect("a spec").renew_time =
             lease("192.0.2.1", 4, 12).spec.expect("a spec").renew_time;

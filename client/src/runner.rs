@@ -1,4 +1,4 @@
-//! Where a heart beats: in a task of the runtime at hand, or on a thread of its own.
+//! Runs a heart: in a task of the current runtime, or on a thread of its own.
 
 use std::thread;
 
@@ -18,7 +18,7 @@ use crate::{
 /// How a heart ended.
 type Ended = Result<(), Failure>;
 
-/// A heart that beats somewhere. Dropped, it stops without deregistering.
+/// A heart that beats. If this value is dropped, the heart stops without deregistering.
 pub(crate) struct Runner {
     stop: CancellationToken,
     ended: BoxFuture<'static, Option<Ended>>,
@@ -29,12 +29,12 @@ impl Runner {
     /// Stops the heart, which deregisters.
     pub(crate) async fn stop(self) -> Ended {
         self.stop.cancel();
-        // None: it has panicked, and there is nobody left to ask.
+        // `None`: the heart has panicked, and there is no result.
         self.ended.await.unwrap_or(Ok(()))
     }
 }
 
-/// In a task.
+/// Runs the heart in a task.
 pub(crate) fn on_this_runtime(
     begin: impl FnOnce() -> Result<Heart, Error>,
     stop: CancellationToken,
@@ -46,8 +46,8 @@ pub(crate) fn on_this_runtime(
     Ok((Runner { stop, ended, _abandoned: None }, progress))
 }
 
-/// On a thread with a runtime of its own. Its client is made there, too: a connection lives on the runtime
-/// that made it.
+/// Runs the heart on a thread with a runtime of its own. The client is created on that runtime, because a
+/// connection lives on the runtime that created it.
 pub(crate) async fn on_a_thread(
     begin: impl FnOnce() -> Result<Heart, Error> + Send + 'static,
     stop: CancellationToken,
@@ -67,7 +67,7 @@ pub(crate) async fn on_a_thread(
                 return;
             }
             if let Some(end) = dropped.run_until_cancelled(heart.run(stopped)).await {
-                // Nobody may be waiting for it.
+                // The receiver may be gone.
                 let _ = ends.send(end);
             }
         });

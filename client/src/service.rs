@@ -32,9 +32,10 @@ use crate::{
     transport::{self, Source},
 };
 
-/// How long a stop waits for handlers to hear the last events.
+/// How long a stop waits for handlers to receive the last events.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
-/// How long draining may take to be told, before the delay begins: the delay is not to be waited for in vain.
+/// How long the drain may take to be accepted before the delay begins: during the delay routers must be able
+/// to see the drain.
 const TELL_DRAINING_WITHIN: Duration = Duration::from_secs(5);
 
 /// One instance of a service, ready to be started.
@@ -69,7 +70,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Begins to describe an instance of the service that a ServiceRegistration of this name publishes.
+    /// Begins to describe an instance of the service that the ServiceRegistration of this name publishes.
     pub fn builder(registration: impl Into<String>) -> Builder {
         Builder::new(registration)
     }
@@ -81,7 +82,7 @@ impl Service {
     pub async fn run(self) -> Result<(), Error> {
         let cancellation = self.cancellation.clone();
         let handle_signal = self.handle_signal;
-        // First of all: a signal that comes while we start must not end us in the middle of something.
+        // We listen before everything else: a signal during the start must not kill the process halfway.
         let mut signals = handle_signal.then(Signals::listen).transpose()?;
         let running = self.start().await?;
         let asked = async {
@@ -97,12 +98,12 @@ impl Service {
         Ok(running.stop().await?)
     }
 
-    /// Starts: runs the hooks, and beats from now on. Returns when the first beat is accepted.
+    /// Runs the hooks, and beats from now on. Returns when the first beat is accepted.
     ///
     /// # Errors
-    /// [`Error::NoConfiguration`] and [`Error::Connect`] without a way to the API server;
-    /// [`Error::NotRegistered`] when no beat is accepted within the start timeout, with the last reason;
-    /// [`Error::Hook`]. Nothing stays behind then.
+    /// [`Error::NoConfiguration`] and [`Error::Connect`] if the API server cannot be used;
+    /// [`Error::NotRegistered`], with the last reason, if no beat is accepted within the start timeout;
+    /// [`Error::Hook`]. After an error no Lease remains.
     pub async fn start(self) -> Result<Running, Error> {
         let Hooks { before_start, after_start, before_stop, after_stop } = self.hooks;
         let source = match self.config {
@@ -115,7 +116,7 @@ impl Service {
         }
         run_hooks("before_start", before_start).await?;
 
-        // Until the first check nothing is known.
+        // Before the first check the health is unknown.
         let provisional = self.check.is_some();
         let (words, heard) = watch::channel(Word { provisional, ..Word::default() });
         let stats = Arc::new(Counters::default());
@@ -138,7 +139,7 @@ impl Service {
             timeout(self.start_timeout, registered).await.is_ok_and(|told| told.is_ok());
         if !registered {
             let failure = progress.borrow().failure.clone();
-            // What was sent may have been accepted all the same.
+            // A beat that was sent may have been accepted although its answer was lost.
             let _ = runner.stop().await;
             return Err(Error::NotRegistered { within: self.start_timeout, failure });
         }
@@ -168,8 +169,8 @@ impl Service {
 
 const USER_AGENT: &str = concat!("beatkeeper-client/", env!("CARGO_PKG_VERSION"));
 
-/// A service that beats. Dropped, it falls silent, and its instance goes when the ttl has passed:
-/// [`stop`](Self::stop) it instead.
+/// A service that beats. If this value is dropped, the beats end, and the instance is pruned when its ttl has
+/// passed: use [`stop`](Self::stop) instead.
 pub struct Running {
     runner: Runner,
     words: Arc<watch::Sender<Word>>,
@@ -183,14 +184,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Says how the instance is, with a beat at once. A check that was registered goes on, and may say
-    /// otherwise; it does not once the instance drains.
+    /// Sets the health of the instance, with a beat at once. A registered check continues, and may report
+    /// another health afterwards; it ends when the instance drains.
     pub fn tell(&self, health: Health, note: Option<String>) {
         self.words.send_replace(Word { health, note, provisional: false });
     }
 
-    /// Drains: the instance is published as terminating, and gets nothing new. Returns when that is accepted,
-    /// or after five seconds without an answer, and after `delay` on top of it, in which routers notice.
+    /// Drains: the instance is published as terminating, and gets no new connections. Waits until the drain
+    /// is accepted, for at most five seconds, and then for `delay`, in which routers notice.
     pub async fn drain(&mut self, delay: Duration) {
         self.checking = None;
         self.words.send_modify(|word| {
@@ -206,16 +207,16 @@ impl Running {
         sleep(delay).await;
     }
 
-    /// What was counted so far.
+    /// Returns the counts since the start.
     pub fn stats(&self) -> Stats {
         self.stats.read()
     }
 
-    /// Stops: hooks, draining if there is a delay for it, deregistering, hooks. Everything is tried, whatever
-    /// fails.
+    /// Stops: runs the hooks, drains if there is a drain delay, deregisters, and runs the remaining hooks. A
+    /// failure of one step does not prevent the next ones.
     ///
     /// # Errors
-    /// All that failed.
+    /// All steps that failed.
     pub async fn stop(mut self) -> Result<(), StopError> {
         let mut error = StopError::default();
         let before = std::mem::take(&mut self.before_stop);
@@ -246,10 +247,10 @@ async fn collect(error: &mut StopError, name: &'static str, hooks: Vec<Hook>) {
     }
 }
 
-/// What happened since the start.
+/// Counts since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Beats that were accepted, the first one not among them.
+    /// Beats that were accepted, without the first one.
     pub beats: u64,
     /// Tries that failed.
     pub failed: u64,
@@ -289,7 +290,7 @@ impl Counters {
     }
 }
 
-/// Counts at once, and has the rest done beside the beats: a log and a handler may block.
+/// Counts an event at once, and has another thread log and report it: a log and a handler may block.
 fn reporter(report: Option<Report>, counters: Arc<Counters>, aside: Arc<Aside>) -> Report {
     Arc::new(move |event| {
         counters.note(event);

@@ -1,7 +1,7 @@
-//! What the operator makes of an instance, as the registration's status tells. Without I/O.
+//! How the operator treats an instance, according to the status of the registration. Without I/O.
 //!
-//! That beats are accepted says that the API server takes them. Whether the instance is published depends on
-//! what the operator thinks of it.
+//! An accepted beat only shows that the API server has stored it. Whether the instance is published is for
+//! the operator to decide.
 
 use std::{fmt, time::Duration};
 
@@ -9,35 +9,35 @@ use beatkeeper_api::{
     InstanceState, ServiceRegistration, ServiceRegistrationStatus, status::condition, text::plain,
 };
 
-/// The first look comes so soon after the first beat; the pause doubles until the instance is known to be
-/// published, up to the pace at which a registration is read again anyway.
+/// The pause between the first beat and the first look. The pause doubles until the instance is known to be
+/// published, up to the interval at which the registration is read again anyway.
 pub const FIRST_LOOK: Duration = Duration::from_millis(250);
 
 /// The state of an instance that a status does not list.
 const UNSEEN: &str = "Unseen";
 
-/// What becomes of an instance.
+/// How the operator treats an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// It is in the Service's slices.
+    /// The instance is in the Service's slices.
     Published {
         /// Ready, NotReady, Draining or Held.
         state: String,
         /// One word.
         reason: String,
-        /// More words, if there are any.
+        /// The details, if there are any.
         message: String,
     },
-    /// It is not.
+    /// The instance is not in the Service's slices.
     NotPublished {
-        /// Waiting, Cordoned, Expired, Rejected, or Unseen where the status does not list it.
+        /// Waiting, Cordoned, Expired, Rejected, or Unseen if the status does not list the instance.
         state: String,
         /// One word.
         reason: String,
         /// Why, and what to do.
         message: String,
     },
-    /// The registration as a whole stands still, until a person does something.
+    /// The registration as a whole is stalled, until a person changes something.
     Stalled {
         /// One word.
         reason: String,
@@ -47,8 +47,8 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// What a registration says of an instance. None: it does not say, as there are more instances than it
-    /// lists.
+    /// Takes the standing of an instance from a registration. `None`: the status does not tell, because there
+    /// are more instances than it lists.
     pub fn of(registration: &ServiceRegistration, instance: &str) -> Option<Self> {
         let unseen = || {
             Self::NotPublished {
@@ -88,7 +88,8 @@ impl Standing {
         matches!(self, Self::NotPublished { state, .. } if state == UNSEEN)
     }
 
-    /// Whether a reader should hear of the other, after this one. Words alone are no news.
+    /// Whether the other standing is worth reporting after this one. A difference of the message alone is
+    /// not.
     pub fn differs(&self, other: &Self) -> bool {
         let word = |standing: &Self| match standing {
             Self::Published { state, .. } => (0, state.clone()),
@@ -112,7 +113,7 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (lead, reason, message) = match self {
             Self::Published { state, reason, message } => {
-                // Of one that serves there is nothing to say but that.
+                // For an instance that serves, the state alone is reported.
                 let plainly = state == InstanceState::Ready.as_str();
                 let lead = format!("published as {}", state.to_lowercase());
                 (
@@ -143,14 +144,15 @@ pub struct Looks {
     doubt: Option<(Standing, u32)>,
 }
 
-/// So many looks in a row have to find that an instance is not published: a status is written after the slices,
-/// and may still describe an earlier process.
+/// How many looks in a row have to find that an instance is not published: a status is written after the
+/// slices, and may still describe an earlier process.
 const LOOKS: u32 = 2;
-/// And so many that it is not listed, since an operator may just start.
+/// How many looks in a row have to find that an instance is not listed: an operator may just be starting.
 const LOOKS_UNSEEN: u32 = 5;
 
 impl Looks {
-    /// The registration was read. That an instance is not published counts when several looks in a row find so.
+    /// Takes one read of the registration, and returns a change that is worth reporting. That an instance is
+    /// not published counts only when several looks in a row find so.
     pub fn look(&mut self, seen: Option<Standing>) -> Option<Standing> {
         let seen = seen?;
         let before = self.doubt.take();
@@ -166,7 +168,7 @@ impl Looks {
         news.then(|| self.told.insert(seen).clone())
     }
 
-    /// Whether it is known to be published.
+    /// Whether the instance is known to be published.
     pub fn is_published(&self) -> bool {
         self.told.as_ref().is_some_and(Standing::is_published)
     }

@@ -1,4 +1,4 @@
-//! What many slices say together.
+//! Combines many slices into one set of instances.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
 use super::{Change, Instance, Port};
 
-/// What tells instances apart: two processes of one host differ by their ports.
+/// The key of an instance. Two processes on one host differ by their ports.
 type Key = (IpAddr, Vec<Port>);
 
 /// The slices of one Service, and the instances that they show.
@@ -18,24 +18,24 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// All that is shown.
+    /// Returns all instances.
     pub(super) fn shown(&self) -> impl Iterator<Item = &Instance> {
         self.shown.values()
     }
 
-    /// A slice is new, or has changed.
+    /// Records a slice that is new or has changed.
     pub(super) fn put(&mut self, slice: EndpointSlice) -> Vec<Change> {
         self.slices.insert(name(&slice), instances(&slice));
         self.show()
     }
 
-    /// A slice is gone.
+    /// Removes a slice.
     pub(super) fn remove(&mut self, slice: &EndpointSlice) -> Vec<Change> {
         self.slices.remove(&name(slice));
         self.show()
     }
 
-    /// These are all slices there are.
+    /// Replaces all slices.
     pub(super) fn replace(&mut self, slices: Vec<EndpointSlice>) -> Vec<Change> {
         self.slices = slices.iter().map(|slice| (name(slice), instances(slice))).collect();
         self.show()
@@ -44,7 +44,8 @@ impl Table {
     fn show(&mut self) -> Vec<Change> {
         let mut now: BTreeMap<Key, Instance> = BTreeMap::new();
         for (key, instance) in self.slices.values().flatten() {
-            // On its way from one slice to another it is in both; whichever knows it as ready is right.
+            // An instance that moves from one slice to another is in both for a while. It counts as ready if
+            // either slice says so.
             let known = now.entry(key.clone()).or_insert_with(|| instance.clone());
             if instance.ready && !known.ready {
                 known.clone_from(instance);
@@ -91,7 +92,7 @@ fn instances(slice: &EndpointSlice) -> BTreeMap<Key, Instance> {
     endpoints.map(|one| ((one.address, one.ports.clone()), one)).collect()
 }
 
-/// A tenant that may write slices may write any text there.
+/// Makes text safe to print: a tenant that may write slices may write any text into them.
 fn printable(text: Option<&String>) -> Option<String> {
     text.map(|text| plain(text).into_owned())
 }
@@ -99,7 +100,8 @@ fn printable(text: Option<&String>) -> Option<String> {
 fn instance(address: IpAddr, ports: &[Port], endpoint: &Endpoint) -> Instance {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
-    // As the API has it: what is not said is ready, serves as much as it is ready, and stays.
+    // The defaults of the API: an endpoint without conditions is ready, is serving if it is ready, and is not
+    // terminating.
     let ready = conditions.ready.unwrap_or(true);
     Instance {
         address,
