@@ -1,20 +1,20 @@
-//! The way to the API server: found, kept open, and followed where it leads elsewhere.
+//! The connection to the API server: it is found, kept open, and moved when its description changes.
 //!
-//! kube's own connector is put together for a program that is started, asks and ends. Something that beats runs for
-//! months, and is gone where it is late by a ttl. So this one
+//! kube's own connector is made for a program that starts, sends its requests and ends. A process that beats
+//! runs for months, and is pruned if its beats are late by a ttl. So this connector
 //!
-//! * switches Nagle's algorithm off (kube leaves it on; together with the peer's delayed ACK one request in fifty on
-//!   a mostly idle connection then waits 40 ms), and keeps connections open;
-//! * tries all addresses of a name within fractions of a second of each other (`dial`), and goes on making a
-//!   connection when the request that asked for it has been given up (`persist`);
-//! * gives a request that follows one into the void a new connection, and notices a peer that has vanished in half a
-//!   minute on a silent watch as well;
+//! * switches Nagle's algorithm off (kube leaves it on; together with the peer's delayed ACK, one request in
+//!   fifty on a mostly idle connection then waits 40 ms), and keeps connections open;
+//! * tries all addresses of a name, starting within fractions of a second of each other (`dial`), and
+//!   continues to make a connection after the request that asked for it was given up (`persist`);
+//! * uses a new connection for the request after one that got no answer, and detects within half a minute
+//!   that a peer has vanished, also on a silent watch;
 //! * reads kubeconfig, certificates, keys and tokens again when they change, when a handshake fails and when
-//!   the API server refuses a credential (`source`, `keeper`), and fetches credentials beside the requests
-//!   (`signer`, `plugin`);
-//! * goes through a proxy where the kubeconfig or the environment says so (`proxy`);
-//! * has no compression (it would cost more time than it saves bytes) and none of kube's retries: they wait up to
-//!   1000 s out of sight, where a beat has a deadline of its own.
+//!   the API server refuses a credential (`source`, `keeper`), and fetches credentials without delaying the
+//!   requests (`signer`, `plugin`);
+//! * uses a proxy if the kubeconfig or the environment says so (`proxy`);
+//! * has no compression (it would cost more time than it saves bytes) and none of kube's retries: these wait
+//!   invisibly for up to 1000 s, whereas a beat has a deadline of its own.
 
 mod access;
 mod dial;
@@ -42,22 +42,22 @@ pub use proxy::ProxyError;
 pub use route::tcp;
 pub use source::Source;
 
-/// How long the head of a response may take, for a watch as for everything else.
+/// How long the head of a response may take, for a watch as for any other request.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why there is no client.
+/// Why a client cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The kubeconfig or the environment asks for a proxy that cannot be used.
+    /// The kubeconfig or the environment names a proxy that cannot be used.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     /// The user agent cannot be sent as a header.
     #[error("{0:?} cannot be sent as a User-Agent")]
     UserAgent(String),
-    /// The credentials or certificates in the configuration are unusable. What they hold is not shown.
+    /// The credentials or certificates in the configuration are unusable. Their content is not shown.
     #[error("cannot use the credentials for the API server: {0}")]
     Credentials(String),
-    /// A file cannot be read, or does not hold what it should.
+    /// A file cannot be read, or does not have the expected content.
     #[error("cannot read how to reach the API server: {0}")]
     Unreadable(String),
 }
@@ -68,7 +68,7 @@ impl From<kube::Error> for ConnectError {
     }
 }
 
-/// There is neither a kubeconfig nor a Pod's ServiceAccount that can be used. What they hold is not shown.
+/// There is neither a usable kubeconfig nor a usable ServiceAccount of a Pod. Their content is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kubeconfig}; and this is no Pod with a ServiceAccount: {pod}")]
 pub struct NoWay {
@@ -76,11 +76,11 @@ pub struct NoWay {
     pod: String,
 }
 
-/// Makes a client, on the current tokio runtime; nothing is sent yet. What the headers of the
-/// answers tell is noted in `headers`. What the source says is read again for as long as the client lives.
+/// Makes a client on the current tokio runtime; nothing is sent yet. Values from the headers of the answers
+/// are recorded in `headers`. The source is read again and again while the client lives.
 ///
 /// # Errors
-/// [`ConnectError`], when what the source says cannot be used.
+/// [`ConnectError`] if the content of the source cannot be used.
 pub fn connect(
     source: impl Into<Source>,
     user_agent: &str,
@@ -89,21 +89,21 @@ pub fn connect(
     let source = source.into();
     let service = ServiceBuilder::new()
         .map_response(headers.observer())
-        // Ends with the head of the response: the body is no part of this future.
+        // The timeout ends with the head of the response: the body is not part of this future.
         .timeout(RESPONSE_TIMEOUT)
         .service(Access::open(&source, user_agent)?);
     Ok(Client::new(service, source.namespace()))
 }
 
-/// A call that took longer than it may.
+/// A call that exceeded its time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no answer within {}", beatkeeper_api::duration::format(*.0))]
 pub struct TookTooLong(pub Duration);
 
-/// Bounds a whole call, body included. For everything but watches.
+/// Limits the time of a whole call, including the body. Not for watches.
 ///
 /// # Errors
-/// [`TookTooLong`]. Whether the API server has done what was asked is unknown then.
+/// [`TookTooLong`]. It is then unknown whether the API server has executed the request.
 pub async fn within<T>(
     limit: Duration,
     call: impl Future<Output = T> + Send,

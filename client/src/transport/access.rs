@@ -1,8 +1,9 @@
-//! A service for requests to the API server that follows what describes the way there.
+//! A service for requests to the API server that adapts when the description of the connection changes.
 //!
-//! Each request takes the [`Link`] of the moment: a pool of connections, and what signs requests. The
-//! [keeper](super::keeper) replaces it when files have changed or a credential is fetched, and hears from here
-//! what may mean that they have: a refused credential, a handshake that fails, a request that fails otherwise.
+//! Each request takes the current [`Link`]: a pool of connections, and the signature for requests. The
+//! [keeper](super::keeper) replaces the link when files have changed or a credential was fetched. This module
+//! tells the keeper of events that may have such a cause: a refused credential, a failed handshake, or a
+//! request that fails otherwise.
 
 use std::{
     sync::{
@@ -35,40 +36,42 @@ use crate::error::BoxError;
 
 /// How long a request that was refused waits for other credentials.
 const OTHERS_WITHIN: Duration = Duration::from_secs(1);
-/// A request that was given up earlier says nothing about its connection.
+/// The minimum duration of a request that counts as unanswered: one that was given up earlier says nothing
+/// about its connection.
 const SILENT: Duration = Duration::from_millis(100);
 
 /// The connections to one destination.
 pub(super) type Http = HttpClient<Persistent<TokioIo<Stream>>, Body>;
 
-/// The way to the API server as it is at the moment.
+/// The current connection to the API server.
 pub(super) struct Link {
     pub http: Http,
-    /// Of the pool in `http`.
+    /// The number of the pool in `http`.
     pub pool: u64,
     pub base: BaseUriLayer,
     pub headers: ExtraHeadersLayer,
     pub authorization: Option<HeaderValue>,
 }
 
-/// What requests find.
+/// What a request finds when it starts.
 #[derive(Clone)]
 pub(super) enum Standing {
     /// The first credential is being fetched.
     Pending,
-    /// There is none, and why.
+    /// There is no credential, and the reason.
     Failed(Arc<str>),
     Open(Arc<Link>),
 }
 
-/// What the keeper is told.
+/// The messages to the keeper.
 pub(super) enum Call {
-    /// Something failed that other files might repair. The sender is notified when they have been read.
+    /// A request failed in a way that other files might repair. The sender is notified when the files have
+    /// been read.
     Reread(Option<oneshot::Sender<()>>),
-    /// The API server does not accept this.
+    /// The API server does not accept this credential.
     Refused(Option<HeaderValue>, oneshot::Sender<()>),
-    /// Nothing was heard over any connection of this pool since a request was sent: others are not to
-    /// be given to a silent one as well.
+    /// No answer has arrived over any connection of this pool since a request was sent. The next requests
+    /// must not get another silent connection of the pool.
     Silent(u64),
 }
 
@@ -77,19 +80,19 @@ pub(super) enum Call {
 pub struct Access {
     standing: watch::Receiver<Standing>,
     calls: mpsc::UnboundedSender<Call>,
-    /// When the last answer came.
+    /// When the last answer arrived.
     heard: Arc<Mutex<Option<Instant>>>,
-    /// The first pool that may lead anywhere.
+    /// The number of the first pool that may still work.
     usable: Arc<AtomicU64>,
     _keeper: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Access {
-    /// Reads what the source says; nothing is sent yet. It lives on the current tokio runtime.
+    /// Reads the source; nothing is sent yet. The service runs on the current tokio runtime.
     ///
     /// # Errors
-    /// [`ConnectError`], when what the source says cannot be used. A credential plugin has no part in that: it runs
-    /// beside the requests, and they tell what is wrong with it.
+    /// [`ConnectError`] if the content of the source cannot be used. A credential plugin does not cause this
+    /// error: it runs beside the requests, and the requests report its failure.
     pub fn open(source: &Source, user_agent: &str) -> Result<Self, ConnectError> {
         Self::open_with(source, user_agent, dial::system())
     }
@@ -152,7 +155,7 @@ impl Access {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        // Nothing was done with it, so with other credentials it may be sent again.
+        // The server did not execute the request, so it may be sent again with other credentials.
         let (done, reread) = oneshot::channel();
         let _ = self.calls.send(Call::Refused(link.authorization.clone(), done));
         let _ = timeout(OTHERS_WITHIN, reread).await;
@@ -180,7 +183,7 @@ impl Service<Request<Body>> for Access {
     }
 }
 
-/// None when the body is a stream.
+/// Copies a request; `None` if the body is a stream.
 fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
@@ -190,8 +193,8 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// A request that is under way. One that is given up while nothing was heard over any connection has been sent into
-/// the void, and the other connections of its pool lead there as well.
+/// A request that is under way. If it is given up, and no answer has arrived over any connection meanwhile,
+/// its connection is dead, and the other connections of its pool are likely dead as well.
 struct Unanswered<'a> {
     access: &'a Access,
     pool: u64,

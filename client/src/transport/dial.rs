@@ -1,12 +1,12 @@
-//! Which address of a name is connected to: all of them have a turn, in the spirit of RFC 8305.
+//! Decides which address of a name to connect to: all of them get a turn, in the spirit of RFC 8305.
 //!
-//! An address that is dead does not answer at all, and the system gives up after two minutes. So the next one
-//! begins a quarter of a second later, beside it, and the first to be through wins. It is remembered and has the
-//! first turn from then on. An attempt counts as through when the TLS handshake is done: an address behind
-//! which nothing speaks any more may accept connections all the same.
+//! A dead address does not answer at all, and the system gives up only after two minutes. So the attempt at
+//! the next address begins a quarter of a second later, in parallel, and the first success wins. The dialer
+//! remembers the address of that success and tries it first from then on. An attempt succeeds when the TLS
+//! handshake is done: a dead server behind an address may still seem to accept connections.
 //!
-//! Names are looked up each time, since an API server may move. A resolver that does not answer does not hold
-//! anything up where addresses are known from before.
+//! Names are looked up each time, because an API server may move. If a resolver does not answer, and
+//! addresses are known from before, it delays nothing.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,16 +25,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::BoxError;
 
-/// How long an address has to itself, as RFC 8305 recommends.
+/// The time before the attempt at the next address begins, as RFC 8305 recommends.
 const TURN: Duration = Duration::from_millis(250);
-/// How long a look-up may take before what is known is used.
+/// How long a lookup may take before the known addresses are used.
 const RESOLVE_WITHIN: Duration = Duration::from_millis(250);
 
 /// Looks up the addresses of a host.
 pub(super) type Resolver =
     Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
-/// As the system does it.
+/// The resolver of the system.
 pub(super) fn system() -> Resolver {
     Arc::new(|host, port| {
         async move { Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) }.boxed()
@@ -46,11 +46,11 @@ type Lookup = Shared<BoxFuture<'static, Result<Vec<SocketAddr>, Arc<io::Error>>>
 /// What is known of one name.
 #[derive(Default)]
 struct Known {
-    /// All its addresses when it was last looked up.
+    /// All addresses from the last lookup.
     addresses: Vec<SocketAddr>,
-    /// The one that was last got through to.
+    /// The address of the last success.
     good: Option<SocketAddr>,
-    /// One look-up at a time: a resolver that hangs holds a thread for each.
+    /// At most one lookup runs at a time: each hanging lookup would occupy a thread.
     lookup: Option<Lookup>,
 }
 
@@ -65,7 +65,7 @@ impl Dialer {
         Self { resolver, known: Mutex::default() }
     }
 
-    /// The first attempt that gets through to an address of this host.
+    /// Returns the first attempt that succeeds at an address of this host.
     pub(super) async fn reach<T, A>(
         &self,
         host: &str,
@@ -114,8 +114,8 @@ impl Dialer {
         }
     }
 
-    /// Looks the host up. One that takes its time goes on beside the addresses that are known from before; it is
-    /// returned then.
+    /// Looks the host up. If the lookup is slow and addresses are known from before, it continues beside
+    /// them, and is returned.
     async fn begin(
         &self,
         host: &str,
@@ -124,11 +124,12 @@ impl Dialer {
         failed: &mut Unreached,
     ) -> Option<Lookup> {
         let lookup = self.with(host, port, |known| {
-            // If a look-up has ended, a task that waited for it has recorded its result. If no task waited, it is lost.
+            // If a lookup has ended, a task that waited for it has recorded its result. If no task waited,
+            // the result is lost.
             let under_way = known.lookup.take().filter(|lookup| lookup.peek().is_none());
             let begin = || {
                 let lookup = (self.resolver)(host.to_owned(), port);
-                // In a task of its own, it goes on after the waiting request gives up.
+                // In a task of its own, the lookup continues after the waiting request gives up.
                 let lookup = tokio::spawn(lookup);
                 async move {
                     let found = lookup.await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -153,7 +154,7 @@ impl Dialer {
         }
     }
 
-    /// Takes note of what a look-up has found. What is known stays where it found nothing.
+    /// Records the result of a lookup. If the lookup found nothing, the known addresses stay.
     fn learn(
         &self,
         host: &str,
@@ -194,8 +195,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Those that are new: the one that was good last, then both families by turns, beginning with the
-    /// resolver's first.
+    /// Adds the new addresses: first the last good one, then both IP families by turns, beginning with the
+    /// first address of the resolver.
     fn add(&mut self, found: &[SocketAddr], good: Option<SocketAddr>) {
         let new: Vec<SocketAddr> =
             found.iter().filter(|address| !self.seen.contains(address)).copied().collect();
@@ -226,11 +227,11 @@ impl Waiting {
     }
 }
 
-/// No address of a host was got through to.
+/// No attempt at an address of a host succeeded.
 #[derive(Debug)]
 pub(super) struct Unreached {
     host: String,
-    /// Why, by address; without one where the look-up failed.
+    /// The reason for each address; without an address if the lookup failed.
     causes: Vec<(Option<SocketAddr>, BoxError)>,
 }
 
@@ -264,7 +265,7 @@ mod tests {
         Arc::new(move |_, _| std::future::ready(Ok(found.clone())).boxed())
     }
 
-    /// Connects where `alive`; elsewhere nothing ever answers. Returns the address and how long it took.
+    /// Connects to an address in `alive`; the others never answer. Returns the address and how long it took.
     async fn reach(dialer: &Dialer, alive: &[SocketAddr]) -> (SocketAddr, Duration) {
         let begun = Instant::now();
         let attempt = async |address: SocketAddr| {

@@ -1,5 +1,6 @@
-//! Keeps the way to the API server as its description says: reads that again, and fetches credentials, beside the
-//! requests, which never wait for either while they have something to go by.
+//! Keeps the connection to the API server in line with its description. It reads the description again and
+//! fetches credentials, in parallel to the requests. Requests wait for neither while they have a usable route
+//! and credential.
 
 use std::{
     net::SocketAddr,
@@ -33,16 +34,16 @@ use super::{
 };
 use crate::error::BoxError;
 
-/// Files are read again so often without any reason.
+/// How often files are read again without a reason.
 const READ_EVERY: Duration = Duration::from_secs(10);
-/// And at most so often with one.
+/// How often files are read again at most if there is a reason.
 const READ_AT_MOST_EVERY: Duration = Duration::from_millis(250);
-/// How long a handshake that failed waits for other files.
+/// How long a failed handshake waits for other files.
 const OTHERS_WITHIN: Duration = Duration::from_secs(2);
-/// The API server closes a connection that was idle for 90 s (net/http's IdleTimeout as it sets it).
-/// We let go a little earlier: a request that crosses the server's close would fail.
+/// The API server closes a connection that was idle for 90 s (its setting of IdleTimeout in net/http). We
+/// close it a little earlier: a request that crosses the server's close would fail.
 const POOL_IDLE: Duration = Duration::from_secs(80);
-/// As many idle connections are kept as GETs are ever sent side by side.
+/// The maximum number of idle connections, which is the number of GETs that are ever sent in parallel.
 const POOL_SIZE: usize = 64;
 
 type Calls = mpsc::UnboundedSender<Call>;
@@ -52,7 +53,7 @@ type Refused = (Option<HeaderValue>, Done);
 type Read = Result<Box<Settings>, ConnectError>;
 type Reading = AbortOnDropHandle<Read>;
 
-/// The route of the moment, for connections that are being made.
+/// The current route, for connections that are being made.
 type Latest = Arc<RwLock<Arc<Route>>>;
 
 pub(super) struct Keeper {
@@ -66,32 +67,33 @@ pub(super) struct Keeper {
     http: Http,
     pool: u64,
     standing: watch::Sender<Standing>,
-    /// Whether what the source says may change at all.
+    /// Whether the content of the source can change at all.
     changes: bool,
-    /// When it was read last, when that is due again, and whether there is a reason not to wait until then.
+    /// When the source was last read, when the next read is due, and whether there is a reason to read
+    /// sooner.
     read: Instant,
     read_in: Duration,
     reread: bool,
-    /// Why the last read failed: reported once.
+    /// Why the last read failed; reported once.
     complaint: Option<String>,
     /// The requests that wait for the next read.
     waiting: Vec<Done>,
-    /// What was refused since the last reading began.
+    /// The credentials that were refused since the last read began.
     refused: Vec<Refused>,
     reading: Option<(Reading, Vec<Done>, Vec<Refused>)>,
 }
 
-/// What requests are signed with while what is written down instead has brought no credential yet: until that brings one,
-/// or the API server refuses this one.
+/// The former credential. It signs requests while the new description has brought no credential yet. It is
+/// used until the new description brings one, or the API server refuses the former one.
 struct Former {
-    /// It fetches nothing any more.
+    /// This signer fetches nothing any more.
     signer: Signer,
     auth: AuthInfo,
-    /// Why there is no other.
+    /// Why there is no other credential.
     why: Option<String>,
 }
 
-/// What may happen.
+/// What can happen.
 enum News {
     Call(Option<Call>),
     ReadDue,
@@ -100,7 +102,7 @@ enum News {
 }
 
 impl Keeper {
-    /// Reads for the first time.
+    /// Reads the source for the first time.
     pub(super) fn new(
         source: Source,
         user_agent: HeaderValue,
@@ -161,7 +163,7 @@ impl Keeper {
                         tracing::warn!("{error}; going on by what was read before");
                     }
                     self.complaint = failed;
-                    // Where nothing else was written, something else may be fetched.
+                    // If the description is unchanged, fetching may still bring another credential.
                     let refused = refused.into_iter();
                     let fixed = refused.filter_map(|refused| self.refused(refused));
                     for one in done.into_iter().chain(fixed) {
@@ -188,7 +190,7 @@ impl Keeper {
                 self.refused.push((what, done));
             }
             Call::Silent(pool) if pool == self.pool => {
-                // The connections that are being made stay: nothing was sent over them yet.
+                // The connections that are being made stay: no request was sent over them yet.
                 self.renew_pool();
                 let _ = self.publish();
             }
@@ -207,12 +209,12 @@ impl Keeper {
         self.reading = Some((AbortOnDropHandle::new(reading), waiting, refused));
     }
 
-    /// What requests are signed with at the moment.
+    /// The signer that currently signs requests.
     fn in_use(&self) -> &Signer {
         self.former.as_ref().map_or(&self.signer, |former| &former.signer)
     }
 
-    /// Goes by what was read, if it says something else than before.
+    /// Applies the settings that were read, if they differ from the current ones.
     fn follow(&mut self, settings: Settings) -> Result<(), ConnectError> {
         let (old, new) = (&self.settings, &settings);
         let signer = (old.signature != new.signature).then(|| Signer::of(new)).transpose()?;
@@ -221,7 +223,7 @@ impl Keeper {
         }
         let next = signer.as_ref().unwrap_or(&self.signer);
         let ready = next.authorization().is_some();
-        // What is for another server is not sent to this one.
+        // A credential for one server must not be sent to another.
         let keeps = !ready && old.config.cluster_url == new.config.cluster_url;
         let kept = if keeps { self.route_of_former(new) } else { None };
         let (keeps, rerouted) = (kept.is_some(), old.route != new.route);
@@ -241,7 +243,7 @@ impl Keeper {
         self.publish()
     }
 
-    /// The new way to the server with the credential of before, if there is one.
+    /// Returns the new route to the server with the former credential, if there is one.
     fn route_of_former(&self, new: &Settings) -> Option<Route> {
         let (former, in_use) = (self.former.as_ref(), self.in_use());
         in_use.authorization()?;
@@ -251,7 +253,8 @@ impl Keeper {
         Route::of(&config, new.proxy.as_ref(), in_use.credential()).ok()
     }
 
-    /// The API server does not accept this. Returns the request's sender where nothing has to be fetched.
+    /// Handles a credential that the API server does not accept. Returns the sender of the request if nothing
+    /// has to be fetched.
     fn refused(&mut self, (what, done): Refused) -> Option<Done> {
         let is_it = |former: &mut Former| former.signer.authorization() == Some(what.clone());
         if let Some(Former { why, .. }) = self.former.take_if(is_it) {
@@ -286,7 +289,8 @@ impl Keeper {
         }
     }
 
-    /// No credential was brought. Where there is another to go by, that may do.
+    /// Handles a fetch that brought no credential. If there is another credential, requests continue to use
+    /// it.
     fn failed(&mut self, why: String) {
         if matches!(*self.standing.borrow(), Standing::Open(_)) {
             tracing::warn!(
@@ -301,7 +305,8 @@ impl Keeper {
         }
     }
 
-    /// New connections for a new route: those of the old one show what has expired or trust what is trusted no more.
+    /// Opens new connections for a new route: those of the old route use an expired certificate, or trust one
+    /// that is no longer trusted.
     fn reroute(&mut self, route: Route) {
         let mut latest = self.connector.latest.write().unwrap_or_else(PoisonError::into_inner);
         *latest = Arc::new(route);
@@ -315,7 +320,7 @@ impl Keeper {
         self.http = pool(&self.connections);
     }
 
-    /// Nothing, as long as there is no first credential.
+    /// Publishes nothing while there is no first credential.
     fn publish(&self) -> Result<(), ConnectError> {
         let Some(authorization) = self.in_use().authorization() else { return Ok(()) };
         let config = &self.settings.config;
@@ -331,7 +336,8 @@ impl Keeper {
     }
 }
 
-/// Not all that were started together at one moment.
+/// Returns the pause before the next read, with jitter, so that processes that were started together do not
+/// read at one moment.
 fn read_in() -> Duration {
     READ_EVERY.mul_f64(0.8 + 0.2 * rand::random::<f64>())
 }
@@ -353,7 +359,7 @@ async fn end_of(
     }
 }
 
-/// Makes connections by the route of the moment.
+/// Makes connections by the current route.
 #[derive(Clone)]
 struct Connector {
     latest: Latest,
@@ -381,7 +387,7 @@ impl Connector {
         Ok(TokioIo::new(self.dialer.reach(host, port, attempt).await?))
     }
 
-    /// Where the certificate is not accepted, the files may hold others by now.
+    /// If the certificate is not accepted, the files may have another one by now.
     async fn attempt(&self, route: Arc<Route>, address: SocketAddr) -> Result<Stream, BoxError> {
         match route.connect(address).await {
             Err(Refusal::Tls(error)) => {

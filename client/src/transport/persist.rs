@@ -1,9 +1,9 @@
-//! Connections whose making outlives the request that asked for them.
+//! Connections whose setup outlives the request that asked for them.
 //!
-//! A beat is given up after a fraction of its slack. If its connection were given up with it, a way that takes
-//! longer than that to be opened (a far proxy, a server under load, a dead address before a good one) would never
-//! be: each beat would begin anew. So connections are made in tasks of their own. A connection that
-//! no request waits for any more serves the next request.
+//! A beat is given up after a fraction of its slack. If its connection were given up with it, a connection
+//! with a longer setup (a far proxy, a server under load, a dead address before a good one) would never be
+//! made: each beat would begin anew. So connections are made in tasks of their own. A connection that no
+//! request waits for any more serves the next request.
 
 use std::{
     collections::VecDeque,
@@ -23,14 +23,15 @@ use tower::Service;
 
 use crate::error::BoxError;
 
-/// How long an attempt may take at most.
+/// The time limit of an attempt.
 const LIMIT: Duration = Duration::from_secs(20);
-/// For so long a request joins an attempt that is under way; after that it may hang, and another begins beside it.
+/// For this long a request joins an attempt that is under way. After that the attempt may hang, and another
+/// one begins in parallel.
 const YOUNG: Duration = Duration::from_secs(1);
-/// More attempts than requests that wait: so many may hang. The oldest is dropped for a new one, since the
-/// kernel retransmits lost packets less and less often.
+/// The maximum number of attempts beyond the number of waiting requests: that many may hang. The oldest
+/// attempt is dropped for a new one, because the kernel retransmits lost packets more and more rarely.
 const HANGING: usize = 9;
-/// A connection that was unused for longer may be closed at the other end.
+/// The other end may have closed a connection that was unused for longer than this.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Makes one connection.
@@ -44,10 +45,10 @@ pub(super) struct Persistent<C> {
 
 struct State<C> {
     waiting: VecDeque<oneshot::Sender<Result<C, BoxError>>>,
-    /// In the order in which they began.
+    /// In the order in which the attempts began.
     attempts: VecDeque<Attempt>,
     begun: u64,
-    /// Made when no request waited for it any more.
+    /// Connections that were completed when no request waited for them any more.
     spare: Vec<(Instant, C)>,
 }
 
@@ -90,7 +91,7 @@ impl<C: Send + 'static> Persistent<C> {
                 let made = attempt.await.unwrap_or_else(|_| Err("no connection in time".into()));
                 shared.lock().unwrap_or_else(PoisonError::into_inner).hand_out(number, made);
             });
-            // Its end waits for the lock that is held here.
+            // The end of the task waits for the lock that is held here.
             if let Some(attempt) = state.attempts.back_mut() {
                 attempt.task = Some(task.abort_handle());
             }
@@ -101,7 +102,7 @@ impl<C: Send + 'static> Persistent<C> {
 }
 
 impl<C> State<C> {
-    /// Whether another attempt is needed: then its number.
+    /// Returns the number of a new attempt if one is needed.
     fn begin(&mut self) -> Option<u64> {
         let waiting = self.waiting.len();
         if self.young() >= waiting {
@@ -136,7 +137,8 @@ impl<C> State<C> {
             }
             Err(error) => {
                 self.waiting.retain(|one| !one.is_closed());
-                // Another attempt may still succeed for the waiting requests. Attempts that seem to hang do not count.
+                // Another attempt may still succeed for the waiting requests. Attempts that seem to hang do
+                // not count.
                 if self.waiting.len() > self.young()
                     && let Some(one) = self.waiting.pop_front()
                 {
@@ -169,7 +171,8 @@ mod tests {
 
     use super::*;
 
-    /// Each connection is the number of its attempt, and takes as long as `takes` says for it.
+    /// A connector whose connections are the numbers of their attempts. Each attempt takes the time given in
+    /// `takes`.
     fn slow(takes: &'static [u64]) -> (Persistent<usize>, Arc<AtomicUsize>) {
         let begun = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&begun);

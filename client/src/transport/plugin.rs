@@ -1,6 +1,6 @@
 //! Exec plugins: programs that print a credential.
 //!
-//! They run beside the beats, one call at a time, and well before what they said last expires.
+//! They run in parallel to the beats, one call at a time, and well before the last credential expires.
 
 use std::{process::Stdio, time::Duration};
 
@@ -18,22 +18,22 @@ use tokio::{process::Command, time::timeout};
 
 use super::redacted;
 
-/// One that takes longer has hung.
+/// A plugin that takes longer is considered hung.
 const LIMIT: Duration = Duration::from_secs(60);
-/// As much of what it complains about is shown.
+/// The maximum length of a plugin's error output that is shown, in characters.
 const COMPLAINT: usize = 300;
-/// What has expired already (or seems to, where a clock is off) is fetched again after this.
+/// The pause after a credential that has already expired (or seems to, because a clock is wrong).
 const EXPIRED: Duration = Duration::from_secs(10);
-/// No plugin is run more often.
+/// The shortest pause between two runs of a plugin.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
-/// What a plugin has said.
+/// The credential that a plugin has printed.
 pub(super) struct Credential {
     /// Sent with each request.
     pub authorization: Option<HeaderValue>,
     /// Shown in each handshake.
     pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
-    /// None: until it is refused.
+    /// `None`: it is valid until it is refused.
     pub expires: Option<Timestamp>,
 }
 
@@ -59,7 +59,7 @@ struct Status {
     client_key_data: Option<String>,
 }
 
-/// Runs it. Dropped, it kills it.
+/// Runs the plugin. When this future is dropped, the plugin is killed.
 pub(super) async fn run(exec: ExecConfig) -> Result<Credential, PluginError> {
     let command = exec.command.clone().unwrap_or_default();
     let failed = |why: String| PluginError { command: command.clone(), why };
@@ -81,7 +81,7 @@ pub(super) async fn run(exec: ExecConfig) -> Result<Credential, PluginError> {
         let complaint: String = complaint.trim().chars().take(COMPLAINT).collect();
         return Err(failed(format!("{}: {}", output.status, plain(&complaint))));
     }
-    // Never shown: there are secrets in it.
+    // The output is never shown: it contains secrets.
     understand(&output.stdout).map_err(failed)
 }
 
@@ -108,7 +108,7 @@ fn process(exec: &ExecConfig, program: &str) -> Command {
 
 fn understand(said: &[u8]) -> Result<Credential, String> {
     let said: Said = serde_json::from_slice(said).map_err(|error| {
-        // Its own text shows what it has found, which may be the secret.
+        // The text of the parser's error shows the content, which may be the secret.
         let wrong = match error.classify() {
             Category::Data => "not one as Kubernetes describes it",
             Category::Eof => "it ends too early",
@@ -145,7 +145,7 @@ fn identity(
     Ok((chain, key.map_err(wrong("clientKeyData"))?))
 }
 
-/// A token as a header.
+/// Makes a header of a token.
 pub(super) fn bearer(token: &str) -> Result<HeaderValue, String> {
     let value = HeaderValue::try_from(format!("Bearer {token}"));
     let mut value = value.map_err(|_| "the token cannot be sent in a header".to_owned())?;
@@ -153,8 +153,9 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// How long to wait before the next credential is fetched: until three quarters of its life are over, earlier where
-/// fetching takes long, and up to a twentieth earlier, so that a fleet does not ask at one moment.
+/// Returns the pause before the next credential is fetched: three quarters of its lifetime, less if fetching
+/// takes long, and up to a twentieth less at random, so that the instances of a fleet do not fetch at one
+/// moment.
 pub(super) fn fetch_in(lifetime: Duration, took: Duration, roll: f64) -> Duration {
     if lifetime.is_zero() {
         return EXPIRED;
@@ -177,7 +178,7 @@ mod tests {
             (3600, 1, 2700),
             (70, 2, 52),
             (70, 20, 30),
-            // It takes nearly as long as it holds.
+            // Fetching takes nearly as long as the credential is valid.
             (70, 60, 17),
             (12, 1, 9),
             (0, 1, 10),

@@ -1,16 +1,16 @@
-//! Whether a proxy stands before the API server.
+//! Decides whether the API server is reached through a proxy.
 //!
-//! A `proxy-url` of the kubeconfig always counts, as for kubectl. Otherwise the environment is asked as curl
-//! asks it: `https_proxy` before `HTTPS_PROXY`, `all_proxy` after them, and `no_proxy` before `NO_PROXY`. An empty
-//! variable is none. An http:// server asks `http_proxy`, in lower case alone: the other spelling can be set by
-//! who sends a request to a CGI program.
+//! A `proxy-url` of the kubeconfig always takes precedence, as for kubectl. Otherwise the environment is read
+//! as curl reads it: `https_proxy` before `HTTPS_PROXY`, `all_proxy` after them, and `no_proxy` before
+//! `NO_PROXY`. An empty variable counts as unset. For an http:// server only `http_proxy` in lower case is
+//! read: a client that sends a request to a CGI program can set the upper-case variable.
 
 use std::net::IpAddr;
 
 use http::{HeaderValue, Uri, uri::Scheme};
 use hyper_util::client::proxy::matcher::Matcher;
 
-/// A proxy that makes a tunnel when it is asked to CONNECT.
+/// A proxy that opens a tunnel for CONNECT.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Proxy {
     /// Scheme, host and port.
@@ -26,17 +26,17 @@ pub(super) struct Proxy {
      USER:PASSWORD@ before the host if the proxy asks for them"
 )]
 pub struct ProxyError {
-    /// The variable, or the field of the kubeconfig. Its value is never shown: it may hold a password.
+    /// The variable, or the field of the kubeconfig. Its value is never shown: it may contain a password.
     origin: &'static str,
 }
 
 impl Proxy {
-    /// The one that the kubeconfig names.
+    /// Returns the proxy that the kubeconfig names.
     pub(super) fn named(url: &str) -> Result<Self, ProxyError> {
         Self::parse(url).ok_or(ProxyError { origin: "proxy-url of the kubeconfig" })
     }
 
-    /// The one that the environment names for a target, unless it exempts the target.
+    /// Returns the proxy that the environment names for a target, unless it exempts the target.
     pub(super) fn of_environment(
         target: &Uri,
         variable: impl Fn(&str) -> Option<String>,
@@ -66,14 +66,14 @@ impl Proxy {
             .then(|| Self { uri: found.uri().clone(), authorization: found.basic_auth().cloned() })
     }
 
-    /// Its host, for messages.
+    /// The host of the proxy, for messages.
     pub(super) fn host(&self) -> &str {
         self.uri.host().unwrap_or_default()
     }
 }
 
-/// Whether a list of exceptions has the target: hosts with all below them, addresses, networks, each with or
-/// without a port, or `*`.
+/// Whether a list of exceptions contains the target. An entry is a host with all its subdomains, an address,
+/// a network (each with or without a port), or `*`.
 fn exempts(list: &str, target: &Uri) -> bool {
     let Some(host) = target.host() else { return false };
     let port = target.port_u16().unwrap_or_else(|| match target.scheme() {
@@ -93,7 +93,7 @@ fn exempts(list: &str, target: &Uri) -> bool {
     plain.parse().is_ok_and(|plain| matcher.intercept(&plain).is_none())
 }
 
-/// The host, address or network of an entry as the matcher takes it, and the port.
+/// Splits an entry into the host, address or network as the matcher expects it, and the port.
 fn split_port(entry: &str) -> (&str, Option<u16>) {
     let (host, port) = match entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, rest)) => (address, rest.strip_prefix(':')),
@@ -101,7 +101,7 @@ fn split_port(entry: &str) -> (&str, Option<u16>) {
         None => entry.split_once(':').map_or((entry, None), |(host, port)| (host, Some(port))),
     };
     let host = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
-    // What is no port matches no port.
+    // An invalid port matches no port.
     (host.trim_end_matches('.'), port.map(|port| port.parse().unwrap_or(0)))
 }
 

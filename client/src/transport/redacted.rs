@@ -1,7 +1,8 @@
-//! Errors told without what they quote.
+//! Reports errors without the content that they quote.
 //!
-//! A parser shows what it has found where it fails, and in a kubeconfig, a key or the output of a plugin that is a
-//! secret. So the texts of parsers are left out: what remains is what was read, and where in it the mistake is.
+//! The error of a parser quotes the text at which it fails. In a kubeconfig, a key or the output of a plugin,
+//! that text is a secret. So the texts of parsers are left out. What remains is what was read, and where in
+//! it the mistake is.
 
 use std::error::Error;
 
@@ -15,11 +16,11 @@ use rustls::pki_types::pem;
 
 use crate::failure::chain;
 
-/// The longest part of a path that is shown. Where the contents of a file are written in place of its path, they are
-/// longer.
+/// The longest part of a path that is shown. If the content of a file stands in place of its path, it is
+/// longer than this.
 const FILE_NAME_MAX: usize = 64;
 
-/// What is wrong with a kubeconfig.
+/// Explains what is wrong with a kubeconfig.
 pub(super) fn kubeconfig(error: &KubeconfigError) -> String {
     let what = match error {
         KubeconfigError::Parse(error) => {
@@ -55,7 +56,7 @@ fn data(error: &LoadDataError) -> String {
     }
 }
 
-/// What is wrong with what a kubelet has mounted.
+/// Explains what is wrong with the files that a kubelet has mounted.
 pub(super) fn in_cluster(error: &InClusterError) -> String {
     match error {
         InClusterError::ParseCertificates(_) => {
@@ -65,7 +66,7 @@ pub(super) fn in_cluster(error: &InClusterError) -> String {
     }
 }
 
-/// What is wrong with PEM.
+/// Explains what is wrong with PEM data.
 pub(super) fn pem(error: &pem::Error) -> String {
     let text = match error {
         pem::Error::MissingSectionEnd { .. } => "a section of the PEM has no end",
@@ -79,7 +80,7 @@ pub(super) fn pem(error: &pem::Error) -> String {
     text.to_owned()
 }
 
-/// What kube has found.
+/// Explains an error of kube.
 pub(super) fn kube(error: &kube::Error) -> String {
     match error {
         kube::Error::InferKubeconfig(error) => kubeconfig(error),
@@ -107,7 +108,7 @@ fn auth(error: &AuthError) -> String {
     }
 }
 
-/// What went wrong when kube was asked for a credential.
+/// Explains what went wrong when kube was asked for a credential.
 pub(super) fn credential(error: &(dyn Error + Send + Sync + 'static)) -> String {
     if let Some(error) = error.downcast_ref::<kube::Error>() {
         return kube(error);
@@ -115,7 +116,7 @@ pub(super) fn credential(error: &(dyn Error + Send + Sync + 'static)) -> String 
     error.downcast_ref::<AuthError>().map_or_else(|| chain(error), auth)
 }
 
-/// A path as it was written, but for parts that are longer than the name of a file usually is.
+/// Shows a path as it was written, except for parts that are longer than usual file names.
 pub(super) fn path(text: &str) -> String {
     let part = |part: &str| match part.chars().nth(FILE_NAME_MAX) {
         None => plain(part).into_owned(),
@@ -124,7 +125,7 @@ pub(super) fn path(text: &str) -> String {
     text.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-/// The URL of a server, without a user and a password.
+/// Shows the URL of a server, without user and password.
 pub(super) fn url(uri: &Uri) -> String {
     let scheme = uri.scheme_str().map_or_else(String::new, |scheme| format!("{scheme}://"));
     let port = uri.port().map_or_else(String::new, |port| format!(":{port}"));

@@ -1,4 +1,4 @@
-//! How one connection is made: TCP, a tunnel where there is a proxy, and TLS.
+//! How one connection is made: TCP, a tunnel if there is a proxy, and TLS.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,21 +19,21 @@ use tower::{Service, ServiceExt};
 use super::{ConnectError, plugin::Credential, proxy::Proxy, redacted, stream::Stream};
 use crate::error::BoxError;
 
-/// A connection whose peer acknowledges nothing for this long is given up, at the latest.
+/// The longest time after which a connection is given up if its peer acknowledges nothing.
 const DEAD_AFTER: Duration = Duration::from_secs(25);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// How long the proxy may take for its tunnel, and the server for its handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
 
-/// How connections to one API server are made, until what describes it changes.
+/// How connections to one API server are made, until its description changes.
 pub(super) struct Route {
     tcp: HttpConnector,
     server: End,
     proxy: Option<(Proxy, End)>,
 }
 
-/// A host, and how it proves that it is the one.
+/// A host, and how its identity is verified.
 struct End {
     host: String,
     port: u16,
@@ -50,7 +50,7 @@ pub(super) enum Refusal {
 }
 
 impl Route {
-    /// From what was read; a client certificate may come from a plugin.
+    /// Makes a route from the configuration; a client certificate may come from a plugin.
     pub(super) fn of(
         config: &Config,
         proxy: Option<&Proxy>,
@@ -69,20 +69,20 @@ impl Route {
         };
         let server = End::of(&config.cluster_url, config.tls_server_name.as_deref(), tls)?;
         let proxy = proxy.cloned().map(|proxy| {
-            // A proxy has its certificate from elsewhere.
+            // The API server's CA does not apply to a proxy: its certificate comes from elsewhere.
             let tls = || trust(&Config::new(proxy.uri.clone()));
             End::of(&proxy.uri, None, tls).map(|end| (proxy, end))
         });
         Ok(Self { tcp: tcp(config), server, proxy: proxy.transpose()? })
     }
 
-    /// The host that is connected to.
+    /// The host to connect to: the proxy or, without one, the API server.
     pub(super) fn first(&self) -> (&str, u16) {
         let first = self.proxy.as_ref().map_or(&self.server, |(_, end)| end);
         (&first.host, first.port)
     }
 
-    /// By way of this address of [`first`](Self::first).
+    /// Connects through this address of [`first`](Self::first).
     pub(super) async fn connect(&self, address: SocketAddr) -> Result<Stream, Refusal> {
         let other = |error: BoxError| Refusal::Other(error);
         let uri =
@@ -119,7 +119,7 @@ impl End {
             return Err(unusable());
         }
         let name = name.unwrap_or(host.trim_matches(['[', ']']).trim_end_matches('.'));
-        // Without TLS nothing is needed for it: an image may have no certificates at all.
+        // Without TLS no certificates are loaded: an image may have none at all.
         let tls = if secure {
             let name = ServerName::try_from(name.to_owned()).map_err(|_| unusable())?;
             Some((Arc::new(tls()?), name))
@@ -157,7 +157,7 @@ async fn tunnel(stream: Stream, proxy: &Proxy, server: &End) -> Result<Stream, S
     Ok(stream.map_err(|error| crate::failure::chain(&error))?.into_inner())
 }
 
-/// What a configuration trusts, and the client certificate that it names. No plugin is run for it.
+/// Returns the trusted CAs and the client certificate of a configuration. No plugin is run for it.
 fn trust(config: &Config) -> Result<ClientConfig, ConnectError> {
     let mut config = config.clone();
     let AuthInfo {
@@ -173,7 +173,7 @@ fn trust(config: &Config) -> Result<ClientConfig, ConnectError> {
     Ok(config.rustls_client_config()?)
 }
 
-/// The connector for TCP.
+/// Makes the connector for TCP.
 pub fn tcp(config: &Config) -> HttpConnector {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);

@@ -1,4 +1,4 @@
-//! What requests are signed with, and when that is fetched anew.
+//! The credential that signs requests, and when it is fetched anew.
 
 use std::time::Duration;
 
@@ -25,15 +25,16 @@ use super::{
     source::Settings,
 };
 
-/// Between two tries of a fetch that fails or brings what was refused, doubling.
+/// The first and the longest pause between two fetches that fail or bring what was refused; the pause
+/// doubles.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_LAST: Duration = Duration::from_secs(30);
-/// A provider does not say when its token expires.
+/// How often the credential of a provider is fetched: a provider does not say when its token expires.
 const PROVIDER_EVERY: Duration = Duration::from_secs(300);
 
 /// Signs requests.
 pub(super) enum Signer {
-    /// By what is written down; none where a client certificate is enough.
+    /// A credential from the description; `None` if a client certificate is enough.
     Fixed(Option<HeaderValue>),
     Fetched(Box<Fetcher>),
 }
@@ -42,11 +43,11 @@ pub(super) enum Signer {
 pub(super) struct Fetcher {
     how: How,
     last: Option<Credential>,
-    /// When to fetch next; none: when the last one is refused.
+    /// When to fetch next; `None`: when the last credential is refused.
     due: Option<Instant>,
     /// When the last fetch began.
     begun: Instant,
-    /// Fetches in a row that failed or brought the same as before.
+    /// The number of consecutive fetches that failed or brought the same credential as before.
     in_vain: u32,
     fetching: Option<Fetching>,
     /// The requests that wait for the end of the next fetch.
@@ -56,29 +57,29 @@ pub(super) struct Fetcher {
 #[derive(Clone)]
 enum How {
     Plugin(Box<ExecConfig>),
-    /// What kube knows: a password, and the providers of old.
+    /// The methods that kube implements: a password, and the legacy auth providers.
     Kube(Box<Config>),
 }
 
 type Fetching = AbortOnDropHandle<Result<Credential, String>>;
 
-/// What may happen while no request is refused.
+/// What can happen while no request is refused.
 pub(super) enum News {
     Due,
     Fetched(Result<Result<Credential, String>, JoinError>),
 }
 
-/// What news come to.
+/// The result of a piece of news.
 pub(super) enum Outcome {
     Nothing,
     /// There is another credential.
     New,
-    /// There is none, and why.
+    /// There is no credential, and the reason.
     Failed(String),
 }
 
 impl Signer {
-    /// What the settings say; nothing is fetched yet.
+    /// Makes a signer from the settings; nothing is fetched yet.
     pub(super) fn of(settings: &Settings) -> Result<Self, ConnectError> {
         let config = &settings.config;
         let auth = &config.auth_info;
@@ -107,7 +108,7 @@ impl Signer {
         }))
     }
 
-    /// What is sent with each request; none before the first credential.
+    /// The header that is sent with each request; `None` before the first credential.
     pub(super) fn authorization(&self) -> Option<Option<HeaderValue>> {
         match self {
             Self::Fixed(authorization) => Some(authorization.clone()),
@@ -115,7 +116,7 @@ impl Signer {
         }
     }
 
-    /// What was fetched last.
+    /// The credential that was fetched last.
     pub(super) fn credential(&self) -> Option<&Credential> {
         match self {
             Self::Fixed(_) => None,
@@ -123,8 +124,8 @@ impl Signer {
         }
     }
 
-    /// The API server does not accept this credential: another is fetched, and the request is notified at its
-    /// end. Returns the request's sender where nothing has to be fetched.
+    /// Handles a credential that the API server does not accept: another one is fetched, and the request is
+    /// notified when the fetch ends. Returns the sender of the request if nothing has to be fetched.
     pub(super) fn refused(
         &mut self,
         what: Option<&HeaderValue>,
@@ -132,7 +133,7 @@ impl Signer {
     ) -> Option<oneshot::Sender<()>> {
         let Self::Fetched(fetcher) = self else { return Some(done) };
         match &fetcher.last {
-            // There is another one already.
+            // There is another credential already.
             Some(last) if last.authorization.as_ref() != what => return Some(done),
             _ => fetcher.waiting.push(done),
         }
@@ -143,7 +144,7 @@ impl Signer {
         None
     }
 
-    /// The next thing that happens.
+    /// Waits for the next thing that happens.
     pub(super) async fn news(&mut self) -> News {
         let Self::Fetched(fetcher) = self else { return std::future::pending().await };
         match (&mut fetcher.fetching, fetcher.due) {
@@ -156,7 +157,7 @@ impl Signer {
         }
     }
 
-    /// What is to be done about it.
+    /// Handles a piece of news.
     pub(super) fn take(&mut self, news: News) -> Outcome {
         let Self::Fetched(fetcher) = self else { return Outcome::Nothing };
         match news {
@@ -206,7 +207,7 @@ impl Fetcher {
     }
 }
 
-/// A credential is fetched at most once a second, and less and less often while that does not help.
+/// The pause before the next fetch: one second at first, doubling up to 30 s while fetches do not help.
 fn again_in(in_vain: u32) -> Duration {
     AGAIN_FIRST.saturating_mul(1 << in_vain.min(5)).min(AGAIN_LAST)
 }
@@ -222,13 +223,13 @@ impl How {
     }
 }
 
-/// Has kube sign a request that goes nowhere.
+/// Lets kube sign a request that is not sent anywhere.
 async fn ask_kube(config: Config) -> Result<Credential, BoxError> {
     let expires = config.auth_info.auth_provider.as_ref().map(|_| {
-        // Asked for again when three quarters of it are over.
+        // The next fetch comes after three quarters of this lifetime.
         Timestamp::now() + PROVIDER_EVERY * 4 / 3
     });
-    // A provider may be a program.
+    // A provider may be a program, so this call may block.
     let signing = tokio::task::spawn_blocking(move || config.auth_layer()).await??;
     let nowhere = tower::service_fn(|request: Request<Body>| async move {
         Ok::<_, BoxError>(Response::new(request.headers().get(AUTHORIZATION).cloned()))

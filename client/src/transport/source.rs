@@ -1,9 +1,9 @@
-//! Where the way to the API server is described, to be read again and again.
+//! The source that describes the connection to the API server. It is read again and again.
 //!
-//! Certificates, keys and tokens are replaced while a process runs: by a kubelet, a secret store, a cron job, or an
-//! administrator who rotates a cluster's CA as Kubernetes documents it. A description is read as a whole: the
-//! kubeconfig with what is embedded in it, and every file that it names. A reading that is not whole, because a
-//! file is just being written, changes nothing.
+//! Certificates, keys and tokens are replaced while a process runs: by a kubelet, a secret store, a cron job,
+//! or an administrator who rotates a cluster's CA as Kubernetes documents it. The description is read as a
+//! whole: the kubeconfig with its embedded data, and every file that it names. An incomplete read, for
+//! example while a file is being written, changes nothing.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::{ConnectError, NoWay, plugin::Credential, proxy::Proxy, redacted, route::Route};
 
-/// Where the way to the API server is described. Clones share it.
+/// The source of the description. Clones share it.
 #[derive(Clone)]
 pub struct Source {
     origin: Arc<Origin>,
@@ -30,17 +30,17 @@ pub struct Source {
 }
 
 enum Origin {
-    /// The files of $KUBECONFIG, or else ~/.kube/config. The context is the one of the start: who
-    /// chooses another for the next kubectl does not move what runs to another cluster.
+    /// The files of $KUBECONFIG, or else ~/.kube/config. The context is fixed at the start: a user who
+    /// chooses another context for the next kubectl does not move a running process to another cluster.
     Kubeconfig { file: Option<PathBuf>, context: String },
-    /// What a kubelet mounts into each Pod.
+    /// The files that a kubelet mounts into each Pod.
     Pod,
-    /// What the caller has put together; the files that it names are read again.
+    /// A configuration of the caller; the files that it names are read again.
     Given(Box<Config>),
 }
 
 impl Source {
-    /// The kubeconfig's, or else a Pod's ServiceAccount.
+    /// Finds the source: a kubeconfig, or else the ServiceAccount of a Pod.
     ///
     /// # Errors
     /// There is neither.
@@ -64,19 +64,19 @@ impl Source {
         }
     }
 
-    /// The kubeconfig's: of that file alone, or as kubectl finds it.
+    /// Makes the source of a kubeconfig: of the given file alone, or as kubectl finds it.
     pub(super) fn kubeconfig(file: Option<PathBuf>) -> Result<Self, KubeconfigError> {
         let (context, config, _) = kubeconfig(file.as_deref(), None)?;
         let origin = Arc::new(Origin::Kubeconfig { file, context });
         Ok(Self { origin, namespace: config.default_namespace })
     }
 
-    /// The namespace that it is for.
+    /// The default namespace of the source.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// Whether it may say something else later: what was given without any file never does.
+    /// Whether the content can change later: a given configuration without files never does.
     pub(super) fn changes(&self) -> bool {
         match &*self.origin {
             Origin::Kubeconfig { .. } | Origin::Pod => true,
@@ -90,7 +90,7 @@ impl Source {
         }
     }
 
-    /// Reads all of it. Files are read: not for a thread that must not wait.
+    /// Reads the whole source. This reads files, so it must not run on a thread that must not block.
     pub(super) fn read(&self, user_agent: &HeaderValue) -> Result<Settings, ConnectError> {
         let (mut config, proxy) = match &*self.origin {
             Origin::Kubeconfig { file, context } => {
@@ -132,22 +132,23 @@ impl From<Config> for Source {
     }
 }
 
-/// All that one reading has found.
+/// The result of one read.
 pub(super) struct Settings {
     pub config: Config,
     pub proxy: Option<Proxy>,
-    /// The token that is written down, if one is.
+    /// The token in the description, if there is one.
     pub token: Option<String>,
-    /// What connections are made by; another one makes for new connections.
+    /// The fingerprint of everything that determines how connections are made. A change causes new
+    /// connections.
     pub route: Print,
-    /// What requests are signed by.
+    /// The fingerprint of everything that determines how requests are signed.
     pub signature: Print,
 }
 
-/// Equal where nothing has changed. Holds secrets: it is compared, and never shown.
+/// Equal if nothing has changed. It holds secrets: it is compared, and never shown.
 #[derive(PartialEq)]
 pub(super) struct Print {
-    /// Compared as a value: in which order a map is written is chance.
+    /// Compared as a value: the order in which a map is written is arbitrary.
     described: Value,
     files: Vec<Vec<u8>>,
 }
@@ -179,14 +180,14 @@ impl Settings {
 }
 
 impl Settings {
-    /// How connections are made; a client certificate may come from a plugin.
+    /// Makes the route for connections; a client certificate may come from a plugin.
     pub(super) fn route(&self, credential: Option<&Credential>) -> Result<Route, ConnectError> {
         Route::of(&self.config, self.proxy.as_ref(), credential)
     }
 }
 
-/// The token that is written down, unless something else signs. One in a file counts before one that is written
-/// out, as in client-go.
+/// Returns the token of the description, unless another method signs. A token in a file takes precedence over
+/// an inline one, as in client-go.
 fn token(auth: &AuthInfo, described: &Value) -> Result<Option<String>, ConnectError> {
     let signed_otherwise =
         auth.auth_provider.is_some() || (auth.username.is_some() && auth.password.is_some());
@@ -194,7 +195,7 @@ fn token(auth: &AuthInfo, described: &Value) -> Result<Option<String>, ConnectEr
         return Ok(None);
     }
     let Some(file) = &auth.token_file else {
-        // Only as it is described can it be read: in kube's type it is hidden.
+        // kube's type hides the token, so it is read from the raw description.
         let token = described.get("token").and_then(Value::as_str).map(str::trim);
         return Ok(token.filter(|token| !token.is_empty()).map(str::to_owned));
     };
@@ -223,7 +224,7 @@ fn certificates(file: &Path) -> Result<Vec<Vec<u8>>, ConnectError> {
     certificates.map_err(|error| failed(redacted::pem(&error)))
 }
 
-/// The context that was asked for, or else the current one; what it says; and the proxy that it names.
+/// Returns the requested or else the current context, its content, and the proxy that it names.
 fn kubeconfig(
     file: Option<&Path>,
     context: Option<&str>,
@@ -244,7 +245,7 @@ fn kubeconfig(
             if here && proxy.is_none() {
                 proxy = its;
             }
-            // kube would ask the environment, without its exceptions, and fail where that is malformed.
+            // Otherwise kube would read the environment, without its exceptions, and fail if it is malformed.
             cluster.proxy_url = Some("http://asked.otherwise.invalid".to_owned());
         }
     }
@@ -259,8 +260,8 @@ fn kubeconfig(
     Ok((context, config, proxy))
 }
 
-/// The proxy of a configuration that was put together elsewhere: kube takes it from the environment without
-/// looking at the exceptions, and only the URL shows that.
+/// Returns the proxy of a configuration of the caller. kube takes a proxy from the environment without
+/// checking the exceptions, and only the URL shows this.
 fn given_proxy(config: &Config) -> Result<Option<Proxy>, ConnectError> {
     let Some(url) = &config.proxy_url else { return Ok(None) };
     let of_environment = ["HTTPS_PROXY", "https_proxy"]
@@ -281,7 +282,7 @@ fn unreadable(error: impl std::error::Error) -> ConnectError {
     ConnectError::Unreadable(crate::failure::chain(&error))
 }
 
-/// The outcome of what is async by its signature alone.
+/// Returns the result of a future that is async only by its signature.
 fn at_once<T>(ready: impl Future<Output = T>) -> T {
     ready.now_or_never().expect("kube reads a configuration without waiting")
 }

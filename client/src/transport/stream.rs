@@ -1,4 +1,4 @@
-//! A connection, whatever layers it has: TCP, TLS, or TLS through a proxy's tunnel.
+//! A connection with any layers: TCP, TLS, or TLS through a proxy's tunnel.
 
 use std::{
     io,
@@ -9,12 +9,12 @@ use std::{
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What bytes go over, both ways.
+/// A stream of bytes in both directions.
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// A connection of some layers.
+/// A connection with any layers.
 pub(super) struct Stream(Box<dyn Wire>);
 
 impl Stream {

@@ -1,4 +1,4 @@
-//! The way to real servers on loopback, with TLS, while what describes it changes.
+//! Tests of connections to real servers on loopback, with TLS, while their description changes.
 
 mod changed;
 mod credentials;
@@ -21,17 +21,17 @@ use super::{Access, Source, dial, redacted};
 use crate::error::BoxError;
 use server::{Authority, Server};
 
-/// Long, for a machine that has much else to do.
+/// Long enough for a machine under heavy load.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Files that say how a server is reached, with a kubeconfig among them.
+/// Files that describe how to reach a server, including a kubeconfig.
 struct Files {
     folder: TempDir,
     kubeconfig: Value,
 }
 
 impl Files {
-    /// For this server; its CA is in a file.
+    /// Describes this server; its CA is in a file.
     fn of(url: &str, authority: &Authority) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let kubeconfig = json!({
@@ -53,7 +53,7 @@ impl Files {
         self
     }
 
-    /// Puts a file in place as a kubelet and careful people do: by renaming.
+    /// Replaces a file by renaming, as a kubelet does.
     fn write(&self, name: &str, content: &str) {
         let draft = self.path("draft");
         fs::write(&draft, content).expect("written");
@@ -78,7 +78,7 @@ impl Files {
     }
 }
 
-/// A server, and files that say how it is reached.
+/// A server, and files that describe how to reach it.
 async fn stage() -> (Server, Files, Authority) {
     let authority = Authority::new();
     let server = Server::start(authority.serving(None)).await;
@@ -86,7 +86,7 @@ async fn stage() -> (Server, Files, Authority) {
     (server, files, authority)
 }
 
-/// One request, which may take so long.
+/// Sends one request with a time limit.
 async fn ask_within(access: &Access, limit: Duration) -> Result<StatusCode, BoxError> {
     let request = Request::get("/livez").body(Body::empty())?;
     Ok(timeout(limit, access.clone().oneshot(request)).await??.status())
@@ -100,7 +100,7 @@ async fn succeeds(access: &Access) {
     assert_eq!(ask(access).await.expect("an answer"), StatusCode::OK);
 }
 
-/// Always the same addresses for a name, in this order.
+/// A resolver that always returns the same addresses for a name, in this order.
 fn always(addresses: Vec<std::net::SocketAddr>) -> dial::Resolver {
     Arc::new(move |_, _| std::future::ready(Ok(addresses.clone())).boxed())
 }

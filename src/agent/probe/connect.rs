@@ -1,4 +1,4 @@
-//! A TCP connection of its own for each probe, and words for why there is none.
+//! A separate TCP connection for each probe, and messages for failed connections.
 
 use std::future::pending;
 use std::io;
@@ -20,14 +20,16 @@ pub(super) async fn connect(target: &Target) -> Result<TcpStream, String> {
 
 const REFUSED: &str = "connection refused";
 
-/// On one machine the kernel may choose, as our own port, the very one that we connect to, if nobody
-/// listens there: TCP then connects the socket to itself, and a dead server would seem to live.
+/// Whether the socket is connected to itself. On one machine the kernel may choose the target port as our own
+/// port if no process listens there. TCP then connects the socket to itself, and a dead server would seem to
+/// be alive.
 fn meets_itself(stream: &TcpStream) -> bool {
     matches!((stream.local_addr(), stream.peer_addr()), (Ok(ours), Ok(theirs)) if ours == theirs)
 }
 
-/// Drives a connection while something is asked over it, with no task of its own, so that it ends with
-/// the probe. Its end is not that of the exchange, which may still have something to read from memory.
+/// Drives a connection during an exchange over it. It uses no separate task, so that the connection ends with
+/// the probe. The end of the connection does not end the exchange, which may still have buffered data to
+/// read.
 pub(super) async fn alongside<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
     let driving = async {
         connection.await;
@@ -39,7 +41,7 @@ pub(super) async fn alongside<T>(connection: impl Future, exchange: impl Future<
     }
 }
 
-/// Those that are common, in the words that people look for.
+/// The usual messages for common errors.
 pub(super) fn words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),

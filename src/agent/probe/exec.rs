@@ -1,8 +1,8 @@
-//! `exec`: runs a command, without a shell; success is to end with 0.
+//! `exec`: runs a command, without a shell; exit code 0 is success.
 //!
-//! The command leads a process group of its own. However the probe ends (the command has ended, its time
-//! is over, the agent stops), that group is killed, so that no probe leaves anything behind: every few
-//! seconds, for weeks. What wants to outlive the probe has to leave the group (setsid).
+//! The command leads a process group of its own. When the probe ends (the command has ended, its time is
+//! over, or the agent stops), that group is killed. A probe runs every few seconds for weeks, so it must not
+//! leave processes behind. A process that has to outlive the probe must leave the group (setsid).
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -21,10 +21,11 @@ use super::super::reap::{self, Ours};
 use super::spec::Exec;
 use super::{Outcome, text};
 
-/// So much of the output is kept, for its first line; the rest is read, so that the command can go on.
+/// How many bytes of the output are kept, for its first line. The rest is read and dropped, so that the
+/// command can continue.
 const OUTPUT_MAX: usize = 4096;
-/// What was written before the end is there at once; only somebody who has left the group can keep the
-/// output open, and is not waited for.
+/// How long to read on after the end of the command. All output of the command is available at once by then.
+/// Only a process that has left the group can keep the output open, and the probe does not wait for it.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 pub(super) async fn check(exec: &Exec) -> Outcome {
@@ -56,7 +57,7 @@ pub(super) async fn check(exec: &Exec) -> Outcome {
 }
 
 fn start(exec: &Exec) -> io::Result<((Child, Ours), pipe::Receiver)> {
-    // One pipe for both, so that the first line is the one that was written first.
+    // Stdout and stderr share one pipe, so that the first line is the one that was written first.
     let (reader, writer) = io::pipe()?;
     let reader = pipe::Receiver::from_owned_fd(reader.into())?;
     let mut command = Command::new(&exec.program);
@@ -71,7 +72,7 @@ fn start(exec: &Exec) -> io::Result<((Child, Ours), pipe::Receiver)> {
     Ok((child, reader))
 }
 
-/// Ends with the output; keeps what it has read when it is dropped before.
+/// Ends with the output. If this future is dropped before, the output that was read is kept.
 async fn read(pipe: &mut pipe::Receiver, output: &mut Vec<u8>) {
     let mut buffer = [0; OUTPUT_MAX];
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
@@ -88,7 +89,7 @@ fn ending(status: ExitStatus) -> String {
     }
 }
 
-/// A process group that is killed when this is dropped.
+/// A process group that is killed when this value is dropped.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -98,11 +99,11 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// The leader may have been reaped a moment ago. Its number cannot be somebody else's yet: the kernel
-    /// gives out all the others first.
+    /// The leader may have been reaped a moment ago. Its pid cannot belong to another process yet: the kernel
+    /// assigns all other pids first.
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            // An error says that nobody is left.
+            // An error means that no process is left.
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }

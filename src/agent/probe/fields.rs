@@ -1,4 +1,4 @@
-//! A probe as it stands in a file: the kubelet's fields, before they are checked.
+//! A probe in a file: the kubelet's fields, before they are checked.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::spec::{
 };
 use super::text;
 
-/// The kubelet counts in 32 bits.
+/// The kubelet uses 32-bit integers.
 const SECONDS_MAX: i64 = i32::MAX as i64;
 
 #[derive(Deserialize)]
@@ -170,7 +170,8 @@ fn header_name(name: &str) -> Result<HeaderName, Problem> {
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
         Problem(format!("{} is no name of a header: choose one such as X-Probe", quote(name)))
     })?;
-    // Those that say how long a message or a connection lasts are not for a person to write.
+    // Headers that describe the length of a message or the lifetime of a connection must not be set by a
+    // user.
     let ours = [
         header::CONNECTION,
         header::CONTENT_LENGTH,
@@ -199,7 +200,7 @@ fn target(field: &str, host: Option<String>, port: Option<IntOrString>) -> Resul
     })
 }
 
-/// A port, from whatever shows as a number.
+/// Parses a port from any value that displays as a number.
 pub(super) fn port_of(written: impl Display) -> Result<u16, Problem> {
     let written = written.to_string();
     let digits = written.bytes().all(|byte| byte.is_ascii_digit());
@@ -209,8 +210,8 @@ pub(super) fn port_of(written: impl Display) -> Result<u16, Problem> {
     }
 }
 
-/// A name or an IP address. Only what a URL could not hold, or could be mistaken for, is refused: whether
-/// the name exists is for the probe to find out.
+/// Checks a name or an IP address. It refuses only characters that a URL cannot contain or that would change
+/// its meaning. Whether the name exists is for the probe to find out.
 pub(super) fn host_of(text: &str) -> Result<String, Problem> {
     let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_name = (1..=253).contains(&text.len()) && text.bytes().all(name);
@@ -223,11 +224,12 @@ pub(super) fn host_of(text: &str) -> Result<String, Problem> {
     )))
 }
 
-/// A path with its query, both as they go over the wire. It may lack its slash, as for the kubelet.
+/// Parses a path with its query, both in their encoded form. The leading slash may be missing, as for the
+/// kubelet.
 pub(super) fn path_of(text: &str) -> Result<PathAndQuery, Problem> {
     let slash = if text.starts_with('/') { "" } else { "/" };
     match format!("{slash}{text}").parse() {
-        // A fragment is cut off by the parser; who wrote one meant something else.
+        // The parser would drop a fragment, but a user who writes one expects it to matter.
         Ok(path) if !text.contains('#') && text.is_ascii() => Ok(path),
         _ => Err(Problem(format!(
             "{} is not a path: encode what no URL may hold, as in /is%20ready",
@@ -236,7 +238,7 @@ pub(super) fn path_of(text: &str) -> Result<PathAndQuery, Problem> {
     }
 }
 
-/// A command from its words.
+/// Makes a command from its words.
 pub(super) fn words_of(words: Vec<String>) -> Result<Exec, Problem> {
     if words.iter().any(|word| word.contains('\0')) {
         return Err(Problem("has a NUL character: leave it out".to_owned()));
@@ -248,7 +250,7 @@ pub(super) fn words_of(words: Vec<String>) -> Result<Exec, Problem> {
     }
 }
 
-/// As much of a value as an error should repeat.
+/// The part of a value that an error repeats.
 pub(super) fn quote(text: &str) -> String {
     format!("{:?}", text::cut(text, 64))
 }

@@ -13,7 +13,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::spec::Grpc;
 use super::{Outcome, USER_AGENT, connect, text};
 
-/// The answer to a check has two bytes.
+/// The maximum size of an answer, in bytes. The answer to a check has two bytes.
 const ANSWER_MAX: usize = 10 * 1024;
 
 pub(super) async fn check(grpc: &Grpc) -> Outcome {
@@ -47,7 +47,7 @@ fn judge(status: i32) -> Outcome {
 }
 
 fn explain(status: &Status, service: &str) -> String {
-    // The server has not said that: something on the way has.
+    // This status does not come from the server, but from the connection.
     if let Some(source) = status.source() {
         return not_http2(source);
     }

@@ -1,7 +1,7 @@
-//! `httpGet`: a GET over a connection of its own; 2xx and 3xx are success.
+//! `httpGet`: a GET over a separate connection; 2xx and 3xx are success.
 //!
-//! Redirects are followed as the kubelet follows them: on the same host, at most ten in a row. One that
-//! leads to another host is a success with a warning, and nobody there is asked.
+//! Redirects are followed as the kubelet follows them: on the same host, at most ten in a row. A redirect to
+//! another host is a success with a warning, and no request is sent to that host.
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
@@ -14,7 +14,7 @@ use super::redirect::{Redirect, redirect};
 use super::spec::{Http, Scheme, Url};
 use super::{Outcome, USER_AGENT, connect, text, tls};
 
-/// More of an answer is not read.
+/// The maximum size of an answer that is read, in bytes.
 const BODY_MAX: usize = 10 * 1024;
 const REDIRECTS_MAX: usize = 10;
 
@@ -39,7 +39,7 @@ pub(super) async fn check(http: &Http) -> Outcome {
                 return Ok(Some(format!("redirected to another host, {host}, which is not asked")));
             }
             Redirect::Here { url: next, absolute } => {
-                // A whole URL brings its own Host; a path keeps the one that we were told to send.
+                // An absolute URL has its own Host. With a path, the configured Host header stays.
                 if absolute {
                     headers.remove(header::HOST);
                 }
@@ -50,7 +50,7 @@ pub(super) async fn check(http: &Http) -> Outcome {
     Err(format!("redirected more than {REDIRECTS_MAX} times"))
 }
 
-/// Those that lead somewhere. The other 3xx have no Location that means this.
+/// Whether the status is a redirect with a Location. The Location of other 3xx statuses has another meaning.
 fn follows(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
@@ -100,7 +100,7 @@ where
     connect::alongside(connection, exchange).await
 }
 
-/// An answer that breaks off is none, whatever its status was.
+/// Reads the body: an answer that breaks off is a failure, whatever its status is.
 async fn read(mut body: Incoming) -> Result<(), String> {
     let mut left = BODY_MAX;
     while let Some(frame) = body.frame().await {

@@ -1,4 +1,4 @@
-//! Where the Location of an answer leads.
+//! Resolves the Location of an answer.
 
 use http::Uri;
 
@@ -7,14 +7,14 @@ use super::spec::{Scheme, Target, Url};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Redirect {
-    /// To the same host; perhaps to another port or scheme, as from http to https.
+    /// To the same host, but perhaps to another port or scheme, as from http to https.
     Here { url: Url, absolute: bool },
-    /// To another host, or to what is not HTTP at all.
+    /// To another host, or to a URL that is not HTTP.
     Elsewhere(String),
 }
 
-/// Resolves a Location against the page that it was received from (RFC 3986, 5.2, as far as paths of
-/// HTTP need it).
+/// Resolves a Location against the page that it was received from (RFC 3986, 5.2, to the extent that HTTP
+/// paths need).
 pub(super) fn redirect(from: &Url, location: &str) -> Result<Redirect, String> {
     let lost = || format!("redirected to {}, which leads nowhere", quote(location));
     let target = location.split('#').next().unwrap_or_default();
@@ -68,7 +68,7 @@ fn resolve(base: &str, relative: &str) -> String {
             other => segments.push(other),
         }
     }
-    // What ends in a dot segment is a folder.
+    // A path that ends in a dot segment is a folder.
     let folder = merged.ends_with("/.") || merged.ends_with("/..");
     let slash = if folder && !segments.is_empty() { "/" } else { "" };
     format!("/{}{slash}{query}", segments.join("/"))

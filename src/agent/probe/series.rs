@@ -1,5 +1,5 @@
-//! When the next probe is due, and what follows from the outcomes. No I/O and no clock: all times are
-//! counted from the moment at which probing began.
+//! When the next probe is due, and what follows from the outcomes. It has no I/O and no clock: all times
+//! count from the moment at which probing began.
 
 use std::time::Duration;
 
@@ -9,58 +9,60 @@ use super::Outcome;
 use super::spec::{Probe, Timing};
 use super::text;
 
-/// As much of a message as may name the target: the reason behind it must not be cut off.
+/// The maximum length of the part of a message that names the target: the reason after it must not be cut
+/// off.
 const SUBJECT_MAX: usize = NOTE_MAX / 2;
 
-/// A target that starts is looked at this often, as the kubelet may look at a container that is not ready at other times
-/// than its period says: with the default period the app of a sidecar would be published ten seconds late, since
-/// its first probe comes before the app does.
+/// The probe period of a target that is starting. The kubelet, too, may probe a container that is not ready
+/// outside its period. With the default period, the app of a sidecar would be published ten seconds late,
+/// because the first probe comes before the app is ready.
 const STARTUP_PERIOD: Duration = Duration::from_secs(1);
-/// For this long after the first probe. What has not come up by then, such as a remote target that is away, is probed
-/// as the period says.
+/// How long the startup period applies after the first probe. A target that has not come up by then, such as
+/// a remote target that is away, is probed at its configured period.
 const STARTUP: Duration = Duration::from_secs(60);
 
-/// What a series of probes says of its target.
+/// The result of a series of probes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether it can serve.
+    /// Whether the target can serve.
     pub healthy: bool,
-    /// Why not; or of a healthy one, what a person should look at. One line, at most [`NOTE_MAX`]
-    /// characters.
+    /// Why the target cannot serve; for a healthy target, a warning for a person. One line, at most
+    /// [`NOTE_MAX`] characters.
     pub message: Option<String>,
-    /// Whether enough probes were made to know: as many successes, or failures, in a row as a threshold asks
-    /// for. Until then it is unhealthy for want of a success.
+    /// Whether enough probes were made: as many successes, or failures, in a row as a threshold requires.
+    /// Until then the verdict is unhealthy because no success is known.
     pub decided: bool,
 }
 
 /// The probes of one target, one after the other.
 ///
-/// It decides as the kubelet does for readiness: a target is unhealthy until it has succeeded as often as
-/// the threshold asks for, and then changes sides after `failureThreshold` failures or `successThreshold`
-/// successes in a row. The first probe comes after the initial delay, not at a random point of the first
-/// period: the kubelet spreads out the probes of a whole node at its start, and an agent has one.
+/// The decision is that of the kubelet for readiness: a target is unhealthy until it has reached the
+/// threshold of successes. After that, its health changes after `failureThreshold` failures or
+/// `successThreshold` successes in a row. The first probe comes after the initial delay, and not at a random
+/// point of the first period: the kubelet spreads the probes of a whole node at its start, but an agent has
+/// only its own.
 ///
-/// While the side stays the same, other words for it need the same number of probes in a row: whoever
-/// publishes the message writes once for a new reason, and not at each probe of a command that prints
-/// the time. Only the first words of all are taken at once.
+/// While the health stays the same, a new message needs the same number of probes in a row. So code that
+/// publishes the message writes once for a new reason, and not at each probe of a command that prints the
+/// time. Only the very first message is taken at once.
 #[derive(Debug, Clone)]
 pub struct Series {
     timing: Timing,
     subject: String,
     due: Duration,
     verdict: Verdict,
-    /// Whether it has ever been healthy.
+    /// Whether the target has ever been healthy.
     is_up: bool,
-    /// Whether the verdict tells of a probe, rather than that there was none.
+    /// Whether the verdict comes from a probe, and is not the initial one.
     told: bool,
     last: Option<Verdict>,
-    /// How many of the last outcomes were on the side of the last one, and how many had its words.
+    /// How many of the last outcomes had the health of the last one, and how many had its message.
     same_side: u32,
     same_words: u32,
 }
 
 impl Series {
-    /// No probe has been made.
+    /// Begins a series in which no probe has been made.
     pub fn new(probe: &Probe) -> Self {
         let subject = text::cut(&probe.check.subject(), SUBJECT_MAX);
         let message = Some(format!("{subject}: no success yet"));
@@ -77,7 +79,7 @@ impl Series {
         }
     }
 
-    /// When the next probe is to start; at once if that has passed.
+    /// When the next probe starts; at once if that time has passed.
     pub fn due(&self) -> Duration {
         self.due
     }
@@ -87,7 +89,7 @@ impl Series {
         &self.verdict
     }
 
-    /// A probe that was started at `started` has ended. True when the verdict has changed.
+    /// Records the outcome of a probe that was started at `started`. Returns true if the verdict has changed.
     pub fn record(&mut self, started: Duration, outcome: Outcome) -> bool {
         let said = self.say(outcome);
         let (same_side, same_words) = match &self.last {
@@ -161,7 +163,7 @@ mod tests {
         series.verdict().message.as_deref().unwrap_or_default()
     }
 
-    /// Records outcomes of which only the words matter; returns which of them changed the verdict.
+    /// Records outcomes of which only the message matters. Returns which of them changed the verdict.
     fn record(series: &mut Series, outcomes: &[&str]) -> Vec<bool> {
         let outcome = |word: &&str| if *word == "ok" { Ok(None) } else { Err((*word).to_owned()) };
         outcomes.iter().map(|word| series.record(secs(0), outcome(word))).collect()
@@ -208,7 +210,7 @@ mod tests {
     fn while_it_fails_another_reason_is_told_when_it_lasts() {
         let mut series = series(1, 2);
         record(&mut series, &["refused"]);
-        // The first of them decides that it fails; its words are no others yet.
+        // The first of these decides that the target fails. Its message is not taken: it has come only once.
         assert_eq!(record(&mut series, &["10:01", "10:02", "10:03"]), [true, false, false]);
         assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: refused");
         assert_eq!(record(&mut series, &["503", "503", "503"]), [false, true, false]);
@@ -270,7 +272,7 @@ mod tests {
     }
 
     proptest! {
-        /// The kubelet's rule, in other words: look at all outcomes so far, from the last one back.
+        /// The kubelet's rule in other words: look at all outcomes so far, from the last one back.
         #[test]
         fn health_follows_the_last_run_that_reached_its_threshold(
             outcomes in prop::collection::vec(any::<bool>(), 0..40), success in 1u32..4, failure in 1u32..4,

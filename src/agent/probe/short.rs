@@ -75,13 +75,13 @@ fn target(authority: &str) -> Result<Target, Problem> {
             )));
         }
     };
-    // Without quotes an empty port, or one with a blank in it, could not be seen in the error.
+    // An empty port, or one with a blank in it, is quoted so that it is visible in the error.
     let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let port = if is_number { port_of(port)? } else { port_of(quote(port))? };
     Ok(Target { host: host_of(host)?, port })
 }
 
-/// The short text. Headers have no place in it.
+/// Displays the short text, which leaves headers out.
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -90,7 +90,7 @@ impl fmt::Display for Check {
             Self::Grpc(Grpc { target, service }) => write!(f, "grpc://{target}/{service}"),
             Self::Exec(exec) => {
                 let words = std::iter::once(&exec.program).chain(&exec.args).map(String::as_str);
-                // What cannot be quoted holds a NUL, which is refused when it is read.
+                // A word that cannot be quoted contains a NUL, which the parser refuses.
                 write!(f, "exec:{}", shlex::try_join(words).map_err(|_| fmt::Error)?)
             }
         }

@@ -1,7 +1,7 @@
-//! What to ask, how often, and how many answers count.
+//! What a probe checks, how often, and how many results count.
 //!
-//! A [`Probe`] is read from the kubelet's fields (YAML or JSON), or from a short text, which leaves the
-//! times and thresholds at the kubelet's defaults:
+//! A [`Probe`] is read from the kubelet's fields (YAML or JSON), or from a short text, which leaves the times
+//! and thresholds at the kubelet's defaults:
 //!
 //! ```text
 //! http://:8080/healthz         https://db.internal:8443/ready?deep=1
@@ -9,9 +9,9 @@
 //! exec:pg_isready --quiet      (split into words as a shell does; no shell runs)
 //! ```
 //!
-//! Where it differs from the kubelet: `host` defaults to 127.0.0.1, grpc has a `host` too, a port is a
-//! number, since there is no container whose ports could have names, and 0 is refused where the API
-//! server takes it for the default. `terminationGracePeriodSeconds` is refused: nothing is terminated.
+//! Differences from the kubelet: `host` defaults to 127.0.0.1. grpc has a `host` too. A port is a number,
+//! because there is no container whose ports could have names. 0 is refused where the API server takes it for
+//! the default. `terminationGracePeriodSeconds` is refused, because the agent terminates nothing.
 
 use std::fmt;
 use std::time::Duration;
@@ -22,32 +22,32 @@ use serde::Deserialize;
 
 use super::{fields, text};
 
-/// Where a probe goes that names no host.
+/// The host of a probe that names none.
 pub const DEFAULT_HOST: &str = "127.0.0.1";
 
 /// A probe as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "fields::Fields")]
 pub struct Probe {
-    /// What is asked.
+    /// What is checked.
     pub check: Check,
-    /// When, and how many answers count.
+    /// When to check, and how many results count.
     pub timing: Timing,
 }
 
 /// Times and thresholds. In YAML the times are whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// `initialDelaySeconds`, from 0: before the first probe.
+    /// `initialDelaySeconds`, from 0: the time before the first probe.
     pub initial_delay: Duration,
     /// `timeoutSeconds`, from 1: how long one probe may take.
     pub timeout: Duration,
-    /// `periodSeconds`, from 1: from the start of one probe to the start of the next. Until the first success it is one
-    /// second, in the first minute.
+    /// `periodSeconds`, from 1: the time from the start of one probe to the start of the next. In the first
+    /// minute, until the first success, it is one second.
     pub period: Duration,
-    /// `successThreshold`, from 1: so many successes in a row make it healthy.
+    /// `successThreshold`, from 1: this many successes in a row make the target healthy.
     pub success_threshold: u32,
-    /// `failureThreshold`, from 1: so many failures in a row make it unhealthy.
+    /// `failureThreshold`, from 1: this many failures in a row make the target unhealthy.
     pub failure_threshold: u32,
 }
 
@@ -63,7 +63,7 @@ impl Default for Timing {
     }
 }
 
-/// What is asked. Read from and displayed as the short text.
+/// What is checked. It is read from the short text, and displayed as that text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
     /// `httpGet`: a GET, answered with 2xx or 3xx.
@@ -76,7 +76,7 @@ pub enum Check {
     Exec(Exec),
 }
 
-/// Who is asked.
+/// The host and port that are probed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// A name or an IP address, without brackets.
@@ -94,7 +94,7 @@ pub enum Scheme {
     Https,
 }
 
-/// A page.
+/// The URL of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
     /// `scheme`
@@ -147,8 +147,8 @@ impl std::str::FromStr for Probe {
 }
 
 impl Check {
-    /// What messages call it: kind and target. Neither the query of a URL nor the arguments of a command
-    /// are in it, for they may hold secrets and everybody reads the message.
+    /// The name of the check in messages: kind and target. It contains neither the query of a URL nor the
+    /// arguments of a command: these may hold secrets, and messages are public.
     pub fn subject(&self) -> String {
         match self {
             Self::Http(Http { url: Url { scheme, target, path }, .. }) => {
@@ -165,7 +165,7 @@ impl Check {
 }
 
 impl Scheme {
-    /// The port of a URL that names none.
+    /// The default port of a URL.
     pub(super) fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -201,7 +201,7 @@ impl fmt::Display for Url {
 #[error("{0}")]
 pub struct Problem(pub(super) String);
 
-/// A field that does not do.
+/// A field that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct Refused {

@@ -1,4 +1,4 @@
-//! Probes against servers and processes that really run, on this machine.
+//! Probes of real servers and processes on this machine.
 
 mod exec;
 mod grpc;
@@ -15,9 +15,9 @@ use tokio::net::TcpListener;
 
 use super::{Check, Outcome};
 
-/// For what must come; no test waits for it to pass.
+/// The time limit for an expected event; no test waits for all of it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For what is expected not to come.
+/// How long to wait for an event that is expected not to come.
 const MOMENT: Duration = Duration::from_millis(300);
 
 async fn probe(text: &str) -> Outcome {
@@ -33,8 +33,8 @@ fn failure(reason: &str) -> Outcome {
     Err(reason.to_owned())
 }
 
-/// A server of odd answers: reads the head of each request, and answers it word for word. What it has
-/// read is kept.
+/// A server with unusual answers: it reads the head of each request, and sends the answer byte for byte. The
+/// heads that it has read are kept.
 struct Odd {
     address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -77,7 +77,8 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A port that refuses: nobody listens there, and while the socket lives nobody else can.
+/// A port that refuses connections: no process listens there, and while the socket lives no other process
+/// can.
 fn refusing() -> (tokio::net::TcpSocket, SocketAddr) {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");

@@ -1,17 +1,17 @@
-//! Messages that people read: one line, and not longer than the contract allows.
+//! Messages for people: one line, and not longer than the contract allows.
 
 use std::error::Error;
 
 use beatkeeper_api::text::plain;
 
-/// The first line that has something in it, with what cannot be seen written out: a message must not move
-/// the cursor of a terminal, nor fake a second line. A tab is a blank, as in most tables.
+/// Returns the first line that is not blank, with invisible characters escaped: a message must not move the
+/// cursor of a terminal, and must not fake a second line. A tab becomes a blank, as in most tables.
 pub(super) fn line(text: &str) -> String {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     plain(&first.replace('\t', " ")).into_owned()
 }
 
-/// At most `max` characters, the last of which says that there were more.
+/// Cuts the text to `max` characters; the last character shows that there were more.
 pub(super) fn cut(text: &str, max: usize) -> String {
     if text.chars().count() <= max {
         return text.to_owned();
@@ -19,7 +19,7 @@ pub(super) fn cut(text: &str, max: usize) -> String {
     text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// An error with all its causes, each said once.
+/// The text of an error with all its causes, each named once.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,6 +1,6 @@
-//! TLS without verification: a probe asks whether a server answers, on an address that no certificate
-//! names, and the kubelet does not look at certificates either. What is sent this way is the probe's
-//! headers, nothing else.
+//! TLS without verification. A probe checks whether a server answers, on an address that no certificate
+//! names, and the kubelet does not verify certificates either. Only the headers of the probe are sent this
+//! way.
 
 use std::sync::{Arc, LazyLock};
 
@@ -23,12 +23,12 @@ static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    // Each probe goes the whole way.
+    // Without resumption each probe makes a full handshake.
     config.resumption = Resumption::disabled();
     Arc::new(config)
 });
 
-/// Shakes hands with the server of this name or IP address.
+/// Makes the handshake with the server of this name or IP address.
 pub(super) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, String> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| format!("no TLS server can have the name {host:?}"))?;
@@ -53,7 +53,7 @@ impl ServerCertVerifier for AnyCertificate {
         Ok(ServerCertVerified::assertion())
     }
 
-    // That the server has the key of a certificate which could be anybody's would prove nothing.
+    // Without verification of the certificate, a proof that the server has its key would be worthless.
     fn verify_tls12_signature(
         &self,
         _: &[u8],
