@@ -1,4 +1,4 @@
-//! A heart beside an API server of which only the Leases are there, with a webhook of any kind.
+//! Tests of a heart against a fake API server that serves only the Lease, with any webhook.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{ByHand, headers::Headers, lease::Home};
 
-/// What a webhook makes of what is written.
+/// A webhook that changes the written object.
 type Webhook = fn(&mut Value);
 
 /// One Lease, and its versions.
@@ -99,7 +99,7 @@ impl Api {
 }
 
 impl State {
-    /// What changes nothing has no version of its own, and no watch shows it.
+    /// Stores a Lease. A write that changes nothing makes no new version, and no watch shows it.
     fn store(&mut self, mut lease: Value) -> Value {
         (self.webhook)(&mut lease);
         if self.lease.as_ref() != Some(&lease) {
@@ -115,7 +115,7 @@ impl State {
     }
 }
 
-/// RFC 7396.
+/// Applies a merge patch (RFC 7396).
 fn merged(mut into: Value, patch: &Value) -> Value {
     for (key, value) in patch.as_object().into_iter().flatten() {
         match value {
@@ -127,7 +127,7 @@ fn merged(mut into: Value, patch: &Value) -> Value {
     into
 }
 
-/// As much of RFC 6902 as beats use. None: a test failed.
+/// Applies the parts of a JSON Patch (RFC 6902) that beats use. `None`: a test failed.
 fn patched(mut lease: Value, operations: &Value) -> Option<Value> {
     for operation in operations.as_array()? {
         let path = operation["path"].as_str()?;
@@ -154,7 +154,7 @@ fn identity() -> Identity {
     }
 }
 
-/// What has happened.
+/// The events so far.
 type Diary = Arc<Mutex<Vec<Event>>>;
 
 fn heart(api: &Api, wishes: Wishes) -> (Heart, Diary) {
@@ -166,7 +166,7 @@ fn heart(api: &Api, wishes: Wishes) -> (Heart, Diary) {
     (Heart::new(api.connection(), identity(), wishes, words, report), diary)
 }
 
-/// Beats until so many times were stored.
+/// Beats until `count` beats were stored.
 async fn beats(api: &Api, count: usize) -> Vec<Event> {
     let interval = Some(Duration::from_millis(200));
     let (heart, diary) = heart(api, Wishes { interval, ..Wishes::default() });
@@ -240,7 +240,7 @@ async fn where_a_webhook_cuts_renew_times_each_beat_is_one_and_looks_like_no_riv
         let diary = beats(&api, 20).await;
         assert_eq!(troubles(&diary), [""; 0]);
         let accepted = diary.iter().filter(|event| matches!(event, Event::Beat { .. })).count();
-        // The first one is no Beat, but the Claimed.
+        // The first beat is reported as `Claimed`, and not as `Beat`.
         assert!(accepted < api.state().shown.len() + 1, "a beat has changed nothing");
     }
 }
@@ -271,7 +271,7 @@ async fn a_beat_by_hand_is_one_where_a_webhook_cuts_renew_times() {
     }
 }
 
-/// As a client of the API server can do it to any object.
+/// A client of the API server can write these values into any object.
 fn strange(lease: &mut Value) {
     let nested = (0..200).fold(json!({}), |inner, _| json!({ "f:a": inner }));
     lease["metadata"]["managedFields"] =

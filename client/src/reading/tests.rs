@@ -4,7 +4,8 @@ use kube::{ResourceExt, core::ObjectList};
 use super::*;
 use crate::{lease::renewed, others::Others, schedule::Pace, standing::Standing};
 
-/// All that a client of the API server can write into the metadata of any object, and no type of ours can hold.
+/// Adds to the metadata of an object values that a client of the API server can write and that our types
+/// cannot hold.
 fn strange(mut object: Value) -> String {
     let nested = "{\"f:a\":".repeat(500) + "{}" + &"}".repeat(500);
     object["metadata"]["creationTimestamp"] = json!("9999-12-31T23:59:59Z");

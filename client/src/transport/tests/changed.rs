@@ -1,4 +1,4 @@
-//! Another way to fetch a credential is written down, and does not bring one.
+//! The description changes to another way to fetch a credential, which brings none.
 
 use std::sync::Mutex;
 
@@ -55,7 +55,7 @@ impl Subscriber for Log {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// A plugin that notes each call, and fails until there is a file.
+/// A plugin that records each call, and fails until a certain file exists.
 fn broken(files: &Files) -> Value {
     plugin(&format!(
         "cd {}; echo >> calls; [ -e mended ] || {{ echo 'log in first' >&2; exit 1; }}; \
@@ -64,7 +64,7 @@ fn broken(files: &Files) -> Value {
     ))
 }
 
-/// Puts the broken plugin in place of what was there, and waits until it was called.
+/// Replaces the user by the broken plugin, and waits until the plugin was called.
 async fn change(access: &Access, mut files: Files) -> Files {
     let user = broken(&files);
     files = files.with_user(user);
@@ -92,7 +92,7 @@ async fn goes_on_until_it_is_refused(server: Server, files: Files, authority: Au
         }
     };
     timeout(PATIENCE, warned).await.expect("it is told");
-    // Over new connections as well, and where the old ones have fallen silent.
+    // This also holds over new connections, and if the old ones have fallen silent.
     server.restart_with(authority.serving(Some(&authority))).await;
     succeeds(&access).await;
     server.fall_silent();

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{server::Server, *};
 
-/// A server that knows one token.
+/// Makes a server accept only one token.
 pub fn knows(server: &Server, token: &'static str) {
     server.judge(move |asked| if asked.token() == Some(token) { 200 } else { 401 });
 }
@@ -22,7 +22,7 @@ async fn a_token_file_is_replaced_by_rename_and_the_old_token_revoked_and_no_req
     files.write("token", "new\n");
     knows(&server, "new");
     succeeds(&access).await;
-    // A file that is gone leaves the token that was in it.
+    // If the token file is removed, its last token stays in use.
     fs::remove_file(files.path("token")).expect("removed");
     knows(&server, "other");
     assert_eq!(ask(&access).await.expect("an answer"), StatusCode::UNAUTHORIZED);
@@ -52,7 +52,7 @@ async fn a_password_is_sent() {
     succeeds(&files.open()).await;
 }
 
-/// A user whose credentials come from a script.
+/// A user with credentials from a script.
 pub fn plugin(script: &str) -> Value {
     json!({ "exec": {
         "apiVersion": "client.authentication.k8s.io/v1",
@@ -107,7 +107,7 @@ async fn a_token_is_fetched_ahead_of_its_end_once_and_beside_the_requests() {
         slowest = slowest.max(sent.elapsed());
         sleep(Duration::from_millis(100)).await;
     }
-    // Three more than the first; each takes two seconds, and has up to twelve.
+    // There are three fetches after the first one. Each takes two seconds, and has up to twelve.
     assert!(begun.elapsed() >= Duration::from_secs(15), "called too often: {:?}", begun.elapsed());
     assert!(slowest < Duration::from_secs(2), "a request waited for a plugin: {slowest:?}");
 }
@@ -151,7 +151,7 @@ async fn a_plugin_whose_token_is_refused_runs_again_but_not_with_every_request()
             break;
         }
     }
-    // After one second, and after two more.
+    // The plugin runs again after one second, and then after two more.
     assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
 }
 

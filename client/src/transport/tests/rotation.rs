@@ -67,7 +67,7 @@ async fn files_that_are_just_being_written_change_nothing() {
         ("kubeconfig", whole[..whole.len() / 2].to_owned()),
     ] {
         files.write(name, &content);
-        // It is connected anew, and a refusal makes for a reading.
+        // A new connection is made, and a refusal triggers a read.
         server.restart_with(old.serving(None)).await;
         server.judge(|_| 401);
         assert_eq!(ask(&access).await.expect("an answer"), StatusCode::UNAUTHORIZED, "{name}");
@@ -98,7 +98,7 @@ async fn a_client_certificate_that_expires_is_replaced_on_open_connections_too()
     valid(&server, put(&files));
     let access = files.open();
     succeeds(&access).await;
-    // The API server looks at the certificate of a connection with each request.
+    // The API server checks the certificate of a connection with each request.
     valid(&server, put(&files));
     succeeds(&access).await;
 }
@@ -130,7 +130,7 @@ async fn a_server_that_has_moved_is_followed() {
     let url = format!("https://{}", new.address);
     files.kubeconfig["clusters"][0]["cluster"]["server"] = json!(url);
     files.write("kubeconfig", &files.kubeconfig.to_string());
-    // Gone, with what it had open.
+    // The old server is gone, with all its connections.
     old.restart_with(Authority::new().serving(None)).await;
     drop(old);
     let moved = async {
@@ -142,7 +142,7 @@ async fn a_server_that_has_moved_is_followed() {
     assert!(new.connections() > 0);
 }
 
-/// As in RFC 4648.
+/// Base64 as in RFC 4648.
 pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let group = |chunk: &[u8]| {

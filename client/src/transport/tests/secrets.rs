@@ -1,10 +1,10 @@
-//! What cannot be used is told without what it holds.
+//! Unusable files are reported without their content.
 
 use super::{rotation::base64, *};
 
 const SECRET: &str = "hunter2-hunter2";
 
-/// Asserts that a message says this, and has the secret in no form.
+/// Asserts that a message contains `says`, and the secret in no form.
 fn told(message: &str, says: &str) {
     assert!(message.contains(says), "{says:?} is not in: {message}");
     let bytes = format!("{:?}", SECRET.as_bytes());
@@ -13,7 +13,7 @@ fn told(message: &str, says: &str) {
     }
 }
 
-/// A kubeconfig with this user, and what is said of it at the start and when it is read again.
+/// The messages about a kubeconfig with this user, at the start and when it is read again.
 fn said_of(text: &str) -> [String; 2] {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("kubeconfig");
@@ -97,7 +97,7 @@ fn keys_and_certificates_that_cannot_be_used_are_told_of_without_their_contents(
             "client-certificate of the kubeconfig",
         ),
         (
-            // The contents in place of the path.
+            // The content stands in place of the path.
             of_user(
                 &json!({ "client-certificate-data": certificate, "client-key": SECRET.repeat(9) }),
             ),

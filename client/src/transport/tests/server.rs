@@ -1,4 +1,4 @@
-//! A server with TLS on loopback, and what signs its certificates.
+//! A server with TLS on loopback, and the authority that signs its certificates.
 
 use std::{
     io,
@@ -53,12 +53,12 @@ impl Authority {
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// For a client.
+    /// Issues a certificate for a client.
     pub fn client(&self) -> Pair {
         self.issue(&[], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    /// For a server; clients may show certificates of `clients`.
+    /// Makes the TLS configuration of a server; clients may present certificates of `clients`.
     pub fn serving(&self, clients: Option<&Self>) -> Arc<ServerConfig> {
         let names = ["127.0.0.1", "localhost", "api.example"];
         let pair = self.issue(&names, ExtendedKeyUsagePurpose::ServerAuth);
@@ -78,7 +78,7 @@ impl Authority {
     }
 }
 
-/// What a request brought.
+/// What the server has received with a request.
 pub struct Asked {
     pub head: String,
     /// The client certificate of its connection.
@@ -93,7 +93,7 @@ impl Asked {
     }
 }
 
-/// Says which status a request is answered with.
+/// Decides the status of the answer to a request.
 pub type Judge = Arc<dyn Fn(&Asked) -> u16 + Send + Sync>;
 
 /// A running server, until it is dropped.
@@ -107,7 +107,8 @@ struct State {
     tls: Mutex<Arc<ServerConfig>>,
     judge: Mutex<Judge>,
     connections: Mutex<usize>,
-    /// Connections below the first number are silent from now on, those below the second are closed.
+    /// Connections with a number below the first value are silent from now on; those below the second are
+    /// closed.
     fate: watch::Sender<(usize, usize)>,
     open: watch::Sender<usize>,
 }
@@ -136,7 +137,8 @@ impl Server {
         *lock(&self.state.judge) = Arc::new(judge);
     }
 
-    /// Another certificate. Closes the open connections, as a restart does, and waits until all are closed.
+    /// Uses another certificate. Closes the open connections, as a restart does, and waits until all are
+    /// closed.
     pub async fn restart_with(&self, tls: Arc<ServerConfig>) {
         *lock(&self.state.tls) = tls;
         let connections = self.connections();
@@ -144,7 +146,7 @@ impl Server {
         let _ = self.state.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    /// Nothing is heard any more over the connections that there are, and they stay open.
+    /// Sends nothing more over the existing connections, which stay open.
     pub fn fall_silent(&self) {
         let connections = self.connections();
         self.state.fate.send_modify(|(silent, _)| *silent = connections);
@@ -191,7 +193,7 @@ async fn serve(
             head = head(&mut stream) => head?,
             _ = async { fate.wait_for(|(_, closed)| number <= *closed).await.map(drop) } => {
                 stream.shutdown().await?;
-                // Until the other end has noticed.
+                // The connection stays until the other end has closed it.
                 return stream.read_to_end(&mut Vec::new()).await.map(drop);
             }
         };
@@ -207,7 +209,7 @@ async fn serve(
     }
 }
 
-/// The head of a request, which has no body.
+/// Reads the head of a request that has no body.
 pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -216,7 +218,7 @@ pub async fn head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Makes tunnels for clients that know the password, and counts them.
+/// A proxy that makes tunnels for clients that know the password, and counts them.
 pub async fn proxy(authorization: &'static str) -> (SocketAddr, watch::Receiver<usize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -240,7 +242,7 @@ pub async fn proxy(authorization: &'static str) -> (SocketAddr, watch::Receiver<
     (address, counted)
 }
 
-/// An address that drops what wants to connect, as a machine that is gone does: its queue is full.
+/// An address that drops connection attempts, like that of a machine that is gone: its queue is full.
 pub async fn dead() -> (SocketAddr, Box<dyn std::any::Any + Send>) {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
@@ -254,7 +256,7 @@ pub async fn dead() -> (SocketAddr, Box<dyn std::any::Any + Send>) {
     (address, Box::new((listener, queue)))
 }
 
-/// An address that accepts connections and says nothing.
+/// An address that accepts connections and sends nothing.
 pub async fn mute() -> (SocketAddr, TcpListener) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     (listener.local_addr().expect("an address"), listener)

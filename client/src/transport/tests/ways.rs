@@ -1,4 +1,4 @@
-//! Addresses that are dead, connections that are, and proxies.
+//! Dead addresses, dead connections, and proxies.
 
 use tokio::time::Instant;
 
@@ -7,7 +7,7 @@ use super::{
     *,
 };
 
-/// A name instead of the address.
+/// Names the server by a host name instead of its address.
 fn named(mut files: Files, port: u16) -> Files {
     files.kubeconfig["clusters"][0]["cluster"]["server"] =
         json!(format!("https://api.example:{port}"));
@@ -20,7 +20,7 @@ async fn the_first_request_is_through_although_the_first_addresses_are_dead() {
     let files = named(files, server.address.port());
     let ((drops, _held), (silent, _listening)) = (dead().await, mute().await);
     let access = files.open_by(always(vec![drops, silent, server.address]));
-    // Given up before the last has its turn, it goes on.
+    // The attempts continue although the request is given up before the last address gets its turn.
     let limit = Duration::from_millis(300);
     let begun = Instant::now();
     let through = async { while ask_within(&access, limit).await.is_err() {} };

@@ -5,7 +5,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::*;
 
-/// `sh -c SCRIPT`, with `$1` for a file of its own.
+/// `sh -c SCRIPT`, with the path of a file as `$1`.
 fn shell(script: &str, file: &Path) -> String {
     let words = ["sh", "-c", script, "sh", file.to_str().expect("UTF-8")];
     format!("exec:{}", shlex::try_join(words).expect("no NUL"))
@@ -15,7 +15,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// Waits until the processes whose ids are in the file are gone: dead, if not yet reaped by whoever
+/// Waits until the processes whose ids are in the file are gone: dead, if not yet reaped by the process that
 /// adopted them.
 async fn all_gone(file: &Path) {
     let ids = std::fs::read_to_string(file).expect("ids");
@@ -31,7 +31,7 @@ async fn all_gone(file: &Path) {
 
 fn lives(id: i32) -> bool {
     let there = test_kill_process(Pid::from_raw(id).expect("not 0")).is_ok();
-    // A zombie holds nothing but its number.
+    // A zombie holds only its pid.
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     there && !stat.contains(") Z ")
 }

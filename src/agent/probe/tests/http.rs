@@ -109,7 +109,7 @@ async fn a_redirect_to_another_host_is_a_success_with_a_warning_and_is_not_follo
 
 #[tokio::test]
 async fn no_more_than_ten_kibibytes_are_read() {
-    // It promises a gigabyte, sends little more than we read, and keeps the connection.
+    // The server promises a gigabyte, sends a little more than we read, and keeps the connection open.
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
     let long = Odd::start(format!("{head}{}", "x".repeat(11 * 1024)), false).await;
     assert_eq!(probe(&format!("http://{}", long.address)).await, Ok(None));

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Probe, Series, Verdict, run, run_by};
 use super::*;
 
-/// A loop that runs, with a period and a timeout of `period`.
+/// A probe loop that runs, with a period and a timeout of `period`.
 struct Loop {
     verdicts: watch::Receiver<Verdict>,
     stop: CancellationToken,
@@ -19,7 +19,7 @@ fn start(text: &str, period: Duration, failure_threshold: u32) -> Loop {
     probe.timing.period = period;
     probe.timing.timeout = PATIENCE;
     probe.timing.failure_threshold = failure_threshold;
-    // No verdict of a probe, so that none is mistaken for it.
+    // A probe never gives this verdict, so it cannot be mistaken for one.
     let unset =
         Verdict { healthy: true, message: Some("nothing was sent".to_owned()), decided: false };
     let (sender, verdicts) = watch::channel(unset);
@@ -74,7 +74,7 @@ async fn two_probes_never_run_side_by_side() {
     let folder = tempfile::tempdir().expect("a folder");
     let lock = folder.path().join("lock");
     let count = folder.path().join("count");
-    // Takes longer than the period; fails if another one has not ended.
+    // The script takes longer than the period, and fails if another one has not ended.
     let script = r#"mkdir "$1" || exit 1; sleep 0.05; rmdir "$1"; echo >> "$2""#;
     let words = [lock.to_str(), count.to_str()].map(|path| path.expect("UTF-8"));
     let words = [["sh", "-c", script, "sh"].as_slice(), words.as_slice()].concat();
