@@ -99,7 +99,7 @@ impl Identity {
     }
 
     /// Returns a patch that claims a Lease anew. The Lease is ours, but was changed, or another process beats
-    /// under our claim. The reported health stays, whichever writer set it.
+    /// under our claim. The reported health stays, no matter which writer set it.
     pub fn reclaim_patch(&self, held: &Held, incarnation: &str, at: Timestamp) -> LeasePatch {
         LeasePatch::Merge(json!({
             "metadata": {

@@ -100,8 +100,8 @@ pub struct Heart {
     /// Identifies this run of the process.
     incarnation: String,
     written: Written,
-    /// Another process beats under our claim without a claim of its own. So many beats are left before we
-    /// check this again. `None`: only this process beats.
+    /// Set if another process beats under our claim without a claim of its own: the number of beats until we
+    /// check whether it still does. `None`: only this process beats.
     beats_beside: Option<u32>,
     /// The note of a rival in the Lease, and whether it still changes.
     rival: Vigil,

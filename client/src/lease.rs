@@ -58,8 +58,8 @@ impl Word {
         Some(Self { health, note: said(heartbeat::NOTE_ANNOTATION).cloned(), provisional: false })
     }
 
-    /// Returns what a Lease says. A value that names no health counts as not able to serve, and is published
-    /// so.
+    /// Returns what a Lease says. A value that names no health counts as `Failing`, because the operator publishes
+    /// such an instance as not ready.
     pub fn on(lease: &Lease) -> Self {
         let said = |name: &str| lease.metadata.annotations.as_ref()?.get(name);
         let health = said(heartbeat::HEALTH_ANNOTATION);
@@ -67,7 +67,7 @@ impl Word {
         Self { health, note: said(heartbeat::NOTE_ANNOTATION).cloned(), provisional: false }
     }
 
-    /// Whether the two words make no difference to readers.
+    /// Whether the two words are the same to readers.
     pub fn says_what(&self, other: &Self) -> bool {
         self.annotations() == other.annotations()
     }

@@ -22,8 +22,8 @@ use crate::schedule::{Backoff, Pace, Room};
 
 /// How long all tries of deregistering together may take: a Pod that is being deleted has 30 s.
 const DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
-/// When another process beats under our claim without a claim of its own, we check every so many beats
-/// whether it still does.
+/// The number of our beats between two checks whether another process, without a claim of its own, still
+/// beats under our claim.
 const ASK_AGAIN_AFTER: u32 = 10;
 
 impl Heart {

@@ -20,7 +20,7 @@ use crate::others::{self, Others};
 use crate::rival::{self, Vigil};
 use crate::schedule::Pace;
 
-/// Beside a holder that claims the same, we check every so many beats whether the holder still beats.
+/// The number of our beats between two checks whether a holder that claims the same still beats.
 const ASK_AFTER: u32 = 3;
 
 /// What is known of the process that holds the Lease, and what this process does beside it.

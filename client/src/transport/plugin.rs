@@ -153,9 +153,8 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// Returns the pause before the next credential is fetched: three quarters of its lifetime, less if fetching
-/// takes long, and up to a twentieth less at random, so that the instances of a fleet do not fetch at one
-/// moment.
+/// Returns the pause before the next credential is fetched: three quarters of the lifetime, less if fetching
+/// takes long, minus up to a twentieth of the lifetime at random. So a fleet does not fetch at one moment.
 pub(super) fn fetch_in(lifetime: Duration, took: Duration, roll: f64) -> Duration {
     if lifetime.is_zero() {
         return EXPIRED;
