@@ -1,5 +1,5 @@
-//! The modelled API server: objects with one rising resourceVersion, conditional writes, and a log of
-//! changes of each kind for the watches.
+//! The modelled API server: objects with one rising resourceVersion, conditional writes, and one log of changes
+//! per kind for the watches.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,7 +25,7 @@ pub enum Call {
     /// The Leases with the label of this registration.
     LeasesOf(Key),
     Create(Object),
-    /// On the condition of the resourceVersion in it.
+    /// Succeeds only if the object's resourceVersion is still current.
     Replace(Object),
     Delete {
         kind: Kind,
@@ -33,11 +33,12 @@ pub enum Call {
         uid: Option<String>,
         version: Option<String>,
     },
-    /// A merge patch of renewTime in microseconds, and maybe of an annotation; on the condition of a version, or of none.
+    /// A merge patch of renewTime (in microseconds) and optionally of an annotation. `left` is the required
+    /// resourceVersion; with `None` there is no condition.
     Beat {
         lease: Key,
         renewed: i64,
-        /// leaseDurationSeconds, where it is written with the beat.
+        /// leaseDurationSeconds, if it is written with the beat.
         seconds: Option<i32>,
         annotation: Option<(&'static str, String)>,
         left: Option<String>,
@@ -52,7 +53,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// Whether it means to write something else than a Lease.
+    /// Whether this call writes an object other than a Lease.
     pub fn is_write(&self) -> bool {
         match self {
             Self::Create(object) | Self::Replace(object) => object.kind() != Kind::Lease,
@@ -64,7 +65,7 @@ impl Call {
 }
 
 impl Call {
-    /// In a few words.
+    /// Describes the call in a few words, for the trace.
     pub fn told(&self) -> String {
         match self {
             Self::Create(object) => format!("create {:?} {}", object.kind(), object.key()),
@@ -90,18 +91,18 @@ impl Call {
 #[derive(Debug, Clone)]
 pub enum Answer {
     Object(Object),
-    /// A list, and where in the log of its kind it stands.
+    /// A list, and its position in the log of its kind.
     List(Vec<Object>, usize),
     Claim(Option<ClaimLease>),
     Done,
 }
 
-/// Why a request was not carried out, or is not known to have been.
+/// Why a request was not executed, or why it is unknown whether it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     Absent,
     Conflict,
-    /// 429, 500 and a refused connection.
+    /// An answer 429 or 500, or a refused connection.
     Unavailable,
     TimedOut,
 }
@@ -112,17 +113,17 @@ pub type Reply = Result<Answer, Refusal>;
 #[derive(Debug, Clone)]
 pub enum Change {
     Applied(Object),
-    /// The object as it was, with the version of its deletion.
+    /// The deleted object, with the resourceVersion of its deletion.
     Deleted(Object),
 }
 
-/// A change as it took place, for whoever checks.
+/// A change that took place, for the check.
 pub struct Took {
     pub before: Option<Object>,
     pub after: Option<Object>,
 }
 
-/// What a backup holds.
+/// The content of a backup.
 #[derive(Default, Clone)]
 struct Store {
     objects: BTreeMap<Kind, BTreeMap<Key, Object>>,
@@ -130,14 +131,15 @@ struct Store {
     claim: Option<ClaimLease>,
 }
 
-/// A store as it was, and how long the logs were.
+/// An earlier state of the store, and the lengths of the logs at that time.
 pub struct Backup {
     store: Store,
     logs: BTreeMap<Kind, usize>,
 }
 
-/// Versions are so far apart that those of different histories are never equal: an object that is at a version in one
-/// history, and another at the same in the next, is more than any condition can tell apart.
+/// The distance between two versions. In each history all versions have another remainder modulo this number,
+/// so versions of different histories are never equal. Otherwise, an object could have the same version in two
+/// histories, and no condition can distinguish these two states.
 const STEP: u64 = 16;
 
 #[derive(Default)]
@@ -154,8 +156,9 @@ impl Api {
         Backup { store: self.store.clone(), logs }
     }
 
-    /// Goes back to an earlier state. A watch that is further in the log than the log is long gets nothing until that has
-    /// grown again, and no error. Versions may have caught up, by what others write.
+    /// Goes back to an earlier state. If the position of a watch is beyond the end of the log, the watch gets
+    /// neither events nor an error until the log has grown past this position. With `caught_up`, the versions
+    /// have reached those of the former history, as after writes by other clients.
     pub fn restore(&mut self, backup: Backup, caught_up: bool) {
         self.restored += 1;
         let version = if caught_up { self.store.version + STEP } else { backup.store.version };
@@ -178,7 +181,7 @@ impl Api {
         self.log.get(&kind).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Carries a request out. What it changed comes back beside the answer.
+    /// Executes a request. Returns the answer, and the change if there was one.
     pub fn execute(&mut self, call: Call) -> (Reply, Option<Took>) {
         let read = |reply| (reply, None);
         match call {
@@ -275,7 +278,7 @@ impl Api {
         object.meta_mut().uid = before.meta().uid.clone();
         object.meta_mut().resource_version = before.meta().resource_version.clone();
         object.meta_mut().creation_timestamp = before.meta().creation_timestamp.clone();
-        // A write that changes nothing is none.
+        // A write that changes nothing is not stored.
         if object.equals(&before) {
             return (Ok(Answer::Object(before)), None);
         }
@@ -295,7 +298,7 @@ impl Api {
         match (&before, object.is_watched()) {
             (_, true) => self.log.entry(kind).or_default().push(Change::Applied(object.clone())),
             (Some(before), false) if before.is_watched() => {
-                // An object that no longer matches the selector is deleted, as the watch tells it.
+                // The watch reports an object that no longer matches the selector as deleted.
                 self.log.entry(kind).or_default().push(Change::Deleted(object.clone()));
             }
             _ => {}

@@ -1,16 +1,19 @@
-//! The promises, as an observer judges them who sees everything.
+//! The promises, judged by an observer that sees everything.
 //!
-//! **Proven time**, as P1 speaks of it, is here: the time that has passed, less the stretches in which
-//! the API server accepted no writes, or the deciding process could not have seen them, because it was
-//! suspended, cut off, or its watch of the Leases did not deliver. A stretch counts when it is longer
-//! than the tolerance of the registration's pace. A partition that cuts some workloads off, and the
-//! operator not, is no such stretch: nobody can tell it from death, except by the guard (L6).
+//! **Proven time** (P1) is computed here as follows: the time that has passed, minus the stretches in which the
+//! API server accepted no writes, and minus the stretches in which the deciding process could not have seen
+//! writes. A process cannot see writes while it is suspended or cut off, or while its watch of the Leases does
+//! not deliver. A stretch counts only if it is longer than the tolerance of the registration's pace. A
+//! partition that cuts off some workloads but not the operator is no such stretch: only the guard (L6) can
+//! distinguish it from death.
 //!
-//! P1 is judged when a process decides that an instance is dead, from the token it read live:
+//! P1 is judged when a process decides that an instance is dead. The judgement uses the token that the process
+//! read live:
 //! 1. no other beat had been accepted when that read was sent,
-//! 2. the last accepted beat was a ttl before that, and so it was in time that the API server was open,
-//! 3. the rule of L3, applied to the gaps as they really were, allows it,
-//! 4. it was not held back by a path that was really broken (L6).
+//! 2. the last accepted beat was at least a ttl before that read, also in the time in which the API server was
+//!    open,
+//! 3. the rule of L3, applied to the real gaps, allows the decision,
+//! 4. the path was not broken in a way that requires a hold (L6).
 
 use std::{
     cell::{Cell, RefCell},
@@ -41,7 +44,7 @@ use crate::{
     workload::Workload,
 };
 
-/// Stretches of time, the last of which may go on.
+/// Stretches of time. The last one may still go on.
 #[derive(Debug, Clone, Default)]
 pub struct Stretches(Vec<(u64, Option<u64>)>);
 
@@ -55,7 +58,7 @@ impl Stretches {
         }
     }
 
-    /// Those parts that lie between two moments.
+    /// Returns the parts of the stretches that lie between two moments.
     fn between(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
         self.0.iter().filter_map(move |&(begin, end)| {
             let (begin, end) = (begin.max(from), end.unwrap_or(to).min(to));
@@ -64,25 +67,25 @@ impl Stretches {
     }
 }
 
-/// A beat as it was accepted.
+/// An accepted beat.
 #[derive(Debug, Clone)]
 struct Accepted {
     at: u64,
     token: Token,
-    /// Whether no beat was written, and a backup put the token back.
+    /// True if no beat was written and a backup restored the token.
     by_backup: bool,
 }
 
-/// What one process of the operator goes through.
+/// What happens to one process of the operator.
 #[derive(Debug, Default)]
 struct Witnessed {
-    /// When it could not have seen beats.
+    /// The stretches in which the process could not have seen beats.
     blind: Stretches,
-    /// When it had read the Leases for the first time.
+    /// When the process had read all Leases for the first time.
     listed: Option<u64>,
 }
 
-/// Ttls with the last moment of each.
+/// Each entry is the moment at which a ttl ended, and the ttl.
 type Ttls = Vec<(u64, Duration)>;
 
 /// A spec as it was written.
@@ -103,19 +106,19 @@ pub struct Check {
     specs: RefCell<BTreeMap<Key, Vec<Spec>>>,
     workloads: RefCell<Vec<Rc<Workload>>>,
     skews: RefCell<BTreeMap<usize, i64>>,
-    /// Who was taken for dead by a process, at the beat with that place in the list.
+    /// The instances that a process took for dead. The value is the number of beats accepted until then.
     dead: RefCell<BTreeMap<Key, usize>>,
-    /// When Leases were lost by a store that went back to before they were made.
+    /// When a Lease was lost because the store went back to a time before the Lease was made.
     lost: RefCell<BTreeMap<Key, u64>>,
-    /// Whether the store went back.
+    /// Whether the store went back to an earlier state.
     went_back: Cell<bool>,
-    /// When Leases were last stripped of their label.
+    /// When a Lease last lost its label.
     stripped: RefCell<BTreeMap<Key, u64>>,
-    /// What is published of each Service, in the union of its slices.
+    /// The addresses that are published for each Service: the union of its slices.
     published: RefCell<BTreeMap<Key, BTreeSet<IpAddr>>>,
-    /// The ttls of a registration that a process has known, with the moment at which each ended.
+    /// The ttls of a registration that a process has known. Each has the moment at which it ended.
     ttls: RefCell<BTreeMap<(ProcessId, Key), Ttls>>,
-    /// How often somebody was taken for dead, whether he was published or not.
+    /// How often an instance was taken for dead, published or not.
     pub deaths: Cell<u64>,
     pub prunes: Cell<u64>,
 }
@@ -147,7 +150,7 @@ impl Check {
         self.skews.borrow_mut().insert(place, millis);
     }
 
-    /// By how many milliseconds the wall clock of a controller is off.
+    /// Returns the error of a controller's wall clock, in milliseconds.
     pub fn skew(&self, place: usize) -> i64 {
         self.skews.borrow().get(&place).copied().unwrap_or(0)
     }
@@ -157,7 +160,7 @@ impl Check {
         self.processes.borrow_mut().insert(process, Witnessed::default());
     }
 
-    /// A process has read all Leases for the first time.
+    /// Records that a process has read all Leases. Only the first time counts.
     pub fn has_listed(&self, process: ProcessId) {
         if let Some(witnessed) = self.processes.borrow_mut().get_mut(&process) {
             witnessed.listed.get_or_insert(self.now.get());
@@ -182,13 +185,13 @@ impl Check {
         self.leaders.borrow().contains(&process)
     }
 
-    /// The longest ttl there ever was.
+    /// The longest ttl of any spec so far, in milliseconds.
     pub fn longest_ttl(&self) -> u64 {
         let specs = self.specs.borrow();
         specs.values().flatten().map(|spec| millis(spec.pace.ttl)).max().unwrap_or(0)
     }
 
-    /// The most slack there ever was.
+    /// The largest slack of any spec so far, in milliseconds.
     pub fn widest_slack(&self) -> u64 {
         let specs = self.specs.borrow();
         specs.values().flatten().map(|spec| millis(spec.pace.slack())).max().unwrap_or(0)
@@ -198,7 +201,7 @@ impl Check {
         self.leaders.borrow_mut().remove(&process);
     }
 
-    /// To be called after each step: what works, and what does not.
+    /// Records what works and what does not. Call it after each step.
     pub fn look(&self, network: &Network, controllers: &[Option<Rc<Controller>>]) {
         let now = network.executor.now();
         self.now.set(now);
@@ -217,7 +220,7 @@ impl Check {
         self.published.borrow().get(service).cloned().unwrap_or_default()
     }
 
-    /// The workload whose address this is, now or before.
+    /// Returns the workload that has this address, or had it before.
     fn owner(&self, address: IpAddr) -> Option<Rc<Workload>> {
         let text = address.to_string();
         let of = |workload: &&Rc<Workload>| {
@@ -227,7 +230,7 @@ impl Check {
         self.workloads.borrow().iter().find(of).cloned()
     }
 
-    /// A change has taken place.
+    /// Records and checks a change that has taken place.
     pub fn took(&self, api: &Api, caller: &Caller, purpose: Option<&Purpose>, took: &Took) {
         let Some(object) = took.after.as_ref().or(took.before.as_ref()) else { return };
         let by_operator = matches!(caller, Caller::Controller(_));
@@ -281,8 +284,9 @@ impl Check {
         }
     }
 
-    /// The store has gone back. What it shows now of a Lease counts from now on. An instance that has lost a beat by
-    /// that, or its Lease, has a ttl. An instance that was silent since before the backup has lost nothing.
+    /// Records that the store has gone back. The state of a Lease in the restored store counts from now on. An
+    /// instance that has lost a beat or its Lease by the rollback gets a ttl. An instance that was silent since
+    /// before the backup has lost nothing.
     pub fn went_back(&self, api: &Api, now: u64) {
         self.now.set(now);
         self.went_back.set(true);
@@ -311,7 +315,8 @@ impl Check {
         services.iter().for_each(|service| self.union_changed(api, service, None, false));
     }
 
-    /// P3, P5 and the late half of P1: who has left the union of the slices, and why.
+    /// Checks which addresses have left the union of the slices, and why: P3, P5, and the part of P1 that
+    /// concerns how late a decision is carried out.
     fn union_changed(
         &self,
         api: &Api,
@@ -373,7 +378,7 @@ impl Check {
                 self.prunes.set(self.prunes.get() + 1);
                 let beats = self.beats.borrow();
                 let since = beats.get(&lease).and_then(|all| all.last());
-                // A decision is carried out within the time of a call.
+                // A decision must be carried out within the time of a call.
                 if let Some(beat) = since
                     && Some(&beat.token) != token.as_ref()
                     && beat.at > why.decided
@@ -395,9 +400,9 @@ impl Check {
                 self.fail(|| format!("P1: {lease} has left although it is {state:?} ({reason:?})"));
             }
             None => {
-                // It is gone: its Lease is, or its Pod.
+                // The instance left because its Lease or its Pod is gone.
                 let Some(Object::Lease(known)) = api.get(Kind::Lease, &lease) else { return };
-                // An instance that had left comes back with a backup. It counts as gone all the same.
+                // An instance that had left can come back with a backup. It counts as gone all the same.
                 if self.went_back.get() && !owner.lives() {
                     return;
                 }
@@ -410,7 +415,7 @@ impl Check {
                     .get(&lease)
                     .and_then(|all| all.iter().find(|beat| &*beat.token.uid == uid));
                 let own = !owner.in_pod || owner.is_own(known);
-                // Without its label it is known only to a process that saw it with one.
+                // A Lease without its label is known only to a process that saw it with the label.
                 let labelled = label(&known.metadata, REGISTRATION_LABEL).is_some();
                 let listed = self.listed(why.process);
                 let stripped = self.stripped.borrow().get(&lease).copied();
@@ -427,7 +432,7 @@ impl Check {
         }
     }
 
-    /// A process has taken a decision that stands: P1 for those it takes for dead, and P7.
+    /// Records a decision that stands. Checks P1 for the instances that the decision takes for dead, and P7.
     pub fn decided(
         &self,
         controller: &Controller,
@@ -481,7 +486,8 @@ impl Check {
             return self.fail(|| format!("{key} never had the token {:?}", record.token));
         };
         let Accepted { at: beat, by_backup, .. } = accepted[place];
-        // One that has deregistered since the store went back is not told from one that has lost its Lease by it.
+        // An instance that has deregistered since the store went back cannot be distinguished from an instance
+        // that lost its Lease because of that.
         let has_left = record.is_unshown()
             && self.workloads().iter().any(|it| it.lease() == key && !it.lives());
         if let Some(next) = accepted.get(place + 1)
@@ -492,12 +498,13 @@ impl Check {
                 format!("P1 (1): {key} beat at {}, unseen by the read of {read}", next.at)
             });
         }
-        // L8 and the gaps go by when the beat was seen; what lies before is covered by the API server's
-        // own closures, which go by when it was accepted.
+        // L8 and the gaps use the moment at which the beat was seen. The closures of the API server, which use
+        // the moment at which the beat was accepted, cover the time before that.
         let seen = controller.absolute(record.seen).max(beat);
         let pace = Pace { ttl: self.ttl(controller, registration, seen), ..registration.pace() };
-        // A process that read all Leases for the first time after the store went back cannot know of it. By the backup the instance may have been
-        // silent for all of its ttl, and only what is left of a remembered silence at least is promised (L5).
+        // A process that first read all Leases after the store went back cannot know that it went back.
+        // According to the backup, the instance may have been silent for its whole ttl. Then only the least
+        // time that is left after a remembered silence is promised (L5).
         let is_unaware = by_backup && self.listed(controller.process).is_none_or(|it| it >= beat);
         let ttl = match is_unaware {
             true => millis(pace.ttl).min(millis(pace.interval) * 11 / 10),
@@ -547,7 +554,7 @@ impl Check {
             let gaps = of(&closed).and(&of(&blind.unwrap_or_default()));
             let since = Moment::from_millis(seen);
             let deadline = gaps.deadline(Silence { since, before: Duration::ZERO }, pace);
-            // A list that shows the probe shows the others within a moment.
+            // The 50 ms are a tolerance: a list that shows the probe shows the other Leases within a moment.
             if Moment::from_millis(read + 50) < deadline {
                 return self.fail(|| {
                     format!("P1 (3): {key} beat at {beat}, taken for dead by a read at {read}, {gaps:?}, {pace:?}")
@@ -559,8 +566,8 @@ impl Check {
         self.deaths.set(self.deaths.get() + 1);
     }
 
-    /// The longest ttl that the process has known since an instance beat (L8). What only an earlier process
-    /// knew it cannot go by.
+    /// Returns the longest ttl that the process has known since an instance beat (L8). The process cannot use a
+    /// ttl that only an earlier process knew.
     fn ttl(&self, controller: &Controller, registration: &Registration, beat: u64) -> Duration {
         let ttls = self.ttls.borrow();
         let known = ttls.get(&(controller.process, registration.key.clone()));
@@ -568,7 +575,7 @@ impl Check {
         since.map(|(_, ttl)| *ttl).fold(registration.ttl, Duration::max)
     }
 
-    /// The watch tells a process of the ttl of a registration.
+    /// Records that the watch has delivered the ttl of a registration to a process.
     pub fn knows_ttl(&self, process: ProcessId, registration: &Registration, now: u64) {
         let mut ttls = self.ttls.borrow_mut();
         let known = ttls.entry((process, registration.key.clone())).or_default();
@@ -581,7 +588,7 @@ impl Check {
         known.push((u64::MAX, registration.ttl));
     }
 
-    /// L6: not one beat of many that were due arrived.
+    /// L6: fails if many beats were due and none of them arrived.
     #[expect(clippy::too_many_arguments, reason = "all that is known")]
     fn path_was_whole(
         &self,
@@ -603,7 +610,7 @@ impl Check {
         if decided >= beat + millis(pace.ttl) * 9 || decided < window + 2000 {
             return;
         }
-        // Beats that a watch held back arrive all at once, and look like a flow when they do.
+        // Beats that a stalled watch held back arrive all at once, and then look like a flow.
         let lately = decided.saturating_sub(window + millis(registration.interval) + 2000);
         let processes = self.processes.borrow();
         let blind = processes.get(&controller.process).map(|witnessed| &witnessed.blind);
@@ -611,7 +618,7 @@ impl Check {
             return;
         }
         let specs = self.specs.borrow();
-        // By namespace: how many are due, and how many arrived.
+        // By namespace: how many beats are due, and how many have arrived.
         let mut flows: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for workload in self.workloads.borrow().iter() {
             let lease = workload.lease();
@@ -620,13 +627,13 @@ impl Check {
             }
             let pace = specs.get(&workload.key).and_then(|all| all.last());
             let Some(last) = beats.get(&lease).and_then(|all| all.last()) else { continue };
-            // Who is decided to be dead is not waited for.
+            // No beat is expected from an instance that is decided to be dead.
             let beaten = beats.get(&lease).map_or(0, Vec::len);
             if self.dead.borrow().get(&lease) == Some(&beaten) {
                 continue;
             }
             let quiet = decided.saturating_sub(last.at);
-            // Who was late long before that is no sign.
+            // An instance that was late long before that is no sign of a broken path.
             let together = |interval: u64| quiet <= interval + (decided - beat) * 3 / 2;
             let is_due = |interval| quiet > interval + 2000 && together(interval);
             let (due, arrived) = flows.entry(lease.namespace).or_default();
@@ -634,12 +641,13 @@ impl Check {
             *due += usize::from(pace.is_some_and(|spec| is_due(millis(spec.pace.interval))));
         }
         let (here, _) = flows.get(&key.namespace).copied().unwrap_or_default();
-        // Another namespace weighs eight at most.
+        // Another namespace counts for at most eight.
         let elsewhere = flows.iter().filter(|(namespace, _)| **namespace != key.namespace);
         let elsewhere: usize = elsewhere.map(|(_, (due, _))| (*due).min(8)).sum();
         let arrived_here = flows.get(&key.namespace).map_or(0, |(_, arrived)| *arrived);
         let arrived: usize = flows.values().map(|(_, arrived)| arrived).sum();
-        // Two more than the guard asks for: what it remembers of an earlier process is rounded down.
+        // The check requires two more due beats than the guard, because the guard rounds down what it remembers
+        // of an earlier process.
         let broken = [(here, arrived_here), (here + elsewhere, arrived)];
         if let Some((due, _)) = broken.iter().find(|(due, arrived)| *due >= 12 && *arrived == 0) {
             self.fail(|| {
@@ -650,7 +658,7 @@ impl Check {
         }
     }
 
-    /// When an instance was last accepted to beat.
+    /// When a beat of an instance was last accepted.
     pub fn last_beat(&self, lease: &Key) -> Option<u64> {
         self.beats.borrow().get(lease).and_then(|all| all.last()).map(|beat| beat.at)
     }

@@ -1,5 +1,5 @@
-//! A replica of the operator: the real core, and around it the shell's steps in the shell's order, on
-//! virtual time. Each function names the one of `src/controller` that it mirrors.
+//! A replica of the operator: the real core, surrounded by the steps of the shell in the shell's order, on
+//! virtual time. Each function names the function of `src/controller` that it mirrors.
 
 use std::{
     cell::{Cell, RefCell, RefMut},
@@ -49,21 +49,21 @@ mod write;
 
 pub use write::Explanation;
 
-/// As in run.rs.
+/// The same value as in run.rs.
 const PAUSE_BETWEEN_PROOFS: u64 = 250;
-/// As `CALL_TIMEOUT` in context.rs.
+/// The same value as `CALL_TIMEOUT` in context.rs.
 pub const CALL_TIMEOUT: u64 = 5000;
 
 /// How replicas share the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leadership {
-    /// By the Lease of core/leader.rs, with the claim checked before each write.
+    /// By the Lease of core/leader.rs. A replica checks its claim before each write.
     Elected,
-    /// All of them lead at all times: worse than any hand-over.
+    /// All replicas lead at all times, which is worse than any change of the leader.
     Anarchy,
 }
 
-/// What is the same for all replicas.
+/// The settings that all replicas share.
 pub struct Setup {
     pub network: Rc<Network>,
     pub check: Rc<Check>,
@@ -71,11 +71,11 @@ pub struct Setup {
     pub style: Style,
     pub leadership: Leadership,
     pub without: Without,
-    /// In percent: lists that are older than what was seen before.
+    /// How many lists are older than what was seen before, in percent.
     pub stale_lists: Cell<u64>,
 }
 
-/// What is remembered of a registration, as in context.rs.
+/// The state that is kept for a registration, as in context.rs.
 #[derive(Default)]
 struct Remembered {
     uid: String,
@@ -85,7 +85,7 @@ struct Remembered {
     foreseen: Vec<Suspect>,
     foreign_service: bool,
     service_gone: Option<Moment>,
-    /// Not of the shell: whether a decision has been taken, for [`Without::Grace`].
+    /// Not part of the shell: whether a decision has been taken, for [`Without::Grace`].
     decided: bool,
     written: Option<(u64, ServiceRegistrationStatus)>,
 }
@@ -113,12 +113,12 @@ pub struct Controller {
     memories: RefCell<BTreeMap<Key, Remembered>>,
     turns: RefCell<BTreeMap<Key, Turn>>,
     listed: RefCell<BTreeSet<Kind>>,
-    /// How often each kind was read anew: a list that began before is of no use any more.
+    /// How often each kind was read again. A list that began before the latest of these reads is discarded.
     read_anew: RefCell<BTreeMap<Kind, u64>>,
     candidate: RefCell<Candidate>,
-    /// While the claim holds: when it was made.
+    /// When the claim was made, while the claim holds.
     term: Cell<Option<u64>>,
-    /// From the first proof of the term on.
+    /// True from the first proof of the term on.
     working: Cell<bool>,
     term_began: Cell<Moment>,
     probe_task: Cell<Option<(ProcessId, u64)>>,
@@ -174,7 +174,8 @@ impl Controller {
         }
     }
 
-    /// Mirrors `publish` and `lead` in run.rs: a proof, all registrations, and then whoever is woken.
+    /// Mirrors `publish` and `lead` in run.rs: it waits for a proof, reconciles all registrations, and then the
+    /// ones that are woken.
     fn begin_term(self: &Rc<Self>) {
         let term = self.executor().now();
         self.term.set(Some(term));
@@ -215,7 +216,7 @@ impl Controller {
         Moment::from_millis(self.executor().now() - self.born)
     }
 
-    /// A moment of this process in the time of the simulation.
+    /// Converts a moment of this process into the time of the simulation.
     pub fn absolute(&self, moment: Moment) -> u64 {
         self.born + millis(moment.since(Moment::default()))
     }
@@ -243,12 +244,13 @@ impl Controller {
         self.setup.network.call(caller, call, limit, purpose).await
     }
 
-    /// A write that only the leader may send. Mirrors `write` in context.rs of the election.
+    /// Whether the replica may send a write that only the leader may send. Mirrors `write` in context.rs of the
+    /// election.
     fn may_write(&self) -> bool {
         self.setup.leadership == Leadership::Anarchy || self.candidate.borrow().holds(self.now())
     }
 
-    /// Sometimes another thread is faster between two steps.
+    /// Pauses at random, because in the shell another thread may run between two steps.
     async fn breathe(&self) {
         let random = &self.executor().random;
         if random.percent(10) {
@@ -266,7 +268,7 @@ impl Controller {
         change(memory)
     }
 
-    /// The Leases it keeps in memory.
+    /// The keys of the Leases that the replica has in memory.
     pub fn known_leases(&self) -> Vec<Key> {
         let mut known = Vec::new();
         for (registration, records) in self.index().registrations() {
@@ -283,10 +285,10 @@ impl Controller {
         self.world.borrow_mut()
     }
 
-    // The queue: one reconciliation of each registration at a time.
+    // The work queue: at most one reconciliation of each registration runs at a time.
 
     fn wake(self: &Rc<Self>, keys: impl IntoIterator<Item = Key>) {
-        // The order in which a set was gone through must not matter.
+        // The result must not depend on the iteration order of a set, so the keys are sorted.
         let keys: BTreeSet<Key> = keys.into_iter().collect();
         for key in keys {
             if !self.working.get() || !self.registrations.borrow().contains_key(&key) {
@@ -321,7 +323,7 @@ impl Controller {
             }
             turn.running = false;
             let Some(pause) = pause else { return };
-            // Timers are a millisecond coarse.
+            // Timers have a resolution of one millisecond.
             let pause = millis_up(pause).max(1);
             let due = self.executor().now() + pause;
             turn.due = Some(due);
@@ -340,13 +342,13 @@ impl Controller {
 
     // The watches.
 
-    /// Lists until that succeeds, and then watches. Mirrors kube's watcher and `Watches::follow` in
-    /// watch.rs. `resume` goes on where the watch was.
+    /// Lists until a list succeeds, and then watches. `resume` continues at the position where the watch was.
+    /// Mirrors kube's watcher and `Watches::follow` in watch.rs.
     async fn follow(self: Rc<Self>, kind: Kind, resume: Option<usize>) {
         let mut pause = 200;
         let begun = self.beginning(kind);
         let cursor = loop {
-            // A watch that begins anew needs an answer as well as a list does.
+            // A watch that starts again needs an answer from the API server, as a list does.
             let answer = self.call(Call::List(kind)).await;
             if self.beginning(kind) != begun {
                 return;
@@ -356,7 +358,8 @@ impl Controller {
                 (Ok(Answer::List(objects, at)), None) => {
                     let first = !self.listed.borrow().contains(&kind);
                     let random = &self.executor().random;
-                    // What a list does not show of Pods is believed: they have no label to lose.
+                    // The operator believes a list of Pods, because Pods have no label that they could lose. So
+                    // a list of Pods is never stale here.
                     let may_be_stale = !first && kind != Kind::Pod;
                     let (objects, at) = if may_be_stale
                         && random.percent(self.setup.stale_lists.get())
@@ -402,7 +405,7 @@ impl Controller {
         network.watch(self.place, self.process, kind, cursor, Rc::new(take_in), Rc::new(broken));
     }
 
-    /// What a list showed when the log was that long.
+    /// Returns what a list showed when the log had this length.
     fn as_of(&self, kind: Kind, at: usize) -> Vec<Object> {
         let api = self.setup.network.api.borrow();
         let mut objects = BTreeMap::new();
@@ -415,7 +418,8 @@ impl Controller {
         objects.into_values().collect()
     }
 
-    /// Mirrors what `on_lease`, `on_object` and `follow` in run.rs do between Init and InitDone. Whether it came to its end.
+    /// Mirrors what `on_lease`, `on_object` and `follow` in run.rs do between Init and InitDone. Returns
+    /// whether the list was taken in to its end.
     async fn take_in_list(self: &Rc<Self>, kind: Kind, objects: Vec<Object>) -> bool {
         let begun = self.beginning(kind);
         match kind {
@@ -483,7 +487,7 @@ impl Controller {
         self.spawn(self.clone().follow(kind, None));
     }
 
-    /// Mirrors `run` in anew.rs, but for asking which versions the kinds have reached.
+    /// Mirrors `run` in anew.rs, without the request for the versions that the kinds have reached.
     async fn listen(self: Rc<Self>) {
         let mut ears: BTreeMap<Kind, Ear> = BTreeMap::new();
         loop {
@@ -510,7 +514,7 @@ impl Controller {
         }
     }
 
-    /// Mirrors what anew.rs hears of lists.
+    /// Mirrors how anew.rs learns of a rollback from lists.
     pub(super) fn notice_lists(self: &Rc<Self>) {
         let went_back = {
             let mut world = self.world();
@@ -606,7 +610,7 @@ impl Controller {
         index.observe_deleted(&key, version).wake
     }
 
-    /// What an earlier process knew, put where this one knows it.
+    /// Applies the memory of an earlier process to the state of this one.
     fn recall(&self) {
         if self.setup.without == Without::Memory {
             return;

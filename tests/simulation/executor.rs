@@ -1,7 +1,7 @@
-//! Virtual time, and the processes that live in it.
+//! Virtual time, and the processes that run in it.
 //!
-//! A process is a handful of futures. They are polled when the agenda says so and never otherwise, so
-//! a process can be suspended (not polled, while time goes on) or crash (dropped) at each of its awaits.
+//! A process is a small set of futures. They are polled only when the agenda says so. So a process can be
+//! suspended (not polled while time goes on) or crash (dropped) at each of its awaits.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,13 +14,13 @@ use std::{
 
 use crate::random::Random;
 
-/// A running program. Numbers are never used twice.
+/// A running program. A number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProcessId(pub u64);
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// What the agenda has.
+/// An entry of the agenda.
 pub enum Entry {
     Poll(ProcessId, u64),
     Do(Box<dyn FnOnce()>),
@@ -30,7 +30,7 @@ pub enum Entry {
 struct Process {
     suspended: bool,
     tasks: BTreeMap<u64, Option<Task>>,
-    /// What is to be done on resumption, in this order.
+    /// The entries that became due during the suspension. They are executed on resumption.
     missed: Vec<Entry>,
 }
 
@@ -58,7 +58,7 @@ impl Executor {
         })
     }
 
-    /// Milliseconds since the beginning.
+    /// The virtual time since the start, in milliseconds.
     pub fn now(&self) -> u64 {
         self.now.get()
     }
@@ -67,8 +67,8 @@ impl Executor {
         self.next_id.replace(self.next_id.get() + 1)
     }
 
-    /// Has something done `after` milliseconds; what is due at one moment happens in the order in which
-    /// it was put down.
+    /// Schedules an action in `after` milliseconds. Actions that are due at the same moment happen in the order
+    /// in which they were scheduled.
     pub fn after(&self, after: u64, action: impl FnOnce() + 'static) {
         self.put(after, Entry::Do(Box::new(action)));
     }
@@ -78,8 +78,8 @@ impl Executor {
         self.agenda.borrow_mut().insert((self.now() + after, order), entry);
     }
 
-    /// The same inside a process: when it is suspended then, it happens on its resumption; when it has
-    /// crashed, never.
+    /// Schedules an action inside a process. If the process is suspended at that moment, the action happens on
+    /// its resumption. If the process has crashed, the action never happens.
     pub fn after_in(
         self: &Rc<Self>,
         process: ProcessId,
@@ -128,7 +128,8 @@ impl Executor {
         }
     }
 
-    /// What arrived meanwhile is taken in in an order of its own: timers and sockets do not agree on one.
+    /// Resumes a process. At random, the missed polls come before the other missed entries, because timers and
+    /// sockets have no common order.
     pub fn resume(&self, process: ProcessId) {
         let mut missed = match self.processes.borrow_mut().get_mut(&process) {
             Some(state) if state.suspended => {
@@ -156,12 +157,12 @@ impl Executor {
         self.put(after, Entry::Poll(process, task));
     }
 
-    /// Waits.
+    /// Waits for this many milliseconds.
     pub fn sleep(self: &Rc<Self>, millis: u64) -> Sleep {
         Sleep { executor: self.clone(), until: self.now() + millis, asked: false }
     }
 
-    /// Does what is due next, unless that is after `end`. Returns whether it did.
+    /// Executes the next due entry, unless it is due after `end`. Returns whether it executed one.
     pub fn step(&self, end: u64) -> bool {
         let next = {
             let mut agenda = self.agenda.borrow_mut();
@@ -201,7 +202,7 @@ impl Executor {
         }
     }
 
-    /// Ends everything, so that nothing keeps itself alive in a circle.
+    /// Ends everything. This breaks reference cycles, which would keep memory allocated.
     pub fn end(&self) {
         let agenda = std::mem::take(&mut *self.agenda.borrow_mut());
         let processes = std::mem::take(&mut *self.processes.borrow_mut());

@@ -1,4 +1,4 @@
-//! What goes wrong, and what people do.
+//! The faults, and the actions of people.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     workload::Workload,
 };
 
-/// Workloads that are cut off.
+/// The workloads that a fault cuts off.
 #[derive(Debug, Clone, Copy)]
 pub enum Who {
     All,
@@ -26,7 +26,7 @@ pub enum Who {
     One(usize),
 }
 
-/// Durations are in milliseconds; numbers are taken modulo how many there are.
+/// Durations are in milliseconds. An index is taken modulo the number of objects that it selects from.
 #[derive(Debug, Clone)]
 pub enum Fault {
     Outage {
@@ -126,7 +126,8 @@ pub enum Fault {
         registration: usize,
         lasts: u64,
     },
-    /// A backup is made now; after so long the API server is stopped for a while, and the backup put back.
+    /// A backup is made now. After the time `after`, the API server is stopped for the time `down`, and the
+    /// backup is restored.
     Rollback {
         after: u64,
         down: u64,
@@ -137,7 +138,7 @@ pub enum Fault {
 
 const DAY: u64 = 86_400_000;
 
-/// A span of time that matters for a ttl: from a tenth of it to three.
+/// Draws a duration that is relevant for a ttl, from a tenth of the ttl to three times the ttl.
 fn span(random: &Random, ttl: u64) -> u64 {
     let about = random.pick(&[1, 3, 6, 9, 10, 12, 20, 30]) * ttl / 10;
     random.between(about * 8 / 10, about * 12 / 10).max(1)
@@ -148,7 +149,7 @@ fn clock(random: &Random) -> i64 {
     millis - i64::try_from(DAY).expect("small")
 }
 
-/// A pace: ttl and interval.
+/// Draws a pace: ttl and interval, in milliseconds.
 pub fn pace(random: &Random) -> (u64, u64) {
     let ttl = random.pick(&[1000, 2000, 2000, 3000, 3000, 5000, 5000, 5000, 10_000, 20_000]);
     let interval = (ttl * random.between(20, 70) / 100).max(100);
@@ -212,18 +213,18 @@ impl Fault {
         }
     }
 
-    /// A store that goes back within this time.
+    /// Draws a rollback of the store within half of `horizon`.
     pub fn rollback(random: &Random, ttl: u64, horizon: u64) -> Self {
         Self::Rollback {
             after: random.between(ttl / 10, horizon / 2),
-            // No store is restored within half a second.
+            // No store can be restored within half a second.
             down: random.between(600, ttl.max(700)),
             caught_up: random.percent(40),
             restart: random.percent(25),
         }
     }
 
-    /// Makes it happen, and has it end.
+    /// Starts the fault, and schedules its end.
     pub fn strike(self, run: &Rc<Run>) {
         run.check.tell(|| format!("{self:?}"));
         let network = &run.network;
@@ -334,7 +335,7 @@ impl Fault {
 fn put_back(run: &Rc<Run>, backup: Backup, caught_up: bool, restart: bool) {
     let network = &run.network;
     if network.mode.get() != Mode::Down {
-        // Something else had the API server started before.
+        // Another fault has already started the API server.
         return;
     }
     run.check.tell(|| "the store goes back".to_owned());
@@ -350,7 +351,7 @@ fn put_back(run: &Rc<Run>, backup: Backup, caught_up: bool, restart: bool) {
     network.set_mode(Mode::Up);
 }
 
-/// Somebody deregisters.
+/// Deregisters the instance.
 pub fn leave(run: &Run, workload: &Workload) {
     workload.die();
     let (kind, key) = (Kind::Lease, workload.lease());
@@ -395,7 +396,7 @@ fn crash_again(run: &Rc<Run>, place: usize, every: u64, times: u64) {
     }
 }
 
-/// Somebody edits the label of a Lease, or takes it off.
+/// A person changes the label of a Lease or removes it.
 fn relabel(run: &Rc<Run>, lease: &Key, registration: Option<&str>) {
     let known = run.network.api.borrow().get(Kind::Lease, lease).cloned();
     let Some(mut known) = known else { return };

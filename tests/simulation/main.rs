@@ -1,5 +1,5 @@
-//! The simulation: random schedules of everything that goes wrong, on virtual time, against the real
-//! core. `docs/simulation.md` tells what is modelled and what is checked.
+//! The simulation: it plays random schedules of faults on virtual time against the real core.
+//! `docs/simulation.md` describes what is modelled and what is checked.
 
 mod api;
 mod check;
@@ -22,7 +22,7 @@ use std::{
 use rules::Without;
 use run::play;
 
-/// Seeds that have found something, with a word on what; always played first.
+/// Seeds that once found a violation, each with a note on what it was. They are played first.
 const CORPUS: &str = include_str!("corpus.txt");
 
 fn number(variable: &str) -> Option<u64> {
@@ -39,7 +39,7 @@ fn corpus() -> Vec<u64> {
         .collect()
 }
 
-/// What many schedules came to.
+/// The totals of many schedules.
 #[derive(Debug, Default)]
 struct Sum {
     schedules: AtomicU64,
@@ -49,10 +49,10 @@ struct Sum {
     failed: AtomicU64,
 }
 
-/// Plays seeds from `first` on, on all cores, as long as `go_on` says so and nothing is violated.
+/// Plays seeds from `first` on, on all CPU cores, until `go_on` returns false or a schedule violates a promise.
 fn play_many(first: u64, without: Without, go_on: impl Fn(u64) -> bool + Sync) -> Sum {
     let (sum, next) = (Sum::default(), AtomicU64::new(first));
-    // To see all that fail, and not just the first.
+    // With this variable set, the run reports every failing seed and does not stop at the first one.
     let keep_going = std::env::var_os("BEATKEEPER_SIMULATION_KEEP_GOING").is_some();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
@@ -112,7 +112,7 @@ fn whatever_happens_the_living_stay_and_the_dead_leave() {
     assert_sound(&sum);
 }
 
-/// `make soak`: as long as asked, from seeds that nobody has played.
+/// `make soak`: runs for as long as asked, with seeds that no earlier run has played.
 #[test]
 #[ignore = "runs until it is stopped"]
 fn soak() {
@@ -152,7 +152,7 @@ fn the_same_seed_plays_the_same_schedule() {
     }
 }
 
-/// Within so many schedules the lack of a rule must be noticed.
+/// A missing rule must be noticed within this many schedules.
 const NOTICED_WITHIN: u64 = 2000;
 
 fn assert_noticed(without: Without, promises: &[&str]) {

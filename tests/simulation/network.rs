@@ -1,5 +1,5 @@
-//! Between the processes and the API server: requests that are slow, get lost or are not answered,
-//! and watches that lag, stall, break and begin anew.
+//! The network between the processes and the API server. Requests can be slow, lost or unanswered. Watches can
+//! lag, stall, break and start again.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,14 +16,14 @@ use crate::{
     object::{KINDS, Kind},
 };
 
-/// Who asks.
+/// The sender of a request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
-    /// A replica, by its place, whichever process fills it.
+    /// A replica, identified by its place. The process at this place may change.
     Controller(usize),
     /// A workload of this namespace.
     Workload { namespace: &'static str, number: usize },
-    /// People, whose requests take effect at once.
+    /// A person. The requests of people take effect at once.
     Person,
 }
 
@@ -32,26 +32,26 @@ pub enum Mode {
     Up,
     /// Connections are refused.
     Down,
-    /// Suspended: what arrives is done later.
+    /// The API server is suspended: requests that arrive now are executed when it resumes.
     Frozen,
 }
 
-/// How requests fare, besides outages.
+/// How requests and watch events are disturbed when there is no outage.
 #[derive(Debug, Clone, Copy)]
 pub struct Weather {
-    /// Milliseconds each way, at most.
+    /// The longest latency in each direction, in milliseconds.
     pub latency: u64,
-    /// In percent: requests that get lost, answers that get lost, refusals (429, 500).
+    /// Percentages: of lost requests, of lost answers, and of refusals (429, 500).
     pub lost: u64,
     pub unanswered: u64,
     pub refused: u64,
-    /// Milliseconds that an event of a watch takes, at most.
+    /// The longest delay of a watch event, in milliseconds.
     pub lag: u64,
 }
 
 pub const FAIR: Weather = Weather { latency: 3, lost: 0, unanswered: 0, refused: 0, lag: 3 };
 
-/// What a request is made for, handed to whoever checks its effect.
+/// The reason for a request. The check of the request's effect gets it.
 pub type Purpose = Rc<dyn std::any::Any>;
 
 struct Pending {
@@ -64,13 +64,13 @@ pub struct Watch {
     pub process: ProcessId,
     pub controller: usize,
     pub kind: Kind,
-    /// How far in the log its events have been taken in, and how far they have arrived.
+    /// The positions in the log up to which the events have been taken in, and have arrived.
     pub cursor: usize,
     arrived: usize,
     pub live: bool,
     stalled: bool,
     take_in: Rc<dyn Fn(Change)>,
-    /// Called when it breaks: with true when it can go on where it was.
+    /// Called when the watch breaks; the argument is true if the watch can continue at its position.
     broken: Rc<dyn Fn(bool)>,
 }
 
@@ -91,7 +91,7 @@ pub struct Network {
     pub watches: RefCell<Vec<Watch>>,
     observer: RefCell<Option<Observer>>,
     asked: Cell<u64>,
-    /// Where writes are told, for a trace.
+    /// Receives each write, for a trace.
     pub told: RefCell<Option<Teller>>,
 }
 
@@ -165,7 +165,8 @@ impl Network {
         }
     }
 
-    /// Stops the API server to put a backup back: every watch goes on where it was, as those of kube-runtime do.
+    /// Stops the API server so that a backup can be restored. Each watch keeps its position, as the watches of
+    /// kube-runtime do.
     pub fn stop_for_a_restore(self: &Rc<Self>) {
         self.mode.set(Mode::Down);
         self.frozen.borrow_mut().clear();
@@ -173,7 +174,7 @@ impl Network {
         (0..watches).for_each(|n| self.break_watch(n, true));
     }
 
-    /// Sends a request, and waits for its answer, or `timeout` milliseconds.
+    /// Sends a request, and waits for its answer for at most `timeout` milliseconds.
     pub fn call(
         self: &Rc<Self>,
         caller: Caller,
@@ -239,7 +240,7 @@ impl Network {
         }
     }
 
-    /// Carries a request out at this moment.
+    /// Executes a request at this moment.
     pub fn execute(
         self: &Rc<Self>,
         caller: &Caller,
@@ -280,7 +281,7 @@ impl Network {
 
     // Watches.
 
-    /// Begins a watch behind what a list has shown.
+    /// Starts a watch at the position after a list.
     pub fn watch(
         self: &Rc<Self>,
         controller: usize,
@@ -308,7 +309,7 @@ impl Network {
         self.catch_up(n);
     }
 
-    /// Where the watch of a process stands.
+    /// Returns the position of a process's watch in the log.
     pub fn cursor(&self, process: ProcessId, kind: Kind) -> usize {
         let watches = self.watches.borrow();
         let watch = watches.iter().find(|watch| (watch.process, watch.kind) == (process, kind));
@@ -325,7 +326,7 @@ impl Network {
         watches.into_iter().for_each(|n| self.catch_up(n));
     }
 
-    /// What is in the log now arrives soon.
+    /// Schedules that the present content of the log arrives soon.
     fn catch_up(self: &Rc<Self>, n: usize) {
         let (process, kind) = {
             let watch = &self.watches.borrow()[n];
@@ -384,7 +385,7 @@ impl Network {
             .collect()
     }
 
-    /// No events arrive, and nobody notices.
+    /// Stops the events of a watch without breaking it, so the process does not notice.
     pub fn stall(&self, controller: usize, kind: Kind) {
         for n in self.of(controller, kind) {
             self.watches.borrow_mut()[n].stalled = true;
@@ -398,7 +399,7 @@ impl Network {
         }
     }
 
-    /// Events come again that came before.
+    /// Delivers events again that were delivered before.
     pub fn repeat(self: &Rc<Self>, controller: usize, kind: Kind, events: usize) {
         for n in self.of(controller, kind) {
             {
@@ -446,7 +447,7 @@ impl Network {
         self.cut.borrow().is_empty() && self.cut_namespaces.borrow().is_empty()
     }
 
-    /// How many writes the operator has asked for, its Leases apart (P4).
+    /// How many writes the operator has requested, without its own Leases (P4).
     pub fn writes_of_controllers(&self) -> u64 {
         self.asked.get()
     }
@@ -474,7 +475,7 @@ impl Network {
     }
 }
 
-/// A request under way. Dropping it takes nothing back.
+/// A request in progress. Dropping it does not cancel the request.
 pub struct Calling {
     network: Rc<Network>,
     id: u64,

@@ -86,7 +86,7 @@ impl Object {
         self.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
-    /// Whether a write of this would change nothing.
+    /// Whether writing this object over `other` would change nothing.
     pub fn equals(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Slice(a), Self::Slice(b)) => a == b,
@@ -99,12 +99,12 @@ impl Object {
         }
     }
 
-    /// Whether the watch of the operator selects it.
+    /// Whether the operator's watch selects this object.
     pub fn is_watched(&self) -> bool {
         self.kind() != Kind::Lease || label(self.meta(), REGISTRATION_LABEL).is_some()
     }
 
-    /// Whether the operator may write it: it has made it (P6).
+    /// Whether the operator may write this object. It may write only objects that it has made (P6).
     pub fn is_operators(&self) -> bool {
         let meta = self.meta();
         match self.kind() {

@@ -27,7 +27,7 @@ impl Random {
         usize::try_from(self.next() % length as u64).expect("less than a length")
     }
 
-    /// True in so many of a hundred cases.
+    /// Returns true with a probability of `percent` in a hundred.
     pub fn percent(&self, percent: u64) -> bool {
         self.next() % 100 < percent
     }

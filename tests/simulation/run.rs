@@ -1,5 +1,5 @@
-//! One schedule: a cluster is drawn from a seed, faults strike it, then all is mended, and it has to
-//! come to rest.
+//! One schedule: a cluster is drawn from a seed, and faults strike it. Then everything is repaired, and the
+//! cluster must reach a steady state.
 
 use std::{
     cell::{Cell, RefCell},
@@ -40,21 +40,22 @@ pub struct Run {
     places: usize,
     controllers: RefCell<Vec<Option<Rc<Controller>>>>,
     this: RefCell<std::rc::Weak<Run>>,
-    /// While faults strike; what is to happen later is left undone afterwards.
+    /// True while faults strike. When it is false, actions that were scheduled with `later` are skipped.
     stormy: Cell<bool>,
-    /// Healthy time that the dead have been published in, by their address.
+    /// By registration and address: the healthy time for which a dead instance has been published, in
+    /// milliseconds.
     overstayed: RefCell<BTreeMap<(Key, IpAddr), u64>>,
     healthy_for: Cell<u64>,
-    /// Whether nothing but restarts goes wrong.
+    /// True if only restarts go wrong.
     restarts: bool,
     calm: u64,
     protected: Cell<bool>,
-    /// What draws whether the store goes back, and when, where it does: a generator of its own, so that all other
-    /// schedules stay as they were.
+    /// Draws whether and when the store goes back; set only in schedules in which it can. This is a separate
+    /// generator, so that all other schedules stay as they were.
     rollbacks: Option<Random>,
 }
 
-/// What became of a schedule.
+/// The result of a schedule.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub violation: Option<String>,
@@ -63,10 +64,10 @@ pub struct Outcome {
     pub prunes: u64,
 }
 
-/// In one of so many schedules the store goes back to an earlier state.
+/// The store goes back to an earlier state in one of this many schedules.
 const ROLLBACK_IN: u64 = 8;
 
-/// How often the observer looks at the whole, in milliseconds.
+/// How often the observer checks the whole state, in milliseconds.
 const TICK: u64 = 100;
 
 /// Plays the schedule of a seed.
@@ -158,7 +159,7 @@ impl Run {
         &self.executor.random
     }
 
-    /// Does something later, unless the storm is over by then.
+    /// Schedules an action, which is skipped if no faults strike any more at that moment.
     pub fn later(&self, after: u64, action: impl FnOnce(&Rc<Self>) + 'static) {
         let this = self.this.borrow().clone();
         self.executor.after(after, move || {
@@ -235,7 +236,7 @@ impl Run {
         }
     }
 
-    /// Registrations, workloads and controllers, as drawn.
+    /// Makes the registrations, workloads and controllers that were drawn.
     fn furnish(&self) {
         let random = self.random();
         for key in &self.registrations {
@@ -314,7 +315,7 @@ impl Run {
         self.calm_down();
     }
 
-    /// Somebody dies, and each process ends before it could have given him a whole ttl (L5).
+    /// An instance dies, and each process ends before it could have given the instance a whole ttl (L5).
     fn restart_again_and_again(&self, ttl: u64) {
         let random = self.random();
         Fault::Die { who: random.index(64) }.strike(&self.rc());
@@ -324,7 +325,7 @@ impl Run {
         self.calm_down();
     }
 
-    /// Time passes, until something is violated.
+    /// Lets time pass, and stops early if something is violated.
     fn advance(&self, millis: u64) {
         let end = self.executor.now() + millis;
         while self.executor.now() < end && self.check.violation.borrow().is_none() {
@@ -357,13 +358,13 @@ impl Run {
             && self.controllers.borrow().iter().flatten().any(leads)
     }
 
-    /// P2 under faults: of the stretches in which all is well, each counted without its beginning,
-    /// in which proofs have to be made again, three ttls are enough; and with the hold of a broken
-    /// path, which many silent instances look like, thirteen.
+    /// P2 under faults. Only healthy stretches of time count, each without its beginning, in which proofs must
+    /// be made again. Three ttls of such time are enough for a dead instance to leave. With the hold for a
+    /// broken path, thirteen are enough, because many silent instances look like a broken path.
     fn look_for_the_dead(&self) {
         let healthy = self.is_healthy();
         self.healthy_for.set(if healthy { self.healthy_for.get() + TICK } else { 0 });
-        // Where nothing but restarts goes wrong nobody waits for an answer that was lost.
+        // If only restarts go wrong, no process waits for a lost answer.
         let waits = if self.restarts { 500 } else { 6000 };
         let beginning = (self.check.widest_slack() / 4).clamp(250, 10_000) * 2 + waits;
         let workloads = self.check.workloads();

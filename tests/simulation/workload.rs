@@ -1,4 +1,4 @@
-//! Instances: processes that beat as the agent does, with the agent's own pauses and retries.
+//! Instances: processes that beat with the pauses and retries of the agent.
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,7 +29,7 @@ use crate::{
     object::{Kind, Object},
 };
 
-/// How long the garbage collector may take, in milliseconds.
+/// The longest time that the garbage collector may need, in milliseconds.
 pub const COLLECTED_WITHIN: u64 = 2000;
 
 pub struct Workload {
@@ -37,18 +37,18 @@ pub struct Workload {
     pub number: usize,
     pub namespace: &'static str,
     pub registration: &'static str,
-    /// Of the registration.
+    /// The key of the registration.
     pub key: Key,
     pub name: String,
     pub in_pod: bool,
-    /// How often a Pod has replaced an earlier one.
+    /// How often a new Pod has replaced an earlier one.
     pub life: Cell<usize>,
-    /// Milliseconds by which its wall clock is off.
+    /// The error of the workload's wall clock, in milliseconds.
     pub skew: Cell<i64>,
     pub process: Cell<Option<ProcessId>>,
     pub pod_uid: RefCell<String>,
     last_token: Cell<i64>,
-    /// Claims an address that may not be published.
+    /// True if it claims an address that may not be published.
     pub impostor: bool,
 }
 
@@ -105,7 +105,7 @@ impl Workload {
         self.process.get().is_some()
     }
 
-    /// Starts its process, for a Pod in a new Pod when there is none.
+    /// Starts the process. If the workload runs in Pods and there is no Pod, this also makes a new Pod.
     pub fn start(self: &Rc<Self>) {
         if self.lives() {
             return;
@@ -119,7 +119,7 @@ impl Workload {
         executor.spawn(process, self.clone().live());
     }
 
-    /// Falls silent; what it wrote stays.
+    /// Ends the process, so it sends no further beat. The objects that it wrote stay.
     pub fn die(&self) {
         if let Some(process) = self.process.take() {
             self.network.executor.crash(process);
@@ -158,7 +158,8 @@ impl Workload {
         }
     }
 
-    /// Its Pod is deleted and made anew under the same name, maybe before its Lease is collected.
+    /// Deletes the Pod and makes a new Pod with the same name, possibly before the garbage collector deletes
+    /// the Lease.
     pub fn replace_pod(self: &Rc<Self>) {
         self.lose_pod();
         let this = self.clone();
@@ -166,7 +167,7 @@ impl Workload {
         self.network.executor.after(pause, move || this.start());
     }
 
-    /// Its Pod is deleted; the garbage collector takes the Lease at some time.
+    /// Deletes the Pod. The garbage collector deletes the Lease some time later.
     pub fn lose_pod(&self) {
         self.die();
         let delete = |kind, key, uid| Call::Delete { kind, key, uid, version: None };
@@ -183,7 +184,8 @@ impl Workload {
         }
     }
 
-    /// The store has gone back: its kubelet ends what runs in a Pod that is not there any more, and starts the one that is.
+    /// Acts as the kubelet does after the store has gone back: if the Pod of a process no longer exists, it
+    /// ends the process, and it starts a process for the Pod that exists.
     pub fn follow_pod(self: &Rc<Self>) {
         if !self.in_pod {
             return;
@@ -205,7 +207,7 @@ impl Workload {
         }
     }
 
-    /// The garbage collector takes the Lease of a Pod that is not there.
+    /// Acts as the garbage collector: it deletes the Lease of a Pod that no longer exists.
     pub fn collect(&self) {
         let api = self.network.api.borrow();
         let Some(Object::Lease(lease)) = api.get(Kind::Lease, &self.lease()).cloned() else {
@@ -258,7 +260,7 @@ impl Workload {
         }
     }
 
-    /// By its own wall clock, but never the same twice.
+    /// Returns a renewTime from the workload's own wall clock. No renewTime is returned twice.
     fn renewed(&self) -> i64 {
         let now = i64::try_from(self.network.executor.now()).expect("small") + self.skew.get();
         let mut token = 1_800_000_000_000_000 + now * 1000;
@@ -275,7 +277,8 @@ impl Workload {
 
     async fn beat(&self, pace: &Pace) -> Result<(), Refusal> {
         let timeout = pace.request_timeout();
-        // As the SDK writes it: with the beat by which it begins to follow.
+        // As in the SDK, the beat with which the instance begins to follow a new pace also carries
+        // leaseDurationSeconds.
         let seconds = Some(pace.lease_duration_seconds());
         let (lease, renewed) = (self.lease(), self.renewed());
         let call = Call::Beat { lease, renewed, seconds, annotation: None, left: None };
@@ -289,7 +292,7 @@ impl Workload {
             Err(refusal) => return Err(*refusal),
         };
         if let Some(uid) = stranger {
-            // An earlier Pod's of the same name.
+            // The Lease belongs to an earlier Pod of the same name.
             let (kind, key) = (Kind::Lease, self.lease());
             let call = Call::Delete { kind, key, uid: Some(uid), version: None };
             let _ = self.call(call, timeout).await?;

@@ -1,4 +1,4 @@
-//! Standing for leadership. Mirrors leader/ of the shell, but for the watch of the Lease.
+//! Leader election. Mirrors leader/ of the shell, without the watch of the Lease.
 
 use std::{rc::Rc, time::Duration};
 
@@ -58,7 +58,7 @@ impl Controller {
         }
     }
 
-    /// Stops when the claim has run out.
+    /// Stops leading when the claim has run out.
     async fn watch_the_claim(self: Rc<Self>) {
         loop {
             let until = self.candidate.borrow().valid_until();

@@ -28,23 +28,23 @@ const ANSWER_WITHIN: u64 = 1000;
 const PAUSE_AFTER_FAILURE: u64 = 250;
 const PATIENCE_IN_DOUBT: u64 = 250;
 const MEMORY_PERIOD: u64 = 1000;
-/// As `SHORTEST_GAP` in proven.rs.
+/// The same value as `SHORTEST_GAP` in proven.rs.
 const SHORTEST_GAP: u64 = 500;
 
 #[derive(Default)]
 pub struct Probes {
-    /// Somebody waits for a renewal.
+    /// True if a task waits for a renewal.
     wanted: bool,
-    /// The next renewal may be due sooner than it was.
+    /// True if the next renewal may be due sooner than before.
     sooner: bool,
     failures: u64,
-    /// The tasks that wait for what becomes of it.
+    /// The tasks that wait for the result of a renewal.
     waiting: Vec<(ProcessId, u64)>,
     others: BTreeMap<String, (Version, Option<Memory>)>,
 }
 
 impl Probes {
-    /// What the last process knew that ran before this one.
+    /// Returns the memory of the last process that ran before this one.
     pub fn newest_memory(&self) -> Option<Memory> {
         self.others
             .values()
@@ -93,7 +93,8 @@ impl Controller {
         if reached() { Ok(()) } else { self.prove(deadline).await }
     }
 
-    /// Waits until a proof is enough, a renewal has failed, or patience has ended, which it returns.
+    /// Waits until `enough` holds, a renewal has failed, or `patience` milliseconds have passed. Returns true
+    /// only if the patience has ended.
     async fn wait_for_proof(&self, enough: &impl Fn() -> bool, patience: u64) -> bool {
         let failures = self.probes.borrow().failures;
         let mut sleep = std::pin::pin!(self.executor().sleep(patience));
@@ -168,7 +169,8 @@ impl Controller {
         }
     }
 
-    /// Whether one is to be sent now; otherwise the next one may be due sooner than it was.
+    /// Waits for the time of the next renewal. Returns true if a renewal must be sent now, and false if the
+    /// next one may be due sooner than before.
     async fn wait_for_renewal(&self, pause: u64) -> bool {
         let sleep = self.executor().sleep(pause);
         let mut sleep = std::pin::pin!(sleep);

@@ -1,5 +1,5 @@
-//! Reconciling one registration. Mirrors reconcile.rs, stage.rs and establish.rs; but Endpoints never
-//! rest here.
+//! Reconciling one registration. Mirrors reconcile.rs, stage.rs and establish.rs, but here the writes of
+//! Endpoints never pause.
 
 use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -41,17 +41,17 @@ const ATTEMPTS: usize = 5;
 const RESYNC: Duration = Duration::from_secs(600);
 const REPLACEMENT_GRACE: Duration = Duration::from_secs(10);
 
-/// What was decided.
+/// The result of a decision.
 struct Decision {
     verdicts: Vec<Verdict>,
     missing: Missing,
     failed_reads: u32,
-    /// When.
+    /// When the decision was taken.
     taken: Moment,
 }
 
 impl Decision {
-    /// Mirrors `Decision::pause`, with `backoff` drawn beforehand.
+    /// Mirrors `Decision::pause`. The caller draws `backoff` beforehand.
     fn pause(&self, now: Moment, backoff: Duration) -> Duration {
         let Missing { unreadable, unproven } = &self.missing;
         let sure = |verdict: &&Verdict| {
@@ -67,11 +67,11 @@ impl Decision {
     }
 }
 
-/// As in reconcile.rs.
+/// The same value as in reconcile.rs.
 const UNTIL_READ_ANEW: Duration = Duration::from_millis(250);
 
 impl Controller {
-    /// Mirrors `reconcile` and `retry`. Returns how long until it is to be done again.
+    /// Mirrors `reconcile` and `retry`. Returns the time until the next reconciliation.
     pub(super) async fn reconcile(
         self: Rc<Self>,
         object: Arc<ServiceRegistration>,
@@ -292,7 +292,7 @@ impl Controller {
         evidence
     }
 
-    /// [`Without::SeenMoments`].
+    /// Implements [`Without::SeenMoments`].
     fn trust_wall_clocks(&self, records: &mut [beatkeeper_core::index::Record]) {
         let wall = self.wall().as_microsecond();
         for record in records {
@@ -361,7 +361,7 @@ impl Controller {
         })
     }
 
-    /// Mirrors `service` in establish.rs; ports never change here.
+    /// Mirrors `service` in establish.rs. Here ports never change.
     async fn establish(
         self: &Rc<Self>,
         registration: &Registration,
@@ -387,8 +387,8 @@ impl Controller {
         Ok((view, true))
     }
 
-    /// Mirrors desk.rs and `status` in publish.rs, but gives up at the first failure: the next
-    /// reconciliation reports anew.
+    /// Mirrors desk.rs and `status` in publish.rs, but gives up at the first failure: the next reconciliation
+    /// reports again.
     async fn publish_status(
         self: Rc<Self>,
         object: Arc<ServiceRegistration>,

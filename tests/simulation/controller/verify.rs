@@ -20,10 +20,10 @@ use crate::{
     rules::Without,
 };
 
-/// Fewer than in the shell, so that small services see both ways.
+/// Smaller than in the shell, so that small services use both ways of reading.
 const ONE_BY_ONE: usize = 6;
 
-/// What could not be made sure of.
+/// The missing evidence: Leases that could not be read, and a proof that could not be had.
 #[derive(Default)]
 pub struct Missing {
     pub unreadable: BTreeMap<Arc<str>, String>,
@@ -57,7 +57,7 @@ impl Controller {
         Missing { unreadable, unproven }
     }
 
-    /// Mirrors `read_live`, but for the sizes: so few are in doubt here that one list is soon cheaper.
+    /// Mirrors `read_live`, with other sizes: here so few instances are in doubt that one list soon costs less.
     async fn read_live(
         self: &Rc<Self>,
         registration: &Key,
@@ -92,7 +92,7 @@ impl Controller {
         unread
     }
 
-    /// [`Without::LiveReads`]: as if a read had shown what is known.
+    /// Implements [`Without::LiveReads`]: it acts as if a read had shown the known state.
     fn believe(&self, registration: &Key, lease: &Arc<str>) {
         let now = self.now();
         let mut index = self.index();

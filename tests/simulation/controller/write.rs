@@ -1,4 +1,4 @@
-//! Carrying a plan out. Mirrors apply.rs.
+//! Executing a plan. Mirrors apply.rs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,15 +34,15 @@ pub enum Outcome {
     Conflict(String),
 }
 
-/// Why a plan was made, for whoever checks what its writes do.
+/// The reason for a plan, for the check of its writes.
 pub struct Explanation {
     pub process: ProcessId,
-    /// When the decision behind it was taken, in the time of the simulation.
+    /// When the decision for this plan was taken, in the time of the simulation.
     pub decided: u64,
     pub min_ready: usize,
-    /// The instances that are to be published, by address.
+    /// The addresses of the instances that are to be published.
     pub wanted: BTreeSet<IpAddr>,
-    /// What was decided about those that are not.
+    /// By address: the decision about each instance that is not to be published.
     pub unwanted: BTreeMap<IpAddr, (InstanceState, Reason, Option<Token>)>,
 }
 

@@ -1,5 +1,5 @@
-//! How a schedule ends: all is mended, everything has to come to rest, and then a quiet day shows how soon
-//! those who go are gone.
+//! The end of a schedule: everything is repaired, and the cluster must reach a steady state. Then a quiet
+//! period shows how soon instances that go are removed.
 
 use std::{net::IpAddr, rc::Rc};
 
@@ -13,19 +13,20 @@ use crate::{
     workload::{COLLECTED_WITHIN, Workload},
 };
 
-/// Of a crowd so many at least, for some of each sort.
+/// The smallest size of a crowd, so that it has some instances of each kind: silent, leaving and staying.
 const CROWD: usize = 9;
 
-/// How long after its moment somebody of a crowd may still be there, in milliseconds: some runs that are busy with
-/// others, each of a read, a proof and a write.
+/// How long after its deadline an instance of a crowd may still be published, in milliseconds. This is enough
+/// for some reconciliations that handle other instances, each with a read, a proof and a write.
 const AMONG_MANY: u64 = 400;
 
-/// By then the garbage collector has taken the Lease of a Pod that is gone, and whoever leads has seen it.
+/// Within this time the garbage collector has deleted the Lease of a Pod that is gone, and the leader has seen
+/// the deletion, in milliseconds.
 const COLLECTED: u64 = COLLECTED_WITHIN + AMONG_MANY;
 
 impl Run {
-    /// Faults stop. Within a bound everybody who lives is published and nobody else; then nothing is
-    /// written any more; and who dies then leaves at its deadline.
+    /// Ends the faults. Within a bound, all living instances and no others must be published. Then nothing may
+    /// be written any more. An instance that dies after that must leave at its deadline.
     pub(super) fn calm_down(&self) {
         if self.check.violation.borrow().is_some() {
             return;
@@ -58,12 +59,13 @@ impl Run {
             }
             self.advance(TICK);
         }
-        // Who is not published and dead is called so when its ttl has passed, too.
+        // An instance that is dead and not published is also decided to be dead when its ttl has passed. Wait
+        // for that.
         self.advance((mended + ttl * 5 / 4 + 1000).saturating_sub(self.executor.now()).max(500));
         let written = loop {
             let (before, deaths) = (self.network.writes_of_controllers(), self.check.deaths.get());
             self.advance(ttl);
-            // That somebody who was not published is called dead only now is something that happens.
+            // The time is not quiet if an unpublished instance is decided to be dead only now.
             let quiet = self.check.deaths.get() == deaths;
             if quiet || self.check.violation.borrow().is_some() {
                 break self.network.writes_of_controllers() - before;
@@ -79,9 +81,9 @@ impl Run {
         self.many_go();
     }
 
-    /// What is not yet as it has to be in the end.
+    /// Returns what differs from the state that must be reached in the end.
     fn unrest(&self) -> Option<String> {
-        // Until whoever waits for the answer to an old request has given up.
+        // Wait until each process that waits for the answer to an old request has given up.
         if self.healthy_for.get() < self.calm {
             return Some("nobody leads with all in sight".to_owned());
         }
@@ -107,12 +109,13 @@ impl Run {
         None
     }
 
-    /// Those who are to be published.
+    /// The instances that must be published.
     fn living(&self) -> impl Iterator<Item = Rc<Workload>> + use<> {
         self.check.workloads().into_iter().filter(|one| one.lives() && !one.impostor)
     }
 
-    /// Without faults an instance that dies leaves at its deadline, to a fraction of a second (P2).
+    /// Without faults, an instance that dies leaves at its deadline, with a tolerance of a fraction of a second
+    /// (P2).
     fn one_dies(&self) {
         let Some(victim) = self.living().next() else { return };
         if self.check.violation.borrow().is_some() {
@@ -133,15 +136,16 @@ impl Run {
         }
     }
 
-    /// Without faults some of a crowd fall silent, and others deregister about when a deadline passes. Each leaves at
-    /// its own moment, whatever else is decided then, and nothing more has to happen for it (P2).
+    /// Without faults, some instances of a crowd fall silent, and others deregister at about the time of a
+    /// deadline. Each must leave at its own moment, whatever else is decided then, and must not need another
+    /// event to do so (P2).
     fn many_go(&self) {
         let of = |key: &Key| self.living().filter(|one| one.key == *key).collect::<Vec<_>>();
         let crowd = self.registrations.iter().map(of).max_by_key(Vec::len).unwrap_or_default();
         if crowd.len() < CROWD || self.check.violation.borrow().is_some() {
             return;
         }
-        // A third stays, so that no path looks broken (L6).
+        // A third of the crowd stays, so that no path looks broken (L6).
         let (silent, rest) = crowd.split_at(crowd.len() / 3);
         let leaving = &rest[..crowd.len() / 3];
         self.check.tell(|| format!("of {} a third dies and a third leaves", crowd.len()));
@@ -159,7 +163,7 @@ impl Run {
             let at = self.random().between(about - 10, about + 10);
             let (this, leaver) = (self.rc(), one.clone());
             self.executor.after(at - self.executor.now(), move || {
-                // Some Pods go without a word.
+                // Some Pods end without deregistering.
                 if leaver.in_pod && this.random().percent(50) {
                     leaver.lose_pod();
                 } else {
@@ -175,7 +179,7 @@ impl Run {
         self.nobody_is_remembered_who_is_gone();
     }
 
-    /// Whoever leads keeps no memory of a Lease that is not there.
+    /// The leader keeps no memory of a Lease that no longer exists.
     fn nobody_is_remembered_who_is_gone(&self) {
         let api = self.network.api.borrow();
         let controllers = self.controllers.borrow();
@@ -187,7 +191,7 @@ impl Run {
         }
     }
 
-    /// Looks at that moment whether somebody is still published.
+    /// Checks at that moment that the instance is no longer published.
     fn is_gone_by(&self, workload: &Rc<Workload>, moment: u64) {
         let (this, workload) = (self.rc(), workload.clone());
         self.executor.after(moment - self.executor.now(), move || {
