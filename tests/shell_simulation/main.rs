@@ -1,5 +1,5 @@
-//! The operator as it ships, on virtual time, against a modelled API server: `docs/adr/0001-…` tells why. The first steps
-//! of moving the simulation onto the shell.
+//! The real operator on virtual time, against a modelled API server. `docs/adr/0001-…` gives the reasons. These
+//! are the first steps of moving the simulation onto the shell.
 
 mod network;
 mod process;
@@ -27,7 +27,7 @@ use process::Fate;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// The tables of the standard library go through their entries in an order that is drawn from this.
+/// The iteration order of the hash tables of the standard library depends on these random bytes.
 #[expect(unsafe_code, reason = "the signature of the C library")]
 mod entropy {
     use super::Cell;
@@ -35,11 +35,11 @@ mod entropy {
     thread_local!(static NEXT: Cell<u8> = const { Cell::new(1) });
 
     /// # Safety
-    /// As that of the C library.
+    /// The same conditions as for the function of the C library.
     #[unsafe(no_mangle)]
     pub unsafe extern "C" fn getrandom(buffer: *mut u8, length: usize, _flags: u32) -> isize {
         let next = NEXT.try_with(|next| next.replace(next.get().wrapping_add(1))).unwrap_or(1);
-        // SAFETY: the caller gives as much room as it says.
+        // SAFETY: the caller provides `length` bytes at `buffer`.
         unsafe { std::ptr::write_bytes(buffer, next, length) };
         isize::try_from(length).unwrap_or(isize::MAX)
     }
@@ -103,7 +103,7 @@ async fn ask(network: &Network, caller: usize, method: &str, path: &str, body: V
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/shop/leases";
 
-/// Beats every interval, until aborted.
+/// Sends a beat every interval, until the task is aborted.
 async fn instance(network: Network, number: u8, interval: Duration) {
     let name = lease_name("cart", &format!("vm-{number}"));
     let path = format!("{LEASES}/{name}");
@@ -157,7 +157,7 @@ struct Plan {
     replicas: usize,
     unanswered: u64,
     crash: bool,
-    /// For so many seconds the first replica stands still.
+    /// The first replica is suspended for this many seconds.
     suspended: u64,
     seconds: u64,
 }
@@ -168,7 +168,7 @@ struct Played {
     gone_after: Duration,
 }
 
-/// Plays a scenario on a thread of its own, so that it begins as each does.
+/// Plays a scenario on a new thread, so that all scenarios begin in the same state.
 fn play(seed: u64, plan: Plan, traced: bool) -> Played {
     if std::env::var_os("RUST_LOG").is_some() {
         let _ = tracing_subscriber::fmt()

@@ -1,5 +1,5 @@
-//! Between the processes and the API server: a service that takes HTTP requests and answers them, each at moments of
-//! its own.
+//! The network between the processes and the API server: a service that receives HTTP requests and answers
+//! them, each after a random delay.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -45,7 +45,7 @@ pub struct Weather {
 
 pub const FAIR: Weather = Weather { latency: 3, unanswered: 0, lag: 3 };
 
-/// A watch of one process, of which the events arrive in their order.
+/// A watch of one process. Its events arrive in order.
 pub struct Watch {
     caller: usize,
     resource: &'static str,
@@ -56,9 +56,9 @@ pub struct Watch {
 
 #[derive(Default)]
 struct Arriving {
-    /// How far in the log.
+    /// The position in the log.
     cursor: usize,
-    /// When what is in the log up to there arrives.
+    /// The events on their way: the moment of arrival, and the position up to which the log has arrived then.
     underway: VecDeque<(Instant, usize)>,
     waker: Option<Waker>,
     ended: bool,
@@ -85,12 +85,12 @@ impl Network {
         self.0.lock().expect("no panic")
     }
 
-    /// The connection of a caller.
+    /// Returns the connection of a caller.
     pub fn of(&self, caller: usize) -> Wire {
         Wire { network: self.clone(), caller }
     }
 
-    /// All connections of a caller break.
+    /// Breaks all connections of a caller.
     pub fn hang_up(&self, caller: usize) {
         self.world().watches.retain(|watch| {
             if watch.caller == caller {
@@ -108,7 +108,7 @@ impl Network {
         Duration::from_millis(world.random.between(1, latency))
     }
 
-    /// Sends a request; it takes effect whether its sender waits for the answer or not.
+    /// Sends a request. It takes effect even if the sender does not wait for the answer.
     pub async fn send(&self, caller: usize, request: Request<Bytes>) -> Result<Answer, BoxError> {
         let (answer, answered) = oneshot::channel();
         let this = self.clone();
@@ -123,7 +123,7 @@ impl Network {
                 world.random.percent(unanswered)
             };
             if lost {
-                // The caller waits until it gives up.
+                // No answer is sent: the caller waits until it gives up.
                 let mut answer = answer;
                 answer.closed().await;
                 return;
@@ -176,7 +176,7 @@ impl World {
         self.by_caller.get(&caller).copied().unwrap_or(0)
     }
 
-    /// What is in the log of a kind now arrives soon.
+    /// Schedules that the present content of the log of a kind arrives soon.
     pub fn announce(&mut self, resource: &'static str) {
         let upto = self.store.kind(resource).log.len();
         for watch in &self.watches {
@@ -268,7 +268,7 @@ impl World {
 }
 
 impl Watch {
-    /// The event that a change is for this watch.
+    /// Returns the event that a change is for this watch.
     fn event(&self, change: &Change) -> Option<Bytes> {
         let shown = |object: &Option<Arc<Stored>>| {
             object
@@ -302,7 +302,7 @@ fn deleted(before: &Stored, version: u64) -> Bytes {
     serde_json::to_vec(&value).expect("JSON").into()
 }
 
-/// What comes back.
+/// An answer to a request.
 pub struct Answer {
     pub code: u16,
     pub body: ReplyBody,
@@ -318,7 +318,7 @@ impl Answer {
     }
 }
 
-/// A text, or the events of a watch.
+/// The body of an answer: a text, or the events of a watch.
 pub enum ReplyBody {
     Text(Option<Bytes>),
     Watch { network: Network, watch: Arc<Watch>, sleep: Pin<Box<tokio::time::Sleep>> },
@@ -370,7 +370,7 @@ impl hyper::body::Body for ReplyBody {
     }
 }
 
-/// What a process sends its requests through.
+/// The connection through which a process sends its requests.
 #[derive(Clone)]
 pub struct Wire {
     network: Network,

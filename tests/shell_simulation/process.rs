@@ -1,4 +1,4 @@
-//! Processes of the operator: their tasks run, are suspended, or have ended for good.
+//! Processes of the operator. Their tasks run, are suspended, or have ended.
 
 use std::{
     sync::{
@@ -29,7 +29,7 @@ impl Fate {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends it as a kill does: nothing of it runs any more.
+    /// Ends the process as a kill does: none of its tasks runs any more.
     pub fn kill(&self) {
         self.halted.store(true, Relaxed);
         if let Some(main) = self.main.lock().expect("no panic").take() {

@@ -1,5 +1,5 @@
-//! The modelled API server: objects as JSON with one rising resourceVersion, conditional writes, and a log of changes of
-//! each kind for the watches.
+//! The modelled API server: objects as JSON with one rising resourceVersion, conditional writes, and one log of
+//! changes per kind for the watches.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,16 +11,16 @@ use crate::wire::{Refusal, Selector};
 /// A namespace and a name.
 pub type Key = (String, String);
 
-/// An object as it was written once.
+/// One version of an object.
 #[derive(Debug)]
 pub struct Stored {
     pub value: Value,
-    /// The same as text: it is sent to many.
+    /// `value` as text. It is kept because it is sent many times.
     pub text: Bytes,
     pub version: u64,
 }
 
-/// A change of an object; one of both is there.
+/// A change of an object. At least one of the two states is present.
 #[derive(Debug, Clone)]
 pub struct Change {
     pub before: Option<Arc<Stored>>,
@@ -44,7 +44,7 @@ pub struct Store {
 
 pub type Reply = Result<Arc<Stored>, Refusal>;
 
-/// What a delete requires.
+/// The preconditions of a delete.
 #[derive(Debug, Default, Clone)]
 pub struct Preconditions {
     pub uid: Option<String>,
@@ -107,7 +107,7 @@ impl Store {
         Ok(self.put(resource, key, value, None, dry_run))
     }
 
-    /// `change` makes of the object what it is to be.
+    /// Updates an object: `change` modifies a copy of it.
     pub fn update(
         &mut self,
         resource: &'static str,
@@ -218,7 +218,7 @@ fn text(object: &Map<String, Value>, field: &str) -> String {
     object.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-/// A merge patch, as RFC 7386 has it.
+/// Applies a merge patch as defined in RFC 7386.
 pub fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *target = patch;

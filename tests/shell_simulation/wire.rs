@@ -1,4 +1,4 @@
-//! Requests and answers as they go over the wire.
+//! Requests and answers in their form on the wire.
 
 use http::{Method, Request, Uri};
 use hyper::body::Bytes;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::store::{Preconditions, Stored};
 
-/// An answer that is an error.
+/// An error answer.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     pub code: u16,
@@ -53,7 +53,7 @@ impl Refusal {
     }
 }
 
-/// Which objects a list or a watch shows.
+/// Selects the objects that a list or a watch shows.
 #[derive(Debug, Clone, Default)]
 pub struct Selector {
     label: Option<(String, Option<String>)>,
@@ -85,7 +85,7 @@ pub enum Ask {
     Delete(Preconditions),
 }
 
-/// A request, read.
+/// A parsed request.
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub ask: Ask,
