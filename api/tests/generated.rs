@@ -1,4 +1,4 @@
-//! What is generated from the types and checked in.
+//! The checked-in files that are generated from the types.
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};

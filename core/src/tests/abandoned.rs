@@ -1,4 +1,4 @@
-//! What belonged to a registration that is gone, and whose it is then.
+//! Objects of a registration that is gone, and their new owner.
 
 use k8s_openapi::api::{
     core::v1::{Endpoints, Service},
@@ -32,7 +32,7 @@ fn metadata(name: &str, owner: &str) -> Value {
     })
 }
 
-/// A world with a registration and all that it has made.
+/// A world with a registration and all objects that it has made.
 fn world() -> World {
     let mut world = World::default();
     world.put_registration(&sreg("greeter", "old", "greeter"));
@@ -120,7 +120,7 @@ fn a_mirrored_slice_with_the_copied_annotation_is_not_ours() {
     assert_eq!(foreign.expect("a foreign one").0, "greeter-mirror");
 }
 
-/// Copies of all that the registration has made, in another namespace, with this value of the annotation in place of
+/// Adds copies of all objects of the registration in another namespace. Their annotation has this value, not
 /// "shop:greeter/old".
 fn copy(world: &mut World, owner: &str) {
     let metadata = |name: &str, owner: &str| {
@@ -139,7 +139,7 @@ fn copy(world: &mut World, owner: &str) {
 
 #[test]
 fn a_copy_in_another_namespace_is_never_abandoned_and_hides_nothing_of_the_original() {
-    // As it is written, and as earlier versions wrote it.
+    // The present form of the annotation, and the form of earlier versions.
     for owner in ["shop:greeter/old", "greeter/old"] {
         let mut world = world();
         copy(&mut world, owner);
@@ -168,7 +168,7 @@ fn a_copy_in_another_namespace_is_its_makers_for_a_registration_there() {
     assert_eq!(world.ownership(&endpoints.metadata, "new"), Ownership::Foreign);
     let service = world.service(&key).expect("the copy");
     assert!(!world.owns_service(&service, "another", "new"));
-    // Nor is it the original's, which publishes nothing there.
+    // The copy does not belong to the original registration either, which publishes nothing in that namespace.
     assert_eq!(world.slices(&Key::new("shop", "greeter"), "old").0.len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! Adopted instances: they stay until their first beat, and silence says nothing of them.
+//! Adopted instances stay published until their first beat. Until then silence is no sign of death.
 
 use beatkeeper_api::{AdoptedInstance, InstancePort, InstanceState};
 
@@ -9,7 +9,7 @@ use crate::{
     in_slices::InSlices,
 };
 
-/// 192.0.2.N with this port, taken over from the Endpoints.
+/// An instance at 192.0.2.N with this port, adopted from the Endpoints.
 fn adopted(name: &str, address: &str, port: i32) -> Adopted {
     let entry = AdoptedInstance {
         name: name.to_owned(),
@@ -29,7 +29,7 @@ fn only_one() -> World {
     world(vec![adopted("adopted/192.0.2.1", "192.0.2.1", 9001)])
 }
 
-/// The same with the port that a beat has.
+/// The same world, with the port that a beat publishes.
 fn at_the_same_port() -> World {
     world(vec![adopted("adopted/192.0.2.1", "192.0.2.1", 8080)])
 }
@@ -80,7 +80,7 @@ fn the_first_beat_ends_it_for_good() {
     assert_eq!(lines(&world, &index, 0), ["vm-1 Ready Beating"]);
     let verdicts = world.decide(&index, at(0));
     assert_eq!(weaned(&world.adopted, &verdicts), [world.adopted[0].entry.clone()]);
-    // And it expires like any other.
+    // After its first beat the instance expires as any other instance does.
     let silent = LiveRead::Found(beat("vm-1", 1, 1));
     index.confirm(&Key::new("shop", "greeter.vm-1"), silent, at(40_000), at(40_000));
     assert_eq!(lines(&world, &index, 40_000), ["vm-1 Expired TTLPassed"]);
@@ -98,7 +98,7 @@ fn a_first_beat_with_another_port_ends_it_as_soon_as_that_port_is_published() {
     assert_eq!(ports, [8080, 9001]);
     world.published_port = Some(8080);
     assert_eq!(lines(&world, &index, 0), ["vm-1 Ready Beating"]);
-    // Nor does it outlive the one that beat.
+    // The adopted entry does not come back after the instance that beat has expired.
     world.published_port = None;
     let silent = LiveRead::Found(beat("vm-1", 1, 1));
     index.confirm(&Key::new("shop", "greeter.vm-1"), silent, at(40_000), at(40_000));

@@ -1,4 +1,5 @@
-//! From verdicts to endpoints: who is published, once, and as what.
+//! From verdicts to endpoints: which instances are published, that each is published once, and with which
+//! conditions.
 
 use beatkeeper_api::InstanceState;
 
@@ -23,7 +24,7 @@ fn verdict(instance: &str, state: InstanceState, ports: &[EndpointPort]) -> Verd
             addresses: vec!["192.0.2.1".parse().expect("an address")],
             ports: PortSet::new(ports.to_vec()),
             node_name: None,
-            // Tells in the tests whose claim was published.
+            // In the tests, the zone shows which instance's claim was published.
             zone: Some(instance.to_owned()),
             hostname: None,
             pod: None,
@@ -46,7 +47,7 @@ fn in_pod(mut verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// Instance and port numbers of each endpoint.
+/// Returns the instance and the port numbers of each endpoint.
 fn summary(verdicts: &[Verdict]) -> Vec<(String, Vec<u16>)> {
     let of = |endpoint: &Endpoint| {
         let ports = endpoint.ports.ports().iter().map(|port| port.port).collect();
@@ -147,7 +148,8 @@ fn conditions_and_endpoints_membership_follow_from_state_and_kubelet() {
     use InstanceState as S;
     const T: bool = true;
     const F: bool = false;
-    // State, kubelet ready, publishNotReadyAddresses; ready, serving, terminating, in Endpoints.
+    // Input: state, kubelet ready, publishNotReadyAddresses. Expected: ready, serving, terminating, place in
+    // Endpoints.
     for (state, kubelet, not_ready_too, expected) in [
         (S::Ready, T, F, Some((T, T, F, Some(Up)))),
         (S::Held, T, F, Some((T, T, F, Some(Up)))),

@@ -1,8 +1,9 @@
-//! A jump of the wall clock cannot move a deadline (P1, L1): nothing that decides can ask for the time.
+//! A jump of the wall clock cannot move a deadline (P1, L1), because no code of the core that decides can read
+//! a clock.
 
 use std::{fs, path::Path};
 
-/// What would tell it the time.
+/// The calls that would read a clock.
 const CLOCKS: [&str; 5] =
     ["Instant::now", "SystemTime", "Timestamp::now", "Zoned::now", "Utc::now"];
 
@@ -23,7 +24,7 @@ fn a_jump_of_the_wall_clock_moves_no_deadline_because_the_core_asks_no_clock() {
     let mut seen = 0;
     sources(&core, &mut |path, source| {
         seen += 1;
-        // This list itself apart.
+        // This file contains the list itself.
         if path.ends_with("clockless.rs") {
             return;
         }

@@ -1,4 +1,4 @@
-//! A cordon holds by name and by address until it is lifted, whatever its Lease does.
+//! A cordon applies to a name and to an address until it is lifted, independently of the Lease.
 
 use super::*;
 use crate::cordon::Cordons;
@@ -17,14 +17,14 @@ fn lease_key(instance: &str) -> Key {
     Key::new("shop", format!("greeter.{instance}"))
 }
 
-/// An index that has seen vm-1 cordoned.
+/// An index that has seen that vm-1 is cordoned.
 fn cordoned() -> (World, Index) {
     let mut index = index();
     index.observe("shop", lease_of("vm-1", "uid-1", 1, Some("bad disk")), at(1000));
     (World::new(), index)
 }
 
-/// What is written into the status, and read from it again.
+/// Writes the cordons into the status, and reads them back.
 fn write_down(world: &mut World, index: &mut Index) {
     let cordons = Cordons::stand(&world.registration, index);
     world.registration.cordoned =
@@ -58,7 +58,7 @@ fn a_lease_that_is_deleted_and_made_anew_is_cordoned_and_is_to_carry_that_again(
 #[test]
 fn it_holds_however_soon_the_lease_is_gone_and_back_and_whatever_it_says_meanwhile() {
     let (mut world, mut index) = cordoned();
-    // Nothing was decided before it was made anew, and then it names another address.
+    // No decision was made before the Lease was made again. The new Lease names another address.
     let mut remade = lease_of("vm-1", "uid-2", 3, None);
     remade.claim.addresses = vec!["192.0.2.9".into()];
     index.observe("shop", remade, at(1001));
@@ -147,7 +147,7 @@ fn a_lease_that_was_marked_again_is_lifted_like_any_other() {
     index.observe("shop", lease_of("vm-1", "uid-2", 2, None), at(1000));
     let unmarked = Cordons::stand(&world.registration, &mut index).unmarked;
     index.cordon_is_written(&key("greeter"), &unmarked[0]);
-    // The watch may bring both changes before anything is decided.
+    // The watch may deliver both changes before a decision is made.
     index.observe("shop", lease_of("vm-1", "uid-2", 3, Some("bad disk")), at(1000));
     index.observe("shop", lease_of("vm-1", "uid-2", 4, None), at(1000));
     assert_eq!(states(&mut world, &mut index, 1000), ["vm-1 Ready"]);
@@ -240,7 +240,7 @@ fn what_a_status_remembers_keeps_its_time_and_loses_only_what_was_lifted() {
         since: since.clone(),
         ..CordonedInstance::default()
     };
-    // The status that is written to may know more than the one that was decided from.
+    // The status that is written may contain more cordons than the status that the decision used.
     let cordons = Cordons::stand(&world.registration, &mut index);
     let later = Timestamp::from_second(100).expect("in range");
     let next = cordons.remember(&[entry("vm-1"), entry("vm-5")], later);

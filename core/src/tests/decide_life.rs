@@ -1,4 +1,4 @@
-//! Is it alive? Deadlines, evidence, cold starts, holds.
+//! Whether an instance is alive: deadlines, evidence, cold starts and holds.
 
 use std::time::Duration;
 
@@ -206,18 +206,18 @@ fn an_unpublished_instance_waits_for_a_beat_after_a_cold_start() {
 fn one_that_another_leader_may_have_pruned_waits_for_a_beat_when_a_term_begins() {
     let awaits = "Waiting AwaitingBeat: it is not published and its last beat is late; the next beat \
                   publishes it";
-    // Overdue: 10 s and half of the slack of 20 s after it was seen at 1 s.
+    // Overdue: the interval of 10 s and half of the slack of 20 s, after the beat was seen at 1 s.
     let mut term = World { term_began: at(2000), ..World::new() };
     let mut index = seen_at_1000();
     assert_eq!(term.one(&index, at(20_999)).state.as_str(), "Ready");
     let overdue = term.one(&index, at(21_000));
     assert_eq!(line(&overdue), awaits);
     assert_eq!((overdue.look_again, overdue.last_beat), (Some(at(31_000)), Some(at(1000))));
-    // Dead under a ttl of 30 s, which then became an hour.
+    // The instance died under a ttl of 30 s, which was then set to an hour.
     term.ttl.set(Duration::from_secs(3600), at(40_000));
     term.term_began = at(41_000);
     assert_eq!(line(&term.one(&index, at(41_000))), awaits);
-    // What is published has its ttl, and a beat publishes.
+    // A published instance has its ttl. An unpublished one is published by its next beat.
     let published = World { term_began: at(41_000), ..published() };
     assert_eq!(published.one(&index, at(22_000)).state.as_str(), "Ready");
     term.settle(&mut index, at(41_000));

@@ -1,5 +1,5 @@
-//! The other questions: is the Lease well-formed, is the instance taken out, what is said of it;
-//! and in which order they are asked.
+//! The other questions of a decision, and their order: whether the Lease is well-formed, whether the instance
+//! is cordoned or drained, and what the verdict says.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn seen(beat: Heartbeat) -> Index {
     index
 }
 
-/// The verdict 5 s after a beat of the Pod web-1, which looks like that.
+/// Returns the verdict 5 s after a beat of an instance in Pod web-1. `edit` changes the Pod.
 fn of_pod(edit: impl FnOnce(&mut Value)) -> Verdict {
     let mut pod = ready_pod("web-1", &["10.0.0.7"]);
     edit(&mut pod);
@@ -109,7 +109,8 @@ fn a_pod_that_is_being_deleted_drains_whatever_its_instance_says() {
 
 #[test]
 fn a_pod_whose_kubelet_is_dead_stays_ready_while_it_beats() {
-    // The node controller guesses: it sets Ready to False, and leaves ContainersReady alone.
+    // The node controller does not know the state of the Pod: it sets Ready to False, and does not change
+    // ContainersReady.
     let verdict = of_pod(|pod| {
         pod["status"]["conditions"] = json!([
             { "type": "Ready", "status": "False" },

@@ -1,4 +1,5 @@
-//! What was refused or waited for is decided anew when its cause goes, whatever else is quiet.
+//! An instance that was refused or that waits is decided again when the cause goes, even if nothing else
+//! happens.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +14,7 @@ use crate::{depends::Asked, gather, stage::Stage, world::World as Cluster};
 
 const MACHINE: &str = "192.0.2.1";
 
-/// A registration that has decided about an outside instance at [`MACHINE`] and a Pod on node-1.
+/// Makes a decision of a registration about an outside instance at [`MACHINE`] and a Pod on node-1.
 fn asked(cluster: &mut Cluster, index: &Index, ranges: &[&str]) {
     let registration = World::new().registration;
     let ranges: OutsideRanges = ranges.iter().map(|range| range.parse().expect("one")).collect();
@@ -64,7 +65,7 @@ impl Scene {
         self.put::<Pod>(namespace, name, pod)
     }
 
-    /// A Pod of another namespace, in a phase and with an address.
+    /// Adds a Pod of another namespace, in this phase and with this address.
     fn other_pod(&mut self, phase: &str, ip: Option<&str>, host_network: bool) -> BTreeSet<Key> {
         let ips: Vec<Value> = ip.iter().map(|ip| json!({ "ip": ip })).collect();
         let pod = json!({
@@ -119,7 +120,7 @@ fn a_pod_that_has_run_to_its_end_owns_no_address_from_the_start() {
     assert_eq!(scene.owner(), None);
 }
 
-/// The address of a Node is not free when one of the Pods that share it ends.
+/// The address of a Node does not become free when one of the Pods that share it ends.
 #[test]
 fn the_address_of_a_pod_on_the_host_network_is_that_of_the_node() {
     let mut scene = Scene::set();
@@ -172,7 +173,8 @@ fn what_no_decision_has_asked_for_wakes_no_registration() {
     assert_eq!(scene.other_pod("Running", Some(MACHINE), false), BTreeSet::new());
 }
 
-/// It would be kept for each address that a Lease may name, and no owner makes a difference to it.
+/// An entry would be kept for each address that a Lease may name, although the owner of an address outside the
+/// ranges makes no difference.
 #[test]
 fn an_address_outside_the_allowed_ranges_is_not_asked_for() {
     let mut index = index();
@@ -182,7 +184,7 @@ fn an_address_outside_the_allowed_ranges_is_not_asked_for() {
     assert_eq!(scene.other_pod("Running", Some(MACHINE), false), BTreeSet::new());
 }
 
-/// Nothing else need happen: a quiet instance that was refused is judged by its last beat.
+/// No other event is needed: a quiet instance that was refused is judged by its last beat.
 #[test]
 fn an_instance_whose_address_is_free_again_is_published_by_the_next_decision() {
     let mut world = World::new();

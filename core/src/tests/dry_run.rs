@@ -1,4 +1,4 @@
-//! What a dry run tells, and what it takes for published.
+//! What a dry run reports, and what it counts as published.
 
 use std::sync::Arc;
 

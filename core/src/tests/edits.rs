@@ -1,5 +1,5 @@
-//! Edits of everything that can be edited, one after the other and all at once: none costs a living instance its place
-//! that does not itself exclude it (P1, L8).
+//! Every field that can be edited is edited, one edit after another and all at once. A living instance stays
+//! published unless an edit itself excludes it (P1, L8).
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use super::{
 };
 use crate::{address::Named, proven::Pace};
 
-/// The part of a registration, or of the operator's settings, that is edited.
+/// An edit of a part of a registration, or of the operator's settings.
 #[derive(Debug, Clone)]
 enum Edit {
     Pace(Pace),
-    /// Another target: by number, or by the name that the Pod has.
+    /// Another target port: its number, or the name of a port of the Pod.
     Target(Value),
-    /// Another name.
+    /// Another port name.
     PortName(&'static str),
-    /// The labels that Pods must have; none lets no Pod join.
+    /// The labels that Pods must have. With `None`, no Pod may join.
     Selector(Option<&'static [(&'static str, &'static str)]>),
-    /// Where outside instances may lie; this takes a restart.
+    /// The outside range. This edit needs a restart.
     Range(&'static str),
     MinReady(u32),
     DryRun(Option<&'static str>),
@@ -45,7 +45,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// All kinds at once, in any order.
+/// Edits of all kinds, one or several at once, in any order.
 fn many() -> impl Strategy<Value = Vec<Edit>> {
     prop_oneof![
         any_edit().prop_map(|edit| vec![edit]),
@@ -57,18 +57,18 @@ fn many() -> impl Strategy<Value = Vec<Edit>> {
     ]
 }
 
-/// One that beats.
+/// An instance that beats.
 struct Instance {
     name: &'static str,
-    /// Its address; that of its Pod, where it runs in one.
+    /// Its address. An instance in a Pod has the address of the Pod.
     address: &'static str,
     in_pod: bool,
     client: Client,
-    /// Whether its Lease says which ttl it knows.
+    /// Whether its Lease carries the ttl that the instance knows.
     says: bool,
     knows: Pace,
     beat: Option<Moment>,
-    /// Whether it has to be published: nothing excludes it, and it was published or has beaten since.
+    /// Whether it must be published: no edit excludes it, and it was published or has beaten since.
     counts: bool,
 }
 
@@ -116,7 +116,7 @@ impl Play {
         play
     }
 
-    /// Makes the edits, all at once.
+    /// Makes all these edits at once.
     fn apply(&mut self, edits: &[Edit], now: Moment) {
         let mut restart = false;
         for edit in edits {
@@ -162,7 +162,7 @@ impl Play {
         self.world.published.contains(&address)
     }
 
-    /// Whether selector, ranges or the name of a port allow it no longer.
+    /// Whether the selector, the outside range or a named target port excludes the instance now.
     fn excludes(&self, instance: &Instance) -> bool {
         if instance.in_pod {
             let selector = &self.spec["podSelector"];
@@ -172,7 +172,7 @@ impl Play {
         named || self.range == "198.51.100.0/24"
     }
 
-    /// The operator ends, and the next one finds what is in the Leases, the slices and the status.
+    /// Restarts the operator. The new process knows only what is in the Leases, the slices and the status.
     fn restart(&mut self, now: Moment) {
         let pace = self.world.registration.pace();
         let records = self.index.snapshot(&key("greeter"));
@@ -208,7 +208,7 @@ impl Play {
         lease
     }
 
-    /// The clients' part of a moment.
+    /// Does what the clients do at a moment.
     fn live(&mut self, now: Moment) {
         for n in 0..self.instances.len() {
             let instance = &mut self.instances[n];
@@ -221,7 +221,8 @@ impl Play {
                 instance.beat = Some(now);
                 let lease = self.lease(n);
                 self.index.observe("shop", lease, now);
-                // In a dry run a beat publishes nothing: only what is published already can be lost.
+                // In a dry run a beat publishes nothing, so only an instance that is already published can be
+                // lost.
                 let may_join = !self.world.registration.dry_run;
                 let instance = &self.instances[n];
                 let counts = !self.excludes(instance) && (may_join || self.is_published(instance));
@@ -230,7 +231,8 @@ impl Play {
         }
     }
 
-    /// The operator's part; what is wrong with it.
+    /// Does what the operator does at a moment. Fails if an instance is forgotten, doubted, or wrongly
+    /// unpublished.
     fn decide(&mut self, now: Moment) -> Result<(), String> {
         let verdicts = self.world.decide(&self.index, now);
         for instance in &self.instances {
@@ -253,7 +255,7 @@ impl Play {
         Ok(())
     }
 
-    /// Plays for so many seconds.
+    /// Plays from second `from` to second `to`.
     fn play(&mut self, from: u64, to: u64) -> Result<(), String> {
         for quarter in from * 4..to * 4 {
             let now = at(quarter * 250);

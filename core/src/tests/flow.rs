@@ -1,4 +1,4 @@
-//! The guard against a broken path.
+//! The outage guard (L6).
 
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ use crate::{
 
 const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(20) };
 
-/// So many published instances of registration greeter, each of whom beat at its own second, from
-/// second 0 on.
+/// Makes `number` published instances of registration greeter. Instance n beats at second n.
 fn beating(number: u64) -> Index {
     let mut index = index();
     for n in 0..number {
@@ -24,7 +23,8 @@ fn beating(number: u64) -> Index {
     index
 }
 
-/// Decides that those of registration greeter with a look of these are published, and says nothing of the others.
+/// Decides that the matching instances of registration greeter are published. The decision contains no other
+/// instance.
 fn publish(index: &mut Index, which: impl Fn(&Record) -> bool) {
     publish_of(index, &key("greeter"), which);
 }
@@ -56,14 +56,14 @@ fn ask(guard: &mut Guard, index: &Index, now: u64) -> Option<(Place, Flow)> {
     Some((broken.place, broken.flow))
 }
 
-/// Asks for one whose ttl has passed now.
+/// Asks the guard about an instance with a ttl that has just passed.
 fn ask_for(guard: &mut Guard, index: &Index, registration: &Key, now: u64) -> Option<Broken> {
     let before = PACE.ttl.saturating_sub(Duration::from_millis(now));
     let silence = Silence { since: at(now) - PACE.ttl, before };
     guard.ask(registration, PACE, Some(silence), index, |_| Some(PACE), at(now))
 }
 
-/// The place of [`ask`] where a namespace alone shows it.
+/// The expected place of [`ask`] if the namespace alone shows that the path is broken.
 fn in_shop() -> Place {
     Place::Namespace("shop".to_owned())
 }
@@ -84,7 +84,8 @@ fn with_fewer_than_ten_beats_due_nothing_can_be_told() {
 #[test]
 fn of_those_whom_no_decision_speaks_of_any_more_no_beat_is_due() {
     let (mut guard, mut index) = (Guard::default(), beating(12));
-    // They are gone with their Pods, and their Leases wait to be collected.
+    // The other instances are gone with their Pods, and their Leases are not yet deleted by the garbage
+    // collector.
     publish(&mut index, |record| &*record.lease == "greeter.vm-7");
     assert_eq!(ask(&mut guard, &index, 31_500), None);
     let left = index.snapshot(&key("greeter")).into_iter().filter(|record| record.published);
@@ -155,7 +156,7 @@ fn a_namespace_can_be_cut_off_while_the_others_beat() {
         index.observe("bank", elsewhere, at(30_000 + n));
     }
     let flow = Flow { due: 12, arrived: 0 };
-    // The others were not decided about yet: what is published is not known of them.
+    // Without a decision about namespace bank, the guard does not know which of its instances are published.
     let bank = Key::new("bank", "greeter");
     let settled: Vec<_> = index.snapshot(&bank).iter().map(published).collect();
     let _ = index.settle(&bank, &settled, at(30_100));
@@ -208,7 +209,7 @@ fn a_way_is_not_mended_by_one_who_leaves() {
 fn what_an_earlier_term_has_found_broken_is_asked_anew_by_who_is_published_now() {
     let (mut guard, mut index) = (Guard::default(), beating(12));
     assert!(ask(&mut guard, &index, 31_500).is_some());
-    // Another replica led meanwhile, and eleven have left.
+    // Another replica was the leader meanwhile, and eleven instances have left.
     let all: Vec<_> = index.snapshot(&key("greeter")).iter().map(published).collect();
     index.note_published(&key("greeter"), &all[..1]);
     guard.begin_term();
@@ -222,7 +223,7 @@ fn what_an_earlier_term_has_found_broken_is_asked_anew_by_who_is_published_now()
 fn a_way_that_is_broken_at_the_beginning_of_a_term_is_found_so_by_the_first_decision() {
     let (mut guard, mut index) = (Guard::default(), beating(12));
     let all: Vec<_> = index.snapshot(&key("greeter")).iter().map(published).collect();
-    // A replica that has made no decision yet, and takes over.
+    // This replica has made no decision yet, and takes over.
     index.note_published(&key("greeter"), []);
     assert_eq!(ask(&mut guard, &index, 31_500), None);
     index.note_published(&key("greeter"), &all);

@@ -1,4 +1,5 @@
-//! What others weigh in the question whether a way is broken (L6): no tenant answers it for another.
+//! How much other namespaces count when the guard decides whether a path is broken (L6). No tenant decides for
+//! another.
 
 use proptest::{collection::vec, prelude::*};
 
@@ -10,18 +11,18 @@ use crate::{
 };
 use std::time::Duration;
 
-/// When it is asked, in milliseconds: days after the start.
+/// When the guard is asked, in milliseconds: days after the start.
 const NOW: u64 = 500_000_000;
-/// That of those who are asked for.
+/// The pace of the instances that the guard is asked about.
 const PACE: Pace = pace(30_000, 10_000);
-/// That of a fleet that is late nearly always, and never dead.
+/// The pace of a fleet of instances that are nearly always late, and never dead.
 const ABSURD: Pace = pace(86_400_000, 100);
 
 const fn pace(ttl: u64, interval: u64) -> Pace {
     Pace { ttl: Duration::from_millis(ttl), interval: Duration::from_millis(interval) }
 }
 
-/// Registrations with a pace each, and instances that beat last so long ago.
+/// Registrations, each with a pace. The last beat of each instance has a given age.
 #[derive(Default)]
 struct Crowd {
     index: Option<Index>,
@@ -50,7 +51,7 @@ impl Crowd {
         self
     }
 
-    /// Asks for one of registration shop/greeter whose ttl has just passed.
+    /// Asks about an instance of registration shop/greeter with a ttl that has just passed.
     fn ask(&self) -> Option<Broken> {
         let silence = Silence { since: at(NOW) - PACE.ttl, before: Duration::ZERO };
         Guard::default().ask(
@@ -83,7 +84,7 @@ fn published(record: &Record) -> Settled {
     }
 }
 
-/// One that is dead, and so many that beat on time.
+/// The ages of the last beats of `number` instances, in milliseconds: one is dead, and the others beat on time.
 fn one_of(number: u64) -> impl Iterator<Item = u64> {
     std::iter::once(30_000).chain((1..number).map(move |n| n * 9_000 / number))
 }
@@ -146,7 +147,7 @@ fn where_the_way_is_cut_for_all_those_who_are_alone_in_their_namespaces_are_held
     }
     let broken = crowd.ask().expect("held");
     assert_eq!((broken.place, broken.flow.due, broken.flow.arrived), (Place::Cluster, 16, 0));
-    // A tenant whose own way is whole, with however many instances, is one of many.
+    // A tenant with a working path counts as one of many, however many instances it has.
     let crowd = crowd.with("flood", "app", PACE, vec![1_000; 2_000]);
     assert_eq!(crowd.place(), Some(Place::Cluster));
 }
@@ -164,7 +165,7 @@ fn however_much_others_beat_a_namespace_that_is_cut_off_is_held() {
     assert_eq!((broken.flow.due, broken.flow.arrived, broken.weighed), (110, 10, true));
 }
 
-/// What the instances of a registration of others may be like.
+/// The possible instances of a registration in another namespace.
 fn others() -> impl Strategy<Value = (Pace, Vec<u64>)> {
     let pace = (0..6_u32, 0..6_u32, 1..10_u64).prop_map(|(ttl, interval, part)| {
         let ttl = 10_u64.pow(ttl + 3) * part;
@@ -178,7 +179,7 @@ fn others() -> impl Strategy<Value = (Pace, Vec<u64>)> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
-    /// Whatever instances elsewhere do.
+    /// The instances in other namespaces may do anything.
     #[test]
     fn nobody_elsewhere_holds_a_death_where_nine_tenths_of_the_others_beat_on_time(
         on_time in 1..40_u64,

@@ -1,5 +1,5 @@
-//! What a registration that is stalled keeps published: under any stall and any edits no living
-//! address leaves, and the dead do.
+//! What a stalled registration keeps published. Under any stall and any edits, living addresses stay and dead
+//! addresses leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,17 +19,18 @@ use crate::{
     world::World as Cluster,
 };
 
-/// An address with the name and number of a port.
+/// An address, and the name and number of a port.
 type Tuple = (String, String, i32);
 
-/// A registration, its instances and what is published for them, as the API server would keep it.
+/// A registration, its instances and what is published for them, in the state in which the API server would
+/// keep it.
 struct Scene {
     spec: Value,
     annotations: Value,
     service: Option<Value>,
     judge: World,
     cluster: Cluster,
-    /// The instances that beat, by name.
+    /// The beating instances, by name.
     beating: BTreeMap<&'static str, Heartbeat>,
     earlier: Arc<Earlier>,
     version: u64,
@@ -39,7 +40,7 @@ const OUTSIDE: [(&str, &str); 3] =
     [("vm-1", "192.0.2.1"), ("vm-2", "192.0.2.2"), ("vm-3", "2001:db8::3")];
 
 impl Scene {
-    /// Three instances that name their addresses, two declared ones at one address, and two Pods.
+    /// Three instances that name their addresses, two declared instances at one address, and two Pods.
     fn published() -> Self {
         let mut beating = BTreeMap::new();
         for (name, address) in OUTSIDE {
@@ -103,8 +104,8 @@ impl Scene {
         object
     }
 
-    /// One reconciliation. Returns the reason of the stall. After each single write all that was
-    /// published, and whose instance beats, is still published when there is a stall.
+    /// Reconciles once, and returns the reason of the stall. During a stall, it checks after each single write
+    /// that no published address with a beating instance has left.
     fn reconcile(&mut self) -> Option<&'static str> {
         let object = self.object();
         self.cluster.put_registration(&object);
@@ -197,7 +198,7 @@ impl Scene {
         self.version.to_string()
     }
 
-    /// What the slices say.
+    /// Returns the endpoints in the slices.
     fn slices(&self) -> BTreeSet<Tuple> {
         let (slices, _) = self.cluster.slices(&key("web"), "sreg-uid");
         let mut all = BTreeSet::new();
@@ -217,7 +218,7 @@ impl Scene {
         all
     }
 
-    /// What the Endpoints object says.
+    /// Returns the endpoints in the Endpoints object.
     fn endpoints(&self) -> BTreeSet<Tuple> {
         let object = self.cluster.endpoints(&key("web"));
         let subsets = object.iter().flat_map(|it| it.subsets.iter().flatten());
@@ -232,7 +233,7 @@ impl Scene {
         all
     }
 
-    /// Those of these whose instances beat.
+    /// Returns the endpoints that have a beating instance.
     fn living(&self, tuples: BTreeSet<Tuple>) -> BTreeSet<Tuple> {
         let lives = |(address, _, port): &Tuple| match (address.as_str(), port) {
             ("192.0.2.101", 8443) => self.beating.contains_key("edge-2"),
@@ -249,7 +250,7 @@ impl Scene {
         tuples.into_iter().filter(lives).filter(allowed).collect()
     }
 
-    /// Has something keep the registration from publishing.
+    /// Makes the registration stall for this reason.
     fn stall(&mut self, stall: Stall) {
         let version = self.next_version();
         match stall {
@@ -419,7 +420,7 @@ proptest! {
         for edit in edits {
             scene.edit(edit);
             if scene.reconcile().is_none() {
-                // The edit was what had to be mended.
+                // The edit has removed the reason of the stall.
                 return Ok(());
             }
             let living = scene.living(before.clone());
@@ -492,7 +493,7 @@ fn what_must_not_be_published_any_more_leaves_during_a_stall() {
     assert!(scene.slices().iter().all(|(address, ..)| address != "192.0.2.1"));
 }
 
-/// After a start the status tells where declared instances were.
+/// After a start the operator learns the addresses of declared instances from the status.
 #[test]
 fn an_operator_that_starts_during_a_stall_knows_from_the_status_where_instances_were() {
     let mut scene = Scene::published();
@@ -508,7 +509,7 @@ fn an_operator_that_starts_during_a_stall_knows_from_the_status_where_instances_
     assert_eq!(scene.slices(), before);
 }
 
-/// A Service with other names of ports than the slices have would be answered by no endpoint.
+/// If the port names of the Service differed from those of the slices, no endpoint would serve the Service.
 #[test]
 fn a_service_that_cannot_be_given_new_ports_keeps_what_is_published() {
     let mut scene = Scene::published();

@@ -1,5 +1,5 @@
-//! Whatever people write into Leases, Pods and specs: a verdict each, never a panic, and nothing
-//! that grows without bound.
+//! Any content of Leases, Pods and specs leads to a verdict for each instance, and never to a panic. Nothing
+//! grows without bound.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use proptest::{collection::vec, option::of, prelude::*};
 
 use super::*;
 
-/// Texts that are nearly right, and texts that are anything.
+/// Texts that are nearly valid, and arbitrary texts.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),

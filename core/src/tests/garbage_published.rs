@@ -1,5 +1,5 @@
-//! Whatever somebody makes of slices, Endpoints, Services and statuses: a plan of bounded size that
-//! publishes the living, a status that can be read, and never a panic.
+//! Any content of slices, Endpoints, Services and statuses leads to a plan of bounded size that publishes the
+//! living instance, and to a readable status. It never leads to a panic.
 
 use beatkeeper_api::{ServiceRegistrationStatus, status::LISTED_INSTANCES_MAX};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::{
     world::World as Cluster,
 };
 
-/// The one that lives.
+/// The address of the living instance.
 const LIVING: &str = "192.0.2.1";
 
 fn text() -> impl Strategy<Value = String> {
@@ -48,7 +48,7 @@ fn number() -> impl Strategy<Value = i32> {
     prop_oneof![Just(0), Just(80), Just(8080), Just(-1), Just(65_536), any::<i32>()]
 }
 
-/// Whose an object is: our mark, our reference, both, or neither.
+/// Metadata that shows the owner by our annotation, by our owner reference, by both, or by neither.
 fn metadata(name: &str, marked: bool, owned: bool, texts: &[String]) -> Value {
     let mut metadata = json!({
         "name": name, "namespace": "shop", "uid": texts[0], "resourceVersion": texts[1],
@@ -192,7 +192,8 @@ proptest! {
         let style = planning::Style { publish_endpoints: true, max_endpoints_per_slice: 100 };
         let plan = planning::draw_up(&judge.registration, &stage, &verdicts, style, Timestamp::UNIX_EPOCH);
         prop_assert!(plan.phases.len() <= 2);
-        // Each known slice may be written in both phases; one is made anew, and the Endpoints.
+        // Each known slice may be written in both phases. One slice may be made, and the Endpoints object
+        // written.
         prop_assert!(plan.writes().count() <= 2 * known + 2, "{plan}");
         prop_assert!(plan.to_string().len() < 1000 * (known + 2), "{plan}");
         if has_service && open {
@@ -218,9 +219,9 @@ proptest! {
     }
 }
 
-/// As an older declaration of the kind may have let them through, or the present one does: it takes
-/// times that no type of ours can hold. One of them must not keep the
-/// operator from reading all the others, which one list brings.
+/// These objects may have passed an older schema of the kind, or pass the present one, which accepts times that
+/// our types cannot represent. One such object must not keep the operator from reading the others in the same
+/// list.
 #[test]
 fn a_registration_from_before_the_rules_is_read_with_what_can_be_read_of_it() {
     let read = |given: Value| -> Registration {

@@ -1,4 +1,4 @@
-//! The readiness gate: what a Pod that asks is told.
+//! The readiness gate: what the operator reports to a Pod that has this gate.
 
 use super::*;
 use crate::{

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A registration that wants so many ready, with vm-1, vm-2 and vm-3 beating last at 1, 2 and 3 s,
-/// published, and their silence confirmed long after.
+/// A registration with this minReady. The last beats of vm-1, vm-2 and vm-3 were at 1, 2 and 3 s. All three are
+/// published, and their silence was confirmed long after.
 fn silent(min_ready: usize) -> (World, Index) {
     let mut world = World::new();
     world.registration.min_ready = min_ready;

@@ -1,4 +1,4 @@
-//! What is read from a heartbeat Lease.
+//! Reading a heartbeat Lease.
 
 use std::time::Duration;
 
@@ -162,7 +162,7 @@ fn what_users_write_has_no_character_that_is_not_seen() {
     assert_eq!(claim.cordoned.as_deref(), Some("\\u{202e}x"));
 }
 
-/// Backups and restores take owner references away.
+/// Backups and restores remove owner references.
 #[test]
 fn a_lease_that_has_lost_its_owner_is_still_its_pods() {
     let origin = |change: Value| {

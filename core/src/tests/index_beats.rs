@@ -1,9 +1,9 @@
-//! What counts as a beat, whom it wakes, and what order events may come in.
+//! Which events count as a beat, which registrations a beat wakes, and in which order events may come.
 
 use super::*;
 use crate::index::{Presence, Sight};
 
-/// An instance that beats, known to be quiet at moment 1000.
+/// A beating instance that a decision at moment 1000 has found quiet.
 fn quiet() -> (World, Index) {
     let (world, mut index) = (World::new(), index());
     index.observe("shop", beat("vm-1", 1, 1), at(1000));
@@ -161,7 +161,7 @@ fn a_beat_between_two_attempts_at_the_first_list_is_seen() {
 fn after_the_history_was_rolled_back_a_live_read_makes_beats_count_again() {
     let (_, mut index) = quiet();
     index.observe("shop", beat("vm-1", 5, 900), at(2000));
-    // The watch alone cannot tell a rollback from a late event.
+    // The watch alone cannot distinguish a rollback from a late event.
     assert_eq!(index.observe("shop", beat("vm-1", 6, 50), at(3000)), nothing());
     let restored = found(&beat("vm-1", 6, 50));
     assert!(!index.confirm(&key("greeter.vm-1"), restored.clone(), at(2000), at(3001)).beat);

@@ -1,4 +1,4 @@
-//! Leases that go missing, lose their label, move, are misnamed, or are gone.
+//! Leases that are missing, lose their label, change their registration, are misnamed, or are gone.
 
 use super::*;
 use crate::index::Presence;
@@ -154,7 +154,7 @@ fn a_404_of_before_the_lease_reappeared_does_not_remove_it() {
     for sent in [1999, 2000] {
         assert_eq!(index.confirm(&key(LEASE), LiveRead::Absent, at(sent), at(2001)), nothing());
     }
-    // Its label is stripped before the old answer arrives.
+    // The label is removed before the old answer arrives.
     index.observe_deleted(&key(LEASE), Version(4));
     assert_eq!(index.confirm(&key(LEASE), LiveRead::Absent, at(1999), at(2002)), nothing());
     assert_eq!(index.confirm(&key(LEASE), LiveRead::Absent, at(2000), at(2003)), woken(false));

@@ -1,4 +1,4 @@
-//! Between the snapshot of a decision and its noting: what may slip in.
+//! Events between the snapshot of a decision and the moment at which the index notes the decision.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn a_beat_that_slips_in_before_a_prune_is_noted_stops_it() {
     index.confirm(&key("greeter.vm-1"), found(&beat("vm-1", 1, 1)), at(31_000), at(31_001));
     let verdicts = world.decide(&index, at(31_001));
     assert_eq!(verdicts[0].state.as_str(), "Expired");
-    // The record is still quiet from its last decision: this beat wakes nobody.
+    // The record is still quiet from its last decision, so this beat wakes no registration.
     assert_eq!(index.observe("shop", beat("vm-1", 2, 2), at(31_002)).wake, []);
     let settlement = settle(&mut index, &verdicts, at(31_003));
     assert_eq!(settlement, Settlement::Overtaken, "the decision must be taken again");

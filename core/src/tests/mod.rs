@@ -1,4 +1,4 @@
-//! Tests of the deciding half of the core, and what they share.
+//! Tests of the part of the core that decides, and the helpers that these tests share.
 
 use std::{cell::OnceCell, collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -78,7 +78,7 @@ fn beat(instance: &str, renewed: i64, version: u64) -> Heartbeat {
     beat
 }
 
-/// The same, from an instance in the Pod of that name.
+/// A heartbeat of registration greeter, from an instance in the Pod of this name.
 fn pod_beat(pod: &str, renewed: i64, version: u64) -> Heartbeat {
     let mut beat = beat(pod, renewed, version);
     beat.claim.origin = Origin::Pod { name: pod.to_owned(), uid: format!("{pod}-uid") };
@@ -118,7 +118,7 @@ fn index() -> Index {
     index
 }
 
-/// An index that has inherited these from its first list, at moment 0.
+/// An index that has read these Leases in its first list, at moment 0.
 fn inherited(beats: &[Heartbeat]) -> Index {
     let mut index = Index::default();
     index.begin_list();
@@ -133,7 +133,7 @@ fn nothing() -> Observed {
     Observed::default()
 }
 
-/// As after a beat that came so long after the one before.
+/// The result of a beat that came this long after the beat before.
 fn woken_after(millis: u64) -> Observed {
     Observed { since: Some(std::time::Duration::from_millis(millis)), ..woken(true) }
 }
@@ -146,14 +146,14 @@ fn found(beat: &Heartbeat) -> LiveRead {
     LiveRead::Found(beat.clone())
 }
 
-/// The one record of registration greeter.
+/// Returns the only record of registration greeter.
 fn only(index: &Index) -> Record {
     let records = index.snapshot(&key("greeter"));
     assert_eq!(records.len(), 1, "{records:?}");
     records.into_iter().next().expect("one")
 }
 
-/// All that a decision depends on, owned: registration greeter with ttl 30 s and interval 10 s.
+/// Everything that a decision depends on, as owned values. Registration greeter has ttl 30 s and interval 10 s.
 struct World {
     registration: Registration,
     ttl: TtlHistory,
@@ -161,7 +161,7 @@ struct World {
     zones: HashMap<String, String>,
     families: Vec<Family>,
     published: AddressSet,
-    /// The port of all that is published.
+    /// The port of every published endpoint.
     published_port: Option<u16>,
     ranges: OutsideRanges,
     owned: Option<IpAddr>,
@@ -169,7 +169,7 @@ struct World {
     evidence: Evidence,
     term_began: Moment,
     adopted: Vec<Adopted>,
-    /// Where outside instances were before, while nothing may be changed.
+    /// The earlier addresses of outside instances, while nothing may be changed.
     frozen: Option<Earlier>,
     cordons: Vec<Cordon>,
 }
@@ -199,7 +199,7 @@ impl World {
                 .collect(),
             owned: None,
             unreadable: HashMap::new(),
-            // As if a probe came back at every moment.
+            // Acts as if a probe came back at every moment.
             evidence: Evidence { probed: Some(at(u64::MAX)), ..Evidence::default() },
             term_began: at(0),
             adopted: Vec::new(),
@@ -245,14 +245,14 @@ impl World {
         })
     }
 
-    /// The verdict about the only instance.
+    /// Returns the verdict about the only instance.
     fn one(&self, index: &Index, now: Moment) -> Verdict {
         let mut verdicts = self.decide(index, now);
         assert_eq!(verdicts.len(), 1, "{verdicts:?}");
         verdicts.remove(0)
     }
 
-    /// Decides and tells the index; whether the decision stands.
+    /// Decides, and reports the decision to the index. Returns whether the decision stands.
     fn settle(&self, index: &mut Index, now: Moment) -> bool {
         let verdicts = self.decide(index, now);
         settle(index, &verdicts, now) == Settlement::Stands
@@ -273,7 +273,7 @@ fn object(spec: Value) -> ServiceRegistration {
     .expect("a ServiceRegistration")
 }
 
-/// State, reason and message, in one line to compare.
+/// Returns state, reason and message as one line, for comparisons.
 fn line(verdict: &Verdict) -> String {
     format!("{} {}: {}", verdict.state.as_str(), verdict.reason.as_str(), verdict.message)
 }

@@ -1,4 +1,4 @@
-//! Where an instance is, and what is refused (P5).
+//! The addresses of an instance, and which of them are refused (P5).
 
 use super::*;
 use crate::verdict::Placement;
@@ -172,7 +172,8 @@ fn an_outside_instance_is_published_inside_the_allowed_ranges_only() {
     assert_eq!(addresses(&outside(&world, &["192.0.2.9", "192.0.2.9"])), ["192.0.2.9"]);
     for (addresses, reason) in [
         (&["198.51.100.1"][..], "AddressRefused"),
-        // One bad address spoils the good one: half of what was asked for surprises more.
+        // One bad address makes the whole Lease invalid: publishing only some of the requested addresses would
+        // be more surprising.
         (&["192.0.2.9", "198.51.100.1"], "AddressRefused"),
         (&["vm-1.example.com"], "AddressRefused"),
         (&["2001:db8::1"], "AddressFamilyMismatch"),

@@ -1,4 +1,4 @@
-//! One address that the API server refuses does not keep the others of its slice out.
+//! An address that the API server refuses does not keep the other addresses of its slice out.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,7 +19,7 @@ fn ip(number: usize) -> IpAddr {
     [192, 0, 2, number].into()
 }
 
-/// A slice with the addresses of these numbers, the first `pods` of them Pods'.
+/// A slice with the addresses of these numbers. The first `pods` addresses belong to Pods.
 fn slice(numbers: &[usize], pods: usize) -> EndpointSlice {
     let endpoints: Vec<Value> = numbers
         .iter()
@@ -50,7 +50,7 @@ fn stage(published: &[usize]) -> Stage {
     Stage::new(gathered, None, None)
 }
 
-/// The addresses of a variant that is tried.
+/// Returns the addresses in a variant that is tried.
 fn tried(write: &Write) -> BTreeSet<IpAddr> {
     let texts: Vec<String> = match write {
         Write::CreateSlice(slice) | Write::UpdateSlice(slice, _) => {
@@ -66,7 +66,8 @@ fn tried(write: &Write) -> BTreeSet<IpAddr> {
     texts.iter().map(|text| text.parse().expect("an address")).collect()
 }
 
-/// Searches against a server that refuses these; returns what is found, and after how many trials.
+/// Searches against a server that refuses these addresses. Returns the addresses that were found, and the
+/// number of trials.
 fn search(trial: &Trial, bad: &BTreeSet<IpAddr>) -> (BTreeSet<IpAddr>, usize) {
     let mut search = trial.search();
     let mut trials = 0;
@@ -102,7 +103,7 @@ proptest! {
     }
 }
 
-/// As where Pods' addresses are refused, and machines' are not.
+/// The case of a server that refuses the addresses of Pods but not those of machines.
 #[test]
 fn pods_and_machines_are_told_apart_first() {
     let numbers: Vec<usize> = (0..30).collect();
@@ -176,7 +177,7 @@ fn what_was_accepted_or_is_not_wanted_any_more_is_forgotten() {
     stage.held_back = refusals.held_back(at(1000));
     let still = refusals.settle(&verdicts(&[1, 3]), &stage, at(1000));
     assert_eq!(still.addresses.keys().collect::<Vec<_>>(), [&ip(1)], "vm-2 has left");
-    // Its time has come: it was not held back, and was not refused again.
+    // Its next try was due: it was not held back, and the server did not refuse it again.
     stage.held_back = refusals.held_back(at(2000));
     assert!(refusals.settle(&verdicts(&[1, 3]), &stage, at(2000)).is_empty());
     assert_eq!(refusals.next(), None);

@@ -1,4 +1,4 @@
-//! The validate step: what is wrong is named, and the rest works on.
+//! The validate step: each problem is named, and the valid parts still work.
 
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
-//! The store goes back to an earlier state while this process runs on.
+//! The store goes back to an earlier state while this process continues.
 
 use super::*;
 use crate::{cordon::Cordons, index::Presence};
 
 const LEASE: &str = "greeter.vm-1";
 
-/// An instance that beat with token 5 at 1000, and is published.
+/// An instance that beat with token 5 at moment 1000, and is published.
 fn living() -> Index {
     let mut index = index();
     index.observe("shop", beat("vm-1", 5, 20_000), at(1000));
@@ -13,7 +13,7 @@ fn living() -> Index {
     index
 }
 
-/// The store goes back at 60 s, and shows these.
+/// The store goes back at 60 s, and the new list shows these Leases.
 fn go_back(index: &mut Index, shows: &[Heartbeat]) {
     index.begin_anew(at(60_000));
     index.begin_list();
@@ -23,7 +23,7 @@ fn go_back(index: &mut Index, shows: &[Heartbeat]) {
     index.end_list();
 }
 
-/// What is decided with these addresses in the slices.
+/// Returns the verdict with these addresses in the slices.
 fn told(index: &mut Index, published: &[&str], now: u64) -> String {
     if index.count() == 0 {
         return "none".to_owned();
@@ -97,7 +97,7 @@ fn who_registered_after_the_backup_has_lost_its_lease_and_stays_for_a_ttl() {
     assert_eq!(only(&index).presence, Presence::Missing);
     index.confirm(&key(LEASE), LiveRead::Absent, at(61_000), at(61_001));
     assert!(told(&mut index, &[], 62_000).starts_with("Ready"));
-    // It makes its Lease anew.
+    // The instance makes its Lease again.
     let mut anew = beat("vm-1", 9, 500);
     anew.token.uid = "uid-2".into();
     let mut back = index;
@@ -127,7 +127,7 @@ fn a_replica_that_does_not_decide_forgets_lost_leases_all_the_same() {
     assert_eq!(index.count(), 0);
 }
 
-/// One that has expired with token 5.
+/// An instance that has expired with token 5.
 fn dead() -> Index {
     let mut index = living();
     index.confirm(&key(LEASE), found(&beat("vm-1", 5, 20_000)), at(31_000), at(31_000));
@@ -180,12 +180,12 @@ fn a_cordon_holds_though_the_earlier_state_of_its_lease_does_not_carry_it() {
     go_back(&mut index, &[beat("vm-1", 3, 400)]);
     let cordons = Cordons::stand(&world.registration, &mut index);
     assert_eq!((cordons.held.len(), cordons.unmarked.len(), &*cordons.lifted), (1, 1, &[][..]));
-    // The status tells of it before the watch has brought that the Lease carries it again.
+    // The status contains the cordon before the watch has shown that the Lease carries it again.
     index.cordon_is_written(&key("greeter"), &cordons.unmarked[0]);
     world.registration.cordoned = cordons.remember(&[], jiff::Timestamp::UNIX_EPOCH);
     let cordons = Cordons::stand(&world.registration, &mut index);
     assert_eq!((cordons.held.len(), &*cordons.lifted), (1, &[][..]));
-    // Whoever removes it from then on lifts it.
+    // From now on, removing the annotation from the Lease lifts the cordon.
     index.observe("shop", beat("vm-1", 4, 401), at(63_000));
     let mut again = beat("vm-1", 4, 402);
     again.claim.cordoned = Some("bad disk".to_owned());
@@ -208,7 +208,7 @@ fn one_without_its_label_is_in_no_list_and_is_read_live() {
     assert_eq!(index.count(), 0);
 }
 
-/// A Lease that was made at noon, with a beat that is so many seconds older.
+/// A Lease that was made at noon, with a beat this many seconds before noon.
 fn made_at_noon(seconds_before: i64) -> Heartbeat {
     let noon: jiff::Timestamp = "2026-11-28T12:00:00Z".parse().expect("a time");
     let beat = noon - jiff::SignedDuration::from_secs(seconds_before);

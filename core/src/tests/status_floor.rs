@@ -1,4 +1,4 @@
-//! Which changes of a status may wait.
+//! Which changes of a status may be delayed.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn instance(name: &str, state: &str, reason: &str) -> InstanceStatus {
     }
 }
 
-/// One instance beats, and one has expired.
+/// A status in which one instance beats and one has expired.
 fn status() -> ServiceRegistrationStatus {
     ServiceRegistrationStatus {
         observed_generation: Some(1),
@@ -65,7 +65,7 @@ fn notes_messages_and_late_beats_may_wait() {
             status.last_change_time = Some(time(30));
             status.instances[1].reason = "BeatOverdue".to_owned();
             status.instances[1].since = Some(time(30));
-            // The troubled come first.
+            // The status lists instances with problems first.
             status.instances.swap(0, 1);
         }),
     ];

@@ -1,4 +1,4 @@
-//! What may be taken over from people, and what each refusal says.
+//! Which hand-written objects can be taken over, and the message of each refusal.
 
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
@@ -56,7 +56,7 @@ struct Case {
     world: World,
     index: Index,
     left_by_cluster: bool,
-    /// A Pod that cannot be read.
+    /// The name of a Pod that cannot be read.
     unread: Option<String>,
 }
 
@@ -230,7 +230,7 @@ fn ports_that_are_not_the_registrations_are_refused() {
     assert!(refused(json!([{ "name": "http", "port": 1, "protocol": "UDP" }])).contains("(UDP)"));
     assert!(refused(json!([{ "name": "http", "protocol": "TCP" }])).contains("no number"));
     assert!(refused(json!([])).contains("ports is empty"));
-    // What publishes nobody is in nobody's way.
+    // An object that publishes no endpoint does not block a takeover.
     let empty = of_slice(slice(&[], json!({ "ports": [] })));
     assert_eq!(Case::new().names(&empty), [""; 0]);
 }
@@ -296,7 +296,8 @@ fn more_than_can_be_remembered_are_refused() {
     assert!(message.contains("1001 addresses"), "{message}");
 }
 
-/// A slice as the cluster's own controller leaves it: of Pods web-1 and so on, with addresses 10.0.0.1 and so on.
+/// A slice that the cluster's own controller left behind: its Pods are web-1 and so on, with addresses 10.0.0.1
+/// and so on.
 fn left_behind(pods: usize) -> Foreign {
     let endpoints: Vec<Value> = (1..=pods)
         .map(|n| {
@@ -340,7 +341,7 @@ fn what_the_cluster_left_of_a_selector_is_taken_over_without_the_annotation_and_
     assert_eq!(takeover.newcomers[0].entry.pod.as_deref(), Some("web-1/web-1-uid"));
     assert_eq!((takeover.slices, takeover.leftovers), (Vec::new(), foreign.slices.clone()));
 
-    // It stays for as long as its Pod is there, and as its kubelet calls it.
+    // The endpoint stays while its Pod exists, with the readiness that the kubelet reports.
     case.world.adopted = takeover.newcomers;
     let state = |world: &World| {
         let verdicts = world.decide(&Index::default(), at(0));

@@ -1,4 +1,5 @@
-//! What a tenant toggles is written at a bounded pace; who leaves leaves at once; the last word counts.
+//! Changes that a tenant toggles are written at a bounded pace. An endpoint that leaves is removed at once. In
+//! the end the last wanted state is published.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::{
     temper::{Permits, Temper},
 };
 
-/// How often something changes.
+/// The time between two changes, in milliseconds.
 const STEP: u64 = 50;
 
 fn endpoint(number: u8, port: u16, ready: bool, terminating: bool) -> Endpoint {
@@ -48,7 +49,7 @@ fn draining(number: u8) -> Endpoint {
     endpoint(number, 8080, false, true)
 }
 
-/// Slices as they are written, one for each endpoint.
+/// Returns the slices that are written, one for each endpoint.
 fn slices(endpoints: &[Endpoint]) -> Vec<Arc<EndpointSlice>> {
     let slice = |endpoint: &Endpoint| {
         let Conditions { ready, serving, terminating } = endpoint.conditions;
@@ -69,7 +70,7 @@ fn slices(endpoints: &[Endpoint]) -> Vec<Arc<EndpointSlice>> {
     endpoints.iter().map(slice).collect()
 }
 
-/// A registration whose endpoints are published as they are allowed to be.
+/// A registration. Its endpoints are published as far as `Temper` permits.
 #[derive(Default)]
 struct Service {
     temper: Temper,
@@ -80,7 +81,7 @@ struct Service {
 }
 
 impl Service {
-    /// Publishes what is wanted, as far as that is allowed; returns whether it is all.
+    /// Publishes the wanted endpoints as far as this is permitted. Returns whether all are published.
     fn wants(&mut self, wanted: Vec<Endpoint>) -> bool {
         let mut permits = Permits::default();
         let now = at(self.now);
@@ -93,7 +94,7 @@ impl Service {
         self.published == wanted
     }
 
-    /// The same again and again for half a minute; returns how many writes that took.
+    /// Repeats this for half a minute. Returns the number of writes.
     fn toggles(&mut self, wanted: impl Fn(u64) -> Vec<Endpoint>) -> usize {
         let before = self.writes;
         for n in 0..30_000 / STEP {
@@ -102,7 +103,7 @@ impl Service {
         self.writes - before
     }
 
-    /// What is wanted last is there within a second of looking when it is said to look.
+    /// Checks that the wanted endpoints get published, and that each requested look is at most a second ahead.
     fn comes_to(&mut self, wanted: &[Endpoint]) {
         while !self.wants(wanted.to_vec()) {
             let again = self.look_again.expect("to look again");
@@ -268,10 +269,10 @@ fn ports_that_are_edited_where_instances_share_an_address_have_a_pace_and_no_ins
     );
     service.comes_to(&several(&[9001, 9002]));
     service.toggles(edits);
-    // One has left, and the other has a new port: it cannot be told which of the former ones was whose.
+    // One endpoint has left, and the other has a new port, so they cannot be matched with the former endpoints.
     assert!(service.wants(several(&[9001])));
     service.comes_to(&several(&[9001]));
-    // One more that appears and disappears waits as any other that joins.
+    // Another endpoint that appears and disappears waits as any other new endpoint does.
     let writes = service.toggles(|n| several(if n % 2 == 0 { &[9001, 9002] } else { &[9001] }));
     assert!(writes <= 2 * (20 + 5 * 30), "{writes}");
 }

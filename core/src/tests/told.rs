@@ -1,4 +1,4 @@
-//! What status says is what is in the slices.
+//! The status says what is in the slices.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
 
 const WORDS: &str = "cannot update slice greeter-x: policy said no (403)";
 
-/// Slices with these addresses, and whether each is ready.
+/// Slices with these addresses; the flag says whether the address is ready.
 fn slices(endpoints: &[(&str, bool)]) -> InSlices {
     let endpoints: Vec<Value> = endpoints
         .iter()
@@ -31,7 +31,7 @@ fn slices(endpoints: &[(&str, bool)]) -> InSlices {
     InSlices::of(&[Arc::new(slice)], all)
 }
 
-/// What is told of vm-1 at 192.0.2.1, which beats, or says otherwise.
+/// Returns what the status says about vm-1 at 192.0.2.1, which beats. `change` may modify its heartbeat.
 fn told(stall: Option<&Stall>, applied: &Applied, change: impl Fn(&mut Heartbeat)) -> String {
     let mut index = index();
     let mut beat = beat("vm-1", 1, 1);
@@ -162,7 +162,7 @@ fn a_refusal_is_told_in_the_conditions_and_the_counts() {
     assert_eq!((status.ready, status.total), (0, 1));
 }
 
-/// Each try brings other ids and times in the answer.
+/// The answer to each try has another id and another time.
 #[test]
 fn a_failure_that_lasts_is_told_once() {
     let with = |words: &str| {

@@ -1,4 +1,4 @@
-//! Edits of ttl and interval: which ttl an instance is measured by (L8).
+//! Edits of ttl and interval: which ttl applies to an instance (L8).
 
 use std::time::Duration;
 
@@ -15,21 +15,21 @@ fn pace(ttl: u64, interval: u64) -> Pace {
     Pace { ttl: secs(ttl), interval: secs(interval) }
 }
 
-/// What a client does when the registration is edited.
+/// The reaction of a client to an edit of the registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Client {
-    /// It reads the registration anew this often, as agent and SDK do.
+    /// It reads the registration again this often (in seconds), as the agent and the SDK do.
     Follows { every: u64 },
-    /// It goes on as it began, as the example programs do.
+    /// It keeps its first pace, as the example programs do.
     Never,
 }
 
-/// An instance, a registration whose pace is edited, and an operator that looks at both.
+/// An instance, a registration with a pace that is edited, and an operator that observes both.
 struct Play {
     world: World,
     index: Index,
     client: Client,
-    /// Whether its Lease says which ttl it knows.
+    /// Whether the Lease carries the ttl that the instance knows.
     says: bool,
     knows: Pace,
     beat: Option<Moment>,
@@ -62,7 +62,7 @@ impl Play {
         self.world.ttl.set(pace.ttl, now);
     }
 
-    /// The operator ends, and the next one finds what is in the Leases and in the status.
+    /// Restarts the operator. The new process knows only what is in the Leases and in the status.
     fn restart(&mut self, now: Moment) {
         let pace = self.world.registration.pace();
         let record = self.index.snapshot(&key("greeter")).pop();
@@ -92,7 +92,7 @@ impl Play {
         self.index.observe("shop", lease, now);
     }
 
-    /// The client's part of a moment.
+    /// Does what the client does at a moment.
     fn live(&mut self, now: Moment) {
         if let Client::Follows { every } = self.client
             && now.since(at(0)).as_millis().is_multiple_of(u128::from(every) * 1000)
@@ -104,7 +104,7 @@ impl Play {
         }
     }
 
-    /// The operator's part; whether the instance is as good as dead to it.
+    /// Does what the operator does at a moment. Returns whether the operator doubts that the instance is alive.
     fn is_doubted(&mut self, now: Moment) -> bool {
         let verdict = self.world.one(&self.index, now);
         let doubted = verdict.lease.as_ref().is_some_and(|lease| lease.suspect.is_some());
@@ -112,7 +112,8 @@ impl Play {
         doubted
     }
 
-    /// Plays from one second to another; the first moment at which it is doubted.
+    /// Plays from second `from` to second `to`. Returns the first moment at which the operator doubts that the
+    /// instance is alive.
     fn play(&mut self, from: u64, to: u64, lives: bool) -> Option<Moment> {
         (from * 4..to * 4).map(|quarter| at(quarter * 250)).find(|&now| {
             if lives {
@@ -168,7 +169,7 @@ fn a_shorter_ttl_applies_to_an_instance_that_has_followed_and_a_longer_one_at_on
         let mut play = Play::new(Client::Follows { every: 20 }, says, pace(60, 20));
         assert_eq!(play.play(0, 90, true), None);
         play.edit(pace(10, 3), at(90_000));
-        // With a Lease that says nothing it takes as long as the former ttl.
+        // If the Lease carries no ttl, it takes as long as the former ttl until the shorter ttl applies.
         let followed = if says { 110 } else { 180 };
         assert_eq!(play.play(90, followed, true), None);
         let last = play.beat.expect("beats");

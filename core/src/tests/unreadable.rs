@@ -1,5 +1,5 @@
-//! Nothing is decided from an object that cannot be read: a registration that needs it leaves everything as
-//! it is, and all others go on.
+//! The operator decides nothing from an object that it cannot read. A registration that needs the object leaves
+//! everything as it is, and all others continue.
 
 use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::api::{
@@ -28,7 +28,7 @@ fn registration(name: &str) -> ServiceRegistration {
     reading::read(object.to_string().as_bytes()).expect("a registration")
 }
 
-/// A part of an object that is used, made unreadable.
+/// Makes a used part of an object unreadable.
 fn broken(mut object: Value, pointer: &str) -> Unreadable {
     *object.pointer_mut(pointer).expect("it is there") = json!(-99_999_999_999_i64);
     object["metadata"]["resourceVersion"] = json!("50");
@@ -45,8 +45,8 @@ fn put<K: Watched + reading::Readable>(world: &mut World, object: &Value) {
     world.put(reading::read::<K>(object.to_string().as_bytes()).expect("an object"));
 }
 
-/// The reason of the stall, and how many writes would be sent for an empty list of instances: a slice that
-/// is known and sound would be deleted.
+/// Returns the reason of the stall, and the number of writes for an empty list of instances, with which a known
+/// and readable slice would be deleted.
 fn outcome(world: &World, name: &str) -> (Option<&'static str>, usize) {
     let registration = Registration::validate(&registration(name));
     let gathered = gather::surroundings(&registration, world);
@@ -90,7 +90,8 @@ fn a_slice_that_cannot_be_read_stops_every_write_for_its_registration_and_for_no
     assert!(concerned.contains(&Key::new("shop", "greeter")), "{concerned:?}");
     assert_eq!(outcome(&world, "greeter"), (Some("ObjectUnreadable"), 0));
     assert_eq!(outcome(&world, "other"), (None, writes));
-    // Without its label the owner tells whose it is; with neither it may be anybody's in the namespace.
+    // Without its label, the owner reference shows the registration of a slice. With neither, the slice may
+    // belong to any registration of the namespace.
     for (label, owner, others) in [(true, false, false), (false, true, false), (false, false, true)]
     {
         let mut strange = broken(examples::slice(), "/ports/0/port");
