@@ -172,7 +172,7 @@ fn an_outside_instance_is_published_inside_the_allowed_ranges_only() {
     assert_eq!(addresses(&outside(&world, &["192.0.2.9", "192.0.2.9"])), ["192.0.2.9"]);
     for (addresses, reason) in [
         (&["198.51.100.1"][..], "AddressRefused"),
-        // One bad address makes the whole Lease invalid: publishing only some of the requested addresses would
+        // One bad address gets the whole instance refused: publishing only some of the requested addresses would
         // be more surprising.
         (&["192.0.2.9", "198.51.100.1"], "AddressRefused"),
         (&["vm-1.example.com"], "AddressRefused"),
