@@ -91,7 +91,7 @@ pub struct Network {
     pub watches: RefCell<Vec<Watch>>,
     observer: RefCell<Option<Observer>>,
     asked: Cell<u64>,
-    /// Receives each write, for a trace.
+    /// Receives each write of a controller, except those of Leases, for a trace.
     pub told: RefCell<Option<Teller>>,
 }
 
