@@ -1,4 +1,4 @@
-//! What the tests of more than one area need.
+//! Helpers that the tests of several areas share.
 
 pub mod beats;
 pub mod chaos;

@@ -15,7 +15,8 @@ use kube::{
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-/// The beating instances of one registration. A dropped one stops beating without a word.
+/// The beating instances of one registration. When this is dropped, they stop beating and do not
+/// deregister.
 pub struct Beats {
     client: Client,
     namespace: String,
@@ -37,7 +38,7 @@ impl Beats {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// The Lease of an outside instance that names its address itself.
+    /// The Lease of an outside instance. The Lease contains the address of the instance.
     pub fn outside(&self, instance: &str, addresses: &str) -> Lease {
         let lease = json!({
             "metadata": {
@@ -65,18 +66,18 @@ impl Beats {
         lease
     }
 
-    /// Creates a Lease; it does not beat further.
+    /// Creates a Lease. No further beat follows.
     pub async fn create(&self, lease: &Lease) -> Lease {
         self.leases().create(&PostParams::default(), lease).await.unwrap()
     }
 
-    /// Creates a Lease and has it beat at an interval until stopped.
+    /// Creates a Lease and renews it at an interval until the instance is stopped.
     pub async fn start(&mut self, lease: &Lease, interval: Duration) {
         self.create(lease).await;
         self.keep_beating(lease.spec.as_ref().unwrap().holder_identity.as_ref().unwrap(), interval);
     }
 
-    /// Has an existing Lease beat at an interval.
+    /// Renews an existing Lease at an interval.
     pub fn keep_beating(&mut self, instance: &str, interval: Duration) {
         let leases = self.leases();
         let name = heartbeat::lease_name(&self.registration, instance);
@@ -92,20 +93,21 @@ impl Beats {
         self.hearts.insert(instance.to_owned(), heart);
     }
 
-    /// One beat, with the time it claims.
+    /// Sends one beat with the given renewTime.
     pub async fn beat_at(&self, instance: &str, claimed: Timestamp) -> Lease {
         let name = heartbeat::lease_name(&self.registration, instance);
         let patch = Patch::Merge(heartbeat::beat_patch(claimed));
         self.leases().patch(&name, &PatchParams::default(), &patch).await.unwrap()
     }
 
-    /// The instance falls silent, as by SIGKILL; returns when.
+    /// Stops the beats of an instance without deregistering it, as SIGKILL does. Returns when they
+    /// stopped.
     pub fn die(&mut self, instance: &str) -> Instant {
         self.hearts.remove(instance).unwrap().abort();
         Instant::now()
     }
 
-    /// The instance deregisters, as on SIGTERM.
+    /// Deregisters the instance, as on SIGTERM.
     pub async fn leave(&mut self, instance: &str) {
         self.die(instance);
         let name = heartbeat::lease_name(&self.registration, instance);

@@ -1,5 +1,5 @@
-//! A crowd of instances, watchers who miss nothing, and the books that are drawn up afterwards: what
-//! the tests of faults have in common.
+//! What the tests of faults share: many instances, watches that miss no state, and an evaluation of
+//! the records at the end.
 
 mod arena;
 mod chronicle;
@@ -18,11 +18,11 @@ use beatkeeper_cluster::{ControlPlane, Options};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-/// Names the seed of a run that is to be repeated. What is random is repeated, and what the machine
-/// makes of it is not.
+/// Environment variable with the seed of a run that is to be repeated. The random choices are then
+/// the same. The timing of the machine is not.
 const SEED_VARIABLE: &str = "BEATKEEPER_CHAOS_SEED";
 
-/// Random numbers whose seed is printed, so that the same faults can be played again.
+/// Random numbers from a seed that is printed, so that a run can be repeated with the same faults.
 pub fn seeded(case: &str) -> StdRng {
     let given = std::env::var(SEED_VARIABLE).ok();
     let seed = given.map_or_else(rand::random, |seed| seed.parse().expect("the seed is a number"));
@@ -30,14 +30,14 @@ pub fn seeded(case: &str) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// The control plane that tests may break, one at a time: several at once would starve each other on
-/// a small machine. Whoever has it leaves it whole.
+/// The control plane that tests may break. Only one test uses it at a time, because several control
+/// planes at once would starve each other on a small machine. A test must leave it working.
 pub async fn turn() -> MutexGuard<'static, &'static ControlPlane> {
     static PLANE: OnceCell<Mutex<&'static ControlPlane>> = OnceCell::const_new();
     let start = async || {
         let plane = ControlPlane::start(Options::default()).await.unwrap();
         plane.declare(&beatkeeper_api::crd()).await.unwrap();
-        // It ends with the process.
+        // The control plane ends with the test process.
         Mutex::new(&*Box::leak(Box::new(plane)))
     };
     PLANE.get_or_init(start).await.lock().await

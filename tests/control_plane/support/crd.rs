@@ -3,7 +3,8 @@
 use beatkeeper_cluster::{ControlPlane, shared};
 use tokio::sync::OnceCell;
 
-/// The shared control plane with the CRD installed, established and served: once for all tests.
+/// The shared control plane with the CRD installed, established and served. The CRD is installed
+/// once for all tests.
 pub async fn install() -> &'static ControlPlane {
     static INSTALLED: OnceCell<()> = OnceCell::const_new();
     let plane = shared().await;

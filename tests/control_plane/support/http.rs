@@ -1,4 +1,4 @@
-//! Requests over plain HTTP: a GET as a kubelet or Prometheus does it.
+//! Requests over plain HTTP. A GET is sent as a kubelet or Prometheus sends it.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,12 +13,12 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Asks once; none when nobody answers.
+/// Sends one GET. Returns `None` if no complete answer arrives.
 pub async fn get(address: &str, path: &str) -> Option<Answer> {
     send("GET", address, path).await
 }
 
-/// The same with another method, and without a body.
+/// Like [`get`], with another method and without a body.
 pub async fn send(method: &str, address: &str, path: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!(

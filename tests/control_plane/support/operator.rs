@@ -9,30 +9,31 @@ use std::{
 use beatkeeper_cluster::ControlPlane;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A running operator; it is killed when dropped.
+/// A running operator. It is killed when this is dropped.
 pub struct Operator {
     child: Child,
     pub log: PathBuf,
 }
 
 impl Operator {
-    /// Starts one that watches a namespace only, so that the tests on a shared control plane do not
-    /// meet. `flags` come last.
+    /// Starts an operator that watches one namespace only, so that tests on a shared control plane
+    /// do not affect each other. `flags` come last.
     pub fn start(plane: &ControlPlane, namespace: &str, flags: &[&str]) -> Self {
         Self::start_as(None, &plane.kubeconfig(), namespace, flags)
     }
 
-    /// The same in a Pod of this name, which the audit log shows in the user agent, and with a
-    /// kubeconfig of one's own.
+    /// Like [`Self::start`], with the name of a Pod, which the audit log shows in the user agent,
+    /// and with another kubeconfig.
     pub fn start_as(pod: Option<&str>, kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
         let elsewhere = [&["--cluster-network=203.0.113.0/24"], flags].concat();
-        // Tests use the same addresses at the same time: whose they are in other namespaces does not count.
+        // Tests use the same addresses at the same time. With this network the operator ignores
+        // their use in other namespaces.
         let flags = if namespace.is_empty() { flags } else { &elsewhere };
         let say = "info,beatkeeper=debug,kube_client=error";
         Self::start_saying(say, pod, kubeconfig, namespace, flags)
     }
 
-    /// The same with nothing but these flags, and with another `RUST_LOG`.
+    /// Like [`Self::start_as`], with only the given flags and with another `RUST_LOG`.
     pub fn start_saying(
         say: &str,
         pod: Option<&str>,
@@ -64,7 +65,7 @@ impl Operator {
             Some(pod) => command.env("POD_NAME", pod),
             None => command.env_remove("POD_NAME"),
         };
-        // From a thread that lives as long as the process: see die_with_this_thread.
+        // The spawning thread must live as long as the test process: see `die_with_this_thread`.
         let child = spawn_from_keeper(command);
         Self { child, log }
     }
@@ -73,7 +74,7 @@ impl Operator {
         Pid::from_child(&self.child)
     }
 
-    /// Asks it to stop, and waits until it has; returns whether it ended with 0.
+    /// Sends SIGTERM and waits until the operator has ended. Returns whether it exited with 0.
     pub async fn stop(mut self) -> bool {
         kill_process(self.pid(), Signal::TERM).unwrap();
         let ended = super::eventually("the operator stops on SIGTERM", async || {
@@ -82,7 +83,7 @@ impl Operator {
         ended.await.success()
     }
 
-    /// As a crash: it has no chance to do anything more.
+    /// Kills the operator with SIGKILL, as a crash does. It can do nothing more.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -98,12 +99,12 @@ impl Operator {
         kill_process(self.pid(), Signal::CONT).unwrap();
     }
 
-    /// What it has logged so far.
+    /// The operator's log so far.
     pub fn logged(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Where it listens for what a flag asks, once it does.
+    /// The address that the operator listens on for a flag. Waits until it listens.
     pub async fn address(&self, flag: &str) -> String {
         super::eventually(&format!("the operator listens for --{flag}"), async || {
             let log = self.logged();
@@ -114,20 +115,20 @@ impl Operator {
         .await
     }
 
-    /// The most memory that it has had so far, in MiB.
+    /// The operator's peak of resident memory so far, in MiB.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// Waits until it has ended by itself; returns whether with 0.
+    /// Waits until the operator has ended by itself. Returns whether it exited with 0.
     pub async fn ended(&mut self) -> bool {
         let child = &mut self.child;
         super::eventually("the operator ends", async || child.try_wait().unwrap()).await.success()
     }
 
-    /// User and system time it has used, in clock ticks of 10 ms.
+    /// The user and system time that the operator has used, in clock ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let after_name = stat.rsplit_once(')').unwrap().1;
@@ -152,7 +153,7 @@ impl Drop for Operator {
     }
 }
 
-/// Starts a process that the kernel kills when this one ends, however that comes about.
+/// Starts a process that the kernel kills when the test process ends in any way.
 pub fn spawn_from_keeper(command: Command) -> Child {
     use std::sync::{Mutex, OnceLock, mpsc};
     type Job = (Command, mpsc::Sender<Child>);

@@ -1,4 +1,4 @@
-//! What a Service publishes, read as any client would.
+//! What a Service publishes, read as any client reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,13 +46,13 @@ impl Published {
             .collect()
     }
 
-    /// The addresses that the slices give as ready.
+    /// The addresses that the slices list as ready.
     pub fn ready(&self) -> BTreeSet<String> {
         let all = self.conditions();
         all.into_iter().filter(|(_, (ready, ..))| *ready).map(|(address, _)| address).collect()
     }
 
-    /// Every address:port of the slices with its port's name; one that is there twice fails.
+    /// Every address:port of the slices with the name of its port. Panics if an entry occurs twice.
     pub fn address_ports(&self) -> BTreeSet<(String, String, i32)> {
         let mut all = BTreeSet::new();
         for slice in &self.slices {
@@ -67,7 +67,7 @@ impl Published {
         all
     }
 
-    /// The addresses that the Endpoints object gives as ready.
+    /// The addresses that the Endpoints object lists as ready.
     pub fn in_endpoints(&self) -> BTreeSet<String> {
         let subsets =
             self.endpoints.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());
@@ -77,7 +77,7 @@ impl Published {
             .collect()
     }
 
-    /// The addresses that the Endpoints object gives as not ready.
+    /// The addresses that the Endpoints object lists as not ready.
     pub fn not_ready_in_endpoints(&self) -> BTreeSet<String> {
         let subsets =
             self.endpoints.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten());

@@ -1,10 +1,10 @@
-//! What the operator's /metrics says.
+//! The contents of the operator's /metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Operator, http};
 
-/// A scrape, read strictly: what is not in the text format is refused.
+/// A scrape. The parser is strict: text that does not follow the format is an error.
 #[derive(Debug, Default)]
 pub struct Scrape {
     /// By name and labels, as in `name{label="value"}`.
@@ -14,7 +14,7 @@ pub struct Scrape {
 }
 
 impl Operator {
-    /// Scrapes `/metrics`, which `--metrics-bind-address` must ask for.
+    /// Scrapes `/metrics`. The operator must run with `--metrics-bind-address`.
     pub async fn scrape(&self) -> Scrape {
         let address = self.address("metrics-bind-address").await;
         let answer = http::get(&address, "/metrics").await.expect("an answer");
@@ -63,7 +63,7 @@ impl Scrape {
         assert_eq!(self.samples.insert(series.to_owned(), value), None, "twice: {line}");
     }
 
-    /// Every sample belongs to a metric that says what it is and what it means.
+    /// Checks that the sample belongs to a metric with a type and a help text.
     fn assert_described(&self, name: &str, line: &str) {
         assert!(name.starts_with("beatkeeper_"), "{line}");
         let parts = ["", "_total", "_bucket", "_count", "_sum"];
@@ -81,7 +81,7 @@ impl Scrape {
         assert!(self.help.contains(family), "without help: {line}");
     }
 
-    /// The value of a series, 0 where it does not exist yet.
+    /// The value of a series, or 0 if the series does not exist yet.
     pub fn value(&self, series: &str) -> f64 {
         self.samples.get(series).copied().unwrap_or_default()
     }

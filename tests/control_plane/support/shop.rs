@@ -1,4 +1,4 @@
-//! A namespace of a test's own, and what is done in it.
+//! A namespace for one test, and operations in it.
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +20,12 @@ use serde_json::{Value, json};
 
 use super::{Beats, Published};
 
-/// Long, for a machine with much else to do: what is awaited comes in milliseconds.
+/// The longest wait of a test. Events that tests await normally come within milliseconds. The limit
+/// is high because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until a look finds something; fails after a long time, naming what was awaited.
+/// Calls `look` until it returns a value. Panics after [`PATIENCE`] with the name of what was
+/// awaited.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -44,18 +46,18 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Opens a namespace on the shared control plane.
+    /// Creates a namespace on the shared control plane.
     pub async fn open(prefix: &str) -> Self {
         Self::open_on(super::crd::install().await, prefix).await
     }
 
-    /// Opens a namespace on a control plane of one's own.
+    /// Creates a namespace on the given control plane.
     pub async fn open_on(plane: &'static ControlPlane, prefix: &str) -> Self {
         let namespace = plane.namespace(prefix).await.unwrap();
         Self { plane, client: plane.admin_client().unwrap(), namespace }
     }
 
-    /// The range that lets any documentation address be published here.
+    /// The outside ranges with which any documentation address may be published in this namespace.
     pub fn ranges(&self) -> Vec<String> {
         ["192.0.2.0/24", "198.51.100.0/24", "198.18.0.0/15", "2001:db8::/32"]
             .iter()
@@ -89,13 +91,14 @@ impl Shop {
             .unwrap()
     }
 
-    /// The usual registration: ttl 3s, interval 1s, port grpc 80 → 8080, any Pod.
+    /// Creates the usual registration: ttl 3s, interval 1s, port grpc 80 → 8080, any Pod.
     pub async fn greeter(&self) -> ServiceRegistration {
         self.register("greeter", Self::usual_spec()).await
     }
 
-    /// The same with a ttl of an hour, for what beats by hand or only once: on a busy machine the next step may come
-    /// late. An operator looks at it already.
+    /// Like [`Self::greeter`], with a ttl of 1 h and an interval of 10 min. It is for instances
+    /// that beat by hand or only once, because the next step may come late on a busy machine.
+    /// Returns when an operator has seen the registration.
     pub async fn patient_greeter(&self) {
         let mut spec = Self::usual_spec();
         (spec["ttl"], spec["interval"]) = ("1h".into(), "10m".into());
@@ -151,8 +154,8 @@ impl Shop {
         Beats::new(self.client.clone(), &self.namespace, registration)
     }
 
-    /// A Pod as an API object whose status the test writes: ready, with these addresses. Returns
-    /// its uid. Pods of one test are told apart by the label `app`.
+    /// Creates a Pod as an API object only. The test writes its status: ready, with these
+    /// addresses. Returns the uid of the Pod. The label `app` tells the Pods of one test apart.
     pub async fn pod(&self, name: &str, ips: &[&str], spec: Value) -> String {
         let mut full =
             json!({ "containers": [{ "name": "main", "image": "none" }], "nodeName": "nowhere" });
@@ -168,7 +171,7 @@ impl Shop {
         pod.metadata.uid.unwrap()
     }
 
-    /// Writes a Pod's status as its kubelet would.
+    /// Writes the status of a Pod as its kubelet would.
     pub async fn pod_status(&self, name: &str, ips: &[&str], ready: bool, phase: &str) {
         let ready = if ready { "True" } else { "False" };
         let ips: Vec<Value> = ips.iter().map(|ip| json!({ "ip": ip })).collect();
@@ -191,7 +194,7 @@ impl Shop {
         Published::read(&self.client, &self.namespace, service).await
     }
 
-    /// Waits until exactly these addresses are ready, in slices and Endpoints.
+    /// Waits until exactly these addresses are ready in the slices and in Endpoints.
     pub async fn published_as_ready(&self, service: &str, addresses: &[&str]) -> Published {
         let wanted: BTreeSet<String> = addresses.iter().map(|&text| text.to_owned()).collect();
         let what = format!("{service} publishes {wanted:?} as ready, and nothing else");
@@ -206,7 +209,8 @@ impl Shop {
         self.api().get(name).await.unwrap()
     }
 
-    /// Waits until an operator looks at a registration: a single beat that came before tells it nothing.
+    /// Waits until an operator has seen a registration. A single beat before that would tell the
+    /// operator nothing.
     pub async fn looked_at(&self, name: &str) {
         let what = format!("an operator looks at {name}");
         eventually(&what, async || self.registration(name).await.status).await;

@@ -1,5 +1,5 @@
-//! A shop with its operator and a registration `greeter` whose instances live long without beating:
-//! for tests of what is published, where beats would only be load.
+//! A [`Shop`] with its operator and a registration `greeter` whose instances need no further beat
+//! for a long time. It is for tests of what is published, where beats would only add load.
 
 use std::{collections::BTreeSet, ops::Deref};
 
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use super::{Beats, Operator, Published, Shop, eventually};
 
-/// How many requests a test has under way at once.
+/// How many requests of a test run at once.
 const SIDE_BY_SIDE: usize = 8;
 
-/// A shop that is open: the operator has seen the registration, so that a Lease created from now on
-/// is a beat that it saw.
+/// A shop whose operator has seen the registration. The operator therefore counts a Lease that is
+/// created from now on as a beat.
 pub struct Stage {
     pub shop: Shop,
     pub operator: Operator,
@@ -27,15 +27,15 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets one up on the shared control plane. `changes` are laid over the spec: ttl 5m, interval
-    /// 1m, port grpc 80 → 8080, any Pod.
+    /// Prepares a stage on the shared control plane. `changes` replace fields of the spec: ttl 5m,
+    /// interval 1m, port grpc 80 → 8080, any Pod.
     pub async fn set(prefix: &str, changes: Value) -> Self {
         let shop = Shop::open(prefix).await;
         let operator = shop.operator();
         Self::open(shop, operator, changes).await
     }
 
-    /// The same where the Service was there first.
+    /// Like [`Self::set`], with a Service that exists before the registration.
     pub async fn beside_service(prefix: &str, service: Value, changes: Value) -> Self {
         let shop = Shop::open(prefix).await;
         shop.service("greeter", service).await;
@@ -43,8 +43,8 @@ impl Stage {
         Self::open(shop, operator, changes).await
     }
 
-    /// The same on a control plane of its own, which ends with the test process. The operator
-    /// watches all namespaces.
+    /// Like [`Self::set`], on a separate control plane, which ends with the test process. The
+    /// operator watches all namespaces.
     pub async fn on_own_plane(prefix: &str, options: Options) -> Self {
         let plane: &'static ControlPlane =
             Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
@@ -63,7 +63,8 @@ impl Stage {
         stage
     }
 
-    /// Creates a further registration like the first one, and waits until the operator knows it.
+    /// Creates a further registration like the first one. Waits until the operator has published
+    /// it.
     pub async fn add_registration(&self, name: &str, changes: Value) -> ServiceRegistration {
         let mut spec = json!({
             "ttl": "5m",
@@ -79,12 +80,12 @@ impl Stage {
         registration
     }
 
-    /// An outside instance registers.
+    /// Registers an outside instance.
     pub async fn join(&self, instance: &str, addresses: &str) -> Lease {
         self.beats.create(&self.beats.outside(instance, addresses)).await
     }
 
-    /// Many outside instances register: names and addresses.
+    /// Registers many outside instances, given as names and addresses.
     pub async fn join_all(&self, instances: impl IntoIterator<Item = (String, String)>) {
         let join = |(instance, address): (String, String)| async move {
             self.join(&instance, &address).await;
@@ -92,26 +93,26 @@ impl Stage {
         stream::iter(instances).for_each_concurrent(SIDE_BY_SIDE, join).await;
     }
 
-    /// A Pod with these addresses, whose instance registers.
+    /// Creates a Pod with these addresses and registers its instance. Returns the uid of the Pod.
     pub async fn join_pod(&self, pod: &str, ips: &[&str], spec: Value) -> String {
         let uid = self.pod(pod, ips, spec).await;
         self.beats.create(&self.beats.in_pod(pod, &uid)).await;
         uid
     }
 
-    /// An instance deregisters, whether in a Pod or not.
+    /// Deregisters an instance, in a Pod or outside.
     pub async fn quit(&self, instance: &str) {
         let name = format!("greeter.{instance}");
         self.api::<Lease>().delete(&name, &DeleteParams::default()).await.unwrap();
     }
 
-    /// Many deregister.
+    /// Deregisters many instances.
     pub async fn quit_all(&self, instances: impl IntoIterator<Item = String>) {
         let quit = |instance: String| async move { self.quit(&instance).await };
         stream::iter(instances).for_each_concurrent(SIDE_BY_SIDE, quit).await;
     }
 
-    /// Waits until slices or Endpoints satisfy a look, and returns them.
+    /// Waits until the slices and Endpoints satisfy a predicate, and returns them.
     pub async fn publishes(&self, what: &str, right: impl Fn(&Published) -> bool) -> Published {
         eventually(what, async || {
             let published = self.published("greeter").await;
@@ -120,7 +121,7 @@ impl Stage {
         .await
     }
 
-    /// Waits until `greeter` publishes exactly these addresses and ports of these names.
+    /// Waits until `greeter` publishes exactly these addresses with these port names and ports.
     pub async fn publishes_ports(&self, wanted: &[(&str, &str, i32)]) -> Published {
         let wanted: BTreeSet<(String, String, i32)> = wanted
             .iter()
@@ -135,7 +136,7 @@ impl Stage {
         self.instance("greeter", instance, state, reason).await
     }
 
-    /// Waits until the status of `greeter` counts so many instances in all.
+    /// Waits until the status of `greeter` counts this many instances in total.
     pub async fn counts(&self, total: i32) {
         let what = format!("the status counts {total} instances");
         eventually(&what, async || {
@@ -147,7 +148,7 @@ impl Stage {
 }
 
 impl Shop {
-    /// Creates a Service without a selector; `changes` are laid over its spec.
+    /// Creates a Service without a selector. `changes` replace fields of its spec.
     pub async fn service(&self, name: &str, changes: Value) {
         let mut spec = json!({ "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] });
         if let (Some(spec), Value::Object(changes)) = (spec.as_object_mut(), changes) {
@@ -159,8 +160,8 @@ impl Shop {
         .await;
     }
 
-    /// A Pod that runs on a Node that there is, so that the cluster's own controllers publish it, with
-    /// this label `app`. Returns its uid.
+    /// Creates a Pod with this label `app` on an existing Node, so that the cluster's own
+    /// controllers publish it. Returns the uid of the Pod.
     pub async fn pod_on_a_node(&self, name: &str, ip: &str, app: &str) -> String {
         let node = format!("node-of-{}", self.namespace);
         let nodes = kube::Api::<Node>::all(self.client.clone());
@@ -174,7 +175,7 @@ impl Shop {
         uid
     }
 
-    /// Writes the conditions of a Pod: types with True or False.
+    /// Writes the conditions of a Pod. Each type becomes True or False.
     pub async fn pod_conditions(&self, name: &str, conditions: &[(&str, bool)]) {
         let conditions: Vec<Value> = conditions
             .iter()
@@ -187,7 +188,8 @@ impl Shop {
         self.api::<Pod>().patch_status(name, &params, &Patch::Merge(status)).await.unwrap();
     }
 
-    /// Deletes a Pod with a grace period; with 0 it is gone at once, as after `--force`.
+    /// Deletes a Pod with a grace period in seconds. With 0 the Pod is gone at once, as after
+    /// `--force`.
     pub async fn delete_pod(&self, name: &str, grace_seconds: u32) {
         let params = DeleteParams::default().grace_period(grace_seconds);
         self.api::<Pod>().delete(name, &params).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a process has used so far.
+//! The resources that a process has used so far.
 
 use std::{fs, time::Duration};
 
@@ -6,12 +6,12 @@ use std::{fs, time::Duration};
 pub struct Usage {
     /// User and system time.
     pub cpu: Duration,
-    /// What of it is in memory, in kB.
+    /// Resident memory, in kB.
     pub resident: u64,
 }
 
 impl Usage {
-    /// Of a process by its id, as /proc names it: a number or `self`.
+    /// Reads the usage of a process. `process` is its name in /proc: a number or `self`.
     pub fn of(process: &str) -> Self {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();

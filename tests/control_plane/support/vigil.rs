@@ -1,4 +1,4 @@
-//! A watch over a Service's slices that misses no blink.
+//! A watch on the slices of a Service. It records every address that leaves, however briefly.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use super::{Shop, eventually};
 
 type Slices = BTreeMap<String, BTreeSet<String>>;
 
-/// Notes every address that leaves all slices of a Service, with the moment.
+/// Records each address that leaves all slices of a Service, and when.
 pub struct Vigil {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
@@ -32,7 +32,7 @@ struct Seen {
 }
 
 impl Vigil {
-    /// Begins to watch; what is published now has been seen when this returns.
+    /// Starts the watch. Returns when it has seen what is published now.
     pub async fn keep(shop: &Shop, service: &str) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let config =
@@ -44,7 +44,7 @@ impl Vigil {
         let task = tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 let at = Instant::now();
-                // One that broke is begun again, with a list.
+                // The watcher restarts a broken watch with a list.
                 let Ok(event) = event else { continue };
                 noted.lock().unwrap().take_in(event, at);
                 if !noted.lock().unwrap().slices.is_empty()
@@ -63,7 +63,7 @@ impl Vigil {
         self.seen.lock().unwrap().left.iter().map(|(address, _)| address.clone()).collect()
     }
 
-    /// Waits until an address has left; returns when that was first seen.
+    /// Waits until an address has left. Returns when the watch first saw that.
     pub async fn leaves(&self, address: &str) -> Instant {
         eventually(&format!("{address} leaves the slices"), async || {
             let seen = self.seen.lock().unwrap();

@@ -1,4 +1,4 @@
-//! An independent watcher of what a Service publishes, who remembers every state there was.
+//! An independent watch on what a Service publishes. It records every state.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,8 @@ use super::{Published, Shop, eventually};
 
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
-/// Watches the slices of a Service by their label, as every consumer does, and its Endpoints.
+/// Watches the slices of a Service by their label, as every consumer does, and the Endpoints of the
+/// Service.
 pub struct Witness {
     record: Arc<Mutex<Record>>,
     tasks: [JoinHandle<()>; 2],
@@ -27,7 +28,8 @@ pub struct Witness {
 #[derive(Default)]
 struct Record {
     slices: BTreeMap<String, EndpointSlice>,
-    /// The addresses in the union of all slices, and those that Endpoints gave as ready.
+    /// The addresses in the union of all slices, one set for each state. `in_endpoints` has those
+    /// that Endpoints listed as ready.
     in_slices: Vec<BTreeSet<String>>,
     in_endpoints: Vec<BTreeSet<String>>,
     managers: BTreeSet<String>,
@@ -48,7 +50,7 @@ impl Record {
 }
 
 impl Witness {
-    /// Begins to watch; returns once it has seen what is there.
+    /// Starts to watch. Returns when it has seen the current state.
     pub async fn of(shop: &Shop, service: &str) -> Self {
         let record = Arc::new(Mutex::new(Record::default()));
         let label =
@@ -65,7 +67,7 @@ impl Witness {
         witness
     }
 
-    /// Waits until what was seen last is exactly this, in slices and in Endpoints.
+    /// Waits until the last state of the slices and of Endpoints is exactly this set.
     pub async fn sees(&self, addresses: &BTreeSet<String>) {
         eventually("the witness has seen the end", async || {
             let record = self.record.lock().unwrap();
@@ -75,7 +77,7 @@ impl Witness {
         .await;
     }
 
-    /// Waits until what was seen last in the Endpoints is exactly this.
+    /// Waits until the last state of the Endpoints is exactly this set.
     pub async fn sees_in_endpoints(&self, addresses: &BTreeSet<String>) {
         eventually("the witness has seen the Endpoints' end", async || {
             let record = self.record.lock().unwrap();
@@ -84,14 +86,15 @@ impl Witness {
         .await;
     }
 
-    /// Fails if any of these was missing at any moment, from the slices or from the Endpoints, or
-    /// if somebody else's mirror stood beside ours.
+    /// Panics if any of these addresses was missing from the slices or from the Endpoints at any
+    /// moment. Also panics if mirrored slices of the cluster existed beside the operator's slices.
     pub fn never_missed(&self, addresses: &BTreeSet<String>) {
         self.always_saw(addresses);
         assert!(!self.managers().contains(MIRROR), "mirrored slices stood beside ours");
     }
 
-    /// Fails if any of these was missing at any moment, from the slices or from the Endpoints.
+    /// Panics if any of these addresses was missing from the slices or from the Endpoints at any
+    /// moment.
     pub fn always_saw(&self, addresses: &BTreeSet<String>) {
         let record = self.record.lock().unwrap();
         for (kind, states) in [("slices", &record.in_slices), ("Endpoints", &record.in_endpoints)] {
@@ -106,7 +109,7 @@ impl Witness {
         }
     }
 
-    /// Fails if any of these was missing from the slices at any moment.
+    /// Panics if any of these addresses was missing from the slices at any moment.
     pub fn always_in_slices(&self, addresses: &BTreeSet<String>) {
         let record = self.record.lock().unwrap();
         assert!(record.in_slices.iter().all(|state| state.is_superset(addresses)));
@@ -119,12 +122,12 @@ impl Witness {
         states.any(|state| state.contains(address))
     }
 
-    /// Who managed slices of this Service at any moment.
+    /// The managers of all slices that this Service has had.
     pub fn managers(&self) -> BTreeSet<String> {
         self.record.lock().unwrap().managers.clone()
     }
 
-    /// How many states there were of the slices and of the Endpoints.
+    /// The number of states of the slices and of the Endpoints.
     pub fn states(&self) -> (usize, usize) {
         let record = self.record.lock().unwrap();
         (record.in_slices.len(), record.in_endpoints.len())

@@ -1,4 +1,4 @@
-//! What the operator writes, by the API server's audit log.
+//! The operator's writes, read from the API server's audit log.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use beatkeeper_cluster::{AuditEntry, AuditMark};
 use super::Shop;
 
 impl Shop {
-    /// The operator's writes in this namespace since a mark, its own Leases apart.
+    /// The operator's writes in this namespace since a mark, except for its own Leases.
     pub async fn written_since(&self, mark: AuditMark) -> Vec<AuditEntry> {
         let mut entries = self.plane.audit_since(mark).await.unwrap();
         entries.retain(|entry| {
@@ -18,7 +18,8 @@ impl Shop {
         entries
     }
 
-    /// Waits until the operator has written nothing for this long; returns the place in the log.
+    /// Waits until the operator has written nothing for `quiet`. Returns the position in the audit
+    /// log.
     pub async fn settled(&self, quiet: Duration) -> AuditMark {
         let patience = Instant::now();
         let mut mark = self.plane.audit_mark().await.unwrap();

@@ -1,4 +1,4 @@
-//! A namespace with a crowd in it, watched from the first moment on, and the reckoning at the end.
+//! A namespace with many instances, watched from the start, and the evaluation at the end.
 
 use std::{
     collections::BTreeSet,
@@ -12,14 +12,14 @@ use serde_json::json;
 use super::{chronicle::Chronicle, crowd::Crowd, figures::Figures, weather::Weather};
 use crate::support::{Shop, eventually};
 
-/// How much of everything there is in a case.
+/// The size of a case.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     pub registrations: usize,
     pub instances: usize,
     pub ttl: Duration,
     pub interval: Duration,
-    /// How often the case injects its fault, or for how many seconds it goes on.
+    /// How often the case injects its fault, or for how many seconds the fault lasts.
     pub rounds: u32,
 }
 
@@ -36,7 +36,7 @@ impl Scale {
     }
 }
 
-/// Where a case takes place.
+/// The environment of a case.
 pub struct Arena {
     pub shop: Shop,
     pub crowd: Crowd,
@@ -48,12 +48,12 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Opens one on the shared control plane.
+    /// Prepares an arena on the shared control plane.
     pub async fn open(case: &str, scale: Scale) -> Self {
         Self::on(Shop::open("chaos").await, case, scale).await
     }
 
-    /// Opens one on a control plane that may be broken: see [`super::turn`].
+    /// Prepares an arena on a control plane that may be broken: see [`super::turn`].
     pub async fn open_on(plane: &'static ControlPlane, case: &str, scale: Scale) -> Self {
         Self::on(Shop::open_on(plane, "chaos").await, case, scale).await
     }
@@ -76,12 +76,12 @@ impl Arena {
         Self { shop, crowd, chronicle, weather, rng, scale, case: case.to_owned() }
     }
 
-    /// Starts as many as the scale says, beside those that live, and waits until these and no others
-    /// are published.
+    /// Starts instances until as many live as the scale says. Waits until exactly these are
+    /// published.
     pub async fn fill(&mut self) {
         for n in self.crowd.living().len()..self.scale.instances {
             self.crowd.start(&mut self.rng);
-            // Side by side, but not all of them at once.
+            // They start concurrently, but at most 50 at once.
             if n % 50 == 49 {
                 self.calm().await;
             }
@@ -96,12 +96,13 @@ impl Arena {
         .await;
     }
 
-    /// Random numbers for what goes on beside the arena, from the same seed.
+    /// A random number generator, derived from the same seed, for tasks that run beside the arena.
     pub fn chance(&mut self) -> StdRng {
         StdRng::seed_from_u64(self.rng.random())
     }
 
-    /// So many fall silent, spread at random over a time.
+    /// Kills `count` instances at moments spread over the duration `over`. The choice of instances
+    /// is random.
     pub async fn die(&mut self, count: u32, over: Duration) {
         let end = Instant::now() + over;
         for left in (1..=count).rev() {
@@ -113,8 +114,9 @@ impl Arena {
         tokio::time::sleep_until(end.into()).await;
     }
 
-    /// Waits until all is as it should be, draws up the account, prints it, and fails where a promise
-    /// was broken. Returns who was late, which is for a machine without other work to judge.
+    /// Waits until exactly the living instances are published. Then evaluates the records, prints
+    /// the figures, and panics if a promise was broken. Returns the instances that left late. Only
+    /// a run on a machine without other work can judge these.
     pub async fn settle(self, faults: u32) -> Vec<String> {
         let patience = Duration::from_secs(20) + 4 * self.scale.ttl;
         let start = Instant::now();
@@ -124,7 +126,7 @@ impl Arena {
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // What is right must stay so for as long as a wrong decision takes to show.
+        // The correct state must last for as long as a wrong decision takes to show.
         if self.chronicle.published() == self.living() {
             tokio::time::sleep(self.scale.ttl + self.scale.interval).await;
         }

@@ -1,4 +1,4 @@
-//! Every state of every slice of a namespace, in order, and who was in them.
+//! Records every state of every slice of a namespace in order, with the ready addresses.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,21 +16,21 @@ use tokio::task::JoinHandle;
 
 use crate::support::Shop;
 
-/// Revisions that are looked up one by one after a watch could not be continued.
+/// The most revisions that are read one by one after a watch could not be continued.
 const LOOKED_UP: u64 = 20_000;
 
-/// A stay of an address among the ready endpoints.
+/// A period in which an address was among the ready endpoints.
 #[derive(Debug, Clone, Copy)]
 pub struct Stay {
     pub from: Instant,
     pub to: Option<Instant>,
 }
 
-/// Watches all slices of a namespace, and can say at any time who was published from when to when.
+/// Watches all slices of a namespace, and knows which addresses were published in which periods.
 ///
-/// A watch that breaks is continued where it stood. Where the API server does not know that place
-/// any more, every revision since then is read from its history, so that no state is missed; only
-/// their moments are those of the reading then.
+/// A watch that breaks is continued at its last resource version. If the API server no longer has
+/// that version, every revision since then is read from its history, so that no state is missed.
+/// Such states then have the time at which they were read.
 pub struct Chronicle {
     pages: Arc<Mutex<Pages>>,
     task: JoinHandle<()>,
@@ -39,7 +39,7 @@ pub struct Chronicle {
 #[derive(Default)]
 struct Pages {
     slices: HashMap<String, BTreeSet<String>>,
-    /// In how many slices an address is.
+    /// The number of slices that contain an address.
     copies: HashMap<String, usize>,
     stays: BTreeMap<String, Vec<Stay>>,
     states: usize,
@@ -66,7 +66,8 @@ impl Pages {
         }
     }
 
-    /// A state of all slices. What is new in it comes first: it is one moment.
+    /// Records a state of all slices. Additions are written before removals, because both belong to
+    /// one moment.
     fn write_all(&mut self, slices: &[EndpointSlice], at: Instant) {
         let gone =
             self.slices.keys().filter(|name| slices.iter().all(|it| it.name_any() != **name));
@@ -84,7 +85,7 @@ impl Pages {
 }
 
 impl Chronicle {
-    /// Begins; what there is now has been noted when this returns.
+    /// Starts to record. The current state is recorded when this returns.
     pub async fn begin(shop: &Shop) -> Self {
         let slices: Api<EndpointSlice> = shop.api();
         let pages = Arc::new(Mutex::new(Pages::default()));
@@ -95,23 +96,23 @@ impl Chronicle {
         Self { pages, task }
     }
 
-    /// Who was published when.
+    /// The periods in which each address was published.
     pub fn stays(&self) -> BTreeMap<String, Vec<Stay>> {
         self.pages.lock().unwrap().stays.clone()
     }
 
-    /// Who is published now.
+    /// The addresses that are published now.
     pub fn published(&self) -> BTreeSet<String> {
         let pages = self.pages.lock().unwrap();
         pages.copies.iter().filter(|(_, n)| **n > 0).map(|(address, _)| address.clone()).collect()
     }
 
-    /// How many states it has seen.
+    /// The number of recorded states.
     pub fn states(&self) -> usize {
         self.pages.lock().unwrap().states
     }
 
-    /// Stretches of history that could not be read.
+    /// The number of gaps in the history that could not be read.
     pub fn holes(&self) -> usize {
         self.pages.lock().unwrap().holes
     }
@@ -140,7 +141,7 @@ async fn follow(slices: Api<EndpointSlice>, mut version: String, pages: Arc<Mute
     }
 }
 
-/// Notes events until the watch ends; returns whether it can be continued where it ended.
+/// Records events until the watch ends. Returns whether the watch can be continued where it ended.
 async fn watch(slices: &Api<EndpointSlice>, version: &mut String, pages: &Mutex<Pages>) -> bool {
     let mut events = match slices.watch(&WatchParams::default(), version).await {
         Ok(events) => std::pin::pin!(events),
@@ -168,7 +169,8 @@ async fn watch(slices: &Api<EndpointSlice>, version: &mut String, pages: &Mutex<
     true
 }
 
-/// Reads each revision since `version`; returns the last one, or nothing while nobody answers.
+/// Reads each revision since `version`. Returns the last one, or `None` while the API server does
+/// not answer.
 async fn look_up(
     slices: &Api<EndpointSlice>,
     version: &str,
@@ -186,7 +188,8 @@ async fn look_up(
             match slices.list(&exactly).await {
                 Ok(state) => pages.lock().unwrap().write_all(&state.items, Instant::now()),
                 Err(kube::Error::Api(_)) => pages.lock().unwrap().holes += 1,
-                // Away again: all of it once more, later. States noted twice do no harm.
+                // The API server is away again. All revisions are read once more later. States that
+                // are recorded twice do no harm.
                 Err(_) => return None,
             }
         }

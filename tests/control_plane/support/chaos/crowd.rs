@@ -1,4 +1,4 @@
-//! Many instances that start, beat, leave and die, and a book on each.
+//! Many instances that start, beat, leave and die, with a record of each.
 
 use std::{
     collections::BTreeMap,
@@ -25,11 +25,11 @@ use super::{
 };
 use crate::support::{Beats, Shop};
 
-/// The instances of a namespace's registrations. Each has an address of its own, by which
-/// it is known here, and none is used twice.
+/// The instances of the registrations of a namespace. Each instance has its own address, which
+/// identifies it here. No address is used twice.
 pub struct Crowd {
     leases: Api<Lease>,
-    /// Makers of Leases, one for each registration.
+    /// The makers of Leases, one for each registration.
     registrations: Vec<(String, Beats)>,
     interval: Duration,
     slack: Duration,
@@ -58,7 +58,7 @@ impl Crowd {
         }
     }
 
-    /// A process starts: it registers, and then beats every interval from a random phase on.
+    /// Starts a process. It registers, and then beats every interval from a random phase on.
     pub fn start(&self, rng: &mut StdRng) {
         let n = self.born.fetch_add(1, Ordering::Relaxed);
         let (registration, leases) = &self.registrations[n as usize % self.registrations.len()];
@@ -79,7 +79,8 @@ impl Crowd {
         self.members.lock().unwrap().insert(address, Member { life, stop });
     }
 
-    /// One that is alive and has beaten; all of them are the same to chance.
+    /// Chooses an instance that is alive and has beaten. Each such instance has the same
+    /// probability.
     pub fn any(&self, rng: &mut StdRng) -> Option<String> {
         let members = self.members.lock().unwrap();
         let settled = members.iter().filter(|(_, member)| {
@@ -90,7 +91,7 @@ impl Crowd {
         settled.choose(rng).map(|&address| address.clone())
     }
 
-    /// A process falls silent, as by SIGKILL.
+    /// Stops the beats of a process without deregistering it, as SIGKILL does.
     pub fn kill(&self, address: &str) {
         let members = self.members.lock().unwrap();
         let member = &members[address];
@@ -98,7 +99,7 @@ impl Crowd {
         member.stop.store(true, Ordering::Release);
     }
 
-    /// A process ends in order: it beats no more and has its Lease deleted.
+    /// Ends a process in order: it stops beating and its Lease is deleted.
     pub fn leave(&self, address: &str) {
         let members = self.members.lock().unwrap();
         let Member { life, stop } = &members[address];
@@ -122,12 +123,12 @@ impl Crowd {
         });
     }
 
-    /// The addresses of those that beat on.
+    /// The addresses of the instances that are alive.
     pub fn living(&self) -> Vec<String> {
         self.books().into_iter().filter(|(_, life)| life.alive()).map(|(at, _)| at).collect()
     }
 
-    /// A copy of all books, by address.
+    /// A copy of all records, by address.
     pub fn books(&self) -> BTreeMap<String, Life> {
         let members = self.members.lock().unwrap();
         let copy = |(address, member): (&String, &Member)| {
@@ -136,7 +137,8 @@ impl Crowd {
         members.iter().map(copy).collect()
     }
 
-    /// At each tick of `pace`, one ends in one way or the other and another starts, for a time.
+    /// Ends one instance and starts another at each tick of `pace`, for `time`. The instance is
+    /// killed or deregisters, each with probability 1/2.
     pub async fn churn(&self, rng: &mut StdRng, pace: Duration, time: Duration) {
         let mut ticks = tokio::time::interval(pace);
         let start = Instant::now();
@@ -161,18 +163,18 @@ impl Drop for Crowd {
     }
 }
 
-/// In 198.18.0.0/15, which is set aside for such.
+/// The n-th address in 198.18.0.0/15, which is reserved for tests.
 fn address(n: u32) -> String {
     let n = n + 1;
     format!("198.{}.{}.{}", 18 + n / 65_536, n / 256 % 256, n % 256)
 }
 
-/// A beating process: it does what the contract asks for.
+/// A beating process that follows the contract for clients.
 struct Process {
     leases: Api<Lease>,
     lease: Lease,
     interval: Duration,
-    /// What lies between interval and ttl.
+    /// ttl − interval.
     slack: Duration,
     diary: Diary,
     life: Arc<Mutex<Life>>,
@@ -191,9 +193,9 @@ impl Process {
         }
     }
 
-    /// Tries again and again, more slowly each time, and gives up no answer before half of the slack has
-    /// passed: a crowd that hurries would keep down an API server that has trouble, and one that waits
-    /// for all of its slack has none left when a request was lost in an outage that has ended since.
+    /// Retries with increasing pauses. Each request times out only after half of the slack. With
+    /// shorter timeouts, a crowd would keep an overloaded API server down. With a timeout of the
+    /// whole slack, no slack would be left if an outage that has since ended lost a request.
     async fn until_accepted(&self, request: impl AsyncFn(&Self) -> kube::Result<Lease>) {
         let mut pause = self.interval / 10;
         while !self.stop.load(Ordering::Acquire) {
@@ -213,7 +215,7 @@ impl Process {
 
     async fn register(&self) -> kube::Result<Lease> {
         match self.leases.create(&PostParams::default(), &self.lease).await {
-            // An attempt whose answer was lost has made it.
+            // An earlier attempt, whose answer was lost, has created the Lease.
             Err(kube::Error::Api(refused)) if refused.code == 409 => self.patch().await,
             answer => answer,
         }

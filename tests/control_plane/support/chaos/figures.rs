@@ -1,4 +1,5 @@
-//! The books are compared: who was missing, who was left over, and how late the dead went.
+//! Compares the records: which instances were missing, which were left over, and how late dead
+//! instances left.
 
 use std::{
     fmt::Write,
@@ -12,10 +13,10 @@ use super::{
     weather::Weather,
 };
 
-/// Whoever is still there so long after the evidence was in is counted.
+/// An instance that is still published this long after the evidence was complete counts as late.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What one case came to.
+/// The results of one case.
 #[derive(Debug, Default)]
 pub struct Figures {
     pub faults: u32,
@@ -23,18 +24,21 @@ pub struct Figures {
     pub beats: usize,
     pub died: usize,
     pub left: usize,
-    /// Who went although he had beaten in time.
+    /// Instances that were removed although they had beaten in time.
     pub false_prunes: Vec<String>,
-    /// Who went because this test did not get him to beat in time.
+    /// Instances that were removed because this test did not make them beat in time.
     pub own_silence: Vec<String>,
-    /// Who was still there when all should have been calm, and who should have been there.
+    /// Instances that were still published when all should have been calm. `absent` has those that
+    /// should have been published.
     pub leftover: Vec<String>,
     pub absent: Vec<String>,
-    /// Who was there a second after the evidence was in, and no pause of the machine explains it.
+    /// Instances that were still published one second after the evidence was complete, where no
+    /// pause of the machine explains it.
     pub late: Vec<String>,
-    /// From the first beat's answer until published, in seconds.
+    /// From the answer to the first beat until published, in seconds.
     pub lags_of_new: Vec<f64>,
-    /// From the deadline, or from the answer to the deletion, until gone; in seconds.
+    /// From the deadline (dead) or from the answer to the deletion (left) until removed, in
+    /// seconds.
     pub lags_of_dead: Vec<f64>,
     pub lags_of_left: Vec<f64>,
     pub states: usize,
@@ -43,7 +47,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Enters what became of one instance.
+    /// Enters the record of one instance.
     pub fn enter(
         &mut self,
         address: &str,
@@ -80,7 +84,7 @@ impl Figures {
         let Some(due) = due else { return };
         let lag = seconds(due, gone);
         lags.push(lag);
-        // Proven time adds what was held up to the deadline.
+        // Proven time adds the time for which the machine was held up before the deadline.
         let since = life.last_beat(gone).map_or(due, |beat| beat.answered);
         let explained = weather.held_up(since, gone);
         if gone.saturating_duration_since(due) > LATE + explained {
@@ -88,7 +92,7 @@ impl Figures {
         }
     }
 
-    /// Whether it was right that somebody went at a moment.
+    /// Judges whether the removal of an instance at a moment was right.
     fn judge_going(
         &mut self,
         who: &str,
@@ -100,7 +104,7 @@ impl Figures {
         if matches!(life.end, End::Left { asked, .. } if asked <= gone) {
             return;
         }
-        // Counted from when it was sent: nobody can have seen it before.
+        // Counted from when the beat was sent, because no observer can have seen it earlier.
         let silent = life.last_beat(gone).map(|beat| weather.available(beat.sent, gone));
         if silent.is_none_or(|silent| silent < scale.ttl) {
             let away = silent.unwrap_or_default();
@@ -110,7 +114,7 @@ impl Figures {
         }
     }
 
-    /// Puts what was measured in order.
+    /// Sorts the measured lags.
     pub fn close(&mut self) {
         for lags in [&mut self.lags_of_new, &mut self.lags_of_dead, &mut self.lags_of_left] {
             lags.sort_by(f64::total_cmp);
@@ -137,7 +141,7 @@ impl Figures {
         )
     }
 
-    /// What is worth knowing beside the row.
+    /// Remarks to print beside the row.
     pub fn remarks(&self) -> String {
         let mut remarks = format!("the API server was away for {:.1} s", self.away.as_secs_f64());
         let lists = [
@@ -155,7 +159,7 @@ impl Figures {
     }
 }
 
-/// Median, 99th of a hundred and maximum.
+/// The median, the 99th percentile and the maximum.
 fn told(sorted: &[f64]) -> String {
     if sorted.is_empty() {
         return "–".to_owned();

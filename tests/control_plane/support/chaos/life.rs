@@ -1,4 +1,4 @@
-//! What became of one instance, in its own book.
+//! The record of one instance.
 
 use std::time::Instant;
 
@@ -21,11 +21,12 @@ pub struct Beat {
 /// How a process ended, if it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// It beats on.
+    /// It still beats.
     Alive,
-    /// It fell silent. A beat that was under way then may still have been accepted.
+    /// It stopped beating without deregistering. A beat that was in flight then may still have been
+    /// accepted.
     Silent(Instant),
-    /// It asked for the deletion of its Lease; answered once that was done.
+    /// It asked for the deletion of its Lease. `answered` is set when the deletion was done.
     Left { asked: Instant, answered: Option<Instant> },
 }
 
@@ -39,7 +40,7 @@ impl Life {
         self.end == End::Alive
     }
 
-    /// The last beat that was accepted by a moment.
+    /// The last beat that was accepted by the given moment.
     pub fn last_beat(&self, by: Instant) -> Option<Beat> {
         self.beats.iter().rev().find(|beat| beat.answered <= by).copied()
     }

@@ -1,4 +1,5 @@
-//! Several operators for the same namespace, of which one leads; told apart by their accounts.
+//! Several replicas of the operator for one namespace, of which one leads. Their ServiceAccounts
+//! tell them apart.
 
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use tempfile::TempDir;
 
 use crate::support::{Operator, Shop, eventually};
 
-/// Name of the Lease by which they elect their leader.
+/// The name of the Lease for leader election.
 const ELECTION: &str = "beatkeeper";
-/// What clients see, and what people read.
+/// The resources that clients and people read.
 const PUBLISHED: [&str; 4] = ["services", "endpoints", "endpointslices", "serviceregistrations"];
 
 /// The replicas of one operator.
@@ -25,15 +26,15 @@ pub struct Replicas<'a> {
     born: usize,
 }
 
-/// One of them.
+/// One replica.
 pub struct Replica {
-    /// As the audit log names it.
+    /// The user name in the audit log.
     pub user: String,
     pub operator: Operator,
 }
 
 impl<'a> Replicas<'a> {
-    /// Starts so many, and waits until one leads.
+    /// Starts `count` replicas, and waits until one leads.
     pub async fn start(shop: &'a Shop, count: usize) -> Self {
         let began = shop.plane.audit_mark().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -45,7 +46,7 @@ impl<'a> Replicas<'a> {
         replicas
     }
 
-    /// Starts a further one.
+    /// Starts a further replica.
     pub async fn add(&mut self) {
         self.born += 1;
         let account = format!("operator-{}", self.born);
@@ -65,7 +66,7 @@ impl<'a> Replicas<'a> {
         self.running.push(Replica { user, operator });
     }
 
-    /// An account with all rights; returns its name in the audit log.
+    /// Creates an account with all rights. Returns its name in the audit log.
     async fn admit(&self, account: &str) -> String {
         let namespace = &self.shop.namespace;
         let _: ServiceAccount = self.shop.create(json!({ "metadata": { "name": account } })).await;
@@ -92,18 +93,20 @@ impl<'a> Replicas<'a> {
         path
     }
 
-    /// Who wrote the last claim, and when that came in; waits until there is one.
+    /// The replica that wrote the last claim to lead, and the time of its first claim in a row.
+    /// Waits until there is a claim.
     pub async fn leader(&self) -> (String, Timestamp) {
         self.another_than("").await
     }
 
-    /// Waits until another than this one leads; returns who, and when the claim came in.
+    /// Waits until a replica other than `user` leads. Returns the leader and the time of its first
+    /// claim.
     pub async fn another_than(&self, user: &str) -> (String, Timestamp) {
         eventually("one of the replicas leads", async || {
             let mut claims = self.shop.plane.audit_since(self.began).await.unwrap();
             claims.retain(|entry| self.is_claim(entry));
             let leader = claims.last()?.user.clone();
-            // The first of those in a row that are the leader's.
+            // The first of the leader's consecutive claims.
             let since = claims.iter().rev().take_while(|claim| claim.user == leader).last()?.time;
             (leader != user).then_some((leader, since))
         })
@@ -117,19 +120,19 @@ impl<'a> Replicas<'a> {
             && entry.succeeded()
     }
 
-    /// Takes one of them out, to have it killed, stopped or suspended.
+    /// Takes a replica out, so that the test can kill, stop or suspend it.
     pub fn take(&mut self, user: &str) -> Replica {
         let place = self.running.iter().position(|replica| replica.user == user);
         self.running.swap_remove(place.expect("it runs"))
     }
 
-    /// Puts one back.
+    /// Puts a replica back.
     pub fn put_back(&mut self, replica: Replica) {
         self.running.push(replica);
     }
 
-    /// What a replica has tried to write since a mark, its own Leases and events apart; also what
-    /// was refused.
+    /// What a replica has tried to write since a mark, except for its own Leases and events.
+    /// Refused writes are included.
     pub async fn tried(&self, user: &str, since: AuditMark) -> Vec<AuditEntry> {
         let mut entries = self.shop.plane.audit_since(since).await.unwrap();
         entries.retain(|entry| {
@@ -141,7 +144,7 @@ impl<'a> Replicas<'a> {
     }
 }
 
-/// How long after a moment a later one was.
+/// How long `later` was after `moment`.
 pub fn after(moment: Timestamp, later: Timestamp) -> Duration {
     later.duration_since(moment).try_into().unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! Stretches of time, and how much of one lies in others.
+//! Spans of time, and how much of one lies in others.
 
 use std::time::{Duration, Instant};
 
-/// From one moment to a later one.
+/// A time from one moment to a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     pub from: Instant,
@@ -14,13 +14,14 @@ impl Span {
         self.to.saturating_duration_since(self.from)
     }
 
-    /// The part of it that lies in another; empty where they do not meet.
+    /// The length of the part of this span that lies in another. It is zero if the spans do not
+    /// meet.
     fn within(self, other: Span) -> Duration {
         self.to.min(other.to).saturating_duration_since(self.from.max(other.from))
     }
 }
 
-/// The same time as spans that are in order and apart.
+/// Merges spans into ordered spans that do not overlap.
 pub fn merged(mut spans: Vec<Span>) -> Vec<Span> {
     spans.sort_by_key(|span| span.from);
     let mut apart: Vec<Span> = Vec::new();
@@ -33,7 +34,7 @@ pub fn merged(mut spans: Vec<Span>) -> Vec<Span> {
     apart
 }
 
-/// How much of a stretch lies in any of these.
+/// How much of `stretch` lies in any of these spans.
 pub fn overlap(spans: Vec<Span>, stretch: Span) -> Duration {
     merged(spans).into_iter().map(|span| span.within(stretch)).sum()
 }

@@ -1,5 +1,5 @@
-//! Under which conditions it all happened: when the API server could accept a beat, when the
-//! operator was away, and when the machine itself stood still.
+//! The conditions of a run: when the API server could accept a beat, when the operator was away,
+//! and when the machine stood still.
 
 use std::{
     sync::{
@@ -20,20 +20,21 @@ use tokio::task::JoinHandle;
 use super::span::{Span, merged, overlap};
 use crate::support::Shop;
 
-/// Pause between two writes by which availability is told, and how long each may take.
+/// The pause between two writes that measure availability, and the timeout of each write.
 const PACE: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_millis(250);
-/// A write that takes longer has met a machine, or an API server, that was held up.
+/// A write that takes longer shows that the machine or the API server was held up.
 const SLOW: Duration = Duration::from_millis(50);
-/// So exactly the two ends of an outage are known together: the last write before it was accepted at most
-/// a pause before, and the first one after it may have come after one that was given up.
+/// The total error of the two ends of an outage. The last write before the outage was accepted at
+/// most one pause before it. The first accepted write after it may follow a write that timed out.
 const MARGIN: Duration = PACE.saturating_add(SLOW).saturating_mul(2).saturating_add(LIMIT);
-/// Between two accepted writes that lie farther apart, beats could not be accepted.
+/// The API server could accept no beats between two accepted writes that lie farther apart than
+/// this.
 const AWAY: Duration = Duration::from_millis(600);
-/// A nap of this length that takes longer by `SLOW` tells of a machine that stood still.
+/// The length of a nap. A nap that takes longer by `SLOW` shows that the machine stood still.
 const NAP: Duration = Duration::from_millis(5);
 
-/// Takes note of the conditions until dropped.
+/// Records the conditions until dropped.
 pub struct Weather {
     record: Arc<Mutex<Record>>,
     writes: JoinHandle<()>,
@@ -49,7 +50,7 @@ struct Record {
 }
 
 impl Weather {
-    /// Begins to take notes.
+    /// Starts to record.
     pub async fn watch(shop: &Shop) -> Self {
         let probe: ConfigMap = shop.create(json!({ "metadata": { "name": "weather" } })).await;
         drop(probe);
@@ -70,24 +71,24 @@ impl Weather {
         Self { record, writes, over }
     }
 
-    /// The operator could not work between these moments.
+    /// Records that the operator could not work between these moments.
     pub fn operator_away(&self, from: Instant, to: Instant) {
         self.record.lock().unwrap().operator_away.push(Span { from, to });
     }
 
-    /// Takes note of writes that the API server accepted, whoever sent them.
+    /// Records the writes that the API server accepted, from any sender.
     pub fn diary(&self) -> Diary {
         Diary(self.record.clone())
     }
 
-    /// In how much of a stretch the API server could accept beats, at most.
+    /// For how much of a stretch, at most, the API server could accept beats.
     pub fn available(&self, from: Instant, to: Instant) -> Duration {
         let stretch = Span { from, to };
         let away = overlap(self.record.lock().unwrap().away.clone(), stretch);
         stretch.length() - away.saturating_sub(MARGIN)
     }
 
-    /// How much of a stretch neither the API server nor the machine was away or held up in.
+    /// For how much of a stretch neither the API server nor the machine was away or held up.
     pub fn undisturbed(&self, from: Instant, to: Instant) -> Duration {
         let record = self.record.lock().unwrap();
         let disturbed = record.away.iter().chain(&record.held_up).copied().collect();
@@ -95,13 +96,13 @@ impl Weather {
         stretch.length() - overlap(disturbed, stretch)
     }
 
-    /// How much of a stretch the machine, or the API server, was held up in.
+    /// For how much of a stretch the machine or the API server was held up.
     pub fn held_up(&self, from: Instant, to: Instant) -> Duration {
         overlap(self.record.lock().unwrap().held_up.clone(), Span { from, to })
     }
 
-    /// When an instance is due to be pruned by the rule of proven time (L3), for one who knows what
-    /// is known here: a gap of up to half of the slack adds its length, a longer one a whole ttl.
+    /// When an instance is due to be pruned by the rule of proven time (L3), from what is recorded
+    /// here. A gap of up to half of the slack adds its length. A longer gap adds a whole ttl.
     pub fn due(&self, last_beat: Instant, ttl: Duration, interval: Duration) -> Instant {
         let gaps = {
             let record = self.record.lock().unwrap();
@@ -119,24 +120,24 @@ impl Weather {
         due
     }
 
-    /// The longest stretch in which nothing on this machine ran that should have.
+    /// The longest time in which the machine ran nothing that it should have run.
     pub fn longest_pause(&self) -> Duration {
         let record = self.record.lock().unwrap();
         record.pauses.iter().map(|pause| pause.length()).max().unwrap_or_default()
     }
 
-    /// How long the API server could accept nothing, in all.
+    /// How long the API server could accept nothing, in total.
     pub fn away(&self) -> Duration {
         self.record.lock().unwrap().away.iter().map(|span| span.length()).sum()
     }
 }
 
-/// Where accepted writes are noted.
+/// Records accepted writes.
 #[derive(Clone)]
 pub struct Diary(Arc<Mutex<Record>>);
 
 impl Diary {
-    /// A write was sent at one moment and its acceptance known at another.
+    /// Records a write that was sent at one moment, and that was known at another to be accepted.
     pub fn accepted(&self, sent: Instant, answered: Instant) {
         let mut record = self.0.lock().unwrap();
         let quiet = Span { from: record.accepted, to: answered };
