@@ -1,4 +1,5 @@
-//! Taking over what people wrote by hand: without a gap, with their consent only, all or nothing.
+//! Adoption of endpoints that people wrote by hand: without a gap, only with their consent, and all
+//! or nothing.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,12 +27,13 @@ const QUIET: Duration = Duration::from_millis(800);
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
 impl Shop {
-    /// Hand-written Endpoints, and their mirror made by the cluster.
+    /// Creates hand-written Endpoints, and waits for the mirror that the cluster makes of them.
     async fn hand_written(&self, addresses: &[&str]) {
         self.hand_written_with_port(addresses, "grpc").await;
     }
 
-    /// The same with a port of this name. The mirror is waited for, since it is made whenever the cluster gets to it.
+    /// Like [`Self::hand_written`], with a port of this name. Waits for the mirror, because the
+    /// cluster may create it late.
     async fn hand_written_with_port(&self, addresses: &[&str], port: &str) {
         self.service("greeter", json!({})).await;
         let ips: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
@@ -48,7 +50,7 @@ impl Shop {
         .await;
     }
 
-    /// A hand-written slice. Conditions are left out, as people do.
+    /// Creates a hand-written slice. It has no conditions, because people usually leave them out.
     async fn hand_written_slice(&self, name: &str, addresses: &[&str], port: u16) -> EndpointSlice {
         let endpoints: Vec<Value> =
             addresses.iter().map(|ip| json!({ "addresses": [ip] })).collect();
@@ -63,13 +65,13 @@ impl Shop {
         .await
     }
 
-    /// Names of the slices with their managers.
+    /// The names of the slices with their managers.
     async fn managers(&self) -> BTreeMap<String, String> {
         let slices = self.published("greeter").await.slices;
         slices.iter().map(|slice| (slice.name_any(), slice.labels()[MANAGED_BY].clone())).collect()
     }
 
-    /// Waits until everything of the Service is Beatkeeper's, and the status says so.
+    /// Waits until Beatkeeper manages everything of the Service, and the status says so.
     async fn all_ours(&self) {
         eventually("all slices are Beatkeeper's", async || {
             self.managers().await.values().all(|manager| manager == "beatkeeper.dev").then_some(())
@@ -85,7 +87,7 @@ impl Shop {
         self.registration("greeter").await.status.map(|it| it.adopted).unwrap_or_default()
     }
 
-    /// Waits until the status remembers exactly these addresses as adopted.
+    /// Waits until the status lists exactly these addresses as adopted.
     async fn remembers(&self, addresses: &[&str]) {
         eventually(&format!("{addresses:?} are remembered"), async || {
             let adopted = self.adopted().await;
@@ -106,7 +108,7 @@ async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_
     let ports = json!([{ "name": "grpc", "port": 9001 }]);
     spec["instances"] = json!([{ "name": "vm-1", "addresses": ["192.0.2.1"], "ports": ports }]);
     shop.register("greeter", spec).await;
-    // Without consent nothing happens but that the way is told (P6).
+    // Without consent the operator only reports how to consent (P6).
     let message = shop.condition("greeter", "Stalled", "True", "ServedByOthers").await;
     assert!(message.contains("annotate the registration with beatkeeper.dev/adopt=true"));
     let mark = shop.settled(QUIET).await;
@@ -124,7 +126,8 @@ async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_
         "taken over from Endpoints greeter; stays until it beats for the first time, or is removed \
          from annotation beatkeeper.dev/adopt"
     );
-    // Silence of what never beat says nothing, and costs nothing.
+    // An adopted instance that has never beaten is not pruned for its silence, and it costs no
+    // writes.
     let mark = shop.settled(Duration::from_secs(4)).await;
     assert_eq!(shop.written_since(mark).await, []);
     witness.always_saw(&both);
@@ -137,7 +140,7 @@ async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_
     beats.die("vm-1");
     witness.sees(&set(&["192.0.2.2"])).await;
     shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
-    // One that beats with another port than was written by hand changes it without a gap.
+    // The first beat of an instance replaces the hand-written port without a gap.
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
     shop.remembers(&[]).await;
     eventually("only the port of the beat is left", async || {
@@ -172,7 +175,7 @@ async fn hand_written_slices_are_taken_over_in_place() {
     shop.service("greeter", json!({})).await;
     let first = shop.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.2"], 8080).await;
     let second = shop.hand_written_slice("b-hand", &["192.0.2.3"], 9002).await;
-    // It is created empty, so that the witness has something to see.
+    // The Endpoints object is created empty, so that the witness has a state to see.
     shop.create::<Endpoints>(json!({ "metadata": { "name": "greeter" } })).await;
     let witness = Witness::of(&shop, "greeter").await;
     let _operator = shop.operator();
@@ -187,15 +190,15 @@ async fn hand_written_slices_are_taken_over_in_place() {
     shop.all_ours().await;
     shop.remembers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
 
-    // Who is taken off the list leaves at once.
+    // An instance that is removed from the list leaves at once.
     shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.3")).await;
     witness.sees(&set(&["192.0.2.1", "192.0.2.3"])).await;
     shop.remembers(&["192.0.2.1", "192.0.2.3"]).await;
-    // Nobody leaves by a slip of the pen.
+    // A typing error in the annotation removes no instance.
     shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.three")).await;
     shop.condition("greeter", "Stalled", "True", "InvalidSpec").await;
     shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
-    // Without consent only those stay that beat.
+    // Without the annotation only the instances that beat stay.
     let mut beats = shop.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     shop.remembers(&["192.0.2.3"]).await;
@@ -214,7 +217,7 @@ async fn a_restart_forgets_nobody_who_has_not_beaten_and_revives_nobody_who_has(
     shop.all_ours().await;
     let witness = Witness::of(&shop, "greeter").await;
     operator.kill();
-    // Its first beat comes while nobody looks, and is its last.
+    // The first and only beat comes while no operator runs.
     let beats = shop.beats("greeter");
     beats.create(&beats.outside("vm-1", "192.0.2.1")).await;
     let _operator = shop.operator();
@@ -276,7 +279,7 @@ async fn a_slice_written_by_hand_beside_ours_is_taken_over_too() {
     let services: Api<Service> = shop.api();
     let service = services.get("greeter").await.unwrap();
     assert!(service.annotations()["beatkeeper.dev/owned-by"].contains(":greeter/"));
-    // Somebody's edit of the status costs nobody more than his own place in it.
+    // An invalid edit of the status costs an instance at most its entry in `status.adopted`.
     let garbage =
         json!({ "status": { "adopted": [{ "name": "x", "address": "?", "from": "?" }] } });
     let registrations: Api<ServiceRegistration> = shop.api();

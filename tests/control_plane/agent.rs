@@ -1,4 +1,4 @@
-//! `beatkeeper agent`, as a process.
+//! `beatkeeper agent` as a process.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,11 +18,12 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-/// Long, for a machine with much else to do: what is awaited comes in milliseconds.
+/// The longest wait of a test. Events that tests await normally come within milliseconds. The limit
+/// is high because the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LEASE: &str = "greeter.vm-1";
 
-/// The control plane, which knows the CRD.
+/// The shared control plane with the CRD installed.
 async fn plane() -> &'static ControlPlane {
     static DECLARED: OnceCell<()> = OnceCell::const_new();
     let plane = beatkeeper_cluster::shared().await;
@@ -30,15 +31,15 @@ async fn plane() -> &'static ControlPlane {
     plane
 }
 
-/// A control plane of a test's own, for one that breaks it or wants it different. Leaked, since the
-/// shop is for the shared one; it ends with us.
+/// A separate control plane, for a test that breaks it or needs other options. It is leaked,
+/// because `Shop` needs a static reference. It ends with the test process.
 async fn own_plane(options: Options) -> &'static ControlPlane {
     let plane = ControlPlane::start(options).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     Box::leak(Box::new(plane))
 }
 
-/// A namespace of its own, with a registration `greeter` in it.
+/// A separate namespace with a registration `greeter`.
 struct Shop {
     plane: &'static ControlPlane,
     client: Client,
@@ -79,7 +80,7 @@ impl Shop {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// A Pod that no kubelet runs.
+    /// Creates a Pod that no kubelet runs.
     async fn pod(&self, name: &str) -> Pod {
         let pod = serde_json::from_value(json!({
             "metadata": { "name": name },
@@ -121,7 +122,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// The next line that contains `text`.
+    /// Waits for the next line that contains `text`, and returns it.
     async fn says(&mut self, text: &str) -> String {
         let search = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {
@@ -146,7 +147,7 @@ impl Agent {
     }
 }
 
-/// The renewTimes of the next changes of a Lease, as they stand on the wire.
+/// The renewTimes of the next `count` changes of a Lease, exactly as the API server sends them.
 async fn renew_times(shop: &Shop, count: usize) -> Vec<String> {
     let resource = ApiResource::erase::<Lease>(&());
     let leases: Api<DynamicObject> =
@@ -198,7 +199,7 @@ async fn beats_come_at_the_interval_with_times_that_only_grow() {
     assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
     let at = |text: &String| text.parse::<jiff::Timestamp>().unwrap();
     let span = at(&times[20]).duration_since(at(&times[0])).unsigned_abs();
-    // 20 intervals of 200 ms; how much later they may come is up to the machine.
+    // 20 intervals of 200 ms. A busy machine may delay beats further.
     let expected = Duration::from_millis(3700)..Duration::from_millis(6000);
     assert!(expected.contains(&span), "20 beats took {span:?}");
 }
@@ -238,7 +239,7 @@ async fn a_restart_after_a_crash_takes_the_lease_over_and_keeps_the_cordon() {
     agent.says("with the Lease of its earlier life").await;
     let taken = shop.leases().get(LEASE).await.unwrap();
     assert_eq!(taken.uid(), left.uid());
-    // It was a person who wrote both, and not the earlier life.
+    // A person wrote both annotations, and not the earlier process.
     assert_eq!(taken.annotations()[heartbeat::CORDONED_ANNOTATION], "bad disk");
     assert_eq!(taken.annotations()[heartbeat::HEALTH_ANNOTATION], "Draining");
     assert!(taken.spec.unwrap().renew_time.unwrap().0 > left.spec.unwrap().renew_time.unwrap().0);
@@ -280,8 +281,9 @@ async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() 
     agent.signal(rustix::process::Signal::KILL);
     agent.exit_code().await;
 
-    // As a Lease looks whose Pod was deleted and made again under the same name, with the garbage
-    // collector, which would remove it before us, out of the way.
+    // This is what a Lease looks like when its Pod was deleted and created again under the same
+    // name. The garbage collector is stopped because it would remove the Lease before the agent
+    // does.
     plane.controller_manager().kill().await.unwrap();
     let owners = json!({ "metadata": { "ownerReferences": [{
         "apiVersion": "v1", "kind": "Pod", "name": "greeter-0", "uid": "an-earlier-uid",
@@ -364,7 +366,7 @@ async fn a_missing_permission_is_explained_with_the_rule_to_add() {
     );
     assert!(line.contains(&rule), "{line}");
 
-    // What it says is what helps.
+    // The agent's message names the missing right. Granting it helps.
     allow(
         &shop,
         "registrations",
@@ -422,7 +424,7 @@ async fn the_printed_crd_is_what_the_api_server_takes() {
     assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
 }
 
-/// A kubeconfig of the namespace's default ServiceAccount, which may do nothing.
+/// A kubeconfig for the namespace's default ServiceAccount, which has no rights.
 async fn kubeconfig_of_default_account(shop: &Shop, folder: &Path) -> PathBuf {
     let token = shop.plane.token(&shop.namespace, "default", None).await.unwrap();
     let mut config: serde_json::Value =
@@ -433,7 +435,7 @@ async fn kubeconfig_of_default_account(shop: &Shop, folder: &Path) -> PathBuf {
     path
 }
 
-/// Gives a rule, as the agent words it, to the default ServiceAccount.
+/// Grants the default ServiceAccount a rule, in the words of the agent's message.
 async fn allow(shop: &Shop, name: &str, rule: &str) {
     use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
     let rule: PolicyRule = serde_saphyr::from_str(rule).unwrap();

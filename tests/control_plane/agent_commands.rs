@@ -26,7 +26,7 @@ use crate::support::{Shop, eventually};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Shop {
-    /// `beatkeeper agent` with these arguments, in this namespace.
+    /// The command `beatkeeper agent` with these arguments, in this namespace.
     fn agent_command(&self, action: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command
@@ -43,8 +43,8 @@ impl Shop {
         self.agent_command(action, flags).spawn().unwrap()
     }
 
-    /// Waits until vm-1 is known to fail with these words. Before them it may have been published with
-    /// others, that there was no probe yet.
+    /// Waits until the status says that vm-1 fails with these words. An earlier message may say
+    /// that there was no probe yet.
     async fn told_of_the_probe(&self, words: &str) {
         eventually(&format!("vm-1 is told to fail: {words}"), async || {
             let told = self.instance("greeter", "vm-1", "NotReady", "HealthFailing").await;
@@ -53,7 +53,7 @@ impl Shop {
         .await;
     }
 
-    /// One that is not left running, with what it has printed.
+    /// Runs an agent that ends by itself, and returns its output.
     pub async fn agent_once(&self, action: &str, flags: &[&str]) -> Output {
         let output = self.agent_command(action, flags).output();
         timeout(PATIENCE, output).await.unwrap().unwrap()
@@ -65,7 +65,7 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// The exit code, of one that ends soon.
+/// Waits until the process ends, and returns its exit code.
 async fn exit_code(child: &mut Child) -> Option<i32> {
     timeout(PATIENCE, child.wait()).await.unwrap().unwrap().code()
 }
@@ -283,7 +283,7 @@ async fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_stops() {
         let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.unwrap().unwrap();
         text(&buffer[..length]).trim().to_owned()
     };
-    // It lives, but there is no registration to beat for.
+    // The agent runs, but there is no registration to beat for.
     for _ in 0..3 {
         assert_eq!(hears().await, "WATCHDOG=1");
     }
@@ -303,7 +303,7 @@ async fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_ready_when_its_first_beat_was_accepted() {
     let shop = Shop::open("agent-ready").await;
-    // A port that is free, a moment ago at least.
+    // A port that was free a moment ago.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let address = format!("--health-bind-address={free}");
     let _agent = shop.agent("run", &vm_1(&[&address]));

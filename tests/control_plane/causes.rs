@@ -1,5 +1,5 @@
-//! What an instance was refused or waits for: when its cause goes it is published at once, also where
-//! no other instance of the registration is left that something could happen to.
+//! Instances that are refused or wait are published as soon as the cause is gone. This holds even
+//! if the registration has no other instance that could cause a reconcile.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn a_machine_whose_address_a_pod_had_is_back_when_the_pod_gives_it_up() {
         if end.is_empty() {
             stage.delete_pod(pod, 0).await;
         } else {
-            // The network may give its address to the next one.
+            // The network may now give the address of the Pod to the next Pod.
             stage.pod_status(pod, &[MACHINE], false, end).await;
         }
         stage.published_as_ready("greeter", &[MACHINE]).await;
@@ -56,7 +56,7 @@ async fn a_machine_whose_address_a_service_had_is_back_when_the_service_goes() {
         json!({ "metadata": { "name": "ledger" }, "spec": { "ports": [{ "port": 80 }] } });
     let ledger: Service = stage.create(service).await;
     let address = ledger.spec.unwrap().cluster_ip.unwrap();
-    // Another operator, for which the Services' network lies in an allowed range.
+    // Another operator, for which the network of the Services lies in an allowed range.
     let Stage { shop, operator, mut beats } = stage;
     operator.stop().await;
     let range = format!("--outside-range={}={address}/32", shop.namespace);
@@ -118,7 +118,8 @@ async fn what_the_spec_refuses_is_mended_by_the_spec() {
     stage.published_as_ready("greeter", &[MACHINE]).await;
 }
 
-/// As after a restore, or by a tool that prunes references: a Lease without its owner says whose it is.
+/// A Lease without its owner reference, as after a restore or after a tool has removed references.
+/// The Lease still says which Pod owns it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_has_lost_its_owner_stays_its_pods_and_is_swept_when_the_pod_is_gone() {
     let stage = Stage::set("lost-owner", json!({ "ttl": "3s", "interval": "1s" })).await;
@@ -131,7 +132,7 @@ async fn a_lease_that_has_lost_its_owner_stays_its_pods_and_is_swept_when_the_po
     let vigil = Vigil::keep(&shop, "greeter").await;
     let name = "greeter.greeter-1";
     shop.patch::<Lease>(name, json!({ "metadata": { "ownerReferences": null } })).await;
-    // Another one, of which the operator tells, shows that it has seen the change.
+    // When the operator has published this other instance, it has also seen the change.
     beats.start(&beats.outside("vm-1", MACHINE), Duration::from_secs(1)).await;
     shop.published_as_ready("greeter", &["10.88.0.1", MACHINE]).await;
     assert_eq!(vigil.left(), [""; 0]);
@@ -142,7 +143,8 @@ async fn a_lease_that_has_lost_its_owner_stays_its_pods_and_is_swept_when_the_po
     eventually("the Lease is swept", async || shop.lease(name).await.is_none().then_some(())).await;
 }
 
-/// A namespace that came back from a backup: the Lease is that of an earlier Pod of the name.
+/// A namespace that was restored from a backup. The Lease belongs to an earlier Pod with the same
+/// name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_lease_without_its_owner_is_told_to_be_an_earlier_pods() {
     let stage = Stage::set("restored-lease", json!({})).await;
@@ -155,7 +157,7 @@ async fn a_restored_lease_without_its_owner_is_told_to_be_an_earlier_pods() {
     assert!(status.message.contains("belongs to an earlier Pod greeter-0"), "{}", status.message);
 }
 
-/// Nodes are watched by an operator for the whole cluster.
+/// An operator for the whole cluster watches Nodes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_gets_the_zone_that_its_node_gets_late() {
     let stage = Stage::on_own_plane("late-zone", Options::default()).await;

@@ -1,7 +1,7 @@
-//! Faults against the real control plane, with watchers who see every state of every slice: not one
-//! living instance is missing at any moment (P1, P3), and nobody dead stays (P2).
+//! Faults on a real control plane, with watches that see every state of every slice. No living
+//! instance is missing at any moment (P1, P3), and no dead one stays (P2).
 //!
-//! Each case is there twice: small, in the ordinary suite, and in full size for `make chaos`, which
+//! Each case exists twice: small in the ordinary suite, and in full size for `make chaos`, which
 //! prints the figures of docs/reliability.md.
 
 mod api_server;

@@ -13,8 +13,8 @@ mod values;
 
 use beatkeeper_cluster::{ControlPlane, Options};
 
-/// What a chart installs concerns a whole cluster, so these tests have control planes of their own, which end with
-/// the test process.
+/// A chart installs objects for the whole cluster. These tests therefore have separate control
+/// planes, which end with the test process.
 async fn own_plane(options: Options) -> &'static ControlPlane {
     Box::leak(Box::new(ControlPlane::start(options).await.unwrap()))
 }

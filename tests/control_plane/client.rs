@@ -1,5 +1,5 @@
-//! Who beats is not dropped through a fault of the client: with the SDK in this process, or the agent in
-//! one of its own, beside a real operator.
+//! An instance that beats is never removed because of a fault of the client. The client is the SDK
+//! in the test process, or an agent in its own process, beside a real operator.
 
 mod account;
 mod agent;
@@ -24,13 +24,13 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use crate::support::chaos::Chronicle;
 
-/// The address of the n-th instance: 198.18.0.0/15 is for tests, and has room for all.
+/// The address of the n-th instance. 198.18.0.0/15 is reserved for tests and large enough.
 fn address(n: usize) -> Ipv4Addr {
     let [_, _, high, low] = u32::try_from(n).unwrap().to_be_bytes();
     Ipv4Addr::new(198, 18, high, low)
 }
 
-/// Fails if any of so many instances has left the ready endpoints at any moment since they came.
+/// Panics if any of `count` instances has left the ready endpoints after it came.
 fn nobody_has_left(chronicle: &Chronicle, count: usize) {
     let stays: BTreeMap<_, _> = chronicle.stays();
     let left: Vec<_> =

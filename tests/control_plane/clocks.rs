@@ -1,4 +1,4 @@
-//! The value of renewTime is never compared with a clock (L1): that it changes is all that counts.
+//! The operator never compares renewTime with a clock (L1). It only counts changes of the value.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::support::{Shop, Vigil};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Beats each second with what `renew_time` gives for the n-th beat, as text that no type of ours
-/// needs to be able to hold.
+/// Beats each second with the result of `renew_time` for the n-th beat. It is sent as text, because
+/// our types cannot hold all of these values.
 fn beat(
     shop: &Shop,
     instance: &str,
@@ -66,13 +66,13 @@ async fn whoever_changes_its_token_lives_whatever_its_clock_says() {
     shop.instance("greeter", "stopped", "Expired", "TTLPassed").await;
     shop.published_as_ready("greeter", &living).await;
     let vigil = Vigil::keep(&shop, "greeter").await;
-    // Three times the ttl is the subject.
+    // The test must last three ttls, because it is about that time.
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(vigil.left(), [""; 0]);
     shop.published_as_ready("greeter", &living).await;
     assert!(!operator.logged().contains("the watch broke"), "{}", operator.logged());
 
-    // A sane one that comes last is not made to wait by the others.
+    // The other instances do not delay a new instance with a valid time.
     let sane = beats.outside("sane", "192.0.2.7");
     beats.create(&sane).await;
     let mut all = living.to_vec();
@@ -82,6 +82,6 @@ async fn whoever_changes_its_token_lives_whatever_its_clock_says() {
         assert!(!heart.is_finished(), "a beat was refused");
         heart.abort();
     }
-    // And all of them die by the same rule.
+    // All of them are pruned by the same rule.
     shop.published_as_ready("greeter", &[]).await;
 }

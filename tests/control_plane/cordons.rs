@@ -1,4 +1,4 @@
-//! A cordon holds by name and by address until it is lifted, whatever its Lease does.
+//! A cordon applies to a name and its address until it is lifted, whatever happens to the Lease.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Beats, Shop, Vigil, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Two instances that beat; the second is cordoned.
+/// Starts two instances that beat, and cordons the second.
 async fn cordoned(shop: &Shop) -> Beats {
     shop.greeter().await;
     let mut beats = shop.beats("greeter");
@@ -29,7 +29,7 @@ async fn cordoned(shop: &Shop) -> Beats {
     beats
 }
 
-/// The Lease carries the cordon, which was put on another of its name.
+/// Waits until the Lease carries the cordon that was put on an earlier Lease with its name.
 async fn is_marked_again(shop: &Shop) -> Lease {
     eventually("the Lease carries the cordon again", async || {
         let lease = shop.lease("greeter.vm-2").await?;
@@ -49,7 +49,7 @@ async fn a_lease_that_is_deleted_and_made_anew_stays_out_until_the_annotation_is
         beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
         is_marked_again(&shop).await;
     }
-    // Another name on the same machine.
+    // An instance with another name on the same machine.
     beats.start(&beats.outside("other", "192.0.2.2"), INTERVAL).await;
     let other = shop.instance("greeter", "other", "Cordoned", "Cordoned").await;
     assert_eq!(
@@ -70,7 +70,7 @@ async fn a_cordon_outlives_the_operator_and_a_lease_that_the_collector_takes() {
     let shop = Shop::open("cordon-away").await;
     let operator = shop.operator();
     let mut beats = cordoned(&shop).await;
-    // An owner that is not there: the garbage collector deletes the Lease.
+    // The owner does not exist, so the garbage collector deletes the Lease.
     beats.die("vm-2");
     let absent = json!({ "metadata": { "ownerReferences": [{
         "apiVersion": "v1", "kind": "ConfigMap", "name": "absent", "uid": "absent-uid",
@@ -86,7 +86,7 @@ async fn a_cordon_outlives_the_operator_and_a_lease_that_the_collector_takes() {
     is_marked_again(&shop).await;
     shop.instance("greeter", "vm-2", "Cordoned", "Cordoned").await;
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    // Lifted while no operator looks.
+    // The cordon is lifted while no operator runs.
     operator.kill();
     beats.annotate("vm-2", CORDONED_ANNOTATION, None).await;
     let _operator = shop.operator();

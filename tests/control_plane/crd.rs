@@ -1,4 +1,5 @@
-//! What the API server makes of a ServiceRegistration: each rule by the message that a user reads.
+//! How the API server handles a ServiceRegistration: each rule is tested by the message that a user
+//! reads.
 
 use beatkeeper_api::{ServiceRegistration, crd};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -32,7 +33,7 @@ fn dynamic(client: Client, namespace: &str, group: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client, namespace, &resource)
 }
 
-/// Objects as a user could write them, which the types could not hold.
+/// An API for objects as a user could write them. The Rust types could not hold some of them.
 async fn registrations(prefix: &str) -> Api<DynamicObject> {
     let plane = install().await;
     let namespace = plane.namespace(prefix).await.unwrap();
@@ -57,8 +58,8 @@ async fn create(
     api.create(&PostParams::default(), &registration(beatkeeper_api::GROUP, name, spec)).await
 }
 
-/// The errors that a user reads, as `field: message`, without the API server's note that it stopped
-/// there.
+/// The errors that a user reads, as `field: message`. The API server's note that some rules were
+/// not checked is left out.
 fn told(error: kube::Error) -> Vec<String> {
     let kube::Error::Api(status) = error else { panic!("{error}") };
     assert_eq!(status.reason, "Invalid", "{status:?}");
@@ -69,7 +70,8 @@ fn told(error: kube::Error) -> Vec<String> {
         .collect()
 }
 
-/// One mistake, one message: each error told has to be one that was expected, and the other way round.
+/// Checks that each error in the answer was expected, and that each expected error is in the
+/// answer.
 fn assert_told(mistake: &str, error: kube::Error, expected: &[&str]) {
     let told = told(error);
     assert_eq!(told.len(), expected.len(), "{mistake}: {told:#?}");
@@ -135,7 +137,7 @@ async fn the_service_name_cannot_be_changed() {
         let expected = format!("spec.serviceName: … serviceName is immutable and {expected}");
         assert_told(mistake, error, &[&expected]);
     }
-    // The default written out is no change.
+    // Writing the default explicitly is not a change.
     let same = Patch::Merge(json!({ "spec": { "serviceName": "plain" } }));
     api.patch("plain", &PatchParams::default(), &same).await.unwrap();
 }
@@ -237,7 +239,7 @@ async fn two_managers_merge_their_ports_by_name() {
     );
 }
 
-/// Without its rules and bounds: a CRD from before they were made.
+/// Removes the rules and bounds, which gives a CRD from before they existed.
 fn without_rules(value: &mut Value) {
     if let Value::Object(values) = value {
         for key in
@@ -255,7 +257,7 @@ fn without_rules(value: &mut Value) {
 async fn a_status_can_be_written_on_an_object_from_before_the_rules() {
     let plane = install().await;
     let namespace = plane.namespace("ratchet").await.unwrap();
-    // A group of its own: the other tests share the real one.
+    // A separate API group, because the other tests share the real one.
     let group = format!("{namespace}.example.com");
     let mut strict = crd();
     strict.metadata.name = Some(format!("serviceregistrations.{group}"));
@@ -282,7 +284,7 @@ async fn a_status_can_be_written_on_an_object_from_before_the_rules() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 
-    // Spec and list elements that stay as they were are forgiven, and so is a name.
+    // Unchanged specs, list elements and names are not validated again.
     let parameters = PatchParams::default();
     for name in ["old.one", "order"] {
         let status = Patch::Merge(json!({ "status": { "ready": 1 } }));
@@ -291,10 +293,11 @@ async fn a_status_can_be_written_on_an_object_from_before_the_rules() {
         let label = Patch::Merge(json!({ "metadata": { "labels": { "a": "b" } } }));
         api.patch(name, &parameters, &label).await.unwrap();
     }
-    // A rule about the whole spec speaks up again once anything in the spec is changed.
+    // A rule about the whole spec applies again when anything in the spec changes.
     let protection = Patch::Merge(json!({ "spec": { "protection": { "minReady": 1 } } }));
     let error = api.patch("order", &parameters, &protection).await.unwrap_err();
     assert_told("order", error, &["interval 40s must be shorter than ttl 30s"]);
-    // Those about one field do not: the controller meets such objects for as long as they live.
+    // Rules about one unchanged field do not apply. The controller therefore meets such objects for
+    // as long as they exist.
     api.patch("old.one", &parameters, &protection).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! The commands in the documentation work as they stand there.
+//! The commands in the documentation work as they are written.
 
 use std::{path::Path, process::Stdio};
 
@@ -11,10 +11,10 @@ const HEARTBEAT: &str = include_str!("../../docs/heartbeat.md");
 const AGENT: &str = include_str!("../../docs/agent.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
-/// The section that a test of its own goes through.
+/// The section that has its own test.
 const FROM_A_SELECTOR: &str = "## From a Service with a selector";
 
-/// The blocks of a page in one language, in order.
+/// The code blocks of a page in one language, in order.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut rest = page;
@@ -26,7 +26,7 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// A shell in which the blocks run one after the other, as in a reader's terminal.
+/// A shell that runs the blocks one after the other, like a reader's terminal.
 struct Reader<'a> {
     shop: &'a Shop,
     token: String,
@@ -34,7 +34,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Runs a block after all that was said before it, of which only definitions are kept.
+    /// Runs a block after all earlier blocks. Of these only the definitions are kept.
     async fn run(&mut self, block: &str) -> String {
         let programs =
             [&*self.shop.plane.bin("kubectl"), Path::new(env!("CARGO_BIN_EXE_beatkeeper"))];
@@ -69,7 +69,7 @@ impl Reader<'_> {
     }
 }
 
-/// A token as a workload has it, with the rights that the page asks for.
+/// A token for a workload with the rights that the page asks for.
 async fn token(shop: &Shop) -> String {
     let _: ServiceAccount = shop.create(json!({ "metadata": { "name": "vm" } })).await;
     let _: RoleBinding = shop
@@ -93,7 +93,7 @@ async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
     else {
         panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
     };
-    // The page names the permissions last, since they are what one looks up; the token needs them.
+    // The page lists the permissions last, as reference. The token needs them first.
     reader.run(role).await;
     reader.run(register).await;
     reader.run(create).await;

@@ -1,4 +1,4 @@
-//! A dry run decides and tells everything, and does nothing.
+//! A dry run decides and reports everything, and does nothing.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ impl Shop {
         self.patch::<ServiceRegistration>("greeter", patch).await;
     }
 
-    /// The usual registration, annotated from the start.
+    /// Creates the usual registration with an annotation from the start.
     pub async fn annotated_greeter(&self, annotation: &str, value: &str) {
         self.create::<ServiceRegistration>(json!({
             "apiVersion": "beatkeeper.dev/v1alpha1",
@@ -30,7 +30,7 @@ impl Shop {
         .await;
     }
 
-    /// Fails if the operator has written anything but statuses and events since a mark.
+    /// Panics if the operator has written anything but statuses and events since a mark.
     pub async fn nothing_but_told(&self, mark: AuditMark) {
         let mut written = self.written_since(mark).await;
         let told = ["serviceregistrations", "events"];
@@ -46,7 +46,7 @@ impl Shop {
         .await;
     }
 
-    /// Waits until the dry run tells this.
+    /// Waits until the dry run reports this text, and returns the whole message.
     async fn dry_run_tells(&self, text: &str) -> String {
         eventually(&format!("the dry run tells {text:?}"), async || {
             let message = self.condition("greeter", "Ready", "False", "DryRun").await;
@@ -106,7 +106,7 @@ async fn a_registration_in_a_dry_run_is_published_as_soon_as_the_annotation_goes
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     shop.dry_run_tells("1 of 1").await;
     shop.nothing_but_told(mark).await;
-    // What was seen in the dry run counts: no further beat is needed.
+    // Beats that the operator saw in the dry run count: no further beat is needed.
     beats.die("vm-1");
     shop.annotate(DRY_RUN_ANNOTATION, None).await;
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
@@ -196,7 +196,7 @@ async fn no_lease_is_swept_in_a_dry_run() {
     shop.annotate(DRY_RUN_ANNOTATION, Some("true")).await;
     shop.condition("greeter", "Ready", "False", "DryRun").await;
     let leases: kube::Api<Lease> = shop.api();
-    // In this order: the one that is swept in the end is the younger.
+    // The order matters: the instance that is swept in the end is the younger one.
     for (registration, address) in [("greeter", "192.0.2.1"), ("swept", "192.0.2.2")] {
         let beats = shop.beats(registration);
         beats.create(&beats.outside("vm-1", address)).await;

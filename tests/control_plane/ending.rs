@@ -1,4 +1,4 @@
-//! A registration that is held in deletion by a finalizer of others.
+//! A registration whose deletion is blocked by another party's finalizer.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn a_registration_that_is_held_in_deletion_prunes_its_dead_and_adds_nobody
     beats.die("vm-2");
     vigil.leaves("192.0.2.2").await;
     shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
-    // The same after a start.
+    // The same holds after a restart of the operator.
     operator.kill();
     let _operator = shop.operator();
     beats.leave("vm-3").await;

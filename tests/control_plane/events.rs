@@ -1,4 +1,5 @@
-//! Every decision can be read (P7): events, conditions, the list of instances, `kubectl get`.
+//! Users can read every decision (P7): in events, conditions, the list of instances and `kubectl
+//! get`.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -87,7 +88,7 @@ async fn a_mass_death_is_told_in_a_few_lines_and_lists_the_dead_first() {
     assert_eq!(listed.collect::<BTreeSet<_>>(), dead);
 
     shop.settled(Duration::from_secs(1)).await;
-    // Each of them has its own deadline: they die over the length of an interval.
+    // Each instance has its own deadline. The deadlines spread over one interval.
     let events = shop.events("InstanceExpired").await;
     let counted = |event: &Event| event.series.as_ref().map_or(1, |series| series.count);
     let lines: i32 = events.iter().map(counted).sum();
@@ -105,7 +106,7 @@ async fn fifty_that_fall_silent_at_one_moment_make_a_few_events_and_not_fifty() 
     for (n, address) in all.iter().enumerate() {
         beats.start(&beats.outside(&format!("vm-{n}"), address), INTERVAL).await;
     }
-    // Enough others live on: it is not the way of the beats that is broken.
+    // Enough other instances keep beating to show that the path of the beats works.
     let others: Vec<String> = (101..=110).map(|n| format!("198.18.0.{n}")).collect();
     for (n, address) in others.iter().enumerate() {
         beats.start(&beats.outside(&format!("other-{n}"), address), INTERVAL).await;
@@ -115,7 +116,7 @@ async fn fifty_that_fall_silent_at_one_moment_make_a_few_events_and_not_fifty() 
     for n in 0..50 {
         beats.die(&format!("vm-{n}"));
     }
-    // One last beat together, as when a switch fails.
+    // All send their last beat at the same time, as when a switch fails.
     let now = jiff::Timestamp::now();
     let names: Vec<String> = (0..50).map(|n| format!("vm-{n}")).collect();
     futures::future::join_all(names.iter().map(|name| beats.beat_at(name, now))).await;
@@ -128,7 +129,8 @@ async fn fifty_that_fall_silent_at_one_moment_make_a_few_events_and_not_fifty() 
     shop.settled(Duration::from_secs(1)).await;
     let events = shop.events("InstanceExpired").await;
     let notes: Vec<_> = events.iter().filter_map(|event| event.note.clone()).collect();
-    // How long a moment takes, 50 writes on a busy machine, is not the operator's doing.
+    // The upper bound allows for a busy machine: how long 50 writes take does not depend on the
+    // operator.
     assert!((1..=15).contains(&notes.len()), "{notes:?}");
 }
 

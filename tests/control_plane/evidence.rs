@@ -1,5 +1,6 @@
-//! Silence alone kills nobody: the way of the beats must be proven (L3), and must not be broken for
-//! next to all (L6); and what one process has proven the next one remembers (L5).
+//! Silence alone does not prune an instance. The path of the beats must be proven (L3), and it must
+//! not be broken for nearly all instances (L6). A process remembers what the process before it has
+//! proven (L5).
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::{
     support::{Operator, Shop, Vigil, eventually},
 };
 
-/// No probe can be written in a namespace while this stands.
+/// While this exists, no probe can be written in the namespace.
 struct Refusal<'a>(&'a Shop);
 
 impl<'a> Refusal<'a> {
@@ -58,7 +59,7 @@ impl<'a> Refusal<'a> {
         Self(shop)
     }
 
-    /// Which takes the API server a moment.
+    /// Waits until the policy is in force, because the API server needs a moment.
     async fn takes_effect(operator: &Operator) {
         eventually("the probe is refused", async || {
             operator.logged().contains("the probe cannot be renewed").then_some(())
@@ -122,7 +123,7 @@ async fn where_nobody_beats_any_more_all_are_held_until_beats_flow_again() {
     let _operator = shop.operator();
     let mut beats = beating(&shop, 12).await;
     let vigil = Vigil::keep(&shop, "greeter").await;
-    // As when a network policy cuts the workloads off: nobody's beats arrive.
+    // No instance's beats arrive, as when a network policy cuts off the workloads.
     for n in 1..=12 {
         beats.die(&format!("vm-{n}"));
     }
@@ -145,7 +146,7 @@ async fn where_nobody_beats_any_more_all_are_held_until_beats_flow_again() {
     for n in 1..=11 {
         beats.keep_beating(&format!("vm-{n}"), INTERVAL);
     }
-    // The one that stays silent had its ttl from the recovery on.
+    // The instance that stays silent had a whole ttl from the recovery on.
     let left = vigil.leaves("192.0.2.12").await;
     assert!(left - resumed > Duration::from_secs(3), "{:?}", left - resumed);
     published(&shop, 11).await;
@@ -171,7 +172,8 @@ async fn restarts_again_and_again_do_not_keep_a_dead_instance() {
     published(&shop, 3).await;
     let vigil = Vigil::keep(&shop, "greeter").await;
     let died = beats.die("vm-3");
-    // Each life is shorter than the ttl, so that none of them alone could prove the silence.
+    // Each operator process runs for less than the ttl, so that none of them alone could prove the
+    // silence.
     let mut restarts = 0;
     while vigil.left().is_empty() {
         assert!(

@@ -1,4 +1,4 @@
-//! The programs in examples/ beat against a real control plane, each in its own language.
+//! The programs in examples/ beat on a real control plane, each in its own language.
 
 mod manifests;
 mod program;
@@ -15,7 +15,7 @@ use program::{Program, Settings};
 const ADDRESS: &str = "192.0.2.11";
 const LEASE: &str = "greeter.vm-1";
 
-/// The life of an instance, twice: it loses its Lease and its rights, is killed, comes back, and takes its leave.
+/// Runs an instance twice: it loses its Lease and its rights, is killed, returns, and deregisters.
 async fn beats_is_pruned_comes_back_and_leaves(program: Program) {
     let shop = Shop::open(&format!("example-{}", program.name())).await;
     let _operator = shop.operator();
@@ -55,7 +55,7 @@ async fn beats_is_pruned_comes_back_and_leaves(program: Program) {
     assert_eq!(lease(&shop).await, None, "it has ended, and its Lease is there");
     shop.published_as_ready("greeter", &[]).await;
 
-    // What a kubelet would set in a Pod; the address is known to the API server.
+    // A Pod gets these settings from its kubelet. The API server knows the address.
     let uid = shop.pod("greeter-0", &["192.0.2.12"], json!({})).await;
     let in_pod = program.start(&settings.in_pod("greeter-0", &uid));
     shop.published_as_ready("greeter", &["192.0.2.12"]).await;
@@ -63,7 +63,7 @@ async fn beats_is_pruned_comes_back_and_leaves(program: Program) {
     shop.published_as_ready("greeter", &[]).await;
 }
 
-/// A token that is bound to a Pod is replaced in its file, and the old one revoked.
+/// Replaces the file of a token that is bound to a Pod, and revokes the old token.
 async fn keeps_its_place_with_another_token(program: Program) {
     let shop = Shop::open(&format!("token-{}", program.name())).await;
     let _operator = shop.operator();
@@ -88,7 +88,7 @@ async fn keeps_its_place_with_another_token(program: Program) {
         matches!(refused, kube::Error::Api(status) if status.code == 401).then_some(())
     })
     .await;
-    // For longer than the ttl.
+    // This takes longer than the ttl.
     for _ in 0..10 {
         beats_on(&shop).await;
     }
@@ -97,7 +97,7 @@ async fn keeps_its_place_with_another_token(program: Program) {
     assert_eq!(lease(&shop).await, None, "it has ended, and its Lease is there");
 }
 
-/// The registration as the examples show it, but in a hurry.
+/// The registration of the examples, with a short ttl and interval.
 async fn declare(shop: &Shop) {
     program::apply(shop, program::REGISTRATION).await;
     let spec = json!({ "spec": { "ttl": "4s", "interval": "500ms" } });

@@ -1,4 +1,4 @@
-//! One registration that misbehaves does not slow the others.
+//! A registration that misbehaves does not slow down others.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use crate::support::{Operator, Shop, Stage, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// An admission policy that refuses the slices of one Service of a shop; gone when dropped.
+/// An admission policy that refuses the slices of one Service in a shop. It is removed when
+/// dropped.
 struct Refusal<'a> {
     shop: &'a Shop,
     name: String,
@@ -62,7 +63,7 @@ impl<'a> Refusal<'a> {
         refusal
     }
 
-    /// It takes the API server a moment to read it.
+    /// Waits until the policy is in force, because the API server needs a moment.
     async fn works(&self, service: &str) {
         let slice: EndpointSlice = from(json!({
             "metadata": { "name": "trial", "labels": { "kubernetes.io/service-name": service } },
@@ -89,7 +90,7 @@ fn from<K: serde::de::DeserializeOwned>(object: Value) -> K {
     serde_json::from_value(object).unwrap()
 }
 
-/// The pauses between the refusals that the operator has logged for a registration, in seconds.
+/// The pauses between the logged refusals for a registration, in seconds.
 fn pauses(operator: &Operator, registration: &str) -> Vec<f64> {
     let log = operator.logged();
     let lines = log.lines().filter(|line| {
@@ -105,12 +106,12 @@ fn pauses(operator: &Operator, registration: &str) -> Vec<f64> {
 async fn a_registration_whose_writes_are_refused_again_and_again_delays_no_prune_of_another() {
     let shop = Shop::open("refused").await;
     let refusal = Refusal::of(&shop, "refused").await;
-    // As little room as there can be: whoever kept it would be noticed.
+    // The least concurrency that can be set: a registration that kept it would delay the others.
     let operator = shop.operator_with(&["--concurrency=1", "--max-parallel-api-calls=2"]);
     let mut spec = Shop::usual_spec();
     spec["ttl"] = json!("5m");
     shop.register("refused", spec).await;
-    // From now on the operator sees the Lease appear, and takes it for a beat.
+    // From now on the operator sees each Lease appear, and counts it as a beat.
     shop.condition("refused", "Ready", "True", "Published").await;
     let troubled = shop.beats("refused");
     troubled.create(&troubled.outside("vm-1", "192.0.2.100")).await;
@@ -138,7 +139,7 @@ async fn a_registration_whose_writes_are_refused_again_and_again_delays_no_prune
     .await;
     assert_eq!(entries.iter().filter(|entry| pruned(entry)).count(), 1, "{entries:?}");
 
-    // From 2 s on each pause is twice the one before.
+    // The backoff starts at 2 s, and each pause is twice the one before.
     let pauses = eventually("four tries have failed", async || {
         Some(pauses(&operator, "refused")).filter(|pauses| pauses.len() >= 3)
     })
@@ -169,10 +170,10 @@ async fn a_note_that_changes_all_the_time_costs_few_status_writes_and_the_last_o
     .await;
     let written = stage.written_since(mark).await;
     assert!(written.iter().all(|entry| entry.subresource == "status"), "{written:?}");
-    // One that may come at once, one after the floor, and one more where the machine is slow.
+    // One write may come at once, one after the minimum pause, and one more if the machine is slow.
     assert!((1..=3).contains(&written.len()), "{written:?}");
 
-    // What is urgent waits for no floor, although a status was written a moment ago.
+    // Urgent changes do not wait for the minimum pause, although a status was written a moment ago.
     stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 21 %")).await;
     let mark = stage.plane.audit_mark().await.unwrap();
     stage.beats.annotate("vm-1", "beatkeeper.dev/cordoned", Some("bad disk")).await;

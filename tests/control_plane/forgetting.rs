@@ -1,4 +1,4 @@
-//! Who is gone is forgotten: nobody waits for its beats any more, and no memory is kept for it.
+//! When an instance is gone, the operator no longer expects its beats and frees its memory.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
 const TTL: Duration = Duration::from_secs(3);
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Enough for the guard to see a broken way in their silence (L6).
+/// Enough instances that the outage guard would see a broken path in their silence (L6).
 const PODS: usize = 12;
 
-/// Waits until a replica knows of exactly so many Leases.
+/// Waits until a replica knows exactly this many Leases.
 async fn knows(operator: &Operator, wanted: f64) {
     let what = format!("it knows of {wanted} Leases");
     until(operator, &what, |scrape| scrape.value("beatkeeper_known_leases") == wanted).await;
@@ -27,7 +27,8 @@ async fn knows(operator: &Operator, wanted: f64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_are_gone_with_their_leases_do_not_hold_whoever_falls_silent_after_them() {
     let shop = Shop::open("gone-pods").await;
-    // What its watch has lost a leader reads by itself.
+    // With this sweep interval the sweep cannot help: the leader itself must read the Leases that
+    // its watch has lost.
     let flags = ["--metrics-bind-address=127.0.0.1:0", "--sweep-interval=1h"];
     let operator = shop.operator_with(&flags);
     shop.greeter().await;
@@ -43,7 +44,8 @@ async fn pods_that_are_gone_with_their_leases_do_not_hold_whoever_falls_silent_a
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     shop.published_as_ready("greeter", &all).await;
 
-    // Without a word, as with their node: the garbage collector takes their Leases.
+    // The Pods go with their node, without deregistering. The garbage collector deletes their
+    // Leases.
     let (pods, at_once) = (shop.api::<Pod>(), DeleteParams::default().grace_period(0));
     for pod in (1..=PODS).map(|n| format!("greeter-{n}")) {
         beats.die(&pod);
@@ -52,7 +54,7 @@ async fn pods_that_are_gone_with_their_leases_do_not_hold_whoever_falls_silent_a
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     knows(&operator, 1.0).await;
 
-    // Longer than the window in which the guard looks for beats.
+    // The wait is longer than the window in which the outage guard looks for beats.
     tokio::time::sleep(TTL).await;
     let silent = beats.die("vm-1");
     shop.published_as_ready("greeter", &[]).await;

@@ -1,4 +1,4 @@
-//! Bad input of every kind harms nobody but its author: it is rejected with a reason, or ignored.
+//! Bad input harms only its author: it is rejected with a reason, or ignored.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::support::{Shop, Vigil, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Name of the instance, what is bad, reason, and a part of the message.
+/// The name of the instance, the bad values, the reason, and a part of the message.
 type Case<'a> = (&'a str, Vec<(&'static str, Value)>, &'static str, &'static str);
 
-/// A Lease as anybody may write it: well-formed but for what `bad` says, by JSON pointer.
+/// A Lease that is well-formed except for the values in `bad`, given by JSON pointer.
 fn lease(instance: &str, bad: &[(&str, Value)]) -> Value {
     let mut lease = json!({
         "apiVersion": "coordination.k8s.io/v1",
@@ -182,7 +182,8 @@ async fn bad_leases_are_rejected_with_a_reason_and_harm_nobody() {
     ];
     for (instance, bad, reason, hint) in rejected {
         let status = eventually(&format!("{instance} is Rejected ({reason})"), async || {
-            // The garbage collector removes a Lease whose Pod is not there: then once more.
+            // The garbage collector may remove a Lease whose Pod does not exist. The Lease is then
+            // created again.
             let _ = shop.create_lease(lease(instance, &bad)).await;
             let listed = shop.registration("greeter").await.status?.instances;
             listed.into_iter().find(|known| known.name == instance && known.reason == reason)
@@ -215,7 +216,8 @@ async fn bad_leases_are_rejected_with_a_reason_and_harm_nobody() {
     let refused = shop.create_lease(lease("too-much", &too_much)).await;
     assert!(refused.is_err(), "the API server takes 256 kB of annotations");
 
-    // Settled: nothing more is written about any of them, while the healthy one beats on.
+    // The state is stable: nothing more is written about any of them, while the healthy instance
+    // beats.
     let mark = shop.settled(Duration::from_secs(3)).await;
     tokio::time::sleep(2 * INTERVAL).await;
     assert_eq!(shop.written_since(mark).await, []);

@@ -1,4 +1,4 @@
-//! /livez and /readyz say what is the case.
+//! /livez and /readyz report the actual state.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Operator, Shop, eventually, http};
 
-/// A kubeconfig that leads to a port at which nobody listens yet, and the true address.
+/// A kubeconfig with a port that has no listener yet, and the true address.
 fn detour(shop: &Shop, folder: &tempfile::TempDir) -> (PathBuf, String, String) {
     let text = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -21,7 +21,7 @@ fn detour(shop: &Shop, folder: &tempfile::TempDir) -> (PathBuf, String, String) 
     (path, address, true_address)
 }
 
-/// Passes on whatever comes to an address, from now on.
+/// Forwards all connections to an address from now on.
 async fn forward(from: &str, to: String) {
     let listener = TcpListener::bind(from).await.unwrap();
     tokio::spawn(async move {
@@ -46,7 +46,7 @@ async fn the_operator_is_ready_once_the_api_server_was_reached_and_everything_re
 
     let live = http::get(&probes, "/livez?verbose").await.unwrap();
     assert_eq!((live.code, live.body.as_str()), (200, "[+]timer ok\nlivez check passed\n"));
-    // It listens before it knows what it is going to read.
+    // The operator listens before it knows what it will have to read.
     let unready = eventually("it waits for what it has to read", async || {
         let unready = http::get(&probes, "/readyz").await.unwrap();
         assert_eq!(unready.code, 500);

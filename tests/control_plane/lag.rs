@@ -1,9 +1,9 @@
-//! How long after its deadline a dead instance leaves the slices (P2), and that none leaves before
+//! How long after its deadline a dead instance leaves the slices (P2), and that none leaves earlier
 //! (P1).
 //!
-//! Told by watches of the test's own. The deadline is reckoned in two ways: from when the test's
-//! watch saw the last beat, which is what a bystander can know and what the lag is measured from,
-//! and from when that beat was sent, before which no observer can have begun to count.
+//! The tests measure this with their own watches. They compute the deadline in two ways: from when
+//! the test's watch saw the last beat, which is what an observer can know and from which the lag is
+//! measured, and from when that beat was sent, because no observer can have begun to count earlier.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -34,9 +34,10 @@ use crate::support::Shop;
 
 const TTL: Duration = Duration::from_secs(3);
 const INTERVAL: Duration = Duration::from_secs(1);
-/// So many beat at a time; the dead come back, so that the number stays.
+/// The number of instances that beat. A dead instance comes back, so that the number stays the
+/// same.
 const INSTANCES: u16 = 60;
-/// Longer than any machine that still makes progress takes.
+/// A lag that no machine that still makes progress exceeds.
 const GENEROUS: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +47,7 @@ async fn the_dead_leave_soon_after_their_deadline_and_never_before() {
     assert!(lags.0.last().unwrap() < &GENEROUS.as_secs_f64(), "{}", lags.told());
 }
 
-/// For `make bench-lag`: takes some minutes and wants an otherwise idle machine.
+/// For `make bench-lag`. It takes some minutes and needs a machine without other work.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn lag_over_500_prunes() {
@@ -81,7 +82,7 @@ enum Seen {
     Left(String),
 }
 
-/// Lets so many instances die at random moments, each alone, and measures each.
+/// Lets `wanted` instances die at random moments, one at a time, and measures the lag of each.
 async fn deaths(wanted: usize) -> Lags {
     let shop = Shop::open("lag").await;
     let operator = shop.operator();
@@ -144,7 +145,7 @@ async fn deaths(wanted: usize) -> Lags {
     Lags(lags)
 }
 
-/// For a profile of where the time goes.
+/// Keeps the operator's log to analyze where time is spent.
 fn keep_log(operator: &crate::support::Operator) {
     if let Some(path) = std::env::var_os("BEATKEEPER_TEST_KEEP_LOG") {
         std::fs::write(path, operator.logged()).unwrap();
@@ -158,14 +159,14 @@ fn seconds_between(from: Instant, to: Instant) -> f64 {
     }
 }
 
-/// A beating instance that knows when it sent its last beat.
+/// A beating instance that records when it sent its last beat.
 struct Heart {
     stop: Arc<AtomicBool>,
     last_sent: Arc<Mutex<Instant>>,
 }
 
 impl Heart {
-    /// Begins at a random phase.
+    /// Starts at a random phase.
     fn start(shop: &Shop, instance: &str) -> Self {
         let heart = Self { stop: Arc::default(), last_sent: Arc::new(Mutex::new(Instant::now())) };
         let (stop, last_sent) = (heart.stop.clone(), heart.last_sent.clone());
@@ -224,7 +225,7 @@ fn watch_slices(shop: &Shop, tell: Tell) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// Follows objects by a watch without anything around it; `take_in` learns when the event came.
+/// Watches objects with nothing added. `take_in` gets the time at which the event arrived.
 fn watch<K>(
     api: Api<K>,
     labels: String,

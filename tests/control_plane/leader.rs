@@ -1,4 +1,5 @@
-//! Several replicas: one leads and writes, the others observe and take over, warm.
+//! Several replicas: one leads and writes. The others watch, keep their caches up to date, and can
+//! take over.
 
 use std::{
     collections::BTreeSet,
@@ -14,13 +15,14 @@ use crate::support::{Beats, Operator, Shop, Vigil, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A crashed leader is replaced soon.
+/// With these durations a crashed leader is replaced soon.
 const SHORT: [&str; 3] = [
     "--leader-elect-lease-duration=2s",
     "--leader-elect-renew-deadline=1s200ms",
     "--leader-elect-retry-period=200ms",
 ];
-/// Longer than any test waits: only a release hands the lead over, and only a watch brings that.
+/// The lease lasts longer than any test. Only a release hands over the lead, and only a watch shows
+/// the release in time.
 const LONG: [&str; 3] = [
     "--leader-elect-lease-duration=10m",
     "--leader-elect-renew-deadline=9m",
@@ -28,7 +30,7 @@ const LONG: [&str; 3] = [
 ];
 
 impl Shop {
-    /// A replica of the operator; its name comes back in the election and in the audit log.
+    /// A replica of the operator. Its name appears in the leader election and in the audit log.
     fn replica(&self, name: &str, flags: &[&str]) -> Operator {
         let mut all = self.ranges();
         all.push("--leader-elect".to_owned());
@@ -38,7 +40,7 @@ impl Shop {
         Operator::start_as(Some(name), &self.plane.kubeconfig(), &self.namespace, &all)
     }
 
-    /// The first replica, leading, and the second, which has seen that.
+    /// The first replica, which leads, and the second, which has seen that.
     async fn pair(&self, flags: &[&str]) -> (Operator, Operator) {
         let first = self.replica("first", flags);
         self.led_by("first").await;
@@ -60,7 +62,7 @@ impl Shop {
         .await;
     }
 
-    /// The replicas that wrote something since a mark, the election's own Lease apart.
+    /// The replicas that wrote something since a mark, except for the Lease of the leader election.
     async fn writers_since(&self, mark: AuditMark) -> BTreeSet<String> {
         let written = self.written_since(mark).await;
         let replica =
@@ -80,7 +82,7 @@ async fn logs(operator: &Operator, text: &str) {
     .await;
 }
 
-/// So many beating instances, vm-1 at 192.0.2.1 and so on, all published.
+/// `count` beating instances, vm-1 at 192.0.2.1 and so on, all published.
 async fn beating(shop: &Shop, ttl: &str, count: usize) -> Beats {
     let mut spec = Shop::usual_spec();
     spec["ttl"] = json!(ttl);
@@ -141,7 +143,7 @@ async fn a_crashed_leader_is_replaced_and_only_the_dead_leave() {
     println!("replaced {} ms after SIGKILL", killed.elapsed().as_millis());
     vigil.leaves("192.0.2.10").await;
     published(&shop, 1..=9).await;
-    // A third one is a standby of the second.
+    // A third replica stands by for the second.
     let third = shop.replica("third", &SHORT);
     logs(&third, "another replica leads").await;
     assert_eq!(shop.leader().await.as_deref(), Some("second"));
@@ -156,7 +158,7 @@ async fn a_standby_that_saw_the_last_beat_grants_no_second_ttl() {
     let mut beats = beating(&shop, "20s", 3).await;
     let vigil = Vigil::keep(&shop, "greeter").await;
     let dead = beats.die("vm-3");
-    // Half of its ttl passes under the first leader.
+    // Half of the ttl passes under the first leader.
     tokio::time::sleep(TTL / 2).await;
     let handover = Instant::now();
     assert!(first.stop().await);
@@ -206,7 +208,7 @@ async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by
     let mark = shop.mark().await;
     first.suspend();
     shop.led_by("second").await;
-    // What it would like to write when it comes back.
+    // The resumed replica would write these changes if it still led.
     beats.die("vm-6");
     vigil.leaves("192.0.2.6").await;
     beats.die("vm-5");
@@ -218,7 +220,7 @@ async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by
     assert_eq!(shop.writers_since(mark).await, only("second"));
     assert_eq!(ready().await, (0.0, 4.0), "what it decided last is nobody's alert");
 
-    // It leads again when it is its turn, and has missed nothing.
+    // It leads again later, and has missed nothing.
     assert!(second.stop().await);
     shop.led_by("first").await;
     beats.die("vm-4");
@@ -231,7 +233,7 @@ async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by
 async fn without_the_api_server_nobody_leads_and_afterwards_one_does() {
     let plane = ControlPlane::start(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    // It ends with the process.
+    // The control plane ends with the test process.
     let plane: &'static ControlPlane = Box::leak(Box::new(plane));
     let shop = Shop::open_on(plane, "outage").await;
     let (first, second) = shop.pair(&SHORT).await;
@@ -239,7 +241,7 @@ async fn without_the_api_server_nobody_leads_and_afterwards_one_does() {
     let vigil = Vigil::keep(&shop, "greeter").await;
     plane.api_server().suspend().await.unwrap();
     logs(&first, "this replica leads no longer").await;
-    // Longer than the lease, and than the ttl.
+    // The pause is longer than the lease and than the ttl.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(!second.logged().contains("this replica leads"), "nobody said that it may");
     plane.api_server().resume().await.unwrap();
@@ -257,7 +259,7 @@ async fn without_the_api_server_nobody_leads_and_afterwards_one_does() {
     })
     .await;
     shop.led_by(leader).await;
-    // Those who stood still with the API server beat again.
+    // The instances, which could not beat while the API server was suspended, beat again.
     tokio::time::sleep(2 * INTERVAL).await;
     let mark = shop.mark().await;
     beats.die("vm-10");

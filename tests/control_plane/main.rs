@@ -1,4 +1,4 @@
-//! Tests against a real control plane, in one binary because they share one.
+//! Tests against a real control plane. They are one binary because they share one control plane.
 #![allow(clippy::unwrap_used)]
 
 mod adoption;

@@ -1,4 +1,4 @@
-//! What the operator counts is what happened (P7).
+//! The operator's metrics match what happened (P7).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,18 +13,18 @@ use crate::{
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A gauge or counter of one label.
+/// The name of a gauge or counter with one label.
 fn with(name: &str, label: &str, value: &str) -> String {
     format!("beatkeeper_{name}{{{label}=\"{value}\"}}")
 }
 
-/// Instances by state, those of which there are any.
+/// The instances by state, without states that have none.
 fn instances(scrape: &Scrape) -> Vec<(String, f64)> {
     let all = scrape.all("beatkeeper_instances").into_iter();
     all.filter(|(_, count)| *count != 0.0).map(|(state, count)| (state.to_owned(), count)).collect()
 }
 
-/// Waits until a scrape satisfies a look.
+/// Waits until a scrape satisfies a predicate.
 pub async fn until(operator: &Operator, what: &str, right: impl Fn(&Scrape) -> bool) -> Scrape {
     eventually(what, async || {
         let scrape = operator.scrape().await;
@@ -33,7 +33,7 @@ pub async fn until(operator: &Operator, what: &str, right: impl Fn(&Scrape) -> b
     .await
 }
 
-/// The operator's writes by the audit log, as the metric names them.
+/// The operator's writes from the audit log, with the names that the metric uses.
 async fn audited(shop: &Shop, mark: AuditMark) -> BTreeMap<String, f64> {
     let kinds: BTreeMap<&str, &str> = [
         ("endpoints", "Endpoints"),
@@ -64,7 +64,7 @@ async fn audited(shop: &Shop, mark: AuditMark) -> BTreeMap<String, f64> {
     writes
 }
 
-/// How often a step has ended.
+/// The number of times that a step has ended.
 fn ended(scrape: &Scrape, step: &str) -> f64 {
     scrape.value(&with("reconcile_duration_seconds_count", "step", step))
 }
@@ -86,7 +86,8 @@ async fn a_death_that_was_foreseen_takes_one_decision() {
     let after = eventually("nothing is decided any more", at_rest).await;
     let so_often = |step| ended(&after, step) - ended(&before, step);
     assert!(so_often("verify") >= 1.0);
-    // Each reconciliation applies one decision, and where nobody was foreseen there is one before the reads, too.
+    // Each reconcile applies one decision. If no suspect was foreseen, there is a further decision
+    // before the live reads.
     assert!(so_often("decide") < so_often("apply") + so_often("verify"));
 }
 
@@ -97,7 +98,7 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
     let operator =
         shop.operator_with(&["--metrics-bind-address=127.0.0.1:0", "--metrics-per-registration"]);
     shop.greeter().await;
-    // From now on the operator sees each Lease appear, and takes none for found at its start.
+    // From now on the operator sees each Lease appear, instead of finding it at its start.
     shop.condition("greeter", "Ready", "True", "Published").await;
     let mut beats = shop.beats("greeter");
     for n in 1..=3 {
@@ -134,7 +135,7 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
     }
     assert!(scrape.all("beatkeeper_watch_last_event_age_seconds").len() >= 5);
 
-    // Each beat but the first of an instance has one before it.
+    // Each beat except the first of an instance follows another one.
     let beats_seen = scrape.value("beatkeeper_beats_total");
     assert_eq!(scrape.value("beatkeeper_beat_interval_seconds_count"), beats_seen - 3.0);
     eventually("as many beats are counted as were written", async || {

@@ -1,5 +1,5 @@
-//! A namespace that comes back from a backup as most tools bring it: no owner references, new uids, and
-//! what the operator and the instances had made lies there as well.
+//! A namespace that was restored from a backup as most tools do it: without owner references, with
+//! new uids, and with the objects that the operator and the instances had created.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Whose a slice is when registrations come, go and meet (P3, P6).
+//! Which registration owns a slice when registrations come, go and share a Service (P3, P6).
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -53,7 +53,8 @@ async fn of_two_registrations_made_at_once_one_publishes_and_the_other_says_why_
     let _operator = shop.operator();
     let mut spec = Shop::usual_spec();
     spec["serviceName"] = json!("greeter");
-    // The later name first: within one second the age is the same, and the name decides.
+    // The registration with the later name is created first. Within one second the age is equal,
+    // and the name decides.
     shop.register("zeta", spec.clone()).await;
     shop.register("alpha", spec).await;
     let reasons = eventually("one publishes and the other is stalled", async || {

@@ -1,11 +1,12 @@
-//! The pages of the repository name files and folders. A page that names one that has moved misleads.
+//! The pages of the repository name files and folders. A page that names a file that has moved
+//! misleads its readers.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// The folders that a path in backticks begins with.
+/// The folders with which a path in backticks begins.
 const FOLDERS: [&str; 11] = [
     "api/", "bench/", "charts/", "client/", "core/", "crds/", "demo/", "docs/", "scripts/", "src/",
     "tests/",
@@ -22,7 +23,7 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The paths in backticks, without those that stand for several.
+/// The paths in backticks, except for patterns that stand for several paths.
 fn named(page: &str) -> impl Iterator<Item = &str> {
     let quoted = page.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     quoted.filter(|text| {

@@ -1,20 +1,20 @@
-//! Everything that is fetched to build, test or run what is in this repository is named by a version, and where its
-//! registry has checksums, by these. Otherwise a build may differ from one day to the next, and anyone who can publish
-//! a tag can run code here.
+//! Everything that is fetched to build, test or run this repository has a fixed version, and a
+//! checksum where the registry has them. Otherwise a build may change from one day to the next, and
+//! an attacker who can publish a tag can run code here.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Whether a line has a command, and what follows it.
+/// If a line runs a command, the text that follows the command.
 fn command<'a>(line: &'a str, command: &str) -> Option<&'a str> {
     let (before, after) = line.split_once(command)?;
     let is_word = !before.ends_with(|c: char| c.is_ascii_alphanumeric() || "-_./".contains(c));
     after.strip_prefix(' ').filter(|_| is_word)
 }
 
-/// What a line fetches without saying which version, if it does.
+/// What a line fetches without a fixed version, if anything.
 fn unpinned(line: &str) -> Option<&'static str> {
     let line = line.trim();
     if line.starts_with("# ") || line.starts_with("//") {
@@ -54,11 +54,11 @@ fn unpinned(line: &str) -> Option<&'static str> {
     None
 }
 
-/// The image that a manifest, a kustomization or a Dockerfile names in a line.
+/// The image that a line of a manifest, a kustomization or a Dockerfile names.
 fn image(line: &str) -> Option<&str> {
     let value = line.trim_start_matches("- ").strip_prefix("image: ")?;
     let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
-    // Filled in by a template, a script or a chart's values.
+    // A template, a script or the values of a chart fill in such an image.
     (!value.is_empty() && !value.contains(['$', '{', '<', '#'])).then_some(value)
 }
 
@@ -85,7 +85,7 @@ fn bases(dockerfile: &str) -> Vec<String> {
             ["ARG", argument] => arguments.extend(argument.split_once('=')),
             ["FROM", base, rest @ ..] => {
                 if !stages.contains(base) {
-                    // The last argument first: its value may name earlier ones.
+                    // The last argument comes first, because its value may name earlier ones.
                     let mut filled = (*base).to_owned();
                     for (name, value) in arguments.iter().rev() {
                         filled = filled.replace(&format!("${{{name}}}"), value);
@@ -101,7 +101,7 @@ fn bases(dockerfile: &str) -> Vec<String> {
     bases
 }
 
-/// All files that are not built and not ignored.
+/// All files that are neither built nor ignored.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
@@ -123,7 +123,8 @@ fn all_files() -> Vec<PathBuf> {
     all
 }
 
-/// Whether a file's lines are commands or manifests: no source code, and nothing that is generated.
+/// Whether the lines of a file are commands or manifests. Source code and generated files are
+/// excluded.
 fn is_read(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
@@ -139,7 +140,7 @@ fn everything_that_is_fetched_is_named_by_its_version() {
     for path in all_files().into_iter().filter(|path| is_read(path)) {
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let place = path.strip_prefix(root()).unwrap().display().to_string();
-        // A command may go over several lines.
+        // A command may extend over several lines.
         for (number, line) in text.replace("\\\n", " ").lines().enumerate() {
             if let Some(what) = unpinned(line) {
                 found.push(format!("{place}, about line {}: {what}: {}", number + 1, line.trim()));

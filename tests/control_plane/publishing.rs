@@ -1,5 +1,5 @@
-//! What a Service publishes: each test has a namespace and an operator of its own, and instances
-//! that live long without beating.
+//! What a Service publishes. Each test has its own namespace and operator, and instances that need
+//! no further beat for a long time.
 
 mod claims;
 mod families;

@@ -1,4 +1,4 @@
-//! The readiness gate: a Pod that asks for it becomes ready once it is published, and not before.
+//! The readiness gate: a Pod with the gate becomes ready only after it is published.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Shop {
         conditions.into_iter().find(|condition| condition.type_ == PUBLISHED_GATE)
     }
 
-    /// Waits until a Pod is told this.
+    /// Waits until the gate condition of a Pod has this status and reason.
     async fn told(&self, pod: &str, status: &str, reason: &str) -> PodCondition {
         eventually(&format!("{pod} is told {status} ({reason})"), async || {
             let gate = self.gate(pod).await?;
@@ -45,13 +45,14 @@ async fn a_pod_that_asks_is_told_once_it_is_published_and_before_that_why_it_is_
     let gate = shop.told("asks", "False", "ServiceHasSelector").await;
     assert!(gate.message.unwrap().contains("ServiceRegistration greeter"));
 
-    // Its own gate does not keep it from being published as ready: that opens it.
+    // The Pod's own gate does not prevent it from being published as ready. Publishing it opens the
+    // gate.
     shop.patch::<Service>("greeter", json!({ "spec": { "selector": null } })).await;
     shop.published_as_ready("greeter", &["10.88.5.1", "10.88.5.2"]).await;
     let told = shop.told("asks", "True", "Published").await;
     assert_eq!(shop.gate("silent").await, None, "it does not ask");
 
-    // While the operator is away and when it starts again nothing is written.
+    // Nothing is written while the operator is away or when it starts again.
     drop(operator);
     let before = shop.api::<Pod>().get("asks").await.unwrap().metadata.resource_version;
     let _operator = shop.operator();
@@ -66,7 +67,7 @@ async fn a_pod_that_asks_is_told_once_it_is_published_and_before_that_why_it_is_
     shop.told("asks", "False", "Cordoned").await;
     beats.annotate("asks", "beatkeeper.dev/cordoned", None).await;
     shop.told("asks", "True", "Published").await;
-    // A Pod of that name that is made anew is told by itself.
+    // A new Pod with the same name gets its own condition.
     shop.delete_pod("asks", 0).await;
     let anew = shop.pod("asks", &["10.88.5.3"], asks()).await;
     assert_eq!(shop.gate("asks").await, None);
@@ -94,7 +95,8 @@ async fn a_pod_of_two_registrations_waits_for_both() {
     let mut others = shop.beats("metrics");
     others.start(&others.in_pod("asks", &uid), INTERVAL).await;
     shop.told("asks", "True", "Published").await;
-    // Health that fails is a reason of its own, and what only its kubelet says is none.
+    // Health that the instance reports as failing has its own reason. Health that only its kubelet
+    // reports is no reason.
     others.annotate("asks", "beatkeeper.dev/health", Some("Failing")).await;
     shop.told("asks", "False", "HealthFailing").await;
     shop.api::<ServiceRegistration>().delete("metrics", &Default::default()).await.unwrap();

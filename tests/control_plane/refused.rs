@@ -1,5 +1,5 @@
-//! What an admission plugin refuses to have published: the others of its slice are published, and the
-//! status says what is in the slices, with the plugin's words.
+//! An admission plugin refuses to publish some endpoints. The others of their slice are published,
+//! and the status says which are in the slices, with the plugin's words.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,14 +21,15 @@ use crate::support::{Beats, Shop, Vigil, eventually};
 const INTERVAL: Duration = Duration::from_secs(1);
 const WORDS: &str = "addresses of Pods need create on the subresource restricted";
 
-/// Two policies like the admission plugin of OpenShift, for one namespace.
+/// Policies like the admission plugin of OpenShift, for one namespace.
 struct Policies<'a> {
     shop: &'a Shop,
     resources: Vec<&'static str>,
 }
 
 impl<'a> Policies<'a> {
-    /// For each resource what must hold of an object that is created or updated.
+    /// Installs the policies. Each rule is what must hold for an object of its resource that is
+    /// created or updated.
     async fn install(shop: &'a Shop, rules: &[(&'static str, &str, &str)]) -> Self {
         for (resource, group, rule) in rules {
             let name = format!("{}-{resource}", shop.namespace);
@@ -64,7 +65,8 @@ impl<'a> Policies<'a> {
         policies
     }
 
-    /// That takes the API server a moment. What is tried is not written.
+    /// Waits until the policies are in force, because the API server needs a moment. The trial
+    /// writes are dry runs.
     async fn are_in_force(&self) {
         let tried = PostParams { dry_run: true, ..PostParams::default() };
         let slice: EndpointSlice = serde_json::from_value(json!({
@@ -154,7 +156,7 @@ async fn a_refused_address_keeps_no_other_out_and_is_told_with_the_servers_words
     shop.instance("greeter", "vm-1", "Ready", "Beating").await;
     assert_eq!(shop.registration("greeter").await.status.unwrap().ready, 2);
 
-    // It is tried again and again, which costs no status and no slice.
+    // The operator retries it, without writing a status or a slice.
     let mark = shop.plane.audit_mark().await.unwrap();
     eventually("it was tried again", async || {
         let written = shop.written_since(mark).await;
@@ -228,7 +230,7 @@ async fn an_instance_whose_removal_is_refused_is_told_to_be_published_still() {
     shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
 }
 
-/// Every state of the Endpoints of a Service since a version, as their addresses.
+/// The addresses in every state of a Service's Endpoints since a resource version.
 async fn listed_since(shop: &Shop, service: &str, version: &str) -> Vec<Vec<String>> {
     let params = WatchParams::default().fields(&format!("metadata.name={service}")).timeout(2);
     let mut events = std::pin::pin!(shop.api::<Endpoints>().watch(&params, version).await.unwrap());
@@ -261,7 +263,7 @@ async fn an_address_that_the_slices_may_not_have_is_in_no_endpoints_either_and_n
     let uid = shop.pod("greeter-1", &["10.88.0.1"], json!({})).await;
     beats.create(&beats.in_pod("greeter-1", &uid)).await;
     shop.instance("greeter", "greeter-1", "Waiting", "PublishFailed").await;
-    // Others come and go with the same write that is refused.
+    // Other instances come and go in the same write in which the refused one is left out.
     let mark = shop.plane.audit_mark().await.unwrap();
     beats.create(&beats.outside("vm-3", "192.0.2.3")).await;
     beats.leave("vm-2").await;
@@ -304,15 +306,16 @@ async fn a_registration_that_is_replaced_while_its_writes_are_refused_empties_no
     registrations.delete("greeter", &DeleteParams::default()).await.unwrap();
     let mark = shop.plane.audit_mark().await.unwrap();
     shop.greeter().await;
-    // The Service's write and the slice's take turns, so the reason is WriteFailed or PublishFailed.
+    // The writes of the Service and of the slice alternate, so the reason is WriteFailed or
+    // PublishFailed.
     eventually("the refusal is told in the registration's condition", async || {
         let status = shop.registration("greeter").await.status?;
         let ready = status.conditions.into_iter().find(|it| it.type_ == "Ready")?;
         (ready.status == "False" && ready.message.contains(WORDS)).then_some(())
     })
     .await;
-    // For longer than anything outlives a registration that is gone: the pauses between two tries of a slice are 2 s and
-    // more.
+    // This takes longer than anything that outlives a deleted registration, because the backoff
+    // between retries of a slice is 2 s and more.
     eventually("the Service and a slice were tried again and again", async || {
         let written = shop.written_since(mark).await;
         let refused =

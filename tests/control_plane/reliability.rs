@@ -1,4 +1,4 @@
-//! The page of what is tested names tests that exist, each on the level where it is.
+//! The page about what is tested names tests that exist, each at its actual level.
 
 use std::{
     collections::BTreeSet,
@@ -15,8 +15,8 @@ struct Named<'a> {
     level: &'a str,
 }
 
-/// The rows of the tables with tests and their level, with what is in the first column: a failure's
-/// number, or nothing where it is that of the row before.
+/// The rows of the tables with tests and their levels, with the first column: the number of a
+/// failure, or nothing if it is that of the row before.
 fn rows() -> Vec<(&'static str, Vec<Named<'static>>)> {
     let rows = PAGE.lines().filter_map(|line| {
         let cells = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim);
@@ -40,7 +40,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Where the tests of a level are.
+/// The level of the tests in a folder.
 fn level_of(path: &Path) -> &'static str {
     let path = path.to_str().unwrap();
     match path {

@@ -1,5 +1,5 @@
-//! Registrations that are deleted and made anew, as `kubectl replace --force`, GitOps tools and
-//! `helm uninstall` with `helm install` do; and those that do not come back.
+//! Registrations that are deleted and created again, as `kubectl replace --force`, GitOps tools,
+//! and `helm uninstall` with `helm install` do. Also registrations that do not come back.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Shop {
         .await;
     }
 
-    /// The metadata of all that is published for a Service, and the Service's own.
+    /// The metadata of everything that is published for a Service, and of the Service.
     async fn made(&self, service: &str) -> Vec<ObjectMeta> {
         let published = self.published(service).await;
         let slices = published.slices.into_iter().map(|slice| slice.metadata);
@@ -45,7 +45,7 @@ impl Shop {
         slices.chain(endpoints).chain(service.map(|service| service.metadata)).collect()
     }
 
-    /// Waits until all of that, three objects, says that it is the registration's.
+    /// Waits until all three objects are marked as owned by the registration.
     async fn all_owned_by(&self, registration: &ServiceRegistration) {
         let Self { namespace, .. } = self;
         let (name, uid) = (registration.name_any(), registration.uid().unwrap());
@@ -66,7 +66,7 @@ fn mark(metadata: &ObjectMeta) -> Option<&str> {
     metadata.annotations.as_ref()?.get(OWNED_BY).map(String::as_str)
 }
 
-/// What people and the cluster have set on a Service.
+/// The settings on a Service that come from people and the cluster.
 fn settings(service: &Service) -> Value {
     let mut annotations = service.annotations().clone();
     annotations.remove(OWNED_BY);
@@ -106,7 +106,7 @@ async fn a_registration_that_is_replaced_keeps_its_service_as_people_have_set_it
     assert_eq!(settings(&now), settings(&service), "orphaned");
     shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     assert_eq!(vigil.left(), [""; 0]);
-    // The new registration decides about it now: no instance is kept for good.
+    // The new registration decides about its instances now, so none is kept forever.
     beats.die("vm-2");
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
 }
@@ -127,7 +127,7 @@ async fn what_a_registration_that_is_gone_has_made_is_collected_and_nothing_of_o
     others.start(&others.outside("vm-2", "192.0.2.2"), INTERVAL).await;
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     shop.published_as_ready("theirs", &["192.0.2.2"]).await;
-    // A copy under another name, as one is made from what `kubectl get --output yaml` prints.
+    // A copy under another name, like one made from the output of `kubectl get --output yaml`.
     let original: Service = shop.api().get("greeter").await.unwrap();
     shop.create::<Service>(json!({
         "metadata": {
@@ -136,7 +136,7 @@ async fn what_a_registration_that_is_gone_has_made_is_collected_and_nothing_of_o
         "spec": { "ports": [{ "name": "grpc", "port": 80 }] },
     }))
     .await;
-    // One goes while an operator sees it, the other while none does.
+    // One registration is deleted while an operator runs, the other while none runs.
     shop.unregister("greeter", &DeleteParams::default()).await;
     drop(operator);
     shop.unregister("beside", &DeleteParams::default()).await;
@@ -152,7 +152,7 @@ async fn what_a_registration_that_is_gone_has_made_is_collected_and_nothing_of_o
     }
 }
 
-/// What a restore or a GitOps tool makes of an object in another namespace.
+/// How a restore or a GitOps tool writes an object in another namespace.
 fn copy_of<K: Resource + Serialize>(object: &K) -> Value {
     let mut copy = serde_json::to_value(object).unwrap();
     let metadata = object.meta();
@@ -172,7 +172,7 @@ async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
     let shop = Shop::open("copied").await;
     let there = Shop::open("copy").await;
     let flags: Vec<String> = shop.ranges().into_iter().chain(there.ranges()).collect();
-    // One that watches both.
+    // An operator that watches both namespaces.
     let both = ["--namespace", &there.namespace].into_iter();
     let flags: Vec<&str> = both.chain(flags.iter().map(String::as_str)).collect();
     let _operator = Operator::start(shop.plane, &shop.namespace, &flags);
@@ -190,7 +190,7 @@ async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
         made.iter().map(|it| (it.name.clone(), it.resource_version.clone())).collect()
     };
 
-    // The original goes, and all that belongs to it.
+    // The original is deleted with everything that belongs to it.
     beats.leave("vm-1").await;
     shop.unregister("greeter", &DeleteParams::default()).await;
     eventually("what was made is collected", async || {
@@ -199,14 +199,14 @@ async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
     .await;
     assert_eq!(versions(&there.made("greeter").await), versions(&copies));
 
-    // A registration of the same name uses the Service as it is, and says what is in its way.
+    // A registration of the same name uses the Service as it is, and reports what blocks it.
     there.greeter().await;
     let message = there.condition("greeter", "Ready", "False", "ServedByOthers").await;
     let maker = format!("the user who copied it from namespace {}", shop.namespace);
     assert!(message.contains(&maker), "{message}");
     assert_eq!(versions(&there.made("greeter").await), versions(&copies));
 
-    // With consent it takes over what was copied.
+    // With consent it takes over the copied objects.
     let consent = json!({ "metadata": { "annotations": { "beatkeeper.dev/adopt": "true" } } });
     let registration: ServiceRegistration = there.patch("greeter", consent).await;
     there.published_as_ready("greeter", &["192.0.2.1"]).await;
@@ -238,7 +238,8 @@ async fn what_an_earlier_version_has_marked_is_marked_anew_and_collected() {
     assert_eq!(vigil.left(), [""; 0]);
     drop(operator);
 
-    // One that is deleted before that, while no operator runs, leaves what may be a copy as well: it stays.
+    // A registration is deleted before its old mark is replaced, while no operator runs. Its slice
+    // may also be a copy, so it stays.
     let slice = published.slices[0].name_any();
     shop.patch::<EndpointSlice>(&slice, former("")).await;
     shop.unregister("greeter", &DeleteParams::default()).await;
@@ -306,7 +307,8 @@ async fn what_gitops_tools_write_on_a_registration_reaches_nothing_else_and_is_n
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     let mark = shop.settled(Duration::from_secs(2)).await;
-    // As Argo CD and Flux do: server-side apply by a manager of their own, with what they track by.
+    // As Argo CD and Flux do: server-side apply with their own field manager, and with their
+    // tracking labels and annotations.
     let tracked = json!({
         "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
         "metadata": {
@@ -323,7 +325,7 @@ async fn what_gitops_tools_write_on_a_registration_reaches_nothing_else_and_is_n
         let registrations: Api<ServiceRegistration> = shop.api();
         registrations.patch("greeter", &params, &Patch::Apply(&tracked)).await.unwrap();
     }
-    // And on the Service, as some are told to.
+    // They may also label the Service, if they are configured so.
     let theirs = json!({ "metadata": { "labels": { "app.kubernetes.io/instance": "shop" } } });
     shop.patch::<Service>("greeter", theirs).await;
     shop.settled(Duration::from_secs(2)).await;
@@ -334,7 +336,7 @@ async fn what_gitops_tools_write_on_a_registration_reaches_nothing_else_and_is_n
     }
     let service: Service = shop.api().get("greeter").await.unwrap();
     assert_eq!(service.labels()["app.kubernetes.io/instance"], "shop");
-    // Pruned, and applied again with the next commit.
+    // The registration is pruned, and then applied again with the next commit.
     let vigil = Vigil::keep(&shop, "greeter").await;
     shop.unregister("greeter", &DeleteParams::foreground()).await;
     let new = shop.greeter().await;
@@ -351,12 +353,13 @@ async fn a_crd_that_is_pruned_takes_the_registrations_along_and_nothing_that_the
     let vigil = Vigil::keep(&stage, "greeter").await;
     let crds = Api::<CustomResourceDefinition>::all(stage.client.clone());
     let name = "serviceregistrations.beatkeeper.dev";
-    // As long as one registration stays, those that have gone are answered with a plain 404.
+    // While at least one registration exists, the API server answers with a plain 404 for deleted
+    // ones.
     stage.register("held", Shop::usual_spec()).await;
     let held = json!({ "metadata": { "finalizers": ["example.com/held"] } });
     stage.patch::<ServiceRegistration>("held", held).await;
     crds.delete(name, &DeleteParams::default()).await.unwrap();
-    // Slices are looked at ten seconds after their registration has gone.
+    // Slices are checked ten seconds after their registration is deleted.
     eventually("the operator would collect, and sees that all registrations go", async || {
         let logged = stage.operator.logged();
         logged.contains("the CRD of registrations is being deleted").then_some(())

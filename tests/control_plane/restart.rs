@@ -1,5 +1,5 @@
-//! The operator's own troubles cost no living instance its place (P1), and no dead one lives on by
-//! them for ever (P2).
+//! Faults of the operator itself remove no living instance (P1), and do not keep a dead one
+//! published forever (P2).
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::support::{Beats, Operator, Shop, Vigil, eventually};
 const TTL: Duration = Duration::from_secs(3);
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many beating instances, vm-1 at 192.0.2.1 and so on, all published.
+/// `count` beating instances, vm-1 at 192.0.2.1 and so on, all published.
 pub async fn beating(shop: &Shop, count: usize) -> Beats {
     shop.greeter().await;
     let mut beats = shop.beats("greeter");
@@ -47,7 +47,7 @@ async fn a_restart_costs_nobody_its_place_and_gives_the_dead_one_ttl_more() {
     let vigil = Vigil::keep(&shop, "greeter").await;
     operator.kill();
     beats.die("vm-5");
-    // Not published, and silent: a Lease that some process left here long ago.
+    // A Lease that a process left here long ago. Its instance is silent and not published.
     beats.create(&beats.outside("vm-6", "192.0.2.6")).await;
     tokio::time::sleep(TTL).await;
     let started = Instant::now();
@@ -89,7 +89,8 @@ async fn an_operator_that_was_suspended_prunes_nobody_who_beat_on() {
         operator.suspend();
         tokio::time::sleep(2 * TTL).await;
         operator.resume();
-        // It works again when it has seen one die that was alive before.
+        // That the operator works again is shown below: it prunes an instance that was alive
+        // before.
         tokio::time::sleep(INTERVAL).await;
         assert_eq!(vigil.left(), [""; 0]);
     }
@@ -103,7 +104,7 @@ async fn an_operator_that_was_suspended_prunes_nobody_who_beat_on() {
 async fn an_api_server_that_was_away_for_three_ttls_costs_no_living_instance_its_place() {
     let plane = ControlPlane::start(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    // It ends with the process.
+    // The control plane ends with the test process.
     let plane: &'static ControlPlane = Box::leak(Box::new(plane));
     let shop = Shop::open_on(plane, "away").await;
     let _operator = shop.operator();
@@ -130,7 +131,7 @@ async fn a_lease_that_is_made_anew_is_life() {
     shop.published_as_ready("greeter", &["192.0.2.2"]).await;
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     published(&shop, 2).await;
-    // And in one breath, as by a process that starts over.
+    // Deletes and creates the Lease at once, like a process that starts over.
     beats.leave("vm-1").await;
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     shop.settled(TTL + INTERVAL).await;
@@ -146,7 +147,7 @@ async fn a_lease_that_lost_its_label_counts_while_it_beats_and_not_when_it_is_si
     let bare = json!({ "metadata": { "labels": null } });
     let leases = beats.leases();
     leases.patch("greeter.vm-1", &PatchParams::default(), &Patch::Merge(bare)).await.unwrap();
-    // For the watch it is deleted. Three times the ttl is the subject.
+    // The watch reports the Lease as deleted. The test must last three ttls.
     tokio::time::sleep(3 * TTL).await;
     assert_eq!(vigil.left(), [""; 0]);
     let silent = beats.die("vm-1");
@@ -202,7 +203,7 @@ async fn a_longer_ttl_applies_at_once_and_a_shorter_one_not_before_an_instance_f
     let _operator = shop.operator();
     let mut beats = beating(&shop, 3).await;
     let vigil = Vigil::keep(&shop, "greeter").await;
-    // In the middle of its silence the ttl becomes longer.
+    // The ttl becomes longer while the instance is silent.
     let silent = beats.die("vm-1");
     tokio::time::sleep(Duration::from_secs(1)).await;
     set_ttl(&shop, "8s").await;
@@ -210,14 +211,14 @@ async fn a_longer_ttl_applies_at_once_and_a_shorter_one_not_before_an_instance_f
     let after = left - silent;
     assert!(after > Duration::from_secs(7) && after < Duration::from_secs(10), "{after:?}");
 
-    // It becomes shorter: one that is silent keeps what it was told, and so does one that beats once more
-    // without a sign that it knows the new pace.
+    // The ttl becomes shorter. A silent instance keeps the ttl it was told. So does an instance
+    // that beats once more and shows no sign that it knows the new pace.
     let last = Instant::now();
     beats.die("vm-2");
     beats.beat_at("vm-2", Timestamp::now()).await;
     set_ttl(&shop, "2s").await;
     let dead = beats.die("vm-3");
-    // The change has been seen before this beat.
+    // The operator has seen the change before this beat.
     shop.condition_observed(3).await;
     beats.beat_at("vm-3", Timestamp::now()).await;
     let left = vigil.leaves("192.0.2.2").await;

@@ -1,4 +1,4 @@
-//! The store goes back to a backup while the operator and everything that beats run on.
+//! The store is rolled back to a backup while the operator and all instances keep running.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,10 +25,10 @@ use crate::support::{Operator, Shop, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const TTL: Duration = Duration::from_secs(3);
-/// Versions that the store forgets, besides those of the beats.
+/// The number of versions that the store loses in the rollback, in addition to the beats.
 const FORGOTTEN: usize = 1500;
 
-/// Instances that beat as clients do: whose Lease is gone makes it anew.
+/// Instances that beat as clients do: if its Lease is gone, an instance creates it again.
 struct Hearts {
     shop: Shop,
     beating: BTreeMap<u8, JoinHandle<()>>,
@@ -52,7 +52,7 @@ impl Hearts {
                     spec.renew_time = Some(MicroTime(Timestamp::now()));
                     let _ = leases.create(&PostParams::default(), &anew).await;
                 }
-                // A failure is tried again soon, as clients do.
+                // A failed beat is retried soon, as clients do.
                 let failed = !matches!(result, Ok(Ok(_)));
                 tokio::time::sleep(if failed { INTERVAL / 5 } else { INTERVAL }).await;
             }
@@ -85,7 +85,7 @@ fn address(number: u8) -> String {
     format!("192.0.2.{number}")
 }
 
-/// Looks again and again whether these are in the slices, also while no watch would tell.
+/// Polls whether these addresses are in the slices, even when no watch would show it.
 struct Lookout {
     missed: Arc<Mutex<BTreeSet<String>>>,
     task: JoinHandle<()>,
@@ -115,7 +115,7 @@ impl Lookout {
     }
 }
 
-/// A control plane of one's own, which ends with the process.
+/// A separate control plane, which ends with the test process.
 async fn shop() -> Shop {
     let plane: &'static ControlPlane =
         Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
@@ -146,8 +146,8 @@ async fn conflicts(operator: &Operator) -> f64 {
     writes.iter().filter(|(series, _)| series.contains("conflict")).map(|(_, n)| n).sum()
 }
 
-/// Twelve that beat, of which one has died and left after the backup, one registers after it, one dies with the
-/// restore and one registers after that.
+/// Runs twelve beating instances. One dies and leaves after the backup, one registers after the
+/// backup, one dies with the restore, and one registers after the restore.
 async fn goes_back(operators: Vec<Operator>, shop: Shop) -> (Vec<Operator>, Hearts) {
     shop.greeter().await;
     let mut hearts = Hearts { shop: shop.clone(), beating: BTreeMap::new() };
@@ -184,13 +184,14 @@ async fn a_store_that_is_restored_costs_no_living_instance_its_place_and_brings_
     let rollbacks = operator.scrape().await.value("beatkeeper_store_rollbacks_total");
     assert!(rollbacks >= 1.0, "{rollbacks}");
 
-    // It goes on as ever: no conflict without end, and the next one to die leaves.
+    // The operator continues normally: there are no endless conflicts, and the next dead instance
+    // leaves.
     let before = conflicts(&operator).await;
     let lookout = Lookout::keep(&shop, hearts.living());
     tokio::time::sleep(2 * TTL).await;
     assert_eq!(conflicts(&operator).await, before);
 
-    // What it remembers for the next process is of this history.
+    // The state that it keeps for the next process comes from this history.
     operator.kill();
     let operator = shop.operator();
     eventually("it publishes again", async || {
@@ -236,7 +237,7 @@ async fn a_lease_that_is_put_back_from_a_backup_publishes_nobody_until_it_beats(
     shop.published_as_ready("greeter", &["192.0.2.2"]).await;
     let told = shop.instance("greeter", "vm-1", "Waiting", "AwaitingBeat").await;
     assert!(told.message.contains("put back"), "{}", told.message);
-    // By its own clock, which is slow.
+    // The renewTime comes from the instance's own clock, which is slow.
     beats.beat_at("vm-1", hours_ago + SignedDuration::from_secs(1)).await;
     shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
 }

@@ -17,7 +17,7 @@ use crate::support::{Operator, Shop};
 
 const SAY: &str = "info,beatkeeper=debug";
 
-/// A registration whose instances are at these addresses, each named after what it is.
+/// Declares a registration with instances at these addresses. Each name says what the address is.
 async fn declare(shop: &Shop, instances: &[(&str, &str)]) {
     let declared: Vec<Value> = instances
         .iter()
@@ -29,7 +29,7 @@ async fn declare(shop: &Shop, instances: &[(&str, &str)]) {
     shop.register("greeter", spec).await;
 }
 
-/// A slice by which the API server is reached, with this address.
+/// A slice through which clients reach the API server, with this address.
 async fn api_server_at(shop: &Shop, address: &str) -> EndpointSlice {
     let default =
         Shop { plane: shop.plane, client: shop.client.clone(), namespace: "default".to_owned() };
@@ -45,7 +45,7 @@ async fn api_server_at(shop: &Shop, address: &str) -> EndpointSlice {
         .await
 }
 
-/// A kubeconfig for an account that may do everything in the shop's namespace, and nothing elsewhere.
+/// A kubeconfig for an account that has all rights in the shop's namespace, and none elsewhere.
 async fn confined(shop: &Shop) -> tempfile::NamedTempFile {
     let all = json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }]);
     let role = json!({ "metadata": { "name": shop.namespace }, "rules": all });

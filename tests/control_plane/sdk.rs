@@ -1,4 +1,4 @@
-//! The SDK: services that beat for themselves, beside a real operator.
+//! Services that beat through the SDK, beside a real operator.
 
 use std::{
     sync::{
@@ -41,7 +41,7 @@ impl Shop {
     }
 }
 
-/// What happened, in its order.
+/// A record of events in order.
 #[derive(Clone, Default)]
 struct Diary(Arc<Mutex<Vec<&'static str>>>);
 
@@ -78,7 +78,7 @@ async fn a_service_is_published_when_it_starts_and_gone_when_it_stops() {
     assert_eq!(lease.annotations()["metadata.beatkeeper.dev/shelf"], "7");
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     let vigil = Vigil::keep(&shop, "greeter").await;
-    // For longer than the ttl.
+    // The test waits longer than the ttl.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(vigil.left(), [""; 0]);
     assert!(running.stats().beats >= 3, "{:?}", running.stats());
@@ -148,7 +148,8 @@ async fn who_drains_is_published_as_terminating_before_it_goes() {
     let mut running = shop.vm(1).build().unwrap().start().await.unwrap();
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     let mut changes = shop.discovery().watch("greeter").await.unwrap();
-    // It looks when it is asked; asked later, it would never have seen the instance ready.
+    // The stream reads the slices when it is polled. If it were polled later, it would never see
+    // the instance as ready.
     let first = tokio::time::timeout(PATIENCE, changes.next()).await.unwrap();
     assert!(matches!(&first, Some(Change::Created(one)) if one.ready), "{first:?}");
     running.drain(Duration::ZERO).await;
@@ -184,7 +185,7 @@ async fn without_renewal_a_service_lives_for_one_ttl() {
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
     assert_eq!(running.stats().beats, 0);
-    // What it says of itself is a beat.
+    // Reporting health counts as a beat.
     running.tell(Health::Passing, Some("by hand".to_owned()));
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     running.stop().await.unwrap();
@@ -221,7 +222,7 @@ fn a_runtime_that_is_blocked_delays_no_beat_of_a_thread_of_its_own() {
         Vigil::keep(&shop, "greeter").await
     });
     let before = running.stats().beats;
-    // Nobody polls that runtime now, for longer than the ttl.
+    // That runtime is not polled for longer than the ttl.
     std::thread::sleep(Duration::from_secs(6));
     assert!(running.stats().beats > before + 3, "{:?}", running.stats());
     assert_eq!(vigil.left(), [""; 0]);

@@ -1,4 +1,5 @@
-//! A Service whose selector is removed: what the cluster's own controllers leave is taken over.
+//! A Service whose selector is removed. The operator takes over what the cluster's own controllers
+//! leave.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -27,7 +28,7 @@ impl Shop {
         self.patch::<Service>("greeter", json!({ "spec": { "selector": selector } })).await;
     }
 
-    /// Waits until the slices are ours alone and have each of these addresses once.
+    /// Waits until all slices belong to the operator and contain each of these addresses once.
     async fn ours_alone(&self, addresses: &[&str]) {
         let mut wanted = addresses.to_vec();
         wanted.sort_unstable();
@@ -57,7 +58,7 @@ async fn a_service_whose_selector_is_removed_is_taken_over_without_a_gap_a_dupli
     shop.greeter().await;
     shop.condition("greeter", "Stalled", "True", "ServiceHasSelector").await;
     let mut beats = shop.beats("greeter");
-    // Two beat, one has no agent yet.
+    // Two Pods beat, and one has no agent yet.
     for n in [1, 2] {
         let name = format!("web-{n}");
         beats.start(&beats.in_pod(&name, &uids[n - 1]), INTERVAL).await;
@@ -70,7 +71,7 @@ async fn a_service_whose_selector_is_removed_is_taken_over_without_a_gap_a_dupli
     shop.instance("greeter", "adopted/10.88.9.3", "Ready", "Adopted").await;
     assert_eq!(vigil.left(), [""; 0]);
 
-    // The kubelet's word counts for the one without an agent; and its first beat ends that.
+    // For the Pod without an agent the readiness from its kubelet counts, until its first beat.
     shop.pod_status("web-3", &["10.88.9.3"], false, "Running").await;
     shop.published_as_ready("greeter", &ALL[..2]).await;
     shop.pod_status("web-3", &["10.88.9.3"], true, "Running").await;
@@ -80,7 +81,7 @@ async fn a_service_whose_selector_is_removed_is_taken_over_without_a_gap_a_dupli
     beats.die("web-2");
     shop.ours_alone(&ALL[..1]).await;
 
-    // A selector that is put back and removed again.
+    // The selector is added again and then removed again.
     shop.select(json!({ "app": "web" })).await;
     shop.condition("greeter", "Stalled", "True", "ServiceHasSelector").await;
     eventually("the cluster publishes again", async || {
@@ -96,7 +97,7 @@ async fn a_service_whose_selector_is_removed_is_taken_over_without_a_gap_a_dupli
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_was_deleted_after_the_selector_was_removed_leaves() {
     let shop = Shop::open("selector-dead").await;
-    // No operator yet: what the cluster leaves grows old.
+    // No operator runs yet, so what the cluster leaves grows old.
     let uids = shop.selecting_service().await;
     shop.select(json!(null)).await;
     shop.delete_pod("web-3", 0).await;

@@ -1,5 +1,5 @@
-//! A registration that is stalled never empties a Service: what lives stays as it was published, the
-//! dead leave, and the edits that were made meanwhile are carried out when the stall ends.
+//! A stalled registration never empties a Service. Living instances stay as published, dead ones
+//! leave, and edits that were made meanwhile take effect when the stall ends.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const ALL: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
 impl Shop {
-    /// Edits the registration, and waits until an operator has looked at the edit.
+    /// Edits the registration, and waits until an operator has seen the edit.
     async fn edit_spec(&self, spec: Value) {
         let edit = json!({ "spec": spec });
         let edited: ServiceRegistration = self.patch("greeter", edit).await;
@@ -47,7 +47,7 @@ async fn edits_during_a_stall_take_no_living_address_out_and_the_dead_leave() {
     shop.published_as_ready("greeter", &ALL).await;
     let vigil = Vigil::keep(&shop, "greeter").await;
 
-    // A slip: it should be "true".
+    // A typing error: the value should be "true".
     let slip = |value: Value| json!({ "metadata": { "annotations": { "beatkeeper.dev/dry-run": value } } });
     shop.patch::<ServiceRegistration>("greeter", slip("True".into())).await;
     shop.condition("greeter", "Stalled", "True", "InvalidSpec").await;

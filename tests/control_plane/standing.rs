@@ -1,5 +1,5 @@
-//! What Beatkeeper did not create it never takes over (P6): who is in the way stalls the
-//! registration, and stalling stops additions but not removals.
+//! Beatkeeper never takes over what it did not create (P6). Foreign objects stall the registration.
+//! A stall stops additions but not removals.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,14 +20,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(800);
 
 impl Shop {
-    /// A Service made by a person, with the port grpc, and what else its spec has.
+    /// A Service created by a person, with the port grpc and the given spec.
     async fn own_service(&self, spec: Value) -> Service {
         let mut full = json!({ "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] });
         full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         self.create(json!({ "metadata": { "name": "greeter" }, "spec": full })).await
     }
 
-    /// The slices and the Endpoints of the Service, with their versions.
+    /// The resource versions of the slices and the Endpoints of the Service.
     async fn versions(&self) -> BTreeMap<String, String> {
         let published = self.published("greeter").await;
         let slices = published.slices.iter().map(|s| (s.name_any(), s.resource_version().unwrap()));
@@ -36,7 +36,7 @@ impl Shop {
         slices.chain(endpoints).collect()
     }
 
-    /// Waits until the registration is stalled for a reason, and checks that nothing but status and
+    /// Waits until the registration is stalled for a reason. Checks that nothing but status and
     /// events is written meanwhile and afterwards.
     async fn stalled_and_idle(&self, reason: &str) -> String {
         let mark = self.plane.audit_mark().await.unwrap();
@@ -61,7 +61,7 @@ async fn a_service_with_a_selector_stays_the_clusters() {
     let _operator = shop.operator();
     shop.own_service(json!({ "selector": { "app": "greeter" } })).await;
     shop.pod("greeter-1", &["10.88.0.7"], json!({})).await;
-    // In its Endpoints only: slices name no Pod whose Node is unknown.
+    // The address is only in Endpoints, because slices leave out a Pod whose Node is unknown.
     let cluster = eventually("the cluster publishes its Pod", async || {
         let published = shop.published("greeter").await;
         let there = published.in_endpoints().len() == 1 && published.slices.len() == 1;
@@ -219,7 +219,7 @@ async fn a_selector_added_later_stops_additions_but_not_deaths() {
     assert_eq!(vigil.left(), ["192.0.2.1"]);
 
     shop.patch::<Service>("greeter", json!({ "spec": { "selector": null } })).await;
-    // The cluster leaves its slice behind; until somebody has removed it, it is in the way.
+    // The cluster leaves its slice behind. The slice blocks the registration until it is removed.
     shop.condition("greeter", "Stalled", "True", "ServedByOthers").await;
     let slices: Api<EndpointSlice> = shop.api();
     let clusters = "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io";

@@ -1,4 +1,5 @@
-//! A beat that changes nothing costs no write, and the same whatever the size of its service (P4).
+//! A beat that changes nothing causes no write, and costs the same whatever the size of its service
+//! (P4).
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ async fn a_hundred_instances_that_beat_for_a_minute_cause_no_write() {
     ready(&shop, "greeter", 100).await;
     let mark = shop.settled(Duration::from_secs(2)).await;
     let used = operator.cpu_ticks();
-    // The minute is the subject.
+    // The test must last a minute.
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(shop.written_since(mark).await, []);
     let beaten = beats_since(&shop, mark).await;
@@ -38,11 +39,11 @@ async fn a_beat_costs_the_same_whatever_the_size_of_its_service() {
         many_small * 1e4
     );
     assert!(one_large < 3.0 * many_small, "{one_large} and {many_small} ticks a beat");
-    // A beat that wakes its registration costs more than 2 ms in a service of 200.
+    // A beat that starts a reconcile of its registration costs more than 2 ms in a service of 200.
     assert!(one_large < 0.1, "{one_large} ticks of 10 ms a beat");
 }
 
-/// How many clock ticks of 10 ms the operator uses for a beat.
+/// The clock ticks of 10 ms that the operator uses for a beat.
 async fn ticks_per_beat(registrations: usize, instances: usize) -> f64 {
     let shop = Shop::open("size").await;
     let operator = shop.operator();

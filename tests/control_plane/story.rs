@@ -1,4 +1,4 @@
-//! The main job: publish what beats, prune what stops, and leave the others alone.
+//! The main purpose: publish what beats, prune what stops, and change nothing else.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn who_dies_leaves_its_slice_before_the_one_list_of_all_addresses() {
     }
     let mut left: Vec<&str> = all.iter().map(String::as_str).collect();
     shop.published_as_ready("greeter", &left).await;
-    // One by one: written side by side, now the one would come first and now the other.
+    // One at a time: if they were written concurrently, their order would vary.
     for n in 0..5 {
         beats.die(&format!("vm-{n}"));
         left.remove(0);
@@ -75,7 +75,7 @@ async fn while_many_leave_one_after_the_other_the_one_list_is_written_less_often
     for address in leaving {
         beats.leave(&format!("vm-{address}")).await;
     }
-    // In the end it says the same.
+    // In the end Endpoints say the same.
     shop.published_as_ready("greeter", &[last]).await;
     let written = shop.written_since(mark).await;
     let updates = |kind: &str| written.iter().filter(|entry| entry.resource == kind).count();

@@ -1,4 +1,5 @@
-//! Objects that no type of ours can hold, and huge ones: each costs itself only. And none is in a log.
+//! Objects that our types cannot hold, and huge objects. Each affects only itself, and none appears
+//! in a log.
 
 mod clients;
 
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Operator, Shop, Stage, eventually};
 
-/// What `kubectl patch` can write into any object: a time that no type of ours holds.
+/// A time that our types cannot hold, which `kubectl patch` can write into any object.
 fn strange(group: &str) -> Value {
     let version = group.trim_start_matches("apis/").trim_start_matches("api/");
     json!([{
@@ -30,7 +31,7 @@ const LEASES: &str = "apis/coordination.k8s.io/v1";
 const REGISTRATIONS: &str = "apis/beatkeeper.dev/v1alpha1";
 
 impl Shop {
-    /// As kube's types would not do it: they cannot read the answer.
+    /// Sends a raw request, because kube's types cannot read the answer.
     async fn raw(&self, method: &str, path: &str, body: &Value) -> Value {
         let request = Request::builder()
             .method(method)
@@ -44,7 +45,7 @@ impl Shop {
         serde_json::from_str(&self.client.request_text(request).await.unwrap()).unwrap()
     }
 
-    /// Makes an object such that no type of kube's can hold it.
+    /// Changes an object so that no type of kube can hold it.
     async fn make_strange(&self, group: &str, resource: &str) {
         let path = format!("{group}/namespaces/{}/{resource}", self.namespace);
         let patch = json!({ "metadata": { "managedFields": strange(group) } });
@@ -106,7 +107,7 @@ async fn objects_of_each_kind_that_no_type_can_hold_neither_blind_the_operator_n
     stage.quit("vm-1").await;
     stage.eventually_has(&["10.88.0.7", "192.0.2.2"]).await;
 
-    // An operator that has to list all of it.
+    // An operator that must list all of these objects.
     let Stage { shop, operator, beats } = stage;
     operator.kill();
     shop.all_are_strange().await;
@@ -122,7 +123,7 @@ async fn objects_of_each_kind_that_no_type_can_hold_neither_blind_the_operator_n
     assert!(!operator.logged().contains("cannot be read"), "all that is used of them can be read");
 }
 
-/// A Lease with as many labels as an object has room for: 581 kB.
+/// A Lease with as many labels as an object may have: 581 kB.
 fn huge(number: usize) -> Value {
     let label =
         |label| (format!("{label:04}.{}/{}", "d".repeat(240), "n".repeat(63)), "v".repeat(63));
@@ -136,7 +137,7 @@ fn huge(number: usize) -> Value {
     })
 }
 
-/// The operator's peak of memory at a start with so many huge Leases.
+/// The operator's peak of memory after a start with `count` huge Leases.
 async fn peak_with(count: usize) -> u64 {
     let plane: &'static ControlPlane =
         Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));

@@ -1,4 +1,4 @@
-//! Leases that nothing else would remove are swept, and no others (P6).
+//! The operator sweeps Leases that nothing else would remove, and no others (P6).
 
 use std::time::{Duration, Instant};
 
@@ -57,25 +57,26 @@ async fn an_expired_lease_is_swept_ten_times_its_ttl_later_unless_it_beats() {
     let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
     shop.register("greeter", json!({ "ttl": "1s", "interval": "300ms", "ports": ports })).await;
     let mut beats = shop.beats("greeter");
-    // Before the first beat: what follows it by so much follows this moment by more.
+    // Taken before the first beat, so a time since this moment is longer than the same time since a
+    // beat.
     let before = Instant::now();
     for (instance, address) in [("vm-1", "192.0.2.1"), ("vm-2", "192.0.2.2")] {
         let mut lease = beats.outside(instance, address);
         lease.spec.as_mut().unwrap().lease_duration_seconds = Some(1);
         beats.create(&lease).await;
     }
-    // Prepared for somebody who has not come yet.
+    // A Lease that was prepared for an instance that has not started yet.
     let mut prepared = beats.outside("vm-5", "192.0.2.5");
     prepared.spec.as_mut().unwrap().renew_time = None;
     beats.create(&prepared).await;
-    // Refused, one of them for good.
+    // Both instances are refused. One of them never beats again.
     for (instance, address) in [("vm-3", "203.0.113.3"), ("vm-4", "203.0.113.4")] {
         beats.create(&beats.outside(instance, address)).await;
     }
     beats.keep_beating("vm-4", INTERVAL);
     shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
     shop.instance("greeter", "vm-3", "Rejected", "AddressRefused").await;
-    // Late, but before the sweep: the subject is that it lies there for so long.
+    // The beat is late but comes before the sweep. The Lease must lie there for that long.
     tokio::time::sleep(Duration::from_secs(7)).await;
     beats.beat_at("vm-2", Timestamp::now()).await;
     shop.is_swept("greeter.vm-1").await;
@@ -89,7 +90,7 @@ async fn an_expired_lease_is_swept_ten_times_its_ttl_later_unless_it_beats() {
     assert!(after >= Duration::from_secs(18), "counted from its last beat: {after:?}");
 }
 
-/// spec.ttl rules; what the Lease says of itself only informs.
+/// spec.ttl decides. The duration in the Lease only informs.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_lease_is_kept_by_the_ttl_of_its_registration_and_not_by_its_own_word() {
     let shop = Shop::open("word").await;

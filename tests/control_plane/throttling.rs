@@ -1,4 +1,4 @@
-//! An API server that sends the operator away (429) is neither evidence nor a refusal.
+//! An API server that answers 429 gives neither evidence nor a refusal.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -22,21 +22,21 @@ use crate::support::{Operator, Shop, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The operator with an identity of its own (an administrator is never sent away), whose requests of
-/// some kinds the API server answers with 429 while the jail is closed.
+/// An account for the operator (the API server never throttles an administrator). While the jail is
+/// closed, the API server answers some kinds of its requests with 429.
 struct Jail<'a> {
     shop: &'a Shop,
     name: String,
     kubeconfig: PathBuf,
     inmate: Client,
     token: String,
-    /// Where things of this kind are created.
+    /// The path at which objects of this kind are created.
     path: String,
     _folder: tempfile::TempDir,
 }
 
 impl<'a> Jail<'a> {
-    /// An open one, for these verbs of a resource, `create` among them.
+    /// Creates an open jail for these verbs of a resource. The verbs include `create`.
     async fn build(shop: &'a Shop, group: &str, resource: &str, verbs: &[&str]) -> Self {
         let path = format!("/apis/{group}/v1/namespaces/{}/{resource}", shop.namespace);
         let name = format!("{}-jail", shop.namespace);
@@ -85,11 +85,11 @@ impl<'a> Jail<'a> {
         Operator::start_as(None, &self.kubeconfig, &self.shop.namespace, &flags)
     }
 
-    /// From now on everybody is sent away: there is no seat but the one that an idle level always
-    /// has, and in that sits a request whose body never ends.
+    /// Closes the jail. The priority level then has only the one seat that an idle level always
+    /// has. A request whose body never ends holds that seat.
     ///
-    /// Each try sends an occupant of its own: one that came before the API server had taken the
-    /// level's change in sits elsewhere, for as long as it is left there.
+    /// Each try sends its own request of that kind. One that arrived before the API server had
+    /// applied the change of the level holds a seat elsewhere for as long as it is left there.
     async fn close(&self) -> JoinHandle<()> {
         self.set_shares(0).await;
         eventually("the API server sends the operator away", async || {
@@ -104,7 +104,7 @@ impl<'a> Jail<'a> {
         .await
     }
 
-    /// Sends a request whose body never ends, with a client that can.
+    /// Sends a request whose body never ends. The kube client cannot do that.
     async fn occupy(&self) -> JoinHandle<()> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
@@ -120,7 +120,7 @@ impl<'a> Jail<'a> {
         tokio::spawn(async move { drop(client.request(request).await) })
     }
 
-    /// There is room again.
+    /// Opens the jail again.
     async fn open(&self, occupant: JoinHandle<()>) {
         occupant.abort();
         self.set_shares(100).await;
@@ -130,15 +130,16 @@ impl<'a> Jail<'a> {
         .await;
     }
 
-    /// Sends a request of the kind that is jailed, which changes nothing.
+    /// Sends a dry-run request of the jailed kind. Returns whether the API server answers in time
+    /// and not with 429.
     async fn is_let_in(&self) -> bool {
         let object = json!({ "metadata": { "generateName": "trial-" }, "addressType": "IPv4", "endpoints": [] });
         let request = http::Request::post(format!("{}?dryRun=All", self.path))
             .header("content-type", "application/json")
             .body(object.to_string().into_bytes())
             .unwrap();
-        // The client of the tests may wait when it is sent away. Whether the request is refused for
-        // another reason does not matter.
+        // A throttled test client may wait. It does not matter if the request is refused for
+        // another reason.
         let answer = tokio::time::timeout(INTERVAL, self.inmate.request_text(request)).await;
         match answer {
             Err(_late) => false,

@@ -1,4 +1,5 @@
-//! What a tenant toggles is written at a bounded pace, and its last word counts.
+//! When a tenant toggles something, the operator writes at a bounded rate, and the last value
+//! counts.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +14,11 @@ use serde_json::json;
 
 use crate::support::{Beats, Shop};
 
-/// How long something is toggled, twenty times a second where the machine can do that.
+/// How long something is toggled. It is toggled twenty times a second if the machine is fast
+/// enough.
 const TOGGLED: Duration = Duration::from_secs(12);
 
-/// Two published instances; neither is silent for long enough to be pruned.
+/// Two published instances. Neither is silent long enough to be pruned.
 async fn published(shop: &Shop) -> (Beats, AuditMark) {
     shop.patient_greeter().await;
     let beats = shop.beats("greeter");
@@ -27,7 +29,7 @@ async fn published(shop: &Shop) -> (Beats, AuditMark) {
     (beats, shop.settled(Duration::from_secs(2)).await)
 }
 
-/// Does something again and again; returns how often, and in how many seconds.
+/// Repeats a change. Returns the number of repetitions and the duration in seconds.
 async fn toggle(mut change: impl AsyncFnMut(u32)) -> (u32, f64) {
     let began = Instant::now();
     let mut times = 0;
@@ -39,7 +41,7 @@ async fn toggle(mut change: impl AsyncFnMut(u32)) -> (u32, f64) {
     (times, began.elapsed().as_secs_f64())
 }
 
-/// How many writes of each kind of object the operator has sent in this namespace.
+/// The number of the operator's writes in this namespace, by kind of object.
 async fn writes(shop: &Shop, mark: AuditMark) -> BTreeMap<String, u32> {
     let mut writes = BTreeMap::new();
     for entry in shop.written_since(mark).await {
@@ -48,7 +50,7 @@ async fn writes(shop: &Shop, mark: AuditMark) -> BTreeMap<String, u32> {
     writes
 }
 
-/// A pace in the long run, and what may go at once before that.
+/// Panics if there were more writes than a burst plus a sustained rate allow.
 fn at_most(
     writes: &BTreeMap<String, u32>,
     resource: &str,
@@ -135,7 +137,7 @@ async fn a_service_that_is_deleted_in_a_loop_is_made_anew_at_a_bounded_pace() {
     let (_beats, mark) = published(&shop).await;
     let services = shop.api::<Service>();
     let (times, seconds) = toggle(async |_| {
-        // There may be none at the moment.
+        // The Service may not exist at the moment.
         let _ = services.delete("greeter", &DeleteParams::default()).await;
     })
     .await;

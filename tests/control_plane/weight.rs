@@ -1,4 +1,4 @@
-//! What other tenants' instances weigh where the ttl of an instance has passed (L6).
+//! How much other tenants' instances count when an instance's ttl has passed (L6).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_that_is_always_late_does_not_hold_the_dead_of_another_namespace() {
-    // The whole cluster counts, so no other test may be in it.
+    // The operator counts the whole cluster, so the cluster must contain no other test.
     let plane = ControlPlane::start(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     let plane: &'static ControlPlane = Box::leak(Box::new(plane));
