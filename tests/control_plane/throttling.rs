@@ -104,7 +104,8 @@ impl<'a> Jail<'a> {
         .await
     }
 
-    /// Sends a request whose body never ends. The kube client cannot do that.
+    /// Sends a request with a body that never ends. The client here is a plain HTTP client, because
+    /// it must support that.
     async fn occupy(&self) -> JoinHandle<()> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();

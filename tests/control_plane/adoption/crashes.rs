@@ -1,4 +1,5 @@
-//! An operator that is killed in the middle of a takeover loses nobody: the next one does the rest.
+//! An operator that is killed in the middle of an adoption loses no instance: the next operator
+//! completes the adoption.
 
 use beatkeeper_api::registration::ADOPT_ANNOTATION;
 use k8s_openapi::api::{
@@ -16,15 +17,15 @@ use serde_json::json;
 use super::MANAGED_BY;
 use crate::support::{Shop, Witness, eventually, witness::set};
 
-/// An admission policy that refuses some of what carries our mark.
+/// An admission policy that refuses some of the writes of objects with our mark.
 struct Obstacle<'a> {
     shop: &'a Shop,
     name: String,
 }
 
 impl<'a> Obstacle<'a> {
-    /// Refuses writes in this namespace of objects with our mark for which a CEL expression holds;
-    /// in force when this returns.
+    /// Refuses writes in this namespace of objects with our mark for which the CEL expression
+    /// `refused` holds. The policy is in force when this returns.
     async fn put_up(shop: &'a Shop, refused: &str) -> Self {
         let name = format!("obstacle-{}", shop.namespace);
         let ours = [MANAGED_BY, "endpoints.kubernetes.io/managed-by"].map(|label| {
@@ -87,11 +88,11 @@ impl<'a> Obstacle<'a> {
     }
 }
 
-/// The last write of a takeover.
+/// The last write of an adoption.
 const LAST: &str = "object.kind == 'Endpoints'";
 
-/// Takes over two slices and mirrored Endpoints, with the operator killed when it could not do a
-/// certain write, and another one finishing.
+/// Adopts two slices and mirrored Endpoints. The operator is killed after a certain write was
+/// refused, and another operator completes the adoption.
 async fn killed_when_refused(prefix: &str, refused: &str, taken: &[&str]) {
     let shop = Shop::open(prefix).await;
     shop.hand_written(&["192.0.2.3", "192.0.2.4"]).await;
@@ -126,7 +127,7 @@ async fn killed_when_refused(prefix: &str, refused: &str, taken: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_killed_after_it_wrote_down_who_is_adopted_loses_nobody() {
-    // The Endpoints are not refused: taking them over too early would cost some their place.
+    // The policy does not refuse Endpoints. Adopting them too early would remove some addresses.
     killed_when_refused("adopt-written", "object.kind == 'EndpointSlice'", &[]).await;
 }
 

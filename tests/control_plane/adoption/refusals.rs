@@ -1,4 +1,5 @@
-//! What may not be taken over is refused with the object and the remedy, and nothing is changed.
+//! An adoption that is not allowed is refused. The message has the object and the remedy, and
+//! nothing is changed.
 
 use beatkeeper_api::registration::ADOPT_ANNOTATION;
 use k8s_openapi::api::{
@@ -13,7 +14,7 @@ use crate::support::{Shop, Witness, witness::set};
 
 impl Shop {
     /// Waits until the adoption is refused, and checks that nothing but status and events has been
-    /// written; returns the message.
+    /// written. Returns the message.
     async fn refused(&self) -> String {
         let before = self.published("greeter").await;
         let mark = self.plane.audit_mark().await.unwrap();

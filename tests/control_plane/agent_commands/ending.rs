@@ -1,4 +1,4 @@
-//! Signals that come while a wrapped command is about to end.
+//! Signals that arrive while a wrapped command is about to end.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ async fn a_command_gets_every_signal_while_it_drains_and_is_drained_for_once() {
     shop.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().display();
-    // It ends with the second request only.
+    // The command ends on the second request only.
     let script = format!(
         "n=0; trap 'n=$((n+1)); touch {place}/term-$n; [ $n = 1 ] || exit 9' TERM; \
          trap 'touch {place}/hup' HUP; touch {place}/listens; while :; do sleep 0.05; done"
@@ -37,7 +37,7 @@ async fn a_command_gets_every_signal_while_it_drains_and_is_drained_for_once() {
     signal(&agent, Signal::HUP);
     is_there("hup").await;
     assert!(!folder.path().join("term-1").exists(), "the drain was cut short");
-    // The second request ends the drain; and the next one is the command's.
+    // The second request ends the drain. The next one goes to the command.
     signal(&agent, Signal::TERM);
     is_there("term-1").await;
     signal(&agent, Signal::TERM);

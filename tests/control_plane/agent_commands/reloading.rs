@@ -1,4 +1,4 @@
-//! What systemd hears of a reload.
+//! What the agent tells systemd about a reload.
 
 use rustix::process::Signal;
 use tokio::{net::UnixDatagram, time::timeout};
@@ -6,7 +6,7 @@ use tokio::{net::UnixDatagram, time::timeout};
 use super::{PATIENCE, exit_code, signal, text, write};
 use crate::support::Shop;
 
-/// What a service manager would hear.
+/// The messages that a service manager receives.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -37,7 +37,7 @@ async fn systemd_hears_of_a_reload_and_that_it_is_done_when_the_reloaded_have_be
     let mut agent = command.spawn().unwrap();
     assert_eq!(manager.hears().await, "READY=1");
 
-    // Of the second instance no beat can be accepted yet.
+    // No beat of the second instance can be accepted yet.
     let two = "- { registration: later, instance: vm-2, addresses: [192.0.2.2] }\n";
     write(folder.path(), "agent.yaml", &format!("{one}{two}"));
     signal(&agent, Signal::HUP);
@@ -49,7 +49,7 @@ async fn systemd_hears_of_a_reload_and_that_it_is_done_when_the_reloaded_have_be
         "it is said to be ready before it has beaten"
     );
 
-    // One that cannot be used changes nothing, and the reload is over.
+    // An unusable configuration changes nothing, and the reload is complete.
     write(folder.path(), "agent.yaml", "instances: [{ instance: VM_1 }]");
     signal(&agent, Signal::HUP);
     manager.hears_of_a_reload().await;
@@ -66,7 +66,7 @@ async fn an_agent_that_is_reloaded_while_it_starts_is_ready_when_all_that_is_set
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let manager = Manager(UnixDatagram::bind(&path).unwrap());
-    // No such registration will ever be there.
+    // No such registration will ever exist.
     let wrong = "instances:\n- { registration: wrong, instance: vm-1, addresses: [192.0.2.1] }\n";
     let config = write(folder.path(), "agent.yaml", wrong);
     let mut command = shop.agent_command("run", &["--config", &config]);

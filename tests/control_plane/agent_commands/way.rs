@@ -1,4 +1,4 @@
-//! The agent's way to the API server: proxies, and what `exec` does when there is none.
+//! The agent's connection to the API server: proxies, and what `exec` does without a connection.
 
 use std::{
     process::Stdio,
@@ -10,7 +10,7 @@ use std::{
 
 use super::*;
 
-/// Makes tunnels for who knows the password, and counts them.
+/// A proxy that opens tunnels for clients with the right password, and counts them.
 async fn proxy() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://user:secret@{}", listener.local_addr().unwrap());
@@ -62,7 +62,7 @@ async fn an_agent_goes_past_a_proxy_where_the_exceptions_name_its_api_server() {
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
 }
 
-/// Flags, variables, and what is said.
+/// The flags, the environment variables, and the message of the agent.
 type Fault<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +129,7 @@ async fn exec_beats_as_soon_as_what_kept_it_from_beating_is_mended() {
     shop.published_as_ready("greeter", &[]).await;
 }
 
-/// A kubeconfig whose credentials come from a script.
+/// A kubeconfig with a credentials plugin, which is a script.
 fn plugin(shop: &Shop, script: &str) -> String {
     let kubeconfig = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
     let mut kubeconfig: Value = serde_json::from_str(&kubeconfig).unwrap();

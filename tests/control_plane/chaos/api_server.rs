@@ -1,8 +1,8 @@
-//! The API server hangs, or is gone, and comes back.
+//! The API server hangs or is away, and comes back.
 
 use crate::support::chaos::{Arena, Scale, turn};
 
-/// Suspended for three ttls, while some die.
+/// Suspends the API server for three ttls, while some instances die.
 async fn suspended(case: &str, scale: Scale) {
     let plane = turn().await;
     let mut arena = Arena::open_on(*plane, case, scale).await;
@@ -16,7 +16,7 @@ async fn suspended(case: &str, scale: Scale) {
     arena.settle(scale.rounds).await;
 }
 
-/// Killed, and started again after a ttl, while some die.
+/// Kills the API server and starts it again after a ttl, while some instances die.
 async fn killed(case: &str, scale: Scale) {
     let plane = turn().await;
     let mut arena = Arena::open_on(*plane, case, scale).await;

@@ -1,10 +1,11 @@
-//! No fault at all, and many instances that start, stop and die: nobody blinks and nobody stays.
+//! No fault, and many instances that start, stop and die: no living instance is missing and no dead
+//! one stays.
 
 use std::time::Duration;
 
 use crate::support::chaos::{Arena, Scale};
 
-/// Returns who was late.
+/// Returns the instances that left late.
 async fn churn(scale: Scale, pace: Duration) -> Vec<String> {
     let mut arena = Arena::open("churn without a fault", scale).await;
     let _operator = arena.shop.operator();

@@ -1,4 +1,4 @@
-//! The operator is killed at random moments, again and again, while instances come and go.
+//! The operator is killed repeatedly at random moments, while instances come and go.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,8 @@ async fn crashes(scale: Scale) {
     let kills = async {
         let mut down = None;
         for _ in 0..scale.rounds {
-            // At times before it has read anything, at times in the middle of its work.
+            // The kill may come before the operator has read anything, or in the middle of its
+            // work.
             let until = Instant::now() + Duration::from_millis(rng.random_range(50..4000));
             begun(&operator, until, &mut down, &arena).await;
             tokio::time::sleep_until(until.into()).await;
@@ -36,7 +37,8 @@ async fn crashes(scale: Scale) {
     arena.settle(scale.rounds).await;
 }
 
-/// Waits until the operator publishes, but not beyond a moment, and notes how long none did.
+/// Waits until the operator publishes, but not beyond `until`. Records how long no operator
+/// published.
 async fn begun(operator: &Operator, until: Instant, down: &mut Option<Instant>, arena: &Arena) {
     while Instant::now() < until && down.is_some() {
         if operator.logged().contains("publishing begins") {

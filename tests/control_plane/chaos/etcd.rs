@@ -1,5 +1,5 @@
-//! The store is killed and comes back with its data: the API server is there all the time, and can
-//! neither write nor read anew.
+//! etcd is killed and comes back with its data. The API server keeps running, but it can neither
+//! write nor do live reads meanwhile.
 
 use crate::support::chaos::{Arena, Scale, turn};
 

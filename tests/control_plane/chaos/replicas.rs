@@ -6,10 +6,11 @@ use jiff::Timestamp;
 
 use crate::support::chaos::{Arena, Replicas, Scale, after};
 
-/// Longer than the claim of a leader holds that says nothing any more.
+/// Longer than the time for which the claim of a silent leader holds.
 const PAST_ITS_CLAIM: Duration = Duration::from_secs(6);
 
-/// Without a warning: another takes over, prunes who died meanwhile, and nobody else goes.
+/// The leader is killed. Another replica takes over, prunes the instances that died meanwhile, and
+/// removes no other.
 async fn killed(scale: Scale) {
     let case = "leader killed, a standby takes over";
     let mut arena = Arena::open(case, scale).await;
@@ -28,7 +29,7 @@ async fn killed(scale: Scale) {
     arena.settle(scale.rounds).await;
 }
 
-/// As an upgrade does it.
+/// The leader is stopped, as in an upgrade.
 async fn stopped(scale: Scale) {
     let case = "leader stopped with SIGTERM, a standby takes over";
     let mut arena = Arena::open(case, scale).await;
@@ -47,7 +48,8 @@ async fn stopped(scale: Scale) {
     arena.settle(scale.rounds).await;
 }
 
-/// It wakes up in the belief that it leads, and somebody dies while it does.
+/// The suspended leader resumes and still believes that it leads. An instance dies while it
+/// resumes.
 async fn suspended(scale: Scale) {
     let case = "leader suspended past its claim, and resumed";
     let mut arena = Arena::open(case, scale).await;

@@ -1,4 +1,4 @@
-//! The operator stands still, as on a paused virtual machine, while its workloads beat on.
+//! The operator is suspended, as on a paused virtual machine, while its workloads beat.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! Who may beat for whom: the chart's admission policy, attacked, and used as it is meant to be.
+//! Which account may beat for which instance: the chart's admission policy, under attack and in
+//! normal use.
 
 use beatkeeper_api::{ServiceRegistration, heartbeat};
 use beatkeeper_cluster::{ControlPlane, Options};
@@ -28,7 +29,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// On a control plane with the chart, whose policy is in force.
+    /// Creates the scene on a control plane with the chart. The chart's policy is in force when
+    /// this returns.
     async fn set(values: &[&str]) -> Self {
         let plane = own_plane(Options::default()).await;
         Helm::on(plane).release("install", &chart(), values).await;
@@ -61,7 +63,7 @@ impl Scene {
         self.shop.create::<ServiceAccount>(json!({ "metadata": { "name": name } })).await;
     }
 
-    /// Lets a ServiceAccount of any namespace do in `shop` what a role says.
+    /// Binds a role in `shop` to a ServiceAccount of any namespace.
     async fn bind(&self, shop: &Shop, kind: &str, role: &str, account: &str, of: &str) {
         shop.create::<RoleBinding>(json!({
             "metadata": { "name": format!("{role}-{account}-{of}") },
@@ -75,7 +77,7 @@ impl Scene {
         self.plane.client_as(&self.shop.namespace, account, pod).await.unwrap()
     }
 
-    /// A Pod, and what its token can do.
+    /// Creates a Pod, and a client with its token.
     async fn pod(&self, name: &str) -> (String, Api<Lease>) {
         let uid = self.shop.pod(name, &["10.88.0.7"], json!({})).await;
         let client = self.client("default", Some(name)).await;
@@ -123,7 +125,7 @@ fn cordon(why: Option<&str>) -> Value {
     json!({ "metadata": { "annotations": { heartbeat::CORDONED_ANNOTATION: why } } })
 }
 
-/// Refused by the policy, in these words.
+/// Checks that the policy refused the request with these words.
 #[track_caller]
 fn refused<T: std::fmt::Debug>(what: &str, result: kube::Result<T>, words: &str) {
     let kube::Error::Api(status) = result.expect_err(what) else { panic!("{what}") };
@@ -149,7 +151,7 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
     let (uid, api) = scene.pod("mine").await;
     let (other_uid, other) = scene.pod("other").await;
 
-    // As it is meant.
+    // Normal use.
     create(&api, &scene.lease("greeter.mine", "mine", Some(("mine", &uid)))).await.unwrap();
     create(&other, &scene.lease("greeter.other", "other", Some(("other", &other_uid))))
         .await
@@ -161,7 +163,7 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
     delete(&api, "greeter.mine").await.unwrap();
     create(&api, &scene.lease("greeter.mine", "mine", Some(("mine", &uid)))).await.unwrap();
 
-    // For others.
+    // Beats for other instances.
     let own = "Pod mine may beat only as greeter.mine";
     let foreign = scene.lease("greeter.new", "new", Some(("mine", &uid)));
     let mut probe = scene.lease("greeter.mine", "mine", Some(("mine", &uid)));
@@ -209,7 +211,7 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
         patch(&api, "greeter.plain", label(Some("greeter"))).await,
         fixed,
     );
-    // What is no heartbeat is none of the policy's business.
+    // The policy does not restrict Leases that are no heartbeats.
     beat(&api, "greeter.plain").await.unwrap();
 
     // Cordons.
@@ -228,7 +230,7 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
     patch(&shop.api(), "greeter.mine", cordon(None)).await.unwrap();
     patch(&api, "greeter.mine", cordon(Some("taking myself out"))).await.unwrap();
 
-    // Others than Pods of this namespace.
+    // Users that are not Pods of this namespace.
     let loose: Api<Lease> = Api::namespaced(scene.client("default", None).await, &shop.namespace);
     let no_pod = "writes it with no token of a Pod in namespace";
     refused("a token of no Pod", beat(&loose, "greeter.mine").await, no_pod);
@@ -249,7 +251,7 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
 async fn collectors_administrators_and_whoever_may_register_pass() {
     let scene = Scene::set(&[]).await;
     let shop = &scene.shop;
-    // Outside instances, of the registrations that are named.
+    // Outside instances of the named registrations.
     shop.create::<Role>(json!({ "metadata": { "name": "register" }, "rules": [
         { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "patch", "delete"] },
         { "apiGroups": ["beatkeeper.dev"], "resources": ["serviceregistrations"], "resourceNames": ["greeter"],
@@ -274,7 +276,7 @@ async fn collectors_administrators_and_whoever_may_register_pass() {
         "is cordoned",
     );
     refused("deleting the cordon", delete(&outside, "greeter.vm-1").await, "is cordoned");
-    // The role for it.
+    // The ClusterRole for this purpose.
     let ready_made = scene.lease("greeter.vm-2", "vm-2", None);
     scene.account("gateway").await;
     let gateway: Api<Lease> = Api::namespaced(scene.client("gateway", None).await, &shop.namespace);
@@ -282,7 +284,7 @@ async fn collectors_administrators_and_whoever_may_register_pass() {
     eventually("the role is in force", async || create(&gateway, &ready_made).await.ok()).await;
     delete(&gateway, "greeter.vm-2").await.unwrap();
 
-    // Whoever administers the namespace.
+    // An administrator of the namespace.
     scene.account("boss").await;
     scene.bind(shop, "ClusterRole", "admin", "boss", &shop.namespace).await;
     let boss: Api<Lease> = Api::namespaced(scene.client("boss", None).await, &shop.namespace);
@@ -293,7 +295,7 @@ async fn collectors_administrators_and_whoever_may_register_pass() {
     patch(&boss, "greeter.vm-1", label(Some("depot"))).await.unwrap();
     delete(&boss, "greeter.vm-1").await.unwrap();
 
-    // A Pod that comes back under its name finds the Lease of the earlier one.
+    // A Pod that is created again under its name finds the Lease of the earlier Pod.
     let (uid, api) = scene.pod("pod-0").await;
     create(&api, &scene.lease("greeter.pod-0", "pod-0", Some(("pod-0", "of-the-earlier-one"))))
         .await
@@ -303,7 +305,7 @@ async fn collectors_administrators_and_whoever_may_register_pass() {
         .unwrap();
     delete(&api, "greeter.pod-0").await.unwrap();
 
-    // The agent, as a sidecar runs it.
+    // The agent as a sidecar.
     agent(&scene, "pod-0", &["register"]).await;
     let lease = shop.lease("greeter.pod-0").await.expect("the agent's Lease");
     assert_eq!(lease.metadata.owner_references.unwrap()[0].uid, uid);
@@ -311,7 +313,7 @@ async fn collectors_administrators_and_whoever_may_register_pass() {
     agent(&scene, "pod-0", &["deregister"]).await;
     assert_eq!(shop.lease("greeter.pod-0").await, None);
 
-    // The garbage collector, and the end of a namespace.
+    // The garbage collector, and the deletion of a namespace.
     create(&api, &scene.lease("greeter.pod-0", "pod-0", Some(("pod-0", &uid)))).await.unwrap();
     shop.delete_pod("pod-0", 0).await;
     eventually("the garbage collector takes the Lease", async || {
@@ -327,7 +329,7 @@ async fn collectors_administrators_and_whoever_may_register_pass() {
     .await;
 }
 
-/// A command of the agent with the token of a Pod.
+/// Runs a command of the agent with the token of a Pod.
 async fn agent(scene: &Scene, pod: &str, command: &[&str]) {
     let token = scene.plane.token(&scene.shop.namespace, "default", Some(pod)).await.unwrap();
     let text = std::fs::read_to_string(scene.plane.kubeconfig()).unwrap();

@@ -1,10 +1,11 @@
-//! What GitOps tools do by themselves to what the chart renders: they render without a cluster, label, apply, compare,
-//! replace and prune. None of it may take the CRD, a registration or a published address.
+//! What GitOps tools do to the rendered chart: they render without a cluster, add labels, apply,
+//! compare, replace and prune. None of these may remove the CRD, a registration or a published
+//! address.
 //!
-//! The tools are not here. The tests do as their documentation and sources say: Argo CD puts its label over
-//! app.kubernetes.io/instance, applies no hooks, keeps a CRD by an update where it replaces everything else, and prunes
-//! nothing whose sync-options say Prune=false; Flux prunes nothing whose annotation prune is disabled; kustomize moves
-//! objects to another namespace.
+//! The tools are not installed here. The tests follow their documentation and sources: Argo CD
+//! overwrites app.kubernetes.io/instance with its label, applies no hooks, updates a CRD where it
+//! replaces everything else, and prunes nothing with the sync option Prune=false. Flux prunes
+//! nothing whose annotation prune is disabled. kustomize moves objects to another namespace.
 
 use std::{fs, time::Duration};
 
@@ -45,7 +46,7 @@ fn annotation<'a>(object: &'a Value, name: &str) -> &'a str {
     object["metadata"]["annotations"][name].as_str().unwrap_or_default()
 }
 
-/// What Argo CD applies of a rendering, for an application of another name than the release.
+/// What Argo CD applies of a rendering, for an application whose name differs from the release.
 fn tracked(rendered: &str) -> Vec<Value> {
     let mut objects = parsed(rendered);
     objects.retain(|object| annotation(object, "helm.sh/hook").is_empty());
@@ -68,7 +69,7 @@ async fn live(helm: &Helm<'_>, objects: &[Value]) -> Vec<Value> {
     got["items"].as_array().unwrap().clone()
 }
 
-/// What must not be made anew.
+/// The identities of objects that must not be created again.
 async fn kept(shop: &Shop) -> Vec<Option<String>> {
     let crds: Api<CustomResourceDefinition> = Api::all(shop.client.clone());
     let published = shop.published("greeter").await;
@@ -81,7 +82,8 @@ async fn kept(shop: &Shop) -> Vec<Option<String>> {
     uids
 }
 
-/// Whether Argo CD, or Flux, would delete an object that is no longer rendered, or whose application is deleted.
+/// Whether Argo CD or Flux would delete an object that is no longer rendered, or whose application
+/// is deleted.
 fn prunes(tool: &str, live: &Value) -> bool {
     match tool {
         "Argo CD" => {
@@ -118,7 +120,8 @@ async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_pu
     let witness = Witness::of(&shop, "greeter").await;
     let before = kept(&shop).await;
 
-    // Rendered again and compared, by either way of applying: nothing would be changed, for ever.
+    // The chart is rendered again and compared, with both ways of applying. No difference may
+    // remain.
     let again = tracked(&Helm::offline().render(&values).await);
     assert_eq!(again, objects);
     for way in
@@ -126,15 +129,16 @@ async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_pu
     {
         helm.kubectl(way, &list(&again)).await.unwrap_or_else(|diff| panic!("{way:?}: {diff}"));
     }
-    // Changed from one way of applying to the other.
+    // The way of applying changes.
     let flags = ["apply", "--server-side", "--force-conflicts", "--field-manager=tool", "-f", "-"];
     helm.kubectl(&flags, &list(&again)).await.unwrap();
-    // Replaced; a CRD is updated, and all else is deleted and made anew where that is forced.
+    // The objects are replaced. A CRD is updated. With force, all other objects are deleted and
+    // created again.
     let (crd, others): (Vec<_>, Vec<_>) = again.iter().cloned().partition(is_crd);
     helm.kubectl(&["replace", "-f", "-"], &list(&again)).await.unwrap();
     helm.kubectl(&["replace", "--force", "-f", "-"], &list(&others)).await.unwrap();
     assert_eq!(kept(&shop).await, before);
-    // With its ServiceAccount made anew the operator's Pods are, too.
+    // When its ServiceAccount is created again, the operator's Pods are too.
     operator.kill();
     let config = kubeconfig(plane, &folder).await;
     let operator = Operator::start_as(Some("operator-1"), &config, "", &chosen);
@@ -142,7 +146,8 @@ async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_pu
     shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     let before = kept(&shop).await;
 
-    // The application is deleted, or the chart is no longer in it: pruned by either tool is all but the CRD.
+    // The application is deleted, or no longer contains the chart. Both tools prune everything but
+    // the CRD.
     let there = live(&helm, &objects).await;
     for tool in ["Argo CD", "Flux"] {
         let stay: Vec<_> = there.iter().filter(|object| !prunes(tool, object)).cloned().collect();
@@ -154,7 +159,7 @@ async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_pu
     helm.kubectl(&["delete", "-f", "-"], &list(&gone)).await.unwrap();
     assert_eq!(kept(&shop).await, before);
 
-    // And back, under another name of the release.
+    // The chart is installed again, under another release name.
     let args = ["template", "anew", "--namespace", RELEASE, "--set", &range];
     let chart = super::helm::chart();
     let args: Vec<&str> = [&args[..2], &[chart.to_str().unwrap()], &args[2..]].concat();
@@ -191,7 +196,7 @@ async fn moved_to_another_namespace_after_rendering_the_operator_may_still_write
         let api: Api<Lease> = Api::namespaced(client, "elsewhere");
         api.create(&PostParams::default(), &probe(name)).await
     };
-    // Every other user who may write Leases there is refused.
+    // All other users with the right to write Leases there are refused.
     let rights = [
         &["create", "role", "leases", "--verb=create", "--resource=leases"][..],
         &["create", "rolebinding", "leases", "--role=leases", "--serviceaccount=elsewhere:default"],
@@ -235,13 +240,14 @@ fn selectors(object: &Value) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_selected_by_a_label_that_tools_write() {
     for (name, file) in variants() {
-        // It has a constraint of the user's own.
+        // This variant has a constraint of the user.
         if name == "full-values.yaml" {
             continue;
         }
         let rendered = Helm::offline().render(&["-f", file.to_str().unwrap()]).await;
         let objects = parsed(&rendered);
-        // What is selected by it has it: the operator's Pods, and where there is one the Service of the metrics.
+        // The selected objects have the label: the operator's Pods, and the Service for metrics if
+        // it exists.
         let labels = |kind: &str, path: &str| {
             let object = objects.iter().find(|object| text(object, "/kind") == kind)?;
             object.pointer(path)?["beatkeeper.dev/operator"].as_str()
@@ -268,7 +274,7 @@ async fn every_object_fits_into_the_annotation_of_a_client_side_apply() {
         let rendered = Helm::offline().render(&["-f", file.to_str().unwrap()]).await;
         for object in parsed(&rendered) {
             let size = object.to_string().len();
-            // Half of the 262144 bytes that all annotations of an object may have.
+            // The limit is half of the 262144 bytes that all annotations of an object may have.
             assert!(size < 131_072, "{name}: {} has {size} bytes", text(&object, "/metadata/name"));
         }
     }

@@ -1,4 +1,4 @@
-//! helm, as a user runs it.
+//! helm as a user runs it.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 use beatkeeper_cluster::ControlPlane;
 use tokio::{io::AsyncWriteExt, process::Command};
 
-/// The namespace of the releases, and their name.
+/// The namespace of the releases, and also their name.
 pub const RELEASE: &str = "beatkeeper";
 
 pub fn root() -> &'static Path {
@@ -19,7 +19,7 @@ pub fn chart() -> PathBuf {
     root().join("charts/beatkeeper")
 }
 
-/// Every variant of the values that the chart is checked with: names and files.
+/// Every variant of the values that the chart is checked with, with its name and file.
 pub fn variants() -> Vec<(String, PathBuf)> {
     let entries = std::fs::read_dir(chart().join("ci")).unwrap().map(|entry| entry.unwrap().path());
     let mut all: Vec<_> = entries
@@ -40,7 +40,7 @@ impl<'a> Helm<'a> {
         Self { plane: Some(plane), home: tempfile::tempdir().unwrap() }
     }
 
-    /// As it runs where there is no cluster.
+    /// helm without a cluster.
     pub fn offline() -> Self {
         Self { plane: None, home: tempfile::tempdir().unwrap() }
     }
@@ -53,7 +53,7 @@ impl<'a> Helm<'a> {
         self.run(&args).await
     }
 
-    /// What it says, or why it fails.
+    /// Returns the output of helm, or the reason why it fails.
     pub async fn try_run(&self, args: &[&str]) -> Result<String, String> {
         let output = Command::new(root().join("scripts/helm"))
             .args(args)
@@ -73,7 +73,7 @@ impl<'a> Helm<'a> {
         self.try_run(args).await.unwrap_or_else(|error| panic!("helm {args:?}: {error}"))
     }
 
-    /// `helm VERB beatkeeper CHART`, in its namespace.
+    /// Runs `helm VERB beatkeeper CHART` in the namespace of the release.
     pub async fn release(&self, verb: &str, chart: &Path, values: &[&str]) -> String {
         let chart = chart.to_str().unwrap();
         let mut args = vec![verb, RELEASE, chart, "--namespace", RELEASE, "--create-namespace"];
@@ -81,7 +81,7 @@ impl<'a> Helm<'a> {
         self.run(&args).await
     }
 
-    /// kubectl with a manifest; returns what it says, warnings included.
+    /// Runs kubectl with a manifest. Returns its output, warnings included.
     pub async fn kubectl(&self, args: &[&str], manifest: &str) -> Result<String, String> {
         let plane = self.plane.expect("kubectl has a cluster");
         let mut child = Command::new(plane.bin("kubectl"))

@@ -1,4 +1,4 @@
-//! A release comes, changes, goes back and goes; what people made with it stays.
+//! A release is installed, upgraded, rolled back and uninstalled. What people made with it stays.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -34,7 +34,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The chart as it might have been: its CRD knows nothing of spec.protection.
+/// An imaginary older chart. Its CRD does not have spec.protection.
 fn older_chart() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     copy(&chart(), folder.path());
@@ -55,7 +55,7 @@ async fn knows_protection(shop: &Shop) -> bool {
     patched.spec.protection.is_some()
 }
 
-/// The identities of all that may not be made anew.
+/// The identities of all objects that must not be created again.
 async fn kept(shop: &Shop) -> Vec<Option<String>> {
     let crds: Api<CustomResourceDefinition> = Api::all(shop.client.clone());
     let published = shop.published("greeter").await;
@@ -86,7 +86,7 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
         shop.api::<ServiceRegistration>().list(&Default::default()).await.ok()
     })
     .await;
-    // As a reader of the notes would paste it.
+    // Applied as a reader of the notes would paste it.
     let manifest = notes.split_once("<<YAML\n").unwrap().1.split_once("\nYAML\n").unwrap().0;
     let said = helm.kubectl(&["apply", "-f", "-"], manifest).await.unwrap();
     assert_eq!(said.matches(" created\n").count(), 3, "{said}");
@@ -108,7 +108,7 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
     .await;
     assert_eq!(kept(&shop).await, before);
 
-    // As a HelmRelease of Flux that forces its upgrades.
+    // As a Flux HelmRelease with forced upgrades does it.
     helm.release(
         "upgrade",
         &chart(),
@@ -122,7 +122,7 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
     settled().await;
     assert_eq!(kept(&shop).await, before);
 
-    // A real operator would stop with its Deployment.
+    // A real operator would stop together with its Deployment.
     assert!(operator.stop().await);
     let said = helm.run(&["uninstall", RELEASE, "--namespace", RELEASE]).await;
     assert!(said.contains(CRD), "it names what is kept: {said}");
@@ -131,7 +131,7 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
     assert_eq!(kept(&shop).await, before);
     witness.always_saw(&set(&["192.0.2.1"]));
 
-    // And again, over what was kept.
+    // The chart is installed again, over the objects that were kept.
     helm.release("install", &chart(), &[]).await;
     crate::support::eventually("the CRD is upgraded", async || {
         knows_protection(&shop).await.then_some(())

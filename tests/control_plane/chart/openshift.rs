@@ -1,5 +1,6 @@
-//! A cluster with the habits of OpenShift: its admission lets only those write addresses of Pods into Endpoints and
-//! slices who may `create` the subresource `restricted`, and its users have numbers that the cluster gives.
+//! A cluster that behaves like OpenShift. Its admission allows only accounts that may `create` the
+//! subresource `restricted` to write addresses of Pods into Endpoints and slices. The cluster
+//! assigns the user ids.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ use crate::support::{Operator, Shop, eventually};
 
 const INTERVAL: Duration = Duration::from_millis(300);
 
-/// What the admission plugin RestrictedEndpointsAdmission of OpenShift asks, for the network of the tests' Pods.
+/// Does what the admission plugin RestrictedEndpointsAdmission of OpenShift does, for the network
+/// of the tests' Pods.
 async fn restrict(client: &Client) {
     let kinds = [
         (
@@ -68,7 +70,7 @@ async fn restrict(client: &Client) {
     }
 }
 
-/// Waits until both policies refuse who has every right but those to `restricted`.
+/// Waits until both policies refuse an account that has all rights except those to `restricted`.
 async fn in_force(plane: &ControlPlane, shop: &Shop) {
     shop.create::<ServiceAccount>(json!({ "metadata": { "name": "writer" } })).await;
     shop.create::<Role>(json!({ "metadata": { "name": "writer" }, "rules": [

@@ -1,4 +1,4 @@
-//! What the chart renders, whatever its values, is what an API server takes.
+//! An API server accepts what the chart renders, whatever the values.
 
 use k8s_openapi::{
     api::core::v1::{Namespace, ServiceAccount},
@@ -14,7 +14,8 @@ use super::{
 };
 use beatkeeper_cluster::{ControlPlane, shared};
 
-/// As much of the Prometheus operator's resources as it takes to be asked: their fields are not checked here.
+/// Declares as much of the Prometheus operator's resources as requests need. Their fields are not
+/// checked here.
 async fn declare_monitoring(plane: &ControlPlane) {
     for (plural, kind) in [
         ("servicemonitors", "ServiceMonitor"),
@@ -39,7 +40,7 @@ async fn declare_monitoring(plane: &ControlPlane) {
     }
 }
 
-/// Makes an object, unless an earlier run on this control plane has.
+/// Creates an object, unless an earlier run on this control plane has created it.
 async fn make<K>(api: &Api<K>, object: &K)
 where
     K: kube::Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
@@ -50,7 +51,7 @@ where
     }
 }
 
-/// A dry run creates nothing, so what a Pod needs to be let in has to be there.
+/// Creates what the admission of a Pod needs, because a dry run creates nothing.
 async fn prepare(plane: &ControlPlane) {
     let client = plane.admin_client().unwrap();
     let namespace: Namespace =
@@ -89,12 +90,12 @@ async fn the_api_server_takes_every_object_of_every_variant_without_a_warning() 
             helm.kubectl(&args, &manifest).await.unwrap_or_else(|why| panic!("{name}: {why}"));
         assert!(!said.contains("Warning"), "{name}: {said}");
         assert_eq!(said.lines().count(), kinds, "{name}: {said}");
-        // Stored as it is rendered: where the API server writes a field in another way, a tool that compares finds a
-        // difference for ever.
+        // The objects are stored as they are rendered. If the API server wrote a field differently,
+        // a tool that compares would always find a difference.
         args.extend(["-o", "json"]);
         let said = helm.kubectl(&args, &manifest).await.unwrap();
         let mut stored: Value = serde_json::from_str(&said).unwrap();
-        // A hook is made and forgotten.
+        // A hook does not stay after it has run.
         let is_hook = |it: &Value| it["metadata"]["annotations"].get("helm.sh/hook").is_some();
         for object in parsed(&manifest).into_iter().filter(|object| !is_hook(object)) {
             let same = |it: &Value| {
@@ -111,7 +112,7 @@ async fn the_api_server_takes_every_object_of_every_variant_without_a_warning() 
     }
 }
 
-/// Where what is stored is not what was rendered; what was added to it is no difference.
+/// The place where a stored object differs from the rendered one. Added fields are no difference.
 fn difference(rendered: &Value, stored: &Value) -> Option<String> {
     match (rendered, stored) {
         (Value::Object(rendered), Value::Object(stored)) => {
@@ -132,7 +133,7 @@ fn difference(rendered: &Value, stored: &Value) -> Option<String> {
     }
 }
 
-/// Kinds and names of all objects in a rendering, sorted.
+/// The kinds and names of all objects in a rendering, sorted.
 fn objects(rendered: &str) -> Vec<String> {
     let text =
         |object: &Value, path| object.pointer(path).and_then(Value::as_str).unwrap().to_owned();

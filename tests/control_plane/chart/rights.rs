@@ -27,24 +27,24 @@ use crate::support::{Operator, Shop, eventually};
 const ACCOUNT: &str = "system:serviceaccount:beatkeeper:beatkeeper";
 const INTERVAL: Duration = Duration::from_millis(300);
 
-/// Granted, and not needed by the work below: with the reason why it is granted.
+/// Rights that are granted but not needed by the work below, each with the reason for granting it.
 const SELDOM: [&str; 7] = [
-    // Somebody else creates or changes the Service at the same moment.
+    // Another user creates or changes the Service at the same time.
     "get services",
     // A write of a slice was refused as a conflict.
     "get discovery.k8s.io/endpointslices",
     // A registration has been gone for half a minute.
     "delete services",
-    // The same happens again within minutes.
+    // The same event happens again within minutes.
     "patch events.k8s.io/events",
-    // The admission policy asks for it, where it does not know the operator by its name.
+    // The admission policy checks this right if it does not know the operator by its name.
     "cordon beatkeeper.dev/serviceregistrations",
-    // OpenShift asks for them beside each write: see `openshift`.
+    // OpenShift checks them for each write: see `openshift`.
     "create endpoints/restricted",
     "create discovery.k8s.io/endpointslices/restricted",
 ];
 
-/// A control plane that notes every request of the operator, reads and watches too.
+/// A control plane that logs every request of the operator, including reads and watches.
 async fn watchful_plane() -> &'static ControlPlane {
     let policy = tempfile::Builder::new().suffix(".json").tempfile().unwrap().keep().unwrap().1;
     let text = json!({
@@ -57,7 +57,7 @@ async fn watchful_plane() -> &'static ControlPlane {
     own_plane(Options { api_server_flags: vec![flag], ..Options::default() }).await
 }
 
-/// A kubeconfig with nothing but the token of the chart's ServiceAccount.
+/// A kubeconfig with only the token of the chart's ServiceAccount.
 pub(super) async fn kubeconfig(plane: &ControlPlane, folder: &tempfile::TempDir) -> PathBuf {
     let text = std::fs::read_to_string(plane.kubeconfig()).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
@@ -69,7 +69,7 @@ pub(super) async fn kubeconfig(plane: &ControlPlane, folder: &tempfile::TempDir)
     file
 }
 
-/// The flags that the chart gives to the operator; its ports are free ones.
+/// The flags that the chart passes to the operator, with free ports.
 pub(super) async fn flags(client: &Client) -> Vec<String> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), RELEASE);
     let pod = deployments.get(RELEASE).await.unwrap().spec.unwrap().template.spec.unwrap();
@@ -81,7 +81,7 @@ pub(super) async fn flags(client: &Client) -> Vec<String> {
     flags
 }
 
-/// What rules allow, as `verb group/resource`.
+/// The permissions in the rules, as `verb group/resource`.
 fn allowed(rules: impl IntoIterator<Item = PolicyRule>) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for rule in rules {
@@ -109,7 +109,7 @@ async fn granted(client: &Client) -> BTreeSet<String> {
     allowed(roles.flatten().chain(wide.flatten()))
 }
 
-/// Everything an operator does: publish, prune, sweep, adopt, hand over the lead, tell.
+/// Everything that an operator does: publish, prune, sweep, adopt, hand over the lead, and report.
 async fn the_whole_job(shop: &Shop, start: impl Fn(&str, &[&str]) -> Operator) {
     let first = start("operator-0", &[]);
     shop.greeter().await;
@@ -122,7 +122,7 @@ async fn the_whole_job(shop: &Shop, start: impl Fn(&str, &[&str]) -> Operator) {
     beats.die("vm-2");
     shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
 
-    // Other ports: the Service is changed, and slices are made anew.
+    // With other ports the Service is changed, and slices are created again.
     let ports = json!([{ "name": "grpc", "port": 81, "targetPort": 8081 }]);
     shop.patch::<beatkeeper_api::ServiceRegistration>(
         "greeter",
@@ -159,7 +159,7 @@ async fn the_whole_job(shop: &Shop, start: impl Fn(&str, &[&str]) -> Operator) {
     assert!(pruned, "no event of the registration: {events:?}");
     assert!(second.stop().await);
 
-    // Endpoints objects are removed again.
+    // The Endpoints objects are removed again.
     let last = start("operator-2", &["--publish-endpoints=false"]);
     eventually("the Endpoints are removed", async || {
         shop.published("greeter").await.endpoints.is_none().then_some(())

@@ -1,4 +1,4 @@
-//! How large a heartbeat may be: the chart's admission policy.
+//! The size limit for a heartbeat in the chart's admission policy.
 
 use beatkeeper_api::heartbeat;
 use beatkeeper_cluster::Options;

@@ -1,4 +1,5 @@
-//! What the operator may not read: a namespace that does not exist, or a right that is missing, at its start or later.
+//! What the operator cannot read, at its start or later: a namespace that does not exist, or an
+//! object it has no right to.
 
 use std::time::Duration;
 
@@ -24,12 +25,12 @@ const ASKED: [&str; 2] =
 
 struct Running {
     operator: Operator,
-    /// Where it answers probes and scrapes.
+    /// The address at which it serves probes and metrics.
     address: String,
 }
 
 impl Running {
-    /// The operator of the chart, with the rights of its ServiceAccount.
+    /// Starts the operator of the chart, with the rights of its ServiceAccount.
     async fn start(shop: &Shop, folder: &tempfile::TempDir, more: &[&str]) -> Self {
         let config = kubeconfig(shop.plane, folder).await;
         let chosen = flags(&shop.client).await;
@@ -48,7 +49,7 @@ impl Running {
         .await;
     }
 
-    /// The kinds and namespaces that cannot be read, as the metrics have them.
+    /// The kinds and namespaces that cannot be read, from the metrics.
     async fn unreadable(&self) -> Vec<String> {
         let text = http::get(&self.address, "/metrics").await.unwrap().body;
         let series = text.lines().filter_map(|line| line.strip_prefix("beatkeeper_unreadable{"));
@@ -65,7 +66,7 @@ impl Running {
         .await;
     }
 
-    /// The lines of the log about what may not be read.
+    /// The log lines about what the operator may not read.
     fn told(&self) -> Vec<String> {
         let log = self.operator.logged();
         let told = log.lines().filter(|line| line.contains("the operator may not read"));
@@ -93,7 +94,7 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
     let client = plane.admin_client().unwrap();
     let later = Shop { plane, client, namespace: "later".to_owned() };
 
-    // The install itself fails and names what is missing; an upgrade goes on from there.
+    // The install fails and names what is missing. An upgrade can complete it.
     let args = ["--set", "watchNamespaces={later}", "--namespace", RELEASE, "--create-namespace"];
     let chart = chart();
     let args = [&["install", RELEASE, chart.to_str().unwrap()][..], &args].concat();
@@ -102,7 +103,8 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
 
     install(&helm, "upgrade", &[&shop], true).await;
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    // With its networks the operator does not have to see whose addresses are whose in all namespaces.
+    // With the cluster's networks as flags, the operator does not need to know which object in any
+    // namespace has an address.
     let more =
         ["--namespace=later", "--outside-range=later=192.0.2.0/24", "--cluster-network=10.0.0.0/8"];
     let running = Running::start(&shop, &folder, &more).await;
@@ -112,12 +114,13 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     shop.published_as_ready("greeter", &["192.0.2.1"]).await;
     eventually("it is told", async || (!running.told().is_empty()).then_some(())).await;
-    // Whose an address is it reads of all namespaces.
+    // In all namespaces the operator reads the kinds that show which object has an address. Only
+    // these other kinds are missing.
     let kinds = ["Endpoints", "Leases", "ServiceRegistrations"];
     let wanted = kinds.map(|kind| format!("namespace=\"later\",kind=\"{kind}\""));
     assert_eq!(running.unreadable().await, wanted);
 
-    // It appears, and with an upgrade its rights: no restart is needed.
+    // The namespace appears, and an upgrade grants its rights. No restart is needed.
     helm.kubectl(&["create", "namespace", "later"], "").await.unwrap();
     install(&helm, "upgrade", &[&shop, &later], true).await;
     later.greeter().await;
@@ -132,7 +135,8 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
         assert!(told[0].contains(words), "{told:?}");
     }
 
-    // It is deleted, with its rights, and made anew: the others notice nothing.
+    // The namespace is deleted with its rights, and created again. Other namespaces are not
+    // affected.
     drop(others);
     helm.kubectl(&["delete", "namespace", "later", "--wait"], "").await.unwrap();
     running.ready().await;
@@ -148,7 +152,7 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
     assert!(running.operator.stop().await);
 }
 
-/// Gives the operator all its rights but those to read some resource.
+/// Grants the operator all of its rights except those to read some resource.
 async fn rights_without(plane: &ControlPlane, all: &[PolicyRule], resource: Option<&str>) {
     let roles: Api<ClusterRole> = Api::all(plane.admin_client().unwrap());
     let is_of = |rule: &PolicyRule| {
@@ -174,7 +178,8 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
 
-    // From the start, without Nodes: there are no zones, and everything else is.
+    // From the start, the right to read Nodes is missing: there are no zones, and everything else
+    // works.
     rights_without(plane, &all, Some("nodes")).await;
     let running = Running::start(&shop, &folder, &[]).await;
     running.ready().await;
@@ -183,7 +188,7 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     let told = eventually("it is told", async || running.told().into_iter().next()).await;
     assert!(told.contains("zones are not published"), "{told}");
 
-    // From the start, without one that decisions need.
+    // From the start, a resource that decisions need cannot be read.
     assert!(running.operator.stop().await);
     rights_without(plane, &all, Some("endpoints")).await;
     let running = Running::start(&shop, &folder, &[]).await;
@@ -197,7 +202,7 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     shop.condition("greeter", "Ready", "True", "Published").await;
     running.reads_everything().await;
 
-    // From the start, without the right to write its probe, without which nothing is proven.
+    // From the start, the right to write the probe is missing. Nothing can be proven without it.
     assert!(running.operator.stop().await);
     let own: Api<Role> = Api::namespaced(shop.client.clone(), RELEASE);
     let rules = own.get(RELEASE).await.unwrap().rules.unwrap();
@@ -206,13 +211,15 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     let running = Running::start(&shop, &folder, &[]).await;
     running.ready().await;
     let why = shop.condition("greeter", "Ready", "False", "PathUnproven").await;
-    // Renewed or created: a right that is taken back may still count for a moment.
+    // The write may be a renewal or a creation, because a revoked right may still apply for a
+    // moment.
     assert!(why.contains("the probe Lease beatkeeper/"), "{why}");
     let patch = Patch::Merge(json!({ "rules": rules }));
     own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
     shop.condition("greeter", "Ready", "True", "Published").await;
 
-    // Later: a watch that runs goes on until it is begun anew, as when the API server is.
+    // A right is revoked later. A running watch continues until it must be restarted, as after a
+    // restart of the API server.
     rights_without(plane, &all, Some("pods")).await;
     plane.api_server().stop().await.unwrap();
     plane.api_server().start().await.unwrap();
@@ -220,7 +227,8 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     running.ready().await;
     beats.die("vm-2");
     beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
-    // A Lease that is silent for longer than its ttl, and a new one that beats: neither changes anything.
+    // A Lease that is silent for longer than its ttl, and a new Lease that beats. Neither changes
+    // what is published.
     eventually("vm-2 has been silent for two ttls", async || {
         let renewed = shop.lease("greeter.vm-2").await?.spec?.renew_time?.0;
         (Timestamp::now().duration_since(renewed).as_secs() >= 6).then_some(())

@@ -1,4 +1,4 @@
-//! Every value does something, and what is no value is refused. No cluster is needed.
+//! Every value has an effect, and unknown values are refused. No cluster is needed.
 
 use std::fs;
 
@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::helm::{Helm, chart, variants};
 
-/// Maps whose keys are the user's choice: labels, annotations, namespaces, and what other charts share.
+/// Maps with keys that the user chooses: labels, annotations, namespaces, and values that charts
+/// share.
 const FREE: [&str; 12] = [
     "/global",
     "/commonLabels",
@@ -21,7 +22,7 @@ const FREE: [&str; 12] = [
     "/podLabels",
     "/podAnnotations",
 ];
-/// More of them; passed on to the API server, which checks them.
+/// Further maps of this kind. They are passed to the API server, which checks them.
 const PASSED_ON: [&str; 3] =
     ["/nodeSelector", "/podSecurityContext/seccompProfile", "/securityContext/capabilities"];
 
@@ -29,7 +30,8 @@ fn read(name: &str) -> Value {
     serde_saphyr::from_str(&fs::read_to_string(chart().join(name)).unwrap()).unwrap()
 }
 
-/// Each value that is no map with values of its own, and each such map, by their JSON pointers.
+/// Collects each value that is not a map with values of its own, and each such map, by JSON
+/// pointer.
 fn walk(values: &Value, path: &str, leaves: &mut Vec<String>, maps: &mut Vec<String>) {
     match values {
         Value::Object(map) if path.is_empty() || !map.is_empty() => {
@@ -50,7 +52,7 @@ fn default_values() -> (Vec<String>, Vec<String>) {
     (leaves, maps)
 }
 
-/// Values without one of them, which then has its default.
+/// The values without one value, which then has its default.
 fn without(values: &Value, path: &str) -> Value {
     let mut values = values.clone();
     let (parent, key) = path.rsplit_once('/').unwrap();
@@ -100,7 +102,7 @@ async fn what_is_no_value_is_refused_by_its_name_at_every_level() {
         let why = render(&mistyped).await.expect_err(&map);
         assert!(why.contains("'mistyped'"), "{map}: {why}");
     }
-    // The items of lists, which have no defaults.
+    // The items of lists do not have defaults.
     for (path, item) in [
         ("imagePullSecrets", json!({ "name": "a", "mistyped": 1 })),
         ("extraEnv", json!({ "name": "A", "mistyped": "1" })),

@@ -1,4 +1,4 @@
-//! A ServiceAccount with the rights of an instance and no others, and its tokens.
+//! A ServiceAccount with only the rights of an instance, and its tokens.
 
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{Config, api::DeleteParams};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::Shop;
 
-/// The default one of a shop.
+/// The default ServiceAccount of a shop.
 pub struct Account<'a>(&'a Shop);
 
 impl<'a> Account<'a> {
@@ -36,13 +36,13 @@ impl<'a> Account<'a> {
         self.0.api::<RoleBinding>().delete("beats", &DeleteParams::default()).await.unwrap();
     }
 
-    /// A token that is good as long as a Pod exists, which is made for it.
+    /// A token that is valid while a Pod exists. This method creates the Pod.
     pub async fn token(&self, pod: &str) -> String {
         self.0.pod(pod, &[], json!({})).await;
         self.0.plane.token(&self.0.namespace, "default", Some(pod)).await.unwrap()
     }
 
-    /// A configuration with this user, as a kubeconfig has it.
+    /// A configuration with this user, as in a kubeconfig.
     pub fn config(&self, user: Value) -> Config {
         let mut config = self.0.plane.admin_config("client-test").unwrap();
         config.auth_info = serde_json::from_value(user).unwrap();

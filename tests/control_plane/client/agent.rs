@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 
 use crate::support::{Shop, Usage, eventually, operator::spawn_from_keeper};
 
-/// A running agent; it is killed when dropped.
+/// A running agent. It is killed when this is dropped.
 pub struct Agent {
     child: Child,
     said: NamedTempFile,
@@ -21,12 +21,12 @@ impl Agent {
         Self::start_with(shop, &["--instance", instance, "--address", address])
     }
 
-    /// With these flags; it is outside of any Pod.
+    /// Starts `agent run` with these flags, outside any Pod.
     pub fn start_with(shop: &Shop, flags: &[&str]) -> Self {
         Self::start_to(shop, "run", flags)
     }
 
-    /// `run` or `proxy`.
+    /// Starts an agent with the action `run` or `proxy`.
     pub fn start_to(shop: &Shop, action: &str, flags: &[&str]) -> Self {
         let said = NamedTempFile::new().unwrap();
         let output = || Stdio::from(File::options().append(true).open(said.path()).unwrap());
@@ -42,27 +42,27 @@ impl Agent {
         Self { child: spawn_from_keeper(command), said }
     }
 
-    /// What it has used so far.
+    /// The resources that the agent has used so far.
     pub fn used(&self) -> Usage {
         Usage::of(&self.child.id().to_string())
     }
 
-    /// SIGSTOP, SIGCONT, …
+    /// Sends a signal such as SIGSTOP or SIGCONT.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Of one that ends by itself.
+    /// The exit code of an agent that ends by itself.
     pub async fn exit_code(&mut self) -> Option<i32> {
         eventually("the agent ends", async || self.child.try_wait().unwrap()).await.code()
     }
 
-    /// All it has said so far.
+    /// All output of the agent so far.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.said.path()).unwrap()
     }
 
-    /// Waits until it has said something.
+    /// Waits until the output contains a text.
     pub async fn says(&self, text: &str) {
         eventually(&format!("the agent says {text:?}"), async || {
             self.said().contains(text).then_some(())

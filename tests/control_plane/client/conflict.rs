@@ -53,7 +53,8 @@ async fn of_two_machines_with_one_name_the_living_one_is_published_and_the_quarr
 
     second.signal(Signal::KILL);
     second.exit_code().await;
-    // Not the dead one's address for as long as the other lives, and the living one's by itself.
+    // The dead process's address is not published while the other one lives. The living process's
+    // address is published on its own.
     shop.published_as_ready("greeter", &[A]).await;
     first.says("since the other process of that name has fallen silent").await;
     shop.conflict_in_status(false).await;
@@ -123,7 +124,7 @@ async fn a_copy_of_a_process_is_told_from_it_though_it_knows_all_that_it_knows()
     let config = shop.plane.admin_config("client-test").unwrap();
     let (service, _) = fleet::start(&shop, 1, config).await;
     let before = shop.lease("greeter.vm-1").await.unwrap().spec.unwrap().lease_transitions;
-    // As a machine would that was resumed from a snapshot: the same claim, another time.
+    // A machine that was resumed from a snapshot would do this: the same claim, with another time.
     let renew = json!({ "spec": { "renewTime": "2026-01-01T00:00:00.000001Z" } });
     shop.patch::<Lease>("greeter.vm-1", renew).await;
     eventually("the claim differs from the copy's", async || {

@@ -1,4 +1,5 @@
-//! Many instances in this process, each with a client and a connection of its own, and what each told.
+//! Many instances in the test process, each with its own client and connection, and the record of
+//! their events.
 
 use std::{
     sync::{Arc, Mutex},
@@ -12,10 +13,11 @@ use kube::Config;
 use super::address;
 use crate::support::{Shop, chaos::Chronicle, eventually};
 
-/// So many register at the same time: a TLS handshake each, on a small machine.
+/// The number of instances that register at the same time. Each needs a TLS handshake, and the
+/// machine may be small.
 const SIDE_BY_SIDE: usize = 50;
 
-/// When the beats of one instance were sent that were accepted, and all that it told beside them.
+/// The times at which one instance sent its accepted beats, and all its other events.
 #[derive(Clone, Default)]
 pub struct Diary(Arc<Mutex<(Vec<Instant>, Vec<Event>)>>);
 
@@ -28,13 +30,13 @@ impl Diary {
         }
     }
 
-    /// When the beats were sent that were accepted, after a moment.
+    /// The times of the accepted beats that were sent after a moment.
     pub fn beats_since(&self, moment: Instant) -> Vec<Instant> {
         let sent = &self.0.lock().unwrap().0;
         sent.iter().copied().filter(|sent| *sent > moment).collect()
     }
 
-    /// What it told that some look finds.
+    /// The events for which `look` returns a value.
     pub fn told<T>(&self, look: impl Fn(&Event) -> Option<T>) -> Vec<T> {
         self.0.lock().unwrap().1.iter().filter_map(look).collect()
     }
@@ -45,7 +47,7 @@ pub async fn start(shop: &Shop, n: usize, config: Config) -> (Running, Diary) {
     start_with(shop, n, config, |service| service).await
 }
 
-/// The same with something else about it.
+/// Like [`start`], with a changed service.
 pub async fn start_with(
     shop: &Shop,
     n: usize,
@@ -71,7 +73,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts so many, and waits until all are published.
+    /// Starts `count` instances, and waits until all are published.
     pub async fn start(shop: &Shop, count: usize) -> Self {
         let chronicle = Chronicle::begin(shop).await;
         let config = shop.plane.admin_config("fleet-test").unwrap();
@@ -100,7 +102,7 @@ impl Fleet {
         self.members.iter().map(|(_, diary)| diary)
     }
 
-    /// What all have counted together.
+    /// The statistics of all instances together.
     pub fn stats(&self) -> Stats {
         self.members.iter().map(|(running, _)| running.stats()).fold(
             Stats::default(),
@@ -113,7 +115,7 @@ impl Fleet {
         )
     }
 
-    /// Fails if anybody has left at any moment.
+    /// Panics if any instance has left at any moment.
     pub fn was_always_there(&self) {
         super::nobody_has_left(&self.chronicle, self.len());
     }

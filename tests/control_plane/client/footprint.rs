@@ -1,4 +1,4 @@
-//! What an agent costs: its binary, its memory, its processor time, its writes.
+//! The resources of an agent: its binary, memory, CPU time and writes.
 
 use std::{collections::BTreeMap, fmt::Write, fs, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::support::{Shop, chaos::turn, eventually};
 const SETTLE: Duration = Duration::from_secs(20);
 const WATCHED: Duration = Duration::from_secs(60);
 
-/// The file of an agent for so many instances.
+/// The configuration of an agent with `count` instances.
 fn settings(count: usize) -> String {
     let mut text = "registration: greeter\ninstances:\n".to_owned();
     for n in 1..=count {

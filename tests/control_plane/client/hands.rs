@@ -1,4 +1,4 @@
-//! What a person has set on a Lease no agent undoes.
+//! No agent undoes what a person has set on a Lease.
 
 use beatkeeper_api::heartbeat::{CORDONED_ANNOTATION, HEALTH_ANNOTATION, NOTE_ANNOTATION};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::agent::Agent;
 use crate::support::{Shop, eventually};
 
-/// Waits until an annotation of the Lease is there, or is not.
+/// Waits until an annotation of the Lease has a value that `said` accepts.
 async fn is_said(shop: &Shop, annotation: &str, said: impl Fn(Option<&str>) -> bool) -> Lease {
     eventually(&format!("{annotation} is as it should be"), async || {
         let lease = shop.lease("greeter.vm-1").await?;
@@ -40,7 +40,7 @@ async fn a_drain_by_hand_outlives_probes_and_restarts_until_that_hand_ends_it() 
     let health =
         |value: Value| json!({ "metadata": { "annotations": { HEALTH_ANNOTATION: value } } });
     shop.patch::<Lease>("greeter.vm-1", health("Draining".into())).await;
-    // A beat has shown it to the agent.
+    // The agent has seen the annotation in a beat.
     let set = shop.lease("greeter.vm-1").await.unwrap();
     eventually("it beats", async || {
         let lease = shop.lease("greeter.vm-1").await?;
@@ -73,7 +73,8 @@ async fn what_an_old_lease_says_of_health_is_mended_with_the_next_beat() {
     shop.greeter().await;
     let agent = Agent::start_with(&shop, &["--instance=vm-1", "--address=192.0.2.1"]);
     agent.says("beating as").await;
-    // As a store that goes back to a backup shows it: written by this very agent, when it was not well.
+    // As after a rollback of the store: the same agent has written this when its health was
+    // failing.
     let params = PatchParams {
         field_manager: Some("beatkeeper-agent".to_owned()),
         ..PatchParams::default()
@@ -83,7 +84,7 @@ async fn what_an_old_lease_says_of_health_is_mended_with_the_next_beat() {
     is_said(&shop, HEALTH_ANNOTATION, |health| health.is_none()).await;
 }
 
-/// Two machines under one name: the first stands by, and the second is dead.
+/// Two machines under one name. The first stands by, and the second is dead.
 async fn one_that_stands_by_takes_over(shop: &Shop, set_by_hand: impl AsyncFnOnce(&Shop)) -> Lease {
     shop.greeter().await;
     let first = Agent::start_with(shop, &["--instance=vm-1", "--address=192.0.2.1"]);
@@ -94,7 +95,7 @@ async fn one_that_stands_by_takes_over(shop: &Shop, set_by_hand: impl AsyncFnOnc
     second.exit_code().await;
     set_by_hand(shop).await;
     first.says("since the other process of that name has fallen silent").await;
-    // Long enough for whatever it has to say on it.
+    // The wait is long enough for any change that the agent has to make.
     let taken = shop.lease("greeter.vm-1").await.unwrap();
     eventually("it beats", async || {
         let lease = shop.lease("greeter.vm-1").await?;

@@ -1,4 +1,4 @@
-//! An agent that ends says nothing of what it has beaten for.
+//! The end of an agent says nothing about the health of the instance that it has beaten for.
 
 use k8s_openapi::{
     api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
@@ -51,7 +51,7 @@ async fn that_an_earlier_life_drained_is_not_kept() {
     agent.says("beating as").await;
     agent.signal(Signal::KILL);
     agent.exit_code().await;
-    // As that life would have written it, and not a person.
+    // As the earlier process would have written it, and not a person.
     let fields = shop.lease("greeter.vm-1").await.unwrap().metadata.managed_fields.unwrap();
     let beats = |entry: &&ManagedFieldsEntry| {
         entry.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:renewTime"].is_null())

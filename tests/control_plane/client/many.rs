@@ -1,4 +1,4 @@
-//! What many instances in one process cost it, and that none of them is late for another.
+//! What many instances in one process cost it, and that no instance is late because of another.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{
     chaos::{Scale, turn},
 };
 
-/// So many beat for a time. Returns how many beats were late.
+/// Lets instances beat for `time`. Returns how many beats were late.
 async fn beat_for(shop: &Shop, scale: Scale, time: Duration) -> u64 {
     let Scale { instances, ttl, interval, .. } = scale;
     let spec = json!({
@@ -44,7 +44,8 @@ async fn beat_for(shop: &Shop, scale: Scale, time: Duration) -> u64 {
     );
     fleet.was_always_there();
     assert_eq!(stats.out, 0);
-    // As many as the interval says, give or take what the machine makes of it; and nothing beside beats.
+    // There are as many beats as the interval gives, with a margin for the machine, and no other
+    // writes.
     let expected = instances as f64 * time.div_duration_f64(interval);
     assert!((stats.beats - before.beats) as f64 > 0.8 * expected, "of {expected} beats");
     assert!((writes.len() as f64) < 1.2 * expected, "more writes than beats: {}", writes.len());

@@ -1,4 +1,5 @@
-//! The agent as the first process of a container: whatever has lost its parent becomes its child.
+//! The agent as the first process of a container: any process that has lost its parent becomes its
+//! child.
 
 use std::{
     fs,
@@ -7,7 +8,7 @@ use std::{
 
 use crate::support::{Shop, eventually, operator::spawn_from_keeper};
 
-/// The children of a process that have ended, and that it has not waited for.
+/// The children of a process that have ended and for which it has not waited.
 fn zombies(parent: u32) -> Vec<String> {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
@@ -20,17 +21,19 @@ async fn an_agent_that_is_given_orphans_reaps_them_and_passes_the_commands_exit_
     shop.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().display();
-    // Twenty that outlive their parents, and one as a probe leaves it.
+    // Twenty processes that outlive their parents, and one that a probe leaves behind.
     let script = format!(
         "for n in $(seq 20); do (sh -c 'echo >> {place}/ended' &); done; \
          until [ -e {place}/end ]; do sleep 0.05; done; exit 7"
     );
-    // The probe ends once that has left its process group, with which it would be killed.
+    // The probe ends when the child has left the probe's process group. Otherwise the child would
+    // be killed with the group.
     let probe = format!(
         "exec:sh -c '(setsid sh -c \"touch {place}/left; sleep 0.1; echo >> {place}/probed\" &); \
          until [ -e {place}/left ]; do sleep 0.01; done'"
     );
-    // As a container's first process is: not needing root.
+    // The process becomes a subreaper like the first process of a container. This does not need
+    // root.
     let first = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); \
                  os.execv(sys.argv[1], sys.argv[1:])";
     let mut command = Command::new("python3");

@@ -1,4 +1,5 @@
-//! The API server is away for ten ttls, and all come back to it without being sent away or trampling it.
+//! The API server is away for ten ttls. Then all instances come back to it without being throttled
+//! or overloading it.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use crate::support::{
     shop::PATIENCE,
 };
 
-/// How many of these moments fall into each tenth of a window that begins with the first of them; the last
-/// number counts those that come after it.
+/// The number of these moments in each tenth of a window that begins with the first one. The last
+/// number counts those after the window.
 fn tenths(moments: &[Instant], window: Duration) -> [usize; 11] {
     let first = moments.iter().min().unwrap();
     let mut counts = [0; 11];
@@ -26,7 +27,7 @@ fn tenths(moments: &[Instant], window: Duration) -> [usize; 11] {
     counts
 }
 
-/// How many of these moments lie within a time of each other, at most.
+/// The most of these moments that lie within `time` of each other.
 fn most_within(moments: &[Instant], time: Duration) -> usize {
     let with = |first: &Instant| {
         moments.iter().filter(|it| (*first..=*first + time).contains(*it)).count()
@@ -34,7 +35,7 @@ fn most_within(moments: &[Instant], time: Duration) -> usize {
     moments.iter().map(with).max().unwrap_or_default()
 }
 
-/// Fails where more than half of all come within a tenth of the window that they are to be spread over.
+/// Panics if more than half of all come within a tenth of the window over which they should spread.
 fn are_spread(what: &str, moments: &[Instant], window: Duration) {
     let (counts, most) = (tenths(moments, window), most_within(moments, window / 10));
     println!("\n{what}, by tenths of {window:?}, and later: {counts:?}; at most {most} together");
@@ -76,7 +77,7 @@ async fn away_for_ten_ttls(Scale { instances, ttl, interval, .. }: Scale) {
     are_spread("first beats after the return", &nth(0), (ttl - interval) / 4);
     are_spread("second beats", &nth(1), interval);
 
-    // Whoever follows them has seen nobody go before somebody else came.
+    // A client that follows the instances has seen no instance go before another came.
     let (newcomer, _) = fleet::start(&shop, instances, config).await;
     let change = tokio::time::timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
     let came = matches!(&change, Change::Created(one) if one.address == address(instances));

@@ -1,4 +1,4 @@
-//! The right to beat is taken away, and given back.
+//! The right to beat is revoked, and granted again.
 
 use std::time::Duration;
 

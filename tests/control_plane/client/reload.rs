@@ -1,4 +1,4 @@
-//! An agent is restarted, or set differently, while what it beats for serves.
+//! An agent is restarted or reconfigured while the instance keeps serving.
 
 use kube::ResourceExt;
 use rustix::process::Signal;
@@ -42,7 +42,7 @@ async fn a_settings_file_that_takes_for_ever_to_be_read_stops_no_beat() {
     std::fs::remove_file(&config).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
     agent.signal(Signal::HUP);
-    // It is open when the agent reads from it; and nothing comes.
+    // The open succeeds when the agent reads the file. Then no data arrives.
     let open = move || std::fs::File::options().write(true).open(config).unwrap();
     let silent = tokio::task::spawn_blocking(open).await.unwrap();
     let token = async || shop.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;

@@ -1,4 +1,4 @@
-//! Two lives of one instance, the earlier of which ends last.
+//! Two processes of one instance, of which the earlier one ends last.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn who_deregisters_late_leaves_the_lease_alone_that_was_made_anew() {
     let _operator = shop.operator();
     shop.patient_greeter().await;
     let config = shop.plane.admin_config("client-test").unwrap();
-    // Its one beat is its first: it does not notice that its Lease is gone.
+    // The process beats only once, so it does not notice that its Lease is gone.
     let (earlier, _) = fleet::start_with(&shop, 1, config.clone(), |service| {
         service.register_interval(Duration::ZERO)
     })
@@ -54,7 +54,7 @@ async fn a_process_that_ends_after_its_successor_began_takes_nothing_with_it() {
     assert!(earlier.said().contains("is left to the process that has taken it over"));
     let now = shop.lease("greeter.vm-1").await.expect("the successor's Lease");
     assert_eq!(now.uid(), made.uid());
-    // Long enough for a Lease that is not renewed.
+    // The wait is long enough to prune a Lease that is not renewed.
     tokio::time::sleep(Duration::from_secs(5)).await;
     nobody_has_left(&chronicle, 1);
     later.signal(Signal::TERM);

@@ -1,4 +1,4 @@
-//! An agent says what becomes of its instance, not only that its beats are accepted.
+//! An agent reports the state of its instance, and not only that its beats are accepted.
 
 use kube::ResourceExt;
 use serde_json::json;

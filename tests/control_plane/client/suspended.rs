@@ -1,7 +1,7 @@
-//! A process that stands still, as under a debugger, while the clocks of its machine go on.
+//! A process that is suspended, as under a debugger, while its machine's clocks keep running.
 //!
-//! A machine that is suspended stops the clock of its timers as well, which no signal does to a process: what follows from
-//! that, `awake` shows with clocks of its own.
+//! Suspending a whole machine also stops the clock of its timers, which no signal does to a
+//! process. `awake` tests that case with its own clocks.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use super::{address, agent::Agent};
 use crate::support::{Shop, Witness, eventually, witness::set};
 
-/// One that is probed at a port of this machine.
+/// A target that is probed at a port of this machine.
 fn target(n: usize, more: &str, probe: &str, port: u16) -> String {
     format!(
         "- {{ instance: db-{n}, addresses: [{}]{more}, probes: [{{ tcpSocket: {{ port: {port} }}, \
@@ -49,7 +49,8 @@ async fn a_target_that_changes_keeps_its_place_until_it_was_probed_and_one_that_
     shop.published_as_ready("greeter", &[&one, &two, &three]).await;
     let witness = Witness::of(&shop, "greeter").await;
 
-    // One is to be probed later than its ttl, one is removed while it is alive, and one while it is silent.
+    // One target will be probed later than its ttl, one is removed while it is alive, and one while
+    // it is silent.
     drop(down);
     agent.says("greeter.db-3: silent from here on").await;
     write(&config, &[target(1, ", appVersion: '2'", ", initialDelaySeconds: 8", port)]);
@@ -65,13 +66,13 @@ async fn a_target_that_changes_keeps_its_place_until_it_was_probed_and_one_that_
     eventually("it is beaten for by its new settings", async || version().await).await;
     witness.never_missed(&set(&[&one]));
 
-    // What is dead by its new settings is not beaten for any more.
+    // The agent stops beating for a target that is dead with its new settings.
     write(&config, &[target(1, ", appVersion: '3'", "", other)]);
     agent.signal(Signal::HUP);
     shop.instance("greeter", "db-1", "Expired", "TTLPassed").await;
     assert_eq!(version().await.as_deref(), Some("2"));
 
-    // Changed before anything was known of it, and then removed.
+    // The target is changed before its state is known, and then removed.
     write(&config, &[target(1, "", "", port)]);
     agent.signal(Signal::HUP);
     shop.published_as_ready("greeter", &[&one]).await;

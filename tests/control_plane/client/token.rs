@@ -31,7 +31,7 @@ async fn a_token_that_is_revoked_after_its_file_was_written_anew_costs_nobody_it
     shop.delete_pod("first", 0).await;
     let client = shop.plane.client_with_token(&old).unwrap();
     let registrations: Api<ServiceRegistration> = Api::namespaced(client, &shop.namespace);
-    // It remembers for some seconds that it has let a token in.
+    // The API server caches for some seconds that the token is valid.
     eventually("the API server refuses the old token", async || {
         let refused = registrations.get("greeter").await.err()?;
         matches!(refused, kube::Error::Api(status) if status.code == 401).then_some(())

@@ -1,4 +1,4 @@
-//! What an agent prints goes nowhere: a pipe that no process reads is full.
+//! Nothing reads what the agent prints: its pipe is full.
 
 use std::{
     io::pipe,
@@ -37,7 +37,7 @@ async fn an_agent_whose_output_nobody_reads_beats_on_and_ends_in_time() {
         let mut agent = spawn_from_keeper(command);
         shop.published_as_ready("greeter", &[&address]).await;
         let chronicle = Chronicle::begin(&shop).await;
-        // Another process writes to the same pipe, as the wrapped command may.
+        // Another process writes to the same pipe, as the wrapped command may do.
         let mut noise = Command::new("yes").stdout(writer).stderr(Stdio::null()).spawn().unwrap();
         eventually("the pipe is full", async || {
             (ioctl_fionread(&reader).unwrap() >= 60_000).then_some(())
@@ -47,7 +47,7 @@ async fn an_agent_whose_output_nobody_reads_beats_on_and_ends_in_time() {
             let spec = shop.lease("greeter.vm-1").await.unwrap().spec.unwrap();
             spec.renew_time.unwrap().0
         };
-        // More than a ttl, each with a line that cannot be written.
+        // This takes longer than a ttl. Each beat prints a line that cannot be written.
         for _ in 0..6 {
             let last = token().await;
             eventually("it beats", async || (token().await > last).then_some(())).await;

@@ -1,4 +1,4 @@
-//! The mistakes that people make in a spec, and what they are told.
+//! The mistakes that people make in a spec, and the messages that they get.
 
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ fn expression(expression: Value) -> Value {
     with("podSelector", json!({ "matchExpressions": [expression] }))
 }
 
-/// What is wrong, the spec, and each error as parts of `field: message` with ` … ` between them.
+/// The mistake, the spec, and each error as parts of `field: message` with ` … ` between them.
 pub fn in_specs() -> Vec<Mistake> {
     let two = |a: Value, b: Value| json!({ "ports": [a, b] });
     let many: Vec<_> = (0..1001)
@@ -111,7 +111,8 @@ pub fn in_specs() -> Vec<Mistake> {
             two(json!({ "name": "a", "port": 80 }), json!({ "name": "a", "port": 81 })),
             &["spec.ports[1]: Duplicate value: {\"name\":\"a\"}"],
         ),
-        // The first comes from the list's key and cannot be silenced; the second says what to do.
+        // The first error comes from the list's key and cannot be suppressed. The second one says
+        // what to do.
         (
             "two unnamed ports",
             two(json!({ "port": 80 }), json!({ "port": 81 })),

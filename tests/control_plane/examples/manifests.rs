@@ -1,4 +1,4 @@
-//! The manifests in examples/kubernetes: the API server takes them as they are.
+//! The API server accepts the manifests in examples/kubernetes unchanged.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kubernetes")
 }
 
-/// Every manifest there is, so that none is forgotten.
+/// Every existing manifest, so that none is left out.
 fn manifests() -> Vec<(String, String)> {
     let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -71,7 +71,7 @@ async fn the_kustomization_moves_everything_to_another_namespace_and_to_other_im
     assert!(rendered.contains("image: mirror/agent:0.1.0\n"), "{rendered}");
     assert!(rendered.contains("image: mirror/app:1.4.2\n"), "{rendered}");
     assert!(!rendered.contains("namespace: default"), "{rendered}");
-    // In earnest: nothing runs the Pods here.
+    // Applied without dry run. Nothing runs the Pods here.
     let warned = program::apply_with(&shop, &rendered, &["--server-side"]).await;
     assert_eq!(warned, "");
     assert_eq!(shop.registration("greeter").await.spec.ttl, "30s");

@@ -13,16 +13,16 @@ use tempfile::{NamedTempFile, TempDir};
 
 use crate::support::{Shop, eventually, operator::spawn_from_keeper};
 
-/// Names the folder that `scripts/examples` has prepared.
+/// The variable with the folder that `scripts/examples` has prepared.
 const PREPARED: &str = "BEATKEEPER_EXAMPLES";
 
-/// The rights that the examples give.
+/// The rights that the examples grant.
 pub const ROLE: &str = include_str!("../../../examples/kubernetes/role.yaml");
 
-/// What they beat for.
+/// The registration that the examples beat for.
 pub const REGISTRATION: &str = include_str!("../../../examples/kubernetes/registration.yaml");
 
-/// The languages there are examples in.
+/// The languages that have examples.
 #[derive(Debug, Clone, Copy)]
 pub enum Program {
     Shell,
@@ -79,12 +79,12 @@ impl Program {
     }
 }
 
-/// Where an example of the SDK is written.
+/// The source file of an SDK example.
 pub fn sdk_source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("client/examples").join(name).with_extension("rs")
 }
 
-/// An example of the SDK, which `scripts/build` has built.
+/// An SDK example, which `scripts/build` has built.
 pub fn sdk(name: &str) -> Command {
     let built = Path::new(env!("CARGO_BIN_EXE_beatkeeper")).with_file_name("examples").join(name);
     assert!(
@@ -96,7 +96,7 @@ pub fn sdk(name: &str) -> Command {
 }
 
 impl Running {
-    /// Starts one with nothing but what its README asks for.
+    /// Starts an example with only the settings that its README asks for.
     pub fn start(mut command: Command, settings: &Settings) -> Self {
         let log = NamedTempFile::new().unwrap();
         command
@@ -106,7 +106,7 @@ impl Running {
             .stdin(Stdio::null())
             .stdout(File::create(log.path()).unwrap())
             .stderr(File::options().append(true).open(log.path()).unwrap());
-        // A group of its own: a shell has children.
+        // A separate process group, because a shell has children.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         Self { child: spawn_from_keeper(command), log }
     }
@@ -123,7 +123,7 @@ fn installed(program: &str) -> PathBuf {
         })
 }
 
-/// Something that `scripts/examples` has installed or built.
+/// A file that `scripts/examples` has installed or built.
 fn prepared(what: &str) -> PathBuf {
     let remedy = format!("run: export {PREPARED}=$(scripts/examples)");
     let Some(folder) = std::env::var_os(PREPARED) else {
@@ -134,7 +134,7 @@ fn prepared(what: &str) -> PathBuf {
     path
 }
 
-/// What an example finds in its environment.
+/// The environment of an example.
 pub struct Settings {
     environment: Vec<(&'static str, String)>,
     /// Holds the token and the kubeconfig.
@@ -142,7 +142,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of an instance outside the cluster, with the rights that the examples give.
+    /// The settings of an instance outside the cluster, with the rights that the examples grant.
     pub async fn of(shop: &Shop, instance: &str, address: &str) -> Self {
         apply(shop, ROLE).await;
         let token = shop.plane.token(&shop.namespace, "heartbeat", None).await.unwrap();
@@ -171,7 +171,7 @@ impl Settings {
         Self { environment, folder: folder.into() }
     }
 
-    /// Another token, put in place as a kubelet does it; the kubeconfig names its file from now on.
+    /// Replaces the token as a kubelet does it. The kubeconfig refers to its file from now on.
     pub fn replace_token(&self, token: &str) {
         let path = |name: &str| self.folder.path().join(name);
         let replace = |name: &str, content: &str| {
@@ -185,7 +185,7 @@ impl Settings {
         replace("kubeconfig", &kubeconfig.to_string());
     }
 
-    /// The same in a Pod, which names the instance and has the address.
+    /// The same settings in a Pod. The Pod gives the instance its name and address.
     pub fn in_pod(&self, pod: &str, uid: &str) -> Self {
         let mut environment = self.environment.clone();
         environment
@@ -195,7 +195,7 @@ impl Settings {
     }
 }
 
-/// A running example; it and its children are killed when dropped.
+/// A running example. It and its children are killed when this is dropped.
 pub struct Running {
     child: Child,
     log: NamedTempFile,
@@ -206,7 +206,7 @@ impl Running {
         Pid::from_child(&self.child)
     }
 
-    /// Waits until it has said something like this.
+    /// Waits until the output contains a text.
     pub async fn says(&self, text: &str) {
         eventually(&format!("the example says {text:?}"), async || {
             std::fs::read_to_string(self.log.path()).unwrap().contains(text).then_some(())
@@ -214,14 +214,14 @@ impl Running {
         .await;
     }
 
-    /// As a crash: it has no chance to do anything more.
+    /// Kills the example with SIGKILL, as a crash does. It can do nothing more.
     pub fn kill(mut self) {
         assert_eq!(self.child.try_wait().unwrap(), None, "it has ended before it is killed");
         kill_process_group(self.pid(), Signal::KILL).unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM to it alone, as a kubelet does it; waits until it has ended by itself.
+    /// Sends SIGTERM to the example only, as a kubelet does. Waits until it has ended by itself.
     pub async fn terminate(mut self) {
         kill_process(self.pid(), Signal::TERM).unwrap();
         let ended =
@@ -233,7 +233,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The group is there as long as its leader has not been waited for.
+        // The process group exists until its leader has been waited for.
         if self.child.try_wait().unwrap().is_none() {
             let _ = kill_process_group(self.pid(), Signal::KILL);
             let _ = self.child.wait();
@@ -245,12 +245,13 @@ impl Drop for Running {
     }
 }
 
-/// `kubectl apply` of a manifest of the examples, in the test's namespace instead of `default`.
+/// Applies a manifest of the examples with `kubectl apply`, in the test's namespace instead of
+/// `default`.
 pub async fn apply(shop: &Shop, manifest: &str) {
     apply_with(shop, manifest, &[]).await;
 }
 
-/// The same with more flags; returns the warnings.
+/// Like [`apply`], with more flags. Returns the warnings.
 pub async fn apply_with(shop: &Shop, manifest: &str, flags: &[&str]) -> String {
     let manifest =
         manifest.replace("namespace: default", &format!("namespace: {}", shop.namespace));
@@ -260,7 +261,7 @@ pub async fn apply_with(shop: &Shop, manifest: &str, flags: &[&str]) -> String {
     kubectl(shop, &[&["apply", "--filename", path], flags].concat()).await.1
 }
 
-/// What kubectl says on its two outputs.
+/// The standard output and standard error of kubectl.
 pub async fn kubectl(shop: &Shop, arguments: &[&str]) -> (String, String) {
     let mut kubectl = tokio::process::Command::from(shop.plane.kubectl());
     let output = kubectl.args(arguments).stdin(Stdio::null()).output().await.unwrap();

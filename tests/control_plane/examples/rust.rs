@@ -1,4 +1,4 @@
-//! The examples of the SDK, as the processes that their readers would start.
+//! The SDK examples as processes, started as their readers would start them.
 
 use beatkeeper_api::heartbeat;
 use beatkeeper_client::names;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::support::{Operator, Shop, http};
 
-/// An example that is published, with the operator that publishes it.
+/// A published example, and the operator that publishes it.
 struct Stage {
     shop: Shop,
     example: Running,
@@ -32,7 +32,7 @@ impl Stage {
         Self { shop, example, _operator: operator }
     }
 
-    /// Waits until it is published as not ready, with this note, while it beats on.
+    /// Waits until the example is published as not ready with this note, while it beats.
     async fn fails(&self, note: &str) {
         let instance = names::hostname();
         let told = self.shop.instance("greeter", &instance, "NotReady", "HealthFailing").await;
@@ -43,7 +43,8 @@ impl Stage {
         self.shop.published_as_ready("greeter", &[ADDRESS]).await;
     }
 
-    /// SIGTERM: it ends with success, and its Lease is gone by then.
+    /// Sends SIGTERM. Checks that the example exits with success and that its Lease is gone by
+    /// then.
     async fn leaves(self) {
         self.example.terminate().await;
         let lease = heartbeat::lease_name("greeter", &names::hostname());

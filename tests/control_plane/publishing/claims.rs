@@ -1,4 +1,5 @@
-//! Who is published where several claim the same, and who stays when others go.
+//! Which instance is published when several claim the same address, and which one stays when others
+//! leave.
 
 use serde_json::json;
 
@@ -26,7 +27,7 @@ async fn two_instances_on_one_address_are_two_endpoints() {
         ports.sort_unstable();
         ports
     };
-    // The one list is written after the slices, and later still beside other changes.
+    // The Endpoints object is written after the slices, and other changes delay it further.
     stage.publishes("both are in Endpoints", |it| in_endpoints(it) == [9001, 9002]).await;
 
     stage.quit("a").await;
@@ -53,7 +54,7 @@ async fn what_two_instances_claim_is_published_once_while_either_lives() {
     witness.sees(&set(&["192.0.2.1"])).await;
     witness.never_missed(&set(&["192.0.2.1"]));
 
-    // The one that can serve speaks for both.
+    // The instance that can serve decides for both.
     stage.join("b", "192.0.2.1").await;
     stage.beats.annotate("a", "beatkeeper.dev/health", Some("Failing")).await;
     stage.status("a", "NotReady", "HealthFailing").await;
@@ -144,7 +145,7 @@ async fn deregistering_one_leaves_its_siblings_where_they_are() {
         .published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"])
         .await;
     let witness = Witness::of(&stage, "greeter").await;
-    // Names that begin alike are different instances.
+    // Names with a common prefix are different instances.
     stage.join("vm", "192.0.2.100").await;
     stage.join("vm-1.old", "192.0.2.101").await;
     stage.counts(6).await;

@@ -63,7 +63,7 @@ async fn a_service_of_one_family_publishes_that_one_and_says_who_is_left_out() {
         "its addresses (192.0.2.2) are of no family that the Service has (IPv6)"
     );
 
-    // The Service grows a second family; the first one stays what Endpoints speak of.
+    // The Service gets a second family. Endpoints keep the first one.
     let both =
         json!({ "spec": { "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6", "IPv4"] } });
     stage.patch::<k8s_openapi::api::core::v1::Service>("greeter", both).await;

@@ -1,5 +1,5 @@
-//! Services that somebody else serves, now or later: nothing of theirs is touched, and nothing
-//! stands beside it.
+//! Services that another party serves, now or later. The operator changes none of that party's
+//! objects, and publishes nothing beside them.
 
 use k8s_openapi::api::{
     core::v1::{Endpoints, Service},
@@ -80,7 +80,7 @@ async fn a_selector_that_is_added_later_stalls_and_its_removal_brings_us_back() 
         (slices_of(&stage, SELECTING).await.len() == 1).then_some(())
     })
     .await;
-    // Nobody joins any more, while the dead still leave.
+    // No instance is added any more, while dead ones still leave.
     stage.quit("vm-2").await;
     stage.join("vm-3", "192.0.2.3").await;
     stage.publishes("vm-2 has left", |now| now.ready() == set(&["192.0.2.1"])).await;

@@ -1,4 +1,4 @@
-//! Pods that come, go and come back: which of them may be published.
+//! Pods that start, end and come back: which of them may be published.
 
 use beatkeeper_cluster::Options;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -13,7 +13,7 @@ async fn a_pod_that_is_being_deleted_drains_and_its_lease_goes_with_it() {
     stage.join_pod("greeter-2", &["10.88.0.2"], json!({})).await;
     stage.published_as_ready("greeter", &["10.88.0.1", "10.88.0.2"]).await;
 
-    // Its kubelet would finish it; here there is none.
+    // A kubelet would end the Pod. Here none exists.
     stage.delete_pod("greeter-1", 300).await;
     let status = stage.status("greeter-1", "Draining", "PodTerminating").await;
     assert_eq!(status.message, "its Pod is being deleted");
@@ -21,7 +21,7 @@ async fn a_pod_that_is_being_deleted_drains_and_its_lease_goes_with_it() {
     assert_eq!(published.conditions()["10.88.0.1"], (false, true, true));
     assert_eq!(published.not_ready_in_endpoints(), set(&[]));
 
-    // While it drains it stops to serve.
+    // The Pod stops serving while it drains.
     stage.pod_conditions("greeter-1", &[("ContainersReady", false), ("Ready", false)]).await;
     stage
         .publishes("it does not serve", |now| {
@@ -49,7 +49,7 @@ async fn a_pod_that_has_run_to_its_end_is_gone_although_its_lease_is_there() {
     stage.join_pod("runs", &["10.88.0.3"], json!({})).await;
     stage.published_as_ready("greeter", &["10.88.0.1", "10.88.0.2", "10.88.0.3"]).await;
 
-    // Even if its kubelet had no time to say that it is not ready any more.
+    // The Pods leave even if the kubelet had no time to report them as not ready.
     stage.pod_status("well", &["10.88.0.1"], true, "Succeeded").await;
     stage.pod_status("badly", &["10.88.0.2"], true, "Failed").await;
     let published = stage.published_as_ready("greeter", &["10.88.0.3"]).await;
@@ -60,7 +60,8 @@ async fn a_pod_that_has_run_to_its_end_is_gone_although_its_lease_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_made_anew_under_its_name_does_not_inherit_the_lease() {
-    // The garbage collector would mostly be faster than the newcomer, and hide what is looked for.
+    // The garbage collector usually acts before the new Pod's process, which would hide what the
+    // test checks.
     let without_it = "--controllers=*,-garbage-collector-controller,\
                       -pod-garbage-collector-controller,-node-lifecycle-controller,\
                       -taint-eviction-controller";
@@ -78,7 +79,7 @@ async fn a_pod_made_anew_under_its_name_does_not_inherit_the_lease() {
     assert!(status.message.contains(&uid), "{}", status.message);
     witness.sees(&set(&[])).await;
     assert!(!witness.ever_saw("10.88.0.2"), "the old Lease let the newcomer in");
-    // As the newcomer does.
+    // This is what the new Pod's process does.
     stage.quit("greeter-1").await;
     stage.beats.create(&stage.beats.in_pod("greeter-1", &newer)).await;
     stage.published_as_ready("greeter", &["10.88.0.2"]).await;
@@ -113,7 +114,7 @@ async fn a_lease_of_a_pod_that_is_not_there_is_rejected() {
     assert!(stage.published("greeter").await.slices.is_empty());
 }
 
-/// The note of an event: the garbage collector may remove the Lease before a status can be read.
+/// The note of an event. The garbage collector may remove the Lease before a status can be read.
 async fn said(stage: &Stage, instance: &str, reason: &str) -> String {
     use k8s_openapi::api::events::v1::Event;
     eventually(&format!("an event {reason} tells of {instance}"), async || {
@@ -139,7 +140,7 @@ async fn only_pods_that_the_selector_admits_may_join() {
     );
     assert!(stage.published("greeter").await.slices.is_empty());
 
-    // Its label may come later, and go again.
+    // The Pod's label may be added later, and removed again.
     let label = |value: Option<&str>| json!({ "metadata": { "labels": { "tier": value } } });
     stage.patch::<k8s_openapi::api::core::v1::Pod>("greeter-1", label(Some("front"))).await;
     stage.published_as_ready("greeter", &["10.88.0.1"]).await;
@@ -147,7 +148,7 @@ async fn only_pods_that_the_selector_admits_may_join() {
     stage.published_as_ready("greeter", &[]).await;
     stage.status("greeter-1", "Rejected", "PodNotSelected").await;
 
-    // So may the selector.
+    // The selector may change too.
     let any = json!({ "spec": { "podSelector": { "matchLabels": null } } });
     stage.patch::<beatkeeper_api::ServiceRegistration>("greeter", any).await;
     stage.published_as_ready("greeter", &["10.88.0.1"]).await;

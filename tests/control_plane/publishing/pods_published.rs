@@ -1,4 +1,4 @@
-//! What is published of a Pod: its ports, its readiness, its node and zone.
+//! What is published of a Pod: ports, readiness, node and zone.
 
 use beatkeeper_cluster::Options;
 use k8s_openapi::api::core::v1::Node;
@@ -61,7 +61,7 @@ async fn the_kubelets_word_decides_and_the_node_controllers_guess_does_not() {
     stage.published_as_ready("greeter", &["10.88.0.1", "10.88.0.2"]).await;
     let witness = Witness::of(&stage, "greeter").await;
 
-    // The node controller writes Ready alone when a node falls silent.
+    // The node controller changes only the condition Ready when a node is silent.
     stage.pod_conditions("guessed", &[("ContainersReady", true), ("Ready", false)]).await;
     stage.pod_conditions("told", &[("ContainersReady", false), ("Ready", false)]).await;
     let status = stage.status("told", "NotReady", "PodNotReady").await;
@@ -125,7 +125,7 @@ async fn a_pods_endpoint_names_its_pod_and_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pods_endpoint_has_the_zone_of_its_node() {
-    // Nodes belong to no namespace, so they are read by an operator that watches all of them.
+    // Nodes belong to no namespace, so only an operator that watches all namespaces reads them.
     let stage = Stage::on_own_plane("zones", Options::default()).await;
     let nodes = Api::<Node>::all(stage.client.clone());
     let node = json!({

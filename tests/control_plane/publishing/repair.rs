@@ -1,4 +1,4 @@
-//! Whatever is deleted or edited behind the operator's back is put right.
+//! The operator repairs everything that others delete or edit.
 
 use k8s_openapi::api::{
     core::v1::{Endpoints, Service},
@@ -27,7 +27,7 @@ async fn fill(stage: Stage) -> (Stage, Witness) {
     (stage, witness)
 }
 
-/// Waits until one slice and the Endpoints say what they should, labels and owners included.
+/// Waits until one slice and the Endpoints are correct, including labels and owners.
 async fn right(stage: &Stage) -> Published {
     let owner = stage.registration("greeter").await.metadata.uid.unwrap();
     let owned = |metadata: &kube::core::ObjectMeta| {
@@ -147,7 +147,7 @@ async fn labels_and_owners_of_a_slice_come_back() {
     }
     assert!(!witness.managers().contains(MIRROR));
 
-    // What others add stays.
+    // Labels that others add stay.
     let theirs = label("example.com/theirs", Some("stays"));
     let name = slice(&stage).await.metadata.name.unwrap();
     stage.patch::<EndpointSlice>(&name, theirs).await;
@@ -188,7 +188,8 @@ async fn mirroring_stays_switched_off() {
         json!({ "metadata": { "labels": { "endpointslice.kubernetes.io/skip-mirror": null } } });
     for _ in 0..3 {
         stage.patch::<Endpoints>("greeter", unlabel.clone()).await;
-        // With exactly one slice, which is ours: a mirror that was made meanwhile is gone again.
+        // There is exactly one slice, which is the operator's. A mirror that was made meanwhile is
+        // gone again.
         right(&stage).await;
     }
     witness.sees(&set(&ALL)).await;
@@ -230,8 +231,9 @@ async fn a_users_service_that_is_deleted_is_replaced_by_one_of_ours() {
     assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
 }
 
-/// The cluster's own controller deletes the Endpoints of a Service that is gone, a moment after we
-/// see it go. It looks the Service up first, so what it may do is done once it has seen the new one.
+/// Waits until the published state is correct and stays so. The cluster's own controller deletes
+/// the Endpoints of a deleted Service shortly after the operator sees the deletion. It looks up the
+/// Service first. Once it has seen the new Service, it deletes nothing more.
 async fn stays_right(stage: &Stage) {
     right(stage).await;
     // A further change shows that both controllers have caught up.

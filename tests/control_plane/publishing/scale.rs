@@ -31,9 +31,9 @@ fn sizes(published: &Published) -> Vec<usize> {
     sizes
 }
 
-/// However instances come in, no slice has more than a hundred, and any two of them more than a
-/// hundred together: as upstream does, a new one is made only for what fits in no other. Returns
-/// how many there are.
+/// Checks that no slice has more than 100 endpoints, and that any two slices have more than 100
+/// together, in whatever order the instances came. As in Kubernetes itself, a new slice is created
+/// only for endpoints that fit in no other. Returns the number of slices.
 fn packed(published: &Published, endpoints: usize) -> usize {
     let sizes = sizes(published);
     assert_eq!(sizes.iter().sum::<usize>(), endpoints);
@@ -64,7 +64,7 @@ async fn of_250_instances_160_leave_and_no_survivor_ever_blinks() {
     let before = packed(&published, 250);
     let witness = Witness::of(&stage, "greeter").await;
 
-    // Spread over all slices.
+    // The survivors are spread over all slices.
     let stays = |n: &usize| n % 25 < 9;
     let survivors: BTreeSet<String> = (0..250).filter(stays).map(address).collect();
     assert_eq!(survivors.len(), 90);
@@ -74,7 +74,7 @@ async fn of_250_instances_160_leave_and_no_survivor_ever_blinks() {
     witness.sees(&survivors).await;
     witness.never_missed(&survivors);
 
-    // And back to more than there were.
+    // The number grows again, to more than there were before.
     stage.join_all(instances(250..450)).await;
     let all: BTreeSet<String> = survivors.iter().cloned().chain(addresses(250..450)).collect();
     let published = all_published(&stage, &all).await;
@@ -86,7 +86,7 @@ async fn of_250_instances_160_leave_and_no_survivor_ever_blinks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_beyond_a_thousand_are_truncated_and_a_newcomer_evicts_nobody() {
     let stage = Stage::set("thousand", json!({})).await;
-    // The addresses before these are kept for newcomers, which would come first if sorted.
+    // Lower addresses are kept for new instances, which would come first if sorted.
     stage.join_all(instances(10..1010)).await;
     let thousand = addresses(10..1010);
     let published = all_published(&stage, &thousand).await;
@@ -106,7 +106,7 @@ async fn endpoints_beyond_a_thousand_are_truncated_and_a_newcomer_evicts_nobody(
     let evicted: Vec<_> = thousand.difference(&listed).collect();
     assert!(evicted.is_empty(), "{evicted:?} were listed");
 
-    // One leaves: the newcomer takes its place.
+    // One instance leaves, and a new one takes its place.
     stage.quit(&name(500)).await;
     let rest: BTreeSet<String> = all.iter().filter(|it| **it != address(500)).cloned().collect();
     let published = all_published(&stage, &rest).await;

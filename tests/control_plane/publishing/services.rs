@@ -1,4 +1,4 @@
-//! Services that users made: used as they are.
+//! Services that users made are used as they are.
 
 use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::api::core::v1::Service;
@@ -42,7 +42,8 @@ async fn a_headless_service_labels_what_is_published_until_it_is_headless_no_mor
     let subsets = serde_json::to_value(published.endpoints.unwrap().subsets).unwrap();
     assert_eq!(subsets[0]["addresses"][0]["hostname"], "first");
 
-    // A cluster IP cannot be added; the Service has to be made anew, and here we make it.
+    // A cluster IP cannot be added to a Service. The Service must be created again, which the test
+    // does here.
     stage.api::<Service>().delete("greeter", &DeleteParams::default()).await.unwrap();
     stage
         .publishes("the label is gone", |now| {
@@ -103,7 +104,7 @@ async fn only_the_ports_that_a_users_service_has_by_name_are_published() {
     assert_eq!(before.metadata.owner_references, None);
     assert_eq!(before.spec.clone().unwrap().ports.unwrap().len(), 2);
 
-    // The user adds the port: it is published, and the Service stays the user's.
+    // The user adds the port. It is published, and the Service remains the user's.
     let more = json!({ "spec": { "ports": [
         { "name": "grpc", "port": 8000 }, { "name": "metrics", "port": 8002 },
     ]}});

@@ -1,4 +1,4 @@
-//! What slices and Endpoints look like.
+//! The contents of slices and Endpoints.
 
 use std::collections::BTreeSet;
 
@@ -101,7 +101,7 @@ async fn an_instance_that_listens_elsewhere_gets_a_slice_with_its_own_ports() {
     )
     .await;
     for instance in ["vm-1", "vm-2", "vm-3"] {
-        // What a declared instance's Lease says of its address does not count.
+        // The address in the Lease of a declared instance does not count.
         stage.join(instance, "198.51.100.9").await;
     }
 
@@ -192,7 +192,7 @@ async fn instances_that_move_to_another_slice_are_there_before_they_leave_the_ol
     stage.publishes("all are there", |published| published.in_endpoints() == all).await;
     let witness = Witness::of(&stage, "greeter").await;
 
-    // The port that stays as it is must be reachable all the time.
+    // The unchanged port must be reachable all the time.
     let moves: [fn(usize) -> bool; 3] = [|n| n % 2 == 0, |n| n % 3 == 0, |n| n < 100];
     for moved in moves {
         let patch = json!({ "spec": { "instances": declared(moved) } });
@@ -207,7 +207,7 @@ async fn instances_that_move_to_another_slice_are_there_before_they_leave_the_ol
         stage
             .publishes("the ports are as declared", |published| {
                 let sizes = published.slices.iter().map(|slice| slice.endpoints.len());
-                // While they move they are there twice.
+                // While endpoints move, they exist twice.
                 sizes.sum::<usize>() == all.len() && published.address_ports() == wanted
             })
             .await;
@@ -245,7 +245,7 @@ async fn names_of_63_characters_can_be_published() {
     );
     stage.instance(&registration, &instance, "Ready", "Beating").await;
 
-    // A slice's name is cut to make room for what makes it unique.
+    // The name of a slice is shortened to make room for its unique part.
     let more = (2..=102).map(|n| (format!("vm-{n}"), format!("192.0.2.{n}")));
     for (instance, address) in more {
         beats.create(&beats.outside(&instance, &address)).await;
@@ -264,13 +264,13 @@ async fn nothing_is_written_where_only_the_trigger_time_would_change() {
     let before = stage.published_as_ready("greeter", &["192.0.2.1"]).await;
     let name = before.slices[0].metadata.name.clone().unwrap();
 
-    // A note changes the status, so it shows that the registration was reconciled.
+    // A note changes the status, so the status shows that a reconcile has happened.
     stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 91 %")).await;
     told(&stage, "disk 91 %").await;
     assert_eq!(stage.published("greeter").await.slices, before.slices);
     assert_eq!(stage.published("greeter").await.endpoints, before.endpoints);
 
-    // Nor is it repaired when somebody removes it.
+    // The annotation is not repaired when it is removed.
     let removed = json!({ "metadata": { "annotations": { TRIGGER_TIME: null } } });
     let slice: k8s_openapi::api::discovery::v1::EndpointSlice =
         stage.patch(&name, removed.clone()).await;
@@ -280,7 +280,7 @@ async fn nothing_is_written_where_only_the_trigger_time_would_change() {
     assert_eq!(stage.published("greeter").await.slices, [slice]);
     assert_eq!(stage.published("greeter").await.endpoints, Some(endpoints));
 
-    // A change writes it, later than what it was.
+    // A change writes the annotation, with a later time than before.
     stage.join("vm-2", "192.0.2.2").await;
     let after = stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     let time = |slice: &k8s_openapi::api::discovery::v1::EndpointSlice| {
@@ -304,7 +304,7 @@ async fn a_restart_of_the_operator_writes_nothing_and_blinks_nobody() {
     assert!(operator.stop().await, "it ends well");
 
     let _operator = shop.operator();
-    // Somebody who joins shows that the new operator works; it may have been there before it.
+    // A new instance shows that the new operator works. It may have existed before that operator.
     beats.create(&beats.outside("vm-2", "192.0.2.2")).await;
     let all = set(&["192.0.2.1", "192.0.2.2", "10.88.0.1"]);
     let after = eventually("the newcomer is published", async || {

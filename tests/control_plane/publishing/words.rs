@@ -1,4 +1,4 @@
-//! What instances say of themselves, and operators of them.
+//! What instances say about themselves, and what people say about them.
 
 use serde_json::json;
 
@@ -47,7 +47,7 @@ async fn an_instance_that_says_it_drains_stays_in_slices_only() {
     assert_eq!(published.conditions()["192.0.2.1"], (false, true, true));
     assert_eq!(published.not_ready_in_endpoints(), set(&[]));
 
-    // The last one drains too: nobody is ready, and the Service says so.
+    // The last instance drains too: none is ready, and the condition says so.
     stage.beats.annotate("vm-2", HEALTH, Some("Draining")).await;
     stage.published_as_ready("greeter", &[]).await;
     stage.condition("greeter", "Available", "False", "NoInstanceReady").await;
@@ -72,17 +72,18 @@ async fn a_cordon_takes_an_instance_out_and_lifting_it_brings_it_back() {
     assert_eq!(status.message, "taken out by an operator: bad disk");
     assert_eq!(status.addresses, ["192.0.2.1"]);
 
-    // Its beats do not lift it.
+    // Its beats do not lift the cordon.
     stage.beats.beat_at("vm-1", jiff::Timestamp::now()).await;
     stage.join("vm-3", "192.0.2.3").await;
     stage.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
 
     stage.beats.annotate("vm-1", CORDONED, None).await;
     stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
-    // The status follows what is published; the old cordon must be off it before the next one.
+    // The status follows what is published. It must no longer show the old cordon before the next
+    // one is set.
     stage.status("vm-1", "Ready", "Beating").await;
 
-    // One without a reason is one, too.
+    // A cordon without a reason is a cordon too.
     stage.beats.annotate("vm-1", CORDONED, Some("")).await;
     let status = stage.status("vm-1", "Cordoned", "Cordoned").await;
     assert_eq!(status.message, "taken out by an operator");
@@ -99,7 +100,7 @@ async fn a_declared_instance_waits_for_its_first_beat() {
     assert!(stage.published("greeter").await.slices.is_empty());
     assert_eq!(stage.published("greeter").await.in_endpoints(), set(&[]));
 
-    // A Lease that was prepared for it is no beat.
+    // A Lease that was prepared for the instance is no beat.
     let mut lease = stage.beats.outside("vm-1", "");
     lease.spec.as_mut().unwrap().renew_time = None;
     stage.beats.create(&lease).await;

@@ -1,4 +1,4 @@
-//! The SDK and the agent beside such objects: they start, beat, look up and end.
+//! The SDK and the agent beside such objects: they start, beat, query and end.
 
 use std::{process::Stdio, time::Duration};
 
@@ -21,7 +21,7 @@ fn agent(shop: &Shop, arguments: &[&str]) -> Command {
     command
 }
 
-/// In the Pod.
+/// Starts an agent in the Pod.
 fn agent_of_web(shop: &Shop) -> Child {
     let arguments = ["run", "--pod=web", "--interval=200ms", "--on-stop=keep"];
     agent(shop, &arguments).spawn().unwrap()
@@ -66,7 +66,7 @@ async fn the_sdk_and_the_agent_start_and_beat_beside_objects_that_no_type_can_ho
     let mut web = agent_of_web(shop);
     shop.eventually_has(&["10.88.0.7", "192.0.2.1"]).await;
 
-    // The answer to each beat is such an object from here on.
+    // From here on the answer to each beat is such an object.
     for lease in ["greeter.vm-1", "greeter.web"] {
         shop.make_strange(LEASES, &format!("leases/{lease}")).await;
         beats(shop, lease).await;
@@ -91,7 +91,7 @@ async fn the_sdk_and_the_agent_start_and_beat_beside_objects_that_no_type_can_ho
         assert!(output.status.success(), "{arguments:?}: {said}");
     }
 
-    // A process that finds its Lease like that, and one that deletes it.
+    // One process finds its Lease in this form, and another deletes such a Lease.
     web.kill().await.unwrap();
     web = agent_of_web(shop);
     beats(shop, "greeter.web").await;
