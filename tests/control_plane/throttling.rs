@@ -104,8 +104,7 @@ impl<'a> Jail<'a> {
         .await
     }
 
-    /// Sends a request with a body that never ends. The client here is a plain HTTP client, because
-    /// it must support that.
+    /// Sends a request whose body never ends. This needs a plain HTTP client.
     async fn occupy(&self) -> JoinHandle<()> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
         let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
