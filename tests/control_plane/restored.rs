@@ -146,8 +146,9 @@ async fn conflicts(operator: &Operator) -> f64 {
     writes.iter().filter(|(series, _)| series.contains("conflict")).map(|(_, n)| n).sum()
 }
 
-/// Runs twelve beating instances. One dies and leaves after the backup, one registers after the
-/// backup, one dies with the restore, and one registers after the restore.
+/// Takes a backup while twelve instances beat, and restores it. One of them dies and leaves after
+/// the backup, one more registers after the backup, one dies with the restore, and one registers
+/// after the restore.
 async fn goes_back(operators: Vec<Operator>, shop: Shop) -> (Vec<Operator>, Hearts) {
     shop.greeter().await;
     let mut hearts = Hearts { shop: shop.clone(), beating: BTreeMap::new() };
