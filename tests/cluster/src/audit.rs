@@ -1,4 +1,4 @@
-//! Who wrote what: the API server's audit log.
+//! Reads the API server's audit log: which client wrote which object.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -24,24 +24,25 @@ pub struct AuditEntry {
     pub resource: String,
     /// `status`, `token`, …; empty for the object itself.
     pub subresource: String,
-    /// Empty for what lives in no namespace.
+    /// Empty for cluster-scoped objects.
     pub namespace: String,
-    /// Empty for a collection, and for a create that lets the server choose the name or that was refused.
+    /// Empty for a collection, for a create that was refused, and for a create that lets the server choose the
+    /// name.
     pub name: String,
     /// The HTTP status code.
     pub code: u16,
-    /// When the request came in.
+    /// When the request arrived.
     pub time: Timestamp,
 }
 
 impl AuditEntry {
-    /// Whether the request was let through and done.
+    /// Whether the request was allowed and succeeded.
     pub fn succeeded(&self) -> bool {
         (200..300).contains(&self.code)
     }
 }
 
-/// A place in the log: what was answered before it and what after it.
+/// A position in the log: between the requests answered before it and the requests answered after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuditMark(pub(crate) u64);
 
@@ -53,14 +54,15 @@ pub(crate) fn log_file(data: &Path) -> PathBuf {
     data.join("audit.log")
 }
 
-/// Writes only, once they are answered, without bodies.
+/// Logs only writes, when they are answered, and without bodies.
 pub(crate) fn write_policy(data: &Path) -> Result<()> {
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived", "ResponseStarted", "Panic"],
         "rules": [
-            // The API server's own bookkeeping (leases of its identity, address ranges); no test is about it.
+            // The API server's own bookkeeping (leases of its identity, address ranges) is not logged: no test uses
+            // it.
             { "level": "None", "users": ["system:apiserver"] },
             { "level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"] },
         ],
@@ -92,17 +94,17 @@ fn lines(data: &Path, from: u64) -> Result<impl Iterator<Item = Result<String>>>
         let mut line = String::new();
         match reader.read_line(&mut line) {
             Ok(_) if line.ends_with('\n') => Some(Ok(line)),
-            // The end, or a line in writing.
+            // The end of the log, or a line that is still being written.
             Ok(_) => None,
             Err(error) => Some(Err(error.into())),
         }
     }))
 }
 
-/// The place behind all that was answered so far.
+/// Returns the position after everything that was answered so far.
 ///
 /// The log needs no flush: in blocking mode the API server writes an entry while it handles the request, and a
-/// response is complete only when the handling is.
+/// response is complete only after that.
 pub(crate) fn mark(data: &Path) -> Result<AuditMark> {
     const LONGEST_LINE: u64 = 1 << 20;
     let mut file = open(data)?;
@@ -122,7 +124,7 @@ fn open(data: &Path) -> Result<File> {
     })
 }
 
-/// audit.k8s.io/v1 Event, as far as it is used.
+/// The used fields of an audit.k8s.io/v1 Event.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {

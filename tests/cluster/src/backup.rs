@@ -1,4 +1,4 @@
-//! A copy of etcd's data, and a control plane that goes back to it.
+//! Copies etcd's data, and returns a control plane to a copy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 
 use crate::plane::ControlPlane;
 
-/// A copy of all data of a control plane's etcd. It goes with the control plane.
+/// A copy of all data of a control plane's etcd. The copy is deleted with the control plane.
 #[derive(Debug)]
 pub struct Backup(PathBuf);
 
 impl ControlPlane {
-    /// Copies etcd's data while nothing writes them; everything else goes on.
+    /// Copies etcd's data while etcd is suspended; all other processes continue.
     ///
     /// # Errors
-    /// When they cannot be copied, or etcd does not run.
+    /// If the data cannot be copied, or etcd does not run.
     pub async fn back_up(&self) -> Result<Backup> {
         let mut folders = (1..).map(|n| self.data_folder().join(format!("backup-{n}")));
         let copy = folders.find(|folder| !folder.exists()).expect("there are numbers left");
@@ -26,11 +26,11 @@ impl ControlPlane {
         Ok(Backup(copy))
     }
 
-    /// Stops API server and etcd, puts a copy in the place of etcd's data, and starts them again. Returns once they are
-    /// ready. What runs beside them is not told.
+    /// Stops the API server and etcd, replaces etcd's data with a copy, and starts both again. Returns once both
+    /// are ready. The other processes are not informed.
     ///
     /// # Errors
-    /// When a process cannot be stopped or started, or the data not be replaced.
+    /// If a process cannot be stopped or started, or the data cannot be replaced.
     pub async fn restore(&self, backup: &Backup) -> Result<()> {
         self.api_server().kill().await?;
         self.etcd().kill().await?;

@@ -1,4 +1,5 @@
-//! Where the binaries are: in the folder that `KUBEBUILDER_ASSETS` names, or in the cache, built on first use.
+//! Finds the binaries: in the folder that `KUBEBUILDER_ASSETS` names, or in the cache, where the first use builds
+//! them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ pub(crate) struct Binary {
     pub(crate) name: &'static str,
     pub(crate) package: &'static str,
     pub(crate) module: Module,
-    /// On two cores with an empty Go cache, to tell whoever waits what to expect.
+    /// Build time on two cores with an empty Go cache. It is shown to users, so that they know how long to wait.
     pub(crate) typical_seconds: u64,
 }
 
@@ -65,10 +66,10 @@ pub(crate) const BINARIES: [Binary; 4] = [
     },
 ];
 
-/// The folder with all binaries, once they are there: given, cached or built now.
+/// Returns the folder with all binaries, when they are there: given, cached or built now.
 ///
 /// # Errors
-/// When `KUBEBUILDER_ASSETS` lacks a binary, or when one cannot be built; with what to do about it.
+/// If `KUBEBUILDER_ASSETS` lacks a binary, or a binary cannot be built. The error says what to do.
 pub fn folder(progress: Progress) -> Result<PathBuf> {
     if let Some(given) = env::var_os(ASSETS_VARIABLE).filter(|folder| !folder.is_empty()) {
         let given = std::path::absolute(given)?;
@@ -98,13 +99,13 @@ fn check_given(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What `folder` lacks.
+/// Returns the binaries that are missing in `folder`.
 pub(crate) fn missing(folder: &Path) -> Vec<Binary> {
     BINARIES.into_iter().filter(|binary| !folder.join(binary.name).is_file()).collect()
 }
 
-/// Changes with every input of a build, so that no folder mixes two of them. FNV-1a, since nothing here is secret and
-/// the standard library's hasher may change with the compiler.
+/// Returns a hash that changes with every input of a build, so that no folder mixes two builds. The hash is FNV-1a,
+/// because nothing here is secret, and the standard library's hasher may change with the compiler.
 fn fingerprint() -> String {
     let inputs = [KUBERNETES_MOD, KUBERNETES_SUM, ETCD_MOD, ETCD_SUM];
     let recipes = BINARIES.map(|binary| toolchain::arguments(&binary, Path::new("")).join(" "));

@@ -1,7 +1,8 @@
-//! Builds what is missing, one binary after the other, so that nobody ever sees half of one.
+//! Builds the missing binaries, one after the other. A reader never sees an incomplete binary.
 //!
-//! Each is built under another name in the folder where it belongs, and renamed when it is done. A lock on the folder
-//! keeps two builds from doing the same work; it goes with its holder, however that ends.
+//! Each binary is built under another name in its final folder, and renamed when it is complete. A lock on the
+//! folder prevents two builds from doing the same work. The kernel releases the lock when its holder ends, however
+//! it ends.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -15,11 +16,12 @@ use crate::options::Progress;
 use crate::process::die_with_this_thread;
 use crate::reporter::Reporter;
 
-/// The scratch folder below the target: what an interrupted build leaves is all in here.
+/// The scratch folder below the target. It contains everything that an interrupted build leaves.
 const SCRATCH: &str = ".build";
 const LOCK: &str = ".lock";
 
-/// Builds what `folder` lacks. `command` makes the command that builds one binary, with a scratch folder, to a file.
+/// Builds the binaries that `folder` lacks. `command` makes the command that builds one binary, with a scratch
+/// folder, into a file.
 pub(crate) fn build_missing(
     folder: &Path,
     progress: Progress,
@@ -29,7 +31,7 @@ pub(crate) fn build_missing(
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let _turn = take_turn(folder, &reporter)?;
 
-    // Whoever had the turn before us may have built all of it.
+    // The previous holder of the lock may have built all binaries.
     let missing = missing(folder);
     let scratch = folder.join(SCRATCH);
     reporter.announce(&missing, folder);
@@ -72,7 +74,7 @@ fn run(mut command: Command, scratch: &Path, step: &crate::reporter::Step) -> Re
     let log = scratch.join("output");
     let output = File::create(&log)?;
     command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-    // Not in a group of its own: a Ctrl-C ends it along with us.
+    // The child stays in our process group, so that Ctrl-C also ends it.
     let mut child = die_with_this_thread(&mut command, false)
         .spawn()
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
@@ -94,7 +96,7 @@ fn run(mut command: Command, scratch: &Path, step: &crate::reporter::Step) -> Re
 mod tests {
     use super::*;
 
-    /// Stands for `go build`: `script` runs with the file to write as `$1`.
+    /// A replacement for `go build`: `script` runs with the output file as `$1`.
     fn shell(script: &'static str) -> impl Fn(&Binary, &Path, &Path) -> Result<Command> {
         move |_, _, to| {
             let mut command = Command::new("sh");

@@ -1,10 +1,10 @@
-//! Where things lie that outlive a process: `$XDG_CACHE_HOME/beatkeeper`, or `~/.cache/beatkeeper`.
+//! The location of files that outlive a process: `$XDG_CACHE_HOME/beatkeeper`, or `~/.cache/beatkeeper`.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-/// The folder below which binaries and run folders live.
+/// Returns the folder that contains the binaries and the run folders.
 pub(crate) fn root() -> Result<PathBuf> {
     let absolute =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());

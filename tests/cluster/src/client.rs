@@ -1,4 +1,4 @@
-//! Clients of the API server that measure it and not themselves.
+//! Clients of the API server whose own behaviour does not distort measurements.
 
 use std::fs;
 
@@ -16,8 +16,8 @@ use crate::pki::Pki;
 
 /// Makes a client without Nagle's algorithm and without retries, on the current runtime.
 ///
-/// kube's own connector leaves Nagle on, and then about one request in fifty on an idle connection waits 40 ms for a
-/// delayed ACK. kube's own retries would hide the 429 and 503 that tests want to see.
+/// kube's own connector leaves Nagle's algorithm on. Then about one request in fifty on an idle connection waits 40
+/// ms for a delayed ACK. kube's own retries would hide the 429 and 503 that tests want to see.
 pub fn connect(config: &Config) -> Result<Client> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
@@ -33,13 +33,13 @@ pub fn connect(config: &Config) -> Result<Client> {
     Ok(Client::new(service, config.default_namespace.clone()))
 }
 
-/// Who a client says it is.
+/// The identity with which a client authenticates.
 pub(crate) enum Credentials {
     Admin,
     Token(String),
 }
 
-/// The configuration of a client of one of the processes.
+/// Returns the configuration of a client of one of the processes.
 pub(crate) fn config(
     pki: &Pki,
     ports: &Ports,

@@ -1,4 +1,4 @@
-//! One process of a control plane in the hands of a test.
+//! One process of a control plane, as a test controls it.
 
 use anyhow::Result;
 
@@ -7,7 +7,8 @@ use crate::plane::ControlPlane;
 use crate::ready;
 use crate::supervisor::Order;
 
-/// Stops, kills, suspends and starts one process. Everything may be done twice; it keeps its port and its data.
+/// Stops, kills, suspends and starts one process. Each operation may be repeated. The process keeps its port and
+/// its data.
 pub struct Component<'a> {
     plane: &'a ControlPlane,
     part: Part,
@@ -18,36 +19,36 @@ impl<'a> Component<'a> {
         Self { plane, part }
     }
 
-    /// Starts it, and returns once it answers that it is ready.
+    /// Starts the process, and returns once it answers that it is ready.
     ///
     /// # Errors
-    /// When it ends instead, or takes longer than two minutes; with the end of its log.
+    /// If the process ends instead, or takes longer than two minutes. The error contains the end of its log.
     pub async fn start(&self) -> Result<()> {
         self.plane.order(self.part, Order::Start).await?;
         ready::healthy(self.plane, self.part, &[self.part]).await
     }
 
-    /// Asks it to end, and returns once it has. It is killed after ten seconds.
+    /// Asks the process to end, and returns once it has ended. After ten seconds the process is killed.
     pub async fn stop(&self) -> Result<()> {
         self.plane.order(self.part, Order::Stop).await.map(drop)
     }
 
-    /// Ends it without a warning, and returns once it is gone.
+    /// Kills the process without a warning, and returns once it has ended.
     pub async fn kill(&self) -> Result<()> {
         self.plane.order(self.part, Order::Kill).await.map(drop)
     }
 
-    /// Freezes it: its connections stay open and nothing answers.
+    /// Suspends the process: its connections stay open, and it answers nothing.
     pub async fn suspend(&self) -> Result<()> {
         self.plane.order(self.part, Order::Suspend).await.map(drop)
     }
 
-    /// Thaws it.
+    /// Resumes the process.
     pub async fn resume(&self) -> Result<()> {
         self.plane.order(self.part, Order::Resume).await.map(drop)
     }
 
-    /// Its process id; none while it does not run.
+    /// Returns the process id, or `None` while the process does not run.
     pub async fn pid(&self) -> Result<Option<u32>> {
         Ok(self.plane.order(self.part, Order::Status).await?.pid)
     }

@@ -1,7 +1,7 @@
-//! The control socket: other processes give orders to the one that started a control plane.
+//! The control socket, over which other processes give orders to the owner of a control plane.
 //!
-//! They cannot signal and start the processes themselves: whoever starts one becomes its parent, and it would end
-//! with them.
+//! The other processes cannot stop and start etcd or the API server themselves: the process that starts another
+//! becomes its parent, and the child would end with this parent.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -33,7 +33,7 @@ fn socket(data: &Path) -> PathBuf {
     data.join("control.sock")
 }
 
-/// Passes orders on until dropped.
+/// Passes orders on until it is dropped.
 pub(crate) struct ControlSocket {
     path: PathBuf,
     ended: Arc<AtomicBool>,
@@ -57,7 +57,7 @@ impl ControlSocket {
                 }
                 let Ok(stream) = stream else { continue };
                 let orders = orders.clone();
-                // One thread a connection: an order takes seconds, and others may come meanwhile.
+                // One thread per connection: an order takes seconds, and other orders may arrive meanwhile.
                 thread::spawn(move || serve(&stream, &orders));
             }
         })?;
@@ -68,7 +68,7 @@ impl ControlSocket {
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // Wakes the listener, which then sees that it is over.
+        // Wakes the listener, which then reads `ended`.
         let _ = UnixStream::connect(&self.path);
     }
 }

@@ -1,4 +1,5 @@
-//! Data folders: one per control plane, locked while it lives, swept by the next one when it is dead.
+//! Data folders: one per control plane. A folder is locked while its control plane lives, and the next control
+//! plane removes it later.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ const LOCK: &str = "lock";
 const FAILED: &str = "failed";
 const KEEP_FAILED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A folder of our own; removed on drop unless its start failed.
+/// The data folder of this control plane. Dropping it removes the folder, unless the start failed.
 pub(crate) struct RunFolder {
     path: PathBuf,
     keep: bool,
@@ -20,14 +21,15 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Sweeps the folders of the dead below `runs`, then makes a new one there.
+    /// Removes the abandoned folders below `runs`, then makes a new one there.
     pub(crate) fn create(runs: &Path) -> Result<Self> {
         fs::create_dir_all(runs).with_context(|| format!("cannot create {}", runs.display()))?;
-        // One at a time: nobody may sweep a folder between its creation and the taking of its lock.
+        // One process at a time: no process may remove a folder before its creator has locked it.
         let turn = File::create(runs.join(".turn"))?;
         turn.lock().with_context(|| format!("cannot lock {}", runs.display()))?;
         sweep(runs)?;
-        // Short: the control socket in here has to fit into the 108 bytes of a Unix socket's address.
+        // The name is short, because the path of the control socket in the folder must fit into the 108 bytes of a
+        // Unix socket's address.
         let path = runs.join(format!("{:08x}", rand::rng().random::<u32>()));
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         restrict(&path)?;
@@ -40,7 +42,7 @@ impl RunFolder {
         &self.path
     }
 
-    /// Leaves the folder behind for whoever looks into the failure; a sweep takes it a day later.
+    /// Keeps the folder, so that the failure can be examined. A sweep removes it a day later.
     pub(crate) fn keep_as_failed(&mut self) {
         self.keep = fs::write(self.path.join(FAILED), "").is_ok();
     }
@@ -49,13 +51,13 @@ impl RunFolder {
 impl Drop for RunFolder {
     fn drop(&mut self) {
         if !self.keep {
-            // What cannot be removed now is swept by the next control plane.
+            // The next control plane sweeps a folder that cannot be removed now.
             let _ = fs::remove_dir_all(&self.path);
         }
     }
 }
 
-/// Keys to the whole control plane lie in the folder.
+/// Restricts access, because the folder contains keys to the whole control plane.
 fn restrict(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
@@ -81,7 +83,7 @@ fn is_abandoned(path: &Path) -> bool {
     }
     match File::open(path.join(LOCK)) {
         Ok(lock) => !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
-        // Its maker died before the lock was there; nobody else is in between, since we hold the turn.
+        // The creator died before it made the lock. It is not just about to make it, since we hold the turn.
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::pki::Identity;
 
-/// Writes a kubeconfig. JSON is YAML, so every reader of kubeconfigs takes it.
+/// Writes a kubeconfig as JSON. JSON is YAML, so every reader of kubeconfigs accepts it.
 pub(crate) fn write(to: &Path, server: &str, ca: &Path, identity: &Identity) -> Result<()> {
     let name = "beatkeeper-test";
     let config = json!({

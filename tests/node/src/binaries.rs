@@ -1,4 +1,4 @@
-//! What a node is made of, built once into the user's cache.
+//! The binaries of a node, built once into the user's cache.
 
 use std::env;
 use std::fs::{self, File};
@@ -19,7 +19,8 @@ const MODULES: [(&str, &str, &str); 3] = [
     ("coredns", include_str!("../go/coredns/go.mod"), include_str!("../go/coredns/go.sum")),
 ];
 
-/// Name, module, package, and the typical seconds on two cores beside the control plane's packages.
+/// Name, module, package, and the typical build time in seconds on two cores, if the control plane's packages are
+/// built.
 const BINARIES: [(&str, usize, &str, u32); 10] = [
     ("kubelet", 0, "k8s.io/kubernetes/cmd/kubelet", 30),
     ("kube-scheduler", 0, "k8s.io/kubernetes/cmd/kube-scheduler", 10),
@@ -38,7 +39,7 @@ const BINARIES: [(&str, usize, &str, u32); 10] = [
     ("coredns", 2, "github.com/coredns/coredns", 120),
 ];
 
-/// `$XDG_CACHE_HOME/beatkeeper`, or `~/.cache/beatkeeper`, as the control plane has it.
+/// Returns `$XDG_CACHE_HOME/beatkeeper`, or `~/.cache/beatkeeper`: the same as for the control plane.
 pub(crate) fn cache() -> Result<PathBuf> {
     env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -48,7 +49,7 @@ pub(crate) fn cache() -> Result<PathBuf> {
         .context("neither XDG_CACHE_HOME nor HOME names a folder")
 }
 
-/// The folder of the node's own binaries and, in `images`, of its images. Built where something is missing.
+/// Returns the folder with the node's own binaries and, in `images`, its images. Builds what is missing.
 pub(crate) fn build() -> Result<PathBuf> {
     beatkeeper_cluster::binaries(Progress::Terminal)?;
     let folder = folder()?;
@@ -64,7 +65,8 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Named by everything it is made from, so that no folder mixes two versions. FNV-1a, as nothing here is secret.
+/// Returns the folder, whose name is a hash of all inputs, so that no folder mixes two versions. The hash is
+/// FNV-1a, because nothing here is secret.
 pub(crate) fn folder() -> Result<PathBuf> {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     let names = BINARIES.iter().flat_map(|(name, _, package, _)| [*name, *package]);
@@ -85,10 +87,11 @@ fn go_build(
 ) -> Result<()> {
     eprintln!("building {name}, once, typically {seconds} s");
     let began = Instant::now();
-    // All below one folder: what an interrupted build leaves is found and removed by the next one.
+    // All scratch files are below one folder, so that the next build finds and removes what an interrupted build
+    // left.
     let scratch = folder.join(".build");
     let _ = fs::remove_dir_all(&scratch);
-    // A binary may be named as its module is.
+    // The source has a folder of its own, because a binary may have the same name as its module.
     let source = scratch.join("source").join(module);
     fs::create_dir_all(&source)?;
     fs::write(source.join("go.mod"), go_mod)?;
@@ -124,7 +127,8 @@ fn go_build(
     Ok(())
 }
 
-/// The archives of the images that tests use; the script builds what its sources say, and only what is missing.
+/// Makes the archives of the images that tests use. The script builds only what is missing, from the sources it
+/// names.
 fn images(folder: &Path) -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/build");
     let mut command = Command::new(script);

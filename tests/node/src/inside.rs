@@ -1,4 +1,4 @@
-//! What runs in the namespaces: the first process, which reaps, and the one that brings the node up.
+//! The processes in the namespaces: the first process, which reaps, and the process that brings the node up.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -15,16 +15,17 @@ use tokio::process::Child;
 
 use crate::{binaries, settings, sweep};
 
-/// Below the node's folder: archives of images to load.
+/// Below the node's folder: the archives of images to load.
 pub(crate) const IMAGES: &str = "images";
-/// Below the node's folder: what to export, once the node is ready.
+/// Below the node's folder: the variables to export, once the node is ready.
 pub(crate) const READY: &str = "ready";
-/// Of the bridge on which all Pods are, and so of the node.
+/// The address of the bridge that connects all Pods, and so of the node.
 pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 1);
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The first process: reaps what is left to it, and ends, and with it everything, when its own child does.
+/// Runs as the first process. It reaps orphaned processes, and ends when its own child ends; all others end with
+/// it.
 pub(crate) fn init(folder: &Path, command: &[String]) -> Result<ExitCode> {
     let namespace = fs::read_link("/proc/self/ns/pid")?;
     fs::write(folder.join(sweep::NAMESPACE), namespace.as_os_str().as_encoded_bytes())?;
@@ -43,13 +44,13 @@ pub(crate) fn init(folder: &Path, command: &[String]) -> Result<ExitCode> {
     }
 }
 
-/// As shells do: 128 and the signal's number for a command that died of one.
+/// Returns the exit code as shells do: 128 plus the signal's number for a command that a signal ended.
 pub(crate) fn code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// Brings the node up and runs the command; without one until the end of the namespaces.
+/// Brings the node up and runs the command. Without a command, it runs until the namespaces end.
 pub(crate) async fn run(folder: &Path, command: &[String]) -> Result<ExitCode> {
     let began = Instant::now();
     network_and_mounts(folder)?;
@@ -81,7 +82,7 @@ pub(crate) async fn run(folder: &Path, command: &[String]) -> Result<ExitCode> {
     let [program, arguments @ ..] = command else {
         let lines: String =
             environment.iter().map(|(name, value)| format!("export {name}={value}\n")).collect();
-        // Renamed, so that nobody reads half of it.
+        // The file is renamed, so that a reader never sees half of it.
         fs::write(folder.join("ready.draft"), lines)?;
         fs::rename(folder.join("ready.draft"), folder.join(READY))?;
         return std::future::pending().await;
@@ -104,10 +105,10 @@ fn network_and_mounts(folder: &Path) -> Result<()> {
         "ip link add cni0 type bridge".to_owned(),
         format!("ip address add {ADDRESS}/24 dev cni0"),
         "ip link set cni0 up".to_owned(),
-        // For what asks which address this machine has.
+        // For programs that ask which address this machine has.
         format!("ip route add default dev cni0 src {ADDRESS}"),
         "sysctl -q -w net.ipv4.ip_forward=1".to_owned(),
-        // kubelet and the shim of containerd have these places in their code.
+        // kubelet and containerd's shim have these paths in their code.
         "mount -t tmpfs -o mode=755 tmpfs /run".to_owned(),
         format!("mount --bind {log} /var/log"),
     ] {
@@ -191,7 +192,7 @@ impl Node {
         let path = std::env::var("PATH").unwrap_or_default();
         tokio::process::Command::new(self.programs.join(name))
             .args(arguments)
-            // containerd looks its shim up there.
+            // containerd searches its shim in this path.
             .env("PATH", format!("{}:{path}", self.programs.display()))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -219,7 +220,7 @@ impl Node {
         }
     }
 
-    /// The folder goes with the node, so what its processes said last is shown now.
+    /// Prints the logs of the node's processes, because the folder is removed with the node.
     fn show_logs(&self) {
         for name in ["containerd", "kubelet", "kube-scheduler", "kube-proxy", "coredns"] {
             let log = fs::read_to_string(self.folder.join(format!("log/{name}.log")));

@@ -1,4 +1,4 @@
-//! The process that the user started: makes the namespaces, waits, and has everything removed.
+//! The process that the user started: it makes the namespaces, waits, and starts the removal of everything.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ use crate::{binaries, inside, preflight, sweep};
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
 
-/// Runs a node with `command` in it; without one until a signal comes.
+/// Runs a node with `command` in it. Without a command, it runs until a signal arrives.
 pub(crate) async fn run(images: &[PathBuf], command: &[String]) -> Result<ExitCode> {
     if !preflight::missing().is_empty() {
         return Ok(preflight::run());
@@ -28,8 +28,8 @@ pub(crate) async fn run(images: &[PathBuf], command: &[String]) -> Result<ExitCo
     let lock = File::create(folder.join(sweep::LOCK))?;
     lock.lock()?;
 
-    // It outlives us for a moment: in a group of its own, so that no Ctrl-C reaches it. It learns of our end by the
-    // end of its standard input, which the kernel closes however we end.
+    // The sweeper outlives us for a moment. It is in a process group of its own, so that Ctrl-C does not reach it.
+    // It detects our end by the end of its standard input, which the kernel closes however we end.
     let mut sweeper = Command::new(&own)
         .arg("sweep")
         .arg(&folder)
@@ -62,8 +62,8 @@ async fn live(own: &Path, folder: &Path, command: &[String]) -> Result<ExitCode>
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut node = Command::new("unshare");
-    // When we end the kernel kills unshare, then its child, which is the first process of the PID namespace, and with
-    // that all others.
+    // When we end, the kernel kills unshare, then unshare's child. This child is the first process of the PID
+    // namespace, so all other processes in the namespace end with it.
     node.args([
         "--net",
         "--mount",
@@ -89,12 +89,12 @@ async fn live(own: &Path, folder: &Path, command: &[String]) -> Result<ExitCode>
         _ = hangup.recv() => TERMINATED,
         () = announce(folder, node_id), if command.is_empty() => unreachable!("it never ends"),
     };
-    // Killed, not asked: all data goes with it, so there is nothing to write back.
+    // The node is killed and not asked to end: all data is deleted with it, so nothing needs to be written back.
     node.kill().await?;
     Ok(ExitCode::from(code))
 }
 
-/// Prints how to reach the node, once it is there.
+/// Prints how to reach the node, once it is ready.
 async fn announce(folder: &Path, unshare: Option<u32>) {
     let ready = folder.join(inside::READY);
     while !ready.exists() {

@@ -1,8 +1,8 @@
-//! What a machine must have, and how it is told what it lacks.
+//! The requirements of a node on its machine, and the report of what is missing.
 
 use std::process::{Command, ExitCode, Stdio};
 
-/// As automake's tests say "skipped": nothing failed, and nothing was shown.
+/// The exit code that means "skipped" in automake's tests: nothing failed, and nothing was tested.
 const CANNOT_RUN: u8 = 77;
 
 const PROGRAMS: [(&str, &str); 10] = [
@@ -18,7 +18,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("cksum", "coreutils"),
 ];
 
-/// Each is tried in namespaces of its own, and so leaves nothing behind.
+/// Each feature is tried in namespaces of its own, so the attempt leaves nothing behind.
 const FEATURES: [(&str, &str); 5] = [
     ("network, mount, IPC and PID namespaces", "true"),
     ("bridges (CONFIG_BRIDGE)", "ip link add bk-try type bridge"),
@@ -35,7 +35,7 @@ const FEATURES: [(&str, &str); 5] = [
     ),
 ];
 
-/// Says what is missing; 77 when that is anything.
+/// Prints what is missing. The exit code is 77 if anything is missing.
 pub(crate) fn run() -> ExitCode {
     let missing = missing();
     for line in &missing {
@@ -59,7 +59,7 @@ pub(crate) fn missing() -> Vec<String> {
             missing.push(format!("missing: {program}: apt-get install {package}"));
         }
     }
-    // Without these, the tries below would say the same again in other words.
+    // Without these programs, the attempts below would only report the same cause again.
     if missing.is_empty() {
         for (feature, script) in FEATURES {
             if let Err(said) = works(script) {

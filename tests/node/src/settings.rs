@@ -1,4 +1,4 @@
-//! The configuration of every process of the node, as files in its folder.
+//! The configuration of every process of the node, as files in the node's folder.
 
 use std::fs;
 
@@ -10,11 +10,11 @@ use crate::inside::{ADDRESS, Node};
 use crate::sweep;
 
 pub(crate) const NAME: &str = "node-1";
-/// On a /run of the namespace's own, and short enough for a socket.
+/// The socket is on the namespace's own /run, and its path is short enough for a Unix socket.
 pub(crate) const CONTAINERD: &str = "/run/containerd/containerd.sock";
 const DNS: &str = "10.96.0.10";
 
-/// The identities of the node's processes: a token each, which the API server knows from a file.
+/// The identities of the node's processes: each has a token, which the API server reads from a file.
 pub(crate) struct Tokens([(&'static str, &'static str, &'static str, String); 3]);
 
 impl Tokens {
@@ -54,7 +54,7 @@ pub(crate) fn write(node: &Node, tokens: &Tokens) -> Result<()> {
     fs::write(at("containerd.toml"), containerd(node))?;
     fs::create_dir_all(at("cni"))?;
     write_json(node, "cni/10-bridge.conflist", &cni(node))?;
-    // An empty one: Pods are given the cluster's DNS, and nothing else can be reached from here.
+    // The file is empty: Pods get the cluster's DNS, and no other DNS server can be reached from here.
     fs::write(at("resolv.conf"), "")?;
     write_json(node, "kubelet.json", &kubelet(node))?;
     write_json(node, "proxy.json", &proxy(node))?;
@@ -127,8 +127,9 @@ fn kubelet(node: &Node) -> Value {
         "clusterDNS": [DNS],
         "clusterDomain": "cluster.local",
         "resolvConf": node.folder.join("resolv.conf"),
-        // All containers below one cgroup of ours, which is removed with the node. It is the kubelet's way with QOS that
-        // tells containerd so: without, it would make them at the top, where nobody could tell whose they are.
+        // All containers are below one cgroup of ours, which is removed with the node. The kubelet passes this
+        // cgroup to containerd only if it manages cgroups per QOS. Otherwise containerd would make the cgroups at
+        // the top, where nothing shows which node they belong to.
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}", sweep::cgroup(&node.folder)),
@@ -136,7 +137,7 @@ fn kubelet(node: &Node) -> Value {
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
         "localStorageCapacityIsolation": false,
-        // The disk belongs to the machine: how full it is says nothing about the node.
+        // The disk belongs to the machine: its free space says nothing about the node.
         "evictionHard": { "nodefs.available": "0%", "imagefs.available": "0%", "memory.available": "50Mi" },
         "imageGCHighThresholdPercent": 100,
         "maxPods": 110,
@@ -153,7 +154,7 @@ fn proxy(node: &Node) -> Value {
         "detectLocalMode": "BridgeInterface",
         "detectLocal": { "bridgeInterface": "cni0" },
         "conntrack": { "maxPerCore": 0 },
-        // The network is our own: nobody else has these ports.
+        // The network namespace is our own, so these ports are free.
         "healthzBindAddress": "127.0.0.1:10256",
         "metricsBindAddress": "127.0.0.1:10249",
     })
@@ -168,7 +169,7 @@ fn corefile(node: &Node) -> String {
     )
 }
 
-/// CoreDNS runs beside the Pods, on the bridge's address; they reach it as in every cluster.
+/// CoreDNS runs beside the Pods, on the bridge's address. Pods reach it as in every cluster.
 fn dns() -> Value {
     let ports = |more: &str| {
         ["UDP", "TCP"].map(|protocol| {

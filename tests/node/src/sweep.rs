@@ -1,4 +1,4 @@
-//! Removes what namespaces do not take along: cgroups and the data folder.
+//! Removes what does not end with the namespaces: cgroups and the data folder.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,21 +10,21 @@ use anyhow::{Context, Result, bail};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the first process writes the name of its PID namespace.
+/// The file in which the first process writes the name of its PID namespace.
 pub(crate) const NAMESPACE: &str = "namespace";
 
-/// The cgroup below which all containers of the node with this folder live, in each hierarchy.
+/// Returns the name of the cgroup that contains all containers of the node with this folder, in each hierarchy.
 pub(crate) fn cgroup(folder: &Path) -> String {
     let id = folder.file_name().unwrap_or_default().display();
     format!("beatkeeper-node-{id}")
 }
 
-/// Makes the cgroup of a node, in each hierarchy: the kubelet does not.
+/// Makes the cgroup of a node in each hierarchy, because the kubelet does not.
 pub(crate) fn make_cgroups(folder: &Path) -> Result<()> {
     for place in hierarchies() {
         let cgroup = place.join(cgroup(folder));
         fs::create_dir_all(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
-        // One of version 1 has neither processors nor memory until it is given some.
+        // A new cgroup of version 1 has no processors and no memory until both are set.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if let Ok(all) = fs::read(place.join(file)) {
                 fs::write(cgroup.join(file), all)?;
@@ -34,7 +34,7 @@ pub(crate) fn make_cgroups(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where cgroups are made: the one hierarchy of version 2, or each of version 1.
+/// Returns the roots of the cgroup hierarchies: the only one of version 2, or each of version 1.
 fn hierarchies() -> Vec<PathBuf> {
     let top = PathBuf::from("/sys/fs/cgroup");
     if top.join("cgroup.procs").exists() {
@@ -45,14 +45,14 @@ fn hierarchies() -> Vec<PathBuf> {
     hierarchies.filter(|path| path.join("cgroup.procs").exists()).collect()
 }
 
-/// Held by whoever started the node, for as long as they live.
+/// The process that started the node holds this lock while it lives.
 pub(crate) const LOCK: &str = "lock";
 
-/// Removes what is left of nodes whose sweeper was killed with them, or whose machine stopped.
+/// Removes the remains of nodes whose sweeper was killed too, or whose machine stopped.
 pub(crate) fn abandoned(nodes: &Path) {
     let Ok(folders) = fs::read_dir(nodes) else { return };
     for folder in folders.flatten().map(|entry| entry.path()) {
-        // One without a lock is being made.
+        // A folder without a lock is still being made.
         let Ok(lock) = File::open(folder.join(LOCK)) else { continue };
         if lock.try_lock().is_ok()
             && let Err(error) = clear(&folder)
@@ -62,13 +62,13 @@ pub(crate) fn abandoned(nodes: &Path) {
     }
 }
 
-/// Waits for the end of whoever holds the other end of standard input, then removes everything.
+/// Waits until the process at the other end of standard input ends, then removes everything.
 pub(crate) fn run(folder: &Path) -> Result<()> {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     clear(folder)
 }
 
-/// Waits until nobody lives there any more, and removes everything.
+/// Waits until no process is left in the cgroups and namespaces of the node, and removes everything.
 fn clear(folder: &Path) -> Result<()> {
     let by = Instant::now() + PATIENCE;
     while is_inhabited(folder) || !remove(folder) {
@@ -102,7 +102,8 @@ fn remove(folder: &Path) -> bool {
     gone && !folder.exists()
 }
 
-/// The innermost first: a cgroup goes only when it is empty, and its files are not to be removed.
+/// Removes the innermost cgroup first: a cgroup can be removed only when it is empty, and its files cannot be
+/// removed.
 fn remove_cgroup(cgroup: &Path) {
     if let Ok(entries) = fs::read_dir(cgroup) {
         for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
