@@ -91,7 +91,7 @@ async fn up(choices: Choices) -> Result<ExitCode> {
     };
     let mut out = std::io::stdout();
     for (name, value) in plane.environment() {
-        // Whoever reads the lines may have closed the pipe after them, which is no reason to end.
+        // The reader of these lines may have closed the pipe after them. That is no reason to end.
         let _ = writeln!(out, "export {name}={}", quoted(&value));
     }
     eprintln!("ready; Ctrl-C stops it");
@@ -111,7 +111,7 @@ async fn exec(choices: Choices, command: &[String]) -> Result<ExitCode> {
     result.map(exit_code)
 }
 
-/// Polled on `main`'s own thread, to which the command's life is tied.
+/// Must be polled on `main`'s own thread, because the command ends with this thread.
 async fn run_beside(plane: &ControlPlane, command: &[String], end: &mut End) -> Result<ExitStatus> {
     let [program, arguments @ ..] = command else {
         anyhow::bail!("no command given");
@@ -121,7 +121,7 @@ async fn run_beside(plane: &ControlPlane, command: &[String], end: &mut End) -> 
     if let Some(path) = path_with(plane)? {
         command.env("PATH", path);
     }
-    // It shares our process group: a Ctrl-C in the terminal reaches it by itself.
+    // The command shares our process group: Ctrl-C in the terminal reaches it without us.
     die_with_this_thread(&mut command, false);
     let mut child = tokio::process::Command::from(command)
         .spawn()
@@ -129,7 +129,8 @@ async fn run_beside(plane: &ControlPlane, command: &[String], end: &mut End) -> 
     loop {
         tokio::select! {
             status = child.wait() => return Ok(status?),
-            // A Ctrl-C has reached it, and it decides what to make of it; a TERM was meant for it as well.
+            // Ctrl-C has also reached the command, and the command decides how to react. A TERM reached only us, so
+            // we pass it on.
             asked = end.next() => if asked == Asked::Terminate && let Some(pid) = child.id() {
                 terminate(pid);
             },
@@ -149,12 +150,12 @@ fn path_with(plane: &ControlPlane) -> Result<Option<std::ffi::OsString>> {
 fn terminate(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
-        // It may have ended in this very moment.
+        // The command may have ended in this moment.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
 }
 
-/// For a shell; plain where that is enough.
+/// Returns the path for a shell, quoted only if necessary.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
@@ -164,16 +165,16 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-/// As shells do: 128 and the signal's number for a command that died of one.
+/// Returns the exit code as shells do: 128 plus the signal's number for a command that a signal ended.
 fn exit_code(status: ExitStatus) -> ExitCode {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
 
-/// The exit code of a program that a Ctrl-C ended.
+/// The exit code of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Which signal came.
+/// Which signal arrived.
 #[derive(PartialEq, Eq)]
 enum Asked {
     Interrupt,

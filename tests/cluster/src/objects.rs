@@ -1,4 +1,4 @@
-//! What nearly every test makes first: a namespace, a client with few rights.
+//! Makes what nearly every test needs first: a namespace, and a client with few rights.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl ControlPlane {
-    /// Makes a namespace of its own for a test, `PREFIX-` and a random end, and waits for its default
-    /// ServiceAccount: without it Pods are refused.
+    /// Makes a namespace for one test, named `PREFIX-` with a random suffix. Waits for its default ServiceAccount,
+    /// because without it the API server refuses Pods.
     pub async fn namespace(&self, prefix: &str) -> Result<String> {
         let client = self.admin_client()?;
         let name = format!("{prefix}-{:08x}", rand::random::<u32>());
@@ -44,10 +44,10 @@ impl ControlPlane {
         Ok(name)
     }
 
-    /// Declares a custom resource, or changes its declaration, and returns once its objects can be read and written:
+    /// Declares a custom resource, or changes its declaration. Returns once its objects can be read and written:
     /// right after the declaration the API server answers 404, then 429 for a moment.
     ///
-    /// The garbage collector hears of a new resource up to half a minute later.
+    /// The garbage collector learns of a new resource up to half a minute later.
     pub async fn declare(&self, crd: &CustomResourceDefinition) -> Result<()> {
         let client = self.admin_client()?;
         let name = crd.metadata.name.clone().unwrap_or_default();
@@ -70,8 +70,8 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// A client with the rights of a ServiceAccount, which has to exist; its token is bound to the Pod, if one is
-    /// named, as the kubelet would bind it. The token is good for an hour.
+    /// Returns a client with the rights of a ServiceAccount, which must exist. If a Pod is named, the token is
+    /// bound to it, as by the kubelet. The token is valid for an hour.
     pub async fn client_as(
         &self,
         namespace: &str,
@@ -81,7 +81,7 @@ impl ControlPlane {
         self.client_with_token(&self.token(namespace, service_account, pod).await?)
     }
 
-    /// The token behind [`Self::client_as`].
+    /// Returns the token that [`Self::client_as`] uses.
     pub async fn token(
         &self,
         namespace: &str,

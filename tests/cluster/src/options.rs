@@ -1,4 +1,4 @@
-//! What can be chosen about a control plane.
+//! The options of a control plane.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -6,22 +6,26 @@ use std::path::PathBuf;
 /// How to start a control plane.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// etcd syncs each write to disk. Default false: tests lose nothing that matters when the machine loses power.
+    /// Whether etcd syncs each write to disk. Default false: a power failure loses no data that tests need.
     pub fsync: bool,
-    /// The API server logs all writes, for [`ControlPlane::audit`](crate::ControlPlane::audit). Default true.
+    /// Whether the API server logs all writes, for [`ControlPlane::audit`](crate::ControlPlane::audit). Default
+    /// true.
     pub audit: bool,
-    /// Services may ask for IPv6 addresses beside IPv4 ones. Default true; a Service that does not ask is IPv4 alone.
+    /// Whether Services may ask for IPv6 addresses beside IPv4 addresses. Default true. A Service that does not ask
+    /// gets only IPv4.
     pub dual_stack: bool,
-    /// Further flags of kube-apiserver (`--name=value`); they come last and win.
+    /// Further flags of kube-apiserver (`--name=value`). They come last and override earlier ones.
     pub api_server_flags: Vec<String>,
-    /// Further flags of kube-controller-manager (`--name=value`); they come last and win.
+    /// Further flags of kube-controller-manager (`--name=value`). They come last and override earlier ones.
     pub controller_manager_flags: Vec<String>,
-    /// Where Pods of a real node reach the API server; it then listens on all addresses, is what the Service
-    /// `kubernetes` leads to, and all controllers run. Default none: only this machine reaches it, without nodes.
+    /// The address at which Pods of a real node reach the API server. If it is set, the API server listens on all
+    /// addresses, the Service `kubernetes` leads to this address, and all controllers run. Default `None`: only
+    /// this machine reaches the API server, and there are no nodes.
     pub node_address: Option<Ipv4Addr>,
-    /// The folder below which the data folder is made. Default none: in the user's cache.
+    /// The folder in which the data folder is made. Default `None`: in the user's cache.
     pub runs: Option<PathBuf>,
-    /// Who hears of a build of the binaries, which takes minutes. Default [`Progress::Terminal`].
+    /// Where the progress of a build of the binaries is reported; a build takes minutes. Default
+    /// [`Progress::Terminal`].
     pub progress: Progress,
 }
 
@@ -40,11 +44,11 @@ impl Default for Options {
     }
 }
 
-/// Where progress of a build goes.
+/// Where the progress of a build is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Nowhere.
     Quiet,
-    /// To stderr: a spinner where that is a terminal, plain lines where it is not.
+    /// To stderr: a spinner if stderr is a terminal, otherwise plain lines.
     Terminal,
 }

@@ -18,12 +18,12 @@ pub enum Part {
     Etcd,
     /// The API server.
     ApiServer,
-    /// The controllers that come with Kubernetes, in one process.
+    /// The controllers of Kubernetes, in one process.
     ControllerManager,
 }
 
 impl Part {
-    /// In the order in which they are started.
+    /// The processes, in the order in which they are started.
     pub const ALL: [Part; 3] = [Part::Etcd, Part::ApiServer, Part::ControllerManager];
 
     /// The name of the binary, and of the log below `logs/`.
@@ -35,7 +35,7 @@ impl Part {
         }
     }
 
-    /// The path that answers 200 once the process does its work.
+    /// Returns the path that answers 200 once the process works.
     pub(crate) fn health_path(self) -> &'static str {
         match self {
             Part::Etcd => "/health",
@@ -64,7 +64,7 @@ impl Ports {
     }
 }
 
-/// How to start one process, again and again: the same program, ports and data.
+/// How to start one process. Each start uses the same program, ports and data.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(crate) part: Part,
@@ -73,12 +73,12 @@ pub(crate) struct Recipe {
     pub(crate) log: PathBuf,
 }
 
-/// The log of a process below the data folder.
+/// Returns the path of a process's log below the data folder.
 pub(crate) fn log(data: &Path, part: Part) -> PathBuf {
     data.join("logs").join(format!("{}.log", part.name()))
 }
 
-/// The command lines of all three, in the order of [`Part::ALL`].
+/// Returns the command lines of all three processes, in the order of [`Part::ALL`].
 pub(crate) fn recipes(
     data: &Path,
     binaries: &Path,
@@ -126,7 +126,8 @@ fn etcd(data: &Path, ports: &Ports, options: &Options) -> Flags {
         .set("initial-cluster", format!("default={peer}"))
         // Benchmarks write more than the default 2 GiB before the first compaction.
         .set("quota-backend-bytes", "8589934592")
-        // In milliseconds. Alone it has nobody to wait for, and this saves half a second of each start.
+        // In milliseconds. A single member waits for no other member, and short times save half a second of each
+        // start.
         .set("heartbeat-interval", "20")
         .set("election-timeout", "200");
     if !options.fsync {
@@ -142,8 +143,8 @@ fn api_server(data: &Path, ports: &Ports, options: &Options) -> Result<Flags> {
     flags
         .set("etcd-servers", ports.url(Part::Etcd))
         .set("bind-address", "127.0.0.1")
-        // Looked up from the default route otherwise, which not every machine has. Nobody is told about it: the
-        // `kubernetes` Service gets no endpoints.
+        // By default the address is derived from the default route, which not every machine has. No client uses
+        // this address, because the `kubernetes` Service gets no endpoints.
         .set("advertise-address", "192.0.2.1")
         .set("endpoint-reconciler-type", "none")
         .set("secure-port", ports.api_server.to_string())
@@ -181,7 +182,7 @@ fn api_server(data: &Path, ports: &Ports, options: &Options) -> Result<Flags> {
 }
 
 fn service_ranges(options: &Options) -> &'static str {
-    // The first one is the default: a Service that does not ask for more is IPv4 alone.
+    // The first range is the default: a Service that does not ask for more gets only IPv4.
     if options.dual_stack { "10.96.0.0/16,fd00:10:96::/112" } else { "10.96.0.0/16" }
 }
 
@@ -207,14 +208,15 @@ fn controller_manager(data: &Path, ports: &Ports, options: &Options) -> Result<F
         .set("use-service-account-credentials", "true")
         .set("leader-elect", "false")
         .set("controllers", if options.node_address.is_some() { "*" } else { CONTROLLERS })
-        // The default of 20 requests a second has each start wait four seconds for the controllers' own accounts.
+        // With the default of 20 requests per second, each start would wait four seconds for the controllers' own
+        // accounts.
         .set("kube-api-qps", "500")
         .set("kube-api-burst", "1000");
     flags.0.extend(options.controller_manager_flags.iter().map(OsString::from));
     Ok(flags)
 }
 
-/// All that run by default but those that would delete or taint Pods whose node is nobody's: tests make Pods without
-/// a kubelet.
+/// All default controllers except those that would delete or taint Pods whose node does not exist: tests make Pods
+/// without a kubelet.
 const CONTROLLERS: &str =
     "*,-pod-garbage-collector-controller,-node-lifecycle-controller,-taint-eviction-controller";

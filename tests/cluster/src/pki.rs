@@ -10,7 +10,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 
-/// How Pods name the API server: the first address of the Service range, and the Service's names.
+/// The names by which Pods reach the API server: the first address of the Service range, and the Service's names.
 const IN_CLUSTER_NAMES: [&str; 4] =
     ["10.96.0.1", "kubernetes", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 

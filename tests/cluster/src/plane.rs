@@ -45,11 +45,12 @@ const RECORD: &str = "control-plane.json";
 
 enum Owner {
     Us(Box<Ours>),
-    /// Found by its data folder.
+    /// A control plane of another process, found by its data folder.
     Another,
 }
 
-/// Dropped in this order: no more orders, then the processes end, then their data goes.
+/// The fields are dropped in this order: no more orders are accepted, then the processes end, then their data is
+/// removed.
 struct Ours {
     _socket: ControlSocket,
     supervisor: Supervisor,
@@ -58,14 +59,15 @@ struct Ours {
 }
 
 impl ControlPlane {
-    /// Starts a control plane; builds its binaries first where the cache lacks them, which takes minutes.
+    /// Starts a control plane. If the cache lacks binaries, it builds them first, which takes minutes.
     ///
     /// # Errors
-    /// Names what failed, the last lines of that process's log, and where the log lies. It is kept for a day.
+    /// The error names what failed, the last lines of that process's log, and the path of the log. The log is kept
+    /// for a day.
     pub async fn start(options: Options) -> Result<Self> {
         let progress = options.progress;
         let binaries = build_aside(progress).await?;
-        // Between our choice of a port and its binding somebody else may take it.
+        // Another process may take a port between our choice and the binding.
         const TRIES: u32 = 3;
         for _ in 1..TRIES {
             match Self::try_start(&options, &binaries).await {
@@ -122,7 +124,7 @@ impl ControlPlane {
     }
 
     async fn bring_up(&self) -> Result<()> {
-        // The API server waits for etcd by itself; the controller manager gives up on an API server that is not there.
+        // The API server waits for etcd. The controller manager ends if there is no API server.
         self.order(Part::Etcd, Order::Start).await?;
         for (part, watched) in
             [(Part::ApiServer, &Part::ALL[..2]), (Part::ControllerManager, &Part::ALL[..])]
@@ -137,7 +139,7 @@ impl ControlPlane {
     /// `BEATKEEPER_TEST_CLUSTER`.
     ///
     /// # Errors
-    /// When nothing runs there any more.
+    /// If no control plane runs there any more.
     pub async fn attach(data: impl Into<PathBuf>) -> Result<Self> {
         let data = data.into();
         let record = fs::read_to_string(data.join(RECORD))
@@ -147,7 +149,7 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// Ends the processes and removes their data, now and not at the next convenient moment. Dropping does the same.
+    /// Ends the processes and removes their data before it returns. Dropping does the same.
     pub async fn stop(self) -> Result<()> {
         tokio::task::spawn_blocking(move || drop(self))
             .await
@@ -155,75 +157,75 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// etcd, for faults.
+    /// Returns etcd, so that a test can inject faults.
     pub fn etcd(&self) -> Component<'_> {
         Component::new(self, Part::Etcd)
     }
 
-    /// kube-apiserver, for faults.
+    /// Returns kube-apiserver, so that a test can inject faults.
     pub fn api_server(&self) -> Component<'_> {
         Component::new(self, Part::ApiServer)
     }
 
-    /// kube-controller-manager, for faults.
+    /// Returns kube-controller-manager, so that a test can inject faults.
     pub fn controller_manager(&self) -> Component<'_> {
         Component::new(self, Part::ControllerManager)
     }
 
-    /// The kubeconfig of an administrator.
+    /// Returns the path of an administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.data.join("kubeconfig")
     }
 
-    /// The folder with everything that belongs to this control plane. It goes with it.
+    /// Returns the folder with all files of this control plane. It is removed with the control plane.
     pub fn data_folder(&self) -> &Path {
         &self.data
     }
 
-    /// The log of one process: all of its runs, one after the other.
+    /// Returns the path of the log of one process: all of its runs, one after the other.
     pub fn log(&self, part: Part) -> PathBuf {
         part::log(&self.data, part)
     }
 
-    /// The URL of the API server, or of another process.
+    /// Returns the URL of the API server, or of another process.
     pub fn url(&self, part: Part) -> String {
         self.record.ports.url(part)
     }
 
-    /// A binary that came with the control plane: `kubectl`, `etcd`, …
+    /// Returns the path of a binary of the control plane: `kubectl`, `etcd`, …
     pub fn bin(&self, name: &str) -> PathBuf {
         self.record.binaries.join(name)
     }
 
-    /// kubectl as an administrator.
+    /// Returns a kubectl command with an administrator's rights.
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.bin("kubectl"));
         command.envs(self.environment());
         command
     }
 
-    /// The environment in which programs find this control plane: kubectl, `kube::Config::infer`,
+    /// Returns the environment in which programs find this control plane: kubectl, `kube::Config::infer`,
     /// [`shared`](crate::shared).
     pub fn environment(&self) -> Vec<(String, PathBuf)> {
         vec![
             ("KUBECONFIG".to_owned(), self.kubeconfig()),
-            // kubectl remembers an API server's resources by host and port, and ports come back.
+            // kubectl caches an API server's resources by host and port, and ports are reused.
             ("KUBECACHEDIR".to_owned(), self.data.join("kubectl-cache")),
             (crate::ATTACH_VARIABLE.to_owned(), self.data.clone()),
         ]
     }
 
-    /// A client with all rights. It lives on the current runtime, as every client made here.
+    /// Returns a client with all rights. It runs on the current runtime, as every client made here.
     pub fn admin_client(&self) -> Result<Client> {
         self.client_with_user_agent(USER_AGENT)
     }
 
-    /// The same, recognizable in the audit log.
+    /// Returns a client with all rights that the audit log shows under `user_agent`.
     pub fn client_with_user_agent(&self, user_agent: &str) -> Result<Client> {
         self.client(Part::ApiServer, Credentials::Admin, user_agent)
     }
 
-    /// A client with the given token.
+    /// Returns a client with the given token.
     pub fn client_with_token(&self, token: &str) -> Result<Client> {
         self.client(Part::ApiServer, Credentials::Token(token.to_owned()), USER_AGENT)
     }
@@ -237,7 +239,7 @@ impl ControlPlane {
         client::connect(&self.client_config(part, credentials, user_agent)?)
     }
 
-    /// The configuration behind [`Self::admin_client`], for callers with a stack of their own.
+    /// Returns the configuration of [`Self::admin_client`], for callers with an HTTP stack of their own.
     pub fn admin_config(&self, user_agent: &str) -> Result<kube::Config> {
         self.client_config(Part::ApiServer, Credentials::Admin, user_agent)
     }
@@ -251,24 +253,24 @@ impl ControlPlane {
         client::config(&Pki::at(&self.data), &self.record.ports, part, credentials, user_agent)
     }
 
-    /// The API server's metrics, in Prometheus' text format.
+    /// Returns the API server's metrics, in Prometheus' text format.
     pub async fn metrics(&self) -> Result<String> {
         ready::get(&self.admin_client()?, "/metrics").await
     }
 
-    /// All writes so far that fit, in the order in which they were answered.
+    /// Returns all writes so far that match the filter, in the order in which they were answered.
     pub async fn audit(&self, filter: impl Fn(&AuditEntry) -> bool) -> Result<Vec<AuditEntry>> {
         let mut entries = self.audit_since(AuditMark(0)).await?;
         entries.retain(|entry| filter(entry));
         Ok(entries)
     }
 
-    /// Marks the place in the audit log behind everything answered so far.
+    /// Marks the position in the audit log after everything answered so far.
     pub async fn audit_mark(&self) -> Result<AuditMark> {
         audit::mark(&self.data)
     }
 
-    /// All writes answered between the mark and now.
+    /// Returns all writes answered between the mark and now.
     pub async fn audit_since(&self, mark: AuditMark) -> Result<Vec<AuditEntry>> {
         audit::read(&self.data, mark)
     }
@@ -281,7 +283,8 @@ impl ControlPlane {
     }
 }
 
-/// On a thread that no runtime waits for: who is asked to end in the middle of a build ends, and the compiler with it.
+/// Runs the build on a thread that no runtime waits for. A process that is asked to end during a build therefore
+/// ends at once, and the compiler ends with it.
 async fn build_aside(progress: Progress) -> Result<PathBuf> {
     let (done, result) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
@@ -294,7 +297,8 @@ async fn give(orders: &Orders, part: Part, order: Order) -> Result<Status> {
     orders.give(part, order).await.unwrap_or_else(|_| Err(anyhow!("the control plane has ended")))
 }
 
-/// As etcd, kube-apiserver and kube-controller-manager all say it, being written in Go.
+/// Whether a port was taken. etcd, kube-apiserver and kube-controller-manager use the same message, because all are
+/// written in Go.
 fn is_port_conflict(error: &anyhow::Error) -> bool {
     format!("{error:#}").contains("address already in use")
 }

@@ -1,4 +1,4 @@
-//! Free ports that stay ours while the process behind them is down.
+//! Reserves free ports, which stay reserved while their process is stopped.
 
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
@@ -7,20 +7,21 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use anyhow::{Result, bail};
 use rand::Rng;
 
-/// Below the range that Linux takes for outgoing connections (32768 on): a stopped API server's port cannot be taken
-/// by some client's connection. Below the NodePort range (30000 on) as well.
+/// The range is below the one that Linux uses for outgoing connections (32768 on), so that no client's connection
+/// can take the port of a stopped API server. It is also below the NodePort range (30000 on).
 const RANGE: std::ops::Range<u16> = 10_000..30_000;
 
-/// A port of 127.0.0.1, reserved among control planes for as long as this lives.
+/// A port of 127.0.0.1. While this value lives, no other control plane takes the port.
 ///
-/// The reservation is a socket in the abstract namespace: it vanishes with its owner, leaves no file to sweep, and
-/// is shared by exactly those processes that share our ports.
+/// The reservation is a socket in the abstract namespace. It vanishes with its owner, leaves no file to remove, and
+/// is visible to exactly those processes that share our ports.
 pub(crate) struct Port {
     pub(crate) number: u16,
     _reservation: UnixListener,
 }
 
-/// Takes a random free port. Something else may still bind it before its process does: the caller tries again then.
+/// Reserves a random free port. Another program may still bind it before our process does; the caller then tries
+/// again.
 pub(crate) fn reserve() -> Result<Port> {
     for _ in 0..200 {
         let number = rand::rng().random_range(RANGE);

@@ -1,4 +1,4 @@
-//! When a control plane can be used.
+//! Waits until a control plane can be used.
 
 use std::fs;
 use std::path::Path;
@@ -16,17 +16,18 @@ use crate::part::Part;
 use crate::plane::ControlPlane;
 use crate::supervisor::Order;
 
-/// Long, since several control planes and a compiler may share two cores; a process that has ended is noticed at once.
+/// The timeout is long, since several control planes and a compiler may share two cores. The end of a process is
+/// noticed at once.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Waits until the process says that it is healthy. `watched`: the processes whose end ends the wait.
+/// Waits until the process says that it is healthy. The wait also ends when a process in `watched` ends.
 pub(crate) async fn healthy(plane: &ControlPlane, part: Part, watched: &[Part]) -> Result<()> {
     let client = plane.client(part, Credentials::Admin, "beatkeeper-cluster/ready")?;
     until(plane, part, watched, async || get(&client, part.health_path()).await.is_ok()).await
 }
 
-/// Waits until ServiceAccounts are made and custom resources can be declared.
+/// Waits until ServiceAccounts are created and custom resources can be declared.
 pub(crate) async fn usable(plane: &ControlPlane) -> Result<()> {
     let client = plane.admin_client()?;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
@@ -41,7 +42,7 @@ pub(crate) async fn usable(plane: &ControlPlane) -> Result<()> {
     .await
 }
 
-/// The body behind a path that is no resource.
+/// Returns the body at a path that is not a resource.
 pub(crate) async fn get(client: &Client, path: &str) -> Result<String> {
     let request = http::Request::get(path).body(Vec::new())?;
     Ok(client.request_text(request).await?)
@@ -55,7 +56,7 @@ async fn until(
 ) -> Result<()> {
     let by = Instant::now() + PATIENCE;
     while Instant::now() < by {
-        // A server that hangs must not keep us from noticing that another has ended.
+        // A server that hangs must not prevent us from noticing that another has ended.
         if timeout(Duration::from_secs(5), so()).await == Ok(true) {
             return Ok(());
         }
@@ -72,7 +73,7 @@ async fn until(
     bail!("{} is not ready after {} s {tail}", part.name(), PATIENCE.as_secs())
 }
 
-/// The end of a log, for an error message.
+/// Returns the end of a log, for an error message.
 fn tail(log: &Path) -> String {
     const LINES: usize = 20;
     let text = fs::read_to_string(log).unwrap_or_default();

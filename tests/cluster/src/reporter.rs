@@ -1,4 +1,4 @@
-//! Tells whoever waits for a build how far it is.
+//! Reports the progress of a build to the user.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::binaries::{BINARIES, Binary};
 use crate::options::Progress;
 
-/// How often a plain line says that a build still runs, so that nobody takes it for hung.
+/// How often a plain line says that a build still runs, so that it does not seem to hang.
 const STILL: Duration = Duration::from_secs(30);
 
 pub(crate) struct Reporter {
@@ -22,14 +22,15 @@ impl Reporter {
         Self { quiet: progress == Progress::Quiet }
     }
 
-    /// To stderr itself: the test harness swallows `eprintln!` while a test runs, and silence for minutes alarms.
+    /// Writes to stderr directly: the test harness hides `eprintln!` while a test runs, and minutes of silence
+    /// would alarm the user.
     pub(crate) fn say(&self, line: &str) {
         if !self.quiet {
             let _ = writeln!(io::stderr(), "{line}");
         }
     }
 
-    /// What is going to happen, before it does.
+    /// Reports what is going to be built.
     pub(crate) fn announce(&self, missing: &[Binary], folder: &Path) {
         if missing.is_empty() {
             return;
@@ -75,7 +76,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// To be called a few times a second.
+    /// Updates the display. Call it a few times per second.
     pub(crate) fn tick(&self) {
         if let Some(bar) = &self.bar {
             bar.tick();

@@ -8,20 +8,21 @@ use tokio::sync::OnceCell;
 use crate::options::Options;
 use crate::plane::ControlPlane;
 
-/// Names the data folder of the control plane that [`shared`] attaches to.
+/// The variable that names the data folder of the control plane to which [`shared`] attaches.
 pub const ATTACH_VARIABLE: &str = "BEATKEEPER_TEST_CLUSTER";
 
-/// The control plane that this process's tests share, started by the first that asks.
+/// Returns the control plane that all tests of this process share. The first caller starts it.
 ///
-/// Where `beatkeeper-cluster exec` runs the tests, it is that command's, shared by all test processes. Tests keep
-/// apart by [`ControlPlane::namespace`]; one that stops or kills a part starts a control plane of its own.
+/// If `beatkeeper-cluster exec` runs the tests, it is that command's control plane, and all test processes share
+/// it. Tests are separated by [`ControlPlane::namespace`]. A test that stops or kills a part starts a control plane
+/// of its own.
 ///
 /// # Panics
-/// When there is none to be had, with the reason: no test can go on then.
+/// If no control plane can be started or found, with the reason: no test can continue then.
 pub async fn shared() -> &'static ControlPlane {
-    // The processes hang on a thread of their own and clients are made anew for each caller, so nothing in here
-    // belongs to the runtime of the test that came first. It is never dropped: the kernel ends the processes along
-    // with this one, and the next control plane sweeps the folder.
+    // The processes are tied to a thread of their own, and each caller gets new clients. So nothing here belongs to
+    // the runtime of the first test. The value is never dropped: the kernel ends the processes with this process,
+    // and the next control plane removes the folder.
     static SHARED: OnceCell<Result<ControlPlane, String>> = OnceCell::const_new();
     let shared = SHARED
         .get_or_init(|| async { find_or_start().await.map_err(|error| format!("{error:#}")) })

@@ -1,7 +1,7 @@
 //! The one thread that spawns, signals and reaps the three processes.
 //!
 //! It is a thread of its own because the kernel ties the children's death signal to the thread that spawned them:
-//! they live exactly as long as this one.
+//! the children live exactly as long as this thread.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,10 +18,10 @@ use tokio::sync::oneshot;
 use crate::part::{Part, Recipe};
 use crate::process::die_with_this_thread;
 
-/// How long a process may take to end by itself once it was told to.
+/// How long a process may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What can be done to a process.
+/// An operation on a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Order {
@@ -33,12 +33,12 @@ pub(crate) enum Order {
     Status,
 }
 
-/// How a process is doing.
+/// The state of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
-    /// Set while it runs, suspended or not.
+    /// Set while the process runs, suspended or not.
     pub(crate) pid: Option<u32>,
-    /// How its last run ended; none before the first end.
+    /// How the last run ended; `None` before the first end.
     pub(crate) ended: Option<String>,
 }
 
@@ -59,15 +59,15 @@ pub(crate) struct Supervisor {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Gives orders to a supervisor; may outlive it, and then gets errors.
+/// Gives orders to a supervisor. It may outlive the supervisor, and then returns errors.
 #[derive(Clone)]
 pub(crate) struct Orders(mpsc::Sender<Message>);
 
 impl Orders {
-    /// The answer comes through the channel.
+    /// Sends an order. The answer arrives through the returned channel.
     pub(crate) fn give(&self, part: Part, order: Order) -> oneshot::Receiver<Result<Status>> {
         let (reply, answer) = oneshot::channel();
-        // A supervisor that has ended drops the reply, which the receiver learns.
+        // A supervisor that has ended drops the reply, and the receiver then gets an error.
         let _ = self.0.send(Message::Request(Request { part, order, reply }));
         answer
     }
@@ -108,8 +108,8 @@ impl Drop for Supervisor {
     }
 }
 
-/// Killed, not asked: their data goes with them, so there is nothing to write back, and an API server asked to end
-/// waits for its open watches.
+/// Kills the processes and does not ask them to end. Their data is removed with them, so nothing needs to be
+/// written back, and an API server that is asked to end waits for its open watches.
 fn end(processes: HashMap<Part, Process>) {
     let mut children: Vec<Child> =
         processes.into_values().filter_map(|process| process.child).collect();
@@ -132,7 +132,7 @@ impl Process {
         Self { recipe, child: None, ended: None }
     }
 
-    /// Every order is one that may be given twice: what is already so is left so.
+    /// Executes an order. Each order may be repeated: if the process already has the wanted state, nothing changes.
     fn obey(&mut self, order: Order) -> Result<Status> {
         self.reap()?;
         match order {
@@ -190,7 +190,7 @@ impl Process {
 
     fn stop(&mut self) -> Result<()> {
         self.signal(Signal::TERM)?;
-        // One that is suspended hears the first signal only when it runs again.
+        // A suspended process gets the first signal only when it runs again.
         self.signal(Signal::CONT)?;
         let by = Instant::now() + GRACE;
         while self.child.is_some() && Instant::now() < by {

@@ -1,4 +1,4 @@
-//! A client in a Pod that keeps sending requests, each over a connection of its own.
+//! A client in a Pod that sends requests continuously, each over a connection of its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::stage::Stage;
 
-/// How long the client waits for an answer: by then it knows what came of a request. Long enough for a small machine
-/// that starts twenty Pods meanwhile.
+/// How long the client waits for an answer. After this time, the result of a request is known. It is long enough
+/// for a small machine that starts twenty Pods meanwhile.
 const TIMEOUT_MS: u64 = 2000;
 
 /// One request, as the client prints it.
@@ -29,7 +29,7 @@ pub(crate) struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    /// Starts to send, and returns after the first requests.
+    /// Starts sending, and returns after the first requests.
     pub(crate) async fn start(stage: &'a Stage, service: &str, rate: u32) -> Result<Self> {
         let name = format!("calls-{service}");
         let timeout = format!("{TIMEOUT_MS}ms");
@@ -43,11 +43,11 @@ impl<'a> Caller<'a> {
 
     async fn printed(&self) -> Result<Vec<Request>> {
         let log = self.stage.shop(&format!("logs {} --tail=-1", self.name)).await?;
-        // The last line may still be being written.
+        // The client may still be writing the last line.
         Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// Everything that was sent until now, once it is known what came of it.
+    /// Returns all requests that were sent until now, once the result of each is known.
     pub(crate) async fn account(&self) -> Result<Account> {
         let last =
             |requests: &[Request]| requests.iter().map(|it| it.sent).max().unwrap_or_default();
@@ -61,7 +61,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// The whole account; the client ends.
+    /// Returns all requests, and ends the client.
     pub(crate) async fn stop(self) -> Result<Account> {
         let account = self.account().await?;
         self.stage.shop(&format!("delete pod {}", self.name)).await?;
@@ -69,7 +69,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// What came of requests.
+/// Requests and their results.
 pub(crate) struct Account(Vec<Request>);
 
 impl Account {
@@ -89,13 +89,13 @@ impl Account {
         self.0.iter().filter(|it| it.failed.is_some()).collect()
     }
 
-    /// From the first request that failed to the last one.
+    /// Returns the time from the first failed request to the last one.
     pub(crate) fn failed_for(&self) -> Duration {
         let sent = || self.failed().into_iter().map(|it| it.sent);
         Duration::from_millis(sent().max().unwrap_or_default() - sent().min().unwrap_or_default())
     }
 
-    /// How many each answered.
+    /// Returns how many requests each server answered.
     pub(crate) fn answers(&self) -> BTreeMap<&str, usize> {
         let mut answers = BTreeMap::new();
         for by in self.0.iter().filter_map(|it| it.by.as_deref()) {

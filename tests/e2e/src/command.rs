@@ -1,4 +1,4 @@
-//! Programs, as a user runs them.
+//! Runs programs as a user does.
 
 use std::ffi::OsStr;
 use std::process::{Output, Stdio};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// Runs a program to its end; what it says on both its outputs, or an error that holds it.
+/// Runs a program to its end. Returns both its outputs, or an error that contains them.
 pub(crate) async fn run(mut command: Command, input: &str) -> Result<String> {
     let line = line(&command);
     let output = output(&mut command, input).await.with_context(|| line.clone())?;
@@ -26,7 +26,7 @@ async fn output(command: &mut Command, input: &str) -> Result<Output> {
         .kill_on_drop(true)
         .spawn()?;
     let mut stdin = child.stdin.take().context("no standard input")?;
-    // Whoever does not read it ends without.
+    // A program that does not read its input may end before we have written it.
     let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
     Ok(child.wait_with_output().await?)

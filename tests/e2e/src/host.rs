@@ -1,4 +1,4 @@
-//! What the machine itself can do, when the node is one that tests/node made for us.
+//! Actions on the machine itself, if tests/node made the node.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use crate::command;
 
-/// Documentation addresses (RFC 5737), which this machine has as long as its namespaces live.
+/// Documentation addresses (RFC 5737), which this machine has while its namespaces exist.
 pub(crate) const ADDRESSES: [&str; 3] = ["198.51.100.10", "198.51.100.11", "203.0.113.9"];
 
 /// The machine that is the only node.
@@ -22,13 +22,13 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Only within the namespaces of a node of tests/node, which is who sets this variable.
+    /// Returns `None` outside the namespaces of a tests/node node: only tests/node sets this variable.
     pub(crate) fn find(beatkeeper: Option<PathBuf>, greeter: Option<PathBuf>) -> Option<Self> {
         let folder = PathBuf::from(env::var_os("BEATKEEPER_NODE")?);
         Some(Self { folder, beatkeeper: beatkeeper?, greeter: greeter? })
     }
 
-    /// Gives this machine addresses of which Kubernetes knows nothing.
+    /// Adds addresses to this machine that Kubernetes does not know.
     pub(crate) async fn take_addresses(&self) -> Result<()> {
         for address in ADDRESSES {
             let mut ip = Command::new("ip");
@@ -38,7 +38,7 @@ impl Host {
         Ok(())
     }
 
-    /// Kills the kubelet, and says how to start it again.
+    /// Kills the kubelet, and returns how to start it again.
     pub(crate) fn kill_kubelet(&self) -> Result<Kubelet> {
         let config = self.folder.join("kubelet.json").display().to_string();
         for process in fs::read_dir("/proc")?.flatten() {
@@ -56,14 +56,14 @@ impl Host {
     }
 }
 
-/// A kubelet that is dead.
+/// A killed kubelet, with what is needed to start it again.
 pub(crate) struct Kubelet {
     arguments: Vec<String>,
     log: PathBuf,
 }
 
 impl Kubelet {
-    /// Starts it as it was; it lives as long as the node.
+    /// Starts the kubelet as before. It runs as long as the node.
     pub(crate) fn start(self) -> Result<Child> {
         let [program, arguments @ ..] = self.arguments.as_slice() else {
             anyhow::bail!("the kubelet had no name")

@@ -1,8 +1,8 @@
-//! `beatkeeper-e2e`: the story of an installation, played with real Pods on the cluster that KUBECONFIG names.
+//! `beatkeeper-e2e` plays the story of an installation with real Pods on the cluster that KUBECONFIG names.
 //!
-//! It installs its own release from the chart of this repository, and removes it and its namespace at the end, also when
-//! it fails or is interrupted. What only a node of its own can show (`beatkeeper-node exec`) is left out elsewhere, and
-//! it says so.
+//! The program installs its own release from the chart of this repository. It removes the release and its namespace
+//! at the end, also if it fails or is interrupted. Some steps need a node of our own (`beatkeeper-node exec`). On
+//! other clusters, the program omits them and says so.
 
 mod caller;
 mod chapters;

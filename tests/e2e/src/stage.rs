@@ -1,4 +1,4 @@
-//! The cluster on which the story is played, and how to speak to it.
+//! The cluster on which the story is played, and the access to it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use tokio::process::Command;
 use crate::command;
 use crate::host::Host;
 
-/// Namespace and name of the release.
+/// The namespace and the name of the release.
 pub(crate) const RELEASE: &str = "beatkeeper";
-/// Where the app lives.
+/// The namespace of the app.
 pub(crate) const SHOP: &str = "beatkeeper-e2e";
-/// Where the manifests of examples/kubernetes are tried.
+/// The namespace in which the manifests of examples/kubernetes are tried.
 pub(crate) const SAMPLE: &str = "beatkeeper-e2e-sample";
-/// Of the registrations in tests/e2e/manifests.
+/// The ttl of the registrations in tests/e2e/manifests.
 pub(crate) const TTL: Duration = Duration::from_secs(5);
 pub(crate) const CRD: &str = "serviceregistrations.beatkeeper.dev";
-/// Of all manifests here, and of the chart: the strictest of the Pod Security Standards.
+/// The strictest of the Pod Security Standards. All manifests here comply with it, and so does the chart.
 const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
 
-/// For what takes seconds: an image to be pulled, a Pod to be stopped.
+/// The timeout for operations that take seconds, such as pulling an image or stopping a Pod.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Images {
@@ -43,7 +43,7 @@ pub(crate) struct Stage {
 impl Stage {
     /// # Errors
     ///
-    /// The cluster does not answer, or has something already that the story installs and removes.
+    /// If the cluster does not answer, or already contains something that the story installs and removes.
     pub(crate) async fn set(images: Images, helm: PathBuf, host: Option<Host>) -> Result<Self> {
         let client = Client::try_default().await.context("KUBECONFIG names no cluster")?;
         let stage = Self { client, images, host, helm, home: tempfile::tempdir()? };
@@ -66,12 +66,12 @@ impl Stage {
         Ok(stage)
     }
 
-    /// kubectl with arguments that hold no spaces.
+    /// Runs kubectl with arguments that contain no spaces.
     pub(crate) async fn kubectl(&self, arguments: &str) -> Result<String> {
         self.kubectl_with(&arguments.split_whitespace().collect::<Vec<_>>(), "").await
     }
 
-    /// The same in the app's namespace.
+    /// Runs kubectl in the app's namespace.
     pub(crate) async fn shop(&self, arguments: &str) -> Result<String> {
         self.kubectl(&format!("--namespace {SHOP} {arguments}")).await
     }
@@ -87,7 +87,7 @@ impl Stage {
         Ok(serde_json::from_str(&said)?)
     }
 
-    /// Applies a manifest in the app's namespace, with images and further placeholders filled in.
+    /// Applies a manifest in the app's namespace, after filling in the images and further placeholders.
     pub(crate) async fn apply(&self, manifest: &str, further: &[(&str, &str)]) -> Result<()> {
         let mut manifest = manifest.replace("$NAMESPACE", SHOP);
         manifest = manifest.replace("$BEATKEEPER_IMAGE", &self.images.beatkeeper);
@@ -99,7 +99,7 @@ impl Stage {
         Ok(())
     }
 
-    /// helm with a home of its own: nothing of the user's is read or written.
+    /// Runs helm with a home folder of its own, so that it neither reads nor writes the user's files.
     pub(crate) async fn helm(&self, arguments: &[&str]) -> Result<String> {
         let mut helm = Command::new(&self.helm);
         helm.args(arguments).args(["--namespace", RELEASE]);
@@ -109,14 +109,14 @@ impl Stage {
         command::run(helm, "").await
     }
 
-    /// Runs commands as somebody types them.
+    /// Runs commands as a user types them.
     pub(crate) async fn shell(&self, commands: &str) -> Result<String> {
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", commands]);
         command::run(bash, "").await
     }
 
-    /// A kubeconfig for somebody else on the same cluster.
+    /// Writes a kubeconfig for another user of the same cluster.
     pub(crate) async fn kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
         let own = self.kubectl("config view --minify --raw --flatten --output json").await?;
         let own: Value = serde_json::from_str(&own)?;
@@ -136,7 +136,7 @@ impl Stage {
         Ok(path)
     }
 
-    /// Waits until something is there.
+    /// Waits until a check returns a value.
     pub(crate) async fn until<T>(
         &self,
         what: &str,
@@ -158,7 +158,7 @@ impl Stage {
         }
     }
 
-    /// Waits until a registration has so many ready instances.
+    /// Waits until a registration has `count` ready instances.
     pub(crate) async fn until_ready(&self, registration: &str, count: u64) -> Result<()> {
         self.until(&format!("{registration} has {count} ready instances"), async || {
             let registration = self.json(&format!("get sreg {registration}")).await?;
@@ -167,7 +167,7 @@ impl Stage {
         .await
     }
 
-    /// What the status says of an instance: its reason and the message.
+    /// Waits until the status of an instance has the expected reason, and returns the message.
     pub(crate) async fn until_told(
         &self,
         registration: &str,
@@ -187,7 +187,7 @@ impl Stage {
         .await
     }
 
-    /// Names of the Running Pods of an app that are not being deleted.
+    /// Returns the names of the Running Pods of an app that are not being deleted.
     pub(crate) async fn pods(&self, app: &str) -> Result<Vec<String>> {
         let pods = self.json(&format!("get pods --selector app={app}")).await?;
         let pods = pods["items"].as_array().context("no list of Pods")?;
@@ -196,7 +196,7 @@ impl Stage {
         Ok(running.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect())
     }
 
-    /// Runs the greeter's client in a Pod to its end; what it printed.
+    /// Runs the greeter's client in a Pod to its end, and returns its output.
     pub(crate) async fn once(&self, name: &str, arguments: &[&str]) -> Result<String> {
         self.pod(name, arguments).await?;
         let wait =
@@ -214,7 +214,7 @@ impl Stage {
         self.apply(manifest, &[("$NAME", name), ("$ARGUMENTS", &arguments)]).await
     }
 
-    /// For whoever has to find out why.
+    /// Prints the objects of the cluster, to help find the cause of a failure.
     pub(crate) async fn show_what_is_there(&self) {
         for what in [
             format!("--namespace {SHOP} get pods,sreg,endpointslices --output wide"),
@@ -231,10 +231,11 @@ impl Stage {
         }
     }
 
-    /// Removes whatever the story leaves.
+    /// Removes everything that the story leaves.
     pub(crate) async fn clear(&self) -> Result<()> {
         println!("\n== removing what the story installed");
-        // Only what is there, and as far as it goes: the namespaces come last, and tell whether it went.
+        // Failures are ignored here. The namespaces are removed last, and their removal shows whether all of it
+        // succeeded.
         let _ = self.helm(&["uninstall", RELEASE, "--ignore-not-found", "--wait"]).await;
         let _ = self
             .kubectl(&format!("delete customresourcedefinition {CRD} --ignore-not-found"))
@@ -247,7 +248,7 @@ impl Stage {
     }
 }
 
-/// The chart of this repository.
+/// Returns the path of this repository's chart.
 pub(crate) fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/beatkeeper")
 }

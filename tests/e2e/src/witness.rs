@@ -1,4 +1,4 @@
-//! An independent watcher of what a Service publishes, who remembers every state there was.
+//! An independent watcher of what a Service publishes. It records every state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -30,7 +30,7 @@ pub(crate) struct State {
 }
 
 impl Witness {
-    /// Begins to watch; returns once it has seen what is there.
+    /// Starts the watch, and returns once it has seen the current state.
     pub(crate) async fn of(stage: &Stage, service: &str) -> Result<Self> {
         let api = Api::namespaced(stage.client.clone(), SHOP);
         let states = Arc::new(Mutex::new(Vec::new()));
@@ -49,7 +49,7 @@ impl Witness {
         self.states().pop().map(|state| state.ready).unwrap_or_default()
     }
 
-    /// How many states there were in which an address that is among these was not ready.
+    /// Returns the number of states, or an error if one of these addresses was not ready in any of them.
     pub(crate) fn never_missed(&self, addresses: &BTreeSet<String>) -> Result<()> {
         for (n, state) in self.states().iter().enumerate() {
             let missing: Vec<_> = addresses.difference(&state.ready).collect();
@@ -86,7 +86,7 @@ async fn watch(api: Api<EndpointSlice>, service: String, states: Arc<Mutex<Vec<S
             Ok(Event::Delete(slice)) => {
                 slices.remove(&slice.name_any());
             }
-            // It lists again, and tells what is there then.
+            // The watch lists again, and then delivers the current state.
             Err(_) => continue,
         }
         let state = State { at: Instant::now(), ready: ready(slices.values()) };

@@ -38,7 +38,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// So many are ready, and whoever was to leave is gone, its last connections too.
+/// Waits until `count` instances are ready, and the leaving instances and their last connections are gone.
 async fn settled(stage: &Stage, count: u64) -> Result<()> {
     stage.until_ready("greeter", count).await?;
     stage
@@ -59,8 +59,8 @@ async fn told(caller: &Caller<'_>, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// On the only node there is, an evicted Pod has nowhere to go: its disruption budget lets one leave, and holds the
-/// next two until it is back.
+/// An evicted Pod cannot move to another node, because there is only one. Its disruption budget lets one Pod leave,
+/// and holds the next two until that Pod is back.
 async fn drain(stage: &Stage) -> Result<()> {
     let node = stage.kubectl("get nodes --output jsonpath={.items[0].metadata.name}").await?;
     let drained = stage

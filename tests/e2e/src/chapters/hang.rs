@@ -1,4 +1,4 @@
-//! A process that hangs, by SIGSTOP: the kernel still accepts connections for it, and nobody answers.
+//! A process that hangs, by SIGSTOP: the kernel still accepts connections for it, and the process answers none.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,8 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     ];
     let before: Vec<_> = sent(&callers).await?;
 
-    // The app alone, at the same moment in each; and then, where it beats, a whole Pod with its agent.
+    // First the app alone hangs, at the same moment in each Service; later, where the app beats, a whole Pod with
+    // its agent.
     let began = Instant::now();
     for service in ["greeter", "probed", "unprobed"] {
         hang(stage, service, 0, "greeter").await?;
@@ -63,7 +64,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
 
     stage.shop("delete pods --selector app=client").await?;
     stage.shop("delete deployment,service unprobed probed --wait=false").await?;
-    // Those that hang do not hear SIGTERM.
+    // Hanging processes do not handle SIGTERM.
     stage.shop("delete pods --selector app=greeter --grace-period=1").await?;
     stage.shop("rollout status deployment/greeter --timeout=120s").await?;
     stage.until_ready("greeter", 3).await
@@ -91,7 +92,7 @@ async fn hang(stage: &Stage, app: &str, which: usize, programs: &str) -> Result<
         .map(|_| ())
 }
 
-/// How long it took until so many were left.
+/// Returns how long it took until only `count` instances were left.
 async fn left_after(
     stage: &Stage,
     witness: &Witness,

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use super::quote;
 use crate::stage::{RELEASE, SHOP, Stage, chart};
 
-/// In which the notes and their objects live: the default of the chart.
+/// The namespace of the notes and their objects: the default of the chart.
 const NAMESPACE: &str = "default";
 
 pub(super) async fn play(stage: &Stage) -> Result<()> {
@@ -46,7 +46,7 @@ async fn helm_install(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// Runs every command in them, and builds a Pod with the container that they show.
+/// Runs every command in the notes, and builds a Pod with the container that they show.
 async fn follow_the_notes(stage: &Stage) -> Result<()> {
     let there = stage.kubectl(&format!("--namespace {NAMESPACE} get --ignore-not-found --output name sreg/greeter serviceaccount/greeter pod/greeter")).await?;
     ensure!(there.trim().is_empty(), "namespace {NAMESPACE} has {} already", there.trim());
@@ -71,7 +71,7 @@ async fn follow_the_notes(stage: &Stage) -> Result<()> {
         Ok(())
     }
     .await;
-    // Whatever came of it: it is somebody's namespace.
+    // Also after a failure, because the namespace belongs to the cluster's user.
     let _ = stage
         .kubectl_with(&["delete", "--now", "--ignore-not-found", "--filename", "-"], &pod)
         .await;
@@ -80,7 +80,7 @@ async fn follow_the_notes(stage: &Stage) -> Result<()> {
     shown.and(undone.map(|_| ()))
 }
 
-/// What is at the beginning of a line and is a command, with its here-document.
+/// Returns the commands, which are at the beginning of a line, with their here-documents.
 fn commands(notes: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     let mut lines = notes.lines();
@@ -101,7 +101,7 @@ fn commands(notes: &str) -> Vec<String> {
     commands
 }
 
-/// A Pod with the fields that the notes show, around the app.
+/// Builds a Pod from the fields that the notes show, with the app as a container.
 fn pod(notes: &str, image: &str) -> Result<String> {
     let (_, fields) =
         notes.split_once("  serviceAccountName:").context("the notes show no sidecar")?;

@@ -35,7 +35,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     beats_have_their_own_priority(stage).await
 }
 
-/// As a user takes it: the folder copied, namespace and images changed, nothing else.
+/// Uses the sample as a user does: copies the folder, and changes only the namespace and the images.
 async fn the_sample_application_works(stage: &Stage) -> Result<()> {
     let copy = tempfile::tempdir()?;
     let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/kubernetes");
@@ -76,7 +76,7 @@ async fn the_sample_application_works(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// The API server counts what its FlowSchemas took.
+/// The API server counts the requests that each FlowSchema matched.
 async fn beats_have_their_own_priority(stage: &Stage) -> Result<()> {
     let metrics = stage.kubectl("get --raw /metrics").await?;
     let dispatched = metrics.lines().find(|line| {

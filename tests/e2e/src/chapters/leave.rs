@@ -8,7 +8,7 @@ use crate::caller::Caller;
 use crate::stage::{CRD, RELEASE, Stage, TTL, chart};
 use crate::witness::Witness;
 
-/// Whoever was forgotten has left by then.
+/// After this time, an instance that the operator wrongly prunes would have left.
 const LATER: Duration = TTL.saturating_mul(2);
 
 pub(super) async fn play(stage: &Stage) -> Result<()> {
@@ -91,7 +91,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
         .await
 }
 
-/// Every slice of ours, with its version: not even a write that changes nothing went by.
+/// Returns every slice of ours with its version, so that even a write without a change is noticed.
 async fn published(stage: &Stage) -> Result<Vec<Value>> {
     let slices =
         stage.json("get endpointslices --selector kubernetes.io/service-name=greeter").await?;

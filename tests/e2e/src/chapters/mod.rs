@@ -1,4 +1,4 @@
-//! The story, chapter by chapter. Each says what it shows, with the figures of this run.
+//! The story, chapter by chapter. Each chapter prints what it shows, with the figures of this run.
 
 mod gentle;
 mod hang;
@@ -32,7 +32,7 @@ pub(crate) enum Chapter {
 }
 
 impl Chapter {
-    /// Whether all others need it.
+    /// Whether all other chapters need this one.
     pub(crate) fn is_built_on(self) -> bool {
         matches!(self, Self::Install | Self::Join)
     }
@@ -74,18 +74,18 @@ impl Chapter {
 
 static LEFT_OUT: AtomicUsize = AtomicUsize::new(0);
 
-/// How many things could not be shown here.
+/// Returns how many things could not be shown here.
 pub(crate) fn count_left_out() -> usize {
     LEFT_OUT.load(Ordering::Relaxed)
 }
 
-/// What cannot be shown here: it is said, so that nobody takes it for shown.
+/// Prints what cannot be shown here, so that the reader does not assume that it was shown.
 fn left_out(what: &str, why: &str) {
     LEFT_OUT.fetch_add(1, Ordering::Relaxed);
     println!("   NOT SHOWN: {what}: {why}");
 }
 
-/// Indented, as everything that a program said.
+/// Prints the output of a program, indented.
 fn quote(said: &str) {
     for line in said.trim_end().lines() {
         println!("   | {line}");

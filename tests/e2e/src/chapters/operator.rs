@@ -44,7 +44,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
 
     for (how, flags) in [("with grace", ""), ("without grace", "--grace-period=0 --force")] {
         let took = delete_the_leader(stage, flags).await?;
-        // Longer than a ttl: whoever was forgotten would leave now.
+        // Longer than a ttl: an instance that the new leader does not know would leave now.
         tokio::time::sleep(TTL + Duration::from_secs(2)).await;
         let what = format!(
             "the leader's Pod is deleted {how}, another one leads after {:.1} s",
@@ -61,7 +61,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     if let Some(host) = &stage.host {
         let kubelet = host.kill_kubelet()?;
         tokio::time::sleep(KUBELET_AWAY).await;
-        // It lives on after this, as long as the node does.
+        // The kubelet keeps running after this, as long as the node.
         let _kubelet = kubelet.start()?;
         let asked = Instant::now();
         stage
@@ -85,7 +85,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// Returns how long it took until another Pod leads.
+/// Deletes the leader's Pod, and returns how long it took until another Pod led.
 async fn delete_the_leader(stage: &Stage, flags: &str) -> Result<Duration> {
     let leader = leader(stage).await?.context("nobody leads")?;
     let began = Instant::now();
@@ -103,7 +103,7 @@ async fn leader(stage: &Stage) -> Result<Option<String>> {
     stage.until("somebody leads", async || leader_now(stage).await.map(|it| it.map(Some))).await
 }
 
-/// The Pod whose name begins what the election's Lease holds.
+/// Returns the Pod with the name that the holder of the election's Lease begins with.
 async fn leader_now(stage: &Stage) -> Result<Option<String>> {
     let of = format!("--namespace {RELEASE}");
     let holder = stage
@@ -115,7 +115,7 @@ async fn leader_now(stage: &Stage) -> Result<Option<String>> {
     Ok(pods.split_whitespace().find(|pod| holder.starts_with(pod)).map(str::to_owned))
 }
 
-/// Nobody was pruned, but it is not that nobody can be.
+/// No instance was pruned. This shows that the operator still prunes an instance that dies.
 async fn who_dies_still_leaves(
     stage: &Stage,
     greeter: &Witness,

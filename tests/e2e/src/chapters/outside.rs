@@ -1,4 +1,4 @@
-//! Processes on the node itself, which Kubernetes knows nothing of.
+//! Processes on the node itself, of which Kubernetes does not know.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -104,7 +104,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     update::play(stage, host, &kubeconfig, registered).await
 }
 
-/// The app, and around it the agent; killed with the node at the latest.
+/// Starts the agent, which starts the app. Both are killed with the node at the latest.
 fn spawn(
     host: &Host,
     kubeconfig: &Path,
@@ -137,14 +137,14 @@ fn spawn(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // Killed as a machine is that loses its power: both at once.
+        // Both processes are killed at once, as if a machine loses its power.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot run {}", host.beatkeeper.display()))
 }
 
-/// Sends a signal: to the app as well, if the agent is killed.
+/// Sends a signal to the agent. SIGKILL is also sent to the app.
 pub(super) fn signal(agent: &Child, how: Signal) -> Result<()> {
     let id = agent.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let id = id.context("it has ended already")?;

@@ -1,4 +1,4 @@
-//! Attempts on the rights of others: each must be refused, and says why.
+//! Attempts to use the rights of others. Each must be refused, with the reason.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
@@ -53,8 +53,8 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     declaring_a_foreign_address_publishes_nothing(stage, &editor).await
 }
 
-/// `edit` may create registrations; the ranges that the administrator allows decide what they can publish. Here even
-/// somebody who may do anything beats for it.
+/// `edit` may create registrations, but the ranges that the administrator allows decide what they can publish. Here
+/// even a client with all rights sends the beats.
 async fn declaring_a_foreign_address_publishes_nothing(
     stage: &Stage,
     editor: &Person<'_>,
@@ -88,7 +88,7 @@ async fn declaring_a_foreign_address_publishes_nothing(
     Ok(())
 }
 
-/// Somebody with a token.
+/// A user with a token.
 struct Person<'a> {
     stage: &'a Stage,
     name: &'static str,
@@ -114,7 +114,7 @@ impl<'a> Person<'a> {
         Ok(())
     }
 
-    /// Refused in these words, and not for any other reason.
+    /// Checks that a request is refused with these words, and not for any other reason.
     async fn may_not(
         &self,
         what: &str,

@@ -18,7 +18,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     a_selector_is_removed(stage).await
 }
 
-/// With the readiness gate, no roll-out runs ahead of what is published.
+/// With the readiness gate, a roll-out waits until its Pods are published.
 async fn a_rollout_waits(stage: &Stage) -> Result<()> {
     let gate = json!({ "spec": { "template": { "spec": {
         "readinessGates": [{ "conditionType": GATE }],
@@ -59,7 +59,7 @@ async fn scale_operator(stage: &Stage, count: u8) -> Result<()> {
     stage.kubectl(&format!("{of} scale deployment/{RELEASE} --replicas={count}")).await?;
     stage
         .until("the operator has that many replicas", async || {
-            // The Pods of the Deployment alone: that of `helm test` stays.
+            // Only the Pods of the Deployment: the Pod of `helm test` stays.
             let pods = format!("{of} get pods --selector pod-template-hash --output name");
             let pods = stage.kubectl(&pods).await?;
             Ok((pods.lines().count() == usize::from(count)).then_some(()))
@@ -100,7 +100,7 @@ async fn a_registration_is_replaced(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// From a Service with a selector: what the cluster published is taken over.
+/// The Service had a selector: the operator adopts the endpoints that the cluster published.
 async fn a_selector_is_removed(stage: &Stage) -> Result<()> {
     let objects = json!({ "apiVersion": "v1", "kind": "List", "items": [
         {

@@ -69,7 +69,7 @@ fn write(settings: &Path, address: &str, version: &str) -> Result<()> {
     std::fs::write(settings, text).with_context(|| format!("cannot write {}", settings.display()))
 }
 
-/// The app alone. Killed with the node at the latest.
+/// Starts the app alone. It is killed with the node at the latest.
 fn serve(host: &Host, address: &str) -> Result<Child> {
     let mut app = Command::new(&host.greeter);
     app.args(["serve", &format!("{address}:8080")]).env("GREETER_NAME", INSTANCE);
