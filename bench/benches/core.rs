@@ -1,4 +1,4 @@
-//! What the core costs: beats into the index, decisions, deadlines and plans. `scripts/bench core` runs this and keeps
+//! The cost of the core: taking in beats, decisions, deadlines and plans. `scripts/bench core` runs this and keeps
 //! the raw samples.
 
 use std::hint::black_box;
@@ -12,12 +12,14 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use kube::core::WatchEvent;
 use serde_json::json;
 
-/// So many beats are made beforehand, and then taken in one after the other.
+/// How many beats are made in advance. The index then takes them in one after the other.
 const ROUND: usize = 1_000;
 
-/// A line of the heartbeat watch as the API server sends it: what a beat costs before anybody looks at it.
+/// Decodes a line of the heartbeat watch as the API server sends it. This is the cost of a beat before any other
+/// code handles it.
 fn decode(criterion: &mut Criterion) {
-    // The type comes first, as it does on the wire: otherwise all else would be kept until it is known.
+    // The type comes first, as the API server sends it: otherwise the decoder would have to keep everything else
+    // until it knows the type.
     let line = format!(r#"{{"type":"MODIFIED","object":{}}}"#, lease_of_a_pod()).into_bytes();
     let mut group = criterion.benchmark_group("decode_a_beat");
     group.throughput(Throughput::Elements(1));
@@ -29,7 +31,7 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Of an instance in a Pod, with what the API server notes of who wrote what.
+/// Returns the Lease of an instance in a Pod, with the API server's managedFields.
 fn lease_of_a_pod() -> serde_json::Value {
     let created = json!({
         "f:metadata": {
@@ -134,7 +136,7 @@ fn deciding(criterion: &mut Criterion) {
     }
 }
 
-/// Each service's own deadline follows from its verdicts; a million instances are 1,000 of these.
+/// Computes each service's own deadline from its verdicts; a million instances are 1,000 of these services.
 fn deadline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("next_deadline");
     for instances in [1_000, 1_000_000] {

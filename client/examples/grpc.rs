@@ -1,6 +1,7 @@
-//! A gRPC service with the standard health service, which tells its clients and Beatkeeper the same word.
+//! A gRPC service with the standard health service. Its clients and Beatkeeper get the same health from it.
 //!
-//! It serves as long as its backend answers; anything that listens will do for one.
+//! The service can serve while its backend answers. For a test, any program that listens on a port can be the
+//! backend.
 //!
 //! ```console
 //! $ cargo run --package beatkeeper-client --example grpc -- greeter 192.0.2.1 127.0.0.1:50051 127.0.0.1:5432
@@ -19,7 +20,7 @@ use tonic_health::{
     server::{HealthReporter, HealthService, health_reporter},
 };
 
-/// Watches the backend, and sets the status of the whole server: that of the service with the empty name.
+/// Checks the backend, and sets the status of the whole server, which is that of the service with the empty name.
 async fn watch(backend: SocketAddr, reporter: HealthReporter) {
     loop {
         let status = match timeout(Duration::from_secs(1), TcpStream::connect(backend)).await {
@@ -31,7 +32,7 @@ async fn watch(backend: SocketAddr, reporter: HealthReporter) {
     }
 }
 
-/// Asks as a gRPC client does.
+/// Checks the health as a gRPC client does.
 async fn check(reporter: HealthReporter) -> anyhow::Result<()> {
     let question = HealthCheckRequest::default().into_request();
     let answer = HealthService::from_health_reporter(reporter).check(question).await?;

@@ -1,4 +1,4 @@
-//! The plainest service: it is published for as long as it runs.
+//! The simplest service: it is published while it runs.
 //!
 //! ```console
 //! $ cargo run --package beatkeeper-client --example plain -- greeter 192.0.2.1
@@ -23,10 +23,10 @@ async fn main() -> anyhow::Result<()> {
             println!("deregistered");
             anyhow::Ok(())
         });
-    // In a Pod the address is the Pod's, and nobody has to say it.
+    // In a Pod, the Pod's address is used, so no argument is needed.
     if let Some(address) = arguments.next() {
         service = service.address(address.parse()?);
     }
-    // Until SIGTERM, SIGINT or SIGQUIT.
+    // Returns after SIGTERM, SIGINT or SIGQUIT.
     Ok(service.build()?.run().await?)
 }

@@ -1,4 +1,4 @@
-//! A web service that says by itself whether it can serve: `/break` and `/mend` show what happens then.
+//! A web service that reports whether it can serve: `/break` and `/mend` change its health, to show the effect.
 //!
 //! ```console
 //! $ cargo run --package beatkeeper-client --example web -- greeter 192.0.2.1 127.0.0.1:8080
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
             let broken = broken.load(Relaxed);
             async move { if broken { bail!("a request broke it") } else { Ok(()) } }
         })
-        // Routers stop sending before the last request is answered.
+        // During this time, routers stop sending requests. Then the last requests are answered.
         .drain_delay(Duration::from_secs(1))
         .after_stop(|| async move {
             stop.cancel();

@@ -1,4 +1,4 @@
-//! The processes on the stage: the operator and the instances that beat.
+//! The processes of the demo: the operator and the instances that beat.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 use tokio::time::timeout;
 
-/// How long a process may take to end in good order.
+/// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A real process. It is killed when dropped, and by the kernel when this process is.
+/// A real process. It is killed when this value is dropped, and by the kernel when this process ends.
 pub struct Actor {
     name: String,
     child: Child,
@@ -22,9 +22,10 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Starts a process that writes to a log below `logs`, after what an earlier one of its name wrote.
+    /// Starts a process that appends to a log below `logs`. Earlier processes of the same name wrote to the same
+    /// log.
     ///
-    /// To be called on `main`'s own thread, to which the kernel ties the process's life.
+    /// Call it on `main`'s own thread: the kernel kills the process when this thread ends.
     pub fn start(name: &str, mut command: Command, logs: &Path) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
         let file = File::options()
@@ -34,7 +35,7 @@ impl Actor {
             .with_context(|| format!("cannot open {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let program = command.get_program().to_owned();
-        // A group of its own: a Ctrl-C reaches us alone, and we stop the others in order.
+        // The process gets a group of its own: Ctrl-C reaches only us, and we stop the others in order.
         die_with_this_thread(&mut command, true);
         let child = tokio::process::Command::from(command)
             .kill_on_drop(true)
@@ -43,17 +44,17 @@ impl Actor {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
-    /// The id of the process; none once it has ended.
+    /// Returns the process id, or `None` once the process has ended.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// SIGKILL: it has no chance to do anything more.
+    /// Sends SIGKILL: the process can do nothing more.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
-    /// SIGTERM: it is asked to end, and killed if it does not.
+    /// Sends SIGTERM, which asks the process to end, and kills it if it does not.
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
             kill_process(pid, Signal::TERM)
@@ -68,12 +69,12 @@ impl Actor {
         }
     }
 
-    /// Returns once it has ended.
+    /// Returns once the process has ended.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         Ok(self.child.wait().await?)
     }
 
-    /// What it has written, at most the last `lines` lines of it.
+    /// Returns at most the last `lines` lines that the process has written.
     pub fn said(&self, lines: usize) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -81,7 +82,7 @@ impl Actor {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// Its log.
+    /// Returns the path of the process's log.
     pub fn log(&self) -> &Path {
         &self.log
     }

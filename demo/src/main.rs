@@ -1,4 +1,4 @@
-//! The main job of Beatkeeper, played and measured on a real control plane.
+//! The main job of Beatkeeper, demonstrated and measured on a real control plane.
 
 mod actors;
 mod object;
@@ -49,10 +49,10 @@ enum End {
     Interrupted,
 }
 
-/// The exit code of a program that a Ctrl-C ended.
+/// The exit code of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Everything is polled on `main`'s own thread, to which the lives of the children are tied.
+/// Everything is polled on `main`'s own thread, because the kernel ties the children's lives to this thread.
 #[tokio::main]
 async fn main() -> ExitCode {
     let Arguments { beatkeeper, action } = Arguments::parse();
@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => match action {
             Action::Play => ExitCode::from(INTERRUPTED),
-            // That is how it is meant to end.
+            // `cluster` is meant to end by Ctrl-C.
             Action::Cluster => ExitCode::SUCCESS,
         },
         Err(error) => {
@@ -94,7 +94,7 @@ async fn run(beatkeeper: Option<PathBuf>, action: Action) -> Result<End> {
     {
         let _ = writeln!(std::io::stderr(), "{}", stage.last_words());
     }
-    // What went wrong on the stage says more than what goes wrong when it is struck.
+    // An error of the story is more informative than an error while it is taken down, so it is reported first.
     let struck = stage.strike().await;
     let end = result?;
     if matches!(end, End::Interrupted) {
@@ -112,7 +112,7 @@ async fn act(action: Action, stage: &mut Stage, ready_after: Duration) -> Result
     }
 }
 
-/// Ctrl-C, a TERM, or the end of the terminal.
+/// Resolves at Ctrl-C, at a TERM, or at the end of the terminal.
 fn asked_to_end() -> Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -126,7 +126,7 @@ fn asked_to_end() -> Result<impl Future<Output = ()>> {
     })
 }
 
-/// Whether a pipe was closed, which is no failure to tell anybody about.
+/// Whether a pipe was closed. That is no failure to report.
 fn nobody_reads(error: &anyhow::Error) -> bool {
     error
         .chain()

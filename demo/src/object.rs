@@ -1,4 +1,4 @@
-//! As much of the watched objects as matters to the observer.
+//! The parts of the watched objects that the observer needs.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,10 +19,10 @@ pub enum Place {
 }
 
 impl Place {
-    /// Both.
+    /// Both objects.
     pub const ALL: [Place; 2] = [Place::Slices, Place::Endpoints];
 
-    /// As it is called in a sentence.
+    /// Returns the name for use in a sentence.
     pub fn name(self) -> &'static str {
         match self {
             Place::Slices => "the EndpointSlices",
@@ -42,10 +42,10 @@ pub enum Kind {
     Endpoints,
 }
 
-/// Any change of it is a beat: a Lease's uid and renewTime.
+/// The uid and renewTime of a Lease. Any change of the token is a beat.
 pub type Token = (String, String);
 
-/// As much of an object as matters here.
+/// The needed parts of an object.
 #[derive(Clone, Debug)]
 pub enum Object {
     /// A heartbeat.
@@ -54,12 +54,12 @@ pub enum Object {
         instance: String,
         /// What changes with each beat.
         token: Token,
-        /// Whether an operator took the instance out.
+        /// Whether a user has cordoned the instance.
         cordoned: bool,
     },
     /// An EndpointSlice or the Endpoints.
     Published {
-        /// Where.
+        /// The kind of the object.
         place: Place,
         /// Name of the object.
         name: String,
@@ -69,7 +69,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// From a Lease.
+    /// Reads a Lease.
     pub fn lease(lease: &Lease) -> Self {
         let registration = lease.labels().get(REGISTRATION_LABEL).map_or("", String::as_str);
         let name = lease.name_any();
@@ -84,7 +84,7 @@ impl Object {
         }
     }
 
-    /// From an EndpointSlice.
+    /// Reads an EndpointSlice.
     pub fn slice(slice: &EndpointSlice) -> Self {
         let ready = slice.endpoints.iter().filter(|endpoint| {
             endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
@@ -97,7 +97,7 @@ impl Object {
         }
     }
 
-    /// From Endpoints.
+    /// Reads Endpoints.
     pub fn endpoints(endpoints: &Endpoints) -> Self {
         let subsets = endpoints.subsets.iter().flatten();
         let ready = subsets.flat_map(|subset| subset.addresses.iter().flatten());
@@ -108,7 +108,7 @@ impl Object {
         }
     }
 
-    /// Name of the instance, or of the object that lists it.
+    /// Returns the name of the instance, or of the object that lists instances.
     pub fn name(&self) -> String {
         match self {
             Object::Lease { instance, .. } => instance.clone(),

@@ -1,24 +1,23 @@
-//! What the reader sees: chapters, commands as one would type them, their output, and measurements.
+//! The output of the demo: chapters, commands as a user would type them, their output, and measurements.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 
 use crate::table::Table;
 
-/// Text ends here, so that it reads well in any terminal.
+/// The maximum width of text in columns, so that it reads well in any terminal.
 const WIDTH: usize = 88;
 
-/// Writes to stdout; in colour where that is a terminal and nobody asked for none.
+/// Writes to stdout, in colour if stdout is a terminal and the user has not switched colours off.
 ///
-/// Every method fails when nobody reads any more, which ends the demo.
+/// Every method fails when stdout was closed, which ends the demo.
 pub struct Output {
     colour: bool,
     chapter: u32,
     last: Cell<Block>,
 }
 
-/// What stands together without a blank line between: a command and its result, and several of the
-/// same.
+/// The kinds of text. No blank line separates a command from its result, or texts of the same kind from each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Block {
     Heading,
@@ -28,7 +27,7 @@ enum Block {
     Seen,
 }
 
-/// The few ways in which text stands out.
+/// The ways to highlight text.
 #[derive(Clone, Copy)]
 enum Ink {
     Bold,
@@ -37,7 +36,7 @@ enum Ink {
 }
 
 impl Output {
-    /// For this process's stdout.
+    /// Makes the output for this process's stdout.
     pub fn new() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let capable = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
@@ -54,38 +53,38 @@ impl Output {
         self.heading(&format!("{}. {title}", self.chapter))
     }
 
-    /// A heading without a number.
+    /// Prints a heading without a number.
     pub fn heading(&self, title: &str) -> io::Result<()> {
         self.begin(Block::Heading)?;
         self.line(&self.paint(Ink::Bold, title))
     }
 
-    /// A paragraph, wrapped.
+    /// Prints a wrapped paragraph.
     pub fn say(&self, text: &str) -> io::Result<()> {
         self.begin(Block::Text)?;
         self.line(&wrapped(text, WIDTH))
     }
 
-    /// A command, as one would type it.
+    /// Prints a command as a user would type it.
     pub fn command(&self, line: &str) -> io::Result<()> {
         self.begin(Block::Command)?;
         self.line(&format!("  {} {}", self.paint(Ink::Dim, "$"), self.paint(Ink::Bold, line)))
     }
 
-    /// What a command printed.
+    /// Prints what a command printed.
     pub fn result(&self, text: &str) -> io::Result<()> {
         self.begin(Block::Result)?;
         text.trim_end().lines().try_for_each(|line| self.line(format!("  {line}").trim_end()))
     }
 
-    /// Something that was seen to be so.
+    /// Prints an observation.
     pub fn seen(&self, text: &str) -> io::Result<()> {
         self.begin(Block::Seen)?;
         let text = wrapped(text, WIDTH - 4).replace('\n', "\n    ");
         self.line(&format!("  {} {text}", self.paint(Ink::Green, "✓")))
     }
 
-    /// A table, its header standing out.
+    /// Prints a table with a highlighted header.
     pub fn table(&self, table: &Table) -> io::Result<()> {
         self.begin(Block::Result)?;
         for (number, line) in table.lines().iter().enumerate() {
@@ -115,7 +114,7 @@ impl Output {
     fn line(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}")?;
-        // A reader of a pipe follows along.
+        // Flush, so that a reader of a pipe sees each line at once.
         out.flush()
     }
 }
@@ -136,7 +135,7 @@ fn wrapped(text: &str, width: usize) -> String {
     lines.join("\n")
 }
 
-/// A command line that a shell reads as these words.
+/// Returns a command line that a shell parses into these words.
 pub fn shell(words: &[&str]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:,@%+".contains(c);
     let quoted = |word: &&str| {

@@ -1,4 +1,4 @@
-//! A control plane with the operator on it, to play with.
+//! A control plane with a running operator, for users to try.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use beatkeeper_cluster::ATTACH_VARIABLE;
 use crate::output::{Output, shell};
 use crate::stage::Stage;
 
-/// Addresses that the operator may publish: those that RFC 5737 keeps for documentation.
+/// Addresses that the operator may publish: the ones that RFC 5737 reserves for documentation.
 const RANGES: [&str; 2] = ["default=192.0.2.0/24", "shop=192.0.2.0/24"];
 
-/// Sets everything up, says how to use it, and returns only when the operator ends.
+/// Sets everything up, prints how to use it, and returns only when the operator ends.
 pub async fn open(stage: &mut Stage, out: &Output) -> Result<()> {
     out.heading("A Kubernetes with Beatkeeper")?;
     stage.install(out).await?;
@@ -30,7 +30,8 @@ fn explain(stage: &Stage, out: &Output) -> Result<()> {
     let folders: Vec<_> = folders.into_iter().flatten().map(quoted).collect();
 
     out.heading("Ready. In another terminal")?;
-    // Not the variable by which tests attach: whoever plays here may not want tests to.
+    // The variable by which tests attach is left out: tests in the user's terminal should not use this control
+    // plane.
     let exports = stage.plane.environment().into_iter().filter(|(name, _)| name != ATTACH_VARIABLE);
     let exports = exports.map(|(name, value)| format!("export {name}={}", quoted(&value)));
     let path = format!("export PATH={}:$PATH", folders.join(":"));

@@ -1,4 +1,4 @@
-//! What was measured, for the end of the story.
+//! The measurements, for the end of the story.
 
 use std::io;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use crate::output::Output;
 use crate::table::Table;
 use crate::view::{Both, millis};
 
-/// What happened, how long each object took to show it, and from when that is counted.
+/// Each event, how long each object took to show it, and the moment from which this time is counted.
 #[derive(Default)]
 pub struct Report {
     rows: Vec<[String; 4]>,
@@ -24,7 +24,7 @@ impl Report {
         ]);
     }
 
-    /// Prints it all; `slices` and `endpoints` are the states of both that were seen.
+    /// Prints all measurements. `slices` and `endpoints` are the numbers of states of both that were seen.
     pub fn print(self, out: &Output, slices: u32, endpoints: u32) -> io::Result<()> {
         out.heading("What was measured")?;
         let mut table = Table::new(["EVENT", "ENDPOINTSLICES", "ENDPOINTS", "COUNTED FROM"]);
@@ -43,7 +43,7 @@ impl Report {
     }
 }
 
-/// From one moment to another, as people read it.
+/// Returns the time from one moment to another, for people to read.
 pub fn milliseconds(from: Instant, to: Instant) -> String {
     format!("{:.1} ms", millis(from, to))
 }

@@ -1,15 +1,15 @@
-//! A second opinion on whether somebody was pruned early.
+//! A second check of whether an instance was pruned early.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use beatkeeper_cluster::ControlPlane;
 
-/// From the arrival of an instance's last beat at the API server to that of the last write to the
-/// slices, by the API server's audit log.
+/// Returns the time from the arrival of an instance's last beat at the API server to the arrival of the last write
+/// to the slices. Both times come from the API server's audit log.
 ///
-/// The observer's clock starts when a beat reaches the observer, which may be late on a busy
-/// machine; these two moments are of one clock, and nobody who watches can be late for them.
+/// The observer's clock starts when a beat reaches the observer, which may be late on a busy machine. The audit
+/// log's two times come from one clock, and a late observer does not change them.
 pub async fn silence(plane: &ControlPlane, instance: &str) -> Result<Duration> {
     let lease = format!("greeter.{instance}");
     let entries = plane.audit(|entry| entry.namespace == "shop" && entry.succeeded()).await?;

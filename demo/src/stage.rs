@@ -1,5 +1,5 @@
-//! What the story and the playground have in common: a control plane, the operator on it, and the
-//! processes that beat.
+//! The common parts of the story and the playground: a control plane, the operator on it, and the processes that
+//! beat.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,22 +15,22 @@ use tokio::io::AsyncWriteExt;
 use crate::actors::Actor;
 use crate::output::{Output, shell};
 
-/// How long anything may take that is not slow by its nature.
+/// The timeout for everything that is not slow by nature.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A control plane, and what runs on it.
+/// A control plane, with the processes that use it.
 pub struct Stage {
     /// etcd, kube-apiserver and kube-controller-manager.
     pub plane: ControlPlane,
     /// The operator, once it was started.
     pub operator: Option<Actor>,
-    /// The instances by name, as they were last started.
+    /// The processes of the instances, by name. A restarted instance has only its last process here.
     pub agents: BTreeMap<String, Actor>,
     beatkeeper: PathBuf,
 }
 
 impl Stage {
-    /// Starts a control plane; `beatkeeper` is the binary under demonstration.
+    /// Starts a control plane. `beatkeeper` is the binary to demonstrate.
     pub async fn set(beatkeeper: PathBuf) -> Result<Self> {
         if !beatkeeper.is_file() {
             bail!("there is no {}: build it with `make build`", beatkeeper.display());
@@ -39,7 +39,7 @@ impl Stage {
         Ok(Self { plane, operator: None, agents: BTreeMap::new(), beatkeeper })
     }
 
-    /// The binary under demonstration.
+    /// Returns the binary to demonstrate.
     pub fn beatkeeper(&self) -> &Path {
         &self.beatkeeper
     }
@@ -55,8 +55,8 @@ impl Stage {
         let applied = finish("kubectl apply", apply, Some(crd.stdout)).await?;
         out.result(&String::from_utf8_lossy(&applied.stdout))?;
 
-        // Right after its declaration the API server does not know a resource yet, or is not done
-        // with preparing its store.
+        // Right after the declaration, the API server does not yet know a resource, or has not yet prepared its
+        // store.
         let registrations: Api<ServiceRegistration> = Api::all(self.plane.admin_client()?);
         let by = Instant::now() + PATIENCE;
         while let Err(error) = registrations.list(&ListParams::default().limit(1)).await {
@@ -68,7 +68,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the operator, which may publish these ranges of addresses: `NAMESPACE=CIDR`.
+    /// Starts the operator. It may publish addresses of these ranges: `NAMESPACE=CIDR`.
     pub fn start_operator(&mut self, ranges: &[&str], out: &Output) -> Result<()> {
         let mut words = vec!["controller"];
         for range in ranges {
@@ -78,8 +78,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the agent of an instance of `greeter` in `shop`; with its address if the registration
-    /// does not declare it.
+    /// Starts the agent of an instance of `greeter` in `shop`. The agent gets the address if the registration does
+    /// not declare it.
     pub fn start_agent(
         &mut self,
         instance: &str,
@@ -99,29 +99,29 @@ impl Stage {
     fn start(&self, name: &str, words: &[&str], out: &Output) -> Result<Actor> {
         out.command(&format!("beatkeeper {} &", shell(words)))?;
         let mut command = Command::new(&self.beatkeeper);
-        // The environment in which the demo runs, be it a Pod, is none of theirs.
+        // The demo may run in a Pod, whose name must not reach the processes.
         command.args(words).envs(self.plane.environment()).env_remove("POD_NAME");
         Actor::start(name, command, &self.plane.data_folder().join("logs"))
     }
 
-    /// The process of an instance.
+    /// Returns the process of an instance.
     pub fn agent(&mut self, instance: &str) -> Result<&mut Actor> {
         self.agents.get_mut(instance).with_context(|| format!("{instance} was never started"))
     }
 
-    /// Runs kubectl for the reader to see: the command line and what it prints.
+    /// Runs kubectl, and prints the command line and its output.
     pub async fn kubectl(&self, words: &[&str], out: &Output) -> Result<()> {
         let line = format!("kubectl {}", shell(words));
         out.command(&line)?;
         let mut command = self.plane.kubectl();
-        // The files of the demo are named as seen from the top of the repository.
+        // The file names of the demo are relative to the top of the repository.
         command.args(words).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
         let finished = finish(&line, command, None).await?;
         out.result(&String::from_utf8_lossy(&finished.stdout))?;
         Ok(())
     }
 
-    /// What the operator and the agents wrote last, for whoever looks into a failure.
+    /// Returns the last output of the operator and the agents, to help find the cause of a failure.
     pub fn last_words(&self) -> String {
         let actors = self.operator.iter().map(|operator| ("the operator", operator, 30));
         let agents = self.agents.iter().map(|(name, agent)| (name.as_str(), agent, 10));
@@ -133,9 +133,9 @@ impl Stage {
         text
     }
 
-    /// Ends everything: the instances, the operator, the control plane.
+    /// Ends everything: the instances, the operator and the control plane.
     pub async fn strike(mut self) -> Result<()> {
-        // Side by side, or the grace of each would add up.
+        // The agents end concurrently. Otherwise their grace periods would add up.
         let agents = self.agents.values_mut().map(Actor::stop);
         let mut ends = futures::future::join_all(agents).await;
         if let Some(operator) = &mut self.operator {
@@ -146,7 +146,7 @@ impl Stage {
     }
 }
 
-/// Runs a command to its end; what it prints to stderr becomes part of the error when it fails.
+/// Runs a command to its end. If the command fails, the error contains its stderr.
 async fn finish(line: &str, mut command: Command, input: Option<Vec<u8>>) -> Result<Finished> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     die_with_this_thread(&mut command, true);

@@ -1,5 +1,5 @@
-//! The story: three processes beat, one is killed, one is stopped, one is taken out; the others
-//! must not notice.
+//! The story: three processes beat; one is killed, one is stopped, and one is cordoned. The others must not be
+//! affected.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const VM_1: (&str, &str) = ("vm-1", "192.0.2.11");
 const VM_2: (&str, &str) = ("vm-2", "192.0.2.12");
 const VM_3: (&str, &str) = ("vm-3", "192.0.2.13");
 
-/// Tells the story on a stage that has its control plane and nothing else.
+/// Plays the story. So far, the stage has only its control plane.
 pub async fn tell(stage: &mut Stage, out: &mut Output, ready_after: Duration) -> Result<()> {
     let client = stage.plane.client_with_user_agent("beatkeeper-demo/observer")?;
     let watch = Watch::start(&client, "shop", "greeter");
@@ -229,7 +229,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// Says that these were there in every state seen so far, or fails.
+    /// Prints that these instances were in every state seen so far, or fails.
     fn survivors(&self, instances: &[(&str, &str)]) -> Result<()> {
         if let Some(missed) = self.watch.look(|view| view.missed().map(str::to_owned)) {
             bail!(missed);
@@ -239,7 +239,7 @@ impl Story<'_> {
         Ok(())
     }
 
-    /// The troubled and the others, each with its reason.
+    /// Prints the instances of the status, each with its reason.
     async fn instances(&self) -> Result<()> {
         let each = r#"jsonpath={range .status.instances[*]}{.name} {.state} ({.reason}) {.message}{"\n"}{end}"#;
         self.stage.kubectl(&["-n", "shop", "get", "sreg", "greeter", "-o", each], self.out).await
@@ -263,7 +263,7 @@ impl Story<'_> {
         self.until(&what, |view| view.beats(instance.0).and_then(&mut of)).await
     }
 
-    /// Waits for something to be seen; does not wait for an operator that has ended.
+    /// Waits until the observer sees something. Fails if the operator has ended.
     async fn until<T>(&mut self, what: &str, so: impl FnMut(&View) -> Option<T>) -> Result<T> {
         let operator = self.stage.operator.as_mut().context("the operator was not started")?;
         tokio::select! {
@@ -272,7 +272,7 @@ impl Story<'_> {
         }
     }
 
-    /// Waits for the status to say something: it is written after what it speaks of.
+    /// Waits until the status shows something: the operator writes the status after the objects that it describes.
     async fn status(
         &self,
         what: &str,

@@ -1,12 +1,12 @@
-//! A table of aligned plain text.
+//! Tables in aligned plain text.
 
-/// Rows of as many cells as the header has.
+/// A table. All rows have as many cells as the header.
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// With the titles of its columns.
+    /// Makes a table with these column titles.
     pub fn new<const N: usize>(header: [&str; N]) -> Self {
         Self { rows: vec![header.map(str::to_owned).to_vec()] }
     }
@@ -16,7 +16,7 @@ impl Table {
         self.rows.push(cells.to_vec());
     }
 
-    /// The lines, the header first.
+    /// Returns the lines, beginning with the header.
     pub fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {

@@ -1,5 +1,5 @@
-//! What the observer has seen: who beat when, who is published where and since when, and whether
-//! somebody was missed who should not have been.
+//! The observations: which instance beat and when, which addresses were published in which object and since when,
+//! and whether an address was missing that should not have been.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,32 +7,32 @@ use std::time::{Duration, Instant};
 
 use crate::object::{Kind, Object, Place, Token};
 
-/// What is known of one instance's Lease.
+/// The observations of one instance's Lease.
 #[derive(Clone, Debug)]
 pub struct Beats {
     token: Token,
-    /// When the Lease was first seen, or first again after its deletion.
+    /// When the Lease was first seen, or first seen again after its deletion.
     pub first: Instant,
     /// When the token was last seen to change.
     pub last: Instant,
     /// Whether an operator has taken the instance out.
     pub cordoned: bool,
-    /// When the cordon was last put on or taken off.
+    /// When the cordon was last set or lifted.
     pub cordon_changed: Option<Instant>,
-    /// When the Lease was seen to be deleted.
+    /// When the deletion of the Lease was seen.
     pub deleted: Option<Instant>,
 }
 
-/// Since when an address is listed in a place, or not listed any more.
+/// Whether an address is listed in a place, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
-    /// Listed as ready.
+    /// Whether the address is listed as ready.
     pub listed: bool,
-    /// When that was first seen.
+    /// When this was first seen.
     pub since: Instant,
 }
 
-/// Everything seen so far.
+/// All observations so far.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     leases: BTreeMap<String, Beats>,
@@ -44,13 +44,13 @@ pub struct View {
 }
 
 impl View {
-    /// What is known of an instance's beats; nothing before the first.
+    /// Returns the observed beats of an instance, or `None` before the first.
     pub fn beats(&self, instance: &str) -> Option<&Beats> {
         self.leases.get(instance)
     }
 
-    /// When an address was first seen to be listed (or not to be) in both places; none while one
-    /// of them says otherwise.
+    /// Returns when an address was first seen to be listed (or not listed) in both places. Returns `None` while one
+    /// of the two places differs.
     pub fn since(&self, address: IpAddr, listed: bool) -> Option<Both> {
         let at = |place| {
             self.presence.get(&(place, address)).filter(|it| it.listed == listed).map(|it| it.since)
@@ -58,17 +58,17 @@ impl View {
         Some(Both { slices: at(Place::Slices)?, endpoints: at(Place::Endpoints)? })
     }
 
-    /// Who was missed, where, if anybody was.
+    /// Returns which guarded address was missing and where, if any.
     pub fn missed(&self) -> Option<&str> {
         self.missed.as_deref()
     }
 
-    /// How many states of a place were seen.
+    /// Returns how many states of a place were seen.
     pub fn states(&self, place: Place) -> u32 {
         self.states.get(&place).copied().unwrap_or(0)
     }
 
-    /// Watches over an address from here on.
+    /// Guards an address from now on: it must not be missing.
     pub fn guard(&mut self, address: IpAddr) {
         self.guarded.insert(address);
         for place in Place::ALL {
@@ -76,12 +76,12 @@ impl View {
         }
     }
 
-    /// Watches over it no longer.
+    /// Stops guarding an address.
     pub fn release(&mut self, address: IpAddr) {
         self.guarded.remove(&address);
     }
 
-    /// An object appeared or changed.
+    /// Handles an object that appeared or changed.
     pub fn apply(&mut self, object: Object, now: Instant) {
         match object {
             Object::Lease { instance, token, cordoned } => {
@@ -94,7 +94,7 @@ impl View {
         }
     }
 
-    /// An object was deleted.
+    /// Handles an object that was deleted.
     pub fn delete(&mut self, object: &Object, now: Instant) {
         match object {
             Object::Lease { instance, .. } => {
@@ -109,7 +109,7 @@ impl View {
         }
     }
 
-    /// A list: what is not in it is gone. It counts as one state, not as many.
+    /// Handles a list: an object that is not in it is deleted. The whole list counts as one state.
     pub fn replace(&mut self, kind: Kind, listed: Vec<Object>, now: Instant) {
         let place = match kind {
             Kind::Lease => {
@@ -162,7 +162,7 @@ impl View {
         }
     }
 
-    /// A place has a new state: notes who came and who went, and whether a guarded one is missed.
+    /// Handles a new state of a place: records which addresses came and went, and whether a guarded one is missing.
     fn settle(&mut self, place: Place, now: Instant) {
         *self.states.entry(place).or_default() += 1;
         let listed = self.listed(place);
@@ -209,13 +209,13 @@ pub struct Both {
 }
 
 impl Both {
-    /// The later of the two: from then on it is so for every client.
+    /// Returns the later moment: from then on, the change is visible to every client.
     pub fn last(self) -> Instant {
         self.slices.max(self.endpoints)
     }
 }
 
-/// In milliseconds from `from` to `to`, negative when `to` came first.
+/// Returns the milliseconds from `from` to `to`, negative if `to` came first.
 pub fn millis(from: Instant, to: Instant) -> f64 {
     let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
     if to >= from { ms(to - from) } else { -ms(from - to) }

@@ -1,7 +1,7 @@
-//! An observer of its own: it watches Leases, EndpointSlices and Endpoints as any client may, and
-//! writes down what it sees and when, on the monotonic clock.
+//! An independent observer. It watches Leases, EndpointSlices and Endpoints as any client may, and records each
+//! change with its time on the monotonic clock.
 //!
-//! Nothing in here asks the operator or knows how it works.
+//! This module neither asks the operator nor depends on how the operator works.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::object::{Kind, Object};
 use crate::view::View;
 
-/// The watches of one registration and the Service of the same name. They end when it is dropped.
+/// The watches of one registration and the Service of the same name. They end when this value is dropped.
 pub struct Watch {
     shared: Arc<Sender<View>>,
     view: Receiver<View>,
@@ -53,22 +53,22 @@ impl Watch {
         Self { shared, view, _tasks: tasks }
     }
 
-    /// From now on this address must be in both objects, in every state they go through.
+    /// From now on, this address must be in both objects, in every state.
     pub fn guard(&self, address: IpAddr) {
         self.shared.send_modify(|view| view.guard(address));
     }
 
-    /// From now on this address may leave.
+    /// From now on, this address may be missing.
     pub fn release(&self, address: IpAddr) {
         self.shared.send_modify(|view| view.release(address));
     }
 
-    /// Looks at what was seen so far.
+    /// Reads the observations so far.
     pub fn look<T>(&self, at: impl FnOnce(&View) -> T) -> T {
         at(&self.view.borrow())
     }
 
-    /// Waits until something can be seen, and fails as soon as a guarded address is missed.
+    /// Waits for an observation, and fails as soon as a guarded address is missing.
     pub async fn until<T>(
         &self,
         what: &str,
@@ -98,7 +98,7 @@ impl Watch {
     }
 }
 
-/// Notes each event at the moment it arrives; a watch that breaks begins anew with a list.
+/// Records each event when it arrives. A watch that breaks begins again with a list.
 async fn follow<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     read: fn(&K) -> Object,
@@ -124,7 +124,8 @@ async fn follow<K>(
                 let object = read(&object);
                 to.send_modify(|view| view.delete(&object, now));
             }
-            // The stream tries again at once; an API server that is not there shall not be stormed.
+            // The stream retries at once. The pause prevents too many requests to an API server that does not
+            // answer.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }

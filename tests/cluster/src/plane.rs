@@ -26,15 +26,15 @@ const USER_AGENT: &str = "beatkeeper-cluster";
 
 /// etcd, kube-apiserver and kube-controller-manager, ready for use.
 ///
-/// One that was started here ends when it is dropped, and at the latest with its process, however that ends. One
-/// that was attached to is left alone.
+/// A control plane that was started here ends when this value is dropped, and at the latest with its process,
+/// however the process ends. An attached control plane is not changed.
 pub struct ControlPlane {
     record: Record,
     data: PathBuf,
     owner: Owner,
 }
 
-/// What another process has to know to attach.
+/// What another process needs to attach.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
     binaries: PathBuf,

@@ -167,7 +167,7 @@ impl Stage {
         .await
     }
 
-    /// Waits until the status of an instance has the expected reason, and returns the message.
+    /// Waits until an instance has the given state in the status, and returns its reason and message.
     pub(crate) async fn until_told(
         &self,
         registration: &str,

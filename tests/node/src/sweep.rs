@@ -68,7 +68,7 @@ pub(crate) fn run(folder: &Path) -> Result<()> {
     clear(folder)
 }
 
-/// Waits until no process is left in the cgroups and namespaces of the node, and removes everything.
+/// Waits until no process is left in the node's PID namespace, and removes everything.
 fn clear(folder: &Path) -> Result<()> {
     let by = Instant::now() + PATIENCE;
     while is_inhabited(folder) || !remove(folder) {

@@ -71,7 +71,7 @@ async fn follow_the_notes(stage: &Stage) -> Result<()> {
         Ok(())
     }
     .await;
-    // Also after a failure, because the namespace belongs to the cluster's user.
+    // This clean-up also runs after a failure, because the namespace belongs to the cluster's user.
     let _ = stage
         .kubectl_with(&["delete", "--now", "--ignore-not-found", "--filename", "-"], &pod)
         .await;

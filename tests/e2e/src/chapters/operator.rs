@@ -115,7 +115,7 @@ async fn leader_now(stage: &Stage) -> Result<Option<String>> {
     Ok(pods.split_whitespace().find(|pod| holder.starts_with(pod)).map(str::to_owned))
 }
 
-/// No instance was pruned. This shows that the operator still prunes an instance that dies.
+/// No instance was pruned so far. This step shows that an instance that dies is still pruned.
 async fn who_dies_still_leaves(
     stage: &Stage,
     greeter: &Witness,

@@ -100,7 +100,7 @@ async fn a_registration_is_replaced(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// The Service had a selector: the operator adopts the endpoints that the cluster published.
+/// Removes a Service's selector: the operator takes over the endpoints that the cluster published.
 async fn a_selector_is_removed(stage: &Stage) -> Result<()> {
     let objects = json!({ "apiVersion": "v1", "kind": "List", "items": [
         {
