@@ -1,5 +1,5 @@
-//! What whoever beats costs: the agent and the SDK, a process with one instance and one with many, on a control plane
-//! that does nothing else.
+//! Measures the cost of clients: the agent and the SDK, each as a process with one instance and with many, on a
+//! control plane without other load.
 
 use std::fmt::Write;
 use std::fs;
@@ -17,9 +17,9 @@ use crate::scrape::{self, Sums};
 use crate::systems::beatkeeper::{NAMESPACE, Stage, address_of, beatkeeper, name_of};
 use crate::systems::{Name, Setup};
 
-/// How long all may take to register, or to deregister.
+/// How long all instances together may take to register, or to deregister.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// In the results: whoever asks the API server for something while no client runs.
+/// The name in the results for the requests that the API server gets while no client runs.
 pub const NOBODY: &str = "nobody";
 
 /// What to measure.
@@ -63,7 +63,7 @@ impl Kind {
         }
     }
 
-    /// The process with so many instances.
+    /// Returns the command for a process with `instances` instances.
     fn command(self, stage: &Stage, folder: &Path, instances: u32) -> Result<Command> {
         let kubeconfig = stage.kubeconfig();
         match self {
@@ -84,7 +84,7 @@ impl Kind {
     }
 }
 
-/// The agent's file for so many instances.
+/// Returns the agent's settings file for `instances` instances.
 fn settings_of(instances: u32) -> String {
     let mut text = format!("registration: {}\ninstances:\n", name_of(0));
     for n in 0..instances {
@@ -98,7 +98,7 @@ fn settings_of(instances: u32) -> String {
 /// Measures all clients, and adds the results to the files of the folder.
 ///
 /// # Errors
-/// When something breaks, or a client does not register.
+/// If a process fails, or a client does not register.
 pub async fn measure(plan: Plan) -> Result<()> {
     let data = tempfile::Builder::new().prefix("beatkeeper-bench-").tempdir()?;
     let setup = Setup {
@@ -141,7 +141,7 @@ impl Bench {
         self.rest().await;
         self.span(instances, kind.as_str(), Some(client.pid())).await?;
         client.end().await?;
-        // Those of the next one must not be counted among these.
+        // Leases that remain would be counted for the next client.
         ensure!(self.stage.leases().await? == 0, "{name} has left Leases behind");
         Ok(())
     }
@@ -159,7 +159,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Measures for a span.
+    /// Measures during a span.
     async fn span(&self, instances: u32, part: &str, pid: Option<u32>) -> Result<()> {
         let usage = || pid.map(Usage::of).transpose();
         let (requests, before, began) = (self.requests().await?, usage()?, Instant::now());
@@ -196,13 +196,14 @@ impl Bench {
         records::append(&self.plan.out, &requests.into_iter().map(line).collect::<Vec<_>>())
     }
 
-    /// Requests for resources so far, by verb and resource.
+    /// Returns the requests for resources so far, by verb and resource.
     async fn requests(&self) -> Result<Sums<2>> {
         Ok(by_verb_and_resource(&self.stage.scrape().await?))
     }
 }
 
-/// What the API server counts of requests for resources. Watches are counted when they end, and by their length.
+/// Returns the API server's counts of requests for resources. It counts a watch when the watch ends, with the
+/// watch's length.
 fn by_verb_and_resource(samples: &[scrape::Sample]) -> Sums<2> {
     scrape::sums(samples, "apiserver_request_total", ["verb", "resource"])
         .into_iter()

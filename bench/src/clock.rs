@@ -5,20 +5,20 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// A moment on the kernel's monotonic clock, in nanoseconds: processes of one machine can compare theirs, which they
-/// cannot with [`std::time::Instant`], and no adjustment of the wall clock comes in between.
+/// A moment on the kernel's monotonic clock, in nanoseconds. Processes on one machine can compare such moments,
+/// unlike [`std::time::Instant`], and adjustments of the wall clock do not affect them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// The present one.
+    /// Returns the current moment.
     pub fn now() -> Self {
         let now = clock_gettime(ClockId::Monotonic);
         let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
         Self(seconds * 1_000_000_000 + nanos)
     }
 
-    /// Seconds from `earlier` to this one; negative when it is not earlier.
+    /// Returns the seconds from `earlier` to this moment; negative if this moment is before `earlier`.
     pub fn seconds_after(self, earlier: Self) -> f64 {
         (i128::from(self.0) - i128::from(earlier.0)) as f64 / 1e9
     }

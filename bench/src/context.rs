@@ -1,4 +1,4 @@
-//! On what was measured: the machine and the versions.
+//! The environment of the measurement: the machine and the versions.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::records::{self, Record};
 
-/// One thing about the machine or the build.
+/// One fact about the machine or the build.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fact {
-    /// What.
+    /// The name of the fact.
     pub what: String,
-    /// How it is.
+    /// The value of the fact.
     pub value: String,
 }
 
@@ -46,7 +46,7 @@ pub fn note(folder: &Path, mode: &str) -> Result<()> {
     records::append(folder, &facts.map(fact))
 }
 
-/// Whether its cores are its own.
+/// Returns whether the machine is virtual, from the CPU's flags.
 fn machine(cpuinfo: &str) -> &'static str {
     match field(cpuinfo, "flags").as_str() {
         "unknown" => "unknown",
@@ -55,21 +55,21 @@ fn machine(cpuinfo: &str) -> &'static str {
     }
 }
 
-/// Where the stores keep their data.
+/// Returns the filesystem on which the stores keep their data.
 fn filesystem(folder: &Path) -> String {
     let said = said_by("df", &format!("--output=fstype,source {}", folder.display()));
     let line = said.lines().last().unwrap_or_default();
     line.split_whitespace().collect::<Vec<_>>().join(" on ")
 }
 
-/// What stands behind a name and a colon.
+/// Returns the value after a name and a colon.
 fn field(text: &str, name: &str) -> String {
     let line =
         text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'));
     line.unwrap_or("unknown").trim().trim_matches('"').to_owned()
 }
 
-/// From what the kernel says in kB.
+/// Converts a size that the kernel gives in kB.
 fn gibibytes(kilobytes: &str) -> String {
     let number = kilobytes.split(' ').next().and_then(|number| number.parse::<f64>().ok());
     number.map_or_else(|| kilobytes.to_owned(), |number| format!("{:.1} GiB", number / 1_048_576.0))

@@ -1,4 +1,5 @@
-//! What an operator costs: in steady state, while instances come and go, and when one begins or takes over.
+//! Measures the cost of an operator: in steady state, while instances come and go, and when an operator starts or
+//! takes over.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,7 +60,7 @@ pub struct Plan {
 /// Measures at one size, and adds the results to the files of the folder.
 ///
 /// # Errors
-/// When something breaks, or an operator does not take over.
+/// If a process fails, or an operator does not take over.
 pub async fn cost(plan: Plan) -> Result<()> {
     let data = tempfile::Builder::new().prefix("beatkeeper-bench-").tempdir()?;
     let setup = Setup {
@@ -95,7 +96,7 @@ struct Driver {
     drive: Drive,
     relay: Relay,
     stage: Stage,
-    /// So many were started.
+    /// The number of operators started so far.
     operators: u32,
     /// The next number that no instance has had.
     newcomer: Instance,
@@ -114,10 +115,11 @@ impl Driver {
         operator.server.end().await?;
         self.starts().await?;
         self.failovers().await?;
-        // Last: it leaves dead Leases, which those who start would have to read.
+        // Churn is the last step: it leaves dead Leases, which an operator that starts later would have to read.
         if self.plan.churn > 0 {
             let operator = self.counted_operator().await?;
-            // Who fell silent before it has seen one of his beats would get a ttl from its start.
+            // The operator would give an instance a full ttl from the operator's start, if the instance fell silent
+            // before the operator has seen one of its beats.
             let all_have_beaten = self.plan.interval + 1;
             self.drive.listen(Duration::from_secs(self.plan.warm_up.max(all_have_beaten))).await?;
             self.drive.tell("instances come and go");
@@ -136,7 +138,7 @@ impl Driver {
         Ok(operator)
     }
 
-    /// For the log of the next operator.
+    /// Returns the name of the next operator, for its log.
     fn next_name(&mut self) -> String {
         self.operators += 1;
         format!("operator-{}", self.operators)

@@ -1,4 +1,4 @@
-//! The loader and the watcher as processes of their own, and what they tell.
+//! Runs the loader and the watcher as processes of their own, and receives their events.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use tokio::time::{timeout, timeout_at};
 use crate::systems::{Name, Setup};
 use crate::words::{Event, Order};
 
-/// How long the two may take to begin.
+/// How long the two processes may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The two; they end when this is dropped.
+/// The two processes. They end when this value is dropped.
 pub struct Crew {
     orders: ChildStdin,
     events: mpsc::UnboundedReceiver<Result<Event>>,
@@ -24,7 +24,7 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// Starts first the watcher, which sees all from the beginning, then the loader.
+    /// Starts first the watcher, so that it sees everything from the beginning, then the loader.
     pub async fn start(system: Name, address: &str, setup: &Setup) -> Result<Self> {
         let (tell, mut events) = mpsc::unbounded_channel();
         let watcher = start("watch", system, address, setup, &tell)?;
@@ -35,13 +35,13 @@ impl Crew {
         Ok(Self { orders, events, _children: [watcher, loader] })
     }
 
-    /// Orders the loader to do something.
+    /// Gives the loader an order.
     pub async fn order(&mut self, order: &Order) -> Result<()> {
         let line = serde_json::to_string(order)? + "\n";
         self.orders.write_all(line.as_bytes()).await.context("the loader has ended")
     }
 
-    /// The next thing that one of them tells, if it does by then.
+    /// Returns the next event of either process, or `None` if there is none until `by`.
     pub async fn next(&mut self, by: Instant) -> Result<Option<Event>> {
         match timeout_at(by.into(), self.events.recv()).await {
             Ok(Some(event)) => event.map(Some),
@@ -79,7 +79,7 @@ fn start(
             let event = serde_json::from_str(&line).with_context(|| format!("no event: {line}"));
             let _ = tell.send(event);
         }
-        // Nothing is worth measuring without either of them.
+        // Without either process, nothing can be measured.
         let _ = tell.send(Err(anyhow::anyhow!("the process that was to {role} has ended")));
     });
     Ok(child)

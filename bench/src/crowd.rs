@@ -12,22 +12,22 @@ use beatkeeper_core::moment::Moment;
 use beatkeeper_core::proven::Pace;
 use beatkeeper_core::rhythm::Wanted;
 
-/// The pace of all.
+/// The ttl and the interval of all instances.
 const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(10) };
-/// The namespace of all.
+/// The namespace of all instances.
 pub const NAMESPACE: &str = "shop";
 
-/// How many instances in how many services.
+/// A number of instances, in a number of services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// Instances in all.
+    /// The number of all instances.
     pub instances: usize,
-    /// Services, of one size.
+    /// The number of services; all have the same size.
     pub services: usize,
 }
 
 impl Size {
-    /// A thousand to a million, in few big services and in many small ones.
+    /// A thousand to a million instances, in few big services and in many small ones.
     pub const ALL: [Self; 6] = [
         Self { instances: 1_000, services: 1 },
         Self { instances: 1_000, services: 10 },
@@ -37,24 +37,24 @@ impl Size {
         Self { instances: 1_000_000, services: 10_000 },
     ];
 
-    /// The largest service.
+    /// Returns the number of instances in the largest service.
     pub fn per_service(self) -> usize {
         self.instances / self.services
     }
 }
 
-/// An index, and what the next beat of each instance has to say.
+/// An index, with what is needed to make the next beat of each instance.
 pub struct Crowd {
     /// The index.
     pub index: Index,
     pub(crate) size: Size,
-    /// The number of the last round, and of the millisecond it began in.
+    /// The number of the last round of beats, and of the millisecond in which it began.
     pub(crate) beats: u64,
 }
 
 impl Crowd {
-    /// An index that has read all of these from its first list, has seen each beat since, and has decided that a
-    /// further beat changes nothing.
+    /// Makes an index that has read all instances from its first list, has seen each beat since, and has decided
+    /// that another beat changes nothing.
     pub fn new(size: Size) -> Self {
         let mut crowd = Self { index: Index::default(), size, beats: 0 };
         crowd.index.begin_list();
@@ -67,7 +67,7 @@ impl Crowd {
         crowd
     }
 
-    /// In the millisecond that has the number of the round.
+    /// Makes all instances beat in the millisecond with the number of the round.
     fn all_beat(&mut self) {
         self.beats += 1;
         let now = Moment::from_millis(self.beats);
@@ -99,10 +99,10 @@ impl Crowd {
         assert_eq!(settlement, Settlement::Stands);
     }
 
-    /// The next round of beats, of `count` instances that lie far from each other in the index, as the watch brings
-    /// them.
+    /// Makes the next round of beats as the watch delivers them: of `count` instances that are far from each other
+    /// in the index.
     pub fn round(&mut self, count: usize) -> Vec<Heartbeat> {
-        // Coprime to all sizes, so that the steps come to every instance before they come to one again.
+        // Coprime to all sizes, so that the steps reach every instance before they reach one twice.
         const STEP: usize = 7_919;
         let first = self.beats as usize * 31;
         self.beats += 1;
@@ -114,12 +114,12 @@ impl Crowd {
     }
 }
 
-/// A service by its number.
+/// Returns the key of a service by its number.
 pub fn service_key(service: usize) -> Key {
     Key::new(NAMESPACE, format!("service-{service}"))
 }
 
-/// A beat of an instance outside the cluster; each `round` is another one.
+/// Returns a beat of an instance outside the cluster. Each `round` is a different beat.
 pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
     let Key { name, .. } = service_key(service);
     let holder = format!("vm-{instance}");
@@ -144,13 +144,13 @@ pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
     }
 }
 
-/// The address of an instance.
+/// Returns the address of an instance.
 pub fn address(instance: usize) -> IpAddr {
     let bits = u32::try_from(instance).unwrap_or(u32::MAX);
     Ipv4Addr::from_bits(0x0a00_0001_u32.wrapping_add(bits)).into()
 }
 
-/// As long as the API server makes them.
+/// Returns a uid as long as those of the API server.
 fn uid(instance: usize) -> Arc<str> {
     format!("00000000-0000-4000-8000-{instance:012}").into()
 }

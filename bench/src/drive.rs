@@ -1,4 +1,4 @@
-//! A run that is under way: what is ordered, what is told, and where it is noted.
+//! A run in progress: the orders to the loader, the events, and the results.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,17 +11,17 @@ use crate::ledger::{Act, Done, Ledger};
 use crate::records::{self, Lag, Missed, Record, Run};
 use crate::words::{Event, Instance, Order};
 
-/// Past its deadline nobody is waited for longer than this.
+/// How long after its deadline an instance is waited for.
 pub const GENEROUS: Duration = Duration::from_secs(90);
 
-/// Those who fell silent when a leader was ended, in the results.
+/// The name in the results for instances that fell silent when a leader was ended.
 pub const SILENT: &str = "takeover, silent";
 
-/// A run that is under way.
+/// A run in progress.
 pub struct Drive {
-    /// Which.
+    /// Identifies the run.
     pub run: Run,
-    /// What was done and seen.
+    /// What the loader did and the watcher saw.
     pub ledger: Ledger,
     crew: Crew,
     out: PathBuf,
@@ -29,13 +29,13 @@ pub struct Drive {
 }
 
 impl Drive {
-    /// Of a crew that is ready, with a folder that the results are added to.
+    /// Makes a run from a crew that is ready, with a folder that the results are added to.
     pub fn new(run: Run, crew: Crew, ttl: Duration, out: &Path) -> Self {
         let ledger = Ledger::new(ttl);
         Self { run, ledger, crew, out: out.to_owned(), began: Moment::now() }
     }
 
-    /// Says what happens now.
+    /// Prints what happens now.
     pub fn tell(&self, what: &str) {
         let Run { system, run, instances, .. } = &self.run;
         eprintln!("{} run {run}, {instances} instances: {what}", system.as_str());
@@ -46,12 +46,12 @@ impl Drive {
         records::append(&self.out, lines)
     }
 
-    /// Orders the loader to do something of which nothing is expected.
+    /// Gives the loader an order without an expected effect.
     pub async fn order(&mut self, order: &Order) -> Result<()> {
         self.crew.order(order).await
     }
 
-    /// Orders instances to do something, which is expected to be seen.
+    /// Orders instances to do something that the watcher is expected to see.
     pub async fn act(&mut self, act: Act, instances: Vec<Instance>) -> Result<()> {
         if instances.is_empty() {
             return Ok(());
@@ -65,7 +65,7 @@ impl Drive {
         self.crew.order(&order).await
     }
 
-    /// Takes in what is told, for a span.
+    /// Handles events for a span.
     pub async fn listen(&mut self, span: Duration) -> Result<()> {
         let by = Instant::now() + span;
         while let Some(event) = self.crew.next(by).await? {
@@ -74,7 +74,7 @@ impl Drive {
         Ok(())
     }
 
-    /// Until all that is expected has been seen; what is not within a generous time is noted as missed.
+    /// Waits until everything expected was seen. What is not seen within the time is recorded as missed.
     pub async fn settle(&mut self, within: Duration, scenario: &str) -> Result<()> {
         let by = Instant::now() + within;
         while !self.ledger.is_settled() {
@@ -91,13 +91,13 @@ impl Drive {
         self.note(&done, scenario)
     }
 
-    /// Notes who did something and was not seen to.
+    /// Records instances whose act the watcher has not seen.
     pub fn missed(&self, scenario: &str, instances: Vec<Instance>) -> Result<()> {
         let line = |instance| Missed::of(&self.run, scenario.to_owned(), instance);
         self.append(&instances.into_iter().map(line).collect::<Vec<_>>())
     }
 
-    /// Writes what is done into the results. What happens beside a scenario has a name of its own.
+    /// Writes the completed acts into the results. Some acts have a scenario name of their own.
     pub fn note(&self, done: &[Done], scenario: &str) -> Result<()> {
         let lines: Vec<Lag> =
             done.iter().map(|done| self.lag(done, name(scenario, done.act))).collect();
@@ -113,7 +113,7 @@ impl Drive {
         Lag::of(&self.run, scenario, done.instance, sent, answer, deadline, seen, lag)
     }
 
-    /// Has instances register over a span, and waits until all are seen.
+    /// Makes instances register over a span, and waits until all are seen.
     pub async fn bring_back(
         &mut self,
         who: &[Instance],
@@ -125,7 +125,8 @@ impl Drive {
         self.settle(over + GENEROUS, scenario).await
     }
 
-    /// All of a new run, at phases as random as in life; no control plane is asked for more than it can do.
+    /// Makes all instances of a new run register, at random phases as in practice. The rate is limited to what the
+    /// control plane can do.
     pub async fn all_register(&mut self, interval: Duration) -> Result<()> {
         self.tell("all register");
         let all: Vec<Instance> = (0..self.run.instances).collect();
@@ -133,12 +134,12 @@ impl Drive {
         self.bring_back(&all, gently.max(interval), "first").await
     }
 
-    /// Those of the run who are there and of whom nothing is expected.
+    /// Returns the instances of the run that are registered and of which nothing is expected.
     pub fn idle(&self) -> Vec<Instance> {
         (0..self.run.instances).filter(|&instance| self.ledger.is_idle(instance)).collect()
     }
 
-    /// Renewals answered, and not, since the start.
+    /// Returns the numbers of answered and failed renewals since the start.
     pub async fn count(&mut self) -> Result<(u64, u64)> {
         self.order(&Order::Count).await?;
         match self.answer(GENEROUS, |event| matches!(event, Event::Counted { .. })).await? {
@@ -147,7 +148,7 @@ impl Drive {
         }
     }
 
-    /// Waits for something that the loader is to tell.
+    /// Waits for an event that the loader is expected to send.
     pub async fn answer(&mut self, within: Duration, is: impl Fn(&Event) -> bool) -> Result<Event> {
         let by = Instant::now() + within;
         while let Some(event) = self.crew.next(by).await? {
@@ -160,7 +161,7 @@ impl Drive {
     }
 }
 
-/// What an act in a scenario is called in the results.
+/// Returns the name of an act in a scenario for the results.
 fn name(scenario: &str, act: Act) -> &str {
     match (scenario, act) {
         ("churn", Act::Death) => "churn, silent",

@@ -1,5 +1,6 @@
-//! Virtual time for a crowd: instances beat, die and come back, and the core decides when it asks to be looked at or is
-//! woken, as the controller has it do. Nothing is written anywhere: what is decided counts as published at once.
+//! Runs a crowd on virtual time: instances beat, die and come back. The core decides when a beat wakes it or the
+//! time that it asked for has come, as in the controller. Nothing is written: a decision counts as published at
+//! once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
@@ -16,90 +17,90 @@ use rand::{Rng, SeedableRng};
 use crate::crowd::{Crowd, NAMESPACE, Size, address, beat, service_key};
 use crate::scene::{Setting, next_deadline};
 
-/// Time goes on in steps of so many milliseconds; decisions are taken at their own moments in between.
+/// Time advances in steps of this many milliseconds. A decision between two steps is taken at its own moment.
 const STEP: u64 = 10;
 const MINUTE: u64 = 60_000;
 
-/// What a crowd does.
+/// The behaviour of a crowd.
 #[derive(Debug, Clone, Copy)]
 pub struct Habits {
-    /// Seconds of silence after which one counts as dead.
+    /// Seconds without a beat after which an instance counts as dead.
     pub ttl: u64,
     /// Seconds between two beats.
     pub interval: u64,
-    /// So many in a thousand die each minute, and come back within a minute after their ttl.
+    /// How many instances per thousand die each minute. They come back within a minute after their ttl.
     pub deaths: u64,
 }
 
 impl Habits {
-    /// In milliseconds.
+    /// Returns the ttl in milliseconds.
     fn ttl(self) -> u64 {
         self.ttl * 1_000
     }
 }
 
-/// What was played so far.
+/// The events and costs so far.
 #[derive(Debug, Clone, Default)]
 pub struct Played {
     /// Beats that the index took in.
     pub beats: u64,
-    /// How many of them were the first of an instance that came back.
+    /// How many of these beats were the first of an instance that came back.
     pub births: u64,
-    /// Decisions about one service each.
+    /// Decisions; each is about one service.
     pub decisions: u64,
-    /// Beats that had a decision taken.
+    /// Beats that made a decision necessary.
     pub woken: u64,
     /// Instances that died.
     pub deaths: u64,
-    /// How many of them had their deadline before the end.
+    /// How many of these instances had their deadline before the end.
     pub due: u64,
     /// Instances that were pruned.
     pub prunes: u64,
-    /// How many of them lived, or had time left (P1).
+    /// How many of these were alive, or not yet past their deadline (P1).
     pub false_prunes: u64,
-    /// How many of them had been due at an earlier moment (P2).
+    /// How many of these had been due at an earlier moment (P2).
     pub late_prunes: u64,
-    /// What taking in the beats took of real time.
+    /// The real time that taking in the beats took.
     pub observing: Duration,
-    /// What the decisions took.
+    /// The real time that the decisions took.
     pub deciding: Duration,
 }
 
-/// What is true of an instance, whatever the core thinks.
+/// The true state of an instance, independent of the core's view.
 #[derive(Debug, Clone, Copy)]
 struct Life {
-    /// When it beat last, in milliseconds.
+    /// When the instance beat last, in milliseconds.
     beat: u64,
-    /// Until when it is dead, if it is.
+    /// Until when the instance is dead, if it is dead.
     dead_until: Option<u64>,
-    /// How often it has come back.
+    /// How often the instance has come back.
     returns: u32,
 }
 
-/// A service, and when it asked to be looked at again.
+/// A service, and when its next decision is due.
 struct Service {
     setting: Setting,
     next: Option<Moment>,
 }
 
-/// A crowd that lives in virtual time.
+/// A crowd on virtual time.
 pub struct Hour {
     index: Index,
     size: Size,
     services: Vec<Service>,
-    /// Outdated ones are left in, and passed over.
+    /// Outdated timers stay in the heap, and are skipped.
     timers: BinaryHeap<Reverse<(Moment, usize)>>,
     lives: Vec<Life>,
-    /// Who beats in which step of an interval.
+    /// The instances that beat in each step of an interval.
     phases: Vec<Vec<usize>>,
     habits: Habits,
     random: StdRng,
-    /// What has happened.
+    /// The events and costs so far.
     pub played: Played,
 }
 
 impl Hour {
-    /// Of this crowd with these habits.
+    /// Makes an hour from a crowd and its behaviour.
     pub fn new(crowd: Crowd, habits: Habits) -> Self {
         let Crowd { index, size, beats } = crowd;
         let mut random = StdRng::seed_from_u64(0);
@@ -127,7 +128,7 @@ impl Hour {
         }
     }
 
-    /// Plays from the beginning to this moment of virtual time.
+    /// Runs from the beginning to this moment of virtual time.
     pub fn play(&mut self, length: Duration) {
         let end = length.as_millis() as u64;
         let mut to_die = 0;
@@ -144,7 +145,7 @@ impl Hour {
         }
     }
 
-    /// Decides about the services that have asked for it by now, each at its moment.
+    /// Decides about the services that are due by now, each at its own moment.
     fn look(&mut self, now: Moment) {
         while let Some(&Reverse((moment, service))) = self.timers.peek()
             && moment <= now
@@ -165,7 +166,8 @@ impl Hour {
         }
     }
 
-    /// All whose turn it is beat, and the index takes that in. Returns the services that this woke.
+    /// Makes all instances beat that are due, and adds the beats to the index. Returns the services for which a
+    /// beat made a decision necessary.
     fn beat(&mut self, now: u64) -> BTreeSet<usize> {
         let phase = (now / STEP) as usize % self.phases.len();
         let mut beats = Vec::with_capacity(self.phases[phase].len());
@@ -194,7 +196,7 @@ impl Hour {
         wake.iter().filter_map(|key| number(&key.name)).collect()
     }
 
-    /// The Lease of an instance as the API server has it.
+    /// Returns the Lease of an instance as the API server has it.
     fn read(&self, instance: usize) -> Heartbeat {
         let Life { beat: last, returns, .. } = self.lives[instance];
         let mut read = beat(instance % self.size.services, instance, last);
@@ -204,7 +206,7 @@ impl Hour {
         read
     }
 
-    /// Decides as the controller does: who would be pruned is read live first.
+    /// Decides as the controller does: each suspect is read live first.
     fn decide(&mut self, service: usize, now: Moment) {
         let began = Instant::now();
         self.played.decisions += 1;
@@ -238,7 +240,7 @@ impl Hour {
         verdicts
     }
 
-    /// Compares those that are decided to be dead for the first time with the truth.
+    /// Compares the instances that are first decided to be dead with their true state.
     fn check<'a>(
         &mut self,
         records: &[Record],
@@ -263,7 +265,7 @@ impl Hour {
     }
 }
 
-/// The number at the end of a name.
+/// Returns the number at the end of a name.
 fn number(name: &str) -> Option<usize> {
     name.rsplit('-').next()?.parse().ok()
 }

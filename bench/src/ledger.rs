@@ -1,4 +1,4 @@
-//! Brings together what the loader did and what the watcher saw, in whichever order the two are told.
+//! Combines what the loader did with what the watcher saw. The events of the two may arrive in any order.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -6,36 +6,36 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::words::{Event, Instance};
 
-/// What is measured of an instance.
+/// An act of an instance whose lag is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// It falls silent: due to be gone a ttl after its last renewal was sent, and not before.
+    /// The instance falls silent. It should be removed one ttl after its last renewal was sent, and not earlier.
     Death,
-    /// It says that it leaves: due to be gone at once.
+    /// The instance deregisters. It should be removed at once.
     Leave,
-    /// It registers, or comes back: due to be there at once.
+    /// The instance registers, or comes back. It should be published at once.
     Return,
 }
 
-/// An act from what began it to what was seen of it.
+/// A completed act, from its beginning to its observation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Done {
-    /// What.
+    /// The kind of the act.
     pub act: Act,
-    /// Whose.
+    /// The instance of the act.
     pub instance: Instance,
-    /// When its last renewal, or what it had to say, was sent.
+    /// When the last renewal, or the request of another act, was sent.
     pub sent: Moment,
-    /// When a last renewal was answered; for all else when it was sent.
+    /// When the last renewal was answered. For other acts, when the request was sent.
     pub answered: Moment,
-    /// From when on it counts as late.
+    /// The moment after which the act counts as late.
     pub deadline: Moment,
-    /// When the watcher saw it.
+    /// When the watcher saw the effect.
     pub seen: Moment,
 }
 
 impl Done {
-    /// Seconds past the deadline; negative for one that was seen too early.
+    /// Returns the seconds past the deadline; negative if the effect was seen too early.
     pub fn lag(&self) -> f64 {
         self.seen.seconds_after(self.deadline)
     }
@@ -43,7 +43,7 @@ impl Done {
 
 struct Open {
     act: Act,
-    /// When it was sent, and answered.
+    /// When the request was sent, and answered.
     began: Option<(Moment, Moment)>,
     seen: Option<Moment>,
 }
@@ -58,7 +58,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Nobody is there yet.
+    /// Makes a ledger without registered instances.
     pub fn new(ttl: Duration) -> Self {
         Self {
             ttl,
@@ -69,44 +69,44 @@ impl Ledger {
         }
     }
 
-    /// Before an instance is ordered to do something.
+    /// Call this before an instance is ordered to do something.
     pub fn expect(&mut self, act: Act, instances: &[Instance]) {
         for &instance in instances {
             self.open.insert(instance, Open { act, began: None, seen: None });
         }
     }
 
-    /// Whether all that was expected has been seen.
+    /// Whether everything expected was seen.
     pub fn is_settled(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Whether an instance is there and nothing is expected of it.
+    /// Whether an instance is registered and nothing is expected of it.
     pub fn is_idle(&self, instance: Instance) -> bool {
         self.there.contains(&instance) && !self.open.contains_key(&instance)
     }
 
-    /// Whether nothing is known of it and nothing expected.
+    /// Whether an instance is not registered and nothing is expected of it.
     pub fn is_away(&self, instance: Instance) -> bool {
         !self.there.contains(&instance) && !self.open.contains_key(&instance)
     }
 
-    /// Those who were expected to do something, and have not been seen to.
+    /// Returns the instances whose expected act was not seen.
     pub fn give_up(&mut self) -> Vec<(Instance, Act)> {
         self.open.drain().map(|(instance, open)| (instance, open.act)).collect()
     }
 
-    /// What is done since this was asked last.
+    /// Returns the acts that were completed since the last call.
     pub fn take_done(&mut self) -> Vec<Done> {
         std::mem::take(&mut self.done)
     }
 
-    /// Who was seen to go without having died or left, since this was asked last.
+    /// Returns the instances that were seen to be removed without having died or left, since the last call.
     pub fn take_strays(&mut self) -> Vec<Instance> {
         std::mem::take(&mut self.strays)
     }
 
-    /// Takes in what one of the two tells.
+    /// Handles an event of the loader or the watcher.
     pub fn take_in(&mut self, event: &Event) {
         match *event {
             Event::Died { instance, last_renewal, answered } => {
@@ -135,7 +135,7 @@ impl Ledger {
         }
     }
 
-    /// Whether this was expected.
+    /// Completes an expected act, and returns whether it was expected.
     fn ended(&mut self, instance: Instance, seen: Moment, there: bool) -> bool {
         let expected = |open: &&mut Open| (open.act == Act::Return) == there;
         let Some(open) = self.open.get_mut(&instance).filter(expected) else { return false };

@@ -1,4 +1,4 @@
-//! Crowds of instances for measuring the core: what the index, the decisions and the plans are fed with.
+//! Crowds of instances for measuring the core: the input of the index, the decisions and the plans.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -1,4 +1,4 @@
-//! The loader: instances that register, beat, leave and fall silent, in a process of their own.
+//! The loader: instances that register, beat, deregister and fall silent, in a process of their own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::clock::Moment;
 use crate::systems::Registry;
 use crate::words::{Event, Instance, Order, Tell};
 
-/// After a renewal that failed the next try comes so soon, as clients of all these systems do it.
+/// The delay before the retry of a failed renewal. The clients of all these systems retry as soon as this.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// How an instance ends.
@@ -29,10 +29,10 @@ struct Counts {
     failures: AtomicU64,
 }
 
-/// Obeys the driver's orders, which come by stdin, until that ends.
+/// Executes the driver's orders, which arrive on stdin, until stdin ends.
 ///
 /// # Errors
-/// When an order cannot be read.
+/// If an order cannot be read.
 pub async fn run<R: Registry>(registry: R, interval: Duration, tell: Tell) -> Result<()> {
     let loader = Loader { registry: Arc::new(registry), interval, tell, counts: Arc::default() };
     let mut hearts: HashMap<Instance, oneshot::Sender<End>> = HashMap::new();
@@ -59,7 +59,7 @@ pub async fn run<R: Registry>(registry: R, interval: Duration, tell: Tell) -> Re
     Ok(())
 }
 
-/// Read by a thread of its own, which may wait for ever.
+/// Reads stdin on a thread of its own, because a read may block forever.
 fn lines_of_stdin() -> mpsc::UnboundedReceiver<String> {
     let (tell, lines) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -92,7 +92,7 @@ struct Loader<R> {
 }
 
 impl<R: Registry> Loader<R> {
-    /// Has an instance register after `phase`, and beat from then on.
+    /// Makes an instance register after `phase`, and beat from then on.
     fn start(&self, instance: Instance, phase: Duration) -> oneshot::Sender<End> {
         let (order, mut ordered) = oneshot::channel();
         let (registry, interval) = (self.registry.clone(), self.interval);
@@ -117,7 +117,8 @@ impl<R: Registry> Loader<R> {
             let mut answered = Moment::now();
             let mut ticks =
                 tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
-            // Later beats are not late because one was. Those that come due before an answer are left out.
+            // A late beat does not delay later beats. A beat that becomes due before the answer to the previous one
+            // is skipped.
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             let end = loop {
                 tokio::select! {
@@ -125,7 +126,8 @@ impl<R: Registry> Loader<R> {
                     end = &mut ordered => break end,
                     _ = ticks.tick() => {}
                 }
-                // Not interrupted: whoever dies has had its last renewal answered, so that it is known which counts.
+                // The renewal is not interrupted: the last renewal of an instance that dies must have been
+                // answered, so that it is known which renewal counts.
                 let turn = registry.turn().await;
                 let sent = Moment::now();
                 let answer = timeout(interval, registry.renew(&mut membership)).await;
@@ -138,7 +140,7 @@ impl<R: Registry> Loader<R> {
                     }
                     Ok(Err(_)) | Err(_) => {
                         counts.failures.fetch_add(1, Ordering::Relaxed);
-                        // It may have arrived all the same.
+                        // The renewal may have arrived although it failed.
                         last_renewal = sent;
                         ticks.reset_after(RETRY);
                     }
@@ -162,7 +164,7 @@ impl<R: Registry> Loader<R> {
         order
     }
 
-    /// Renews for instances of its own, each as soon as it has its answer.
+    /// Renews for instances of its own, each as soon as its last renewal was answered.
     async fn hammer(&self, instances: std::ops::Range<Instance>, span: Duration) {
         let mut members = Vec::new();
         for instance in instances {

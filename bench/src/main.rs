@@ -1,7 +1,7 @@
-//! How soon Beatkeeper notices and what it costs, beside what people would use instead.
+//! Measures the lag and the cost of Beatkeeper, compared with the systems that are used instead.
 //!
-//! `measure` is the driver. It starts a system, and the loader and the watcher as processes of their own, which are
-//! this program again.
+//! `measure` is the driver. It starts a system, and the loader and the watcher as processes of their own. These
+//! processes run this same program.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -89,7 +89,8 @@ struct Role {
     services: u32,
 }
 
-/// What starts processes is polled on `main`'s own thread, to which their lives are tied.
+/// Code that starts processes is polled on `main`'s own thread, because the kernel ties the lives of the processes
+/// to this thread.
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Arguments::parse().action {

@@ -15,7 +15,7 @@ pub struct Beats {
     pub first: Instant,
     /// When the token was last seen to change.
     pub last: Instant,
-    /// Whether an operator has taken the instance out.
+    /// Whether a user has cordoned the instance.
     pub cordoned: bool,
     /// When the cordon was last set or lifted.
     pub cordon_changed: Option<Instant>,

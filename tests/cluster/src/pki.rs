@@ -1,4 +1,4 @@
-//! Keys and certificates of one control plane, made in process.
+//! Makes the keys and certificates of one control plane in this process.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -14,7 +14,7 @@ use rcgen::{
 const IN_CLUSTER_NAMES: [&str; 4] =
     ["10.96.0.1", "kubernetes", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
 
-/// Where the files lie below the data folder.
+/// The files, and their folder below the data folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Pki {
     folder: PathBuf,
@@ -35,7 +35,7 @@ impl Pki {
         self.folder.join("ca.crt")
     }
 
-    /// The same certificate as [`Self::ca`], in the form that clients here are given.
+    /// Returns the path of the same certificate as [`Self::ca`], in the format that clients here need.
     pub(crate) fn ca_der(&self) -> PathBuf {
         self.folder.join("ca.der")
     }
@@ -52,7 +52,7 @@ impl Pki {
         self.identity("controller-manager")
     }
 
-    /// Signs ServiceAccount tokens: a pair of keys, no certificate.
+    /// Returns the path of the key that signs ServiceAccount tokens: a pair of keys, without a certificate.
     pub(crate) fn service_account_key(&self) -> PathBuf {
         self.folder.join("service-account.key")
     }
@@ -68,7 +68,8 @@ impl Pki {
         }
     }
 
-    /// Makes everything anew; with the names under which Pods know the API server, where a node has this address.
+    /// Creates all files. The API server's certificate contains the names by which Pods reach it, if a node has
+    /// this address.
     pub(crate) fn create(&self, node_address: Option<Ipv4Addr>) -> Result<()> {
         fs::create_dir_all(&self.folder)
             .with_context(|| format!("cannot create {}", self.folder.display()))?;
@@ -86,7 +87,7 @@ impl Pki {
         serving.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         issue(serving, &ca, &self.serving())?;
 
-        // The group is what cluster-admin is bound to from the first second on.
+        // The group is bound to cluster-admin from the start.
         issue(client("beatkeeper-admin", Some("system:masters")), &ca, &self.admin())?;
         issue(client("system:kube-controller-manager", None), &ca, &self.controller_manager())?;
 
@@ -114,7 +115,8 @@ fn named(common_name: &str, organization: Option<&str>) -> CertificateParams {
     params
 }
 
-/// A certificate without extensions would be X.509 v1, which rustls refuses; the usage makes it v3.
+/// Returns the parameters of a client's certificate. Without extensions it would be X.509 v1, which rustls refuses;
+/// the usage makes it v3.
 fn client(user: &str, group: Option<&str>) -> CertificateParams {
     let mut params = named(user, group);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];

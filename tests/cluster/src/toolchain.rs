@@ -1,4 +1,4 @@
-//! How Go builds one binary out of the pinned module graphs.
+//! Builds one binary with Go from the pinned module graphs.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,19 +12,19 @@ use crate::binaries::{
     Binary, ETCD_MOD, ETCD_SUM, KUBERNETES_MOD, KUBERNETES_SUM, KUBERNETES_VERSION, Module,
 };
 
-/// What Kubernetes 1.37 asks for.
+/// The minimum version that Kubernetes 1.37 needs.
 const OLDEST_GO: (u32, u32) = (1, 26);
 const GET_GO: &str = "get it from https://go.dev/dl or from your distribution, and put it on PATH; \
     or set KUBEBUILDER_ASSETS to a folder that has etcd, kube-apiserver, kube-controller-manager and kubectl";
 
-/// The command that builds `binary` to the file `to`; `scratch` is a folder for the module files.
+/// Returns the command that builds `binary` into the file `to`; `scratch` is a folder for the module files.
 ///
 /// # Errors
-/// When Go is missing or too old.
+/// If Go is missing or too old.
 pub(crate) fn go_build(binary: &Binary, scratch: &Path, to: &Path) -> Result<Command> {
     check_go()?;
-    // Go finds its module in the working folder. The files are in this program, so that it works without the source
-    // tree beside it.
+    // Go finds its module in the working folder. The module files are embedded in this program, so that it works
+    // without its source tree.
     let (module, sum) = match binary.module {
         Module::Kubernetes => (KUBERNETES_MOD, KUBERNETES_SUM),
         Module::Etcd => (ETCD_MOD, ETCD_SUM),
@@ -39,7 +39,8 @@ pub(crate) fn go_build(binary: &Binary, scratch: &Path, to: &Path) -> Result<Com
     Ok(command)
 }
 
-/// The same result on every machine: nothing but what go.mod and go.sum say, and no other toolchain fetched.
+/// These settings give the same result on every machine: Go uses only what go.mod and go.sum say, and fetches no
+/// other toolchain.
 const SETTINGS: [(&str, &str); 5] = [
     ("GOFLAGS", "-mod=readonly"),
     ("GOTOOLCHAIN", "local"),
@@ -61,7 +62,8 @@ pub(crate) fn arguments(binary: &Binary, to: &Path) -> Vec<String> {
     ]
 }
 
-/// Kubernetes takes its version from the linker; without it the API server says v0.0.0 and clients refuse.
+/// Returns the linker flags. They set the version of Kubernetes: without them the API server reports v0.0.0, and
+/// clients refuse it.
 fn linker_flags(module: Module) -> String {
     let mut flags = "-s -w".to_owned();
     if module == Module::Kubernetes {
@@ -95,7 +97,8 @@ fn check_go() -> Result<()> {
     Ok(())
 }
 
-/// `go1.26.8` → true. What does not look like a release (`devel …`) is somebody's own and taken as new.
+/// `go1.26.8` → true. A version that does not look like a release (`devel …`) is a private build, and counts as
+/// new.
 fn is_new_enough(version: &str) -> bool {
     let Some(numbers) = version.strip_prefix("go") else {
         return version.starts_with("devel");
