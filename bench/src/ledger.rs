@@ -135,7 +135,7 @@ impl Ledger {
         }
     }
 
-    /// Completes an expected act, and returns whether it was expected.
+    /// Records that an instance was seen to appear or to be removed. Returns whether this was expected.
     fn ended(&mut self, instance: Instance, seen: Moment, there: bool) -> bool {
         let expected = |open: &&mut Open| (open.act == Act::Return) == there;
         let Some(open) = self.open.get_mut(&instance).filter(expected) else { return false };

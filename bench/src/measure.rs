@@ -17,7 +17,7 @@ use crate::scrape;
 use crate::systems::{self, Absent, Name, Part, Running, Setup};
 use crate::words::{Event, Instance, Order};
 
-/// The first instances to hammer; far from those that are watched.
+/// The first instance that hammers; its number is far from those of the watched instances.
 const HAMMERERS: Instance = 100_000;
 
 /// What to measure.
@@ -76,10 +76,11 @@ pub struct Plan {
     peers: Option<PathBuf>,
 }
 
-/// Measures, and adds the results to the files of the folder. A system that cannot be had is told there.
+/// Measures, and adds the results to the files of the folder. If a system is not available here, this is recorded
+/// in the results.
 ///
 /// # Errors
-/// When something breaks that is not the system's own doing.
+/// If something fails that is not caused by the measured system.
 pub async fn measure(plan: Plan) -> Result<()> {
     let data = tempfile::Builder::new().prefix("beatkeeper-bench-").tempdir()?;
     let setup = Setup {
@@ -187,7 +188,7 @@ impl Driver {
         self.drive.append(&lines)
     }
 
-    /// Notes what the processes say of themselves.
+    /// Records the metrics of the processes.
     async fn scrape(&self, parts: &[Part], phase: &str) -> Result<()> {
         for part in parts {
             let Some(address) = &part.metrics else { continue };
@@ -203,9 +204,10 @@ impl Driver {
         Ok(())
     }
 
-    /// One after the other, at random moments, while those who were seen to be gone come back.
+    /// Lets instances die one after the other, at random moments. Instances that were seen to be removed come back
+    /// meanwhile.
     async fn single_deaths(&mut self) -> Result<()> {
-        // Never more than about a third are dead at a time, and in a large crowd still one by one.
+        // On average at most about a third is dead at a time. In a large crowd, instances still die one by one.
         let mean = (3.0 * self.setup.ttl.as_secs_f64() / f64::from(self.plan.instances)).max(0.3);
         for _ in 0..self.plan.deaths {
             if let Some(victim) = self.drive.idle().choose(&mut rand::rng()).copied() {
@@ -262,13 +264,14 @@ impl Driver {
         let rate = renewals as f64 / seconds;
         let line = Capacity::of(&self.drive.run, self.plan.clients, seconds, rate, failures);
         self.drive.append(&[line])?;
-        // The hammerers leave, which is none of the instances' strays.
+        // The removal of the hammerers is expected, so it does not count as stray.
         self.drive.listen(self.setup.interval).await?;
         let strays = self.drive.ledger.take_strays();
         self.drive.missed("stray", strays.into_iter().filter(|&who| who < HAMMERERS).collect())
     }
 
-    /// All are alive and try to renew while a part stands still. Whoever is removed within two ttls is counted.
+    /// All instances are alive and try to renew while a part is suspended. Instances that are removed within two
+    /// ttls are counted.
     async fn freeze(&mut self, part: &Part) -> Result<()> {
         let before = self.drive.ledger.take_strays();
         self.drive.missed("stray", before)?;

@@ -1,6 +1,8 @@
-//! How long plain Kubernetes publishes what is dead: a Pod that hangs, and all Pods of a node that dies.
+//! Measures how long plain Kubernetes publishes dead endpoints: of a Pod that hangs, and of all Pods of a node that
+//! dies.
 //!
-//! On a node of tests/node, whose processes this one sees: deaths are signals, at moments that are known exactly.
+//! It runs on a node of tests/node, where this process sees the node's processes. It causes deaths by signals, so
+//! their times are known exactly.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,9 +23,9 @@ use node::Node;
 use stage::{Pod, Stage};
 use witness::Witness;
 
-/// Between two probes of the kubelet, by default.
+/// The kubelet's default time between two probes.
 const PROBES: Duration = Duration::from_secs(10);
-/// Between two beats of the kubelet for its node, by default.
+/// The kubelet's default time between two beats for its node.
 const NODE_BEATS: Duration = Duration::from_secs(10);
 
 /// What to measure. To be run by `beatkeeper-node exec`.
@@ -50,10 +52,10 @@ pub struct Plan {
     image: String,
 }
 
-/// Measures, and adds the results to the files of the folder. Whatever was stopped goes on afterwards.
+/// Measures, and adds the results to the files of the folder. Stopped processes are resumed afterwards.
 ///
 /// # Errors
-/// Where there is no such node, or when something does not happen that was waited for.
+/// If there is no such node, or something expected does not happen.
 pub async fn measure(plan: Plan) -> Result<()> {
     let node = Node::find()?;
     let stage = Stage::open(plan.replicas, &plan.image).await?;
@@ -121,7 +123,7 @@ fn out(how: How, death: u32, pod: &Pod, seconds: f64) -> Out {
     Out { death, how, pod: pod.name.clone(), seconds }
 }
 
-/// So that a death falls into any phase of what happens once in a period.
+/// Waits for a random time within a period, so that a death falls into any phase of a periodic task.
 async fn somewhen_within(period: Duration) {
     let wait = period.mul_f64(rand::rng().random_range(0.0..1.0));
     tokio::time::sleep(wait).await;

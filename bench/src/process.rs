@@ -1,4 +1,4 @@
-//! Processes: servers, the loader and the watcher, and what they use.
+//! Processes: servers, the loader and the watcher, and the resources that they use.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -13,15 +13,15 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a server may take to start, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server as a process of ours. It is killed when dropped, and by the kernel when this process is.
+/// A server as a child process. It is killed when this value is dropped, and by the kernel when this process ends.
 pub struct Server {
     child: Child,
     log: PathBuf,
 }
 
 impl Server {
-    /// Starts one that writes its log into a folder. To be called on `main`'s own thread, to which the kernel ties
-    /// the server's life.
+    /// Starts a server that writes its log into a folder. Call it on `main`'s own thread: the kernel kills the
+    /// server when this thread ends.
     pub fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -33,25 +33,25 @@ impl Server {
         Ok(Self { child, log })
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks or forces it to end, or whatever else the signal means.
+    /// Sends a signal to the server.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
-    /// Whether it has ended.
+    /// Whether the server has ended.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Asks it to end (SIGTERM), and returns once it has.
+    /// Asks the server to end (SIGTERM), and returns once it has ended.
     ///
     /// # Errors
-    /// When it does not for a long time, with the end of its log.
+    /// If the server does not end within 60 s. The error contains the end of its log.
     pub async fn end(mut self) -> Result<()> {
         self.signal(Signal::TERM)?;
         let began = Instant::now();
@@ -66,7 +66,7 @@ impl Server {
         Ok(())
     }
 
-    /// The last lines of its log.
+    /// Returns the last lines of the log.
     pub fn said(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -85,7 +85,7 @@ impl Drop for Server {
 /// Waits until a server answers.
 ///
 /// # Errors
-/// When it does not for a long time, with the end of its log.
+/// If the server does not answer within 60 s. The error contains the end of its log.
 pub async fn until_it_answers(server: &Server, ask: impl AsyncFn() -> Result<()>) -> Result<()> {
     let began = Instant::now();
     loop {
@@ -99,32 +99,32 @@ pub async fn until_it_answers(server: &Server, ask: impl AsyncFn() -> Result<()>
     }
 }
 
-/// A port of 127.0.0.1 that is free now.
+/// Returns a port of 127.0.0.1 that is free now.
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
     Ok(listener.local_addr()?.port())
 }
 
-/// Stops a process where it stands (SIGSTOP), or lets it go on (SIGCONT).
+/// Suspends a process (SIGSTOP), or resumes it (SIGCONT).
 pub fn freeze(pid: u32, frozen: bool) -> Result<()> {
     let pid = Pid::from_raw(i32::try_from(pid)?).context("no process")?;
     kill_process(pid, if frozen { Signal::STOP } else { Signal::CONT })?;
     Ok(())
 }
 
-/// What a process has used so far.
+/// The resources that a process has used so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {
     /// Seconds of processor time, user and system.
     pub cpu: f64,
-    /// Memory it holds now, in MiB.
+    /// The memory that the process uses now, in MiB.
     pub rss: f64,
-    /// The most it ever held, in MiB.
+    /// The maximum memory that the process has used, in MiB.
     pub peak: f64,
 }
 
 impl Usage {
-    /// Of a process that runs.
+    /// Reads the usage of a running process.
     pub fn of(pid: u32) -> Result<Self> {
         let read = |file: &str| {
             fs::read_to_string(format!("/proc/{pid}/{file}"))
@@ -134,7 +134,7 @@ impl Usage {
     }
 
     fn read(stat: &str, status: &str) -> Option<Self> {
-        // The name of the program may hold blanks and brackets.
+        // The name of the program may contain spaces and parentheses.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
         let mib = |name: &str| -> Option<f64> {

@@ -1,4 +1,4 @@
-//! The raw results: CSV files, a line for each thing that was seen.
+//! The raw results: CSV files with one line for each observation.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
@@ -9,41 +9,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::systems::Name;
 
-/// A kind of line, and the file of such lines.
+/// A kind of line, which has a file of its own.
 pub trait Record: Serialize + DeserializeOwned {
-    /// The file's name.
+    /// The name of the file.
     const FILE: &'static str;
 }
 
-/// Which run a line is of.
+/// Identifies the run of a line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// What was measured.
+    /// The measured system.
     pub system: Name,
-    /// What was special about it; empty for the usual setup.
+    /// What differs from the usual setup; empty for the usual setup.
     pub variant: String,
     /// How many instances beat.
     pub instances: u32,
-    /// So many renewals a second are due.
+    /// How many renewals are due per second.
     pub beats_per_second: f64,
     /// The number of the run, from 1.
     pub run: u32,
 }
 
-// Each kind of line begins with the same fields. Written out by a macro, since a CSV line cannot hold a record in a
-// record.
+// All kinds of lines begin with the same fields. A macro repeats these fields, since a CSV record cannot contain
+// another record.
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident in $file:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         pub struct $name {
-            /// What was measured.
+            /// The measured system.
             pub system: Name,
-            /// What was special about it; empty for the usual setup.
+            /// What differs from the usual setup; empty for the usual setup.
             pub variant: String,
             /// How many instances beat.
             pub instances: u32,
-            /// So many renewals a second are due.
+            /// How many renewals are due per second.
             pub beats_per_second: f64,
             /// The number of the run, from 1.
             pub run: u32,
@@ -55,7 +55,7 @@ macro_rules! record {
         }
 
         impl $name {
-            /// A line of a run.
+            /// Makes a line of a run.
             #[allow(clippy::too_many_arguments, reason = "a column each; some kinds have many")]
             pub fn of(run: &Run, $($field: $type),*) -> Self {
                 let Run { system, variant, instances, beats_per_second, run } = run.clone();
@@ -69,66 +69,66 @@ pub mod cost;
 pub mod plain;
 
 record! {
-    /// Somebody died, left or came back, and was seen to. Times are seconds since the run began.
+    /// An instance died, deregistered or came back, and the watcher saw it. Times are seconds since the run began.
     Lag in "lag.csv" {
-        /// How: `single`, `mass`, `leave` or `return`.
+        /// The scenario: `single`, `mass`, `leave` or `return`.
         scenario: String,
-        /// Who.
+        /// The instance.
         instance: u32,
-        /// When its last renewal, or what it had to say, was sent.
+        /// When the last renewal, or the request of another act, was sent.
         last_renewal: f64,
-        /// Seconds from then to the answer of a last renewal; 0 for all else.
+        /// Seconds from then to the answer of the last renewal; 0 for other acts.
         answer: f64,
-        /// From when on it counts as late.
+        /// The moment after which the act counts as late.
         deadline: f64,
-        /// When the watcher saw it.
+        /// When the watcher saw the effect.
         seen: f64,
-        /// Seconds from the deadline to that.
+        /// Seconds from the deadline to the moment at which the watcher saw the effect.
         lag: f64,
     }
 }
 
 impl Lag {
-    /// Seconds past a ttl after the last renewal was answered.
+    /// Returns the seconds by which the lag exceeds one ttl after the answer to the last renewal.
     pub fn past_answer(&self) -> f64 {
         self.lag - self.answer
     }
 }
 
 record! {
-    /// Somebody did something and was not seen to.
+    /// An instance did something, and the watcher did not see it.
     Missed in "missed.csv" {
-        /// As in `lag.csv`; `stray` for one that was removed though it beat.
+        /// As in `lag.csv`; `stray` for an instance that was removed although it beat.
         scenario: String,
-        /// Who.
+        /// The instance.
         instance: u32,
     }
 }
 
 record! {
-    /// A part stood still while everybody was alive.
+    /// A part was suspended while all instances were alive.
     Freeze in "freeze.csv" {
         /// Which process.
         part: String,
-        /// For so many seconds.
+        /// For how many seconds.
         seconds: f64,
-        /// So many of the living were removed.
+        /// How many living instances were removed.
         removed: u32,
-        /// So many renewals were not answered, or with an error.
+        /// How many renewals failed or got no answer.
         failures: u64,
     }
 }
 
 record! {
-    /// What a process used in steady state.
+    /// The resources that a process used in steady state.
     Usage in "usage.csv" {
         /// Which process.
         part: String,
-        /// Over so many seconds.
+        /// Over how many seconds.
         seconds: f64,
-        /// So many renewals a second were answered.
+        /// How many renewals were answered per second.
         renewals_per_second: f64,
-        /// Share of one core.
+        /// The processor time as a share of one core.
         cpu: f64,
         /// Memory at the end, in MiB.
         rss_mib: f64,
@@ -138,25 +138,25 @@ record! {
 }
 
 record! {
-    /// Renewals as fast as they are answered.
+    /// Renewals that are sent as soon as the previous one is answered.
     Capacity in "capacity.csv" {
-        /// By so many at a time.
+        /// How many clients renewed at the same time.
         clients: u32,
-        /// For so many seconds.
+        /// For how many seconds.
         seconds: f64,
-        /// So many a second were answered.
+        /// How many renewals were answered per second.
         renewals_per_second: f64,
-        /// So many were answered with an error.
+        /// How many renewals were answered with an error.
         failures: u64,
     }
 }
 
 record! {
-    /// What a process said of itself.
+    /// A metric of a process.
     Metric in "metrics.csv" {
         /// Which process.
         part: String,
-        /// When: `steady began`, `steady ended` or `end`, which is before anything stands still.
+        /// The time: `steady began`, `steady ended` or `end`, which is before any part is suspended.
         phase: String,
         /// The series.
         series: String,
@@ -165,14 +165,14 @@ record! {
     }
 }
 
-/// What was measured, or why it was not.
+/// A measured system, or the reason why it was not measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct System {
-    /// Its name.
+    /// The name of the system.
     pub system: Name,
-    /// Its version and setup; empty when it was not measured.
+    /// Its version and setup; empty if it was not measured.
     pub version: String,
-    /// Why it was not measured; empty when it was.
+    /// Why the system was not measured; empty if it was measured.
     pub absent: String,
 }
 
@@ -180,7 +180,7 @@ impl Record for System {
     const FILE: &'static str = "systems.csv";
 }
 
-/// Adds lines to a file of a folder, which gets its headings with the first of them.
+/// Adds lines to a file of a folder. The first lines also write the headings.
 pub fn append<R: Record>(folder: &Path, records: &[R]) -> Result<()> {
     fs::create_dir_all(folder)?;
     let path = folder.join(R::FILE);
@@ -198,7 +198,7 @@ pub fn append<R: Record>(folder: &Path, records: &[R]) -> Result<()> {
     Ok(())
 }
 
-/// The lines of a file; none when there is no such file.
+/// Returns the lines of a file, or none if there is no such file.
 pub fn read<R: Record>(folder: &Path) -> Result<Vec<R>> {
     let path = folder.join(R::FILE);
     if !path.exists() {

@@ -1,6 +1,7 @@
-//! A way to the API server on which bytes are counted: all that one process reads and sends, and nobody else does.
+//! Relays connections to the API server, and counts the bytes that exactly one process receives and sends.
 //!
-//! The API server counts what its watches carry by resource, for all who watch together: its own controllers too.
+//! The API server's own counters give the bytes of watches by resource, for all clients together, including its own
+//! controllers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How much was carried so far, encryption included.
+/// The bytes carried so far, including encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes {
     /// From the API server.
@@ -26,7 +27,7 @@ struct Counters {
     sent: AtomicU64,
 }
 
-/// Passes connections on until dropped.
+/// Relays connections until it is dropped.
 pub struct Relay {
     port: u16,
     counters: Arc<Counters>,
@@ -34,7 +35,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// To an address such as `127.0.0.1:6443`.
+    /// Starts a relay to an address such as `127.0.0.1:6443`.
     pub async fn to(address: String) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("no free port")?;
         let port = listener.local_addr()?.port();
@@ -44,7 +45,7 @@ impl Relay {
             while let Ok((near, _)) = listener.accept().await {
                 let (counters, address) = (counting.clone(), address.clone());
                 tokio::spawn(async move {
-                    // Whoever cannot be connected finds its connection closed.
+                    // If the API server cannot be reached, the client's connection is closed.
                     if let Ok(far) = TcpStream::connect(address).await {
                         carry(near, far, &counters).await;
                     }
@@ -54,12 +55,12 @@ impl Relay {
         Ok(Self { port, counters, _accepting: AbortOnDropHandle::new(accepting) })
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Returns the port of 127.0.0.1 on which the relay listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What it has carried.
+    /// Returns the bytes carried so far.
     pub fn bytes(&self) -> Bytes {
         Bytes {
             received: self.counters.received.load(Ordering::Relaxed),
@@ -69,7 +70,7 @@ impl Relay {
 }
 
 async fn carry(near: TcpStream, far: TcpStream, counters: &Counters) {
-    // What is passed on must not wait for more to come.
+    // Data must be passed on without waiting for more data.
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
     tokio::join!(

@@ -1,4 +1,4 @@
-//! The report: tables and plots from the raw results, as Markdown with SVG beside it.
+//! The report: tables and plots of the raw results, as Markdown with SVG files.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -39,7 +39,7 @@ pub struct Plan {
 /// The raw results of all parts.
 #[derive(Default)]
 struct Results {
-    /// With the part that noted them.
+    /// Each fact, with the part that recorded it.
     facts: Vec<(String, Fact)>,
     systems: Vec<System>,
     lags: Vec<Lag>,
@@ -89,15 +89,15 @@ impl Results {
     }
 }
 
-/// Where the plots go.
+/// The folder of the plots.
 struct Plots {
     folder: PathBuf,
-    /// As the Markdown file names it.
+    /// The path of the folder in the Markdown file.
     name: String,
 }
 
 impl Plots {
-    /// Draws one, and returns the Markdown that shows it.
+    /// Draws a plot, and returns the Markdown that shows it.
     fn draw(&self, name: &str, title: &str, axis: &str, lines: &[plot::Line]) -> Result<String> {
         plot::draw(&self.folder.join(format!("{name}.svg")), axis, lines)?;
         Ok(format!("![{title}]({}/{name}.svg)\n\n", self.name))
@@ -107,7 +107,7 @@ impl Plots {
 /// Writes the report.
 ///
 /// # Errors
-/// When there are no results, or the files cannot be written.
+/// If there are no results, or the files cannot be written.
 pub fn write(plan: &Plan) -> Result<()> {
     let results = Results::read(&plan.results)?;
     let plain = plain::tell(&results);
@@ -153,7 +153,7 @@ fn head(results: &Results) -> Result<String> {
             "" => format!("* {}: {version}", system.as_str()),
             why => format!("* {}: not measured: {why}", system.as_str()),
         };
-        // Each run has noted it.
+        // Each run has recorded the same system, which is printed only once.
         if told.insert(line.clone()) {
             writeln!(text, "{line}")?;
         }
@@ -162,7 +162,7 @@ fn head(results: &Results) -> Result<String> {
     Ok(text)
 }
 
-/// A line for each; where the parts differ, with what holds for which.
+/// Returns a line for each fact. If the parts differ, the line names the parts for each value.
 fn facts(facts: &[(String, Fact)]) -> String {
     let mut lines: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
     for (part, Fact { what, value }) in facts {

@@ -1,4 +1,4 @@
-//! One service with all that a decision and a plan depend on.
+//! One service with all inputs of a decision and of a plan.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -24,7 +24,7 @@ use serde_json::json;
 
 use crate::crowd::{Crowd, NAMESPACE, Size, address, service_key};
 
-/// A registration, and all that its decisions depend on beside the instances.
+/// A registration, with all other inputs of its decisions except the instances.
 pub struct Setting {
     registration: Registration,
     ttl: TtlHistory,
@@ -33,7 +33,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// Of a registration at this pace, while nothing is in the way of its beats.
+    /// Makes a setting with this ttl and interval, in which the path of the beats works.
     pub fn new(key: &Key, ttl: &str, interval: &str) -> Self {
         let object = serde_json::from_value(json!({
             "apiVersion": "beatkeeper.dev/v1alpha1",
@@ -46,7 +46,7 @@ impl Setting {
         }));
         let registration = Registration::validate(&object.expect("a ServiceRegistration"));
         let range = format!("{NAMESPACE}=10.0.0.0/8").parse().expect("a range");
-        // As if a probe had come back at every moment.
+        // As if a probe was proven at every moment.
         let probed = Some(Moment::from_millis(u64::MAX));
         Self {
             ttl: TtlHistory::new(registration.ttl),
@@ -56,12 +56,12 @@ impl Setting {
         }
     }
 
-    /// Its namespace and name.
+    /// Returns the namespace and name of the registration.
     pub fn key(&self) -> &Key {
         &self.registration.key
     }
 
-    /// Decides about its instances.
+    /// Decides about the instances of the registration.
     pub fn decide(&self, records: &[Record], published: &AddressSet, now: Moment) -> Vec<Verdict> {
         decide(&Facts {
             registration: &self.registration,
@@ -88,7 +88,7 @@ impl Setting {
     }
 }
 
-/// A service of instances outside the cluster, all published.
+/// A service whose instances are outside the cluster, and all published.
 pub struct Scene {
     setting: Setting,
     records: Vec<Record>,
@@ -96,7 +96,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Of that many instances.
+    /// Makes a service with `instances` instances.
     pub fn new(instances: usize) -> Self {
         let crowd = Crowd::new(Size { instances, services: 1 });
         let key = service_key(0);
@@ -107,18 +107,18 @@ impl Scene {
         }
     }
 
-    /// Decides about all of them, so many milliseconds after they beat.
+    /// Decides about all instances, `millis` milliseconds after they beat.
     pub fn decide(&self, millis: u64) -> Vec<Verdict> {
         self.setting.decide(&self.records, &self.published, Moment::from_millis(2 + millis))
     }
 }
 
-/// When time alone may change a decision for the first time.
+/// Returns the first moment at which time alone may change a decision.
 pub fn next_deadline(verdicts: &[Verdict]) -> Option<Moment> {
     verdicts.iter().filter_map(|verdict| verdict.look_again).min()
 }
 
-/// A service whose slices hold that many endpoints.
+/// A service with `endpoints` endpoints in its slices.
 pub struct Board {
     owner: Owner,
     service: ServiceFacts,
@@ -128,7 +128,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// With everything published.
+    /// Makes a service whose endpoints are all published.
     pub fn new(endpoints: usize) -> Self {
         let ports = PortSet::new(vec![EndpointPort {
             name: "grpc".to_owned(),
@@ -165,7 +165,7 @@ impl Board {
         board
     }
 
-    /// As the API server would take it.
+    /// Applies the writes as the API server does.
     fn publish(&mut self) {
         for (n, write) in self.plan_without(0).phases.into_iter().flatten().enumerate() {
             match write {
@@ -185,7 +185,7 @@ impl Board {
         }
     }
 
-    /// The plan after the first `dead` of them are gone.
+    /// Returns the plan after the first `dead` endpoints were removed.
     pub fn plan_without(&self, dead: usize) -> Plan {
         let target = Target {
             owner: &self.owner,

@@ -1,4 +1,4 @@
-//! What a process says of itself: its metrics.
+//! Reads the metrics of a process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long an answer may take.
+/// The timeout of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A series and its value, as `name{label="value"}` and a number.
 pub type Sample = (String, f64);
 
-/// The store, with or without an API server before it.
+/// The name of the store in the results, with or without an API server.
 pub const STORE: &str = "etcd";
-/// How large a store's database is, without what it has freed in its file.
+/// The size of a store's database, without the free space in its file.
 pub const DATABASE: &str = "etcd_mvcc_db_total_size_in_use_in_bytes";
 
-/// Values by those labels that were asked for.
+/// Values, grouped by the values of the requested labels.
 pub type Sums<const LABELS: usize> = BTreeMap<[String; LABELS], f64>;
 
-/// Whether a series of a store is kept; it has many.
+/// Whether a series of a store is kept. A store has many series.
 pub fn is_kept_of_store(series: &str) -> bool {
     series.starts_with("etcd_disk_") || series == DATABASE
 }
@@ -31,7 +31,7 @@ pub fn is_kept_of_store(series: &str) -> bool {
 pub async fn scrape(address: &str) -> Result<Vec<Sample>> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
-        // HTTP/1.0: the answer ends with the connection, and is not cut into chunks.
+        // With HTTP/1.0, the answer ends with the connection, and is not chunked.
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
@@ -43,24 +43,24 @@ pub async fn scrape(address: &str) -> Result<Vec<Sample>> {
     Ok(samples(body))
 }
 
-/// The series of a page in Prometheus' text format.
+/// Returns the series of a page in Prometheus' text format.
 pub fn samples(body: &str) -> Vec<Sample> {
     let lines = body.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| {
-            // Labels may hold blanks.
+            // Labels may contain spaces.
             let (series, value) = line.rsplit_once(' ')?;
             Some((series.to_owned(), value.parse().ok()?))
         })
         .collect()
 }
 
-/// The value of a series without labels.
+/// Returns the value of a series without labels.
 pub fn value(samples: &[Sample], name: &str) -> Option<f64> {
     samples.iter().find(|(series, _)| series == name).map(|(_, value)| *value)
 }
 
-/// The series of one name, added up by some of their labels; one that a series lacks is empty.
+/// Adds up the series of one name by some of their labels. A label that a series lacks counts as empty.
 pub fn sums<const LABELS: usize>(
     samples: &[Sample],
     name: &str,
@@ -78,7 +78,7 @@ pub fn sums<const LABELS: usize>(
     sums
 }
 
-/// By how much counters have grown; those that have not are left out.
+/// Returns by how much counters have grown, without the ones that have not.
 pub fn growth<const LABELS: usize>(before: &Sums<LABELS>, mut after: Sums<LABELS>) -> Sums<LABELS> {
     after.retain(|key, value| {
         *value -= before.get(key).copied().unwrap_or_default();
@@ -87,7 +87,7 @@ pub fn growth<const LABELS: usize>(before: &Sums<LABELS>, mut after: Sums<LABELS
     after
 }
 
-/// From `a="b",c="d"}`; a value may hold whatever it likes, quotes and backslashes behind a backslash.
+/// Parses `a="b",c="d"}`. A value may contain any characters; quotes and backslashes are escaped with a backslash.
 fn labels_of(mut rest: &str) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     while let Some((name, quoted)) = rest.split_once("=\"") {

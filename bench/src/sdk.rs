@@ -1,4 +1,4 @@
-//! A service that uses the SDK, for measuring what that costs: a process with one instance or with many.
+//! A service that uses the SDK, to measure its cost: a process with one instance or with many.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::systems::beatkeeper::{NAMESPACE, address_of, name_of};
 
-/// So many start and stop at a time.
+/// How many instances start or stop at a time.
 const AT_A_TIME: usize = 16;
 
 /// Who beats.
@@ -25,10 +25,11 @@ pub struct Plan {
     instances: u32,
 }
 
-/// Beats until SIGTERM, then deregisters. Each instance is a service of its own, with a connection of its own: the SDK
-/// is for processes that are one instance.
+/// Beats until SIGTERM, then deregisters. Each instance is a service of its own with a connection of its own,
+/// because the SDK is for processes with one instance.
 ///
 /// # Errors
+/// If an instance cannot register or deregister.
 /// When an instance cannot register or deregister.
 pub async fn beat(plan: Plan) -> Result<()> {
     let mut stop = signal(SignalKind::terminate())?;

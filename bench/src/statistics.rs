@@ -1,32 +1,33 @@
-//! Quantiles, and what several runs have in common.
+//! Quantiles, and the summary of several runs.
 
-/// The smallest value that is not exceeded by less than this share of all (nearest rank): always one that was
-/// measured. None of none.
+/// Returns the smallest value that at least this share of all values does not exceed (nearest rank). It is always a
+/// measured value. Returns `None` if there are no values.
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
 }
 
-/// In ascending order.
+/// Sorts the values in ascending order.
 pub fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
-/// One figure of several runs.
+/// The summary of one figure over several runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub least: f64,
-    /// The most.
+    /// The maximum.
     pub most: f64,
 }
 
 impl Spread {
-    /// Of one figure a run; none of no run. The median of an even number is the middle of the two in the middle.
+    /// Summarizes one figure per run; `None` if there are no runs. The median of an even number of runs is the mean
+    /// of the middle two.
     pub fn of(runs: impl IntoIterator<Item = f64>) -> Option<Self> {
         let runs = sorted(runs);
         let (least, most) = (*runs.first()?, *runs.last()?);
@@ -34,14 +35,14 @@ impl Spread {
         Some(Self { median, least, most })
     }
 
-    /// The median, and beside it the least and the most where they read differently.
+    /// Returns the median as text, with the minimum and maximum if they differ as text.
     pub fn told(self, tell: impl Fn(f64) -> String) -> String {
         let [median, least, most] = [self.median, self.least, self.most].map(tell);
         if least == most { median } else { format!("{median} ({least}–{most})") }
     }
 }
 
-/// Seconds, in the unit in which they are easy to read and with three digits.
+/// Returns seconds with three digits, in the unit that is easiest to read.
 pub fn told_seconds(seconds: f64) -> String {
     let (value, unit) = match seconds.abs() {
         size if size >= 1.0 => (seconds, "s"),
@@ -53,10 +54,10 @@ pub fn told_seconds(seconds: f64) -> String {
     format!("{} {unit}", told_number(value))
 }
 
-/// A number with three digits, or all before the point; a whole one without a point.
+/// Returns a number with three digits, or with all digits before the point. A whole number has no point.
 pub fn told_number(value: f64) -> String {
     match value.abs() {
-        // The sum of nothing is a zero below zero.
+        // The sum of an empty list is negative zero.
         size if size.fract() == 0.0 => format!("{:.0}", value + 0.0),
         size if size >= 99.95 => format!("{value:.0}"),
         size if size >= 9.995 => format!("{value:.1}"),

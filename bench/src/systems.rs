@@ -1,4 +1,4 @@
-//! What is measured: each system behind the same few traits, so that all are driven and watched by the same rules.
+//! The measured systems. All implement the same few traits, so that all are driven and watched by the same rules.
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// As on the command line and in the results.
+    /// Returns the name on the command line and in the results.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Beatkeeper => "beatkeeper",
@@ -45,62 +45,62 @@ impl Name {
     }
 }
 
-/// How a system is set up, the same for all of them.
+/// The setup of a system, the same for all of them.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// After how long a silence an instance counts as dead.
+    /// How long an instance may send no beat before it counts as dead.
     pub ttl: Duration,
-    /// How often it beats.
+    /// How often an instance beats.
     pub interval: Duration,
     /// The folder of the data.
     pub data: PathBuf,
-    /// Where the servers of the peers lie, beside those on the PATH.
+    /// The folder with the servers of the peers, in addition to those on the PATH.
     pub peers: Option<PathBuf>,
-    /// Over so many services the instances are spread. For Beatkeeper alone.
+    /// The number of services over which the instances are spread. Only for Beatkeeper.
     pub services: u32,
-    /// So many other keys with a long expiry lie beside the instances. For Redis alone.
+    /// The number of other keys with a long expiry. Only for Redis.
     pub ballast: u32,
 }
 
-/// A process of a system that runs.
+/// A process of a running system.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// What it is called in the results.
+    /// Its name in the results.
     pub name: &'static str,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
-    /// Where it serves metrics in Prometheus' format, if it does.
+    /// The address of its metrics in Prometheus' format, if it has any.
     pub metrics: Option<String>,
 }
 
 impl Part {
-    /// A process without metrics that are read.
+    /// Makes a part whose metrics are not read.
     pub fn new(name: &'static str, pid: u32) -> Self {
         Self { name, pid, metrics: None }
     }
 }
 
-/// A system that runs. It ends when this is dropped.
+/// A running system. It ends when this value is dropped.
 pub struct Running {
-    /// How clients find it.
+    /// The address for clients.
     pub address: String,
     /// Its processes.
     pub parts: Vec<Part>,
-    /// What it is, with versions.
+    /// A description of the system, with versions.
     pub version: String,
-    /// Ends it when dropped.
+    /// Ends the system when it is dropped.
     #[expect(dead_code, reason = "held, not read")]
     pub keep: Box<dyn Any>,
 }
 
-/// Why a system cannot be measured here; told in the results instead of failing.
+/// The reason why a system cannot be measured here. It is recorded in the results, and is no failure.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Absent(pub String);
 
-/// What an instance does, whatever it registers with.
+/// The operations of an instance, the same for every system.
 pub trait Registry: Send + Sync + 'static {
-    /// What an instance holds while it is registered.
+    /// The state of an instance while it is registered.
     type Membership: Send + 'static;
 
     /// Waits until one request more may be under way; it may while what is returned is held. Not to be counted
@@ -109,20 +109,20 @@ pub trait Registry: Send + Sync + 'static {
         std::future::ready(None)
     }
 
-    /// Registers an instance, or lets one return that fell silent.
+    /// Registers an instance, or a silent instance that returns.
     fn join(&self, instance: Instance) -> impl Future<Output = Result<Self::Membership>> + Send;
 
-    /// Says that it lives.
+    /// Renews the registration.
     fn renew(&self, membership: &mut Self::Membership) -> impl Future<Output = Result<()>> + Send;
 
-    /// Says that it leaves. To fall silent, a membership is dropped.
+    /// Deregisters. To let an instance fall silent, drop its membership.
     fn leave(&self, membership: Self::Membership) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// Starts a system.
 ///
 /// # Errors
-/// [`Absent`] where it is not installed; anything else when it does not start.
+/// [`Absent`] if the system is not installed; any other error if it does not start.
 pub async fn start(name: Name, setup: &Setup) -> Result<Running> {
     match name {
         Name::Beatkeeper => beatkeeper::start(setup).await,
@@ -132,10 +132,10 @@ pub async fn start(name: Name, setup: &Setup) -> Result<Running> {
     }
 }
 
-/// Follows who is registered, until the driver ends.
+/// Watches which instances are registered, until the driver ends.
 ///
 /// # Errors
-/// When the watch breaks: then nothing that is told after it would be true.
+/// If the watch breaks: later events would not be reliable.
 pub async fn watch(name: Name, address: &str, tell: Tell) -> Result<()> {
     match name {
         Name::Beatkeeper => beatkeeper::watch(address, tell).await,

@@ -1,4 +1,4 @@
-//! What the driver, the loader and the watcher tell each other: one JSON object a line, through pipes.
+//! The messages between the driver, the loader and the watcher: one JSON object per line, through pipes.
 
 use std::io::Write;
 use std::ops::Range;
@@ -8,60 +8,60 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 
-/// The number of an instance, and its name in whatever it registers with.
+/// The number of an instance. It is also the instance's name in each system.
 pub type Instance = u32;
 
-/// What the driver asks the loader for.
+/// An order of the driver to the loader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// These register, at random moments over a span, and beat from then on.
+    /// These instances register at random moments over a span, and beat from then on.
     Join { instances: Vec<Instance>, over: Duration },
-    /// These fall silent, each as soon as what it has sent is answered.
+    /// These instances fall silent, each as soon as its last request is answered.
     Die(Vec<Instance>),
-    /// These say that they leave.
+    /// These instances deregister.
     Leave(Vec<Instance>),
-    /// Others renew as fast as they are answered, for a span.
+    /// Other instances renew as fast as they are answered, for a span.
     Hammer { instances: Range<Instance>, span: Duration },
-    /// Say how much has been done so far.
+    /// Report the counts so far.
     Count,
 }
 
-/// What the loader and the watcher tell.
+/// An event that the loader or the watcher reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// Ready for orders, or watching from here on.
+    /// The process is ready for orders, or watches from now on.
     Ready,
     /// An instance is about to register, at this moment.
     Joining { instance: Instance, at: Moment },
-    /// An instance beats no more; its last renewal was sent and answered at these moments.
+    /// An instance has stopped beating. Its last renewal was sent and answered at these moments.
     Died { instance: Instance, last_renewal: Moment, answered: Moment },
-    /// An instance is about to say that it leaves.
+    /// An instance is about to deregister.
     Leaving { instance: Instance, at: Moment },
-    /// The watcher sees an instance that it did not see before.
+    /// The watcher sees a new instance.
     There { instance: Instance, at: Moment },
-    /// The watcher sees one no more.
+    /// The watcher no longer sees an instance.
     Gone { instance: Instance, at: Moment },
-    /// So many renewals were answered, and so many were not or with an error, since the start.
+    /// How many renewals were answered, and how many failed or got no answer, since the start.
     Counted { renewals: u64, failures: u64 },
-    /// So many renewals in so many seconds, as fast as they were answered.
+    /// How many renewals were answered or failed in how many seconds, each sent as soon as the last was answered.
     Hammered { renewals: u64, failures: u64, seconds: f64 },
 }
 
-/// Tells events to the driver; cheap to clone.
+/// Sends events to the driver; cheap to clone.
 #[derive(Clone)]
 pub struct Tell(std::sync::mpsc::Sender<Event>);
 
 impl Tell {
-    /// To stdout, from a thread of its own: a full pipe never holds up who tells.
+    /// Sends events to stdout, from a thread of its own, so that a full pipe never delays the sender.
     pub fn to_stdout() -> Self {
         let (tell, told) = std::sync::mpsc::channel::<Event>();
         std::thread::spawn(move || {
             let mut out = std::io::stdout().lock();
             for event in told {
                 let line = serde_json::to_string(&event).expect("an event is plain data");
-                // Without a driver there is nobody to tell.
+                // If the driver has ended, no process reads the events.
                 if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
                     return;
                 }
@@ -70,7 +70,7 @@ impl Tell {
         Self(tell)
     }
 
-    /// Tells one.
+    /// Sends one event.
     pub fn tell(&self, event: Event) {
         let _ = self.0.send(event);
     }
