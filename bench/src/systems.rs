@@ -103,8 +103,8 @@ pub trait Registry: Send + Sync + 'static {
     /// The state of an instance while it is registered.
     type Membership: Send + 'static;
 
-    /// Waits until one request more may be under way; it may while what is returned is held. Not to be counted
-    /// against the time that an answer may take: a request that is cut off costs its connection.
+    /// Waits until another request may be sent. The request counts as under way while the returned permit is held.
+    /// Do not count this wait toward the timeout of the answer: a request that is cut off costs its connection.
     fn turn(&self) -> impl Future<Output = Option<SemaphorePermit<'_>>> + Send {
         std::future::ready(None)
     }

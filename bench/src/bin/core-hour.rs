@@ -1,5 +1,5 @@
-//! Plays an hour of virtual time to the core with up to a million instances, checks that it prunes whom it must and
-//! nobody else, and says as CSV whether one core can follow.
+//! Runs the core for an hour of virtual time with up to a million instances. It checks that the core prunes exactly
+//! the instances that it must, and prints as CSV whether one core can keep up.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ static ALLOCATOR: Counting = Counting;
 
 const HOUR: u64 = 3_600;
 
-/// Who plays, and for how many seconds. Of a million each beats once a minute, which is ten times as often as
-/// docs/scaling.md recommends; and one million is in services so large that each death has a thousand instances looked
-/// at.
+/// The crowds, and for how many seconds each runs. In the crowds of a million instances, each instance beats once a
+/// minute, ten times as often as docs/scaling.md recommends. One of these crowds has services so large that each
+/// death makes the core check a thousand instances.
 const CROWDS: [(Size, Habits, u64); 4] = [
     (Size { instances: 1_000, services: 10 }, Habits { ttl: 30, interval: 10, deaths: 5 }, HOUR),
     (

@@ -1,4 +1,4 @@
-//! How many bytes the liveness index keeps for each instance, counted by the allocator, as CSV.
+//! Prints as CSV how many bytes the liveness index keeps for each instance, as counted by the allocator.
 
 use std::hint::black_box;
 

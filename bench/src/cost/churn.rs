@@ -1,4 +1,4 @@
-//! Instances come and go all the time.
+//! Instances come and go continuously.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,14 @@ use crate::ledger::Act;
 use crate::systems::beatkeeper::Operator;
 use crate::words::Instance;
 
-/// So often some are replaced.
+/// The time between two replacements.
 const PACE: Duration = Duration::from_millis(100);
 
 impl Driver {
-    /// Measures while instances are replaced: half of those who go say so, half fall silent.
+    /// Measures while instances are replaced: half of the leaving instances deregister, and half fall silent.
     pub async fn churn(&mut self, operator: &Operator) -> Result<()> {
         let mut living = self.drive.idle();
-        // From then on as many deadlines pass as instances fall silent.
+        // After this, as many deadlines pass as instances fall silent.
         self.replace(&mut living, self.setup.ttl).await?;
         let before = self.reading(operator).await?;
         self.replace(&mut living, Duration::from_secs(self.plan.churn)).await?;
@@ -53,9 +53,9 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes one out at random that has been seen.
+    /// Takes out a random instance that the watcher has seen.
     fn pick(&self, living: &mut Vec<Instance>) -> Option<Instance> {
-        // The newest may not have been seen yet; there are few of them.
+        // The newest instances may not have been seen yet, but they are few.
         const TRIES: u32 = 100;
         for _ in 0..TRIES.min(u32::try_from(living.len()).ok()?) {
             let place = rand::rng().random_range(0..living.len());
@@ -67,7 +67,7 @@ impl Driver {
     }
 }
 
-/// So many are to have been replaced after a time.
+/// Returns how many instances should have been replaced after a time.
 fn due(elapsed: Duration, a_second: f64) -> u32 {
     (elapsed.as_secs_f64() * a_second) as u32
 }

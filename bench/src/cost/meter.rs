@@ -1,4 +1,4 @@
-//! What was used, asked for and carried between two readings.
+//! The resources, requests and bytes that were used between two readings.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::relay::Bytes;
 use crate::scrape::{self, Sample};
 use crate::systems::beatkeeper::Operator;
 
-/// All meters at one moment.
+/// The values of all meters at one moment.
 pub struct Reading {
     at: Instant,
     usage: Usage,
@@ -25,7 +25,7 @@ pub struct Reading {
 impl Driver {
     /// Reads all meters.
     pub async fn reading(&mut self, operator: &Operator) -> Result<Reading> {
-        // The large page first: it takes the longest, and is no cost of the operator.
+        // The API server's page is read first: it takes the longest, and is not a cost of the operator.
         let api_server = self.stage.scrape().await?;
         let (renewals, _) = self.drive.count().await?;
         Ok(Reading {
@@ -38,7 +38,7 @@ impl Driver {
         })
     }
 
-    /// Notes what was between two readings.
+    /// Records what was used between two readings.
     pub fn account(&self, scenario: &str, before: &Reading, after: &Reading) -> Result<()> {
         let seconds = after.at.duration_since(before.at).as_secs_f64();
         let run = &self.drive.run;
@@ -60,7 +60,7 @@ impl Driver {
     }
 }
 
-/// What the operator itself counts: calls, and watches that began again.
+/// Returns what the operator itself counts: calls, and watches that were restarted.
 fn calls(
     run: &Run,
     scenario: &str,

@@ -1,4 +1,4 @@
-//! An operator begins, or takes over from a leader that is asked to end or killed.
+//! An operator starts, or takes over from a leader that is asked to end or killed.
 
 use std::time::{Duration, Instant};
 
@@ -16,34 +16,34 @@ use crate::scrape;
 use crate::systems::beatkeeper::Operator;
 use crate::words::Instance;
 
-/// Elected in a namespace of its own kind: its claim is no Lease of an instance.
+/// The election uses another namespace, so that its Lease is not counted among those of instances.
 const ELECTED: [&str; 2] = ["--leader-elect", "--leader-elect-resource-namespace=default"];
-/// How often the next leader is asked.
+/// The time between two checks of whether the next leader leads.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How often an instance leaves meanwhile.
+/// The time between two deregistrations during a takeover.
 const LEAVING: Duration = Duration::from_millis(50);
-/// So many leave at most during one takeover, and never more than half.
+/// How many instances deregister at most during one takeover, and never more than half.
 const LEAVERS: u32 = 400;
-/// So many fall silent when a leader is ended.
+/// How many instances fall silent when a leader is ended.
 const SILENT: u32 = 5;
 /// How long a takeover may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it is looked for those who go missing after it.
+/// How long after a takeover instances may still be reported as missing.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
-/// What is waited for.
+/// The operators and instances of one takeover.
 struct Scene<'a> {
-    /// Who is to lead.
+    /// The operator that should lead next.
     heir: &'a Operator,
-    /// Who led before, and is to end; none where nobody runs.
+    /// The previous leader, which is to end; `None` if no operator leads.
     predecessor: Option<&'a mut Server>,
-    /// Who leaves meanwhile, one after the other.
+    /// The instances that deregister meanwhile, one after the other.
     leavers: Vec<Instance>,
-    /// Who has registered before, and is to be seen.
+    /// The instance that has registered before, and should be seen.
     newcomer: Option<Instance>,
 }
 
-/// When it was seen.
+/// When each effect was seen.
 struct Seen {
     leads: Moment,
     published: Moment,
@@ -51,7 +51,7 @@ struct Seen {
 }
 
 impl Driver {
-    /// Starts operators, one after the other, while nobody else runs.
+    /// Starts operators, one after the other, while no other operator runs.
     pub async fn starts(&mut self) -> Result<()> {
         for round in 1..=self.plan.starts {
             self.drive.tell(&format!("start {round}"));
@@ -80,7 +80,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Ends leaders beside a second operator, by turns with and without a warning.
+    /// Ends leaders while a second operator stands by, alternately with and without a warning.
     pub async fn failovers(&mut self) -> Result<()> {
         if self.plan.failovers == 0 {
             return Ok(());
@@ -112,7 +112,7 @@ impl Driver {
         let gone_before = self.drive.idle();
         let mut leavers = self.leavers((SILENT + LEAVERS).min(self.plan.instances / 2));
         let silent = leavers.split_off(leavers.len().saturating_sub(SILENT as usize));
-        // The leader publishes while it is ended.
+        // The leader still publishes while it is asked to end.
         for leaver in leavers.split_off(leavers.len().saturating_sub(5)) {
             self.drive.act(Act::Leave, vec![leaver]).await?;
             self.drive.listen(LEAVING).await?;
@@ -129,7 +129,7 @@ impl Driver {
         self.drive.bring_back(&gone, self.setup.interval, "takeover").await
     }
 
-    /// Until the heir leads, and what only it can have published is seen.
+    /// Waits until the heir leads, and the watcher sees a change that only the heir can have published.
     async fn takes_over(&mut self, mut scene: Scene<'_>) -> Result<Seen> {
         let (by, mut next_leaves) = (Instant::now() + PATIENCE, Instant::now());
         let mut ended = scene.predecessor.is_none().then_some(Moment(0));
@@ -144,7 +144,7 @@ impl Driver {
             if let (None, Some(predecessor)) = (ended, &mut scene.predecessor) {
                 ended = predecessor.has_ended()?.then(Moment::now);
             }
-            // Asked twice: one that has only just started may not know yet that it has to be elected.
+            // The heir is asked twice: just after its start, it may not know yet that it must be elected.
             if !is_sure {
                 let now = scene.heir.leads().await.then(Moment::now);
                 is_sure = leads.is_some() && now.is_some();
@@ -197,7 +197,7 @@ impl Driver {
         self.stage.operator(&name, &self.stage.kubeconfig(), &ELECTED)
     }
 
-    /// Until an operator has seen whoever beats, and is as warm as any.
+    /// Waits until an operator has seen a beat of every instance, so that its cache is complete.
     async fn observes(&mut self, operator: &Operator) -> Result<()> {
         let by = Instant::now() + PATIENCE;
         loop {
@@ -211,7 +211,7 @@ impl Driver {
         self.drive.listen(self.setup.interval + Duration::from_secs(1)).await
     }
 
-    /// Some who live, at random.
+    /// Returns some living instances at random.
     fn leavers(&self, count: u32) -> Vec<Instance> {
         let mut who = self.drive.idle();
         who.shuffle(&mut rand::rng());
@@ -219,20 +219,20 @@ impl Driver {
         who
     }
 
-    /// What went before is no loss of what comes.
+    /// Records earlier strays separately, so that they do not count as losses of the next step.
     fn pass_over_strays(&mut self) -> Result<()> {
         let strays = self.drive.ledger.take_strays();
         self.drive.missed("stray", strays)
     }
 }
 
-/// When the first of those was seen to go who left after a moment.
+/// Returns when the first instance that deregistered after a moment was seen to be removed.
 fn first_gone(done: &[Done], after: Moment) -> Option<Moment> {
     let left = done.iter().filter(|done| done.act == Act::Leave && done.sent >= after);
     left.map(|done| done.seen).min()
 }
 
-/// When an instance was seen to be there.
+/// Returns when an instance was seen to appear.
 fn arrived(done: &[Done], who: Instance) -> Option<Moment> {
     done.iter().find(|done| done.act == Act::Return && done.instance == who).map(|done| done.seen)
 }

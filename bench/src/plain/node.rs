@@ -1,4 +1,4 @@
-//! The machine that is the only node: which of its processes belong to whom, and how they stand still.
+//! The machine that is the only node: finds the processes of each Pod, and suspends them.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -15,10 +15,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// Finds it.
+    /// Finds the node.
     ///
     /// # Errors
-    /// Elsewhere: nobody's own kubelet is stopped by accident.
+    /// If this process does not run in such a node. This prevents stopping another kubelet by accident.
     pub fn find() -> Result<Self> {
         let folder = env::var_os("BEATKEEPER_NODE")
             .context("there is no node of tests/node here: run this by `beatkeeper-node exec`")?;
@@ -30,12 +30,12 @@ impl Node {
         Ok(Self { kubelet })
     }
 
-    /// Lets a Pod hang.
+    /// Makes a Pod hang.
     pub fn stop_pod(&self, pod: &Pod) -> Result<Stopped> {
         Stopped::now(processes_of(pod)?)
     }
 
-    /// Lets the node die, with its Pods: nobody is there any more who could say anything about them.
+    /// Makes the node die with its Pods: no process is left that could report their state.
     pub fn stop(&self, pods: &[Pod]) -> Result<Stopped> {
         let mut all = vec![self.kubelet];
         for pod in pods {
@@ -45,9 +45,9 @@ impl Node {
     }
 }
 
-/// Processes that stand still. They go on when this is dropped.
+/// Suspended processes. They are resumed when this value is dropped.
 pub struct Stopped {
-    /// From when on.
+    /// When the processes were suspended.
     pub since: Moment,
     processes: Vec<u32>,
 }
@@ -64,7 +64,7 @@ impl Stopped {
 }
 
 impl Drop for Stopped {
-    /// The kubelet last: it finds its Pods as it left them.
+    /// The kubelet is resumed last, so that its Pods are running when it sees them again.
     fn drop(&mut self) {
         for &process in self.processes.iter().rev() {
             let _ = process::freeze(process, false);
@@ -78,11 +78,11 @@ fn processes_of(pod: &Pod) -> Result<Vec<u32>> {
     Ok(processes)
 }
 
-/// Those for which a file of theirs below /proc says so.
+/// Returns the processes for which a file in their folder below /proc fulfils a condition.
 fn processes(file: &str, is: impl Fn(&str) -> bool) -> Result<Vec<u32>> {
     let ids = fs::read_dir("/proc")?.flatten().filter_map(|entry| {
         let id = entry.file_name().to_string_lossy().parse().ok()?;
-        // One that has ended meanwhile says nothing.
+        // A process that has ended meanwhile is skipped.
         is(&fs::read_to_string(entry.path().join(file)).ok()?).then_some(id)
     });
     Ok(ids.collect())
@@ -92,7 +92,7 @@ fn is_started_with(command_line: &str, argument: &Path) -> bool {
     command_line.split_terminator('\0').any(|it| Path::new(it) == argument)
 }
 
-/// Whether a process with these cgroups runs in the Pod, by the kubelet's names for the driver cgroupfs.
+/// Whether a process with these cgroups runs in the Pod, by the kubelet's cgroup names for the driver cgroupfs.
 fn is_of_pod(cgroups: &str, uid: &str) -> bool {
     cgroups.lines().any(|line| line.split('/').any(|name| name.strip_prefix("pod") == Some(uid)))
 }

@@ -1,4 +1,4 @@
-//! A Deployment and a Service with a selector, as everybody writes them.
+//! A usual Deployment, and a Service with a selector.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -9,31 +9,31 @@ use serde_json::{Value, json};
 
 use super::witness::Witness;
 
-/// Namespace, Deployment, Service and the label `app` are called so.
+/// The name of the namespace, the Deployment and the Service, and the value of the label `app`.
 const NAME: &str = "plain";
 
-/// What is measured.
+/// The objects in the cluster that are measured.
 pub struct Stage {
     client: Client,
     replicas: u32,
 }
 
-/// A Pod that runs.
+/// A running Pod.
 #[derive(Debug, Clone)]
 pub struct Pod {
     /// Its name.
     pub name: String,
-    /// Its uid, by which its processes are known.
+    /// Its uid, which identifies its processes.
     pub uid: String,
-    /// Its address, by which the slices know it.
+    /// Its address, which identifies its endpoint in the slices.
     pub address: String,
 }
 
 impl Stage {
-    /// Makes it in the cluster of KUBECONFIG, and does not wait for anything.
+    /// Makes the objects in the cluster of KUBECONFIG, without waiting.
     ///
     /// # Errors
-    /// When the cluster does not answer, or has it already.
+    /// If the cluster does not answer, or already has these objects.
     pub async fn open(replicas: u32, image: &str) -> Result<Self> {
         let config = Config::infer().await.context("KUBECONFIG names no cluster")?;
         let client = beatkeeper_cluster::connect(&config)?;
@@ -51,15 +51,15 @@ impl Stage {
         Ok(Self { client, replicas })
     }
 
-    /// Begins to watch the slices of the Service.
+    /// Starts to watch the slices of the Service.
     pub fn witness(&self) -> Witness {
         Witness::of(Api::namespaced(self.client.clone(), NAME), NAME)
     }
 
-    /// The Pods.
+    /// Returns the Pods.
     ///
     /// # Errors
-    /// When there are more or less than there should be, or one has no address.
+    /// If the number of Pods is not the expected one, or a Pod has no address.
     pub async fn pods(&self) -> Result<Vec<Pod>> {
         let pods: Api<v1::Pod> = Api::namespaced(self.client.clone(), NAME);
         let pods = pods.list(&ListParams::default().labels(&format!("app={NAME}"))).await?.items;
@@ -72,7 +72,7 @@ impl Stage {
         pods.into_iter().map(Pod::of).collect()
     }
 
-    /// Has all of it removed, and does not wait until it is.
+    /// Starts the removal of all objects, without waiting for its end.
     pub async fn close(&self) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces
@@ -100,7 +100,8 @@ fn service() -> Value {
     })
 }
 
-/// The readiness probe says where to ask, and nothing else: that every number of it is the default is the point.
+/// The readiness probe names only the port and the path. All its numbers are the defaults, because the defaults are
+/// measured.
 fn deployment(replicas: u32, image: &str) -> Value {
     json!({
         "metadata": { "name": NAME },

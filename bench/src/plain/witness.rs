@@ -13,33 +13,33 @@ use tokio::sync::watch;
 
 use crate::clock::Moment;
 
-/// For what takes a minute by default, and for Pods that start or come back.
+/// The timeout for what takes a minute by default, and for Pods that start or resume.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Watches the slices of a Service by their label, as every consumer does.
 pub struct Witness(watch::Receiver<View>);
 
 impl Witness {
-    /// Begins to watch.
+    /// Starts the watch.
     pub fn of(slices: Api<EndpointSlice>, service: &str) -> Self {
         let (views, seen) = watch::channel(View::default());
         tokio::spawn(follow(slices, service.to_owned(), views));
         Self(seen)
     }
 
-    /// Waits until so many addresses are ready.
+    /// Waits until `addresses` addresses are ready.
     ///
     /// # Errors
-    /// When they are not for a long time, or the watch broke.
+    /// If they are not ready within 180 s, or the watch broke.
     pub async fn until_ready(&self, addresses: usize) -> Result<()> {
         let what = format!("{addresses} addresses are ready in the slices");
         self.until(&what, |view| (view.ready.len() == addresses).then_some(())).await
     }
 
-    /// When an address was no longer ready that was until then.
+    /// Returns when an address that was ready was no longer ready.
     ///
     /// # Errors
-    /// When it stays for a long time, or the watch broke.
+    /// If the address stays ready for 180 s, or the watch broke.
     pub async fn left(&self, address: &str, since: Moment) -> Result<Moment> {
         let what = format!("{address} is no longer ready in the slices");
         self.until(&what, |view| view.left_after(address, since)).await
@@ -60,7 +60,7 @@ impl Witness {
     }
 }
 
-/// Ends when the watch breaks: what is seen after that has no exact time.
+/// Ends when the watch breaks: later observations have no exact time.
 async fn follow(api: Api<EndpointSlice>, service: String, views: watch::Sender<View>) {
     let label = Config::default().labels(&format!("kubernetes.io/service-name={service}"));
     let mut events = pin!(watcher(api, label));
@@ -102,7 +102,7 @@ fn ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> BTreeSet<String
 struct View {
     /// Addresses that are ready in the union of all slices.
     ready: BTreeSet<String>,
-    /// When each was ready for the last time and then no more.
+    /// When each address last stopped being ready.
     left: BTreeMap<String, Moment>,
 }
 

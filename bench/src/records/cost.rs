@@ -1,4 +1,4 @@
-//! Lines about what an operator or a client costs, and how soon one operator takes over from another.
+//! Lines about the cost of an operator or a client, and about how soon one operator takes over from another.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,78 +6,79 @@ use super::{Record, Run};
 use crate::systems::Name;
 
 record! {
-    /// What a process used over a span.
+    /// The resources that a process used over a span.
     Expense in "expenses.csv" {
         /// Which process: `operator`, `agent` or `sdk`.
         part: String,
-        /// What happened meanwhile: `steady` or `churn`.
+        /// The scenario: `steady` or `churn`.
         scenario: String,
-        /// Over so many seconds.
+        /// Over how many seconds.
         seconds: f64,
-        /// So many renewals a second were answered.
+        /// How many renewals were answered per second.
         renewals_per_second: f64,
-        /// Share of one core.
+        /// The processor time as a share of one core.
         cpu: f64,
         /// Memory at the end, in MiB.
         rss_mib: f64,
         /// The most memory ever, in MiB.
         peak_mib: f64,
-        /// Bytes that it read from the API server, encryption included; where they were counted.
+        /// Bytes that the process received from the API server, including encryption, if they were counted.
         received: Option<u64>,
-        /// Bytes that it sent to the API server; where they were counted.
+        /// Bytes that the process sent to the API server, if they were counted.
         sent: Option<u64>,
     }
 }
 
 record! {
-    /// Requests to the API server over a span. Kinds of requests of which there was none have no line.
+    /// Requests to the API server over a span. Kinds of requests that did not occur have no line.
     Call in "calls.csv" {
-        /// By whom; `nobody` for those that there are without the client that is measured.
+        /// The client; `nobody` for requests that also occur without the measured client.
         part: String,
         /// As in `expenses.csv`.
         scenario: String,
         /// `get`, `patch`, …
         verb: String,
-        /// The kind or the resource; empty where the process does not count by it.
+        /// The kind or the resource; empty if the process does not count by kind.
         kind: String,
-        /// Over so many seconds.
+        /// Over how many seconds.
         seconds: f64,
-        /// So many, each try for itself.
+        /// The number of requests; each try counts.
         count: f64,
     }
 }
 
 record! {
-    /// What all watches of the API server carried over a span, those of its own controllers among them.
+    /// The events of all watches of the API server over a span, including those of its own controllers.
     Watched in "watched.csv" {
         /// As in `expenses.csv`.
         scenario: String,
-        /// What was watched.
+        /// The watched resource.
         resource: String,
-        /// Over so many seconds.
+        /// Over how many seconds.
         seconds: f64,
-        /// So many events, each as often as somebody watched.
+        /// The number of events; each counts once for every watch.
         events: f64,
-        /// So many bytes, not encrypted.
+        /// The number of bytes, without encryption.
         bytes: f64,
     }
 }
 
 record! {
-    /// An operator began to publish. Times are seconds since its start, or since the end of the leader before it was
-    /// asked for.
+    /// An operator began to publish. Times are seconds since the operator's start, or since the previous leader was
+    /// signalled to end.
     Takeover in "takeovers.csv" {
-        /// `start`, `term` for a leader that was asked to end, or `kill` for one that was killed.
+        /// The kind: `start`, `term` for a leader that was asked to end, or `kill` for a leader that was killed.
         how: String,
         /// The number of the try, from 1.
         round: u32,
-        /// Until it said that it leads.
+        /// Seconds until the operator reported that it leads.
         leads: f64,
-        /// Until the watcher saw a change that nobody else can have published.
+        /// Seconds until the watcher saw a change that only this operator can have published.
         published: f64,
-        /// Until the watcher saw an instance that had registered before its start; which had to beat once more.
+        /// Seconds until the watcher saw an instance that had registered before the operator's start. The instance
+        /// had to beat once more.
         newcomer: Option<f64>,
-        /// So many of the living went missing.
+        /// How many living instances were missing.
         lost: u32,
     }
 }

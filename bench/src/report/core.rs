@@ -1,4 +1,4 @@
-//! What the core costs, from criterion's samples and the counted bytes.
+//! The cost of the core, from criterion's samples and the counted bytes.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use super::{Plots, Results, plot};
 use crate::records::Record;
 use crate::statistics::{quantile, sorted, told_number, told_seconds};
 
-/// A sample as criterion writes it: so many nanoseconds for so many iterations.
+/// A sample as criterion writes it: nanoseconds for a number of iterations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     group: String,
@@ -25,12 +25,12 @@ impl Record for Sample {
 }
 
 impl Sample {
-    /// Seconds for one iteration.
+    /// Returns the seconds of one iteration.
     fn seconds(&self) -> f64 {
         self.sample_measured_value / self.iteration_count / 1e9
     }
 
-    /// Elements in one iteration.
+    /// Returns the number of elements in one iteration.
     fn elements(&self) -> f64 {
         self.throughput_num.unwrap_or(1.0)
     }
@@ -40,7 +40,7 @@ impl Sample {
     }
 }
 
-/// What the index of one size holds.
+/// The memory of an index of one size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     instances: usize,
@@ -55,13 +55,13 @@ impl Record for Memory {
 }
 
 impl Memory {
-    /// Bytes for each.
+    /// Returns the bytes per instance.
     pub fn per_instance(&self) -> f64 {
         self.bytes_per_instance
     }
 }
 
-/// Seconds that a beat costs, in ascending order, for each size of the index.
+/// Returns the seconds that a beat costs, in ascending order, for each size of the index.
 pub fn beat_costs(samples: &[Sample]) -> Vec<Vec<f64>> {
     let beats = samples.iter().filter(|sample| sample.group == "take_in_beats");
     let key = |sample: &&Sample| (sample.size().to_bits(), sample.function.clone());
@@ -71,7 +71,7 @@ pub fn beat_costs(samples: &[Sample]) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// Tables and distributions.
+/// Returns the tables and distributions.
 pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
     if results.samples.is_empty() && results.memory.is_empty() {
         return Ok(String::new());

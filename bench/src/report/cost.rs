@@ -1,4 +1,4 @@
-//! What the operator and the clients cost, and how soon an operator begins or takes over.
+//! The cost of the operator and the clients, and the time until an operator starts to publish or takes over.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,13 +13,13 @@ use crate::drive::SILENT;
 use crate::records::cost::{Call, Expense, Takeover, Watched};
 use crate::statistics::{Spread, quantile, sorted, told_number, told_seconds};
 
-/// As the results call it.
+/// The name in the results.
 pub const OPERATOR: &str = "operator";
 
-/// Of fewer tries a plot would say no more than the table.
+/// The minimum number of tries for a plot. With fewer, a plot shows no more than the table.
 const DISTRIBUTION: usize = 5;
 
-/// Tables and distributions.
+/// Returns the tables and distributions.
 pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
     let expenses: Vec<&Expense> =
         results.expenses.iter().filter(|line| line.part == OPERATOR).collect();
@@ -89,7 +89,7 @@ fn expenses_of_the_operator(results: &Results, expenses: &[&Expense]) -> String 
     table(headings, &rows)
 }
 
-/// What the operator asked for while that was spent.
+/// Returns the operator's requests in the same span as `spent`.
 pub fn calls_of<'a>(
     results: &'a Results,
     spent: &'a Expense,
@@ -108,12 +108,13 @@ pub fn calls_of<'a>(
 }
 
 impl Call {
-    /// Whether it changes something.
+    /// Whether the request changes an object.
     pub fn writes(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
 
-    /// Whether the operator writes its own Lease, to prove that beats can arrive. Those of instances it only deletes.
+    /// Whether the operator renews its own Lease, to prove that beats can arrive. The operator never writes Leases
+    /// of instances, it only deletes them.
     pub fn is_a_probe(&self) -> bool {
         self.writes() && self.kind == "Lease" && self.verb != "delete"
     }
@@ -143,7 +144,7 @@ fn watches(results: &Results) -> String {
             (Reverse(line.scenario.clone()), line.instances, line.beats_per_second.to_bits());
         (crowd, line.resource.clone())
     };
-    // Every watch gets a bookmark a minute, whatever it is of.
+    // Every watch gets one bookmark a minute, whichever resource it watches.
     let busy = results.watched.iter().filter(|line| line.events / line.seconds >= 0.2);
     let rows: Vec<_> = grouped(busy, key)
         .into_iter()
@@ -184,7 +185,7 @@ fn due(beats: u64) -> String {
     told_number(f64::from_bits(beats))
 }
 
-/// How late those were seen who came and went in a scenario, or beside it.
+/// Returns the lags of the instances that came and went in a scenario, or beside it.
 fn lags(results: &Results, scenario: &str) -> String {
     let lags = results.lags.iter().filter(|lag| lag.scenario.starts_with(scenario));
     let rows: Vec<_> = grouped(lags, |lag| (lag.instances, lag.scenario.clone()))
@@ -247,7 +248,7 @@ fn takeovers(results: &Results, plots: &Plots) -> Result<String> {
                  always:\n\n";
         text += &silent;
     }
-    // Of those that were tried often enough to have a distribution.
+    // Only the groups with enough tries for a distribution.
     let lines: Vec<plot::Line> = groups
         .iter()
         .filter(|(_, lines)| lines.len() >= DISTRIBUTION)
@@ -267,7 +268,7 @@ fn takeovers(results: &Results, plots: &Plots) -> Result<String> {
     Ok(text)
 }
 
-/// Tables for the agent and the SDK.
+/// Returns the tables for the agent and the SDK.
 pub fn clients(results: &Results) -> String {
     let clients = results.expenses.iter().filter(|line| line.part != OPERATOR);
     let key = |line: &&Expense| (line.part.clone(), line.instances);
@@ -300,7 +301,8 @@ pub fn clients(results: &Results) -> String {
     }
 }
 
-/// By kind; what the control plane asks of itself is taken off, and what is so rare that it may be noise is left out.
+/// Returns the requests by kind, without those that the control plane causes itself, and without those so rare that
+/// they may be noise.
 fn requests_of_client(results: &Results, part: &str, instances: u32) -> String {
     const NOISE: f64 = 0.02;
     let rates = |part: &str, instances| {

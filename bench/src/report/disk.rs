@@ -1,4 +1,4 @@
-//! How fast the disk of a store was while it was measured, as the store itself tells.
+//! The speed of a store's disk during the measurement, from the store's own metrics.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const KINDS: [(&str, &str); 2] = [
     ("commit of the database", "etcd_disk_backend_commit_duration_seconds"),
 ];
 
-/// A table of all that etcd served, for itself or for an API server.
+/// Returns a table of every etcd, used directly or by an API server.
 pub fn tell(results: &Results) -> String {
     let key = |line: &&Metric| (line.instances, line.system, line.variant.clone());
     let of_store = results.metrics.iter().filter(|line| line.part == STORE && line.phase == "end");
@@ -53,7 +53,7 @@ pub fn tell(results: &Results) -> String {
         + &growth(results)
 }
 
-/// By how much the database grew for each beat in a steady state, until it is compacted.
+/// Returns by how much the database grew per beat in a steady state, without compaction.
 fn growth(results: &Results) -> String {
     let size = |usage: &Usage, phase: &str| {
         let of_run = results.metrics.iter().find(|line| {
@@ -68,7 +68,7 @@ fn growth(results: &Results) -> String {
     };
     let a_beat = |usage: &&Usage| {
         let grown = size(usage, "steady ended")? - size(usage, "steady began")?;
-        // It shrinks where it is compacted meanwhile.
+        // The size shrinks if the database is compacted meanwhile.
         (grown >= 0.0).then(|| grown / (usage.renewals_per_second * usage.seconds))
     };
     let key = |usage: &&Usage| {
@@ -85,7 +85,8 @@ fn growth(results: &Results) -> String {
     table(["System", "Instances", "Beats/s", "Database, bytes a beat"], &rows)
 }
 
-/// So many were not longer than a bound, by bound; the runs are added up.
+/// Returns the histogram's buckets, added up over the runs: for each bound, the number of values that do not exceed
+/// it.
 fn buckets(lines: &[&Metric], histogram: &str) -> BTreeMap<u64, f64> {
     let page: String =
         lines.iter().map(|line| format!("{} {}\n", line.series, line.value)).collect();

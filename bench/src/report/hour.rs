@@ -1,4 +1,4 @@
-//! How one core follows a crowd through virtual time: up to an hour of it.
+//! How one core keeps up with a crowd in up to an hour of virtual time.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::table::table;
 use crate::records::Record;
 use crate::statistics::{told_number, told_seconds};
 
-/// A crowd that was played, as `core-hour` tells it.
+/// The result for one crowd, as `core-hour` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     instances: usize,
@@ -31,7 +31,7 @@ impl Record for Line {
     const FILE: &'static str = "hour.csv";
 }
 
-/// A table of all crowds.
+/// Returns a table of all crowds.
 pub fn tell(results: &Results) -> String {
     if results.hours.is_empty() {
         return String::new();

@@ -1,4 +1,4 @@
-//! How soon each system shows what has happened.
+//! The lag until each system shows a change.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use super::{Plots, Results, plot};
 use crate::records::Lag;
 use crate::statistics::{Spread, quantile, sorted, told_number, told_seconds};
 
-/// The scenarios in the order in which they are told, with what they are.
+/// The scenarios in the order of the report, with their descriptions.
 const SCENARIOS: [(&str, &str, &str); 4] = [
     (
         "single",
@@ -35,7 +35,7 @@ const SCENARIOS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// Tables and distributions.
+/// Returns the tables and distributions.
 pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
     let mut text = String::new();
     for (scenario, title, about) in SCENARIOS {
@@ -70,7 +70,7 @@ pub fn tell(results: &Results, plots: &Plots) -> Result<String> {
     Ok(text)
 }
 
-/// One for each system and pace; the pace is named where there are several.
+/// Returns a line for each system and rate of beats. The rate is named if there are several.
 fn lines(lags: Vec<&Lag>) -> Vec<plot::Line> {
     let pace = |lag: &&Lag| lag.beats_per_second.to_bits();
     let paces = grouped(lags.iter().copied(), pace).len();

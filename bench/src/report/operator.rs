@@ -1,5 +1,5 @@
-//! What the operator itself counted: the lag until its write was acknowledged, its writes in steady state, and what it
-//! waited for while single instances died.
+//! The operator's own metrics: the lag until its write was acknowledged, its writes in steady state, and the time
+//! that it spent in calls and steps while single instances died.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::statistics::{Spread, told_number, told_seconds};
 const LAG: &str = "beatkeeper_prune_lag_seconds_bucket{le=\"";
 const WRITES: &str = "beatkeeper_api_writes_total";
 
-/// A table for each size.
+/// Returns a table with a row for each size.
 pub fn tell(results: &Results) -> String {
     let rows: Vec<_> = grouped(told_by_it(results), crowd)
         .into_iter()
@@ -58,7 +58,8 @@ pub fn tell(results: &Results) -> String {
     )
 }
 
-/// What a prune consists of: name, histogram and its labels. The status is told and the probe renewed beside it.
+/// The calls and steps of a prune: name, histogram and its labels. The write of the status and the renewal of the
+/// probe run beside it.
 const SPANS: [(&str, &str, Labels); 7] = [
     ("The probe, sent ahead", CALLS, [("kind", "Lease"), ("verb", "patch")]),
     ("The live read", CALLS, [("kind", "Lease"), ("verb", "get")]),
@@ -72,7 +73,7 @@ type Labels = [(&'static str, &'static str); 2];
 const CALLS: &str = "beatkeeper_api_call_duration_seconds";
 const STEPS: &str = "beatkeeper_reconcile_duration_seconds";
 
-/// The mean and the tail of each span while single instances died and came back, for each size.
+/// Returns the mean and the tail of each span while single instances died and came back, for each size.
 fn spent(results: &Results) -> String {
     let rows: Vec<_> = grouped(told_by_it(results), crowd)
         .into_iter()
@@ -116,7 +117,7 @@ fn mean(run: &[&Metric], histogram: &str, labels: Labels) -> Option<f64> {
     Some(grown("_sum")? / count)
 }
 
-/// The least bucket that holds this share of all.
+/// Returns the bound of the smallest bucket that holds this share of all values.
 fn tail(run: &[&Metric], histogram: &str, labels: Labels, share: f64) -> Option<f64> {
     let [(first, value), (second, other)] = labels;
     let buckets = grown(run, &format!("{histogram}_bucket"), [first, second, "le"]);
@@ -125,7 +126,7 @@ fn tail(run: &[&Metric], histogram: &str, labels: Labels, share: f64) -> Option<
     bucket_of(&bounds.collect(), share)
 }
 
-/// By how much series grew while single instances died and came back.
+/// Returns by how much series grew while single instances died and came back.
 fn grown<const LABELS: usize>(run: &[&Metric], name: &str, labels: [&str; LABELS]) -> Sums<LABELS> {
     let at = |phase: &str| {
         let lines = run.iter().filter(|line| line.phase == phase);
@@ -135,19 +136,20 @@ fn grown<const LABELS: usize>(run: &[&Metric], name: &str, labels: [&str; LABELS
     scrape::growth(&at("single began"), at("single ended"))
 }
 
-/// The bits of a bucket's bound: of numbers that are not negative, they are in the same order.
+/// Returns the bits of a bucket's bound. The bits of non-negative numbers have the same order as the numbers.
 pub fn bound_of(bound: &str) -> Option<u64> {
     Some(bound.replace("+Inf", "inf").parse::<f64>().ok()?.to_bits())
 }
 
-/// The least bucket, by the bits of its bound, that holds this share of all.
+/// Returns the bound of the smallest bucket that holds this share of all values. The buckets are given by the bits
+/// of their bounds.
 pub fn bucket_of(buckets: &BTreeMap<u64, f64>, share: f64) -> Option<f64> {
     let all = *buckets.values().last()?;
     let bound = buckets.iter().find(|(_, count)| **count >= share * all && all > 0.0)?.0;
     Some(f64::from_bits(*bound))
 }
 
-/// What makes runs the same.
+/// Returns the key by which runs count as the same.
 fn crowd(line: &&Metric) -> (u32, u64, String) {
     (line.instances, line.beats_per_second.to_bits(), line.variant.clone())
 }
@@ -156,7 +158,7 @@ fn told_by_it(results: &Results) -> impl Iterator<Item = &Metric> {
     results.metrics.iter().filter(|line| line.part == OPERATOR)
 }
 
-/// The least bucket that holds this share of all deaths.
+/// Returns the bound of the smallest bucket that holds this share of all deaths.
 fn within(run: &[&Metric], share: f64) -> Option<f64> {
     let at_the_end = run.iter().filter(|line| line.phase == "end");
     let buckets = at_the_end.filter_map(|line| {
@@ -166,13 +168,14 @@ fn within(run: &[&Metric], share: f64) -> Option<f64> {
     bucket_of(&buckets.collect(), share)
 }
 
-/// Its writes in each steady state, but for those to its own Lease.
+/// Returns the operator's writes in each steady state, except those to its own Lease.
 pub fn steady_writes(results: &Results) -> Vec<f64> {
     let of_run = |line: &&Metric| (crowd(line), line.run);
     grouped(told_by_it(results), of_run).values().map(|run| writes(run, false)).collect()
 }
 
-/// Tries to write between the beginning and the end of the steady state: to Leases, or to all else.
+/// Returns the number of tries to write between the beginning and the end of the steady state, either to Leases or
+/// to all other kinds.
 fn writes(run: &[&Metric], to_leases: bool) -> f64 {
     let at = |phase: &str| -> f64 {
         let lines = run.iter().filter(|line| {

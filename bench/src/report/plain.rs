@@ -1,4 +1,4 @@
-//! How long plain Kubernetes publishes what is dead, and Beatkeeper beside it.
+//! How long plain Kubernetes publishes dead endpoints, compared with Beatkeeper.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::records::plain::{How, Out};
 use crate::statistics::{quantile, sorted, told_number, told_seconds};
 use crate::systems::Name;
 
-/// The folder of its results.
+/// The folder of these results.
 const PART: &str = "plain";
 
 const COMPARISON: &str = "The last row is Beatkeeper's single deaths from above, on a control plane without nodes, \
@@ -18,7 +18,7 @@ const COMPARISON: &str = "The last row is Beatkeeper's single deaths from above,
     numbers of a probe, which the kubelet then sends more often; what a dead node takes is set for the whole cluster. \
     And a beat tells only of what sends it: an app that hangs beside its agent is found by the probe of the agent.\n\n";
 
-/// A table; or a line where it was tried, and this machine could not.
+/// Returns a table, or a sentence if the measurement was tried and this machine does not support it.
 pub fn tell(results: &Results) -> String {
     if results.outs.is_empty() {
         let is_tried = results.facts.iter().any(|(part, _)| part == PART);
@@ -62,7 +62,8 @@ fn deaths(outs: &[&Out]) -> usize {
     outs.iter().map(|out| out.death).collect::<HashSet<_>>().len()
 }
 
-/// Its single deaths among the fewest instances there were, which are those beside its peers where these were measured.
+/// Returns Beatkeeper's single deaths among the smallest number of instances. If the peers were measured, these are
+/// the deaths beside the peers.
 fn beatkeeper(results: &Results) -> Vec<[String; 7]> {
     let is_single = |lag: &&Lag| {
         lag.system == Name::Beatkeeper && lag.variant.is_empty() && lag.scenario == "single"

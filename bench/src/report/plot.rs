@@ -1,4 +1,4 @@
-//! Distributions as plots: which share of all is not above a value.
+//! Plots of distributions: the share of all values that do not exceed a value.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use plotters::prelude::*;
 
 use crate::statistics::told_seconds;
 
-/// What was measured under one name, in ascending order.
+/// The values of one name, in ascending order.
 pub struct Line {
     /// For the legend.
     pub name: String,
@@ -15,7 +15,7 @@ pub struct Line {
     pub values: Vec<f64>,
 }
 
-/// Told apart by people who see colours differently, too.
+/// Colours that colour-blind people can tell apart, too.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -26,7 +26,8 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
 ];
 
-/// The least that is drawn: the axis is logarithmic, so what is not above zero stands at its left end.
+/// The smallest value that is drawn. The axis is logarithmic, so a value that is not positive is drawn at the left
+/// end.
 const FLOOR: f64 = 1e-9;
 
 /// Draws the lines into a file.
@@ -69,7 +70,8 @@ fn draw_lines(path: &Path, axis: &str, lines: &[Line]) -> Result<(), Box<dyn std
     Ok(())
 }
 
-/// The axis from a little below the least to a little above the most, over half a decade at least.
+/// Returns the ends of the axis, a little below the minimum and a little above the maximum, at least half a decade
+/// apart.
 fn ends(lines: &[Line]) -> (f64, f64) {
     let drawn = || lines.iter().flat_map(|line| &line.values).copied().filter(|value| *value > 0.0);
     let least = drawn().fold(f64::INFINITY, f64::min);
@@ -78,7 +80,7 @@ fn ends(lines: &[Line]) -> (f64, f64) {
     (least / 1.3, (most * 1.3).max(least * 3.0))
 }
 
-/// The corners of the staircase that rises by one share at each value.
+/// Returns the corners of a staircase that rises by one share at each value.
 fn steps(values: &[f64], from: f64, to: f64) -> Vec<(f64, f64)> {
     let count = values.len() as f64;
     let mut corners = vec![(from, 0.0)];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A table from its headings and rows, or nothing without rows.
+/// Returns a table from its headings and rows, or an empty string if there are no rows.
 pub fn table<const COLUMNS: usize>(
     headings: [&str; COLUMNS],
     rows: &[[String; COLUMNS]],
@@ -17,7 +17,7 @@ pub fn table<const COLUMNS: usize>(
     text + "\n"
 }
 
-/// Sorts things into groups; what is of one group keeps its order.
+/// Sorts items into groups. The order within a group is kept.
 pub fn grouped<T, K: Ord>(
     all: impl IntoIterator<Item = T>,
     key: impl Fn(&T) -> K,
@@ -29,7 +29,7 @@ pub fn grouped<T, K: Ord>(
     groups
 }
 
-/// A system with what is special about its setup.
+/// Returns a system's name with its variant.
 pub fn who(system: crate::systems::Name, variant: &str) -> String {
     match variant {
         "" => system.as_str().to_owned(),

@@ -1,10 +1,10 @@
-//! What speaks for and against each system besides its lag.
+//! The results of each system besides its lag.
 
 use super::Results;
 use super::table::{grouped, table, who};
 use crate::statistics::{Spread, told_number};
 
-/// False removals, cost and capacity.
+/// Returns false removals, cost and capacity.
 pub fn tell(results: &Results) -> String {
     section(
         "A part stands still while everybody is alive",
@@ -38,7 +38,7 @@ fn section(title: &str, about: &str, table: String) -> String {
     }
 }
 
-/// One figure of several runs.
+/// Returns the summary of one figure over several runs as text.
 pub fn told(figures: impl IntoIterator<Item = f64>) -> String {
     Spread::of(figures).map_or_else(String::new, |spread| spread.told(told_number))
 }

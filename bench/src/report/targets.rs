@@ -1,4 +1,4 @@
-//! What is aimed at, beside what was measured.
+//! The targets, with the measured values.
 
 use super::Results;
 use super::cost::{OPERATOR, calls_of};
@@ -9,17 +9,17 @@ use crate::records::cost::{Expense, Takeover};
 use crate::statistics::{Spread, quantile, sorted, told_number, told_seconds};
 use crate::systems::Name;
 
-/// So many a second are due from 10,000 instances that beat every 10 s, but for rounding.
+/// The minimum beats per second of 10,000 instances that beat every 10 s: 1,000, less rounding.
 const THOUSAND: f64 = 999.0;
 
 /// One target.
 struct Target {
     what: &'static str,
     figure: &'static str,
-    /// The most that is allowed, or the least.
+    /// The maximum or the minimum that is allowed.
     bound: Bound,
     tell: fn(f64) -> String,
-    /// None where nothing was measured.
+    /// `None` if nothing was measured.
     measured: Option<f64>,
 }
 
@@ -49,7 +49,7 @@ impl Target {
     }
 }
 
-/// A table of all.
+/// Returns a table of all targets.
 pub fn tell(results: &Results) -> String {
     let rows: Vec<_> = targets(results).iter().map(Target::row).collect();
     format!(
@@ -128,7 +128,7 @@ fn targets(results: &Results) -> Vec<Target> {
         let answered = least(at_a_thousand().map(|used| used.renewals));
         let mebibyte = f64::from(1 << 20);
         targets.extend([
-            // Some are still under way when the count ends, and a few are tried again.
+            // Some beats are still under way when the count ends, and a few are retried.
             of(what, "beats answered a second, of 1,000", Least(990.0), told_number, answered),
             of(
                 what,
@@ -216,8 +216,8 @@ fn ours<'a>(results: &'a Results, scenario: &'a str) -> impl Iterator<Item = &'a
         .filter(move |lag| lag.system == Name::Beatkeeper && lag.scenario == scenario)
 }
 
-/// As in the table of single deaths: the median over the runs; of several ways to spread the instances over services
-/// the worst.
+/// Returns the figure as in the table of single deaths: the median over the runs. If the instances are spread over
+/// services in several ways, it is the worst of these medians.
 fn single(
     results: &Results,
     counts: impl Fn(&Lag) -> bool,
@@ -239,7 +239,7 @@ fn least_lag(results: &Results) -> Option<f64> {
     least(scenarios.flat_map(|scenario| ours(results, scenario)).map(|lag| lag.lag))
 }
 
-/// Of runs in which so many died.
+/// Returns the lag of the last instance in the runs in which at least 3000 died.
 fn last_of_many(results: &Results, variant: &str) -> Option<f64> {
     let of_run = |lag: &&Lag| (lag.instances, lag.beats_per_second.to_bits(), lag.run);
     let lags = ours(results, "mass").filter(|lag| lag.variant == variant);
@@ -250,7 +250,7 @@ fn last_of_many(results: &Results, variant: &str) -> Option<f64> {
     }))
 }
 
-/// What the operator used in a steady state.
+/// The resources that the operator used in a steady state.
 struct Used {
     renewals: f64,
     cpu: f64,
@@ -258,7 +258,7 @@ struct Used {
     peak_mib: f64,
 }
 
-/// The same with 10,000 instances at 1,000 beats a second, whichever part has measured it.
+/// Returns the usage with 10,000 instances at 1,000 beats a second, in any part of the benchmark.
 fn at_a_thousand(results: &Results, variant: &str) -> impl Iterator<Item = Used> {
     let is_one = move |instances: u32, beats: f64, of: &str| {
         instances >= 10_000 && beats >= THOUSAND && of == variant
@@ -297,7 +297,7 @@ fn steady_writes(results: &Results) -> Option<f64> {
     worst(alone.chain(super::operator::steady_writes(results)))
 }
 
-/// The slowest of all sizes.
+/// Returns the beats per second for the slowest size.
 fn beats_of_core(results: &Results) -> Option<f64> {
     let costs = super::core::beat_costs(&results.samples);
     worst(costs.iter().filter_map(|cost| quantile(cost, 0.5))).map(|seconds| 1.0 / seconds)
@@ -311,7 +311,7 @@ fn slowest(results: &Results, how: &str, figure: impl Fn(&Takeover) -> Option<f6
     worst(results.takeovers.iter().filter(|line| line.how == how).filter_map(figure))
 }
 
-/// Whoever was seen to go without having died or left.
+/// Returns the number of instances that were removed without having died or left.
 fn lost(results: &Results) -> Option<f64> {
     let ours = |system: Name| system == Name::Beatkeeper;
     let is_measured = results.lags.iter().any(|lag| ours(lag.system));
@@ -319,12 +319,12 @@ fn lost(results: &Results) -> Option<f64> {
     is_measured.then(|| strays.count() as f64)
 }
 
-/// The smallest; none of none.
+/// Returns the smallest figure, or `None` if there are none.
 fn least(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
     figures.into_iter().min_by(f64::total_cmp)
 }
 
-/// The largest; none of none.
+/// Returns the largest figure, or `None` if there are none.
 fn worst(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
     figures.into_iter().max_by(f64::total_cmp)
 }

@@ -1,5 +1,5 @@
-//! Beatkeeper: a heartbeat Lease for each instance on a real control plane, the operator beside it, and a watcher
-//! that sees EndpointSlices and nothing else.
+//! Beatkeeper: a heartbeat Lease for each instance on a real control plane, the operator, and a watcher that reads
+//! only EndpointSlices.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,14 +25,15 @@ mod stage;
 
 pub use stage::{Operator, Stage, beatkeeper};
 
-/// Where all of it lies.
+/// The namespace of all objects.
 pub const NAMESPACE: &str = "bench";
-/// Set aside for benchmarks (RFC 2544), 131,072 addresses.
+/// A range reserved for benchmarks (RFC 2544), with 131,072 addresses.
 const RANGE: &str = "198.18.0.0/15";
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
-/// So many requests of all instances are under way at once; each needs a connection of its own. An API server that falls
-/// behind would be asked for ever more new connections otherwise, and spend its time on these. Who waits for its turn has
-/// not sent its renewal yet: an instance that is pruned before a ttl has passed since it did is pruned early.
+/// The maximum number of requests of all instances that are under way at once. Each needs a connection of its own.
+/// Without a limit, an API server that falls behind would get more and more new connections, and spend its time on
+/// these. An instance that waits for its turn has not sent its renewal yet. If an instance is pruned before a ttl
+/// has passed since it sent its renewal, it is pruned early.
 const UNDER_WAY: usize = 256;
 
 /// Starts a control plane, and one operator.
@@ -52,7 +53,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
         address: stage.kubeconfig().display().to_string(),
         parts,
         version: stage.version(),
-        // In this order: the operator first.
+        // The order of the drops: the operator first.
         keep: Box::new((operator, stage)),
     })
 }
@@ -69,13 +70,13 @@ async fn connect(kubeconfig: &str) -> Result<Client> {
 /// Follows the slices of all Services.
 pub async fn watch(kubeconfig: &str, tell: Tell) -> Result<()> {
     let slices: Api<EndpointSlice> = Api::namespaced(connect(kubeconfig).await?, NAMESPACE);
-    // The mirroring controller's, if there were any, would tell the same twice.
+    // Slices of the mirroring controller would report the same endpoints twice.
     let ours = "endpointslice.kubernetes.io/managed-by=beatkeeper.dev";
     let params = WatchParams::default().labels(ours);
     let mut view = View::default();
     let mut version = "0".to_owned();
     tell.tell(Event::Ready);
-    // An API server ends each watch after some minutes, and every one when it is stopped for long.
+    // An API server ends each watch after some minutes, and ends all watches if it is suspended for long.
     loop {
         let mut events = std::pin::pin!(match slices.watch(&params, &version).await {
             Ok(events) => events,
@@ -106,7 +107,7 @@ pub async fn watch(kubeconfig: &str, tell: Tell) -> Result<()> {
     }
 }
 
-/// Who is ready in which slice. An instance may stand in two for a moment, while it moves.
+/// The ready instances of each slice. An instance may be in two slices for a moment, while it moves.
 #[derive(Default)]
 struct View {
     slices: BTreeMap<String, HashSet<Instance>>,
@@ -146,7 +147,7 @@ impl View {
     }
 }
 
-/// Of an instance, by its number.
+/// Returns the address of an instance.
 pub fn address_of(instance: Instance) -> IpAddr {
     Ipv4Addr::from_bits(FIRST.to_bits() + 1 + instance).into()
 }
@@ -155,7 +156,7 @@ fn instance_at(address: &str) -> Option<Instance> {
     address.parse::<Ipv4Addr>().ok()?.to_bits().checked_sub(FIRST.to_bits() + 1)
 }
 
-/// Instances that beat as `docs/heartbeat.md` asks of them.
+/// Instances that beat as `docs/heartbeat.md` requires.
 pub struct Leases {
     leases: Api<Lease>,
     ttl: Duration,
@@ -170,7 +171,7 @@ impl Leases {
         Ok(Self { leases, ttl, services, turns: Semaphore::new(UNDER_WAY) })
     }
 
-    /// Which of the Services an instance serves.
+    /// Returns the name of the registration of an instance.
     fn registration_of(&self, instance: Instance) -> String {
         name_of(instance % self.services)
     }
@@ -198,7 +199,7 @@ impl Leases {
     }
 }
 
-/// What a registration and its Service are called.
+/// Returns the name of a registration and its Service.
 pub fn name_of(service: u32) -> String {
     format!("bench-{service}")
 }
@@ -218,7 +219,7 @@ impl Registry for Leases {
     async fn join(&self, instance: Instance) -> Result<String> {
         let lease =
             heartbeat::lease_name(&self.registration_of(instance), &instance_name(instance));
-        // One that returns finds its Lease.
+        // An instance that returns finds its Lease.
         match self.beat(&lease).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => {

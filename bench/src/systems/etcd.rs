@@ -1,4 +1,4 @@
-//! etcd: a key for each instance, bound to a lease of its own that it keeps alive.
+//! etcd: a key for each instance, bound to a lease of the instance, which the instance keeps alive.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -17,11 +17,10 @@ mod rpc;
 
 use rpc::{EventType, Rpc};
 
-/// What the keys begin with.
+/// The prefix of the keys.
 const PREFIX: &str = "instances/";
 
-/// Starts one that syncs each write to disk, as in production, and answers leases by itself: one member, as all
-/// systems here.
+/// Starts an etcd that syncs each write to disk, as in production. It has a single member, as all systems here.
 pub async fn start(setup: &Setup) -> Result<Running> {
     let folder = beatkeeper_cluster::binaries(beatkeeper_cluster::Progress::Terminal)
         .map_err(|error| Absent(format!("no etcd: {error:#}")))?;
@@ -52,7 +51,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     })
 }
 
-/// Follows the keys.
+/// Watches the keys.
 pub async fn watch(address: &str, tell: Tell) -> Result<()> {
     let rpc = Rpc::connect(address).await?;
     let mut responses = rpc.watch(PREFIX).await?;
@@ -85,7 +84,7 @@ fn instance_of(key: &[u8]) -> Option<Instance> {
     std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?.parse().ok()
 }
 
-/// The client of all instances: renewals of all leases go through one stream, as etcd's own client does it.
+/// The client of all instances. All leases are renewed through one stream, as in etcd's own client.
 pub struct Leases {
     rpc: Rpc,
     ttl: i64,
@@ -93,7 +92,8 @@ pub struct Leases {
     waiting: Waiting,
 }
 
-/// Who waits for the answer to a renewal of a lease, in the order of asking: it gets the new ttl, 0 of a lost lease.
+/// The senders that wait for the answers to the renewals of each lease, in the order of the requests. Each gets the
+/// new ttl, which is 0 for a lost lease.
 type Waiting = Arc<Mutex<HashMap<i64, VecDeque<oneshot::Sender<i64>>>>>;
 
 impl Leases {
@@ -104,7 +104,8 @@ impl Leases {
         let waiting = Waiting::default();
         let (stream, asked) = (rpc.clone(), waiting.clone());
         tokio::spawn(async move {
-            // Not awaited before the first renewal: etcd answers nothing at all before it has one to answer.
+            // The stream is not awaited before the first renewal: etcd answers nothing until it has one renewal to
+            // answer.
             let mut answers = match stream.keep_alive(sent).await {
                 Ok(answers) => answers,
                 Err(error) => return eprintln!("etcd takes no renewals: {error:#}"),

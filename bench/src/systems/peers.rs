@@ -1,4 +1,4 @@
-//! Where the peers' servers lie: on the PATH, or unpacked by `scripts/peers`.
+//! Finds the peers' servers: on the PATH, or unpacked by `scripts/peers`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{Absent, Setup};
 
-/// What ZooKeeper's server needs; named one by one, since the folder holds loggers that exclude each other.
+/// The jars of ZooKeeper's server. They are listed one by one, because the folder contains loggers that conflict.
 const JARS: [&str; 13] = [
     "zookeeper",
     "zookeeper-jute",
@@ -24,7 +24,7 @@ const JARS: [&str; 13] = [
     "log4j-1.2",
 ];
 
-/// Where Debian's packages put shared libraries, below the folder in which they were unpacked.
+/// Returns where Debian's packages put shared libraries, below the folder in which the packages were unpacked.
 fn libraries(folder: &Path) -> Vec<PathBuf> {
     let lib = folder.join("usr/lib");
     let triplets =
@@ -32,7 +32,7 @@ fn libraries(folder: &Path) -> Vec<PathBuf> {
     triplets.filter(|path| path.is_dir()).chain([lib.clone()]).collect()
 }
 
-/// A program, and what it says of its version.
+/// Returns a command for a program, and the program's version text.
 pub fn program(setup: &Setup, name: &str) -> Result<(Command, String)> {
     let unpacked = setup.peers.as_ref().map(|folder| (folder, folder.join("usr/bin").join(name)));
     let make = || match &unpacked {
@@ -50,7 +50,7 @@ pub fn program(setup: &Setup, name: &str) -> Result<(Command, String)> {
     Ok((make(), String::from_utf8_lossy(&said.stdout).into_owned()))
 }
 
-/// Java with ZooKeeper on its class path, and ZooKeeper's version.
+/// Returns a command for Java with ZooKeeper on its class path, and ZooKeeper's version.
 pub fn zookeeper(setup: &Setup) -> Result<(Command, String)> {
     let roots = setup.peers.iter().cloned().chain([PathBuf::from("/")]);
     let folder = roots
@@ -66,7 +66,7 @@ pub fn zookeeper(setup: &Setup) -> Result<(Command, String)> {
     Ok((command, version_of_jar(&folder).unwrap_or_else(|| "of unknown version".to_owned())))
 }
 
-/// Beside each jar lies a link that has the version in its name.
+/// Reads the version from a link beside the jar, which has the version in its name.
 fn version_of_jar(folder: &Path) -> Option<String> {
     std::fs::read_dir(folder).ok()?.flatten().find_map(|entry| {
         let name = entry.file_name().into_string().ok()?;

@@ -13,10 +13,10 @@ use crate::clock::Moment;
 use crate::process::{self, Server};
 use crate::words::{Event, Instance, Tell};
 
-/// What the keys begin with.
+/// The prefix of the keys.
 const PREFIX: &str = "instance:";
 
-/// Starts one that keeps all in memory: what speaks for Redis is how little that costs.
+/// Starts a Redis that keeps all data in memory: its low cost in this mode is the reason to choose Redis.
 pub async fn start(setup: &Setup) -> Result<Running> {
     let (mut command, version) = super::peers::program(setup, "redis-server")?;
     let version = version
@@ -30,7 +30,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
         .args(["--appendonly", "no", "--daemonize", "no"])
         .arg("--dir")
         .arg(&setup.data)
-        // Events by their kind: of strings, generic ones, and expiries.
+        // Publishes keyevent notifications of string commands, generic commands and expiries.
         .args(["--notify-keyspace-events", "E$gx"]);
     let server = Server::start("redis", command, &setup.data)?;
     let address = format!("redis://127.0.0.1:{port}/");
@@ -49,7 +49,8 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     })
 }
 
-/// Redis looks for what has expired by random samples of all keys with an expiry, so others count.
+/// Adds other keys with an expiry. Redis finds expired keys by random samples of all keys with an expiry, so other
+/// keys affect the lag.
 async fn add_ballast(address: &str, keys: u32) -> Result<()> {
     let mut connection = connect(address).await?;
     for key in 0..keys {
@@ -65,12 +66,12 @@ async fn add_ballast(address: &str, keys: u32) -> Result<()> {
 }
 
 async fn connect(address: &str) -> Result<MultiplexedConnection> {
-    // The loader has timeouts of its own, the same for all systems.
+    // The loader has its own timeouts, which are the same for all systems.
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     Ok(Client::open(address)?.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
-/// Follows the notifications.
+/// Watches the notifications.
 pub async fn watch(address: &str, tell: Tell) -> Result<()> {
     let mut subscription = Client::open(address)?.get_async_pubsub().await?;
     subscription.psubscribe("__keyevent@0__:*").await?;
@@ -94,7 +95,7 @@ pub async fn watch(address: &str, tell: Tell) -> Result<()> {
     bail!("Redis has ended the subscription")
 }
 
-/// The client of all instances, through one pipelined connection.
+/// The client of all instances, over one pipelined connection.
 pub struct Keys {
     connection: MultiplexedConnection,
     ttl: Duration,

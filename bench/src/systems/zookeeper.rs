@@ -12,10 +12,10 @@ use crate::clock::Moment;
 use crate::process::{self, Server};
 use crate::words::{Event, Instance, Tell};
 
-/// The folder of the nodes.
+/// The parent of the nodes.
 const FOLDER: &str = "/instances";
 
-/// Starts one that syncs each write to disk, with the default tick of two seconds.
+/// Starts a ZooKeeper that syncs each write to disk, with the default tick of two seconds.
 pub async fn start(setup: &Setup) -> Result<Running> {
     let (mut command, version) = super::peers::zookeeper(setup)?;
     let port = process::free_port()?;
@@ -24,7 +24,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     let mut config = String::new();
     writeln!(config, "dataDir={}", data.display())?;
     writeln!(config, "clientPortAddress=127.0.0.1\nclientPort={port}\ntickTime=2000")?;
-    // A connection for each session, all from this machine.
+    // Each session has a connection of its own, and all come from this machine.
     writeln!(config, "maxClientCnxns=0\nadmin.enableServer=false")?;
     let file = setup.data.join("zookeeper.cfg");
     std::fs::write(&file, config)?;
@@ -50,9 +50,10 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     })
 }
 
-/// Follows the nodes.
+/// Watches the nodes.
 pub async fn watch(address: &str, tell: Tell) -> Result<()> {
-    // As long as the server allows: it may be frozen, and the watcher's own session has nothing to do with that.
+    // The longest timeout that the server allows: the server may be suspended, and the watcher's own session must
+    // survive this.
     let connector = Client::connector().with_session_timeout(Duration::from_secs(40));
     let client = connector.connect(address).await?;
     let mut watcher = client.watch(FOLDER, AddWatchMode::PersistentRecursive).await?;
@@ -81,7 +82,8 @@ pub async fn watch(address: &str, tell: Tell) -> Result<()> {
     }
 }
 
-/// What changes while the connection is broken is told by no event (ZOOKEEPER-4698): afterwards it takes a look.
+/// No event reports what changes while the connection is broken (ZOOKEEPER-4698). So the watcher compares the nodes
+/// afterwards.
 async fn compare(client: &Client, known: &mut HashSet<Instance>, tell: &Tell) -> Result<()> {
     let nodes = client.list_children(FOLDER).await?;
     let at = Moment::now();
@@ -96,20 +98,20 @@ async fn compare(client: &Client, known: &mut HashSet<Instance>, tell: &Tell) ->
     Ok(())
 }
 
-/// A session for each instance.
+/// Makes a session for each instance.
 pub struct Sessions {
     address: String,
     ttl: Duration,
 }
 
 impl Sessions {
-    /// Each instance connects by itself.
+    /// Makes the client. Each instance connects by itself.
     pub fn new(address: &str, ttl: Duration) -> Self {
         Self { address: address.to_owned(), ttl }
     }
 }
 
-/// What an instance holds.
+/// The session of an instance, and its node.
 pub struct Session {
     client: Client,
     path: String,
@@ -119,15 +121,15 @@ impl Registry for Sessions {
     type Membership = Session;
 
     async fn join(&self, instance: Instance) -> Result<Session> {
-        // Detached, a session that is dropped is not closed: the instance falls silent, and its connection breaks
-        // off, as when a process is killed.
+        // A detached session is not closed when it is dropped: the instance falls silent, and its connection
+        // breaks, as when a process is killed.
         let connector = Client::connector().with_session_timeout(self.ttl).with_detached();
         let client = connector.connect(&self.address).await.context("no session")?;
         let path = format!("{FOLDER}/{instance}");
         let mode = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
         match client.create(&path, b"", &mode).await {
             Ok(_) => {}
-            // Of an earlier session of its own, which the server has not given up yet.
+            // The node belongs to an earlier session of the instance, which the server has not expired yet.
             Err(Error::NodeExists) => {
                 client.delete(&path, None).await?;
                 client.create(&path, b"", &mode).await?;
@@ -137,8 +139,8 @@ impl Registry for Sessions {
         Ok(Session { client, path })
     }
 
-    /// Every request renews the session. The client's own pings come only after 3/8 of the ttl without one, which
-    /// is longer than the interval.
+    /// Renews the session by a request, as every request does. The client's own pings come only after 3/8 of the
+    /// ttl without a request, which is longer than the interval.
     async fn renew(&self, session: &mut Session) -> Result<()> {
         session.client.check_stat(&session.path).await?.context("the node is lost")?;
         Ok(())

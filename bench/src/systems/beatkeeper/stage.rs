@@ -1,4 +1,4 @@
-//! The control plane with a registration on it, and operators beside it.
+//! The control plane with its registrations, and its operators.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use crate::process::{self, Server};
 use crate::scrape::{self, Sample};
 use crate::systems::Setup;
 
-/// A control plane whose etcd syncs each write to disk, as in production, with registrations that nobody looks at yet.
+/// A control plane whose etcd syncs each write to disk, as in production, with registrations that no operator
+/// reconciles yet.
 pub struct Stage {
     /// The control plane.
     pub plane: ControlPlane,
@@ -27,21 +28,21 @@ pub struct Stage {
     services: u32,
 }
 
-/// An operator that runs. It is killed when dropped.
+/// A running operator. It is killed when this value is dropped.
 pub struct Operator {
     /// Its process.
     pub server: Server,
-    /// Where it serves its metrics.
+    /// The address of its metrics.
     pub metrics: String,
 }
 
 impl Operator {
-    /// What it says of itself.
+    /// Reads the operator's metrics.
     pub async fn scrape(&self) -> Result<Vec<Sample>> {
         scrape::scrape(&self.metrics).await
     }
 
-    /// Whether it says that it leads; one that does not answer yet, or no more, does not.
+    /// Whether the operator reports that it leads; false if it does not answer.
     pub async fn leads(&self) -> bool {
         let samples = self.scrape().await.unwrap_or_default();
         scrape::value(&samples, "beatkeeper_leader") == Some(1.0)
@@ -49,9 +50,9 @@ impl Operator {
 }
 
 impl Stage {
-    /// Starts it.
+    /// Starts the control plane, and declares the registrations.
     pub async fn open(setup: &Setup) -> Result<Self> {
-        // The audit log that tests read would be written for each beat.
+        // The audit log is off, because it would record each beat.
         let options = Options { fsync: true, audit: false, ..Options::default() };
         let plane = ControlPlane::start(options).await?;
         plane.declare(&beatkeeper_api::crd()).await?;
@@ -64,7 +65,7 @@ impl Stage {
         Ok(Self { plane, client, data: setup.data.clone(), services: setup.services })
     }
 
-    /// What it is, for the results.
+    /// Returns the description for the results.
     pub fn version(&self) -> String {
         format!(
             "Beatkeeper {} on Kubernetes {} with etcd {}, one member, fsync on",
@@ -74,22 +75,22 @@ impl Stage {
         )
     }
 
-    /// How clients find it.
+    /// Returns the kubeconfig for clients.
     pub fn kubeconfig(&self) -> PathBuf {
         self.plane.kubeconfig()
     }
 
-    /// Where the API server listens, as HOST:PORT.
+    /// Returns the address of the API server, as HOST:PORT.
     pub fn address(&self) -> String {
         self.plane.url(Part::ApiServer).trim_start_matches("https://").to_owned()
     }
 
-    /// Where etcd listens, as HOST:PORT.
+    /// Returns the address of etcd, as HOST:PORT.
     pub fn store(&self) -> String {
         self.plane.url(Part::Etcd).trim_start_matches("http://").to_owned()
     }
 
-    /// A kubeconfig that leads to another port of this machine.
+    /// Writes a kubeconfig for another port of this machine.
     pub fn kubeconfig_by(&self, port: u16) -> Result<PathBuf> {
         let mut config: Value = serde_json::from_str(&fs::read_to_string(self.kubeconfig())?)?;
         config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
@@ -98,7 +99,7 @@ impl Stage {
         Ok(path)
     }
 
-    /// Starts an operator, and does not wait for anything. `name` is that of its log.
+    /// Starts an operator, without waiting. `name` is the name of its log.
     pub fn operator(&self, name: &str, kubeconfig: &Path, flags: &[&str]) -> Result<Operator> {
         let metrics = format!("127.0.0.1:{}", process::free_port()?);
         let mut command = beatkeeper(kubeconfig)?;
@@ -110,12 +111,12 @@ impl Stage {
         Ok(Operator { server: Server::start(name, command, &self.data)?, metrics })
     }
 
-    /// Until an operator leads and has looked at its registrations.
+    /// Waits until an operator leads and has reconciled its registrations.
     pub async fn until_it_publishes(&self, operator: &Operator) -> Result<()> {
         let registrations: Api<ServiceRegistration> =
             Api::namespaced(self.client.clone(), NAMESPACE);
         process::until_it_answers(&operator.server, async || {
-            // They are looked at in any order: the last one made stands for all.
+            // Registrations are reconciled in any order. The check uses the last one made.
             let registration = registrations.get(&name_of(self.services - 1)).await?;
             registration.status.context("the operator has not looked at its registration")?;
             Ok(())
@@ -123,20 +124,20 @@ impl Stage {
         .await
     }
 
-    /// How many Leases there are beside whatever the operator keeps for itself.
+    /// Returns the number of Leases, without those of the operator itself.
     pub async fn leases(&self) -> Result<usize> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
         let ours = beatkeeper_api::heartbeat::REGISTRATION_LABEL;
         Ok(leases.list_metadata(&kube::api::ListParams::default().labels(ours)).await?.items.len())
     }
 
-    /// What the API server says of itself.
+    /// Reads the API server's metrics.
     pub async fn scrape(&self) -> Result<Vec<Sample>> {
         Ok(scrape::samples(&self.plane.metrics().await?))
     }
 }
 
-/// The program that was built with this one.
+/// Returns a command for the `beatkeeper` binary that was built with this program.
 pub fn beatkeeper(kubeconfig: &Path) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?.with_file_name("beatkeeper"));
     command.env("KUBECONFIG", kubeconfig).env_remove("POD_NAME").env_remove("RUST_LOG");

@@ -1,4 +1,4 @@
-//! The few calls of etcd's v3 API that are needed, by the numbers of its rpc.proto and kv.proto.
+//! The required calls of etcd's v3 API, with the field numbers of its rpc.proto and kv.proto.
 
 use anyhow::Result;
 use futures::{Stream, StreamExt, stream};
@@ -37,7 +37,7 @@ pub struct LeaseKeepAliveRequest {
 pub struct LeaseKeepAliveResponse {
     #[prost(int64, tag = "2")]
     pub id: i64,
-    /// Of a lease that is lost, 0.
+    /// 0 for a lost lease.
     #[prost(int64, tag = "3")]
     pub ttl: i64,
 }
@@ -52,7 +52,7 @@ struct PutRequest {
     lease: i64,
 }
 
-/// An answer of which nothing is read.
+/// An answer whose content is not read.
 #[derive(Clone, PartialEq, Message)]
 struct Ignored {}
 
@@ -110,28 +110,28 @@ impl Rpc {
         Self(Grpc::new(channel))
     }
 
-    /// Grants a lease of so many seconds.
+    /// Grants a lease with a ttl in seconds.
     pub async fn lease_grant(&self, ttl: i64) -> Result<i64> {
         let path = "/etcdserverpb.Lease/LeaseGrant";
         let granted: LeaseGrantResponse = self.call(path, LeaseGrantRequest { ttl }).await?;
         Ok(granted.id)
     }
 
-    /// Ends a lease, and with it its keys.
+    /// Ends a lease, which also deletes its keys.
     pub async fn lease_revoke(&self, id: i64) -> Result<()> {
         let path = "/etcdserverpb.Lease/LeaseRevoke";
         let Ignored {} = self.call(path, LeaseRevokeRequest { id }).await?;
         Ok(())
     }
 
-    /// Writes a key that lives as long as a lease.
+    /// Writes a key that exists as long as its lease.
     pub async fn put(&self, key: &str, lease: i64) -> Result<()> {
         let request = PutRequest { key: key.into(), value: Vec::new(), lease };
         let Ignored {} = self.call("/etcdserverpb.KV/Put", request).await?;
         Ok(())
     }
 
-    /// Renews leases as they come through `requests`.
+    /// Renews leases as requests arrive in `requests`.
     pub async fn keep_alive(
         &self,
         requests: impl Stream<Item = LeaseKeepAliveRequest> + Send + 'static,
@@ -142,13 +142,13 @@ impl Rpc {
     /// Watches all keys with a prefix, from now on.
     pub async fn watch(&self, prefix: &str) -> Result<Streaming<WatchResponse>> {
         let key = prefix.as_bytes().to_vec();
-        // The range ends before the first key that is greater than all with the prefix.
+        // The range ends before the first key that is greater than all keys with the prefix.
         let mut range_end = key.clone();
         if let Some(last) = range_end.last_mut() {
             *last += 1;
         }
         let create = Some(WatchCreateRequest { key, range_end });
-        // etcd ends a watch whose requests have ended.
+        // etcd ends a watch when its stream of requests ends, so the stream never ends.
         let requests = stream::iter([WatchRequest { create }]).chain(stream::pending());
         self.stream("/etcdserverpb.Watch/Watch", requests).await
     }
