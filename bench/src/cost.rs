@@ -129,7 +129,7 @@ impl Driver {
         self.drive.missed("stray", strays)
     }
 
-    /// Starts the only operator, whose bytes are counted.
+    /// Starts the only operator. Its bytes are counted.
     async fn counted_operator(&mut self) -> Result<Operator> {
         let kubeconfig = self.stage.kubeconfig_by(self.relay.port())?;
         let name = self.next_name();

@@ -91,7 +91,7 @@ impl Drive {
         self.note(&done, scenario)
     }
 
-    /// Records instances whose act the watcher has not seen.
+    /// Records instances with an act that the watcher has not seen.
     pub fn missed(&self, scenario: &str, instances: Vec<Instance>) -> Result<()> {
         let line = |instance| Missed::of(&self.run, scenario.to_owned(), instance);
         self.append(&instances.into_iter().map(line).collect::<Vec<_>>())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::words::{Event, Instance};
 
-/// An act of an instance whose lag is measured.
+/// An act of an instance. The ledger measures its lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     /// The instance falls silent. It should be removed one ttl after its last renewal was sent, and not earlier.
@@ -91,7 +91,7 @@ impl Ledger {
         !self.there.contains(&instance) && !self.open.contains_key(&instance)
     }
 
-    /// Returns the instances whose expected act was not seen.
+    /// Returns the instances with an expected act that was not seen, and ends the waiting for these acts.
     pub fn give_up(&mut self) -> Vec<(Instance, Act)> {
         self.open.drain().map(|(instance, open)| (instance, open.act)).collect()
     }

@@ -88,7 +88,7 @@ impl Setting {
     }
 }
 
-/// A service whose instances are outside the cluster, and all published.
+/// A service of instances outside the cluster, which are all published.
 pub struct Scene {
     setting: Setting,
     records: Vec<Record>,
@@ -128,7 +128,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// Makes a service whose endpoints are all published.
+    /// Makes a service, and publishes all its endpoints.
     pub fn new(endpoints: usize) -> Self {
         let ports = PortSet::new(vec![EndpointPort {
             name: "grpc".to_owned(),

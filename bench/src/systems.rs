@@ -74,7 +74,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Makes a part whose metrics are not read.
+    /// Makes a part without metrics that are read.
     pub fn new(name: &'static str, pid: u32) -> Self {
         Self { name, pid, metrics: None }
     }

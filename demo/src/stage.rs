@@ -99,7 +99,7 @@ impl Stage {
     fn start(&self, name: &str, words: &[&str], out: &Output) -> Result<Actor> {
         out.command(&format!("beatkeeper {} &", shell(words)))?;
         let mut command = Command::new(&self.beatkeeper);
-        // The demo may run in a Pod, whose name must not reach the processes.
+        // The demo may run in a Pod. The name of this Pod must not reach the processes.
         command.args(words).envs(self.plane.environment()).env_remove("POD_NAME");
         Actor::start(name, command, &self.plane.data_folder().join("logs"))
     }

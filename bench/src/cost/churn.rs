@@ -18,7 +18,7 @@ impl Driver {
     /// Measures while instances are replaced: half of the leaving instances deregister, and half fall silent.
     pub async fn churn(&mut self, operator: &Operator) -> Result<()> {
         let mut living = self.drive.idle();
-        // After this, as many deadlines pass as instances fall silent.
+        // The first ttl is not measured. After it, as many deadlines pass as instances fall silent.
         self.replace(&mut living, self.setup.ttl).await?;
         let before = self.reading(operator).await?;
         self.replace(&mut living, Duration::from_secs(self.plan.churn)).await?;

@@ -28,7 +28,7 @@ const LEAVERS: u32 = 400;
 const SILENT: u32 = 5;
 /// How long a takeover may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long after a takeover instances may still be reported as missing.
+/// How long after a takeover the watcher's reports of missing instances are still collected.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
 /// The operators and instances of one takeover.
@@ -112,7 +112,8 @@ impl Driver {
         let gone_before = self.drive.idle();
         let mut leavers = self.leavers((SILENT + LEAVERS).min(self.plan.instances / 2));
         let silent = leavers.split_off(leavers.len().saturating_sub(SILENT as usize));
-        // The leader still publishes while it is asked to end.
+        // These instances deregister just before the leader gets the signal, so that the leader is publishing while
+        // it ends.
         for leaver in leavers.split_off(leavers.len().saturating_sub(5)) {
             self.drive.act(Act::Leave, vec![leaver]).await?;
             self.drive.listen(LEAVING).await?;

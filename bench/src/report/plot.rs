@@ -9,9 +9,9 @@ use crate::statistics::told_seconds;
 
 /// The values of one name, in ascending order.
 pub struct Line {
-    /// For the legend.
+    /// The name in the legend.
     pub name: String,
-    /// In seconds.
+    /// The values in seconds.
     pub values: Vec<f64>,
 }
 

@@ -239,7 +239,7 @@ fn least_lag(results: &Results) -> Option<f64> {
     least(scenarios.flat_map(|scenario| ours(results, scenario)).map(|lag| lag.lag))
 }
 
-/// Returns the lag of the last instance in the runs in which at least 3000 died.
+/// Returns the longest time from the last deadline to the last observation, of the runs in which at least 3000 died.
 fn last_of_many(results: &Results, variant: &str) -> Option<f64> {
     let of_run = |lag: &&Lag| (lag.instances, lag.beats_per_second.to_bits(), lag.run);
     let lags = ours(results, "mass").filter(|lag| lag.variant == variant);

@@ -69,7 +69,7 @@ fn take_turn(folder: &Path, reporter: &Reporter) -> Result<File> {
     Ok(lock)
 }
 
-/// Runs one build to its end. What it says is shown when it fails.
+/// Runs one build to its end. The output of the build is shown if it fails.
 fn run(mut command: Command, scratch: &Path, step: &crate::reporter::Step) -> Result<()> {
     let log = scratch.join("output");
     let output = File::create(&log)?;

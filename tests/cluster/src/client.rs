@@ -1,4 +1,4 @@
-//! Clients of the API server whose own behaviour does not distort measurements.
+//! Clients of the API server that do not distort measurements by their own behaviour.
 
 use std::fs;
 

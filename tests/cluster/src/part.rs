@@ -216,7 +216,7 @@ fn controller_manager(data: &Path, ports: &Ports, options: &Options) -> Result<F
     Ok(flags)
 }
 
-/// All default controllers except those that would delete or taint Pods whose node does not exist: tests make Pods
+/// All default controllers except those that would delete or taint Pods on nodes that do not exist: tests make Pods
 /// without a kubelet.
 const CONTROLLERS: &str =
     "*,-pod-garbage-collector-controller,-node-lifecycle-controller,-taint-eviction-controller";

@@ -27,7 +27,7 @@ const USER_AGENT: &str = "beatkeeper-cluster";
 /// etcd, kube-apiserver and kube-controller-manager, ready for use.
 ///
 /// A control plane that was started here ends when this value is dropped, and at the latest with its process,
-/// however the process ends. An attached control plane is not changed.
+/// however the process ends. An attached control plane keeps running.
 pub struct ControlPlane {
     record: Record,
     data: PathBuf,

@@ -22,7 +22,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Returns `None` outside the namespaces of a tests/node node: only tests/node sets this variable.
+    /// Returns `None` outside the namespaces of a tests/node node, because only tests/node sets this variable, and
+    /// also if one of the two programs is not given.
     pub(crate) fn find(beatkeeper: Option<PathBuf>, greeter: Option<PathBuf>) -> Option<Self> {
         let folder = PathBuf::from(env::var_os("BEATKEEPER_NODE")?);
         Some(Self { folder, beatkeeper: beatkeeper?, greeter: greeter? })

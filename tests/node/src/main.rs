@@ -1,8 +1,9 @@
 //! `beatkeeper-node`: a real single node on the command line.
 //!
-//! Everything runs in network, mount, IPC and PID namespaces of its own. When the first process in there ends, the
-//! kernel ends all others, and the namespaces take interfaces, nftables rules and mounts along. What they do not take,
-//! cgroups and the data folder, is removed by a process outside that waits for our end, whichever way it comes.
+//! Everything runs in network, mount, IPC and PID namespaces of its own. When the first process in the namespaces
+//! ends, the kernel ends all others, and the interfaces, nftables rules and mounts end with the namespaces. Cgroups
+//! and the data folder remain. A process outside the namespaces waits for our end, however we end, and removes
+//! them.
 
 mod binaries;
 mod inside;
@@ -72,7 +73,7 @@ struct Choices {
     images: Vec<PathBuf>,
 }
 
-/// On `main`'s own thread: the lives of the processes that it starts are tied to it.
+/// This runs on `main`'s own thread, because the kernel ties the lives of the started processes to this thread.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(Arguments::parse().action).await {

@@ -48,7 +48,7 @@ fn hierarchies() -> Vec<PathBuf> {
 /// The process that started the node holds this lock while it lives.
 pub(crate) const LOCK: &str = "lock";
 
-/// Removes the remains of nodes whose sweeper was killed too, or whose machine stopped.
+/// Removes the remains of nodes after their sweeper was killed too, or after the machine stopped.
 pub(crate) fn abandoned(nodes: &Path) {
     let Ok(folders) = fs::read_dir(nodes) else { return };
     for folder in folders.flatten().map(|entry| entry.path()) {

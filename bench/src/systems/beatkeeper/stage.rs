@@ -18,8 +18,8 @@ use crate::process::{self, Server};
 use crate::scrape::{self, Sample};
 use crate::systems::Setup;
 
-/// A control plane whose etcd syncs each write to disk, as in production, with registrations that no operator
-/// reconciles yet.
+/// A control plane with registrations that no operator reconciles yet. Its etcd syncs each write to disk, as in
+/// production.
 pub struct Stage {
     /// The control plane.
     pub plane: ControlPlane,

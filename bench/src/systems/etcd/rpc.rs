@@ -52,7 +52,7 @@ struct PutRequest {
     lease: i64,
 }
 
-/// An answer whose content is not read.
+/// An answer of which no field is read.
 #[derive(Clone, PartialEq, Message)]
 struct Ignored {}
 
