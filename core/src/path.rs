@@ -40,7 +40,7 @@ pub const LONGEST_REST: Duration = Duration::from_secs(60);
 /// passed.
 ///
 /// It does if it was sent after the deadline. It also does if it was sent a little before, and has come back so soon
-/// that there is no gap up to now. The time that it leaves unproven is at most [`REACH`], a tenth of the shortest gap.
+/// that there is no gap up to now. The time that it leaves unproven is at most `REACH`, a tenth of the shortest gap.
 /// The live read shows beats that were accepted in that time, because it is sent after the deadline. The second
 /// condition is needed because a process may be suspended just before the deadline, together with the API server and
 /// all clients. Without the condition, that process would count their standstill as proven time.

@@ -1,10 +1,10 @@
 //! The shell around the core. It reads from the Kubernetes API for the core, and it carries out the core's
 //! plans.
 //!
-//! [`run`] starts one watch of each kind and waits until each kind has been listed once. Then it reconciles one
-//! registration at a time ([`reconcile`]). A heartbeat does not cause a reconciliation: the watch of the Leases
+//! [`run()`] starts one watch of each kind and waits until each kind has been listed once. Then it reconciles one
+//! registration at a time (`reconcile`). A heartbeat does not cause a reconciliation: the watch of the Leases
 //! updates the liveness index, and only a change that may change a decision wakes a registration. With leader
-//! election all replicas watch, and only the leader ([`leader`]) reconciles and writes.
+//! election all replicas watch, and only the leader (`leader`) reconciles and writes.
 
 mod access;
 mod adopt;

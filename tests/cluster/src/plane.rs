@@ -205,7 +205,7 @@ impl ControlPlane {
     }
 
     /// Returns the environment in which programs find this control plane: kubectl, `kube::Config::infer`,
-    /// [`shared`](crate::shared).
+    /// [`shared`](crate::shared()).
     pub fn environment(&self) -> Vec<(String, PathBuf)> {
         vec![
             ("KUBECONFIG".to_owned(), self.kubeconfig()),
