@@ -21,7 +21,7 @@ use serde::{
 use serde_json::{Value, json};
 
 /// A kind of object of which only a part is read.
-pub trait Readable: Sized {
+pub trait Readable: DeserializeOwned {
     /// The fields of an object that are kept. Every field that is used anywhere has to be named here.
     const KEEP: Keep;
 
@@ -29,7 +29,9 @@ pub trait Readable: Sized {
     ///
     /// # Errors
     /// The value is no object of this kind.
-    fn of(kept: &Value) -> Result<Self, serde_json::Error>;
+    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(kept)
+    }
 }
 
 /// An object of which only the used fields were read. It is serialised unchanged.
@@ -121,10 +123,6 @@ impl Readable for Lease {
             ]),
         ),
     ]);
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 /// The managed fields that show which manager has changed the fields that a heart uses.
@@ -147,10 +145,6 @@ fn told_by_an_instance(field: &str) -> bool {
 
 impl Readable for Pod {
     const KEEP: Keep = Fields(&[("apiVersion", All), ("kind", All), ("metadata", IDENTITY)]);
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 impl Readable for EndpointSlice {
@@ -170,10 +164,6 @@ impl Readable for EndpointSlice {
         ),
         ("ports", Each(&Fields(&[("name", All), ("port", All), ("protocol", All)]))),
     ]);
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 impl Readable for ServiceRegistration {

@@ -17,7 +17,10 @@ use std::{borrow::Cow, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeSeed};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, DeserializeSeed},
+};
 use serde_json::{Value, json};
 
 pub use beatkeeper_api::keep::Keep;
@@ -29,7 +32,7 @@ use super::{
 };
 
 /// A kind of object that is read in this way.
-pub trait Readable: Sized {
+pub trait Readable: DeserializeOwned {
     /// The name of the kind, for messages.
     const KIND: &'static str;
     /// The fields that are kept of an object. Every field that is used anywhere must be named here.
@@ -39,7 +42,9 @@ pub trait Readable: Sized {
     ///
     /// # Errors
     /// If a part that is used cannot be parsed.
-    fn of(kept: &Value) -> Result<Self, serde_json::Error>;
+    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
+        Self::deserialize(kept)
+    }
 }
 
 /// An object of a list or an event, or the reason why it cannot be read.

@@ -6,7 +6,6 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::core::{DynamicObject, PartialObjectMeta};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
@@ -117,10 +116,6 @@ impl Readable for Pod {
             ),
         ])
     };
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 impl Readable for Service {
@@ -155,10 +150,6 @@ impl Readable for Service {
             ]),
         ),
     ]);
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 impl Readable for EndpointSlice {
@@ -169,19 +160,11 @@ impl Readable for EndpointSlice {
         ("endpoints", All),
         ("ports", All),
     ]);
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 impl Readable for Endpoints {
     const KIND: &'static str = "Endpoints";
     const KEEP: Keep = Fields(&[("metadata", WRITTEN_METADATA), ("subsets", All)]);
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 impl Readable for PartialObjectMeta<Node> {
@@ -195,10 +178,6 @@ impl Readable for PartialObjectMeta<Node> {
             ("labels", Entries(|name| name.starts_with("topology.kubernetes.io/"))),
         ]),
     )]);
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 impl Readable for HeartbeatLease {
@@ -239,10 +218,6 @@ impl Readable for DynamicObject {
         ("metadata", Fields(&[("name", All), ("namespace", All), ("resourceVersion", All)])),
         ("spec", All),
     ]);
-
-    fn of(kept: &Value) -> Result<Self, serde_json::Error> {
-        Self::deserialize(kept)
-    }
 }
 
 impl Readable for ServiceRegistration {

@@ -8,7 +8,6 @@ use crate::{
     index::Settled,
     memory::Memory,
     proven::{Gap, Pace, Proven, Silence},
-    rhythm::Wanted,
 };
 
 const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(20) };
@@ -36,18 +35,7 @@ fn publish_of(index: &mut Index, registration: &Key, which: impl Fn(&Record) -> 
 }
 
 fn published(record: &Record) -> Settled {
-    Settled {
-        lease: record.lease.clone(),
-        token: record.token.clone(),
-        quiet: true,
-        expired: false,
-        placed: true,
-        published: true,
-        granted: false,
-        takes_out: false,
-        protected: false,
-        wanted: Wanted::at(PACE, None),
-    }
+    published_at(PACE, record)
 }
 
 fn ask(guard: &mut Guard, index: &Index, now: u64) -> Option<(Place, Flow)> {

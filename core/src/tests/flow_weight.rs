@@ -70,18 +70,7 @@ impl Crowd {
 }
 
 fn published(record: &Record) -> Settled {
-    Settled {
-        lease: record.lease.clone(),
-        token: record.token.clone(),
-        quiet: true,
-        expired: false,
-        placed: true,
-        published: true,
-        granted: false,
-        takes_out: false,
-        protected: false,
-        wanted: crate::rhythm::Wanted::at(PACE, None),
-    }
+    published_at(PACE, record)
 }
 
 /// The ages of the last beats of `number` instances, in milliseconds: one is dead, and the others beat on time.

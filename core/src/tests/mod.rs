@@ -15,10 +15,12 @@ use super::{
     evidence::Evidence,
     frozen::Earlier,
     heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
-    index::{Index, Key, LiveRead, Observed, Record, Settlement},
+    index::{Index, Key, LiveRead, Observed, Record, Settled, Settlement},
     moment::Moment,
     pod::PodView,
+    proven::Pace,
     registration::Registration,
+    rhythm::Wanted,
     ttl::TtlHistory,
     verdict::Verdict,
 };
@@ -63,6 +65,22 @@ fn at(millis: u64) -> Moment {
 
 fn key(name: &str) -> Key {
     Key::new("shop", name)
+}
+
+/// What the index is told of a published instance whose beats arrive at this pace.
+fn published_at(pace: Pace, record: &Record) -> Settled {
+    Settled {
+        lease: record.lease.clone(),
+        token: record.token.clone(),
+        quiet: true,
+        expired: false,
+        placed: true,
+        published: true,
+        granted: false,
+        takes_out: false,
+        protected: false,
+        wanted: Wanted::at(pace, None),
+    }
 }
 
 /// A heartbeat of registration greeter, from an outside instance.
