@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::context::Instruments;
+use crate::controller::context::Instruments;
 use crate::kube_client::{
     gate::{Lane, Observer, Outcome},
     request::ApiRequest,
 };
 
 /// Observes every call.
-pub(super) struct Calls(pub(super) Instruments);
+pub(crate) struct Calls(pub(crate) Instruments);
 
 impl Observer for Calls {
     fn admitted(&self, lane: Lane, waited: Duration) {

@@ -9,7 +9,7 @@ use beatkeeper_core::{moment::Moment, status::Clocks};
 
 /// Within this time a moment can be awaited to a tenth of a millisecond. A timer of the runtime for such a
 /// moment is set earlier by this time.
-pub(super) const NEAR: Duration = Duration::from_millis(3);
+pub(crate) const NEAR: Duration = Duration::from_millis(3);
 
 /// The clocks of this process.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ impl Clock {
     }
 
     /// The present on the monotonic clock.
-    pub(super) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         Moment::from_start(self.start.elapsed())
     }
 
@@ -41,7 +41,7 @@ impl Clock {
     ///
     /// The runtime's timers count whole milliseconds and round up, so they fire one or two milliseconds too
     /// late. A thread wakes up to a tenth of a millisecond exactly.
-    pub(super) async fn reach(&self, moment: Moment) {
+    pub(crate) async fn reach(&self, moment: Moment) {
         let left = moment.since(self.now());
         if left.is_zero() || left > NEAR {
             return;
@@ -55,12 +55,12 @@ impl Clock {
     }
 
     /// The present on the wall clock.
-    pub(super) fn wall(&self) -> Timestamp {
+    pub(crate) fn wall(&self) -> Timestamp {
         (self.wall)()
     }
 
     /// The present on both clocks.
-    pub(super) fn clocks(&self) -> Clocks {
+    pub(crate) fn clocks(&self) -> Clocks {
         Clocks { now: self.now(), wall: self.wall() }
     }
 }

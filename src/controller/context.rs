@@ -13,19 +13,18 @@ use kube::{Client, runtime::reflector::ObjectRef};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    access::Accesses,
-    anew::Beginnings,
-    announcer::Announcer,
-    claim::Claim,
+use crate::controller::{
     clock::Clock,
-    desk::Desks,
     error::{ApiError, Cause},
     host::Process,
+    leader::leadership::Claim,
     metrics::Metrics,
-    probe::{Others, Probe},
+    probe::prover::{Others, Probe},
+    report::{event_recorder::Announcer, status_writer::Desks},
+    rollback::Beginnings,
     serve::SharedHealth,
     settings::Settings,
+    watch::access::Accesses,
 };
 use crate::kube_client::{self, gate::Gate};
 use beatkeeper_core::{
@@ -49,32 +48,32 @@ use beatkeeper_core::{
 
 /// Timeout of a call to the API server, except watches. It is far above the duration of a healthy call (p99 12
 /// ms) and far below any useful ttl.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The state that all steps of one scope share.
-pub(super) struct Context {
-    pub(super) client: Client,
-    pub(super) settings: Settings,
-    pub(super) clock: Clock,
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
     /// Says whether this process may write.
-    pub(super) claim: Claim,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) health: SharedHealth,
-    pub(super) announcer: Announcer,
+    pub(crate) claim: Claim,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: SharedHealth,
+    pub(crate) announcer: Announcer,
     /// The process that every spawned task belongs to.
-    pub(super) process: Process,
+    pub(crate) process: Process,
     /// The tasks that run beside the work queue. The controller waits for them when it stops.
-    pub(super) tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     /// Cancelled when the controller is to stop.
-    pub(super) stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// What the API server lets this scope read.
-    pub(super) accesses: Accesses,
+    pub(crate) accesses: Accesses,
     index: Arc<Mutex<Index>>,
     world: Mutex<World>,
     /// Restarts the watches.
-    pub(super) beginnings: Beginnings,
+    pub(crate) beginnings: Beginnings,
     /// The probe of this replica.
-    pub(super) probe: Probe,
+    pub(crate) probe: Probe,
     path: Mutex<Path>,
     other_probes: Mutex<Others>,
     /// The registrations with a decision that waits for a proof.
@@ -84,7 +83,7 @@ pub(super) struct Context {
     replaced: Mutex<Replaced>,
     gates: Mutex<Gates>,
     /// Wakes the task that writes the Pods' conditions when there is something new.
-    pub(super) gate_news: Notify,
+    pub(crate) gate_news: Notify,
     paces: Mutex<KeptPaces>,
     desks: Mutex<Desks>,
     /// Limits how many tasks write a status, a condition or events at the same time.
@@ -115,15 +114,15 @@ struct Term {
 
 /// What the scopes of one process share.
 #[derive(Clone)]
-pub(super) struct Instruments {
-    pub(super) process: Process,
-    pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) health: SharedHealth,
+pub(crate) struct Instruments {
+    pub(crate) process: Process,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: SharedHealth,
 }
 
 impl Instruments {
-    pub(super) fn new(process: Process, clock: Clock, metrics_per_registration: bool) -> Self {
+    pub(crate) fn new(process: Process, clock: Clock, metrics_per_registration: bool) -> Self {
         let metrics = Arc::new(Metrics::new(clock, metrics_per_registration));
         Self { process, clock, metrics, health: SharedHealth::new(clock) }
     }
@@ -131,56 +130,56 @@ impl Instruments {
 
 /// What is remembered of a registration between two reconciliations.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// The uid of the registration. A new registration of the same name begins with an empty memory.
     uid: String,
     /// The ttls that the registration has had.
-    pub(super) ttl: Option<TtlHistory>,
+    pub(crate) ttl: Option<TtlHistory>,
     /// After a failed write of a cordon, no cordon is written again before this time. The writes restore
     /// cordons in Leases that were made anew.
-    pub(super) cordons_rest_until: Moment,
+    pub(crate) cordons_rest_until: Moment,
     /// When to reconcile again because of a step that had to wait.
-    pub(super) look_again: Option<Moment>,
+    pub(crate) look_again: Option<Moment>,
     /// The instances with a state that changes again and again.
-    pub(super) flaps: Flaps,
+    pub(crate) flaps: Flaps,
     /// When to send the events that had to wait.
-    pub(super) tells_at: Option<Moment>,
+    pub(crate) tells_at: Option<Moment>,
     /// When to reconcile again because time alone may change the decision.
-    pub(super) due: Option<Moment>,
+    pub(crate) due: Option<Moment>,
     /// The states that the last events reported. None after a start, until the first report.
-    pub(super) told: Option<Remembered>,
+    pub(crate) told: Option<Remembered>,
     /// The Endpoints are not updated again before this time.
-    pub(super) endpoints_rest_until: Moment,
+    pub(crate) endpoints_rest_until: Moment,
     /// How often in a row the registration could not be published.
-    pub(super) failures: u32,
+    pub(crate) failures: u32,
     /// How often in a row a decision lacked a live read or a proof.
-    pub(super) failed_reads: u32,
+    pub(crate) failed_reads: u32,
     /// The instances that were suspects at the last decision, or become suspects at their deadlines.
-    pub(super) foreseen: Vec<Suspect>,
+    pub(crate) foreseen: Vec<Suspect>,
     /// Whether the Service, when it last existed, was one that the operator did not own.
-    pub(super) foreign_service: bool,
+    pub(crate) foreign_service: bool,
     /// Since when the Service with this uid has been seen without a selector.
-    pub(super) without_selector: Option<(String, Moment)>,
+    pub(crate) without_selector: Option<(String, Moment)>,
     /// In a dry run: the addresses that would be published now.
-    pub(super) rehearsed: Option<AddressSet>,
+    pub(crate) rehearsed: Option<AddressSet>,
     /// The addresses of outside instances at the last time when they could change, with the generation of the
     /// spec that declared them. The generation is None if they come from a status.
-    pub(super) earlier: Option<(Option<i64>, Arc<Earlier>)>,
+    pub(crate) earlier: Option<(Option<i64>, Arc<Earlier>)>,
     /// The adopted instances as this process wrote them last.
-    pub(super) adopted: Option<(Version, Vec<AdoptedInstance>)>,
+    pub(crate) adopted: Option<(Version, Vec<AdoptedInstance>)>,
     /// What the API server refuses to publish.
-    pub(super) refusals: Refusals,
+    pub(crate) refusals: Refusals,
     /// Adopted instances that have beaten since, until the status no longer lists them.
-    pub(super) weaned: Vec<AdoptedInstance>,
+    pub(crate) weaned: Vec<AdoptedInstance>,
     /// Since when a Service that the operator did not own is missing.
-    pub(super) service_gone: Option<Moment>,
+    pub(crate) service_gone: Option<Moment>,
     /// The deadlines of instances that are to be pruned, by the name of the Lease, until the API server
     /// confirms the write.
-    pub(super) pruning: HashMap<Arc<str>, Moment>,
+    pub(crate) pruning: HashMap<Arc<str>, Moment>,
 }
 
 impl Context {
-    pub(super) fn new(
+    pub(crate) fn new(
         client: Client,
         settings: Settings,
         announcer: Announcer,
@@ -226,42 +225,42 @@ impl Context {
     /// Waits for a permit to write a status, a condition or an event. There are as many permits as the gate has
     /// places for background calls. The timeout of the call does not run during this wait, since a thousand
     /// registrations may wait at once. Returns None once the controller is to stop.
-    pub(super) async fn turn_to_tell(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn turn_to_tell(&self) -> Option<SemaphorePermit<'_>> {
         self.stop.run_until_cancelled(self.telling.acquire()).await?.ok()
     }
 
     /// The liveness index. The guard is never held across an await.
-    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known of the cluster. The guard is never held across an await.
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The path of the beats. The guard is never held across an await.
-    pub(super) fn path(&self) -> MutexGuard<'_, Path> {
+    pub(crate) fn path(&self) -> MutexGuard<'_, Path> {
         self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The probes of other replicas. The guard is never held across an await.
-    pub(super) fn other_probes(&self) -> MutexGuard<'_, Others> {
+    pub(crate) fn other_probes(&self) -> MutexGuard<'_, Others> {
         self.other_probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The registrations that wait for a proof. The guard is never held across an await.
-    pub(super) fn unproven(&self) -> MutexGuard<'_, HashSet<Key>> {
+    pub(crate) fn unproven(&self) -> MutexGuard<'_, HashSet<Key>> {
         self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The outage guard (L6). The mutex guard is never held across an await.
-    pub(super) fn guard(&self) -> MutexGuard<'_, Guard> {
+    pub(crate) fn guard(&self) -> MutexGuard<'_, Guard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the probe renew at the pace that the registrations require now.
-    pub(super) fn suit_pace(&self) {
+    pub(crate) fn suit_pace(&self) {
         let tightest = self.world().tightest_pace();
         let now = self.clock.now();
         let sooner = {
@@ -276,7 +275,7 @@ impl Context {
     }
 
     /// The reports that wait to be written. The guard is never held across an await.
-    pub(super) fn desks(&self) -> MutexGuard<'_, Desks> {
+    pub(crate) fn desks(&self) -> MutexGuard<'_, Desks> {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -286,12 +285,12 @@ impl Context {
     }
 
     /// What Pods with the operator's readiness gate are told. The guard is never held across an await.
-    pub(super) fn gates(&self) -> MutexGuard<'_, Gates> {
+    pub(crate) fn gates(&self) -> MutexGuard<'_, Gates> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues these Pods, all of which have the operator's readiness gate, to be checked.
-    pub(super) fn look_at_gates(&self, pods: impl IntoIterator<Item = Key>) {
+    pub(crate) fn look_at_gates(&self, pods: impl IntoIterator<Item = Key>) {
         let now = self.clock.now();
         let mut any = false;
         for pod in pods {
@@ -304,7 +303,7 @@ impl Context {
     }
 
     /// Gives access to the rate limits of a registration's writes.
-    pub(super) fn paces<T>(&self, key: &Key, ask: impl FnOnce(&mut Paces) -> T) -> T {
+    pub(crate) fn paces<T>(&self, key: &Key, ask: impl FnOnce(&mut Paces) -> T) -> T {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
         ask(paces.of.entry(key.clone()).or_default())
     }
@@ -313,7 +312,7 @@ impl Context {
     ///
     /// # Errors
     /// When the next token will be available.
-    pub(super) fn may(
+    pub(crate) fn may(
         &self,
         key: &Key,
         limit: Limit,
@@ -325,7 +324,7 @@ impl Context {
 
     /// Reads or changes the memory of a registration. A different uid means a new registration: its memory is
     /// empty.
-    pub(super) fn remember<T>(
+    pub(crate) fn remember<T>(
         &self,
         key: &Key,
         uid: &str,
@@ -343,7 +342,7 @@ impl Context {
     }
 
     /// Forgets everything that is compared by resourceVersion.
-    pub(super) fn forget_versions(&self) {
+    pub(crate) fn forget_versions(&self) {
         self.other_probes().forget_all();
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         memories.values_mut().for_each(|memory| memory.adopted = None);
@@ -353,7 +352,7 @@ impl Context {
 
     /// Forgets a registration that is gone. A new registration may soon replace it. Therefore its longest ttl
     /// is kept, since its instances keep the pace that they last read.
-    pub(super) fn forget(&self, key: &Key) {
+    pub(crate) fn forget(&self, key: &Key) {
         let memory = self.memories.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         if let Some(ttl) = memory.and_then(|memory| memory.ttl) {
             self.replaced().put(key, ttl.longest(), self.clock.now());
@@ -377,7 +376,7 @@ impl Context {
     /// Notes the current ttl of a registration, as the watch shows it. A standby replica does so too, so that
     /// the next leader knows of the changes (L8). `told` is the former ttl in the status, for a process that
     /// has just started.
-    pub(super) fn note_ttl(&self, key: &Key, uid: &str, ttl: Duration, told: Option<Duration>) {
+    pub(crate) fn note_ttl(&self, key: &Key, uid: &str, ttl: Duration, told: Option<Duration>) {
         let now = self.clock.now();
         // This detects a replacement of which the watch has not shown the deletion.
         self.remember(key, uid, |_| ());
@@ -392,7 +391,7 @@ impl Context {
     ///
     /// This process does not know what another replica did in the meantime. As after a start, it takes from the
     /// status what has been reported.
-    pub(super) fn begin_term(&self) -> UnboundedReceiver<ObjectRef<ServiceRegistration>> {
+    pub(crate) fn begin_term(&self) -> UnboundedReceiver<ObjectRef<ServiceRegistration>> {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         for memory in memories.values_mut() {
             *memory = Memory {
@@ -412,13 +411,13 @@ impl Context {
     }
 
     /// When the current term began, or the last one.
-    pub(super) fn term_began(&self) -> Moment {
+    pub(crate) fn term_began(&self) -> Moment {
         self.term().began
     }
 
     /// Ends a term. No registration is woken until the next term. The metrics of the last decisions are
     /// removed, since they no longer hold.
-    pub(super) fn end_term(&self) {
+    pub(crate) fn end_term(&self) {
         self.term().wakes = None;
         let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         // Only the registrations of this scope: another scope may lead again already.
@@ -431,7 +430,7 @@ impl Context {
 
     /// Spawns a task that runs until the controller stops. If the task ends by itself, which is a defect, the
     /// controller stops: it must not decide from data that no task keeps up to date.
-    pub(super) fn spawn_for_ever(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn_for_ever(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.spawn(async move {
             // Dropped on a panic, too.
@@ -441,12 +440,12 @@ impl Context {
     }
 
     /// Spawns a task beside the work queue. The task runs to its end.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.process.task(task));
     }
 
     /// Queues these registrations to be reconciled. Registrations that do not exist are ignored.
-    pub(super) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
+    pub(crate) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
         let mut keys = keys.into_iter().peekable();
         if keys.peek().is_none() {
             // This is the case after nearly every beat.
@@ -462,7 +461,7 @@ impl Context {
 }
 
 /// Runs a call that reads, with a timeout of [`CALL_TIMEOUT`]. An error names the call.
-pub(super) async fn call<T>(
+pub(crate) async fn call<T>(
     doing: impl FnOnce() -> String,
     call: impl Future<Output = Result<T, kube::Error>> + Send,
 ) -> Result<T, ApiError> {
@@ -471,7 +470,7 @@ pub(super) async fn call<T>(
 
 /// Runs a call that writes, with a timeout of at most [`CALL_TIMEOUT`]. An error names the call. The call is
 /// sent only while this process has the claim to lead, and it is cancelled when the claim ends.
-pub(super) async fn call_write<T>(
+pub(crate) async fn call_write<T>(
     context: &Context,
     doing: impl FnOnce() -> String,
     call: impl Future<Output = Result<T, kube::Error>> + Send,
@@ -483,7 +482,7 @@ pub(super) async fn call_write<T>(
 }
 
 /// Runs a call with this timeout. An error names the call.
-pub(super) async fn call_within<T>(
+pub(crate) async fn call_within<T>(
     limit: Duration,
     doing: impl FnOnce() -> String,
     call: impl Future<Output = Result<T, kube::Error>> + Send,
@@ -500,8 +499,8 @@ mod tests {
     use super::*;
     use crate::controller::{
         Args,
-        claim::{Standing, Term},
-        run::reporter,
+        app::reporter,
+        leader::leadership::{Standing, Term},
     };
     use clap::Parser;
     use tokio::sync::watch;

@@ -9,16 +9,16 @@ use crate::kube_client::TookTooLong;
 /// A call to the API server that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing}: {cause}")]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     /// The action and its object, such as "update EndpointSlice shop/greeter-x7k2p".
-    pub(super) doing: String,
+    pub(crate) doing: String,
     /// The reason of the failure.
-    pub(super) cause: Cause,
+    pub(crate) cause: Cause,
 }
 
 /// Why a call has no result.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Cause {
+pub(crate) enum Cause {
     /// The API server refused the call, or it could not be reached.
     #[error("{}", told(.0))]
     Kube(Box<kube::Error>),
@@ -55,23 +55,23 @@ impl ApiError {
     }
 
     /// The object differs from the state that was planned from: it has changed, appeared or gone.
-    pub(super) fn is_conflict(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         matches!(self.code(), Some(404 | 409))
     }
 
     /// The operator has no right to do this.
-    pub(super) fn is_forbidden(&self) -> bool {
+    pub(crate) fn is_forbidden(&self) -> bool {
         self.code() == Some(403)
     }
 
     /// The API server does not know the resource, or a proxy answered. This says nothing about the object.
-    pub(super) fn is_of_unknown_kind(&self) -> bool {
+    pub(crate) fn is_of_unknown_kind(&self) -> bool {
         self.code() == Some(404) && !self.is_absent()
     }
 
     /// The object does not exist: the API server itself says so and names it. A 404 without the name comes from
     /// a proxy or from a server that does not know the resource. It says nothing about the object.
-    pub(super) fn is_absent(&self) -> bool {
+    pub(crate) fn is_absent(&self) -> bool {
         self.status().is_some_and(|status| {
             let named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
             status.code == 404 && status.reason == "NotFound" && named
@@ -81,7 +81,7 @@ impl ApiError {
     /// The rules of the API server or an admission plugin refuse the content of the object. Other content may
     /// be accepted. Refusals because of rights or quotas are not included, since they do not depend on the
     /// content.
-    pub(super) fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         let by_content = |status: &Status| {
             let message = &status.message;
             let others = message.contains(" cannot ") && message.contains("User ")
@@ -92,7 +92,7 @@ impl ApiError {
     }
 
     /// The namespace is being deleted. Nothing can be created in it, and nothing needs to be.
-    pub(super) fn is_namespace_ending(&self) -> bool {
+    pub(crate) fn is_namespace_ending(&self) -> bool {
         self.status()
             .is_some_and(|status| status.code == 403 && status.message.contains("being terminated"))
     }
@@ -100,7 +100,7 @@ impl ApiError {
 
 /// Why a reconciliation failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// A write failed, or the establish step failed.
     #[error("cannot publish {registration}: {failure}")]
     Publish {

@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::Either;
 
-use super::clock::Clock;
+use crate::controller::clock::Clock;
 
 /// The host of one process of the operator.
 pub struct Host<S> {

@@ -6,49 +6,29 @@
 //! updates the liveness index, and only a change that may change a decision wakes a registration. With leader
 //! election all replicas watch, and only the leader (`leader`) reconciles and writes.
 
-mod access;
-mod adopt;
-mod anew;
-mod announcer;
-mod apply;
+mod app;
 mod calls;
-mod claim;
 mod clock;
-mod collect;
 mod context;
-mod cordon;
-mod decision;
-mod desk;
 mod error;
-mod establish;
-mod forget;
+mod gc;
 mod host;
-mod isolate;
 mod leader;
 mod metrics;
-mod neighbourhood;
-mod pauses;
 mod probe;
-mod publish;
-mod pulse;
 mod queue;
-mod readiness;
 mod reconcile;
-mod rehearse;
 mod replica;
-mod run;
+mod report;
+mod rollback;
 mod serve;
 mod settings;
-mod stage;
-mod sweep;
-mod unreadable;
-mod verify;
 mod watch;
 
+pub use app::{RunError, run, run_on};
 pub use clock::Clock;
 pub use host::{Host, Process, Supervisor};
-pub use leader::{ElectionSettings, LeaderArgs};
+pub use leader::args::{ElectionSettings, LeaderArgs};
 pub use metrics::page as metrics_page;
-pub use run::{RunError, run, run_on};
 pub use serve::BindError;
 pub use settings::{Args, Settings};

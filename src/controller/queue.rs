@@ -18,12 +18,12 @@ use kube::runtime::{
 };
 use tokio::sync::Semaphore;
 
-use super::error::Error;
+use crate::controller::error::Error;
 
 /// Reconciles the registrations in `requests` until the stream ends, at most `places` of them at the same time.
 /// Each run gets the latest state of its registration when its turn comes. `retry` returns when to retry after
 /// an error.
-pub(super) async fn work_off<R: Future<Output = Result<Action, Error>> + Send + 'static>(
+pub(crate) async fn work_off<R: Future<Output = Result<Action, Error>> + Send + 'static>(
     requests: impl Stream<Item = ObjectRef<ServiceRegistration>> + Send + 'static,
     reader: Store<ServiceRegistration>,
     places: u16,

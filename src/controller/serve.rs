@@ -16,13 +16,13 @@ use axum::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::bind_address::BindAddress;
+use crate::controller::{
     clock::Clock,
     context::Instruments,
     metrics::{self, Metrics},
     settings::Settings,
 };
-use crate::bind_address::BindAddress;
 use beatkeeper_core::health::{Health, Report};
 
 /// How often the timers are checked.
@@ -39,15 +39,15 @@ pub struct BindError {
 
 /// The health of the operator. All parts report to it.
 #[derive(Debug, Clone)]
-pub(super) struct SharedHealth(Arc<Mutex<Health>>);
+pub(crate) struct SharedHealth(Arc<Mutex<Health>>);
 
 impl SharedHealth {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self(Arc::new(Mutex::new(Health::new(clock.now()))))
     }
 
     /// The guard is never held across an await.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Health> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Health> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -57,7 +57,7 @@ impl SharedHealth {
 ///
 /// # Errors
 /// [`BindError`].
-pub(super) async fn start(
+pub(crate) async fn start(
     settings: &Settings,
     instruments: &Instruments,
     stop: &CancellationToken,

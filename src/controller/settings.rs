@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use clap::ArgAction;
 use ipnet::IpNet;
 
-use super::leader::{ElectionSettings, LeaderArgs};
 use crate::bind_address::BindAddress;
+use crate::controller::leader::args::{ElectionSettings, LeaderArgs};
 use beatkeeper_core::{
     address::{OutsideRange, OutsideRanges, ParseRangeError},
     leader::DurationsError,
@@ -151,7 +151,7 @@ pub struct Settings {
 
 impl Settings {
     /// How to publish.
-    pub(super) fn style(&self) -> Style {
+    pub(crate) fn style(&self) -> Style {
         Style {
             publish_endpoints: self.publish_endpoints,
             max_endpoints_per_slice: self.max_endpoints_per_slice,

@@ -1,6 +1,8 @@
 //! One renewal of the probe. It is conditional: the Lease must be as the last renewal left it. After a rollback
 //! of the store the condition fails ([`beatkeeper_core::history`]).
 
+use std::time::Duration;
+
 use beatkeeper_api::heartbeat::{self, REGISTRATION_LABEL};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -13,12 +15,11 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{ANSWER_WITHIN, MEMORY_ANNOTATION, PROBE_LABEL};
 use crate::{
     controller::{
-        anew,
         context::{Context, call_within},
         error::{ApiError, Cause},
+        rollback,
     },
     kube_client::throttle::Told,
 };
@@ -29,12 +30,21 @@ use beatkeeper_core::{
     moment::Moment,
 };
 
+/// The label by which the heartbeat watch includes probes. No registration can have this name, since the name
+/// of a registration contains no dots.
+pub(crate) const PROBE_LABEL: &str = "probe.beatkeeper.dev";
+/// Annotation of a probe: the memory that outlives its process (L5).
+pub(crate) const MEMORY_ANNOTATION: &str = "beatkeeper.dev/proven-time";
+/// A renewal must be answered within this time. A lost answer must not delay decisions that wait for the next
+/// renewal. If the renewal took effect, the watch shows it in any case.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
 /// A renewal of the probe.
-pub(super) struct Renewal {
+pub(crate) struct Renewal {
     token: i64,
     /// The state of the probe Lease that the renewal requires; None if that state is not known.
     left: Option<OurLease>,
-    pub(super) memory: Option<String>,
+    pub(crate) memory: Option<String>,
     /// The newest version of any Lease that was seen before the renewal.
     seen: Version,
 }
@@ -42,7 +52,7 @@ pub(super) struct Renewal {
 impl Renewal {
     /// Prepares a renewal. It carries the memory only if the Lease must be as this process left it: marks must
     /// not get into another history of the store.
-    pub(super) fn send(memory_is_due: bool, now: Moment, context: &Context) -> Self {
+    pub(crate) fn send(memory_is_due: bool, now: Moment, context: &Context) -> Self {
         let newest = context.index().newest();
         let mut path = context.path();
         let left = path.history().left().cloned();
@@ -53,7 +63,7 @@ impl Renewal {
         Self { token, left, memory, seen }
     }
 
-    pub(super) async fn carry_out(self, key: &Key, context: &Context) -> Result<(), ApiError> {
+    pub(crate) async fn carry_out(self, key: &Key, context: &Context) -> Result<(), ApiError> {
         let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &key.namespace);
         let renewed = Timestamp::from_microsecond(self.token).unwrap_or_default();
         let mut patch = heartbeat::beat_patch(renewed);
@@ -100,7 +110,7 @@ impl Renewal {
         let answered = path.history().answered(lease, self.seen);
         drop(path);
         if let Err(why) = answered {
-            anew::begin(context, &why);
+            rollback::begin(context, &why);
         }
     }
 }
@@ -129,12 +139,12 @@ fn refused(found: Option<OurLease>, context: &Context) {
     let refused = context.path().history().refused(found);
     match refused {
         Ok(()) => context.probe.hurry(),
-        Err(why) => anew::begin(context, &why),
+        Err(why) => rollback::begin(context, &why),
     }
 }
 
 /// The probe Lease as it was read; None if it shows no renewal.
-pub(super) fn our_lease(beat: &Heartbeat) -> Option<OurLease> {
+pub(crate) fn our_lease(beat: &Heartbeat) -> Option<OurLease> {
     let Heartbeat { token, version, .. } = beat;
     Some(OurLease { uid: token.uid.clone(), version: *version, token: token.renewed? })
 }

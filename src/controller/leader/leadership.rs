@@ -1,0 +1,136 @@
+//! The claim: whether this process may write to the API server, and until when.
+//!
+//! Without leader election it always may. With leader election every write checks the claim right before it is
+//! sent ([`crate::controller::context::call_write`]), except writes of the operator's own Leases. So a process that was
+//! suspended, or that cannot reach the API server, stops writing before another replica may lead.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::controller::clock::Clock;
+use beatkeeper_core::moment::Moment;
+
+/// A term of this process. Each term has its own number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Term(pub(crate) u64);
+
+/// The state of the election, as seen by this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The current term of this process; None if it does not lead.
+    pub(crate) term: Option<Term>,
+    /// Until when the claim is valid without another answer from the API server. A renewal changes it without a
+    /// notification.
+    pub(crate) valid_until: Moment,
+}
+
+/// Whether this process may write. All clones share the same claim.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    clock: Clock,
+    /// None without election.
+    standing: Option<watch::Receiver<Standing>>,
+}
+
+impl Claim {
+    /// A claim without leader election. It always holds.
+    pub(crate) fn undisputed(clock: Clock) -> Self {
+        Self { clock, standing: None }
+    }
+
+    /// A claim that an election decides about.
+    pub(crate) fn elected(clock: Clock, standing: watch::Receiver<Standing>) -> Self {
+        Self { clock, standing: Some(standing) }
+    }
+
+    /// For how long the claim still holds; None if it does not hold.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let Some(standing) = &self.standing else { return Some(Duration::MAX) };
+        let Standing { term, valid_until } = *standing.borrow();
+        let left = valid_until.since(self.clock.now());
+        (term.is_some() && !left.is_zero()).then_some(left)
+    }
+
+    /// Whether the claim holds now.
+    pub(crate) fn holds(&self) -> bool {
+        self.left().is_some()
+    }
+
+    /// Waits until this process leads. Never returns if this process cannot lead any more.
+    pub(crate) async fn leads(&self) -> Term {
+        let Some(standing) = &self.standing else { return Term(0) };
+        let mut standing = standing.clone();
+        let led = standing.wait_for(|standing| standing.term.is_some()).await;
+        let Some(term) = led.ok().map(|standing| standing.term.unwrap_or(Term(0))) else {
+            return std::future::pending().await;
+        };
+        term
+    }
+
+    /// Waits until a term is over.
+    pub(crate) async fn lost(&self, term: Term) {
+        match &self.standing {
+            // An error means that the election is over, and the term with it.
+            Some(standing) => {
+                let _ = standing.clone().wait_for(|standing| standing.term != Some(term)).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    fn elected() -> (watch::Sender<Standing>, Claim, Clock) {
+        let clock = Clock::start();
+        let (standing, receiver) = watch::channel(Standing::default());
+        (standing, Claim::elected(clock, receiver), clock)
+    }
+
+    fn leading(clock: Clock, left: Duration) -> Standing {
+        Standing { term: Some(Term(1)), valid_until: clock.now() + left }
+    }
+
+    #[test]
+    fn without_election_it_always_holds() {
+        let claim = Claim::undisputed(Clock::start());
+        assert_eq!(claim.left(), Some(Duration::MAX));
+        assert_eq!(claim.leads().now_or_never(), Some(Term(0)));
+        assert_eq!(claim.lost(Term(0)).now_or_never(), None);
+    }
+
+    #[test]
+    fn it_ends_by_itself_although_nobody_says_so() {
+        let (standing, claim, clock) = elected();
+        assert!(!claim.holds());
+        standing.send_replace(leading(clock, Duration::from_secs(60)));
+        assert!(claim.left().is_some_and(|left| left <= Duration::from_secs(60)));
+        standing.send_replace(leading(clock, Duration::ZERO));
+        assert_eq!(claim.left(), None);
+    }
+
+    #[test]
+    fn a_later_term_is_not_the_same() {
+        let (standing, claim, clock) = elected();
+        standing.send_replace(leading(clock, Duration::from_secs(60)));
+        let term = claim.leads().now_or_never().expect("it leads");
+        assert_eq!(claim.lost(term).now_or_never(), None);
+        standing.send_modify(|standing| standing.term = Some(Term(2)));
+        assert_eq!(claim.lost(term).now_or_never(), Some(()));
+    }
+
+    #[test]
+    fn one_that_no_longer_runs_for_it_does_not_lead() {
+        let (standing, claim, clock) = elected();
+        standing.send_replace(leading(clock, Duration::from_secs(60)));
+        let term = claim.leads().now_or_never().expect("it leads");
+        standing.send_replace(Standing::default());
+        drop(standing);
+        assert_eq!(claim.lost(term).now_or_never(), Some(()));
+        assert_eq!(claim.leads().now_or_never(), None);
+    }
+}

@@ -1,0 +1,4 @@
+//! The probe (L3).
+
+pub(super) mod prover;
+mod renewal;

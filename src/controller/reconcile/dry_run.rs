@@ -1,0 +1,37 @@
+//! The apply step of a dry run. It writes nothing. It remembers what would be published, so that the next
+//! decision is the same as it would be without the dry run.
+
+use crate::controller::{context::Context, reconcile::apply::Outcome};
+use beatkeeper_core::{
+    dry_run, in_slices::InSlices, plan::Plan, registration::Registration, stage::Stage,
+    status::Applied,
+};
+
+/// Bases the decision on what would be published now. After the dry run only what is published counts.
+pub(crate) fn recall(registration: &Registration, stage: &mut Stage, context: &Context) {
+    let rehearsed = context.remember(&registration.key, &registration.uid, |memory| {
+        if !registration.dry_run {
+            memory.rehearsed = None;
+        }
+        memory.rehearsed.clone()
+    });
+    if let Some(rehearsed) = rehearsed {
+        stage.gathered.published = rehearsed;
+    }
+}
+
+/// Replaces the apply step.
+pub(crate) fn rehearse(
+    registration: &Registration,
+    stage: &Stage,
+    plan: &Plan,
+    context: &Context,
+) -> Outcome {
+    let published = dry_run::published_after(stage, plan);
+    context.remember(&registration.key, &registration.uid, |memory| {
+        memory.rehearsed = Some(published.clone());
+    });
+    let dry_run = Some(dry_run::tell(stage, plan));
+    let published = InSlices::as_ready(published);
+    Outcome::Done(Applied { published, dry_run, ..Applied::default() })
+}

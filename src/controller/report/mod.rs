@@ -1,0 +1,6 @@
+//! What the operator reports: statuses, events, and conditions of Pods.
+
+pub(super) mod event_recorder;
+pub(super) mod readiness;
+pub(super) mod status;
+pub(super) mod status_writer;

@@ -1,0 +1,223 @@
+//! Tells Pods with the readiness gate whether they are published.
+//!
+//! The condition is written to the status of the Pod, beside the reconciliations and with the background calls.
+//! So even many such Pods delay no prune. It is written only on change (P4), and only if the Pod still has the
+//! same uid.
+
+use std::{sync::Arc, time::Duration};
+
+use beatkeeper_api::{InstanceState, registration::PUBLISHED_GATE};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::{
+    Resource,
+    api::{Patch, PatchParams, Request},
+    runtime::events::{Event, EventType},
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::controller::context::{Context, call_write};
+use beatkeeper_core::{
+    gates::{Claimant, Word},
+    heartbeat::Origin,
+    index::Key,
+    pod::PodView,
+    registration::Registration,
+    stage::Stage,
+    status::Applied,
+    verdict::{Reason, Verdict},
+};
+
+/// How many Pods are written at the same time.
+const SIDE_BY_SIDE: usize = 4;
+/// If the right to write their status is missing, the Pods of a namespace are skipped for this time.
+const WITHOUT_RIGHT: Duration = Duration::from_secs(60);
+/// The pause before a retry after another error.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+
+/// Notes the conditions for the Pods with the gate, after the decision of a registration has been carried out.
+pub(crate) fn report(
+    registration: &Registration,
+    stage: &Stage,
+    verdicts: &[Verdict],
+    applied: &Applied,
+    context: &Context,
+) {
+    let namespace = &registration.key.namespace;
+    let now = context.clock.now();
+    if registration.dry_run || !context.world().has_gated(namespace) {
+        context.gates().forget(&registration.key, now);
+        return;
+    }
+    let word = |verdict: &Verdict| {
+        let lease = &verdict.lease.as_ref()?.settled.lease;
+        let (name, uid) = match &context.index().record(&registration.key, lease)?.claim.origin {
+            Origin::Pod { name, uid } => (name.clone(), uid.clone()),
+            Origin::Outside => return None,
+        };
+        let pod = Key::new(namespace, name);
+        context.world().pod(&pod)?.gate.as_ref()?;
+        let published = verdict.is_published() && verdict.is_at(applied.published.all());
+        let reason = match (published && is_ready_but_for_its_kubelet(verdict), &stage.stall) {
+            (true, _) => return Some((pod, uid, said(registration, true, "Published"))),
+            (false, Some(stall)) if !published => stall.reason,
+            (false, _) if !published && applied.failure.is_some() => "WriteFailed",
+            (false, _) if verdict.state == InstanceState::Ready => "NotPublishedYet",
+            (false, _) => verdict.reason.as_str(),
+        };
+        Some((pod, uid, said(registration, false, reason)))
+    };
+    let words: Vec<_> = verdicts.iter().filter_map(word).collect();
+    context.gates().report(&registration.key, words, now);
+    context.gate_news.notify_one();
+}
+
+/// Whether the gate may be open. A Pod is not ready before its gate is open, and the kubelet reports the
+/// readiness of its containers in the condition Ready. So neither may keep the gate closed. An instance that
+/// drains keeps its condition.
+fn is_ready_but_for_its_kubelet(verdict: &Verdict) -> bool {
+    match verdict.state {
+        InstanceState::Ready | InstanceState::Held | InstanceState::Draining => true,
+        InstanceState::NotReady => verdict.reason == Reason::PodNotReady,
+        _ => false,
+    }
+}
+
+fn said(registration: &Registration, published: bool, reason: &'static str) -> Word {
+    let registration = Some(registration.key.name.clone()).filter(|_| !published);
+    Word { published, reason: reason.into(), registration }
+}
+
+/// Writes the conditions until `over` is cancelled, and then waits for the running writes.
+pub(crate) async fn run(context: Arc<Context>, over: CancellationToken) {
+    if context.settings.dry_run {
+        // This task must not end before the term: a part that ends by itself ends the term.
+        return over.cancelled().await;
+    }
+    let mut writes = JoinSet::new();
+    while !over.is_cancelled() {
+        let now = context.clock.now();
+        let next = context.gates().next(now);
+        match next {
+            Ok(key) => {
+                let Some((pod, word)) = judge(&key, &context) else { continue };
+                while writes.len() >= SIDE_BY_SIDE {
+                    let _ = writes.join_next().await;
+                }
+                writes.spawn(context.process.task(tell(key, pod, word, context.clone())));
+            }
+            Err(due) => {
+                let wait = due.map_or(Duration::MAX, |due| due.since(now));
+                let news = context.gate_news.notified();
+                let _ = over.run_until_cancelled(tokio::time::timeout(wait, news)).await;
+            }
+        }
+    }
+    while writes.join_next().await.is_some() {}
+}
+
+/// The condition that a Pod must get, if any.
+fn judge(key: &Key, context: &Context) -> Option<(Arc<PodView>, Word)> {
+    let beating = context.index().registrations_of_pod(key);
+    let pod = context.world().pod(key);
+    let Some(pod) = pod else {
+        // The Pod was deleted while a decision mentioned it. No later event would remove it from the gates.
+        context.gates().forget_pod(key);
+        return None;
+    };
+    if pod.deleting || pod.terminal {
+        return None;
+    }
+    let claimants = {
+        let world = context.world();
+        let beats = |name: &String| beating.iter().any(|key| key.name == *name);
+        let names = world.claimants(&key.namespace, &pod.labels, &beating).into_iter();
+        let claimant = |registration| Claimant { beats: beats(&registration), registration };
+        names.map(claimant).collect::<Vec<_>>()
+    };
+    let word = context.gates().wanted(key, &pod, &claimants)?;
+    Some((pod, word))
+}
+
+async fn tell(key: Key, pod: Arc<PodView>, word: Word, context: Arc<Context>) {
+    let Some(_turn) = context.turn_to_tell().await else { return };
+    let patch = json!({
+        "metadata": { "uid": pod.uid },
+        "status": { "conditions": [condition(&pod, &word, &context)] },
+    });
+    // The answer is not parsed, since the operator needs no other field of the Pod.
+    let request = Request::new(Pod::url_path(&(), Some(&key.namespace)));
+    let patch = Patch::Strategic(patch);
+    let request = request.patch_subresource("status", &key.name, &PatchParams::default(), &patch);
+    let write = async {
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        context.client.request_text(request).await
+    };
+    let doing = || format!("set the readiness gate of Pod {key}");
+    let result = call_write(&context, doing, write).await;
+    let now = context.clock.now();
+    context.gates().told(&key, now);
+    match result {
+        Ok(_) => {
+            tracing::info!(pod = %key, reason = %word.reason, published = word.published, "told")
+        }
+        // The Pod was deleted or made anew. The watch shows it.
+        Err(error) if error.is_conflict() => {}
+        Err(_) if !context.claim.holds() => {}
+        Err(error) => {
+            let forbidden = error.is_forbidden();
+            tracing::warn!(%error, "a Pod cannot be told; it is tried again");
+            if forbidden {
+                context.gates().rest(&key.namespace, WITHOUT_RIGHT, now);
+                announce(&key, &pod, &context).await;
+            }
+            let again = now + AFTER_ERROR;
+            context.gates().look_at(&key, again);
+            context.gate_news.notify_one();
+        }
+    }
+}
+
+fn condition(pod: &PodView, word: &Word, context: &Context) -> serde_json::Value {
+    let mut condition = json!({
+        "type": PUBLISHED_GATE,
+        "status": if word.published { "True" } else { "False" },
+        "reason": word.reason,
+        "message": word.message(),
+    });
+    if pod.gate.as_ref().and_then(|gate| gate.published) != Some(word.published) {
+        let wall = context.clock.clocks().wall;
+        let seconds = jiff::Timestamp::from_second(wall.as_second()).unwrap_or(wall);
+        condition["lastTransitionTime"] = json!(seconds.to_string());
+    }
+    condition
+}
+
+/// Sends an event about a Pod with the gate that says which right is missing.
+async fn announce(key: &Key, pod: &PodView, context: &Context) {
+    let regarding = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        uid: Some(pod.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "ReadinessGateForbidden".to_owned(),
+        note: Some(format!(
+            "spec.readinessGates asks for {PUBLISHED_GATE}, and the operator may not set it, so this Pod \
+             never becomes Ready: allow it to patch pods/status (chart value readinessGate.enabled), or \
+             take the gate out"
+        )),
+        action: "Publish".to_owned(),
+        secondary: None,
+    };
+    let recorder = context.announcer.recorder();
+    let doing = || format!("send an event about Pod {key}");
+    if let Err(error) = call_write(context, doing, recorder.publish(&event, &regarding)).await {
+        tracing::warn!(%error, "an event is lost");
+    }
+}

@@ -1,0 +1,213 @@
+//! The last step: writes the status and sends the events of what was decided and applied.
+
+use std::sync::Arc;
+
+use beatkeeper_api::{
+    ServiceRegistration, ServiceRegistrationStatus, heartbeat, status::LISTED_INSTANCES_MAX,
+};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Api, Resource,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use serde_json::json;
+
+use crate::controller::{
+    context::{Context, call, call_write},
+    error::ApiError,
+    report::status_writer::Written,
+};
+use beatkeeper_core::{
+    account::{Account, Line},
+    heartbeat::Version,
+    moment::Moment,
+    notice::{self, Remembered},
+    reading::Lenient,
+    registration::Registration,
+    standing::Stall,
+    status::{self, Applied},
+    temper::{EVENTS, STATUSES},
+};
+
+/// What is to be reported about a registration.
+pub(crate) struct Report {
+    pub(crate) object: Arc<ServiceRegistration>,
+    pub(crate) registration: Registration,
+    pub(crate) account: Account,
+    pub(crate) stall: Option<Stall>,
+    pub(crate) applied: Applied,
+}
+
+/// The result of reporting a status.
+pub(crate) enum Told {
+    /// The status is up to date for readers.
+    All,
+    /// The rest of the report may wait until this moment.
+    NotBefore(Moment),
+}
+
+/// Writes the status if readers would see a difference. Client required.
+pub(crate) async fn status(report: &Report, context: &Context) -> Result<Told, ApiError> {
+    let Report { object, registration, .. } = report;
+    let key = &registration.key;
+    let seen = (Version::of(object.metadata.resource_version.as_deref()), object.status.clone());
+    let written = context.desks().written(key, &registration.uid);
+    let written_at = written.as_ref().map(|written| written.at);
+    // The watch may not have shown the last status that this process wrote.
+    let (mut version, mut prior) = match written {
+        Some(written) if written.version > seen.0 => (written.version, Some(written.status)),
+        _ => seen,
+    };
+    let api =
+        Api::<Lenient<ServiceRegistration>>::namespaced(context.client.clone(), &key.namespace);
+    for attempt in 0.. {
+        let next = render(prior.as_ref(), report, context);
+        if prior.as_ref().is_some_and(|prior| !status::differs(prior, &next)) {
+            return Ok(Told::All);
+        }
+        let now = context.clock.now();
+        let due = status::due(prior.as_ref(), &next, written_at, now);
+        if due > now {
+            return Ok(Told::NotBefore(due));
+        }
+        if let Err(due) = context.may(key, STATUSES, |paces| &mut paces.statuses) {
+            return Ok(Told::NotBefore(due));
+        }
+        let patch = json!({
+            "metadata": { "resourceVersion": version.0.to_string() },
+            "status": with_nulls(prior.as_ref(), &next),
+        });
+        // If the controller stops now, the next process reports what is left.
+        let Some(_turn) = context.turn_to_tell().await else { return Ok(Told::All) };
+        tracing::debug!(registration = %key, "writing the status");
+        let doing = || format!("write the status of ServiceRegistration {key}");
+        let params = PatchParams::default();
+        match call_write(context, doing, api.patch_status(&key.name, &params, &Patch::Merge(patch)))
+            .await
+        {
+            Ok(Lenient(written)) => {
+                let version = Version::of(written.metadata.resource_version.as_deref());
+                let written = Written { version, status: next, at: context.clock.now() };
+                context.desks().note_written(key, &registration.uid, written);
+                return Ok(Told::All);
+            }
+            Err(error) if error.is_absent() => return Ok(Told::All),
+            // Another client has changed the object since. Read it, and compare again what readers would see.
+            Err(error) if error.is_conflict() && attempt < 2 => {
+                let doing = || format!("read ServiceRegistration {key}");
+                let Lenient(current) = call(doing, api.get_status(&key.name)).await?;
+                version = Version::of(current.metadata.resource_version.as_deref());
+                prior = current.status;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Told::All)
+}
+
+fn render(
+    prior: Option<&ServiceRegistrationStatus>,
+    report: &Report,
+    context: &Context,
+) -> ServiceRegistrationStatus {
+    let Report { object: _, registration, account, stall, applied } = report;
+    let nothing = ServiceRegistrationStatus::default();
+    status::report(
+        prior.unwrap_or(&nothing),
+        registration.generation,
+        account,
+        stall.as_ref(),
+        applied,
+        context.clock.clocks(),
+    )
+}
+
+/// A merge patch does not change fields that it does not contain. So lists that became empty are set to null.
+fn with_nulls(
+    prior: Option<&ServiceRegistrationStatus>,
+    next: &ServiceRegistrationStatus,
+) -> serde_json::Value {
+    let value = |status| serde_json::to_value(status).unwrap_or_default();
+    let mut patch = value(next);
+    let before = prior.map(value);
+    if let (Some(patch), Some(before)) =
+        (patch.as_object_mut(), before.as_ref().and_then(|before| before.as_object()))
+    {
+        for field in before.keys() {
+            patch.entry(field.clone()).or_insert(serde_json::Value::Null);
+        }
+    }
+    patch
+}
+
+/// Sends events for the transitions since the last events. A lost event is not sent again, since the status has
+/// all the information. Returns when to send the events that have to wait.
+pub(crate) async fn events(report: &Report, context: &Context) -> Option<Moment> {
+    let Report { object, registration, account, stall: _, applied } = report;
+    if applied.failure.is_some() {
+        return None;
+    }
+    let now = context.clock.now();
+    let Registration { key, uid, .. } = registration;
+    let (mut notices, later) = context.remember(key, uid, |memory| {
+        let before = memory.told.take().unwrap_or_else(|| known_from(object, &account.lines));
+        if notice::is_news(&before, &account.lines)
+            && let Err(due) = context.may(key, EVENTS, |paces| &mut paces.events)
+        {
+            memory.told = Some(before);
+            return (Vec::new(), Some(due));
+        }
+        let withheld = memory.flaps.withhold(&before, &account.lines, now);
+        let notices = notice::notices(&before, &account.lines, &withheld);
+        memory.told = Some(notice::remember(&before, &account.lines, &withheld));
+        (notices, withheld.until())
+    });
+    if registration.dry_run {
+        notices.iter_mut().for_each(|notice| notice.note.insert_str(0, "dry run: "));
+    }
+    let regarding = object.object_ref(&());
+    for notice in notices {
+        let _turn = context.turn_to_tell().await?;
+        let level = if notice.warning { EventType::Warning } else { EventType::Normal };
+        tracing::info!(registration = %key, reason = notice.reason, "{}", notice.note);
+        let event = Event {
+            type_: level,
+            reason: notice.reason.to_owned(),
+            note: Some(notice.note),
+            action: "Publish".to_owned(),
+            secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
+        };
+        let recorder = context.announcer.recorder();
+        let doing = || format!("send an event about {key}");
+        match call_write(context, doing, recorder.publish(&event, &regarding)).await {
+            Ok(_) => {}
+            // The process that leads now reports what it finds.
+            Err(_) if !context.claim.holds() => return None,
+            Err(error) => tracing::warn!(%error, "an event is lost"),
+        }
+    }
+    later
+}
+
+/// The states that count as reported after a start. Those in the status are not reported again. If the status
+/// is full, instances that it does not list count as reported, too.
+fn known_from(object: &ServiceRegistration, lines: &[Line]) -> Remembered {
+    let Some(status) = &object.status else { return Remembered::default() };
+    let known = notice::told_by(status);
+    match status.instances.len() >= LISTED_INSTANCES_MAX {
+        true => known.or(Remembered::of(lines)),
+        false => known,
+    }
+}
+
+fn lease_of(registration: &ObjectReference, instance: &str) -> ObjectReference {
+    let name = registration.name.clone().unwrap_or_default();
+    ObjectReference {
+        api_version: Some("coordination.k8s.io/v1".to_owned()),
+        kind: Some("Lease".to_owned()),
+        namespace: registration.namespace.clone(),
+        name: Some(heartbeat::lease_name(&name, instance)),
+        ..ObjectReference::default()
+    }
+}

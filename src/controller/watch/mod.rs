@@ -1,0 +1,8 @@
+//! The watches, which keep the caches up to date.
+
+pub(super) mod access;
+pub(super) mod address_scope;
+pub(super) mod backoff;
+pub(super) mod health;
+pub(super) mod objects;
+pub(super) mod unreadable;
