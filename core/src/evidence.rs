@@ -17,7 +17,7 @@ use super::{
 /// The longest time for which a broken path holds an instance, in ttls (L6).
 const HELD_FOR: u32 = 10;
 
-/// The evidence for verdicts on silent instances (L2, L3, L6).
+/// The evidence for verdicts on silent instances (L2, L3, L6). No instance is pruned for silence without it (P1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// The proven time according to the probe.

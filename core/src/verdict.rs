@@ -1,5 +1,5 @@
 //! The decision about an instance and its reason. Events, conditions, status and metrics are all rendered from these
-//! values.
+//! values, so that each decision can be read (P7).
 
 use std::{net::IpAddr, sync::Arc};
 

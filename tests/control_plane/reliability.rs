@@ -45,7 +45,7 @@ fn level_of(path: &Path) -> &'static str {
     let path = path.to_str().unwrap();
     match path {
         _ if path.contains("/tests/control_plane/") => "3",
-        _ if path.contains("/core/") || path.contains("/api/") => "1",
+        _ if ["/core/", "/api/", "/tests/structure/"].iter().any(|it| path.contains(it)) => "1",
         _ => "2",
     }
 }
@@ -54,7 +54,7 @@ fn level_of(path: &Path) -> &'static str {
 fn every_test_that_the_page_names_exists_on_its_level() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    ["src", "api/src", "client/src", "core/src", "tests/control_plane"]
+    ["src", "api/src", "client/src", "core/src", "tests/control_plane", "tests/structure"]
         .iter()
         .for_each(|folder| sources(&root.join(folder), &mut files));
     for (_, named) in rows() {

@@ -28,7 +28,6 @@ use super::{
 mod abandoned;
 mod adoption;
 mod claims;
-mod clockless;
 mod cordon;
 mod decide_life;
 mod decide_word;
