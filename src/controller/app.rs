@@ -27,22 +27,22 @@ use crate::controller::{
     error::Error,
     gc::{abandoned, leases, missing_leases},
     host::{Host, Process},
-    leader::{election::Election, leadership::Claim},
+    leader::{election::Election, leadership::Leadership},
     probe::prover::{self, Probe},
     queue,
     reconcile::{decide, pipeline},
     replica,
-    report::{event_recorder::Announcer, readiness},
+    report::{event_recorder::EventRecorder, readiness},
     rollback,
     serve::{self, BindError},
     settings::Settings,
     watch::{
         access,
-        address_scope::{self, Blind, Neighbourhood},
-        backoff::Pauses,
-        health::Pulse,
+        address_scope::{self, AddressScope, AddressesUnknown},
+        backoff::WatchBackoff,
+        health::WatchHealth,
         objects::{self, Watches},
-        unreadable::Unread,
+        unreadable::UnreadableObjects,
     },
 };
 use crate::kube_client::{self, Source, gate::Gate, list::Collection, observe::observe};
@@ -73,7 +73,7 @@ pub enum RunError {
     Connect(#[from] kube_client::ConnectError),
     /// The operator cannot know which addresses belong to other objects.
     #[error(transparent)]
-    Blind(#[from] Blind),
+    AddressesUnknown(#[from] AddressesUnknown),
     /// The operator cannot listen for health probes or scrapes.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -124,7 +124,7 @@ where
     let client = kube_client::through(Some(gate), api_server, namespace, &options());
     // The servers end when this function returns.
     let _servers = serve::start(&settings, &instruments, &stop).await?;
-    let neighbourhoods = address_scope::survey(&client, &settings, &stop).await?;
+    let address_scopes = address_scope::determine(&client, &settings, &stop).await?;
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
         vec![None]
     } else {
@@ -134,11 +134,18 @@ where
         .election
         .as_ref()
         .map(|how| Election::new(&client, how, identity.clone(), &instruments));
-    let claim = election.as_ref().map_or_else(|| Claim::undisputed(clock), Election::claim);
+    let leadership =
+        election.as_ref().map_or_else(|| Leadership::without_election(clock), Election::leadership);
     // With leader election this process does not lead until the election says so.
     instruments.metrics.leads(election.is_none());
-    let shared =
-        Shared { client, settings, identity, instruments, claim, warm: CancellationToken::new() };
+    let shared = Shared {
+        client,
+        settings,
+        identity,
+        instruments,
+        leadership,
+        warm: CancellationToken::new(),
+    };
     let ended = CancellationToken::new();
     let election = election.map(|election| {
         let process = shared.instruments.process.clone();
@@ -153,8 +160,8 @@ where
         }))
     });
     let scopes = scopes.into_iter().map(|namespace| {
-        let neighbourhood = neighbourhoods.of(namespace.as_deref());
-        scope(&shared, namespace, neighbourhood, stop.clone())
+        let address_scope = address_scopes.of(namespace.as_deref());
+        scope(&shared, namespace, address_scope, stop.clone())
     });
     let results = futures::future::join_all(scopes).await;
     // No task writes any more, so the claim may be released.
@@ -184,7 +191,7 @@ struct Shared {
     /// The identity of this process, which no other process has.
     identity: String,
     instruments: Instruments,
-    claim: Claim,
+    leadership: Leadership,
     /// Cancelled once a scope has listed all kinds, or has no right to and must report this.
     warm: CancellationToken,
 }
@@ -192,39 +199,40 @@ struct Shared {
 async fn scope(
     shared: &Shared,
     namespace: Option<String>,
-    neighbourhood: Neighbourhood,
+    address_scope: AddressScope,
     outer: CancellationToken,
 ) -> Result<(), EndedByItself> {
-    let Shared { client, settings, identity, instruments, claim, warm } = shared;
+    let Shared { client, settings, identity, instruments, leadership, warm } = shared;
     let client = client.clone();
     let stop = outer.child_token();
-    let announcer = Announcer::new(client.clone(), reporter());
+    let event_recorder = EventRecorder::new(client.clone(), reporter());
     let probe =
         Probe::new(&namespace.clone().unwrap_or_else(|| replica::namespace(&client)), identity);
     let context = Arc::new(Context::new(
         client.clone(),
         settings.clone(),
-        announcer,
+        event_recorder,
         probe,
         instruments.clone(),
-        claim.clone(),
+        leadership.clone(),
         stop.clone(),
     ));
 
     let registrations = Collection::of::<ServiceRegistration>(&client, namespace.as_deref());
     let (reader, writer) = reflector::store();
-    let unread = Unread::of(REGISTRATIONS, &context);
-    let registrations = context.beginnings.of(REGISTRATIONS, move || {
+    let unread = UnreadableObjects::of(REGISTRATIONS, &context);
+    let registrations = context.relists.of(REGISTRATIONS, move || {
         let registrations = registrations.clone();
-        access::begun_anew(move || observe(registrations.clone())).backoff(Pauses::new())
+        access::relist_after_refusal(move || observe(registrations.clone()))
+            .backoff(WatchBackoff::new())
     });
     let registrations = reflector::reflector(writer, known(registrations, unread));
     let registrations_cache = objects::cache(REGISTRATIONS, namespace.as_deref());
     context.health.lock().await_cache(&registrations_cache);
-    context.accesses.expect(REGISTRATIONS);
+    context.read_access.expect(REGISTRATIONS);
     context.spawn_for_ever(follow(context.clone(), reader.clone(), registrations));
 
-    let watches = Watches::start(&context, namespace.as_deref(), neighbourhood);
+    let watches = Watches::start(&context, namespace.as_deref(), address_scope);
     context.spawn_for_ever(access::run(
         namespace.clone(),
         context.clone(),
@@ -269,7 +277,7 @@ async fn publish(
     stop: &CancellationToken,
 ) {
     let scope = namespace.unwrap_or(ALL);
-    while let Some(term) = stop.run_until_cancelled(context.claim.leads()).await {
+    while let Some(term) = stop.run_until_cancelled(context.leadership.leads()).await {
         tracing::info!(scope, "publishing begins");
         let over = stop.child_token();
         let work = async {
@@ -277,7 +285,7 @@ async fn publish(
             over.cancel();
         };
         let lost = async {
-            let lost = over.run_until_cancelled(context.claim.lost(term)).await;
+            let lost = over.run_until_cancelled(context.leadership.lost(term)).await;
             over.cancel();
             lost.is_some()
         };
@@ -304,7 +312,7 @@ async fn lead(
         tokio::select! {
             biased;
             () = prover::prove_until_it_succeeds(claimed, &context) => {}
-            () = access::tell_unproven(&context, &reader) => {}
+            () = access::report_unproven(&context, &reader) => {}
         }
     };
     if over.run_until_cancelled(proven).await.is_none() {
@@ -360,16 +368,16 @@ async fn follow(
     events: impl Stream<Item = watcher::Result<Event<ServiceRegistration>>>,
 ) {
     let mut events = std::pin::pin!(events);
-    let mut pulse = Pulse::of(REGISTRATIONS, &context);
+    let mut health = WatchHealth::of(REGISTRATIONS, &context);
     while let Some(event) = events.next().await {
-        let Some(event) = pulse.take(event) else { continue };
+        let Some(event) = health.take(event) else { continue };
         match event {
             Event::Apply(object) => {
                 note(&context, &object);
                 let concerned = context.world().put_registration(&object);
-                context.suit_pace();
+                context.update_probe_pace();
                 if !concerned.is_empty() {
-                    look_at_gates(&context, &Key::of(&object.metadata));
+                    check_gates(&context, &Key::of(&object.metadata));
                 }
                 context.wake(concerned);
             }
@@ -385,7 +393,7 @@ async fn follow(
                 let listed = listed.iter().map(|object| Key::of(&object.metadata)).collect();
                 let gone = context.world().registrations_beyond(&listed);
                 gone.iter().for_each(|key| remove(&context, key));
-                context.suit_pace();
+                context.update_probe_pace();
                 context.wake(listed);
             }
         }
@@ -396,7 +404,7 @@ async fn follow(
 /// ([`lenient`](beatkeeper_core::lenient)). Others are skipped and reported.
 fn known(
     events: impl Stream<Item = watcher::Result<Event<Read<ServiceRegistration>>>>,
-    mut unread: Unread,
+    mut unread: UnreadableObjects,
 ) -> impl Stream<Item = watcher::Result<Event<ServiceRegistration>>> {
     events.filter_map(move |event| {
         if let Ok(event) = &event {
@@ -426,16 +434,16 @@ fn note(context: &Context, object: &ServiceRegistration) {
 fn remove(context: &Context, key: &Key) {
     let concerned = context.world().remove_registration(key);
     context.forget(key);
-    look_at_gates(context, key);
-    context.suit_pace();
+    check_gates(context, key);
+    context.update_probe_pace();
     context.wake(concerned);
 }
 
 /// Queues all Pods with the readiness gate in the namespace: a change of its registrations changes which of
 /// them have to publish a Pod.
-fn look_at_gates(context: &Context, registration: &Key) {
+fn check_gates(context: &Context, registration: &Key) {
     let gated = context.world().gated(&registration.namespace);
-    context.look_at_gates(gated);
+    context.check_gates(gated);
 }
 
 pub(crate) fn reporter() -> Reporter {

@@ -17,14 +17,14 @@ use crate::controller::{
     clock::Clock,
     error::{ApiError, Cause},
     host::Process,
-    leader::leadership::Claim,
+    leader::leadership::Leadership,
     metrics::Metrics,
     probe::prover::{Others, Probe},
-    report::{event_recorder::Announcer, status_writer::Desks},
-    rollback::Beginnings,
+    report::{event_recorder::EventRecorder, status_writer::PendingReports},
+    rollback::Relists,
     serve::SharedHealth,
     settings::Settings,
-    watch::access::Accesses,
+    watch::access::ReadAccess,
 };
 use crate::kube_client::{self, gate::Gate};
 use beatkeeper_core::{
@@ -56,10 +56,10 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
     /// Says whether this process may write.
-    pub(crate) claim: Claim,
+    pub(crate) leadership: Leadership,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: SharedHealth,
-    pub(crate) announcer: Announcer,
+    pub(crate) event_recorder: EventRecorder,
     /// The process that every spawned task belongs to.
     pub(crate) process: Process,
     /// The tasks that run beside the work queue. The controller waits for them when it stops.
@@ -67,11 +67,11 @@ pub(crate) struct Context {
     /// Cancelled when the controller is to stop.
     pub(crate) stop: CancellationToken,
     /// What the API server lets this scope read.
-    pub(crate) accesses: Accesses,
+    pub(crate) read_access: ReadAccess,
     index: Arc<Mutex<Index>>,
     world: Mutex<World>,
     /// Restarts the watches.
-    pub(crate) beginnings: Beginnings,
+    pub(crate) relists: Relists,
     /// The probe of this replica.
     pub(crate) probe: Probe,
     path: Mutex<Path>,
@@ -83,11 +83,11 @@ pub(crate) struct Context {
     replaced: Mutex<Replaced>,
     gates: Mutex<Gates>,
     /// Wakes the task that writes the Pods' conditions when there is something new.
-    pub(crate) gate_news: Notify,
+    pub(crate) gates_changed: Notify,
     paces: Mutex<KeptPaces>,
-    desks: Mutex<Desks>,
+    desks: Mutex<PendingReports>,
     /// Limits how many tasks write a status, a condition or events at the same time.
-    telling: Semaphore,
+    background: Semaphore,
     term: Mutex<Term>,
 }
 
@@ -137,19 +137,19 @@ pub(crate) struct Memory {
     pub(crate) ttl: Option<TtlHistory>,
     /// After a failed write of a cordon, no cordon is written again before this time. The writes restore
     /// cordons in Leases that were made anew.
-    pub(crate) cordons_rest_until: Moment,
+    pub(crate) cordons_paused_until: Moment,
     /// When to reconcile again because of a step that had to wait.
     pub(crate) look_again: Option<Moment>,
     /// The instances with a state that changes again and again.
     pub(crate) flaps: Flaps,
     /// When to send the events that had to wait.
-    pub(crate) tells_at: Option<Moment>,
+    pub(crate) events_due: Option<Moment>,
     /// When to reconcile again because time alone may change the decision.
     pub(crate) due: Option<Moment>,
     /// The states that the last events reported. None after a start, until the first report.
     pub(crate) told: Option<Remembered>,
     /// The Endpoints are not updated again before this time.
-    pub(crate) endpoints_rest_until: Moment,
+    pub(crate) endpoints_paused_until: Moment,
     /// How often in a row the registration could not be published.
     pub(crate) failures: u32,
     /// How often in a row a decision lacked a live read or a proof.
@@ -161,7 +161,7 @@ pub(crate) struct Memory {
     /// Since when the Service with this uid has been seen without a selector.
     pub(crate) without_selector: Option<(String, Moment)>,
     /// In a dry run: the addresses that would be published now.
-    pub(crate) rehearsed: Option<AddressSet>,
+    pub(crate) dry_run_published: Option<AddressSet>,
     /// The addresses of outside instances at the last time when they could change, with the generation of the
     /// spec that declared them. The generation is None if they come from a status.
     pub(crate) earlier: Option<(Option<i64>, Arc<Earlier>)>,
@@ -182,10 +182,10 @@ impl Context {
     pub(crate) fn new(
         client: Client,
         settings: Settings,
-        announcer: Announcer,
+        event_recorder: EventRecorder,
         probe: Probe,
         Instruments { process, clock, metrics, health }: Instruments,
-        claim: Claim,
+        leadership: Leadership,
         stop: CancellationToken,
     ) -> Self {
         let tellers = Gate::background(settings.max_parallel_api_calls.into());
@@ -195,17 +195,17 @@ impl Context {
             client,
             settings,
             clock,
-            accesses: Accesses::default(),
-            beginnings: Beginnings::default(),
+            read_access: ReadAccess::default(),
+            relists: Relists::default(),
             probe,
             path: Mutex::new(Path::new(clock.now())),
             other_probes: Mutex::default(),
             unproven: Mutex::default(),
             guard: Mutex::default(),
-            claim,
+            leadership,
             metrics,
             health,
-            announcer,
+            event_recorder,
             process,
             tasks: TaskTracker::new(),
             stop,
@@ -214,10 +214,10 @@ impl Context {
             memories: Mutex::default(),
             replaced: Mutex::default(),
             gates: Mutex::default(),
-            gate_news: Notify::new(),
+            gates_changed: Notify::new(),
             paces: Mutex::default(),
             desks: Mutex::default(),
-            telling: Semaphore::new(tellers),
+            background: Semaphore::new(tellers),
             term: Mutex::default(),
         }
     }
@@ -225,8 +225,8 @@ impl Context {
     /// Waits for a permit to write a status, a condition or an event. There are as many permits as the gate has
     /// places for background calls. The timeout of the call does not run during this wait, since a thousand
     /// registrations may wait at once. Returns None once the controller is to stop.
-    pub(crate) async fn turn_to_tell(&self) -> Option<SemaphorePermit<'_>> {
-        self.stop.run_until_cancelled(self.telling.acquire()).await?.ok()
+    pub(crate) async fn background_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.stop.run_until_cancelled(self.background.acquire()).await?.ok()
     }
 
     /// The liveness index. The guard is never held across an await.
@@ -260,7 +260,7 @@ impl Context {
     }
 
     /// Makes the probe renew at the pace that the registrations require now.
-    pub(crate) fn suit_pace(&self) {
+    pub(crate) fn update_probe_pace(&self) {
         let tightest = self.world().tightest_pace();
         let now = self.clock.now();
         let sooner = {
@@ -275,7 +275,7 @@ impl Context {
     }
 
     /// The reports that wait to be written. The guard is never held across an await.
-    pub(crate) fn desks(&self) -> MutexGuard<'_, Desks> {
+    pub(crate) fn desks(&self) -> MutexGuard<'_, PendingReports> {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -290,7 +290,7 @@ impl Context {
     }
 
     /// Queues these Pods, all of which have the operator's readiness gate, to be checked.
-    pub(crate) fn look_at_gates(&self, pods: impl IntoIterator<Item = Key>) {
+    pub(crate) fn check_gates(&self, pods: impl IntoIterator<Item = Key>) {
         let now = self.clock.now();
         let mut any = false;
         for pod in pods {
@@ -298,7 +298,7 @@ impl Context {
             any = true;
         }
         if any {
-            self.gate_news.notify_one();
+            self.gates_changed.notify_one();
         }
     }
 
@@ -475,7 +475,7 @@ pub(crate) async fn call_write<T>(
     doing: impl FnOnce() -> String,
     call: impl Future<Output = Result<T, kube::Error>> + Send,
 ) -> Result<T, ApiError> {
-    match context.claim.left() {
+    match context.leadership.left() {
         Some(left) => call_within(left.min(CALL_TIMEOUT), doing, call).await,
         None => Err(ApiError { doing: doing(), cause: Cause::NotLeading }),
     }
@@ -511,21 +511,21 @@ mod tests {
         args: Args,
     }
 
-    fn context(claim: Claim, clock: Clock) -> Context {
+    fn context(leadership: Leadership, clock: Clock) -> Context {
         // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
         let settings = Flags::parse_from(["beatkeeper"]).args.try_into().expect("the defaults");
-        let announcer = Announcer::new(client.clone(), reporter());
+        let event_recorder = EventRecorder::new(client.clone(), reporter());
         let instruments = Instruments::new(Process::default(), clock, false);
         let probe = Probe::new("default", "test");
         Context::new(
             client,
             settings,
-            announcer,
+            event_recorder,
             probe,
             instruments,
-            claim,
+            leadership,
             CancellationToken::new(),
         )
     }
@@ -533,7 +533,7 @@ mod tests {
     fn claimed_for(left: Duration) -> (Context, watch::Sender<Standing>) {
         let clock = Clock::start();
         let (sender, receiver) = watch::channel(Standing::default());
-        let context = context(Claim::elected(clock, receiver), clock);
+        let context = context(Leadership::elected(clock, receiver), clock);
         let valid_until = clock.now() + left;
         sender.send_replace(Standing { term: Some(Term(1)), valid_until });
         (context, sender)
@@ -569,6 +569,6 @@ mod tests {
         let write = std::future::pending::<Result<(), kube::Error>>();
         let error = call_write(&context, doing, write).await.expect_err("no answer");
         assert!(matches!(error.cause, Cause::TookTooLong(_)), "{error}");
-        assert!(!context.claim.holds());
+        assert!(!context.leadership.holds());
     }
 }

@@ -35,9 +35,9 @@ const ASK_EVERY: u32 = 8;
 
 /// Restarts watches, with a new list.
 #[derive(Debug, Default)]
-pub(crate) struct Beginnings(Mutex<HashMap<&'static str, watch::Sender<u64>>>);
+pub(crate) struct Relists(Mutex<HashMap<&'static str, watch::Sender<u64>>>);
 
-impl Beginnings {
+impl Relists {
     fn each(&self, kind: impl Fn(&str) -> bool) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let concerned = all.iter().filter(|(known, _)| kind(known));
@@ -87,7 +87,7 @@ pub(crate) fn begin(context: &Context, why: &dyn Display) {
     context.world().begin_anew();
     context.forget_versions();
     context.probe.begin_anew();
-    context.beginnings.each(|_| true);
+    context.relists.each(|_| true);
 }
 
 /// Takes in an object that was read after a refused write. `from` is the version that was known before.
@@ -113,7 +113,7 @@ pub(crate) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
         let passed = now.since(std::mem::replace(&mut last, now)).min(2 * TICK);
         let mut deaf = Ok(());
         for (kind, owed) in owed(&context) {
-            if context.accesses.is_refused(kind) {
+            if context.read_access.is_refused(kind) {
                 // The refusal is reported already, and a restarted process would lack the right, too.
                 ears.remove(kind);
                 continue;
@@ -122,7 +122,7 @@ pub(crate) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
             if ear.listen(owed, passed) {
                 tracing::warn!(kind, "the watch does not bring what was written: it is begun anew");
                 context.metrics.watch_broke(kind);
-                context.beginnings.each(|known| known == kind);
+                context.relists.each(|known| known == kind);
             }
             if let Some(silent) = ear.deaf_for() {
                 let silent = silent.as_secs();

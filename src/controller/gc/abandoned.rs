@@ -51,7 +51,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Collects what registrations of a namespace, or of all namespaces, have left, until `over` is cancelled. Then
 /// it finishes the running work. Objects of other namespaces may be watched for their addresses
-/// ([`neighbourhood`](super::neighbourhood)). They are not collected, since their registrations are not known
+/// ([`address_scope`](super::neighbourhood)). They are not collected, since their registrations are not known
 /// here.
 pub(crate) async fn run(namespace: Option<String>, context: Arc<Context>, over: CancellationToken) {
     if context.settings.dry_run {
@@ -65,12 +65,12 @@ pub(crate) async fn run(namespace: Option<String>, context: Arc<Context>, over: 
             let world = context.world();
             (world.abandoned(namespace.as_deref()), world.undecided(namespace.as_deref()))
         };
-        tell_of(undecided, &mut told);
+        log_undecided(undecided, &mut told);
         let now = context.clock.now();
         // An object that is taken over in the meantime starts a new waiting time when it is abandoned again.
         since = abandoned.iter().map(|it| (it.clone(), *since.get(it).unwrap_or(&now))).collect();
         for object in &abandoned {
-            if over.is_cancelled() || !context.claim.holds() {
+            if over.is_cancelled() || !context.leadership.holds() {
                 return;
             }
             if !object.orphaned && now < since[object] + stays(object.kind) {
@@ -93,7 +93,7 @@ pub(crate) async fn run(namespace: Option<String>, context: Arc<Context>, over: 
 }
 
 /// Logs once for each object that it stays, and what to do.
-fn tell_of(undecided: Vec<Abandoned>, told: &mut HashSet<Abandoned>) {
+fn log_undecided(undecided: Vec<Abandoned>, told: &mut HashSet<Abandoned>) {
     for Abandoned { kind, key, registration, .. } in
         undecided.iter().filter(|it| !told.contains(*it))
     {

@@ -31,7 +31,7 @@ pub(crate) async fn run(context: Arc<Context>, over: CancellationToken) {
         if over.run_until_cancelled(pause).await.is_none() {
             return;
         }
-        if context.accesses.is_wanting() {
+        if context.read_access.is_wanting() {
             continue;
         }
         if let Err(error) = prover::sweep(&context).await {
@@ -46,7 +46,7 @@ pub(crate) async fn run(context: Arc<Context>, over: CancellationToken) {
                     context.metrics.swept();
                     tracing::info!(lease = %stale.key, why = stale.why, "swept");
                 }
-                Err(_) if !context.claim.holds() => return,
+                Err(_) if !context.leadership.holds() => return,
                 Err(error) if error.is_conflict() => {}
                 Err(error) => {
                     // The other deletions would fail as well, each after its timeout.

@@ -18,8 +18,8 @@ use crate::controller::{
     error::ApiError,
     leader::{
         args::ElectionSettings,
-        leadership::{Claim, Standing, Term},
-        lease_watch::{Lookout, view},
+        leadership::{Leadership, Standing, Term},
+        lease_watch::{LeaseWatch, view},
     },
     metrics::Metrics,
     replica,
@@ -43,7 +43,7 @@ pub(crate) struct Election {
     terms: u64,
     /// Whether the last request failed. So the first failure in a row is logged as a warning, and the next ones
     /// are not.
-    troubled: bool,
+    failing: bool,
     /// The leader that was logged last.
     told: Option<String>,
 }
@@ -67,14 +67,14 @@ impl Election {
             metrics: instruments.metrics.clone(),
             standing: watch::Sender::new(Standing::default()),
             terms: 0,
-            troubled: false,
+            failing: false,
             told: None,
         }
     }
 
     /// The claim that this election decides about.
-    pub(crate) fn claim(&self) -> Claim {
-        Claim::elected(self.clock, self.standing.subscribe())
+    pub(crate) fn leadership(&self) -> Leadership {
+        Leadership::elected(self.clock, self.standing.subscribe())
     }
 
     /// Takes part in the election until `stop` is cancelled. If this replica leads then, it keeps the claim
@@ -82,7 +82,7 @@ impl Election {
     /// So the next replica leads at once, and two replicas never write at the same time.
     pub(crate) async fn run(mut self, stop: CancellationToken, ended: CancellationToken) {
         tracing::info!(identity = self.identity, lease = self.name, "taking part in the election");
-        let mut lookout = Lookout::new(&self.api, &self.name);
+        let mut lease_watch = LeaseWatch::new(&self.api, &self.name);
         while !ended.is_cancelled() {
             let now = self.clock.now();
             if stop.is_cancelled() && !self.candidate.holds(now) {
@@ -93,7 +93,7 @@ impl Election {
                     let valid = self.candidate.valid_until().filter(|valid| *valid > now);
                     let until = valid.map_or(until, |valid| until.min(valid));
                     let sooner = if stop.is_cancelled() { &ended } else { &stop };
-                    let wait = self.wait(until.since(now), &mut lookout);
+                    let wait = self.wait(until.since(now), &mut lease_watch);
                     sooner.run_until_cancelled(wait).await;
                 }
                 Move::Read => self.look().await,
@@ -105,16 +105,16 @@ impl Election {
     }
 
     /// Waits. If another replica leads, its Lease is watched in the meantime.
-    async fn wait(&mut self, pause: Duration, lookout: &mut Lookout) {
+    async fn wait(&mut self, pause: Duration, lease_watch: &mut LeaseWatch) {
         let pause = tokio::time::sleep(pause);
         if self.candidate.holds(self.clock.now()) {
-            lookout.rest();
+            lease_watch.rest();
             return pause.await;
         }
         tokio::select! {
             biased;
             () = pause => {}
-            lease = lookout.news() => {
+            lease = lease_watch.news() => {
                 self.candidate.saw(lease, self.clock.now());
             }
         }
@@ -123,10 +123,10 @@ impl Election {
     async fn look(&mut self) {
         match self.read().await {
             Ok(lease) => {
-                self.fares_well();
+                self.note_success();
                 self.candidate.saw(lease, self.clock.now());
             }
-            Err(error) => self.fares_badly(&error),
+            Err(error) => self.note_failure(&error),
         }
     }
 
@@ -134,7 +134,7 @@ impl Election {
         let sent = self.clock.now();
         match self.write(draft).await {
             Ok(lease) => {
-                self.fares_well();
+                self.note_success();
                 self.candidate.wrote(lease, sent, self.clock.now());
             }
             // A creation that is answered with 404 is no conflict: the namespace does not exist. A read would show
@@ -144,7 +144,7 @@ impl Election {
             {
                 self.candidate.refused();
             }
-            Err(error) => self.fares_badly(&error),
+            Err(error) => self.note_failure(&error),
         }
     }
 
@@ -197,7 +197,7 @@ impl Election {
             match self.write(&draft).await {
                 Ok(_) => return tracing::info!(identity = self.identity, "released the claim"),
                 Err(error) if !error.is_conflict() => {
-                    return tracing::warn!(%error, "the next replica has to wait for the claim to end");
+                    return tracing::warn!(%error, "the next replica has to wait until this Lease expires");
                 }
                 Err(_) => {}
             }
@@ -207,18 +207,18 @@ impl Election {
         }
     }
 
-    fn fares_well(&mut self) {
-        if std::mem::take(&mut self.troubled) {
+    fn note_success(&mut self) {
+        if std::mem::take(&mut self.failing) {
             tracing::info!(lease = self.name, "the election's Lease can be had again");
         }
     }
 
-    fn fares_badly(&mut self, error: &ApiError) {
+    fn note_failure(&mut self, error: &ApiError) {
         self.candidate.unanswered(self.clock.now());
-        if std::mem::replace(&mut self.troubled, true) {
+        if std::mem::replace(&mut self.failing, true) {
             tracing::debug!(%error, "still no way to the election's Lease");
         } else {
-            tracing::warn!(%error, "it is tried again and again; a claim ends without an answer");
+            tracing::warn!(%error, "cannot reach the Lease of the election; leadership ends without an answer");
         }
     }
 
@@ -304,17 +304,17 @@ mod tests {
     #[tokio::test]
     async fn a_claim_that_lapsed_before_it_was_renewed_begins_a_new_term() {
         let mut election = election();
-        let claim = election.claim();
+        let leadership = election.leadership();
         renewed(&mut election, 1);
-        let first = claim.leads().await;
+        let first = leadership.leads().await;
         renewed(&mut election, 2);
-        assert_eq!(claim.leads().await, first, "renewed in time");
-        while claim.holds() {
+        assert_eq!(leadership.leads().await, first, "renewed in time");
+        while leadership.holds() {
             tokio::task::yield_now().await;
         }
         renewed(&mut election, 3);
-        assert_eq!(claim.lost(first).now_or_never(), Some(()));
-        assert_ne!(claim.leads().await, first);
+        assert_eq!(leadership.lost(first).now_or_never(), Some(()));
+        assert_ne!(leadership.leads().await, first);
     }
 
     #[test]

@@ -27,15 +27,15 @@ pub(crate) struct Standing {
 
 /// Whether this process may write. All clones share the same claim.
 #[derive(Debug, Clone)]
-pub(crate) struct Claim {
+pub(crate) struct Leadership {
     clock: Clock,
     /// None without election.
     standing: Option<watch::Receiver<Standing>>,
 }
 
-impl Claim {
+impl Leadership {
     /// A claim without leader election. It always holds.
-    pub(crate) fn undisputed(clock: Clock) -> Self {
+    pub(crate) fn without_election(clock: Clock) -> Self {
         Self { clock, standing: None }
     }
 
@@ -85,10 +85,10 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
-    fn elected() -> (watch::Sender<Standing>, Claim, Clock) {
+    fn elected() -> (watch::Sender<Standing>, Leadership, Clock) {
         let clock = Clock::start();
         let (standing, receiver) = watch::channel(Standing::default());
-        (standing, Claim::elected(clock, receiver), clock)
+        (standing, Leadership::elected(clock, receiver), clock)
     }
 
     fn leading(clock: Clock, left: Duration) -> Standing {
@@ -97,40 +97,40 @@ mod tests {
 
     #[test]
     fn without_election_it_always_holds() {
-        let claim = Claim::undisputed(Clock::start());
-        assert_eq!(claim.left(), Some(Duration::MAX));
-        assert_eq!(claim.leads().now_or_never(), Some(Term(0)));
-        assert_eq!(claim.lost(Term(0)).now_or_never(), None);
+        let leadership = Leadership::without_election(Clock::start());
+        assert_eq!(leadership.left(), Some(Duration::MAX));
+        assert_eq!(leadership.leads().now_or_never(), Some(Term(0)));
+        assert_eq!(leadership.lost(Term(0)).now_or_never(), None);
     }
 
     #[test]
     fn it_ends_by_itself_although_nobody_says_so() {
-        let (standing, claim, clock) = elected();
-        assert!(!claim.holds());
+        let (standing, leadership, clock) = elected();
+        assert!(!leadership.holds());
         standing.send_replace(leading(clock, Duration::from_secs(60)));
-        assert!(claim.left().is_some_and(|left| left <= Duration::from_secs(60)));
+        assert!(leadership.left().is_some_and(|left| left <= Duration::from_secs(60)));
         standing.send_replace(leading(clock, Duration::ZERO));
-        assert_eq!(claim.left(), None);
+        assert_eq!(leadership.left(), None);
     }
 
     #[test]
     fn a_later_term_is_not_the_same() {
-        let (standing, claim, clock) = elected();
+        let (standing, leadership, clock) = elected();
         standing.send_replace(leading(clock, Duration::from_secs(60)));
-        let term = claim.leads().now_or_never().expect("it leads");
-        assert_eq!(claim.lost(term).now_or_never(), None);
+        let term = leadership.leads().now_or_never().expect("it leads");
+        assert_eq!(leadership.lost(term).now_or_never(), None);
         standing.send_modify(|standing| standing.term = Some(Term(2)));
-        assert_eq!(claim.lost(term).now_or_never(), Some(()));
+        assert_eq!(leadership.lost(term).now_or_never(), Some(()));
     }
 
     #[test]
     fn one_that_no_longer_runs_for_it_does_not_lead() {
-        let (standing, claim, clock) = elected();
+        let (standing, leadership, clock) = elected();
         standing.send_replace(leading(clock, Duration::from_secs(60)));
-        let term = claim.leads().now_or_never().expect("it leads");
+        let term = leadership.leads().now_or_never().expect("it leads");
         standing.send_replace(Standing::default());
         drop(standing);
-        assert_eq!(claim.lost(term).now_or_never(), Some(()));
-        assert_eq!(claim.leads().now_or_never(), None);
+        assert_eq!(leadership.lost(term).now_or_never(), Some(()));
+        assert_eq!(leadership.leads().now_or_never(), None);
     }
 }

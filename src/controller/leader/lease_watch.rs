@@ -17,22 +17,22 @@ use kube::{
     },
 };
 
-use crate::controller::watch::backoff::Pauses;
+use crate::controller::watch::backoff::WatchBackoff;
 use beatkeeper_core::{leader::ClaimLease, reading::Lenient};
 
 /// A watch that begins with the first call of [`Self::news`] and lasts until [`Self::rest`].
-pub(crate) struct Lookout {
+pub(crate) struct LeaseWatch {
     api: Api<Lenient<DynamicObject>>,
     name: String,
     events: Option<BoxStream<'static, watcher::Result<Event<Lenient<DynamicObject>>>>>,
     /// Whether the last event was an error. So the first failure in a row is logged as a warning, and the next
     /// ones are not.
-    troubled: bool,
+    failing: bool,
 }
 
-impl Lookout {
+impl LeaseWatch {
     pub(crate) fn new(api: &Api<Lenient<DynamicObject>>, name: &str) -> Self {
-        Self { api: api.clone(), name: name.to_owned(), events: None, troubled: false }
+        Self { api: api.clone(), name: name.to_owned(), events: None, failing: false }
     }
 
     /// Waits until the Lease changes. Returns its new state, or None if it was deleted. The future may be
@@ -40,7 +40,7 @@ impl Lookout {
     pub(crate) async fn news(&mut self) -> Option<ClaimLease> {
         let events = self.events.get_or_insert_with(|| {
             let only = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-            watcher(self.api.clone(), only).backoff(Pauses::new()).boxed()
+            watcher(self.api.clone(), only).backoff(WatchBackoff::new()).boxed()
         });
         while let Some(event) = events.next().await {
             if matches!(event, Ok(Event::Init)) {
@@ -48,7 +48,7 @@ impl Lookout {
                 continue;
             }
             let fails = event.is_err();
-            let failed = std::mem::replace(&mut self.troubled, fails);
+            let failed = std::mem::replace(&mut self.failing, fails);
             match event {
                 Ok(Event::InitApply(lease) | Event::Apply(lease)) => return Some(view(&lease.0)),
                 Ok(Event::Delete(_)) => return None,

@@ -49,7 +49,7 @@ use beatkeeper_core::{
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// After the selector of a Service was removed, writes that the cluster's own controllers had under way arrive
 /// within this time.
-const LETTING_GO: Duration = Duration::from_secs(2);
+const SELECTOR_GRACE: Duration = Duration::from_secs(2);
 /// How often at most the adopted instances are written, when other writes of the status cause conflicts.
 const ATTEMPTS: usize = 5;
 
@@ -79,7 +79,7 @@ pub(crate) async fn begin(
     let cleared = Neighbours { elder: elder.clone(), ..Neighbours::default() };
     let in_the_way = foreign_slice.is_some() || *foreign_endpoints;
     let service = stage.service.clone();
-    let letting_go = letting_go(registration, service.as_deref(), context);
+    let selector_grace = selector_grace(registration, service.as_deref(), context);
     let may_be_taken = registration.consent.is_given() || left_by_cluster;
     if !may_be_taken || !in_the_way || service.is_none() {
         return stage;
@@ -90,7 +90,7 @@ pub(crate) async fn begin(
         stage.stall = otherwise;
         return stage;
     }
-    if let Some(until) = letting_go.filter(|_| left_by_cluster) {
+    if let Some(until) = selector_grace.filter(|_| left_by_cluster) {
         let stall = Some(Stall::letting_go(registration));
         return Stage { stall, look_again: Some(until), ..stage };
     }
@@ -127,7 +127,7 @@ pub(crate) async fn begin(
         }
     };
     if registration.dry_run {
-        return rehearse(stage, takeover);
+        return dry_run(stage, takeover);
     }
     if let Err(error) = take(registration, &stage.adoption.ended, &takeover, context).await {
         return failed(stage, &error);
@@ -154,7 +154,7 @@ fn unread_pod(
 
 /// Until when the cluster's own controllers may still write what they decided while the Service had a selector.
 /// Returns None after that time, and while the Service has a selector.
-fn letting_go(
+fn selector_grace(
     registration: &Registration,
     service: Option<&ServiceView>,
     context: &Context,
@@ -170,7 +170,7 @@ fn letting_go(
         if *uid != service.uid {
             (*uid, *since) = (service.uid.clone(), now);
         }
-        let until = *since + LETTING_GO;
+        let until = *since + SELECTOR_GRACE;
         (now < until).then_some(until)
     })
 }
@@ -181,7 +181,7 @@ fn failed(stage: Stage, error: &ApiError) -> Stage {
     Stage { failure: Some(error.to_string()), stall: Some(stall), ..stage }
 }
 
-fn rehearse(mut stage: Stage, takeover: Takeover) -> Stage {
+fn dry_run(mut stage: Stage, takeover: Takeover) -> Stage {
     let Takeover { newcomers, slices, leftovers, endpoints } = takeover;
     let slices_told = slices.iter().map(|slice| format!("take over slice {}", slice.name_any()));
     let endpoints_told =

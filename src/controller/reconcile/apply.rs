@@ -18,7 +18,7 @@ use crate::controller::{
     context::{Context, call, call_write},
     error::ApiError,
     reconcile::isolate::isolate,
-    report::status_writer::rest_after,
+    report::status_writer::pause_after,
     rollback,
 };
 use crate::kube_client::list::Collection;
@@ -45,19 +45,19 @@ const SIDE_BY_SIDE: usize = 8;
 const LONGEST_SEARCH: Duration = Duration::from_secs(1);
 
 /// The longest pause of Endpoints after an update.
-const LONGEST_REST_OF_ENDPOINTS: Duration = Duration::from_secs(1);
+const LONGEST_ENDPOINTS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Removes an update of the Endpoints from a plan during the pause after the last update ([`rest_after`]). One
+/// Removes an update of the Endpoints from a plan during the pause after the last update ([`pause_after`]). One
 /// Endpoints object holds all instances: each change of one instance writes all of them anew. The work of the
 /// API server for that delays the writes of the slices, and nearly all consumers read the slices. Returns the
 /// end of the pause if an update was removed. Then the Endpoints are planned anew.
-pub(crate) fn let_endpoints_rest(
+pub(crate) fn pause_endpoints(
     plan: &mut Plan,
     registration: &Registration,
     context: &Context,
 ) -> Option<Moment> {
     let Registration { key, uid, .. } = registration;
-    let until = context.remember(key, uid, |memory| memory.endpoints_rest_until);
+    let until = context.remember(key, uid, |memory| memory.endpoints_paused_until);
     (context.clock.now() < until && plan.leave_endpoints_as_they_are()).then_some(until)
 }
 
@@ -181,8 +181,8 @@ async fn carry_out(
             let Registration { key, uid, .. } = registration;
             if result.is_ok() {
                 let ended = context.clock.now();
-                let rest = rest_after(ended.since(began)).min(LONGEST_REST_OF_ENDPOINTS);
-                context.remember(key, uid, |memory| memory.endpoints_rest_until = ended + rest);
+                let rest = pause_after(ended.since(began)).min(LONGEST_ENDPOINTS_PAUSE);
+                context.remember(key, uid, |memory| memory.endpoints_paused_until = ended + rest);
             }
             result
         }

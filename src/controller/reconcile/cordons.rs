@@ -32,7 +32,7 @@ pub(crate) async fn mark(registration: &Registration, context: &Context) -> Opti
     if unmarked.is_empty() {
         return None;
     }
-    let rest_until = context.remember(key, uid, |memory| memory.cordons_rest_until);
+    let rest_until = context.remember(key, uid, |memory| memory.cordons_paused_until);
     if context.clock.now() < rest_until {
         return Some(rest_until);
     }
@@ -49,7 +49,7 @@ pub(crate) async fn mark(registration: &Registration, context: &Context) -> Opti
                 tracing::warn!(registration = %key, %error, "will try again");
                 let later = context.clock.now() + PAUSE;
                 failed = Some(later);
-                context.remember(key, uid, |memory| memory.cordons_rest_until = later);
+                context.remember(key, uid, |memory| memory.cordons_paused_until = later);
             }
         }
     }

@@ -9,19 +9,19 @@ use beatkeeper_core::{
 
 /// Bases the decision on what would be published now. After the dry run only what is published counts.
 pub(crate) fn recall(registration: &Registration, stage: &mut Stage, context: &Context) {
-    let rehearsed = context.remember(&registration.key, &registration.uid, |memory| {
+    let dry_run_published = context.remember(&registration.key, &registration.uid, |memory| {
         if !registration.dry_run {
-            memory.rehearsed = None;
+            memory.dry_run_published = None;
         }
-        memory.rehearsed.clone()
+        memory.dry_run_published.clone()
     });
-    if let Some(rehearsed) = rehearsed {
-        stage.gathered.published = rehearsed;
+    if let Some(dry_run_published) = dry_run_published {
+        stage.gathered.published = dry_run_published;
     }
 }
 
 /// Replaces the apply step.
-pub(crate) fn rehearse(
+pub(crate) fn dry_run(
     registration: &Registration,
     stage: &Stage,
     plan: &Plan,
@@ -29,7 +29,7 @@ pub(crate) fn rehearse(
 ) -> Outcome {
     let published = dry_run::published_after(stage, plan);
     context.remember(&registration.key, &registration.uid, |memory| {
-        memory.rehearsed = Some(published.clone());
+        memory.dry_run_published = Some(published.clone());
     });
     let dry_run = Some(dry_run::tell(stage, plan));
     let published = InSlices::as_ready(published);

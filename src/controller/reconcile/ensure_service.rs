@@ -30,9 +30,9 @@ use beatkeeper_core::{
 };
 
 /// The result of the establish step.
-pub(crate) enum Established {
+pub(crate) enum Ensured {
     /// The Service is as it must be.
-    AsKnown(Arc<ServiceView>),
+    Unchanged(Arc<ServiceView>),
     /// This process or another client has written the Service, so the state must be gathered anew.
     Written(Arc<ServiceView>),
     /// The Service must be changed, but it has been changed too often in a row. The change waits for the rate
@@ -47,7 +47,7 @@ pub(crate) async fn service(
     registration: &Registration,
     known: Option<Arc<ServiceView>>,
     context: &Context,
-) -> Result<Established, ApiError> {
+) -> Result<Ensured, ApiError> {
     let api =
         Api::<Lenient<Service>>::namespaced(context.client.clone(), &registration.key.namespace);
     let name = &registration.service_name;
@@ -77,8 +77,8 @@ pub(crate) async fn service(
             }
         }
         Some(service) => match bring_up_to_date(registration, &service, &api, context).await {
-            None => return Ok(Established::AsKnown(service)),
-            Some(Err(Change::Waits)) => return Ok(Established::Waits(service)),
+            None => return Ok(Ensured::Unchanged(service)),
+            Some(Err(Change::Waits)) => return Ok(Ensured::Waits(service)),
             // Another client has changed the Service since. The next round judges it by its current state.
             Some(Err(Change::Fails(error))) if error.is_conflict() => {
                 let from = Version::of(Some(&service.resource_version));
@@ -92,7 +92,7 @@ pub(crate) async fn service(
     let Lenient(written) = written;
     let view = Arc::new(ServiceView::of(&written));
     rollback::take_in(written, from, context);
-    Ok(Established::Written(view))
+    Ok(Ensured::Written(view))
 }
 
 /// Why a Service is not changed.
@@ -110,7 +110,7 @@ async fn read(key: &Key, api: &Api<Lenient<Service>>) -> Result<Lenient<Service>
 /// Returns the Service that [`service`] would find or create, and the description of the write if there would
 /// be one. `ours` says whether the operator owns the known Service. The families that the cluster would give to
 /// a new Service are unknown. The new Service would ask for both, so it is treated as one that has both.
-pub(crate) fn rehearse(
+pub(crate) fn dry_run(
     registration: &Registration,
     known: Option<Arc<ServiceView>>,
     ours: bool,

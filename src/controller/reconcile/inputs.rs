@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::controller::{
     context::Context,
-    reconcile::ensure_service::{self, Established},
+    reconcile::ensure_service::{self, Ensured},
 };
 use beatkeeper_core::{
     gather::{self, Gathered},
@@ -52,7 +52,7 @@ pub(crate) async fn set(registration: &Registration, context: &Context) -> Stage
             let Registration { key, uid, .. } = registration;
             context.world().owns_service(service, &key.namespace, uid)
         });
-        let (service, announced) = ensure_service::rehearse(registration, known, ours);
+        let (service, announced) = ensure_service::dry_run(registration, known, ours);
         let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
         let announced = announced.into_iter().collect();
         return Stage { announced, ..Stage::new(gathered, Some(service), stall) };
@@ -65,12 +65,12 @@ pub(crate) async fn set(registration: &Registration, context: &Context) -> Stage
         return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
     }
     match ensure_service::service(registration, known, context).await {
-        Ok(Established::AsKnown(service)) => Stage::new(gathered, Some(service), None),
-        Ok(Established::Waits(service)) => {
+        Ok(Ensured::Unchanged(service)) => Stage::new(gathered, Some(service), None),
+        Ok(Ensured::Waits(service)) => {
             let stall = standing::old_ports(registration, Some(&service), TOO_OFTEN);
             Stage::new(gathered, Some(service), stall)
         }
-        Ok(Established::Written(service)) => {
+        Ok(Ensured::Written(service)) => {
             let gathered = surroundings(registration, context);
             let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
             Stage::new(gathered, Some(service), stall)

@@ -50,10 +50,10 @@ pub(crate) async fn run(
     context: Arc<Context>,
 ) -> Result<Action, Error> {
     let key = Key::of(&object.metadata);
-    if !context.claim.holds() {
+    if !context.leadership.holds() {
         return Ok(Action::await_change());
     }
-    if context.accesses.is_wanting() {
+    if context.read_access.is_wanting() {
         // An object that cannot be read is not absent. All registrations are woken when the kind can be read
         // again.
         return Ok(Action::await_change());
@@ -71,7 +71,7 @@ pub(crate) async fn run(
         // its memory.
         context.forget(&key);
     }
-    if !context.claim.holds() {
+    if !context.leadership.holds() {
         // A write that was not sent because the claim ended is no failure: the next leader reconciles all
         // registrations.
         return Ok(Action::await_change());
@@ -93,7 +93,7 @@ async fn reconcile(
             return Ok(Action::requeue(UNTIL_READ_ANEW));
         }
         attempt += 1;
-        let mut stage = set_stage(&registration, &context).await;
+        let mut stage = gather_inputs(&registration, &context).await;
         dry_run::recall(&registration, &mut stage, &context);
         recall_earlier(&object, &registration, &mut stage, &context);
         stage.held_back = isolate::held_back(&registration, &context);
@@ -104,7 +104,7 @@ async fn reconcile(
         let mut plan = draw_up(&registration, &stage, &decision.verdicts, &mut permits, &context);
         stage.look_again = sooner(stage.look_again, permits.look_again());
         if !registration.dry_run
-            && let Some(until) = apply::let_endpoints_rest(&mut plan, &registration, &context)
+            && let Some(until) = apply::pause_endpoints(&mut plan, &registration, &context)
         {
             stage.look_again = sooner(stage.look_again, Some(until));
         }
@@ -119,7 +119,7 @@ async fn reconcile(
                     stage.failed(Applied { failure: Some(why), ..Applied::default() })
                 }
             };
-        if !context.claim.holds() {
+        if !context.leadership.holds() {
             return Ok(Action::await_change());
         }
         let later = cordons::mark(&registration, &context).await;
@@ -184,7 +184,7 @@ fn conclude(
     // The addresses are not needed any more, and there may be many of them.
     let account = Account::of(verdicts, std::mem::take(&mut applied.published).all());
     let report = Report { object, registration, account, stall: stage.stall, applied };
-    status_writer::hand_in(report, context);
+    status_writer::submit(report, context);
     match failure {
         Some(failure) => Err(Error::Publish { registration: key, failure, next }),
         // The queue's timer fires a little early. [`run`] then waits for the exact moment.
@@ -192,7 +192,7 @@ fn conclude(
     }
 }
 
-async fn set_stage(registration: &Registration, context: &Context) -> Stage {
+async fn gather_inputs(registration: &Registration, context: &Context) -> Stage {
     let _step = context.metrics.begin(Step::Stage);
     let stage = inputs::set(registration, context).await;
     if stage.failure.is_some() {
@@ -234,7 +234,7 @@ async fn carry_out(
 ) -> Outcome {
     let _step = context.metrics.begin(Step::Apply);
     if registration.dry_run {
-        return dry_run::rehearse(registration, stage, &plan, context);
+        return dry_run::dry_run(registration, stage, &plan, context);
     }
     let outcome = apply::apply(registration, stage, plan, context).await;
     let outcome = adoption::finish(outcome, registration, stage, verdicts, context).await;

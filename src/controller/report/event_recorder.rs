@@ -14,13 +14,13 @@ use kube::{
 const REMEMBERED: u32 = 256;
 
 /// Provides recorders that send events.
-pub(crate) struct Announcer {
+pub(crate) struct EventRecorder {
     client: Client,
     reporter: Reporter,
     current: Mutex<(Recorder, u32)>,
 }
 
-impl Announcer {
+impl EventRecorder {
     /// The client sends the events, and the reporter is named as their source.
     pub(crate) fn new(client: Client, reporter: Reporter) -> Self {
         let current = Mutex::new((Recorder::new(client.clone(), reporter.clone()), 0));
@@ -50,11 +50,11 @@ mod tests {
         // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
-        let announcer = Announcer::new(client, reporter());
+        let event_recorder = EventRecorder::new(client, reporter());
         let sent_with_one: Vec<u32> = (0..3 * REMEMBERED)
             .map(|_| {
-                announcer.recorder();
-                announcer.current.lock().expect("no panic").1
+                event_recorder.recorder();
+                event_recorder.current.lock().expect("no panic").1
             })
             .collect();
         assert_eq!(sent_with_one.iter().max(), Some(&REMEMBERED));

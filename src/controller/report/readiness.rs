@@ -70,7 +70,7 @@ pub(crate) fn report(
     };
     let words: Vec<_> = verdicts.iter().filter_map(word).collect();
     context.gates().report(&registration.key, words, now);
-    context.gate_news.notify_one();
+    context.gates_changed.notify_one();
 }
 
 /// Whether the gate may be open. A Pod is not ready before its gate is open, and the kubelet reports the
@@ -109,7 +109,7 @@ pub(crate) async fn run(context: Arc<Context>, over: CancellationToken) {
             }
             Err(due) => {
                 let wait = due.map_or(Duration::MAX, |due| due.since(now));
-                let news = context.gate_news.notified();
+                let news = context.gates_changed.notified();
                 let _ = over.run_until_cancelled(tokio::time::timeout(wait, news)).await;
             }
         }
@@ -141,7 +141,7 @@ fn judge(key: &Key, context: &Context) -> Option<(Arc<PodView>, Word)> {
 }
 
 async fn tell(key: Key, pod: Arc<PodView>, word: Word, context: Arc<Context>) {
-    let Some(_turn) = context.turn_to_tell().await else { return };
+    let Some(_turn) = context.background_permit().await else { return };
     let patch = json!({
         "metadata": { "uid": pod.uid },
         "status": { "conditions": [condition(&pod, &word, &context)] },
@@ -164,7 +164,7 @@ async fn tell(key: Key, pod: Arc<PodView>, word: Word, context: Arc<Context>) {
         }
         // The Pod was deleted or made anew. The watch shows it.
         Err(error) if error.is_conflict() => {}
-        Err(_) if !context.claim.holds() => {}
+        Err(_) if !context.leadership.holds() => {}
         Err(error) => {
             let forbidden = error.is_forbidden();
             tracing::warn!(%error, "a Pod cannot be told; it is tried again");
@@ -174,7 +174,7 @@ async fn tell(key: Key, pod: Arc<PodView>, word: Word, context: Arc<Context>) {
             }
             let again = now + AFTER_ERROR;
             context.gates().look_at(&key, again);
-            context.gate_news.notify_one();
+            context.gates_changed.notify_one();
         }
     }
 }
@@ -215,7 +215,7 @@ async fn announce(key: &Key, pod: &PodView, context: &Context) {
         action: "Publish".to_owned(),
         secondary: None,
     };
-    let recorder = context.announcer.recorder();
+    let recorder = context.event_recorder.recorder();
     let doing = || format!("send an event about Pod {key}");
     if let Err(error) = call_write(context, doing, recorder.publish(&event, &regarding)).await {
         tracing::warn!(%error, "an event is lost");

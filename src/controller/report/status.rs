@@ -79,7 +79,7 @@ pub(crate) async fn status(report: &Report, context: &Context) -> Result<Told, A
             "status": with_nulls(prior.as_ref(), &next),
         });
         // If the controller stops now, the next process reports what is left.
-        let Some(_turn) = context.turn_to_tell().await else { return Ok(Told::All) };
+        let Some(_turn) = context.background_permit().await else { return Ok(Told::All) };
         tracing::debug!(registration = %key, "writing the status");
         let doing = || format!("write the status of ServiceRegistration {key}");
         let params = PatchParams::default();
@@ -168,7 +168,7 @@ pub(crate) async fn events(report: &Report, context: &Context) -> Option<Moment>
     }
     let regarding = object.object_ref(&());
     for notice in notices {
-        let _turn = context.turn_to_tell().await?;
+        let _turn = context.background_permit().await?;
         let level = if notice.warning { EventType::Warning } else { EventType::Normal };
         tracing::info!(registration = %key, reason = notice.reason, "{}", notice.note);
         let event = Event {
@@ -178,12 +178,12 @@ pub(crate) async fn events(report: &Report, context: &Context) -> Option<Moment>
             action: "Publish".to_owned(),
             secondary: notice.instance.map(|instance| lease_of(&regarding, &instance)),
         };
-        let recorder = context.announcer.recorder();
+        let recorder = context.event_recorder.recorder();
         let doing = || format!("send an event about {key}");
         match call_write(context, doing, recorder.publish(&event, &regarding)).await {
             Ok(_) => {}
             // The process that leads now reports what it finds.
-            Err(_) if !context.claim.holds() => return None,
+            Err(_) if !context.leadership.holds() => return None,
             Err(error) => tracing::warn!(%error, "an event is lost"),
         }
     }

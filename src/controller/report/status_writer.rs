@@ -10,7 +10,7 @@
 //! only the latest is written. Its events cover all transitions since the last report that was processed. So
 //! instances that die together are reported together, however many decisions it took. A report with only news
 //! that may wait ([`FLOOR`]) waits on the desk until its time has come or an urgent report replaces it. After
-//! each write the desk pauses ([`rest_after`]).
+//! each write the desk pauses ([`pause_after`]).
 //!
 //! [`FLOOR`]: beatkeeper_core::status::FLOOR
 
@@ -28,14 +28,14 @@ use crate::controller::{
 use beatkeeper_core::{heartbeat::Version, index::Key, moment::Moment};
 
 /// The longest pause of a desk after a write.
-const LONGEST_REST: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The desks of all registrations.
 #[derive(Default)]
-pub(crate) struct Desks(HashMap<Key, Desk>);
+pub(crate) struct PendingReports(HashMap<Key, PendingReport>);
 
 #[derive(Default)]
-struct Desk {
+struct PendingReport {
     /// The uid of the registration. A new registration of the same name begins with an empty desk.
     uid: String,
     /// The report to be written. It is kept until it has been written.
@@ -56,47 +56,47 @@ pub(crate) struct Written {
     pub(crate) at: Moment,
 }
 
-impl Desks {
+impl PendingReports {
     /// The status that this process wrote last.
     pub(crate) fn written(&self, key: &Key, uid: &str) -> Option<Written> {
-        self.0.get(key).filter(|desk| desk.uid == uid)?.written.clone()
+        self.0.get(key).filter(|pending| pending.uid == uid)?.written.clone()
     }
 
     /// Notes a status that was written from a report.
     pub(crate) fn note_written(&mut self, key: &Key, uid: &str, written: Written) {
-        if let Some(desk) = self.0.get_mut(key).filter(|desk| desk.uid == uid) {
-            desk.written = Some(written);
+        if let Some(pending) = self.0.get_mut(key).filter(|pending| pending.uid == uid) {
+            pending.written = Some(written);
         }
     }
 
     /// Notes a status that was written without a report.
-    pub(crate) fn note_said(&mut self, key: &Key, uid: &str, written: Written) {
-        let desk = self.0.entry(key.clone()).or_default();
-        if desk.uid != uid {
-            uid.clone_into(&mut desk.uid);
-            desk.report = None;
+    pub(crate) fn note_condition(&mut self, key: &Key, uid: &str, written: Written) {
+        let pending = self.0.entry(key.clone()).or_default();
+        if pending.uid != uid {
+            uid.clone_into(&mut pending.uid);
+            pending.report = None;
         }
-        desk.written = Some(written);
+        pending.written = Some(written);
     }
 
     /// Forgets the written statuses. After a rollback of the store the API server no longer has them.
     pub(crate) fn forget_written(&mut self) {
-        self.0.values_mut().for_each(|desk| desk.written = None);
+        self.0.values_mut().for_each(|pending| pending.written = None);
     }
 
     /// Removes all reports, since a new term reports anew.
     pub(crate) fn clear(&mut self) {
-        self.0.values_mut().for_each(|desk| desk.report = None);
+        self.0.values_mut().for_each(|pending| pending.report = None);
     }
 
     /// Forgets a registration that is gone.
     pub(crate) fn forget(&mut self, key: &Key) {
         // A running task finds no report any more and ends.
-        if let Some(desk) = self.0.get_mut(key) {
-            let Desk { busy, news, .. } = std::mem::take(desk);
+        if let Some(pending) = self.0.get_mut(key) {
+            let PendingReport { busy, news, .. } = std::mem::take(pending);
             // A task that waits wakes up and finds that it has nothing to write.
             news.notify_one();
-            *desk = Desk { busy, news, ..Desk::default() };
+            *pending = PendingReport { busy, news, ..PendingReport::default() };
             if !busy {
                 self.0.remove(key);
             }
@@ -104,32 +104,32 @@ impl Desks {
     }
 
     /// Replaces the report on the desk. Returns whether a task must be started to write it.
-    fn lay_down(&mut self, report: Report) -> bool {
-        let desk = self.0.entry(report.registration.key.clone()).or_default();
-        if desk.uid != report.registration.uid {
-            desk.uid.clone_from(&report.registration.uid);
-            desk.written = None;
+    fn put(&mut self, report: Report) -> bool {
+        let pending = self.0.entry(report.registration.key.clone()).or_default();
+        if pending.uid != report.registration.uid {
+            pending.uid.clone_from(&report.registration.uid);
+            pending.written = None;
         }
-        desk.report = Some(Arc::new(report));
-        desk.news.notify_one();
-        !std::mem::replace(&mut desk.busy, true)
+        pending.report = Some(Arc::new(report));
+        pending.news.notify_one();
+        !std::mem::replace(&mut pending.busy, true)
     }
 
     /// Notifies of newer reports for this registration.
     fn news(&self, key: &Key) -> Arc<Notify> {
-        self.0.get(key).map(|desk| desk.news.clone()).unwrap_or_default()
+        self.0.get(key).map(|pending| pending.news.clone()).unwrap_or_default()
     }
 
     /// The report on a desk.
-    fn lying(&self, key: &Key) -> Option<Arc<Report>> {
+    fn current(&self, key: &Key) -> Option<Arc<Report>> {
         self.0.get(key)?.report.clone()
     }
 
     /// Notes that no task processes this desk any more.
     fn leave(&mut self, key: &Key) {
-        if let Some(desk) = self.0.get_mut(key) {
-            desk.busy = false;
-            if desk.uid.is_empty() {
+        if let Some(pending) = self.0.get_mut(key) {
+            pending.busy = false;
+            if pending.uid.is_empty() {
                 self.0.remove(key);
             }
         }
@@ -138,15 +138,15 @@ impl Desks {
     /// The report to be written next. `done` is removed from the desk, unless a newer report has replaced it.
     /// Returns None when the task is to end.
     fn next(&mut self, key: &Key, done: Option<&Arc<Report>>) -> Option<Arc<Report>> {
-        let desk = self.0.get_mut(key)?;
-        if let (Some(lying), Some(done)) = (&desk.report, done)
-            && Arc::ptr_eq(lying, done)
+        let pending = self.0.get_mut(key)?;
+        if let (Some(current), Some(done)) = (&pending.report, done)
+            && Arc::ptr_eq(current, done)
         {
-            desk.report = None;
+            pending.report = None;
         }
-        let next = desk.report.clone();
-        desk.busy = next.is_some();
-        if next.is_none() && desk.uid.is_empty() {
+        let next = pending.report.clone();
+        pending.busy = next.is_some();
+        if next.is_none() && pending.uid.is_empty() {
             self.0.remove(key);
         }
         next
@@ -154,9 +154,9 @@ impl Desks {
 }
 
 /// Puts a report on the desk of its registration. Starts a task that writes it, unless one runs.
-pub(crate) fn hand_in(report: Report, context: &Arc<Context>) {
+pub(crate) fn submit(report: Report, context: &Arc<Context>) {
     let key = report.registration.key.clone();
-    if context.desks().lay_down(report) {
+    if context.desks().put(report) {
         let write = write(key, context.clone());
         context.spawn(write);
     }
@@ -164,13 +164,13 @@ pub(crate) fn hand_in(report: Report, context: &Arc<Context>) {
 
 /// Marks the desk as free when the task ends early, which is a defect. Otherwise the registration's status
 /// would never be written again.
-struct Seat {
+struct WriterTask {
     key: Key,
     context: Arc<Context>,
     done: bool,
 }
 
-impl Drop for Seat {
+impl Drop for WriterTask {
     fn drop(&mut self) {
         if !self.done {
             self.context.desks().leave(&self.key);
@@ -180,7 +180,7 @@ impl Drop for Seat {
 
 /// Writes the reports of a desk until none is left.
 async fn write(key: Key, context: Arc<Context>) {
-    let mut seat = Seat { key: key.clone(), context: context.clone(), done: false };
+    let mut seat = WriterTask { key: key.clone(), context: context.clone(), done: false };
     let mut failures = 0;
     let mut done = None;
     loop {
@@ -205,22 +205,22 @@ async fn write(key: Key, context: Arc<Context>) {
         // pause of the task. There is one such task for each registration.
         let told = Box::pin(async { tokio::join!(status, status::events(&report, &context)) });
         let (told, later) = told.await;
-        tell_later(&key, &report.registration.uid, later, &context);
+        wake_for_events(&key, &report.registration.uid, later, &context);
         match told {
             Ok(Told::All) => {
                 failures = 0;
                 done = Some(report);
-                let pause = rest_after(context.clock.now().since(began));
+                let pause = pause_after(context.clock.now().since(began));
                 // Events are sent during the pause, too. Otherwise transitions that last no longer than the pause
                 // would not be reported. Examples are rejected instances, and Leases that the cluster deletes at
                 // once.
-                let rest = tell_events(&key, pause, &context);
+                let rest = send_events_until(&key, pause, &context);
                 if context.stop.run_until_cancelled(rest).await.is_none() {
                     return;
                 }
             }
             // The next leader reports anew.
-            Err(_) if !context.claim.holds() => {
+            Err(_) if !context.leadership.holds() => {
                 failures = 0;
                 done = Some(report);
             }
@@ -246,7 +246,7 @@ async fn write(key: Key, context: Arc<Context>) {
 
 /// Sends the events of new reports until the pause is over. An event that is being sent then is sent to its
 /// end, since a cancelled send would lose it.
-async fn tell_events(key: &Key, pause: Duration, context: &Arc<Context>) {
+async fn send_events_until(key: &Key, pause: Duration, context: &Arc<Context>) {
     let over = tokio::time::sleep(pause);
     tokio::pin!(over);
     loop {
@@ -256,22 +256,22 @@ async fn tell_events(key: &Key, pause: Duration, context: &Arc<Context>) {
             () = &mut over => return,
             () = news.notified() => {}
         }
-        let report = context.desks().lying(key);
+        let report = context.desks().current(key);
         if let Some(report) = report {
             let later = Box::pin(status::events(&report, context)).await;
-            tell_later(key, &report.registration.uid, later, context);
+            wake_for_events(key, &report.registration.uid, later, context);
         }
     }
 }
 
 /// Wakes the registration at the time when delayed events may be sent. If the state of an instance changes
 /// again and again, only its last state is reported, and it must be reported.
-fn tell_later(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context>) {
+fn wake_for_events(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context>) {
     let Some(at) = later else { return };
     let now = context.clock.now();
     let is_first = context.remember(key, uid, |memory| {
-        let waits = memory.tells_at.is_some_and(|known| known > now);
-        memory.tells_at = Some(memory.tells_at.filter(|_| waits).unwrap_or(at));
+        let waits = memory.events_due.is_some_and(|known| known > now);
+        memory.events_due = Some(memory.events_due.filter(|_| waits).unwrap_or(at));
         !waits
     });
     if is_first {
@@ -289,8 +289,8 @@ fn tell_later(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context
 /// at most a fifth of the time, except where the longest pause applies. A status is the most expensive object
 /// to write, and a series of deaths would cause one write per death. The pause leaves the API server free for
 /// the writes that prune, and each status that is written is the latest. The same rule applies to Endpoints.
-pub(crate) fn rest_after(took: Duration) -> Duration {
-    (took * 4).min(LONGEST_REST)
+pub(crate) fn pause_after(took: Duration) -> Duration {
+    (took * 4).min(LONGEST_PAUSE)
 }
 
 /// Waits until the pause is over or a newer report arrives. Returns false when the controller is to stop. Then
@@ -327,39 +327,39 @@ mod tests {
 
     #[test]
     fn one_task_sees_to_a_desk_until_nothing_lies_on_it() {
-        let mut desks = Desks::default();
-        assert!(desks.lay_down(report()), "a task must be started");
-        assert!(!desks.lay_down(report()), "the task is there already");
+        let mut desks = PendingReports::default();
+        assert!(desks.put(report()), "a task must be started");
+        assert!(!desks.put(report()), "the task is there already");
         let first = desks.next(&key(), None).expect("a report");
-        assert!(!desks.lay_down(report()));
+        assert!(!desks.put(report()));
         let second = desks.next(&key(), Some(&first)).expect("what came in meanwhile");
         assert!(!Arc::ptr_eq(&first, &second));
         assert!(desks.next(&key(), Some(&second)).is_none());
-        assert!(desks.lay_down(report()), "he has left");
+        assert!(desks.put(report()), "he has left");
     }
 
     #[test]
     fn after_a_task_that_ended_before_its_time_the_next_report_calls_another() {
-        let mut desks = Desks::default();
-        desks.lay_down(report());
+        let mut desks = PendingReports::default();
+        desks.put(report());
         assert!(desks.next(&key(), None).is_some());
         desks.leave(&key());
-        assert!(desks.lay_down(report()));
+        assert!(desks.put(report()));
     }
 
     #[test]
     fn writing_takes_a_desk_a_fifth_of_the_time_at_most_but_where_that_would_be_a_long_rest() {
-        let rest = |millis| rest_after(Duration::from_millis(millis)).as_millis();
+        let rest = |millis| pause_after(Duration::from_millis(millis)).as_millis();
         assert_eq!((rest(0), rest(10), rest(1_000), rest(60_000)), (0, 40, 4_000, 5_000));
     }
 
     #[tokio::test]
     async fn whoever_waits_at_a_desk_hears_of_a_newer_report_and_of_its_end() {
-        let mut desks = Desks::default();
-        desks.lay_down(report());
+        let mut desks = PendingReports::default();
+        desks.put(report());
         let news = desks.news(&key());
         news.notified().await;
-        desks.lay_down(report());
+        desks.put(report());
         news.notified().await;
         desks.forget(&key());
         news.notified().await;

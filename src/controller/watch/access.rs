@@ -41,9 +41,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the watches of a scope have found out about the right to read.
 #[derive(Debug, Default)]
-pub(crate) struct Accesses(watch::Sender<Access>);
+pub(crate) struct ReadAccess(watch::Sender<Access>);
 
-impl Accesses {
+impl ReadAccess {
     /// Notes that a watch of this kind begins.
     pub(crate) fn expect(&self, kind: &'static str) {
         let need = if kind == "Nodes" { Need::Helpful } else { Need::Necessary };
@@ -77,7 +77,7 @@ impl Accesses {
     }
 
     /// Waits until this kind is refused and decisions do not need it. Never returns for a kind that they need.
-    pub(crate) async fn dispensed_with(&self, kind: &str) {
+    pub(crate) async fn not_needed(&self, kind: &str) {
         // This fails only after the sender is dropped, and `self` holds the sender.
         let _ = self.0.subscribe().wait_for(|access| access.is_dispensed_with(kind)).await;
     }
@@ -85,7 +85,7 @@ impl Accesses {
 
 /// The events of a watch that is begun anew, with a list, after a refusal. A watch that only resumed would
 /// report nothing when it is allowed again, for as long as no object changes.
-pub(crate) fn begun_anew<K, S>(
+pub(crate) fn relist_after_refusal<K, S>(
     make: impl Fn() -> S + Send + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static
 where
@@ -124,13 +124,13 @@ pub(crate) async fn run(
     warm: CancellationToken,
 ) {
     let scope = namespace.as_deref().unwrap_or("all namespaces").to_owned();
-    let mut accesses = context.accesses.0.subscribe();
+    let mut read_access = context.read_access.0.subscribe();
     let mut told: Option<Refusal> = None;
     let mut conditions = Conditions::because(CANNOT_READ);
     let mut woken_after = 0;
     let mut due: Option<Instant> = None;
     loop {
-        let access = accesses.borrow_and_update().clone();
+        let access = read_access.borrow_and_update().clone();
         note(namespace.as_deref(), &access, &context);
         if !access.is_wanting() && access.times_wanting() != woken_after {
             woken_after = access.times_wanting();
@@ -144,7 +144,7 @@ pub(crate) async fn run(
         due = refusal.as_ref().map(|_| due.unwrap_or_else(|| Instant::now() + LOOK_AGAIN));
         tokio::select! {
             biased;
-            Ok(()) = accesses.changed() => continue,
+            Ok(()) = read_access.changed() => continue,
             () = reached(due) => due = None,
         }
         let Some(refusal) = refusal else { continue };
@@ -180,7 +180,7 @@ fn note(namespace: Option<&str>, access: &Access, context: &Context) {
 
 /// For as long as no proof has come, writes to the registrations that nothing is published before. A missing
 /// right may be the reason.
-pub(crate) async fn tell_unproven(context: &Context, reader: &Store<ServiceRegistration>) {
+pub(crate) async fn report_unproven(context: &Context, reader: &Store<ServiceRegistration>) {
     let reason = Reason::PathUnproven.as_str();
     let mut conditions = Conditions::because(reason);
     loop {
@@ -216,7 +216,7 @@ impl Conditions {
         context: &Context,
     ) {
         for object in reader.state() {
-            if !context.claim.holds() {
+            if !context.leadership.holds() {
                 // The next leader reports it again.
                 self.said.clear();
                 return;
@@ -252,7 +252,7 @@ async fn set(
     }
     let patch = Patch::Merge(json!({ "status": { "conditions": next } }));
     let params = PatchParams::default();
-    let Some(_turn) = context.turn_to_tell().await else { return Ok(()) };
+    let Some(_turn) = context.background_permit().await else { return Ok(()) };
     let api =
         Api::<Lenient<ServiceRegistration>>::namespaced(context.client.clone(), &key.namespace);
     let doing = || format!("write the conditions of ServiceRegistration {key}");
@@ -266,7 +266,7 @@ async fn set(
             let uid = written.metadata.uid.unwrap_or_default();
             if context.world().has_registration(key) {
                 let written = Written { version, status, at: context.clock.now() };
-                context.desks().note_said(key, &uid, written);
+                context.desks().note_condition(key, &uid, written);
             }
             Ok(())
         }

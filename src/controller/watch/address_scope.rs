@@ -31,7 +31,7 @@ const POD_IPS: &str = "POD_IPS";
 
 /// Whether Pods, Services and slices of other namespaces are watched besides those of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Neighbourhood {
+pub(crate) enum AddressScope {
     /// Only objects of the scope are watched.
     None,
     /// Objects of all namespaces are watched.
@@ -40,7 +40,7 @@ pub(crate) enum Neighbourhood {
 
 /// Why the operator does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Blind {
+pub enum AddressesUnknown {
     /// The operator may not read which objects own addresses, and no networks were given.
     #[error(
         "--outside-range is given for namespace {namespace}, but this operator, which watches some namespaces \
@@ -70,13 +70,13 @@ pub enum Blind {
 }
 
 /// Which namespaces each scope must watch for addresses.
-pub(crate) struct Neighbourhoods(Vec<String>);
+pub(crate) struct AddressScopes(Vec<String>);
 
-impl Neighbourhoods {
-    pub(crate) fn of(&self, namespace: Option<&str>) -> Neighbourhood {
+impl AddressScopes {
+    pub(crate) fn of(&self, namespace: Option<&str>) -> AddressScope {
         match namespace {
-            Some(namespace) if self.0.iter().any(|known| known == namespace) => Neighbourhood::All,
-            _ => Neighbourhood::None,
+            Some(namespace) if self.0.iter().any(|known| known == namespace) => AddressScope::All,
+            _ => AddressScope::None,
         }
     }
 }
@@ -84,12 +84,12 @@ impl Neighbourhoods {
 /// Finds out for which namespaces the addresses of other namespaces must be watched, and whether they may be.
 ///
 /// # Errors
-/// [`Blind`].
-pub(crate) async fn survey(
+/// [`AddressesUnknown`].
+pub(crate) async fn determine(
     client: &Client,
     settings: &Settings,
     stop: &CancellationToken,
-) -> Result<Neighbourhoods, Blind> {
+) -> Result<AddressScopes, AddressesUnknown> {
     let ranges = &settings.outside_ranges;
     let open = |namespace: &&String| !ranges.of(namespace).is_empty();
     let open: Vec<String> = settings.namespaces.iter().filter(open).cloned().collect();
@@ -97,16 +97,16 @@ pub(crate) async fn survey(
     for (variable, of) in known {
         complete(&std::env::var(variable).unwrap_or_default(), of, ranges.cluster_networks())?;
     }
-    let Some(namespace) = open.first() else { return Ok(Neighbourhoods(Vec::new())) };
+    let Some(namespace) = open.first() else { return Ok(AddressScopes(Vec::new())) };
     if ranges.knows_the_cluster() {
-        return Ok(Neighbourhoods(Vec::new()));
+        return Ok(AddressScopes(Vec::new()));
     }
     while !stop.is_cancelled() {
         match may_look(client).await {
             Ok(()) => break,
             Err(kube::Error::Api(status)) if status.code == 403 => {
                 let why = status.message.chars().take(500).collect();
-                return Err(Blind::MayNotLook { namespace: namespace.clone(), why });
+                return Err(AddressesUnknown::MayNotLook { namespace: namespace.clone(), why });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot find out yet which object owns which address");
@@ -114,7 +114,7 @@ pub(crate) async fn survey(
             }
         }
     }
-    Ok(Neighbourhoods(open))
+    Ok(AddressScopes(open))
 }
 
 /// Tries to read the kinds that have addresses, in all namespaces.
@@ -128,15 +128,15 @@ async fn may_look(client: &Client) -> kube::Result<()> {
 /// Without networks nothing is checked.
 ///
 /// # Errors
-/// [`Blind::Incomplete`].
-fn complete(addresses: &str, of: &'static str, networks: &[IpNet]) -> Result<(), Blind> {
+/// [`AddressesUnknown::Incomplete`].
+fn complete(addresses: &str, of: &'static str, networks: &[IpNet]) -> Result<(), AddressesUnknown> {
     let addresses = addresses.split(',').filter_map(|text| text.trim().parse::<IpAddr>().ok());
     let mut outside =
         addresses.filter(|address| !networks.iter().any(|network| network.contains(address)));
     match outside.next() {
         Some(address) if !networks.is_empty() => {
             let networks: Vec<_> = networks.iter().map(IpNet::to_string).collect();
-            Err(Blind::Incomplete { address, of, networks: networks.join(", ") })
+            Err(AddressesUnknown::Incomplete { address, of, networks: networks.join(", ") })
         }
         _ => Ok(()),
     }

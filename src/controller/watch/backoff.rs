@@ -17,13 +17,13 @@ const WELL: Duration = Duration::from_secs(3);
 /// They are reset only by time. kube resets its backoff with each event that is no error, and a watcher
 /// announces a list before it requests it. So kube would request a list that fails every fifth of a second, for
 /// ever.
-pub(crate) struct Pauses {
+pub(crate) struct WatchBackoff {
     pauses: ExponentialBackoff,
     /// When the last pause ended.
     last: Option<Instant>,
 }
 
-impl Pauses {
+impl WatchBackoff {
     pub(crate) fn new() -> Self {
         let pauses = backon::ExponentialBuilder::default()
             .with_min_delay(SHORTEST)
@@ -45,7 +45,7 @@ impl Pauses {
     }
 }
 
-impl Iterator for Pauses {
+impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -53,7 +53,7 @@ impl Iterator for Pauses {
     }
 }
 
-impl Backoff for Pauses {
+impl Backoff for WatchBackoff {
     fn reset(&mut self) {}
 }
 
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn pauses_get_longer_until_a_watch_was_well_for_a_while() {
-        let mut pauses = Pauses::new();
+        let mut pauses = WatchBackoff::new();
         let mut now = Instant::now();
         let mut after = |well: Duration| {
             let pause = pauses.after(now + well).expect("a pause");
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn news_that_are_no_error_do_not_make_them_short_again() {
-        let mut pauses = Pauses::new();
+        let mut pauses = WatchBackoff::new();
         for _ in 0..6 {
             pauses.next();
             pauses.reset();

@@ -7,14 +7,14 @@ use kube::runtime::watcher::{self, Event};
 use crate::controller::{context::Context, metrics::LastSeen};
 
 /// The health of one watch.
-pub(crate) struct Pulse {
+pub(crate) struct WatchHealth {
     kind: &'static str,
     broken: bool,
     context: Arc<Context>,
     last_seen: Arc<LastSeen>,
 }
 
-impl Pulse {
+impl WatchHealth {
     pub(crate) fn of(kind: &'static str, context: &Arc<Context>) -> Self {
         let last_seen = context.metrics.watch(kind);
         Self { kind, broken: false, context: context.clone(), last_seen }
@@ -25,7 +25,7 @@ impl Pulse {
         let kind = self.kind;
         // A change of an object, such as a beat, says nothing new about the right to read while the watch works.
         let refused = (self.broken || !matches!(event, Ok(Event::Apply(_))))
-            && self.context.accesses.take(kind, &event);
+            && self.context.read_access.take(kind, &event);
         match event {
             // This event only announces a list. Whether the list succeeds is not known yet.
             Ok(Event::Init) => Some(Event::Init),

@@ -20,7 +20,8 @@ use crate::controller::{
     probe::prover,
     rollback,
     watch::{
-        access, address_scope::Neighbourhood, backoff::Pauses, health::Pulse, unreadable::Unread,
+        access, address_scope::AddressScope, backoff::WatchBackoff, health::WatchHealth,
+        unreadable::UnreadableObjects,
     },
 };
 use crate::kube_client::{list::Collection, observe::observe};
@@ -42,17 +43,17 @@ impl<'a> Watches<'a> {
     /// Starts all watches. They end when the controller stops.
     ///
     /// Pods, Services and slices of all namespaces are watched where a decision needs to know which object owns
-    /// an address. This applies to an operator for one namespace, too ([`Neighbourhood`]).
+    /// an address. This applies to an operator for one namespace, too ([`AddressScope`]).
     pub(crate) fn start(
         context: &'a Arc<Context>,
         namespace: Option<&'a str>,
-        neighbourhood: Neighbourhood,
+        address_scope: AddressScope,
     ) -> Self {
         let mut watches = Self { context, namespace, first_lists: Vec::new() };
         let client = &context.client;
         let beats = Collection::of::<HeartbeatLease>(client, namespace);
         watches.follow("Leases", beats.labelled(REGISTRATION_LABEL), on_lease);
-        let addressed = namespace.filter(|_| neighbourhood == Neighbourhood::None);
+        let addressed = namespace.filter(|_| address_scope == AddressScope::None);
         watches.follow("Pods", Collection::of::<Pod>(client, addressed), on_pod);
         let services = Collection::of::<Service>(client, addressed);
         watches.follow("Services", services, on_object::<Service>);
@@ -79,18 +80,19 @@ impl<'a> Watches<'a> {
         let context = self.context.clone();
         let cache = cache(kind, self.namespace);
         context.health.lock().await_cache(&cache);
-        context.accesses.expect(kind);
-        let events = context.beginnings.of(kind, move || {
+        context.read_access.expect(kind);
+        let events = context.relists.of(kind, move || {
             let collection = collection.clone();
-            access::begun_anew(move || observe::<K>(collection.clone())).backoff(Pauses::new())
+            access::relist_after_refusal(move || observe::<K>(collection.clone()))
+                .backoff(WatchBackoff::new())
         });
         let follow = async move {
             let mut listed = Some(listed);
-            let mut pulse = Pulse::of(kind, &context);
-            let mut unread = Unread::of(kind, &context);
+            let mut health = WatchHealth::of(kind, &context);
+            let mut unread = UnreadableObjects::of(kind, &context);
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
-                let Some(event) = pulse.take(event) else { continue };
+                let Some(event) = health.take(event) else { continue };
                 unread.note(&event);
                 let done = matches!(event, Event::InitDone);
                 take_in(&context, event);
@@ -116,7 +118,7 @@ impl<'a> Watches<'a> {
             tokio::select! {
                 biased;
                 () = listed => {}
-                () = self.context.accesses.dispensed_with(kind) => {}
+                () = self.context.read_access.not_needed(kind) => {}
             }
         }
     }
@@ -143,7 +145,7 @@ fn on_pod(context: &Context, event: Event<Read<Pod>>) {
         pods.iter().filter(asks).cloned().collect()
     };
     pods.iter().filter(|pod| !gated.contains(pod)).for_each(|pod| context.gates().forget_pod(pod));
-    context.look_at_gates(gated);
+    context.check_gates(gated);
     let concerned: Vec<Key> = {
         let index = context.index();
         pods.iter().flat_map(|pod| index.registrations_of_pod(pod)).collect()

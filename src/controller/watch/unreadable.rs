@@ -16,13 +16,13 @@ use beatkeeper_core::{
 };
 
 /// The shortest time between two log lines about the same object.
-const TELL_AGAIN: Duration = Duration::from_secs(600);
+const LOG_AGAIN: Duration = Duration::from_secs(600);
 /// In each such period at most [`LINES`] objects of a kind are logged.
 const PERIOD: Duration = Duration::from_secs(60);
 const LINES: u32 = 20;
 
 /// The objects of one watch that cannot be read.
-pub(crate) struct Unread {
+pub(crate) struct UnreadableObjects {
     kind: &'static str,
     context: Arc<Context>,
     known: HashMap<Key, Moment>,
@@ -34,7 +34,7 @@ pub(crate) struct Unread {
     period: Moment,
 }
 
-impl Unread {
+impl UnreadableObjects {
     pub(crate) fn of(kind: &'static str, context: &Arc<Context>) -> Self {
         let period = context.clock.now();
         let context = context.clone();
@@ -45,7 +45,9 @@ impl Unread {
     pub(crate) fn note<K: Resource>(&mut self, event: &Event<Read<K>>) {
         match event {
             Event::Init => self.listing = Some(HashSet::new()),
-            Event::InitApply(Err(object)) | Event::Apply(Err(object)) => self.is_strange(object),
+            Event::InitApply(Err(object)) | Event::Apply(Err(object)) => {
+                self.note_unreadable(object)
+            }
             Event::InitApply(Ok(object)) | Event::Apply(Ok(object)) | Event::Delete(Ok(object)) => {
                 self.is_none(|| Key::of(object.meta()));
             }
@@ -65,13 +67,13 @@ impl Unread {
         }
     }
 
-    fn is_strange(&mut self, object: &Unreadable) {
+    fn note_unreadable(&mut self, object: &Unreadable) {
         if let Some(listing) = &mut self.listing {
             listing.insert(object.key.clone());
         }
         let now = self.context.clock.now();
         let told = self.known.get(&object.key);
-        if told.is_some_and(|told| now.since(*told) < TELL_AGAIN) {
+        if told.is_some_and(|told| now.since(*told) < LOG_AGAIN) {
             return;
         }
         self.known.insert(object.key.clone(), now);
