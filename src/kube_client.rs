@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_told_to_wait_for_too_long_is_told_of_the_429_at_once() {
+    async fn a_retry_after_beyond_the_limit_returns_the_429_at_once() {
         let heads = &["429 Too Many\r\nretry-after: 30"];
         let (url, requests) = script(heads).await.expect("a server");
         let client = connect(config(&url), &patient(4)).expect("a client");

@@ -170,7 +170,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn where_nobody_reads_lines_are_dropped_and_counted_and_nobody_waits() {
+    fn without_a_reader_lines_are_dropped_and_counted_and_no_writer_waits() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let output = Output::to(Ok(writer));
         // This is more than a pipe and the queue hold together.

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_of_beats_is_taken_for_beats_and_wakes_nobody() {
+    fn a_round_of_beats_is_read_as_beats_and_wakes_no_registration() {
         let mut crowd = Crowd::new(Size { instances: 1_000, services: 10 });
         for round in 0..3 {
             for beat in crowd.round(500) {

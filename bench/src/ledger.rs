@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_matter_who_tells_first() {
+    fn the_order_of_the_observers_does_not_matter() {
         let mut ledger = there(7);
         ledger.expect(Act::Leave, &[7]);
         ledger.take_in(&Event::Gone { instance: 7, at: at(22) });

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_to_be_written_until_somebody_dies() {
+    fn nothing_is_written_until_an_instance_dies() {
         let board = Board::new(250);
         assert!(board.plan_without(0).is_empty(), "{}", board.plan_without(0));
         assert_eq!(board.slices.len(), 3);

@@ -75,7 +75,7 @@ mod tests {
     use std::sync::{Mutex, mpsc};
 
     #[tokio::test]
-    async fn where_a_handler_blocks_nobody_waits_and_what_finds_no_room_is_dropped() {
+    async fn a_handler_that_blocks_delays_no_caller_and_events_beyond_the_buffer_are_dropped() {
         let (aside, (go_on, blocked)) = (Aside::new(), mpsc::channel::<()>());
         aside.ask(move || {
             let _ = blocked.recv();

@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_well_has_no_annotation_for_it() {
+    fn a_healthy_instance_has_no_health_annotation() {
         let lease = lease(&Owner::Outside);
         let named = ("beatkeeper.dev/incarnation".to_owned(), "host/1".to_owned());
         assert_eq!(lease.metadata.annotations, Some([named].into()));
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_of_somebody_else_is_left_alone() {
+    fn a_lease_of_another_owner_is_left_alone() {
         let (mut stranger, mut owned) = (lease(&Owner::Outside), lease(&pod("u1")));
         stranger.metadata.labels = None;
         stranger.spec = None;

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_who_does_not_beat_has_set_is_anothers() {
+    fn an_annotation_set_by_a_writer_that_does_not_beat_is_foreign() {
         let theirs = annotations("kubectl-annotate", &[HEALTH_ANNOTATION]);
         let ours = annotations("beatkeeper-agent", &[NOTE_ANNOTATION]);
         let lease = lease(json!([beats("beatkeeper-agent"), ours, theirs]));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_and_what_nobody_owns_is_not() {
+    fn our_own_annotations_and_those_without_an_owner_are_not_foreign() {
         let ours = annotations("beatkeeper-agent", &[HEALTH_ANNOTATION, NOTE_ANNOTATION]);
         let lease_of_ours = lease(json!([beats("beatkeeper-agent"), ours]));
         assert_eq!(Others::on(&lease_of_ours), Others::default());

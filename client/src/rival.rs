@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_time_in_which_nothing_could_be_seen_counts_for_nobody() {
+    async fn time_without_observations_counts_for_neither_process() {
         let (pace, began) = (pace(), Instant::now());
         let second = Duration::from_secs(1);
         let mut vigil = Vigil::begin(None, began);

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_come_together_are_spread_over_the_whole_interval() {
+    fn instances_that_start_together_are_spread_over_the_whole_interval() {
         let pace = pace("30s", "10s");
         assert_eq!([0.0, 0.25, 0.5].map(|roll| pace.phase(roll)), [0, 2500, 5000].map(ms));
     }

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_is_asked_to_leave_its_leases_and_to_end_at_one_moment_leaves_them() {
+    async fn an_agent_asked_at_once_to_keep_its_leases_and_to_end_keeps_them() {
         let mut signals = Signals::listen().expect("signals");
         for _ in 0..20 {
             let both = [Signal::TERM, Signal::USR1];

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_has_its_turn_however_often_others_are_woken() {
+    async fn a_waiting_registration_has_its_turn_however_often_others_are_woken() {
         let (reader, mut writer) = reflector::store();
         let all: Vec<_> = (0..REGISTRATIONS).map(registration).collect();
         writer.apply_watcher_event(&Event::Init);

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_gives_up_gives_his_place_back_and_is_counted_as_a_timeout() {
+    async fn an_abandoned_request_frees_its_place_and_counts_as_a_timeout() {
         let notes = Arc::new(Notes::default());
         let gate = Gate::new(2, notes.clone());
         let (send, waiting) = server(&gate);

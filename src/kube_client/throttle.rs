@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_says_that_nothing_was_done_is_asked_again() {
+    fn only_requests_that_were_not_processed_are_repeated() {
         assert_eq!(told(429, Some("2")), Some(2000));
         assert_eq!(told(429, None), Some(1000));
         assert_eq!(told(429, Some("Wed, 21 Oct 2020 07:28:00 GMT")), Some(100), "it is over");
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_to_know_is_told_and_not_sent_again() {
+    fn a_caller_without_patience_gets_the_429_and_no_repetition() {
         let told = Told::default();
         let mut request = Request::new(Body::empty());
         request.extensions_mut().insert(told.clone());

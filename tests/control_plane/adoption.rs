@@ -209,7 +209,7 @@ async fn hand_written_slices_are_taken_over_in_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_forgets_nobody_who_has_not_beaten_and_revives_nobody_who_has() {
+async fn a_restart_keeps_adopted_instances_that_have_not_beaten_and_revives_none_that_have() {
     let shop = Shop::open("adopt-restart").await;
     shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
     let operator = shop.operator();

@@ -302,7 +302,7 @@ async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() 
 }
 
 #[tokio::test]
-async fn a_lease_of_somebody_else_is_left_alone_and_explained() {
+async fn a_lease_of_another_owner_is_left_alone_and_explained() {
     let shop = Shop::open().await;
     let leader = serde_json::from_value(json!({
         "metadata": { "name": LEASE },

@@ -42,7 +42,7 @@ fn told(time: Timestamp) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_changes_its_token_lives_whatever_its_clock_says() {
+async fn an_instance_that_changes_its_token_lives_whatever_its_clock_says() {
     let shop = Shop::open("clocks").await;
     let operator = shop.operator();
     shop.greeter().await;

@@ -138,7 +138,7 @@ async fn what_is_published_when_a_dry_run_begins_stays_as_it_is_until_it_ends() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn protection_holds_in_a_dry_run_whom_it_would_hold() {
+async fn protection_holds_the_same_instances_in_a_dry_run() {
     let shop = Shop::open("dry-protected").await;
     let _operator = shop.operator_with(&["--dry-run"]);
     let mut spec = Shop::usual_spec();
@@ -152,7 +152,7 @@ async fn protection_holds_in_a_dry_run_whom_it_would_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_that_cannot_be_read_publishes_nobody_more_and_keeps_no_dead() {
+async fn an_unreadable_dry_run_annotation_publishes_no_further_instance_and_keeps_no_dead() {
     let shop = Shop::open("dry-slip").await;
     let _operator = shop.operator();
     shop.greeter().await;

@@ -12,7 +12,7 @@ use crate::support::{Shop, Vigil, eventually};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registration_that_is_held_in_deletion_prunes_its_dead_and_adds_nobody() {
+async fn a_registration_held_in_deletion_prunes_its_dead_and_adds_no_instance() {
     let shop = Shop::open("ending").await;
     let operator = shop.operator();
     shop.greeter().await;

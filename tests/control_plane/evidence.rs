@@ -74,7 +74,7 @@ impl<'a> Refusal<'a> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_probe_cannot_be_written_nobody_is_pruned_and_the_status_says_why() {
+async fn while_the_probe_cannot_be_written_no_instance_is_pruned_and_the_status_says_why() {
     let shop = Shop::open("unproven").await;
     let operator = shop.operator();
     let mut beats = beating(&shop, 3).await;
@@ -95,7 +95,7 @@ async fn while_the_probe_cannot_be_written_nobody_is_pruned_and_the_status_says_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_begins_to_lead_changes_nothing_before_its_probe_has_come_back() {
+async fn a_new_leader_changes_nothing_before_its_probe_is_proven() {
     let shop = Shop::open("begins").await;
     let operator = shop.operator();
     let mut beats = beating(&shop, 2).await;
@@ -118,7 +118,7 @@ async fn who_begins_to_lead_changes_nothing_before_its_probe_has_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_beats_any_more_all_are_held_until_beats_flow_again() {
+async fn when_all_beats_stop_all_instances_are_held_until_beats_arrive_again() {
     let shop = Shop::open("cut").await;
     let _operator = shop.operator();
     let mut beats = beating(&shop, 12).await;

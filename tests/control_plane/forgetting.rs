@@ -25,7 +25,7 @@ async fn knows(operator: &Operator, wanted: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_that_are_gone_with_their_leases_do_not_hold_whoever_falls_silent_after_them() {
+async fn pods_that_left_with_their_leases_do_not_hold_instances_that_fall_silent_later() {
     let shop = Shop::open("gone-pods").await;
     // With this sweep interval the sweep cannot help: the leader itself must read the Leases that
     // its watch has lost.
@@ -62,7 +62,7 @@ async fn pods_that_are_gone_with_their_leases_do_not_hold_whoever_falls_silent_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_stands_by_forgets_those_who_have_left() {
+async fn a_standby_forgets_instances_that_have_left() {
     let shop = Shop::open("forgets").await;
     let elected =
         ["--leader-elect", &format!("--leader-elect-resource-namespace={}", shop.namespace)];

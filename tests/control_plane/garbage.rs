@@ -53,7 +53,7 @@ impl Shop {
 const ADDRESSES: &str = "/metadata/annotations/beatkeeper.dev~1addresses";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_leases_are_rejected_with_a_reason_and_harm_nobody() {
+async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
     let shop = Shop::open("garbage").await;
     let elsewhere = shop.plane.namespace("elsewhere").await.unwrap();
     let pods = format!("--outside-range={}=10.0.0.0/8", shop.namespace);

@@ -170,7 +170,7 @@ async fn a_standby_that_saw_the_last_beat_grants_no_second_ttl() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ttl_that_became_longer_after_a_death_revives_nobody_at_a_failover() {
+async fn a_ttl_that_became_longer_after_a_death_revives_no_instance_at_a_failover() {
     let shop = Shop::open("edit").await;
     let (first, _second) = shop.pair(&LONG).await;
     let mut beats = beating(&shop, "3s", 2).await;
@@ -230,7 +230,7 @@ async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_api_server_nobody_leads_and_afterwards_one_does() {
+async fn without_the_api_server_no_replica_leads_and_afterwards_one_does() {
     let plane = ControlPlane::start(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     // The control plane ends with the test process.

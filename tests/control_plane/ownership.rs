@@ -12,7 +12,7 @@ use crate::support::{Shop, Vigil, eventually};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registration_that_is_made_anew_takes_over_what_the_old_one_left_and_blinks_nobody() {
+async fn a_recreated_registration_takes_over_what_the_old_one_left_without_a_gap() {
     let shop = Shop::open("anew").await;
     let _operator = shop.operator();
     let old = shop.greeter().await;

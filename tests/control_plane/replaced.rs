@@ -74,8 +74,7 @@ fn settings(service: &Service) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registration_that_is_replaced_keeps_its_service_as_people_have_set_it_and_blinks_nobody()
-{
+async fn a_replaced_registration_keeps_user_settings_of_its_service_and_unpublishes_no_instance() {
     let shop = Shop::open("replaced").await;
     let _operator = shop.operator();
     shop.greeter().await;

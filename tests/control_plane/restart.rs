@@ -40,7 +40,7 @@ pub async fn begun(operator: &Operator) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_costs_nobody_its_place_and_gives_the_dead_one_ttl_more() {
+async fn a_restart_unpublishes_no_living_instance_and_gives_the_dead_one_ttl_more() {
     let shop = Shop::open("restart").await;
     let operator = shop.operator();
     let mut beats = beating(&shop, 5).await;
@@ -64,7 +64,7 @@ async fn a_restart_costs_nobody_its_place_and_gives_the_dead_one_ttl_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn restarts_one_after_the_other_unpublish_nobody() {
+async fn repeated_restarts_unpublish_no_instance() {
     let shop = Shop::open("again").await;
     let mut operator = shop.operator();
     let _beats = beating(&shop, 5).await;
@@ -80,7 +80,7 @@ async fn restarts_one_after_the_other_unpublish_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_was_suspended_prunes_nobody_who_beat_on() {
+async fn an_operator_that_was_suspended_prunes_no_instance_that_beat_on() {
     let shop = Shop::open("suspended").await;
     let operator = shop.operator();
     let mut beats = beating(&shop, 30).await;

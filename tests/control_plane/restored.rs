@@ -225,7 +225,7 @@ async fn two_replicas_both_notice_that_the_store_was_restored_and_one_goes_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_that_is_put_back_from_a_backup_publishes_nobody_until_it_beats() {
+async fn a_lease_restored_from_a_backup_publishes_no_instance_until_it_beats() {
     let shop = Shop::open("put-back").await;
     let _operator = shop.operator();
     shop.patient_greeter().await;

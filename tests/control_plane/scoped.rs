@@ -117,7 +117,7 @@ async fn an_operator_for_one_namespace_refuses_the_addresses_of_all_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_cannot_know_whose_addresses_are_whose_says_so_and_publishes_none() {
+async fn an_operator_that_cannot_know_the_owners_of_addresses_says_so_and_publishes_none() {
     let shop = Shop::open("confined").await;
     let kubeconfig = confined(&shop).await;
     let all = [("inside", "10.88.77.9"), ("a-machine", "192.0.2.78")];

@@ -141,7 +141,7 @@ async fn a_check_that_fails_is_told_and_no_silence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_drains_is_published_as_terminating_before_it_goes() {
+async fn a_draining_instance_is_published_as_terminating_before_it_leaves() {
     let shop = Shop::open("sdk-drain").await;
     let _operator = shop.operator();
     shop.greeter().await;
@@ -231,7 +231,7 @@ fn a_runtime_that_is_blocked_delays_no_beat_of_a_thread_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_looks_up_a_registration_finds_who_is_published_and_follows_changes() {
+async fn a_lookup_of_a_registration_finds_the_published_instances_and_follows_changes() {
     let shop = Shop::open("sdk-watch").await;
     let _operator = shop.operator();
     shop.greeter().await;

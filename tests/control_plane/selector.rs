@@ -95,7 +95,7 @@ async fn a_service_whose_selector_is_removed_is_taken_over_without_a_gap_a_dupli
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_was_deleted_after_the_selector_was_removed_leaves() {
+async fn a_pod_deleted_after_the_selector_was_removed_leaves() {
     let shop = Shop::open("selector-dead").await;
     // No operator runs yet, so what the cluster leaves grows old.
     let uids = shop.selecting_service().await;

@@ -79,7 +79,7 @@ async fn a_service_with_a_selector_stays_the_clusters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_whose_slices_are_somebody_elses_is_left_to_them_until_they_go() {
+async fn a_service_with_slices_of_another_writer_stalls_until_they_are_gone() {
     let shop = Shop::open("foreign").await;
     let _operator = shop.operator();
     shop.own_service(json!({})).await;

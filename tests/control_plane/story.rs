@@ -36,7 +36,7 @@ async fn of_five_instances_the_silent_one_is_pruned_and_the_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_dies_leaves_its_slice_before_the_one_list_of_all_addresses() {
+async fn a_dead_instance_leaves_its_slice_before_the_endpoints_object() {
     let shop = Shop::open("first").await;
     let _operator = shop.operator();
     shop.greeter().await;

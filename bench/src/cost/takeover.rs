@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_back_is_no_publication_of_one_who_leaves() {
+    fn an_instance_that_comes_back_does_not_count_as_a_publication_of_one_that_leaves() {
         let all = [done(Act::Return, 1, 101, 120), done(Act::Leave, 2, 101, 180)];
         assert_eq!(first_gone(&all, Moment(100)), Some(Moment(180)));
         assert_eq!((arrived(&all, 1), arrived(&all, 2)), (Some(Moment(120)), None));

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stopped_goes_on_when_nobody_holds_it_any_more() {
+    fn a_suspended_process_continues_when_its_handle_is_dropped() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let state = || {
             let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();

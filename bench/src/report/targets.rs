@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_the_living_who_goes_is_one_too_many_wherever_that_is() {
+    fn a_living_instance_that_leaves_fails_the_target_in_every_system() {
         let lag = Lag::of(&run(100, 1), "single".to_owned(), 1, 0.0, 0.0, 10.0, 10.1, 0.1);
         let mut results = Results { lags: vec![lag], ..Results::default() };
         let of_all = |results: &Results| verdicts(results, "All scenarios but the freezes");

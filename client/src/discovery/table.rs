@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn who_moves_from_one_slice_to_another_does_not_change() {
+    fn an_instance_that_moves_to_another_slice_is_no_change() {
         let mut table = Table::default();
         table.put(slice("a", &[("192.0.2.1", true)]));
         assert_eq!(told(table.put(slice("b", &[("192.0.2.1", true)]))), [""; 0]);

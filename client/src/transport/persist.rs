@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_nobody_waits_for_is_kept_while_it_is_fresh() {
+    async fn a_connection_without_a_waiting_request_is_kept_while_it_is_fresh() {
         let (connector, begun) = slow(&[700, 100]);
         assert!(timeout(Duration::from_millis(250), connector.connect()).await.is_err());
         sleep(Duration::from_secs(5)).await;

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_success_nobody_is_healthy() {
+    fn no_target_is_healthy_before_its_first_success() {
         let mut series = series(1, 3);
         assert!(!series.verdict().healthy);
         assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: no success yet");

@@ -87,7 +87,7 @@ fn refusing() -> (tokio::net::TcpSocket, SocketAddr) {
 }
 
 #[tokio::test]
-async fn tcp_succeeds_when_somebody_accepts_and_fails_when_nobody_listens() {
+async fn tcp_succeeds_when_a_server_accepts_and_fails_when_none_listens() {
     let (_listener, address) = listen().await;
     assert_eq!(probe(&format!("tcp://{address}")).await, Ok(None));
     let (_socket, address) = refusing();

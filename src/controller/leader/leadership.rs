@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_by_itself_although_nobody_says_so() {
+    fn a_claim_ends_by_itself_at_its_deadline() {
         let (standing, leadership, clock) = elected();
         assert!(!leadership.holds());
         standing.send_replace(leading(clock, Duration::from_secs(60)));

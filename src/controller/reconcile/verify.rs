@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_leases_are_listed_for_many_who_are_in_doubt_and_not_for_a_few_of_thousands() {
+    fn many_suspects_are_read_by_one_list_and_a_few_of_thousands_are_not() {
         assert!(!a_list_is_cheaper(24, 24));
         assert!(a_list_is_cheaper(25, 100));
         assert!(a_list_is_cheaper(25, 1_250) && !a_list_is_cheaper(25, 1_251));

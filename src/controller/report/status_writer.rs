@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_at_a_desk_hears_of_a_newer_report_and_of_its_end() {
+    async fn a_waiting_status_writer_learns_of_a_newer_report_and_of_its_end() {
         let mut desks = PendingReports::default();
         desks.put(report());
         let news = desks.news(&key());

@@ -96,7 +96,7 @@ async fn ctrl_c_leaves_no_process_and_no_folder_behind() {
 }
 
 #[tokio::test]
-async fn who_attaches_can_break_and_mend_what_another_process_runs() {
+async fn an_attached_process_can_break_and_mend_the_control_plane_of_another() {
     let mut up = Up::start();
     let attached = ControlPlane::attach(&up.data).await.unwrap();
     let before = attached.api_server().pid().await.unwrap();

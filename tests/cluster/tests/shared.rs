@@ -30,7 +30,7 @@ async fn create_lease(client: Client, namespace: &str, name: &str) -> kube::Resu
 }
 
 #[tokio::test]
-async fn the_audit_log_tells_who_wrote_what() {
+async fn the_audit_log_names_the_writer_of_each_object() {
     let plane = shared().await;
     let namespace = plane.namespace("audit").await.unwrap();
     let writer = plane.client_with_user_agent("the-writer/1.0").unwrap();

@@ -126,17 +126,17 @@ async fn killed_when_refused(prefix: &str, refused: &str, taken: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_killed_after_it_wrote_down_who_is_adopted_loses_nobody() {
+async fn an_operator_killed_after_it_recorded_the_adopted_instances_loses_none() {
     // The policy does not refuse Endpoints. Adopting them too early would remove some addresses.
     killed_when_refused("adopt-written", "object.kind == 'EndpointSlice'", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_killed_after_its_first_takeover_loses_nobody() {
+async fn an_operator_killed_after_its_first_takeover_loses_no_instance() {
     killed_when_refused("adopt-first", "object.metadata.name == 'b-hand'", &["a-hand"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_killed_before_it_takes_the_endpoints_over_loses_nobody() {
+async fn an_operator_killed_before_it_takes_the_endpoints_over_loses_no_instance() {
     killed_when_refused("adopt-last", LAST, &["a-hand", "b-hand"]).await;
 }

@@ -51,7 +51,7 @@ async fn begun(operator: &Operator, until: Instant, down: &mut Option<Instant>, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_is_killed_five_times_under_churn_prunes_nobody_who_lives() {
+async fn an_operator_killed_five_times_under_churn_prunes_no_living_instance() {
     crashes(Scale::thirty(5)).await;
 }
 

@@ -76,7 +76,7 @@ async fn suspended(scale: Scale) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_standby_takes_over_from_a_killed_leader_and_nobody_blinks() {
+async fn a_standby_takes_over_from_a_killed_leader_and_no_survivor_is_unpublished() {
     killed(Scale::thirty(1)).await;
 }
 
@@ -87,7 +87,7 @@ async fn a_leader_that_is_killed_ten_times_in_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_stopped_hands_over_at_once_and_nobody_blinks() {
+async fn a_stopped_leader_hands_over_at_once_and_no_survivor_is_unpublished() {
     stopped(Scale::thirty(1)).await;
 }
 

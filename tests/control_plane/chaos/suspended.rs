@@ -19,7 +19,7 @@ async fn suspended(scale: Scale) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_stood_still_for_three_ttls_prunes_the_dead_and_nobody_else() {
+async fn an_operator_suspended_for_three_ttls_prunes_only_the_dead() {
     suspended(Scale::thirty(1)).await;
 }
 

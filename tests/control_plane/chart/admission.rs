@@ -136,7 +136,7 @@ fn refused<T: std::fmt::Debug>(what: &str, result: kube::Result<T>, words: &str)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
+async fn a_token_beats_for_its_own_pod_only() {
     let scene = Scene::set(&[]).await;
     let shop = &scene.shop;
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(shop.client.clone());
@@ -248,7 +248,7 @@ async fn a_token_beats_for_its_own_pod_and_for_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn collectors_administrators_and_whoever_may_register_pass() {
+async fn collectors_administrators_and_those_with_the_right_to_register_pass() {
     let scene = Scene::set(&[]).await;
     let shop = &scene.shop;
     // Outside instances of the named registrations.

@@ -86,14 +86,13 @@ async fn away_for_ten_ttls(Scale { instances, ttl, interval, .. }: Scale) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_sixty_whose_api_server_was_away_for_ten_ttls_nobody_is_pruned_and_all_come_back_spread()
-{
+async fn after_an_outage_of_ten_ttls_none_of_sixty_is_pruned_and_all_come_back_spread() {
     away_for_ten_ttls(Scale { instances: 60, ..Scale::thirty(1) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: make chaos"]
-async fn five_hundred_whose_api_server_is_away_for_ten_ttls_in_full() {
+async fn an_outage_of_ten_ttls_with_five_hundred_instances_in_full() {
     let (ttl, interval) = (Duration::from_secs(6), Duration::from_secs(3));
     away_for_ten_ttls(Scale { instances: 500, ttl, interval, ..Scale::thirty(1) }).await;
 }

@@ -14,8 +14,7 @@ use crate::support::{Shop, eventually};
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_may_not_beat_any_more_says_which_rule_is_missing_and_is_back_when_it_is_there_again()
- {
+async fn an_instance_without_the_right_to_beat_names_the_missing_rule_and_returns_with_it() {
     let shop = Shop::open("client-rbac").await;
     let _operator = shop.operator();
     shop.greeter().await;

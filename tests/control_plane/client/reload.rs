@@ -7,7 +7,7 @@ use super::{address, agent::Agent, nobody_has_left};
 use crate::support::{Shop, Witness, chaos::Chronicle, eventually, witness::set};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_restarted_and_keeps_its_lease_costs_nobody_a_moment() {
+async fn an_agent_that_restarts_and_keeps_its_lease_interrupts_no_publication() {
     let shop = Shop::open("kept").await;
     let _operator = shop.operator();
     shop.greeter().await;

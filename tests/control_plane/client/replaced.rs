@@ -11,7 +11,7 @@ use super::{address, agent::Agent, fleet, nobody_has_left};
 use crate::support::{Shop, chaos::Chronicle};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_deregisters_late_leaves_the_lease_alone_that_was_made_anew() {
+async fn a_late_deregistration_leaves_a_recreated_lease_alone() {
     let shop = Shop::open("client-late").await;
     let _operator = shop.operator();
     shop.patient_greeter().await;
@@ -63,7 +63,7 @@ async fn a_process_that_ends_after_its_successor_began_takes_nothing_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_deregisters_a_lease_that_somebody_has_annotated_deletes_it() {
+async fn deregistering_deletes_a_lease_that_was_annotated_meanwhile() {
     let shop = Shop::open("client-annotated").await;
     shop.greeter().await;
     let config = shop.plane.admin_config("client-test").unwrap();

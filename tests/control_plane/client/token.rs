@@ -14,7 +14,7 @@ use crate::support::{Shop, chaos::Chronicle, eventually};
 const LONG_ENOUGH: Duration = Duration::from_secs(7);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_revoked_after_its_file_was_written_anew_costs_nobody_its_place() {
+async fn a_token_revoked_after_its_file_was_replaced_unpublishes_no_instance() {
     let shop = Shop::open("client-token").await;
     let _operator = shop.operator();
     shop.greeter().await;

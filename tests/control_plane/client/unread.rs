@@ -15,7 +15,7 @@ use super::{address, fleet, nobody_has_left};
 use crate::support::{Shop, chaos::Chronicle, eventually, operator::spawn_from_keeper};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_output_nobody_reads_beats_on_and_ends_in_time() {
+async fn an_agent_with_unread_output_beats_on_and_ends_in_time() {
     for action in ["run", "exec"] {
         let shop = Shop::open("unread").await;
         let _operator = shop.operator();

@@ -49,7 +49,7 @@ async fn a_service_of_ours_publishes_both_families_in_slices_and_the_primary_one
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_of_one_family_publishes_that_one_and_says_who_is_left_out() {
+async fn a_service_of_one_family_publishes_that_one_and_names_the_instances_left_out() {
     let one = json!({ "ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6"] });
     let stage = Stage::beside_service("one-family", one, json!({})).await;
     stage.join("both", "192.0.2.1,2001:db8::1").await;

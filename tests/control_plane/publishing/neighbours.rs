@@ -100,7 +100,7 @@ async fn a_selector_that_is_added_later_stalls_and_its_removal_brings_us_back() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slice_of_somebody_else_is_never_touched() {
+async fn a_slice_of_another_owner_is_never_touched() {
     let stage = Stage::set("foreign-slice", json!({})).await;
     stage.join("vm-1", "192.0.2.1").await;
     stage.published_as_ready("greeter", &["192.0.2.1"]).await;

@@ -84,7 +84,7 @@ async fn of_250_instances_160_leave_and_no_survivor_ever_blinks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_beyond_a_thousand_are_truncated_and_a_newcomer_evicts_nobody() {
+async fn endpoints_beyond_a_thousand_are_truncated_and_a_newcomer_evicts_no_address() {
     let stage = Stage::set("thousand", json!({})).await;
     // Lower addresses are kept for new instances, which would come first if sorted.
     stage.join_all(instances(10..1010)).await;

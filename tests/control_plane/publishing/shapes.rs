@@ -134,7 +134,7 @@ async fn an_instance_that_listens_elsewhere_gets_a_slice_with_its_own_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_target_port_for_all_blinks_nobody() {
+async fn another_target_port_for_all_unpublishes_no_instance() {
     let stage = Stage::set("target-port", json!({})).await;
     let instances = (1..=120).map(|n| (format!("vm-{n}"), format!("192.0.2.{n}")));
     let all: BTreeSet<String> = instances.clone().map(|(_, address)| address).collect();
@@ -294,7 +294,7 @@ async fn nothing_is_written_where_only_the_trigger_time_would_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_the_operator_writes_nothing_and_blinks_nobody() {
+async fn a_restart_of_the_operator_writes_nothing_and_unpublishes_no_instance() {
     let stage = Stage::set("restart", json!({})).await;
     stage.join("vm-1", "192.0.2.1").await;
     stage.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;

@@ -104,7 +104,7 @@ async fn a_client_certificate_that_expires_is_replaced_on_open_connections_too()
 }
 
 #[tokio::test]
-async fn who_chooses_another_context_for_kubectl_moves_nothing_that_runs() {
+async fn another_current_context_of_kubectl_does_not_move_a_running_client() {
     let (server, mut files, authority) = stage().await;
     let access = files.open();
     succeeds(&access).await;

@@ -46,7 +46,7 @@ async fn statuses_from_200_to_399_are_success_and_others_are_named() {
 }
 
 #[tokio::test]
-async fn the_request_says_who_asks_and_that_the_connection_ends() {
+async fn the_request_has_a_user_agent_and_ends_the_connection() {
     let server = Odd::start("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", false).await;
     assert_eq!(probe(&format!("http://{}/ready?deep=1", server.address)).await, Ok(None));
     let head = server.heads().remove(0).to_lowercase();

@@ -112,7 +112,7 @@ async fn the_period_is_kept() {
 }
 
 #[tokio::test]
-async fn a_loop_ends_when_it_is_stopped_in_a_probe_or_nobody_listens() {
+async fn a_loop_ends_when_it_is_stopped_in_a_probe_or_has_no_receiver() {
     let stopped = start("exec:sleep 600", Duration::from_secs(1), 1);
     stopped.stop.cancel();
     ends(stopped.task).await;
