@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn who_was_cut_off_has_a_ttl_once_beats_flow_again() {
+    fn an_instance_that_was_cut_off_has_a_ttl_once_beats_arrive_again() {
         assert_eq!(deadline(vec![Gap { from: at(20), to: at(300) }]), at(330));
     }
 
     #[test]
-    fn a_way_that_seems_mended_and_breaks_again_holds_nobody_beyond_a_hold_and_a_ttl() {
+    fn a_path_that_recovers_briefly_and_breaks_again_holds_no_instance_beyond_one_hold_and_a_ttl() {
         let flickers = (0..1000).map(|n| Gap { from: at(20 + 21 * n), to: at(40 + 21 * n) });
         assert_eq!(deadline(flickers.collect()), at(30 + 300 + 30));
     }

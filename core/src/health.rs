@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_well_says_ok_and_names_each_check_when_asked() {
+    fn a_healthy_process_answers_ok_and_names_each_check_when_asked() {
         assert_eq!(well().ready(at(11)).text(false), "ok");
         assert_eq!(
             well().ready(at(11)).text(true),

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_gone_was_deleted_by_somebody_or_the_store_went_back() {
+    fn a_missing_lease_was_deleted_or_the_store_was_rolled_back() {
         assert_eq!(renewed().refused(None), Err(WentBack::Lost));
         let mut history = renewed();
         history.deleted();

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn who_came_who_changed_and_who_is_gone_is_told_and_who_stayed_as_it_was_is_not() {
+    fn joins_changes_and_departures_are_reported_and_unchanged_instances_are_not() {
         use InstanceState::{Expired, Ready, Waiting};
         let before = Remembered::of(&[line("a", Ready), line("c", Ready), line("e", Ready)]);
         let lines = [line("b", Waiting), line("c", Expired), line("d", Ready), line("e", Ready)];

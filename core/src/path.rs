@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn one_whose_answer_was_lost_counts_when_the_watch_brings_it() {
+    fn a_renewal_without_an_answer_counts_when_the_watch_shows_it() {
         let mut path = path();
         let token = path.send(at(0), 0);
         path.failed("no answer within 5s".to_owned());

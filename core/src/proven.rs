@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_gaps_there_were_who_falls_silent_among_the_last_ones_is_judged_by_them() {
+    fn after_many_gaps_a_silent_instance_is_measured_by_the_latest_ones() {
         let (mut proven, mut all, mut now) = (Proven::without_gaps(), Vec::new(), 0);
         // One gap per half minute on average, at random moments, for four days.
         let mut random = 1_u64;

@@ -1,16 +1,15 @@
 //! The main job of Beatkeeper, demonstrated and measured on a real control plane.
 
-mod actors;
-mod object;
+mod beats;
+mod environment;
+mod observer;
 mod output;
 mod playground;
+mod process;
 mod report;
 mod silence;
-mod stage;
 mod story;
 mod table;
-mod view;
-mod watch;
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -21,8 +20,8 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::environment::Environment;
 use crate::output::Output;
-use crate::stage::Stage;
 
 /// Beatkeeper on a real Kubernetes control plane of its own.
 #[derive(Parser)]
@@ -81,34 +80,34 @@ async fn run(beatkeeper: Option<PathBuf>, action: Action) -> Result<End> {
             .with_file_name("beatkeeper"),
     };
     let began = Instant::now();
-    let mut stage = tokio::select! {
-        stage = Stage::set(beatkeeper) => stage?,
+    let mut environment = tokio::select! {
+        environment = Environment::start(beatkeeper) => environment?,
         () = &mut asked => return Ok(End::Interrupted),
     };
     let result = tokio::select! {
-        result = act(action, &mut stage, began.elapsed()) => result.map(|()| End::Done),
+        result = act(action, &mut environment, began.elapsed()) => result.map(|()| End::Done),
         () = &mut asked => Ok(End::Interrupted),
     };
     if let Err(error) = &result
         && !nobody_reads(error)
     {
-        let _ = writeln!(std::io::stderr(), "{}", stage.last_words());
+        let _ = writeln!(std::io::stderr(), "{}", environment.log_tails());
     }
     // An error of the story is more informative than an error while it is taken down, so it is reported first.
-    let struck = stage.strike().await;
+    let stopped = environment.stop().await;
     let end = result?;
     if matches!(end, End::Interrupted) {
         let _ = writeln!(std::io::stderr(), "\nstopped, and everything with it");
     }
-    struck.context("something did not end in good order")?;
+    stopped.context("something did not end in good order")?;
     Ok(end)
 }
 
-async fn act(action: Action, stage: &mut Stage, ready_after: Duration) -> Result<()> {
+async fn act(action: Action, environment: &mut Environment, ready_after: Duration) -> Result<()> {
     let mut out = Output::new();
     match action {
-        Action::Play => story::tell(stage, &mut out, ready_after).await,
-        Action::Cluster => playground::open(stage, &out).await,
+        Action::Play => story::tell(environment, &mut out, ready_after).await,
+        Action::Cluster => playground::open(environment, &out).await,
     }
 }
 

@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Instant;
 
+use crate::observer::Both;
 use crate::output::Output;
 use crate::table::Table;
-use crate::view::{Both, millis};
 
 /// Each event, how long each object took to show it, and the moment from which this time is counted.
 #[derive(Default)]
@@ -25,7 +25,7 @@ impl Report {
     }
 
     /// Prints all measurements. `slices` and `endpoints` are the numbers of states of both that were seen.
-    pub fn print(self, out: &Output, slices: u32, endpoints: u32) -> io::Result<()> {
+    pub fn print(self, out: &Output, slices: usize, endpoints: usize) -> io::Result<()> {
         out.heading("What was measured")?;
         let mut table = Table::new(["EVENT", "ENDPOINTSLICES", "ENDPOINTS", "COUNTED FROM"]);
         for row in self.rows {
@@ -45,5 +45,9 @@ impl Report {
 
 /// Returns the time from one moment to another, for people to read.
 pub fn milliseconds(from: Instant, to: Instant) -> String {
-    format!("{:.1} ms", millis(from, to))
+    let seconds = match to.checked_duration_since(from) {
+        Some(later) => later.as_secs_f64(),
+        None => -from.duration_since(to).as_secs_f64(),
+    };
+    format!("{:.1} ms", seconds * 1000.0)
 }

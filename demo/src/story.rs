@@ -9,13 +9,12 @@ use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus, duration};
 use beatkeeper_cluster::KUBERNETES_VERSION;
 use kube::Api;
 
-use crate::object::Place;
+use crate::beats::Beats;
+use crate::environment::{Environment, PATIENCE};
+use crate::observer::{Both, Observer};
 use crate::output::Output;
 use crate::report::Report;
 use crate::silence::silence;
-use crate::stage::{PATIENCE, Stage};
-use crate::view::{Beats, Both, View};
-use crate::watch::Watch;
 
 const REGISTRATION: &str = include_str!("../greeter.yaml");
 
@@ -24,13 +23,23 @@ const VM_1: (&str, &str) = ("vm-1", "192.0.2.11");
 const VM_2: (&str, &str) = ("vm-2", "192.0.2.12");
 const VM_3: (&str, &str) = ("vm-3", "192.0.2.13");
 
-/// Plays the story. So far, the stage has only its control plane.
-pub async fn tell(stage: &mut Stage, out: &mut Output, ready_after: Duration) -> Result<()> {
-    let client = stage.plane.client_with_user_agent("beatkeeper-demo/observer")?;
-    let watch = Watch::start(&client, "shop", "greeter");
+/// Plays the story. So far, the environment has only its control plane.
+pub async fn tell(
+    environment: &mut Environment,
+    out: &mut Output,
+    ready_after: Duration,
+) -> Result<()> {
+    let client = environment.plane.client_with_user_agent("beatkeeper-demo/observer")?;
+    let observer = Observer::start(&client, "shop", "greeter").await?;
     let registrations = Api::namespaced(client, "shop");
-    let mut story =
-        Story { stage, out, watch, registrations, ttl: Duration::ZERO, report: Report::default() };
+    let mut story = Story {
+        environment,
+        out,
+        observer,
+        registrations,
+        ttl: Duration::ZERO,
+        report: Report::default(),
+    };
     story.control_plane(ready_after)?;
     story.operator().await?;
     story.registration().await?;
@@ -43,9 +52,9 @@ pub async fn tell(stage: &mut Stage, out: &mut Output, ready_after: Duration) ->
 }
 
 struct Story<'a> {
-    stage: &'a mut Stage,
+    environment: &'a mut Environment,
     out: &'a mut Output,
-    watch: Watch,
+    observer: Observer,
     registrations: Api<ServiceRegistration>,
     ttl: Duration,
     report: Report,
@@ -64,19 +73,19 @@ impl Story<'_> {
 
     async fn operator(&mut self) -> Result<()> {
         self.out.chapter("The operator")?;
-        self.stage.install(self.out).await?;
-        self.stage.kubectl(&["create", "namespace", "shop"], self.out).await?;
+        self.environment.install(self.out).await?;
+        self.environment.kubectl(&["create", "namespace", "shop"], self.out).await?;
         self.out.say(
             "Addresses outside the cluster are published only where its administrator allows it:",
         )?;
-        self.stage.start_operator(&["shop=192.0.2.0/24"], self.out)
+        self.environment.start_operator(&["shop=192.0.2.0/24"], self.out)
     }
 
     async fn registration(&mut self) -> Result<()> {
         self.out.chapter("A registration: two numbers and a port")?;
         self.out.command("cat demo/greeter.yaml")?;
         self.out.result(REGISTRATION)?;
-        self.stage.kubectl(&["apply", "-f", "demo/greeter.yaml"], self.out).await?;
+        self.environment.kubectl(&["apply", "-f", "demo/greeter.yaml"], self.out).await?;
         let registration = self.registrations.get("greeter").await?;
         self.ttl = duration::parse(&registration.spec.ttl)?;
         Ok(())
@@ -87,19 +96,19 @@ impl Story<'_> {
         self.out.say(
             "vm-1 is declared in the registration; vm-2 and vm-3 bring their addresses along.",
         )?;
-        self.stage.start_agent(VM_1.0, None, self.out)?;
-        self.stage.start_agent(VM_2.0, Some(VM_2.1), self.out)?;
-        self.stage.start_agent(VM_3.0, Some(VM_3.1), self.out)?;
+        self.environment.start_agent(VM_1.0, None, self.out)?;
+        self.environment.start_agent(VM_2.0, Some(VM_2.1), self.out)?;
+        self.environment.start_agent(VM_3.0, Some(VM_3.1), self.out)?;
         let instances = [VM_1, VM_2, VM_3];
         for instance in instances {
             let first = self.beats(instance, |beats| Some(beats.first)).await?;
             let listed = self.listed(instance, true).await?;
             self.report.add(&format!("{} starts", instance.0), first, listed, "its first beat");
         }
-        let said: Vec<_> = self.stage.agents.values().map(|agent| agent.said(1)).collect();
+        let said: Vec<_> = self.environment.agents.values().map(|agent| agent.said(1)).collect();
         self.out.result(&said.join("\n"))?;
         for instance in instances {
-            self.watch.guard(address(instance)?);
+            self.observer.guard(address(instance)?);
         }
         self.out.seen(
             "All three are published. From here on an observer with watches of its own sees to it \
@@ -107,14 +116,14 @@ impl Story<'_> {
         )?;
         self.status("three instances are ready", |status| status.ready == 3).await?;
         let kinds = "service,endpointslices,endpoints";
-        self.stage.kubectl(&["-n", "shop", "get", kinds], self.out).await?;
-        self.stage.kubectl(&["-n", "shop", "get", "sreg"], self.out).await
+        self.environment.kubectl(&["-n", "shop", "get", kinds], self.out).await?;
+        self.environment.kubectl(&["-n", "shop", "get", "sreg"], self.out).await
     }
 
     async fn one_dies(&mut self) -> Result<()> {
         self.out.chapter("One dies")?;
-        self.watch.release(address(VM_2)?);
-        let agent = self.stage.agent(VM_2.0)?;
+        self.observer.release(address(VM_2)?);
+        let agent = self.environment.agent(VM_2.0)?;
         let pid = agent.pid().context("vm-2 has ended by itself")?;
         self.out.command(&format!("kill -KILL {pid}     # vm-2"))?;
         agent.kill().await?;
@@ -126,7 +135,7 @@ impl Story<'_> {
         let left = self.listed(VM_2, false).await?;
         let last = self.beats(VM_2, |beats| Some(beats.last)).await?;
         let deadline = last + self.ttl;
-        let silence = silence(&self.stage.plane, VM_2.0).await?;
+        let silence = silence(&self.environment.plane, VM_2.0).await?;
         ensure!(
             silence >= self.ttl,
             "vm-2 was pruned early: the API server took its last beat only {silence:?} before the write that pruned it"
@@ -142,18 +151,18 @@ impl Story<'_> {
         self.survivors(&[VM_1, VM_3])?;
 
         self.status("one instance is expired", |status| status.expired == 1).await?;
-        self.stage.kubectl(&["-n", "shop", "get", "sreg", "-o", "wide"], self.out).await?;
+        self.environment.kubectl(&["-n", "shop", "get", "sreg", "-o", "wide"], self.out).await?;
         self.instances().await
     }
 
     async fn it_comes_back(&mut self) -> Result<()> {
         self.out.chapter("It comes back")?;
         let dead = self.beats(VM_2, |beats| Some(beats.last)).await?;
-        self.stage.start_agent(VM_2.0, Some(VM_2.1), self.out)?;
+        self.environment.start_agent(VM_2.0, Some(VM_2.1), self.out)?;
         let revived =
             self.beats(VM_2, |beats| Some(beats.last).filter(|last| *last > dead)).await?;
         let back = self.listed(VM_2, true).await?;
-        self.watch.guard(address(VM_2)?);
+        self.observer.guard(address(VM_2)?);
         self.report.add("vm-2 comes back", revived, back, "its first new beat");
         self.out.seen(&format!(
             "vm-2 is published again, {} after its first new beat.",
@@ -164,8 +173,8 @@ impl Story<'_> {
 
     async fn one_leaves(&mut self) -> Result<()> {
         self.out.chapter("One leaves in good order")?;
-        self.watch.release(address(VM_3)?);
-        let agent = self.stage.agent(VM_3.0)?;
+        self.observer.release(address(VM_3)?);
+        let agent = self.environment.agent(VM_3.0)?;
         let pid = agent.pid().context("vm-3 has ended by itself")?;
         self.out.command(&format!("kill -TERM {pid}     # vm-3"))?;
         let status = agent.stop().await?;
@@ -184,11 +193,11 @@ impl Story<'_> {
 
     async fn one_is_cordoned(&mut self) -> Result<()> {
         self.out.chapter("One is taken out by hand")?;
-        self.watch.release(address(VM_1)?);
+        self.observer.release(address(VM_1)?);
         let cordon = "beatkeeper.dev/cordoned=bad disk";
         let begun = Instant::now();
         let annotate = ["-n", "shop", "annotate", "lease", "greeter.vm-1"];
-        self.stage.kubectl(&[&annotate[..], &[cordon]].concat(), self.out).await?;
+        self.environment.kubectl(&[&annotate[..], &[cordon]].concat(), self.out).await?;
         let changed = |beats: &Beats| beats.cordon_changed.filter(|at| *at > begun);
         let cordoned = self.beats(VM_1, changed).await?;
         let left = self.listed(VM_1, false).await?;
@@ -205,33 +214,32 @@ impl Story<'_> {
         self.instances().await?;
 
         let begun = Instant::now();
-        self.stage
+        self.environment
             .kubectl(&[&annotate[..], &["beatkeeper.dev/cordoned-"]].concat(), self.out)
             .await?;
         let changed = |beats: &Beats| beats.cordon_changed.filter(|at| *at > begun);
         let uncordoned = self.beats(VM_1, changed).await?;
         let back = self.listed(VM_1, true).await?;
-        self.watch.guard(address(VM_1)?);
+        self.observer.guard(address(VM_1)?);
         self.report.add("vm-1 is uncordoned", uncordoned, back, "the annotation");
         self.out.seen(&format!(
             "vm-1 is published again, {} after the annotation was removed.",
             crate::report::milliseconds(uncordoned, back.last())
         ))?;
         self.status("two instances are ready", |status| status.ready == 2).await?;
-        self.stage.kubectl(&["-n", "shop", "get", "sreg"], self.out).await
+        self.environment.kubectl(&["-n", "shop", "get", "sreg"], self.out).await
     }
 
     fn end(self) -> Result<()> {
         self.survivors(&[VM_1, VM_2])?;
-        let (slices, endpoints) =
-            self.watch.look(|view| (view.states(Place::Slices), view.states(Place::Endpoints)));
+        let (slices, endpoints) = self.observer.states();
         self.report.print(self.out, slices, endpoints)?;
         Ok(())
     }
 
     /// Prints that these instances were in every state seen so far, or fails.
     fn survivors(&self, instances: &[(&str, &str)]) -> Result<()> {
-        if let Some(missed) = self.watch.look(|view| view.missed().map(str::to_owned)) {
+        if let Some(missed) = self.observer.missed() {
             bail!(missed);
         }
         let names: Vec<_> = instances.iter().map(|(name, _)| *name).collect();
@@ -242,14 +250,16 @@ impl Story<'_> {
     /// Prints the instances of the status, each with its reason.
     async fn instances(&self) -> Result<()> {
         let each = r#"jsonpath={range .status.instances[*]}{.name} {.state} ({.reason}) {.message}{"\n"}{end}"#;
-        self.stage.kubectl(&["-n", "shop", "get", "sreg", "greeter", "-o", each], self.out).await
+        self.environment
+            .kubectl(&["-n", "shop", "get", "sreg", "greeter", "-o", each], self.out)
+            .await
     }
 
     async fn listed(&mut self, instance: (&str, &str), listed: bool) -> Result<Both> {
         let address = address(instance)?;
         let state = if listed { "is published" } else { "has left" };
-        self.until(&format!("{} ({address}) {state}", instance.0), |view| {
-            view.since(address, listed)
+        self.until(&format!("{} ({address}) {state}", instance.0), |observer| {
+            observer.since(address, listed)
         })
         .await
     }
@@ -260,14 +270,15 @@ impl Story<'_> {
         mut of: impl FnMut(&Beats) -> Option<T>,
     ) -> Result<T> {
         let what = format!("the Lease of {} says so", instance.0);
-        self.until(&what, |view| view.beats(instance.0).and_then(&mut of)).await
+        self.until(&what, |observer| observer.beats(instance.0).as_ref().and_then(&mut of)).await
     }
 
     /// Waits until the observer sees something. Fails if the operator has ended.
-    async fn until<T>(&mut self, what: &str, so: impl FnMut(&View) -> Option<T>) -> Result<T> {
-        let operator = self.stage.operator.as_mut().context("the operator was not started")?;
+    async fn until<T>(&mut self, what: &str, so: impl FnMut(&Observer) -> Option<T>) -> Result<T> {
+        let operator =
+            self.environment.operator.as_mut().context("the operator was not started")?;
         tokio::select! {
-            seen = self.watch.until(what, self.ttl + PATIENCE, so) => seen,
+            seen = self.observer.until(what, self.ttl + PATIENCE, so) => seen,
             ended = operator.ended() => bail!("the operator has ended by itself: {}", ended?),
         }
     }

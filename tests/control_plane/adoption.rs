@@ -17,7 +17,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Shop, Witness, eventually, witness::set};
+use crate::support::{ServiceObserver, TestNamespace, eventually, observer::set};
 
 mod crashes;
 mod refusals;
@@ -26,7 +26,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(800);
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
-impl Shop {
+impl TestNamespace {
     /// Creates hand-written Endpoints, and waits for the mirror that the cluster makes of them.
     async fn hand_written(&self, addresses: &[&str]) {
         self.hand_written_with_port(addresses, "grpc").await;
@@ -100,27 +100,27 @@ impl Shop {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_first_beat() {
-    let shop = Shop::open("adopt").await;
-    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    let _operator = shop.operator();
-    let mut spec = Shop::usual_spec();
+    let ns = TestNamespace::new("adopt").await;
+    ns.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
+    let _operator = ns.operator();
+    let mut spec = TestNamespace::usual_spec();
     let ports = json!([{ "name": "grpc", "port": 9001 }]);
     spec["instances"] = json!([{ "name": "vm-1", "addresses": ["192.0.2.1"], "ports": ports }]);
-    shop.register("greeter", spec).await;
+    ns.register("greeter", spec).await;
     // Without consent the operator only reports how to consent (P6).
-    let message = shop.condition("greeter", "Stalled", "True", "ServedByOthers").await;
+    let message = ns.condition("greeter", "Stalled", "True", "ServedByOthers").await;
     assert!(message.contains("annotate the registration with beatkeeper.dev/adopt=true"));
-    let mark = shop.settled(QUIET).await;
-    shop.nothing_but_told(mark).await;
+    let mark = ns.settled(QUIET).await;
+    ns.nothing_but_told(mark).await;
 
-    shop.annotate(ADOPT_ANNOTATION, Some("true")).await;
-    shop.all_ours().await;
+    ns.annotate(ADOPT_ANNOTATION, Some("true")).await;
+    ns.all_ours().await;
     let both = set(&["192.0.2.1", "192.0.2.2"]);
-    let published = shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let published = ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     let ports: Vec<i32> = published.address_ports().into_iter().map(|(.., port)| port).collect();
     assert_eq!(ports, [9001, 9001], "as they were written by hand");
-    let told = shop.instance("greeter", "adopted/192.0.2.1", "Ready", "Adopted").await;
+    let told = ns.instance("greeter", "adopted/192.0.2.1", "Ready", "Adopted").await;
     assert_eq!(
         told.message,
         "taken over from Endpoints greeter; stays until it beats for the first time, or is removed \
@@ -128,28 +128,28 @@ async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_
     );
     // An adopted instance that has never beaten is not pruned for its silence, and it costs no
     // writes.
-    let mark = shop.settled(Duration::from_secs(4)).await;
-    assert_eq!(shop.written_since(mark).await, []);
-    witness.always_saw(&both);
+    let mark = ns.settled(Duration::from_secs(4)).await;
+    assert_eq!(ns.written_since(mark).await, []);
+    observer.always_saw(&both);
 
-    let mut beats = shop.beats("greeter");
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    shop.instance("greeter", "vm-1", "Ready", "Beating").await;
-    shop.remembers(&["192.0.2.2"]).await;
-    witness.always_saw(&both);
+    ns.instance("greeter", "vm-1", "Ready", "Beating").await;
+    ns.remembers(&["192.0.2.2"]).await;
+    observer.always_saw(&both);
     beats.die("vm-1");
-    witness.sees(&set(&["192.0.2.2"])).await;
-    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+    observer.sees(&set(&["192.0.2.2"])).await;
+    ns.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
     // The first beat of an instance replaces the hand-written port without a gap.
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    shop.remembers(&[]).await;
+    ns.remembers(&[]).await;
     eventually("only the port of the beat is left", async || {
-        let published = shop.published("greeter").await.address_ports();
+        let published = ns.published("greeter").await.address_ports();
         (published == [("192.0.2.2".to_owned(), "grpc".to_owned(), 8080)].into()).then_some(())
     })
     .await;
-    witness.always_saw(&set(&["192.0.2.2"]));
-    let events: Api<k8s_openapi::api::events::v1::Event> = shop.api();
+    observer.always_saw(&set(&["192.0.2.2"]));
+    let events: Api<k8s_openapi::api::events::v1::Event> = ns.api();
     for (reason, note) in [
         (
             "InstanceReady",
@@ -171,120 +171,120 @@ async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hand_written_slices_are_taken_over_in_place() {
-    let shop = Shop::open("adopt-slices").await;
-    shop.service("greeter", json!({})).await;
-    let first = shop.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.2"], 8080).await;
-    let second = shop.hand_written_slice("b-hand", &["192.0.2.3"], 9002).await;
-    // The Endpoints object is created empty, so that the witness has a state to see.
-    shop.create::<Endpoints>(json!({ "metadata": { "name": "greeter" } })).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    let _operator = shop.operator();
-    shop.annotated_greeter(ADOPT_ANNOTATION, "192.0.2.1, 192.0.2.2,192.0.2.3").await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
+    let ns = TestNamespace::new("adopt-slices").await;
+    ns.service("greeter", json!({})).await;
+    let first = ns.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.2"], 8080).await;
+    let second = ns.hand_written_slice("b-hand", &["192.0.2.3"], 9002).await;
+    // The Endpoints object is created empty, so that the observer has a state to see.
+    ns.create::<Endpoints>(json!({ "metadata": { "name": "greeter" } })).await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
+    let _operator = ns.operator();
+    ns.annotated_greeter(ADOPT_ANNOTATION, "192.0.2.1, 192.0.2.2,192.0.2.3").await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
     let all = set(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
     let published =
-        shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
-    witness.sees(&all).await;
+        ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    observer.sees(&all).await;
     let uids: Vec<_> = published.slices.iter().map(ResourceExt::uid).collect();
     assert_eq!(uids, [first.uid(), second.uid()]);
-    shop.all_ours().await;
-    shop.remembers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    ns.all_ours().await;
+    ns.remembers(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
 
     // An instance that is removed from the list leaves at once.
-    shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.3")).await;
-    witness.sees(&set(&["192.0.2.1", "192.0.2.3"])).await;
-    shop.remembers(&["192.0.2.1", "192.0.2.3"]).await;
+    ns.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.3")).await;
+    observer.sees(&set(&["192.0.2.1", "192.0.2.3"])).await;
+    ns.remembers(&["192.0.2.1", "192.0.2.3"]).await;
     // A typing error in the annotation removes no instance.
-    shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.three")).await;
-    shop.condition("greeter", "Stalled", "True", "InvalidSpec").await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    ns.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.three")).await;
+    ns.condition("greeter", "Stalled", "True", "InvalidSpec").await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
     // Without the annotation only the instances that beat stay.
-    let mut beats = shop.beats("greeter");
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    shop.remembers(&["192.0.2.3"]).await;
-    shop.annotate(ADOPT_ANNOTATION, None).await;
-    witness.sees(&set(&["192.0.2.1"])).await;
-    shop.remembers(&[]).await;
-    witness.always_in_slices(&set(&["192.0.2.1"]));
+    ns.remembers(&["192.0.2.3"]).await;
+    ns.annotate(ADOPT_ANNOTATION, None).await;
+    observer.sees(&set(&["192.0.2.1"])).await;
+    ns.remembers(&[]).await;
+    observer.always_in_slices(&set(&["192.0.2.1"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_adopted_instances_that_have_not_beaten_and_revives_none_that_have() {
-    let shop = Shop::open("adopt-restart").await;
-    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
-    let operator = shop.operator();
-    shop.annotated_greeter(ADOPT_ANNOTATION, "true").await;
-    shop.all_ours().await;
-    let witness = Witness::of(&shop, "greeter").await;
+    let ns = TestNamespace::new("adopt-restart").await;
+    ns.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    let operator = ns.operator();
+    ns.annotated_greeter(ADOPT_ANNOTATION, "true").await;
+    ns.all_ours().await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
     operator.kill();
     // The first and only beat comes while no operator runs.
-    let beats = shop.beats("greeter");
+    let beats = ns.beats("greeter");
     beats.create(&beats.outside("vm-1", "192.0.2.1")).await;
-    let _operator = shop.operator();
-    shop.instance("greeter", "vm-1", "Ready", "Beating").await;
-    witness.sees(&set(&["192.0.2.2"])).await;
-    shop.remembers(&["192.0.2.2"]).await;
-    witness.always_saw(&set(&["192.0.2.2"]));
+    let _operator = ns.operator();
+    ns.instance("greeter", "vm-1", "Ready", "Beating").await;
+    observer.sees(&set(&["192.0.2.2"])).await;
+    ns.remembers(&["192.0.2.2"]).await;
+    observer.always_saw(&set(&["192.0.2.2"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_tells_what_would_be_taken_over_and_takes_nothing() {
-    let shop = Shop::open("adopt-dry").await;
-    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
-    shop.hand_written_slice("a-hand", &["192.0.2.3"], 9001).await;
-    let before = shop.published("greeter").await;
-    let _operator = shop.operator();
-    let mark = shop.plane.audit_mark().await.unwrap();
-    shop.create::<ServiceRegistration>(json!({
+    let ns = TestNamespace::new("adopt-dry").await;
+    ns.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    ns.hand_written_slice("a-hand", &["192.0.2.3"], 9001).await;
+    let before = ns.published("greeter").await;
+    let _operator = ns.operator();
+    let mark = ns.plane.audit_mark().await.unwrap();
+    ns.create::<ServiceRegistration>(json!({
         "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
         "metadata": { "name": "greeter", "annotations": {
             ADOPT_ANNOTATION: "true", DRY_RUN_ANNOTATION: "true",
         }},
-        "spec": Shop::usual_spec(),
+        "spec": TestNamespace::usual_spec(),
     }))
     .await;
-    let message = shop.condition("greeter", "Ready", "False", "DryRun").await;
+    let message = ns.condition("greeter", "Ready", "False", "DryRun").await;
     assert_eq!(
         message,
         "dry run: 3 of 3 instances would be ready; would take over slice a-hand, take over endpoints \
          greeter, update slice a-hand: +2 ~1; nothing is published or removed"
     );
-    shop.instance("greeter", "adopted/192.0.2.3", "Ready", "Adopted").await;
-    shop.settled(QUIET).await;
-    shop.nothing_but_told(mark).await;
-    let after = shop.published("greeter").await;
+    ns.instance("greeter", "adopted/192.0.2.3", "Ready", "Adopted").await;
+    ns.settled(QUIET).await;
+    ns.nothing_but_told(mark).await;
+    let after = ns.published("greeter").await;
     assert_eq!((after.slices, after.endpoints), (before.slices, before.endpoints));
-    assert_eq!(shop.adopted().await, []);
-    let witness = Witness::of(&shop, "greeter").await;
-    shop.annotate(DRY_RUN_ANNOTATION, None).await;
-    shop.all_ours().await;
-    witness.always_in_slices(&set(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]));
+    assert_eq!(ns.adopted().await, []);
+    let observer = ServiceObserver::of(&ns, "greeter").await;
+    ns.annotate(DRY_RUN_ANNOTATION, None).await;
+    ns.all_ours().await;
+    observer.always_in_slices(&set(&["192.0.2.1", "192.0.2.2", "192.0.2.3"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slice_written_by_hand_beside_ours_is_taken_over_too() {
-    let shop = Shop::open("adopt-later").await;
-    let _operator = shop.operator();
-    shop.annotated_greeter(ADOPT_ANNOTATION, "true").await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("adopt-later").await;
+    let _operator = ns.operator();
+    ns.annotated_greeter(ADOPT_ANNOTATION, "true").await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    shop.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.2"], 8080).await;
-    shop.all_ours().await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    shop.remembers(&["192.0.2.2"]).await;
-    witness.never_missed(&set(&["192.0.2.1"]));
-    let services: Api<Service> = shop.api();
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
+    ns.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.2"], 8080).await;
+    ns.all_ours().await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    ns.remembers(&["192.0.2.2"]).await;
+    observer.never_missed(&set(&["192.0.2.1"]));
+    let services: Api<Service> = ns.api();
     let service = services.get("greeter").await.unwrap();
     assert!(service.annotations()["beatkeeper.dev/owned-by"].contains(":greeter/"));
     // An invalid edit of the status costs an instance at most its entry in `status.adopted`.
     let garbage =
         json!({ "status": { "adopted": [{ "name": "x", "address": "?", "from": "?" }] } });
-    let registrations: Api<ServiceRegistration> = shop.api();
+    let registrations: Api<ServiceRegistration> = ns.api();
     let params = PatchParams::default();
     registrations.patch_status("greeter", &params, &Patch::Merge(garbage)).await.unwrap();
     beats.die("vm-1");
-    shop.published_as_ready("greeter", &[]).await;
+    ns.published_as_ready("greeter", &[]).await;
 }

@@ -32,7 +32,7 @@ async fn plane() -> &'static ControlPlane {
 }
 
 /// A separate control plane, for a test that breaks it or needs other options. It is leaked,
-/// because `Shop` needs a static reference. It ends with the test process.
+/// because `TestNamespace` needs a static reference. It ends with the test process.
 async fn own_plane(options: Options) -> &'static ControlPlane {
     let plane = ControlPlane::start(options).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
@@ -40,17 +40,17 @@ async fn own_plane(options: Options) -> &'static ControlPlane {
 }
 
 /// A separate namespace with a registration `greeter`.
-struct Shop {
+struct TestNamespace {
     plane: &'static ControlPlane,
     client: Client,
-    namespace: String,
+    name: String,
 }
 
-impl Shop {
-    async fn open() -> Self {
-        let shop = Self::without_registration().await;
-        shop.register("2s", "200ms").await;
-        shop
+impl TestNamespace {
+    async fn new() -> Self {
+        let ns = Self::without_registration().await;
+        ns.register("2s", "200ms").await;
+        ns
     }
 
     async fn without_registration() -> Self {
@@ -58,8 +58,8 @@ impl Shop {
     }
 
     async fn on(plane: &'static ControlPlane) -> Self {
-        let namespace = plane.namespace("agent").await.unwrap();
-        Self { plane, client: plane.admin_client().unwrap(), namespace }
+        let name = plane.namespace("agent").await.unwrap();
+        Self { plane, client: plane.admin_client().unwrap(), name }
     }
 
     async fn register(&self, ttl: &str, interval: &str) {
@@ -70,14 +70,14 @@ impl Shop {
             ..ServiceRegistrationSpec::default()
         };
         let registration = ServiceRegistration::new("greeter", spec);
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client.clone(), &self.name)
             .create(&PostParams::default(), &registration)
             .await
             .unwrap();
     }
 
     fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client.clone(), &self.name)
     }
 
     /// Creates a Pod that no kubelet runs.
@@ -86,7 +86,7 @@ impl Shop {
             "metadata": { "name": name },
             "spec": { "containers": [{ "name": "c", "image": "c" }] },
         }));
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client.clone(), &self.name)
             .create(&PostParams::default(), &pod.unwrap())
             .await
             .unwrap()
@@ -98,7 +98,7 @@ impl Shop {
 
     fn agent_with(&self, kubeconfig: &Path, flags: &[&str]) -> Agent {
         let mut child = Command::new(env!("CARGO_BIN_EXE_beatkeeper"))
-            .args(["agent", "run", "--registration", "greeter", "--namespace", &self.namespace])
+            .args(["agent", "run", "--registration", "greeter", "--namespace", &self.name])
             .args(flags)
             .env_remove("POD_NAME")
             .env("KUBECONFIG", kubeconfig)
@@ -148,10 +148,9 @@ impl Agent {
 }
 
 /// The renewTimes of the next `count` changes of a Lease, exactly as the API server sends them.
-async fn renew_times(shop: &Shop, count: usize) -> Vec<String> {
+async fn renew_times(ns: &TestNamespace, count: usize) -> Vec<String> {
     let resource = ApiResource::erase::<Lease>(&());
-    let leases: Api<DynamicObject> =
-        Api::namespaced_with(shop.client.clone(), &shop.namespace, &resource);
+    let leases: Api<DynamicObject> = Api::namespaced_with(ns.client.clone(), &ns.name, &resource);
     let parameters = WatchParams::default().fields(&format!("metadata.name={LEASE}"));
     let version = leases.list(&Default::default()).await.unwrap().metadata.resource_version;
     let watch = leases.watch(&parameters, &version.unwrap()).await.unwrap();
@@ -172,12 +171,12 @@ async fn renew_times(shop: &Shop, count: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn an_outside_instance_makes_a_lease_with_every_field_of_the_contract() {
-    let shop = Shop::open().await;
-    let mut agent = shop.agent(&["--instance", "vm-1", "--address", "192.0.2.1"]);
+    let ns = TestNamespace::new().await;
+    let mut agent = ns.agent(&["--instance", "vm-1", "--address", "192.0.2.1"]);
     let line = agent.says("beating as").await;
-    let expected = format!("beating as vm-1 for {}/greeter every 200ms (ttl 2s)", shop.namespace);
+    let expected = format!("beating as vm-1 for {}/greeter every 200ms (ttl 2s)", ns.name);
     assert_eq!(line, expected);
-    let lease = shop.leases().get(LEASE).await.unwrap();
+    let lease = ns.leases().get(LEASE).await.unwrap();
     assert_eq!(lease.labels()[heartbeat::REGISTRATION_LABEL], "greeter");
     assert_eq!(lease.annotations()[heartbeat::ADDRESSES_ANNOTATION], "192.0.2.1");
     assert_eq!(lease.metadata.owner_references, None);
@@ -189,10 +188,10 @@ async fn an_outside_instance_makes_a_lease_with_every_field_of_the_contract() {
 
 #[tokio::test]
 async fn beats_come_at_the_interval_with_times_that_only_grow() {
-    let shop = Shop::open().await;
-    let mut agent = shop.vm();
+    let ns = TestNamespace::new().await;
+    let mut agent = ns.vm();
     agent.says("beating as").await;
-    let times = renew_times(&shop, 21).await;
+    let times = renew_times(&ns, 21).await;
     for time in &times {
         assert_eq!(time.len(), "2026-11-22T10:00:00.000000Z".len(), "{time}");
     }
@@ -206,22 +205,22 @@ async fn beats_come_at_the_interval_with_times_that_only_grow() {
 
 #[tokio::test]
 async fn sigterm_deregisters_and_exits_with_zero() {
-    let shop = Shop::open().await;
+    let ns = TestNamespace::new().await;
     for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
-        let mut agent = shop.vm();
+        let mut agent = ns.vm();
         agent.says("beating as").await;
-        assert!(shop.leases().get_opt(LEASE).await.unwrap().is_some());
+        assert!(ns.leases().get_opt(LEASE).await.unwrap().is_some());
         agent.signal(signal);
         agent.says("deregistered: deleted the Lease").await;
         assert_eq!(agent.exit_code().await, Some(0));
-        assert_eq!(shop.leases().get_opt(LEASE).await.unwrap(), None);
+        assert_eq!(ns.leases().get_opt(LEASE).await.unwrap(), None);
     }
 }
 
 #[tokio::test]
 async fn a_restart_after_a_crash_takes_the_lease_over_and_keeps_the_cordon() {
-    let shop = Shop::open().await;
-    let mut agent = shop.vm();
+    let ns = TestNamespace::new().await;
+    let mut agent = ns.vm();
     agent.says("beating as").await;
     agent.signal(rustix::process::Signal::KILL);
     agent.exit_code().await;
@@ -229,15 +228,15 @@ async fn a_restart_after_a_crash_takes_the_lease_over_and_keeps_the_cordon() {
         heartbeat::CORDONED_ANNOTATION: "bad disk",
         heartbeat::HEALTH_ANNOTATION: "Draining",
     } } });
-    let left = shop
+    let left = ns
         .leases()
         .patch(LEASE, &PatchParams::default(), &Patch::Merge(annotations))
         .await
         .unwrap();
 
-    let mut agent = shop.vm();
+    let mut agent = ns.vm();
     agent.says("with the Lease of its earlier life").await;
-    let taken = shop.leases().get(LEASE).await.unwrap();
+    let taken = ns.leases().get(LEASE).await.unwrap();
     assert_eq!(taken.uid(), left.uid());
     // A person wrote both annotations, and not the earlier process.
     assert_eq!(taken.annotations()[heartbeat::CORDONED_ANNOTATION], "bad disk");
@@ -247,21 +246,21 @@ async fn a_restart_after_a_crash_takes_the_lease_over_and_keeps_the_cordon() {
 
 #[tokio::test]
 async fn a_lease_that_is_deleted_or_stripped_of_its_label_is_claimed_again() {
-    let shop = Shop::open().await;
-    let mut agent = shop.vm();
+    let ns = TestNamespace::new().await;
+    let mut agent = ns.vm();
     agent.says("beating as").await;
-    let first = shop.leases().get(LEASE).await.unwrap().uid().unwrap();
-    shop.leases().delete(LEASE, &DeleteParams::default()).await.unwrap();
+    let first = ns.leases().get(LEASE).await.unwrap().uid().unwrap();
+    ns.leases().delete(LEASE, &DeleteParams::default()).await.unwrap();
     agent.says("claiming it again").await;
     agent.says("beating as").await;
-    let second = shop.leases().get(LEASE).await.unwrap().uid().unwrap();
+    let second = ns.leases().get(LEASE).await.unwrap().uid().unwrap();
     assert_ne!(second, first);
 
     let strip = json!({ "metadata": { "labels": null } });
-    shop.leases().patch(LEASE, &PatchParams::default(), &Patch::Merge(strip)).await.unwrap();
+    ns.leases().patch(LEASE, &PatchParams::default(), &Patch::Merge(strip)).await.unwrap();
     agent.says("claiming it again").await;
     agent.says("beating as").await;
-    let lease = shop.leases().get(LEASE).await.unwrap();
+    let lease = ns.leases().get(LEASE).await.unwrap();
     assert_eq!(lease.labels()[heartbeat::REGISTRATION_LABEL], "greeter");
     assert_eq!(lease.uid(), Some(second));
 }
@@ -269,12 +268,12 @@ async fn a_lease_that_is_deleted_or_stripped_of_its_label_is_claimed_again() {
 #[tokio::test]
 async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() {
     let plane = own_plane(Options::default()).await;
-    let shop = Shop::on(plane).await;
-    shop.register("2s", "200ms").await;
-    let first = shop.pod("greeter-0").await;
-    let mut agent = shop.agent(&["--pod", "greeter-0"]);
+    let ns = TestNamespace::on(plane).await;
+    ns.register("2s", "200ms").await;
+    let first = ns.pod("greeter-0").await;
+    let mut agent = ns.agent(&["--pod", "greeter-0"]);
     agent.says("beating as greeter-0").await;
-    let left = shop.leases().get("greeter.greeter-0").await.unwrap();
+    let left = ns.leases().get("greeter.greeter-0").await.unwrap();
     let owner = &left.metadata.owner_references.as_ref().unwrap()[0];
     assert_eq!((&*owner.kind, &*owner.name), ("Pod", "greeter-0"));
     assert_eq!(Some(&owner.uid), first.metadata.uid.as_ref());
@@ -288,14 +287,14 @@ async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() 
     let owners = json!({ "metadata": { "ownerReferences": [{
         "apiVersion": "v1", "kind": "Pod", "name": "greeter-0", "uid": "an-earlier-uid",
     }] } });
-    let patched = shop
+    let patched = ns
         .leases()
         .patch("greeter.greeter-0", &PatchParams::default(), &Patch::Merge(owners))
         .await
         .unwrap();
-    let mut agent = shop.agent(&["--pod", "greeter-0"]);
+    let mut agent = ns.agent(&["--pod", "greeter-0"]);
     agent.says("in place of an earlier Pod's").await;
-    let anew = shop.leases().get("greeter.greeter-0").await.unwrap();
+    let anew = ns.leases().get("greeter.greeter-0").await.unwrap();
     assert_ne!(anew.uid(), patched.uid());
     let owner = &anew.metadata.owner_references.as_ref().unwrap()[0];
     assert_eq!(Some(&owner.uid), first.metadata.uid.as_ref());
@@ -303,32 +302,32 @@ async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() 
 
 #[tokio::test]
 async fn a_lease_of_another_owner_is_left_alone_and_explained() {
-    let shop = Shop::open().await;
+    let ns = TestNamespace::new().await;
     let leader = serde_json::from_value(json!({
         "metadata": { "name": LEASE },
         "spec": { "holderIdentity": "a-leader" },
     }));
-    let made = shop.leases().create(&PostParams::default(), &leader.unwrap()).await.unwrap();
-    let mut agent = shop.vm();
+    let made = ns.leases().create(&PostParams::default(), &leader.unwrap()).await.unwrap();
+    let mut agent = ns.vm();
     agent.says("it is no heartbeat of this registration; delete that Lease").await;
     agent.signal(rustix::process::Signal::TERM);
     assert_eq!(agent.exit_code().await, Some(0));
-    assert_eq!(shop.leases().get(LEASE).await.unwrap(), made);
+    assert_eq!(ns.leases().get(LEASE).await.unwrap(), made);
 }
 
 #[tokio::test]
 async fn it_waits_for_a_registration_that_does_not_exist_yet() {
-    let shop = Shop::without_registration().await;
-    let mut agent = shop.vm();
+    let ns = TestNamespace::without_registration().await;
+    let mut agent = ns.vm();
     agent.says("/greeter does not exist yet; retrying in").await;
-    shop.register("2s", "200ms").await;
+    ns.register("2s", "200ms").await;
     agent.says("beating as vm-1").await;
 }
 
 #[tokio::test]
 async fn it_stops_at_once_while_it_waits() {
-    let shop = Shop::without_registration().await;
-    let mut agent = shop.vm();
+    let ns = TestNamespace::without_registration().await;
+    let mut agent = ns.vm();
     agent.says("does not exist yet").await;
     agent.signal(rustix::process::Signal::TERM);
     agent.says("there was nothing to deregister").await;
@@ -337,17 +336,16 @@ async fn it_stops_at_once_while_it_waits() {
 
 #[tokio::test]
 async fn it_follows_a_registration_that_changes() {
-    let shop = Shop::open().await;
-    let mut agent = shop.agent(&["--instance", "vm-1", "--interval", "1s"]);
+    let ns = TestNamespace::new().await;
+    let mut agent = ns.agent(&["--instance", "vm-1", "--interval", "1s"]);
     agent.says("an interval of 1s is slower than the registration asks for").await;
     agent.says("beating as").await;
-    let registrations: Api<ServiceRegistration> =
-        Api::namespaced(shop.client.clone(), &shop.namespace);
+    let registrations: Api<ServiceRegistration> = Api::namespaced(ns.client.clone(), &ns.name);
     let slower = json!({ "spec": { "ttl": "8s", "interval": "2s" } });
     let parameters = PatchParams::default();
     registrations.patch("greeter", &parameters, &Patch::Merge(slower)).await.unwrap();
     agent.says("now beating every 1s (ttl 8s)").await;
-    let told = wait::await_condition(shop.leases(), LEASE, |lease: Option<&Lease>| {
+    let told = wait::await_condition(ns.leases(), LEASE, |lease: Option<&Lease>| {
         lease.and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds) == Some(8)
     });
     timeout(PATIENCE, told).await.expect("the Lease follows").unwrap();
@@ -355,20 +353,20 @@ async fn it_follows_a_registration_that_changes() {
 
 #[tokio::test]
 async fn a_missing_permission_is_explained_with_the_rule_to_add() {
-    let shop = Shop::open().await;
+    let ns = TestNamespace::new().await;
     let folder = tempfile::tempdir().unwrap();
-    let kubeconfig = kubeconfig_of_default_account(&shop, folder.path()).await;
-    let mut agent = shop.agent_with(&kubeconfig, &["--instance", "vm-1"]);
+    let kubeconfig = kubeconfig_of_default_account(&ns, folder.path()).await;
+    let mut agent = ns.agent_with(&kubeconfig, &["--instance", "vm-1"]);
     let line = agent.says("not allowed to get serviceregistrations.beatkeeper.dev").await;
     let rule = format!(
         "add to a Role in namespace {}, and bind it: {{apiGroups: [\"beatkeeper.dev\"], resources: [\"serviceregistrations\"], verbs: [\"get\"]}}",
-        shop.namespace
+        ns.name
     );
     assert!(line.contains(&rule), "{line}");
 
     // The agent's message names the missing right. Granting it helps.
     allow(
-        &shop,
+        &ns,
         "registrations",
         r#"{apiGroups: ["beatkeeper.dev"], resources: ["serviceregistrations"], verbs: ["get"]}"#,
     )
@@ -376,16 +374,16 @@ async fn a_missing_permission_is_explained_with_the_rule_to_add() {
     let line = agent.says("not allowed to get leases.coordination.k8s.io").await;
     let rule = r#"{apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "patch", "delete"]}"#;
     assert!(line.contains(rule), "{line}");
-    allow(&shop, "leases", rule).await;
+    allow(&ns, "leases", rule).await;
     agent.says("beating as vm-1").await;
 }
 
 #[tokio::test]
 async fn an_outage_is_outlived_and_a_stop_during_one_is_bounded() {
     let plane = own_plane(Options::default()).await;
-    let shop = Shop::on(plane).await;
-    shop.register("2s", "200ms").await;
-    let (mut patient, mut hasty) = (shop.vm(), shop.agent(&["--instance", "vm-2"]));
+    let ns = TestNamespace::on(plane).await;
+    ns.register("2s", "200ms").await;
+    let (mut patient, mut hasty) = (ns.vm(), ns.agent(&["--instance", "vm-2"]));
     patient.says("beating as").await;
     hasty.says("beating as").await;
 
@@ -425,10 +423,10 @@ async fn the_printed_crd_is_what_the_api_server_takes() {
 }
 
 /// A kubeconfig for the namespace's default ServiceAccount, which has no rights.
-async fn kubeconfig_of_default_account(shop: &Shop, folder: &Path) -> PathBuf {
-    let token = shop.plane.token(&shop.namespace, "default", None).await.unwrap();
+async fn kubeconfig_of_default_account(ns: &TestNamespace, folder: &Path) -> PathBuf {
+    let token = ns.plane.token(&ns.name, "default", None).await.unwrap();
     let mut config: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(shop.plane.kubeconfig()).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(ns.plane.kubeconfig()).unwrap()).unwrap();
     config["users"][0]["user"] = json!({ "token": token });
     let path = folder.join("kubeconfig");
     std::fs::write(&path, config.to_string()).unwrap();
@@ -436,7 +434,7 @@ async fn kubeconfig_of_default_account(shop: &Shop, folder: &Path) -> PathBuf {
 }
 
 /// Grants the default ServiceAccount a rule, in the words of the agent's message.
-async fn allow(shop: &Shop, name: &str, rule: &str) {
+async fn allow(ns: &TestNamespace, name: &str, rule: &str) {
     use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
     let rule: PolicyRule = serde_saphyr::from_str(rule).unwrap();
     let role = Role {
@@ -446,10 +444,10 @@ async fn allow(shop: &Shop, name: &str, rule: &str) {
     let binding: RoleBinding = serde_json::from_value(json!({
         "metadata": { "name": name },
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
-        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": shop.namespace }],
+        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": ns.name }],
     }))
     .unwrap();
-    let (client, namespace) = (shop.client.clone(), &shop.namespace);
+    let (client, namespace) = (ns.client.clone(), &ns.name);
     let parameters = PostParams::default();
     Api::namespaced(client.clone(), namespace).create(&parameters, &role).await.unwrap();
     Api::namespaced(client, namespace).create(&parameters, &binding).await.unwrap();

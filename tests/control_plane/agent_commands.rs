@@ -21,16 +21,16 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Shop, eventually};
+use crate::support::{TestNamespace, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-impl Shop {
+impl TestNamespace {
     /// The command `beatkeeper agent` with these arguments, in this namespace.
     fn agent_command(&self, action: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command
-            .args(["agent", action, "--namespace", &self.namespace])
+            .args(["agent", action, "--namespace", &self.name])
             .args(flags)
             .env_remove("POD_NAME")
             .env("KUBECONFIG", self.plane.kubeconfig())
@@ -89,9 +89,9 @@ fn vm_1<'a>(more: &[&'a str]) -> Vec<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_fails_makes_an_instance_failing_and_one_that_succeeds_brings_it_back() {
-    let shop = Shop::open("agent-probe").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("agent-probe").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let sign = folder.path().join("healthy");
     let config = format!(
@@ -100,37 +100,37 @@ async fn a_probe_that_fails_makes_an_instance_failing_and_one_that_succeeds_brin
         sign.display()
     );
     let config = write(folder.path(), "agent.yaml", &config);
-    let mut agent = shop.agent("run", &vm_1(&["--config", &config]));
-    shop.told_of_the_probe("exec probe test: ended with 1").await;
+    let mut agent = ns.agent("run", &vm_1(&["--config", &config]));
+    ns.told_of_the_probe("exec probe test: ended with 1").await;
     std::fs::write(&sign, "").unwrap();
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     std::fs::remove_file(&sign).unwrap();
-    shop.told_of_the_probe("exec probe test: ended with 1").await;
+    ns.told_of_the_probe("exec probe test: ended with 1").await;
     signal(&agent, Signal::TERM);
     assert_eq!(exit_code(&mut agent).await, Some(0));
-    assert_eq!(shop.lease("greeter.vm-1").await, None);
+    assert_eq!(ns.lease("greeter.vm-1").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrapped_command_takes_its_instance_with_it_and_its_exit_code_is_passed_on() {
-    let shop = Shop::open("agent-exec").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("agent-exec").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let end = folder.path().join("end");
     let script = format!("until [ -e {} ]; do sleep 0.05; done; exit 7", end.display());
-    let mut agent = shop.agent("exec", &vm_1(&["--", "sh", "-c", &script]));
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let mut agent = ns.agent("exec", &vm_1(&["--", "sh", "-c", &script]));
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     std::fs::write(&end, "").unwrap();
     assert_eq!(exit_code(&mut agent).await, Some(7));
-    assert_eq!(shop.lease("greeter.vm-1").await, None, "deregistered before it ends");
-    shop.published_as_ready("greeter", &[]).await;
+    assert_eq!(ns.lease("greeter.vm-1").await, None, "deregistered before it ends");
+    ns.published_as_ready("greeter", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrapped_command_drains_before_it_is_told_to_end() {
-    let shop = Shop::open("agent-term").await;
-    shop.greeter().await;
+    let ns = TestNamespace::new("agent-term").await;
+    ns.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let (ended, reloaded) = (folder.path().join("ended"), folder.path().join("reloaded"));
     let script = format!(
@@ -139,83 +139,83 @@ async fn a_wrapped_command_drains_before_it_is_told_to_end() {
         reloaded.display()
     );
     let flags = vm_1(&["--drain-delay=2s", "--", "sh", "-c", &script]);
-    let mut agent = shop.agent("exec", &flags);
-    eventually("it is registered", async || shop.lease("greeter.vm-1").await).await;
+    let mut agent = ns.agent("exec", &flags);
+    eventually("it is registered", async || ns.lease("greeter.vm-1").await).await;
     signal(&agent, Signal::HUP);
     eventually("other signals are passed on", async || reloaded.exists().then_some(())).await;
     signal(&agent, Signal::TERM);
     eventually("it drains", async || {
-        let lease = shop.lease("greeter.vm-1").await?;
+        let lease = ns.lease("greeter.vm-1").await?;
         (lease.annotations().get(heartbeat::HEALTH_ANNOTATION)? == "Draining").then_some(())
     })
     .await;
     assert!(!ended.exists(), "the command was told to end before routers could notice");
     assert_eq!(exit_code(&mut agent).await, Some(3));
     assert!(ended.exists());
-    assert_eq!(shop.lease("greeter.vm-1").await, None);
+    assert_eq!(ns.lease("greeter.vm-1").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_cannot_be_run_is_never_published() {
-    let shop = Shop::open("agent-127").await;
-    shop.greeter().await;
-    let output = shop.agent_once("exec", &vm_1(&["--", "no-such-command"])).await;
+    let ns = TestNamespace::new("agent-127").await;
+    ns.greeter().await;
+    let output = ns.agent_once("exec", &vm_1(&["--", "no-such-command"])).await;
     assert_eq!(output.status.code(), Some(127));
     assert!(text(&output.stdout).starts_with("cannot run no-such-command"), "{output:?}");
-    assert_eq!(shop.lease("greeter.vm-1").await, None);
+    assert_eq!(ns.lease("greeter.vm-1").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_hand_an_instance_registers_beats_drains_is_looked_at_and_leaves() {
-    let shop = Shop::open("agent-hand").await;
-    let _operator = shop.operator();
-    shop.patient_greeter().await;
+    let ns = TestNamespace::new("agent-hand").await;
+    let _operator = ns.operator();
+    ns.patient_greeter().await;
     let who = ["--registration=greeter", "--instance=vm-1"];
-    let absent = shop.agent_once("heartbeat", &who).await;
+    let absent = ns.agent_once("heartbeat", &who).await;
     assert_eq!(absent.status.code(), Some(1));
-    let lease = format!("{}/greeter.vm-1", shop.namespace);
+    let lease = format!("{}/greeter.vm-1", ns.name);
     assert_eq!(
         text(&absent.stderr),
         format!("error: not registered: there is no Lease {lease}; register the instance first\n")
     );
 
-    let registered = shop.agent_once("register", &vm_1(&["--app-version=1.4.2"])).await;
+    let registered = ns.agent_once("register", &vm_1(&["--app-version=1.4.2"])).await;
     assert!(registered.status.success(), "{registered:?}");
-    let first = shop.lease("greeter.vm-1").await.expect("a Lease").spec.unwrap().renew_time;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let beaten = shop.agent_once("heartbeat", &who).await;
+    let first = ns.lease("greeter.vm-1").await.expect("a Lease").spec.unwrap().renew_time;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let beaten = ns.agent_once("heartbeat", &who).await;
     assert_eq!(text(&beaten.stdout), format!("{lease} has beaten\n"));
-    let second = shop.lease("greeter.vm-1").await.expect("a Lease").spec.unwrap().renew_time;
+    let second = ns.lease("greeter.vm-1").await.expect("a Lease").spec.unwrap().renew_time;
     assert_ne!(first, second);
 
-    let drained = shop.agent_once("drain", &[&who[..], &["--note=new disk"]].concat()).await;
+    let drained = ns.agent_once("drain", &[&who[..], &["--note=new disk"]].concat()).await;
     assert_eq!(text(&drained.stdout), format!("{lease} drains\n"));
-    let draining = shop.instance("greeter", "vm-1", "Draining", "HealthDraining").await;
+    let draining = ns.instance("greeter", "vm-1", "Draining", "HealthDraining").await;
     assert_eq!(draining.message, "new disk");
 
-    let table = shop.agent_once("status", &[]).await;
+    let table = ns.agent_once("status", &[]).await;
     let table = text(&table.stdout);
     assert!(table.starts_with("REGISTRATION   INSTANCE   STATE"), "{table}");
     assert!(table.contains("greeter        vm-1       Draining   HealthDraining"), "{table}");
-    let json = shop.agent_once("status", &["--registration=greeter", "-o", "json"]).await;
+    let json = ns.agent_once("status", &["--registration=greeter", "-o", "json"]).await;
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json[0]["registration"], "greeter");
     assert_eq!((&json[0]["name"], &json[0]["state"]), (&"vm-1".into(), &"Draining".into()));
-    let unknown = shop.agent_once("status", &["--registration=nobody"]).await;
+    let unknown = ns.agent_once("status", &["--registration=nobody"]).await;
     assert!(text(&unknown.stderr).ends_with("/nobody does not exist\n"), "{unknown:?}");
 
-    let left = shop.agent_once("deregister", &who).await;
+    let left = ns.agent_once("deregister", &who).await;
     assert_eq!(text(&left.stdout), format!("{lease} deregistered\n"));
-    assert_eq!(shop.lease("greeter.vm-1").await, None);
-    let again = shop.agent_once("deregister", &who).await;
+    assert_eq!(ns.lease("greeter.vm-1").await, None);
+    let again = ns.agent_once("deregister", &who).await;
     assert_eq!(text(&again.stdout), format!("{lease} was not registered\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_cannot_beat_is_beaten_for_while_its_probes_succeed() {
-    let shop = Shop::open("agent-proxy").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("agent-proxy").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = target.local_addr().unwrap();
     let config = format!(
@@ -230,23 +230,23 @@ async fn a_target_that_cannot_beat_is_beaten_for_while_its_probes_succeed() {
     );
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "agent.yaml", &config);
-    let mut agent = shop.agent("proxy", &["--config", &config]);
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let mut agent = ns.agent("proxy", &["--config", &config]);
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     drop(target);
-    shop.instance("greeter", "db-1", "Expired", "TTLPassed").await;
-    shop.published_as_ready("greeter", &[]).await;
+    ns.instance("greeter", "db-1", "Expired", "TTLPassed").await;
+    ns.published_as_ready("greeter", &[]).await;
     let _target = TcpListener::bind(address).await.unwrap();
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     signal(&agent, Signal::TERM);
     assert_eq!(exit_code(&mut agent).await, Some(0));
-    assert!(shop.lease("greeter.db-1").await.is_some(), "the target did not end with the agent");
+    assert!(ns.lease("greeter.db-1").await.is_some(), "the target did not end with the agent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_agent_beats_for_all_that_its_file_lists() {
-    let shop = Shop::open("agent-many").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("agent-many").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let config = "
         registration: greeter
         instances:
@@ -256,26 +256,26 @@ async fn one_agent_beats_for_all_that_its_file_lists() {
         ";
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "agent.yaml", config);
-    let mut command = shop.agent_command("run", &["--config", &config]);
+    let mut command = ns.agent_command("run", &["--config", &config]);
     let agent = command.stdout(Stdio::piped()).spawn().unwrap();
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
     signal(&agent, Signal::TERM);
     let output = timeout(PATIENCE, agent.wait_with_output()).await.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(0));
     let lines = text(&output.stdout);
     assert!(lines.contains("greeter.vm-2: beating as vm-2 for"), "{lines}");
     for name in ["greeter.vm-1", "greeter.vm-2", "greeter.vm-3"] {
-        assert_eq!(shop.lease(name).await, None);
+        assert_eq!(ns.lease(name).await, None);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_stops() {
-    let shop = Shop::open("agent-systemd").await;
+    let ns = TestNamespace::new("agent-systemd").await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    let mut command = shop.agent_command("run", &VM_1);
+    let mut command = ns.agent_command("run", &VM_1);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000").env_remove("WATCHDOG_PID");
     let mut agent = command.spawn().unwrap();
     let mut buffer = [0; 256];
@@ -287,12 +287,12 @@ async fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_stops() {
     for _ in 0..3 {
         assert_eq!(hears().await, "WATCHDOG=1");
     }
-    shop.greeter().await;
+    ns.greeter().await;
     let mut heard = Vec::new();
     while heard.last().is_none_or(|last| last != "READY=1") {
         heard.push(hears().await);
     }
-    assert!(shop.lease("greeter.vm-1").await.is_some());
+    assert!(ns.lease("greeter.vm-1").await.is_some());
     signal(&agent, Signal::TERM);
     while heard.last().is_none_or(|last| last != "STOPPING=1") {
         heard.push(hears().await);
@@ -302,11 +302,11 @@ async fn systemd_hears_when_it_is_ready_that_it_lives_and_that_it_stops() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_ready_when_its_first_beat_was_accepted() {
-    let shop = Shop::open("agent-ready").await;
+    let ns = TestNamespace::new("agent-ready").await;
     // A port that was free a moment ago.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let address = format!("--health-bind-address={free}");
-    let _agent = shop.agent("run", &vm_1(&[&address]));
+    let _agent = ns.agent("run", &vm_1(&[&address]));
     let get = async |path: &str| {
         let mut stream = TcpStream::connect(free).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
@@ -320,20 +320,20 @@ async fn it_is_ready_when_its_first_beat_was_accepted() {
     let waiting = get("/readyz").await.unwrap();
     assert!(waiting.starts_with("HTTP/1.1 503"), "{waiting}");
     assert!(waiting.ends_with("no beat accepted yet of 1 instances\n"), "{waiting}");
-    shop.greeter().await;
+    ns.greeter().await;
     eventually("it is ready", async || {
         get("/readyz").await.filter(|answer| answer.starts_with("HTTP/1.1 200"))
     })
     .await;
-    assert!(shop.lease("greeter.vm-1").await.is_some());
+    assert!(ns.lease("greeter.vm-1").await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_be_used_is_refused_before_anything_is_written() {
-    let shop = Shop::open("agent-file").await;
+    let ns = TestNamespace::new("agent-file").await;
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "agent.yaml", "registration: greeter\ninterwal: 5s\n");
-    let output = shop.agent_once("run", &["--config", &config]).await;
+    let output = ns.agent_once("run", &["--config", &config]).await;
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);
     assert!(error.contains("agent.yaml") && error.contains("interwal"), "{error}");

@@ -22,7 +22,7 @@ mod unread;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use crate::support::chaos::Chronicle;
+use beatkeeper_test_support::{History, SliceObserver};
 
 /// The address of the n-th instance. 198.18.0.0/15 is reserved for tests and large enough.
 fn address(n: usize) -> Ipv4Addr {
@@ -31,11 +31,11 @@ fn address(n: usize) -> Ipv4Addr {
 }
 
 /// Panics if any of `count` instances has left the ready endpoints after it came.
-fn nobody_has_left(chronicle: &Chronicle, count: usize) {
-    let stays: BTreeMap<_, _> = chronicle.stays();
+fn nobody_has_left(observer: &SliceObserver, count: usize) {
+    let stays: BTreeMap<_, _> = observer.look(History::stays);
     let left: Vec<_> =
         stays.iter().filter(|(_, stays)| stays.iter().any(|stay| stay.to.is_some())).collect();
     assert!(left.is_empty(), "{} of {count} have left: {left:?}", left.len());
     assert_eq!(stays.len(), count, "some never came");
-    assert_eq!(chronicle.holes(), 0, "there are states that nobody saw");
+    assert_eq!(observer.look(History::gaps), 0, "there are states that nobody saw");
 }

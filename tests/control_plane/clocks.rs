@@ -12,20 +12,19 @@ use kube::{
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::support::{Shop, Vigil};
+use crate::support::TestNamespace;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Beats each second with the result of `renew_time` for the n-th beat. It is sent as text, because
 /// our types cannot hold all of these values.
 fn beat(
-    shop: &Shop,
+    ns: &TestNamespace,
     instance: &str,
     renew_time: impl Fn(u32) -> String + Send + 'static,
 ) -> JoinHandle<()> {
     let any = ApiResource::erase::<Lease>(&());
-    let leases: Api<DynamicObject> =
-        Api::namespaced_with(shop.client.clone(), &shop.namespace, &any);
+    let leases: Api<DynamicObject> = Api::namespaced_with(ns.client.clone(), &ns.name, &any);
     let name = heartbeat::lease_name("greeter", instance);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(INTERVAL);
@@ -43,10 +42,10 @@ fn told(time: Timestamp) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_changes_its_token_lives_whatever_its_clock_says() {
-    let shop = Shop::open("clocks").await;
-    let operator = shop.operator();
-    shop.greeter().await;
-    let beats = shop.beats("greeter");
+    let ns = TestNamespace::new("clocks").await;
+    let operator = ns.operator();
+    ns.greeter().await;
+    let beats = ns.beats("greeter");
     let instances = ["ahead", "behind", "backwards", "last-day", "beyond", "stopped"];
     for (n, instance) in instances.iter().enumerate() {
         beats.create(&beats.outside(instance, &format!("192.0.2.{}", n + 1))).await;
@@ -55,21 +54,21 @@ async fn an_instance_that_changes_its_token_lives_whatever_its_clock_says() {
     let start = Timestamp::now();
     let stopped = start.to_string();
     let hearts = [
-        beat(&shop, "ahead", move |_| told(Timestamp::now() + day)),
-        beat(&shop, "behind", move |_| told(Timestamp::now() - day)),
-        beat(&shop, "backwards", move |n| told(start - SignedDuration::from_secs(n.into()))),
-        beat(&shop, "last-day", |n| format!("9999-12-31T23:59:59.{:06}Z", 999_999 - n % 1000)),
-        beat(&shop, "beyond", |n| format!("9999-12-31T23:59:59.{:06}-23:59", n % 1000)),
-        beat(&shop, "stopped", move |_| told(stopped.parse().unwrap())),
+        beat(&ns, "ahead", move |_| told(Timestamp::now() + day)),
+        beat(&ns, "behind", move |_| told(Timestamp::now() - day)),
+        beat(&ns, "backwards", move |n| told(start - SignedDuration::from_secs(n.into()))),
+        beat(&ns, "last-day", |n| format!("9999-12-31T23:59:59.{:06}Z", 999_999 - n % 1000)),
+        beat(&ns, "beyond", |n| format!("9999-12-31T23:59:59.{:06}-23:59", n % 1000)),
+        beat(&ns, "stopped", move |_| told(stopped.parse().unwrap())),
     ];
     let living = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"];
-    shop.instance("greeter", "stopped", "Expired", "TTLPassed").await;
-    shop.published_as_ready("greeter", &living).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    ns.instance("greeter", "stopped", "Expired", "TTLPassed").await;
+    ns.published_as_ready("greeter", &living).await;
+    let observer = ns.observe("greeter").await;
     // The test must last three ttls, because it is about that time.
     tokio::time::sleep(Duration::from_secs(9)).await;
-    assert_eq!(vigil.left(), [""; 0]);
-    shop.published_as_ready("greeter", &living).await;
+    assert_eq!(observer.left(), [""; 0]);
+    ns.published_as_ready("greeter", &living).await;
     assert!(!operator.logged().contains("the watch broke"), "{}", operator.logged());
 
     // The other instances do not delay a new instance with a valid time.
@@ -77,11 +76,11 @@ async fn an_instance_that_changes_its_token_lives_whatever_its_clock_says() {
     beats.create(&sane).await;
     let mut all = living.to_vec();
     all.push("192.0.2.7");
-    shop.published_as_ready("greeter", &all).await;
+    ns.published_as_ready("greeter", &all).await;
     for heart in &hearts {
         assert!(!heart.is_finished(), "a beat was refused");
         heart.abort();
     }
     // All of them are pruned by the same rule.
-    shop.published_as_ready("greeter", &[]).await;
+    ns.published_as_ready("greeter", &[]).await;
 }

@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio};
 use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::RoleBinding};
 use serde_json::json;
 
-use crate::support::Shop;
+use crate::support::TestNamespace;
 
 const HEARTBEAT: &str = include_str!("../../docs/heartbeat.md");
 const AGENT: &str = include_str!("../../docs/agent.md");
@@ -28,7 +28,7 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 
 /// A shell that runs the blocks one after the other, like a reader's terminal.
 struct Reader<'a> {
-    shop: &'a Shop,
+    ns: &'a TestNamespace,
     token: String,
     said: String,
 }
@@ -37,19 +37,19 @@ impl Reader<'_> {
     /// Runs a block after all earlier blocks. Of these only the definitions are kept.
     async fn run(&mut self, block: &str) -> String {
         let programs =
-            [&*self.shop.plane.bin("kubectl"), Path::new(env!("CARGO_BIN_EXE_beatkeeper"))];
+            [&*self.ns.plane.bin("kubectl"), Path::new(env!("CARGO_BIN_EXE_beatkeeper"))];
         let mut path = programs.map(|program| program.parent().unwrap().to_owned()).to_vec();
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
-        let config = self.shop.plane.admin_config("reader").unwrap();
-        let kubeconfig = std::fs::read_to_string(self.shop.plane.kubeconfig()).unwrap();
+        let config = self.ns.plane.admin_config("reader").unwrap();
+        let kubeconfig = std::fs::read_to_string(self.ns.plane.kubeconfig()).unwrap();
         let kubeconfig: serde_json::Value = serde_json::from_str(&kubeconfig).unwrap();
         let ca_file =
             kubeconfig["clusters"][0]["cluster"]["certificate-authority"].as_str().unwrap();
         let output = tokio::process::Command::new("bash")
             .args(["-euo", "pipefail", "-c", &format!("{}\n{block}", self.said)])
             .env("PATH", std::env::join_paths(path).unwrap())
-            .env("KUBECONFIG", self.shop.plane.kubeconfig())
-            .env("NAMESPACE", &self.shop.namespace)
+            .env("KUBECONFIG", self.ns.plane.kubeconfig())
+            .env("NAMESPACE", &self.ns.name)
             .env("API_SERVER", config.cluster_url.to_string().trim_end_matches('/'))
             .env("CA_FILE", ca_file)
             .env("TOKEN", &self.token)
@@ -70,23 +70,23 @@ impl Reader<'_> {
 }
 
 /// A token for a workload with the rights that the page asks for.
-async fn token(shop: &Shop) -> String {
-    let _: ServiceAccount = shop.create(json!({ "metadata": { "name": "vm" } })).await;
-    let _: RoleBinding = shop
+async fn token(ns: &TestNamespace) -> String {
+    let _: ServiceAccount = ns.create(json!({ "metadata": { "name": "vm" } })).await;
+    let _: RoleBinding = ns
         .create(json!({
             "metadata": { "name": "vm" },
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "heartbeat" },
-            "subjects": [{ "kind": "ServiceAccount", "name": "vm", "namespace": shop.namespace }],
+            "subjects": [{ "kind": "ServiceAccount", "name": "vm", "namespace": ns.name }],
         }))
         .await;
-    shop.plane.token(&shop.namespace, "vm", None).await.unwrap()
+    ns.plane.token(&ns.name, "vm", None).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
-    let shop = Shop::open("docs").await;
-    let _operator = shop.operator();
-    let mut reader = Reader { shop: &shop, token: token(&shop).await, said: String::new() };
+    let ns = TestNamespace::new("docs").await;
+    let _operator = ns.operator();
+    let mut reader = Reader { ns: &ns, token: token(&ns).await, said: String::new() };
     let blocks = blocks(HEARTBEAT, "bash");
     let [register, create, beat, curl, failing, draining, delete, cordon, uncordon, gone, role] =
         blocks.as_slice()
@@ -97,10 +97,10 @@ async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
     reader.run(role).await;
     reader.run(register).await;
     reader.run(create).await;
-    shop.published_as_ready("greeter", &["192.0.2.11"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.11"]).await;
 
     let renewed = async || -> String {
-        let lease: kube::Api<k8s_openapi::api::coordination::v1::Lease> = shop.api();
+        let lease: kube::Api<k8s_openapi::api::coordination::v1::Lease> = ns.api();
         let lease = lease.get("greeter.vm-1").await.unwrap();
         lease.spec.unwrap().renew_time.unwrap().0.to_string()
     };
@@ -111,26 +111,26 @@ async fn every_command_of_the_heartbeat_page_does_what_the_page_says() {
     }
 
     reader.run(failing).await;
-    let status = shop.instance("greeter", "vm-1", "NotReady", "HealthFailing").await;
+    let status = ns.instance("greeter", "vm-1", "NotReady", "HealthFailing").await;
     assert_eq!(status.message, "disk 91 %");
     reader.run(draining).await;
-    shop.instance("greeter", "vm-1", "Draining", "HealthDraining").await;
-    let conditions = shop.published("greeter").await.conditions();
+    ns.instance("greeter", "vm-1", "Draining", "HealthDraining").await;
+    let conditions = ns.published("greeter").await.conditions();
     assert_eq!(conditions["192.0.2.11"], (false, true, true));
     reader.run(delete).await;
-    shop.published_as_ready("greeter", &[]).await;
+    ns.published_as_ready("greeter", &[]).await;
     reader.run(cordon).await;
-    shop.instance("greeter", "vm-2", "Cordoned", "Cordoned").await;
+    ns.instance("greeter", "vm-2", "Cordoned", "Cordoned").await;
     reader.run(uncordon).await;
-    shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.12"]).await;
     reader.run(gone).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_operations_page_does_what_the_page_says() {
-    let shop = Shop::open("docs-operations").await;
-    let _operator = shop.operator();
-    let mut reader = Reader { shop: &shop, token: String::new(), said: String::new() };
+    let ns = TestNamespace::new("docs-operations").await;
+    let _operator = ns.operator();
+    let mut reader = Reader { ns: &ns, token: String::new(), said: String::new() };
     let (before, _) = OPERATIONS.split_once(FROM_A_SELECTOR).unwrap();
     let blocks = blocks(before, "bash");
     let [dry, look, publish, by_hand, rehearse, adopt, unbeaten, list, withdraw] =
@@ -139,41 +139,41 @@ async fn every_command_of_the_operations_page_does_what_the_page_says() {
         panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
     };
     reader.run(dry).await;
-    let message = shop.condition("greeter", "Ready", "False", "DryRun").await;
+    let message = ns.condition("greeter", "Ready", "False", "DryRun").await;
     assert!(message.contains("would create service greeter"), "{message}");
     reader.run(look).await;
     reader.run(publish).await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
 
     reader.run(by_hand).await;
     reader.run(rehearse).await;
-    let message = shop.condition("orders", "Ready", "False", "DryRun").await;
+    let message = ns.condition("orders", "Ready", "False", "DryRun").await;
     assert!(message.contains("would take over endpoints orders"), "{message}");
     reader.run(adopt).await;
-    shop.condition("orders", "Ready", "True", "Published").await;
-    shop.instance("orders", "adopted/192.0.2.21", "Ready", "Adopted").await;
+    ns.condition("orders", "Ready", "True", "Published").await;
+    ns.instance("orders", "adopted/192.0.2.21", "Ready", "Adopted").await;
     reader.run(unbeaten).await;
     reader.run(list).await;
-    shop.published_as_ready("orders", &["192.0.2.21"]).await;
+    ns.published_as_ready("orders", &["192.0.2.21"]).await;
     reader.run(withdraw).await;
-    shop.published_as_ready("orders", &[]).await;
+    ns.published_as_ready("orders", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_with_a_selector_is_taken_over_by_the_commands_of_the_page() {
-    let shop = Shop::open("docs-selector").await;
-    let _operator = shop.operator();
+    let ns = TestNamespace::new("docs-selector").await;
+    let _operator = ns.operator();
     let spec = json!({
         "selector": { "app": "web" }, "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
     });
-    shop.service("web", spec).await;
-    let beats = shop.beats("web");
+    ns.service("web", spec).await;
+    let beats = ns.beats("web");
     for n in 1..=2 {
         let pod = format!("web-{n}");
-        shop.pod_on_a_node(&pod, &format!("10.88.7.{n}"), "web").await;
+        ns.pod_on_a_node(&pod, &format!("10.88.7.{n}"), "web").await;
     }
-    shop.published_as_ready("web", &["10.88.7.1", "10.88.7.2"]).await;
-    let mut reader = Reader { shop: &shop, token: String::new(), said: String::new() };
+    ns.published_as_ready("web", &["10.88.7.1", "10.88.7.2"]).await;
+    let mut reader = Reader { ns: &ns, token: String::new(), said: String::new() };
     let (_, section) = OPERATIONS.split_once(FROM_A_SELECTOR).unwrap();
     let blocks = blocks(section, "bash");
     let [register, look, take_over] = blocks.as_slice() else {
@@ -183,29 +183,29 @@ async fn a_service_with_a_selector_is_taken_over_by_the_commands_of_the_page() {
         );
     };
     reader.run(register).await;
-    shop.looked_at("web").await;
+    ns.looked_at("web").await;
     for n in 1..=2 {
         let pod = format!("web-{n}");
-        let uid = shop.api::<k8s_openapi::api::core::v1::Pod>().get(&pod).await.unwrap();
+        let uid = ns.api::<k8s_openapi::api::core::v1::Pod>().get(&pod).await.unwrap();
         beats.create(&beats.in_pod(&pod, &uid.metadata.uid.unwrap())).await;
     }
     for pod in ["web-1", "web-2"] {
-        shop.instance("web", pod, "Waiting", "NotPublished").await;
+        ns.instance("web", pod, "Waiting", "NotPublished").await;
     }
     let said = reader.run(look).await;
     assert!(said.contains("web-1 decided to be Ready, but not published"), "{said}");
-    let vigil = crate::support::Vigil::keep(&shop, "web").await;
+    let observer = ns.observe("web").await;
     reader.run(take_over).await;
-    shop.condition("web", "Ready", "True", "Published").await;
-    shop.published_as_ready("web", &["10.88.7.1", "10.88.7.2"]).await;
-    assert_eq!(vigil.left(), [""; 0]);
+    ns.condition("web", "Ready", "True", "Published").await;
+    ns.published_as_ready("web", &["10.88.7.1", "10.88.7.2"]).await;
+    assert_eq!(observer.left(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_agents_page_does_what_the_page_says() {
-    let shop = Shop::open("docs-agent").await;
-    let _operator = shop.operator();
-    let mut reader = Reader { shop: &shop, token: String::new(), said: String::new() };
+    let ns = TestNamespace::new("docs-agent").await;
+    let _operator = ns.operator();
+    let mut reader = Reader { ns: &ns, token: String::new(), said: String::new() };
     let blocks = blocks(AGENT, "bash");
     let [rights, exec, kubeconfig, by_hand] = blocks.as_slice() else {
         panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
@@ -215,8 +215,8 @@ async fn every_command_of_the_agents_page_does_what_the_page_says() {
     assert!(said.contains("serving") && said.contains("beating as vm-1"), "{said}");
     assert!(said.contains("deregistered"), "{said}");
     reader.run(kubeconfig).await;
-    shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.12"]).await;
     let said = reader.run(by_hand).await;
     assert!(said.contains("REGISTRATION") && said.contains("vm-2"), "{said}");
-    assert_eq!(shop.lease("greeter.vm-3").await, None);
+    assert_eq!(ns.lease("greeter.vm-3").await, None);
 }

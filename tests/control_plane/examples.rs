@@ -9,7 +9,7 @@ use k8s_openapi::api::{coordination::v1::Lease, rbac::v1::RoleBinding};
 use kube::{Api, api::DeleteParams};
 use serde_json::json;
 
-use crate::support::{Shop, Vigil, eventually};
+use crate::support::{TestNamespace, eventually};
 use program::{Program, Settings};
 
 const ADDRESS: &str = "192.0.2.11";
@@ -17,72 +17,68 @@ const LEASE: &str = "greeter.vm-1";
 
 /// Runs an instance twice: it loses its Lease and its rights, is killed, returns, and deregisters.
 async fn beats_is_pruned_comes_back_and_leaves(program: Program) {
-    let shop = Shop::open(&format!("example-{}", program.name())).await;
-    let _operator = shop.operator();
-    let settings = Settings::of(&shop, "vm-1", ADDRESS).await;
-    declare(&shop).await;
+    let ns = TestNamespace::new(&format!("example-{}", program.name())).await;
+    let _operator = ns.operator();
+    let settings = Settings::of(&ns, "vm-1", ADDRESS).await;
+    declare(&ns).await;
 
     let first = program.start(&settings);
-    shop.published_as_ready("greeter", &[ADDRESS]).await;
+    ns.published_as_ready("greeter", &[ADDRESS]).await;
     for _ in 0..3 {
-        beats_on(&shop).await;
+        beats_on(&ns).await;
     }
-    let uid = lease(&shop).await.unwrap().metadata.uid;
-    shop.api::<Lease>().delete(LEASE, &DeleteParams::default()).await.unwrap();
+    let uid = lease(&ns).await.unwrap().metadata.uid;
+    ns.api::<Lease>().delete(LEASE, &DeleteParams::default()).await.unwrap();
     eventually("the Lease that was deleted is made again", async || {
-        lease(&shop).await.filter(|again| again.metadata.uid != uid)
+        lease(&ns).await.filter(|again| again.metadata.uid != uid)
     })
     .await;
-    shop.published_as_ready("greeter", &[ADDRESS]).await;
-    shop.api::<RoleBinding>().delete("heartbeat", &DeleteParams::default()).await.unwrap();
+    ns.published_as_ready("greeter", &[ADDRESS]).await;
+    ns.api::<RoleBinding>().delete("heartbeat", &DeleteParams::default()).await.unwrap();
     first.says("beat failed").await;
-    program::apply(&shop, program::ROLE).await;
-    beats_on(&shop).await;
-    shop.published_as_ready("greeter", &[ADDRESS]).await;
+    program::apply(&ns, program::ROLE).await;
+    beats_on(&ns).await;
+    ns.published_as_ready("greeter", &[ADDRESS]).await;
     first.kill();
-    shop.published_as_ready("greeter", &[]).await;
-    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+    ns.published_as_ready("greeter", &[]).await;
+    ns.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
 
-    let uid = lease(&shop).await.unwrap().metadata.uid;
+    let uid = lease(&ns).await.unwrap().metadata.uid;
     let second = program.start(&settings);
-    shop.published_as_ready("greeter", &[ADDRESS]).await;
-    assert_eq!(
-        lease(&shop).await.unwrap().metadata.uid,
-        uid,
-        "it makes another Lease than its own"
-    );
+    ns.published_as_ready("greeter", &[ADDRESS]).await;
+    assert_eq!(lease(&ns).await.unwrap().metadata.uid, uid, "it makes another Lease than its own");
     second.terminate().await;
-    assert_eq!(lease(&shop).await, None, "it has ended, and its Lease is there");
-    shop.published_as_ready("greeter", &[]).await;
+    assert_eq!(lease(&ns).await, None, "it has ended, and its Lease is there");
+    ns.published_as_ready("greeter", &[]).await;
 
     // A Pod gets these settings from its kubelet. The API server knows the address.
-    let uid = shop.pod("greeter-0", &["192.0.2.12"], json!({})).await;
+    let uid = ns.pod("greeter-0", &["192.0.2.12"], json!({})).await;
     let in_pod = program.start(&settings.in_pod("greeter-0", &uid));
-    shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.12"]).await;
     in_pod.terminate().await;
-    shop.published_as_ready("greeter", &[]).await;
+    ns.published_as_ready("greeter", &[]).await;
 }
 
 /// Replaces the file of a token that is bound to a Pod, and revokes the old token.
 async fn keeps_its_place_with_another_token(program: Program) {
-    let shop = Shop::open(&format!("token-{}", program.name())).await;
-    let _operator = shop.operator();
-    let settings = Settings::of(&shop, "vm-1", ADDRESS).await;
+    let ns = TestNamespace::new(&format!("token-{}", program.name())).await;
+    let _operator = ns.operator();
+    let settings = Settings::of(&ns, "vm-1", ADDRESS).await;
     let token = async |pod: &str| {
-        shop.pod(pod, &[], json!({ "serviceAccountName": "heartbeat" })).await;
-        shop.plane.token(&shop.namespace, "heartbeat", Some(pod)).await.unwrap()
+        ns.pod(pod, &[], json!({ "serviceAccountName": "heartbeat" })).await;
+        ns.plane.token(&ns.name, "heartbeat", Some(pod)).await.unwrap()
     };
     let (old, new) = (token("first").await, token("second").await);
     settings.replace_token(&old);
-    declare(&shop).await;
+    declare(&ns).await;
     let running = program.start(&settings);
-    shop.published_as_ready("greeter", &[ADDRESS]).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    ns.published_as_ready("greeter", &[ADDRESS]).await;
+    let observer = ns.observe("greeter").await;
 
     settings.replace_token(&new);
-    shop.delete_pod("first", 0).await;
-    let client = shop.plane.client_with_token(&old).unwrap();
-    let registrations: Api<ServiceRegistration> = Api::namespaced(client, &shop.namespace);
+    ns.delete_pod("first", 0).await;
+    let client = ns.plane.client_with_token(&old).unwrap();
+    let registrations: Api<ServiceRegistration> = Api::namespaced(client, &ns.name);
     eventually("the API server refuses the old token", async || {
         let refused = registrations.get("greeter").await.err()?;
         matches!(refused, kube::Error::Api(status) if status.code == 401).then_some(())
@@ -90,26 +86,26 @@ async fn keeps_its_place_with_another_token(program: Program) {
     .await;
     // This takes longer than the ttl.
     for _ in 0..10 {
-        beats_on(&shop).await;
+        beats_on(&ns).await;
     }
-    assert_eq!(vigil.left(), [""; 0]);
+    assert_eq!(observer.left(), [""; 0]);
     running.terminate().await;
-    assert_eq!(lease(&shop).await, None, "it has ended, and its Lease is there");
+    assert_eq!(lease(&ns).await, None, "it has ended, and its Lease is there");
 }
 
 /// The registration of the examples, with a short ttl and interval.
-async fn declare(shop: &Shop) {
-    program::apply(shop, program::REGISTRATION).await;
+async fn declare(ns: &TestNamespace) {
+    program::apply(ns, program::REGISTRATION).await;
     let spec = json!({ "spec": { "ttl": "4s", "interval": "500ms" } });
-    shop.patch::<ServiceRegistration>("greeter", spec).await;
+    ns.patch::<ServiceRegistration>("greeter", spec).await;
 }
 
-async fn lease(shop: &Shop) -> Option<Lease> {
-    shop.api().get_opt(LEASE).await.unwrap()
+async fn lease(ns: &TestNamespace) -> Option<Lease> {
+    ns.api().get_opt(LEASE).await.unwrap()
 }
 
-async fn beats_on(shop: &Shop) {
-    let renewed = async || lease(shop).await?.spec?.renew_time;
+async fn beats_on(ns: &TestNamespace) {
+    let renewed = async || lease(ns).await?.spec?.renew_time;
     let before = renewed().await;
     eventually("another beat", async || renewed().await.filter(|now| Some(now) != before.as_ref()))
         .await;

@@ -15,21 +15,21 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Operator, Shop, Stage, eventually};
+use crate::support::{Fixture, Operator, TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// An admission policy that refuses the slices of one Service in a shop. It is removed when
+/// An admission policy that refuses the slices of one Service in a namespace. It is removed when
 /// dropped.
 struct Refusal<'a> {
-    shop: &'a Shop,
+    ns: &'a TestNamespace,
     name: String,
 }
 
 impl<'a> Refusal<'a> {
-    async fn of(shop: &'a Shop, service: &str) -> Self {
-        let name = format!("{}-{service}", shop.namespace);
-        let policies: Api<ValidatingAdmissionPolicy> = Api::all(shop.client.clone());
+    async fn of(ns: &'a TestNamespace, service: &str) -> Self {
+        let name = format!("{}-{service}", ns.name);
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(ns.client.clone());
         let policy = json!({
             "metadata": { "name": name },
             "spec": {
@@ -46,19 +46,19 @@ impl<'a> Refusal<'a> {
             },
         });
         policies.create(&PostParams::default(), &from(policy)).await.unwrap();
-        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(shop.client.clone());
+        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(ns.client.clone());
         let binding = json!({
             "metadata": { "name": name },
             "spec": {
                 "policyName": name,
                 "validationActions": ["Deny"],
                 "matchResources": { "namespaceSelector": { "matchLabels": {
-                    "kubernetes.io/metadata.name": shop.namespace,
+                    "kubernetes.io/metadata.name": ns.name,
                 } } },
             },
         });
         bindings.create(&PostParams::default(), &from(binding)).await.unwrap();
-        let refusal = Self { shop, name };
+        let refusal = Self { ns, name };
         refusal.works(service).await;
         refusal
     }
@@ -72,16 +72,16 @@ impl<'a> Refusal<'a> {
         }));
         let trial = PostParams { dry_run: true, ..PostParams::default() };
         eventually("the policy refuses", async || {
-            let created = self.shop.api().create(&trial, &slice).await;
+            let created = self.ns.api().create(&trial, &slice).await;
             created.is_err_and(|error| error.to_string().contains("a person says no")).then_some(())
         })
         .await;
     }
 
     async fn lift(self) {
-        let policies: Api<ValidatingAdmissionPolicyBinding> = Api::all(self.shop.client.clone());
+        let policies: Api<ValidatingAdmissionPolicyBinding> = Api::all(self.ns.client.clone());
         policies.delete(&self.name, &DeleteParams::default()).await.unwrap();
-        let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.shop.client.clone());
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.ns.client.clone());
         policies.delete(&self.name, &DeleteParams::default()).await.unwrap();
     }
 }
@@ -104,35 +104,35 @@ fn pauses(operator: &Operator, registration: &str) -> Vec<f64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_whose_writes_are_refused_again_and_again_delays_no_prune_of_another() {
-    let shop = Shop::open("refused").await;
-    let refusal = Refusal::of(&shop, "refused").await;
+    let ns = TestNamespace::new("refused").await;
+    let refusal = Refusal::of(&ns, "refused").await;
     // The least concurrency that can be set: a registration that kept it would delay the others.
-    let operator = shop.operator_with(&["--concurrency=1", "--max-parallel-api-calls=2"]);
-    let mut spec = Shop::usual_spec();
+    let operator = ns.operator_with(&["--concurrency=1", "--max-parallel-api-calls=2"]);
+    let mut spec = TestNamespace::usual_spec();
     spec["ttl"] = json!("5m");
-    shop.register("refused", spec).await;
+    ns.register("refused", spec).await;
     // From now on the operator sees each Lease appear, and counts it as a beat.
-    shop.condition("refused", "Ready", "True", "Published").await;
-    let troubled = shop.beats("refused");
+    ns.condition("refused", "Ready", "True", "Published").await;
+    let troubled = ns.beats("refused");
     troubled.create(&troubled.outside("vm-1", "192.0.2.100")).await;
-    let message = shop.condition("refused", "Ready", "False", "PublishFailed").await;
+    let message = ns.condition("refused", "Ready", "False", "PublishFailed").await;
     assert!(message.contains("a person says no"), "{message}");
 
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     for n in 1..=2 {
         let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
         beats.start(&lease, INTERVAL).await;
     }
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    let mark = shop.plane.audit_mark().await.unwrap();
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let mark = ns.plane.audit_mark().await.unwrap();
     beats.die("vm-2");
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     let is_slice = |entry: &AuditEntry| entry.resource == "endpointslices";
     let refused = |entry: &AuditEntry| is_slice(entry) && !entry.succeeded();
     let pruned = |entry: &AuditEntry| is_slice(entry) && entry.succeeded();
     let entries = eventually("it was tried again after the prune", async || {
-        let entries = shop.written_since(mark).await;
+        let entries = ns.written_since(mark).await;
         let prune = entries.iter().position(pruned)?;
         entries[prune..].iter().any(refused).then_some(entries)
     })
@@ -149,38 +149,38 @@ async fn a_registration_whose_writes_are_refused_again_and_again_delays_no_prune
     assert!(self::pauses(&operator, "greeter").is_empty(), "the other has nothing to try again");
 
     refusal.lift().await;
-    shop.published_as_ready("refused", &["192.0.2.100"]).await;
-    shop.condition("refused", "Ready", "True", "Published").await;
+    ns.published_as_ready("refused", &["192.0.2.100"]).await;
+    ns.condition("refused", "Ready", "True", "Published").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_note_that_changes_all_the_time_costs_few_status_writes_and_the_last_one_is_told() {
-    let stage = Stage::set("notes", json!({})).await;
-    stage.join("vm-1", "192.0.2.1").await;
-    stage.status("vm-1", "Ready", "Beating").await;
-    let mark = stage.settled(Duration::from_secs(1)).await;
+    let fixture = Fixture::new("notes", json!({})).await;
+    fixture.join("vm-1", "192.0.2.1").await;
+    fixture.status("vm-1", "Ready", "Beating").await;
+    let mark = fixture.settled(Duration::from_secs(1)).await;
     for n in 1..=20 {
         let note = format!("disk {n} %");
-        stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some(&note)).await;
+        fixture.beats.annotate("vm-1", "beatkeeper.dev/note", Some(&note)).await;
     }
     eventually("the last note is told", async || {
-        let status = stage.registration("greeter").await.status?;
+        let status = fixture.registration("greeter").await.status?;
         (status.instances[0].message == "disk 20 %").then_some(())
     })
     .await;
-    let written = stage.written_since(mark).await;
+    let written = fixture.written_since(mark).await;
     assert!(written.iter().all(|entry| entry.subresource == "status"), "{written:?}");
     // One write may come at once, one after the minimum pause, and one more if the machine is slow.
     assert!((1..=3).contains(&written.len()), "{written:?}");
 
     // Urgent changes do not wait for the minimum pause, although a status was written a moment ago.
-    stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 21 %")).await;
-    let mark = stage.plane.audit_mark().await.unwrap();
-    stage.beats.annotate("vm-1", "beatkeeper.dev/cordoned", Some("bad disk")).await;
-    stage.status("vm-1", "Cordoned", "Cordoned").await;
-    let told: ServiceRegistration = stage.registration("greeter").await;
+    fixture.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 21 %")).await;
+    let mark = fixture.plane.audit_mark().await.unwrap();
+    fixture.beats.annotate("vm-1", "beatkeeper.dev/cordoned", Some("bad disk")).await;
+    fixture.status("vm-1", "Cordoned", "Cordoned").await;
+    let told: ServiceRegistration = fixture.registration("greeter").await;
     assert_eq!(told.status.unwrap().ready, 0);
-    let statuses = stage.written_since(mark).await;
+    let statuses = fixture.written_since(mark).await;
     let statuses = statuses.iter().filter(|entry| entry.subresource == "status").count();
     assert_eq!(statuses, 1);
 }

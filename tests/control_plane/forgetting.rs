@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     metrics::until,
-    support::{Operator, Shop},
+    support::{Operator, TestNamespace},
 };
 
 const TTL: Duration = Duration::from_secs(3);
@@ -26,53 +26,52 @@ async fn knows(operator: &Operator, wanted: f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_left_with_their_leases_do_not_hold_instances_that_fall_silent_later() {
-    let shop = Shop::open("gone-pods").await;
+    let ns = TestNamespace::new("gone-pods").await;
     // With this sweep interval the sweep cannot help: the leader itself must read the Leases that
     // its watch has lost.
     let flags = ["--metrics-bind-address=127.0.0.1:0", "--sweep-interval=1h"];
-    let operator = shop.operator_with(&flags);
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let operator = ns.operator_with(&flags);
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     let mut all = vec!["192.0.2.1".to_owned()];
     for n in 1..=PODS {
         let (pod, address) = (format!("greeter-{n}"), format!("10.88.0.{n}"));
-        let uid = shop.pod(&pod, &[&address], json!({})).await;
+        let uid = ns.pod(&pod, &[&address], json!({})).await;
         beats.start(&beats.in_pod(&pod, &uid), INTERVAL).await;
         all.push(address);
     }
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    shop.published_as_ready("greeter", &all).await;
+    ns.published_as_ready("greeter", &all).await;
 
     // The Pods go with their node, without deregistering. The garbage collector deletes their
     // Leases.
-    let (pods, at_once) = (shop.api::<Pod>(), DeleteParams::default().grace_period(0));
+    let (pods, at_once) = (ns.api::<Pod>(), DeleteParams::default().grace_period(0));
     for pod in (1..=PODS).map(|n| format!("greeter-{n}")) {
         beats.die(&pod);
         pods.delete(&pod, &at_once).await.unwrap();
     }
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     knows(&operator, 1.0).await;
 
     // The wait is longer than the window in which the outage guard looks for beats.
     tokio::time::sleep(TTL).await;
     let silent = beats.die("vm-1");
-    shop.published_as_ready("greeter", &[]).await;
+    ns.published_as_ready("greeter", &[]).await;
     assert!(silent.elapsed() < 2 * TTL, "it was held for {:?}", silent.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_forgets_instances_that_have_left() {
-    let shop = Shop::open("forgets").await;
-    let elected =
-        ["--leader-elect", &format!("--leader-elect-resource-namespace={}", shop.namespace)];
+    let ns = TestNamespace::new("forgets").await;
+    let elected = ["--leader-elect", &format!("--leader-elect-resource-namespace={}", ns.name)];
     let flags = ["--metrics-bind-address=127.0.0.1:0", "--sweep-interval=500ms"];
     let flags: Vec<&str> = elected.into_iter().chain(flags).collect();
-    let replicas = [shop.operator_with(&flags), shop.operator_with(&flags)];
-    shop.greeter().await;
-    shop.register("gone", Shop::usual_spec()).await;
+    let replicas = [ns.operator_with(&flags), ns.operator_with(&flags)];
+    ns.greeter().await;
+    ns.register("gone", TestNamespace::usual_spec()).await;
     for registration in ["greeter", "gone"] {
-        let beats = shop.beats(registration);
+        let beats = ns.beats(registration);
         for n in 1..=3 {
             let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
             beats.create(&lease).await;
@@ -81,7 +80,7 @@ async fn a_standby_forgets_instances_that_have_left() {
     for replica in &replicas {
         knows(replica, 6.0).await;
     }
-    let leases = shop.api::<Lease>();
+    let leases = ns.api::<Lease>();
     for left in ["greeter.vm-1", "greeter.vm-2"] {
         leases.delete(left, &DeleteParams::default()).await.unwrap();
     }
@@ -91,7 +90,7 @@ async fn a_standby_forgets_instances_that_have_left() {
     for left in ["gone.vm-1", "gone.vm-2", "gone.vm-3"] {
         leases.delete(left, &DeleteParams::default()).await.unwrap();
     }
-    shop.api::<ServiceRegistration>().delete("gone", &DeleteParams::default()).await.unwrap();
+    ns.api::<ServiceRegistration>().delete("gone", &DeleteParams::default()).await.unwrap();
     for replica in &replicas {
         knows(replica, 1.0).await;
     }

@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Shop, Vigil, eventually};
+use crate::support::{TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -40,11 +40,11 @@ fn lease(instance: &str, bad: &[(&str, Value)]) -> Value {
     lease
 }
 
-impl Shop {
+impl TestNamespace {
     async fn create_lease(&self, lease: Value) -> Result<(), kube::Error> {
         let any = ApiResource::erase::<Lease>(&());
         let leases: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &self.namespace, &any);
+            Api::namespaced_with(self.client.clone(), &self.name, &any);
         let lease = serde_json::from_value(lease).unwrap();
         leases.create(&PostParams::default(), &lease).await.map(drop)
     }
@@ -54,24 +54,24 @@ const ADDRESSES: &str = "/metadata/annotations/beatkeeper.dev~1addresses";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
-    let shop = Shop::open("garbage").await;
-    let elsewhere = shop.plane.namespace("elsewhere").await.unwrap();
-    let pods = format!("--outside-range={}=10.0.0.0/8", shop.namespace);
-    let metadata = format!("--outside-range={}=169.254.0.0/16", shop.namespace);
-    let operator = shop.operator_with(&[&pods, &metadata]);
-    shop.pod("cart", &["10.88.0.7"], json!({})).await;
-    let taken = shop.pod("named", &["10.88.0.8"], json!({})).await;
-    let away = Shop { plane: shop.plane, client: shop.client.clone(), namespace: elsewhere };
+    let ns = TestNamespace::new("garbage").await;
+    let elsewhere = ns.plane.namespace("elsewhere").await.unwrap();
+    let pods = format!("--outside-range={}=10.0.0.0/8", ns.name);
+    let metadata = format!("--outside-range={}=169.254.0.0/16", ns.name);
+    let operator = ns.operator_with(&[&pods, &metadata]);
+    ns.pod("cart", &["10.88.0.7"], json!({})).await;
+    let taken = ns.pod("named", &["10.88.0.8"], json!({})).await;
+    let away = TestNamespace { plane: ns.plane, client: ns.client.clone(), name: elsewhere };
     let foreign = away.pod("away", &["10.88.0.9"], json!({})).await;
-    let other: Service = shop
+    let other: Service = ns
         .create(json!({ "metadata": { "name": "other" }, "spec": { "ports": [{ "port": 80 }] } }))
         .await;
     let cluster_ip = other.spec.unwrap().cluster_ip.unwrap();
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("healthy", "192.0.2.1"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let observer = ns.observe("greeter").await;
 
     let pod = |name: &str, uid: &str| {
         let owner = json!([{ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid }]);
@@ -184,8 +184,8 @@ async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
         let status = eventually(&format!("{instance} is Rejected ({reason})"), async || {
             // The garbage collector may remove a Lease whose Pod does not exist. The Lease is then
             // created again.
-            let _ = shop.create_lease(lease(instance, &bad)).await;
-            let listed = shop.registration("greeter").await.status?.instances;
+            let _ = ns.create_lease(lease(instance, &bad)).await;
+            let listed = ns.registration("greeter").await.status?.instances;
             listed.into_iter().find(|known| known.name == instance && known.reason == reason)
         })
         .await;
@@ -198,32 +198,32 @@ async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
     let misnamed = [("checkout.vm-1", vec![]), ("greeter", vec![]), (&*too_long, vec![])];
     for (name, mut bad) in misnamed {
         bad.push(("/metadata/name", json!(name)));
-        shop.create_lease(lease("misnamed", &bad)).await.unwrap();
+        ns.create_lease(lease("misnamed", &bad)).await.unwrap();
         let instance = format!("lease/{name}");
-        let status = shop.instance("greeter", &instance, "Rejected", "NameMismatch").await;
+        let status = ns.instance("greeter", &instance, "Rejected", "NameMismatch").await;
         assert!(status.message.contains("create it anew under that name"), "{}", status.message);
     }
     let unknown =
         lease("vm-1", &[(label, json!("nobody")), ("/metadata/name", json!("nobody.vm-1"))]);
-    shop.create_lease(unknown).await.unwrap();
+    ns.create_lease(unknown).await.unwrap();
     let empty = lease("no-label", &[(label, json!(""))]);
-    shop.create_lease(empty).await.unwrap();
+    ns.create_lease(empty).await.unwrap();
     let never = lease("never", &[("/spec/renewTime", Value::Null)]);
-    shop.create_lease(never).await.unwrap();
-    let status = shop.instance("greeter", "never", "Waiting", "NeverBeat").await;
+    ns.create_lease(never).await.unwrap();
+    let status = ns.instance("greeter", "never", "Waiting", "NeverBeat").await;
     assert!(status.message.contains("has no spec.renewTime"), "{}", status.message);
     let too_much = [("/metadata/annotations/beatkeeper.dev~1note", json!("n".repeat(300_000)))];
-    let refused = shop.create_lease(lease("too-much", &too_much)).await;
+    let refused = ns.create_lease(lease("too-much", &too_much)).await;
     assert!(refused.is_err(), "the API server takes 256 kB of annotations");
 
     // The state is stable: nothing more is written about any of them, while the healthy instance
     // beats.
-    let mark = shop.settled(Duration::from_secs(3)).await;
+    let mark = ns.settled(Duration::from_secs(3)).await;
     tokio::time::sleep(2 * INTERVAL).await;
-    assert_eq!(shop.written_since(mark).await, []);
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    assert_eq!(vigil.left(), [""; 0]);
-    let status = shop.registration("greeter").await.status.unwrap();
+    assert_eq!(ns.written_since(mark).await, []);
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    assert_eq!(observer.left(), [""; 0]);
+    let status = ns.registration("greeter").await.status.unwrap();
     assert!(status.instances.iter().all(|known| known.name != "no-label"), "it is nobody's");
     assert_eq!(status.ready, 1);
     let log = operator.logged();
@@ -237,10 +237,10 @@ async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_words_of_an_instance_that_lives_are_told_and_bounded() {
-    let shop = Shop::open("odd").await;
-    let operator = shop.operator();
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("odd").await;
+    let operator = ns.operator();
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("healthy", "192.0.2.1"), INTERVAL).await;
     let health = "/metadata/annotations/beatkeeper.dev~1health";
     let note = "/metadata/annotations/beatkeeper.dev~1note";
@@ -253,24 +253,24 @@ async fn odd_words_of_an_instance_that_lives_are_told_and_bounded() {
     ];
     for (instance, pointer, value, address) in odd {
         let bad = [(pointer, value), (ADDRESSES, json!(address))];
-        shop.create_lease(lease(instance, &bad)).await.unwrap();
+        ns.create_lease(lease(instance, &bad)).await.unwrap();
         beats.keep_beating(instance, INTERVAL);
     }
-    let status = shop.instance("greeter", "sick", "NotReady", "HealthUnknown").await;
+    let status = ns.instance("greeter", "sick", "NotReady", "HealthUnknown").await;
     assert!(status.message.contains("Passing"), "it tells what is known: {}", status.message);
     let ready = ["192.0.2.1", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6"];
-    shop.published_as_ready("greeter", &ready).await;
-    let status = shop.instance("greeter", "long-note", "Ready", "Beating").await;
+    ns.published_as_ready("greeter", &ready).await;
+    let status = ns.instance("greeter", "long-note", "Ready", "Beating").await;
     assert_eq!(status.message, format!("{}…", "ö".repeat(heartbeat::NOTE_MAX - 1)));
-    let mark = shop.settled(Duration::from_secs(1)).await;
+    let mark = ns.settled(Duration::from_secs(1)).await;
     tokio::time::sleep(2 * INTERVAL).await;
-    assert_eq!(shop.written_since(mark).await, []);
+    assert_eq!(ns.written_since(mark).await, []);
     assert!(!operator.logged().contains("ERROR"), "{}", operator.logged());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn impossible_ports_are_refused_by_the_api_server() {
-    let shop = Shop::open("impossible").await;
+    let ns = TestNamespace::new("impossible").await;
     for port in [0, -1, 65536] {
         let registration = serde_json::from_value(json!({
             "apiVersion": "beatkeeper.dev/v1alpha1",
@@ -279,7 +279,7 @@ async fn impossible_ports_are_refused_by_the_api_server() {
             "spec": { "ports": [{ "name": "grpc", "port": port }] },
         }))
         .unwrap();
-        let refused = shop
+        let refused = ns
             .api::<beatkeeper_api::ServiceRegistration>()
             .create(&PostParams::default(), &registration)
             .await;

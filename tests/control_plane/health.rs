@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Operator, Shop, eventually, http};
+use crate::support::{Operator, TestNamespace, eventually, http};
 
 /// A kubeconfig with a port that has no listener yet, and the true address.
-fn detour(shop: &Shop, folder: &tempfile::TempDir) -> (PathBuf, String, String) {
-    let text = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
+fn detour(ns: &TestNamespace, folder: &tempfile::TempDir) -> (PathBuf, String, String) {
+    let text = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     let server = &mut config["clusters"][0]["cluster"]["server"];
     let true_address =
@@ -37,11 +37,11 @@ async fn forward(from: &str, to: String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_is_ready_once_the_api_server_was_reached_and_everything_read() {
-    let shop = Shop::open("health").await;
+    let ns = TestNamespace::new("health").await;
     let folder = tempfile::tempdir().unwrap();
-    let (kubeconfig, detour, true_address) = detour(&shop, &folder);
+    let (kubeconfig, detour, true_address) = detour(&ns, &folder);
     let flags = ["--health-probe-bind-address=127.0.0.1:0"];
-    let operator = Operator::start_as(None, &kubeconfig, &shop.namespace, &flags);
+    let operator = Operator::start_as(None, &kubeconfig, &ns.name, &flags);
     let probes = operator.address("health-probe-bind-address").await;
 
     let live = http::get(&probes, "/livez?verbose").await.unwrap();
@@ -53,7 +53,7 @@ async fn the_operator_is_ready_once_the_api_server_was_reached_and_everything_re
         unready.body.contains("[-]caches failed: not read yet: ").then_some(unready)
     })
     .await;
-    let leases = format!("Leases of {}", shop.namespace);
+    let leases = format!("Leases of {}", ns.name);
     assert!(unready.body.contains(&leases), "{}", unready.body);
     let unreached = "[-]api-server failed: it has not answered yet\n";
     assert!(unready.body.contains(unreached), "{}", unready.body);

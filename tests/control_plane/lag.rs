@@ -30,7 +30,7 @@ use rand::{Rng, seq::IndexedRandom};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::support::Shop;
+use crate::support::TestNamespace;
 
 const TTL: Duration = Duration::from_secs(3);
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -84,23 +84,23 @@ enum Seen {
 
 /// Lets `wanted` instances die at random moments, one at a time, and measures the lag of each.
 async fn deaths(wanted: usize) -> Lags {
-    let shop = Shop::open("lag").await;
-    let operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("lag").await;
+    let operator = ns.operator();
+    ns.greeter().await;
     let mut hearts = HashMap::new();
     let mut instance_at = HashMap::new();
-    let beats = shop.beats("greeter");
+    let beats = ns.beats("greeter");
     for n in 0..INSTANCES {
         let (instance, address) = (format!("vm-{n}"), format!("198.18.0.{}", n + 1));
         beats.create(&beats.outside(&instance, &address)).await;
-        hearts.insert(instance.clone(), Heart::start(&shop, &instance));
+        hearts.insert(instance.clone(), Heart::start(&ns, &instance));
         instance_at.insert(address, instance);
     }
     let all: Vec<&str> = instance_at.keys().map(String::as_str).collect();
-    shop.published_as_ready("greeter", &all).await;
+    ns.published_as_ready("greeter", &all).await;
 
     let (tell, mut seen) = mpsc::unbounded_channel();
-    let watches = [watch_leases(&shop, tell.clone()), watch_slices(&shop, tell)];
+    let watches = [watch_leases(&ns, tell.clone()), watch_slices(&ns, tell)];
     let mut living = BTreeSet::new();
     let mut dying: BTreeMap<String, Instant> = BTreeMap::new();
     let mut last_seen = HashMap::new();
@@ -120,7 +120,7 @@ async fn deaths(wanted: usize) -> Lags {
                     let counted = at.duration_since(sent);
                     assert!(counted > TTL, "{instance} was pruned {counted:?} after it had beaten");
                     lags.push(seconds_between(last_seen[instance] + TTL, at));
-                    hearts.insert(instance.clone(), Heart::start(&shop, instance));
+                    hearts.insert(instance.clone(), Heart::start(&ns, instance));
                 }
             },
             () = &mut next => {
@@ -167,10 +167,10 @@ struct Heart {
 
 impl Heart {
     /// Starts at a random phase.
-    fn start(shop: &Shop, instance: &str) -> Self {
+    fn start(ns: &TestNamespace, instance: &str) -> Self {
         let heart = Self { stop: Arc::default(), last_sent: Arc::new(Mutex::new(Instant::now())) };
         let (stop, last_sent) = (heart.stop.clone(), heart.last_sent.clone());
-        let leases: Api<Lease> = shop.api();
+        let leases: Api<Lease> = ns.api();
         let name = heartbeat::lease_name("greeter", instance);
         let phase = INTERVAL.mul_f64(rand::rng().random_range(0.0..1.0));
         tokio::spawn(async move {
@@ -196,10 +196,10 @@ impl Heart {
 
 type Tell = mpsc::UnboundedSender<(Instant, Seen)>;
 
-fn watch_leases(shop: &Shop, tell: Tell) -> tokio::task::JoinHandle<()> {
+fn watch_leases(ns: &TestNamespace, tell: Tell) -> tokio::task::JoinHandle<()> {
     let ours = format!("{}=greeter", heartbeat::REGISTRATION_LABEL);
     let mut tokens = HashMap::new();
-    watch(shop.api::<Lease>(), ours, move |at, lease, _| {
+    watch(ns.api::<Lease>(), ours, move |at, lease, _| {
         let instance = lease.spec.as_ref().unwrap().holder_identity.clone().unwrap();
         let token = lease.spec.unwrap().renew_time;
         if tokens.insert(instance.clone(), token.clone()) != Some(token) {
@@ -208,10 +208,10 @@ fn watch_leases(shop: &Shop, tell: Tell) -> tokio::task::JoinHandle<()> {
     })
 }
 
-fn watch_slices(shop: &Shop, tell: Tell) -> tokio::task::JoinHandle<()> {
+fn watch_slices(ns: &TestNamespace, tell: Tell) -> tokio::task::JoinHandle<()> {
     let ours = "kubernetes.io/service-name=greeter".to_owned();
     let mut slices: HashMap<String, BTreeSet<String>> = HashMap::new();
-    watch(shop.api::<EndpointSlice>(), ours, move |at, slice, deleted| {
+    watch(ns.api::<EndpointSlice>(), ours, move |at, slice, deleted| {
         let before: BTreeSet<String> = slices.values().flatten().cloned().collect();
         let endpoints = slice.endpoints.iter().filter(|_| !deleted);
         let now = endpoints.flat_map(|endpoint| endpoint.addresses.clone()).collect();

@@ -11,7 +11,7 @@ use beatkeeper_cluster::{AuditMark, ControlPlane, Options};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
 
-use crate::support::{Beats, Operator, Shop, Vigil, eventually};
+use crate::support::{Beats, Operator, TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -29,15 +29,15 @@ const LONG: [&str; 3] = [
     "--leader-elect-retry-period=4m",
 ];
 
-impl Shop {
+impl TestNamespace {
     /// A replica of the operator. Its name appears in the leader election and in the audit log.
     fn replica(&self, name: &str, flags: &[&str]) -> Operator {
         let mut all = self.ranges();
         all.push("--leader-elect".to_owned());
-        all.push(format!("--leader-elect-resource-namespace={}", self.namespace));
+        all.push(format!("--leader-elect-resource-namespace={}", self.name));
         all.extend(flags.iter().map(|&flag| flag.to_owned()));
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
-        Operator::start_as(Some(name), &self.plane.kubeconfig(), &self.namespace, &all)
+        Operator::start_as(Some(name), &self.plane.kubeconfig(), &self.name, &all)
     }
 
     /// The first replica, which leads, and the second, which has seen that.
@@ -83,23 +83,23 @@ async fn logs(operator: &Operator, text: &str) {
 }
 
 /// `count` beating instances, vm-1 at 192.0.2.1 and so on, all published.
-async fn beating(shop: &Shop, ttl: &str, count: usize) -> Beats {
-    let mut spec = Shop::usual_spec();
+async fn beating(ns: &TestNamespace, ttl: &str, count: usize) -> Beats {
+    let mut spec = TestNamespace::usual_spec();
     spec["ttl"] = json!(ttl);
-    shop.register("greeter", spec).await;
-    let mut beats = shop.beats("greeter");
+    ns.register("greeter", spec).await;
+    let mut beats = ns.beats("greeter");
     for n in 1..=count {
         let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
         beats.start(&lease, INTERVAL).await;
     }
-    published(shop, 1..=count).await;
+    published(ns, 1..=count).await;
     beats
 }
 
-async fn published(shop: &Shop, instances: impl Iterator<Item = usize>) {
+async fn published(ns: &TestNamespace, instances: impl Iterator<Item = usize>) {
     let all: Vec<String> = instances.map(|n| format!("192.0.2.{n}")).collect();
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
-    shop.published_as_ready("greeter", &all).await;
+    ns.published_as_ready("greeter", &all).await;
 }
 
 fn only(replica: &str) -> BTreeSet<String> {
@@ -108,125 +108,125 @@ fn only(replica: &str) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_leader_writes_and_on_sigterm_it_hands_the_lead_over_at_once() {
-    let shop = Shop::open("lead").await;
-    let start = shop.mark().await;
-    let (first, _second) = shop.pair(&LONG).await;
-    let mut beats = beating(&shop, "3s", 5).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    let ns = TestNamespace::new("lead").await;
+    let start = ns.mark().await;
+    let (first, _second) = ns.pair(&LONG).await;
+    let mut beats = beating(&ns, "3s", 5).await;
+    let observer = ns.observe("greeter").await;
     beats.die("vm-5");
-    vigil.leaves("192.0.2.5").await;
-    shop.settled(INTERVAL).await;
-    assert_eq!(shop.writers_since(start).await, only("first"));
+    observer.leaves("192.0.2.5").await.unwrap();
+    ns.settled(INTERVAL).await;
+    assert_eq!(ns.writers_since(start).await, only("first"));
 
-    let mark = shop.mark().await;
+    let mark = ns.mark().await;
     let asked = Instant::now();
     assert!(first.stop().await, "exit code 0");
-    shop.led_by("second").await;
+    ns.led_by("second").await;
     println!("handed over {} ms after SIGTERM", asked.elapsed().as_millis());
     beats.die("vm-4");
-    vigil.leaves("192.0.2.4").await;
-    published(&shop, 1..=3).await;
-    assert_eq!(shop.writers_since(mark).await, only("second"));
-    assert_eq!(vigil.left(), ["192.0.2.5", "192.0.2.4"]);
+    observer.leaves("192.0.2.4").await.unwrap();
+    published(&ns, 1..=3).await;
+    assert_eq!(ns.writers_since(mark).await, only("second"));
+    assert_eq!(observer.left(), ["192.0.2.5", "192.0.2.4"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crashed_leader_is_replaced_and_only_the_dead_leave() {
-    let shop = Shop::open("crash").await;
-    let (first, _second) = shop.pair(&SHORT).await;
-    let mut beats = beating(&shop, "3s", 10).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    let ns = TestNamespace::new("crash").await;
+    let (first, _second) = ns.pair(&SHORT).await;
+    let mut beats = beating(&ns, "3s", 10).await;
+    let observer = ns.observe("greeter").await;
     let killed = Instant::now();
     first.kill();
     beats.die("vm-10");
-    shop.led_by("second").await;
+    ns.led_by("second").await;
     println!("replaced {} ms after SIGKILL", killed.elapsed().as_millis());
-    vigil.leaves("192.0.2.10").await;
-    published(&shop, 1..=9).await;
+    observer.leaves("192.0.2.10").await.unwrap();
+    published(&ns, 1..=9).await;
     // A third replica stands by for the second.
-    let third = shop.replica("third", &SHORT);
+    let third = ns.replica("third", &SHORT);
     logs(&third, "another replica leads").await;
-    assert_eq!(shop.leader().await.as_deref(), Some("second"));
-    assert_eq!(vigil.left(), ["192.0.2.10"]);
+    assert_eq!(ns.leader().await.as_deref(), Some("second"));
+    assert_eq!(observer.left(), ["192.0.2.10"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_saw_the_last_beat_grants_no_second_ttl() {
     const TTL: Duration = Duration::from_secs(20);
-    let shop = Shop::open("warm").await;
-    let (first, second) = shop.pair(&LONG).await;
-    let mut beats = beating(&shop, "20s", 3).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    let ns = TestNamespace::new("warm").await;
+    let (first, second) = ns.pair(&LONG).await;
+    let mut beats = beating(&ns, "20s", 3).await;
+    let observer = ns.observe("greeter").await;
     let dead = beats.die("vm-3");
     // Half of the ttl passes under the first leader.
     tokio::time::sleep(TTL / 2).await;
     let handover = Instant::now();
     assert!(first.stop().await);
     logs(&second, "this replica leads").await;
-    let left = vigil.leaves("192.0.2.3").await;
+    let left = observer.leaves("192.0.2.3").await.unwrap();
     assert!(left >= dead + TTL - INTERVAL, "not before its deadline: {:?}", left - dead);
     assert!(left < handover + TTL, "a ttl anew after {:?}", left - handover);
-    assert_eq!(vigil.left(), ["192.0.2.3"]);
+    assert_eq!(observer.left(), ["192.0.2.3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ttl_that_became_longer_after_a_death_revives_no_instance_at_a_failover() {
-    let shop = Shop::open("edit").await;
-    let (first, _second) = shop.pair(&LONG).await;
-    let mut beats = beating(&shop, "3s", 2).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    let ns = TestNamespace::new("edit").await;
+    let (first, _second) = ns.pair(&LONG).await;
+    let mut beats = beating(&ns, "3s", 2).await;
+    let observer = ns.observe("greeter").await;
     beats.die("vm-2");
-    vigil.leaves("192.0.2.2").await;
-    shop.patch::<ServiceRegistration>("greeter", json!({ "spec": { "ttl": "1h" } })).await;
+    observer.leaves("192.0.2.2").await.unwrap();
+    ns.patch::<ServiceRegistration>("greeter", json!({ "spec": { "ttl": "1h" } })).await;
     eventually("the new generation is observed", async || {
-        let status = shop.registration("greeter").await.status?;
+        let status = ns.registration("greeter").await.status?;
         (status.observed_generation == Some(2)).then_some(())
     })
     .await;
     assert!(first.stop().await);
-    shop.led_by("second").await;
-    shop.instance("greeter", "vm-2", "Waiting", "AwaitingBeat").await;
-    published(&shop, 1..=1).await;
+    ns.led_by("second").await;
+    ns.instance("greeter", "vm-2", "Waiting", "AwaitingBeat").await;
+    published(&ns, 1..=1).await;
     beats.beat_at("vm-2", jiff::Timestamp::now()).await;
-    published(&shop, 1..=2).await;
-    assert_eq!(vigil.left(), ["192.0.2.2"]);
+    published(&ns, 1..=2).await;
+    assert_eq!(observer.left(), ["192.0.2.2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by() {
-    let shop = Shop::open("zombie").await;
+    let ns = TestNamespace::new("zombie").await;
     let flags = [&SHORT[..], &["--metrics-bind-address=127.0.0.1:0"]].concat();
-    let (first, second) = shop.pair(&flags).await;
-    let mut beats = beating(&shop, "3s", 6).await;
-    shop.settled(INTERVAL).await;
+    let (first, second) = ns.pair(&flags).await;
+    let mut beats = beating(&ns, "3s", 6).await;
+    ns.settled(INTERVAL).await;
     let ready = async || {
         let ready = "beatkeeper_instances{state=\"Ready\"}";
         (first.scrape().await.value(ready), second.scrape().await.value(ready))
     };
     assert_eq!(ready().await, (6.0, 0.0));
-    let vigil = Vigil::keep(&shop, "greeter").await;
-    let mark = shop.mark().await;
+    let observer = ns.observe("greeter").await;
+    let mark = ns.mark().await;
     first.suspend();
-    shop.led_by("second").await;
+    ns.led_by("second").await;
     // The resumed replica would write these changes if it still led.
     beats.die("vm-6");
-    vigil.leaves("192.0.2.6").await;
+    observer.leaves("192.0.2.6").await.unwrap();
     beats.die("vm-5");
     first.resume();
     logs(&first, "this replica leads no longer").await;
-    vigil.leaves("192.0.2.5").await;
+    observer.leaves("192.0.2.5").await.unwrap();
     logs(&first, "another replica leads").await;
-    shop.settled(INTERVAL).await;
-    assert_eq!(shop.writers_since(mark).await, only("second"));
+    ns.settled(INTERVAL).await;
+    assert_eq!(ns.writers_since(mark).await, only("second"));
     assert_eq!(ready().await, (0.0, 4.0), "what it decided last is nobody's alert");
 
     // It leads again later, and has missed nothing.
     assert!(second.stop().await);
-    shop.led_by("first").await;
+    ns.led_by("first").await;
     beats.die("vm-4");
-    vigil.leaves("192.0.2.4").await;
-    published(&shop, 1..=3).await;
-    assert_eq!(vigil.left(), ["192.0.2.6", "192.0.2.5", "192.0.2.4"]);
+    observer.leaves("192.0.2.4").await.unwrap();
+    published(&ns, 1..=3).await;
+    assert_eq!(observer.left(), ["192.0.2.6", "192.0.2.5", "192.0.2.4"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,10 +235,10 @@ async fn without_the_api_server_no_replica_leads_and_afterwards_one_does() {
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     // The control plane ends with the test process.
     let plane: &'static ControlPlane = Box::leak(Box::new(plane));
-    let shop = Shop::open_on(plane, "outage").await;
-    let (first, second) = shop.pair(&SHORT).await;
-    let mut beats = beating(&shop, "3s", 10).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    let ns = TestNamespace::new_on(plane, "outage").await;
+    let (first, second) = ns.pair(&SHORT).await;
+    let mut beats = beating(&ns, "3s", 10).await;
+    let observer = ns.observe("greeter").await;
     plane.api_server().suspend().await.unwrap();
     logs(&first, "this replica leads no longer").await;
     // The pause is longer than the lease and than the ttl.
@@ -258,13 +258,13 @@ async fn without_the_api_server_no_replica_leads_and_afterwards_one_does() {
         }
     })
     .await;
-    shop.led_by(leader).await;
+    ns.led_by(leader).await;
     // The instances, which could not beat while the API server was suspended, beat again.
     tokio::time::sleep(2 * INTERVAL).await;
-    let mark = shop.mark().await;
+    let mark = ns.mark().await;
     beats.die("vm-10");
-    vigil.leaves("192.0.2.10").await;
-    published(&shop, 1..=9).await;
-    assert_eq!(shop.writers_since(mark).await, only(leader));
-    assert_eq!(vigil.left(), ["192.0.2.10"]);
+    observer.leaves("192.0.2.10").await.unwrap();
+    published(&ns, 1..=9).await;
+    assert_eq!(ns.writers_since(mark).await, only(leader));
+    assert_eq!(observer.left(), ["192.0.2.10"]);
 }

@@ -8,7 +8,7 @@ use kube::api::DeleteParams;
 
 use crate::{
     restart::{beating, published},
-    support::{Operator, Shop, eventually, http, scrape::Scrape},
+    support::{Operator, TestNamespace, eventually, http, scrape::Scrape},
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub async fn until(operator: &Operator, what: &str, right: impl Fn(&Scrape) -> b
 }
 
 /// The operator's writes from the audit log, with the names that the metric uses.
-async fn audited(shop: &Shop, mark: AuditMark) -> BTreeMap<String, f64> {
+async fn audited(ns: &TestNamespace, mark: AuditMark) -> BTreeMap<String, f64> {
     let kinds: BTreeMap<&str, &str> = [
         ("endpoints", "Endpoints"),
         ("endpointslices", "EndpointSlice"),
@@ -45,10 +45,10 @@ async fn audited(shop: &Shop, mark: AuditMark) -> BTreeMap<String, f64> {
     ]
     .into();
     let ours = |entry: &AuditEntry| {
-        entry.namespace == shop.namespace && entry.user_agent.starts_with("beatkeeper-controller")
+        entry.namespace == ns.name && entry.user_agent.starts_with("beatkeeper-controller")
     };
     let mut writes = BTreeMap::new();
-    for entry in shop.plane.audit_since(mark).await.unwrap().iter().filter(|entry| ours(entry)) {
+    for entry in ns.plane.audit_since(mark).await.unwrap().iter().filter(|entry| ours(entry)) {
         let result = match entry.code {
             200..=299 => "ok",
             404 | 409 => "conflict",
@@ -71,9 +71,9 @@ fn ended(scrape: &Scrape, step: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_that_was_foreseen_takes_one_decision() {
-    let shop = Shop::open("foreseen").await;
-    let operator = shop.operator_with(&["--metrics-bind-address=127.0.0.1:0"]);
-    let mut beats = beating(&shop, 2).await;
+    let ns = TestNamespace::new("foreseen").await;
+    let operator = ns.operator_with(&["--metrics-bind-address=127.0.0.1:0"]);
+    let mut beats = beating(&ns, 2).await;
     let at_rest = async || {
         let before = operator.scrape().await;
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -82,7 +82,7 @@ async fn a_death_that_was_foreseen_takes_one_decision() {
     };
     let before = eventually("nothing is decided any more", at_rest).await;
     beats.die("vm-2");
-    published(&shop, 1).await;
+    published(&ns, 1).await;
     let after = eventually("nothing is decided any more", at_rest).await;
     let so_often = |step| ended(&after, step) - ended(&before, step);
     assert!(so_often("verify") >= 1.0);
@@ -93,25 +93,25 @@ async fn a_death_that_was_foreseen_takes_one_decision() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_one_of_three_has_died_every_number_is_what_happened() {
-    let shop = Shop::open("metrics").await;
-    let begin = shop.plane.audit_mark().await.unwrap();
+    let ns = TestNamespace::new("metrics").await;
+    let begin = ns.plane.audit_mark().await.unwrap();
     let operator =
-        shop.operator_with(&["--metrics-bind-address=127.0.0.1:0", "--metrics-per-registration"]);
-    shop.greeter().await;
+        ns.operator_with(&["--metrics-bind-address=127.0.0.1:0", "--metrics-per-registration"]);
+    ns.greeter().await;
     // From now on the operator sees each Lease appear, instead of finding it at its start.
-    shop.condition("greeter", "Ready", "True", "Published").await;
-    let mut beats = shop.beats("greeter");
+    ns.condition("greeter", "Ready", "True", "Published").await;
+    let mut beats = ns.beats("greeter");
     for n in 1..=3 {
         let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
         beats.start(&lease, INTERVAL).await;
     }
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
     let ready = with("instances", "state", "Ready");
     let scrape = until(&operator, "three are ready", |scrape| scrape.value(&ready) == 3.0).await;
     assert_eq!(scrape.value("beatkeeper_prune_lag_seconds_count"), 0.0);
 
     beats.die("vm-2");
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
     let expired = with("instances", "state", "Expired");
     let scrape = until(&operator, "one has expired", |scrape| scrape.value(&expired) == 1.0).await;
     assert_eq!(instances(&scrape), [(expired, 1.0), (ready.clone(), 2.0)]);
@@ -119,7 +119,7 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
     assert!(scrape.value("beatkeeper_prune_lag_seconds_sum") > 0.0);
     assert_eq!(scrape.value(&with("registrations", "reason", "Published")), 1.0);
     let of_greeter = |state: &str| {
-        let namespace = &shop.namespace;
+        let namespace = &ns.name;
         format!(
             "beatkeeper_registration_instances{{namespace=\"{namespace}\",registration=\"greeter\",state=\"{state}\"}}"
         )
@@ -140,17 +140,17 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
     assert_eq!(scrape.value("beatkeeper_beat_interval_seconds_count"), beats_seen - 3.0);
     eventually("as many beats are counted as were written", async || {
         let seen = operator.scrape().await.value("beatkeeper_beats_total");
-        let entries = shop.plane.audit_since(begin).await.unwrap();
+        let entries = ns.plane.audit_since(begin).await.unwrap();
         let written = entries.iter().filter(|entry| {
             let workload = !entry.user_agent.starts_with("beatkeeper-controller");
             let beat = entry.resource == "leases" && entry.succeeded();
-            entry.namespace == shop.namespace && workload && beat
+            entry.namespace == ns.name && workload && beat
         });
         (seen == written.count() as f64).then_some(())
     })
     .await;
     eventually("each write of the audit log is counted, and no other", async || {
-        let audited = audited(&shop, begin).await;
+        let audited = audited(&ns, begin).await;
         let scrape = operator.scrape().await;
         let counted: BTreeMap<String, f64> = scrape
             .all("beatkeeper_api_writes_total")
@@ -161,7 +161,7 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
     })
     .await;
 
-    shop.api::<ServiceRegistration>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    ns.api::<ServiceRegistration>().delete("greeter", &DeleteParams::default()).await.unwrap();
     let gone = |scrape: &Scrape| instances(scrape).is_empty();
     let scrape = until(&operator, "with the registration its numbers go", gone).await;
     assert_eq!(scrape.all("beatkeeper_registration_instances"), BTreeMap::new());
@@ -170,9 +170,9 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_and_scrapes_share_an_address_when_they_are_given_the_same() {
-    let shop = Shop::open("shared").await;
+    let ns = TestNamespace::new("shared").await;
     let address = format!("127.0.0.1:{}", free_port());
-    let operator = shop.operator_with(&[
+    let operator = ns.operator_with(&[
         &format!("--metrics-bind-address={address}"),
         &format!("--health-probe-bind-address={address}"),
     ]);

@@ -11,18 +11,18 @@ use k8s_openapi::api::{
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::json;
 
-use crate::support::{Shop, eventually};
+use crate::support::{TestNamespace, eventually};
 
 const OLD: &str = "00000000-0000-4000-8000-000000000000";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_restored_without_owners_is_the_registrations_again() {
-    let shop = Shop::open("restored").await;
+    let ns = TestNamespace::new("restored").await;
     let made = |service: bool| {
         let service = if service { "/greeter" } else { "" };
         json!({ "beatkeeper.dev/owned-by": format!("greeter/{OLD}{service}") })
     };
-    shop.create::<Service>(json!({
+    ns.create::<Service>(json!({
         "metadata": {
             "name": "greeter", "annotations": made(true),
             "labels": { "app.kubernetes.io/managed-by": "beatkeeper.dev" },
@@ -30,7 +30,7 @@ async fn a_namespace_restored_without_owners_is_the_registrations_again() {
         "spec": { "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] },
     }))
     .await;
-    shop.create::<EndpointSlice>(json!({
+    ns.create::<EndpointSlice>(json!({
         "metadata": { "name": "greeter-x7k2p", "annotations": made(false), "labels": {
             "kubernetes.io/service-name": "greeter",
             "endpointslice.kubernetes.io/managed-by": "beatkeeper.dev",
@@ -42,7 +42,7 @@ async fn a_namespace_restored_without_owners_is_the_registrations_again() {
         }}],
     }))
     .await;
-    shop.create::<Endpoints>(json!({
+    ns.create::<Endpoints>(json!({
         "metadata": { "name": "greeter", "annotations": made(false), "labels": {
             "endpoints.kubernetes.io/managed-by": "beatkeeper.dev",
             "endpointslice.kubernetes.io/skip-mirror": "true",
@@ -52,22 +52,22 @@ async fn a_namespace_restored_without_owners_is_the_registrations_again() {
         }],
     }))
     .await;
-    shop.pod("web-0", &["10.88.0.1"], json!({})).await;
-    let mut beats = shop.beats("greeter");
+    ns.pod("web-0", &["10.88.0.1"], json!({})).await;
+    let mut beats = ns.beats("greeter");
     let mut lease = beats.outside("web-0", "");
     lease.metadata.annotations =
         Some([("beatkeeper.dev/pod-uid".to_owned(), OLD.to_owned())].into());
     beats.create(&lease).await;
 
-    let mut spec = Shop::usual_spec();
+    let mut spec = TestNamespace::usual_spec();
     spec["ports"] = json!([{ "name": "grpc", "port": 81, "targetPort": 8080 }]);
-    let registration = shop.register("greeter", spec).await;
-    let _operator = shop.operator();
+    let registration = ns.register("greeter", spec).await;
+    let _operator = ns.operator();
     beats.start(&beats.outside("vm-1", "192.0.2.1"), Duration::from_secs(1)).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    shop.instance("greeter", "web-0", "Rejected", "PodReplaced").await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.instance("greeter", "web-0", "Rejected", "PodReplaced").await;
     eventually("the Service has the new port and the new owner", async || {
-        let service: Service = shop.api().get("greeter").await.unwrap();
+        let service: Service = ns.api().get("greeter").await.unwrap();
         let owner = service.annotations().get("beatkeeper.dev/owned-by")?;
         let ports = service.spec.as_ref()?.ports.as_ref()?;
         let is_ours = owner.contains(&registration.uid().unwrap());
@@ -75,10 +75,10 @@ async fn a_namespace_restored_without_owners_is_the_registrations_again() {
     })
     .await;
 
-    shop.api::<ServiceRegistration>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    ns.api::<ServiceRegistration>().delete("greeter", &DeleteParams::default()).await.unwrap();
     eventually("nothing outlives the registration", async || {
-        let published = shop.published("greeter").await;
-        let service = shop.api::<Service>().get_opt("greeter").await.unwrap();
+        let published = ns.published("greeter").await;
+        let service = ns.api::<Service>().get_opt("greeter").await.unwrap();
         (service.is_none() && published.slices.is_empty() && published.endpoints.is_none())
             .then_some(())
     })

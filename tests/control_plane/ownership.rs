@@ -7,60 +7,60 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::json;
 
-use crate::support::{Shop, Vigil, eventually};
+use crate::support::{TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_registration_takes_over_what_the_old_one_left_without_a_gap() {
-    let shop = Shop::open("anew").await;
-    let _operator = shop.operator();
-    let old = shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("anew").await;
+    let _operator = ns.operator();
+    let old = ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let observer = ns.observe("greeter").await;
 
-    let registrations: Api<ServiceRegistration> = shop.api();
+    let registrations: Api<ServiceRegistration> = ns.api();
     registrations.delete("greeter", &DeleteParams::orphan()).await.unwrap();
     eventually("the registration is gone", async || {
         registrations.get_opt("greeter").await.unwrap().is_none().then_some(())
     })
     .await;
-    let new = shop.greeter().await;
+    let new = ns.greeter().await;
     assert_ne!(old.metadata.uid, new.metadata.uid);
-    shop.condition("greeter", "Ready", "True", "Published").await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
     eventually("all slices are owned by the new registration", async || {
-        let published = shop.published("greeter").await;
+        let published = ns.published("greeter").await;
         let owners: BTreeSet<_> = published
             .slices
             .iter()
             .map(|slice| slice.annotations().get("beatkeeper.dev/owned-by").cloned())
             .collect();
         let uid = new.metadata.uid.clone().unwrap();
-        let owner = format!("{}:greeter/{uid}", shop.namespace);
+        let owner = format!("{}:greeter/{uid}", ns.name);
         (owners == BTreeSet::from([Some(owner)])).then_some(())
     })
     .await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    assert_eq!(vigil.left(), [""; 0]);
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    assert_eq!(observer.left(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_registrations_made_at_once_one_publishes_and_the_other_says_why_it_does_not() {
-    let shop = Shop::open("twins").await;
-    let _operator = shop.operator();
-    let mut spec = Shop::usual_spec();
+    let ns = TestNamespace::new("twins").await;
+    let _operator = ns.operator();
+    let mut spec = TestNamespace::usual_spec();
     spec["serviceName"] = json!("greeter");
     // The registration with the later name is created first. Within one second the age is equal,
     // and the name decides.
-    shop.register("zeta", spec.clone()).await;
-    shop.register("alpha", spec).await;
+    ns.register("zeta", spec.clone()).await;
+    ns.register("alpha", spec).await;
     let reasons = eventually("one publishes and the other is stalled", async || {
         let mut reasons = Vec::new();
         for name in ["alpha", "zeta"] {
-            let status = shop.registration(name).await.status?;
+            let status = ns.registration(name).await.status?;
             let ready = status.conditions.into_iter().find(|known| known.type_ == "Ready")?;
             reasons.push(ready.reason);
         }
@@ -68,19 +68,19 @@ async fn of_two_registrations_made_at_once_one_publishes_and_the_other_says_why_
         (reasons == ["Published", "ServiceTaken"]).then_some(reasons)
     })
     .await;
-    let mark = shop.settled(Duration::from_millis(800)).await;
-    assert_eq!(shop.written_since(mark).await, [], "{reasons:?}");
+    let mark = ns.settled(Duration::from_millis(800)).await;
+    assert_eq!(ns.written_since(mark).await, [], "{reasons:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slice_that_only_wants_to_be_cleaned_up_with_the_registration_is_not_ours() {
-    let shop = Shop::open("foreign").await;
-    shop.create::<k8s_openapi::api::core::v1::Service>(json!({
+    let ns = TestNamespace::new("foreign").await;
+    ns.create::<k8s_openapi::api::core::v1::Service>(json!({
         "metadata": { "name": "greeter" },
         "spec": { "ports": [{ "name": "grpc", "port": 80 }] },
     }))
     .await;
-    let registration = shop.greeter().await;
+    let registration = ns.greeter().await;
     let slice = json!({
         "metadata": {
             "name": "by-hand",
@@ -97,9 +97,9 @@ async fn a_slice_that_only_wants_to_be_cleaned_up_with_the_registration_is_not_o
         "endpoints": [{ "addresses": ["192.0.2.99"] }],
         "ports": [{ "name": "grpc", "port": 8080 }],
     });
-    let made: EndpointSlice = shop.create(slice).await;
-    let _operator = shop.operator();
-    shop.condition("greeter", "Stalled", "True", "ServedByOthers").await;
-    let now: EndpointSlice = shop.api().get("by-hand").await.unwrap();
+    let made: EndpointSlice = ns.create(slice).await;
+    let _operator = ns.operator();
+    ns.condition("greeter", "Stalled", "True", "ServedByOthers").await;
+    let now: EndpointSlice = ns.api().get("by-hand").await.unwrap();
     assert_eq!(now.metadata.resource_version, made.metadata.resource_version);
 }

@@ -20,12 +20,12 @@ use kube::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::support::{Operator, Shop, Stage, Vigil, eventually};
+use crate::support::{Fixture, Operator, TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const OWNED_BY: &str = "beatkeeper.dev/owned-by";
 
-impl Shop {
+impl TestNamespace {
     /// Deletes the registration, and waits until it is gone.
     async fn unregister(&self, name: &str, how: &DeleteParams) {
         let registrations: Api<ServiceRegistration> = self.api();
@@ -47,9 +47,8 @@ impl Shop {
 
     /// Waits until all three objects are marked as owned by the registration.
     async fn all_owned_by(&self, registration: &ServiceRegistration) {
-        let Self { namespace, .. } = self;
-        let (name, uid) = (registration.name_any(), registration.uid().unwrap());
-        let owner = format!("{namespace}:{name}/{uid}");
+        let uid = registration.uid().unwrap();
+        let owner = format!("{}:{}/{uid}", self.name, registration.name_any());
         eventually(&format!("everything is owned by {owner}"), async || {
             let made = self.made("greeter").await;
             let owned = made.iter().filter(|it| {
@@ -75,60 +74,60 @@ fn settings(service: &Service) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_registration_keeps_user_settings_of_its_service_and_unpublishes_no_instance() {
-    let shop = Shop::open("replaced").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("replaced").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     let theirs = json!({
         "metadata": { "annotations": { "example.com/balancer": "internal" } },
         "spec": { "type": "NodePort", "sessionAffinity": "ClientIP" },
     });
-    let service: Service = shop.patch("greeter", theirs).await;
+    let service: Service = ns.patch("greeter", theirs).await;
     assert!(service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].node_port.is_some());
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    let observer = ns.observe("greeter").await;
     for round in 0..10 {
         let in_the_foreground = DeleteParams::foreground();
         let how = if round % 2 == 0 { DeleteParams::background() } else { in_the_foreground };
-        shop.unregister("greeter", &how).await;
-        let new = shop.greeter().await;
-        shop.all_owned_by(&new).await;
-        let now: Service = shop.api().get("greeter").await.unwrap();
+        ns.unregister("greeter", &how).await;
+        let new = ns.greeter().await;
+        ns.all_owned_by(&new).await;
+        let now: Service = ns.api().get("greeter").await.unwrap();
         assert_eq!(settings(&now), settings(&service), "round {round}");
     }
-    shop.unregister("greeter", &DeleteParams::orphan()).await;
-    shop.greeter().await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
-    let now: Service = shop.api().get("greeter").await.unwrap();
+    ns.unregister("greeter", &DeleteParams::orphan()).await;
+    ns.greeter().await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
+    let now: Service = ns.api().get("greeter").await.unwrap();
     assert_eq!(settings(&now), settings(&service), "orphaned");
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    assert_eq!(vigil.left(), [""; 0]);
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    assert_eq!(observer.left(), [""; 0]);
     // The new registration decides about its instances now, so none is kept forever.
     beats.die("vm-2");
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_registration_that_is_gone_has_made_is_collected_and_nothing_of_others() {
-    let shop = Shop::open("collected").await;
-    shop.service("theirs", json!({})).await;
-    let operator = shop.operator();
-    shop.greeter().await;
-    let mut spec = Shop::usual_spec();
+    let ns = TestNamespace::new("collected").await;
+    ns.service("theirs", json!({})).await;
+    let operator = ns.operator();
+    ns.greeter().await;
+    let mut spec = TestNamespace::usual_spec();
     spec["serviceName"] = json!("theirs");
-    shop.register("beside", spec).await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
-    let mut beats = shop.beats("greeter");
+    ns.register("beside", spec).await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    let mut others = shop.beats("beside");
+    let mut others = ns.beats("beside");
     others.start(&others.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    shop.published_as_ready("theirs", &["192.0.2.2"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("theirs", &["192.0.2.2"]).await;
     // A copy under another name, like one made from the output of `kubectl get --output yaml`.
-    let original: Service = shop.api().get("greeter").await.unwrap();
-    shop.create::<Service>(json!({
+    let original: Service = ns.api().get("greeter").await.unwrap();
+    ns.create::<Service>(json!({
         "metadata": {
             "name": "copy", "labels": original.labels(), "annotations": original.annotations(),
         },
@@ -136,18 +135,18 @@ async fn what_a_registration_that_is_gone_has_made_is_collected_and_nothing_of_o
     }))
     .await;
     // One registration is deleted while an operator runs, the other while none runs.
-    shop.unregister("greeter", &DeleteParams::default()).await;
+    ns.unregister("greeter", &DeleteParams::default()).await;
     drop(operator);
-    shop.unregister("beside", &DeleteParams::default()).await;
-    let _operator = shop.operator();
+    ns.unregister("beside", &DeleteParams::default()).await;
+    let _operator = ns.operator();
     eventually("all that was made is gone", async || {
-        let made = [shop.made("greeter").await, shop.made("theirs").await].concat();
+        let made = [ns.made("greeter").await, ns.made("theirs").await].concat();
         let left: Vec<_> = made.iter().filter_map(|it| it.name.clone()).collect();
         (left == ["theirs"]).then_some(())
     })
     .await;
     for service in ["theirs", "copy"] {
-        assert!(shop.api::<Service>().get_opt(service).await.unwrap().is_some(), "{service}");
+        assert!(ns.api::<Service>().get_opt(service).await.unwrap().is_some(), "{service}");
     }
 }
 
@@ -168,18 +167,18 @@ fn copy_of<K: Resource + Serialize>(object: &K) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
-    let shop = Shop::open("copied").await;
-    let there = Shop::open("copy").await;
-    let flags: Vec<String> = shop.ranges().into_iter().chain(there.ranges()).collect();
+    let ns = TestNamespace::new("copied").await;
+    let there = TestNamespace::new("copy").await;
+    let flags: Vec<String> = ns.ranges().into_iter().chain(there.ranges()).collect();
     // An operator that watches both namespaces.
-    let both = ["--namespace", &there.namespace].into_iter();
+    let both = ["--namespace", &there.name].into_iter();
     let flags: Vec<&str> = both.chain(flags.iter().map(String::as_str)).collect();
-    let _operator = Operator::start(shop.plane, &shop.namespace, &flags);
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let _operator = Operator::start(ns.plane, &ns.name, &flags);
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    let published = shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let service: Service = shop.api().get("greeter").await.unwrap();
+    let published = ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let service: Service = ns.api().get("greeter").await.unwrap();
     there.create::<Service>(copy_of(&service)).await;
     there.create::<Endpoints>(copy_of(published.endpoints.as_ref().unwrap())).await;
     there.create::<EndpointSlice>(copy_of(&published.slices[0])).await;
@@ -191,9 +190,9 @@ async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
 
     // The original is deleted with everything that belongs to it.
     beats.leave("vm-1").await;
-    shop.unregister("greeter", &DeleteParams::default()).await;
+    ns.unregister("greeter", &DeleteParams::default()).await;
     eventually("what was made is collected", async || {
-        shop.made("greeter").await.is_empty().then_some(())
+        ns.made("greeter").await.is_empty().then_some(())
     })
     .await;
     assert_eq!(versions(&there.made("greeter").await), versions(&copies));
@@ -201,7 +200,7 @@ async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
     // A registration of the same name uses the Service as it is, and reports what blocks it.
     there.greeter().await;
     let message = there.condition("greeter", "Ready", "False", "ServedByOthers").await;
-    let maker = format!("the user who copied it from namespace {}", shop.namespace);
+    let maker = format!("the user who copied it from namespace {}", ns.name);
     assert!(message.contains(&maker), "{message}");
     assert_eq!(versions(&there.made("greeter").await), versions(&copies));
 
@@ -209,7 +208,7 @@ async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
     let consent = json!({ "metadata": { "annotations": { "beatkeeper.dev/adopt": "true" } } });
     let registration: ServiceRegistration = there.patch("greeter", consent).await;
     there.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let mark = format!("{}:greeter/{}", there.namespace, registration.uid().unwrap());
+    let mark = format!("{}:greeter/{}", there.name, registration.uid().unwrap());
     eventually("slices and Endpoints say whose they are", async || {
         let made = there.made("greeter").await;
         (made.iter().filter(|it| self::mark(it) == Some(&mark)).count() == 2).then_some(())
@@ -219,51 +218,51 @@ async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_version_has_marked_is_marked_anew_and_collected() {
-    let shop = Shop::open("former-mark").await;
-    let operator = shop.operator();
-    let registration = shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("former-mark").await;
+    let operator = ns.operator();
+    let registration = ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    let published = shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let published = ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     drop(operator);
     let uid = registration.uid().unwrap();
     let former = |more: &str| json!({ "metadata": { "annotations": { OWNED_BY: format!("greeter/{uid}{more}") } } });
-    shop.patch::<Service>("greeter", former("/greeter")).await;
-    shop.patch::<Endpoints>("greeter", former("")).await;
-    shop.patch::<EndpointSlice>(&published.slices[0].name_any(), former("")).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
-    let operator = shop.operator();
-    shop.all_owned_by(&registration).await;
-    assert_eq!(vigil.left(), [""; 0]);
+    ns.patch::<Service>("greeter", former("/greeter")).await;
+    ns.patch::<Endpoints>("greeter", former("")).await;
+    ns.patch::<EndpointSlice>(&published.slices[0].name_any(), former("")).await;
+    let observer = ns.observe("greeter").await;
+    let operator = ns.operator();
+    ns.all_owned_by(&registration).await;
+    assert_eq!(observer.left(), [""; 0]);
     drop(operator);
 
     // A registration is deleted before its old mark is replaced, while no operator runs. Its slice
     // may also be a copy, so it stays.
     let slice = published.slices[0].name_any();
-    shop.patch::<EndpointSlice>(&slice, former("")).await;
-    shop.unregister("greeter", &DeleteParams::default()).await;
-    let operator = shop.operator();
+    ns.patch::<EndpointSlice>(&slice, former("")).await;
+    ns.unregister("greeter", &DeleteParams::default()).await;
+    let operator = ns.operator();
     eventually("what says its namespace is collected", async || {
-        let made = shop.made("greeter").await;
+        let made = ns.made("greeter").await;
         (made.len() == 1).then_some(())
     })
     .await;
-    let left = shop.published("greeter").await.slices;
+    let left = ns.published("greeter").await.slices;
     assert_eq!(left.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), [slice]);
     assert!(operator.logged().contains("or it is a copy from another namespace"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_orphaned_on_purpose_is_let_go_of() {
-    let shop = Shop::open("orphaned").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("orphaned").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    shop.unregister("greeter", &DeleteParams::orphan()).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.unregister("greeter", &DeleteParams::orphan()).await;
     eventually("nothing says any more that it is to be collected", async || {
-        let made = shop.made("greeter").await;
+        let made = ns.made("greeter").await;
         assert_eq!(made.len(), 3);
         made.iter().all(|it| mark(it).is_none()).then_some(())
     })
@@ -272,12 +271,12 @@ async fn what_is_orphaned_on_purpose_is_let_go_of() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_version_has_made_is_taken_from_the_garbage_collector() {
-    let shop = Shop::open("migrated").await;
-    let operator = shop.operator();
-    let registration = shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("migrated").await;
+    let operator = ns.operator();
+    let registration = ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    let published = shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let published = ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     drop(operator);
     let as_before = json!({ "metadata": {
         "annotations": { OWNED_BY: null },
@@ -287,25 +286,25 @@ async fn what_an_earlier_version_has_made_is_taken_from_the_garbage_collector() 
             "controller": true, "blockOwnerDeletion": true,
         }],
     }});
-    shop.patch::<Service>("greeter", as_before.clone()).await;
-    shop.patch::<Endpoints>("greeter", as_before.clone()).await;
-    shop.patch::<EndpointSlice>(&published.slices[0].name_any(), as_before).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
-    let _operator = shop.operator();
-    shop.all_owned_by(&registration).await;
-    assert_eq!(vigil.left(), [""; 0]);
+    ns.patch::<Service>("greeter", as_before.clone()).await;
+    ns.patch::<Endpoints>("greeter", as_before.clone()).await;
+    ns.patch::<EndpointSlice>(&published.slices[0].name_any(), as_before).await;
+    let observer = ns.observe("greeter").await;
+    let _operator = ns.operator();
+    ns.all_owned_by(&registration).await;
+    assert_eq!(observer.left(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_gitops_tools_write_on_a_registration_reaches_nothing_else_and_is_no_reason_to_write()
 {
-    let shop = Shop::open("gitops").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("gitops").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let mark = shop.settled(Duration::from_secs(2)).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let mark = ns.settled(Duration::from_secs(2)).await;
     // As Argo CD and Flux do: server-side apply with their own field manager, and with their
     // tracking labels and annotations.
     let tracked = json!({
@@ -317,66 +316,66 @@ async fn what_gitops_tools_write_on_a_registration_reaches_nothing_else_and_is_n
             },
             "annotations": { "argocd.argoproj.io/tracking-id": "shop:greeter" },
         },
-        "spec": Shop::usual_spec(),
+        "spec": TestNamespace::usual_spec(),
     });
     for manager in ["argocd-controller", "kustomize-controller"] {
         let params = PatchParams::apply(manager).force();
-        let registrations: Api<ServiceRegistration> = shop.api();
+        let registrations: Api<ServiceRegistration> = ns.api();
         registrations.patch("greeter", &params, &Patch::Apply(&tracked)).await.unwrap();
     }
     // They may also label the Service, if they are configured so.
     let theirs = json!({ "metadata": { "labels": { "app.kubernetes.io/instance": "shop" } } });
-    shop.patch::<Service>("greeter", theirs).await;
-    shop.settled(Duration::from_secs(2)).await;
-    assert_eq!(shop.written_since(mark).await, []);
-    for metadata in shop.made("greeter").await {
+    ns.patch::<Service>("greeter", theirs).await;
+    ns.settled(Duration::from_secs(2)).await;
+    assert_eq!(ns.written_since(mark).await, []);
+    for metadata in ns.made("greeter").await {
         let text = serde_json::to_string(&(&metadata.labels, &metadata.annotations)).unwrap();
         assert!(!text.contains("argocd") && !text.contains("fluxcd"), "{text}");
     }
-    let service: Service = shop.api().get("greeter").await.unwrap();
+    let service: Service = ns.api().get("greeter").await.unwrap();
     assert_eq!(service.labels()["app.kubernetes.io/instance"], "shop");
     // The registration is pruned, and then applied again with the next commit.
-    let vigil = Vigil::keep(&shop, "greeter").await;
-    shop.unregister("greeter", &DeleteParams::foreground()).await;
-    let new = shop.greeter().await;
-    shop.all_owned_by(&new).await;
-    assert_eq!(vigil.left(), [""; 0]);
+    let observer = ns.observe("greeter").await;
+    ns.unregister("greeter", &DeleteParams::foreground()).await;
+    let new = ns.greeter().await;
+    ns.all_owned_by(&new).await;
+    assert_eq!(observer.left(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crd_that_is_pruned_takes_the_registrations_along_and_nothing_that_they_publish() {
-    let stage = Stage::on_own_plane("crd-pruned", Options::default()).await;
-    stage.join("vm-1", "192.0.2.1").await;
-    stage.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let service: Service = stage.api().get("greeter").await.unwrap();
-    let vigil = Vigil::keep(&stage, "greeter").await;
-    let crds = Api::<CustomResourceDefinition>::all(stage.client.clone());
+    let fixture = Fixture::on_own_plane("crd-pruned", Options::default()).await;
+    fixture.join("vm-1", "192.0.2.1").await;
+    fixture.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let service: Service = fixture.api().get("greeter").await.unwrap();
+    let observer = fixture.observe("greeter").await;
+    let crds = Api::<CustomResourceDefinition>::all(fixture.client.clone());
     let name = "serviceregistrations.beatkeeper.dev";
     // While at least one registration exists, the API server answers with a plain 404 for deleted
     // ones.
-    stage.register("held", Shop::usual_spec()).await;
+    fixture.register("held", TestNamespace::usual_spec()).await;
     let held = json!({ "metadata": { "finalizers": ["example.com/held"] } });
-    stage.patch::<ServiceRegistration>("held", held).await;
+    fixture.patch::<ServiceRegistration>("held", held).await;
     crds.delete(name, &DeleteParams::default()).await.unwrap();
     // Slices are checked ten seconds after their registration is deleted.
     eventually("the operator would collect, and sees that all registrations go", async || {
-        let logged = stage.operator.logged();
+        let logged = fixture.operator.logged();
         logged.contains("the CRD of registrations is being deleted").then_some(())
     })
     .await;
-    assert_eq!(vigil.left(), [""; 0]);
+    assert_eq!(observer.left(), [""; 0]);
     let free = json!({ "metadata": { "finalizers": null } });
-    stage.patch::<ServiceRegistration>("held", free).await;
+    fixture.patch::<ServiceRegistration>("held", free).await;
     eventually("the operator would collect, and is not told that it may", async || {
-        let logged = stage.operator.logged();
+        let logged = fixture.operator.logged();
         logged.contains("does not know registrations any more").then_some(())
     })
     .await;
-    assert_eq!(vigil.left(), [""; 0]);
-    stage.plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    let new = stage.greeter().await;
-    stage.all_owned_by(&new).await;
-    let now: Service = stage.api().get("greeter").await.unwrap();
+    assert_eq!(observer.left(), [""; 0]);
+    fixture.plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let new = fixture.greeter().await;
+    fixture.all_owned_by(&new).await;
+    let now: Service = fixture.api().get("greeter").await.unwrap();
     assert_eq!(settings(&now), settings(&service));
-    assert_eq!(vigil.left(), [""; 0]);
+    assert_eq!(observer.left(), [""; 0]);
 }

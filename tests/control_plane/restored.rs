@@ -21,7 +21,7 @@ use kube::{
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::support::{Operator, Shop, eventually};
+use crate::support::{Operator, TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const TTL: Duration = Duration::from_secs(3);
@@ -30,16 +30,16 @@ const FORGOTTEN: usize = 1500;
 
 /// Instances that beat as clients do: if its Lease is gone, an instance creates it again.
 struct Hearts {
-    shop: Shop,
+    ns: TestNamespace,
     beating: BTreeMap<u8, JoinHandle<()>>,
 }
 
 impl Hearts {
     fn start(&mut self, number: u8) {
-        let beats = self.shop.beats("greeter");
+        let beats = self.ns.beats("greeter");
         let lease = beats.outside(&format!("vm-{number}"), &address(number));
         let name = heartbeat::lease_name("greeter", &format!("vm-{number}"));
-        let leases: Api<Lease> = self.shop.api();
+        let leases: Api<Lease> = self.ns.api();
         let heart = tokio::spawn(async move {
             let params = PatchParams::default();
             loop {
@@ -71,7 +71,7 @@ impl Hearts {
     async fn published(&self) {
         let living = self.living();
         let living: Vec<&str> = living.iter().map(String::as_str).collect();
-        self.shop.published_as_ready("greeter", &living).await;
+        self.ns.published_as_ready("greeter", &living).await;
     }
 }
 
@@ -92,9 +92,9 @@ struct Lookout {
 }
 
 impl Lookout {
-    fn keep(shop: &Shop, expected: BTreeSet<String>) -> Self {
+    fn keep(ns: &TestNamespace, expected: BTreeSet<String>) -> Self {
         let missed = Arc::<Mutex<BTreeSet<String>>>::default();
-        let (slices, noted) = (shop.api::<EndpointSlice>(), missed.clone());
+        let (slices, noted) = (ns.api::<EndpointSlice>(), missed.clone());
         let task = tokio::spawn(async move {
             let of_service = ListParams::default().labels("kubernetes.io/service-name=greeter");
             loop {
@@ -116,14 +116,14 @@ impl Lookout {
 }
 
 /// A separate control plane, which ends with the test process.
-async fn shop() -> Shop {
+async fn ns() -> TestNamespace {
     let plane: &'static ControlPlane =
         Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    Shop::open_on(plane, "restored").await
+    TestNamespace::new_on(plane, "restored").await
 }
 
-impl Shop {
+impl TestNamespace {
     async fn write_elsewhere(&self) {
         let maps = self.api::<ConfigMap>();
         let patch = |n: usize| {
@@ -149,22 +149,22 @@ async fn conflicts(operator: &Operator) -> f64 {
 /// Takes a backup while twelve instances beat, and restores it. One of them dies and leaves after
 /// the backup, one more registers after the backup, one dies with the restore, and one registers
 /// after the restore.
-async fn goes_back(operators: Vec<Operator>, shop: Shop) -> (Vec<Operator>, Hearts) {
-    shop.greeter().await;
-    let mut hearts = Hearts { shop: shop.clone(), beating: BTreeMap::new() };
+async fn goes_back(operators: Vec<Operator>, ns: TestNamespace) -> (Vec<Operator>, Hearts) {
+    ns.greeter().await;
+    let mut hearts = Hearts { ns: ns.clone(), beating: BTreeMap::new() };
     (1..=12).for_each(|number| hearts.start(number));
     hearts.published().await;
-    let backup = shop.plane.back_up().await.unwrap();
+    let backup = ns.plane.back_up().await.unwrap();
     hearts.kill(3);
     hearts.start(13);
     hearts.published().await;
-    shop.write_elsewhere().await;
+    ns.write_elsewhere().await;
 
     hearts.kill(2);
     let in_backup =
         hearts.living().intersection(&(1..=12).map(address).collect()).cloned().collect();
-    let lookout = Lookout::keep(&shop, in_backup);
-    shop.plane.restore(&backup).await.unwrap();
+    let lookout = Lookout::keep(&ns, in_backup);
+    ns.plane.restore(&backup).await.unwrap();
     hearts.start(14);
     hearts.published().await;
     assert_eq!(lookout.missed(), BTreeSet::new(), "who lives stays");
@@ -178,9 +178,9 @@ async fn goes_back(operators: Vec<Operator>, shop: Shop) -> (Vec<Operator>, Hear
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_restored_costs_no_living_instance_its_place_and_brings_no_dead_one_back() {
-    let shop = shop().await;
-    let operator = shop.operator_with(&["--metrics-bind-address=127.0.0.1:0"]);
-    let (mut operators, mut hearts) = goes_back(vec![operator], shop.clone()).await;
+    let ns = ns().await;
+    let operator = ns.operator_with(&["--metrics-bind-address=127.0.0.1:0"]);
+    let (mut operators, mut hearts) = goes_back(vec![operator], ns.clone()).await;
     let operator = operators.pop().unwrap();
     let rollbacks = operator.scrape().await.value("beatkeeper_store_rollbacks_total");
     assert!(rollbacks >= 1.0, "{rollbacks}");
@@ -188,13 +188,13 @@ async fn a_store_that_is_restored_costs_no_living_instance_its_place_and_brings_
     // The operator continues normally: there are no endless conflicts, and the next dead instance
     // leaves.
     let before = conflicts(&operator).await;
-    let lookout = Lookout::keep(&shop, hearts.living());
+    let lookout = Lookout::keep(&ns, hearts.living());
     tokio::time::sleep(2 * TTL).await;
     assert_eq!(conflicts(&operator).await, before);
 
     // The state that it keeps for the next process comes from this history.
     operator.kill();
-    let operator = shop.operator();
+    let operator = ns.operator();
     eventually("it publishes again", async || {
         operator.logged().contains("publishing begins").then_some(())
     })
@@ -207,18 +207,18 @@ async fn a_store_that_is_restored_costs_no_living_instance_its_place_and_brings_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_both_notice_that_the_store_was_restored_and_one_goes_on() {
-    let shop = shop().await;
-    let namespace = format!("--leader-elect-resource-namespace={}", shop.namespace);
-    let ranges = shop.ranges();
+    let ns = ns().await;
+    let namespace = format!("--leader-elect-resource-namespace={}", ns.name);
+    let ranges = ns.ranges();
     let mut flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
     flags.extend(["--leader-elect", &namespace, "--leader-elect-lease-duration=3s"]);
     flags.extend(["--leader-elect-renew-deadline=2s", "--leader-elect-retry-period=500ms"]);
     let replica = |name| {
-        let kubeconfig = shop.plane.kubeconfig();
-        Operator::start_as(Some(name), &kubeconfig, &shop.namespace, &flags)
+        let kubeconfig = ns.plane.kubeconfig();
+        Operator::start_as(Some(name), &kubeconfig, &ns.name, &flags)
     };
     let operators = vec![replica("first"), replica("second")];
-    let (operators, mut hearts) = goes_back(operators, shop.clone()).await;
+    let (operators, mut hearts) = goes_back(operators, ns.clone()).await;
     hearts.kill(6);
     hearts.published().await;
     drop(operators);
@@ -226,19 +226,19 @@ async fn two_replicas_both_notice_that_the_store_was_restored_and_one_goes_on() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_restored_from_a_backup_publishes_no_instance_until_it_beats() {
-    let shop = Shop::open("put-back").await;
-    let _operator = shop.operator();
-    shop.patient_greeter().await;
-    let beats = shop.beats("greeter");
+    let ns = TestNamespace::new("put-back").await;
+    let _operator = ns.operator();
+    ns.patient_greeter().await;
+    let beats = ns.beats("greeter");
     let mut lease = beats.outside("vm-1", "192.0.2.1");
     let hours_ago = Timestamp::now() - SignedDuration::from_hours(3);
     lease.spec.as_mut().unwrap().renew_time = Some(MicroTime(hours_ago));
     beats.create(&lease).await;
     beats.create(&beats.outside("vm-2", "192.0.2.2")).await;
-    shop.published_as_ready("greeter", &["192.0.2.2"]).await;
-    let told = shop.instance("greeter", "vm-1", "Waiting", "AwaitingBeat").await;
+    ns.published_as_ready("greeter", &["192.0.2.2"]).await;
+    let told = ns.instance("greeter", "vm-1", "Waiting", "AwaitingBeat").await;
     assert!(told.message.contains("put back"), "{}", told.message);
     // The renewTime comes from the instance's own clock, which is slow.
     beats.beat_at("vm-1", hours_ago + SignedDuration::from_secs(1)).await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
 }

@@ -14,12 +14,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Shop, Vigil, eventually};
+use crate::support::{TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(800);
 
-impl Shop {
+impl TestNamespace {
     /// A Service created by a person, with the port grpc and the given spec.
     async fn own_service(&self, spec: Value) -> Service {
         let mut full = json!({ "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] });
@@ -57,33 +57,33 @@ impl Shop {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_with_a_selector_stays_the_clusters() {
-    let shop = Shop::open("selector").await;
-    let _operator = shop.operator();
-    shop.own_service(json!({ "selector": { "app": "greeter" } })).await;
-    shop.pod("greeter-1", &["10.88.0.7"], json!({})).await;
+    let ns = TestNamespace::new("selector").await;
+    let _operator = ns.operator();
+    ns.own_service(json!({ "selector": { "app": "greeter" } })).await;
+    ns.pod("greeter-1", &["10.88.0.7"], json!({})).await;
     // The address is only in Endpoints, because slices leave out a Pod whose Node is unknown.
     let cluster = eventually("the cluster publishes its Pod", async || {
-        let published = shop.published("greeter").await;
+        let published = ns.published("greeter").await;
         let there = published.in_endpoints().len() == 1 && published.slices.len() == 1;
-        if there { Some(shop.versions().await) } else { None }
+        if there { Some(ns.versions().await) } else { None }
     })
     .await;
-    let message = shop.stalled_and_idle("ServiceHasSelector").await;
+    let message = ns.stalled_and_idle("ServiceHasSelector").await;
     assert_eq!(
         message,
         "Service greeter has a selector, so the cluster publishes its endpoints by itself; once its Pods \
          beat, remove spec.selector of the Service and what it published is taken over, or name another \
          Service"
     );
-    assert_eq!(shop.versions().await, cluster);
+    assert_eq!(ns.versions().await, cluster);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_with_slices_of_another_writer_stalls_until_they_are_gone() {
-    let shop = Shop::open("foreign").await;
-    let _operator = shop.operator();
-    shop.own_service(json!({})).await;
-    shop.create::<EndpointSlice>(json!({
+    let ns = TestNamespace::new("foreign").await;
+    let _operator = ns.operator();
+    ns.own_service(json!({})).await;
+    ns.create::<EndpointSlice>(json!({
         "metadata": {
             "name": "by-hand",
             "labels": {
@@ -96,8 +96,8 @@ async fn a_service_with_slices_of_another_writer_stalls_until_they_are_gone() {
         "endpoints": [{ "addresses": ["198.51.100.9"], "conditions": { "ready": true } }],
     }))
     .await;
-    let before = shop.versions().await;
-    let message = shop.stalled_and_idle("ServedByOthers").await;
+    let before = ns.versions().await;
+    let message = ns.stalled_and_idle("ServedByOthers").await;
     assert_eq!(
         message,
         "EndpointSlice by-hand of Service greeter is managed by ops; delete it and what makes it \
@@ -105,21 +105,21 @@ async fn a_service_with_slices_of_another_writer_stalls_until_they_are_gone() {
          people wrote it, have it taken over: annotate the registration with \
          beatkeeper.dev/adopt=true"
     );
-    assert_eq!(shop.versions().await, before);
+    assert_eq!(ns.versions().await, before);
 
-    let slices: Api<EndpointSlice> = shop.api();
+    let slices: Api<EndpointSlice> = ns.api();
     slices.delete("by-hand", &DeleteParams::default()).await.unwrap();
-    shop.condition("greeter", "Ready", "True", "Published").await;
-    let status = shop.registration("greeter").await.status.unwrap();
+    ns.condition("greeter", "Ready", "True", "Published").await;
+    let status = ns.registration("greeter").await.status.unwrap();
     assert!(status.conditions.iter().all(|known| known.type_ != "Stalled"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hand_written_endpoints_that_are_mirrored_are_left_alone() {
-    let shop = Shop::open("mirrored").await;
-    let _operator = shop.operator();
-    shop.own_service(json!({})).await;
-    shop.create::<Endpoints>(json!({
+    let ns = TestNamespace::new("mirrored").await;
+    let _operator = ns.operator();
+    ns.own_service(json!({})).await;
+    ns.create::<Endpoints>(json!({
         "metadata": { "name": "greeter" },
         "subsets": [{
             "addresses": [{ "ip": "198.51.100.9" }],
@@ -128,22 +128,22 @@ async fn hand_written_endpoints_that_are_mirrored_are_left_alone() {
     }))
     .await;
     let before = eventually("the Endpoints are mirrored", async || {
-        let published = shop.published("greeter").await;
+        let published = ns.published("greeter").await;
         let mirrored = published.slices.iter().any(|slice| slice.endpoints.len() == 1);
-        if mirrored { Some(shop.versions().await) } else { None }
+        if mirrored { Some(ns.versions().await) } else { None }
     })
     .await;
-    let message = shop.stalled_and_idle("ServedByOthers").await;
+    let message = ns.stalled_and_idle("ServedByOthers").await;
     assert!(message.contains("endpointslicemirroring-controller.k8s.io"), "{message}");
-    assert_eq!(shop.versions().await, before);
+    assert_eq!(ns.versions().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_external_name_has_no_endpoints() {
-    let shop = Shop::open("external").await;
-    let _operator = shop.operator();
-    shop.own_service(json!({ "type": "ExternalName", "externalName": "greeter.example" })).await;
-    let message = shop.stalled_and_idle("ServiceIsExternalName").await;
+    let ns = TestNamespace::new("external").await;
+    let _operator = ns.operator();
+    ns.own_service(json!({ "type": "ExternalName", "externalName": "greeter.example" })).await;
+    let message = ns.stalled_and_idle("ServiceIsExternalName").await;
     assert_eq!(
         message,
         "Service greeter is of type ExternalName, which has no endpoints; name another Service"
@@ -152,108 +152,108 @@ async fn an_external_name_has_no_endpoints() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_that_the_service_does_not_have_are_told_by_name() {
-    let shop = Shop::open("ports").await;
-    let _operator = shop.operator();
-    shop.own_service(json!({ "ports": [{ "name": "http", "port": 80 }] })).await;
-    let message = shop.stalled_and_idle("PortsMismatch").await;
+    let ns = TestNamespace::new("ports").await;
+    let _operator = ns.operator();
+    ns.own_service(json!({ "ports": [{ "name": "http", "port": 80 }] })).await;
+    let message = ns.stalled_and_idle("PortsMismatch").await;
     assert_eq!(
         message,
         "none of spec.ports is a port of Service greeter, which has [\"http\"]; ports are matched \
          by name: rename them on one side"
     );
     let renamed = json!({ "spec": { "ports": [{ "name": "grpc", "port": 80 }] } });
-    shop.patch::<Service>("greeter", renamed).await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
+    ns.patch::<Service>("greeter", renamed).await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_registrations_for_a_service_the_younger_waits_and_takes_over() {
-    let shop = Shop::open("two").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
-    let mut elder = shop.beats("greeter");
+    let ns = TestNamespace::new("two").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
+    let mut elder = ns.beats("greeter");
     elder.start(&elder.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let mut spec = Shop::usual_spec();
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let mut spec = TestNamespace::usual_spec();
     spec["serviceName"] = json!("greeter");
-    shop.register("hello", spec).await;
-    let mut younger = shop.beats("hello");
+    ns.register("hello", spec).await;
+    let mut younger = ns.beats("hello");
     younger.start(&younger.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    let message = shop.condition("hello", "Stalled", "True", "ServiceTaken").await;
+    let message = ns.condition("hello", "Stalled", "True", "ServiceTaken").await;
     assert_eq!(
         message,
         "Service greeter is published by the older ServiceRegistration greeter; declare the \
          instances there, or name another Service"
     );
-    let mark = shop.settled(QUIET).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    assert_eq!(shop.written_since(mark).await, []);
+    let mark = ns.settled(QUIET).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    assert_eq!(ns.written_since(mark).await, []);
 
-    let registrations: Api<ServiceRegistration> = shop.api();
+    let registrations: Api<ServiceRegistration> = ns.api();
     registrations.delete("greeter", &DeleteParams::default()).await.unwrap();
-    shop.condition("hello", "Ready", "True", "Published").await;
-    shop.published_as_ready("greeter", &["192.0.2.2"]).await;
+    ns.condition("hello", "Ready", "True", "Published").await;
+    ns.published_as_ready("greeter", &["192.0.2.2"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_selector_added_later_stops_additions_but_not_deaths() {
-    let shop = Shop::open("later").await;
-    let _operator = shop.operator();
-    shop.own_service(json!({})).await;
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    let ns = TestNamespace::new("later").await;
+    let _operator = ns.operator();
+    ns.own_service(json!({})).await;
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let observer = ns.observe("greeter").await;
 
     let selector = json!({ "spec": { "selector": { "app": "nobody" } } });
-    shop.patch::<Service>("greeter", selector).await;
-    shop.condition("greeter", "Stalled", "True", "ServiceHasSelector").await;
+    ns.patch::<Service>("greeter", selector).await;
+    ns.condition("greeter", "Stalled", "True", "ServiceHasSelector").await;
     beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
-    shop.instance("greeter", "vm-3", "Waiting", "NotPublished").await;
+    ns.instance("greeter", "vm-3", "Waiting", "NotPublished").await;
     beats.die("vm-1");
-    vigil.leaves("192.0.2.1").await;
-    let ready = shop.published("greeter").await.ready();
+    observer.leaves("192.0.2.1").await.unwrap();
+    let ready = ns.published("greeter").await.ready();
     assert_eq!(ready.into_iter().collect::<Vec<_>>(), ["192.0.2.2"]);
-    assert_eq!(vigil.left(), ["192.0.2.1"]);
+    assert_eq!(observer.left(), ["192.0.2.1"]);
 
-    shop.patch::<Service>("greeter", json!({ "spec": { "selector": null } })).await;
+    ns.patch::<Service>("greeter", json!({ "spec": { "selector": null } })).await;
     // The cluster leaves its slice behind. The slice blocks the registration until it is removed.
-    shop.condition("greeter", "Stalled", "True", "ServedByOthers").await;
-    let slices: Api<EndpointSlice> = shop.api();
+    ns.condition("greeter", "Stalled", "True", "ServedByOthers").await;
+    let slices: Api<EndpointSlice> = ns.api();
     let clusters = "endpointslice.kubernetes.io/managed-by=endpointslice-controller.k8s.io";
     let clusters = ListParams::default().labels(clusters);
     slices.delete_collection(&DeleteParams::default(), &clusters).await.unwrap();
-    shop.condition("greeter", "Ready", "True", "Published").await;
-    shop.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
-    assert_eq!(vigil.left(), ["192.0.2.1"]);
+    ns.condition("greeter", "Ready", "True", "Published").await;
+    ns.published_as_ready("greeter", &["192.0.2.2", "192.0.2.3"]).await;
+    assert_eq!(observer.left(), ["192.0.2.1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_the_registration_goes_what_it_made_and_nothing_else() {
-    let shop = Shop::open("deleted").await;
-    let _operator = shop.operator();
-    shop.own_service(json!({})).await;
-    let usual = Shop::usual_spec();
+    let ns = TestNamespace::new("deleted").await;
+    let _operator = ns.operator();
+    ns.own_service(json!({})).await;
+    let usual = TestNamespace::usual_spec();
     for name in ["greeter", "hello"] {
-        shop.register(name, usual.clone()).await;
-        let mut beats = shop.beats(name);
+        ns.register(name, usual.clone()).await;
+        let mut beats = ns.beats(name);
         beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-        shop.published_as_ready(name, &["192.0.2.1"]).await;
+        ns.published_as_ready(name, &["192.0.2.1"]).await;
     }
-    let registrations: Api<ServiceRegistration> = shop.api();
+    let registrations: Api<ServiceRegistration> = ns.api();
     for name in ["greeter", "hello"] {
         registrations.delete(name, &DeleteParams::default()).await.unwrap();
     }
     for name in ["greeter", "hello"] {
         eventually(&format!("what was published for {name} is gone"), async || {
-            let published = shop.published(name).await;
+            let published = ns.published(name).await;
             (published.slices.is_empty() && published.endpoints.is_none()).then_some(())
         })
         .await;
     }
-    let services: Api<Service> = shop.api();
+    let services: Api<Service> = ns.api();
     eventually("the Service that was made is gone", async || {
         services.get_opt("hello").await.unwrap().is_none().then_some(())
     })

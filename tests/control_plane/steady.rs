@@ -5,26 +5,26 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Shop, eventually};
+use crate::support::{TestNamespace, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_instances_that_beat_for_a_minute_cause_no_write() {
-    let shop = Shop::open("steady").await;
-    let operator = shop.operator();
+    let ns = TestNamespace::new("steady").await;
+    let operator = ns.operator();
     let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
-    shop.register("greeter", json!({ "ttl": "15s", "interval": "5s", "ports": ports })).await;
-    let mut beats = shop.beats("greeter");
+    ns.register("greeter", json!({ "ttl": "15s", "interval": "5s", "ports": ports })).await;
+    let mut beats = ns.beats("greeter");
     for n in 1..=100 {
         let lease = beats.outside(&format!("vm-{n}"), &format!("198.18.0.{n}"));
         beats.start(&lease, Duration::from_secs(5)).await;
     }
-    ready(&shop, "greeter", 100).await;
-    let mark = shop.settled(Duration::from_secs(2)).await;
+    ready(&ns, "greeter", 100).await;
+    let mark = ns.settled(Duration::from_secs(2)).await;
     let used = operator.cpu_ticks();
     // The test must last a minute.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(shop.written_since(mark).await, []);
-    let beaten = beats_since(&shop, mark).await;
+    assert_eq!(ns.written_since(mark).await, []);
+    let beaten = beats_since(&ns, mark).await;
     assert!((1000..=1400).contains(&beaten), "{beaten} beats");
     println!("{beaten} beats, no write, {} ms of CPU", (operator.cpu_ticks() - used) * 10);
 }
@@ -45,14 +45,14 @@ async fn a_beat_costs_the_same_whatever_the_size_of_its_service() {
 
 /// The clock ticks of 10 ms that the operator uses for a beat.
 async fn ticks_per_beat(registrations: usize, instances: usize) -> f64 {
-    let shop = Shop::open("size").await;
-    let operator = shop.operator();
+    let ns = TestNamespace::new("size").await;
+    let operator = ns.operator();
     let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
     let mut all = Vec::new();
     for r in 1..=registrations {
         let name = format!("greeter-{r}");
-        shop.register(&name, json!({ "ttl": "20s", "interval": "10s", "ports": ports })).await;
-        let mut beats = shop.beats(&name);
+        ns.register(&name, json!({ "ttl": "20s", "interval": "10s", "ports": ports })).await;
+        let mut beats = ns.beats(&name);
         for n in 1..=instances {
             let lease = beats.outside(&format!("vm-{n}"), &format!("198.18.{r}.{n}"));
             beats.start(&lease, Duration::from_secs(1)).await;
@@ -60,32 +60,32 @@ async fn ticks_per_beat(registrations: usize, instances: usize) -> f64 {
         all.push(beats);
     }
     for r in 1..=registrations {
-        ready(&shop, &format!("greeter-{r}"), instances).await;
+        ready(&ns, &format!("greeter-{r}"), instances).await;
     }
-    let mark = shop.settled(Duration::from_secs(2)).await;
+    let mark = ns.settled(Duration::from_secs(2)).await;
     let before = operator.cpu_ticks();
     eventually("there were 2,000 beats", async || {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        (beats_since(&shop, mark).await >= 2000).then_some(())
+        (beats_since(&ns, mark).await >= 2000).then_some(())
     })
     .await;
     let used = operator.cpu_ticks() - before;
-    let beaten = beats_since(&shop, mark).await;
-    assert_eq!(shop.written_since(mark).await, []);
+    let beaten = beats_since(&ns, mark).await;
+    assert_eq!(ns.written_since(mark).await, []);
     used as f64 / beaten as f64
 }
 
-async fn beats_since(shop: &Shop, mark: beatkeeper_cluster::AuditMark) -> usize {
-    let entries = shop.plane.audit_since(mark).await.unwrap();
+async fn beats_since(ns: &TestNamespace, mark: beatkeeper_cluster::AuditMark) -> usize {
+    let entries = ns.plane.audit_since(mark).await.unwrap();
     let ours = entries.iter().filter(|entry| {
-        entry.namespace == shop.namespace && entry.resource == "leases" && entry.verb == "patch"
+        entry.namespace == ns.name && entry.resource == "leases" && entry.verb == "patch"
     });
     ours.filter(|entry| entry.succeeded()).count()
 }
 
-async fn ready(shop: &Shop, registration: &str, count: usize) {
+async fn ready(ns: &TestNamespace, registration: &str, count: usize) {
     eventually(&format!("{count} instances of {registration} are ready"), async || {
-        let status = shop.registration(registration).await.status?;
+        let status = ns.registration(registration).await.status?;
         (status.ready == i32::try_from(count).unwrap()).then_some(())
     })
     .await;

@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Operator, Shop, Stage, eventually};
+use crate::support::{Fixture, Operator, TestNamespace, eventually};
 
 /// A time that our types cannot hold, which `kubectl patch` can write into any object.
 fn strange(group: &str) -> Value {
@@ -30,7 +30,7 @@ const SLICES: &str = "apis/discovery.k8s.io/v1";
 const LEASES: &str = "apis/coordination.k8s.io/v1";
 const REGISTRATIONS: &str = "apis/beatkeeper.dev/v1alpha1";
 
-impl Shop {
+impl TestNamespace {
     /// Sends a raw request, because kube's types cannot read the answer.
     async fn raw(&self, method: &str, path: &str, body: &Value) -> Value {
         let request = Request::builder()
@@ -47,7 +47,7 @@ impl Shop {
 
     /// Changes an object so that no type of kube can hold it.
     async fn make_strange(&self, group: &str, resource: &str) {
-        let path = format!("{group}/namespaces/{}/{resource}", self.namespace);
+        let path = format!("{group}/namespaces/{}/{resource}", self.name);
         let patch = json!({ "metadata": { "managedFields": strange(group) } });
         let answer = self.raw("PATCH", &path, &patch).await;
         let fields = answer["metadata"]["managedFields"].as_array().unwrap();
@@ -55,7 +55,7 @@ impl Shop {
     }
 
     async fn raw_slices(&self) -> Vec<Value> {
-        let path = format!("{SLICES}/namespaces/{}/endpointslices", self.namespace);
+        let path = format!("{SLICES}/namespaces/{}/endpointslices", self.name);
         let list = self.raw("GET", &path, &json!(null)).await;
         list["items"].as_array().unwrap().clone()
     }
@@ -85,41 +85,41 @@ impl Shop {
     }
 }
 
-async fn strange_node(shop: &Shop) {
+async fn strange_node(ns: &TestNamespace) {
     let node = serde_json::from_value(json!({ "metadata": { "name": "strange" } })).unwrap();
-    Api::<Node>::all(shop.client.clone()).create(&PostParams::default(), &node).await.unwrap();
+    Api::<Node>::all(ns.client.clone()).create(&PostParams::default(), &node).await.unwrap();
     let patch = json!({ "metadata": { "managedFields": strange("api/v1") } });
-    shop.raw("PATCH", "api/v1/nodes/strange", &patch).await;
+    ns.raw("PATCH", "api/v1/nodes/strange", &patch).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_of_each_kind_that_no_type_can_hold_neither_blind_the_operator_nor_stop_its_writes()
 {
-    let stage = Stage::on_own_plane("strange", Options::default()).await;
-    stage.join_pod("web", &["10.88.0.7"], json!({})).await;
-    stage.join("vm-1", "192.0.2.1").await;
-    stage.eventually_has(&["10.88.0.7", "192.0.2.1"]).await;
+    let fixture = Fixture::on_own_plane("strange", Options::default()).await;
+    fixture.join_pod("web", &["10.88.0.7"], json!({})).await;
+    fixture.join("vm-1", "192.0.2.1").await;
+    fixture.eventually_has(&["10.88.0.7", "192.0.2.1"]).await;
 
-    strange_node(&stage).await;
-    stage.all_are_strange().await;
-    stage.join("vm-2", "192.0.2.2").await;
-    stage.eventually_has(&["10.88.0.7", "192.0.2.1", "192.0.2.2"]).await;
-    stage.quit("vm-1").await;
-    stage.eventually_has(&["10.88.0.7", "192.0.2.2"]).await;
+    strange_node(&fixture).await;
+    fixture.all_are_strange().await;
+    fixture.join("vm-2", "192.0.2.2").await;
+    fixture.eventually_has(&["10.88.0.7", "192.0.2.1", "192.0.2.2"]).await;
+    fixture.quit("vm-1").await;
+    fixture.eventually_has(&["10.88.0.7", "192.0.2.2"]).await;
 
     // An operator that must list all of these objects.
-    let Stage { shop, operator, beats } = stage;
+    let Fixture { ns, operator, beats } = fixture;
     operator.kill();
-    shop.all_are_strange().await;
-    let ranges = shop.ranges();
+    ns.all_are_strange().await;
+    let ranges = ns.ranges();
     let flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
-    let operator = Operator::start(shop.plane, "", &flags);
+    let operator = Operator::start(ns.plane, "", &flags);
     eventually("the operator publishes", async || {
         operator.logged().contains("publishing begins").then_some(())
     })
     .await;
     beats.create(&beats.outside("vm-3", "192.0.2.3")).await;
-    shop.eventually_has(&["10.88.0.7", "192.0.2.2", "192.0.2.3"]).await;
+    ns.eventually_has(&["10.88.0.7", "192.0.2.2", "192.0.2.3"]).await;
     assert!(!operator.logged().contains("cannot be read"), "all that is used of them can be read");
 }
 
@@ -142,24 +142,24 @@ async fn peak_with(count: usize) -> u64 {
     let plane: &'static ControlPlane =
         Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    let shop = Shop::open_on(plane, "huge").await;
-    let path = format!("{LEASES}/namespaces/{}/leases", shop.namespace);
+    let ns = TestNamespace::new_on(plane, "huge").await;
+    let path = format!("{LEASES}/namespaces/{}/leases", ns.name);
     stream::iter(0..count)
         .for_each_concurrent(4, |number| {
-            let (shop, path) = (&shop, &path);
-            async move { drop(shop.raw("POST", path, &huge(number)).await) }
+            let (ns, path) = (&ns, &path);
+            async move { drop(ns.raw("POST", path, &huge(number)).await) }
         })
         .await;
-    shop.greeter().await;
+    ns.greeter().await;
     let operator = Operator::start(plane, "", &[]);
     eventually("the operator has looked at it", async || {
-        let status = shop.registration("greeter").await.status?;
+        let status = ns.registration("greeter").await.status?;
         (usize::try_from(status.total).unwrap() == count).then_some(())
     })
     .await;
     let peak = operator.peak_memory();
     println!("{count} Leases of 581 kB: a peak of {peak} MiB");
-    shop.api::<Lease>().delete("greeter.huge-0", &DeleteParams::default()).await.unwrap();
+    ns.api::<Lease>().delete("greeter.huge-0", &DeleteParams::default()).await.unwrap();
     peak
 }
 
@@ -178,17 +178,17 @@ async fn five_hundred_huge_leases_leave_the_charts_limit_far_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_object_and_no_token_is_in_the_log_whatever_rust_log_says() {
-    let shop = Shop::open("secrets").await;
+    let ns = TestNamespace::new("secrets").await;
     let admin = json!({
-        "metadata": { "name": shop.namespace },
+        "metadata": { "name": ns.name },
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
-        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": shop.namespace }],
+        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": ns.name }],
     });
-    let bindings = Api::<ClusterRoleBinding>::all(shop.client.clone());
+    let bindings = Api::<ClusterRoleBinding>::all(ns.client.clone());
     let admin = serde_json::from_value(admin).unwrap();
     bindings.create(&PostParams::default(), &admin).await.unwrap();
-    let token = shop.plane.token(&shop.namespace, "default", None).await.unwrap();
-    let text = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
+    let token = ns.plane.token(&ns.name, "default", None).await.unwrap();
+    let text = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
     config["users"][0]["user"] = json!({ "token": token });
     let kubeconfig = tempfile::NamedTempFile::new().unwrap();
@@ -196,31 +196,31 @@ async fn no_object_and_no_token_is_in_the_log_whatever_rust_log_says() {
 
     let env = json!([{ "name": "PASSWORD", "value": "hunter2-of-the-pod" }]);
     let containers = json!([{ "name": "main", "image": "none", "env": env }]);
-    let uid = shop.pod("web", &["10.88.0.7"], json!({ "containers": containers })).await;
-    shop.make_strange("api/v1", "pods/web").await;
-    shop.patient_registration().await;
+    let uid = ns.pod("web", &["10.88.0.7"], json!({ "containers": containers })).await;
+    ns.make_strange("api/v1", "pods/web").await;
+    ns.patient_registration().await;
     let say = "trace,kube_client=trace,kube_runtime=trace,hyper=trace,rustls=trace,tower=trace";
-    let namespace = format!("--namespace={}", shop.namespace);
+    let namespace = format!("--namespace={}", ns.name);
     let operator = Operator::start_saying(say, None, kubeconfig.path(), "", &[&namespace]);
-    shop.looked_at("greeter").await;
-    let beats = shop.beats("greeter");
+    ns.looked_at("greeter").await;
+    let beats = ns.beats("greeter");
     let mut lease = beats.in_pod("web", &uid);
     let note = [("example.com/secret".to_owned(), "hunter2-of-the-lease".to_owned())];
     lease.metadata.annotations.get_or_insert_default().extend(note);
     beats.create(&lease).await;
-    shop.eventually_has(&["10.88.0.7"]).await;
-    shop.make_strange("api/v1", "pods/web").await;
-    shop.quit_lease("greeter.web").await;
-    shop.eventually_has(&[]).await;
+    ns.eventually_has(&["10.88.0.7"]).await;
+    ns.make_strange("api/v1", "pods/web").await;
+    ns.quit_lease("greeter.web").await;
+    ns.eventually_has(&[]).await;
     let log = operator.logged();
-    bindings.delete(&shop.namespace, &DeleteParams::default()).await.unwrap();
+    bindings.delete(&ns.name, &DeleteParams::default()).await.unwrap();
     assert!(log.contains("TRACE beatkeeper"), "it says all that it has to say");
     for secret in ["hunter2", &token, "Bearer", "PASSWORD"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 }
 
-impl Shop {
+impl TestNamespace {
     async fn patient_registration(&self) {
         let mut spec = Self::usual_spec();
         (spec["ttl"], spec["interval"]) = ("1h".into(), "10m".into());

@@ -3,22 +3,20 @@
 pub mod beats;
 pub mod chaos;
 pub mod crd;
+pub mod fixture;
 pub mod http;
+pub mod namespace;
+pub mod observer;
 pub mod operator;
 pub mod published;
 pub mod scrape;
-pub mod shop;
-pub mod stage;
 pub mod usage;
-pub mod vigil;
-pub mod witness;
 pub mod writes;
 
 pub use beats::Beats;
+pub use fixture::Fixture;
+pub use namespace::{TestNamespace, eventually};
+pub use observer::ServiceObserver;
 pub use operator::Operator;
 pub use published::Published;
-pub use shop::{Shop, eventually};
-pub use stage::Stage;
 pub use usage::Usage;
-pub use vigil::Vigil;
-pub use witness::Witness;

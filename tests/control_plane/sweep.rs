@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
 
-use crate::support::{Shop, eventually};
+use crate::support::{TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_millis(300);
 
-impl Shop {
+impl TestNamespace {
     async fn is_swept(&self, lease: &str) {
         eventually(&format!("Lease {lease} is swept"), async || {
             self.lease(lease).await.is_none().then_some(())
@@ -22,10 +22,10 @@ impl Shop {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_the_leases_of_a_registration_that_is_gone_only_the_silent_outside_ones_are_swept() {
-    let shop = Shop::open("orphans").await;
-    let _operator = shop.operator_with(&["--sweep-interval", "500ms"]);
-    let uid = shop.pod("in-a-pod", &["10.88.0.7"], json!({})).await;
-    let mut beats = shop.beats("gone");
+    let ns = TestNamespace::new("orphans").await;
+    let _operator = ns.operator_with(&["--sweep-interval", "500ms"]);
+    let uid = ns.pod("in-a-pod", &["10.88.0.7"], json!({})).await;
+    let mut beats = ns.beats("gone");
     let lasting = |mut lease: Lease, seconds| {
         lease.spec.as_mut().unwrap().lease_duration_seconds = Some(seconds);
         lease
@@ -43,20 +43,20 @@ async fn of_the_leases_of_a_registration_that_is_gone_only_the_silent_outside_on
     let created = Instant::now();
     beats.create(&lasting(beats.outside("silent", "192.0.2.1"), 1)).await;
 
-    shop.is_swept("gone.silent").await;
+    ns.is_swept("gone.silent").await;
     assert!(created.elapsed() >= Duration::from_secs(10), "after {:?}", created.elapsed());
     for stays in ["in-a-pod", "lasting", "cordoned", "foreign", "beating"] {
-        assert!(shop.lease(&format!("gone.{stays}")).await.is_some(), "{stays} is swept");
+        assert!(ns.lease(&format!("gone.{stays}")).await.is_some(), "{stays} is swept");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_lease_is_swept_ten_times_its_ttl_later_unless_it_beats() {
-    let shop = Shop::open("swept").await;
-    let _operator = shop.operator_with(&["--sweep-interval", "500ms"]);
+    let ns = TestNamespace::new("swept").await;
+    let _operator = ns.operator_with(&["--sweep-interval", "500ms"]);
     let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
-    shop.register("greeter", json!({ "ttl": "1s", "interval": "300ms", "ports": ports })).await;
-    let mut beats = shop.beats("greeter");
+    ns.register("greeter", json!({ "ttl": "1s", "interval": "300ms", "ports": ports })).await;
+    let mut beats = ns.beats("greeter");
     // Taken before the first beat, so a time since this moment is longer than the same time since a
     // beat.
     let before = Instant::now();
@@ -74,18 +74,18 @@ async fn an_expired_lease_is_swept_ten_times_its_ttl_later_unless_it_beats() {
         beats.create(&beats.outside(instance, address)).await;
     }
     beats.keep_beating("vm-4", INTERVAL);
-    shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
-    shop.instance("greeter", "vm-3", "Rejected", "AddressRefused").await;
+    ns.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
+    ns.instance("greeter", "vm-3", "Rejected", "AddressRefused").await;
     // The beat is late but comes before the sweep. The Lease must lie there for that long.
     tokio::time::sleep(Duration::from_secs(7)).await;
     beats.beat_at("vm-2", Timestamp::now()).await;
-    shop.is_swept("greeter.vm-1").await;
+    ns.is_swept("greeter.vm-1").await;
     assert!(before.elapsed() >= Duration::from_secs(11), "after {:?}", before.elapsed());
-    assert!(shop.lease("greeter.vm-2").await.is_some(), "a beat saves it");
-    shop.is_swept("greeter.vm-3").await;
-    shop.is_swept("greeter.vm-2").await;
-    assert!(shop.lease("greeter.vm-4").await.is_some(), "refused, but alive");
-    assert!(shop.lease("greeter.vm-5").await.is_some(), "never silent, since it never spoke");
+    assert!(ns.lease("greeter.vm-2").await.is_some(), "a beat saves it");
+    ns.is_swept("greeter.vm-3").await;
+    ns.is_swept("greeter.vm-2").await;
+    assert!(ns.lease("greeter.vm-4").await.is_some(), "refused, but alive");
+    assert!(ns.lease("greeter.vm-5").await.is_some(), "never silent, since it never spoke");
     let after = before.elapsed();
     assert!(after >= Duration::from_secs(18), "counted from its last beat: {after:?}");
 }
@@ -93,19 +93,19 @@ async fn an_expired_lease_is_swept_ten_times_its_ttl_later_unless_it_beats() {
 /// spec.ttl decides. The duration in the Lease only informs.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_lease_is_kept_by_the_ttl_of_its_registration_and_not_by_its_own_word() {
-    let shop = Shop::open("word").await;
-    let _operator = shop.operator_with(&["--sweep-interval", "200ms"]);
+    let ns = TestNamespace::new("word").await;
+    let _operator = ns.operator_with(&["--sweep-interval", "200ms"]);
     let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
-    shop.register("greeter", json!({ "ttl": "2s", "interval": "1s", "ports": ports })).await;
-    let beats = shop.beats("greeter");
+    ns.register("greeter", json!({ "ttl": "2s", "interval": "1s", "ports": ports })).await;
+    let beats = ns.beats("greeter");
     for (instance, address, word) in [("vm-1", "192.0.2.1", 1), ("vm-2", "192.0.2.2", 3600)] {
         let mut lease = beats.outside(instance, address);
         lease.spec.as_mut().unwrap().lease_duration_seconds = Some(word);
         beats.create(&lease).await;
     }
     let last = Instant::now();
-    shop.is_swept("greeter.vm-1").await;
+    ns.is_swept("greeter.vm-1").await;
     let after = last.elapsed();
     assert!(after >= Duration::from_secs(22), "ttl and ten times the ttl: {after:?}");
-    shop.is_swept("greeter.vm-2").await;
+    ns.is_swept("greeter.vm-2").await;
 }

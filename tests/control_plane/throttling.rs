@@ -18,14 +18,14 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::support::{Operator, Shop, eventually};
+use crate::support::{Operator, TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// An account for the operator (the API server never throttles an administrator). While the jail is
 /// closed, the API server answers some kinds of its requests with 429.
 struct Jail<'a> {
-    shop: &'a Shop,
+    ns: &'a TestNamespace,
     name: String,
     kubeconfig: PathBuf,
     inmate: Client,
@@ -37,19 +37,18 @@ struct Jail<'a> {
 
 impl<'a> Jail<'a> {
     /// Creates an open jail for these verbs of a resource. The verbs include `create`.
-    async fn build(shop: &'a Shop, group: &str, resource: &str, verbs: &[&str]) -> Self {
-        let path = format!("/apis/{group}/v1/namespaces/{}/{resource}", shop.namespace);
-        let name = format!("{}-jail", shop.namespace);
-        let _: ServiceAccount = shop.create(json!({ "metadata": { "name": "operator" } })).await;
-        let account =
-            json!({ "kind": "ServiceAccount", "name": "operator", "namespace": shop.namespace });
+    async fn build(ns: &'a TestNamespace, group: &str, resource: &str, verbs: &[&str]) -> Self {
+        let path = format!("/apis/{group}/v1/namespaces/{}/{resource}", ns.name);
+        let name = format!("{}-jail", ns.name);
+        let _: ServiceAccount = ns.create(json!({ "metadata": { "name": "operator" } })).await;
+        let account = json!({ "kind": "ServiceAccount", "name": "operator", "namespace": ns.name });
         let binding = json!({
             "metadata": { "name": name },
             "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
             "subjects": [account],
         });
-        make::<ClusterRoleBinding>(shop, binding).await;
-        make::<PriorityLevelConfiguration>(shop, level(&name, 100)).await;
+        make::<ClusterRoleBinding>(ns, binding).await;
+        make::<PriorityLevelConfiguration>(ns, level(&name, 100)).await;
         let schema = json!({
             "metadata": { "name": name },
             "spec": {
@@ -57,32 +56,32 @@ impl<'a> Jail<'a> {
                 "matchingPrecedence": 10,
                 "rules": [{
                     "subjects": [{ "kind": "ServiceAccount", "serviceAccount": {
-                        "name": "operator", "namespace": shop.namespace,
+                        "name": "operator", "namespace": ns.name,
                     } }],
                     "resourceRules": [{
                         "apiGroups": [group], "resources": [resource], "verbs": verbs,
-                        "namespaces": [shop.namespace],
+                        "namespaces": [ns.name],
                     }],
                 }],
             },
         });
-        make::<FlowSchema>(shop, schema).await;
-        let token = shop.plane.token(&shop.namespace, "operator", None).await.unwrap();
-        let text = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
+        make::<FlowSchema>(ns, schema).await;
+        let token = ns.plane.token(&ns.name, "operator", None).await.unwrap();
+        let text = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
         let mut config: Value = serde_json::from_str(&text).unwrap();
         config["users"][0]["user"] = json!({ "token": token });
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, config.to_string()).unwrap();
-        let inmate = shop.plane.client_with_token(&token).unwrap();
-        Self { shop, name, kubeconfig, inmate, token, path, _folder: folder }
+        let inmate = ns.plane.client_with_token(&token).unwrap();
+        Self { ns, name, kubeconfig, inmate, token, path, _folder: folder }
     }
 
     fn operator(&self) -> Operator {
-        let mut flags = self.shop.ranges();
+        let mut flags = self.ns.ranges();
         flags.push("--metrics-bind-address=127.0.0.1:0".to_owned());
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        Operator::start_as(None, &self.kubeconfig, &self.shop.namespace, &flags)
+        Operator::start_as(None, &self.kubeconfig, &self.ns.name, &flags)
     }
 
     /// Closes the jail. The priority level then has only the one seat that an idle level always
@@ -149,14 +148,14 @@ impl<'a> Jail<'a> {
     }
 
     async fn set_shares(&self, shares: i32) {
-        let levels: Api<PriorityLevelConfiguration> = Api::all(self.shop.client.clone());
+        let levels: Api<PriorityLevelConfiguration> = Api::all(self.ns.client.clone());
         let patch = Patch::Merge(level(&self.name, shares));
         levels.patch(&self.name, &PatchParams::default(), &patch).await.unwrap();
     }
 
     async fn tear_down(self) {
         let all = DeleteParams::default();
-        let client = &self.shop.client;
+        let client = &self.ns.client;
         Api::<FlowSchema>::all(client.clone()).delete(&self.name, &all).await.unwrap();
         let levels = Api::<PriorityLevelConfiguration>::all(client.clone());
         levels.delete(&self.name, &all).await.unwrap();
@@ -178,7 +177,7 @@ fn level(name: &str, shares: i32) -> Value {
     })
 }
 
-async fn make<K>(shop: &Shop, object: Value)
+async fn make<K>(ns: &TestNamespace, object: Value)
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
         + Clone
@@ -187,49 +186,48 @@ where
         + serde::Serialize,
 {
     let object = serde_json::from_value(object).unwrap();
-    Api::<K>::all(shop.client.clone()).create(&PostParams::default(), &object).await.unwrap();
+    Api::<K>::all(ns.client.clone()).create(&PostParams::default(), &object).await.unwrap();
 }
 
-async fn two_beating(shop: &Shop) -> crate::support::Beats {
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+async fn two_beating(ns: &TestNamespace) -> crate::support::Beats {
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     for n in 1..=2 {
         let lease = beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"));
         beats.start(&lease, INTERVAL).await;
     }
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     beats
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_read_that_was_sent_away_is_no_evidence_and_the_instance_is_held() {
-    let shop = Shop::open("jail-reads").await;
-    let jail =
-        Jail::build(&shop, "coordination.k8s.io", "leases", &["get", "list", "create"]).await;
+    let ns = TestNamespace::new("jail-reads").await;
+    let jail = Jail::build(&ns, "coordination.k8s.io", "leases", &["get", "list", "create"]).await;
     let operator = jail.operator();
-    let mut beats = two_beating(&shop).await;
+    let mut beats = two_beating(&ns).await;
     let occupant = jail.close().await;
     beats.die("vm-2");
-    let held = shop.instance("greeter", "vm-2", "Held", "LeaseUnreadable").await;
+    let held = ns.instance("greeter", "vm-2", "Held", "LeaseUnreadable").await;
     assert!(held.message.contains("429") || held.message.contains("no answer"), "{}", held.message);
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     let scrape = operator.scrape().await;
     assert_eq!(scrape.value("beatkeeper_holds{reason=\"LeaseUnreadable\"}"), 1.0);
 
     jail.open(occupant).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
     drop(operator);
     jail.tear_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_was_sent_away_stalls_nothing_and_is_done_when_there_is_room_again() {
-    let shop = Shop::open("jail-writes").await;
+    let ns = TestNamespace::new("jail-writes").await;
     let verbs = ["create", "update", "delete"];
-    let jail = Jail::build(&shop, "discovery.k8s.io", "endpointslices", &verbs).await;
+    let jail = Jail::build(&ns, "discovery.k8s.io", "endpointslices", &verbs).await;
     let operator = jail.operator();
-    let mut beats = two_beating(&shop).await;
+    let mut beats = two_beating(&ns).await;
     let occupant = jail.close().await;
     beats.die("vm-2");
     let throttled =
@@ -238,13 +236,13 @@ async fn a_write_that_was_sent_away_stalls_nothing_and_is_done_when_there_is_roo
         (operator.scrape().await.value(throttled) >= 2.0).then_some(())
     })
     .await;
-    let status = shop.registration("greeter").await.status.unwrap();
+    let status = ns.registration("greeter").await.status.unwrap();
     assert!(status.conditions.iter().all(|known| known.type_ != "Stalled"), "{status:?}");
-    assert!(shop.published("greeter").await.ready().contains("192.0.2.1"));
+    assert!(ns.published("greeter").await.ready().contains("192.0.2.1"));
 
     jail.open(occupant).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
     let scrape = operator.scrape().await;
     assert_eq!(scrape.value("beatkeeper_prune_lag_seconds_count"), 1.0);
     drop(operator);

@@ -12,21 +12,21 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::support::{Beats, Shop};
+use crate::support::{Beats, TestNamespace};
 
 /// How long something is toggled. It is toggled twenty times a second if the machine is fast
 /// enough.
 const TOGGLED: Duration = Duration::from_secs(12);
 
 /// Two published instances. Neither is silent long enough to be pruned.
-async fn published(shop: &Shop) -> (Beats, AuditMark) {
-    shop.patient_greeter().await;
-    let beats = shop.beats("greeter");
+async fn published(ns: &TestNamespace) -> (Beats, AuditMark) {
+    ns.patient_greeter().await;
+    let beats = ns.beats("greeter");
     for n in 1..=2 {
         beats.create(&beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}"))).await;
     }
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    (beats, shop.settled(Duration::from_secs(2)).await)
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    (beats, ns.settled(Duration::from_secs(2)).await)
 }
 
 /// Repeats a change. Returns the number of repetitions and the duration in seconds.
@@ -42,9 +42,9 @@ async fn toggle(mut change: impl AsyncFnMut(u32)) -> (u32, f64) {
 }
 
 /// The number of the operator's writes in this namespace, by kind of object.
-async fn writes(shop: &Shop, mark: AuditMark) -> BTreeMap<String, u32> {
+async fn writes(ns: &TestNamespace, mark: AuditMark) -> BTreeMap<String, u32> {
     let mut writes = BTreeMap::new();
-    for entry in shop.written_since(mark).await {
+    for entry in ns.written_since(mark).await {
         *writes.entry(entry.resource).or_default() += 1;
     }
     writes
@@ -68,17 +68,17 @@ fn at_most(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_that_is_toggled_twenty_times_a_second_costs_a_few_writes_a_second() {
-    let shop = Shop::open("toggled").await;
-    let _operator = shop.operator();
-    let (beats, mark) = published(&shop).await;
+    let ns = TestNamespace::new("toggled").await;
+    let _operator = ns.operator();
+    let (beats, mark) = published(&ns).await;
     let (times, seconds) = toggle(async |n| {
         let health = if n % 2 == 0 { "Failing" } else { "Passing" };
         beats.annotate("vm-1", "beatkeeper.dev/health", Some(health)).await;
     })
     .await;
     beats.annotate("vm-1", "beatkeeper.dev/health", Some("Failing")).await;
-    shop.published_as_ready("greeter", &["192.0.2.2"]).await;
-    let writes = writes(&shop, mark).await;
+    ns.published_as_ready("greeter", &["192.0.2.2"]).await;
+    let writes = writes(&ns, mark).await;
     println!("{times} changes in {seconds:.1} s: {writes:?}");
     at_most(&writes, "endpointslices", 16, 2.0, seconds);
     at_most(&writes, "endpoints", 16, 2.0, seconds);
@@ -88,9 +88,9 @@ async fn health_that_is_toggled_twenty_times_a_second_costs_a_few_writes_a_secon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_is_deleted_and_made_in_a_loop_costs_a_few_writes_a_second() {
-    let shop = Shop::open("looped").await;
-    let _operator = shop.operator();
-    let (mut beats, mark) = published(&shop).await;
+    let ns = TestNamespace::new("looped").await;
+    let _operator = ns.operator();
+    let (mut beats, mark) = published(&ns).await;
     let lease = beats.outside("loop", "192.0.2.3");
     let (times, seconds) = toggle(async |_| {
         beats.start(&lease, Duration::from_secs(3600)).await;
@@ -98,8 +98,8 @@ async fn a_lease_that_is_deleted_and_made_in_a_loop_costs_a_few_writes_a_second(
     })
     .await;
     beats.start(&lease, Duration::from_secs(3600)).await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
-    let writes = writes(&shop, mark).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    let writes = writes(&ns, mark).await;
     println!("{times} times in {seconds:.1} s: {writes:?}");
     at_most(&writes, "endpointslices", 14, 2.0, seconds);
     at_most(&writes, "serviceregistrations", 12, 2.0, seconds);
@@ -108,22 +108,22 @@ async fn a_lease_that_is_deleted_and_made_in_a_loop_costs_a_few_writes_a_second(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_that_are_edited_twenty_times_a_second_cost_a_few_writes_a_second() {
-    let shop = Shop::open("edited").await;
-    let _operator = shop.operator();
-    let (_beats, mark) = published(&shop).await;
+    let ns = TestNamespace::new("edited").await;
+    let _operator = ns.operator();
+    let (_beats, mark) = published(&ns).await;
     let edit = async |port: u32| {
         let ports =
             json!({ "spec": { "ports": [{ "name": "grpc", "port": 80, "targetPort": port }] } });
-        shop.patch::<ServiceRegistration>("greeter", ports).await;
+        ns.patch::<ServiceRegistration>("greeter", ports).await;
     };
     let (times, seconds) = toggle(async |n| edit(8000 + n % 2).await).await;
     edit(9999).await;
     crate::support::eventually("the last port is published", async || {
-        let published = shop.published("greeter").await.address_ports();
+        let published = ns.published("greeter").await.address_ports();
         published.iter().all(|(_, _, port)| *port == 9999).then_some(())
     })
     .await;
-    let writes = writes(&shop, mark).await;
+    let writes = writes(&ns, mark).await;
     println!("{times} edits in {seconds:.1} s: {writes:?}");
     at_most(&writes, "services", 6, 1.0, seconds);
     at_most(&writes, "endpointslices", 12, 2.0, seconds);
@@ -132,10 +132,10 @@ async fn ports_that_are_edited_twenty_times_a_second_cost_a_few_writes_a_second(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_deleted_in_a_loop_is_made_anew_at_a_bounded_pace() {
-    let shop = Shop::open("unmade").await;
-    let _operator = shop.operator();
-    let (_beats, mark) = published(&shop).await;
-    let services = shop.api::<Service>();
+    let ns = TestNamespace::new("unmade").await;
+    let _operator = ns.operator();
+    let (_beats, mark) = published(&ns).await;
+    let services = ns.api::<Service>();
     let (times, seconds) = toggle(async |_| {
         // The Service may not exist at the moment.
         let _ = services.delete("greeter", &DeleteParams::default()).await;
@@ -145,8 +145,8 @@ async fn a_service_that_is_deleted_in_a_loop_is_made_anew_at_a_bounded_pace() {
         services.get_opt("greeter").await.unwrap()
     })
     .await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    let writes = writes(&shop, mark).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let writes = writes(&ns, mark).await;
     println!("{times} tries in {seconds:.1} s: {writes:?}");
     at_most(&writes, "services", 6, 1.0, seconds);
 }

@@ -6,7 +6,7 @@ use beatkeeper_cluster::{ControlPlane, Options};
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::support::{Operator, Shop, Vigil, eventually};
+use crate::support::{Operator, TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -16,11 +16,12 @@ async fn a_fleet_that_is_always_late_does_not_hold_the_dead_of_another_namespace
     let plane = ControlPlane::start(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     let plane: &'static ControlPlane = Box::leak(Box::new(plane));
-    let (shop, fleet) = (Shop::open_on(plane, "flow").await, Shop::open_on(plane, "fleet").await);
-    let ranges: Vec<String> = shop.ranges().into_iter().chain(fleet.ranges()).collect();
+    let (ns, fleet) =
+        (TestNamespace::new_on(plane, "flow").await, TestNamespace::new_on(plane, "fleet").await);
+    let ranges: Vec<String> = ns.ranges().into_iter().chain(fleet.ranges()).collect();
     let flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
     let _operator = Operator::start(plane, "", &flags);
-    let mut absurd = Shop::usual_spec();
+    let mut absurd = TestNamespace::usual_spec();
     absurd["ttl"] = json!("24h");
     absurd["interval"] = json!("100ms");
     fleet.register("device", absurd).await;
@@ -35,15 +36,15 @@ async fn a_fleet_that_is_always_late_does_not_hold_the_dead_of_another_namespace
         (fleet.registration("device").await.status?.ready == 60).then_some(())
     })
     .await;
-    shop.register("greeter", Shop::usual_spec()).await;
-    let mut beats = shop.beats("greeter");
+    ns.register("greeter", TestNamespace::usual_spec()).await;
+    let mut beats = ns.beats("greeter");
     for n in 1..=5 {
         beats.start(&beats.outside(&format!("vm-{n}"), &format!("192.0.2.{n}")), INTERVAL).await;
     }
     let all: Vec<String> = (1..=5).map(|n| format!("192.0.2.{n}")).collect();
-    shop.published_as_ready("greeter", &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let vigil = Vigil::keep(&shop, "greeter").await;
+    ns.published_as_ready("greeter", &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let observer = ns.observe("greeter").await;
     beats.die("vm-3");
-    shop.instance("greeter", "vm-3", "Expired", "TTLPassed").await;
-    assert_eq!(vigil.left(), ["192.0.2.3"]);
+    ns.instance("greeter", "vm-3", "Expired", "TTLPassed").await;
+    assert_eq!(observer.left(), ["192.0.2.3"]);
 }

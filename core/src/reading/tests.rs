@@ -42,7 +42,7 @@ fn all_that_is_looked_at_is_kept() {
 }
 
 #[test]
-fn of_what_is_replaced_as_a_whole_nothing_gets_lost() {
+fn a_read_that_replaces_an_object_as_a_whole_loses_no_field() {
     let without_history = |mut metadata: ObjectMeta| {
         metadata.managed_fields = None;
         // The API server ignores both fields in an update.
@@ -133,7 +133,7 @@ fn a_time_that_no_type_holds_is_the_latest_there_is() {
 }
 
 #[test]
-fn a_status_keeps_who_was_taken_over_whatever_else_is_in_it() {
+fn a_status_keeps_the_adopted_instances_whatever_else_is_in_it() {
     let mut registration = examples::registration();
     let status = &mut registration["status"];
     status["lastChangeTime"] = json!("9999-12-31T23:59:59Z");

@@ -86,7 +86,7 @@ fn a_service_is_not_taken_from_a_registration_that_lives() {
 }
 
 #[test]
-fn a_copy_of_a_service_under_another_name_is_nobodys_and_never_abandoned() {
+fn a_copied_service_under_another_name_has_no_registration_and_is_never_abandoned() {
     let mut world = world();
     world.put::<Service>(read(json!({ "metadata": metadata("copy", "shop:greeter/old/greeter") })));
     let copy = world.service(&Key::new("shop", "copy")).expect("the copy");

@@ -221,7 +221,7 @@ fn consent_is_for_all_or_for_a_list_of_addresses() {
 }
 
 #[test]
-fn consent_that_cannot_be_read_takes_nobody_over_and_drops_nobody() {
+fn an_unreadable_adopt_annotation_adopts_no_instance_and_drops_none() {
     let mut object = object(json!({ "ports": [{ "name": "http", "port": 80 }] }));
     let annotations = [("beatkeeper.dev/adopt".to_owned(), "192.0.2.1,yes".to_owned())];
     object.metadata.annotations = Some(annotations.into());

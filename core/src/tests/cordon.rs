@@ -129,7 +129,7 @@ fn it_outlives_the_operator_and_ends_where_the_annotation_was_removed_meanwhile(
 }
 
 #[test]
-fn who_removes_the_annotation_lifts_it_for_good_even_if_the_lease_goes_at_once() {
+fn removing_the_annotation_lifts_the_cordon_for_good_even_if_the_lease_goes_at_once() {
     let (mut world, mut index) = cordoned();
     write_down(&mut world, &mut index);
     index.observe("shop", lease_of("vm-1", "uid-1", 2, None), at(1000));

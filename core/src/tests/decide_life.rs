@@ -45,7 +45,7 @@ fn an_instance_is_doubted_at_the_very_instant_of_its_deadline_and_not_before() {
 }
 
 #[test]
-fn whoever_is_late_is_foreseen_to_be_in_doubt_from_his_deadline_on() {
+fn a_late_instance_is_expected_to_be_a_suspect_from_its_deadline_on() {
     let index = seen_at_1000();
     let foreseen = |now| Suspect::foreseen(&[published().one(&index, at(now))]);
     assert_eq!(foreseen(10_000), [], "not late yet");
@@ -56,7 +56,7 @@ fn whoever_is_late_is_foreseen_to_be_in_doubt_from_his_deadline_on() {
 }
 
 #[test]
-fn of_those_who_were_foreseen_only_who_is_in_doubt_by_now_is_read() {
+fn of_the_expected_suspects_only_the_present_ones_are_read() {
     let world = published();
     let foreseen = || vec![Suspect { lease: LEASE.into(), deadline: Some(at(31_000)) }];
     let in_doubt = |evidence: &Evidence, index: &Index, now| {
@@ -304,7 +304,7 @@ fn a_probe_that_was_sent_shortly_before_the_deadline_proves_death_while_no_gap_c
 }
 
 #[test]
-fn who_is_late_has_a_deadline_ahead_and_nobody_else() {
+fn only_a_late_instance_has_a_deadline_ahead() {
     let (world, index) = (published(), seen_at_1000());
     let ahead = |now| world.one(&index, at(now)).deadline();
     assert_eq!((ahead(20_999), ahead(30_999)), (None, Some(at(31_000))));
@@ -312,7 +312,7 @@ fn who_is_late_has_a_deadline_ahead_and_nobody_else() {
 }
 
 #[test]
-fn where_hardly_anybody_beats_the_silent_are_held_for_ten_ttls_at_most() {
+fn where_almost_no_beats_arrive_silent_instances_are_held_for_ten_ttls_at_most() {
     let (mut world, mut index) = (published(), seen_at_1000());
     evidence(&mut index, 31_000);
     world.evidence.broken = Some(Broken {
@@ -335,7 +335,7 @@ fn where_hardly_anybody_beats_the_silent_are_held_for_ten_ttls_at_most() {
 }
 
 #[test]
-fn who_is_not_published_is_not_held() {
+fn an_unpublished_instance_is_not_held() {
     let (mut world, mut index) = (World::new(), seen_at_1000());
     evidence(&mut index, 31_000);
     world.evidence.broken = Some(Broken {

@@ -70,7 +70,7 @@ fn with_fewer_than_ten_beats_due_nothing_can_be_told() {
 }
 
 #[test]
-fn of_those_whom_no_decision_speaks_of_any_more_no_beat_is_due() {
+fn no_beat_is_due_from_an_instance_without_a_verdict() {
     let (mut guard, mut index) = (Guard::default(), beating(12));
     // The other instances are gone with their Pods, and their Leases are not yet deleted by the garbage
     // collector.
@@ -84,7 +84,7 @@ fn of_those_whom_no_decision_speaks_of_any_more_no_beat_is_due() {
 }
 
 #[test]
-fn nobody_waits_for_the_beats_of_the_dead_whom_protection_keeps_or_of_those_whom_no_watch_shows() {
+fn no_beats_are_due_from_the_dead_that_protection_keeps_or_from_leases_missing_in_the_watch() {
     let is_broken = |index: &Index| ask(&mut Guard::default(), index, 31_500).is_some();
     let mut index = beating(12);
     assert!(is_broken(&index));
@@ -111,7 +111,7 @@ fn when_a_tenth_arrives_the_others_are_dead() {
 }
 
 #[test]
-fn who_is_on_time_with_a_beat_due_later_says_nothing() {
+fn an_instance_on_time_with_its_next_beat_due_later_is_no_evidence() {
     let index = beating(12);
     let flow = |now| ask(&mut Guard::default(), &index, now).map(|(_, flow)| flow);
     assert_eq!(flow(30_999), Some(Flow { due: 11, arrived: 0 }));
@@ -158,7 +158,7 @@ fn the_dead_that_are_known_to_be_dead_and_those_never_seen_to_beat_do_not_count(
 }
 
 #[test]
-fn who_was_only_found_at_a_cold_start_has_not_arrived() {
+fn an_instance_only_found_at_a_cold_start_counts_as_no_arrival() {
     let mut index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
     let memory = Memory::read_from("its-uid", Version(101), "v2 its-uid 60000 100:1000");
     index.recall(&memory.expect("a memory"));
@@ -194,7 +194,7 @@ fn a_way_is_not_mended_by_one_who_leaves() {
 }
 
 #[test]
-fn what_an_earlier_term_has_found_broken_is_asked_anew_by_who_is_published_now() {
+fn a_path_found_broken_in_an_earlier_term_is_judged_anew_by_the_published_instances() {
     let (mut guard, mut index) = (Guard::default(), beating(12));
     assert!(ask(&mut guard, &index, 31_500).is_some());
     // Another replica was the leader meanwhile, and eleven instances have left.

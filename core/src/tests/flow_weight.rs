@@ -83,7 +83,7 @@ fn shop() -> Place {
 }
 
 #[test]
-fn a_fleet_that_beat_once_and_claims_to_beat_ten_times_a_second_holds_nobody_elsewhere() {
+fn a_fleet_that_beat_once_and_claims_ten_beats_a_second_holds_no_instance_elsewhere() {
     for beaten in [200, 20_000, 40_000, 3_600_000, 80_000_000] {
         let crowd = Crowd::default().with("shop", "greeter", PACE, one_of(15));
         let crowd = crowd.with("fleet", "device", ABSURD, (0..160).map(|_| beaten));
@@ -129,7 +129,7 @@ fn an_instance_that_is_alone_in_its_namespace_is_not_held_by_one_other_namespace
 }
 
 #[test]
-fn where_the_way_is_cut_for_all_those_who_are_alone_in_their_namespaces_are_held_as_well() {
+fn where_the_path_is_cut_for_all_single_instances_of_namespaces_are_held_as_well() {
     let mut crowd = Crowd::default().with("shop", "greeter", PACE, one_of(1));
     for n in 0..15 {
         crowd = crowd.with(&format!("team-{n}"), "app", PACE, [20_000 + 500 * n]);
@@ -170,7 +170,7 @@ proptest! {
 
     /// The instances in other namespaces may do anything.
     #[test]
-    fn nobody_elsewhere_holds_a_death_where_nine_tenths_of_the_others_beat_on_time(
+    fn silence_elsewhere_holds_no_death_where_nine_tenths_of_the_others_beat_on_time(
         on_time in 1..40_u64,
         slow in any::<bool>(),
         of_another in 0..5_u64,

@@ -61,7 +61,7 @@ fn a_beat_of_one_that_protection_keeps_leaves_the_decision_about_others_standing
 }
 
 #[test]
-fn who_is_held_is_pruned_as_soon_as_enough_others_are_ready() {
+fn a_held_instance_is_pruned_as_soon_as_enough_others_are_ready() {
     let (world, mut index) = silent(2);
     assert!(world.settle(&mut index, at(60_000)));
     let mut back = beat("vm-1", 2, 2);
@@ -72,7 +72,7 @@ fn who_is_held_is_pruned_as_soon_as_enough_others_are_ready() {
 }
 
 #[test]
-fn protection_revives_nobody_and_overrules_no_cordon() {
+fn protection_revives_no_instance_and_overrules_no_cordon() {
     let (world, mut index) = silent(0);
     assert!(world.settle(&mut index, at(60_000)));
     let (protected, _) = silent(3);

@@ -84,7 +84,7 @@ fn texts_that_the_api_server_does_not_bound_are_cut_where_no_name_can_match_them
 }
 
 #[test]
-fn what_nobody_uses_of_the_metadata_is_neither_kept_nor_able_to_fail() {
+fn unused_metadata_is_not_kept_and_cannot_fail() {
     let lease = lease(json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": {
@@ -125,7 +125,7 @@ fn a_lenient_lease_is_watched_where_leases_are() {
 }
 
 #[test]
-fn a_rival_is_read_without_the_time_of_its_last_look_and_with_who_holds_the_name() {
+fn a_rival_is_read_with_the_holder_of_the_name_and_without_the_time_of_its_last_look() {
     let read = |time: &str| {
         let rival = format!("vm-a/1 at 192.0.2.21\u{202e}; {time}");
         read(json!({ "metadata": { "name": "greeter.vm-x", "annotations": {

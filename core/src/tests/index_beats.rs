@@ -12,7 +12,7 @@ fn quiet() -> (World, Index) {
 }
 
 #[test]
-fn a_beat_of_a_quiet_instance_is_noted_and_wakes_nobody() {
+fn a_beat_that_changes_nothing_is_noted_and_wakes_no_registration() {
     let (_, mut index) = quiet();
     let observed = index.observe("shop", beat("vm-1", 2, 2), at(11_000));
     let since = Some(std::time::Duration::from_secs(10));

@@ -51,7 +51,7 @@ fn a_stripped_label_leaves_the_lease_followed_by_live_reads() {
 }
 
 #[test]
-fn a_lease_that_never_had_a_label_is_nobodys() {
+fn a_lease_that_never_had_a_label_belongs_to_no_registration() {
     let mut index = index();
     assert_eq!(index.observe("shop", unlabelled(1, 1), at(5)), nothing());
     assert_eq!(index.registrations().count(), 0);
@@ -86,7 +86,7 @@ fn moving_an_expired_lease_away_and_back_does_not_revive_it() {
 }
 
 #[test]
-fn whoever_comes_after_one_that_is_gone_begins_anew() {
+fn a_successor_of_a_deleted_lease_begins_anew() {
     let mut index = with_one();
     index.observe("shop", beat("vm-2", 1, 2), at(1000));
     index.confirm(&key(LEASE), LiveRead::Absent, at(2000), at(2001));

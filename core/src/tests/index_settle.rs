@@ -101,7 +101,7 @@ fn an_edit_of_ttl_does_not_revive_an_expired_instance() {
 }
 
 #[test]
-fn a_beat_while_cordoned_or_rejected_wakes_nobody() {
+fn a_beat_while_cordoned_or_rejected_wakes_no_registration() {
     for cordoned in [true, false] {
         let (world, mut index) = (World::new(), index());
         let say = |renewed, version| {

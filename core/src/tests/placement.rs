@@ -225,7 +225,7 @@ fn a_named_target_port_cannot_be_resolved_without_a_pod() {
 }
 
 #[test]
-fn a_selector_that_cannot_be_read_keeps_the_published_and_admits_nobody_else() {
+fn an_unreadable_selector_keeps_published_pods_and_admits_no_other() {
     let world = || {
         World::with(json!({
             "ports": [{ "name": "http", "port": 80 }],

@@ -184,7 +184,7 @@ fn what_was_accepted_or_is_not_wanted_any_more_is_forgotten() {
 }
 
 #[test]
-fn endpoints_do_not_list_what_no_slice_has_and_lose_at_once_who_leaves() {
+fn endpoints_list_only_what_a_slice_has_and_lose_leaving_instances_at_once() {
     let object = |numbers: &[usize]| -> Endpoints {
         let addresses: Vec<_> = numbers.iter().map(|number| json!({ "ip": ip(*number) })).collect();
         parsed(

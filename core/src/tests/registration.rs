@@ -108,7 +108,7 @@ fn a_bad_port_is_left_out_and_the_others_stay() {
 }
 
 #[test]
-fn a_selector_that_cannot_be_read_admits_nobody_and_is_named() {
+fn an_unreadable_selector_admits_no_pod_and_is_named() {
     let registration = validate(json!({
         "ports": [{ "port": 80 }],
         "podSelector": { "matchExpressions": [{ "key": "app", "operator": "Is" }] },

@@ -75,7 +75,7 @@ fn another_token_is_no_beat_but_gives_a_ttl_to_beat_in() {
 }
 
 #[test]
-fn who_beats_after_it_lives_by_the_versions_of_the_new_history() {
+fn an_instance_that_beats_after_a_rollback_lives_by_the_versions_of_the_new_history() {
     let mut index = living();
     go_back(&mut index, &[beat("vm-1", 3, 400)]);
     assert!(index.observe("shop", beat("vm-1", 4, 401), at(64_000)).beat);
@@ -84,14 +84,14 @@ fn who_beats_after_it_lives_by_the_versions_of_the_new_history() {
 }
 
 #[test]
-fn who_was_published_stays_though_the_slices_of_an_earlier_state_lack_it() {
+fn a_published_instance_stays_though_the_slices_of_an_earlier_state_lack_it() {
     let mut index = living();
     go_back(&mut index, &[beat("vm-1", 3, 400)]);
     assert!(told(&mut index, &[], 62_000).starts_with("Ready"));
 }
 
 #[test]
-fn who_registered_after_the_backup_has_lost_its_lease_and_stays_for_a_ttl() {
+fn an_instance_registered_after_the_backup_has_lost_its_lease_and_stays_for_a_ttl() {
     let mut index = living();
     go_back(&mut index, &[]);
     assert_eq!(only(&index).presence, Presence::Missing);
@@ -106,7 +106,7 @@ fn who_registered_after_the_backup_has_lost_its_lease_and_stays_for_a_ttl() {
 }
 
 #[test]
-fn who_has_lost_its_lease_and_does_not_come_again_leaves_after_a_ttl_and_is_forgotten() {
+fn an_instance_without_a_lease_that_does_not_return_leaves_after_a_ttl_and_is_forgotten() {
     let mut index = living();
     go_back(&mut index, &[]);
     index.confirm(&key(LEASE), LiveRead::Absent, at(89_999), at(90_001));
@@ -136,14 +136,14 @@ fn dead() -> Index {
 }
 
 #[test]
-fn who_was_dead_stays_dead_though_the_slices_of_an_earlier_state_hold_it() {
+fn a_dead_instance_stays_dead_though_the_slices_of_an_earlier_state_hold_it() {
     let mut index = dead();
     go_back(&mut index, &[beat("vm-1", 5, 400)]);
     assert!(told(&mut index, &["192.0.2.1"], 62_000).starts_with("Expired"));
 }
 
 #[test]
-fn who_was_dead_and_shows_another_token_is_known_as_little_as_at_a_start() {
+fn a_dead_instance_that_shows_another_token_is_treated_as_at_a_start() {
     let mut index = dead();
     go_back(&mut index, &[beat("vm-1", 3, 400)]);
     assert!(told(&mut index, &[], 62_000).starts_with("Waiting AwaitingBeat"));
@@ -223,7 +223,7 @@ fn made_at_noon(seconds_before: i64) -> Heartbeat {
 }
 
 #[test]
-fn a_lease_that_somebody_has_put_back_is_no_beat() {
+fn a_restored_lease_is_no_beat() {
     for (age, beats) in [(-3600, true), (0, true), (300, true), (301, false), (86_400, false)] {
         let mut index = index();
         assert_eq!(index.observe("shop", made_at_noon(age), at(1000)).beat, beats, "{age} s");
@@ -240,7 +240,7 @@ fn a_lease_that_somebody_has_put_back_is_no_beat() {
 }
 
 #[test]
-fn a_lease_that_is_put_back_in_place_of_one_that_is_known_revives_nobody() {
+fn a_lease_restored_in_place_of_a_known_one_revives_no_instance() {
     let mut index = dead();
     let put_back = Heartbeat { version: Version(20_100), ..made_at_noon(3600) };
     assert!(!index.observe("shop", put_back, at(40_000)).beat);

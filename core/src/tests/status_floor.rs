@@ -97,7 +97,7 @@ fn states_counts_conditions_and_addresses_may_not() {
 }
 
 #[test]
-fn who_of_many_ready_ones_is_listed_may_wait_and_who_of_the_dead_may_not() {
+fn the_list_of_ready_instances_may_wait_and_that_of_the_dead_may_not() {
     let many = |late: usize, dead: usize| {
         let mut status = status();
         status.instances =

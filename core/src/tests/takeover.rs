@@ -158,7 +158,7 @@ fn what_two_objects_say_of_one_address_is_one_instance_unless_their_ports_disagr
 }
 
 #[test]
-fn who_is_adopted_already_and_who_beats_is_not_adopted_again() {
+fn adopted_and_beating_instances_are_not_adopted_again() {
     let foreign = of_endpoints(hand_written(&["192.0.2.1", "192.0.2.2"]));
     let mut case = Case::new();
     case.index.observe("shop", beat("vm-1", 1, 1), at(0));

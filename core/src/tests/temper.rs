@@ -152,7 +152,7 @@ fn while_one_toggles_another_that_fails_or_drains_is_not_kept_ready_for_a_second
 }
 
 #[test]
-fn who_leaves_leaves_at_once_whatever_is_toggled() {
+fn removals_are_written_at_once_whatever_is_toggled() {
     let mut service = Service::default();
     let all: Vec<Endpoint> = (1..=20).map(ready).collect();
     service.wants(all.clone());
@@ -201,7 +201,7 @@ fn whatever_is_edited_twenty_times_a_second_is_written_less_often() {
 }
 
 #[test]
-fn many_who_join_together_or_change_together_take_one_of_a_pace() {
+fn many_that_join_or_change_together_count_once_toward_the_pace() {
     let mut service = Service::default();
     let all = |how: fn(u8) -> Endpoint| (1..=200).map(how).collect::<Vec<_>>();
     assert!(service.wants(all(ready)));
@@ -211,7 +211,7 @@ fn many_who_join_together_or_change_together_take_one_of_a_pace() {
 }
 
 #[test]
-fn who_joins_an_address_that_another_has_is_not_taken_for_one_that_changes_its_port() {
+fn an_instance_that_joins_at_the_address_of_another_is_no_port_change() {
     let mut service = Service::default();
     service.wants(vec![ready(1)]);
     service.toggles(|n| vec![if n % 2 == 0 { failing(1) } else { ready(1) }]);
@@ -221,7 +221,7 @@ fn who_joins_an_address_that_another_has_is_not_taken_for_one_that_changes_its_p
 }
 
 #[test]
-fn whoever_is_published_otherwise_than_we_write_does_not_join_and_never_has_to_wait() {
+fn an_instance_published_in_another_form_does_not_count_as_joining_and_never_waits() {
     let together = |addresses: Value, port: Value| -> Arc<EndpointSlice> {
         let slice = json!({
             "addressType": "IPv4",

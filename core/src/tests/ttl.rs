@@ -141,7 +141,7 @@ proptest! {
     })]
 
     #[test]
-    fn whoever_keeps_the_pace_it_was_told_last_is_never_doubted_for_an_edit(
+    fn an_instance_that_keeps_its_last_known_interval_never_becomes_a_suspect_by_an_edit(
         client in clients(),
         says in any::<bool>(),
         first in paces(),
@@ -233,7 +233,7 @@ fn the_beat_with_which_an_instance_has_followed_wakes_the_registration() {
 }
 
 #[test]
-fn who_had_outlived_a_ttl_before_it_became_longer_may_have_been_pruned() {
+fn an_instance_silent_for_a_ttl_before_it_became_longer_may_have_been_pruned() {
     let mut ttl = TtlHistory::new(secs(30));
     assert!(!ttl.may_have_passed(at(0)));
     ttl.set(secs(3600), at(100_000));

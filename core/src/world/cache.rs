@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_deleted_does_not_come_back_with_a_late_answer() {
+    fn a_deleted_object_does_not_come_back_with_a_late_answer() {
         let mut cache = Cache::default();
         cache.put(key(), Version(5), "slice");
         // We wrote version 6. Another client deleted it at version 7, and the watch was faster than the answer.

@@ -15,19 +15,19 @@ use kube::{
 use serde_json::json;
 
 use super::MANAGED_BY;
-use crate::support::{Shop, Witness, eventually, witness::set};
+use crate::support::{ServiceObserver, TestNamespace, eventually, observer::set};
 
 /// An admission policy that refuses some of the writes of objects with our mark.
 struct Obstacle<'a> {
-    shop: &'a Shop,
+    ns: &'a TestNamespace,
     name: String,
 }
 
 impl<'a> Obstacle<'a> {
     /// Refuses writes in this namespace of objects with our mark for which the CEL expression
     /// `refused` holds. The policy is in force when this returns.
-    async fn put_up(shop: &'a Shop, refused: &str) -> Self {
-        let name = format!("obstacle-{}", shop.namespace);
+    async fn put_up(ns: &'a TestNamespace, refused: &str) -> Self {
+        let name = format!("obstacle-{}", ns.name);
         let ours = [MANAGED_BY, "endpoints.kubernetes.io/managed-by"].map(|label| {
             format!("object.metadata.?labels[?'{label}'].orValue('') == 'beatkeeper.dev'")
         });
@@ -37,7 +37,7 @@ impl<'a> Obstacle<'a> {
                 "failurePolicy": "Fail",
                 "matchConstraints": {
                     "namespaceSelector": {
-                        "matchLabels": { "kubernetes.io/metadata.name": shop.namespace },
+                        "matchLabels": { "kubernetes.io/metadata.name": ns.name },
                     },
                     "resourceRules": [{
                         "apiGroups": ["", "discovery.k8s.io"], "apiVersions": ["v1"],
@@ -60,15 +60,15 @@ impl<'a> Obstacle<'a> {
         }))
         .unwrap();
         let params = PostParams::default();
-        Api::all(shop.client.clone()).create(&params, &policy).await.unwrap();
-        Api::all(shop.client.clone()).create(&params, &binding).await.unwrap();
-        let obstacle = Self { shop, name };
+        Api::all(ns.client.clone()).create(&params, &policy).await.unwrap();
+        Api::all(ns.client.clone()).create(&params, &binding).await.unwrap();
+        let obstacle = Self { ns, name };
         obstacle.stands(true).await;
         obstacle
     }
 
     async fn stands(&self, stands: bool) {
-        let maps: Api<ConfigMap> = self.shop.api();
+        let maps: Api<ConfigMap> = self.ns.api();
         let probe = serde_json::from_value(json!({ "metadata": { "name": "probe" } })).unwrap();
         let try_only = PostParams { dry_run: true, ..PostParams::default() };
         eventually("the policy is in force, or no more", async || {
@@ -80,9 +80,9 @@ impl<'a> Obstacle<'a> {
 
     async fn take_down(self) {
         let params = DeleteParams::default();
-        let bindings: Api<Binding> = Api::all(self.shop.client.clone());
+        let bindings: Api<Binding> = Api::all(self.ns.client.clone());
         bindings.delete(&self.name, &params).await.unwrap();
-        let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.shop.client.clone());
+        let policies: Api<ValidatingAdmissionPolicy> = Api::all(self.ns.client.clone());
         policies.delete(&self.name, &params).await.unwrap();
         self.stands(false).await;
     }
@@ -94,33 +94,33 @@ const LAST: &str = "object.kind == 'Endpoints'";
 /// Adopts two slices and mirrored Endpoints. The operator is killed after a certain write was
 /// refused, and another operator completes the adoption.
 async fn killed_when_refused(prefix: &str, refused: &str, taken: &[&str]) {
-    let shop = Shop::open(prefix).await;
-    shop.hand_written(&["192.0.2.3", "192.0.2.4"]).await;
-    shop.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.3"], 9001).await;
-    shop.hand_written_slice("b-hand", &["192.0.2.2"], 9001).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    let obstacle = Obstacle::put_up(&shop, refused).await;
-    let operator = shop.operator();
-    shop.annotated_greeter(ADOPT_ANNOTATION, "true").await;
-    let message = shop.condition("greeter", "Reconciling", "True", "WriteFailed").await;
+    let ns = TestNamespace::new(prefix).await;
+    ns.hand_written(&["192.0.2.3", "192.0.2.4"]).await;
+    ns.hand_written_slice("a-hand", &["192.0.2.1", "192.0.2.3"], 9001).await;
+    ns.hand_written_slice("b-hand", &["192.0.2.2"], 9001).await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
+    let obstacle = Obstacle::put_up(&ns, refused).await;
+    let operator = ns.operator();
+    ns.annotated_greeter(ADOPT_ANNOTATION, "true").await;
+    let message = ns.condition("greeter", "Reconciling", "True", "WriteFailed").await;
     assert!(message.contains("in the way"), "{message}");
     if refused != LAST {
-        shop.condition("greeter", "Ready", "False", "AdoptionUnfinished").await;
+        ns.condition("greeter", "Ready", "False", "AdoptionUnfinished").await;
     }
     operator.kill();
-    shop.remembers(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]).await;
-    let managers = shop.managers().await;
+    ns.remembers(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]).await;
+    let managers = ns.managers().await;
     for name in ["a-hand", "b-hand"] {
         let ours = if taken.contains(&name) { "beatkeeper.dev" } else { "staff" };
         assert_eq!(managers[name], ours, "{name}");
     }
     obstacle.take_down().await;
-    let _operator = shop.operator();
-    shop.all_ours().await;
+    let _operator = ns.operator();
+    ns.all_ours().await;
     let all = set(&["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]);
-    witness.sees(&all).await;
-    witness.always_in_slices(&all);
-    let published = shop.published("greeter").await;
+    observer.sees(&all).await;
+    observer.always_in_slices(&all);
+    let published = ns.published("greeter").await;
     assert_eq!(published.ready(), all);
     assert_eq!(published.address_ports().len(), 4);
 }

@@ -10,9 +10,9 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{MANAGED_BY, QUIET};
-use crate::support::{Shop, Witness, witness::set};
+use crate::support::{ServiceObserver, TestNamespace, observer::set};
 
-impl Shop {
+impl TestNamespace {
     /// Waits until the adoption is refused, and checks that nothing but status and events has been
     /// written. Returns the message.
     async fn refused(&self) -> String {
@@ -32,10 +32,10 @@ impl Shop {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_outside_the_allowed_ranges_is_refused_until_it_is_removed() {
-    let shop = Shop::open("adopt-range").await;
-    shop.hand_written(&["192.0.2.1", "203.0.113.9"]).await;
-    let _operator = shop.operator();
-    let message = shop.refused().await;
+    let ns = TestNamespace::new("adopt-range").await;
+    ns.hand_written(&["192.0.2.1", "203.0.113.9"]).await;
+    let _operator = ns.operator();
+    let message = ns.refused().await;
     assert!(
         message.starts_with(
             "Endpoints greeter cannot be taken over, so nothing is: 203.0.113.9 lies outside the \
@@ -46,17 +46,17 @@ async fn an_address_outside_the_allowed_ranges_is_refused_until_it_is_removed() 
     let fewer = json!({ "subsets": [{
         "addresses": [{ "ip": "192.0.2.1" }], "ports": [{ "name": "grpc", "port": 9001 }],
     }]});
-    shop.patch::<Endpoints>("greeter", fewer).await;
-    shop.all_ours().await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.patch::<Endpoints>("greeter", fewer).await;
+    ns.all_ours().await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_of_other_names_are_refused() {
-    let shop = Shop::open("adopt-ports").await;
-    shop.hand_written_with_port(&["192.0.2.1"], "http").await;
-    let _operator = shop.operator();
-    let message = shop.refused().await;
+    let ns = TestNamespace::new("adopt-ports").await;
+    ns.hand_written_with_port(&["192.0.2.1"], "http").await;
+    let _operator = ns.operator();
+    let message = ns.refused().await;
     assert!(message.contains("subsets[0].ports has \"http\" (TCP)"), "{message}");
     assert!(message.contains("make them agree"), "{message}");
 }
@@ -78,49 +78,49 @@ async fn slices_that_a_program_manages_and_names_in_place_of_addresses_are_refus
             "metadata.ownerReferences says that ConfigMap edge controls it",
         ),
     ] {
-        let shop = Shop::open(prefix).await;
-        shop.service("greeter", json!({})).await;
-        shop.hand_written_slice("a-hand", &["192.0.2.1"], 9001).await;
+        let ns = TestNamespace::new(prefix).await;
+        ns.service("greeter", json!({})).await;
+        ns.hand_written_slice("a-hand", &["192.0.2.1"], 9001).await;
         let mut changes = changes;
         if let Some(owner) = changes.pointer_mut("/metadata/ownerReferences/0") {
-            let map: ConfigMap = shop.create(json!({ "metadata": { "name": "edge" } })).await;
+            let map: ConfigMap = ns.create(json!({ "metadata": { "name": "edge" } })).await;
             owner["uid"] = json!(map.uid());
         }
-        shop.patch::<EndpointSlice>("a-hand", changes).await;
-        let _operator = shop.operator();
-        let message = shop.refused().await;
+        ns.patch::<EndpointSlice>("a-hand", changes).await;
+        let _operator = ns.operator();
+        let message = ns.refused().await;
         assert!(message.contains(told), "{message}");
     }
-    let shop = Shop::open("adopt-names").await;
-    shop.service("greeter", json!({})).await;
-    shop.create::<EndpointSlice>(json!({
+    let ns = TestNamespace::new("adopt-names").await;
+    ns.service("greeter", json!({})).await;
+    ns.create::<EndpointSlice>(json!({
         "metadata": { "name": "by-hand", "labels": { "kubernetes.io/service-name": "greeter" } },
         "addressType": "FQDN",
         "ports": [{ "name": "grpc", "port": 9001, "protocol": "TCP" }],
         "endpoints": [{ "addresses": ["vm-1.example.com"] }],
     }))
     .await;
-    let _operator = shop.operator();
-    let message = shop.refused().await;
+    let _operator = ns.operator();
+    let message = ns.refused().await;
     assert!(message.contains("EndpointSlice by-hand"), "{message}");
     assert!(message.contains("its addressType is FQDN"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_not_on_the_list_is_refused_until_it_is() {
-    let shop = Shop::open("adopt-list").await;
-    shop.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    let _operator = shop.operator();
-    shop.annotated_greeter(ADOPT_ANNOTATION, "192.0.2.1").await;
-    let message = shop.condition("greeter", "Stalled", "True", "AdoptionRefused").await;
+    let ns = TestNamespace::new("adopt-list").await;
+    ns.hand_written(&["192.0.2.1", "192.0.2.2"]).await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
+    let _operator = ns.operator();
+    ns.annotated_greeter(ADOPT_ANNOTATION, "192.0.2.1").await;
+    let message = ns.condition("greeter", "Stalled", "True", "AdoptionRefused").await;
     assert_eq!(
         message,
         "Endpoints greeter cannot be taken over, so nothing is: 192.0.2.2 is not in the list of \
          annotation beatkeeper.dev/adopt; add it there, or remove it from Endpoints greeter"
     );
-    assert_eq!(shop.adopted().await, []);
-    shop.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.2")).await;
-    shop.all_ours().await;
-    witness.always_saw(&set(&["192.0.2.1", "192.0.2.2"]));
+    assert_eq!(ns.adopted().await, []);
+    ns.annotate(ADOPT_ANNOTATION, Some("192.0.2.1,192.0.2.2")).await;
+    ns.all_ours().await;
+    observer.always_saw(&set(&["192.0.2.1", "192.0.2.2"]));
 }

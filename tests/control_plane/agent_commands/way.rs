@@ -41,25 +41,25 @@ async fn tunnel(mut stream: TcpStream, count: Arc<AtomicUsize>) -> std::io::Resu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_beats_through_a_proxy_that_asks_for_a_password() {
-    let shop = Shop::open("agent-proxy").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("agent-proxy").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let (url, tunnels) = proxy().await;
-    let mut agent = shop.agent_command("run", &VM_1);
+    let mut agent = ns.agent_command("run", &VM_1);
     let _agent = agent.env("HTTPS_PROXY", url).env("NO_PROXY", "10.0.0.0/8").spawn().unwrap();
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     assert!(tunnels.load(Relaxed) > 0, "it goes another way");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_goes_past_a_proxy_where_the_exceptions_name_its_api_server() {
-    let shop = Shop::open("agent-no-proxy").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
-    let mut agent = shop.agent_command("run", &VM_1);
+    let ns = TestNamespace::new("agent-no-proxy").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
+    let mut agent = ns.agent_command("run", &VM_1);
     agent.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", "example.com, 127.0.0.0/8");
     let _agent = agent.spawn().unwrap();
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
 }
 
 /// The flags, the environment variables, and the message of the agent.
@@ -67,11 +67,11 @@ type Fault<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exec_runs_its_command_whatever_keeps_it_from_beating() {
-    let shop = Shop::open("agent-exec-fault").await;
+    let ns = TestNamespace::new("agent-exec-fault").await;
     let folder = tempfile::tempdir().unwrap();
     let broken = "users: [{ name: u, user: { token: hunter2 } }]\nclusters: {";
     let broken = write(folder.path(), "kubeconfig", broken);
-    let slow = write(folder.path(), "slow", &plugin(&shop, "sleep 600"));
+    let slow = write(folder.path(), "slow", &plugin(&ns, "sleep 600"));
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let page = format!("--health-bind-address={}", taken.local_addr().unwrap());
     let command = ["--", "sh", "-c", "echo served; exit 7"];
@@ -89,7 +89,7 @@ async fn exec_runs_its_command_whatever_keeps_it_from_beating() {
         (&[VM_1.as_slice(), &[&page]].concat(), &[], "cannot listen"),
     ];
     for (flags, environment, told) in faults {
-        let mut agent = shop.agent_command("exec", &[flags, &command].concat());
+        let mut agent = ns.agent_command("exec", &[flags, &command].concat());
         agent.envs(environment.iter().copied());
         let output = timeout(PATIENCE, agent.output()).await.unwrap().unwrap();
         let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
@@ -102,13 +102,13 @@ async fn exec_runs_its_command_whatever_keeps_it_from_beating() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exec_beats_as_soon_as_what_kept_it_from_beating_is_mended() {
-    let shop = Shop::open("agent-exec-mended").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("agent-exec-mended").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("kubeconfig");
     let flags = [VM_1.as_slice(), &["--", "sleep", "600"]].concat();
-    let mut agent = shop.agent_command("exec", &flags);
+    let mut agent = ns.agent_command("exec", &flags);
     let agent = agent.env("KUBECONFIG", &kubeconfig).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut agent = agent.spawn().unwrap();
     let mut said = String::new();
@@ -122,16 +122,16 @@ async fn exec_beats_as_soon_as_what_kept_it_from_beating_is_mended() {
         }
     };
     timeout(PATIENCE, told).await.unwrap();
-    std::fs::copy(shop.plane.kubeconfig(), &kubeconfig).unwrap();
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    std::fs::copy(ns.plane.kubeconfig(), &kubeconfig).unwrap();
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     signal(&agent, Signal::TERM);
     assert_eq!(exit_code(&mut agent).await, Some(143));
-    shop.published_as_ready("greeter", &[]).await;
+    ns.published_as_ready("greeter", &[]).await;
 }
 
 /// A kubeconfig with a credentials plugin, which is a script.
-fn plugin(shop: &Shop, script: &str) -> String {
-    let kubeconfig = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
+fn plugin(ns: &TestNamespace, script: &str) -> String {
+    let kubeconfig = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
     let mut kubeconfig: Value = serde_json::from_str(&kubeconfig).unwrap();
     kubeconfig["users"][0]["user"] = serde_json::json!({ "exec": {
         "apiVersion": "client.authentication.k8s.io/v1",

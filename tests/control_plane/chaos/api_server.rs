@@ -1,33 +1,33 @@
 //! The API server hangs or is away, and comes back.
 
-use crate::support::chaos::{Arena, Scale, turn};
+use crate::support::chaos::{ChaosFixture, Scale, turn};
 
 /// Suspends the API server for three ttls, while some instances die.
 async fn suspended(case: &str, scale: Scale) {
     let plane = turn().await;
-    let mut arena = Arena::open_on(*plane, case, scale).await;
-    let _operator = arena.shop.operator();
+    let mut chaos = ChaosFixture::new_on(*plane, case, scale).await;
+    let _operator = chaos.ns.operator();
     for _ in 0..scale.rounds {
-        arena.fill().await;
+        chaos.fill().await;
         plane.api_server().suspend().await.unwrap();
-        arena.die(3, 3 * scale.ttl).await;
+        chaos.die(3, 3 * scale.ttl).await;
         plane.api_server().resume().await.unwrap();
     }
-    arena.settle(scale.rounds).await;
+    chaos.settle(scale.rounds).await;
 }
 
 /// Kills the API server and starts it again after a ttl, while some instances die.
 async fn killed(case: &str, scale: Scale) {
     let plane = turn().await;
-    let mut arena = Arena::open_on(*plane, case, scale).await;
-    let _operator = arena.shop.operator();
+    let mut chaos = ChaosFixture::new_on(*plane, case, scale).await;
+    let _operator = chaos.ns.operator();
     for _ in 0..scale.rounds {
-        arena.fill().await;
+        chaos.fill().await;
         plane.api_server().kill().await.unwrap();
-        arena.die(2, scale.ttl).await;
+        chaos.die(2, scale.ttl).await;
         plane.api_server().start().await.unwrap();
     }
-    arena.settle(scale.rounds).await;
+    chaos.settle(scale.rounds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

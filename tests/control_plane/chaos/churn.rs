@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use crate::support::chaos::{Arena, Scale};
+use crate::support::chaos::{ChaosFixture, Scale};
 
 /// Returns the instances that left late.
 async fn churn(scale: Scale, pace: Duration) -> Vec<String> {
-    let mut arena = Arena::open("churn without a fault", scale).await;
-    let _operator = arena.shop.operator();
-    arena.fill().await;
+    let mut chaos = ChaosFixture::new("churn without a fault", scale).await;
+    let _operator = chaos.ns.operator();
+    chaos.fill().await;
     let time = Duration::from_secs(scale.rounds.into());
-    let mut chance = arena.chance();
-    arena.crowd.churn(&mut chance, pace, time).await;
-    arena.settle(0).await
+    let mut chance = chaos.chance();
+    chaos.instances.churn(&mut chance, pace, time).await;
+    chaos.settle(0).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,19 +1,19 @@
 //! etcd is killed and comes back with its data. The API server keeps running, but it can neither
 //! write nor do live reads meanwhile.
 
-use crate::support::chaos::{Arena, Scale, turn};
+use crate::support::chaos::{ChaosFixture, Scale, turn};
 
 async fn killed(scale: Scale) {
     let plane = turn().await;
-    let mut arena = Arena::open_on(*plane, "etcd killed and restarted", scale).await;
-    let _operator = arena.shop.operator();
+    let mut chaos = ChaosFixture::new_on(*plane, "etcd killed and restarted", scale).await;
+    let _operator = chaos.ns.operator();
     for _ in 0..scale.rounds {
-        arena.fill().await;
+        chaos.fill().await;
         plane.etcd().kill().await.unwrap();
-        arena.die(2, scale.ttl).await;
+        chaos.die(2, scale.ttl).await;
         plane.etcd().start().await.unwrap();
     }
-    arena.settle(scale.rounds).await;
+    chaos.settle(scale.rounds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::support::chaos::{Arena, Replicas, Scale, after};
+use crate::support::chaos::{ChaosFixture, Replicas, Scale, after};
 
 /// Longer than the time for which the claim of a silent leader holds.
 const PAST_ITS_CLAIM: Duration = Duration::from_secs(6);
@@ -13,66 +13,66 @@ const PAST_ITS_CLAIM: Duration = Duration::from_secs(6);
 /// removes no other.
 async fn killed(scale: Scale) {
     let case = "leader killed, a standby takes over";
-    let mut arena = Arena::open(case, scale).await;
-    let shop = arena.shop.clone();
-    let mut replicas = Replicas::start(&shop, 2).await;
+    let mut chaos = ChaosFixture::new(case, scale).await;
+    let ns = chaos.ns.clone();
+    let mut replicas = Replicas::start(&ns, 2).await;
     for _ in 0..scale.rounds {
-        arena.fill().await;
+        chaos.fill().await;
         let (leader, _) = replicas.leader().await;
         let at = Timestamp::now();
         replicas.take(&leader).operator.kill();
-        arena.die(2, Duration::from_secs(1)).await;
+        chaos.die(2, Duration::from_secs(1)).await;
         let (_, claimed) = replicas.another_than(&leader).await;
         println!("\n{case}: claimed {:?} after the kill", after(at, claimed));
         replicas.add().await;
     }
-    arena.settle(scale.rounds).await;
+    chaos.settle(scale.rounds).await;
 }
 
 /// The leader is stopped, as in an upgrade.
 async fn stopped(scale: Scale) {
     let case = "leader stopped with SIGTERM, a standby takes over";
-    let mut arena = Arena::open(case, scale).await;
-    let shop = arena.shop.clone();
-    let mut replicas = Replicas::start(&shop, 2).await;
+    let mut chaos = ChaosFixture::new(case, scale).await;
+    let ns = chaos.ns.clone();
+    let mut replicas = Replicas::start(&ns, 2).await;
     for _ in 0..scale.rounds {
-        arena.fill().await;
+        chaos.fill().await;
         let (leader, _) = replicas.leader().await;
         let at = Timestamp::now();
         assert!(replicas.take(&leader).operator.stop().await, "exit code 0");
-        arena.die(2, Duration::from_secs(1)).await;
+        chaos.die(2, Duration::from_secs(1)).await;
         let (_, claimed) = replicas.another_than(&leader).await;
         println!("\n{case}: claimed {:?} after SIGTERM", after(at, claimed));
         replicas.add().await;
     }
-    arena.settle(scale.rounds).await;
+    chaos.settle(scale.rounds).await;
 }
 
 /// The suspended leader resumes and still believes that it leads. An instance dies while it
 /// resumes.
 async fn suspended(scale: Scale) {
     let case = "leader suspended past its claim, and resumed";
-    let mut arena = Arena::open(case, scale).await;
-    let shop = arena.shop.clone();
-    let mut replicas = Replicas::start(&shop, 2).await;
+    let mut chaos = ChaosFixture::new(case, scale).await;
+    let ns = chaos.ns.clone();
+    let mut replicas = Replicas::start(&ns, 2).await;
     for _ in 0..scale.rounds {
-        arena.fill().await;
+        chaos.fill().await;
         let (leader, _) = replicas.leader().await;
         let zombie = replicas.take(&leader);
         zombie.operator.suspend();
-        arena.die(2, PAST_ITS_CLAIM).await;
+        chaos.die(2, PAST_ITS_CLAIM).await;
         let (heir, _) = replicas.another_than(&leader).await;
-        let mark = shop.plane.audit_mark().await.unwrap();
+        let mark = ns.plane.audit_mark().await.unwrap();
         zombie.operator.resume();
-        arena.die(2, Duration::from_secs(1)).await;
-        arena.fill().await;
+        chaos.die(2, Duration::from_secs(1)).await;
+        chaos.fill().await;
         let tried = replicas.tried(&leader, mark).await;
         assert!(tried.is_empty(), "it wrote although another leads: {tried:?}");
         let (still, _) = replicas.leader().await;
         assert_eq!(still, heir, "it took nothing back");
         replicas.put_back(zombie);
     }
-    arena.settle(scale.rounds).await;
+    chaos.settle(scale.rounds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,20 +2,20 @@
 
 use std::time::Instant;
 
-use crate::support::chaos::{Arena, Scale};
+use crate::support::chaos::{ChaosFixture, Scale};
 
 async fn suspended(scale: Scale) {
-    let mut arena = Arena::open("operator suspended for 3×ttl", scale).await;
-    let operator = arena.shop.operator();
+    let mut chaos = ChaosFixture::new("operator suspended for 3×ttl", scale).await;
+    let operator = chaos.ns.operator();
     for _ in 0..scale.rounds {
-        arena.fill().await;
+        chaos.fill().await;
         let from = Instant::now();
         operator.suspend();
-        arena.die(3, 3 * scale.ttl).await;
+        chaos.die(3, 3 * scale.ttl).await;
         operator.resume();
-        arena.weather.operator_away(from, Instant::now());
+        chaos.conditions.operator_away(from, Instant::now());
     }
-    arena.settle(scale.rounds).await;
+    chaos.settle(scale.rounds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

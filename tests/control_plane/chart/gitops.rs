@@ -24,7 +24,7 @@ use super::{
     own_plane,
     rights::{flags, kubeconfig},
 };
-use crate::support::{Operator, Shop, Witness, eventually, witness::set};
+use crate::support::{Operator, ServiceObserver, TestNamespace, eventually, observer::set};
 
 const INTERVAL: Duration = Duration::from_millis(300);
 
@@ -70,12 +70,12 @@ async fn live(helm: &Helm<'_>, objects: &[Value]) -> Vec<Value> {
 }
 
 /// The identities of objects that must not be created again.
-async fn kept(shop: &Shop) -> Vec<Option<String>> {
-    let crds: Api<CustomResourceDefinition> = Api::all(shop.client.clone());
-    let published = shop.published("greeter").await;
+async fn kept(ns: &TestNamespace) -> Vec<Option<String>> {
+    let crds: Api<CustomResourceDefinition> = Api::all(ns.client.clone());
+    let published = ns.published("greeter").await;
     let mut uids = vec![
         crds.get("serviceregistrations.beatkeeper.dev").await.unwrap().uid(),
-        shop.registration("greeter").await.uid(),
+        ns.registration("greeter").await.uid(),
         published.endpoints.unwrap().uid(),
     ];
     uids.extend(published.slices.iter().map(ResourceExt::uid));
@@ -99,8 +99,8 @@ fn prunes(tool: &str, live: &Value) -> bool {
 async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_published_goes() {
     let plane = own_plane(Options::default()).await;
     let helm = Helm::on(plane);
-    let shop = Shop::open_on(plane, "gitops").await;
-    let range = format!("outsideRanges.{}={{192.0.2.0/24}}", shop.namespace);
+    let ns = TestNamespace::new_on(plane, "gitops").await;
+    let range = format!("outsideRanges.{}={{192.0.2.0/24}}", ns.name);
     let values = ["--set", range.as_str()];
     let rendered = Helm::offline().render(&values).await;
     let objects = tracked(&rendered);
@@ -109,16 +109,16 @@ async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_pu
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
 
     let folder = tempfile::tempdir().unwrap();
-    let chosen = flags(&shop.client).await;
+    let chosen = flags(&ns.client).await;
     let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
     let config = kubeconfig(plane, &folder).await;
     let operator = Operator::start_as(Some("operator-0"), &config, "", &chosen);
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    let before = kept(&shop).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
+    let before = kept(&ns).await;
 
     // The chart is rendered again and compared, with both ways of applying. No difference may
     // remain.
@@ -137,14 +137,14 @@ async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_pu
     let (crd, others): (Vec<_>, Vec<_>) = again.iter().cloned().partition(is_crd);
     helm.kubectl(&["replace", "-f", "-"], &list(&again)).await.unwrap();
     helm.kubectl(&["replace", "--force", "-f", "-"], &list(&others)).await.unwrap();
-    assert_eq!(kept(&shop).await, before);
+    assert_eq!(kept(&ns).await, before);
     // When its ServiceAccount is created again, the operator's Pods are too.
     operator.kill();
     let config = kubeconfig(plane, &folder).await;
     let operator = Operator::start_as(Some("operator-1"), &config, "", &chosen);
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    let before = kept(&shop).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let before = kept(&ns).await;
 
     // The application is deleted, or no longer contains the chart. Both tools prune everything but
     // the CRD.
@@ -157,7 +157,7 @@ async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_pu
     assert!(operator.stop().await);
     let gone: Vec<_> = there.into_iter().filter(|object| !is_crd(object)).collect();
     helm.kubectl(&["delete", "-f", "-"], &list(&gone)).await.unwrap();
-    assert_eq!(kept(&shop).await, before);
+    assert_eq!(kept(&ns).await, before);
 
     // The chart is installed again, under another release name.
     let args = ["template", "anew", "--namespace", RELEASE, "--set", &range];
@@ -166,8 +166,8 @@ async fn applied_compared_replaced_and_pruned_by_gitops_tools_nothing_that_is_pu
     let renamed = tracked(&Helm::offline().run(&args).await);
     helm.kubectl(&["apply", "-f", "-"], &list(&renamed)).await.unwrap();
     assert_eq!(live(&helm, &crd).await.len(), 1);
-    assert_eq!(kept(&shop).await, before);
-    witness.always_saw(&set(&["192.0.2.1"]));
+    assert_eq!(kept(&ns).await, before);
+    observer.always_saw(&set(&["192.0.2.1"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use super::{
     helm::{Helm, RELEASE, chart},
     own_plane,
 };
-use crate::support::{Operator, Shop, Witness, witness::set};
+use crate::support::{Operator, ServiceObserver, TestNamespace, observer::set};
 
 const CRD: &str = "serviceregistrations.beatkeeper.dev";
 
@@ -47,8 +47,8 @@ fn older_chart() -> tempfile::TempDir {
 }
 
 /// Whether the API server keeps a field that an older CRD lacks.
-async fn knows_protection(shop: &Shop) -> bool {
-    let api: Api<ServiceRegistration> = shop.api();
+async fn knows_protection(ns: &TestNamespace) -> bool {
+    let api: Api<ServiceRegistration> = ns.api();
     let patch = json!({ "spec": { "protection": { "minReady": 1 } } });
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let patched = api.patch("greeter", &params, &Patch::Merge(patch)).await.unwrap();
@@ -56,12 +56,12 @@ async fn knows_protection(shop: &Shop) -> bool {
 }
 
 /// The identities of all objects that must not be created again.
-async fn kept(shop: &Shop) -> Vec<Option<String>> {
-    let crds: Api<CustomResourceDefinition> = Api::all(shop.client.clone());
-    let published = shop.published("greeter").await;
+async fn kept(ns: &TestNamespace) -> Vec<Option<String>> {
+    let crds: Api<CustomResourceDefinition> = Api::all(ns.client.clone());
+    let published = ns.published("greeter").await;
     let mut uids = vec![
         crds.get(CRD).await.unwrap().uid(),
-        shop.registration("greeter").await.uid(),
+        ns.registration("greeter").await.uid(),
         published.endpoints.unwrap().uid(),
     ];
     uids.extend(published.slices.iter().map(ResourceExt::uid));
@@ -77,36 +77,36 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
     let notes = helm.release("install", older.path(), &[]).await;
     assert!(notes.contains("enforced by an admission policy"), "{notes}");
 
-    let shop = Shop::open_on(plane, "installing").await;
-    let ranges = shop.ranges();
+    let ns = TestNamespace::new_on(plane, "installing").await;
+    let ranges = ns.ranges();
     let flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
-    let operator = Operator::start(plane, &shop.namespace, &flags);
+    let operator = Operator::start(plane, &ns.name, &flags);
     let settled = || tokio::time::sleep(Duration::from_millis(500));
     crate::support::eventually("the CRD is served", async || {
-        shop.api::<ServiceRegistration>().list(&Default::default()).await.ok()
+        ns.api::<ServiceRegistration>().list(&Default::default()).await.ok()
     })
     .await;
     // Applied as a reader of the notes would paste it.
     let manifest = notes.split_once("<<YAML\n").unwrap().1.split_once("\nYAML\n").unwrap().0;
     let said = helm.kubectl(&["apply", "-f", "-"], manifest).await.unwrap();
     assert_eq!(said.matches(" created\n").count(), 3, "{said}");
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), Duration::from_millis(500)).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let witness = Witness::of(&shop, "greeter").await;
-    let before = kept(&shop).await;
-    assert!(!knows_protection(&shop).await, "the older CRD");
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
+    let before = kept(&ns).await;
+    assert!(!knows_protection(&ns).await, "the older CRD");
 
     helm.release("upgrade", &chart(), &["--set", "replicas=3"]).await;
-    let deployments: Api<Deployment> = Api::namespaced(shop.client.clone(), RELEASE);
+    let deployments: Api<Deployment> = Api::namespaced(ns.client.clone(), RELEASE);
     let replicas = async || deployments.get(RELEASE).await.unwrap().spec.unwrap().replicas;
     assert_eq!(replicas().await, Some(3));
     crate::support::eventually("the CRD is upgraded", async || {
-        knows_protection(&shop).await.then_some(())
+        knows_protection(&ns).await.then_some(())
     })
     .await;
-    assert_eq!(kept(&shop).await, before);
+    assert_eq!(kept(&ns).await, before);
 
     // As a Flux HelmRelease with forced upgrades does it.
     helm.release(
@@ -115,12 +115,12 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
         &["--set", "replicas=3", "--force-replace", "--server-side=false"],
     )
     .await;
-    assert_eq!(kept(&shop).await, before);
+    assert_eq!(kept(&ns).await, before);
 
     helm.run(&["rollback", RELEASE, "1", "--namespace", RELEASE]).await;
     assert_eq!(replicas().await, Some(2));
     settled().await;
-    assert_eq!(kept(&shop).await, before);
+    assert_eq!(kept(&ns).await, before);
 
     // A real operator would stop together with its Deployment.
     assert!(operator.stop().await);
@@ -128,17 +128,17 @@ async fn through_upgrade_rollback_and_uninstall_the_crd_the_registrations_and_wh
     assert!(said.contains(CRD), "it names what is kept: {said}");
     assert!(deployments.get_opt(RELEASE).await.unwrap().is_none());
     settled().await;
-    assert_eq!(kept(&shop).await, before);
-    witness.always_saw(&set(&["192.0.2.1"]));
+    assert_eq!(kept(&ns).await, before);
+    observer.always_saw(&set(&["192.0.2.1"]));
 
     // The chart is installed again, over the objects that were kept.
     helm.release("install", &chart(), &[]).await;
     crate::support::eventually("the CRD is upgraded", async || {
-        knows_protection(&shop).await.then_some(())
+        knows_protection(&ns).await.then_some(())
     })
     .await;
-    assert_eq!(kept(&shop).await, before);
-    witness.always_saw(&set(&["192.0.2.1"]));
+    assert_eq!(kept(&ns).await, before);
+    observer.always_saw(&set(&["192.0.2.1"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use super::{
     own_plane,
     rights::{flags, kubeconfig},
 };
-use crate::support::{Operator, Shop, eventually};
+use crate::support::{Operator, TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_millis(300);
 
@@ -71,20 +71,20 @@ async fn restrict(client: &Client) {
 }
 
 /// Waits until both policies refuse an account that has all rights except those to `restricted`.
-async fn in_force(plane: &ControlPlane, shop: &Shop) {
-    shop.create::<ServiceAccount>(json!({ "metadata": { "name": "writer" } })).await;
-    shop.create::<Role>(json!({ "metadata": { "name": "writer" }, "rules": [
+async fn in_force(plane: &ControlPlane, ns: &TestNamespace) {
+    ns.create::<ServiceAccount>(json!({ "metadata": { "name": "writer" } })).await;
+    ns.create::<Role>(json!({ "metadata": { "name": "writer" }, "rules": [
         { "apiGroups": [""], "resources": ["endpoints"], "verbs": ["create"] },
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["create"] },
     ]}))
     .await;
-    shop.create::<RoleBinding>(json!({
+    ns.create::<RoleBinding>(json!({
         "metadata": { "name": "writer" },
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "writer" },
-        "subjects": [{ "kind": "ServiceAccount", "name": "writer", "namespace": shop.namespace }],
+        "subjects": [{ "kind": "ServiceAccount", "name": "writer", "namespace": ns.name }],
     }))
     .await;
-    let writer = plane.client_as(&shop.namespace, "writer", None).await.unwrap();
+    let writer = plane.client_as(&ns.name, "writer", None).await.unwrap();
     let slice: EndpointSlice = serde_json::from_value(json!({
         "metadata": { "name": "by-hand" }, "addressType": "IPv4",
         "endpoints": [{ "addresses": ["10.88.0.7"] }],
@@ -97,12 +97,12 @@ async fn in_force(plane: &ControlPlane, shop: &Shop) {
     let rehearsed = PostParams { dry_run: true, ..PostParams::default() };
     let is_policy = |error: kube::Error| error.to_string().contains("is not allowed").then_some(());
     eventually("slices are guarded", async || {
-        let api: Api<EndpointSlice> = Api::namespaced(writer.clone(), &shop.namespace);
+        let api: Api<EndpointSlice> = Api::namespaced(writer.clone(), &ns.name);
         api.create(&rehearsed, &slice).await.err().and_then(is_policy)
     })
     .await;
     eventually("Endpoints are guarded", async || {
-        let api: Api<Endpoints> = Api::namespaced(writer.clone(), &shop.namespace);
+        let api: Api<Endpoints> = Api::namespaced(writer.clone(), &ns.name);
         api.create(&rehearsed, &endpoints).await.err().and_then(is_policy)
     })
     .await;
@@ -115,9 +115,9 @@ async fn where_addresses_of_pods_are_guarded_the_rights_of_the_chart_let_them_be
     let folder = tempfile::tempdir().unwrap();
     let unset = "podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null";
     for (verb, wide) in [("install", true), ("upgrade", false)] {
-        let shop = Shop::open_on(plane, if wide { "wide" } else { "narrow" }).await;
-        let range = format!("outsideRanges.{}={{192.0.2.0/24}}", shop.namespace);
-        let narrow = format!("watchNamespaces={{{}}}", shop.namespace);
+        let ns = TestNamespace::new_on(plane, if wide { "wide" } else { "narrow" }).await;
+        let range = format!("outsideRanges.{}={{192.0.2.0/24}}", ns.name);
+        let narrow = format!("watchNamespaces={{{}}}", ns.name);
         let mut values = vec!["--set", unset, "--set", &range];
         if !wide {
             values.extend(["--set", &narrow]);
@@ -125,21 +125,21 @@ async fn where_addresses_of_pods_are_guarded_the_rights_of_the_chart_let_them_be
         helm.release(verb, &chart(), &values).await;
         plane.declare(&beatkeeper_api::crd()).await.unwrap();
         if wide {
-            restrict(&shop.client).await;
+            restrict(&ns.client).await;
         }
-        in_force(plane, &shop).await;
+        in_force(plane, &ns).await;
         let config = kubeconfig(plane, &folder).await;
-        let chosen = flags(&shop.client).await;
+        let chosen = flags(&ns.client).await;
         let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
         let operator = Operator::start_as(Some("operator-0"), &config, "", &chosen);
-        shop.greeter().await;
-        let mut beats = shop.beats("greeter");
-        let uid = shop.pod("in-a-pod", &["10.88.0.7"], json!({})).await;
+        ns.greeter().await;
+        let mut beats = ns.beats("greeter");
+        let uid = ns.pod("in-a-pod", &["10.88.0.7"], json!({})).await;
         beats.start(&beats.in_pod("in-a-pod", &uid), INTERVAL).await;
         beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-        shop.published_as_ready("greeter", &["10.88.0.7", "192.0.2.1"]).await;
+        ns.published_as_ready("greeter", &["10.88.0.7", "192.0.2.1"]).await;
         eventually("its Endpoints name the Pod", async || {
-            let subsets = shop.published("greeter").await.endpoints?.subsets?;
+            let subsets = ns.published("greeter").await.endpoints?.subsets?;
             let mut named = subsets.iter().flat_map(|subset| subset.addresses.iter().flatten());
             named.any(|address| address.ip == "10.88.0.7").then_some(())
         })

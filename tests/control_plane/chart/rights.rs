@@ -22,7 +22,7 @@ use super::{
     helm::{Helm, RELEASE, chart},
     own_plane,
 };
-use crate::support::{Operator, Shop, eventually};
+use crate::support::{Operator, TestNamespace, eventually};
 
 const ACCOUNT: &str = "system:serviceaccount:beatkeeper:beatkeeper";
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -110,36 +110,36 @@ async fn granted(client: &Client) -> BTreeSet<String> {
 }
 
 /// Everything that an operator does: publish, prune, sweep, adopt, hand over the lead, and report.
-async fn the_whole_job(shop: &Shop, start: impl Fn(&str, &[&str]) -> Operator) {
+async fn the_whole_job(ns: &TestNamespace, start: impl Fn(&str, &[&str]) -> Operator) {
     let first = start("operator-0", &[]);
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    let uid = shop.pod("in-a-pod", &["10.88.0.7"], json!({})).await;
+    let uid = ns.pod("in-a-pod", &["10.88.0.7"], json!({})).await;
     beats.start(&beats.in_pod("in-a-pod", &uid), INTERVAL).await;
-    shop.published_as_ready("greeter", &["10.88.0.7", "192.0.2.1", "192.0.2.2"]).await;
+    ns.published_as_ready("greeter", &["10.88.0.7", "192.0.2.1", "192.0.2.2"]).await;
     beats.die("vm-2");
-    shop.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
+    ns.instance("greeter", "vm-2", "Expired", "TTLPassed").await;
 
     // With other ports the Service is changed, and slices are created again.
     let ports = json!([{ "name": "grpc", "port": 81, "targetPort": 8081 }]);
-    shop.patch::<beatkeeper_api::ServiceRegistration>(
+    ns.patch::<beatkeeper_api::ServiceRegistration>(
         "greeter",
         json!({ "spec": { "ports": ports } }),
     )
     .await;
     eventually("the Service has the other port", async || {
-        let service = shop.api::<Service>().get("greeter").await.unwrap().spec.unwrap();
+        let service = ns.api::<Service>().get("greeter").await.unwrap().spec.unwrap();
         service.ports.is_some_and(|ports| ports[0].port == 81).then_some(())
     })
     .await;
 
-    adopts(shop).await;
-    sweeps(shop).await;
+    adopts(ns).await;
+    sweeps(ns).await;
 
     let second = start("operator-1", &[]);
-    let leases: Api<Lease> = Api::namespaced(shop.client.clone(), RELEASE);
+    let leases: Api<Lease> = Api::namespaced(ns.client.clone(), RELEASE);
     eventually("the second one has seen everything", async || {
         second.logged().contains("taking part in the election").then_some(())
     })
@@ -151,8 +151,8 @@ async fn the_whole_job(shop: &Shop, start: impl Fn(&str, &[&str]) -> Operator) {
     })
     .await;
     beats.die("vm-1");
-    shop.published_as_ready("greeter", &["10.88.0.7"]).await;
-    let events = shop.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+    ns.published_as_ready("greeter", &["10.88.0.7"]).await;
+    let events = ns.api::<Event>().list(&ListParams::default()).await.unwrap().items;
     let pruned = events.iter().any(|event| {
         event.regarding.as_ref().is_some_and(|it| it.name.as_deref() == Some("greeter"))
     });
@@ -162,21 +162,21 @@ async fn the_whole_job(shop: &Shop, start: impl Fn(&str, &[&str]) -> Operator) {
     // The Endpoints objects are removed again.
     let last = start("operator-2", &["--publish-endpoints=false"]);
     eventually("the Endpoints are removed", async || {
-        shop.published("greeter").await.endpoints.is_none().then_some(())
+        ns.published("greeter").await.endpoints.is_none().then_some(())
     })
     .await;
     assert!(last.stop().await);
 }
 
-async fn adopts(shop: &Shop) {
-    shop.service("legacy", json!({})).await;
+async fn adopts(ns: &TestNamespace) {
+    ns.service("legacy", json!({})).await;
     let ports = json!([{ "name": "grpc", "port": 8080 }]);
-    shop.create::<Endpoints>(json!({
+    ns.create::<Endpoints>(json!({
         "metadata": { "name": "legacy" },
         "subsets": [{ "addresses": [{ "ip": "192.0.2.9" }], "ports": ports }],
     }))
     .await;
-    shop.create::<EndpointSlice>(json!({
+    ns.create::<EndpointSlice>(json!({
         "metadata": { "name": "legacy-by-hand", "labels": {
             "kubernetes.io/service-name": "legacy",
             "endpointslice.kubernetes.io/managed-by": "staff",
@@ -187,25 +187,23 @@ async fn adopts(shop: &Shop) {
     let registration = serde_json::from_value(json!({
         "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
         "metadata": { "name": "legacy", "annotations": { ADOPT_ANNOTATION: "true" } },
-        "spec": Shop::usual_spec(),
+        "spec": TestNamespace::usual_spec(),
     }))
     .unwrap();
-    let api: Api<beatkeeper_api::ServiceRegistration> = shop.api();
+    let api: Api<beatkeeper_api::ServiceRegistration> = ns.api();
     api.create(&PostParams::default(), &registration).await.unwrap();
-    shop.condition("legacy", "Ready", "True", "Published").await;
-    shop.published_as_ready("legacy", &["192.0.2.9"]).await;
+    ns.condition("legacy", "Ready", "True", "Published").await;
+    ns.published_as_ready("legacy", &["192.0.2.9"]).await;
 }
 
-async fn sweeps(shop: &Shop) {
+async fn sweeps(ns: &TestNamespace) {
     let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
-    shop.register("short", json!({ "ttl": "1s", "interval": "300ms", "ports": ports })).await;
-    let beats = shop.beats("short");
+    ns.register("short", json!({ "ttl": "1s", "interval": "300ms", "ports": ports })).await;
+    let beats = ns.beats("short");
     beats.create(&beats.outside("vm-3", "192.0.2.3")).await;
-    shop.instance("short", "vm-3", "Expired", "TTLPassed").await;
-    eventually("its Lease is swept", async || {
-        shop.lease("short.vm-3").await.is_none().then_some(())
-    })
-    .await;
+    ns.instance("short", "vm-3", "Expired", "TTLPassed").await;
+    eventually("its Lease is swept", async || ns.lease("short.vm-3").await.is_none().then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,11 +212,11 @@ async fn the_operator_does_its_whole_work_with_the_rights_of_the_chart_and_uses_
     let helm = Helm::on(plane);
     let folder = tempfile::tempdir().unwrap();
     for wide in [false, true] {
-        let shop = Shop::open_on(plane, if wide { "wide" } else { "narrow" }).await;
-        let ranges = json!({ &shop.namespace: ["192.0.2.0/24"] });
+        let ns = TestNamespace::new_on(plane, if wide { "wide" } else { "narrow" }).await;
+        let ranges = json!({ &ns.name: ["192.0.2.0/24"] });
         let values = json!({
             "outsideRanges": ranges,
-            "watchNamespaces": if wide { json!([]) } else { json!([shop.namespace]) },
+            "watchNamespaces": if wide { json!([]) } else { json!([ns.name]) },
             "clusterRoles": { "create": false },
         });
         let file = folder.path().join("values.yaml");
@@ -227,9 +225,9 @@ async fn the_operator_does_its_whole_work_with_the_rights_of_the_chart_and_uses_
         helm.release("install", &chart(), &values).await;
         plane.declare(&beatkeeper_api::crd()).await.unwrap();
         let config = kubeconfig(plane, &folder).await;
-        let chosen = flags(&shop.client).await;
+        let chosen = flags(&ns.client).await;
         let mark = plane.audit_mark().await.unwrap();
-        the_whole_job(&shop, |pod, more| {
+        the_whole_job(&ns, |pod, more| {
             let all: Vec<&str> =
                 chosen.iter().map(String::as_str).chain(more.iter().copied()).collect();
             Operator::start_as(Some(pod), &config, "", &all)
@@ -248,7 +246,7 @@ async fn the_operator_does_its_whole_work_with_the_rights_of_the_chart_and_uses_
                 right(&entry.verb, &entry.api_group, &resource)
             })
             .collect();
-        let needless: Vec<String> = granted(&shop.client)
+        let needless: Vec<String> = granted(&ns.client)
             .await
             .into_iter()
             .filter(|right| !used.contains(right) && !SELDOM.contains(&right.as_str()))
@@ -259,7 +257,7 @@ async fn the_operator_does_its_whole_work_with_the_rights_of_the_chart_and_uses_
         );
 
         helm.run(&["uninstall", RELEASE, "--namespace", RELEASE]).await;
-        let leases: Api<Lease> = Api::namespaced(shop.client.clone(), RELEASE);
+        let leases: Api<Lease> = Api::namespaced(ns.client.clone(), RELEASE);
         leases.delete(RELEASE, &DeleteParams::default()).await.unwrap();
     }
 }

@@ -17,7 +17,7 @@ use super::{
     own_plane,
     rights::{flags, kubeconfig},
 };
-use crate::support::{Operator, Shop, eventually, http};
+use crate::support::{Operator, TestNamespace, eventually, http};
 
 const INTERVAL: Duration = Duration::from_millis(300);
 const ASKED: [&str; 2] =
@@ -31,9 +31,9 @@ struct Running {
 
 impl Running {
     /// Starts the operator of the chart, with the rights of its ServiceAccount.
-    async fn start(shop: &Shop, folder: &tempfile::TempDir, more: &[&str]) -> Self {
-        let config = kubeconfig(shop.plane, folder).await;
-        let chosen = flags(&shop.client).await;
+    async fn start(ns: &TestNamespace, folder: &tempfile::TempDir, more: &[&str]) -> Self {
+        let config = kubeconfig(ns.plane, folder).await;
+        let chosen = flags(&ns.client).await;
         let mut all: Vec<&str> = chosen.iter().map(String::as_str).collect();
         all.extend(ASKED);
         all.extend(more);
@@ -74,8 +74,8 @@ impl Running {
     }
 }
 
-async fn install(helm: &Helm<'_>, verb: &str, shops: &[&Shop], narrow: bool) {
-    let names: Vec<&str> = shops.iter().map(|shop| shop.namespace.as_str()).collect();
+async fn install(helm: &Helm<'_>, verb: &str, shops: &[&TestNamespace], narrow: bool) {
+    let names: Vec<&str> = shops.iter().map(|ns| ns.name.as_str()).collect();
     let ranges: serde_json::Map<_, _> =
         names.iter().map(|&name| (name.to_owned(), json!(["192.0.2.0/24"]))).collect();
     let watched = if narrow { names } else { Vec::new() };
@@ -90,9 +90,9 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
     let plane = own_plane(Options::default()).await;
     let helm = Helm::on(plane);
     let folder = tempfile::tempdir().unwrap();
-    let shop = Shop::open_on(plane, "there").await;
+    let ns = TestNamespace::new_on(plane, "there").await;
     let client = plane.admin_client().unwrap();
-    let later = Shop { plane, client, namespace: "later".to_owned() };
+    let later = TestNamespace { plane, client, name: "later".to_owned() };
 
     // The install fails and names what is missing. An upgrade can complete it.
     let args = ["--set", "watchNamespaces={later}", "--namespace", RELEASE, "--create-namespace"];
@@ -101,18 +101,18 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
     let why = helm.try_run(&args).await.unwrap_err();
     assert!(why.contains("namespaces \"later\" not found"), "{why}");
 
-    install(&helm, "upgrade", &[&shop], true).await;
+    install(&helm, "upgrade", &[&ns], true).await;
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     // With the cluster's networks as flags, the operator does not need to know which object in any
     // namespace has an address.
     let more =
         ["--namespace=later", "--outside-range=later=192.0.2.0/24", "--cluster-network=10.0.0.0/8"];
-    let running = Running::start(&shop, &folder, &more).await;
+    let running = Running::start(&ns, &folder, &more).await;
     running.ready().await;
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     eventually("it is told", async || (!running.told().is_empty()).then_some(())).await;
     // In all namespaces the operator reads the kinds that show which object has an address. Only
     // these other kinds are missing.
@@ -122,7 +122,7 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
 
     // The namespace appears, and an upgrade grants its rights. No restart is needed.
     helm.kubectl(&["create", "namespace", "later"], "").await.unwrap();
-    install(&helm, "upgrade", &[&shop, &later], true).await;
+    install(&helm, "upgrade", &[&ns, &later], true).await;
     later.greeter().await;
     let mut others = later.beats("greeter");
     others.start(&others.outside("vm-2", "192.0.2.2"), INTERVAL).await;
@@ -141,9 +141,9 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
     helm.kubectl(&["delete", "namespace", "later", "--wait"], "").await.unwrap();
     running.ready().await;
     beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
     helm.kubectl(&["create", "namespace", "later"], "").await.unwrap();
-    install(&helm, "upgrade", &[&shop, &later], true).await;
+    install(&helm, "upgrade", &[&ns, &later], true).await;
     later.greeter().await;
     let mut others = later.beats("greeter");
     others.start(&others.outside("vm-4", "192.0.2.4"), INTERVAL).await;
@@ -168,22 +168,22 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     let plane = own_plane(Options::default()).await;
     let helm = Helm::on(plane);
     let folder = tempfile::tempdir().unwrap();
-    let shop = Shop::open_on(plane, "wide").await;
-    install(&helm, "install", &[&shop], false).await;
+    let ns = TestNamespace::new_on(plane, "wide").await;
+    install(&helm, "install", &[&ns], false).await;
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    let roles: Api<ClusterRole> = Api::all(shop.client.clone());
+    let roles: Api<ClusterRole> = Api::all(ns.client.clone());
     let all = roles.get("beatkeeper-operator").await.unwrap().rules.unwrap();
-    shop.greeter().await;
-    let mut beats = shop.beats("greeter");
+    ns.greeter().await;
+    let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
 
     // From the start, the right to read Nodes is missing: there are no zones, and everything else
     // works.
     rights_without(plane, &all, Some("nodes")).await;
-    let running = Running::start(&shop, &folder, &[]).await;
+    let running = Running::start(&ns, &folder, &[]).await;
     running.ready().await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Nodes\""]);
     let told = eventually("it is told", async || running.told().into_iter().next()).await;
     assert!(told.contains("zones are not published"), "{told}");
@@ -191,55 +191,55 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     // From the start, a resource that decisions need cannot be read.
     assert!(running.operator.stop().await);
     rights_without(plane, &all, Some("endpoints")).await;
-    let running = Running::start(&shop, &folder, &[]).await;
+    let running = Running::start(&ns, &folder, &[]).await;
     running.ready().await;
-    let why = shop.condition("greeter", "Ready", "False", "CannotRead").await;
+    let why = ns.condition("greeter", "Ready", "False", "CannotRead").await;
     assert!(why.contains("may not read Endpoints in any namespace"), "{why}");
-    shop.condition("greeter", "Stalled", "True", "CannotRead").await;
-    shop.condition("greeter", "PruningHeld", "True", "CannotRead").await;
+    ns.condition("greeter", "Stalled", "True", "CannotRead").await;
+    ns.condition("greeter", "PruningHeld", "True", "CannotRead").await;
     assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Endpoints\""]);
     rights_without(plane, &all, None).await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
     running.reads_everything().await;
 
     // From the start, the right to write the probe is missing. Nothing can be proven without it.
     assert!(running.operator.stop().await);
-    let own: Api<Role> = Api::namespaced(shop.client.clone(), RELEASE);
+    let own: Api<Role> = Api::namespaced(ns.client.clone(), RELEASE);
     let rules = own.get(RELEASE).await.unwrap().rules.unwrap();
     let patch = Patch::Merge(json!({ "rules": [rules[1]] }));
     own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
-    let running = Running::start(&shop, &folder, &[]).await;
+    let running = Running::start(&ns, &folder, &[]).await;
     running.ready().await;
-    let why = shop.condition("greeter", "Ready", "False", "PathUnproven").await;
+    let why = ns.condition("greeter", "Ready", "False", "PathUnproven").await;
     // The write may be a renewal or a creation, because a revoked right may still apply for a
     // moment.
     assert!(why.contains("the probe Lease beatkeeper/"), "{why}");
     let patch = Patch::Merge(json!({ "rules": rules }));
     own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
-    shop.condition("greeter", "Ready", "True", "Published").await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
 
     // A right is revoked later. A running watch continues until it must be restarted, as after a
     // restart of the API server.
     rights_without(plane, &all, Some("pods")).await;
     plane.api_server().stop().await.unwrap();
     plane.api_server().start().await.unwrap();
-    shop.condition("greeter", "Ready", "False", "CannotRead").await;
+    ns.condition("greeter", "Ready", "False", "CannotRead").await;
     running.ready().await;
     beats.die("vm-2");
     beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
     // A Lease that is silent for longer than its ttl, and a new Lease that beats. Neither changes
     // what is published.
     eventually("vm-2 has been silent for two ttls", async || {
-        let renewed = shop.lease("greeter.vm-2").await?.spec?.renew_time?.0;
+        let renewed = ns.lease("greeter.vm-2").await?.spec?.renew_time?.0;
         (Timestamp::now().duration_since(renewed).as_secs() >= 6).then_some(())
     })
     .await;
-    let published = shop.published("greeter").await;
+    let published = ns.published("greeter").await;
     let wanted = ["192.0.2.1", "192.0.2.2"].map(str::to_owned).into();
     assert_eq!(published.ready(), wanted, "nothing is decided");
     rights_without(plane, &all, None).await;
-    shop.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
-    shop.condition("greeter", "Ready", "True", "Published").await;
+    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    ns.condition("greeter", "Ready", "True", "Published").await;
     running.reads_everything().await;
     assert!(running.operator.stop().await);
 }

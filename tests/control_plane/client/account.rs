@@ -4,20 +4,20 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{Config, api::DeleteParams};
 use serde_json::{Value, json};
 
-use crate::support::Shop;
+use crate::support::TestNamespace;
 
-/// The default ServiceAccount of a shop.
-pub struct Account<'a>(&'a Shop);
+/// The default ServiceAccount of a namespace.
+pub struct Account<'a>(&'a TestNamespace);
 
 impl<'a> Account<'a> {
-    pub async fn of(shop: &'a Shop) -> Self {
+    pub async fn of(ns: &'a TestNamespace) -> Self {
         let rules = json!([
             { "apiGroups": ["beatkeeper.dev"], "resources": ["serviceregistrations"], "verbs": ["get"] },
             { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
               "verbs": ["get", "create", "patch", "delete"] },
         ]);
-        shop.create::<Role>(json!({ "metadata": { "name": "beats" }, "rules": rules })).await;
-        let account = Self(shop);
+        ns.create::<Role>(json!({ "metadata": { "name": "beats" }, "rules": rules })).await;
+        let account = Self(ns);
         account.allow().await;
         account
     }
@@ -27,7 +27,7 @@ impl<'a> Account<'a> {
             .create::<RoleBinding>(json!({
                 "metadata": { "name": "beats" },
                 "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "beats" },
-                "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": self.0.namespace }],
+                "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": self.0.name }],
             }))
             .await;
     }
@@ -39,7 +39,7 @@ impl<'a> Account<'a> {
     /// A token that is valid while a Pod exists. This method creates the Pod.
     pub async fn token(&self, pod: &str) -> String {
         self.0.pod(pod, &[], json!({})).await;
-        self.0.plane.token(&self.0.namespace, "default", Some(pod)).await.unwrap()
+        self.0.plane.token(&self.0.name, "default", Some(pod)).await.unwrap()
     }
 
     /// A configuration with this user, as in a kubeconfig.

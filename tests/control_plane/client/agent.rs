@@ -8,7 +8,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::NamedTempFile;
 
-use crate::support::{Shop, Usage, eventually, operator::spawn_from_keeper};
+use crate::support::{TestNamespace, Usage, eventually, operator::spawn_from_keeper};
 
 /// A running agent. It is killed when this is dropped.
 pub struct Agent {
@@ -17,25 +17,25 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn start(shop: &Shop, instance: &str, address: &str) -> Self {
-        Self::start_with(shop, &["--instance", instance, "--address", address])
+    pub fn start(ns: &TestNamespace, instance: &str, address: &str) -> Self {
+        Self::start_with(ns, &["--instance", instance, "--address", address])
     }
 
     /// Starts `agent run` with these flags, outside any Pod.
-    pub fn start_with(shop: &Shop, flags: &[&str]) -> Self {
-        Self::start_to(shop, "run", flags)
+    pub fn start_with(ns: &TestNamespace, flags: &[&str]) -> Self {
+        Self::start_to(ns, "run", flags)
     }
 
     /// Starts an agent with the action `run` or `proxy`.
-    pub fn start_to(shop: &Shop, action: &str, flags: &[&str]) -> Self {
+    pub fn start_to(ns: &TestNamespace, action: &str, flags: &[&str]) -> Self {
         let said = NamedTempFile::new().unwrap();
         let output = || Stdio::from(File::options().append(true).open(said.path()).unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command
-            .args(["agent", action, "--registration", "greeter", "--namespace", &shop.namespace])
+            .args(["agent", action, "--registration", "greeter", "--namespace", &ns.name])
             .args(flags)
             .env_remove("POD_NAME")
-            .env("KUBECONFIG", shop.plane.kubeconfig())
+            .env("KUBECONFIG", ns.plane.kubeconfig())
             .stdin(Stdio::null())
             .stdout(output())
             .stderr(output());

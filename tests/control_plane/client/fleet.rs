@@ -1,6 +1,7 @@
 //! Many instances in the test process, each with its own client and connection, and the record of
 //! their events.
 
+use beatkeeper_test_support::SliceObserver;
 use std::{
     sync::{Arc, Mutex},
     time::Instant,
@@ -11,7 +12,7 @@ use futures::{StreamExt, stream};
 use kube::Config;
 
 use super::address;
-use crate::support::{Shop, chaos::Chronicle, eventually};
+use crate::support::{TestNamespace, eventually};
 
 /// The number of instances that register at the same time. Each needs a TLS handshake, and the
 /// machine may be small.
@@ -19,9 +20,9 @@ const SIDE_BY_SIDE: usize = 50;
 
 /// The times at which one instance sent its accepted beats, and all its other events.
 #[derive(Clone, Default)]
-pub struct Diary(Arc<Mutex<(Vec<Instant>, Vec<Event>)>>);
+pub struct WriteLog(Arc<Mutex<(Vec<Instant>, Vec<Event>)>>);
 
-impl Diary {
+impl WriteLog {
     pub fn note(&self, event: &Event) {
         let (sent, told) = &mut *self.0.lock().unwrap();
         match event {
@@ -42,54 +43,54 @@ impl Diary {
     }
 }
 
-/// One instance of `greeter`, with a diary.
-pub async fn start(shop: &Shop, n: usize, config: Config) -> (Running, Diary) {
-    start_with(shop, n, config, |service| service).await
+/// One instance of `greeter`, with a write log.
+pub async fn start(ns: &TestNamespace, n: usize, config: Config) -> (Running, WriteLog) {
+    start_with(ns, n, config, |service| service).await
 }
 
 /// Like [`start`], with a changed service.
 pub async fn start_with(
-    shop: &Shop,
+    ns: &TestNamespace,
     n: usize,
     config: Config,
     change: impl FnOnce(Builder) -> Builder,
-) -> (Running, Diary) {
-    let diary = Diary::default();
-    let note = diary.clone();
+) -> (Running, WriteLog) {
+    let write_log = WriteLog::default();
+    let note = write_log.clone();
     let service = Service::builder("greeter")
-        .namespace(&shop.namespace)
+        .namespace(&ns.name)
         .pod("")
         .instance(format!("vm-{n}"))
         .address(address(n).into())
         .config(config)
         .handle_signal(false)
         .report(Arc::new(move |event| note.note(event)));
-    (change(service).build().unwrap().start().await.unwrap(), diary)
+    (change(service).build().unwrap().start().await.unwrap(), write_log)
 }
 
 pub struct Fleet {
-    pub chronicle: Chronicle,
-    members: Vec<(Running, Diary)>,
+    pub observer: SliceObserver,
+    members: Vec<(Running, WriteLog)>,
 }
 
 impl Fleet {
     /// Starts `count` instances, and waits until all are published.
-    pub async fn start(shop: &Shop, count: usize) -> Self {
-        let chronicle = Chronicle::begin(shop).await;
-        let config = shop.plane.admin_config("fleet-test").unwrap();
+    pub async fn start(ns: &TestNamespace, count: usize) -> Self {
+        let observer = ns.observe_all().await;
+        let config = ns.plane.admin_config("fleet-test").unwrap();
         let members: Vec<_> = stream::iter(0..count)
-            .map(|n| start(shop, n, config.clone()))
+            .map(|n| start(ns, n, config.clone()))
             .buffer_unordered(SIDE_BY_SIDE)
             .collect()
             .await;
-        let fleet = Self { chronicle, members };
+        let fleet = Self { observer, members };
         fleet.is_published().await;
         fleet
     }
 
     pub async fn is_published(&self) {
         eventually("the whole fleet is published", async || {
-            (self.chronicle.published().len() == self.members.len()).then_some(())
+            (self.observer.published().len() == self.members.len()).then_some(())
         })
         .await;
     }
@@ -98,8 +99,8 @@ impl Fleet {
         self.members.len()
     }
 
-    pub fn diaries(&self) -> impl Iterator<Item = &Diary> {
-        self.members.iter().map(|(_, diary)| diary)
+    pub fn diaries(&self) -> impl Iterator<Item = &WriteLog> {
+        self.members.iter().map(|(_, write_log)| write_log)
     }
 
     /// The statistics of all instances together.
@@ -117,6 +118,6 @@ impl Fleet {
 
     /// Panics if any instance has left at any moment.
     pub fn was_always_there(&self) {
-        super::nobody_has_left(&self.chronicle, self.len());
+        super::nobody_has_left(&self.observer, self.len());
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write, fs, time::Duration};
 
 use super::{address, agent::Agent};
-use crate::support::{Shop, chaos::turn, eventually};
+use crate::support::{TestNamespace, chaos::turn, eventually};
 
 const SETTLE: Duration = Duration::from_secs(20);
 const WATCHED: Duration = Duration::from_secs(60);
@@ -19,22 +19,22 @@ fn settings(count: usize) -> String {
 
 async fn of_so_many(count: usize) {
     let plane = turn().await;
-    let shop = Shop::open_on(*plane, "footprint").await;
-    let mut spec = Shop::usual_spec();
+    let ns = TestNamespace::new_on(*plane, "footprint").await;
+    let mut spec = TestNamespace::usual_spec();
     (spec["ttl"], spec["interval"]) = ("30s".into(), "10s".into());
-    shop.register("greeter", spec).await;
+    ns.register("greeter", spec).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), settings(count)).unwrap();
-    let agent = Agent::start_with(&shop, &["--config", file.path().to_str().unwrap()]);
+    let agent = Agent::start_with(&ns, &["--config", file.path().to_str().unwrap()]);
     let last = format!("greeter.vm-{count}");
-    eventually("the last one is registered", async || shop.lease(&last).await).await;
+    eventually("the last one is registered", async || ns.lease(&last).await).await;
     tokio::time::sleep(SETTLE).await;
 
-    let (before, mark) = (agent.used(), shop.plane.audit_mark().await.unwrap());
+    let (before, mark) = (agent.used(), ns.plane.audit_mark().await.unwrap());
     tokio::time::sleep(WATCHED).await;
     let after = agent.used();
     let mut writes = BTreeMap::<String, usize>::new();
-    for entry in shop.plane.audit_since(mark).await.unwrap() {
+    for entry in ns.plane.audit_since(mark).await.unwrap() {
         if entry.user_agent.starts_with("beatkeeper-agent/") {
             *writes.entry(format!("{} {}", entry.verb, entry.resource)).or_default() += 1;
         }

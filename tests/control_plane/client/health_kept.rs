@@ -11,13 +11,13 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{address, agent::Agent, nobody_has_left};
-use crate::support::{Shop, chaos::Chronicle, eventually};
+use crate::support::{TestNamespace, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_restarts_does_not_unready_what_serves() {
-    let shop = Shop::open("health-kept").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("health-kept").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let (config, probed) = (folder.path().join("agent.yaml"), folder.path().join("probed"));
     let probe = format!(
@@ -28,37 +28,37 @@ async fn an_agent_that_restarts_does_not_unready_what_serves() {
     std::fs::write(&config, probe).unwrap();
     let address = address(1).to_string();
     let flags = ["--instance=vm-1", "--address", &address, "--config", config.to_str().unwrap()];
-    let mut agent = Agent::start_with(&shop, &flags);
-    shop.published_as_ready("greeter", &[&address]).await;
-    let chronicle = Chronicle::begin(&shop).await;
+    let mut agent = Agent::start_with(&ns, &flags);
+    ns.published_as_ready("greeter", &[&address]).await;
+    let observer = ns.observe_all().await;
     for _ in 0..2 {
         agent.signal(Signal::KILL);
         agent.exit_code().await;
         std::fs::remove_file(&probed).unwrap();
-        agent = Agent::start_with(&shop, &flags);
+        agent = Agent::start_with(&ns, &flags);
         agent.says("with the Lease of its earlier life").await;
         eventually("it was probed", async || probed.exists().then_some(())).await;
     }
-    nobody_has_left(&chronicle, 1);
+    nobody_has_left(&observer, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn that_an_earlier_life_drained_is_not_kept() {
-    let shop = Shop::open("not-kept").await;
-    shop.greeter().await;
+    let ns = TestNamespace::new("not-kept").await;
+    ns.greeter().await;
     let flags = ["--instance=vm-1", "--address=192.0.2.1", "--probe=exec:false"];
-    let mut agent = Agent::start_with(&shop, &flags);
+    let mut agent = Agent::start_with(&ns, &flags);
     agent.says("beating as").await;
     agent.signal(Signal::KILL);
     agent.exit_code().await;
     // As the earlier process would have written it, and not a person.
-    let fields = shop.lease("greeter.vm-1").await.unwrap().metadata.managed_fields.unwrap();
+    let fields = ns.lease("greeter.vm-1").await.unwrap().metadata.managed_fields.unwrap();
     let beats = |entry: &&ManagedFieldsEntry| {
         entry.fields_v1.as_ref().is_some_and(|fields| !fields.0["f:spec"]["f:renewTime"].is_null())
     };
     let field_manager = fields.iter().find(beats).unwrap().manager.clone();
     let drains = json!({ "metadata": { "annotations": { "beatkeeper.dev/health": "Draining" } } });
-    shop.api::<Lease>()
+    ns.api::<Lease>()
         .patch(
             "greeter.vm-1",
             &PatchParams { field_manager, ..PatchParams::default() },
@@ -66,8 +66,8 @@ async fn that_an_earlier_life_drained_is_not_kept() {
         )
         .await
         .unwrap();
-    let agent = Agent::start_with(&shop, &flags);
+    let agent = Agent::start_with(&ns, &flags);
     agent.says("with the Lease of its earlier life").await;
-    let lease = shop.lease("greeter.vm-1").await.unwrap();
+    let lease = ns.lease("greeter.vm-1").await.unwrap();
     assert_eq!(lease.annotations()["beatkeeper.dev/health"], "Failing");
 }

@@ -6,31 +6,29 @@ use serde_json::json;
 
 use super::fleet::Fleet;
 use crate::support::{
-    Shop, Usage,
+    TestNamespace, Usage,
     chaos::{Scale, turn},
 };
 
 /// Lets instances beat for `time`. Returns how many beats were late.
-async fn beat_for(shop: &Shop, scale: Scale, time: Duration) -> u64 {
+async fn beat_for(ns: &TestNamespace, scale: Scale, time: Duration) -> u64 {
     let Scale { instances, ttl, interval, .. } = scale;
     let spec = json!({
         "ttl": format!("{}ms", ttl.as_millis()),
         "interval": format!("{}ms", interval.as_millis()),
         "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }],
     });
-    shop.register("greeter", spec).await;
-    let _operator = shop.operator();
+    ns.register("greeter", spec).await;
+    let _operator = ns.operator();
     let before_all = Usage::of("self");
-    let fleet = Fleet::start(shop, instances).await;
-    let (before, mark) = (fleet.stats(), shop.plane.audit_mark().await.unwrap());
+    let fleet = Fleet::start(ns, instances).await;
+    let (before, mark) = (fleet.stats(), ns.plane.audit_mark().await.unwrap());
     let usage_before = Usage::of("self");
     tokio::time::sleep(time).await;
     let usage = Usage::of("self");
     let stats = fleet.stats();
-    let mut writes = shop.plane.audit_since(mark).await.unwrap();
-    writes.retain(|it| {
-        it.namespace == shop.namespace && it.user_agent.starts_with("beatkeeper-client/")
-    });
+    let mut writes = ns.plane.audit_since(mark).await.unwrap();
+    writes.retain(|it| it.namespace == ns.name && it.user_agent.starts_with("beatkeeper-client/"));
     println!(
         "\n{instances} instances in this process, ttl {ttl:?}, interval {interval:?}, {time:?}: \
          {} beats, {} writes, {} failed, {} late, CPU {:?}, memory {} → {} MB",
@@ -54,18 +52,18 @@ async fn beat_for(shop: &Shop, scale: Scale, time: Duration) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_instances_in_one_process_beat_side_by_side() {
-    let shop = Shop::open("client-many").await;
+    let ns = TestNamespace::new("client-many").await;
     let (ttl, interval) = (Duration::from_secs(9), Duration::from_secs(3));
     let scale = Scale { instances: 100, ttl, interval, ..Scale::thirty(1) };
-    beat_for(&shop, scale, Duration::from_secs(15)).await;
+    beat_for(&ns, scale, Duration::from_secs(15)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: make chaos"]
 async fn a_thousand_instances_in_one_process_for_thirty_seconds_in_full() {
     let plane = turn().await;
-    let shop = Shop::open_on(*plane, "client-many").await;
+    let ns = TestNamespace::new_on(*plane, "client-many").await;
     let (ttl, interval) = (Duration::from_secs(30), Duration::from_secs(10));
     let scale = Scale { instances: 1000, ttl, interval, ..Scale::thirty(1) };
-    assert_eq!(beat_for(&shop, scale, Duration::from_secs(30)).await, 0, "late");
+    assert_eq!(beat_for(&ns, scale, Duration::from_secs(30)).await, 0, "late");
 }

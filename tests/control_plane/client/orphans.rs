@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{Shop, eventually, operator::spawn_from_keeper};
+use crate::support::{TestNamespace, eventually, operator::spawn_from_keeper};
 
 /// The children of a process that have ended and for which it has not waited.
 fn zombies(parent: u32) -> Vec<String> {
@@ -17,8 +17,8 @@ fn zombies(parent: u32) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_given_orphans_reaps_them_and_passes_the_commands_exit_code_on() {
-    let shop = Shop::open("orphans").await;
-    shop.greeter().await;
+    let ns = TestNamespace::new("orphans").await;
+    ns.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().display();
     // Twenty processes that outlive their parents, and one that a probe leaves behind.
@@ -39,10 +39,10 @@ async fn an_agent_that_is_given_orphans_reaps_them_and_passes_the_commands_exit_
     let mut command = Command::new("python3");
     command
         .args(["-c", first, env!("CARGO_BIN_EXE_beatkeeper"), "agent", "exec"])
-        .args(["--registration=greeter", "--namespace", &shop.namespace, "--instance=vm-1"])
+        .args(["--registration=greeter", "--namespace", &ns.name, "--instance=vm-1"])
         .args(["--address=192.0.2.1", "--probe", &probe, "--", "sh", "-c", &script])
         .env_remove("POD_NAME")
-        .env("KUBECONFIG", shop.plane.kubeconfig())
+        .env("KUBECONFIG", ns.plane.kubeconfig())
         .stdin(Stdio::null());
     let mut agent = spawn_from_keeper(command);
     let lines = |name: &str| {

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::{address, fleet, fleet::Fleet};
 use crate::support::{
-    Shop,
+    TestNamespace,
     chaos::{Scale, turn},
     eventually,
-    shop::PATIENCE,
+    namespace::PATIENCE,
 };
 
 /// The number of these moments in each tenth of a window that begins with the first one. The last
@@ -44,17 +44,17 @@ fn are_spread(what: &str, moments: &[Instant], window: Duration) {
 
 async fn away_for_ten_ttls(Scale { instances, ttl, interval, .. }: Scale) {
     let plane = turn().await;
-    let shop = Shop::open_on(*plane, "client-outage").await;
+    let ns = TestNamespace::new_on(*plane, "client-outage").await;
     let spec = json!({
         "ttl": format!("{}ms", ttl.as_millis()),
         "interval": format!("{}ms", interval.as_millis()),
         "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }],
     });
-    shop.register("greeter", spec).await;
-    let _operator = shop.operator();
-    let fleet = Fleet::start(&shop, instances).await;
-    let config = shop.plane.admin_config("fleet-test").unwrap();
-    let discovery = Discovery::with_config(config.clone(), Some(shop.namespace.clone())).unwrap();
+    ns.register("greeter", spec).await;
+    let _operator = ns.operator();
+    let fleet = Fleet::start(&ns, instances).await;
+    let config = ns.plane.admin_config("fleet-test").unwrap();
+    let discovery = Discovery::with_config(config.clone(), Some(ns.name.clone())).unwrap();
     let mut changes = discovery.watch("greeter").await.unwrap();
     for _ in 0..instances {
         let change = changes.next().await.unwrap();
@@ -66,7 +66,7 @@ async fn away_for_ten_ttls(Scale { instances, ttl, interval, .. }: Scale) {
     let back = Instant::now();
     plane.api_server().start().await.unwrap();
     let beats = eventually("each has beaten twice since", async || {
-        let beats: Vec<_> = fleet.diaries().map(|diary| diary.beats_since(back)).collect();
+        let beats: Vec<_> = fleet.diaries().map(|write_log| write_log.beats_since(back)).collect();
         beats.iter().all(|beats| beats.len() > 1).then_some(beats)
     })
     .await;
@@ -78,7 +78,7 @@ async fn away_for_ten_ttls(Scale { instances, ttl, interval, .. }: Scale) {
     are_spread("second beats", &nth(1), interval);
 
     // A client that follows the instances has seen no instance go before another came.
-    let (newcomer, _) = fleet::start(&shop, instances, config).await;
+    let (newcomer, _) = fleet::start(&ns, instances, config).await;
     let change = tokio::time::timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
     let came = matches!(&change, Change::Created(one) if one.address == address(instances));
     assert!(came, "{change:?}");

@@ -4,40 +4,40 @@ use kube::ResourceExt;
 use rustix::process::Signal;
 
 use super::{address, agent::Agent, nobody_has_left};
-use crate::support::{Shop, Witness, chaos::Chronicle, eventually, witness::set};
+use crate::support::{ServiceObserver, TestNamespace, eventually, observer::set};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_restarts_and_keeps_its_lease_interrupts_no_publication() {
-    let shop = Shop::open("kept").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("kept").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let address = address(1).to_string();
     let common = ["--instance=vm-1", "--address", &address, "--probe=exec:true"];
     let keeps = [&common[..], &["--on-stop=keep", "--drain-delay=5s"]].concat();
-    let mut agent = Agent::start_with(&shop, &keeps);
-    shop.published_as_ready("greeter", &[&address]).await;
-    let chronicle = Chronicle::begin(&shop).await;
+    let mut agent = Agent::start_with(&ns, &keeps);
+    ns.published_as_ready("greeter", &[&address]).await;
+    let observer = ns.observe_all().await;
     for (signal, next) in
         [(Signal::TERM, &keeps[..]), (Signal::TERM, &common[..]), (Signal::USR1, &keeps[..])]
     {
         agent.signal(signal);
         assert_eq!(agent.exit_code().await, Some(0), "{}", agent.said());
         assert!(agent.said().contains("the Leases stay"));
-        agent = Agent::start_with(&shop, next);
+        agent = Agent::start_with(&ns, next);
         agent.says("with the Lease of its earlier life").await;
     }
-    nobody_has_left(&chronicle, 1);
+    nobody_has_left(&observer, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_settings_file_that_takes_for_ever_to_be_read_stops_no_beat() {
-    let shop = Shop::open("reload-hangs").await;
-    shop.greeter().await;
+    let ns = TestNamespace::new("reload-hangs").await;
+    ns.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("agent.yaml");
     std::fs::write(&config, "appVersion: '1'").unwrap();
     let flags = ["--instance=vm-1", "--address=192.0.2.1", "--config", config.to_str().unwrap()];
-    let mut agent = Agent::start_with(&shop, &flags);
+    let mut agent = Agent::start_with(&ns, &flags);
     agent.says("beating as").await;
     std::fs::remove_file(&config).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
@@ -45,7 +45,7 @@ async fn a_settings_file_that_takes_for_ever_to_be_read_stops_no_beat() {
     // The open succeeds when the agent reads the file. Then no data arrives.
     let open = move || std::fs::File::options().write(true).open(config).unwrap();
     let silent = tokio::task::spawn_blocking(open).await.unwrap();
-    let token = async || shop.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;
+    let token = async || ns.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;
     for _ in 0..3 {
         let last = token().await;
         eventually("it beats on", async || (token().await != last).then_some(())).await;
@@ -57,9 +57,9 @@ async fn a_settings_file_that_takes_for_ever_to_be_read_stops_no_beat() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_touches_only_what_has_changed_and_a_bad_file_changes_nothing() {
-    let shop = Shop::open("reload").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("reload").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("agent.yaml");
     let write = |text: &str| std::fs::write(&config, text).unwrap();
@@ -72,22 +72,22 @@ async fn a_reload_touches_only_what_has_changed_and_a_bad_file_changes_nothing()
         format!("instances:\n{}", instances.iter().map(instance).collect::<String>())
     };
     write(&of("1", &[1, 2, 4]));
-    let agent = Agent::start_with(&shop, &["--config", config.to_str().unwrap()]);
+    let agent = Agent::start_with(&ns, &["--config", config.to_str().unwrap()]);
     let [one, two, three, four] = [1, 2, 3, 4].map(|n| address(n).to_string());
-    shop.published_as_ready("greeter", &[&one, &two, &four]).await;
-    let untouched = shop.lease("greeter.vm-4").await.unwrap().spec.unwrap().lease_transitions;
-    let witness = Witness::of(&shop, "greeter").await;
+    ns.published_as_ready("greeter", &[&one, &two, &four]).await;
+    let untouched = ns.lease("greeter.vm-4").await.unwrap().spec.unwrap().lease_transitions;
+    let service = ServiceObserver::of(&ns, "greeter").await;
 
     write(&of("2", &[1, 3, 4]));
     agent.signal(Signal::HUP);
     agent.says("reloaded: 1 added, 1 changed, 1 removed").await;
-    shop.published_as_ready("greeter", &[&one, &three, &four]).await;
+    ns.published_as_ready("greeter", &[&one, &three, &four]).await;
     eventually("the new version is in the Lease", async || {
-        let lease = shop.lease("greeter.vm-1").await?;
+        let lease = ns.lease("greeter.vm-1").await?;
         (lease.annotations()["beatkeeper.dev/version"] == "2").then_some(())
     })
     .await;
-    witness.never_missed(&set(&[&one, &four]));
+    service.never_missed(&set(&[&one, &four]));
 
     write("instances: [{ instance: VM_1 }]");
     agent.signal(Signal::HUP);
@@ -96,19 +96,19 @@ async fn a_reload_touches_only_what_has_changed_and_a_bad_file_changes_nothing()
     agent.signal(Signal::HUP);
     agent.says("healthBindAddress cannot be reloaded").await;
     agent.says("reloaded: 0 added, 0 changed, 0 removed").await;
-    let token = async || shop.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;
+    let token = async || ns.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;
     let last = token().await;
     eventually("it beats on", async || (token().await != last).then_some(())).await;
-    witness.never_missed(&set(&[&one, &four]));
-    let now = shop.lease("greeter.vm-4").await.unwrap().spec.unwrap().lease_transitions;
+    service.never_missed(&set(&[&one, &four]));
+    let now = ns.lease("greeter.vm-4").await.unwrap().spec.unwrap().lease_transitions;
     assert_eq!(now, untouched, "it was claimed again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_without_a_file_says_that_there_is_nothing_to_reload() {
-    let shop = Shop::open("no-file").await;
-    shop.greeter().await;
-    let agent = Agent::start(&shop, "vm-1", "192.0.2.1");
+    let ns = TestNamespace::new("no-file").await;
+    ns.greeter().await;
+    let agent = Agent::start(&ns, "vm-1", "192.0.2.1");
     agent.says("beating as").await;
     agent.signal(Signal::HUP);
     agent.says("nothing to reload").await;

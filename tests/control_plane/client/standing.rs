@@ -4,33 +4,33 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::agent::Agent;
-use crate::support::{Shop, eventually, http};
+use crate::support::{TestNamespace, eventually, http};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_says_that_its_instance_is_published_or_why_it_is_not() {
-    let shop = Shop::open("says-published").await;
-    let operator = shop.operator();
-    shop.greeter().await;
-    let agent = Agent::start(&shop, "vm-1", "192.0.2.1");
+    let ns = TestNamespace::new("says-published").await;
+    let operator = ns.operator();
+    ns.greeter().await;
+    let agent = Agent::start(&ns, "vm-1", "192.0.2.1");
     agent.says("published as ready (seen ").await;
     let cordon =
         json!({ "metadata": { "annotations": { "beatkeeper.dev/cordoned": "bad disk" } } });
-    shop.patch::<k8s_openapi::api::coordination::v1::Lease>("greeter.vm-1", cordon).await;
+    ns.patch::<k8s_openapi::api::coordination::v1::Lease>("greeter.vm-1", cordon).await;
     agent.says("not published: Cordoned Cordoned: taken out by an operator: bad disk").await;
 
-    let refused = Agent::start(&shop, "vm-2", "203.0.113.1");
+    let refused = Agent::start(&ns, "vm-2", "203.0.113.1");
     refused.says("not published: Rejected AddressRefused: ").await;
     drop(operator);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_says_published_when_the_operator_publishes_and_not_before() {
-    let shop = Shop::open("page-published").await;
-    shop.greeter().await;
+    let ns = TestNamespace::new("page-published").await;
+    ns.greeter().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
     let agent = Agent::start_with(
-        &shop,
+        &ns,
         &["--instance=vm-1", "--address=192.0.2.1", "--health-bind-address", &address],
     );
     agent.says("beating as").await;
@@ -38,10 +38,10 @@ async fn the_page_says_published_when_the_operator_publishes_and_not_before() {
     let code = async |path: &str| http::get(&address, path).await.map(|answer| answer.code);
     assert_eq!(code("/readyz").await, Some(200));
     assert_eq!(code("/published").await, Some(503));
-    let _operator = shop.operator();
+    let _operator = ns.operator();
     eventually("the page says published", async || {
         (code("/published").await == Some(200)).then_some(())
     })
     .await;
-    assert!(shop.lease("greeter.vm-1").await.unwrap().uid().is_some());
+    assert!(ns.lease("greeter.vm-1").await.unwrap().uid().is_some());
 }

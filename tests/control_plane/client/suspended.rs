@@ -8,26 +8,26 @@ use kube::ResourceExt;
 use rustix::process::Signal;
 
 use super::agent::Agent;
-use crate::support::Shop;
+use crate::support::TestNamespace;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_stood_still_for_longer_than_its_ttl_is_back_by_itself_with_the_same_lease()
 {
-    let shop = Shop::open("client-stop").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
-    let agent = Agent::start(&shop, "vm-1", "192.0.2.1");
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let leases = shop.api::<Lease>();
+    let ns = TestNamespace::new("client-stop").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
+    let agent = Agent::start(&ns, "vm-1", "192.0.2.1");
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let leases = ns.api::<Lease>();
     let before = leases.get("greeter.vm-1").await.unwrap();
 
     agent.signal(Signal::STOP);
-    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
-    shop.published_as_ready("greeter", &[]).await;
+    ns.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+    ns.published_as_ready("greeter", &[]).await;
     assert!(!agent.said().contains("it may have been taken out"), "{}", agent.said());
 
     agent.signal(Signal::CONT);
-    shop.published_as_ready("greeter", &["192.0.2.1"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     agent.says("longer than the ttl of 3s: it may have been taken out, and is back now").await;
     agent.says("late: the process did not run").await;
     let after = leases.get("greeter.vm-1").await.unwrap();

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tokio::net::TcpListener;
 
 use super::{address, agent::Agent};
-use crate::support::{Shop, Witness, eventually, witness::set};
+use crate::support::{ServiceObserver, TestNamespace, eventually, observer::set};
 
 /// A target that is probed at a port of this machine.
 fn target(n: usize, more: &str, probe: &str, port: u16) -> String {
@@ -22,19 +22,17 @@ fn write(file: &Path, targets: &[String]) {
     std::fs::write(file, format!("instances:\n{}", targets.concat())).unwrap();
 }
 
-async fn has_left(shop: &Shop, lease: &str) {
-    eventually(&format!("{lease} is gone"), async || {
-        shop.lease(lease).await.is_none().then_some(())
-    })
-    .await;
+async fn has_left(ns: &TestNamespace, lease: &str) {
+    eventually(&format!("{lease} is gone"), async || ns.lease(lease).await.is_none().then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_changes_keeps_its_place_until_it_was_probed_and_one_that_is_removed_leaves()
 {
-    let shop = Shop::open("targets").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
+    let ns = TestNamespace::new("targets").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
     let (up, down) = (
         TcpListener::bind("127.0.0.1:0").await.unwrap(),
         TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -44,10 +42,10 @@ async fn a_target_that_changes_keeps_its_place_until_it_was_probed_and_one_that_
     let config = folder.path().join("agent.yaml");
     write(&config, &[target(1, "", "", port), target(2, "", "", port), target(3, "", "", other)]);
     let flags = ["--config", config.to_str().unwrap()];
-    let mut agent = Agent::start_to(&shop, "proxy", &flags);
+    let mut agent = Agent::start_to(&ns, "proxy", &flags);
     let [one, two, three] = [1, 2, 3].map(|n| address(n).to_string());
-    shop.published_as_ready("greeter", &[&one, &two, &three]).await;
-    let witness = Witness::of(&shop, "greeter").await;
+    ns.published_as_ready("greeter", &[&one, &two, &three]).await;
+    let observer = ServiceObserver::of(&ns, "greeter").await;
 
     // One target will be probed later than its ttl, one is removed while it is alive, and one while
     // it is silent.
@@ -56,33 +54,33 @@ async fn a_target_that_changes_keeps_its_place_until_it_was_probed_and_one_that_
     write(&config, &[target(1, ", appVersion: '2'", ", initialDelaySeconds: 8", port)]);
     agent.signal(Signal::HUP);
     agent.says("reloaded: 0 added, 1 changed, 2 removed").await;
-    has_left(&shop, "greeter.db-2").await;
-    has_left(&shop, "greeter.db-3").await;
+    has_left(&ns, "greeter.db-2").await;
+    has_left(&ns, "greeter.db-3").await;
     let version = async || {
-        let lease = shop.lease("greeter.db-1").await?;
+        let lease = ns.lease("greeter.db-1").await?;
         lease.annotations().get("beatkeeper.dev/version").cloned()
     };
     assert_eq!(version().await, None, "nothing is known of it by its new settings");
     eventually("it is beaten for by its new settings", async || version().await).await;
-    witness.never_missed(&set(&[&one]));
+    observer.never_missed(&set(&[&one]));
 
     // The agent stops beating for a target that is dead with its new settings.
     write(&config, &[target(1, ", appVersion: '3'", "", other)]);
     agent.signal(Signal::HUP);
-    shop.instance("greeter", "db-1", "Expired", "TTLPassed").await;
+    ns.instance("greeter", "db-1", "Expired", "TTLPassed").await;
     assert_eq!(version().await.as_deref(), Some("2"));
 
     // The target is changed before its state is known, and then removed.
     write(&config, &[target(1, "", "", port)]);
     agent.signal(Signal::HUP);
-    shop.published_as_ready("greeter", &[&one]).await;
+    ns.published_as_ready("greeter", &[&one]).await;
     write(&config, &[target(1, "", ", initialDelaySeconds: 3600", port), target(2, "", "", port)]);
     agent.signal(Signal::HUP);
-    shop.published_as_ready("greeter", &[&one, &two]).await;
+    ns.published_as_ready("greeter", &[&one, &two]).await;
     write(&config, &[target(2, "", "", port)]);
     agent.signal(Signal::HUP);
-    has_left(&shop, "greeter.db-1").await;
+    has_left(&ns, "greeter.db-1").await;
     agent.signal(Signal::TERM);
     assert_eq!(agent.exit_code().await, Some(0));
-    assert!(shop.lease("greeter.db-2").await.is_some(), "the target did not end with the agent");
+    assert!(ns.lease("greeter.db-2").await.is_some(), "the target did not end with the agent");
 }

@@ -12,22 +12,22 @@ use rustix::{
 };
 
 use super::{address, fleet, nobody_has_left};
-use crate::support::{Shop, chaos::Chronicle, eventually, operator::spawn_from_keeper};
+use crate::support::{TestNamespace, eventually, operator::spawn_from_keeper};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_with_unread_output_beats_on_and_ends_in_time() {
     for action in ["run", "exec"] {
-        let shop = Shop::open("unread").await;
-        let _operator = shop.operator();
-        shop.greeter().await;
+        let ns = TestNamespace::new("unread").await;
+        let _operator = ns.operator();
+        ns.greeter().await;
         let address = address(1).to_string();
         let (reader, writer) = pipe().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command
-            .args(["agent", action, "--registration=greeter", "--namespace", &shop.namespace])
+            .args(["agent", action, "--registration=greeter", "--namespace", &ns.name])
             .args(["--instance=vm-1", "--address", &address, "--verbose"])
             .env_remove("POD_NAME")
-            .env("KUBECONFIG", shop.plane.kubeconfig())
+            .env("KUBECONFIG", ns.plane.kubeconfig())
             .stdin(Stdio::null())
             .stdout(writer.try_clone().unwrap())
             .stderr(writer.try_clone().unwrap());
@@ -35,8 +35,8 @@ async fn an_agent_with_unread_output_beats_on_and_ends_in_time() {
             command.args(["--", "sleep", "600"]);
         }
         let mut agent = spawn_from_keeper(command);
-        shop.published_as_ready("greeter", &[&address]).await;
-        let chronicle = Chronicle::begin(&shop).await;
+        ns.published_as_ready("greeter", &[&address]).await;
+        let observer = ns.observe_all().await;
         // Another process writes to the same pipe, as the wrapped command may do.
         let mut noise = Command::new("yes").stdout(writer).stderr(Stdio::null()).spawn().unwrap();
         eventually("the pipe is full", async || {
@@ -44,7 +44,7 @@ async fn an_agent_with_unread_output_beats_on_and_ends_in_time() {
         })
         .await;
         let token = async || {
-            let spec = shop.lease("greeter.vm-1").await.unwrap().spec.unwrap();
+            let spec = ns.lease("greeter.vm-1").await.unwrap().spec.unwrap();
             spec.renew_time.unwrap().0
         };
         // This takes longer than a ttl. Each beat prints a line that cannot be written.
@@ -52,10 +52,10 @@ async fn an_agent_with_unread_output_beats_on_and_ends_in_time() {
             let last = token().await;
             eventually("it beats", async || (token().await > last).then_some(())).await;
         }
-        nobody_has_left(&chronicle, 1);
+        nobody_has_left(&observer, 1);
         kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
         eventually("it ends", async || agent.try_wait().unwrap()).await;
-        assert_eq!(shop.lease("greeter.vm-1").await, None, "it has deregistered");
+        assert_eq!(ns.lease("greeter.vm-1").await, None, "it has deregistered");
         noise.kill().unwrap();
         noise.wait().unwrap();
     }
@@ -63,10 +63,10 @@ async fn an_agent_with_unread_output_beats_on_and_ends_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_of_events_that_never_returns_stops_no_beat() {
-    let shop = Shop::open("handler").await;
-    shop.greeter().await;
-    let config = shop.plane.admin_config("client-test").unwrap();
-    let (service, _) = fleet::start_with(&shop, 1, config, |service| {
+    let ns = TestNamespace::new("handler").await;
+    ns.greeter().await;
+    let config = ns.plane.admin_config("client-test").unwrap();
+    let (service, _) = fleet::start_with(&ns, 1, config, |service| {
         service.report(Arc::new(|_| {
             loop {
                 std::thread::park();
@@ -75,7 +75,7 @@ async fn a_handler_of_events_that_never_returns_stops_no_beat() {
     })
     .await;
     let token = async || {
-        let spec = shop.lease("greeter.vm-1").await.unwrap().spec.unwrap();
+        let spec = ns.lease("greeter.vm-1").await.unwrap().spec.unwrap();
         spec.renew_time.unwrap().0
     };
     for _ in 0..5 {
@@ -83,5 +83,5 @@ async fn a_handler_of_events_that_never_returns_stops_no_beat() {
         eventually("it beats", async || (token().await > last).then_some(())).await;
     }
     service.stop().await.unwrap();
-    assert_eq!(shop.lease("greeter.vm-1").await, None);
+    assert_eq!(ns.lease("greeter.vm-1").await, None);
 }

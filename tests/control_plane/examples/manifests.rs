@@ -10,7 +10,7 @@ use kube::{
 use serde_json::json;
 
 use super::program;
-use crate::support::Shop;
+use crate::support::TestNamespace;
 
 const KUSTOMIZATION: &str = "kustomization.yaml";
 
@@ -32,25 +32,25 @@ fn manifests() -> Vec<(String, String)> {
 
 #[tokio::test]
 async fn the_api_server_takes_every_manifest_and_no_pod_of_theirs_asks_for_privileges() {
-    let shop = Shop::open("example-manifests").await;
+    let ns = TestNamespace::new("example-manifests").await;
     let strict =
         json!({ "metadata": { "labels": { "pod-security.kubernetes.io/warn": "restricted" } } });
-    Api::<Namespace>::all(shop.client.clone())
-        .patch(&shop.namespace, &PatchParams::default(), &Patch::Merge(strict))
+    Api::<Namespace>::all(ns.client.clone())
+        .patch(&ns.name, &PatchParams::default(), &Patch::Merge(strict))
         .await
         .unwrap();
     let manifests = manifests();
     assert!(manifests.len() >= 4, "{manifests:?}");
     for (name, manifest) in manifests {
         let flags = ["--server-side", "--dry-run=server", "--validate=strict"];
-        let warned = program::apply_with(&shop, &manifest, &flags).await;
+        let warned = program::apply_with(&ns, &manifest, &flags).await;
         assert_eq!(warned, "", "{name}");
     }
 }
 
 #[tokio::test]
 async fn the_kustomization_moves_everything_to_another_namespace_and_to_other_images() {
-    let shop = Shop::open("example-kustomization").await;
+    let ns = TestNamespace::new("example-kustomization").await;
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(folder()).unwrap().map(Result::unwrap) {
         std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
@@ -58,13 +58,13 @@ async fn the_kustomization_moves_everything_to_another_namespace_and_to_other_im
     let file = copy.path().join(KUSTOMIZATION);
     let text = std::fs::read_to_string(&file).unwrap();
     let text = text
-        .replace("namespace: default", &format!("namespace: {}", shop.namespace))
+        .replace("namespace: default", &format!("namespace: {}", ns.name))
         .replace("newName: ghcr.io/beatkeeper/beatkeeper", "newName: mirror/agent")
         .replace("newName: registry.example.com/greeter", "newName: mirror/app");
     std::fs::write(&file, text).unwrap();
 
     let folder = copy.path().to_str().unwrap();
-    let (rendered, _) = program::kubectl(&shop, &["kustomize", folder]).await;
+    let (rendered, _) = program::kubectl(&ns, &["kustomize", folder]).await;
     for kind in ["ServiceRegistration", "ServiceAccount", "RoleBinding", "Deployment"] {
         assert!(rendered.contains(&format!("kind: {kind}\n")), "{kind}: {rendered}");
     }
@@ -72,18 +72,18 @@ async fn the_kustomization_moves_everything_to_another_namespace_and_to_other_im
     assert!(rendered.contains("image: mirror/app:1.4.2\n"), "{rendered}");
     assert!(!rendered.contains("namespace: default"), "{rendered}");
     // Applied without dry run. Nothing runs the Pods here.
-    let warned = program::apply_with(&shop, &rendered, &["--server-side"]).await;
+    let warned = program::apply_with(&ns, &rendered, &["--server-side"]).await;
     assert_eq!(warned, "");
-    assert_eq!(shop.registration("greeter").await.spec.ttl, "30s");
+    assert_eq!(ns.registration("greeter").await.spec.ttl, "30s");
 }
 
 #[tokio::test]
 async fn only_the_sample_with_the_readiness_gate_waits_for_the_right_to_set_it() {
-    let shop = Shop::open("example-readiness-gate").await;
+    let ns = TestNamespace::new("example-readiness-gate").await;
     let gated = folder().with_file_name("readiness-gate");
     for (folder, waits) in [(folder(), false), (gated, true)] {
         let folder = folder.to_str().unwrap();
-        let (rendered, _) = program::kubectl(&shop, &["kustomize", folder]).await;
+        let (rendered, _) = program::kubectl(&ns, &["kustomize", folder]).await;
         assert!(rendered.contains("kind: Deployment\n"), "{folder}: {rendered}");
         let gate = "- conditionType: beatkeeper.dev/published\n";
         assert_eq!(rendered.contains(gate), waits, "{folder}: {rendered}");

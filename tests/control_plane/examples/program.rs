@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::support::{Shop, eventually, operator::spawn_from_keeper};
+use crate::support::{TestNamespace, eventually, operator::spawn_from_keeper};
 
 /// The variable with the folder that `scripts/examples` has prepared.
 const PREPARED: &str = "BEATKEEPER_EXAMPLES";
@@ -143,24 +143,24 @@ pub struct Settings {
 
 impl Settings {
     /// The settings of an instance outside the cluster, with the rights that the examples grant.
-    pub async fn of(shop: &Shop, instance: &str, address: &str) -> Self {
-        apply(shop, ROLE).await;
-        let token = shop.plane.token(&shop.namespace, "heartbeat", None).await.unwrap();
+    pub async fn of(ns: &TestNamespace, instance: &str, address: &str) -> Self {
+        apply(ns, ROLE).await;
+        let token = ns.plane.token(&ns.name, "heartbeat", None).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, content: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, content).unwrap();
             path.display().to_string()
         };
-        let admin = std::fs::read_to_string(shop.plane.kubeconfig()).unwrap();
+        let admin = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
         let mut kubeconfig: Value = serde_json::from_str(&admin).unwrap();
         kubeconfig["users"][0]["user"] = json!({ "token": token });
-        kubeconfig["contexts"][0]["context"]["namespace"] = json!(shop.namespace);
+        kubeconfig["contexts"][0]["context"]["namespace"] = json!(ns.name);
         let cluster = &kubeconfig["clusters"][0]["cluster"];
         let text = |key: &str| cluster[key].as_str().unwrap().to_owned();
         let environment = vec![
             ("BEATKEEPER_REGISTRATION", "greeter".to_owned()),
-            ("BEATKEEPER_NAMESPACE", shop.namespace.clone()),
+            ("BEATKEEPER_NAMESPACE", ns.name.clone()),
             ("BEATKEEPER_INSTANCE", instance.to_owned()),
             ("BEATKEEPER_ADDRESS", address.to_owned()),
             ("API_SERVER", text("server")),
@@ -247,23 +247,22 @@ impl Drop for Running {
 
 /// Applies a manifest of the examples with `kubectl apply`, in the test's namespace instead of
 /// `default`.
-pub async fn apply(shop: &Shop, manifest: &str) {
-    apply_with(shop, manifest, &[]).await;
+pub async fn apply(ns: &TestNamespace, manifest: &str) {
+    apply_with(ns, manifest, &[]).await;
 }
 
 /// Like [`apply`], with more flags. Returns the warnings.
-pub async fn apply_with(shop: &Shop, manifest: &str, flags: &[&str]) -> String {
-    let manifest =
-        manifest.replace("namespace: default", &format!("namespace: {}", shop.namespace));
+pub async fn apply_with(ns: &TestNamespace, manifest: &str, flags: &[&str]) -> String {
+    let manifest = manifest.replace("namespace: default", &format!("namespace: {}", ns.name));
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(manifest.as_bytes()).unwrap();
     let path = file.path().to_str().unwrap();
-    kubectl(shop, &[&["apply", "--filename", path], flags].concat()).await.1
+    kubectl(ns, &[&["apply", "--filename", path], flags].concat()).await.1
 }
 
 /// The standard output and standard error of kubectl.
-pub async fn kubectl(shop: &Shop, arguments: &[&str]) -> (String, String) {
-    let mut kubectl = tokio::process::Command::from(shop.plane.kubectl());
+pub async fn kubectl(ns: &TestNamespace, arguments: &[&str]) -> (String, String) {
+    let mut kubectl = tokio::process::Command::from(ns.plane.kubectl());
     let output = kubectl.args(arguments).stdin(Stdio::null()).output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (said, warned) = (text(&output.stdout), text(&output.stderr));

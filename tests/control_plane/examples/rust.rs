@@ -10,37 +10,37 @@ use super::{
     ADDRESS, declare,
     program::{Running, Settings, sdk},
 };
-use crate::support::{Operator, Shop, http};
+use crate::support::{Operator, TestNamespace, http};
 
 /// A published example, and the operator that publishes it.
-struct Stage {
-    shop: Shop,
+struct Fixture {
+    ns: TestNamespace,
     example: Running,
     _operator: Operator,
 }
 
-impl Stage {
+impl Fixture {
     async fn open(name: &str, arguments: &[&str]) -> Self {
-        let shop = Shop::open(&format!("example-{name}")).await;
-        let operator = shop.operator();
-        let settings = Settings::of(&shop, "", ADDRESS).await;
-        declare(&shop).await;
+        let ns = TestNamespace::new(&format!("example-{name}")).await;
+        let operator = ns.operator();
+        let settings = Settings::of(&ns, "", ADDRESS).await;
+        declare(&ns).await;
         let mut command = sdk(name);
         command.args(["greeter", ADDRESS]).args(arguments);
         let example = Running::start(command, &settings);
-        shop.published_as_ready("greeter", &[ADDRESS]).await;
-        Self { shop, example, _operator: operator }
+        ns.published_as_ready("greeter", &[ADDRESS]).await;
+        Self { ns, example, _operator: operator }
     }
 
     /// Waits until the example is published as not ready with this note, while it beats.
     async fn fails(&self, note: &str) {
         let instance = names::hostname();
-        let told = self.shop.instance("greeter", &instance, "NotReady", "HealthFailing").await;
+        let told = self.ns.instance("greeter", &instance, "NotReady", "HealthFailing").await;
         assert_eq!(told.message, note);
     }
 
     async fn recovers(&self) {
-        self.shop.published_as_ready("greeter", &[ADDRESS]).await;
+        self.ns.published_as_ready("greeter", &[ADDRESS]).await;
     }
 
     /// Sends SIGTERM. Checks that the example exits with success and that its Lease is gone by
@@ -48,9 +48,9 @@ impl Stage {
     async fn leaves(self) {
         self.example.terminate().await;
         let lease = heartbeat::lease_name("greeter", &names::hostname());
-        let left = self.shop.api::<Lease>().get_opt(&lease).await.unwrap();
+        let left = self.ns.api::<Lease>().get_opt(&lease).await.unwrap();
         assert_eq!(left, None, "it has ended, and its Lease is there");
-        self.shop.published_as_ready("greeter", &[]).await;
+        self.ns.published_as_ready("greeter", &[]).await;
     }
 }
 
@@ -63,36 +63,36 @@ async fn listener() -> (TcpListener, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_plain_service_is_published_and_leaves_when_stopped() {
-    let stage = Stage::open("plain", &[]).await;
-    stage.example.says("registered").await;
-    stage.leaves().await;
+    let fixture = Fixture::open("plain", &[]).await;
+    fixture.example.says("registered").await;
+    fixture.leaves().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_pod_the_address_of_a_service_is_the_pods() {
-    let shop = Shop::open("example-pod").await;
-    let _operator = shop.operator();
-    declare(&shop).await;
-    let uid = shop.pod("greeter-0", &["192.0.2.12"], json!({})).await;
-    let settings = Settings::of(&shop, "", "").await.in_pod("greeter-0", &uid);
+    let ns = TestNamespace::new("example-pod").await;
+    let _operator = ns.operator();
+    declare(&ns).await;
+    let uid = ns.pod("greeter-0", &["192.0.2.12"], json!({})).await;
+    let settings = Settings::of(&ns, "", "").await.in_pod("greeter-0", &uid);
     let example = Running::start(sdk("plain"), &settings);
-    shop.published_as_ready("greeter", &["192.0.2.12"]).await;
+    ns.published_as_ready("greeter", &["192.0.2.12"]).await;
     example.terminate().await;
-    shop.published_as_ready("greeter", &[]).await;
+    ns.published_as_ready("greeter", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_web_service_tells_that_it_is_broken_and_leaves_when_stopped() {
     let (free, address) = listener().await;
     drop(free);
-    let stage = Stage::open("web", &[&address]).await;
+    let fixture = Fixture::open("web", &[&address]).await;
     let ask = async |method, path| http::send(method, &address, path).await.unwrap();
     assert_eq!(ask("GET", "/").await.body, "hello\n");
     assert_eq!(ask("POST", "/break").await.code, 200);
-    stage.fails("a request broke it").await;
+    fixture.fails("a request broke it").await;
     assert_eq!(ask("POST", "/mend").await.code, 200);
-    stage.recovers().await;
-    stage.leaves().await;
+    fixture.recovers().await;
+    fixture.leaves().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,10 +100,10 @@ async fn the_grpc_service_tells_that_its_backend_is_gone_and_leaves_when_stopped
     let (free, address) = listener().await;
     drop(free);
     let (backend, at) = listener().await;
-    let stage = Stage::open("grpc", &[&address, &at]).await;
+    let fixture = Fixture::open("grpc", &[&address, &at]).await;
     drop(backend);
-    stage.fails("grpc.health.v1 says NOT_SERVING").await;
+    fixture.fails("grpc.health.v1 says NOT_SERVING").await;
     let _backend = TcpListener::bind(&at).await.unwrap();
-    stage.recovers().await;
-    stage.leaves().await;
+    fixture.recovers().await;
+    fixture.leaves().await;
 }

@@ -7,39 +7,39 @@ use k8s_openapi::api::{
 use kube::{ResourceExt, api::DeleteParams};
 use serde_json::{Value, json};
 
-use crate::support::{Published, Stage, Witness, eventually, witness::set};
+use crate::support::{Fixture, Published, ServiceObserver, eventually, observer::set};
 
 const OWNED_BY: &str = "beatkeeper.dev/owned-by";
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 const ALL: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
-async fn three(prefix: &str) -> (Stage, Witness) {
-    let stage = Stage::set(prefix, json!({})).await;
-    fill(stage).await
+async fn three(prefix: &str) -> (Fixture, ServiceObserver) {
+    let fixture = Fixture::new(prefix, json!({})).await;
+    fill(fixture).await
 }
 
-async fn fill(stage: Stage) -> (Stage, Witness) {
+async fn fill(fixture: Fixture) -> (Fixture, ServiceObserver) {
     for n in 1..=3 {
-        stage.join(&format!("vm-{n}"), &format!("192.0.2.{n}")).await;
+        fixture.join(&format!("vm-{n}"), &format!("192.0.2.{n}")).await;
     }
-    right(&stage).await;
-    let witness = Witness::of(&stage, "greeter").await;
-    (stage, witness)
+    right(&fixture).await;
+    let observer = ServiceObserver::of(&fixture, "greeter").await;
+    (fixture, observer)
 }
 
 /// Waits until one slice and the Endpoints are correct, including labels and owners.
-async fn right(stage: &Stage) -> Published {
-    let owner = stage.registration("greeter").await.metadata.uid.unwrap();
+async fn right(fixture: &Fixture) -> Published {
+    let owner = fixture.registration("greeter").await.metadata.uid.unwrap();
     let owned = |metadata: &kube::core::ObjectMeta| {
         metadata.owner_references.is_none()
             && metadata.annotations.as_ref().and_then(|all| all.get(OWNED_BY))
-                == Some(&format!("{}:greeter/{owner}", stage.namespace))
+                == Some(&format!("{}:greeter/{owner}", fixture.name))
     };
     let labelled = |metadata: &kube::core::ObjectMeta, name: &str, value: &str| {
         metadata.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str)
             == Some(value)
     };
-    stage
+    fixture
         .publishes("all is as it should be", |now| {
             let [slice] = now.slices.as_slice() else { return false };
             let Some(endpoints) = &now.endpoints else { return false };
@@ -63,28 +63,28 @@ async fn right(stage: &Stage) -> Published {
         .await
 }
 
-async fn slice(stage: &Stage) -> EndpointSlice {
-    stage.published("greeter").await.slices.remove(0)
+async fn slice(fixture: &Fixture) -> EndpointSlice {
+    fixture.published("greeter").await.slices.remove(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_slice_is_made_again() {
-    let (stage, witness) = three("slice-deleted").await;
-    let old = slice(&stage).await.metadata;
-    stage
+    let (fixture, observer) = three("slice-deleted").await;
+    let old = slice(&fixture).await.metadata;
+    fixture
         .api::<EndpointSlice>()
         .delete(old.name.as_deref().unwrap(), &DeleteParams::default())
         .await
         .unwrap();
-    let now = right(&stage).await;
+    let now = right(&fixture).await;
     assert_ne!(now.slices[0].metadata.uid, old.uid);
-    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+    assert_eq!(observer.managers(), set(&["beatkeeper.dev"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edited_endpoints_of_a_slice_are_put_right() {
-    let (stage, witness) = three("slice-edited").await;
-    let name = slice(&stage).await.metadata.name.unwrap();
+    let (fixture, observer) = three("slice-edited").await;
+    let name = slice(&fixture).await.metadata.name.unwrap();
     let endpoint = |address: &str| {
         json!({
             "addresses": [address],
@@ -104,22 +104,22 @@ async fn edited_endpoints_of_a_slice_are_put_right() {
     ];
     for (what, endpoints) in edits {
         println!("{what}");
-        stage.patch::<EndpointSlice>(&name, json!({ "endpoints": endpoints })).await;
-        let now = right(&stage).await;
+        fixture.patch::<EndpointSlice>(&name, json!({ "endpoints": endpoints })).await;
+        let now = right(&fixture).await;
         assert_eq!(now.slices[0].metadata.name.as_ref(), Some(&name), "repaired in place");
     }
     // Its ports, too.
     let port = json!({ "ports": [{ "name": "grpc", "port": 6666, "protocol": "TCP" }] });
-    stage.patch::<EndpointSlice>(&name, port).await;
-    stage.publishes_ports(&ALL.map(|address| (address, "grpc", 8080))).await;
-    right(&stage).await;
-    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+    fixture.patch::<EndpointSlice>(&name, port).await;
+    fixture.publishes_ports(&ALL.map(|address| (address, "grpc", 8080))).await;
+    right(&fixture).await;
+    assert_eq!(observer.managers(), set(&["beatkeeper.dev"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_and_owners_of_a_slice_come_back() {
-    let (stage, witness) = three("slice-labels").await;
-    let name = slice(&stage).await.metadata.name.unwrap();
+    let (fixture, observer) = three("slice-labels").await;
+    let name = slice(&fixture).await.metadata.name.unwrap();
     let label =
         |name: &str, value: Option<&str>| json!({ "metadata": { "labels": { name: value } } });
     let edits: [Value; 6] = [
@@ -133,34 +133,34 @@ async fn labels_and_owners_of_a_slice_come_back() {
     for edit in edits {
         println!("{edit}");
         let version =
-            stage.patch::<EndpointSlice>(&name, edit).await.metadata.resource_version.unwrap();
+            fixture.patch::<EndpointSlice>(&name, edit).await.metadata.resource_version.unwrap();
         eventually("the slice was written after the edit", async || {
-            let slice = stage.api::<EndpointSlice>().get_opt(&name).await.unwrap();
+            let slice = fixture.api::<EndpointSlice>().get_opt(&name).await.unwrap();
             slice
                 .is_none_or(|slice| slice.metadata.resource_version != Some(version.clone()))
                 .then_some(())
         })
         .await;
-        let now = right(&stage).await;
+        let now = right(&fixture).await;
         let labels = now.slices[0].metadata.labels.clone().unwrap();
         assert!(!labels.contains_key("service.kubernetes.io/headless"));
     }
-    assert!(!witness.managers().contains(MIRROR));
+    assert!(!observer.managers().contains(MIRROR));
 
     // Labels that others add stay.
     let theirs = label("example.com/theirs", Some("stays"));
-    let name = slice(&stage).await.metadata.name.unwrap();
-    stage.patch::<EndpointSlice>(&name, theirs).await;
-    stage.quit("vm-3").await;
-    let now = stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let name = slice(&fixture).await.metadata.name.unwrap();
+    fixture.patch::<EndpointSlice>(&name, theirs).await;
+    fixture.quit("vm-3").await;
+    let now = fixture.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     assert_eq!(now.slices[0].metadata.labels.as_ref().unwrap()["example.com/theirs"], "stays");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_and_edited_endpoints_come_back() {
-    let (stage, witness) = three("endpoints").await;
-    stage.api::<Endpoints>().delete("greeter", &DeleteParams::default()).await.unwrap();
-    right(&stage).await;
+    let (fixture, observer) = three("endpoints").await;
+    fixture.api::<Endpoints>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    right(&fixture).await;
     let addresses = |all: &[&str]| {
         let all: Vec<Value> = all.iter().map(|ip| json!({ "ip": ip })).collect();
         json!({ "subsets": [{
@@ -175,71 +175,71 @@ async fn deleted_and_edited_endpoints_come_back() {
     ];
     for edit in edits {
         println!("{edit}");
-        stage.patch::<Endpoints>("greeter", edit).await;
-        right(&stage).await;
+        fixture.patch::<Endpoints>("greeter", edit).await;
+        right(&fixture).await;
     }
-    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+    assert_eq!(observer.managers(), set(&["beatkeeper.dev"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mirroring_stays_switched_off() {
-    let (stage, witness) = three("mirror").await;
+    let (fixture, observer) = three("mirror").await;
     let unlabel =
         json!({ "metadata": { "labels": { "endpointslice.kubernetes.io/skip-mirror": null } } });
     for _ in 0..3 {
-        stage.patch::<Endpoints>("greeter", unlabel.clone()).await;
+        fixture.patch::<Endpoints>("greeter", unlabel.clone()).await;
         // There is exactly one slice, which is the operator's. A mirror that was made meanwhile is
         // gone again.
-        right(&stage).await;
+        right(&fixture).await;
     }
-    witness.sees(&set(&ALL)).await;
-    stage.condition("greeter", "Ready", "True", "Published").await;
-    stage.join("vm-4", "192.0.2.4").await;
+    observer.sees(&set(&ALL)).await;
+    fixture.condition("greeter", "Ready", "True", "Published").await;
+    fixture.join("vm-4", "192.0.2.4").await;
     let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
-    stage.published_as_ready("greeter", &all).await;
+    fixture.published_as_ready("greeter", &all).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_service_of_ours_is_made_again_with_its_endpoints() {
-    let (stage, witness) = three("own-service").await;
+    let (fixture, observer) = three("own-service").await;
     for _ in 0..3 {
-        let old: Service = stage.api().get("greeter").await.unwrap();
-        stage.api::<Service>().delete("greeter", &DeleteParams::default()).await.unwrap();
+        let old: Service = fixture.api().get("greeter").await.unwrap();
+        fixture.api::<Service>().delete("greeter", &DeleteParams::default()).await.unwrap();
         let new = eventually("the Service is made again", async || {
-            let service: Service = stage.api().get_opt("greeter").await.unwrap()?;
+            let service: Service = fixture.api().get_opt("greeter").await.unwrap()?;
             (service.metadata.uid != old.metadata.uid).then_some(service)
         })
         .await;
         assert_eq!(new.annotations().get(OWNED_BY), old.annotations().get(OWNED_BY));
-        stays_right(&stage).await;
+        stays_right(&fixture).await;
     }
-    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+    assert_eq!(observer.managers(), set(&["beatkeeper.dev"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_users_service_that_is_deleted_is_replaced_by_one_of_ours() {
-    let stage = Stage::beside_service("users-service", json!({}), json!({})).await;
-    let (stage, witness) = fill(stage).await;
-    stage.api::<Service>().delete("greeter", &DeleteParams::default()).await.unwrap();
+    let fixture = Fixture::beside_service("users-service", json!({}), json!({})).await;
+    let (fixture, observer) = fill(fixture).await;
+    fixture.api::<Service>().delete("greeter", &DeleteParams::default()).await.unwrap();
     let service = eventually("a Service is made", async || {
-        let service: Option<Service> = stage.api().get_opt("greeter").await.unwrap();
+        let service: Option<Service> = fixture.api().get_opt("greeter").await.unwrap();
         service.filter(|service| service.annotations().contains_key(OWNED_BY))
     })
     .await;
     assert_eq!(service.spec.unwrap().selector, None);
-    stays_right(&stage).await;
-    assert_eq!(witness.managers(), set(&["beatkeeper.dev"]));
+    stays_right(&fixture).await;
+    assert_eq!(observer.managers(), set(&["beatkeeper.dev"]));
 }
 
 /// Waits until the published state is correct and stays so. The cluster's own controller deletes
 /// the Endpoints of a deleted Service shortly after the operator sees the deletion. It looks up the
 /// Service first. Once it has seen the new Service, it deletes nothing more.
-async fn stays_right(stage: &Stage) {
-    right(stage).await;
+async fn stays_right(fixture: &Fixture) {
+    right(fixture).await;
     // A further change shows that both controllers have caught up.
-    stage.join("vm-9", "192.0.2.9").await;
+    fixture.join("vm-9", "192.0.2.9").await;
     let all = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.9"];
-    stage.published_as_ready("greeter", &all).await;
-    stage.quit("vm-9").await;
-    right(stage).await;
+    fixture.published_as_ready("greeter", &all).await;
+    fixture.quit("vm-9").await;
+    right(fixture).await;
 }

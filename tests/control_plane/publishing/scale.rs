@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::support::{Published, Stage, Witness};
+use crate::support::{Fixture, Published, ServiceObserver};
 
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 
@@ -48,8 +48,8 @@ fn over_capacity(published: &Published) -> Option<&str> {
     annotations.get(OVER_CAPACITY).map(String::as_str)
 }
 
-async fn all_published(stage: &Stage, all: &BTreeSet<String>) -> Published {
-    stage
+async fn all_published(fixture: &Fixture, all: &BTreeSet<String>) -> Published {
+    fixture
         .publishes(&format!("all {} are published", all.len()), |published| {
             published.ready() == *all && published.in_endpoints() == *all
         })
@@ -58,45 +58,45 @@ async fn all_published(stage: &Stage, all: &BTreeSet<String>) -> Published {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_250_instances_160_leave_and_no_survivor_ever_blinks() {
-    let stage = Stage::set("many", json!({})).await;
-    stage.join_all(instances(0..250)).await;
-    let published = all_published(&stage, &addresses(0..250)).await;
+    let fixture = Fixture::new("many", json!({})).await;
+    fixture.join_all(instances(0..250)).await;
+    let published = all_published(&fixture, &addresses(0..250)).await;
     let before = packed(&published, 250);
-    let witness = Witness::of(&stage, "greeter").await;
+    let observer = ServiceObserver::of(&fixture, "greeter").await;
 
     // The survivors are spread over all slices.
     let stays = |n: &usize| n % 25 < 9;
     let survivors: BTreeSet<String> = (0..250).filter(stays).map(address).collect();
     assert_eq!(survivors.len(), 90);
-    stage.quit_all((0..250).filter(|n| !stays(n)).map(name)).await;
-    let published = all_published(&stage, &survivors).await;
+    fixture.quit_all((0..250).filter(|n| !stays(n)).map(name)).await;
+    let published = all_published(&fixture, &survivors).await;
     assert!(sizes(&published).len() <= before, "who leaves makes no new slice");
-    witness.sees(&survivors).await;
-    witness.never_missed(&survivors);
+    observer.sees(&survivors).await;
+    observer.never_missed(&survivors);
 
     // The number grows again, to more than there were before.
-    stage.join_all(instances(250..450)).await;
+    fixture.join_all(instances(250..450)).await;
     let all: BTreeSet<String> = survivors.iter().cloned().chain(addresses(250..450)).collect();
-    let published = all_published(&stage, &all).await;
+    let published = all_published(&fixture, &all).await;
     assert!(sizes(&published)[0] <= 100, "{:?}", sizes(&published));
-    witness.sees(&all).await;
-    witness.never_missed(&survivors);
+    observer.sees(&all).await;
+    observer.never_missed(&survivors);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_beyond_a_thousand_are_truncated_and_a_newcomer_evicts_no_address() {
-    let stage = Stage::set("thousand", json!({})).await;
+    let fixture = Fixture::new("thousand", json!({})).await;
     // Lower addresses are kept for new instances, which would come first if sorted.
-    stage.join_all(instances(10..1010)).await;
+    fixture.join_all(instances(10..1010)).await;
     let thousand = addresses(10..1010);
-    let published = all_published(&stage, &thousand).await;
+    let published = all_published(&fixture, &thousand).await;
     assert_eq!(over_capacity(&published), None);
     packed(&published, 1000);
-    let witness = Witness::of(&stage, "greeter").await;
+    let observer = ServiceObserver::of(&fixture, "greeter").await;
 
-    stage.join(&name(0), &address(0)).await;
+    fixture.join(&name(0), &address(0)).await;
     let all: BTreeSet<String> = thousand.iter().cloned().chain([address(0)]).collect();
-    let published = stage
+    let published = fixture
         .publishes("Endpoints are truncated", |now| {
             over_capacity(now) == Some("truncated") && now.ready() == all
         })
@@ -107,26 +107,26 @@ async fn endpoints_beyond_a_thousand_are_truncated_and_a_newcomer_evicts_no_addr
     assert!(evicted.is_empty(), "{evicted:?} were listed");
 
     // One instance leaves, and a new one takes its place.
-    stage.quit(&name(500)).await;
+    fixture.quit(&name(500)).await;
     let rest: BTreeSet<String> = all.iter().filter(|it| **it != address(500)).cloned().collect();
-    let published = all_published(&stage, &rest).await;
+    let published = all_published(&fixture, &rest).await;
     assert_eq!(over_capacity(&published), None);
-    stage.quit(&name(501)).await;
+    fixture.quit(&name(501)).await;
     let rest: BTreeSet<String> = rest.iter().filter(|it| **it != address(501)).cloned().collect();
-    let published = all_published(&stage, &rest).await;
+    let published = all_published(&fixture, &rest).await;
     assert_eq!(over_capacity(&published), None);
-    witness.sees(&rest).await;
+    observer.sees(&rest).await;
     let stayed: BTreeSet<String> = rest.iter().filter(|it| **it != address(0)).cloned().collect();
     assert_eq!(stayed.len(), 998);
-    witness.never_missed(&stayed);
+    observer.never_missed(&stayed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_thousand_five_hundred_instances_are_in_slices_of_a_hundred_at_most() {
-    let stage = Stage::set("thousands", json!({})).await;
-    stage.join_all(instances(0..2500)).await;
+    let fixture = Fixture::new("thousands", json!({})).await;
+    fixture.join_all(instances(0..2500)).await;
     let all = addresses(0..2500);
-    let published = stage
+    let published = fixture
         .publishes("all 2500 are in slices", |now| {
             now.ready() == all && over_capacity(now) == Some("truncated")
         })
@@ -134,12 +134,12 @@ async fn two_thousand_five_hundred_instances_are_in_slices_of_a_hundred_at_most(
     assert_eq!(published.address_ports().len(), 2500, "each once");
     packed(&published, 2500);
     assert_eq!(published.in_endpoints().len(), 1000);
-    stage.counts(2500).await;
-    let listed = stage.registration("greeter").await.status.unwrap().instances.len();
+    fixture.counts(2500).await;
+    let listed = fixture.registration("greeter").await.status.unwrap().instances.len();
     assert_eq!(listed, 100);
 
-    stage.quit_all((0..1600).map(name)).await;
-    let published = all_published(&stage, &addresses(1600..2500)).await;
+    fixture.quit_all((0..1600).map(name)).await;
+    let published = all_published(&fixture, &addresses(1600..2500)).await;
     assert_eq!(over_capacity(&published), None);
-    stage.counts(900).await;
+    fixture.counts(900).await;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use crate::support::{Stage, Witness, eventually, witness::set};
+use crate::support::{Fixture, ServiceObserver, eventually, observer::set};
 
 fn json_of(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap()
@@ -13,18 +13,18 @@ fn json_of(value: &impl serde::Serialize) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() {
-    let stage = Stage::set(
+    let fixture = Fixture::new(
         "one",
         json!({ "ports": [
             { "name": "grpc", "port": 80, "targetPort": 8080, "appProtocol": "kubernetes.io/h2c" },
         ]}),
     )
     .await;
-    stage.join("vm-1", "192.0.2.1").await;
+    fixture.join("vm-1", "192.0.2.1").await;
 
-    let published = stage.published_as_ready("greeter", &["192.0.2.1"]).await;
-    let registration = stage.registration("greeter").await.metadata;
-    let owner = format!("{}:greeter/{}", stage.namespace, registration.uid.unwrap());
+    let published = fixture.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let registration = fixture.registration("greeter").await.metadata;
+    let owner = format!("{}:greeter/{}", fixture.name, registration.uid.unwrap());
     let port = json!([
         { "name": "grpc", "port": 8080, "protocol": "TCP", "appProtocol": "kubernetes.io/h2c" }
     ]);
@@ -69,7 +69,7 @@ async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() 
         time.parse::<jiff::Timestamp>().unwrap();
     }
 
-    let service: Service = stage.api().get("greeter").await.unwrap();
+    let service: Service = fixture.api().get("greeter").await.unwrap();
     assert_eq!(service.metadata.owner_references, None);
     let annotations = json!({ "beatkeeper.dev/owned-by": format!("{owner}/greeter") });
     assert_eq!(json_of(&service.metadata.annotations), annotations);
@@ -84,7 +84,7 @@ async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_listens_elsewhere_gets_a_slice_with_its_own_ports() {
-    let stage = Stage::set(
+    let fixture = Fixture::new(
         "ports",
         json!({
             "ports": [
@@ -102,10 +102,10 @@ async fn an_instance_that_listens_elsewhere_gets_a_slice_with_its_own_ports() {
     .await;
     for instance in ["vm-1", "vm-2", "vm-3"] {
         // The address in the Lease of a declared instance does not count.
-        stage.join(instance, "198.51.100.9").await;
+        fixture.join(instance, "198.51.100.9").await;
     }
 
-    let published = stage
+    let published = fixture
         .publishes_ports(&[
             ("192.0.2.1", "grpc", 8080),
             ("192.0.2.1", "metrics", 9090),
@@ -126,39 +126,39 @@ async fn an_instance_that_listens_elsewhere_gets_a_slice_with_its_own_ports() {
         zones,
         [("192.0.2.1", Some("eu-1a")), ("192.0.2.2", None), ("192.0.2.3", Some("eu-1b"))].into()
     );
-    stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
+    fixture.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]).await;
 
-    stage.quit("vm-2").await;
-    let published = stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+    fixture.quit("vm-2").await;
+    let published = fixture.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
     assert_eq!(published.slices.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_target_port_for_all_unpublishes_no_instance() {
-    let stage = Stage::set("target-port", json!({})).await;
+    let fixture = Fixture::new("target-port", json!({})).await;
     let instances = (1..=120).map(|n| (format!("vm-{n}"), format!("192.0.2.{n}")));
     let all: BTreeSet<String> = instances.clone().map(|(_, address)| address).collect();
-    stage.join_all(instances).await;
-    stage.publishes("all are there", |published| published.in_endpoints() == all).await;
-    let witness = Witness::of(&stage, "greeter").await;
+    fixture.join_all(instances).await;
+    fixture.publishes("all are there", |published| published.in_endpoints() == all).await;
+    let observer = ServiceObserver::of(&fixture, "greeter").await;
 
     let patch = json!({ "spec": {
         "ports": [{ "name": "grpc", "port": 80, "targetPort": 9090 }],
     }});
-    stage.patch::<beatkeeper_api::ServiceRegistration>("greeter", patch).await;
+    fixture.patch::<beatkeeper_api::ServiceRegistration>("greeter", patch).await;
 
     let wanted: BTreeSet<_> =
         all.iter().map(|address| (address.clone(), "grpc".to_owned(), 9090)).collect();
-    stage
+    fixture
         .publishes("all listen elsewhere", |published| {
             published.address_ports() == wanted
                 && json_of(&published.endpoints.as_ref().unwrap().subsets)[0]["ports"][0]["port"]
                     == 9090
         })
         .await;
-    witness.sees(&all).await;
-    witness.never_missed(&all);
-    let service: Service = stage.api().get("greeter").await.unwrap();
+    observer.sees(&all).await;
+    observer.never_missed(&all);
+    let service: Service = fixture.api().get("greeter").await.unwrap();
     assert_eq!(json_of(&service.spec.unwrap().ports)[0]["targetPort"], 9090);
 }
 
@@ -176,7 +176,7 @@ async fn instances_that_move_to_another_slice_are_there_before_they_leave_the_ol
             })
             .collect()
     };
-    let stage = Stage::set(
+    let fixture = Fixture::new(
         "moves",
         json!({
             "ports": [
@@ -187,16 +187,16 @@ async fn instances_that_move_to_another_slice_are_there_before_they_leave_the_ol
         }),
     )
     .await;
-    stage.join_all((1..=150).map(|n| (format!("vm-{n}"), String::new()))).await;
+    fixture.join_all((1..=150).map(|n| (format!("vm-{n}"), String::new()))).await;
     let all: BTreeSet<String> = (1..=150).map(|n| format!("192.0.2.{n}")).collect();
-    stage.publishes("all are there", |published| published.in_endpoints() == all).await;
-    let witness = Witness::of(&stage, "greeter").await;
+    fixture.publishes("all are there", |published| published.in_endpoints() == all).await;
+    let observer = ServiceObserver::of(&fixture, "greeter").await;
 
     // The unchanged port must be reachable all the time.
     let moves: [fn(usize) -> bool; 3] = [|n| n % 2 == 0, |n| n % 3 == 0, |n| n < 100];
     for moved in moves {
         let patch = json!({ "spec": { "instances": declared(moved) } });
-        stage.patch::<beatkeeper_api::ServiceRegistration>("greeter", patch).await;
+        fixture.patch::<beatkeeper_api::ServiceRegistration>("greeter", patch).await;
         let wanted = (1..=150)
             .flat_map(|n| {
                 let grpc = if moved(n) { 9001 } else { 8080 };
@@ -204,24 +204,24 @@ async fn instances_that_move_to_another_slice_are_there_before_they_leave_the_ol
                     .map(|(name, port)| (format!("192.0.2.{n}"), name.to_owned(), port))
             })
             .collect();
-        stage
+        fixture
             .publishes("the ports are as declared", |published| {
                 let sizes = published.slices.iter().map(|slice| slice.endpoints.len());
                 // While endpoints move, they exist twice.
                 sizes.sum::<usize>() == all.len() && published.address_ports() == wanted
             })
             .await;
-        witness.sees(&all).await;
+        observer.sees(&all).await;
     }
-    witness.never_missed(&all);
+    observer.never_missed(&all);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_63_characters_can_be_published() {
     let long = |prefix: &str| format!("{prefix}{}", "x".repeat(63 - prefix.len()));
     let (registration, service, port) = (long("registration-"), long("service-"), long("port-"));
-    let stage = Stage::set("long-names", json!({})).await;
-    stage
+    let fixture = Fixture::new("long-names", json!({})).await;
+    fixture
         .add_registration(
             &registration,
             json!({
@@ -233,17 +233,17 @@ async fn names_of_63_characters_can_be_published() {
             }),
         )
         .await;
-    let beats = stage.shop.beats(&registration);
+    let beats = fixture.ns.beats(&registration);
     let instance = "i".repeat(189);
     beats.create(&beats.outside(&instance, "192.0.2.1")).await;
 
-    let published = stage.published_as_ready(&service, &["192.0.2.1"]).await;
+    let published = fixture.published_as_ready(&service, &["192.0.2.1"]).await;
     assert_eq!(
         published.address_ports(),
         [("192.0.2.1".to_owned(), port, 8080), ("192.0.2.1".to_owned(), "short".to_owned(), 8081)]
             .into()
     );
-    stage.instance(&registration, &instance, "Ready", "Beating").await;
+    fixture.instance(&registration, &instance, "Ready", "Beating").await;
 
     // The name of a slice is shortened to make room for its unique part.
     let more = (2..=102).map(|n| (format!("vm-{n}"), format!("192.0.2.{n}")));
@@ -252,37 +252,37 @@ async fn names_of_63_characters_can_be_published() {
     }
     let addresses: Vec<String> = (1..=102).map(|n| format!("192.0.2.{n}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let published = stage.published_as_ready(&service, &addresses).await;
+    let published = fixture.published_as_ready(&service, &addresses).await;
     assert_eq!(published.slices.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_where_only_the_trigger_time_would_change() {
     const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-    let stage = Stage::set("trigger-time", json!({})).await;
-    stage.join("vm-1", "192.0.2.1").await;
-    let before = stage.published_as_ready("greeter", &["192.0.2.1"]).await;
+    let fixture = Fixture::new("trigger-time", json!({})).await;
+    fixture.join("vm-1", "192.0.2.1").await;
+    let before = fixture.published_as_ready("greeter", &["192.0.2.1"]).await;
     let name = before.slices[0].metadata.name.clone().unwrap();
 
     // A note changes the status, so the status shows that a reconcile has happened.
-    stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 91 %")).await;
-    told(&stage, "disk 91 %").await;
-    assert_eq!(stage.published("greeter").await.slices, before.slices);
-    assert_eq!(stage.published("greeter").await.endpoints, before.endpoints);
+    fixture.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 91 %")).await;
+    told(&fixture, "disk 91 %").await;
+    assert_eq!(fixture.published("greeter").await.slices, before.slices);
+    assert_eq!(fixture.published("greeter").await.endpoints, before.endpoints);
 
     // The annotation is not repaired when it is removed.
     let removed = json!({ "metadata": { "annotations": { TRIGGER_TIME: null } } });
     let slice: k8s_openapi::api::discovery::v1::EndpointSlice =
-        stage.patch(&name, removed.clone()).await;
-    let endpoints: k8s_openapi::api::core::v1::Endpoints = stage.patch("greeter", removed).await;
-    stage.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 92 %")).await;
-    told(&stage, "disk 92 %").await;
-    assert_eq!(stage.published("greeter").await.slices, [slice]);
-    assert_eq!(stage.published("greeter").await.endpoints, Some(endpoints));
+        fixture.patch(&name, removed.clone()).await;
+    let endpoints: k8s_openapi::api::core::v1::Endpoints = fixture.patch("greeter", removed).await;
+    fixture.beats.annotate("vm-1", "beatkeeper.dev/note", Some("disk 92 %")).await;
+    told(&fixture, "disk 92 %").await;
+    assert_eq!(fixture.published("greeter").await.slices, [slice]);
+    assert_eq!(fixture.published("greeter").await.endpoints, Some(endpoints));
 
     // A change writes the annotation, with a later time than before.
-    stage.join("vm-2", "192.0.2.2").await;
-    let after = stage.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    fixture.join("vm-2", "192.0.2.2").await;
+    let after = fixture.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
     let time = |slice: &k8s_openapi::api::discovery::v1::EndpointSlice| {
         slice.metadata.annotations.as_ref().unwrap()[TRIGGER_TIME]
             .parse::<jiff::Timestamp>()
@@ -295,33 +295,33 @@ async fn nothing_is_written_where_only_the_trigger_time_would_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_operator_writes_nothing_and_unpublishes_no_instance() {
-    let stage = Stage::set("restart", json!({})).await;
-    stage.join("vm-1", "192.0.2.1").await;
-    stage.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;
-    let before = stage.published_as_ready("greeter", &["192.0.2.1", "10.88.0.1"]).await;
-    let witness = Witness::of(&stage, "greeter").await;
-    let Stage { shop, operator, beats } = stage;
+    let fixture = Fixture::new("restart", json!({})).await;
+    fixture.join("vm-1", "192.0.2.1").await;
+    fixture.join_pod("greeter-1", &["10.88.0.1"], json!({})).await;
+    let before = fixture.published_as_ready("greeter", &["192.0.2.1", "10.88.0.1"]).await;
+    let observer = ServiceObserver::of(&fixture, "greeter").await;
+    let Fixture { ns, operator, beats } = fixture;
     assert!(operator.stop().await, "it ends well");
 
-    let _operator = shop.operator();
+    let _operator = ns.operator();
     // A new instance shows that the new operator works. It may have existed before that operator.
     beats.create(&beats.outside("vm-2", "192.0.2.2")).await;
     let all = set(&["192.0.2.1", "192.0.2.2", "10.88.0.1"]);
     let after = eventually("the newcomer is published", async || {
         beats.beat_at("vm-2", jiff::Timestamp::now()).await;
-        let published = shop.published("greeter").await;
+        let published = ns.published("greeter").await;
         (published.ready() == all && published.in_endpoints() == all).then_some(published)
     })
     .await;
     assert_eq!(after.slices[0].metadata.uid, before.slices[0].metadata.uid);
-    witness.sees(&all).await;
-    witness.never_missed(&set(&["192.0.2.1", "10.88.0.1"]));
-    assert_eq!(witness.states(), (2, 2), "the newcomer was the only change");
+    observer.sees(&all).await;
+    observer.never_missed(&set(&["192.0.2.1", "10.88.0.1"]));
+    assert_eq!(observer.states(), (2, 2), "the newcomer was the only change");
 }
 
-async fn told(stage: &Stage, note: &str) {
+async fn told(fixture: &Fixture, note: &str) {
     eventually("the note is in the status", async || {
-        let status = stage.status("vm-1", "Ready", "Beating").await;
+        let status = fixture.status("vm-1", "Ready", "Beating").await;
         (status.message == note).then_some(())
     })
     .await;

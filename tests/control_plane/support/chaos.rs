@@ -1,17 +1,15 @@
-//! What the tests of faults share: many instances, watches that miss no state, and an evaluation of
+//! What the tests of faults share: many instances, an observer that misses no state, and an evaluation of
 //! the records at the end.
 
-mod arena;
-mod chronicle;
-mod crowd;
-mod figures;
-mod life;
+mod conditions;
+mod evaluation;
+mod fixture;
+mod instances;
+mod record;
 mod replicas;
 mod span;
-mod weather;
 
-pub use arena::{Arena, Scale};
-pub use chronicle::Chronicle;
+pub use fixture::{ChaosFixture, Scale};
 pub use replicas::{Replicas, after};
 
 use beatkeeper_cluster::{ControlPlane, Options};

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use beatkeeper_cluster::{AuditEntry, AuditMark};
 
-use super::Shop;
+use super::TestNamespace;
 
-impl Shop {
+impl TestNamespace {
     /// The operator's writes in this namespace since a mark, except for its own Leases.
     pub async fn written_since(&self, mark: AuditMark) -> Vec<AuditEntry> {
         let mut entries = self.plane.audit_since(mark).await.unwrap();
         entries.retain(|entry| {
-            entry.namespace == self.namespace
+            entry.namespace == self.name
                 && entry.user_agent.starts_with("beatkeeper-controller")
                 && entry.resource != "leases"
         });
@@ -30,7 +30,10 @@ impl Shop {
                 mark = self.plane.audit_mark().await.unwrap();
                 since = Instant::now();
             }
-            assert!(patience.elapsed() < super::shop::PATIENCE, "the operator writes on and on");
+            assert!(
+                patience.elapsed() < super::namespace::PATIENCE,
+                "the operator writes on and on"
+            );
         }
         mark
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 
-use crate::stage::Stage;
+use crate::cluster::Cluster;
 
 /// How long the client waits for an answer. After this time, the result of a request is known. It is long enough
 /// for a small machine that starts twenty Pods meanwhile.
@@ -24,25 +24,27 @@ pub(crate) struct Request {
 }
 
 pub(crate) struct Caller<'a> {
-    stage: &'a Stage,
+    cluster: &'a Cluster,
     name: String,
 }
 
 impl<'a> Caller<'a> {
     /// Starts sending, and returns after the first requests.
-    pub(crate) async fn start(stage: &'a Stage, service: &str, rate: u32) -> Result<Self> {
+    pub(crate) async fn start(cluster: &'a Cluster, service: &str, rate: u32) -> Result<Self> {
         let name = format!("calls-{service}");
         let timeout = format!("{TIMEOUT_MS}ms");
         let url = format!("http://{service}");
-        stage.pod(&name, &["call", "-rate", &rate.to_string(), "-timeout", &timeout, &url]).await?;
-        let caller = Self { stage, name };
+        cluster
+            .pod(&name, &["call", "-rate", &rate.to_string(), "-timeout", &timeout, &url])
+            .await?;
+        let caller = Self { cluster, name };
         let printed = async || Ok((!caller.printed().await?.is_empty()).then_some(()));
-        stage.until("the client has sent a request", printed).await?;
+        cluster.until("the client has sent a request", printed).await?;
         Ok(caller)
     }
 
     async fn printed(&self) -> Result<Vec<Request>> {
-        let log = self.stage.shop(&format!("logs {} --tail=-1", self.name)).await?;
+        let log = self.cluster.in_namespace(&format!("logs {} --tail=-1", self.name)).await?;
         // The client may still be writing the last line.
         Ok(log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
@@ -64,7 +66,7 @@ impl<'a> Caller<'a> {
     /// Returns all requests, and ends the client.
     pub(crate) async fn stop(self) -> Result<Account> {
         let account = self.account().await?;
-        self.stage.shop(&format!("delete pod {}", self.name)).await?;
+        self.cluster.in_namespace(&format!("delete pod {}", self.name)).await?;
         Ok(account)
     }
 }

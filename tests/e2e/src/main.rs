@@ -6,10 +6,9 @@
 
 mod caller;
 mod chapters;
+mod cluster;
 mod command;
 mod host;
-mod stage;
-mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +19,7 @@ use clap::{Parser, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::chapters::Chapter;
-use crate::stage::{Images, Stage};
+use crate::cluster::{Cluster, Images};
 
 /// Play the end-to-end story of Beatkeeper on the cluster that KUBECONFIG names.
 #[derive(Parser)]
@@ -64,22 +63,22 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     let host = host::Host::find(arguments.beatkeeper, arguments.greeter);
     let images = Images { beatkeeper: arguments.image, greeter: arguments.greeter_image };
-    let stage = Stage::set(images, arguments.helm, host).await?;
+    let cluster = Cluster::prepare(images, arguments.helm, host).await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let played = tokio::select! {
-        played = play(&stage, &arguments.only) => played,
+        played = play(&cluster, &arguments.only) => played,
         _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow::anyhow!("terminated")),
     };
     if played.is_err() {
-        stage.show_what_is_there().await;
+        cluster.show_what_is_there().await;
     }
-    let cleared = stage.clear().await;
+    let cleared = cluster.clear().await;
     played.and(cleared)
 }
 
-async fn play(stage: &Stage, only: &[Chapter]) -> Result<()> {
+async fn play(cluster: &Cluster, only: &[Chapter]) -> Result<()> {
     let began = Instant::now();
     for chapter in Chapter::value_variants().iter().copied() {
         if !only.is_empty() && !only.contains(&chapter) && !chapter.is_built_on() {
@@ -87,7 +86,7 @@ async fn play(stage: &Stage, only: &[Chapter]) -> Result<()> {
         }
         println!("\n== {}. {}", chapter as usize, chapter.title());
         let began = Instant::now();
-        chapter.play(stage).await?;
+        chapter.play(cluster).await?;
         println!("== passed in {:.1} s", began.elapsed().as_secs_f64());
     }
     let what = if only.is_empty() { "the whole story" } else { "the chosen chapters" };

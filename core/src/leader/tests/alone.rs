@@ -208,7 +208,7 @@ fn a_refused_write_is_followed_by_a_look_at_once() {
 }
 
 #[test]
-fn one_whose_claim_ended_takes_it_up_again_at_once_when_nobody_else_has() {
+fn a_replica_that_lost_its_claim_renews_it_at_once_if_no_other_replica_has_taken_it() {
     let mut candidate = leader();
     candidate.unanswered(at(3900));
     assert!(!candidate.holds(at(30_000)));
@@ -229,7 +229,7 @@ fn one_that_was_replaced_stands_by() {
 }
 
 #[test]
-fn a_lease_that_somebody_deletes_ends_no_claim_of_another() {
+fn deleting_the_lease_does_not_end_the_claim_of_another_replica() {
     let mut candidate = standby();
     candidate.saw(None, at(1500));
     assert_eq!(candidate.next(at(1500)), Move::Wait(at(2000)));
@@ -262,7 +262,7 @@ fn one_that_is_refused_though_nothing_has_changed_rests_before_it_tries_again() 
 }
 
 #[test]
-fn a_leader_whose_lease_somebody_deletes_creates_it_anew_at_once() {
+fn a_leader_recreates_its_deleted_lease_at_once() {
     let mut candidate = leader();
     candidate.refused();
     candidate.saw(None, at(1520));

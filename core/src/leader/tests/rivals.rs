@@ -241,7 +241,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn two_claims_never_hold_at_one_moment_and_somebody_leads_in_the_end(
+    fn two_claims_never_overlap_and_one_replica_leads_in_the_end(
         (count, ops) in (2..4_usize).prop_flat_map(|count| (Just(count), ops(count))),
     ) {
         let mut scene = Scene::new(count);

@@ -17,7 +17,7 @@ fn pair(key: &str, value: &str) -> (String, String) {
 }
 
 #[test]
-fn what_is_created_says_whose_it_is() {
+fn created_objects_name_their_owner() {
     let server = World::new().published(&fleet(0..1, &http()));
     let slice = server.the_slice().metadata;
     let endpoints = server.endpoints.unwrap().metadata;

@@ -52,7 +52,7 @@ fn an_endpoint_that_gains_a_port_is_added_before_it_is_removed() {
 }
 
 #[test]
-fn the_dead_do_not_wait_for_those_who_move() {
+fn removals_do_not_wait_for_moves() {
     let world = World::new();
     let mut all = fleet(0..3, &grpc());
     let mut server = world.published(&all);
@@ -97,7 +97,7 @@ fn the_dead_in_a_slice_that_is_to_be_rewritten_do_not_wait_either() {
 }
 
 #[test]
-fn a_slice_that_only_loses_those_who_move_is_written_once() {
+fn a_slice_that_only_loses_moving_instances_is_written_once() {
     let world = World::new();
     let all = fleet(0..3, &grpc());
     let mut all = [all, fleet(10..12, &grpc_and_http())].concat();
@@ -114,7 +114,7 @@ fn a_slice_that_only_loses_those_who_move_is_written_once() {
 }
 
 #[test]
-fn a_slice_that_everybody_moves_out_of_is_deleted_last() {
+fn a_slice_that_all_instances_move_out_of_is_deleted_last() {
     let world = World { max: 2, ..World::new() };
     let mut all = fleet(0..3, &grpc());
     let mut server = world.published(&all);
@@ -168,7 +168,7 @@ fn a_slice_goes_to_the_group_in_which_it_keeps_most_published() {
 }
 
 #[test]
-fn a_copy_that_consumers_do_not_see_keeps_nobody_published() {
+fn a_copy_that_consumers_ignore_keeps_no_instance_published() {
     let world = World::new();
     let mut all = fleet(0..1, &grpc());
     let mut server = world.published(&all);
@@ -186,7 +186,7 @@ fn a_copy_that_consumers_do_not_see_keeps_nobody_published() {
 }
 
 #[test]
-fn who_moves_takes_room_until_the_second_phase() {
+fn a_moving_instance_takes_room_until_the_second_phase() {
     let world = World { max: 2, ..World::new() };
     let mut all = fleet(0..2, &grpc());
     let mut server = world.published(&all);

@@ -244,7 +244,7 @@ fn the_order_in_which_endpoints_come_is_no_reason_to_write() {
 }
 
 #[test]
-fn a_lower_limit_moves_nobody_out_of_a_slice() {
+fn a_lower_limit_moves_no_instance_out_of_a_slice() {
     let mut world = World::new();
     let mut all = fleet(0..100, &http());
     let mut server = world.published(&all);

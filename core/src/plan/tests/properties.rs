@@ -188,7 +188,7 @@ proptest! {
     #![proptest_config(config(1000))]
 
     #[test]
-    fn nobody_blinks_and_all_ends_well_whatever_fails(
+    fn no_survivor_is_unpublished_and_the_plan_converges_whatever_write_fails(
         steps in vec((target(), vec(edit(), 0..4), vec(Luck::any(), 0..3), 1..5_usize), 1..5),
         headless: bool,
         primary: bool,
@@ -305,7 +305,7 @@ proptest! {
     #![proptest_config(config(24))]
 
     #[test]
-    fn whoever_is_listed_stays_listed_while_wanted(
+    fn a_listed_address_stays_listed_while_it_is_wanted(
         start in 900..1_300_usize,
         steps in vec((vec(any::<Index>(), 0..60), 0..400_usize, any::<bool>()), 1..4),
     ) {

@@ -178,7 +178,7 @@ fn of_two_copies_the_one_that_consumers_see_stays() {
 }
 
 #[test]
-fn a_slice_that_is_being_deleted_holds_nobody() {
+fn a_slice_that_is_being_deleted_publishes_no_instance() {
     let world = World::new();
     let all = fleet(0..3, &http());
     let mut server = world.published(&all);

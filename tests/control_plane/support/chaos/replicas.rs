@@ -10,7 +10,7 @@ use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Operator, Shop, eventually};
+use crate::support::{Operator, TestNamespace, eventually};
 
 /// The name of the Lease for leader election.
 const ELECTION: &str = "beatkeeper";
@@ -19,11 +19,11 @@ const PUBLISHED: [&str; 4] = ["services", "endpoints", "endpointslices", "servic
 
 /// The replicas of one operator.
 pub struct Replicas<'a> {
-    shop: &'a Shop,
+    ns: &'a TestNamespace,
     began: AuditMark,
     folder: TempDir,
     running: Vec<Replica>,
-    born: usize,
+    started: usize,
 }
 
 /// One replica.
@@ -35,10 +35,10 @@ pub struct Replica {
 
 impl<'a> Replicas<'a> {
     /// Starts `count` replicas, and waits until one leads.
-    pub async fn start(shop: &'a Shop, count: usize) -> Self {
-        let began = shop.plane.audit_mark().await.unwrap();
+    pub async fn start(ns: &'a TestNamespace, count: usize) -> Self {
+        let began = ns.plane.audit_mark().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut replicas = Self { shop, began, folder, running: Vec::new(), born: 0 };
+        let mut replicas = Self { ns, began, folder, running: Vec::new(), started: 0 };
         for _ in 0..count {
             replicas.add().await;
         }
@@ -48,12 +48,12 @@ impl<'a> Replicas<'a> {
 
     /// Starts a further replica.
     pub async fn add(&mut self) {
-        self.born += 1;
-        let account = format!("operator-{}", self.born);
+        self.started += 1;
+        let account = format!("operator-{}", self.started);
         let user = self.admit(&account).await;
         let config = self.kubeconfig(&account).await;
-        let election = format!("--leader-elect-resource-namespace={}", self.shop.namespace);
-        let ranges = self.shop.ranges();
+        let election = format!("--leader-elect-resource-namespace={}", self.ns.name);
+        let ranges = self.ns.ranges();
         let mut flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
         flags.extend([
             "--leader-elect",
@@ -62,14 +62,14 @@ impl<'a> Replicas<'a> {
             "--leader-elect-retry-period=500ms",
             &election,
         ]);
-        let operator = Operator::start_as(None, &config, &self.shop.namespace, &flags);
+        let operator = Operator::start_as(None, &config, &self.ns.name, &flags);
         self.running.push(Replica { user, operator });
     }
 
     /// Creates an account with all rights. Returns its name in the audit log.
     async fn admit(&self, account: &str) -> String {
-        let namespace = &self.shop.namespace;
-        let _: ServiceAccount = self.shop.create(json!({ "metadata": { "name": account } })).await;
+        let namespace = &self.ns.name;
+        let _: ServiceAccount = self.ns.create(json!({ "metadata": { "name": account } })).await;
         let binding = serde_json::from_value(json!({
             "metadata": { "name": format!("{namespace}-{account}") },
             "roleRef": {
@@ -78,14 +78,14 @@ impl<'a> Replicas<'a> {
             "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": namespace }],
         }))
         .unwrap();
-        let bindings: Api<ClusterRoleBinding> = Api::all(self.shop.client.clone());
+        let bindings: Api<ClusterRoleBinding> = Api::all(self.ns.client.clone());
         bindings.create(&PostParams::default(), &binding).await.unwrap();
         format!("system:serviceaccount:{namespace}:{account}")
     }
 
     async fn kubeconfig(&self, account: &str) -> std::path::PathBuf {
-        let token = self.shop.plane.token(&self.shop.namespace, account, None).await.unwrap();
-        let admin = std::fs::read_to_string(self.shop.plane.kubeconfig()).unwrap();
+        let token = self.ns.plane.token(&self.ns.name, account, None).await.unwrap();
+        let admin = std::fs::read_to_string(self.ns.plane.kubeconfig()).unwrap();
         let mut config: Value = serde_json::from_str(&admin).unwrap();
         config["users"][0]["user"] = json!({ "token": token });
         let path = self.folder.path().join(account);
@@ -103,7 +103,7 @@ impl<'a> Replicas<'a> {
     /// claim.
     pub async fn another_than(&self, user: &str) -> (String, Timestamp) {
         eventually("one of the replicas leads", async || {
-            let mut claims = self.shop.plane.audit_since(self.began).await.unwrap();
+            let mut claims = self.ns.plane.audit_since(self.began).await.unwrap();
             claims.retain(|entry| self.is_claim(entry));
             let leader = claims.last()?.user.clone();
             // The first of the leader's consecutive claims.
@@ -114,7 +114,7 @@ impl<'a> Replicas<'a> {
     }
 
     fn is_claim(&self, entry: &AuditEntry) -> bool {
-        entry.namespace == self.shop.namespace
+        entry.namespace == self.ns.name
             && entry.resource == "leases"
             && entry.name == ELECTION
             && entry.succeeded()
@@ -134,9 +134,9 @@ impl<'a> Replicas<'a> {
     /// What a replica has tried to write since a mark, except for its own Leases and events.
     /// Refused writes are included.
     pub async fn tried(&self, user: &str, since: AuditMark) -> Vec<AuditEntry> {
-        let mut entries = self.shop.plane.audit_since(since).await.unwrap();
+        let mut entries = self.ns.plane.audit_since(since).await.unwrap();
         entries.retain(|entry| {
-            entry.namespace == self.shop.namespace
+            entry.namespace == self.ns.name
                 && entry.user == user
                 && PUBLISHED.contains(&entry.resource.as_str())
         });

@@ -4,31 +4,31 @@ use anyhow::{Result, ensure};
 
 use super::{left_out, quote};
 use crate::caller::Caller;
-use crate::stage::Stage;
+use crate::cluster::Cluster;
 
-pub(super) async fn play(stage: &Stage) -> Result<()> {
-    let caller = Caller::start(stage, "greeter", 50).await?;
+pub(super) async fn play(cluster: &Cluster) -> Result<()> {
+    let caller = Caller::start(cluster, "greeter", 50).await?;
 
-    let before = stage.pods("greeter").await?;
-    stage.shop("rollout restart deployment/greeter").await?;
-    stage.shop("rollout status deployment/greeter --timeout=120s").await?;
-    settled(stage, 3).await?;
-    let after = stage.pods("greeter").await?;
+    let before = cluster.pods("greeter").await?;
+    cluster.in_namespace("rollout restart deployment/greeter").await?;
+    cluster.in_namespace("rollout status deployment/greeter --timeout=120s").await?;
+    settled(cluster, 3).await?;
+    let after = cluster.pods("greeter").await?;
     ensure!(after.iter().all(|pod| !before.contains(pod)), "the rolling update replaced nobody");
     told(&caller, "a rolling update of all three").await?;
 
-    if stage.host.is_some() {
-        drain(stage).await?;
-        settled(stage, 3).await?;
+    if cluster.host.is_some() {
+        drain(cluster).await?;
+        settled(cluster, 3).await?;
         told(&caller, "a drain").await?;
     } else {
         left_out("kubectl drain", "it would evict Pods of others from a node of yours");
     }
 
     for count in [20, 3] {
-        stage.shop(&format!("scale deployment/greeter --replicas={count}")).await?;
-        stage.shop("rollout status deployment/greeter --timeout=120s").await?;
-        settled(stage, count).await?;
+        cluster.in_namespace(&format!("scale deployment/greeter --replicas={count}")).await?;
+        cluster.in_namespace("rollout status deployment/greeter --timeout=120s").await?;
+        settled(cluster, count).await?;
     }
     told(&caller, "3 to 20 to 3 replicas").await?;
 
@@ -39,11 +39,11 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
 }
 
 /// Waits until `count` instances are ready, and the leaving instances and their last connections are gone.
-async fn settled(stage: &Stage, count: u64) -> Result<()> {
-    stage.until_ready("greeter", count).await?;
-    stage
+async fn settled(cluster: &Cluster, count: u64) -> Result<()> {
+    cluster.until_ready("greeter", count).await?;
+    cluster
         .until("Pods that were to end have ended", async || {
-            let pods = stage.json("get pods --selector app=greeter").await?;
+            let pods = cluster.json("get pods --selector app=greeter").await?;
             Ok((pods["items"].as_array().map(Vec::len) == usize::try_from(count).ok())
                 .then_some(()))
         })
@@ -61,9 +61,9 @@ async fn told(caller: &Caller<'_>, what: &str) -> Result<()> {
 
 /// An evicted Pod cannot move to another node, because there is only one. Its disruption budget lets one Pod leave,
 /// and holds the next two until that Pod is back.
-async fn drain(stage: &Stage) -> Result<()> {
-    let node = stage.kubectl("get nodes --output jsonpath={.items[0].metadata.name}").await?;
-    let drained = stage
+async fn drain(cluster: &Cluster) -> Result<()> {
+    let node = cluster.kubectl("get nodes --output jsonpath={.items[0].metadata.name}").await?;
+    let drained = cluster
         .kubectl(&format!(
             "drain {node} --pod-selector=app=greeter --ignore-daemonsets --timeout=20s"
         ))
@@ -71,7 +71,7 @@ async fn drain(stage: &Stage) -> Result<()> {
     let why = drained.err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(why.contains("disruption budget"), "the drain was not held by the budget: {why}");
     quote(why.lines().find(|line| line.contains("disruption budget")).unwrap_or_default());
-    stage.until_ready("greeter", 2).await?;
-    stage.kubectl(&format!("uncordon {node}")).await?;
+    cluster.until_ready("greeter", 2).await?;
+    cluster.kubectl(&format!("uncordon {node}")).await?;
     Ok(())
 }

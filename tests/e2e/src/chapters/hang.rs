@@ -5,23 +5,25 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::caller::{Account, Caller};
-use crate::stage::{SHOP, Stage, TTL};
-use crate::witness::Witness;
+use crate::cluster::{Cluster, NAMESPACE, PATIENCE, TTL};
+use beatkeeper_test_support::SliceObserver;
 
 /// Longer than the kubelet's default probe needs: three failures, ten seconds apart.
 const WINDOW: Duration = Duration::from_secs(50);
 const RATE: u32 = 20;
 
-pub(super) async fn play(stage: &Stage) -> Result<()> {
-    stage.apply(include_str!("../../manifests/plain.yaml"), &[]).await?;
+pub(super) async fn play(cluster: &Cluster) -> Result<()> {
+    cluster.apply(include_str!("../../manifests/plain.yaml"), &[]).await?;
     for service in ["unprobed", "probed"] {
-        stage.shop(&format!("rollout status deployment/{service} --timeout=120s")).await?;
+        cluster
+            .in_namespace(&format!("rollout status deployment/{service} --timeout=120s"))
+            .await?;
     }
-    let witness = Witness::of(stage, "greeter").await?;
+    let observer = cluster.observe("greeter").await?;
     let callers = [
-        Caller::start(stage, "greeter", RATE).await?,
-        Caller::start(stage, "probed", RATE).await?,
-        Caller::start(stage, "unprobed", RATE).await?,
+        Caller::start(cluster, "greeter", RATE).await?,
+        Caller::start(cluster, "probed", RATE).await?,
+        Caller::start(cluster, "unprobed", RATE).await?,
     ];
     let before: Vec<_> = sent(&callers).await?;
 
@@ -29,9 +31,9 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     // its agent.
     let began = Instant::now();
     for service in ["greeter", "probed", "unprobed"] {
-        hang(stage, service, 0, "greeter").await?;
+        hang(cluster, service, 0, "greeter").await?;
     }
-    let app = left_after(stage, &witness, began, 2).await?;
+    let app = left_after(&observer, began, 2).await?;
     tokio::time::sleep(WINDOW.saturating_sub(began.elapsed())).await;
     let mut accounts = Vec::new();
     for (caller, before) in callers.iter().zip(&before) {
@@ -52,8 +54,8 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
 
     let before = callers[0].account().await?.last_sent();
     let began = Instant::now();
-    hang(stage, "greeter", 1, "greeter beatkeeper").await?;
-    let pod = left_after(stage, &witness, began, 1).await?;
+    hang(cluster, "greeter", 1, "greeter beatkeeper").await?;
+    let pod = left_after(&observer, began, 1).await?;
     tokio::time::sleep(TTL + TTL).await;
     let account = callers[0].account().await?.since(before);
     println!("   a whole Pod hangs, its agent too: nobody beats for it any more, and it is pruned");
@@ -62,12 +64,12 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     let late = account.since(account.last_sent().saturating_sub(3000));
     ensure!(!account.failed().is_empty() && late.failed().is_empty(), "requests still fail");
 
-    stage.shop("delete pods --selector app=client").await?;
-    stage.shop("delete deployment,service unprobed probed --wait=false").await?;
+    cluster.in_namespace("delete pods --selector app=client").await?;
+    cluster.in_namespace("delete deployment,service unprobed probed --wait=false").await?;
     // Hanging processes do not handle SIGTERM.
-    stage.shop("delete pods --selector app=greeter --grace-period=1").await?;
-    stage.shop("rollout status deployment/greeter --timeout=120s").await?;
-    stage.until_ready("greeter", 3).await
+    cluster.in_namespace("delete pods --selector app=greeter --grace-period=1").await?;
+    cluster.in_namespace("rollout status deployment/greeter --timeout=120s").await?;
+    cluster.until_ready("greeter", 3).await
 }
 
 async fn sent(callers: &[Caller<'_>]) -> Result<Vec<u64>> {
@@ -80,30 +82,25 @@ async fn sent(callers: &[Caller<'_>]) -> Result<Vec<u64>> {
     Ok(sent)
 }
 
-async fn hang(stage: &Stage, app: &str, which: usize, programs: &str) -> Result<()> {
-    let mut pods = stage.pods(app).await?;
+async fn hang(cluster: &Cluster, app: &str, which: usize, programs: &str) -> Result<()> {
+    let mut pods = cluster.pods(app).await?;
     pods.sort();
     let pod = pods.get(which).with_context(|| format!("too few Pods of {app}"))?;
-    stage
+    cluster
         .kubectl(&format!(
-            "--namespace {SHOP} exec {pod} --container greeter -- /greeter hang {programs}"
+            "--namespace {NAMESPACE} exec {pod} --container greeter -- /greeter hang {programs}"
         ))
         .await
         .map(|_| ())
 }
 
 /// Returns how long it took until only `count` instances were left.
-async fn left_after(
-    stage: &Stage,
-    witness: &Witness,
-    began: Instant,
-    left: usize,
-) -> Result<Duration> {
-    stage
-        .until(&format!("{left} are left in the slices"), async || {
-            let mut states = witness.states().into_iter();
-            let state = states.find(|state| state.at > began && state.ready.len() == left);
-            Ok(state.map(|state| state.at - began))
+async fn left_after(observer: &SliceObserver, began: Instant, left: usize) -> Result<Duration> {
+    let what = format!("{left} are left in the slices");
+    observer
+        .until(&what, PATIENCE, |history| {
+            let last = history.changes().last().filter(|last| last.at > began)?;
+            (history.published().len() == left).then(|| last.at - began)
         })
         .await
 }

@@ -3,25 +3,25 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::quote;
-use crate::stage::{RELEASE, SHOP, Stage, chart};
+use crate::cluster::{Cluster, NAMESPACE, RELEASE, chart};
 
 /// The namespace of the notes and their objects: the default of the chart.
-const NAMESPACE: &str = "default";
+const NOTES: &str = "default";
 
-pub(super) async fn play(stage: &Stage) -> Result<()> {
-    helm_install(stage).await?;
-    let said = stage.helm(&["test", RELEASE, "--logs"]).await?;
+pub(super) async fn play(cluster: &Cluster) -> Result<()> {
+    helm_install(cluster).await?;
+    let said = cluster.helm(&["test", RELEASE, "--logs"]).await?;
     println!("   helm test passes:");
     quote(said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default());
-    follow_the_notes(stage).await
+    follow_the_notes(cluster).await
 }
 
-async fn helm_install(stage: &Stage) -> Result<()> {
+async fn helm_install(cluster: &Cluster) -> Result<()> {
     let (repository, tag) =
-        stage.images.beatkeeper.rsplit_once(':').context("an image without a tag")?;
+        cluster.images.beatkeeper.rsplit_once(':').context("an image without a tag")?;
     let chart = chart().display().to_string();
     let began = Instant::now();
-    stage
+    cluster
         .helm(&[
             "install",
             RELEASE,
@@ -33,7 +33,7 @@ async fn helm_install(stage: &Stage) -> Result<()> {
             "--set",
             &format!("image.tag={tag}"),
             "--set",
-            &format!("outsideRanges.{SHOP}={{192.0.2.0/24,198.51.100.0/24}}"),
+            &format!("outsideRanges.{NAMESPACE}={{192.0.2.0/24,198.51.100.0/24}}"),
             "--set",
             "readinessGate.enabled=true",
         ])
@@ -42,41 +42,43 @@ async fn helm_install(stage: &Stage) -> Result<()> {
         "   helm install --wait: two replicas Ready after {:.1} s",
         began.elapsed().as_secs_f64()
     );
-    quote(&stage.kubectl(&format!("--namespace {RELEASE} get pods")).await?);
+    quote(&cluster.kubectl(&format!("--namespace {RELEASE} get pods")).await?);
     Ok(())
 }
 
 /// Runs every command in the notes, and builds a Pod with the container that they show.
-async fn follow_the_notes(stage: &Stage) -> Result<()> {
-    let there = stage.kubectl(&format!("--namespace {NAMESPACE} get --ignore-not-found --output name sreg/greeter serviceaccount/greeter pod/greeter")).await?;
-    ensure!(there.trim().is_empty(), "namespace {NAMESPACE} has {} already", there.trim());
+async fn follow_the_notes(cluster: &Cluster) -> Result<()> {
+    let there = cluster.kubectl(&format!("--namespace {NOTES} get --ignore-not-found --output name sreg/greeter serviceaccount/greeter pod/greeter")).await?;
+    ensure!(there.trim().is_empty(), "namespace {NOTES} has {} already", there.trim());
 
-    let notes = stage.helm(&["get", "notes", RELEASE]).await?;
+    let notes = cluster.helm(&["get", "notes", RELEASE]).await?;
     let commands = commands(&notes);
     ensure!(commands.len() == 2, "the notes have other commands than two: {commands:?}");
-    let pod = pod(&notes, &stage.images.greeter)?;
+    let pod = pod(&notes, &cluster.images.greeter)?;
     let shown = async {
-        stage.shell(&commands[0]).await?;
-        stage.kubectl_with(&["apply", "--filename", "-"], &pod).await?;
-        stage
+        cluster.shell(&commands[0]).await?;
+        cluster.kubectl_with(&["apply", "--filename", "-"], &pod).await?;
+        cluster
             .until("the Pod of the notes is published", async || {
-                let ready = stage
-                    .kubectl(&format!("--namespace {NAMESPACE} get sreg greeter --output jsonpath={{.status.ready}}"))
+                let ready = cluster
+                    .kubectl(&format!(
+                        "--namespace {NOTES} get sreg greeter --output jsonpath={{.status.ready}}"
+                    ))
                     .await?;
                 Ok((ready == "1").then_some(()))
             })
             .await?;
         println!("   the commands and the sidecar of the notes work as they stand:");
-        quote(&stage.shell(&commands[1]).await?);
+        quote(&cluster.shell(&commands[1]).await?);
         Ok(())
     }
     .await;
     // This clean-up also runs after a failure, because the namespace belongs to the cluster's user.
-    let _ = stage
+    let _ = cluster
         .kubectl_with(&["delete", "--now", "--ignore-not-found", "--filename", "-"], &pod)
         .await;
     let undo = commands[0].replacen("kubectl apply", "kubectl delete --ignore-not-found", 1);
-    let undone = stage.shell(&undo).await;
+    let undone = cluster.shell(&undo).await;
     shown.and(undone.map(|_| ()))
 }
 
@@ -107,7 +109,7 @@ fn pod(notes: &str, image: &str) -> Result<String> {
         notes.split_once("  serviceAccountName:").context("the notes show no sidecar")?;
     let (fields, _) = fields.split_once("\n\n").context("the sidecar does not end")?;
     Ok(format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{ name: greeter, namespace: {NAMESPACE}, labels: {{ app: greeter }} }}\n\
+        "apiVersion: v1\nkind: Pod\nmetadata: {{ name: greeter, namespace: {NOTES}, labels: {{ app: greeter }} }}\n\
          spec:\n  serviceAccountName:{fields}\n  containers:\n  - name: greeter\n    image: {image}\n    \
          imagePullPolicy: IfNotPresent\n    args: [serve]\n"
     ))

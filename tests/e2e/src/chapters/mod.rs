@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::stage::Stage;
+use crate::cluster::Cluster;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Chapter {
@@ -57,17 +57,17 @@ impl Chapter {
         }
     }
 
-    pub(crate) async fn play(self, stage: &Stage) -> Result<()> {
+    pub(crate) async fn play(self, cluster: &Cluster) -> Result<()> {
         match self {
-            Self::Install => install::play(stage).await,
-            Self::Join => join::play(stage).await,
-            Self::Hang => hang::play(stage).await,
-            Self::Gentle => gentle::play(stage).await,
-            Self::Operator => operator::play(stage).await,
-            Self::Rollout => rollout::play(stage).await,
-            Self::Rights => rights::play(stage).await,
-            Self::Outside => outside::play(stage).await,
-            Self::Leave => leave::play(stage).await,
+            Self::Install => install::play(cluster).await,
+            Self::Join => join::play(cluster).await,
+            Self::Hang => hang::play(cluster).await,
+            Self::Gentle => gentle::play(cluster).await,
+            Self::Operator => operator::play(cluster).await,
+            Self::Rollout => rollout::play(cluster).await,
+            Self::Rights => rights::play(cluster).await,
+            Self::Outside => outside::play(cluster).await,
+            Self::Leave => leave::play(cluster).await,
         }
     }
 }

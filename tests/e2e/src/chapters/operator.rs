@@ -6,36 +6,36 @@ use serde_json::json;
 
 use super::left_out;
 use crate::caller::Caller;
-use crate::stage::{RELEASE, Stage, TTL};
-use crate::witness::Witness;
+use crate::cluster::{Cluster, RELEASE, TTL};
+use beatkeeper_test_support::SliceObserver;
 
 const HERD: usize = 100;
 /// Several ttls.
 const KUBELET_AWAY: Duration = TTL.saturating_mul(3);
 
-pub(super) async fn play(stage: &Stage) -> Result<()> {
+pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     let instances: Vec<_> = (1..=HERD)
         .map(|n| json!({ "instance": format!("vm-{n}"), "addresses": [format!("192.0.2.{n}")] }))
         .collect();
     let instances = serde_json::to_string(&instances)?;
-    stage.apply(include_str!("../../manifests/herd.yaml"), &[("$INSTANCES", &instances)]).await?;
-    stage.until_ready("herd", HERD as u64).await?;
-    let herd = Witness::of(stage, "herd").await?;
-    let greeter = Witness::of(stage, "greeter").await?;
-    let (all, three) = (herd.ready(), greeter.ready());
+    cluster.apply(include_str!("../../manifests/herd.yaml"), &[("$INSTANCES", &instances)]).await?;
+    cluster.until_ready("herd", HERD as u64).await?;
+    let herd = cluster.observe("herd").await?;
+    let greeter = cluster.observe("greeter").await?;
+    let (all, three) = (herd.published(), greeter.published());
     ensure!(
         all.len() == HERD && three.len() == 3,
         "published are {} and {}",
         all.len(),
         three.len()
     );
-    let caller = Caller::start(stage, "greeter", 50).await?;
+    let caller = Caller::start(cluster, "greeter", 50).await?;
     println!(
         "   {HERD} outside instances beat once a second, and three Pods are called 50 times a second"
     );
     let nobody_left = async |what: &str| -> Result<()> {
-        herd.never_missed(&all).context("instances of herd")?;
-        greeter.never_missed(&three).context("instances of greeter")?;
+        herd.always_published(&all).context("instances of herd")?;
+        greeter.always_published(&three).context("instances of greeter")?;
         let account = caller.account().await?;
         account.must_be_without_failure()?;
         println!("   {what}: nobody left, {} requests so far, none failed", account.count());
@@ -43,7 +43,7 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     };
 
     for (how, flags) in [("with grace", ""), ("without grace", "--grace-period=0 --force")] {
-        let took = delete_the_leader(stage, flags).await?;
+        let took = delete_the_leader(cluster, flags).await?;
         // Longer than a ttl: an instance that the new leader does not know would leave now.
         tokio::time::sleep(TTL + Duration::from_secs(2)).await;
         let what = format!(
@@ -51,22 +51,22 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
             took.as_secs_f64()
         );
         nobody_left(&what).await?;
-        stage
+        cluster
             .kubectl(&format!(
                 "--namespace {RELEASE} rollout status deployment/{RELEASE} --timeout=120s"
             ))
             .await?;
     }
 
-    if let Some(host) = &stage.host {
+    if let Some(host) = &cluster.host {
         let kubelet = host.kill_kubelet()?;
         tokio::time::sleep(KUBELET_AWAY).await;
         // The kubelet keeps running after this, as long as the node.
         let _kubelet = kubelet.start()?;
         let asked = Instant::now();
-        stage
+        cluster
             .until("the kubelet answers again", async || {
-                stage.shop("logs pod/herd --tail=1").await.map(Some)
+                cluster.in_namespace("logs pod/herd --tail=1").await.map(Some)
             })
             .await?;
         let answers = asked.elapsed();
@@ -80,36 +80,36 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     } else {
         left_out("the kubelet stops and starts", "it is not ours here");
     }
-    who_dies_still_leaves(stage, &greeter, &three).await?;
+    who_dies_still_leaves(cluster, &greeter, &three).await?;
     caller.stop().await?;
     Ok(())
 }
 
 /// Deletes the leader's Pod, and returns how long it took until another Pod led.
-async fn delete_the_leader(stage: &Stage, flags: &str) -> Result<Duration> {
-    let leader = leader(stage).await?.context("nobody leads")?;
+async fn delete_the_leader(cluster: &Cluster, flags: &str) -> Result<Duration> {
+    let leader = leader(cluster).await?.context("nobody leads")?;
     let began = Instant::now();
-    stage
+    cluster
         .kubectl(&format!("--namespace {RELEASE} delete pod {leader} --wait=false {flags}"))
         .await?;
-    stage
+    cluster
         .until("another Pod leads", async || {
-            Ok(leader_now(stage).await?.filter(|now| *now != leader).map(|_| began.elapsed()))
+            Ok(leader_now(cluster).await?.filter(|now| *now != leader).map(|_| began.elapsed()))
         })
         .await
 }
 
-async fn leader(stage: &Stage) -> Result<Option<String>> {
-    stage.until("somebody leads", async || leader_now(stage).await.map(|it| it.map(Some))).await
+async fn leader(cluster: &Cluster) -> Result<Option<String>> {
+    cluster.until("somebody leads", async || leader_now(cluster).await.map(|it| it.map(Some))).await
 }
 
 /// Returns the Pod with the name that the holder of the election's Lease begins with.
-async fn leader_now(stage: &Stage) -> Result<Option<String>> {
+async fn leader_now(cluster: &Cluster) -> Result<Option<String>> {
     let of = format!("--namespace {RELEASE}");
-    let holder = stage
+    let holder = cluster
         .kubectl(&format!("{of} get lease {RELEASE} --output jsonpath={{.spec.holderIdentity}}"))
         .await?;
-    let pods = stage
+    let pods = cluster
         .kubectl(&format!("{of} get pods --output jsonpath={{.items[*].metadata.name}}"))
         .await?;
     Ok(pods.split_whitespace().find(|pod| holder.starts_with(pod)).map(str::to_owned))
@@ -117,21 +117,23 @@ async fn leader_now(stage: &Stage) -> Result<Option<String>> {
 
 /// No instance was pruned so far. This step shows that an instance that dies is still pruned.
 async fn who_dies_still_leaves(
-    stage: &Stage,
-    greeter: &Witness,
+    cluster: &Cluster,
+    greeter: &SliceObserver,
     three: &BTreeSet<String>,
 ) -> Result<()> {
-    let pod = stage.pods("greeter").await?.pop().context("no Pod of greeter")?;
-    stage
-        .shop(&format!("exec {pod} --container greeter -- /greeter hang greeter beatkeeper"))
+    let pod = cluster.pods("greeter").await?.pop().context("no Pod of greeter")?;
+    cluster
+        .in_namespace(&format!(
+            "exec {pod} --container greeter -- /greeter hang greeter beatkeeper"
+        ))
         .await?;
-    stage
+    cluster
         .until("the one that hangs has left", async || {
-            let ready = greeter.ready();
+            let ready = greeter.published();
             Ok((ready.is_subset(three) && ready.len() == 2).then_some(()))
         })
         .await?;
     println!("   and after all that, a Pod that hangs still leaves");
-    stage.shop(&format!("delete pod {pod} --grace-period=1")).await?;
-    stage.until_ready("greeter", 3).await
+    cluster.in_namespace(&format!("delete pod {pod} --grace-period=1")).await?;
+    cluster.until_ready("greeter", 3).await
 }

@@ -12,12 +12,12 @@ use tokio::process::{Child, Command};
 
 use super::{left_out, quote, update};
 use crate::caller::Caller;
+use crate::cluster::{Cluster, NAMESPACE, PATIENCE, TTL};
 use crate::host::{ADDRESSES, Host};
-use crate::stage::{SHOP, Stage, TTL};
-use crate::witness::Witness;
+use beatkeeper_test_support::SliceObserver;
 
-pub(super) async fn play(stage: &Stage) -> Result<()> {
-    let Some(host) = &stage.host else {
+pub(super) async fn play(cluster: &Cluster) -> Result<()> {
+    let Some(host) = &cluster.host else {
         left_out(
             "instances outside the cluster",
             "no address of this machine is known to be reachable from Pods",
@@ -26,30 +26,39 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     };
     host.take_addresses().await?;
     let [declared, registered, forbidden] = ADDRESSES;
-    stage.shop("create serviceaccount outside").await?;
-    stage
-        .shop(&format!(
-            "create rolebinding outside --clusterrole beatkeeper-register --serviceaccount {SHOP}:outside"
+    cluster.in_namespace("create serviceaccount outside").await?;
+    cluster
+        .in_namespace(&format!(
+            "create rolebinding outside --clusterrole beatkeeper-register --serviceaccount {NAMESPACE}:outside"
         ))
         .await?;
-    let token = stage.shop("create token outside").await?;
-    let kubeconfig = stage.kubeconfig("outside", token.trim()).await?;
+    let token = cluster.in_namespace("create token outside").await?;
+    let kubeconfig = cluster.kubeconfig("outside", token.trim()).await?;
     let spec = json!({ "spec": { "instances": [{ "name": "vm-1", "addresses": [declared] }] } });
     let patch = spec.to_string();
-    stage
+    cluster
         .kubectl_with(
-            &["--namespace", SHOP, "patch", "sreg", "greeter", "--type=merge", "--patch", &patch],
+            &[
+                "--namespace",
+                NAMESPACE,
+                "patch",
+                "sreg",
+                "greeter",
+                "--type=merge",
+                "--patch",
+                &patch,
+            ],
             "",
         )
         .await?;
 
-    let witness = Witness::of(stage, "greeter").await?;
+    let observer = cluster.observe("greeter").await?;
     let mut first = spawn(host, &kubeconfig, "vm-1", declared, false)?;
     let mut second = spawn(host, &kubeconfig, "vm-2", registered, true)?;
-    stage.until_ready("greeter", 5).await?;
+    cluster.until_ready("greeter", 5).await?;
     let both: BTreeSet<_> = [declared, registered].map(str::to_owned).into();
-    ensure!(witness.ready().is_superset(&both), "published are {:?}", witness.ready());
-    let caller = Caller::start(stage, "greeter", 50).await?;
+    ensure!(observer.published().is_superset(&both), "published are {:?}", observer.published());
+    let caller = Caller::start(cluster, "greeter", 50).await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let account = caller.account().await?;
     account.must_be_without_failure()?;
@@ -63,8 +72,8 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     );
 
     let mut third = spawn(host, &kubeconfig, "vm-3", forbidden, true)?;
-    let why = stage.until_told("greeter", "vm-3", "Rejected").await?;
-    ensure!(!witness.ready().contains(forbidden), "{forbidden} is published");
+    let why = cluster.until_told("greeter", "vm-3", "Rejected").await?;
+    ensure!(!observer.published().contains(forbidden), "{forbidden} is published");
     println!(
         "   vm-3 registers itself with an address outside the allowed ranges, and is not published:"
     );
@@ -73,14 +82,14 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
 
     let before = caller.account().await?.last_sent();
     end(&mut second, Signal::TERM).await?;
-    gone(stage, &witness, registered, Instant::now()).await?;
+    gone(&observer, registered, Instant::now()).await?;
     caller.account().await?.since(before).must_be_without_failure()?;
     println!("   vm-2 is stopped: it drains, deregisters and ends; no request failed");
 
     let before = caller.account().await?.last_sent();
     let killed = Instant::now();
     end(&mut first, Signal::KILL).await?;
-    let took = gone(stage, &witness, declared, killed).await?;
+    let took = gone(&observer, declared, killed).await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let account = caller.stop().await?.since(before);
     println!(
@@ -94,14 +103,23 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     let late = account.since(account.last_sent().saturating_sub(1500));
     ensure!(late.failed().is_empty(), "requests still fail");
     let spec = json!({ "spec": { "instances": null } }).to_string();
-    stage
+    cluster
         .kubectl_with(
-            &["--namespace", SHOP, "patch", "sreg", "greeter", "--type=merge", "--patch", &spec],
+            &[
+                "--namespace",
+                NAMESPACE,
+                "patch",
+                "sreg",
+                "greeter",
+                "--type=merge",
+                "--patch",
+                &spec,
+            ],
             "",
         )
         .await?;
-    stage.until_ready("greeter", 3).await?;
-    update::play(stage, host, &kubeconfig, registered).await
+    cluster.until_ready("greeter", 3).await?;
+    update::play(cluster, host, &kubeconfig, registered).await
 }
 
 /// Starts the agent, which starts the app. Both are killed with the node at the latest.
@@ -119,7 +137,7 @@ fn spawn(
         "--registration",
         "greeter",
         "--namespace",
-        SHOP,
+        NAMESPACE,
         "--instance",
         name,
     ]);
@@ -162,13 +180,8 @@ pub(super) async fn end(agent: &mut Child, how: Signal) -> Result<()> {
     Ok(())
 }
 
-async fn gone(stage: &Stage, witness: &Witness, address: &str, since: Instant) -> Result<Duration> {
-    stage
-        .until(&format!("{address} has left the slices"), async || {
-            let mut states = witness.states().into_iter();
-            let without = states.rfind(|state| state.ready.contains(address)).map(|state| state.at);
-            let first = witness.states().into_iter().find(|state| Some(state.at) > without);
-            Ok(first.map(|state| state.at.saturating_duration_since(since)))
-        })
-        .await
+async fn gone(observer: &SliceObserver, address: &str, since: Instant) -> Result<Duration> {
+    let what = format!("{address} has left the slices");
+    let left = observer.until(&what, PATIENCE, |history| history.since(address, false)).await?;
+    Ok(left.saturating_duration_since(since))
 }

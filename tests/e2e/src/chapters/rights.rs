@@ -4,15 +4,17 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::quote;
-use crate::stage::{SHOP, Stage};
+use crate::cluster::{Cluster, NAMESPACE};
 
-pub(super) async fn play(stage: &Stage) -> Result<()> {
-    let pods = stage.pods("greeter").await?;
+pub(super) async fn play(cluster: &Cluster) -> Result<()> {
+    let pods = cluster.pods("greeter").await?;
     let [mine, other, ..] = pods.as_slice() else { bail!("too few Pods: {pods:?}") };
-    let token = stage
-        .shop(&format!("create token greeter --bound-object-kind Pod --bound-object-name {mine}"))
+    let token = cluster
+        .in_namespace(&format!(
+            "create token greeter --bound-object-kind Pod --bound-object-name {mine}"
+        ))
         .await?;
-    let pod = Person::new(stage, "pod", token.trim()).await?;
+    let pod = Person::new(cluster, "pod", token.trim()).await?;
     let own_lease = format!("lease/greeter.{mine}");
     let beat = r#"{"metadata":{"annotations":{"example.com/tried":"yes"}}}"#;
     pod.may("beat for itself", &["patch", &own_lease, "--type=merge", "--patch", beat]).await?;
@@ -39,24 +41,24 @@ pub(super) async fn play(stage: &Stage) -> Result<()> {
     let create = ["create", "--filename", "-"];
     pod.may_not("write an EndpointSlice", &create, &slice, "endpointslices").await?;
 
-    stage.shop("create serviceaccount editor").await?;
-    stage
-        .shop(&format!(
-            "create rolebinding editor --clusterrole edit --serviceaccount {SHOP}:editor"
+    cluster.in_namespace("create serviceaccount editor").await?;
+    cluster
+        .in_namespace(&format!(
+            "create rolebinding editor --clusterrole edit --serviceaccount {NAMESPACE}:editor"
         ))
         .await?;
-    let token = stage.shop("create token editor").await?;
-    let editor = Person::new(stage, "editor", token.trim()).await?;
+    let token = cluster.in_namespace("create token editor").await?;
+    let editor = Person::new(cluster, "editor", token.trim()).await?;
     editor.may_not("write an EndpointSlice", &create, &slice, "endpointslices").await?;
     let lease = lease("203.0.113.7");
     editor.may_not("beat for a foreign address", &create, &lease, "beatkeeper-register").await?;
-    declaring_a_foreign_address_publishes_nothing(stage, &editor).await
+    declaring_a_foreign_address_publishes_nothing(cluster, &editor).await
 }
 
 /// `edit` may create registrations, but the ranges that the administrator allows decide what they can publish. Here
 /// even a client with all rights sends the beats.
 async fn declaring_a_foreign_address_publishes_nothing(
-    stage: &Stage,
+    cluster: &Cluster,
     editor: &Person<'_>,
 ) -> Result<()> {
     let registration = json!({
@@ -72,38 +74,40 @@ async fn declaring_a_foreign_address_publishes_nothing(
         .try_to(&["apply", "--filename", "-"], &registration.to_string())
         .await
         .context("a registration can be created by an editor")?;
-    let create = ["--namespace", SHOP, "create", "--filename", "-"];
-    stage.kubectl_with(&create, &lease("203.0.113.7")).await?;
-    let why = stage.until_told("foreign", "vm-1", "Rejected").await?;
+    let create = ["--namespace", NAMESPACE, "create", "--filename", "-"];
+    cluster.kubectl_with(&create, &lease("203.0.113.7")).await?;
+    let why = cluster.until_told("foreign", "vm-1", "Rejected").await?;
     println!(
         "   user editor may declare 203.0.113.7, and an administrator beat for it; it is not published:"
     );
     quote(&why);
-    let slices = stage
-        .shop("get endpointslices --selector kubernetes.io/service-name=foreign --output yaml")
+    let slices = cluster
+        .in_namespace(
+            "get endpointslices --selector kubernetes.io/service-name=foreign --output yaml",
+        )
         .await?;
     ensure!(!slices.contains("203.0.113.7"), "a foreign address is published: {slices}");
-    stage.shop("delete sreg foreign").await?;
-    stage.shop("delete lease foreign.vm-1").await?;
+    cluster.in_namespace("delete sreg foreign").await?;
+    cluster.in_namespace("delete lease foreign.vm-1").await?;
     Ok(())
 }
 
 /// A user with a token.
 struct Person<'a> {
-    stage: &'a Stage,
+    cluster: &'a Cluster,
     name: &'static str,
     kubeconfig: String,
 }
 
 impl<'a> Person<'a> {
-    async fn new(stage: &'a Stage, name: &'static str, token: &str) -> Result<Self> {
-        let kubeconfig = stage.kubeconfig(name, token).await?.display().to_string();
-        Ok(Self { stage, name, kubeconfig })
+    async fn new(cluster: &'a Cluster, name: &'static str, token: &str) -> Result<Self> {
+        let kubeconfig = cluster.kubeconfig(name, token).await?.display().to_string();
+        Ok(Self { cluster, name, kubeconfig })
     }
 
     async fn try_to(&self, what: &[&str], input: &str) -> Result<String> {
         let arguments = [&["--kubeconfig", &self.kubeconfig], what].concat();
-        self.stage.kubectl_with(&arguments, input).await
+        self.cluster.kubectl_with(&arguments, input).await
     }
 
     async fn may(&self, what: &str, arguments: &[&str]) -> Result<()> {

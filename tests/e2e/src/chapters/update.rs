@@ -11,15 +11,14 @@ use tokio::process::{Child, Command};
 
 use super::outside::{end, signal};
 use crate::caller::Caller;
+use crate::cluster::{Cluster, NAMESPACE};
 use crate::host::Host;
-use crate::stage::{SHOP, Stage};
-use crate::witness::Witness;
 
 const INSTANCE: &str = "vm-4";
 
 /// Adds an instance at `address` to the three Pods, and removes it at the end.
 pub(super) async fn play(
-    stage: &Stage,
+    cluster: &Cluster,
     host: &Host,
     kubeconfig: &Path,
     address: &str,
@@ -28,39 +27,39 @@ pub(super) async fn play(
     let settings = kubeconfig.with_file_name("agent.yaml");
     write(&settings, address, "1")?;
     let mut agent = run(host, kubeconfig, &settings)?;
-    stage.until_ready("greeter", 4).await?;
-    let witness = Witness::of(stage, "greeter").await?;
-    let caller = Caller::start(stage, "greeter", 50).await?;
+    cluster.until_ready("greeter", 4).await?;
+    let observer = cluster.observe("greeter").await?;
+    let caller = Caller::start(cluster, "greeter", 50).await?;
 
     write(&settings, address, "2")?;
     signal(&agent, Signal::HUP)?;
     let is_reloaded = async || {
-        let lease = lease(stage).await?;
+        let lease = lease(cluster).await?;
         Ok((lease["metadata"]["annotations"]["beatkeeper.dev/version"] == "2").then_some(()))
     };
-    stage.until("the agent beats with its new settings", is_reloaded).await?;
+    cluster.until("the agent beats with its new settings", is_reloaded).await?;
     for _ in 0..3 {
         end(&mut agent, Signal::USR1).await?;
-        let last = lease(stage).await?["spec"]["renewTime"].clone();
+        let last = lease(cluster).await?["spec"]["renewTime"].clone();
         agent = run(host, kubeconfig, &settings)?;
-        let beats = async || Ok((lease(stage).await?["spec"]["renewTime"] != last).then_some(()));
-        stage.until("the next agent beats", beats).await?;
+        let beats = async || Ok((lease(cluster).await?["spec"]["renewTime"] != last).then_some(()));
+        cluster.until("the next agent beats", beats).await?;
     }
     let account = caller.account().await?;
     account.must_be_without_failure()?;
-    witness.never_missed(&BTreeSet::from([address.to_owned()]))?;
+    observer.always_published(&BTreeSet::from([address.to_owned()]))?;
     println!(
         "   the agent of {INSTANCE} is reloaded once and replaced three times: it never leaves; {} requests, none failed",
         account.count()
     );
 
     end(&mut agent, Signal::TERM).await?;
-    stage.until_ready("greeter", 3).await?;
+    cluster.until_ready("greeter", 3).await?;
     caller.stop().await?.must_be_without_failure()
 }
 
-async fn lease(stage: &Stage) -> Result<serde_json::Value> {
-    stage.json(&format!("get lease greeter.{INSTANCE}")).await
+async fn lease(cluster: &Cluster) -> Result<serde_json::Value> {
+    cluster.json(&format!("get lease greeter.{INSTANCE}")).await
 }
 
 fn write(settings: &Path, address: &str, version: &str) -> Result<()> {
@@ -78,7 +77,7 @@ fn serve(host: &Host, address: &str) -> Result<Child> {
 
 fn run(host: &Host, kubeconfig: &Path, settings: &Path) -> Result<Child> {
     let mut agent = Command::new(&host.beatkeeper);
-    agent.args(["agent", "run", "--registration", "greeter", "--namespace", SHOP]);
+    agent.args(["agent", "run", "--registration", "greeter", "--namespace", NAMESPACE]);
     agent.args(["--drain-delay", "3s", "--config"]).arg(settings);
     agent.env("KUBECONFIG", kubeconfig).env_remove("POD_NAME");
     start(agent)

@@ -39,29 +39,29 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
 
 /// A namespace with a registration in it.
 #[derive(Clone)]
-pub struct Shop {
+pub struct TestNamespace {
     pub plane: &'static ControlPlane,
     pub client: Client,
-    pub namespace: String,
+    pub name: String,
 }
 
-impl Shop {
+impl TestNamespace {
     /// Creates a namespace on the shared control plane.
-    pub async fn open(prefix: &str) -> Self {
-        Self::open_on(super::crd::install().await, prefix).await
+    pub async fn new(prefix: &str) -> Self {
+        Self::new_on(super::crd::install().await, prefix).await
     }
 
     /// Creates a namespace on the given control plane.
-    pub async fn open_on(plane: &'static ControlPlane, prefix: &str) -> Self {
-        let namespace = plane.namespace(prefix).await.unwrap();
-        Self { plane, client: plane.admin_client().unwrap(), namespace }
+    pub async fn new_on(plane: &'static ControlPlane, prefix: &str) -> Self {
+        let name = plane.namespace(prefix).await.unwrap();
+        Self { plane, client: plane.admin_client().unwrap(), name }
     }
 
     /// The outside ranges with which any documentation address may be published in this namespace.
     pub fn ranges(&self) -> Vec<String> {
         ["192.0.2.0/24", "198.51.100.0/24", "198.18.0.0/15", "2001:db8::/32"]
             .iter()
-            .map(|range| format!("--outside-range={}={range}", self.namespace))
+            .map(|range| format!("--outside-range={}={range}", self.name))
             .collect()
     }
 
@@ -74,7 +74,7 @@ impl Shop {
         let ranges = self.ranges();
         let mut all: Vec<&str> = ranges.iter().map(String::as_str).collect();
         all.extend(flags);
-        super::Operator::start(self.plane, &self.namespace, &all)
+        super::Operator::start(self.plane, &self.name, &all)
     }
 
     /// Creates a registration from its spec.
@@ -119,7 +119,7 @@ impl Shop {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.client.clone(), &self.name)
     }
 
     pub async fn lease(&self, name: &str) -> Option<Lease> {
@@ -151,7 +151,7 @@ impl Shop {
     }
 
     pub fn beats(&self, registration: &str) -> Beats {
-        Beats::new(self.client.clone(), &self.namespace, registration)
+        Beats::new(self.client.clone(), &self.name, registration)
     }
 
     /// Creates a Pod as an API object only. The test writes its status: ready, with these
@@ -191,7 +191,7 @@ impl Shop {
     }
 
     pub async fn published(&self, service: &str) -> Published {
-        Published::read(&self.client, &self.namespace, service).await
+        Published::read(&self.client, &self.name, service).await
     }
 
     /// Waits until exactly these addresses are ready in the slices and in Endpoints.

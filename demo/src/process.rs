@@ -15,13 +15,13 @@ use tokio::time::timeout;
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A real process. It is killed when this value is dropped, and by the kernel when this process ends.
-pub struct Actor {
+pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
 }
 
-impl Actor {
+impl Process {
     /// Starts a process that appends to a log below `logs`. Earlier processes of the same name wrote to the same
     /// log.
     ///

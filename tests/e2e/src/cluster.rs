@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::Client;
+use beatkeeper_test_support::{Select, SliceObserver};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -15,7 +16,7 @@ use crate::host::Host;
 /// The namespace and the name of the release.
 pub(crate) const RELEASE: &str = "beatkeeper";
 /// The namespace of the app.
-pub(crate) const SHOP: &str = "beatkeeper-e2e";
+pub(crate) const NAMESPACE: &str = "beatkeeper-e2e";
 /// The namespace in which the manifests of examples/kubernetes are tried.
 pub(crate) const SAMPLE: &str = "beatkeeper-e2e-sample";
 /// The ttl of the registrations in tests/e2e/manifests.
@@ -32,7 +33,7 @@ pub(crate) struct Images {
     pub(crate) greeter: String,
 }
 
-pub(crate) struct Stage {
+pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) images: Images,
     pub(crate) host: Option<Host>,
@@ -40,16 +41,16 @@ pub(crate) struct Stage {
     home: TempDir,
 }
 
-impl Stage {
+impl Cluster {
     /// # Errors
     ///
     /// If the cluster does not answer, or already contains something that the story installs and removes.
-    pub(crate) async fn set(images: Images, helm: PathBuf, host: Option<Host>) -> Result<Self> {
+    pub(crate) async fn prepare(images: Images, helm: PathBuf, host: Option<Host>) -> Result<Self> {
         let client = Client::try_default().await.context("KUBECONFIG names no cluster")?;
-        let stage = Self { client, images, host, helm, home: tempfile::tempdir()? };
-        let there = stage
+        let cluster = Self { client, images, host, helm, home: tempfile::tempdir()? };
+        let there = cluster
             .kubectl(&format!(
-                "get --ignore-not-found --output name namespace/{RELEASE} namespace/{SHOP} namespace/{SAMPLE} \
+                "get --ignore-not-found --output name namespace/{RELEASE} namespace/{NAMESPACE} namespace/{SAMPLE} \
                  customresourcedefinition/{CRD}"
             ))
             .await?;
@@ -59,11 +60,11 @@ impl Stage {
              Beatkeeper first",
             there.trim().replace('\n', ", ")
         );
-        for namespace in [RELEASE, SHOP, SAMPLE] {
-            stage.kubectl(&format!("create namespace {namespace}")).await?;
-            stage.kubectl(&format!("label namespace {namespace} {RESTRICTED}")).await?;
+        for namespace in [RELEASE, NAMESPACE, SAMPLE] {
+            cluster.kubectl(&format!("create namespace {namespace}")).await?;
+            cluster.kubectl(&format!("label namespace {namespace} {RESTRICTED}")).await?;
         }
-        Ok(stage)
+        Ok(cluster)
     }
 
     /// Runs kubectl with arguments that contain no spaces.
@@ -72,8 +73,8 @@ impl Stage {
     }
 
     /// Runs kubectl in the app's namespace.
-    pub(crate) async fn shop(&self, arguments: &str) -> Result<String> {
-        self.kubectl(&format!("--namespace {SHOP} {arguments}")).await
+    pub(crate) async fn in_namespace(&self, arguments: &str) -> Result<String> {
+        self.kubectl(&format!("--namespace {NAMESPACE} {arguments}")).await
     }
 
     pub(crate) async fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
@@ -83,19 +84,20 @@ impl Stage {
     }
 
     pub(crate) async fn json(&self, arguments: &str) -> Result<Value> {
-        let said = self.shop(&format!("{arguments} --output json")).await?;
+        let said = self.in_namespace(&format!("{arguments} --output json")).await?;
         Ok(serde_json::from_str(&said)?)
     }
 
     /// Applies a manifest in the app's namespace, after filling in the images and further placeholders.
     pub(crate) async fn apply(&self, manifest: &str, further: &[(&str, &str)]) -> Result<()> {
-        let mut manifest = manifest.replace("$NAMESPACE", SHOP);
+        let mut manifest = manifest.replace("$NAMESPACE", NAMESPACE);
         manifest = manifest.replace("$BEATKEEPER_IMAGE", &self.images.beatkeeper);
         manifest = manifest.replace("$GREETER_IMAGE", &self.images.greeter);
         for (name, value) in further {
             manifest = manifest.replace(name, value);
         }
-        self.kubectl_with(&["--namespace", SHOP, "apply", "--filename", "-"], &manifest).await?;
+        self.kubectl_with(&["--namespace", NAMESPACE, "apply", "--filename", "-"], &manifest)
+            .await?;
         Ok(())
     }
 
@@ -127,13 +129,19 @@ impl Stage {
             "clusters": [cluster],
             "users": [{ "name": name, "user": { "token": token } }],
             "contexts": [{ "name": name, "context": {
-                "cluster": cluster["name"], "user": name, "namespace": SHOP,
+                "cluster": cluster["name"], "user": name, "namespace": NAMESPACE,
             } }],
             "current-context": name,
         });
         let path = self.home.path().join(format!("{name}.kubeconfig"));
         std::fs::write(&path, kubeconfig.to_string())?;
         Ok(path)
+    }
+
+    /// Observes the slices of a Service: the addresses that are ready.
+    pub(crate) async fn observe(&self, service: &str) -> Result<SliceObserver> {
+        let slices = Api::namespaced(self.client.clone(), NAMESPACE);
+        SliceObserver::of_service(slices, service, Select::Ready).await
     }
 
     /// Waits until a check returns a value.
@@ -201,10 +209,10 @@ impl Stage {
         self.pod(name, arguments).await?;
         let wait =
             format!("wait --for=jsonpath={{.status.phase}}=Succeeded --timeout=60s pod/{name}");
-        let ended = self.shop(&wait).await;
-        let said = self.shop(&format!("logs {name}")).await?;
+        let ended = self.in_namespace(&wait).await;
+        let said = self.in_namespace(&format!("logs {name}")).await?;
         ended.with_context(|| said.clone())?;
-        self.shop(&format!("delete pod {name} --wait=false")).await?;
+        self.in_namespace(&format!("delete pod {name} --wait=false")).await?;
         Ok(said)
     }
 
@@ -217,8 +225,8 @@ impl Stage {
     /// Prints the objects of the cluster, to help find the cause of a failure.
     pub(crate) async fn show_what_is_there(&self) {
         for what in [
-            format!("--namespace {SHOP} get pods,sreg,endpointslices --output wide"),
-            format!("--namespace {SHOP} get events --sort-by=.lastTimestamp"),
+            format!("--namespace {NAMESPACE} get pods,sreg,endpointslices --output wide"),
+            format!("--namespace {NAMESPACE} get events --sort-by=.lastTimestamp"),
             format!("--namespace {RELEASE} get pods,leases,events --output wide"),
             format!(
                 "--namespace {RELEASE} logs --selector app.kubernetes.io/name=beatkeeper --prefix --tail=40"
@@ -241,7 +249,7 @@ impl Stage {
             .kubectl(&format!("delete customresourcedefinition {CRD} --ignore-not-found"))
             .await;
         self.kubectl(&format!(
-            "delete namespace {RELEASE} {SHOP} {SAMPLE} --ignore-not-found --timeout=120s"
+            "delete namespace {RELEASE} {NAMESPACE} {SAMPLE} --ignore-not-found --timeout=120s"
         ))
         .await?;
         Ok(())

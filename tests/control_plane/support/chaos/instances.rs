@@ -19,64 +19,69 @@ use kube::{
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{
-    arena::Scale,
-    life::{Beat, End, Life},
-    weather::Diary,
+    conditions::WriteLog,
+    fixture::Scale,
+    record::{Beat, End, InstanceRecord},
 };
-use crate::support::{Beats, Shop};
+use crate::support::{Beats, TestNamespace};
 
 /// The instances of the registrations of a namespace. Each instance has its own address, which
 /// identifies it here. No address is used twice.
-pub struct Crowd {
+pub struct Instances {
     leases: Api<Lease>,
     /// The makers of Leases, one for each registration.
     registrations: Vec<(String, Beats)>,
     interval: Duration,
     slack: Duration,
-    diary: Diary,
-    born: AtomicU32,
+    write_log: WriteLog,
+    started: AtomicU32,
     members: Mutex<BTreeMap<String, Member>>,
 }
 
 struct Member {
-    life: Arc<Mutex<Life>>,
+    record: Arc<Mutex<InstanceRecord>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Crowd {
-    pub fn new(shop: &Shop, registrations: &[String], scale: Scale, diary: Diary) -> Self {
+impl Instances {
+    pub fn new(
+        ns: &TestNamespace,
+        registrations: &[String],
+        scale: Scale,
+        write_log: WriteLog,
+    ) -> Self {
         let registrations =
-            registrations.iter().map(|name| (name.clone(), shop.beats(name))).collect();
+            registrations.iter().map(|name| (name.clone(), ns.beats(name))).collect();
         Self {
-            leases: shop.api(),
+            leases: ns.api(),
             registrations,
             interval: scale.interval,
             slack: scale.ttl - scale.interval,
-            diary,
-            born: AtomicU32::new(0),
+            write_log,
+            started: AtomicU32::new(0),
             members: Mutex::default(),
         }
     }
 
     /// Starts a process. It registers, and then beats every interval from a random phase on.
     pub fn start(&self, rng: &mut StdRng) {
-        let n = self.born.fetch_add(1, Ordering::Relaxed);
+        let n = self.started.fetch_add(1, Ordering::Relaxed);
         let (registration, leases) = &self.registrations[n as usize % self.registrations.len()];
         let (instance, address) = (format!("vm-{n}"), address(n));
-        let life = Arc::new(Mutex::new(Life::new(registration, &instance)));
+        let record = Arc::new(Mutex::new(InstanceRecord::new(registration, &instance)));
         let stop = Arc::new(AtomicBool::new(false));
         let process = Process {
             leases: self.leases.clone(),
             lease: leases.outside(&instance, &address),
             interval: self.interval,
             slack: self.slack,
-            diary: self.diary.clone(),
-            life: life.clone(),
+            write_log: self.write_log.clone(),
+            record: record.clone(),
             stop: stop.clone(),
         };
         let phase = self.interval.mul_f64(rng.random_range(0.0..1.0));
         tokio::spawn(process.run(phase));
-        self.members.lock().unwrap().insert(address, Member { life, stop });
+        self.members.lock().unwrap().insert(address, Member { record, stop });
     }
 
     /// Chooses an instance that is alive and has beaten. Each such instance has the same
@@ -84,8 +89,8 @@ impl Crowd {
     pub fn any(&self, rng: &mut StdRng) -> Option<String> {
         let members = self.members.lock().unwrap();
         let settled = members.iter().filter(|(_, member)| {
-            let life = member.life.lock().unwrap();
-            life.alive() && !life.beats.is_empty()
+            let record = member.record.lock().unwrap();
+            record.alive() && !record.beats.is_empty()
         });
         let settled: Vec<&String> = settled.map(|(address, _)| address).collect();
         settled.choose(rng).map(|&address| address.clone())
@@ -95,21 +100,21 @@ impl Crowd {
     pub fn kill(&self, address: &str) {
         let members = self.members.lock().unwrap();
         let member = &members[address];
-        member.life.lock().unwrap().end = End::Silent(Instant::now());
+        member.record.lock().unwrap().end = End::Silent(Instant::now());
         member.stop.store(true, Ordering::Release);
     }
 
     /// Ends a process in order: it stops beating and its Lease is deleted.
     pub fn leave(&self, address: &str) {
         let members = self.members.lock().unwrap();
-        let Member { life, stop } = &members[address];
+        let Member { record, stop } = &members[address];
         stop.store(true, Ordering::Release);
         let asked = Instant::now();
-        let (life, leases) = (life.clone(), self.leases.clone());
+        let (record, leases) = (record.clone(), self.leases.clone());
         let name = {
-            let mut life = life.lock().unwrap();
-            life.end = End::Left { asked, answered: None };
-            heartbeat::lease_name(&life.registration, &life.instance)
+            let mut record = record.lock().unwrap();
+            record.end = End::Left { asked, answered: None };
+            heartbeat::lease_name(&record.registration, &record.instance)
         };
         tokio::spawn(async move {
             loop {
@@ -119,20 +124,20 @@ impl Crowd {
                     Ok(_) => break,
                 }
             }
-            life.lock().unwrap().end = End::Left { asked, answered: Some(Instant::now()) };
+            record.lock().unwrap().end = End::Left { asked, answered: Some(Instant::now()) };
         });
     }
 
     /// The addresses of the instances that are alive.
     pub fn living(&self) -> Vec<String> {
-        self.books().into_iter().filter(|(_, life)| life.alive()).map(|(at, _)| at).collect()
+        self.records().into_iter().filter(|(_, record)| record.alive()).map(|(at, _)| at).collect()
     }
 
     /// A copy of all records, by address.
-    pub fn books(&self) -> BTreeMap<String, Life> {
+    pub fn records(&self) -> BTreeMap<String, InstanceRecord> {
         let members = self.members.lock().unwrap();
         let copy = |(address, member): (&String, &Member)| {
-            (address.clone(), member.life.lock().unwrap().clone())
+            (address.clone(), member.record.lock().unwrap().clone())
         };
         members.iter().map(copy).collect()
     }
@@ -156,7 +161,7 @@ impl Crowd {
     }
 }
 
-impl Drop for Crowd {
+impl Drop for Instances {
     fn drop(&mut self) {
         let members = self.members.lock().unwrap();
         members.values().for_each(|member| member.stop.store(true, Ordering::Release));
@@ -176,8 +181,8 @@ struct Process {
     interval: Duration,
     /// ttl − interval.
     slack: Duration,
-    diary: Diary,
-    life: Arc<Mutex<Life>>,
+    write_log: WriteLog,
+    record: Arc<Mutex<InstanceRecord>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -194,7 +199,7 @@ impl Process {
     }
 
     /// Retries with increasing pauses. Each request times out only after half of the slack. With
-    /// shorter timeouts, a crowd would keep an overloaded API server down. With a timeout of the
+    /// shorter timeouts, many instances would keep an overloaded API server down. With a timeout of the
     /// whole slack, no slack would be left if an outage that has since ended lost a request.
     async fn until_accepted(&self, request: impl AsyncFn(&Self) -> kube::Result<Lease>) {
         let mut pause = self.interval / 10;
@@ -203,8 +208,8 @@ impl Process {
             let answer = tokio::time::timeout(self.slack / 2, request(self)).await;
             let answered = Instant::now();
             if matches!(answer, Ok(Ok(_))) {
-                self.diary.accepted(sent, answered);
-                self.life.lock().unwrap().beats.push(Beat { sent, answered });
+                self.write_log.accepted(sent, answered);
+                self.record.lock().unwrap().beats.push(Beat { sent, answered });
                 return;
             }
             let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.5));

@@ -1,5 +1,6 @@
 //! A namespace with many instances, watched from the start, and the evaluation at the end.
 
+use beatkeeper_test_support::{History, SliceObserver};
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},
@@ -9,8 +10,8 @@ use beatkeeper_cluster::ControlPlane;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::json;
 
-use super::{chronicle::Chronicle, crowd::Crowd, figures::Figures, weather::Weather};
-use crate::support::{Shop, eventually};
+use super::{conditions::Conditions, evaluation::Evaluation, instances::Instances};
+use crate::support::{TestNamespace, eventually};
 
 /// The size of a case.
 #[derive(Debug, Clone, Copy)]
@@ -37,28 +38,28 @@ impl Scale {
 }
 
 /// The environment of a case.
-pub struct Arena {
-    pub shop: Shop,
-    pub crowd: Crowd,
-    pub chronicle: Chronicle,
-    pub weather: Weather,
+pub struct ChaosFixture {
+    pub ns: TestNamespace,
+    pub instances: Instances,
+    pub observer: SliceObserver,
+    pub conditions: Conditions,
     rng: StdRng,
     pub scale: Scale,
     case: String,
 }
 
-impl Arena {
-    /// Prepares an arena on the shared control plane.
-    pub async fn open(case: &str, scale: Scale) -> Self {
-        Self::on(Shop::open("chaos").await, case, scale).await
+impl ChaosFixture {
+    /// Prepares a fixture on the shared control plane.
+    pub async fn new(case: &str, scale: Scale) -> Self {
+        Self::on(TestNamespace::new("chaos").await, case, scale).await
     }
 
-    /// Prepares an arena on a control plane that may be broken: see [`super::turn`].
-    pub async fn open_on(plane: &'static ControlPlane, case: &str, scale: Scale) -> Self {
-        Self::on(Shop::open_on(plane, "chaos").await, case, scale).await
+    /// Prepares a fixture on a control plane that may be broken: see [`super::turn`].
+    pub async fn new_on(plane: &'static ControlPlane, case: &str, scale: Scale) -> Self {
+        Self::on(TestNamespace::new_on(plane, "chaos").await, case, scale).await
     }
 
-    async fn on(shop: Shop, case: &str, scale: Scale) -> Self {
+    async fn on(ns: TestNamespace, case: &str, scale: Scale) -> Self {
         let registrations: Vec<String> =
             (1..=scale.registrations).map(|n| format!("greeter-{n}")).collect();
         for name in &registrations {
@@ -67,36 +68,36 @@ impl Arena {
                 "interval": format!("{}ms", scale.interval.as_millis()),
                 "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }],
             });
-            shop.register(name, spec).await;
+            ns.register(name, spec).await;
         }
-        let weather = Weather::watch(&shop).await;
-        let crowd = Crowd::new(&shop, &registrations, scale, weather.diary());
-        let chronicle = Chronicle::begin(&shop).await;
+        let conditions = Conditions::watch(&ns).await;
+        let instances = Instances::new(&ns, &registrations, scale, conditions.write_log());
+        let observer = ns.observe_all().await;
         let rng = super::seeded(case);
-        Self { shop, crowd, chronicle, weather, rng, scale, case: case.to_owned() }
+        Self { ns, instances, observer, conditions, rng, scale, case: case.to_owned() }
     }
 
     /// Starts instances until as many live as the scale says. Waits until exactly these are
     /// published.
     pub async fn fill(&mut self) {
-        for n in self.crowd.living().len()..self.scale.instances {
-            self.crowd.start(&mut self.rng);
+        for n in self.instances.living().len()..self.scale.instances {
+            self.instances.start(&mut self.rng);
             // They start concurrently, but at most 50 at once.
             if n % 50 == 49 {
-                self.calm().await;
+                self.until_all_published().await;
             }
         }
-        self.calm().await;
+        self.until_all_published().await;
     }
 
-    async fn calm(&self) {
+    async fn until_all_published(&self) {
         eventually("all that live are published, and nobody else", async || {
-            (self.chronicle.published() == self.living()).then_some(())
+            (self.observer.published() == self.living()).then_some(())
         })
         .await;
     }
 
-    /// A random number generator, derived from the same seed, for tasks that run beside the arena.
+    /// A random number generator, derived from the same seed, for tasks that run beside the fixture.
     pub fn chance(&mut self) -> StdRng {
         StdRng::seed_from_u64(self.rng.random())
     }
@@ -108,8 +109,8 @@ impl Arena {
         for left in (1..=count).rev() {
             let rest = end.saturating_duration_since(Instant::now());
             tokio::time::sleep(rest / (left + 1)).await;
-            let victim = self.crowd.any(&mut self.rng).unwrap();
-            self.crowd.kill(&victim);
+            let victim = self.instances.any(&mut self.rng).unwrap();
+            self.instances.kill(&victim);
         }
         tokio::time::sleep_until(end.into()).await;
     }
@@ -120,46 +121,46 @@ impl Arena {
     pub async fn settle(self, faults: u32) -> Vec<String> {
         let patience = Duration::from_secs(20) + 4 * self.scale.ttl;
         let start = Instant::now();
-        while self.chronicle.published() != self.living()
-            && self.weather.undisturbed(start, Instant::now()) < patience
+        while self.observer.published() != self.living()
+            && self.conditions.undisturbed(start, Instant::now()) < patience
             && start.elapsed() < 10 * patience
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // The correct state must last for as long as a wrong decision takes to show.
-        if self.chronicle.published() == self.living() {
+        if self.observer.published() == self.living() {
             tokio::time::sleep(self.scale.ttl + self.scale.interval).await;
         }
-        let figures = self.reckon(faults);
-        println!("\n{}\n{}: {}", figures.row(&self.case), self.case, figures.remarks());
-        assert_eq!(figures.false_prunes, [""; 0], "somebody went who lived");
-        assert_eq!(figures.leftover, [""; 0], "somebody stayed who was dead");
-        assert_eq!(figures.absent, [""; 0], "somebody who lives is not published");
-        assert_eq!(self.chronicle.holes(), 0, "there are states that nobody saw");
-        figures.late
+        let evaluation = self.evaluate(faults);
+        println!("\n{}\n{}: {}", evaluation.row(&self.case), self.case, evaluation.remarks());
+        assert_eq!(evaluation.false_prunes, [""; 0], "somebody went who lived");
+        assert_eq!(evaluation.leftover, [""; 0], "somebody stayed who was dead");
+        assert_eq!(evaluation.absent, [""; 0], "somebody who lives is not published");
+        assert_eq!(self.observer.look(History::gaps), 0, "there are states that nobody saw");
+        evaluation.late
     }
 
     fn living(&self) -> BTreeSet<String> {
-        self.crowd.living().into_iter().collect()
+        self.instances.living().into_iter().collect()
     }
 
-    fn reckon(&self, faults: u32) -> Figures {
-        let stays = self.chronicle.stays();
-        let (published, living) = (self.chronicle.published(), self.living());
-        let mut figures = Figures {
+    fn evaluate(&self, faults: u32) -> Evaluation {
+        let stays = self.observer.look(History::stays);
+        let (published, living) = (self.observer.published(), self.living());
+        let mut evaluation = Evaluation {
             faults,
-            states: self.chronicle.states(),
-            away: self.weather.away(),
-            longest_pause: self.weather.longest_pause(),
+            states: self.observer.look(History::states),
+            away: self.conditions.away(),
+            longest_pause: self.conditions.longest_pause(),
             leftover: published.difference(&living).cloned().collect(),
             absent: living.difference(&published).cloned().collect(),
-            ..Figures::default()
+            ..Evaluation::default()
         };
-        for (address, life) in &self.crowd.books() {
+        for (address, record) in &self.instances.records() {
             let stays = stays.get(address).map(Vec::as_slice).unwrap_or_default();
-            figures.enter(address, life, stays, &self.weather, &self.scale);
+            evaluation.enter(address, record, stays, &self.conditions, &self.scale);
         }
-        figures.close();
-        figures
+        evaluation.close();
+        evaluation
     }
 }

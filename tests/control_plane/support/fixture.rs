@@ -1,4 +1,4 @@
-//! A [`Shop`] with its operator and a registration `greeter` whose instances need no further beat
+//! A [`TestNamespace`] with its operator and a registration `greeter` whose instances need no further beat
 //! for a long time. It is for tests of what is published, where beats would only add load.
 
 use std::{collections::BTreeSet, ops::Deref};
@@ -13,54 +13,54 @@ use k8s_openapi::api::{
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{Beats, Operator, Published, Shop, eventually};
+use super::{Beats, Operator, Published, TestNamespace, eventually};
 
 /// How many requests of a test run at once.
 const SIDE_BY_SIDE: usize = 8;
 
-/// A shop whose operator has seen the registration. The operator therefore counts a Lease that is
+/// A namespace whose operator has seen the registration. The operator therefore counts a Lease that is
 /// created from now on as a beat.
-pub struct Stage {
-    pub shop: Shop,
+pub struct Fixture {
+    pub ns: TestNamespace,
     pub operator: Operator,
     pub beats: Beats,
 }
 
-impl Stage {
-    /// Prepares a stage on the shared control plane. `changes` replace fields of the spec: ttl 5m,
+impl Fixture {
+    /// Prepares a fixture on the shared control plane. `changes` replace fields of the spec: ttl 5m,
     /// interval 1m, port grpc 80 → 8080, any Pod.
-    pub async fn set(prefix: &str, changes: Value) -> Self {
-        let shop = Shop::open(prefix).await;
-        let operator = shop.operator();
-        Self::open(shop, operator, changes).await
+    pub async fn new(prefix: &str, changes: Value) -> Self {
+        let ns = TestNamespace::new(prefix).await;
+        let operator = ns.operator();
+        Self::open(ns, operator, changes).await
     }
 
-    /// Like [`Self::set`], with a Service that exists before the registration.
+    /// Like [`Self::new`], with a Service that exists before the registration.
     pub async fn beside_service(prefix: &str, service: Value, changes: Value) -> Self {
-        let shop = Shop::open(prefix).await;
-        shop.service("greeter", service).await;
-        let operator = shop.operator();
-        Self::open(shop, operator, changes).await
+        let ns = TestNamespace::new(prefix).await;
+        ns.service("greeter", service).await;
+        let operator = ns.operator();
+        Self::open(ns, operator, changes).await
     }
 
-    /// Like [`Self::set`], on a separate control plane, which ends with the test process. The
+    /// Like [`Self::new`], on a separate control plane, which ends with the test process. The
     /// operator watches all namespaces.
     pub async fn on_own_plane(prefix: &str, options: Options) -> Self {
         let plane: &'static ControlPlane =
             Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
         plane.declare(&beatkeeper_api::crd()).await.unwrap();
-        let shop = Shop::open_on(plane, prefix).await;
-        let ranges = shop.ranges();
+        let ns = TestNamespace::new_on(plane, prefix).await;
+        let ranges = ns.ranges();
         let flags: Vec<&str> = ranges.iter().map(String::as_str).collect();
         let operator = Operator::start(plane, "", &flags);
-        Self::open(shop, operator, json!({})).await
+        Self::open(ns, operator, json!({})).await
     }
 
-    async fn open(shop: Shop, operator: Operator, changes: Value) -> Self {
-        let beats = shop.beats("greeter");
-        let stage = Self { shop, operator, beats };
-        stage.add_registration("greeter", changes).await;
-        stage
+    async fn open(ns: TestNamespace, operator: Operator, changes: Value) -> Self {
+        let beats = ns.beats("greeter");
+        let fixture = Self { ns, operator, beats };
+        fixture.add_registration("greeter", changes).await;
+        fixture
     }
 
     /// Creates a further registration like the first one. Waits until the operator has published
@@ -75,7 +75,7 @@ impl Stage {
         if let (Some(spec), Value::Object(changes)) = (spec.as_object_mut(), changes) {
             spec.extend(changes);
         }
-        let registration = self.shop.register(name, spec).await;
+        let registration = self.ns.register(name, spec).await;
         self.condition(name, "Ready", "True", "Published").await;
         registration
     }
@@ -147,7 +147,7 @@ impl Stage {
     }
 }
 
-impl Shop {
+impl TestNamespace {
     /// Creates a Service without a selector. `changes` replace fields of its spec.
     pub async fn service(&self, name: &str, changes: Value) {
         let mut spec = json!({ "ports": [{ "name": "grpc", "port": 80, "targetPort": 8080 }] });
@@ -163,7 +163,7 @@ impl Shop {
     /// Creates a Pod with this label `app` on an existing Node, so that the cluster's own
     /// controllers publish it. Returns the uid of the Pod.
     pub async fn pod_on_a_node(&self, name: &str, ip: &str, app: &str) -> String {
-        let node = format!("node-of-{}", self.namespace);
+        let node = format!("node-of-{}", self.name);
         let nodes = kube::Api::<Node>::all(self.client.clone());
         if nodes.get_opt(&node).await.unwrap().is_none() {
             let object = json!({ "metadata": { "name": node } });
@@ -196,10 +196,10 @@ impl Shop {
     }
 }
 
-impl Deref for Stage {
-    type Target = Shop;
+impl Deref for Fixture {
+    type Target = TestNamespace;
 
-    fn deref(&self) -> &Shop {
-        &self.shop
+    fn deref(&self) -> &TestNamespace {
+        &self.ns
     }
 }

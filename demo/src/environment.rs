@@ -12,26 +12,26 @@ use beatkeeper_cluster::{ControlPlane, Options, die_with_this_thread};
 use kube::{Api, api::ListParams};
 use tokio::io::AsyncWriteExt;
 
-use crate::actors::Actor;
 use crate::output::{Output, shell};
+use crate::process::Process;
 
 /// The timeout for everything that is not slow by nature.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A control plane, with the processes that use it.
-pub struct Stage {
+pub struct Environment {
     /// etcd, kube-apiserver and kube-controller-manager.
     pub plane: ControlPlane,
     /// The operator, once it was started.
-    pub operator: Option<Actor>,
+    pub operator: Option<Process>,
     /// The processes of the instances, by name. A restarted instance has only its last process here.
-    pub agents: BTreeMap<String, Actor>,
+    pub agents: BTreeMap<String, Process>,
     beatkeeper: PathBuf,
 }
 
-impl Stage {
+impl Environment {
     /// Starts a control plane. `beatkeeper` is the binary to demonstrate.
-    pub async fn set(beatkeeper: PathBuf) -> Result<Self> {
+    pub async fn start(beatkeeper: PathBuf) -> Result<Self> {
         if !beatkeeper.is_file() {
             bail!("there is no {}: build it with `make build`", beatkeeper.display());
         }
@@ -74,7 +74,7 @@ impl Stage {
         for range in ranges {
             words.extend(["--outside-range", range]);
         }
-        self.operator = Some(self.start("operator", &words, out)?);
+        self.operator = Some(self.spawn("operator", &words, out)?);
         Ok(())
     }
 
@@ -91,21 +91,21 @@ impl Stage {
         if let Some(address) = address {
             words.extend(["--address", address]);
         }
-        let actor = self.start(instance, &words, out)?;
-        self.agents.insert(instance.to_owned(), actor);
+        let process = self.spawn(instance, &words, out)?;
+        self.agents.insert(instance.to_owned(), process);
         Ok(())
     }
 
-    fn start(&self, name: &str, words: &[&str], out: &Output) -> Result<Actor> {
+    fn spawn(&self, name: &str, words: &[&str], out: &Output) -> Result<Process> {
         out.command(&format!("beatkeeper {} &", shell(words)))?;
         let mut command = Command::new(&self.beatkeeper);
         // The demo may run in a Pod. The name of this Pod must not reach the processes.
         command.args(words).envs(self.plane.environment()).env_remove("POD_NAME");
-        Actor::start(name, command, &self.plane.data_folder().join("logs"))
+        Process::start(name, command, &self.plane.data_folder().join("logs"))
     }
 
     /// Returns the process of an instance.
-    pub fn agent(&mut self, instance: &str) -> Result<&mut Actor> {
+    pub fn agent(&mut self, instance: &str) -> Result<&mut Process> {
         self.agents.get_mut(instance).with_context(|| format!("{instance} was never started"))
     }
 
@@ -122,21 +122,21 @@ impl Stage {
     }
 
     /// Returns the last output of the operator and the agents, to help find the cause of a failure.
-    pub fn last_words(&self) -> String {
-        let actors = self.operator.iter().map(|operator| ("the operator", operator, 30));
+    pub fn log_tails(&self) -> String {
+        let processes = self.operator.iter().map(|operator| ("the operator", operator, 30));
         let agents = self.agents.iter().map(|(name, agent)| (name.as_str(), agent, 10));
         let mut text = String::new();
-        for (name, actor, lines) in actors.chain(agents) {
-            let said = actor.said(lines).replace('\n', "\n  ");
-            text.push_str(&format!("\nthe last words of {name}:\n  {said}\n"));
+        for (name, process, lines) in processes.chain(agents) {
+            let said = process.said(lines).replace('\n', "\n  ");
+            text.push_str(&format!("\nthe last lines of {name}:\n  {said}\n"));
         }
         text
     }
 
     /// Ends everything: the instances, the operator and the control plane.
-    pub async fn strike(mut self) -> Result<()> {
+    pub async fn stop(mut self) -> Result<()> {
         // The agents end concurrently. Otherwise their grace periods would add up.
-        let agents = self.agents.values_mut().map(Actor::stop);
+        let agents = self.agents.values_mut().map(Process::stop);
         let mut ends = futures::future::join_all(agents).await;
         if let Some(operator) = &mut self.operator {
             ends.push(operator.stop().await);

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::span::{Span, merged, overlap};
-use crate::support::Shop;
+use crate::support::TestNamespace;
 
 /// The pause between two writes that measure availability, and the timeout of each write.
 const PACE: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ const AWAY: Duration = Duration::from_millis(600);
 const NAP: Duration = Duration::from_millis(5);
 
 /// Records the conditions until dropped.
-pub struct Weather {
+pub struct Conditions {
     record: Arc<Mutex<Record>>,
     writes: JoinHandle<()>,
     over: Arc<AtomicBool>,
@@ -49,10 +49,10 @@ struct Record {
     pauses: Vec<Span>,
 }
 
-impl Weather {
+impl Conditions {
     /// Starts to record.
-    pub async fn watch(shop: &Shop) -> Self {
-        let probe: ConfigMap = shop.create(json!({ "metadata": { "name": "weather" } })).await;
+    pub async fn watch(ns: &TestNamespace) -> Self {
+        let probe: ConfigMap = ns.create(json!({ "metadata": { "name": "conditions" } })).await;
         drop(probe);
         let now = Instant::now();
         let record = Arc::new(Mutex::new(Record {
@@ -63,7 +63,7 @@ impl Weather {
             pauses: Vec::new(),
         }));
         let over = Arc::new(AtomicBool::new(false));
-        let writes = tokio::spawn(write(shop.api(), Diary(record.clone())));
+        let writes = tokio::spawn(write(ns.api(), WriteLog(record.clone())));
         std::thread::spawn({
             let (record, over) = (record.clone(), over.clone());
             move || nap(&record, &over)
@@ -77,8 +77,8 @@ impl Weather {
     }
 
     /// Records the writes that the API server accepted, from any sender.
-    pub fn diary(&self) -> Diary {
-        Diary(self.record.clone())
+    pub fn write_log(&self) -> WriteLog {
+        WriteLog(self.record.clone())
     }
 
     /// For how much of a stretch, at most, the API server could accept beats.
@@ -134,9 +134,9 @@ impl Weather {
 
 /// Records accepted writes.
 #[derive(Clone)]
-pub struct Diary(Arc<Mutex<Record>>);
+pub struct WriteLog(Arc<Mutex<Record>>);
 
-impl Diary {
+impl WriteLog {
     /// Records a write that was sent at one moment, and that was known at another to be accepted.
     pub fn accepted(&self, sent: Instant, answered: Instant) {
         let mut record = self.0.lock().unwrap();
@@ -151,14 +151,14 @@ impl Diary {
     }
 }
 
-async fn write(maps: Api<ConfigMap>, diary: Diary) {
+async fn write(maps: Api<ConfigMap>, write_log: WriteLog) {
     for n in 0_u64.. {
         let sent = Instant::now();
         let patch = Patch::Merge(json!({ "data": { "n": n.to_string() } }));
         let params = PatchParams::default();
-        let answer = tokio::time::timeout(LIMIT, maps.patch("weather", &params, &patch)).await;
+        let answer = tokio::time::timeout(LIMIT, maps.patch("conditions", &params, &patch)).await;
         if matches!(answer, Ok(Ok(_))) {
-            diary.accepted(sent, Instant::now());
+            write_log.accepted(sent, Instant::now());
         }
         tokio::time::sleep(PACE).await;
     }
@@ -177,7 +177,7 @@ fn nap(record: &Mutex<Record>, over: &AtomicBool) {
     }
 }
 
-impl Drop for Weather {
+impl Drop for Conditions {
     fn drop(&mut self) {
         self.writes.abort();
         self.over.store(true, Ordering::Release);

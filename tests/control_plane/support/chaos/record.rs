@@ -4,7 +4,7 @@ use std::time::Instant;
 
 /// One process, from its first beat to its end.
 #[derive(Debug, Clone)]
-pub struct Life {
+pub struct InstanceRecord {
     pub registration: String,
     pub instance: String,
     pub beats: Vec<Beat>,
@@ -30,7 +30,7 @@ pub enum End {
     Left { asked: Instant, answered: Option<Instant> },
 }
 
-impl Life {
+impl InstanceRecord {
     pub fn new(registration: &str, instance: &str) -> Self {
         let (registration, instance) = (registration.to_owned(), instance.to_owned());
         Self { registration, instance, beats: Vec::new(), end: End::Alive }

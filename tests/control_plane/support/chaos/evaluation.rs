@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use beatkeeper_test_support::Stay;
+
 use super::{
-    arena::Scale,
-    chronicle::Stay,
-    life::{End, Life},
-    weather::Weather,
+    conditions::Conditions,
+    fixture::Scale,
+    record::{End, InstanceRecord},
 };
 
 /// An instance that is still published this long after the evidence was complete counts as late.
@@ -18,7 +19,7 @@ const LATE: Duration = Duration::from_secs(1);
 
 /// The results of one case.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct Evaluation {
     pub faults: u32,
     pub instances: usize,
     pub beats: usize,
@@ -46,37 +47,37 @@ pub struct Figures {
     pub longest_pause: Duration,
 }
 
-impl Figures {
+impl Evaluation {
     /// Enters the record of one instance.
     pub fn enter(
         &mut self,
         address: &str,
-        life: &Life,
+        record: &InstanceRecord,
         stays: &[Stay],
-        weather: &Weather,
+        conditions: &Conditions,
         scale: &Scale,
     ) {
         self.instances += 1;
-        self.beats += life.beats.len();
-        self.died += usize::from(matches!(life.end, End::Silent(_)));
-        self.left += usize::from(matches!(life.end, End::Left { .. }));
-        let who = format!("{} ({address})", life.instance);
+        self.beats += record.beats.len();
+        self.died += usize::from(matches!(record.end, End::Silent(_)));
+        self.left += usize::from(matches!(record.end, End::Left { .. }));
+        let who = format!("{} ({address})", record.instance);
         for gone in stays.iter().filter_map(|stay| stay.to) {
-            self.judge_going(&who, life, gone, weather, scale);
+            self.judge_going(&who, record, gone, conditions, scale);
         }
-        if let (Some(first), Some(stay)) = (life.beats.first(), stays.first()) {
+        if let (Some(first), Some(stay)) = (record.beats.first(), stays.first()) {
             self.lags_of_new.push(seconds(first.answered, stay.from));
         }
         let Some(gone) = stays.last().and_then(|stay| stay.to) else { return };
-        let (due, lags) = match life.end {
+        let (due, lags) = match record.end {
             End::Silent(_) => {
-                let last = life.last_beat(gone).map(|beat| beat.answered);
-                let due = last.map(|last| weather.due(last, scale.ttl, scale.interval));
+                let last = record.last_beat(gone).map(|beat| beat.answered);
+                let due = last.map(|last| conditions.due(last, scale.ttl, scale.interval));
                 (due, &mut self.lags_of_dead)
             }
             End::Left { answered, .. } => {
-                let due =
-                    answered.map(|answered| weather.due(answered, Duration::ZERO, Duration::ZERO));
+                let due = answered
+                    .map(|answered| conditions.due(answered, Duration::ZERO, Duration::ZERO));
                 (due, &mut self.lags_of_left)
             }
             End::Alive => return,
@@ -85,8 +86,8 @@ impl Figures {
         let lag = seconds(due, gone);
         lags.push(lag);
         // Proven time adds the time for which the machine was held up before the deadline.
-        let since = life.last_beat(gone).map_or(due, |beat| beat.answered);
-        let explained = weather.held_up(since, gone);
+        let since = record.last_beat(gone).map_or(due, |beat| beat.answered);
+        let explained = conditions.held_up(since, gone);
         if gone.saturating_duration_since(due) > LATE + explained {
             self.late.push(format!("{who} {lag:.3} s ({explained:?} held up)"));
         }
@@ -96,20 +97,20 @@ impl Figures {
     fn judge_going(
         &mut self,
         who: &str,
-        life: &Life,
+        record: &InstanceRecord,
         gone: Instant,
-        weather: &Weather,
+        conditions: &Conditions,
         scale: &Scale,
     ) {
-        if matches!(life.end, End::Left { asked, .. } if asked <= gone) {
+        if matches!(record.end, End::Left { asked, .. } if asked <= gone) {
             return;
         }
         // Counted from when the beat was sent, because no observer can have seen it earlier.
-        let silent = life.last_beat(gone).map(|beat| weather.available(beat.sent, gone));
+        let silent = record.last_beat(gone).map(|beat| conditions.available(beat.sent, gone));
         if silent.is_none_or(|silent| silent < scale.ttl) {
             let away = silent.unwrap_or_default();
             self.false_prunes.push(format!("{who} after {away:?} of silence"));
-        } else if !matches!(life.end, End::Silent(at) if at <= gone) {
+        } else if !matches!(record.end, End::Silent(at) if at <= gone) {
             self.own_silence.push(format!("{who} after {silent:?} of silence"));
         }
     }

@@ -1,0 +1,10 @@
+//! What the demo, the benchmark and the tests share.
+//!
+//! The [`SliceObserver`] watches EndpointSlices as any client may, and records the moment of each change. It neither
+//! asks the operator nor depends on how the operator works.
+
+mod history;
+mod observer;
+
+pub use history::{Change, History, Stay};
+pub use observer::{EndpointsObserver, Observer, Published, Select, SliceObserver};
