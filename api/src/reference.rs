@@ -61,7 +61,7 @@ fn section(page: &mut String, path: &str, schema: &JSONSchemaProps) {
     }
     let rules = messages(schema);
     if !rules.is_empty() {
-        let _ = writeln!(page, "\nThe API server checks, besides:\n");
+        let _ = writeln!(page, "\nThe API server also checks:\n");
         for rule in rules {
             let _ = writeln!(page, "* {rule}");
         }

@@ -11,29 +11,29 @@ use serde::{Deserialize, Serialize};
 use crate::rules;
 use crate::status::ServiceRegistrationStatus;
 
-/// ttl where a registration names none.
+/// The ttl of a registration that names none.
 pub const DEFAULT_TTL: &str = "90s";
-/// interval where a registration names none.
+/// The interval of a registration that names none.
 pub const DEFAULT_INTERVAL: &str = "30s";
-/// Condition that a Pod may name in its spec.readinessGates: it is True once every registration of the Pod
-/// has published it, and False with the reason while one does not.
+/// Condition that a Pod may name in its spec.readinessGates. It is True when every registration of the Pod has
+/// published the Pod; otherwise it is False and has the reason.
 pub const PUBLISHED_GATE: &str = "beatkeeper.dev/published";
-/// Annotation of a registration: `true` has the operator decide and report everything, and publish
-/// nothing; `false` is as if it were absent.
+/// Annotation of a registration. `true`: the operator decides and reports everything, and publishes nothing. `false`:
+/// as if the annotation were absent.
 pub const DRY_RUN_ANNOTATION: &str = "beatkeeper.dev/dry-run";
-/// Annotation of a registration: consent to take over the hand-written Endpoints and EndpointSlices
-/// of its Service. `true` for all addresses in them, or a list of addresses, separated by commas,
-/// for exactly those; `false` is as if it were absent.
+/// Annotation of a registration: consent to take over the hand-written Endpoints and EndpointSlices of its Service.
+/// `true`: all addresses in them. A list of addresses, separated by commas: exactly these. `false`: as if the
+/// annotation were absent.
 pub const ADOPT_ANNOTATION: &str = "beatkeeper.dev/adopt";
-/// Annotation of a registration: the names of instances, separated by commas, whose cordons are lifted although no
-/// Lease carries them any more; `*` for all such.
+/// Annotation of a registration: names of instances, separated by commas, or `*` for all. The cordons of these
+/// instances are lifted if no Lease has them any more.
 pub const UNCORDON_ANNOTATION: &str = "beatkeeper.dev/uncordon";
 /// Most ports a registration can have.
 pub const PORTS_MAX: u64 = 32;
 /// Most instances a registration can declare; self-registered ones are not counted.
 pub const DECLARED_INSTANCES_MAX: u64 = 1000;
 
-/// Which Service is published, who may be behind it, and how long each may be silent.
+/// Which Service is published, which instances it may have, and how long each instance may be silent.
 #[derive(CustomResource, KubeSchema, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "beatkeeper.dev",
@@ -46,47 +46,47 @@ pub const DECLARED_INSTANCES_MAX: u64 = 1000;
     status = "ServiceRegistrationStatus",
     derive = "Default",
     derive = "PartialEq",
-    doc = "ServiceRegistration publishes the instances that keep beating as the endpoints of a Service, and prunes each of them once its ttl passes without a beat.",
+    doc = "A ServiceRegistration publishes the instances that send heartbeats (beats) as the endpoints of a Service. An instance is pruned when its ttl passes without a beat.",
     selectable = ".spec.serviceName",
     validation = rules::registration_name(),
     validation = rules::service_name_is_immutable(),
     printcolumn = r#"{"name":"Ready", "type":"integer", "jsonPath":".status.ready", "description":"Instances published as ready"}"#,
-    printcolumn = r#"{"name":"Expired", "type":"integer", "jsonPath":".status.expired", "description":"Instances pruned because their ttl passed"}"#,
-    printcolumn = r#"{"name":"Held", "type":"integer", "jsonPath":".status.held", "description":"Instances kept although their ttl passed"}"#,
-    printcolumn = r#"{"name":"TTL", "type":"string", "jsonPath":".spec.ttl", "description":"How long an instance may be silent"}"#,
+    printcolumn = r#"{"name":"Expired", "type":"integer", "jsonPath":".status.expired", "description":"Instances pruned because their ttl passed without a beat"}"#,
+    printcolumn = r#"{"name":"Held", "type":"integer", "jsonPath":".status.held", "description":"Instances that stay published although their ttl passed"}"#,
+    printcolumn = r#"{"name":"TTL", "type":"string", "jsonPath":".spec.ttl", "description":"How long an instance may send no beat"}"#,
     printcolumn = r#"{"name":"Interval", "type":"string", "jsonPath":".spec.interval", "description":"How often an instance beats"}"#,
     printcolumn = r#"{"name":"Status", "type":"string", "jsonPath":".status.conditions[?(@.type==\"Ready\")].reason", "description":"Reason of the Ready condition"}"#,
     printcolumn = r#"{"name":"Age", "type":"date", "jsonPath":".metadata.creationTimestamp"}"#,
-    printcolumn = r#"{"name":"Service", "type":"string", "priority":1, "jsonPath":".spec.serviceName", "description":"The Service, where it is not named like the registration"}"#,
-    printcolumn = r#"{"name":"Total", "type":"integer", "priority":1, "jsonPath":".status.total", "description":"Instances known in any state"}"#,
+    printcolumn = r#"{"name":"Service", "type":"string", "priority":1, "jsonPath":".spec.serviceName", "description":"Name of the Service, if it is not that of the registration"}"#,
+    printcolumn = r#"{"name":"Total", "type":"integer", "priority":1, "jsonPath":".status.total", "description":"Known instances in all states"}"#,
     printcolumn = r#"{"name":"Last Change", "type":"date", "priority":1, "jsonPath":".status.lastChangeTime", "description":"When an instance last changed its state"}"#,
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::interval_below_ttl())]
 pub struct ServiceRegistrationSpec {
-    /// Name of the Service, in this namespace, whose endpoints are published. It is created without
-    /// a selector when there is none. Default: the name of the ServiceRegistration. Immutable.
+    /// Name of the Service, in this namespace, whose endpoints are published. If the Service does not exist, it is
+    /// created without a selector. Default: the name of the ServiceRegistration. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     #[x_kube(validation = rules::service_name())]
     pub service_name: Option<String>,
 
-    /// Time to live: how long an instance may be silent before it is pruned. A duration as in the
-    /// Gateway API (GEP-2257), such as 30s, 1500ms or 1h30m; from 1s to 24h. Default: 90s. A shorter
-    /// one applies to each instance from its next beat, a longer one at once.
+    /// Time to live: how long an instance may send no beat before it is pruned. A duration as in the Gateway API
+    /// (GEP-2257), such as 30s, 1500ms or 1h30m; from 1s to 24h. Default: 90s. After an edit, a shorter ttl applies
+    /// to each instance from its next beat, and a longer ttl applies at once.
     #[serde(default = "default_ttl")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = rules::ttl())]
     pub ttl: String,
 
-    /// How often each instance beats. A duration like ttl, at least 100ms and shorter than ttl; at
-    /// best a third of it, so that two beats may be lost. Default: 30s.
+    /// How often each instance beats. A duration like ttl, at least 100ms and shorter than ttl. Recommended: at most
+    /// a third of ttl, so that two beats may be lost. Default: 30s.
     #[serde(default = "default_interval")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = rules::interval())]
     pub interval: String,
 
-    /// The ports of the Service, at least one and at most 32, each name once.
+    /// The ports of the Service: 1 to 32, each with a different name.
     #[serde(default)]
     #[schemars(
         length(max = 32),
@@ -99,13 +99,13 @@ pub struct ServiceRegistrationSpec {
     )]
     pub ports: Vec<PortSpec>,
 
-    /// Which Pods of this namespace may join. Absent: no Pod may; empty: any Pod may.
+    /// Which Pods of this namespace may be instances. Absent: no Pod may. Empty: every Pod may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::pod_selector")]
     pub pod_selector: Option<LabelSelector>,
 
-    /// Instances outside the cluster, with their addresses, which must lie inside the ranges that
-    /// the operator's administrator allows for this namespace. At most 1000.
+    /// Instances outside the cluster, at most 1000. Their addresses must be in the ranges that the operator's
+    /// administrator allows for this namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 1000),
@@ -113,7 +113,7 @@ pub struct ServiceRegistrationSpec {
     )]
     pub instances: Vec<InstanceSpec>,
 
-    /// What is kept although it is silent.
+    /// Which instances stay published although they are silent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<Protection>,
 }
@@ -134,8 +134,8 @@ fn default_protocol() -> String {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PortSpec {
-    /// Name of the port, a DNS label; kube-proxy joins Services and slices by it. May be left empty
-    /// when there is one port only.
+    /// Name of the port, a DNS label. kube-proxy matches the ports of Services and slices by it. May be empty if
+    /// there is only one port.
     #[serde(default)]
     #[schemars(length(max = 63))]
     #[x_kube(validation = rules::port_name())]
@@ -153,8 +153,7 @@ pub struct PortSpec {
     #[serde(default = "default_protocol")]
     #[schemars(extend("enum" = ["TCP", "UDP", "SCTP"]))]
     pub protocol: String,
-    /// Protocol above the transport, as in a Service, such as https or kubernetes.io/h2c. Default:
-    /// none.
+    /// Application protocol, as in a Service, such as https or kubernetes.io/h2c. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
     #[x_kube(validation = rules::app_protocol())]
@@ -165,7 +164,7 @@ pub struct PortSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceSpec {
-    /// Name of the instance, at most 189 characters of a DNS subdomain; its Lease is called
+    /// Name of the instance, at most 189 characters of a DNS subdomain. The name of its Lease is
     /// `<registration>.<name>`.
     #[schemars(length(max = 189))]
     #[x_kube(validation = rules::instance_name())]
@@ -177,7 +176,7 @@ pub struct InstanceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub zone: Option<String>,
-    /// Where this instance listens on other ports than the registration says, by the port's name.
+    /// The ports on which this instance listens, if they differ from those of the registration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),
@@ -186,11 +185,11 @@ pub struct InstanceSpec {
     pub ports: Vec<InstancePort>,
 }
 
-/// A port on which one instance differs.
+/// A port of one instance that differs from the registration's port of this name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstancePort {
-    /// Name of the registration's port; empty for its only, unnamed port.
+    /// Name of the registration's port. Empty if its only port has no name.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub name: String,
@@ -199,12 +198,12 @@ pub struct InstancePort {
     pub port: i32,
 }
 
-/// What is kept although it is silent.
+/// Which instances stay published although they are silent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Protection {
-    /// Silence never prunes below this many ready instances; 0 to 10000, 0 switches it off. A
-    /// deleted Lease, a deleted Pod and a cordon take effect all the same. Default: 0.
+    /// How many ready instances must be left when silent instances are pruned: 0 to 10000; 0 switches the protection
+    /// off. A deleted Lease, a deleted Pod and a cordon take effect even so. Default: 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 10000))]
     pub min_ready: i32,

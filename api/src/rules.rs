@@ -68,7 +68,7 @@ pub(crate) fn interval_below_ttl() -> Rule {
         "!self.ttl.matches('{DURATION}') || duration(self.ttl) < duration('1s') || !self.interval.matches('{DURATION}') || duration(self.interval) < duration(self.ttl)"
     ))
     .message(Message::Expression(
-        "'interval ' + self.interval + ' must be shorter than ttl ' + self.ttl + ', at best a third of it, such as interval: 30s with ttl: 90s'".to_owned(),
+        "'interval ' + self.interval + ' must be shorter than ttl ' + self.ttl + ', and should be at most a third of it, such as interval: 30s with ttl: 90s'".to_owned(),
     ))
     .field_path(".interval")
 }
@@ -81,13 +81,13 @@ pub(crate) fn ports_are_given() -> Rule {
 
 pub(crate) fn ports_have_names() -> Rule {
     Rule::new("self.size() < 2 || self.all(p, p.name != '')")
-        .message("each port needs a name of its own where there are several, such as name: http")
+        .message("if there are several ports, each needs a name of its own, such as name: http")
 }
 
 /// As in a Service, which would refuse the second one.
 pub(crate) fn ports_are_distinct() -> Rule {
     Rule::new("self.all(a, self.exists_one(b, a.port == b.port && a.protocol == b.protocol))").message(
-        "a Service can have each port number once for each protocol: give the second one another port; both can have the same targetPort",
+        "a Service can have each port number once for each protocol: give the second one a different port; both can have the same targetPort",
     )
 }
 

@@ -1,4 +1,4 @@
-//! What the controller writes back: counts, conditions and the troubled instances.
+//! What the operator writes back: counts, conditions and the instances with problems.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -15,15 +15,15 @@ pub const CORDONED_ADDRESSES_MAX: usize = 16;
 /// At most this many instances are listed in a status, the troubled ones first.
 pub const LISTED_INSTANCES_MAX: usize = 100;
 
-/// What the controller last published, and why. Written when something a reader would see has
-/// changed, never for a beat alone.
+/// What the operator last published, and why. It is written when something visible has changed, never for a beat
+/// alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRegistrationStatus {
-    /// The generation of the spec that this status speaks of.
+    /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: published as decided. Available: at least one instance is ready. PruningHeld,
+    /// Ready: everything is published as decided. Available: at least one instance is ready. PruningHeld,
     /// NameConflict, Reconciling and Stalled (as in kstatus) are present only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -34,42 +34,42 @@ pub struct ServiceRegistrationStatus {
     /// Number of instances that were pruned because their ttl passed without a beat.
     #[serde(default)]
     pub expired: i32,
-    /// Number of instances whose ttl has passed, but which stay published because the evidence that
-    /// they are dead is missing, or because they are protected.
+    /// Number of instances that stay published although their ttl has passed, because evidence of their death is
+    /// missing or because they are protected.
     #[serde(default)]
     pub held: i32,
-    /// Number of instances known in any state.
+    /// Number of known instances in all states.
     #[serde(default)]
     pub total: i32,
-    /// A longer ttl that the registration had before, by which an instance is still measured because
-    /// its beats do not follow the present pace yet. Present only while there is one. This is the
-    /// controller's memory of it: do not edit it.
+    /// A longer ttl that the registration had before. It still applies to instances that do not beat at the present
+    /// interval yet, and is present only while there are such instances. This is the operator's memory: do not edit
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub former_ttl: Option<String>,
     /// When an instance last changed its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change_time: Option<Time>,
-    /// The instances, the troubled first; at most 100 are listed, while the counts speak of all. The
-    /// list has one writer, who writes it whole.
+    /// The instances, those with problems first. At most 100 are listed, but the counts include all. One writer
+    /// replaces the whole list.
     // An atomic list: as a map, with an owner noted for each field of each instance, it takes the API
     // server twice as long to write, and is as large again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub instances: Vec<InstanceStatus>,
-    /// Addresses taken over from hand-written objects, by annotation beatkeeper.dev/adopt, or from what
-    /// the cluster's own controllers left when the Service's selector was removed, that have not beaten
-    /// yet. They stay published until they beat for the first time, are removed from the annotation, or
-    /// their Pod ends. This is the controller's memory of them: do not edit it.
+    /// Instances that were taken over and have not beaten yet: from hand-written objects, by the annotation
+    /// beatkeeper.dev/adopt, or from what the cluster's own controllers left when the Service's selector was removed.
+    /// Each stays published until it beats for the first time, is removed from the annotation, or its Pod ends. This
+    /// is the operator's memory: do not edit it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 1000),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub adopted: Vec<AdoptedInstance>,
-    /// Instances that an operator took out, by annotation beatkeeper.dev/cordoned on their Leases. A cordon holds by
-    /// name and by address until that annotation is removed, also when the Lease is deleted or made anew. This is the
-    /// controller's memory of them: do not edit it.
+    /// Instances that a person has removed by the annotation beatkeeper.dev/cordoned on their Leases. A cordon
+    /// applies to the name and to the addresses of an instance until that annotation is removed, even if the Lease is
+    /// deleted or created again. This is the operator's memory: do not edit it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 200),
@@ -78,27 +78,27 @@ pub struct ServiceRegistrationStatus {
     pub cordoned: Vec<CordonedInstance>,
 }
 
-/// An instance that an operator took out.
+/// An instance that a person has removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CordonedInstance {
     /// Name of the instance.
     pub name: String,
-    /// Why, as the annotation says.
+    /// The reason, which is the text of the annotation.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// Its addresses, where it is outside the cluster: no other instance is published there.
+    /// Its addresses, if it is outside the cluster. No other instance is published at them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub addresses: Vec<String>,
-    /// Its Pod, where it runs in one: no other instance in a Pod of that name is published.
+    /// Its Pod, if it runs in one. No other instance in a Pod of this name is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// The uid of the Lease that carried the annotation last. The cordon is lifted when the annotation is removed from
+    /// The uid of the Lease that last had the annotation. The cordon is lifted when the annotation is removed from
     /// this Lease.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub lease_uid: String,
-    /// When the cordon was first seen, by the controller's wall clock.
+    /// When the operator first saw the cordon, by its own wall clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
@@ -111,61 +111,61 @@ pub struct AdoptedInstance {
     pub name: String,
     /// The address.
     pub address: String,
-    /// The object it was taken over from, such as Endpoints greeter.
+    /// The object from which it was taken over, such as Endpoints greeter.
     pub from: String,
-    /// When it was taken over, by the controller's wall clock.
+    /// When it was taken over, by the operator's wall clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// The ports it was published with, by the names that the registration gives them.
+    /// The ports with which it was published, by the names of the registration's ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 32),
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub ports: Vec<InstancePort>,
-    /// Whether it was published as not ready, and so still is.
+    /// Whether it was published as not ready. It still is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not_ready: bool,
-    /// The Node it was said to be on.
+    /// The Node that the object named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
-    /// The zone it was said to be in.
+    /// The zone that the object named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Its host name in a headless Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// The Pod that it is, as name/uid, where the cluster's own controller had published it for a
-    /// selector of the Service. It leaves when that Pod ends.
+    /// Its Pod, as name/uid, if the cluster's own controller had published it for a selector of the Service. It
+    /// leaves when this Pod ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// Heartbeats that were there for this address when it was taken over, and were old then: a
-    /// Lease's uid and renewTime. Any other one is its first beat.
+    /// Beats that Leases with this address already had when it was taken over: the uid and the renewTime of each
+    /// Lease. Any other beat is its first one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub old_beats: Vec<String>,
 }
 
-/// One instance as the controller sees it.
+/// One instance as the operator sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceStatus {
-    /// Name of the instance: of its Pod, as declared in the spec, or as it named itself.
+    /// Name of the instance: the name of its Pod, the name in the spec, or the name that it chose.
     pub name: String,
     /// Waiting, Ready, NotReady, Draining, Cordoned, Expired, Held or Rejected.
     pub state: String,
-    /// The addresses of the instance, as far as they are known.
+    /// The known addresses of the instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// When the instance entered this state, by the controller's wall clock.
+    /// When the instance entered this state, by the operator's wall clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// When the controller last saw a beat arrive, by its own wall clock. Brought up to date when
-    /// the status is written for another reason.
+    /// When the operator last saw a beat, by its own wall clock. Updated only when the status is written for another
+    /// reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_beat: Option<Time>,
-    /// Why it is in this state: one word, made to be searched for.
+    /// The reason for this state, as one word that can be searched for.
     pub reason: String,
-    /// Why it is in this state, and what to do where something can be done.
+    /// Why it is in this state, and what to do if something can be done.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
@@ -181,11 +181,11 @@ pub enum InstanceState {
     NotReady,
     /// Leaving: published as serving and terminating in slices, not in Endpoints.
     Draining,
-    /// Taken out by an operator. Not published.
+    /// Removed by a person. Not published.
     Cordoned,
     /// Its ttl passed without a beat. Not published.
     Expired,
-    /// Its ttl passed, but the evidence that it is dead is missing. Published as it was.
+    /// Its ttl passed, but evidence of its death is missing. Published as it was.
     Held,
     /// Never published; the reason says what is wrong.
     Rejected,
@@ -229,15 +229,15 @@ impl InstanceState {
 
 /// The types of condition a ServiceRegistration can have.
 pub mod condition {
-    /// True when what is published is what was decided.
+    /// True if everything is published as decided.
     pub const READY: &str = "Ready";
-    /// True when at least one instance is published as ready.
+    /// True if at least one instance is published as ready.
     pub const AVAILABLE: &str = "Available";
-    /// Present while instances stay published for want of evidence.
+    /// Present while instances stay published although their ttl has passed.
     pub const PRUNING_HELD: &str = "PruningHeld";
     /// Present while several processes claim one instance name.
     pub const NAME_CONFLICT: &str = "NameConflict";
-    /// Present while a decision could not be carried out yet (kstatus).
+    /// Present while a decision is not yet written (kstatus).
     pub const RECONCILING: &str = "Reconciling";
     /// Present while a person has to do something (kstatus).
     pub const STALLED: &str = "Stalled";

@@ -32,7 +32,7 @@ use crate::bind_address::BindAddress;
 
 const USER_AGENT: &str = concat!("beatkeeper-agent/", env!("CARGO_PKG_VERSION"));
 
-/// Beat for processes and targets that do not do it themselves.
+/// Beat for processes and targets that do not beat themselves.
 #[derive(Debug, Clone, Args)]
 pub struct Command {
     #[command(subcommand)]
@@ -61,23 +61,23 @@ pub(super) enum Action {
         #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = patience)]
         timeout: Duration,
     },
-    /// Beat once for an instance that is registered.
+    /// Beat once for a registered instance.
     Heartbeat(Who),
     /// Drain an instance: it is published as terminating and gets no new connections.
     Drain {
         #[command(flatten)]
         who: Who,
-        /// Why.
+        /// Why the instance drains.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },
     /// Deregister an instance: it leaves at once.
     Deregister(Who),
-    /// List the instances of a registration, or of all in the namespace, with their state.
+    /// List the instances of a registration, or of all registrations in the namespace, with their states.
     Status(status::Args),
 }
 
-/// What beats, and how.
+/// Which instances beat, and how.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Beating {
     #[command(flatten)]
@@ -90,13 +90,13 @@ pub(super) struct Beating {
     pub(super) verbose: bool,
 }
 
-/// An instance that is there already.
+/// A registered instance.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Who {
     /// Name of the ServiceRegistration.
     #[arg(long, env = "BEATKEEPER_REGISTRATION", value_name = "NAME")]
     registration: String,
-    /// Its namespace [default: that of the kubeconfig's context, or of the Pod we run in].
+    /// Its namespace [default: that of the kubeconfig's context, or of the agent's Pod].
     #[arg(long, short, env = "BEATKEEPER_NAMESPACE", value_name = "NAME")]
     namespace: Option<String>,
     /// Name of the instance [default: $POD_NAME, or else the host name].

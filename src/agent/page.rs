@@ -26,15 +26,15 @@ Durations are written as `30s`, `500ms` or `1m30s`.
 ";
 
 const INSTANCES: &str = "\
-| | | `instances` | Many instances in one agent: a list of the same settings, `drainDelay`, `onStop` and \
-`healthBindAddress` excepted. A setting outside the list applies to all entries. |
+| | | `instances` | Many instances in one agent: a list of the same settings, but not `drainDelay`, `onStop` and \
+`healthBindAddress`. A setting outside the list applies to all entries. |
 ";
 
 const FLAGS: &str = "
 ## Flags of the commands
 
-`heartbeat`, `drain`, `deregister` and `status` take `--registration`, `--namespace` and, but for `status`,
-`--instance`. Others have more:
+`heartbeat`, `drain`, `deregister` and `status` take `--registration` and `--namespace`, and all but `status`
+also take `--instance`. Further flags:
 ";
 
 #[derive(Parser)]

@@ -17,7 +17,7 @@ use serde::{
 use super::probe::Probe;
 use crate::bind_address::BindAddress;
 
-/// What one instance is set to, or all of them; nothing of it has to be there.
+/// The settings of one instance, or of all instances. Each of them may be absent.
 ///
 /// The one source of the flags, the variables, the keys of the file, and the page that lists them.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Deserialize)]
@@ -27,8 +27,7 @@ pub struct Settings {
     #[arg(long, env = "BEATKEEPER_REGISTRATION", value_name = "NAME")]
     pub registration: Option<String>,
 
-    /// Namespace of the ServiceRegistration [default: that of the kubeconfig's context, or of the Pod we run
-    /// in].
+    /// Namespace of the ServiceRegistration [default: that of the kubeconfig's context, or of the agent's Pod].
     #[arg(long, short, env = "BEATKEEPER_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
 
@@ -56,8 +55,8 @@ pub struct Settings {
     #[arg(long, env = "BEATKEEPER_APP_VERSION", value_name = "TEXT")]
     pub app_version: Option<String>,
 
-    /// Other data about the instance, for information only. May be repeated, or separated by commas; a map in
-    /// the file.
+    /// Other data about the instance, for information only. May be repeated, or separated by commas. In the file: a
+    /// map.
     #[arg(
         long,
         env = "BEATKEEPER_METADATA",
@@ -73,14 +72,15 @@ pub struct Settings {
     #[serde(deserialize_with = "interval_text")]
     pub interval: Option<Duration>,
 
-    /// Probe the health of the process, as the kubelet does: http://:8080/healthz, https://:8443/,
-    /// tcp://:5432, grpc://:9000/service or exec:COMMAND. May be repeated: all must succeed. In the file also
-    /// with the kubelet's fields, such as periodSeconds and the thresholds.
+    /// Probe the health of the process, as the kubelet does: http://:8080/healthz, https://:8443/, tcp://:5432,
+    /// grpc://:9000/service or exec:COMMAND. May be repeated: all probes must succeed. In the file, the kubelet's
+    /// fields are allowed, too, such as periodSeconds and the thresholds.
     #[arg(id = "probes", long = "probe", env = "BEATKEEPER_PROBE", value_name = "PROBE")]
     #[serde(deserialize_with = "probes")]
     pub probes: Option<Vec<Probe>>,
 
-    /// How long to drain before the end, so that routers notice: 5s, or 0s not to drain [default: 0s].
+    /// How long to drain before the end, so that routers and proxies see it, such as 5s; 0s: do not drain [default:
+    /// 0s].
     #[arg(long, env = "BEATKEEPER_DRAIN_DELAY", value_name = "DURATION", value_parser = any_duration)]
     #[serde(deserialize_with = "duration_text")]
     pub drain_delay: Option<Duration>,
@@ -91,9 +91,9 @@ pub struct Settings {
     #[arg(long, env = "BEATKEEPER_ON_STOP", value_name = "WHAT")]
     pub on_stop: Option<OnStop>,
 
-    /// Serve /livez, /readyz and /published here, over plain HTTP: 127.0.0.1:8484, or :8484 for all addresses. Ready
-    /// means that a first beat of each instance was accepted; published, that the operator publishes each
-    /// [default: nowhere].
+    /// Serve /livez, /readyz and /published here, over plain HTTP: 127.0.0.1:8484, or :8484 for all addresses. Ready:
+    /// a first beat of each instance was accepted. Published: the operator publishes each instance [default:
+    /// nowhere].
     #[arg(long, env = "BEATKEEPER_HEALTH_BIND_ADDRESS", value_name = "ADDRESS")]
     pub health_bind_address: Option<BindAddress>,
 
@@ -103,18 +103,18 @@ pub struct Settings {
     pub instances: Option<Vec<Settings>>,
 }
 
-/// What becomes of a Lease at the end.
+/// What happens to a Lease at the end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OnStop {
     /// It is deleted, and the instance leaves at once.
     #[default]
     Deregister,
-    /// It stays, and the instance until its ttl has passed.
+    /// It stays, and the instance stays published until its ttl has passed.
     Keep,
 }
 
-/// Why settings make no instance.
+/// Why an instance cannot be made from the settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// No registration is named.

@@ -16,10 +16,10 @@ pub struct Args {
     /// Name of the ServiceRegistration [default: all in the namespace].
     #[arg(long, env = "BEATKEEPER_REGISTRATION", value_name = "NAME")]
     registration: Option<String>,
-    /// The namespace [default: that of the kubeconfig's context, or of the Pod we run in].
+    /// The namespace [default: that of the kubeconfig's context, or of the agent's Pod].
     #[arg(long, short, env = "BEATKEEPER_NAMESPACE", value_name = "NAME")]
     namespace: Option<String>,
-    /// How to print it.
+    /// Format of the output.
     #[arg(long, short, value_name = "FORMAT", default_value = "table")]
     output: Format,
 }

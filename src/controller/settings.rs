@@ -17,8 +17,8 @@ use beatkeeper_core::{
 /// Runs the operator: publishes the instances that beat, and prunes those that stopped.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Watch this namespace only; may be given several times. Default: all namespaces. Zones, which
-    /// come from Nodes, are published only when all namespaces are watched.
+    /// Watch only this namespace; may be given several times. Default: all namespaces. Zones, which come from Nodes,
+    /// are published only if all namespaces are watched.
     #[arg(
         long = "namespace",
         value_name = "NAMESPACE",
@@ -51,11 +51,11 @@ pub struct Args {
     )]
     pub cluster_networks: Vec<Option<IpNet>>,
 
-    /// Write Endpoints objects beside the EndpointSlices. When false, those that exist are removed.
+    /// Write Endpoints objects beside the EndpointSlices. If false, existing ones of the operator are removed.
     #[arg(long, env = "BEATKEEPER_PUBLISH_ENDPOINTS", default_value_t = true, action = ArgAction::Set)]
     pub publish_endpoints: bool,
 
-    /// Most endpoints in a slice, 1 to 1000.
+    /// Largest number of endpoints in a slice, 1 to 1000.
     #[arg(
         long,
         env = "BEATKEEPER_MAX_ENDPOINTS_PER_SLICE",
@@ -90,8 +90,8 @@ pub struct Args {
     #[arg(long, env = "BEATKEEPER_METRICS_BIND_ADDRESS", value_name = "ADDR", default_value = "0")]
     pub metrics_bind_address: BindAddress,
 
-    /// Where to answer /livez and /readyz: HOST:PORT, :PORT for all addresses, 0 for nowhere. May
-    /// be the same as that of the metrics.
+    /// Where to answer /livez and /readyz: HOST:PORT, :PORT for all addresses, 0 for nowhere. May be the same address
+    /// as for the metrics.
     #[arg(
         long,
         env = "BEATKEEPER_HEALTH_PROBE_BIND_ADDRESS",

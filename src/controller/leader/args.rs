@@ -10,8 +10,8 @@ use beatkeeper_core::leader::{Durations, DurationsError};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Leader election")]
 pub struct LeaderArgs {
-    /// Let several replicas run, of which one leads and writes. The others watch and observe every
-    /// beat all the time, so that whichever takes over decides from what it saw itself.
+    /// Run several replicas, of which one leads and writes. The others watch and see every beat, too, so that a
+    /// replica that takes over decides from its own observations.
     #[arg(
         long,
         env = "BEATKEEPER_LEADER_ELECT",
@@ -23,24 +23,22 @@ pub struct LeaderArgs {
     )]
     pub leader_elect: bool,
 
-    /// Within which time after the last sign of life of a crashed leader another replica takes over: it
-    /// claims after 19/20 of it. This is
-    /// added to every deadline that falls into that time, so it is far below the usual 15s: a
-    /// replica that loses its claim for a moment goes on observing and loses nothing by it, and a
-    /// late write of its own fails.
+    /// How long after the last renewal of a crashed leader another replica leads; it claims after 19/20 of this time.
+    /// Prunes that are due in this time are late by up to as much, so the default is far below the usual 15s. A
+    /// replica that loses its claim for a moment loses no observations, and its late writes fail.
     #[arg(long, env = "BEATKEEPER_LEADER_ELECT_LEASE_DURATION", default_value = "5s", value_parser = beatkeeper_api::duration::parse)]
     pub leader_elect_lease_duration: Duration,
 
-    /// How long a leader goes on without an answer from the API server. Less than 19/20 of the lease
-    /// duration, so that it has stopped before another takes over.
+    /// How long a leader continues without an answer from the API server. Less than 19/20 of the lease duration, so
+    /// that it has stopped before another replica takes over.
     #[arg(long, env = "BEATKEEPER_LEADER_ELECT_RENEW_DEADLINE", default_value = "3s", value_parser = beatkeeper_api::duration::parse)]
     pub leader_elect_renew_deadline: Duration,
 
-    /// How often a leader renews its claim, and the others look at it.
+    /// How often a leader renews its claim, and the other replicas check it.
     #[arg(long, env = "BEATKEEPER_LEADER_ELECT_RETRY_PERIOD", default_value = "500ms", value_parser = beatkeeper_api::duration::parse)]
     pub leader_elect_retry_period: Duration,
 
-    /// Name of the Lease that the replicas share.
+    /// Name of the Lease by which the replicas elect the leader.
     #[arg(
         long,
         env = "BEATKEEPER_LEADER_ELECT_RESOURCE_NAME",

@@ -10,7 +10,7 @@ const NOT_REACHABLE: &str = "spec.instances[0].addresses[0]: … an unspecified,
 const ONE_OF_EACH: &str =
     "spec.instances[0].addresses: … addresses can hold one IPv4 and one IPv6 address";
 const PORT_NAMES: &str =
-    "spec.ports: … each port needs a name of its own where there are several, such as name: http";
+    "spec.ports: … if there are several ports, each needs a name of its own, such as name: http";
 const TARGET_PORT: &str = "spec.ports[0].targetPort: … targetPort must be a number from 1 to 65535 without quotes, or the name of a container port: at most 15 lower-case letters, digits and '-', such as http";
 const INSTANCE_NAME: &str = "spec.instances[0].name: … an instance's name must be at most 189 lower-case letters, digits, '-' and '.'";
 const SELECTOR: &str = "spec.podSelector.matchExpressions[0]: … values must be given for the operators In and NotIn, such as {key: app, operator: In, values: [greeter]}";
@@ -74,7 +74,7 @@ pub fn in_specs() -> Vec<Mistake> {
             "interval equal to the ttl",
             with("interval", json!("90s")),
             &[
-                "spec.interval: … interval 90s must be shorter than ttl 90s, at best a third of it, such as interval: 30s with ttl: 90s",
+                "spec.interval: … interval 90s must be shorter than ttl 90s, and should be at most a third of it, such as interval: 30s with ttl: 90s",
             ],
         ),
         (
