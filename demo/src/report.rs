@@ -34,7 +34,7 @@ impl Report {
         out.table(&table)?;
         out.say(&format!(
             "The observer saw {slices} states of the EndpointSlices and {endpoints} of the Endpoints, \
-             and nobody who beat was missing in any of them."
+             and no beating instance was missing in any of them."
         ))?;
         out.say(
             "All times are the observer's: it watches Leases, EndpointSlices and Endpoints as any \

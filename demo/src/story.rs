@@ -111,8 +111,8 @@ impl Story<'_> {
             self.observer.guard(address(instance)?);
         }
         self.out.seen(
-            "All three are published. From here on an observer with watches of its own sees to it \
-             that nobody who beats is ever missing.",
+            "All three are published. From now on an observer with watches of its own checks \
+             that no beating instance is ever missing.",
         )?;
         self.status("three instances are ready", |status| status.ready == 3).await?;
         let kinds = "service,endpointslices,endpoints";

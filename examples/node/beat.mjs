@@ -50,7 +50,7 @@ while (!stop.signal.aborted) {
     await call('PATCH', `${leases}/${lease}`, 'merge-patch+json', body())
       .catch(error => error.status === 404 ? call('POST', leases, 'json', whole()) : Promise.reject(error))
     body = renewal, failures = 0, pause = interval * (0.9 + Math.random() / 5)
-  } catch (error) { // with full jitter, so that those who failed together do not come back together
+  } catch (error) { // with full jitter, so that clients that failed together do not retry together
     const asked = Math.min(Math.abs(error.after * 1000) || 0, patience) // however long the API server asks to wait
     pause = asked + Math.random() * Math.min(patience, 100 * 2 ** failures++)
     console.error(`beat failed: ${error.message}; again in ${Math.round(pause)} ms`)

@@ -55,7 +55,7 @@ try:
         except Exception as error:  # whatever it is: a token may be revoked, a CA replaced, a file just being written
             api, after = None, (getattr(error, "headers", None) or {}).get("Retry-After", "")
             asked = min(int(after), patience) if after.isdecimal() else 0  # however long the API server asks to wait
-            # With full jitter, so that those who failed together do not come back together.
+            # With full jitter, so that clients that failed together do not retry together.
             failures, pause = failures + 1, asked + random.uniform(0, min(patience, 0.1 * 2 ** min(failures, 10)))
             print(f"beat failed: {error}; again in {pause:.1f} s", file=sys.stderr)
         time.sleep(pause)

@@ -12,7 +12,7 @@ owner= # a Pod owns its Lease: the address is the Pod's then, and the Lease goes
 seconds() { echo "$(($1 / 1000)).$(printf %03d $(($1 % 1000)))"; }
 random() { echo $(($(od -An -N4 -tu4 /dev/urandom) % ($1 + 1))); }
 # METHOD PATH [OPTION…]. The token is read each time, since a Pod's is replaced now and then; it goes through a pipe,
-# since everybody on the machine may read a command line.
+# since every user of the machine may read a command line.
 call() {
   method=$1 path=$2 && shift 2
   printf 'header = "Authorization: Bearer %s"\n' "$(cat "${TOKEN_FILE:-$account/token}")" |
@@ -50,7 +50,7 @@ while :; do
   [ "$status" != 404 ] || send POST "$leases" json "$(whole)"
   case $status in
     2*) body=renewal backoff=100 pause=$((interval * 9 / 10 + $(random $((interval / 5))))) ;;
-    *) # with full jitter, so that those who failed together do not come back together
+    *) # with full jitter, so that clients that failed together do not retry together
       case ${after:-0} in *[!0-9]* | 0?* | ????*) after=999 ;; esac # a date or hours: as long as patience lasts
       asked=$((${after:-0} * 1000 < patience ? ${after:-0} * 1000 : patience))
       pause=$((asked + $(random "$backoff"))) backoff=$((backoff * 2 < patience ? backoff * 2 : patience))

@@ -37,5 +37,5 @@ fn nobody_has_left(observer: &SliceObserver, count: usize) {
         stays.iter().filter(|(_, stays)| stays.iter().any(|stay| stay.to.is_some())).collect();
     assert!(left.is_empty(), "{} of {count} have left: {left:?}", left.len());
     assert_eq!(stays.len(), count, "some never came");
-    assert_eq!(observer.look(History::gaps), 0, "there are states that nobody saw");
+    assert_eq!(observer.look(History::gaps), 0, "there are states that the observer did not see");
 }

@@ -224,7 +224,10 @@ async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
     ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     assert_eq!(observer.left(), [""; 0]);
     let status = ns.registration("greeter").await.status.unwrap();
-    assert!(status.instances.iter().all(|known| known.name != "no-label"), "it is nobody's");
+    assert!(
+        status.instances.iter().all(|known| known.name != "no-label"),
+        "it belongs to no registration"
+    );
     assert_eq!(status.ready, 1);
     let log = operator.logged();
     let complaints: Vec<&str> =

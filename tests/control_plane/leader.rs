@@ -218,7 +218,7 @@ async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by
     logs(&first, "another replica leads").await;
     ns.settled(INTERVAL).await;
     assert_eq!(ns.writers_since(mark).await, only("second"));
-    assert_eq!(ready().await, (0.0, 4.0), "what it decided last is nobody's alert");
+    assert_eq!(ready().await, (0.0, 4.0), "a standby alerts for nothing");
 
     // It leads again later, and has missed nothing.
     assert!(second.stop().await);
@@ -243,9 +243,9 @@ async fn without_the_api_server_no_replica_leads_and_afterwards_one_does() {
     logs(&first, "this replica leads no longer").await;
     // The pause is longer than the lease and than the ttl.
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert!(!second.logged().contains("this replica leads"), "nobody said that it may");
+    assert!(!second.logged().contains("this replica leads"), "nothing allowed it to lead");
     plane.api_server().resume().await.unwrap();
-    let leader = eventually("somebody publishes", async || {
+    let leader = eventually("a replica publishes", async || {
         let leading = |one: &Operator| {
             let log = one.logged();
             let last = log.rfind("this replica leads")?;

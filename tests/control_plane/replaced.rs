@@ -209,7 +209,7 @@ async fn a_copy_in_another_namespace_is_neither_collected_nor_overwritten() {
     let registration: ServiceRegistration = there.patch("greeter", consent).await;
     there.published_as_ready("greeter", &["192.0.2.1"]).await;
     let mark = format!("{}:greeter/{}", there.name, registration.uid().unwrap());
-    eventually("slices and Endpoints say whose they are", async || {
+    eventually("slices and Endpoints name their owner", async || {
         let made = there.made("greeter").await;
         (made.iter().filter(|it| self::mark(it) == Some(&mark)).count() == 2).then_some(())
     })

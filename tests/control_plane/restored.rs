@@ -167,7 +167,7 @@ async fn goes_back(operators: Vec<Operator>, ns: TestNamespace) -> (Vec<Operator
     ns.plane.restore(&backup).await.unwrap();
     hearts.start(14);
     hearts.published().await;
-    assert_eq!(lookout.missed(), BTreeSet::new(), "who lives stays");
+    assert_eq!(lookout.missed(), BTreeSet::new(), "living instances stay");
     let told = "the store has gone back";
     eventually("each replica notices", async || {
         operators.iter().all(|one| one.logged().contains(told)).then_some(())

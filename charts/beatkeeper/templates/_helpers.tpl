@@ -115,8 +115,8 @@ namespaceSelector:
 
 {{/* What the operator does in a namespace that it watches; all of it is called by src/controller. */}}
 {{- define "beatkeeper.watchRules" -}}
-# Heartbeats: watched, read live before anybody is pruned, and swept when long dead. One that was made anew is patched,
-# to carry again the cordon that an operator has put on its instance.
+# Heartbeats: watched, read live before an instance is pruned, and deleted when the instance has been dead for long. A
+# recreated Lease is patched, so that it again has the cordon that a person has put on its instance.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [get, list, watch, patch, delete]
@@ -137,8 +137,8 @@ namespaceSelector:
 - apiGroups: [""]
   resources: [endpoints]
   verbs: [get, list, watch, create, update, delete]
-# OpenShift lets only those write addresses of Pods who have these (admission plugin RestrictedEndpointsAdmission). No other
-# API server knows the two.
+# OpenShift requires these rights for writing addresses of Pods (admission plugin RestrictedEndpointsAdmission). No other API
+# server knows them.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices/restricted]
   verbs: [create]

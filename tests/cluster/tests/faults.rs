@@ -103,7 +103,7 @@ async fn the_audit_log_goes_on_after_a_restart_of_the_api_server() {
     let before = plane.namespace("before").await.unwrap();
     let mark = plane.audit_mark().await.unwrap();
     plane.api_server().kill().await.unwrap();
-    // Nobody answers, and what was answered can still be read.
+    // No server answers, and earlier answers can still be read.
     let told = plane.audit(|entry| entry.name == before && entry.verb == "create");
     assert_eq!(told.await.unwrap().len(), 1);
     plane.api_server().start().await.unwrap();

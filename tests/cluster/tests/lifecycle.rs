@@ -47,7 +47,7 @@ async fn pids(plane: &ControlPlane) -> Vec<u32> {
     pids
 }
 
-/// A zombie has ended; whether somebody reaps orphans is the machine's affair.
+/// A zombie has ended; whether orphans are reaped depends on the machine.
 fn runs(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()

@@ -61,7 +61,7 @@ async fn what_two_instances_claim_is_published_once_while_either_lives() {
     fixture.published_as_ready("greeter", &["192.0.2.1"]).await;
     fixture.quit("b").await;
     fixture
-        .publishes("nobody is ready", |published| {
+        .publishes("no instance is ready", |published| {
             published.conditions()["192.0.2.1"] == (false, false, false)
                 && published.in_endpoints().is_empty()
                 && published.not_ready_in_endpoints() == set(&["192.0.2.1"])

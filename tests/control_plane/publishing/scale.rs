@@ -70,7 +70,7 @@ async fn of_250_instances_160_leave_and_no_survivor_ever_blinks() {
     assert_eq!(survivors.len(), 90);
     fixture.quit_all((0..250).filter(|n| !stays(n)).map(name)).await;
     let published = all_published(&fixture, &survivors).await;
-    assert!(sizes(&published).len() <= before, "who leaves makes no new slice");
+    assert!(sizes(&published).len() <= before, "a departure makes no new slice");
     observer.sees(&survivors).await;
     observer.never_missed(&survivors);
 

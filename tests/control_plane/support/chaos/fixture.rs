@@ -91,7 +91,7 @@ impl ChaosFixture {
     }
 
     async fn until_all_published(&self) {
-        eventually("all that live are published, and nobody else", async || {
+        eventually("exactly the living instances are published", async || {
             (self.observer.published() == self.living()).then_some(())
         })
         .await;
@@ -133,10 +133,14 @@ impl ChaosFixture {
         }
         let evaluation = self.evaluate(faults);
         println!("\n{}\n{}: {}", evaluation.row(&self.case), self.case, evaluation.remarks());
-        assert_eq!(evaluation.false_prunes, [""; 0], "somebody went who lived");
-        assert_eq!(evaluation.leftover, [""; 0], "somebody stayed who was dead");
-        assert_eq!(evaluation.absent, [""; 0], "somebody who lives is not published");
-        assert_eq!(self.observer.look(History::gaps), 0, "there are states that nobody saw");
+        assert_eq!(evaluation.false_prunes, [""; 0], "a living instance was removed");
+        assert_eq!(evaluation.leftover, [""; 0], "a dead instance stayed");
+        assert_eq!(evaluation.absent, [""; 0], "a living instance is not published");
+        assert_eq!(
+            self.observer.look(History::gaps),
+            0,
+            "there are states that the observer did not see"
+        );
         evaluation.late
     }
 

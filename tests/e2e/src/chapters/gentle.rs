@@ -14,7 +14,10 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     cluster.in_namespace("rollout status deployment/greeter --timeout=120s").await?;
     settled(cluster, 3).await?;
     let after = cluster.pods("greeter").await?;
-    ensure!(after.iter().all(|pod| !before.contains(pod)), "the rolling update replaced nobody");
+    ensure!(
+        after.iter().all(|pod| !before.contains(pod)),
+        "the rolling update did not replace all Pods"
+    );
     told(&caller, "a rolling update of all three").await?;
 
     if cluster.host.is_some() {

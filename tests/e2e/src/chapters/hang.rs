@@ -58,7 +58,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     let pod = left_after(&observer, began, 1).await?;
     tokio::time::sleep(TTL + TTL).await;
     let account = callers[0].account().await?.since(before);
-    println!("   a whole Pod hangs, its agent too: nobody beats for it any more, and it is pruned");
+    println!("   a whole Pod hangs, with its agent: no beats arrive, and it is pruned");
     tell("   Beatkeeper", &account);
     println!("   it was no longer ready in the slices after {:.2} s", pod.as_secs_f64());
     let late = account.since(account.last_sent().saturating_sub(3000));

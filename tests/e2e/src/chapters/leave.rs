@@ -25,7 +25,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
         tokio::time::sleep(LATER).await;
         observer.always_published(&three)?;
         caller.account().await?.must_be_without_failure()?;
-        println!("   {what}: nobody left for a moment, and no request failed");
+        println!("   {what}: no instance left, and no request failed");
         Ok(())
     };
 

@@ -46,12 +46,12 @@ impl Chapter {
                 "a rolling update, a drain, and 3 to 20 to 3 replicas, without a failed request"
             }
             Self::Operator => {
-                "the operator and the kubelet end and come back, and nobody is pruned"
+                "the operator and the kubelet end and come back, and no instance is pruned"
             }
             Self::Rollout => {
                 "a roll-out waits until it is published, a registration is replaced, a selector removed"
             }
-            Self::Rights => "who may not beat for whom",
+            Self::Rights => "which Pods may not beat for which instances",
             Self::Outside => "instances outside the cluster, and an agent that is updated",
             Self::Leave => "helm upgrade, rollback and uninstall, and what remains",
         }

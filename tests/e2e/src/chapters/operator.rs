@@ -38,7 +38,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
         greeter.always_published(&three).context("instances of greeter")?;
         let account = caller.account().await?;
         account.must_be_without_failure()?;
-        println!("   {what}: nobody left, {} requests so far, none failed", account.count());
+        println!("   {what}: no instance left, {} requests so far, none failed", account.count());
         Ok(())
     };
 
@@ -87,7 +87,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
 
 /// Deletes the leader's Pod, and returns how long it took until another Pod led.
 async fn delete_the_leader(cluster: &Cluster, flags: &str) -> Result<Duration> {
-    let leader = leader(cluster).await?.context("nobody leads")?;
+    let leader = leader(cluster).await?.context("no replica leads")?;
     let began = Instant::now();
     cluster
         .kubectl(&format!("--namespace {RELEASE} delete pod {leader} --wait=false {flags}"))
@@ -100,7 +100,9 @@ async fn delete_the_leader(cluster: &Cluster, flags: &str) -> Result<Duration> {
 }
 
 async fn leader(cluster: &Cluster) -> Result<Option<String>> {
-    cluster.until("somebody leads", async || leader_now(cluster).await.map(|it| it.map(Some))).await
+    cluster
+        .until("a replica leads", async || leader_now(cluster).await.map(|it| it.map(Some)))
+        .await
 }
 
 /// Returns the Pod with the name that the holder of the election's Lease begins with.

@@ -84,7 +84,7 @@ func serve(arguments []string) {
 type request struct {
 	// When it was sent, in milliseconds since 1970.
 	Sent int64 `json:"sent"`
-	// Who answered, or why nobody did.
+	// Which instance answered, or why none did.
 	By     string `json:"by,omitempty"`
 	Failed string `json:"failed,omitempty"`
 }
