@@ -28,6 +28,7 @@ use crate::controller::{
     gc::{abandoned, leases, missing_leases},
     host::{Host, Process},
     leader::{election::Election, leadership::Leadership},
+    observer::Unobserved,
     probe::prover::{self, Probe},
     queue,
     reconcile::{decide, pipeline},
@@ -98,6 +99,7 @@ pub async fn run(
         identity: replica::identity(),
         clock: Clock::start(),
         process: Process::default(),
+        observer: Arc::new(Unobserved),
     };
     run_on(host, settings, stop).await
 }
@@ -117,8 +119,8 @@ where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let Host { api_server, namespace, identity, clock, process } = host;
-    let instruments = Instruments::new(process, clock, settings.metrics_per_registration);
+    let Host { api_server, namespace, identity, clock, process, observer } = host;
+    let instruments = Instruments::new(process, clock, observer, settings.metrics_per_registration);
     let gate =
         Gate::new(settings.max_parallel_api_calls.into(), Arc::new(Calls(instruments.clone())));
     let client = kube_client::through(Some(gate), api_server, namespace, &options());

@@ -19,6 +19,7 @@ use crate::controller::{
     host::Process,
     leader::leadership::Leadership,
     metrics::Metrics,
+    observer::Observer,
     probe::prover::{Others, Probe},
     report::{event_recorder::EventRecorder, status_writer::PendingReports},
     rollback::Relists,
@@ -60,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: SharedHealth,
     pub(crate) event_recorder: EventRecorder,
+    /// Sees what this process decides.
+    pub(crate) observer: Arc<dyn Observer>,
     /// The process that every spawned task belongs to.
     pub(crate) process: Process,
     /// The tasks that run beside the work queue. The controller waits for them when it stops.
@@ -115,6 +118,7 @@ struct Term {
 /// What the scopes of one process share.
 #[derive(Clone)]
 pub(crate) struct Instruments {
+    pub(crate) observer: Arc<dyn Observer>,
     pub(crate) process: Process,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
@@ -122,9 +126,14 @@ pub(crate) struct Instruments {
 }
 
 impl Instruments {
-    pub(crate) fn new(process: Process, clock: Clock, metrics_per_registration: bool) -> Self {
+    pub(crate) fn new(
+        process: Process,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+        metrics_per_registration: bool,
+    ) -> Self {
         let metrics = Arc::new(Metrics::new(clock, metrics_per_registration));
-        Self { process, clock, metrics, health: SharedHealth::new(clock) }
+        Self { observer, process, clock, metrics, health: SharedHealth::new(clock) }
     }
 }
 
@@ -184,13 +193,14 @@ impl Context {
         settings: Settings,
         event_recorder: EventRecorder,
         probe: Probe,
-        Instruments { process, clock, metrics, health }: Instruments,
+        Instruments { observer, process, clock, metrics, health }: Instruments,
         leadership: Leadership,
         stop: CancellationToken,
     ) -> Self {
         let tellers = Gate::background(settings.max_parallel_api_calls.into());
         let index = Arc::<Mutex<Index>>::default();
         metrics.count_leases_of(index.clone());
+        observer.keeps(&index);
         Self {
             client,
             settings,
@@ -206,6 +216,7 @@ impl Context {
             metrics,
             health,
             event_recorder,
+            observer,
             process,
             tasks: TaskTracker::new(),
             stop,
@@ -404,6 +415,7 @@ impl Context {
         drop(memories);
         self.desks().clear();
         self.gates().clear();
+        self.observer.leads(true);
         let (wakes, woken) = mpsc::unbounded();
         let began = self.clock.now();
         *self.term() = Term { began, wakes: Some(wakes) };
@@ -419,6 +431,7 @@ impl Context {
     /// removed, since they no longer hold.
     pub(crate) fn end_term(&self) {
         self.term().wakes = None;
+        self.observer.leads(false);
         let memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         // Only the registrations of this scope: another scope may lead again already.
         memories.keys().for_each(|key| self.metrics.forget(key));
@@ -501,6 +514,7 @@ mod tests {
         Args,
         app::reporter,
         leader::leadership::{Standing, Term},
+        observer::Unobserved,
     };
     use clap::Parser;
     use tokio::sync::watch;
@@ -517,7 +531,7 @@ mod tests {
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
         let settings = Flags::parse_from(["beatkeeper"]).args.try_into().expect("the defaults");
         let event_recorder = EventRecorder::new(client.clone(), reporter());
-        let instruments = Instruments::new(Process::default(), clock, false);
+        let instruments = Instruments::new(Process::default(), clock, Arc::new(Unobserved), false);
         let probe = Probe::new("default", "test");
         Context::new(
             client,

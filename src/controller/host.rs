@@ -1,7 +1,7 @@
-//! The host of the operator: the connection to the API server, the clocks, and the execution of its tasks.
+//! The host of the operator: the connection to the API server, the clocks, the execution of its tasks, and an observer.
 //!
 //! The shell reaches the outside only through these. So a simulation can provide its own API server, time and
-//! processes.
+//! processes, and can check each decision.
 
 use std::{
     pin::Pin,
@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::Either;
 
-use crate::controller::clock::Clock;
+use crate::controller::{clock::Clock, observer::Observer};
 
 /// The host of one process of the operator.
 pub struct Host<S> {
@@ -25,6 +25,8 @@ pub struct Host<S> {
     pub clock: Clock,
     /// The process that all tasks belong to.
     pub process: Process,
+    /// Sees what this process decides.
+    pub observer: Arc<dyn Observer>,
 }
 
 /// Decides when the tasks of a process run. The simulation uses it to suspend and end processes.

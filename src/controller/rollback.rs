@@ -76,6 +76,9 @@ impl Relists {
 /// Nothing is proven until this process has renewed its probe. Each instance that is not known to be dead gets
 /// a full ttl from that moment on.
 pub(crate) fn begin(context: &Context, why: &dyn Display) {
+    if !context.observer.notices_rollbacks() {
+        return;
+    }
     tracing::warn!(
         %why,
         "the store has gone back to an earlier state, as after a backup was restored: everything is read anew, and \
@@ -119,7 +122,7 @@ pub(crate) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
                 continue;
             }
             let ear = ears.entry(kind).or_default();
-            if ear.listen(owed, passed) {
+            if ear.listen(owed, passed) && context.observer.notices_rollbacks() {
                 tracing::warn!(kind, "the watch does not bring what was written: it is begun anew");
                 context.metrics.watch_broke(kind);
                 context.relists.each(|known| known == kind);

@@ -62,7 +62,7 @@ pub(crate) async fn start(
     instruments: &Instruments,
     stop: &CancellationToken,
 ) -> Result<JoinSet<()>, BindError> {
-    let Instruments { process, clock, metrics, health } = instruments;
+    let Instruments { process, clock, metrics, health, .. } = instruments;
     let mut tasks = JoinSet::new();
     tasks.spawn(process.task(tick(*clock, health.clone())));
     let probes = probes(*clock, health.clone());

@@ -82,6 +82,7 @@ fn start(network: &Network, caller: usize, elected: bool) -> Replica {
         identity: format!("replica-{caller}"),
         clock: Clock::of_the_runtime(wall),
         process: Process::supervised(fate.clone()),
+        observer: Arc::new(controller::Unobserved),
     };
     let run = controller::run_on(host, settings(elected), CancellationToken::new());
     let main = tokio::spawn(Process::supervised(fate.clone()).task(run));

@@ -285,7 +285,12 @@ mod tests {
             name: "beatkeeper".to_owned(),
             namespace: None,
         };
-        let instruments = Instruments::new(Process::default(), Clock::start(), false);
+        let instruments = Instruments::new(
+            Process::default(),
+            Clock::start(),
+            std::sync::Arc::new(crate::controller::observer::Unobserved),
+            false,
+        );
         Election::new(&client, &settings, "replica-0".to_owned(), &instruments)
     }
 

@@ -8,6 +8,7 @@ use beatkeeper_api::{InstanceState, ServiceRegistration};
 use crate::controller::{
     context::Context,
     metrics::Step,
+    observer::{Decided, Undecided},
     reconcile::{
         inputs,
         pipeline::backoff,
@@ -15,6 +16,7 @@ use crate::controller::{
     },
 };
 use beatkeeper_core::{
+    address::AddressSet,
     cordon::Cordons,
     decide,
     depends::Asked,
@@ -111,7 +113,10 @@ fn in_doubt(registration: &Registration, ttl: &TtlHistory, context: &Context) ->
     // The foreseen suspects are used once. The next decision foresees them anew.
     let foreseen = context.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
     let evidence = Evidence::known(registration, &context.path(), &context.guard());
-    evidence.in_doubt(foreseen, registration, ttl, &context.index(), context.clock.now())
+    let mut suspects =
+        evidence.in_doubt(foreseen, registration, ttl, &context.index(), context.clock.now());
+    context.observer.suspects(&mut suspects);
+    suspects
 }
 
 /// Notes the deadlines of the instances to be pruned until the API server confirms the write. The write may
@@ -155,7 +160,7 @@ pub(crate) fn judge(
     let _step = context.metrics.begin(Step::Decide);
     loop {
         let cordons = Cordons::stand(registration, &mut context.index());
-        let records = context.index().snapshot(&registration.key);
+        let mut records = context.index().snapshot(&registration.key);
         let now = context.clock.now();
         let mut evidence = Evidence::gather(
             registration,
@@ -168,21 +173,40 @@ pub(crate) fn judge(
             now,
         );
         evidence.unproven.clone_from(&missing.unproven);
-        let known =
-            Known { registration, ttl, stage, missing, cordons: &cordons, records: &records };
+        let mut inputs = Undecided {
+            registration,
+            records: &mut records,
+            evidence: &mut evidence,
+            ttl,
+            published: &stage.gathered.published,
+            now,
+        };
+        context.observer.decides(&mut inputs);
+        let Undecided { ttl, published, .. } = inputs;
+        let known = Known {
+            registration,
+            ttl,
+            stage,
+            missing,
+            cordons: &cordons,
+            records: &records,
+            published,
+        };
         let verdicts = known.decide(&evidence, now, context);
         let outcomes = verdicts.iter().filter_map(Verdict::settled);
         let settlement = context.index().settle(&registration.key, outcomes, now);
         match settlement {
-            Settlement::Stands => return verdicts,
+            Settlement::Stands => {}
             // Wakes the registration even if another decision follows in this run: no record would show that it
             // considered the beat.
             Settlement::StandsForNow => {
                 context.wake([registration.key.clone()]);
-                return verdicts;
             }
-            Settlement::Overtaken => {}
+            Settlement::Overtaken => continue,
         }
+        let decided = Decided { registration, records: &records, verdicts: &verdicts, at: now };
+        context.observer.decided(&decided);
+        return verdicts;
     }
 }
 
@@ -195,11 +219,12 @@ struct Known<'a> {
     missing: &'a Missing,
     cordons: &'a Cordons,
     records: &'a [Record],
+    published: &'a AddressSet,
 }
 
 impl Known<'_> {
     fn decide(self, evidence: &Evidence, now: Moment, context: &Context) -> Vec<Verdict> {
-        let Self { registration, ttl, stage, missing, cordons, records } = self;
+        let Self { registration, ttl, stage, missing, cordons, records, published } = self;
         let pods = ask(registration, records, stage, context);
         decide::decide(&decide::Facts {
             registration,
@@ -211,7 +236,7 @@ impl Known<'_> {
             service: &registration.service_name,
             ports: &standing::common_ports(registration, stage.service.as_deref()),
             shared_ports: OnceCell::new(),
-            published: &stage.gathered.published,
+            published,
             publishes: &|address, port| gather::publishes(&stage.gathered.slices, address, port),
             ranges: &context.settings.outside_ranges,
             owner_of: &|address: IpAddr| context.world().owner_of_address(address),
@@ -234,7 +259,15 @@ fn note_published(registration: &Registration, ttl: &TtlHistory, stage: &Stage, 
     let known = Evidence::known(registration, &context.path(), &context.guard());
     let unproven = Evidence { probed: None, ..known };
     let missing = &Missing::default();
-    let known = Known { registration, ttl, stage, missing, cordons: &cordons, records: &records };
+    let known = Known {
+        registration,
+        ttl,
+        stage,
+        missing,
+        cordons: &cordons,
+        records: &records,
+        published: &stage.gathered.published,
+    };
     let verdicts = known.decide(&unproven, context.clock.now(), context);
     let published = verdicts.iter().filter_map(Verdict::settled);
     context.index().note_published(&registration.key, published);

@@ -1,0 +1,66 @@
+//! The observer of a process. The simulation checks by it what the process decides, and leaves out single rules to show
+//! that its checks notice it. In production nothing observes.
+
+use std::sync::{Arc, Mutex};
+
+use beatkeeper_core::{
+    address::AddressSet,
+    evidence::Evidence,
+    index::{Index, Record},
+    moment::Moment,
+    registration::Registration,
+    ttl::TtlHistory,
+    verdict::{Suspect, Verdict},
+};
+
+/// A decision that stands.
+#[derive(Clone, Copy)]
+pub struct Decided<'a> {
+    /// The registration.
+    pub registration: &'a Registration,
+    /// What was known of its Leases.
+    pub records: &'a [Record],
+    /// The decision about each instance.
+    pub verdicts: &'a [Verdict],
+    /// When it was taken.
+    pub at: Moment,
+}
+
+/// What a decision is about to be made of.
+pub struct Undecided<'a, 'm> {
+    /// The registration.
+    pub registration: &'a Registration,
+    /// What is known of its Leases.
+    pub records: &'m mut [Record],
+    /// The evidence.
+    pub evidence: &'m mut Evidence,
+    /// The ttls that it has had.
+    pub ttl: &'a TtlHistory,
+    /// The addresses that the slices show.
+    pub published: &'a AddressSet,
+    /// The present.
+    pub now: Moment,
+}
+
+/// Sees what a process does. No method does anything unless a simulation overrides it.
+pub trait Observer: Send + Sync {
+    /// The process keeps what it knows of the Leases here.
+    fn keeps(&self, _index: &Arc<Mutex<Index>>) {}
+    /// A term begins or ends.
+    fn leads(&self, _leads: bool) {}
+    /// These Leases are to be read live before a decision.
+    fn suspects(&self, _suspects: &mut Vec<Suspect>) {}
+    /// A decision is about to be made.
+    fn decides(&self, _inputs: &mut Undecided<'_, '_>) {}
+    /// A decision stands.
+    fn decided(&self, _decided: &Decided<'_>) {}
+    /// Whether the process notices that the store went back to an earlier state.
+    fn notices_rollbacks(&self) -> bool {
+        true
+    }
+}
+
+/// The observer in production, which does nothing.
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
