@@ -7,7 +7,7 @@ use std::time::Duration;
 use beatkeeper_bench::crowd::{Crowd, NAMESPACE, Size};
 use beatkeeper_bench::scene::{Board, Scene, next_deadline};
 use beatkeeper_core::heartbeat::{Heartbeat, HeartbeatLease};
-use beatkeeper_core::moment::Moment;
+use beatkeeper_core::monotonic_time::MonotonicTime;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kube::core::WatchEvent;
 use serde_json::json;
@@ -104,7 +104,7 @@ fn observe(criterion: &mut Criterion) {
                 let mut spent = Duration::ZERO;
                 for round in 0..rounds {
                     let beats = crowd.round(ROUND);
-                    let now = Moment::from_millis(10 + round);
+                    let now = MonotonicTime::from_millis(10 + round);
                     let began = std::time::Instant::now();
                     for beat in beats {
                         black_box(crowd.index.observe(NAMESPACE, beat, now));

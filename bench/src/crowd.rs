@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use beatkeeper_api::heartbeat::{Health, lease_name};
 use beatkeeper_core::address::Named;
-use beatkeeper_core::heartbeat::{Claim, Heartbeat, Origin, Token, Version};
-use beatkeeper_core::index::{Index, Key, Settled, Settlement};
-use beatkeeper_core::moment::Moment;
-use beatkeeper_core::proven::Pace;
+use beatkeeper_core::heartbeat::{Heartbeat, LeaseContent, Origin, Token, Version};
+use beatkeeper_core::index::{CommitResult, Index, Key, LeaseDecision};
+use beatkeeper_core::monotonic_time::MonotonicTime;
+use beatkeeper_core::proven_time::Pace;
 use beatkeeper_core::rhythm::Wanted;
 
 /// The ttl and the interval of all instances.
@@ -70,7 +70,7 @@ impl Crowd {
     /// Makes all instances beat in the millisecond with the number of the round.
     fn all_beat(&mut self) {
         self.beats += 1;
-        let now = Moment::from_millis(self.beats);
+        let now = MonotonicTime::from_millis(self.beats);
         for instance in 0..self.size.instances {
             let beat = self.beat(instance);
             self.index.observe(NAMESPACE, beat, now);
@@ -78,14 +78,14 @@ impl Crowd {
     }
 
     fn settle(&mut self, service: &Key) {
-        let quiet: Vec<Settled> = self
+        let quiet: Vec<LeaseDecision> = self
             .index
-            .snapshot(service)
+            .records_of(service)
             .into_iter()
-            .map(|record| Settled {
+            .map(|record| LeaseDecision {
                 lease: record.lease,
                 token: record.token,
-                quiet: true,
+                beat_is_noop: true,
                 expired: false,
                 placed: true,
                 published: true,
@@ -95,8 +95,8 @@ impl Crowd {
                 wanted: Wanted::at(PACE, None),
             })
             .collect();
-        let settlement = self.index.settle(service, &quiet, Moment::from_millis(self.beats));
-        assert_eq!(settlement, Settlement::Stands);
+        let settlement = self.index.commit(service, &quiet, MonotonicTime::from_millis(self.beats));
+        assert_eq!(settlement, CommitResult::Accepted);
     }
 
     /// Makes the next round of beats as the watch delivers them: of `count` instances that are far from each other
@@ -129,7 +129,7 @@ pub fn beat(service: usize, instance: usize, round: u64) -> Heartbeat {
         token: Token { uid: uid(instance), renewed: i64::try_from(round).ok() },
         version: Version(round * 10_000_000 + instance as u64),
         second_hand: false,
-        claim: Claim {
+        content: LeaseContent {
             rival: None,
             holder: Some(holder),
             origin: Origin::Outside,
@@ -165,7 +165,7 @@ mod tests {
         for round in 0..3 {
             for beat in crowd.round(500) {
                 let observed =
-                    crowd.index.observe(NAMESPACE, beat, Moment::from_millis(10 + round));
+                    crowd.index.observe(NAMESPACE, beat, MonotonicTime::from_millis(10 + round));
                 assert!(observed.beat && observed.wake.is_empty(), "{observed:?}");
             }
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use beatkeeper_core::address::AddressSet;
 use beatkeeper_core::heartbeat::Heartbeat;
-use beatkeeper_core::index::{Index, Key, LiveRead, Record, Settled, Settlement};
-use beatkeeper_core::moment::Moment;
+use beatkeeper_core::index::{CommitResult, Index, Key, LeaseDecision, LiveRead, Record};
+use beatkeeper_core::monotonic_time::MonotonicTime;
 use beatkeeper_core::verdict::{Suspect, Verdict};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -80,7 +80,7 @@ struct Life {
 /// A service, and when its next decision is due.
 struct Service {
     setting: Setting,
-    next: Option<Moment>,
+    next: Option<MonotonicTime>,
 }
 
 /// A crowd on virtual time.
@@ -89,7 +89,7 @@ pub struct Hour {
     size: Size,
     services: Vec<Service>,
     /// Outdated timers stay in the heap, and are skipped.
-    timers: BinaryHeap<Reverse<(Moment, usize)>>,
+    timers: BinaryHeap<Reverse<(MonotonicTime, usize)>>,
     lives: Vec<Life>,
     /// The instances that beat in each step of an interval.
     phases: Vec<Vec<usize>>,
@@ -109,7 +109,7 @@ impl Hour {
             let phase = random.random_range(0..phases.len());
             phases[phase].push(instance);
         }
-        let start = Moment::from_millis(beats);
+        let start = MonotonicTime::from_millis(beats);
         let service = |service| {
             let [ttl, interval] = [habits.ttl, habits.interval].map(|span| format!("{span}s"));
             let setting = Setting::new(&service_key(service), &ttl, &interval);
@@ -133,20 +133,20 @@ impl Hour {
         let end = length.as_millis() as u64;
         let mut to_die = 0;
         for now in (STEP..=end).step_by(STEP as usize) {
-            self.look(Moment::from_millis(now));
+            self.look(MonotonicTime::from_millis(now));
             to_die += self.size.instances as u64 * self.habits.deaths * STEP;
             while to_die >= 1_000 * MINUTE {
                 to_die -= 1_000 * MINUTE;
                 self.kill(now, end);
             }
             for service in self.beat(now) {
-                self.decide(service, Moment::from_millis(now));
+                self.decide(service, MonotonicTime::from_millis(now));
             }
         }
     }
 
     /// Decides about the services that are due by now, each at its own moment.
-    fn look(&mut self, now: Moment) {
+    fn look(&mut self, now: MonotonicTime) {
         while let Some(&Reverse((moment, service))) = self.timers.peek()
             && moment <= now
         {
@@ -186,7 +186,7 @@ impl Hour {
         }
         self.played.beats += beats.len() as u64;
         let mut wake = Vec::new();
-        let now = Moment::from_millis(now);
+        let now = MonotonicTime::from_millis(now);
         let began = Instant::now();
         for beat in beats {
             wake.extend(self.index.observe(NAMESPACE, beat, now).wake);
@@ -207,7 +207,7 @@ impl Hour {
     }
 
     /// Decides as the controller does: each suspect is read live first.
-    fn decide(&mut self, service: usize, now: Moment) {
+    fn decide(&mut self, service: usize, now: MonotonicTime) {
         let began = Instant::now();
         self.played.decisions += 1;
         let mut verdicts = self.judge(service, now);
@@ -226,16 +226,16 @@ impl Hour {
         self.played.deciding += began.elapsed();
     }
 
-    fn judge(&mut self, service: usize, now: Moment) -> Vec<Verdict> {
+    fn judge(&mut self, service: usize, now: MonotonicTime) -> Vec<Verdict> {
         let setting = &self.services[service].setting;
-        let records = self.index.snapshot(setting.key());
+        let records = self.index.records_of(setting.key());
         let instances = records.iter().filter(|record| record.published);
         let published: AddressSet =
             instances.filter_map(|record| number(&record.lease)).map(address).collect();
         let verdicts = setting.decide(&records, &published, now);
-        let outcomes = || verdicts.iter().filter_map(Verdict::settled);
-        let settlement = self.index.settle(setting.key(), outcomes(), now);
-        assert_eq!(settlement, Settlement::Stands, "no beat comes in between");
+        let outcomes = || verdicts.iter().filter_map(Verdict::lease_decision);
+        let settlement = self.index.commit(setting.key(), outcomes(), now);
+        assert_eq!(settlement, CommitResult::Accepted, "no beat comes in between");
         self.check(&records, outcomes(), now);
         verdicts
     }
@@ -244,8 +244,8 @@ impl Hour {
     fn check<'a>(
         &mut self,
         records: &[Record],
-        outcomes: impl Iterator<Item = &'a Settled>,
-        now: Moment,
+        outcomes: impl Iterator<Item = &'a LeaseDecision>,
+        now: MonotonicTime,
     ) {
         let alive: HashSet<_> = records
             .iter()
@@ -257,7 +257,7 @@ impl Hour {
                 continue;
             }
             let life = self.lives[number(&outcome.lease).expect("one of ours")];
-            let deadline = Moment::from_millis(life.beat + self.habits.ttl());
+            let deadline = MonotonicTime::from_millis(life.beat + self.habits.ttl());
             self.played.prunes += 1;
             self.played.false_prunes += u64::from(life.dead_until.is_none() || now < deadline);
             self.played.late_prunes += u64::from(now > deadline);

@@ -11,7 +11,7 @@ use beatkeeper_core::endpoint::{
 };
 use beatkeeper_core::evidence::Evidence;
 use beatkeeper_core::index::{Key, Record};
-use beatkeeper_core::moment::Moment;
+use beatkeeper_core::monotonic_time::MonotonicTime;
 use beatkeeper_core::plan::{
     EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, Write, plan,
 };
@@ -47,7 +47,7 @@ impl Setting {
         let registration = Registration::validate(&object.expect("a ServiceRegistration"));
         let range = format!("{NAMESPACE}=10.0.0.0/8").parse().expect("a range");
         // As if a probe was proven at every moment.
-        let probed = Some(Moment::from_millis(u64::MAX));
+        let probed = Some(MonotonicTime::from_millis(u64::MAX));
         Self {
             ttl: TtlHistory::new(registration.ttl),
             ranges: [range].into_iter().collect(),
@@ -62,7 +62,12 @@ impl Setting {
     }
 
     /// Decides about the instances of the registration.
-    pub fn decide(&self, records: &[Record], published: &AddressSet, now: Moment) -> Vec<Verdict> {
+    pub fn decide(
+        &self,
+        records: &[Record],
+        published: &AddressSet,
+        now: MonotonicTime,
+    ) -> Vec<Verdict> {
         decide(&Facts {
             registration: &self.registration,
             ttl: &self.ttl,
@@ -79,7 +84,7 @@ impl Setting {
             owner_of: &|_| None,
             unreadable: &HashMap::<Arc<str>, String>::new(),
             evidence: &self.evidence,
-            term_began: Moment::from_millis(0),
+            term_began: MonotonicTime::from_millis(0),
             frozen: None,
             adopted: &[],
             cordons: &[],
@@ -101,7 +106,7 @@ impl Scene {
         let crowd = Crowd::new(Size { instances, services: 1 });
         let key = service_key(0);
         Self {
-            records: crowd.index.snapshot(&key),
+            records: crowd.index.records_of(&key),
             published: (0..instances).map(address).collect(),
             setting: Setting::new(&key, "10s", "3s"),
         }
@@ -109,13 +114,13 @@ impl Scene {
 
     /// Decides about all instances, `millis` milliseconds after they beat.
     pub fn decide(&self, millis: u64) -> Vec<Verdict> {
-        self.setting.decide(&self.records, &self.published, Moment::from_millis(2 + millis))
+        self.setting.decide(&self.records, &self.published, MonotonicTime::from_millis(2 + millis))
     }
 }
 
 /// Returns the first moment at which time alone may change a decision.
-pub fn next_deadline(verdicts: &[Verdict]) -> Option<Moment> {
-    verdicts.iter().filter_map(|verdict| verdict.look_again).min()
+pub fn next_deadline(verdicts: &[Verdict]) -> Option<MonotonicTime> {
+    verdicts.iter().filter_map(|verdict| verdict.requeue_at).min()
 }
 
 /// A service with `endpoints` endpoints in its slices.
@@ -214,7 +219,7 @@ mod tests {
         assert_eq!(verdicts.len(), 50);
         let ready = |verdict: &Verdict| verdict.state == InstanceState::Ready;
         assert!(verdicts.iter().all(ready), "{:?}", verdicts[0]);
-        assert!(next_deadline(&verdicts).unwrap() > Moment::from_millis(1_002));
+        assert!(next_deadline(&verdicts).unwrap() > MonotonicTime::from_millis(1_002));
     }
 
     #[test]

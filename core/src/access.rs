@@ -33,7 +33,7 @@ enum State {
     /// Nothing is known yet.
     Awaited,
     /// It was read to its end, and is being watched.
-    Read,
+    Decoded,
     /// The API server says that the operator may not read it. Contains the message.
     Refused(String),
 }
@@ -46,7 +46,7 @@ impl Access {
 
     /// Records that a kind was read to its end, or that its watch works. Returns whether this is a change.
     pub fn read(&mut self, kind: &'static str) -> bool {
-        self.set(kind, State::Read)
+        self.set(kind, State::Decoded)
     }
 
     /// Records that the API server refuses a kind. Returns whether this is a change.

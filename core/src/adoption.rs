@@ -15,8 +15,8 @@ use super::{
     decide::Facts,
     endpoint::{EndpointPort, PodRef, PortSet},
     heartbeat::Token,
-    in_slices::InSlices,
     leftovers, placement,
+    published_addresses::PublishedAddresses,
     verdict::{Placement, Reason, Verdict},
 };
 
@@ -133,7 +133,7 @@ impl Adoption {
     /// Whether the objects of other managers may be removed, because the operator's slices contain every address of
     /// them that stays published. An address that the API server refuses in the operator's slices, or that has to
     /// wait, is still published by the other objects.
-    pub fn is_complete(&self, verdicts: &[Verdict], ours: &InSlices) -> bool {
+    pub fn is_complete(&self, verdicts: &[Verdict], ours: &PublishedAddresses) -> bool {
         let theirs = self.held_by_others();
         let staying = verdicts.iter().filter(|verdict| verdict.is_published());
         let mut staying = staying.flat_map(|it| it.placement.iter().flat_map(|it| &it.addresses));
@@ -160,7 +160,7 @@ pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
         }) {
             continue;
         }
-        let look_again = match () {
+        let requeue_at = match () {
             () if adopted.entry.pod.is_some() && !has_beaten(adopted, facts.adopted, verdicts) => {
                 // No Lease connects the Pod to its registration, so a change of the Pod does not wake it.
                 Some(facts.now + LOOK_AT_PODS)
@@ -169,7 +169,7 @@ pub(super) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
             () if is_needed(facts, adopted, verdicts) => Some(facts.now + HANDOVER),
             () => continue,
         };
-        judged.push(Verdict { look_again, ..judge(facts, adopted, verdicts) });
+        judged.push(Verdict { requeue_at, ..judge(facts, adopted, verdicts) });
     }
     verdicts.extend(judged);
 }
@@ -221,7 +221,7 @@ pub(super) fn beats_at(
 ) -> impl Iterator<Item = (&Placement, String)> {
     verdicts.iter().filter_map(move |verdict| {
         let placement = verdict.placement.as_ref()?;
-        let Token { uid, renewed } = &verdict.lease.as_ref()?.settled.token;
+        let Token { uid, renewed } = &verdict.lease.as_ref()?.decision.token;
         let beat = format!("{uid}@{}", (*renewed)?);
         placement.addresses.contains(&address).then_some((placement, beat))
     })
@@ -288,7 +288,7 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
         last_beat: None,
         lease: None,
         rival: None,
-        look_again: None,
+        requeue_at: None,
     }
 }
 

@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     address::Named,
-    heartbeat::{Claim, Origin, Token},
+    heartbeat::{LeaseContent, Origin, Token},
     index::{Index, Key, Record},
     registration::{PortTemplate, Registration, TargetPort},
     verdict::Placement,
@@ -58,9 +58,9 @@ impl Notes {
         registration: &Key,
         lease: &str,
         token: &Token,
-        claim: &Claim,
+        content: &LeaseContent,
     ) {
-        let Some(reason) = &claim.cordoned else {
+        let Some(reason) = &content.cordoned else {
             // A Lease that was created again without the annotation does not lift the cordon.
             if let Some(noted) = self.0.get_mut(registration)
                 && noted.held.get(lease).is_some_and(|note| note.uid == token.uid)
@@ -73,9 +73,9 @@ impl Notes {
         if noted.held.len() >= NOTED_MAX && !noted.held.contains_key(lease) {
             return;
         }
-        let (pod, named): (_, &[Named]) = match &claim.origin {
+        let (pod, named): (_, &[Named]) = match &content.origin {
             Origin::Pod { name, .. } => (Some(name.clone()), &[]),
-            Origin::Outside => (None, &claim.addresses),
+            Origin::Outside => (None, &content.addresses),
         };
         let mut addresses: Vec<IpAddr> =
             noted.held.get(lease).map(|note| note.addresses.clone()).unwrap_or_default();
@@ -144,7 +144,7 @@ pub struct Unmarked {
     /// Its token.
     pub token: Token,
     /// Its other content.
-    pub claim: Arc<Claim>,
+    pub content: Arc<LeaseContent>,
     /// Why the instance is cordoned.
     pub reason: String,
 }
@@ -164,7 +164,7 @@ impl Cordons {
             let is_held = noted.is_some_and(|noted| noted.held.contains_key(&lease));
             let is_bare = !is_held
                 && index.record(key, &lease).is_some_and(|record| {
-                    *record.token.uid == *entry.lease_uid && record.claim.cordoned.is_none()
+                    *record.token.uid == *entry.lease_uid && record.content.cordoned.is_none()
                 });
             if was_lifted || is_bare {
                 index.cordons_mut().lift(key, &lease);
@@ -183,13 +183,13 @@ impl Cordons {
         for (name, entry) in entries {
             let lease = heartbeat::lease_name(&key.name, name);
             let record = index.record(key, &lease);
-            let is_marked = record.is_some_and(|record| record.claim.cordoned.is_some());
+            let is_marked = record.is_some_and(|record| record.content.cordoned.is_some());
             if !is_marked && uncordon.iter().any(|named| named == name || named == "*") {
                 cordons.lifted.push(entry.name);
                 index.cordons_mut().lift(key, &lease);
                 continue;
             }
-            if let Some(record) = record.filter(|record| !is_marked && !record.claim.deleting) {
+            if let Some(record) = record.filter(|record| !is_marked && !record.content.deleting) {
                 cordons.unmarked.push(Unmarked::of(record, &entry.reason));
             }
             cordons.held.push(Cordon::of(entry, registration));
@@ -250,9 +250,9 @@ impl Note {
 
 impl Unmarked {
     fn of(record: &Record, reason: &str) -> Self {
-        let Record { lease, token, claim, .. } = record;
-        let (lease, token, claim) = (lease.clone(), token.clone(), claim.clone());
-        Self { lease, token, claim, reason: reason.to_owned() }
+        let Record { lease, token, content, .. } = record;
+        let (lease, token, content) = (lease.clone(), token.clone(), content.clone());
+        Self { lease, token, content, reason: reason.to_owned() }
     }
 }
 

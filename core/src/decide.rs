@@ -19,10 +19,10 @@ use super::{
     endpoint::{EndpointPort, Family, PortSet},
     evidence::Evidence,
     frozen::Earlier,
-    guard,
     index::Record,
     judge::Candidate,
-    moment::Moment,
+    min_ready,
+    monotonic_time::MonotonicTime,
     placement,
     pod::PodView,
     registration::{PortTemplate, Registration},
@@ -64,7 +64,7 @@ pub struct Facts<'a> {
     /// The other evidence for and against counting silence as death.
     pub evidence: &'a Evidence,
     /// When the present term of this controller began, that is, when it last became the leader.
-    pub term_began: Moment,
+    pub term_began: MonotonicTime,
     /// The adopted instances that have not beaten yet, as known before the decision.
     pub adopted: &'a [Adopted],
     /// Set if nothing may be added or changed: the earlier addresses of outside instances. A published instance that
@@ -73,7 +73,7 @@ pub struct Facts<'a> {
     /// The cordons that are in effect.
     pub cordons: &'a [Cordon],
     /// The present moment.
-    pub now: Moment,
+    pub now: MonotonicTime,
 }
 
 /// Decides about every instance of a registration: those with a Lease, and declared ones without a Lease.
@@ -96,12 +96,12 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
             .records
             .iter()
             .filter(|record| record.expired_at.is_none())
-            .filter(|record| record.claim.health == Ok(Health::Passing))
+            .filter(|record| record.content.health == Ok(Health::Passing))
             .map(|record| &*record.lease)
             .collect()
     });
-    guard::protect(&mut verdicts, facts.registration.min_ready, |verdict| {
-        let lease = verdict.lease.as_ref().map(|lease| &*lease.settled.lease);
+    min_ready::protect(&mut verdicts, facts.registration.min_ready, |verdict| {
+        let lease = verdict.lease.as_ref().map(|lease| &*lease.decision.lease);
         let placed = verdict.placement.as_ref();
         verdict.state == InstanceState::Expired
             && lease.is_some_and(|lease| were_ready.contains(lease))
@@ -139,6 +139,6 @@ fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
         last_beat: None,
         lease: None,
         rival: None,
-        look_again: None,
+        requeue_at: None,
     }
 }

@@ -14,8 +14,8 @@ use super::{
     address::{Named, OutsideRanges},
     heartbeat::Origin,
     index::{Key, Record},
+    inputs::Inputs,
     registration::Registration,
-    stage::Stage,
 };
 
 /// What a decision asks of the cluster, apart from objects that name the registration themselves.
@@ -33,7 +33,7 @@ impl Asked {
     pub fn of(
         registration: &Registration,
         records: &[Record],
-        stage: &Stage,
+        inputs: &Inputs,
         ranges: &OutsideRanges,
         nodes: BTreeSet<String>,
     ) -> Self {
@@ -42,10 +42,10 @@ impl Asked {
             return Self { addresses: Box::default(), nodes };
         }
         let declared = registration.declared.values().flat_map(|instance| &instance.addresses);
-        let adopted = stage.adoption.instances.iter().map(|adopted| adopted.address);
-        let outside = records.iter().filter(|record| record.claim.origin == Origin::Outside);
-        let named = outside.flat_map(|record| &record.claim.addresses);
-        let earlier = stage.frozen().into_iter().flat_map(|earlier| earlier.all());
+        let adopted = inputs.adoption.instances.iter().map(|adopted| adopted.address);
+        let outside = records.iter().filter(|record| record.content.origin == Origin::Outside);
+        let named = outside.flat_map(|record| &record.content.addresses);
+        let earlier = inputs.frozen().into_iter().flat_map(|earlier| earlier.all());
         let named = named.chain(earlier).filter_map(|named| match named {
             Named::Address(address) => Some(*address),
             Named::Other(_) => None,

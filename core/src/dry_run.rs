@@ -6,8 +6,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::{
     address::AddressSet,
+    inputs::Inputs,
     plan::{Plan, Write},
-    stage::Stage,
 };
 
 /// The largest number of writes that are named.
@@ -16,12 +16,12 @@ const NAMED: usize = 5;
 const TOLD_MAX: usize = 1000;
 
 /// The writes that would be made, as text.
-pub fn tell(stage: &Stage, plan: &Plan) -> String {
-    let all = stage.announced.len() + plan.writes().count();
+pub fn describe(inputs: &Inputs, plan: &Plan) -> String {
+    let all = inputs.announced.len() + plan.writes().count();
     if all == 0 {
         return "there is nothing to write".to_owned();
     }
-    let would = stage.announced.iter().cloned().chain(plan.writes().map(ToString::to_string));
+    let would = inputs.announced.iter().cloned().chain(plan.writes().map(ToString::to_string));
     let mut text = would.take(NAMED).collect::<Vec<_>>().join(", ");
     if all > NAMED {
         text.push_str(&format!(" and {} writes more", all - NAMED));
@@ -31,7 +31,7 @@ pub fn tell(stage: &Stage, plan: &Plan) -> String {
 }
 
 /// The addresses that the operator's slices would contain after a plan.
-pub fn published_after(stage: &Stage, plan: &Plan) -> AddressSet {
+pub fn published_after(inputs: &Inputs, plan: &Plan) -> AddressSet {
     let written: HashSet<&str> = plan.writes().filter_map(Write::slice_name).collect();
     let stays = |slice: &&EndpointSlice| {
         slice.metadata.name.as_deref().is_none_or(|name| !written.contains(name))
@@ -49,7 +49,7 @@ pub fn published_after(stage: &Stage, plan: &Plan) -> AddressSet {
             | Write::DeleteEndpoints { .. } => {}
         }
     }
-    let kept = stage.gathered.slices.iter().map(|slice| &**slice).filter(stays);
+    let kept = inputs.snapshot.slices.iter().map(|slice| &**slice).filter(stays);
     kept.chain(created)
         .chain(last.into_values())
         .flat_map(|slice| &slice.endpoints)

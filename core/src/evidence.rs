@@ -3,15 +3,15 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    flow::{Broken, Guard},
+    cluster_cache::ClusterCache,
     index::{Index, Record},
-    moment::Moment,
-    path::Path,
-    proven::{Pace, Proven, Silence},
+    monotonic_time::MonotonicTime,
+    outage_guard::{BrokenPath, OutageGuard},
+    probe_tracker::ProbeTracker,
+    proven_time::{Pace, ProvenTime, Silence},
     registration::Registration,
     ttl::TtlHistory,
     verdict::Suspect,
-    world::World,
 };
 
 /// The longest time for which a broken path holds an instance, in ttls (L6).
@@ -21,15 +21,15 @@ const HELD_FOR: u32 = 10;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
     /// The proven time according to the probe.
-    pub path: Proven,
+    pub path: ProvenTime,
     /// The same without the stretches in which the guard found that beats were missing.
-    pub proven: Proven,
+    pub proven: ProvenTime,
     /// When the latest probe that has come back was sent; `None` before the first one.
-    pub probed: Option<Moment>,
+    pub probed: Option<MonotonicTime>,
     /// Why no probe has come back although one was requested.
     pub unproven: Option<String>,
     /// Where the path of the beats is broken, if it is.
-    pub broken: Option<Broken>,
+    pub broken: Option<BrokenPath>,
 }
 
 /// The longest time for which a broken path holds an instance with this ttl.
@@ -42,22 +42,22 @@ impl Evidence {
     ///
     /// The guard can move this moment by at most the longest hold plus one ttl, even if the path repeatedly seems to
     /// be whole and breaks again.
-    pub fn deadline(&self, silence: Silence, pace: Pace) -> Moment {
+    pub fn deadline(&self, silence: Silence, pace: Pace) -> MonotonicTime {
         let longest = self.held_until(silence, pace) + pace.ttl;
         self.proven.deadline(silence, pace).min(longest)
     }
 
     /// Until when a broken path may hold an instance: [`held_for`] after the deadline that it would have by the probe
     /// alone.
-    pub fn held_until(&self, silence: Silence, pace: Pace) -> Moment {
+    pub fn held_until(&self, silence: Silence, pace: Pace) -> MonotonicTime {
         self.path.deadline(silence, pace) + held_for(pace.ttl)
     }
 
     /// The evidence that is known without asking the guard again.
-    pub fn known(registration: &Registration, path: &Path, guard: &Guard) -> Self {
+    pub fn known(registration: &Registration, path: &ProbeTracker, guard: &OutageGuard) -> Self {
         Self {
-            path: path.proven().clone(),
-            proven: guard.proven(path.proven(), &registration.key),
+            path: path.proven_time().clone(),
+            proven: guard.proven_time(path.proven_time(), &registration.key),
             probed: path.proof(),
             unproven: None,
             broken: None,
@@ -65,17 +65,17 @@ impl Evidence {
     }
 
     /// The suspects at `now`, as known before a decision. They include the instances that the watch no longer shows
-    /// (L4). Of the foreseen ones, those are removed that have beaten since, and those with a deadline that a gap has
+    /// (L4). Of the expected_expiries ones, those are removed that have beaten since, and those with a deadline that a gap has
     /// moved. After an outage, a gap moves the deadlines of all of them.
     pub fn in_doubt(
         &self,
-        mut foreseen: Vec<Suspect>,
+        mut expected_expiries: Vec<Suspect>,
         registration: &Registration,
         ttl: &TtlHistory,
         index: &Index,
-        now: Moment,
+        now: MonotonicTime,
     ) -> Vec<Suspect> {
-        foreseen.retain_mut(|suspect| {
+        expected_expiries.retain_mut(|suspect| {
             let record = index.record(&registration.key, &suspect.lease);
             let (Some(deadline), Some(record)) = (&mut suspect.deadline, record) else {
                 return false;
@@ -85,10 +85,12 @@ impl Evidence {
             *deadline = self.deadline(record.silence(), pace);
             *deadline <= now
         });
-        let late: HashSet<_> = foreseen.iter().map(|suspect| suspect.lease.clone()).collect();
+        let late: HashSet<_> =
+            expected_expiries.iter().map(|suspect| suspect.lease.clone()).collect();
         let missing = index.missing(&registration.key).filter(|lease| !late.contains(*lease));
-        foreseen.extend(missing.map(|lease| Suspect { lease: lease.clone(), deadline: None }));
-        foreseen
+        expected_expiries
+            .extend(missing.map(|lease| Suspect { lease: lease.clone(), deadline: None }));
+        expected_expiries
     }
 
     /// Collects the evidence for a decision about these records. The guard visits every instance that is watched. So
@@ -98,11 +100,11 @@ impl Evidence {
         registration: &Registration,
         ttl: &TtlHistory,
         records: &[Record],
-        path: &Path,
-        guard: &mut Guard,
+        path: &ProbeTracker,
+        guard: &mut OutageGuard,
         index: &Index,
-        world: &World,
-        now: Moment,
+        world: &ClusterCache,
+        now: MonotonicTime,
     ) -> Self {
         let (key, pace) = (&registration.key, registration.pace());
         let mut evidence = Self::known(registration, path, guard);
@@ -113,10 +115,10 @@ impl Evidence {
             now >= evidence.deadline(record.silence(), pace)
         });
         let silence = late.map(Record::silence).min_by_key(|silence| silence.until(now));
-        if silence.is_some() || guard.is_to_be_asked_again(key) {
-            evidence.broken = guard.ask(key, pace, silence, index, |key| world.pace_of(key), now);
+        if silence.is_some() || guard.must_check_again(key) {
+            evidence.broken = guard.check(key, pace, silence, index, |key| world.pace_of(key), now);
             // If beats arrive again, the guard has added a gap.
-            evidence.proven = guard.proven(path.proven(), key);
+            evidence.proven = guard.proven_time(path.proven_time(), key);
         }
         evidence
     }
@@ -125,17 +127,17 @@ impl Evidence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proven::Gap;
+    use crate::proven_time::Gap;
 
     const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(10) };
 
-    fn at(seconds: u64) -> Moment {
-        Moment::from_millis(seconds * 1000)
+    fn at(seconds: u64) -> MonotonicTime {
+        MonotonicTime::from_millis(seconds * 1000)
     }
 
     /// The instance fell silent at 0; the guard found that beats were missing in these stretches.
-    fn deadline(gaps: Vec<Gap>) -> Moment {
-        let evidence = Evidence { proven: Proven::with_gaps(gaps), ..Evidence::default() };
+    fn deadline(gaps: Vec<Gap>) -> MonotonicTime {
+        let evidence = Evidence { proven: ProvenTime::with_gaps(gaps), ..Evidence::default() };
         let silence = Silence { since: at(0), before: Duration::ZERO };
         assert_eq!(evidence.held_until(silence, PACE), at(30 + 300), "whatever the guard found");
         evidence.deadline(silence, PACE)

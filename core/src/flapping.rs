@@ -9,11 +9,11 @@ use std::{
 use beatkeeper_api::InstanceState;
 
 use super::{
-    account::Line,
-    bucket::{Bucket, Limit},
+    events::ReportedStates,
     instance::InstanceName,
-    moment::Moment,
-    notice::Remembered,
+    monotonic_time::MonotonicTime,
+    rate_limit::{RateLimit, RateLimiter},
+    summary::SummaryLine,
 };
 
 /// What events report of an instance: its state, and whether several processes claim its name.
@@ -22,14 +22,14 @@ pub struct Face(pub InstanceState, pub bool);
 
 impl Face {
     /// The face of a line.
-    pub fn of(line: &Line) -> Self {
+    pub fn of(line: &SummaryLine) -> Self {
         Self(line.state, line.rival.is_some())
     }
 }
 
 /// How often events report the state of one instance: the first ones at once, and then one per period, with the number
 /// of changes in between.
-const TELLS: Limit = Limit { burst: 4, every: Duration::from_secs(30) };
+const TELLS: RateLimit = RateLimit { burst: 4, every: Duration::from_secs(30) };
 
 /// The instances with a state that has changed recently.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +37,7 @@ pub struct Flaps(BTreeMap<InstanceName, Flap>);
 
 #[derive(Debug, Clone, Default)]
 struct Flap {
-    tells: Bucket,
+    tells: RateLimiter,
     /// The last face that was seen; `None` while the instance is gone.
     seen: Option<Face>,
     /// How often it has changed since the last event.
@@ -50,7 +50,7 @@ pub struct Withheld {
     names: BTreeSet<InstanceName>,
     /// Instances that are reported now, and that changed more than once since their last event.
     changes: BTreeMap<InstanceName, u32>,
-    until: Option<Moment>,
+    until: Option<MonotonicTime>,
 }
 
 impl Withheld {
@@ -65,14 +65,19 @@ impl Withheld {
     }
 
     /// When the first withheld event can be sent.
-    pub fn until(&self) -> Option<Moment> {
+    pub fn until(&self) -> Option<MonotonicTime> {
         self.until
     }
 }
 
 impl Flaps {
     /// Selects the instances that change too often. Their events have to wait.
-    pub fn withhold(&mut self, before: &Remembered, lines: &[Line], now: Moment) -> Withheld {
+    pub fn withhold(
+        &mut self,
+        before: &ReportedStates,
+        lines: &[SummaryLine],
+        now: MonotonicTime,
+    ) -> Withheld {
         let mut withheld = Withheld::default();
         let mut told = before.faces().peekable();
         for line in lines {
@@ -94,7 +99,7 @@ impl Flaps {
         name: &InstanceName,
         told: Option<Face>,
         is: Option<Face>,
-        now: Moment,
+        now: MonotonicTime,
         withheld: &mut Withheld,
     ) {
         if told == is {
@@ -133,23 +138,31 @@ impl Flap {
 mod tests {
     use super::*;
     use crate::{
-        notice::{notices, remember},
+        events::{self, remember},
         verdict::Reason,
     };
 
-    fn line(instance: &str, state: InstanceState) -> Line {
+    fn line(instance: &str, state: InstanceState) -> SummaryLine {
         let reason = Reason::Beating;
-        Line { instance: instance.into(), state, reason, message: String::new(), rival: None }
+        SummaryLine {
+            instance: instance.into(),
+            state,
+            reason,
+            message: String::new(),
+            rival: None,
+        }
     }
 
     /// The events that are sent when the states of vm-1 change every 50 ms.
     fn told_of(states: impl Iterator<Item = Option<InstanceState>>) -> Vec<String> {
-        let (mut flaps, mut told, mut notes) = (Flaps::default(), Remembered::default(), vec![]);
+        let (mut flaps, mut told, mut notes) =
+            (Flaps::default(), ReportedStates::default(), vec![]);
         for (n, state) in (0..).zip(states) {
-            let now = Moment::from_millis(50 * n);
-            let lines: Vec<Line> = state.map(|state| line("vm-1", state)).into_iter().collect();
+            let now = MonotonicTime::from_millis(50 * n);
+            let lines: Vec<SummaryLine> =
+                state.map(|state| line("vm-1", state)).into_iter().collect();
             let withheld = flaps.withhold(&told, &lines, now);
-            notes.extend(notices(&told, &lines, &withheld).into_iter().map(|it| it.note));
+            notes.extend(events::of(&told, &lines, &withheld).into_iter().map(|it| it.note));
             told = remember(&told, &lines, &withheld);
         }
         notes

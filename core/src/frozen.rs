@@ -14,10 +14,10 @@ use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::{
     address::Named,
-    claims,
     endpoint::{Endpoint, EndpointPort, Family, PortSet, Protocol},
+    endpoint_conflicts,
+    inputs::Inputs,
     registration::Registration,
-    stage::Stage,
     verdict::Verdict,
 };
 
@@ -37,7 +37,7 @@ impl Earlier {
     }
 
     /// The addresses that a status lists. After a start, nothing else is known.
-    pub fn told_by(status: &ServiceRegistrationStatus) -> Self {
+    pub fn from_status(status: &ServiceRegistrationStatus) -> Self {
         let told = status.instances.iter().map(|instance| {
             let named = instance.addresses.iter().map(|text| text.as_str().into());
             (instance.name.clone(), named.collect())
@@ -59,10 +59,10 @@ impl Earlier {
 /// The published endpoints that have an instance that is alive, with their present ports.
 pub(super) fn endpoints(
     verdicts: &[Verdict],
-    stage: &Stage,
+    inputs: &Inputs,
     publish_not_ready: bool,
 ) -> Vec<Endpoint> {
-    let published = published(stage);
+    let published = published(inputs);
     let mut claims: HashMap<IpAddr, Vec<&Verdict>> = HashMap::with_capacity(published.len());
     for verdict in verdicts {
         for address in verdict.placement.iter().flat_map(|placement| &placement.addresses) {
@@ -77,12 +77,12 @@ pub(super) fn endpoints(
             kept.push(Endpoint {
                 address: *address,
                 ports: entry.ports.clone(),
-                conditions: claims::conditions(claim, publish_not_ready),
+                conditions: endpoint_conflicts::conditions(claim, publish_not_ready),
                 hostname: hostname.clone(),
                 node_name: node_name.clone(),
                 zone: zone.clone(),
                 pod: claim.placement.as_ref().and_then(|placement| placement.pod.clone()),
-                in_endpoints: claims::in_endpoints(claim, publish_not_ready),
+                in_endpoints: endpoint_conflicts::in_endpoints(claim, publish_not_ready),
             });
         }
     }
@@ -90,8 +90,8 @@ pub(super) fn endpoints(
 }
 
 /// The family of the addresses in the Endpoints object, if it lists any.
-pub(super) fn listed_family(stage: &Stage) -> Option<Family> {
-    let subsets = stage.gathered.endpoints.as_ref()?.subsets.as_deref()?;
+pub(super) fn listed_family(inputs: &Inputs) -> Option<Family> {
+    let subsets = inputs.snapshot.endpoints.as_ref()?.subsets.as_deref()?;
     let listed = subsets.iter().flat_map(|subset| {
         subset.addresses.iter().flatten().chain(subset.not_ready_addresses.iter().flatten())
     });
@@ -104,9 +104,9 @@ struct Entry<'a> {
     ports: PortSet,
 }
 
-fn published(stage: &Stage) -> BTreeMap<IpAddr, Vec<Entry<'_>>> {
+fn published(inputs: &Inputs) -> BTreeMap<IpAddr, Vec<Entry<'_>>> {
     let mut published: BTreeMap<IpAddr, Vec<Entry<'_>>> = BTreeMap::new();
-    for slice in &stage.gathered.slices {
+    for slice in &inputs.snapshot.slices {
         let ports = published_ports(slice);
         for endpoint in &slice.endpoints {
             for address in endpoint.addresses.iter().filter_map(|text| text.parse().ok()) {
@@ -169,8 +169,8 @@ impl<'a> Site<'a> {
     }
 }
 
-fn order<'a>(verdict: &&'a Verdict) -> claims::Precedence<'a> {
-    claims::Precedence::of(verdict)
+fn order<'a>(verdict: &&'a Verdict) -> endpoint_conflicts::Precedence<'a> {
+    endpoint_conflicts::Precedence::of(verdict)
 }
 
 /// Whether a published endpoint may belong to this instance. An endpoint of another Pod does not.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{index::Key, moment::Moment, pod::PodView};
+use super::{index::Key, monotonic_time::MonotonicTime, pod::PodView};
 
 /// The condition of a Pod is written at most once in this time.
 const REST: Duration = Duration::from_secs(1);
@@ -64,9 +64,9 @@ pub struct Gates {
     /// The Pods about which each registration reports.
     told_by: HashMap<Key, BTreeSet<Key>>,
     /// By namespace and name: when each Pod has to be checked.
-    waiting: BTreeMap<String, BTreeMap<String, Moment>>,
+    waiting: BTreeMap<String, BTreeMap<String, MonotonicTime>>,
     /// Pods with a condition that must not be written before this time. A key with an empty name is a whole namespace.
-    resting: HashMap<Key, Moment>,
+    resting: HashMap<Key, MonotonicTime>,
     /// The namespace that had the last turn.
     last: String,
 }
@@ -74,7 +74,12 @@ pub struct Gates {
 impl Gates {
     /// Records the decision about a registration: its reports on the Pods with the gate, by name and uid. If a Pod was
     /// reported before and is missing now, its instance has left.
-    pub fn report(&mut self, registration: &Key, words: Vec<(Key, String, Word)>, now: Moment) {
+    pub fn report(
+        &mut self,
+        registration: &Key,
+        words: Vec<(Key, String, Word)>,
+        now: MonotonicTime,
+    ) {
         if words.is_empty() && !self.told_by.contains_key(registration) {
             return;
         }
@@ -105,7 +110,7 @@ impl Gates {
     }
 
     /// A registration is gone, or no longer reports about Pods.
-    pub fn forget(&mut self, registration: &Key, now: Moment) {
+    pub fn forget(&mut self, registration: &Key, now: MonotonicTime) {
         for pod in self.told_by.remove(registration).unwrap_or_default() {
             if let Some(words) = self.words.get_mut(&pod) {
                 words.remove(&registration.name);
@@ -139,22 +144,22 @@ impl Gates {
     }
 
     /// Records that a Pod has to be checked.
-    pub fn look_at(&mut self, pod: &Key, now: Moment) {
+    pub fn look_at(&mut self, pod: &Key, now: MonotonicTime) {
         let whole = Key::new(&pod.namespace, "");
         let rests = [pod, &whole].map(|key| self.resting.get(key).copied().unwrap_or_default());
-        let due = rests.into_iter().fold(now, Moment::max);
+        let due = rests.into_iter().fold(now, MonotonicTime::max);
         let pods = self.waiting.entry(pod.namespace.clone()).or_default();
         pods.entry(pod.name.clone()).or_insert(due);
     }
 
     /// The condition of a Pod was written. The next write has to wait.
-    pub fn told(&mut self, pod: &Key, now: Moment) {
+    pub fn told(&mut self, pod: &Key, now: MonotonicTime) {
         self.resting.retain(|_, until| *until > now);
         self.resting.insert(pod.clone(), now + REST);
     }
 
     /// During this time, no condition in this namespace can be written.
-    pub fn rest(&mut self, namespace: &str, span: Duration, now: Moment) {
+    pub fn rest(&mut self, namespace: &str, span: Duration, now: MonotonicTime) {
         self.resting.retain(|_, until| *until > now);
         self.resting.insert(Key::new(namespace, ""), now + span);
         for due in self.waiting.get_mut(namespace).into_iter().flat_map(BTreeMap::values_mut) {
@@ -164,12 +169,12 @@ impl Gates {
 
     /// The next Pod to check; if none is due, the time at which the next one is. The namespaces take turns, so that
     /// many Pods of one namespace do not delay those of others.
-    pub fn next(&mut self, now: Moment) -> Result<Key, Option<Moment>> {
+    pub fn next(&mut self, now: MonotonicTime) -> Result<Key, Option<MonotonicTime>> {
         let after = self.waiting.range::<str, _>((
             std::ops::Bound::Excluded(self.last.as_str()),
             std::ops::Bound::Unbounded,
         ));
-        let due = |(namespace, pods): (&String, &BTreeMap<String, Moment>)| {
+        let due = |(namespace, pods): (&String, &BTreeMap<String, MonotonicTime>)| {
             let pod = pods.iter().find(|(_, due)| **due <= now)?;
             Some(Key::new(namespace, pod.0))
         };

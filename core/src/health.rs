@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
-use super::moment::Moment;
+use super::monotonic_time::MonotonicTime;
 
 /// A timer that has not ticked for longer than this is stuck. It should tick every second.
 pub const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -27,8 +27,8 @@ pub type Finding = Result<(), String>;
 /// The known health of the operator.
 #[derive(Debug, Default)]
 pub struct Health {
-    ticked: Moment,
-    answered: Option<Moment>,
+    ticked: MonotonicTime,
+    answered: Option<MonotonicTime>,
     /// The caches that must be read once before anything can be decided, and whether they have been read.
     caches: BTreeMap<String, bool>,
     further: BTreeMap<&'static str, (Concern, Finding)>,
@@ -36,17 +36,17 @@ pub struct Health {
 
 impl Health {
     /// The health at the start of the process.
-    pub fn new(now: Moment) -> Self {
+    pub fn new(now: MonotonicTime) -> Self {
         Self { ticked: now, ..Self::default() }
     }
 
     /// Records that the timer has ticked.
-    pub fn ticked(&mut self, now: Moment) {
+    pub fn ticked(&mut self, now: MonotonicTime) {
         self.ticked = self.ticked.max(now);
     }
 
     /// Records that the API server has answered a call, whatever the answer, or has sent an event of a watch.
-    pub fn api_answered(&mut self, now: Moment) {
+    pub fn api_answered(&mut self, now: MonotonicTime) {
         self.answered = self.answered.max(Some(now));
     }
 
@@ -75,16 +75,21 @@ impl Health {
     }
 
     /// The answer of `/livez`.
-    pub fn live(&self, now: Moment) -> Report {
+    pub fn live(&self, now: MonotonicTime) -> Report {
         self.report("livez", now, |concern| concern == Concern::Life)
     }
 
     /// The answer of `/readyz`.
-    pub fn ready(&self, now: Moment) -> Report {
+    pub fn ready(&self, now: MonotonicTime) -> Report {
         self.report("readyz", now, |_| true)
     }
 
-    fn report(&self, name: &'static str, now: Moment, asked: impl Fn(Concern) -> bool) -> Report {
+    fn report(
+        &self,
+        name: &'static str,
+        now: MonotonicTime,
+        asked: impl Fn(Concern) -> bool,
+    ) -> Report {
         let own = [
             ("timer", Concern::Life, self.timer(now)),
             ("caches", Concern::Readiness, self.caches()),
@@ -103,7 +108,7 @@ impl Health {
         Report { name, checks }
     }
 
-    fn timer(&self, now: Moment) -> Finding {
+    fn timer(&self, now: MonotonicTime) -> Finding {
         let silent = now.since(self.ticked);
         if silent <= STUCK_AFTER {
             return Ok(());
@@ -124,7 +129,7 @@ impl Health {
         Err(format!("not read yet: {}", missing.join(", ")))
     }
 
-    fn api_server(&self, now: Moment) -> Finding {
+    fn api_server(&self, now: MonotonicTime) -> Finding {
         let Some(answered) = self.answered else {
             return Err("it has not answered yet".to_owned());
         };
@@ -173,8 +178,8 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> Moment {
-        Moment::from_millis(seconds * 1000)
+    fn at(seconds: u64) -> MonotonicTime {
+        MonotonicTime::from_millis(seconds * 1000)
     }
 
     /// Everything has been read, and both the last answer of the API server and the last tick were at 10 s.

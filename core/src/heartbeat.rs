@@ -11,7 +11,7 @@ use k8s_openapi::{api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{address::Named, lenient, reading::Lenient};
+use super::{address::Named, decode::Lenient, salvage};
 
 /// A Lease as this operator reads it: only the fields that it needs, and parsed leniently.
 ///
@@ -43,7 +43,7 @@ impl HeartbeatLease {
         let metadata = &kept["metadata"];
         String::deserialize(&metadata["name"])?;
         let metadata = ObjectMeta::deserialize(metadata)
-            .unwrap_or_else(|_| lenient::fields(metadata, |_, _| {}));
+            .unwrap_or_else(|_| salvage::fields(metadata, |_, _| {}));
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let spec = &kept["spec"];
         let renew_time = &spec["renewTime"];
@@ -98,7 +98,7 @@ pub enum Origin {
 
 /// The content of a Lease apart from its beats. It seldom changes, and each change causes a reconcile.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Claim {
+pub struct LeaseContent {
     /// spec.holderIdentity.
     pub holder: Option<String>,
     /// Where the instance runs.
@@ -138,7 +138,7 @@ pub struct Heartbeat {
     /// the process of the instance.
     pub second_hand: bool,
     /// The other content of the Lease.
-    pub claim: Claim,
+    pub content: LeaseContent,
 }
 
 /// A resourceVersion. Kubernetes makes them comparable within a resource (KEP-5504). One that is not a number counts
@@ -200,7 +200,7 @@ impl Heartbeat {
             },
             version: Version::of(metadata.resource_version.as_deref()),
             second_hand: is_second_hand(beat_at, metadata),
-            claim: Claim {
+            content: LeaseContent {
                 holder: spec
                     .and_then(|spec| spec.holder_identity.clone())
                     .filter(|holder| !holder.is_empty())

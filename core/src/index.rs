@@ -8,25 +8,27 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use super::{
     cordon::Notes,
     heartbeat::{Heartbeat, Version},
-    moment::Moment,
+    monotonic_time::MonotonicTime,
     rhythm::Rhythm,
 };
 
-mod anew;
 mod cordons;
 mod pods;
 mod record;
-mod shelf;
+mod rollback;
+mod store;
 
-use anew::Anew;
 use pods::Pods;
-pub use record::{Grace, Key, LiveRead, Observed, Presence, Record, Settled, Settlement, Sight};
-use shelf::{Entry, Said, Shelf, Slot};
+pub use record::{
+    CommitResult, Grace, Key, LeaseDecision, LiveRead, Observed, Presence, Provenance, Record,
+};
+use rollback::Relist;
+use store::{Digest, Entry, Slot, Store};
 
 /// The liveness index of all registrations.
 #[derive(Debug, Default)]
 pub struct Index {
-    shelf: Shelf,
+    store: Store,
     pods: Pods,
     cordons: Notes,
     /// The number of the list that began last.
@@ -36,7 +38,7 @@ pub struct Index {
     /// Whether the first list has been read to its end.
     complete: bool,
     /// Whether the store has gone back, and its state has not been listed since.
-    anew: Anew,
+    relist: Relist,
     /// The newest version that was read of any Lease.
     newest: Version,
     /// Whether something has shown that versions went back.
@@ -54,7 +56,7 @@ impl Index {
         // The number wraps only after more lists than any process reads.
         self.list = self.list.wrapping_add(1);
         self.listing = true;
-        self.anew.begin_list();
+        self.relist.begin_list();
     }
 
     /// The list has ended. A Lease that it did not show is missing. Only a live read decides whether it is gone.
@@ -65,11 +67,11 @@ impl Index {
         }
         let mut wake = BTreeSet::new();
         let mut over = Vec::new();
-        for Entry { record, home, shown_in, .. } in self.shelf.entries_mut() {
+        for Entry { record, home, shown_in, .. } in self.store.entries_mut() {
             if record.presence == Presence::Watched && *shown_in != self.list {
                 record.presence = Presence::Missing;
                 wake.insert(home.clone());
-                if record.claim.deleting {
+                if record.content.deleting {
                     over.push((home.clone(), record.lease.clone()));
                 }
             }
@@ -77,7 +79,7 @@ impl Index {
         for (home, lease) in over {
             self.drop_orphan(&home, &lease);
         }
-        if self.anew.end_list() {
+        if self.relist.end_list() {
             let all = self.registrations().map(|(registration, _)| registration.clone());
             return Observed { wake: all.collect(), ..Observed::default() };
         }
@@ -85,7 +87,7 @@ impl Index {
     }
 
     /// Takes in a Lease that the watch shows.
-    pub fn observe(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
+    pub fn observe(&mut self, namespace: &str, beat: Heartbeat, now: MonotonicTime) -> Observed {
         if self.listing {
             self.doubt_of_list(namespace, &beat);
         }
@@ -93,29 +95,29 @@ impl Index {
     }
 
     /// Takes in a Lease that the watch or a live read shows.
-    fn show(&mut self, namespace: &str, beat: Heartbeat, now: Moment) -> Observed {
+    fn show(&mut self, namespace: &str, beat: Heartbeat, now: MonotonicTime) -> Observed {
         self.newest = self.newest.newer_of(beat.version);
-        let said = self.shelf.said(namespace, &beat);
-        let Some(slot) = self.shelf.find_read(namespace, &beat.lease, said) else {
+        let digest = self.store.digest(namespace, &beat);
+        let Some(slot) = self.store.find_read(namespace, &beat.lease, digest) else {
             return match &beat.registration {
                 Some(registration) => {
                     let home = Key::new(namespace, registration);
-                    let slot = self.insert(home.clone(), beat, said, now);
-                    let beat = self.shelf.get(slot).record.sight == Sight::Changed;
+                    let slot = self.insert(home.clone(), beat, digest, now);
+                    let beat = self.store.get(slot).record.provenance == Provenance::Changed;
                     Observed { beat, since: None, wake: vec![home] }
                 }
                 None => Observed::default(),
             };
         };
-        let entry = self.shelf.get_mut(slot);
+        let entry = self.store.get_mut(slot);
         entry.shown_in = self.list;
         match &beat.registration {
-            Some(registration) if entry.said != said && *registration != entry.home.name => {
-                self.relabelled(slot, Key::new(namespace, registration), beat, said, now)
+            Some(registration) if entry.digest != digest && *registration != entry.home.name => {
+                self.relabelled(slot, Key::new(namespace, registration), beat, digest, now)
             }
-            Some(_) => self.take_in(slot, beat, said, Presence::Watched, now),
+            Some(_) => self.take_in(slot, beat, digest, Presence::Watched, now),
             // A Lease without its label is followed only if it was known before.
-            None => self.take_in(slot, beat, said, Presence::Unlabelled, now),
+            None => self.take_in(slot, beat, digest, Presence::Unlabelled, now),
         }
     }
 
@@ -126,24 +128,32 @@ impl Index {
         slot: Slot,
         home: Key,
         beat: Heartbeat,
-        said: Said,
-        now: Moment,
+        digest: Digest,
+        now: MonotonicTime,
     ) -> Observed {
-        if self.shelf.get(slot).record.version >= beat.version {
+        if self.store.get(slot).record.version >= beat.version {
             return Observed::default();
         }
         let Entry { record: before, home: old, .. } = self.forget(slot);
         let lives_on = before.token == beat.token;
-        let slot = self.insert(home.clone(), beat, said, now);
+        let slot = self.insert(home.clone(), beat, digest, now);
         if lives_on {
-            let Record { seen, silent_before, sight, silent_at, expired_at, grace, rhythm, .. } =
-                before;
-            let record = &mut self.shelf.get_mut(slot).record;
+            let Record {
+                seen,
+                silent_before,
+                provenance,
+                silent_at,
+                expired_at,
+                grace,
+                rhythm,
+                ..
+            } = before;
+            let record = &mut self.store.get_mut(slot).record;
             let fresh = record.clone();
             *record = Record {
                 seen,
                 silent_before,
-                sight,
+                provenance,
                 silent_at,
                 expired_at,
                 grace,
@@ -161,12 +171,12 @@ impl Index {
         &mut self,
         slot: Slot,
         beat: Heartbeat,
-        said: Said,
+        digest: Digest,
         presence: Presence,
-        now: Moment,
+        now: MonotonicTime,
     ) -> Observed {
         let is_new = self.is_newer_than_the_list(presence);
-        let Entry { record, home, said: known, .. } = self.shelf.get_mut(slot);
+        let Entry { record, home, digest: known, .. } = self.store.get_mut(slot);
         if beat.version < record.version {
             return Observed::default();
         }
@@ -179,8 +189,8 @@ impl Index {
         }
         record.version = beat.version;
         record.read_at = now;
-        let says_the_same = *known == said;
-        let alive = match says_the_same {
+        let content_is_same = *known == digest;
+        let alive = match content_is_same {
             true => beat.token.renewed != record.token.renewed,
             // A Lease that was created again from a copy is no sign of life.
             false => {
@@ -190,29 +200,29 @@ impl Index {
         };
         let mut since = None;
         if alive {
-            since = (record.sight == Sight::Changed).then(|| now.since(record.seen));
+            since = (record.provenance == Provenance::Changed).then(|| now.since(record.seen));
             record.token.renewed = beat.token.renewed;
             wake |= record.rhythm.beat(record.seen, now);
             record.seen = now;
             record.silent_before = Duration::ZERO;
-            record.sight = Sight::Changed;
+            record.provenance = Provenance::Changed;
             record.silent_at = None;
             record.expired_at = None;
             record.grace = None;
-            wake |= !record.quiet;
+            wake |= !record.beat_is_noop;
         }
-        if !says_the_same {
-            *known = said;
+        if !content_is_same {
+            *known = digest;
             record.token = beat.token;
-            if !is_earlier || beat.claim.cordoned.is_some() {
-                self.cordons.observe(home, &record.lease, &record.token, &beat.claim);
+            if !is_earlier || beat.content.cordoned.is_some() {
+                self.cordons.observe(home, &record.lease, &record.token, &beat.content);
             }
-            if *record.claim != beat.claim {
-                let before = std::mem::replace(&mut record.claim, Arc::new(beat.claim));
-                record.quiet = false;
+            if *record.content != beat.content {
+                let before = std::mem::replace(&mut record.content, Arc::new(beat.content));
+                record.beat_is_noop = false;
                 wake = true;
-                if before.origin != record.claim.origin {
-                    self.pods.note(home, &record.claim.origin);
+                if before.origin != record.content.origin {
+                    self.pods.note(home, &record.content.origin);
                     self.pods.unnote(home, &before.origin);
                 }
             }
@@ -221,44 +231,44 @@ impl Index {
         Observed { beat: alive, since, wake }
     }
 
-    fn insert(&mut self, home: Key, beat: Heartbeat, said: Said, now: Moment) -> Slot {
-        let sight = self.first_sight(&beat);
+    fn insert(&mut self, home: Key, beat: Heartbeat, digest: Digest, now: MonotonicTime) -> Slot {
+        let provenance = self.first_provenance(&beat);
         let record = Record {
             lease: beat.lease.into(),
             token: beat.token,
             version: beat.version,
             seen: now,
             silent_before: Duration::ZERO,
-            sight,
+            provenance,
             presence: Presence::Watched,
             silent_at: None,
             expired_at: None,
             grace: None,
-            claim: Arc::new(beat.claim),
+            content: Arc::new(beat.content),
             placed: false,
             published: false,
             protected: false,
             rhythm: Rhythm::begin(now, self.is_first_list()),
-            quiet: false,
+            beat_is_noop: false,
             read_at: now,
         };
-        let slot = self.shelf.insert(home, record, said, self.list);
-        let Entry { record, home, .. } = self.shelf.get(slot);
-        self.pods.note(home, &record.claim.origin);
-        self.cordons.observe(home, &record.lease, &record.token, &record.claim);
+        let slot = self.store.insert(home, record, digest, self.list);
+        let Entry { record, home, .. } = self.store.get(slot);
+        self.pods.note(home, &record.content.origin);
+        self.cordons.observe(home, &record.lease, &record.token, &record.content);
         slot
     }
 
     /// The watch says that a Lease is deleted, at this version. A live read will confirm it (L4).
     pub fn observe_deleted(&mut self, lease: &Key, version: Version) -> Observed {
         let Some(slot) = self.find(lease) else { return Observed::default() };
-        let Entry { record, home, .. } = self.shelf.get_mut(slot);
+        let Entry { record, home, .. } = self.store.get_mut(slot);
         // A late event of an earlier Lease with that name must not replace the state of the new one.
         if version < record.version {
             return Observed::default();
         }
         let wake = vec![Key::clone(home)];
-        if record.claim.deleting {
+        if record.content.deleting {
             // The last finalizer was removed. Whether the Lease is deleted or has lost its label, the instance has
             // ended, and no verdict on it will ask for a live read.
             self.forget(slot);
@@ -266,14 +276,20 @@ impl Index {
             // A read that was answered before the deletion must not bring the Lease back.
             record.version = version;
             record.presence = Presence::Missing;
-            record.quiet = false;
+            record.beat_is_noop = false;
         }
         Observed { wake, ..Observed::default() }
     }
 
     /// Takes in a live read that was sent at `sent`. It is evidence of silence if it shows the known token, and a beat
     /// if it shows another.
-    pub fn confirm(&mut self, lease: &Key, read: LiveRead, sent: Moment, now: Moment) -> Observed {
+    pub fn confirm(
+        &mut self,
+        lease: &Key,
+        read: LiveRead,
+        sent: MonotonicTime,
+        now: MonotonicTime,
+    ) -> Observed {
         match read {
             LiveRead::Found(beat) => {
                 self.notice_rollback(lease, beat.version, sent);
@@ -289,7 +305,7 @@ impl Index {
             }
             LiveRead::Absent => {
                 let Some(slot) = self.find(lease) else { return Observed::default() };
-                let record = &self.shelf.get(slot).record;
+                let record = &self.store.get(slot).record;
                 // A Lease that appeared after the read was sent is not absent. Within the same millisecond, the watch
                 // decides.
                 if record.seen < sent
@@ -307,14 +323,14 @@ impl Index {
     }
 
     /// The current records of a registration, ordered by the name of the Lease.
-    pub fn snapshot(&self, registration: &Key) -> Vec<Record> {
-        self.shelf.of(registration).cloned().collect()
+    pub fn records_of(&self, registration: &Key) -> Vec<Record> {
+        self.store.of(registration).cloned().collect()
     }
 
     /// The Leases of a registration that the watch no longer shows and that no live read has checked yet (L4).
     pub fn missing(&self, registration: &Key) -> impl Iterator<Item = &Arc<str>> {
         let missing = |record: &&Record| record.presence == Presence::Missing;
-        self.shelf.of(registration).filter(missing).map(|record| &record.lease)
+        self.store.of(registration).filter(missing).map(|record| &record.lease)
     }
 
     /// Records the decision for each Lease of a registration, and returns whether it may be carried out.
@@ -324,48 +340,52 @@ impl Index {
     /// If such a beat would change the decision, the next one follows soon. All other changes (a Lease that appeared,
     /// disappeared or changed) have already woken the registration.
     ///
-    /// Leases without an outcome are gone but not yet collected. They are no longer published, so no beat of theirs is
+    /// Leases without a decision are gone but not yet collected. They are no longer published, so no beat of theirs is
     /// due (L6).
-    pub fn settle<'a>(
+    pub fn commit<'a>(
         &mut self,
         registration: &Key,
-        outcomes: impl IntoIterator<Item = &'a Settled>,
-        now: Moment,
-    ) -> Settlement {
-        let mut settlement = Settlement::Stands;
-        let mut walk = self.shelf.walk(registration);
-        let without_outcome = |record: &mut Record| record.published = false;
-        for outcome in outcomes {
-            let Some(record) = walk.find(&outcome.lease, without_outcome) else {
-                settlement = Settlement::Overtaken;
+        decisions: impl IntoIterator<Item = &'a LeaseDecision>,
+        now: MonotonicTime,
+    ) -> CommitResult {
+        let mut result = CommitResult::Accepted;
+        let mut cursor = self.store.cursor(registration);
+        let without_decision = |record: &mut Record| record.published = false;
+        for decision in decisions {
+            let Some(record) = cursor.find(&decision.lease, without_decision) else {
+                result = CommitResult::Overtaken;
                 continue;
             };
-            let beaten = record.token != outcome.token;
-            if beaten && outcome.takes_out {
-                settlement = Settlement::Overtaken;
+            let beaten = record.token != decision.token;
+            if beaten && decision.takes_out {
+                result = CommitResult::Overtaken;
             }
             // A beat of a record that was no longer quiet has already woken the registration.
-            if beaten && record.quiet && !outcome.quiet && settlement == Settlement::Stands {
-                settlement = Settlement::StandsForNow;
+            if beaten
+                && record.beat_is_noop
+                && !decision.beat_is_noop
+                && result == CommitResult::Accepted
+            {
+                result = CommitResult::AcceptedForNow;
             }
-            record.quiet = outcome.quiet;
-            record.rhythm.want(outcome.wanted, record.seen);
-            record.placed |= outcome.placed;
-            record.published = outcome.published;
-            if !outcome.published && !outcome.expired && record.is_unshown() {
+            record.beat_is_noop = decision.beat_is_noop;
+            record.rhythm.want(decision.wanted, record.seen);
+            record.placed |= decision.placed;
+            record.published = decision.published;
+            if !decision.published && !decision.expired && record.is_unshown() {
                 // The grace keeps nothing published, so a read that finds no Lease is enough to forget the record.
                 record.grace = record.grace.filter(|_| record.expired_at.is_some());
             }
-            record.protected = outcome.protected;
-            if outcome.granted && record.sight.awaits_beat() {
-                record.sight = Sight::Granted;
+            record.protected = decision.protected;
+            if decision.granted && record.provenance.awaits_beat() {
+                record.provenance = Provenance::Granted;
             }
-            if outcome.expired && !beaten {
+            if decision.expired && !beaten {
                 record.expired_at.get_or_insert(now);
             }
         }
-        walk.end(without_outcome);
-        settlement
+        cursor.end(without_decision);
+        result
     }
 
     /// The registrations that have an instance in this Pod.
@@ -375,22 +395,22 @@ impl Index {
 
     /// All registrations for which a Lease is known, whether the registrations exist or not.
     pub fn registrations(&self) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
-        self.shelf.registrations()
+        self.store.registrations()
     }
 
     /// The record of a Lease, if it belongs to this registration.
     pub fn record(&self, registration: &Key, lease: &str) -> Option<&Record> {
-        Some(&self.shelf.get(self.find_in(registration, lease)?).record)
+        Some(&self.store.get(self.find_in(registration, lease)?).record)
     }
 
     /// How many Leases are known.
     pub fn count(&self) -> usize {
-        self.shelf.count()
+        self.store.count()
     }
 
     /// How many Leases of a registration are known.
     pub fn count_of(&self, registration: &Key) -> usize {
-        self.shelf.count_of(registration)
+        self.store.count_of(registration)
     }
 
     /// All registrations for which a Lease is known, each with at most `most` of its records, taken in even steps.
@@ -398,7 +418,7 @@ impl Index {
         &self,
         most: usize,
     ) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
-        self.shelf.some_of_each_registration(most)
+        self.store.some_of_each_registration(most)
     }
 
     /// Forgets a Lease of a registration that is gone. This needs no evidence, because nothing is published for it.
@@ -409,23 +429,23 @@ impl Index {
     }
 
     fn forget(&mut self, slot: Slot) -> Entry {
-        let gone = self.shelf.remove(slot);
-        self.pods.unnote(&gone.home, &gone.record.claim.origin);
+        let gone = self.store.remove(slot);
+        self.pods.unnote(&gone.home, &gone.record.content.origin);
         gone
     }
 
     fn find(&self, lease: &Key) -> Option<Slot> {
-        self.shelf.find(&lease.namespace, &lease.name)
+        self.store.find(&lease.namespace, &lease.name)
     }
 
     /// The slot of a Lease, if it belongs to this registration.
     fn find_in(&self, registration: &Key, lease: &str) -> Option<Slot> {
-        let slot = self.shelf.find(&registration.namespace, lease)?;
-        (*self.shelf.get(slot).home == *registration).then_some(slot)
+        let slot = self.store.find(&registration.namespace, lease)?;
+        (*self.store.get(slot).home == *registration).then_some(slot)
     }
 
     fn record_mut(&mut self, lease: &Key) -> Option<&mut Record> {
         let slot = self.find(lease)?;
-        Some(&mut self.shelf.get_mut(slot).record)
+        Some(&mut self.store.get_mut(slot).record)
     }
 }

@@ -14,15 +14,15 @@ use super::{
     cordon,
     decide::Facts,
     evidence::held_for,
-    flow::{Broken, Place},
-    heartbeat::{Claim, Origin},
-    index::{Presence, Record, Settled, Sight},
+    heartbeat::{LeaseContent, Origin},
+    index::{LeaseDecision, Presence, Provenance, Record},
     instance::InstanceName,
-    moment::Moment,
-    path, placement,
-    proven::Pace,
+    monotonic_time::MonotonicTime,
+    outage_guard::{BrokenPath, OutageArea},
+    placement, probe_tracker,
+    proven_time::Pace,
     rhythm::Wanted,
-    verdict::{Judged, Placement, Reason, Suspect, Verdict},
+    verdict::{JudgedLease, Placement, Reason, Suspect, Verdict},
 };
 
 /// A ruling: state, reason and message.
@@ -30,10 +30,10 @@ type Ruling = (InstanceState, Reason, String);
 
 /// Whether an instance is alive, and when to check again.
 enum Life {
-    Alive { overdue: bool, look_again: Moment },
-    Doubted { deadline: Moment, ruling: Option<Ruling> },
-    Held(Ruling, Moment),
-    Not(Ruling, Option<Moment>),
+    Alive { overdue: bool, requeue_at: MonotonicTime },
+    Doubted { deadline: MonotonicTime, ruling: Option<Ruling> },
+    Held(Ruling, MonotonicTime),
+    Not(Ruling, Option<MonotonicTime>),
 }
 
 /// How soon to check again while a path is broken.
@@ -87,14 +87,15 @@ impl<'a> Candidate<'a> {
         }
         let inherited_published = placement.is_at(self.facts.published);
         Some(match self.life(inherited_published) {
-            Life::Alive { overdue, look_again } => {
+            Life::Alive { overdue, requeue_at } => {
                 let ruling = self.word(&placement, overdue);
                 let mut verdict = self.verdict(ruling, Some(placement));
-                verdict.look_again = Some(look_again);
+                verdict.requeue_at = Some(requeue_at);
                 if let Some(lease) = &mut verdict.lease {
-                    lease.settled.quiet = !overdue && self.record.presence == Presence::Watched;
-                    lease.deadline = overdue.then_some(look_again);
-                    lease.settled.granted = inherited_published;
+                    lease.decision.beat_is_noop =
+                        !overdue && self.record.presence == Presence::Watched;
+                    lease.deadline = overdue.then_some(requeue_at);
+                    lease.decision.granted = inherited_published;
                 }
                 verdict
             }
@@ -112,32 +113,32 @@ impl<'a> Candidate<'a> {
                 };
                 let mut verdict = self.verdict(ruling, Some(placement));
                 if let Some(lease) = &mut verdict.lease {
-                    lease.settled.quiet = false;
-                    lease.settled.granted = inherited_published;
+                    lease.decision.beat_is_noop = false;
+                    lease.decision.granted = inherited_published;
                     lease.suspect = Some(self.suspect(Some(deadline)));
                 }
                 // The Lease is read again at once, or after the pause that the caller keeps after a failed read.
-                verdict.look_again = Some(self.facts.now);
+                verdict.requeue_at = Some(self.facts.now);
                 verdict
             }
-            Life::Held(ruling, look_again) => {
+            Life::Held(ruling, requeue_at) => {
                 let word = self.word(&placement, true);
                 let ruling = if word.0 == InstanceState::Ready { ruling } else { word };
                 let mut verdict = self.verdict(ruling, Some(placement));
-                verdict.look_again = Some(look_again);
+                verdict.requeue_at = Some(requeue_at);
                 if let Some(lease) = &mut verdict.lease {
-                    lease.settled.quiet = false;
-                    lease.settled.granted = inherited_published;
+                    lease.decision.beat_is_noop = false;
+                    lease.decision.granted = inherited_published;
                 }
                 verdict
             }
-            Life::Not(ruling, look_again) => {
+            Life::Not(ruling, requeue_at) => {
                 let mut verdict = self.verdict(ruling, Some(placement));
-                verdict.look_again = look_again;
+                verdict.requeue_at = requeue_at;
                 if let Some(lease) = &mut verdict.lease {
-                    lease.settled.quiet = false;
-                    lease.settled.expired = verdict.state == InstanceState::Expired;
-                    lease.settled.takes_out = inherited_published;
+                    lease.decision.beat_is_noop = false;
+                    lease.decision.expired = verdict.state == InstanceState::Expired;
+                    lease.decision.takes_out = inherited_published;
                 }
                 verdict
             }
@@ -147,14 +148,14 @@ impl<'a> Candidate<'a> {
     /// Whether the instance is gone. A Lease that is being deleted deregisters its instance at once. So does a Pod
     /// that has terminated, or that existed and is gone. The garbage collector will then delete the Lease.
     fn is_gone(&self) -> bool {
-        let Origin::Pod { name, uid } = &self.record.claim.origin else {
-            return self.record.claim.deleting;
+        let Origin::Pod { name, uid } = &self.record.content.origin else {
+            return self.record.content.deleting;
         };
         let pod_is_gone = match self.facts.pods.get(name) {
             Some(pod) => pod.uid == *uid && pod.terminal,
             None => self.record.placed,
         };
-        self.record.claim.deleting || pod_is_gone
+        self.record.content.deleting || pod_is_gone
     }
 
     /// Is the Lease well-formed? Returns a ruling if it is not.
@@ -173,7 +174,7 @@ impl<'a> Candidate<'a> {
                 ),
             );
         }
-        match &self.record.claim.holder {
+        match &self.record.content.holder {
             None => rejected(
                 Reason::HolderMissing,
                 format!("Lease {lease}: set spec.holderIdentity to {}", self.instance),
@@ -192,7 +193,7 @@ impl<'a> Candidate<'a> {
 
     /// Is the instance cordoned? Returns the message if it is.
     fn cordon(&self, placement: &Placement) -> Option<String> {
-        let Claim { cordoned, origin, .. } = &*self.record.claim;
+        let LeaseContent { cordoned, origin, .. } = &*self.record.content;
         let pod = match origin {
             Origin::Pod { name, .. } => Some(&**name),
             Origin::Outside => None,
@@ -203,10 +204,10 @@ impl<'a> Candidate<'a> {
 
     /// Where is the instance?
     fn placement(&self) -> Result<Placement, (Reason, String)> {
-        match &self.record.claim.origin {
+        match &self.record.content.origin {
             Origin::Pod { name, uid } => placement::in_pod(self.facts, name, uid),
             Origin::Outside => {
-                placement::outside(self.facts, &self.instance, &self.record.claim.addresses)
+                placement::outside(self.facts, &self.instance, &self.record.content.addresses)
             }
         }
     }
@@ -236,7 +237,8 @@ impl<'a> Candidate<'a> {
         let deadline = evidence.deadline(silence, pace);
         if now >= deadline {
             let read = self.record.silent_at.is_some_and(|silent_at| silent_at >= deadline);
-            let probed = evidence.probed.is_some_and(|sent| path::reaches(sent, deadline, now));
+            let probed =
+                evidence.probed.is_some_and(|sent| probe_tracker::reaches(sent, deadline, now));
             if !(read && probed) {
                 return Life::Doubted { deadline, ruling: self.doubted(published) };
             }
@@ -251,9 +253,9 @@ impl<'a> Candidate<'a> {
         }
         // An instance that was published when the store went back may be missing in the slices of the earlier state.
         let published = published || self.record.stays_published();
-        if self.record.sight.awaits_beat() && !published {
-            let message = match self.record.sight {
-                Sight::Restored => {
+        if self.record.provenance.awaits_beat() && !published {
+            let message = match self.record.provenance {
+                Provenance::Restored => {
                     "its Lease was put back with a beat that is older than itself; the next beat \
                      publishes it"
                 }
@@ -276,35 +278,35 @@ impl<'a> Candidate<'a> {
         }
         Life::Alive {
             overdue,
-            look_again: if overdue { deadline } else { overdue_at.min(deadline) },
+            requeue_at: if overdue { deadline } else { overdue_at.min(deadline) },
         }
     }
 
     /// A Lease that was lost when the store went back is forgotten by the next read of the missing Leases.
-    fn read_again(&self) -> Option<Moment> {
+    fn read_again(&self) -> Option<MonotonicTime> {
         self.record.is_unshown().then_some(self.facts.now)
     }
 
     fn expired(&self) -> Ruling {
         let Facts { registration, ttl, .. } = *self.facts;
         let ttl = duration::format(ttl.at(self.record, registration.interval));
-        let told = self.record.claim.note.as_ref().map(|note| format!("; it last said: {note}"));
+        let told = self.record.content.note.as_ref().map(|note| format!("; it last said: {note}"));
         let message = format!("no beat for its ttl of {ttl}{}", told.unwrap_or_default());
         (InstanceState::Expired, Reason::TTLPassed, message)
     }
 
     /// The ruling for an instance that is past its deadline while almost no beats arrive (L6).
-    fn held(&self, broken: &Broken, ttl: Duration) -> Ruling {
-        let Broken { place, flow, weighed, window } = broken;
+    fn held(&self, broken: &BrokenPath, ttl: Duration) -> Ruling {
+        let BrokenPath { place, flow, weighed, window } = broken;
         let window = duration::format(*window);
         let found = match place {
-            Place::Namespace(name) => format!(
+            OutageArea::Namespace(name) => format!(
                 "of {} beats due in namespace {name} in the last {window} only {} arrived{}",
                 flow.due,
                 flow.arrived,
                 if *weighed { " (of other registrations ten count at most)" } else { "" },
             ),
-            Place::Cluster => format!(
+            OutageArea::Cluster => format!(
                 "of the beats due in {} namespaces in the last {window} hardly any arrived",
                 flow.due
             ),
@@ -351,7 +353,7 @@ impl<'a> Candidate<'a> {
 
     /// What health do the instance and its Pod report?
     fn word(&self, placement: &Placement, overdue: bool) -> Ruling {
-        let claim = &self.record.claim;
+        let claim = &self.record.content;
         let note = claim.note.clone().unwrap_or_default();
         let pod = match &claim.origin {
             Origin::Pod { name, .. } => self.facts.pods.get(name),
@@ -385,7 +387,7 @@ impl<'a> Candidate<'a> {
         (InstanceState::Ready, Reason::Beating, note)
     }
 
-    fn suspect(&self, deadline: Option<Moment>) -> Box<Suspect> {
+    fn suspect(&self, deadline: Option<MonotonicTime>) -> Box<Suspect> {
         Box::new(Suspect { lease: self.record.lease.clone(), deadline })
     }
 
@@ -402,13 +404,14 @@ impl<'a> Candidate<'a> {
             reason,
             message,
             placement,
-            last_beat: (self.record.sight == Sight::Changed && self.record.token.renewed.is_some())
-                .then_some(self.record.seen),
-            lease: Some(Judged {
-                settled: Settled {
+            last_beat: (self.record.provenance == Provenance::Changed
+                && self.record.token.renewed.is_some())
+            .then_some(self.record.seen),
+            lease: Some(JudgedLease {
+                decision: LeaseDecision {
                     lease: self.record.lease.clone(),
                     token: self.record.token.clone(),
-                    quiet: !missing,
+                    beat_is_noop: !missing,
                     expired: self.record.expired_at.is_some(),
                     granted: false,
                     takes_out: false,
@@ -420,8 +423,8 @@ impl<'a> Candidate<'a> {
                 suspect: missing.then(|| self.suspect(None)),
                 deadline: None,
             }),
-            rival: self.record.claim.rival.clone(),
-            look_again: None,
+            rival: self.record.content.rival.clone(),
+            requeue_at: None,
         }
     }
 }

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use super::moment::Moment;
+use super::monotonic_time::MonotonicTime;
 
 mod durations;
 #[cfg(test)]
@@ -29,7 +29,7 @@ pub use durations::{Durations, DurationsError};
 
 /// The fields that matter of the Lease that the candidates share.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimLease {
+pub struct LeaderLease {
     /// Its resourceVersion. Any change of it shows that the holder is alive.
     pub version: String,
     /// The identity of the leader; empty if the Lease was released.
@@ -44,7 +44,7 @@ pub struct ClaimLease {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Move {
     /// Wait until this moment.
-    Wait(Moment),
+    Wait(MonotonicTime),
     /// Read the Lease, and pass the answer to [`Candidate::saw`].
     Read,
     /// Write this, and pass the answer to [`Candidate::wrote`].
@@ -74,15 +74,15 @@ pub struct Candidate {
     durations: Durations,
     /// The Lease as last seen, and the moment at which it was first seen in that state; `None` before the first
     /// answer.
-    seen: Option<(Option<ClaimLease>, Moment)>,
+    seen: Option<(Option<LeaderLease>, MonotonicTime)>,
     /// From when on the candidate may overwrite the Lease as last seen; `None` if it must be read first.
-    free_from: Option<Moment>,
+    free_from: Option<MonotonicTime>,
     /// The duration that was last written. It is kept when the Lease is deleted.
     written: Duration,
     /// Whether the last write was refused.
     refused: bool,
-    rest_until: Moment,
-    valid_until: Option<Moment>,
+    rest_until: MonotonicTime,
+    valid_until: Option<MonotonicTime>,
 }
 
 impl Candidate {
@@ -96,18 +96,18 @@ impl Candidate {
             free_from: None,
             written: Duration::ZERO,
             refused: false,
-            rest_until: Moment::default(),
+            rest_until: MonotonicTime::default(),
             valid_until: None,
         }
     }
 
     /// When the claim ends, whatever happens before; `None` if there is no claim.
-    pub fn valid_until(&self) -> Option<Moment> {
+    pub fn valid_until(&self) -> Option<MonotonicTime> {
         self.valid_until
     }
 
     /// Whether the claim holds at this moment.
-    pub fn holds(&self, now: Moment) -> bool {
+    pub fn holds(&self, now: MonotonicTime) -> bool {
         self.valid_until.is_some_and(|until| now < until)
     }
 
@@ -119,7 +119,7 @@ impl Candidate {
 
     /// What to do now. After [`Move::Read`] and [`Move::Write`], the caller must report the outcome before it calls
     /// this again.
-    pub fn next(&self, now: Moment) -> Move {
+    pub fn next(&self, now: MonotonicTime) -> Move {
         match &self.seen {
             _ if now < self.rest_until => Move::Wait(self.rest_until),
             Some((lease, _)) if self.free_from.is_some_and(|from| from <= now) => {
@@ -132,7 +132,7 @@ impl Candidate {
     /// Takes in an answer to a read, or news from a watch, at `now`: the Lease, or that there is none. A watch may
     /// show an older state than an earlier read. That only costs time: it counts as a change, and a claim that is
     /// drafted from it is refused.
-    pub fn saw(&mut self, lease: Option<ClaimLease>, now: Moment) {
+    pub fn saw(&mut self, lease: Option<LeaderLease>, now: MonotonicTime) {
         let free_from = self.free_from(lease.as_ref(), now);
         self.written = lease.as_ref().map_or(self.written, |lease| lease.duration);
         let retry = now + self.durations.retry_period();
@@ -148,8 +148,8 @@ impl Candidate {
     }
 
     /// From when on the Lease in this state may be claimed.
-    fn free_from(&self, lease: Option<&ClaimLease>, now: Moment) -> Moment {
-        let mine = |lease: &ClaimLease| lease.holder == self.identity;
+    fn free_from(&self, lease: Option<&LeaderLease>, now: MonotonicTime) -> MonotonicTime {
+        let mine = |lease: &LeaderLease| lease.holder == self.identity;
         let Some((known, changed)) = &self.seen else {
             // This process has not seen the Lease before.
             return match lease {
@@ -170,7 +170,7 @@ impl Candidate {
         }
     }
 
-    fn claim(&self, lease: Option<&ClaimLease>) -> Draft {
+    fn claim(&self, lease: Option<&LeaderLease>) -> Draft {
         let acquires = lease.is_none_or(|lease| lease.holder != self.identity);
         let transitions = lease.map_or(0, |lease| lease.transitions);
         Draft {
@@ -187,7 +187,7 @@ impl Candidate {
     }
 
     /// A write that was sent at `sent` has succeeded, and has left the Lease in this state.
-    pub fn wrote(&mut self, lease: ClaimLease, sent: Moment, now: Moment) {
+    pub fn wrote(&mut self, lease: LeaderLease, sent: MonotonicTime, now: MonotonicTime) {
         let before = self.seen.as_ref().and_then(|(lease, _)| lease.as_ref());
         if before.is_some_and(|before| before.version == lease.version) {
             // The API server drops a write that changes nothing. This happens if the wall clock shows the same
@@ -208,7 +208,7 @@ impl Candidate {
     }
 
     /// A request has failed, or was not answered in time. Its effect is unknown.
-    pub fn unanswered(&mut self, now: Moment) {
+    pub fn unanswered(&mut self, now: MonotonicTime) {
         self.free_from = None;
         self.rest_until = now + self.durations.retry_period();
     }

@@ -13,9 +13,9 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{
+    cluster_cache::label,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, SLICE_MANAGED_BY_LABEL},
     pod::PodView,
-    world::label,
 };
 
 /// The manager of slices that mirror an Endpoints object.

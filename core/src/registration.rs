@@ -14,8 +14,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Selector;
 
 use super::{
-    adoption::Consent, endpoint::Protocol, index::Key, labels::LabelMatch, lenient, plan::Owner,
-    proven::Pace,
+    adoption::Consent, endpoint::Protocol, index::Key, labels::LabelMatch, plan::Owner,
+    proven_time::Pace, salvage,
 };
 
 /// A ServiceRegistration with a parsed spec.
@@ -99,7 +99,7 @@ impl Registration {
     /// [`Registration::problems`].
     pub fn validate(object: &ServiceRegistration) -> Self {
         let annotations = object.metadata.annotations.as_ref();
-        let unread = annotations.and_then(|all| all.get(lenient::UNREADABLE_ANNOTATION));
+        let unread = annotations.and_then(|all| all.get(salvage::UNREADABLE_ANNOTATION));
         let mut problems: Vec<String> = unread.cloned().into_iter().collect();
         let metadata = &object.metadata;
         let name = metadata.name.clone().unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{moment::Moment, proven::Pace};
+use super::{monotonic_time::MonotonicTime, proven_time::Pace};
 
 /// What the index watches for in the beats of an instance. The values are in milliseconds to save memory, because
 /// there is one for each instance.
@@ -42,21 +42,21 @@ fn millis(span: Duration) -> u32 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rhythm {
     /// When the instance appeared; the start of the clock if it existed before this process.
-    born: Moment,
+    born: MonotonicTime,
     /// Since when no gap between its beats has been longer than [`Wanted`] allows.
-    since: Moment,
+    since: MonotonicTime,
     wanted: Wanted,
 }
 
 impl Rhythm {
     /// The rhythm of an instance that appears now, or that existed before this process.
-    pub(super) fn begin(now: Moment, was_there: bool) -> Self {
-        let born = if was_there { Moment::default() } else { now };
+    pub(super) fn begin(now: MonotonicTime, was_there: bool) -> Self {
+        let born = if was_there { MonotonicTime::default() } else { now };
         Self { born, since: now, wanted: Wanted { gap: 0, stretch: u32::MAX } }
     }
 
     /// Records a beat; `before` is when the previous one was seen. Returns whether a decision waits for this beat.
-    pub(super) fn beat(&mut self, before: Moment, now: Moment) -> bool {
+    pub(super) fn beat(&mut self, before: MonotonicTime, now: MonotonicTime) -> bool {
         if millis(now.since(before)) > self.wanted.gap {
             self.since = now;
             return false;
@@ -65,7 +65,7 @@ impl Rhythm {
     }
 
     /// Records what a decision waits for. A new pace is measured from the last beat.
-    pub(super) fn want(&mut self, wanted: Wanted, last_beat: Moment) {
+    pub(super) fn want(&mut self, wanted: Wanted, last_beat: MonotonicTime) {
         if self.wanted.gap != wanted.gap {
             self.since = last_beat;
         }
@@ -77,12 +77,12 @@ impl Rhythm {
     }
 
     /// When the instance appeared.
-    pub fn born(&self) -> Moment {
+    pub fn born(&self) -> MonotonicTime {
         self.born
     }
 
     /// For how long the instance has kept a pace, up to its last beat.
-    pub fn kept(&self, pace: Pace, last_beat: Moment) -> Duration {
+    pub fn kept(&self, pace: Pace, last_beat: MonotonicTime) -> Duration {
         match self.wanted.gap == millis(longest_gap(pace)) {
             true => last_beat.since(self.since),
             false => Duration::ZERO,
@@ -96,8 +96,8 @@ mod tests {
 
     const PACE: Pace = Pace { ttl: Duration::from_secs(10), interval: Duration::from_secs(4) };
 
-    fn at(seconds: u64) -> Moment {
-        Moment::from_millis(seconds * 1000)
+    fn at(seconds: u64) -> MonotonicTime {
+        MonotonicTime::from_millis(seconds * 1000)
     }
 
     #[test]

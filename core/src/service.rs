@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::{
+    cluster_cache::{mark_of, owner_of},
     endpoint::Family,
     plan::meta::Marked,
-    world::{mark_of, owner_of},
 };
 
 /// The fields of a Service that affect its endpoints.

@@ -14,14 +14,14 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
-    account::{Account, Line, Listed},
     cordon::Cordons,
-    in_slices::InSlices,
-    moment::Moment,
-    refusal::RefusedNow,
-    standing::Stall,
+    monotonic_time::MonotonicTime,
+    preconditions::Stall,
+    published_addresses::PublishedAddresses,
+    refused_addresses::RefusedNow,
+    server_message,
+    summary::{DecisionSummary, ListedInstance, SummaryLine},
     verdict::Reason,
-    words,
 };
 
 /// The outcome of a plan.
@@ -33,7 +33,7 @@ pub struct Applied {
     pub failure: Option<String>,
     /// What the operator's slices contain now; in a dry run, what they would contain. It may be large, so it is
     /// emptied in an outcome that waits to be reported.
-    pub published: InSlices,
+    pub published: PublishedAddresses,
     /// What the API server refuses to have published. It will be retried.
     pub refused: RefusedNow,
     /// In a dry run, what would have been written.
@@ -51,13 +51,13 @@ pub struct Applied {
 #[derive(Debug, Clone, Copy)]
 pub struct Clocks {
     /// The monotonic clock.
-    pub now: Moment,
+    pub now: MonotonicTime,
     /// The wall clock.
     pub wall: Timestamp,
 }
 
 impl Clocks {
-    fn wall_time_of(&self, moment: Moment) -> Time {
+    fn wall_time_of(&self, moment: MonotonicTime) -> Time {
         let ago = Duration::from_secs(self.now.since(moment).as_secs());
         Time(self.wall.checked_sub(ago).unwrap_or(self.wall))
     }
@@ -70,7 +70,7 @@ pub const CONTESTED: &str = "several processes claim its name";
 pub fn report(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,
-    account: &Account,
+    account: &DecisionSummary,
     stall: Option<&Stall>,
     applied: &Applied,
     clocks: Clocks,
@@ -119,9 +119,9 @@ pub const FLOOR: Duration = Duration::from_secs(10);
 pub fn due(
     prior: Option<&ServiceRegistrationStatus>,
     next: &ServiceRegistrationStatus,
-    written: Option<Moment>,
-    now: Moment,
-) -> Moment {
+    written: Option<MonotonicTime>,
+    now: MonotonicTime,
+) -> MonotonicTime {
     match (prior, written) {
         (Some(prior), Some(written)) if !is_urgent(prior, next) => now.max(written + FLOOR),
         _ => now,
@@ -178,12 +178,12 @@ fn whole_seconds(time: Timestamp) -> Timestamp {
 /// The entries of the instances to list.
 fn instances(
     prior: &ServiceRegistrationStatus,
-    account: &Account,
+    account: &DecisionSummary,
     clocks: Clocks,
 ) -> Vec<InstanceStatus> {
     let known: BTreeMap<&str, &InstanceStatus> =
         prior.instances.iter().map(|instance| (instance.name.as_str(), instance)).collect();
-    let told = |(line, listed): (&Line, &Listed)| {
+    let told = |(line, listed): (&SummaryLine, &ListedInstance)| {
         let before = known.get(&*line.instance).copied();
         let same = before.filter(|before| {
             before.state == line.state.as_str() && before.reason == line.reason.as_str()
@@ -220,14 +220,14 @@ fn instances(
 /// are not worth a write.
 fn steady(reason: &str, before: &str, now: &str) -> String {
     let lasts = ["WriteFailed", Reason::PublishFailed.as_str()].contains(&reason);
-    if lasts && words::agree(before, now) { before.to_owned() } else { now.to_owned() }
+    if lasts && server_message::agree(before, now) { before.to_owned() } else { now.to_owned() }
 }
 
 fn conditions(
     prior: &ServiceRegistrationStatus,
     generation: Option<i64>,
     status: &ServiceRegistrationStatus,
-    account: &Account,
+    account: &DecisionSummary,
     stall: Option<&Stall>,
     applied: &Applied,
     clocks: Clocks,

@@ -4,8 +4,8 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     index::{Key, Record},
-    moment::Moment,
-    proven::Pace,
+    monotonic_time::MonotonicTime,
+    proven_time::Pace,
 };
 
 /// The longest time until a client reads its registration again. A client that starts later than this after an edit
@@ -32,27 +32,27 @@ const KEPT: usize = 16;
 pub struct TtlHistory {
     current: Duration,
     /// Longer ttls of the past, each with the moment at which it ended. The moments rise and the ttls fall.
-    longer: Vec<(Moment, Duration)>,
+    longer: Vec<(MonotonicTime, Duration)>,
     /// An instance with its last beat before this moment was past a ttl when that ttl was replaced by a longer one.
-    outlived: Moment,
+    outlived: MonotonicTime,
 }
 
 impl TtlHistory {
     /// A history that begins with this ttl.
     pub fn new(ttl: Duration) -> Self {
-        Self { current: ttl, longer: Vec::new(), outlived: Moment::default() }
+        Self { current: ttl, longer: Vec::new(), outlived: MonotonicTime::default() }
     }
 
     /// A history that begins with this ttl. `former` is a longer one from an earlier process, or from an earlier
     /// registration with this name. It may still apply to some instances.
-    pub fn after(former: Option<Duration>, ttl: Duration, now: Moment) -> Self {
+    pub fn after(former: Option<Duration>, ttl: Duration, now: MonotonicTime) -> Self {
         let mut history = Self::new(ttl);
         history.longer.extend(former.filter(|former| *former > ttl).map(|former| (now, former)));
         history
     }
 
     /// Records the ttl of the spec at `now`. The same ttl again changes nothing.
-    pub fn set(&mut self, ttl: Duration, now: Moment) {
+    pub fn set(&mut self, ttl: Duration, now: MonotonicTime) {
         if ttl < self.current {
             self.longer.push((now, self.current));
         }
@@ -73,7 +73,7 @@ impl TtlHistory {
 
     /// Whether an earlier leader may have pruned an instance under a shorter ttl than the one that applies to it now.
     /// `seen` is when its last beat was seen. If in doubt, true.
-    pub fn may_have_passed(&self, seen: Moment) -> bool {
+    pub fn may_have_passed(&self, seen: MonotonicTime) -> bool {
         seen < self.outlived
     }
 
@@ -97,7 +97,7 @@ impl TtlHistory {
     /// present ttl, two beats at that pace are enough: half an interval, because a beat that reports bad health comes
     /// early. If its Lease says otherwise, there may be another reason why it beats that often.
     fn enough(&self, record: &Record, former: Duration, interval: Duration) -> Duration {
-        match record.claim.duration {
+        match record.content.duration {
             Some(_) if self.is_known_to(record) => interval / 2,
             Some(_) => former * DOUBTED_FOR,
             None => former,
@@ -109,7 +109,7 @@ impl TtlHistory {
         record: &Record,
         interval: Duration,
     ) -> impl Iterator<Item = Duration> {
-        let still_its_own = move |&&(ended, former): &&(Moment, Duration)| {
+        let still_its_own = move |&&(ended, former): &&(MonotonicTime, Duration)| {
             record.seen < ended || !self.follows(record, ended, former, interval)
         };
         self.longer.iter().filter(still_its_own).map(|(_, ttl)| *ttl)
@@ -118,12 +118,12 @@ impl TtlHistory {
     fn follows(
         &self,
         record: &Record,
-        ended: Moment,
+        ended: MonotonicTime,
         former: Duration,
         interval: Duration,
     ) -> bool {
         let born = record.rhythm.born();
-        let says_otherwise = record.claim.duration.is_some() && !self.is_known_to(record);
+        let says_otherwise = record.content.duration.is_some() && !self.is_known_to(record);
         if born >= ended + NEWS_TRAVELS_FOR || (born >= ended && !says_otherwise) {
             return true;
         }
@@ -134,7 +134,7 @@ impl TtlHistory {
     /// Whether a Lease says that its client knows the present ttl. The client writes the ttl in whole seconds.
     fn is_known_to(&self, record: &Record) -> bool {
         record
-            .claim
+            .content
             .duration
             .is_some_and(|duration| duration < self.current + Duration::from_secs(1))
     }
@@ -145,17 +145,17 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(60);
 
 /// The ttls of deleted registrations, in case they are replaced.
 #[derive(Debug, Default)]
-pub struct Replaced(HashMap<Key, (Moment, Duration)>);
+pub struct Replaced(HashMap<Key, (MonotonicTime, Duration)>);
 
 impl Replaced {
     /// A registration was deleted; this was the longest ttl that applied to its instances.
-    pub fn put(&mut self, key: &Key, ttl: Duration, now: Moment) {
+    pub fn put(&mut self, key: &Key, ttl: Duration, now: MonotonicTime) {
         self.0.retain(|_, (gone, _)| now < *gone + REPLACED_WITHIN);
         self.0.insert(key.clone(), (now, ttl));
     }
 
     /// A registration exists. Returns the ttl of the deleted one that it replaces, if there is one.
-    pub fn take(&mut self, key: &Key, now: Moment) -> Option<Duration> {
+    pub fn take(&mut self, key: &Key, now: MonotonicTime) -> Option<Duration> {
         let (gone, ttl) = self.0.remove(key)?;
         (now < gone + REPLACED_WITHIN).then_some(ttl)
     }

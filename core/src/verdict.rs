@@ -8,9 +8,9 @@ use beatkeeper_api::InstanceState;
 use super::{
     address::AddressSet,
     endpoint::{PodRef, PortSet},
-    index::Settled,
+    index::LeaseDecision,
     instance::InstanceName,
-    moment::Moment,
+    monotonic_time::MonotonicTime,
 };
 
 /// Why an instance is in its state, as one word that users can search for.
@@ -156,24 +156,24 @@ pub struct Verdict {
     /// Where the instance can be reached, as far as that is known.
     pub placement: Option<Placement>,
     /// When the last beat was seen, by the monotonic clock; `None` if there was none.
-    pub last_beat: Option<Moment>,
+    pub last_beat: Option<MonotonicTime>,
     /// Its Lease, if it has one.
-    pub lease: Option<Judged>,
+    pub lease: Option<JudgedLease>,
     /// The processes that claim its name, if there are several.
     pub rival: Option<String>,
     /// When the passing of time alone may change this verdict.
-    pub look_again: Option<Moment>,
+    pub requeue_at: Option<MonotonicTime>,
 }
 
 /// The Lease behind a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judged {
+pub struct JudgedLease {
     /// The decision as the index records it.
-    pub settled: Settled,
+    pub decision: LeaseDecision,
     /// The evidence that is missing before the verdict is final. It is boxed because few instances are ever in doubt.
     pub suspect: Option<Box<Suspect>>,
     /// When the ttl passes. Set only while the beat is late.
-    pub deadline: Option<Moment>,
+    pub deadline: Option<MonotonicTime>,
 }
 
 /// A Lease that needs a live read before its instance is pruned (L2, L4).
@@ -183,7 +183,7 @@ pub struct Suspect {
     pub lease: Arc<str>,
     /// The live read must be sent after this moment. `None` if the doubt is not about the silence, but about whether
     /// the Lease exists.
-    pub deadline: Option<Moment>,
+    pub deadline: Option<MonotonicTime>,
 }
 
 impl Suspect {
@@ -194,20 +194,20 @@ impl Suspect {
     }
 
     /// The instances that are past their deadline, or will be if no beat arrives until then.
-    pub fn foreseen(verdicts: &[Verdict]) -> Vec<Self> {
-        let foreseen = |verdict: &Verdict| {
-            let Judged { settled, suspect, deadline } = verdict.lease.as_ref()?;
+    pub fn expected_expiries(verdicts: &[Verdict]) -> Vec<Self> {
+        let expected_expiries = |verdict: &Verdict| {
+            let JudgedLease { decision, suspect, deadline } = verdict.lease.as_ref()?;
             let deadline = suspect.as_ref().map_or(*deadline, |suspect| suspect.deadline)?;
-            Some(Self { lease: settled.lease.clone(), deadline: Some(deadline) })
+            Some(Self { lease: decision.lease.clone(), deadline: Some(deadline) })
         };
-        verdicts.iter().filter_map(foreseen).collect()
+        verdicts.iter().filter_map(expected_expiries).collect()
     }
 }
 
 impl Verdict {
     /// The decision as the index records it, if there is a Lease.
-    pub fn settled(&self) -> Option<&Settled> {
-        self.lease.as_ref().map(|lease| &lease.settled)
+    pub fn lease_decision(&self) -> Option<&LeaseDecision> {
+        self.lease.as_ref().map(|lease| &lease.decision)
     }
 
     /// Whether one of its addresses is in `addresses`.
@@ -233,7 +233,7 @@ impl Verdict {
     }
 
     /// When the instance is pruned unless it beats before. Set only while its beat is late.
-    pub fn deadline(&self) -> Option<Moment> {
+    pub fn deadline(&self) -> Option<MonotonicTime> {
         self.lease.as_ref().and_then(|lease| lease.deadline)
     }
 

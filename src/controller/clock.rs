@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use beatkeeper_core::{moment::Moment, status::Clocks};
+use beatkeeper_core::{monotonic_time::MonotonicTime, status::Clocks};
 
 /// Within this time a moment can be awaited to a tenth of a millisecond. A timer of the runtime for such a
 /// moment is set earlier by this time.
@@ -33,15 +33,15 @@ impl Clock {
     }
 
     /// The present on the monotonic clock.
-    pub(crate) fn now(&self) -> Moment {
-        Moment::from_start(self.start.elapsed())
+    pub(crate) fn now(&self) -> MonotonicTime {
+        MonotonicTime::from_start(self.start.elapsed())
     }
 
     /// Waits for a moment that is near. Returns at once if the moment is past or further away than [`NEAR`].
     ///
     /// The runtime's timers count whole milliseconds and round up, so they fire one or two milliseconds too
     /// late. A thread wakes up to a tenth of a millisecond exactly.
-    pub(crate) async fn reach(&self, moment: Moment) {
+    pub(crate) async fn reach(&self, moment: MonotonicTime) {
         let left = moment.since(self.now());
         if left.is_zero() || left > NEAR {
             return;

@@ -30,21 +30,21 @@ use crate::controller::{
 use crate::kube_client::{self, gate::Gate};
 use beatkeeper_core::{
     address::AddressSet,
-    bucket::{Bucket, Limit},
+    change_limits::ChangeLimits,
+    cluster_cache::ClusterCache,
+    events::ReportedStates,
     flapping::Flaps,
-    flow::Guard,
     frozen::Earlier,
     gates::Gates,
     heartbeat::Version,
     index::{Index, Key},
-    moment::Moment,
-    notice::Remembered,
-    path::Path,
-    refusal::Refusals,
-    temper::Paces,
+    monotonic_time::MonotonicTime,
+    outage_guard::OutageGuard,
+    probe_tracker::ProbeTracker,
+    rate_limit::{RateLimit, RateLimiter},
+    refused_addresses::Refusals,
     ttl::{Replaced, TtlHistory},
     verdict::Suspect,
-    world::World,
 };
 
 /// Timeout of a call to the API server, except watches. It is far above the duration of a healthy call (p99 12
@@ -72,16 +72,16 @@ pub(crate) struct Context {
     /// What the API server lets this scope read.
     pub(crate) read_access: ReadAccess,
     index: Arc<Mutex<Index>>,
-    world: Mutex<World>,
+    world: Mutex<ClusterCache>,
     /// Restarts the watches.
     pub(crate) relists: Relists,
     /// The probe of this replica.
     pub(crate) probe: Probe,
-    path: Mutex<Path>,
+    path: Mutex<ProbeTracker>,
     other_probes: Mutex<Others>,
     /// The registrations with a decision that waits for a proof.
     unproven: Mutex<HashSet<Key>>,
-    guard: Mutex<Guard>,
+    guard: Mutex<OutageGuard>,
     memories: Mutex<HashMap<Key, Memory>>,
     replaced: Mutex<Replaced>,
     gates: Mutex<Gates>,
@@ -100,16 +100,16 @@ const KEPT_PACES: Duration = Duration::from_secs(10);
 /// The rate limits of each registration's writes.
 #[derive(Debug, Default)]
 struct KeptPaces {
-    of: HashMap<Key, Paces>,
+    of: HashMap<Key, ChangeLimits>,
     /// When the calm paces were last removed.
-    swept: Moment,
+    swept: MonotonicTime,
 }
 
 /// The current term of this process, or its last one.
 #[derive(Debug, Default)]
 struct Term {
     /// When it began.
-    began: Moment,
+    began: MonotonicTime,
     /// Set while the work queue listens. Before that no registration has to be woken, since the queue begins
     /// with all of them. Without this rule every beat would wake its registration.
     wakes: Option<UnboundedSender<ObjectRef<ServiceRegistration>>>,
@@ -146,29 +146,29 @@ pub(crate) struct Memory {
     pub(crate) ttl: Option<TtlHistory>,
     /// After a failed write of a cordon, no cordon is written again before this time. The writes restore
     /// cordons in Leases that were made anew.
-    pub(crate) cordons_paused_until: Moment,
+    pub(crate) cordons_paused_until: MonotonicTime,
     /// When to reconcile again because of a step that had to wait.
-    pub(crate) look_again: Option<Moment>,
+    pub(crate) requeue_at: Option<MonotonicTime>,
     /// The instances with a state that changes again and again.
     pub(crate) flaps: Flaps,
     /// When to send the events that had to wait.
-    pub(crate) events_due: Option<Moment>,
+    pub(crate) events_due: Option<MonotonicTime>,
     /// When to reconcile again because time alone may change the decision.
-    pub(crate) due: Option<Moment>,
+    pub(crate) due: Option<MonotonicTime>,
     /// The states that the last events reported. None after a start, until the first report.
-    pub(crate) told: Option<Remembered>,
+    pub(crate) told: Option<ReportedStates>,
     /// The Endpoints are not updated again before this time.
-    pub(crate) endpoints_paused_until: Moment,
+    pub(crate) endpoints_paused_until: MonotonicTime,
     /// How often in a row the registration could not be published.
     pub(crate) failures: u32,
     /// How often in a row a decision lacked a live read or a proof.
     pub(crate) failed_reads: u32,
     /// The instances that were suspects at the last decision, or become suspects at their deadlines.
-    pub(crate) foreseen: Vec<Suspect>,
+    pub(crate) expected_expiries: Vec<Suspect>,
     /// Whether the Service, when it last existed, was one that the operator did not own.
     pub(crate) foreign_service: bool,
     /// Since when the Service with this uid has been seen without a selector.
-    pub(crate) without_selector: Option<(String, Moment)>,
+    pub(crate) without_selector: Option<(String, MonotonicTime)>,
     /// In a dry run: the addresses that would be published now.
     pub(crate) dry_run_published: Option<AddressSet>,
     /// The addresses of outside instances at the last time when they could change, with the generation of the
@@ -181,10 +181,10 @@ pub(crate) struct Memory {
     /// Adopted instances that have beaten since, until the status no longer lists them.
     pub(crate) weaned: Vec<AdoptedInstance>,
     /// Since when a Service that the operator did not own is missing.
-    pub(crate) service_gone: Option<Moment>,
+    pub(crate) service_gone: Option<MonotonicTime>,
     /// The deadlines of instances that are to be pruned, by the name of the Lease, until the API server
     /// confirms the write.
-    pub(crate) pruning: HashMap<Arc<str>, Moment>,
+    pub(crate) pruning: HashMap<Arc<str>, MonotonicTime>,
 }
 
 impl Context {
@@ -208,7 +208,7 @@ impl Context {
             read_access: ReadAccess::default(),
             relists: Relists::default(),
             probe,
-            path: Mutex::new(Path::new(clock.now())),
+            path: Mutex::new(ProbeTracker::new(clock.now())),
             other_probes: Mutex::default(),
             unproven: Mutex::default(),
             guard: Mutex::default(),
@@ -246,12 +246,12 @@ impl Context {
     }
 
     /// What is known of the cluster. The guard is never held across an await.
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, ClusterCache> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The path of the beats. The guard is never held across an await.
-    pub(crate) fn path(&self) -> MutexGuard<'_, Path> {
+    pub(crate) fn path(&self) -> MutexGuard<'_, ProbeTracker> {
         self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -266,7 +266,7 @@ impl Context {
     }
 
     /// The outage guard (L6). The mutex guard is never held across an await.
-    pub(crate) fn guard(&self) -> MutexGuard<'_, Guard> {
+    pub(crate) fn guard(&self) -> MutexGuard<'_, OutageGuard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -314,7 +314,7 @@ impl Context {
     }
 
     /// Gives access to the rate limits of a registration's writes.
-    pub(crate) fn paces<T>(&self, key: &Key, ask: impl FnOnce(&mut Paces) -> T) -> T {
+    pub(crate) fn paces<T>(&self, key: &Key, ask: impl FnOnce(&mut ChangeLimits) -> T) -> T {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
         ask(paces.of.entry(key.clone()).or_default())
     }
@@ -326,9 +326,9 @@ impl Context {
     pub(crate) fn may(
         &self,
         key: &Key,
-        limit: Limit,
-        which: impl FnOnce(&mut Paces) -> &mut Bucket,
-    ) -> Result<(), Moment> {
+        limit: RateLimit,
+        which: impl FnOnce(&mut ChangeLimits) -> &mut RateLimiter,
+    ) -> Result<(), MonotonicTime> {
         let now = self.clock.now();
         self.paces(key, |paces| which(paces).take(limit, now))
     }
@@ -378,7 +378,7 @@ impl Context {
         // The paces of this registration are kept until they are calm, since it may be made anew. A scan of all
         // paces for each deleted registration would be too expensive.
         if now.since(paces.swept) >= KEPT_PACES {
-            paces.of.retain(|_, paces| !paces.are_calm(now));
+            paces.of.retain(|_, paces| !paces.are_idle(now));
             paces.swept = now;
         }
         self.metrics.forget(key);
@@ -423,7 +423,7 @@ impl Context {
     }
 
     /// When the current term began, or the last one.
-    pub(crate) fn term_began(&self) -> Moment {
+    pub(crate) fn term_began(&self) -> MonotonicTime {
         self.term().began
     }
 

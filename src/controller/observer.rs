@@ -7,7 +7,7 @@ use beatkeeper_core::{
     address::AddressSet,
     evidence::Evidence,
     index::{Index, Record},
-    moment::Moment,
+    monotonic_time::MonotonicTime,
     registration::Registration,
     ttl::TtlHistory,
     verdict::{Suspect, Verdict},
@@ -23,7 +23,7 @@ pub struct Decided<'a> {
     /// The decision about each instance.
     pub verdicts: &'a [Verdict],
     /// When it was taken.
-    pub at: Moment,
+    pub at: MonotonicTime,
 }
 
 /// What a decision is about to be made of.
@@ -39,7 +39,7 @@ pub struct Undecided<'a, 'm> {
     /// The addresses that the slices show.
     pub published: &'a AddressSet,
     /// The present.
-    pub now: Moment,
+    pub now: MonotonicTime,
 }
 
 /// Sees what a process does. No method does anything unless a simulation overrides it.

@@ -1,7 +1,7 @@
 //! Detects that the store was rolled back to an earlier state, and restarts from the current state then.
 //!
 //! The parts of this process that see a sign of a rollback in a watch or a write report it here. They are the
-//! probe ([`beatkeeper_core::history`]), a list ([`beatkeeper_core::world`], [`beatkeeper_core::index`]), and a
+//! probe ([`beatkeeper_core::rollback`]), a list ([`beatkeeper_core::cluster_cache`], [`beatkeeper_core::index`]), and a
 //! read after a conflict. [`run`] asks the API server for rollbacks that none of them can see.
 
 use std::{
@@ -22,10 +22,10 @@ use tokio::sync::watch;
 use crate::controller::context::{Context, call};
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
-    deaf::Ear,
+    cluster_cache::{PendingDelivery, Watched},
     health::Concern,
     heartbeat::Version,
-    world::{Debt, Watched},
+    watch_stall::DeliveryCheck,
 };
 
 /// How often the watches are checked for objects that they have not shown yet.
@@ -85,8 +85,8 @@ pub(crate) fn begin(context: &Context, why: &dyn Display) {
          no instance is pruned for a ttl"
     );
     context.metrics.store_went_back();
-    context.path().begin_anew(format!("the store went back to an earlier state: {why}"));
-    context.index().begin_anew(context.clock.now());
+    context.path().reset_after_rollback(format!("the store went back to an earlier state: {why}"));
+    context.index().reset_after_rollback(context.clock.now());
     context.world().begin_anew();
     context.forget_versions();
     context.probe.begin_anew();
@@ -106,7 +106,7 @@ pub(crate) fn take_in<K: Watched>(object: K, from: Version, context: &Context) {
 
 /// Checks the watches for ever. A watch that does not show known writes is restarted.
 pub(crate) async fn run(context: std::sync::Arc<Context>, namespace: Option<String>) {
-    let mut ears: HashMap<&'static str, Ear> = HashMap::new();
+    let mut ears: HashMap<&'static str, DeliveryCheck> = HashMap::new();
     let mut last = context.clock.now();
     let mut told = false;
     for tick in 1_u32.. {
@@ -122,12 +122,12 @@ pub(crate) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
                 continue;
             }
             let ear = ears.entry(kind).or_default();
-            if ear.listen(owed, passed) && context.observer.notices_rollbacks() {
+            if ear.check(owed, passed) && context.observer.notices_rollbacks() {
                 tracing::warn!(kind, "the watch does not bring what was written: it is begun anew");
                 context.metrics.watch_broke(kind);
                 context.relists.each(|known| known == kind);
             }
-            if let Some(silent) = ear.deaf_for() {
+            if let Some(silent) = ear.stalled_for() {
                 let silent = silent.as_secs();
                 deaf = Err(format!(
                     "the watch of {kind} has not brought for {silent} s what was written"
@@ -152,9 +152,9 @@ pub(crate) async fn run(context: std::sync::Arc<Context>, namespace: Option<Stri
 
 /// What each watch is known to lack, as a number that changes once the watch has shown any of it.
 fn owed(context: &Context) -> [(&'static str, Option<u64>); 4] {
-    let probe = context.path().history().unshown();
+    let probe = context.path().rollback_detector().unshown();
     let mut world = context.world();
-    let number = |debt: Option<Debt>| debt.map(Debt::number);
+    let number = |debt: Option<PendingDelivery>| debt.map(PendingDelivery::number);
     [
         ("Leases", probe.map(i64::cast_unsigned)),
         ("Services", number(world.debt::<Service>())),

@@ -9,9 +9,9 @@ use crate::bind_address::BindAddress;
 use crate::controller::leader::args::{ElectionSettings, LeaderArgs};
 use beatkeeper_core::{
     address::{OutsideRange, OutsideRanges, ParseRangeError},
+    build_plan::PlanSettings,
     leader::DurationsError,
     plan::DEFAULT_MAX_ENDPOINTS_PER_SLICE,
-    planning::Style,
 };
 
 /// Runs the operator: publishes the instances that beat, and prunes those that stopped.
@@ -151,8 +151,8 @@ pub struct Settings {
 
 impl Settings {
     /// How to publish.
-    pub(crate) fn style(&self) -> Style {
-        Style {
+    pub(crate) fn style(&self) -> PlanSettings {
+        PlanSettings {
             publish_endpoints: self.publish_endpoints,
             max_endpoints_per_slice: self.max_endpoints_per_slice,
         }

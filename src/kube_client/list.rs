@@ -22,7 +22,7 @@ use kube::{
 use serde::{Deserialize, Serialize};
 
 use super::split::Splitter;
-use beatkeeper_core::reading::{self, Read, Readable};
+use beatkeeper_core::decode::{self, Decode, Decoded};
 
 /// Maximum number of objects in the first page.
 const FIRST: u32 = 200;
@@ -68,7 +68,7 @@ impl Collection {
     ///
     /// # Errors
     /// An error of the list itself. An error in one object is passed to `take` in place of the object.
-    pub async fn each<K: Readable>(&self, mut take: impl FnMut(Read<K>)) -> kube::Result<()> {
+    pub async fn each<K: Decode>(&self, mut take: impl FnMut(Decoded<K>)) -> kube::Result<()> {
         let mut cursor = Some(Cursor::default());
         while let Some(at) = cursor {
             let mut page = self.page(&at).await?;
@@ -91,7 +91,7 @@ impl Collection {
     }
 
     /// Requests a page.
-    pub(super) async fn page<K: Readable>(&self, at: &Cursor) -> kube::Result<Page<K>> {
+    pub(super) async fn page<K: Decode>(&self, at: &Cursor) -> kube::Result<Page<K>> {
         let params = ListParams {
             label_selector: self.labels.clone(),
             limit: Some(at.limit),
@@ -150,7 +150,7 @@ impl Default for Cursor {
 pub(super) struct Page<K> {
     body: Body,
     splitter: Splitter,
-    items: VecDeque<Read<K>>,
+    items: VecDeque<Decoded<K>>,
     bytes: u64,
     count: u64,
     limit: u32,
@@ -178,7 +178,7 @@ struct Metadata {
     r#continue: Option<String>,
 }
 
-impl<K: Readable> Page<K> {
+impl<K: Decode> Page<K> {
     /// A page with at most `limit` objects.
     pub(super) fn of(body: Body, limit: u32) -> Self {
         let (splitter, items) = (Splitter::default(), VecDeque::new());
@@ -186,7 +186,7 @@ impl<K: Readable> Page<K> {
     }
 
     /// The next object, once it has arrived. None at the end of the page.
-    pub(super) async fn next(&mut self) -> kube::Result<Option<Read<K>>> {
+    pub(super) async fn next(&mut self) -> kube::Result<Option<Decoded<K>>> {
         loop {
             if let Some(item) = self.items.pop_front() {
                 return Ok(Some(item));
@@ -202,7 +202,7 @@ impl<K: Readable> Page<K> {
             let (items, count) = (&mut self.items, &mut self.count);
             self.splitter.feed(piece, |item| {
                 *count += 1;
-                items.push_back(reading::read(item));
+                items.push_back(decode::read(item));
             });
             self.body.consume_unpin(length);
         }

@@ -13,7 +13,7 @@ use kube::{
 use serde::Deserialize;
 
 use super::list::{Body, Collection, Cursor, End, Page};
-use beatkeeper_core::reading::{self, Read, Readable};
+use beatkeeper_core::decode::{self, Decode, Decoded};
 
 #[cfg(test)]
 mod tests;
@@ -27,9 +27,9 @@ const GONE: u16 = 410;
 
 /// Lists and watches, and starts again after any error. The caller sets the pace. The events are those of kube's
 /// watcher: the start of a list is reported before the list is requested.
-pub fn observe<K: Readable + Send + 'static>(
+pub fn observe<K: Decode + Send + 'static>(
     collection: Collection,
-) -> impl Stream<Item = watcher::Result<Event<Read<K>>>> + Send {
+) -> impl Stream<Item = watcher::Result<Event<Decoded<K>>>> + Send {
     let observer = Observer { collection, kind: PhantomData::<fn() -> K> };
     stream::unfold((observer, State::Begin), |(observer, state)| async move {
         let (event, state) = observer.next(state).await;
@@ -52,10 +52,10 @@ struct Observer<K> {
 }
 
 /// An event to report, if any, and the next state.
-type Step<K> = (Option<watcher::Result<Event<Read<K>>>>, State<K>);
+type Step<K> = (Option<watcher::Result<Event<Decoded<K>>>>, State<K>);
 
-impl<K: Readable> Observer<K> {
-    async fn next(&self, mut state: State<K>) -> (watcher::Result<Event<Read<K>>>, State<K>) {
+impl<K: Decode> Observer<K> {
+    async fn next(&self, mut state: State<K>) -> (watcher::Result<Event<Decoded<K>>>, State<K>) {
         loop {
             let (event, next) = match state {
                 State::Begin => (Some(Ok(Event::Init)), State::ToList(Cursor::default())),
@@ -106,7 +106,7 @@ fn list_failed(error: Error) -> watcher::Error {
     watcher::Error::InitialListFailed(error)
 }
 
-async fn listing<K: Readable>(mut page: Page<K>) -> Step<K> {
+async fn listing<K: Decode>(mut page: Page<K>) -> Step<K> {
     match page.next().await {
         Ok(Some(object)) => return (Some(Ok(Event::InitApply(object))), State::Listing(page)),
         Ok(None) => {}
@@ -125,7 +125,7 @@ async fn listing<K: Readable>(mut page: Page<K>) -> Step<K> {
 }
 
 /// Reads the next line of a watch. Each line is an event.
-async fn watching<K: Readable>(mut body: Body, mut line: Vec<u8>, version: String) -> Step<K> {
+async fn watching<K: Decode>(mut body: Body, mut line: Vec<u8>, version: String) -> Step<K> {
     line.clear();
     line.shrink_to(64 * 1024);
     let failed = |error| Some(Err(watcher::Error::WatchFailed(Error::ReadEvents(error))));
@@ -136,7 +136,7 @@ async fn watching<K: Readable>(mut body: Body, mut line: Vec<u8>, version: Strin
         Ok(Err(error)) if ended(&error) => return (None, State::ToWatch(version)),
         Ok(Err(error)) => return (failed(error), State::ToWatch(version)),
     }
-    let reading::Event { kind, version: newer, object } = match reading::read_event::<K>(&line) {
+    let decode::Event { kind, version: newer, object } = match decode::read_event::<K>(&line) {
         Ok(event) => event,
         // The object of the event is unknown. A new list will show it.
         Err(_) => {

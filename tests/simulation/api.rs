@@ -8,10 +8,10 @@ use beatkeeper_api::{
     heartbeat::{self, REGISTRATION_LABEL},
 };
 use beatkeeper_core::{
+    cluster_cache::label,
     heartbeat::HeartbeatLease,
     index::Key,
-    leader::{ClaimLease, Draft},
-    world::label,
+    leader::{Draft, LeaderLease},
 };
 use jiff::Timestamp;
 
@@ -93,7 +93,7 @@ pub enum Answer {
     Object(Object),
     /// A list, and its position in the log of its kind.
     List(Vec<Object>, usize),
-    Claim(Option<ClaimLease>),
+    Claim(Option<LeaderLease>),
     Done,
 }
 
@@ -128,7 +128,7 @@ pub struct Took {
 struct Store {
     objects: BTreeMap<Kind, BTreeMap<Key, Object>>,
     version: u64,
-    claim: Option<ClaimLease>,
+    claim: Option<LeaderLease>,
 }
 
 /// An earlier state of the store, and the lengths of the logs at that time.
@@ -226,7 +226,7 @@ impl Api {
                 }
                 self.store.version += STEP;
                 let seconds = u64::try_from(draft.seconds).unwrap_or(0);
-                self.store.claim = Some(ClaimLease {
+                self.store.claim = Some(LeaderLease {
                     version: self.store.version.to_string(),
                     holder: draft.holder,
                     duration: std::time::Duration::from_secs(seconds),

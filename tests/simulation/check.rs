@@ -1,6 +1,6 @@
 //! The promises, judged by an observer that sees everything.
 //!
-//! **Proven time** (P1) is computed here as follows: the time that has passed, minus the stretches in which the
+//! **ProvenTime time** (P1) is computed here as follows: the time that has passed, minus the stretches in which the
 //! API server accepted no writes, and minus the stretches in which the deciding process could not have seen
 //! writes. A process cannot see writes while it is suspended or cut off, or while its watch of the Leases does
 //! not deliver. A stretch counts only if it is longer than the tolerance of the registration's pace. A
@@ -25,14 +25,14 @@ use std::{
 
 use beatkeeper_api::{InstanceState, heartbeat::REGISTRATION_LABEL};
 use beatkeeper_core::{
+    cluster_cache::label,
     heartbeat::{Heartbeat, Token},
     index::{Key, Record},
-    moment::Moment,
+    monotonic_time::MonotonicTime,
     plan::meta::SERVICE_NAME_LABEL,
-    proven::{Gap, Pace, Proven, Silence},
+    proven_time::{Gap, Pace, ProvenTime, Silence},
     registration::Registration,
     verdict::Verdict,
-    world::label,
 };
 
 use crate::{
@@ -439,7 +439,7 @@ impl Check {
         registration: &Registration,
         records: &[Record],
         verdicts: &[Verdict],
-        now: Moment,
+        now: MonotonicTime,
     ) {
         self.tell(|| {
             let states: Vec<String> = verdicts
@@ -458,9 +458,9 @@ impl Check {
                 self.fail(|| format!("P7: no message: {verdict:?}"));
             }
             let Some(judged) = &verdict.lease else { continue };
-            let record = records.iter().find(|record| record.lease == judged.settled.lease);
+            let record = records.iter().find(|record| record.lease == judged.decision.lease);
             if let Some(record) = record
-                && judged.settled.expired
+                && judged.decision.expired
                 && record.expired_at.is_none()
             {
                 self.taken_for_dead(controller, registration, record, controller.absolute(now));
@@ -546,16 +546,16 @@ impl Check {
             let of = |stretches: &Stretches| {
                 let gaps = stretches.between(seen, read).filter(long);
                 let gap = |(from, to)| Gap {
-                    from: Moment::from_millis(from),
-                    to: Moment::from_millis(to),
+                    from: MonotonicTime::from_millis(from),
+                    to: MonotonicTime::from_millis(to),
                 };
-                Proven::with_gaps(gaps.map(gap).collect())
+                ProvenTime::with_gaps(gaps.map(gap).collect())
             };
             let gaps = of(&closed).and(&of(&blind.unwrap_or_default()));
-            let since = Moment::from_millis(seen);
+            let since = MonotonicTime::from_millis(seen);
             let deadline = gaps.deadline(Silence { since, before: Duration::ZERO }, pace);
             // The 50 ms are a tolerance: a list that shows the probe shows the other Leases within a moment.
-            if Moment::from_millis(read + 50) < deadline {
+            if MonotonicTime::from_millis(read + 50) < deadline {
                 return self.fail(|| {
                     format!("P1 (3): {key} beat at {beat}, taken for dead by a read at {read}, {gaps:?}, {pace:?}")
                 });

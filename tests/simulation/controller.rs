@@ -12,19 +12,19 @@ use std::{
 use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
 use beatkeeper_core::{
     address::OutsideRanges,
-    deaf::Ear,
-    flow::Guard,
+    build_plan::PlanSettings,
+    cluster_cache::{ClusterCache, PendingDelivery},
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::{Index, Key, LiveRead},
     leader::Candidate,
-    memory::Memory,
-    moment::Moment,
-    path::Path,
-    planning::Style,
+    monotonic_time::MonotonicTime,
+    outage_guard::OutageGuard,
+    probe_tracker::ProbeTracker,
     registration::Registration,
+    silence_log::SilenceLog,
     ttl::TtlHistory,
     verdict::Suspect,
-    world::{Debt, World},
+    watch_stall::DeliveryCheck,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -68,7 +68,7 @@ pub struct Setup {
     pub network: Rc<Network>,
     pub check: Rc<Check>,
     pub ranges: OutsideRanges,
-    pub style: Style,
+    pub style: PlanSettings,
     pub leadership: Leadership,
     pub without: Without,
     /// How many lists are older than what was seen before, in percent.
@@ -82,9 +82,9 @@ struct Remembered {
     ttl: Option<TtlHistory>,
     failures: u32,
     failed_reads: u32,
-    foreseen: Vec<Suspect>,
+    expected_expiries: Vec<Suspect>,
     foreign_service: bool,
-    service_gone: Option<Moment>,
+    service_gone: Option<MonotonicTime>,
     /// Not part of the shell: whether a decision has been taken, for [`Without::Grace`].
     decided: bool,
     written: Option<(u64, ServiceRegistrationStatus)>,
@@ -104,9 +104,9 @@ pub struct Controller {
     pub born: u64,
     identity: String,
     index: RefCell<Index>,
-    world: RefCell<World>,
-    path: RefCell<Path>,
-    guard: RefCell<Guard>,
+    world: RefCell<ClusterCache>,
+    path: RefCell<ProbeTracker>,
+    guard: RefCell<OutageGuard>,
     probes: RefCell<probe::Probes>,
     unproven: RefCell<BTreeSet<Key>>,
     registrations: RefCell<BTreeMap<Key, Arc<ServiceRegistration>>>,
@@ -120,7 +120,7 @@ pub struct Controller {
     term: Cell<Option<u64>>,
     /// True from the first proof of the term on.
     working: Cell<bool>,
-    term_began: Cell<Moment>,
+    term_began: Cell<MonotonicTime>,
     probe_task: Cell<Option<(ProcessId, u64)>>,
 }
 
@@ -137,7 +137,7 @@ impl Controller {
             born: executor.now(),
             index: RefCell::default(),
             world: RefCell::default(),
-            path: RefCell::new(Path::new(Moment::default())),
+            path: RefCell::new(ProbeTracker::new(MonotonicTime::default())),
             guard: RefCell::default(),
             probes: RefCell::default(),
             unproven: RefCell::default(),
@@ -212,13 +212,13 @@ impl Controller {
         self.executor().spawn(self.process, task);
     }
 
-    fn now(&self) -> Moment {
-        Moment::from_millis(self.executor().now() - self.born)
+    fn now(&self) -> MonotonicTime {
+        MonotonicTime::from_millis(self.executor().now() - self.born)
     }
 
     /// Converts a moment of this process into the time of the simulation.
-    pub fn absolute(&self, moment: Moment) -> u64 {
-        self.born + millis(moment.since(Moment::default()))
+    pub fn absolute(&self, moment: MonotonicTime) -> u64 {
+        self.born + millis(moment.since(MonotonicTime::default()))
     }
 
     fn wall(&self) -> Timestamp {
@@ -281,7 +281,7 @@ impl Controller {
         self.index.borrow_mut()
     }
 
-    fn world(&self) -> RefMut<'_, World> {
+    fn world(&self) -> RefMut<'_, ClusterCache> {
         self.world.borrow_mut()
     }
 
@@ -465,9 +465,9 @@ impl Controller {
             return;
         }
         self.setup.check.tell(|| format!("controller {} begins anew: {why}", self.place));
-        self.path.borrow_mut().begin_anew(why.to_owned());
+        self.path.borrow_mut().reset_after_rollback(why.to_owned());
         let now = self.now();
-        self.index().begin_anew(now);
+        self.index().reset_after_rollback(now);
         self.world().begin_anew();
         self.forget_probes();
         for memory in self.memories.borrow_mut().values_mut() {
@@ -489,21 +489,21 @@ impl Controller {
 
     /// Mirrors `run` in anew.rs, without the request for the versions that the kinds have reached.
     async fn listen(self: Rc<Self>) {
-        let mut ears: BTreeMap<Kind, Ear> = BTreeMap::new();
+        let mut ears: BTreeMap<Kind, DeliveryCheck> = BTreeMap::new();
         loop {
             self.executor().sleep(1000).await;
-            let probe = self.path.borrow_mut().history().unshown();
+            let probe = self.path.borrow_mut().rollback_detector().unshown();
             let owed = {
                 let mut world = self.world();
                 [
                     (Kind::Lease, probe.map(i64::cast_unsigned)),
-                    (Kind::Service, world.debt::<Service>().map(Debt::number)),
-                    (Kind::Slice, world.debt::<EndpointSlice>().map(Debt::number)),
-                    (Kind::Endpoints, world.debt::<Endpoints>().map(Debt::number)),
+                    (Kind::Service, world.debt::<Service>().map(PendingDelivery::number)),
+                    (Kind::Slice, world.debt::<EndpointSlice>().map(PendingDelivery::number)),
+                    (Kind::Endpoints, world.debt::<Endpoints>().map(PendingDelivery::number)),
                 ]
             };
             for (kind, owed) in owed {
-                let deaf = ears.entry(kind).or_default().listen(owed, Duration::from_secs(1));
+                let deaf = ears.entry(kind).or_default().check(owed, Duration::from_secs(1));
                 if deaf && self.setup.without != Without::Rollbacks {
                     self.setup
                         .check
@@ -529,7 +529,7 @@ impl Controller {
         }
     }
 
-    fn of_pods(&self, change: impl FnOnce(&mut World) -> Vec<Key>) -> Vec<Key> {
+    fn of_pods(&self, change: impl FnOnce(&mut ClusterCache) -> Vec<Key>) -> Vec<Key> {
         let pods = change(&mut self.world());
         let index = self.index();
         pods.iter().flat_map(|pod| index.registrations_of_pod(pod)).collect()
@@ -616,9 +616,9 @@ impl Controller {
             return;
         }
         if let Some(memory) = self.probes.borrow().newest_memory() {
-            let memory: Memory = memory;
-            self.index().recall(&memory);
-            self.path.borrow_mut().recall(memory);
+            let memory: SilenceLog = memory;
+            self.index().resume_silence(&memory);
+            self.path.borrow_mut().resume(memory);
         }
     }
 

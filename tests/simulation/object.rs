@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use beatkeeper_api::{ServiceRegistration, heartbeat::REGISTRATION_LABEL};
 use beatkeeper_core::{
+    cluster_cache::{label, owner_of},
     heartbeat::HeartbeatLease,
     index::Key,
     plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
-    world::{label, owner_of},
 };
 use k8s_openapi::{
     api::{

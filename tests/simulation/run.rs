@@ -11,7 +11,7 @@ use std::{
 
 use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec};
 use beatkeeper_core::{
-    address::OutsideRanges, index::Key, planning::Style, registration::Registration,
+    address::OutsideRanges, build_plan::PlanSettings, index::Key, registration::Registration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -108,7 +108,7 @@ impl Run {
             network: network.clone(),
             check: check.clone(),
             ranges,
-            style: Style {
+            style: PlanSettings {
                 publish_endpoints: random.percent(50),
                 max_endpoints_per_slice: random.pick(&[2, 3, 5, 100]),
             },

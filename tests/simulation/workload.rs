@@ -303,7 +303,7 @@ impl Workload {
 
     pub fn is_own(&self, lease: &HeartbeatLease) -> bool {
         let beat = beatkeeper_core::heartbeat::Heartbeat::read(lease);
-        match beat.claim.origin {
+        match beat.content.origin {
             Origin::Outside => !self.in_pod,
             Origin::Pod { uid, .. } => self.in_pod && uid == *self.pod_uid.borrow(),
         }

@@ -3,7 +3,7 @@
 use super::{Index, Key};
 use crate::{
     cordon::{Notes, Unmarked},
-    heartbeat::Claim,
+    heartbeat::LeaseContent,
 };
 
 impl Index {
@@ -19,16 +19,17 @@ impl Index {
 
     /// Notes that a cordon was written to a Lease, as the watch will show later.
     pub fn cordon_is_written(&mut self, registration: &Key, unmarked: &Unmarked) {
-        let Unmarked { lease, token, claim, reason } = unmarked;
-        let claim = Claim { cordoned: Some(reason.clone()), ..Claim::clone(claim) };
-        self.cordons.observe(registration, lease, token, &claim);
+        let Unmarked { lease, token, content, reason } = unmarked;
+        let content =
+            LeaseContent { cordoned: Some(reason.clone()), ..LeaseContent::clone(content) };
+        self.cordons.observe(registration, lease, token, &content);
     }
 
     /// Notes that a registration is gone. Only those of its cordons are kept that Leases carry.
     pub fn forget_cordons(&mut self, registration: &Key) {
         let mut cordons = std::mem::take(&mut self.cordons);
         cordons.forget(registration, |lease| {
-            self.record(registration, lease).is_some_and(|record| record.claim.cordoned.is_some())
+            self.record(registration, lease).is_some_and(|record| record.content.cordoned.is_some())
         });
         self.cordons = cordons;
     }

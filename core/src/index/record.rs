@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
-    heartbeat::{Claim, Heartbeat, Token, Version},
-    moment::Moment,
-    proven::Silence,
+    heartbeat::{Heartbeat, LeaseContent, Token, Version},
+    monotonic_time::MonotonicTime,
+    proven_time::Silence,
     rhythm::{Rhythm, Wanted},
 };
 
@@ -43,7 +43,7 @@ impl std::fmt::Display for Key {
 
 /// How this controller came to know the current token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
+pub enum Provenance {
     /// The token was there when the controller started. It is not known whether the instance beats (L5).
     Inherited,
     /// The token was there when the controller started, and the instance was published. It has one full ttl to beat
@@ -55,7 +55,7 @@ pub enum Sight {
     Changed,
 }
 
-impl Sight {
+impl Provenance {
     /// Whether two things are unknown: whether the instance beats, and whether it was published before it came to be
     /// known.
     pub fn awaits_beat(self) -> bool {
@@ -67,7 +67,7 @@ impl Sight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grace {
     /// The moment from which the silence of the instance counts.
-    pub from: Moment,
+    pub from: MonotonicTime,
     /// Whether the instance was published, according to the decisions of this process.
     pub published: bool,
     /// Whether the new history has shown its Lease.
@@ -95,21 +95,21 @@ pub struct Record {
     /// The version of the Lease as last read.
     pub version: Version,
     /// When the token was last seen to change (L1).
-    pub seen: Moment,
+    pub seen: MonotonicTime,
     /// How long the instance had been silent before `seen`, as an earlier process has proven (L5).
     pub silent_before: Duration,
     /// How the token came to be known.
-    pub sight: Sight,
+    pub provenance: Provenance,
     /// Whether the watch shows the Lease.
     pub presence: Presence,
     /// The latest moment for which a live read proves that the token had not changed (L2).
-    pub silent_at: Option<Moment>,
+    pub silent_at: Option<MonotonicTime>,
     /// Since when the instance is decided to be dead. Only a new token revives it; a changed ttl does not.
-    pub expired_at: Option<Moment>,
+    pub expired_at: Option<MonotonicTime>,
     /// Set if the store was rolled back since the last beat.
     pub grace: Option<Grace>,
     /// The remaining content of the Lease.
-    pub claim: Arc<Claim>,
+    pub content: Arc<LeaseContent>,
     /// Whether the location of the instance was ever known. If so, a missing Pod is gone. If not, it was never seen.
     pub placed: bool,
     /// Whether the last decision was to publish it.
@@ -119,9 +119,9 @@ pub struct Record {
     /// The rhythm of its beats.
     pub rhythm: Rhythm,
     /// Whether a beat would change no decision. If so, a beat does not wake the registration.
-    pub(super) quiet: bool,
+    pub(super) beat_is_noop: bool,
     /// When the version was read.
-    pub(super) read_at: Moment,
+    pub(super) read_at: MonotonicTime,
 }
 
 impl Record {
@@ -161,13 +161,13 @@ pub enum LiveRead {
 
 /// What was decided about one Lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
+pub struct LeaseDecision {
     /// The name of the Lease.
     pub lease: Arc<str>,
     /// The token that the decision is based on.
     pub token: Token,
     /// Whether a further beat would change nothing.
-    pub quiet: bool,
+    pub beat_is_noop: bool,
     /// Whether the instance is decided to be dead.
     pub expired: bool,
     /// What its beats are watched for.
@@ -187,12 +187,12 @@ pub struct Settled {
 /// Whether a decision may be carried out, after the index has noted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a decision may have been overtaken"]
-pub enum Settlement {
+pub enum CommitResult {
     /// The decision may be carried out.
-    Stands,
+    Accepted,
     /// The decision may be carried out, and the next one has to follow soon. A beat since the snapshot makes a
     /// difference, and it has not woken the registration.
-    StandsForNow,
+    AcceptedForNow,
     /// The decision must not be carried out. Either an instance that it removes has beaten since the snapshot, or a
     /// Lease with a verdict no longer exists.
     Overtaken,

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Candidate, ClaimLease, Draft, Durations, Move};
-use crate::moment::Moment;
+use super::{Candidate, Draft, Durations, LeaderLease, Move};
+use crate::monotonic_time::MonotonicTime;
 
 mod alone;
 mod rivals;
 
 /// Milliseconds after the start of the clock.
-fn at(millis: u64) -> Moment {
-    Moment::from_millis(millis)
+fn at(millis: u64) -> MonotonicTime {
+    MonotonicTime::from_millis(millis)
 }
 
 fn millis(millis: u64) -> Duration {
@@ -26,8 +26,8 @@ fn candidate(identity: &str) -> Candidate {
     Candidate::new(identity.to_owned(), durations())
 }
 
-fn lease(version: u64, holder: &str) -> ClaimLease {
-    ClaimLease {
+fn lease(version: u64, holder: &str) -> LeaderLease {
+    LeaderLease {
         version: version.to_string(),
         holder: holder.to_owned(),
         duration: millis(5000),
@@ -36,8 +36,8 @@ fn lease(version: u64, holder: &str) -> ClaimLease {
 }
 
 /// The Lease that the API server makes of a draft.
-fn written(draft: &Draft, version: u64) -> ClaimLease {
-    ClaimLease {
+fn written(draft: &Draft, version: u64) -> LeaderLease {
+    LeaderLease {
         version: version.to_string(),
         holder: draft.holder.clone(),
         duration: Duration::from_secs(draft.seconds.unsigned_abs().into()),

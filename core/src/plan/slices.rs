@@ -88,19 +88,19 @@ impl Change<'_, '_> {
             let mut late = Tally { removed: self.draft.move_away(), ..Tally::default() };
             let in_place = !goes && !*recycled;
             if early != Tally::default() || (in_place && *unfit) {
-                phases.first.push(self.update(early, Stage::Early { in_place }));
+                phases.first.push(self.update(early, Phase::Early { in_place }));
             }
             if *recycled {
                 late.changed = stay;
             }
-            phases.second.push(if goes { self.delete() } else { self.update(late, Stage::Final) });
+            phases.second.push(if goes { self.delete() } else { self.update(late, Phase::Final) });
         } else if goes {
             phases.first.push(self.delete());
         } else {
             let changed = if ports.is_some() { stay } else { *changed };
             let tally = Tally { added: added.len(), removed: leave, changed };
             if tally != Tally::default() || ports.is_some() || *unfit {
-                phases.first.push(self.update(tally, Stage::Final));
+                phases.first.push(self.update(tally, Phase::Final));
             }
         }
     }
@@ -109,20 +109,20 @@ impl Change<'_, '_> {
         Write::delete_slice(&self.slice.object.metadata)
     }
 
-    fn update(&self, tally: Tally, stage: Stage) -> Write {
+    fn update(&self, tally: Tally, phase: Phase) -> Write {
         let object = self.slice.object;
-        let new_ports = self.new_ports().filter(|_| stage == Stage::Final);
+        let new_ports = self.new_ports().filter(|_| phase == Phase::Final);
         let members = object.endpoints.iter().zip(&self.draft.fates);
         let mut endpoints: Vec<discovery::Endpoint> = members
-            .filter_map(|(published, fate)| match (fate, stage) {
-                (Fate::Stays(endpoint), Stage::Final | Stage::Early { in_place: true }) => {
+            .filter_map(|(published, fate)| match (fate, phase) {
+                (Fate::Stays(endpoint), Phase::Final | Phase::Early { in_place: true }) => {
                     Some(write_endpoint(endpoint))
                 }
-                (Fate::Stays(_) | Fate::Moves, Stage::Early { .. }) => Some(published.clone()),
-                (Fate::Moves, Stage::Final) | (Fate::Leaves, _) => None,
+                (Fate::Stays(_) | Fate::Moves, Phase::Early { .. }) => Some(published.clone()),
+                (Fate::Moves, Phase::Final) | (Fate::Leaves, _) => None,
             })
             .collect();
-        if stage != (Stage::Early { in_place: false }) {
+        if phase != (Phase::Early { in_place: false }) {
             endpoints.extend(self.draft.added.iter().copied().map(write_endpoint));
         }
         let update = discovery::EndpointSlice {
@@ -142,7 +142,7 @@ impl Change<'_, '_> {
 
 /// Which state of a slice an update writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Phase {
     /// The first of two updates: endpoints that move are still in the slice.
     Early {
         /// Whether the slice keeps its ports. If so, this update can already write its new content.

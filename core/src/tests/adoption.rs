@@ -5,8 +5,8 @@ use beatkeeper_api::{AdoptedInstance, InstancePort, InstanceState};
 use super::*;
 use crate::{
     adoption::{Adoption, Consent, weaned},
-    claims::endpoints,
-    in_slices::InSlices,
+    endpoint_conflicts::endpoints,
+    published_addresses::PublishedAddresses,
 };
 
 /// An instance at 192.0.2.N with this port, adopted from the Endpoints.
@@ -43,7 +43,7 @@ fn lines(world: &World, index: &Index, millis: u64) -> Vec<String> {
 }
 
 fn at_port(mut beat: Heartbeat, address: &str) -> Heartbeat {
-    beat.claim.addresses = vec![address.into()];
+    beat.content.addresses = vec![address.into()];
     beat
 }
 
@@ -59,7 +59,7 @@ fn an_adopted_instance_is_ready_as_it_was_however_long_it_is_silent() {
         ["Ready Adopted: taken over from Endpoints greeter; stays until it beats for the first \
           time, or is removed from annotation beatkeeper.dev/adopt"]
     );
-    assert_eq!(verdicts[0].look_again, None);
+    assert_eq!(verdicts[0].requeue_at, None);
     let published = endpoints(&verdicts, false);
     assert_eq!(published[0].address.to_string(), "192.0.2.1");
     assert_eq!(published[0].ports.ports()[0].port, 9001);
@@ -92,7 +92,7 @@ fn a_first_beat_with_another_port_ends_it_as_soon_as_that_port_is_published() {
     let mut index = index();
     index.observe("shop", beat("vm-1", 1, 1), at(0));
     assert_eq!(lines(&world, &index, 0), ["adopted/192.0.2.1 Ready Adopted", "vm-1 Ready Beating"]);
-    assert_eq!(world.decide(&index, at(0))[0].look_again, Some(at(500)));
+    assert_eq!(world.decide(&index, at(0))[0].requeue_at, Some(at(500)));
     let both = endpoints(&world.decide(&index, at(0)), false);
     let ports: Vec<u16> = both.iter().map(|endpoint| endpoint.ports.ports()[0].port).collect();
     assert_eq!(ports, [8080, 9001]);
@@ -164,7 +164,7 @@ fn where_none_has_the_port_of_the_beat_all_of_the_address_have_beaten() {
 fn a_cordon_of_its_lease_takes_it_out_though_it_never_beat() {
     let mut world = only_one();
     let mut old = beat("vm-1", 1, 1);
-    old.claim.cordoned = Some("bad disk".to_owned());
+    old.content.cordoned = Some("bad disk".to_owned());
     world.adopted[0].entry.old_beats = vec![token_of(&old)];
     let index = inherited(&[old]);
     assert_eq!(
@@ -261,7 +261,7 @@ fn what_others_hold_goes_only_when_ours_hold_all_of_it_that_stays() {
     let verdicts = only_one().decide(&index(), at(0));
     let ours = |addresses: &[&str]| {
         let parsed = addresses.iter().map(|address| address.parse().expect("an address"));
-        InSlices::as_ready(parsed.collect())
+        PublishedAddresses::as_ready(parsed.collect())
     };
     for adoption in [
         Adoption { leftovers: vec![slice(json!(["192.0.2.1"]))], ..Adoption::default() },

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 fn lease_of(instance: &str, uid: &str, version: u64, cordoned: Option<&str>) -> Heartbeat {
     let mut beat = beat(instance, 1, version);
     beat.token.uid = uid.into();
-    beat.claim.cordoned = cordoned.map(str::to_owned);
+    beat.content.cordoned = cordoned.map(str::to_owned);
     beat
 }
 
@@ -60,7 +60,7 @@ fn it_holds_however_soon_the_lease_is_gone_and_back_and_whatever_it_says_meanwhi
     let (mut world, mut index) = cordoned();
     // No decision was made before the Lease was made again. The new Lease names another address.
     let mut remade = lease_of("vm-1", "uid-2", 3, None);
-    remade.claim.addresses = vec!["192.0.2.9".into()];
+    remade.content.addresses = vec!["192.0.2.9".into()];
     index.observe("shop", remade, at(1001));
     index.observe("shop", lease_of("vm-7", "uid-7", 4, None), at(1001));
     assert_eq!(states(&mut world, &mut index, 1001), ["vm-1 Cordoned", "vm-7 Cordoned"]);
@@ -71,7 +71,7 @@ fn another_name_at_the_address_stays_out_as_well_and_another_address_does_not() 
     let (mut world, mut index) = cordoned();
     index.observe("shop", lease_of("other", "uid-7", 2, None), at(1000));
     let mut elsewhere = lease_of("vm-2", "uid-8", 3, None);
-    elsewhere.claim.addresses = vec!["192.0.2.2".into()];
+    elsewhere.content.addresses = vec!["192.0.2.2".into()];
     index.observe("shop", elsewhere, at(1000));
     for _ in 0..2 {
         let states = states(&mut world, &mut index, 1000);
@@ -103,7 +103,7 @@ fn an_instance_that_is_declared_on_another_port_of_the_address_stays() {
     delete(&mut index, "a", 3);
     assert_eq!(states(&mut world, &mut index, 1000), ["a Cordoned", "b Ready"], "declared");
     let mut thief = lease_of("c", "uid-3", 4, None);
-    thief.claim.addresses = vec!["192.0.2.1".into()];
+    thief.content.addresses = vec!["192.0.2.1".into()];
     index.observe("shop", thief, at(1000));
     let shared = "its port is neither's";
     assert_eq!(states(&mut world, &mut index, 1000)[2], "c Ready", "{shared}");
@@ -175,11 +175,11 @@ fn a_pod_is_cordoned_by_its_name_and_not_by_an_address_that_another_pod_gets() {
     let mut world = world.pod("db-1", ready_pod("db-1", &["10.0.0.1"]));
     let mut index = index();
     let mut first = pod_beat("db-0", 1, 1);
-    first.claim.cordoned = Some("bad disk".to_owned());
+    first.content.cordoned = Some("bad disk".to_owned());
     index.observe("shop", first, at(0));
     let mut other_name = pod_beat("db-0", 1, 2);
     other_name.lease = "greeter.alias".to_owned();
-    other_name.claim.holder = Some("alias".to_owned());
+    other_name.content.holder = Some("alias".to_owned());
     index.observe("shop", other_name, at(0));
     index.observe("shop", pod_beat("db-1", 1, 3), at(0));
     let expected = ["alias Cordoned", "db-0 Cordoned", "db-1 Ready"];
@@ -221,7 +221,7 @@ fn of_very_many_cordons_a_bounded_number_is_remembered_and_those_of_pods_that_ar
     for n in 0..1000 {
         let name = format!("pod-{n}");
         let mut beat = pod_beat(&name, 1, 10 + n);
-        beat.claim.cordoned = Some(String::new());
+        beat.content.cordoned = Some(String::new());
         index.observe("shop", beat, at(1000));
         delete(&mut index, &name, 2000 + n);
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    flow::{Broken, Flow, Place},
-    memory::Memory,
-    proven::{Gap, Proven},
+    outage_guard::{BeatCount, BrokenPath, OutageArea},
+    proven_time::{Gap, ProvenTime},
+    silence_log::SilenceLog,
     verdict::Suspect,
 };
 
@@ -26,7 +26,7 @@ fn evidence(index: &mut Index, sent: u64) {
     index.confirm(&key(LEASE), found(&beat("vm-1", 1, 1)), at(sent), at(sent));
 }
 
-fn suspected(verdict: &Verdict) -> Option<Option<Moment>> {
+fn suspected(verdict: &Verdict) -> Option<Option<MonotonicTime>> {
     verdict.lease.as_ref()?.suspect.as_ref().map(|suspect| suspect.deadline)
 }
 
@@ -34,10 +34,10 @@ fn suspected(verdict: &Verdict) -> Option<Option<Moment>> {
 fn an_instance_is_doubted_at_the_very_instant_of_its_deadline_and_not_before() {
     let index = seen_at_1000();
     let before = published().one(&index, at(30_999));
-    assert_eq!((suspected(&before), before.look_again), (None, Some(at(31_000))));
+    assert_eq!((suspected(&before), before.requeue_at), (None, Some(at(31_000))));
     let doubted = published().one(&index, at(31_000));
     assert_eq!(suspected(&doubted), Some(Some(at(31_000))));
-    assert_eq!(doubted.look_again, Some(at(31_000)), "at once");
+    assert_eq!(doubted.requeue_at, Some(at(31_000)), "at once");
     assert_eq!(
         line(&doubted),
         "Ready BeatOverdue: its beat is late; it is pruned when its ttl passes"
@@ -47,26 +47,28 @@ fn an_instance_is_doubted_at_the_very_instant_of_its_deadline_and_not_before() {
 #[test]
 fn a_late_instance_is_expected_to_be_a_suspect_from_its_deadline_on() {
     let index = seen_at_1000();
-    let foreseen = |now| Suspect::foreseen(&[published().one(&index, at(now))]);
-    assert_eq!(foreseen(10_000), [], "not late yet");
+    let expected_expiries = |now| Suspect::expected_expiries(&[published().one(&index, at(now))]);
+    assert_eq!(expected_expiries(10_000), [], "not late yet");
     for now in [30_999, 31_000] {
         let suspect = Suspect { lease: LEASE.into(), deadline: Some(at(31_000)) };
-        assert_eq!(foreseen(now), [suspect]);
+        assert_eq!(expected_expiries(now), [suspect]);
     }
 }
 
 #[test]
 fn of_the_expected_suspects_only_the_present_ones_are_read() {
     let world = published();
-    let foreseen = || vec![Suspect { lease: LEASE.into(), deadline: Some(at(31_000)) }];
+    let expected_expiries = || vec![Suspect { lease: LEASE.into(), deadline: Some(at(31_000)) }];
     let in_doubt = |evidence: &Evidence, index: &Index, now| {
-        evidence.in_doubt(foreseen(), &world.registration, &world.ttl, index, at(now)).len()
+        evidence
+            .in_doubt(expected_expiries(), &world.registration, &world.ttl, index, at(now))
+            .len()
     };
     let mut index = seen_at_1000();
-    let proven = Evidence { path: Proven::without_gaps(), ..Evidence::default() };
+    let proven = Evidence { path: ProvenTime::without_gaps(), ..Evidence::default() };
     let proven = Evidence { proven: proven.path.clone(), ..proven };
     assert_eq!([30_999, 31_000].map(|now| in_doubt(&proven, &index, now)), [0, 1]);
-    let gap = Proven::with_gaps(vec![Gap { from: at(12_000), to: at(25_000) }]);
+    let gap = ProvenTime::with_gaps(vec![Gap { from: at(12_000), to: at(25_000) }]);
     let outage = Evidence { path: gap.clone(), proven: gap, ..Evidence::default() };
     assert_eq!(
         [54_999, 55_000].map(|now| in_doubt(&outage, &index, now)),
@@ -88,15 +90,15 @@ fn evidence_sent_at_the_deadline_expires_and_a_millisecond_earlier_does_not() {
     evidence(&mut index, 31_000);
     let expired = published().one(&index, at(31_000));
     assert_eq!(line(&expired), "Expired TTLPassed: no beat for its ttl of 30s");
-    assert_eq!((expired.look_again, expired.last_beat), (None, Some(at(1000))));
-    assert!(expired.lease.expect("its Lease").settled.expired);
+    assert_eq!((expired.requeue_at, expired.last_beat), (None, Some(at(1000))));
+    assert!(expired.lease.expect("its Lease").decision.expired);
 }
 
 #[test]
 fn the_last_note_is_told_when_an_instance_expires() {
     let mut index = index();
     let mut noted = beat("vm-1", 1, 1);
-    noted.claim.note = Some("disk 91 %".to_owned());
+    noted.content.note = Some("disk 91 %".to_owned());
     index.observe("shop", noted.clone(), at(1000));
     index.confirm(&key(LEASE), found(&noted), at(31_000), at(31_000));
     assert_eq!(
@@ -109,12 +111,12 @@ fn the_last_note_is_told_when_an_instance_expires() {
 fn lateness_is_told_from_half_of_the_slack_and_looked_at_exactly_then() {
     let index = seen_at_1000();
     let fresh = published().one(&index, at(1000));
-    assert_eq!((line(&fresh).as_str(), fresh.look_again), ("Ready Beating: ", Some(at(21_000))));
+    assert_eq!((line(&fresh).as_str(), fresh.requeue_at), ("Ready Beating: ", Some(at(21_000))));
     assert_eq!(published().one(&index, at(20_999)).reason.as_str(), "Beating");
     let overdue = published().one(&index, at(21_000));
     assert_eq!(overdue.reason.as_str(), "BeatOverdue");
-    assert_eq!(overdue.look_again, Some(at(31_000)));
-    assert!(!overdue.lease.expect("its Lease").settled.quiet, "the next beat must be told");
+    assert_eq!(overdue.requeue_at, Some(at(31_000)));
+    assert!(!overdue.lease.expect("its Lease").decision.beat_is_noop, "the next beat must be told");
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn an_unreadable_instance_that_drains_or_fails_is_not_held_as_if_it_were_ready()
     for (health, state) in [("Draining", "Draining"), ("Failing", "NotReady")] {
         let mut index = index();
         let mut beat = beat("vm-1", 1, 1);
-        beat.claim.health = health.parse();
+        beat.content.health = health.parse();
         index.observe("shop", beat, at(1000));
         let verdict = world.one(&index, at(31_000));
         assert_eq!(verdict.state.as_str(), state);
@@ -169,9 +171,9 @@ fn what_is_doubted_and_not_published_stays_out_until_the_read_decides() {
 fn a_dead_instance_that_is_uncordoned_is_not_published_for_a_moment() {
     let (world, mut index) = (World::new(), index());
     let mut cordoned = beat("vm-1", 1, 1);
-    cordoned.claim.cordoned = Some("bad disk".to_owned());
+    cordoned.content.cordoned = Some("bad disk".to_owned());
     index.observe("shop", cordoned, at(1000));
-    assert!(world.settle(&mut index, at(1000)));
+    assert!(world.commit(&mut index, at(1000)));
     index.observe("shop", beat("vm-1", 1, 2), at(900_000));
     assert!(!world.one(&index, at(900_000)).is_published());
 }
@@ -181,8 +183,8 @@ fn a_published_instance_gets_one_ttl_after_a_cold_start() {
     let mut index = inherited(&[beat("vm-1", 1, 1)]);
     let verdict = published().one(&index, at(0));
     assert_eq!((line(&verdict).as_str(), verdict.last_beat), ("Ready Beating: ", None));
-    assert!(verdict.lease.expect("its Lease").settled.granted);
-    assert!(published().settle(&mut index, at(0)));
+    assert!(verdict.lease.expect("its Lease").decision.granted);
+    assert!(published().commit(&mut index, at(0)));
     index.confirm(&key(LEASE), found(&beat("vm-1", 1, 1)), at(30_000), at(30_000));
     assert_eq!(published().one(&index, at(29_999)).state.as_str(), "Ready");
     assert_eq!(published().one(&index, at(30_000)).state.as_str(), "Expired");
@@ -197,7 +199,7 @@ fn an_unpublished_instance_waits_for_a_beat_after_a_cold_start() {
         "Waiting AwaitingBeat: its Lease was there when the controller started; the next beat \
          publishes it"
     );
-    assert_eq!(waiting.look_again, Some(at(30_000)));
+    assert_eq!(waiting.requeue_at, Some(at(30_000)));
     index.observe("shop", beat("vm-1", 2, 2), at(10));
     assert_eq!(line(&World::new().one(&index, at(10))), "Ready Beating: ");
 }
@@ -212,7 +214,7 @@ fn one_that_another_leader_may_have_pruned_waits_for_a_beat_when_a_term_begins()
     assert_eq!(term.one(&index, at(20_999)).state.as_str(), "Ready");
     let overdue = term.one(&index, at(21_000));
     assert_eq!(line(&overdue), awaits);
-    assert_eq!((overdue.look_again, overdue.last_beat), (Some(at(31_000)), Some(at(1000))));
+    assert_eq!((overdue.requeue_at, overdue.last_beat), (Some(at(31_000)), Some(at(1000))));
     // The instance died under a ttl of 30 s, which was then set to an hour.
     term.ttl.set(Duration::from_secs(3600), at(40_000));
     term.term_began = at(41_000);
@@ -220,7 +222,7 @@ fn one_that_another_leader_may_have_pruned_waits_for_a_beat_when_a_term_begins()
     // A published instance has its ttl. An unpublished one is published by its next beat.
     let published = World { term_began: at(41_000), ..published() };
     assert_eq!(published.one(&index, at(22_000)).state.as_str(), "Ready");
-    term.settle(&mut index, at(41_000));
+    term.commit(&mut index, at(41_000));
     let beat = index.observe("shop", beat("vm-1", 2, 2), at(42_000));
     assert_eq!(beat, woken_after(41_000));
     assert_eq!(term.one(&index, at(42_000)).state.as_str(), "Ready");
@@ -247,27 +249,27 @@ fn a_lease_without_a_renew_time_never_beat() {
         line(&verdict),
         "Waiting NeverBeat: Lease greeter.vm-1 has no spec.renewTime: no beat has been written"
     );
-    assert_eq!((verdict.look_again, verdict.last_beat), (None, None));
+    assert_eq!((verdict.requeue_at, verdict.last_beat), (None, None));
 }
 
 #[test]
 fn a_shorter_ttl_waits_until_the_instance_follows_and_a_longer_one_applies_at_once() {
     let (mut world, mut index) = (published(), seen_at_1000());
     world.ttl.set(Duration::from_secs(15), at(5000));
-    assert_eq!(world.one(&index, at(30_999)).look_again, Some(at(31_000)), "still 30 s");
+    assert_eq!(world.one(&index, at(30_999)).requeue_at, Some(at(31_000)), "still 30 s");
     index.observe("shop", beat("vm-1", 2, 2), at(10_000));
-    assert_eq!(world.one(&index, at(24_999)).look_again, Some(at(30_000)), "late, and not dead");
+    assert_eq!(world.one(&index, at(24_999)).requeue_at, Some(at(30_000)), "late, and not dead");
     world.ttl.set(Duration::from_secs(60), at(24_999));
     let verdict = world.one(&index, at(25_000));
-    assert_eq!((suspected(&verdict), verdict.look_again), (None, Some(at(45_000))));
+    assert_eq!((suspected(&verdict), verdict.requeue_at), (None, Some(at(45_000))));
 }
 
 #[test]
 fn a_gap_in_proven_time_moves_the_deadline() {
     let (mut world, index) = (published(), seen_at_1000());
-    world.evidence.path = Proven::with_gaps(vec![Gap { from: at(5000), to: at(13_000) }]);
+    world.evidence.path = ProvenTime::with_gaps(vec![Gap { from: at(5000), to: at(13_000) }]);
     world.evidence.proven.clone_from(&world.evidence.path);
-    assert_eq!(world.one(&index, at(31_000)).look_again, Some(at(39_000)));
+    assert_eq!(world.one(&index, at(31_000)).requeue_at, Some(at(39_000)));
     assert_eq!(suspected(&world.one(&index, at(39_000))), Some(Some(at(39_000))));
 }
 
@@ -315,10 +317,10 @@ fn only_a_late_instance_has_a_deadline_ahead() {
 fn where_almost_no_beats_arrive_silent_instances_are_held_for_ten_ttls_at_most() {
     let (mut world, mut index) = (published(), seen_at_1000());
     evidence(&mut index, 31_000);
-    world.evidence.broken = Some(Broken {
+    world.evidence.broken = Some(BrokenPath {
         weighed: false,
-        place: Place::Namespace("shop".to_owned()),
-        flow: Flow { due: 12, arrived: 1 },
+        place: OutageArea::Namespace("shop".to_owned()),
+        flow: BeatCount { due: 12, arrived: 1 },
         window: Duration::from_secs(20),
     });
     let held = world.one(&index, at(32_000));
@@ -328,9 +330,9 @@ fn where_almost_no_beats_arrive_silent_instances_are_held_for_ten_ttls_at_most()
          only 1 arrived, so the way of the beats is taken to be broken: look for what keeps instances \
          from writing their Leases; held until 5m after its deadline at most"
     );
-    assert_eq!(held.look_again, Some(at(37_000)), "to see whether they flow again");
-    assert!(!held.lease.expect("its Lease").settled.expired);
-    assert_eq!(world.one(&index, at(330_999)).look_again, Some(at(331_000)));
+    assert_eq!(held.requeue_at, Some(at(37_000)), "to see whether they flow again");
+    assert!(!held.lease.expect("its Lease").decision.expired);
+    assert_eq!(world.one(&index, at(330_999)).requeue_at, Some(at(331_000)));
     assert_eq!(world.one(&index, at(331_000)).state.as_str(), "Expired");
 }
 
@@ -338,10 +340,10 @@ fn where_almost_no_beats_arrive_silent_instances_are_held_for_ten_ttls_at_most()
 fn an_unpublished_instance_is_not_held() {
     let (mut world, mut index) = (World::new(), seen_at_1000());
     evidence(&mut index, 31_000);
-    world.evidence.broken = Some(Broken {
+    world.evidence.broken = Some(BrokenPath {
         weighed: false,
-        place: Place::Cluster,
-        flow: Flow { due: 12, arrived: 0 },
+        place: OutageArea::Cluster,
+        flow: BeatCount { due: 12, arrived: 0 },
         window: Duration::from_secs(20),
     });
     assert_eq!(world.one(&index, at(32_000)).state.as_str(), "Expired");
@@ -351,14 +353,14 @@ fn an_unpublished_instance_is_not_held() {
 fn silence_that_an_earlier_process_has_proven_counts_until_the_next_beat() {
     let mut index = inherited(&[beat("vm-1", 1, 7)]);
     let text = "v2 its-uid 20000 5:1000 9:8000 11:12000";
-    let memory = Memory::read_from("its-uid", Version(12), text).expect("a memory");
-    index.recall(&memory);
+    let memory = SilenceLog::read_from("its-uid", Version(12), text).expect("a memory");
+    index.resume_silence(&memory);
     let world = published();
-    assert_eq!(world.one(&index, at(15_000)).look_again, Some(at(18_000)), "12 s had passed");
+    assert_eq!(world.one(&index, at(15_000)).requeue_at, Some(at(18_000)), "12 s had passed");
     index.observe("shop", beat("vm-1", 2, 20), at(16_000));
-    index.recall(&memory);
+    index.resume_silence(&memory);
     assert_eq!(only(&index).silence().before, Duration::ZERO);
-    assert_eq!(world.one(&index, at(40_000)).look_again, Some(at(46_000)));
+    assert_eq!(world.one(&index, at(40_000)).requeue_at, Some(at(46_000)));
 }
 
 #[test]
@@ -366,6 +368,6 @@ fn time_to_look_again_never_lies_in_the_past_for_the_living() {
     let (world, index) = (published(), seen_at_1000());
     for now in (1000..31_000).step_by(250) {
         let verdict = world.one(&index, at(now));
-        assert!(verdict.look_again.is_some_and(|again| again > at(now)), "{now}: {verdict:?}");
+        assert!(verdict.requeue_at.is_some_and(|again| again > at(now)), "{now}: {verdict:?}");
     }
 }

@@ -10,25 +10,25 @@ use k8s_openapi::api::{
 use kube::core::PartialObjectMeta;
 
 use super::*;
-use crate::{depends::Asked, gather, stage::Stage, world::World as Cluster};
+use crate::{cluster_cache::ClusterCache, depends::Asked, inputs::Inputs, snapshot};
 
 const MACHINE: &str = "192.0.2.1";
 
 /// Makes a decision of a registration about an outside instance at [`MACHINE`] and a Pod on node-1.
-fn asked(cluster: &mut Cluster, index: &Index, ranges: &[&str]) {
+fn asked(cluster: &mut ClusterCache, index: &Index, ranges: &[&str]) {
     let registration = World::new().registration;
     let ranges: OutsideRanges = ranges.iter().map(|range| range.parse().expect("one")).collect();
-    let records = index.snapshot(&registration.key);
-    let mut pods = gather::pods("shop", &records, &[], cluster);
-    let stage = Stage::new(gather::surroundings(&registration, cluster), None, None);
+    let records = index.records_of(&registration.key);
+    let mut pods = snapshot::pods("shop", &records, &[], cluster);
+    let inputs = Inputs::new(snapshot::take(&registration, cluster), None, None);
     let nodes = std::mem::take(&mut pods.nodes);
-    let asked = Asked::of(&registration, &records, &stage, &ranges, nodes);
+    let asked = Asked::of(&registration, &records, &inputs, &ranges, nodes);
     cluster.dependents.note(&registration.key, asked);
     cluster.dependents.take_affected();
 }
 
 struct Scene {
-    cluster: Cluster,
+    cluster: ClusterCache,
     version: u64,
 }
 
@@ -37,14 +37,14 @@ impl Scene {
         let mut index = index();
         index.observe("shop", beat("vm-1", 1, 1), at(0));
         index.observe("shop", pod_beat("greeter-1", 1, 2), at(0));
-        let mut scene = Self { cluster: Cluster::default(), version: 10 };
+        let mut scene = Self { cluster: ClusterCache::default(), version: 10 };
         let pod = ready_pod("greeter-1", &["10.88.0.1"]);
         scene.show_pod("shop", "greeter-1", pod);
         asked(&mut scene.cluster, &index, &["shop=192.0.2.0/24", "bank=198.51.100.0/24"]);
         scene
     }
 
-    fn put<K: crate::world::Watched + serde::de::DeserializeOwned>(
+    fn put<K: crate::cluster_cache::Watched + serde::de::DeserializeOwned>(
         &mut self,
         namespace: &str,
         name: &str,
@@ -179,7 +179,7 @@ fn what_no_decision_has_asked_for_wakes_no_registration() {
 fn an_address_outside_the_allowed_ranges_is_not_asked_for() {
     let mut index = index();
     index.observe("shop", beat("vm-1", 1, 1), at(0));
-    let mut scene = Scene { cluster: Cluster::default(), version: 10 };
+    let mut scene = Scene { cluster: ClusterCache::default(), version: 10 };
     asked(&mut scene.cluster, &index, &["bank=192.0.2.0/24"]);
     assert_eq!(scene.other_pod("Running", Some(MACHINE), false), BTreeSet::new());
 }
@@ -191,7 +191,7 @@ fn an_instance_whose_address_is_free_again_is_published_by_the_next_decision() {
     world.owned = Some(MACHINE.parse().expect("an address"));
     let mut index = index();
     index.observe("shop", beat("vm-1", 1, 1), at(0));
-    assert!(world.settle(&mut index, at(100)));
+    assert!(world.commit(&mut index, at(100)));
     assert_eq!(world.one(&index, at(100)).state.as_str(), "Rejected");
     index.observe("shop", beat("vm-1", 2, 2), at(9_000));
     world.owned = None;

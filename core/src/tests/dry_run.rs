@@ -7,14 +7,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::*;
 use crate::{
-    account::Account,
-    dry_run::{published_after, tell},
-    gather::Gathered,
-    in_slices::InSlices,
+    dry_run::{describe, published_after},
+    inputs::Inputs,
     plan::{Plan, Tally, Write},
-    stage::Stage,
-    standing::{Neighbours, Stall},
+    preconditions::{ConflictingObjects, Stall},
+    published_addresses::PublishedAddresses,
+    snapshot::Snapshot,
     status::{Applied, Clocks, report},
+    summary::DecisionSummary,
 };
 
 fn slice(name: &str, addresses: &[&str]) -> EndpointSlice {
@@ -26,15 +26,15 @@ fn slice(name: &str, addresses: &[&str]) -> EndpointSlice {
     .expect("a slice")
 }
 
-fn stage(slices: &[EndpointSlice]) -> Stage {
-    let gathered = Gathered {
+fn inputs(slices: &[EndpointSlice]) -> Inputs {
+    let snapshot = Snapshot {
         service: None,
         slices: slices.iter().cloned().map(Arc::new).collect(),
         endpoints: None,
-        neighbours: Neighbours::default(),
+        conflicts: ConflictingObjects::default(),
         published: AddressSet::new(),
     };
-    Stage::new(gathered, None, None)
+    Inputs::new(snapshot, None, None)
 }
 
 fn update(name: &str, addresses: &[&str]) -> Write {
@@ -47,7 +47,7 @@ fn delete(name: &str) -> Write {
 
 #[test]
 fn what_would_be_published_is_what_the_slices_would_hold_after_all_phases() {
-    let stage = stage(&[
+    let inputs = inputs(&[
         slice("a", &["192.0.2.1"]),
         slice("b", &["192.0.2.2"]),
         slice("c", &["192.0.2.3"]),
@@ -60,24 +60,24 @@ fn what_would_be_published_is_what_the_slices_would_hold_after_all_phases() {
     ];
     let plan = Plan { phases: vec![first, vec![delete("b"), update("d", &[]), delete("a")]] };
     let mut published: Vec<String> =
-        published_after(&stage, &plan).iter().map(ToString::to_string).collect();
+        published_after(&inputs, &plan).iter().map(ToString::to_string).collect();
     published.sort();
     assert_eq!(published, ["192.0.2.3", "192.0.2.7"]);
 }
 
 #[test]
 fn a_few_writes_are_named_and_the_others_counted() {
-    let mut stage = stage(&[]);
-    assert_eq!(tell(&stage, &Plan::default()), "there is nothing to write");
-    stage.announced.push("create service greeter".to_owned());
+    let mut inputs = inputs(&[]);
+    assert_eq!(describe(&inputs, &Plan::default()), "there is nothing to write");
+    inputs.announced.push("create service greeter".to_owned());
     let plan = Plan { phases: vec![(0..9).map(|n| delete(&format!("s-{n}"))).collect()] };
     assert_eq!(
-        tell(&stage, &plan),
+        describe(&inputs, &plan),
         "would create service greeter, delete slice s-0, delete slice s-1, delete slice s-2, delete \
          slice s-3 and 5 writes more; nothing is published or removed"
     );
     let long = Plan { phases: vec![(0..9).map(|_| delete(&"x".repeat(253))).collect()] };
-    assert!(tell(&stage, &long).chars().count() < 1100);
+    assert!(describe(&inputs, &long).chars().count() < 1100);
 }
 
 fn ready(stall: Option<&Stall>) -> ServiceRegistrationStatus {
@@ -85,13 +85,13 @@ fn ready(stall: Option<&Stall>) -> ServiceRegistrationStatus {
     index.observe("shop", beat("vm-1", 1, 1), at(0));
     let verdicts = World::new().decide(&index, at(0));
     let applied = Applied {
-        published: InSlices::as_ready([std::net::IpAddr::from([192, 0, 2, 1])].into()),
+        published: PublishedAddresses::as_ready([std::net::IpAddr::from([192, 0, 2, 1])].into()),
         dry_run: Some("would do this".to_owned()),
         ..Applied::default()
     };
     let wall = "2026-11-22T10:00:00Z".parse().expect("a time");
     let prior = ServiceRegistrationStatus::default();
-    let account = Account::of(verdicts, applied.published.all());
+    let account = DecisionSummary::of(verdicts, applied.published.all());
     report(&prior, Some(1), &account, stall, &applied, Clocks { now: at(0), wall })
 }
 

@@ -13,7 +13,7 @@ use super::{
     ttl::{Client, clients, paces},
     *,
 };
-use crate::{address::Named, proven::Pace};
+use crate::{address::Named, proven_time::Pace};
 
 /// An edit of a part of a registration, or of the operator's settings.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ struct Instance {
     /// Whether its Lease carries the ttl that the instance knows.
     says: bool,
     knows: Pace,
-    beat: Option<Moment>,
+    beat: Option<MonotonicTime>,
     /// Whether it must be published: no edit excludes it, and it was published or has beaten since.
     counts: bool,
 }
@@ -117,7 +117,7 @@ impl Play {
     }
 
     /// Makes all these edits at once.
-    fn apply(&mut self, edits: &[Edit], now: Moment) {
+    fn apply(&mut self, edits: &[Edit], now: MonotonicTime) {
         let mut restart = false;
         for edit in edits {
             let port = &mut self.spec["ports"][0];
@@ -173,9 +173,9 @@ impl Play {
     }
 
     /// Restarts the operator. The new process knows only what is in the Leases, the slices and the status.
-    fn restart(&mut self, now: Moment) {
+    fn restart(&mut self, now: MonotonicTime) {
         let pace = self.world.registration.pace();
-        let records = self.index.snapshot(&key("greeter"));
+        let records = self.index.records_of(&key("greeter"));
         let awaits = |it: &Record| self.world.ttl.awaits(it, pace.interval).is_some();
         let told = records.iter().any(awaits).then(|| self.world.ttl.longest());
         self.world.ttl = TtlHistory::after(told, pace.ttl, now);
@@ -201,15 +201,15 @@ impl Play {
             true => pod_beat(name, renewed, self.version),
             false => beat(name, renewed, self.version),
         };
-        lease.claim.duration = says.then_some(knows.ttl);
+        lease.content.duration = says.then_some(knows.ttl);
         if !in_pod {
-            lease.claim.addresses = vec![Named::from(*address)];
+            lease.content.addresses = vec![Named::from(*address)];
         }
         lease
     }
 
     /// Does what the clients do at a moment.
-    fn live(&mut self, now: Moment) {
+    fn live(&mut self, now: MonotonicTime) {
         for n in 0..self.instances.len() {
             let instance = &mut self.instances[n];
             if let Client::Follows { every } = instance.client
@@ -233,7 +233,7 @@ impl Play {
 
     /// Does what the operator does at a moment. Fails if an instance is forgotten, doubted, or wrongly
     /// unpublished.
-    fn decide(&mut self, now: Moment) -> Result<(), String> {
+    fn decide(&mut self, now: MonotonicTime) -> Result<(), String> {
         let verdicts = self.world.decide(&self.index, now);
         for instance in &self.instances {
             let told = verdicts.iter().find(|verdict| &*verdict.instance == instance.name);
@@ -246,7 +246,7 @@ impl Play {
                 return Err(format!("{} is taken out: {}", instance.name, line(verdict)));
             }
         }
-        let _ = settle(&mut self.index, &verdicts, now);
+        let _ = commit(&mut self.index, &verdicts, now);
         if !self.world.registration.dry_run {
             let published = verdicts.iter().filter(|verdict| verdict.is_published());
             let places = published.flat_map(|verdict| &verdict.placement);

@@ -10,13 +10,12 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::{
     address::Named,
-    gather,
+    build_plan,
+    cluster_cache::ClusterCache,
+    decode::Lenient,
+    inputs::Inputs,
     plan::{Plan, Write},
-    planning,
-    reading::Lenient,
-    stage::Stage,
-    standing,
-    world::World as Cluster,
+    preconditions, snapshot,
 };
 
 /// An address, and the name and number of a port.
@@ -29,7 +28,7 @@ struct Scene {
     annotations: Value,
     service: Option<Value>,
     judge: World,
-    cluster: Cluster,
+    cluster: ClusterCache,
     /// The beating instances, by name.
     beating: BTreeMap<&'static str, Heartbeat>,
     earlier: Arc<Earlier>,
@@ -45,12 +44,12 @@ impl Scene {
         let mut beating = BTreeMap::new();
         for (name, address) in OUTSIDE {
             let mut beat = beat(name, 1, 1);
-            beat.claim.addresses = vec![Named::from(address)];
+            beat.content.addresses = vec![Named::from(address)];
             beating.insert(name, beat);
         }
         for name in ["edge-1", "edge-2"] {
             let mut beat = beat(name, 1, 1);
-            beat.claim.addresses.clear();
+            beat.content.addresses.clear();
             beating.insert(name, beat);
         }
         let mut judge = World::new();
@@ -80,7 +79,7 @@ impl Scene {
             annotations: json!({}),
             service: Some(service),
             judge,
-            cluster: Cluster::default(),
+            cluster: ClusterCache::default(),
             beating,
             earlier: Arc::default(),
             version: 10,
@@ -123,16 +122,16 @@ impl Scene {
                 self.cluster.remove::<Service>(&parsed(gone));
             }
         }
-        self.judge.registration = gather::registration(&object, &self.cluster);
-        let gathered = gather::surroundings(&self.judge.registration, &self.cluster);
-        let service = gathered.service.clone();
+        self.judge.registration = snapshot::registration(&object, &self.cluster);
+        let snapshot = snapshot::take(&self.judge.registration, &self.cluster);
+        let service = snapshot.service.clone();
         let stall =
-            standing::stall(&self.judge.registration, service.as_deref(), &gathered.neighbours);
-        let mut stage = Stage::new(gathered, service, stall);
-        stage.earlier = self.earlier.clone();
-        self.judge.frozen = stage.frozen().cloned();
-        self.judge.families = stage.families().to_vec();
-        self.judge.published = stage.gathered.published.clone();
+            preconditions::stall(&self.judge.registration, service.as_deref(), &snapshot.conflicts);
+        let mut inputs = Inputs::new(snapshot, service, stall);
+        inputs.earlier = self.earlier.clone();
+        self.judge.frozen = inputs.frozen().cloned();
+        self.judge.families = inputs.families().to_vec();
+        self.judge.published = inputs.snapshot.published.clone();
         let mut index = index();
         for (n, beat) in self.beating.values().enumerate() {
             index.observe(
@@ -142,19 +141,20 @@ impl Scene {
             );
         }
         let verdicts = self.judge.decide(&index, at_rest());
-        let style = planning::Style { publish_endpoints: true, max_endpoints_per_slice: 100 };
-        let plan = planning::draw_up(
+        let style =
+            build_plan::PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
+        let plan = build_plan::build(
             &self.judge.registration,
-            &stage,
+            &inputs,
             &verdicts,
             style,
             Timestamp::UNIX_EPOCH,
         );
-        self.carry_out(plan, stage.is_closed());
-        if !stage.is_closed() {
+        self.carry_out(plan, inputs.is_closed());
+        if !inputs.is_closed() {
             self.earlier = Arc::new(Earlier::declared(&self.judge.registration));
         }
-        stage.stall.map(|stall| stall.reason).or(self.service.is_none().then_some("NoService"))
+        inputs.stall.map(|stall| stall.reason).or(self.service.is_none().then_some("NoService"))
     }
 
     fn carry_out(&mut self, plan: Plan, stalled: bool) {
@@ -242,7 +242,7 @@ impl Scene {
             ("10.88.0.2", _) => self.beating.contains_key("pod-2"),
             (address, _) => OUTSIDE.iter().any(|(name, known)| {
                 *known == address
-                    && self.beating.get(name).is_some_and(|beat| beat.claim.cordoned.is_none())
+                    && self.beating.get(name).is_some_and(|beat| beat.content.cordoned.is_none())
             }),
         };
         let refused = self.judge.owned.map(|address| address.to_string());
@@ -300,14 +300,14 @@ impl Scene {
             Edit::Leave(name) => drop(self.beating.remove(name)),
             Edit::Cordon(name) => {
                 if let Some(beat) = self.beating.get_mut(name) {
-                    beat.claim.cordoned = Some("bad disk".to_owned());
+                    beat.content.cordoned = Some("bad disk".to_owned());
                 }
             }
         }
     }
 }
 
-fn at_rest() -> Moment {
+fn at_rest() -> MonotonicTime {
     at(1000)
 }
 
@@ -452,7 +452,7 @@ fn a_stall_adds_no_one() {
     let mut scene = Scene::published();
     let before = scene.slices();
     let mut newcomer = beat("vm-9", 1, 1);
-    newcomer.claim.addresses = vec![Named::from("192.0.2.9")];
+    newcomer.content.addresses = vec![Named::from("192.0.2.9")];
     scene.beating.insert("vm-9", newcomer);
     scene.stall(Stall::Selector);
     scene.reconcile();
@@ -501,7 +501,7 @@ fn an_operator_that_starts_during_a_stall_knows_from_the_status_where_instances_
     scene.stall(Stall::Annotation);
     scene
         .edit(Edit::Spec("instances", json!([{ "name": "edge-1", "addresses": ["192.0.2.102"] }])));
-    scene.earlier = Arc::new(Earlier::told_by(&parsed(json!({ "instances": [
+    scene.earlier = Arc::new(Earlier::from_status(&parsed(json!({ "instances": [
         { "name": "edge-1", "state": "Ready", "reason": "Beating", "addresses": ["192.0.2.101"] },
         { "name": "edge-2", "state": "Ready", "reason": "Beating", "addresses": ["192.0.2.101"] },
     ] }))));
@@ -517,8 +517,8 @@ fn a_service_that_cannot_be_given_new_ports_keeps_what_is_published() {
     let stalled = |scene: &Scene, ports: Value| {
         let object = json!({ "ports": ports });
         let registration = Registration::validate(&super::object(object));
-        let gathered = gather::surroundings(&scene.judge.registration, &scene.cluster);
-        standing::old_ports(&registration, gathered.service.as_deref(), "forbidden").is_some()
+        let snapshot = snapshot::take(&scene.judge.registration, &scene.cluster);
+        preconditions::old_ports(&registration, snapshot.service.as_deref(), "forbidden").is_some()
     };
     assert!(stalled(&scene, json!([{ "name": "web", "port": 80 }])));
     assert!(!stalled(&scene, json!([{ "name": "http", "port": 80, "targetPort": 9090 }])));

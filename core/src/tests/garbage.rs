@@ -165,7 +165,7 @@ proptest! {
         world = world.pod("web-1", pod);
         let mut beat = Heartbeat::read(&lease(json));
         beat.registration = Some("greeter".to_owned());
-        let deleting = beat.claim.deleting;
+        let deleting = beat.content.deleting;
         let name = key(&beat.lease);
         let mut index = index();
         index.observe("shop", beat.clone(), at(0));
@@ -184,7 +184,7 @@ proptest! {
                 let addresses = verdict.placement.as_ref().map_or(0, |p| p.addresses.len());
                 prop_assert!(addresses <= 8);
             }
-            prop_assert_eq!(settle(&mut index, &verdicts, at(later)), Settlement::Stands);
+            prop_assert_eq!(commit(&mut index, &verdicts, at(later)), CommitResult::Accepted);
         }
     }
 

@@ -13,13 +13,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    account::Account,
+    build_plan,
+    cluster_cache::ClusterCache,
+    decode::Lenient,
+    events,
     flapping::Withheld,
-    gather, notice, planning,
-    reading::Lenient,
-    stage::Stage,
+    inputs::Inputs,
+    snapshot,
     status::{self, Applied, Clocks},
-    world::World as Cluster,
+    summary::DecisionSummary,
 };
 
 /// The address of the living instance.
@@ -172,7 +174,7 @@ proptest! {
         prior in any_status(),
     ) {
         let judge = World::new();
-        let mut cluster = Cluster::default();
+        let mut cluster = ClusterCache::default();
         cluster.put::<EndpointSlice>(parsed(slices.0));
         cluster.put::<EndpointSlice>(parsed(slices.1));
         cluster.put::<Endpoints>(parsed(endpoints));
@@ -184,13 +186,13 @@ proptest! {
         index.observe("shop", beat("vm-1", 1, 1), at(0));
         let verdicts = judge.decide(&index, at(1000));
 
-        let gathered = gather::surroundings(&judge.registration, &cluster);
-        let known = gathered.slices.len();
-        let service = gathered.service.clone();
+        let snapshot = snapshot::take(&judge.registration, &cluster);
+        let known = snapshot.slices.len();
+        let service = snapshot.service.clone();
         let open = service.as_ref().is_some_and(|it| it.families.contains(&Family::V4));
-        let stage = Stage::new(gathered, service, None);
-        let style = planning::Style { publish_endpoints: true, max_endpoints_per_slice: 100 };
-        let plan = planning::draw_up(&judge.registration, &stage, &verdicts, style, Timestamp::UNIX_EPOCH);
+        let inputs = Inputs::new(snapshot, service, None);
+        let style = build_plan::PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
+        let plan = build_plan::build(&judge.registration, &inputs, &verdicts, style, Timestamp::UNIX_EPOCH);
         prop_assert!(plan.phases.len() <= 2);
         // Each known slice may be written in both phases. One slice may be made, and the Endpoints object
         // written.
@@ -198,20 +200,20 @@ proptest! {
         prop_assert!(plan.to_string().len() < 1000 * (known + 2), "{plan}");
         if has_service && open {
             let wanted = plan.writes().map(|write| format!("{write:?}")).collect::<String>();
-            let there = stage.gathered.published.iter().any(|ip| ip.to_string() == LIVING);
+            let there = inputs.snapshot.published.iter().any(|ip| ip.to_string() == LIVING);
             prop_assert!(there || wanted.contains(LIVING), "{plan}");
         }
 
         let prior: ServiceRegistrationStatus = parsed(prior);
-        let before = notice::told_by(&prior);
+        let before = events::from_status(&prior);
         let clocks = Clocks { now: at(1000), wall: Timestamp::UNIX_EPOCH };
         let applied = Applied::default();
-        let account = Account::of(verdicts, applied.published.all());
+        let account = DecisionSummary::of(verdicts, applied.published.all());
         let next = status::report(&prior, Some(3), &account, None, &applied, clocks);
         prop_assert!(next.instances.len() <= LISTED_INSTANCES_MAX);
         prop_assert_eq!(next.total, 1);
         prop_assert!(next.conditions.iter().all(|condition| condition.message.len() < 1000));
-        let notices = notice::notices(&before, &account.lines, &Withheld::default());
+        let notices = events::of(&before, &account.lines, &Withheld::default());
         prop_assert!(notices.len() <= 2, "one that came, one that went: {notices:?}");
         prop_assert!(notices.iter().all(|notice| notice.note.chars().count() <= 1000));
         let again = status::report(&next, Some(3), &account, None, &applied, clocks);

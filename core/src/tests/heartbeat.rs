@@ -37,13 +37,13 @@ fn the_lease_of_the_contract_is_read_whole() {
     );
     assert_eq!(beat.token, Token { uid: "u-1".into(), renewed: Some(1_000_002) });
     assert_eq!(beat.version, Version(42));
-    let claim = beat.claim;
-    assert_eq!(claim.holder.as_deref(), Some("greeter-7f9c"));
-    assert_eq!(claim.origin, Origin::Pod { name: "greeter-7f9c".into(), uid: "p-1".into() });
-    assert_eq!((claim.health, claim.note.as_deref()), (Ok(Health::Failing), Some("disk 91 %")));
-    assert_eq!(claim.addresses, ["192.0.2.11".into(), "2001:db8::1".into()]);
-    assert_eq!(claim.cordoned.as_deref(), Some("bad disk"));
-    assert_eq!((claim.deleting, claim.duration), (false, Some(Duration::from_secs(30))));
+    let content = beat.content;
+    assert_eq!(content.holder.as_deref(), Some("greeter-7f9c"));
+    assert_eq!(content.origin, Origin::Pod { name: "greeter-7f9c".into(), uid: "p-1".into() });
+    assert_eq!((content.health, content.note.as_deref()), (Ok(Health::Failing), Some("disk 91 %")));
+    assert_eq!(content.addresses, ["192.0.2.11".into(), "2001:db8::1".into()]);
+    assert_eq!(content.cordoned.as_deref(), Some("bad disk"));
+    assert_eq!((content.deleting, content.duration), (false, Some(Duration::from_secs(30))));
 }
 
 #[test]
@@ -61,9 +61,9 @@ fn a_time_that_no_clock_can_hold_is_a_token_all_the_same() {
 #[test]
 fn an_empty_lease_is_an_outside_instance_that_never_beat() {
     let beat = read(json!({ "metadata": { "name": "x" } }));
-    assert_eq!((beat.token.renewed, beat.claim.origin), (None, Origin::Outside));
-    assert_eq!((beat.claim.holder, beat.claim.health), (None, Ok(Health::Passing)));
-    assert_eq!((beat.claim.cordoned, beat.registration), (None, None));
+    assert_eq!((beat.token.renewed, beat.content.origin), (None, Origin::Outside));
+    assert_eq!((beat.content.holder, beat.content.health), (None, Ok(Health::Passing)));
+    assert_eq!((beat.content.cordoned, beat.registration), (None, None));
 }
 
 #[test]
@@ -77,10 +77,10 @@ fn texts_that_the_api_server_does_not_bound_are_cut_where_no_name_can_match_them
         "spec": { "holderIdentity": long },
     }));
     let cut = format!("{}…", "x".repeat(253));
-    assert_eq!(beat.claim.holder, Some(cut.clone()));
-    assert_eq!(beat.claim.origin, Origin::Pod { name: cut.clone(), uid: cut });
-    assert_eq!(beat.claim.note.map(|note| note.chars().count()), Some(256));
-    assert_eq!(beat.claim.cordoned.map(|reason| reason.chars().count()), Some(256));
+    assert_eq!(beat.content.holder, Some(cut.clone()));
+    assert_eq!(beat.content.origin, Origin::Pod { name: cut.clone(), uid: cut });
+    assert_eq!(beat.content.note.map(|note| note.chars().count()), Some(256));
+    assert_eq!(beat.content.cordoned.map(|reason| reason.chars().count()), Some(256));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn unused_metadata_is_not_kept_and_cannot_fail() {
     let beat = Heartbeat::read(&lease);
     assert_eq!((beat.lease.as_str(), &*beat.token.uid), ("greeter.vm-1", "u-1"));
     assert_eq!((beat.registration.as_deref(), beat.version), (Some("greeter"), Version(7)));
-    assert!(beat.claim.deleting);
+    assert!(beat.content.deleting);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_rival_is_read_with_the_holder_of_the_name_and_without_the_time_of_its_last_
         read(json!({ "metadata": { "name": "greeter.vm-x", "annotations": {
             "beatkeeper.dev/rival": rival, "beatkeeper.dev/incarnation": "vm-b/2\n",
         } } }))
-        .claim
+        .content
     };
     let first = read("1970-01-01T00:00:00.000000Z");
     assert_eq!(
@@ -143,7 +143,7 @@ fn a_rival_is_read_with_the_holder_of_the_name_and_without_the_time_of_its_last_
 
 #[test]
 fn what_users_write_has_no_character_that_is_not_seen() {
-    let claim = read(json!({
+    let content = read(json!({
         "metadata": {
             "name": "greeter.vm-1",
             "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "a\nb", "uid": "\u{1b}[2J" }],
@@ -154,12 +154,12 @@ fn what_users_write_has_no_character_that_is_not_seen() {
         },
         "spec": { "holderIdentity": "vm\r1" },
     }))
-    .claim;
-    let told = format!("{:?} {}", claim, claim.health.clone().expect_err("unknown"));
+    .content;
+    let told = format!("{:?} {}", content, content.health.clone().expect_err("unknown"));
     let seen = |c: char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{202e}');
     assert!(told.chars().all(seen), "{told}");
-    assert_eq!(claim.note.as_deref(), Some("ok\\n2026-01-01 ERROR"));
-    assert_eq!(claim.cordoned.as_deref(), Some("\\u{202e}x"));
+    assert_eq!(content.note.as_deref(), Some("ok\\n2026-01-01 ERROR"));
+    assert_eq!(content.cordoned.as_deref(), Some("\\u{202e}x"));
 }
 
 /// Backups and restores remove owner references.
@@ -177,8 +177,8 @@ fn a_lease_that_has_lost_its_owner_is_still_its_pods() {
                 lease[part][field] = value.clone();
             }
         }
-        let claim = read(lease).claim;
-        (claim.origin, claim.owned)
+        let content = read(lease).content;
+        (content.origin, content.owned)
     };
     let pod = |name: &str, uid: &str| Origin::Pod { name: name.to_owned(), uid: uid.to_owned() };
     assert_eq!(origin(json!({})), (pod("web-0", "p-1"), false));

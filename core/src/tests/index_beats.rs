@@ -1,13 +1,13 @@
 //! Which events count as a beat, which registrations a beat wakes, and in which order events may come.
 
 use super::*;
-use crate::index::{Presence, Sight};
+use crate::index::{Presence, Provenance};
 
 /// A beating instance that a decision at moment 1000 has found quiet.
 fn quiet() -> (World, Index) {
     let (world, mut index) = (World::new(), index());
     index.observe("shop", beat("vm-1", 1, 1), at(1000));
-    assert!(world.settle(&mut index, at(1000)));
+    assert!(world.commit(&mut index, at(1000)));
     (world, index)
 }
 
@@ -36,7 +36,7 @@ fn a_beat_before_the_first_decision_wakes() {
 fn a_beat_of_an_overdue_an_expired_or_a_waiting_instance_wakes() {
     let (world, mut index) = quiet();
     // Overdue at 10 s + half of the slack of 20 s.
-    assert!(world.settle(&mut index, at(21_000)));
+    assert!(world.commit(&mut index, at(21_000)));
     assert_eq!(
         index.observe("shop", beat("vm-1", 2, 2), at(22_000)),
         woken_after(21_000),
@@ -44,7 +44,7 @@ fn a_beat_of_an_overdue_an_expired_or_a_waiting_instance_wakes() {
     );
 
     index.confirm(&key("greeter.vm-1"), found(&beat("vm-1", 2, 2)), at(52_000), at(52_001));
-    assert!(world.settle(&mut index, at(52_002)));
+    assert!(world.commit(&mut index, at(52_002)));
     assert_eq!(only(&index).expired_at, Some(at(52_002)));
     assert_eq!(
         index.observe("shop", beat("vm-1", 3, 3), at(60_000)),
@@ -54,7 +54,7 @@ fn a_beat_of_an_overdue_an_expired_or_a_waiting_instance_wakes() {
     assert_eq!(only(&index).expired_at, None);
 
     let mut waiting = inherited(&[beat("vm-1", 1, 1)]);
-    assert!(world.settle(&mut waiting, at(1)));
+    assert!(world.commit(&mut waiting, at(1)));
     assert_eq!(waiting.observe("shop", beat("vm-1", 2, 2), at(2)), woken(true), "waiting");
 }
 
@@ -63,11 +63,11 @@ fn an_older_version_never_overtakes_a_newer_one() {
     let (_, mut index) = quiet();
     index.observe("shop", beat("vm-1", 3, 30), at(11_000));
     let mut late = beat("vm-1", 2, 20);
-    late.claim.cordoned = Some("long over".to_owned());
+    late.content.cordoned = Some("long over".to_owned());
     assert_eq!(index.observe("shop", late, at(12_000)), nothing());
     let record = only(&index);
     assert_eq!((record.seen, record.version), (at(11_000), Version(30)));
-    assert_eq!((record.token.renewed, &record.claim.cordoned), (Some(3), &None));
+    assert_eq!((record.token.renewed, &record.content.cordoned), (Some(3), &None));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_write_that_leaves_the_renew_time_alone_is_no_beat() {
     assert_eq!(index.observe("shop", beat("vm-1", 1, 2), at(9000)), nothing());
     assert_eq!((only(&index).seen, only(&index).version), (at(1000), Version(2)));
     let mut noted = beat("vm-1", 1, 3);
-    noted.claim.note = Some("disk 91 %".to_owned());
+    noted.content.note = Some("disk 91 %".to_owned());
     assert_eq!(index.observe("shop", noted, at(9500)), woken(false), "a note is a change");
     assert_eq!(only(&index).seen, at(1000));
 }
@@ -119,7 +119,7 @@ fn a_relist_with_unchanged_tokens_keeps_the_old_moments() {
     index.begin_list();
     assert_eq!(index.observe("shop", beat("vm-1", 1, 1), at(20_000)), nothing());
     assert_eq!(index.end_list(), nothing());
-    assert_eq!((only(&index).seen, only(&index).sight), (at(1000), Sight::Changed));
+    assert_eq!((only(&index).seen, only(&index).provenance), (at(1000), Provenance::Changed));
 }
 
 #[test]
@@ -142,8 +142,8 @@ fn what_the_first_list_shows_is_inherited_and_what_appears_later_has_changed() {
     index.observe("shop", beat("vm-2", 1, 2), at(6));
     index.begin_list();
     index.observe("shop", beat("vm-3", 1, 3), at(7));
-    let sights: Vec<_> = index.snapshot(&key("greeter")).iter().map(|r| r.sight).collect();
-    assert_eq!(sights, [Sight::Inherited, Sight::Changed, Sight::Changed]);
+    let sights: Vec<_> = index.records_of(&key("greeter")).iter().map(|r| r.provenance).collect();
+    assert_eq!(sights, [Provenance::Inherited, Provenance::Changed, Provenance::Changed]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_beat_between_two_attempts_at_the_first_list_is_seen() {
     index.begin_list();
     assert!(index.observe("shop", beat("vm-1", 2, 2), at(6)).beat);
     index.end_list();
-    assert_eq!(only(&index).sight, Sight::Changed);
+    assert_eq!(only(&index).provenance, Provenance::Changed);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_deletion_counts_only_after_a_404() {
     assert_eq!(index.observe_deleted(&key(LEASE), Version(2)), woken(false));
     assert_eq!(line(&World::new().one(&index, at(2000))), "Ready Beating: ");
     assert_eq!(index.confirm(&key(LEASE), LiveRead::Absent, at(2000), at(2001)), woken(false));
-    assert!(index.snapshot(&key("greeter")).is_empty());
+    assert!(index.records_of(&key("greeter")).is_empty());
     assert_eq!(index.registrations().count(), 0, "nothing is left of it");
 }
 
@@ -66,8 +66,8 @@ fn a_changed_label_moves_the_lease_and_wakes_both() {
         observed,
         Observed { beat: false, since: None, wake: vec![key("other"), key("greeter")] }
     );
-    assert!(index.snapshot(&key("greeter")).is_empty());
-    assert_eq!(index.snapshot(&key("other"))[0].seen, at(1000), "a label is no beat");
+    assert!(index.records_of(&key("greeter")).is_empty());
+    assert_eq!(index.records_of(&key("other"))[0].seen, at(1000), "a label is no beat");
     assert_eq!(index.observe("shop", beat("vm-1", 9, 1), at(3000)), nothing(), "a late event");
 }
 
@@ -75,7 +75,7 @@ fn a_changed_label_moves_the_lease_and_wakes_both() {
 fn moving_an_expired_lease_away_and_back_does_not_revive_it() {
     let mut index = with_one();
     index.confirm(&key(LEASE), found(&beat("vm-1", 1, 1)), at(31_000), at(31_000));
-    assert!(World::new().settle(&mut index, at(31_000)));
+    assert!(World::new().commit(&mut index, at(31_000)));
     let moved = Heartbeat { registration: Some("other".to_owned()), ..beat("vm-1", 1, 2) };
     index.observe("shop", moved, at(32_000));
     index.observe("shop", beat("vm-1", 1, 3), at(33_000));
@@ -93,7 +93,7 @@ fn a_successor_of_a_deleted_lease_begins_anew() {
     let second = beat("vm-0", 1, 3);
     assert_eq!(index.observe("shop", second, at(3000)), woken(true), "its place is given anew");
     assert_eq!(index.observe("shop", beat("vm-1", 1, 4), at(4000)), woken(true));
-    let records = index.snapshot(&key("greeter"));
+    let records = index.records_of(&key("greeter"));
     let known: Vec<_> = records.iter().map(|record| (&*record.lease, record.seen)).collect();
     let expected = [("greeter.vm-0", 3000), ("greeter.vm-1", 4000), ("greeter.vm-2", 1000)];
     assert_eq!(known, expected.map(|(lease, seen)| (lease, at(seen))));
@@ -172,7 +172,7 @@ fn a_lease_that_its_finalizers_let_go_is_forgotten_without_a_read() {
     for relist in [false, true] {
         let mut index = with_one();
         let mut deleting = beat("vm-1", 1, 2);
-        deleting.claim.deleting = true;
+        deleting.content.deleting = true;
         assert_eq!(index.observe("shop", deleting, at(2000)), woken(false));
         assert_eq!(World::new().decide(&index, at(2000)), vec![], "it is gone already");
         let observed = if relist {
@@ -204,7 +204,7 @@ fn the_registrations_of_a_pod_are_known_while_a_lease_names_it_and_no_longer() {
 
     index.confirm(&key("greeter.web-1"), LiveRead::Absent, at(6), at(7));
     assert_eq!(index.registrations_of_pod(&pod).len(), 2, "the second Lease still names it");
-    second.claim.origin = Origin::Pod { name: "web-2".to_owned(), uid: "web-2-uid".to_owned() };
+    second.content.origin = Origin::Pod { name: "web-2".to_owned(), uid: "web-2-uid".to_owned() };
     second.version = Version(9);
     index.observe("shop", second, at(8));
     assert_eq!(index.registrations_of_pod(&pod), [key("other")], "it names another Pod now");

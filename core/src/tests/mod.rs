@@ -15,10 +15,10 @@ use super::{
     evidence::Evidence,
     frozen::Earlier,
     heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
-    index::{Index, Key, LiveRead, Observed, Record, Settled, Settlement},
-    moment::Moment,
+    index::{CommitResult, Index, Key, LeaseDecision, LiveRead, Observed, Record},
+    monotonic_time::MonotonicTime,
     pod::PodView,
-    proven::Pace,
+    proven_time::Pace,
     registration::Registration,
     rhythm::Wanted,
     ttl::TtlHistory,
@@ -27,39 +27,38 @@ use super::{
 
 mod abandoned;
 mod adoption;
-mod claims;
+mod adoption_plan;
+mod change_limits;
 mod cordon;
+mod decide_health;
 mod decide_life;
-mod decide_word;
 mod depends;
-mod edits;
-mod flow;
-mod flow_weight;
-mod frozen;
-
 mod dry_run;
+mod edits;
+mod endpoint_conflicts;
+mod frozen;
 mod garbage;
 mod garbage_published;
 mod gates;
-mod guard;
 mod heartbeat;
 mod index_beats;
+mod index_commit;
 mod index_leases;
-mod index_settle;
+mod min_ready;
+mod outage_guard;
+mod outage_guard_weight;
 mod placement;
-mod refusal;
+mod published_verdicts;
+mod refused_addresses;
 mod registration;
 mod rollback;
 mod status_floor;
-mod takeover;
-mod temper;
-mod told;
 mod ttl;
 mod unreadable;
 
 /// Milliseconds after the start of the clock.
-fn at(millis: u64) -> Moment {
-    Moment::from_millis(millis)
+fn at(millis: u64) -> MonotonicTime {
+    MonotonicTime::from_millis(millis)
 }
 
 fn key(name: &str) -> Key {
@@ -67,11 +66,11 @@ fn key(name: &str) -> Key {
 }
 
 /// What the index is told of a published instance whose beats arrive at this pace.
-fn published_at(pace: Pace, record: &Record) -> Settled {
-    Settled {
+fn published_at(pace: Pace, record: &Record) -> LeaseDecision {
+    LeaseDecision {
         lease: record.lease.clone(),
         token: record.token.clone(),
-        quiet: true,
+        beat_is_noop: true,
         expired: false,
         placed: true,
         published: true,
@@ -91,15 +90,15 @@ fn beat(instance: &str, renewed: i64, version: u64) -> Heartbeat {
     beat.registration = Some("greeter".to_owned());
     beat.token = Token { uid: "uid-1".into(), renewed: Some(renewed) };
     beat.version = Version(version);
-    beat.claim.addresses = vec!["192.0.2.1".into()];
+    beat.content.addresses = vec!["192.0.2.1".into()];
     beat
 }
 
 /// A heartbeat of registration greeter, from an instance in the Pod of this name.
 fn pod_beat(pod: &str, renewed: i64, version: u64) -> Heartbeat {
     let mut beat = beat(pod, renewed, version);
-    beat.claim.origin = Origin::Pod { name: pod.to_owned(), uid: format!("{pod}-uid") };
-    beat.claim.addresses.clear();
+    beat.content.origin = Origin::Pod { name: pod.to_owned(), uid: format!("{pod}-uid") };
+    beat.content.addresses.clear();
     beat
 }
 
@@ -165,7 +164,7 @@ fn found(beat: &Heartbeat) -> LiveRead {
 
 /// Returns the only record of registration greeter.
 fn only(index: &Index) -> Record {
-    let records = index.snapshot(&key("greeter"));
+    let records = index.records_of(&key("greeter"));
     assert_eq!(records.len(), 1, "{records:?}");
     records.into_iter().next().expect("one")
 }
@@ -184,7 +183,7 @@ struct World {
     owned: Option<IpAddr>,
     unreadable: HashMap<Arc<str>, String>,
     evidence: Evidence,
-    term_began: Moment,
+    term_began: MonotonicTime,
     adopted: Vec<Adopted>,
     /// The earlier addresses of outside instances, while nothing may be changed.
     frozen: Option<Earlier>,
@@ -235,9 +234,9 @@ impl World {
         self
     }
 
-    fn decide(&self, index: &Index, now: Moment) -> Vec<Verdict> {
+    fn decide(&self, index: &Index, now: MonotonicTime) -> Vec<Verdict> {
         let key = &self.registration.key;
-        let records = index.snapshot(key);
+        let records = index.records_of(key);
         decide(&Facts {
             registration: &self.registration,
             ttl: &self.ttl,
@@ -263,21 +262,21 @@ impl World {
     }
 
     /// Returns the verdict about the only instance.
-    fn one(&self, index: &Index, now: Moment) -> Verdict {
+    fn one(&self, index: &Index, now: MonotonicTime) -> Verdict {
         let mut verdicts = self.decide(index, now);
         assert_eq!(verdicts.len(), 1, "{verdicts:?}");
         verdicts.remove(0)
     }
 
     /// Decides, and reports the decision to the index. Returns whether the decision stands.
-    fn settle(&self, index: &mut Index, now: Moment) -> bool {
+    fn commit(&self, index: &mut Index, now: MonotonicTime) -> bool {
         let verdicts = self.decide(index, now);
-        settle(index, &verdicts, now) == Settlement::Stands
+        commit(index, &verdicts, now) == CommitResult::Accepted
     }
 }
 
-fn settle(index: &mut Index, verdicts: &[Verdict], now: Moment) -> Settlement {
-    index.settle(&key("greeter"), verdicts.iter().filter_map(Verdict::settled), now)
+fn commit(index: &mut Index, verdicts: &[Verdict], now: MonotonicTime) -> CommitResult {
+    index.commit(&key("greeter"), verdicts.iter().filter_map(Verdict::lease_decision), now)
 }
 
 fn object(spec: Value) -> ServiceRegistration {

@@ -22,7 +22,7 @@ fn in_pod(world: World) -> Verdict {
 
 fn outside(world: &World, addresses: &[&str]) -> Verdict {
     let mut beat = beat("vm-1", 1, 1);
-    beat.claim.addresses = addresses.iter().map(|&address| address.into()).collect();
+    beat.content.addresses = addresses.iter().map(|&address| address.into()).collect();
     world.one(&seen(beat), at(2000))
 }
 
@@ -39,7 +39,7 @@ fn addresses(verdict: &Verdict) -> Vec<String> {
 #[test]
 fn everything_about_a_pod_instance_comes_from_its_pod_and_nothing_from_its_lease() {
     let mut lying = pod_beat("web-1", 1, 1);
-    lying.claim.addresses = vec!["192.0.2.66".into()];
+    lying.content.addresses = vec!["192.0.2.66".into()];
     let world = World::new().pod("web-1", ready_pod("web-1", &["10.0.0.7"]));
     let verdict = world.one(&seen(lying), at(2000));
     assert_eq!((addresses(&verdict), ports(&verdict)), (vec!["10.0.0.7".to_owned()], vec![8080]));

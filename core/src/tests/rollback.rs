@@ -15,7 +15,7 @@ fn living() -> Index {
 
 /// The store goes back at 60 s, and the new list shows these Leases.
 fn go_back(index: &mut Index, shows: &[Heartbeat]) {
-    index.begin_anew(at(60_000));
+    index.reset_after_rollback(at(60_000));
     index.begin_list();
     for beat in shows {
         index.observe("shop", beat.clone(), at(61_000));
@@ -30,7 +30,7 @@ fn told(index: &mut Index, published: &[&str], now: u64) -> String {
     }
     let world = published.iter().fold(World::new(), |world, address| world.published(address));
     let verdict = world.one(index, at(now));
-    world.settle(index, at(now));
+    world.commit(index, at(now));
     line(&verdict)
 }
 
@@ -165,7 +165,7 @@ fn a_lease_that_only_the_earlier_state_knows_waits_for_a_beat() {
 fn a_list_that_began_before_the_store_was_found_to_have_gone_back_is_not_the_new_one() {
     let mut index = living();
     index.begin_list();
-    index.begin_anew(at(60_000));
+    index.reset_after_rollback(at(60_000));
     assert_eq!(index.end_list().wake, [key("greeter")], "missing from the old list");
     go_back(&mut index, &[beat("vm-1", 3, 400)]);
     assert_eq!(only(&index).presence, Presence::Watched);
@@ -175,7 +175,7 @@ fn a_list_that_began_before_the_store_was_found_to_have_gone_back_is_not_the_new
 fn a_cordon_holds_though_the_earlier_state_of_its_lease_does_not_carry_it() {
     let (mut world, mut index) = (World::new(), living());
     let mut cordoned = beat("vm-1", 6, 20_001);
-    cordoned.claim.cordoned = Some("bad disk".to_owned());
+    cordoned.content.cordoned = Some("bad disk".to_owned());
     index.observe("shop", cordoned, at(2000));
     go_back(&mut index, &[beat("vm-1", 3, 400)]);
     let cordons = Cordons::stand(&world.registration, &mut index);
@@ -188,7 +188,7 @@ fn a_cordon_holds_though_the_earlier_state_of_its_lease_does_not_carry_it() {
     // From now on, removing the annotation from the Lease lifts the cordon.
     index.observe("shop", beat("vm-1", 4, 401), at(63_000));
     let mut again = beat("vm-1", 4, 402);
-    again.claim.cordoned = Some("bad disk".to_owned());
+    again.content.cordoned = Some("bad disk".to_owned());
     index.observe("shop", again, at(63_500));
     index.observe("shop", beat("vm-1", 5, 403), at(64_000));
     let cordons = Cordons::stand(&world.registration, &mut index);
@@ -218,7 +218,7 @@ fn made_at_noon(seconds_before: i64) -> Heartbeat {
         "spec": { "holderIdentity": "vm-1", "renewTime": beat.to_string() },
     })));
     made.registration = Some("greeter".to_owned());
-    made.claim.addresses = vec!["192.0.2.1".into()];
+    made.content.addresses = vec!["192.0.2.1".into()];
     made
 }
 

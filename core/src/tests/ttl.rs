@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
-use crate::proven::Pace;
+use crate::proven_time::Pace;
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -32,7 +32,7 @@ struct Play {
     /// Whether the Lease carries the ttl that the instance knows.
     says: bool,
     knows: Pace,
-    beat: Option<Moment>,
+    beat: Option<MonotonicTime>,
     version: u64,
 }
 
@@ -57,15 +57,15 @@ impl Play {
         self.world.registration.interval = pace.interval;
     }
 
-    fn edit(&mut self, pace: Pace, now: Moment) {
+    fn edit(&mut self, pace: Pace, now: MonotonicTime) {
         self.set(pace);
         self.world.ttl.set(pace.ttl, now);
     }
 
     /// Restarts the operator. The new process knows only what is in the Leases and in the status.
-    fn restart(&mut self, now: Moment) {
+    fn restart(&mut self, now: MonotonicTime) {
         let pace = self.world.registration.pace();
-        let record = self.index.snapshot(&key("greeter")).pop();
+        let record = self.index.records_of(&key("greeter")).pop();
         let awaited = record.is_some_and(|it| self.world.ttl.awaits(&it, pace.interval).is_some());
         let told = awaited.then(|| self.world.ttl.longest());
         self.world.ttl = TtlHistory::after(told, pace.ttl, now);
@@ -80,12 +80,12 @@ impl Play {
     fn lease(&self) -> Heartbeat {
         let renewed = self.beat.map_or(0, |beat| beat.since(at(0)).as_millis());
         let mut lease = beat("vm-1", i64::try_from(renewed).expect("small"), self.version);
-        lease.claim.duration = self.says.then_some(self.knows.ttl);
-        lease.claim.addresses = vec!["192.0.2.1".into()];
+        lease.content.duration = self.says.then_some(self.knows.ttl);
+        lease.content.addresses = vec!["192.0.2.1".into()];
         lease
     }
 
-    fn beat(&mut self, now: Moment) {
+    fn beat(&mut self, now: MonotonicTime) {
         self.beat = Some(now);
         self.version += 1;
         let lease = self.lease();
@@ -93,7 +93,7 @@ impl Play {
     }
 
     /// Does what the client does at a moment.
-    fn live(&mut self, now: Moment) {
+    fn live(&mut self, now: MonotonicTime) {
         if let Client::Follows { every } = self.client
             && now.since(at(0)).as_millis().is_multiple_of(u128::from(every) * 1000)
         {
@@ -105,16 +105,16 @@ impl Play {
     }
 
     /// Does what the operator does at a moment. Returns whether the operator doubts that the instance is alive.
-    fn is_doubted(&mut self, now: Moment) -> bool {
+    fn is_doubted(&mut self, now: MonotonicTime) -> bool {
         let verdict = self.world.one(&self.index, now);
         let doubted = verdict.lease.as_ref().is_some_and(|lease| lease.suspect.is_some());
-        let _ = settle(&mut self.index, &[verdict], now);
+        let _ = commit(&mut self.index, &[verdict], now);
         doubted
     }
 
     /// Plays from second `from` to second `to`. Returns the first moment at which the operator doubts that the
     /// instance is alive.
-    fn play(&mut self, from: u64, to: u64, lives: bool) -> Option<Moment> {
+    fn play(&mut self, from: u64, to: u64, lives: bool) -> Option<MonotonicTime> {
         (from * 4..to * 4).map(|quarter| at(quarter * 250)).find(|&now| {
             if lives {
                 self.live(now);

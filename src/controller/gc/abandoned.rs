@@ -35,11 +35,11 @@ use crate::controller::{
 };
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
+    cluster_cache::{Abandoned, Kind, Watched, mark_of},
+    decode::{Decode, Lenient},
     heartbeat::Version,
-    moment::Moment,
+    monotonic_time::MonotonicTime,
     plan::meta::OWNED_BY_ANNOTATION,
-    reading::{Lenient, Readable},
-    world::{Abandoned, Kind, Watched, mark_of},
 };
 
 /// How long slices and Endpoints outlive their registration.
@@ -58,7 +58,7 @@ pub(crate) async fn run(namespace: Option<String>, context: Arc<Context>, over: 
         // This task must not end before the term: a part that ends by itself ends the term.
         return over.cancelled().await;
     }
-    let mut since: HashMap<Abandoned, Moment> = HashMap::new();
+    let mut since: HashMap<Abandoned, MonotonicTime> = HashMap::new();
     let mut told: HashSet<Abandoned> = HashSet::new();
     while over.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
         let (abandoned, undecided) = {
@@ -126,7 +126,7 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Watched
         + Serialize
-        + Readable
+        + Decode
         + Clone
         + Debug
         + Send
@@ -173,7 +173,7 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Watched
         + Serialize
-        + Readable
+        + Decode
         + Clone
         + Debug
         + Send

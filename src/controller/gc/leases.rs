@@ -18,7 +18,7 @@ use crate::kube_client::list::Collection;
 use beatkeeper_core::{
     heartbeat::{HeartbeatLease, Origin, Version},
     index::{Key, Presence, Record},
-    moment::Moment,
+    monotonic_time::MonotonicTime,
 };
 
 /// How many ttls the Lease of a dead instance is kept, so that people can look at it.
@@ -94,16 +94,16 @@ fn find(context: &Context) -> Vec<Stale> {
 
 /// Why a Lease is to be deleted, if it is. `ttl` is the ttl of its registration, or None for an orphan, which
 /// has no registration. For an orphan the duration in the Lease counts.
-fn why(record: &Record, ttl: Option<Duration>, now: Moment) -> Option<&'static str> {
+fn why(record: &Record, ttl: Option<Duration>, now: MonotonicTime) -> Option<&'static str> {
     let orphaned = ttl.is_none();
     // A Pod's Lease goes with its Pod, unless a restore has removed its owner reference.
-    let swept = record.claim.origin == Origin::Outside || !record.claim.owned;
+    let swept = record.content.origin == Origin::Outside || !record.content.owned;
     let watched = record.presence == Presence::Watched;
     // A person has set a cordon, so the Lease stays until a person lifts it.
-    if !swept || !watched || record.claim.deleting || record.claim.cordoned.is_some() {
+    if !swept || !watched || record.content.deleting || record.content.cordoned.is_some() {
         return None;
     }
-    let ttl = ttl.or(record.claim.duration).unwrap_or_else(default_ttl);
+    let ttl = ttl.or(record.content.duration).unwrap_or_else(default_ttl);
     let since = match record.expired_at {
         Some(expired_at) => expired_at,
         // No decision notes a silence of a rejected instance, since it would not be published even if it beat.

@@ -25,8 +25,8 @@ use crate::controller::{
     replica,
 };
 use beatkeeper_core::{
-    leader::{Candidate, ClaimLease, Draft, Durations, Move},
-    reading::Lenient,
+    decode::Lenient,
+    leader::{Candidate, Draft, Durations, LeaderLease, Move},
 };
 
 /// This replica's part in the election.
@@ -226,13 +226,13 @@ impl Election {
         self.durations.request_timeout()
     }
 
-    async fn read(&self) -> Result<Option<ClaimLease>, ApiError> {
+    async fn read(&self) -> Result<Option<LeaderLease>, ApiError> {
         let doing = || format!("read the election's Lease {}", self.name);
         let lease = call_within(self.limit(), doing, self.api.get_opt(&self.name)).await?;
         Ok(lease.as_ref().map(|Lenient(lease)| view(lease)))
     }
 
-    async fn write(&self, draft: &Draft) -> Result<ClaimLease, ApiError> {
+    async fn write(&self, draft: &Draft) -> Result<LeaderLease, ApiError> {
         let doing = || format!("write the election's Lease {}", self.name);
         let now = renew_time(self.clock.wall());
         let mut spec = json!({
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn renewed(election: &mut Election, version: u64) {
-        let lease = ClaimLease {
+        let lease = LeaderLease {
             version: version.to_string(),
             holder: election.identity.clone(),
             duration: Duration::from_secs(1),
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_read_whatever_is_missing_or_cannot_be_understood() {
-        let nothing = ClaimLease {
+        let nothing = LeaderLease {
             version: "7".to_owned(),
             holder: String::new(),
             duration: Duration::ZERO,

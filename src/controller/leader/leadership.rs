@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::controller::clock::Clock;
-use beatkeeper_core::moment::Moment;
+use beatkeeper_core::monotonic_time::MonotonicTime;
 
 /// A term of this process. Each term has its own number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) struct Standing {
     pub(crate) term: Option<Term>,
     /// Until when the claim is valid without another answer from the API server. A renewal changes it without a
     /// notification.
-    pub(crate) valid_until: Moment,
+    pub(crate) valid_until: MonotonicTime,
 }
 
 /// Whether this process may write. All clones share the same claim.

@@ -18,7 +18,7 @@ use kube::{
 };
 
 use crate::controller::watch::backoff::WatchBackoff;
-use beatkeeper_core::{leader::ClaimLease, reading::Lenient};
+use beatkeeper_core::{decode::Lenient, leader::LeaderLease};
 
 /// A watch that begins with the first call of [`Self::news`] and lasts until [`Self::rest`].
 pub(crate) struct LeaseWatch {
@@ -37,7 +37,7 @@ impl LeaseWatch {
 
     /// Waits until the Lease changes. Returns its new state, or None if it was deleted. The future may be
     /// dropped and called again; no change is lost.
-    pub(crate) async fn news(&mut self) -> Option<ClaimLease> {
+    pub(crate) async fn news(&mut self) -> Option<LeaderLease> {
         let events = self.events.get_or_insert_with(|| {
             let only = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
             watcher(self.api.clone(), only).backoff(WatchBackoff::new()).boxed()
@@ -70,10 +70,10 @@ impl LeaseWatch {
 }
 
 /// The fields of a Lease that the election uses. Other fields are ignored.
-pub(crate) fn view(lease: &DynamicObject) -> ClaimLease {
+pub(crate) fn view(lease: &DynamicObject) -> LeaderLease {
     let spec = &lease.data["spec"];
     let seconds = spec["leaseDurationSeconds"].as_u64().unwrap_or_default();
-    ClaimLease {
+    LeaderLease {
         version: lease.metadata.resource_version.clone().unwrap_or_default(),
         holder: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(),
         duration: Duration::from_secs(seconds),

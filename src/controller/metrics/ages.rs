@@ -19,7 +19,7 @@ use prometheus_client::{
 
 use super::catalogue::Catalogue;
 use crate::controller::clock::Clock;
-use beatkeeper_core::moment::Moment;
+use beatkeeper_core::monotonic_time::MonotonicTime;
 
 const WATCH: &str = "watch_last_event_age";
 const WATCH_HELP: &str = "Time since the last event of the watch of a kind; of the quietest watch if several \
@@ -41,15 +41,15 @@ impl Default for LastSeen {
 }
 
 impl LastSeen {
-    pub(in crate::controller) fn note(&self, now: Moment) {
-        let millis = now.since(Moment::default()).as_millis();
+    pub(in crate::controller) fn note(&self, now: MonotonicTime) {
+        let millis = now.since(MonotonicTime::default()).as_millis();
         self.0.store(u64::try_from(millis).unwrap_or(NEVER), Ordering::Relaxed);
     }
 
-    fn age(&self, now: Moment) -> Option<Duration> {
+    fn age(&self, now: MonotonicTime) -> Option<Duration> {
         match self.0.load(Ordering::Relaxed) {
             NEVER => None,
-            millis => Some(now.since(Moment::from_millis(millis))),
+            millis => Some(now.since(MonotonicTime::from_millis(millis))),
         }
     }
 }

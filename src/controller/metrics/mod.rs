@@ -33,7 +33,7 @@ use crate::kube_client::{
 };
 use beatkeeper_core::{
     index::{Index, Key},
-    moment::Moment,
+    monotonic_time::MonotonicTime,
     verdict::Verdict,
 };
 
@@ -322,7 +322,7 @@ impl Metrics {
     }
 
     /// Notes that the API server has confirmed the write that prunes an instance with this deadline.
-    pub(super) fn pruned(&self, deadline: Moment) {
+    pub(super) fn pruned(&self, deadline: MonotonicTime) {
         self.prune_lag.observe(self.clock.now().since(deadline).as_secs_f64());
     }
 
@@ -382,7 +382,7 @@ impl Metrics {
     }
 
     /// Notes a proof that beats can arrive.
-    pub(super) fn path_proven(&self, now: Moment) {
+    pub(super) fn path_proven(&self, now: MonotonicTime) {
         self.ages.proof.note(now);
     }
 
@@ -426,7 +426,7 @@ impl Metrics {
 pub(super) struct Underway<'a> {
     metrics: &'a Metrics,
     step: Step,
-    since: Moment,
+    since: MonotonicTime,
 }
 
 impl Drop for Underway<'_> {

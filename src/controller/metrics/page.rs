@@ -110,7 +110,7 @@ mod tests {
         gate::Outcome,
         request::{ApiRequest, Verb},
     };
-    use beatkeeper_core::{index::Key, moment::Moment};
+    use beatkeeper_core::{index::Key, monotonic_time::MonotonicTime};
     use std::{collections::BTreeSet, time::Duration};
 
     /// The series that a metric has, by its type.
@@ -162,7 +162,7 @@ mod tests {
             .collect();
         // A metric with labels is exposed only after it has a value.
         metrics.decided(&Key::new("shop", "greeter"), &[], "Published");
-        metrics.watch("Pods").note(Moment::default());
+        metrics.watch("Pods").note(MonotonicTime::default());
         metrics.unreadable("", &["Nodes"]);
         let request = ApiRequest { verb: Verb::Patch, kind: "Pod", status: false };
         metrics.call_ended(request, Outcome::Ok, Duration::ZERO);

@@ -18,10 +18,10 @@ use crate::kube_client::list::Collection;
 use beatkeeper_core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
-    memory::Memory,
-    moment::Moment,
-    path::{self, Proof},
-    proven::SHORTEST_GAP,
+    monotonic_time::MonotonicTime,
+    probe_tracker::{self, Proof},
+    proven_time::SHORTEST_GAP,
+    silence_log::SilenceLog,
 };
 
 use super::renewal::{MEMORY_ANNOTATION, PROBE_LABEL, Renewal, our_lease};
@@ -51,7 +51,7 @@ pub(crate) struct Probe {
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
     /// When the latest proven renewal was sent.
-    proof: Option<Moment>,
+    proof: Option<MonotonicTime>,
     /// How many renewals failed.
     failures: u64,
 }
@@ -78,8 +78,8 @@ impl Others {
 struct Other {
     uid: Arc<str>,
     version: Version,
-    seen: Moment,
-    memory: Option<Memory>,
+    seen: MonotonicTime,
+    memory: Option<SilenceLog>,
 }
 
 impl Probe {
@@ -110,7 +110,7 @@ impl Probe {
     pub(crate) fn await_deadline(
         &self,
         registration: &Key,
-        deadline: Option<Moment>,
+        deadline: Option<MonotonicTime>,
         context: &Context,
     ) {
         context.path().await_deadline(registration, deadline);
@@ -126,13 +126,15 @@ impl Probe {
     /// Why there is no proof. Then no instance may be pruned.
     pub(crate) async fn prove_up_to(
         &self,
-        deadline: Moment,
+        deadline: MonotonicTime,
         context: &Context,
     ) -> Result<(), String> {
         let mut outcome = self.outcome.subscribe();
         let failures = outcome.borrow().failures;
         let reached = |outcome: &Outcome| {
-            outcome.proof.is_some_and(|sent| path::reaches(sent, deadline, context.clock.now()))
+            outcome
+                .proof
+                .is_some_and(|sent| probe_tracker::reaches(sent, deadline, context.clock.now()))
         };
         let now = context.clock.now();
         let under_way = context.path().is_under_way_for(deadline, now);
@@ -151,14 +153,14 @@ impl Probe {
     ///
     /// # Errors
     /// Why there is no proof. Then no instance may be pruned.
-    async fn prove(&self, after: Moment, context: &Context) -> Result<(), String> {
+    async fn prove(&self, after: MonotonicTime, context: &Context) -> Result<(), String> {
         let mut outcome = self.outcome.subscribe();
         let failures = outcome.borrow().failures;
         let proven = |outcome: &Outcome| outcome.proof.is_some_and(|sent| sent >= after);
         if proven(&outcome.borrow()) {
             return Ok(());
         }
-        let patience = match context.path().doubt() {
+        let patience = match context.path().failure() {
             Some(_) => PATIENCE_IN_DOUBT,
             None => CALL_TIMEOUT,
         };
@@ -169,7 +171,7 @@ impl Probe {
             Ok(_) => {}
             Err(_) => {
                 let mut path = context.path();
-                if path.doubt().is_none() {
+                if path.failure().is_none() {
                     path.failed(format!(
                         "Lease {} was renewed, but the watch of Leases does not bring it back",
                         self.key
@@ -177,13 +179,13 @@ impl Probe {
                 }
             }
         }
-        let why = context.path().doubt().map(str::to_owned);
+        let why = context.path().failure().map(str::to_owned);
         Err(why.unwrap_or_else(|| "it takes too long".to_owned()))
     }
 }
 
 /// Waits for the proof of a renewal that was sent at `after` or later, without a time limit.
-pub(crate) async fn prove_until_it_succeeds(after: Moment, context: &Context) {
+pub(crate) async fn prove_until_it_succeeds(after: MonotonicTime, context: &Context) {
     let mut told = false;
     while let Err(why) = context.probe.prove(after, context).await {
         if !std::mem::replace(&mut told, true) {
@@ -196,7 +198,7 @@ pub(crate) async fn prove_until_it_succeeds(after: Moment, context: &Context) {
 /// Renews the probe for ever. Must be started after the first list of the Leases is complete.
 pub(crate) async fn run(context: Arc<Context>) {
     let probe = &context.probe;
-    let mut memory_written: Option<Moment> = None;
+    let mut memory_written: Option<MonotonicTime> = None;
     loop {
         let pause = {
             let now = context.clock.now();
@@ -211,7 +213,7 @@ pub(crate) async fn run(context: Arc<Context>) {
             () = probe.sooner.notified() => continue,
         }
         let now = context.clock.now();
-        if context.path().rests(now) {
+        if context.path().is_paused(now) {
             continue;
         }
         let due = memory_written.is_none_or(|written| now.since(written) >= MEMORY_PERIOD);
@@ -232,7 +234,7 @@ pub(crate) async fn run(context: Arc<Context>) {
 
 /// Logs the first failure in a row as a warning, and the next ones for debugging.
 fn tell(error: &ApiError, context: &Context) {
-    if context.path().doubt().is_none() {
+    if context.path().failure().is_none() {
         tracing::warn!(%error, "the probe cannot be renewed: no instance is pruned until it can");
     } else {
         tracing::debug!(%error, "the probe still cannot be renewed");
@@ -244,7 +246,7 @@ fn tell(error: &ApiError, context: &Context) {
 pub(crate) fn take_in(
     lease: &HeartbeatLease,
     beat: &Heartbeat,
-    now: Moment,
+    now: MonotonicTime,
     context: &Context,
 ) -> bool {
     if beat.registration.as_deref() != Some(PROBE_LABEL) {
@@ -255,7 +257,7 @@ pub(crate) fn take_in(
     if key == probe.key {
         let proof = our_lease(beat).and_then(|lease| {
             let mut path = context.path();
-            let doubted = path.doubt().is_some();
+            let doubted = path.failure().is_some();
             let proof = path.shown(lease, now);
             if proof.is_some() && doubted {
                 tracing::info!("the probe comes back again");
@@ -277,7 +279,7 @@ pub(crate) fn take_in(
         let annotations = lease.metadata.annotations.as_ref();
         let Heartbeat { token, version, .. } = beat;
         let memory = annotations.and_then(|all| {
-            Memory::read_from(&token.uid, *version, all.get(MEMORY_ANNOTATION)?).ok()
+            SilenceLog::read_from(&token.uid, *version, all.get(MEMORY_ANNOTATION)?).ok()
         });
         let other = Other { uid: token.uid.clone(), version: *version, seen: now, memory };
         context.other_probes().0.insert(key.name, other);
@@ -288,7 +290,7 @@ pub(crate) fn take_in(
 /// Takes in the deletion of a probe.
 pub(crate) fn take_out(lease: &Key, context: &Context) {
     if *lease == context.probe.key {
-        context.path().history().deleted();
+        context.path().rollback_detector().deleted();
     } else if lease.namespace == context.probe.key.namespace {
         context.other_probes().0.remove(&lease.name);
     }
@@ -303,8 +305,8 @@ pub(crate) fn recall(context: &Context) {
         newest.and_then(|other| other.memory.clone())
     };
     if let Some(memory) = newest {
-        context.index().recall(&memory);
-        context.path().recall(memory);
+        context.index().resume_silence(&memory);
+        context.path().resume(memory);
     }
 }
 

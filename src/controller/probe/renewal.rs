@@ -1,5 +1,5 @@
 //! One renewal of the probe. It is conditional: the Lease must be as the last renewal left it. After a rollback
-//! of the store the condition fails ([`beatkeeper_core::history`]).
+//! of the store the condition fails ([`beatkeeper_core::rollback`]).
 
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ use crate::{
 };
 use beatkeeper_core::{
     heartbeat::{Heartbeat, HeartbeatLease, Version},
-    history::OurLease,
     index::Key,
-    moment::Moment,
+    monotonic_time::MonotonicTime,
+    rollback::OurLease,
 };
 
 /// The label by which the heartbeat watch includes probes. No registration can have this name, since the name
@@ -52,13 +52,13 @@ pub(crate) struct Renewal {
 impl Renewal {
     /// Prepares a renewal. It carries the memory only if the Lease must be as this process left it: marks must
     /// not get into another history of the store.
-    pub(crate) fn send(memory_is_due: bool, now: Moment, context: &Context) -> Self {
+    pub(crate) fn send(memory_is_due: bool, now: MonotonicTime, context: &Context) -> Self {
         let newest = context.index().newest();
         let mut path = context.path();
-        let left = path.history().left().cloned();
+        let left = path.rollback_detector().left().cloned();
         let seen = left.as_ref().map_or(newest, |left| newest.max(left.version));
         let memory = left.as_ref().filter(|_| memory_is_due);
-        let memory = memory.map(|left| path.memory().written_into(&left.uid));
+        let memory = memory.map(|left| path.silence_log().written_into(&left.uid));
         let token = path.send(now, context.clock.wall().as_microsecond());
         Self { token, left, memory, seen }
     }
@@ -79,7 +79,7 @@ impl Renewal {
         let renewal = context.client.request::<HeartbeatLease>(request);
         let result = call_within(ANSWER_WITHIN, doing, renewal).await;
         if let Some(pause) = told.to_wait() {
-            context.path().told_to_wait(pause, context.clock.now());
+            context.path().pause_for(pause, context.clock.now());
         }
         match result {
             Ok(lease) => self.answered(&lease, context),
@@ -107,7 +107,7 @@ impl Renewal {
         let lease = OurLease { uid: token.uid, version, token: stored };
         let mut path = context.path();
         path.stored(self.token, stored);
-        let answered = path.history().answered(lease, self.seen);
+        let answered = path.rollback_detector().answered(lease, self.seen);
         drop(path);
         if let Err(why) = answered {
             rollback::begin(context, &why);
@@ -136,7 +136,7 @@ fn patch_once(
 /// Handles a refused renewal: the Lease is not as the last renewal left it. The next renewal is sent at once, unless
 /// the found Lease shows a rollback of the store.
 fn refused(found: Option<OurLease>, context: &Context) {
-    let refused = context.path().history().refused(found);
+    let refused = context.path().rollback_detector().refused(found);
     match refused {
         Ok(()) => context.probe.hurry(),
         Err(why) => rollback::begin(context, &why),

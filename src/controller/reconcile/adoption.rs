@@ -29,19 +29,19 @@ use crate::controller::{
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
     adoption::{self, Adopted, Adoption},
-    gather,
+    adoption_plan::{self, AdoptionInputs, AdoptionPlan, ForeignObjects},
+    cluster_cache::Ownership,
+    decode::{Lenient, Unreadable},
     heartbeat::Version,
     index::Key,
-    moment::Moment,
+    inputs::Inputs,
+    monotonic_time::MonotonicTime,
     plan::meta::SERVICE_NAME_LABEL,
-    reading::{Lenient, Unreadable},
+    preconditions::{self, ConflictingObjects, Stall},
     registration::Registration,
     service::ServiceView,
-    stage::Stage,
-    standing::{self, Neighbours, Stall},
-    takeover::{self, Foreign, Scene, Takeover},
+    snapshot,
     verdict::Verdict,
-    world::Ownership,
 };
 
 /// The objects are read again this long after a refusal, since the watches do not keep the contents of objects
@@ -56,27 +56,27 @@ const ATTEMPTS: usize = 5;
 /// Adds the adopted instances to the stage, and begins to take over what may be taken over (client required).
 /// `judge` decides about the instances that have Leases.
 pub(crate) async fn begin(
-    mut stage: Stage,
+    mut stage: Inputs,
     object: &ServiceRegistration,
     registration: &Registration,
-    judge: impl Fn(&Stage) -> Vec<Verdict>,
+    judge: impl Fn(&Inputs) -> Vec<Verdict>,
     context: &Context,
-) -> Stage {
+) -> Inputs {
     let adopted = remembered(object, registration, context);
     stage.adoption = sort_out(&adopted, registration, context);
-    let Neighbours { foreign_slice, foreign_endpoints, left_by_cluster, elder, unreadable } =
-        &stage.gathered.neighbours;
+    let ConflictingObjects { foreign_slice, foreign_endpoints, left_by_cluster, elder, unreadable } =
+        &stage.snapshot.conflicts;
     if unreadable.is_some() {
         return stage;
     }
     if let Some(pod) = unread_pod(&adopted, registration, context) {
         // A Pod that cannot be read may still exist.
         stage.stall = Some(Stall::unreadable(&pod));
-        stage.gathered.neighbours.unreadable = Some(pod);
+        stage.snapshot.conflicts.unreadable = Some(pod);
         return stage;
     }
     let left_by_cluster = *left_by_cluster;
-    let cleared = Neighbours { elder: elder.clone(), ..Neighbours::default() };
+    let cleared = ConflictingObjects { elder: elder.clone(), ..ConflictingObjects::default() };
     let in_the_way = foreign_slice.is_some() || *foreign_endpoints;
     let service = stage.service.clone();
     let selector_grace = selector_grace(registration, service.as_deref(), context);
@@ -85,25 +85,25 @@ pub(crate) async fn begin(
         return stage;
     }
     // There may be another reason for a stall, besides the objects to be taken over.
-    let otherwise = standing::stall(registration, service.as_deref(), &cleared);
+    let otherwise = preconditions::stall(registration, service.as_deref(), &cleared);
     if otherwise.is_some() {
         stage.stall = otherwise;
         return stage;
     }
     if let Some(until) = selector_grace.filter(|_| left_by_cluster) {
         let stall = Some(Stall::letting_go(registration));
-        return Stage { stall, look_again: Some(until), ..stage };
+        return Inputs { stall, requeue_at: Some(until), ..stage };
     }
     let foreign = match read(registration, context).await {
         Ok(foreign) => foreign,
         Err(error) => return failed(stage, &error),
     };
     let verdicts = judge(&stage);
-    let plan = takeover::plan(
-        &Scene {
+    let plan = adoption_plan::plan(
+        &AdoptionInputs {
             registration,
             families: stage.families(),
-            ports: &standing::common_ports(registration, service.as_deref()),
+            ports: &preconditions::common_ports(registration, service.as_deref()),
             ranges: &context.settings.outside_ranges,
             owner_of: &|address| context.world().owner_of_address(address),
             left_by_cluster,
@@ -122,7 +122,7 @@ pub(crate) async fn begin(
         Ok(takeover) => takeover,
         Err(refusal) => {
             stage.stall = Some(Stall::adoption_refused(&refusal));
-            stage.look_again = Some(context.clock.now() + LOOK_AGAIN);
+            stage.requeue_at = Some(context.clock.now() + LOOK_AGAIN);
             return stage;
         }
     };
@@ -132,7 +132,7 @@ pub(crate) async fn begin(
     if let Err(error) = take(registration, &stage.adoption.ended, &takeover, context).await {
         return failed(stage, &error);
     }
-    stage.gathered = gather::surroundings(registration, &context.world());
+    stage.snapshot = snapshot::take(registration, &context.world());
     stage.adoption.instances.extend(takeover.newcomers);
     stage.adoption.endpoints = takeover.endpoints;
     stage.adoption.leftovers = takeover.leftovers;
@@ -158,7 +158,7 @@ fn selector_grace(
     registration: &Registration,
     service: Option<&ServiceView>,
     context: &Context,
-) -> Option<Moment> {
+) -> Option<MonotonicTime> {
     let now = context.clock.now();
     let service = service?;
     context.remember(&registration.key, &registration.uid, |memory| {
@@ -176,13 +176,13 @@ fn selector_grace(
 }
 
 /// If a read or a write fails, everything stays as it is, and the takeover is retried.
-fn failed(stage: Stage, error: &ApiError) -> Stage {
+fn failed(stage: Inputs, error: &ApiError) -> Inputs {
     let stall = Stall::adoption_unfinished(&error.to_string());
-    Stage { failure: Some(error.to_string()), stall: Some(stall), ..stage }
+    Inputs { failure: Some(error.to_string()), stall: Some(stall), ..stage }
 }
 
-fn dry_run(mut stage: Stage, takeover: Takeover) -> Stage {
-    let Takeover { newcomers, slices, leftovers, endpoints } = takeover;
+fn dry_run(mut stage: Inputs, takeover: AdoptionPlan) -> Inputs {
+    let AdoptionPlan { newcomers, slices, leftovers, endpoints } = takeover;
     let slices_told = slices.iter().map(|slice| format!("take over slice {}", slice.name_any()));
     let endpoints_told =
         endpoints.iter().map(|object| format!("take over endpoints {}", object.name_any()));
@@ -190,7 +190,7 @@ fn dry_run(mut stage: Stage, takeover: Takeover) -> Stage {
         leftovers.iter().map(|slice| format!("take the place of slice {}", slice.name_any()));
     stage.announced.extend(slices_told.chain(endpoints_told).chain(leftovers_told));
     stage.adoption.instances.extend(newcomers);
-    stage.gathered.slices.extend(slices.into_iter().map(Into::into));
+    stage.snapshot.slices.extend(slices.into_iter().map(Into::into));
     stage.stall = None;
     stage
 }
@@ -237,7 +237,7 @@ fn sort_out(adopted: &[Adopted], registration: &Registration, context: &Context)
 /// Remembers the adopted instances that have beaten. Returns the entries to be removed from the status.
 pub(crate) fn ended(
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     verdicts: &[Verdict],
     context: &Context,
 ) -> Vec<AdoptedInstance> {
@@ -253,7 +253,7 @@ pub(crate) fn ended(
 }
 
 /// Reads the Endpoints and slices of the Service that the operator does not own.
-async fn read(registration: &Registration, context: &Context) -> Result<Foreign, ApiError> {
+async fn read(registration: &Registration, context: &Context) -> Result<ForeignObjects, ApiError> {
     let namespace = &registration.key.namespace;
     let service = &registration.service_name;
     let endpoints = Api::<Lenient<Endpoints>>::namespaced(context.client.clone(), namespace);
@@ -267,8 +267,9 @@ async fn read(registration: &Registration, context: &Context) -> Result<Foreign,
     let listed = of_service.each::<EndpointSlice>(|slice| slices.extend(slice));
     call(|| format!("list the EndpointSlices of Service {namespace}/{service}"), listed).await?;
     let world = context.world();
-    let foreign = |metadata: &_| world.ownership(metadata, &registration.uid) == Ownership::Foreign;
-    Ok(Foreign {
+    let foreign =
+        |metadata: &_| world.ownership(metadata, &registration.uid) == Ownership::ForeignObjects;
+    Ok(ForeignObjects {
         has_endpoints: endpoints.is_some(),
         endpoints: endpoints.filter(|object| foreign(&object.metadata)),
         slices: slices.into_iter().filter(|slice| foreign(&slice.metadata)).collect(),
@@ -279,7 +280,7 @@ async fn read(registration: &Registration, context: &Context) -> Result<Foreign,
 async fn take(
     registration: &Registration,
     ended: &[AdoptedInstance],
-    takeover: &Takeover,
+    takeover: &AdoptionPlan,
     context: &Context,
 ) -> Result<(), ApiError> {
     if !takeover.newcomers.is_empty() {
@@ -348,7 +349,7 @@ async fn write_down(
 pub(crate) async fn finish(
     outcome: Outcome,
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     verdicts: &[Verdict],
     context: &Context,
 ) -> Outcome {
@@ -357,10 +358,10 @@ pub(crate) async fn finish(
     if applied.failure.is_some() || (leftovers.is_empty() && endpoints.is_none()) {
         return outcome;
     }
-    if !stage.adoption.is_complete(verdicts, &gather::published(registration, &context.world())) {
+    if !stage.adoption.is_complete(verdicts, &snapshot::published(registration, &context.world())) {
         let later = context.clock.now() + LOOK_AGAIN;
         context.remember(&registration.key, &registration.uid, |memory| {
-            memory.look_again = Some(later);
+            memory.requeue_at = Some(later);
         });
         return outcome;
     }

@@ -23,18 +23,17 @@ use crate::controller::{
 };
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
-    gather,
+    cluster_cache::Watched,
+    decode::{Decode, Lenient},
     heartbeat::Version,
     index::Key,
-    moment::Moment,
+    inputs::Inputs,
+    monotonic_time::MonotonicTime,
     plan::{Plan, Write},
-    reading::{Lenient, Readable},
-    refusal,
+    refused_addresses,
     registration::Registration,
-    stage::Stage,
+    server_message, snapshot,
     status::Applied,
-    words,
-    world::Watched,
 };
 
 /// How many writes run at once.
@@ -55,7 +54,7 @@ pub(crate) fn pause_endpoints(
     plan: &mut Plan,
     registration: &Registration,
     context: &Context,
-) -> Option<Moment> {
+) -> Option<MonotonicTime> {
     let Registration { key, uid, .. } = registration;
     let until = context.remember(key, uid, |memory| memory.endpoints_paused_until);
     (context.clock.now() < until && plan.leave_endpoints_as_they_are()).then_some(until)
@@ -73,7 +72,7 @@ pub(crate) enum Outcome {
 /// Carries out a plan. The next plan sees the written objects at once. Client required.
 pub(crate) async fn apply(
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     plan: Plan,
     context: &Context,
 ) -> Outcome {
@@ -114,7 +113,8 @@ pub(crate) async fn apply(
                 Err(error) if error.is_namespace_ending() => {}
                 Err(error) if error.is_conflict() => conflict = Some(error.to_string()),
                 Err(error) => {
-                    let words = words::told(&error.to_string(), write.generate_name());
+                    let words =
+                        server_message::printable(&error.to_string(), write.generate_name());
                     applied.failure = Some(words.clone());
                     refused.extend(error.is_refusal().then_some((write, words)));
                 }
@@ -149,12 +149,12 @@ pub(crate) async fn apply(
 fn only_published(
     lists: Vec<Write>,
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     context: &Context,
 ) -> Vec<Write> {
-    let published = gather::published(registration, &context.world());
-    let before = stage.gathered.endpoints.as_deref();
-    let allowed = |write| refusal::without_unpublished(write, before, published.all());
+    let published = snapshot::published(registration, &context.world());
+    let before = stage.snapshot.endpoints.as_deref();
+    let allowed = |write| refused_addresses::without_unpublished(write, before, published.all());
     lists.into_iter().filter_map(allowed).collect()
 }
 
@@ -204,7 +204,7 @@ impl<'a, K> Kind<'a, K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Watched
-        + Readable
+        + Decode
         + Serialize
         + Clone
         + Debug
@@ -282,14 +282,14 @@ where
                         let key = Key::new(self.namespace, name);
                         self.context.world().refused::<K>(&key, from);
                     }
-                    self.look_again(name, from).await;
+                    self.requeue_at(name, from).await;
                 }
                 Err(error)
             }
         }
     }
 
-    async fn look_again(&self, name: &str, from: Version) {
+    async fn requeue_at(&self, name: &str, from: Version) {
         let read = call(|| format!("read {name}, to plan anew"), self.api.get(name)).await;
         match read {
             Ok(Lenient(object)) => rollback::take_in(object, from, self.context),

@@ -12,18 +12,18 @@ use serde_json::json;
 
 use crate::controller::context::{Context, call_write};
 use beatkeeper_core::{
+    change_limits::CORDONS,
     cordon::{Cordons, Unmarked},
     heartbeat::HeartbeatLease,
-    moment::Moment,
+    monotonic_time::MonotonicTime,
     registration::Registration,
-    temper::CORDONS,
 };
 
 /// The pause after a failed write. The cordon holds in the meantime.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Writes the missing annotations (client required). Returns when to retry if a write has failed or must wait.
-pub(crate) async fn mark(registration: &Registration, context: &Context) -> Option<Moment> {
+pub(crate) async fn mark(registration: &Registration, context: &Context) -> Option<MonotonicTime> {
     if registration.dry_run {
         return None;
     }
@@ -39,7 +39,7 @@ pub(crate) async fn mark(registration: &Registration, context: &Context) -> Opti
     let mut failed = None;
     for lease in &unmarked {
         if let Err(until) = context.may(key, CORDONS, |paces| &mut paces.cordons) {
-            return Some(failed.map_or(until, |failed: Moment| failed.max(until)));
+            return Some(failed.map_or(until, |failed: MonotonicTime| failed.max(until)));
         }
         match write(registration, lease, context).await {
             Ok(()) => context.index().cordon_is_written(key, lease),

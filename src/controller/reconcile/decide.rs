@@ -22,12 +22,12 @@ use beatkeeper_core::{
     depends::Asked,
     evidence::Evidence,
     frozen::Earlier,
-    gather,
-    index::{Record, Settlement},
-    moment::Moment,
+    index::{CommitResult, Record},
+    inputs::Inputs,
+    monotonic_time::MonotonicTime,
+    preconditions,
     registration::Registration,
-    stage::Stage,
-    standing,
+    snapshot,
     ttl::TtlHistory,
     verdict::{Suspect, Verdict},
 };
@@ -45,7 +45,7 @@ pub(crate) struct Decision {
 
 impl Decision {
     /// The time until time alone may change the decision.
-    pub(crate) fn pause(&self, now: Moment) -> Duration {
+    pub(crate) fn pause(&self, now: MonotonicTime) -> Duration {
         let Missing { unreadable, unproven } = &self.missing;
         let sure = |verdict: &&Verdict| {
             let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
@@ -54,7 +54,7 @@ impl Decision {
                     && (unproven.is_none() || suspect.deadline.is_none())
             })
         };
-        let next = self.verdicts.iter().filter(sure).filter_map(|verdict| verdict.look_again).min();
+        let next = self.verdicts.iter().filter(sure).filter_map(|verdict| verdict.requeue_at).min();
         let pause = next.map_or(RESYNC, |next| next.since(now)).min(RESYNC);
         if self.missing.nothing() { pause } else { pause.min(backoff(self.failed_reads)) }
     }
@@ -66,7 +66,7 @@ impl Decision {
 pub(crate) async fn decide(
     registration: &Registration,
     ttl: &TtlHistory,
-    stage: &Stage,
+    stage: &Inputs,
     context: &Context,
 ) -> Decision {
     let mut suspects = in_doubt(registration, ttl, context);
@@ -79,7 +79,7 @@ pub(crate) async fn decide(
             return Decision { verdicts, missing, failed_reads: 0 };
         }
     }
-    let deadlines: HashMap<Arc<str>, Moment> = suspects
+    let deadlines: HashMap<Arc<str>, MonotonicTime> = suspects
         .iter()
         .filter_map(|suspect| Some((suspect.lease.clone(), suspect.deadline?)))
         .collect();
@@ -110,11 +110,17 @@ pub(crate) async fn decide(
 /// Lease is forgotten.
 fn in_doubt(registration: &Registration, ttl: &TtlHistory, context: &Context) -> Vec<Suspect> {
     let Registration { key, uid, .. } = registration;
-    // The foreseen suspects are used once. The next decision foresees them anew.
-    let foreseen = context.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
+    // The expected_expiries suspects are used once. The next decision foresees them anew.
+    let expected_expiries =
+        context.remember(key, uid, |memory| std::mem::take(&mut memory.expected_expiries));
     let evidence = Evidence::known(registration, &context.path(), &context.guard());
-    let mut suspects =
-        evidence.in_doubt(foreseen, registration, ttl, &context.index(), context.clock.now());
+    let mut suspects = evidence.in_doubt(
+        expected_expiries,
+        registration,
+        ttl,
+        &context.index(),
+        context.clock.now(),
+    );
     context.observer.suspects(&mut suspects);
     suspects
 }
@@ -124,8 +130,8 @@ fn in_doubt(registration: &Registration, ttl: &TtlHistory, context: &Context) ->
 fn note_pruning(
     registration: &Registration,
     verdicts: &[Verdict],
-    deadlines: &HashMap<Arc<str>, Moment>,
-    stage: &Stage,
+    deadlines: &HashMap<Arc<str>, MonotonicTime>,
+    stage: &Inputs,
     context: &Context,
 ) {
     if registration.dry_run {
@@ -134,13 +140,13 @@ fn note_pruning(
     let expired: HashMap<&Arc<str>, &Verdict> = verdicts
         .iter()
         .filter(|verdict| verdict.state == InstanceState::Expired)
-        .filter_map(|verdict| Some((&verdict.lease.as_ref()?.settled.lease, verdict)))
+        .filter_map(|verdict| Some((&verdict.lease.as_ref()?.decision.lease, verdict)))
         .collect();
     context.remember(&registration.key, &registration.uid, |memory| {
         // An instance that has beaten in the meantime is not to be pruned any more.
         memory.pruning.retain(|lease, _| expired.contains_key(lease));
         for (lease, deadline) in deadlines {
-            if expired.get(lease).is_some_and(|verdict| verdict.is_at(&stage.gathered.published)) {
+            if expired.get(lease).is_some_and(|verdict| verdict.is_at(&stage.snapshot.published)) {
                 memory.pruning.insert(lease.clone(), *deadline);
             }
         }
@@ -153,14 +159,14 @@ fn note_pruning(
 pub(crate) fn judge(
     registration: &Registration,
     ttl: &TtlHistory,
-    stage: &Stage,
+    stage: &Inputs,
     missing: &Missing,
     context: &Context,
 ) -> Vec<Verdict> {
     let _step = context.metrics.begin(Step::Decide);
     loop {
         let cordons = Cordons::stand(registration, &mut context.index());
-        let mut records = context.index().snapshot(&registration.key);
+        let mut records = context.index().records_of(&registration.key);
         let now = context.clock.now();
         let mut evidence = Evidence::gather(
             registration,
@@ -178,7 +184,7 @@ pub(crate) fn judge(
             records: &mut records,
             evidence: &mut evidence,
             ttl,
-            published: &stage.gathered.published,
+            published: &stage.snapshot.published,
             now,
         };
         context.observer.decides(&mut inputs);
@@ -193,16 +199,16 @@ pub(crate) fn judge(
             published,
         };
         let verdicts = known.decide(&evidence, now, context);
-        let outcomes = verdicts.iter().filter_map(Verdict::settled);
-        let settlement = context.index().settle(&registration.key, outcomes, now);
+        let outcomes = verdicts.iter().filter_map(Verdict::lease_decision);
+        let settlement = context.index().commit(&registration.key, outcomes, now);
         match settlement {
-            Settlement::Stands => {}
+            CommitResult::Accepted => {}
             // Wakes the registration even if another decision follows in this run: no record would show that it
             // considered the beat.
-            Settlement::StandsForNow => {
+            CommitResult::AcceptedForNow => {
                 context.wake([registration.key.clone()]);
             }
-            Settlement::Overtaken => continue,
+            CommitResult::Overtaken => continue,
         }
         let decided = Decided { registration, records: &records, verdicts: &verdicts, at: now };
         context.observer.decided(&decided);
@@ -215,7 +221,7 @@ pub(crate) fn judge(
 struct Known<'a> {
     registration: &'a Registration,
     ttl: &'a TtlHistory,
-    stage: &'a Stage,
+    stage: &'a Inputs,
     missing: &'a Missing,
     cordons: &'a Cordons,
     records: &'a [Record],
@@ -223,7 +229,7 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn decide(self, evidence: &Evidence, now: Moment, context: &Context) -> Vec<Verdict> {
+    fn decide(self, evidence: &Evidence, now: MonotonicTime, context: &Context) -> Vec<Verdict> {
         let Self { registration, ttl, stage, missing, cordons, records, published } = self;
         let pods = ask(registration, records, stage, context);
         decide::decide(&decide::Facts {
@@ -234,10 +240,10 @@ impl Known<'_> {
             zones: &pods.zones,
             families: stage.families(),
             service: &registration.service_name,
-            ports: &standing::common_ports(registration, stage.service.as_deref()),
+            ports: &preconditions::common_ports(registration, stage.service.as_deref()),
             shared_ports: OnceCell::new(),
             published,
-            publishes: &|address, port| gather::publishes(&stage.gathered.slices, address, port),
+            publishes: &|address, port| snapshot::publishes(&stage.snapshot.slices, address, port),
             ranges: &context.settings.outside_ranges,
             owner_of: &|address: IpAddr| context.world().owner_of_address(address),
             unreadable: &missing.unreadable,
@@ -253,9 +259,14 @@ impl Known<'_> {
 
 /// Notes which instances the slices show as published. It decides nothing: without a proof no instance counts
 /// as dead.
-fn note_published(registration: &Registration, ttl: &TtlHistory, stage: &Stage, context: &Context) {
+fn note_published(
+    registration: &Registration,
+    ttl: &TtlHistory,
+    stage: &Inputs,
+    context: &Context,
+) {
     let cordons = Cordons::stand(registration, &mut context.index());
-    let records = context.index().snapshot(&registration.key);
+    let records = context.index().records_of(&registration.key);
     let known = Evidence::known(registration, &context.path(), &context.guard());
     let unproven = Evidence { probed: None, ..known };
     let missing = &Missing::default();
@@ -266,10 +277,10 @@ fn note_published(registration: &Registration, ttl: &TtlHistory, stage: &Stage, 
         missing,
         cordons: &cordons,
         records: &records,
-        published: &stage.gathered.published,
+        published: &stage.snapshot.published,
     };
     let verdicts = known.decide(&unproven, context.clock.now(), context);
-    let published = verdicts.iter().filter_map(Verdict::settled);
+    let published = verdicts.iter().filter_map(Verdict::lease_decision);
     context.index().note_published(&registration.key, published);
 }
 
@@ -278,12 +289,12 @@ fn note_published(registration: &Registration, ttl: &TtlHistory, stage: &Stage, 
 fn ask(
     registration: &Registration,
     records: &[Record],
-    stage: &Stage,
+    stage: &Inputs,
     context: &Context,
-) -> gather::Pods {
+) -> snapshot::Pods {
     let mut world = context.world();
     let adopted = &stage.adoption.instances;
-    let mut pods = gather::pods(&registration.key.namespace, records, adopted, &world);
+    let mut pods = snapshot::pods(&registration.key.namespace, records, adopted, &world);
     let (nodes, ranges) = (std::mem::take(&mut pods.nodes), &context.settings.outside_ranges);
     let asked = Asked::of(registration, records, stage, ranges, nodes);
     world.dependents.note(&registration.key, asked);
@@ -295,11 +306,11 @@ fn ask(
 pub(crate) fn recall_earlier(
     object: &ServiceRegistration,
     registration: &Registration,
-    stage: &mut Stage,
+    stage: &mut Inputs,
     context: &Context,
 ) {
     if stage.is_closed() {
-        let told = || object.status.as_ref().map(Earlier::told_by).unwrap_or_default();
+        let told = || object.status.as_ref().map(Earlier::from_status).unwrap_or_default();
         stage.earlier = context.remember(&registration.key, &registration.uid, |memory| {
             memory.earlier.get_or_insert_with(|| (None, Arc::new(told()))).1.clone()
         });
@@ -307,7 +318,7 @@ pub(crate) fn recall_earlier(
 }
 
 /// Notes the addresses of the instances after they have been published.
-pub(crate) fn note_earlier(registration: &Registration, stage: &Stage, context: &Context) {
+pub(crate) fn note_earlier(registration: &Registration, stage: &Inputs, context: &Context) {
     if stage.is_closed() || registration.dry_run {
         return;
     }
@@ -342,10 +353,10 @@ pub(crate) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Cont
 async fn for_each(
     objects: &[Arc<ServiceRegistration>],
     context: &Context,
-    step: impl Fn(&Registration, &TtlHistory, &Stage, &Context),
+    step: impl Fn(&Registration, &TtlHistory, &Inputs, &Context),
 ) {
     for object in objects {
-        let registration = gather::registration(object, &context.world());
+        let registration = snapshot::registration(object, &context.world());
         let ttl = ttl_history(&registration, context);
         let mut stage = inputs::as_known(&registration, context);
         recall_earlier(object, &registration, &mut stage, context);

@@ -3,12 +3,12 @@
 
 use crate::controller::{context::Context, reconcile::apply::Outcome};
 use beatkeeper_core::{
-    dry_run, in_slices::InSlices, plan::Plan, registration::Registration, stage::Stage,
-    status::Applied,
+    dry_run, inputs::Inputs, plan::Plan, published_addresses::PublishedAddresses,
+    registration::Registration, status::Applied,
 };
 
 /// Bases the decision on what would be published now. After the dry run only what is published counts.
-pub(crate) fn recall(registration: &Registration, stage: &mut Stage, context: &Context) {
+pub(crate) fn recall(registration: &Registration, stage: &mut Inputs, context: &Context) {
     let dry_run_published = context.remember(&registration.key, &registration.uid, |memory| {
         if !registration.dry_run {
             memory.dry_run_published = None;
@@ -16,14 +16,14 @@ pub(crate) fn recall(registration: &Registration, stage: &mut Stage, context: &C
         memory.dry_run_published.clone()
     });
     if let Some(dry_run_published) = dry_run_published {
-        stage.gathered.published = dry_run_published;
+        stage.snapshot.published = dry_run_published;
     }
 }
 
 /// Replaces the apply step.
 pub(crate) fn dry_run(
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     plan: &Plan,
     context: &Context,
 ) -> Outcome {
@@ -31,7 +31,7 @@ pub(crate) fn dry_run(
     context.remember(&registration.key, &registration.uid, |memory| {
         memory.dry_run_published = Some(published.clone());
     });
-    let dry_run = Some(dry_run::tell(stage, plan));
-    let published = InSlices::as_ready(published);
+    let dry_run = Some(dry_run::describe(stage, plan));
+    let published = PublishedAddresses::as_ready(published);
     Outcome::Done(Applied { published, dry_run, ..Applied::default() })
 }

@@ -19,21 +19,21 @@ use crate::controller::{
     rollback,
 };
 use beatkeeper_core::{
+    change_limits::SERVICES,
+    decode::Lenient,
     endpoint::Family,
     heartbeat::Version,
     index::Key,
     plan::meta::{self, MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
-    reading::Lenient,
     registration::{Registration, TargetPort, text_of},
     service::{ServicePortView, ServiceView},
-    temper::SERVICES,
 };
 
 /// The result of the establish step.
 pub(crate) enum Ensured {
     /// The Service is as it must be.
     Unchanged(Arc<ServiceView>),
-    /// This process or another client has written the Service, so the state must be gathered anew.
+    /// This process or another client has written the Service, so the state must be snapshot anew.
     Written(Arc<ServiceView>),
     /// The Service must be changed, but it has been changed too often in a row. The change waits for the rate
     /// limit.
@@ -158,7 +158,7 @@ async fn bring_up_to_date(
         return None;
     }
     if let Err(until) = context.may(key, SERVICES, |paces| &mut paces.services) {
-        context.remember(key, uid, |memory| memory.look_again = Some(until));
+        context.remember(key, uid, |memory| memory.requeue_at = Some(until));
         return Some(Err(Change::Waits));
     }
     let mut patch = json!({ "metadata": { "resourceVersion": service.resource_version } });

@@ -12,11 +12,11 @@ use crate::controller::{
     error::ApiError,
 };
 use beatkeeper_core::{
+    decode::Lenient,
+    inputs::Inputs,
     plan::Write,
-    reading::Lenient,
-    refusal::{HeldBack, RefusedNow, Trial},
+    refused_addresses::{HeldBack, RefusedNow, Trial},
     registration::Registration,
-    stage::Stage,
     verdict::Verdict,
 };
 
@@ -30,17 +30,17 @@ pub(crate) fn held_back(registration: &Registration, context: &Context) -> HeldB
 /// What is still refused after a plan was carried out. Sets when to try it again.
 pub(crate) fn settle(
     registration: &Registration,
-    stage: &mut Stage,
+    stage: &mut Inputs,
     verdicts: &[Verdict],
     context: &Context,
 ) -> RefusedNow {
     let now = context.clock.now();
     let Registration { key, uid, .. } = registration;
     let (refused, next) = context.remember(key, uid, |memory| {
-        let refused = memory.refusals.settle(verdicts, stage, now);
+        let refused = memory.refusals.update(verdicts, stage, now);
         (refused, memory.refusals.next())
     });
-    stage.look_again = stage.look_again.into_iter().chain(next).min();
+    stage.requeue_at = stage.requeue_at.into_iter().chain(next).min();
     refused
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn settle(
 /// whether a new plan can publish the rest. Client required.
 pub(crate) async fn isolate(
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     write: &Write,
     words: &str,
     context: &Context,

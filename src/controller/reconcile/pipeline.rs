@@ -21,18 +21,18 @@ use crate::controller::{
     report::{readiness, status::Report, status_writer},
 };
 use beatkeeper_core::{
-    account::Account,
+    build_plan,
+    change_limits::Permits,
     cordon::Cordons,
-    gather,
     index::Key,
-    moment::Moment,
+    inputs::Inputs,
+    monotonic_time::MonotonicTime,
     plan::Plan,
-    planning,
+    published_verdicts,
     registration::Registration,
-    stage::Stage,
+    snapshot,
     status::{self, Applied},
-    temper::Permits,
-    told,
+    summary::DecisionSummary,
     ttl::TtlHistory,
     verdict::{Suspect, Verdict},
 };
@@ -83,13 +83,13 @@ async fn reconcile(
     object: Arc<ServiceRegistration>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    let mut registration = gather::registration(&object, &context.world());
+    let mut registration = snapshot::registration(&object, &context.world());
     registration.dry_run |= context.settings.dry_run;
     let ttl = ttl_history(&registration, &context);
     let mut permits = Permits::default();
     let mut attempt = 0;
     loop {
-        if context.index().is_read_anew() {
+        if context.index().awaits_relist() {
             return Ok(Action::requeue(UNTIL_READ_ANEW));
         }
         attempt += 1;
@@ -98,15 +98,15 @@ async fn reconcile(
         recall_earlier(&object, &registration, &mut stage, &context);
         stage.held_back = isolate::held_back(&registration, &context);
         let known =
-            |stage: &Stage| judge(&registration, &ttl, stage, &Missing::default(), &context);
+            |stage: &Inputs| judge(&registration, &ttl, stage, &Missing::default(), &context);
         let mut stage = adoption::begin(stage, &object, &registration, known, &context).await;
         let decision = decide(&registration, &ttl, &stage, &context).await;
-        let mut plan = draw_up(&registration, &stage, &decision.verdicts, &mut permits, &context);
-        stage.look_again = sooner(stage.look_again, permits.look_again());
+        let mut plan = build(&registration, &stage, &decision.verdicts, &mut permits, &context);
+        stage.requeue_at = sooner(stage.requeue_at, permits.requeue_at());
         if !registration.dry_run
             && let Some(until) = apply::pause_endpoints(&mut plan, &registration, &context)
         {
-            stage.look_again = sooner(stage.look_again, Some(until));
+            stage.requeue_at = sooner(stage.requeue_at, Some(until));
         }
         let applied =
             match carry_out(&registration, &stage, &decision.verdicts, plan, &context).await {
@@ -123,7 +123,7 @@ async fn reconcile(
             return Ok(Action::await_change());
         }
         let later = cordons::mark(&registration, &context).await;
-        stage.look_again = sooner(stage.look_again, later);
+        stage.requeue_at = sooner(stage.requeue_at, later);
         let applied = Applied { former_ttl: former_ttl(&ttl, &decision), ..applied };
         return conclude(object, registration, stage, decision, applied, &context);
     }
@@ -131,7 +131,7 @@ async fn reconcile(
 
 /// The longest former ttl, if it still applies to an instance that has not adopted the new pace yet (L8).
 fn former_ttl(ttl: &TtlHistory, decision: &Decision) -> Option<Duration> {
-    let mut settled = decision.verdicts.iter().filter_map(Verdict::settled);
+    let mut settled = decision.verdicts.iter().filter_map(Verdict::lease_decision);
     settled.any(|settled| settled.wanted.is_awaited()).then(|| ttl.longest())
 }
 
@@ -139,7 +139,7 @@ fn former_ttl(ttl: &TtlHistory, decision: &Decision) -> Option<Duration> {
 fn conclude(
     object: Arc<ServiceRegistration>,
     registration: Registration,
-    mut stage: Stage,
+    mut stage: Inputs,
     decision: Decision,
     applied: Applied,
     context: &Arc<Context>,
@@ -159,30 +159,30 @@ fn conclude(
     let cordons = Cordons::stand(&registration, &mut context.index());
     let mut applied = Applied { adoption_ended, cordons, ..applied };
     if applied.dry_run.is_none() {
-        applied.published = gather::published(&registration, &context.world());
+        applied.published = snapshot::published(&registration, &context.world());
         applied.refused = isolate::settle(&registration, &mut stage, &decision.verdicts, context);
     }
     readiness::report(&registration, &stage, &decision.verdicts, &applied, context);
     let failure = applied.failure.clone();
     let now = context.clock.now();
     let next = decision.pause(now);
-    let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
+    let next = stage.requeue_at.map_or(next, |moment| next.min(moment.since(now)));
     let Decision { mut verdicts, .. } = decision;
-    let foreseen = Suspect::foreseen(&verdicts);
+    let expected_expiries = Suspect::expected_expiries(&verdicts);
     let next = context.remember(&key, &registration.uid, |memory| {
-        let next = memory.look_again.take().map_or(next, |moment| next.min(moment.since(now)));
+        let next = memory.requeue_at.take().map_or(next, |moment| next.min(moment.since(now)));
         memory.due = Some(now + next);
-        memory.foreseen = foreseen;
+        memory.expected_expiries = expected_expiries;
         next
     });
     let deadline = verdicts.iter().filter_map(Verdict::deadline).min();
     context.probe.await_deadline(&key, deadline, context);
     let publish_not_ready = stage.service.as_ref().is_some_and(|it| it.publish_not_ready);
-    told::as_published(&mut verdicts, stage.stall.as_ref(), &applied, publish_not_ready);
+    published_verdicts::correct(&mut verdicts, stage.stall.as_ref(), &applied, publish_not_ready);
     let ready = status::ready_reason(stage.stall.as_ref(), &applied);
     context.metrics.decided(&key, &verdicts, ready);
     // The addresses are not needed any more, and there may be many of them.
-    let account = Account::of(verdicts, std::mem::take(&mut applied.published).all());
+    let account = DecisionSummary::of(verdicts, std::mem::take(&mut applied.published).all());
     let report = Report { object, registration, account, stall: stage.stall, applied };
     status_writer::submit(report, context);
     match failure {
@@ -192,7 +192,7 @@ fn conclude(
     }
 }
 
-async fn gather_inputs(registration: &Registration, context: &Context) -> Stage {
+async fn gather_inputs(registration: &Registration, context: &Context) -> Inputs {
     let _step = context.metrics.begin(Step::Stage);
     let stage = inputs::set(registration, context).await;
     if stage.failure.is_some() {
@@ -201,11 +201,11 @@ async fn gather_inputs(registration: &Registration, context: &Context) -> Stage 
     stage
 }
 
-/// Plans the writes. Changes that a tenant can cause are rate-limited ([`temper`](beatkeeper_core::temper)),
+/// Plans the writes. Changes that a tenant can cause are rate-limited ([`temper`](beatkeeper_core::change_limits)),
 /// except in a dry run, which writes nothing.
-fn draw_up(
+fn build(
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     verdicts: &[Verdict],
     permits: &mut Permits,
     context: &Context,
@@ -215,19 +215,19 @@ fn draw_up(
     let restrain = |endpoints| match registration.dry_run {
         true => endpoints,
         false => context.paces(&registration.key, |paces| {
-            paces.temper.restrain(endpoints, &stage.gathered.slices, permits, clocks.now)
+            paces.endpoints.limit(endpoints, &stage.snapshot.slices, permits, clocks.now)
         }),
     };
-    planning::draw_up_restrained(registration, stage, verdicts, style, clocks.wall, restrain)
+    build_plan::build_limited(registration, stage, verdicts, style, clocks.wall, restrain)
 }
 
-fn sooner(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+fn sooner(one: Option<MonotonicTime>, other: Option<MonotonicTime>) -> Option<MonotonicTime> {
     one.into_iter().chain(other).min()
 }
 
 async fn carry_out(
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     verdicts: &[Verdict],
     plan: Plan,
     context: &Context,

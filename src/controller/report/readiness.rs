@@ -22,9 +22,9 @@ use beatkeeper_core::{
     gates::{Claimant, Word},
     heartbeat::Origin,
     index::Key,
+    inputs::Inputs,
     pod::PodView,
     registration::Registration,
-    stage::Stage,
     status::Applied,
     verdict::{Reason, Verdict},
 };
@@ -39,7 +39,7 @@ const AFTER_ERROR: Duration = Duration::from_secs(5);
 /// Notes the conditions for the Pods with the gate, after the decision of a registration has been carried out.
 pub(crate) fn report(
     registration: &Registration,
-    stage: &Stage,
+    stage: &Inputs,
     verdicts: &[Verdict],
     applied: &Applied,
     context: &Context,
@@ -51,8 +51,8 @@ pub(crate) fn report(
         return;
     }
     let word = |verdict: &Verdict| {
-        let lease = &verdict.lease.as_ref()?.settled.lease;
-        let (name, uid) = match &context.index().record(&registration.key, lease)?.claim.origin {
+        let lease = &verdict.lease.as_ref()?.decision.lease;
+        let (name, uid) = match &context.index().record(&registration.key, lease)?.content.origin {
             Origin::Pod { name, uid } => (name.clone(), uid.clone()),
             Origin::Outside => return None,
         };

@@ -19,22 +19,22 @@ use crate::controller::{
     report::status_writer::Written,
 };
 use beatkeeper_core::{
-    account::{Account, Line},
+    change_limits::{EVENTS, STATUSES},
+    decode::Lenient,
+    events::{self, ReportedStates},
     heartbeat::Version,
-    moment::Moment,
-    notice::{self, Remembered},
-    reading::Lenient,
+    monotonic_time::MonotonicTime,
+    preconditions::Stall,
     registration::Registration,
-    standing::Stall,
     status::{self, Applied},
-    temper::{EVENTS, STATUSES},
+    summary::{DecisionSummary, SummaryLine},
 };
 
 /// What is to be reported about a registration.
 pub(crate) struct Report {
     pub(crate) object: Arc<ServiceRegistration>,
     pub(crate) registration: Registration,
-    pub(crate) account: Account,
+    pub(crate) account: DecisionSummary,
     pub(crate) stall: Option<Stall>,
     pub(crate) applied: Applied,
 }
@@ -44,7 +44,7 @@ pub(crate) enum Told {
     /// The status is up to date for readers.
     All,
     /// The rest of the report may wait until this moment.
-    NotBefore(Moment),
+    NotBefore(MonotonicTime),
 }
 
 /// Writes the status if readers would see a difference. Client required.
@@ -143,7 +143,7 @@ fn with_nulls(
 
 /// Sends events for the transitions since the last events. A lost event is not sent again, since the status has
 /// all the information. Returns when to send the events that have to wait.
-pub(crate) async fn events(report: &Report, context: &Context) -> Option<Moment> {
+pub(crate) async fn events(report: &Report, context: &Context) -> Option<MonotonicTime> {
     let Report { object, registration, account, stall: _, applied } = report;
     if applied.failure.is_some() {
         return None;
@@ -152,15 +152,15 @@ pub(crate) async fn events(report: &Report, context: &Context) -> Option<Moment>
     let Registration { key, uid, .. } = registration;
     let (mut notices, later) = context.remember(key, uid, |memory| {
         let before = memory.told.take().unwrap_or_else(|| known_from(object, &account.lines));
-        if notice::is_news(&before, &account.lines)
+        if events::is_news(&before, &account.lines)
             && let Err(due) = context.may(key, EVENTS, |paces| &mut paces.events)
         {
             memory.told = Some(before);
             return (Vec::new(), Some(due));
         }
         let withheld = memory.flaps.withhold(&before, &account.lines, now);
-        let notices = notice::notices(&before, &account.lines, &withheld);
-        memory.told = Some(notice::remember(&before, &account.lines, &withheld));
+        let notices = events::of(&before, &account.lines, &withheld);
+        memory.told = Some(events::remember(&before, &account.lines, &withheld));
         (notices, withheld.until())
     });
     if registration.dry_run {
@@ -192,11 +192,11 @@ pub(crate) async fn events(report: &Report, context: &Context) -> Option<Moment>
 
 /// The states that count as reported after a start. Those in the status are not reported again. If the status
 /// is full, instances that it does not list count as reported, too.
-fn known_from(object: &ServiceRegistration, lines: &[Line]) -> Remembered {
-    let Some(status) = &object.status else { return Remembered::default() };
-    let known = notice::told_by(status);
+fn known_from(object: &ServiceRegistration, lines: &[SummaryLine]) -> ReportedStates {
+    let Some(status) = &object.status else { return ReportedStates::default() };
+    let known = events::from_status(status);
     match status.instances.len() >= LISTED_INSTANCES_MAX {
-        true => known.or(Remembered::of(lines)),
+        true => known.or(ReportedStates::of(lines)),
         false => known,
     }
 }

@@ -25,7 +25,7 @@ use crate::controller::{
     reconcile::pipeline::backoff,
     report::status::{self, Report, Told},
 };
-use beatkeeper_core::{heartbeat::Version, index::Key, moment::Moment};
+use beatkeeper_core::{heartbeat::Version, index::Key, monotonic_time::MonotonicTime};
 
 /// The longest pause of a desk after a write.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub(crate) struct Written {
     pub(crate) version: Version,
     pub(crate) status: ServiceRegistrationStatus,
     /// When the API server confirmed the write.
-    pub(crate) at: Moment,
+    pub(crate) at: MonotonicTime,
 }
 
 impl PendingReports {
@@ -266,7 +266,7 @@ async fn send_events_until(key: &Key, pause: Duration, context: &Arc<Context>) {
 
 /// Wakes the registration at the time when delayed events may be sent. If the state of an instance changes
 /// again and again, only its last state is reported, and it must be reported.
-fn wake_for_events(key: &Key, uid: &str, later: Option<Moment>, context: &Arc<Context>) {
+fn wake_for_events(key: &Key, uid: &str, later: Option<MonotonicTime>, context: &Arc<Context>) {
     let Some(at) = later else { return };
     let now = context.clock.now();
     let is_first = context.remember(key, uid, |memory| {
@@ -305,7 +305,7 @@ async fn rest(key: &Key, pause: Duration, context: &Context) -> bool {
 mod tests {
     use super::*;
     use beatkeeper_api::ServiceRegistration;
-    use beatkeeper_core::{account::Account, registration::Registration, status::Applied};
+    use beatkeeper_core::{registration::Registration, status::Applied, summary::DecisionSummary};
 
     fn report() -> Report {
         let object: ServiceRegistration = serde_json::from_value(serde_json::json!({
@@ -317,7 +317,7 @@ mod tests {
         .expect("a registration");
         let registration = Registration::validate(&object);
         let object = Arc::new(object);
-        let (account, applied) = (Account::default(), Applied::default());
+        let (account, applied) = (DecisionSummary::default(), Applied::default());
         Report { object, registration, account, stall: None, applied }
     }
 

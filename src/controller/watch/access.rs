@@ -27,9 +27,9 @@ use crate::controller::{
 };
 use beatkeeper_core::{
     access::{Access, CANNOT_READ, Need, Refusal},
+    decode::Lenient,
     heartbeat::Version,
     index::Key,
-    reading::Lenient,
     verdict::Reason,
 };
 
@@ -185,7 +185,7 @@ pub(crate) async fn report_unproven(context: &Context, reader: &Store<ServiceReg
     let mut conditions = Conditions::because(reason);
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
-        let doubt = context.path().doubt().map(str::to_owned);
+        let doubt = context.path().failure().map(str::to_owned);
         if let Some(doubt) = doubt {
             let why = format!(
                 "nothing is published or pruned before the operator's probe is back: {doubt}"

@@ -26,10 +26,10 @@ use crate::controller::{
 };
 use crate::kube_client::{list::Collection, observe::observe};
 use beatkeeper_core::{
+    cluster_cache::Watched,
+    decode::{Decode, Decoded, Unreadable},
     heartbeat::{Heartbeat, HeartbeatLease, Version},
     index::Key,
-    reading::{Read, Readable, Unreadable},
-    world::Watched,
 };
 
 /// The watches of one scope.
@@ -69,11 +69,11 @@ impl<'a> Watches<'a> {
         watches
     }
 
-    fn follow<K: Readable + Resource<DynamicType = ()> + Send + 'static>(
+    fn follow<K: Decode + Resource<DynamicType = ()> + Send + 'static>(
         &mut self,
         kind: &'static str,
         collection: Collection,
-        take_in: fn(&Context, Event<Read<K>>),
+        take_in: fn(&Context, Event<Decoded<K>>),
     ) {
         let (listed, first_list) = oneshot::channel();
         self.first_lists.push((kind, first_list));
@@ -130,14 +130,14 @@ pub(crate) fn cache(kind: &str, namespace: Option<&str>) -> String {
 }
 
 /// Takes in an event of an object. The `World` knows which registrations it concerns.
-fn on_object<K: Watched>(context: &Context, event: Event<Read<K>>) {
+fn on_object<K: Watched>(context: &Context, event: Event<Decoded<K>>) {
     let concerned = in_world(context, event);
     context.wake(concerned);
 }
 
 /// Takes in an event of a Pod. It concerns the registrations with an instance in the Pod, which the index
 /// knows.
-fn on_pod(context: &Context, event: Event<Read<Pod>>) {
+fn on_pod(context: &Context, event: Event<Decoded<Pod>>) {
     let pods = in_world(context, event);
     let gated: Vec<Key> = {
         let world = context.world();
@@ -153,7 +153,7 @@ fn on_pod(context: &Context, event: Event<Read<Pod>>) {
     context.wake(concerned);
 }
 
-fn in_world<K: Watched>(context: &Context, event: Event<Read<K>>) -> Vec<Key> {
+fn in_world<K: Watched>(context: &Context, event: Event<Decoded<K>>) -> Vec<Key> {
     let mut world = context.world();
     let concerned = match event {
         Event::Init => {
@@ -182,7 +182,7 @@ fn in_world<K: Watched>(context: &Context, event: Event<Read<K>>) -> Vec<Key> {
 }
 
 /// Takes in an event of a heartbeat Lease. Every beat takes this path: one parse, one look-up.
-fn on_lease(context: &Context, event: Event<Read<HeartbeatLease>>) {
+fn on_lease(context: &Context, event: Event<Decoded<HeartbeatLease>>) {
     let now = context.clock.now();
     let observed = match event {
         Event::Init => {

@@ -10,9 +10,9 @@ use kube::{Resource, runtime::watcher::Event};
 
 use crate::controller::context::Context;
 use beatkeeper_core::{
+    decode::{Decoded, Unreadable},
     index::Key,
-    moment::Moment,
-    reading::{Read, Unreadable},
+    monotonic_time::MonotonicTime,
 };
 
 /// The shortest time between two log lines about the same object.
@@ -25,13 +25,13 @@ const LINES: u32 = 20;
 pub(crate) struct UnreadableObjects {
     kind: &'static str,
     context: Arc<Context>,
-    known: HashMap<Key, Moment>,
+    known: HashMap<Key, MonotonicTime>,
     /// While a list is being read: the unreadable objects that it has shown.
     listing: Option<HashSet<Key>>,
     /// How many of them the metric includes.
     counted: i64,
     lines: u32,
-    period: Moment,
+    period: MonotonicTime,
 }
 
 impl UnreadableObjects {
@@ -42,7 +42,7 @@ impl UnreadableObjects {
     }
 
     /// Takes in an event.
-    pub(crate) fn note<K: Resource>(&mut self, event: &Event<Read<K>>) {
+    pub(crate) fn note<K: Resource>(&mut self, event: &Event<Decoded<K>>) {
         match event {
             Event::Init => self.listing = Some(HashSet::new()),
             Event::InitApply(Err(object)) | Event::Apply(Err(object)) => {

@@ -14,7 +14,7 @@ use super::*;
 use beatkeeper_core::heartbeat::{Heartbeat, HeartbeatLease};
 
 // The example objects of the core's tests.
-#[path = "../../../core/src/reading/examples.rs"]
+#[path = "../../../core/src/decode/examples.rs"]
 mod examples;
 
 /// JSON that is nested more deeply than a recursive parser accepts.
@@ -99,7 +99,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Everything that a list reports, until it ends.
-fn listed<K: Readable>(text: &str) -> Vec<Read<K>> {
+fn listed<K: Decode>(text: &str) -> Vec<Decoded<K>> {
     let body = Box::pin(Bytes::new(text.as_bytes().to_vec()));
     let mut page = Page::<K>::of(body, 500);
     run(async {
@@ -114,7 +114,7 @@ fn listed<K: Readable>(text: &str) -> Vec<Read<K>> {
 }
 
 /// Everything that a watch reports, until it ends.
-fn watched<K: Readable>(text: &str) -> (Vec<Event<Read<K>>>, String) {
+fn watched<K: Decode>(text: &str) -> (Vec<Event<Decoded<K>>>, String) {
     let body: Body = Box::pin(Bytes::new(text.as_bytes().to_vec()));
     run(async {
         let mut all = Vec::new();
@@ -131,12 +131,12 @@ fn watched<K: Readable>(text: &str) -> (Vec<Event<Read<K>>>, String) {
     })
 }
 
-fn alone<K: Readable>(object: &Value) -> K {
-    reading::read(text_of(object).as_bytes()).unwrap_or_else(|error| panic!("{error}"))
+fn alone<K: Decode>(object: &Value) -> K {
+    decode::read(text_of(object).as_bytes()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Puts one strange object among normal ones, and checks that the others are read.
-fn costs_itself_only<K: Readable>(
+fn costs_itself_only<K: Decode>(
     object: &Value,
     strange: &Value,
     show: impl Fn(&K) -> String,
@@ -148,7 +148,7 @@ fn costs_itself_only<K: Readable>(
     });
     let all = listed::<K>(&text_of(&list));
     prop_assert_eq!(all.len(), 3);
-    let sound = |read: &Read<K>| read.as_ref().map(&show).map_err(ToString::to_string);
+    let sound = |read: &Decoded<K>| read.as_ref().map(&show).map_err(ToString::to_string);
     for (read, object) in [(&all[0], &first), (&all[2], &third)] {
         prop_assert_eq!(sound(read), Ok(show(&alone::<K>(object))));
     }
@@ -220,8 +220,8 @@ fn what_is_not_used_makes_no_object_strange() {
         object["metadata"]["selfLink"] = json!(5);
         text_of(&object)
     };
-    fn is_read<K: Readable>(text: &str) -> K {
-        reading::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"))
+    fn is_read<K: Decode>(text: &str) -> K {
+        decode::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"))
     }
     let pod: Pod = is_read(&text(examples::pod()));
     assert!(pod.metadata.deletion_timestamp.is_some() && pod.metadata.managed_fields.is_none());
@@ -230,7 +230,7 @@ fn what_is_not_used_makes_no_object_strange() {
     is_read::<EndpointSlice>(&text(examples::slice()));
     is_read::<Endpoints>(&text(examples::endpoints()));
     is_read::<PartialObjectMeta<Node>>(&text(examples::node()));
-    assert!(Heartbeat::read(&is_read(&text(examples::lease()))).claim.deleting);
+    assert!(Heartbeat::read(&is_read(&text(examples::lease()))).content.deleting);
     let registration: ServiceRegistration = is_read(&text(examples::registration()));
     assert!(registration.metadata.deletion_timestamp.is_some());
 }

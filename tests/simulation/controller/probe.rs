@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc, task::Poll};
 use beatkeeper_api::heartbeat::{REGISTRATION_LABEL, renew_time};
 use beatkeeper_core::{
     heartbeat::{Heartbeat, HeartbeatLease, HeartbeatSpec, Version},
-    history::OurLease,
     index::Key,
-    memory::Memory,
-    moment::Moment,
-    path,
+    monotonic_time::MonotonicTime,
+    probe_tracker,
+    rollback::OurLease,
+    silence_log::SilenceLog,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -40,12 +40,12 @@ pub struct Probes {
     failures: u64,
     /// The tasks that wait for the result of a renewal.
     waiting: Vec<(ProcessId, u64)>,
-    others: BTreeMap<String, (Version, Option<Memory>)>,
+    others: BTreeMap<String, (Version, Option<SilenceLog>)>,
 }
 
 impl Probes {
     /// Returns the memory of the last process that ran before this one.
-    pub fn newest_memory(&self) -> Option<Memory> {
+    pub fn newest_memory(&self) -> Option<SilenceLog> {
         self.others
             .values()
             .max_by_key(|(version, _)| *version)
@@ -62,7 +62,7 @@ impl Controller {
     }
 
     /// Mirrors `Probe::await_deadline`.
-    pub(super) fn await_deadline(&self, registration: &Key, deadline: Option<Moment>) {
+    pub(super) fn await_deadline(&self, registration: &Key, deadline: Option<MonotonicTime>) {
         self.path.borrow_mut().await_deadline(registration, deadline);
         if deadline.is_some() {
             self.probes.borrow_mut().sooner = true;
@@ -82,10 +82,10 @@ impl Controller {
     }
 
     /// Mirrors `Probe::prove_up_to`.
-    pub(super) async fn prove_up_to(&self, deadline: Moment) -> Result<(), String> {
+    pub(super) async fn prove_up_to(&self, deadline: MonotonicTime) -> Result<(), String> {
         let reached = || {
             let proof = self.path.borrow().proof();
-            proof.is_some_and(|sent| path::reaches(sent, deadline, self.now()))
+            proof.is_some_and(|sent| probe_tracker::reaches(sent, deadline, self.now()))
         };
         if self.path.borrow().is_under_way_for(deadline, self.now()) {
             self.wait_for_proof(&reached, SHORTEST_GAP).await;
@@ -109,24 +109,24 @@ impl Controller {
     }
 
     /// Mirrors `Probe::prove`.
-    pub(super) async fn prove(&self, after: Moment) -> Result<(), String> {
+    pub(super) async fn prove(&self, after: MonotonicTime) -> Result<(), String> {
         let proven = || self.path.borrow().proof().is_some_and(|sent| sent >= after);
         if proven() {
             return Ok(());
         }
-        let doubt = self.path.borrow().doubt().is_some();
+        let doubt = self.path.borrow().failure().is_some();
         let patience = if doubt { PATIENCE_IN_DOUBT } else { CALL_TIMEOUT };
         self.hurry();
         if self.wait_for_proof(&proven, patience).await {
             let mut path = self.path.borrow_mut();
-            if path.doubt().is_none() {
+            if path.failure().is_none() {
                 path.failed("the watch of Leases does not bring the probe back".to_owned());
             }
         }
         if proven() {
             return Ok(());
         }
-        let why = self.path.borrow().doubt().map(str::to_owned);
+        let why = self.path.borrow().failure().map(str::to_owned);
         Err(why.unwrap_or_else(|| "it takes too long".to_owned()))
     }
 
@@ -145,9 +145,9 @@ impl Controller {
             let (token, memory, left) = {
                 let mut path = self.path.borrow_mut();
                 let due = memory_written.is_none_or(|written| at - written >= MEMORY_PERIOD);
-                let left = path.history().left().cloned();
+                let left = path.rollback_detector().left().cloned();
                 let memory = left.as_ref().filter(|_| due);
-                let memory = memory.map(|left| path.memory().written_into(&left.uid));
+                let memory = memory.map(|left| path.silence_log().written_into(&left.uid));
                 let token = path.send(now, self.wall().as_microsecond());
                 (token, memory, left)
             };
@@ -228,7 +228,7 @@ impl Controller {
 
     fn renewed(self: &Rc<Self>, lease: &HeartbeatLease, seen: Version) {
         let Some(lease) = our_lease(&Heartbeat::read(lease)) else { return };
-        let answered = self.path.borrow_mut().history().answered(lease, seen);
+        let answered = self.path.borrow_mut().rollback_detector().answered(lease, seen);
         if let Err(why) = answered {
             self.begin_anew(&why.to_string());
             self.probes.borrow_mut().failures += 1;
@@ -237,7 +237,7 @@ impl Controller {
     }
 
     fn refused(self: &Rc<Self>, found: Option<OurLease>) {
-        let refused = self.path.borrow_mut().history().refused(found);
+        let refused = self.path.borrow_mut().rollback_detector().refused(found);
         if let Err(why) = refused {
             self.begin_anew(&why.to_string());
             self.probes.borrow_mut().failures += 1;
@@ -273,7 +273,7 @@ impl Controller {
         self: &Rc<Self>,
         lease: &HeartbeatLease,
         beat: &Heartbeat,
-        now: Moment,
+        now: MonotonicTime,
     ) -> bool {
         if beat.registration.as_deref() != Some(PROBE_LABEL) {
             return false;
@@ -291,8 +291,9 @@ impl Controller {
         } else {
             let annotations = lease.metadata.annotations.as_ref();
             let (uid, version) = (&beat.token.uid, beat.version);
-            let memory = annotations
-                .and_then(|all| Memory::read_from(uid, version, all.get(MEMORY_ANNOTATION)?).ok());
+            let memory = annotations.and_then(|all| {
+                SilenceLog::read_from(uid, version, all.get(MEMORY_ANNOTATION)?).ok()
+            });
             self.probes.borrow_mut().others.insert(key.name, (beat.version, memory));
         }
         true
@@ -300,7 +301,7 @@ impl Controller {
 
     pub(super) fn lose_probe(&self, lease: &Key) {
         if *lease == self.probe_key() {
-            self.path.borrow_mut().history().deleted();
+            self.path.borrow_mut().rollback_detector().deleted();
         }
         self.probes.borrow_mut().others.remove(&lease.name);
     }

@@ -5,23 +5,23 @@ use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, 
 
 use beatkeeper_api::ServiceRegistration;
 use beatkeeper_core::{
-    account::Account,
     address::AddressSet,
+    build_plan,
     cordon::Cordons,
     decide,
     evidence::Evidence,
-    gather,
     heartbeat::Version,
-    index::{Key, Settlement},
-    moment::Moment,
+    index::{CommitResult, Key},
+    inputs::Inputs,
+    monotonic_time::MonotonicTime,
     plan::meta::{MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
-    planning,
-    proven::Proven,
+    preconditions,
+    proven_time::ProvenTime,
     registration::Registration,
     service::ServiceView,
-    stage::Stage,
-    standing,
+    snapshot,
     status::{self, Applied, Clocks},
+    summary::DecisionSummary,
     ttl::TtlHistory,
     verdict::{Suspect, Verdict},
 };
@@ -47,12 +47,12 @@ struct Decision {
     missing: Missing,
     failed_reads: u32,
     /// When the decision was taken.
-    taken: Moment,
+    taken: MonotonicTime,
 }
 
 impl Decision {
     /// Mirrors `Decision::pause`. The caller draws `backoff` beforehand.
-    fn pause(&self, now: Moment, backoff: Duration) -> Duration {
+    fn pause(&self, now: MonotonicTime, backoff: Duration) -> Duration {
         let Missing { unreadable, unproven } = &self.missing;
         let sure = |verdict: &&Verdict| {
             let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
@@ -61,7 +61,7 @@ impl Decision {
                     && (unproven.is_none() || suspect.deadline.is_none())
             })
         };
-        let next = self.verdicts.iter().filter(sure).filter_map(|verdict| verdict.look_again).min();
+        let next = self.verdicts.iter().filter(sure).filter_map(|verdict| verdict.requeue_at).min();
         let pause = next.map_or(RESYNC, |next| next.since(now)).min(RESYNC);
         if self.missing.nothing() { pause } else { pause.min(backoff) }
     }
@@ -86,14 +86,14 @@ impl Controller {
             if !self.may_write() {
                 return None;
             }
-            if self.index().is_read_anew() {
+            if self.index().awaits_relist() {
                 return Some(UNTIL_READ_ANEW);
             }
             let stage = self.set_stage(&registration).await;
             let decision = self.decide(&registration, &ttl, &stage).await;
             self.breathe().await;
             let (style, wall) = (self.setup.style, self.wall());
-            let plan = planning::draw_up(&registration, &stage, &decision.verdicts, style, wall);
+            let plan = build_plan::build(&registration, &stage, &decision.verdicts, style, wall);
             let (verdicts, taken) = (&decision.verdicts, decision.taken);
             let explanation = self.explain(min_ready, verdicts, taken);
             let applied = match self.apply(&registration, plan, explanation).await {
@@ -104,7 +104,7 @@ impl Controller {
                 }
             };
             let applied =
-                Applied { published: gather::published(&registration, &self.world()), ..applied };
+                Applied { published: snapshot::published(&registration, &self.world()), ..applied };
             let failed = applied.failure.is_some();
             let failures = self.remember(&registration.key, &registration.uid, |memory| {
                 memory.failures = if failed { memory.failures.saturating_add(1) } else { 0 };
@@ -112,10 +112,10 @@ impl Controller {
             });
             let now = self.now();
             let next = decision.pause(now, self.backoff(decision.failed_reads));
-            let next = stage.look_again.map_or(next, |moment| next.min(moment.since(now)));
-            let foreseen = Suspect::foreseen(&decision.verdicts);
+            let next = stage.requeue_at.map_or(next, |moment| next.min(moment.since(now)));
+            let expected_expiries = Suspect::expected_expiries(&decision.verdicts);
             self.remember(&registration.key, &registration.uid, |memory| {
-                memory.foreseen = foreseen;
+                memory.expected_expiries = expected_expiries;
             });
             let deadline = decision.verdicts.iter().filter_map(Verdict::deadline).min();
             self.await_deadline(&registration.key, deadline);
@@ -147,7 +147,7 @@ impl Controller {
         self: &Rc<Self>,
         registration: &Registration,
         ttl: &TtlHistory,
-        stage: &Stage,
+        stage: &Inputs,
     ) -> Decision {
         let mut suspects = self.in_doubt(registration, ttl);
         if suspects.is_empty() {
@@ -181,10 +181,11 @@ impl Controller {
     /// Mirrors `in_doubt`.
     fn in_doubt(&self, registration: &Registration, ttl: &TtlHistory) -> Vec<Suspect> {
         let Registration { key, uid, .. } = registration;
-        let foreseen = self.remember(key, uid, |memory| std::mem::take(&mut memory.foreseen));
+        let expected_expiries =
+            self.remember(key, uid, |memory| std::mem::take(&mut memory.expected_expiries));
         let evidence = Evidence::known(registration, &self.path.borrow(), &self.guard.borrow());
         let mut in_doubt =
-            evidence.in_doubt(foreseen, registration, ttl, &self.index(), self.now());
+            evidence.in_doubt(expected_expiries, registration, ttl, &self.index(), self.now());
         if self.setup.without == Without::TheMissing {
             in_doubt.retain(|suspect| suspect.deadline.is_some());
         }
@@ -196,11 +197,11 @@ impl Controller {
         self: &Rc<Self>,
         registration: &Registration,
         ttl: &TtlHistory,
-        stage: &Stage,
+        stage: &Inputs,
         missing: &Missing,
-    ) -> (Vec<Verdict>, Moment) {
+    ) -> (Vec<Verdict>, MonotonicTime) {
         let key = &registration.key;
-        let ports = standing::common_ports(registration, stage.service.as_deref());
+        let ports = preconditions::common_ports(registration, stage.service.as_deref());
         let unreadable: HashMap<Arc<str>, String> =
             missing.unreadable.iter().map(|(lease, told)| (lease.clone(), told.clone())).collect();
         let first = !self.remember(key, &registration.uid, |memory| {
@@ -209,15 +210,15 @@ impl Controller {
         let nobody = AddressSet::new();
         let published = match self.setup.without {
             Without::Grace if first => &nobody,
-            _ => &stage.gathered.published,
+            _ => &stage.snapshot.published,
         };
         loop {
             let cordons = Cordons::stand(registration, &mut self.index());
-            let mut records = self.index().snapshot(key);
+            let mut records = self.index().records_of(key);
             if self.setup.without == Without::SeenMoments {
                 self.trust_wall_clocks(&mut records);
             }
-            let pods = gather::pods(&key.namespace, &records, &[], &self.world());
+            let pods = snapshot::pods(&key.namespace, &records, &[], &self.world());
             let now = self.now();
             let evidence = self.evidence(registration, ttl, &records, missing, now);
             let owner_of = |address: IpAddr| self.world().owner_of_address(address);
@@ -239,19 +240,19 @@ impl Controller {
                 frozen: stage.frozen(),
                 term_began: self.term_began.get(),
                 publishes: &|address, port| {
-                    gather::publishes(&stage.gathered.slices, address, port)
+                    snapshot::publishes(&stage.snapshot.slices, address, port)
                 },
                 adopted: &[],
                 cordons: &cordons.held,
                 now,
             });
             self.breathe().await;
-            let outcomes = verdicts.iter().filter_map(Verdict::settled);
-            let settlement = self.index().settle(key, outcomes, now);
-            if settlement == Settlement::StandsForNow {
+            let outcomes = verdicts.iter().filter_map(Verdict::lease_decision);
+            let settlement = self.index().commit(key, outcomes, now);
+            if settlement == CommitResult::AcceptedForNow {
                 self.wake([key.clone()]);
             }
-            if settlement != Settlement::Overtaken {
+            if settlement != CommitResult::Overtaken {
                 self.setup.check.decided(self, registration, &records, &verdicts, now);
                 return (verdicts, now);
             }
@@ -264,7 +265,7 @@ impl Controller {
         ttl: &TtlHistory,
         records: &[beatkeeper_core::index::Record],
         missing: &Missing,
-        now: Moment,
+        now: MonotonicTime,
     ) -> Evidence {
         let mut evidence = Evidence::gather(
             registration,
@@ -279,8 +280,8 @@ impl Controller {
         evidence.unproven.clone_from(&missing.unproven);
         match self.setup.without {
             Without::Probes => {
-                evidence.path = Proven::without_gaps();
-                evidence.proven = Proven::without_gaps();
+                evidence.path = ProvenTime::without_gaps();
+                evidence.proven = ProvenTime::without_gaps();
                 evidence.probed = Some(now);
             }
             Without::Guard => {
@@ -316,28 +317,30 @@ impl Controller {
     }
 
     /// Mirrors `set` in stage.rs.
-    async fn set_stage(self: &Rc<Self>, registration: &Registration) -> Stage {
-        let gathered = gather::surroundings(registration, &self.world());
-        let known = gathered.service.clone();
+    async fn set_stage(self: &Rc<Self>, registration: &Registration) -> Inputs {
+        let snapshot = snapshot::take(registration, &self.world());
+        let known = snapshot.service.clone();
         let being_replaced = self.being_replaced(registration, known.as_deref());
-        if let Some(stall) = standing::stall(registration, known.as_deref(), &gathered.neighbours) {
-            return Stage::new(gathered, known, Some(stall));
+        if let Some(stall) =
+            preconditions::stall(registration, known.as_deref(), &snapshot.conflicts)
+        {
+            return Inputs::new(snapshot, known, Some(stall));
         }
         if let Some(until) = being_replaced {
-            let stall = standing::service_gone(registration);
-            return Stage { look_again: Some(until), ..Stage::new(gathered, None, Some(stall)) };
+            let stall = preconditions::service_gone(registration);
+            return Inputs { requeue_at: Some(until), ..Inputs::new(snapshot, None, Some(stall)) };
         }
         match self.establish(registration, known).await {
-            Ok((service, false)) => Stage::new(gathered, Some(service), None),
+            Ok((service, false)) => Inputs::new(snapshot, Some(service), None),
             Ok((service, true)) => {
-                let gathered = gather::surroundings(registration, &self.world());
-                let stall = standing::stall(registration, Some(&service), &gathered.neighbours);
-                Stage::new(gathered, Some(service), stall)
+                let snapshot = snapshot::take(registration, &self.world());
+                let stall = preconditions::stall(registration, Some(&service), &snapshot.conflicts);
+                Inputs::new(snapshot, Some(service), stall)
             }
             Err(refusal) => {
-                let service = gathered.service.clone();
+                let service = snapshot.service.clone();
                 let failure = Some(format!("{refusal:?}"));
-                Stage { failure, ..Stage::new(gathered, service, None) }
+                Inputs { failure, ..Inputs::new(snapshot, service, None) }
             }
         }
     }
@@ -346,7 +349,7 @@ impl Controller {
         &self,
         registration: &Registration,
         known: Option<&ServiceView>,
-    ) -> Option<Moment> {
+    ) -> Option<MonotonicTime> {
         let now = self.now();
         self.remember(&registration.key, &registration.uid, |memory| {
             if let Some(service) = known {
@@ -394,7 +397,7 @@ impl Controller {
         object: Arc<ServiceRegistration>,
         registration: Registration,
         verdicts: Vec<Verdict>,
-        stall: Option<standing::Stall>,
+        stall: Option<preconditions::Stall>,
         applied: Applied,
     ) {
         let key = registration.key.clone();
@@ -405,7 +408,7 @@ impl Controller {
         if let Some((newer, status)) = written.filter(|(newer, _)| *newer > version) {
             (version, prior) = (newer, Some(status));
         }
-        let account = Account::of(verdicts, applied.published.all());
+        let account = DecisionSummary::of(verdicts, applied.published.all());
         for _ in 0..3 {
             let clocks = Clocks { now: self.now(), wall: self.wall() };
             let before = prior.clone().unwrap_or_default();

@@ -96,7 +96,7 @@ impl Controller {
     fn believe(&self, registration: &Key, lease: &Arc<str>) {
         let now = self.now();
         let mut index = self.index();
-        let records = index.snapshot(registration);
+        let records = index.records_of(registration);
         let Some(record) = records.into_iter().find(|record| record.lease == *lease) else {
             return;
         };
@@ -106,7 +106,7 @@ impl Controller {
             token: record.token,
             version: record.version,
             second_hand: false,
-            claim: (*record.claim).clone(),
+            content: (*record.content).clone(),
         };
         index.confirm(
             &Key::new(&registration.namespace, &**lease),

@@ -11,7 +11,7 @@ use beatkeeper_api::InstanceState;
 use beatkeeper_core::{
     heartbeat::{Token, Version},
     index::Key,
-    moment::Moment,
+    monotonic_time::MonotonicTime,
     plan::{Plan, Write},
     registration::Registration,
     status::Applied,
@@ -51,7 +51,7 @@ impl Controller {
         &self,
         min_ready: usize,
         verdicts: &[Verdict],
-        taken: Moment,
+        taken: MonotonicTime,
     ) -> Explanation {
         let addresses = |verdict: &Verdict| {
             verdict.placement.iter().flat_map(|placed| placed.addresses.clone()).collect::<Vec<_>>()
@@ -62,7 +62,7 @@ impl Controller {
             .iter()
             .filter(|verdict| !verdict.is_published())
             .flat_map(|verdict| {
-                let token = verdict.lease.as_ref().map(|lease| lease.settled.token.clone());
+                let token = verdict.lease.as_ref().map(|lease| lease.decision.token.clone());
                 let why = (verdict.state, verdict.reason, token);
                 addresses(verdict).into_iter().map(move |address| (address, why.clone()))
             })
@@ -189,7 +189,7 @@ impl Controller {
                     if from != Version(0) || refusal != Refusal::Absent {
                         self.was_refused(kind, &key, from);
                     }
-                    self.look_again(kind, key, from).await;
+                    self.requeue_at(kind, key, from).await;
                 }
                 Err(refusal)
             }
@@ -203,7 +203,7 @@ impl Controller {
         }
     }
 
-    async fn look_again(self: &Rc<Self>, kind: Kind, key: Key, from: Version) {
+    async fn requeue_at(self: &Rc<Self>, kind: Kind, key: Key, from: Version) {
         match self.call(Call::Get(kind, key.clone())).await {
             Ok(Answer::Object(Object::Slice(slice))) => {
                 self.world().put_read((*slice).clone(), from);

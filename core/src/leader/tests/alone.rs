@@ -121,7 +121,7 @@ fn one_that_was_suspended_waits_anew_when_the_lease_changed_meanwhile() {
 #[test]
 fn a_holder_that_wrote_a_longer_duration_is_waited_for_as_long() {
     let mut candidate = candidate("me");
-    let long = ClaimLease { duration: millis(15_000), ..lease(10, "other") };
+    let long = LeaderLease { duration: millis(15_000), ..lease(10, "other") };
     candidate.saw(Some(long.clone()), at(0));
     candidate.saw(Some(long), at(14_249));
     assert_eq!(candidate.next(at(14_249)), Move::Wait(at(14_250)));
@@ -131,7 +131,7 @@ fn a_holder_that_wrote_a_longer_duration_is_waited_for_as_long() {
 #[test]
 fn a_shorter_duration_than_ones_own_is_not_believed() {
     let mut candidate = candidate("me");
-    let short = ClaimLease { duration: millis(1000), ..lease(10, "other") };
+    let short = LeaderLease { duration: millis(1000), ..lease(10, "other") };
     candidate.saw(Some(short.clone()), at(0));
     candidate.saw(Some(short), at(4749));
     assert_eq!(candidate.next(at(4749)), Move::Wait(at(4750)));
@@ -241,7 +241,7 @@ fn deleting_the_lease_does_not_end_the_claim_of_another_replica() {
 #[test]
 fn a_holder_that_wrote_a_longer_duration_is_waited_for_as_long_when_its_lease_is_deleted() {
     let mut candidate = candidate("me");
-    let long = ClaimLease { duration: millis(15_000), ..lease(10, "other") };
+    let long = LeaderLease { duration: millis(15_000), ..lease(10, "other") };
     candidate.saw(Some(long), at(1000));
     candidate.saw(None, at(1100));
     candidate.saw(None, at(15_349));

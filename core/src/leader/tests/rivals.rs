@@ -43,7 +43,7 @@ struct Request {
     arrives: Option<u64>,
     answer: Option<u64>,
     /// The answer of the API server, once the request has arrived.
-    outcome: Option<Result<Option<ClaimLease>, ()>>,
+    outcome: Option<Result<Option<LeaderLease>, ()>>,
 }
 
 struct Process {
@@ -58,9 +58,9 @@ struct Process {
 struct Scene {
     now: u64,
     version: u64,
-    lease: Option<ClaimLease>,
+    lease: Option<LeaderLease>,
     /// All states of the Lease so far, including the current one.
-    history: Vec<Option<ClaimLease>>,
+    history: Vec<Option<LeaderLease>>,
     requests: Vec<Request>,
     /// The requests that may still arrive.
     under_way: Vec<usize>,

@@ -18,7 +18,7 @@ pub enum Edit {
     CopySlice(Index),
     CopyEndpoint(Index, Index),
     MergeEndpoints(Index),
-    Foreign(Index),
+    ForeignObjects(Index),
     Nonsense(Index),
     NilConditions(Index, Index),
     NilPort(Index),
@@ -38,7 +38,7 @@ pub fn edit() -> impl Strategy<Value = Edit> {
         4 => some().prop_map(Edit::CopySlice),
         4 => (some(), some()).prop_map(|(a, b)| Edit::CopyEndpoint(a, b)),
         1 => some().prop_map(Edit::MergeEndpoints),
-        1 => some().prop_map(Edit::Foreign),
+        1 => some().prop_map(Edit::ForeignObjects),
         1 => some().prop_map(Edit::Nonsense),
         1 => (some(), some()).prop_map(|(a, b)| Edit::NilConditions(a, b)),
         1 => some().prop_map(Edit::NilPort),
@@ -109,7 +109,7 @@ pub fn apply(edit: &Edit, server: &mut Server, serial: usize) {
             }
             slice
         }
-        Edit::Foreign(index) => {
+        Edit::ForeignObjects(index) => {
             let mut slice = pick(index);
             let address = if slice.address_type == "IPv4" { "203.0.113.9" } else { "2001:db8::9" };
             slice
