@@ -96,6 +96,20 @@ impl TestNamespace {
         })
         .await;
     }
+
+    /// Waits for an event with this reason, whose note begins with this text.
+    async fn event_tells(&self, reason: &str, note: &str) {
+        let events: Api<k8s_openapi::api::events::v1::Event> = self.api();
+        eventually(&format!("an event {reason} tells {note:?}"), async || {
+            let events = events.list(&kube::api::ListParams::default()).await.unwrap();
+            let told = events.items.into_iter().any(|event| {
+                event.reason.as_deref() == Some(reason)
+                    && event.note.is_some_and(|text| text.starts_with(note))
+            });
+            told.then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,24 +163,12 @@ async fn hand_written_endpoints_are_taken_over_without_a_gap_and_wait_for_their_
     })
     .await;
     observer.always_saw(&set(&["192.0.2.2"]));
-    let events: Api<k8s_openapi::api::events::v1::Event> = ns.api();
-    for (reason, note) in [
-        (
-            "InstanceReady",
-            "adopted/192.0.2.1, adopted/192.0.2.2: taken over from Endpoints greeter",
-        ),
-        ("AdoptionEnded", "adopted/192.0.2.1: it beats by itself now"),
-    ] {
-        eventually(&format!("an event {reason} tells {note:?}"), async || {
-            let events = events.list(&kube::api::ListParams::default()).await.unwrap();
-            let told = events.items.into_iter().any(|event| {
-                event.reason.as_deref() == Some(reason)
-                    && event.note.is_some_and(|text| text.starts_with(note))
-            });
-            told.then_some(())
-        })
-        .await;
-    }
+    ns.event_tells(
+        "InstanceReady",
+        "adopted/192.0.2.1, adopted/192.0.2.2: taken over from Endpoints greeter",
+    )
+    .await;
+    ns.event_tells("AdoptionEnded", "adopted/192.0.2.1: it beats by itself now").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

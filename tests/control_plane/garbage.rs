@@ -15,7 +15,7 @@ use crate::support::{TestNamespace, eventually};
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The name of the instance, the bad values, the reason, and a part of the message.
-type Case<'a> = (&'a str, Vec<(&'static str, Value)>, &'static str, &'static str);
+type Case = (String, Vec<(&'static str, Value)>, &'static str, &'static str);
 
 /// A Lease that is well-formed except for the values in `bad`, given by JSON pointer.
 fn lease(instance: &str, bad: &[(&str, Value)]) -> Value {
@@ -48,9 +48,108 @@ impl TestNamespace {
         let lease = serde_json::from_value(lease).unwrap();
         leases.create(&PostParams::default(), &lease).await.map(drop)
     }
+
+    /// Creates a Lease, and waits until the status has its reason.
+    async fn rejects(&self, (instance, bad, reason, hint): Case) {
+        let status = eventually(&format!("{instance} is Rejected ({reason})"), async || {
+            // The garbage collector may remove a Lease whose Pod does not exist. The Lease is then
+            // created again.
+            let _ = self.create_lease(lease(&instance, &bad)).await;
+            let listed = self.registration("greeter").await.status?.instances;
+            listed.into_iter().find(|known| known.name == instance && known.reason == reason)
+        })
+        .await;
+        assert_eq!(status.state, "Rejected");
+        assert!(status.message.contains(hint), "{instance}: {}", status.message);
+        assert!(status.message.len() < 1000, "{instance}: {}", status.message);
+    }
+
+    /// Creates a Lease with a name that does not match its instance.
+    async fn rejects_name(&self, name: &str) {
+        self.create_lease(lease("misnamed", &[("/metadata/name", json!(name))])).await.unwrap();
+        let instance = format!("lease/{name}");
+        let status = self.instance("greeter", &instance, "Rejected", "NameMismatch").await;
+        assert!(status.message.contains("create it anew under that name"), "{}", status.message);
+    }
 }
 
 const ADDRESSES: &str = "/metadata/annotations/beatkeeper.dev~1addresses";
+
+/// Leases that are rejected. A Service has the address `cluster_ip`; `foreign` is the uid of Pod `away` of another
+/// namespace.
+fn rejected(cluster_ip: &str, foreign: &str) -> Vec<Case> {
+    [holders(), no_addresses(), refused_addresses(cluster_ip), owners(foreign)].concat()
+}
+
+fn case(
+    instance: &str,
+    pointer: &'static str,
+    value: Value,
+    reason: &'static str,
+    hint: &'static str,
+) -> Case {
+    (instance.to_owned(), vec![(pointer, value)], reason, hint)
+}
+
+fn holders() -> Vec<Case> {
+    let holder = |instance, holder: Value, reason, hint| {
+        case(instance, "/spec/holderIdentity", holder, reason, hint)
+    };
+    vec![
+        holder("no-holder", Value::Null, "HolderMissing", "set spec.holderIdentity"),
+        holder("other-holder", json!("another"), "HolderMismatch", "\"another\""),
+        holder("huge-holder", json!("h".repeat(200_000)), "HolderMismatch", "hhhh"),
+        case("no-spec", "/spec", Value::Null, "HolderMissing", "set spec.holderIdentity"),
+    ]
+}
+
+fn no_addresses() -> Vec<Case> {
+    let values =
+        [("no-address", Value::Null), ("empty-address", json!("")), ("commas", json!(",, ,"))];
+    let missing = |(instance, value)| {
+        case(instance, ADDRESSES, value, "AddressMissing", "it names no address")
+    };
+    values.map(missing).into()
+}
+
+fn refused_addresses(cluster_ip: &str) -> Vec<Case> {
+    let no_address = "is not an IP address";
+    let (huge, longest) = ("1".repeat(200_000), "x".repeat(189));
+    let refused = [
+        ("words", "vm-1.example", no_address),
+        ("with-port", "192.0.2.9:80", no_address),
+        ("zeros", "192.0.2.010", no_address),
+        ("one-bad", "192.0.2.9,127.0.0.1", "a loopback address"),
+        ("huge-address", &huge, no_address),
+        ("loopback", "127.0.0.1", "a loopback address"),
+        ("link-local", "169.254.1.1", "a link-local address"),
+        ("metadata", "169.254.169.254", "a link-local address"),
+        ("mapped", "::ffff:127.0.0.1", "written as IPv6"),
+        ("unspecified", "0.0.0.0", "the unspecified address"),
+        ("outside", "203.0.113.1", "outside the ranges allowed"),
+        ("a-pods", "10.88.0.7", "belongs to Pod"),
+        ("a-services", cluster_ip, "belongs to Service"),
+        (&longest, "nowhere", no_address),
+    ];
+    refused
+        .map(|(instance, address, hint)| {
+            case(instance, ADDRESSES, json!(address), "AddressRefused", hint)
+        })
+        .into()
+}
+
+fn owners(foreign: &str) -> Vec<Case> {
+    let unknown = "00000000-0000-0000-0000-000000000000";
+    let pod = |name: &str, uid, reason, hint| {
+        let owner = json!([{ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid }]);
+        case(name, "/metadata/ownerReferences", owner, reason, hint)
+    };
+    vec![
+        pod("missing", unknown, "PodNotFound", "there is no Pod missing"),
+        pod("named", unknown, "PodReplaced", "an earlier Pod named"),
+        pod("away", foreign, "PodNotFound", "there is no Pod away in namespace"),
+    ]
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
@@ -73,136 +172,14 @@ async fn bad_leases_are_rejected_with_a_reason_and_harm_no_other_instance() {
     ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     let observer = ns.observe("greeter").await;
 
-    let pod = |name: &str, uid: &str| {
-        let owner = json!([{ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid }]);
-        ("/metadata/ownerReferences", owner)
-    };
-    let nobody = "00000000-0000-0000-0000-000000000000";
-    let longest = "x".repeat(189);
-    let rejected: Vec<Case> = vec![
-        (
-            "no-holder",
-            vec![("/spec/holderIdentity", Value::Null)],
-            "HolderMissing",
-            "set spec.holderIdentity",
-        ),
-        (
-            "other-holder",
-            vec![("/spec/holderIdentity", json!("somebody"))],
-            "HolderMismatch",
-            "\"somebody\"",
-        ),
-        (
-            "huge-holder",
-            vec![("/spec/holderIdentity", json!("h".repeat(200_000)))],
-            "HolderMismatch",
-            "hhhh",
-        ),
-        ("no-spec", vec![("/spec", Value::Null)], "HolderMissing", "set spec.holderIdentity"),
-        ("no-address", vec![(ADDRESSES, Value::Null)], "AddressMissing", "it names no address"),
-        ("empty-address", vec![(ADDRESSES, json!(""))], "AddressMissing", "it names no address"),
-        ("commas", vec![(ADDRESSES, json!(",, ,"))], "AddressMissing", "it names no address"),
-        (
-            "words",
-            vec![(ADDRESSES, json!("vm-1.example"))],
-            "AddressRefused",
-            "is not an IP address",
-        ),
-        (
-            "with-port",
-            vec![(ADDRESSES, json!("192.0.2.9:80"))],
-            "AddressRefused",
-            "is not an IP address",
-        ),
-        (
-            "zeros",
-            vec![(ADDRESSES, json!("192.0.2.010"))],
-            "AddressRefused",
-            "is not an IP address",
-        ),
-        (
-            "one-bad",
-            vec![(ADDRESSES, json!("192.0.2.9,127.0.0.1"))],
-            "AddressRefused",
-            "a loopback address",
-        ),
-        (
-            "huge-address",
-            vec![(ADDRESSES, json!("1".repeat(200_000)))],
-            "AddressRefused",
-            "is not an IP address",
-        ),
-        ("loopback", vec![(ADDRESSES, json!("127.0.0.1"))], "AddressRefused", "a loopback address"),
-        (
-            "link-local",
-            vec![(ADDRESSES, json!("169.254.1.1"))],
-            "AddressRefused",
-            "a link-local address",
-        ),
-        (
-            "metadata",
-            vec![(ADDRESSES, json!("169.254.169.254"))],
-            "AddressRefused",
-            "a link-local address",
-        ),
-        (
-            "mapped",
-            vec![(ADDRESSES, json!("::ffff:127.0.0.1"))],
-            "AddressRefused",
-            "written as IPv6",
-        ),
-        (
-            "unspecified",
-            vec![(ADDRESSES, json!("0.0.0.0"))],
-            "AddressRefused",
-            "the unspecified address",
-        ),
-        (
-            "outside",
-            vec![(ADDRESSES, json!("203.0.113.1"))],
-            "AddressRefused",
-            "outside the ranges allowed",
-        ),
-        ("a-pods", vec![(ADDRESSES, json!("10.88.0.7"))], "AddressRefused", "belongs to Pod"),
-        (
-            "a-services",
-            vec![(ADDRESSES, json!(cluster_ip))],
-            "AddressRefused",
-            "belongs to Service",
-        ),
-        ("missing", vec![pod("missing", nobody)], "PodNotFound", "there is no Pod missing"),
-        ("named", vec![pod("named", nobody)], "PodReplaced", "an earlier Pod named"),
-        ("away", vec![pod("away", &foreign)], "PodNotFound", "there is no Pod away in namespace"),
-        (
-            longest.as_str(),
-            vec![(ADDRESSES, json!("nowhere"))],
-            "AddressRefused",
-            "is not an IP address",
-        ),
-    ];
-    for (instance, bad, reason, hint) in rejected {
-        let status = eventually(&format!("{instance} is Rejected ({reason})"), async || {
-            // The garbage collector may remove a Lease whose Pod does not exist. The Lease is then
-            // created again.
-            let _ = ns.create_lease(lease(instance, &bad)).await;
-            let listed = ns.registration("greeter").await.status?.instances;
-            listed.into_iter().find(|known| known.name == instance && known.reason == reason)
-        })
-        .await;
-        assert_eq!(status.state, "Rejected");
-        assert!(status.message.contains(hint), "{instance}: {}", status.message);
-        assert!(status.message.len() < 1000, "{instance}: {}", status.message);
+    for case in rejected(&cluster_ip, &foreign) {
+        ns.rejects(case).await;
     }
     let too_long = format!("greeter.{}", "x".repeat(245));
-    let label = "/metadata/labels/beatkeeper.dev~1registration";
-    let misnamed = [("checkout.vm-1", vec![]), ("greeter", vec![]), (&*too_long, vec![])];
-    for (name, mut bad) in misnamed {
-        bad.push(("/metadata/name", json!(name)));
-        ns.create_lease(lease("misnamed", &bad)).await.unwrap();
-        let instance = format!("lease/{name}");
-        let status = ns.instance("greeter", &instance, "Rejected", "NameMismatch").await;
-        assert!(status.message.contains("create it anew under that name"), "{}", status.message);
+    for name in ["checkout.vm-1", "greeter", &too_long] {
+        ns.rejects_name(name).await;
     }
+    let label = "/metadata/labels/beatkeeper.dev~1registration";
     let unknown =
         lease("vm-1", &[(label, json!("nobody")), ("/metadata/name", json!("nobody.vm-1"))]);
     ns.create_lease(unknown).await.unwrap();
@@ -256,7 +233,7 @@ async fn odd_words_of_an_instance_that_lives_are_told_and_bounded() {
     ];
     for (instance, pointer, value, address) in odd {
         let bad = [(pointer, value), (ADDRESSES, json!(address))];
-        ns.create_lease(lease(instance, &bad)).await.unwrap();
+        ns.create_lease(lease(&instance, &bad)).await.unwrap();
         beats.keep_beating(instance, INTERVAL);
     }
     let status = ns.instance("greeter", "sick", "NotReady", "HealthUnknown").await;

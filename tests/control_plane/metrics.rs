@@ -91,6 +91,44 @@ async fn a_death_that_was_foreseen_takes_one_decision() {
     assert!(so_often("decide") < so_often("apply") + so_often("verify"));
 }
 
+/// Checks what a scrape says of the process itself.
+fn process_metrics(scrape: &Scrape) {
+    assert_eq!(scrape.value("beatkeeper_leader"), 1.0);
+    assert_eq!(scrape.value(&with("build_info", "version", env!("CARGO_PKG_VERSION"))), 1.0);
+    for step in ["stage", "decide", "verify", "plan", "apply", "status"] {
+        assert_eq!(scrape.value(&with("reconcile_errors_total", "step", step)), 0.0, "{step}");
+        let count = scrape.value(&with("reconcile_duration_seconds_count", "step", step));
+        assert!(count >= 1.0, "{step}");
+    }
+    assert!(scrape.all("beatkeeper_watch_last_event_age_seconds").len() >= 5);
+}
+
+/// Waits until the metrics count exactly the beats and the writes of the audit log since `begin`.
+async fn counts_what_the_audit_log_has(ns: &TestNamespace, operator: &Operator, begin: AuditMark) {
+    eventually("as many beats are counted as were written", async || {
+        let seen = operator.scrape().await.value("beatkeeper_beats_total");
+        let entries = ns.plane.audit_since(begin).await.unwrap();
+        let written = entries.iter().filter(|entry| {
+            let workload = !entry.user_agent.starts_with("beatkeeper-controller");
+            let beat = entry.resource == "leases" && entry.succeeded();
+            entry.namespace == ns.name && workload && beat
+        });
+        (seen == written.count() as f64).then_some(())
+    })
+    .await;
+    eventually("each write of the audit log is counted, and no other", async || {
+        let audited = audited(ns, begin).await;
+        let scrape = operator.scrape().await;
+        let counted: BTreeMap<String, f64> = scrape
+            .all("beatkeeper_api_writes_total")
+            .into_iter()
+            .map(|(series, count)| (series.to_owned(), count))
+            .collect();
+        (counted == audited && !counted.is_empty()).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_one_of_three_has_died_every_number_is_what_happened() {
     let ns = TestNamespace::new("metrics").await;
@@ -126,40 +164,12 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
     };
     assert_eq!(scrape.value(&of_greeter("Ready")), 2.0);
     assert_eq!(scrape.value(&of_greeter("Expired")), 1.0);
-    assert_eq!(scrape.value("beatkeeper_leader"), 1.0);
-    assert_eq!(scrape.value(&with("build_info", "version", env!("CARGO_PKG_VERSION"))), 1.0);
-    for step in ["stage", "decide", "verify", "plan", "apply", "status"] {
-        assert_eq!(scrape.value(&with("reconcile_errors_total", "step", step)), 0.0, "{step}");
-        let count = scrape.value(&with("reconcile_duration_seconds_count", "step", step));
-        assert!(count >= 1.0, "{step}");
-    }
-    assert!(scrape.all("beatkeeper_watch_last_event_age_seconds").len() >= 5);
+    process_metrics(&scrape);
 
     // Each beat except the first of an instance follows another one.
     let beats_seen = scrape.value("beatkeeper_beats_total");
     assert_eq!(scrape.value("beatkeeper_beat_interval_seconds_count"), beats_seen - 3.0);
-    eventually("as many beats are counted as were written", async || {
-        let seen = operator.scrape().await.value("beatkeeper_beats_total");
-        let entries = ns.plane.audit_since(begin).await.unwrap();
-        let written = entries.iter().filter(|entry| {
-            let workload = !entry.user_agent.starts_with("beatkeeper-controller");
-            let beat = entry.resource == "leases" && entry.succeeded();
-            entry.namespace == ns.name && workload && beat
-        });
-        (seen == written.count() as f64).then_some(())
-    })
-    .await;
-    eventually("each write of the audit log is counted, and no other", async || {
-        let audited = audited(&ns, begin).await;
-        let scrape = operator.scrape().await;
-        let counted: BTreeMap<String, f64> = scrape
-            .all("beatkeeper_api_writes_total")
-            .into_iter()
-            .map(|(series, count)| (series.to_owned(), count))
-            .collect();
-        (counted == audited && !counted.is_empty()).then_some(())
-    })
-    .await;
+    counts_what_the_audit_log_has(&ns, &operator, begin).await;
 
     ns.api::<ServiceRegistration>().delete("greeter", &DeleteParams::default()).await.unwrap();
     let gone = |scrape: &Scrape| instances(scrape).is_empty();

@@ -15,9 +15,9 @@ use crate::support::{TestNamespace, eventually};
 
 const OLD: &str = "00000000-0000-4000-8000-000000000000";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_restored_without_owners_is_the_registrations_again() {
-    let ns = TestNamespace::new("restored").await;
+/// Creates the objects of an earlier registration `greeter` with the uid [`OLD`], as a restore without owner references
+/// does.
+async fn restore_without_owners(ns: &TestNamespace) {
     let made = |service: bool| {
         let service = if service { "/greeter" } else { "" };
         json!({ "beatkeeper.dev/owned-by": format!("greeter/{OLD}{service}") })
@@ -52,6 +52,12 @@ async fn a_namespace_restored_without_owners_is_the_registrations_again() {
         }],
     }))
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_restored_without_owners_is_the_registrations_again() {
+    let ns = TestNamespace::new("restored").await;
+    restore_without_owners(&ns).await;
     ns.pod("web-0", &["10.88.0.1"], json!({})).await;
     let mut beats = ns.beats("greeter");
     let mut lease = beats.outside("web-0", "");

@@ -17,7 +17,7 @@ use super::{
     own_plane,
     rights::{flags, kubeconfig},
 };
-use crate::support::{Operator, TestNamespace, eventually, http};
+use crate::support::{Beats, Operator, TestNamespace, eventually, http};
 
 const INTERVAL: Duration = Duration::from_millis(300);
 const ASKED: [&str; 2] =
@@ -163,6 +163,97 @@ async fn rights_without(plane: &ControlPlane, all: &[PolicyRule], resource: Opti
     roles.patch("beatkeeper-operator", &PatchParams::default(), &patch).await.unwrap();
 }
 
+/// A namespace, and the rules of the operator's ClusterRole.
+struct Rights {
+    ns: TestNamespace,
+    folder: tempfile::TempDir,
+    all: Vec<PolicyRule>,
+}
+
+impl Rights {
+    async fn start(&self) -> Running {
+        Running::start(&self.ns, &self.folder, &[]).await
+    }
+
+    /// Removes the rights of one resource, or of none.
+    async fn without(&self, resource: Option<&str>) {
+        rights_without(self.ns.plane, &self.all, resource).await;
+    }
+
+    /// From the start, the right to read Nodes is missing: there are no zones, and everything else works.
+    async fn nodes_are_missing(&self) {
+        self.without(Some("nodes")).await;
+        let running = self.start().await;
+        running.ready().await;
+        self.ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+        assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Nodes\""]);
+        let told = eventually("it is told", async || running.told().into_iter().next()).await;
+        assert!(told.contains("zones are not published"), "{told}");
+        assert!(running.operator.stop().await);
+    }
+
+    /// From the start, a resource that decisions need cannot be read.
+    async fn endpoints_are_missing(&self) {
+        self.without(Some("endpoints")).await;
+        let running = self.start().await;
+        running.ready().await;
+        let why = self.ns.condition("greeter", "Ready", "False", "CannotRead").await;
+        assert!(why.contains("may not read Endpoints in any namespace"), "{why}");
+        self.ns.condition("greeter", "Stalled", "True", "CannotRead").await;
+        self.ns.condition("greeter", "PruningHeld", "True", "CannotRead").await;
+        assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Endpoints\""]);
+        self.without(None).await;
+        self.ns.condition("greeter", "Ready", "True", "Published").await;
+        running.reads_everything().await;
+        assert!(running.operator.stop().await);
+    }
+
+    /// From the start, the right to write the probe is missing. Nothing can be proven without it.
+    async fn probe_is_refused(&self) -> Running {
+        let own: Api<Role> = Api::namespaced(self.ns.client.clone(), RELEASE);
+        let rules = own.get(RELEASE).await.unwrap().rules.unwrap();
+        let patch = Patch::Merge(json!({ "rules": [rules[1]] }));
+        own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
+        let running = self.start().await;
+        running.ready().await;
+        let why = self.ns.condition("greeter", "Ready", "False", "PathUnproven").await;
+        // The write may be a renewal or a creation, because a revoked right may still apply for a
+        // moment.
+        assert!(why.contains("the probe Lease beatkeeper/"), "{why}");
+        let patch = Patch::Merge(json!({ "rules": rules }));
+        own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
+        self.ns.condition("greeter", "Ready", "True", "Published").await;
+        running
+    }
+
+    /// A right is revoked later. A running watch continues until it must be restarted, as after a restart of the API
+    /// server.
+    async fn pods_are_revoked(&self, running: Running, mut beats: Beats) {
+        self.without(Some("pods")).await;
+        self.ns.plane.api_server().stop().await.unwrap();
+        self.ns.plane.api_server().start().await.unwrap();
+        self.ns.condition("greeter", "Ready", "False", "CannotRead").await;
+        running.ready().await;
+        beats.die("vm-2");
+        beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
+        // A Lease that is silent for longer than its ttl, and a new Lease that beats. Neither changes
+        // what is published.
+        eventually("vm-2 has been silent for two ttls", async || {
+            let renewed = self.ns.lease("greeter.vm-2").await?.spec?.renew_time?.0;
+            (Timestamp::now().duration_since(renewed).as_secs() >= 6).then_some(())
+        })
+        .await;
+        let published = self.ns.published("greeter").await;
+        let wanted = ["192.0.2.1", "192.0.2.2"].map(str::to_owned).into();
+        assert_eq!(published.ready(), wanted, "nothing is decided");
+        self.without(None).await;
+        self.ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
+        self.ns.condition("greeter", "Ready", "True", "Published").await;
+        running.reads_everything().await;
+        assert!(running.operator.stop().await);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_on() {
     let plane = own_plane(Options::default()).await;
@@ -178,68 +269,9 @@ async fn without_a_right_nothing_is_decided_from_ignorance_and_with_it_all_goes_
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
     beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
 
-    // From the start, the right to read Nodes is missing: there are no zones, and everything else
-    // works.
-    rights_without(plane, &all, Some("nodes")).await;
-    let running = Running::start(&ns, &folder, &[]).await;
-    running.ready().await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Nodes\""]);
-    let told = eventually("it is told", async || running.told().into_iter().next()).await;
-    assert!(told.contains("zones are not published"), "{told}");
-
-    // From the start, a resource that decisions need cannot be read.
-    assert!(running.operator.stop().await);
-    rights_without(plane, &all, Some("endpoints")).await;
-    let running = Running::start(&ns, &folder, &[]).await;
-    running.ready().await;
-    let why = ns.condition("greeter", "Ready", "False", "CannotRead").await;
-    assert!(why.contains("may not read Endpoints in any namespace"), "{why}");
-    ns.condition("greeter", "Stalled", "True", "CannotRead").await;
-    ns.condition("greeter", "PruningHeld", "True", "CannotRead").await;
-    assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Endpoints\""]);
-    rights_without(plane, &all, None).await;
-    ns.condition("greeter", "Ready", "True", "Published").await;
-    running.reads_everything().await;
-
-    // From the start, the right to write the probe is missing. Nothing can be proven without it.
-    assert!(running.operator.stop().await);
-    let own: Api<Role> = Api::namespaced(ns.client.clone(), RELEASE);
-    let rules = own.get(RELEASE).await.unwrap().rules.unwrap();
-    let patch = Patch::Merge(json!({ "rules": [rules[1]] }));
-    own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
-    let running = Running::start(&ns, &folder, &[]).await;
-    running.ready().await;
-    let why = ns.condition("greeter", "Ready", "False", "PathUnproven").await;
-    // The write may be a renewal or a creation, because a revoked right may still apply for a
-    // moment.
-    assert!(why.contains("the probe Lease beatkeeper/"), "{why}");
-    let patch = Patch::Merge(json!({ "rules": rules }));
-    own.patch(RELEASE, &PatchParams::default(), &patch).await.unwrap();
-    ns.condition("greeter", "Ready", "True", "Published").await;
-
-    // A right is revoked later. A running watch continues until it must be restarted, as after a
-    // restart of the API server.
-    rights_without(plane, &all, Some("pods")).await;
-    plane.api_server().stop().await.unwrap();
-    plane.api_server().start().await.unwrap();
-    ns.condition("greeter", "Ready", "False", "CannotRead").await;
-    running.ready().await;
-    beats.die("vm-2");
-    beats.start(&beats.outside("vm-3", "192.0.2.3"), INTERVAL).await;
-    // A Lease that is silent for longer than its ttl, and a new Lease that beats. Neither changes
-    // what is published.
-    eventually("vm-2 has been silent for two ttls", async || {
-        let renewed = ns.lease("greeter.vm-2").await?.spec?.renew_time?.0;
-        (Timestamp::now().duration_since(renewed).as_secs() >= 6).then_some(())
-    })
-    .await;
-    let published = ns.published("greeter").await;
-    let wanted = ["192.0.2.1", "192.0.2.2"].map(str::to_owned).into();
-    assert_eq!(published.ready(), wanted, "nothing is decided");
-    rights_without(plane, &all, None).await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3"]).await;
-    ns.condition("greeter", "Ready", "True", "Published").await;
-    running.reads_everything().await;
-    assert!(running.operator.stop().await);
+    let rights = Rights { ns, folder, all };
+    rights.nodes_are_missing().await;
+    rights.endpoints_are_missing().await;
+    let running = rights.probe_is_refused().await;
+    rights.pods_are_revoked(running, beats).await;
 }

@@ -45,10 +45,21 @@ fn expression(expression: Value) -> Value {
 
 /// The mistake, the spec, and each error as parts of `field: message` with ` … ` between them.
 pub fn in_specs() -> Vec<Mistake> {
-    let two = |a: Value, b: Value| json!({ "ports": [a, b] });
-    let many: Vec<_> = (0..1001)
-        .map(|number| json!({ "name": format!("vm-{number}"), "addresses": ["192.0.2.1"] }))
-        .collect();
+    let parts = [
+        ttls(),
+        intervals(),
+        ports(),
+        target_ports(),
+        single_addresses(),
+        addresses(),
+        instances(),
+        others(),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
+/// Mistakes in the ttl.
+fn ttls() -> Vec<Mistake> {
     vec![
         (
             "ttl zero",
@@ -70,6 +81,12 @@ pub fn in_specs() -> Vec<Mistake> {
             with("ttl", json!("1".repeat(33))),
             &["spec.ttl: Too long: may not be more than 32 bytes"],
         ),
+    ]
+}
+
+/// Mistakes in the interval.
+fn intervals() -> Vec<Mistake> {
+    vec![
         (
             "interval equal to the ttl",
             with("interval", json!("90s")),
@@ -98,6 +115,13 @@ pub fn in_specs() -> Vec<Mistake> {
         ("interval in days", with("interval", json!("1d")), &[INTERVAL]),
         ("interval empty", with("interval", json!("")), &[INTERVAL]),
         ("interval too short", with("interval", json!("99ms")), &[INTERVAL]),
+    ]
+}
+
+/// Mistakes in the list of ports.
+fn ports() -> Vec<Mistake> {
+    let two = |a: Value, b: Value| json!({ "ports": [a, b] });
+    vec![
         ("no ports", json!({}), &["spec.ports: Required value"]),
         (
             "empty ports",
@@ -134,6 +158,12 @@ pub fn in_specs() -> Vec<Mistake> {
             port("port", json!(65536)),
             &["spec.ports[0].port: … less than or equal to 65535"],
         ),
+    ]
+}
+
+/// Mistakes in one port.
+fn target_ports() -> Vec<Mistake> {
+    vec![
         ("targetPort 0", port("targetPort", json!(0)), &[TARGET_PORT]),
         ("targetPort 65536", port("targetPort", json!(65536)), &[TARGET_PORT]),
         ("targetPort quoted", port("targetPort", json!("8080")), &[TARGET_PORT]),
@@ -168,6 +198,12 @@ pub fn in_specs() -> Vec<Mistake> {
             port("name", json!("a".repeat(64))),
             &["spec.ports[0].name: Too long: may not be more than 63 bytes"],
         ),
+    ]
+}
+
+/// Texts that are no address of an instance.
+fn single_addresses() -> Vec<Mistake> {
+    vec![
         ("a host name", address("vm.example.com"), &[NOT_AN_ADDRESS]),
         ("a leading zero", address("192.0.2.010"), &[NOT_AN_ADDRESS]),
         ("a range", address("192.0.2.0/24"), &[NOT_AN_ADDRESS]),
@@ -187,6 +223,12 @@ pub fn in_specs() -> Vec<Mistake> {
         ("link-local multicast v4", address("224.0.0.1"), &[NOT_REACHABLE]),
         ("multicast v6", address("ff0e::1"), &[NOT_REACHABLE]),
         ("broadcast", address("255.255.255.255"), &[NOT_REACHABLE]),
+    ]
+}
+
+/// Mistakes in the list of addresses.
+fn addresses() -> Vec<Mistake> {
+    vec![
         (
             "no address",
             instance("addresses", json!([])),
@@ -208,6 +250,15 @@ pub fn in_specs() -> Vec<Mistake> {
             instance("addresses", json!(["192.0.2.1", "2001:db8::1", "192.0.2.2"])),
             &["spec.instances[0].addresses: Too many: 3: must have at most 2 items"],
         ),
+    ]
+}
+
+/// Mistakes in an instance.
+fn instances() -> Vec<Mistake> {
+    let many: Vec<_> = (0..1001)
+        .map(|number| json!({ "name": format!("vm-{number}"), "addresses": ["192.0.2.1"] }))
+        .collect();
+    vec![
         ("instance without name", instance("name", json!("")), &[INSTANCE_NAME]),
         ("instance name upper case", instance("name", json!("VM-1")), &[INSTANCE_NAME]),
         ("instance name with an underscore", instance("name", json!("vm_1")), &[INSTANCE_NAME]),
@@ -242,6 +293,12 @@ pub fn in_specs() -> Vec<Mistake> {
             with("instances", json!(many)),
             &["spec.instances: Too many: 1001: must have at most 1000 items"],
         ),
+    ]
+}
+
+/// Other mistakes.
+fn others() -> Vec<Mistake> {
+    vec![
         (
             "minReady negative",
             with("protection", json!({ "minReady": -1 })),

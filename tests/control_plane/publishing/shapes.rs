@@ -2,13 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde_json::{Value, json};
 
 use crate::support::{Fixture, ServiceObserver, eventually, observer::set};
 
 fn json_of(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap()
+}
+
+/// Checks the annotations of an object: its owner, and the time of the change.
+fn marked_and_timed(metadata: &ObjectMeta, owner: &str) {
+    let annotations = metadata.annotations.as_ref().unwrap();
+    assert_eq!(annotations.len(), 2, "{annotations:?}");
+    assert_eq!(annotations["beatkeeper.dev/owned-by"], owner);
+    let time = &annotations["endpoints.kubernetes.io/last-change-trigger-time"];
+    time.parse::<jiff::Timestamp>().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,13 +70,8 @@ async fn one_instance_is_one_endpoint_with_everything_that_consumers_look_for() 
         })
     );
     assert_eq!(endpoints.metadata.owner_references, None);
-    for metadata in [&slice.metadata, &endpoints.metadata] {
-        let annotations = metadata.annotations.as_ref().unwrap();
-        assert_eq!(annotations.len(), 2, "{annotations:?}");
-        assert_eq!(annotations["beatkeeper.dev/owned-by"], owner);
-        let time = &annotations["endpoints.kubernetes.io/last-change-trigger-time"];
-        time.parse::<jiff::Timestamp>().unwrap();
-    }
+    marked_and_timed(&slice.metadata, &owner);
+    marked_and_timed(&endpoints.metadata, &owner);
 
     let service: Service = fixture.api().get("greeter").await.unwrap();
     assert_eq!(service.metadata.owner_references, None);

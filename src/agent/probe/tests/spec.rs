@@ -94,67 +94,54 @@ fn a_probe_as_the_kubelet_reads_it_says_the_same_here() {
 
 #[test]
 fn what_does_not_do_is_named_with_its_field_and_what_to_write() {
-    let one_of = "choose one of httpGet, tcpSocket, grpc and exec";
     for (yaml, error) in [
-        ("{}", format!("probe: says nothing to check: {one_of}")),
+        ("{}", "probe: says nothing to check: choose one of httpGet, tcpSocket, grpc and exec"),
         (
             "{ tcpSocket: { port: 1 }, exec: { command: [] } }",
-            format!("probe: checks more than one thing: {one_of}"),
+            "probe: checks more than one thing: choose one of httpGet, tcpSocket, grpc and exec",
         ),
-        (
-            "httpGet: { port: 70000 }",
-            "probe.httpGet.port: 70000 is not a port: choose 1 to 65535".to_owned(),
-        ),
-        ("tcpSocket: {}", "probe.tcpSocket.port: is missing: choose 1 to 65535".to_owned()),
-        (
-            "grpc: { port: web }",
-            "probe.grpc.port: \"web\" is not a port: choose 1 to 65535".to_owned(),
-        ),
+        ("httpGet: { port: 70000 }", "probe.httpGet.port: 70000 is not a port: choose 1 to 65535"),
+        ("tcpSocket: {}", "probe.tcpSocket.port: is missing: choose 1 to 65535"),
+        ("grpc: { port: web }", "probe.grpc.port: \"web\" is not a port: choose 1 to 65535"),
         (
             "httpGet: { port: 1, scheme: https }",
-            "probe.httpGet.scheme: \"https\" is no scheme: choose HTTP or HTTPS".to_owned(),
+            "probe.httpGet.scheme: \"https\" is no scheme: choose HTTP or HTTPS",
         ),
         (
             "httpGet: { port: 1, path: /a b }",
             "probe.httpGet.path: \"/a b\" is not a path: encode what no URL may hold, as in \
-             /is%20ready"
-                .to_owned(),
+             /is%20ready",
         ),
         (
             "tcpSocket: { port: 1, host: 'http://db' }",
             "probe.tcpSocket.host: \"http://db\" is not a host: choose a name or an IP address, \
-             such as 127.0.0.1"
-                .to_owned(),
+             such as 127.0.0.1",
         ),
         (
             "httpGet: { port: 1, httpHeaders: [{ name: a, value: b }, { name: 'a:', value: b }] }",
             "probe.httpGet.httpHeaders[1].name: \"a:\" is no name of a header: choose one such as \
-             X-Probe"
-                .to_owned(),
+             X-Probe",
         ),
         (
             "httpGet: { port: 1, httpHeaders: [{ name: Content-Length, value: '9' }] }",
             "probe.httpGet.httpHeaders[0].name: content-length is set by the connection: leave it \
-             out"
-                .to_owned(),
+             out",
         ),
         (
             "httpGet: { port: 1, httpHeaders: [{ name: a, value: \"b\\nc\" }] }",
-            "probe.httpGet.httpHeaders[0].value: has control characters: leave them out".to_owned(),
+            "probe.httpGet.httpHeaders[0].value: has control characters: leave them out",
         ),
         (
             "exec: { command: [] }",
-            "probe.exec.command: names no program: choose one such as pg_isready".to_owned(),
+            "probe.exec.command: names no program: choose one such as pg_isready",
         ),
         (
             "{ tcpSocket: { port: 1 }, periodSeconds: 0 }",
-            "probe.periodSeconds: 0 is out of range: choose 1 to 2147483647, or leave it out"
-                .to_owned(),
+            "probe.periodSeconds: 0 is out of range: choose 1 to 2147483647, or leave it out",
         ),
         (
             "{ tcpSocket: { port: 1 }, initialDelaySeconds: -1 }",
-            "probe.initialDelaySeconds: -1 is out of range: choose 0 to 2147483647, or leave it out"
-                .to_owned(),
+            "probe.initialDelaySeconds: -1 is out of range: choose 0 to 2147483647, or leave it out",
         ),
     ] {
         assert_eq!(refused(yaml), error, "{yaml}");

@@ -15,13 +15,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     let three = observer.published();
     ensure!(three.len() == 3, "published are {three:?}");
     let caller = Caller::start(cluster, "greeter", 50).await?;
-    let operators = async || -> Result<Vec<String>> {
-        let of = format!(
-            "--namespace {RELEASE} get pods --selector app.kubernetes.io/component=operator --output jsonpath={{.items[*].metadata.name}}"
-        );
-        Ok(cluster.kubectl(&of).await?.split_whitespace().map(str::to_owned).collect())
-    };
-    let nobody_left = async |what: &str| -> Result<()> {
+    let all_stay = async |what: &str| -> Result<()> {
         tokio::time::sleep(LATER).await;
         observer.always_published(&three)?;
         caller.account().await?.must_be_without_failure()?;
@@ -29,7 +23,31 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
         Ok(())
     };
 
-    let before = operators().await?;
+    upgrade(cluster).await?;
+    all_stay("helm upgrade, with other Pods").await?;
+    cluster.helm(&["rollback", RELEASE, "1", "--wait", "--timeout=3m"]).await?;
+    all_stay("helm rollback").await?;
+
+    let published = published(cluster).await?;
+    let said = cluster.helm(&["uninstall", RELEASE, "--wait"]).await?;
+    ensure!(said.contains(CRD), "helm uninstall does not say what it keeps: {said}");
+    cluster
+        .until("the operator has ended", async || {
+            Ok(operators(cluster).await?.is_empty().then_some(()))
+        })
+        .await?;
+    all_stay("helm uninstall").await?;
+    ensure!(self::published(cluster).await? == published, "uninstalling changed what is published");
+    println!("   what is published stays as it was, to the resourceVersion:");
+    quote(&cluster.in_namespace("get sreg,endpointslices").await?);
+    caller.stop().await?;
+
+    nothing_remains(cluster).await
+}
+
+/// Upgrades the release, and waits until other Pods of the operator run.
+async fn upgrade(cluster: &Cluster) -> Result<()> {
+    let before = operators(cluster).await?;
     let chart = chart().display().to_string();
     let change = "podAnnotations.example\\.com/changed=yes";
     cluster
@@ -46,26 +64,22 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
         .await?;
     cluster
         .until("other Pods run than before the upgrade", async || {
-            let now = operators().await?;
+            let now = operators(cluster).await?;
             Ok((now.len() == 2 && before.iter().all(|pod| !now.contains(pod))).then_some(()))
         })
-        .await?;
-    nobody_left("helm upgrade, with other Pods").await?;
-    cluster.helm(&["rollback", RELEASE, "1", "--wait", "--timeout=3m"]).await?;
-    nobody_left("helm rollback").await?;
+        .await
+}
 
-    let published = published(cluster).await?;
-    let said = cluster.helm(&["uninstall", RELEASE, "--wait"]).await?;
-    ensure!(said.contains(CRD), "helm uninstall does not say what it keeps: {said}");
-    cluster
-        .until("the operator has ended", async || Ok(operators().await?.is_empty().then_some(())))
-        .await?;
-    nobody_left("helm uninstall").await?;
-    ensure!(self::published(cluster).await? == published, "uninstalling changed what is published");
-    println!("   what is published stays as it was, to the resourceVersion:");
-    quote(&cluster.in_namespace("get sreg,endpointslices").await?);
-    caller.stop().await?;
+/// Returns the names of the operator's Pods.
+async fn operators(cluster: &Cluster) -> Result<Vec<String>> {
+    let of = format!(
+        "--namespace {RELEASE} get pods --selector app.kubernetes.io/component=operator --output jsonpath={{.items[*].metadata.name}}"
+    );
+    Ok(cluster.kubectl(&of).await?.split_whitespace().map(str::to_owned).collect())
+}
 
+/// Runs the commands of docs/install.md, and waits until nothing is left.
+async fn nothing_remains(cluster: &Cluster) -> Result<()> {
     let commands = commands_of_the_page()?;
     for command in &commands {
         cluster.shell(command).await?;

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::left_out;
 use crate::caller::Caller;
 use crate::cluster::{Cluster, RELEASE, TTL};
+use crate::host::Host;
 use beatkeeper_test_support::SliceObserver;
 
 const HERD: usize = 100;
@@ -33,7 +34,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     println!(
         "   {HERD} outside instances beat once a second, and three Pods are called 50 times a second"
     );
-    let nobody_left = async |what: &str| -> Result<()> {
+    let all_stay = async |what: &str| -> Result<()> {
         herd.always_published(&all).context("instances of herd")?;
         greeter.always_published(&three).context("instances of greeter")?;
         let account = caller.account().await?;
@@ -50,7 +51,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
             "the leader's Pod is deleted {how}, another one leads after {:.1} s",
             took.as_secs_f64()
         );
-        nobody_left(&what).await?;
+        all_stay(&what).await?;
         cluster
             .kubectl(&format!(
                 "--namespace {RELEASE} rollout status deployment/{RELEASE} --timeout=120s"
@@ -59,30 +60,35 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     }
 
     if let Some(host) = &cluster.host {
-        let kubelet = host.kill_kubelet()?;
-        tokio::time::sleep(KUBELET_AWAY).await;
-        // The kubelet keeps running after this, as long as the node.
-        let _kubelet = kubelet.start()?;
-        let asked = Instant::now();
-        cluster
-            .until("the kubelet answers again", async || {
-                cluster.in_namespace("logs pod/herd --tail=1").await.map(Some)
-            })
-            .await?;
-        let answers = asked.elapsed();
-        tokio::time::sleep(TTL).await;
-        let what = format!(
-            "the kubelet is killed, and started after {} s; it answers {:.1} s later",
-            KUBELET_AWAY.as_secs(),
-            answers.as_secs_f64()
-        );
-        nobody_left(&what).await?;
+        let what = kubelet_is_away(cluster, host).await?;
+        all_stay(&what).await?;
     } else {
         left_out("the kubelet stops and starts", "it is not ours here");
     }
-    who_dies_still_leaves(cluster, &greeter, &three).await?;
+    a_dead_instance_still_leaves(cluster, &greeter, &three).await?;
     caller.stop().await?;
     Ok(())
+}
+
+/// Kills the kubelet and starts it again after several ttls. Returns what happened.
+async fn kubelet_is_away(cluster: &Cluster, host: &Host) -> Result<String> {
+    let kubelet = host.kill_kubelet()?;
+    tokio::time::sleep(KUBELET_AWAY).await;
+    // The kubelet keeps running after this, as long as the node.
+    let _kubelet = kubelet.start()?;
+    let asked = Instant::now();
+    cluster
+        .until("the kubelet answers again", async || {
+            cluster.in_namespace("logs pod/herd --tail=1").await.map(Some)
+        })
+        .await?;
+    let answers = asked.elapsed();
+    tokio::time::sleep(TTL).await;
+    Ok(format!(
+        "the kubelet is killed, and started after {} s; it answers {:.1} s later",
+        KUBELET_AWAY.as_secs(),
+        answers.as_secs_f64()
+    ))
 }
 
 /// Deletes the leader's Pod, and returns how long it took until another Pod led.
@@ -118,7 +124,7 @@ async fn leader_now(cluster: &Cluster) -> Result<Option<String>> {
 }
 
 /// No instance was pruned so far. This step shows that an instance that dies is still pruned.
-async fn who_dies_still_leaves(
+async fn a_dead_instance_still_leaves(
     cluster: &Cluster,
     greeter: &SliceObserver,
     three: &BTreeSet<String>,

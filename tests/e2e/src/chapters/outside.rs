@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use super::{left_out, quote, update};
@@ -25,7 +25,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
         return Ok(());
     };
     host.take_addresses().await?;
-    let [declared, registered, forbidden] = ADDRESSES;
+    let [declared, registered, _] = ADDRESSES;
     cluster.in_namespace("create serviceaccount outside").await?;
     cluster
         .in_namespace(&format!(
@@ -34,26 +34,10 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
         .await?;
     let token = cluster.in_namespace("create token outside").await?;
     let kubeconfig = cluster.kubeconfig("outside", token.trim()).await?;
-    let spec = json!({ "spec": { "instances": [{ "name": "vm-1", "addresses": [declared] }] } });
-    let patch = spec.to_string();
-    cluster
-        .kubectl_with(
-            &[
-                "--namespace",
-                NAMESPACE,
-                "patch",
-                "sreg",
-                "greeter",
-                "--type=merge",
-                "--patch",
-                &patch,
-            ],
-            "",
-        )
-        .await?;
+    declare(cluster, &json!([{ "name": "vm-1", "addresses": [declared] }])).await?;
 
     let observer = cluster.observe("greeter").await?;
-    let mut first = spawn(host, &kubeconfig, "vm-1", declared, false)?;
+    let first = spawn(host, &kubeconfig, "vm-1", declared, false)?;
     let mut second = spawn(host, &kubeconfig, "vm-2", registered, true)?;
     cluster.until_ready("greeter", 5).await?;
     let both: BTreeSet<_> = [declared, registered].map(str::to_owned).into();
@@ -71,14 +55,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
         "   vm-1 is declared, vm-2 registers itself; the ClusterIP leads to both, too: {answers:?}"
     );
 
-    let mut third = spawn(host, &kubeconfig, "vm-3", forbidden, true)?;
-    let why = cluster.until_told("greeter", "vm-3", "Rejected").await?;
-    ensure!(!observer.published().contains(forbidden), "{forbidden} is published");
-    println!(
-        "   vm-3 registers itself with an address outside the allowed ranges, and is not published:"
-    );
-    quote(&why);
-    end(&mut third, Signal::KILL).await?;
+    forbidden_is_rejected(cluster, host, &kubeconfig, &observer).await?;
 
     let before = caller.account().await?.last_sent();
     end(&mut second, Signal::TERM).await?;
@@ -86,10 +63,48 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     caller.account().await?.since(before).must_be_without_failure()?;
     println!("   vm-2 is stopped: it drains, deregisters and ends; no request failed");
 
+    killed_is_pruned(first, &observer, caller).await?;
+    declare(cluster, &Value::Null).await?;
+    cluster.until_ready("greeter", 3).await?;
+    update::play(cluster, host, &kubeconfig, registered).await
+}
+
+/// Declares the outside instances of the registration.
+async fn declare(cluster: &Cluster, instances: &Value) -> Result<()> {
+    // As one argument: this JSON has no spaces.
+    let patch = json!({ "spec": { "instances": instances } });
+    cluster.in_namespace(&format!("patch sreg greeter --type=merge --patch {patch}")).await?;
+    Ok(())
+}
+
+async fn forbidden_is_rejected(
+    cluster: &Cluster,
+    host: &Host,
+    kubeconfig: &Path,
+    observer: &SliceObserver,
+) -> Result<()> {
+    let [.., forbidden] = ADDRESSES;
+    let mut third = spawn(host, kubeconfig, "vm-3", forbidden, true)?;
+    let why = cluster.until_told("greeter", "vm-3", "Rejected").await?;
+    ensure!(!observer.published().contains(forbidden), "{forbidden} is published");
+    println!(
+        "   vm-3 registers itself with an address outside the allowed ranges, and is not published:"
+    );
+    quote(&why);
+    end(&mut third, Signal::KILL).await?;
+    Ok(())
+}
+
+async fn killed_is_pruned(
+    mut first: Child,
+    observer: &SliceObserver,
+    caller: Caller<'_>,
+) -> Result<()> {
+    let [declared, ..] = ADDRESSES;
     let before = caller.account().await?.last_sent();
     let killed = Instant::now();
     end(&mut first, Signal::KILL).await?;
-    let took = gone(&observer, declared, killed).await?;
+    let took = gone(observer, declared, killed).await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let account = caller.stop().await?.since(before);
     println!(
@@ -102,24 +117,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     );
     let late = account.since(account.last_sent().saturating_sub(1500));
     ensure!(late.failed().is_empty(), "requests still fail");
-    let spec = json!({ "spec": { "instances": null } }).to_string();
-    cluster
-        .kubectl_with(
-            &[
-                "--namespace",
-                NAMESPACE,
-                "patch",
-                "sreg",
-                "greeter",
-                "--type=merge",
-                "--patch",
-                &spec,
-            ],
-            "",
-        )
-        .await?;
-    cluster.until_ready("greeter", 3).await?;
-    update::play(cluster, host, &kubeconfig, registered).await
+    Ok(())
 }
 
 /// Starts the agent, which starts the app. Both are killed with the node at the latest.
