@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_has_said_stays_its_own_after_another_has_beaten_beside_it() {
+    fn annotations_of_a_process_stay_its_own_after_another_has_beaten_beside_it() {
         let theirs = annotations("beatkeeper-client", &[HEALTH_ANNOTATION]);
         let hand = annotations("kubectl-annotate", &[NOTE_ANNOTATION]);
         let both = lease(json!([beats("beatkeeper-agent"), theirs, hand]));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_and_is_not_in_the_lease_any_more_is_not_told() {
+    fn annotations_that_left_the_lease_are_not_reported() {
         let told = |health, note: Option<&str>| {
             let note = note.map(str::to_owned);
             Word { health, note, provisional: false }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_says_nothing_on_what_is_anothers() {
+    fn a_patch_does_not_change_foreign_annotations() {
         let others = Others { health: true, note: false };
         let annotations =
             json!({ HEALTH_ANNOTATION: null, NOTE_ANNOTATION: "disk 91 %", "a": "b" });

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_is_silent_when_a_ttl_was_watched_without_a_beat() {
+    async fn another_process_is_silent_after_a_watched_ttl_without_a_beat() {
         let (pace, began) = (pace(), Instant::now());
         let second = Duration::from_secs(1);
         let mut vigil = Vigil::begin(Some("a".to_owned()), began);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_lives_have_one_name() {
+    fn each_process_has_a_different_name() {
         assert_ne!(incarnation(), incarnation());
         let told = announcement(&identity("192.0.2.1"), "vm-a/1", at(0));
         assert_eq!(told, "vm-a/1 at 192.0.2.1; 1970-01-01T00:00:00.000000Z");

@@ -121,7 +121,7 @@ impl EndpointLimiter {
         for endpoint in &wanted {
             *wanted_at.entry(endpoint.address).or_default() += 1;
         }
-        self.note_who_leaves(&wanted_at, &published, now);
+        self.note_removals(&wanted_at, &published, now);
         let shared = Shared::of(&wanted, &wanted_at, &published);
         let choose = |endpoint: Endpoint| self.choose(endpoint, &published, &shared, permits, now);
         wanted.into_iter().filter_map(choose).collect()
@@ -170,7 +170,7 @@ impl EndpointLimiter {
         Some(if allowed { wanted } else { known.as_it_is(wanted) })
     }
 
-    fn note_who_leaves(
+    fn note_removals(
         &mut self,
         wanted: &HashMap<IpAddr, usize>,
         published: &Shown<'_>,

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_about_one_that_gives_no_reason_says_what_its_state_is() {
+    fn an_event_without_a_reason_of_the_instance_names_its_state() {
         let reasons = [
             (InstanceState::Ready, Reason::Beating),
             (InstanceState::NotReady, Reason::HealthFailing),

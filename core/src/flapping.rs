@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_changes_again_and_again_is_told_some_times_and_then_summed_up() {
+    fn repeated_changes_of_an_instance_are_reported_a_few_times_and_then_summed_up() {
         use InstanceState::{NotReady, Ready};
         let flaps = (0..600).map(|n| Some(if n % 2 == 0 { Ready } else { NotReady }));
         // After that, its state stays the same for half a minute.
@@ -179,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn one_that_comes_and_goes_again_and_again_is_told_no_more_often() {
+    fn an_instance_that_comes_and_goes_repeatedly_is_reported_no_more_often() {
         let flaps = (0..600).map(|n| (n % 2 == 0).then_some(InstanceState::Ready));
         let notes = told_of(flaps);
         assert_eq!(notes.len(), 4, "{notes:?}");
     }
 
     #[test]
-    fn what_was_withheld_is_told_of_the_last_state_and_only_if_it_differs() {
+    fn withheld_events_report_the_last_state_and_only_if_it_differs() {
         use InstanceState::{Expired, NotReady, Ready};
         let flaps = [Ready, NotReady, Ready, NotReady, Ready, Expired].map(Some).into_iter();
         let notes = told_of(flaps.chain((0..700).map(|_| Some(Expired))));

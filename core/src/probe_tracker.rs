@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_webhook_cuts_renew_times_renewals_come_back_all_the_same() {
+    fn renewals_are_recognised_although_a_webhook_cuts_renew_times() {
         let second = 1_000_000;
         let mut tracker = tracker();
         let token = tracker.send(at(0), 7 * second + 400_000);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn while_the_api_server_is_to_be_left_alone_nothing_is_sent_and_nothing_proven() {
+    fn during_a_retry_after_no_probe_is_sent_and_no_time_is_proven() {
         let mut tracker = tracker();
         probe(&mut tracker, 0, 5);
         let token = tracker.send(at(1000), 0);

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn restarts_cannot_keep_a_dead_instance_beyond_twice_ttl_of_proven_silence() {
+    fn restarts_keep_no_dead_instance_beyond_two_ttls_of_proven_silence() {
         assert_eq!(inherited(&ProvenTime::without_gaps(), 55), at(105));
         assert_eq!(inherited(&ProvenTime::without_gaps(), 60), at(100));
         assert_eq!(inherited(&ProvenTime::without_gaps(), 600), at(100));

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_one_line_of_bounded_length() {
+    fn a_message_is_one_line_of_bounded_length() {
         assert_eq!(printable("denied:\nlevel=error\r\x1b[31m", None), "denied: level=error  [31m");
         let long = printable(&"x".repeat(10_000), None);
         assert_eq!(long.chars().count(), TOLD_MAX + 1);

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_memory() {
+    fn an_invalid_log_is_ignored() {
         for text in ["", "x", "1 2", "9 5:3 4:4", "9 5:3 6:2", "9 5:3 5:4", "-1", "1  2:3"] {
             assert_eq!(read(&format!("v2 9a1f {text}")), Err(NotASilenceLog), "{text:?}");
             assert_eq!(read(text), Err(NotASilenceLog), "{text:?}");

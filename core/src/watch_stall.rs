@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_owes_nothing_or_pays_is_not_deaf() {
+    fn a_watch_without_missing_events_is_not_stuck() {
         let mut check = DeliveryCheck::default();
         assert_eq!(seconds_until_a_list(&mut check, None), None);
         assert!((0..100).all(|n| !check.check(Some(n), SECOND)), "each time another debt");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_brings_nothing_is_listed_anew_again_and_again_and_ends_the_process_at_last() {
+    fn a_watch_without_events_is_relisted_repeatedly_and_finally_ends_the_process() {
         let mut check = DeliveryCheck::default();
         assert!(!check.check(Some(7), SECOND));
         assert_eq!(seconds_until_a_list(&mut check, Some(7)), Some(15));

@@ -31,7 +31,7 @@ fn address(n: usize) -> Ipv4Addr {
 }
 
 /// Panics if any of `count` instances has left the ready endpoints after it came.
-fn nobody_has_left(observer: &SliceObserver, count: usize) {
+fn no_instance_has_left(observer: &SliceObserver, count: usize) {
     let stays: BTreeMap<_, _> = observer.look(History::stays);
     let left: Vec<_> =
         stays.iter().filter(|(_, stays)| stays.iter().any(|stay| stay.to.is_some())).collect();

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_left_before_and_is_back_has_not_left_again() {
+    fn an_address_that_left_earlier_and_is_back_has_not_left_again() {
         let mut view = View::default();
         for (at, ready) in [(1, &["a"][..]), (2, &[]), (4, &["a"])] {
             view.take_in(addresses(ready), Moment(at));

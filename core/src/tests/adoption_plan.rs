@@ -369,7 +369,7 @@ fn a_pod_that_the_registration_does_not_select_keeps_everything_as_it_is() {
 }
 
 #[test]
-fn a_copy_from_another_namespace_is_taken_over_as_what_people_wrote_and_ours_of_this_one_is_not() {
+fn copies_from_another_namespace_are_adopted_as_hand_written_and_our_own_objects_are_not() {
     let copied = |mark: &str| {
         json!({ "metadata": {
             "name": "greeter-x7k2p", "namespace": "shop",
@@ -386,7 +386,7 @@ fn a_copy_from_another_namespace_is_taken_over_as_what_people_wrote_and_ours_of_
 }
 
 #[test]
-fn where_a_pod_behind_what_the_cluster_left_cannot_be_read_nothing_is_taken_over() {
+fn nothing_is_taken_over_while_a_pod_behind_former_selector_endpoints_cannot_be_read() {
     let endpoints = json!({ "endpoints": [{
         "addresses": ["10.0.0.9"],
         "targetRef": { "kind": "Pod", "name": "web-9", "namespace": "shop", "uid": "web-9-uid" },

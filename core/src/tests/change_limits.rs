@@ -139,7 +139,7 @@ fn the_first_changes_are_written_at_once_in_either_direction() {
 }
 
 #[test]
-fn while_one_toggles_another_that_fails_or_drains_is_not_kept_ready_for_a_second() {
+fn while_one_instance_toggles_another_that_fails_or_drains_is_not_kept_ready() {
     let mut service = Service::default();
     service.wants(vec![ready(1), ready(2), ready(3)]);
     service.toggles(|n| vec![if n % 2 == 0 { failing(1) } else { ready(1) }, ready(2), ready(3)]);
@@ -178,7 +178,7 @@ fn a_lease_that_is_deleted_and_made_in_a_loop_is_published_again_once_a_second()
 }
 
 #[test]
-fn whatever_is_edited_twenty_times_a_second_is_written_less_often() {
+fn edits_twenty_times_a_second_are_written_less_often() {
     let port = |n: u64| 8080 + u16::try_from(n).expect("few");
     let number = |n: u64| u8::try_from(n % 200 + 1).expect("small");
     type Edit<'a> = &'a dyn Fn(u64) -> Vec<Endpoint>;
@@ -249,8 +249,7 @@ fn an_instance_published_in_another_form_does_not_count_as_joining_and_never_wai
 }
 
 #[test]
-fn ports_that_are_edited_where_instances_share_an_address_have_a_pace_and_no_instance_waits_to_leave()
- {
+fn port_edits_of_instances_with_one_address_are_limited_and_removals_do_not_wait() {
     let several = |ports: &[u16]| -> Vec<Endpoint> {
         ports.iter().map(|port| endpoint(1, *port, true, false)).collect()
     };

@@ -364,7 +364,7 @@ fn silence_that_an_earlier_process_has_proven_counts_until_the_next_beat() {
 }
 
 #[test]
-fn time_to_look_again_never_lies_in_the_past_for_the_living() {
+fn the_requeue_time_of_a_living_instance_is_never_in_the_past() {
     let (world, index) = (published(), seen_at_1000());
     for now in (1000..31_000).step_by(250) {
         let verdict = world.one(&index, at(now));

@@ -10,7 +10,7 @@ fn beating() -> (World, Index) {
 }
 
 #[test]
-fn a_beat_that_slips_in_before_a_prune_is_noted_stops_it() {
+fn a_beat_before_a_prune_is_committed_stops_it() {
     let (world, mut index) = beating();
     index.confirm(&key("greeter.vm-1"), found(&beat("vm-1", 1, 1)), at(31_000), at(31_001));
     let verdicts = world.decide(&index, at(31_001));
@@ -25,7 +25,7 @@ fn a_beat_that_slips_in_before_a_prune_is_noted_stops_it() {
 }
 
 #[test]
-fn a_beat_that_slips_in_before_lateness_is_noted_asks_for_a_new_decision_soon() {
+fn a_beat_before_lateness_is_committed_asks_for_a_new_decision_soon() {
     let (world, mut index) = beating();
     let verdicts = world.decide(&index, at(21_000));
     assert_eq!(verdicts[0].reason.as_str(), "BeatOverdue");
@@ -36,7 +36,7 @@ fn a_beat_that_slips_in_before_lateness_is_noted_asks_for_a_new_decision_soon() 
 }
 
 #[test]
-fn a_beat_of_one_that_is_out_already_leaves_the_decision_standing_and_has_woken_for_the_next() {
+fn a_beat_of_an_unpublished_instance_leaves_the_decision_valid_and_wakes_the_next_one() {
     let (mut world, mut index) = beating();
     index.confirm(&key("greeter.vm-1"), found(&beat("vm-1", 1, 1)), at(31_000), at(31_001));
     assert!(world.commit(&mut index, at(31_001)));
@@ -49,7 +49,7 @@ fn a_beat_of_one_that_is_out_already_leaves_the_decision_standing_and_has_woken_
 }
 
 #[test]
-fn a_beat_of_a_quiet_instance_leaves_the_decision_standing() {
+fn a_beat_that_changes_nothing_leaves_the_decision_valid() {
     let (world, mut index) = beating();
     let verdicts = world.decide(&index, at(2000));
     index.observe("shop", beat("vm-1", 2, 2), at(2001));
@@ -58,7 +58,7 @@ fn a_beat_of_a_quiet_instance_leaves_the_decision_standing() {
 }
 
 #[test]
-fn a_decision_stands_although_instances_that_are_gone_have_no_verdict() {
+fn a_decision_is_valid_although_deleted_instances_have_no_verdict() {
     let (world, mut index) = beating();
     let world = world.pod("done-1", {
         let mut pod = ready_pod("done-1", &["10.0.0.9"]);

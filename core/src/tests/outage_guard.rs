@@ -62,14 +62,14 @@ fn in_shop() -> OutageArea {
 }
 
 #[test]
-fn when_all_fall_silent_it_is_the_way_and_not_they() {
+fn when_all_instances_fall_silent_the_path_is_taken_for_broken() {
     let (mut guard, index) = (OutageGuard::default(), beating(12));
     let flow = BeatCount { due: 12, arrived: 0 };
     assert_eq!(ask(&mut guard, &index, 31_500), Some((in_shop(), flow)));
 }
 
 #[test]
-fn with_fewer_than_ten_beats_due_nothing_can_be_told() {
+fn with_fewer_than_ten_beats_due_no_broken_path_is_assumed() {
     let index = beating(9);
     assert_eq!(ask(&mut OutageGuard::default(), &index, 29_500), None);
 }
@@ -106,7 +106,7 @@ fn no_beats_are_due_from_the_dead_that_protection_keeps_or_from_leases_missing_i
 }
 
 #[test]
-fn when_a_tenth_arrives_the_others_are_dead() {
+fn when_a_tenth_of_the_beats_arrives_the_other_instances_are_dead() {
     let mut index = beating(11);
     index.observe("shop", beat("vm-0", 2, 100), at(25_000));
     let mut guard = OutageGuard::default();
@@ -124,7 +124,7 @@ fn an_instance_on_time_with_its_next_beat_due_later_is_no_evidence() {
 }
 
 #[test]
-fn when_beats_flow_again_the_stretch_without_them_is_a_gap() {
+fn when_beats_arrive_again_the_time_without_them_is_a_gap() {
     let (mut guard, mut index) = (OutageGuard::default(), beating(12));
     assert!(ask(&mut guard, &index, 31_500).is_some());
     assert!(ask(&mut guard, &index, 36_000).is_some());
@@ -141,7 +141,7 @@ fn when_beats_flow_again_the_stretch_without_them_is_a_gap() {
 }
 
 #[test]
-fn a_namespace_can_be_cut_off_while_the_others_beat() {
+fn one_namespace_can_be_cut_off_while_others_beat() {
     let mut index = beating(12);
     for n in 0..12 {
         let mut elsewhere = beat(&format!("vm-{n}"), 1, 50 + n);
@@ -157,7 +157,7 @@ fn a_namespace_can_be_cut_off_while_the_others_beat() {
 }
 
 #[test]
-fn the_dead_that_are_known_to_be_dead_and_those_never_seen_to_beat_do_not_count() {
+fn known_dead_instances_and_those_never_seen_to_beat_do_not_count() {
     let index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
     assert_eq!(ask(&mut OutageGuard::default(), &index, 29_000), None);
 }
@@ -176,7 +176,7 @@ fn an_instance_only_found_at_a_cold_start_counts_as_no_arrival() {
 }
 
 #[test]
-fn it_is_to_be_asked_again_until_the_way_is_whole() {
+fn the_path_is_judged_again_until_it_works() {
     let (mut guard, mut index) = (OutageGuard::default(), beating(12));
     assert!(!guard.must_check_again(&key("greeter")));
     assert!(ask(&mut guard, &index, 31_500).is_some());
@@ -189,7 +189,7 @@ fn it_is_to_be_asked_again_until_the_way_is_whole() {
 }
 
 #[test]
-fn a_way_is_not_mended_by_one_who_leaves() {
+fn a_departure_does_not_mend_a_path() {
     let (mut guard, mut index) = (OutageGuard::default(), beating(10));
     assert!(ask(&mut guard, &index, 31_500).is_some());
     index.confirm(&key("greeter.vm-3"), LiveRead::Absent, at(32_000), at(32_000));
@@ -214,7 +214,7 @@ fn a_path_found_broken_in_an_earlier_term_is_judged_anew_by_the_published_instan
 }
 
 #[test]
-fn a_way_that_is_broken_at_the_beginning_of_a_term_is_found_so_by_the_first_decision() {
+fn a_path_broken_at_the_beginning_of_a_term_is_found_by_the_first_decision() {
     let (mut guard, mut index) = (OutageGuard::default(), beating(12));
     let all: Vec<_> = index.records_of(&key("greeter")).iter().map(published).collect();
     // This replica has made no decision yet, and takes over.

@@ -92,7 +92,7 @@ fn a_fleet_that_beat_once_and_claims_ten_beats_a_second_holds_no_instance_elsewh
 }
 
 #[test]
-fn devices_that_sleep_are_no_sign_of_a_broken_way_in_however_many_namespaces() {
+fn sleeping_devices_are_no_sign_of_a_broken_path_in_any_number_of_namespaces() {
     for pace in [ABSURD, pace(86_400_000, 60_000), pace(90_000_000, 86_400_000)] {
         let mut crowd = Crowd::default().with("shop", "greeter", PACE, one_of(1));
         for n in 0..30 {
@@ -104,7 +104,7 @@ fn devices_that_sleep_are_no_sign_of_a_broken_way_in_however_many_namespaces() {
 }
 
 #[test]
-fn other_registrations_of_the_namespace_do_not_hold_where_beats_flow() {
+fn silent_registrations_of_the_namespace_hold_no_instance_where_beats_arrive() {
     let mut crowd = Crowd::default().with("shop", "greeter", PACE, one_of(15));
     for n in 0..30 {
         crowd = crowd.with("shop", &format!("silent-{n}"), PACE, vec![30_000; 50]);
@@ -142,7 +142,7 @@ fn where_the_path_is_cut_for_all_single_instances_of_namespaces_are_held_as_well
 }
 
 #[test]
-fn however_much_others_beat_a_namespace_that_is_cut_off_is_held() {
+fn a_namespace_that_is_cut_off_is_held_however_much_others_beat() {
     let mut crowd = Crowd::default().with("shop", "greeter", PACE, vec![30_000; 100]);
     assert_eq!(crowd.place(), Some(shop()));
     for n in 0..50 {

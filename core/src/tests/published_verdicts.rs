@@ -65,7 +65,7 @@ fn refused(published: PublishedAddresses) -> Applied {
 }
 
 #[test]
-fn what_is_published_as_decided_is_told_as_decided() {
+fn what_is_published_as_decided_is_reported_as_decided() {
     let there = || slices(&[("192.0.2.1", true)]);
     let applied = Applied { published: there(), ..Applied::default() };
     assert_eq!(told(None, &applied, as_is), "Ready Beating: ");
@@ -73,7 +73,7 @@ fn what_is_published_as_decided_is_told_as_decided() {
 }
 
 #[test]
-fn an_instance_that_is_not_in_the_slices_is_not_told_to_be_ready() {
+fn an_instance_missing_in_the_slices_is_not_reported_as_ready() {
     let nothing = || slices(&[]);
     let stall = Stall { reason: "ServiceTaken", message: "taken".to_owned() };
     let applied = Applied::default();
@@ -93,7 +93,7 @@ fn an_instance_that_is_not_in_the_slices_is_not_told_to_be_ready() {
 }
 
 #[test]
-fn an_instance_that_the_slices_give_as_not_ready_is_not_told_to_be_ready() {
+fn an_instance_not_ready_in_the_slices_is_not_reported_as_ready() {
     assert_eq!(
         told(None, &failed(slices(&[("192.0.2.1", false)])), as_is),
         format!("NotReady PublishFailed: decided to be Ready, but published as not ready: {WORDS}")
@@ -101,7 +101,7 @@ fn an_instance_that_the_slices_give_as_not_ready_is_not_told_to_be_ready() {
 }
 
 #[test]
-fn what_stays_in_the_slices_since_a_write_failed_is_told() {
+fn instances_that_stay_in_slices_after_a_failed_write_are_reported() {
     let there = || failed(slices(&[("192.0.2.1", true)]));
     assert_eq!(
         told(None, &there(), failing),
@@ -116,7 +116,7 @@ fn what_stays_in_the_slices_since_a_write_failed_is_told() {
 }
 
 #[test]
-fn an_address_that_another_keeps_published_is_not_told_of_the_one_that_is_out() {
+fn an_address_that_another_instance_keeps_published_is_not_reported_for_a_removed_one() {
     let mut index = index();
     let mut out = beat("vm-1", 1, 1);
     cordoned(&mut out);
@@ -133,7 +133,7 @@ fn an_address_that_another_keeps_published_is_not_told_of_the_one_that_is_out() 
 }
 
 #[test]
-fn of_an_instance_with_two_addresses_the_one_that_is_refused_is_told() {
+fn the_refused_one_of_two_addresses_of_an_instance_is_reported() {
     let mut index = index();
     let mut beat = beat("vm-1", 1, 1);
     beat.content.addresses = vec!["192.0.2.1".into(), "192.0.2.2".into()];
@@ -159,7 +159,7 @@ fn status_of(applied: &Applied, prior: &ServiceRegistrationStatus) -> ServiceReg
 }
 
 #[test]
-fn a_refusal_is_told_in_the_conditions_and_the_counts() {
+fn a_refusal_is_reported_in_conditions_and_counts() {
     let status = status_of(&refused(slices(&[])), &ServiceRegistrationStatus::default());
     let told = |type_: &str| {
         let found = status.conditions.iter().find(|it| it.type_ == type_).expect("a condition");
@@ -174,7 +174,7 @@ fn a_refusal_is_told_in_the_conditions_and_the_counts() {
 
 /// The answer to each try has another id and another time.
 #[test]
-fn a_failure_that_lasts_is_told_once() {
+fn a_lasting_failure_is_reported_once() {
     let with = |words: &str| {
         let mut applied = failed(slices(&[]));
         applied.failure = Some(words.to_owned());
@@ -189,7 +189,7 @@ fn a_failure_that_lasts_is_told_once() {
 }
 
 #[test]
-fn an_instance_that_is_refused_is_told_in_an_event_once() {
+fn a_refused_instance_is_reported_in_one_event() {
     let mut index = index();
     index.observe("shop", beat("vm-1", 1, 1), at(0));
     let mut verdicts = World::new().decide(&index, at(0));

@@ -83,7 +83,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_refused_address_is_found_and_while_there_are_few_no_other_is_blamed(
+    fn a_refused_address_is_found_and_no_other_is_blamed_while_there_are_few(
         count in 1..100_usize,
         pods in 0..100_usize,
         bad in proptest::collection::btree_set(0..100_usize, 1..4),
@@ -105,7 +105,7 @@ proptest! {
 
 /// The case of a server that refuses the addresses of Pods but not those of machines.
 #[test]
-fn pods_and_machines_are_told_apart_first() {
+fn a_refused_write_is_first_divided_into_pods_and_outside_instances() {
     let numbers: Vec<usize> = (0..30).collect();
     let trial = Trial::of(&Write::CreateSlice(slice(&numbers, 15)), &inputs(&[])).expect("it adds");
     let mut search = trial.search();

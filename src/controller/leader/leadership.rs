@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_no_longer_runs_for_it_does_not_lead() {
+    fn a_replica_that_left_the_election_does_not_lead() {
         let (standing, leadership, clock) = elected();
         standing.send_replace(leading(clock, Duration::from_secs(60)));
         let term = leadership.leads().now_or_never().expect("it leads");

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn one_task_sees_to_a_desk_until_nothing_lies_on_it() {
+    fn one_task_writes_a_status_until_no_report_is_pending() {
         let mut desks = PendingReports::default();
         assert!(desks.put(report()), "a task must be started");
         assert!(!desks.put(report()), "the task is there already");
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_task_that_ended_before_its_time_the_next_report_calls_another() {
+    fn after_a_task_that_ended_early_the_next_report_starts_another() {
         let mut desks = PendingReports::default();
         desks.put(report());
         assert!(desks.next(&key(), None).is_some());
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_takes_a_desk_a_fifth_of_the_time_at_most_but_where_that_would_be_a_long_rest() {
+    fn status_writes_take_at_most_a_fifth_of_the_time_with_a_bounded_pause() {
         let rest = |millis| pause_after(Duration::from_millis(millis)).as_millis();
         assert_eq!((rest(0), rest(10), rest(1_000), rest(60_000)), (0, 40, 4_000, 5_000));
     }

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_that_leave_a_known_address_of_the_cluster_out_are_not_all() {
+    fn networks_that_lack_a_known_cluster_address_are_incomplete() {
         let networks = ["10.244.0.0/16", "fd00::/108"].map(|text| text.parse().expect("a network"));
         assert!(complete("10.244.3.4,fd00::7", SERVICE_HOST, &networks).is_ok());
         assert!(complete("api.example", SERVICE_HOST, &networks).is_ok(), "a name says nothing");

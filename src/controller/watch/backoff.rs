@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_get_longer_until_a_watch_was_well_for_a_while() {
+    fn backoff_grows_until_a_watch_has_worked_for_a_while() {
         let mut pauses = WatchBackoff::new();
         let mut now = Instant::now();
         let mut after = |well: Duration| {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn news_that_are_no_error_do_not_make_them_short_again() {
+    fn events_without_an_error_do_not_reset_the_backoff() {
         let mut pauses = WatchBackoff::new();
         for _ in 0..6 {
             pauses.next();

@@ -1,133 +1,19 @@
 //! Which account may beat for which instance: the chart's admission policy, under attack and in
 //! normal use.
 
+mod fixture;
+
 use beatkeeper_api::{ServiceRegistration, heartbeat};
-use beatkeeper_cluster::{ControlPlane, Options};
-use jiff::Timestamp;
 use k8s_openapi::api::{
-    admissionregistration::v1::ValidatingAdmissionPolicy,
-    coordination::v1::Lease,
-    core::v1::{Namespace, ServiceAccount},
-    rbac::v1::{Role, RoleBinding},
+    admissionregistration::v1::ValidatingAdmissionPolicy, coordination::v1::Lease,
+    core::v1::Namespace, rbac::v1::Role,
 };
-use kube::{
-    Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
-};
+use kube::{Api, api::DeleteParams};
 use serde_json::{Value, json};
 
-use super::{
-    helm::{Helm, chart},
-    own_plane,
-};
+use self::fixture::{PolicyFixture, beat, cordon, create, delete, label, patch, refused};
+use super::helm::Helm;
 use crate::support::{TestNamespace, eventually};
-
-/// A namespace with a registration, Pods, and ServiceAccounts that may write Leases.
-struct PolicyFixture {
-    ns: TestNamespace,
-    plane: &'static ControlPlane,
-}
-
-impl PolicyFixture {
-    /// Creates them on a control plane with the chart. The chart's policy is in force when
-    /// this returns.
-    async fn new(values: &[&str]) -> Self {
-        let plane = own_plane(Options::default()).await;
-        Helm::on(plane).release("install", &chart(), values).await;
-        plane.declare(&beatkeeper_api::crd()).await.unwrap();
-        let ns = TestNamespace::new_on(plane, "admission").await;
-        ns.greeter().await;
-        let fixture = Self { ns, plane };
-        fixture
-            .bind(&fixture.ns, "ClusterRole", "beatkeeper-heartbeat", "default", &fixture.ns.name)
-            .await;
-        fixture.account("outside").await;
-        let stranger = fixture.client("default", None).await;
-        eventually("the policy is in force", async || {
-            let lease = fixture.lease("greeter.nobody", "nobody", None);
-            let api: Api<Lease> = Api::namespaced(stranger.clone(), &fixture.ns.name);
-            let params = PostParams { dry_run: true, ..PostParams::default() };
-            api.create(&params, &lease).await.err()
-        })
-        .await;
-        fixture
-    }
-
-    async fn account(&self, name: &str) {
-        self.ns.create::<ServiceAccount>(json!({ "metadata": { "name": name } })).await;
-    }
-
-    /// Binds a role in `namespace` to a ServiceAccount of any namespace.
-    async fn bind(&self, ns: &TestNamespace, kind: &str, role: &str, account: &str, of: &str) {
-        ns.create::<RoleBinding>(json!({
-            "metadata": { "name": format!("{role}-{account}-{of}") },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role },
-            "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": of }],
-        }))
-        .await;
-    }
-
-    async fn client(&self, account: &str, pod: Option<&str>) -> Client {
-        self.plane.client_as(&self.ns.name, account, pod).await.unwrap()
-    }
-
-    /// Creates a Pod, and a client with its token.
-    async fn pod(&self, name: &str) -> (String, Api<Lease>) {
-        let uid = self.ns.pod(name, &["10.88.0.7"], json!({})).await;
-        let client = self.client("default", Some(name)).await;
-        (uid, Api::namespaced(client, &self.ns.name))
-    }
-
-    fn lease(&self, name: &str, holder: &str, pod: Option<(&str, &str)>) -> Lease {
-        let owners = pod.map(
-            |(name, uid)| json!([{ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid }]),
-        );
-        let registration = name.split_once('.').unwrap().0;
-        serde_json::from_value(json!({
-            "metadata": {
-                "name": name,
-                "labels": { heartbeat::REGISTRATION_LABEL: registration },
-                "ownerReferences": owners,
-            },
-            "spec": { "holderIdentity": holder, "renewTime": heartbeat::renew_time(Timestamp::now()) },
-        }))
-        .unwrap()
-    }
-}
-
-async fn create(api: &Api<Lease>, lease: &Lease) -> kube::Result<Lease> {
-    api.create(&PostParams::default(), lease).await
-}
-
-async fn patch(api: &Api<Lease>, name: &str, patch: Value) -> kube::Result<Lease> {
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
-}
-
-async fn beat(api: &Api<Lease>, name: &str) -> kube::Result<Lease> {
-    patch(api, name, heartbeat::beat_patch(Timestamp::now())).await
-}
-
-async fn delete(api: &Api<Lease>, name: &str) -> kube::Result<()> {
-    api.delete(name, &DeleteParams::default()).await.map(|_| ())
-}
-
-fn label(registration: Option<&str>) -> Value {
-    json!({ "metadata": { "labels": { heartbeat::REGISTRATION_LABEL: registration } } })
-}
-
-fn cordon(why: Option<&str>) -> Value {
-    json!({ "metadata": { "annotations": { heartbeat::CORDONED_ANNOTATION: why } } })
-}
-
-/// Checks that the policy refused the request with these words.
-#[track_caller]
-fn refused<T: std::fmt::Debug>(what: &str, result: kube::Result<T>, words: &str) {
-    let kube::Error::Api(status) = result.expect_err(what) else { panic!("{what}") };
-    println!("{what}: {}", status.message);
-    assert_eq!(status.code, 403, "{what}: {}", status.message);
-    assert!(status.message.contains("ValidatingAdmissionPolicy"), "{what}: {}", status.message);
-    assert!(status.message.contains(words), "{what}: {}", status.message);
-}
 
 /// Two Pods with their tokens: `mine`, and another one.
 struct Pods {

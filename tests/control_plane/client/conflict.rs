@@ -7,7 +7,7 @@ use kube::{ResourceExt, api::ListParams};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{agent::Agent, fleet, nobody_has_left};
+use super::{agent::Agent, fleet, no_instance_has_left};
 use crate::support::{TestNamespace, eventually};
 
 const A: &str = "192.0.2.21";
@@ -114,7 +114,7 @@ async fn two_lives_with_one_address_share_its_beats_and_the_other_goes_on_when_o
     first.says("another process has taken over the Lease").await;
     second.signal(Signal::KILL);
     first.says("since the other process of that name has fallen silent").await;
-    nobody_has_left(&observer, 1);
+    no_instance_has_left(&observer, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

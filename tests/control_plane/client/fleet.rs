@@ -118,6 +118,6 @@ impl Fleet {
 
     /// Panics if any instance has left at any moment.
     pub fn was_always_there(&self) {
-        super::nobody_has_left(&self.observer, self.len());
+        super::no_instance_has_left(&self.observer, self.len());
     }
 }

@@ -10,7 +10,7 @@ use kube::{
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{address, agent::Agent, nobody_has_left};
+use super::{address, agent::Agent, no_instance_has_left};
 use crate::support::{TestNamespace, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +39,7 @@ async fn an_agent_that_restarts_does_not_unready_what_serves() {
         agent.says("with the Lease of its earlier life").await;
         eventually("it was probed", async || probed.exists().then_some(())).await;
     }
-    nobody_has_left(&observer, 1);
+    no_instance_has_left(&observer, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

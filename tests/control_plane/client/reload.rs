@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use rustix::process::Signal;
 
-use super::{address, agent::Agent, nobody_has_left};
+use super::{address, agent::Agent, no_instance_has_left};
 use crate::support::{ServiceObserver, TestNamespace, eventually, observer::set};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +26,7 @@ async fn an_agent_that_restarts_and_keeps_its_lease_interrupts_no_publication() 
         agent = Agent::start_with(&ns, next);
         agent.says("with the Lease of its earlier life").await;
     }
-    nobody_has_left(&observer, 1);
+    no_instance_has_left(&observer, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use kube::{ResourceExt, api::DeleteParams};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{address, agent::Agent, fleet, nobody_has_left};
+use super::{address, agent::Agent, fleet, no_instance_has_left};
 use crate::support::TestNamespace;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +33,7 @@ async fn a_late_deregistration_leaves_a_recreated_lease_alone() {
     earlier.stop().await.unwrap();
     let now = leases.get("greeter.vm-1").await.unwrap();
     assert_eq!(now.uid(), made.uid());
-    nobody_has_left(&observer, 1);
+    no_instance_has_left(&observer, 1);
     later.stop().await.unwrap();
 }
 
@@ -56,7 +56,7 @@ async fn a_process_that_ends_after_its_successor_began_takes_nothing_with_it() {
     assert_eq!(now.uid(), made.uid());
     // The wait is long enough to prune a Lease that is not renewed.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    nobody_has_left(&observer, 1);
+    no_instance_has_left(&observer, 1);
     later.signal(Signal::TERM);
     assert_eq!(later.exit_code().await, Some(0));
     assert_eq!(ns.lease("greeter.vm-1").await, None);

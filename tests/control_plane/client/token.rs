@@ -7,7 +7,7 @@ use beatkeeper_client::{event::Event, failure::Cause};
 use kube::Api;
 use serde_json::json;
 
-use super::{account::Account, address, fleet, nobody_has_left};
+use super::{account::Account, address, fleet, no_instance_has_left};
 use crate::support::{TestNamespace, eventually};
 
 /// Two ttls, and a little more.
@@ -39,7 +39,7 @@ async fn a_token_revoked_after_its_file_was_replaced_unpublishes_no_instance() {
     .await;
     tokio::time::sleep(LONG_ENOUGH).await;
 
-    nobody_has_left(&observer, 1);
+    no_instance_has_left(&observer, 1);
     let refused = write_log.told(|event| match event {
         Event::Failed { failure, .. } => Some(failure.cause == Cause::Unauthenticated),
         _ => None,

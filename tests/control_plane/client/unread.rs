@@ -11,7 +11,7 @@ use rustix::{
     process::{Pid, Signal, kill_process},
 };
 
-use super::{address, fleet, nobody_has_left};
+use super::{address, fleet, no_instance_has_left};
 use crate::support::{TestNamespace, eventually, operator::spawn_from_keeper};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,7 @@ async fn an_agent_with_unread_output_beats_on_and_ends_in_time() {
             let last = token().await;
             eventually("it beats", async || (token().await > last).then_some(())).await;
         }
-        nobody_has_left(&observer, 1);
+        no_instance_has_left(&observer, 1);
         kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
         eventually("it ends", async || agent.try_wait().unwrap()).await;
         assert_eq!(ns.lease("greeter.vm-1").await, None, "it has deregistered");

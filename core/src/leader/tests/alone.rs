@@ -27,7 +27,7 @@ fn draft(candidate: &Candidate, now: u64) -> Draft {
 }
 
 #[test]
-fn one_that_knows_nothing_looks_and_claims_nothing() {
+fn a_replica_without_observations_reads_the_lease_and_claims_nothing() {
     let candidate = candidate("me");
     assert_eq!(candidate.next(at(0)), Move::Read);
     assert_eq!(candidate.valid_until(), None);
@@ -76,7 +76,7 @@ fn a_release_is_noticed_by_one_that_waits_within_the_retry_period() {
 }
 
 #[test]
-fn another_is_replaced_without_another_look_once_it_has_shown_no_life_for_all_but_a_twentieth() {
+fn a_silent_holder_is_replaced_after_nineteen_twentieths_of_the_duration_without_another_read() {
     let mut candidate = standby();
     candidate.saw(Some(lease(10, "other")), at(5700));
     assert_eq!(candidate.next(at(5749)), Move::Wait(at(5750)), "no later than possible");
@@ -84,7 +84,7 @@ fn another_is_replaced_without_another_look_once_it_has_shown_no_life_for_all_bu
 }
 
 #[test]
-fn one_that_missed_a_renewal_is_refused_and_waits_anew() {
+fn a_claim_that_missed_a_renewal_is_refused_and_waits_anew() {
     let mut candidate = standby();
     candidate.saw(Some(lease(10, "other")), at(5800));
     assert!(matches!(candidate.next(at(5900)), Move::Write(_)));
@@ -95,14 +95,14 @@ fn one_that_missed_a_renewal_is_refused_and_waits_anew() {
 }
 
 #[test]
-fn after_a_request_without_an_answer_one_looks_before_it_claims() {
+fn after_a_request_without_an_answer_a_replica_reads_before_it_claims() {
     let mut candidate = standby();
     candidate.unanswered(at(5500));
     assert_eq!(candidate.next(at(6000)), Move::Read);
 }
 
 #[test]
-fn any_change_of_the_lease_is_life_from_the_moment_it_is_seen() {
+fn any_change_of_the_lease_counts_as_life_when_it_is_seen() {
     let mut candidate = standby();
     candidate.saw(Some(lease(11, "other")), at(5999));
     candidate.saw(Some(lease(11, "other")), at(10_748));
@@ -111,7 +111,7 @@ fn any_change_of_the_lease_is_life_from_the_moment_it_is_seen() {
 }
 
 #[test]
-fn one_that_was_suspended_waits_anew_when_the_lease_changed_meanwhile() {
+fn a_suspended_replica_waits_anew_if_the_lease_changed_meanwhile() {
     let mut candidate = standby();
     candidate.saw(Some(lease(40, "other")), at(60_000));
     assert_eq!(candidate.next(at(60_000)), Move::Wait(at(60_500)));
@@ -191,7 +191,7 @@ fn without_answers_the_claim_ends_by_itself() {
 }
 
 #[test]
-fn a_write_that_took_place_without_an_answer_is_built_upon() {
+fn a_write_that_succeeded_without_an_answer_is_continued() {
     let mut candidate = leader();
     candidate.unanswered(at(2000));
     candidate.saw(Some(lease(12, "me")), at(2510));
@@ -200,7 +200,7 @@ fn a_write_that_took_place_without_an_answer_is_built_upon() {
 }
 
 #[test]
-fn a_refused_write_is_followed_by_a_look_at_once() {
+fn a_refused_write_is_followed_by_a_read_at_once() {
     let mut candidate = leader();
     assert!(matches!(candidate.next(at(1510)), Move::Write(_)));
     candidate.refused();
@@ -220,7 +220,7 @@ fn a_replica_that_lost_its_claim_renews_it_at_once_if_no_other_replica_has_taken
 }
 
 #[test]
-fn one_that_was_replaced_stands_by() {
+fn a_replaced_leader_stands_by() {
     let mut candidate = leader();
     candidate.unanswered(at(3900));
     candidate.saw(Some(lease(12, "other")), at(30_000));
@@ -250,7 +250,7 @@ fn a_holder_that_wrote_a_longer_duration_is_waited_for_as_long_when_its_lease_is
 }
 
 #[test]
-fn one_that_is_refused_though_nothing_has_changed_rests_before_it_tries_again() {
+fn a_refusal_without_a_change_of_the_lease_delays_the_next_attempt() {
     let mut candidate = candidate("me");
     candidate.saw(Some(lease(10, "")), at(1000));
     assert!(matches!(candidate.next(at(1000)), Move::Write(_)));
@@ -288,7 +288,7 @@ fn a_release_ends_the_claim_before_it_is_written() {
 }
 
 #[test]
-fn one_that_does_not_lead_has_nothing_to_release() {
+fn a_standby_has_nothing_to_release() {
     assert_eq!(standby().release(), None);
     assert_eq!(candidate("me").release(), None);
 }
