@@ -1,4 +1,4 @@
-//! ProvenTime time (L3): the stretches in which a beat could have been written and would have been seen.
+//! Proven time (L3): the stretches in which a beat could have been written and would have been seen.
 //!
 //! Silence counts against an instance only while its beats could have arrived. In a gap they could not: the API server
 //! was unavailable, the watch was broken, or this process was suspended. A gap moves the deadline.
