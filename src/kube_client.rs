@@ -23,8 +23,11 @@ pub mod throttle;
 
 use std::time::Duration;
 
-use beatkeeper_client::transport::Access;
-pub use beatkeeper_client::transport::{ConnectError, Source, TookTooLong, within};
+use beatkeeper_client::transport::HttpService;
+pub use beatkeeper_client::{
+    timeout::{TimedOut, within},
+    transport::{ConnectError, Source},
+};
 use http::{Request, Response};
 use hyper::body::Bytes;
 use kube::{Client, client::Body};
@@ -75,8 +78,8 @@ pub fn connect_through(
     options: &Options,
 ) -> Result<Client, ConnectError> {
     let source = source.into();
-    let access = Access::open(&source, &options.user_agent)?;
-    Ok(through(gate, access, source.namespace(), options))
+    let service = HttpService::open(&source, &options.user_agent)?;
+    Ok(through(gate, service, source.namespace(), options))
 }
 
 /// Makes a client of a service that takes the requests. `namespace` is the default namespace of the client.
@@ -272,7 +275,7 @@ mod tests {
         let client = connect(config(&url), &options).expect("a client");
         let limit = Duration::from_millis(300);
         let body = within(limit, client.apiserver_version()).await;
-        assert_eq!(body.err(), Some(TookTooLong(limit)));
+        assert_eq!(body.err(), Some(TimedOut(limit)));
     }
 
     #[tokio::test]

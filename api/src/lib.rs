@@ -14,14 +14,14 @@ pub mod status;
 pub mod text;
 
 mod crd;
+mod ports;
 mod reference;
 mod rules;
 
 pub use crd::{crd, crd_yaml};
+pub use ports::{InstancePort, PortSpec};
 pub use reference::reference_markdown;
-pub use registration::{
-    InstancePort, InstanceSpec, PortSpec, Protection, ServiceRegistration, ServiceRegistrationSpec,
-};
+pub use registration::{InstanceSpec, Protection, ServiceRegistration, ServiceRegistrationSpec};
 pub use status::{
     AdoptedInstance, CordonedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus,
 };

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::registration::InstancePort;
+use crate::ports::InstancePort;
 
 /// At most this many addresses of hand-written objects can be taken over.
 pub const ADOPTED_INSTANCES_MAX: usize = 1000;

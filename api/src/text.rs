@@ -1,6 +1,6 @@
 //! Text that others wrote, made fit to be printed.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, error::Error};
 
 /// Letters that are drawn as nothing, though Unicode counts them as printable.
 const INVISIBLE: [std::ops::RangeInclusive<char>; 7] = [
@@ -56,6 +56,25 @@ pub fn plain_cut(text: &str, max: usize) -> String {
         return plain.into_owned();
     }
     plain.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// The text of an error with all its causes. A cause that the error above has already named is left out.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// The same, made plain.
+pub fn plain_error_chain(error: &dyn Error) -> String {
+    plain(&error_chain(error)).into_owned()
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Follows the instances that are published now, for clients that balance their requests themselves.
 
-mod table;
+mod instance;
+mod merged_slices;
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{ServiceRegistration, text::plain_error_chain};
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
@@ -18,61 +19,17 @@ use kube::{
 
 use crate::{
     error::Error,
-    failure::{Failure, Operation, chain},
+    failure::{Failure, Operation},
     headers::Headers,
     reading::Read,
-    transport::{self, Source, within},
+    timeout::within,
+    transport::{self, Source, USER_AGENT},
 };
-use table::Table;
+pub use instance::{Change, Instance, Port};
+use merged_slices::MergedSlices;
 
 /// The time limit for an answer of the API server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-const USER_AGENT: &str = concat!("beatkeeper-client/", env!("CARGO_PKG_VERSION"));
-
-/// A published instance: one address with its ports.
-///
-/// An instance with addresses of two IP families is published once for each of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
-    /// The address at which the instance is reached.
-    pub address: IpAddr,
-    /// The ports of the instance, ordered by number.
-    pub ports: Vec<Port>,
-    /// Whether the instance accepts new connections.
-    pub ready: bool,
-    /// Whether the instance serves its existing connections; this can be true while it drains.
-    pub serving: bool,
-    /// Whether the instance is about to leave.
-    pub terminating: bool,
-    /// Name of the Pod that the instance runs in.
-    pub pod: Option<String>,
-    /// Name of the Node that the instance runs on.
-    pub node: Option<String>,
-    /// Zone of the instance.
-    pub zone: Option<String>,
-}
-
-/// A port of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Port {
-    /// The number.
-    pub port: u16,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// The name in the registration; empty if the registration has a single port without a name.
-    pub name: String,
-}
-
-/// A change in the set of published instances.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The instance is now published.
-    Created(Instance),
-    /// The instance was published before and has changed: it drains, or cannot serve, or can serve again.
-    Updated(Instance),
-    /// The instance is not published any more.
-    Deleted(Instance),
-}
 
 /// Looks up the instances of one namespace.
 #[derive(Clone)]
@@ -118,9 +75,9 @@ impl Discovery {
         let listed = listed
             .map_err(|late| Failure::timeout(Operation::ListSlices, &object, late))?
             .map_err(|error| Failure::of(Operation::ListSlices, &object, &error))?;
-        let mut table = Table::default();
-        table.replace(listed.items.into_iter().map(|Read(slice)| slice).collect());
-        Ok(table.shown().cloned().collect())
+        let mut merged = MergedSlices::default();
+        merged.replace(listed.items.into_iter().map(|Read(slice)| slice).collect());
+        Ok(merged.instances().cloned().collect())
     }
 
     /// Follows the instances that a registration publishes: first all existing ones, as created, then every
@@ -136,27 +93,31 @@ impl Discovery {
     ) -> Result<impl Stream<Item = Change> + Send + Unpin + use<>, Failure> {
         let config = watcher::Config::default().labels(&self.selector(registration).await?);
         let events = watcher(self.slices(), config).default_backoff();
-        let changes = events.scan((Table::default(), Vec::new()), |(table, listed), event| {
-            let changes = match event {
-                Ok(Event::Init) => {
-                    listed.clear();
-                    Vec::new()
-                }
-                Ok(Event::InitApply(Read(slice))) => {
-                    listed.push(slice);
-                    Vec::new()
-                }
-                Ok(Event::InitDone) => table.replace(std::mem::take(listed)),
-                Ok(Event::Apply(Read(slice))) => table.put(slice),
-                Ok(Event::Delete(Read(slice))) => table.remove(&slice),
-                Err(error) => {
-                    let error = chain(&error);
-                    tracing::warn!(error, "the watch of EndpointSlices failed, and begins again");
-                    Vec::new()
-                }
-            };
-            std::future::ready(Some(stream::iter(changes)))
-        });
+        let changes =
+            events.scan((MergedSlices::default(), Vec::new()), |(merged, listed), event| {
+                let changes = match event {
+                    Ok(Event::Init) => {
+                        listed.clear();
+                        Vec::new()
+                    }
+                    Ok(Event::InitApply(Read(slice))) => {
+                        listed.push(slice);
+                        Vec::new()
+                    }
+                    Ok(Event::InitDone) => merged.replace(std::mem::take(listed)),
+                    Ok(Event::Apply(Read(slice))) => merged.put(slice),
+                    Ok(Event::Delete(Read(slice))) => merged.remove(&slice),
+                    Err(error) => {
+                        let error = plain_error_chain(&error);
+                        tracing::warn!(
+                            error,
+                            "the watch of EndpointSlices failed, and begins again"
+                        );
+                        Vec::new()
+                    }
+                };
+                std::future::ready(Some(stream::iter(changes)))
+            });
         Ok(changes.flatten().boxed())
     }
 

@@ -7,7 +7,7 @@ use beatkeeper_api::duration::{self, ParseDurationError};
 use crate::{
     failure::Failure,
     names::NameError,
-    transport::{ConnectError, NoWay},
+    transport::{ConnectError, NoConfiguration},
 };
 
 /// Any error of a hook or a check.
@@ -45,7 +45,7 @@ pub enum Error {
     #[error(
         "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token: {0}"
     )]
-    NoConfiguration(#[from] NoWay),
+    NoConfiguration(#[from] NoConfiguration),
     /// The configuration cannot be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),

@@ -7,9 +7,9 @@ use beatkeeper_api::{duration, text::plain};
 use jiff::Timestamp;
 
 use crate::failure::Failure;
-use crate::lease::Word;
+use crate::lease::HealthReport;
+use crate::publication::Publication;
 use crate::schedule::Pace;
-use crate::standing::Standing;
 
 /// Something that happened. It is displayed as one line for people. Text from other sources is made safe to
 /// print.
@@ -24,7 +24,7 @@ pub enum Event {
         /// The pace of the beats from now on.
         pace: Pace,
         /// How the Lease became ours.
-        how: How,
+        how: Acquisition,
     },
     /// A beat was accepted.
     Beat {
@@ -46,32 +46,32 @@ pub enum Event {
         retry_in: Duration,
     },
     /// The registration could not be read again; the pace stays as it is.
-    NotReread(Failure),
+    RereadFailed(Failure),
     /// The registration now has another pace.
     PaceChanged(Pace),
     /// The caller asked for a longer interval than the registration's, and does not get it.
-    TooSlow {
+    IntervalTooLong {
         /// The interval that the caller asked for.
         wanted: Duration,
         /// The registration's pace.
         pace: Pace,
     },
     /// The caller relies on a longer ttl than the registration's.
-    TooPatient {
+    TtlTooLong {
         /// The ttl that the caller relies on.
         wanted: Duration,
         /// The registration's pace.
         pace: Pace,
     },
     /// The operator treats the instance differently than before, according to the status of the registration.
-    Standing {
+    Publication {
         /// How the operator treats the instance now.
-        standing: Standing,
+        publication: Publication,
         /// The time since the first beat.
         after: Duration,
     },
     /// The new word of the instance was accepted.
-    Told(Word),
+    HealthReported(HealthReport),
     /// A beat was sent later than it was due, because this process was kept from running.
     Late {
         /// How late the beat was.
@@ -79,7 +79,7 @@ pub enum Event {
     },
     /// No beat was accepted for longer than the ttl. The instance was pruned meanwhile, unless the path of
     /// all beats to the operator was interrupted. The next beat publishes it again.
-    WasOut {
+    SilentForTtl {
         /// The time since the last beat that was accepted before.
         silent: Duration,
         /// The ttl of the registration.
@@ -92,12 +92,12 @@ pub enum Event {
         ahead: i64,
     },
     /// The Lease vanished, or is no heartbeat of ours any more. We claim it anew.
-    Lost {
+    LeaseLost {
         /// `namespace/name`
         lease: String,
     },
     /// Another process has taken the Lease over, under the same name.
-    PassedOn {
+    TakenOverByOther {
         /// `namespace/name`
         lease: String,
         /// The addresses that the other process claims, if they differ from ours: then they are published,
@@ -112,12 +112,12 @@ pub enum Event {
         note: String,
     },
     /// Another process beats for the Lease without having claimed it.
-    BeatenBeside {
+    UnclaimedBeat {
         /// `namespace/name`
         lease: String,
     },
     /// We stopped, and left the Lease to the process that has taken it over.
-    LeftToAnother {
+    LeaseLeft {
         /// `namespace/name`
         lease: String,
     },
@@ -132,7 +132,7 @@ pub enum Event {
 
 /// How a Lease became ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum Acquisition {
     /// It was created.
     Created,
     /// An earlier run of the same instance had left it.
@@ -145,40 +145,42 @@ pub enum How {
 
 /// How important an event is for the person who runs the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Weight {
+pub enum Severity {
     /// A single beat.
     Detail,
     /// A change.
     Change,
     /// Something to look into.
-    Trouble,
+    Warning,
 }
 
 impl Event {
     /// Returns how important the event is.
-    pub fn weight(&self) -> Weight {
+    pub fn weight(&self) -> Severity {
         match self {
-            Self::Beat { .. } => Weight::Detail,
-            Self::Standing { standing, .. } if !standing.is_published() => Weight::Trouble,
+            Self::Beat { .. } => Severity::Detail,
+            Self::Publication { publication, .. } if !publication.is_published() => {
+                Severity::Warning
+            }
             Self::Claimed { .. }
             | Self::Recovered { .. }
             | Self::PaceChanged(_)
-            | Self::Told(_)
-            | Self::Standing { .. }
+            | Self::HealthReported(_)
+            | Self::Publication { .. }
             | Self::Deregistered { .. }
-            | Self::LeftToAnother { .. }
-            | Self::NeverRegistered => Weight::Change,
+            | Self::LeaseLeft { .. }
+            | Self::NeverRegistered => Severity::Change,
             Self::Failed { .. }
-            | Self::NotReread(_)
-            | Self::TooSlow { .. }
-            | Self::TooPatient { .. }
+            | Self::RereadFailed(_)
+            | Self::IntervalTooLong { .. }
+            | Self::TtlTooLong { .. }
             | Self::Late { .. }
-            | Self::WasOut { .. }
+            | Self::SilentForTtl { .. }
             | Self::ClockOff { .. }
-            | Self::PassedOn { .. }
+            | Self::TakenOverByOther { .. }
             | Self::Rival { .. }
-            | Self::BeatenBeside { .. }
-            | Self::Lost { .. } => Weight::Trouble,
+            | Self::UnclaimedBeat { .. }
+            | Self::LeaseLost { .. } => Severity::Warning,
         }
     }
 }
@@ -188,12 +190,14 @@ impl fmt::Display for Event {
         match self {
             Self::Claimed { registration, instance, pace, how } => {
                 let how = match how {
-                    How::Created => "",
-                    How::TakenOver => ", with the Lease of its earlier life",
-                    How::Replaced => {
+                    Acquisition::Created => "",
+                    Acquisition::TakenOver => ", with the Lease of its earlier life",
+                    Acquisition::Replaced => {
                         ", with a new Lease in place of an earlier Pod's, or of one that was left behind"
                     }
-                    How::TakenBack => ", since the other process of that name has fallen silent",
+                    Acquisition::TakenBack => {
+                        ", since the other process of that name has fallen silent"
+                    }
                 };
                 write!(f, "beating as {instance} for {registration} {pace}{how}")
             }
@@ -211,35 +215,35 @@ impl fmt::Display for Event {
             Self::Failed { failure, retry_in } => {
                 write!(f, "{failure}; retrying in {}", duration::format(*retry_in))
             }
-            Self::NotReread(failure) => write!(f, "{failure}; beating on at the same pace"),
+            Self::RereadFailed(failure) => write!(f, "{failure}; beating on at the same pace"),
             Self::PaceChanged(pace) => {
                 write!(f, "the registration has changed: now beating {pace}")
             }
-            Self::TooSlow { wanted, pace } => write!(
+            Self::IntervalTooLong { wanted, pace } => write!(
                 f,
                 "an interval of {} is slower than the registration asks for: beating every {}",
                 duration::format(*wanted),
                 duration::format(pace.interval()),
             ),
-            Self::TooPatient { wanted, pace } => write!(
+            Self::TtlTooLong { wanted, pace } => write!(
                 f,
                 "a ttl of {} is longer than the registration's: an instance that is silent for {} is pruned",
                 duration::format(*wanted),
                 duration::format(pace.ttl()),
             ),
-            Self::Standing { standing, after } => {
+            Self::Publication { publication, after } => {
                 let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                 let after = duration::format(Duration::from_millis(millis));
-                write!(f, "{standing} (seen {after} after the first beat)")
+                write!(f, "{publication} (seen {after} after the first beat)")
             }
-            Self::Told(Word { health, note, .. }) => {
+            Self::HealthReported(HealthReport { health, note, .. }) => {
                 write!(f, "told that it is {}", health.as_str())?;
                 note.as_ref().map_or(Ok(()), |note| write!(f, ": {}", plain(note)))
             }
             Self::Late { by } => {
                 write!(f, "a beat was sent {} late: the process did not run", duration::format(*by))
             }
-            Self::WasOut { silent, ttl } => write!(
+            Self::SilentForTtl { silent, ttl } => write!(
                 f,
                 "no beat was accepted for {}, longer than the ttl of {}: it may have been taken out, and is back now",
                 duration::format(*silent),
@@ -250,17 +254,17 @@ impl fmt::Display for Event {
                 let by = duration::format(Duration::from_secs(ahead.unsigned_abs()));
                 write!(f, "the clock of this machine is {by} {side} the API server's")
             }
-            Self::Lost { lease } => {
+            Self::LeaseLost { lease } => {
                 write!(
                     f,
                     "another client has deleted or changed the Lease {lease}: claiming it again"
                 )
             }
-            Self::PassedOn { lease, instead: None } => write!(
+            Self::TakenOverByOther { lease, instead: None } => write!(
                 f,
                 "another process has taken over the Lease {lease}: unless this one is about to end, give one of them another instance name"
             ),
-            Self::PassedOn { lease, instead: Some(addresses) } => write!(
+            Self::TakenOverByOther { lease, instead: Some(addresses) } => write!(
                 f,
                 "another process has taken over the Lease {lease}, with other addresses ({}): those are \
                  published now, and this process stands by until the other is silent for a ttl; give one of them \
@@ -272,11 +276,11 @@ impl fmt::Display for Event {
                 "another process claims the Lease {lease} too, and stands by: {}; give one of them another instance name",
                 plain(note),
             ),
-            Self::BeatenBeside { lease } => write!(
+            Self::UnclaimedBeat { lease } => write!(
                 f,
                 "another process beats for the Lease {lease} without having claimed it: it keeps this instance alive when this process dies"
             ),
-            Self::LeftToAnother { lease } => {
+            Self::LeaseLeft { lease } => {
                 write!(
                     f,
                     "stopped; the Lease {lease} is left to the process that has taken it over"
@@ -307,12 +311,16 @@ mod tests {
     #[test]
     fn no_event_fakes_a_line_of_a_log_or_moves_the_cursor_of_a_terminal() {
         let (lease, text) = ("shop/greeter.vm-1".to_owned(), "a\n\u{1b}[2J\u{202e}b".to_owned());
-        let word = Word { health: Health::Failing, note: Some(text.clone()), ..Word::default() };
+        let word = HealthReport {
+            health: Health::Failing,
+            note: Some(text.clone()),
+            ..HealthReport::default()
+        };
         let occupied = Cause::Occupied(Occupant::Pod(text.clone()));
         let failure = Failure::found(Operation::CreateLease, &lease, occupied);
         for event in [
-            Event::Told(word),
-            Event::PassedOn { lease: lease.clone(), instead: Some(text.clone()) },
+            Event::HealthReported(word),
+            Event::TakenOverByOther { lease: lease.clone(), instead: Some(text.clone()) },
             Event::Rival { lease, note: text },
             Event::Failed { failure, retry_in: Duration::ZERO },
         ] {

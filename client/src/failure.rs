@@ -4,13 +4,13 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use beatkeeper_api::text::{plain, plain_cut};
+use beatkeeper_api::text::{plain_cut, plain_error_chain};
 use kube::core::Status;
 
 use crate::lease::Occupant;
 use crate::panics::Panic;
 use crate::schedule::PaceError;
-use crate::transport::TookTooLong;
+use crate::timeout::TimedOut;
 
 /// A request to the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Failure {
     }
 
     /// A request got no answer in time.
-    pub fn timeout(operation: Operation, object: &str, error: TookTooLong) -> Self {
+    pub fn timeout(operation: Operation, object: &str, error: TimedOut) -> Self {
         Self { details: error.to_string(), ..Self::found(operation, object, Cause::Other) }
     }
 
@@ -166,10 +166,12 @@ impl Failure {
             },
             // The texts of these errors only name the layer, hyper or tower, that found the error below.
             kube::Error::Service(error) => {
-                Self { details: chain(error.as_ref()), ..found(Cause::Other) }
+                Self { details: plain_error_chain(error.as_ref()), ..found(Cause::Other) }
             }
-            kube::Error::HyperError(error) => Self { details: chain(error), ..found(Cause::Other) },
-            error => Self { details: chain(error), ..found(Cause::Other) },
+            kube::Error::HyperError(error) => {
+                Self { details: plain_error_chain(error), ..found(Cause::Other) }
+            }
+            error => Self { details: plain_error_chain(error), ..found(Cause::Other) },
         }
     }
 }
@@ -214,20 +216,6 @@ fn said(status: &Status) -> String {
     } else {
         plain_cut(message, SAID_MAX)
     }
-}
-
-/// The text of an error with all its causes; a cause that the error above has already named is left out.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        source = error.source();
-    }
-    plain(&text).into_owned()
 }
 
 impl fmt::Display for Failure {

@@ -103,32 +103,32 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_ahead_of_the_servers_is_told_by_the_date() {
-        let told = Headers::default();
-        assert_eq!(told.ahead(), None);
+        let reported = Headers::default();
+        assert_eq!(reported.ahead(), None);
         let now: Timestamp = "2026-11-23T12:01:40Z".parse().expect("a time");
-        told.note(&headers(&[("date", "Mon, 23 Nov 2026 12:00:00 GMT")]), now);
-        assert_eq!(told.ahead(), Some(100));
-        told.note(&headers(&[("date", "yesterday")]), now);
-        assert_eq!(told.ahead(), Some(100), "what cannot be read changes nothing");
+        reported.note(&headers(&[("date", "Mon, 23 Nov 2026 12:00:00 GMT")]), now);
+        assert_eq!(reported.ahead(), Some(100));
+        reported.note(&headers(&[("date", "yesterday")]), now);
+        assert_eq!(reported.ahead(), Some(100), "what cannot be read changes nothing");
     }
 
     #[test]
     fn only_the_last_answer_says_how_long_to_stay_away() {
-        let told = Headers::default();
+        let reported = Headers::default();
         let now = Timestamp::UNIX_EPOCH;
-        told.note(&headers(&[("retry-after", "7")]), now);
-        assert_eq!(told.retry_after(), Some(Duration::from_secs(7)));
-        told.note(&headers(&[]), now);
-        assert_eq!(told.retry_after(), None);
+        reported.note(&headers(&[("retry-after", "7")]), now);
+        assert_eq!(reported.retry_after(), Some(Duration::from_secs(7)));
+        reported.note(&headers(&[]), now);
+        assert_eq!(reported.retry_after(), None);
     }
 
     #[test]
     fn how_long_to_stay_away_may_be_a_date_and_whatever_else_a_proxy_sends() {
         let now: Timestamp = "2026-11-23T12:00:00Z".parse().expect("a time");
         let asked = |pairs: &[(&'static str, &str)]| {
-            let told = Headers::default();
-            told.note(&headers(pairs), now);
-            told.retry_after().map(|asked| asked.as_secs())
+            let reported = Headers::default();
+            reported.note(&headers(pairs), now);
+            reported.retry_after().map(|asked| asked.as_secs())
         };
         for (value, seconds) in [
             ("Mon, 23 Nov 2026 12:00:32 GMT", Some(32)),

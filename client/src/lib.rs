@@ -28,8 +28,8 @@
 //! A client that balances its requests itself follows the published instances with [`Discovery`].
 //!
 //! # How it is built
-//! [`heart`] is the engine: it claims the Lease of the instance, renews it, and gives it back. The decisions
-//! are in modules without I/O: when to beat ([`schedule`], [`clock`], [`awake`]), what to do with a Lease
+//! [`heartbeat_loop`] is the engine: it claims the Lease of the instance, renews it, and gives it back. The decisions
+//! are in modules without I/O: when to beat ([`schedule`], [`clock`], [`suspend_detector`]), what to do with a Lease
 //! that already exists ([`lease`]), and what a failure means ([`failure`]). The engine reports what happens
 //! as [`event`]s. The command `beatkeeper agent` runs the same engine.
 
@@ -37,37 +37,30 @@
 #[doc = include_str!("../../docs/sdk.md")]
 struct Page;
 
-pub mod awake;
-pub mod clock;
 pub mod event;
 pub mod failure;
-pub mod fence;
 pub mod headers;
-pub mod heart;
+pub mod heartbeat_loop;
 pub mod lease;
 pub mod names;
-pub mod others;
 pub mod panics;
+pub mod publication;
 pub mod reading;
-pub mod rival;
 pub mod schedule;
-pub mod standing;
+pub mod silence;
+pub mod suspend;
+pub mod timeout;
 pub mod transport;
 
-mod aside;
-mod builder;
-mod by_hand;
-mod check;
 mod discovery;
 mod error;
+mod one_shot;
 mod requests;
-mod runner;
 mod service;
 
 pub use beatkeeper_api::heartbeat::Health;
-pub use builder::{Builder, INTERVAL_VARIABLE, TTL_VARIABLE};
-pub use by_hand::ByHand;
 pub use discovery::{Change, Discovery, Instance, Port};
 pub use error::{BoxError, Error, StopError};
+pub use one_shot::OneShot;
 pub use requests::Connection;
-pub use service::{Running, Service, Stats};
+pub use service::{Builder, INTERVAL_VARIABLE, Running, Service, Stats, TTL_VARIABLE};

@@ -30,7 +30,7 @@ impl std::error::Error for Panic {}
 ///
 /// # Errors
 /// The future panicked.
-pub async fn caught<T>(doing: impl Future<Output = T>) -> Result<T, Panic> {
+pub async fn catch_panic<T>(doing: impl Future<Output = T>) -> Result<T, Panic> {
     AssertUnwindSafe(doing).catch_unwind().await.map_err(|payload| Panic::of(&*payload))
 }
 
@@ -40,12 +40,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_error_with_its_words() {
-        assert_eq!(caught(async { 7 }).await, Ok(7));
-        let told = |payload: Box<dyn Any + Send>| Panic::of(&*payload).to_string();
-        assert_eq!(told(Box::new("a")), "the program panicked: a");
-        assert_eq!(told(Box::new("b".to_owned())), "the program panicked: b");
-        assert_eq!(told(Box::new(7)), "the program panicked: without a word");
-        let caught = caught(async { panic!("number {}", 7) }).await.map_err(|it| it.to_string());
-        assert_eq!(caught, Err::<(), _>("the program panicked: number 7".to_owned()));
+        assert_eq!(catch_panic(async { 7 }).await, Ok(7));
+        let reported = |payload: Box<dyn Any + Send>| Panic::of(&*payload).to_string();
+        assert_eq!(reported(Box::new("a")), "the program panicked: a");
+        assert_eq!(reported(Box::new("b".to_owned())), "the program panicked: b");
+        assert_eq!(reported(Box::new(7)), "the program panicked: without a word");
+        let catch_panic =
+            catch_panic(async { panic!("number {}", 7) }).await.map_err(|it| it.to_string());
+        assert_eq!(catch_panic, Err::<(), _>("the program panicked: number 7".to_owned()));
     }
 }

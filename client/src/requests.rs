@@ -12,11 +12,13 @@ use kube::{
 use serde::de::IgnoredAny;
 
 use crate::failure::{Cause, Failure, Operation};
-use crate::fence::LeasePatch;
 use crate::headers::Headers;
-use crate::lease::Identity;
+use crate::lease::{Identity, LeasePatch};
 use crate::reading::Read;
-use crate::transport::within;
+use crate::timeout::within;
+
+/// The timeout of a request that is sent before the ttl is known.
+pub(super) const TIMEOUT_UNKNOWN: Duration = Duration::from_secs(10);
 
 /// A client, and the values from the headers of its answers.
 #[derive(Clone)]

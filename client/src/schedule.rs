@@ -118,14 +118,14 @@ impl Pace {
 
 /// How much time there is before the next try has to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct RetryLimits {
     /// The longest pause of our own backoff.
     own: Duration,
     /// The longest pause that the API server may ask for.
     asked: Duration,
 }
 
-impl Room {
+impl RetryLimits {
     /// The room before the registration was read, when its ttl is unknown.
     pub const UNKNOWN: Self = Self { own: RETRY_MAX_UNKNOWN, asked: RETRY_MAX_UNKNOWN };
 
@@ -167,7 +167,12 @@ impl Backoff {
     /// Returns the pause before the next try. `retry_after` is the pause that the API server asked for. The
     /// pause is at least that long and up to half as much longer, because all clients that were sent away got
     /// the same number. A pause that exceeds the room is drawn from the upper half of the room.
-    pub fn pause(&mut self, room: Room, retry_after: Option<Duration>, roll: f64) -> Duration {
+    pub fn pause(
+        &mut self,
+        room: RetryLimits,
+        retry_after: Option<Duration>,
+        roll: f64,
+    ) -> Duration {
         let bound = RETRY_FIRST.saturating_mul(1 << self.tries.min(16)).min(room.own);
         self.tries = self.tries.saturating_add(1);
         let asked = retry_after.unwrap_or_default().min(room.asked);
@@ -282,12 +287,12 @@ mod tests {
     #[test]
     fn before_the_registration_was_read_retries_slow_down_to_five_seconds() {
         let mut backoff = Backoff::default();
-        let last = (0..100).map(|_| backoff.pause(Room::UNKNOWN, None, 1.0)).last();
+        let last = (0..100).map(|_| backoff.pause(RetryLimits::UNKNOWN, None, 1.0)).last();
         assert_eq!(last, Some(ms(5000)));
     }
 
-    fn room(pace: &Pace, silent: u64) -> Room {
-        Room::between_beats(pace, Some(ms(silent)))
+    fn room(pace: &Pace, silent: u64) -> RetryLimits {
+        RetryLimits::between_beats(pace, Some(ms(silent)))
     }
 
     #[test]
@@ -318,14 +323,15 @@ mod tests {
 
     #[test]
     fn before_the_registration_was_read_a_retry_after_counts_for_five_seconds() {
-        let pause = Backoff::default().pause(Room::UNKNOWN, Some(Duration::MAX), 1.0);
+        let pause = Backoff::default().pause(RetryLimits::UNKNOWN, Some(Duration::MAX), 1.0);
         assert_eq!(pause, ms(5000));
     }
 
     #[test]
     fn a_retry_after_never_outlasts_a_deadline() {
-        let pause =
-            |roll| Backoff::default().pause(Room::until(ms(5000), None), Some(Duration::MAX), roll);
+        let pause = |roll| {
+            Backoff::default().pause(RetryLimits::until(ms(5000), None), Some(Duration::MAX), roll)
+        };
         assert_eq!([0.0, 1.0].map(pause), [1250, 2500].map(ms));
     }
 
@@ -347,7 +353,7 @@ mod tests {
                     break;
                 }
                 tries += 1;
-                let room = Room::between_beats(&pace, Some(silent));
+                let room = RetryLimits::between_beats(&pace, Some(silent));
                 let pause = backoff.pause(room, seconds.map(Duration::from_secs), roll);
                 prop_assert!(pause <= pace.slack());
                 // An answer to the next try comes in time, unless the end of the ttl is already close.
@@ -368,7 +374,7 @@ mod tests {
         ) {
             let interval = ms((ttl as f64 * share) as u64).max(INTERVAL_MIN);
             let pace = Pace { ttl: ms(ttl), interval };
-            let room = Room::between_beats(&pace, Some(pace.ttl().mul_f64(silent)));
+            let room = RetryLimits::between_beats(&pace, Some(pace.ttl().mul_f64(silent)));
             let pause = |roll| Backoff::default().pause(room, Some(Duration::from_secs(seconds)), roll);
             let (first, last) = (pause(0.0), pause(1.0));
             prop_assert!(last >= first.mul_f64(1.3), "all between {first:?} and {last:?}");

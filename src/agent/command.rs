@@ -5,10 +5,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use beatkeeper_api::{duration, heartbeat::Health};
 use beatkeeper_client::{
-    ByHand, Connection,
+    Connection, OneShot,
     headers::Headers,
-    heart::{Heart, Wishes},
-    lease::{Identity, Word},
+    heartbeat_loop::{BeatOptions, HeartbeatLoop},
+    lease::{HealthReport, Identity},
     transport::{self, Source},
 };
 use clap::{Args, Subcommand};
@@ -133,17 +133,19 @@ async fn act(action: Action) -> Result<ExitCode> {
         Action::Proxy(beating) => super::run::run(beating, Kind::Afar).await,
         Action::Register { settings, timeout } => register(*settings, timeout).await,
         Action::Heartbeat(who) => {
-            let (instance, name) = who.by_hand().await?;
+            let (instance, name) = who.one_shot().await?;
             instance.heartbeat().await?;
             done(&format!("{name} has beaten"))
         }
         Action::Drain { who, note } => {
-            let (instance, name) = who.by_hand().await?;
-            instance.tell(&Word { health: Health::Draining, note, provisional: false }).await?;
+            let (instance, name) = who.one_shot().await?;
+            instance
+                .tell(&HealthReport { health: Health::Draining, note, provisional: false })
+                .await?;
             done(&format!("{name} drains"))
         }
         Action::Deregister(who) => {
-            let (instance, name) = who.by_hand().await?;
+            let (instance, name) = who.one_shot().await?;
             let was_there = instance.deregister().await?;
             done(&format!(
                 "{name} {}",
@@ -188,11 +190,12 @@ async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
     }
     let (connection, namespace) = connect()?;
     let identity = settings.identity(&namespace, pod_name().as_deref())?;
-    let wishes = Wishes { interval: Some(Duration::ZERO), ..Wishes::default() };
-    let (_words, heard) = watch::channel(Word::default());
-    let heart = Heart::new(connection, identity, wishes, heard, Teller::new(false).report());
+    let options = BeatOptions { interval: Some(Duration::ZERO), ..BeatOptions::default() };
+    let (_words, heard) = watch::channel(HealthReport::default());
+    let heart =
+        HeartbeatLoop::new(connection, identity, options, heard, Teller::new(false).report());
     let mut progress = heart.progress();
-    let registered = async { progress.wait_for(|now| now.told.is_some()).await.map(drop) };
+    let registered = async { progress.wait_for(|now| now.reported.is_some()).await.map(drop) };
     // When this process is registered, the heart is dropped, so the Lease stays for other programs.
     let registered = tokio::select! {
         _ = heart.run(CancellationToken::new()) => false,
@@ -206,7 +209,7 @@ async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
 
 impl Who {
     /// Returns the instance, and its name for messages.
-    async fn by_hand(self) -> Result<(ByHand, String)> {
+    async fn one_shot(self) -> Result<(OneShot, String)> {
         let (connection, namespace) = connect()?;
         let Self { registration, namespace: said, instance } = self;
         let settings = Settings {
@@ -217,7 +220,7 @@ impl Who {
         };
         let identity: Identity = settings.identity(&namespace, pod_name().as_deref())?;
         let name = format!("{}/{}", identity.namespace, identity.lease_name());
-        Ok((ByHand::new(connection, identity), name))
+        Ok((OneShot::new(connection, identity), name))
     }
 }
 

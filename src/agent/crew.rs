@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Error, Result, bail};
-use beatkeeper_client::{Connection, standing::Standing};
+use beatkeeper_client::{Connection, publication::Publication};
 use futures::future::join_all;
 use tokio::{
     sync::watch,
@@ -54,7 +54,7 @@ pub struct Seen {
     /// Read by the code that started the agent.
     pub stage: watch::Receiver<Stage>,
     /// How the operator treats the instance.
-    pub standing: watch::Receiver<Option<Standing>>,
+    pub standing: watch::Receiver<Option<Publication>>,
 }
 
 /// What a reload has changed.

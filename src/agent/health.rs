@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 
 use anyhow::{Context, Result};
 use axum::{Router, http::StatusCode, routing::get};
-use beatkeeper_client::standing::Standing;
+use beatkeeper_client::publication::Publication;
 use tokio::sync::watch;
 
 use super::{crew::Seen, member::Stage};
@@ -57,7 +57,7 @@ fn published(all: &[Seen]) -> (StatusCode, String) {
     let mut page = String::new();
     for Seen { lease, standing, .. } in all {
         let standing = standing.borrow();
-        if !standing.as_ref().is_some_and(Standing::is_published) {
+        if !standing.as_ref().is_some_and(Publication::is_published) {
             code = StatusCode::SERVICE_UNAVAILABLE;
         }
         match &*standing {

@@ -4,9 +4,9 @@ use anyhow::Result;
 use beatkeeper_api::heartbeat::Health;
 use beatkeeper_client::{
     Connection,
-    heart::{Heart, Progress},
-    lease::Word,
-    standing::Standing,
+    heartbeat_loop::{HeartbeatLoop, Progress},
+    lease::HealthReport,
+    publication::Publication,
 };
 use futures::future::{pending, select_all};
 use tokio::sync::watch;
@@ -96,7 +96,7 @@ pub struct Page {
     /// Read by the code that started the agent.
     pub stage: watch::Sender<Stage>,
     /// How the operator treats the instance; `None` while that is unknown.
-    pub standing: watch::Sender<Option<Standing>>,
+    pub standing: watch::Sender<Option<Publication>>,
 }
 
 impl Member {
@@ -129,7 +129,7 @@ struct Life {
     connection: Connection,
     cues: Cues,
     stage: watch::Sender<Stage>,
-    standing: watch::Sender<Option<Standing>>,
+    standing: watch::Sender<Option<Publication>>,
     teller: Teller,
     vitals: Vitals,
 }
@@ -166,7 +166,7 @@ impl Life {
     async fn fall_silent(mut self, mut former: Option<Former>) -> Result<()> {
         let Cues { stop, leave, .. } = self.cues.clone();
         // The heart that beat last; it deregisters at the end.
-        let mut last: Option<Heart> = None;
+        let mut last: Option<HeartbeatLoop> = None;
         let for_ever = async {
             if former.is_some() {
                 self.await_decision().await;
@@ -223,9 +223,9 @@ impl Life {
         }
     }
 
-    async fn beat_while_healthy(&mut self, last: &mut Option<Heart>) {
+    async fn beat_while_healthy(&mut self, last: &mut Option<HeartbeatLoop>) {
         // A target reports no health: it only beats.
-        let (_words, heard) = watch::channel(Word::default());
+        let (_words, heard) = watch::channel(HealthReport::default());
         let heart = last.insert(self.heart(heard));
         let mut progress = heart.progress();
         let unhealthy = async {
@@ -244,14 +244,14 @@ impl Life {
         }
     }
 
-    fn heart(&self, heard: watch::Receiver<Word>) -> Heart {
-        let Member { identity, wishes, .. } = self.member.clone();
-        Heart::new(self.connection.clone(), identity, wishes, heard, self.teller.report())
+    fn heart(&self, heard: watch::Receiver<HealthReport>) -> HeartbeatLoop {
+        let Member { identity, options, .. } = self.member.clone();
+        HeartbeatLoop::new(self.connection.clone(), identity, options, heard, self.teller.report())
     }
 
     /// Records the progress; the stage never goes back.
     fn advance(&self, progress: &watch::Receiver<Progress>) {
-        let now = match &progress.borrow().told {
+        let now = match &progress.borrow().reported {
             None => Stage::Starting,
             Some(word) if word.health == Health::Draining => Stage::Drained,
             Some(_) => Stage::Settled,
@@ -262,7 +262,7 @@ impl Life {
             further
         });
         self.standing.send_if_modified(|standing| {
-            let seen = &progress.borrow().standing;
+            let seen = &progress.borrow().publication;
             let news = standing != seen;
             standing.clone_from(seen);
             news
@@ -270,16 +270,17 @@ impl Life {
     }
 }
 
-const DRAINING: Word = Word { health: Health::Draining, note: None, provisional: false };
+const DRAINING: HealthReport =
+    HealthReport { health: Health::Draining, note: None, provisional: false };
 
-fn word(verdict: Verdict, started_here: bool) -> Word {
+fn word(verdict: Verdict, started_here: bool) -> HealthReport {
     let health = if verdict.healthy { Health::Passing } else { Health::Failing };
     // A new agent does not know yet what has happened in a process that it has not started.
-    Word { health, note: verdict.message, provisional: !verdict.decided && !started_here }
+    HealthReport { health, note: verdict.message, provisional: !verdict.decided && !started_here }
 }
 
 /// Sends a word, unless it is the current one: an unchanged word causes no beat.
-fn say(words: &watch::Sender<Word>, word: Word) {
+fn say(words: &watch::Sender<HealthReport>, word: HealthReport) {
     words.send_if_modified(|said| {
         let news = *said != word;
         *said = word;

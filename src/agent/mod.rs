@@ -1,7 +1,7 @@
 //! The agent: `beatkeeper agent` beats for instances from the outside, on behalf of processes that do not do
 //! so themselves.
 //!
-//! The agent uses the engine of the SDK, [`beatkeeper_client::heart`]. The settings ([`settings`]) make a
+//! The agent uses the engine of the SDK, [`beatkeeper_client::heartbeat_loop`]. The settings ([`settings`]) make a
 //! [`plan`]. A [`crew`] carries the plan out, with one [`member`] for each instance. The beats of a member
 //! carry the results of its probes ([`probe`]). [`command`] lists the subcommands. [`exec`] wraps a process.
 //! [`health`] and [`systemd`] report the progress to the program that started the agent.

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use beatkeeper_api::text::plain;
 use beatkeeper_client::{
-    heart::Wishes,
-    lease::{Home, Identity},
+    heartbeat_loop::BeatOptions,
+    lease::{Identity, Location},
 };
 
 use super::{
@@ -34,7 +34,7 @@ pub struct Member {
     /// The identity of the instance.
     pub identity: Identity,
     /// How often the instance beats.
-    pub wishes: Wishes,
+    pub options: BeatOptions,
     /// How to find out whether the instance can serve. Without probes it counts as able to.
     pub probes: Vec<Probe>,
 }
@@ -141,9 +141,9 @@ impl Plan {
         );
         // The agent may run in a Pod itself, but that Pod is not the target.
         let mut plan = Self::of(settings, &Surroundings { namespace, pod_name: None })?;
-        for Member { identity, probes, wishes } in &mut plan.members {
+        for Member { identity, probes, options } in &mut plan.members {
             // Several agents may probe one target.
-            wishes.shared = true;
+            options.shared = true;
             let lease = identity.lease_name();
             ensure!(
                 !probes.is_empty(),
@@ -151,7 +151,7 @@ impl Plan {
                  --probe, or probes: in the file"
             );
             ensure!(
-                !matches!(identity.home, Home::Pod(_)),
+                !matches!(identity.home, Location::Pod(_)),
                 "the target {lease} is a Pod: run the agent in it, beside what it runs"
             );
         }
@@ -177,7 +177,7 @@ impl Member {
     fn of(settings: &Settings, around: &Surroundings) -> Result<Self> {
         Ok(Self {
             identity: settings.identity(&around.namespace, around.pod_name.as_deref())?,
-            wishes: Wishes { interval: settings.interval, ..Wishes::default() },
+            options: BeatOptions { interval: settings.interval, ..BeatOptions::default() },
             probes: settings.probes.clone().unwrap_or_default(),
         })
     }
@@ -239,8 +239,8 @@ mod tests {
             ["greeter.vm-1", "other.vm-2"]
         );
         let [first, second] = &plan.members[..] else { panic!("{plan:?}") };
-        assert_eq!(first.wishes.interval, Some(Duration::from_secs(5)));
-        assert_eq!(second.wishes.interval, Some(Duration::from_secs(1)));
+        assert_eq!(first.options.interval, Some(Duration::from_secs(5)));
+        assert_eq!(second.options.interval, Some(Duration::from_secs(1)));
         assert_eq!((first.probes.len(), second.probes.len()), (1, 0));
         assert_eq!(plan.drain_delay, Duration::from_secs(3));
     }

@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use beatkeeper_api::duration;
 use beatkeeper_client::{
-    awake::{Awake, earlier},
-    panics::caught,
+    panics::catch_panic,
+    suspend::{SuspendDetector, earlier},
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -75,14 +75,14 @@ async fn run_by<F: Future<Output = Outcome>>(
     stop: &CancellationToken,
     check: impl Fn() -> F,
 ) {
-    let (mut began, mut awake) = (Instant::now(), Awake::default());
+    let (mut began, mut clocks) = (Instant::now(), SuspendDetector::default());
     let mut series = Series::new(probe);
     tell(verdicts, series.verdict());
     let probing = async {
         loop {
             // A time beyond the range of the clock never comes.
             let lost = match began.checked_add(series.due()) {
-                Some(due) => awake.sleep_until(due).await,
+                Some(due) => clocks.sleep_until(due).await,
                 None => std::future::pending().await,
             };
             if let Some(lost) = lost {
@@ -92,7 +92,7 @@ async fn run_by<F: Future<Output = Outcome>>(
             }
             let started = began.elapsed();
             // A panic counts as a failure: otherwise the last verdict would stay for good.
-            let outcome = caught(async { check().await }).await;
+            let outcome = catch_panic(async { check().await }).await;
             let outcome = outcome.unwrap_or_else(|panic| Err(panic.to_string()));
             series.record(started, outcome);
             tell(verdicts, series.verdict());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use beatkeeper_api::duration;
 use beatkeeper_client::{
-    panics::{Panic, caught},
-    schedule::{Backoff, Room},
+    panics::{Panic, catch_panic},
+    schedule::{Backoff, RetryLimits},
 };
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ pub(super) async fn revived<T, F: Future<Output = T>>(
     let mut first = true;
     while !cues.leave.is_cancelled() {
         let (began, stops) = (Instant::now(), cues.stop.is_cancelled());
-        let panic = match caught(async { run(first).await }).await {
+        let panic = match catch_panic(async { run(first).await }).await {
             Ok(end) => return Ok(Some(end)),
             Err(panic) => panic,
         };
@@ -40,7 +40,7 @@ pub(super) async fn revived<T, F: Future<Output = T>>(
         if began.elapsed() > CALM {
             backoff.reset();
         }
-        let pause = backoff.pause(Room::UNKNOWN, None, rand::random());
+        let pause = backoff.pause(RetryLimits::UNKNOWN, None, rand::random());
         teller.say(&format!("{panic}; beginning again in {}", duration::format(pause)));
         let asked = |token: &CancellationToken| token.clone().cancelled_owned();
         tokio::select! {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use beatkeeper_api::duration;
 use beatkeeper_client::{
-    lease::{Home, Identity},
+    lease::{Identity, Location},
     names::{self, NameError, hostname},
     schedule::INTERVAL_MIN,
 };
@@ -168,8 +168,8 @@ impl Settings {
         let addresses = self.addresses.clone().unwrap_or_default();
         let home = match pod {
             Some(_) if !addresses.is_empty() => return Err(SettingsError::AddressOfPod),
-            Some(pod) => Home::Pod(pod),
-            None => Home::Outside(addresses),
+            Some(pod) => Location::Pod(pod),
+            None => Location::Outside(addresses),
         };
         let metadata: BTreeMap<_, _> = self.metadata.iter().flatten().cloned().collect();
         metadata
@@ -273,7 +273,7 @@ mod tests {
     fn inside_a_pod_the_instance_is_the_pod() {
         let identity = identity(&[], Some("greeter-7f9c")).expect("an identity");
         assert_eq!(identity.instance, "greeter-7f9c");
-        assert_eq!(identity.home, Home::Pod("greeter-7f9c".to_owned()));
+        assert_eq!(identity.home, Location::Pod("greeter-7f9c".to_owned()));
         assert_eq!((&*identity.namespace, &*identity.registration), ("shop", "greeter"));
     }
 
@@ -283,14 +283,14 @@ mod tests {
         let identity = identity.expect("an identity");
         assert_eq!(identity.instance, hostname());
         let addresses = ["192.0.2.1", "::1", "192.0.2.2"].map(|ip| ip.parse().expect("an IP"));
-        assert_eq!(identity.home, Home::Outside(addresses.to_vec()));
+        assert_eq!(identity.home, Location::Outside(addresses.to_vec()));
     }
 
     #[test]
     fn an_empty_pod_means_outside_even_inside_a_pod() {
         let flags = ["--pod", "", "--instance", "vm-1", "--namespace", "other"];
         let identity = identity(&flags, Some("p")).expect("an identity");
-        assert_eq!(identity.home, Home::Outside(vec![]));
+        assert_eq!(identity.home, Location::Outside(vec![]));
         assert_eq!((&*identity.instance, &*identity.namespace), ("vm-1", "other"));
     }
 

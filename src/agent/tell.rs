@@ -6,8 +6,8 @@ use std::{
 };
 
 use beatkeeper_client::{
-    event::{Event, Weight},
-    heart::Report,
+    event::{Event, Severity},
+    heartbeat_loop::Report,
 };
 
 use crate::output;
@@ -50,10 +50,10 @@ impl Teller {
         let told: Mutex<Option<(String, Instant)>> = Mutex::new(None);
         let this = self.clone();
         Arc::new(move |event| {
-            if event.weight() == Weight::Detail && !this.verbose {
+            if event.weight() == Severity::Detail && !this.verbose {
                 return;
             }
-            if let Event::Failed { failure, .. } | Event::NotReread(failure) = event {
+            if let Event::Failed { failure, .. } | Event::RereadFailed(failure) = event {
                 let text = failure.to_string();
                 let Ok(mut told) = told.lock() else { return };
                 let repeated = told

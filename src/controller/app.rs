@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::{ServiceRegistration, duration};
-use beatkeeper_client::transport::Access;
+use beatkeeper_client::transport::HttpService;
 use futures::{Stream, StreamExt, stream};
 use http::{Request, Response};
 use hyper::body::Bytes;
@@ -94,7 +94,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let source = source.into();
     let host = Host {
-        api_server: Access::open(&source, &options().user_agent)?,
+        api_server: HttpService::open(&source, &options().user_agent)?,
         namespace: source.namespace().to_owned(),
         identity: replica::identity(),
         clock: Clock::start(),

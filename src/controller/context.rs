@@ -582,7 +582,7 @@ mod tests {
         let (context, _standing) = claimed_for(Duration::from_millis(300));
         let write = std::future::pending::<Result<(), kube::Error>>();
         let error = call_write(&context, doing, write).await.expect_err("no answer");
-        assert!(matches!(error.cause, Cause::TookTooLong(_)), "{error}");
+        assert!(matches!(error.cause, Cause::TimedOut(_)), "{error}");
         assert!(!context.leadership.holds());
     }
 }

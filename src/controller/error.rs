@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-use crate::kube_client::TookTooLong;
+use crate::kube_client::TimedOut;
 
 /// A call to the API server that failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub(crate) enum Cause {
     Kube(Box<kube::Error>),
     /// No answer arrived in time. Whether the API server has carried out the call is not known.
     #[error(transparent)]
-    TookTooLong(#[from] TookTooLong),
+    TimedOut(#[from] TimedOut),
     /// The call was not sent.
     #[error("this replica does not lead")]
     NotLeading,
@@ -46,7 +46,7 @@ impl ApiError {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            Cause::TookTooLong(_) | Cause::NotLeading => None,
+            Cause::TimedOut(_) | Cause::NotLeading => None,
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
         }
         let late = ApiError {
             doing: "read Lease shop/greeter.vm-1".to_owned(),
-            cause: Cause::TookTooLong(TookTooLong(Duration::from_secs(5))),
+            cause: Cause::TimedOut(TimedOut(Duration::from_secs(5))),
         };
         assert!(!late.is_absent());
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use beatkeeper_api::heartbeat::{ADDRESSES_ANNOTATION, REGISTRATION_LABEL, lease_name, renew_time};
-use beatkeeper_client::schedule::{Backoff, Pace, Room};
+use beatkeeper_client::schedule::{Backoff, Pace, RetryLimits};
 use beatkeeper_core::{
     heartbeat::{HeartbeatLease, HeartbeatSpec, Origin},
     index::Key,
@@ -250,7 +250,8 @@ impl Workload {
             let mut backoff = Backoff::default();
             let mut sent = executor.now();
             while self.beat(&pace).await.is_err() {
-                let pause = backoff.pause(Room::between_beats(&pace, None), None, self.roll());
+                let pause =
+                    backoff.pause(RetryLimits::between_beats(&pace, None), None, self.roll());
                 executor.sleep(millis(pause).max(1)).await;
                 sent = executor.now();
             }

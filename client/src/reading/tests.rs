@@ -2,7 +2,11 @@ use beatkeeper_api::heartbeat;
 use kube::{ResourceExt, core::ObjectList};
 
 use super::*;
-use crate::{lease::renewed, others::Others, schedule::Pace, standing::Standing};
+use crate::{
+    lease::{foreign_fields::ForeignFields, renewed},
+    publication::Publication,
+    schedule::Pace,
+};
 
 /// Adds to the metadata of an object values that a client of the API server can write and that our types
 /// cannot hold.
@@ -56,7 +60,7 @@ fn of_a_lease_all_that_a_heart_looks_at_is_read_whatever_else_is_in_it() {
         (lease.uid().as_deref(), lease.resource_version().as_deref()),
         (Some("u"), Some("7"))
     );
-    assert_eq!(Others::on(&lease), Others { health: false, note: true });
+    assert_eq!(ForeignFields::on(&lease), ForeignFields { health: false, note: true });
     let spec = lease.spec.as_ref().expect("a spec");
     assert_eq!(spec.holder_identity.as_deref(), Some("vm-1"));
     assert_eq!((spec.lease_transitions, spec.lease_duration_seconds), (Some(4), Some(30)));
@@ -133,8 +137,8 @@ fn of_a_registration_pace_service_and_status_are_read_whatever_else_is_in_it() {
     let pace = Pace::of(&registration, None).expect("a pace");
     assert_eq!(pace.ttl().as_secs(), 3);
     assert_eq!(registration.spec.service_name.as_deref(), Some("other"));
-    let standing = Standing::of(&registration, "vm-1").expect("a standing");
-    assert!(standing.is_published(), "{standing}");
+    let publication = Publication::of(&registration, "vm-1").expect("a standing");
+    assert!(publication.is_published(), "{publication}");
     assert_eq!(registration.status.expect("a status").conditions.len(), 1);
 
     object["spec"]["ttl"] = json!(30);

@@ -1,4 +1,4 @@
-//! Decides which address of a name to connect to: all of them get a turn, in the spirit of RFC 8305.
+//! Decides which address of a name to connect to: it tries all of them, as RFC 8305 describes.
 //!
 //! A dead address does not answer at all, and the system gives up only after two minutes. So the attempt at
 //! the next address begins a quarter of a second later, in parallel, and the first success wins. The dialer
@@ -16,19 +16,19 @@ use std::{
     time::Duration,
 };
 
+use beatkeeper_api::text::plain_error_chain;
 use futures::{
     FutureExt, StreamExt,
     future::{BoxFuture, Shared},
     stream::FuturesUnordered,
 };
 use tokio::time::{Instant, sleep_until, timeout};
+use tower::BoxError;
 
-use crate::error::BoxError;
-
-/// The time before the attempt at the next address begins, as RFC 8305 recommends.
-const TURN: Duration = Duration::from_millis(250);
+/// The time before the attempt at the next address begins ("Connection Attempt Delay" of RFC 8305).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// How long a lookup may take before the known addresses are used.
-const RESOLVE_WITHIN: Duration = Duration::from_millis(250);
+const RESOLVE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Looks up the addresses of a host.
 pub(super) type Resolver =
@@ -45,7 +45,7 @@ type Lookup = Shared<BoxFuture<'static, Result<Vec<SocketAddr>, Arc<io::Error>>>
 
 /// What is known of one name.
 #[derive(Default)]
-struct Known {
+struct KnownHost {
     /// All addresses from the last lookup.
     addresses: Vec<SocketAddr>,
     /// The address of the last success.
@@ -57,7 +57,7 @@ struct Known {
 /// Connects to names.
 pub(super) struct Dialer {
     resolver: Resolver,
-    known: Mutex<HashMap<(String, u16), Known>>,
+    known: Mutex<HashMap<(String, u16), KnownHost>>,
 }
 
 impl Dialer {
@@ -66,18 +66,18 @@ impl Dialer {
     }
 
     /// Returns the first attempt that succeeds at an address of this host.
-    pub(super) async fn reach<T, A>(
+    pub(super) async fn dial<T, A>(
         &self,
         host: &str,
         port: u16,
         attempt: impl Fn(SocketAddr) -> A,
-    ) -> Result<T, Unreached>
+    ) -> Result<T, DialError>
     where
         A: Future<Output = Result<T, BoxError>>,
     {
         let mut attempts = FuturesUnordered::new();
-        let mut failed = Unreached { host: host.to_owned(), causes: Vec::new() };
-        let mut waiting = Waiting::default();
+        let mut failed = DialError { host: host.to_owned(), causes: Vec::new() };
+        let mut waiting = Candidates::default();
         let mut lookup = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(address) => {
                 waiting.add(&[(address, port).into()], None);
@@ -103,7 +103,7 @@ impl Dialer {
                 () = sleep_until(turn), if !waiting.is_empty() => {
                     let Some(address) = waiting.next() else { continue };
                     attempts.push(attempt(address).map(move |result| (address, result)));
-                    turn = Instant::now() + TURN;
+                    turn = Instant::now() + ATTEMPT_DELAY;
                 }
                 found = found(&mut lookup), if looking => {
                     lookup = None;
@@ -120,8 +120,8 @@ impl Dialer {
         &self,
         host: &str,
         port: u16,
-        waiting: &mut Waiting,
-        failed: &mut Unreached,
+        waiting: &mut Candidates,
+        failed: &mut DialError,
     ) -> Option<Lookup> {
         let lookup = self.with(host, port, |known| {
             // If a lookup has ended, a task that waited for it has recorded its result. If no task waited,
@@ -140,7 +140,7 @@ impl Dialer {
             };
             known.lookup.insert(under_way.unwrap_or_else(begin)).clone()
         });
-        match timeout(RESOLVE_WITHIN, lookup.clone()).await {
+        match timeout(RESOLVE_TIMEOUT, lookup.clone()).await {
             Ok(found) => {
                 self.learn(host, port, found, waiting, failed);
                 None
@@ -160,8 +160,8 @@ impl Dialer {
         host: &str,
         port: u16,
         found: Result<Vec<SocketAddr>, Arc<io::Error>>,
-        waiting: &mut Waiting,
-        failed: &mut Unreached,
+        waiting: &mut Candidates,
+        failed: &mut DialError,
     ) {
         let (addresses, good) = self.with(host, port, |known| {
             match found {
@@ -174,7 +174,7 @@ impl Dialer {
         waiting.add(&addresses, good);
     }
 
-    fn with<T>(&self, host: &str, port: u16, act: impl FnOnce(&mut Known) -> T) -> T {
+    fn with<T>(&self, host: &str, port: u16, act: impl FnOnce(&mut KnownHost) -> T) -> T {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         act(known.entry((host.to_owned(), port)).or_default())
     }
@@ -187,14 +187,14 @@ async fn found(lookup: &mut Option<Lookup>) -> Result<Vec<SocketAddr>, Arc<io::E
     }
 }
 
-/// The addresses that wait for their turn.
+/// The addresses that were not tried yet.
 #[derive(Default)]
-struct Waiting {
+struct Candidates {
     next: VecDeque<SocketAddr>,
     seen: Vec<SocketAddr>,
 }
 
-impl Waiting {
+impl Candidates {
     /// Adds the new addresses: first the last good one, then both IP families by turns, beginning with the
     /// first address of the resolver.
     fn add(&mut self, found: &[SocketAddr], good: Option<SocketAddr>) {
@@ -229,15 +229,15 @@ impl Waiting {
 
 /// No attempt at an address of a host succeeded.
 #[derive(Debug)]
-pub(super) struct Unreached {
+pub(super) struct DialError {
     host: String,
     /// The reason for each address; without an address if the lookup failed.
     causes: Vec<(Option<SocketAddr>, BoxError)>,
 }
 
-impl std::error::Error for Unreached {}
+impl std::error::Error for DialError {}
 
-impl fmt::Display for Unreached {
+impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot reach {}", self.host)?;
         for (n, (address, cause)) in self.causes.iter().enumerate() {
@@ -245,7 +245,7 @@ impl fmt::Display for Unreached {
             if let Some(address) = address.filter(|address| address.ip().to_string() != self.host) {
                 write!(f, "{address}: ")?;
             }
-            f.write_str(&crate::failure::chain(cause.as_ref()))?;
+            f.write_str(&plain_error_chain(cause.as_ref()))?;
         }
         Ok(())
     }
@@ -274,16 +274,20 @@ mod tests {
             }
             Ok(address)
         };
-        let reached = dialer.reach("api.example", 6443, attempt).await.expect("a connection");
+        let reached = dialer.dial("api.example", 6443, attempt).await.expect("a connection");
         (reached, begun.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_dead_address_costs_a_quarter_of_a_second_and_only_once() {
         let dialer = Dialer::new(resolver(vec![address(1), address(2), address(3)]));
-        assert_eq!(reach(&dialer, &[address(3)]).await, (address(3), 2 * TURN));
+        assert_eq!(reach(&dialer, &[address(3)]).await, (address(3), 2 * ATTEMPT_DELAY));
         assert_eq!(reach(&dialer, &[address(3)]).await, (address(3), Duration::ZERO));
-        assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), TURN), "it has moved");
+        assert_eq!(
+            reach(&dialer, &[address(1)]).await,
+            (address(1), ATTEMPT_DELAY),
+            "it has moved"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,10 +297,10 @@ mod tests {
             if at == address(1) { Err("refused".into()) } else { Ok(at) }
         };
         let begun = Instant::now();
-        let reached = dialer.reach("api.example", 6443, attempt).await.expect("a connection");
+        let reached = dialer.dial("api.example", 6443, attempt).await.expect("a connection");
         assert_eq!((reached, begun.elapsed()), (address(2), Duration::ZERO));
         let refused = async |_| Err::<(), BoxError>("refused".into());
-        let error = dialer.reach("api.example", 6443, refused).await.expect_err("none is left");
+        let error = dialer.dial("api.example", 6443, refused).await.expect_err("none is left");
         let told = "cannot reach api.example: 192.0.2.2:6443: refused; 192.0.2.1:6443: refused";
         assert_eq!(error.to_string(), told);
     }
@@ -304,7 +308,7 @@ mod tests {
     #[test]
     fn both_families_have_a_turn_early() {
         let v6 = |last: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last], 6443));
-        let mut waiting = Waiting::default();
+        let mut waiting = Candidates::default();
         waiting.add(&[v6(1), v6(2), v6(3), address(1), address(2)], Some(address(2)));
         let order: Vec<SocketAddr> = std::iter::from_fn(|| waiting.next()).collect();
         assert_eq!(order, [address(2), v6(1), address(1), v6(2), v6(3)]);
@@ -326,7 +330,7 @@ mod tests {
         }));
         assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), Duration::ZERO));
         for _ in 0..3 {
-            assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), RESOLVE_WITHIN));
+            assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), RESOLVE_TIMEOUT));
         }
         assert_eq!(asked.load(Relaxed), 2, "one look-up at a time");
     }
@@ -354,7 +358,7 @@ mod tests {
     async fn a_name_that_is_unknown_is_told() {
         let unknown = || std::future::ready(Err(io::Error::other("no such name"))).boxed();
         let dialer = Dialer::new(Arc::new(move |_, _| unknown()));
-        let error = dialer.reach("api.example", 6443, async |_| Ok(())).await.expect_err("unknown");
+        let error = dialer.dial("api.example", 6443, async |_| Ok(())).await.expect_err("unknown");
         assert_eq!(error.to_string(), "cannot reach api.example: no such name");
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! They run in parallel to the beats, one call at a time, and well before the last credential expires.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    io,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use beatkeeper_api::text::plain;
 use http::HeaderValue;
@@ -19,13 +23,13 @@ use tokio::{process::Command, time::timeout};
 use super::redacted;
 
 /// A plugin that takes longer is considered hung.
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The maximum length of a plugin's error output that is shown, in characters.
-const COMPLAINT: usize = 300;
+const STDERR_SHOWN_MAX: usize = 300;
 /// The pause after a credential that has already expired (or seems to, because a clock is wrong).
-const EXPIRED: Duration = Duration::from_secs(10);
+const RETRY_EXPIRED: Duration = Duration::from_secs(10);
 /// The shortest pause between two runs of a plugin.
-const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// The credential that a plugin has printed.
 pub(super) struct Credential {
@@ -37,16 +41,56 @@ pub(super) struct Credential {
     pub expires: Option<Timestamp>,
 }
 
-/// Why there is no credential.
+/// A plugin has brought no credential.
 #[derive(Debug, thiserror::Error)]
-#[error("the credential plugin {command}: {why}")]
+#[error("the credential plugin {command}: {cause}")]
 pub(super) struct PluginError {
     command: String,
-    why: String,
+    cause: PluginFailure,
 }
 
+/// Why a plugin has brought no credential.
+#[derive(Debug, thiserror::Error)]
+enum PluginFailure {
+    #[error("the kubeconfig names no command")]
+    NoCommand,
+    #[error("it asks people, and nothing that beats has a terminal")]
+    Interactive,
+    #[error("it did not end within a minute")]
+    TimedOut,
+    #[error("{error}{hint}")]
+    Start { error: io::Error, hint: String },
+    #[error("{status}: {stderr}")]
+    Status { status: ExitStatus, stderr: String },
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+/// What is wrong with the output of a plugin. The text of a parser's error shows the content, which may be the
+/// secret, so no such error is kept as the source.
+#[derive(Debug, thiserror::Error)]
+enum OutputError {
+    #[error("it printed no ExecCredential: {wrong} (line {line}, column {column})")]
+    NoExecCredential { wrong: &'static str, line: usize, column: usize },
+    #[error("the ExecCredential that it printed has no status")]
+    NoStatus,
+    #[error("its expirationTimestamp is no time")]
+    ExpirationTimestamp,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("{field}: {redacted}")]
+    Pem { field: &'static str, redacted: String },
+    #[error("it printed neither a token nor a client certificate")]
+    NoCredential,
+}
+
+/// A token that is no value of a header. It is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the token cannot be sent in a header")]
+pub struct TokenError;
+
 #[derive(Deserialize)]
-struct Said {
+struct ExecCredential {
     status: Option<Status>,
 }
 
@@ -62,27 +106,30 @@ struct Status {
 /// Runs the plugin. When this future is dropped, the plugin is killed.
 pub(super) async fn run(exec: ExecConfig) -> Result<Credential, PluginError> {
     let command = exec.command.clone().unwrap_or_default();
-    let failed = |why: String| PluginError { command: command.clone(), why };
+    run_command(&exec, &command).await.map_err(|cause| PluginError { command, cause })
+}
+
+async fn run_command(exec: &ExecConfig, command: &str) -> Result<Credential, PluginFailure> {
     if command.is_empty() {
-        return Err(failed("the kubeconfig names no command".to_owned()));
+        return Err(PluginFailure::NoCommand);
     }
     if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
-        return Err(failed("it asks people, and nothing that beats has a terminal".to_owned()));
+        return Err(PluginFailure::Interactive);
     }
-    let output = timeout(LIMIT, process(&exec, &command).output()).await;
-    let output = output.map_err(|_| failed("it did not end within a minute".to_owned()))?.map_err(
-        |error| {
-            let hint = exec.install_hint.as_deref().unwrap_or_default().trim();
-            failed(if hint.is_empty() { error.to_string() } else { format!("{error}; {hint}") })
-        },
-    )?;
+    let output = timeout(TIMEOUT, process(exec, command).output()).await;
+    let output = output.map_err(|_| PluginFailure::TimedOut)?.map_err(|error| {
+        let hint = exec.install_hint.as_deref().unwrap_or_default().trim();
+        let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+        PluginFailure::Start { error, hint }
+    })?;
     if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        let complaint: String = complaint.trim().chars().take(COMPLAINT).collect();
-        return Err(failed(format!("{}: {}", output.status, plain(&complaint))));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let stderr: String = stderr.trim().chars().take(STDERR_SHOWN_MAX).collect();
+        let stderr = plain(&stderr).into_owned();
+        return Err(PluginFailure::Status { status: output.status, stderr });
     }
     // The output is never shown: it contains secrets.
-    understand(&output.stdout).map_err(failed)
+    Ok(parse(&output.stdout)?)
 }
 
 fn process(exec: &ExecConfig, program: &str) -> Command {
@@ -106,20 +153,18 @@ fn process(exec: &ExecConfig, program: &str) -> Command {
     command
 }
 
-fn understand(said: &[u8]) -> Result<Credential, String> {
-    let said: Said = serde_json::from_slice(said).map_err(|error| {
-        // The text of the parser's error shows the content, which may be the secret.
+fn parse(output: &[u8]) -> Result<Credential, OutputError> {
+    let printed: ExecCredential = serde_json::from_slice(output).map_err(|error| {
         let wrong = match error.classify() {
             Category::Data => "not one as Kubernetes describes it",
             Category::Eof => "it ends too early",
             Category::Io | Category::Syntax => "no JSON",
         };
-        let (line, column) = (error.line(), error.column());
-        format!("it printed no ExecCredential: {wrong} (line {line}, column {column})")
+        OutputError::NoExecCredential { wrong, line: error.line(), column: error.column() }
     })?;
-    let status = said.status.ok_or("the ExecCredential that it printed has no status")?;
+    let status = printed.status.ok_or(OutputError::NoStatus)?;
     let expires = status.expiration_timestamp.as_deref().map(str::parse).transpose();
-    let expires = expires.map_err(|_| "its expirationTimestamp is no time")?;
+    let expires = expires.map_err(|_| OutputError::ExpirationTimestamp)?;
     let token = status.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
     let authorization = token.map(bearer).transpose()?;
     let identity = match (status.client_certificate_data, status.client_key_data) {
@@ -127,7 +172,7 @@ fn understand(said: &[u8]) -> Result<Credential, String> {
         _ => None,
     };
     if authorization.is_none() && identity.is_none() {
-        return Err("it printed neither a token nor a client certificate".to_owned());
+        return Err(OutputError::NoCredential);
     }
     Ok(Credential { authorization, identity, expires })
 }
@@ -135,10 +180,10 @@ fn understand(said: &[u8]) -> Result<Credential, String> {
 fn identity(
     certificate: &str,
     key: &str,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), OutputError> {
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>();
     let wrong = |field: &'static str| {
-        move |error: pem::Error| format!("{field}: {}", redacted::pem(&error))
+        move |error: pem::Error| OutputError::Pem { field, redacted: redacted::pem(&error) }
     };
     let chain = chain.map_err(wrong("clientCertificateData"))?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes());
@@ -146,9 +191,9 @@ fn identity(
 }
 
 /// Makes a header of a token.
-pub(super) fn bearer(token: &str) -> Result<HeaderValue, String> {
+pub(super) fn bearer(token: &str) -> Result<HeaderValue, TokenError> {
     let value = HeaderValue::try_from(format!("Bearer {token}"));
-    let mut value = value.map_err(|_| "the token cannot be sent in a header".to_owned())?;
+    let mut value = value.map_err(|_| TokenError)?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -157,10 +202,10 @@ pub(super) fn bearer(token: &str) -> Result<HeaderValue, String> {
 /// takes long, minus up to a twentieth of the lifetime at random. So a fleet does not fetch at one moment.
 pub(super) fn fetch_in(lifetime: Duration, took: Duration, roll: f64) -> Duration {
     if lifetime.is_zero() {
-        return EXPIRED;
+        return RETRY_EXPIRED;
     }
     let lead = (lifetime / 4).max(took * 2).min(lifetime * 3 / 4);
-    (lifetime - lead).saturating_sub((lifetime / 20).mul_f64(roll)).max(AT_MOST_EVERY)
+    (lifetime - lead).saturating_sub((lifetime / 20).mul_f64(roll)).max(INTERVAL_MIN)
 }
 
 #[cfg(test)]

@@ -6,15 +6,13 @@
 
 use std::error::Error;
 
-use beatkeeper_api::text::plain;
+use beatkeeper_api::text::{plain, plain_error_chain};
 use http::Uri;
 use kube::{
     client::{AuthError, RustlsTlsError},
     config::{InClusterError, KubeconfigError, LoadDataError},
 };
 use rustls::pki_types::pem;
-
-use crate::failure::chain;
 
 /// The longest part of a path that is shown. If the content of a file stands in place of its path, it is
 /// longer than this.
@@ -62,7 +60,7 @@ pub(super) fn in_cluster(error: &InClusterError) -> String {
         InClusterError::ParseCertificates(_) => {
             "the CA bundle of the ServiceAccount holds no certificates as PEM".to_owned()
         }
-        other => chain(other),
+        other => plain_error_chain(other),
     }
 }
 
@@ -88,7 +86,7 @@ pub(super) fn kube(error: &kube::Error) -> String {
             format!("the client certificate or its key: {}", pem(error))
         }
         kube::Error::Auth(error) => auth(error),
-        other => chain(other),
+        other => plain_error_chain(other),
     }
 }
 
@@ -104,7 +102,7 @@ fn auth(error: &AuthError) -> String {
         AuthError::MalformedTokenExpirationDate(_) => {
             "the time at which the token expires is no time".to_owned()
         }
-        other => chain(other),
+        other => plain_error_chain(other),
     }
 }
 
@@ -113,7 +111,7 @@ pub(super) fn credential(error: &(dyn Error + Send + Sync + 'static)) -> String 
     if let Some(error) = error.downcast_ref::<kube::Error>() {
         return kube(error);
     }
-    error.downcast_ref::<AuthError>().map_or_else(|| chain(error), auth)
+    error.downcast_ref::<AuthError>().map_or_else(|| plain_error_chain(error), auth)
 }
 
 /// Shows a path as it was written, except for parts that are longer than usual file names.

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use beatkeeper_api::text::plain_error_chain;
 use http::{Uri, uri::Scheme};
 use hyper_util::{
     client::legacy::connect::{HttpConnector, proxy::Tunnel},
@@ -14,10 +15,9 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio_rustls::TlsConnector;
-use tower::{Service, ServiceExt};
+use tower::{BoxError, Service, ServiceExt};
 
-use super::{ConnectError, plugin::Credential, proxy::Proxy, redacted, stream::Stream};
-use crate::error::BoxError;
+use super::{error::ConnectError, plugin::Credential, proxy::Proxy, redacted, stream::Stream};
 
 /// The longest time after which a connection is given up if its peer acknowledges nothing.
 const DEAD_AFTER: Duration = Duration::from_secs(25);
@@ -29,12 +29,12 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(15);
 /// How connections to one API server are made, until its description changes.
 pub(super) struct Route {
     tcp: HttpConnector,
-    server: End,
-    proxy: Option<(Proxy, End)>,
+    server: Peer,
+    proxy: Option<(Proxy, Peer)>,
 }
 
 /// A host, and how its identity is verified.
-struct End {
+struct Peer {
     host: String,
     port: u16,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
@@ -42,7 +42,7 @@ struct End {
 
 /// Why a connection was not made.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum ConnectFailure {
     #[error("TLS: {0}")]
     Tls(#[source] io::Error),
     #[error(transparent)]
@@ -67,37 +67,38 @@ impl Route {
             }
             Ok(tls)
         };
-        let server = End::of(&config.cluster_url, config.tls_server_name.as_deref(), tls)?;
+        let server = Peer::of(&config.cluster_url, config.tls_server_name.as_deref(), tls)?;
         let proxy = proxy.cloned().map(|proxy| {
             // The API server's CA does not apply to a proxy: its certificate comes from elsewhere.
             let tls = || trust(&Config::new(proxy.uri.clone()));
-            End::of(&proxy.uri, None, tls).map(|end| (proxy, end))
+            Peer::of(&proxy.uri, None, tls).map(|peer| (proxy, peer))
         });
         Ok(Self { tcp: tcp(config), server, proxy: proxy.transpose()? })
     }
 
     /// The host to connect to: the proxy or, without one, the API server.
     pub(super) fn first(&self) -> (&str, u16) {
-        let first = self.proxy.as_ref().map_or(&self.server, |(_, end)| end);
+        let first = self.proxy.as_ref().map_or(&self.server, |(_, peer)| peer);
         (&first.host, first.port)
     }
 
     /// Connects through this address of [`first`](Self::first).
-    pub(super) async fn connect(&self, address: SocketAddr) -> Result<Stream, Refusal> {
-        let other = |error: BoxError| Refusal::Other(error);
+    pub(super) async fn connect(&self, address: SocketAddr) -> Result<Stream, ConnectFailure> {
+        let other = |error: BoxError| ConnectFailure::Other(error);
         let uri =
             Uri::try_from(format!("http://{address}")).map_err(|error| other(error.into()))?;
         let tcp = self.tcp.clone().oneshot(uri).await.map_err(|error| other(error.into()))?;
         let rest = async {
             let mut stream = Stream::over(tcp.into_inner());
-            if let Some((proxy, end)) = &self.proxy {
-                let whose = |error| format!("the proxy {}: {error}", proxy.host()).into();
-                stream =
-                    end.secure(stream).await.map_err(|error| other(whose(error.to_string())))?;
-                let tunnel = tunnel(stream, proxy, &self.server).await;
-                stream = tunnel.map_err(|error| other(whose(error)))?;
+            if let Some((proxy, peer)) = &self.proxy {
+                let of_proxy = |error: BoxError| {
+                    let cause = plain_error_chain(error.as_ref());
+                    other(format!("the proxy {}: {cause}", proxy.host()).into())
+                };
+                stream = peer.secure(stream).await.map_err(|error| of_proxy(error.into()))?;
+                stream = tunnel(stream, proxy, &self.server).await.map_err(of_proxy)?;
             }
-            self.server.secure(stream).await.map_err(Refusal::Tls)
+            self.server.secure(stream).await.map_err(ConnectFailure::Tls)
         };
         let late = || io::Error::new(io::ErrorKind::TimedOut, "no handshake in time");
         let made = tokio::time::timeout(HANDSHAKE_LIMIT, rest).await;
@@ -105,7 +106,7 @@ impl Route {
     }
 }
 
-impl End {
+impl Peer {
     fn of(
         uri: &Uri,
         name: Option<&str>,
@@ -142,7 +143,7 @@ impl End {
 }
 
 /// Asks the proxy for a tunnel to the server.
-async fn tunnel(stream: Stream, proxy: &Proxy, server: &End) -> Result<Stream, String> {
+async fn tunnel(stream: Stream, proxy: &Proxy, server: &Peer) -> Result<Stream, BoxError> {
     let mut stream = Some(TokioIo::new(stream));
     let there = tower::service_fn(move |_: Uri| {
         let stream = stream.take().ok_or("the tunnel is asked for once");
@@ -152,9 +153,8 @@ async fn tunnel(stream: Stream, proxy: &Proxy, server: &End) -> Result<Stream, S
     if let Some(authorization) = &proxy.authorization {
         tunnel = tunnel.with_auth(authorization.clone());
     }
-    let server = format!("https://{}:{}", server.host, server.port).parse::<Uri>();
-    let stream = tunnel.call(server.map_err(|error| error.to_string())?).await;
-    Ok(stream.map_err(|error| crate::failure::chain(&error))?.into_inner())
+    let server = format!("https://{}:{}", server.host, server.port).parse::<Uri>()?;
+    Ok(tunnel.call(server).await?.into_inner())
 }
 
 /// Returns the trusted CAs and the client certificate of a configuration. No plugin is run for it.

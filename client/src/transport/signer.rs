@@ -19,16 +19,16 @@ use tokio_util::task::AbortOnDropHandle;
 use tower::{BoxError, Layer, ServiceExt, util::Either};
 
 use super::{
-    ConnectError,
-    plugin::{self, Credential},
+    error::ConnectError,
+    plugin::{self, Credential, PluginError},
     redacted,
     source::Settings,
 };
 
 /// The first and the longest pause between two fetches that fail or bring what was refused; the pause
 /// doubles.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_LAST: Duration = Duration::from_secs(30);
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 /// How often the credential of a provider is fetched: a provider does not say when its token expires.
 const PROVIDER_EVERY: Duration = Duration::from_secs(300);
 
@@ -41,41 +41,53 @@ pub(super) enum Signer {
 
 /// Fetches credentials, one at a time.
 pub(super) struct Fetcher {
-    how: How,
+    how: CredentialSource,
     last: Option<Credential>,
     /// When to fetch next; `None`: when the last credential is refused.
     due: Option<Instant>,
     /// When the last fetch began.
     begun: Instant,
     /// The number of consecutive fetches that failed or brought the same credential as before.
-    in_vain: u32,
+    fruitless: u32,
     fetching: Option<Fetching>,
     /// The requests that wait for the end of the next fetch.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Clone)]
-enum How {
+enum CredentialSource {
     Plugin(Box<ExecConfig>),
     /// The methods that kube implements: a password, and the legacy auth providers.
     Kube(Box<Config>),
 }
 
-type Fetching = AbortOnDropHandle<Result<Credential, String>>;
+type Fetching = AbortOnDropHandle<Result<Credential, CredentialError>>;
 
-/// What can happen while no request is refused.
-pub(super) enum News {
-    Due,
-    Fetched(Result<Result<Credential, String>, JoinError>),
+/// Why no credential was fetched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CredentialError {
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// A method of kube has failed. Its error may quote a secret, so only a redacted text of it is kept.
+    #[error("{0}")]
+    Kube(String),
+    #[error(transparent)]
+    Task(#[from] JoinError),
 }
 
-/// The result of a piece of news.
-pub(super) enum Outcome {
+/// What can happen to a signer by itself.
+pub(super) enum SignerEvent {
+    Due,
+    Fetched(Result<Result<Credential, CredentialError>, JoinError>),
+}
+
+/// What an event has changed.
+pub(super) enum SignerChange {
     Nothing,
     /// There is another credential.
     New,
     /// There is no credential, and the reason.
-    Failed(String),
+    Failed(CredentialError),
 }
 
 impl Signer {
@@ -84,25 +96,25 @@ impl Signer {
         let config = &settings.config;
         let auth = &config.auth_info;
         if let Some(token) = &settings.token {
-            let authorization = plugin::bearer(token).map_err(ConnectError::Unreadable)?;
+            let authorization = plugin::bearer(token).map_err(ConnectError::Token)?;
             Ok(Self::Fixed(Some(authorization)))
         } else if auth.auth_provider.is_some() || auth.username.is_some() {
-            Ok(Self::fetched(How::Kube(Box::new(config.clone()))))
+            Ok(Self::fetched(CredentialSource::Kube(Box::new(config.clone()))))
         } else if let Some(exec) = &auth.exec {
-            Ok(Self::fetched(How::Plugin(Box::new(exec.clone()))))
+            Ok(Self::fetched(CredentialSource::Plugin(Box::new(exec.clone()))))
         } else {
             Ok(Self::Fixed(None))
         }
     }
 
-    fn fetched(how: How) -> Self {
+    fn fetched(how: CredentialSource) -> Self {
         let now = Instant::now();
         Self::Fetched(Box::new(Fetcher {
             how,
             last: None,
             due: Some(now),
             begun: now,
-            in_vain: 0,
+            fruitless: 0,
             fetching: None,
             waiting: Vec::new(),
         }))
@@ -138,93 +150,93 @@ impl Signer {
             _ => fetcher.waiting.push(done),
         }
         if fetcher.fetching.is_none() {
-            let earliest = fetcher.begun + again_in(fetcher.in_vain);
+            let earliest = fetcher.begun + retry_in(fetcher.fruitless);
             fetcher.due = Some(fetcher.due.map_or(earliest, |due| due.min(earliest)));
         }
         None
     }
 
     /// Waits for the next thing that happens.
-    pub(super) async fn news(&mut self) -> News {
+    pub(super) async fn event(&mut self) -> SignerEvent {
         let Self::Fetched(fetcher) = self else { return std::future::pending().await };
         match (&mut fetcher.fetching, fetcher.due) {
-            (Some(fetching), _) => News::Fetched(fetching.await),
+            (Some(fetching), _) => SignerEvent::Fetched(fetching.await),
             (None, Some(due)) => {
                 sleep_until(due).await;
-                News::Due
+                SignerEvent::Due
             }
             (None, None) => std::future::pending().await,
         }
     }
 
-    /// Handles a piece of news.
-    pub(super) fn take(&mut self, news: News) -> Outcome {
-        let Self::Fetched(fetcher) = self else { return Outcome::Nothing };
-        match news {
-            News::Due => {
+    /// Handles an event.
+    pub(super) fn handle(&mut self, event: SignerEvent) -> SignerChange {
+        let Self::Fetched(fetcher) = self else { return SignerChange::Nothing };
+        match event {
+            SignerEvent::Due => {
                 fetcher.begun = Instant::now();
                 fetcher.due = None;
                 let fetch = tokio::spawn(fetcher.how.clone().fetch());
                 fetcher.fetching = Some(AbortOnDropHandle::new(fetch));
-                Outcome::Nothing
+                SignerChange::Nothing
             }
-            News::Fetched(fetched) => {
+            SignerEvent::Fetched(fetched) => {
                 fetcher.fetching = None;
-                let outcome = fetcher.fetched(fetched.unwrap_or_else(|end| Err(end.to_string())));
+                let change = fetcher.fetched(fetched.unwrap_or_else(|end| Err(end.into())));
                 for one in fetcher.waiting.drain(..) {
                     let _ = one.send(());
                 }
-                outcome
+                change
             }
         }
     }
 }
 
 impl Fetcher {
-    fn fetched(&mut self, fetched: Result<Credential, String>) -> Outcome {
+    fn fetched(&mut self, fetched: Result<Credential, CredentialError>) -> SignerChange {
         match fetched {
             Ok(credential) => {
                 let same = self.last.as_ref().is_some_and(|last| {
                     credential.identity.is_none() && last.authorization == credential.authorization
                 });
-                self.in_vain = if same { self.in_vain + 1 } else { 0 };
+                self.fruitless = if same { self.fruitless + 1 } else { 0 };
                 let pause = credential.expires.map(|expires| {
                     let lifetime = expires.duration_since(Timestamp::now());
                     let lifetime = Duration::try_from(lifetime).unwrap_or_default();
                     plugin::fetch_in(lifetime, self.begun.elapsed(), rand::random())
                 });
-                self.due = pause.map(|pause| Instant::now() + pause.max(again_in(self.in_vain)));
+                self.due = pause.map(|pause| Instant::now() + pause.max(retry_in(self.fruitless)));
                 self.last = Some(credential);
-                Outcome::New
+                SignerChange::New
             }
             Err(why) => {
-                self.in_vain += 1;
-                let pause = again_in(self.in_vain).mul_f64(0.75 + rand::random::<f64>() / 2.0);
+                self.fruitless += 1;
+                let pause = retry_in(self.fruitless).mul_f64(0.75 + rand::random::<f64>() / 2.0);
                 self.due = Some(Instant::now() + pause);
-                Outcome::Failed(why)
+                SignerChange::Failed(why)
             }
         }
     }
 }
 
 /// The pause before the next fetch: one second at first, doubling up to 30 s while fetches do not help.
-fn again_in(in_vain: u32) -> Duration {
-    AGAIN_FIRST.saturating_mul(1 << in_vain.min(5)).min(AGAIN_LAST)
+fn retry_in(fruitless: u32) -> Duration {
+    RETRY_MIN.saturating_mul(1 << fruitless.min(5)).min(RETRY_MAX)
 }
 
-impl How {
-    async fn fetch(self) -> Result<Credential, String> {
+impl CredentialSource {
+    async fn fetch(self) -> Result<Credential, CredentialError> {
         match self {
-            Self::Plugin(exec) => plugin::run(*exec).await.map_err(|error| error.to_string()),
-            Self::Kube(config) => {
-                ask_kube(*config).await.map_err(|error| redacted::credential(error.as_ref()))
-            }
+            Self::Plugin(exec) => Ok(plugin::run(*exec).await?),
+            Self::Kube(config) => kube_credential(*config)
+                .await
+                .map_err(|error| CredentialError::Kube(redacted::credential(error.as_ref()))),
         }
     }
 }
 
 /// Lets kube sign a request that is not sent anywhere.
-async fn ask_kube(config: Config) -> Result<Credential, BoxError> {
+async fn kube_credential(config: Config) -> Result<Credential, BoxError> {
     let expires = config.auth_info.auth_provider.as_ref().map(|_| {
         // The next fetch comes after three quarters of this lifetime.
         Timestamp::now() + PROVIDER_EVERY * 4 / 3

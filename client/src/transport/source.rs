@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use beatkeeper_api::text::plain_error_chain;
 use futures::FutureExt;
 use http::HeaderValue;
 use kube::{
@@ -20,7 +21,13 @@ use kube::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 
-use super::{ConnectError, NoWay, plugin::Credential, proxy::Proxy, redacted, route::Route};
+use super::{
+    error::{ConnectError, NoConfiguration},
+    plugin::Credential,
+    proxy::Proxy,
+    redacted,
+    route::Route,
+};
 
 /// The source of the description. Clones share it.
 #[derive(Clone)]
@@ -44,11 +51,11 @@ impl Source {
     ///
     /// # Errors
     /// There is neither.
-    pub fn infer() -> Result<Self, NoWay> {
+    pub fn infer() -> Result<Self, NoConfiguration> {
         Self::infer_from(None)
     }
 
-    pub(super) fn infer_from(file: Option<PathBuf>) -> Result<Self, NoWay> {
+    pub(super) fn infer_from(file: Option<PathBuf>) -> Result<Self, NoConfiguration> {
         let outside = match Self::kubeconfig(file) {
             Ok(source) => return Ok(source),
             Err(error) => error,
@@ -57,7 +64,7 @@ impl Source {
             Ok(config) => {
                 Ok(Self { origin: Arc::new(Origin::Pod), namespace: config.default_namespace })
             }
-            Err(inside) => Err(NoWay {
+            Err(inside) => Err(NoConfiguration {
                 kubeconfig: redacted::kubeconfig(&outside),
                 pod: redacted::in_cluster(&inside),
             }),
@@ -140,14 +147,14 @@ pub(super) struct Settings {
     pub token: Option<String>,
     /// The fingerprint of everything that determines how connections are made. A change causes new
     /// connections.
-    pub route: Print,
+    pub route: Fingerprint,
     /// The fingerprint of everything that determines how requests are signed.
-    pub signature: Print,
+    pub signature: Fingerprint,
 }
 
 /// Equal if nothing has changed. It holds secrets: it is compared, and never shown.
 #[derive(PartialEq)]
-pub(super) struct Print {
+pub(super) struct Fingerprint {
     /// Compared as a value: the order in which a map is written is arbitrary.
     described: Value,
     files: Vec<Vec<u8>>,
@@ -172,9 +179,9 @@ impl Settings {
             password.map(|password| password.as_bytes().to_vec()).unwrap_or_default(),
         ];
         route.extend(config.root_cert.iter().flatten().cloned());
-        let route = Print { described: described.clone(), files: route };
+        let route = Fingerprint { described: described.clone(), files: route };
         let token_file = token.clone().unwrap_or_default().into_bytes();
-        let signature = Print { described, files: vec![token_file] };
+        let signature = Fingerprint { described, files: vec![token_file] };
         Ok(Self { proxy, token, route, signature, config })
     }
 }
@@ -250,7 +257,7 @@ fn kubeconfig(
         }
     }
     let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
-    let mut config = at_once(Config::from_custom_kubeconfig(kubeconfig, &options))?;
+    let mut config = ready_now(Config::from_custom_kubeconfig(kubeconfig, &options))?;
     if let Some(exec) = &mut config.auth_info.exec
         && let Some(cluster) = &mut exec.cluster
     {
@@ -279,10 +286,10 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn unreadable(error: impl std::error::Error) -> ConnectError {
-    ConnectError::Unreadable(crate::failure::chain(&error))
+    ConnectError::Unreadable(plain_error_chain(&error))
 }
 
 /// Returns the result of a future that is async only by its signature.
-fn at_once<T>(ready: impl Future<Output = T>) -> T {
+fn ready_now<T>(ready: impl Future<Output = T>) -> T {
     ready.now_or_never().expect("kube reads a configuration without waiting")
 }

@@ -3,9 +3,9 @@
 mod changed;
 mod credentials;
 mod rotation;
+mod routes;
 mod secrets;
 mod server;
-mod ways;
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,10 +15,9 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
-use tower::ServiceExt;
+use tower::{BoxError, ServiceExt};
 
-use super::{Access, Source, dial, redacted};
-use crate::error::BoxError;
+use super::{HttpService, Source, dial, redacted};
 use server::{Authority, Server};
 
 /// Long enough for a machine under heavy load.
@@ -69,17 +68,17 @@ impl Files {
         Source::kubeconfig(Some(self.path("kubeconfig"))).expect("a kubeconfig")
     }
 
-    fn open(&self) -> Access {
-        Access::open(&self.source(), "test").expect("a way")
+    fn open(&self) -> HttpService {
+        HttpService::open(&self.source(), "test").expect("a way")
     }
 
-    fn open_by(&self, resolver: dial::Resolver) -> Access {
-        Access::open_with(&self.source(), "test", resolver).expect("a way")
+    fn open_by(&self, resolver: dial::Resolver) -> HttpService {
+        HttpService::open_with(&self.source(), "test", resolver).expect("a way")
     }
 }
 
 /// A server, and files that describe how to reach it.
-async fn stage() -> (Server, Files, Authority) {
+async fn server_and_files() -> (Server, Files, Authority) {
     let authority = Authority::new();
     let server = Server::start(authority.serving(None)).await;
     let files = Files::of(&format!("https://{}", server.address), &authority);
@@ -87,16 +86,16 @@ async fn stage() -> (Server, Files, Authority) {
 }
 
 /// Sends one request with a time limit.
-async fn ask_within(access: &Access, limit: Duration) -> Result<StatusCode, BoxError> {
+async fn ask_within(access: &HttpService, limit: Duration) -> Result<StatusCode, BoxError> {
     let request = Request::get("/livez").body(Body::empty())?;
     Ok(timeout(limit, access.clone().oneshot(request)).await??.status())
 }
 
-async fn ask(access: &Access) -> Result<StatusCode, BoxError> {
+async fn ask(access: &HttpService) -> Result<StatusCode, BoxError> {
     ask_within(access, PATIENCE).await
 }
 
-async fn succeeds(access: &Access) {
+async fn succeeds(access: &HttpService) {
     assert_eq!(ask(access).await.expect("an answer"), StatusCode::OK);
 }
 

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use beatkeeper_api::text::plain;
+use beatkeeper_api::text::{error_chain, plain};
 
 /// Returns the first line that is not blank, with invisible characters escaped: a message must not move the
 /// cursor of a terminal, and must not fake a second line. A tab becomes a blank, as in most tables.
@@ -19,18 +19,9 @@ pub(super) fn cut(text: &str, max: usize) -> String {
     text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// The text of an error with all its causes, each named once.
+/// The text of an error with all its causes, on one line.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        cause = error.source();
-    }
-    line(&text)
+    line(&error_chain(error))
 }
 
 #[cfg(test)]

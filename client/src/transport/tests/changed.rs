@@ -65,7 +65,7 @@ fn broken(files: &Files) -> Value {
 }
 
 /// Replaces the user by the broken plugin, and waits until the plugin was called.
-async fn change(access: &Access, mut files: Files) -> Files {
+async fn change(access: &HttpService, mut files: Files) -> Files {
     let user = broken(&files);
     files = files.with_user(user);
     files.write("kubeconfig", &files.kubeconfig.to_string());
@@ -86,7 +86,7 @@ async fn goes_on_until_it_is_refused(server: Server, files: Files, authority: Au
     succeeds(&access).await;
     let files = change(&access, files).await;
     let warned = async {
-        while !log.has("log in first; going on with the credential of before") {
+        while !log.has("log in first; continuing with the previous credential") {
             succeeds(&access).await;
             sleep(Duration::from_millis(50)).await;
         }
@@ -102,7 +102,7 @@ async fn goes_on_until_it_is_refused(server: Server, files: Files, authority: Au
     knows(&server, "new");
     let error = ask(&access).await.expect_err("there is no other").to_string();
     assert!(error.contains("log in first"), "{error}");
-    assert!(log.has("refuses the credential of before"));
+    assert!(log.has("refuses the previous credential"));
     files.write("mended", "");
     let accepted = async {
         while ask(&access).await.is_err() {
@@ -115,7 +115,7 @@ async fn goes_on_until_it_is_refused(server: Server, files: Files, authority: Au
 
 #[tokio::test]
 async fn the_token_of_the_plugin_of_before_is_used_until_it_is_refused() {
-    let (server, files, authority) = stage().await;
+    let (server, files, authority) = server_and_files().await;
     knows(&server, "old");
     let files = files.with_user(plugin("echo '{\"status\": {\"token\": \"old\"}}'"));
     goes_on_until_it_is_refused(server, files, authority).await;
@@ -123,7 +123,7 @@ async fn the_token_of_the_plugin_of_before_is_used_until_it_is_refused() {
 
 #[tokio::test]
 async fn the_token_that_was_written_down_before_is_used_until_it_is_refused() {
-    let (server, files, authority) = stage().await;
+    let (server, files, authority) = server_and_files().await;
     knows(&server, "old");
     let files = files.with_user(json!({ "token": "old" }));
     goes_on_until_it_is_refused(server, files, authority).await;
@@ -144,7 +144,7 @@ async fn the_client_certificate_of_before_is_used_until_it_is_refused() {
 
 #[tokio::test]
 async fn what_was_for_another_server_is_not_sent_to_a_new_one() {
-    let (server, files, authority) = stage().await;
+    let (server, files, authority) = server_and_files().await;
     knows(&server, "old");
     let mut files = files.with_user(json!({ "token": "old" }));
     let access = files.open();

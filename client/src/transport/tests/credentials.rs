@@ -13,7 +13,7 @@ pub fn knows(server: &Server, token: &'static str) {
 
 #[tokio::test]
 async fn a_token_file_is_replaced_by_rename_and_the_old_token_revoked_and_no_request_fails() {
-    let (server, files, _) = stage().await;
+    let (server, files, _) = server_and_files().await;
     let files = files.with_user(json!({ "tokenFile": "token" }));
     files.write("token", "old\n");
     knows(&server, "old");
@@ -32,7 +32,7 @@ async fn a_token_file_is_replaced_by_rename_and_the_old_token_revoked_and_no_req
 
 #[tokio::test]
 async fn a_token_embedded_in_a_kubeconfig_is_replaced_and_no_request_fails() {
-    let (server, mut files, _) = stage().await;
+    let (server, mut files, _) = server_and_files().await;
     files = files.with_user(json!({ "token": "old" }));
     knows(&server, "old");
     let access = files.open();
@@ -45,7 +45,7 @@ async fn a_token_embedded_in_a_kubeconfig_is_replaced_and_no_request_fails() {
 
 #[tokio::test]
 async fn a_password_is_sent() {
-    let (server, files, _) = stage().await;
+    let (server, files, _) = server_and_files().await;
     let files = files.with_user(json!({ "username": "Aladdin", "password": "open sesame" }));
     let wanted = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
     server.judge(move |asked| if asked.head.contains(wanted) { 200 } else { 401 });
@@ -68,7 +68,7 @@ pub fn calls(files: &Files) -> usize {
 
 #[tokio::test]
 async fn a_plugin_slower_than_a_request_runs_once_and_its_token_is_there_for_the_next() {
-    let (server, files, _) = stage().await;
+    let (server, files, _) = server_and_files().await;
     knows(&server, "t");
     let script = format!(
         "echo >> {}/calls; sleep 2; echo '{{\"status\": {{\"token\": \"t\"}}}}'",
@@ -84,7 +84,7 @@ async fn a_plugin_slower_than_a_request_runs_once_and_its_token_is_there_for_the
 
 #[tokio::test]
 async fn a_token_is_fetched_ahead_of_its_end_once_and_beside_the_requests() {
-    let (server, files, _) = stage().await;
+    let (server, files, _) = server_and_files().await;
     // The token is the second at which it expires.
     server.judge(|asked| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_secs();
@@ -114,7 +114,7 @@ async fn a_token_is_fetched_ahead_of_its_end_once_and_beside_the_requests() {
 
 #[tokio::test]
 async fn a_plugin_that_fails_is_told_by_the_request_and_tried_again() {
-    let (server, files, _) = stage().await;
+    let (server, files, _) = server_and_files().await;
     knows(&server, "t");
     let script = format!(
         "cd {}; [ -e mended ] || {{ echo 'log in first' >&2; exit 1; }}; echo '{{\"status\": {{\"token\": \"t\"}}}}'",
@@ -135,7 +135,7 @@ async fn a_plugin_that_fails_is_told_by_the_request_and_tried_again() {
 
 #[tokio::test]
 async fn a_plugin_whose_token_is_refused_runs_again_but_not_with_every_request() {
-    let (server, files, _) = stage().await;
+    let (server, files, _) = server_and_files().await;
     server.judge(|_| 401);
     let script = format!(
         "echo >> {}/calls; echo '{{\"status\": {{\"token\": \"t\"}}}}'",

@@ -7,7 +7,7 @@ use super::{
 
 #[tokio::test]
 async fn a_ca_is_rotated_as_kubernetes_documents_it_and_no_request_fails() {
-    let (server, files, old) = stage().await;
+    let (server, files, old) = server_and_files().await;
     let access = files.open();
     succeeds(&access).await;
     let new = Authority::new();
@@ -21,14 +21,15 @@ async fn a_ca_is_rotated_as_kubernetes_documents_it_and_no_request_fails() {
 
 #[tokio::test]
 async fn a_ca_that_comes_after_the_certificate_is_followed_with_the_next_request() {
-    let (server, files, _) = stage().await;
+    let (server, files, _) = server_and_files().await;
     let access = files.open();
     succeeds(&access).await;
     let new = Authority::new();
     server.restart_with(new.serving(None)).await;
     let error = ask(&access).await.expect_err("the CA is unknown");
     assert!(
-        crate::failure::chain(error.as_ref()).contains("invalid peer certificate"),
+        beatkeeper_api::text::plain_error_chain(error.as_ref())
+            .contains("invalid peer certificate"),
         "{error:?}"
     );
     files.write("ca.crt", &new.pem());
@@ -37,7 +38,7 @@ async fn a_ca_that_comes_after_the_certificate_is_followed_with_the_next_request
 
 #[tokio::test]
 async fn a_ca_embedded_in_a_kubeconfig_is_followed() {
-    let (server, mut files, old) = stage().await;
+    let (server, mut files, old) = server_and_files().await;
     let embed = |files: &mut Files, pem: &str| {
         let base64 = base64(pem.as_bytes());
         let server = files.kubeconfig["clusters"][0]["cluster"]["server"].clone();
@@ -56,7 +57,7 @@ async fn a_ca_embedded_in_a_kubeconfig_is_followed() {
 
 #[tokio::test]
 async fn files_that_are_just_being_written_change_nothing() {
-    let (server, files, old) = stage().await;
+    let (server, files, old) = server_and_files().await;
     let access = files.open();
     succeeds(&access).await;
     let whole = files.kubeconfig.to_string();
@@ -105,7 +106,7 @@ async fn a_client_certificate_that_expires_is_replaced_on_open_connections_too()
 
 #[tokio::test]
 async fn another_current_context_of_kubectl_does_not_move_a_running_client() {
-    let (server, mut files, authority) = stage().await;
+    let (server, mut files, authority) = server_and_files().await;
     let access = files.open();
     succeeds(&access).await;
     let other = json!({ "name": "two", "cluster": { "server": "https://127.0.0.1:1" } });
@@ -123,7 +124,7 @@ async fn another_current_context_of_kubectl_does_not_move_a_running_client() {
 
 #[tokio::test]
 async fn a_server_that_has_moved_is_followed() {
-    let (old, mut files, authority) = stage().await;
+    let (old, mut files, authority) = server_and_files().await;
     let access = files.open();
     succeeds(&access).await;
     let new = Server::start(authority.serving(None)).await;

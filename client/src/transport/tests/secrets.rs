@@ -32,7 +32,7 @@ fn said_of(text: &str) -> [String; 2] {
         Ok(source) => {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             let _entered = runtime.enter();
-            let error = Access::open(&source, "test").err().expect("it cannot be used");
+            let error = HttpService::open(&source, "test").err().expect("it cannot be used");
             format!("{error} {error:?}")
         }
         Err(error) => format!("{error} {error:?}"),
@@ -117,7 +117,7 @@ async fn a_token_that_cannot_be_sent_is_not_told() {
     let files =
         Files::of("https://192.0.2.1", &authority).with_user(json!({ "tokenFile": "token" }));
     files.write("token", &format!("{SECRET}\n{SECRET}"));
-    let error = Access::open(&files.source(), "test").err().expect("it cannot be sent");
+    let error = HttpService::open(&files.source(), "test").err().expect("it cannot be sent");
     told(&format!("{error} {error:?}"), "the token cannot be sent in a header");
 }
 
