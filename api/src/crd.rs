@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::{Number, Value};
 
-use crate::ServiceRegistration;
+use crate::registration::ServiceRegistration;
 
 /// The CustomResourceDefinition of ServiceRegistration.
 pub fn crd() -> CustomResourceDefinition {

@@ -21,12 +21,9 @@ mod rules;
 pub use crd::{crd, crd_yaml};
 pub use ports::{InstancePort, PortSpec};
 pub use reference::reference_markdown;
-pub use registration::{InstanceSpec, Protection, ServiceRegistration, ServiceRegistrationSpec};
+pub use registration::{
+    GROUP, InstanceSpec, Protection, ServiceRegistration, ServiceRegistrationSpec, VERSION,
+};
 pub use status::{
     AdoptedInstance, CordonedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus,
 };
-
-/// The API group, which is also the prefix of every label and annotation.
-pub const GROUP: &str = "beatkeeper.dev";
-/// The served version of the API.
-pub const VERSION: &str = "v1alpha1";

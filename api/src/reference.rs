@@ -7,7 +7,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use serde_json::Value;
 
-use crate::{GROUP, VERSION, crd};
+use crate::{
+    crd::crd,
+    registration::{GROUP, VERSION},
+};
 
 /// The API reference in Markdown, as it lies in `docs/api.md`: each field with its type, default,
 /// limits and description, and each rule with its message.

@@ -12,6 +12,10 @@ use crate::ports::{InstancePort, PortSpec};
 use crate::rules;
 use crate::status::ServiceRegistrationStatus;
 
+/// The API group, which is also the prefix of every label and annotation.
+pub const GROUP: &str = "beatkeeper.dev";
+/// The served version of the API.
+pub const VERSION: &str = "v1alpha1";
 /// The ttl of a registration that names none.
 pub const DEFAULT_TTL: &str = "90s";
 /// The interval of a registration that names none.

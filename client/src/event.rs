@@ -201,6 +201,40 @@ impl fmt::Display for Event {
                 };
                 write!(f, "beating as {instance} for {registration} {pace}{how}")
             }
+            Self::Publication { publication, after } => {
+                let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                let after = duration::format(Duration::from_millis(millis));
+                write!(f, "{publication} (seen {after} after the first beat)")
+            }
+            Self::HealthReported(HealthReport { health, note, .. }) => {
+                write!(f, "told that it is {}", health.as_str())?;
+                note.as_ref().map_or(Ok(()), |note| write!(f, ": {}", plain(note)))
+            }
+            Self::Deregistered { lease } => write!(f, "deregistered: deleted the Lease {lease}"),
+            Self::NeverRegistered => write!(f, "stopped; there was nothing to deregister"),
+            Self::Beat { .. }
+            | Self::Recovered { .. }
+            | Self::Late { .. }
+            | Self::SilentForTtl { .. }
+            | Self::Failed { .. }
+            | Self::RereadFailed(_)
+            | Self::ClockOff { .. } => self.fmt_beats(f),
+            Self::PaceChanged(_) | Self::IntervalTooLong { .. } | Self::TtlTooLong { .. } => {
+                self.fmt_pace(f)
+            }
+            Self::LeaseLost { .. }
+            | Self::TakenOverByOther { .. }
+            | Self::Rival { .. }
+            | Self::UnclaimedBeat { .. }
+            | Self::LeaseLeft { .. } => self.fmt_other_process(f),
+        }
+    }
+}
+
+impl Event {
+    /// What became of beats and other requests.
+    fn fmt_beats(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::Beat { at, took } => {
                 let at = beatkeeper_api::heartbeat::renew_time(*at);
                 write!(f, "beat {at} accepted in {:.1}ms", took.as_secs_f64() * 1000.0)
@@ -212,10 +246,31 @@ impl fmt::Display for Event {
                     duration::format(*after)
                 )
             }
+            Self::Late { by } => {
+                write!(f, "a beat was sent {} late: the process did not run", duration::format(*by))
+            }
+            Self::SilentForTtl { silent, ttl } => write!(
+                f,
+                "no beat was accepted for {}, longer than the ttl of {}: it may have been taken out, and is back now",
+                duration::format(*silent),
+                duration::format(*ttl),
+            ),
             Self::Failed { failure, retry_in } => {
                 write!(f, "{failure}; retrying in {}", duration::format(*retry_in))
             }
             Self::RereadFailed(failure) => write!(f, "{failure}; beating on at the same pace"),
+            Self::ClockOff { ahead } => {
+                let side = if *ahead > 0 { "ahead of" } else { "behind" };
+                let by = duration::format(Duration::from_secs(ahead.unsigned_abs()));
+                write!(f, "the clock of this machine is {by} {side} the API server's")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the registration asks for.
+    fn fmt_pace(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::PaceChanged(pace) => {
                 write!(f, "the registration has changed: now beating {pace}")
             }
@@ -231,29 +286,13 @@ impl fmt::Display for Event {
                 duration::format(*wanted),
                 duration::format(pace.ttl()),
             ),
-            Self::Publication { publication, after } => {
-                let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-                let after = duration::format(Duration::from_millis(millis));
-                write!(f, "{publication} (seen {after} after the first beat)")
-            }
-            Self::HealthReported(HealthReport { health, note, .. }) => {
-                write!(f, "told that it is {}", health.as_str())?;
-                note.as_ref().map_or(Ok(()), |note| write!(f, ": {}", plain(note)))
-            }
-            Self::Late { by } => {
-                write!(f, "a beat was sent {} late: the process did not run", duration::format(*by))
-            }
-            Self::SilentForTtl { silent, ttl } => write!(
-                f,
-                "no beat was accepted for {}, longer than the ttl of {}: it may have been taken out, and is back now",
-                duration::format(*silent),
-                duration::format(*ttl),
-            ),
-            Self::ClockOff { ahead } => {
-                let side = if *ahead > 0 { "ahead of" } else { "behind" };
-                let by = duration::format(Duration::from_secs(ahead.unsigned_abs()));
-                write!(f, "the clock of this machine is {by} {side} the API server's")
-            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What another process or client has done.
+    fn fmt_other_process(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::LeaseLost { lease } => {
                 write!(
                     f,
@@ -286,8 +325,7 @@ impl fmt::Display for Event {
                     "stopped; the Lease {lease} is left to the process that has taken it over"
                 )
             }
-            Self::Deregistered { lease } => write!(f, "deregistered: deleted the Lease {lease}"),
-            Self::NeverRegistered => write!(f, "stopped; there was nothing to deregister"),
+            _ => Ok(()),
         }
     }
 }

@@ -5,10 +5,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use rand::{TryRngCore, rngs::OsRng};
 
-use crate::{
-    lease::{Identity, LeaseVersion, renewed},
-    names::hostname,
+use super::{
+    identity::Identity,
+    version::{LeaseVersion, renewed},
 };
+use crate::names::hostname;
 
 /// Makes a name for this run of the process: its host, and a number that no other run has.
 pub fn incarnation() -> String {

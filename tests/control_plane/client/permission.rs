@@ -8,28 +8,27 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{account::Account, address, fleet};
-use crate::support::{Shop, eventually};
+use crate::support::{TestNamespace, eventually};
 
 /// A quarter of the slack between the interval of 1 s and the ttl of 3 s.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_without_the_right_to_beat_names_the_missing_rule_and_returns_with_it()
- {
-    let shop = Shop::open("client-rbac").await;
-    let _operator = shop.operator();
-    shop.greeter().await;
-    let account = Account::of(&shop).await;
+async fn an_instance_without_the_right_to_beat_names_the_missing_rule_and_returns_with_it() {
+    let ns = TestNamespace::new("client-rbac").await;
+    let _operator = ns.operator();
+    ns.greeter().await;
+    let account = Account::of(&ns).await;
     let config = account.config(json!({ "token": account.token("holder").await }));
-    let (running, diary) = fleet::start(&shop, 1, config).await;
+    let (running, write_log) = fleet::start(&ns, 1, config).await;
     let address = address(1).to_string();
-    shop.published_as_ready("greeter", &[&address]).await;
-    let before = shop.api::<Lease>().get("greeter.vm-1").await.unwrap();
+    ns.published_as_ready("greeter", &[&address]).await;
+    let before = ns.api::<Lease>().get("greeter.vm-1").await.unwrap();
 
     account.forbid().await;
-    shop.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
-    shop.published_as_ready("greeter", &[]).await;
-    let refused = diary.told(|event| match event {
+    ns.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
+    ns.published_as_ready("greeter", &[]).await;
+    let refused = write_log.told(|event| match event {
         Event::Failed { failure, .. } if failure.cause == Cause::MissingRule => {
             Some(failure.to_string())
         }
@@ -40,17 +39,17 @@ async fn an_instance_without_the_right_to_beat_names_the_missing_rule_and_return
     assert!(refused.iter().all(|said| said.contains(rule)), "{refused:?}");
 
     account.allow().await;
-    shop.published_as_ready("greeter", &[&address]).await;
+    ns.published_as_ready("greeter", &[&address]).await;
     eventually("it tells that it was out", async || {
-        diary.told(|event| matches!(event, Event::SilentForTtl { .. }).then_some(())).pop()
+        write_log.told(|event| matches!(event, Event::SilentForTtl { .. }).then_some(())).pop()
     })
     .await;
-    let pauses = diary.told(|event| match event {
+    let pauses = write_log.told(|event| match event {
         Event::Failed { retry_in, .. } => Some(*retry_in),
         _ => None,
     });
     assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE), "{pauses:?}");
-    let after = shop.api::<Lease>().get("greeter.vm-1").await.unwrap();
+    let after = ns.api::<Lease>().get("greeter.vm-1").await.unwrap();
     assert_eq!(after.uid(), before.uid());
     running.stop().await.unwrap();
 }
