@@ -4,9 +4,8 @@
 //! Each case exists twice: small in the ordinary suite, and in full size for `make chaos`, which
 //! prints the figures of docs/reliability.md.
 
-mod api_server;
 mod churn;
 mod crashes;
-mod etcd;
 mod replicas;
+mod servers;
 mod suspended;

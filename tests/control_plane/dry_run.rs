@@ -118,10 +118,7 @@ async fn what_is_published_when_a_dry_run_begins_stays_as_it_is_until_it_ends() 
     let ns = TestNamespace::new("dry-later").await;
     let _operator = ns.operator();
     ns.greeter().await;
-    let mut beats = ns.beats("greeter");
-    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let mut beats = ns.two_published(INTERVAL).await;
     let observer = ServiceObserver::of(&ns, "greeter").await;
     ns.annotate(DRY_RUN_ANNOTATION, Some("true")).await;
     ns.dry_run_tells("2 of 2 instances would be ready; there is nothing to write").await;
@@ -156,10 +153,7 @@ async fn an_unreadable_dry_run_annotation_publishes_no_further_instance_and_keep
     let ns = TestNamespace::new("dry-slip").await;
     let _operator = ns.operator();
     ns.greeter().await;
-    let mut beats = ns.beats("greeter");
-    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let mut beats = ns.two_published(INTERVAL).await;
     ns.annotate(DRY_RUN_ANNOTATION, Some("yes")).await;
     let message = ns.condition("greeter", "Stalled", "True", "InvalidSpec").await;
     assert_eq!(

@@ -16,10 +16,7 @@ async fn a_recreated_registration_takes_over_what_the_old_one_left_without_a_gap
     let ns = TestNamespace::new("anew").await;
     let _operator = ns.operator();
     let old = ns.greeter().await;
-    let mut beats = ns.beats("greeter");
-    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let _beats = ns.two_published(INTERVAL).await;
     let observer = ns.observe("greeter").await;
 
     let registrations: Api<ServiceRegistration> = ns.api();

@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Beats, TestNamespace, eventually};
+use crate::support::{TestNamespace, eventually};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const WORDS: &str = "addresses of Pods need create on the subresource restricted";
@@ -209,10 +209,7 @@ async fn an_instance_whose_removal_is_refused_is_told_to_be_published_still() {
     let ns = TestNamespace::new("refused-removal").await;
     let _operator = ns.operator();
     ns.greeter().await;
-    let mut beats = ns.beats("greeter");
-    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let mut beats = ns.two_published(INTERVAL).await;
     let observer = ns.observe("greeter").await;
     let policies = Policies::install(&ns, &[("endpointslices", "discovery.k8s.io", "false")]).await;
     beats.die("vm-1");
@@ -278,20 +275,12 @@ async fn an_address_that_the_slices_may_not_have_is_in_no_endpoints_either_and_n
     ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.3", "10.88.0.1"]).await;
 }
 
-async fn replaced(ns: &TestNamespace) -> Beats {
-    let mut beats = ns.beats("greeter");
-    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-    beats
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_that_is_replaced_while_its_writes_are_refused_empties_nothing() {
     let ns = TestNamespace::new("refused-replaced").await;
     let _operator = ns.operator();
     ns.greeter().await;
-    let mut beats = replaced(&ns).await;
+    let mut beats = ns.two_published(INTERVAL).await;
     let observer = ns.observe("greeter").await;
     let all = [
         ("endpointslices", "discovery.k8s.io", "false"),

@@ -77,10 +77,7 @@ async fn a_replaced_registration_keeps_user_settings_of_its_service_and_unpublis
     let ns = TestNamespace::new("replaced").await;
     let _operator = ns.operator();
     ns.greeter().await;
-    let mut beats = ns.beats("greeter");
-    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let mut beats = ns.two_published(INTERVAL).await;
     let theirs = json!({
         "metadata": { "annotations": { "example.com/balancer": "internal" } },
         "spec": { "type": "NodePort", "sessionAffinity": "ClientIP" },

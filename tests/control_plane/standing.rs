@@ -201,10 +201,7 @@ async fn a_selector_added_later_stops_additions_but_not_deaths() {
     let _operator = ns.operator();
     ns.own_service(json!({})).await;
     ns.greeter().await;
-    let mut beats = ns.beats("greeter");
-    beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
-    beats.start(&beats.outside("vm-2", "192.0.2.2"), INTERVAL).await;
-    ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+    let mut beats = ns.two_published(INTERVAL).await;
     let observer = ns.observe("greeter").await;
 
     let selector = json!({ "spec": { "selector": { "app": "nobody" } } });

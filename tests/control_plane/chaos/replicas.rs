@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::support::chaos::{ChaosFixture, Replicas, Scale, after};
+use crate::support::{
+    Operator,
+    chaos::{ChaosFixture, Replicas, Scale, after},
+};
 
 /// Longer than the time for which the claim of a silent leader holds.
 const PAST_ITS_CLAIM: Duration = Duration::from_secs(6);
 
-/// The leader is killed. Another replica takes over, prunes the instances that died meanwhile, and
-/// removes no other.
-async fn killed(scale: Scale) {
-    let case = "leader killed, a standby takes over";
+/// The leader ends. Another replica takes over, prunes the instances that died meanwhile, and removes no other.
+async fn ended(case: &str, scale: Scale, end: impl AsyncFn(Operator)) {
     let mut chaos = ChaosFixture::new(case, scale).await;
     let ns = chaos.ns.clone();
     let mut replicas = Replicas::start(&ns, 2).await;
@@ -20,32 +21,24 @@ async fn killed(scale: Scale) {
         chaos.fill().await;
         let (leader, _) = replicas.leader().await;
         let at = Timestamp::now();
-        replicas.take(&leader).operator.kill();
+        end(replicas.take(&leader).operator).await;
         chaos.die(2, Duration::from_secs(1)).await;
         let (_, claimed) = replicas.another_than(&leader).await;
-        println!("\n{case}: claimed {:?} after the kill", after(at, claimed));
+        println!("\n{case}: claimed {:?} after its end", after(at, claimed));
         replicas.add().await;
     }
     chaos.settle(scale.rounds).await;
 }
 
-/// The leader is stopped, as in an upgrade.
+async fn killed(scale: Scale) {
+    let kill = async |leader: Operator| leader.kill();
+    ended("leader killed, a standby takes over", scale, kill).await;
+}
+
+/// As in an upgrade.
 async fn stopped(scale: Scale) {
-    let case = "leader stopped with SIGTERM, a standby takes over";
-    let mut chaos = ChaosFixture::new(case, scale).await;
-    let ns = chaos.ns.clone();
-    let mut replicas = Replicas::start(&ns, 2).await;
-    for _ in 0..scale.rounds {
-        chaos.fill().await;
-        let (leader, _) = replicas.leader().await;
-        let at = Timestamp::now();
-        assert!(replicas.take(&leader).operator.stop().await, "exit code 0");
-        chaos.die(2, Duration::from_secs(1)).await;
-        let (_, claimed) = replicas.another_than(&leader).await;
-        println!("\n{case}: claimed {:?} after SIGTERM", after(at, claimed));
-        replicas.add().await;
-    }
-    chaos.settle(scale.rounds).await;
+    let stop = async |leader: Operator| assert!(leader.stop().await, "exit code 0");
+    ended("leader stopped with SIGTERM, a standby takes over", scale, stop).await;
 }
 
 /// The suspended leader resumes and still believes that it leads. An instance dies while it

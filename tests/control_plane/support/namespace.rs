@@ -154,6 +154,16 @@ impl TestNamespace {
         Beats::new(self.client.clone(), &self.name, registration)
     }
 
+    /// Starts two instances of `greeter` that beat, vm-1 at 192.0.2.1 and vm-2 at 192.0.2.2, and waits until both are
+    /// published.
+    pub async fn two_published(&self, interval: Duration) -> Beats {
+        let mut beats = self.beats("greeter");
+        beats.start(&beats.outside("vm-1", "192.0.2.1"), interval).await;
+        beats.start(&beats.outside("vm-2", "192.0.2.2"), interval).await;
+        self.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
+        beats
+    }
+
     /// Creates a Pod as an API object only. The test writes its status: ready, with these
     /// addresses. Returns the uid of the Pod. The label `app` tells the Pods of one test apart.
     pub async fn pod(&self, name: &str, ips: &[&str], spec: Value) -> String {

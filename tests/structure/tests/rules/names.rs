@@ -1,6 +1,17 @@
-//! Each promise and each rule of liveness can be found in the production code by its name.
+//! What is named exists: each promise and each rule of liveness in the production code, each file of the drawing.
 
 use beatkeeper_structure::files;
+
+#[test]
+fn the_drawing_of_the_design_names_files_that_exist() {
+    let drawing = files::read("docs/reconcile.svg").expect("the drawing");
+    let known = [files::rust("core/src"), files::rust("src/controller")].concat();
+    let named = drawing.split(['>', '<', ' ', ',']).filter(|word| word.ends_with(".rs"));
+    let missing: Vec<_> = named
+        .filter(|file| !known.iter().any(|path| path.ends_with(&format!("/{file}"))))
+        .collect();
+    assert!(missing.is_empty(), "no such files: {missing:?}");
+}
 
 #[test]
 fn the_production_code_names_each_promise_and_each_rule() {
