@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use beatkeeper_bench::crowd::{Crowd, NAMESPACE, Size};
 use beatkeeper_bench::scene::{Board, Scene, next_deadline};
-use beatkeeper_core::heartbeat::{Heartbeat, HeartbeatLease};
-use beatkeeper_core::monotonic_time::MonotonicTime;
+use beatkeeper_core::objects::heartbeat::{Heartbeat, HeartbeatLease};
+use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kube::core::WatchEvent;
 use serde_json::json;

@@ -5,12 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use beatkeeper_api::heartbeat::{Health, lease_name};
-use beatkeeper_core::address::Named;
-use beatkeeper_core::heartbeat::{Heartbeat, LeaseContent, Origin, Token, Version};
-use beatkeeper_core::index::{CommitResult, Index, Key, LeaseDecision};
-use beatkeeper_core::monotonic_time::MonotonicTime;
-use beatkeeper_core::proven_time::Pace;
-use beatkeeper_core::rhythm::Wanted;
+use beatkeeper_core::liveness::rhythm::Wanted;
+use beatkeeper_core::vocabulary::address::Named;
+use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
+use beatkeeper_core::vocabulary::pace::Pace;
+use beatkeeper_core::{
+    liveness::index::{CommitResult, Index, LeaseDecision},
+    vocabulary::key::Key,
+};
+use beatkeeper_core::{
+    objects::heartbeat::{Heartbeat, LeaseContent, Origin},
+    vocabulary::version::{Token, Version},
+};
 
 /// The ttl and the interval of all instances.
 const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(10) };

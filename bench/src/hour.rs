@@ -6,11 +6,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
 use std::time::{Duration, Instant};
 
-use beatkeeper_core::address::AddressSet;
-use beatkeeper_core::heartbeat::Heartbeat;
-use beatkeeper_core::index::{CommitResult, Index, Key, LeaseDecision, LiveRead, Record};
-use beatkeeper_core::monotonic_time::MonotonicTime;
-use beatkeeper_core::verdict::{Suspect, Verdict};
+use beatkeeper_core::decide::verdict::{Suspect, Verdict};
+use beatkeeper_core::objects::heartbeat::Heartbeat;
+use beatkeeper_core::vocabulary::address::AddressSet;
+use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
+use beatkeeper_core::{
+    liveness::index::{CommitResult, Index, LeaseDecision, LiveRead, Record},
+    vocabulary::key::Key,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

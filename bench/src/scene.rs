@@ -4,20 +4,25 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use beatkeeper_core::address::{AddressSet, OutsideRanges};
-use beatkeeper_core::decide::{Facts, decide};
-use beatkeeper_core::endpoint::{
+use beatkeeper_core::decide::evidence::Evidence;
+use beatkeeper_core::decide::verdict::Verdict;
+use beatkeeper_core::decide::{decide, facts::Facts};
+use beatkeeper_core::liveness::ttl::TtlHistory;
+use beatkeeper_core::objects::registration::Registration;
+use beatkeeper_core::vocabulary::address::{AddressSet, OutsideRanges};
+use beatkeeper_core::vocabulary::endpoint::{
     Conditions, Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet, Protocol,
 };
-use beatkeeper_core::evidence::Evidence;
-use beatkeeper_core::index::{Key, Record};
-use beatkeeper_core::monotonic_time::MonotonicTime;
-use beatkeeper_core::plan::{
-    EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, Write, plan,
+use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
+use beatkeeper_core::{liveness::index::Record, vocabulary::key::Key};
+use beatkeeper_core::{
+    objects::marks::Owner,
+    plan::{
+        diff::plan,
+        target::{EndpointsMode, Published, ServiceFacts, Target},
+        write::{Plan, Write},
+    },
 };
-use beatkeeper_core::registration::Registration;
-use beatkeeper_core::ttl::TtlHistory;
-use beatkeeper_core::verdict::Verdict;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;

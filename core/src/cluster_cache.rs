@@ -2,10 +2,13 @@
 //! decisions need.
 
 mod abandoned;
-mod deliveries;
+pub mod belongings;
+pub mod briefs;
+pub mod deliveries;
+pub mod dependents;
 mod object_cache;
 mod registrations;
-mod watched;
+pub mod watched;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,28 +21,23 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-pub use abandoned::{Abandoned, Kind};
-pub use deliveries::PendingDelivery;
-pub use watched::Watched;
-
-use self::{abandoned::Belongings, object_cache::ObjectCache, registrations::Registrations};
-use super::{
-    address::AddressSet,
-    decode::Unreadable,
-    depends::Dependents,
-    heartbeat::Version,
-    index::Key,
-    leftovers,
-    plan::meta::{
-        self, ENDPOINTS_MANAGED_BY_LABEL, MANAGER, Marked, SERVICE_NAME_LABEL,
-        SLICE_MANAGED_BY_LABEL,
+use crate::{
+    cluster_cache::{
+        belongings::Belongings, briefs::Registrations, dependents::Dependents,
+        object_cache::ObjectCache,
     },
-    pod::PodView,
-    service::ServiceView,
+    objects::{
+        decode::Unreadable,
+        leftovers,
+        marks::{
+            ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL,
+            copied_from, label, owner_of,
+        },
+        pod::PodView,
+        service::ServiceView,
+    },
+    vocabulary::{address::AddressSet, key::Key},
 };
-
-/// The suffix of the names of Kubernetes' own controllers.
-const CLUSTERS: &str = "-controller.k8s.io";
 
 /// The manager of a slice or an Endpoints object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +48,7 @@ pub enum Ownership {
     /// Another registration for the same Service.
     Sibling,
     /// Another manager.
-    ForeignObjects,
+    Foreign,
 }
 
 /// The part of the cluster that is known.
@@ -81,50 +79,6 @@ pub struct ClusterCache {
 }
 
 impl ClusterCache {
-    /// Stores an object that the watch shows. Returns the registrations that it concerns.
-    pub fn put<K: Watched>(&mut self, object: K) -> Vec<Key> {
-        let (key, version) = identity(object.metadata());
-        let change = K::cache(self).put(key, version, object.view());
-        change.map(|change| K::changed(self, &change)).unwrap_or_default()
-    }
-
-    /// Stores an object that a call of the operator returned.
-    pub fn put_own<K: Watched>(&mut self, object: K) {
-        let (key, version) = identity(object.metadata());
-        if let Some(change) = K::cache(self).put_own(key, version, object.view()) {
-            K::changed(self, &change);
-        }
-    }
-
-    /// Records that a write was refused because the object is no longer at this version. The watch must then still
-    /// show its current state.
-    pub fn refused<K: Watched>(&mut self, key: &Key, from: Version) {
-        K::cache(self).refused(key, from);
-    }
-
-    /// Stores an object that a read returned; `known` is the version that was known when the read was sent.
-    pub fn put_read<K: Watched>(&mut self, object: K, known: Version) {
-        let (key, version) = identity(object.metadata());
-        if let Some(change) = K::cache(self).put_read(key, version, known, object.view()) {
-            K::changed(self, &change);
-        }
-    }
-
-    /// An object of this kind that was written, and that the watch has not shown yet.
-    pub fn debt<K: Watched>(&mut self) -> Option<PendingDelivery> {
-        K::cache(self).debt()
-    }
-
-    /// The newest version that the watch of this kind has shown since its last list began.
-    pub fn shown<K: Watched>(&mut self) -> Version {
-        K::cache(self).shown()
-    }
-
-    /// Whether the versions of this kind have gone back since the last call.
-    pub fn went_back<K: Watched>(&mut self) -> bool {
-        K::cache(self).went_back()
-    }
-
     /// The store has gone back. The next lists show the current state, whatever the versions are.
     pub fn begin_anew(&mut self) {
         self.pods.begin_anew();
@@ -132,26 +86,6 @@ impl ClusterCache {
         self.slices.begin_anew();
         self.endpoints.begin_anew();
         self.zones.begin_anew();
-    }
-
-    /// Removes an object that the watch reports as deleted. Returns the registrations that this concerns.
-    pub fn remove<K: Watched>(&mut self, object: &K) -> Vec<Key> {
-        let (key, version) = identity(object.metadata());
-        self.remove_named::<K>(&key, version)
-    }
-
-    /// Removes an object by name that the watch reports as deleted. Returns the registrations that this concerns.
-    pub fn remove_named<K: Watched>(&mut self, key: &Key, version: Version) -> Vec<Key> {
-        let change = K::cache(self).remove(key, version);
-        change.map(|change| K::changed(self, &change)).unwrap_or_default()
-    }
-
-    /// Records that the watch shows an object that cannot be read. What was known of it before stays. Returns the
-    /// registrations that it concerns.
-    pub fn put_unreadable<K: Watched>(&mut self, object: Unreadable) -> Vec<Key> {
-        let concerned = K::concerned(self, &object);
-        K::cache(self).put_unreadable(object);
-        concerned
     }
 
     /// An unreadable object that prevents decisions for a Service and its registration, if there is one. It is a slice
@@ -179,25 +113,6 @@ impl ClusterCache {
     /// A Pod of which nothing is known, because it cannot be read.
     pub fn unreadable_pod(&self, key: &Key) -> Option<&Unreadable> {
         self.pods.unreadable(key).filter(|_| self.pods.get(key).is_none())
-    }
-
-    /// Removes an object that the operator has deleted or has found to be missing.
-    pub fn remove_own<K: Watched>(&mut self, key: &Key, version: Version) {
-        if let Some(change) = K::cache(self).remove_own(key, version) {
-            K::changed(self, &change);
-        }
-    }
-
-    /// Records that a list of this kind begins.
-    pub fn begin_list<K: Watched>(&mut self) {
-        K::cache(self).begin_list();
-    }
-
-    /// Records that the list has ended. Objects that it did not show are gone. Returns the registrations that this
-    /// concerns.
-    pub fn end_list<K: Watched>(&mut self) -> Vec<Key> {
-        let gone = K::cache(self).end_list();
-        gone.iter().flat_map(|change| K::changed(self, change)).collect()
     }
 
     /// A Pod.
@@ -237,8 +152,8 @@ impl ClusterCache {
             match self.ownership(&slice.metadata, owner) {
                 Ownership::Ours => ours.push(slice.clone()),
                 Ownership::Sibling => {}
-                Ownership::ForeignObjects => {
-                    let manager = match meta::copied_from(&slice.metadata) {
+                Ownership::Foreign => {
+                    let manager = match copied_from(&slice.metadata) {
                         Some(from) => format!("the user who copied it from namespace {from}"),
                         None => label(&slice.metadata, SLICE_MANAGED_BY_LABEL)
                             .unwrap_or("an unnamed manager")
@@ -255,8 +170,7 @@ impl ClusterCache {
     pub fn is_left_by_cluster(&self, service: &Key, uid: &str) -> bool {
         let names = self.slices_by_service.get(service).into_iter().flatten();
         let slices = names.filter_map(|name| self.slices.get(&Key::new(&service.namespace, name)));
-        let foreign =
-            |metadata: &&ObjectMeta| self.ownership(metadata, uid) == Ownership::ForeignObjects;
+        let foreign = |metadata: &&ObjectMeta| self.ownership(metadata, uid) == Ownership::Foreign;
         let endpoints = self.endpoints.get(service).map(|endpoints| &endpoints.metadata);
         let endpoints = endpoints.map(|metadata| (metadata, !foreign(&metadata)));
         leftovers::are_all(slices.map(|slice| &slice.metadata).filter(foreign), endpoints)
@@ -290,16 +204,16 @@ impl ClusterCache {
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         let lives =
             |owner: &str, name: &str| self.registrations.live(&Key::new(namespace, name), owner);
-        if meta::copied_from(metadata).is_some() {
+        if copied_from(metadata).is_some() {
             // It belongs to the user who made it, whatever labels were copied along (P6).
-            return Ownership::ForeignObjects;
+            return Ownership::Foreign;
         }
         match owner_of(metadata) {
             Some((owner, _)) if owner == uid => Ownership::Ours,
             None if marked => Ownership::Ours,
             Some((owner, name)) if marked && !lives(owner, name) => Ownership::Ours,
             Some(_) if marked => Ownership::Sibling,
-            _ => Ownership::ForeignObjects,
+            _ => Ownership::Foreign,
         }
     }
 
@@ -352,48 +266,4 @@ impl ClusterCache {
             self.addresses.entry(*address).or_default().insert(key.clone(), *kind);
         }
     }
-}
-
-/// The entries of a namespace in a map, found without visiting the others.
-fn in_namespace<'a, V>(
-    map: &'a BTreeMap<Key, V>,
-    namespace: &str,
-) -> impl Iterator<Item = (&'a Key, &'a V)> {
-    let from = map.range(Key::new(namespace, "")..);
-    from.take_while(move |(key, _)| key.namespace == namespace)
-}
-
-fn identity(metadata: &ObjectMeta) -> (Key, Version) {
-    (Key::of(metadata), Version::of(metadata.resource_version.as_deref()))
-}
-
-/// A label of an object.
-pub fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
-    metadata.labels.as_ref()?.get(name).map(String::as_str)
-}
-
-/// Uid and name of the ServiceRegistration that an object belongs to. They come from the operator's annotation, or
-/// from the owner reference that earlier versions wrote.
-pub fn owner_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
-    if let Some(Marked { uid, name, .. }) = mark_of(metadata) {
-        return Some((uid, name));
-    }
-    metadata
-        .owner_references
-        .iter()
-        .flatten()
-        // A reference without `controller` only asks for the object to be deleted with the registration.
-        .find(|owner| owner.controller == Some(true) && meta::is_registration(owner))
-        .map(|owner| (owner.uid.as_str(), owner.name.as_str()))
-}
-
-/// The content of the operator's annotation on an object; `None` if it was copied from another object.
-pub fn mark_of(metadata: &ObjectMeta) -> Option<Marked<'_>> {
-    let marked = Marked::read(meta::owned_by(metadata)?)?;
-    // The cluster's controller copies annotations from Endpoints to the slices that it mirrors.
-    let mirrored = label(metadata, SLICE_MANAGED_BY_LABEL).is_some_and(|it| it.ends_with(CLUSTERS));
-    // On a Service: no registration owns a copy of the Service under another name.
-    let renamed = marked.service.is_some_and(|service| metadata.name.as_deref() != Some(service));
-    let copied = mirrored || renamed || meta::copied_from(metadata).is_some();
-    (!copied).then_some(marked)
 }

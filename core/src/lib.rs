@@ -1,61 +1,37 @@
 //! The decisions of Beatkeeper, without I/O, clocks or async. The inputs are observations and the present moment; the
 //! outputs are decisions and a plan.
+//!
+//! The modules are in layers. A file imports only files that stand before it; no two files import each other.
 
-pub mod access;
-pub mod address;
-pub mod adoption;
-pub mod adoption_plan;
-pub mod build_plan;
-pub mod change_limits;
+/// Values and names that all layers use.
+pub mod vocabulary;
+
+/// What is read of each Kubernetes object.
+pub mod objects;
+
+/// When each instance was last seen to beat, and how much of the time since is proven (L1, L3, L4, L5, L8).
+pub mod liveness;
+
+/// What is known of the cluster apart from the heartbeats.
 pub mod cluster_cache;
-pub mod cordon;
-pub mod decide;
-pub mod decode;
-pub mod depends;
-pub mod dry_run;
-pub mod endpoint;
-pub mod endpoint_conflicts;
-pub mod events;
-pub mod evidence;
-pub mod flapping;
-pub mod frozen;
-pub mod gates;
-pub mod health;
-pub mod heartbeat;
-pub mod index;
-pub mod inputs;
-pub mod instance;
-pub mod labels;
-pub mod leader;
-pub mod leftovers;
-pub mod monotonic_time;
-pub mod outage_guard;
-pub mod plan;
-pub mod pod;
-pub mod preconditions;
-pub mod probe_tracker;
-pub mod proven_time;
-pub mod published_addresses;
-pub mod published_verdicts;
-pub mod rate_limit;
-pub mod refused_addresses;
-pub mod registration;
-pub mod rhythm;
-pub mod rollback;
-pub mod salvage;
-pub mod server_message;
-pub mod service;
-pub mod silence_log;
-pub mod snapshot;
-pub mod status;
-pub mod summary;
-pub mod ttl;
-pub mod verdict;
-pub mod watch_stall;
 
-mod judge;
-mod min_ready;
-mod placement;
+/// The inputs of the reconciliation of one registration.
+pub mod inputs;
+
+/// What is decided about each instance (L2, L6, L7).
+pub mod decide;
+
+/// The adoption of what others have published (P6).
+pub mod adoption;
+
+/// The writes that publish what was decided (P3, P4).
+pub mod plan;
+
+/// What is reported of a decision that was carried out (P7).
+pub mod report;
+
+/// What each replica of the operator decides about itself: whether it leads, works and may read what it needs.
+pub mod replica;
 
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,10 @@ use crate::controller::{
     },
 };
 use crate::kube_client::{self, Source, gate::Gate, list::Collection, observe::observe};
-use beatkeeper_core::{decode::Decoded, index::Key, registration::Registration};
+use beatkeeper_core::{
+    objects::{decode::Decoded, registration::Registration},
+    vocabulary::key::Key,
+};
 
 /// How long a call may wait when the API server asks it to retry later. The rest of the timeout, one second, is
 /// left for the answer.
@@ -403,7 +406,7 @@ async fn follow(
 }
 
 /// Passes on the registrations of which at least the name can be read. Nearly all registrations are readable
-/// ([`lenient`](beatkeeper_core::salvage)). Others are skipped and reported.
+/// ([`lenient`](beatkeeper_core::objects::salvage)). Others are skipped and reported.
 fn known(
     events: impl Stream<Item = watcher::Result<Event<Decoded<ServiceRegistration>>>>,
     mut unread: UnreadableObjects,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use beatkeeper_core::{monotonic_time::MonotonicTime, status::Clocks};
+use beatkeeper_core::{report::status::Clocks, vocabulary::monotonic_time::MonotonicTime};
 
 /// Within this time a moment can be awaited to a tenth of a millisecond. A timer of the runtime for such a
 /// moment is set earlier by this time.

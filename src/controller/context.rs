@@ -29,22 +29,24 @@ use crate::controller::{
 };
 use crate::kube_client::{self, gate::Gate};
 use beatkeeper_core::{
-    address::AddressSet,
-    change_limits::ChangeLimits,
     cluster_cache::ClusterCache,
-    events::ReportedStates,
-    flapping::Flaps,
-    frozen::Earlier,
-    gates::Gates,
-    heartbeat::Version,
-    index::{Index, Key},
-    monotonic_time::MonotonicTime,
-    outage_guard::OutageGuard,
-    probe_tracker::ProbeTracker,
-    rate_limit::{RateLimit, RateLimiter},
-    refused_addresses::Refusals,
-    ttl::{Replaced, TtlHistory},
-    verdict::Suspect,
+    decide::verdict::Suspect,
+    inputs::earlier::Earlier,
+    liveness::{
+        index::Index,
+        outage_guard::OutageGuard,
+        probe_tracker::ProbeTracker,
+        ttl::{Replaced, TtlHistory},
+    },
+    plan::{change_limits::ChangeLimits, refusals::Refusals},
+    report::{flapping::Flaps, readiness_gates::Gates, reported_states::ReportedStates},
+    vocabulary::{
+        address::AddressSet,
+        key::Key,
+        monotonic_time::MonotonicTime,
+        rate_limit::{RateLimit, RateLimiter},
+        version::Version,
+    },
 };
 
 /// Timeout of a call to the API server, except watches. It is far above the duration of a healthy call (p99 12

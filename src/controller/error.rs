@@ -105,7 +105,7 @@ pub(crate) enum Error {
     #[error("cannot publish {registration}: {failure}")]
     Publish {
         /// The registration.
-        registration: beatkeeper_core::index::Key,
+        registration: beatkeeper_core::vocabulary::key::Key,
         /// What failed.
         failure: String,
         /// The time until time alone changes the decision. A retry must not come later, so that a prune does
@@ -114,7 +114,7 @@ pub(crate) enum Error {
     },
     /// The task ended without a result.
     #[error("reconciling {0} panicked; see the log above, and please report it")]
-    Panicked(beatkeeper_core::index::Key),
+    Panicked(beatkeeper_core::vocabulary::key::Key),
 }
 
 #[cfg(test)]

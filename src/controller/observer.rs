@@ -4,13 +4,16 @@
 use std::sync::{Arc, Mutex};
 
 use beatkeeper_core::{
-    address::AddressSet,
-    evidence::Evidence,
-    index::{Index, Record},
-    monotonic_time::MonotonicTime,
-    registration::Registration,
-    ttl::TtlHistory,
-    verdict::{Suspect, Verdict},
+    decide::{
+        evidence::Evidence,
+        verdict::{Suspect, Verdict},
+    },
+    liveness::{
+        index::{Index, Record},
+        ttl::TtlHistory,
+    },
+    objects::registration::Registration,
+    vocabulary::{address::AddressSet, monotonic_time::MonotonicTime},
 };
 
 /// A decision that stands.

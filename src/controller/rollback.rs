@@ -1,7 +1,7 @@
 //! Detects that the store was rolled back to an earlier state, and restarts from the current state then.
 //!
 //! The parts of this process that see a sign of a rollback in a watch or a write report it here. They are the
-//! probe ([`beatkeeper_core::rollback`]), a list ([`beatkeeper_core::cluster_cache`], [`beatkeeper_core::index`]), and a
+//! probe ([`beatkeeper_core::liveness::rollback`]), a list ([`beatkeeper_core::cluster_cache`], [`beatkeeper_core::liveness::index`]), and a
 //! read after a conflict. [`run`] asks the API server for rollbacks that none of them can see.
 
 use std::{
@@ -22,10 +22,9 @@ use tokio::sync::watch;
 use crate::controller::context::{Context, call};
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
-    cluster_cache::{PendingDelivery, Watched},
-    health::Concern,
-    heartbeat::Version,
-    watch_stall::DeliveryCheck,
+    cluster_cache::{deliveries::PendingDelivery, watched::Watched},
+    replica::{health::Concern, watch_stall::DeliveryCheck},
+    vocabulary::version::Version,
 };
 
 /// How often the watches are checked for objects that they have not shown yet.

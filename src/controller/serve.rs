@@ -23,7 +23,7 @@ use crate::controller::{
     metrics::{self, Metrics},
     settings::Settings,
 };
-use beatkeeper_core::health::{Health, Report};
+use beatkeeper_core::replica::health::{Health, Report};
 
 /// How often the timers are checked.
 const TICK: Duration = Duration::from_secs(1);

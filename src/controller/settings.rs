@@ -8,10 +8,9 @@ use ipnet::IpNet;
 use crate::bind_address::BindAddress;
 use crate::controller::leader::args::{ElectionSettings, LeaderArgs};
 use beatkeeper_core::{
-    address::{OutsideRange, OutsideRanges, ParseRangeError},
-    build_plan::PlanSettings,
-    leader::DurationsError,
-    plan::DEFAULT_MAX_ENDPOINTS_PER_SLICE,
+    plan::{build::PlanSettings, target::DEFAULT_MAX_ENDPOINTS_PER_SLICE},
+    replica::leader::DurationsError,
+    vocabulary::address::{OutsideRange, OutsideRanges, ParseRangeError},
 };
 
 /// Runs the operator: publishes the instances that beat, and prunes those that stopped.

@@ -22,7 +22,7 @@ use kube::{
 use serde::{Deserialize, Serialize};
 
 use super::split::Splitter;
-use beatkeeper_core::decode::{self, Decode, Decoded};
+use beatkeeper_core::objects::decode::{self, Decode, Decoded};
 
 /// Maximum number of objects in the first page.
 const FIRST: u32 = 200;

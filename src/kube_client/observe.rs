@@ -13,7 +13,7 @@ use kube::{
 use serde::Deserialize;
 
 use super::list::{Body, Collection, Cursor, End, Page};
-use beatkeeper_core::decode::{self, Decode, Decoded};
+use beatkeeper_core::objects::decode::{self, Decode, Decoded};
 
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,9 @@ use beatkeeper_api::{
     heartbeat::{self, REGISTRATION_LABEL},
 };
 use beatkeeper_core::{
-    cluster_cache::label,
-    heartbeat::HeartbeatLease,
-    index::Key,
-    leader::{Draft, LeaderLease},
+    objects::{heartbeat::HeartbeatLease, marks::label},
+    replica::leader::{Draft, LeaderLease},
+    vocabulary::key::Key,
 };
 use jiff::Timestamp;
 

@@ -25,14 +25,22 @@ use std::{
 
 use beatkeeper_api::{InstanceState, heartbeat::REGISTRATION_LABEL};
 use beatkeeper_core::{
-    cluster_cache::label,
-    heartbeat::{Heartbeat, Token},
-    index::{Key, Record},
-    monotonic_time::MonotonicTime,
-    plan::meta::SERVICE_NAME_LABEL,
-    proven_time::{Gap, Pace, ProvenTime, Silence},
-    registration::Registration,
-    verdict::Verdict,
+    decide::verdict::Verdict,
+    liveness::{
+        index::Record,
+        proven_time::{Gap, ProvenTime},
+    },
+    objects::{
+        heartbeat::Heartbeat,
+        marks::{SERVICE_NAME_LABEL, label},
+        registration::Registration,
+    },
+    vocabulary::{
+        key::Key,
+        monotonic_time::MonotonicTime,
+        pace::{Pace, Silence},
+        version::Token,
+    },
 };
 
 use crate::{

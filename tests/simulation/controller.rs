@@ -11,20 +11,24 @@ use std::{
 
 use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
 use beatkeeper_core::{
-    address::OutsideRanges,
-    build_plan::PlanSettings,
-    cluster_cache::{ClusterCache, PendingDelivery},
-    heartbeat::{Heartbeat, HeartbeatLease, Version},
-    index::{Index, Key, LiveRead},
-    leader::Candidate,
-    monotonic_time::MonotonicTime,
-    outage_guard::OutageGuard,
-    probe_tracker::ProbeTracker,
-    registration::Registration,
-    silence_log::SilenceLog,
-    ttl::TtlHistory,
-    verdict::Suspect,
-    watch_stall::DeliveryCheck,
+    cluster_cache::{ClusterCache, deliveries::PendingDelivery},
+    decide::verdict::Suspect,
+    liveness::{
+        index::{Index, LiveRead},
+        outage_guard::OutageGuard,
+        probe_tracker::ProbeTracker,
+        silence_log::SilenceLog,
+        ttl::TtlHistory,
+    },
+    objects::{
+        heartbeat::{Heartbeat, HeartbeatLease},
+        registration::Registration,
+    },
+    plan::build::PlanSettings,
+    replica::{leader::Candidate, watch_stall::DeliveryCheck},
+    vocabulary::{
+        address::OutsideRanges, key::Key, monotonic_time::MonotonicTime, version::Version,
+    },
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{

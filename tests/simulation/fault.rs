@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
-use beatkeeper_core::{index::Key, plan::meta::SERVICE_NAME_LABEL};
+use beatkeeper_core::{objects::marks::SERVICE_NAME_LABEL, vocabulary::key::Key};
 use k8s_openapi::{
     api::discovery::v1::{Endpoint, EndpointSlice},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,

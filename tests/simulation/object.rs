@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use beatkeeper_api::{ServiceRegistration, heartbeat::REGISTRATION_LABEL};
 use beatkeeper_core::{
-    cluster_cache::{label, owner_of},
-    heartbeat::HeartbeatLease,
-    index::Key,
-    plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL},
+    objects::{
+        heartbeat::HeartbeatLease,
+        marks::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SLICE_MANAGED_BY_LABEL, label, owner_of},
+    },
+    vocabulary::key::Key,
 };
 use k8s_openapi::{
     api::{

@@ -11,7 +11,9 @@ use std::{
 
 use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec};
 use beatkeeper_core::{
-    address::OutsideRanges, build_plan::PlanSettings, index::Key, registration::Registration,
+    objects::registration::Registration,
+    plan::build::PlanSettings,
+    vocabulary::{address::OutsideRanges, key::Key},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 

@@ -12,8 +12,8 @@ use std::{
 use beatkeeper_api::heartbeat::{ADDRESSES_ANNOTATION, REGISTRATION_LABEL, lease_name, renew_time};
 use beatkeeper_client::schedule::{Backoff, Pace, RetryLimits};
 use beatkeeper_core::{
-    heartbeat::{HeartbeatLease, HeartbeatSpec, Origin},
-    index::Key,
+    objects::heartbeat::{HeartbeatLease, HeartbeatSpec, Origin},
+    vocabulary::key::Key,
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -303,7 +303,7 @@ impl Workload {
     }
 
     pub fn is_own(&self, lease: &HeartbeatLease) -> bool {
-        let beat = beatkeeper_core::heartbeat::Heartbeat::read(lease);
+        let beat = beatkeeper_core::objects::heartbeat::Heartbeat::read(lease);
         match beat.content.origin {
             Origin::Outside => !self.in_pod,
             Origin::Pod { uid, .. } => self.in_pod && uid == *self.pod_uid.borrow(),

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::{heartbeat::Version, index::Key};
+use crate::vocabulary::{key::Key, version::Version};
 
 /// What the watch of one kind owes.
 #[derive(Debug, Default)]
@@ -80,8 +80,8 @@ impl Deliveries {
 
 #[cfg(test)]
 mod tests {
-    use super::super::object_cache::ObjectCache;
     use super::*;
+    use crate::cluster_cache::object_cache::ObjectCache;
 
     fn key() -> Key {
         Key::new("shop", "greeter")

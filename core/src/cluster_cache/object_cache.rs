@@ -11,11 +11,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{
-    deliveries::{Deliveries, PendingDelivery},
-    in_namespace,
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::{
+    cluster_cache::deliveries::{Deliveries, PendingDelivery},
+    objects::decode::Unreadable,
+    vocabulary::{
+        key::{Key, in_namespace},
+        version::Version,
+    },
 };
-use crate::{decode::Unreadable, heartbeat::Version, index::Key};
 
 /// Objects of one kind by namespace and name.
 #[derive(Debug)]
@@ -259,6 +264,10 @@ impl<V: Clone + PartialEq> ObjectCache<V> {
             self.objects.keys().filter(|key| !shown.contains(key)).cloned().collect();
         gone.iter().filter_map(|key| self.take(key)).collect()
     }
+}
+
+pub(super) fn identity(metadata: &ObjectMeta) -> (Key, Version) {
+    (Key::of(metadata), Version::of(metadata.resource_version.as_deref()))
 }
 
 #[cfg(test)]

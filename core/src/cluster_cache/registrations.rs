@@ -2,82 +2,19 @@
 //! not on the number of registrations in other namespaces. This matters because the whole world is locked during a
 //! look-up.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::BTreeSet;
 
 use beatkeeper_api::ServiceRegistration;
-use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::{ClusterCache, identity, in_namespace};
 use crate::{
-    adoption::Consent,
-    index::Key,
-    labels::{LabelMatch, Labels},
-    proven_time::Pace,
-    registration::Registration,
+    cluster_cache::{ClusterCache, briefs::Brief, object_cache::identity},
+    objects::{labels::Labels, registration::Registration},
+    vocabulary::{key::Key, pace::Pace},
 };
 
 /// The finalizer of an object that is deleted with `--cascade=orphan`.
 const ORPHANING: &str = "orphan";
-
-/// What the rest of the operator needs to know about a registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Brief {
-    service: String,
-    uid: String,
-    created: Option<Timestamp>,
-    pace: Pace,
-    /// Together with the following fields, this distinguishes a change of the status alone from one that needs a
-    /// reaction.
-    generation: Option<i64>,
-    deleting: bool,
-    /// A changed annotation does not increase the generation.
-    dry_run: bool,
-    consent: Consent,
-    uncordon: Vec<String>,
-    /// Which Pods are to be published. None if the selector accepts every Pod.
-    selector: Option<LabelMatch>,
-}
-
-/// All registrations.
-#[derive(Debug, Default)]
-pub(super) struct Registrations {
-    /// In order, so that the registrations of a namespace are adjacent.
-    briefs: BTreeMap<Key, Brief>,
-    /// The names of the registrations of each Service.
-    by_service: HashMap<Key, BTreeSet<String>>,
-    /// The registrations in the order of their slack.
-    by_slack: BTreeSet<(Duration, Key)>,
-    /// How many briefs were looked at.
-    #[cfg(test)]
-    pub(super) steps: std::cell::Cell<usize>,
-}
-
-impl Registrations {
-    fn get(&self, key: &Key) -> Option<&Brief> {
-        self.briefs.get(key)
-    }
-
-    fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = (&Key, &Brief)> {
-        let all = in_namespace(&self.briefs, namespace);
-        #[cfg(test)]
-        let all = all.inspect(|_| self.steps.update(|steps| steps + 1));
-        all
-    }
-
-    /// Whether any registration names this Service.
-    pub(super) fn name_service(&self, service: &Key) -> bool {
-        self.by_service.contains_key(service)
-    }
-
-    /// Whether a registration with this name and uid exists.
-    pub(super) fn live(&self, key: &Key, uid: &str) -> bool {
-        self.get(key).is_some_and(|brief| brief.uid == uid)
-    }
-}
 
 impl ClusterCache {
     /// The oldest of the other registrations for the same Service, if it is older than this one.

@@ -11,19 +11,23 @@ use k8s_openapi::{
 };
 use kube::core::PartialObjectMeta;
 
-use super::{
-    ClusterCache,
-    abandoned::Kind,
-    label, mark_of,
-    object_cache::{Change, ObjectCache},
-    owner_of,
-};
 use crate::{
-    decode::Unreadable,
-    index::Key,
-    plan::meta::{ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL},
-    pod::PodView,
-    service::ServiceView,
+    cluster_cache::{
+        ClusterCache,
+        belongings::Kind,
+        deliveries::PendingDelivery,
+        object_cache::{Change, ObjectCache, identity},
+    },
+    objects::{
+        decode::Unreadable,
+        marks::{
+            ENDPOINTS_MANAGED_BY_LABEL, MANAGER, SERVICE_NAME_LABEL, SLICE_MANAGED_BY_LABEL, label,
+            mark_of, owner_of,
+        },
+        pod::PodView,
+        service::ServiceView,
+    },
+    vocabulary::{key::Key, version::Version},
 };
 
 /// Label of a Node: its zone.
@@ -44,6 +48,91 @@ pub trait Watched: Sized {
     /// Returns the registrations that an unreadable object concerns, as [`Self::changed`] does.
     fn concerned(cluster: &ClusterCache, object: &Unreadable) -> Vec<Key> {
         cluster.registrations_of(&object.key)
+    }
+}
+
+impl ClusterCache {
+    /// Stores an object that the watch shows. Returns the registrations that it concerns.
+    pub fn put<K: Watched>(&mut self, object: K) -> Vec<Key> {
+        let (key, version) = identity(object.metadata());
+        let change = K::cache(self).put(key, version, object.view());
+        change.map(|change| K::changed(self, &change)).unwrap_or_default()
+    }
+
+    /// Stores an object that a call of the operator returned.
+    pub fn put_own<K: Watched>(&mut self, object: K) {
+        let (key, version) = identity(object.metadata());
+        if let Some(change) = K::cache(self).put_own(key, version, object.view()) {
+            K::changed(self, &change);
+        }
+    }
+
+    /// Records that a write was refused because the object is no longer at this version. The watch must then still
+    /// show its current state.
+    pub fn refused<K: Watched>(&mut self, key: &Key, from: Version) {
+        K::cache(self).refused(key, from);
+    }
+
+    /// Stores an object that a read returned; `known` is the version that was known when the read was sent.
+    pub fn put_read<K: Watched>(&mut self, object: K, known: Version) {
+        let (key, version) = identity(object.metadata());
+        if let Some(change) = K::cache(self).put_read(key, version, known, object.view()) {
+            K::changed(self, &change);
+        }
+    }
+
+    /// An object of this kind that was written, and that the watch has not shown yet.
+    pub fn debt<K: Watched>(&mut self) -> Option<PendingDelivery> {
+        K::cache(self).debt()
+    }
+
+    /// The newest version that the watch of this kind has shown since its last list began.
+    pub fn shown<K: Watched>(&mut self) -> Version {
+        K::cache(self).shown()
+    }
+
+    /// Whether the versions of this kind have gone back since the last call.
+    pub fn went_back<K: Watched>(&mut self) -> bool {
+        K::cache(self).went_back()
+    }
+
+    /// Removes an object that the watch reports as deleted. Returns the registrations that this concerns.
+    pub fn remove<K: Watched>(&mut self, object: &K) -> Vec<Key> {
+        let (key, version) = identity(object.metadata());
+        self.remove_named::<K>(&key, version)
+    }
+
+    /// Removes an object by name that the watch reports as deleted. Returns the registrations that this concerns.
+    pub fn remove_named<K: Watched>(&mut self, key: &Key, version: Version) -> Vec<Key> {
+        let change = K::cache(self).remove(key, version);
+        change.map(|change| K::changed(self, &change)).unwrap_or_default()
+    }
+
+    /// Records that the watch shows an object that cannot be read. What was known of it before stays. Returns the
+    /// registrations that it concerns.
+    pub fn put_unreadable<K: Watched>(&mut self, object: Unreadable) -> Vec<Key> {
+        let concerned = K::concerned(self, &object);
+        K::cache(self).put_unreadable(object);
+        concerned
+    }
+
+    /// Removes an object that the operator has deleted or has found to be missing.
+    pub fn remove_own<K: Watched>(&mut self, key: &Key, version: Version) {
+        if let Some(change) = K::cache(self).remove_own(key, version) {
+            K::changed(self, &change);
+        }
+    }
+
+    /// Records that a list of this kind begins.
+    pub fn begin_list<K: Watched>(&mut self) {
+        K::cache(self).begin_list();
+    }
+
+    /// Records that the list has ended. Objects that it did not show are gone. Returns the registrations that this
+    /// concerns.
+    pub fn end_list<K: Watched>(&mut self) -> Vec<Key> {
+        let gone = K::cache(self).end_list();
+        gone.iter().flat_map(|change| K::changed(self, change)).collect()
     }
 }
 

@@ -4,9 +4,9 @@ use std::{collections::VecDeque, net::IpAddr};
 
 use hashbrown::HashMap;
 
-use super::{
-    super::endpoint::{Endpoint, Family, PortSet},
-    read::PortId,
+use crate::{
+    plan::read::PortId,
+    vocabulary::endpoint::{Endpoint, Family, PortSet},
 };
 
 /// The index of a group.

@@ -8,12 +8,14 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::{
-    super::endpoint::{Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet},
-    EndpointsMode, MAX_ENDPOINTS_ADDRESSES, Target,
-    meta::Required,
-    read::write_pod,
-    write::{Tally, Write},
+use crate::{
+    plan::{
+        meta::Required,
+        read::write_pod,
+        target::{EndpointsMode, MAX_ENDPOINTS_ADDRESSES, Target},
+        write::{Tally, Write},
+    },
+    vocabulary::endpoint::{Endpoint, EndpointPort, EndpointsReadiness, Family, PortSet},
 };
 
 /// The write that the Endpoints object needs, if any.

@@ -16,10 +16,12 @@ use std::{
 
 use hashbrown::HashMap;
 
-use super::{
-    super::endpoint::{Endpoint, Family, PortSet},
-    draft::{Draft, Fate, Group, GroupId},
-    read::{PortIds, Slice, Tuple, says},
+use crate::{
+    plan::{
+        draft::{Draft, Fate, Group, GroupId},
+        read::{PortIds, Slice, Tuple, says},
+    },
+    vocabulary::endpoint::{Endpoint, Family, PortSet},
 };
 
 /// How many groups are considered for an address in a slice without a group. An address usually belongs to one group.

@@ -4,9 +4,9 @@ use std::{collections::HashMap, net::IpAddr};
 
 use k8s_openapi::api::{core::v1::ObjectReference, discovery::v1 as discovery};
 
-use super::{
-    super::endpoint::{Conditions, Endpoint, EndpointPort, Family, PodRef, PortSet, Protocol},
-    meta::SERVICE_NAME_LABEL,
+use crate::{
+    objects::marks::SERVICE_NAME_LABEL,
+    vocabulary::endpoint::{Conditions, Endpoint, EndpointPort, Family, PodRef, PortSet, Protocol},
 };
 
 /// What distinguishes a port for a consumer. The application protocol is only additional information.

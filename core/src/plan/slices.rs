@@ -2,14 +2,16 @@
 
 use k8s_openapi::api::discovery::v1 as discovery;
 
-use super::{
-    super::endpoint::{Family, PortSet},
-    Target,
-    draft::{Draft, Fate},
-    meta::Required,
-    pack::Packing,
-    read::{PortIds, Slice, write_endpoint, write_ports},
-    write::{Tally, Write},
+use crate::{
+    plan::{
+        draft::{Draft, Fate},
+        meta::Required,
+        pack::Packing,
+        read::{PortIds, Slice, write_endpoint, write_ports},
+        target::Target,
+        write::{Tally, Write},
+    },
+    vocabulary::endpoint::{Family, PortSet},
 };
 
 /// The writes of the first phase and those of the second.

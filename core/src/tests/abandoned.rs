@@ -7,7 +7,7 @@ use k8s_openapi::api::{
 use serde::de::DeserializeOwned;
 
 use super::*;
-use crate::cluster_cache::{ClusterCache, Kind, Ownership};
+use crate::cluster_cache::{ClusterCache, Ownership, belongings::Kind};
 
 fn read<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).expect("an object")
@@ -166,7 +166,7 @@ fn a_copy_in_another_namespace_is_its_makers_for_a_registration_there() {
     assert_eq!(name, "greeter-x7k2p");
     assert!(maker.contains("copied it from namespace shop"), "{maker}");
     let endpoints = cluster.endpoints(&key).expect("the copy");
-    assert_eq!(cluster.ownership(&endpoints.metadata, "new"), Ownership::ForeignObjects);
+    assert_eq!(cluster.ownership(&endpoints.metadata, "new"), Ownership::Foreign);
     let service = cluster.service(&key).expect("the copy");
     assert!(!cluster.owns_service(&service, "another", "new"));
     // The copy does not belong to the original registration either, which publishes nothing in that namespace.

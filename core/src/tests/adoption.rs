@@ -4,9 +4,9 @@ use beatkeeper_api::{AdoptedInstance, InstancePort, InstanceState};
 
 use super::*;
 use crate::{
-    adoption::{Adoption, Consent, weaned},
-    endpoint_conflicts::endpoints,
-    published_addresses::PublishedAddresses,
+    adoption::{adopted::Adoption, verdicts::weaned},
+    objects::{consent::Consent, published_addresses::PublishedAddresses},
+    plan::endpoint_conflicts::endpoints,
 };
 
 /// An instance at 192.0.2.N with this port, adopted from the Endpoints.

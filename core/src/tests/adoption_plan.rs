@@ -4,9 +4,11 @@ use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::*;
 use crate::{
-    adoption::Consent,
-    adoption_plan::{AdoptionInputs, AdoptionPlan, AdoptionRefusal, ForeignObjects, plan},
-    plan::meta,
+    adoption::{
+        plan::{AdoptionPlan, plan},
+        scene::{AdoptionInputs, AdoptionRefusal, ForeignObjects},
+    },
+    objects::{consent::Consent, marks},
 };
 
 const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
@@ -144,7 +146,7 @@ fn slices_are_marked_as_they_are_and_mirrored_ones_are_left_to_the_cluster() {
     let labels = marked.metadata.labels.clone().expect("labels");
     assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "beatkeeper.dev");
     assert_eq!(marked.endpoints, foreign.slices[0].endpoints);
-    assert_eq!(meta::owned_by(&marked.metadata), Some("shop:greeter/sreg-uid"));
+    assert_eq!(marks::owned_by(&marked.metadata), Some("shop:greeter/sreg-uid"));
 }
 
 #[test]
@@ -380,7 +382,7 @@ fn copies_from_another_namespace_are_adopted_as_hand_written_and_our_own_objects
     let copy = of_slice(slice(&["192.0.2.1"], copied("another:greeter/uid")));
     let takeover = Case::new().plan(&copy).expect("taken over");
     let [marked] = takeover.slices.as_slice() else { panic!("{takeover:?}") };
-    assert_eq!(meta::owned_by(&marked.metadata), Some("shop:greeter/sreg-uid"));
+    assert_eq!(marks::owned_by(&marked.metadata), Some("shop:greeter/sreg-uid"));
     let ours = of_slice(slice(&["192.0.2.1"], copied("shop:other/uid")));
     assert!(Case::new().refused(&ours).contains("beatkeeper.dev manages it"));
 }

@@ -7,8 +7,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::*;
 use crate::{
-    change_limits::{EndpointLimiter, Permits},
-    endpoint::{Conditions, Endpoint, EndpointPort, EndpointsReadiness, PortSet, Protocol},
+    plan::change_limits::{EndpointLimiter, Permits},
+    vocabulary::endpoint::{
+        Conditions, Endpoint, EndpointPort, EndpointsReadiness, PortSet, Protocol,
+    },
 };
 
 /// The time between two changes, in milliseconds.

@@ -1,9 +1,10 @@
 //! A cordon applies to a name and to an address until it is lifted, independently of the Lease.
 
-use super::*;
-use crate::cordon::Cordons;
 use beatkeeper_api::CordonedInstance;
 use jiff::Timestamp;
+
+use super::*;
+use crate::decide::cordons::Cordons;
 
 /// A Lease of vm-1 at 192.0.2.1.
 fn lease_of(instance: &str, uid: &str, version: u64, cordoned: Option<&str>) -> Heartbeat {

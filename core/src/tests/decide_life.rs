@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    outage_guard::{BeatCount, BrokenPath, OutageArea},
-    proven_time::{Gap, ProvenTime},
-    silence_log::SilenceLog,
-    verdict::Suspect,
+    decide::verdict::Suspect,
+    liveness::{
+        outage_guard::{BrokenPath, OutageArea, weight::BeatCount},
+        proven_time::{Gap, ProvenTime},
+        silence_log::SilenceLog,
+    },
 };
 
 const LEASE: &str = "greeter.vm-1";

@@ -10,7 +10,10 @@ use k8s_openapi::api::{
 use kube::core::PartialObjectMeta;
 
 use super::*;
-use crate::{cluster_cache::ClusterCache, depends::Asked, inputs::Inputs, snapshot};
+use crate::{
+    cluster_cache::{ClusterCache, dependents::Asked},
+    inputs::{Inputs, snapshot},
+};
 
 const MACHINE: &str = "192.0.2.1";
 
@@ -44,7 +47,7 @@ impl Scene {
         scene
     }
 
-    fn put<K: crate::cluster_cache::Watched + serde::de::DeserializeOwned>(
+    fn put<K: crate::cluster_cache::watched::Watched + serde::de::DeserializeOwned>(
         &mut self,
         namespace: &str,
         name: &str,

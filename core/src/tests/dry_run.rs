@@ -7,14 +7,19 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::*;
 use crate::{
-    dry_run::{describe, published_after},
-    inputs::Inputs,
-    plan::{Plan, Tally, Write},
-    preconditions::{ConflictingObjects, Stall},
-    published_addresses::PublishedAddresses,
-    snapshot::Snapshot,
-    status::{Applied, Clocks, report},
-    summary::DecisionSummary,
+    inputs::{
+        Inputs,
+        snapshot::Snapshot,
+        stall::{ConflictingObjects, Stall},
+    },
+    objects::published_addresses::PublishedAddresses,
+    plan::write::{Plan, Tally, Write},
+    report::{
+        applied::Applied,
+        dry_run::{describe, published_after},
+        status::{Clocks, report},
+        summary::DecisionSummary,
+    },
 };
 
 fn slice(name: &str, addresses: &[&str]) -> EndpointSlice {

@@ -13,7 +13,7 @@ use super::{
     ttl::{Client, clients, paces},
     *,
 };
-use crate::{address::Named, proven_time::Pace};
+use crate::vocabulary::{address::Named, pace::Pace};
 
 /// An edit of a part of a registration, or of the operator's settings.
 #[derive(Debug, Clone)]

@@ -5,9 +5,14 @@ use beatkeeper_api::InstanceState;
 
 use super::*;
 use crate::{
-    endpoint::{Conditions, Endpoint, EndpointPort, EndpointsReadiness, PodRef, PortSet, Protocol},
-    endpoint_conflicts::endpoints,
-    verdict::{Placement, Reason},
+    plan::endpoint_conflicts::endpoints,
+    vocabulary::{
+        endpoint::{
+            Conditions, Endpoint, EndpointPort, EndpointsReadiness, PodRef, PortSet, Protocol,
+        },
+        placement::Placement,
+        reason::Reason,
+    },
 };
 
 fn port(name: &str, port: u16) -> EndpointPort {

@@ -9,13 +9,14 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    address::Named,
-    build_plan,
     cluster_cache::ClusterCache,
-    decode::Lenient,
-    inputs::Inputs,
-    plan::{Plan, Write},
-    preconditions, snapshot,
+    inputs::{Inputs, preconditions, snapshot},
+    objects::decode::Lenient,
+    plan::{
+        build,
+        write::{Plan, Write},
+    },
+    vocabulary::address::Named,
 };
 
 /// An address, and the name and number of a port.
@@ -141,9 +142,8 @@ impl Scene {
             );
         }
         let verdicts = self.judge.decide(&index, at_rest());
-        let style =
-            build_plan::PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
-        let plan = build_plan::build(
+        let style = build::PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
+        let plan = build::build(
             &self.judge.registration,
             &inputs,
             &verdicts,

@@ -1,6 +1,8 @@
 //! Any content of slices, Endpoints, Services and statuses leads to a plan of bounded size that publishes the
 //! living instance, and to a readable status. It never leads to a panic.
 
+use std::time::Duration;
+
 use beatkeeper_api::{ServiceRegistrationStatus, status::LISTED_INSTANCES_MAX};
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -9,19 +11,19 @@ use k8s_openapi::api::{
 };
 use proptest::{collection::vec, option::of, prelude::*};
 
-use std::time::Duration;
-
 use super::*;
 use crate::{
-    build_plan,
     cluster_cache::ClusterCache,
-    decode::Lenient,
-    events,
-    flapping::Withheld,
-    inputs::Inputs,
-    snapshot,
-    status::{self, Applied, Clocks},
-    summary::DecisionSummary,
+    inputs::{Inputs, snapshot},
+    objects::decode::Lenient,
+    plan::build,
+    report::{
+        applied::Applied,
+        events,
+        flapping::Withheld,
+        status::{self, Clocks},
+        summary::DecisionSummary,
+    },
 };
 
 /// The address of the living instance.
@@ -191,8 +193,8 @@ proptest! {
         let service = snapshot.service.clone();
         let open = service.as_ref().is_some_and(|it| it.families.contains(&Family::V4));
         let inputs = Inputs::new(snapshot, service, None);
-        let style = build_plan::PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
-        let plan = build_plan::build(&judge.registration, &inputs, &verdicts, style, Timestamp::UNIX_EPOCH);
+        let style = build::PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
+        let plan = build::build(&judge.registration, &inputs, &verdicts, style, Timestamp::UNIX_EPOCH);
         prop_assert!(plan.phases.len() <= 2);
         // Each known slice may be written in both phases. One slice may be made, and the Endpoints object
         // written.

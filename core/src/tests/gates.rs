@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    gates::{Claimant, Gates, Word},
-    pod::Gate,
+    objects::pod::Gate,
+    report::readiness_gates::{Claimant, Gates, Word},
 };
 
 fn asking(published: Option<bool>, reason: &str) -> PodView {

@@ -1,7 +1,7 @@
 //! Which events count as a beat, which registrations a beat wakes, and in which order events may come.
 
 use super::*;
-use crate::index::{Presence, Provenance};
+use crate::liveness::index::{Presence, Provenance};
 
 /// A beating instance that a decision at moment 1000 has found quiet.
 fn quiet() -> (World, Index) {

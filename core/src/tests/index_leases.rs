@@ -1,7 +1,7 @@
 //! Leases that are missing, lose their label, change their registration, are misnamed, or are gone.
 
 use super::*;
-use crate::index::Presence;
+use crate::liveness::index::Presence;
 
 const LEASE: &str = "greeter.vm-1";
 

@@ -6,23 +6,28 @@ use beatkeeper_api::ServiceRegistration;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{
-    address::{AddressSet, OutsideRanges},
-    adoption::Adopted,
-    cordon::Cordon,
-    decide::{Facts, decide},
-    endpoint::Family,
-    evidence::Evidence,
-    frozen::Earlier,
-    heartbeat::{Heartbeat, HeartbeatLease, Origin, Token, Version},
-    index::{CommitResult, Index, Key, LeaseDecision, LiveRead, Observed, Record},
-    monotonic_time::MonotonicTime,
-    pod::PodView,
-    proven_time::Pace,
-    registration::Registration,
-    rhythm::Wanted,
-    ttl::TtlHistory,
-    verdict::Verdict,
+use crate::{
+    adoption::adopted::Adopted,
+    decide::{cordons::Cordon, decide, evidence::Evidence, facts::Facts, verdict::Verdict},
+    inputs::earlier::Earlier,
+    liveness::{
+        index::{CommitResult, Index, LeaseDecision, LiveRead, Observed, Record},
+        rhythm::Wanted,
+        ttl::TtlHistory,
+    },
+    objects::{
+        heartbeat::{Heartbeat, HeartbeatLease, Origin},
+        pod::PodView,
+        registration::Registration,
+    },
+    vocabulary::{
+        address::{AddressSet, OutsideRanges},
+        endpoint::Family,
+        key::Key,
+        monotonic_time::MonotonicTime,
+        pace::Pace,
+        version::{Token, Version},
+    },
 };
 
 mod abandoned;

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    index::LeaseDecision,
-    outage_guard::{BeatCount, BrokenPath, OutageArea, OutageGuard},
-    proven_time::{Gap, Pace, ProvenTime, Silence},
-    silence_log::SilenceLog,
+    liveness::{
+        index::LeaseDecision,
+        outage_guard::{BrokenPath, OutageArea, OutageGuard, weight::BeatCount},
+        proven_time::{Gap, ProvenTime},
+        silence_log::SilenceLog,
+    },
+    vocabulary::pace::{Pace, Silence},
 };
 
 const PACE: Pace = Pace { ttl: Duration::from_secs(30), interval: Duration::from_secs(20) };

@@ -1,15 +1,18 @@
 //! How much other namespaces count when the guard decides whether a path is broken (L6). No tenant decides for
 //! another.
 
+use std::time::Duration;
+
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    index::LeaseDecision,
-    outage_guard::{BrokenPath, OutageArea, OutageGuard},
-    proven_time::{Pace, Silence},
+    liveness::{
+        index::LeaseDecision,
+        outage_guard::{BrokenPath, OutageArea, OutageGuard},
+    },
+    vocabulary::pace::{Pace, Silence},
 };
-use std::time::Duration;
 
 /// When the guard is asked, in milliseconds: days after the start.
 const NOW: u64 = 500_000_000;

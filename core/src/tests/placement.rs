@@ -1,7 +1,7 @@
 //! The addresses of an instance, and which of them are refused (P5).
 
 use super::*;
-use crate::verdict::Placement;
+use crate::vocabulary::placement::Placement;
 
 fn seen(beat: Heartbeat) -> Index {
     let mut index = index();

@@ -7,13 +7,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::*;
 use crate::{
-    events::{self, ReportedStates},
-    flapping::Withheld,
-    preconditions::Stall,
-    published_addresses::PublishedAddresses,
-    published_verdicts,
-    status::{Applied, Clocks, differs, report},
-    summary::DecisionSummary,
+    inputs::stall::Stall,
+    objects::published_addresses::PublishedAddresses,
+    report::{
+        applied::Applied,
+        events,
+        flapping::Withheld,
+        published_verdicts,
+        reported_states::ReportedStates,
+        status::{Clocks, differs, report},
+        summary::DecisionSummary,
+    },
 };
 
 const WORDS: &str = "cannot update slice greeter-x: policy said no (403)";

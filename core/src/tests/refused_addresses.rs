@@ -7,11 +7,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    inputs::Inputs,
-    plan::{Tally, Write},
-    preconditions::ConflictingObjects,
-    refused_addresses::{ObjectKind, Refusals, TRIALS_MAX, Trial, without_unpublished},
-    snapshot::Snapshot,
+    inputs::{Inputs, snapshot::Snapshot, stall::ConflictingObjects},
+    plan::{
+        hold_back::without_unpublished,
+        refusals::{ObjectKind, Refusals},
+        trial::{TRIALS_MAX, Trial},
+        write::{Tally, Write},
+    },
 };
 
 fn ip(number: usize) -> IpAddr {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{endpoint::Protocol, registration::TargetPort};
+use crate::{objects::registration::TargetPort, vocabulary::endpoint::Protocol};
 
 fn validate(spec: Value) -> Registration {
     Registration::validate(&object(spec))

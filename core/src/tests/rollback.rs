@@ -1,7 +1,7 @@
 //! The store goes back to an earlier state while this process continues.
 
 use super::*;
-use crate::{cordon::Cordons, index::Presence};
+use crate::{decide::cordons::Cordons, liveness::index::Presence};
 
 const LEASE: &str = "greeter.vm-1";
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::at;
-use crate::status::{FLOOR, due, is_urgent};
+use crate::report::status::{FLOOR, due, is_urgent};
 
 fn time(second: i64) -> Time {
     Time(Timestamp::from_second(second).expect("a time"))

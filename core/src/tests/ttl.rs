@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
-use crate::proven_time::Pace;
+use crate::vocabulary::pace::Pace;
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

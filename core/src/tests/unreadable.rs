@@ -9,15 +9,14 @@ use k8s_openapi::api::{
 use serde_json::{Value, json};
 
 use crate::{
-    build_plan::{self, PlanSettings},
-    cluster_cache::{ClusterCache, Watched},
-    decode::{self, Unreadable, examples},
-    heartbeat::Version,
-    index::Key,
-    inputs::Inputs,
-    preconditions,
-    registration::Registration,
-    snapshot,
+    cluster_cache::{ClusterCache, watched::Watched},
+    inputs::{Inputs, preconditions, snapshot},
+    objects::{
+        decode::{self, Unreadable, examples},
+        registration::Registration,
+    },
+    plan::build::{self, PlanSettings},
+    vocabulary::{key::Key, version::Version},
 };
 
 fn registration(name: &str) -> ServiceRegistration {
@@ -56,7 +55,7 @@ fn outcome(cluster: &ClusterCache, name: &str) -> (Option<&'static str>, usize) 
     let inputs = Inputs::new(snapshot, service, stall);
     let style = PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
     let wall = "2026-11-22T10:00:00Z".parse().expect("a time");
-    let plan = build_plan::build(&registration, &inputs, &[], style, wall);
+    let plan = build::build(&registration, &inputs, &[], style, wall);
     (reason, plan.writes().count())
 }
 

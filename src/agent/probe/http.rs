@@ -12,11 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::redirect::{Redirect, redirect};
 use super::spec::{Http, Scheme, Url};
-use super::{
-    connect,
-    outcome::{Outcome, USER_AGENT},
-    text, tls,
-};
+use super::{Outcome, USER_AGENT, connect, text, tls};
 
 /// The maximum size of an answer that is read, in bytes.
 const BODY_MAX: usize = 10 * 1024;

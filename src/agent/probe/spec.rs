@@ -18,14 +18,16 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::uri::PathAndQuery;
+use serde::Deserialize;
 
-use super::text;
+use super::{fields, text};
 
 /// The host of a probe that names none.
 pub const DEFAULT_HOST: &str = "127.0.0.1";
 
 /// A probe as it is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "fields::Fields")]
 pub struct Probe {
     /// What is checked.
     pub check: Check,

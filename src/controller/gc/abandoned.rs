@@ -35,11 +35,15 @@ use crate::controller::{
 };
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
-    cluster_cache::{Abandoned, Kind, Watched, mark_of},
-    decode::{Decode, Lenient},
-    heartbeat::Version,
-    monotonic_time::MonotonicTime,
-    plan::meta::OWNED_BY_ANNOTATION,
+    cluster_cache::{
+        belongings::{Abandoned, Kind},
+        watched::Watched,
+    },
+    objects::{
+        decode::{Decode, Lenient},
+        marks::{OWNED_BY_ANNOTATION, mark_of},
+    },
+    vocabulary::{monotonic_time::MonotonicTime, version::Version},
 };
 
 /// How long slices and Endpoints outlive their registration.
@@ -208,7 +212,8 @@ async fn is_wanted(object: &Abandoned, context: &Context) -> Result<bool, ApiErr
         Err(error) if error.is_absent() => Ok(false),
         Err(error) => Err(error),
         Ok(Lenient(current)) => {
-            let for_it = |it: &beatkeeper_core::index::Key| it.name == current.service_name();
+            let for_it =
+                |it: &beatkeeper_core::vocabulary::key::Key| it.name == current.service_name();
             Ok(current.uid().as_deref() == Some(&object.owner)
                 || object.service.as_ref().is_some_and(for_it))
         }

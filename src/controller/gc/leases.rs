@@ -16,9 +16,9 @@ use crate::controller::{
 };
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
-    heartbeat::{HeartbeatLease, Origin, Version},
-    index::{Key, Presence, Record},
-    monotonic_time::MonotonicTime,
+    liveness::index::{Presence, Record},
+    objects::heartbeat::{HeartbeatLease, Origin},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, version::Version},
 };
 
 /// How many ttls the Lease of a dead instance is kept, so that people can look at it.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use crate::controller::{context::Context, reconcile::verify};
 use beatkeeper_core::{
-    index::{Index, Key, Presence},
-    verdict::Suspect,
+    decide::verdict::Suspect,
+    liveness::index::{Index, Presence},
+    vocabulary::key::Key,
 };
 
 /// Runs for as long as the process, once per sweep interval.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::ArgAction;
 
-use beatkeeper_core::leader::{Durations, DurationsError};
+use beatkeeper_core::replica::leader::{Durations, DurationsError};
 
 /// The flags.
 #[derive(Debug, Clone, clap::Args)]

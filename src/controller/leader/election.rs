@@ -1,4 +1,4 @@
-//! Leader election against the API server: the I/O around [`beatkeeper_core::leader`].
+//! Leader election against the API server: the I/O around [`beatkeeper_core::replica::leader`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,8 +25,8 @@ use crate::controller::{
     replica,
 };
 use beatkeeper_core::{
-    decode::Lenient,
-    leader::{Candidate, Draft, Durations, LeaderLease, Move},
+    objects::decode::Lenient,
+    replica::leader::{Candidate, Draft, Durations, LeaderLease, Move},
 };
 
 /// This replica's part in the election.

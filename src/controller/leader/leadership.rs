@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::controller::clock::Clock;
-use beatkeeper_core::monotonic_time::MonotonicTime;
+use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
 
 /// A term of this process. Each term has its own number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use kube::{
 };
 
 use crate::controller::watch::backoff::WatchBackoff;
-use beatkeeper_core::{decode::Lenient, leader::LeaderLease};
+use beatkeeper_core::{objects::decode::Lenient, replica::leader::LeaderLease};
 
 /// A watch that begins with the first call of [`Self::news`] and lasts until [`Self::rest`].
 pub(crate) struct LeaseWatch {

@@ -19,7 +19,7 @@ use prometheus_client::{
 
 use super::catalogue::Catalogue;
 use crate::controller::clock::Clock;
-use beatkeeper_core::monotonic_time::MonotonicTime;
+use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
 
 const WATCH: &str = "watch_last_event_age";
 const WATCH_HELP: &str = "Time since the last event of the watch of a kind; of the quietest watch if several \

@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 
 use super::catalogue::Catalogue;
-use beatkeeper_core::index::Index;
+use beatkeeper_core::liveness::index::Index;
 
 const KNOWN: &str = "known_leases";
 const KNOWN_HELP: &str = "Heartbeat Leases that this process keeps in memory, leading or standing by, including Leases with an \

@@ -32,9 +32,9 @@ use crate::kube_client::{
     request::ApiRequest,
 };
 use beatkeeper_core::{
-    index::{Index, Key},
-    monotonic_time::MonotonicTime,
-    verdict::Verdict,
+    decide::verdict::Verdict,
+    liveness::index::Index,
+    vocabulary::{key::Key, monotonic_time::MonotonicTime},
 };
 
 pub(super) use ages::LastSeen;

@@ -110,7 +110,7 @@ mod tests {
         gate::Outcome,
         request::{ApiRequest, Verb},
     };
-    use beatkeeper_core::{index::Key, monotonic_time::MonotonicTime};
+    use beatkeeper_core::vocabulary::{key::Key, monotonic_time::MonotonicTime};
     use std::{collections::BTreeSet, time::Duration};
 
     /// The series that a metric has, by its type.

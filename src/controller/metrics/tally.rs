@@ -7,8 +7,8 @@ use beatkeeper_api::InstanceState;
 use prometheus_client::metrics::{family::Family, gauge::Gauge};
 
 use beatkeeper_core::{
-    index::Key,
-    verdict::{Reason, Verdict},
+    decide::verdict::Verdict,
+    vocabulary::{key::Key, reason::Reason},
 };
 
 /// At most this many registrations have series of their own.

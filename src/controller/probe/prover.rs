@@ -16,12 +16,12 @@ use crate::controller::{
 };
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
-    heartbeat::{Heartbeat, HeartbeatLease, Version},
-    index::Key,
-    monotonic_time::MonotonicTime,
-    probe_tracker::{self, Proof},
-    proven_time::SHORTEST_GAP,
-    silence_log::SilenceLog,
+    liveness::{
+        probe_tracker::{self, Proof},
+        silence_log::SilenceLog,
+    },
+    objects::heartbeat::{Heartbeat, HeartbeatLease},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, pace::SHORTEST_GAP, version::Version},
 };
 
 use super::renewal::{MEMORY_ANNOTATION, PROBE_LABEL, Renewal, our_lease};

@@ -1,5 +1,5 @@
 //! One renewal of the probe. It is conditional: the Lease must be as the last renewal left it. After a rollback
-//! of the store the condition fails ([`beatkeeper_core::rollback`]).
+//! of the store the condition fails ([`beatkeeper_core::liveness::rollback`]).
 
 use std::time::Duration;
 
@@ -24,10 +24,9 @@ use crate::{
     kube_client::throttle::Told,
 };
 use beatkeeper_core::{
-    heartbeat::{Heartbeat, HeartbeatLease, Version},
-    index::Key,
-    monotonic_time::MonotonicTime,
-    rollback::OurLease,
+    liveness::rollback::OurLease,
+    objects::heartbeat::{Heartbeat, HeartbeatLease},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, version::Version},
 };
 
 /// The label by which the heartbeat watch includes probes. No registration can have this name, since the name

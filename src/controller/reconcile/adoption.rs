@@ -28,20 +28,25 @@ use crate::controller::{
 };
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
-    adoption::{self, Adopted, Adoption},
-    adoption_plan::{self, AdoptionInputs, AdoptionPlan, ForeignObjects},
+    adoption::{
+        adopted::{Adopted, Adoption},
+        plan::{self, AdoptionPlan},
+        scene::{AdoptionInputs, ForeignObjects},
+        verdicts,
+    },
     cluster_cache::Ownership,
-    decode::{Lenient, Unreadable},
-    heartbeat::Version,
-    index::Key,
-    inputs::Inputs,
-    monotonic_time::MonotonicTime,
-    plan::meta::SERVICE_NAME_LABEL,
-    preconditions::{self, ConflictingObjects, Stall},
-    registration::Registration,
-    service::ServiceView,
-    snapshot,
-    verdict::Verdict,
+    decide::verdict::Verdict,
+    inputs::{
+        Inputs, preconditions, snapshot,
+        stall::{ConflictingObjects, Stall},
+    },
+    objects::{
+        decode::{Lenient, Unreadable},
+        marks::SERVICE_NAME_LABEL,
+        registration::Registration,
+        service::ServiceView,
+    },
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, version::Version},
 };
 
 /// The objects are read again this long after a refusal, since the watches do not keep the contents of objects
@@ -99,7 +104,7 @@ pub(crate) async fn begin(
         Err(error) => return failed(stage, &error),
     };
     let verdicts = judge(&stage);
-    let plan = adoption_plan::plan(
+    let plan = plan::plan(
         &AdoptionInputs {
             registration,
             families: stage.families(),
@@ -241,7 +246,7 @@ pub(crate) fn ended(
     verdicts: &[Verdict],
     context: &Context,
 ) -> Vec<AdoptedInstance> {
-    let weaned = adoption::weaned(&stage.adoption.instances, verdicts);
+    let weaned = verdicts::weaned(&stage.adoption.instances, verdicts);
     let mut ended = stage.adoption.ended.clone();
     if !weaned.is_empty() && !registration.dry_run {
         ended.extend(weaned.iter().cloned());
@@ -267,8 +272,7 @@ async fn read(registration: &Registration, context: &Context) -> Result<ForeignO
     let listed = of_service.each::<EndpointSlice>(|slice| slices.extend(slice));
     call(|| format!("list the EndpointSlices of Service {namespace}/{service}"), listed).await?;
     let world = context.world();
-    let foreign =
-        |metadata: &_| world.ownership(metadata, &registration.uid) == Ownership::ForeignObjects;
+    let foreign = |metadata: &_| world.ownership(metadata, &registration.uid) == Ownership::Foreign;
     Ok(ForeignObjects {
         has_endpoints: endpoints.is_some(),
         endpoints: endpoints.filter(|object| foreign(&object.metadata)),

@@ -23,17 +23,18 @@ use crate::controller::{
 };
 use crate::kube_client::list::Collection;
 use beatkeeper_core::{
-    cluster_cache::Watched,
-    decode::{Decode, Lenient},
-    heartbeat::Version,
-    index::Key,
-    inputs::Inputs,
-    monotonic_time::MonotonicTime,
-    plan::{Plan, Write},
-    refused_addresses,
-    registration::Registration,
-    server_message, snapshot,
-    status::Applied,
+    cluster_cache::watched::Watched,
+    inputs::{Inputs, snapshot},
+    objects::{
+        decode::{Decode, Lenient},
+        registration::Registration,
+    },
+    plan::{
+        hold_back,
+        write::{Plan, Write},
+    },
+    report::applied::Applied,
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, server_message, version::Version},
 };
 
 /// How many writes run at once.
@@ -154,7 +155,7 @@ fn only_published(
 ) -> Vec<Write> {
     let published = snapshot::published(registration, &context.world());
     let before = stage.snapshot.endpoints.as_deref();
-    let allowed = |write| refused_addresses::without_unpublished(write, before, published.all());
+    let allowed = |write| hold_back::without_unpublished(write, before, published.all());
     lists.into_iter().filter_map(allowed).collect()
 }
 

@@ -12,11 +12,11 @@ use serde_json::json;
 
 use crate::controller::context::{Context, call_write};
 use beatkeeper_core::{
-    change_limits::CORDONS,
-    cordon::{Cordons, Unmarked},
-    heartbeat::HeartbeatLease,
-    monotonic_time::MonotonicTime,
-    registration::Registration,
+    decide::cordons::Cordons,
+    liveness::index::cordon_notes::Unmarked,
+    objects::{heartbeat::HeartbeatLease, registration::Registration},
+    plan::change_limits::CORDONS,
+    vocabulary::monotonic_time::MonotonicTime,
 };
 
 /// The pause after a failed write. The cordon holds in the meantime.

@@ -16,20 +16,21 @@ use crate::controller::{
     },
 };
 use beatkeeper_core::{
-    address::AddressSet,
-    cordon::Cordons,
-    decide,
-    depends::Asked,
-    evidence::Evidence,
-    frozen::Earlier,
-    index::{CommitResult, Record},
-    inputs::Inputs,
-    monotonic_time::MonotonicTime,
-    preconditions,
-    registration::Registration,
-    snapshot,
-    ttl::TtlHistory,
-    verdict::{Suspect, Verdict},
+    cluster_cache::dependents::Asked,
+    decide::{
+        self,
+        cordons::Cordons,
+        evidence::Evidence,
+        facts::Facts,
+        verdict::{Suspect, Verdict},
+    },
+    inputs::{Inputs, earlier::Earlier, preconditions, snapshot},
+    liveness::{
+        index::{CommitResult, Record},
+        ttl::TtlHistory,
+    },
+    objects::registration::Registration,
+    vocabulary::{address::AddressSet, monotonic_time::MonotonicTime},
 };
 
 /// A registration is reconciled after this time even if nothing has woken it.
@@ -232,7 +233,7 @@ impl Known<'_> {
     fn decide(self, evidence: &Evidence, now: MonotonicTime, context: &Context) -> Vec<Verdict> {
         let Self { registration, ttl, stage, missing, cordons, records, published } = self;
         let pods = ask(registration, records, stage, context);
-        decide::decide(&decide::Facts {
+        decide::decide(&Facts {
             registration,
             ttl,
             records,

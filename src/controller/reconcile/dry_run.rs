@@ -3,8 +3,10 @@
 
 use crate::controller::{context::Context, reconcile::apply::Outcome};
 use beatkeeper_core::{
-    dry_run, inputs::Inputs, plan::Plan, published_addresses::PublishedAddresses,
-    registration::Registration, status::Applied,
+    inputs::Inputs,
+    objects::{published_addresses::PublishedAddresses, registration::Registration},
+    plan::write::Plan,
+    report::{applied::Applied, dry_run},
 };
 
 /// Bases the decision on what would be published now. After the dry run only what is published counts.

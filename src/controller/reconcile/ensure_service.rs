@@ -19,14 +19,14 @@ use crate::controller::{
     rollback,
 };
 use beatkeeper_core::{
-    change_limits::SERVICES,
-    decode::Lenient,
-    endpoint::Family,
-    heartbeat::Version,
-    index::Key,
-    plan::meta::{self, MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
-    registration::{Registration, TargetPort, text_of},
-    service::{ServicePortView, ServiceView},
+    objects::{
+        decode::Lenient,
+        marks::{self, MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
+        registration::{Registration, TargetPort, text_of},
+        service::{ServicePortView, ServiceView},
+    },
+    plan::change_limits::SERVICES,
+    vocabulary::{endpoint::Family, key::Key, version::Version},
 };
 
 /// The result of the establish step.
@@ -201,7 +201,7 @@ async fn claim(
     Ok(json!({
         "resourceVersion": current.resource_version,
         "annotations": annotations,
-        "ownerReferences": meta::remaining_owners(&current),
+        "ownerReferences": marks::remaining_owners(&current),
     }))
 }
 

@@ -7,14 +7,13 @@ use crate::controller::{
     reconcile::ensure_service::{self, Ensured},
 };
 use beatkeeper_core::{
-    change_limits::SERVICES,
-    decode::Unreadable,
-    inputs::Inputs,
-    monotonic_time::MonotonicTime,
-    preconditions,
-    registration::Registration,
-    service::ServiceView,
-    snapshot::{self, Snapshot},
+    inputs::{
+        Inputs, preconditions,
+        snapshot::{self, Snapshot},
+    },
+    objects::{decode::Unreadable, registration::Registration, service::ServiceView},
+    plan::change_limits::SERVICES,
+    vocabulary::monotonic_time::MonotonicTime,
 };
 
 /// A Service of another owner that is deleted is most often being replaced. The operator creates its own Service only

@@ -12,12 +12,10 @@ use crate::controller::{
     error::ApiError,
 };
 use beatkeeper_core::{
-    decode::Lenient,
-    inputs::Inputs,
-    plan::Write,
-    refused_addresses::{HeldBack, RefusedNow, Trial},
-    registration::Registration,
-    verdict::Verdict,
+    decide::verdict::Verdict,
+    inputs::{Inputs, held_back::HeldBack},
+    objects::{decode::Lenient, registration::Registration},
+    plan::{refusals::RefusedNow, trial::Trial, write::Write},
 };
 
 /// The addresses and objects that must not be tried now.

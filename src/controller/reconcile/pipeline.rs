@@ -21,20 +21,16 @@ use crate::controller::{
     report::{readiness, status::Report, status_writer},
 };
 use beatkeeper_core::{
-    build_plan,
-    change_limits::Permits,
-    cordon::Cordons,
-    index::Key,
-    inputs::Inputs,
-    monotonic_time::MonotonicTime,
-    plan::Plan,
-    published_verdicts,
-    registration::Registration,
-    snapshot,
-    status::{self, Applied},
-    summary::DecisionSummary,
-    ttl::TtlHistory,
-    verdict::{Suspect, Verdict},
+    decide::{
+        cordons::Cordons,
+        verdict::{Suspect, Verdict},
+    },
+    inputs::{Inputs, snapshot},
+    liveness::ttl::TtlHistory,
+    objects::registration::Registration,
+    plan::{build, change_limits::Permits, write::Plan},
+    report::{applied::Applied, published_verdicts, status, summary::DecisionSummary},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime},
 };
 
 /// How often a plan is made at most in one reconciliation, when its writes meet conflicts.
@@ -110,13 +106,13 @@ async fn reconcile(
         }
         let applied =
             match carry_out(&registration, &stage, &decision.verdicts, plan, &context).await {
-                Outcome::Done(applied) => stage.failed(applied),
+                Outcome::Done(applied) => applied.with_failure_of(&stage),
                 Outcome::Conflict(why) if attempt < ATTEMPTS => {
                     tracing::debug!(registration = %registration.key, why, "planning anew");
                     continue;
                 }
                 Outcome::Conflict(why) => {
-                    stage.failed(Applied { failure: Some(why), ..Applied::default() })
+                    Applied { failure: Some(why), ..Applied::default() }.with_failure_of(&stage)
                 }
             };
         if !context.leadership.holds() {
@@ -201,7 +197,7 @@ async fn gather_inputs(registration: &Registration, context: &Context) -> Inputs
     stage
 }
 
-/// Plans the writes. Changes that a tenant can cause are rate-limited ([`temper`](beatkeeper_core::change_limits)),
+/// Plans the writes. Changes that a tenant can cause are rate-limited ([`temper`](beatkeeper_core::plan::change_limits)),
 /// except in a dry run, which writes nothing.
 fn build(
     registration: &Registration,
@@ -218,7 +214,7 @@ fn build(
             paces.endpoints.limit(endpoints, &stage.snapshot.slices, permits, clocks.now)
         }),
     };
-    build_plan::build_limited(registration, stage, verdicts, style, clocks.wall, restrain)
+    build::build_limited(registration, stage, verdicts, style, clocks.wall, restrain)
 }
 
 fn sooner(one: Option<MonotonicTime>, other: Option<MonotonicTime>) -> Option<MonotonicTime> {

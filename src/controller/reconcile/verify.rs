@@ -13,9 +13,10 @@ use kube::Api;
 use crate::controller::context::{CALL_TIMEOUT, Context, call};
 use crate::kube_client::{self, list::Collection};
 use beatkeeper_core::{
-    heartbeat::{Heartbeat, HeartbeatLease},
-    index::{Key, LiveRead},
-    verdict::Suspect,
+    decide::verdict::Suspect,
+    liveness::index::LiveRead,
+    objects::heartbeat::{Heartbeat, HeartbeatLease},
+    vocabulary::key::Key,
 };
 
 /// Up to this many Leases are read one by one, several at once, whatever the size of their registration.

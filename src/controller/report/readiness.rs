@@ -19,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controller::context::{Context, call_write};
 use beatkeeper_core::{
-    gates::{Claimant, Word},
-    heartbeat::Origin,
-    index::Key,
+    decide::verdict::Verdict,
     inputs::Inputs,
-    pod::PodView,
-    registration::Registration,
-    status::Applied,
-    verdict::{Reason, Verdict},
+    objects::{heartbeat::Origin, pod::PodView, registration::Registration},
+    report::{
+        applied::Applied,
+        readiness_gates::{Claimant, Word},
+    },
+    vocabulary::{key::Key, reason::Reason},
 };
 
 /// How many Pods are written at the same time.

@@ -19,15 +19,17 @@ use crate::controller::{
     report::status_writer::Written,
 };
 use beatkeeper_core::{
-    change_limits::{EVENTS, STATUSES},
-    decode::Lenient,
-    events::{self, ReportedStates},
-    heartbeat::Version,
-    monotonic_time::MonotonicTime,
-    preconditions::Stall,
-    registration::Registration,
-    status::{self, Applied},
-    summary::{DecisionSummary, SummaryLine},
+    inputs::stall::Stall,
+    objects::{decode::Lenient, registration::Registration},
+    plan::change_limits::{EVENTS, STATUSES},
+    report::{
+        applied::Applied,
+        events,
+        reported_states::ReportedStates,
+        status,
+        summary::{DecisionSummary, SummaryLine},
+    },
+    vocabulary::{monotonic_time::MonotonicTime, version::Version},
 };
 
 /// What is to be reported about a registration.

@@ -12,7 +12,7 @@
 //! that may wait ([`FLOOR`]) waits on the desk until its time has come or an urgent report replaces it. After
 //! each write the desk pauses ([`pause_after`]).
 //!
-//! [`FLOOR`]: beatkeeper_core::status::FLOOR
+//! [`FLOOR`]: beatkeeper_core::report::status::FLOOR
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::controller::{
     reconcile::pipeline::backoff,
     report::status::{self, Report, Told},
 };
-use beatkeeper_core::{heartbeat::Version, index::Key, monotonic_time::MonotonicTime};
+use beatkeeper_core::vocabulary::{key::Key, monotonic_time::MonotonicTime, version::Version};
 
 /// The longest pause of a desk after a write.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -305,7 +305,10 @@ async fn rest(key: &Key, pause: Duration, context: &Context) -> bool {
 mod tests {
     use super::*;
     use beatkeeper_api::ServiceRegistration;
-    use beatkeeper_core::{registration::Registration, status::Applied, summary::DecisionSummary};
+    use beatkeeper_core::{
+        objects::registration::Registration,
+        report::{applied::Applied, summary::DecisionSummary},
+    };
 
     fn report() -> Report {
         let object: ServiceRegistration = serde_json::from_value(serde_json::json!({

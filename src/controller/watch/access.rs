@@ -26,11 +26,9 @@ use crate::controller::{
     watch::objects::cache,
 };
 use beatkeeper_core::{
-    access::{Access, CANNOT_READ, Need, Refusal},
-    decode::Lenient,
-    heartbeat::Version,
-    index::Key,
-    verdict::Reason,
+    objects::decode::Lenient,
+    replica::access::{Access, CANNOT_READ, Need, Refusal},
+    vocabulary::{key::Key, reason::Reason, version::Version},
 };
 
 /// A refusal that lasts this long is reported, and registrations that do not report it yet are looked for as often.

@@ -26,10 +26,12 @@ use crate::controller::{
 };
 use crate::kube_client::{list::Collection, observe::observe};
 use beatkeeper_core::{
-    cluster_cache::Watched,
-    decode::{Decode, Decoded, Unreadable},
-    heartbeat::{Heartbeat, HeartbeatLease, Version},
-    index::Key,
+    cluster_cache::watched::Watched,
+    objects::{
+        decode::{Decode, Decoded, Unreadable},
+        heartbeat::{Heartbeat, HeartbeatLease},
+    },
+    vocabulary::{key::Key, version::Version},
 };
 
 /// The watches of one scope.

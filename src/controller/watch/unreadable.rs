@@ -10,9 +10,8 @@ use kube::{Resource, runtime::watcher::Event};
 
 use crate::controller::context::Context;
 use beatkeeper_core::{
-    decode::{Decoded, Unreadable},
-    index::Key,
-    monotonic_time::MonotonicTime,
+    objects::decode::{Decoded, Unreadable},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime},
 };
 
 /// The shortest time between two log lines about the same object.

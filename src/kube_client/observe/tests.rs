@@ -11,10 +11,10 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
 use super::*;
-use beatkeeper_core::heartbeat::{Heartbeat, HeartbeatLease};
+use beatkeeper_core::objects::heartbeat::{Heartbeat, HeartbeatLease};
 
 // The example objects of the core's tests.
-#[path = "../../../core/src/decode/examples.rs"]
+#[path = "../../../core/src/objects/decode/examples.rs"]
 mod examples;
 
 /// JSON that is nested more deeply than a recursive parser accepts.

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use beatkeeper_core::leader::{Candidate, Draft, Durations, Move};
+use beatkeeper_core::replica::leader::{Candidate, Draft, Durations, Move};
 
 use super::Controller;
 use crate::api::{Answer, Call, Refusal};

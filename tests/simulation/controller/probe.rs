@@ -4,12 +4,9 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc, task::Poll};
 
 use beatkeeper_api::heartbeat::{REGISTRATION_LABEL, renew_time};
 use beatkeeper_core::{
-    heartbeat::{Heartbeat, HeartbeatLease, HeartbeatSpec, Version},
-    index::Key,
-    monotonic_time::MonotonicTime,
-    probe_tracker,
-    rollback::OurLease,
-    silence_log::SilenceLog,
+    liveness::{probe_tracker, rollback::OurLease, silence_log::SilenceLog},
+    objects::heartbeat::{Heartbeat, HeartbeatLease, HeartbeatSpec},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, version::Version},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -28,7 +25,7 @@ const ANSWER_WITHIN: u64 = 1000;
 const PAUSE_AFTER_FAILURE: u64 = 250;
 const PATIENCE_IN_DOUBT: u64 = 250;
 const MEMORY_PERIOD: u64 = 1000;
-/// The same value as `SHORTEST_GAP` in proven.rs.
+/// The same value as `SHORTEST_GAP` in pace.rs.
 const SHORTEST_GAP: u64 = 500;
 
 #[derive(Default)]

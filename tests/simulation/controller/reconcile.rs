@@ -5,25 +5,26 @@ use std::{cell::OnceCell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, 
 
 use beatkeeper_api::ServiceRegistration;
 use beatkeeper_core::{
-    address::AddressSet,
-    build_plan,
-    cordon::Cordons,
-    decide,
-    evidence::Evidence,
-    heartbeat::Version,
-    index::{CommitResult, Key},
-    inputs::Inputs,
-    monotonic_time::MonotonicTime,
-    plan::meta::{MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
-    preconditions,
-    proven_time::ProvenTime,
-    registration::Registration,
-    service::ServiceView,
-    snapshot,
-    status::{self, Applied, Clocks},
-    summary::DecisionSummary,
-    ttl::TtlHistory,
-    verdict::{Suspect, Verdict},
+    decide::{
+        self,
+        cordons::Cordons,
+        evidence::Evidence,
+        verdict::{Suspect, Verdict},
+    },
+    inputs::{Inputs, preconditions, snapshot},
+    liveness::{index::CommitResult, proven_time::ProvenTime, ttl::TtlHistory},
+    objects::{
+        marks::{MANAGER, OWNED_BY_ANNOTATION, OwnerMark},
+        registration::Registration,
+        service::ServiceView,
+    },
+    plan::build,
+    report::{
+        applied::Applied,
+        status::{self, Clocks},
+        summary::DecisionSummary,
+    },
+    vocabulary::{address::AddressSet, key::Key, monotonic_time::MonotonicTime, version::Version},
 };
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
@@ -93,14 +94,14 @@ impl Controller {
             let decision = self.decide(&registration, &ttl, &stage).await;
             self.breathe().await;
             let (style, wall) = (self.setup.style, self.wall());
-            let plan = build_plan::build(&registration, &stage, &decision.verdicts, style, wall);
+            let plan = build::build(&registration, &stage, &decision.verdicts, style, wall);
             let (verdicts, taken) = (&decision.verdicts, decision.taken);
             let explanation = self.explain(min_ready, verdicts, taken);
             let applied = match self.apply(&registration, plan, explanation).await {
-                Outcome::Done(applied) => stage.failed(applied),
+                Outcome::Done(applied) => applied.with_failure_of(&stage),
                 Outcome::Conflict(_) if attempt < ATTEMPTS => continue,
                 Outcome::Conflict(why) => {
-                    stage.failed(Applied { failure: Some(why), ..Applied::default() })
+                    Applied { failure: Some(why), ..Applied::default() }.with_failure_of(&stage)
                 }
             };
             let applied =
@@ -222,7 +223,7 @@ impl Controller {
             let now = self.now();
             let evidence = self.evidence(registration, ttl, &records, missing, now);
             let owner_of = |address: IpAddr| self.world().owner_of_address(address);
-            let verdicts = decide::decide(&decide::Facts {
+            let verdicts = decide::decide(&decide::facts::Facts {
                 registration,
                 ttl,
                 records: &records,
@@ -263,7 +264,7 @@ impl Controller {
         &self,
         registration: &Registration,
         ttl: &TtlHistory,
-        records: &[beatkeeper_core::index::Record],
+        records: &[beatkeeper_core::liveness::index::Record],
         missing: &Missing,
         now: MonotonicTime,
     ) -> Evidence {
@@ -294,7 +295,7 @@ impl Controller {
     }
 
     /// Implements [`Without::SeenMoments`].
-    fn trust_wall_clocks(&self, records: &mut [beatkeeper_core::index::Record]) {
+    fn trust_wall_clocks(&self, records: &mut [beatkeeper_core::liveness::index::Record]) {
         let wall = self.wall().as_microsecond();
         for record in records {
             let Some(renewed) = record.token.renewed else { continue };
@@ -397,7 +398,7 @@ impl Controller {
         object: Arc<ServiceRegistration>,
         registration: Registration,
         verdicts: Vec<Verdict>,
-        stall: Option<preconditions::Stall>,
+        stall: Option<beatkeeper_core::inputs::stall::Stall>,
         applied: Applied,
     ) {
         let key = registration.key.clone();

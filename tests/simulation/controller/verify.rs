@@ -7,9 +7,8 @@ use std::{
 };
 
 use beatkeeper_core::{
-    heartbeat::Heartbeat,
-    index::{Key, LiveRead},
-    verdict::Suspect,
+    decide::verdict::Suspect, liveness::index::LiveRead, objects::heartbeat::Heartbeat,
+    vocabulary::key::Key,
 };
 use futures::future;
 

@@ -9,13 +9,16 @@ use std::{
 
 use beatkeeper_api::InstanceState;
 use beatkeeper_core::{
-    heartbeat::{Token, Version},
-    index::Key,
-    monotonic_time::MonotonicTime,
-    plan::{Plan, Write},
-    registration::Registration,
-    status::Applied,
-    verdict::{Reason, Verdict},
+    decide::verdict::Verdict,
+    objects::registration::Registration,
+    plan::write::{Plan, Write},
+    report::applied::Applied,
+    vocabulary::{
+        key::Key,
+        monotonic_time::MonotonicTime,
+        reason::Reason,
+        version::{Token, Version},
+    },
 };
 use futures::future;
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use beatkeeper_core::index::Key;
+use beatkeeper_core::vocabulary::key::Key;
 
 use super::{Run, TICK};
 use crate::{

@@ -73,7 +73,7 @@ pub fn apply(edit: &Edit, server: &mut Server, serial: usize) {
         Edit::RenameService(index) => {
             let mut slice = pick(index);
             let labels = slice.metadata.labels.get_or_insert_default();
-            labels.insert(meta::SERVICE_NAME_LABEL.to_owned(), "stranger".to_owned());
+            labels.insert(marks::SERVICE_NAME_LABEL.to_owned(), "stranger".to_owned());
             slice
         }
         Edit::LoseOwner(index) => {

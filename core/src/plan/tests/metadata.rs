@@ -38,7 +38,7 @@ fn created_objects_name_their_owner() {
     assert_eq!(endpoints.name.as_deref(), Some("greeter"));
     for metadata in [slice, endpoints] {
         assert_eq!(metadata.namespace.as_deref(), Some("shop"));
-        assert_eq!(meta::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
+        assert_eq!(marks::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
         // The garbage collector would act on an owner reference within milliseconds.
         assert_eq!(metadata.owner_references, None);
     }
@@ -114,13 +114,13 @@ fn a_lost_mark_of_the_owner_is_repaired_and_that_of_an_earlier_registration_repl
     for value in [None].into_iter().chain(earlier) {
         let again = repaired(|metadata| {
             let annotations = metadata.annotations.get_or_insert_default();
-            annotations.remove(meta::OWNED_BY_ANNOTATION);
+            annotations.remove(marks::OWNED_BY_ANNOTATION);
             if let Some(value) = value {
-                annotations.insert(meta::OWNED_BY_ANNOTATION.to_owned(), value.to_owned());
+                annotations.insert(marks::OWNED_BY_ANNOTATION.to_owned(), value.to_owned());
             }
         });
         for metadata in again {
-            assert_eq!(meta::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
+            assert_eq!(marks::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
         }
     }
 }
@@ -140,7 +140,7 @@ fn the_owner_reference_of_an_earlier_version_goes() {
     });
     for metadata in again {
         assert_eq!(metadata.owner_references, None);
-        assert_eq!(meta::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
+        assert_eq!(marks::owned_by(&metadata), Some("shop:greeter/uid-of-greeter"));
     }
 }
 
@@ -216,7 +216,7 @@ fn a_service_with_a_name_of_63_characters_gets_slices() {
     for (name, slice) in &server.slices {
         assert_eq!(name.len(), 63);
         let labels = slice.metadata.labels.clone().unwrap();
-        assert_eq!(labels[meta::SERVICE_NAME_LABEL], world.service.name);
+        assert_eq!(labels[marks::SERVICE_NAME_LABEL], world.service.name);
     }
 }
 

@@ -8,14 +8,19 @@ use std::{
 };
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use model::Server;
 
-use super::{
-    super::endpoint::{
+use crate::{
+    objects::marks::{self, Owner},
+    plan::{
+        diff::plan,
+        target::{EndpointsMode, Published, ServiceFacts, Target},
+        write::{Plan, Write},
+    },
+    vocabulary::endpoint::{
         Conditions, Endpoint, EndpointPort, EndpointsReadiness, Family, PodRef, PortSet, Protocol,
     },
-    EndpointsMode, Owner, Plan, Published, ServiceFacts, Target, Write, meta, plan,
 };
-use model::Server;
 
 mod edits;
 mod listing;

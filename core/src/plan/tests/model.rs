@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Family, Plan, Tuple, Write, meta};
+use super::{Family, Plan, Tuple, Write, marks};
 
 /// Number of characters that the API server appends to a generated name.
 const SUFFIX: usize = 5;
@@ -184,7 +184,7 @@ impl Server {
 fn is_seen(slice: &EndpointSlice) -> bool {
     let labels = slice.metadata.labels.clone().unwrap_or_default();
     slice.metadata.deletion_timestamp.is_none()
-        && labels.get(meta::SERVICE_NAME_LABEL).is_some_and(|name| name.starts_with("greeter"))
+        && labels.get(marks::SERVICE_NAME_LABEL).is_some_and(|name| name.starts_with("greeter"))
 }
 
 fn assert_same_object(stored: &ObjectMeta, sent: &ObjectMeta) {
@@ -198,7 +198,7 @@ fn without_noise(object: &impl Serialize, metadata: &ObjectMeta) -> serde_json::
     let mut object = serde_json::to_value(object).unwrap();
     let mut metadata = ObjectMeta { resource_version: None, ..metadata.clone() };
     if let Some(annotations) = &mut metadata.annotations {
-        annotations.remove(meta::TRIGGER_TIME_ANNOTATION);
+        annotations.remove(marks::TRIGGER_TIME_ANNOTATION);
     }
     metadata.annotations = metadata.annotations.filter(|annotations| !annotations.is_empty());
     object["metadata"] = serde_json::to_value(metadata).unwrap();

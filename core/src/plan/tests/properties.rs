@@ -309,7 +309,7 @@ proptest! {
         start in 900..1_300_usize,
         steps in vec((vec(any::<Index>(), 0..60), 0..400_usize, any::<bool>()), 1..4),
     ) {
-        const LIMIT: usize = super::super::MAX_ENDPOINTS_ADDRESSES;
+        const LIMIT: usize = crate::plan::target::MAX_ENDPOINTS_ADDRESSES;
         let world = World { max: 1000, ..World::new() };
         // New endpoints have lower addresses, so that they are first in any order.
         let mut next = 10_000;

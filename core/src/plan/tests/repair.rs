@@ -171,7 +171,7 @@ fn of_two_copies_the_one_that_consumers_see_stays() {
     let mut server = world.published(&all);
     let mut copy = server.the_slice();
     copy.metadata.name = Some("a-copy-first-in-order".to_owned());
-    copy.metadata.labels.as_mut().unwrap().remove(meta::SERVICE_NAME_LABEL);
+    copy.metadata.labels.as_mut().unwrap().remove(marks::SERVICE_NAME_LABEL);
     server.store_slice(copy);
     let plan = world.publish(&mut server, &all);
     assert_eq!(lines(&plan), [["delete slice a-copy-first-in-order"]]);

@@ -1,0 +1,7 @@
+//! The adoption of what others have published.
+
+pub mod adopted;
+pub mod found;
+pub mod plan;
+pub mod scene;
+pub mod verdicts;

@@ -1,0 +1,93 @@
+//! The decide step, which makes a [`Verdict`] on each instance of a registration.
+
+pub mod cordons;
+pub mod evidence;
+pub mod facts;
+pub mod verdict;
+
+mod judge;
+pub(crate) mod locate;
+mod min_ready;
+
+use std::{
+    cell::LazyCell,
+    collections::{BTreeSet, HashSet},
+};
+
+use beatkeeper_api::{
+    InstanceState,
+    heartbeat::{self, Health},
+};
+
+use crate::{
+    adoption::verdicts,
+    decide::{facts::Facts, judge::Candidate, verdict::Verdict},
+    vocabulary::reason::Reason,
+};
+
+/// Decides about every instance of a registration: those with a Lease, and declared ones without a Lease.
+pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
+    // Reports keep the verdicts, so no extra capacity is allocated.
+    let mut verdicts: Vec<Verdict> = Vec::with_capacity(facts.records.len());
+    verdicts.extend(facts.records.iter().filter_map(|record| Candidate::of(facts, record).judge()));
+    // Most instances have Leases and are not declared. So the few declared names are kept in the set for the look-ups.
+    let mut silent: BTreeSet<&str> =
+        facts.registration.declared.values().map(|declared| declared.name.as_str()).collect();
+    for verdict in &verdicts {
+        silent.remove(&*verdict.instance);
+    }
+    verdicts.extend(silent.into_iter().map(|instance| never_beat(facts, instance)));
+    verdicts::join(facts, &mut verdicts);
+    verdicts.sort_by(|a, b| a.instance.cmp(&b.instance));
+    // Evaluated only if protection needs more instances.
+    let were_ready: LazyCell<HashSet<&str>, _> = LazyCell::new(|| {
+        facts
+            .records
+            .iter()
+            .filter(|record| record.expired_at.is_none())
+            .filter(|record| record.content.health == Ok(Health::Passing))
+            .map(|record| &*record.lease)
+            .collect()
+    });
+    min_ready::protect(&mut verdicts, facts.registration.min_ready, |verdict| {
+        let lease = verdict.lease.as_ref().map(|lease| &*lease.decision.lease);
+        let placed = verdict.placement.as_ref();
+        verdict.state == InstanceState::Expired
+            && lease.is_some_and(|lease| were_ready.contains(lease))
+            && placed.is_some_and(|placed| placed.kubelet_ready && placed.is_at(facts.published))
+    });
+    verdicts
+}
+
+/// The verdict on a declared instance without a Lease.
+fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
+    let (state, reason, message, placement) = match locate::outside(facts, instance, &[]) {
+        Ok(placement) if let Some(entry) = cordons::named(facts.cordons, instance) => (
+            InstanceState::Cordoned,
+            Reason::Cordoned,
+            cordons::told(&entry.reason),
+            Some(placement),
+        ),
+        Ok(placement) => (
+            InstanceState::Waiting,
+            Reason::NeverBeat,
+            format!(
+                "declared, but no heartbeat Lease {} has been seen",
+                heartbeat::lease_name(&facts.registration.key.name, instance)
+            ),
+            Some(placement),
+        ),
+        Err((reason, message)) => (InstanceState::Rejected, reason, message, None),
+    };
+    Verdict {
+        instance: instance.into(),
+        state,
+        reason,
+        message,
+        placement,
+        last_beat: None,
+        lease: None,
+        rival: None,
+        requeue_at: None,
+    }
+}

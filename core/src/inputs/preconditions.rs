@@ -1,0 +1,161 @@
+//! Whether a registration may publish at all: what it must never take over (P6), and what a user has to correct first.
+
+use beatkeeper_api::registration::ADOPT_ANNOTATION;
+
+use crate::{
+    inputs::stall::{ConflictingObjects, Stall},
+    objects::{
+        registration::{PortTemplate, Registration},
+        service::ServiceView,
+    },
+};
+
+/// Why a registration may not publish; `None` if it may. `service` is `None` before the Service is created, or if it
+/// cannot be created.
+pub fn stall(
+    registration: &Registration,
+    service: Option<&ServiceView>,
+    neighbours: &ConflictingObjects,
+) -> Option<Stall> {
+    let name = &registration.service_name;
+    let because = |reason, message| Some(Stall { reason, message });
+    if let Some(object) = &neighbours.unreadable {
+        return Some(Stall::unreadable(object));
+    }
+    if let Some(finalizers) = &registration.ending {
+        return because(
+            "Deleting",
+            format!(
+                "it is being deleted and waits for finalizers ({}); what is published stays as long as it \
+                 beats, and nothing is added. The controller that set a finalizer has to remove it",
+                finalizers.join(", ")
+            ),
+        );
+    }
+    if !registration.problems.is_empty() {
+        return because("InvalidSpec", registration.problems.join("; "));
+    }
+    if let Some(elder) = &neighbours.elder {
+        return because(
+            "ServiceTaken",
+            format!(
+                "Service {name} is published by the older ServiceRegistration {elder}; declare the \
+                 instances there, or name another Service"
+            ),
+        );
+    }
+    let service = service?;
+    if service.selects {
+        return because(
+            "ServiceHasSelector",
+            format!(
+                "Service {name} has a selector, so the cluster publishes its endpoints by itself; once \
+                 its Pods beat, remove spec.selector of the Service and what it published is taken over, \
+                 or name another Service"
+            ),
+        );
+    }
+    if service.external_name {
+        return because(
+            "ServiceIsExternalName",
+            format!(
+                "Service {name} is of type ExternalName, which has no endpoints; name another Service"
+            ),
+        );
+    }
+    if let Some((slice, manager)) = &neighbours.foreign_slice {
+        return because(
+            "ServedByOthers",
+            format!(
+                "EndpointSlice {slice} of Service {name} is managed by {manager}; delete it and what \
+                 makes it (for mirrored slices: the Endpoints object {name}), or name another \
+                 Service, or, if people wrote it, {}",
+                how_to_adopt()
+            ),
+        );
+    }
+    if neighbours.foreign_endpoints {
+        return because(
+            "ServedByOthers",
+            format!(
+                "Endpoints {name} exists and is not Beatkeeper's; delete it, or name another \
+                 Service, or, if people wrote it, {}",
+                how_to_adopt()
+            ),
+        );
+    }
+    if common_ports(registration, Some(service)).is_empty() {
+        let names: Vec<&str> = service.ports.iter().map(|port| port.name.as_str()).collect();
+        return because(
+            "PortsMismatch",
+            format!(
+                "none of spec.ports is a port of Service {name}, which has {names:?}; ports are \
+                 matched by name: rename them on one side"
+            ),
+        );
+    }
+    None
+}
+
+fn how_to_adopt() -> String {
+    format!("have it taken over: annotate the registration with {ADOPT_ANNOTATION}=true")
+}
+
+/// A Service that did not belong to the operator was deleted. It may be about to be created again.
+pub fn service_gone(registration: &Registration) -> Stall {
+    let name = &registration.service_name;
+    Stall {
+        reason: "ServiceGone",
+        message: format!(
+            "Service {name} was deleted; unless it is made anew within seconds, it is created \
+             without a selector"
+        ),
+    }
+}
+
+/// The operator could not write the ports of the spec to its own Service. Consumers ignore slices with names of ports
+/// that the Service does not have. Returns `None` if the Service already has all ports.
+pub fn old_ports(
+    registration: &Registration,
+    service: Option<&ServiceView>,
+    error: &str,
+) -> Option<Stall> {
+    let has = |service: &ServiceView, port: &PortTemplate| {
+        let mut ports = service.ports.iter();
+        ports.any(|other| other.name == port.name && other.protocol == port.protocol.as_str())
+    };
+    let service = service?;
+    let all = registration.ports.iter().all(|port| has(service, port));
+    (!all).then(|| Stall {
+        reason: "ServiceUnchanged",
+        message: format!(
+            "Service {} cannot be given the ports of spec.ports, and what is published keeps those that \
+             it has until then: {error}",
+            registration.service_name
+        ),
+    })
+}
+
+/// The ports that are published: those that the Service has, too, matched by name as in kube-proxy, and by protocol. A
+/// Service of this registration counts as having all of them, and a headless Service need not name any.
+pub fn common_ports(
+    registration: &Registration,
+    service: Option<&ServiceView>,
+) -> Vec<PortTemplate> {
+    let ports = registration.ports.iter();
+    match service {
+        Some(service)
+            if service.owner.as_deref() != Some(&registration.uid) && !service.ports.is_empty() =>
+        {
+            ports
+                .filter(|port| {
+                    service.ports.iter().any(|other| {
+                        other.name == port.name && other.protocol == port.protocol.as_str()
+                    })
+                })
+                .cloned()
+                .collect()
+        }
+        _ => ports.cloned().collect(),
+    }
+}

@@ -1,0 +1,171 @@
+//! The data types of the liveness index: its records, its input and its results.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    liveness::rhythm::{Rhythm, Wanted},
+    objects::heartbeat::{Heartbeat, LeaseContent},
+    vocabulary::{
+        key::Key,
+        monotonic_time::MonotonicTime,
+        pace::Silence,
+        version::{Token, Version},
+    },
+};
+
+/// How this controller came to know the current token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provenance {
+    /// The token was there when the controller started. It is not known whether the instance beats (L5).
+    Inherited,
+    /// The token was there when the controller started, and the instance was published. It has one full ttl to beat
+    /// (L5).
+    Granted,
+    /// The Lease appeared with a beat that is older than the Lease itself, so it was restored from a backup.
+    Restored,
+    /// The token was seen to change, or to appear: the instance beats.
+    Changed,
+}
+
+impl Provenance {
+    /// Whether two things are unknown: whether the instance beats, and whether it was published before it came to be
+    /// known.
+    pub fn awaits_beat(self) -> bool {
+        matches!(self, Self::Inherited | Self::Restored)
+    }
+}
+
+/// The time that an instance known before a rollback of the store is granted to beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace {
+    /// The moment from which the silence of the instance counts.
+    pub from: MonotonicTime,
+    /// Whether the instance was published, according to the decisions of this process.
+    pub published: bool,
+    /// Whether the new history has shown its Lease.
+    pub shown: bool,
+}
+
+/// Whether the watch still shows a Lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The watch shows it.
+    Watched,
+    /// The watch no longer shows it. The Lease may be deleted, or may have lost its label (L4). A live read decides.
+    Missing,
+    /// The Lease exists without its label, so only live reads show its beats.
+    Unlabelled,
+}
+
+/// What is known of one heartbeat Lease.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The name of the Lease.
+    pub lease: Arc<str>,
+    /// The token as last read.
+    pub token: Token,
+    /// The version of the Lease as last read.
+    pub version: Version,
+    /// When the token was last seen to change (L1).
+    pub seen: MonotonicTime,
+    /// How long the instance had been silent before `seen`, as an earlier process has proven (L5).
+    pub silent_before: Duration,
+    /// How the token came to be known.
+    pub provenance: Provenance,
+    /// Whether the watch shows the Lease.
+    pub presence: Presence,
+    /// The latest moment for which a live read proves that the token had not changed (L2).
+    pub silent_at: Option<MonotonicTime>,
+    /// Since when the instance is decided to be dead. Only a new token revives it; a changed ttl does not.
+    pub expired_at: Option<MonotonicTime>,
+    /// Set if the store was rolled back since the last beat.
+    pub grace: Option<Grace>,
+    /// The remaining content of the Lease.
+    pub content: Arc<LeaseContent>,
+    /// Whether the location of the instance was ever known. If so, a missing Pod is gone. If not, it was never seen.
+    pub placed: bool,
+    /// Whether the last decision was to publish it.
+    pub published: bool,
+    /// Whether only protection.minReady keeps the instance published, however long it is silent (L7).
+    pub protected: bool,
+    /// The rhythm of its beats.
+    pub rhythm: Rhythm,
+    /// Whether a beat would change no decision. If so, a beat does not wake the registration.
+    pub(super) beat_is_noop: bool,
+    /// When the version was read.
+    pub(super) read_at: MonotonicTime,
+}
+
+impl Record {
+    /// How long the instance has been silent.
+    pub fn silence(&self) -> Silence {
+        let since = self.grace.map_or(self.seen, |grace| grace.from.max(self.seen));
+        Silence { since, before: self.silent_before }
+    }
+
+    /// Whether the instance was published when the store was rolled back. Then it stays published, whatever the slices
+    /// say now.
+    pub fn stays_published(&self) -> bool {
+        self.grace.is_some_and(|grace| grace.published)
+    }
+}
+
+/// The result of an observation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Whether a token changed.
+    pub beat: bool,
+    /// The time since the previous beat, if that beat was seen to arrive.
+    pub since: Option<Duration>,
+    /// The registrations for which the decision may change.
+    pub wake: Vec<Key>,
+}
+
+/// What a live read of one Lease found (L2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
+pub enum LiveRead {
+    /// The current Lease.
+    Found(Heartbeat),
+    /// The Lease does not exist: the API server answered 404.
+    Absent,
+}
+
+/// What was decided about one Lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseDecision {
+    /// The name of the Lease.
+    pub lease: Arc<str>,
+    /// The token that the decision is based on.
+    pub token: Token,
+    /// Whether a further beat would change nothing.
+    pub beat_is_noop: bool,
+    /// Whether the instance is decided to be dead.
+    pub expired: bool,
+    /// What its beats are watched for.
+    pub wanted: Wanted,
+    /// Whether the location of the instance is known.
+    pub placed: bool,
+    /// Whether the instance is to be published.
+    pub published: bool,
+    /// Whether only protection.minReady keeps the instance published (L7).
+    pub protected: bool,
+    /// Whether the instance was found published at a cold start, and therefore has one ttl to beat.
+    pub granted: bool,
+    /// Whether the decision removes a published instance because of its silence.
+    pub takes_out: bool,
+}
+
+/// Whether a decision may be carried out, after the index has noted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a decision may have been overtaken"]
+pub enum CommitResult {
+    /// The decision may be carried out.
+    Accepted,
+    /// The decision may be carried out, and the next one has to follow soon. A beat since the snapshot makes a
+    /// difference, and it has not woken the registration.
+    AcceptedForNow,
+    /// The decision must not be carried out. Either an instance that it removes has beaten since the snapshot, or a
+    /// Lease with a verdict no longer exists.
+    Overtaken,
+}

@@ -1,0 +1,198 @@
+//! Whether the store continues from its earlier state, as this replica's own Lease shows it.
+//!
+//! A store that is restored from a backup goes back: it loses writes, and gives their versions to other writes. A
+//! client is not told. A watch that restarts at a version in the future delivers nothing and no error. A watch that
+//! restarts at a version that has been reached again delivers only what came after it. So each renewal of the probe
+//! checks three things:
+//!
+//! * A renewal is written on the condition that the Lease is in the state in which the last renewal left it. A store
+//!   that has lost that renewal refuses the new one, whatever its versions are.
+//! * The answer must not have a lower version than any version of a Lease that was seen before the renewal was sent.
+//!   Otherwise versions went back.
+//! * The watch must deliver the renewal. Otherwise the watch is deaf.
+
+use std::sync::Arc;
+
+use crate::vocabulary::version::Version;
+
+/// This replica's own Lease at one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OurLease {
+    /// Its uid.
+    pub uid: Arc<str>,
+    /// Its version.
+    pub version: Version,
+    /// The token of the last renewal.
+    pub token: i64,
+}
+
+/// The store has gone back to an earlier state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rollback {
+    /// A write was answered with a version below one that had been seen.
+    #[error("the probe's renewal was answered with version {}, after {} had been seen", .answered.0, .seen.0)]
+    LowerVersion {
+        /// The version of the answer.
+        answered: Version,
+        /// A version that had been seen before.
+        seen: Version,
+    },
+    /// The Lease is not in the state in which this replica left it.
+    #[error("the probe's Lease is at version {}, and was left at {}", .found.0, .left.0)]
+    Forgotten {
+        /// The version that the Lease has.
+        found: Version,
+        /// The version that this replica left.
+        left: Version,
+    },
+    /// The Lease is gone, although the watch has not shown a deletion.
+    #[error("the probe's Lease is gone, without having been deleted")]
+    Lost,
+}
+
+/// What is known of this replica's own Lease.
+#[derive(Debug, Clone, Default)]
+pub struct RollbackDetector {
+    /// The Lease after the last renewal that was answered or shown by the watch.
+    left: Option<OurLease>,
+    /// The first renewal that was answered and that the watch has not shown yet.
+    unshown: Option<i64>,
+}
+
+impl RollbackDetector {
+    /// The Lease after the last renewal that was answered or shown; the next renewal is written on this condition. A
+    /// renewal that was given up may have been written since. Then the next one is refused, and a read shows the
+    /// state.
+    pub fn left(&self) -> Option<&OurLease> {
+        self.left.as_ref()
+    }
+
+    /// A renewal was answered with this state of the Lease. `seen` is the newest version of any Lease that had been
+    /// seen when it was sent.
+    ///
+    /// # Errors
+    /// If the store has gone back.
+    pub fn answered(&mut self, lease: OurLease, seen: Version) -> Result<(), Rollback> {
+        if lease.version < seen {
+            return Err(Rollback::LowerVersion { answered: lease.version, seen });
+        }
+        // The watch may have shown the renewal before the answer arrived.
+        if self.left.as_ref().is_none_or(|left| left.version < lease.version) {
+            self.unshown.get_or_insert(lease.token);
+            self.left = Some(lease);
+        }
+        Ok(())
+    }
+
+    /// The watch shows the Lease.
+    pub fn shown(&mut self, lease: OurLease) {
+        if self.unshown.is_some_and(|token| token <= lease.token) {
+            self.unshown = None;
+        }
+        if self.left.as_ref().is_none_or(|left| left.version <= lease.version) {
+            self.left = Some(lease);
+        }
+    }
+
+    /// The watch shows that the Lease was deleted.
+    pub fn deleted(&mut self) {
+        self.left = None;
+    }
+
+    /// A renewal was refused because the Lease is not in the expected state. `found` is what a read then shows; `None`
+    /// if there is no Lease.
+    ///
+    /// # Errors
+    /// If the store has gone back. Otherwise another writer has changed the Lease since.
+    pub fn refused(&mut self, found: Option<OurLease>) -> Result<(), Rollback> {
+        let Some(left) = self.left.take() else { return Ok(()) };
+        let Some(found) = found else { return Err(Rollback::Lost) };
+        // Other writers may change other fields without a renewal. A renewal that this replica gave up may also have
+        // been written.
+        if found.version < left.version || found.token < left.token || found.uid != left.uid {
+            return Err(Rollback::Forgotten { found: found.version, left: left.version });
+        }
+        self.left = Some(found);
+        Ok(())
+    }
+
+    /// The first renewal that was answered and that the watch has not shown, neither itself nor a later one.
+    pub fn unshown(&self) -> Option<i64> {
+        self.unshown
+    }
+
+    /// The store has gone back, or the watch restarts. The watch then no longer has to show what was expected of it.
+    pub fn forget(&mut self) {
+        self.left = None;
+        self.unshown = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(version: u64, token: i64) -> OurLease {
+        OurLease { uid: "ours".into(), version: Version(version), token }
+    }
+
+    /// A history with one renewal, answered with version 100.
+    fn renewed() -> RollbackDetector {
+        let mut history = RollbackDetector::default();
+        assert_eq!(history.answered(lease(100, 1), Version(99)), Ok(()));
+        history
+    }
+
+    #[test]
+    fn a_renewal_is_written_on_what_the_last_one_left_of_which_was_heard() {
+        assert_eq!(RollbackDetector::default().left(), None);
+        let mut history = renewed();
+        assert_eq!(history.left(), Some(&lease(100, 1)));
+        history.shown(lease(120, 3));
+        assert_eq!(history.left(), Some(&lease(120, 3)), "the watch has brought it");
+        history.shown(lease(110, 2));
+        assert_eq!(history.left(), Some(&lease(120, 3)), "late");
+    }
+
+    #[test]
+    fn an_answer_below_a_version_that_was_seen_shows_that_the_store_went_back() {
+        let mut history = renewed();
+        let went_back = Rollback::LowerVersion { answered: Version(40), seen: Version(20_000) };
+        assert_eq!(history.answered(lease(40, 2), Version(20_000)), Err(went_back));
+    }
+
+    #[test]
+    fn a_lease_that_has_forgotten_our_renewal_shows_that_the_store_went_back() {
+        let forgotten = |found: OurLease| {
+            let mut history = renewed();
+            history.refused(Some(found)).is_err()
+        };
+        assert!(forgotten(lease(60, 0)));
+        assert!(forgotten(lease(150, 0)), "though its versions have caught up");
+        assert!(forgotten(OurLease { uid: "other".into(), ..lease(150, 2) }));
+        assert!(!forgotten(lease(150, 1)), "another writer has annotated it");
+        assert!(!forgotten(lease(150, 2)), "our own that was given up");
+    }
+
+    #[test]
+    fn a_missing_lease_was_deleted_or_the_store_was_rolled_back() {
+        assert_eq!(renewed().refused(None), Err(Rollback::Lost));
+        let mut history = renewed();
+        history.deleted();
+        assert_eq!(history.left(), None);
+        assert_eq!(history.refused(None), Ok(()));
+    }
+
+    #[test]
+    fn a_renewal_that_was_answered_is_awaited_from_the_watch() {
+        let mut history = renewed();
+        assert_eq!(history.unshown(), Some(1));
+        assert_eq!(history.answered(lease(110, 2), Version(100)), Ok(()));
+        assert_eq!(history.unshown(), Some(1), "none has come");
+        history.shown(lease(110, 2));
+        assert_eq!(history.unshown(), None);
+        history.shown(lease(120, 3));
+        assert_eq!(history.answered(lease(120, 3), Version(110)), Ok(()));
+        assert_eq!(history.unshown(), None, "the watch was faster");
+    }
+}

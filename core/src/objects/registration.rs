@@ -1,0 +1,275 @@
+//! The validate step: a spec becomes a [`Registration`], parsed once on input.
+//!
+//! The API server has already checked almost all of it (CEL). It is checked again, because a spec may have been
+//! accepted under an older CRD. Each error becomes a problem in [`Registration::problems`], and the rest of the spec
+//! still applies.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beatkeeper_api::{
+    CordonedInstance, InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat,
+    registration::{ADOPT_ANNOTATION, DRY_RUN_ANNOTATION, UNCORDON_ANNOTATION},
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::core::Selector;
+
+use crate::{
+    objects::{consent::Consent, labels::LabelMatch, marks::Owner, salvage},
+    vocabulary::{endpoint::Protocol, key::Key, pace::Pace},
+};
+
+/// A ServiceRegistration with a parsed spec.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Namespace and name.
+    pub key: Key,
+    /// Its uid.
+    pub uid: String,
+    /// The generation of the spec.
+    pub generation: Option<i64>,
+    /// The Service it publishes.
+    pub service_name: String,
+    /// How long an instance may be silent.
+    pub ttl: Duration,
+    /// How often an instance beats.
+    pub interval: Duration,
+    /// The ports.
+    pub ports: Vec<PortTemplate>,
+    /// Which Pods may join; `None` if no Pod may.
+    pub selector: Option<LabelMatch>,
+    /// Whether the selector cannot be read. Then no further Pod may join, and none has to leave.
+    pub selector_unreadable: bool,
+    /// The declared instances by name.
+    pub declared: BTreeMap<String, InstanceSpec>,
+    /// While fewer ready instances would be left, no instance is pruned for silence.
+    pub min_ready: usize,
+    /// The finalizers for which its deletion waits, if it is being deleted.
+    pub ending: Option<Vec<String>>,
+    /// Whether decisions are only made and reported, and nothing is published.
+    pub dry_run: bool,
+    /// Which hand-written addresses may be adopted.
+    pub consent: Consent,
+    /// The cordons that are stored in its status.
+    pub cordoned: Vec<CordonedInstance>,
+    /// The instances with a cordon that the annotation lifts, even if they no longer have a Lease.
+    pub uncordon: Vec<String>,
+    /// The errors in the spec.
+    pub problems: Vec<String>,
+}
+
+/// A port of the registration, before it is resolved for an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortTemplate {
+    /// Its name.
+    pub name: String,
+    /// The port of the Service.
+    pub port: u16,
+    /// The port on which the instances listen.
+    pub target: TargetPort,
+    /// The transport.
+    pub protocol: Protocol,
+    /// The application protocol.
+    pub app_protocol: Option<String>,
+}
+
+/// The port on which the instances listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetPort {
+    /// This port number.
+    Number(u16),
+    /// The container port with this name.
+    Name(String),
+}
+
+/// The longest name of a port, a DNS label, in characters.
+const PORT_NAME_MAX: usize = 63;
+
+/// The shortest and the longest ttl.
+const TTL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+impl Registration {
+    /// The registration as the owner of what it publishes.
+    pub fn owner(&self) -> Owner {
+        let Key { namespace, name } = self.key.clone();
+        Owner { namespace, name, uid: self.uid.clone() }
+    }
+
+    /// Reads a spec. A field that cannot be read is omitted or gets its default, and is described in
+    /// [`Registration::problems`].
+    pub fn validate(object: &ServiceRegistration) -> Self {
+        let annotations = object.metadata.annotations.as_ref();
+        let unread = annotations.and_then(|all| all.get(salvage::UNREADABLE_ANNOTATION));
+        let mut problems: Vec<String> = unread.cloned().into_iter().collect();
+        let metadata = &object.metadata;
+        let name = metadata.name.clone().unwrap_or_default();
+        let spec = &object.spec;
+        let mut read = |field: &str, text: &str| {
+            duration::parse(text)
+                .map_err(|error| problems.push(format!("spec.{field}: {error}")))
+                .ok()
+        };
+        // A ttl that cannot be read must not become shorter. Otherwise an instance that beats by the intended ttl
+        // would be pruned.
+        let ttl = read("ttl", &spec.ttl).unwrap_or(*TTL.end());
+        let interval = read("interval", &spec.interval);
+        if !TTL.contains(&ttl) {
+            problems.push(format!("spec.ttl is {}; it must be from 1s to 24h", spec.ttl));
+        }
+        let ttl = ttl.clamp(*TTL.start(), *TTL.end());
+        let fits = |interval: &Duration| !interval.is_zero() && *interval < ttl;
+        if !interval.as_ref().is_none_or(fits) {
+            problems.push(format!(
+                "spec.interval is {}; it must be above zero and shorter than ttl {}",
+                spec.interval,
+                duration::format(ttl)
+            ));
+        }
+        let interval = interval.filter(fits).unwrap_or(ttl / 3);
+        let ports = ports(&spec.ports, &mut problems);
+        let selector = spec.pod_selector.clone().and_then(|selector| {
+            Selector::try_from(selector)
+                .map(LabelMatch::from)
+                .map_err(|error| problems.push(format!("spec.podSelector: {error}")))
+                .ok()
+        });
+        let selector_unreadable = selector.is_none() && spec.pod_selector.is_some();
+        let declared = declared(&spec.instances, &mut problems);
+        let annotation = |name| metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        let dry_run = dry_run(annotation(DRY_RUN_ANNOTATION), &mut problems);
+        let consent = Consent::read(annotation(ADOPT_ANNOTATION)).unwrap_or_else(|problem| {
+            problems.push(problem);
+            Consent::Unreadable
+        });
+        Self {
+            service_name: object.service_name().to_owned(),
+            key: Key::new(metadata.namespace.clone().unwrap_or_default(), name),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            generation: metadata.generation,
+            ttl,
+            interval,
+            ports,
+            selector,
+            selector_unreadable,
+            declared,
+            min_ready: spec
+                .protection
+                .as_ref()
+                .and_then(|protection| usize::try_from(protection.min_ready).ok())
+                .unwrap_or(0),
+            ending: metadata
+                .deletion_timestamp
+                .as_ref()
+                .map(|_| metadata.finalizers.clone().unwrap_or_default()),
+            dry_run,
+            consent,
+            cordoned: object.status.iter().flat_map(|status| &status.cordoned).cloned().collect(),
+            uncordon: annotation(UNCORDON_ANNOTATION)
+                .into_iter()
+                .flat_map(|names| names.split(','))
+                .map(|name| name.trim().to_owned())
+                .collect(),
+            problems,
+        }
+    }
+
+    /// The ttl and the interval of its instances.
+    pub fn pace(&self) -> Pace {
+        Pace { ttl: self.ttl, interval: self.interval }
+    }
+
+    /// How long after its last beat an instance counts as overdue: the interval plus half of its slack. Jitter and the
+    /// retry of one lost beat are not reported.
+    pub fn overdue_after(&self, ttl: Duration) -> Duration {
+        self.interval + ttl.saturating_sub(self.interval) / 2
+    }
+}
+
+fn ports(specs: &[PortSpec], problems: &mut Vec<String>) -> Vec<PortTemplate> {
+    let mut ports: Vec<PortTemplate> = Vec::new();
+    for (n, spec) in specs.iter().enumerate() {
+        match port(spec) {
+            Ok(port) if ports.iter().any(|known| known.name == port.name) => {
+                problems.push(format!("spec.ports[{n}].name {:?} is there twice", port.name));
+            }
+            Ok(port) => ports.push(port),
+            Err(error) => problems.push(format!("spec.ports[{n}].{error}")),
+        }
+    }
+    if specs.is_empty() {
+        problems.push("spec.ports is empty; name at least one port".to_owned());
+    }
+    ports
+}
+
+fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
+    let number = |field: &str, number: i32| {
+        u16::try_from(number)
+            .ok()
+            .filter(|number| *number > 0)
+            .ok_or_else(|| format!("{field} is {number}; it must be from 1 to 65535"))
+    };
+    let named = |field: &str, name: &str| match name.len() {
+        0..=PORT_NAME_MAX => Ok(name.to_owned()),
+        length => {
+            Err(format!("{field} has {length} characters; it must be at most {PORT_NAME_MAX}"))
+        }
+    };
+    let port = number("port", spec.port)?;
+    Ok(PortTemplate {
+        name: named("name", &spec.name)?,
+        port,
+        target: match &spec.target_port {
+            None => TargetPort::Number(port),
+            Some(IntOrString::Int(target)) => TargetPort::Number(number("targetPort", *target)?),
+            Some(IntOrString::String(name)) => TargetPort::Name(named("targetPort", name)?),
+        },
+        protocol: match spec.protocol.as_str() {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            "SCTP" => Protocol::Sctp,
+            other => return Err(format!("protocol is {other:?}; it must be TCP, UDP or SCTP")),
+        },
+        app_protocol: spec.app_protocol.clone(),
+    })
+}
+
+/// Reads the annotation for a dry run. A value that cannot be read is a problem like any other, which stops additions
+/// but not removals. So no instance is newly published, as in the dry run that the user probably wanted. And if
+/// instances are already published, a typing error does not keep dead ones published.
+fn dry_run(value: Option<&str>, problems: &mut Vec<String>) -> bool {
+    match value {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(other) => {
+            let other: String = other.chars().take(64).collect();
+            problems.push(format!(
+                "annotation {DRY_RUN_ANNOTATION} is {other:?}; write \"true\" for a dry run, or remove \
+                 it to publish"
+            ));
+            false
+        }
+    }
+}
+
+fn declared(specs: &[InstanceSpec], problems: &mut Vec<String>) -> BTreeMap<String, InstanceSpec> {
+    let mut declared = BTreeMap::new();
+    for (n, spec) in specs.iter().enumerate() {
+        if spec.name.is_empty() || spec.name.len() > heartbeat::INSTANCE_NAME_MAX {
+            problems.push(format!("spec.instances[{n}].name must have 1 to 189 characters"));
+        } else if declared.contains_key(&spec.name) {
+            problems.push(format!("spec.instances[{n}].name {:?} is there twice", spec.name));
+        } else {
+            declared.insert(spec.name.clone(), spec.clone());
+        }
+    }
+    declared
+}
+
+/// An IntOrString as text.
+pub fn text_of(value: &IntOrString) -> String {
+    match value {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
+    }
+}
