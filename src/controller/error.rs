@@ -1,6 +1,4 @@
-//! Errors of the steps, and whether a retry may help.
-
-use std::time::Duration;
+//! A failed call to the API server, and what it says about the object.
 
 use kube::core::Status;
 
@@ -20,8 +18,8 @@ pub(crate) struct ApiError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Cause {
     /// The API server refused the call, or it could not be reached.
-    #[error("{}", told(.0))]
-    Kube(Box<kube::Error>),
+    #[error("{}", message(.0))]
+    Kube(#[source] Box<kube::Error>),
     /// No answer arrived in time. Whether the API server has carried out the call is not known.
     #[error(transparent)]
     TimedOut(#[from] TimedOut),
@@ -31,7 +29,7 @@ pub(crate) enum Cause {
 }
 
 /// The message of the API server, without debugging output.
-fn told(error: &kube::Error) -> String {
+fn message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
         other => other.to_string(),
@@ -98,29 +96,11 @@ impl ApiError {
     }
 }
 
-/// Why a reconciliation failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// A write failed, or the establish step failed.
-    #[error("cannot publish {registration}: {failure}")]
-    Publish {
-        /// The registration.
-        registration: beatkeeper_core::vocabulary::key::Key,
-        /// What failed.
-        failure: String,
-        /// The time until time alone changes the decision. A retry must not come later, so that a prune does
-        /// not wait for a backoff.
-        next: Duration,
-    },
-    /// The task ended without a result.
-    #[error("reconciling {0} panicked; see the log above, and please report it")]
-    Panicked(beatkeeper_core::vocabulary::key::Key),
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+    use std::time::Duration;
 
     fn refused(status: Value) -> ApiError {
         let status: Status = serde_json::from_value(status).expect("a Status");

@@ -6,31 +6,38 @@
 //! updates the liveness index, and only a change that may change a decision wakes a registration. With leader
 //! election all replicas watch, and only the leader (`leader`) reconciles and writes.
 
+mod api;
 mod app;
-mod calls;
+mod backoff;
 mod clock;
-mod context;
+mod cluster;
 mod error;
 mod gc;
 mod host;
 mod leader;
+mod liveness;
 mod metrics;
 mod observer;
 mod probe;
 mod queue;
 mod reconcile;
-mod replica;
+mod registrations;
 mod report;
 mod rollback;
+mod scope;
 mod serve;
 mod settings;
+mod states;
+mod tasks;
+mod telemetry;
+mod term;
 mod watch;
 
 pub use app::{RunError, run, run_on};
 pub use clock::Clock;
 pub use host::{Host, Process, Supervisor};
 pub use leader::args::{ElectionSettings, LeaderArgs};
-pub use metrics::page as metrics_page;
+pub use metrics::page::page as metrics_page;
 pub use observer::{Decided, Observer, Undecided, Unobserved};
 pub use serve::BindError;
 pub use settings::{Args, Settings};

@@ -6,10 +6,13 @@
 //! same few would run for ever. Dead instances of the others would stay published for as long as the load lasts
 //! (P2). So kube-runtime starts all runs at once, and the runs wait here.
 
-use std::{future::Future, sync::Arc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use beatkeeper_api::ServiceRegistration;
-use futures::{Stream, StreamExt};
+use futures::{
+    Stream, StreamExt,
+    channel::mpsc::{self, UnboundedReceiver, UnboundedSender},
+};
 use kube::runtime::{
     applier,
     controller::{Action, Config, Error as QueueError, ReconcileRequest},
@@ -18,18 +21,80 @@ use kube::runtime::{
 };
 use tokio::sync::Semaphore;
 
-use crate::controller::error::Error;
+use crate::controller::clock::Clock;
+use beatkeeper_core::vocabulary::{key::Key, monotonic_time::MonotonicTime};
+
+/// The registrations that were woken, for the current term of this process.
+pub(crate) struct WorkQueue {
+    clock: Clock,
+    term: Mutex<Term>,
+}
+
+/// The current term of this process, or its last one.
+#[derive(Debug, Default)]
+struct Term {
+    /// When it began.
+    began: MonotonicTime,
+    /// Set while registrations are reconciled. Before that no registration has to be woken, since a term begins
+    /// with all of them. Without this rule every beat would wake its registration.
+    requests: Option<UnboundedSender<ObjectRef<ServiceRegistration>>>,
+}
+
+impl WorkQueue {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, term: Mutex::default() }
+    }
+
+    fn term(&self) -> MutexGuard<'_, Term> {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a term. From now on the returned channel delivers the registrations that are woken.
+    pub(crate) fn begin_term(&self) -> UnboundedReceiver<ObjectRef<ServiceRegistration>> {
+        let (requests, woken) = mpsc::unbounded();
+        *self.term() = Term { began: self.clock.now(), requests: Some(requests) };
+        woken
+    }
+
+    /// When the current term began, or the last one.
+    pub(crate) fn term_began(&self) -> MonotonicTime {
+        self.term().began
+    }
+
+    /// Ends a term. No registration is woken until the next term.
+    pub(crate) fn end_term(&self) {
+        self.term().requests = None;
+    }
+
+    /// Queues these registrations to be reconciled. Registrations that do not exist are ignored.
+    pub(crate) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_none() {
+            // This is the case after nearly every beat.
+            return;
+        }
+        let term = self.term();
+        let Some(requests) = &term.requests else { return };
+        for key in keys {
+            // This fails only when the term is ending. Then no registration has to be woken.
+            let _ = requests.unbounded_send(ObjectRef::new(&key.name).within(&key.namespace));
+        }
+    }
+}
 
 /// Reconciles the registrations in `requests` until the stream ends, at most `places` of them at the same time.
 /// Each run gets the latest state of its registration when its turn comes. `retry` returns when to retry after
 /// an error.
-pub(crate) async fn work_off<R: Future<Output = Result<Action, Error>> + Send + 'static>(
+pub(crate) async fn work_off<R, E>(
     requests: impl Stream<Item = ObjectRef<ServiceRegistration>> + Send + 'static,
     reader: Store<ServiceRegistration>,
     places: u16,
     run: impl Fn(Arc<ServiceRegistration>) -> R + Clone + Send + Sync + 'static,
-    retry: impl Fn(&ServiceRegistration, &Error) -> Action + Send + Sync + 'static,
-) {
+    retry: impl Fn(&ServiceRegistration, &E) -> Action + Send + Sync + 'static,
+) where
+    R: Future<Output = Result<Action, E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
     let requests = requests.map(|object| Ok::<_, watcher::Error>(ReconcileRequest::from(object)));
     // The semaphore grants permits in the order of the requests.
     let turns = Arc::new(Semaphore::new(usize::from(places)));
@@ -126,7 +191,8 @@ mod tests {
             }
         };
         let requests = woken.take_until(enough.cancelled_owned());
-        work_off(requests, reader, 2, run, |_, _| Action::await_change()).await;
+        let retry = |_: &_, _: &std::convert::Infallible| Action::await_change();
+        work_off(requests, reader, 2, run, retry).await;
         let runs = runs.lock().unwrap();
         let fewest = runs.values().min().copied().unwrap_or_default();
         assert!(runs.len() == REGISTRATIONS && fewest >= RUNS / 20 - 1, "{runs:?}");

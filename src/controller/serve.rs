@@ -1,10 +1,6 @@
 //! Serves the health and the metrics of the operator over HTTP.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use crate::bind_address::BindAddress;
 use crate::controller::{
     clock::Clock,
-    context::Instruments,
-    metrics::{self, Metrics},
+    host::Process,
+    metrics::process::{CONTENT_TYPE, Metrics},
     settings::Settings,
+    telemetry::{SharedHealth, Telemetry},
 };
-use beatkeeper_core::replica::health::{Health, Report};
+use beatkeeper_core::replica::health::Report;
 
 /// How often the timers are checked.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,21 +34,6 @@ pub struct BindError {
     cause: std::io::Error,
 }
 
-/// The health of the operator. All parts report to it.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedHealth(Arc<Mutex<Health>>);
-
-impl SharedHealth {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self(Arc::new(Mutex::new(Health::new(clock.now()))))
-    }
-
-    /// The guard is never held across an await.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Health> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Listens on the addresses of the settings until `stop` is cancelled. Dropping the returned value stops the
 /// servers.
 ///
@@ -59,10 +41,11 @@ impl SharedHealth {
 /// [`BindError`].
 pub(crate) async fn start(
     settings: &Settings,
-    instruments: &Instruments,
+    process: &Process,
+    telemetry: &Telemetry,
     stop: &CancellationToken,
 ) -> Result<JoinSet<()>, BindError> {
-    let Instruments { process, clock, metrics, health, .. } = instruments;
+    let Telemetry { clock, metrics, health } = telemetry;
     let mut tasks = JoinSet::new();
     tasks.spawn(process.task(tick(*clock, health.clone())));
     let probes = probes(*clock, health.clone());
@@ -119,6 +102,6 @@ fn answer(report: &Report, RawQuery(query): RawQuery) -> impl IntoResponse + use
 }
 
 fn scrapes(all: Arc<Metrics>) -> Router {
-    let scrape = async move || ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], all.text());
+    let scrape = async move || ([(header::CONTENT_TYPE, CONTENT_TYPE)], all.text());
     Router::new().route("/metrics", get(scrape))
 }

@@ -95,7 +95,7 @@ async fn a_death_that_was_foreseen_takes_one_decision() {
 fn process_metrics(scrape: &Scrape) {
     assert_eq!(scrape.value("beatkeeper_leader"), 1.0);
     assert_eq!(scrape.value(&with("build_info", "version", env!("CARGO_PKG_VERSION"))), 1.0);
-    for step in ["stage", "decide", "verify", "plan", "apply", "status"] {
+    for step in ["inputs", "decide", "verify", "plan", "apply", "status"] {
         assert_eq!(scrape.value(&with("reconcile_errors_total", "step", step)), 0.0, "{step}");
         let count = scrape.value(&with("reconcile_duration_seconds_count", "step", step));
         assert!(count >= 1.0, "{step}");

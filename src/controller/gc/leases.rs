@@ -10,11 +10,13 @@ use beatkeeper_api::{duration, registration::DEFAULT_TTL};
 use kube::api::{DeleteParams, Preconditions};
 use tokio_util::sync::CancellationToken;
 
-use crate::controller::{
-    context::{Context, call_write},
-    probe::prover,
+use crate::{
+    controller::{
+        api::ApiServer, clock::Clock, cluster::Cluster, liveness::Liveness,
+        metrics::process::Metrics, probe::others::Probes, watch::access::ReadAccess,
+    },
+    kube_client::list::Collection,
 };
-use crate::kube_client::list::Collection;
 use beatkeeper_core::{
     liveness::index::{Presence, Record},
     objects::heartbeat::{HeartbeatLease, Origin},
@@ -24,37 +26,95 @@ use beatkeeper_core::{
 /// How many ttls the Lease of a dead instance is kept, so that people can look at it.
 const KEPT_FOR: u32 = 10;
 
-/// Sweeps at the set interval until `over` is cancelled, and then waits for the running work.
-pub(crate) async fn run(context: Arc<Context>, over: CancellationToken) {
-    loop {
-        let pause = tokio::time::sleep(context.settings.sweep_interval);
-        if over.run_until_cancelled(pause).await.is_none() {
-            return;
-        }
-        if context.read_access.is_wanting() {
-            continue;
-        }
-        if let Err(error) = prover::sweep(&context).await {
-            tracing::warn!(%error, "cannot sweep; the next sweep tries again");
-        }
-        for stale in find(&context) {
-            if over.is_cancelled() {
+/// Deletes heartbeat Leases that nothing else would delete.
+#[derive(Clone)]
+pub(crate) struct LeaseGc {
+    pub(crate) interval: Duration,
+    pub(crate) dry_run: bool,
+    pub(crate) api: ApiServer,
+    pub(crate) clock: Clock,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) probes: Arc<Probes>,
+    pub(crate) read_access: Arc<ReadAccess>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl LeaseGc {
+    /// Sweeps at the set interval until `over` is cancelled, and then waits for the running work.
+    pub(crate) async fn run(self, over: CancellationToken) {
+        loop {
+            let pause = tokio::time::sleep(self.interval);
+            if over.run_until_cancelled(pause).await.is_none() {
                 return;
             }
-            match delete(&stale, &context).await {
-                Ok(()) => {
-                    context.metrics.swept();
-                    tracing::info!(lease = %stale.key, why = stale.why, "swept");
+            if self.read_access.is_wanting() {
+                continue;
+            }
+            if let Err(error) = self.probes.delete_abandoned(&self.api).await {
+                tracing::warn!(%error, "cannot sweep; the next sweep tries again");
+            }
+            for stale in self.find() {
+                if over.is_cancelled() {
+                    return;
                 }
-                Err(_) if !context.leadership.holds() => return,
-                Err(error) if error.is_conflict() => {}
-                Err(error) => {
-                    // The other deletions would fail as well, each after its timeout.
-                    tracing::warn!(%error, "cannot sweep; the next sweep tries again");
-                    break;
+                match self.delete(&stale).await {
+                    Ok(()) => {
+                        self.metrics.swept();
+                        tracing::info!(lease = %stale.key, why = stale.why, "swept");
+                    }
+                    Err(_) if !self.api.may_write() => return,
+                    Err(error) if error.is_conflict() => {}
+                    Err(error) => {
+                        // The other deletions would fail as well, each after its timeout.
+                        tracing::warn!(%error, "cannot sweep; the next sweep tries again");
+                        break;
+                    }
                 }
             }
         }
+    }
+
+    fn find(&self) -> Vec<Stale> {
+        if self.dry_run {
+            return Vec::new();
+        }
+        let now = self.clock.now();
+        let index = self.liveness.index();
+        let world = self.cluster.lock();
+        let mut stale = Vec::new();
+        for (registration, records) in index.registrations() {
+            if world.is_dry_run(registration) {
+                continue;
+            }
+            let ttl = world.pace_of(registration).map(|pace| pace.ttl);
+            for record in records {
+                if let Some(why) = why(record, ttl, now) {
+                    stale.push(Stale {
+                        key: Key::new(&registration.namespace, &*record.lease),
+                        uid: record.token.uid.clone(),
+                        version: record.version,
+                        why,
+                    });
+                }
+            }
+        }
+        stale
+    }
+
+    async fn delete(&self, stale: &Stale) -> Result<(), crate::controller::error::ApiError> {
+        let namespace = Some(stale.key.namespace.as_str());
+        let leases = Collection::of::<HeartbeatLease>(&self.api.client, namespace);
+        let only_this = DeleteParams::default().preconditions(Preconditions {
+            uid: Some(stale.uid.to_string()),
+            resource_version: Some(stale.version.0.to_string()),
+        });
+        self.api
+            .write(
+                || format!("delete Lease {}", stale.key),
+                leases.delete(&stale.key.name, &only_this),
+            )
+            .await
     }
 }
 
@@ -63,33 +123,6 @@ struct Stale {
     uid: Arc<str>,
     version: Version,
     why: &'static str,
-}
-
-fn find(context: &Context) -> Vec<Stale> {
-    if context.settings.dry_run {
-        return Vec::new();
-    }
-    let now = context.clock.now();
-    let index = context.index();
-    let world = context.world();
-    let mut stale = Vec::new();
-    for (registration, records) in index.registrations() {
-        if world.is_dry_run(registration) {
-            continue;
-        }
-        let ttl = world.pace_of(registration).map(|pace| pace.ttl);
-        for record in records {
-            if let Some(why) = why(record, ttl, now) {
-                stale.push(Stale {
-                    key: Key::new(&registration.namespace, &*record.lease),
-                    uid: record.token.uid.clone(),
-                    version: record.version,
-                    why,
-                });
-            }
-        }
-    }
-    stale
 }
 
 /// Why a Lease is to be deleted, if it is. `ttl` is the ttl of its registration, or None for an orphan, which
@@ -120,22 +153,4 @@ fn why(record: &Record, ttl: Option<Duration>, now: MonotonicTime) -> Option<&'s
 /// The ttl of an orphan with a Lease that contains no duration.
 fn default_ttl() -> Duration {
     duration::parse(DEFAULT_TTL).unwrap_or(Duration::from_secs(90))
-}
-
-async fn delete(
-    stale: &Stale,
-    context: &Context,
-) -> Result<(), crate::controller::error::ApiError> {
-    let namespace = Some(stale.key.namespace.as_str());
-    let leases = Collection::of::<HeartbeatLease>(&context.client, namespace);
-    let only_this = DeleteParams::default().preconditions(Preconditions {
-        uid: Some(stale.uid.to_string()),
-        resource_version: Some(stale.version.0.to_string()),
-    });
-    call_write(
-        context,
-        || format!("delete Lease {}", stale.key),
-        leases.delete(&stale.key.name, &only_this),
-    )
-    .await
 }

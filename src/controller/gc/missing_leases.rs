@@ -5,61 +5,80 @@
 //! reconciled; and no decision mentions a Pod that is gone with a Lease that has lost its label. On the leader
 //! this task has almost nothing to do, since the leader has already read the Leases that its watch has lost.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::controller::{context::Context, reconcile::verify};
+use crate::controller::{
+    clock::Clock, cluster::Cluster, liveness::Liveness, queue::WorkQueue,
+    reconcile::verify::Verifier,
+};
 use beatkeeper_core::{
     decide::verdict::Suspect,
     liveness::index::{Index, Presence},
     vocabulary::key::Key,
 };
 
-/// Runs for as long as the process, once per sweep interval.
-pub(crate) async fn run(context: Arc<Context>) {
-    loop {
-        tokio::time::sleep(context.settings.sweep_interval).await;
-        for (registration, unwatched) in sort_out(&context) {
-            // A Lease that cannot be read now is read in the next round, or by the next leader.
-            verify::suspects(&registration, unwatched, &context).await;
-            // A live read is normally followed by a decision. This task does not decide, so it wakes the
-            // registration.
-            context.wake([registration]);
+/// Reads the Leases that no watch shows and no reconciliation reads, and forgets those that are gone.
+pub(crate) struct MissingLeases {
+    pub(crate) interval: Duration,
+    pub(crate) clock: Clock,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) queue: Arc<WorkQueue>,
+    pub(crate) verifier: Arc<Verifier>,
+}
+
+impl MissingLeases {
+    /// Runs for as long as the process, once per sweep interval.
+    pub(crate) async fn run(self) {
+        loop {
+            tokio::time::sleep(self.interval).await;
+            for (registration, unwatched) in self.sort_out() {
+                // A Lease that cannot be read now is read in the next round, or by the next leader.
+                self.verifier.verify(&registration, &unwatched).await;
+                // A live read is normally followed by a decision. This task does not decide, so it wakes the
+                // registration.
+                self.queue.wake([registration]);
+            }
         }
     }
-}
 
-/// Forgets the Leases that the watch does not show and that have no registration. Nothing is published for
-/// them, so this needs no read. Returns the other Leases that the watch does not show.
-fn sort_out(context: &Context) -> Vec<(Key, Vec<Suspect>)> {
-    let mut index = context.index();
-    forget_the_lost(&mut index, context);
-    let unwatched: Vec<(Key, Vec<Suspect>)> = index
-        .registrations()
-        .map(|(registration, records)| {
-            let unwatched = records.filter(|record| record.presence != Presence::Watched);
-            let suspect = |lease| Suspect { lease, deadline: None };
-            (registration.clone(), unwatched.map(|record| suspect(record.lease.clone())).collect())
-        })
-        .filter(|(_, unwatched): &(_, Vec<_>)| !unwatched.is_empty())
-        .collect();
-    let world = context.world();
-    let (known, orphans): (Vec<_>, Vec<_>) =
-        unwatched.into_iter().partition(|(registration, _)| world.has_registration(registration));
-    for (registration, leases) in &orphans {
-        leases.iter().for_each(|orphan| index.drop_orphan(registration, &orphan.lease));
+    /// Forgets the Leases that the watch does not show and that have no registration. Nothing is published for
+    /// them, so this needs no read. Returns the other Leases that the watch does not show.
+    fn sort_out(&self) -> Vec<(Key, Vec<Suspect>)> {
+        let mut index = self.liveness.index();
+        self.forget_the_lost(&mut index);
+        let unwatched: Vec<(Key, Vec<Suspect>)> = index
+            .registrations()
+            .map(|(registration, records)| {
+                let unwatched = records.filter(|record| record.presence != Presence::Watched);
+                let suspect = |lease| Suspect { lease, deadline: None };
+                (
+                    registration.clone(),
+                    unwatched.map(|record| suspect(record.lease.clone())).collect(),
+                )
+            })
+            .filter(|(_, unwatched): &(_, Vec<_>)| !unwatched.is_empty())
+            .collect();
+        let world = self.cluster.lock();
+        let (known, orphans): (Vec<_>, Vec<_>) = unwatched
+            .into_iter()
+            .partition(|(registration, _)| world.has_registration(registration));
+        for (registration, leases) in &orphans {
+            leases.iter().for_each(|orphan| index.drop_orphan(registration, &orphan.lease));
+        }
+        index.forget_cordons_but(|registration| world.has_registration(registration));
+        known
     }
-    index.forget_cordons_but(|registration| world.has_registration(registration));
-    known
-}
 
-/// Forgets instances with Leases that were lost in a rollback of the store and that have not been seen again
-/// for two ttls. A standby replica needs this, since it does not decide about them.
-fn forget_the_lost(index: &mut Index, context: &Context) {
-    let all: Vec<Key> = index.registrations().map(|(key, _)| key.clone()).collect();
-    let (world, now) = (context.world(), context.clock.now());
-    for registration in all {
-        if let Some(pace) = world.pace_of(&registration) {
-            index.forget_unshown(&registration, pace.ttl * 2, now);
+    /// Forgets instances with Leases that were lost in a rollback of the store and that have not been seen again
+    /// for two ttls. A standby replica needs this, since it does not decide about them.
+    fn forget_the_lost(&self, index: &mut Index) {
+        let all: Vec<Key> = index.registrations().map(|(key, _)| key.clone()).collect();
+        let (world, now) = (self.cluster.lock(), self.clock.now());
+        for registration in all {
+            if let Some(pace) = world.pace_of(&registration) {
+                index.forget_unshown(&registration, pace.ttl * 2, now);
+            }
         }
     }
 }

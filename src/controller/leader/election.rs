@@ -13,16 +13,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::{
+    api::call_within,
     clock::Clock,
-    context::{Instruments, call_within},
     error::ApiError,
+    host,
     leader::{
         args::ElectionSettings,
         leadership::{Leadership, Standing, Term},
         lease_watch::{LeaseWatch, view},
     },
-    metrics::Metrics,
-    replica,
+    metrics::process::Metrics,
+    telemetry::Telemetry,
 };
 use beatkeeper_core::{
     objects::decode::Lenient,
@@ -53,9 +54,9 @@ impl Election {
         client: &Client,
         settings: &ElectionSettings,
         identity: String,
-        instruments: &Instruments,
+        telemetry: &Telemetry,
     ) -> Self {
-        let namespace = settings.namespace.clone().unwrap_or_else(|| replica::namespace(client));
+        let namespace = settings.namespace.clone().unwrap_or_else(|| host::own_namespace(client));
         let resource = ApiResource::erase::<Lease>(&());
         Self {
             api: Api::namespaced_with(client.clone(), &namespace, &resource),
@@ -63,8 +64,8 @@ impl Election {
             candidate: Candidate::new(identity.clone(), settings.durations),
             identity,
             durations: settings.durations,
-            clock: instruments.clock,
-            metrics: instruments.metrics.clone(),
+            clock: telemetry.clock,
+            metrics: telemetry.metrics.clone(),
             standing: watch::Sender::new(Standing::default()),
             terms: 0,
             failing: false,
@@ -261,7 +262,7 @@ impl Election {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{controller::Process, kube_client};
+    use crate::kube_client;
     use futures::FutureExt;
     use serde_json::Value;
 
@@ -285,13 +286,8 @@ mod tests {
             name: "beatkeeper".to_owned(),
             namespace: None,
         };
-        let instruments = Instruments::new(
-            Process::default(),
-            Clock::start(),
-            std::sync::Arc::new(crate::controller::observer::Unobserved),
-            false,
-        );
-        Election::new(&client, &settings, "replica-0".to_owned(), &instruments)
+        let telemetry = Telemetry::new(Clock::start(), false);
+        Election::new(&client, &settings, "replica-0".to_owned(), &telemetry)
     }
 
     fn renewed(election: &mut Election, version: u64) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Metrics, catalogue::Described};
+use super::{catalogue::Described, process::Metrics};
 use crate::controller::clock::Clock;
 
 const INTRODUCTION: &str = "\

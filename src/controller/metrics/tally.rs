@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use beatkeeper_api::InstanceState;
 use prometheus_client::metrics::{family::Family, gauge::Gauge};
 
+use super::catalogue::Catalogue;
 use beatkeeper_core::{
     decide::verdict::Verdict,
     vocabulary::{key::Key, reason::Reason},
@@ -93,6 +94,39 @@ impl Tallies {
         self.count_left_out();
         if has_series {
             self.tell(key);
+        }
+    }
+
+    /// Adds the sums to a registry.
+    pub(super) fn register(&self, all: &mut Catalogue) {
+        all.add("instances", &["state"], "Instances by state", self.instances.clone());
+        all.add(
+            "registrations",
+            &["reason"],
+            "ServiceRegistrations by the reason of their condition Ready; Published means that all is well",
+            self.registrations.clone(),
+        );
+        all.add(
+            "holds",
+            &["reason"],
+            "Instances that stay published although their ttl has passed, by reason",
+            self.holds.clone(),
+        );
+        if let Some(each) = &self.each {
+            all.add(
+                "registration_instances",
+                &["namespace", "registration", "state"],
+                "Instances of one registration by state; only with --metrics-per-registration, for at most \
+                 1000 registrations",
+                each.clone(),
+            );
+            all.add(
+                "registrations_without_series",
+                &[],
+                "Registrations without series of their own, because there are more than 1000; only with \
+                 --metrics-per-registration",
+                self.left_out.clone(),
+            );
         }
     }
 

@@ -1,4 +1,6 @@
-//! The probe (L3).
+//! The probe of this replica (L3).
 
-pub(super) mod prover;
-mod renewal;
+mod lease;
+pub(super) mod others;
+pub(super) mod proofs;
+pub(super) mod renewal;

@@ -1,97 +1,122 @@
-//! One renewal of the probe. It is conditional: the Lease must be as the last renewal left it. After a rollback
-//! of the store the condition fails ([`beatkeeper_core::liveness::rollback`]).
+//! The renewal of the probe: a Lease of this replica, which it renews in the same way as workloads renew theirs. A
+//! renewal counts when the heartbeat watch shows it.
+//!
+//! The registration with the least slack determines the pace of the renewals. In addition, the probe is renewed
+//! shortly before each deadline, so that no decision has to wait for the proof: no instance is pruned before
+//! the watch shows a renewal that proves the time up to the instance's deadline.
+//!
+//! A renewal is conditional: the Lease must be as the last renewal left it. After a rollback of the store the
+//! condition fails ([`beatkeeper_core::liveness::rollback`]).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use beatkeeper_api::heartbeat::{self, REGISTRATION_LABEL};
+use beatkeeper_api::heartbeat;
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
-};
 use kube::{
-    Api, Resource,
-    api::{Patch, PatchParams, PostParams},
+    Api, Client,
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
-use crate::{
-    controller::{
-        context::{Context, call_within},
-        error::{ApiError, Cause},
-        rollback,
-    },
-    kube_client::throttle::Told,
+use super::{
+    lease::{ANSWER_WITHIN, MEMORY_ANNOTATION, create, our_lease, patch_once},
+    proofs::{PAUSE_AFTER_FAILURE, Proofs, Wake},
+};
+use crate::controller::{
+    api::call_within, clock::Clock, error::ApiError, liveness::Liveness, rollback::Rollback,
 };
 use beatkeeper_core::{
     liveness::rollback::OurLease,
     objects::heartbeat::{Heartbeat, HeartbeatLease},
-    vocabulary::{key::Key, monotonic_time::MonotonicTime, version::Version},
+    vocabulary::{monotonic_time::MonotonicTime, version::Version},
 };
 
-/// The label by which the heartbeat watch includes probes. No registration can have this name, since the name
-/// of a registration contains no dots.
-pub(crate) const PROBE_LABEL: &str = "probe.beatkeeper.dev";
-/// Annotation of a probe: the memory that outlives its process (L5).
-pub(crate) const MEMORY_ANNOTATION: &str = "beatkeeper.dev/proven-time";
-/// A renewal must be answered within this time. A lost answer must not delay decisions that wait for the next
-/// renewal. If the renewal took effect, the watch shows it in any case.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// The memory is written at most this often, together with a renewal.
+const MEMORY_PERIOD: Duration = Duration::from_secs(1);
 
-/// A renewal of the probe.
-pub(crate) struct Renewal {
-    token: i64,
-    /// The state of the probe Lease that the renewal requires; None if that state is not known.
-    left: Option<OurLease>,
-    pub(crate) memory: Option<String>,
-    /// The newest version of any Lease that was seen before the renewal.
-    seen: Version,
+/// Renews the probe of this replica in one scope.
+pub(crate) struct Renewer {
+    pub(crate) client: Client,
+    pub(crate) clock: Clock,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) proofs: Arc<Proofs>,
+    pub(crate) rollback: Arc<Rollback>,
 }
 
-impl Renewal {
+impl Renewer {
+    /// Renews the probe for ever. Must be started after the first list of the Leases is complete.
+    pub(crate) async fn run(self) {
+        let mut memory_written: Option<MonotonicTime> = None;
+        loop {
+            if let Wake::Reschedule = self.proofs.due().await {
+                continue;
+            }
+            let now = self.clock.now();
+            if self.liveness.path().is_paused(now) {
+                continue;
+            }
+            let due = memory_written.is_none_or(|written| now.since(written) >= MEMORY_PERIOD);
+            let renewal = self.prepare(due, now);
+            let with_memory = renewal.memory.is_some();
+            match self.renew(renewal).await {
+                Ok(()) if with_memory => memory_written = Some(now),
+                Ok(()) => {}
+                Err(error) => {
+                    self.log(&error);
+                    self.liveness.path().failed(error.to_string());
+                    self.proofs.failed();
+                    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+                }
+            }
+        }
+    }
+
+    /// Logs the first failure in a row as a warning, and the next ones for debugging.
+    fn log(&self, error: &ApiError) {
+        if self.liveness.path().failure().is_none() {
+            tracing::warn!(%error, "the probe cannot be renewed: no instance is pruned until it can");
+        } else {
+            tracing::debug!(%error, "the probe still cannot be renewed");
+        }
+    }
+
     /// Prepares a renewal. It carries the memory only if the Lease must be as this process left it: marks must
     /// not get into another history of the store.
-    pub(crate) fn send(memory_is_due: bool, now: MonotonicTime, context: &Context) -> Self {
-        let newest = context.index().newest();
-        let mut path = context.path();
+    fn prepare(&self, memory_is_due: bool, now: MonotonicTime) -> Renewal {
+        let newest = self.liveness.index().newest();
+        let mut path = self.liveness.path();
         let left = path.rollback_detector().left().cloned();
         let seen = left.as_ref().map_or(newest, |left| newest.max(left.version));
         let memory = left.as_ref().filter(|_| memory_is_due);
         let memory = memory.map(|left| path.silence_log().written_into(&left.uid));
-        let token = path.send(now, context.clock.wall().as_microsecond());
-        Self { token, left, memory, seen }
+        let token = path.send(now, self.clock.wall().as_microsecond());
+        Renewal { token, left, memory, seen }
     }
 
-    pub(crate) async fn carry_out(self, key: &Key, context: &Context) -> Result<(), ApiError> {
-        let api = Api::<HeartbeatLease>::namespaced(context.client.clone(), &key.namespace);
-        let renewed = Timestamp::from_microsecond(self.token).unwrap_or_default();
-        let mut patch = heartbeat::beat_patch(renewed);
-        if let Some(OurLease { uid, version, .. }) = &self.left {
-            patch["metadata"] = json!({ "uid": **uid, "resourceVersion": version.0.to_string() });
-        }
-        if let Some(memory) = &self.memory {
-            patch["metadata"]["annotations"] = json!({ MEMORY_ANNOTATION: memory });
-        }
+    async fn renew(&self, renewal: Renewal) -> Result<(), ApiError> {
+        let key = &self.proofs.key;
+        let renewed = Timestamp::from_microsecond(renewal.token).unwrap_or_default();
         let params = PatchParams::default();
         let doing = || format!("renew the probe Lease {key}");
-        let (request, told) = patch_once(key, &params, &Patch::Merge(patch))?;
-        let renewal = context.client.request::<HeartbeatLease>(request);
-        let result = call_within(ANSWER_WITHIN, doing, renewal).await;
+        let (request, told) = patch_once(key, &params, &Patch::Merge(renewal.patch(renewed)))?;
+        let sent = self.client.request::<HeartbeatLease>(request);
+        let result = call_within(ANSWER_WITHIN, doing, sent).await;
         if let Some(pause) = told.to_wait() {
-            context.path().pause_for(pause, context.clock.now());
+            self.liveness.path().pause_for(pause, self.clock.now());
         }
         match result {
-            Ok(lease) => self.answered(&lease, context),
-            Err(error) if error.is_absent() && self.left.is_some() => refused(None, context),
+            Ok(lease) => self.answered(&renewal, &lease),
+            Err(error) if error.is_absent() && renewal.left.is_some() => self.refused(None),
             Err(error) if error.is_absent() => {
-                let lease = create(key, renewed, context).await?;
-                self.answered(&lease, context);
+                let lease = create(key, renewed, &self.client).await?;
+                self.answered(&renewal, &lease);
             }
-            Err(error) if error.is_conflict() && self.left.is_some() => {
+            Err(error) if error.is_conflict() && renewal.left.is_some() => {
+                let api = Api::<HeartbeatLease>::namespaced(self.client.clone(), &key.namespace);
                 let doing = || format!("read the probe Lease {key}");
                 match call_within(ANSWER_WITHIN, doing, api.get(&key.name)).await {
-                    Ok(found) => refused(our_lease(&Heartbeat::read(&found)), context),
-                    Err(error) if error.is_absent() => refused(None, context),
+                    Ok(found) => self.refused(our_lease(&Heartbeat::read(&found))),
+                    Err(error) if error.is_absent() => self.refused(None),
                     Err(error) => return Err(error),
                 }
             }
@@ -100,80 +125,49 @@ impl Renewal {
         Ok(())
     }
 
-    fn answered(&self, lease: &HeartbeatLease, context: &Context) {
+    fn answered(&self, renewal: &Renewal, lease: &HeartbeatLease) {
         let Heartbeat { token, version, .. } = Heartbeat::read(lease);
-        let stored = token.renewed.unwrap_or(self.token);
+        let stored = token.renewed.unwrap_or(renewal.token);
         let lease = OurLease { uid: token.uid, version, token: stored };
-        let mut path = context.path();
-        path.stored(self.token, stored);
-        let answered = path.rollback_detector().answered(lease, self.seen);
+        let mut path = self.liveness.path();
+        path.stored(renewal.token, stored);
+        let answered = path.rollback_detector().answered(lease, renewal.seen);
         drop(path);
         if let Err(why) = answered {
-            rollback::begin(context, &why);
+            self.rollback.begin(&why);
+        }
+    }
+
+    /// Handles a refused renewal: the Lease is not as the last renewal left it. The next renewal is sent at once,
+    /// unless the found Lease shows a rollback of the store.
+    fn refused(&self, found: Option<OurLease>) {
+        let refused = self.liveness.path().rollback_detector().refused(found);
+        match refused {
+            Ok(()) => self.proofs.hurry(),
+            Err(why) => self.rollback.begin(&why),
         }
     }
 }
 
-/// A patch that the client does not retry when the API server asks it to wait. Instances get the same answer to
-/// their beats, so the answer is information about the path.
-fn patch_once(
-    key: &Key,
-    params: &PatchParams,
-    patch: &Patch<Value>,
-) -> Result<(http::Request<Vec<u8>>, Told), ApiError> {
-    let leases = HeartbeatLease::url_path(&(), Some(&key.namespace));
-    let request = kube::core::Request::new(leases).patch(&key.name, params, patch);
-    let mut request = request.map_err(|error| ApiError {
-        doing: format!("renew the probe Lease {key}"),
-        cause: Cause::Kube(Box::new(kube::Error::BuildRequest(error))),
-    })?;
-    let told = Told::default();
-    request.extensions_mut().insert(told.clone());
-    Ok((request, told))
+/// A renewal of the probe.
+struct Renewal {
+    token: i64,
+    /// The state of the probe Lease that the renewal requires; None if that state is not known.
+    left: Option<OurLease>,
+    memory: Option<String>,
+    /// The newest version of any Lease that was seen before the renewal.
+    seen: Version,
 }
 
-/// Handles a refused renewal: the Lease is not as the last renewal left it. The next renewal is sent at once, unless
-/// the found Lease shows a rollback of the store.
-fn refused(found: Option<OurLease>, context: &Context) {
-    let refused = context.path().rollback_detector().refused(found);
-    match refused {
-        Ok(()) => context.probe.hurry(),
-        Err(why) => rollback::begin(context, &why),
+impl Renewal {
+    fn patch(&self, renewed: Timestamp) -> Value {
+        let mut patch = heartbeat::beat_patch(renewed);
+        if let Some(OurLease { uid, version, .. }) = &self.left {
+            patch["metadata"] = json!({ "uid": **uid, "resourceVersion": version.0.to_string() });
+        }
+        if let Some(memory) = &self.memory {
+            patch["metadata"]["annotations"] = json!({ MEMORY_ANNOTATION: memory });
+        }
+        patch
     }
-}
-
-/// The probe Lease as it was read; None if it shows no renewal.
-pub(crate) fn our_lease(beat: &Heartbeat) -> Option<OurLease> {
-    let Heartbeat { token, version, .. } = beat;
-    Some(OurLease { uid: token.uid.clone(), version: *version, token: token.renewed? })
-}
-
-async fn create(
-    key: &Key,
-    renewed: Timestamp,
-    context: &Context,
-) -> Result<HeartbeatLease, ApiError> {
-    let lease = Lease {
-        metadata: ObjectMeta {
-            name: Some(key.name.clone()),
-            labels: Some([(REGISTRATION_LABEL.to_owned(), PROBE_LABEL.to_owned())].into()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(key.name.clone()),
-            renew_time: Some(MicroTime(renewed)),
-            lease_duration_seconds: Some(60),
-            ..LeaseSpec::default()
-        }),
-    };
-    let doing = || format!("create the probe Lease {key}");
-    let lease = serde_json::to_vec(&lease).map_err(kube::Error::SerdeError);
-    let leases = HeartbeatLease::url_path(&(), Some(&key.namespace));
-    let request = lease.and_then(|lease| {
-        let request = kube::core::Request::new(leases).create(&PostParams::default(), lease);
-        request.map_err(kube::Error::BuildRequest)
-    });
-    // With this type, fields that a webhook has added cannot make the answer unreadable.
-    let creation = async { context.client.request::<HeartbeatLease>(request?).await };
-    call_within(ANSWER_WITHIN, doing, creation).await
 }

@@ -1,40 +1,36 @@
 //! The apply step: carries out a plan phase by phase. Each write is conditional on the state from which it was
 //! planned. No other code writes slices and Endpoints.
 
-use std::{collections::HashMap, fmt::Debug, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{core::v1::Endpoints, discovery::v1::EndpointSlice},
-};
-use kube::{
-    Api, Resource,
-    api::{DeleteParams, PostParams, Preconditions},
-};
-use serde::Serialize;
+use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
-use crate::controller::{
-    context::{Context, call, call_write},
-    error::ApiError,
-    reconcile::isolate::isolate,
-    report::status_writer::pause_after,
-    rollback,
+use super::{
+    error::{ApplyError, PlanAgain},
+    refused_addresses::RefusedAddresses,
+    subject::Subject,
+    takeovers::{Completion, Takeovers},
+    write::{ObjectWriter, Written},
 };
-use crate::kube_client::list::Collection;
+use crate::controller::{
+    api::ApiServer,
+    backoff,
+    clock::Clock,
+    cluster::Cluster,
+    error::ApiError,
+    metrics::{groups::Step, process::Metrics},
+    rollback::Rollback,
+    states::States,
+};
+use beatkeeper_core::plan::write::{Plan, Write};
 use beatkeeper_core::{
-    cluster_cache::watched::Watched,
+    decide::verdict::Verdict,
     inputs::{Inputs, snapshot},
-    objects::{
-        decode::{Decode, Lenient},
-        registration::Registration,
-    },
-    plan::{
-        hold_back,
-        write::{Plan, Write},
-    },
-    report::applied::Applied,
-    vocabulary::{key::Key, monotonic_time::MonotonicTime, server_message, version::Version},
+    objects::published_addresses::PublishedAddresses,
+    plan::hold_back,
+    report::{applied::Applied, dry_run},
+    vocabulary::{monotonic_time::MonotonicTime, server_message},
 };
 
 /// How many writes run at once.
@@ -47,39 +43,148 @@ const LONGEST_SEARCH: Duration = Duration::from_secs(1);
 /// The longest pause of Endpoints after an update.
 const LONGEST_ENDPOINTS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Removes an update of the Endpoints from a plan during the pause after the last update ([`pause_after`]). One
-/// Endpoints object holds all instances: each change of one instance writes all of them anew. The work of the
-/// API server for that delays the writes of the slices, and nearly all consumers read the slices. Returns the
-/// end of the pause if an update was removed. Then the Endpoints are planned anew.
-pub(crate) fn pause_endpoints(
-    plan: &mut Plan,
-    registration: &Registration,
-    context: &Context,
-) -> Option<MonotonicTime> {
-    let Registration { key, uid, .. } = registration;
-    let until = context.remember(key, uid, |memory| memory.endpoints_paused_until);
-    (context.clock.now() < until && plan.leave_endpoints_as_they_are()).then_some(until)
+/// What a plan has come to.
+pub(crate) struct Outcome {
+    pub(crate) applied: Applied,
+    /// Why it was not carried out completely, if it was not, and a new plan would not be either.
+    pub(crate) failure: Option<ApplyError>,
+    /// When to check again whether the rest of an adoption can be done.
+    pub(crate) again_at: Option<MonotonicTime>,
 }
 
-/// How a plan ended.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
-pub(crate) enum Outcome {
-    /// The whole plan was carried out, or a part was refused in a way that a new plan would not fix.
-    Done(Applied),
-    /// The state differs from the one that was planned from. It has been read anew, and a new plan is needed.
-    Conflict(String),
+impl Outcome {
+    fn done(applied: Applied) -> Self {
+        Self { applied, failure: None, again_at: None }
+    }
+
+    fn failed(applied: Applied, failure: ApplyError) -> Self {
+        Self { applied, failure: Some(failure), again_at: None }
+    }
+
+    /// The outcome of the last plan that may be made.
+    pub(crate) fn overtaken(by: PlanAgain) -> Self {
+        Self::failed(Applied::default(), ApplyError::Overtaken(by))
+    }
 }
 
-/// Carries out a plan. The next plan sees the written objects at once. Client required.
-pub(crate) async fn apply(
-    registration: &Registration,
-    stage: &Inputs,
-    plan: Plan,
-    context: &Context,
-) -> Outcome {
-    let mut applied = Applied::default();
-    let mut versions: HashMap<String, String> = HashMap::new();
-    for phase in plan.phases {
+/// Carries out plans.
+pub(crate) struct Applier {
+    pub(crate) api: ApiServer,
+    pub(crate) clock: Clock,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) states: Arc<States>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rollback: Arc<Rollback>,
+    pub(crate) refused: RefusedAddresses,
+    pub(crate) takeovers: Takeovers,
+}
+
+impl Applier {
+    /// Carries out a plan, and then the last step of an adoption. In a dry run it only reports them. The next plan
+    /// sees the written objects at once. Client required.
+    ///
+    /// # Errors
+    /// [`PlanAgain`].
+    pub(crate) async fn apply(
+        &self,
+        subject: &Subject,
+        inputs: &Inputs,
+        verdicts: &[Verdict],
+        plan: Plan,
+    ) -> Result<Outcome, PlanAgain> {
+        let _step = self.metrics.begin(Step::Apply);
+        if subject.registration.dry_run {
+            return Ok(Outcome::done(self.dry_run(subject, inputs, &plan)));
+        }
+        let outcome = match self.carry_out(subject, inputs, plan).await? {
+            Outcome { applied, failure: None, .. } => {
+                self.complete_adoption(subject, inputs, verdicts, applied).await?
+            }
+            failed => failed,
+        };
+        if outcome.failure.is_some() {
+            self.metrics.failed(Step::Apply);
+        }
+        Ok(outcome)
+    }
+
+    /// Writes nothing. Remembers what would be published, so that the next decision is the same as it would be
+    /// without the dry run.
+    fn dry_run(&self, subject: &Subject, inputs: &Inputs, plan: &Plan) -> Applied {
+        let published = dry_run::published_after(inputs, plan);
+        self.states.with(subject.key(), subject.uid(), |state| {
+            state.dry_run_published = Some(published.clone());
+        });
+        let dry_run = Some(dry_run::describe(inputs, plan));
+        Applied {
+            published: PublishedAddresses::as_ready(published),
+            dry_run,
+            ..Applied::default()
+        }
+    }
+
+    async fn complete_adoption(
+        &self,
+        subject: &Subject,
+        inputs: &Inputs,
+        verdicts: &[Verdict],
+        applied: Applied,
+    ) -> Result<Outcome, PlanAgain> {
+        match self.takeovers.complete(subject, inputs, verdicts).await {
+            Ok(Completion::NothingLeft) => Ok(Outcome::done(applied)),
+            Ok(Completion::NotBefore(moment)) => {
+                Ok(Outcome { again_at: Some(moment), ..Outcome::done(applied) })
+            }
+            Ok(Completion::TakenOver) => Err(PlanAgain::TakenOver),
+            Err(error) if error.is_conflict() => Err(PlanAgain::Conflict(error)),
+            Err(error) => Ok(Outcome::failed(applied, ApplyError::Adoption(error))),
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        subject: &Subject,
+        inputs: &Inputs,
+        plan: Plan,
+    ) -> Result<Outcome, PlanAgain> {
+        let mut applied = Applied::default();
+        let mut versions: HashMap<String, String> = HashMap::new();
+        for phase in plan.phases {
+            let results = self.send_phase(subject, inputs, phase, &versions).await;
+            tracing::trace!("a phase is over");
+            let (mut conflict, mut failures) = (None, Vec::new());
+            for (write, result) in results {
+                match result {
+                    Ok(written) => {
+                        applied.writes += 1;
+                        versions.extend(written.map(|Written { name, version }| (name, version)));
+                    }
+                    Err(error) if error.is_namespace_ending() => {}
+                    Err(error) if error.is_conflict() => conflict = Some(error),
+                    Err(error) => failures.push((write, error)),
+                }
+            }
+            if let Some(conflict) = conflict {
+                return Err(PlanAgain::Conflict(conflict));
+            }
+            self.isolate(subject, inputs, &failures).await?;
+            // A phase begins only when all of the one before it has succeeded (P3).
+            if let Some((write, source)) = failures.pop() {
+                let message = server_message::printable(&source.to_string(), write.generate_name());
+                return Ok(Outcome::failed(applied, ApplyError::Write { message, source }));
+            }
+        }
+        Ok(Outcome::done(applied))
+    }
+
+    /// Sends the writes of one phase. `versions` has the objects that earlier phases have written.
+    async fn send_phase(
+        &self,
+        subject: &Subject,
+        inputs: &Inputs,
+        phase: Vec<Write>,
+        versions: &HashMap<String, String>,
+    ) -> Vec<(Write, Result<Option<Written>, ApiError>)> {
         let writes = phase.into_iter().map(|mut write| {
             if let Some(version) = write.slice_name().and_then(|name| versions.get(name)) {
                 write.rebase(version);
@@ -92,7 +197,7 @@ pub(crate) async fn apply(
         let send = |writes: Vec<Write>| {
             stream::iter(writes)
                 .map(|write| async {
-                    let result = carry_out(registration, &write, context).await;
+                    let result = self.send(subject, &write).await;
                     (write, result)
                 })
                 .buffer_unordered(SIDE_BY_SIDE)
@@ -100,208 +205,79 @@ pub(crate) async fn apply(
         let mut results: Vec<_> = send(slices).collect().await;
         let lists = match results.iter().all(|(_, result)| result.is_ok()) {
             true => lists,
-            false => only_published(lists, registration, stage, context),
+            false => self.only_published(lists, subject, inputs),
         };
         results.extend(send(lists).collect::<Vec<_>>().await);
-        let (mut conflict, mut refused) = (None, Vec::new());
-        tracing::trace!(registration = %registration.key, "a phase is over");
-        for (write, result) in results {
-            match result {
-                Ok(written) => {
-                    applied.writes += 1;
-                    versions.extend(written);
-                }
-                Err(error) if error.is_namespace_ending() => {}
-                Err(error) if error.is_conflict() => conflict = Some(error.to_string()),
-                Err(error) => {
-                    let words =
-                        server_message::printable(&error.to_string(), write.generate_name());
-                    applied.failure = Some(words.clone());
-                    refused.extend(error.is_refusal().then_some((write, words)));
-                }
-            }
-        }
-        if let Some(conflict) = conflict {
-            return Outcome::Conflict(conflict);
-        }
-        let began = context.clock.now();
-        for (write, words) in refused {
-            if isolate(registration, stage, &write, &words, context).await {
-                conflict = Some(words);
-                if context.clock.now().since(began) >= LONGEST_SEARCH {
+        results
+    }
+
+    /// Finds the addresses because of which the API server refuses some of these writes.
+    ///
+    /// # Errors
+    /// [`PlanAgain`] if the API server may accept the rest without the refused addresses.
+    async fn isolate(
+        &self,
+        subject: &Subject,
+        inputs: &Inputs,
+        failures: &[(Write, ApiError)],
+    ) -> Result<(), PlanAgain> {
+        let began = self.clock.now();
+        let mut isolated = None;
+        for (write, error) in failures.iter().filter(|(_, error)| error.is_refusal()) {
+            let message = server_message::printable(&error.to_string(), write.generate_name());
+            if self.refused.isolate(&subject.registration, inputs, write, &message).await {
+                isolated = Some(message);
+                if self.clock.now().since(began) >= LONGEST_SEARCH {
                     break;
                 }
             }
         }
-        if let Some(words) = conflict {
-            // Without the refused addresses the API server may accept the rest.
-            return Outcome::Conflict(words);
-        }
-        // A phase begins only when all of the one before it has succeeded (P3).
-        if applied.failure.is_some() {
-            break;
-        }
+        isolated.map_or(Ok(()), |message| Err(PlanAgain::Refused(message)))
     }
-    Outcome::Done(applied)
-}
 
-/// Limits writes of Endpoints after a write of a slice has failed: they add no address that is in no slice.
-/// Removals do not wait.
-fn only_published(
-    lists: Vec<Write>,
-    registration: &Registration,
-    stage: &Inputs,
-    context: &Context,
-) -> Vec<Write> {
-    let published = snapshot::published(registration, &context.world());
-    let before = stage.snapshot.endpoints.as_deref();
-    let allowed = |write| hold_back::without_unpublished(write, before, published.all());
-    lists.into_iter().filter_map(allowed).collect()
-}
+    /// Limits writes of Endpoints after a write of a slice has failed: they add no address that is in no slice.
+    /// Removals do not wait.
+    fn only_published(&self, lists: Vec<Write>, subject: &Subject, inputs: &Inputs) -> Vec<Write> {
+        let published = snapshot::published(&subject.registration, &self.cluster.lock());
+        let before = inputs.snapshot.endpoints.as_deref();
+        let allowed = |write| hold_back::without_unpublished(write, before, published.all());
+        lists.into_iter().filter_map(allowed).collect()
+    }
 
-/// Carries out one write. Returns the object's name and its new resourceVersion, unless the object was deleted.
-async fn carry_out(
-    registration: &Registration,
-    write: &Write,
-    context: &Context,
-) -> Result<Option<(String, String)>, ApiError> {
-    let namespace = &registration.key.namespace;
-    tracing::debug!(registration = %registration.key, %write, "writing");
-    let slices = Kind::<EndpointSlice>::new(namespace, write, context);
-    let endpoints = Kind::<Endpoints>::new(namespace, write, context);
-    match write {
-        Write::CreateSlice(slice) => slices.create(slice).await,
-        Write::UpdateSlice(slice, _) => slices.replace(slice).await,
-        Write::DeleteSlice { name, uid, resource_version } => {
-            slices.delete(name, uid, resource_version).await
-        }
-        Write::CreateEndpoints(object) => endpoints.create(object).await,
-        Write::UpdateEndpoints(object, _) => {
-            let began = context.clock.now();
-            let result = endpoints.replace(object).await;
-            let Registration { key, uid, .. } = registration;
-            if result.is_ok() {
-                let ended = context.clock.now();
-                let rest = pause_after(ended.since(began)).min(LONGEST_ENDPOINTS_PAUSE);
-                context.remember(key, uid, |memory| memory.endpoints_paused_until = ended + rest);
+    /// Sends one write. Returns the written object, unless it was deleted.
+    async fn send(&self, subject: &Subject, write: &Write) -> Result<Option<Written>, ApiError> {
+        let namespace = &subject.key().namespace;
+        tracing::debug!(%write, "writing");
+        let (api, cluster, rollback) = (&self.api, &*self.cluster, &*self.rollback);
+        let slices = ObjectWriter::<EndpointSlice>::new(namespace, write, api, cluster, rollback);
+        let endpoints = ObjectWriter::<Endpoints>::new(namespace, write, api, cluster, rollback);
+        match write {
+            Write::CreateSlice(slice) => slices.create(slice).await,
+            Write::UpdateSlice(slice, _) => slices.replace(slice).await,
+            Write::DeleteSlice { name, uid, resource_version } => {
+                slices.delete(name, uid, resource_version).await
             }
-            result
-        }
-        Write::DeleteEndpoints { name, uid, resource_version } => {
-            endpoints.delete(name, uid, resource_version).await
-        }
-    }
-}
-
-/// The writes that slices and Endpoints have in common.
-struct Kind<'a, K> {
-    api: Api<Lenient<K>>,
-    namespace: &'a str,
-    write: &'a Write,
-    context: &'a Context,
-}
-
-impl<'a, K> Kind<'a, K>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Watched
-        + Decode
-        + Serialize
-        + Clone
-        + Debug
-        + Send
-        + Sync,
-{
-    fn new(namespace: &'a str, write: &'a Write, context: &'a Context) -> Self {
-        Self { api: Api::namespaced(context.client.clone(), namespace), namespace, write, context }
-    }
-
-    async fn create(&self, object: &K) -> Result<Option<(String, String)>, ApiError> {
-        let result = call_write(
-            self.context,
-            || self.doing(),
-            self.api.create(&PostParams::default(), &Lenient(object.clone())),
-        )
-        .await;
-        // A creation is planned from the state in which the object does not exist.
-        let name = Resource::meta(object).name.as_deref();
-        self.known(result, name, Version(0)).await
-    }
-
-    async fn replace(&self, object: &K) -> Result<Option<(String, String)>, ApiError> {
-        let metadata = Resource::meta(object);
-        let name = metadata.name.as_deref().unwrap_or_default();
-        let from = Version::of(metadata.resource_version.as_deref());
-        let (params, wanted) = (PostParams::default(), Lenient(object.clone()));
-        let result =
-            call_write(self.context, || self.doing(), self.api.replace(name, &params, &wanted))
-                .await;
-        self.known(result, Some(name), from).await
-    }
-
-    async fn delete(
-        &self,
-        name: &str,
-        uid: &str,
-        resource_version: &str,
-    ) -> Result<Option<(String, String)>, ApiError> {
-        let exactly = DeleteParams::default().preconditions(Preconditions {
-            uid: Some(uid.to_owned()),
-            resource_version: Some(resource_version.to_owned()),
-        });
-        let from = Version::of(Some(resource_version));
-        let objects = Collection::of::<K>(&self.context.client, Some(self.namespace));
-        match call_write(self.context, || self.doing(), objects.delete(name, &exactly)).await {
-            Ok(()) => {
-                self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
-                Ok(None)
-            }
-            Err(error) => self.known(Err(error), Some(name), from).await,
-        }
-    }
-
-    /// Makes the result known to the next plan. This is the object as it was written or, after a conflict, as
-    /// it is read now. If that read fails, the watch brings the object.
-    async fn known(
-        &self,
-        result: Result<Lenient<K>, ApiError>,
-        name: Option<&str>,
-        from: Version,
-    ) -> Result<Option<(String, String)>, ApiError> {
-        match result {
-            Ok(Lenient(object)) => {
-                let metadata = Resource::meta(&object);
-                let named = metadata.name.clone().zip(metadata.resource_version.clone());
-                self.context.world().put_own(object);
-                Ok(named)
-            }
-            Err(error) => {
-                if error.is_conflict()
-                    && let Some(name) = name
-                {
-                    if from != Version(0) || !error.is_absent() {
-                        let key = Key::new(self.namespace, name);
-                        self.context.world().refused::<K>(&key, from);
-                    }
-                    self.requeue_at(name, from).await;
+            Write::CreateEndpoints(object) => endpoints.create(object).await,
+            Write::UpdateEndpoints(object, _) => {
+                let began = self.clock.now();
+                let result = endpoints.replace(object).await;
+                if result.is_ok() {
+                    self.pause_endpoints(subject, began);
                 }
-                Err(error)
+                result
+            }
+            Write::DeleteEndpoints { name, uid, resource_version } => {
+                endpoints.delete(name, uid, resource_version).await
             }
         }
     }
 
-    async fn requeue_at(&self, name: &str, from: Version) {
-        let read = call(|| format!("read {name}, to plan anew"), self.api.get(name)).await;
-        match read {
-            Ok(Lenient(object)) => rollback::take_in(object, from, self.context),
-            Err(error) if error.is_absent() => {
-                self.context.world().remove_own::<K>(&Key::new(self.namespace, name), from);
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn doing(&self) -> String {
-        format!("{} in namespace {}", self.write, self.namespace)
+    /// Lets the Endpoints rest after a write that began at this moment and has just ended.
+    fn pause_endpoints(&self, subject: &Subject, began: MonotonicTime) {
+        let ended = self.clock.now();
+        let pause = backoff::after_write(ended.since(began)).min(LONGEST_ENDPOINTS_PAUSE);
+        self.states.with(subject.key(), subject.uid(), |state| {
+            state.endpoints_paused_until = ended + pause;
+        });
     }
 }

@@ -1,19 +1,20 @@
-//! The decide step around the core. It passes what is known to the core, verifies each prune before it is
-//! decided, and notes the outcome in the index.
+//! The decide step around the core. It passes what is known to the core, and notes the outcome in the index.
 
 use std::{cell::OnceCell, collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
-use beatkeeper_api::{InstanceState, ServiceRegistration};
+use beatkeeper_api::InstanceState;
 
+use super::{subject::Subject, verify::Verified};
 use crate::controller::{
-    context::Context,
-    metrics::Step,
-    observer::{Decided, Undecided},
-    reconcile::{
-        inputs,
-        pipeline::backoff,
-        verify::{self, Missing},
-    },
+    backoff,
+    clock::Clock,
+    cluster::Cluster,
+    liveness::Liveness,
+    metrics::{groups::Step, process::Metrics},
+    observer::{Decided, Observer, Undecided},
+    probe::proofs::Proofs,
+    queue::WorkQueue,
+    states::{Pruning, States},
 };
 use beatkeeper_core::{
     cluster_cache::dependents::Asked,
@@ -24,22 +25,31 @@ use beatkeeper_core::{
         facts::Facts,
         verdict::{Suspect, Verdict},
     },
-    inputs::{Inputs, earlier::Earlier, preconditions, snapshot},
+    inputs::{Inputs, preconditions, snapshot},
     liveness::{
         index::{CommitResult, Record},
         ttl::TtlHistory,
     },
-    objects::registration::Registration,
-    vocabulary::{address::AddressSet, monotonic_time::MonotonicTime},
+    vocabulary::{
+        address::{AddressSet, OutsideRanges},
+        monotonic_time::MonotonicTime,
+    },
 };
 
 /// A registration is reconciled after this time even if nothing has woken it.
 const RESYNC: Duration = Duration::from_secs(600);
 
+/// The decision before its suspects are verified.
+pub(crate) struct Proposal {
+    /// Empty if the suspects were known beforehand.
+    verdicts: Vec<Verdict>,
+    pub(crate) suspects: Vec<Suspect>,
+}
+
 /// The result of the decide step.
 pub(crate) struct Decision {
     pub(crate) verdicts: Vec<Verdict>,
-    missing: Missing,
+    verified: Verified,
     /// How often in a row a live read or a proof was missing.
     failed_reads: u32,
 }
@@ -47,7 +57,7 @@ pub(crate) struct Decision {
 impl Decision {
     /// The time until time alone may change the decision.
     pub(crate) fn pause(&self, now: MonotonicTime) -> Duration {
-        let Missing { unreadable, unproven } = &self.missing;
+        let Verified { unreadable, unproven, .. } = &self.verified;
         let sure = |verdict: &&Verdict| {
             let suspect = verdict.lease.as_ref().and_then(|lease| lease.suspect.as_ref());
             suspect.is_none_or(|suspect| {
@@ -57,312 +67,243 @@ impl Decision {
         };
         let next = self.verdicts.iter().filter(sure).filter_map(|verdict| verdict.requeue_at).min();
         let pause = next.map_or(RESYNC, |next| next.since(now)).min(RESYNC);
-        if self.missing.nothing() { pause } else { pause.min(backoff(self.failed_reads)) }
+        if self.verified.is_complete() {
+            pause
+        } else {
+            pause.min(backoff::after(self.failed_reads))
+        }
     }
 }
 
-/// Decides. An instance is pruned only after a live read of its Lease (client required). Suspects that are
-/// known beforehand are read at once. Otherwise the first decision shows the suspects, and a second one uses
-/// the reads.
-pub(crate) async fn decide(
-    registration: &Registration,
-    ttl: &TtlHistory,
-    stage: &Inputs,
-    context: &Context,
-) -> Decision {
-    let mut suspects = in_doubt(registration, ttl, context);
-    if suspects.is_empty() {
-        let missing = Missing::default();
-        let verdicts = judge(registration, ttl, stage, &missing, context);
-        suspects = Suspect::of(&verdicts);
+/// Decides about the instances of registrations.
+pub(crate) struct Decider {
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) clock: Clock,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) states: Arc<States>,
+    pub(crate) proofs: Arc<Proofs>,
+    pub(crate) queue: Arc<WorkQueue>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) ranges: OutsideRanges,
+}
+
+impl Decider {
+    /// Decides, except about suspects. Suspects that are known beforehand are returned at once. Otherwise the
+    /// decision shows them.
+    pub(crate) fn propose(&self, subject: &Subject, inputs: &Inputs) -> Proposal {
+        let suspects = self.suspects_known_before(subject);
+        if !suspects.is_empty() {
+            return Proposal { verdicts: Vec::new(), suspects };
+        }
+        let verdicts = self.judge(subject, inputs);
+        let suspects = Suspect::of(&verdicts);
+        Proposal { verdicts, suspects }
+    }
+
+    /// Decides from what was verified about the suspects. Without suspects the proposal is the decision.
+    pub(crate) fn confirm(
+        &self,
+        subject: &Subject,
+        inputs: &Inputs,
+        proposal: Proposal,
+        verified: Verified,
+    ) -> Decision {
+        let Proposal { verdicts, suspects } = proposal;
         if suspects.is_empty() {
-            note_pruning(registration, &verdicts, &HashMap::new(), stage, context);
-            return Decision { verdicts, missing, failed_reads: 0 };
+            self.note_pruning(subject, inputs, &verdicts, &[], &verified);
+            return Decision { verdicts, verified, failed_reads: 0 };
         }
+        let failed_reads = self.states.with(subject.key(), subject.uid(), |state| {
+            let complete = verified.is_complete();
+            state.failed_reads = if complete { 0 } else { state.failed_reads.saturating_add(1) };
+            state.failed_reads
+        });
+        if verified.unproven.is_some() {
+            self.proofs.wake_when_proven(subject.key());
+        }
+        let verdicts = self.judge_verified(subject, inputs, &verified);
+        self.note_pruning(subject, inputs, &verdicts, &suspects, &verified);
+        Decision { verdicts, verified, failed_reads }
     }
-    let deadlines: HashMap<Arc<str>, MonotonicTime> = suspects
-        .iter()
-        .filter_map(|suspect| Some((suspect.lease.clone(), suspect.deadline?)))
-        .collect();
-    let missing = {
-        let _step = context.metrics.begin(Step::Verify);
-        verify::suspects(&registration.key, suspects, context).await
-    };
-    if !missing.nothing() {
-        context.metrics.failed(Step::Verify);
-    }
-    let failed_reads = context.remember(&registration.key, &registration.uid, |memory| {
-        let failed = if missing.nothing() { 0 } else { memory.failed_reads.saturating_add(1) };
-        memory.failed_reads = failed;
-        failed
-    });
-    if missing.unproven.is_some() {
-        context.unproven().insert(registration.key.clone());
-    }
-    let verdicts = judge(registration, ttl, stage, &missing, context);
-    note_pruning(registration, &verdicts, &deadlines, stage, context);
-    Decision { verdicts, missing, failed_reads }
-}
 
-/// The suspects that are known beforehand: those that the last decision foresaw, and the instances with Leases
-/// that the watch has lost. This saves one decision, which takes longer the larger the registration is. The
-/// proof of a live read does not depend on what asked for it. It is also necessary: no decision mentions an
-/// instance that is gone together with its Pod, so no decision would ask for the live read after which its
-/// Lease is forgotten.
-fn in_doubt(registration: &Registration, ttl: &TtlHistory, context: &Context) -> Vec<Suspect> {
-    let Registration { key, uid, .. } = registration;
-    // The expected_expiries suspects are used once. The next decision foresees them anew.
-    let expected_expiries =
-        context.remember(key, uid, |memory| std::mem::take(&mut memory.expected_expiries));
-    let evidence = Evidence::known(registration, &context.path(), &context.guard());
-    let mut suspects = evidence.in_doubt(
-        expected_expiries,
-        registration,
-        ttl,
-        &context.index(),
-        context.clock.now(),
-    );
-    context.observer.suspects(&mut suspects);
-    suspects
-}
-
-/// Notes the deadlines of the instances to be pruned until the API server confirms the write. The write may
-/// take several attempts.
-fn note_pruning(
-    registration: &Registration,
-    verdicts: &[Verdict],
-    deadlines: &HashMap<Arc<str>, MonotonicTime>,
-    stage: &Inputs,
-    context: &Context,
-) {
-    if registration.dry_run {
-        return;
+    /// The suspects that are known beforehand: those that the last decision expected, and the instances with Leases
+    /// that the watch has lost. This saves one decision, which takes longer the larger the registration is. The
+    /// proof of a live read does not depend on what asked for it. It is also necessary: no decision mentions an
+    /// instance that is gone together with its Pod, so no decision would ask for the live read after which its
+    /// Lease is forgotten.
+    fn suspects_known_before(&self, subject: &Subject) -> Vec<Suspect> {
+        let Subject { registration, ttl, .. } = subject;
+        // The expected suspects are used once. The next decision expects them anew.
+        let expected = self
+            .states
+            .with(subject.key(), subject.uid(), |state| std::mem::take(&mut state.expected));
+        let liveness = &self.liveness;
+        let evidence = Evidence::known(registration, &liveness.path(), &liveness.guard());
+        let (index, now) = (liveness.index(), self.clock.now());
+        let mut suspects = evidence.in_doubt(expected, registration, ttl, &index, now);
+        drop(index);
+        self.observer.suspects(&mut suspects);
+        suspects
     }
-    let expired: HashMap<&Arc<str>, &Verdict> = verdicts
-        .iter()
-        .filter(|verdict| verdict.state == InstanceState::Expired)
-        .filter_map(|verdict| Some((&verdict.lease.as_ref()?.decision.lease, verdict)))
-        .collect();
-    context.remember(&registration.key, &registration.uid, |memory| {
-        // An instance that has beaten in the meantime is not to be pruned any more.
-        memory.pruning.retain(|lease, _| expired.contains_key(lease));
-        for (lease, deadline) in deadlines {
-            if expired.get(lease).is_some_and(|verdict| verdict.is_at(&stage.snapshot.published)) {
-                memory.pruning.insert(lease.clone(), *deadline);
+
+    /// Notes why the instances are pruned, until the API server confirms the write. The write may take several
+    /// attempts.
+    fn note_pruning(
+        &self,
+        subject: &Subject,
+        inputs: &Inputs,
+        verdicts: &[Verdict],
+        suspects: &[Suspect],
+        verified: &Verified,
+    ) {
+        if subject.registration.dry_run {
+            return;
+        }
+        let expired: HashMap<&Arc<str>, &Verdict> = verdicts
+            .iter()
+            .filter(|verdict| verdict.state == InstanceState::Expired)
+            .filter_map(|verdict| Some((&verdict.lease.as_ref()?.decision.lease, verdict)))
+            .collect();
+        self.states.with(subject.key(), subject.uid(), |state| {
+            // An instance that has beaten in the meantime is not to be pruned any more.
+            state.pruning.retain(|lease, _| expired.contains_key(lease));
+            for Suspect { lease, deadline } in suspects {
+                let Some(deadline) = *deadline else { continue };
+                if expired.get(lease).is_some_and(|it| it.is_at(&inputs.snapshot.published)) {
+                    let (read, proof) = (verified.reads.get(lease).copied(), verified.proof);
+                    state.pruning.insert(lease.clone(), Pruning { deadline, read, proof });
+                }
             }
-        }
-    });
-}
-
-/// Decides from what is known now, and notes the outcome in the index. It decides again if, in the meantime, an
-/// instance that the decision would remove has beaten, or a Lease with a verdict has gone. If another beat that
-/// makes a difference has arrived, the decision stands, and the registration is woken.
-pub(crate) fn judge(
-    registration: &Registration,
-    ttl: &TtlHistory,
-    stage: &Inputs,
-    missing: &Missing,
-    context: &Context,
-) -> Vec<Verdict> {
-    let _step = context.metrics.begin(Step::Decide);
-    loop {
-        let cordons = Cordons::stand(registration, &mut context.index());
-        let mut records = context.index().records_of(&registration.key);
-        let now = context.clock.now();
-        let mut evidence = Evidence::gather(
-            registration,
-            ttl,
-            &records,
-            &context.path(),
-            &mut context.guard(),
-            &context.index(),
-            &context.world(),
-            now,
-        );
-        evidence.unproven.clone_from(&missing.unproven);
-        let mut inputs = Undecided {
-            registration,
-            records: &mut records,
-            evidence: &mut evidence,
-            ttl,
-            published: &stage.snapshot.published,
-            now,
-        };
-        context.observer.decides(&mut inputs);
-        let Undecided { ttl, published, .. } = inputs;
-        let known = Known {
-            registration,
-            ttl,
-            stage,
-            missing,
-            cordons: &cordons,
-            records: &records,
-            published,
-        };
-        let verdicts = known.decide(&evidence, now, context);
-        let outcomes = verdicts.iter().filter_map(Verdict::lease_decision);
-        let settlement = context.index().commit(&registration.key, outcomes, now);
-        match settlement {
-            CommitResult::Accepted => {}
-            // Wakes the registration even if another decision follows in this run: no record would show that it
-            // considered the beat.
-            CommitResult::AcceptedForNow => {
-                context.wake([registration.key.clone()]);
-            }
-            CommitResult::Overtaken => continue,
-        }
-        let decided = Decided { registration, records: &records, verdicts: &verdicts, at: now };
-        context.observer.decided(&decided);
-        return verdicts;
+        });
     }
-}
 
-/// The input of a decision, except the evidence.
-#[derive(Clone, Copy)]
-struct Known<'a> {
-    registration: &'a Registration,
-    ttl: &'a TtlHistory,
-    stage: &'a Inputs,
-    missing: &'a Missing,
-    cordons: &'a Cordons,
-    records: &'a [Record],
-    published: &'a AddressSet,
-}
+    /// Decides from what is known now, before anything is verified, and notes the outcome in the index.
+    pub(crate) fn judge(&self, subject: &Subject, inputs: &Inputs) -> Vec<Verdict> {
+        self.judge_verified(subject, inputs, &Verified::default())
+    }
 
-impl Known<'_> {
-    fn decide(self, evidence: &Evidence, now: MonotonicTime, context: &Context) -> Vec<Verdict> {
-        let Self { registration, ttl, stage, missing, cordons, records, published } = self;
-        let pods = ask(registration, records, stage, context);
+    /// Decides from what is known now, and notes the outcome in the index. It decides again if, in the meantime, an
+    /// instance that the decision would remove has beaten, or a Lease with a verdict has gone. If another beat that
+    /// makes a difference has arrived, the decision stands, and the registration is woken.
+    fn judge_verified(
+        &self,
+        subject: &Subject,
+        inputs: &Inputs,
+        verified: &Verified,
+    ) -> Vec<Verdict> {
+        let _step = self.metrics.begin(Step::Decide);
+        let Subject { registration, ttl, .. } = subject;
+        loop {
+            let cordons = Cordons::stand(registration, &mut self.liveness.index());
+            let mut records = self.liveness.index().records_of(&registration.key);
+            let now = self.clock.now();
+            let mut evidence = Evidence::gather(
+                registration,
+                ttl,
+                &records,
+                &self.liveness.path(),
+                &mut self.liveness.guard(),
+                &self.liveness.index(),
+                &self.cluster.lock(),
+                now,
+            );
+            evidence.unproven = verified.unproven.as_ref().map(ToString::to_string);
+            let mut undecided = Undecided {
+                registration,
+                records: &mut records,
+                evidence: &mut evidence,
+                ttl,
+                published: &inputs.snapshot.published,
+                now,
+            };
+            self.observer.decides(&mut undecided);
+            let Undecided { ttl, published, .. } = undecided;
+            let (cordons, records) = (&cordons, &records[..]);
+            let known = Known { subject, ttl, inputs, published, verified, cordons, records };
+            let verdicts = self.verdicts(known, &evidence, now);
+            let decisions = verdicts.iter().filter_map(Verdict::lease_decision);
+            let committed = self.liveness.index().commit(&registration.key, decisions, now);
+            match committed {
+                CommitResult::Accepted => {}
+                // Wakes the registration even if another decision follows in this run: no record would show that it
+                // considered the beat.
+                CommitResult::AcceptedForNow => self.queue.wake([registration.key.clone()]),
+                CommitResult::Overtaken => continue,
+            }
+            let decided = Decided { registration, records, verdicts: &verdicts, at: now };
+            self.observer.decided(&decided);
+            return verdicts;
+        }
+    }
+
+    /// Notes which instances the slices show as published. It decides nothing: without a proof no instance counts
+    /// as dead.
+    pub(crate) fn note_published(&self, subject: &Subject, inputs: &Inputs) {
+        let registration = &subject.registration;
+        let cordons = Cordons::stand(registration, &mut self.liveness.index());
+        let records = self.liveness.index().records_of(&registration.key);
+        let known = Evidence::known(registration, &self.liveness.path(), &self.liveness.guard());
+        let unproven = Evidence { probed: None, ..known };
+        let verified = &Verified::default();
+        let (cordons, records) = (&cordons, &records[..]);
+        let (ttl, published) = (&subject.ttl, &inputs.snapshot.published);
+        let known = Known { subject, ttl, inputs, published, verified, cordons, records };
+        let verdicts = self.verdicts(known, &unproven, self.clock.now());
+        let published = verdicts.iter().filter_map(Verdict::lease_decision);
+        self.liveness.index().note_published(&registration.key, published);
+    }
+
+    fn verdicts(&self, known: Known<'_>, evidence: &Evidence, now: MonotonicTime) -> Vec<Verdict> {
+        let Known { subject, ttl, inputs, published, verified, cordons, records } = known;
+        let registration = &subject.registration;
+        let pods = self.pods(subject, records, inputs);
         decide::decide(&Facts {
             registration,
             ttl,
             records,
             pods: &pods.by_name,
             zones: &pods.zones,
-            families: stage.families(),
+            families: inputs.families(),
             service: &registration.service_name,
-            ports: &preconditions::common_ports(registration, stage.service.as_deref()),
+            ports: &preconditions::common_ports(registration, inputs.service.as_deref()),
             shared_ports: OnceCell::new(),
             published,
-            publishes: &|address, port| snapshot::publishes(&stage.snapshot.slices, address, port),
-            ranges: &context.settings.outside_ranges,
-            owner_of: &|address: IpAddr| context.world().owner_of_address(address),
-            unreadable: &missing.unreadable,
+            publishes: &|address, port| snapshot::publishes(&inputs.snapshot.slices, address, port),
+            ranges: &self.ranges,
+            owner_of: &|address: IpAddr| self.cluster.lock().owner_of_address(address),
+            unreadable: &verified.unreadable,
             evidence,
-            frozen: stage.frozen(),
-            term_began: context.term_began(),
-            adopted: &stage.adoption.instances,
+            frozen: inputs.frozen(),
+            term_began: self.queue.term_began(),
+            adopted: &inputs.adoption.instances,
             cordons: &cordons.held,
             now,
         })
     }
-}
 
-/// Notes which instances the slices show as published. It decides nothing: without a proof no instance counts
-/// as dead.
-fn note_published(
-    registration: &Registration,
-    ttl: &TtlHistory,
-    stage: &Inputs,
-    context: &Context,
-) {
-    let cordons = Cordons::stand(registration, &mut context.index());
-    let records = context.index().records_of(&registration.key);
-    let known = Evidence::known(registration, &context.path(), &context.guard());
-    let unproven = Evidence { probed: None, ..known };
-    let missing = &Missing::default();
-    let known = Known {
-        registration,
-        ttl,
-        stage,
-        missing,
-        cordons: &cordons,
-        records: &records,
-        published: &stage.snapshot.published,
-    };
-    let verdicts = known.decide(&unproven, context.clock.now(), context);
-    let published = verdicts.iter().filter_map(Verdict::lease_decision);
-    context.index().note_published(&registration.key, published);
-}
-
-/// Gathers the Pods of the records. Notes what else the decision depends on, so that a change of it causes a
-/// new decision.
-fn ask(
-    registration: &Registration,
-    records: &[Record],
-    stage: &Inputs,
-    context: &Context,
-) -> snapshot::Pods {
-    let mut world = context.world();
-    let adopted = &stage.adoption.instances;
-    let mut pods = snapshot::pods(&registration.key.namespace, records, adopted, &world);
-    let (nodes, ranges) = (std::mem::take(&mut pods.nodes), &context.settings.outside_ranges);
-    let asked = Asked::of(registration, records, stage, ranges, nodes);
-    world.dependents.note(&registration.key, asked);
-    pods
-}
-
-/// Adds the former addresses of the instances to a stage on which nothing may be changed. After a start only
-/// the status has them.
-pub(crate) fn recall_earlier(
-    object: &ServiceRegistration,
-    registration: &Registration,
-    stage: &mut Inputs,
-    context: &Context,
-) {
-    if stage.is_closed() {
-        let told = || object.status.as_ref().map(Earlier::from_status).unwrap_or_default();
-        stage.earlier = context.remember(&registration.key, &registration.uid, |memory| {
-            memory.earlier.get_or_insert_with(|| (None, Arc::new(told()))).1.clone()
-        });
+    /// Gathers the Pods of the records. Notes what else the decision depends on, so that a change of it causes a
+    /// new decision.
+    fn pods(&self, subject: &Subject, records: &[Record], inputs: &Inputs) -> snapshot::Pods {
+        let registration = &subject.registration;
+        let mut world = self.cluster.lock();
+        let adopted = &inputs.adoption.instances;
+        let mut pods = snapshot::pods(&registration.key.namespace, records, adopted, &world);
+        let nodes = std::mem::take(&mut pods.nodes);
+        let asked = Asked::of(registration, records, inputs, &self.ranges, nodes);
+        world.dependents.note(&registration.key, asked);
+        pods
     }
 }
 
-/// Notes the addresses of the instances after they have been published.
-pub(crate) fn note_earlier(registration: &Registration, stage: &Inputs, context: &Context) {
-    if stage.is_closed() || registration.dry_run {
-        return;
-    }
-    context.remember(&registration.key, &registration.uid, |memory| {
-        let noted = memory.earlier.as_ref().map(|(generation, _)| *generation);
-        if noted != Some(registration.generation) || registration.generation.is_none() {
-            let earlier = Arc::new(Earlier::declared(registration));
-            memory.earlier = Some((registration.generation, earlier));
-        }
-    });
-}
-
-pub(crate) fn ttl_history(registration: &Registration, context: &Context) -> TtlHistory {
-    context.remember(&registration.key, &registration.uid, |memory| {
-        // The watch of the registrations keeps it up to date.
-        memory.ttl.get_or_insert_with(|| TtlHistory::new(registration.ttl)).clone()
-    })
-}
-
-/// Decides about every registration once from what is known, without reads and writes, and notes the outcome in
-/// the index. So the index begins the term as if this process had led before. First the published instances of
-/// all registrations are noted, since the outage guard considers all of them at the first decision (L6).
-pub(crate) async fn warm_up(objects: &[Arc<ServiceRegistration>], context: &Context) {
-    for_each(objects, context, note_published).await;
-    context.guard().begin_term();
-    for_each(objects, context, |registration, ttl, stage, context| {
-        judge(registration, ttl, stage, &Missing::default(), context);
-    })
-    .await;
-}
-
-async fn for_each(
-    objects: &[Arc<ServiceRegistration>],
-    context: &Context,
-    step: impl Fn(&Registration, &TtlHistory, &Inputs, &Context),
-) {
-    for object in objects {
-        let registration = snapshot::registration(object, &context.world());
-        let ttl = ttl_history(&registration, context);
-        let mut stage = inputs::as_known(&registration, context);
-        recall_earlier(object, &registration, &mut stage, context);
-        step(&registration, &ttl, &stage, context);
-        // Beats can be processed between two registrations.
-        tokio::task::yield_now().await;
-    }
+/// The input of a decision, except the evidence.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    subject: &'a Subject,
+    ttl: &'a TtlHistory,
+    inputs: &'a Inputs,
+    published: &'a AddressSet,
+    verified: &'a Verified,
+    cordons: &'a Cordons,
+    records: &'a [Record],
 }

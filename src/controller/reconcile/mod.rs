@@ -1,12 +1,19 @@
-//! Reconciling one registration.
+//! Reconciling one registration: inputs, decide, verify, plan, apply, report.
 
-mod adoption;
-mod apply;
-mod cordons;
+pub(super) mod adoption;
+pub(super) mod apply;
+pub(super) mod cordons;
 pub(super) mod decide;
-mod dry_run;
-mod ensure_service;
-mod inputs;
-mod isolate;
+pub(super) mod ensure_service;
+mod error;
+mod gathering;
+pub(super) mod inputs;
 pub(super) mod pipeline;
+pub(super) mod plan;
+pub(super) mod refused_addresses;
+pub(super) mod report;
+mod subject;
+pub(super) mod takeovers;
 pub(super) mod verify;
+pub(super) mod warm_up;
+mod write;

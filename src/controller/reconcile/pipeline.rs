@@ -1,36 +1,29 @@
-//! Reconciles one registration in a list of steps.
+//! Reconciles one registration in a list of steps. The output of a step is the input of the next one.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use kube::runtime::controller::Action;
+use tracing::Instrument;
 
+use super::{
+    apply::{Applier, Outcome},
+    cordons::CordonWriter,
+    decide::Decider,
+    error::ReconcileError,
+    inputs::InputGatherer,
+    plan::{Planned, Planner},
+    report::ReportStep,
+    subject::Subject,
+    verify::{Verified, Verifier},
+};
 use crate::controller::{
-    clock::NEAR,
-    context::Context,
-    error::Error,
-    metrics::Step,
-    reconcile::{
-        adoption,
-        apply::{self, Outcome},
-        cordons,
-        decide::{Decision, decide, judge, note_earlier, recall_earlier, ttl_history},
-        dry_run, inputs, isolate,
-        verify::Missing,
-    },
-    report::{readiness, status::Report, status_writer},
+    api::ApiServer, backoff, cluster::Cluster, host::Process, liveness::Liveness,
+    metrics::groups::Step, registrations::Registrations, states::States, telemetry::Telemetry,
+    watch::access::ReadAccess,
 };
 use beatkeeper_core::{
-    decide::{
-        cordons::Cordons,
-        verdict::{Suspect, Verdict},
-    },
-    inputs::{Inputs, snapshot},
-    liveness::ttl::TtlHistory,
-    objects::registration::Registration,
-    plan::{build, change_limits::Permits, write::Plan},
-    report::{applied::Applied, published_verdicts, status, summary::DecisionSummary},
-    vocabulary::{key::Key, monotonic_time::MonotonicTime},
+    decide::verdict::Suspect, inputs::snapshot, plan::change_limits::Permits, vocabulary::key::Key,
 };
 
 /// How often a plan is made at most in one reconciliation, when its writes meet conflicts.
@@ -39,230 +32,131 @@ const ATTEMPTS: usize = 5;
 /// After a rollback of the store: how soon to check again whether all Leases have been listed anew.
 const UNTIL_READ_ANEW: Duration = Duration::from_millis(250);
 
-/// Reconciles in a separate task. So registrations share the CPU cores, and a panic, which would be a defect,
-/// affects one registration only.
-pub(crate) async fn run(
-    object: Arc<ServiceRegistration>,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
-    let key = Key::of(&object.metadata);
-    if !context.leadership.holds() {
-        return Ok(Action::await_change());
-    }
-    if context.read_access.is_wanting() {
-        // An object that cannot be read is not absent. All registrations are woken when the kind can be read
-        // again.
-        return Ok(Action::await_change());
-    }
-    let uid = object.metadata.uid.clone().unwrap_or_default();
-    if let Some(due) = context.remember(&key, &uid, |memory| memory.due) {
-        context.clock.reach(due).await;
-    }
-    let result = tokio::spawn(context.process.task(reconcile(object, context.clone()))).await;
-    if result.is_err() {
-        context.metrics.panicked();
-    }
-    if !context.world().has_registration(&key) {
-        // The registration was deleted in the meantime. No other code would remove what this run has added to
-        // its memory.
-        context.forget(&key);
-    }
-    if !context.leadership.holds() {
-        // A write that was not sent because the claim ended is no failure: the next leader reconciles all
-        // registrations.
-        return Ok(Action::await_change());
-    }
-    result.map_err(|_| Error::Panicked(key))?
+/// Reconciles registrations.
+pub(crate) struct Reconciler {
+    pub(crate) dry_run: bool,
+    pub(crate) api: ApiServer,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) process: Process,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) states: Arc<States>,
+    pub(crate) registrations: Arc<Registrations>,
+    pub(crate) read_access: Arc<ReadAccess>,
+    pub(crate) inputs: InputGatherer,
+    pub(crate) decider: Arc<Decider>,
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) planner: Planner,
+    pub(crate) applier: Applier,
+    pub(crate) cordons: CordonWriter,
+    pub(crate) report: ReportStep,
 }
 
-async fn reconcile(
-    object: Arc<ServiceRegistration>,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
-    let mut registration = snapshot::registration(&object, &context.world());
-    registration.dry_run |= context.settings.dry_run;
-    let ttl = ttl_history(&registration, &context);
-    let mut permits = Permits::default();
-    let mut attempt = 0;
-    loop {
-        if context.index().awaits_relist() {
-            return Ok(Action::requeue(UNTIL_READ_ANEW));
-        }
-        attempt += 1;
-        let mut stage = gather_inputs(&registration, &context).await;
-        dry_run::recall(&registration, &mut stage, &context);
-        recall_earlier(&object, &registration, &mut stage, &context);
-        stage.held_back = isolate::held_back(&registration, &context);
-        let known =
-            |stage: &Inputs| judge(&registration, &ttl, stage, &Missing::default(), &context);
-        let mut stage = adoption::begin(stage, &object, &registration, known, &context).await;
-        let decision = decide(&registration, &ttl, &stage, &context).await;
-        let mut plan = build(&registration, &stage, &decision.verdicts, &mut permits, &context);
-        stage.requeue_at = sooner(stage.requeue_at, permits.requeue_at());
-        if !registration.dry_run
-            && let Some(until) = apply::pause_endpoints(&mut plan, &registration, &context)
-        {
-            stage.requeue_at = sooner(stage.requeue_at, Some(until));
-        }
-        let applied =
-            match carry_out(&registration, &stage, &decision.verdicts, plan, &context).await {
-                Outcome::Done(applied) => applied.with_failure_of(&stage),
-                Outcome::Conflict(why) if attempt < ATTEMPTS => {
-                    tracing::debug!(registration = %registration.key, why, "planning anew");
-                    continue;
-                }
-                Outcome::Conflict(why) => {
-                    Applied { failure: Some(why), ..Applied::default() }.with_failure_of(&stage)
-                }
-            };
-        if !context.leadership.holds() {
+impl Reconciler {
+    /// Reconciles in a separate task. So registrations share the CPU cores, and a panic, which would be a defect,
+    /// affects one registration only.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        object: Arc<ServiceRegistration>,
+    ) -> Result<Action, ReconcileError> {
+        let key = Key::of(&object.metadata);
+        // An object that cannot be read is not absent. All registrations are woken when the kind can be read again.
+        if !self.api.may_write() || self.read_access.is_wanting() {
             return Ok(Action::await_change());
         }
-        let later = cordons::mark(&registration, &context).await;
-        stage.requeue_at = sooner(stage.requeue_at, later);
-        let applied = Applied { former_ttl: former_ttl(&ttl, &decision), ..applied };
-        return conclude(object, registration, stage, decision, applied, &context);
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        if let Some(due) = self.states.with(&key, &uid, |state| state.due) {
+            self.telemetry.clock.reach(due).await;
+        }
+        let span = tracing::info_span!("reconcile", registration = %key);
+        let this = self.clone();
+        let task = async move { this.reconcile(object).await }.instrument(span);
+        let result = tokio::spawn(self.process.task(task)).await;
+        if result.is_err() {
+            self.telemetry.metrics.panicked();
+        }
+        self.registrations.forget_if_gone(&key);
+        if !self.api.may_write() {
+            // A write that was not sent because the leadership ended is no failure: the next leader reconciles all
+            // registrations.
+            return Ok(Action::await_change());
+        }
+        result.map_err(|_| ReconcileError::Panicked(key))?
     }
-}
 
-/// The longest former ttl, if it still applies to an instance that has not adopted the new pace yet (L8).
-fn former_ttl(ttl: &TtlHistory, decision: &Decision) -> Option<Duration> {
-    let mut settled = decision.verdicts.iter().filter_map(Verdict::lease_decision);
-    settled.any(|settled| settled.wanted.is_awaited()).then(|| ttl.longest())
-}
+    async fn reconcile(&self, object: Arc<ServiceRegistration>) -> Result<Action, ReconcileError> {
+        let subject = self.subject(object);
+        let mut permits = Permits::default();
+        for attempt in 1.. {
+            if self.liveness.index().awaits_relist() {
+                return Ok(Action::requeue(UNTIL_READ_ANEW));
+            }
+            let gathering = self.inputs.gather(&subject).await;
+            let inputs = &gathering.inputs;
+            let proposal = self.decider.propose(&subject, inputs);
+            let verified = self.verify(&subject, &proposal.suspects).await;
+            let decision = self.decider.confirm(&subject, inputs, proposal, verified);
+            let verdicts = &decision.verdicts;
+            let planned = self.planner.plan(&subject, inputs, verdicts, &mut permits);
+            let Planned { plan, again_at: planned_again } = planned;
+            let outcome = match self.applier.apply(&subject, inputs, verdicts, plan).await {
+                Ok(outcome) => outcome,
+                Err(why) if attempt < ATTEMPTS => {
+                    tracing::debug!(%why, "planning again");
+                    continue;
+                }
+                Err(why) => Outcome::overtaken(why),
+            };
+            if !self.api.may_write() {
+                break;
+            }
+            let cordons_again = self.cordons.mark(&subject.registration).await;
+            let again = [gathering.again_at, planned_again, outcome.again_at, cordons_again];
+            let again_at = again.into_iter().flatten().min();
+            return self.report.report(subject, gathering, decision, outcome, again_at);
+        }
+        Ok(Action::await_change())
+    }
 
-/// Reports what was decided and applied. Returns when to reconcile again.
-fn conclude(
-    object: Arc<ServiceRegistration>,
-    registration: Registration,
-    mut stage: Inputs,
-    decision: Decision,
-    applied: Applied,
-    context: &Arc<Context>,
-) -> Result<Action, Error> {
-    let key = registration.key.clone();
-    if applied.failure.is_none() {
-        // An address in a slice that the API server refuses to have written is not pruned yet.
-        let all_written = stage.held_back.closed.is_empty();
-        let pruned = context.remember(&key, &registration.uid, |memory| {
-            memory.failures = 0;
-            if all_written { std::mem::take(&mut memory.pruning) } else { HashMap::new() }
+    async fn verify(&self, subject: &Subject, suspects: &[Suspect]) -> Verified {
+        if suspects.is_empty() {
+            return Verified::default();
+        }
+        let metrics = &self.telemetry.metrics;
+        let _step = metrics.begin(Step::Verify);
+        let verified = self.verifier.verify(subject.key(), suspects).await;
+        if !verified.is_complete() {
+            metrics.failed(Step::Verify);
+        }
+        verified
+    }
+
+    fn subject(&self, object: Arc<ServiceRegistration>) -> Subject {
+        let mut registration = snapshot::registration(&object, &self.cluster.lock());
+        registration.dry_run |= self.dry_run;
+        let ttl = self.states.ttl_history(&registration.key, &registration.uid, registration.ttl);
+        Subject { object, registration, ttl }
+    }
+
+    /// The action after an error: a retry with growing backoff, but not later than the next deadline.
+    pub(crate) fn retry(&self, object: &ServiceRegistration, error: &ReconcileError) -> Action {
+        let key = Key::of(&object.metadata);
+        if !self.registrations.is_known(&key) {
+            // Nothing of a deleted registration must be remembered.
+            return Action::await_change();
+        }
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let failures = self.states.with(&key, &uid, |state| {
+            state.failures = state.failures.saturating_add(1);
+            state.failures
         });
-        pruned.into_values().for_each(|deadline| context.metrics.pruned(deadline));
-        note_earlier(&registration, &stage, context);
+        let pause = match error {
+            ReconcileError::Publish { next, .. } => {
+                backoff::after(failures).min((*next).max(backoff::after(0)))
+            }
+            ReconcileError::Panicked(_) => backoff::after(failures),
+        };
+        tracing::warn!(registration = %key, %error, ?pause, "will try again");
+        Action::requeue(pause)
     }
-    let adoption_ended = adoption::ended(&registration, &stage, &decision.verdicts, context);
-    let cordons = Cordons::stand(&registration, &mut context.index());
-    let mut applied = Applied { adoption_ended, cordons, ..applied };
-    if applied.dry_run.is_none() {
-        applied.published = snapshot::published(&registration, &context.world());
-        applied.refused = isolate::settle(&registration, &mut stage, &decision.verdicts, context);
-    }
-    readiness::report(&registration, &stage, &decision.verdicts, &applied, context);
-    let failure = applied.failure.clone();
-    let now = context.clock.now();
-    let next = decision.pause(now);
-    let next = stage.requeue_at.map_or(next, |moment| next.min(moment.since(now)));
-    let Decision { mut verdicts, .. } = decision;
-    let expected_expiries = Suspect::expected_expiries(&verdicts);
-    let next = context.remember(&key, &registration.uid, |memory| {
-        let next = memory.requeue_at.take().map_or(next, |moment| next.min(moment.since(now)));
-        memory.due = Some(now + next);
-        memory.expected_expiries = expected_expiries;
-        next
-    });
-    let deadline = verdicts.iter().filter_map(Verdict::deadline).min();
-    context.probe.await_deadline(&key, deadline, context);
-    let publish_not_ready = stage.service.as_ref().is_some_and(|it| it.publish_not_ready);
-    published_verdicts::correct(&mut verdicts, stage.stall.as_ref(), &applied, publish_not_ready);
-    let ready = status::ready_reason(stage.stall.as_ref(), &applied);
-    context.metrics.decided(&key, &verdicts, ready);
-    // The addresses are not needed any more, and there may be many of them.
-    let account = DecisionSummary::of(verdicts, std::mem::take(&mut applied.published).all());
-    let report = Report { object, registration, account, stall: stage.stall, applied };
-    status_writer::submit(report, context);
-    match failure {
-        Some(failure) => Err(Error::Publish { registration: key, failure, next }),
-        // The queue's timer fires a little early. [`run`] then waits for the exact moment.
-        None => Ok(Action::requeue(next.saturating_sub(NEAR))),
-    }
-}
-
-async fn gather_inputs(registration: &Registration, context: &Context) -> Inputs {
-    let _step = context.metrics.begin(Step::Stage);
-    let stage = inputs::set(registration, context).await;
-    if stage.failure.is_some() {
-        context.metrics.failed(Step::Stage);
-    }
-    stage
-}
-
-/// Plans the writes. Changes that a tenant can cause are rate-limited ([`temper`](beatkeeper_core::plan::change_limits)),
-/// except in a dry run, which writes nothing.
-fn build(
-    registration: &Registration,
-    stage: &Inputs,
-    verdicts: &[Verdict],
-    permits: &mut Permits,
-    context: &Context,
-) -> Plan {
-    let _step = context.metrics.begin(Step::Plan);
-    let (style, clocks) = (context.settings.style(), context.clock.clocks());
-    let restrain = |endpoints| match registration.dry_run {
-        true => endpoints,
-        false => context.paces(&registration.key, |paces| {
-            paces.endpoints.limit(endpoints, &stage.snapshot.slices, permits, clocks.now)
-        }),
-    };
-    build::build_limited(registration, stage, verdicts, style, clocks.wall, restrain)
-}
-
-fn sooner(one: Option<MonotonicTime>, other: Option<MonotonicTime>) -> Option<MonotonicTime> {
-    one.into_iter().chain(other).min()
-}
-
-async fn carry_out(
-    registration: &Registration,
-    stage: &Inputs,
-    verdicts: &[Verdict],
-    plan: Plan,
-    context: &Context,
-) -> Outcome {
-    let _step = context.metrics.begin(Step::Apply);
-    if registration.dry_run {
-        return dry_run::dry_run(registration, stage, &plan, context);
-    }
-    let outcome = apply::apply(registration, stage, plan, context).await;
-    let outcome = adoption::finish(outcome, registration, stage, verdicts, context).await;
-    if let Outcome::Done(Applied { failure: Some(_), .. }) = &outcome {
-        context.metrics.failed(Step::Apply);
-    }
-    outcome
-}
-
-/// The backoff after this many failures in a row: from 0.1 s to 5 s, with a random part, so that retries do not
-/// come all at once.
-pub(crate) fn backoff(failures: u32) -> Duration {
-    let longest = Duration::from_millis(200) * 2_u32.pow(failures.min(5));
-    longest.min(Duration::from_secs(5)).mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-/// The action after an error: a retry with growing backoff, but not later than the next deadline.
-pub(crate) fn retry(object: &ServiceRegistration, error: &Error, context: &Context) -> Action {
-    let key = Key::of(&object.metadata);
-    if !context.world().has_registration(&key) {
-        // Nothing of a deleted registration must be remembered.
-        return Action::await_change();
-    }
-    let uid = object.metadata.uid.clone().unwrap_or_default();
-    let failures = context.remember(&key, &uid, |memory| {
-        memory.failures = memory.failures.saturating_add(1);
-        memory.failures
-    });
-    let pause = match error {
-        Error::Publish { next, .. } => backoff(failures).min((*next).max(backoff(0))),
-        Error::Panicked(_) => backoff(failures),
-    };
-    tracing::warn!(registration = %key, %error, ?pause, "will try again");
-    Action::requeue(pause)
 }

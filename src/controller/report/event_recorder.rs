@@ -7,6 +7,8 @@ use kube::{
     runtime::events::{Recorder, Reporter},
 };
 
+use crate::controller::host;
+
 /// How many events a recorder remembers. An event that is sent again increases the count of a series.
 ///
 /// kube-runtime's recorder remembers each event for six minutes, without a limit, and scans all of them for
@@ -21,8 +23,12 @@ pub(crate) struct EventRecorder {
 }
 
 impl EventRecorder {
-    /// The client sends the events, and the reporter is named as their source.
-    pub(crate) fn new(client: Client, reporter: Reporter) -> Self {
+    /// The client sends the events. They name the operator as their source.
+    pub(crate) fn new(client: Client) -> Self {
+        let reporter = Reporter {
+            controller: "beatkeeper.dev/controller".to_owned(),
+            instance: host::pod_name(),
+        };
         let current = Mutex::new((Recorder::new(client.clone(), reporter.clone()), 0));
         Self { client, reporter, current }
     }
@@ -43,14 +49,14 @@ impl EventRecorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{controller::app::reporter, kube_client};
+    use crate::kube_client;
 
     #[tokio::test]
     async fn however_many_events_are_sent_few_are_remembered() {
         // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
         let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
-        let event_recorder = EventRecorder::new(client, reporter());
+        let event_recorder = EventRecorder::new(client);
         let sent_with_one: Vec<u32> = (0..3 * REMEMBERED)
             .map(|_| {
                 event_recorder.recorder();

@@ -4,20 +4,27 @@ use std::sync::Arc;
 
 use kube::runtime::watcher::{self, Event};
 
-use crate::controller::{context::Context, metrics::LastSeen};
+use super::access::ReadAccess;
+use crate::controller::{metrics::ages::LastSeen, telemetry::Telemetry};
 
 /// The health of one watch.
 pub(crate) struct WatchHealth {
     kind: &'static str,
     broken: bool,
-    context: Arc<Context>,
+    telemetry: Telemetry,
+    read_access: Arc<ReadAccess>,
     last_seen: Arc<LastSeen>,
 }
 
 impl WatchHealth {
-    pub(crate) fn of(kind: &'static str, context: &Arc<Context>) -> Self {
-        let last_seen = context.metrics.watch(kind);
-        Self { kind, broken: false, context: context.clone(), last_seen }
+    pub(crate) fn of(
+        kind: &'static str,
+        telemetry: &Telemetry,
+        read_access: &Arc<ReadAccess>,
+    ) -> Self {
+        let last_seen = telemetry.metrics.watch(kind);
+        let (telemetry, read_access) = (telemetry.clone(), read_access.clone());
+        Self { kind, broken: false, telemetry, read_access, last_seen }
     }
 
     /// Passes on an event and notes that the watch works. If it is an error, logs the reason and returns None.
@@ -25,22 +32,22 @@ impl WatchHealth {
         let kind = self.kind;
         // A change of an object, such as a beat, says nothing new about the right to read while the watch works.
         let refused = (self.broken || !matches!(event, Ok(Event::Apply(_))))
-            && self.context.read_access.take(kind, &event);
+            && self.read_access.take(kind, &event);
         match event {
             // This event only announces a list. Whether the list succeeds is not known yet.
             Ok(Event::Init) => Some(Event::Init),
             Ok(event) => {
-                let now = self.context.clock.now();
+                let now = self.telemetry.clock.now();
                 self.last_seen.note(now);
-                self.context.health.lock().api_answered(now);
+                self.telemetry.health.lock().api_answered(now);
                 if std::mem::take(&mut self.broken) {
                     tracing::info!(kind, "the watch works again");
                 }
                 Some(event)
             }
             Err(error) => {
-                self.context.metrics.watch_broke(kind);
-                let error = told(&error, kind);
+                self.telemetry.metrics.watch_broke(kind);
+                let error = in_one_line(&error, kind);
                 if std::mem::replace(&mut self.broken, true) {
                     tracing::debug!(kind, error, "the watch is still broken");
                 } else if refused {
@@ -57,13 +64,18 @@ impl WatchHealth {
     }
 }
 
+/// The name of the cache of a kind, as people read it.
+pub(crate) fn cache_name(kind: &str, namespace: Option<&str>) -> String {
+    namespace.map_or_else(|| kind.to_owned(), |namespace| format!("{kind} of {namespace}"))
+}
+
 /// The API server ends a watch if it no longer has the watch's history. A new list fixes that.
 fn may_be_ordinary(error: &str) -> bool {
     error.contains("too old resource version")
 }
 
 /// The error in one line, and what can be done about it.
-fn told(error: &watcher::Error, kind: &str) -> String {
+fn in_one_line(error: &watcher::Error, kind: &str) -> String {
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))

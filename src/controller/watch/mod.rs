@@ -3,6 +3,9 @@
 pub(super) mod access;
 pub(super) mod address_scope;
 pub(super) mod backoff;
+pub(super) mod check;
 pub(super) mod health;
 pub(super) mod objects;
+pub(super) mod registrations;
+pub(super) mod relist;
 pub(super) mod unreadable;

@@ -2,13 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
 use kube::{Resource, runtime::watcher::Event};
 
-use crate::controller::context::Context;
+use crate::controller::telemetry::Telemetry;
 use beatkeeper_core::{
     objects::decode::{Decoded, Unreadable},
     vocabulary::{key::Key, monotonic_time::MonotonicTime},
@@ -23,7 +22,7 @@ const LINES: u32 = 20;
 /// The objects of one watch that cannot be read.
 pub(crate) struct UnreadableObjects {
     kind: &'static str,
-    context: Arc<Context>,
+    telemetry: Telemetry,
     known: HashMap<Key, MonotonicTime>,
     /// While a list is being read: the unreadable objects that it has shown.
     listing: Option<HashSet<Key>>,
@@ -34,10 +33,10 @@ pub(crate) struct UnreadableObjects {
 }
 
 impl UnreadableObjects {
-    pub(crate) fn of(kind: &'static str, context: &Arc<Context>) -> Self {
-        let period = context.clock.now();
-        let context = context.clone();
-        Self { kind, context, known: HashMap::new(), listing: None, counted: 0, lines: 0, period }
+    pub(crate) fn of(kind: &'static str, telemetry: &Telemetry) -> Self {
+        let period = telemetry.clock.now();
+        let telemetry = telemetry.clone();
+        Self { kind, telemetry, known: HashMap::new(), listing: None, counted: 0, lines: 0, period }
     }
 
     /// Takes in an event.
@@ -48,9 +47,9 @@ impl UnreadableObjects {
                 self.note_unreadable(object)
             }
             Event::InitApply(Ok(object)) | Event::Apply(Ok(object)) | Event::Delete(Ok(object)) => {
-                self.is_none(|| Key::of(object.meta()));
+                self.note_readable(|| Key::of(object.meta()));
             }
-            Event::Delete(Err(object)) => self.is_none(|| object.key.clone()),
+            Event::Delete(Err(object)) => self.note_readable(|| object.key.clone()),
             Event::InitDone => {
                 let listed = self.listing.take().unwrap_or_default();
                 self.known.retain(|key, _| listed.contains(key));
@@ -59,7 +58,7 @@ impl UnreadableObjects {
         }
     }
 
-    fn is_none(&mut self, key: impl FnOnce() -> Key) {
+    fn note_readable(&mut self, key: impl FnOnce() -> Key) {
         // Usually no object is unreadable, and no key has to be looked up.
         if !self.known.is_empty() && self.known.remove(&key()).is_some() {
             self.count();
@@ -70,9 +69,9 @@ impl UnreadableObjects {
         if let Some(listing) = &mut self.listing {
             listing.insert(object.key.clone());
         }
-        let now = self.context.clock.now();
-        let told = self.known.get(&object.key);
-        if told.is_some_and(|told| now.since(*told) < LOG_AGAIN) {
+        let now = self.telemetry.clock.now();
+        let logged = self.known.get(&object.key);
+        if logged.is_some_and(|logged| now.since(*logged) < LOG_AGAIN) {
             return;
         }
         self.known.insert(object.key.clone(), now);
@@ -91,7 +90,7 @@ impl UnreadableObjects {
                 "an object cannot be read; what was known of it stays, and nothing is decided from the rest"
             ),
             lines if lines == LINES + 1 => {
-                tracing::warn!(kind, "more objects cannot be read than are told here");
+                tracing::warn!(kind, "more objects cannot be read than are logged here");
             }
             _ => {}
         }
@@ -100,7 +99,7 @@ impl UnreadableObjects {
     /// Adds the difference to the metric, since the watches of several namespaces share it.
     fn count(&mut self) {
         let count = i64::try_from(self.known.len()).unwrap_or(i64::MAX);
-        self.context.metrics.unreadable_objects(self.kind, count - self.counted);
+        self.telemetry.metrics.unreadable_objects(self.kind, count - self.counted);
         self.counted = count;
     }
 }
