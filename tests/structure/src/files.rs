@@ -18,6 +18,11 @@ pub fn read(path: &str) -> Option<String> {
 
 /// All Rust files in a folder, as paths relative to the repository, in order.
 pub fn rust(folder: &str) -> Vec<String> {
+    all(folder).into_iter().filter(|path| path.ends_with(".rs")).collect()
+}
+
+/// All files in a folder that are neither built nor downloaded, as paths relative to the repository, in order.
+pub fn all(folder: &str) -> Vec<String> {
     let mut found = Vec::new();
     collect(&root().join(folder), &mut found);
     found.sort();
@@ -27,10 +32,12 @@ pub fn rust(folder: &str) -> Vec<String> {
 fn collect(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
-        let name = name.to_string_lossy();
-        if path.is_dir() && name != "target" && !name.starts_with('.') {
+        if ["target", ".git", "node_modules", ".venv"].iter().any(|skipped| name == *skipped) {
+            continue;
+        }
+        if path.is_dir() {
             collect(&path, found);
-        } else if name.ends_with(".rs") {
+        } else {
             let relative = path.strip_prefix(root()).expect("a path in the repository");
             found.push(relative.to_string_lossy().into_owned());
         }

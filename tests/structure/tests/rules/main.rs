@@ -1,8 +1,11 @@
-//! The rules of structure that hold for the whole tree.
+//! The rules that hold for the whole tree, checked by reading its files.
 
 mod circles;
 mod core;
 mod examples;
 mod names;
+mod paths;
+mod pins;
+mod reliability;
 mod shell;
 mod sizes;

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use beatkeeper_structure::files::{self, root};
+
 /// If a line runs a command, the text that follows the command.
 fn command<'a>(line: &'a str, command: &str) -> Option<&'a str> {
     let (before, after) = line.split_once(command)?;
@@ -101,26 +103,8 @@ fn bases(dockerfile: &str) -> Vec<String> {
     bases
 }
 
-/// All files that are neither built nor ignored.
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        let name = entry.file_name();
-        if ["target", ".git", "node_modules", ".venv"].iter().any(|skipped| name == *skipped) {
-            continue;
-        }
-        if path.is_dir() { files(&path, found) } else { found.push(path) }
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn all_files() -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    files(root(), &mut all);
-    all
+    files::all("").into_iter().map(|path| root().join(path)).collect()
 }
 
 /// Whether the lines of a file are commands or manifests. Source code and generated files are
@@ -139,7 +123,8 @@ fn everything_that_is_fetched_is_named_by_its_version() {
     let mut found = Vec::new();
     for path in all_files().into_iter().filter(|path| is_read(path)) {
         let Ok(text) = fs::read_to_string(&path) else { continue };
-        let place = path.strip_prefix(root()).unwrap().display().to_string();
+        let place =
+            path.strip_prefix(root()).expect("a path in the repository").display().to_string();
         // A command may extend over several lines.
         for (number, line) in text.replace("\\\n", " ").lines().enumerate() {
             if let Some(what) = unpinned(line) {
@@ -165,17 +150,19 @@ fn everything_that_has_checksums_is_locked_by_them() {
     );
     assert!(modules.len() >= 9 && !requirements.is_empty(), "{modules:?} {requirements:?}");
     for module in modules {
-        let text = fs::read_to_string(module).unwrap();
+        let text = fs::read_to_string(module).expect("a file");
         let locked = module.with_file_name("go.sum").exists();
         assert!(locked || !text.contains("require"), "{} has no go.sum", module.display());
     }
     for file in requirements {
-        for line in fs::read_to_string(file).unwrap().lines().filter(|line| !line.is_empty()) {
+        for line in
+            fs::read_to_string(file).expect("a file").lines().filter(|line| !line.is_empty())
+        {
             assert!(line.starts_with('#') || line.contains("=="), "{}: {line}", file.display());
         }
     }
     for package in all.iter().filter(|path| path.ends_with("package.json")) {
-        let text = fs::read_to_string(package).unwrap();
+        let text = fs::read_to_string(package).expect("a file");
         let locked = package.with_file_name("package-lock.json").exists();
         assert!(locked || !text.contains("ependencies"), "{} has no lock", package.display());
     }

@@ -1,27 +1,13 @@
 //! The pages of the repository name files and folders. A page that names a file that has moved
 //! misleads its readers.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use beatkeeper_structure::files;
 
 /// The folders with which a path in backticks begins.
 const FOLDERS: [&str; 11] = [
     "api/", "bench/", "charts/", "client/", "core/", "crds/", "demo/", "docs/", "scripts/", "src/",
     "tests/",
 ];
-
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            pages(&path, found);
-        } else if path.extension().is_some_and(|it| it == "md") {
-            found.push(path);
-        }
-    }
-}
 
 /// The paths in backticks, except for patterns that stand for several paths.
 fn named(page: &str) -> impl Iterator<Item = &str> {
@@ -34,15 +20,13 @@ fn named(page: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_path_that_a_page_names_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
-    pages(&root.join("docs"), &mut found);
+    let pages = files::all("docs").into_iter().filter(|path| path.ends_with(".md"));
     let mut seen = 0;
-    for page in found {
-        let text = fs::read_to_string(&page).unwrap();
+    for page in pages.chain(["README.md", "CONTRIBUTING.md"].map(str::to_owned)) {
+        let text = files::read(&page).expect("a page");
         for path in named(&text) {
             seen += 1;
-            assert!(root.join(path).exists(), "{} names {path}", page.display());
+            assert!(files::root().join(path).exists(), "{page} names {path}");
         }
     }
     assert!(seen > 100, "the pages were looked for in the wrong place: {seen}");
