@@ -133,7 +133,7 @@ impl HeartbeatLoop {
         } else {
             plan.anchor + pace.pause(roll)
         };
-        if let ClaimState::OtherHolder(holder) = &self.lease
+        if let ClaimState::TakenOver(holder) = &self.lease
             && let Some(at) = holder.takes_back_at(&pace)
         {
             plan.due = plan.due.min(at.max(sent + RETRY_LEAST));

@@ -50,11 +50,19 @@ impl HeartbeatLoop {
             }
         };
         match &self.lease {
-            ClaimState::LeaseVersion(held) => {
+            ClaimState::Held(held) => {
                 let held = held.clone();
                 self.beat(held, &owner, pace).await?;
+                // A health that was refused, because the Lease was edited meanwhile, goes out now: by now it
+                // is known what the edit has set.
+                if let ClaimState::Held(held) = &self.lease
+                    && self.health_differs()
+                {
+                    let held = held.clone();
+                    self.beat(held, &owner, pace).await?;
+                }
             }
-            ClaimState::OtherHolder(holder) => {
+            ClaimState::TakenOver(holder) => {
                 let holder = holder.clone();
                 self.follow_holder(*holder, &owner, pace).await?;
             }
@@ -127,7 +135,7 @@ impl HeartbeatLoop {
     ) {
         self.times.advance_past(renewed(lease));
         self.written.accepted(renewed(lease));
-        self.lease = ClaimState::LeaseVersion(LeaseVersion::of(lease));
+        self.lease = ClaimState::Held(LeaseVersion::of(lease));
         self.lease_duration_sent = pace.lease_duration_seconds();
         self.reported = word;
         self.rival = SilenceWatch::begin(None, Instant::now());
@@ -175,7 +183,7 @@ impl HeartbeatLoop {
         let at = self.times.next(Timestamp::now());
         let (seconds, incarnation) = (pace.lease_duration_seconds(), rival::incarnation());
         let patch = self.identity.take_over_patch(held, seconds, word, &incarnation, at);
-        let patch = patch.sparing(self.foreign);
+        let patch = patch.without(self.foreign);
         self.incarnation = incarnation;
         self.lease = ClaimState::Unknown;
         self.written.sending(at);
@@ -215,7 +223,7 @@ impl HeartbeatLoop {
             word: news.then_some(&word),
             forget_rival,
         };
-        let patch = self.identity.beat_patch(&held, &beat).sparing(self.foreign);
+        let patch = self.identity.beat_patch(&held, &beat).without(self.foreign);
         let tested = beat.after.is_some();
         self.written.sending(at);
         let sent = Instant::now();
@@ -227,7 +235,7 @@ impl HeartbeatLoop {
                     self.recheck_after.filter(|_| !tested).map(|n| n.saturating_sub(1));
                 self.lease_duration_sent = seconds;
                 self.note_rival(&lease, forget_rival, pace);
-                self.lease = ClaimState::LeaseVersion(LeaseVersion::of(&lease));
+                self.lease = ClaimState::Held(LeaseVersion::of(&lease));
                 (self.report)(&Event::Beat { at, took: sent.elapsed() });
                 if news {
                     (self.report)(&Event::HealthReported(word.clone()));
@@ -304,7 +312,8 @@ impl HeartbeatLoop {
         let lease = self.requests.patch(Operation::TakeOverLease, &patch, limit).await?;
         self.times.accepted(at, renewed(&lease));
         self.written.accepted(renewed(&lease));
-        self.lease = ClaimState::LeaseVersion(LeaseVersion::of(&lease));
+        self.lease = ClaimState::Held(LeaseVersion::of(&lease));
+        self.record_foreign_fields(&lease);
         Ok(())
     }
 
@@ -331,6 +340,6 @@ impl HeartbeatLoop {
             lease: self.requests.lease_object(),
             instead: holder.instead.clone(),
         });
-        self.lease = ClaimState::OtherHolder(Box::new(holder));
+        self.lease = ClaimState::TakenOver(Box::new(holder));
     }
 }

@@ -49,12 +49,12 @@ impl HeartbeatLoop {
         }
         let lease = self.requests.lease_object();
         let that = match &self.lease {
-            ClaimState::OtherHolder(holder) => {
+            ClaimState::TakenOver(holder) => {
                 let holder = holder.clone();
                 self.remove_note(&holder, limit).await;
                 return Ok(Event::LeaseLeft { lease });
             }
-            ClaimState::LeaseVersion(LeaseVersion { uid, version, .. }) => {
+            ClaimState::Held(LeaseVersion { uid, version, .. }) => {
                 Preconditions { uid: Some(uid.clone()), resource_version: Some(version.clone()) }
             }
             ClaimState::None | ClaimState::Unknown => return Ok(Event::NeverRegistered),
@@ -83,15 +83,15 @@ impl HeartbeatLoop {
             return Ok(());
         };
         let holder = match &self.lease {
-            ClaimState::LeaseVersion(before) => before.has_passed_to(&held),
+            ClaimState::Held(before) => before.has_passed_to(&held),
             // The Lease is ours if it holds our last write.
-            ClaimState::None | ClaimState::Unknown | ClaimState::OtherHolder(_) => {
+            ClaimState::None | ClaimState::Unknown | ClaimState::TakenOver(_) => {
                 !self.written.contains(renewed)
             }
         };
         self.lease = match holder {
-            false => ClaimState::LeaseVersion(held),
-            true => ClaimState::OtherHolder(Box::new(OtherHolder::to(&self.identity, &lease))),
+            false => ClaimState::Held(held),
+            true => ClaimState::TakenOver(Box::new(OtherHolder::to(&self.identity, &lease))),
         };
         Ok(())
     }

@@ -62,7 +62,7 @@ impl HeartbeatLoop {
         }
         // There is nothing to write: the holder reports the health of the instance.
         self.reported = self.health.borrow_and_update().clone();
-        self.lease = ClaimState::OtherHolder(Box::new(holder));
+        self.lease = ClaimState::TakenOver(Box::new(holder));
         Ok(())
     }
 
@@ -78,7 +78,7 @@ impl HeartbeatLoop {
                 Ok(true)
             }
             Err(failure) => {
-                self.lease = ClaimState::OtherHolder(Box::new(holder.clone()));
+                self.lease = ClaimState::TakenOver(Box::new(holder.clone()));
                 if failure.cause == Cause::Conflict { Ok(false) } else { Err(failure) }
             }
         }

@@ -61,9 +61,9 @@ pub(super) enum ClaimState {
     /// Something was written, and it is unknown whether it arrived.
     Unknown,
     /// The Lease is ours.
-    LeaseVersion(LeaseVersion),
+    Held(LeaseVersion),
     /// The Lease was ours, and another process has claimed it since.
-    OtherHolder(Box<OtherHolder>),
+    TakenOver(Box<OtherHolder>),
 }
 
 impl HeartbeatLoop {

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use beatkeeper_api::heartbeat::{HEALTH_ANNOTATION, Health, NOTE_ANNOTATION};
 use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use kube::{Client, client::Body};
@@ -309,4 +310,57 @@ async fn what_a_rival_says_of_itself_is_fit_to_be_printed() {
     let note = note.expect("a rival");
     assert!(note.starts_with("vm-b\\n\\u{1b}[2Jxxx"), "{note}");
     assert!(note.chars().count() <= beatkeeper_api::heartbeat::NOTE_MAX, "{}", note.len());
+}
+
+/// Sets the health by hand, as `kubectl annotate` does, with the managed fields that the API server then has.
+fn drained_by_hand(lease: &Value) -> Value {
+    let mut lease = lease.clone();
+    lease["metadata"]["annotations"][HEALTH_ANNOTATION] = json!("Draining");
+    let health = format!("f:{HEALTH_ANNOTATION}");
+    lease["metadata"]["managedFields"] = json!([
+        { "manager": "test", "fieldsV1": { "f:spec": { "f:renewTime": {} } } },
+        {
+            "manager": "kubectl-annotate",
+            "fieldsV1": { "f:metadata": { "f:annotations": { health: {} } } },
+        },
+    ]);
+    lease
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_by_hand_between_two_beats_stays_when_the_health_changes_in_the_same_interval() {
+    let api = Api::with(|_| {});
+    let (health, receiver) = watch::channel(HealthReport::default());
+    let heartbeat_loop = HeartbeatLoop::new(
+        api.connection(),
+        identity(),
+        BeatOptions::default(),
+        receiver,
+        Arc::new(|_| {}),
+    );
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(heartbeat_loop.run(stop.clone()));
+    sleep(Duration::from_secs(5)).await;
+    let before = {
+        let mut state = api.state();
+        let drained = drained_by_hand(state.lease.as_ref().expect("a Lease"));
+        state.store(drained);
+        state.shown.len()
+    };
+    let note = Some("disk 91 %".to_owned());
+    health.send_replace(HealthReport { health: Health::Failing, note, provisional: false });
+    for round in 0..3 {
+        sleep(Duration::from_millis(100)).await;
+        let lease = api.state().lease.clone().expect("a Lease");
+        let annotations = &lease["metadata"]["annotations"];
+        assert_eq!(annotations[HEALTH_ANNOTATION], "Draining", "round {round}");
+        assert_eq!(
+            annotations[NOTE_ANNOTATION], "disk 91 %",
+            "round {round}: what is ours goes out at once"
+        );
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert!(api.state().shown.len() >= before + 5, "it beats on");
+    stop.cancel();
+    running.await.expect("no panic").expect("deregistered");
 }

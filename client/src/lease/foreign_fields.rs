@@ -87,7 +87,7 @@ fn owns(entry: &ManagedFieldsEntry, path: &[&str]) -> bool {
 impl LeasePatch {
     /// Returns the same patch without the annotations that belong to other writers.
     #[must_use]
-    pub fn sparing(self, foreign: ForeignFields) -> Self {
+    pub fn without(self, foreign: ForeignFields) -> Self {
         let spared: Vec<&str> =
             [(foreign.health, HEALTH_ANNOTATION), (foreign.note, NOTE_ANNOTATION)]
                 .into_iter()
@@ -215,11 +215,11 @@ mod tests {
         let merge = LeasePatch::Merge(json!({ "metadata": { "annotations": annotations } }));
         let spared = json!({ NOTE_ANNOTATION: "disk 91 %", "a": "b" });
         assert_eq!(
-            merge.sparing(foreign),
+            merge.without(foreign),
             LeasePatch::Merge(json!({ "metadata": { "annotations": spared } }))
         );
         let op = |name: &str| json!({ "op": "add", "path": annotation(name), "value": "" });
         let ops = LeasePatch::Json(json!([op(HEALTH_ANNOTATION), op(NOTE_ANNOTATION)]));
-        assert_eq!(ops.sparing(foreign), LeasePatch::Json(json!([op(NOTE_ANNOTATION)])));
+        assert_eq!(ops.without(foreign), LeasePatch::Json(json!([op(NOTE_ANNOTATION)])));
     }
 }

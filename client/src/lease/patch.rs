@@ -58,6 +58,10 @@ impl Identity {
         if let Some(addresses) = self.addresses() {
             ops.test(&annotation(ADDRESSES_ANNOTATION), json!(addresses));
         }
+        if beat.word.is_some() {
+            // Another writer may have set a health since the version that we know. That one stays.
+            ops.test("/metadata/resourceVersion", json!(held.version));
+        }
         if let Some(after) = beat.after {
             ops.test("/spec/renewTime", json!(heartbeat::renew_time(after)));
         }
@@ -219,8 +223,10 @@ mod tests {
             &Beat { after: None, seconds: Some(9), word: Some(&word), ..beat() },
         );
         let LeasePatch::Json(Value::Array(ops)) = patch else { panic!("{patch:?}") };
+        let version = json!({ "op": "test", "path": "/metadata/resourceVersion", "value": "7" });
+        assert_eq!(ops[2], version, "a health that another writer has set since then stays");
         assert_eq!(
-            Value::Array(ops[3..].to_vec()),
+            Value::Array(ops[4..].to_vec()),
             json!([
                 { "op": "add", "path": "/spec/leaseDurationSeconds", "value": 9 },
                 { "op": "add", "path": "/metadata/annotations/beatkeeper.dev~1health", "value": "Failing" },
