@@ -48,7 +48,7 @@ impl OneShot {
     ///
     /// # Errors
     /// As [`heartbeat`](Self::heartbeat).
-    pub async fn tell(&self, word: &HealthReport) -> Result<(), Failure> {
+    pub async fn set_health(&self, word: &HealthReport) -> Result<(), Failure> {
         self.beat(Some(word)).await
     }
 

@@ -1,36 +1,19 @@
 //! The subcommands of `beatkeeper agent`.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use beatkeeper_api::{duration, heartbeat::Health};
-use beatkeeper_client::{
-    Connection, OneShot,
-    headers::Headers,
-    heartbeat_loop::{BeatOptions, HeartbeatLoop},
-    lease::{HealthReport, Identity},
-    transport::{self, Source},
-};
+use anyhow::{Context, Result};
+use beatkeeper_api::duration;
 use clap::{Args, Subcommand};
-use rustix::process::Signal;
-use tokio::{sync::watch, time::timeout};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    crew::Crew,
-    exec, health,
-    member::Stage,
-    plan::{self, Plan, Surroundings},
-    run::Kind,
+    arguments::{BeatArgs, InstanceArgs},
+    connection::connect,
+    exec, one_shot,
+    run::{self, Kind},
     settings::Settings,
-    signals::{self, Signals, ended_by},
-    status, systemd,
-    tell::Teller,
+    status,
 };
-
-use crate::bind_address::BindAddress;
-
-const USER_AGENT: &str = concat!("beatkeeper-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Beat for processes and targets that do not beat themselves.
 #[derive(Debug, Clone, Args)]
@@ -42,69 +25,42 @@ pub struct Command {
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Action {
     /// Beat until stopped, then deregister; a failed probe makes the instance Failing.
-    Run(Beating),
+    Run(BeatArgs),
     /// Run a command and beat while it runs; pass on signals and its exit code.
     Exec {
         #[command(flatten)]
-        beating: Beating,
+        args: BeatArgs,
         /// The command and its arguments, after --.
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
     /// Probe remote targets and beat for them; a target gets no more beats while its probes fail.
-    Proxy(Beating),
+    Proxy(BeatArgs),
     /// Register an instance with its first beat, and leave the next ones to another program.
     Register {
         #[command(flatten)]
         settings: Box<Settings>,
         /// Give up after this time.
-        #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = patience)]
+        #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = timeout_value)]
         timeout: Duration,
     },
     /// Beat once for a registered instance.
-    Heartbeat(Who),
+    Heartbeat(InstanceArgs),
     /// Drain an instance: it is published as terminating and gets no new connections.
     Drain {
         #[command(flatten)]
-        who: Who,
+        instance: InstanceArgs,
         /// Why the instance drains.
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
     },
     /// Deregister an instance: it leaves at once.
-    Deregister(Who),
+    Deregister(InstanceArgs),
     /// List the instances of a registration, or of all registrations in the namespace, with their states.
     Status(status::Args),
 }
 
-/// Which instances beat, and how.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Beating {
-    #[command(flatten)]
-    pub(super) settings: Box<Settings>,
-    /// Read settings from this YAML file, and again at SIGHUP; flags and variables override it.
-    #[arg(long, env = "BEATKEEPER_CONFIG", value_name = "FILE")]
-    pub(super) config: Option<PathBuf>,
-    /// Print every beat.
-    #[arg(long, short, env = "BEATKEEPER_VERBOSE")]
-    pub(super) verbose: bool,
-}
-
-/// A registered instance.
-#[derive(Debug, Clone, Args)]
-pub(super) struct Who {
-    /// Name of the ServiceRegistration.
-    #[arg(long, env = "BEATKEEPER_REGISTRATION", value_name = "NAME")]
-    registration: String,
-    /// Its namespace [default: that of the kubeconfig's context, or of the agent's Pod].
-    #[arg(long, short, env = "BEATKEEPER_NAMESPACE", value_name = "NAME")]
-    namespace: Option<String>,
-    /// Name of the instance [default: $POD_NAME, or else the host name].
-    #[arg(long, env = "BEATKEEPER_INSTANCE", value_name = "NAME")]
-    instance: Option<String>,
-}
-
-fn patience(text: &str) -> Result<Duration, String> {
+fn timeout_value(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|error| error.to_string())
 }
 
@@ -114,8 +70,8 @@ fn patience(text: &str) -> Result<Duration, String> {
 /// An error if the subcommand cannot start, because the settings are unusable or there is no configuration
 /// for the API server. A subcommand that beats keeps retrying after any failure. A subcommand that acts once
 /// returns the reason why it failed.
-pub fn run(command: Command) -> Result<ExitCode> {
-    // One thread suffices for all hearts, and costs a sidecar the least.
+pub fn run_command(command: Command) -> Result<ExitCode> {
+    // One thread suffices for all instances, and costs a sidecar the least.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -128,150 +84,18 @@ pub fn run(command: Command) -> Result<ExitCode> {
 
 async fn act(action: Action) -> Result<ExitCode> {
     match action {
-        Action::Run(beating) => super::run::run(beating, Kind::Beside).await,
-        Action::Exec { beating, command } => exec(beating, command).await,
-        Action::Proxy(beating) => super::run::run(beating, Kind::Afar).await,
-        Action::Register { settings, timeout } => register(*settings, timeout).await,
-        Action::Heartbeat(who) => {
-            let (instance, name) = who.one_shot().await?;
-            instance.heartbeat().await?;
-            done(&format!("{name} has beaten"))
-        }
-        Action::Drain { who, note } => {
-            let (instance, name) = who.one_shot().await?;
-            instance
-                .tell(&HealthReport { health: Health::Draining, note, provisional: false })
-                .await?;
-            done(&format!("{name} drains"))
-        }
-        Action::Deregister(who) => {
-            let (instance, name) = who.one_shot().await?;
-            let was_there = instance.deregister().await?;
-            done(&format!(
-                "{name} {}",
-                if was_there { "deregistered" } else { "was not registered" }
-            ))
-        }
+        Action::Run(args) => run::run(args, Kind::Local).await,
+        Action::Exec { args, command } => exec::run(args, command).await,
+        Action::Proxy(args) => run::run(args, Kind::Remote).await,
+        Action::Register { settings, timeout } => one_shot::register(*settings, timeout).await,
+        Action::Heartbeat(instance) => one_shot::heartbeat(instance).await,
+        Action::Drain { instance, note } => one_shot::drain(instance, note).await,
+        Action::Deregister(instance) => one_shot::deregister(instance).await,
         Action::Status(args) => {
             let (connection, namespace) = connect()?;
             status::print(args, connection.client, &namespace).await?;
             Ok(ExitCode::SUCCESS)
         }
-    }
-}
-
-fn done(line: &str) -> Result<ExitCode> {
-    Teller::new(false).say(line);
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn exec(beating: Beating, command: Vec<OsString>) -> Result<ExitCode> {
-    let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let teller = Teller::new(beating.verbose);
-    exec::run(beating, command, &mut signals, &teller).await
-}
-
-/// Reads all that beating needs: the plan from the current settings, and a connection to the API server.
-pub(super) fn prepare(beating: &Beating) -> Result<(Plan, Connection)> {
-    let settings = plan::read(*beating.settings.clone(), beating.config.as_deref())?;
-    let (connection, namespace) = connect()?;
-    let plan = Plan::of(settings, &Surroundings { namespace, pod_name: pod_name() })?;
-    Ok((plan, connection))
-}
-
-async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
-    if settings.probes.is_some()
-        || settings.health_bind_address.is_some()
-        || settings.on_stop.is_some()
-    {
-        bail!(
-            "register only registers: --probe, --on-stop and --health-bind-address belong to agent run"
-        );
-    }
-    let (connection, namespace) = connect()?;
-    let identity = settings.identity(&namespace, pod_name().as_deref())?;
-    let options = BeatOptions { interval: Some(Duration::ZERO), ..BeatOptions::default() };
-    let (_words, heard) = watch::channel(HealthReport::default());
-    let heart =
-        HeartbeatLoop::new(connection, identity, options, heard, Teller::new(false).report());
-    let mut progress = heart.progress();
-    let registered = async { progress.wait_for(|now| now.reported.is_some()).await.map(drop) };
-    // When this process is registered, the heart is dropped, so the Lease stays for other programs.
-    let registered = tokio::select! {
-        _ = heart.run(CancellationToken::new()) => false,
-        registered = timeout(limit, registered) => registered.is_ok_and(|told| told.is_ok()),
-    };
-    if !registered {
-        bail!("not registered within {}", duration::format(limit));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-impl Who {
-    /// Returns the instance, and its name for messages.
-    async fn one_shot(self) -> Result<(OneShot, String)> {
-        let (connection, namespace) = connect()?;
-        let Self { registration, namespace: said, instance } = self;
-        let settings = Settings {
-            registration: Some(registration),
-            namespace: said,
-            instance,
-            ..Settings::default()
-        };
-        let identity: Identity = settings.identity(&namespace, pod_name().as_deref())?;
-        let name = format!("{}/{}", identity.namespace, identity.lease_name());
-        Ok((OneShot::new(connection, identity), name))
-    }
-}
-
-pub(super) fn pod_name() -> Option<String> {
-    std::env::var("POD_NAME").ok()
-}
-
-/// Returns a connection to the API server, and the default namespace of its configuration.
-pub(super) fn connect() -> Result<(Connection, String)> {
-    let source = Source::infer().context(
-        "found no way to the API server: set KUBECONFIG, or run in a Pod with a ServiceAccount token",
-    )?;
-    let namespace = source.namespace().to_owned();
-    let headers = Headers::default();
-    let client = transport::connect(source, USER_AGENT, &headers)?;
-    Ok((Connection { client, headers }, namespace))
-}
-
-/// Serves the state of the agent while the returned value is kept.
-pub(super) async fn attend(address: &BindAddress, crew: &Crew) -> Result<tokio::task::JoinSet<()>> {
-    let mut attending = tokio::task::JoinSet::new();
-    if let BindAddress::At(address) = address {
-        attending.spawn(health::serve(address, crew.watch()).await?);
-    }
-    attending.spawn(systemd::keep_watchdog());
-    Ok(attending)
-}
-
-/// Tells systemd when each instance has had a beat accepted, while the returned value is kept.
-pub(super) fn say_when_ready(crew: &Crew) -> AbortOnDropHandle<()> {
-    let ready = crew.all(Stage::Settled);
-    AbortOnDropHandle::new(tokio::spawn(async {
-        ready.await;
-        systemd::ready();
-    }))
-}
-
-pub(super) fn stopping(signal: Signal, teller: &Teller) {
-    systemd::stopping();
-    teller.say(&format!("{}: stopping", signals::name(signal)));
-}
-
-/// Runs the end, unless a second signal asks to stop sooner. The Leases then stay, and the instances are
-/// pruned when their ttl has passed.
-pub(super) async fn unless_hurried(
-    end: impl Future<Output = Result<()>>,
-    signals: &mut Signals,
-) -> Result<ExitCode> {
-    tokio::select! {
-        ended = end => ended.map(|()| ExitCode::SUCCESS),
-        signal = signals.end() => Ok(ended_by(signal.as_raw())),
     }
 }
 
@@ -282,7 +106,14 @@ mod tests {
     use clap::Parser;
     use serde_json::Value;
 
-    use super::{super::reap, *};
+    use super::{
+        super::{
+            plan::{Environment, Plan},
+            reap,
+        },
+        *,
+    };
+    use rustix::process::Signal;
 
     #[derive(Parser)]
     struct Line {
@@ -299,8 +130,8 @@ mod tests {
     fn settings(words: &[&str]) -> Settings {
         assert_eq!(words[0], "agent", "{words:?}");
         let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
-        let Action::Run(beating) = line.command.action else { panic!("{words:?}") };
-        *beating.settings
+        let Action::Run(args) = line.command.action else { panic!("{words:?}") };
+        *args.settings
     }
 
     #[test]
@@ -314,7 +145,7 @@ mod tests {
         assert!(settings.probes.is_some());
         settings.registration = Some("greeter".to_owned());
         let around =
-            Surroundings { namespace: "default".to_owned(), pod_name: Some("p".to_owned()) };
+            Environment { namespace: "default".to_owned(), pod_name: Some("p".to_owned()) };
         Plan::of(settings, &around).expect("a plan");
     }
 
@@ -325,8 +156,8 @@ mod tests {
         let words: Vec<&str> = start.split(' ').skip(1).collect();
         settings(&words);
         let file = serde_saphyr::from_str(&example("systemd/agent.yaml")).expect("settings");
-        let plan = Plan::of(file, &Surroundings::default()).expect("a plan");
-        assert_eq!(plan.members[0].probes.len(), 2);
+        let plan = Plan::of(file, &Environment::default()).expect("a plan");
+        assert_eq!(plan.instances[0].probes.len(), 2);
     }
     /// The stop command of the unit, with `jobs` as a shell function: a shell prefers a function to a
     /// program.

@@ -20,13 +20,14 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    command::{Beating, attend, prepare, say_when_ready, stopping},
-    crew::Crew,
-    member::OnFailure,
+    arguments::BeatArgs,
+    connection::prepare,
+    console::Console,
+    lifecycle::{notify_when_ready, serve_health, stopping},
     plan::Plan,
     reap::{self, Ours},
-    signals::{Heard, Signals, ended_by},
-    tell::Teller,
+    signals::{ReceivedSignal, Signals, ended_by},
+    supervisor::{Supervisor, control::OnFailure},
 };
 use crate::bind_address::BindAddress;
 
@@ -43,40 +44,37 @@ const NOT_FOUND: u8 = 127;
 ///
 /// # Errors
 /// The command cannot be waited for.
-pub(super) async fn run(
-    beating: Beating,
-    command: Vec<OsString>,
-    signals: &mut Signals,
-    teller: &Teller,
-) -> Result<ExitCode> {
-    let mut prepared = prepare_soon(&beating, teller).await;
+pub(super) async fn run(args: BeatArgs, command: Vec<OsString>) -> Result<ExitCode> {
+    let signals = &mut Signals::listen().context("cannot listen for signals")?;
+    let console = &Console::new(args.verbose);
+    let mut prepared = prepare_soon(&args, console).await;
     // The command starts before the first beat: a command that cannot be run must not be published.
-    let mut wrapped = match Wrapped::start(&command) {
+    let mut wrapped = match WrappedCommand::start(&command) {
         Ok(wrapped) => wrapped,
         Err(error) => {
             let program = command.first().map(|program| program.display().to_string());
-            teller.say(&format!("cannot run {}: {error}", program.unwrap_or_default()));
+            console.print(&format!("cannot run {}: {error}", program.unwrap_or_default()));
             return Ok(cannot_start(&error));
         }
     };
-    let mut later = pin!(prepare_later(&beating, teller));
+    let mut later = pin!(prepare_later(&args, console));
     let mut wrap: Option<Beats> = None;
     // After the first request to end, no beat begins. All other signals are passed on to the command.
     let mut ending = false;
     let status = loop {
         if let Some((plan, connection)) = prepared.take() {
-            wrap = Some(Beats::begin(plan, &connection, teller).await);
+            wrap = Some(Beats::begin(plan, &connection, console).await);
         }
         tokio::select! {
             status = wrapped.ended() => break status,
             ready = &mut later, if wrap.is_none() && !ending => prepared = Some(ready),
             heard = signals.next() => match heard {
-                Heard::PassOn(signal) => wrapped.signal(signal),
-                Heard::End(signal) if ending => wrapped.signal(signal),
-                Heard::End(signal) => {
+                ReceivedSignal::PassOn(signal) => wrapped.signal(signal),
+                ReceivedSignal::End(signal) if ending => wrapped.signal(signal),
+                ReceivedSignal::End(signal) => {
                     ending = true;
-                    stopping(signal, teller);
-                    let drain = Beats::drain(wrap.as_ref(), teller);
+                    stopping(signal, console);
+                    let drain = Beats::drain(wrap.as_ref(), console);
                     if let Some(status) = drained(drain, &mut wrapped, signals).await {
                         break status;
                     }
@@ -89,10 +87,10 @@ pub(super) async fn run(
     tokio::select! {
         // The exit code of the command is what counts for the caller.
         stopped = Beats::stop(wrap) => if let Some(Err(error)) = stopped {
-            teller.say(&format!("{error:#}"));
+            console.print(&format!("{error:#}"));
         },
         () = asked_twice(ending, signals) => {
-            teller.say("a second signal: not deregistered, so the instance stays until its ttl is over");
+            console.print("a second signal: not deregistered, so the instance stays until its ttl is over");
         }
     }
     Ok(code)
@@ -102,7 +100,7 @@ pub(super) async fn run(
 /// ended by itself meanwhile.
 async fn drained(
     drain: impl Future<Output = ()>,
-    wrapped: &mut Wrapped,
+    wrapped: &mut WrappedCommand,
     signals: &mut Signals,
 ) -> Option<io::Result<ExitStatus>> {
     let mut drain = pin!(drain);
@@ -112,8 +110,8 @@ async fn drained(
             status = wrapped.ended() => return Some(status),
             () = &mut drain => return None,
             heard = signals.next() => match heard {
-                Heard::PassOn(signal) => wrapped.signal(signal),
-                Heard::End(_) => return None,
+                ReceivedSignal::PassOn(signal) => wrapped.signal(signal),
+                ReceivedSignal::End(_) => return None,
             },
         }
     }
@@ -130,46 +128,47 @@ async fn asked_twice(asked_before: bool, signals: &mut Signals) {
 
 /// The beats for a command, once the agent can beat.
 struct Beats {
-    crew: Crew,
+    supervisor: Supervisor,
     delay: Duration,
     _attending: JoinSet<()>,
     _ready: AbortOnDropHandle<()>,
 }
 
 impl Beats {
-    async fn begin(plan: Plan, connection: &Connection, teller: &Teller) -> Self {
-        let on_failure = OnFailure::Tell { started_here: true };
-        let crew = Crew::start(plan.members, on_failure, connection, teller);
-        let attending = match attend(&plan.health_bind_address, &crew).await {
+    async fn begin(plan: Plan, connection: &Connection, console: &Console) -> Self {
+        let on_failure = OnFailure::ReportFailing { started_here: true };
+        let supervisor = Supervisor::start(plan.instances, on_failure, connection, console);
+        let attending = match serve_health(&plan.health_bind_address, &supervisor).await {
             Ok(attending) => attending,
             Err(error) => {
-                teller.say(&format!("{error:#}; going on without it"));
-                attend(&BindAddress::Off, &crew).await.unwrap_or_default()
+                console.print(&format!("{error:#}; going on without it"));
+                serve_health(&BindAddress::Off, &supervisor).await.unwrap_or_default()
             }
         };
-        let _ready = say_when_ready(&crew);
-        Self { crew, delay: plan.drain_delay, _attending: attending, _ready }
+        let _ready = notify_when_ready(&supervisor);
+        Self { supervisor, delay: plan.drain_delay, _attending: attending, _ready }
     }
 
-    async fn drain(this: Option<&Self>, teller: &Teller) {
-        if let Some(Self { crew, delay, .. }) = this {
-            crew.drain(*delay, teller).await;
+    async fn drain(this: Option<&Self>, console: &Console) {
+        if let Some(Self { supervisor, delay, .. }) = this {
+            supervisor.drain(*delay, console).await;
         }
     }
 
     async fn stop(this: Option<Self>) -> Option<Result<()>> {
-        Some(this?.crew.stop().await)
+        Some(this?.supervisor.stop().await)
     }
 }
 
 /// Prepares for a command that does not wait for long. Returns `None` if this takes too long or fails; a
 /// failure is reported.
-async fn prepare_soon(beating: &Beating, teller: &Teller) -> Option<(Plan, Connection)> {
-    match timeout(PREPARE_WITHIN, prepare_aside(beating)).await {
+async fn prepare_soon(args: &BeatArgs, console: &Console) -> Option<(Plan, Connection)> {
+    match timeout(PREPARE_WITHIN, prepare_aside(args)).await {
         Ok(Ok(prepared)) => Some(prepared),
         Ok(Err(error)) => {
-            teller
-                .say(&format!("not beating: {error:#}; the command runs, and this is tried again"));
+            console.print(&format!(
+                "not beating: {error:#}; the command runs, and this is tried again"
+            ));
             None
         }
         Err(_) => None,
@@ -177,16 +176,16 @@ async fn prepare_soon(beating: &Beating, teller: &Teller) -> Option<(Plan, Conne
 }
 
 /// Retries until it succeeds. A failure is reported if it differs from the one before.
-async fn prepare_later(beating: &Beating, teller: &Teller) -> (Plan, Connection) {
+async fn prepare_later(args: &BeatArgs, console: &Console) -> (Plan, Connection) {
     let mut told = String::new();
     loop {
         sleep(PREPARE_AGAIN).await;
-        match prepare_aside(beating).await {
+        match prepare_aside(args).await {
             Ok(prepared) => return prepared,
             Err(error) => {
                 let text = format!("still not beating: {error:#}");
                 if text != told {
-                    teller.say(&text);
+                    console.print(&text);
                 }
                 told = text;
             }
@@ -195,19 +194,19 @@ async fn prepare_later(beating: &Beating, teller: &Teller) -> (Plan, Connection)
 }
 
 /// Prepares on a thread that may block on a file.
-async fn prepare_aside(beating: &Beating) -> Result<(Plan, Connection)> {
-    let beating = beating.clone();
-    tokio::task::spawn_blocking(move || prepare(&beating)).await?
+async fn prepare_aside(args: &BeatArgs) -> Result<(Plan, Connection)> {
+    let args = args.clone();
+    tokio::task::spawn_blocking(move || prepare(&args)).await?
 }
 
 /// The process of the command.
-pub struct Wrapped {
+pub struct WrappedCommand {
     child: Child,
     pid: Option<Pid>,
     _ours: Ours,
 }
 
-impl Wrapped {
+impl WrappedCommand {
     /// Starts a command, without a shell, on the agent's own terminal.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use axum::{Router, http::StatusCode, routing::get};
 use beatkeeper_client::publication::Publication;
 use tokio::sync::watch;
 
-use super::{crew::Seen, member::Stage};
+use super::supervisor::{WorkerStatus, control::WorkerState};
 use crate::bind_address::BindAddress;
 
 /// Serves three paths. `/livez` answers while the loop that beats runs. `/readyz` returns 200 once a first
@@ -19,14 +19,14 @@ use crate::bind_address::BindAddress;
 /// The agent cannot listen on the address.
 pub async fn serve(
     address: &str,
-    roster: watch::Receiver<Vec<Seen>>,
+    statuses: watch::Receiver<Vec<WorkerStatus>>,
 ) -> Result<impl Future<Output = ()> + use<>> {
     let listener = BindAddress::listen(address)
         .await
         .with_context(|| format!("cannot listen on --health-bind-address {address}"))?;
-    let all = roster.clone();
+    let all = statuses.clone();
     let ready = move || {
-        let starts = |one: &&Seen| *one.stage.borrow() == Stage::Starting;
+        let starts = |one: &&WorkerStatus| *one.state.borrow() == WorkerState::Starting;
         let waiting = all.borrow().iter().filter(starts).count();
         async move {
             match waiting {
@@ -39,7 +39,7 @@ pub async fn serve(
         }
     };
     let published = move || {
-        let page = published(&roster.borrow());
+        let page = published(&statuses.borrow());
         async move { page }
     };
     let router = Router::new()
@@ -52,10 +52,10 @@ pub async fn serve(
     })
 }
 
-fn published(all: &[Seen]) -> (StatusCode, String) {
+fn published(all: &[WorkerStatus]) -> (StatusCode, String) {
     let mut code = StatusCode::OK;
     let mut page = String::new();
-    for Seen { lease, standing, .. } in all {
+    for WorkerStatus { lease, standing, .. } in all {
         let standing = standing.borrow();
         if !standing.as_ref().is_some_and(Publication::is_published) {
             code = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,28 +1,30 @@
 //! The agent: `beatkeeper agent` beats for instances from the outside, on behalf of processes that do not do
 //! so themselves.
 //!
-//! The agent uses the engine of the SDK, [`beatkeeper_client::heartbeat_loop`]. The settings ([`settings`]) make a
-//! [`plan`]. A [`crew`] carries the plan out, with one [`member`] for each instance. The beats of a member
-//! carry the results of its probes ([`probe`]). [`command`] lists the subcommands. [`exec`] wraps a process.
-//! [`health`] and [`systemd`] report the progress to the program that started the agent.
+//! The agent uses the [heartbeat loop](beatkeeper_client::heartbeat_loop) of the SDK. The settings
+//! ([`settings`]) make a [`plan`]. A [`supervisor`] executes the plan, with one worker for each instance. The
+//! beats of a worker carry the results of its probes ([`probe`]). [`command`] lists the subcommands. [`exec`]
+//! wraps a process. [`health`] and [`systemd`] report the progress to the program that started the agent.
 
 pub mod command;
-pub mod crew;
+pub mod console;
 pub mod exec;
 pub mod health;
-pub mod member;
-pub mod page;
 pub mod plan;
 pub mod probe;
-pub mod probing;
 pub mod reap;
-mod revive;
+pub mod reference;
 pub mod run;
 pub mod settings;
 pub mod signals;
 pub mod status;
+pub mod supervisor;
 pub mod systemd;
-pub mod tell;
 
-pub use command::{Command, run};
-pub use page::page as reference_page;
+mod arguments;
+mod connection;
+mod lifecycle;
+mod one_shot;
+
+pub use command::{Command, run_command as run};
+pub use reference::page as reference_page;

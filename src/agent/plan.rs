@@ -19,7 +19,7 @@ use crate::bind_address::BindAddress;
 #[derive(Debug, PartialEq)]
 pub struct Plan {
     /// The instances that it beats for: at least one, and each once.
-    pub members: Vec<Member>,
+    pub instances: Vec<InstancePlan>,
     /// How long all instances drain before the end.
     pub drain_delay: Duration,
     /// What happens to their Leases at the end.
@@ -30,7 +30,7 @@ pub struct Plan {
 
 /// One instance that the agent beats for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Member {
+pub struct InstancePlan {
     /// The identity of the instance.
     pub identity: Identity,
     /// How often the instance beats.
@@ -41,7 +41,7 @@ pub struct Member {
 
 /// The defaults for what the settings leave out.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct Environment {
     /// The namespace of the configuration for the API server.
     pub namespace: String,
     /// $POD_NAME.
@@ -86,28 +86,28 @@ impl Plan {
     ///
     /// # Errors
     /// The settings make no instance, or the same one twice; the error names the instance.
-    pub fn of(mut settings: Settings, around: &Surroundings) -> Result<Self> {
+    pub fn of(mut settings: Settings, around: &Environment) -> Result<Self> {
         let drain_delay = settings.drain_delay.take().unwrap_or_default();
         let on_stop = settings.on_stop.take().unwrap_or_default();
         let health_bind_address = settings.health_bind_address.take().unwrap_or_default();
-        let members = match settings.instances.take() {
-            None => vec![Member::of(&settings, around)?],
+        let instances = match settings.instances.take() {
+            None => vec![InstancePlan::of(&settings, around)?],
             Some(instances) => {
                 ensure!(!instances.is_empty(), "instances: is an empty list: name one at least");
-                let member = |(n, own): (usize, Settings)| {
+                let instance = |(n, own): (usize, Settings)| {
                     own.stands_alone()
-                        .and_then(|own| Member::of(&own.or(&settings), around))
+                        .and_then(|own| InstancePlan::of(&own.or(&settings), around))
                         .with_context(|| format!("instances[{n}]"))
                 };
-                instances.into_iter().enumerate().map(member).collect::<Result<_>>()?
+                instances.into_iter().enumerate().map(instance).collect::<Result<_>>()?
             }
         };
         let mut seen = BTreeSet::new();
-        for Member { identity, .. } in &members {
+        for InstancePlan { identity, .. } in &instances {
             let lease = format!("{}/{}", identity.namespace, identity.lease_name());
             if !seen.insert(lease) {
                 bail!(
-                    "the instance {} of {}/{} is there twice: two hearts for one name would hide each \
+                    "the instance {} of {}/{} is there twice: two processes that beat for one name would hide each \
                      other's death; give each an instance: of its own",
                     identity.instance,
                     identity.namespace,
@@ -115,7 +115,7 @@ impl Plan {
                 );
             }
         }
-        Ok(Self { members, drain_delay, on_stop, health_bind_address })
+        Ok(Self { instances, drain_delay, on_stop, health_bind_address })
     }
 
     /// Makes a plan for targets that cannot beat themselves.
@@ -140,8 +140,8 @@ impl Plan {
             "a target does not end with the agent, and its Lease always stays: leave out --on-stop"
         );
         // The agent may run in a Pod itself, but that Pod is not the target.
-        let mut plan = Self::of(settings, &Surroundings { namespace, pod_name: None })?;
-        for Member { identity, probes, options } in &mut plan.members {
+        let mut plan = Self::of(settings, &Environment { namespace, pod_name: None })?;
+        for InstancePlan { identity, probes, options } in &mut plan.instances {
             // Several agents may probe one target.
             options.shared = true;
             let lease = identity.lease_name();
@@ -173,8 +173,8 @@ impl Settings {
     }
 }
 
-impl Member {
-    fn of(settings: &Settings, around: &Surroundings) -> Result<Self> {
+impl InstancePlan {
+    fn of(settings: &Settings, around: &Environment) -> Result<Self> {
         Ok(Self {
             identity: settings.identity(&around.namespace, around.pod_name.as_deref())?,
             options: BeatOptions { interval: settings.interval, ..BeatOptions::default() },
@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn plan(file: &str) -> Result<Plan, String> {
-        let around = Surroundings { namespace: "shop".to_owned(), pod_name: None };
+        let around = Environment { namespace: "shop".to_owned(), pod_name: None };
         Plan::of(settings(file), &around).map_err(|error| format!("{error:#}"))
     }
 
@@ -233,12 +233,12 @@ mod tests {
             ",
         )
         .expect("a plan");
-        let lease = |member: &Member| member.identity.lease_name();
+        let lease = |instance: &InstancePlan| instance.identity.lease_name();
         assert_eq!(
-            plan.members.iter().map(lease).collect::<Vec<_>>(),
+            plan.instances.iter().map(lease).collect::<Vec<_>>(),
             ["greeter.vm-1", "other.vm-2"]
         );
-        let [first, second] = &plan.members[..] else { panic!("{plan:?}") };
+        let [first, second] = &plan.instances[..] else { panic!("{plan:?}") };
         assert_eq!(first.options.interval, Some(Duration::from_secs(5)));
         assert_eq!(second.options.interval, Some(Duration::from_secs(1)));
         assert_eq!((first.probes.len(), second.probes.len()), (1, 0));
@@ -254,9 +254,9 @@ mod tests {
             .map(|rest| rest.split_once("```").expect("closed").0)
             .collect();
         let [probes, targets] = blocks[..] else { panic!("{blocks:?}") };
-        assert_eq!(plan(probes).expect("a plan").members[0].probes.len(), 6);
+        assert_eq!(plan(probes).expect("a plan").instances[0].probes.len(), 6);
         let targets = Plan::for_targets(settings(targets), "shop".to_owned()).expect("a plan");
-        assert_eq!(targets.members.len(), 2);
+        assert_eq!(targets.instances.len(), 2);
     }
 
     #[test]
@@ -265,8 +265,8 @@ mod tests {
         let file = folder.path().join("agent.yaml");
         std::fs::write(&file, "registration: greeter\ninstance: vm-1\n").expect("written");
         let read = |flags: &str| read(settings(flags), Some(&file)).expect("read");
-        let plan = Plan::of(read("instance: vm-2"), &Surroundings::default()).expect("a plan");
-        assert_eq!(plan.members[0].identity.lease_name(), "greeter.vm-2");
+        let plan = Plan::of(read("instance: vm-2"), &Environment::default()).expect("a plan");
+        assert_eq!(plan.instances[0].identity.lease_name(), "greeter.vm-2");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod exec;
 mod fields;
 mod grpc;
 mod http;
+mod outcome;
 mod redirect;
 mod short;
 #[cfg(test)]
@@ -33,14 +34,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use outcome::Outcome;
 pub use series::{Series, Verdict};
 pub use spec::{Check, Probe, Timing};
-
-/// The outcome of one probe: a success, perhaps with a warning for a person, or a failure with the reason.
-pub type Outcome = Result<Option<String>, String>;
-
-/// The user agent that servers see in their logs.
-const USER_AGENT: &str = concat!("beatkeeper-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Runs one probe to its end, within `limit`. When this future is dropped, no connection and no process
 /// remain.

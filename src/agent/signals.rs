@@ -10,7 +10,7 @@ use super::reap;
 
 /// A signal that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum ReceivedSignal {
     /// The signal asks the agent to end.
     End(Signal),
     /// The signal does not concern the agent; a command that the agent runs may want it.
@@ -39,25 +39,25 @@ impl Signals {
     }
 
     /// Waits for the next signal.
-    pub async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> ReceivedSignal {
         let ([term, int, quit], [hup, usr1, usr2]) = (&mut self.end, &mut self.pass_on);
         tokio::select! {
             // SIGUSR1, which says how to end, comes before the signals that ask to end: a service manager
             // sends both almost at one moment.
             biased;
-            _ = usr1.recv() => Heard::PassOn(PASS_ON[1]),
-            _ = term.recv() => Heard::End(END[0]),
-            _ = int.recv() => Heard::End(END[1]),
-            _ = quit.recv() => Heard::End(END[2]),
-            _ = hup.recv() => Heard::PassOn(PASS_ON[0]),
-            _ = usr2.recv() => Heard::PassOn(PASS_ON[2]),
+            _ = usr1.recv() => ReceivedSignal::PassOn(PASS_ON[1]),
+            _ = term.recv() => ReceivedSignal::End(END[0]),
+            _ = int.recv() => ReceivedSignal::End(END[1]),
+            _ = quit.recv() => ReceivedSignal::End(END[2]),
+            _ = hup.recv() => ReceivedSignal::PassOn(PASS_ON[0]),
+            _ = usr2.recv() => ReceivedSignal::PassOn(PASS_ON[2]),
         }
     }
 
     /// Waits for the next signal that asks the agent to end.
     pub async fn end(&mut self) -> Signal {
         loop {
-            if let Heard::End(signal) = self.next().await {
+            if let ReceivedSignal::End(signal) = self.next().await {
                 return signal;
             }
         }
@@ -100,8 +100,8 @@ mod tests {
             for one in &mut arrived {
                 one.recv().await;
             }
-            assert_eq!(signals.next().await, Heard::PassOn(Signal::USR1));
-            assert_eq!(signals.next().await, Heard::End(Signal::TERM));
+            assert_eq!(signals.next().await, ReceivedSignal::PassOn(Signal::USR1));
+            assert_eq!(signals.next().await, ReceivedSignal::End(Signal::TERM));
         }
     }
 }

@@ -185,7 +185,7 @@ async fn without_renewal_a_service_lives_for_one_ttl() {
     ns.instance("greeter", "vm-1", "Expired", "TTLPassed").await;
     assert_eq!(running.stats().beats, 0);
     // Reporting health counts as a beat.
-    running.tell(Health::Passing, Some("by hand".to_owned()));
+    running.set_health(Health::Passing, Some("by hand".to_owned()));
     ns.published_as_ready("greeter", &["192.0.2.1"]).await;
     running.stop().await.unwrap();
 }

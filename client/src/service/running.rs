@@ -40,7 +40,7 @@ pub struct Running {
 impl Running {
     /// Sets the health of the instance, with a beat at once. A registered check continues, and may report
     /// another health afterwards; it ends when the instance drains.
-    pub fn tell(&self, health: Health, note: Option<String>) {
+    pub fn set_health(&self, health: Health, note: Option<String>) {
         self.health.send_replace(HealthReport { health, note, provisional: false });
     }
 

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::super::reap::{self, Ours};
 use super::spec::Exec;
-use super::{Outcome, text};
+use super::{outcome::Outcome, text};
 
 /// How many bytes of the output are kept, for its first line. The rest is read and dropped, so that the
 /// command can continue.

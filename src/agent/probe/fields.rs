@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 
 use super::spec::{
     Check, DEFAULT_HOST, Exec, Grpc, Http, Probe, Problem, Refused, Scheme, Target, Timing, Url,
@@ -18,7 +18,7 @@ const SECONDS_MAX: i64 = i32::MAX as i64;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Fields {
+struct Fields {
     http_get: Option<HttpGet>,
     tcp_socket: Option<TcpSocket>,
     grpc: Option<GrpcAction>,
@@ -66,6 +66,12 @@ struct GrpcAction {
 #[serde(deny_unknown_fields)]
 struct ExecAction {
     command: Option<Vec<String>>,
+}
+
+impl<'de> Deserialize<'de> for Probe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Fields::deserialize(deserializer)?.try_into().map_err(D::Error::custom)
+    }
 }
 
 impl TryFrom<Fields> for Probe {

@@ -11,7 +11,11 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::spec::Grpc;
-use super::{Outcome, USER_AGENT, connect, text};
+use super::{
+    connect,
+    outcome::{Outcome, USER_AGENT},
+    text,
+};
 
 /// The maximum size of an answer, in bytes. The answer to a check has two bytes.
 const ANSWER_MAX: usize = 10 * 1024;

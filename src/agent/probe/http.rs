@@ -12,7 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::redirect::{Redirect, redirect};
 use super::spec::{Http, Scheme, Url};
-use super::{Outcome, USER_AGENT, connect, text, tls};
+use super::{
+    connect,
+    outcome::{Outcome, USER_AGENT},
+    text, tls,
+};
 
 /// The maximum size of an answer that is read, in bytes.
 const BODY_MAX: usize = 10 * 1024;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use beatkeeper_api::heartbeat::NOTE_MAX;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use super::spec::{Probe, Timing};
 use super::text;
 

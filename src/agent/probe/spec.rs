@@ -18,16 +18,14 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::uri::PathAndQuery;
-use serde::Deserialize;
 
-use super::{fields, text};
+use super::text;
 
 /// The host of a probe that names none.
 pub const DEFAULT_HOST: &str = "127.0.0.1";
 
 /// A probe as it is configured.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "fields::Fields")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// What is checked.
     pub check: Check,

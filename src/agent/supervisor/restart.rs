@@ -11,7 +11,8 @@ use beatkeeper_client::{
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{member::Cues, tell::Teller};
+use super::control::Controls;
+use crate::agent::console::Console;
 
 /// After a run of this length, a panic does not count as a repetition of the one before.
 const CALM: Duration = Duration::from_secs(60);
@@ -20,15 +21,15 @@ const CALM: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The task panicked while it was stopping.
-pub(super) async fn revived<T, F: Future<Output = T>>(
-    teller: &Teller,
-    cues: &Cues,
+pub(super) async fn restarted<T, F: Future<Output = T>>(
+    console: &Console,
+    controls: &Controls,
     mut run: impl FnMut(bool) -> F,
 ) -> Result<Option<T>, Panic> {
     let mut backoff = Backoff::default();
     let mut first = true;
-    while !cues.leave.is_cancelled() {
-        let (began, stops) = (Instant::now(), cues.stop.is_cancelled());
+    while !controls.leave.is_cancelled() {
+        let (began, stops) = (Instant::now(), controls.stop.is_cancelled());
         let panic = match catch_panic(async { run(first).await }).await {
             Ok(end) => return Ok(Some(end)),
             Err(panic) => panic,
@@ -41,12 +42,12 @@ pub(super) async fn revived<T, F: Future<Output = T>>(
             backoff.reset();
         }
         let pause = backoff.pause(RetryLimits::UNKNOWN, None, rand::random());
-        teller.say(&format!("{panic}; beginning again in {}", duration::format(pause)));
+        console.print(&format!("{panic}; beginning again in {}", duration::format(pause)));
         let asked = |token: &CancellationToken| token.clone().cancelled_owned();
         tokio::select! {
             // The work at the end of the task is still to be done.
-            () = asked(&cues.stop) => {}
-            () = asked(&cues.leave) => {}
+            () = asked(&controls.stop) => {}
+            () = asked(&controls.leave) => {}
             () = sleep(pause) => {}
         }
     }
@@ -61,15 +62,15 @@ mod tests {
         atomic::{AtomicUsize, Ordering::SeqCst},
     };
 
-    fn teller() -> Teller {
-        Teller::new(false).of("greeter.vm-1")
+    fn console() -> Console {
+        Console::new(false).of("greeter.vm-1")
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_panics_is_begun_again_and_hears_that_it_is_not_the_first_time() {
-        let (teller, cues) = (teller(), Cues::default());
+        let (console, controls) = (console(), Controls::default());
         let (began, mut heard) = (Instant::now(), Vec::new());
-        let ended = revived(&teller, &cues, |first| {
+        let ended = restarted(&console, &controls, |first| {
             heard.push(first);
             let turn = heard.len();
             async move { if turn < 5 { panic!("turn {turn}") } else { turn } }
@@ -81,11 +82,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_panics_while_it_waits_to_begin_again_is_stopped_at_once() {
-        let teller = teller();
-        let (cues, turns) = (Cues::default(), Arc::new(AtomicUsize::new(0)));
-        let stop = cues.stop.clone();
+        let console = console();
+        let (controls, turns) = (Controls::default(), Arc::new(AtomicUsize::new(0)));
+        let stop = controls.stop.clone();
         let counted = Arc::clone(&turns);
-        let ended = revived(&teller, &cues, move |_| {
+        let ended = restarted(&console, &controls, move |_| {
             let turn = counted.fetch_add(1, SeqCst);
             let stop = stop.clone();
             async move {
@@ -104,17 +105,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_panics_at_its_end_is_told_as_an_error_and_what_leaves_is_not_begun_again() {
-        let (teller, cues) = (teller(), Cues::default());
-        cues.stop.cancel();
-        let ended = revived(&teller, &cues, |_| async { panic!("at the end") });
+        let (console, controls) = (console(), Controls::default());
+        controls.stop.cancel();
+        let ended = restarted(&console, &controls, |_| async { panic!("at the end") });
         let ended: Result<Option<()>, Panic> = ended.await;
         assert_eq!(
             ended.map_err(|panic| panic.to_string()),
             Err("the program panicked: at the end".to_owned())
         );
-        let cues = Cues::default();
-        let leave = cues.leave.clone();
-        let ended = revived(&teller, &cues, |_| {
+        let controls = Controls::default();
+        let leave = controls.leave.clone();
+        let ended = restarted(&console, &controls, |_| {
             leave.cancel();
             async { panic!("on the way") }
         });

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::{Arg, CommandFactory, Parser};
 
-use super::{Command, settings::Settings};
+use super::{command::Command, settings::Settings};
 
 const HEAD: &str = "\
 # beatkeeper agent: reference

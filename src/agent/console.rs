@@ -13,17 +13,17 @@ use beatkeeper_client::{
 use crate::output;
 
 /// The same trouble is printed again after this time, and not with every retry.
-const TELL_AGAIN: Duration = Duration::from_secs(30);
+const REPEAT_AFTER: Duration = Duration::from_secs(30);
 
 /// Prints what happens to one instance.
 #[derive(Debug, Clone)]
-pub struct Teller {
+pub struct Console {
     /// Names the instance if there are several.
     subject: String,
     verbose: bool,
 }
 
-impl Teller {
+impl Console {
     /// Makes the printer of an agent as a whole.
     pub fn new(verbose: bool) -> Self {
         Self { subject: String::new(), verbose }
@@ -35,13 +35,13 @@ impl Teller {
     }
 
     /// Prints a line.
-    pub fn say(&self, line: &str) {
-        // println! would wait for a reader, and panic if the reader is gone; the heart has to keep beating.
+    pub fn print(&self, line: &str) {
+        // println! would wait for a reader, and panic if the reader is gone; the instances have to keep beating.
         output::stdout().say(&format!("{}{line}", self.subject));
     }
 
     /// Prints an error that may take several lines.
-    pub fn say_error(&self, lead: &str, error: &anyhow::Error) {
+    pub fn print_error(&self, lead: &str, error: &anyhow::Error) {
         output::stdout().say_error(&format!("{}{lead}", self.subject), &format!("{error:#}"));
     }
 
@@ -58,13 +58,13 @@ impl Teller {
                 let Ok(mut told) = told.lock() else { return };
                 let repeated = told
                     .as_ref()
-                    .is_some_and(|(last, at)| *last == text && at.elapsed() < TELL_AGAIN);
+                    .is_some_and(|(last, at)| *last == text && at.elapsed() < REPEAT_AFTER);
                 if repeated && !this.verbose {
                     return;
                 }
                 *told = Some((text, Instant::now()));
             }
-            this.say(&event.to_string());
+            this.print(&event.to_string());
         })
     }
 }

@@ -1,5 +1,11 @@
 //! All instances of one agent, from the start to the end.
 
+pub mod control;
+
+mod probe_results;
+mod restart;
+mod worker;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Error, Result, bail};
@@ -11,48 +17,42 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{
-    member::{Cues, Former, OnFailure, Page, Stage},
-    plan::Member,
-    revive::revived,
-    tell::Teller,
-};
+use super::{console::Console, plan::InstancePlan};
+use control::{Controls, OnFailure, Predecessor, StatusSender, WorkerState, WorkerTask};
+use restart::restarted;
 
 /// The pause between the starts of two instances: a thousand TLS handshakes at once would delay each other
 /// beyond all deadlines.
-const APART: Duration = Duration::from_millis(5);
+const START_SPACING: Duration = Duration::from_millis(5);
 /// How long the drain of all instances may take to be accepted, before the delay for routers begins.
-const TELL_DRAINING_WITHIN: Duration = Duration::from_secs(5);
+const DRAIN_ACCEPTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The instances that the agent beats for.
-pub struct Crew {
-    aboard: BTreeMap<String, Aboard>,
+pub struct Supervisor {
+    instances: BTreeMap<String, Supervised>,
     /// The progress of each instance.
-    roster: watch::Sender<Vec<Seen>>,
+    statuses: watch::Sender<Vec<WorkerStatus>>,
     /// The instances that a reload has removed, while they deregister.
-    going: Vec<Life>,
+    leaving: Vec<WorkerTask>,
     on_failure: OnFailure,
     connection: Connection,
-    teller: Teller,
+    console: Console,
 }
 
-/// The task of one instance.
-pub type Life = AbortOnDropHandle<Result<()>>;
-
-struct Aboard {
-    member: Member,
-    cues: Cues,
-    life: Life,
-    seen: Seen,
+struct Supervised {
+    instance: InstancePlan,
+    controls: Controls,
+    task: WorkerTask,
+    seen: WorkerStatus,
 }
 
 /// The progress of an instance.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct WorkerStatus {
     /// Name of its Lease.
     pub lease: String,
     /// Read by the code that started the agent.
-    pub stage: watch::Receiver<Stage>,
+    pub state: watch::Receiver<WorkerState>,
     /// How the operator treats the instance.
     pub standing: watch::Receiver<Option<Publication>>,
 }
@@ -68,128 +68,130 @@ pub struct Changes {
     pub removed: usize,
 }
 
-impl Crew {
-    /// Begins to beat for all members.
+impl Supervisor {
+    /// Begins to beat for all instances.
     pub fn start(
-        members: Vec<Member>,
+        instances: Vec<InstancePlan>,
         on_failure: OnFailure,
         connection: &Connection,
-        teller: &Teller,
+        console: &Console,
     ) -> Self {
-        let (connection, teller) = (connection.clone(), teller.clone());
-        let mut crew = Self {
-            aboard: BTreeMap::new(),
-            roster: watch::Sender::default(),
-            going: Vec::new(),
+        let (connection, console) = (connection.clone(), console.clone());
+        let mut supervisor = Self {
+            instances: BTreeMap::new(),
+            statuses: watch::Sender::default(),
+            leaving: Vec::new(),
             on_failure,
             connection,
-            teller,
+            console,
         };
-        crew.take_in(members.into_iter().map(|member| (member, None)).collect());
-        crew
+        supervisor.start_all(instances.into_iter().map(|instance| (instance, None)).collect());
+        supervisor
     }
 
-    /// Begins to beat for additional members.
-    fn take_in(&mut self, members: Vec<(Member, Option<Former>)>) {
-        let alone = self.aboard.len() + members.len() == 1;
-        for (n, (member, former)) in members.into_iter().enumerate() {
-            let lease = member.identity.lease_name();
-            let teller = if alone { self.teller.clone() } else { self.teller.of(&lease) };
-            let wait = APART * u32::try_from(n).unwrap_or(u32::MAX);
-            let one = self.begin(member, former, teller, wait);
-            self.aboard.insert(key(&one.member), one);
+    /// Begins to beat for additional instances.
+    fn start_all(&mut self, instances: Vec<(InstancePlan, Option<Predecessor>)>) {
+        let alone = self.instances.len() + instances.len() == 1;
+        for (n, (instance, predecessor)) in instances.into_iter().enumerate() {
+            let lease = instance.identity.lease_name();
+            let console = if alone { self.console.clone() } else { self.console.of(&lease) };
+            let wait = START_SPACING * u32::try_from(n).unwrap_or(u32::MAX);
+            let one = self.begin(instance, predecessor, console, wait);
+            self.instances.insert(key(&one.instance), one);
         }
-        let seen = self.aboard.values().map(|one| one.seen.clone()).collect();
-        self.roster.send_replace(seen);
+        let seen = self.instances.values().map(|one| one.seen.clone()).collect();
+        self.statuses.send_replace(seen);
     }
 
     fn begin(
         &self,
-        member: Member,
-        mut former: Option<Former>,
-        teller: Teller,
+        instance: InstancePlan,
+        mut predecessor: Option<Predecessor>,
+        console: Console,
         wait: Duration,
-    ) -> Aboard {
-        let cues = Cues::default();
-        let page =
-            Page { stage: watch::Sender::new(Stage::Starting), standing: watch::Sender::new(None) };
-        let lease = member.identity.lease_name();
-        let seen = Seen {
+    ) -> Supervised {
+        let controls = Controls::default();
+        let page = StatusSender {
+            state: watch::Sender::new(WorkerState::Starting),
+            standing: watch::Sender::new(None),
+        };
+        let lease = instance.identity.lease_name();
+        let seen = WorkerStatus {
             lease: lease.clone(),
-            stage: page.stage.subscribe(),
+            state: page.state.subscribe(),
             standing: page.standing.subscribe(),
         };
         let (on_failure, connection) = (self.on_failure, self.connection.clone());
-        let (own, heard, panics) = (member.clone(), cues.clone(), self.teller.of(&lease));
-        let life = async move {
+        let (own, heard, panics) = (instance.clone(), controls.clone(), self.console.of(&lease));
+        let task = async move {
             tokio::select! {
-                () = heard.stop.cancelled() => return end(former).await,
+                () = heard.stop.cancelled() => return end(predecessor).await,
                 () = heard.leave.cancelled() => return Ok(()),
                 () = sleep(wait) => {}
             }
             let run = |first: bool| {
                 let on_failure = if first { on_failure } else { on_failure.again() };
-                let (page, teller) = (page.clone(), teller.clone());
-                let (connection, cues) = (connection.clone(), heard.clone());
-                own.clone().run(on_failure, connection, cues, page, teller, former.take())
+                let (page, console) = (page.clone(), console.clone());
+                let (connection, controls) = (connection.clone(), heard.clone());
+                own.clone().run(on_failure, connection, controls, page, console, predecessor.take())
             };
-            revived(&panics, &heard, run).await?.unwrap_or(Ok(()))
+            restarted(&panics, &heard, run).await?.unwrap_or(Ok(()))
         };
-        let life = AbortOnDropHandle::new(tokio::spawn(life));
-        Aboard { member, cues, life, seen }
+        let task = AbortOnDropHandle::new(tokio::spawn(task));
+        Supervised { instance, controls, task, seen }
     }
 
-    /// Beats for these members from now on. An unchanged member is not touched. A member with new settings
+    /// Beats for these instances from now on. An unchanged one is not touched. One with new settings
     /// continues with its existing Lease. The Lease of a remote target stays as it is until the probes of the
-    /// new settings have a result. A member that is not listed any more leaves.
-    pub async fn reload(&mut self, members: Vec<Member>) -> Changes {
-        let mut wanted: BTreeMap<String, Member> =
-            members.into_iter().map(|member| (key(&member), member)).collect();
+    /// new settings have a result. An instance that is not listed any more leaves.
+    pub async fn reload(&mut self, instances: Vec<InstancePlan>) -> Changes {
+        let mut wanted: BTreeMap<String, InstancePlan> =
+            instances.into_iter().map(|instance| (key(&instance), instance)).collect();
         let mut begin = Vec::new();
         let mut changes = Changes::default();
-        for (key, one) in std::mem::take(&mut self.aboard) {
+        for (key, one) in std::mem::take(&mut self.instances) {
             match wanted.remove(&key) {
-                Some(member) if member == one.member => {
-                    self.aboard.insert(key, one);
+                Some(instance) if instance == one.instance => {
+                    self.instances.insert(key, one);
                 }
-                Some(member) => {
+                Some(instance) => {
                     changes.changed += 1;
-                    let former = Former { cues: one.cues, life: one.life };
+                    let predecessor = Predecessor { controls: one.controls, task: one.task };
                     begin.push(match self.on_failure {
-                        OnFailure::FallSilent => (member, Some(former)),
-                        OnFailure::Tell { .. } => {
-                            // Members beside the agent do not wait for a probe result, so the former task
+                        OnFailure::StopBeating => (instance, Some(predecessor)),
+                        OnFailure::ReportFailing { .. } => {
+                            // Local instances do not wait for a probe result, so the former task
                             // leaves before the new one starts.
-                            former.leave().await;
-                            (member, None)
+                            predecessor.leave().await;
+                            (instance, None)
                         }
                     });
                 }
                 None => {
                     changes.removed += 1;
-                    one.cues.stop.cancel();
-                    self.going.push(one.life);
+                    one.controls.stop.cancel();
+                    self.leaving.push(one.task);
                 }
             }
         }
         changes.added = wanted.len();
-        begin.extend(wanted.into_values().map(|member| (member, None)));
-        self.take_in(begin);
-        self.going.retain(|life| !life.is_finished());
+        begin.extend(wanted.into_values().map(|instance| (instance, None)));
+        self.start_all(begin);
+        self.leaving.retain(|task| !task.is_finished());
         changes
     }
 
     /// Completes when every instance has reached this stage. Instances that a reload adds meanwhile count
     /// too.
-    pub fn all(&self, stage: Stage) -> impl Future<Output = ()> + Send + use<> {
-        let mut roster = self.roster.subscribe();
+    pub fn all(&self, state: WorkerState) -> impl Future<Output = ()> + Send + use<> {
+        let mut statuses = self.statuses.subscribe();
         async move {
             loop {
-                let all = roster.borrow_and_update().clone();
+                let all = statuses.borrow_and_update().clone();
                 tokio::select! {
-                    true = all_reach(all, stage) => return,
-                    changed = roster.changed() => if changed.is_err() {
-                        // The crew has ended before.
+                    true = all_reach(all, state) => return,
+                    changed = statuses.changed() => if changed.is_err() {
+                        // The supervisor has ended before.
                         std::future::pending::<()>().await;
                     }
                 }
@@ -197,20 +199,20 @@ impl Crew {
         }
     }
 
-    /// Returns the stage of each current member. A reload changes the list.
-    pub fn watch(&self) -> watch::Receiver<Vec<Seen>> {
-        self.roster.subscribe()
+    /// Returns the state of each current instance. A reload changes the list.
+    pub fn watch(&self) -> watch::Receiver<Vec<WorkerStatus>> {
+        self.statuses.subscribe()
     }
 
     /// Drains all instances, and waits for the delay in which routers notice. With a delay of zero it does
     /// nothing.
-    pub async fn drain(&self, delay: Duration, teller: &Teller) {
+    pub async fn drain(&self, delay: Duration, console: &Console) {
         if delay.is_zero() {
             return;
         }
-        self.aboard.values().for_each(|one| one.cues.drain.cancel());
-        if timeout(TELL_DRAINING_WITHIN, self.all(Stage::Drained)).await.is_err() {
-            teller.say("no beat was accepted that says that the instance drains");
+        self.instances.values().for_each(|one| one.controls.drain.cancel());
+        if timeout(DRAIN_ACCEPTED_WITHIN, self.all(WorkerState::Drained)).await.is_err() {
+            console.print("no beat was accepted that says that the instance drains");
         }
         sleep(delay).await;
     }
@@ -218,8 +220,8 @@ impl Crew {
     /// Ends all instances, which keep their Leases for the next process. Instances that a reload has removed
     /// deregister.
     pub async fn leave(self) {
-        self.aboard.values().for_each(|one| one.cues.leave.cancel());
-        join_all(self.aboard.into_values().map(|one| one.life).chain(self.going)).await;
+        self.instances.values().for_each(|one| one.controls.leave.cancel());
+        join_all(self.instances.into_values().map(|one| one.task).chain(self.leaving)).await;
     }
 
     /// Stops all instances.
@@ -227,9 +229,9 @@ impl Crew {
     /// # Errors
     /// Deregistering failed. The error holds the first reason and the number of failures.
     pub async fn stop(self) -> Result<()> {
-        self.aboard.values().for_each(|one| one.cues.stop.cancel());
-        let lives = self.aboard.into_values().map(|one| one.life).chain(self.going);
-        let ended = join_all(lives).await;
+        self.instances.values().for_each(|one| one.controls.stop.cancel());
+        let tasks = self.instances.into_values().map(|one| one.task).chain(self.leaving);
+        let ended = join_all(tasks).await;
         let ended = ended.into_iter().map(|end| end.map_err(Error::from).flatten());
         let failures: Vec<Error> = ended.filter_map(Result::err).collect();
         match &failures[..] {
@@ -244,9 +246,9 @@ impl Crew {
 }
 
 /// Returns false if one of the instances has ended before.
-async fn all_reach(all: Vec<Seen>, stage: Stage) -> bool {
+async fn all_reach(all: Vec<WorkerStatus>, state: WorkerState) -> bool {
     for mut one in all {
-        if one.stage.wait_for(|now| *now >= stage).await.is_err() {
+        if one.state.wait_for(|now| *now >= state).await.is_err() {
             return false;
         }
     }
@@ -254,16 +256,16 @@ async fn all_reach(all: Vec<Seen>, stage: Stage) -> bool {
 }
 
 /// Deregisters a target that was removed before the probes of its new settings had a result.
-async fn end(former: Option<Former>) -> Result<()> {
-    match former {
-        Some(former) => former.stop().await,
+async fn end(predecessor: Option<Predecessor>) -> Result<()> {
+    match predecessor {
+        Some(predecessor) => predecessor.stop().await,
         None => Ok(()),
     }
 }
 
 /// The key that identifies an instance across reloads.
-fn key(member: &Member) -> String {
-    format!("{}/{}", member.identity.namespace, member.identity.lease_name())
+fn key(instance: &InstancePlan) -> String {
+    format!("{}/{}", instance.identity.namespace, instance.identity.lease_name())
 }
 
 #[cfg(test)]
@@ -279,7 +281,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{
-        super::plan::{Plan, Surroundings},
+        super::plan::{Environment, Plan},
         *,
     };
 
@@ -326,15 +328,16 @@ mod tests {
             registration: greeter
             instances: [{ instance: vm-1 }, { instance: vm-2 }]";
         let settings = serde_saphyr::from_str(settings).expect("settings");
-        let around = Surroundings { namespace: "shop".to_owned(), pod_name: None };
+        let around = Environment { namespace: "shop".to_owned(), pod_name: None };
         let plan = Plan::of(settings, &around).expect("a plan");
         let client = kube::Client::new(tower::service_fn(answer), "shop");
         let connection = Connection { client, headers: Headers::default() };
-        let on_failure = OnFailure::Tell { started_here: false };
-        let crew = Crew::start(plan.members, on_failure, &connection, &Teller::new(false));
-        let settled = timeout(Duration::from_secs(60), crew.all(Stage::Settled)).await;
+        let on_failure = OnFailure::ReportFailing { started_here: false };
+        let supervisor =
+            Supervisor::start(plan.instances, on_failure, &connection, &Console::new(false));
+        let settled = timeout(Duration::from_secs(60), supervisor.all(WorkerState::Settled)).await;
         assert!(PANICKED.load(SeqCst));
         settled.expect("each of them beats");
-        crew.leave().await;
+        supervisor.leave().await;
     }
 }
