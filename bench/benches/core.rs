@@ -4,8 +4,8 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use beatkeeper_bench::crowd::{Crowd, NAMESPACE, Size};
-use beatkeeper_bench::scene::{Board, Scene, next_deadline};
+use beatkeeper_bench::instances::{Instances, NAMESPACE, Size};
+use beatkeeper_bench::service::{Decisions, Plans, next_deadline};
 use beatkeeper_core::objects::heartbeat::{Heartbeat, HeartbeatLease};
 use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -97,17 +97,17 @@ fn observe(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("take_in_beats");
     group.throughput(Throughput::Elements(ROUND as u64));
     for size in Size::ALL {
-        let mut crowd = Crowd::new(size);
+        let mut instances = Instances::new(size);
         let id = BenchmarkId::new(format!("{}_services", size.services), size.instances);
         group.bench_function(id, |bencher| {
             bencher.iter_custom(|rounds| {
                 let mut spent = Duration::ZERO;
                 for round in 0..rounds {
-                    let beats = crowd.round(ROUND);
+                    let beats = instances.round(ROUND);
                     let now = MonotonicTime::from_millis(10 + round);
                     let began = std::time::Instant::now();
                     for beat in beats {
-                        black_box(crowd.index.observe(NAMESPACE, beat, now));
+                        black_box(instances.index.observe(NAMESPACE, beat, now));
                     }
                     spent += began.elapsed();
                 }
@@ -122,13 +122,13 @@ fn deciding(criterion: &mut Criterion) {
     for (name, millis) in [("decide_all_alive", 1_000), ("decide_all_overdue", 20_000)] {
         let mut group = criterion.benchmark_group(name);
         for instances in [10, 100, 1_000, 10_000] {
-            let scene = Scene::new(instances);
+            let decisions = Decisions::new(instances);
             group.throughput(Throughput::Elements(instances as u64));
             group.bench_with_input(
                 BenchmarkId::new("instances", instances),
-                &scene,
-                |bencher, scene| {
-                    bencher.iter(|| scene.decide(black_box(millis)));
+                &decisions,
+                |bencher, decisions| {
+                    bencher.iter(|| decisions.decide(black_box(millis)));
                 },
             );
         }
@@ -140,7 +140,7 @@ fn deciding(criterion: &mut Criterion) {
 fn deadline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("next_deadline");
     for instances in [1_000, 1_000_000] {
-        let verdicts = Scene::new(instances).decide(1_000);
+        let verdicts = Decisions::new(instances).decide(1_000);
         group.throughput(Throughput::Elements(instances as u64));
         group.bench_with_input(
             BenchmarkId::new("instances", instances),
@@ -157,16 +157,16 @@ fn planning(criterion: &mut Criterion) {
     for (name, share) in [("plan_nothing", 0), ("plan_one_death", 1), ("plan_death_of_half", 2)] {
         let mut group = criterion.benchmark_group(name);
         for endpoints in [10, 100, 1_000, 10_000] {
-            let board = Board::new(endpoints);
+            let plans = Plans::new(endpoints);
             let dead = if share == 2 { endpoints / 2 } else { share };
             group.throughput(Throughput::Elements(endpoints as u64));
             group.bench_with_input(
                 BenchmarkId::new("endpoints", endpoints),
-                &board,
-                |bencher, board| {
+                &plans,
+                |bencher, plans| {
                     bencher.iter_batched(
                         || dead,
-                        |dead| board.plan_without(black_box(dead)),
+                        |dead| plans.plan_without(black_box(dead)),
                         BatchSize::PerIteration,
                     );
                 },

@@ -1,4 +1,4 @@
-//! Runs a crowd on virtual time: instances beat, die and come back. The core decides when a beat wakes it or the
+//! Runs a instances on virtual time: instances beat, die and come back. The core decides when a beat wakes it or the
 //! time that it asked for has come, as in the controller. Nothing is written: a decision counts as published at
 //! once.
 
@@ -17,16 +17,16 @@ use beatkeeper_core::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::crowd::{Crowd, NAMESPACE, Size, address, beat, service_key};
-use crate::scene::{Setting, next_deadline};
+use crate::instances::{Instances, NAMESPACE, Size, address, beat, service_key};
+use crate::service::{Inputs, next_deadline};
 
 /// Time advances in steps of this many milliseconds. A decision between two steps is taken at its own moment.
 const STEP: u64 = 10;
 const MINUTE: u64 = 60_000;
 
-/// The behaviour of a crowd.
+/// The behaviour of a instances.
 #[derive(Debug, Clone, Copy)]
-pub struct Habits {
+pub struct Behaviour {
     /// Seconds without a beat after which an instance counts as dead.
     pub ttl: u64,
     /// Seconds between two beats.
@@ -35,7 +35,7 @@ pub struct Habits {
     pub deaths: u64,
 }
 
-impl Habits {
+impl Behaviour {
     /// Returns the ttl in milliseconds.
     fn ttl(self) -> u64 {
         self.ttl * 1_000
@@ -82,11 +82,11 @@ struct Life {
 
 /// A service, and when its next decision is due.
 struct Service {
-    setting: Setting,
+    inputs: Inputs,
     next: Option<MonotonicTime>,
 }
 
-/// A crowd on virtual time.
+/// A instances on virtual time.
 pub struct Hour {
     index: Index,
     size: Size,
@@ -96,27 +96,28 @@ pub struct Hour {
     lives: Vec<Life>,
     /// The instances that beat in each step of an interval.
     phases: Vec<Vec<usize>>,
-    habits: Habits,
+    behaviour: Behaviour,
     random: StdRng,
     /// The events and costs so far.
     pub played: Played,
 }
 
 impl Hour {
-    /// Makes an hour from a crowd and its behaviour.
-    pub fn new(crowd: Crowd, habits: Habits) -> Self {
-        let Crowd { index, size, beats } = crowd;
+    /// Makes an hour from a instances and its behaviour.
+    pub fn new(instances: Instances, behaviour: Behaviour) -> Self {
+        let Instances { index, size, beats } = instances;
         let mut random = StdRng::seed_from_u64(0);
-        let mut phases = vec![Vec::new(); (habits.interval * 1_000 / STEP) as usize];
+        let mut phases = vec![Vec::new(); (behaviour.interval * 1_000 / STEP) as usize];
         for instance in 0..size.instances {
             let phase = random.random_range(0..phases.len());
             phases[phase].push(instance);
         }
         let start = MonotonicTime::from_millis(beats);
         let service = |service| {
-            let [ttl, interval] = [habits.ttl, habits.interval].map(|span| format!("{span}s"));
-            let setting = Setting::new(&service_key(service), &ttl, &interval);
-            Service { setting, next: Some(start) }
+            let [ttl, interval] =
+                [behaviour.ttl, behaviour.interval].map(|span| format!("{span}s"));
+            let inputs = Inputs::new(&service_key(service), &ttl, &interval);
+            Service { inputs, next: Some(start) }
         };
         Self {
             index,
@@ -125,7 +126,7 @@ impl Hour {
             timers: (0..size.services).map(|service| Reverse((start, service))).collect(),
             lives: vec![Life { beat: beats, dead_until: None, returns: 0 }; size.instances],
             phases,
-            habits,
+            behaviour,
             random,
             played: Played::default(),
         }
@@ -137,7 +138,7 @@ impl Hour {
         let mut to_die = 0;
         for now in (STEP..=end).step_by(STEP as usize) {
             self.look(MonotonicTime::from_millis(now));
-            to_die += self.size.instances as u64 * self.habits.deaths * STEP;
+            to_die += self.size.instances as u64 * self.behaviour.deaths * STEP;
             while to_die >= 1_000 * MINUTE {
                 to_die -= 1_000 * MINUTE;
                 self.kill(now, end);
@@ -163,9 +164,10 @@ impl Hour {
     fn kill(&mut self, now: u64, end: u64) {
         let life = &mut self.lives[self.random.random_range(0..self.size.instances)];
         if life.dead_until.is_none() {
-            life.dead_until = Some(now + self.habits.ttl() + self.random.random_range(0..MINUTE));
+            life.dead_until =
+                Some(now + self.behaviour.ttl() + self.random.random_range(0..MINUTE));
             self.played.deaths += 1;
-            self.played.due += u64::from(life.beat + self.habits.ttl() <= end);
+            self.played.due += u64::from(life.beat + self.behaviour.ttl() <= end);
         }
     }
 
@@ -230,14 +232,14 @@ impl Hour {
     }
 
     fn judge(&mut self, service: usize, now: MonotonicTime) -> Vec<Verdict> {
-        let setting = &self.services[service].setting;
-        let records = self.index.records_of(setting.key());
+        let inputs = &self.services[service].inputs;
+        let records = self.index.records_of(inputs.key());
         let instances = records.iter().filter(|record| record.published);
         let published: AddressSet =
             instances.filter_map(|record| number(&record.lease)).map(address).collect();
-        let verdicts = setting.decide(&records, &published, now);
+        let verdicts = inputs.decide(&records, &published, now);
         let outcomes = || verdicts.iter().filter_map(Verdict::lease_decision);
-        let settlement = self.index.commit(setting.key(), outcomes(), now);
+        let settlement = self.index.commit(inputs.key(), outcomes(), now);
         assert_eq!(settlement, CommitResult::Accepted, "no beat comes in between");
         self.check(&records, outcomes(), now);
         verdicts
@@ -260,7 +262,7 @@ impl Hour {
                 continue;
             }
             let life = self.lives[number(&outcome.lease).expect("one of ours")];
-            let deadline = MonotonicTime::from_millis(life.beat + self.habits.ttl());
+            let deadline = MonotonicTime::from_millis(life.beat + self.behaviour.ttl());
             self.played.prunes += 1;
             self.played.false_prunes += u64::from(life.dead_until.is_none() || now < deadline);
             self.played.late_prunes += u64::from(now > deadline);
@@ -279,8 +281,8 @@ mod tests {
 
     #[test]
     fn in_ten_minutes_exactly_the_dead_are_pruned_and_only_newcomers_wake() {
-        let crowd = Crowd::new(Size { instances: 200, services: 4 });
-        let mut hour = Hour::new(crowd, Habits { ttl: 30, interval: 10, deaths: 50 });
+        let instances = Instances::new(Size { instances: 200, services: 4 });
+        let mut hour = Hour::new(instances, Behaviour { ttl: 30, interval: 10, deaths: 50 });
         hour.play(Duration::from_secs(600));
         let Played { beats, births, woken, deaths, due, prunes, .. } = hour.played;
         assert!(beats > 10_000 && deaths > 80 && births > 60, "{:?}", hour.played);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::words::{Event, Instance};
+use crate::messages::{Event, Instance};
 
 /// An act of an instance. The ledger measures its lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

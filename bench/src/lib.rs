@@ -1,8 +1,7 @@
-//! Crowds of instances for measuring the core: the input of the index, the decisions and the plans.
+//! The core with many instances, for measuring it: the input of the index, the decisions and the plans.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod crowd;
 pub mod hour;
-pub mod memory;
-pub mod scene;
+pub mod instances;
+pub mod service;

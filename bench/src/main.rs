@@ -9,31 +9,31 @@ mod clients;
 mod clock;
 mod context;
 mod cost;
-mod crew;
-mod drive;
+mod driver;
 mod ledger;
 mod load;
 mod measure;
+mod messages;
+mod metrics;
 mod plain;
+mod plan;
 mod process;
-mod records;
 mod relay;
 mod report;
-mod scrape;
+mod results;
 mod sdk;
-mod statistics;
+mod system;
 mod systems;
-mod words;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::systems::{Name, beatkeeper, etcd, redis, zookeeper};
-use crate::words::Tell;
+use crate::messages::Events;
+use crate::system::System;
 
 #[derive(Parser)]
 #[command(version, about = "Measures Beatkeeper beside its peers")]
@@ -45,11 +45,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Action {
     /// Run all scenarios once against one system.
-    Measure(measure::Plan),
+    Measure(measure::Measure),
     /// Run once what an operator costs, at one size.
-    Cost(cost::Plan),
+    Cost(cost::Cost),
     /// Measure what the agent and the SDK cost.
-    Clients(clients::Plan),
+    Clients(plan::Plan),
     /// Measure how long plain Kubernetes publishes what is dead, on a node of `beatkeeper-node exec`.
     Plain(plain::Plan),
     /// Make tables and plots of the results.
@@ -78,7 +78,7 @@ enum Action {
 #[derive(Args)]
 struct Role {
     #[arg(long, value_enum)]
-    system: Name,
+    system: System,
     #[arg(long)]
     address: String,
     #[arg(long)]
@@ -93,16 +93,20 @@ struct Role {
 /// to this thread.
 #[tokio::main]
 async fn main() -> ExitCode {
+    let events = Events::to_stdout;
     let result = match Arguments::parse().action {
-        Action::Measure(plan) => measure::measure(plan).await,
-        Action::Cost(plan) => cost::cost(plan).await,
+        Action::Measure(what) => measure::measure(what).await,
+        Action::Cost(what) => cost::measure(what).await,
         Action::Clients(plan) => clients::measure(plan).await,
         Action::Plain(plan) => plain::measure(plan).await,
         Action::Sdk(plan) => sdk::beat(plan).await,
         Action::Report(plan) => report::write(&plan),
         Action::Context { out, mode } => context::note(&out, &mode),
-        Action::Load(role) => load(role).await,
-        Action::Watch(role) => systems::watch(role.system, &role.address, Tell::to_stdout()).await,
+        Action::Load(Role { system, address, ttl, interval, services }) => {
+            let times = (Duration::from_secs(ttl), Duration::from_secs(interval));
+            systems::load(system, &address, times, services, events()).await
+        }
+        Action::Watch(role) => systems::watch(role.system, &role.address, events()).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,19 +114,5 @@ async fn main() -> ExitCode {
             eprintln!("beatkeeper-bench: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-async fn load(Role { system, address, ttl, interval, services }: Role) -> Result<()> {
-    let (ttl, interval) = (Duration::from_secs(ttl), Duration::from_secs(interval));
-    let tell = Tell::to_stdout();
-    match system {
-        Name::Beatkeeper => {
-            let leases = beatkeeper::Leases::connect(&address, ttl, services).await?;
-            load::run(leases, interval, tell).await
-        }
-        Name::Etcd => load::run(etcd::Leases::connect(&address, ttl).await?, interval, tell).await,
-        Name::Redis => load::run(redis::Keys::connect(&address, ttl).await?, interval, tell).await,
-        Name::Zookeeper => load::run(zookeeper::Sessions::new(&address, ttl), interval, tell).await,
     }
 }

@@ -1,4 +1,4 @@
-//! The driver: one run of all scenarios against one system.
+//! One run of all scenarios against one system.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,50 +6,39 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 use rand::Rng;
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::IndexedRandom;
+use serde_json::json;
 
-use crate::crew::Crew;
-use crate::drive::{Drive, GENEROUS};
+use crate::driver::{Driver, GENEROUS};
 use crate::ledger::Act;
+use crate::messages::{Event, Instance, Order};
+use crate::metrics;
+use crate::plan::Plan;
 use crate::process::{self, Usage};
-use crate::records::{self, Capacity, Freeze, Metric, Run, System};
-use crate::scrape;
-use crate::systems::{self, Absent, Name, Part, Running, Setup};
-use crate::words::{Event, Instance, Order};
+use crate::results;
+use crate::system::{Absent, Part, Running, Setup, System};
+use crate::systems;
+use crate::workers::Workers;
 
 /// The first instance that hammers; its number is far from those of the watched instances.
 const HAMMERERS: Instance = 100_000;
+/// So many renew at a time then.
+const CLIENTS: u32 = 64;
 
 /// What to measure.
 #[derive(Debug, Args)]
-pub struct Plan {
+pub struct Measure {
+    #[command(flatten)]
+    plan: Plan,
     /// The system.
     #[arg(long, value_enum)]
-    system: Name,
-    /// The folder that the results are added to.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    system: System,
     /// The number of the run.
     #[arg(long, default_value_t = 1)]
     run: u32,
-    /// How many instances beat.
-    #[arg(long, default_value_t = 100)]
-    instances: u32,
     /// Over how many services they are spread; for Beatkeeper alone.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     services: u32,
-    /// Seconds of silence after which one counts as dead.
-    #[arg(long, default_value_t = 10)]
-    ttl: u64,
-    /// Seconds between two beats.
-    #[arg(long, default_value_t = 3)]
-    interval: u64,
-    /// Seconds before anything is measured, while all beat.
-    #[arg(long, default_value_t = 10)]
-    warm_up: u64,
-    /// Seconds of steady state in which the use of processor and memory is measured.
-    #[arg(long, default_value_t = 20)]
-    steady: u64,
     /// Deaths of single instances, at random phases.
     #[arg(long, default_value_t = 200)]
     deaths: u32,
@@ -59,15 +48,12 @@ pub struct Plan {
     /// At most so many die at once, and never more than half.
     #[arg(long, default_value_t = 3000)]
     mass: u32,
-    /// Seconds for which each part stands still while everybody is alive; 0 for never.
+    /// Seconds for which each part stands still while all instances are alive; 0 for never.
     #[arg(long, default_value_t = 15)]
     freeze: u64,
     /// Seconds of renewals as fast as they are answered; 0 for none.
     #[arg(long, default_value_t = 10)]
     hammer: u64,
-    /// So many renew at a time then.
-    #[arg(long, default_value_t = 64)]
-    clients: u32,
     /// So many other keys lie in Redis.
     #[arg(long, default_value_t = 0)]
     ballast: u32,
@@ -81,125 +67,110 @@ pub struct Plan {
 ///
 /// # Errors
 /// If something fails that is not caused by the measured system.
-pub async fn measure(plan: Plan) -> Result<()> {
+pub async fn measure(what: Measure) -> Result<()> {
     let data = tempfile::Builder::new().prefix("beatkeeper-bench-").tempdir()?;
-    let setup = Setup {
-        ttl: Duration::from_secs(plan.ttl),
-        interval: Duration::from_secs(plan.interval),
-        data: data.path().to_owned(),
-        peers: plan.peers.clone(),
-        services: plan.services,
-        ballast: plan.ballast,
-    };
-    let told = |version: &str, absent: &str| System {
-        system: plan.system,
-        version: version.to_owned(),
-        absent: absent.to_owned(),
-    };
-    let running = match systems::start(plan.system, &setup).await {
+    let Measure { system, services, ballast, .. } = what;
+    let usual = what.plan.setup(data.path().to_owned());
+    let setup = Setup { services, ballast, peers: what.peers.clone(), ..usual };
+    let running = match systems::start(system, &setup).await {
         Ok(running) => running,
-        Err(error) => match error.downcast_ref::<Absent>() {
-            Some(absent) => {
-                eprintln!("{}: {absent}", plan.system.as_str());
-                return records::append(&plan.out, &[told("", &absent.to_string())]);
-            }
-            None => return Err(error),
-        },
+        Err(error) => {
+            let absent = error.downcast::<Absent>()?.to_string();
+            eprintln!("{system}: {absent}");
+            return results::append_system(&what.plan.out, system, "", &absent);
+        }
     };
-    records::append(&plan.out, &[told(&running.version, "")])?;
-    let crew = Crew::start(plan.system, &running.address, &setup).await?;
-    let run = Run {
-        system: plan.system,
-        variant: match (plan.ballast, plan.services) {
-            (0, 1) => String::new(),
-            (0, services) => format!("in {services} services"),
-            (keys, _) => format!("beside {keys} other keys"),
-        },
-        instances: plan.instances,
-        beats_per_second: f64::from(plan.instances) / plan.interval as f64,
-        run: plan.run,
+    results::append_system(&what.plan.out, system, &running.version, "")?;
+    let workers = Workers::start(system, &running.address, &setup).await?;
+    let variant = match (ballast, services) {
+        (0, 1) => String::new(),
+        (0, services) => format!("in {services} services"),
+        (keys, _) => format!("beside {keys} other keys"),
     };
-    let drive = Drive::new(run, crew, setup.ttl, &plan.out);
-    let mut driver = Driver { plan, setup, drive };
-    driver.play(&running).await
+    let run = what.plan.run(system, variant, what.run);
+    let driver = Driver::new(run, workers, setup.ttl, &what.plan.out);
+    Measurement { what, setup, driver }.play(&running).await
 }
 
-struct Driver {
-    plan: Plan,
+struct Measurement {
+    what: Measure,
     setup: Setup,
-    drive: Drive,
+    driver: Driver,
 }
 
-impl Driver {
-    async fn play(&mut self, running: &Running) -> Result<()> {
-        self.drive.all_register(self.setup.interval).await?;
-        self.drive.listen(Duration::from_secs(self.plan.warm_up)).await?;
-        self.drive.tell("steady state");
-        self.steady(&running.parts).await?;
-        self.drive.tell("single deaths");
-        self.scrape(&running.parts, "single began").await?;
+impl Measurement {
+    async fn play(&mut self, Running { parts, .. }: &Running) -> Result<()> {
+        self.driver.all_register(self.setup.interval).await?;
+        self.driver.listen(Duration::from_secs(self.what.plan.warm_up)).await?;
+        self.driver.say("steady state");
+        self.steady(parts).await?;
+        self.driver.say("single deaths");
+        self.scrape(parts, "single began").await?;
         self.single_deaths().await?;
-        self.scrape(&running.parts, "single ended").await?;
-        self.drive.tell("leaving");
-        self.leaves().await?;
-        self.drive.tell("many die at once");
-        self.mass_death().await?;
-        if self.plan.hammer > 0 {
-            self.drive.tell("as many renewals as are answered");
+        self.scrape(parts, "single ended").await?;
+        self.driver.say("leaving");
+        let leaving = self.driver.some_idle(self.what.leaves.min(self.what.plan.instances / 2));
+        for &instance in &leaving {
+            self.driver.act(Act::Leave, vec![instance]).await?;
+            self.driver.listen(Duration::from_millis(50)).await?;
+        }
+        self.driver.settle(GENEROUS, "leave").await?;
+        self.driver.bring_back(&leaving, self.setup.interval, "leave").await?;
+        self.driver.say("many die at once");
+        let dying = self.driver.some_idle(self.what.mass.min(self.what.plan.instances / 2));
+        self.driver.act(Act::Death, dying.clone()).await?;
+        self.driver.settle(self.setup.ttl + GENEROUS, "mass").await?;
+        self.driver.bring_back(&dying, self.setup.interval, "mass").await?;
+        if self.what.hammer > 0 {
+            self.driver.say("as many renewals as are answered");
             self.capacity().await?;
         }
-        self.scrape(&running.parts, "end").await?;
-        if self.plan.freeze > 0 {
-            for part in &running.parts {
-                self.drive.tell(&format!("{} stands still", part.name));
+        self.scrape(parts, "end").await?;
+        if self.what.freeze > 0 {
+            for part in parts {
+                self.driver.say(&format!("{} stands still", part.name));
                 self.freeze(part).await?;
             }
         }
-        let strays = self.drive.ledger.take_strays();
-        self.drive.missed("stray", strays)
+        self.driver.note_strays(|_| true).map(drop)
     }
 
     async fn steady(&mut self, parts: &[Part]) -> Result<()> {
-        let usage = |parts: &[Part]| -> Result<Vec<Usage>> {
-            parts.iter().map(|part| Usage::of(part.pid)).collect()
-        };
+        let usage = || parts.iter().map(|part| Usage::of(part.pid)).collect::<Result<Vec<_>>>();
         self.scrape(parts, "steady began").await?;
-        let (before, from) = (usage(parts)?, self.drive.count().await?);
+        let (before, from) = (usage()?, self.driver.count().await?);
         let began = Instant::now();
-        self.drive.listen(Duration::from_secs(self.plan.steady)).await?;
-        let (after, to) = (usage(parts)?, self.drive.count().await?);
+        self.driver.listen(Duration::from_secs(self.what.plan.steady)).await?;
+        let (after, to) = (usage()?, self.driver.count().await?);
         let seconds = began.elapsed().as_secs_f64();
         self.scrape(parts, "steady ended").await?;
-        let lines: Vec<_> = parts
-            .iter()
-            .zip(before.iter().zip(&after))
-            .map(|(part, (before, after))| {
-                records::Usage::of(
-                    &self.drive.run,
-                    part.name.to_owned(),
-                    seconds,
-                    (to.0 - from.0) as f64 / seconds,
-                    (after.cpu - before.cpu) / seconds,
-                    after.rss,
-                    after.peak,
-                )
+        let lines = parts.iter().zip(before.iter().zip(&after)).map(|(part, (before, after))| {
+            json!({
+                "part": part.name, "scenario": "peers", "seconds": seconds,
+                "renewals": (to.0 - from.0) as f64 / seconds, "cpu": (after.cpu - before.cpu) / seconds,
+                "rss": after.rss, "peak": after.peak, "received": null,
             })
-            .collect();
-        self.drive.append(&lines)
+        });
+        self.driver.append("usage", lines)
     }
 
-    /// Records the metrics of the processes.
+    /// Records the metrics of the processes. A store has many, of which few are used.
     async fn scrape(&self, parts: &[Part], phase: &str) -> Result<()> {
         for part in parts {
             let Some(address) = &part.metrics else { continue };
-            let samples = scrape::scrape(address).await?.into_iter();
-            let samples = samples.filter(|(series, _)| {
-                part.name != scrape::STORE || scrape::is_kept_of_store(series)
+            let samples = metrics::scrape(address).await?.into_iter().filter(|sample| {
+                ["beatkeeper_", "etcd_disk_", "etcd_mvcc_db_total_size_in_use_in_bytes"]
+                    .iter()
+                    .any(|prefix| sample.name.starts_with(prefix))
             });
-            let line = |(series, value)| {
-                Metric::of(&self.drive.run, part.name.to_owned(), phase.to_owned(), series, value)
-            };
-            self.drive.append(&samples.map(line).collect::<Vec<_>>())?;
+            let lines = samples.map(|sample| {
+                let [kind, verb, step, le] = ["kind", "verb", "step", "le"].map(|it| sample.label(it));
+                json!({
+                    "part": part.name, "phase": phase, "name": sample.name, "kind": kind, "verb": verb,
+                    "step": step, "le": le.replace("+Inf", "inf"), "value": sample.value,
+                })
+            });
+            self.driver.append("metrics", lines)?;
         }
         Ok(())
     }
@@ -207,90 +178,62 @@ impl Driver {
     /// Lets instances die one after the other, at random moments. Instances that were seen to be removed come back
     /// meanwhile.
     async fn single_deaths(&mut self) -> Result<()> {
-        // On average at most about a third is dead at a time. In a large crowd, instances still die one by one.
-        let mean = (3.0 * self.setup.ttl.as_secs_f64() / f64::from(self.plan.instances)).max(0.3);
-        for _ in 0..self.plan.deaths {
-            if let Some(victim) = self.drive.idle().choose(&mut rand::rng()).copied() {
-                self.drive.act(Act::Death, vec![victim]).await?;
+        // On average at most about a third is dead at a time. With many instances, they still die one by one.
+        let mean =
+            (3.0 * self.setup.ttl.as_secs_f64() / f64::from(self.what.plan.instances)).max(0.3);
+        for _ in 0..self.what.deaths {
+            if let Some(victim) = self.driver.idle().choose(&mut rand::rng()).copied() {
+                self.driver.act(Act::Death, vec![victim]).await?;
             }
             let pause = Duration::from_secs_f64(mean * rand::rng().random_range(0.0..2.0));
-            self.drive.listen(pause).await?;
+            self.driver.listen(pause).await?;
             self.return_the_dead().await?;
         }
-        self.drive.settle(self.setup.ttl + GENEROUS, "single").await?;
+        self.driver.settle(self.setup.ttl + GENEROUS, "single").await?;
         self.return_the_dead().await?;
-        self.drive.settle(GENEROUS, "single").await
+        self.driver.settle(GENEROUS, "single").await
     }
 
     async fn return_the_dead(&mut self) -> Result<()> {
-        let away = |&instance: &Instance| self.drive.ledger.is_away(instance);
-        let instances: Vec<Instance> = (0..self.plan.instances).filter(away).collect();
-        self.drive.act(Act::Return, instances).await
-    }
-
-    async fn leaves(&mut self) -> Result<()> {
-        let leaving = (self.plan.leaves.min(self.plan.instances / 2)) as usize;
-        let mut who = self.drive.idle();
-        who.shuffle(&mut rand::rng());
-        who.truncate(leaving);
-        for &instance in &who {
-            self.drive.act(Act::Leave, vec![instance]).await?;
-            self.drive.listen(Duration::from_millis(50)).await?;
-        }
-        self.drive.settle(GENEROUS, "leave").await?;
-        self.drive.bring_back(&who, self.setup.interval, "leave").await
-    }
-
-    async fn mass_death(&mut self) -> Result<()> {
-        let dying = (self.plan.mass.min(self.plan.instances / 2)) as usize;
-        let mut who = self.drive.idle();
-        who.shuffle(&mut rand::rng());
-        who.truncate(dying);
-        self.drive.act(Act::Death, who.clone()).await?;
-        self.drive.settle(self.setup.ttl + GENEROUS, "mass").await?;
-        self.drive.bring_back(&who, self.setup.interval, "mass").await
+        let away = |&instance: &Instance| self.driver.ledger.is_away(instance);
+        let instances: Vec<Instance> = (0..self.what.plan.instances).filter(away).collect();
+        self.driver.act(Act::Return, instances).await
     }
 
     async fn capacity(&mut self) -> Result<()> {
-        let span = Duration::from_secs(self.plan.hammer);
-        let instances = HAMMERERS..HAMMERERS + self.plan.clients;
-        self.drive.order(&Order::Hammer { instances, span }).await?;
+        let span = Duration::from_secs(self.what.hammer);
+        let instances = HAMMERERS..HAMMERERS + CLIENTS;
+        self.driver.order(&Order::Hammer { instances, span }).await?;
         let is = |event: &Event| matches!(event, Event::Hammered { .. });
         let Event::Hammered { renewals, failures, seconds } =
-            self.drive.answer(span + GENEROUS, is).await?
+            self.driver.answer(span + GENEROUS, is).await?
         else {
             bail!("the loader hammers with something else")
         };
-        let rate = renewals as f64 / seconds;
-        let line = Capacity::of(&self.drive.run, self.plan.clients, seconds, rate, failures);
-        self.drive.append(&[line])?;
+        let line = json!({
+            "clients": CLIENTS, "seconds": seconds,
+            "renewals": renewals as f64 / seconds, "failures": failures,
+        });
+        self.driver.append("capacity", [line])?;
         // The removal of the hammerers is expected, so it does not count as stray.
-        self.drive.listen(self.setup.interval).await?;
-        let strays = self.drive.ledger.take_strays();
-        self.drive.missed("stray", strays.into_iter().filter(|&who| who < HAMMERERS).collect())
+        self.driver.listen(self.setup.interval).await?;
+        self.driver.note_strays(|instance| instance < HAMMERERS).map(drop)
     }
 
     /// All instances are alive and try to renew while a part is suspended. Instances that are removed within two
     /// ttls are counted.
     async fn freeze(&mut self, part: &Part) -> Result<()> {
-        let before = self.drive.ledger.take_strays();
-        self.drive.missed("stray", before)?;
-        let from = self.drive.count().await?;
+        self.driver.note_strays(|_| true)?;
         process::freeze(part.pid, true)?;
-        let listened = self.drive.listen(Duration::from_secs(self.plan.freeze)).await;
+        let listened = self.driver.listen(Duration::from_secs(self.what.freeze)).await;
         process::freeze(part.pid, false)?;
         listened?;
-        self.drive.listen(2 * self.setup.ttl).await?;
-        let to = self.drive.count().await?;
-        let removed: std::collections::HashSet<_> =
-            self.drive.ledger.take_strays().into_iter().collect();
-        let line = Freeze::of(
-            &self.drive.run,
-            part.name.to_owned(),
-            self.plan.freeze as f64,
-            u32::try_from(removed.len())?,
-            to.1 - from.1,
-        );
-        self.drive.append(&[line])
+        self.driver.listen(2 * self.setup.ttl).await?;
+        let strays = self.driver.ledger.take_strays();
+        let removed: std::collections::HashSet<Instance> = strays.into_iter().collect();
+        let line = json!({
+            "part": part.name, "seconds": self.what.freeze, "removed": removed.len(),
+        });
+        self.driver.append("freeze", [line])
     }
 }

@@ -5,28 +5,29 @@
 //! their times are known exactly.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use beatkeeper_test_support::{History, SliceObserver};
 use clap::Args;
 use futures::future::try_join_all;
 use rand::Rng;
+use serde_json::{Value, json};
 
-use crate::records;
-use crate::records::plain::{How, Out};
+use crate::results;
 
 mod node;
-mod stage;
-mod witness;
+mod workload;
 
 use node::Node;
-use stage::{Pod, Stage};
-use witness::Witness;
+use workload::{Pod, Workload};
 
-/// The kubelet's default time between two probes.
-const PROBES: Duration = Duration::from_secs(10);
-/// The kubelet's default time between two beats for its node.
-const NODE_BEATS: Duration = Duration::from_secs(10);
+/// The kubelet's default time between two probes, and between two beats for its node.
+const PERIOD: Duration = Duration::from_secs(10);
+/// How many Pods there are, which hang side by side.
+const REPLICAS: u32 = 10;
+/// The timeout for what takes a minute by default, and for Pods that start or resume.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What to measure. To be run by `beatkeeper-node exec`.
 #[derive(Debug, Args)]
@@ -40,9 +41,6 @@ pub struct Plan {
     /// So many times the node dies.
     #[arg(long, default_value_t = 1)]
     nodes: u32,
-    /// How many Pods there are, which hang side by side.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    replicas: u32,
     /// Image of what runs in the Pods: tests/node/images/greeter.
     #[arg(
         long,
@@ -58,73 +56,82 @@ pub struct Plan {
 /// If there is no such node, or something expected does not happen.
 pub async fn measure(plan: Plan) -> Result<()> {
     let node = Node::find()?;
-    let stage = Stage::open(plan.replicas, &plan.image).await?;
-    let witness = stage.witness();
-    let driver = Driver { plan, node, stage, witness };
-    let played = driver.play().await;
-    let closed = driver.stage.close().await;
-    played.and(closed)
+    let workload = Workload::create(REPLICAS, &plan.image).await?;
+    let observer = workload.observe().await?;
+    let measurement = Measurement { plan, node, workload, observer };
+    let played = measurement.play().await;
+    let removed = measurement.workload.remove().await;
+    played.and(removed)
 }
 
-struct Driver {
+struct Measurement {
     plan: Plan,
     node: Node,
-    stage: Stage,
-    witness: Witness,
+    workload: Workload,
+    observer: SliceObserver,
 }
 
-impl Driver {
+impl Measurement {
     async fn play(&self) -> Result<()> {
         self.all_ready().await?;
         let mut hung = 0;
         while hung < self.plan.hangs {
-            let pods = self.stage.pods().await?;
+            let pods = self.workload.pods().await?;
             let deaths = (hung + 1..=self.plan.hangs).zip(&pods);
-            let outs = try_join_all(deaths.map(|(death, pod)| self.hang(death, pod))).await?;
-            records::append(&self.plan.out, &outs)?;
-            hung += u32::try_from(outs.len())?;
+            let lines = try_join_all(deaths.map(|(death, pod)| self.hang(death, pod))).await?;
+            hung += u32::try_from(lines.len())?;
+            self.note(&lines)?;
             self.all_ready().await?;
         }
         for death in 1..=self.plan.nodes {
-            let outs = self.node_dies(death).await?;
-            records::append(&self.plan.out, &outs)?;
+            let lines = self.node_dies(death).await?;
+            self.note(&lines)?;
             self.all_ready().await?;
         }
         Ok(())
     }
 
-    async fn hang(&self, death: u32, pod: &Pod) -> Result<Out> {
-        somewhen_within(PROBES).await;
+    async fn hang(&self, death: u32, pod: &Pod) -> Result<Value> {
+        at_a_random_phase().await;
         let stopped = self.node.stop_pod(pod)?;
         eprintln!("plain: {} hangs", pod.name);
-        let left = self.witness.left(&pod.address, stopped.since).await?;
-        Ok(out(How::Hang, death, pod, left.seconds_after(stopped.since)))
+        self.line("hang", death, pod, stopped.since).await
     }
 
-    async fn node_dies(&self, death: u32) -> Result<Vec<Out>> {
-        let pods = self.stage.pods().await?;
-        somewhen_within(NODE_BEATS).await;
+    async fn node_dies(&self, death: u32) -> Result<Vec<Value>> {
+        let pods = self.workload.pods().await?;
+        at_a_random_phase().await;
         let stopped = self.node.stop(&pods)?;
         eprintln!("plain: the node dies with {} Pods", pods.len());
-        let outs = pods.iter().map(async |pod| {
-            let left = self.witness.left(&pod.address, stopped.since).await?;
-            Ok(out(How::Node, death, pod, left.seconds_after(stopped.since)))
-        });
-        try_join_all(outs).await
+        try_join_all(pods.iter().map(|pod| self.line("node", death, pod, stopped.since))).await
+    }
+
+    /// Waits until an endpoint of a Pod that died is not ready.
+    async fn line(&self, how: &str, death: u32, pod: &Pod, since: Instant) -> Result<Value> {
+        let Pod { name, address, .. } = pod;
+        let what = format!("{address} is no longer ready in the slices");
+        let left = |history: &History| history.since(address, false).filter(|left| *left > since);
+        let left = self.observer.until(&what, PATIENCE, left).await?;
+        let seconds = left.duration_since(since).as_secs_f64();
+        eprintln!("plain: {name} is no longer ready after {seconds:.1} s");
+        Ok(json!({ "death": death, "how": how, "pod": name, "seconds": seconds }))
+    }
+
+    fn note(&self, lines: &[Value]) -> Result<()> {
+        let interruptions = self.observer.look(History::interruptions);
+        ensure!(interruptions == 0, "the watch of the slices broke, so the times are not exact");
+        results::append(&self.plan.out, "plain", lines)
     }
 
     async fn all_ready(&self) -> Result<()> {
-        self.witness.until_ready(self.plan.replicas as usize).await
+        let all = REPLICAS as usize;
+        let ready = |history: &History| (history.published().len() == all).then_some(());
+        let what = format!("{all} addresses are ready in the slices");
+        self.observer.until(&what, PATIENCE, ready).await.context("not all Pods are ready")
     }
 }
 
-fn out(how: How, death: u32, pod: &Pod, seconds: f64) -> Out {
-    eprintln!("plain: {} is no longer ready after {seconds:.1} s", pod.name);
-    Out { death, how, pod: pod.name.clone(), seconds }
-}
-
 /// Waits for a random time within a period, so that a death falls into any phase of a periodic task.
-async fn somewhen_within(period: Duration) {
-    let wait = period.mul_f64(rand::rng().random_range(0.0..1.0));
-    tokio::time::sleep(wait).await;
+async fn at_a_random_phase() {
+    tokio::time::sleep(PERIOD.mul_f64(rand::rng().random_range(0.0..1.0))).await;
 }

@@ -26,10 +26,8 @@ impl Server {
         let log = folder.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let program = command.get_program().to_owned();
-        let child = die_with_this_thread(&mut command, true)
-            .spawn()
-            .with_context(|| format!("cannot start {}", Path::new(&program).display()))?;
+        let child = die_with_this_thread(&mut command, true).spawn();
+        let child = child.with_context(|| format!("cannot start {:?}", command.get_program()))?;
         Ok(Self { child, log })
     }
 
@@ -56,18 +54,30 @@ impl Server {
         self.signal(Signal::TERM)?;
         let began = Instant::now();
         while !self.has_ended()? {
-            ensure!(
-                began.elapsed() < PATIENCE,
-                "it does not end; its log ends with:\n{}",
-                self.said()
-            );
+            let in_time = began.elapsed() < PATIENCE;
+            ensure!(in_time, "it does not end; its log ends with:\n{}", self.log_tail());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     }
 
+    /// Waits until the server answers.
+    ///
+    /// # Errors
+    /// If it does not answer within 60 s. The error contains the end of its log.
+    pub async fn until_it_answers(&self, ask: impl AsyncFn() -> Result<()>) -> Result<()> {
+        let began = Instant::now();
+        while let Err(error) = ask().await {
+            if began.elapsed() > PATIENCE {
+                bail!("it does not answer: {error:#}; its log ends with:\n{}", self.log_tail())
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
     /// Returns the last lines of the log.
-    pub fn said(&self) -> String {
+    pub fn log_tail(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
@@ -79,23 +89,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Waits until a server answers.
-///
-/// # Errors
-/// If the server does not answer within 60 s. The error contains the end of its log.
-pub async fn until_it_answers(server: &Server, ask: impl AsyncFn() -> Result<()>) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        match ask().await {
-            Ok(()) => return Ok(()),
-            Err(error) if began.elapsed() > PATIENCE => {
-                bail!("it does not answer: {error:#}; its log ends with:\n{}", server.said())
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
     }
 }
 
@@ -113,7 +106,7 @@ pub fn freeze(pid: u32, frozen: bool) -> Result<()> {
 }
 
 /// The resources that a process has used so far.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Usage {
     /// Seconds of processor time, user and system.
     pub cpu: f64,
@@ -126,26 +119,14 @@ pub struct Usage {
 impl Usage {
     /// Reads the usage of a running process.
     pub fn of(pid: u32) -> Result<Self> {
-        let read = |file: &str| {
-            fs::read_to_string(format!("/proc/{pid}/{file}"))
-                .with_context(|| format!("process {pid} does not run"))
-        };
-        Self::read(&read("stat")?, &read("status")?).context("cannot read /proc")
-    }
-
-    fn read(stat: &str, status: &str) -> Option<Self> {
-        // The name of the program may contain spaces and parentheses.
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        let mib = |name: &str| -> Option<f64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
-        };
-        let per_second = rustix::param::clock_ticks_per_second();
-        Some(Self {
-            cpu: ticks as f64 / per_second as f64,
-            rss: mib("VmRSS:")?,
-            peak: mib("VmHWM:")?,
+        let process = procfs::process::Process::new(i32::try_from(pid)?)?;
+        let (stat, status) = (process.stat()?, process.status()?);
+        let mib = |kib: Option<u64>| Some(kib? as f64 / 1024.0);
+        let ticks = stat.utime + stat.stime;
+        Ok(Self {
+            cpu: ticks as f64 / procfs::ticks_per_second() as f64,
+            rss: mib(status.vmrss).context("the process has ended")?,
+            peak: mib(status.vmhwm).context("the process has ended")?,
         })
     }
 }
@@ -153,15 +134,6 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn usage_is_read_whatever_the_program_is_called() {
-        let stat = "7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 250 50 0 0 20 0 9 0 1 1 1";
-        let status = "Name:\tx\nVmHWM:\t    4096 kB\nVmRSS:\t    2048 kB\n";
-        let usage = Usage::read(stat, status).unwrap();
-        let per_second = rustix::param::clock_ticks_per_second() as f64;
-        assert_eq!(usage, Usage { cpu: 300.0 / per_second, rss: 2.0, peak: 4.0 });
-    }
 
     #[test]
     fn a_process_that_does_not_run_has_no_usage() {

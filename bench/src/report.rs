@@ -1,29 +1,18 @@
-//! The report: tables and plots of the raw results, as Markdown with SVG files.
+//! The report: tables and plots of the raw results, as Markdown with SVG files. The template report/report.md has the
+//! text and the query of each table.
 
-use std::collections::HashSet;
-use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::context::Fact;
-use crate::records::cost::{Call, Expense, Takeover, Watched};
-use crate::records::plain::Out;
-use crate::records::{self, Capacity, Freeze, Lag, Metric, Missed, System, Usage};
-
-mod core;
-mod cost;
-mod disk;
-mod hour;
-mod lag;
-mod operator;
-mod plain;
+mod database;
+mod numbers;
 mod plot;
-mod table;
-mod tables;
-mod targets;
+mod template;
+
+const TEMPLATE: &str = include_str!("../report/report.md");
 
 /// What to make of which results.
 #[derive(Debug, Args)]
@@ -36,222 +25,115 @@ pub struct Plan {
     out: PathBuf,
 }
 
-/// The raw results of all parts.
-#[derive(Default)]
-struct Results {
-    /// Each fact, with the part that recorded it.
-    facts: Vec<(String, Fact)>,
-    systems: Vec<System>,
-    lags: Vec<Lag>,
-    missed: Vec<Missed>,
-    freezes: Vec<Freeze>,
-    usages: Vec<Usage>,
-    capacities: Vec<Capacity>,
-    metrics: Vec<Metric>,
-    expenses: Vec<Expense>,
-    calls: Vec<Call>,
-    watched: Vec<Watched>,
-    takeovers: Vec<Takeover>,
-    outs: Vec<Out>,
-    samples: Vec<core::Sample>,
-    memory: Vec<core::Memory>,
-    hours: Vec<hour::Line>,
-}
-
-impl Results {
-    fn read(folder: &Path) -> Result<Self> {
-        let mut results = Self::default();
-        let entries = fs::read_dir(folder)
-            .with_context(|| format!("there are no results in {}", folder.display()))?;
-        let mut parts: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        parts.sort();
-        for part in parts.iter().filter(|part| part.is_dir()) {
-            let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let facts: Vec<Fact> = records::read(part)?;
-            results.facts.extend(facts.into_iter().map(|fact| (name.clone(), fact)));
-            results.systems.extend(records::read(part)?);
-            results.lags.extend(records::read(part)?);
-            results.missed.extend(records::read(part)?);
-            results.freezes.extend(records::read(part)?);
-            results.usages.extend(records::read(part)?);
-            results.capacities.extend(records::read(part)?);
-            results.metrics.extend(records::read(part)?);
-            results.expenses.extend(records::read(part)?);
-            results.calls.extend(records::read(part)?);
-            results.watched.extend(records::read(part)?);
-            results.takeovers.extend(records::read(part)?);
-            results.outs.extend(records::read(part)?);
-            results.samples.extend(records::read(part)?);
-            results.memory.extend(records::read(part)?);
-            results.hours.extend(records::read(part)?);
-        }
-        Ok(results)
-    }
-}
-
-/// The folder of the plots.
-struct Plots {
-    folder: PathBuf,
-    /// The path of the folder in the Markdown file.
-    name: String,
-}
-
-impl Plots {
-    /// Draws a plot, and returns the Markdown that shows it.
-    fn draw(&self, name: &str, title: &str, axis: &str, lines: &[plot::Line]) -> Result<String> {
-        plot::draw(&self.folder.join(format!("{name}.svg")), axis, lines)?;
-        Ok(format!("![{title}]({}/{name}.svg)\n\n", self.name))
-    }
-}
-
 /// Writes the report.
 ///
 /// # Errors
 /// If there are no results, or the files cannot be written.
 pub fn write(plan: &Plan) -> Result<()> {
-    let results = Results::read(&plan.results)?;
-    let plain = plain::tell(&results);
-    ensure!(
-        !results.lags.is_empty()
-            || !results.samples.is_empty()
-            || !results.expenses.is_empty()
-            || !plain.is_empty(),
-        "there are no results in {}; make bench makes some",
-        plan.results.display()
-    );
-    let stem = plan.out.file_stem().context("the report needs a name")?;
-    let plots =
-        Plots { folder: plan.out.with_file_name(stem), name: stem.to_string_lossy().into_owned() };
-    fs::create_dir_all(&plots.folder)?;
-    let mut text = head(&results)?;
-    text += &targets::tell(&results);
-    text += &lag::tell(&results, &plots)?;
-    text += &plain;
-    text += &operator::tell(&results);
-    text += &disk::tell(&results);
-    text += &tables::tell(&results);
-    text += &cost::tell(&results, &plots)?;
-    text += &cost::clients(&results);
-    text += &core::tell(&results, &plots)?;
-    text += &hour::tell(&results);
-    fs::write(&plan.out, text.trim_end().to_owned() + "\n")
-        .with_context(|| format!("cannot write {}", plan.out.display()))
-}
-
-fn head(results: &Results) -> Result<String> {
-    let mut text = String::from(
-        "# Benchmarks\n\n\
-         Generated by `make bench FULL=1` from the raw results it leaves in `target/bench`; not to be edited. Every table \
-         says by which command its part alone is made again. All systems ran on one machine, one after the other, \
-         with the loader and the watcher as processes of their own, over loopback. Figures of several runs are their \
-         median, with the least and the most in brackets.\n\n",
-    );
-    text += &facts(&results.facts);
-    let mut told = HashSet::new();
-    for System { system, version, absent } in &results.systems {
-        let line = match absent.as_str() {
-            "" => format!("* {}: {version}", system.as_str()),
-            why => format!("* {}: not measured: {why}", system.as_str()),
-        };
-        // Each run has recorded the same system, which is printed only once.
-        if told.insert(line.clone()) {
-            writeln!(text, "{line}")?;
-        }
-    }
-    text.push('\n');
-    Ok(text)
-}
-
-/// Returns a line for each fact. If the parts differ, the line names the parts for each value.
-fn facts(facts: &[(String, Fact)]) -> String {
-    let mut lines: Vec<(&str, Vec<(&str, &str)>)> = Vec::new();
-    for (part, Fact { what, value }) in facts {
-        match lines.iter_mut().find(|(known, _)| known == what) {
-            Some((_, values)) => values.push((value, part)),
-            None => lines.push((what, vec![(value, part)])),
-        }
-    }
-    let told = |(what, values): (&str, Vec<(&str, &str)>)| {
-        let (first, _) = values[0];
-        if values.iter().all(|(value, _)| *value == first) {
-            return format!("* {what}: {first}\n");
-        }
-        let all: Vec<String> =
-            values.iter().map(|(value, part)| format!("{value} ({part})")).collect();
-        format!("* {what}: {}\n", all.join(", "))
-    };
-    lines.into_iter().map(told).collect()
+    let database = database::open(&plan.results)?;
+    let parts: u32 = database.query_row("SELECT count(*) FROM context", [], |row| row.get(0))?;
+    ensure!(parts > 0, "there are no results in {}; make bench makes some", plan.results.display());
+    let plots = plan.out.with_extension("");
+    fs::create_dir_all(&plots)?;
+    let text = template::fill(TEMPLATE, &database, &plots)?;
+    fs::write(&plan.out, text).with_context(|| format!("cannot write {}", plan.out.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{Run, append};
-    use crate::systems::Name;
 
-    fn results() -> tempfile::TempDir {
+    /// Writes raw results of a part, and returns the report.
+    fn report(files: &[(&str, &str)]) -> (tempfile::TempDir, String) {
         let folder = tempfile::tempdir().unwrap();
         let part = folder.path().join("peers");
-        for (system, lag) in [(Name::Beatkeeper, 0.01), (Name::Etcd, 0.25)] {
-            for run in 1..=2 {
-                let variant = String::new();
-                let run = Run { system, variant, instances: 100, beats_per_second: 33.3, run };
-                let lag = |n: u32| lag * f64::from(n);
-                let line = |n| {
-                    Lag::of(&run, "single".to_owned(), n, 0.0, 0.0, 10.0, 10.0 + lag(n), lag(n))
-                };
-                append(&part, &(1..=10).map(line).collect::<Vec<_>>()).unwrap();
-                let freeze = Freeze::of(&run, system.as_str().to_owned(), 15.0, 50, 3);
-                append(&part, &[freeze]).unwrap();
-            }
+        fs::create_dir_all(&part).unwrap();
+        fs::write(part.join("context.csv"), "part,what,value\npeers,mode,test\n").unwrap();
+        for (name, text) in files {
+            fs::write(part.join(format!("{name}.csv")), text).unwrap();
         }
-        let absent = "redis-server is not installed".to_owned();
-        let system = System { system: Name::Redis, version: String::new(), absent };
-        append(&part, &[system]).unwrap();
-        folder
-    }
-
-    #[test]
-    fn a_report_has_tables_with_medians_and_shows_the_plots_it_draws() {
-        let folder = results();
         let out = folder.path().join("benchmarks.md");
         write(&Plan { results: folder.path().to_owned(), out: out.clone() }).unwrap();
         let text = fs::read_to_string(out).unwrap();
+        (folder, text)
+    }
+
+    /// The first columns of a line about Beatkeeper, and their headings.
+    const RUN: &str = "system,variant,instances,beats,run";
+
+    #[test]
+    fn a_report_has_tables_with_medians_and_shows_the_plots_that_it_draws() {
+        let mut lags = format!("{RUN},scenario,instance,last_renewal,answer,deadline,seen,lag\n");
+        for (system, lag) in [("beatkeeper", 0.01), ("etcd", 0.25)] {
+            for (run, n) in (1..=2).flat_map(|run| (1..=10).map(move |n| (run, n))) {
+                let lag = lag * f64::from(n);
+                lags +=
+                    &format!("{system},,100,33.3,{run},single,{n},0,0,10,{},{lag}\n", 10.0 + lag);
+            }
+        }
+        let systems = "system,version,absent\nredis,,redis-server is not installed\n";
+        let (folder, text) = report(&[("lag", &lags), ("systems", systems)]);
+        let row =
+            "| beatkeeper | 100 | 33.3 | 20 | 50 ms | 100 ms | 100 ms | 50 ms, 100 ms | 0 | 0 |";
+        assert!(text.contains(row), "{text}");
         assert!(
-            text.contains("| beatkeeper | 100 | 33.3 | 20 | 50 ms | 100 ms | 100 ms |"),
+            text.contains("* mode: test\n* redis: not measured: redis-server is not installed\n"),
             "{text}"
         );
-        assert!(text.contains("* redis: not measured: redis-server is not installed"), "{text}");
-        let plots: Vec<&str> = text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split_once(')'))
-            .map(|(name, _)| name)
-            .filter(|name| name.ends_with(".svg"))
-            .collect();
-        assert_eq!(plots, ["benchmarks/lag-single-100.svg"]);
-        let svg = fs::read_to_string(folder.path().join(plots[0])).unwrap();
+        assert_eq!(text.matches(".svg)").count(), 1, "{text}");
+        let svg = fs::read_to_string(folder.path().join("benchmarks/lag-single-100.svg")).unwrap();
         assert!(svg.contains("beatkeeper") && svg.contains("etcd"), "{svg}");
     }
 
     #[test]
-    fn what_holds_for_all_parts_is_said_once() {
-        let fact = |part: &str, what: &str, value: &str| {
-            (part.to_owned(), Fact { what: what.to_owned(), value: value.to_owned() })
-        };
-        let told = facts(&[
-            fact("core", "when", "noon"),
-            fact("core", "kernel", "6"),
-            fact("peers", "when", "one"),
-            fact("peers", "kernel", "6"),
-        ]);
-        assert_eq!(told, "* when: noon (core), one (peers)\n* kernel: 6\n");
+    fn without_results_all_targets_are_not_measured_and_there_are_no_tables() {
+        let (_folder, text) = report(&[]);
+        assert_eq!(text.matches("|  | not measured |").count(), 26, "{text}");
+        assert_eq!(text.matches("\n## ").count(), 1, "{text}");
     }
 
     #[test]
-    fn without_results_there_is_no_report() {
-        let folder = tempfile::tempdir().unwrap();
-        let plan = Plan { results: folder.path().to_owned(), out: folder.path().join("x.md") };
-        assert!(write(&plan).unwrap_err().to_string().contains("make bench"));
+    fn a_lag_is_the_median_of_the_runs_and_one_early_death_is_one_too_many() {
+        let heading = format!("{RUN},scenario,instance,last_renewal,answer,deadline,seen,lag\n");
+        let line = |n: u32, lag: f64| {
+            format!("beatkeeper,,100,10,{n},single,1,0,0.002,10,{},{lag}\n", 10.0 + lag)
+        };
+        let lags = heading + &line(1, 0.005) + &line(2, 0.015) + &line(3, 0.030);
+        let (_folder, text) = report(&[("lag", &lags)]);
+        for row in [
+            "| 100 instances, single deaths | p50, from sent | ≤ 10 ms | 15 ms | not reached |",
+            "| 100 instances, single deaths | p99, from answered | ≤ 20 ms | 13 ms | reached |",
+            "| All deaths | least lag, from sent | ≥ 0 s | 5 ms | reached |",
+            "| All scenarios but the freezes | living instances removed | ≤ 0 | 0 | reached |",
+        ] {
+            assert!(text.contains(row), "{text}");
+        }
+        let (_folder, text) = report(&[("lag", &(lags + &line(4, -0.001)))]);
+        assert!(text.contains("| ≥ 0 s | -1 ms | not reached |"), "{text}");
+    }
+
+    #[test]
+    fn a_write_in_steady_state_is_one_too_many_unless_it_is_a_probe() {
+        let usage = format!(
+            "{RUN},part,scenario,seconds,renewals,cpu,rss,peak,received\n\
+             beatkeeper,,10000,1000,1,operator,steady,10,1000,0.2,40,50,80000\n"
+        );
+        let probes = format!(
+            "{RUN},part,scenario,verb,kind,seconds,count\n\
+             beatkeeper,,10000,1000,1,operator,steady,patch,Lease,10,20\n\
+             beatkeeper,,10000,1000,1,operator,steady,get,,10,50\n"
+        );
+        let (_folder, text) = report(&[("usage", &usage), ("calls", &probes)]);
+        assert!(text.contains("| writes, but for probes | ≤ 0 | 0 | reached |"), "{text}");
+        let row = "| steady | 10000 | 1000 | 20 % | 40 MiB | 50 MiB | 8 kB | 8 | 5 | 0 | 2 |";
+        assert!(text.contains(row), "{text}");
+        assert!(
+            text.contains("| memory, the peak until then | ≤ 60 MB | 52.4 MB | reached |"),
+            "{text}"
+        );
+        let writes =
+            probes + "beatkeeper,,10000,1000,1,operator,steady,update,EndpointSlice,10,7\n";
+        let (_folder, text) = report(&[("usage", &usage), ("calls", &writes)]);
+        assert!(text.contains("| writes, but for probes | ≤ 0 | 7 | not reached |"), "{text}");
     }
 }

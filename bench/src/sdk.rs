@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::systems::beatkeeper::{NAMESPACE, address_of, name_of};
+use crate::systems::control_plane::{NAMESPACE, address_of, name_of};
 
 /// How many instances start or stop at a time.
 const AT_A_TIME: usize = 16;
@@ -30,7 +30,6 @@ pub struct Plan {
 ///
 /// # Errors
 /// If an instance cannot register or deregister.
-/// When an instance cannot register or deregister.
 pub async fn beat(plan: Plan) -> Result<()> {
     let mut stop = signal(SignalKind::terminate())?;
     let kubeconfig = Kubeconfig::read_from(&plan.kubeconfig)?;

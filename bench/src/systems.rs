@@ -1,134 +1,30 @@
-//! The measured systems. All implement the same few traits, so that all are driven and watched by the same rules.
+//! The measured systems.
 
-use std::any::Any;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-use tokio::sync::SemaphorePermit;
 
-use crate::words::{Instance, Tell};
+use crate::load;
+use crate::messages::Events;
+use crate::system::{Running, Setup, System};
 
 pub mod beatkeeper;
-pub mod etcd;
-mod peers;
-pub mod redis;
-pub mod zookeeper;
-
-/// A system.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Name {
-    /// Heartbeat Leases on a real control plane, and EndpointSlices.
-    Beatkeeper,
-    /// Keys with an etcd lease.
-    Etcd,
-    /// Keys with an expiry, and keyspace notifications.
-    Redis,
-    /// Ephemeral nodes, a session for each instance.
-    Zookeeper,
-}
-
-impl Name {
-    /// Returns the name on the command line and in the results.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Beatkeeper => "beatkeeper",
-            Self::Etcd => "etcd",
-            Self::Redis => "redis",
-            Self::Zookeeper => "zookeeper",
-        }
-    }
-}
-
-/// The setup of a system, the same for all of them.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// How long an instance may send no beat before it counts as dead.
-    pub ttl: Duration,
-    /// How often an instance beats.
-    pub interval: Duration,
-    /// The folder of the data.
-    pub data: PathBuf,
-    /// The folder with the servers of the peers, in addition to those on the PATH.
-    pub peers: Option<PathBuf>,
-    /// The number of services over which the instances are spread. Only for Beatkeeper.
-    pub services: u32,
-    /// The number of other keys with a long expiry. Only for Redis.
-    pub ballast: u32,
-}
-
-/// A process of a running system.
-#[derive(Debug, Clone)]
-pub struct Part {
-    /// Its name in the results.
-    pub name: &'static str,
-    /// Its process id.
-    pub pid: u32,
-    /// The address of its metrics in Prometheus' format, if it has any.
-    pub metrics: Option<String>,
-}
-
-impl Part {
-    /// Makes a part without metrics that are read.
-    pub fn new(name: &'static str, pid: u32) -> Self {
-        Self { name, pid, metrics: None }
-    }
-}
-
-/// A running system. It ends when this value is dropped.
-pub struct Running {
-    /// The address for clients.
-    pub address: String,
-    /// Its processes.
-    pub parts: Vec<Part>,
-    /// A description of the system, with versions.
-    pub version: String,
-    /// Ends the system when it is dropped.
-    #[expect(dead_code, reason = "held, not read")]
-    pub keep: Box<dyn Any>,
-}
-
-/// The reason why a system cannot be measured here. It is recorded in the results, and is no failure.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Absent(pub String);
-
-/// The operations of an instance, the same for every system.
-pub trait Registry: Send + Sync + 'static {
-    /// The state of an instance while it is registered.
-    type Membership: Send + 'static;
-
-    /// Waits until another request may be sent. The request counts as under way while the returned permit is held.
-    /// Do not count this wait toward the timeout of the answer: a request that is cut off costs its connection.
-    fn turn(&self) -> impl Future<Output = Option<SemaphorePermit<'_>>> + Send {
-        std::future::ready(None)
-    }
-
-    /// Registers an instance, or a silent instance that returns.
-    fn join(&self, instance: Instance) -> impl Future<Output = Result<Self::Membership>> + Send;
-
-    /// Renews the registration.
-    fn renew(&self, membership: &mut Self::Membership) -> impl Future<Output = Result<()>> + Send;
-
-    /// Deregisters. To let an instance fall silent, drop its membership.
-    fn leave(&self, membership: Self::Membership) -> impl Future<Output = Result<()>> + Send;
-}
+pub mod control_plane;
+mod etcd;
+mod installed;
+mod redis;
+mod zookeeper;
 
 /// Starts a system.
 ///
 /// # Errors
-/// [`Absent`] if the system is not installed; any other error if it does not start.
-pub async fn start(name: Name, setup: &Setup) -> Result<Running> {
-    match name {
-        Name::Beatkeeper => beatkeeper::start(setup).await,
-        Name::Etcd => etcd::start(setup).await,
-        Name::Redis => redis::start(setup).await,
-        Name::Zookeeper => zookeeper::start(setup).await,
+/// [`crate::system::Absent`] if the system is not installed; any other error if it does not start.
+pub async fn start(system: System, setup: &Setup) -> Result<Running> {
+    match system {
+        System::Beatkeeper => beatkeeper::start(setup).await,
+        System::Etcd => etcd::start(setup).await,
+        System::Redis => redis::start(setup).await,
+        System::Zookeeper => zookeeper::start(setup).await,
     }
 }
 
@@ -136,11 +32,39 @@ pub async fn start(name: Name, setup: &Setup) -> Result<Running> {
 ///
 /// # Errors
 /// If the watch breaks: later events would not be reliable.
-pub async fn watch(name: Name, address: &str, tell: Tell) -> Result<()> {
-    match name {
-        Name::Beatkeeper => beatkeeper::watch(address, tell).await,
-        Name::Etcd => etcd::watch(address, tell).await,
-        Name::Redis => redis::watch(address, tell).await,
-        Name::Zookeeper => zookeeper::watch(address, tell).await,
+pub async fn watch(system: System, address: &str, events: Events) -> Result<()> {
+    match system {
+        System::Beatkeeper => beatkeeper::watch(address, events).await,
+        System::Etcd => etcd::watch(address, events).await,
+        System::Redis => redis::watch(address, events).await,
+        System::Zookeeper => zookeeper::watch(address, events).await,
+    }
+}
+
+/// Runs instances as the driver orders, until the driver ends.
+///
+/// # Errors
+/// If the system cannot be reached, or an order cannot be read.
+pub async fn load(
+    system: System,
+    address: &str,
+    (ttl, interval): (Duration, Duration),
+    services: u32,
+    events: Events,
+) -> Result<()> {
+    match system {
+        System::Beatkeeper => {
+            let leases = beatkeeper::Leases::connect(address, ttl, services).await?;
+            load::run(leases, interval, events).await
+        }
+        System::Etcd => {
+            load::run(etcd::Leases::connect(address, ttl).await?, interval, events).await
+        }
+        System::Redis => {
+            load::run(redis::Keys::connect(address, ttl).await?, interval, events).await
+        }
+        System::Zookeeper => {
+            load::run(zookeeper::Sessions::new(address, ttl), interval, events).await
+        }
     }
 }

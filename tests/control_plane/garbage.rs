@@ -233,7 +233,7 @@ async fn odd_words_of_an_instance_that_lives_are_told_and_bounded() {
     ];
     for (instance, pointer, value, address) in odd {
         let bad = [(pointer, value), (ADDRESSES, json!(address))];
-        ns.create_lease(lease(&instance, &bad)).await.unwrap();
+        ns.create_lease(lease(instance, &bad)).await.unwrap();
         beats.keep_beating(instance, INTERVAL);
     }
     let status = ns.instance("greeter", "sick", "NotReady", "HealthUnknown").await;

@@ -4,36 +4,20 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use beatkeeper_bench::crowd::{Crowd, Size};
-use beatkeeper_bench::hour::{Habits, Hour, Played};
-use beatkeeper_bench::memory::{Counting, held};
+use beatkeeper_bench::hour::{Behaviour, Hour, Played};
+use beatkeeper_bench::instances::{Instances, Size};
 use clap::Parser;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const HOUR: u64 = 3_600;
 
-/// The crowds, and for how many seconds each runs. In the crowds of a million instances, each instance beats once a
-/// minute, ten times as often as docs/scaling.md recommends. One of these crowds has services so large that each
-/// death makes the core check a thousand instances.
-const CROWDS: [(Size, Habits, u64); 4] = [
-    (Size { instances: 1_000, services: 10 }, Habits { ttl: 30, interval: 10, deaths: 5 }, HOUR),
-    (
-        Size { instances: 100_000, services: 1_000 },
-        Habits { ttl: 30, interval: 10, deaths: 5 },
-        HOUR / 6,
-    ),
-    (
-        Size { instances: 1_000_000, services: 10_000 },
-        Habits { ttl: 180, interval: 60, deaths: 5 },
-        HOUR,
-    ),
-    (
-        Size { instances: 1_000_000, services: 1_000 },
-        Habits { ttl: 180, interval: 60, deaths: 1 },
-        HOUR / 6,
-    ),
+/// How many instances in how many services, how they behave, and for how many seconds. Each of a million instances
+/// beats once a minute, ten times as often as docs/scaling.md recommends. The services of the last line are so large
+/// that each death makes the core check a thousand instances.
+const RUNS: [(usize, usize, Behaviour, u64); 4] = [
+    (1_000, 10, Behaviour { ttl: 30, interval: 10, deaths: 5 }, HOUR),
+    (100_000, 1_000, Behaviour { ttl: 30, interval: 10, deaths: 5 }, HOUR / 6),
+    (1_000_000, 10_000, Behaviour { ttl: 180, interval: 60, deaths: 5 }, HOUR),
+    (1_000_000, 1_000, Behaviour { ttl: 180, interval: 60, deaths: 1 }, HOUR / 6),
 ];
 
 #[derive(Parser)]
@@ -41,7 +25,7 @@ struct Options {
     /// For how long at most, in seconds of virtual time.
     #[arg(long, default_value_t = HOUR)]
     seconds: u64,
-    /// Leaves out crowds of more instances than this.
+    /// Leaves out the lines with more instances than this.
     #[arg(long, default_value_t = usize::MAX)]
     at_most: usize,
 }
@@ -49,40 +33,22 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let Options { seconds: longest, at_most } = Options::parse();
     println!(
-        "instances,services,ttl,interval,virtual_seconds,beats,nanos_per_beat,decisions,woken_decisions,deaths,prunes,\
-         false_prunes,late_prunes,wall_seconds_per_virtual_second,bytes_per_instance"
+        "instances,services,ttl,interval,seconds,beats,deaths,prunes,false_prunes,late_prunes,share_of_core"
     );
-    for (size, habits, seconds) in CROWDS {
+    for (instances, services, behaviour, seconds) in RUNS {
         let seconds = seconds.min(longest);
-        if size.instances > at_most {
+        if instances > at_most {
             continue;
         }
-        let before = held();
-        let crowd = Crowd::new(size);
-        let bytes = held() - before;
-        let mut hour = Hour::new(crowd, habits);
+        let mut hour = Hour::new(Instances::new(Size { instances, services }), behaviour);
         hour.play(Duration::from_secs(seconds));
-        let Size { instances, services } = size;
-        let Habits { ttl, interval, deaths: _ } = habits;
-        let Played {
-            beats,
-            births,
-            decisions,
-            woken,
-            deaths,
-            due,
-            prunes,
-            false_prunes,
-            late_prunes,
-            observing,
-            deciding,
-        } = hour.played;
+        let Behaviour { ttl, interval, .. } = behaviour;
+        let Played { beats, births, woken, deaths, due, prunes, false_prunes, late_prunes, .. } =
+            hour.played;
+        let share = (hour.played.observing + hour.played.deciding).as_secs_f64() / seconds as f64;
         println!(
-            "{instances},{services},{ttl},{interval},{seconds},{beats},{:.0},{decisions},{woken},{deaths},{prunes},{false_prunes},\
-             {late_prunes},{:.4},{:.1}",
-            observing.as_secs_f64() * 1e9 / beats as f64,
-            (observing + deciding).as_secs_f64() / seconds as f64,
-            bytes as f64 / instances as f64,
+            "{instances},{services},{ttl},{interval},{seconds},{beats},{deaths},{prunes},{false_prunes},\
+             {late_prunes},{share:.4}"
         );
         ensure!(false_prunes == 0, "P1: {false_prunes} were pruned that were alive");
         ensure!(late_prunes == 0, "P2: {late_prunes} were pruned after their deadline");

@@ -2,21 +2,20 @@
 
 use std::hint::black_box;
 
-use beatkeeper_bench::crowd::{Crowd, Size};
-use beatkeeper_bench::memory::{Counting, held};
+use beatkeeper_bench::instances::{Instances, Size};
+use peak_alloc::PeakAlloc;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 fn main() {
-    println!("instances,services,per_service,bytes,bytes_per_instance");
+    println!("instances,services,bytes,bytes_per_instance");
     for size in Size::ALL {
-        let before = held();
-        let crowd = black_box(Crowd::new(size));
-        let bytes = held() - before;
+        let before = ALLOCATOR.current_usage();
+        let all = black_box(Instances::new(size));
+        let bytes = ALLOCATOR.current_usage() - before;
         let Size { instances, services } = size;
-        let each = bytes as f64 / instances as f64;
-        println!("{instances},{services},{},{bytes},{each:.1}", size.per_service());
-        drop(crowd);
+        println!("{instances},{services},{bytes},{:.1}", bytes as f64 / instances as f64);
+        drop(all);
     }
 }

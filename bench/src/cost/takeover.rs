@@ -3,18 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use rand::seq::SliceRandom;
 use rustix::process::Signal;
+use serde_json::json;
 
-use super::Driver;
+use super::measurement::Measurement;
 use crate::clock::Moment;
-use crate::drive::GENEROUS;
+use crate::driver::GENEROUS;
 use crate::ledger::{Act, Done};
+use crate::messages::Instance;
+use crate::metrics;
 use crate::process::Server;
-use crate::records::cost::Takeover;
-use crate::scrape;
-use crate::systems::beatkeeper::Operator;
-use crate::words::Instance;
+use crate::systems::control_plane::Operator;
 
 /// The election uses another namespace, so that its Lease is not counted among those of instances.
 const ELECTED: [&str; 2] = ["--leader-elect", "--leader-elect-resource-namespace=default"];
@@ -32,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
 /// The operators and instances of one takeover.
-struct Scene<'a> {
+struct Takeover<'a> {
     /// The operator that should lead next.
     heir: &'a Operator,
     /// The previous leader, which is to end; `None` if no operator leads.
@@ -50,181 +49,154 @@ struct Seen {
     newcomer: Option<Moment>,
 }
 
-impl Driver {
-    /// Starts operators, one after the other, while no other operator runs.
-    pub async fn starts(&mut self) -> Result<()> {
-        for round in 1..=self.plan.starts {
-            self.drive.tell(&format!("start {round}"));
-            self.pass_over_strays()?;
-            let absent = self.leavers(1);
-            let newcomer = self.newcomer;
-            self.newcomer += 1;
-            self.drive.act(Act::Leave, absent.clone()).await?;
-            self.drive.act(Act::Return, vec![newcomer]).await?;
-            self.drive.listen(Duration::from_secs(1)).await?;
-            let from = Moment::now();
-            let operator = self.elected_operator()?;
-            let seen = self
-                .takes_over(Scene {
-                    heir: &operator,
-                    predecessor: None,
-                    leavers: Vec::new(),
-                    newcomer: Some(newcomer),
-                })
-                .await?;
-            self.note_takeover("start", round, from, &seen).await?;
-            self.drive.act(Act::Leave, vec![newcomer]).await?;
-            self.drive.bring_back(&absent, Duration::ZERO, "takeover").await?;
-            operator.server.end().await?;
-        }
-        Ok(())
-    }
-
-    /// Ends leaders while a second operator stands by, alternately with and without a warning.
-    pub async fn failovers(&mut self) -> Result<()> {
-        if self.plan.failovers == 0 {
-            return Ok(());
-        }
-        let mut leader = self.elected_operator()?;
-        self.observes(&leader).await?;
-        for round in 1..=self.plan.failovers {
-            for (how, signal) in [("term", Signal::TERM), ("kill", Signal::KILL)] {
-                let standby = self.elected_operator()?;
-                self.observes(&standby).await?;
-                ensure!(leader.leads().await && !standby.leads().await, "the wrong one leads");
-                self.drive.tell(&format!("failover {round}: {how}"));
-                self.fail_over(how, signal, round, leader, &standby).await?;
-                leader = standby;
-            }
-        }
-        leader.server.end().await
-    }
-
-    async fn fail_over(
-        &mut self,
-        how: &str,
-        signal: Signal,
-        round: u32,
-        mut leader: Operator,
-        standby: &Operator,
-    ) -> Result<()> {
-        self.pass_over_strays()?;
-        let gone_before = self.drive.idle();
-        let mut leavers = self.leavers((SILENT + LEAVERS).min(self.plan.instances / 2));
-        let silent = leavers.split_off(leavers.len().saturating_sub(SILENT as usize));
-        // These instances deregister just before the leader gets the signal, so that the leader is publishing while
-        // it ends.
-        for leaver in leavers.split_off(leavers.len().saturating_sub(5)) {
-            self.drive.act(Act::Leave, vec![leaver]).await?;
-            self.drive.listen(LEAVING).await?;
-        }
-        self.drive.act(Act::Death, silent).await?;
+/// Starts operators, one after the other, while no other operator runs.
+pub async fn starts(measurement: &mut Measurement, count: u32) -> Result<()> {
+    for round in 1..=count {
+        measurement.driver.say(&format!("start {round}"));
+        // Earlier strays do not count as losses of this step.
+        measurement.driver.note_strays(|_| true)?;
+        let absent = measurement.driver.some_idle(1);
+        let newcomer = measurement.newcomer;
+        measurement.newcomer += 1;
+        measurement.driver.act(Act::Leave, absent.clone()).await?;
+        measurement.driver.act(Act::Return, vec![newcomer]).await?;
+        measurement.driver.listen(Duration::from_secs(1)).await?;
         let from = Moment::now();
-        leader.server.signal(signal)?;
-        let predecessor = Some(&mut leader.server);
-        let seen =
-            self.takes_over(Scene { heir: standby, predecessor, leavers, newcomer: None }).await?;
-        self.note_takeover(how, round, from, &seen).await?;
-        let mut gone = gone_before;
-        gone.retain(|&instance| self.drive.ledger.is_away(instance));
-        self.drive.bring_back(&gone, self.setup.interval, "takeover").await
+        let operator = elected_operator(measurement)?;
+        let (heir, newcomer) = (&operator, Some(newcomer));
+        let takeover = Takeover { heir, predecessor: None, leavers: Vec::new(), newcomer };
+        let seen = takes_over(measurement, takeover).await?;
+        note(measurement, "start", round, from, &seen).await?;
+        measurement.driver.act(Act::Leave, newcomer.into_iter().collect()).await?;
+        measurement.driver.bring_back(&absent, Duration::ZERO, "takeover").await?;
+        operator.server.end().await?;
     }
+    Ok(())
+}
 
-    /// Waits until the heir leads, and the watcher sees a change that only the heir can have published.
-    async fn takes_over(&mut self, mut scene: Scene<'_>) -> Result<Seen> {
-        let (by, mut next_leaves) = (Instant::now() + PATIENCE, Instant::now());
-        let mut ended = scene.predecessor.is_none().then_some(Moment(0));
-        let (mut leads, mut is_sure) = (None, false);
-        let mut done: Vec<Done> = Vec::new();
-        loop {
-            ensure!(
-                Instant::now() < by,
-                "nobody takes over; the log of who should ends with:\n{}",
-                scene.heir.server.said()
-            );
-            if let (None, Some(predecessor)) = (ended, &mut scene.predecessor) {
-                ended = predecessor.has_ended()?.then(Moment::now);
-            }
-            // The heir is asked twice: just after its start, it may not know yet that it must be elected.
-            if !is_sure {
-                let now = scene.heir.leads().await.then(Moment::now);
-                is_sure = leads.is_some() && now.is_some();
-                leads = now.and(leads).or(now);
-            }
-            if Instant::now() >= next_leaves {
-                next_leaves += LEAVING;
-                self.drive.act(Act::Leave, scene.leavers.pop().into_iter().collect()).await?;
-            }
-            self.drive.listen(PAUSE).await?;
-            done.extend(self.drive.ledger.take_done());
-            let newcomer = scene.newcomer.map(|newcomer| arrived(&done, newcomer));
-            let published = ended.and_then(|ended| first_gone(&done, ended));
-            if let (true, Some(leads), Some(published)) = (is_sure, leads, published)
-                && newcomer != Some(None)
-            {
-                let silent: Vec<Done> =
-                    done.into_iter().filter(|done| done.act == Act::Death).collect();
-                self.drive.note(&silent, "takeover")?;
-                return Ok(Seen { leads, published, newcomer: newcomer.flatten() });
-            }
+/// Ends leaders while a second operator stands by, alternately with and without a warning.
+pub async fn failovers(measurement: &mut Measurement, count: u32) -> Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    let mut leader = elected_operator(measurement)?;
+    observes(measurement, &leader).await?;
+    for round in 1..=count {
+        for (how, signal) in [("term", Signal::TERM), ("kill", Signal::KILL)] {
+            let standby = elected_operator(measurement)?;
+            observes(measurement, &standby).await?;
+            ensure!(leader.leads().await && !standby.leads().await, "the wrong one leads");
+            measurement.driver.say(&format!("failover {round}: {how}"));
+            fail_over(measurement, (how, signal), round, leader, &standby).await?;
+            leader = standby;
         }
     }
+    leader.server.end().await
+}
 
-    async fn note_takeover(
-        &mut self,
-        how: &str,
-        round: u32,
-        from: Moment,
-        seen: &Seen,
-    ) -> Result<()> {
-        self.drive.listen(AFTERWARDS).await?;
-        self.drive.settle(self.setup.ttl + GENEROUS, "takeover").await?;
-        let strays = self.drive.ledger.take_strays();
-        let line = Takeover::of(
-            &self.drive.run,
-            how.to_owned(),
-            round,
-            seen.leads.seconds_after(from),
-            seen.published.seconds_after(from),
-            seen.newcomer.map(|newcomer| newcomer.seconds_after(from)),
-            u32::try_from(strays.len())?,
-        );
-        self.drive.append(&[line])?;
-        self.drive.missed("stray", strays)
+async fn fail_over(
+    measurement: &mut Measurement,
+    (how, signal): (&str, Signal),
+    round: u32,
+    mut leader: Operator,
+    standby: &Operator,
+) -> Result<()> {
+    let driver = &mut measurement.driver;
+    driver.note_strays(|_| true)?;
+    let mut gone = driver.idle();
+    let mut leavers = driver.some_idle((SILENT + LEAVERS).min(driver.run.instances / 2));
+    let silent = leavers.split_off(leavers.len().saturating_sub(SILENT as usize));
+    // These instances deregister just before the leader gets the signal, so that the leader is publishing while it
+    // ends.
+    for leaver in leavers.split_off(leavers.len().saturating_sub(5)) {
+        driver.act(Act::Leave, vec![leaver]).await?;
+        driver.listen(LEAVING).await?;
     }
+    driver.act(Act::Death, silent).await?;
+    let from = Moment::now();
+    leader.server.signal(signal)?;
+    let predecessor = Some(&mut leader.server);
+    let takeover = Takeover { heir: standby, predecessor, leavers, newcomer: None };
+    let seen = takes_over(measurement, takeover).await?;
+    note(measurement, how, round, from, &seen).await?;
+    gone.retain(|&instance| measurement.driver.ledger.is_away(instance));
+    measurement.driver.bring_back(&gone, measurement.setup.interval, "takeover").await
+}
 
-    fn elected_operator(&mut self) -> Result<Operator> {
-        let name = self.next_name();
-        self.stage.operator(&name, &self.stage.kubeconfig(), &ELECTED)
-    }
-
-    /// Waits until an operator has seen a beat of every instance, so that its cache is complete.
-    async fn observes(&mut self, operator: &Operator) -> Result<()> {
-        let by = Instant::now() + PATIENCE;
-        loop {
-            let samples = operator.scrape().await.unwrap_or_default();
-            if scrape::value(&samples, "beatkeeper_beats_total").is_some_and(|beats| beats > 0.0) {
-                break;
-            }
-            ensure!(Instant::now() < by, "an operator sees no beats:\n{}", operator.server.said());
-            self.drive.listen(PAUSE).await?;
+/// Waits until the heir leads, and the watcher sees a change that only the heir can have published.
+async fn takes_over(measurement: &mut Measurement, mut takeover: Takeover<'_>) -> Result<Seen> {
+    let driver = &mut measurement.driver;
+    let (by, mut next_leaves) = (Instant::now() + PATIENCE, Instant::now());
+    let mut ended = takeover.predecessor.is_none().then_some(Moment(0));
+    let (mut leads, mut is_sure) = (None, false);
+    let mut done: Vec<Done> = Vec::new();
+    loop {
+        let log = || takeover.heir.server.log_tail();
+        ensure!(Instant::now() < by, "no operator takes over; the log ends with:\n{}", log());
+        if let (None, Some(predecessor)) = (ended, &mut takeover.predecessor) {
+            ended = predecessor.has_ended()?.then(Moment::now);
         }
-        self.drive.listen(self.setup.interval + Duration::from_secs(1)).await
+        // The heir is asked twice: just after its start, it may not know yet that it must be elected.
+        if !is_sure {
+            let now = takeover.heir.leads().await.then(Moment::now);
+            is_sure = leads.is_some() && now.is_some();
+            leads = now.and(leads).or(now);
+        }
+        if Instant::now() >= next_leaves {
+            next_leaves += LEAVING;
+            driver.act(Act::Leave, takeover.leavers.pop().into_iter().collect()).await?;
+        }
+        driver.listen(PAUSE).await?;
+        done.extend(driver.ledger.take_done());
+        let newcomer = takeover.newcomer.map(|newcomer| arrived(&done, newcomer));
+        let published = ended.and_then(|ended| first_gone(&done, ended));
+        if let (true, Some(leads), Some(published)) = (is_sure, leads, published)
+            && newcomer != Some(None)
+        {
+            done.retain(|done| done.act == Act::Death);
+            driver.note(&done, "takeover")?;
+            return Ok(Seen { leads, published, newcomer: newcomer.flatten() });
+        }
     }
+}
 
-    /// Returns some living instances at random.
-    fn leavers(&self, count: u32) -> Vec<Instance> {
-        let mut who = self.drive.idle();
-        who.shuffle(&mut rand::rng());
-        who.truncate(count as usize);
-        who
-    }
+async fn note(
+    measurement: &mut Measurement,
+    how: &str,
+    round: u32,
+    from: Moment,
+    seen: &Seen,
+) -> Result<()> {
+    let driver = &mut measurement.driver;
+    driver.listen(AFTERWARDS).await?;
+    driver.settle(measurement.setup.ttl + GENEROUS, "takeover").await?;
+    let lost = driver.note_strays(|_| true)?;
+    let line = json!({
+        "how": how, "round": round, "leads": seen.leads.seconds_after(from),
+        "published": seen.published.seconds_after(from),
+        "newcomer": seen.newcomer.map(|newcomer| newcomer.seconds_after(from)), "lost": lost,
+    });
+    driver.append("takeovers", [line])
+}
 
-    /// Records earlier strays separately, so that they do not count as losses of the next step.
-    fn pass_over_strays(&mut self) -> Result<()> {
-        let strays = self.drive.ledger.take_strays();
-        self.drive.missed("stray", strays)
+fn elected_operator(measurement: &mut Measurement) -> Result<Operator> {
+    let name = measurement.next_name();
+    measurement.cluster.operator(&name, &measurement.cluster.kubeconfig(), &ELECTED)
+}
+
+/// Waits until an operator has seen a beat of every instance, so that its cache is complete.
+async fn observes(measurement: &mut Measurement, operator: &Operator) -> Result<()> {
+    let by = Instant::now() + PATIENCE;
+    loop {
+        let samples = operator.scrape().await.unwrap_or_default();
+        if metrics::value(&samples, "beatkeeper_beats_total").is_some_and(|beats| beats > 0.0) {
+            break;
+        }
+        let log = || operator.server.log_tail();
+        ensure!(Instant::now() < by, "an operator sees no beats:\n{}", log());
+        measurement.driver.listen(PAUSE).await?;
     }
+    measurement.driver.listen(measurement.setup.interval + Duration::from_secs(1)).await
 }
 
 /// Returns when the first instance that deregistered after a moment was seen to be removed.
@@ -248,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_one_before_may_have_published_does_not_count() {
+    fn a_change_that_the_predecessor_may_have_published_does_not_count() {
         let all = [done(Act::Leave, 1, 90, 105), done(Act::Leave, 2, 101, 180)];
         assert_eq!(first_gone(&all, Moment(100)), Some(Moment(180)));
         assert_eq!(first_gone(&all[..1], Moment(100)), None);
     }
 
     #[test]
-    fn an_instance_that_comes_back_does_not_count_as_a_publication_of_one_that_leaves() {
+    fn an_instance_that_comes_back_is_no_publication_of_one_that_leaves() {
         let all = [done(Act::Return, 1, 101, 120), done(Act::Leave, 2, 101, 180)];
         assert_eq!(first_gone(&all, Moment(100)), Some(Moment(180)));
         assert_eq!((arrived(&all, 1), arrived(&all, 2)), (Some(Moment(120)), None));

@@ -1,12 +1,13 @@
 //! The machine that is the only node: finds the processes of each Pod, and suspends them.
 
+use std::env;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use procfs::process::{Process, all_processes};
 
-use super::stage::Pod;
-use crate::clock::Moment;
+use super::workload::Pod;
 use crate::process;
 
 /// A node of tests/node, within its namespaces.
@@ -23,7 +24,7 @@ impl Node {
         let folder = env::var_os("BEATKEEPER_NODE")
             .context("there is no node of tests/node here: run this by `beatkeeper-node exec`")?;
         let config = PathBuf::from(folder).join("kubelet.json");
-        let kubelet = processes("cmdline", |line| is_started_with(line, &config))?;
+        let kubelet = processes(|process| is_started_with(process, &config))?;
         let [kubelet] = kubelet[..] else {
             anyhow::bail!("{} kubelets run with {}", kubelet.len(), config.display())
         };
@@ -48,13 +49,13 @@ impl Node {
 /// Suspended processes. They are resumed when this value is dropped.
 pub struct Stopped {
     /// When the processes were suspended.
-    pub since: Moment,
+    pub since: Instant,
     processes: Vec<u32>,
 }
 
 impl Stopped {
     fn now(processes: Vec<u32>) -> Result<Self> {
-        let mut stopped = Self { since: Moment::now(), processes: Vec::new() };
+        let mut stopped = Self { since: Instant::now(), processes: Vec::new() };
         for process in processes {
             process::freeze(process, true)?;
             stopped.processes.push(process);
@@ -73,64 +74,69 @@ impl Drop for Stopped {
 }
 
 fn processes_of(pod: &Pod) -> Result<Vec<u32>> {
-    let processes = processes("cgroup", |cgroups| is_of_pod(cgroups, &pod.uid))?;
+    let processes = processes(|process| {
+        let groups = process.cgroups().ok()?;
+        Some(groups.0.iter().any(|group| is_of_pod(&group.pathname, &pod.uid)))
+    })?;
     ensure!(!processes.is_empty(), "no process runs for Pod {}", pod.name);
     Ok(processes)
 }
 
-/// Returns the processes for which a file in their folder below /proc fulfils a condition.
-fn processes(file: &str, is: impl Fn(&str) -> bool) -> Result<Vec<u32>> {
-    let ids = fs::read_dir("/proc")?.flatten().filter_map(|entry| {
-        let id = entry.file_name().to_string_lossy().parse().ok()?;
-        // A process that has ended meanwhile is skipped.
-        is(&fs::read_to_string(entry.path().join(file)).ok()?).then_some(id)
-    });
-    Ok(ids.collect())
+/// Returns the processes that fulfil a condition. A process that has ended meanwhile is skipped.
+fn processes(is: impl Fn(&Process) -> Option<bool>) -> Result<Vec<u32>> {
+    let running = all_processes()?.flatten().filter(|process| is(process) == Some(true));
+    Ok(running.filter_map(|process| u32::try_from(process.pid).ok()).collect())
 }
 
-fn is_started_with(command_line: &str, argument: &Path) -> bool {
-    command_line.split_terminator('\0').any(|it| Path::new(it) == argument)
+fn is_started_with(process: &Process, argument: &Path) -> Option<bool> {
+    Some(process.cmdline().ok()?.iter().any(|it| Path::new(it) == argument))
 }
 
-/// Whether a process with these cgroups runs in the Pod, by the kubelet's cgroup names for the driver cgroupfs.
-fn is_of_pod(cgroups: &str, uid: &str) -> bool {
-    cgroups.lines().any(|line| line.split('/').any(|name| name.strip_prefix("pod") == Some(uid)))
+/// Whether a cgroup belongs to the Pod, by the kubelet's cgroup names for the driver cgroupfs.
+fn is_of_pod(group: &str, uid: &str) -> bool {
+    group.split('/').any(|name| name.strip_prefix("pod") == Some(uid))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
     #[test]
-    fn a_process_is_of_the_pod_whose_uid_its_cgroup_has() {
-        let cgroups = "4:memory:/node-1/kubepods/besteffort/podaa-1/0123\n0::/\n";
-        assert!(is_of_pod(cgroups, "aa-1"));
-        assert!(!is_of_pod(cgroups, "aa-"));
-        assert!(!is_of_pod(cgroups, "aa-11"));
-        assert!(!is_of_pod("0::/user.slice\n", "aa-1"));
+    fn a_process_is_of_the_pod_that_its_cgroup_names() {
+        let group = "/node-1/kubepods/besteffort/podaa-1/0123";
+        assert!(is_of_pod(group, "aa-1"));
+        assert!(!is_of_pod(group, "aa-") && !is_of_pod(group, "aa-11"));
+        assert!(!is_of_pod("/user.slice", "aa-1"));
+    }
+
+    fn child(argument: &str) -> Child {
+        Command::new("cat").arg(argument).stdin(Stdio::piped()).spawn().unwrap()
     }
 
     #[test]
-    fn a_kubelet_is_known_by_the_whole_path_of_its_configuration() {
-        let line = "/usr/bin/kubelet\0--config\0/nodes/1/kubelet.json\0";
-        assert!(is_started_with(line, Path::new("/nodes/1/kubelet.json")));
-        assert!(!is_started_with(line, Path::new("/nodes/2/kubelet.json")));
-        assert!(!is_started_with(line, Path::new("kubelet.json")));
+    fn a_process_is_known_by_a_whole_argument() {
+        let mut child = child("-");
+        let process = Process::new(child.id() as i32).unwrap();
+        // Until it executes, the child has the arguments of this process.
+        while process.cmdline().unwrap().first().is_none_or(|it| it != "cat") {
+            std::thread::yield_now();
+        }
+        assert_eq!(is_started_with(&process, Path::new("-")), Some(true));
+        assert_eq!(is_started_with(&process, Path::new("c")), Some(false));
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]
-    fn a_suspended_process_continues_when_its_handle_is_dropped() {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let state = || {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-            stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
-        };
+    fn stopped_processes_are_resumed_when_the_value_is_dropped() {
+        let mut child = child("-");
+        let process = Process::new(child.id() as i32).unwrap();
         let wait_for = |is: &dyn Fn(char) -> bool| {
-            let began = std::time::Instant::now();
-            while !is(state()) {
-                assert!(began.elapsed().as_secs() < 10, "it is {}", state());
+            let began = Instant::now();
+            while !is(process.stat().unwrap().state) {
+                assert!(began.elapsed().as_secs() < 10, "{:?}", process.stat());
                 std::thread::yield_now();
             }
         };

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use crate::statistics::told_seconds;
+use super::numbers::seconds;
 
 /// The values of one name, in ascending order.
 pub struct Line {
@@ -49,7 +49,7 @@ fn draw_lines(path: &Path, axis: &str, lines: &[Line]) -> Result<(), Box<dyn std
         .configure_mesh()
         .x_desc(axis)
         .y_desc("share of all")
-        .x_label_formatter(&|seconds: &f64| told_seconds(*seconds))
+        .x_label_formatter(&|value: &f64| seconds(*value))
         .y_label_formatter(&|share: &f64| format!("{:.0} %", share * 100.0))
         .light_line_style(WHITE)
         .draw()?;

@@ -1,21 +1,25 @@
 //! etcd: a key for each instance, bound to a lease of the instance, which the instance keeps alive.
+//!
+//! The messages are the required part of etcd's rpc.proto and kv.proto, by their numbers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use futures::channel::mpsc;
+use futures::{Stream, StreamExt, channel::mpsc, stream};
+use prost::Message;
 use tokio::sync::oneshot;
-use tonic::transport::Endpoint;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{IntoRequest, Streaming};
+use tonic_prost::ProstCodec;
 
-use super::{Absent, Part, Registry, Running, Setup};
 use crate::clock::Moment;
+use crate::messages::{Event, Events, Instance};
 use crate::process::{self, Server};
-use crate::words::{Event, Instance, Tell};
-
-mod rpc;
-
-use rpc::{EventType, Rpc};
+use crate::system::{Absent, Part, Registry, Running, Setup};
 
 /// The prefix of the keys.
 const PREFIX: &str = "instances/";
@@ -25,8 +29,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     let folder = beatkeeper_cluster::binaries(beatkeeper_cluster::Progress::Terminal)
         .map_err(|error| Absent(format!("no etcd: {error:#}")))?;
     let (port, peer) = (process::free_port()?, process::free_port()?);
-    let address = format!("http://127.0.0.1:{port}");
-    let peer = format!("http://127.0.0.1:{peer}");
+    let [address, peer] = [port, peer].map(|port| format!("http://127.0.0.1:{port}"));
     let mut command = std::process::Command::new(folder.join("etcd"));
     command
         .arg("--data-dir")
@@ -35,16 +38,15 @@ pub async fn start(setup: &Setup) -> Result<Running> {
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("default={peer}")]);
     let server = Server::start("etcd", command, &setup.data)?;
-    process::until_it_answers(&server, async || {
-        let rpc = Rpc::connect(&address).await?;
-        rpc.lease_grant(60).await.map(drop)
-    })
-    .await?;
+    server
+        .until_it_answers(async || {
+            let mut etcd = Etcd::connect(&address).await?;
+            etcd.call::<_, Lease>(GRANT, Grant { ttl: 60 }).await.map(drop)
+        })
+        .await?;
+    let metrics = Some(format!("127.0.0.1:{port}"));
     Ok(Running {
-        parts: vec![Part {
-            metrics: Some(format!("127.0.0.1:{port}")),
-            ..Part::new("etcd", server.pid())
-        }],
+        parts: vec![Part { name: "etcd", pid: server.pid(), metrics }],
         address,
         version: format!("etcd {}, one member, fsync on", beatkeeper_cluster::ETCD_VERSION),
         keep: Box::new(server),
@@ -52,24 +54,29 @@ pub async fn start(setup: &Setup) -> Result<Running> {
 }
 
 /// Watches the keys.
-pub async fn watch(address: &str, tell: Tell) -> Result<()> {
-    let rpc = Rpc::connect(address).await?;
-    let mut responses = rpc.watch(PREFIX).await?;
+pub async fn watch(address: &str, events: Events) -> Result<()> {
+    // The range ends before the first key that is greater than all keys with the prefix.
+    let (key, range_end) = (PREFIX.to_owned(), PREFIX.replace('/', "0"));
+    let create = Some(WatchCreate { key, range_end });
+    // etcd ends a watch when its stream of requests ends, so the stream never ends.
+    let requests = stream::iter([WatchRequest { create }]).chain(stream::pending());
+    let mut etcd = Etcd::connect(address).await?;
+    let mut responses: Streaming<WatchResponse> =
+        etcd.stream("/etcdserverpb.Watch/Watch", requests).await?;
     let mut known = HashSet::new();
     while let Some(response) = responses.message().await? {
         let at = Moment::now();
         if response.created {
-            tell.tell(Event::Ready);
+            events.send(Event::Ready);
         }
         ensure!(!response.canceled, "etcd has ended the watch");
-        for event in response.events {
-            let key = event.kv.as_ref().map(|kv| kv.key.as_slice()).unwrap_or_default();
-            let Some(instance) = instance_of(key) else { continue };
-            if event.kind() == EventType::Delete {
+        for KeyEvent { deleted, kv } in response.events {
+            let Some(instance) = kv.and_then(|kv| instance_of(&kv.key)) else { continue };
+            if deleted != 0 {
                 known.remove(&instance);
-                tell.tell(Event::Gone { instance, at });
+                events.seen(instance, false, at);
             } else if known.insert(instance) {
-                tell.tell(Event::There { instance, at });
+                events.seen(instance, true, at);
             }
         }
     }
@@ -86,9 +93,9 @@ fn instance_of(key: &[u8]) -> Option<Instance> {
 
 /// The client of all instances. All leases are renewed through one stream, as in etcd's own client.
 pub struct Leases {
-    rpc: Rpc,
+    etcd: Etcd,
     ttl: i64,
-    renewals: mpsc::UnboundedSender<rpc::LeaseKeepAliveRequest>,
+    renewals: mpsc::UnboundedSender<LeaseId>,
     waiting: Waiting,
 }
 
@@ -98,26 +105,27 @@ type Waiting = Arc<Mutex<HashMap<i64, VecDeque<oneshot::Sender<i64>>>>>;
 
 impl Leases {
     /// Connects.
-    pub async fn connect(address: &str, ttl: std::time::Duration) -> Result<Self> {
-        let rpc = Rpc::connect(address).await?;
+    pub async fn connect(address: &str, ttl: Duration) -> Result<Self> {
+        let etcd = Etcd::connect(address).await?;
         let (renewals, sent) = mpsc::unbounded();
         let waiting = Waiting::default();
-        let (stream, asked) = (rpc.clone(), waiting.clone());
+        let (mut stream, asked) = (etcd.clone(), waiting.clone());
         tokio::spawn(async move {
             // The stream is not awaited before the first renewal: etcd answers nothing until it has one renewal to
             // answer.
-            let mut answers = match stream.keep_alive(sent).await {
+            let answers = stream.stream("/etcdserverpb.Lease/LeaseKeepAlive", sent).await;
+            let mut answers: Streaming<Lease> = match answers {
                 Ok(answers) => answers,
                 Err(error) => return eprintln!("etcd takes no renewals: {error:#}"),
             };
             while let Ok(Some(answer)) = answers.message().await {
-                let mut asked = asked.lock().expect("nobody panics with it");
+                let mut asked = asked.lock().expect("no thread panics with it");
                 if let Some(asker) = asked.get_mut(&answer.id).and_then(VecDeque::pop_front) {
                     let _ = asker.send(answer.ttl);
                 }
             }
         });
-        Ok(Self { rpc, ttl: i64::try_from(ttl.as_secs())?, renewals, waiting })
+        Ok(Self { etcd, ttl: i64::try_from(ttl.as_secs())?, renewals, waiting })
     }
 }
 
@@ -126,37 +134,145 @@ impl Registry for Leases {
     type Membership = i64;
 
     async fn join(&self, instance: Instance) -> Result<i64> {
-        let lease = self.rpc.lease_grant(self.ttl).await?;
-        self.rpc.put(&key_of(instance), lease).await?;
-        Ok(lease)
+        let mut etcd = self.etcd.clone();
+        let granted: Lease = etcd.call(GRANT, Grant { ttl: self.ttl }).await?;
+        let put = Put { key: key_of(instance), lease: granted.id };
+        let Ignored {} = etcd.call("/etcdserverpb.KV/Put", put).await?;
+        Ok(granted.id)
     }
 
     async fn renew(&self, lease: &mut i64) -> Result<()> {
         let (ask, answer) = oneshot::channel();
         self.waiting
             .lock()
-            .expect("nobody panics with it")
+            .expect("no thread panics with it")
             .entry(*lease)
             .or_default()
             .push_back(ask);
-        self.renewals
-            .unbounded_send(rpc::LeaseKeepAliveRequest { id: *lease })
-            .context("the stream of renewals has ended")?;
+        let renewal = LeaseId { id: *lease };
+        self.renewals.unbounded_send(renewal).context("the stream of renewals has ended")?;
         ensure!(answer.await? > 0, "the lease is lost");
         Ok(())
     }
 
-    async fn leave(&self, lease: i64) -> Result<()> {
-        self.rpc.lease_revoke(lease).await
+    async fn leave(&self, id: i64) -> Result<()> {
+        let revoke = "/etcdserverpb.Lease/LeaseRevoke";
+        let Ignored {} = self.etcd.clone().call(revoke, LeaseId { id }).await?;
+        Ok(())
     }
 }
 
-impl Rpc {
+/// A connection; cheap to clone.
+#[derive(Clone)]
+struct Etcd(Grpc<Channel>);
+
+impl Etcd {
     async fn connect(address: &str) -> Result<Self> {
-        let channel =
-            Endpoint::from_shared(address.to_owned())?.tcp_nodelay(true).connect().await?;
-        Ok(Self::new(channel))
+        let endpoint = Endpoint::from_shared(address.to_owned())?.tcp_nodelay(true);
+        Ok(Self(Grpc::new(endpoint.connect().await?)))
     }
+
+    async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        self.0.ready().await?;
+        let (path, codec) = (PathAndQuery::from_static(path), ProstCodec::<Q, A>::default());
+        Ok(self.0.unary(request.into_request(), path, codec).await?.into_inner())
+    }
+
+    async fn stream<Q, A>(
+        &mut self,
+        path: &'static str,
+        requests: impl Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<A>>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        self.0.ready().await?;
+        let (path, codec) = (PathAndQuery::from_static(path), ProstCodec::<Q, A>::default());
+        Ok(self.0.streaming(requests.into_request(), path, codec).await?.into_inner())
+    }
+}
+
+const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
+
+/// LeaseGrantRequest.
+#[derive(Clone, PartialEq, Message)]
+struct Grant {
+    #[prost(int64, tag = "1")]
+    ttl: i64,
+}
+
+/// LeaseKeepAliveRequest and LeaseRevokeRequest.
+#[derive(Clone, PartialEq, Message)]
+struct LeaseId {
+    #[prost(int64, tag = "1")]
+    id: i64,
+}
+
+/// LeaseGrantResponse and LeaseKeepAliveResponse.
+#[derive(Clone, PartialEq, Message)]
+struct Lease {
+    #[prost(int64, tag = "2")]
+    id: i64,
+    /// 0 for a lost lease.
+    #[prost(int64, tag = "3")]
+    ttl: i64,
+}
+
+/// PutRequest.
+#[derive(Clone, PartialEq, Message)]
+struct Put {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(int64, tag = "3")]
+    lease: i64,
+}
+
+/// An answer of which no field is read.
+#[derive(Clone, PartialEq, Message)]
+struct Ignored {}
+
+#[derive(Clone, PartialEq, Message)]
+struct WatchRequest {
+    #[prost(message, optional, tag = "1")]
+    create: Option<WatchCreate>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WatchCreate {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    range_end: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct WatchResponse {
+    #[prost(bool, tag = "3")]
+    created: bool,
+    #[prost(bool, tag = "4")]
+    canceled: bool,
+    #[prost(message, repeated, tag = "11")]
+    events: Vec<KeyEvent>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct KeyEvent {
+    /// 1 for a deletion.
+    #[prost(int32, tag = "1")]
+    deleted: i32,
+    #[prost(message, optional, tag = "2")]
+    kv: Option<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct KeyValue {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
 }
 
 #[cfg(test)]

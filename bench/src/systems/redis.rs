@@ -8,17 +8,17 @@ use futures::StreamExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
 
-use super::{Absent, Part, Registry, Running, Setup};
 use crate::clock::Moment;
+use crate::messages::{Event, Events, Instance};
 use crate::process::{self, Server};
-use crate::words::{Event, Instance, Tell};
+use crate::system::{Absent, Part, Registry, Running, Setup};
 
 /// The prefix of the keys.
 const PREFIX: &str = "instance:";
 
 /// Starts a Redis that keeps all data in memory: its low cost in this mode is the reason to choose Redis.
 pub async fn start(setup: &Setup) -> Result<Running> {
-    let (mut command, version) = super::peers::program(setup, "redis-server")?;
+    let (mut command, version) = super::installed::program(setup, "redis-server")?;
     let version = version
         .split_whitespace()
         .find_map(|word| word.strip_prefix("v="))
@@ -34,15 +34,16 @@ pub async fn start(setup: &Setup) -> Result<Running> {
         .args(["--notify-keyspace-events", "E$gx"]);
     let server = Server::start("redis", command, &setup.data)?;
     let address = format!("redis://127.0.0.1:{port}/");
-    process::until_it_answers(&server, async || {
-        let mut connection = connect(&address).await?;
-        redis::cmd("PING").exec_async(&mut connection).await?;
-        Ok(())
-    })
-    .await?;
+    server
+        .until_it_answers(async || {
+            let mut connection = connect(&address).await?;
+            redis::cmd("PING").exec_async(&mut connection).await?;
+            Ok(())
+        })
+        .await?;
     add_ballast(&address, setup.ballast).await?;
     Ok(Running {
-        parts: vec![Part::new("redis", server.pid())],
+        parts: vec![Part { name: "redis", pid: server.pid(), metrics: None }],
         address,
         version: format!("Redis {version}, not persistent, default hz 10"),
         keep: Box::new(server),
@@ -72,10 +73,10 @@ async fn connect(address: &str) -> Result<MultiplexedConnection> {
 }
 
 /// Watches the notifications.
-pub async fn watch(address: &str, tell: Tell) -> Result<()> {
+pub async fn watch(address: &str, events: Events) -> Result<()> {
     let mut subscription = Client::open(address)?.get_async_pubsub().await?;
     subscription.psubscribe("__keyevent@0__:*").await?;
-    tell.tell(Event::Ready);
+    events.send(Event::Ready);
     let mut known = HashSet::new();
     let mut messages = subscription.into_on_message();
     while let Some(message) = messages.next().await {
@@ -85,9 +86,9 @@ pub async fn watch(address: &str, tell: Tell) -> Result<()> {
             continue;
         };
         match message.get_channel_name().rsplit(':').next() {
-            Some("set") if known.insert(instance) => tell.tell(Event::There { instance, at }),
+            Some("set") if known.insert(instance) => events.seen(instance, true, at),
             Some("expired" | "del") if known.remove(&instance) => {
-                tell.tell(Event::Gone { instance, at });
+                events.seen(instance, false, at);
             }
             _ => {}
         }
@@ -112,16 +113,12 @@ impl Keys {
     }
 }
 
-fn key_of(instance: Instance) -> String {
-    format!("{PREFIX}{instance}")
-}
-
 impl Registry for Keys {
     /// The key.
     type Membership = String;
 
     async fn join(&self, instance: Instance) -> Result<String> {
-        let key = key_of(instance);
+        let key = format!("{PREFIX}{instance}");
         let mut connection = self.connection.clone();
         let mut set = redis::cmd("SET");
         set.arg(&key).arg("").arg("PX").arg(self.ttl_millis());

@@ -7,17 +7,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, EventType, SessionState};
 
-use super::{Part, Registry, Running, Setup};
 use crate::clock::Moment;
+use crate::messages::{Event, Events, Instance};
 use crate::process::{self, Server};
-use crate::words::{Event, Instance, Tell};
+use crate::system::{Part, Registry, Running, Setup};
 
 /// The parent of the nodes.
 const FOLDER: &str = "/instances";
 
 /// Starts a ZooKeeper that syncs each write to disk, with the default tick of two seconds.
 pub async fn start(setup: &Setup) -> Result<Running> {
-    let (mut command, version) = super::peers::zookeeper(setup)?;
+    let (mut command, version) = super::installed::zookeeper(setup)?;
     let port = process::free_port()?;
     let data = setup.data.join("zookeeper");
     std::fs::create_dir_all(&data)?;
@@ -31,19 +31,20 @@ pub async fn start(setup: &Setup) -> Result<Running> {
     command.arg("org.apache.zookeeper.server.ZooKeeperServerMain").arg(file);
     let server = Server::start("zookeeper", command, &setup.data)?;
     let address = format!("127.0.0.1:{port}");
-    process::until_it_answers(&server, async || {
-        let client = Client::connect(&address).await?;
-        match client
-            .create(FOLDER, b"", &CreateMode::Persistent.with_acls(Acls::anyone_all()))
-            .await
-        {
-            Ok(_) | Err(Error::NodeExists) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    })
-    .await?;
+    server
+        .until_it_answers(async || {
+            let client = Client::connect(&address).await?;
+            match client
+                .create(FOLDER, b"", &CreateMode::Persistent.with_acls(Acls::anyone_all()))
+                .await
+            {
+                Ok(_) | Err(Error::NodeExists) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await?;
     Ok(Running {
-        parts: vec![Part::new("zookeeper", server.pid())],
+        parts: vec![Part { name: "zookeeper", pid: server.pid(), metrics: None }],
         address,
         version: format!("ZooKeeper {version}, one server, tickTime 2000, fsync on"),
         keep: Box::new(server),
@@ -51,13 +52,13 @@ pub async fn start(setup: &Setup) -> Result<Running> {
 }
 
 /// Watches the nodes.
-pub async fn watch(address: &str, tell: Tell) -> Result<()> {
+pub async fn watch(address: &str, events: Events) -> Result<()> {
     // The longest timeout that the server allows: the server may be suspended, and the watcher's own session must
     // survive this.
     let connector = Client::connector().with_session_timeout(Duration::from_secs(40));
     let client = connector.connect(address).await?;
     let mut watcher = client.watch(FOLDER, AddWatchMode::PersistentRecursive).await?;
-    tell.tell(Event::Ready);
+    events.send(Event::Ready);
     let mut known = HashSet::new();
     loop {
         let event = watcher.changed().await;
@@ -65,13 +66,13 @@ pub async fn watch(address: &str, tell: Tell) -> Result<()> {
         let instance = event.path.strip_prefix(FOLDER).and_then(|name| name.get(1..)?.parse().ok());
         match (event.event_type, instance) {
             (EventType::NodeCreated, Some(instance)) if known.insert(instance) => {
-                tell.tell(Event::There { instance, at });
+                events.seen(instance, true, at);
             }
             (EventType::NodeDeleted, Some(instance)) if known.remove(&instance) => {
-                tell.tell(Event::Gone { instance, at });
+                events.seen(instance, false, at);
             }
             (EventType::Session, _) if event.session_state == SessionState::SyncConnected => {
-                compare(&client, &mut known, &tell).await?;
+                compare(&client, &mut known, &events).await?;
             }
             (EventType::Session, _) => {
                 let state = event.session_state;
@@ -84,15 +85,15 @@ pub async fn watch(address: &str, tell: Tell) -> Result<()> {
 
 /// No event reports what changes while the connection is broken (ZOOKEEPER-4698). So the watcher compares the nodes
 /// afterwards.
-async fn compare(client: &Client, known: &mut HashSet<Instance>, tell: &Tell) -> Result<()> {
+async fn compare(client: &Client, known: &mut HashSet<Instance>, events: &Events) -> Result<()> {
     let nodes = client.list_children(FOLDER).await?;
     let at = Moment::now();
     let now: HashSet<Instance> = nodes.iter().filter_map(|name| name.parse().ok()).collect();
     for &instance in known.difference(&now) {
-        tell.tell(Event::Gone { instance, at });
+        events.seen(instance, false, at);
     }
     for &instance in now.difference(known) {
-        tell.tell(Event::There { instance, at });
+        events.seen(instance, true, at);
     }
     *known = now;
     Ok(())

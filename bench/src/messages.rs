@@ -13,7 +13,6 @@ pub type Instance = u32;
 
 /// An order of the driver to the loader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Order {
     /// These instances register at random moments over a span, and beat from then on.
     Join { instances: Vec<Instance>, over: Duration },
@@ -29,7 +28,6 @@ pub enum Order {
 
 /// An event that the loader or the watcher reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The process is ready for orders, or watches from now on.
     Ready,
@@ -51,15 +49,15 @@ pub enum Event {
 
 /// Sends events to the driver; cheap to clone.
 #[derive(Clone)]
-pub struct Tell(std::sync::mpsc::Sender<Event>);
+pub struct Events(std::sync::mpsc::Sender<Event>);
 
-impl Tell {
+impl Events {
     /// Sends events to stdout, from a thread of its own, so that a full pipe never delays the sender.
     pub fn to_stdout() -> Self {
-        let (tell, told) = std::sync::mpsc::channel::<Event>();
+        let (sender, events) = std::sync::mpsc::channel::<Event>();
         std::thread::spawn(move || {
             let mut out = std::io::stdout().lock();
-            for event in told {
+            for event in events {
                 let line = serde_json::to_string(&event).expect("an event is plain data");
                 // If the driver has ended, no process reads the events.
                 if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
@@ -67,11 +65,20 @@ impl Tell {
                 }
             }
         });
-        Self(tell)
+        Self(sender)
     }
 
     /// Sends one event.
-    pub fn tell(&self, event: Event) {
+    pub fn send(&self, event: Event) {
         let _ = self.0.send(event);
+    }
+
+    /// Reports that an instance is registered, or no longer.
+    pub fn seen(&self, instance: Instance, registered: bool, at: Moment) {
+        self.send(if registered {
+            Event::There { instance, at }
+        } else {
+            Event::Gone { instance, at }
+        });
     }
 }

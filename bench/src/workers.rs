@@ -10,22 +10,22 @@ use tokio::process::{Child, ChildStdin};
 use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 
-use crate::systems::{Name, Setup};
-use crate::words::{Event, Order};
+use crate::messages::{Event, Order};
+use crate::system::{Setup, System};
 
 /// How long the two processes may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The two processes. They end when this value is dropped.
-pub struct Crew {
+pub struct Workers {
     orders: ChildStdin,
     events: mpsc::UnboundedReceiver<Result<Event>>,
     _children: [Child; 2],
 }
 
-impl Crew {
+impl Workers {
     /// Starts first the watcher, so that it sees everything from the beginning, then the loader.
-    pub async fn start(system: Name, address: &str, setup: &Setup) -> Result<Self> {
+    pub async fn start(system: System, address: &str, setup: &Setup) -> Result<Self> {
         let (tell, mut events) = mpsc::unbounded_channel();
         let watcher = start("watch", system, address, setup, &tell)?;
         ready(&mut events, "watcher").await?;
@@ -53,14 +53,14 @@ impl Crew {
 
 fn start(
     role: &'static str,
-    system: Name,
+    system: System,
     address: &str,
     setup: &Setup,
     tell: &mpsc::UnboundedSender<Result<Event>>,
 ) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args([role, "--system", system.as_str(), "--address", address])
+        .args([role, "--system", &system.to_string(), "--address", address])
         .args(["--ttl", &setup.ttl.as_secs().to_string()])
         .args(["--interval", &setup.interval.as_secs().to_string()])
         .args(["--services", &setup.services.to_string()])

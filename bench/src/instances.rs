@@ -50,7 +50,7 @@ impl Size {
 }
 
 /// An index, with what is needed to make the next beat of each instance.
-pub struct Crowd {
+pub struct Instances {
     /// The index.
     pub index: Index,
     pub(crate) size: Size,
@@ -58,19 +58,19 @@ pub struct Crowd {
     pub(crate) beats: u64,
 }
 
-impl Crowd {
+impl Instances {
     /// Makes an index that has read all instances from its first list, has seen each beat since, and has decided
     /// that another beat changes nothing.
     pub fn new(size: Size) -> Self {
-        let mut crowd = Self { index: Index::default(), size, beats: 0 };
-        crowd.index.begin_list();
-        crowd.all_beat();
-        crowd.index.end_list();
-        crowd.all_beat();
+        let mut instances = Self { index: Index::default(), size, beats: 0 };
+        instances.index.begin_list();
+        instances.all_beat();
+        instances.index.end_list();
+        instances.all_beat();
         for service in 0..size.services {
-            crowd.settle(&service_key(service));
+            instances.settle(&service_key(service));
         }
-        crowd
+        instances
     }
 
     /// Makes all instances beat in the millisecond with the number of the round.
@@ -167,11 +167,14 @@ mod tests {
 
     #[test]
     fn a_round_of_beats_is_read_as_beats_and_wakes_no_registration() {
-        let mut crowd = Crowd::new(Size { instances: 1_000, services: 10 });
+        let mut instances = Instances::new(Size { instances: 1_000, services: 10 });
         for round in 0..3 {
-            for beat in crowd.round(500) {
-                let observed =
-                    crowd.index.observe(NAMESPACE, beat, MonotonicTime::from_millis(10 + round));
+            for beat in instances.round(500) {
+                let observed = instances.index.observe(
+                    NAMESPACE,
+                    beat,
+                    MonotonicTime::from_millis(10 + round),
+                );
                 assert!(observed.beat && observed.wake.is_empty(), "{observed:?}");
             }
         }
@@ -179,8 +182,9 @@ mod tests {
 
     #[test]
     fn the_crowd_is_as_large_as_asked_for() {
-        let crowd = Crowd::new(Size { instances: 1_000, services: 10 });
-        let sizes: Vec<usize> = crowd.index.registrations().map(|(_, all)| all.count()).collect();
+        let instances = Instances::new(Size { instances: 1_000, services: 10 });
+        let sizes: Vec<usize> =
+            instances.index.registrations().map(|(_, all)| all.count()).collect();
         assert_eq!(sizes, [100; 10]);
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Absent, Setup};
+use crate::system::{Absent, Setup};
 
 /// The jars of ZooKeeper's server. They are listed one by one, because the folder contains loggers that conflict.
 const JARS: [&str; 13] = [

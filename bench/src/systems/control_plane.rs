@@ -1,6 +1,7 @@
-//! The control plane with its registrations, and its operators.
+//! A cluster to measure: a control plane with its registrations, and its operators.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,14 +14,35 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::{NAMESPACE, RANGE, name_of};
+use crate::messages::Instance;
+use crate::metrics::{self, Sample};
 use crate::process::{self, Server};
-use crate::scrape::{self, Sample};
-use crate::systems::Setup;
+use crate::system::Setup;
+
+/// The namespace of all objects.
+pub const NAMESPACE: &str = "bench";
+/// A range reserved for benchmarks (RFC 2544), with 131,072 addresses.
+const RANGE: &str = "198.18.0.0/15";
+const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+
+/// Returns the address of an instance.
+pub fn address_of(instance: Instance) -> IpAddr {
+    Ipv4Addr::from_bits(FIRST.to_bits() + 1 + instance).into()
+}
+
+/// Returns the instance with an address.
+pub fn instance_at(address: &str) -> Option<Instance> {
+    address.parse::<Ipv4Addr>().ok()?.to_bits().checked_sub(FIRST.to_bits() + 1)
+}
+
+/// Returns the name of a registration and its Service.
+pub fn name_of(service: u32) -> String {
+    format!("bench-{service}")
+}
 
 /// A control plane with registrations that no operator reconciles yet. Its etcd syncs each write to disk, as in
 /// production.
-pub struct Stage {
+pub struct Cluster {
     /// The control plane.
     pub plane: ControlPlane,
     client: Client,
@@ -39,19 +61,19 @@ pub struct Operator {
 impl Operator {
     /// Reads the operator's metrics.
     pub async fn scrape(&self) -> Result<Vec<Sample>> {
-        scrape::scrape(&self.metrics).await
+        metrics::scrape(&self.metrics).await
     }
 
     /// Whether the operator reports that it leads; false if it does not answer.
     pub async fn leads(&self) -> bool {
         let samples = self.scrape().await.unwrap_or_default();
-        scrape::value(&samples, "beatkeeper_leader") == Some(1.0)
+        metrics::value(&samples, "beatkeeper_leader") == Some(1.0)
     }
 }
 
-impl Stage {
+impl Cluster {
     /// Starts the control plane, and declares the registrations.
-    pub async fn open(setup: &Setup) -> Result<Self> {
+    pub async fn start(setup: &Setup) -> Result<Self> {
         // The audit log is off, because it would record each beat.
         let options = Options { fsync: true, audit: false, ..Options::default() };
         let plane = ControlPlane::start(options).await?;
@@ -115,13 +137,13 @@ impl Stage {
     pub async fn until_it_publishes(&self, operator: &Operator) -> Result<()> {
         let registrations: Api<ServiceRegistration> =
             Api::namespaced(self.client.clone(), NAMESPACE);
-        process::until_it_answers(&operator.server, async || {
+        let reconciled = async || {
             // Registrations are reconciled in any order. The check uses the last one made.
             let registration = registrations.get(&name_of(self.services - 1)).await?;
             registration.status.context("the operator has not looked at its registration")?;
             Ok(())
-        })
-        .await
+        };
+        operator.server.until_it_answers(reconciled).await
     }
 
     /// Returns the number of Leases, without those of the operator itself.
@@ -133,7 +155,7 @@ impl Stage {
 
     /// Reads the API server's metrics.
     pub async fn scrape(&self) -> Result<Vec<Sample>> {
-        Ok(scrape::samples(&self.plane.metrics().await?))
+        Ok(metrics::samples(&self.plane.metrics().await?))
     }
 }
 
@@ -165,4 +187,18 @@ async fn register(client: &Client, name: &str, setup: &Setup) -> Result<()> {
     let registrations: Api<ServiceRegistration> = Api::namespaced(client.clone(), NAMESPACE);
     registrations.create(&PostParams::default(), &registration).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_leads_back_to_its_instance() {
+        assert_eq!(address_of(0).to_string(), "198.18.0.1");
+        for instance in [0, 254, 255, 9_999, 130_000] {
+            assert_eq!(instance_at(&address_of(instance).to_string()), Some(instance));
+        }
+        assert_eq!(instance_at("192.0.2.1"), None);
+    }
 }

@@ -1,19 +1,18 @@
 //! A usual Deployment, and a Service with a selector.
 
 use anyhow::{Context, Result, ensure};
+use beatkeeper_test_support::{Select, SliceObserver};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{self, Namespace, Service};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
 
-use super::witness::Witness;
-
 /// The name of the namespace, the Deployment and the Service, and the value of the label `app`.
 const NAME: &str = "plain";
 
 /// The objects in the cluster that are measured.
-pub struct Stage {
+pub struct Workload {
     client: Client,
     replicas: u32,
 }
@@ -29,12 +28,12 @@ pub struct Pod {
     pub address: String,
 }
 
-impl Stage {
+impl Workload {
     /// Makes the objects in the cluster of KUBECONFIG, without waiting.
     ///
     /// # Errors
     /// If the cluster does not answer, or already has these objects.
-    pub async fn open(replicas: u32, image: &str) -> Result<Self> {
+    pub async fn create(replicas: u32, image: &str) -> Result<Self> {
         let config = Config::infer().await.context("KUBECONFIG names no cluster")?;
         let client = beatkeeper_cluster::connect(&config)?;
         let create = PostParams::default();
@@ -51,9 +50,10 @@ impl Stage {
         Ok(Self { client, replicas })
     }
 
-    /// Starts to watch the slices of the Service.
-    pub fn witness(&self) -> Witness {
-        Witness::of(Api::namespaced(self.client.clone(), NAME), NAME)
+    /// Starts to observe the slices of the Service: the addresses that are ready.
+    pub async fn observe(&self) -> Result<SliceObserver> {
+        let slices = Api::namespaced(self.client.clone(), NAME);
+        SliceObserver::of_service(slices, NAME, Select::Ready).await
     }
 
     /// Returns the Pods.
@@ -73,7 +73,7 @@ impl Stage {
     }
 
     /// Starts the removal of all objects, without waiting for its end.
-    pub async fn close(&self) -> Result<()> {
+    pub async fn remove(&self) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces
             .delete(NAME, &DeleteParams::default())

@@ -27,18 +27,18 @@ use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 
-use crate::crowd::{Crowd, NAMESPACE, Size, address, service_key};
+use crate::instances::{Instances, NAMESPACE, Size, address, service_key};
 
 /// A registration, with all other inputs of its decisions except the instances.
-pub struct Setting {
+pub struct Inputs {
     registration: Registration,
     ttl: TtlHistory,
     ranges: OutsideRanges,
     evidence: Evidence,
 }
 
-impl Setting {
-    /// Makes a setting with this ttl and interval, in which the path of the beats works.
+impl Inputs {
+    /// Makes a inputs with this ttl and interval, in which the path of the beats works.
     pub fn new(key: &Key, ttl: &str, interval: &str) -> Self {
         let object = serde_json::from_value(json!({
             "apiVersion": "beatkeeper.dev/v1alpha1",
@@ -99,27 +99,27 @@ impl Setting {
 }
 
 /// A service of instances outside the cluster, which are all published.
-pub struct Scene {
-    setting: Setting,
+pub struct Decisions {
+    inputs: Inputs,
     records: Vec<Record>,
     published: AddressSet,
 }
 
-impl Scene {
+impl Decisions {
     /// Makes a service with `instances` instances.
     pub fn new(instances: usize) -> Self {
-        let crowd = Crowd::new(Size { instances, services: 1 });
+        let all = Instances::new(Size { instances, services: 1 });
         let key = service_key(0);
         Self {
-            records: crowd.index.records_of(&key),
+            records: all.index.records_of(&key),
             published: (0..instances).map(address).collect(),
-            setting: Setting::new(&key, "10s", "3s"),
+            inputs: Inputs::new(&key, "10s", "3s"),
         }
     }
 
     /// Decides about all instances, `millis` milliseconds after they beat.
     pub fn decide(&self, millis: u64) -> Vec<Verdict> {
-        self.setting.decide(&self.records, &self.published, MonotonicTime::from_millis(2 + millis))
+        self.inputs.decide(&self.records, &self.published, MonotonicTime::from_millis(2 + millis))
     }
 }
 
@@ -129,7 +129,7 @@ pub fn next_deadline(verdicts: &[Verdict]) -> Option<MonotonicTime> {
 }
 
 /// A service with `endpoints` endpoints in its slices.
-pub struct Board {
+pub struct Plans {
     owner: Owner,
     service: ServiceFacts,
     endpoints: Vec<Endpoint>,
@@ -137,7 +137,7 @@ pub struct Board {
     object: Option<Endpoints>,
 }
 
-impl Board {
+impl Plans {
     /// Makes a service, and publishes all its endpoints.
     pub fn new(endpoints: usize) -> Self {
         let ports = PortSet::new(vec![EndpointPort {
@@ -156,7 +156,7 @@ impl Board {
             pod: None,
             in_endpoints: Some(EndpointsReadiness::Ready),
         };
-        let mut board = Self {
+        let mut plans = Self {
             owner: Owner {
                 namespace: NAMESPACE.to_owned(),
                 name: "service".to_owned(),
@@ -171,8 +171,8 @@ impl Board {
             slices: Vec::new(),
             object: None,
         };
-        board.publish();
-        board
+        plans.publish();
+        plans
     }
 
     /// Applies the writes as the API server does.
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn in_steady_state_all_are_ready_and_the_next_deadline_lies_ahead() {
-        let verdicts = Scene::new(50).decide(1_000);
+        let verdicts = Decisions::new(50).decide(1_000);
         assert_eq!(verdicts.len(), 50);
         let ready = |verdict: &Verdict| verdict.state == InstanceState::Ready;
         assert!(verdicts.iter().all(ready), "{:?}", verdicts[0]);
@@ -229,10 +229,10 @@ mod tests {
 
     #[test]
     fn nothing_is_written_until_an_instance_dies() {
-        let board = Board::new(250);
-        assert!(board.plan_without(0).is_empty(), "{}", board.plan_without(0));
-        assert_eq!(board.slices.len(), 3);
-        let writes = board.plan_without(1).phases.concat().len();
-        assert_eq!(writes, 2, "its slice and the Endpoints object: {}", board.plan_without(1));
+        let plans = Plans::new(250);
+        assert!(plans.plan_without(0).is_empty(), "{}", plans.plan_without(0));
+        assert_eq!(plans.slices.len(), 3);
+        let writes = plans.plan_without(1).phases.concat().len();
+        assert_eq!(writes, 2, "its slice and the Endpoints object: {}", plans.plan_without(1));
     }
 }

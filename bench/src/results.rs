@@ -1,0 +1,98 @@
+//! The raw results: CSV files with one line for each observation. report/schema.sql describes their columns.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::system::System;
+
+/// Identifies the run of a line. These are the first columns of most files.
+#[derive(Debug, Clone, Serialize)]
+pub struct Run {
+    /// The measured system.
+    pub system: System,
+    /// What differs from the usual setup; empty for the usual setup.
+    pub variant: String,
+    /// How many instances beat.
+    pub instances: u32,
+    /// How many renewals are due per second.
+    pub beats: f64,
+    /// The number of the run, from 1.
+    pub run: u32,
+}
+
+impl Run {
+    /// Makes a line of this run from its other columns.
+    pub fn line(&self, columns: Value) -> Value {
+        let mut line = json!(self);
+        if let (Value::Object(line), Value::Object(columns)) = (&mut line, columns) {
+            line.extend(columns);
+        }
+        line
+    }
+}
+
+/// Adds lines to the file `NAME.csv` of a folder. All lines of a file have the same columns.
+pub fn append(folder: &Path, name: &str, lines: &[Value]) -> Result<()> {
+    let Some(first) = lines.first() else { return Ok(()) };
+    fs::create_dir_all(folder)?;
+    let path = folder.join(format!("{name}.csv"));
+    let is_new = !path.exists();
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let mut writer =
+        csv::Writer::from_writer(file.with_context(|| format!("cannot write {}", path.display()))?);
+    let columns = columns(first);
+    if is_new {
+        writer.write_record(columns.keys())?;
+    }
+    for line in lines {
+        let line = self::columns(line);
+        ensure!(line.keys().eq(columns.keys()), "the lines of {name} differ in their columns");
+        writer.write_record(line.into_values())?;
+    }
+    writer.flush()?;
+    Ok(())
+}
+
+/// Returns the columns of a line, in the order of their names.
+fn columns(line: &Value) -> BTreeMap<&str, String> {
+    let text = |value: &Value| match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let columns = line.as_object().into_iter().flatten();
+    columns.map(|(name, value)| (name.as_str(), text(value))).collect()
+}
+
+/// Records a measured system with its version, or why it was not measured.
+pub fn append_system(folder: &Path, system: System, version: &str, absent: &str) -> Result<()> {
+    let line = json!({ "system": system, "version": version, "absent": absent });
+    append(folder, "systems", &[line])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heading_is_written_once_and_a_missing_value_is_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let (system, variant) = (System::Redis, "beside 10 \"other\" keys".to_owned());
+        let run = Run { system, variant, instances: 100, beats: 33.5, run: 2 };
+        for newcomer in [json!(0.25), Value::Null] {
+            append(folder.path(), "takeovers", &[run.line(json!({ "newcomer": newcomer }))])
+                .unwrap();
+        }
+        append(folder.path(), "takeovers", &[]).unwrap();
+        let text = fs::read_to_string(folder.path().join("takeovers.csv")).unwrap();
+        let wanted = "beats,instances,newcomer,run,system,variant\n\
+                      33.5,100,0.25,2,redis,\"beside 10 \"\"other\"\" keys\"\n\
+                      33.5,100,,2,redis,\"beside 10 \"\"other\"\" keys\"\n";
+        assert_eq!(text, wanted);
+    }
+}

@@ -1,0 +1,101 @@
+//! What all measured systems have in common, so that all are driven and watched by the same rules.
+
+use std::any::Any;
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde::Serialize;
+use tokio::sync::SemaphorePermit;
+
+use crate::messages::Instance;
+
+/// A measured system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    /// Heartbeat Leases on a real control plane, and EndpointSlices.
+    Beatkeeper,
+    /// Keys with an etcd lease.
+    Etcd,
+    /// Keys with an expiry, and keyspace notifications.
+    Redis,
+    /// Ephemeral nodes, a session for each instance.
+    Zookeeper,
+}
+
+impl Display for System {
+    /// Writes the name on the command line and in the results.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
+}
+
+/// The setup of a system, the same for all of them.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// How long an instance may send no beat before it counts as dead.
+    pub ttl: Duration,
+    /// How often an instance beats.
+    pub interval: Duration,
+    /// The folder of the data.
+    pub data: PathBuf,
+    /// The folder with the servers of the peers, in addition to those on the PATH.
+    pub peers: Option<PathBuf>,
+    /// The number of services over which the instances are spread. Only for Beatkeeper.
+    pub services: u32,
+    /// The number of other keys with a long expiry. Only for Redis.
+    pub ballast: u32,
+}
+
+/// A process of a running system.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its name in the results.
+    pub name: &'static str,
+    /// Its process id.
+    pub pid: u32,
+    /// The address of its metrics in Prometheus' format, if they are recorded.
+    pub metrics: Option<String>,
+}
+
+/// A running system. It ends when this value is dropped.
+pub struct Running {
+    /// The address for clients.
+    pub address: String,
+    /// Its processes.
+    pub parts: Vec<Part>,
+    /// A description of the system, with versions.
+    pub version: String,
+    /// Ends the system when it is dropped.
+    #[expect(dead_code, reason = "held, not read")]
+    pub keep: Box<dyn Any>,
+}
+
+/// The reason why a system cannot be measured here. It is recorded in the results, and is no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Absent(pub String);
+
+/// The operations of an instance, the same for every system.
+pub trait Registry: Send + Sync + 'static {
+    /// The state of an instance while it is registered.
+    type Membership: Send + 'static;
+
+    /// Waits until another request may be sent. The request counts as under way while the returned permit is held.
+    /// Do not count this wait toward the timeout of the answer: a request that is cut off costs its connection.
+    fn turn(&self) -> impl Future<Output = Option<SemaphorePermit<'_>>> + Send {
+        std::future::ready(None)
+    }
+
+    /// Registers an instance, or a silent instance that returns.
+    fn join(&self, instance: Instance) -> impl Future<Output = Result<Self::Membership>> + Send;
+
+    /// Renews the registration.
+    fn renew(&self, membership: &mut Self::Membership) -> impl Future<Output = Result<()>> + Send;
+
+    /// Deregisters. To let an instance fall silent, drop its membership.
+    fn leave(&self, membership: Self::Membership) -> impl Future<Output = Result<()>> + Send;
+}
