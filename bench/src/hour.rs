@@ -257,7 +257,7 @@ impl Hour {
             .filter(|record| record.expired_at.is_none())
             .map(|record| &record.lease)
             .collect();
-        for outcome in outcomes.filter(|outcome| outcome.expired) {
+        for outcome in outcomes.filter(|outcome| outcome.outcome.is_expired()) {
             if !alive.contains(&outcome.lease) {
                 continue;
             }

@@ -10,7 +10,7 @@ use beatkeeper_core::vocabulary::address::Named;
 use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
 use beatkeeper_core::vocabulary::pace::Pace;
 use beatkeeper_core::{
-    liveness::index::{CommitResult, Index, LeaseDecision},
+    liveness::index::{Basis, CommitResult, Index, LeaseDecision, NextBeat, Outcome},
     vocabulary::key::Key,
 };
 use beatkeeper_core::{
@@ -91,13 +91,9 @@ impl Instances {
             .map(|record| LeaseDecision {
                 lease: record.lease,
                 token: record.token,
-                beat_is_noop: true,
-                expired: false,
+                outcome: Outcome::Published(Basis::Beats),
+                next_beat: NextBeat::IsNoOp,
                 placed: true,
-                published: true,
-                granted: false,
-                takes_out: false,
-                protected: false,
                 wanted: Wanted::at(PACE, None),
             })
             .collect();

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use beatkeeper_core::decide::evidence::Evidence;
 use beatkeeper_core::decide::verdict::Verdict;
-use beatkeeper_core::decide::{decide, facts::Facts};
+use beatkeeper_core::decide::{
+    decide,
+    facts::{Cluster, Facts, Instances, Liveness, PublishedNow, TargetService},
+};
 use beatkeeper_core::liveness::ttl::TtlHistory;
 use beatkeeper_core::objects::registration::Registration;
 use beatkeeper_core::vocabulary::address::{AddressSet, OutsideRanges};
@@ -75,24 +78,26 @@ impl Inputs {
     ) -> Vec<Verdict> {
         decide(&Facts {
             registration: &self.registration,
-            ttl: &self.ttl,
-            records,
-            pods: &HashMap::new(),
-            zones: &HashMap::new(),
-            families: &[Family::V4],
-            service: &self.registration.service_name,
-            ports: &self.registration.ports,
-            shared_ports: OnceCell::new(),
-            published,
-            publishes: &|_, _| true,
-            ranges: &self.ranges,
-            owner_of: &|_| None,
-            unreadable: &HashMap::<Arc<str>, String>::new(),
-            evidence: &self.evidence,
-            term_began: MonotonicTime::from_millis(0),
-            frozen: None,
-            adopted: &[],
-            cordons: &[],
+            instances: Instances { records, adopted: &[], cordons: &[] },
+            liveness: Liveness {
+                ttl: &self.ttl,
+                evidence: &self.evidence,
+                unreadable: &HashMap::<Arc<str>, String>::new(),
+                term_began: MonotonicTime::from_millis(0),
+            },
+            service: TargetService {
+                name: &self.registration.service_name,
+                families: &[Family::V4],
+                ports: &self.registration.ports,
+                shared_ports: OnceCell::new(),
+            },
+            published: PublishedNow { addresses: published, contains: &|_, _| true, frozen: None },
+            cluster: Cluster {
+                pods: &HashMap::new(),
+                zones: &HashMap::new(),
+                ranges: &self.ranges,
+                owner_of: &|_| None,
+            },
             now,
         })
     }

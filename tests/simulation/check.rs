@@ -468,7 +468,7 @@ impl Check {
             let Some(judged) = &verdict.lease else { continue };
             let record = records.iter().find(|record| record.lease == judged.decision.lease);
             if let Some(record) = record
-                && judged.decision.expired
+                && judged.decision.outcome.is_expired()
                 && record.expired_at.is_none()
             {
                 self.taken_for_dead(controller, registration, record, controller.absolute(now));

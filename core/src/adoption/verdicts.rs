@@ -52,18 +52,20 @@ impl Adoption {
 /// unless its address would otherwise be missing in the slices for a moment.
 pub(crate) fn join(facts: &Facts<'_>, verdicts: &mut Vec<Verdict>) {
     let mut judged = Vec::new();
-    for adopted in facts.adopted {
+    for adopted in facts.instances.adopted {
         if adopted.pod().is_some_and(|(name, uid)| {
-            leftovers::living(facts.pods.get(name).map(AsRef::as_ref), uid).is_none()
+            leftovers::living(facts.cluster.pods.get(name).map(AsRef::as_ref), uid).is_none()
         }) {
             continue;
         }
         let requeue_at = match () {
-            () if adopted.entry.pod.is_some() && !has_beaten(adopted, facts.adopted, verdicts) => {
+            () if adopted.entry.pod.is_some()
+                && !has_beaten(adopted, facts.instances.adopted, verdicts) =>
+            {
                 // No Lease connects the Pod to its registration, so a change of the Pod does not wake it.
                 Some(facts.now + LOOK_AT_PODS)
             }
-            () if !has_beaten(adopted, facts.adopted, verdicts) => None,
+            () if !has_beaten(adopted, facts.instances.adopted, verdicts) => None,
             () if is_needed(facts, adopted, verdicts) => Some(facts.now + HANDOVER),
             () => continue,
         };
@@ -84,7 +86,11 @@ fn is_needed(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> bool
     !facts.registration.dry_run
         && !successors().any(|placement| shares_port(placement, adopted))
         && successors().any(|placement| {
-            !placement.ports.ports().iter().any(|port| (facts.publishes)(adopted.address, port))
+            !placement
+                .ports
+                .ports()
+                .iter()
+                .any(|port| (facts.published.contains)(adopted.address, port))
         })
 }
 
@@ -140,8 +146,9 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
             && addresses.into_iter().any(|address| *address == adopted.address)
     });
     let entry = &adopted.entry;
-    let remembered =
-        |placement: &Placement| cordons::covering(facts.cordons, &entry.name, None, placement);
+    let remembered = |placement: &Placement| {
+        cordons::covering(facts.instances.cordons, &entry.name, None, placement)
+    };
     let (state, reason, message, placement) = match place(facts, adopted) {
         Err((reason, message)) => (InstanceState::Rejected, reason, message, None),
         Ok(placement) if let Some(cordoned) = cordoned => {
@@ -152,7 +159,7 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
             (InstanceState::Cordoned, Reason::Cordoned, message, Some(placement))
         }
         Ok(placement) if let Some((name, _)) = adopted.pod() => {
-            let pod = facts.pods.get(name);
+            let pod = facts.cluster.pods.get(name);
             let (state, reason) = match () {
                 () if pod.is_some_and(|pod| pod.deleting) => {
                     (InstanceState::Draining, Reason::PodTerminating)
@@ -195,16 +202,18 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
 fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, String)> {
     let Adopted { address: _, entry } = adopted;
     let namespace = &facts.registration.key.namespace;
-    let pod = adopted.pod().and_then(|(name, uid)| Some((name, uid, facts.pods.get(name)?)));
+    let pod =
+        adopted.pod().and_then(|(name, uid)| Some((name, uid, facts.cluster.pods.get(name)?)));
     let address = match &pod {
         Some((.., pod)) if pod.ips.contains(&adopted.address) => Ok(adopted.address),
         _ => {
             let named = entry.address.as_str().into();
-            address::outside(&named, namespace, facts.ranges, facts.owner_of)
+            address::outside(&named, namespace, facts.cluster.ranges, facts.cluster.owner_of)
         }
     }
     .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
     let ports: Vec<EndpointPort> = facts
+        .service
         .ports
         .iter()
         .filter_map(|port| {

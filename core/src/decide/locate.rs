@@ -26,7 +26,7 @@ pub(crate) fn in_pod(
     uid: &str,
 ) -> Result<Placement, (Reason, String)> {
     let key = &facts.registration.key;
-    let Some(pod) = facts.pods.get(name) else {
+    let Some(pod) = facts.cluster.pods.get(name) else {
         let message = format!("there is no Pod {name} in namespace {}", key.namespace);
         return Err((Reason::PodNotFound, message));
     };
@@ -59,12 +59,12 @@ pub(crate) fn in_pod(
     Ok(Placement {
         addresses: of_families(addresses, facts)?,
         ports,
-        zone: pod.node.as_ref().and_then(|node| facts.zones.get(node)).cloned(),
+        zone: pod.node.as_ref().and_then(|node| facts.cluster.zones.get(node)).cloned(),
         node_name: pod.node.clone(),
         hostname: pod
             .hostname_in
             .as_ref()
-            .filter(|(_, subdomain)| subdomain == facts.service)
+            .filter(|(_, subdomain)| subdomain == facts.service.name)
             .map(|(hostname, _)| hostname.clone()),
         pod: Some(PodRef {
             namespace: key.namespace.clone(),
@@ -78,8 +78,8 @@ pub(crate) fn in_pod(
 fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason, String)> {
     let message = match &facts.registration.selector {
         // An edit that cannot be applied must not empty the Service.
-        _ if (facts.frozen.is_some() || facts.registration.selector_unreadable)
-            && pod.ips.iter().any(|ip| facts.published.contains(ip)) =>
+        _ if (facts.published.frozen.is_some() || facts.registration.selector_unreadable)
+            && pod.ips.iter().any(|ip| facts.published.addresses.contains(ip)) =>
         {
             return Ok(());
         }
@@ -167,7 +167,9 @@ fn allowed(facts: &Facts<'_>, named: &[Named]) -> Result<Vec<IpAddr>, (Reason, S
     let namespace = &facts.registration.key.namespace;
     named
         .iter()
-        .map(|named| address::outside(named, namespace, facts.ranges, facts.owner_of))
+        .map(|named| {
+            address::outside(named, namespace, facts.cluster.ranges, facts.cluster.owner_of)
+        })
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| (Reason::AddressRefused, error.to_string()))
 }
@@ -175,12 +177,14 @@ fn allowed(facts: &Facts<'_>, named: &[Named]) -> Result<Vec<IpAddr>, (Reason, S
 /// While nothing may be changed: the addresses at which an outside instance is published, including those that an edit
 /// would remove. An address that may no longer be published (P5) is not included.
 fn still_at(facts: &Facts<'_>, instance: &str, named: [&[Named]; 2]) -> Vec<IpAddr> {
-    let Some(earlier) = facts.frozen else { return Vec::new() };
+    let Some(earlier) = facts.published.frozen else { return Vec::new() };
     let namespace = &facts.registration.key.namespace;
     let known = named.into_iter().flatten().chain(earlier.of(instance));
     known
-        .filter_map(|named| address::outside(named, namespace, facts.ranges, facts.owner_of).ok())
-        .filter(|address| facts.published.contains(address))
+        .filter_map(|named| {
+            address::outside(named, namespace, facts.cluster.ranges, facts.cluster.owner_of).ok()
+        })
+        .filter(|address| facts.published.addresses.contains(address))
         .collect()
 }
 
@@ -193,14 +197,14 @@ fn resolve(
     number_of: impl Fn(&PortTemplate) -> Result<u16, String>,
 ) -> Result<PortSet, (Reason, String)> {
     // Port numbers are the same for all instances, so thousands of instances share one set.
-    let shared =
-        !brings_some && facts.ports.iter().all(|port| matches!(port.target, TargetPort::Number(_)));
-    if let Some(ports) = facts.shared_ports.get().filter(|_| shared) {
+    let shared = !brings_some
+        && facts.service.ports.iter().all(|port| matches!(port.target, TargetPort::Number(_)));
+    if let Some(ports) = facts.service.shared_ports.get().filter(|_| shared) {
         return Ok(ports.clone());
     }
-    let mut ports = Vec::with_capacity(facts.ports.len());
+    let mut ports = Vec::with_capacity(facts.service.ports.len());
     let mut problem = None;
-    for template in facts.ports {
+    for template in facts.service.ports {
         match number_of(template) {
             Ok(port) => ports.push(EndpointPort {
                 name: template.name.clone(),
@@ -215,14 +219,15 @@ fn resolve(
         // A published instance that may not be changed keeps its ports.
         Some(_) if ports.is_empty() && stays(facts, addresses) => Ok(PortSet::new(ports)),
         Some(message) if ports.is_empty() => Err((Reason::PortUnresolved, message)),
-        _ if shared => Ok(facts.shared_ports.get_or_init(|| PortSet::new(ports)).clone()),
+        _ if shared => Ok(facts.service.shared_ports.get_or_init(|| PortSet::new(ports)).clone()),
         _ => Ok(PortSet::new(ports)),
     }
 }
 
 /// Whether nothing may be changed and one of these addresses is published.
 pub(crate) fn stays(facts: &Facts<'_>, addresses: &[IpAddr]) -> bool {
-    facts.frozen.is_some() && addresses.iter().any(|address| facts.published.contains(address))
+    facts.published.frozen.is_some()
+        && addresses.iter().any(|address| facts.published.addresses.contains(address))
 }
 
 /// The addresses of the IP families of the Service, and those that stay because nothing may be changed.
@@ -233,7 +238,7 @@ pub(crate) fn of_families(
     addresses: Vec<IpAddr>,
     facts: &Facts<'_>,
 ) -> Result<Vec<IpAddr>, (Reason, String)> {
-    let families = facts.families;
+    let families = facts.service.families;
     let matching: Vec<IpAddr> = addresses
         .iter()
         .copied()

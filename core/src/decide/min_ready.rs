@@ -2,7 +2,11 @@
 
 use beatkeeper_api::InstanceState;
 
-use crate::{decide::verdict::Verdict, vocabulary::reason::Reason};
+use crate::{
+    decide::verdict::Verdict,
+    liveness::index::{Basis, Outcome},
+    vocabulary::reason::Reason,
+};
 
 /// protection.minReady (L7): no instance is pruned for silence while fewer ready instances than this would be left. Of
 /// the instances about to be pruned, those that beat last are kept. A deleted Lease, a deleted Pod and a cordon are
@@ -29,10 +33,7 @@ pub(crate) fn protect(
         verdict.state = InstanceState::Held;
         verdict.reason = Reason::Protected;
         if let Some(lease) = &mut verdict.lease {
-            lease.decision.expired = false;
-            lease.decision.published = true;
-            lease.decision.protected = true;
-            lease.decision.takes_out = false;
+            lease.decision.outcome = Outcome::Published(Basis::MinReady);
         }
     }
 }

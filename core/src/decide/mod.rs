@@ -6,6 +6,7 @@ pub mod facts;
 pub mod verdict;
 
 mod judge;
+mod life;
 pub(crate) mod locate;
 mod min_ready;
 
@@ -28,8 +29,10 @@ use crate::{
 /// Decides about every instance of a registration: those with a Lease, and declared ones without a Lease.
 pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
     // Reports keep the verdicts, so no extra capacity is allocated.
-    let mut verdicts: Vec<Verdict> = Vec::with_capacity(facts.records.len());
-    verdicts.extend(facts.records.iter().filter_map(|record| Candidate::of(facts, record).judge()));
+    let mut verdicts: Vec<Verdict> = Vec::with_capacity(facts.instances.records.len());
+    verdicts.extend(
+        facts.instances.records.iter().filter_map(|record| Candidate::of(facts, record).judge()),
+    );
     // Most instances have Leases and are not declared. So the few declared names are kept in the set for the look-ups.
     let mut silent: BTreeSet<&str> =
         facts.registration.declared.values().map(|declared| declared.name.as_str()).collect();
@@ -42,6 +45,7 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
     // Evaluated only if protection needs more instances.
     let were_ready: LazyCell<HashSet<&str>, _> = LazyCell::new(|| {
         facts
+            .instances
             .records
             .iter()
             .filter(|record| record.expired_at.is_none())
@@ -54,7 +58,9 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
         let placed = verdict.placement.as_ref();
         verdict.state == InstanceState::Expired
             && lease.is_some_and(|lease| were_ready.contains(lease))
-            && placed.is_some_and(|placed| placed.kubelet_ready && placed.is_at(facts.published))
+            && placed.is_some_and(|placed| {
+                placed.kubelet_ready && placed.is_at(facts.published.addresses)
+            })
     });
     verdicts
 }
@@ -62,7 +68,7 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
 /// The verdict on a declared instance without a Lease.
 fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
     let (state, reason, message, placement) = match locate::outside(facts, instance, &[]) {
-        Ok(placement) if let Some(entry) = cordons::named(facts.cordons, instance) => (
+        Ok(placement) if let Some(entry) = cordons::named(facts.instances.cordons, instance) => (
             InstanceState::Cordoned,
             Reason::Cordoned,
             cordons::told(&entry.reason),

@@ -13,6 +13,9 @@ use crate::{
     },
 };
 
+/// A ruling on an instance: state, reason and message.
+pub(super) type Ruling = (InstanceState, Reason, String);
+
 /// The decision about one instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {

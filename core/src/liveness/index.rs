@@ -21,7 +21,8 @@ mod store;
 
 use pods::Pods;
 pub use record::{
-    CommitResult, Grace, LeaseDecision, LiveRead, Observed, Presence, Provenance, Record,
+    Basis, CommitResult, Grace, LeaseDecision, LiveRead, NextBeat, Observed, Outcome, Presence,
+    Provenance, Record, Removal,
 };
 use relist::Relist;
 use store::{Digest, Entry, Slot, Store};
@@ -210,7 +211,7 @@ impl Index {
             record.silent_at = None;
             record.expired_at = None;
             record.grace = None;
-            wake |= !record.beat_is_noop;
+            wake |= record.next_beat == NextBeat::Wakes;
         }
         if !content_is_same {
             *known = digest;
@@ -220,7 +221,7 @@ impl Index {
             }
             if *record.content != beat.content {
                 let before = std::mem::replace(&mut record.content, Arc::new(beat.content));
-                record.beat_is_noop = false;
+                record.next_beat = NextBeat::Wakes;
                 wake = true;
                 if before.origin != record.content.origin {
                     self.pods.note(home, &record.content.origin);
@@ -250,7 +251,7 @@ impl Index {
             published: false,
             protected: false,
             rhythm: Rhythm::begin(now, self.is_first_list()),
-            beat_is_noop: false,
+            next_beat: NextBeat::Wakes,
             read_at: now,
         };
         let slot = self.store.insert(home, record, digest, self.list);
@@ -277,7 +278,7 @@ impl Index {
             // A read that was answered before the deletion must not bring the Lease back.
             record.version = version;
             record.presence = Presence::Missing;
-            record.beat_is_noop = false;
+            record.next_beat = NextBeat::Wakes;
         }
         Observed { wake, ..Observed::default() }
     }
@@ -358,30 +359,32 @@ impl Index {
                 continue;
             };
             let beaten = record.token != decision.token;
-            if beaten && decision.takes_out {
+            if beaten && decision.outcome.removes_for_silence() {
                 result = CommitResult::Overtaken;
             }
-            // A beat of a record that was no longer quiet has already woken the registration.
-            if beaten
-                && record.beat_is_noop
-                && !decision.beat_is_noop
+            // Otherwise the beat has already woken the registration.
+            let was_no_op = beaten && record.next_beat == NextBeat::IsNoOp;
+            if was_no_op
+                && decision.next_beat == NextBeat::Wakes
                 && result == CommitResult::Accepted
             {
                 result = CommitResult::AcceptedForNow;
             }
-            record.beat_is_noop = decision.beat_is_noop;
+            record.next_beat = decision.next_beat;
             record.rhythm.want(decision.wanted, record.seen);
             record.placed |= decision.placed;
-            record.published = decision.published;
-            if !decision.published && !decision.expired && record.is_unshown() {
+            record.published = decision.outcome.is_published();
+            if matches!(decision.outcome, Outcome::Unpublished(_)) && record.is_unshown() {
                 // The grace keeps nothing published, so a read that finds no Lease is enough to forget the record.
                 record.grace = record.grace.filter(|_| record.expired_at.is_some());
             }
-            record.protected = decision.protected;
-            if decision.granted && record.provenance.awaits_beat() {
+            record.protected = decision.outcome == Outcome::Published(Basis::MinReady);
+            if decision.outcome == Outcome::Published(Basis::FoundPublished)
+                && record.provenance.awaits_beat()
+            {
                 record.provenance = Provenance::Granted;
             }
-            if decision.expired && !beaten {
+            if decision.outcome.is_expired() && !beaten {
                 record.expired_at.get_or_insert(now);
             }
         }

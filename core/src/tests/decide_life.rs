@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     decide::verdict::Suspect,
     liveness::{
+        index::{Basis, NextBeat, Outcome},
         outage_guard::{BrokenPath, OutageArea, weight::BeatCount},
         proven_time::{Gap, ProvenTime},
         silence_log::SilenceLog,
@@ -93,7 +94,7 @@ fn evidence_sent_at_the_deadline_expires_and_a_millisecond_earlier_does_not() {
     let expired = published().one(&index, at(31_000));
     assert_eq!(line(&expired), "Expired TTLPassed: no beat for its ttl of 30s");
     assert_eq!((expired.requeue_at, expired.last_beat), (None, Some(at(1000))));
-    assert!(expired.lease.expect("its Lease").decision.expired);
+    assert!(expired.lease.expect("its Lease").decision.outcome.is_expired());
 }
 
 #[test]
@@ -118,7 +119,10 @@ fn lateness_is_told_from_half_of_the_slack_and_looked_at_exactly_then() {
     let overdue = published().one(&index, at(21_000));
     assert_eq!(overdue.reason.as_str(), "BeatOverdue");
     assert_eq!(overdue.requeue_at, Some(at(31_000)));
-    assert!(!overdue.lease.expect("its Lease").decision.beat_is_noop, "the next beat must be told");
+    assert!(
+        overdue.lease.expect("its Lease").decision.next_beat == NextBeat::Wakes,
+        "the next beat must be told"
+    );
 }
 
 #[test]
@@ -185,7 +189,10 @@ fn a_published_instance_gets_one_ttl_after_a_cold_start() {
     let mut index = inherited(&[beat("vm-1", 1, 1)]);
     let verdict = published().one(&index, at(0));
     assert_eq!((line(&verdict).as_str(), verdict.last_beat), ("Ready Beating: ", None));
-    assert!(verdict.lease.expect("its Lease").decision.granted);
+    assert_eq!(
+        verdict.lease.expect("its Lease").decision.outcome,
+        Outcome::Published(Basis::FoundPublished)
+    );
     assert!(published().commit(&mut index, at(0)));
     index.confirm(&key(LEASE), found(&beat("vm-1", 1, 1)), at(30_000), at(30_000));
     assert_eq!(published().one(&index, at(29_999)).state.as_str(), "Ready");
@@ -333,7 +340,7 @@ fn where_almost_no_beats_arrive_silent_instances_are_held_for_ten_ttls_at_most()
          from writing their Leases; held until 5m after its deadline at most"
     );
     assert_eq!(held.requeue_at, Some(at(37_000)), "to see whether they flow again");
-    assert!(!held.lease.expect("its Lease").decision.expired);
+    assert!(!held.lease.expect("its Lease").decision.outcome.is_expired());
     assert_eq!(world.one(&index, at(330_999)).requeue_at, Some(at(331_000)));
     assert_eq!(world.one(&index, at(331_000)).state.as_str(), "Expired");
 }

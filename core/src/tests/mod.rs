@@ -8,10 +8,19 @@ use serde_json::{Value, json};
 
 use crate::{
     adoption::adopted::Adopted,
-    decide::{cordons::Cordon, decide, evidence::Evidence, facts::Facts, verdict::Verdict},
+    decide::{
+        cordons::Cordon,
+        decide,
+        evidence::Evidence,
+        facts::{Cluster, Facts, Instances, Liveness, PublishedNow, TargetService},
+        verdict::Verdict,
+    },
     inputs::earlier::Earlier,
     liveness::{
-        index::{CommitResult, Index, LeaseDecision, LiveRead, Observed, Record},
+        index::{
+            Basis, CommitResult, Index, LeaseDecision, LiveRead, NextBeat, Observed, Outcome,
+            Record,
+        },
         rhythm::Wanted,
         ttl::TtlHistory,
     },
@@ -75,13 +84,9 @@ fn published_at(pace: Pace, record: &Record) -> LeaseDecision {
     LeaseDecision {
         lease: record.lease.clone(),
         token: record.token.clone(),
-        beat_is_noop: true,
-        expired: false,
+        outcome: Outcome::Published(Basis::Beats),
+        next_beat: NextBeat::IsNoOp,
         placed: true,
-        published: true,
-        granted: false,
-        takes_out: false,
-        protected: false,
         wanted: Wanted::at(pace, None),
     }
 }
@@ -244,24 +249,34 @@ impl World {
         let records = index.records_of(key);
         decide(&Facts {
             registration: &self.registration,
-            ttl: &self.ttl,
-            records: &records,
-            pods: &self.pods,
-            zones: &self.zones,
-            families: &self.families,
-            service: "greeter",
-            ports: &self.registration.ports,
-            shared_ports: OnceCell::new(),
-            published: &self.published,
-            publishes: &|_, port| self.published_port == Some(port.port),
-            ranges: &self.ranges,
-            owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
-            unreadable: &self.unreadable,
-            evidence: &self.evidence,
-            term_began: self.term_began,
-            adopted: &self.adopted,
-            frozen: self.frozen.as_ref(),
-            cordons: &self.cordons,
+            instances: Instances {
+                records: &records,
+                adopted: &self.adopted,
+                cordons: &self.cordons,
+            },
+            liveness: Liveness {
+                ttl: &self.ttl,
+                evidence: &self.evidence,
+                unreadable: &self.unreadable,
+                term_began: self.term_began,
+            },
+            service: TargetService {
+                name: "greeter",
+                families: &self.families,
+                ports: &self.registration.ports,
+                shared_ports: OnceCell::new(),
+            },
+            published: PublishedNow {
+                addresses: &self.published,
+                contains: &|_, port| self.published_port == Some(port.port),
+                frozen: self.frozen.as_ref(),
+            },
+            cluster: Cluster {
+                pods: &self.pods,
+                zones: &self.zones,
+                ranges: &self.ranges,
+                owner_of: &|ip| (self.owned == Some(ip)).then(|| "Pod shop/cart".to_owned()),
+            },
             now,
         })
     }

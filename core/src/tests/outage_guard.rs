@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     liveness::{
-        index::LeaseDecision,
+        index::{Basis, LeaseDecision, NextBeat, Outcome},
         outage_guard::{BrokenPath, OutageArea, OutageGuard, weight::BeatCount},
         proven_time::{Gap, ProvenTime},
         silence_log::SilenceLog,
@@ -96,7 +96,10 @@ fn no_beats_are_due_from_the_dead_that_protection_keeps_or_from_leases_missing_i
     let is_broken = |index: &Index| ask(&mut OutageGuard::default(), index, 31_500).is_some();
     let mut index = beating(12);
     assert!(is_broken(&index));
-    let kept = |record| LeaseDecision { protected: true, ..published(record) };
+    let kept = |record| LeaseDecision {
+        outcome: Outcome::Published(Basis::MinReady),
+        ..published(record)
+    };
     let kept: Vec<_> = index.records_of(&key("greeter")).iter().map(kept).collect();
     let _ = index.commit(&key("greeter"), &kept, at(0));
     assert!(!is_broken(&index));
@@ -170,8 +173,11 @@ fn an_instance_only_found_at_a_cold_start_counts_as_no_arrival() {
     let mut index = inherited(&(0..12).map(|n| beat(&format!("vm-{n}"), 1, n)).collect::<Vec<_>>());
     let memory = SilenceLog::read_from("its-uid", Version(101), "v2 its-uid 60000 100:1000");
     index.resume_silence(&memory.expect("a memory"));
-    let granted =
-        |record| LeaseDecision { beat_is_noop: false, granted: true, ..published(record) };
+    let granted = |record| LeaseDecision {
+        outcome: Outcome::Published(Basis::FoundPublished),
+        next_beat: NextBeat::Wakes,
+        ..published(record)
+    };
     let granted: Vec<_> = index.records_of(&key("greeter")).iter().map(granted).collect();
     let _ = index.commit(&key("greeter"), &granted, at(0));
     let flow = BeatCount { due: 12, arrived: 0 };

@@ -22,7 +22,7 @@ use beatkeeper_core::{
         self,
         cordons::Cordons,
         evidence::Evidence,
-        facts::Facts,
+        facts::{self, Facts},
         verdict::{Suspect, Verdict},
     },
     inputs::{Inputs, preconditions, snapshot},
@@ -260,24 +260,36 @@ impl Decider {
         let pods = self.pods(subject, records, inputs);
         decide::decide(&Facts {
             registration,
-            ttl,
-            records,
-            pods: &pods.by_name,
-            zones: &pods.zones,
-            families: inputs.families(),
-            service: &registration.service_name,
-            ports: &preconditions::common_ports(registration, inputs.service.as_deref()),
-            shared_ports: OnceCell::new(),
-            published,
-            publishes: &|address, port| snapshot::publishes(&inputs.snapshot.slices, address, port),
-            ranges: &self.ranges,
-            owner_of: &|address: IpAddr| self.cluster.lock().owner_of_address(address),
-            unreadable: &verified.unreadable,
-            evidence,
-            frozen: inputs.frozen(),
-            term_began: self.queue.term_began(),
-            adopted: &inputs.adoption.instances,
-            cordons: &cordons.held,
+            instances: facts::Instances {
+                records,
+                adopted: &inputs.adoption.instances,
+                cordons: &cordons.held,
+            },
+            liveness: facts::Liveness {
+                ttl,
+                evidence,
+                unreadable: &verified.unreadable,
+                term_began: self.queue.term_began(),
+            },
+            service: facts::TargetService {
+                name: &registration.service_name,
+                families: inputs.families(),
+                ports: &preconditions::common_ports(registration, inputs.service.as_deref()),
+                shared_ports: OnceCell::new(),
+            },
+            published: facts::PublishedNow {
+                addresses: published,
+                contains: &|address, port| {
+                    snapshot::publishes(&inputs.snapshot.slices, address, port)
+                },
+                frozen: inputs.frozen(),
+            },
+            cluster: facts::Cluster {
+                pods: &pods.by_name,
+                zones: &pods.zones,
+                ranges: &self.ranges,
+                owner_of: &|address: IpAddr| self.cluster.lock().owner_of_address(address),
+            },
             now,
         })
     }

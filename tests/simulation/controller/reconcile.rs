@@ -9,6 +9,7 @@ use beatkeeper_core::{
         self,
         cordons::Cordons,
         evidence::Evidence,
+        facts::{Cluster, Facts, Instances, Liveness, PublishedNow, TargetService},
         verdict::{Suspect, Verdict},
     },
     inputs::{Inputs, preconditions, snapshot},
@@ -223,28 +224,34 @@ impl Controller {
             let now = self.now();
             let evidence = self.evidence(registration, ttl, &records, missing, now);
             let owner_of = |address: IpAddr| self.world().owner_of_address(address);
-            let verdicts = decide::decide(&decide::facts::Facts {
+            let verdicts = decide::decide(&Facts {
                 registration,
-                ttl,
-                records: &records,
-                pods: &pods.by_name,
-                zones: &pods.zones,
-                families: stage.families(),
-                service: &registration.service_name,
-                ports: &ports,
-                shared_ports: OnceCell::new(),
-                published,
-                ranges: &self.setup.ranges,
-                owner_of: &owner_of,
-                unreadable: &unreadable,
-                evidence: &evidence,
-                frozen: stage.frozen(),
-                term_began: self.term_began.get(),
-                publishes: &|address, port| {
-                    snapshot::publishes(&stage.snapshot.slices, address, port)
+                instances: Instances { records: &records, adopted: &[], cordons: &cordons.held },
+                liveness: Liveness {
+                    ttl,
+                    evidence: &evidence,
+                    unreadable: &unreadable,
+                    term_began: self.term_began.get(),
                 },
-                adopted: &[],
-                cordons: &cordons.held,
+                service: TargetService {
+                    name: &registration.service_name,
+                    families: stage.families(),
+                    ports: &ports,
+                    shared_ports: OnceCell::new(),
+                },
+                published: PublishedNow {
+                    addresses: published,
+                    contains: &|address, port| {
+                        snapshot::publishes(&stage.snapshot.slices, address, port)
+                    },
+                    frozen: stage.frozen(),
+                },
+                cluster: Cluster {
+                    pods: &pods.by_name,
+                    zones: &pods.zones,
+                    ranges: &self.setup.ranges,
+                    owner_of: &owner_of,
+                },
                 now,
             });
             self.breathe().await;

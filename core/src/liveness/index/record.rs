@@ -90,8 +90,8 @@ pub struct Record {
     pub protected: bool,
     /// The rhythm of its beats.
     pub rhythm: Rhythm,
-    /// Whether a beat would change no decision. If so, a beat does not wake the registration.
-    pub(super) beat_is_noop: bool,
+    /// What the next beat does, by the last decision.
+    pub(super) next_beat: NextBeat,
     /// When the version was read.
     pub(super) read_at: MonotonicTime,
 }
@@ -138,22 +138,71 @@ pub struct LeaseDecision {
     pub lease: Arc<str>,
     /// The token that the decision is based on.
     pub token: Token,
-    /// Whether a further beat would change nothing.
-    pub beat_is_noop: bool,
-    /// Whether the instance is decided to be dead.
-    pub expired: bool,
+    /// What becomes of the instance.
+    pub outcome: Outcome,
+    /// What a further beat does.
+    pub next_beat: NextBeat,
     /// What its beats are watched for.
     pub wanted: Wanted,
     /// Whether the location of the instance is known.
     pub placed: bool,
+}
+
+/// What becomes of an instance by a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is to be published.
+    Published(Basis),
+    /// It is not to be published, and is not decided to be dead.
+    Unpublished(Removal),
+    /// It is decided to be dead.
+    Expired(Removal),
+}
+
+/// Why an instance is to be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// It beats, or there is no evidence of its death.
+    Beats,
+    /// The same, and it was found published. At a cold start, it has one ttl to beat because of that (L5).
+    FoundPublished,
+    /// Only protection.minReady keeps it published, however long it is silent (L7).
+    MinReady,
+}
+
+/// What a decision takes out of what is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Nothing, or not because of its silence.
+    None,
+    /// The instance, because of its silence. A beat since then overtakes the decision.
+    ForSilence,
+}
+
+/// What the next beat of an instance does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextBeat {
+    /// It may change the decision, so it wakes the registration.
+    Wakes,
+    /// It changes nothing (P4).
+    IsNoOp,
+}
+
+impl Outcome {
     /// Whether the instance is to be published.
-    pub published: bool,
-    /// Whether only protection.minReady keeps the instance published (L7).
-    pub protected: bool,
-    /// Whether the instance was found published at a cold start, and therefore has one ttl to beat.
-    pub granted: bool,
+    pub fn is_published(self) -> bool {
+        matches!(self, Self::Published(_))
+    }
+
+    /// Whether the instance is decided to be dead.
+    pub fn is_expired(self) -> bool {
+        matches!(self, Self::Expired(_))
+    }
+
     /// Whether the decision removes a published instance because of its silence.
-    pub takes_out: bool,
+    pub fn removes_for_silence(self) -> bool {
+        matches!(self, Self::Unpublished(Removal::ForSilence) | Self::Expired(Removal::ForSilence))
+    }
 }
 
 /// Whether a decision may be carried out, after the index has noted it.

@@ -10,7 +10,7 @@ use crate::{
     liveness::{
         index::{
             Index,
-            record::{Grace, LeaseDecision, Presence, Provenance, Record},
+            record::{Grace, LeaseDecision, NextBeat, Presence, Provenance, Record},
             relist::Relist,
             store::Slot,
         },
@@ -85,7 +85,7 @@ impl Index {
         let not = |record: &mut Record| record.published = false;
         for decision in decisions {
             if let Some(record) = cursor.find(&decision.lease, not) {
-                record.published = decision.published;
+                record.published = decision.outcome.is_published();
             }
         }
         cursor.end(not);
@@ -161,7 +161,7 @@ impl Record {
         self.version = Version(0);
         self.silent_before = Duration::ZERO;
         self.silent_at = None;
-        self.beat_is_noop = false;
+        self.next_beat = NextBeat::Wakes;
         if self.presence == Presence::Unlabelled {
             // No list will show this Lease, so a live read is needed.
             self.presence = Presence::Missing;
