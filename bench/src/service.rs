@@ -8,7 +8,7 @@ use beatkeeper_core::decide::evidence::Evidence;
 use beatkeeper_core::decide::verdict::Verdict;
 use beatkeeper_core::decide::{
     decide,
-    facts::{Cluster, Facts, Instances, Liveness, PublishedNow, TargetService},
+    facts::{self, Facts},
 };
 use beatkeeper_core::liveness::ttl::TtlHistory;
 use beatkeeper_core::objects::registration::Registration;
@@ -78,21 +78,25 @@ impl Inputs {
     ) -> Vec<Verdict> {
         decide(&Facts {
             registration: &self.registration,
-            instances: Instances { records, adopted: &[], cordons: &[] },
-            liveness: Liveness {
+            instances: facts::Instances { records, adopted: &[], cordons: &[] },
+            liveness: facts::Liveness {
                 ttl: &self.ttl,
                 evidence: &self.evidence,
                 unreadable: &HashMap::<Arc<str>, String>::new(),
                 term_began: MonotonicTime::from_millis(0),
             },
-            service: TargetService {
+            service: facts::TargetService {
                 name: &self.registration.service_name,
                 families: &[Family::V4],
                 ports: &self.registration.ports,
                 shared_ports: OnceCell::new(),
             },
-            published: PublishedNow { addresses: published, contains: &|_, _| true, frozen: None },
-            cluster: Cluster {
+            published: facts::PublishedNow {
+                addresses: published,
+                contains: &|_, _| true,
+                frozen: None,
+            },
+            cluster: facts::Cluster {
                 pods: &HashMap::new(),
                 zones: &HashMap::new(),
                 ranges: &self.ranges,
