@@ -1,4 +1,4 @@
-//! The events that the heart reports.
+//! The events that a heartbeat loop reports.
 
 use std::fmt;
 use std::time::Duration;
@@ -70,7 +70,7 @@ pub enum Event {
         /// The time since the first beat.
         after: Duration,
     },
-    /// The new word of the instance was accepted.
+    /// A new health report of the instance was accepted.
     HealthReported(HealthReport),
     /// A beat was sent later than it was due, because this process was kept from running.
     Late {
@@ -102,7 +102,7 @@ pub enum Event {
         lease: String,
         /// The addresses that the other process claims, if they differ from ours: then they are published,
         /// and this process stands by.
-        instead: Option<String>,
+        other_addresses: Option<String>,
     },
     /// Another process claims the same name, and stands by: it has left a note in the Lease.
     Rival {
@@ -299,11 +299,11 @@ impl Event {
                     "another client has deleted or changed the Lease {lease}: claiming it again"
                 )
             }
-            Self::TakenOverByOther { lease, instead: None } => write!(
+            Self::TakenOverByOther { lease, other_addresses: None } => write!(
                 f,
                 "another process has taken over the Lease {lease}: unless this one is about to end, give one of them another instance name"
             ),
-            Self::TakenOverByOther { lease, instead: Some(addresses) } => write!(
+            Self::TakenOverByOther { lease, other_addresses: Some(addresses) } => write!(
                 f,
                 "another process has taken over the Lease {lease}, with other addresses ({}): those are \
                  published now, and this process stands by until the other is silent for a ttl; give one of them \
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn no_event_fakes_a_line_of_a_log_or_moves_the_cursor_of_a_terminal() {
         let (lease, text) = ("shop/greeter.vm-1".to_owned(), "a\n\u{1b}[2J\u{202e}b".to_owned());
-        let word = HealthReport {
+        let health_report = HealthReport {
             health: Health::Failing,
             note: Some(text.clone()),
             ..HealthReport::default()
@@ -357,8 +357,8 @@ mod tests {
         let occupied = Cause::Occupied(Occupant::Pod(text.clone()));
         let failure = Failure::found(Operation::CreateLease, &lease, occupied);
         for event in [
-            Event::HealthReported(word),
-            Event::TakenOverByOther { lease: lease.clone(), instead: Some(text.clone()) },
+            Event::HealthReported(health_report),
+            Event::TakenOverByOther { lease: lease.clone(), other_addresses: Some(text.clone()) },
             Event::Rival { lease, note: text },
             Event::Failed { failure, retry_in: Duration::ZERO },
         ] {

@@ -58,7 +58,7 @@ impl HeartbeatLoop {
         self.end().await
     }
 
-    /// Deregisters. It may be called at any moment, whether the heart has been beating or not.
+    /// Deregisters. It may be called at any moment, whether the loop has been beating or not.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -179,8 +179,8 @@ impl HeartbeatLoop {
                 None => std::future::pending().await,
             }
         };
-        let word = async {
-            // If the sender of words is gone, no further word can come.
+        let health_report = async {
+            // If the sender is gone, no further health report can come.
             if self.health.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -188,7 +188,7 @@ impl HeartbeatLoop {
         tokio::select! {
             biased;
             () = stop.cancelled() => Some(LoopEvent::Stop),
-            () = word => Some(LoopEvent::HealthReport),
+            () = health_report => Some(LoopEvent::HealthReport),
             pace = changed => Some(LoopEvent::Pace(pace)),
             lost = self.suspend_detector.sleep_until(due) => lost.map(LoopEvent::LostTime),
         }

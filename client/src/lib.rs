@@ -31,7 +31,7 @@
 //! [`heartbeat_loop`] is the engine: it claims the Lease of the instance, renews it, and gives it back. The decisions
 //! are in modules without I/O: when to beat ([`schedule`], [`clock`], [`suspend_detector`]), what to do with a Lease
 //! that already exists ([`lease`]), and what a failure means ([`failure`]). The engine reports what happens
-//! as [`event`]s. The command `beatkeeper agent` runs the same engine.
+//! as [`event`]s. The command `beatkeeper agent` runs the same loop.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/sdk.md")]

@@ -1,4 +1,4 @@
-//! Single requests for people and scripts: the actions that a heart otherwise does by itself.
+//! Single requests for people and scripts: what a heartbeat loop otherwise does by itself.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ impl OneShot {
     ///
     /// # Errors
     /// As [`heartbeat`](Self::heartbeat).
-    pub async fn set_health(&self, word: &HealthReport) -> Result<(), Failure> {
-        self.beat(Some(word)).await
+    pub async fn set_health(&self, health_report: &HealthReport) -> Result<(), Failure> {
+        self.beat(Some(health_report)).await
     }
 
     /// Deletes the Lease, and with it the instance. Returns false if there was none.
@@ -67,19 +67,19 @@ impl OneShot {
         }
     }
 
-    async fn beat(&self, word: Option<&HealthReport>) -> Result<(), Failure> {
+    async fn beat(&self, health_report: Option<&HealthReport>) -> Result<(), Failure> {
         let lease = self.existing().await?;
         let mut times = RenewTimes::default();
         times.advance_past(renewed(&lease));
         let at = times.next(Timestamp::now());
-        let stored = self.send_beat(&lease, at, word).await?;
+        let stored = self.send_beat(&lease, at, health_report).await?;
         if stored != renewed(&lease) {
             return Ok(());
         }
         // The new time was truncated to the existing one. So nothing has changed, and the operator has seen
         // no beat.
         times.accepted(at, stored);
-        self.send_beat(&lease, times.next(Timestamp::now()), word).await.map(drop)
+        self.send_beat(&lease, times.next(Timestamp::now()), health_report).await.map(drop)
     }
 
     /// Returns the renewTime that the Lease has afterwards.
@@ -87,13 +87,13 @@ impl OneShot {
         &self,
         lease: &Lease,
         at: Timestamp,
-        word: Option<&HealthReport>,
+        health_report: Option<&HealthReport>,
     ) -> Result<Option<Timestamp>, Failure> {
         let mut patch = heartbeat::beat_patch(at);
         // With the uid, a different Lease of the same name causes a conflict.
         patch["metadata"] = json!({ "uid": lease.uid() });
-        if let Some(word) = word {
-            patch["metadata"]["annotations"] = word.annotations();
+        if let Some(health_report) = health_report {
+            patch["metadata"]["annotations"] = health_report.annotations();
         }
         let patch = LeasePatch::Merge(patch);
         let lease = self.requests.patch(Operation::Beat, &patch, ANSWER_WITHIN).await?;

@@ -47,7 +47,7 @@ pub enum Publication {
 }
 
 impl Publication {
-    /// Takes the standing of an instance from a registration. `None`: the status does not tell, because there
+    /// Reads from a registration how the operator treats an instance. `None`: the status does not tell, because there
     /// are more instances than it lists.
     pub fn of(registration: &ServiceRegistration, instance: &str) -> Option<Self> {
         let unseen = || {
@@ -88,15 +88,15 @@ impl Publication {
         matches!(self, Self::NotPublished { state, .. } if state == UNLISTED)
     }
 
-    /// Whether the other standing is worth reporting after this one. A difference of the message alone is
+    /// Whether the other one is worth reporting after this one. A difference of the message alone is
     /// not.
     pub fn differs(&self, other: &Self) -> bool {
-        let word = |publication: &Self| match publication {
+        let health_report = |publication: &Self| match publication {
             Self::Published { state, .. } => (0, state.clone()),
             Self::NotPublished { state, reason, .. } => (1, format!("{state} {reason}")),
             Self::Stalled { reason, .. } => (2, reason.clone()),
         };
-        word(self) != word(other)
+        health_report(self) != health_report(other)
     }
 }
 
@@ -249,18 +249,18 @@ mod tests {
         let of = |state: &str, reason: &str| {
             Publication::of(&registration(1, &[("vm-1", state, reason)]), "vm-1")
         };
-        let mut looks = PublicationTracker::default();
-        assert_eq!(looks.update(of("Expired", "TTLPassed")), None, "of an earlier life");
-        assert_eq!(looks.update(of("Ready", "Beating")), of("Ready", "Beating"));
-        assert!(looks.is_published());
-        assert_eq!(looks.update(of("Ready", "BeatOverdue")), None);
-        assert_eq!(looks.update(None), None);
-        assert_eq!(looks.update(of("Rejected", "AddressRefused")), None);
+        let mut reads = PublicationTracker::default();
+        assert_eq!(reads.update(of("Expired", "TTLPassed")), None, "of an earlier life");
+        assert_eq!(reads.update(of("Ready", "Beating")), of("Ready", "Beating"));
+        assert!(reads.is_published());
+        assert_eq!(reads.update(of("Ready", "BeatOverdue")), None);
+        assert_eq!(reads.update(None), None);
+        assert_eq!(reads.update(of("Rejected", "AddressRefused")), None);
         assert_eq!(
-            looks.update(of("Rejected", "AddressRefused")),
+            reads.update(of("Rejected", "AddressRefused")),
             of("Rejected", "AddressRefused")
         );
-        assert_eq!(looks.update(of("Rejected", "AddressRefused")), None);
-        assert!(!looks.is_published());
+        assert_eq!(reads.update(of("Rejected", "AddressRefused")), None);
+        assert!(!reads.is_published());
     }
 }

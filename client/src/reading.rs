@@ -125,7 +125,7 @@ impl Readable for Lease {
     ]);
 }
 
-/// The managed fields that show which manager has changed the fields that a heart uses.
+/// The managed fields that show which manager has changed the fields that a heartbeat loop uses.
 const MANAGED: Keep = Fields(&[
     ("manager", All),
     (

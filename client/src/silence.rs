@@ -13,23 +13,23 @@ pub struct SilenceWatch {
     /// Since when the text has been seen unchanged.
     since: Instant,
     /// When the text was last read.
-    looked: Instant,
+    last_read: Instant,
 }
 
 impl SilenceWatch {
     /// Begins with the text that was just seen for the first time.
     pub fn begin(seen: Option<String>, now: Instant) -> Self {
-        Self { seen, since: now, looked: now }
+        Self { seen, since: now, last_read: now }
     }
 
     /// Records that the text was read again. If it could not be read for long, the other process may not have
     /// been able to change it either, so the time before that does not count.
     pub fn look(&mut self, seen: Option<String>, now: Instant, pace: &Pace) {
-        if self.seen != seen || now - self.looked > Self::blind_after(pace) {
+        if self.seen != seen || now - self.last_read > Self::blind_after(pace) {
             self.since = now;
         }
         self.seen = seen;
-        self.looked = now;
+        self.last_read = now;
     }
 
     /// Returns the text that was last seen.
@@ -44,7 +44,7 @@ impl SilenceWatch {
 
     /// Whether the other process has been silent for a ttl.
     pub fn is_over(&self, now: Instant, pace: &Pace) -> bool {
-        now >= self.ends(pace) && now - self.looked <= Self::blind_after(pace)
+        now >= self.ends(pace) && now - self.last_read <= Self::blind_after(pace)
     }
 
     fn blind_after(pace: &Pace) -> Duration {

@@ -28,7 +28,7 @@ use crate::{
 
 /// The number of our beats between two checks whether another process, without a claim of its own, still
 /// beats under our claim.
-const ASK_AGAIN_AFTER: u32 = 10;
+const RECHECK_AFTER: u32 = 10;
 
 impl HeartbeatLoop {
     /// Does the next step. A success means that a beat was accepted or, if another process has claimed the
@@ -83,8 +83,8 @@ impl HeartbeatLoop {
 
     pub(super) async fn claim(&mut self, owner: &Owner, pace: Pace) -> Result<(), Failure> {
         let limit = pace.request_timeout();
-        let mut word = self.health.borrow_and_update().clone();
-        self.kept = false;
+        let mut health_report = self.health.borrow_and_update().clone();
+        self.from_earlier_process = false;
         let existing = self.requests.lease(limit).await?;
         let judged = existing.as_ref().map(|lease| self.identity.classify(lease, owner));
         self.foreign = ForeignFields::default();
@@ -93,16 +93,17 @@ impl HeartbeatLoop {
         }
         let (how, lease) = match judged {
             Some(Existing::Ours { held, renewed }) => {
-                if let Some(kept) = existing.as_ref().and_then(HealthReport::kept)
-                    && word.provisional
+                if let Some(from_earlier_process) =
+                    existing.as_ref().and_then(HealthReport::from_earlier_process)
+                    && health_report.provisional
                     && self.is_recent(renewed, pace)
                 {
-                    word = kept;
-                    self.kept = true;
+                    health_report = from_earlier_process;
+                    self.from_earlier_process = true;
                 }
                 self.times.advance_past(renewed);
                 self.foreign = existing.as_ref().map(ForeignFields::on).unwrap_or_default();
-                (Acquisition::TakenOver, self.take_over(&held, &word, pace).await?)
+                (Acquisition::TakenOver, self.take_over(&held, &health_report, pace).await?)
             }
             Some(Existing::Occupied(occupant)) => {
                 let lease = existing.as_ref().filter(|_| occupant == Occupant::Outside);
@@ -112,16 +113,16 @@ impl HeartbeatLoop {
                     return Err(Failure::found(Operation::CreateLease, &lease, cause));
                 };
                 self.requests.delete(Operation::ReplaceLease, left, limit).await?;
-                (Acquisition::Replaced, self.create(owner, &word, pace).await?)
+                (Acquisition::Replaced, self.create(owner, &health_report, pace).await?)
             }
             Some(Existing::EarlierPod { uid }) => {
                 let that = Preconditions { uid: Some(uid), resource_version: None };
                 self.requests.delete(Operation::ReplaceLease, that, limit).await?;
-                (Acquisition::Replaced, self.create(owner, &word, pace).await?)
+                (Acquisition::Replaced, self.create(owner, &health_report, pace).await?)
             }
-            None => (Acquisition::Created, self.create(owner, &word, pace).await?),
+            None => (Acquisition::Created, self.create(owner, &health_report, pace).await?),
         };
-        self.record_claim(&lease, word, how, pace);
+        self.record_claim(&lease, health_report, how, pace);
         Ok(())
     }
 
@@ -129,7 +130,7 @@ impl HeartbeatLoop {
     pub(super) fn record_claim(
         &mut self,
         lease: &Lease,
-        word: HealthReport,
+        health_report: HealthReport,
         how: Acquisition,
         pace: Pace,
     ) {
@@ -137,7 +138,7 @@ impl HeartbeatLoop {
         self.written.accepted(renewed(lease));
         self.lease = ClaimState::Held(LeaseVersion::of(lease));
         self.lease_duration_sent = pace.lease_duration_seconds();
-        self.reported = word;
+        self.reported = health_report;
         self.rival = SilenceWatch::begin(None, Instant::now());
         (self.report)(&Event::Claimed {
             registration: self.requests.registration_object(),
@@ -177,12 +178,12 @@ impl HeartbeatLoop {
     pub(super) async fn take_over(
         &mut self,
         held: &LeaseVersion,
-        word: &HealthReport,
+        health_report: &HealthReport,
         pace: Pace,
     ) -> Result<Lease, Failure> {
         let at = self.times.next(Timestamp::now());
         let (seconds, incarnation) = (pace.lease_duration_seconds(), rival::incarnation());
-        let patch = self.identity.take_over_patch(held, seconds, word, &incarnation, at);
+        let patch = self.identity.take_over_patch(held, seconds, health_report, &incarnation, at);
         let patch = patch.without(self.foreign);
         self.incarnation = incarnation;
         self.lease = ClaimState::Unknown;
@@ -196,12 +197,12 @@ impl HeartbeatLoop {
     async fn create(
         &mut self,
         owner: &Owner,
-        word: &HealthReport,
+        health_report: &HealthReport,
         pace: Pace,
     ) -> Result<Lease, Failure> {
         let at = self.times.next(Timestamp::now());
         let seconds = pace.lease_duration_seconds();
-        let lease = self.identity.new_lease(owner, seconds, word, &self.incarnation, at);
+        let lease = self.identity.new_lease(owner, seconds, health_report, &self.incarnation, at);
         self.lease = ClaimState::Unknown;
         self.written.sending(at);
         let lease = self.requests.create(&lease, pace.request_timeout()).await?;
@@ -213,14 +214,14 @@ impl HeartbeatLoop {
         let at = self.times.next(Timestamp::now());
         let seconds = pace.lease_duration_seconds();
         let news = self.health_differs();
-        let word = self.health.borrow_and_update().clone();
+        let health_report = self.health.borrow_and_update().clone();
         let forget_rival = self.rival.seen().is_some() && self.rival.is_over(Instant::now(), &pace);
         let alone = self.recheck_after.is_none_or(|left| left == 0) && self.rival.seen().is_none();
         let beat = Beat {
             at,
             after: self.written.expected().filter(|_| alone),
             seconds: (seconds != self.lease_duration_sent).then_some(seconds),
-            word: news.then_some(&word),
+            health_report: news.then_some(&health_report),
             forget_rival,
         };
         let patch = self.identity.beat_patch(&held, &beat).without(self.foreign);
@@ -238,9 +239,9 @@ impl HeartbeatLoop {
                 self.lease = ClaimState::Held(LeaseVersion::of(&lease));
                 (self.report)(&Event::Beat { at, took: sent.elapsed() });
                 if news {
-                    (self.report)(&Event::HealthReported(word.clone()));
-                    self.reported = word;
-                    self.kept = false;
+                    (self.report)(&Event::HealthReported(health_report.clone()));
+                    self.reported = health_report;
+                    self.from_earlier_process = false;
                 }
                 self.record_foreign_fields(&lease);
                 return Ok(());
@@ -291,7 +292,7 @@ impl HeartbeatLoop {
                 Ok(())
             }
             LeaseChange::BeatenByAnother => {
-                if self.recheck_after.replace(ASK_AGAIN_AFTER).is_none() {
+                if self.recheck_after.replace(RECHECK_AFTER).is_none() {
                     (self.report)(&Event::UnclaimedBeat { lease: self.requests.lease_object() });
                 }
                 self.reclaim(&lease, pace).await
@@ -338,7 +339,7 @@ impl HeartbeatLoop {
         let holder = OtherHolder::to(&self.identity, lease);
         (self.report)(&Event::TakenOverByOther {
             lease: self.requests.lease_object(),
-            instead: holder.instead.clone(),
+            other_addresses: holder.other_addresses.clone(),
         });
         self.lease = ClaimState::TakenOver(Box::new(holder));
     }

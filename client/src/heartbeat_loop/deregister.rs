@@ -83,7 +83,7 @@ impl HeartbeatLoop {
             return Ok(());
         };
         let holder = match &self.lease {
-            ClaimState::Held(before) => before.has_passed_to(&held),
+            ClaimState::Held(before) => before.was_taken_over_by(&held),
             // The Lease is ours if it holds our last write.
             ClaimState::None | ClaimState::Unknown | ClaimState::TakenOver(_) => {
                 !self.written.contains(renewed)

@@ -36,7 +36,7 @@ impl HeartbeatLoop {
         let leaves_note = !self.options.shared && holder.leaves_note(now, &pace);
         let at = self.times.next(Timestamp::now());
         let note = leaves_note.then(|| rival::announcement(&self.identity, &self.incarnation, at));
-        let seen = match holder.instead {
+        let seen = match holder.other_addresses {
             None => self.shared_beat(&mut holder, at, note.as_deref(), pace).await?,
             Some(_) => self.observe(&holder, note.as_deref(), pace).await?,
         };
@@ -47,18 +47,21 @@ impl HeartbeatLoop {
         self.times.advance_past(renewed(&lease));
         if self.written.contains(renewed(&lease)) {
             // We have claimed the Lease, and the answer to that request was lost.
-            let word = self.health.borrow_and_update().clone();
-            self.record_claim(&lease, word, Acquisition::TakenBack, pace);
+            let health_report = self.health.borrow_and_update().clone();
+            self.record_claim(&lease, health_report, Acquisition::TakenBack, pace);
             return Ok(());
         }
-        let before = holder.instead.clone();
+        let before = holder.other_addresses.clone();
         holder.look(&self.identity, &lease, Instant::now(), &pace);
         if note.is_some() && rival::rival_note(&lease) == note.as_deref() {
             holder.announced = note;
         }
-        if before != holder.instead {
+        if before != holder.other_addresses {
             let lease = self.requests.lease_object();
-            (self.report)(&Event::TakenOverByOther { lease, instead: holder.instead.clone() });
+            (self.report)(&Event::TakenOverByOther {
+                lease,
+                other_addresses: holder.other_addresses.clone(),
+            });
         }
         // There is nothing to write: the holder reports the health of the instance.
         self.reported = self.health.borrow_and_update().clone();
@@ -69,12 +72,12 @@ impl HeartbeatLoop {
     /// Claims the Lease again, if nothing was written since it was seen. Returns false if something was
     /// written.
     async fn take_back(&mut self, holder: &OtherHolder, pace: Pace) -> Result<bool, Failure> {
-        let word = self.health.borrow_and_update().clone();
+        let health_report = self.health.borrow_and_update().clone();
         // The patch is refused if the Lease has changed since these values were read from it.
         self.foreign = holder.foreign;
-        match self.take_over(&holder.version, &word, pace).await {
+        match self.take_over(&holder.version, &health_report, pace).await {
             Ok(lease) => {
-                self.record_claim(&lease, word, Acquisition::TakenBack, pace);
+                self.record_claim(&lease, health_report, Acquisition::TakenBack, pace);
                 Ok(true)
             }
             Err(failure) => {

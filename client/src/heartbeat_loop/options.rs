@@ -6,7 +6,7 @@ use crate::{
     event::Event, failure::Failure, lease::HealthReport, publication::Publication, schedule::Pace,
 };
 
-/// A function that receives the events. The heart calls it directly, so it must not block.
+/// A function that receives the events. The loop calls it directly, so it must not block.
 pub type Report = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// How often to beat, where this differs from the registration.
@@ -38,10 +38,10 @@ impl BeatOptions {
     }
 }
 
-/// The progress of a heart, for code that waits for it.
+/// The progress of a loop, for code that waits for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The word that was accepted last; `None` before the first beat.
+    /// The health report that was accepted last; `None` before the first beat.
     pub reported: Option<HealthReport>,
     /// Why the last try failed; `None` once a try has succeeded since.
     pub failure: Option<Failure>,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The number of our beats between two checks whether a holder that claims the same still beats.
-const ASK_AFTER: u32 = 3;
+const TEST_EVERY: u32 = 3;
 
 /// What is known of the process that holds the Lease, and what this process does beside it.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub(super) struct OtherHolder {
     /// The Lease as it was last seen.
     pub(super) version: LeaseVersion,
     /// The addresses that the holder claims, made safe to print; `None` if they are the same as ours.
-    pub(super) instead: Option<String>,
+    pub(super) other_addresses: Option<String>,
     /// Whether the holder still beats, where this process does not beat itself.
     silence: SilenceWatch,
     /// Since when only this process has beaten, where both beat.
@@ -45,7 +45,7 @@ pub(super) struct OtherHolder {
     /// What a person has set on the Lease: it stays when this process takes the Lease back.
     pub(super) foreign: ForeignFields,
     /// How often the Lease was read.
-    looks: u32,
+    reads: u32,
 }
 
 impl OtherHolder {
@@ -54,7 +54,7 @@ impl OtherHolder {
         let now = Instant::now();
         Self {
             version: LeaseVersion::of(lease),
-            instead: instead(identity, lease),
+            other_addresses: other_addresses(identity, lease),
             silence: SilenceWatch::begin(rival::liveness_text(lease), now),
             alone_since: None,
             beaten: None,
@@ -63,32 +63,32 @@ impl OtherHolder {
             annotated: lease.metadata.annotations.is_some(),
             beaten_by: foreign_fields::beating(lease),
             foreign: ForeignFields::on(lease),
-            looks: 0,
+            reads: 0,
         }
     }
 
     /// Updates the record when the Lease is seen again.
     pub(super) fn look(&mut self, identity: &Identity, lease: &Lease, now: Instant, pace: &Pace) {
         self.version = LeaseVersion::of(lease);
-        self.instead = instead(identity, lease);
+        self.other_addresses = other_addresses(identity, lease);
         self.silence.look(rival::liveness_text(lease), now, pace);
         self.note.look(rival::rival_note(lease).map(str::to_owned), now, pace);
         self.annotated = lease.metadata.annotations.is_some();
         self.beaten_by.extend(foreign_fields::beating(lease));
         self.foreign = ForeignFields::beside(lease, &self.beaten_by);
-        self.looks = self.looks.saturating_add(1);
+        self.reads = self.reads.saturating_add(1);
     }
 
     /// When the holder will have been silent for a ttl.
     pub(super) fn takes_back_at(&self, pace: &Pace) -> Option<Instant> {
-        match (&self.instead, self.alone_since) {
+        match (&self.other_addresses, self.alone_since) {
             (Some(_), _) => Some(self.silence.ends(pace)),
             (None, since) => since.map(|since| since + pace.ttl()),
         }
     }
 
     pub(super) fn is_silent(&self, now: Instant, pace: &Pace) -> bool {
-        match &self.instead {
+        match &self.other_addresses {
             Some(_) => self.silence.is_over(now, pace),
             None => self.alone_since.is_some_and(|since| now >= since + pace.ttl()),
         }
@@ -97,7 +97,7 @@ impl OtherHolder {
     /// Whether to leave a note about this process. If one instance has two runs, the earlier one often ends
     /// soon, and that is no name conflict. The note has room for one rival only.
     pub(super) fn leaves_note(&self, now: Instant, pace: &Pace) -> bool {
-        let stays = self.instead.is_some() || self.looks > 1;
+        let stays = self.other_addresses.is_some() || self.reads > 1;
         let taken = self.note.seen().is_some()
             && self.note.seen() != self.announced.as_deref()
             && !self.note.is_over(now, pace);
@@ -106,11 +106,11 @@ impl OtherHolder {
 
     /// Whether the next shared beat finds out if the holder still beats.
     pub(super) fn tests_holder(&self) -> bool {
-        self.alone_since.is_some() || self.looks.is_multiple_of(ASK_AFTER)
+        self.alone_since.is_some() || self.reads.is_multiple_of(TEST_EVERY)
     }
 }
 
-fn instead(identity: &Identity, lease: &Lease) -> Option<String> {
+fn other_addresses(identity: &Identity, lease: &Lease) -> Option<String> {
     let named = || plain_cut(rival::named_addresses(lease).unwrap_or("no address"), NOTE_MAX);
     (!rival::claims_the_same(identity, lease)).then(named)
 }

@@ -43,12 +43,12 @@ pub struct HeartbeatLoop {
     pub(super) rival: SilenceWatch,
     /// The Lease of another owner under our name, while we wait to see whether it still receives beats.
     pub(super) occupied: Option<SilenceWatch>,
-    /// The word that the Lease has held since it became ours.
+    /// The health report that the Lease has held since it became ours.
     pub(super) reported: HealthReport,
-    /// The parts of that word that are not ours to set: a person drains the instance, or has left a note.
+    /// The parts of it that are not ours to set: a person drains the instance, or has left a note.
     pub(super) foreign: ForeignFields,
     /// The health in the Lease was written by an earlier process. It holds until a check has a result.
-    pub(super) kept: bool,
+    pub(super) from_earlier_process: bool,
     pub(super) last_success: Option<Instant>,
     pub(super) lease_duration_sent: i32,
     pub(super) suspend_detector: SuspendDetector,
@@ -67,7 +67,7 @@ pub(super) enum ClaimState {
 }
 
 impl HeartbeatLoop {
-    /// Makes a heart that has not begun to beat. The value in `health` goes out with the next beat. A change
+    /// Makes a loop that has not begun to beat. The value in `health` goes out with the next beat. A change
     /// of it causes a beat at once.
     pub fn new(
         connection: Connection,
@@ -94,14 +94,14 @@ impl HeartbeatLoop {
             occupied: None,
             reported: HealthReport::default(),
             foreign: ForeignFields::default(),
-            kept: false,
+            from_earlier_process: false,
             last_success: None,
             lease_duration_sent: 0,
             suspend_detector: SuspendDetector::default(),
         }
     }
 
-    /// Returns a receiver that follows the progress of the heart.
+    /// Returns a receiver that follows the progress of the loop.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
@@ -109,8 +109,8 @@ impl HeartbeatLoop {
     /// Whether the Lease has to be changed, because it states another health or note than it should. What an
     /// earlier process wrote holds until a check has a result.
     pub(super) fn health_differs(&self) -> bool {
-        let word = self.health.borrow();
-        let holds = self.kept && word.provisional;
-        !holds && !word.same_as(&self.reported)
+        let health_report = self.health.borrow();
+        let holds = self.from_earlier_process && health_report.provisional;
+        !holds && !health_report.same_as(&self.reported)
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of a heart against a fake API server that serves only the Lease, with any webhook.
+//! Tests of the loop against a fake API server that serves only the Lease, with any webhook.
 
 use std::{
     collections::BTreeMap,

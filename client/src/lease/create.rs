@@ -20,8 +20,8 @@ use super::{
 
 impl Identity {
     /// All annotations that we write; an annotation that must be absent is `null`.
-    fn annotations(&self, word: &HealthReport, incarnation: &str) -> Value {
-        let mut all = word.annotations();
+    fn annotations(&self, health_report: &HealthReport, incarnation: &str) -> Value {
+        let mut all = health_report.annotations();
         all[heartbeat::INCARNATION_ANNOTATION] = json!(incarnation);
         all[heartbeat::ADDRESSES_ANNOTATION] = json!(self.addresses());
         all[heartbeat::VERSION_ANNOTATION] = json!(self.version);
@@ -40,7 +40,7 @@ impl Identity {
         &self,
         owner: &Owner,
         lease_duration_seconds: i32,
-        word: &HealthReport,
+        health_report: &HealthReport,
         incarnation: &str,
         at: Timestamp,
     ) -> Lease {
@@ -60,7 +60,7 @@ impl Identity {
             Owner::Pod { uid, .. } => Some((heartbeat::POD_UID_ANNOTATION.to_owned(), uid.clone())),
         };
         let annotations: BTreeMap<String, String> = self
-            .annotations(word, incarnation)
+            .annotations(health_report, incarnation)
             .as_object()
             .into_iter()
             .flatten()
@@ -97,11 +97,11 @@ impl Identity {
         &self,
         held: &LeaseVersion,
         lease_duration_seconds: i32,
-        word: &HealthReport,
+        health_report: &HealthReport,
         incarnation: &str,
         at: Timestamp,
     ) -> LeasePatch {
-        let mut annotations = self.annotations(word, incarnation);
+        let mut annotations = self.annotations(health_report, incarnation);
         annotations[heartbeat::RIVAL_ANNOTATION] = Value::Null;
         LeasePatch::Merge(json!({
             "metadata": {

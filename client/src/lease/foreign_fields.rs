@@ -20,7 +20,7 @@ use super::{
     patch::{LeasePatch, annotation},
 };
 
-/// The manager name of commands by hand. It differs from the name of a heart, so that a heart does not undo
+/// The manager name of commands by hand. It differs from the name of a heartbeat loop, so that a loop does not undo
 /// such a command.
 pub(crate) const ONE_SHOT_MANAGER: &str = "beatkeeper-by-hand";
 
@@ -54,7 +54,7 @@ impl ForeignFields {
         Self { health: is_anothers(HEALTH_ANNOTATION), note: is_anothers(NOTE_ANNOTATION) }
     }
 
-    /// Returns the word that counts as accepted, according to a Lease that was just read. Of the parts that
+    /// Returns the health report that counts as accepted, according to a Lease that was just read. Of the parts that
     /// are ours to set, only those in the Lease count. A store that was restored from a backup has the
     /// earlier parts, and a part that another writer has removed is missing.
     pub fn reported(self, lease: &Lease, before: &HealthReport) -> HealthReport {

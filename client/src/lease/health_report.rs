@@ -20,7 +20,7 @@ pub struct HealthReport {
 impl HealthReport {
     /// Returns what an earlier process wrote into its Lease, if it still holds. `Draining` does not hold any
     /// more: it was about the end of that process.
-    pub fn kept(lease: &Lease) -> Option<Self> {
+    pub fn from_earlier_process(lease: &Lease) -> Option<Self> {
         let said = |name: &str| lease.metadata.annotations.as_ref()?.get(name);
         let health = match said(heartbeat::HEALTH_ANNOTATION) {
             None => Health::Passing,
@@ -38,12 +38,12 @@ impl HealthReport {
         Self { health, note: said(heartbeat::NOTE_ANNOTATION).cloned(), provisional: false }
     }
 
-    /// Whether the two words are the same to readers.
+    /// Whether the two reports are the same to readers.
     pub fn same_as(&self, other: &Self) -> bool {
         self.annotations() == other.annotations()
     }
 
-    /// The word as annotations; an annotation that must be absent is `null`.
+    /// The report as annotations; an annotation that must be absent is `null`.
     pub fn annotations(&self) -> Value {
         let health = (self.health != Health::Passing).then(|| self.health.as_str());
         let note = self.note.as_ref();

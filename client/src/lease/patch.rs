@@ -31,7 +31,7 @@ pub struct Beat<'a> {
     /// leaseDurationSeconds, if it changes.
     pub seconds: Option<i32>,
     /// What the instance says about itself, if it changes.
-    pub word: Option<&'a HealthReport>,
+    pub health_report: Option<&'a HealthReport>,
     /// Whether to remove the note that a rival has left.
     pub forget_rival: bool,
 }
@@ -58,7 +58,7 @@ impl Identity {
         if let Some(addresses) = self.addresses() {
             ops.test(&annotation(ADDRESSES_ANNOTATION), json!(addresses));
         }
-        if beat.word.is_some() {
+        if beat.health_report.is_some() {
             // Another writer may have set a health since the version that we know. That one stays.
             ops.test("/metadata/resourceVersion", json!(held.version));
         }
@@ -69,8 +69,8 @@ impl Identity {
         if let Some(seconds) = beat.seconds {
             ops.set("/spec/leaseDurationSeconds", json!(seconds));
         }
-        if let Some(word) = beat.word {
-            ops.annotate(word.annotations());
+        if let Some(health_report) = beat.health_report {
+            ops.annotate(health_report.annotations());
         }
         if beat.forget_rival {
             ops.annotate(json!({ RIVAL_ANNOTATION: null }));
@@ -193,7 +193,13 @@ mod tests {
     }
 
     fn beat() -> Beat<'static> {
-        Beat { at: at(2), after: Some(at(1)), seconds: None, word: None, forget_rival: false }
+        Beat {
+            at: at(2),
+            after: Some(at(1)),
+            seconds: None,
+            health_report: None,
+            forget_rival: false,
+        }
     }
 
     #[test]
@@ -217,10 +223,10 @@ mod tests {
 
     #[test]
     fn a_word_is_set_and_one_that_is_taken_back_is_removed_whether_it_is_there_or_not() {
-        let word = HealthReport { health: Health::Failing, ..HealthReport::default() };
+        let health_report = HealthReport { health: Health::Failing, ..HealthReport::default() };
         let patch = identity(&[]).beat_patch(
             &held(),
-            &Beat { after: None, seconds: Some(9), word: Some(&word), ..beat() },
+            &Beat { after: None, seconds: Some(9), health_report: Some(&health_report), ..beat() },
         );
         let LeasePatch::Json(Value::Array(ops)) = patch else { panic!("{patch:?}") };
         let version = json!({ "op": "test", "path": "/metadata/resourceVersion", "value": "7" });

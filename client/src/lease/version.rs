@@ -30,7 +30,7 @@ impl LeaseVersion {
     }
 
     /// Whether another process has taken over, or created anew, the Lease that we held.
-    pub fn has_passed_to(&self, now: &Self) -> bool {
+    pub fn was_taken_over_by(&self, now: &Self) -> bool {
         self.uid != now.uid || self.transitions < now.transitions
     }
 }
@@ -51,10 +51,10 @@ mod tests {
 
     #[test]
     fn a_lease_has_passed_to_another_when_it_was_taken_over_or_made_anew() {
-        assert!(!held(4).has_passed_to(&LeaseVersion { version: "8".to_owned(), ..held(4) }));
-        assert!(held(4).has_passed_to(&held(5)));
-        assert!(held(4).has_passed_to(&LeaseVersion { uid: "another".to_owned(), ..held(0) }));
+        assert!(!held(4).was_taken_over_by(&LeaseVersion { version: "8".to_owned(), ..held(4) }));
+        assert!(held(4).was_taken_over_by(&held(5)));
+        assert!(held(4).was_taken_over_by(&LeaseVersion { uid: "another".to_owned(), ..held(0) }));
         // A process that writes Leases without the count has not taken the Lease over.
-        assert!(!held(4).has_passed_to(&held(0)));
+        assert!(!held(4).was_taken_over_by(&held(0)));
     }
 }

@@ -174,7 +174,7 @@ impl Builder {
     }
 
     /// Whether to beat on a thread and runtime of its own, so that a busy or blocked runtime delays no beat.
-    /// Default: no; the heart is a task of the current runtime.
+    /// Default: no; a task of the current runtime beats.
     pub fn own_thread(mut self, own: bool) -> Self {
         self.own_thread = own;
         self

@@ -14,7 +14,7 @@ pub(crate) async fn run(check: Check, every: Duration, health: Arc<watch::Sender
     loop {
         // The check is a function of the app: its panic is a result like any other.
         let checked = catch_panic(async { timeout(every, check()).await }).await;
-        let word = match checked {
+        let health_report = match checked {
             Ok(Ok(Ok(()))) => HealthReport::default(),
             Ok(Ok(Err(error))) => failing(error.to_string()),
             Err(panic) => failing(panic.to_string()),
@@ -23,8 +23,8 @@ pub(crate) async fn run(check: Check, every: Duration, health: Arc<watch::Sender
             }
         };
         health.send_if_modified(|said| {
-            let news = *said != word;
-            *said = word;
+            let news = *said != health_report;
+            *said = health_report;
             news
         });
         sleep(every).await;

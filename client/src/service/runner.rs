@@ -1,4 +1,4 @@
-//! Runs a heart: in a task of the current runtime, or on a thread of its own.
+//! Runs a heartbeat loop: in a task of the current runtime, or on a thread of its own.
 
 use std::thread;
 
@@ -15,10 +15,10 @@ use crate::{
     heartbeat_loop::{HeartbeatLoop, Progress},
 };
 
-/// How a heart ended.
+/// How a loop ended.
 type Ended = Result<(), Failure>;
 
-/// A heart that beats. If this value is dropped, the heart stops without deregistering.
+/// A loop that beats. If this value is dropped, it stops without deregistering.
 pub(crate) struct Runner {
     stop: CancellationToken,
     ended: BoxFuture<'static, Option<Ended>>,
@@ -26,15 +26,15 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Stops the heart, which deregisters.
+    /// Stops the loop, which deregisters.
     pub(crate) async fn stop(self) -> Ended {
         self.stop.cancel();
-        // `None`: the heart has panicked, and there is no result.
+        // `None`: the loop has panicked, and there is no result.
         self.ended.await.unwrap_or(Ok(()))
     }
 }
 
-/// Runs the heart in a task.
+/// Runs the loop in a task.
 pub(crate) fn on_this_runtime(
     begin: impl FnOnce() -> Result<HeartbeatLoop, Error>,
     stop: CancellationToken,
@@ -46,7 +46,7 @@ pub(crate) fn on_this_runtime(
     Ok((Runner { stop, ended, _abandoned: None }, progress))
 }
 
-/// Runs the heart on a thread with a runtime of its own. The client is created on that runtime, because a
+/// Runs the loop on a thread with a runtime of its own. The client is created on that runtime, because a
 /// connection lives on the runtime that created it.
 pub(crate) async fn on_a_thread(
     begin: impl FnOnce() -> Result<HeartbeatLoop, Error> + Send + 'static,

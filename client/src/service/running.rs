@@ -48,12 +48,14 @@ impl Running {
     /// is accepted, for at most five seconds, and then for `delay`, in which routers notice.
     pub async fn drain(&mut self, delay: Duration) {
         self.checking = None;
-        self.health.send_modify(|word| {
-            word.health = Health::Draining;
-            word.provisional = false;
+        self.health.send_modify(|health_report| {
+            health_report.health = Health::Draining;
+            health_report.provisional = false;
         });
         let is_told = |now: &Progress| {
-            now.reported.as_ref().is_some_and(|word| word.health == Health::Draining)
+            now.reported
+                .as_ref()
+                .is_some_and(|health_report| health_report.health == Health::Draining)
         };
         let reported = self.progress.wait_for(is_told);
         if timeout(DRAIN_ACCEPTED_WITHIN, reported).await.is_err() {
