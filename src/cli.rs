@@ -91,7 +91,12 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
 const AGENT_LOGS: &str = "off,beatkeeper_client::transport=info";
 
 fn print_crd(docs: bool) -> anyhow::Result<()> {
-    let text = if docs { beatkeeper_api::reference_markdown() } else { beatkeeper_api::crd_yaml() };
+    let text = match docs {
+        true => {
+            beatkeeper_api::reference_markdown() + &beatkeeper_core::vocabulary::reason::reference()
+        }
+        false => beatkeeper_api::crd_yaml(),
+    };
     print(&text)
 }
 

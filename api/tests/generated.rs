@@ -23,11 +23,14 @@ fn the_installed_crd_is_the_one_the_types_generate() {
     );
 }
 
+/// The list of reasons follows; a test of the core compares it.
 #[test]
-fn the_api_reference_is_the_one_the_types_generate() {
-    assert_up_to_date(
-        "docs/api.md",
-        &beatkeeper_api::reference_markdown(),
-        "cargo run -- crd --docs > docs/api.md",
+fn the_api_reference_begins_as_the_types_generate_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/api.md");
+    let page = fs::read_to_string(path).unwrap_or_default();
+    let (fields, _) = page.split_once("\n## Reasons of instances\n").unwrap_or((&page, ""));
+    assert!(
+        fields == beatkeeper_api::reference_markdown(),
+        "docs/api.md is not what the types generate; run `cargo run -- crd --docs > docs/api.md`"
     );
 }

@@ -8,6 +8,7 @@ use crate::{
         registration::{PortTemplate, Registration},
         service::ServiceView,
     },
+    vocabulary::reason::ConditionReason,
 };
 
 /// Why a registration may not publish; `None` if it may. `service` is `None` before the Service is created, or if it
@@ -24,7 +25,7 @@ pub fn stall(
     }
     if let Some(finalizers) = &registration.ending {
         return because(
-            "Deleting",
+            ConditionReason::Deleting,
             format!(
                 "it is being deleted and waits for finalizers ({}); what is published stays as long as it \
                  beats, and nothing is added. The controller that set a finalizer has to remove it",
@@ -33,11 +34,11 @@ pub fn stall(
         );
     }
     if !registration.problems.is_empty() {
-        return because("InvalidSpec", registration.problems.join("; "));
+        return because(ConditionReason::InvalidSpec, registration.problems.join("; "));
     }
     if let Some(elder) = &neighbours.elder {
         return because(
-            "ServiceTaken",
+            ConditionReason::ServiceTaken,
             format!(
                 "Service {name} is published by the older ServiceRegistration {elder}; declare the \
                  instances there, or name another Service"
@@ -47,7 +48,7 @@ pub fn stall(
     let service = service?;
     if service.selects {
         return because(
-            "ServiceHasSelector",
+            ConditionReason::ServiceHasSelector,
             format!(
                 "Service {name} has a selector, so the cluster publishes its endpoints by itself; once \
                  its Pods beat, remove spec.selector of the Service and what it published is taken over, \
@@ -57,7 +58,7 @@ pub fn stall(
     }
     if service.external_name {
         return because(
-            "ServiceIsExternalName",
+            ConditionReason::ServiceIsExternalName,
             format!(
                 "Service {name} is of type ExternalName, which has no endpoints; name another Service"
             ),
@@ -65,7 +66,7 @@ pub fn stall(
     }
     if let Some((slice, manager)) = &neighbours.foreign_slice {
         return because(
-            "ServedByOthers",
+            ConditionReason::ServedByOthers,
             format!(
                 "EndpointSlice {slice} of Service {name} is managed by {manager}; delete it and what \
                  makes it (for mirrored slices: the Endpoints object {name}), or name another \
@@ -76,7 +77,7 @@ pub fn stall(
     }
     if neighbours.foreign_endpoints {
         return because(
-            "ServedByOthers",
+            ConditionReason::ServedByOthers,
             format!(
                 "Endpoints {name} exists and is not Beatkeeper's; delete it, or name another \
                  Service, or, if people wrote it, {}",
@@ -87,7 +88,7 @@ pub fn stall(
     if common_ports(registration, Some(service)).is_empty() {
         let names: Vec<&str> = service.ports.iter().map(|port| port.name.as_str()).collect();
         return because(
-            "PortsMismatch",
+            ConditionReason::PortsMismatch,
             format!(
                 "none of spec.ports is a port of Service {name}, which has {names:?}; ports are \
                  matched by name: rename them on one side"
@@ -105,7 +106,7 @@ fn how_to_adopt() -> String {
 pub fn service_gone(registration: &Registration) -> Stall {
     let name = &registration.service_name;
     Stall {
-        reason: "ServiceGone",
+        reason: ConditionReason::ServiceGone,
         message: format!(
             "Service {name} was deleted; unless it is made anew within seconds, it is created \
              without a selector"
@@ -127,7 +128,7 @@ pub fn old_ports(
     let service = service?;
     let all = registration.ports.iter().all(|port| has(service, port));
     (!all).then(|| Stall {
-        reason: "ServiceUnchanged",
+        reason: ConditionReason::ServiceUnchanged,
         message: format!(
             "Service {} cannot be given the ports of spec.ports, and what is published keeps those that \
              it has until then: {error}",

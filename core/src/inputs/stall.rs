@@ -2,17 +2,17 @@
 
 use std::fmt::Display;
 
-use crate::objects::{decode::Unreadable, registration::Registration};
-
-/// The reason of a stall in which nothing is changed.
-const UNREADABLE: &str = "ObjectUnreadable";
+use crate::{
+    objects::{decode::Unreadable, registration::Registration},
+    vocabulary::reason::ConditionReason,
+};
 
 /// Why nothing may be added. Instances that are already published stay until they die. A stalled registration must
 /// still prune dead instances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stall {
     /// The reason, as one word.
-    pub reason: &'static str,
+    pub reason: ConditionReason,
     /// What is wrong, and what the user should do.
     pub message: String,
 }
@@ -35,7 +35,7 @@ pub struct ConflictingObjects {
 impl Stall {
     /// The annotation asks for an adoption that is refused.
     pub fn adoption_refused(refusal: &impl Display) -> Self {
-        Self { reason: "AdoptionRefused", message: refusal.to_string() }
+        Self { reason: ConditionReason::AdoptionRefused, message: refusal.to_string() }
     }
 
     /// The selector of the Service has just been removed.
@@ -45,7 +45,7 @@ impl Stall {
              is taken over in a moment",
             registration.service_name
         );
-        Self { reason: "ServedByOthers", message }
+        Self { reason: ConditionReason::ServedByOthers, message }
     }
 
     /// A relevant object cannot be read. Then nothing is written, not even removals.
@@ -53,17 +53,17 @@ impl Stall {
         let message = format!(
             "{object}; until it can be read nothing is added, changed or removed here: mend or delete it"
         );
-        Self { reason: UNREADABLE, message }
+        Self { reason: ConditionReason::ObjectUnreadable, message }
     }
 
     /// Whether nothing may be changed, not even dead instances removed.
     pub fn is_blind(&self) -> bool {
-        self.reason == UNREADABLE
+        self.reason == ConditionReason::ObjectUnreadable
     }
 
     /// An adoption could not be completed yet.
     pub fn adoption_unfinished(error: &str) -> Self {
         let message = format!("not all is taken over yet, and it is tried again: {error}");
-        Self { reason: "AdoptionUnfinished", message }
+        Self { reason: ConditionReason::AdoptionUnfinished, message }
     }
 }

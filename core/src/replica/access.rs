@@ -3,9 +3,6 @@
 
 use std::{collections::BTreeMap, fmt};
 
-/// The reason of the conditions of a registration about which nothing is decided because something cannot be read.
-pub const CANNOT_READ: &str = "CannotRead";
-
 /// The kinds that are watched in one scope: a namespace, or the whole cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {

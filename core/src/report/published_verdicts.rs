@@ -129,8 +129,10 @@ impl Teller<'_> {
         match (words, self.stall) {
             (Some(words), _) => (Reason::PublishFailed, words.to_owned()),
             (None, Some(stall)) => {
-                let message =
-                    format!("the registration is stalled ({}), see its conditions", stall.reason);
+                let message = format!(
+                    "the registration is stalled ({}), see its conditions",
+                    stall.reason.as_str()
+                );
                 (Reason::NotPublished, message)
             }
             (None, None) => {

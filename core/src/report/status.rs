@@ -19,7 +19,11 @@ use crate::{
         applied::Applied,
         summary::{DecisionSummary, ListedInstance, SummaryLine},
     },
-    vocabulary::{monotonic_time::MonotonicTime, reason::Reason, server_message},
+    vocabulary::{
+        monotonic_time::MonotonicTime,
+        reason::{ConditionReason, Reason},
+        server_message,
+    },
 };
 
 /// The two clocks at the moment of a report. The wall clock is only for people to read.
@@ -194,7 +198,9 @@ fn instances(
 /// The message of a failure that continues, as it was first reported. Each retry may bring other times and ids, which
 /// are not worth a write.
 fn steady(reason: &str, before: &str, now: &str) -> String {
-    let lasts = ["WriteFailed", Reason::PublishFailed.as_str()].contains(&reason);
+    let lasts = [ConditionReason::WriteFailed, ConditionReason::PublishFailed]
+        .map(ConditionReason::as_str)
+        .contains(&reason);
     if lasts && server_message::agree(before, now) { before.to_owned() } else { now.to_owned() }
 }
 
@@ -251,11 +257,11 @@ fn conditions(
     }
     if status.ready + status.held > 0 {
         let message = available(status, applied.dry_run.is_some());
-        set(condition::AVAILABLE, true, "InstancesReady", message);
+        set(condition::AVAILABLE, true, ConditionReason::InstancesReady.as_str(), message);
     } else {
         let message =
             "no instance is ready, so the Service has no endpoint that can answer".to_owned();
-        set(condition::AVAILABLE, false, "NoInstanceReady", message);
+        set(condition::AVAILABLE, false, ConditionReason::NoInstanceReady.as_str(), message);
     }
     if let Some((line, rival)) = account.contested().next() {
         let count = account.contested().count();
@@ -264,7 +270,7 @@ fn conditions(
              instance name of its own",
             line.instance
         );
-        set(condition::NAME_CONFLICT, true, "ClaimedTwice", message);
+        set(condition::NAME_CONFLICT, true, ConditionReason::ClaimedTwice.as_str(), message);
     }
     if status.held > 0 {
         let example = account.first(InstanceState::Held);
@@ -275,13 +281,13 @@ fn conditions(
         set(condition::PRUNING_HELD, true, reason.as_str(), message);
     }
     if let Some(failure) = &applied.failure {
-        set(condition::RECONCILING, true, "WriteFailed", failure.clone());
+        set(condition::RECONCILING, true, ConditionReason::WriteFailed.as_str(), failure.clone());
     } else if !applied.refused.is_empty() {
-        let reason = Reason::PublishFailed.as_str();
+        let reason = ConditionReason::PublishFailed.as_str();
         set(condition::RECONCILING, true, reason, applied.refused.tell());
     }
     if let Some(stall) = stall {
-        set(condition::STALLED, true, stall.reason, stall.message.clone());
+        set(condition::STALLED, true, stall.reason.as_str(), stall.message.clone());
     }
     conditions
 }
@@ -289,11 +295,13 @@ fn conditions(
 /// The reason of the condition Ready.
 pub fn ready_reason(stall: Option<&Stall>, applied: &Applied) -> &'static str {
     match (stall, &applied.failure, &applied.dry_run) {
-        (Some(stall), _, _) => stall.reason,
-        (None, Some(_), _) => "WriteFailed",
-        (None, None, Some(_)) => "DryRun",
-        (None, None, None) if !applied.refused.is_empty() => Reason::PublishFailed.as_str(),
-        (None, None, None) => "Published",
+        (Some(stall), _, _) => stall.reason.as_str(),
+        (None, Some(_), _) => ConditionReason::WriteFailed.as_str(),
+        (None, None, Some(_)) => ConditionReason::DryRun.as_str(),
+        (None, None, None) if !applied.refused.is_empty() => {
+            ConditionReason::PublishFailed.as_str()
+        }
+        (None, None, None) => ConditionReason::Published.as_str(),
     }
 }
 

@@ -122,7 +122,10 @@ fn its_status_counts_as_decided_and_says_that_nothing_was_done() {
 
 #[test]
 fn what_would_stall_it_is_told_first() {
-    let stall = Stall { reason: "ServiceTaken", message: "taken".to_owned() };
+    let stall = Stall {
+        reason: crate::vocabulary::reason::ConditionReason::ServiceTaken,
+        message: "taken".to_owned(),
+    };
     let status = ready(Some(&stall));
     assert_eq!(condition(&status, "Ready"), "False ServiceTaken: taken; dry run: would do this");
     assert_eq!(condition(&status, "Stalled"), "True ServiceTaken: taken");

@@ -154,7 +154,10 @@ impl Scene {
         if !inputs.is_closed() {
             self.earlier = Arc::new(Earlier::declared(&self.judge.registration));
         }
-        inputs.stall.map(|stall| stall.reason).or(self.service.is_none().then_some("NoService"))
+        inputs
+            .stall
+            .map(|stall| stall.reason.as_str())
+            .or(self.service.is_none().then_some("NoService"))
     }
 
     fn carry_out(&mut self, plan: Plan, stalled: bool) {

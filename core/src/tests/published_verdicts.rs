@@ -79,7 +79,10 @@ fn what_is_published_as_decided_is_reported_as_decided() {
 #[test]
 fn an_instance_missing_in_the_slices_is_not_reported_as_ready() {
     let nothing = || slices(&[]);
-    let stall = Stall { reason: "ServiceTaken", message: "taken".to_owned() };
+    let stall = Stall {
+        reason: crate::vocabulary::reason::ConditionReason::ServiceTaken,
+        message: "taken".to_owned(),
+    };
     let applied = Applied::default();
     assert_eq!(
         told(Some(&stall), &applied, as_is),

@@ -51,7 +51,7 @@ fn outcome(cluster: &ClusterCache, name: &str) -> (Option<&'static str>, usize) 
     let snapshot = snapshot::take(&registration, cluster);
     let service = snapshot.service.clone();
     let stall = preconditions::stall(&registration, service.as_deref(), &snapshot.conflicts);
-    let reason = stall.as_ref().map(|stall| stall.reason);
+    let reason = stall.as_ref().map(|stall| stall.reason.as_str());
     let inputs = Inputs::new(snapshot, service, stall);
     let style = PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
     let wall = "2026-11-22T10:00:00Z".parse().expect("a time");

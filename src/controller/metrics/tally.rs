@@ -66,7 +66,7 @@ impl Tallies {
             drop(instances.get_or_create(&[("state", state.as_str())]));
         }
         let holds = Labelled::default();
-        for reason in [Reason::LeaseUnreadable, Reason::Protected] {
+        for reason in Reason::holds() {
             drop(holds.get_or_create(&[("reason", reason.as_str())]));
         }
         Self {

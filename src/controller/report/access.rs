@@ -27,8 +27,8 @@ use crate::controller::{
 };
 use beatkeeper_core::{
     objects::decode::Lenient,
-    replica::access::{Access, CANNOT_READ, Refusal},
-    vocabulary::{key::Key, reason::Reason, version::Version},
+    replica::access::{Access, Refusal},
+    vocabulary::{key::Key, reason::ConditionReason, version::Version},
 };
 
 /// A refusal that lasts this long is reported, and registrations that do not report it yet are looked for as often.
@@ -58,7 +58,7 @@ impl AccessReporter {
         let scope = self.namespace.as_deref().unwrap_or("all namespaces").to_owned();
         let mut read_access = self.read_access.subscribe();
         let mut told: Option<Refusal> = None;
-        let mut conditions = Conditions::because(CANNOT_READ);
+        let mut conditions = Conditions::because(ConditionReason::CannotRead.as_str());
         let mut woken_after = 0;
         let mut due: Option<Instant> = None;
         loop {
@@ -110,7 +110,7 @@ impl AccessReporter {
     /// For as long as no proof has come, writes to the registrations that nothing is published before. A missing
     /// right may be the reason.
     pub(crate) async fn report_unproven(&self) {
-        let reason = Reason::PathUnproven.as_str();
+        let reason = ConditionReason::PathUnproven.as_str();
         let mut conditions = Conditions::because(reason);
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;

@@ -33,7 +33,10 @@ use beatkeeper_core::{
         applied::Applied,
         readiness_gates::{Claimant, Word},
     },
-    vocabulary::{key::Key, reason::Reason},
+    vocabulary::{
+        key::Key,
+        reason::{ConditionReason, Reason},
+    },
 };
 
 /// How many Pods are written at the same time.
@@ -83,8 +86,10 @@ impl Readiness {
             let published = verdict.is_published() && verdict.is_at(applied.published.all());
             let reason = match (published && is_ready_but_for_its_kubelet(verdict), &stage.stall) {
                 (true, _) => return Some((pod, uid, said(registration, true, "Published"))),
-                (false, Some(stall)) if !published => stall.reason,
-                (false, _) if !published && applied.failure.is_some() => "WriteFailed",
+                (false, Some(stall)) if !published => stall.reason.as_str(),
+                (false, _) if !published && applied.failure.is_some() => {
+                    ConditionReason::WriteFailed.as_str()
+                }
                 (false, _) if verdict.state == InstanceState::Ready => "NotPublishedYet",
                 (false, _) => verdict.reason.as_str(),
             };
