@@ -111,7 +111,7 @@ pub fn reference() -> String {
     );
     table(&mut page, "States", Reason::ALL.iter().map(|it| (it.as_str(), it.told())));
     page.push_str(
-        "\n## Reasons of conditions\n\nThe reason of a condition in `status.conditions`.\n\n",
+        "\n## Reasons of conditions\n\nThe reason of a condition in `status.conditions`. `PruningHeld` may also have the reason of an instance that is held.\n\n",
     );
     table(&mut page, "Conditions", ConditionReason::ALL.iter().map(|it| (it.as_str(), it.told())));
     page
