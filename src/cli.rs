@@ -45,7 +45,7 @@ pub fn run(cli: Cli) -> ExitCode {
     output::tell_panics();
     let result = match cli.command {
         Command::Agent(command) => {
-            logging::to_stderr(AGENT_LOGS);
+            logging::to_stderr(AGENT_LOGS, controller::LogFormat::Text);
             agent::run(command)
         }
         Command::Controller(args) => operate(args),
@@ -68,7 +68,7 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// Runs the operator until SIGTERM or SIGINT, and ends what is under way.
 #[tokio::main]
 async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
-    logging::to_stderr("info");
+    logging::to_stderr("info", args.log_format);
     let settings = controller::Settings::try_from(args)?;
     let source = Source::infer().context("cannot find out how to reach Kubernetes")?;
     let stop = CancellationToken::new();

@@ -40,4 +40,4 @@ pub use leader::args::{ElectionSettings, LeaderArgs};
 pub use metrics::page::page as metrics_page;
 pub use observer::{Decided, Observer, Undecided, Unobserved};
 pub use serve::BindError;
-pub use settings::{Args, Settings};
+pub use settings::{Args, LogFormat, Settings};

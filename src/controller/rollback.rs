@@ -36,7 +36,7 @@ pub(crate) struct Rollback {
 
 impl Rollback {
     /// Handles a rollback of the store: forgets everything that is compared by resourceVersion, and reads it
-    /// anew. Nothing is proven until this process has renewed its probe. Each instance that is not known to be
+    /// again. Nothing is proven until this process has renewed its probe. Each instance that is not known to be
     /// dead gets a full ttl from that moment on.
     pub(crate) fn begin(&self, why: &dyn Display) {
         if !self.observer.notices_rollbacks() {
@@ -44,7 +44,7 @@ impl Rollback {
         }
         tracing::warn!(
             %why,
-            "the store has gone back to an earlier state, as after a backup was restored: everything is read anew, \
+            "the store has gone back to an earlier state, as after a backup was restored: everything is read again, \
              and no instance is pruned for a ttl"
         );
         self.metrics.store_went_back();

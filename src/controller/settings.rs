@@ -102,6 +102,20 @@ pub struct Args {
     /// Serve metrics for the instances of each registration as well, for at most 1000 registrations.
     #[arg(long, env = "BEATKEEPER_METRICS_PER_REGISTRATION", value_parser = clap::builder::BoolishValueParser::new())]
     pub metrics_per_registration: bool,
+
+    /// The format of the log: lines for people, or one JSON object a line.
+    #[arg(long, env = "BEATKEEPER_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// The format of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Returns None if the variable is set to the empty text, as templates often do.
@@ -176,6 +190,8 @@ impl TryFrom<Args> for Settings {
             metrics_bind_address,
             health_probe_bind_address,
             metrics_per_registration,
+            // The command line sets up the log.
+            log_format: _,
         } = args;
         Ok(Self {
             // A namespace that is given twice is watched once. Otherwise two controllers would write the same

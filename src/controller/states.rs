@@ -44,7 +44,7 @@ pub(crate) struct State {
     /// The ttls that the registration has had.
     pub(crate) ttl: Option<TtlHistory>,
     /// After a failed write of a cordon, no cordon is written again before this time. The writes restore
-    /// cordons in Leases that were made anew.
+    /// cordons in Leases that were created again.
     pub(crate) cordons_paused_until: MonotonicTime,
     /// The instances with a state that changes again and again.
     pub(crate) flaps: Flaps,
@@ -189,7 +189,7 @@ impl States {
     }
 
     /// Removes the rate limits that nothing has used lately. The limits of a deleted registration are kept until
-    /// then, since it may be made anew. A scan of all limits for each deleted registration would be too
+    /// then, since it may be created again. A scan of all limits for each deleted registration would be too
     /// expensive.
     pub(crate) fn remove_unused_limits(&self) {
         let now = self.clock.now();

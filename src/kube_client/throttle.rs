@@ -27,9 +27,9 @@ const JITTER: f64 = 0.25;
 
 /// An extension of a request. A caller adds it to learn how long to wait, instead of having the request sent again.
 #[derive(Debug, Clone, Default)]
-pub struct Told(Arc<OnceLock<Duration>>);
+pub struct RequestedPause(Arc<OnceLock<Duration>>);
 
-impl Told {
+impl RequestedPause {
     /// How long the server asked the caller to wait, if it did.
     pub fn to_wait(&self) -> Option<Duration> {
         self.0.get().copied()
@@ -63,7 +63,7 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
     ) -> Option<Self::Future> {
         let response = result.as_ref().ok()?;
         let told = told_to_wait(response.status(), response.headers())?;
-        if let Some(caller) = request.extensions().get::<Told>() {
+        if let Some(caller) = request.extensions().get::<RequestedPause>() {
             // The value is set only once, because the request is not sent again.
             let _ = caller.0.set(told);
             return None;
@@ -139,15 +139,15 @@ mod tests {
 
     #[test]
     fn a_caller_without_patience_gets_the_429_and_no_repetition() {
-        let told = Told::default();
+        let requested = RequestedPause::default();
         let mut request = Request::new(Body::empty());
-        request.extensions_mut().insert(told.clone());
+        request.extensions_mut().insert(requested.clone());
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         response.headers_mut().insert(RETRY_AFTER, 32.into());
         let again = Patience::of(Duration::MAX).retry(&mut request, &mut Ok(response));
         assert!(again.is_none());
-        assert_eq!(told.to_wait(), Some(Duration::from_secs(32)));
+        assert_eq!(requested.to_wait(), Some(Duration::from_secs(32)));
     }
 
     #[test]

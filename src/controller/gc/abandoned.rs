@@ -68,7 +68,7 @@ pub(crate) struct AbandonedObjects {
 impl AbandonedObjects {
     /// Collects what registrations of a namespace, or of all namespaces, have left, until `over` is cancelled. Then
     /// it finishes the running work. Objects of other namespaces may be watched for their addresses
-    /// ([`address_scope`](super::neighbourhood)). They are not collected, since their registrations are not known
+    /// ([`address_scope`](crate::controller::watch::address_scope)). They are not collected, since their registrations are not known
     /// here.
     pub(crate) async fn run(self, over: CancellationToken) {
         if self.dry_run {
@@ -76,16 +76,16 @@ impl AbandonedObjects {
             return over.cancelled().await;
         }
         let mut since: HashMap<Abandoned, MonotonicTime> = HashMap::new();
-        let mut told: HashSet<Abandoned> = HashSet::new();
+        let mut logged: HashSet<Abandoned> = HashSet::new();
         while over.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
             let (abandoned, undecided) = {
-                let world = self.cluster.lock();
+                let cluster = self.cluster.lock();
                 (
-                    world.abandoned(self.namespace.as_deref()),
-                    world.undecided(self.namespace.as_deref()),
+                    cluster.abandoned(self.namespace.as_deref()),
+                    cluster.undecided(self.namespace.as_deref()),
                 )
             };
-            log_undecided(undecided, &mut told);
+            log_undecided(undecided, &mut logged);
             let now = self.clock.now();
             // An object that is taken over in the meantime starts a new waiting time when it is abandoned again.
             since =
@@ -241,9 +241,9 @@ impl AbandonedObjects {
 }
 
 /// Logs once for each object that it stays, and what to do.
-fn log_undecided(undecided: Vec<Abandoned>, told: &mut HashSet<Abandoned>) {
+fn log_undecided(undecided: Vec<Abandoned>, logged: &mut HashSet<Abandoned>) {
     for Abandoned { kind, key, registration, .. } in
-        undecided.iter().filter(|it| !told.contains(*it))
+        undecided.iter().filter(|it| !logged.contains(*it))
     {
         tracing::warn!(
             ?kind, name = %key, %registration,
@@ -251,7 +251,7 @@ fn log_undecided(undecided: Vec<Abandoned>, told: &mut HashSet<Abandoned>) {
              stays: delete it if nothing uses it"
         );
     }
-    *told = undecided.into_iter().collect();
+    *logged = undecided.into_iter().collect();
 }
 
 fn stays(kind: Kind) -> Duration {

@@ -81,13 +81,13 @@ impl LeaseGc {
         }
         let now = self.clock.now();
         let index = self.liveness.index();
-        let world = self.cluster.lock();
+        let cluster = self.cluster.lock();
         let mut stale = Vec::new();
         for (registration, records) in index.registrations() {
-            if world.is_dry_run(registration) {
+            if cluster.is_dry_run(registration) {
                 continue;
             }
-            let ttl = world.pace_of(registration).map(|pace| pace.ttl);
+            let ttl = cluster.pace_of(registration).map(|pace| pace.ttl);
             for record in records {
                 if let Some(why) = why(record, ttl, now) {
                     stale.push(Stale {

@@ -59,14 +59,14 @@ impl MissingLeases {
             })
             .filter(|(_, unwatched): &(_, Vec<_>)| !unwatched.is_empty())
             .collect();
-        let world = self.cluster.lock();
+        let cluster = self.cluster.lock();
         let (known, orphans): (Vec<_>, Vec<_>) = unwatched
             .into_iter()
-            .partition(|(registration, _)| world.has_registration(registration));
+            .partition(|(registration, _)| cluster.has_registration(registration));
         for (registration, leases) in &orphans {
             leases.iter().for_each(|orphan| index.drop_orphan(registration, &orphan.lease));
         }
-        index.forget_cordons_but(|registration| world.has_registration(registration));
+        index.forget_cordons_but(|registration| cluster.has_registration(registration));
         known
     }
 
@@ -74,9 +74,9 @@ impl MissingLeases {
     /// for two ttls. A standby replica needs this, since it does not decide about them.
     fn forget_the_lost(&self, index: &mut Index) {
         let all: Vec<Key> = index.registrations().map(|(key, _)| key.clone()).collect();
-        let (world, now) = (self.cluster.lock(), self.clock.now());
+        let (cluster, now) = (self.cluster.lock(), self.clock.now());
         for registration in all {
-            if let Some(pace) = world.pace_of(&registration) {
+            if let Some(pace) = cluster.pace_of(&registration) {
                 index.forget_unshown(&registration, pace.ttl * 2, now);
             }
         }

@@ -23,9 +23,9 @@ pub struct LeaderArgs {
     )]
     pub leader_elect: bool,
 
-    /// How long after the last renewal of a crashed leader another replica leads; it claims after 19/20 of this time.
+    /// How long after the last renewal of a crashed leader another replica leads; it takes the Lease after 19/20 of this time.
     /// Prunes that are due in this time are late by up to as much, so the default is far below the usual 15s. A
-    /// replica that loses its claim for a moment loses no observations, and its late writes fail.
+    /// replica that loses the leadership for a moment loses no observations, and its late writes fail.
     #[arg(long, env = "BEATKEEPER_LEADER_ELECT_LEASE_DURATION", default_value = "5s", value_parser = beatkeeper_api::duration::parse)]
     pub leader_elect_lease_duration: Duration,
 
@@ -34,7 +34,7 @@ pub struct LeaderArgs {
     #[arg(long, env = "BEATKEEPER_LEADER_ELECT_RENEW_DEADLINE", default_value = "3s", value_parser = beatkeeper_api::duration::parse)]
     pub leader_elect_renew_deadline: Duration,
 
-    /// How often a leader renews its claim, and the other replicas check it.
+    /// How often a leader renews its Lease, and the other replicas check it.
     #[arg(long, env = "BEATKEEPER_LEADER_ELECT_RETRY_PERIOD", default_value = "500ms", value_parser = beatkeeper_api::duration::parse)]
     pub leader_elect_retry_period: Duration,
 

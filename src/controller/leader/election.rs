@@ -46,7 +46,7 @@ pub(crate) struct Election {
     /// are not.
     failing: bool,
     /// The leader that was logged last.
-    told: Option<String>,
+    logged_leader: Option<String>,
 }
 
 impl Election {
@@ -69,17 +69,17 @@ impl Election {
             standing: watch::Sender::new(Standing::default()),
             terms: 0,
             failing: false,
-            told: None,
+            logged_leader: None,
         }
     }
 
-    /// The claim that this election decides about.
+    /// The leadership that this election decides about.
     pub(crate) fn leadership(&self) -> Leadership {
         Leadership::elected(self.clock, self.standing.subscribe())
     }
 
-    /// Takes part in the election until `stop` is cancelled. If this replica leads then, it keeps the claim
-    /// until `ended` is cancelled, which is when all tasks that write have ended. Then it releases the claim.
+    /// Takes part in the election until `stop` is cancelled. If this replica leads then, it keeps the leadership
+    /// until `ended` is cancelled, which is when all tasks that write have ended. Then it releases it.
     /// So the next replica leads at once, and two replicas never write at the same time.
     pub(crate) async fn run(mut self, stop: CancellationToken, ended: CancellationToken) {
         tracing::info!(identity = self.identity, lease = self.name, "taking part in the election");
@@ -98,9 +98,9 @@ impl Election {
                     sooner.run_until_cancelled(wait).await;
                 }
                 Move::Read => self.look().await,
-                Move::Write(draft) => self.claim_with(&draft).await,
+                Move::Write(draft) => self.write_lease(&draft).await,
             }
-            self.tell();
+            self.publish_state();
         }
         self.release().await;
     }
@@ -131,7 +131,7 @@ impl Election {
         }
     }
 
-    async fn claim_with(&mut self, draft: &Draft) {
+    async fn write_lease(&mut self, draft: &Draft) {
         let sent = self.clock.now();
         match self.write(draft).await {
             Ok(lease) => {
@@ -150,14 +150,14 @@ impl Election {
     }
 
     /// Publishes the standing in the election if it has changed.
-    fn tell(&mut self) {
+    fn publish_state(&mut self) {
         let now = self.clock.now();
         let valid_until = self.candidate.valid_until().filter(|until| now < *until);
         let leads = valid_until.is_some();
         self.metrics.leads(leads);
         let before = *self.standing.borrow();
         let led = before.term.is_some();
-        // This also covers a late answer that has brought a new claim. Writes may have been refused in between,
+        // This also covers a late answer that has brought leadership again. Writes may have been refused in between,
         // and only a new term begins with all registrations.
         let lapsed = led && (!leads || before.valid_until <= now);
         if lapsed {
@@ -180,23 +180,25 @@ impl Election {
             changed
         });
         let leader = self.candidate.leader();
-        if leader != self.told.as_deref() {
-            self.told = leader.map(str::to_owned);
+        if leader != self.logged_leader.as_deref() {
+            self.logged_leader = leader.map(str::to_owned);
             if let Some(leader) = leader.filter(|leader| *leader != self.identity) {
                 tracing::info!(leader, "another replica leads");
             }
         }
     }
 
-    /// Gives up the claim. If the Lease is this replica's, writes the release to it.
+    /// Gives up the leadership. If the Lease is this replica's, writes the release to it.
     async fn release(mut self) {
         let mut release = self.candidate.release();
-        self.tell();
+        self.publish_state();
         // A request without an answer may have taken effect. The second attempt reads the Lease to find out.
         for _ in 0..2 {
             let Some(draft) = release else { return };
             match self.write(&draft).await {
-                Ok(_) => return tracing::info!(identity = self.identity, "released the claim"),
+                Ok(_) => {
+                    return tracing::info!(identity = self.identity, "released the leadership");
+                }
                 Err(error) if !error.is_conflict() => {
                     return tracing::warn!(%error, "the next replica has to wait until this Lease expires");
                 }
@@ -299,7 +301,7 @@ mod tests {
         };
         let now = election.clock.now();
         election.candidate.wrote(lease, now, now);
-        election.tell();
+        election.publish_state();
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
-//! The claim: whether this process may write to the API server, and until when.
+//! Leadership: whether this process may write to the API server, and until when.
 //!
-//! Without leader election it always may. With leader election every write checks the claim right before it is
+//! Without leader election it always may. With leader election every write checks it right before it is
 //! sent ([`crate::controller::context::call_write`]), except writes of the operator's own Leases. So a process that was
 //! suspended, or that cannot reach the API server, stops writing before another replica may lead.
 
@@ -20,12 +20,12 @@ pub(crate) struct Term(pub(crate) u64);
 pub(crate) struct Standing {
     /// The current term of this process; None if it does not lead.
     pub(crate) term: Option<Term>,
-    /// Until when the claim is valid without another answer from the API server. A renewal changes it without a
+    /// Until when this process leads without another answer from the API server. A renewal changes it without a
     /// notification.
     pub(crate) valid_until: MonotonicTime,
 }
 
-/// Whether this process may write. All clones share the same claim.
+/// Whether this process may write. All clones share the same state.
 #[derive(Debug, Clone)]
 pub(crate) struct Leadership {
     clock: Clock,
@@ -34,17 +34,17 @@ pub(crate) struct Leadership {
 }
 
 impl Leadership {
-    /// A claim without leader election. It always holds.
+    /// Without leader election. It always holds.
     pub(crate) fn without_election(clock: Clock) -> Self {
         Self { clock, standing: None }
     }
 
-    /// A claim that an election decides about.
+    /// With an election, which decides.
     pub(crate) fn elected(clock: Clock, standing: watch::Receiver<Standing>) -> Self {
         Self { clock, standing: Some(standing) }
     }
 
-    /// For how long the claim still holds; None if it does not hold.
+    /// For how long this process still leads; None if it does not lead.
     pub(crate) fn left(&self) -> Option<Duration> {
         let Some(standing) = &self.standing else { return Some(Duration::MAX) };
         let Standing { term, valid_until } = *standing.borrow();
@@ -52,7 +52,7 @@ impl Leadership {
         (term.is_some() && !left.is_zero()).then_some(left)
     }
 
-    /// Whether the claim holds now.
+    /// Whether this process leads now.
     pub(crate) fn holds(&self) -> bool {
         self.left().is_some()
     }

@@ -93,7 +93,7 @@ impl Tallies {
         self.known.insert(key.clone(), Entry { tally, has_series });
         self.count_left_out();
         if has_series {
-            self.tell(key);
+            self.set_series(key);
         }
     }
 
@@ -154,7 +154,7 @@ impl Tallies {
         self.registrations.get_or_create(&[("reason", *reason)]).inc_by(sign);
     }
 
-    fn tell(&self, key: &Key) {
+    fn set_series(&self, key: &Key) {
         let (Some(each), Some(entry)) = (&self.each, self.known.get(key)) else { return };
         for state in InstanceState::ALL {
             let count = entry.tally.states.get(state.as_str()).copied().unwrap_or_default();

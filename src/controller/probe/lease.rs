@@ -19,7 +19,7 @@ use crate::{
         api::call_within,
         error::{ApiError, Cause},
     },
-    kube_client::throttle::Told,
+    kube_client::throttle::RequestedPause,
 };
 use beatkeeper_core::{
     liveness::rollback::OurLease,
@@ -30,8 +30,8 @@ use beatkeeper_core::{
 /// The label by which the heartbeat watch includes probes. No registration can have this name, since the name
 /// of a registration contains no dots.
 pub(crate) const PROBE_LABEL: &str = "probe.beatkeeper.dev";
-/// Annotation of a probe: the memory that outlives its process (L5).
-pub(crate) const MEMORY_ANNOTATION: &str = "beatkeeper.dev/proven-time";
+/// Annotation of a probe: the silence log that outlives its process (L5).
+pub(crate) const SILENCE_LOG_ANNOTATION: &str = "beatkeeper.dev/proven-time";
 /// A renewal must be answered within this time. A lost answer must not delay decisions that wait for the next
 /// renewal. If the renewal took effect, the watch shows it in any case.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -42,16 +42,16 @@ pub(crate) fn patch_once(
     key: &Key,
     params: &PatchParams,
     patch: &Patch<Value>,
-) -> Result<(http::Request<Vec<u8>>, Told), ApiError> {
+) -> Result<(http::Request<Vec<u8>>, RequestedPause), ApiError> {
     let leases = HeartbeatLease::url_path(&(), Some(&key.namespace));
     let request = kube::core::Request::new(leases).patch(&key.name, params, patch);
     let mut request = request.map_err(|error| ApiError {
         doing: format!("renew the probe Lease {key}"),
         cause: Cause::Kube(Box::new(kube::Error::BuildRequest(error))),
     })?;
-    let told = Told::default();
-    request.extensions_mut().insert(told.clone());
-    Ok((request, told))
+    let requested = RequestedPause::default();
+    request.extensions_mut().insert(requested.clone());
+    Ok((request, requested))
 }
 
 /// The probe Lease as it was read; None if it shows no renewal.

@@ -1,4 +1,4 @@
-//! The probes of other replicas and of earlier processes, and the memory in them (L5).
+//! The probes of other replicas and of earlier processes, and the silence logs in them (L5).
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
 use kube::api::{DeleteParams, Preconditions};
 
 use super::{
-    lease::{MEMORY_ANNOTATION, PROBE_LABEL, our_lease},
+    lease::{PROBE_LABEL, SILENCE_LOG_ANNOTATION, our_lease},
     proofs::Proofs,
 };
 use crate::{
@@ -42,7 +42,7 @@ struct Other {
     uid: Arc<str>,
     version: Version,
     seen: MonotonicTime,
-    memory: Option<SilenceLog>,
+    log: Option<SilenceLog>,
 }
 
 impl OtherProbes {
@@ -55,7 +55,7 @@ impl OtherProbes {
         self.lock().clear();
     }
 
-    /// Forgets a probe if it still has this version. Needed since a watch that begins anew shows no deletion.
+    /// Forgets a probe if it still has this version. Needed since a watch that starts again shows no deletion.
     fn forget(&self, name: &str, version: Version) {
         let mut others = self.lock();
         if others.get(name).is_some_and(|other| other.version == version) {
@@ -78,10 +78,10 @@ impl Probes {
         } else if key.namespace == own.namespace {
             let annotations = lease.metadata.annotations.as_ref();
             let Heartbeat { token, version, .. } = beat;
-            let memory = annotations.and_then(|all| {
-                SilenceLog::read_from(&token.uid, *version, all.get(MEMORY_ANNOTATION)?).ok()
+            let log = annotations.and_then(|all| {
+                SilenceLog::read_from(&token.uid, *version, all.get(SILENCE_LOG_ANNOTATION)?).ok()
             });
-            let other = Other { uid: token.uid.clone(), version: *version, seen: now, memory };
+            let other = Other { uid: token.uid.clone(), version: *version, seen: now, log };
             self.others.lock().insert(key.name, other);
         }
         true
@@ -97,17 +97,17 @@ impl Probes {
         }
     }
 
-    /// Restores the memory of the last process that ran before this one. Must be called after the first list is
+    /// Restores the silence log of the last process that ran before this one. Must be called after the first list is
     /// complete and before the first renewal.
-    pub(crate) fn recall(&self) {
+    pub(crate) fn resume(&self) {
         let newest = {
             let others = self.others.lock();
             let newest = others.values().max_by_key(|other| other.version);
-            newest.and_then(|other| other.memory.clone())
+            newest.and_then(|other| other.log.clone())
         };
-        if let Some(memory) = newest {
-            self.liveness.index().resume_silence(&memory);
-            self.liveness.path().resume(memory);
+        if let Some(log) = newest {
+            self.liveness.index().resume_silence(&log);
+            self.liveness.path().resume(log);
         }
     }
 
@@ -133,7 +133,7 @@ impl Probes {
             let doing = || format!("delete the abandoned probe Lease {namespace}/{name}");
             match api.write(doing, leases.delete(&name, &only_this)).await {
                 Err(error) if !error.is_conflict() => return Err(error),
-                // If the Lease has changed or was made anew, the watch shows it.
+                // If the Lease has changed or was created again, the watch shows it.
                 _ => self.others.forget(&name, version),
             }
         }

@@ -64,7 +64,7 @@ pub(crate) struct Unproven(pub(crate) String);
 pub(crate) enum Wake {
     /// Renew it now.
     Renew,
-    /// Compute anew when the next renewal is due.
+    /// Compute again when the next renewal is due.
     Reschedule,
 }
 

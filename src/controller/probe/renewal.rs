@@ -19,7 +19,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    lease::{ANSWER_WITHIN, MEMORY_ANNOTATION, create, our_lease, patch_once},
+    lease::{ANSWER_WITHIN, SILENCE_LOG_ANNOTATION, create, our_lease, patch_once},
     proofs::{PAUSE_AFTER_FAILURE, Proofs, Wake},
 };
 use crate::controller::{
@@ -31,8 +31,8 @@ use beatkeeper_core::{
     vocabulary::{monotonic_time::MonotonicTime, version::Version},
 };
 
-/// The memory is written at most this often, together with a renewal.
-const MEMORY_PERIOD: Duration = Duration::from_secs(1);
+/// The silence log is written at most this often, together with a renewal.
+const SILENCE_LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// Renews the probe of this replica in one scope.
 pub(crate) struct Renewer {
@@ -46,7 +46,7 @@ pub(crate) struct Renewer {
 impl Renewer {
     /// Renews the probe for ever. Must be started after the first list of the Leases is complete.
     pub(crate) async fn run(self) {
-        let mut memory_written: Option<MonotonicTime> = None;
+        let mut log_written: Option<MonotonicTime> = None;
         loop {
             if let Wake::Reschedule = self.proofs.due().await {
                 continue;
@@ -55,14 +55,14 @@ impl Renewer {
             if self.liveness.path().is_paused(now) {
                 continue;
             }
-            let due = memory_written.is_none_or(|written| now.since(written) >= MEMORY_PERIOD);
+            let due = log_written.is_none_or(|written| now.since(written) >= SILENCE_LOG_PERIOD);
             let renewal = self.prepare(due, now);
-            let with_memory = renewal.memory.is_some();
+            let with_log = renewal.log.is_some();
             match self.renew(renewal).await {
-                Ok(()) if with_memory => memory_written = Some(now),
+                Ok(()) if with_log => log_written = Some(now),
                 Ok(()) => {}
                 Err(error) => {
-                    self.log(&error);
+                    self.log_failure(&error);
                     self.liveness.path().failed(error.to_string());
                     self.proofs.failed();
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
@@ -72,7 +72,7 @@ impl Renewer {
     }
 
     /// Logs the first failure in a row as a warning, and the next ones for debugging.
-    fn log(&self, error: &ApiError) {
+    fn log_failure(&self, error: &ApiError) {
         if self.liveness.path().failure().is_none() {
             tracing::warn!(%error, "the probe cannot be renewed: no instance is pruned until it can");
         } else {
@@ -80,17 +80,17 @@ impl Renewer {
         }
     }
 
-    /// Prepares a renewal. It carries the memory only if the Lease must be as this process left it: marks must
+    /// Prepares a renewal. It carries the silence log only if the Lease must be as this process left it: marks must
     /// not get into another history of the store.
-    fn prepare(&self, memory_is_due: bool, now: MonotonicTime) -> Renewal {
+    fn prepare(&self, log_is_due: bool, now: MonotonicTime) -> Renewal {
         let newest = self.liveness.index().newest();
         let mut path = self.liveness.path();
         let left = path.rollback_detector().left().cloned();
         let seen = left.as_ref().map_or(newest, |left| newest.max(left.version));
-        let memory = left.as_ref().filter(|_| memory_is_due);
-        let memory = memory.map(|left| path.silence_log().written_into(&left.uid));
+        let log = left.as_ref().filter(|_| log_is_due);
+        let log = log.map(|left| path.silence_log().written_into(&left.uid));
         let token = path.send(now, self.clock.wall().as_microsecond());
-        Renewal { token, left, memory, seen }
+        Renewal { token, left, log, seen }
     }
 
     async fn renew(&self, renewal: Renewal) -> Result<(), ApiError> {
@@ -98,10 +98,10 @@ impl Renewer {
         let renewed = Timestamp::from_microsecond(renewal.token).unwrap_or_default();
         let params = PatchParams::default();
         let doing = || format!("renew the probe Lease {key}");
-        let (request, told) = patch_once(key, &params, &Patch::Merge(renewal.patch(renewed)))?;
+        let (request, requested) = patch_once(key, &params, &Patch::Merge(renewal.patch(renewed)))?;
         let sent = self.client.request::<HeartbeatLease>(request);
         let result = call_within(ANSWER_WITHIN, doing, sent).await;
-        if let Some(pause) = told.to_wait() {
+        if let Some(pause) = requested.to_wait() {
             self.liveness.path().pause_for(pause, self.clock.now());
         }
         match result {
@@ -154,7 +154,7 @@ struct Renewal {
     token: i64,
     /// The state of the probe Lease that the renewal requires; None if that state is not known.
     left: Option<OurLease>,
-    memory: Option<String>,
+    log: Option<String>,
     /// The newest version of any Lease that was seen before the renewal.
     seen: Version,
 }
@@ -165,8 +165,8 @@ impl Renewal {
         if let Some(OurLease { uid, version, .. }) = &self.left {
             patch["metadata"] = json!({ "uid": **uid, "resourceVersion": version.0.to_string() });
         }
-        if let Some(memory) = &self.memory {
-            patch["metadata"]["annotations"] = json!({ MEMORY_ANNOTATION: memory });
+        if let Some(log) = &self.log {
+            patch["metadata"]["annotations"] = json!({ SILENCE_LOG_ANNOTATION: log });
         }
         patch
     }

@@ -173,10 +173,10 @@ impl Adopter {
 
     /// Returns a Pod of an adopted instance that cannot be read, if there is one.
     fn unread_pod(&self, adopted: &[Adopted], registration: &Registration) -> Option<Unreadable> {
-        let world = self.cluster.lock();
+        let cluster = self.cluster.lock();
         let pods = adopted.iter().filter_map(|adopted| adopted.pod());
         let keys = pods.map(|(name, _)| Key::new(&registration.key.namespace, name));
-        keys.into_iter().find_map(|key| world.unreadable_pod(&key).cloned())
+        keys.into_iter().find_map(|key| cluster.unreadable_pod(&key).cloned())
     }
 
     /// Until when the cluster's own controllers may still write what they decided while the Service had a selector.

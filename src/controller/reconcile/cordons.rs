@@ -1,4 +1,4 @@
-//! Writes the cordon of an instance to its Lease if the Lease was made anew, so that people see the cordon and
+//! Writes the cordon of an instance to its Lease if the Lease was created again, so that people see the cordon and
 //! can lift it.
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +24,7 @@ use beatkeeper_core::{
 /// The pause after a failed write. The cordon holds in the meantime.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Restores the cordons of instances in Leases that were made anew.
+/// Restores the cordons of instances in Leases that were created again.
 pub(crate) struct CordonWriter {
     pub(crate) api: ApiServer,
     pub(crate) clock: Clock,
@@ -54,7 +54,7 @@ impl CordonWriter {
             }
             match self.write(registration, lease).await {
                 Ok(()) => self.liveness.index().cordon_is_written(key, lease),
-                // The Lease was made anew or deleted. The watch shows it.
+                // The Lease was created again or deleted. The watch shows it.
                 Err(error) if error.is_conflict() || error.is_absent() => {}
                 Err(error) => {
                     tracing::warn!(%error, "will try again");
@@ -76,7 +76,7 @@ impl CordonWriter {
         let namespace = &registration.key.namespace;
         let api = Api::<HeartbeatLease>::namespaced(self.api.client.clone(), namespace);
         let patch = json!({ "metadata": { "uid": &*token.uid, "annotations": { CORDONED_ANNOTATION: reason } } });
-        let doing = || format!("cordon Lease {namespace}/{lease} again, which was made anew");
+        let doing = || format!("cordon Lease {namespace}/{lease} again, which was created again");
         let patch = Patch::Merge(patch);
         self.api.write(doing, api.patch(lease, &PatchParams::default(), &patch)).await?;
         tracing::info!(%lease, "cordoned again");

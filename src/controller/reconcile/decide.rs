@@ -134,7 +134,7 @@ impl Decider {
     /// Lease is forgotten.
     fn suspects_known_before(&self, subject: &Subject) -> Vec<Suspect> {
         let Subject { registration, ttl, .. } = subject;
-        // The expected suspects are used once. The next decision expects them anew.
+        // The expected suspects are used once. The next decision expects them again.
         let expected = self
             .states
             .with(subject.key(), subject.uid(), |state| std::mem::take(&mut state.expected));
@@ -298,12 +298,12 @@ impl Decider {
     /// new decision.
     fn pods(&self, subject: &Subject, records: &[Record], inputs: &Inputs) -> snapshot::Pods {
         let registration = &subject.registration;
-        let mut world = self.cluster.lock();
+        let mut cluster = self.cluster.lock();
         let adopted = &inputs.adoption.instances;
-        let mut pods = snapshot::pods(&registration.key.namespace, records, adopted, &world);
+        let mut pods = snapshot::pods(&registration.key.namespace, records, adopted, &cluster);
         let nodes = std::mem::take(&mut pods.nodes);
         let asked = Asked::of(registration, records, inputs, &self.ranges, nodes);
-        world.dependents.note(&registration.key, asked);
+        cluster.dependents.note(&registration.key, asked);
         pods
     }
 }

@@ -31,7 +31,7 @@ use beatkeeper_core::{
 pub(crate) enum Ensured {
     /// The Service is as it must be.
     Unchanged(Arc<ServiceView>),
-    /// This process or another client has written the Service, so the state must be snapshot anew.
+    /// This process or another client has written the Service, so the state must be gathered again.
     Written(Arc<ServiceView>),
     /// The Service must be changed, but it has been changed too often in a row. The change waits for the rate
     /// limit until this moment.

@@ -37,7 +37,7 @@ pub(crate) enum ApplyError {
 /// Why a new plan is needed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlanAgain {
-    /// The state differs from the one that was planned from. It has been read anew.
+    /// The state differs from the one that was planned from. It has been read again.
     #[error(transparent)]
     Conflict(ApiError),
     /// Some addresses are refused, and others of the same object may be accepted.

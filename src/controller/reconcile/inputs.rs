@@ -151,10 +151,10 @@ impl Snapshots {
     /// is one.
     fn take(&self, registration: &Registration) -> Snapshot {
         let (mut snapshot, pods) = {
-            let world = self.cluster.lock();
+            let cluster = self.cluster.lock();
             let pods: Vec<_> =
-                world.unreadable_pods(&registration.key.namespace).cloned().collect();
-            (snapshot::take(registration, &world), pods)
+                cluster.unreadable_pods(&registration.key.namespace).cloned().collect();
+            (snapshot::take(registration, &cluster), pods)
         };
         if !pods.is_empty() {
             let index = self.liveness.index();
@@ -166,7 +166,7 @@ impl Snapshots {
         snapshot
     }
 
-    /// Until when to wait for another client to make a deleted Service anew; None if there is nothing to wait for.
+    /// Until when to wait for another client to create a deleted Service again; None if there is nothing to wait for.
     fn being_replaced(
         &self,
         registration: &Registration,

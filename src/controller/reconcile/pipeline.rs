@@ -29,7 +29,7 @@ use beatkeeper_core::{
 /// How often a plan is made at most in one reconciliation, when its writes meet conflicts.
 const ATTEMPTS: usize = 5;
 
-/// After a rollback of the store: how soon to check again whether all Leases have been listed anew.
+/// After a rollback of the store: how soon to check again whether all Leases have been listed again.
 const UNTIL_READ_ANEW: Duration = Duration::from_millis(250);
 
 /// Reconciles registrations.

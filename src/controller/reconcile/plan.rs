@@ -62,9 +62,9 @@ impl Planner {
 
     /// Removes an update of the Endpoints from a plan during the pause after the last update
     /// ([`after_write`](crate::controller::backoff::after_write)). One Endpoints object holds all instances: each
-    /// change of one instance writes all of them anew. The work of the API server for that delays the writes of the
+    /// change of one instance writes all of them again. The work of the API server for that delays the writes of the
     /// slices, and nearly all consumers read the slices. Returns the end of the pause if an update was removed. Then
-    /// the Endpoints are planned anew.
+    /// the Endpoints are planned again.
     fn pause_endpoints(&self, subject: &Subject, plan: &mut Plan) -> Option<MonotonicTime> {
         let until = self.states.with(subject.key(), subject.uid(), |it| it.endpoints_paused_until);
         (self.clock.now() < until && plan.leave_endpoints_as_they_are()).then_some(until)

@@ -41,7 +41,7 @@ pub(crate) enum Completion {
     NothingLeft,
     /// The operator's slices do not hold all wanted addresses yet. This is to be checked again at this moment.
     NotBefore(MonotonicTime),
-    /// The last of it has just been taken over. Everything is to be planned anew.
+    /// The last of it has just been taken over. Everything is to be planned again.
     TakenOver,
 }
 
@@ -75,9 +75,9 @@ impl Takeovers {
         self.api
             .read(|| format!("list the EndpointSlices of Service {namespace}/{service}"), listed)
             .await?;
-        let world = self.cluster.lock();
+        let cluster = self.cluster.lock();
         let foreign =
-            |metadata: &_| world.ownership(metadata, &registration.uid) == Ownership::Foreign;
+            |metadata: &_| cluster.ownership(metadata, &registration.uid) == Ownership::Foreign;
         Ok(ForeignObjects {
             has_endpoints: endpoints.is_some(),
             endpoints: endpoints.filter(|object| foreign(&object.metadata)),

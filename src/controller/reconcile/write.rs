@@ -135,7 +135,7 @@ where
 
     async fn read_again(&self, name: &str, from: Version) {
         let read =
-            self.server.read(|| format!("read {name}, to plan anew"), self.api.get(name)).await;
+            self.server.read(|| format!("read {name}, to plan again"), self.api.get(name)).await;
         match read {
             Ok(Lenient(object)) => self.rollback.put_read(object, from),
             Err(error) if error.is_absent() => {

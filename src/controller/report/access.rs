@@ -57,7 +57,7 @@ impl AccessReporter {
     pub(crate) async fn run(self: Arc<Self>) {
         let scope = self.namespace.as_deref().unwrap_or("all namespaces").to_owned();
         let mut read_access = self.read_access.subscribe();
-        let mut told: Option<Refusal> = None;
+        let mut logged: Option<Refusal> = None;
         let mut conditions = Conditions::because(ConditionReason::CannotRead.as_str());
         let mut woken_after = 0;
         let mut due: Option<Instant> = None;
@@ -71,7 +71,7 @@ impl AccessReporter {
                 );
             }
             let refusal = access.told(self.namespace.as_deref());
-            if refusal.is_none() && told.take().is_some() {
+            if refusal.is_none() && logged.take().is_some() {
                 conditions.reported.clear();
                 tracing::info!(scope, "the operator may read everything now");
             }
@@ -82,7 +82,7 @@ impl AccessReporter {
                 () = reached(due) => due = None,
             }
             let Some(refusal) = refusal else { continue };
-            if refusal.adds_to(told.as_ref()) {
+            if refusal.adds_to(logged.as_ref()) {
                 tracing::warn!(scope, "{refusal}");
             }
             if refusal.is_wanting() {
@@ -90,7 +90,7 @@ impl AccessReporter {
                 let why = refusal.to_string();
                 self.set_all(&mut conditions, &why, &why).await;
             }
-            told = Some(refusal);
+            logged = Some(refusal);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What Pods with the operator's readiness gate are told.
+//! The Pods with the operator's readiness gate.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

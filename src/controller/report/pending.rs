@@ -83,7 +83,7 @@ impl PendingReports {
         self.all().values_mut().for_each(|pending| pending.written = None);
     }
 
-    /// Removes all reports, since a new term reports anew.
+    /// Removes all reports, since a new term reports again.
     pub(crate) fn clear(&self) {
         self.all().values_mut().for_each(|pending| pending.report = None);
     }

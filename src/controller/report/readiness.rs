@@ -64,7 +64,7 @@ impl Readiness {
     pub(crate) fn report(
         &self,
         registration: &Registration,
-        stage: &Inputs,
+        inputs: &Inputs,
         verdicts: &[Verdict],
         applied: &Applied,
     ) {
@@ -84,7 +84,7 @@ impl Readiness {
             let pod = Key::new(namespace, name);
             self.cluster.lock().pod(&pod)?.gate.as_ref()?;
             let published = verdict.is_published() && verdict.is_at(applied.published.all());
-            let reason = match (published && is_ready_but_for_its_kubelet(verdict), &stage.stall) {
+            let reason = match (published && is_ready_but_for_its_kubelet(verdict), &inputs.stall) {
                 (true, _) => return Some((pod, uid, said(registration, true, "Published"))),
                 (false, Some(stall)) if !published => stall.reason.as_str(),
                 (false, _) if !published && applied.failure.is_some() => {
@@ -116,7 +116,7 @@ impl Readiness {
                     while writes.len() >= SIDE_BY_SIDE {
                         let _ = writes.join_next().await;
                     }
-                    writes.spawn(self.process.task(self.clone().tell(key, pod, word)));
+                    writes.spawn(self.process.task(self.clone().set_condition(key, pod, word)));
                 }
                 Err(due) => {
                     let wait = due.map_or(Duration::MAX, |due| due.since(now));
@@ -141,9 +141,9 @@ impl Readiness {
             return None;
         }
         let claimants = {
-            let world = self.cluster.lock();
+            let cluster = self.cluster.lock();
             let beats = |name: &String| beating.iter().any(|key| key.name == *name);
-            let names = world.claimants(&key.namespace, &pod.labels, &beating).into_iter();
+            let names = cluster.claimants(&key.namespace, &pod.labels, &beating).into_iter();
             let claimant = |registration| Claimant { beats: beats(&registration), registration };
             names.map(claimant).collect::<Vec<_>>()
         };
@@ -151,7 +151,7 @@ impl Readiness {
         Some((pod, word))
     }
 
-    async fn tell(self, key: Key, pod: Arc<PodView>, word: Word) {
+    async fn set_condition(self, key: Key, pod: Arc<PodView>, word: Word) {
         let Some(_turn) = self.api.background_permit().await else { return };
         let patch = json!({
             "metadata": { "uid": pod.uid },
@@ -172,14 +172,14 @@ impl Readiness {
         self.gates.lock().told(&key, now);
         match result {
             Ok(_) => {
-                tracing::info!(pod = %key, reason = %word.reason, published = word.published, "told")
+                tracing::info!(pod = %key, reason = %word.reason, published = word.published, "set the readiness gate")
             }
-            // The Pod was deleted or made anew. The watch shows it.
+            // The Pod was deleted or created again. The watch shows it.
             Err(error) if error.is_conflict() => {}
             Err(_) if !self.api.may_write() => {}
             Err(error) => {
                 let forbidden = error.is_forbidden();
-                tracing::warn!(%error, "a Pod cannot be told; it is tried again");
+                tracing::warn!(%error, "cannot set the readiness gate of a Pod; will try again");
                 if forbidden {
                     self.gates.lock().rest(&key.namespace, WITHOUT_RIGHT, now);
                     self.announce(&key, &pod).await;

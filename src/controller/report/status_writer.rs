@@ -90,7 +90,7 @@ impl StatusWriter {
                     // deletes at once.
                     self.tasks.stop.run_until_cancelled(self.send_events_for(&key, pause)).await
                 }
-                // The next leader reports anew.
+                // The next leader reports again.
                 Err(_) if !self.reporter.api.may_write() => {
                     failures = 0;
                     done = Some(report);

@@ -49,7 +49,7 @@ impl Scope {
         let verifier = Arc::new(self.verifier());
         let ready = async {
             first_lists.read().await;
-            probes.recall();
+            probes.resume();
             self.tasks.spawn_for_ever(self.renewer().run());
             let read = registrations.wait_until_ready().await;
             registration_watch.note_first_list();

@@ -55,7 +55,7 @@ impl ReadAccess {
     }
 }
 
-/// The events of a watch that is begun anew, with a list, after a refusal. A watch that only resumed would
+/// The events of a watch that is started again, with a list, after a refusal. A watch that only resumed would
 /// report nothing when it is allowed again, for as long as no object changes.
 pub(crate) fn relist_after_refusal<K, S>(
     make: impl Fn() -> S + Send + 'static,
@@ -67,7 +67,7 @@ where
     stream::unfold((make().boxed(), make), |(mut events, make)| async move {
         let event = events.next().await?;
         match &event {
-            // The watcher lists anew by itself.
+            // The watcher lists again by itself.
             Err(watcher::Error::InitialListFailed(_)) | Ok(_) => {}
             Err(error) if refusal(error).is_some() => events = make().boxed(),
             Err(_) => {}

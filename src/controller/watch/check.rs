@@ -62,7 +62,7 @@ impl WatchCheck {
                 if ear.check(owed, passed) && self.observer.notices_rollbacks() {
                     tracing::warn!(
                         kind,
-                        "the watch does not bring what was written: it is begun anew"
+                        "the watch does not bring what was written: it is started again"
                     );
                     self.telemetry.metrics.watch_broke(kind);
                     self.relists.request(|known| known == kind);
@@ -93,13 +93,13 @@ impl WatchCheck {
     /// What each watch is known to lack, as a number that changes once the watch has shown any of it.
     fn owed(&self) -> [(&'static str, Option<u64>); 4] {
         let probe = self.liveness.path().rollback_detector().unshown();
-        let mut world = self.cluster.lock();
+        let mut cluster = self.cluster.lock();
         let number = |debt: Option<PendingDelivery>| debt.map(PendingDelivery::number);
         [
             ("Leases", probe.map(i64::cast_unsigned)),
-            ("Services", number(world.debt::<Service>())),
-            ("EndpointSlices", number(world.debt::<EndpointSlice>())),
-            ("Endpoints", number(world.debt::<Endpoints>())),
+            ("Services", number(cluster.debt::<Service>())),
+            ("EndpointSlices", number(cluster.debt::<EndpointSlice>())),
+            ("Endpoints", number(cluster.debt::<Endpoints>())),
         ]
     }
 

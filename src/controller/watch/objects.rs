@@ -157,8 +157,8 @@ impl ObjectWatches {
     fn on_pod(&self, event: Event<Decoded<Pod>>) {
         let pods = self.take_in(event);
         let gated: Vec<Key> = {
-            let world = self.cluster.lock();
-            let asks = |key: &&Key| world.pod(key).is_some_and(|pod| pod.gate.is_some());
+            let cluster = self.cluster.lock();
+            let asks = |key: &&Key| cluster.pod(key).is_some_and(|pod| pod.gate.is_some());
             pods.iter().filter(asks).cloned().collect()
         };
         pods.iter()
@@ -173,23 +173,23 @@ impl ObjectWatches {
     }
 
     fn take_in<K: Watched>(&self, event: Event<Decoded<K>>) -> Vec<Key> {
-        let mut world = self.cluster.lock();
+        let mut cluster = self.cluster.lock();
         let concerned = match event {
             Event::Init => {
-                world.begin_list::<K>();
+                cluster.begin_list::<K>();
                 Vec::new()
             }
-            Event::InitApply(Ok(object)) | Event::Apply(Ok(object)) => world.put(object),
+            Event::InitApply(Ok(object)) | Event::Apply(Ok(object)) => cluster.put(object),
             Event::InitApply(Err(object)) | Event::Apply(Err(object)) => {
-                world.put_unreadable::<K>(*object)
+                cluster.put_unreadable::<K>(*object)
             }
-            Event::InitDone => world.end_list::<K>(),
-            Event::Delete(Ok(object)) => world.remove(&object),
-            Event::Delete(Err(object)) => world.remove_named::<K>(&object.key, object.version),
+            Event::InitDone => cluster.end_list::<K>(),
+            Event::Delete(Ok(object)) => cluster.remove(&object),
+            Event::Delete(Err(object)) => cluster.remove_named::<K>(&object.key, object.version),
         };
-        let affected = world.dependents.take_affected();
-        let went_back = world.went_back::<K>();
-        drop(world);
+        let affected = cluster.dependents.take_affected();
+        let went_back = cluster.went_back::<K>();
+        drop(cluster);
         self.queue.wake(affected);
         if went_back {
             self.rollback.begin(&"a list shows an object at a lower version than was known before");

@@ -13,14 +13,14 @@ use tokio::sync::watch;
 pub(crate) struct Relists(Mutex<HashMap<&'static str, watch::Sender<u64>>>);
 
 impl Relists {
-    /// Begins each watch of these kinds anew.
+    /// Starts each watch of these kinds again.
     pub(crate) fn request(&self, kind: impl Fn(&str) -> bool) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let concerned = all.iter().filter(|(known, _)| kind(known));
         concerned.for_each(|(_, begin)| begin.send_modify(|times| *times += 1));
     }
 
-    /// The events of a watch of this kind. The watch is made anew at each request.
+    /// The events of a watch of this kind. The watch is created again at each request.
     pub(crate) fn of<S>(
         &self,
         kind: &'static str,

@@ -120,7 +120,7 @@ fn watched<K: Decode>(text: &str) -> (Vec<Event<Decoded<K>>>, String) {
         let mut all = Vec::new();
         let mut state = State::Watching(body, Vec::new(), "7".to_owned());
         loop {
-            let State::Watching(body, line, version) = state else { panic!("it lists anew") };
+            let State::Watching(body, line, version) = state else { panic!("it lists again") };
             let (event, next) = watching::<K>(body, line, version).await;
             all.extend(event.transpose().expect("no error"));
             if let State::ToWatch(version) = next {
