@@ -13,7 +13,7 @@ use crate::controller::{
     report::{gates::ReadinessGates, pending::PendingReports},
     states::States,
 };
-use beatkeeper_core::{objects::registration::Registration, vocabulary::key::Key};
+use beatkeeper_core::vocabulary::{key::Key, pace::Pace};
 
 /// Tells every owner of a part of a registration's state that it has changed or gone.
 pub(crate) struct Registrations {
@@ -30,8 +30,7 @@ pub(crate) struct Registrations {
 impl Registrations {
     /// Takes in a changed registration. Wakes it and those that share a Service with it.
     pub(crate) fn put(&self, object: &ServiceRegistration) {
-        self.note_ttl(object);
-        let concerned = self.cluster.lock().put_registration(object);
+        let concerned = self.take_in(object);
         self.update_probe_pace();
         if !concerned.is_empty() {
             self.check_gates(&Key::of(&object.metadata));
@@ -42,8 +41,7 @@ impl Registrations {
     /// Takes in a complete list of the registrations. Wakes all of them.
     pub(crate) fn put_all(&self, listed: &[Arc<ServiceRegistration>]) {
         for object in listed {
-            self.note_ttl(object);
-            let concerned = self.cluster.lock().put_registration(object);
+            let concerned = self.take_in(object);
             self.queue.wake(concerned);
         }
         let listed: BTreeSet<Key> = listed.iter().map(|object| Key::of(&object.metadata)).collect();
@@ -86,14 +84,22 @@ impl Registrations {
         self.metrics.forget(key);
     }
 
-    /// Notes the ttls of a registration, also on a standby replica, so that each new leader knows the former
-    /// ttls.
-    fn note_ttl(&self, object: &ServiceRegistration) {
-        let uid = object.metadata.uid.as_deref().unwrap_or_default();
-        let former = object.status.as_ref().and_then(|status| status.former_ttl.as_deref());
-        let former = former.and_then(|former| duration::parse(former).ok());
-        let ttl = Registration::validate(object).ttl;
-        self.states.note_ttl(&Key::of(&object.metadata), uid, ttl, former);
+    /// Validates a registration and takes it in. Notes its ttl, also on a standby replica, so that each new leader
+    /// knows the former ttls. Returns the registrations that the change concerns.
+    fn take_in(&self, object: &ServiceRegistration) -> Vec<Key> {
+        let key = Key::of(&object.metadata);
+        let (concerned, pace) = {
+            let mut cluster = self.cluster.lock();
+            let concerned = cluster.put_registration(object);
+            (concerned, cluster.pace_of(&key))
+        };
+        if let Some(Pace { ttl, .. }) = pace {
+            let uid = object.metadata.uid.as_deref().unwrap_or_default();
+            let former = object.status.as_ref().and_then(|status| status.former_ttl.as_deref());
+            let former = former.and_then(|former| duration::parse(former).ok());
+            self.states.note_ttl(&key, uid, ttl, former);
+        }
+        concerned
     }
 
     /// Makes the probe renew at the pace that the registrations require now.
