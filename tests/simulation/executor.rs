@@ -1,7 +1,7 @@
-//! Virtual time, and the processes that run in it.
+//! The agenda of the simulation, on the paused clock of the tokio runtime.
 //!
-//! A process is a small set of futures. They are polled only when the agenda says so. So a process can be
-//! suspended (not polled while time goes on) or crash (dropped) at each of its awaits.
+//! The operator runs as tasks of the runtime. Everything around it happens by the agenda: arrivals of requests and events,
+//! faults, and the steps of the workloads. Time passes only when neither has anything to do.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,10 +9,14 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use crate::random::Random;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{fate::Fate, random::Random};
 
 /// A running program. A number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +25,7 @@ pub struct ProcessId(pub u64);
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// An entry of the agenda.
-pub enum Entry {
+enum Entry {
     Poll(ProcessId, u64),
     Do(Box<dyn FnOnce()>),
 }
@@ -29,16 +33,21 @@ pub enum Entry {
 #[derive(Default)]
 struct Process {
     suspended: bool,
+    /// The tasks of a workload. A process of the operator has its tasks in the runtime instead.
     tasks: BTreeMap<u64, Option<Task>>,
-    /// The entries that became due during the suspension. They are executed on resumption.
-    missed: Vec<Entry>,
+    /// The polls that became due during the suspension. They follow on resumption.
+    missed: Vec<u64>,
+    /// Halts the tasks of a process of the operator.
+    fate: Option<Arc<Fate>>,
 }
 
 /// The agenda, the clock and the processes.
 pub struct Executor {
-    now: Cell<u64>,
+    start: Instant,
     order: Cell<u64>,
     agenda: RefCell<BTreeMap<(u64, u64), Entry>>,
+    /// Tells [`Executor::step`] that the agenda has a new entry.
+    changed: Notify,
     processes: RefCell<BTreeMap<ProcessId, Process>>,
     next_id: Cell<u64>,
     current: Cell<Option<(ProcessId, u64)>>,
@@ -48,9 +57,10 @@ pub struct Executor {
 impl Executor {
     pub fn new(seed: u64) -> Rc<Self> {
         Rc::new(Self {
-            now: Cell::new(0),
+            start: Instant::now(),
             order: Cell::new(0),
             agenda: RefCell::default(),
+            changed: Notify::new(),
             processes: RefCell::default(),
             next_id: Cell::new(1),
             current: Cell::new(None),
@@ -60,7 +70,7 @@ impl Executor {
 
     /// The virtual time since the start, in milliseconds.
     pub fn now(&self) -> u64 {
-        self.now.get()
+        u64::try_from(self.start.elapsed().as_millis()).expect("small")
     }
 
     fn id(&self) -> u64 {
@@ -76,32 +86,22 @@ impl Executor {
     fn put(&self, after: u64, entry: Entry) {
         let order = self.order.replace(self.order.get() + 1);
         self.agenda.borrow_mut().insert((self.now() + after, order), entry);
+        self.changed.notify_one();
     }
 
-    /// Schedules an action inside a process. If the process is suspended at that moment, the action happens on
-    /// its resumption. If the process has crashed, the action never happens.
-    pub fn after_in(
-        self: &Rc<Self>,
-        process: ProcessId,
-        after: u64,
-        action: impl FnOnce() + 'static,
-    ) {
-        let this = self.clone();
-        self.after(after, move || {
-            match this.processes.borrow_mut().get_mut(&process) {
-                None => return,
-                Some(state) if state.suspended => {
-                    return state.missed.push(Entry::Do(Box::new(action)));
-                }
-                Some(_) => {}
-            }
-            action();
-        });
-    }
-
+    /// Starts a workload, which has no task yet.
     pub fn start(&self) -> ProcessId {
+        self.admit(None)
+    }
+
+    /// Starts a process of the operator, which has its tasks in the runtime.
+    pub fn start_operator(&self, fate: Arc<Fate>) -> ProcessId {
+        self.admit(Some(fate))
+    }
+
+    fn admit(&self, fate: Option<Arc<Fate>>) -> ProcessId {
         let id = ProcessId(self.id());
-        self.processes.borrow_mut().insert(id, Process::default());
+        self.processes.borrow_mut().insert(id, Process { fate, ..Process::default() });
         id
     }
 
@@ -113,9 +113,17 @@ impl Executor {
         self.put(0, Entry::Poll(process, id));
     }
 
+    /// Ends a process at once, at whichever await its tasks are.
     pub fn crash(&self, process: ProcessId) {
         let gone = self.processes.borrow_mut().remove(&process);
+        if let Some(fate) = gone.as_ref().and_then(|process| process.fate.as_ref()) {
+            fate.kill();
+        }
         drop(gone);
+    }
+
+    pub fn exists(&self, process: ProcessId) -> bool {
+        self.processes.borrow().contains_key(&process)
     }
 
     pub fn runs(&self, process: ProcessId) -> bool {
@@ -125,27 +133,23 @@ impl Executor {
     pub fn suspend(&self, process: ProcessId) {
         if let Some(state) = self.processes.borrow_mut().get_mut(&process) {
             state.suspended = true;
+            state.fate.iter().for_each(|fate| fate.suspend());
         }
     }
 
-    /// Resumes a process. At random, the missed polls come before the other missed entries, because timers and
-    /// sockets have no common order.
+    /// Resumes a process. Its tasks go on in a random order, because timers and sockets have no common order.
     pub fn resume(&self, process: ProcessId) {
-        let mut missed = match self.processes.borrow_mut().get_mut(&process) {
+        let (missed, fate) = match self.processes.borrow_mut().get_mut(&process) {
             Some(state) if state.suspended => {
                 state.suspended = false;
-                std::mem::take(&mut state.missed)
+                (std::mem::take(&mut state.missed), state.fate.clone())
             }
             _ => return,
         };
-        if self.random.percent(50) {
-            let (polls, others): (Vec<_>, Vec<_>) =
-                missed.into_iter().partition(|entry| matches!(entry, Entry::Poll(..)));
-            missed = polls.into_iter().chain(others).collect();
+        for task in missed {
+            self.put(0, Entry::Poll(process, task));
         }
-        for entry in missed {
-            self.put(0, entry);
-        }
+        fate.iter().for_each(|fate| fate.resume(|waiting| self.random.shuffle(waiting)));
     }
 
     /// The task that is being polled.
@@ -157,36 +161,41 @@ impl Executor {
         self.put(after, Entry::Poll(process, task));
     }
 
-    /// Waits for this many milliseconds.
+    /// Lets a workload wait for this many milliseconds.
     pub fn sleep(self: &Rc<Self>, millis: u64) -> Sleep {
         Sleep { executor: self.clone(), until: self.now() + millis, asked: false }
     }
 
-    /// Executes the next due entry, unless it is due after `end`. Returns whether it executed one.
-    pub fn step(&self, end: u64) -> bool {
-        let next = {
-            let mut agenda = self.agenda.borrow_mut();
-            match agenda.first_key_value() {
-                Some((&(when, _), _)) if when <= end => agenda.pop_first(),
-                _ => None,
+    /// Executes the next due entry, unless it is due after `end`. Returns whether it executed one. The operator runs while
+    /// this waits.
+    pub async fn step(&self, end: u64) -> bool {
+        loop {
+            let next = self.agenda.borrow().first_key_value().map(|(&(when, _), _)| when);
+            let due = next.unwrap_or(end).min(end);
+            if due > self.now() {
+                let until = tokio::time::sleep_until(self.start + Duration::from_millis(due));
+                tokio::select! {
+                    biased;
+                    () = self.changed.notified() => {}
+                    () = until => {}
+                }
+                continue;
             }
-        };
-        let Some(((when, _), entry)) = next else {
-            self.now.set(end);
-            return false;
-        };
-        self.now.set(when);
-        match entry {
-            Entry::Do(action) => action(),
-            Entry::Poll(process, task) => self.poll(process, task),
+            let Some(when) = next.filter(|when| *when <= end) else { return false };
+            let entry = self.agenda.borrow_mut().pop_first();
+            debug_assert!(when <= self.now());
+            match entry.expect("it is the first").1 {
+                Entry::Do(action) => action(),
+                Entry::Poll(process, task) => self.poll(process, task),
+            }
+            return true;
         }
-        true
     }
 
     fn poll(&self, process: ProcessId, id: u64) {
         let task = match self.processes.borrow_mut().get_mut(&process) {
             None => return,
-            Some(state) if state.suspended => return state.missed.push(Entry::Poll(process, id)),
+            Some(state) if state.suspended => return state.missed.push(id),
             Some(state) => state.tasks.get_mut(&id).and_then(Option::take),
         };
         let Some(mut task) = task else { return };
@@ -206,6 +215,7 @@ impl Executor {
     pub fn end(&self) {
         let agenda = std::mem::take(&mut *self.agenda.borrow_mut());
         let processes = std::mem::take(&mut *self.processes.borrow_mut());
+        processes.values().filter_map(|state| state.fate.as_ref()).for_each(|fate| fate.kill());
         drop(agenda);
         drop(processes);
     }

@@ -1,16 +1,22 @@
-//! The simulation: it plays random schedules of faults on virtual time against the real core.
+//! The simulation: it plays random schedules of faults on virtual time against the operator that ships.
 //! `docs/simulation.md` describes what is modelled and what is checked.
 
-mod api;
 mod check;
-mod controller;
+mod connection;
+mod entropy;
 mod executor;
+mod fate;
 mod fault;
 mod network;
 mod object;
 mod random;
+mod replica;
 mod rules;
 mod run;
+mod server;
+mod store;
+mod watches;
+mod wire;
 mod workload;
 
 use std::{
@@ -21,6 +27,9 @@ use std::{
 
 use rules::Without;
 use run::play;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Seeds that once found a violation, each with a note on what it was. They are played first.
 const CORPUS: &str = include_str!("corpus.txt");

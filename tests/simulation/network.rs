@@ -1,30 +1,47 @@
 //! The network between the processes and the API server. Requests can be slow, lost or unanswered. Watches can
 //! lag, stall, break and start again.
 
+mod watching;
+
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    pin::Pin,
+    collections::BTreeSet,
     rc::Rc,
-    task::{Context, Poll},
 };
 
+use beatkeeper_core::vocabulary::key::Key;
+use http::Request;
+use hyper::body::Bytes;
+use serde_json::Value;
+
 use crate::{
-    api::{Api, Call, Change, Refusal, Reply, Took},
+    check::{Check, Purpose},
     executor::{Executor, ProcessId},
-    object::{KINDS, Kind},
+    object::{KINDS, PODS, REGISTRATIONS},
+    rules::Without,
+    server::{Answer, Server},
+    store::{Preconditions, Resource},
+    watches::{End, Id, Watches},
+    wire::{Ask, Asked, Refusal},
 };
 
 /// The sender of a request.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
-    /// A replica, identified by its place. The process at this place may change.
-    Controller(usize),
+    /// A process of the operator, and its place. The process at a place may change.
+    Operator { place: usize, process: ProcessId },
     /// A workload of this namespace.
     Workload { namespace: &'static str, number: usize },
-    /// A person. The requests of people take effect at once.
+    /// A person, or another controller of the cluster. Their requests take effect at once.
     Person,
+}
+
+/// What is cut off from the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cut {
+    Operator(usize),
+    Namespace(&'static str),
+    Workload(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +55,10 @@ pub enum Mode {
 
 /// How requests and watch events are disturbed when there is no outage.
 #[derive(Debug, Clone, Copy)]
-pub struct Weather {
+pub struct Conditions {
     /// The longest latency in each direction, in milliseconds.
     pub latency: u64,
-    /// Percentages: of lost requests, of lost answers, and of refusals (429, 500).
+    /// Percentages: of lost requests, of lost answers, and of refusals (429, 500, 503).
     pub lost: u64,
     pub unanswered: u64,
     pub refused: u64,
@@ -49,450 +66,332 @@ pub struct Weather {
     pub lag: u64,
 }
 
-pub const FAIR: Weather = Weather { latency: 3, lost: 0, unanswered: 0, refused: 0, lag: 3 };
+pub const GOOD: Conditions = Conditions { latency: 3, lost: 0, unanswered: 0, refused: 0, lag: 3 };
 
-/// The reason for a request. The check of the request's effect gets it.
-pub type Purpose = Rc<dyn std::any::Any>;
-
-struct Pending {
-    answer: Option<Reply>,
-    task: (ProcessId, u64),
+/// How many writes there were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// Of Services, slices and Endpoints.
+    pub addresses: u64,
+    /// Of status and events, which may be delayed by their rate limits.
+    pub reports: u64,
 }
 
-/// One watch of one process.
-pub struct Watch {
-    pub process: ProcessId,
-    pub controller: usize,
-    pub kind: Kind,
-    /// The positions in the log up to which the events have been taken in, and have arrived.
-    pub cursor: usize,
-    arrived: usize,
-    pub live: bool,
-    stalled: bool,
-    take_in: Rc<dyn Fn(Change)>,
-    /// Called when the watch breaks; the argument is true if the watch can continue at its position.
-    broken: Rc<dyn Fn(bool)>,
+/// After this time a watch without events gets a bookmark, in milliseconds.
+const BOOKMARK: u64 = 60_000;
+
+/// What comes back for a request, unless nothing does.
+pub enum Reply {
+    Answer(Answer),
+    Watch(Id),
+    /// The connection is refused.
+    Unreachable,
 }
 
-type Observer = Rc<dyn Fn(&Api, &Caller, Option<&Purpose>, &Took)>;
+type Deliver = Box<dyn FnOnce(Reply)>;
 
-type Teller = Rc<dyn Fn(&dyn Fn() -> String)>;
+struct Sent {
+    caller: Caller,
+    asked: Asked,
+    purpose: Option<Purpose>,
+    deliver: Deliver,
+}
 
 pub struct Network {
     pub executor: Rc<Executor>,
-    pub api: RefCell<Api>,
+    pub server: Server,
+    pub watches: Watches,
+    pub check: Rc<Check>,
     pub mode: Cell<Mode>,
-    pub weather: Cell<Weather>,
-    cut: RefCell<BTreeSet<Caller>>,
-    cut_namespaces: RefCell<BTreeSet<&'static str>>,
-    pending: RefCell<BTreeMap<u64, Pending>>,
-    frozen: RefCell<Vec<Box<dyn FnOnce()>>>,
-    next: Cell<u64>,
-    pub watches: RefCell<Vec<Watch>>,
-    observer: RefCell<Option<Observer>>,
-    asked: Cell<u64>,
-    /// Receives each write of a controller, except those of Leases, for a trace.
-    pub told: RefCell<Option<Teller>>,
+    pub conditions: Cell<Conditions>,
+    /// How many lists are older than what was seen before, in percent.
+    pub stale_lists: Cell<u64>,
+    pub without: Without,
+    cut: RefCell<BTreeSet<Cut>>,
+    frozen: RefCell<Vec<Sent>>,
+    writes: Cell<Writes>,
+    this: std::rc::Weak<Self>,
 }
 
 impl Network {
-    pub fn new(executor: Rc<Executor>) -> Rc<Self> {
-        Rc::new(Self {
+    pub fn new(
+        executor: Rc<Executor>,
+        check: Rc<Check>,
+        page: usize,
+        without: Without,
+    ) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
             executor,
-            api: RefCell::default(),
+            server: Server::new(page),
+            watches: Watches::default(),
+            check,
             mode: Cell::new(Mode::Up),
-            weather: Cell::new(FAIR),
+            conditions: Cell::new(GOOD),
+            stale_lists: Cell::new(0),
+            without,
             cut: RefCell::default(),
-            cut_namespaces: RefCell::default(),
-            pending: RefCell::default(),
             frozen: RefCell::default(),
-            next: Cell::new(0),
-            watches: RefCell::default(),
-            observer: RefCell::default(),
-            asked: Cell::new(0),
-            told: RefCell::default(),
+            writes: Cell::default(),
+            this: this.clone(),
         })
     }
 
-    pub fn observe(&self, observer: Observer) {
-        *self.observer.borrow_mut() = Some(observer);
+    fn rc(&self) -> Rc<Self> {
+        self.this.upgrade().expect("it is in use")
     }
 
     pub fn end(&self) {
-        self.observer.borrow_mut().take();
-        self.told.borrow_mut().take();
-        self.watches.borrow_mut().clear();
+        self.watches.clear();
         self.frozen.borrow_mut().clear();
     }
 
     fn is_cut(&self, caller: &Caller) -> bool {
-        self.cut.borrow().contains(caller)
-            || matches!(caller, Caller::Workload { namespace, .. }
-                if self.cut_namespaces.borrow().contains(namespace))
+        let cut = self.cut.borrow();
+        match *caller {
+            Caller::Operator { place, .. } => cut.contains(&Cut::Operator(place)),
+            Caller::Workload { namespace, number } => {
+                cut.contains(&Cut::Namespace(namespace)) || cut.contains(&Cut::Workload(number))
+            }
+            Caller::Person => false,
+        }
     }
 
-    pub fn cut(&self, caller: Caller) {
-        self.cut.borrow_mut().insert(caller);
+    pub fn cut(&self, what: Cut) {
+        self.cut.borrow_mut().insert(what);
     }
 
-    pub fn mend(&self, caller: &Caller) {
-        self.cut.borrow_mut().remove(caller);
+    pub fn mend(&self, what: &Cut) {
+        self.cut.borrow_mut().remove(what);
     }
 
-    pub fn cut_namespace(&self, namespace: &'static str) {
-        self.cut_namespaces.borrow_mut().insert(namespace);
+    pub fn nothing_is_cut(&self) -> bool {
+        self.cut.borrow().is_empty()
     }
 
-    pub fn mend_namespace(&self, namespace: &'static str) {
-        self.cut_namespaces.borrow_mut().remove(namespace);
-    }
-
-    pub fn set_mode(self: &Rc<Self>, mode: Mode) {
+    pub fn set_mode(&self, mode: Mode) {
         self.mode.set(mode);
         match mode {
             Mode::Up => {
-                let held = std::mem::take(&mut *self.frozen.borrow_mut());
-                for request in held {
-                    self.executor.after(self.executor.random.between(0, 40), request);
+                for sent in self.frozen.take() {
+                    let this = self.rc();
+                    let pause = self.executor.random.between(0, 40);
+                    self.executor.after(pause, move || this.arrive(sent));
                 }
             }
-            Mode::Down => {
-                self.frozen.borrow_mut().clear();
-                let watches = self.watches.borrow().len();
-                (0..watches).for_each(|n| self.break_watch(n, self.executor.random.percent(50)));
-            }
+            Mode::Down => self.stop(|| {
+                if self.executor.random.percent(50) { End::Resumable } else { End::Expired }
+            }),
             Mode::Frozen => {}
         }
     }
 
-    /// Stops the API server so that a backup can be restored. Each watch keeps its position, as the watches of
-    /// kube-runtime do.
-    pub fn stop_for_a_restore(self: &Rc<Self>) {
+    /// Stops the API server so that a backup can be restored. Each watch keeps its position.
+    pub fn stop_for_a_restore(&self) {
         self.mode.set(Mode::Down);
+        self.stop(|| End::Resumable);
+    }
+
+    fn stop(&self, how: impl Fn() -> End) {
         self.frozen.borrow_mut().clear();
-        let watches = self.watches.borrow().len();
-        (0..watches).for_each(|n| self.break_watch(n, true));
+        self.server.forget_lists();
+        self.watches.ids().into_iter().for_each(|id| self.watches.end(id, how()));
     }
 
-    /// Sends a request, and waits for its answer for at most `timeout` milliseconds.
-    pub fn call(
-        self: &Rc<Self>,
+    /// Sends a request of the operator in its form on the wire.
+    pub fn send_request(
+        &self,
         caller: Caller,
-        call: Call,
-        timeout: u64,
-        purpose: Option<Purpose>,
-    ) -> Calling {
-        let id = self.next.replace(self.next.get() + 1);
-        let task = self.executor.current();
-        self.pending.borrow_mut().insert(id, Pending { answer: None, task });
-        let (random, weather) = (&self.executor.random, self.weather.get());
-        let way = random.between(1, weather.latency);
-        let late = |this: &Rc<Self>| {
-            let this2 = this.clone();
-            this.executor.after(timeout, move || this2.answer(id, Err(Refusal::TimedOut)));
-        };
-        if self.is_cut(&caller) || random.percent(weather.lost) {
-            if random.percent(50) {
-                late(self);
-            } else {
-                self.answer_after(way, id, Err(Refusal::Unavailable));
-            }
-        } else {
-            if self.mode.get() == Mode::Frozen || way * 2 >= timeout || weather.unanswered > 0 {
-                late(self);
-            }
-            let this = self.clone();
-            self.executor.after(way, move || this.arrive(id, caller, call, timeout, purpose));
-        }
-        Calling { network: self.clone(), id }
-    }
-
-    fn arrive(
-        self: &Rc<Self>,
-        id: u64,
-        caller: Caller,
-        call: Call,
-        timeout: u64,
-        purpose: Option<Purpose>,
+        request: &Request<Bytes>,
+        deliver: impl FnOnce(Reply) + 'static,
     ) {
-        let (random, weather) = (&self.executor.random, self.weather.get());
-        let way = random.between(1, weather.latency);
-        match self.mode.get() {
-            Mode::Down => return self.answer_after(way, id, Err(Refusal::Unavailable)),
-            Mode::Frozen => {
-                let this = self.clone();
-                self.executor.after(timeout, move || this.answer(id, Err(Refusal::TimedOut)));
-                let this = self.clone();
-                let again = move || this.arrive(id, caller, call, timeout, purpose);
-                return self.frozen.borrow_mut().push(Box::new(again));
+        let Some(asked) = Asked::read(request) else {
+            let what = format!("{} {}", request.method(), request.uri());
+            return deliver(Reply::Answer(Answer::Refused(Refusal::bad_request(what))));
+        };
+        if asked.is_write() {
+            self.check.tell(|| {
+                // kube-runtime makes names and times of events of the wall clock of this machine.
+                if asked.resource == "events" {
+                    return format!("{caller:?}: {} event", request.method());
+                }
+                let body = String::from_utf8_lossy(request.body());
+                format!("{caller:?}: {} {} {body}", request.method(), request.uri().path())
+            });
+        }
+        self.send(caller, asked, deliver);
+    }
+
+    /// Sends a request. It takes effect even if the sender does not wait for the answer.
+    pub fn send(&self, caller: Caller, asked: Asked, deliver: impl FnOnce(Reply) + 'static) {
+        let purpose = match caller {
+            Caller::Operator { process, .. } => Some(self.check.purpose(process)),
+            _ => None,
+        };
+        let sent = Sent { caller, asked, purpose, deliver: Box::new(deliver) };
+        let (random, conditions) = (&self.executor.random, self.conditions.get());
+        let way = random.between(1, conditions.latency);
+        if self.is_cut(&caller) || random.percent(conditions.lost) {
+            if random.percent(50) {
+                self.answer(way, sent.deliver, Reply::Unreachable);
+            } else {
+                self.keep_unanswered(sent.deliver);
             }
+            return;
+        }
+        let this = self.rc();
+        self.executor.after(way, move || this.arrive(sent));
+    }
+
+    fn answer(&self, way: u64, deliver: Deliver, reply: Reply) {
+        self.executor.after(way, move || deliver(reply));
+    }
+
+    /// No answer comes, and the connection stays open until the sender gives up.
+    fn keep_unanswered(&self, deliver: Deliver) {
+        self.executor.after(120_000, move || drop(deliver));
+    }
+
+    fn arrive(&self, sent: Sent) {
+        let (random, conditions) = (&self.executor.random, self.conditions.get());
+        let way = random.between(1, conditions.latency);
+        match self.mode.get() {
+            Mode::Down => return self.answer(way, sent.deliver, Reply::Unreachable),
+            Mode::Frozen => return self.frozen.borrow_mut().push(sent),
             Mode::Up => {}
         }
-        if random.percent(weather.refused) {
-            return self.answer_after(way, id, Err(Refusal::Unavailable));
+        if random.percent(conditions.refused) {
+            let refusal = Refusal::unavailable(random.index(3));
+            return self.answer(way, sent.deliver, Reply::Answer(Answer::Refused(refusal)));
         }
-        let reply = self.execute(&caller, call, purpose.as_ref());
-        if !random.percent(weather.unanswered) && !self.is_cut(&caller) {
-            self.answer_after(way, id, reply);
+        let Sent { caller, asked, purpose, deliver } = sent;
+        let reply = match (&asked.ask, caller) {
+            (Ask::Watch { from, seconds, bookmarks }, Caller::Operator { place, process }) => {
+                if !self.executor.exists(process) {
+                    return;
+                }
+                Reply::Watch(self.begin_watch(
+                    place,
+                    process,
+                    &asked,
+                    (*from, *seconds, *bookmarks),
+                ))
+            }
+            _ => Reply::Answer(self.execute(&caller, &asked, purpose.as_ref())),
+        };
+        if !random.percent(conditions.unanswered) && !self.is_cut(&caller) {
+            self.answer(way, deliver, reply);
         } else {
-            let this = self.clone();
-            self.executor.after(timeout, move || this.answer(id, Err(Refusal::TimedOut)));
+            if let Reply::Watch(id) = reply {
+                self.watches.close(id);
+            }
+            self.keep_unanswered(deliver);
         }
     }
 
     /// Executes a request at this moment.
-    pub fn execute(
-        self: &Rc<Self>,
-        caller: &Caller,
-        call: Call,
-        purpose: Option<&Purpose>,
-    ) -> Reply {
-        if matches!(caller, Caller::Controller(_)) && call.is_write() {
-            self.asked.set(self.asked.get() + 1);
-            if let Some(told) = &*self.told.borrow() {
-                told(&|| format!("{caller:?}: {}", call.told()));
+    pub fn execute(&self, caller: &Caller, asked: &Asked, purpose: Option<&Purpose>) -> Answer {
+        let of_operator = matches!(caller, Caller::Operator { .. });
+        if of_operator && asked.is_write() && !asked.dry_run {
+            let mut writes = self.writes.get();
+            match asked.resource {
+                "events" | REGISTRATIONS => writes.reports += 1,
+                _ => writes.addresses += 1,
             }
+            self.writes.set(writes);
         }
-        let (reply, took) = self.api.borrow_mut().execute(call);
-        if let Some(took) = took {
-            let kind = took.after.as_ref().or(took.before.as_ref()).map(|object| object.kind());
-            kind.into_iter().for_each(|kind| self.announce(kind));
-            let observer = self.observer.borrow().clone();
-            if let Some(observer) = observer {
-                observer(&self.api.borrow(), caller, purpose, &took);
-            }
-        }
-        reply
-    }
-
-    fn answer_after(self: &Rc<Self>, after: u64, id: u64, reply: Reply) {
-        let this = self.clone();
-        self.executor.after(after, move || this.answer(id, reply));
-    }
-
-    fn answer(&self, id: u64, reply: Reply) {
-        if let Some(pending) = self.pending.borrow_mut().get_mut(&id)
-            && pending.answer.is_none()
-        {
-            pending.answer = Some(reply);
-            self.executor.wake(pending.task, 0);
-        }
-    }
-
-    // Watches.
-
-    /// Starts a watch at the position after a list.
-    pub fn watch(
-        self: &Rc<Self>,
-        controller: usize,
-        process: ProcessId,
-        kind: Kind,
-        cursor: usize,
-        take_in: Rc<dyn Fn(Change)>,
-        broken: Rc<dyn Fn(bool)>,
-    ) {
-        let mut watches = self.watches.borrow_mut();
-        watches.retain(|watch| (watch.process, watch.kind) != (process, kind));
-        watches.push(Watch {
-            process,
-            controller,
-            kind,
-            cursor,
-            arrived: cursor,
-            live: true,
-            stalled: false,
-            take_in,
-            broken,
-        });
-        let n = watches.len() - 1;
-        drop(watches);
-        self.catch_up(n);
-    }
-
-    /// Returns the position of a process's watch in the log.
-    pub fn cursor(&self, process: ProcessId, kind: Kind) -> usize {
-        let watches = self.watches.borrow();
-        let watch = watches.iter().find(|watch| (watch.process, watch.kind) == (process, kind));
-        watch.map_or(0, |watch| watch.cursor)
-    }
-
-    fn announce(self: &Rc<Self>, kind: Kind) {
-        let watches: Vec<usize> = {
-            let watches = self.watches.borrow();
-            let of =
-                |n: &usize| watches[*n].kind == kind && watches[*n].live && !watches[*n].stalled;
-            (0..watches.len()).filter(of).collect()
+        let reader = match *caller {
+            Caller::Operator { process, .. } => Some(process),
+            _ => None,
         };
-        watches.into_iter().for_each(|n| self.catch_up(n));
-    }
-
-    /// Schedules that the present content of the log arrives soon.
-    fn catch_up(self: &Rc<Self>, n: usize) {
-        let (process, kind) = {
-            let watch = &self.watches.borrow()[n];
-            (watch.process, watch.kind)
-        };
-        let upto = self.api.borrow().log(kind).len();
-        let lag = self.executor.random.between(0, self.weather.get().lag);
-        let this = self.clone();
-        self.executor.after(lag, move || this.deliver(process, kind, upto));
-    }
-
-    fn deliver(self: &Rc<Self>, process: ProcessId, kind: Kind, upto: usize) {
-        {
-            let mut watches = self.watches.borrow_mut();
-            let Some(watch) = watches
-                .iter_mut()
-                .find(|watch| (watch.process, watch.kind) == (process, kind))
-                .filter(|watch| watch.live && !watch.stalled && watch.arrived < upto)
-            else {
-                return;
-            };
-            watch.arrived = upto;
+        if let Some(answer) = reader.and_then(|process| self.without.answer(self, process, asked)) {
+            return answer;
         }
-        let this = self.clone();
-        if self.executor.runs(process) {
-            this.take_in(process, kind);
-        } else {
-            self.executor.after_in(process, 0, move || this.take_in(process, kind));
+        let upto = reader.and_then(|process| self.stale_list(process, asked));
+        let (answer, change) = self.server.execute(asked, upto);
+        if let Some(change) = change {
+            self.announce(asked.resource);
+            self.check.took(&self.server.store.borrow(), caller, purpose, &change);
         }
-    }
-
-    fn take_in(&self, process: ProcessId, kind: Kind) {
-        loop {
-            let (change, take_in) = {
-                let mut watches = self.watches.borrow_mut();
-                let Some(watch) =
-                    watches.iter_mut().find(|watch| (watch.process, watch.kind) == (process, kind))
-                else {
-                    return;
-                };
-                if !watch.live || watch.cursor >= watch.arrived {
-                    return;
-                }
-                watch.cursor += 1;
-                let change = self.api.borrow().log(kind)[watch.cursor - 1].clone();
-                (change, watch.take_in.clone())
-            };
-            take_in(change);
+        if let (Some(process), Ask::List { .. }) = (reader, &asked.ask) {
+            self.note_list(process, asked, &answer);
         }
-    }
-
-    fn of(&self, controller: usize, kind: Kind) -> Vec<usize> {
-        let watches = self.watches.borrow();
-        (0..watches.len())
-            .filter(|n| watches[*n].controller == controller && watches[*n].kind == kind)
-            .collect()
-    }
-
-    /// Stops the events of a watch without breaking it, so the process does not notice.
-    pub fn stall(&self, controller: usize, kind: Kind) {
-        for n in self.of(controller, kind) {
-            self.watches.borrow_mut()[n].stalled = true;
-        }
-    }
-
-    pub fn unstall(self: &Rc<Self>, controller: usize, kind: Kind) {
-        for n in self.of(controller, kind) {
-            self.watches.borrow_mut()[n].stalled = false;
-            self.catch_up(n);
-        }
-    }
-
-    /// Delivers events again that were delivered before.
-    pub fn repeat(self: &Rc<Self>, controller: usize, kind: Kind, events: usize) {
-        for n in self.of(controller, kind) {
-            {
-                let mut watches = self.watches.borrow_mut();
-                let watch = &mut watches[n];
-                watch.cursor = watch.cursor.saturating_sub(events);
-                watch.arrived = watch.cursor;
+        match (&answer, reader) {
+            (Answer::Object(object), Some(_)) => {
+                self.without.rewrite(asked.resource, &object.text).map_or(answer, Answer::Text)
             }
-            self.catch_up(n);
+            (Answer::Text(text), Some(_)) => {
+                self.without.rewrite(asked.resource, text).map_or(answer, Answer::Text)
+            }
+            _ => answer,
         }
     }
 
-    pub fn break_watches(self: &Rc<Self>, controller: usize, kind: Kind, resumable: bool) {
-        self.of(controller, kind).into_iter().for_each(|n| self.break_watch(n, resumable));
-    }
-
-    fn break_watch(self: &Rc<Self>, n: usize, resumable: bool) {
-        let (process, broken) = {
-            let mut watches = self.watches.borrow_mut();
-            if !watches[n].live {
-                return;
-            }
-            watches[n].live = false;
-            (watches[n].process, watches[n].broken.clone())
-        };
-        self.executor.after_in(process, 0, move || broken(resumable));
-    }
-
-    pub fn forget_watch(&self, process: ProcessId, kind: Kind) {
-        self.watches.borrow_mut().retain(|watch| (watch.process, watch.kind) != (process, kind));
-    }
-
-    pub fn forget(&self, process: ProcessId) {
-        self.watches.borrow_mut().retain(|watch| watch.process != process);
-    }
-
-    /// Whether all watches of this process deliver.
-    pub fn sees_all(&self, process: ProcessId) -> bool {
-        let watches = self.watches.borrow();
-        let mut own = watches.iter().filter(|watch| watch.process == process);
-        own.clone().count() == KINDS.len() && own.all(|watch| watch.live && !watch.stalled)
-    }
-
-    pub fn nobody_is_cut(&self) -> bool {
-        self.cut.borrow().is_empty() && self.cut_namespaces.borrow().is_empty()
-    }
-
-    /// How many writes the operator has requested, without its own Leases (P4).
-    pub fn writes_of_controllers(&self) -> u64 {
-        self.asked.get()
-    }
-
-    /// Whether the Lease watch of this process delivers.
-    pub fn delivers(&self, process: ProcessId) -> bool {
-        let watches = self.watches.borrow();
-        watches.iter().any(|watch| {
-            watch.process == process && watch.kind == Kind::Lease && watch.live && !watch.stalled
+    /// The length of the log that a list shows which is older than what the process has seen. The operator
+    /// believes a list of Pods, because Pods have no label that they could lose. So a list of Pods is never stale here.
+    fn stale_list(&self, process: ProcessId, asked: &Asked) -> Option<usize> {
+        let Ask::List { token: None, limit } = asked.ask else { return None };
+        let may_be_stale = asked.namespace.is_none()
+            && limit != Some(1)
+            && KINDS.contains(&asked.resource)
+            && asked.resource != PODS
+            && self.check.has_watched(process, asked.resource);
+        let random = &self.executor.random;
+        (may_be_stale && random.percent(self.stale_lists.get())).then(|| {
+            let length = self.server.store.borrow().log(asked.resource).len();
+            length.saturating_sub(usize::try_from(random.between(1, 20)).expect("few"))
         })
     }
 
-    pub fn mend_everything(self: &Rc<Self>) {
-        self.weather.set(FAIR);
+    fn note_list(&self, process: ProcessId, asked: &Asked, answer: &Answer) {
+        let Answer::Text(text) = answer else { return };
+        if asked.resource == REGISTRATIONS {
+            let list: Value = serde_json::from_slice(text).expect("a list");
+            for object in list["items"].as_array().into_iter().flatten() {
+                self.check.shown(process, object);
+            }
+        }
+    }
+
+    /// How many writes the operator has requested, without Leases (P4).
+    pub fn writes_of_operators(&self) -> Writes {
+        self.writes.get()
+    }
+
+    pub fn mend_everything(&self) {
+        self.conditions.set(GOOD);
+        self.stale_lists.set(0);
         self.cut.borrow_mut().clear();
-        self.cut_namespaces.borrow_mut().clear();
-        let controllers: BTreeSet<usize> =
-            self.watches.borrow().iter().map(|watch| watch.controller).collect();
-        for controller in controllers {
-            KINDS.iter().for_each(|kind| self.unstall(controller, *kind));
+        for id in self.watches.ids() {
+            self.watches.set_stalled(id, false);
+            self.catch_up(id);
         }
         if self.mode.get() != Mode::Up {
             self.set_mode(Mode::Up);
         }
     }
-}
 
-/// A request in progress. Dropping it does not cancel the request.
-pub struct Calling {
-    network: Rc<Network>,
-    id: u64,
-}
+    // What people and other controllers of the cluster do.
 
-impl Future for Calling {
-    type Output = Reply;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Reply> {
-        let mut pending = self.network.pending.borrow_mut();
-        let answered = pending.get_mut(&self.id).and_then(|pending| pending.answer.take());
-        answered.map_or(Poll::Pending, Poll::Ready)
+    pub fn act(&self, ask: Ask, resource: Resource, key: &Key) -> Answer {
+        self.execute(&Caller::Person, &Asked::object(ask, resource, key), None)
     }
-}
 
-impl Drop for Calling {
-    fn drop(&mut self) {
-        self.network.pending.borrow_mut().remove(&self.id);
+    /// Creates an object together with its status.
+    pub fn create(&self, resource: Resource, namespace: &str, object: Value) -> Answer {
+        let status = object.get("status").cloned();
+        let answer = self.act(Ask::Create(object), resource, &Key::new(namespace, ""));
+        let (Answer::Object(made), Some(status)) = (&answer, status) else { return answer };
+        let patch = Ask::Patch(serde_json::json!({ "status": status }));
+        let asked = Asked { of_status: true, ..Asked::object(patch, resource, &made.key()) };
+        self.execute(&Caller::Person, &asked, None)
+    }
+
+    pub fn delete(&self, resource: Resource, key: &Key, uid: Option<String>) {
+        let only = Preconditions { uid, version: None };
+        let _ = self.act(Ask::Delete(only), resource, key);
+    }
+
+    pub fn patch(&self, resource: Resource, key: &Key, patch: Value) {
+        let _ = self.act(Ask::Patch(patch), resource, key);
     }
 }

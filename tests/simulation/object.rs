@@ -1,6 +1,4 @@
-//! The objects of the modelled API server.
-
-use std::sync::Arc;
+//! The objects of the modelled API server, with their types.
 
 use beatkeeper_api::{ServiceRegistration, heartbeat::REGISTRATION_LABEL};
 use beatkeeper_core::{
@@ -17,39 +15,45 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    Lease,
-    Pod,
-    Service,
-    Slice,
-    Endpoints,
-    Registration,
-}
+use crate::store::Resource;
 
-pub const KINDS: [Kind; 6] =
-    [Kind::Lease, Kind::Pod, Kind::Service, Kind::Slice, Kind::Endpoints, Kind::Registration];
+pub const LEASES: Resource = "leases";
+pub const PODS: Resource = "pods";
+pub const SERVICES: Resource = "services";
+pub const SLICES: Resource = "endpointslices";
+pub const ENDPOINTS: Resource = "endpoints";
+pub const REGISTRATIONS: Resource = "serviceregistrations";
 
-#[derive(Debug, Clone)]
+/// The kinds that the operator watches, apart from Nodes.
+pub const KINDS: [Resource; 6] = [LEASES, PODS, SERVICES, SLICES, ENDPOINTS, REGISTRATIONS];
+
 pub enum Object {
-    Lease(Arc<HeartbeatLease>),
-    Pod(Arc<Pod>),
-    Service(Arc<Service>),
-    Slice(Arc<EndpointSlice>),
-    Endpoints(Arc<Endpoints>),
-    Registration(Arc<ServiceRegistration>),
+    Lease(HeartbeatLease),
+    Pod(Pod),
+    Service(Service),
+    Slice(EndpointSlice),
+    Endpoints(Endpoints),
+    Registration(ServiceRegistration),
+    /// Of a kind that no check needs.
+    Other(ObjectMeta),
 }
 
 impl Object {
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Lease(_) => Kind::Lease,
-            Self::Pod(_) => Kind::Pod,
-            Self::Service(_) => Kind::Service,
-            Self::Slice(_) => Kind::Slice,
-            Self::Endpoints(_) => Kind::Endpoints,
-            Self::Registration(_) => Kind::Registration,
+    pub fn read(resource: Resource, value: &Value) -> Self {
+        fn of<T: DeserializeOwned>(value: &Value) -> T {
+            T::deserialize(value).expect("the simulated API server has only readable objects")
+        }
+        match resource {
+            LEASES => Self::Lease(of(value)),
+            PODS => Self::Pod(of(value)),
+            SERVICES => Self::Service(of(value)),
+            SLICES => Self::Slice(of(value)),
+            ENDPOINTS => Self::Endpoints(of(value)),
+            REGISTRATIONS => Self::Registration(of(value)),
+            _ => Self::Other(of(&value["metadata"])),
         }
     }
 
@@ -61,71 +65,46 @@ impl Object {
             Self::Slice(object) => &object.metadata,
             Self::Endpoints(object) => &object.metadata,
             Self::Registration(object) => &object.metadata,
+            Self::Other(meta) => meta,
         }
-    }
-
-    pub fn meta_mut(&mut self) -> &mut ObjectMeta {
-        match self {
-            Self::Lease(object) => &mut Arc::make_mut(object).metadata,
-            Self::Pod(object) => &mut Arc::make_mut(object).metadata,
-            Self::Service(object) => &mut Arc::make_mut(object).metadata,
-            Self::Slice(object) => &mut Arc::make_mut(object).metadata,
-            Self::Endpoints(object) => &mut Arc::make_mut(object).metadata,
-            Self::Registration(object) => &mut Arc::make_mut(object).metadata,
-        }
-    }
-
-    pub fn key(&self) -> Key {
-        Key::of(self.meta())
-    }
-
-    pub fn uid(&self) -> &str {
-        self.meta().uid.as_deref().unwrap_or_default()
-    }
-
-    pub fn version(&self) -> u64 {
-        self.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
-    }
-
-    /// Whether writing this object over `other` would change nothing.
-    pub fn equals(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Slice(a), Self::Slice(b)) => a == b,
-            (Self::Endpoints(a), Self::Endpoints(b)) => a == b,
-            (Self::Service(a), Self::Service(b)) => a == b,
-            (Self::Registration(a), Self::Registration(b)) => {
-                a.spec == b.spec && a.status == b.status && a.metadata == b.metadata
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether the operator's watch selects this object.
-    pub fn is_watched(&self) -> bool {
-        self.kind() != Kind::Lease || label(self.meta(), REGISTRATION_LABEL).is_some()
     }
 
     /// Whether the operator may write this object. It may write only objects that it has made (P6).
     pub fn is_operators(&self) -> bool {
         let meta = self.meta();
-        match self.kind() {
-            Kind::Slice | Kind::Endpoints => {
+        match self {
+            Self::Slice(_) | Self::Endpoints(_) => {
                 label(meta, SLICE_MANAGED_BY_LABEL) == Some(MANAGER)
                     || label(meta, ENDPOINTS_MANAGED_BY_LABEL) == Some(MANAGER)
                     || owner_of(meta).is_some()
             }
-            Kind::Service => owner_of(meta).is_some(),
-            Kind::Lease => label(meta, REGISTRATION_LABEL).is_some(),
-            Kind::Registration => true,
-            Kind::Pod => false,
+            Self::Service(_) => owner_of(meta).is_some(),
+            Self::Lease(_) => {
+                label(meta, REGISTRATION_LABEL).is_some()
+                    || meta.namespace.as_deref() == Some(OPERATOR)
+            }
+            Self::Registration(_) | Self::Other(_) => true,
+            Self::Pod(_) => false,
         }
     }
 
-    pub fn lease(&self) -> Option<&Arc<HeartbeatLease>> {
+    pub fn lease(&self) -> Option<&HeartbeatLease> {
         if let Self::Lease(lease) = self { Some(lease) } else { None }
     }
 
-    pub fn slice(&self) -> Option<&Arc<EndpointSlice>> {
+    pub fn slice(&self) -> Option<&EndpointSlice> {
         if let Self::Slice(slice) = self { Some(slice) } else { None }
     }
+
+    pub fn registration(&self) -> Option<&ServiceRegistration> {
+        if let Self::Registration(object) = self { Some(object) } else { None }
+    }
+}
+
+/// The namespace of the operator.
+pub const OPERATOR: &str = "beatkeeper";
+
+/// Whether a key is of the operator's own namespace.
+pub fn is_operators(key: &Key) -> bool {
+    key.namespace == OPERATOR
 }

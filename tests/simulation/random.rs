@@ -35,4 +35,11 @@ impl Random {
     pub fn pick<T: Copy>(&self, choices: &[T]) -> T {
         choices[self.index(choices.len())]
     }
+
+    /// Puts a list into a random order.
+    pub fn shuffle<T>(&self, list: &mut [T]) {
+        for last in (1..list.len()).rev() {
+            list.swap(last, self.index(last + 1));
+        }
+    }
 }

@@ -6,29 +6,25 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     rc::Rc,
-    sync::Arc,
 };
 
-use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec};
-use beatkeeper_core::{
-    objects::registration::Registration,
-    plan::build::PlanSettings,
-    vocabulary::{address::OutsideRanges, key::Key},
-};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use beatkeeper_core::{objects::registration::Registration, vocabulary::key::Key};
+use serde_json::{Value, json};
 
 mod finale;
+mod overstayed;
 
 use crate::{
-    api::Call,
     check::Check,
-    controller::{Controller, Leadership, Setup},
+    connection,
     executor::Executor,
     fault::{self, Fault},
-    network::{Caller, FAIR, Mode, Network},
-    object::{Kind, Object},
+    network::Network,
+    object::REGISTRATIONS as REGISTRATION_KIND,
     random::Random,
+    replica::{Replica, Style},
     rules::Without,
+    wire::Ask,
     workload::Workload,
 };
 
@@ -36,11 +32,11 @@ pub struct Run {
     pub executor: Rc<Executor>,
     pub network: Rc<Network>,
     pub check: Rc<Check>,
-    pub setup: Rc<Setup>,
+    style: Style,
     pub namespaces: Vec<&'static str>,
     registrations: Vec<Key>,
     places: usize,
-    controllers: RefCell<Vec<Option<Rc<Controller>>>>,
+    replicas: RefCell<Vec<Option<Replica>>>,
     this: RefCell<std::rc::Weak<Run>>,
     /// True while faults strike. When it is false, actions that were scheduled with `later` are skipped.
     stormy: Cell<bool>,
@@ -74,54 +70,57 @@ const TICK: u64 = 100;
 
 /// Plays the schedule of a seed.
 pub fn play(seed: u64, without: Without, traced: bool) -> Outcome {
+    // Each schedule has a thread of its own, so that all of them begin in the same state.
+    let schedule = move || {
+        fastrand::seed(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(play_here(seed, without, traced))
+    };
+    std::thread::spawn(schedule).join().expect("no panic")
+}
+
+async fn play_here(seed: u64, without: Without, traced: bool) -> Outcome {
     let run = Run::draw(seed, without);
+    connection::install(Some(run.network.clone()));
     if traced {
         *run.check.trace.borrow_mut() = Some(Vec::new());
-        let check = run.check.clone();
-        *run.network.told.borrow_mut() = Some(Rc::new(move |what| check.tell(what)));
     }
-    run.play();
+    run.play().await;
     let outcome = Outcome {
         violation: run.check.violation.borrow_mut().take(),
         trace: run.check.trace.borrow_mut().take().unwrap_or_default(),
         millis: run.executor.now(),
         prunes: run.check.prunes.get(),
     };
-    run.network.end();
     run.executor.end();
+    run.network.end();
+    connection::install(None);
     outcome
 }
+
+/// Addresses that were written by hand before the operator came. No workload has them.
+const LEGACY: [[u8; 4]; 2] = [[192, 0, 2, 201], [192, 0, 2, 202]];
 
 const REGISTRATIONS: [(&str, &str); 3] = [("shop", "cart"), ("yard", "crane"), ("shop", "till")];
 
 impl Run {
     fn draw(seed: u64, without: Without) -> Rc<Self> {
         let executor = Executor::new(seed);
-        let network = Network::new(executor.clone());
         let random = &executor.random;
         let check = Rc::new(Check::default());
         let places = random.pick(&[1, 1, 2, 2, 3]);
         let elected = random.percent(50) || places > 1;
-        let ranges: OutsideRanges = ["shop", "yard"]
-            .iter()
-            .map(|namespace| format!("{namespace}=192.0.2.0/24").parse().expect("a range"))
-            .collect();
-        let setup = Rc::new(Setup {
-            network: network.clone(),
-            check: check.clone(),
-            ranges,
-            style: PlanSettings {
-                publish_endpoints: random.percent(50),
-                max_endpoints_per_slice: random.pick(&[2, 3, 5, 100]),
-            },
-            leadership: if elected { Leadership::Elected } else { Leadership::Anarchy },
-            without,
-            stale_lists: Cell::new(0),
-        });
-        let observer = check.clone();
-        network.observe(Rc::new(move |api, caller, purpose, took| {
-            observer.took(api, caller, purpose, took);
-        }));
+        let style = Style {
+            publish_endpoints: random.percent(50),
+            max_endpoints_per_slice: random.pick(&[2, 3, 5, 100]),
+            elected,
+        };
+        let page = random.pick(&[2, 5, 1000, 1000]);
+        let network = Network::new(executor.clone(), check.clone(), page, without);
         let count = random.pick(&[1, 1, 1, 2, 2, 3]);
         let registrations: Vec<Key> = REGISTRATIONS[..count]
             .iter()
@@ -135,11 +134,11 @@ impl Run {
             executor: executor.clone(),
             network,
             check,
-            setup,
+            style,
             namespaces,
             registrations,
             places,
-            controllers: RefCell::new(vec![None; places]),
+            replicas: RefCell::new(vec![None; places]),
             this: RefCell::default(),
             stormy: Cell::new(true),
             overstayed: RefCell::default(),
@@ -171,10 +170,6 @@ impl Run {
         });
     }
 
-    pub fn person(&self, call: Call) {
-        let _ = self.network.execute(&Caller::Person, call, None);
-    }
-
     pub fn place(&self, n: usize) -> usize {
         n % self.places
     }
@@ -192,50 +187,46 @@ impl Run {
         all[n % all.len()].clone()
     }
 
-    pub fn controller(&self, place: usize) -> Option<Rc<Controller>> {
-        self.controllers.borrow()[place].clone()
+    pub fn replica(&self, place: usize) -> Option<Replica> {
+        self.replicas.borrow()[place].clone()
     }
 
     pub fn crash(&self, place: usize) {
-        if let Some(controller) = self.controllers.borrow_mut()[place].take() {
-            self.check.tell(|| format!("controller {place} crashes"));
-            self.executor.crash(controller.process);
-            self.network.forget(controller.process);
-            self.check.ended(controller.process);
+        if let Some(replica) = self.replicas.borrow_mut()[place].take() {
+            self.check.tell(|| format!("replica {place} crashes"));
+            self.executor.crash(replica.process);
+            self.network.watches.forget(replica.process);
+            self.check.ended(replica.process);
         }
     }
 
-    pub fn start_controller(&self, place: usize) {
-        if self.controllers.borrow()[place].is_none() {
-            let controller = Controller::start(&self.setup, place);
-            self.controllers.borrow_mut()[place] = Some(controller);
+    pub fn start_replica(&self, place: usize) {
+        if self.replicas.borrow()[place].is_none() {
+            let replica = Replica::start(&self.network, place, self.style);
+            self.replicas.borrow_mut()[place] = Some(replica);
         }
     }
 
-    pub fn restart_controllers(&self) {
+    pub fn restart_replicas(&self) {
         for place in 0..self.places {
             self.crash(place);
-            self.start_controller(place);
+            self.start_replica(place);
         }
     }
 
-    pub fn edit(&self, n: usize, change: impl FnOnce(&mut ServiceRegistrationSpec)) {
-        let key = self.registration(n);
-        let known = self.network.api.borrow().get(Kind::Registration, &key).cloned();
-        let Some(Object::Registration(known)) = known else { return };
-        let mut next = (*known).clone();
-        change(&mut next.spec);
-        if next.spec.protection.as_ref().is_some_and(|protection| protection.min_ready > 0) {
+    /// A person edits the spec of a registration.
+    pub fn edit(&self, n: usize, spec: Value) {
+        if spec["protection"]["minReady"].as_u64().is_some_and(|ready| ready > 0) {
             self.protected.set(true);
         }
-        self.person(Call::Replace(Object::Registration(Arc::new(next))));
+        let patch = json!({ "spec": spec });
+        self.network.patch(REGISTRATION_KIND, &self.registration(n), patch);
     }
 
     fn spec(&self, key: &Key) -> Registration {
-        match self.network.api.borrow().get(Kind::Registration, key) {
-            Some(Object::Registration(object)) => Registration::validate(object),
-            _ => unreachable!("registrations stay"),
-        }
+        let stored = self.network.server.store.borrow().get(REGISTRATION_KIND, key).cloned();
+        let stored = stored.expect("registrations stay");
+        Registration::validate(stored.object().registration().expect("it is a registration"))
     }
 
     /// Makes the registrations, workloads and controllers that were drawn.
@@ -243,12 +234,17 @@ impl Run {
         let random = self.random();
         for key in &self.registrations {
             let (ttl, interval) = fault::pace(random);
-            self.person(Call::Create(Object::Registration(Arc::new(registration(
-                key, ttl, interval,
-            )))));
+            let create = Ask::Create(registration(key, ttl, interval));
+            let _ = self.network.act(create, REGISTRATION_KIND, key);
+            if random.percent(8) {
+                self.check.legacy.borrow_mut().extend(LEGACY.map(IpAddr::from));
+                let addresses = LEGACY.map(|address| IpAddr::from(address).to_string());
+                let as_endpoints = random.percent(50);
+                fault::create_legacy(self, key, &addresses, as_endpoints);
+            }
         }
         if random.percent(20) {
-            Fault::MinReady { registration: random.index(3), min_ready: 2 }.strike(&self.rc());
+            Fault::min_ready(random.index(3), 2).strike(&self.rc());
         }
         let fewest = random.pick(&[
             (1, 3),
@@ -287,20 +283,20 @@ impl Run {
         }
         for place in 0..self.places {
             if random.percent(30) {
-                Fault::ControllerClock { place, millis: 40_000_000 }.strike(&self.rc());
+                Fault::operator_clock(place, 40_000_000).strike(&self.rc());
             }
             let this = self.rc();
-            self.executor.after(random.between(0, 300), move || this.start_controller(place));
+            self.executor.after(random.between(0, 300), move || this.start_replica(place));
         }
     }
 
-    fn play(&self) {
+    async fn play(&self) {
         self.furnish();
         let ttl = self.check.longest_ttl();
         let random = self.random();
-        self.advance(random.between(ttl / 2, ttl * 3 / 2));
+        self.advance(random.between(ttl / 2, ttl * 3 / 2)).await;
         if self.restarts {
-            return self.restart_again_and_again(ttl);
+            return self.restart_again_and_again(ttl).await;
         }
         let horizon = ttl * random.between(2, 9) / 2;
         for _ in 0..random.between(1, 9) {
@@ -313,27 +309,27 @@ impl Run {
                 self.later(random.between(0, horizon / 2), move |run| rollback.strike(run));
             }
         }
-        self.advance(horizon);
-        self.calm_down();
+        self.advance(horizon).await;
+        self.calm_down().await;
     }
 
     /// An instance dies, and each process ends before it could have given the instance a whole ttl (L5).
-    fn restart_again_and_again(&self, ttl: u64) {
+    async fn restart_again_and_again(&self, ttl: u64) {
         let random = self.random();
-        Fault::Die { who: random.index(64) }.strike(&self.rc());
+        Fault::death(random).strike(&self.rc());
         let (every, times) = (ttl * random.between(6, 9) / 10, 12);
-        Fault::CrashLoop { place: 0, every, times }.strike(&self.rc());
-        self.advance(every * times);
-        self.calm_down();
+        Fault::crash_loop(every, times).strike(&self.rc());
+        self.advance(every * times).await;
+        self.calm_down().await;
     }
 
     /// Lets time pass, and stops early if something is violated.
-    fn advance(&self, millis: u64) {
+    async fn advance(&self, millis: u64) {
         let end = self.executor.now() + millis;
         while self.executor.now() < end && self.check.violation.borrow().is_none() {
             let tick = (self.executor.now() + TICK).min(end);
-            while self.executor.step(tick) {
-                self.check.look(&self.network, &self.controllers.borrow());
+            while self.executor.step(tick).await {
+                self.check.look(&self.network, &self.replicas.borrow());
                 if self.check.violation.borrow().is_some() {
                     return;
                 }
@@ -341,76 +337,18 @@ impl Run {
             self.look_for_the_dead();
         }
     }
-
-    fn is_healthy(&self) -> bool {
-        let network = &self.network;
-        let weather = network.weather.get();
-        let fair = weather.latency == FAIR.latency
-            && weather.lost + weather.unanswered + weather.refused == 0;
-        let leads = |controller: &Rc<Controller>| {
-            self.check.leads_now(controller.process)
-                && self.executor.runs(controller.process)
-                && network.sees_all(controller.process)
-        };
-        network.mode.get() == Mode::Up
-            && fair
-            && weather.lag == FAIR.lag
-            && network.nobody_is_cut()
-            && self.setup.stale_lists.get() == 0
-            && self.controllers.borrow().iter().flatten().any(leads)
-    }
-
-    /// P2 under faults. Only healthy stretches of time count, each without its beginning, in which proofs must
-    /// be made again. Three ttls of such time are enough for a dead instance to leave. With the hold for a
-    /// broken path, thirteen are enough, because many silent instances look like a broken path.
-    fn look_for_the_dead(&self) {
-        let healthy = self.is_healthy();
-        self.healthy_for.set(if healthy { self.healthy_for.get() + TICK } else { 0 });
-        // If only restarts go wrong, no process waits for a lost answer.
-        let waits = if self.restarts { 500 } else { 6000 };
-        let beginning = (self.check.widest_slack() / 4).clamp(250, 10_000) * 2 + waits;
-        let workloads = self.check.workloads();
-        let many = workloads.len() >= 10;
-        let bound = self.check.longest_ttl() * if many { 13 } else { 3 } + 1000;
-        let mut overstayed = self.overstayed.borrow_mut();
-        for key in &self.registrations {
-            let published = self.check.published(key);
-            overstayed.retain(|(of, address), _| of != key || published.contains(address));
-            for workload in &workloads {
-                let address = workload.ip();
-                if workload.key != *key || !published.contains(&address) {
-                    continue;
-                }
-                if workload.lives() {
-                    overstayed.remove(&(key.clone(), address));
-                    continue;
-                }
-                let spent = overstayed.entry((key.clone(), address)).or_default();
-                if healthy && self.healthy_for.get() > beginning {
-                    *spent += TICK;
-                }
-                if *spent > bound && !self.protected.get() {
-                    self.check.fail(|| format!("P2: {address} of {key} is dead, and still there"));
-                }
-            }
-        }
-    }
 }
 
-fn registration(key: &Key, ttl: u64, interval: u64) -> ServiceRegistration {
-    let spec = ServiceRegistrationSpec {
-        ttl: format!("{ttl}ms"),
-        interval: format!("{interval}ms"),
-        ports: vec![PortSpec {
-            name: "http".to_owned(),
-            port: 80,
-            protocol: "TCP".to_owned(),
-            ..PortSpec::default()
-        }],
-        pod_selector: Some(LabelSelector::default()),
-        ..ServiceRegistrationSpec::default()
-    };
-    let mut object = ServiceRegistration::new(&key.name, spec);
-    object.metadata.namespace = Some(key.namespace.clone());
-    object
+fn registration(key: &Key, ttl: u64, interval: u64) -> Value {
+    json!({
+        "apiVersion": "beatkeeper.dev/v1alpha1",
+        "kind": "ServiceRegistration",
+        "metadata": { "name": key.name },
+        "spec": {
+            "ttl": format!("{ttl}ms"),
+            "interval": format!("{interval}ms"),
+            "ports": [{ "name": "http", "port": 80, "protocol": "TCP" }],
+            "podSelector": {},
+        },
+    })
 }

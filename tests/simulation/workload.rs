@@ -2,31 +2,29 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     net::IpAddr,
     rc::Rc,
-    sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
 use beatkeeper_api::heartbeat::{ADDRESSES_ANNOTATION, REGISTRATION_LABEL, lease_name, renew_time};
 use beatkeeper_client::schedule::{Backoff, Pace, RetryLimits};
 use beatkeeper_core::{
-    objects::heartbeat::{HeartbeatLease, HeartbeatSpec, Origin},
+    objects::heartbeat::{Heartbeat, HeartbeatLease, Origin},
     vocabulary::key::Key,
 };
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
+use serde_json::{Value, json};
 
 use crate::{
-    api::{Answer, Call, Refusal},
-    controller::millis,
+    check::millis,
     executor::ProcessId,
-    network::{Caller, Network},
-    object::{Kind, Object},
+    network::{Caller, Network, Reply},
+    object::{LEASES, Object, PODS, REGISTRATIONS},
+    server::Answer,
+    store::{Preconditions, Stored},
+    wire::{Ask, Asked},
 };
 
 /// The longest time that the garbage collector may need, in milliseconds.
@@ -110,7 +108,7 @@ impl Workload {
         if self.lives() {
             return;
         }
-        if self.in_pod && self.network.api.borrow().get(Kind::Pod, &self.pod_key()).is_none() {
+        if self.in_pod && self.stored(PODS, &self.pod_key()).is_none() {
             self.make_pod();
         }
         let executor = &self.network.executor;
@@ -130,30 +128,24 @@ impl Workload {
         Key::new(self.namespace, self.name.clone())
     }
 
+    fn stored(&self, resource: &'static str, key: &Key) -> Option<Rc<Stored>> {
+        self.network.server.store.borrow().get(resource, key).cloned()
+    }
+
     fn make_pod(&self) {
         self.life.set(self.life.get() + 1);
-        let ip = self.address();
-        let pod = Pod {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                namespace: Some(self.namespace.to_owned()),
-                labels: Some(BTreeMap::from([("app".to_owned(), self.registration.to_owned())])),
-                ..ObjectMeta::default()
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": self.name, "labels": { "app": self.registration } },
+            "spec": { "nodeName": "node-1", "containers": [] },
+            "status": {
+                "phase": "Running",
+                "podIPs": [{ "ip": self.address() }],
+                "conditions": [{ "type": "ContainersReady", "status": "True" }],
             },
-            spec: Some(PodSpec { node_name: Some("node-1".to_owned()), ..PodSpec::default() }),
-            status: Some(PodStatus {
-                phase: Some("Running".to_owned()),
-                pod_ips: Some(vec![PodIP { ip }]),
-                conditions: Some(vec![PodCondition {
-                    type_: "ContainersReady".to_owned(),
-                    status: "True".to_owned(),
-                    ..PodCondition::default()
-                }]),
-                ..PodStatus::default()
-            }),
-        };
-        let call = Call::Create(Object::Pod(Arc::new(pod)));
-        if let Ok(Answer::Object(pod)) = self.network.execute(&Caller::Person, call, None) {
+        });
+        if let Answer::Object(pod) = self.network.create(PODS, self.namespace, pod) {
             *self.pod_uid.borrow_mut() = pod.uid().to_owned();
         }
     }
@@ -170,18 +162,16 @@ impl Workload {
     /// Deletes the Pod. The garbage collector deletes the Lease some time later.
     pub fn lose_pod(&self) {
         self.die();
-        let delete = |kind, key, uid| Call::Delete { kind, key, uid, version: None };
-        let call = delete(Kind::Pod, self.pod_key(), None);
-        let _ = self.network.execute(&Caller::Person, call, None);
-        let lease = self.network.api.borrow().get(Kind::Lease, &self.lease()).cloned();
-        if let Some(lease) = lease {
-            let network = self.network.clone();
-            let call = delete(Kind::Lease, self.lease(), Some(lease.uid().to_owned()));
-            let pause = self.network.executor.random.between(0, COLLECTED_WITHIN);
-            self.network.executor.after(pause, move || {
-                let _ = network.execute(&Caller::Person, call, None);
-            });
+        self.network.delete(PODS, &self.pod_key(), None);
+        if let Some(lease) = self.stored(LEASES, &self.lease()) {
+            self.collect_later(&lease);
         }
+    }
+
+    fn collect_later(&self, lease: &Stored) {
+        let (network, key, uid) = (self.network.clone(), self.lease(), lease.uid().to_owned());
+        let pause = self.network.executor.random.between(0, COLLECTED_WITHIN);
+        self.network.executor.after(pause, move || network.delete(LEASES, &key, Some(uid)));
     }
 
     /// Acts as the kubelet does after the store has gone back: if the Pod of a process no longer exists, it
@@ -190,15 +180,14 @@ impl Workload {
         if !self.in_pod {
             return;
         }
-        let known = self.network.api.borrow().get(Kind::Pod, &self.pod_key()).cloned();
-        let Some(Object::Pod(pod)) = known else { return self.die() };
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        if uid == *self.pod_uid.borrow() {
+        let Some(stored) = self.stored(PODS, &self.pod_key()) else { return self.die() };
+        if stored.uid() == *self.pod_uid.borrow() {
             return;
         }
         let lived = self.lives();
         self.die();
-        *self.pod_uid.borrow_mut() = uid;
+        stored.uid().clone_into(&mut self.pod_uid.borrow_mut());
+        let Object::Pod(pod) = stored.object() else { return };
         let ips = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
         let life = ips.filter_map(|ip| ip.ip.split('.').nth(1)?.parse().ok()).next();
         self.life.set(life.unwrap_or_default());
@@ -209,30 +198,19 @@ impl Workload {
 
     /// Acts as the garbage collector: it deletes the Lease of a Pod that no longer exists.
     pub fn collect(&self) {
-        let api = self.network.api.borrow();
-        let Some(Object::Lease(lease)) = api.get(Kind::Lease, &self.lease()).cloned() else {
-            return;
-        };
-        let owner = lease.metadata.owner_references.iter().flatten().next();
-        let pod = api.get(Kind::Pod, &self.pod_key()).map(|pod| pod.uid().to_owned());
-        if owner.is_none() || owner.map(|owner| &owner.uid) == pod.as_ref() {
-            return;
+        let Some(lease) = self.stored(LEASES, &self.lease()) else { return };
+        let owners = &lease.object().meta().owner_references;
+        let owner = owners.iter().flatten().next().map(|owner| owner.uid.as_str());
+        let pod = self.stored(PODS, &self.pod_key());
+        if owner.is_some() && owner != pod.as_ref().map(|pod| pod.uid()) {
+            self.collect_later(&lease);
         }
-        let uid = lease.metadata.uid.clone();
-        let call = Call::Delete { kind: Kind::Lease, key: self.lease(), uid, version: None };
-        let (network, pause) =
-            (self.network.clone(), self.network.executor.random.between(0, COLLECTED_WITHIN));
-        self.network.executor.after(pause, move || {
-            let _ = network.execute(&Caller::Person, call, None);
-        });
     }
 
     fn pace(&self) -> Pace {
-        let api = self.network.api.borrow();
-        match api.get(Kind::Registration, &self.key) {
-            Some(Object::Registration(object)) => Pace::of(object, None).expect("a pace"),
-            _ => unreachable!("registrations stay"),
-        }
+        let stored = self.stored(REGISTRATIONS, &self.key).expect("registrations stay");
+        let object = stored.object().registration().expect("it is a registration");
+        Pace::of(object, None).expect("a pace")
     }
 
     fn roll(&self) -> f64 {
@@ -249,7 +227,7 @@ impl Workload {
         loop {
             let mut backoff = Backoff::default();
             let mut sent = executor.now();
-            while self.beat(&pace).await.is_err() {
+            while !self.beat(&pace).await {
                 let pause =
                     backoff.pause(RetryLimits::between_beats(&pace, None), None, self.roll());
                 executor.sleep(millis(pause).max(1)).await;
@@ -262,79 +240,97 @@ impl Workload {
     }
 
     /// Returns a renewTime from the workload's own wall clock. No renewTime is returned twice.
-    fn renewed(&self) -> i64 {
+    fn renewed(&self) -> String {
         let now = i64::try_from(self.network.executor.now()).expect("small") + self.skew.get();
         let mut token = 1_800_000_000_000_000 + now * 1000;
         if token == self.last_token.get() {
             token += 1;
         }
         self.last_token.set(token);
-        token
+        renew_time(Timestamp::from_microsecond(token).expect("in range"))
     }
 
-    async fn call(&self, call: Call, timeout: Duration) -> Result<Answer, Refusal> {
-        self.network.call(self.caller(), call, millis(timeout), None).await
+    /// Sends a request, and waits for its answer. None if there is no useful answer in time.
+    async fn ask(&self, asked: Asked, timeout: Duration) -> Option<Answer> {
+        let executor = &self.network.executor;
+        let (task, slot) = (executor.current(), Rc::new(RefCell::new(None)));
+        let (waiting, awake) = (slot.clone(), executor.clone());
+        self.network.send(self.caller(), asked, move |reply| {
+            *waiting.borrow_mut() = Some(reply);
+            awake.wake(task, 0);
+        });
+        let ends = executor.now() + millis(timeout);
+        executor.wake(task, millis(timeout));
+        let answer = std::future::poll_fn(|_| match slot.borrow_mut().take() {
+            Some(reply) => Poll::Ready(Some(reply)),
+            None if executor.now() >= ends => Poll::Ready(None),
+            None => Poll::Pending,
+        });
+        match answer.await {
+            Some(Reply::Answer(answer)) => Some(answer),
+            _ => None,
+        }
     }
 
-    async fn beat(&self, pace: &Pace) -> Result<(), Refusal> {
+    /// Sends a beat. Returns whether the API server has accepted it.
+    async fn beat(&self, pace: &Pace) -> bool {
         let timeout = pace.request_timeout();
         // As in the SDK, the beat with which the instance begins to follow a new pace also carries
         // leaseDurationSeconds.
-        let seconds = Some(pace.lease_duration_seconds());
-        let (lease, renewed) = (self.lease(), self.renewed());
-        let call = Call::Beat { lease, renewed, seconds, annotation: None, left: None };
-        let answer = self.call(call, timeout).await;
-        let stranger = match &answer {
-            Ok(Answer::Object(Object::Lease(lease))) if !self.is_own(lease) => {
-                lease.metadata.uid.clone()
-            }
-            Ok(_) => return Ok(()),
-            Err(Refusal::Absent) => None,
-            Err(refusal) => return Err(*refusal),
-        };
+        let patch = json!({ "spec": {
+            "renewTime": self.renewed(),
+            "leaseDurationSeconds": pace.lease_duration_seconds(),
+        } });
+        let lease = self.lease();
+        let stranger =
+            match self.ask(Asked::object(Ask::Patch(patch), LEASES, &lease), timeout).await {
+                Some(Answer::Object(lease)) => match lease.object().lease() {
+                    Some(known) if !self.is_own(known) => Some(lease.uid().to_owned()),
+                    _ => return true,
+                },
+                Some(Answer::Refused(refusal)) if refusal.code == 404 => None,
+                _ => return false,
+            };
         if let Some(uid) = stranger {
             // The Lease belongs to an earlier Pod of the same name.
-            let (kind, key) = (Kind::Lease, self.lease());
-            let call = Call::Delete { kind, key, uid: Some(uid), version: None };
-            let _ = self.call(call, timeout).await?;
+            let delete = Ask::Delete(Preconditions { uid: Some(uid), version: None });
+            match self.ask(Asked::object(delete, LEASES, &lease), timeout).await {
+                Some(Answer::Object(_)) => {}
+                _ => return false,
+            }
         }
-        let lease = Object::Lease(Arc::new(self.new_lease(pace)));
-        self.call(Call::Create(lease), timeout).await.map(drop)
+        let create = Asked::object(Ask::Create(self.new_lease(pace)), LEASES, &lease);
+        matches!(self.ask(create, timeout).await, Some(Answer::Object(_)))
     }
 
     pub fn is_own(&self, lease: &HeartbeatLease) -> bool {
-        let beat = beatkeeper_core::objects::heartbeat::Heartbeat::read(lease);
-        match beat.content.origin {
+        match Heartbeat::read(lease).content.origin {
             Origin::Outside => !self.in_pod,
             Origin::Pod { uid, .. } => self.in_pod && uid == *self.pod_uid.borrow(),
         }
     }
 
-    fn new_lease(&self, pace: &Pace) -> HeartbeatLease {
-        let renewed = Timestamp::from_microsecond(self.renewed()).expect("in range");
-        let owner = OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Pod".to_owned(),
-            name: self.name.clone(),
-            uid: self.pod_uid.borrow().clone(),
-            ..OwnerReference::default()
-        };
-        let addresses = [(ADDRESSES_ANNOTATION.to_owned(), self.address())];
-        let labels = [(REGISTRATION_LABEL.to_owned(), self.registration.to_owned())];
-        HeartbeatLease {
-            metadata: ObjectMeta {
-                name: Some(self.lease().name),
-                namespace: Some(self.namespace.to_owned()),
-                labels: Some(labels.into()),
-                annotations: (!self.in_pod).then(|| addresses.into()),
-                owner_references: self.in_pod.then(|| vec![owner]),
-                ..ObjectMeta::default()
-            },
-            spec: Some(HeartbeatSpec {
-                holder_identity: Some(self.name.clone()),
-                renew_time: Some(renew_time(renewed)),
-                lease_duration_seconds: Some(pace.lease_duration_seconds()),
-            }),
+    fn new_lease(&self, pace: &Pace) -> Value {
+        let mut metadata = json!({
+            "name": self.lease().name,
+            "labels": { REGISTRATION_LABEL: self.registration },
+        });
+        if self.in_pod {
+            let uid = self.pod_uid.borrow().clone();
+            let owner = json!({ "apiVersion": "v1", "kind": "Pod", "name": self.name, "uid": uid });
+            metadata["ownerReferences"] = json!([owner]);
+        } else {
+            metadata["annotations"] = json!({ ADDRESSES_ANNOTATION: self.address() });
         }
+        json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": metadata,
+            "spec": {
+                "holderIdentity": self.name,
+                "renewTime": self.renewed(),
+                "leaseDurationSeconds": pace.lease_duration_seconds(),
+            },
+        })
     }
 }

@@ -264,16 +264,45 @@ impl<'a> Packing<'a> {
         stays && ports.is_none_or(|ports| ports.contains(&port))
     }
 
+    /// The wanted addresses that no slice holds both before and after the plan, whatever their ports. Such an instance has
+    /// new ports, while others of its slice keep theirs. It must not be missing between two writes either (P3).
+    fn arriving(&self) -> HashSet<IpAddr> {
+        let mut arriving: HashSet<IpAddr> =
+            self.groups.iter().flat_map(|group| group.homeless.keys().copied()).collect();
+        if !arriving.is_empty() {
+            for fate in self.drafts.iter().flat_map(|draft| &draft.fates) {
+                if let Fate::Stays(endpoint) = fate {
+                    arriving.remove(&endpoint.address);
+                }
+            }
+        }
+        arriving
+    }
+
+    /// The members of a slice that another slice has to publish before this one gives them up.
+    fn movers(
+        &self,
+        position: usize,
+        moving: &HashSet<Tuple>,
+        arriving: &HashSet<IpAddr>,
+    ) -> BTreeSet<usize> {
+        let mut movers = BTreeSet::new();
+        if !moving.is_empty() {
+            let given_up = self.given_up(position);
+            movers.extend(given_up.filter(|(_, it)| moving.contains(it)).map(|(index, _)| index));
+        }
+        if !arriving.is_empty() {
+            let members = self.slices[position].members.iter().enumerate();
+            let arrives = |address: IpAddr| arriving.contains(&address);
+            movers.extend(members.filter(|(_, it)| it.only.is_some_and(arrives)).map(|(n, _)| n));
+        }
+        movers
+    }
+
     fn mark_moves(&mut self, moving: &HashSet<Tuple>) {
+        let arriving = self.arriving();
         for position in 0..self.drafts.len() {
-            let movers: BTreeSet<usize> = if moving.is_empty() {
-                BTreeSet::new()
-            } else {
-                self.given_up(position)
-                    .filter(|(_, tuple)| moving.contains(tuple))
-                    .map(|(index, _)| index)
-                    .collect()
-            };
+            let movers = self.movers(position, moving, &arriving);
             let draft = &mut self.drafts[position];
             draft.waits = !movers.is_empty();
             for (index, fate) in draft.fates.iter_mut().enumerate() {

@@ -7,9 +7,9 @@ use beatkeeper_core::vocabulary::key::Key;
 
 use super::{Run, TICK};
 use crate::{
-    controller::{Controller, millis},
+    check::millis,
     fault::{self, leave},
-    object::Kind,
+    object::{LEASES, SERVICES, SLICES},
     workload::{COLLECTED_WITHIN, Workload},
 };
 
@@ -20,6 +20,9 @@ const CROWD: usize = 9;
 /// for some reconciliations that handle other instances, each with a read, a proof and a write.
 const AMONG_MANY: u64 = 400;
 
+/// Within this time the last report has been written: rate limits may delay it, in milliseconds.
+const REPORTED: u64 = 90_000;
+
 /// Within this time the garbage collector has deleted the Lease of a Pod that is gone, and the leader has seen
 /// the deletion, in milliseconds.
 const COLLECTED: u64 = COLLECTED_WITHIN + AMONG_MANY;
@@ -27,25 +30,24 @@ const COLLECTED: u64 = COLLECTED_WITHIN + AMONG_MANY;
 impl Run {
     /// Ends the faults. Within a bound, all living instances and no others must be published. Then nothing may
     /// be written any more. An instance that dies after that must leave at its deadline.
-    pub(super) fn calm_down(&self) {
+    pub(super) async fn calm_down(&self) {
         if self.check.violation.borrow().is_some() {
             return;
         }
         self.check.tell(|| "all is mended".to_owned());
         self.stormy.set(false);
-        self.setup.stale_lists.set(0);
         self.network.mend_everything();
         for place in 0..self.places {
-            self.controller(place).iter().for_each(|known| self.executor.resume(known.process));
-            self.start_controller(place);
+            self.replica(place).iter().for_each(|known| self.executor.resume(known.process));
+            self.start_replica(place);
         }
         for workload in self.check.workloads() {
             workload.process.get().into_iter().for_each(|process| self.executor.resume(process));
-            fault::restore(&self.rc(), &workload.lease());
+            fault::restore_label(self, &workload.lease());
         }
         for (n, key) in self.registrations.iter().enumerate() {
-            fault::remove_foreign_slice(&self.rc(), key);
-            self.edit(n, |spec| spec.protection = None);
+            fault::undo(self, key);
+            self.edit(n, serde_json::json!({ "protection": null }));
         }
         let ttl = self.check.longest_ttl();
         let mended = self.executor.now();
@@ -57,28 +59,40 @@ impl Run {
             if self.executor.now() > bound {
                 return self.check.fail(|| format!("it does not come to rest: {why}"));
             }
-            self.advance(TICK);
+            self.advance(TICK).await;
         }
         // An instance that is dead and not published is also decided to be dead when its ttl has passed. Wait
         // for that.
-        self.advance((mended + ttl * 5 / 4 + 1000).saturating_sub(self.executor.now()).max(500));
-        let written = loop {
-            let (before, deaths) = (self.network.writes_of_controllers(), self.check.deaths.get());
-            self.advance(ttl);
-            // The time is not quiet if an unpublished instance is decided to be dead only now.
-            let quiet = self.check.deaths.get() == deaths;
-            if quiet || self.check.violation.borrow().is_some() {
-                break self.network.writes_of_controllers() - before;
-            }
-        };
-        if written > 0 {
-            self.check.fail(|| format!("P4: {written} writes while nothing happened"));
-        }
+        self.advance((mended + ttl * 5 / 4 + 1000).saturating_sub(self.executor.now()).max(500))
+            .await;
+        self.be_quiet(ttl).await;
         if let Some(why) = self.unrest() {
             self.check.fail(|| format!("it does not stay at rest: {why}"));
         }
-        self.one_dies();
-        self.many_go();
+        self.one_dies().await;
+        self.many_go().await;
+    }
+
+    /// Waits for a ttl in which the operator writes nothing (P4).
+    async fn be_quiet(&self, ttl: u64) {
+        let bound = self.executor.now() + REPORTED + ttl * 2;
+        while self.check.violation.borrow().is_none() {
+            let (before, deaths) = (self.network.writes_of_operators(), self.check.deaths.get());
+            self.advance(ttl).await;
+            let after = self.network.writes_of_operators();
+            // The time is not quiet if an unpublished instance is decided to be dead only now.
+            let quiet = self.check.deaths.get() == deaths;
+            if quiet && after.addresses > before.addresses {
+                let writes = after.addresses - before.addresses;
+                self.check.fail(|| format!("P4: {writes} writes while nothing happened"));
+            }
+            if quiet && after == before {
+                return;
+            }
+            if self.executor.now() > bound {
+                self.check.fail(|| "P4: the reports do not end".to_owned());
+            }
+        }
     }
 
     /// Returns what differs from the state that must be reached in the end.
@@ -102,11 +116,28 @@ impl Run {
             let alive = self.check.workloads();
             let alive: Vec<IpAddr> =
                 alive.iter().filter(|one| one.key == *key).map(|one| one.ip()).collect();
+            if self.network.server.store.borrow().get(SERVICES, key).is_none() {
+                return Some(format!("Service {key} is missing"));
+            }
+            if let Some(why) = self.other_ports(key) {
+                return Some(why);
+            }
             if let Some(stranger) = published.iter().find(|address| !alive.contains(address)) {
                 return Some(format!("{stranger} is nobody's"));
             }
         }
         None
+    }
+
+    /// A slice of the operator that does not have the ports of the spec.
+    fn other_ports(&self, key: &Key) -> Option<String> {
+        let wanted = self.spec(key).ports.first().map(|port| i32::from(port.port));
+        let store = self.network.server.store.borrow();
+        store.all(SLICES).filter(|it| it.service().as_ref() == Some(key)).find_map(|stored| {
+            let slice = stored.object().slice()?;
+            let port = slice.ports.iter().flatten().next().and_then(|port| port.port);
+            (port != wanted).then(|| format!("{} has port {port:?}", stored.key()))
+        })
     }
 
     /// The instances that must be published.
@@ -116,18 +147,18 @@ impl Run {
 
     /// Without faults, an instance that dies leaves at its deadline, with a tolerance of a fraction of a second
     /// (P2).
-    fn one_dies(&self) {
+    async fn one_dies(&self) {
         let Some(victim) = self.living().next() else { return };
         if self.check.violation.borrow().is_some() {
             return;
         }
         self.check.tell(|| format!("{} dies on a quiet day", victim.name));
         victim.die();
-        self.advance(10);
+        self.advance(10).await;
         let ttl = millis(self.spec(&victim.key).ttl);
         let Some(beat) = self.check.last_beat(&victim.lease()) else { return };
         let deadline = beat + ttl;
-        self.advance((deadline + 150).saturating_sub(self.executor.now()));
+        self.advance((deadline + 150).saturating_sub(self.executor.now())).await;
         let published = self.check.published(&victim.key);
         if published.contains(&victim.ip()) {
             self.check.fail(|| {
@@ -139,7 +170,7 @@ impl Run {
     /// Without faults, some instances of a crowd fall silent, and others deregister at about the time of a
     /// deadline. Each must leave at its own moment, whatever else is decided then, and must not need another
     /// event to do so (P2).
-    fn many_go(&self) {
+    async fn many_go(&self) {
         let of = |key: &Key| self.living().filter(|one| one.key == *key).collect::<Vec<_>>();
         let crowd = self.registrations.iter().map(of).max_by_key(Vec::len).unwrap_or_default();
         if crowd.len() < CROWD || self.check.violation.borrow().is_some() {
@@ -150,7 +181,7 @@ impl Run {
         let leaving = &rest[..crowd.len() / 3];
         self.check.tell(|| format!("of {} a third dies and a third leaves", crowd.len()));
         silent.iter().for_each(|one| one.die());
-        self.advance(10);
+        self.advance(10).await;
         let ttl = millis(self.spec(&crowd[0].key).ttl);
         let last_beat = |one: &Rc<Workload>| self.check.last_beat(&one.lease());
         let deadlines: Vec<u64> =
@@ -175,18 +206,22 @@ impl Run {
         let last = deadlines.iter().max().copied().unwrap_or(about);
         self.advance(
             (last + 10 + AMONG_MANY).max(about + 10 + COLLECTED) + 1 - self.executor.now(),
-        );
+        )
+        .await;
         self.nobody_is_remembered_who_is_gone();
     }
 
     /// The leader keeps no memory of a Lease that no longer exists.
     fn nobody_is_remembered_who_is_gone(&self) {
-        let api = self.network.api.borrow();
-        let controllers = self.controllers.borrow();
-        let leads = |it: &&Rc<Controller>| self.check.leads_now(it.process);
-        for lease in controllers.iter().flatten().filter(leads).flat_map(|it| it.known_leases()) {
-            if api.get(Kind::Lease, &lease).is_none() {
-                self.check.fail(|| format!("P2: {lease} is gone, and still remembered"));
+        let store = self.network.server.store.borrow();
+        for replica in self.replicas.borrow().iter().flatten() {
+            if !self.check.leads_now(replica.process) {
+                continue;
+            }
+            for lease in self.check.known_leases(replica.process) {
+                if store.get(LEASES, &lease).is_none() {
+                    self.check.fail(|| format!("P2: {lease} is gone, and still remembered"));
+                }
             }
         }
     }

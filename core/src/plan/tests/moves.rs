@@ -52,6 +52,23 @@ fn an_endpoint_that_gains_a_port_is_added_before_it_is_removed() {
 }
 
 #[test]
+fn an_instance_with_a_new_port_is_added_before_it_is_removed_where_others_keep_theirs() {
+    let world = World::new();
+    let mut all = fleet(0..3, &ports(&[("http", 8080)]));
+    let mut server = world.published(&all);
+    all[1].ports = ports(&[("http", 9090)]);
+    all[2].ports = ports(&[("http", 9090)]);
+    let plan = world.publish(&mut server, &all);
+    assert_eq!(
+        lines(&plan),
+        [
+            vec!["create slice greeter-*: +2", "update endpoints greeter: ~2"],
+            vec!["update slice greeter-00000: −2"],
+        ]
+    );
+}
+
+#[test]
 fn removals_do_not_wait_for_moves() {
     let world = World::new();
     let mut all = fleet(0..3, &grpc());

@@ -1,4 +1,4 @@
-//! Processes of the operator. Their tasks run, are suspended, or have ended.
+//! Halts, resumes and ends the tasks of one process of the operator.
 
 use std::{
     sync::{
@@ -14,23 +14,32 @@ use tokio::task::AbortHandle;
 #[derive(Default)]
 pub struct Fate {
     halted: AtomicBool,
+    dead: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
-    pub main: Mutex<Option<AbortHandle>>,
+    main: Mutex<Option<AbortHandle>>,
 }
 
 impl Fate {
+    /// Sets the first task of the process.
+    pub fn begin(&self, main: AbortHandle) {
+        *self.main.lock().expect("no panic") = Some(main);
+    }
+
     pub fn suspend(&self) {
         self.halted.store(true, Relaxed);
     }
 
-    pub fn resume(&self) {
+    /// Lets the tasks go on that had something to do in the meantime, in the order that `order` gives them.
+    pub fn resume(&self, order: impl FnOnce(&mut Vec<Waker>)) {
         self.halted.store(false, Relaxed);
-        let waiting = std::mem::take(&mut *self.waiting.lock().expect("no panic"));
+        let mut waiting = std::mem::take(&mut *self.waiting.lock().expect("no panic"));
+        order(&mut waiting);
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends the process as a kill does: none of its tasks runs any more.
+    /// Ends the process as SIGKILL does: none of its tasks runs any more.
     pub fn kill(&self) {
+        self.dead.store(true, Relaxed);
         self.halted.store(true, Relaxed);
         if let Some(main) = self.main.lock().expect("no panic").take() {
             main.abort();
@@ -44,7 +53,9 @@ impl Supervisor for Fate {
         if !self.halted.load(Relaxed) {
             return true;
         }
-        self.waiting.lock().expect("no panic").push(waker.clone());
+        if !self.dead.load(Relaxed) {
+            self.waiting.lock().expect("no panic").push(waker.clone());
+        }
         false
     }
 }

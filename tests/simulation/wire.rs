@@ -4,7 +4,7 @@ use http::{Method, Request, Uri};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 
-use crate::store::{Preconditions, Stored};
+use crate::store::{Preconditions, Resource, Stored};
 
 /// An error answer.
 #[derive(Debug, Clone)]
@@ -16,31 +16,42 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    fn new(code: u16, reason: &'static str, message: String, name: &str) -> Self {
+        Self { code, reason, message, name: name.to_owned() }
+    }
+
     pub fn absent(name: &str) -> Self {
-        Self {
-            code: 404,
-            reason: "NotFound",
-            message: format!("\"{name}\" not found"),
-            name: name.to_owned(),
-        }
+        Self::new(404, "NotFound", format!("\"{name}\" not found"), name)
     }
 
     pub fn exists(name: &str) -> Self {
-        Self {
-            code: 409,
-            reason: "AlreadyExists",
-            message: format!("\"{name}\" already exists"),
-            name: name.to_owned(),
-        }
+        Self::new(409, "AlreadyExists", format!("\"{name}\" already exists"), name)
     }
 
     pub fn conflict(name: &str) -> Self {
-        Self {
-            code: 409,
-            reason: "Conflict",
-            message: format!("\"{name}\" has been modified"),
-            name: name.to_owned(),
-        }
+        Self::new(409, "Conflict", format!("\"{name}\" has been modified"), name)
+    }
+
+    /// The history that a watch or a continued list needs is no longer there.
+    pub fn expired() -> Self {
+        Self::new(410, "Expired", "The resourceVersion is too old.".to_owned(), "")
+    }
+
+    pub fn bad_request(message: String) -> Self {
+        Self::new(400, "BadRequest", message, "")
+    }
+
+    /// One of the answers of an API server that does not work well.
+    pub fn unavailable(which: usize) -> Self {
+        let (code, reason) =
+            [(429, "TooManyRequests"), (500, "InternalError"), (503, "ServiceUnavailable")]
+                [which % 3];
+        Self::new(
+            code,
+            reason,
+            "the server is currently unable to handle the request".to_owned(),
+            "",
+        )
     }
 
     pub fn body(&self) -> Bytes {
@@ -77,8 +88,16 @@ impl Selector {
 #[derive(Debug, Clone)]
 pub enum Ask {
     Get,
-    List,
-    Watch { from: u64 },
+    List {
+        limit: Option<usize>,
+        token: Option<String>,
+    },
+    Watch {
+        from: u64,
+        /// After this many seconds the API server ends the watch.
+        seconds: u64,
+        bookmarks: bool,
+    },
     Create(Value),
     Replace(Value),
     Patch(Value),
@@ -89,7 +108,7 @@ pub enum Ask {
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub ask: Ask,
-    pub resource: &'static str,
+    pub resource: Resource,
     pub namespace: Option<String>,
     pub name: Option<String>,
     pub of_status: bool,
@@ -98,6 +117,29 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// A request of a client that is not the operator.
+    pub fn object(
+        ask: Ask,
+        resource: Resource,
+        key: &beatkeeper_core::vocabulary::key::Key,
+    ) -> Self {
+        Self {
+            ask,
+            resource,
+            namespace: Some(key.namespace.clone()),
+            name: Some(key.name.clone()),
+            of_status: false,
+            dry_run: false,
+            selector: Selector::default(),
+        }
+    }
+
+    /// Whether this writes, and what it writes is no Lease.
+    pub fn is_write(&self) -> bool {
+        !matches!(self.ask, Ask::Get | Ask::List { .. } | Ask::Watch { .. })
+            && self.resource != "leases"
+    }
+
     pub fn read(request: &Request<Bytes>) -> Option<Self> {
         let (uri, body) = (request.uri(), request.body());
         let mut parts = uri.path().split('/').filter(|part| !part.is_empty());
@@ -114,10 +156,17 @@ impl Asked {
         let ask = match *request.method() {
             Method::GET if name.is_some() => Ask::Get,
             Method::GET if query.get("watch").is_some_and(|watch| watch != "false") => {
-                let from = query.get("resourceVersion").and_then(|text| text.parse().ok());
-                Ask::Watch { from: from.unwrap_or(0) }
+                let number = |name| query.get(name).and_then(|text| text.parse().ok());
+                Ask::Watch {
+                    from: number("resourceVersion").unwrap_or(0),
+                    seconds: number("timeoutSeconds").unwrap_or(290),
+                    bookmarks: query.get("allowWatchBookmarks").is_some_and(|it| it == "true"),
+                }
             }
-            Method::GET => Ask::List,
+            Method::GET => Ask::List {
+                limit: query.get("limit").and_then(|text| text.parse().ok()),
+                token: query.get("continue"),
+            },
             Method::POST => Ask::Create(value()?),
             Method::PUT => Ask::Replace(value()?),
             Method::PATCH => Ask::Patch(value()?),
@@ -194,7 +243,7 @@ pub const RESOURCES: [(&str, &str, &str); 8] = [
     ("events", "Event", "events.k8s.io/v1"),
 ];
 
-pub fn resource(name: &str) -> Option<&'static str> {
+fn resource(name: &str) -> Option<Resource> {
     RESOURCES.iter().find(|(known, ..)| *known == name).map(|(known, ..)| *known)
 }
 
