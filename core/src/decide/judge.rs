@@ -6,12 +6,13 @@
 
 use beatkeeper_api::{InstanceState, heartbeat};
 
-use super::{life::Life, verdict::Ruling};
+use super::{
+    candidate::{Candidate, Life},
+    verdict::Ruling,
+};
 use crate::{
     decide::{
-        cordons,
-        facts::Facts,
-        locate,
+        cordons, locate,
         verdict::{JudgedLease, Suspect, Verdict},
     },
     liveness::{
@@ -19,18 +20,8 @@ use crate::{
         rhythm::Wanted,
     },
     objects::heartbeat::{LeaseContent, Origin},
-    vocabulary::{
-        instance::InstanceName, monotonic_time::MonotonicTime, placement::Placement, reason::Reason,
-    },
+    vocabulary::{monotonic_time::MonotonicTime, placement::Placement, reason::Reason},
 };
-
-/// An instance with a Lease for which a verdict is being made.
-pub(super) struct Candidate<'a> {
-    pub(super) facts: &'a Facts<'a>,
-    pub(super) record: &'a Record,
-    instance: InstanceName,
-    named: bool,
-}
 
 /// What a verdict follows from.
 struct Conclusion {
@@ -49,21 +40,7 @@ impl Conclusion {
     }
 }
 
-impl<'a> Candidate<'a> {
-    pub(super) fn of(facts: &'a Facts<'a>, record: &'a Record) -> Self {
-        let instance = heartbeat::instance_of(&record.lease, &facts.registration.key.name);
-        Self {
-            facts,
-            record,
-            // No instance can have this name, so names stay unique, as the status needs.
-            instance: match instance {
-                Some(instance) => InstanceName::end_of(&record.lease, instance.len()),
-                None => format!("lease/{}", record.lease).as_str().into(),
-            },
-            named: instance.is_some(),
-        }
-    }
-
+impl Candidate<'_> {
     /// The verdict; `None` if the instance is gone for good and only its Lease has not been collected yet.
     pub(super) fn judge(self) -> Option<Verdict> {
         if self.is_gone() {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use beatkeeper_api::{InstanceState, duration, heartbeat::Health};
 
-use super::{judge::Candidate, verdict::Ruling};
+use super::{
+    candidate::{Candidate, Life},
+    verdict::Ruling,
+};
 use crate::{
     decide::{
         evidence::held_for,
@@ -18,25 +21,6 @@ use crate::{
     objects::heartbeat::Origin,
     vocabulary::{monotonic_time::MonotonicTime, pace::Pace, placement::Placement, reason::Reason},
 };
-
-/// What its silence says of an instance, and when to look again.
-pub(super) enum Life {
-    /// It beats, or there is still time for its next beat.
-    Alive { overdue: bool, requeue_at: MonotonicTime },
-    /// It is past its deadline, and evidence of its death is missing.
-    Doubted { deadline: MonotonicTime },
-    /// It is past its deadline, and the path of the beats is broken (L6).
-    Held { requeue_at: MonotonicTime },
-    /// It is dead, or may be published only after its next beat.
-    Ended { requeue_at: Option<MonotonicTime> },
-}
-
-impl Life {
-    /// Whether the last beat is late.
-    pub(super) fn is_overdue(&self) -> bool {
-        !matches!(self, Self::Alive { overdue: false, .. })
-    }
-}
 
 /// How soon to check again while a path is broken.
 const RECHECK_MIN: Duration = Duration::from_millis(250);

@@ -5,6 +5,7 @@ pub mod evidence;
 pub mod facts;
 pub mod verdict;
 
+mod candidate;
 mod judge;
 mod life;
 pub(crate) mod locate;
@@ -22,7 +23,7 @@ use beatkeeper_api::{
 
 use crate::{
     adoption::verdicts,
-    decide::{facts::Facts, judge::Candidate, verdict::Verdict},
+    decide::{candidate::Candidate, facts::Facts, verdict::Verdict},
     vocabulary::reason::Reason,
 };
 

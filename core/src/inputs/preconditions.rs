@@ -19,7 +19,6 @@ pub fn stall(
     neighbours: &ConflictingObjects,
 ) -> Option<Stall> {
     let name = &registration.service_name;
-    let because = |reason, message| Some(Stall { reason, message });
     if let Some(object) = &neighbours.unreadable {
         return Some(Stall::unreadable(object));
     }
@@ -46,6 +45,14 @@ pub fn stall(
         );
     }
     let service = service?;
+    of_service(registration, service)
+        .or_else(|| of_others(registration, neighbours))
+        .or_else(|| of_ports(registration, service))
+}
+
+/// What the Service itself prevents.
+fn of_service(registration: &Registration, service: &ServiceView) -> Option<Stall> {
+    let name = &registration.service_name;
     if service.selects {
         return because(
             ConditionReason::ServiceHasSelector,
@@ -64,6 +71,12 @@ pub fn stall(
             ),
         );
     }
+    None
+}
+
+/// What another manager of the Service prevents (P6).
+fn of_others(registration: &Registration, neighbours: &ConflictingObjects) -> Option<Stall> {
+    let name = &registration.service_name;
     if let Some((slice, manager)) = &neighbours.foreign_slice {
         return because(
             ConditionReason::ServedByOthers,
@@ -85,6 +98,12 @@ pub fn stall(
             ),
         );
     }
+    None
+}
+
+/// What the ports of the Service prevent.
+fn of_ports(registration: &Registration, service: &ServiceView) -> Option<Stall> {
+    let name = &registration.service_name;
     if common_ports(registration, Some(service)).is_empty() {
         let names: Vec<&str> = service.ports.iter().map(|port| port.name.as_str()).collect();
         return because(
@@ -96,6 +115,10 @@ pub fn stall(
         );
     }
     None
+}
+
+fn because(reason: ConditionReason, message: String) -> Option<Stall> {
+    Some(Stall { reason, message })
 }
 
 fn how_to_adopt() -> String {

@@ -13,6 +13,7 @@ use crate::{
 
 pub mod cordon_notes;
 mod cordons;
+mod lookups;
 mod pods;
 mod record;
 mod relist;
@@ -324,17 +325,6 @@ impl Index {
         }
     }
 
-    /// The current records of a registration, ordered by the name of the Lease.
-    pub fn records_of(&self, registration: &Key) -> Vec<Record> {
-        self.store.of(registration).cloned().collect()
-    }
-
-    /// The Leases of a registration that the watch no longer shows and that no live read has checked yet (L4).
-    pub fn missing(&self, registration: &Key) -> impl Iterator<Item = &Arc<str>> {
-        let missing = |record: &&Record| record.presence == Presence::Missing;
-        self.store.of(registration).filter(missing).map(|record| &record.lease)
-    }
-
     /// Records the decision for each Lease of a registration, and returns whether it may be carried out.
     ///
     /// It may not if an instance that it removes has beaten since the snapshot. Other beats since the snapshot do not
@@ -392,39 +382,6 @@ impl Index {
         result
     }
 
-    /// The registrations that have an instance in this Pod.
-    pub fn registrations_of_pod(&self, pod: &Key) -> Vec<Key> {
-        self.pods.registrations_of(pod)
-    }
-
-    /// All registrations for which a Lease is known, whether the registrations exist or not.
-    pub fn registrations(&self) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
-        self.store.registrations()
-    }
-
-    /// The record of a Lease, if it belongs to this registration.
-    pub fn record(&self, registration: &Key, lease: &str) -> Option<&Record> {
-        Some(&self.store.get(self.find_in(registration, lease)?).record)
-    }
-
-    /// How many Leases are known.
-    pub fn count(&self) -> usize {
-        self.store.count()
-    }
-
-    /// How many Leases of a registration are known.
-    pub fn count_of(&self, registration: &Key) -> usize {
-        self.store.count_of(registration)
-    }
-
-    /// All registrations for which a Lease is known, each with at most `most` of its records, taken in even steps.
-    pub fn some_of_each_registration(
-        &self,
-        most: usize,
-    ) -> impl Iterator<Item = (&Key, impl Iterator<Item = &Record>)> {
-        self.store.some_of_each_registration(most)
-    }
-
     /// Forgets a Lease of a registration that is gone. This needs no evidence, because nothing is published for it.
     pub fn drop_orphan(&mut self, registration: &Key, lease: &str) {
         if let Some(slot) = self.find_in(registration, lease) {
@@ -436,20 +393,5 @@ impl Index {
         let gone = self.store.remove(slot);
         self.pods.unnote(&gone.home, &gone.record.content.origin);
         gone
-    }
-
-    fn find(&self, lease: &Key) -> Option<Slot> {
-        self.store.find(&lease.namespace, &lease.name)
-    }
-
-    /// The slot of a Lease, if it belongs to this registration.
-    fn find_in(&self, registration: &Key, lease: &str) -> Option<Slot> {
-        let slot = self.store.find(&registration.namespace, lease)?;
-        (*self.store.get(slot).home == *registration).then_some(slot)
-    }
-
-    fn record_mut(&mut self, lease: &Key) -> Option<&mut Record> {
-        let slot = self.find(lease)?;
-        Some(&mut self.store.get_mut(slot).record)
     }
 }
