@@ -5,6 +5,7 @@ pub mod change_limits;
 pub mod diff;
 pub mod draft;
 pub mod endpoint_conflicts;
+pub mod fill;
 pub mod frozen;
 pub mod hold_back;
 pub mod listing;

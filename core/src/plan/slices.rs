@@ -40,7 +40,8 @@ pub(super) fn plan(
     let endpoints =
         target.endpoints.iter().filter(|endpoint| families.contains(&Family::of(endpoint.address)));
     let fit = |slice: &Slice<'_>| required.is_met(&slice.object.metadata);
-    let packing = Packing::new(endpoints, slices, port_ids, max, fit, &target.closed);
+    let mut packing = Packing::new(endpoints, slices, port_ids, fit);
+    packing.fill(max, &target.closed);
 
     let mut phases = Phases::default();
     for (slice, draft) in packing.slices.iter().zip(&packing.drafts) {
