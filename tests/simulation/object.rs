@@ -32,7 +32,7 @@ pub const KINDS: [Resource; 6] = [LEASES, PODS, SERVICES, SLICES, ENDPOINTS, REG
 
 pub enum Object {
     Lease(HeartbeatLease),
-    Pod(Pod),
+    Pod(Box<Pod>),
     Service(Service),
     Slice(EndpointSlice),
     Endpoints(Endpoints),

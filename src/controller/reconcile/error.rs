@@ -66,7 +66,7 @@ pub(crate) enum ReconcileError {
     #[error("cannot publish {registration}: {source}")]
     Publish {
         registration: Key,
-        source: PublishError,
+        source: Box<PublishError>,
         /// The time until time alone changes the decision. A retry must not come later, so that a prune does
         /// not wait for a backoff.
         next: Duration,

@@ -106,7 +106,10 @@ impl ReportStep {
         let report = Report { object, registration, account, stall: inputs.stall, applied };
         self.status_writer.submit(report);
         match failure {
-            Some(source) => Err(ReconcileError::Publish { registration: key, source, next }),
+            Some(failure) => {
+                let source = Box::new(failure);
+                Err(ReconcileError::Publish { registration: key, source, next })
+            }
             // The queue's timer fires a little early. The next run then waits for the exact moment.
             None => Ok(Action::requeue(next.saturating_sub(NEAR))),
         }

@@ -11,6 +11,7 @@ use super::{Check, Explanation, Purpose};
 use crate::{
     object::{LEASES, PODS, REGISTRATIONS, SLICES},
     store::Store,
+    workload::Workload,
 };
 
 /// Events may still be on their way this long after a watch has been made again, in milliseconds.
@@ -106,40 +107,37 @@ impl Check {
             Some((state, reason, _)) => {
                 self.fail(|| format!("P1: {lease} has left although it is {state:?} ({reason:?})"));
             }
-            None => {
-                // The instance left because its Lease or its Pod is gone.
-                let Some(stored) = store.get(LEASES, &lease) else { return };
-                let Some(known) = stored.object().lease() else { return };
-                // An instance that had left can come back with a backup. It counts as gone all the same.
-                if self.went_back.get() && !owner.lives() {
-                    return;
-                }
-                let here = !owner.in_pod
-                    || owner.address() == address.to_string()
-                        && store.get(PODS, &owner.pod_key()).is_some();
-                let beats = self.beats.borrow();
-                let uid = stored.uid();
-                let first = beats
-                    .get(&lease)
-                    .and_then(|all| all.iter().find(|beat| &*beat.token.uid == uid));
-                let own = !owner.in_pod || owner.is_own(known);
-                // A Lease without its label is known only to a process that saw it with the label.
-                let labelled = stored.label(REGISTRATION_LABEL).is_some();
-                let listed = self.listed(why.process);
-                let stripped = self.stripped.borrow().get(&lease).copied();
-                let stripped_before = stripped <= listed;
-                if !labelled && stripped_before {
-                    return;
-                }
-                if owner.in_pod && self.lacks_pods(why) {
-                    return;
-                }
-                if here && own && first.is_some_and(|first| first.at < why.decided) {
-                    self.fail(|| {
-                        format!("P1: {lease} has left as if it were gone, but it is there")
-                    });
-                }
-            }
+            None => self.is_gone(store, address, &owner, why),
+        }
+    }
+
+    /// The instance left because its Lease or its Pod is gone.
+    fn is_gone(&self, store: &Store, address: IpAddr, owner: &Workload, why: &Explanation) {
+        let lease = owner.lease();
+        let Some(stored) = store.get(LEASES, &lease) else { return };
+        let Some(known) = stored.object().lease() else { return };
+        // An instance that had left can come back with a backup. It counts as gone all the same.
+        if self.went_back.get() && !owner.lives() {
+            return;
+        }
+        let here = !owner.in_pod
+            || owner.address() == address.to_string()
+                && store.get(PODS, &owner.pod_key()).is_some();
+        let beats = self.beats.borrow();
+        let uid = stored.uid();
+        let first = beats.get(&lease).and_then(|all| all.iter().find(|it| &*it.token.uid == uid));
+        let own = !owner.in_pod || owner.is_own(known);
+        // A Lease without its label is known only to a process that saw it with the label.
+        let labelled = stored.label(REGISTRATION_LABEL).is_some();
+        let stripped = self.stripped.borrow().get(&lease).copied();
+        if !labelled && stripped <= self.listed(why.process) {
+            return;
+        }
+        if owner.in_pod && self.lacks_pods(why) {
+            return;
+        }
+        if here && own && first.is_some_and(|first| first.at < why.decided) {
+            self.fail(|| format!("P1: {lease} has left as if it were gone, but it is there"));
         }
     }
 
