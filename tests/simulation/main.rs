@@ -182,7 +182,7 @@ fn without_the_moments_of_l1_the_simulation_finds_a_violation() {
 
 #[test]
 fn without_the_live_reads_of_l2_the_simulation_finds_a_violation() {
-    assert_noticed(Without::LiveReads, &["P1"]);
+    assert_noticed(Without::LiveReads, &["P1", "P2"]);
 }
 
 #[test]

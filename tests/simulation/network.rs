@@ -177,6 +177,7 @@ impl Network {
                     let pause = self.executor.random.between(0, 40);
                     self.executor.after(pause, move || this.arrive(sent));
                 }
+                self.watches.ids().into_iter().for_each(|id| self.catch_up(id));
             }
             Mode::Down => self.stop(|| {
                 if self.executor.random.percent(50) { End::Resumable } else { End::Expired }

@@ -2,7 +2,7 @@
 
 use std::task::{Poll, Waker};
 
-use super::{BOOKMARK, Network};
+use super::{BOOKMARK, Mode, Network};
 use crate::{
     executor::ProcessId,
     object::REGISTRATIONS,
@@ -56,7 +56,12 @@ impl Network {
         let upto = self.server.store.borrow().log(resource).len();
         let lag = self.executor.random.between(0, self.conditions.get().lag);
         let this = self.rc();
-        self.executor.after(lag, move || this.watches.deliver(id, upto));
+        self.executor.after(lag, move || {
+            // A suspended API server sends nothing. It catches up when it resumes.
+            if this.mode.get() != Mode::Frozen {
+                this.watches.deliver(id, upto);
+            }
+        });
     }
 
     pub fn poll_watch(&self, id: Id, waker: &Waker) -> Poll<Next> {
