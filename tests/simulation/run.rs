@@ -236,7 +236,8 @@ impl Run {
             let (ttl, interval) = fault::pace(random);
             let create = Ask::Create(registration(key, ttl, interval));
             let _ = self.network.act(create, REGISTRATION_KIND, key);
-            if random.percent(8) {
+            // A rollback into an adoption is not modelled (docs/simulation.md).
+            if random.percent(8) && self.rollbacks.is_none() {
                 self.check.legacy.borrow_mut().extend(LEGACY.map(IpAddr::from));
                 let addresses = LEGACY.map(|address| IpAddr::from(address).to_string());
                 let as_endpoints = random.percent(50);
