@@ -18,6 +18,9 @@ use beatkeeper_core::{
 use super::{Accepted, Check, millis, stretches::Stretches};
 use crate::{executor::ProcessId, replica::Replica};
 
+/// A list in pages takes this long, in milliseconds.
+const LISTED_WITHIN: u64 = 200;
+
 /// An instance that a process takes for dead.
 pub(super) struct Death<'a> {
     pub key: &'a Key,
@@ -133,8 +136,8 @@ impl Check {
         let gaps = of(&self.closed.borrow()).and(&of(&blind.unwrap_or_default()));
         let since = MonotonicTime::from_millis(seen);
         let deadline = gaps.deadline(Silence { since, before: Duration::ZERO }, pace);
-        // The 50 ms are a tolerance: a list that shows the probe shows the other Leases within a moment.
-        if MonotonicTime::from_millis(read + 50) < deadline {
+        // A list that shows the probe shows the other Leases as well, and the watch begins only after its last page.
+        if MonotonicTime::from_millis(read + LISTED_WITHIN) < deadline {
             self.fail(|| {
                 format!("P1 (3): {key} beat at {beat}, taken for dead by a read at {read}, {gaps:?}, {pace:?}")
             });
