@@ -265,8 +265,15 @@ impl<'a> Packing<'a> {
     /// The wanted addresses that no slice holds both before and after the plan, whatever their ports. Such an instance has
     /// new ports, while others of its slice keep theirs. It must not be missing between two writes either (P3).
     fn arriving(&self) -> HashSet<IpAddr> {
-        let mut arriving: HashSet<IpAddr> =
-            self.groups.iter().flat_map(|group| group.homeless.keys().copied()).collect();
+        let mut arriving: HashSet<IpAddr> = (0..self.slices.len())
+            .flat_map(|position| self.leaving(position))
+            .map(|it| it.1)
+            .collect();
+        if !arriving.is_empty() {
+            let homeless: HashSet<IpAddr> =
+                self.groups.iter().flat_map(|group| group.homeless.keys().copied()).collect();
+            arriving.retain(|address| homeless.contains(address));
+        }
         if !arriving.is_empty() {
             for fate in self.drafts.iter().flat_map(|draft| &draft.fates) {
                 if let Fate::Stays(endpoint) = fate {
@@ -275,6 +282,15 @@ impl<'a> Packing<'a> {
             }
         }
         arriving
+    }
+
+    /// The members that do not stay in their slice, each with its index and its address.
+    fn leaving(&self, position: usize) -> impl Iterator<Item = (usize, IpAddr)> {
+        let members = self.slices[position].members.iter().enumerate();
+        members.zip(&self.drafts[position].fates).filter_map(|((index, member), fate)| {
+            let stays = matches!(fate, Fate::Stays(_));
+            member.only.filter(|_| !stays).map(|address| (index, address))
+        })
     }
 
     /// The members of a slice that another slice has to publish before this one gives them up.
@@ -290,9 +306,8 @@ impl<'a> Packing<'a> {
             movers.extend(given_up.filter(|(_, it)| moving.contains(it)).map(|(index, _)| index));
         }
         if !arriving.is_empty() {
-            let members = self.slices[position].members.iter().enumerate();
-            let arrives = |address: IpAddr| arriving.contains(&address);
-            movers.extend(members.filter(|(_, it)| it.only.is_some_and(arrives)).map(|(n, _)| n));
+            let leaving = self.leaving(position);
+            movers.extend(leaving.filter(|(_, it)| arriving.contains(it)).map(|(index, _)| index));
         }
         movers
     }
