@@ -184,17 +184,7 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
             (state, Reason::Adopted, message, Some(placement))
         }
     };
-    Verdict {
-        instance: entry.name.as_str().into(),
-        state,
-        reason,
-        message,
-        placement,
-        last_beat: None,
-        lease: None,
-        rival: None,
-        requeue_at: None,
-    }
+    Verdict::without_lease(&entry.name, state, reason, message, placement)
 }
 
 /// The placement of an adopted instance. It is checked in each decision, because the ranges and the ports of the spec

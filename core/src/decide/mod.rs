@@ -86,15 +86,5 @@ fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
         ),
         Err((reason, message)) => (InstanceState::Rejected, reason, message, None),
     };
-    Verdict {
-        instance: instance.into(),
-        state,
-        reason,
-        message,
-        placement,
-        last_beat: None,
-        lease: None,
-        rival: None,
-        requeue_at: None,
-    }
+    Verdict::without_lease(instance, state, reason, message, placement)
 }

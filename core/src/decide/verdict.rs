@@ -80,6 +80,27 @@ impl Suspect {
 }
 
 impl Verdict {
+    /// A verdict about an instance without a Lease.
+    pub fn without_lease(
+        instance: &str,
+        state: InstanceState,
+        reason: Reason,
+        message: String,
+        placement: Option<Placement>,
+    ) -> Self {
+        Self {
+            instance: instance.into(),
+            state,
+            reason,
+            message,
+            placement,
+            last_beat: None,
+            lease: None,
+            rival: None,
+            requeue_at: None,
+        }
+    }
+
     /// The decision as the index records it, if there is a Lease.
     pub fn lease_decision(&self) -> Option<&LeaseDecision> {
         self.lease.as_ref().map(|lease| &lease.decision)
