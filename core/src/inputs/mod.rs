@@ -14,7 +14,7 @@ use crate::{
     adoption::adopted::Adoption,
     inputs::{earlier::Earlier, held_back::HeldBack, snapshot::Snapshot, stall::Stall},
     objects::service::ServiceView,
-    vocabulary::{endpoint::Family, monotonic_time::MonotonicTime},
+    vocabulary::endpoint::Family,
 };
 
 /// The inputs of a decision apart from heartbeats.
@@ -25,10 +25,6 @@ pub struct Inputs {
     pub service: Option<Arc<ServiceView>>,
     /// Why nothing may be added; `None` if it may.
     pub stall: Option<Stall>,
-    /// Why the Service could not be established; `None` if it could.
-    pub failure: Option<String>,
-    /// When to check the Service again.
-    pub requeue_at: Option<MonotonicTime>,
     /// In a dry run, the writes that would be made before those of the plan.
     pub announced: Vec<String>,
     /// What is adopted.
@@ -40,7 +36,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Inputs without failures, adoptions and refusals.
+    /// Inputs without adoptions and refusals.
     pub fn new(
         snapshot: Snapshot,
         service: Option<Arc<ServiceView>>,
@@ -50,8 +46,6 @@ impl Inputs {
             snapshot,
             service,
             stall,
-            failure: None,
-            requeue_at: None,
             announced: Vec::new(),
             adoption: Adoption::default(),
             earlier: Arc::default(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use beatkeeper_api::AdoptedInstance;
 
 use crate::{
-    decide::cordons::Cordons, inputs::Inputs, objects::published_addresses::PublishedAddresses,
+    decide::cordons::Cordons, objects::published_addresses::PublishedAddresses,
     plan::refusals::RefusedNow,
 };
 
@@ -30,13 +30,4 @@ pub struct Applied {
     pub adoption_ended: Vec<AdoptedInstance>,
     /// The cordons of the registration.
     pub cordons: Cordons,
-}
-
-impl Applied {
-    /// Adds the failure of ensuring the Service, which has precedence over the failure of a write.
-    #[must_use]
-    pub fn with_failure_of(mut self, inputs: &Inputs) -> Self {
-        self.failure = inputs.failure.clone().or(self.failure);
-        self
-    }
 }
