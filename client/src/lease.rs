@@ -7,6 +7,8 @@ pub mod rival;
 mod change;
 mod create;
 mod existing;
+#[cfg(test)]
+mod fixtures;
 mod health_report;
 mod identity;
 mod patch;

@@ -53,27 +53,11 @@ pub fn lease_change(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::{HealthReport, Location, Owner};
-    use jiff::Timestamp;
-    use std::collections::BTreeMap;
-
-    fn identity(address: &str) -> Identity {
-        Identity {
-            namespace: "shop".to_owned(),
-            registration: "greeter".to_owned(),
-            instance: "vm-1".to_owned(),
-            home: Location::Outside(vec![address.parse().expect("an IP")]),
-            version: None,
-            metadata: BTreeMap::new(),
-        }
-    }
-
-    fn at(micros: i64) -> Timestamp {
-        Timestamp::from_microsecond(micros).expect("in range")
-    }
+    use crate::lease::fixtures::{at, identity};
+    use crate::lease::{HealthReport, Owner};
 
     fn lease(address: &str, transitions: i32, renewed: i64) -> Lease {
-        let identity = identity(address);
+        let identity = identity(&[address]);
         let mut lease =
             identity.new_lease(&Owner::Outside, 3, &HealthReport::default(), "a/1", at(renewed));
         lease.metadata.uid = Some("u".to_owned());
@@ -90,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_was_only_edited_is_told_from_one_that_another_claims() {
-        let ours = identity("192.0.2.1");
+        let ours = identity(&["192.0.2.1"]);
         let before = LeaseVersion::of(&lease("192.0.2.1", 4, 10));
         let written = written(10, &[11]);
         let lease_change = |lease: Lease| lease_change(&ours, &before, &written, &lease);
@@ -118,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_was_put_back_is_told_from_one_that_another_claims() {
-        let ours = identity("192.0.2.1");
+        let ours = identity(&["192.0.2.1"]);
         let before = LeaseVersion::of(&lease("192.0.2.1", 4, 10));
         let lease_change = |lease: Lease| lease_change(&ours, &before, &written(10, &[11]), &lease);
         // The Lease of an earlier run of this machine, which had another address.

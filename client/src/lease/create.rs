@@ -123,22 +123,8 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::fixtures::{at, held, lease, outside, pod};
     use beatkeeper_api::heartbeat::Health;
-
-    fn at(micros: i64) -> Timestamp {
-        Timestamp::from_microsecond(micros).expect("in range")
-    }
-
-    fn outside() -> Identity {
-        Identity {
-            namespace: "shop".to_owned(),
-            registration: "greeter".to_owned(),
-            instance: "vm-1".to_owned(),
-            home: Location::Outside(vec![]),
-            version: None,
-            metadata: BTreeMap::new(),
-        }
-    }
 
     fn failing() -> HealthReport {
         HealthReport {
@@ -146,22 +132,6 @@ mod tests {
             note: Some("disk 91 %".to_owned()),
             provisional: false,
         }
-    }
-
-    fn pod(uid: &str) -> Owner {
-        Owner::Pod { name: "vm-1".to_owned(), uid: uid.to_owned() }
-    }
-
-    fn lease(owner: &Owner) -> Lease {
-        let mut lease = outside().new_lease(owner, 3, &HealthReport::default(), "host/1", at(1));
-        lease.metadata.uid = Some("lease-uid".to_owned());
-        lease.metadata.resource_version = Some("7".to_owned());
-        lease
-    }
-
-    fn held(transitions: i32) -> LeaseVersion {
-        let transitions = Some(transitions);
-        LeaseVersion { uid: "lease-uid".to_owned(), version: "7".to_owned(), transitions }
     }
 
     #[test]

@@ -122,39 +122,7 @@ impl std::fmt::Display for Occupant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::{HealthReport, Location};
-    use std::collections::BTreeMap;
-
-    fn at(micros: i64) -> Timestamp {
-        Timestamp::from_microsecond(micros).expect("in range")
-    }
-
-    fn outside() -> Identity {
-        Identity {
-            namespace: "shop".to_owned(),
-            registration: "greeter".to_owned(),
-            instance: "vm-1".to_owned(),
-            home: Location::Outside(vec![]),
-            version: None,
-            metadata: BTreeMap::new(),
-        }
-    }
-
-    fn pod(uid: &str) -> Owner {
-        Owner::Pod { name: "vm-1".to_owned(), uid: uid.to_owned() }
-    }
-
-    fn lease(owner: &Owner) -> Lease {
-        let mut lease = outside().new_lease(owner, 3, &HealthReport::default(), "host/1", at(1));
-        lease.metadata.uid = Some("lease-uid".to_owned());
-        lease.metadata.resource_version = Some("7".to_owned());
-        lease
-    }
-
-    fn held(transitions: i32) -> LeaseVersion {
-        let transitions = Some(transitions);
-        LeaseVersion { uid: "lease-uid".to_owned(), version: "7".to_owned(), transitions }
-    }
+    use crate::lease::fixtures::{at, held, lease, outside, pod};
 
     fn ours() -> Existing {
         Existing::Ours { held: held(0), renewed: Some(at(1)) }

@@ -168,28 +168,11 @@ pub(crate) fn annotation(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::Location;
+    use crate::lease::fixtures::{at, identity};
     use beatkeeper_api::heartbeat::Health;
-    use std::collections::BTreeMap;
-
-    fn identity(addresses: &[&str]) -> Identity {
-        let addresses = addresses.iter().map(|ip| ip.parse().expect("an IP")).collect();
-        Identity {
-            namespace: "shop".to_owned(),
-            registration: "greeter".to_owned(),
-            instance: "vm-1".to_owned(),
-            home: Location::Outside(addresses),
-            version: None,
-            metadata: BTreeMap::new(),
-        }
-    }
 
     fn held() -> LeaseVersion {
         LeaseVersion { uid: "u".to_owned(), version: "7".to_owned(), transitions: Some(4) }
-    }
-
-    fn at(micros: i64) -> Timestamp {
-        Timestamp::from_microsecond(micros).expect("in range")
     }
 
     fn beat() -> Beat<'static> {

@@ -56,28 +56,12 @@ pub fn liveness_text(lease: &Lease) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::Location;
-    use std::collections::BTreeMap;
-
-    fn identity(address: &str) -> Identity {
-        Identity {
-            namespace: "shop".to_owned(),
-            registration: "greeter".to_owned(),
-            instance: "vm-1".to_owned(),
-            home: Location::Outside(vec![address.parse().expect("an IP")]),
-            version: None,
-            metadata: BTreeMap::new(),
-        }
-    }
-
-    fn at(micros: i64) -> Timestamp {
-        Timestamp::from_microsecond(micros).expect("in range")
-    }
+    use crate::lease::fixtures::{at, identity};
 
     #[test]
     fn each_process_has_a_different_name() {
         assert_ne!(incarnation(), incarnation());
-        let reported = announcement(&identity("192.0.2.1"), "vm-a/1", at(0));
+        let reported = announcement(&identity(&["192.0.2.1"]), "vm-a/1", at(0));
         assert_eq!(reported, "vm-a/1 at 192.0.2.1; 1970-01-01T00:00:00.000000Z");
     }
 }
