@@ -36,6 +36,13 @@ pub enum Caller {
     Person,
 }
 
+impl Caller {
+    /// The process, if the operator sends the request.
+    fn process(&self) -> Option<ProcessId> {
+        if let Self::Operator { process, .. } = *self { Some(process) } else { None }
+    }
+}
+
 /// What is cut off from the API server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cut {
@@ -224,10 +231,7 @@ impl Network {
 
     /// Sends a request. It takes effect even if the sender does not wait for the answer.
     pub fn send(&self, caller: Caller, asked: Asked, deliver: impl FnOnce(Reply) + 'static) {
-        let purpose = match caller {
-            Caller::Operator { process, .. } => Some(self.check.purpose(process)),
-            _ => None,
-        };
+        let purpose = caller.process().map(|process| self.check.purpose(process));
         let sent = Sent { caller, asked, purpose, deliver: Box::new(deliver) };
         let (random, conditions) = (&self.executor.random, self.conditions.get());
         let way = random.between(1, conditions.latency);
@@ -291,8 +295,8 @@ impl Network {
 
     /// Executes a request at this moment.
     pub fn execute(&self, caller: &Caller, asked: &Asked, purpose: Option<&Purpose>) -> Answer {
-        let of_operator = matches!(caller, Caller::Operator { .. });
-        if of_operator && asked.is_write() && !asked.dry_run {
+        let reader = caller.process();
+        if reader.is_some() && asked.is_write() && !asked.dry_run {
             let mut writes = self.writes.get();
             match asked.resource {
                 "events" | REGISTRATIONS => writes.reports += 1,
@@ -300,10 +304,6 @@ impl Network {
             }
             self.writes.set(writes);
         }
-        let reader = match *caller {
-            Caller::Operator { process, .. } => Some(process),
-            _ => None,
-        };
         if let Some(answer) = reader.and_then(|process| self.without.answer(self, process, asked)) {
             return answer;
         }
@@ -316,12 +316,9 @@ impl Network {
         if let (Some(process), Ask::List { .. }) = (reader, &asked.ask) {
             self.note_list(process, asked, &answer);
         }
-        match (&answer, reader) {
-            (Answer::Object(object), Some(_)) => {
-                self.without.rewrite(asked.resource, &object.text).map_or(answer, Answer::Text)
-            }
-            (Answer::Text(text), Some(_)) => {
-                self.without.rewrite(asked.resource, text).map_or(answer, Answer::Text)
+        match &answer {
+            Answer::Object(_) | Answer::Text(_) if reader.is_some() => {
+                self.without.rewrite(asked.resource, &answer.body()).map_or(answer, Answer::Text)
             }
             _ => answer,
         }

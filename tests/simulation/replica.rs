@@ -84,7 +84,7 @@ impl Replica {
             identity: format!("replica-{place}-{}", process.0),
             clock: Clock::of_the_runtime(WALLS[place]),
             process: tasks.clone(),
-            observer: Arc::new(Watcher { place, process, born: replica.born }),
+            observer: Arc::new(Watcher(replica.clone())),
         };
         let run = controller::run_on(host, style.settings(), CancellationToken::new());
         fate.begin(tokio::spawn(tasks.task(run)).abort_handle());
@@ -117,17 +117,9 @@ fn wall(place: usize) -> Timestamp {
 }
 
 /// Shows the checks what a process decides, and leaves out one rule.
-struct Watcher {
-    place: usize,
-    process: ProcessId,
-    born: u64,
-}
+struct Watcher(Replica);
 
 impl Watcher {
-    fn replica(&self) -> Replica {
-        Replica { place: self.place, process: self.process, born: self.born }
-    }
-
     fn without(&self) -> Without {
         connection::network().map_or(Without::Nothing, |network| network.without)
     }
@@ -136,22 +128,22 @@ impl Watcher {
 impl Observer for Watcher {
     fn keeps(&self, index: &Arc<Mutex<Index>>) {
         if let Some(network) = connection::network() {
-            network.check.keeps(self.process, index.clone());
+            network.check.keeps(self.0.process, index.clone());
         }
     }
 
     fn leads(&self, leads: bool) {
         let Some(network) = connection::network() else { return };
         if leads {
-            network.check.leads(self.place, self.process);
+            network.check.leads(self.0.place, self.0.process);
         } else {
-            network.check.leads_no_more(self.process);
+            network.check.leads_no_more(self.0.process);
         }
     }
 
     fn decided(&self, decided: &Decided<'_>) {
         if let Some(network) = connection::network() {
-            network.check.decided(&self.replica(), decided);
+            network.check.decided(&self.0, decided);
         }
     }
 
@@ -168,7 +160,7 @@ impl Observer for Watcher {
     fn decides(&self, inputs: &mut Undecided<'_, '_>) {
         match self.without() {
             Without::SeenMoments => {
-                let wall = wall(self.place).as_microsecond();
+                let wall = wall(self.0.place).as_microsecond();
                 for record in &mut *inputs.records {
                     let Some(renewed) = record.token.renewed else { continue };
                     let ago = u64::try_from((wall - renewed) / 1000).unwrap_or(0);
@@ -189,7 +181,7 @@ impl Observer for Watcher {
                 inputs.ttl = Box::leak(Box::new(TtlHistory::new(inputs.registration.ttl)));
             }
             Without::Grace => {
-                let key = (self.process, inputs.registration.key.clone());
+                let key = (self.0.process, inputs.registration.key.clone());
                 let before = DECISIONS.with_borrow_mut(|all| {
                     let count = all.entry(key).or_default();
                     *count += 1;
