@@ -40,12 +40,12 @@ use tower::ServiceBuilder;
 
 use crate::headers::Headers;
 
-pub use error::{ConnectError, NoConfiguration};
+pub use error::{ConnectError, NoConfiguration, NoSource};
 pub use plugin::TokenError;
 pub use proxy::ProxyError;
 pub use route::tcp;
 pub use service::HttpService;
-pub use source::Source;
+pub use source::{ActAs, Choice, Source};
 
 /// The User-Agent of programs that use the SDK.
 pub(crate) const USER_AGENT: &str = concat!("beatkeeper-client/", env!("CARGO_PKG_VERSION"));

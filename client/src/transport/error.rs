@@ -35,3 +35,14 @@ pub struct NoConfiguration {
     pub(super) kubeconfig: String,
     pub(super) pod: String,
 }
+
+/// Why there is no source for the connection that a user has chosen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSource {
+    /// The named kubeconfig or context cannot be used. Its content is not shown.
+    #[error("{0}")]
+    Chosen(String),
+    /// Nothing was named, and nothing is there.
+    #[error(transparent)]
+    Nothing(#[from] NoConfiguration),
+}

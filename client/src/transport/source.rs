@@ -22,7 +22,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 
 use super::{
-    error::{ConnectError, NoConfiguration},
+    error::{ConnectError, NoConfiguration, NoSource},
     plugin::Credential,
     proxy::Proxy,
     redacted,
@@ -34,6 +34,27 @@ use super::{
 pub struct Source {
     origin: Arc<Origin>,
     namespace: String,
+    act_as: Arc<ActAs>,
+}
+
+/// What a user chooses on a command line, in kubectl's terms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The kubeconfig; `None` for the files of $KUBECONFIG, or else ~/.kube/config.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig; `None` for its current one.
+    pub context: Option<String>,
+    /// The user and the groups that requests are sent for.
+    pub act_as: ActAs,
+}
+
+/// For whom requests are sent, if not for the user of the credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ActAs {
+    /// The name of the user.
+    pub user: Option<String>,
+    /// The groups of the user.
+    pub groups: Vec<String>,
 }
 
 enum Origin {
@@ -61,9 +82,7 @@ impl Source {
             Err(error) => error,
         };
         match Config::incluster() {
-            Ok(config) => {
-                Ok(Self { origin: Arc::new(Origin::Pod), namespace: config.default_namespace })
-            }
+            Ok(config) => Ok(Self::at(Origin::Pod, config.default_namespace)),
             Err(inside) => Err(NoConfiguration {
                 kubeconfig: redacted::kubeconfig(&outside),
                 pod: redacted::in_cluster(&inside),
@@ -71,11 +90,42 @@ impl Source {
         }
     }
 
+    /// Finds the source that a user has chosen. A named kubeconfig or context is used, or refused: the ServiceAccount
+    /// of a Pod would reach another cluster than the user meant.
+    ///
+    /// # Errors
+    /// What was chosen cannot be used; or nothing was chosen, and there is neither a kubeconfig nor a ServiceAccount.
+    pub fn choose(choice: Choice) -> Result<Self, NoSource> {
+        let Choice { kubeconfig: file, context, act_as } = choice;
+        let source = if file.is_none() && context.is_none() {
+            Self::infer()?
+        } else {
+            let chosen = Self::in_context(file, context.as_deref());
+            chosen.map_err(|error| NoSource::Chosen(redacted::kubeconfig(&error)))?
+        };
+        Ok(Self { act_as: Arc::new(act_as), ..source })
+    }
+
     /// Makes the source of a kubeconfig: of the given file alone, or as kubectl finds it.
     pub(super) fn kubeconfig(file: Option<PathBuf>) -> Result<Self, KubeconfigError> {
-        let (context, config, _) = kubeconfig(file.as_deref(), None)?;
-        let origin = Arc::new(Origin::Kubeconfig { file, context });
-        Ok(Self { origin, namespace: config.default_namespace })
+        Self::in_context(file, None)
+    }
+
+    fn in_context(file: Option<PathBuf>, context: Option<&str>) -> Result<Self, KubeconfigError> {
+        let (context, config, _) = kubeconfig(file.as_deref(), context)?;
+        Ok(Self::at(Origin::Kubeconfig { file, context }, config.default_namespace))
+    }
+
+    fn at(origin: Origin, namespace: String) -> Self {
+        Self { origin: Arc::new(origin), namespace, act_as: Arc::default() }
+    }
+
+    /// The name of the context, if the source is a kubeconfig.
+    pub fn context(&self) -> Option<&str> {
+        match &*self.origin {
+            Origin::Kubeconfig { context, .. } => Some(context),
+            Origin::Pod | Origin::Given(_) => None,
+        }
     }
 
     /// The default namespace of the source.
@@ -125,6 +175,11 @@ impl Source {
                 "there is no certificate in the CA bundle".into(),
             ));
         }
+        let ActAs { user, groups } = &*self.act_as;
+        if user.is_some() {
+            config.auth_info.impersonate.clone_from(user);
+            config.auth_info.impersonate_groups = Some(groups.clone());
+        }
         config.proxy_url = None;
         config.headers.retain(|(header, _)| *header != http::header::USER_AGENT);
         config.headers.push((http::header::USER_AGENT, user_agent.clone()));
@@ -135,7 +190,7 @@ impl Source {
 impl From<Config> for Source {
     fn from(config: Config) -> Self {
         let namespace = config.default_namespace.clone();
-        Self { origin: Arc::new(Origin::Given(Box::new(config))), namespace }
+        Self::at(Origin::Given(Box::new(config)), namespace)
     }
 }
 
