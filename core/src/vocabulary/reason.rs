@@ -25,6 +25,21 @@ macro_rules! reasons {
                 }
             }
 
+            /// The reason of this name, if there is one.
+            pub fn read(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+            }
+
+            /// Its meaning, as a sentence.
+            pub const fn meaning(self) -> &'static str {
+                self.told()[1]
+            }
+
+            /// What to do, as a sentence.
+            pub const fn remedy(self) -> &'static str {
+                self.told()[2]
+            }
+
             /// The states or conditions that it belongs to, its meaning, and what to do.
             const fn told(self) -> [&'static str; 3] {
                 match self {
