@@ -10,13 +10,15 @@ use beatkeeper_structure::{
 };
 
 /// The crates of which the rule holds, by their root files.
-const ROOTS: [&str; 8] = [
+const ROOTS: [&str; 10] = [
     "api/src/lib.rs",
     "bench/src/lib.rs",
     "bench/src/main.rs",
     "client/src/lib.rs",
     "core/src/lib.rs",
     "demo/src/main.rs",
+    "plugin/src/lib.rs",
+    "plugin/src/main.rs",
     "src/lib.rs",
     "src/main.rs",
 ];

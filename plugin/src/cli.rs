@@ -1,0 +1,80 @@
+//! The command line.
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use crate::{
+    commands::{complete, completion, get, man, version, why},
+    error::{Error, Outcome},
+    flags::ConnectionFlags,
+    output::Output,
+};
+
+/// Shows what Beatkeeper publishes, and why.
+///
+/// It only reads, unless a command says otherwise.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-beatkeeper",
+    bin_name = "kubectl beatkeeper",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 all is well, 1 something was found or failed, 2 the command line makes no sense."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    connection: ConnectionFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show registrations with their instances, and what is published of them.
+    Get(get::GetArgs),
+    /// Explain step by step why an instance is in its state, and what to do. Exits with 1 unless all is well.
+    Why(why::WhyArgs),
+    /// Print a script that completes commands, for a shell or for kubectl.
+    Completion(completion::CompletionArgs),
+    /// Print a manual page.
+    Man(man::ManArgs),
+    /// Print the version of the plugin.
+    Version(version::VersionArgs),
+    /// Print candidates for the last word, as kubectl asks for them.
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::CompleteArgs),
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// [`Error`], which says what failed.
+    pub fn run(self, output: &Output) -> Result<Outcome, Error> {
+        let Self { connection, command } = self;
+        match command {
+            Command::Get(args) => wait(get::run(&args, &connection, output)),
+            Command::Why(args) => wait(why::run(&args, &connection, output)),
+            Command::Completion(args) => completion::run(&args, Self::command(), output),
+            Command::Man(args) => man::run(&args, Self::command(), output),
+            Command::Version(args) => version::run(&args, output),
+            Command::Complete(args) => wait(complete::run(&args, &Self::command(), output)),
+        }
+    }
+}
+
+/// Runs what waits for the API server.
+fn wait(task: impl Future<Output = Result<Outcome, Error>>) -> Result<Outcome, Error> {
+    Runtime::new().map_err(Error::Start)?.block_on(task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

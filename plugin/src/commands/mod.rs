@@ -1,0 +1,8 @@
+//! The commands, one file or folder each.
+
+pub mod complete;
+pub mod completion;
+pub mod get;
+pub mod man;
+pub mod version;
+pub mod why;

@@ -1,0 +1,18 @@
+//! What is known of registrations, as plain values. Everything here is pure: objects and the time are arguments.
+
+pub mod assemble;
+pub mod beat;
+pub mod change;
+pub mod counts;
+pub mod event;
+pub mod finding;
+pub mod findings;
+pub mod instance;
+pub mod judge;
+pub mod kind;
+pub mod lease;
+pub mod live;
+pub mod publication;
+pub mod registration;
+pub mod store;
+pub mod why;

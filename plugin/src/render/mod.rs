@@ -1,0 +1,9 @@
+//! Turns the model into text. Everything here is pure: the width and the time are arguments.
+
+pub mod bar;
+pub mod changes;
+pub mod document;
+pub mod shape;
+pub mod text;
+pub mod tree;
+pub mod why;

@@ -1,0 +1,178 @@
+//! A namespace with an operator, instances that beat, and the plugin.
+
+use std::{
+    fs::File,
+    io::Write,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{Mutex, OnceLock, mpsc},
+    time::{Duration, Instant},
+};
+
+use beatkeeper_cluster::{ControlPlane, die_with_this_thread, shared};
+
+/// The longest wait of a test. What is awaited normally comes within a second.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A namespace for one test, with its operator.
+pub struct Stage {
+    pub plane: &'static ControlPlane,
+    pub namespace: String,
+    children: Vec<(String, Child)>,
+}
+
+/// What the plugin has printed.
+#[derive(Debug)]
+pub struct Printed {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Stage {
+    /// A namespace without an operator.
+    pub async fn without_operator(prefix: &str) -> Self {
+        let plane = shared().await;
+        plane.declare(&beatkeeper_api::crd()).await.unwrap();
+        let namespace = plane.namespace(prefix).await.unwrap();
+        Self { plane, namespace, children: Vec::new() }
+    }
+
+    /// A namespace whose operator may publish documentation addresses.
+    pub async fn new(prefix: &str) -> Self {
+        let mut stage = Self::without_operator(prefix).await;
+        let namespace = stage.namespace.clone();
+        let range = format!("--outside-range={namespace}=192.0.2.0/24");
+        let wider = format!("--outside-range={namespace}=198.18.0.0/15");
+        // With a network of the cluster, the operator ignores the addresses in other namespaces.
+        let network = "--cluster-network=203.0.113.0/24";
+        let words = ["controller", "--namespace", &namespace, &range, &wider, network];
+        stage.start("operator", &words);
+        stage
+    }
+
+    /// Creates a registration: ttl 3s, interval 1s, port grpc 80 → 8080, any Pod. `more` is further YAML of its spec.
+    pub fn register(&self, name: &str, more: &str) {
+        let object = format!(
+            "apiVersion: beatkeeper.dev/v1alpha1\nkind: ServiceRegistration\nmetadata: {{ name: {name} }}\nspec:\n  \
+             ttl: 3s\n  interval: 1s\n  ports: [{{ name: grpc, port: 80, targetPort: 8080 }}]\n  podSelector: {{}}\n{more}"
+        );
+        self.apply(&object);
+    }
+
+    /// Applies objects.
+    pub fn apply(&self, objects: &str) {
+        let mut command = self.plane.kubectl();
+        command.args(["-n", &self.namespace, "apply", "-f", "-"]).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(objects.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "not applied:\n{objects}");
+    }
+
+    /// Runs kubectl in the namespace.
+    pub fn kubectl(&self, words: &[&str]) {
+        let mut command = self.plane.kubectl();
+        command.args(["-n", &self.namespace]).args(words).stdout(Stdio::null());
+        assert!(command.status().unwrap().success(), "kubectl {words:?}");
+    }
+
+    /// Starts an agent that beats for an instance of `greeter`.
+    pub fn agent(&mut self, instance: &str, address: &str) {
+        let namespace = self.namespace.clone();
+        let words = ["agent", "run", "--registration", "greeter", "--namespace", &namespace];
+        let own = ["--instance", instance, "--address", address];
+        self.start(instance, &[&words[..], &own].concat());
+    }
+
+    /// Kills a process with SIGKILL. Returns when that was.
+    pub fn kill(&mut self, name: &str) -> Instant {
+        let place = self.children.iter().position(|(known, _)| known == name).unwrap();
+        let (_, mut child) = self.children.remove(place);
+        child.kill().unwrap();
+        let at = Instant::now();
+        child.wait().unwrap();
+        at
+    }
+
+    fn start(&mut self, name: &str, words: &[&str]) {
+        let mut command = Command::new(beatkeeper());
+        command.args(words).env("KUBECONFIG", self.plane.kubeconfig()).env_remove("POD_NAME");
+        let log =
+            std::env::temp_dir().join(format!("kubectl-beatkeeper-{}-{name}.log", self.namespace));
+        let log = File::create(log).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.children.push((name.to_owned(), spawn(command)));
+    }
+
+    /// A command that runs the plugin in the namespace.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-beatkeeper"));
+        command.args(words).args(["--namespace", &self.namespace]);
+        command.env("KUBECONFIG", self.plane.kubeconfig()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the plugin in the namespace.
+    pub fn plugin(&self, words: &[&str]) -> Printed {
+        printed(self.command(words))
+    }
+
+    /// Runs the plugin until its standard output is as wanted.
+    pub fn until(&self, words: &[&str], what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        loop {
+            let printed = self.plugin(words);
+            if wanted(&printed.out) {
+                return printed.out;
+            }
+            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}: {printed:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub fn printed(mut command: Command) -> Printed {
+    let output = command.output().unwrap();
+    Printed {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The program `beatkeeper`, which cargo builds beside the plugin.
+fn beatkeeper() -> PathBuf {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_kubectl-beatkeeper"));
+    let program = program.with_file_name("beatkeeper");
+    assert!(program.exists(), "{} is missing: build it with scripts/build", program.display());
+    program
+}
+
+/// Starts a process that the kernel kills when this process ends. The thread that starts it lives as long.
+pub fn spawn(command: Command) -> Child {
+    type Job = (Command, mpsc::Sender<Child>);
+    static STARTER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+    let starter = STARTER.get_or_init(|| {
+        let (jobs, next) = mpsc::channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, done) in next {
+                die_with_this_thread(&mut command, false);
+                done.send(command.spawn().unwrap()).unwrap();
+            }
+        });
+        Mutex::new(jobs)
+    });
+    let (done, child) = mpsc::channel();
+    starter.lock().unwrap().send((command, done)).unwrap();
+    child.recv().unwrap()
+}
