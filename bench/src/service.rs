@@ -2,7 +2,6 @@
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use beatkeeper_core::decide::evidence::Evidence;
 use beatkeeper_core::decide::verdict::Verdict;
@@ -82,7 +81,7 @@ impl Inputs {
             liveness: facts::Liveness {
                 ttl: &self.ttl,
                 evidence: &self.evidence,
-                unreadable: &HashMap::<Arc<str>, String>::new(),
+                unreadable: &HashMap::new(),
                 term_began: MonotonicTime::from_millis(0),
             },
             service: facts::TargetService {

@@ -41,7 +41,7 @@ pub(super) enum Action {
         #[command(flatten)]
         settings: Box<Settings>,
         /// Give up after this time.
-        #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = timeout_value)]
+        #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration::parse)]
         timeout: Duration,
     },
     /// Beat once for a registered instance.
@@ -58,10 +58,6 @@ pub(super) enum Action {
     Deregister(InstanceArgs),
     /// List the instances of a registration, or of all registrations in the namespace, with their states.
     Status(status::Args),
-}
-
-fn timeout_value(text: &str) -> Result<Duration, String> {
-    duration::parse(text).map_err(|error| error.to_string())
 }
 
 /// Runs a subcommand until it ends.

@@ -12,6 +12,7 @@ pub mod spec;
 
 mod connect;
 mod exec;
+mod failure;
 mod fields;
 mod grpc;
 mod http;
@@ -25,7 +26,6 @@ mod tls;
 
 use std::time::Duration;
 
-use beatkeeper_api::duration;
 use beatkeeper_client::{
     panics::catch_panic,
     suspend::{SuspendDetector, earlier},
@@ -34,6 +34,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use failure::ProbeFailure;
 pub use outcome::Outcome;
 pub use series::{Series, Verdict};
 pub use spec::{Check, Probe, Timing};
@@ -49,9 +50,9 @@ pub async fn check(check: &Check, limit: Duration) -> Outcome {
             Check::Exec(exec) => exec::check(exec).await,
         }
     };
-    timeout(limit, answer).await.unwrap_or_else(|_| {
-        let what = if matches!(check, Check::Exec(_)) { "not ended" } else { "no answer" };
-        Err(format!("{what} within {}", duration::format(limit)))
+    timeout(limit, answer).await.unwrap_or_else(|_| match check {
+        Check::Exec(_) => Err(ProbeFailure::NotEnded(limit)),
+        _ => Err(ProbeFailure::Unanswered(limit)),
     })
 }
 
@@ -89,7 +90,7 @@ async fn run_by<F: Future<Output = Outcome>>(
             let started = began.elapsed();
             // A panic counts as a failure: otherwise the last verdict would stay for good.
             let outcome = catch_panic(async { check().await }).await;
-            let outcome = outcome.unwrap_or_else(|panic| Err(panic.to_string()));
+            let outcome = outcome.unwrap_or_else(|panic| Err(panic.into()));
             series.record(started, outcome);
             tell(verdicts, series.verdict());
         }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
-use beatkeeper_api::duration;
+use beatkeeper_api::duration::{self, ParseDurationError};
 use beatkeeper_client::{
     lease::{Identity, Location},
     names::{self, NameError, hostname},
@@ -81,7 +81,7 @@ pub struct Settings {
 
     /// How long to drain before the end, so that routers and proxies see it, such as 5s; 0s: do not drain [default:
     /// 0s].
-    #[arg(long, env = "BEATKEEPER_DRAIN_DELAY", value_name = "DURATION", value_parser = any_duration)]
+    #[arg(long, env = "BEATKEEPER_DRAIN_DELAY", value_name = "DURATION", value_parser = duration::parse)]
     #[serde(deserialize_with = "duration_text")]
     pub drain_delay: Option<Duration>,
 
@@ -187,21 +187,25 @@ impl Settings {
     }
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE, such as shelf=7")?;
+/// Why the value of a setting cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum ValueError {
+    #[error("write it as KEY=VALUE, such as shelf=7")]
+    NoPair,
+    #[error(transparent)]
+    NoDuration(#[from] ParseDurationError),
+    #[error("must be {} or more", duration::format(INTERVAL_MIN))]
+    IntervalTooShort,
+}
+
+fn pair(text: &str) -> Result<(String, String), ValueError> {
+    let (key, value) = text.split_once('=').ok_or(ValueError::NoPair)?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn any_duration(text: &str) -> Result<Duration, String> {
-    duration::parse(text).map_err(|error| error.to_string())
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let interval = any_duration(text)?;
-    if interval < INTERVAL_MIN {
-        return Err(format!("must be {} or more", duration::format(INTERVAL_MIN)));
-    }
-    Ok(interval)
+fn interval(text: &str) -> Result<Duration, ValueError> {
+    let interval = duration::parse(text)?;
+    if interval < INTERVAL_MIN { Err(ValueError::IntervalTooShort) } else { Ok(interval) }
 }
 
 fn interval_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
@@ -209,7 +213,7 @@ fn interval_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>,
 }
 
 fn duration_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    any_duration(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
+    duration::parse(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
 }
 
 fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<(String, String)>>, D::Error> {

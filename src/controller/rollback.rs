@@ -5,7 +5,7 @@
 //! read after a conflict. The check of the watches (`watch/check.rs`) asks the API server for rollbacks that none
 //! of them can see.
 
-use std::{fmt::Display, sync::Arc};
+use std::sync::Arc;
 
 use crate::controller::{
     clock::Clock,
@@ -18,7 +18,9 @@ use crate::controller::{
     states::States,
     watch::relist::Relists,
 };
-use beatkeeper_core::{cluster_cache::watched::Watched, vocabulary::version::Version};
+use beatkeeper_core::{
+    cluster_cache::watched::Watched, liveness::rollback::RollbackSign, vocabulary::version::Version,
+};
 
 /// Every owner of something that is compared by resourceVersion.
 pub(crate) struct Rollback {
@@ -38,18 +40,17 @@ impl Rollback {
     /// Handles a rollback of the store: forgets everything that is compared by resourceVersion, and reads it
     /// again. Nothing is proven until this process has renewed its probe. Each instance that is not known to be
     /// dead gets a full ttl from that moment on.
-    pub(crate) fn begin(&self, why: &dyn Display) {
+    pub(crate) fn begin(&self, sign: RollbackSign) {
         if !self.observer.notices_rollbacks() {
             return;
         }
         tracing::warn!(
-            %why,
+            why = %sign,
             "the store has gone back to an earlier state, as after a backup was restored: everything is read again, \
              and no instance is pruned for a ttl"
         );
         self.metrics.store_went_back();
-        let doubt = format!("the store went back to an earlier state: {why}");
-        self.liveness.path().reset_after_rollback(doubt);
+        self.liveness.path().reset_after_rollback(sign);
         self.liveness.index().reset_after_rollback(self.clock.now());
         self.cluster.lock().begin_anew();
         self.other_probes.forget_all();
@@ -66,7 +67,7 @@ impl Rollback {
         let went_back = cluster.went_back::<K>();
         drop(cluster);
         if went_back {
-            self.begin(&"a read shows an object at a lower version than was known");
+            self.begin(RollbackSign::ReadObject);
         }
     }
 }

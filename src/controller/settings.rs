@@ -124,14 +124,19 @@ fn outside_range(text: &str) -> Result<Option<OutsideRange>, ParseRangeError> {
 }
 
 /// Parses a network, or a single address as a network of one address. Returns None for the empty text.
-fn network(text: &str) -> Result<Option<IpNet>, String> {
+fn network(text: &str) -> Result<Option<IpNet>, ParseNetworkError> {
     let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
     match text.parse().ok().or_else(alone) {
         _ if text.is_empty() => Ok(None),
         Some(network) => Ok(Some(network)),
-        None => Err(format!("{text:?} is no network; write for example 10.244.0.0/16")),
+        None => Err(ParseNetworkError(text.to_owned())),
     }
 }
+
+/// Why a text is not a network.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no network; write for example 10.244.0.0/16")]
+struct ParseNetworkError(String);
 
 /// The settings of the operator.
 #[derive(Debug, Clone)]

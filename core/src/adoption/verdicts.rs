@@ -10,7 +10,13 @@ use beatkeeper_api::{AdoptedInstance, InstanceState, registration::ADOPT_ANNOTAT
 
 use crate::{
     adoption::adopted::{Adopted, Adoption},
-    decide::{cordons, facts::Facts, locate, verdict::Verdict},
+    decide::{
+        cordons,
+        facts::Facts,
+        locate,
+        unplaced::{PortUnresolved, Unplaced},
+        verdict::Verdict,
+    },
     objects::{leftovers, published_addresses::PublishedAddresses},
     vocabulary::{
         address::{self, AddressSet},
@@ -150,7 +156,7 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
         cordons::covering(facts.instances.cordons, &entry.name, None, placement)
     };
     let (state, reason, message, placement) = match place(facts, adopted) {
-        Err((reason, message)) => (InstanceState::Rejected, reason, message, None),
+        Err(why) => (InstanceState::Rejected, why.reason(), why.to_string(), None),
         Ok(placement) if let Some(cordoned) = cordoned => {
             let message = format!("{} at its address is cordoned", cordoned.instance);
             (InstanceState::Cordoned, Reason::Cordoned, message, Some(placement))
@@ -189,7 +195,7 @@ fn judge(facts: &Facts<'_>, adopted: &Adopted, verdicts: &[Verdict]) -> Verdict 
 
 /// The placement of an adopted instance. It is checked in each decision, because the ranges and the ports of the spec
 /// may change.
-fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, String)> {
+fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, Unplaced> {
     let Adopted { address: _, entry } = adopted;
     let namespace = &facts.registration.key.namespace;
     let pod =
@@ -200,8 +206,7 @@ fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, Str
             let named = entry.address.as_str().into();
             address::outside(&named, namespace, facts.cluster.ranges, facts.cluster.owner_of)
         }
-    }
-    .map_err(|error| (Reason::AddressRefused, error.to_string()))?;
+    }?;
     let ports: Vec<EndpointPort> = facts
         .service
         .ports
@@ -217,11 +222,8 @@ fn place(facts: &Facts<'_>, adopted: &Adopted) -> Result<Placement, (Reason, Str
         })
         .collect();
     if ports.is_empty() && !locate::stays(facts, &[address]) {
-        let message = format!(
-            "it was taken over with the ports {:?}, of which spec.ports has none any more",
-            entry.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>()
-        );
-        return Err((Reason::PortUnresolved, message));
+        let names = entry.ports.iter().map(|port| port.name.clone()).collect();
+        return Err(PortUnresolved::NoneAdopted(names).into());
     }
     Ok(Placement {
         addresses: locate::of_families(vec![address], facts)?,

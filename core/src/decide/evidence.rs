@@ -11,6 +11,7 @@ use crate::{
         probe_tracker::ProbeTracker,
         proven_time::ProvenTime,
         ttl::TtlHistory,
+        unproven::Unproven,
     },
     objects::registration::Registration,
     vocabulary::{
@@ -32,7 +33,7 @@ pub struct Evidence {
     /// When the latest probe that has come back was sent; `None` before the first one.
     pub probed: Option<MonotonicTime>,
     /// Why no probe has come back although one was requested.
-    pub unproven: Option<String>,
+    pub unproven: Option<Unproven>,
     /// Where the path of the beats is broken, if it is.
     pub broken: Option<BrokenPath>,
 }

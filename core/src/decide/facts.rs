@@ -14,6 +14,7 @@ use crate::{
     vocabulary::{
         address::{AddressSet, OutsideRanges},
         endpoint::{EndpointPort, Family, PortSet},
+        failure::Failure,
         monotonic_time::MonotonicTime,
     },
 };
@@ -54,7 +55,7 @@ pub struct Liveness<'a> {
     /// The evidence.
     pub evidence: &'a Evidence,
     /// Leases with a live read that failed, with the error.
-    pub unreadable: &'a HashMap<Arc<str>, String>,
+    pub unreadable: &'a HashMap<Arc<str>, Failure>,
     /// When the present term of this controller began, that is, when it last became the leader.
     pub term_began: MonotonicTime,
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     decide::{
         cordons, locate,
+        unplaced::Unplaced,
         verdict::{JudgedLease, Suspect, Verdict},
     },
     liveness::{
@@ -57,12 +58,9 @@ impl Candidate<'_> {
         }
         let placement = match self.placement() {
             Ok(placement) => placement,
-            Err((reason, message)) => {
-                let state = match reason {
-                    Reason::NoAddressYet => InstanceState::Waiting,
-                    _ => InstanceState::Rejected,
-                };
-                return Conclusion::without_life((state, reason, message), None);
+            Err(why) => {
+                let ruling = (why.state(), why.reason(), why.to_string());
+                return Conclusion::without_life(ruling, None);
             }
         };
         if let Some(message) = self.cordon(&placement) {
@@ -143,7 +141,7 @@ impl Candidate<'_> {
     }
 
     /// Where is the instance?
-    fn placement(&self) -> Result<Placement, (Reason, String)> {
+    fn placement(&self) -> Result<Placement, Unplaced> {
         match &self.record.content.origin {
             Origin::Pod { name, uid } => locate::in_pod(self.facts, name, uid),
             Origin::Outside => {

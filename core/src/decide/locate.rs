@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use crate::{
-    decide::facts::Facts,
+    decide::{
+        facts::Facts,
+        unplaced::{NotSelected, PortUnresolved, Unplaced},
+    },
     objects::{
         pod::PodView,
         registration::{PortTemplate, TargetPort},
@@ -12,48 +15,32 @@ use crate::{
         address::{self, Named},
         endpoint::{EndpointPort, Family, PodRef, PortSet},
         placement::Placement,
-        reason::Reason,
     },
 };
 
 /// The placement of an instance that runs in a Pod. Everything comes from the Pod, and nothing from its Lease.
 ///
 /// # Errors
-/// The reason, and a message that names the Pod.
-pub(crate) fn in_pod(
-    facts: &Facts<'_>,
-    name: &str,
-    uid: &str,
-) -> Result<Placement, (Reason, String)> {
+/// [`Unplaced`], which names the Pod.
+pub(crate) fn in_pod(facts: &Facts<'_>, name: &str, uid: &str) -> Result<Placement, Unplaced> {
     let key = &facts.registration.key;
     let Some(pod) = facts.cluster.pods.get(name) else {
-        let message = format!("there is no Pod {name} in namespace {}", key.namespace);
-        return Err((Reason::PodNotFound, message));
+        return Err(Unplaced::NoPod { pod: name.to_owned(), namespace: key.namespace.clone() });
     };
     if pod.uid != uid {
-        let message = format!(
-            "its Lease belongs to an earlier Pod {name} (uid {uid}); delete the Lease, so that the \
-             present Pod can create its own"
-        );
-        return Err((Reason::PodReplaced, message));
+        return Err(Unplaced::PodReplaced { pod: name.to_owned(), uid: uid.to_owned() });
     }
     selected(facts, name, pod)?;
-    let addresses: Vec<IpAddr> = pod
-        .ips
-        .iter()
-        .copied()
-        .map(|ip| {
-            address::publishable(ip).map_err(|error| (Reason::AddressRefused, error.to_string()))
-        })
-        .collect::<Result<_, _>>()?;
+    let addresses: Vec<IpAddr> =
+        pod.ips.iter().copied().map(address::publishable).collect::<Result<_, _>>()?;
     if addresses.is_empty() {
-        let message = format!("Pod {name} has no address yet");
-        return Err((Reason::NoAddressYet, message));
+        return Err(Unplaced::NoAddressYet { pod: name.to_owned() });
     }
     let ports = resolve(facts, &addresses, false, |port| match &port.target {
         TargetPort::Number(number) => Ok(*number),
         TargetPort::Name(target) => pod.port(target, port.protocol).ok_or_else(|| {
-            format!("Pod {name} has no {} port named {target}", port.protocol.as_str())
+            let (pod, target) = (name.to_owned(), target.clone());
+            PortUnresolved::NotInPod { pod, protocol: port.protocol, target }
         }),
     })?;
     Ok(Placement {
@@ -75,43 +62,41 @@ pub(crate) fn in_pod(
     })
 }
 
-fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), (Reason, String)> {
-    let message = match &facts.registration.selector {
+fn selected(facts: &Facts<'_>, name: &str, pod: &PodView) -> Result<(), NotSelected> {
+    let names = || (facts.registration.key.name.clone(), name.to_owned());
+    match &facts.registration.selector {
         // An edit that cannot be applied must not empty the Service.
         _ if (facts.published.frozen.is_some() || facts.registration.selector_unreadable)
             && pod.ips.iter().any(|ip| facts.published.addresses.contains(ip)) =>
         {
-            return Ok(());
+            Ok(())
         }
         None if facts.registration.selector_unreadable => {
-            format!(
-                "spec.podSelector of {} cannot be read, so Pod {name} may not join; correct it",
-                facts.registration.key.name
-            )
+            let (registration, pod) = names();
+            Err(NotSelected::SelectorUnreadable { registration, pod })
         }
-        None => format!(
-            "spec.podSelector of {} is absent, so no Pod may join; Pod {name} wants to",
-            facts.registration.key.name
-        ),
-        Some(selector) if !selector.matches(&pod.labels) => format!(
-            "the labels of Pod {name} do not match spec.podSelector of {}",
-            facts.registration.key.name
-        ),
-        Some(_) => return Ok(()),
-    };
-    Err((Reason::PodNotSelected, message))
+        None => {
+            let (registration, pod) = names();
+            Err(NotSelected::NoSelector { registration, pod })
+        }
+        Some(selector) if !selector.matches(&pod.labels) => {
+            let (registration, pod) = names();
+            Err(NotSelected::OtherLabels { registration, pod })
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// The placement of an outside instance: at its declared addresses, or otherwise at those in its Lease. Both must be
 /// in the allowed ranges.
 ///
 /// # Errors
-/// The reason, and a message that says who can correct it.
+/// [`Unplaced`].
 pub(crate) fn outside(
     facts: &Facts<'_>,
     instance: &str,
     named: &[Named],
-) -> Result<Placement, (Reason, String)> {
+) -> Result<Placement, Unplaced> {
     let declared = facts.registration.declared.get(instance);
     let declared_at: Option<Vec<Named>> = declared
         .map(|declared| declared.addresses.iter().map(|text| text.as_str().into()).collect());
@@ -129,18 +114,15 @@ pub(crate) fn outside(
         match (own, &port.target) {
             (Some(own), _) => {
                 u16::try_from(own.port).ok().filter(|number| *number > 0).ok_or_else(|| {
-                    format!(
-                        "port {:?} of instance {instance} is {}; it must be from 1 to 65535",
-                        port.name, own.port
-                    )
+                    let (port, instance) = (port.name.clone(), instance.to_owned());
+                    PortUnresolved::NotANumber { port, instance, number: own.port }
                 })
             }
             (None, TargetPort::Number(number)) => Ok(*number),
-            (None, TargetPort::Name(target)) => Err(format!(
-                "port {:?} has targetPort {target:?}, a name that only Pods can resolve; declare the \
-                 instance with a number for that port",
-                port.name
-            )),
+            (None, TargetPort::Name(target)) => {
+                let (port, target) = (port.name.clone(), target.clone());
+                Err(PortUnresolved::NeedsPod { port, target })
+            }
         }
     })?;
     Ok(Placement {
@@ -155,23 +137,14 @@ pub(crate) fn outside(
 }
 
 /// The addresses of an outside instance, if they may be published.
-fn allowed(facts: &Facts<'_>, named: &[Named]) -> Result<Vec<IpAddr>, (Reason, String)> {
+fn allowed(facts: &Facts<'_>, named: &[Named]) -> Result<Vec<IpAddr>, Unplaced> {
     if named.is_empty() {
-        let message = format!(
-            "it names no address: declare it in spec.instances, or set annotation {} on its Lease; if it \
-             runs in a Pod, its Lease has lost its owner reference: delete the Lease",
-            beatkeeper_api::heartbeat::ADDRESSES_ANNOTATION
-        );
-        return Err((Reason::AddressMissing, message));
+        return Err(Unplaced::NoAddress);
     }
     let namespace = &facts.registration.key.namespace;
-    named
-        .iter()
-        .map(|named| {
-            address::outside(named, namespace, facts.cluster.ranges, facts.cluster.owner_of)
-        })
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| (Reason::AddressRefused, error.to_string()))
+    let check =
+        |named| address::outside(named, namespace, facts.cluster.ranges, facts.cluster.owner_of);
+    Ok(named.iter().map(check).collect::<Result<Vec<_>, _>>()?)
 }
 
 /// While nothing may be changed: the addresses at which an outside instance is published, including those that an edit
@@ -194,8 +167,8 @@ fn resolve(
     facts: &Facts<'_>,
     addresses: &[IpAddr],
     brings_some: bool,
-    number_of: impl Fn(&PortTemplate) -> Result<u16, String>,
-) -> Result<PortSet, (Reason, String)> {
+    number_of: impl Fn(&PortTemplate) -> Result<u16, PortUnresolved>,
+) -> Result<PortSet, PortUnresolved> {
     // Port numbers are the same for all instances, so thousands of instances share one set.
     let shared = !brings_some
         && facts.service.ports.iter().all(|port| matches!(port.target, TargetPort::Number(_)));
@@ -212,13 +185,13 @@ fn resolve(
                 protocol: template.protocol,
                 app_protocol: template.app_protocol.clone(),
             }),
-            Err(message) => problem = Some(message),
+            Err(unresolved) => problem = Some(unresolved),
         }
     }
     match problem {
         // A published instance that may not be changed keeps its ports.
         Some(_) if ports.is_empty() && stays(facts, addresses) => Ok(PortSet::new(ports)),
-        Some(message) if ports.is_empty() => Err((Reason::PortUnresolved, message)),
+        Some(unresolved) if ports.is_empty() => Err(unresolved),
         _ if shared => Ok(facts.service.shared_ports.get_or_init(|| PortSet::new(ports)).clone()),
         _ => Ok(PortSet::new(ports)),
     }
@@ -233,11 +206,11 @@ pub(crate) fn stays(facts: &Facts<'_>, addresses: &[IpAddr]) -> bool {
 /// The addresses of the IP families of the Service, and those that stay because nothing may be changed.
 ///
 /// # Errors
-/// The reason, and a message that names the addresses and the families.
+/// [`Unplaced::OtherFamily`] if none is left.
 pub(crate) fn of_families(
     addresses: Vec<IpAddr>,
     facts: &Facts<'_>,
-) -> Result<Vec<IpAddr>, (Reason, String)> {
+) -> Result<Vec<IpAddr>, Unplaced> {
     let families = facts.service.families;
     let matching: Vec<IpAddr> = addresses
         .iter()
@@ -245,13 +218,7 @@ pub(crate) fn of_families(
         .filter(|address| families.contains(&Family::of(*address)) || stays(facts, &[*address]))
         .collect();
     if matching.is_empty() {
-        let list = |items: Vec<String>| items.join(", ");
-        let message = format!(
-            "its addresses ({}) are of no family that the Service has ({})",
-            list(addresses.iter().map(IpAddr::to_string).collect()),
-            list(families.iter().map(|family| family.as_str().to_owned()).collect())
-        );
-        return Err((Reason::AddressFamilyMismatch, message));
+        return Err(Unplaced::OtherFamily { addresses, families: families.to_vec() });
     }
     Ok(matching)
 }

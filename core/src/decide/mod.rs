@@ -10,6 +10,7 @@ mod judge;
 mod life;
 pub(crate) mod locate;
 mod min_ready;
+pub(crate) mod unplaced;
 
 use std::{
     cell::LazyCell,
@@ -84,7 +85,7 @@ fn never_beat(facts: &Facts<'_>, instance: &str) -> Verdict {
             ),
             Some(placement),
         ),
-        Err((reason, message)) => (InstanceState::Rejected, reason, message, None),
+        Err(why) => (InstanceState::Rejected, why.reason(), why.to_string(), None),
     };
     Verdict::without_lease(instance, state, reason, message, placement)
 }

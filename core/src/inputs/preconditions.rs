@@ -33,7 +33,8 @@ pub fn stall(
         );
     }
     if !registration.problems.is_empty() {
-        return because(ConditionReason::InvalidSpec, registration.problems.join("; "));
+        let problems: Vec<_> = registration.problems.iter().map(ToString::to_string).collect();
+        return because(ConditionReason::InvalidSpec, problems.join("; "));
     }
     if let Some(elder) = &neighbours.elder {
         return because(

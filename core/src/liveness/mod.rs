@@ -8,3 +8,4 @@ pub mod rhythm;
 pub mod rollback;
 pub mod silence_log;
 pub mod ttl;
+pub mod unproven;

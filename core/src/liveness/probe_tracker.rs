@@ -15,8 +15,9 @@ use beatkeeper_api::heartbeat;
 use crate::{
     liveness::{
         proven_time::{Gap, ProvenTime},
-        rollback::{OurLease, RollbackDetector},
+        rollback::{OurLease, RollbackDetector, RollbackSign},
         silence_log::SilenceLog,
+        unproven::Unproven,
     },
     vocabulary::{
         key::Key,
@@ -86,7 +87,7 @@ pub struct ProbeTracker {
     last_sent: Option<MonotonicTime>,
     silence_log: SilenceLog,
     /// Why the last renewal did not come back. `None` once a renewal has come back.
-    failure: Option<String>,
+    failure: Option<Unproven>,
     awaited: Deadlines,
     rollback_detector: RollbackDetector,
     /// No renewal is sent before this moment, and none proves anything.
@@ -213,7 +214,7 @@ impl ProbeTracker {
     }
 
     /// A renewal could not be written, or did not come back.
-    pub fn failed(&mut self, why: String) {
+    pub fn failed(&mut self, why: Unproven) {
         self.failure = Some(why);
     }
 
@@ -229,8 +230,8 @@ impl ProbeTracker {
     }
 
     /// Why no renewal comes back; `None` if renewals come back.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+    pub fn failure(&self) -> Option<&Unproven> {
+        self.failure.as_ref()
     }
 
     /// What is known of this replica's own Lease.
@@ -246,13 +247,13 @@ impl ProbeTracker {
     }
 
     /// The store has gone back to an earlier state. Nothing that was seen before proves anything about its state now.
-    pub fn reset_after_rollback(&mut self, why: String) {
+    pub fn reset_after_rollback(&mut self, sign: RollbackSign) {
         self.rollback_detector.forget();
         self.silence_log.forget_marks();
         self.under_way.clear();
         self.last_sent = None;
         self.proof = None;
-        self.failure = Some(why);
+        self.failure = Some(sign.into());
     }
 
     /// What a later process needs to know of this one (L5).

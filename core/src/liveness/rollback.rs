@@ -11,7 +11,7 @@
 //!   Otherwise versions went back.
 //! * The watch must deliver the renewal. Otherwise the watch is deaf.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::vocabulary::version::Version;
 
@@ -26,9 +26,9 @@ pub struct OurLease {
     pub token: i64,
 }
 
-/// The store has gone back to an earlier state.
+/// What shows that the store has gone back to an earlier state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rollback {
+pub enum RollbackSign {
     /// A write was answered with a version below one that had been seen.
     #[error("the probe's renewal was answered with version {}, after {} had been seen", .answered.0, .seen.0)]
     LowerVersion {
@@ -48,6 +48,25 @@ pub enum Rollback {
     /// The Lease is gone, although the watch has not shown a deletion.
     #[error("the probe's Lease is gone, without having been deleted")]
     Lost,
+    /// The API server answered with a version of this kind below one that had been seen.
+    #[error("{kind} are at version {}, after {} was seen", .reached.0, .seen.0)]
+    KindWentBack {
+        /// The plural of the kind, as in URLs.
+        kind: Cow<'static, str>,
+        /// The version of the answer.
+        reached: Version,
+        /// A version that had been seen before.
+        seen: Version,
+    },
+    /// A list contains an object at a version below the one that was known.
+    #[error("a list shows an object at a lower version than was known before")]
+    ListedObject,
+    /// A list contains a Lease at a version below the one that was known.
+    #[error("a list shows a Lease at a lower version than was known before")]
+    ListedLease,
+    /// A read returned an object at a version below the one that was known.
+    #[error("a read shows an object at a lower version than was known")]
+    ReadObject,
 }
 
 /// What is known of this replica's own Lease.
@@ -72,9 +91,9 @@ impl RollbackDetector {
     ///
     /// # Errors
     /// If the store has gone back.
-    pub fn answered(&mut self, lease: OurLease, seen: Version) -> Result<(), Rollback> {
+    pub fn answered(&mut self, lease: OurLease, seen: Version) -> Result<(), RollbackSign> {
         if lease.version < seen {
-            return Err(Rollback::LowerVersion { answered: lease.version, seen });
+            return Err(RollbackSign::LowerVersion { answered: lease.version, seen });
         }
         // The watch may have shown the renewal before the answer arrived.
         if self.left.as_ref().is_none_or(|left| left.version < lease.version) {
@@ -104,13 +123,13 @@ impl RollbackDetector {
     ///
     /// # Errors
     /// If the store has gone back. Otherwise another writer has changed the Lease since.
-    pub fn refused(&mut self, found: Option<OurLease>) -> Result<(), Rollback> {
+    pub fn refused(&mut self, found: Option<OurLease>) -> Result<(), RollbackSign> {
         let Some(left) = self.left.take() else { return Ok(()) };
-        let Some(found) = found else { return Err(Rollback::Lost) };
+        let Some(found) = found else { return Err(RollbackSign::Lost) };
         // Other writers may change other fields without a renewal. A renewal that this replica gave up may also have
         // been written.
         if found.version < left.version || found.token < left.token || found.uid != left.uid {
-            return Err(Rollback::Forgotten { found: found.version, left: left.version });
+            return Err(RollbackSign::Forgotten { found: found.version, left: left.version });
         }
         self.left = Some(found);
         Ok(())
@@ -157,7 +176,7 @@ mod tests {
     #[test]
     fn an_answer_below_a_version_that_was_seen_shows_that_the_store_went_back() {
         let mut history = renewed();
-        let went_back = Rollback::LowerVersion { answered: Version(40), seen: Version(20_000) };
+        let went_back = RollbackSign::LowerVersion { answered: Version(40), seen: Version(20_000) };
         assert_eq!(history.answered(lease(40, 2), Version(20_000)), Err(went_back));
     }
 
@@ -176,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_missing_lease_was_deleted_or_the_store_was_rolled_back() {
-        assert_eq!(renewed().refused(None), Err(Rollback::Lost));
+        assert_eq!(renewed().refused(None), Err(RollbackSign::Lost));
         let mut history = renewed();
         history.deleted();
         assert_eq!(history.left(), None);

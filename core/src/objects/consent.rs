@@ -18,28 +18,30 @@ pub enum Consent {
     Unreadable,
 }
 
+/// Why the annotation cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConsentError {
+    /// An entry of the list is no address. Its beginning is quoted.
+    #[error(
+        "annotation {ADOPT_ANNOTATION}: {0:?} is not an IP address; write \"true\" for all addresses of the Service, or a list such as \"192.0.2.10,192.0.2.11\""
+    )]
+    NotAnAddress(String),
+}
+
 impl Consent {
     /// Reads the value of the annotation.
     ///
     /// # Errors
-    /// A message that says what is wrong with the value and what to write.
-    pub fn read(value: Option<&str>) -> Result<Self, String> {
+    /// [`ConsentError`], which says what is wrong with the value and what to write.
+    pub fn read(value: Option<&str>) -> Result<Self, ConsentError> {
+        let address = |text: &str| {
+            let quoted = || text.trim().chars().take(64).collect();
+            text.trim().parse().map_err(|_| ConsentError::NotAnAddress(quoted()))
+        };
         match value.map(str::trim) {
             None | Some("false") => Ok(Self::Withheld),
             Some("true") => Ok(Self::All),
-            Some(list) => {
-                let addresses = list.split(',').map(|text| {
-                    text.trim().parse().map_err(|_| {
-                        let text: String = text.trim().chars().take(64).collect();
-                        format!(
-                            "annotation {ADOPT_ANNOTATION}: {text:?} is not an IP address; write \
-                             \"true\" for all addresses of the Service, or a list such as \
-                             \"192.0.2.10,192.0.2.11\""
-                        )
-                    })
-                });
-                Ok(Self::Only(addresses.collect::<Result<_, _>>()?))
-            }
+            Some(list) => Ok(Self::Only(list.split(',').map(address).collect::<Result<_, _>>()?)),
         }
     }
 

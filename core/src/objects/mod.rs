@@ -11,3 +11,4 @@ pub mod published_addresses;
 pub mod registration;
 pub mod salvage;
 pub mod service;
+pub mod spec_problem;

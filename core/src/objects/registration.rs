@@ -7,15 +7,25 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use beatkeeper_api::{
-    CordonedInstance, InstanceSpec, PortSpec, ServiceRegistration, duration, heartbeat,
+    CordonedInstance, InstanceSpec, PortSpec, ServiceRegistration, ServiceRegistrationSpec,
+    duration, heartbeat,
     registration::{ADOPT_ANNOTATION, DRY_RUN_ANNOTATION, UNCORDON_ANNOTATION},
 };
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{LabelSelector, ObjectMeta},
+    util::intstr::IntOrString,
+};
 use kube::core::Selector;
 
 use crate::{
-    objects::{consent::Consent, labels::LabelMatch, marks::Owner, salvage},
-    vocabulary::{endpoint::Protocol, key::Key, pace::Pace},
+    objects::{
+        consent::Consent,
+        labels::LabelMatch,
+        marks::Owner,
+        salvage,
+        spec_problem::{PORT_NAME_MAX, PortProblem, SpecProblem},
+    },
+    vocabulary::{endpoint::Protocol, failure::Failure, key::Key, pace::Pace},
 };
 
 /// A ServiceRegistration with a parsed spec.
@@ -54,7 +64,7 @@ pub struct Registration {
     /// The instances with a cordon that the annotation lifts, even if they no longer have a Lease.
     pub uncordon: Vec<String>,
     /// The errors in the spec.
-    pub problems: Vec<String>,
+    pub problems: Vec<SpecProblem>,
 }
 
 /// A port of the registration, before it is resolved for an instance.
@@ -81,9 +91,6 @@ pub enum TargetPort {
     Name(String),
 }
 
-/// The longest name of a port, a DNS label, in characters.
-const PORT_NAME_MAX: usize = 63;
-
 /// The shortest and the longest ttl.
 const TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -98,77 +105,39 @@ impl Registration {
     /// Reads a spec. A field that cannot be read is omitted or gets its default, and is described in
     /// [`Registration::problems`].
     pub fn validate(object: &ServiceRegistration) -> Self {
-        let annotations = object.metadata.annotations.as_ref();
-        let unread = annotations.and_then(|all| all.get(salvage::UNREADABLE_ANNOTATION));
-        let mut problems: Vec<String> = unread.cloned().into_iter().collect();
-        let metadata = &object.metadata;
-        let name = metadata.name.clone().unwrap_or_default();
-        let spec = &object.spec;
-        let mut read = |field: &str, text: &str| {
-            duration::parse(text)
-                .map_err(|error| problems.push(format!("spec.{field}: {error}")))
-                .ok()
-        };
-        // A ttl that cannot be read must not become shorter. Otherwise an instance that beats by the intended ttl
-        // would be pruned.
-        let ttl = read("ttl", &spec.ttl).unwrap_or(*TTL.end());
-        let interval = read("interval", &spec.interval);
-        if !TTL.contains(&ttl) {
-            problems.push(format!("spec.ttl is {}; it must be from 1s to 24h", spec.ttl));
-        }
-        let ttl = ttl.clamp(*TTL.start(), *TTL.end());
-        let fits = |interval: &Duration| !interval.is_zero() && *interval < ttl;
-        if !interval.as_ref().is_none_or(fits) {
-            problems.push(format!(
-                "spec.interval is {}; it must be above zero and shorter than ttl {}",
-                spec.interval,
-                duration::format(ttl)
-            ));
-        }
-        let interval = interval.filter(fits).unwrap_or(ttl / 3);
-        let ports = ports(&spec.ports, &mut problems);
-        let selector = spec.pod_selector.clone().and_then(|selector| {
-            Selector::try_from(selector)
-                .map(LabelMatch::from)
-                .map_err(|error| problems.push(format!("spec.podSelector: {error}")))
-                .ok()
-        });
-        let selector_unreadable = selector.is_none() && spec.pod_selector.is_some();
-        let declared = declared(&spec.instances, &mut problems);
+        let (metadata, spec) = (&object.metadata, &object.spec);
         let annotation = |name| metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        let unread = annotation(salvage::UNREADABLE_ANNOTATION);
+        let mut problems: Vec<SpecProblem> =
+            unread.map(|fields| SpecProblem::Unreadable(fields.to_owned())).into_iter().collect();
+        let Pace { ttl, interval } = pace(spec, &mut problems);
+        let ports = ports(&spec.ports, &mut problems);
+        let selector = selector(spec.pod_selector.as_ref(), &mut problems);
+        let declared = declared(&spec.instances, &mut problems);
         let dry_run = dry_run(annotation(DRY_RUN_ANNOTATION), &mut problems);
         let consent = Consent::read(annotation(ADOPT_ANNOTATION)).unwrap_or_else(|problem| {
-            problems.push(problem);
+            problems.push(problem.into());
             Consent::Unreadable
         });
+        let protection = spec.protection.as_ref();
+        let min_ready = protection.and_then(|it| usize::try_from(it.min_ready).ok());
         Self {
             service_name: object.service_name().to_owned(),
-            key: Key::new(metadata.namespace.clone().unwrap_or_default(), name),
+            key: Key::of(metadata),
             uid: metadata.uid.clone().unwrap_or_default(),
             generation: metadata.generation,
             ttl,
             interval,
             ports,
+            selector_unreadable: selector.is_none() && spec.pod_selector.is_some(),
             selector,
-            selector_unreadable,
             declared,
-            min_ready: spec
-                .protection
-                .as_ref()
-                .and_then(|protection| usize::try_from(protection.min_ready).ok())
-                .unwrap_or(0),
-            ending: metadata
-                .deletion_timestamp
-                .as_ref()
-                .map(|_| metadata.finalizers.clone().unwrap_or_default()),
+            min_ready: min_ready.unwrap_or(0),
+            ending: ending(metadata),
             dry_run,
             consent,
             cordoned: object.status.iter().flat_map(|status| &status.cordoned).cloned().collect(),
-            uncordon: annotation(UNCORDON_ANNOTATION)
-                .into_iter()
-                .flat_map(|names| names.split(','))
-                .map(|name| name.trim().to_owned())
-                .collect(),
+            uncordon: uncordon(annotation(UNCORDON_ANNOTATION)),
             problems,
         }
     }
@@ -185,35 +154,77 @@ impl Registration {
     }
 }
 
-fn ports(specs: &[PortSpec], problems: &mut Vec<String>) -> Vec<PortTemplate> {
+/// Reads the ttl and the interval.
+fn pace(spec: &ServiceRegistrationSpec, problems: &mut Vec<SpecProblem>) -> Pace {
+    let mut read = |field, text: &str| {
+        duration::parse(text)
+            .map_err(|source| problems.push(SpecProblem::NotADuration { field, source }))
+            .ok()
+    };
+    // A ttl that cannot be read must not become shorter. Otherwise an instance that beats by the intended ttl would be
+    // pruned.
+    let ttl = read("ttl", &spec.ttl).unwrap_or(*TTL.end());
+    let interval = read("interval", &spec.interval);
+    if !TTL.contains(&ttl) {
+        problems.push(SpecProblem::TtlOutOfRange(spec.ttl.clone()));
+    }
+    let ttl = ttl.clamp(*TTL.start(), *TTL.end());
+    let fits = |interval: &Duration| !interval.is_zero() && *interval < ttl;
+    if !interval.as_ref().is_none_or(fits) {
+        problems.push(SpecProblem::IntervalOutOfRange { interval: spec.interval.clone(), ttl });
+    }
+    Pace { ttl, interval: interval.filter(fits).unwrap_or(ttl / 3) }
+}
+
+fn selector(
+    selector: Option<&LabelSelector>,
+    problems: &mut Vec<SpecProblem>,
+) -> Option<LabelMatch> {
+    Selector::try_from(selector?.clone())
+        .map(LabelMatch::from)
+        .map_err(|error| problems.push(SpecProblem::PodSelector(Failure::of(error))))
+        .ok()
+}
+
+/// The finalizers for which a deletion waits, if the object is being deleted.
+fn ending(metadata: &ObjectMeta) -> Option<Vec<String>> {
+    metadata.deletion_timestamp.as_ref()?;
+    Some(metadata.finalizers.clone().unwrap_or_default())
+}
+
+fn uncordon(names: Option<&str>) -> Vec<String> {
+    let names = names.into_iter().flat_map(|names| names.split(','));
+    names.map(|name| name.trim().to_owned()).collect()
+}
+
+fn ports(specs: &[PortSpec], problems: &mut Vec<SpecProblem>) -> Vec<PortTemplate> {
     let mut ports: Vec<PortTemplate> = Vec::new();
-    for (n, spec) in specs.iter().enumerate() {
+    for (index, spec) in specs.iter().enumerate() {
         match port(spec) {
             Ok(port) if ports.iter().any(|known| known.name == port.name) => {
-                problems.push(format!("spec.ports[{n}].name {:?} is there twice", port.name));
+                let source = PortProblem::NameTwice(port.name);
+                problems.push(SpecProblem::Port { index, source });
             }
             Ok(port) => ports.push(port),
-            Err(error) => problems.push(format!("spec.ports[{n}].{error}")),
+            Err(source) => problems.push(SpecProblem::Port { index, source }),
         }
     }
     if specs.is_empty() {
-        problems.push("spec.ports is empty; name at least one port".to_owned());
+        problems.push(SpecProblem::NoPorts);
     }
     ports
 }
 
-fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
-    let number = |field: &str, number: i32| {
+fn port(spec: &PortSpec) -> Result<PortTemplate, PortProblem> {
+    let number = |field, number: i32| {
         u16::try_from(number)
             .ok()
             .filter(|number| *number > 0)
-            .ok_or_else(|| format!("{field} is {number}; it must be from 1 to 65535"))
+            .ok_or(PortProblem::NotANumber { field, number })
     };
-    let named = |field: &str, name: &str| match name.len() {
+    let named = |field, name: &str| match name.len() {
         0..=PORT_NAME_MAX => Ok(name.to_owned()),
-        length => {
-            Err(format!("{field} has {length} characters; it must be at most {PORT_NAME_MAX}"))
-        }
+        length => Err(PortProblem::TooLong { field, length }),
     };
     let port = number("port", spec.port)?;
     Ok(PortTemplate {
@@ -228,7 +239,7 @@ fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
             "TCP" => Protocol::Tcp,
             "UDP" => Protocol::Udp,
             "SCTP" => Protocol::Sctp,
-            other => return Err(format!("protocol is {other:?}; it must be TCP, UDP or SCTP")),
+            other => return Err(PortProblem::UnknownProtocol(other.to_owned())),
         },
         app_protocol: spec.app_protocol.clone(),
     })
@@ -237,28 +248,27 @@ fn port(spec: &PortSpec) -> Result<PortTemplate, String> {
 /// Reads the annotation for a dry run. A value that cannot be read is a problem like any other, which stops additions
 /// but not removals. So no instance is newly published, as in the dry run that the user probably wanted. And if
 /// instances are already published, a typing error does not keep dead ones published.
-fn dry_run(value: Option<&str>, problems: &mut Vec<String>) -> bool {
+fn dry_run(value: Option<&str>, problems: &mut Vec<SpecProblem>) -> bool {
     match value {
         Some("true") => true,
         None | Some("false") => false,
         Some(other) => {
-            let other: String = other.chars().take(64).collect();
-            problems.push(format!(
-                "annotation {DRY_RUN_ANNOTATION} is {other:?}; write \"true\" for a dry run, or remove \
-                 it to publish"
-            ));
+            problems.push(SpecProblem::DryRun(other.chars().take(64).collect()));
             false
         }
     }
 }
 
-fn declared(specs: &[InstanceSpec], problems: &mut Vec<String>) -> BTreeMap<String, InstanceSpec> {
+fn declared(
+    specs: &[InstanceSpec],
+    problems: &mut Vec<SpecProblem>,
+) -> BTreeMap<String, InstanceSpec> {
     let mut declared = BTreeMap::new();
-    for (n, spec) in specs.iter().enumerate() {
+    for (index, spec) in specs.iter().enumerate() {
         if spec.name.is_empty() || spec.name.len() > heartbeat::INSTANCE_NAME_MAX {
-            problems.push(format!("spec.instances[{n}].name must have 1 to 189 characters"));
+            problems.push(SpecProblem::InstanceNameLength { index });
         } else if declared.contains_key(&spec.name) {
-            problems.push(format!("spec.instances[{n}].name {:?} is there twice", spec.name));
+            problems.push(SpecProblem::InstanceTwice { index, name: spec.name.clone() });
         } else {
             declared.insert(spec.name.clone(), spec.clone());
         }

@@ -21,8 +21,33 @@ pub enum Concern {
     Readiness,
 }
 
-/// The result of a check; an error says what is wrong.
-pub type Finding = Result<(), String>;
+/// What a check has found wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ailment {
+    /// The timer stands still.
+    #[error("the timer has not ticked for {} s", .0.as_secs())]
+    TimerStuck(Duration),
+    /// These caches have not been read to their end.
+    #[error("not read yet: {}", .0.join(", "))]
+    CachesUnread(Vec<String>),
+    /// The API server has not answered since the start.
+    #[error("it has not answered yet")]
+    NeverAnswered,
+    /// The API server has stopped answering.
+    #[error("it has not answered for {} s", .0.as_secs())]
+    Unanswered(Duration),
+    /// A watch does not deliver.
+    #[error("the watch of {kind} has not brought for {} s what was written", .silent.as_secs())]
+    WatchSilent {
+        /// The plural of the kind.
+        kind: &'static str,
+        /// For how long.
+        silent: Duration,
+    },
+}
+
+/// The result of a check.
+pub type Finding = Result<(), Ailment>;
 
 /// The known health of the operator.
 #[derive(Debug, Default)]
@@ -113,31 +138,24 @@ impl Health {
         if silent <= STUCK_AFTER {
             return Ok(());
         }
-        Err(format!("the timer has not ticked for {} s", silent.as_secs()))
+        Err(Ailment::TimerStuck(silent))
     }
 
     fn caches(&self) -> Finding {
-        let missing: Vec<&str> = self
-            .caches
-            .iter()
-            .filter(|(_, read)| !**read)
-            .map(|(cache, _)| cache.as_str())
-            .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(format!("not read yet: {}", missing.join(", ")))
+        let unread = self.caches.iter().filter(|(_, read)| !**read);
+        let unread: Vec<String> = unread.map(|(cache, _)| cache.clone()).collect();
+        if unread.is_empty() { Ok(()) } else { Err(Ailment::CachesUnread(unread)) }
     }
 
     fn api_server(&self, now: MonotonicTime) -> Finding {
         let Some(answered) = self.answered else {
-            return Err("it has not answered yet".to_owned());
+            return Err(Ailment::NeverAnswered);
         };
         let silent = now.since(answered);
         if silent <= UNREACHABLE_AFTER {
             return Ok(());
         }
-        Err(format!("it has not answered for {} s", silent.as_secs()))
+        Err(Ailment::Unanswered(silent))
     }
 }
 
@@ -260,13 +278,16 @@ mod tests {
     #[test]
     fn a_check_that_others_add_counts_for_what_it_concerns() {
         let mut health = well();
-        health.note("election", Concern::Readiness, Err("no Lease can be read".to_owned()));
+        let silent = |kind| Err(Ailment::WatchSilent { kind, silent: Duration::from_secs(9) });
+        health.note("watches", Concern::Readiness, silent("Leases"));
         assert!(health.live(at(11)).is_well());
         let text = health.ready(at(11)).text(false);
-        assert!(text.contains("[-]election failed: no Lease can be read\n"), "{text}");
-        health.note("election", Concern::Readiness, Ok(()));
+        let line =
+            "[-]watches failed: the watch of Leases has not brought for 9 s what was written\n";
+        assert!(text.contains(line), "{text}");
+        health.note("watches", Concern::Readiness, Ok(()));
         assert!(health.ready(at(11)).is_well());
-        health.note("defect", Concern::Life, Err("a part ended".to_owned()));
+        health.note("others", Concern::Life, silent("Services"));
         assert!(!health.live(at(11)).is_well());
     }
 }

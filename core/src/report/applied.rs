@@ -6,7 +6,7 @@ use beatkeeper_api::AdoptedInstance;
 
 use crate::{
     decide::cordons::Cordons, objects::published_addresses::PublishedAddresses,
-    plan::refusals::RefusedNow,
+    plan::refusals::RefusedNow, vocabulary::failure::Failure,
 };
 
 /// The outcome of a plan.
@@ -15,7 +15,7 @@ pub struct Applied {
     /// How many objects were written.
     pub writes: usize,
     /// A write that failed and will be retried.
-    pub failure: Option<String>,
+    pub failure: Option<Failure>,
     /// What the operator's slices contain now; in a dry run, what they would contain. It may be large, so it is
     /// emptied in an outcome that waits to be reported.
     pub published: PublishedAddresses,

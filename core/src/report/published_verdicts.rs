@@ -122,12 +122,13 @@ impl Teller<'_> {
     fn why(&self, verdict: &Verdict) -> (Reason, String) {
         let Applied { failure, refused, .. } = self.applied;
         let words = addresses(verdict).find_map(|address| refused.addresses.get(address));
-        let words = words.map(|words| &**words).or(failure.as_deref());
+        let words = words.map(ToString::to_string);
+        let words = words.or_else(|| failure.as_ref().map(ToString::to_string));
         // An object that cannot be written has one message for all addresses in it. It is used only if the address has
         // no message of its own.
-        let words = words.or_else(|| refused.objects.values().next().map(|words| &**words));
+        let words = words.or_else(|| refused.objects.values().next().map(ToString::to_string));
         match (words, self.stall) {
-            (Some(words), _) => (Reason::PublishFailed, words.to_owned()),
+            (Some(words), _) => (Reason::PublishFailed, words),
             (None, Some(stall)) => {
                 let message = format!(
                     "the registration is stalled ({}), see its conditions",

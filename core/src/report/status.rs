@@ -7,23 +7,20 @@ use std::{collections::BTreeMap, time::Duration};
 
 use beatkeeper_api::{
     AdoptedInstance, InstanceState, InstanceStatus, ServiceRegistrationStatus, duration,
-    status::{LISTED_INSTANCES_MAX, condition},
-    text::plain,
+    status::LISTED_INSTANCES_MAX, text::plain,
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     inputs::stall::Stall,
     report::{
         applied::Applied,
+        conditions::conditions,
+        lasting::{steady, whole_seconds},
         summary::{DecisionSummary, ListedInstance, SummaryLine},
     },
-    vocabulary::{
-        monotonic_time::MonotonicTime,
-        reason::{ConditionReason, Reason},
-        server_message,
-    },
+    vocabulary::monotonic_time::MonotonicTime,
 };
 
 /// The two clocks at the moment of a report. The wall clock is only for people to read.
@@ -72,7 +69,7 @@ pub fn report(
             prior.adopted.iter().filter(still).cloned().collect()
         },
     };
-    status.conditions = conditions(prior, generation, &status, account, stall, applied, clocks);
+    status.conditions = conditions(prior, &status, account, stall, applied, clocks.wall);
     if moved(prior, &status) {
         status.last_change_time = Some(Time(whole_seconds(clocks.wall)));
     }
@@ -150,10 +147,6 @@ fn moved(prior: &ServiceRegistrationStatus, next: &ServiceRegistrationStatus) ->
     states(prior) != states(next)
 }
 
-fn whole_seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
-}
-
 /// The entries of the instances to list.
 fn instances(
     prior: &ServiceRegistrationStatus,
@@ -193,137 +186,4 @@ fn instances(
         }
     };
     account.listed().map(told).collect()
-}
-
-/// The message of a failure that continues, as it was first reported. Each retry may bring other times and ids, which
-/// are not worth a write.
-fn steady(reason: &str, before: &str, now: &str) -> String {
-    let lasts = [ConditionReason::WriteFailed, ConditionReason::PublishFailed]
-        .map(ConditionReason::as_str)
-        .contains(&reason);
-    if lasts && server_message::agree(before, now) { before.to_owned() } else { now.to_owned() }
-}
-
-fn conditions(
-    prior: &ServiceRegistrationStatus,
-    generation: Option<i64>,
-    status: &ServiceRegistrationStatus,
-    account: &DecisionSummary,
-    stall: Option<&Stall>,
-    applied: &Applied,
-    clocks: Clocks,
-) -> Vec<Condition> {
-    let mut conditions = Vec::new();
-    let mut set = |type_: &str, value: bool, reason: &str, message: String| {
-        let value = if value { "True" } else { "False" };
-        let before = prior.conditions.iter();
-        let before = before.clone().find(|it| it.type_ == type_ && it.status == value);
-        let since = before.map(|before| before.last_transition_time.clone());
-        let same = before.filter(|before| before.reason == reason);
-        let message = match same {
-            Some(before) => steady(reason, &before.message, &message),
-            None => message,
-        };
-        conditions.push(Condition {
-            type_: type_.to_owned(),
-            status: value.to_owned(),
-            reason: reason.to_owned(),
-            message: plain(&message).into_owned(),
-            observed_generation: generation,
-            last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(clocks.wall))),
-        });
-    };
-    let reason = ready_reason(stall, applied);
-    match (stall, &applied.failure, &applied.dry_run) {
-        // A dry run also has to report what would prevent publishing.
-        (Some(stall), _, Some(dry_run)) => {
-            let message = format!("{}; dry run: {dry_run}", stall.message);
-            set(condition::READY, false, reason, message);
-        }
-        (Some(stall), _, None) => {
-            set(condition::READY, false, reason, stall.message.clone());
-        }
-        (None, Some(failure), _) => set(condition::READY, false, reason, failure.clone()),
-        (None, None, Some(dry_run)) => {
-            let (ready, total) = (status.ready, status.total);
-            let message =
-                format!("dry run: {ready} of {total} instances would be ready; {dry_run}");
-            set(condition::READY, false, reason, message);
-        }
-        (None, None, None) if !applied.refused.is_empty() => {
-            set(condition::READY, false, reason, applied.refused.tell());
-        }
-        (None, None, None) => set(condition::READY, true, reason, published(status)),
-    }
-    if status.ready + status.held > 0 {
-        let message = available(status, applied.dry_run.is_some());
-        set(condition::AVAILABLE, true, ConditionReason::InstancesReady.as_str(), message);
-    } else {
-        let message =
-            "no instance is ready, so the Service has no endpoint that can answer".to_owned();
-        set(condition::AVAILABLE, false, ConditionReason::NoInstanceReady.as_str(), message);
-    }
-    if let Some((line, rival)) = account.contested().next() {
-        let count = account.contested().count();
-        let message = format!(
-            "{count} instance names are claimed by several processes; {}: {rival}; give each process an \
-             instance name of its own",
-            line.instance
-        );
-        set(condition::NAME_CONFLICT, true, ConditionReason::ClaimedTwice.as_str(), message);
-    }
-    if status.held > 0 {
-        let example = account.first(InstanceState::Held);
-        let message = example.map_or_else(String::new, |verdict| {
-            format!("{} held; {}: {}", status.held, verdict.instance, verdict.message)
-        });
-        let reason = example.map_or(Reason::LeaseUnreadable, |verdict| verdict.reason);
-        set(condition::PRUNING_HELD, true, reason.as_str(), message);
-    }
-    if let Some(failure) = &applied.failure {
-        set(condition::RECONCILING, true, ConditionReason::WriteFailed.as_str(), failure.clone());
-    } else if !applied.refused.is_empty() {
-        let reason = ConditionReason::PublishFailed.as_str();
-        set(condition::RECONCILING, true, reason, applied.refused.tell());
-    }
-    if let Some(stall) = stall {
-        set(condition::STALLED, true, stall.reason.as_str(), stall.message.clone());
-    }
-    conditions
-}
-
-/// The reason of the condition Ready.
-pub fn ready_reason(stall: Option<&Stall>, applied: &Applied) -> &'static str {
-    match (stall, &applied.failure, &applied.dry_run) {
-        (Some(stall), _, _) => stall.reason.as_str(),
-        (None, Some(_), _) => ConditionReason::WriteFailed.as_str(),
-        (None, None, Some(_)) => ConditionReason::DryRun.as_str(),
-        (None, None, None) if !applied.refused.is_empty() => {
-            ConditionReason::PublishFailed.as_str()
-        }
-        (None, None, None) => ConditionReason::Published.as_str(),
-    }
-}
-
-fn published(status: &ServiceRegistrationStatus) -> String {
-    let (ready, total) = (status.ready, status.total);
-    let former = status.former_ttl.as_ref().map(|former| {
-        format!(
-            "; some instance still beats at a former pace, and is pruned after its ttl of {former}, \
-             until its beats follow or it is started anew"
-        )
-    });
-    format!(
-        "published as decided: {ready} of {total} instances ready{}",
-        former.unwrap_or_default()
-    )
-}
-
-fn available(status: &ServiceRegistrationStatus, dry_run: bool) -> String {
-    let ready = status.ready + status.held;
-    if dry_run {
-        format!("dry run: {ready} instances would be ready")
-    } else {
-        format!("{ready} instances ready")
-    }
 }

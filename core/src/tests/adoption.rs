@@ -227,7 +227,7 @@ fn an_unreadable_adopt_annotation_adopts_no_instance_and_drops_none() {
     object.metadata.annotations = Some(annotations.into());
     let registration = Registration::validate(&object);
     assert_eq!(
-        registration.problems,
+        messages(&registration.problems),
         ["annotation beatkeeper.dev/adopt: \"yes\" is not an IP address; write \"true\" for all \
           addresses of the Service, or a list such as \"192.0.2.10,192.0.2.11\""]
     );

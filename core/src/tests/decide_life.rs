@@ -128,7 +128,7 @@ fn lateness_is_told_from_half_of_the_slack_and_looked_at_exactly_then() {
 #[test]
 fn an_unreadable_lease_is_held_and_stays_published() {
     let mut world = published();
-    world.unreadable.insert(LEASE.into(), "connection refused".to_owned());
+    world.unreadable.insert(LEASE.into(), failure("connection refused"));
     let held = world.one(&seen_at_1000(), at(31_000));
     assert_eq!(
         line(&held),
@@ -144,7 +144,7 @@ fn an_unreadable_lease_is_held_and_stays_published() {
 #[test]
 fn an_unreadable_instance_that_drains_or_fails_is_not_held_as_if_it_were_ready() {
     let mut world = published();
-    world.unreadable.insert(LEASE.into(), "connection refused".to_owned());
+    world.unreadable.insert(LEASE.into(), failure("connection refused"));
     for (health, state) in [("Draining", "Draining"), ("Failing", "NotReady")] {
         let mut index = index();
         let mut beat = beat("vm-1", 1, 1);
@@ -166,7 +166,7 @@ fn what_is_doubted_and_not_published_stays_out_until_the_read_decides() {
         assert_eq!(line(&doubted), awaiting);
         assert!(suspected(&doubted).is_some());
     }
-    world.unreadable.insert(LEASE.into(), "connection refused".to_owned());
+    world.unreadable.insert(LEASE.into(), failure("connection refused"));
     assert_eq!(
         line(&world.one(&seen_at_1000(), at(31_000))),
         "Waiting LeaseUnreadable: its Lease cannot be read: connection refused"
@@ -289,7 +289,7 @@ fn a_probe_that_was_sent_long_before_the_deadline_proves_no_death() {
     world.evidence.probed = Some(at(30_949));
     let doubted = world.one(&index, at(31_000));
     assert_eq!((doubted.state.as_str(), suspected(&doubted)), ("Ready", Some(Some(at(31_000)))));
-    world.evidence.unproven = Some("no answer within 5s".to_owned());
+    world.evidence.unproven = Some(failure("no answer within 5s").into());
     assert_eq!(
         line(&world.one(&index, at(31_000))),
         "Held PathUnproven: its ttl has passed, but the operator's own probe does not come back, so \

@@ -32,6 +32,7 @@ use crate::{
     vocabulary::{
         address::{AddressSet, OutsideRanges},
         endpoint::Family,
+        failure::Failure,
         key::Key,
         monotonic_time::MonotonicTime,
         pace::Pace,
@@ -69,6 +70,16 @@ mod rollback;
 mod status_floor;
 mod ttl;
 mod unreadable;
+
+/// A failure of the shell with this message.
+fn failure(message: &str) -> Failure {
+    Failure::of(std::io::Error::other(message))
+}
+
+/// The messages of errors.
+fn messages<E: ToString>(errors: &[E]) -> Vec<String> {
+    errors.iter().map(E::to_string).collect()
+}
 
 /// Milliseconds after the start of the clock.
 fn at(millis: u64) -> MonotonicTime {
@@ -191,7 +202,7 @@ struct World {
     published_port: Option<u16>,
     ranges: OutsideRanges,
     owned: Option<IpAddr>,
-    unreadable: HashMap<Arc<str>, String>,
+    unreadable: HashMap<Arc<str>, Failure>,
     evidence: Evidence,
     term_began: MonotonicTime,
     adopted: Vec<Adopted>,

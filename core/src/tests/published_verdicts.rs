@@ -58,7 +58,7 @@ fn cordoned(beat: &mut Heartbeat) {
 }
 
 fn failed(published: PublishedAddresses) -> Applied {
-    Applied { published, failure: Some(WORDS.to_owned()), ..Applied::default() }
+    Applied { published, failure: Some(failure(WORDS)), ..Applied::default() }
 }
 
 fn refused(published: PublishedAddresses) -> Applied {
@@ -184,7 +184,7 @@ fn a_refusal_is_reported_in_conditions_and_counts() {
 fn a_lasting_failure_is_reported_once() {
     let with = |words: &str| {
         let mut applied = failed(slices(&[]));
-        applied.failure = Some(words.to_owned());
+        applied.failure = Some(failure(words));
         applied
     };
     let first =

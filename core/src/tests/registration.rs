@@ -13,13 +13,13 @@ fn problems(mut spec: Value) -> Vec<String> {
     if spec.get("ports").is_none() {
         spec["ports"] = json!([{ "name": "http", "port": 80 }]);
     }
-    validate(spec).problems
+    messages(&validate(spec).problems)
 }
 
 #[test]
 fn a_good_spec_has_no_problem_and_every_default() {
     let registration = validate(json!({ "ports": [{ "name": "http", "port": 80 }] }));
-    assert_eq!(registration.problems, Vec::<String>::new());
+    assert_eq!(registration.problems, []);
     assert_eq!(registration.key, key("greeter"));
     assert_eq!(registration.service_name, "greeter");
     assert_eq!(registration.ttl, Duration::from_secs(90));
@@ -44,7 +44,7 @@ fn a_ttl_or_interval_that_cannot_hold_is_named_and_replaced() {
         "no instance is pruned sooner"
     );
     assert_eq!(
-        bad.problems,
+        messages(&bad.problems),
         [
             "spec.ttl: \"soon\" is not a duration: write whole numbers with the units h, m, s or ms, \
           as in 1h30m, 30s or 1500ms"
@@ -68,7 +68,7 @@ fn a_ttl_or_interval_that_cannot_hold_is_named_and_replaced() {
     ] {
         let found =
             validate(json!({ "ttl": ttl, "interval": interval, "ports": [{ "port": 80 }] }));
-        assert_eq!(found.problems, [problem]);
+        assert_eq!(messages(&found.problems), [problem]);
         let (ttl, interval) = becomes;
         assert_eq!(found.ttl, Duration::from_millis(ttl));
         assert_eq!(found.interval, Duration::from_millis(interval));
@@ -95,7 +95,7 @@ fn a_bad_port_is_left_out_and_the_others_stay() {
     assert_eq!(registration.ports[0].port, 80, "the first of a name stays");
     assert_eq!(registration.ports[1].target, TargetPort::Name("dns".to_owned()));
     assert_eq!(
-        registration.problems,
+        messages(&registration.problems),
         [
             "spec.ports[1].name \"a\" is there twice",
             "spec.ports[2].port is 0; it must be from 1 to 65535",
@@ -114,12 +114,9 @@ fn an_unreadable_selector_admits_no_pod_and_is_named() {
         "podSelector": { "matchExpressions": [{ "key": "app", "operator": "Is" }] },
     }));
     assert!(registration.selector.is_none() && registration.selector_unreadable);
-    assert_eq!(registration.problems.len(), 1);
-    assert!(
-        registration.problems[0].starts_with("spec.podSelector: "),
-        "{:?}",
-        registration.problems
-    );
+    let problems = messages(&registration.problems);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("spec.podSelector: "), "{problems:?}");
 }
 
 #[test]
@@ -132,7 +129,7 @@ fn of_two_declarations_of_one_name_the_first_stays() {
         { "name": long, "addresses": ["192.0.2.4"] },
     ] }));
     assert_eq!(
-        registration.problems,
+        messages(&registration.problems),
         [
             "spec.instances[1].name \"vm-1\" is there twice",
             "spec.instances[2].name must have 1 to 189 characters",

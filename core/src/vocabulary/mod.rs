@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod endpoint;
+pub mod failure;
 pub mod instance;
 pub mod key;
 pub mod monotonic_time;

@@ -1,24 +1,23 @@
-//! A separate TCP connection for each probe, and messages for failed connections.
+//! A separate TCP connection for each probe.
 
 use std::future::pending;
 use std::io;
 
 use tokio::net::TcpStream;
 
+use super::failure::ProbeFailure;
 use super::spec::Target;
 
 /// Connects to the first address of the target that accepts.
-pub(super) async fn connect(target: &Target) -> Result<TcpStream, String> {
+pub(super) async fn connect(target: &Target) -> Result<TcpStream, ProbeFailure> {
     let stream = TcpStream::connect((target.host.as_str(), target.port))
         .await
-        .map_err(|error| words(&error))?;
+        .map_err(ProbeFailure::NoConnection)?;
     if meets_itself(&stream) {
-        return Err(REFUSED.to_owned());
+        return Err(ProbeFailure::NoConnection(io::ErrorKind::ConnectionRefused.into()));
     }
     Ok(stream)
 }
-
-const REFUSED: &str = "connection refused";
 
 /// Whether the socket is connected to itself. On one machine the kernel may choose the target port as our own
 /// port if no process listens there. TCP then connects the socket to itself, and a dead server would seem to
@@ -38,17 +37,6 @@ pub(super) async fn alongside<T>(connection: impl Future, exchange: impl Future<
     tokio::select! {
         answer = exchange => answer,
         never = driving => never,
-    }
-}
-
-/// The usual messages for common errors.
-pub(super) fn words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
-        _ => format!("no connection: {error}"),
     }
 }
 

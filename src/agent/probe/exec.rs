@@ -5,9 +5,8 @@
 //! leave processes behind. A process that has to outlive the probe must leave the group (setsid).
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -19,7 +18,7 @@ use tokio::time::timeout;
 
 use super::super::reap::{self, Ours};
 use super::spec::Exec;
-use super::{outcome::Outcome, text};
+use super::{failure::ProbeFailure, outcome::Outcome, text};
 
 /// How many bytes of the output are kept, for its first line. The rest is read and dropped, so that the
 /// command can continue.
@@ -29,8 +28,7 @@ const OUTPUT_MAX: usize = 4096;
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
 pub(super) async fn check(exec: &Exec) -> Outcome {
-    let ((mut child, _ours), mut pipe) =
-        start(exec).map_err(|error| format!("cannot start: {error}"))?;
+    let ((mut child, _ours), mut pipe) = start(exec).map_err(ProbeFailure::NotStarted)?;
     let group = Group::of(&child);
     let mut output = Vec::new();
     let end = async {
@@ -45,15 +43,12 @@ pub(super) async fn check(exec: &Exec) -> Outcome {
         }
         Either::Right(((), end)) => end.await,
     };
-    let status = status.map_err(|error| format!("its end was missed: {error}"))?;
+    let status = status.map_err(ProbeFailure::EndMissed)?;
     if status.success() {
         return Ok(None);
     }
-    let how = ending(status);
-    match text::line(&String::from_utf8_lossy(&output)).as_str() {
-        "" => Err(how),
-        said => Err(format!("{how}: {said}")),
-    }
+    let output = text::line(&String::from_utf8_lossy(&output));
+    Err(ProbeFailure::Ended { status, output })
 }
 
 fn start(exec: &Exec) -> io::Result<((Child, Ours), pipe::Receiver)> {
@@ -78,14 +73,6 @@ async fn read(pipe: &mut pipe::Receiver, output: &mut Vec<u8>) {
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
         let kept = length.min(OUTPUT_MAX - output.len());
         output.extend_from_slice(&buffer[..kept]);
-    }
-}
-
-fn ending(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => status.to_string(),
     }
 }
 

@@ -13,6 +13,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::spec::Grpc;
 use super::{
     connect,
+    failure::GrpcFailure,
     outcome::{Outcome, USER_AGENT},
     text,
 };
@@ -24,7 +25,7 @@ pub(super) async fn check(grpc: &Grpc) -> Outcome {
     let stream = connect::connect(&grpc.target).await?;
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
-        .map_err(|error| not_http2(&error))?;
+        .map_err(|error| GrpcFailure::not_http2(&error))?;
     let service = tower::service_fn(move |mut request: Request<tonic::body::Body>| {
         let mut sender = sender.clone();
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
@@ -32,44 +33,34 @@ pub(super) async fn check(grpc: &Grpc) -> Outcome {
     });
     let origin: Uri = format!("http://{}", grpc.target)
         .parse()
-        .map_err(|_| format!("no server can have the name {}", grpc.target))?;
+        .map_err(|_| GrpcFailure::NoName(grpc.target.to_string()))?;
     let mut client =
         HealthClient::with_origin(service, origin).max_decoding_message_size(ANSWER_MAX);
     let request = HealthCheckRequest { service: grpc.service.clone() };
     match connect::alongside(connection, client.check(request)).await {
-        Ok(answer) => judge(answer.into_inner().status),
-        Err(status) => Err(explain(&status, &grpc.service)),
+        Ok(answer) => judge(answer.into_inner().status)?,
+        Err(status) => return Err(explain(&status, &grpc.service).into()),
     }
+    Ok(None)
 }
 
-fn judge(status: i32) -> Outcome {
+fn judge(status: i32) -> Result<(), GrpcFailure> {
     match ServingStatus::try_from(status) {
-        Ok(ServingStatus::Serving) => Ok(None),
-        Ok(other) => Err(format!("answered {}", other.as_str_name())),
-        Err(_) => Err(format!("answered {status}, which is no status of the health protocol")),
+        Ok(ServingStatus::Serving) => Ok(()),
+        Ok(other) => Err(GrpcFailure::NotServing(other.as_str_name())),
+        Err(_) => Err(GrpcFailure::UnknownStatus(status)),
     }
 }
 
-fn explain(status: &Status, service: &str) -> String {
+fn explain(status: &Status, service: &str) -> GrpcFailure {
     // This status does not come from the server, but from the connection.
     if let Some(source) = status.source() {
-        return not_http2(source);
+        return GrpcFailure::not_http2(source);
     }
     match status.code() {
-        Code::Unimplemented => {
-            "the server does not speak the health protocol (grpc.health.v1.Health)".to_owned()
-        }
-        Code::NotFound if service.is_empty() => {
-            "the server has no health of its own: name a service of it".to_owned()
-        }
-        Code::NotFound => format!("the server knows no service {service:?}"),
-        code => match text::line(status.message()).as_str() {
-            "" => format!("gRPC status {code:?}"),
-            message => format!("gRPC status {code:?}: {message}"),
-        },
+        Code::Unimplemented => GrpcFailure::NoHealthProtocol,
+        Code::NotFound if service.is_empty() => GrpcFailure::NoHealthOfItsOwn,
+        Code::NotFound => GrpcFailure::UnknownService(service.to_owned()),
+        code => GrpcFailure::Status { code, message: text::line(status.message()) },
     }
-}
-
-fn not_http2(error: &(dyn Error + 'static)) -> String {
-    format!("no answer in HTTP/2: {}", text::chain(error))
 }

@@ -14,8 +14,9 @@ use super::redirect::{Redirect, redirect};
 use super::spec::{Http, Scheme, Url};
 use super::{
     connect,
+    failure::ProbeFailure,
     outcome::{Outcome, USER_AGENT},
-    text, tls,
+    tls,
 };
 
 /// The maximum size of an answer that is read, in bytes.
@@ -35,7 +36,7 @@ pub(super) async fn check(http: &Http) -> Outcome {
         let location = match location {
             Some(location) if follows(status) && !location.is_empty() => location,
             _ if status.is_success() || status.is_redirection() => return Ok(None),
-            _ => return Err(format!("HTTP status {}", status.as_u16())),
+            _ => return Err(ProbeFailure::HttpStatus(status.as_u16())),
         };
         let location = String::from_utf8_lossy(location.as_bytes());
         match redirect(&url, &location)? {
@@ -51,7 +52,7 @@ pub(super) async fn check(http: &Http) -> Outcome {
             }
         }
     }
-    Err(format!("redirected more than {REDIRECTS_MAX} times"))
+    Err(ProbeFailure::TooManyRedirects(REDIRECTS_MAX))
 }
 
 /// Whether the status is a redirect with a Location. The Location of other 3xx statuses has another meaning.
@@ -59,7 +60,7 @@ fn follows(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-async fn get(url: &Url, headers: &HeaderMap) -> Result<Answer, String> {
+async fn get(url: &Url, headers: &HeaderMap) -> Result<Answer, ProbeFailure> {
     let stream = connect::connect(&url.target).await?;
     match url.scheme {
         Scheme::Http => exchange(stream, request(url, headers)).await,
@@ -88,14 +89,13 @@ fn request(url: &Url, headers: &HeaderMap) -> Request<Empty<Bytes>> {
 }
 
 /// Sends the request and reads the answer, or the beginning of a long one.
-async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>
+async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, ProbeFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| words(&error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async {
-        let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
+        let answer = sender.send_request(request).await?;
         let status = answer.status();
         let location = answer.headers().get(header::LOCATION).cloned();
         read(answer.into_body()).await?;
@@ -105,34 +105,14 @@ where
 }
 
 /// Reads the body: an answer that breaks off is a failure, whatever its status is.
-async fn read(mut body: Incoming) -> Result<(), String> {
+async fn read(mut body: Incoming) -> Result<(), hyper::Error> {
     let mut left = BODY_MAX;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| words(&error))?;
-        let length = frame.data_ref().map_or(0, Bytes::len);
+        let length = frame?.data_ref().map_or(0, Bytes::len);
         left = match left.checked_sub(length) {
             Some(left) => left,
             None => break,
         };
     }
     Ok(())
-}
-
-fn words(error: &hyper::Error) -> String {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(inner) = cause {
-        if let Some(error) = inner.downcast_ref::<std::io::Error>()
-            && error.kind() == std::io::ErrorKind::ConnectionReset
-        {
-            return connect::words(error);
-        }
-        cause = inner.source();
-    }
-    if error.is_incomplete_message() {
-        "the connection was closed before the whole answer had come".to_owned()
-    } else if error.is_parse() {
-        format!("the answer is not HTTP/1: {}", text::chain(error))
-    } else {
-        text::chain(error)
-    }
 }

@@ -2,6 +2,7 @@
 
 use http::Uri;
 
+use super::failure::ProbeFailure;
 use super::fields::{host_of, path_of, quote};
 use super::spec::{Scheme, Target, Url};
 
@@ -15,8 +16,8 @@ pub(super) enum Redirect {
 
 /// Resolves a Location against the page that it was received from (RFC 3986, 5.2, to the extent that HTTP
 /// paths need).
-pub(super) fn redirect(from: &Url, location: &str) -> Result<Redirect, String> {
-    let lost = || format!("redirected to {}, which leads nowhere", quote(location));
+pub(super) fn redirect(from: &Url, location: &str) -> Result<Redirect, ProbeFailure> {
+    let lost = || ProbeFailure::RedirectedNowhere(quote(location));
     let target = location.split('#').next().unwrap_or_default();
     // A colon before the first slash ends a scheme.
     let absolute = target.starts_with("//")
@@ -131,7 +132,7 @@ mod tests {
     fn a_location_that_is_no_url_leads_nowhere() {
         for location in ["http://", "/a b", "http://a b/", "/\u{fffd}"] {
             let error = redirect(&url("http://app:80/"), location).expect_err(location);
-            assert!(error.contains("leads nowhere"), "{error}");
+            assert!(error.to_string().contains("leads nowhere"), "{error}");
         }
     }
 }

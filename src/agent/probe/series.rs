@@ -131,7 +131,7 @@ impl Series {
     fn say(&self, outcome: Outcome) -> Verdict {
         let (healthy, words) = match outcome {
             Ok(warning) => (true, warning),
-            Err(reason) => (false, Some(reason)),
+            Err(failure) => (false, Some(failure.to_string())),
         };
         let message = words
             .map(|words| text::cut(&text::line(&format!("{}: {words}", self.subject)), NOTE_MAX));
@@ -141,6 +141,9 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use super::super::failure::ProbeFailure;
     use super::*;
     use proptest::prelude::*;
 
@@ -156,7 +159,12 @@ mod tests {
     }
 
     fn refused() -> Outcome {
-        Err("connection refused".to_owned())
+        Err(ProbeFailure::NoConnection(io::ErrorKind::ConnectionRefused.into()))
+    }
+
+    /// A failure with the message `cannot start: {word}`.
+    fn failing(word: &str) -> Outcome {
+        Err(ProbeFailure::NotStarted(io::Error::other(word)))
     }
 
     fn message(series: &Series) -> &str {
@@ -165,7 +173,7 @@ mod tests {
 
     /// Records outcomes of which only the message matters. Returns which of them changed the verdict.
     fn record(series: &mut Series, outcomes: &[&str]) -> Vec<bool> {
-        let outcome = |word: &&str| if *word == "ok" { Ok(None) } else { Err((*word).to_owned()) };
+        let outcome = |word: &&str| if *word == "ok" { Ok(None) } else { failing(word) };
         outcomes.iter().map(|word| series.record(secs(0), outcome(word))).collect()
     }
 
@@ -202,7 +210,11 @@ mod tests {
         assert_eq!(record(&mut series, &["a", "b", "ok", "a", "b"]), [false; 5]);
         assert!(series.verdict().healthy, "never three in a row");
         assert_eq!(record(&mut series, &["c"]), [true]);
-        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: c", "the last one's reason");
+        assert_eq!(
+            message(&series),
+            "tcp probe of 127.0.0.1:5432: cannot start: c",
+            "the last one's reason"
+        );
         assert_eq!(record(&mut series, &["ok", "c", "ok", "ok"]), [false, false, false, true]);
     }
 
@@ -212,9 +224,9 @@ mod tests {
         record(&mut series, &["refused"]);
         // The first of these decides that the target fails. Its message is not taken: it has come only once.
         assert_eq!(record(&mut series, &["10:01", "10:02", "10:03"]), [true, false, false]);
-        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: refused");
+        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: cannot start: refused");
         assert_eq!(record(&mut series, &["503", "503", "503"]), [false, true, false]);
-        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: 503");
+        assert_eq!(message(&series), "tcp probe of 127.0.0.1:5432: cannot start: 503");
     }
 
     #[test]
@@ -267,7 +279,7 @@ mod tests {
         let path = "p".repeat(1000);
         let probe: Probe = format!("http://:8080/{path}").parse().expect("a probe");
         let mut series = Series::new(&probe);
-        series.record(secs(0), Err("HTTP status 503".to_owned()));
+        series.record(secs(0), Err(ProbeFailure::HttpStatus(503)));
         assert!(message(&series).ends_with("…: HTTP status 503"), "{}", message(&series));
     }
 
@@ -294,7 +306,7 @@ mod tests {
         #[test]
         fn no_message_is_longer_than_a_note_or_has_more_than_a_line(reason in any::<String>()) {
             let mut series = series(1, 1);
-            series.record(secs(0), Err(reason));
+            series.record(secs(0), failing(&reason));
             prop_assert!(message(&series).chars().count() <= NOTE_MAX);
             prop_assert!(!message(&series).chars().any(char::is_control));
         }

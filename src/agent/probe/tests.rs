@@ -13,23 +13,26 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{Check, Outcome};
+use super::Check;
 
 /// The time limit for an expected event; no test waits for all of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait for an event that is expected not to come.
 const MOMENT: Duration = Duration::from_millis(300);
 
-async fn probe(text: &str) -> Outcome {
+/// The outcome of a probe, with the message of a failure.
+type Reported = Result<Option<String>, String>;
+
+async fn probe(text: &str) -> Reported {
     probe_within(text, PATIENCE).await
 }
 
-async fn probe_within(text: &str, limit: Duration) -> Outcome {
+async fn probe_within(text: &str, limit: Duration) -> Reported {
     let check: Check = text.parse().expect("a check");
-    super::check(&check, limit).await
+    super::check(&check, limit).await.map_err(|failure| failure.to_string())
 }
 
-fn failure(reason: &str) -> Outcome {
+fn failure(reason: &str) -> Reported {
     Err(reason.to_owned())
 }
 

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::text;
+use super::failure::ProbeFailure;
 
 static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
     let provider = Arc::new(ring::default_provider());
@@ -29,13 +29,14 @@ static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
 });
 
 /// Makes the handshake with the server of this name or IP address.
-pub(super) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, String> {
+pub(super) async fn wrap(
+    stream: TcpStream,
+    host: &str,
+) -> Result<TlsStream<TcpStream>, ProbeFailure> {
     let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| format!("no TLS server can have the name {host:?}"))?;
-    TlsConnector::from(CONFIG.clone())
-        .connect(name, stream)
-        .await
-        .map_err(|error| format!("no TLS connection: {}", text::chain(&error)))
+        .map_err(|_| ProbeFailure::NoTlsName(host.to_owned()))?;
+    let connecting = TlsConnector::from(CONFIG.clone()).connect(name, stream);
+    connecting.await.map_err(ProbeFailure::NoTls)
 }
 
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use beatkeeper_core::{
     liveness::{
         probe_tracker::{self, Proof},
         rollback::OurLease,
+        unproven::Unproven,
     },
     vocabulary::{
         key::Key,
@@ -54,11 +55,6 @@ struct Renewals {
     /// How many renewals failed.
     failures: u64,
 }
-
-/// No renewal of the probe has proven the time that a decision needs. Then no instance may be pruned.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Unproven(pub(crate) String);
 
 /// What is to be done about the probe.
 pub(crate) enum Wake {
@@ -235,15 +231,11 @@ impl Proofs {
             Err(_) => {
                 let mut path = self.liveness.path();
                 if path.failure().is_none() {
-                    path.failed(format!(
-                        "Lease {} was renewed, but the watch of Leases does not bring it back",
-                        self.key
-                    ));
+                    path.failed(Unproven::NotShown(self.key.clone()));
                 }
             }
         }
-        let why = self.liveness.path().failure().map(str::to_owned);
-        Err(Unproven(why.unwrap_or_else(|| "it takes too long".to_owned())))
+        Err(self.liveness.path().failure().cloned().unwrap_or(Unproven::TooSlow))
     }
 
     /// Waits for the proof of a renewal that was sent at `after` or later, without a time limit.

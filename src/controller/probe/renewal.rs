@@ -28,7 +28,7 @@ use crate::controller::{
 use beatkeeper_core::{
     liveness::rollback::OurLease,
     objects::heartbeat::{Heartbeat, HeartbeatLease},
-    vocabulary::{monotonic_time::MonotonicTime, version::Version},
+    vocabulary::{failure::Failure, monotonic_time::MonotonicTime, version::Version},
 };
 
 /// The silence log is written at most this often, together with a renewal.
@@ -63,7 +63,7 @@ impl Renewer {
                 Ok(()) => {}
                 Err(error) => {
                     self.log_failure(&error);
-                    self.liveness.path().failed(error.to_string());
+                    self.liveness.path().failed(Failure::of(error).into());
                     self.proofs.failed();
                     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                 }
@@ -134,7 +134,7 @@ impl Renewer {
         let answered = path.rollback_detector().answered(lease, renewal.seen);
         drop(path);
         if let Err(why) = answered {
-            self.rollback.begin(&why);
+            self.rollback.begin(why);
         }
     }
 
@@ -144,7 +144,7 @@ impl Renewer {
         let refused = self.liveness.path().rollback_detector().refused(found);
         match refused {
             Ok(()) => self.proofs.hurry(),
-            Err(why) => self.rollback.begin(&why),
+            Err(why) => self.rollback.begin(why),
         }
     }
 }

@@ -208,7 +208,7 @@ impl Decider {
                 &self.cluster.lock(),
                 now,
             );
-            evidence.unproven = verified.unproven.as_ref().map(ToString::to_string);
+            evidence.unproven = verified.unproven.clone();
             let mut undecided = Undecided {
                 registration,
                 records: &mut records,

@@ -1,6 +1,6 @@
 //! Why a reconciliation failed, by step.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::controller::error::ApiError;
 use beatkeeper_core::vocabulary::key::Key;
@@ -66,7 +66,8 @@ pub(crate) enum ReconcileError {
     #[error("cannot publish {registration}: {source}")]
     Publish {
         registration: Key,
-        source: Box<PublishError>,
+        /// The reason, which the status reports, too.
+        source: Arc<PublishError>,
         /// The time until time alone changes the decision. A retry must not come later, so that a prune does
         /// not wait for a backoff.
         next: Duration,

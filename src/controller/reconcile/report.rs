@@ -30,8 +30,8 @@ use beatkeeper_core::{
         verdict::{Suspect, Verdict},
     },
     inputs::snapshot,
-    report::{published_verdicts, status, summary::DecisionSummary},
-    vocabulary::monotonic_time::MonotonicTime,
+    report::{conditions, published_verdicts, summary::DecisionSummary},
+    vocabulary::{failure::Failure, monotonic_time::MonotonicTime},
 };
 
 /// At most this many prunes of one reconciliation are logged one by one.
@@ -70,8 +70,9 @@ impl ReportStep {
         let Outcome { applied, failure: unapplied, .. } = outcome;
         // Incomplete inputs have precedence over a failed write.
         let failure = incomplete.map(PublishError::from).or(unapplied.map(PublishError::from));
+        let failure = failure.map(Arc::new);
         let mut applied = subject.with_former_ttl(&decision.verdicts, applied);
-        applied.failure = failure.as_ref().map(ToString::to_string);
+        applied.failure = failure.clone().map(Failure::from);
         if failure.is_none() {
             // An address in a slice that the API server refuses to have written is not pruned yet.
             self.note_success(&subject, inputs.held_back.closed.is_empty());
@@ -97,7 +98,7 @@ impl ReportStep {
             &applied,
             publish_not_ready,
         );
-        let ready = status::ready_reason(inputs.stall.as_ref(), &applied);
+        let ready = conditions::ready_reason(inputs.stall.as_ref(), &applied);
         self.metrics.decided(subject.key(), &verdicts, ready);
         // The addresses are not needed any more, and there may be many of them.
         let account = DecisionSummary::of(verdicts, std::mem::take(&mut applied.published).all());
@@ -106,10 +107,7 @@ impl ReportStep {
         let report = Report { object, registration, account, stall: inputs.stall, applied };
         self.status_writer.submit(report);
         match failure {
-            Some(failure) => {
-                let source = Box::new(failure);
-                Err(ReconcileError::Publish { registration: key, source, next })
-            }
+            Some(source) => Err(ReconcileError::Publish { registration: key, source, next }),
             // The queue's timer fires a little early. The next run then waits for the exact moment.
             None => Ok(Action::requeue(next.saturating_sub(NEAR))),
         }

@@ -15,15 +15,15 @@ use crate::controller::{
     clock::Clock,
     error::ApiError,
     liveness::Liveness,
-    probe::proofs::{Proofs, Unproven},
+    probe::proofs::Proofs,
     queue::WorkQueue,
 };
 use crate::kube_client::{self, list::Collection};
 use beatkeeper_core::{
     decide::verdict::Suspect,
-    liveness::index::LiveRead,
+    liveness::{index::LiveRead, unproven::Unproven},
     objects::heartbeat::{Heartbeat, HeartbeatLease},
-    vocabulary::{key::Key, monotonic_time::MonotonicTime},
+    vocabulary::{failure::Failure, key::Key, monotonic_time::MonotonicTime},
 };
 
 /// Up to this many Leases are read one by one, several at once, whatever the size of their registration.
@@ -43,10 +43,21 @@ pub(crate) struct Verified {
     pub(crate) reads: HashMap<Arc<str>, MonotonicTime>,
     /// When the renewal of the probe was sent that proves the time up to the latest deadline.
     pub(crate) proof: Option<MonotonicTime>,
-    /// The Leases that could not be read, with the errors as people read them. Their instances are held.
-    pub(crate) unreadable: HashMap<Arc<str>, String>,
+    /// The Leases that could not be read, and why. Their instances are held.
+    pub(crate) unreadable: HashMap<Arc<str>, Failure>,
     /// Why no proof has come, if none has. Then all suspects are held.
     pub(crate) unproven: Option<Unproven>,
+}
+
+/// Why a Lease could not be read live.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    /// No answer arrived in the time for all reads.
+    #[error("no answer in time")]
+    Late,
+    /// The call failed.
+    #[error(transparent)]
+    Failed(#[from] ApiError),
 }
 
 impl Verified {
@@ -91,11 +102,11 @@ impl Verifier {
         let earliest = suspects.iter().filter_map(|suspect| suspect.deadline).min();
         let past = earliest.map(|deadline| self.clock.now().since(deadline));
         tracing::debug!(suspects = suspects.len(), ?past, "reading Leases live");
-        let late = "no answer in time".to_owned();
+        let late = Failure::of(ReadError::Late);
         let unreadable =
             suspects.iter().map(|suspect| (suspect.lease.clone(), late.clone())).collect();
         let mut verified = Verified { unreadable, ..Verified::default() };
-        // Leases that are not read in time keep the error text from above.
+        // Leases that are not read in time keep the error from above.
         let _ = kube_client::within(CALL_TIMEOUT, self.read_all(registration, &mut verified)).await;
         verified
     }
@@ -112,8 +123,8 @@ impl Verifier {
                 }
             }
             if let Err(error) = listed {
-                let error = error.to_string();
-                return unreadable.values_mut().for_each(|message| message.clone_from(&error));
+                let error = Failure::of(ReadError::Failed(error));
+                return unreadable.values_mut().for_each(|why| why.clone_from(&error));
             }
         }
         // After a list, these are the Leases that it did not contain. They may have lost their label.
@@ -131,7 +142,9 @@ impl Verifier {
                     unreadable.remove(&lease);
                     reads.insert(lease, sent);
                 }
-                Err(error) => drop(unreadable.insert(lease, error.to_string())),
+                Err(error) => {
+                    unreadable.insert(lease, Failure::of(ReadError::Failed(error)));
+                }
             }
         }
     }

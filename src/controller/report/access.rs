@@ -114,7 +114,7 @@ impl AccessReporter {
         let mut conditions = Conditions::because(reason);
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
-            let doubt = self.liveness.path().failure().map(str::to_owned);
+            let doubt = self.liveness.path().failure().cloned();
             if let Some(doubt) = doubt {
                 let why = format!(
                     "nothing is published or pruned before the operator's probe is back: {doubt}"

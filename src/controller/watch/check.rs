@@ -18,7 +18,11 @@ use crate::{
 };
 use beatkeeper_core::{
     cluster_cache::{deliveries::PendingDelivery, watched::Watched},
-    replica::{health::Concern, watch_stall::DeliveryCheck},
+    liveness::rollback::RollbackSign,
+    replica::{
+        health::{Ailment, Concern},
+        watch_stall::DeliveryCheck,
+    },
     vocabulary::version::Version,
 };
 
@@ -51,7 +55,7 @@ impl WatchCheck {
             let now = self.telemetry.clock.now();
             // A process that was suspended received no events in that time.
             let passed = now.since(std::mem::replace(&mut last, now)).min(2 * TICK);
-            let mut deaf = Ok(());
+            let mut health = Ok(());
             for (kind, owed) in self.owed() {
                 if self.read_access.is_refused(kind) {
                     // The refusal is reported already, and a restarted process would lack the right, too.
@@ -68,16 +72,13 @@ impl WatchCheck {
                     self.relists.request(|known| known == kind);
                 }
                 if let Some(silent) = ear.stalled_for() {
-                    let silent = silent.as_secs();
-                    deaf = Err(format!(
-                        "the watch of {kind} has not brought for {silent} s what was written"
-                    ));
+                    health = Err(Ailment::WatchSilent { kind, silent });
                 }
             }
             // The health check appears with the first problem.
-            noted |= deaf.is_err();
+            noted |= health.is_err();
             if noted {
-                self.telemetry.health.lock().note("watches", Concern::Life, deaf);
+                self.telemetry.health.lock().note("watches", Concern::Life, health);
             }
             let namespace = self.namespace.as_deref();
             match (tick % (4 * ASK_EVERY)) / ASK_EVERY {
@@ -118,8 +119,7 @@ impl WatchCheck {
         let Ok(reached) = asked else { return };
         let reached = Version::of(reached.as_deref());
         if reached < seen && self.cluster.lock().shown::<K>() == seen {
-            let (reached, seen) = (reached.0, seen.0);
-            self.rollback.begin(&format!("{kind} are at version {reached}, after {seen} was seen"));
+            self.rollback.begin(RollbackSign::KindWentBack { kind, reached, seen });
         }
     }
 }

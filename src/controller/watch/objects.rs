@@ -192,7 +192,7 @@ impl ObjectWatches {
         drop(cluster);
         self.queue.wake(affected);
         if went_back {
-            self.rollback.begin(&"a list shows an object at a lower version than was known before");
+            self.rollback.begin(RollbackSign::ListedObject);
         }
         concerned
     }
@@ -220,8 +220,7 @@ impl ObjectWatches {
                 let went_back = index.went_back();
                 drop(index);
                 if went_back {
-                    self.rollback
-                        .begin(&"a list shows a Lease at a lower version than was known before");
+                    self.rollback.begin(RollbackSign::ListedLease);
                 }
                 observed
             }

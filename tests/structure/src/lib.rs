@@ -4,6 +4,7 @@
 pub mod allowed;
 pub mod calls;
 pub mod circles;
+pub mod errors;
 pub mod files;
 pub mod functions;
 pub mod package;

@@ -143,8 +143,8 @@ fn one_that_is_overtaken_or_comes_back_twice_proves_nothing() {
 fn a_renewal_without_an_answer_counts_when_the_watch_shows_it() {
     let mut tracker = tracker();
     let token = tracker.send(at(0), 0);
-    tracker.failed("no answer within 5s".to_owned());
-    assert_eq!(tracker.failure(), Some("no answer within 5s"));
+    tracker.failed(Unproven::TooSlow);
+    assert_eq!(tracker.failure(), Some(&Unproven::TooSlow));
     assert!(tracker.came_back(token, Version(1), at(900)).is_some());
     assert_eq!((tracker.failure(), tracker.proof()), (None, Some(at(0))));
 }

@@ -11,6 +11,7 @@ use kube::core::PartialObjectMeta;
 use super::{examples, *};
 use crate::objects::{
     heartbeat::HeartbeatLease, pod::PodView, registration::Registration, service::ServiceView,
+    spec_problem::SpecProblem,
 };
 
 fn whole<K: DeserializeOwned>(object: Value) -> K {
@@ -145,9 +146,9 @@ fn a_status_keeps_the_adopted_instances_whatever_else_is_in_it() {
     assert_eq!(status.adopted.len(), 1);
     assert_eq!(status.adopted[0].address, "192.0.2.9");
     assert_eq!(status.instances.len(), 1);
-    assert_eq!(Registration::validate(&read).problems, Vec::<String>::new(), "it is still sound");
+    assert_eq!(Registration::validate(&read).problems, [], "it is still sound");
     registration["status"]["adopted"][0]["address"] = json!(7);
     let read: ServiceRegistration = lenient(&registration);
-    let problems = Registration::validate(&read).problems;
-    assert_eq!(problems, ["an entry of status.adopted cannot be read"]);
+    let unreadable = "an entry of status.adopted cannot be read".to_owned();
+    assert_eq!(Registration::validate(&read).problems, [SpecProblem::Unreadable(unreadable)]);
 }

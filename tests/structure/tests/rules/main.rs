@@ -2,6 +2,7 @@
 
 mod circles;
 mod core;
+mod errors;
 mod examples;
 mod names;
 mod paths;
