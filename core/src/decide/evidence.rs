@@ -59,7 +59,7 @@ impl Evidence {
         self.path.deadline(silence, pace) + held_for(pace.ttl)
     }
 
-    /// The evidence that is known without asking the guard again.
+    /// The evidence that is known without asking the guard again: all of one moment.
     pub fn known(registration: &Registration, path: &ProbeTracker, guard: &OutageGuard) -> Self {
         Self {
             path: path.proven_time().clone(),
@@ -99,34 +99,34 @@ impl Evidence {
         expected_expiries
     }
 
-    /// Collects the evidence for a decision about these records. The guard visits every instance that is watched. So
-    /// it is asked only if the ttl of an instance has passed, and from then on until the path is whole again.
+    /// Adds what the guard says to the evidence for a decision about these records. The guard visits every instance
+    /// that is watched. So it is asked only if the ttl of an instance has passed, and from then on until the path is
+    /// whole again.
     #[expect(clippy::too_many_arguments, reason = "all that is known")]
-    pub fn gather(
+    pub fn ask(
+        mut self,
+        guard: &mut OutageGuard,
         registration: &Registration,
         ttl: &TtlHistory,
         records: &[Record],
-        path: &ProbeTracker,
-        guard: &mut OutageGuard,
         index: &Index,
         world: &ClusterCache,
         now: MonotonicTime,
     ) -> Self {
         let (key, pace) = (&registration.key, registration.pace());
-        let mut evidence = Self::known(registration, path, guard);
         // An instance that is not published is not held.
         let held = records.iter().filter(|known| known.published && known.expired_at.is_none());
         let late = held.filter(|record| {
             let pace = Pace { ttl: ttl.at(record, pace.interval), ..pace };
-            now >= evidence.deadline(record.silence(), pace)
+            now >= self.deadline(record.silence(), pace)
         });
         let silence = late.map(Record::silence).min_by_key(|silence| silence.until(now));
         if silence.is_some() || guard.must_check_again(key) {
-            evidence.broken = guard.check(key, pace, silence, index, |key| world.pace_of(key), now);
+            self.broken = guard.check(key, pace, silence, index, |key| world.pace_of(key), now);
             // If beats arrive again, the guard has added a gap.
-            evidence.proven = guard.proven_time(path.proven_time(), key);
+            self.proven = guard.proven_time(&self.path, key);
         }
-        evidence
+        self
     }
 }
 

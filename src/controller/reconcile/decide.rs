@@ -30,6 +30,7 @@ use beatkeeper_core::{
         index::{CommitResult, Record},
         ttl::TtlHistory,
     },
+    objects::registration::Registration,
     vocabulary::{
         address::{AddressSet, OutsideRanges},
         monotonic_time::MonotonicTime,
@@ -90,13 +91,14 @@ pub(crate) struct Decider {
 
 impl Decider {
     /// Decides, except about suspects. Suspects that are known beforehand are returned at once. Otherwise the
-    /// decision shows them.
+    /// decision shows them. It rests on the same evidence that has shown no suspects.
     pub(crate) fn propose(&self, subject: &Subject, inputs: &Inputs) -> Proposal {
-        let suspects = self.suspects_known_before(subject);
+        let evidence = self.evidence(&subject.registration);
+        let suspects = self.suspects_known_before(subject, &evidence);
         if !suspects.is_empty() {
             return Proposal { verdicts: Vec::new(), suspects };
         }
-        let verdicts = self.judge(subject, inputs);
+        let verdicts = self.judge_by(evidence, subject, inputs, &Verified::default());
         let suspects = Suspect::of(&verdicts);
         Proposal { verdicts, suspects }
     }
@@ -122,7 +124,9 @@ impl Decider {
         if verified.unproven.is_some() {
             self.proofs.wake_when_proven(subject.key());
         }
-        let verdicts = self.judge_verified(subject, inputs, &verified);
+        // What was verified is new evidence.
+        let evidence = self.evidence(&subject.registration);
+        let verdicts = self.judge_by(evidence, subject, inputs, &verified);
         self.note_pruning(subject, inputs, &verdicts, &suspects, &verified);
         Decision { verdicts, verified, failed_reads }
     }
@@ -132,15 +136,13 @@ impl Decider {
     /// proof of a live read does not depend on what asked for it. It is also necessary: no decision mentions an
     /// instance that is gone together with its Pod, so no decision would ask for the live read after which its
     /// Lease is forgotten.
-    fn suspects_known_before(&self, subject: &Subject) -> Vec<Suspect> {
+    fn suspects_known_before(&self, subject: &Subject, evidence: &Evidence) -> Vec<Suspect> {
         let Subject { registration, ttl, .. } = subject;
         // The expected suspects are used once. The next decision expects them again.
         let expected = self
             .states
             .with(subject.key(), subject.uid(), |state| std::mem::take(&mut state.expected));
-        let liveness = &self.liveness;
-        let evidence = Evidence::known(registration, &liveness.path(), &liveness.guard());
-        let (index, now) = (liveness.index(), self.clock.now());
+        let (index, now) = (self.liveness.index(), self.clock.now());
         let mut suspects = evidence.in_doubt(expected, registration, ttl, &index, now);
         drop(index);
         self.observer.suspects(&mut suspects);
@@ -180,14 +182,21 @@ impl Decider {
 
     /// Decides from what is known now, before anything is verified, and notes the outcome in the index.
     pub(crate) fn judge(&self, subject: &Subject, inputs: &Inputs) -> Vec<Verdict> {
-        self.judge_verified(subject, inputs, &Verified::default())
+        let evidence = self.evidence(&subject.registration);
+        self.judge_by(evidence, subject, inputs, &Verified::default())
     }
 
-    /// Decides from what is known now, and notes the outcome in the index. It decides again if, in the meantime, an
+    /// The evidence that is known now, before the guard is asked.
+    fn evidence(&self, registration: &Registration) -> Evidence {
+        Evidence::known(registration, &self.liveness.path(), &self.liveness.guard())
+    }
+
+    /// Decides by this evidence and what else is known now, and notes the outcome in the index. It decides again if, in the meantime, an
     /// instance that the decision would remove has beaten, or a Lease with a verdict has gone. If another beat that
     /// makes a difference has arrived, the decision stands, and the registration is woken.
-    fn judge_verified(
+    fn judge_by(
         &self,
+        mut known: Evidence,
         subject: &Subject,
         inputs: &Inputs,
         verified: &Verified,
@@ -198,12 +207,11 @@ impl Decider {
             let cordons = Cordons::stand(registration, &mut self.liveness.index());
             let mut records = self.liveness.index().records_of(&registration.key);
             let now = self.clock.now();
-            let mut evidence = Evidence::gather(
+            let mut evidence = known.ask(
+                &mut self.liveness.guard(),
                 registration,
                 ttl,
                 &records,
-                &self.liveness.path(),
-                &mut self.liveness.guard(),
                 &self.liveness.index(),
                 &self.cluster.lock(),
                 now,
@@ -220,8 +228,8 @@ impl Decider {
             self.observer.decides(&mut undecided);
             let Undecided { ttl, published, .. } = undecided;
             let (cordons, records) = (&cordons, &records[..]);
-            let known = Known { subject, ttl, inputs, published, verified, cordons, records };
-            let verdicts = self.verdicts(known, &evidence, now);
+            let facts = Known { subject, ttl, inputs, published, verified, cordons, records };
+            let verdicts = self.verdicts(facts, &evidence, now);
             let decisions = verdicts.iter().filter_map(Verdict::lease_decision);
             let committed = self.liveness.index().commit(&registration.key, decisions, now);
             match committed {
@@ -229,7 +237,10 @@ impl Decider {
                 // Wakes the registration even if another decision follows in this run: no record would show that it
                 // considered the beat.
                 CommitResult::AcceptedForNow => self.queue.wake([registration.key.clone()]),
-                CommitResult::Overtaken => continue,
+                CommitResult::Overtaken => {
+                    known = self.evidence(registration);
+                    continue;
+                }
             }
             let decided = Decided { registration, records, verdicts: &verdicts, at: now };
             self.observer.decided(&decided);
@@ -243,8 +254,7 @@ impl Decider {
         let registration = &subject.registration;
         let cordons = Cordons::stand(registration, &mut self.liveness.index());
         let records = self.liveness.index().records_of(&registration.key);
-        let known = Evidence::known(registration, &self.liveness.path(), &self.liveness.guard());
-        let unproven = Evidence { probed: None, ..known };
+        let unproven = Evidence { probed: None, ..self.evidence(registration) };
         let verified = &Verified::default();
         let (cordons, records) = (&cordons, &records[..]);
         let (ttl, published) = (&subject.ttl, &inputs.snapshot.published);
