@@ -30,6 +30,7 @@ pub use beatkeeper_client::{
 };
 use http::{Request, Response};
 use hyper::body::Bytes;
+use jiff::Timestamp;
 use kube::{Client, client::Body};
 use tower::{BoxError, Service, ServiceBuilder, retry::RetryLayer};
 
@@ -37,7 +38,7 @@ use gate::Gate;
 use throttle::Patience;
 
 /// How to talk to the API server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Sent as `User-Agent`, such as `beatkeeper-controller/0.1.0`. It identifies Beatkeeper in the audit log.
     pub user_agent: String,
@@ -47,15 +48,19 @@ pub struct Options {
     /// (429, or 503 with Retry-After). It has to be shorter than the caller's own timeout, so that the caller learns of
     /// the 429 and not of a timeout. Default: 0, so that the caller decides.
     pub patience: Duration,
+    /// The wall clock, by which a Retry-After with a date is read.
+    pub wall: fn() -> Timestamp,
 }
 
 impl Options {
-    /// The defaults for a part of Beatkeeper. The part `controller` becomes `beatkeeper-controller/0.1.0`.
-    pub fn of(part: &str) -> Self {
+    /// The defaults for a part of Beatkeeper, and this wall clock. The part `controller` becomes
+    /// `beatkeeper-controller/0.1.0`.
+    pub fn of(part: &str, wall: fn() -> Timestamp) -> Self {
         Self {
             user_agent: format!("beatkeeper-{part}/{}", env!("CARGO_PKG_VERSION")),
             response_timeout: Duration::from_secs(30),
             patience: Duration::ZERO,
+            wall,
         }
     }
 }
@@ -97,7 +102,7 @@ where
 {
     let service = ServiceBuilder::new()
         // The order matters: a request that waits because of throttling occupies no place in the gate.
-        .layer(RetryLayer::new(Patience::of(options.patience)))
+        .layer(RetryLayer::new(Patience::of(options.patience, options.wall)))
         .option_layer(gate)
         // This timeout ends with the head of the response, because the body is not part of the future.
         .timeout(options.response_timeout)
@@ -115,6 +120,10 @@ mod tests {
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
     };
+
+    fn options_of(part: &str) -> Options {
+        Options::of(part, || Timestamp::UNIX_EPOCH)
+    }
 
     fn config(url: &str) -> Config {
         Config::new(url.parse().expect("a URL"))
@@ -143,7 +152,7 @@ mod tests {
     async fn a_request_names_its_sender_and_asks_for_no_compression() {
         let (url, request) =
             server("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.expect("a server");
-        let client = connect(config(&url), &Options::of("agent")).expect("a client");
+        let client = connect(config(&url), &options_of("agent")).expect("a client");
         client.apiserver_version().await.expect("an answer");
         let request = request.await.expect("a request").to_lowercase();
         let agent = concat!("user-agent: beatkeeper-agent/", env!("CARGO_PKG_VERSION"), "\r\n");
@@ -155,7 +164,7 @@ mod tests {
     async fn a_response_without_a_head_ends_in_time() {
         let (url, _request) = server("").await.expect("a server");
         let options =
-            Options { response_timeout: Duration::from_millis(50), ..Options::of("agent") };
+            Options { response_timeout: Duration::from_millis(50), ..options_of("agent") };
         let client = connect(config(&url), &options).expect("a client");
         let outcome = within(Duration::from_secs(5), client.apiserver_version()).await;
         let error = outcome.expect("an end").expect_err("no answer").to_string();
@@ -189,7 +198,7 @@ mod tests {
     }
 
     fn patient(seconds: u64) -> Options {
-        Options { patience: Duration::from_secs(seconds), ..Options::of("controller") }
+        Options { patience: Duration::from_secs(seconds), ..options_of("controller") }
     }
 
     fn write() -> http::Request<Vec<u8>> {
@@ -223,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn without_patience_the_caller_decides() {
         let (url, requests) = script(&["429 Too Many\r\nretry-after: 0"]).await.expect("a server");
-        let client = connect(config(&url), &Options::of("agent")).expect("a client");
+        let client = connect(config(&url), &options_of("agent")).expect("a client");
         client.request::<serde_json::Value>(write()).await.expect_err("refused");
         assert_eq!(requests.await.expect("requests").len(), 1);
     }
@@ -246,7 +255,7 @@ mod tests {
         std::fs::write(&file, "old").expect("written");
         let mut config = config(&url);
         config.auth_info.token_file = Some(file.path().display().to_string());
-        let client = connect(config, &Options::of("controller")).expect("a client");
+        let client = connect(config, &options_of("controller")).expect("a client");
         client.request::<serde_json::Value>(write()).await.expect("an answer");
         std::fs::write(&file, "new").expect("written");
         client.request::<serde_json::Value>(write()).await.expect("the second answer");
@@ -271,7 +280,7 @@ mod tests {
             .await
             .expect("a server");
         let options =
-            Options { response_timeout: Duration::from_millis(50), ..Options::of("agent") };
+            Options { response_timeout: Duration::from_millis(50), ..options_of("agent") };
         let client = connect(config(&url), &options).expect("a client");
         let limit = Duration::from_millis(300);
         let body = within(limit, client.apiserver_version()).await;
@@ -282,7 +291,7 @@ mod tests {
     async fn a_proxy_that_cannot_be_used_is_refused_and_its_password_kept_secret() {
         let mut config = config("https://127.0.0.1:1");
         config.proxy_url = Some("socks5://user:secret@proxy.example:1080".parse().expect("a URL"));
-        let error = connect(config, &Options::of("agent")).err().expect("refused").to_string();
+        let error = connect(config, &options_of("agent")).err().expect("refused").to_string();
         assert!(
             error.contains("the proxy in proxy-url of the kubeconfig cannot be used"),
             "{error}"

@@ -101,7 +101,8 @@ mod tests {
     fn leading_for(left: Duration) -> (ApiServer, watch::Sender<Standing>) {
         // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
-        let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
+        let options = kube_client::Options::of("test", || jiff::Timestamp::UNIX_EPOCH);
+        let client = kube_client::connect(config, &options).expect("one");
         let clock = Clock::start();
         let (sender, receiver) = watch::channel(Standing::default());
         let leadership = Leadership::elected(clock, receiver);

@@ -61,12 +61,12 @@ pub async fn run(
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let source = source.into();
+    let (source, clock) = (source.into(), Clock::start());
     let host = Host {
-        api_server: HttpService::open(&source, &options().user_agent)?,
+        api_server: HttpService::open(&source, &options(clock).user_agent)?,
         namespace: source.namespace().to_owned(),
         identity: host::identity(),
-        clock: Clock::start(),
+        clock,
         process: Process::default(),
         observer: Arc::new(Unobserved),
     };
@@ -91,7 +91,7 @@ where
     let Host { api_server, namespace, identity, clock, process, observer } = host;
     let telemetry = Telemetry::new(clock, settings.metrics_per_registration);
     let gate = Gate::new(settings.max_parallel_api_calls.into(), Arc::new(telemetry.clone()));
-    let client = kube_client::through(Some(gate), api_server, namespace, &options());
+    let client = kube_client::through(Some(gate), api_server, namespace, &options(clock));
     // The servers end when this function returns.
     let _servers = serve::start(&settings, &process, &telemetry, &stop).await?;
     let address_scopes = address_scope::determine(&client, &settings, &stop).await?;
@@ -138,8 +138,8 @@ where
 }
 
 /// How this process connects to the API server.
-fn options() -> kube_client::Options {
-    let mut options = kube_client::Options::of("controller");
+fn options(clock: Clock) -> kube_client::Options {
+    let mut options = kube_client::Options::of("controller", clock.wall_clock());
     options.patience = PATIENCE;
     if let Some(pod) = host::pod_name() {
         // The audit log can tell the replicas apart by this.

@@ -59,6 +59,11 @@ impl Clock {
         (self.wall)()
     }
 
+    /// The wall clock itself.
+    pub(crate) fn wall_clock(&self) -> fn() -> Timestamp {
+        self.wall
+    }
+
     /// The present on both clocks.
     pub(crate) fn clocks(&self) -> Clocks {
         Clocks { now: self.now(), wall: self.wall() }

@@ -86,7 +86,7 @@ const NAME_MAX: usize = 200;
 /// container in the same Pod is a different replica.
 pub(crate) fn identity() -> String {
     let name: String = pod_name().unwrap_or_else(hostname).chars().take(NAME_MAX).collect();
-    format!("{name}-{:08x}", rand::random::<u32>())
+    format!("{name}-{:08x}", fastrand::u32(..))
 }
 
 /// The namespace of the operator's own Leases: the namespace of its Pod, or else of its kubeconfig.

@@ -38,17 +38,21 @@ impl RequestedPause {
 
 /// How long a request may still wait in total. Each request begins with the full time.
 #[derive(Debug, Clone)]
-pub(super) struct Patience(Duration);
+pub(super) struct Patience {
+    left: Duration,
+    wall: fn() -> Timestamp,
+}
 
 impl Patience {
-    /// Allows this total time. If the server asks for a longer pause, its answer is passed on to the caller.
-    pub(super) fn of(longest: Duration) -> Self {
-        Self(longest)
+    /// Allows this total time. If the server asks for a longer pause, its answer is passed on to the caller. Dates in
+    /// answers are compared with this wall clock.
+    pub(super) fn of(longest: Duration, wall: fn() -> Timestamp) -> Self {
+        Self { left: longest, wall }
     }
 
     /// Subtracts a pause from the remaining time. None if too little time remains.
     fn take(&mut self, pause: Duration) -> Option<Duration> {
-        self.0 = self.0.checked_sub(pause)?;
+        self.left = self.left.checked_sub(pause)?;
         Some(pause)
     }
 }
@@ -62,7 +66,7 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
         result: &mut Result<Response<B>, BoxError>,
     ) -> Option<Self::Future> {
         let response = result.as_ref().ok()?;
-        let told = told_to_wait(response.status(), response.headers())?;
+        let told = told_to_wait(response.status(), response.headers(), (self.wall)())?;
         if let Some(caller) = request.extensions().get::<RequestedPause>() {
             // The value is set only once, because the request is not sent again.
             let _ = caller.0.set(told);
@@ -87,8 +91,8 @@ impl<B> Policy<Request<Body>, Response<B>, BoxError> for Patience {
 }
 
 /// How long the server asks the caller to wait, if it does.
-fn told_to_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    let told = retry_after(headers, Timestamp::now());
+fn told_to_wait(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let told = retry_after(headers, now);
     let told = told.map(|told| told.clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
     match status {
         StatusCode::TOO_MANY_REQUESTS => Some(told.unwrap_or(DEFAULT_PAUSE)),
@@ -108,7 +112,11 @@ mod tests {
             headers.insert(RETRY_AFTER, value.parse().expect("a header"));
         }
         let status = StatusCode::from_u16(status).expect("a status");
-        told_to_wait(status, &headers).map(|pause| pause.as_millis())
+        told_to_wait(status, &headers, now()).map(|pause| pause.as_millis())
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T10:00:00Z".parse().expect("a time")
     }
 
     #[test]
@@ -116,6 +124,7 @@ mod tests {
         assert_eq!(told(429, Some("2")), Some(2000));
         assert_eq!(told(429, None), Some(1000));
         assert_eq!(told(429, Some("Wed, 21 Oct 2020 07:28:00 GMT")), Some(100), "it is over");
+        assert_eq!(told(429, Some("Sun, 22 Nov 2026 10:00:07 GMT")), Some(7000));
         assert_eq!(told(503, Some("Wed, 01 Dec 9999 12:00:00 GMT")), Some(86_400_000));
         assert_eq!(told(429, Some("soon")), Some(1000));
         assert_eq!(told(429, Some("18446744073709551615")), Some(86_400_000));
@@ -133,7 +142,8 @@ mod tests {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         response.headers_mut().insert(RETRY_AFTER, u64::MAX.into());
-        let again = Patience::of(Duration::from_secs(4)).retry(&mut request, &mut Ok(response));
+        let again =
+            Patience::of(Duration::from_secs(4), now).retry(&mut request, &mut Ok(response));
         assert!(again.is_none(), "the caller is told at once");
     }
 
@@ -145,14 +155,14 @@ mod tests {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
         response.headers_mut().insert(RETRY_AFTER, 32.into());
-        let again = Patience::of(Duration::MAX).retry(&mut request, &mut Ok(response));
+        let again = Patience::of(Duration::MAX, now).retry(&mut request, &mut Ok(response));
         assert!(again.is_none());
         assert_eq!(requested.to_wait(), Some(Duration::from_secs(32)));
     }
 
     #[test]
     fn patience_ends_before_the_caller_would_give_up() {
-        let mut patience = Patience::of(Duration::from_secs(4));
+        let mut patience = Patience::of(Duration::from_secs(4), now);
         let second = Duration::from_secs(1);
         assert_eq!(patience.take(3 * second), Some(3 * second));
         assert_eq!(patience.take(2 * second), None, "one second is left");

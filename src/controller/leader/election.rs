@@ -281,7 +281,8 @@ mod tests {
     fn election() -> Election {
         // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
-        let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
+        let options = kube_client::Options::of("test", || jiff::Timestamp::UNIX_EPOCH);
+        let client = kube_client::connect(config, &options).expect("one");
         let second = Duration::from_secs(1);
         let settings = ElectionSettings {
             durations: Durations::new(second, second / 10, second / 100).expect("valid"),

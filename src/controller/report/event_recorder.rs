@@ -55,7 +55,8 @@ mod tests {
     async fn however_many_events_are_sent_few_are_remembered() {
         // No request is sent to this address.
         let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
-        let client = kube_client::connect(config, &kube_client::Options::of("test")).expect("one");
+        let options = kube_client::Options::of("test", || jiff::Timestamp::UNIX_EPOCH);
+        let client = kube_client::connect(config, &options).expect("one");
         let event_recorder = EventRecorder::new(client);
         let sent_with_one: Vec<u32> = (0..3 * REMEMBERED)
             .map(|_| {
