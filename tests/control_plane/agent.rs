@@ -1,151 +1,23 @@
 //! `beatkeeper agent` as a process.
 
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec, heartbeat};
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_api::{ServiceRegistration, heartbeat};
+use beatkeeper_cluster::Options;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{
     DeleteParams, DynamicObject, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
 };
-use kube::{Api, Client, ResourceExt, discovery::ApiResource, runtime::wait};
+use kube::{Api, ResourceExt, discovery::ApiResource, runtime::wait};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-/// The longest wait of a test. Events that tests await normally come within milliseconds. The limit
-/// is high because the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LEASE: &str = "greeter.vm-1";
+use self::fixture::{LEASE, PATIENCE, TestNamespace, own_plane, plane};
 
-/// The shared control plane with the CRD installed.
-async fn plane() -> &'static ControlPlane {
-    static DECLARED: OnceCell<()> = OnceCell::const_new();
-    let plane = beatkeeper_cluster::shared().await;
-    DECLARED.get_or_init(|| async { plane.declare(&beatkeeper_api::crd()).await.unwrap() }).await;
-    plane
-}
-
-/// A separate control plane, for a test that breaks it or needs other options. It is leaked,
-/// because `TestNamespace` needs a static reference. It ends with the test process.
-async fn own_plane(options: Options) -> &'static ControlPlane {
-    let plane = ControlPlane::start(options).await.unwrap();
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    Box::leak(Box::new(plane))
-}
-
-/// A separate namespace with a registration `greeter`.
-struct TestNamespace {
-    plane: &'static ControlPlane,
-    client: Client,
-    name: String,
-}
-
-impl TestNamespace {
-    async fn new() -> Self {
-        let ns = Self::without_registration().await;
-        ns.register("2s", "200ms").await;
-        ns
-    }
-
-    async fn without_registration() -> Self {
-        Self::on(plane().await).await
-    }
-
-    async fn on(plane: &'static ControlPlane) -> Self {
-        let name = plane.namespace("agent").await.unwrap();
-        Self { plane, client: plane.admin_client().unwrap(), name }
-    }
-
-    async fn register(&self, ttl: &str, interval: &str) {
-        let spec = ServiceRegistrationSpec {
-            ttl: ttl.to_owned(),
-            interval: interval.to_owned(),
-            ports: vec![PortSpec { port: 80, protocol: "TCP".to_owned(), ..PortSpec::default() }],
-            ..ServiceRegistrationSpec::default()
-        };
-        let registration = ServiceRegistration::new("greeter", spec);
-        Api::namespaced(self.client.clone(), &self.name)
-            .create(&PostParams::default(), &registration)
-            .await
-            .unwrap();
-    }
-
-    fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), &self.name)
-    }
-
-    /// Creates a Pod that no kubelet runs.
-    async fn pod(&self, name: &str) -> Pod {
-        let pod = serde_json::from_value(json!({
-            "metadata": { "name": name },
-            "spec": { "containers": [{ "name": "c", "image": "c" }] },
-        }));
-        Api::namespaced(self.client.clone(), &self.name)
-            .create(&PostParams::default(), &pod.unwrap())
-            .await
-            .unwrap()
-    }
-
-    fn agent(&self, flags: &[&str]) -> Agent {
-        self.agent_with(&self.plane.kubeconfig(), flags)
-    }
-
-    fn agent_with(&self, kubeconfig: &Path, flags: &[&str]) -> Agent {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_beatkeeper"))
-            .args(["agent", "run", "--registration", "greeter", "--namespace", &self.name])
-            .args(flags)
-            .env_remove("POD_NAME")
-            .env("KUBECONFIG", kubeconfig)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Agent { child, lines }
-    }
-
-    fn vm(&self) -> Agent {
-        self.agent(&["--instance", "vm-1"])
-    }
-}
-
-struct Agent {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Agent {
-    /// Waits for the next line that contains `text`, and returns it.
-    async fn says(&mut self, text: &str) -> String {
-        let search = async {
-            while let Some(line) = self.lines.next_line().await.unwrap() {
-                println!("agent: {line}");
-                if line.contains(text) {
-                    return line;
-                }
-            }
-            panic!("the agent ended without saying {text:?}");
-        };
-        timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("never said {text:?}"))
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    async fn exit_code(&mut self) -> Option<i32> {
-        timeout(PATIENCE, self.child.wait()).await.expect("the agent ends").unwrap().code()
-    }
-}
+mod fixture;
+mod permission;
 
 /// The renewTimes of the next `count` changes of a Lease, exactly as the API server sends them.
 async fn renew_times(ns: &TestNamespace, count: usize) -> Vec<String> {
@@ -352,33 +224,6 @@ async fn it_follows_a_registration_that_changes() {
 }
 
 #[tokio::test]
-async fn a_missing_permission_is_explained_with_the_rule_to_add() {
-    let ns = TestNamespace::new().await;
-    let folder = tempfile::tempdir().unwrap();
-    let kubeconfig = kubeconfig_of_default_account(&ns, folder.path()).await;
-    let mut agent = ns.agent_with(&kubeconfig, &["--instance", "vm-1"]);
-    let line = agent.says("not allowed to get serviceregistrations.beatkeeper.dev").await;
-    let rule = format!(
-        "add to a Role in namespace {}, and bind it: {{apiGroups: [\"beatkeeper.dev\"], resources: [\"serviceregistrations\"], verbs: [\"get\"]}}",
-        ns.name
-    );
-    assert!(line.contains(&rule), "{line}");
-
-    // The agent's message names the missing right. Granting it helps.
-    allow(
-        &ns,
-        "registrations",
-        r#"{apiGroups: ["beatkeeper.dev"], resources: ["serviceregistrations"], verbs: ["get"]}"#,
-    )
-    .await;
-    let line = agent.says("not allowed to get leases.coordination.k8s.io").await;
-    let rule = r#"{apiGroups: ["coordination.k8s.io"], resources: ["leases"], verbs: ["get", "create", "patch", "delete"]}"#;
-    assert!(line.contains(rule), "{line}");
-    allow(&ns, "leases", rule).await;
-    agent.says("beating as vm-1").await;
-}
-
-#[tokio::test]
 async fn an_outage_is_outlived_and_a_stop_during_one_is_bounded() {
     let plane = own_plane(Options::default()).await;
     let ns = TestNamespace::on(plane).await;
@@ -420,35 +265,4 @@ async fn the_printed_crd_is_what_the_api_server_takes() {
         .unwrap();
     assert!(crd.wait().unwrap().success());
     assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-}
-
-/// A kubeconfig for the namespace's default ServiceAccount, which has no rights.
-async fn kubeconfig_of_default_account(ns: &TestNamespace, folder: &Path) -> PathBuf {
-    let token = ns.plane.token(&ns.name, "default", None).await.unwrap();
-    let mut config: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(ns.plane.kubeconfig()).unwrap()).unwrap();
-    config["users"][0]["user"] = json!({ "token": token });
-    let path = folder.join("kubeconfig");
-    std::fs::write(&path, config.to_string()).unwrap();
-    path
-}
-
-/// Grants the default ServiceAccount a rule, in the words of the agent's message.
-async fn allow(ns: &TestNamespace, name: &str, rule: &str) {
-    use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding};
-    let rule: PolicyRule = serde_saphyr::from_str(rule).unwrap();
-    let role = Role {
-        metadata: kube::core::ObjectMeta { name: Some(name.to_owned()), ..Default::default() },
-        rules: Some(vec![rule]),
-    };
-    let binding: RoleBinding = serde_json::from_value(json!({
-        "metadata": { "name": name },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
-        "subjects": [{ "kind": "ServiceAccount", "name": "default", "namespace": ns.name }],
-    }))
-    .unwrap();
-    let (client, namespace) = (ns.client.clone(), &ns.name);
-    let parameters = PostParams::default();
-    Api::namespaced(client.clone(), namespace).create(&parameters, &role).await.unwrap();
-    Api::namespaced(client, namespace).create(&parameters, &binding).await.unwrap();
 }

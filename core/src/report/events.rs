@@ -61,63 +61,89 @@ pub fn of(
     lines: &[SummaryLine],
     withheld: &Withheld,
 ) -> Vec<InstanceEvent> {
-    let mut groups: BTreeMap<(InstanceState, Reason), Vec<&SummaryLine>> = BTreeMap::new();
-    let mut gone: Vec<&InstanceName> = Vec::new();
-    let mut contested: Vec<&SummaryLine> = Vec::new();
-    let mut before = before.0.iter().peekable();
-    for now in lines {
-        while let Some((name, ..)) = before.next_if(|(name, ..)| *name < now.instance) {
-            gone.push(name);
-        }
-        let known = before.next_if(|(name, ..)| *name == now.instance);
-        if withheld.holds(&now.instance) {
-            continue;
-        }
-        let changed = known.is_none_or(|(_, state, _)| *state != now.state);
-        if now.rival.is_some() && known.is_none_or(|(.., contested)| !contested) {
-            contested.push(now);
-        }
-        let is_news = now.state != InstanceState::Waiting || now.reason == Reason::PublishFailed;
-        if changed && is_news {
-            groups.entry((now.state, now.reason)).or_default().push(now);
-        }
-    }
-    gone.extend(before.map(|(name, ..)| name));
-    let mut notices: Vec<InstanceEvent> = groups
-        .into_iter()
-        .map(|((state, why), lines)| {
-            let names: Vec<&str> = lines.iter().map(|line| &*line.instance).collect();
-            let mut message = match lines.first().map(|line| line.message.as_str()) {
-                None | Some("") => without_a_note(why).to_owned(),
-                Some(message) => message.to_owned(),
-            };
-            if let [line] = &*lines
-                && let Some(changes) = withheld.changes(&line.instance)
-            {
-                message.push_str(&format!(
-                    "; its state has changed {changes} times since it was last told"
-                ));
+    let Changes { transitions, contested, gone } = Changes::since(before, lines, withheld);
+    let told = transitions.into_iter().map(|(to, lines)| transition(to, &lines, withheld));
+    told.chain(conflict(&contested)).chain(departures(&gone)).collect()
+}
+
+/// What has changed, except of withheld instances.
+#[derive(Default)]
+struct Changes<'a> {
+    /// The instances with a new state that is worth an event.
+    transitions: BTreeMap<(InstanceState, Reason), Vec<&'a SummaryLine>>,
+    /// The instances with a name that several processes claim now.
+    contested: Vec<&'a SummaryLine>,
+    /// The instances that have left.
+    gone: Vec<&'a InstanceName>,
+}
+
+impl<'a> Changes<'a> {
+    fn since(before: &'a ReportedStates, lines: &'a [SummaryLine], withheld: &Withheld) -> Self {
+        let mut changes = Self::default();
+        let mut before = before.0.iter().peekable();
+        for now in lines {
+            while let Some((name, ..)) = before.next_if(|(name, ..)| *name < now.instance) {
+                changes.gone.push(name);
             }
-            let (warning, reason) = kind(state, why);
-            notice(warning, reason, &names, &message)
-        })
-        .collect();
-    if let Some(rival) = contested.first().and_then(|line| line.rival.as_deref()) {
-        let names: Vec<&str> = contested.iter().map(|line| &*line.instance).collect();
-        let message =
-            format!("{CONTESTED}: {rival}; give each process an instance name of its own");
-        notices.push(notice(true, "NameConflict", &names, &message));
+            let known = before.next_if(|(name, ..)| *name == now.instance);
+            if withheld.holds(&now.instance) {
+                continue;
+            }
+            let changed = known.is_none_or(|(_, state, _)| *state != now.state);
+            if now.rival.is_some() && known.is_none_or(|(.., contested)| !contested) {
+                changes.contested.push(now);
+            }
+            let is_news =
+                now.state != InstanceState::Waiting || now.reason == Reason::PublishFailed;
+            if changed && is_news {
+                changes.transitions.entry((now.state, now.reason)).or_default().push(now);
+            }
+        }
+        changes.gone.extend(before.map(|(name, ..)| name));
+        changes.gone.retain(|name| !withheld.holds(name));
+        changes
     }
-    let gone = gone.into_iter().filter(|name| !withheld.holds(name));
-    let (grown, gone): (Vec<&str>, Vec<&str>) =
-        gone.map(|name| &**name).partition(|name| name.starts_with(ADOPTED));
+}
+
+/// The event for the instances that have got this state for this reason.
+fn transition(
+    (state, why): (InstanceState, Reason),
+    lines: &[&SummaryLine],
+    withheld: &Withheld,
+) -> InstanceEvent {
+    let mut message = match lines.first().map(|line| line.message.as_str()) {
+        None | Some("") => without_a_note(why).to_owned(),
+        Some(message) => message.to_owned(),
+    };
+    if let [line] = lines
+        && let Some(changes) = withheld.changes(&line.instance)
+    {
+        message
+            .push_str(&format!("; its state has changed {changes} times since it was last told"));
+    }
+    let (warning, reason) = kind(state, why);
+    notice(warning, reason, &names(lines), &message)
+}
+
+fn conflict(contested: &[&SummaryLine]) -> Option<InstanceEvent> {
+    let rival = contested.first().and_then(|line| line.rival.as_deref())?;
+    let message = format!("{CONTESTED}: {rival}; give each process an instance name of its own");
+    Some(notice(true, "NameConflict", &names(contested), &message))
+}
+
+fn departures(gone: &[&InstanceName]) -> impl Iterator<Item = InstanceEvent> {
+    let names = gone.iter().map(|name| &***name);
+    let (grown, gone): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with(ADOPTED));
     let ends = [
         ("AdoptionEnded", grown, "it beats by itself now, or was removed from the annotation"),
         ("InstanceDeregistered", gone, "deregistered, or its Pod is gone"),
     ];
     let ends = ends.into_iter().filter(|(_, names, _)| !names.is_empty());
-    notices.extend(ends.map(|(reason, names, message)| notice(false, reason, &names, message)));
-    notices
+    ends.map(|(reason, names, message)| notice(false, reason, &names, message))
+}
+
+fn names<'a>(lines: &[&'a SummaryLine]) -> Vec<&'a str> {
+    lines.iter().map(|line| &*line.instance).collect()
 }
 
 fn notice(warning: bool, reason: &'static str, names: &[&str], message: &str) -> InstanceEvent {
@@ -168,20 +194,9 @@ fn note(names: &[&str], message: &str) -> String {
 mod tests {
     use super::*;
 
-    fn line(instance: &str, state: InstanceState) -> SummaryLine {
-        let reason = Reason::Beating;
-        SummaryLine {
-            instance: instance.into(),
-            state,
-            reason,
-            message: String::new(),
-            rival: None,
-        }
-    }
-
     #[test]
     fn a_name_that_several_claim_is_told_once_and_known_from_the_status_after_a_restart() {
-        let ready = line("a", InstanceState::Ready);
+        let ready = SummaryLine::beating("a", InstanceState::Ready);
         let rival = Some("held by vm-b/2, and also claimed by vm-a/1".to_owned());
         let lines = [SummaryLine { rival, ..ready.clone() }];
         let told = of(&ReportedStates::of(&[ready]), &lines, &Withheld::default());
@@ -216,8 +231,17 @@ mod tests {
     #[test]
     fn joins_changes_and_departures_are_reported_and_unchanged_instances_are_not() {
         use InstanceState::{Expired, Ready, Waiting};
-        let before = ReportedStates::of(&[line("a", Ready), line("c", Ready), line("e", Ready)]);
-        let lines = [line("b", Waiting), line("c", Expired), line("d", Ready), line("e", Ready)];
+        let before = ReportedStates::of(&[
+            SummaryLine::beating("a", Ready),
+            SummaryLine::beating("c", Ready),
+            SummaryLine::beating("e", Ready),
+        ]);
+        let lines = [
+            SummaryLine::beating("b", Waiting),
+            SummaryLine::beating("c", Expired),
+            SummaryLine::beating("d", Ready),
+            SummaryLine::beating("e", Ready),
+        ];
         assert_eq!(
             told(&before, &lines),
             ["InstanceReady d", "InstanceExpired c", "InstanceDeregistered a"]
@@ -228,8 +252,11 @@ mod tests {
 
     #[test]
     fn what_a_status_lists_counts_before_what_is_taken_for_told() {
-        let listed = ReportedStates::of(&[line("b", InstanceState::Expired)]);
-        let all = [line("a", InstanceState::Ready), line("b", InstanceState::Ready)];
+        let listed = ReportedStates::of(&[SummaryLine::beating("b", InstanceState::Expired)]);
+        let all = [
+            SummaryLine::beating("a", InstanceState::Ready),
+            SummaryLine::beating("b", InstanceState::Ready),
+        ];
         assert_eq!(told(&listed.or(ReportedStates::of(&all)), &all), ["InstanceReady b"]);
     }
 
@@ -241,7 +268,7 @@ mod tests {
             (InstanceState::Draining, Reason::HealthDraining),
         ];
         let notes = reasons.map(|(state, reason)| {
-            let line = SummaryLine { reason, ..line("vm-1", state) };
+            let line = SummaryLine { reason, ..SummaryLine::beating("vm-1", state) };
             of(&ReportedStates::default(), &[line], &Withheld::default()).remove(0).note
         });
         assert_eq!(

@@ -130,21 +130,7 @@ mod tests {
     use beatkeeper_api::InstanceState;
 
     use super::*;
-    use crate::{
-        report::events::{self, remember},
-        vocabulary::reason::Reason,
-    };
-
-    fn line(instance: &str, state: InstanceState) -> SummaryLine {
-        let reason = Reason::Beating;
-        SummaryLine {
-            instance: instance.into(),
-            state,
-            reason,
-            message: String::new(),
-            rival: None,
-        }
-    }
+    use crate::report::events::{self, remember};
 
     /// The events that are sent when the states of vm-1 change every 50 ms.
     fn told_of(states: impl Iterator<Item = Option<InstanceState>>) -> Vec<String> {
@@ -153,7 +139,7 @@ mod tests {
         for (n, state) in (0..).zip(states) {
             let now = MonotonicTime::from_millis(50 * n);
             let lines: Vec<SummaryLine> =
-                state.map(|state| line("vm-1", state)).into_iter().collect();
+                state.map(|state| SummaryLine::beating("vm-1", state)).into_iter().collect();
             let withheld = flaps.withhold(&told, &lines, now);
             notes.extend(events::of(&told, &lines, &withheld).into_iter().map(|it| it.note));
             told = remember(&told, &lines, &withheld);

@@ -51,6 +51,15 @@ pub struct SummaryLine {
     pub rival: Option<String>,
 }
 
+#[cfg(test)]
+impl SummaryLine {
+    /// The line of an instance that beats, without a message.
+    pub(super) fn beating(instance: &str, state: InstanceState) -> Self {
+        let (reason, message) = (Reason::Beating, String::new());
+        Self { instance: instance.into(), state, reason, message, rival: None }
+    }
+}
+
 impl DecisionSummary {
     /// Makes the account from verdicts in the order of their names. An instance that was decided to be ready may be
     /// missing in `published`: the registration may be stalled, or a write may have failed.

@@ -54,107 +54,99 @@ pub fn apply(edit: &Edit, server: &mut Server, serial: usize) {
         server.endpoints = None;
         return;
     }
-    if server.slices.is_empty() {
-        return;
-    }
     let slices: Vec<EndpointSlice> = server.slices.values().cloned().collect();
-    let pick = |index: &Index| slices[index.index(slices.len())].clone();
-    let renamed = |mut slice: EndpointSlice| {
-        slice.metadata.name = Some(format!("copy-{serial}"));
-        slice.metadata.uid = None;
+    if !slices.is_empty() {
+        let pick = |index: &Index| slices[index.index(slices.len())].clone();
+        server.store_slice(edited(edit, pick, serial));
+    }
+}
+
+/// One of the slices after the edit. `pick` returns the slice at an index.
+fn edited(edit: &Edit, pick: impl Fn(&Index) -> EndpointSlice, serial: usize) -> EndpointSlice {
+    let with = |index: &Index, change: &dyn Fn(&mut EndpointSlice)| {
+        let mut slice = pick(index);
+        change(&mut slice);
         slice
     };
-    let edited = match edit {
-        Edit::LoseLabels(index) => {
-            let mut slice = pick(index);
-            slice.metadata.labels = None;
-            slice
-        }
-        Edit::RenameService(index) => {
-            let mut slice = pick(index);
-            let labels = slice.metadata.labels.get_or_insert_default();
-            labels.insert(marks::SERVICE_NAME_LABEL.to_owned(), "stranger".to_owned());
-            slice
-        }
-        Edit::LoseOwner(index) => {
-            let mut slice = pick(index);
-            slice.metadata.annotations = None;
-            slice
-        }
-        Edit::ForeignOwner(index) => {
-            let mut slice = pick(index);
-            slice.metadata.owner_references = Some(vec![OwnerReference {
-                api_version: "apps/v1".to_owned(),
-                kind: "Deployment".to_owned(),
-                name: "greeter".to_owned(),
-                uid: "stranger".to_owned(),
-                controller: Some(true),
-                block_owner_deletion: None,
-            }]);
-            slice
-        }
-        Edit::CopySlice(index) => renamed(pick(index)),
-        Edit::CopyEndpoint(from, to) => {
-            let (from, mut to) = (pick(from), pick(to));
-            if from.address_type == to.address_type {
-                to.endpoints.extend(from.endpoints.first().cloned());
-            }
-            to
-        }
-        Edit::MergeEndpoints(index) => {
-            let mut slice = pick(index);
-            if slice.endpoints.len() > 1 {
-                let addresses = slice.endpoints.remove(0).addresses;
-                slice.endpoints[0].addresses.extend(addresses);
-            }
-            slice
-        }
-        Edit::ForeignObjects(index) => {
-            let mut slice = pick(index);
-            let address = if slice.address_type == "IPv4" { "203.0.113.9" } else { "2001:db8::9" };
-            slice
-                .endpoints
-                .push(Published { addresses: vec![address.to_owned()], ..Published::default() });
-            slice
-        }
-        Edit::Nonsense(index) => {
-            let mut slice = pick(index);
-            slice
-                .endpoints
-                .push(Published { addresses: vec!["nonsense".to_owned()], ..Published::default() });
-            slice
-        }
-        Edit::NilConditions(index, which) => {
-            let mut slice = pick(index);
-            if !slice.endpoints.is_empty() {
-                let which = which.index(slice.endpoints.len());
-                slice.endpoints[which].conditions = None;
-            }
-            slice
-        }
-        Edit::NilPort(index) => {
-            let mut slice = pick(index);
-            for port in slice.ports.iter_mut().flatten().take(1) {
-                port.port = None;
-            }
-            slice
-        }
-        Edit::OtherPorts(index, sets) => {
-            let mut slice = pick(index);
-            slice.ports = Some(super::super::read::write_ports(&ports(PORT_SETS[*sets][0])));
-            slice
-        }
-        Edit::Deleting(index) => {
-            let mut slice = pick(index);
-            slice.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
-            slice
-        }
-        Edit::OtherType(index) => {
-            let mut slice = renamed(pick(index));
-            "FQDN".clone_into(&mut slice.address_type);
-            slice
-        }
-        Edit::LoseEndpoints => return,
-    };
-    server.store_slice(edited);
+    match edit {
+        Edit::LoseLabels(index) => with(index, &|it| it.metadata.labels = None),
+        Edit::RenameService(index) => with(index, &rename_service),
+        Edit::LoseOwner(index) => with(index, &|it| it.metadata.annotations = None),
+        Edit::ForeignOwner(index) => with(index, &give_to_deployment),
+        Edit::CopySlice(index) => with(index, &|it| make_new(it, serial)),
+        Edit::CopyEndpoint(from, to) => with(to, &|it| copy_endpoint(&pick(from), it)),
+        Edit::MergeEndpoints(index) => with(index, &merge_endpoints),
+        Edit::ForeignObjects(index) => with(index, &add_stranger),
+        Edit::Nonsense(index) => with(index, &|it| add_endpoint(it, "nonsense")),
+        Edit::NilConditions(index, which) => with(index, &|it| remove_conditions(it, which)),
+        Edit::NilPort(index) => with(index, &remove_port),
+        Edit::OtherPorts(index, sets) => with(index, &|it| {
+            it.ports = Some(super::super::read::write_ports(&ports(PORT_SETS[*sets][0])));
+        }),
+        Edit::Deleting(index) => with(index, &|it| {
+            it.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        }),
+        Edit::OtherType(index) => with(index, &|it| {
+            make_new(it, serial);
+            "FQDN".clone_into(&mut it.address_type);
+        }),
+        Edit::LoseEndpoints => unreachable!("it edits no slice"),
+    }
+}
+
+fn make_new(slice: &mut EndpointSlice, serial: usize) {
+    slice.metadata.name = Some(format!("copy-{serial}"));
+    slice.metadata.uid = None;
+}
+
+fn rename_service(slice: &mut EndpointSlice) {
+    let labels = slice.metadata.labels.get_or_insert_default();
+    labels.insert(marks::SERVICE_NAME_LABEL.to_owned(), "stranger".to_owned());
+}
+
+fn give_to_deployment(slice: &mut EndpointSlice) {
+    slice.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "apps/v1".to_owned(),
+        kind: "Deployment".to_owned(),
+        name: "greeter".to_owned(),
+        uid: "stranger".to_owned(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }]);
+}
+
+fn copy_endpoint(from: &EndpointSlice, to: &mut EndpointSlice) {
+    if from.address_type == to.address_type {
+        to.endpoints.extend(from.endpoints.first().cloned());
+    }
+}
+
+fn merge_endpoints(slice: &mut EndpointSlice) {
+    if slice.endpoints.len() > 1 {
+        let addresses = slice.endpoints.remove(0).addresses;
+        slice.endpoints[0].addresses.extend(addresses);
+    }
+}
+
+fn add_stranger(slice: &mut EndpointSlice) {
+    let address = if slice.address_type == "IPv4" { "203.0.113.9" } else { "2001:db8::9" };
+    add_endpoint(slice, address);
+}
+
+fn add_endpoint(slice: &mut EndpointSlice, address: &str) {
+    let addresses = vec![address.to_owned()];
+    slice.endpoints.push(Published { addresses, ..Published::default() });
+}
+
+fn remove_conditions(slice: &mut EndpointSlice, which: &Index) {
+    if !slice.endpoints.is_empty() {
+        let which = which.index(slice.endpoints.len());
+        slice.endpoints[which].conditions = None;
+    }
+}
+
+fn remove_port(slice: &mut EndpointSlice) {
+    for port in slice.ports.iter_mut().flatten().take(1) {
+        port.port = None;
+    }
 }
