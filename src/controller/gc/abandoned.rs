@@ -53,6 +53,23 @@ const SERVICE_STAYS: Duration = Duration::from_secs(30);
 /// The interval between two searches for abandoned objects.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A kind of object that registrations leave.
+trait Collectable:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Watched
+    + Serialize
+    + Decode
+    + Clone
+    + Debug
+    + Send
+    + Sync
+{
+}
+
+impl Collectable for EndpointSlice {}
+impl Collectable for Endpoints {}
+impl Collectable for Service {}
+
 /// Collects what registrations of a namespace, or of all namespaces, have left. Objects of other namespaces may be
 /// watched for their addresses ([`address_scope`](crate::controller::watch::address_scope)). They are not collected,
 /// since their registrations are not known here.
@@ -121,17 +138,7 @@ impl AbandonedObjects {
         }
     }
 
-    async fn collect_as<K>(&self, object: &Abandoned) -> Result<(), ApiError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Watched
-            + Serialize
-            + Decode
-            + Clone
-            + Debug
-            + Send
-            + Sync,
-    {
+    async fn collect_as<K: Collectable>(&self, object: &Abandoned) -> Result<(), ApiError> {
         let Abandoned { key, orphaned, .. } = object;
         if !orphaned && (self.is_wanted(object).await? || !self.can_be_made().await?) {
             return Ok(());
@@ -163,22 +170,12 @@ impl AbandonedObjects {
 
     /// Removes the operator's annotation from an object that `--cascade=orphan` left, so that it stays, also after
     /// a restart.
-    async fn release<K>(
+    async fn release<K: Collectable>(
         &self,
         mut current: K,
         what: &str,
         api: &Api<Lenient<K>>,
-    ) -> Result<(), ApiError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Watched
-            + Serialize
-            + Decode
-            + Clone
-            + Debug
-            + Send
-            + Sync,
-    {
+    ) -> Result<(), ApiError> {
         let name = current.name_any();
         let doing = || format!("let go of {what}");
         let Lenient(released) = if K::kind(&()) == "Service" {

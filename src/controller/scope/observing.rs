@@ -11,30 +11,31 @@ use crate::controller::{
     probe::{others::Probes, renewal::Renewer},
     reconcile::verify::Verifier,
     report::access::AccessReporter,
-    watch::{check::WatchCheck, objects::ObjectWatches, registrations::RegistrationWatch},
+    watch::{
+        begin::WatchStarter, check::WatchCheck, objects::ObjectWatches,
+        registrations::RegistrationWatch,
+    },
 };
 
 impl Scope {
     pub(super) fn registration_watch(&self) -> RegistrationWatch {
-        RegistrationWatch {
+        RegistrationWatch { watches: self.watch_starter(), registrations: self.registrations() }
+    }
+
+    fn watch_starter(&self) -> WatchStarter {
+        WatchStarter {
             namespace: self.namespace.clone(),
             client: self.api.client.clone(),
             tasks: self.tasks.clone(),
             telemetry: self.telemetry.clone(),
             read_access: self.read_access.clone(),
             relists: self.relists.clone(),
-            registrations: self.registrations(),
         }
     }
 
     pub(super) fn object_watches(&self, probes: Arc<Probes>) -> ObjectWatches {
         ObjectWatches {
-            namespace: self.namespace.clone(),
-            client: self.api.client.clone(),
-            tasks: self.tasks.clone(),
-            telemetry: self.telemetry.clone(),
-            read_access: self.read_access.clone(),
-            relists: self.relists.clone(),
+            watches: self.watch_starter(),
             rollback: self.rollback(),
             cluster: self.cluster.clone(),
             liveness: self.liveness.clone(),

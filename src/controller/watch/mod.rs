@@ -3,6 +3,7 @@
 pub(super) mod access;
 pub(super) mod address_scope;
 pub(super) mod backoff;
+pub(super) mod begin;
 pub(super) mod check;
 pub(super) mod health;
 pub(super) mod objects;

@@ -8,30 +8,23 @@ use k8s_openapi::api::{
     core::v1::{Endpoints, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
-use kube::{
-    Client, Resource,
-    core::PartialObjectMeta,
-    runtime::{WatchStreamExt, watcher::Event},
-};
+use kube::{Resource, core::PartialObjectMeta, runtime::watcher::Event};
 use tokio::sync::oneshot;
 
 use super::{
-    access::{ReadAccess, relist_after_refusal},
-    address_scope::AddressScope,
-    backoff::WatchBackoff,
-    health::{WatchHealth, cache_name},
-    relist::Relists,
+    access::ReadAccess, address_scope::AddressScope, begin::WatchStarter,
     unreadable::UnreadableObjects,
 };
 use crate::{
     controller::{
         cluster::Cluster, liveness::Liveness, probe::others::Probes, queue::WorkQueue,
-        report::gates::ReadinessGates, rollback::Rollback, tasks::Tasks, telemetry::Telemetry,
+        report::gates::ReadinessGates, rollback::Rollback,
     },
-    kube_client::{list::Collection, observe::observe},
+    kube_client::list::Collection,
 };
 use beatkeeper_core::{
     cluster_cache::watched::Watched,
+    liveness::rollback::RollbackSign,
     objects::{
         decode::{Decode, Decoded, Unreadable},
         heartbeat::{Heartbeat, HeartbeatLease},
@@ -42,12 +35,7 @@ use beatkeeper_core::{
 /// Follows the objects of one scope.
 #[derive(Clone)]
 pub(crate) struct ObjectWatches {
-    pub(crate) namespace: Option<String>,
-    pub(crate) client: Client,
-    pub(crate) tasks: Tasks,
-    pub(crate) telemetry: Telemetry,
-    pub(crate) read_access: Arc<ReadAccess>,
-    pub(crate) relists: Arc<Relists>,
+    pub(crate) watches: WatchStarter,
     pub(crate) rollback: Arc<Rollback>,
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) liveness: Arc<Liveness>,
@@ -88,7 +76,7 @@ impl ObjectWatches {
     /// Pods, Services and slices of all namespaces are watched where a decision needs to know which object owns
     /// an address. This applies to an operator for one namespace, too ([`AddressScope`]).
     pub(crate) fn start(&self, addresses: AddressScope) -> FirstLists {
-        let (client, namespace) = (&self.client, self.namespace.as_deref());
+        let (client, namespace) = (&self.watches.client, self.watches.namespace.as_deref());
         let beats = Collection::of::<HeartbeatLease>(client, namespace);
         let mut lists = Vec::new();
         lists.push(self.follow("Leases", beats.labelled(REGISTRATION_LABEL), Self::on_lease));
@@ -105,7 +93,7 @@ impl ObjectWatches {
             let nodes = Collection::of::<Node>(client, None).metadata_only();
             lists.push(self.follow("Nodes", nodes, Self::on_object::<PartialObjectMeta<Node>>));
         }
-        FirstLists { read_access: self.read_access.clone(), lists }
+        FirstLists { read_access: self.watches.read_access.clone(), lists }
     }
 
     fn follow<K: Decode + Resource<DynamicType = ()> + Send + 'static>(
@@ -115,19 +103,12 @@ impl ObjectWatches {
         take_in: fn(&Self, Event<Decoded<K>>),
     ) -> (&'static str, oneshot::Receiver<()>) {
         let (listed, first_list) = oneshot::channel();
-        let cache = cache_name(kind, self.namespace.as_deref());
-        self.telemetry.health.lock().await_cache(&cache);
-        self.read_access.expect(kind);
-        let events = self.relists.of(kind, move || {
-            let collection = collection.clone();
-            relist_after_refusal(move || observe::<K>(collection.clone()))
-                .backoff(WatchBackoff::new())
-        });
+        let events = self.watches.begin::<K>(kind, collection);
         let this = self.clone();
         let follow = async move {
             let mut listed = Some(listed);
-            let mut health = WatchHealth::of(kind, &this.telemetry, &this.read_access);
-            let mut unreadable = UnreadableObjects::of(kind, &this.telemetry);
+            let mut health = this.watches.health(kind);
+            let mut unreadable = UnreadableObjects::of(kind, &this.watches.telemetry);
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 let Some(event) = health.take(event) else { continue };
@@ -135,12 +116,12 @@ impl ObjectWatches {
                 let done = matches!(event, Event::InitDone);
                 take_in(&this, event);
                 if done && let Some(listed) = listed.take() {
-                    this.telemetry.health.lock().cache_read(&cache);
+                    this.watches.note_first_list(kind);
                     let _ = listed.send(());
                 }
             }
         };
-        self.tasks.spawn_for_ever(follow);
+        self.watches.tasks.spawn_for_ever(follow);
         (kind, first_list)
     }
 }
@@ -199,7 +180,7 @@ impl ObjectWatches {
 
     /// Takes in an event of a heartbeat Lease. Every beat takes this path: one parse, one look-up.
     fn on_lease(&self, event: Event<Decoded<HeartbeatLease>>) {
-        let now = self.telemetry.clock.now();
+        let now = self.watches.telemetry.clock.now();
         let observed = match event {
             Event::Init => {
                 self.liveness.index().begin_list();
@@ -240,7 +221,7 @@ impl ObjectWatches {
             }
         };
         if observed.beat {
-            self.telemetry.metrics.beat(observed.since);
+            self.watches.telemetry.metrics.beat(observed.since);
         }
         self.queue.wake(observed.wake);
     }

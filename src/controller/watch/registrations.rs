@@ -4,26 +4,13 @@ use std::sync::Arc;
 
 use beatkeeper_api::ServiceRegistration;
 use futures::{Stream, StreamExt};
-use kube::{
-    Client,
-    runtime::{
-        WatchStreamExt,
-        reflector::{self, Store},
-        watcher::{self, Event},
-    },
+use kube::runtime::{
+    reflector::{self, Store},
+    watcher::{self, Event},
 };
 
-use super::{
-    access::{ReadAccess, relist_after_refusal},
-    backoff::WatchBackoff,
-    health::{WatchHealth, cache_name},
-    relist::Relists,
-    unreadable::UnreadableObjects,
-};
-use crate::{
-    controller::{registrations::Registrations, tasks::Tasks, telemetry::Telemetry},
-    kube_client::{list::Collection, observe::observe},
-};
+use super::{begin::WatchStarter, unreadable::UnreadableObjects};
+use crate::{controller::registrations::Registrations, kube_client::list::Collection};
 use beatkeeper_core::{objects::decode::Decoded, vocabulary::key::Key};
 
 const REGISTRATIONS: &str = "ServiceRegistrations";
@@ -31,38 +18,28 @@ const REGISTRATIONS: &str = "ServiceRegistrations";
 /// Follows the registrations of one scope.
 #[derive(Clone)]
 pub(crate) struct RegistrationWatch {
-    pub(crate) namespace: Option<String>,
-    pub(crate) client: Client,
-    pub(crate) tasks: Tasks,
-    pub(crate) telemetry: Telemetry,
-    pub(crate) read_access: Arc<ReadAccess>,
-    pub(crate) relists: Arc<Relists>,
+    pub(crate) watches: WatchStarter,
     pub(crate) registrations: Arc<Registrations>,
 }
 
 impl RegistrationWatch {
     /// Starts the watch. Returns the store that it keeps up to date.
     pub(crate) fn start(&self) -> Store<ServiceRegistration> {
-        let namespace = self.namespace.as_deref();
-        let all = Collection::of::<ServiceRegistration>(&self.client, namespace);
+        let watches = &self.watches;
+        let all =
+            Collection::of::<ServiceRegistration>(&watches.client, watches.namespace.as_deref());
         let (reader, writer) = reflector::store();
-        let unreadable = UnreadableObjects::of(REGISTRATIONS, &self.telemetry);
-        let events = self.relists.of(REGISTRATIONS, move || {
-            let all = all.clone();
-            relist_after_refusal(move || observe(all.clone())).backoff(WatchBackoff::new())
-        });
-        let events = reflector::reflector(writer, readable(events, unreadable));
-        self.telemetry.health.lock().await_cache(&cache_name(REGISTRATIONS, namespace));
-        self.read_access.expect(REGISTRATIONS);
+        let unreadable = UnreadableObjects::of(REGISTRATIONS, &watches.telemetry);
+        let events = readable(watches.begin(REGISTRATIONS, all), unreadable);
+        let events = reflector::reflector(writer, events);
         let follow = self.clone().follow(reader.clone(), events);
-        self.tasks.spawn_for_ever(follow);
+        watches.tasks.spawn_for_ever(follow);
         reader
     }
 
     /// Notes that the registrations have been listed once.
     pub(crate) fn note_first_list(&self) {
-        let cache = cache_name(REGISTRATIONS, self.namespace.as_deref());
-        self.telemetry.health.lock().cache_read(&cache);
+        self.watches.note_first_list(REGISTRATIONS);
     }
 
     /// Keeps the registrations up to date. Wakes each changed registration and those that share a Service with
@@ -73,7 +50,7 @@ impl RegistrationWatch {
         events: impl Stream<Item = watcher::Result<Event<ServiceRegistration>>>,
     ) {
         let mut events = std::pin::pin!(events);
-        let mut health = WatchHealth::of(REGISTRATIONS, &self.telemetry, &self.read_access);
+        let mut health = self.watches.health(REGISTRATIONS);
         while let Some(event) = events.next().await {
             let Some(event) = health.take(event) else { continue };
             match event {
