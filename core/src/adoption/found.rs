@@ -3,14 +3,15 @@
 
 use std::net::IpAddr;
 
-use beatkeeper_api::{AdoptedInstance, InstancePort, registration::ADOPT_ANNOTATION};
+use beatkeeper_api::{AdoptedInstance, InstancePort};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     adoption::{
         adopted::{ADOPTED, Adopted},
-        scene::{AdoptionInputs, AdoptionRefusal},
+        refusal::{AdoptionProblem, AdoptionRefusal},
+        scene::AdoptionInputs,
     },
     vocabulary::{address, endpoint::Family},
 };
@@ -74,7 +75,8 @@ impl Found {
 
     /// Checks that the address may be published (P5), and that the user has consented to its adoption.
     pub(super) fn check(&self, scene: &AdoptionInputs<'_>) -> Result<(), AdoptionRefusal> {
-        let refuse = |problem| Err(AdoptionRefusal { object: self.from.clone(), problem });
+        let refuse = |problem: AdoptionProblem| Err(problem.with(&self.from));
+        let object = || self.from.clone();
         let namespace = &scene.registration.key.namespace;
         if let Some((name, _)) = &self.pod {
             let joins = (scene.pod)(name).is_some_and(|pod| {
@@ -84,34 +86,26 @@ impl Found {
             return if joins {
                 Ok(())
             } else {
-                refuse(format!(
-                    "Pod {name} in it does not match spec.podSelector of the registration; make it \
-                     select what the Service selected"
-                ))
+                refuse(AdoptionProblem::PodNotSelected(name.clone()))
             };
         }
         if !scene.registration.consent.allows(self.address) {
-            return refuse(format!(
-                "{} is not in the list of annotation {ADOPT_ANNOTATION}; add it there, or remove it \
-                 from {}",
-                self.text, self.from
-            ));
+            let address = self.text.clone();
+            return refuse(AdoptionProblem::NoConsent { address, object: object() });
         }
         if let Err(error) =
             address::outside(&self.text.as_str().into(), namespace, scene.ranges, scene.owner_of)
         {
-            return refuse(error.to_string());
+            return refuse(error.into());
         }
         let family = Family::of(self.address);
         if !scene.families.contains(&family) {
-            return refuse(format!(
-                "{} is of family {}, which Service {} does not have; remove it from {}, or give the \
-                 Service that family",
-                self.text,
-                family.as_str(),
-                scene.registration.service_name,
-                self.from
-            ));
+            return refuse(AdoptionProblem::OtherFamily {
+                address: self.text.clone(),
+                family: family.as_str(),
+                service: scene.registration.service_name.clone(),
+                object: object(),
+            });
         }
         Ok(())
     }

@@ -3,5 +3,6 @@
 pub mod adopted;
 pub mod found;
 pub mod plan;
+pub mod refusal;
 pub mod scene;
 pub mod verdicts;

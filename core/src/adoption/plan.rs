@@ -22,7 +22,8 @@ use crate::{
     adoption::{
         adopted::Adopted,
         found::Found,
-        scene::{AdoptionInputs, AdoptionRefusal, ForeignObjects},
+        refusal::{AdoptionProblem, AdoptionRefusal},
+        scene::{AdoptionInputs, ForeignObjects},
         verdicts::{beats_at, has_beaten},
     },
     decide::verdict::Verdict,
@@ -74,9 +75,7 @@ pub fn plan(
             by_people(&object, &endpoints.metadata, ENDPOINTS_MANAGED_BY_LABEL)?;
         }
         if endpoints.annotations().contains_key(LOCK) {
-            let problem =
-                format!("annotation {LOCK} says that it is the lock of a leader election");
-            return Err(AdoptionRefusal { object, problem });
+            return Err(AdoptionProblem::Lock(LOCK).with(&object));
         }
         found.extend(in_endpoints(scene, &object, endpoints)?);
         let mut marked = endpoints.clone();
@@ -89,8 +88,7 @@ pub fn plan(
         let object = name("EndpointSlice", &slice.metadata);
         if leftovers::is_mirror(&slice.metadata) {
             if !foreign.has_endpoints {
-                let problem = "it mirrors an Endpoints object that is gone; delete it".to_owned();
-                return Err(AdoptionRefusal { object, problem });
+                return Err(AdoptionProblem::OrphanedMirror.with(&object));
             }
             continue;
         }
@@ -125,27 +123,24 @@ fn mark(scene: &AdoptionInputs<'_>, metadata: &mut ObjectMeta, labels: &[(&str, 
 /// Refuses an object that a program manages, because the program would continue to write it; and an object that is
 /// being deleted.
 fn by_people(object: &str, metadata: &ObjectMeta, managed_by: &str) -> Result<(), AdoptionRefusal> {
-    let refuse = |problem| Err(AdoptionRefusal { object: object.to_owned(), problem });
+    let refuse = |problem: AdoptionProblem| Err(problem.with(object));
     if metadata.deletion_timestamp.is_some() {
-        return refuse("it is being deleted; wait until it is gone".to_owned());
+        return refuse(AdoptionProblem::BeingDeleted);
     }
     let owners = metadata.owner_references.iter().flatten();
     if let Some(owner) = owners.into_iter().find(|owner| owner.controller == Some(true)) {
-        return refuse(format!(
-            "metadata.ownerReferences says that {} {} controls it; switch off what makes it, and \
-             delete it or that reference",
-            owner.kind, owner.name
-        ));
+        let owner = format!("{} {}", owner.kind, owner.name);
+        return refuse(AdoptionProblem::Controlled { owner });
     }
     // An object that a user copied from another namespace has the operator's label, but the operator does not manage
     // it.
     let is_copy = copied_from(metadata).is_some();
     match label(metadata, managed_by).filter(|manager| !(is_copy && *manager == MANAGER)) {
-        Some(manager) if !PEOPLE.contains(&manager) => refuse(format!(
-            "label {managed_by} says that {manager} manages it; if that is a program, switch it off \
-             and delete the object; if people do, set the label to {}",
-            PEOPLE[0]
-        )),
+        Some(manager) if !PEOPLE.contains(&manager) => refuse(AdoptionProblem::Managed {
+            label: managed_by.to_owned(),
+            manager: manager.to_owned(),
+            people: PEOPLE[0],
+        }),
         _ => Ok(()),
     }
 }
@@ -189,12 +184,7 @@ fn in_slice(
     slice: &EndpointSlice,
 ) -> Result<Vec<Found>, AdoptionRefusal> {
     if ![Family::V4.as_str(), Family::V6.as_str()].contains(&slice.address_type.as_str()) {
-        let problem = format!(
-            "its addressType is {}, and only IP addresses are published; give the instances' \
-             addresses, and delete it",
-            slice.address_type
-        );
-        return Err(AdoptionRefusal { object: object.to_owned(), problem });
+        return Err(AdoptionProblem::AddressType(slice.address_type.clone()).with(object));
     }
     let listed = slice
         .ports
@@ -233,11 +223,7 @@ fn pod_of(
 }
 
 fn read(object: &str, text: &str) -> Result<IpAddr, AdoptionRefusal> {
-    let refuse = |_| AdoptionRefusal {
-        object: object.to_owned(),
-        problem: format!("{text:?} is no address"),
-    };
-    text.parse().map_err(refuse)
+    text.parse().map_err(|_| AdoptionProblem::NotAnAddress(text.to_owned()).with(object))
 }
 
 type Listed<'a> = (Option<&'a str>, Option<i32>, Option<&'a str>);
@@ -250,30 +236,27 @@ fn ports(
     field: &str,
     listed: Vec<Listed<'_>>,
 ) -> Result<Vec<InstancePort>, AdoptionRefusal> {
-    let refuse = |problem| Err(AdoptionRefusal { object: object.to_owned(), problem });
-    let names = || {
+    let refuse = |problem: AdoptionProblem| Err(problem.with(object));
+    let wanted = || {
         let names = scene.ports.iter().map(|port| format!("{:?}", port.name));
         names.collect::<Vec<_>>().join(", ")
     };
+    let field = || field.to_owned();
     if listed.is_empty() {
-        return refuse(format!(
-            "{field} is empty, while spec.ports has {}; give its ports these names",
-            names()
-        ));
+        return refuse(AdoptionProblem::NoPorts { field: field(), wanted: wanted() });
     }
     let mut ports = Vec::new();
     for (name, number, protocol) in listed {
         let (name, protocol) = (name.unwrap_or_default(), protocol.unwrap_or("TCP"));
         let is_it = |port: &&PortTemplate| port.name == name && port.protocol.as_str() == protocol;
         if !scene.ports.iter().any(|port| is_it(&port)) {
-            return refuse(format!(
-                "{field} has {name:?} ({protocol}), which is none of spec.ports that the Service has \
-                 too ({}); ports are matched by name and protocol: make them agree",
-                names()
-            ));
+            let (name, protocol) = (name.to_owned(), protocol.to_owned());
+            let (field, wanted) = (field(), wanted());
+            return refuse(AdoptionProblem::OtherPort { field, name, protocol, wanted });
         }
         let Some(number) = number.filter(|number| (1..=65535).contains(number)) else {
-            return refuse(format!("{field}: port {name:?} has no number from 1 to 65535"));
+            let (field, name) = (field(), name.to_owned());
+            return refuse(AdoptionProblem::NoPortNumber { field, name });
         };
         ports.push(InstancePort { name: name.to_owned(), port: number });
     }
@@ -310,8 +293,8 @@ fn newcomers(
         }
         if let Some((pod, _)) = found.pod.as_ref().filter(|(name, _)| (scene.is_unread)(name)) {
             // The Pod may be alive. If it counted as gone, its endpoint would be removed with the next write.
-            let problem = format!("Pod {pod} at {} cannot be read: mend or delete it", found.text);
-            return Err(AdoptionRefusal { object: found.from, problem });
+            let (pod, address) = (pod.clone(), found.text);
+            return Err(AdoptionProblem::UnreadablePod { pod, address }.with(&found.from));
         }
         if found.pod.as_ref().is_some_and(|(name, uid)| {
             leftovers::living((scene.pod)(name).as_deref(), uid).is_none()
@@ -327,11 +310,7 @@ fn newcomers(
     let total = newcomers.len() + scene.adopted.len();
     if total > ADOPTED_INSTANCES_MAX {
         let object = format!("Service {}", scene.registration.service_name);
-        let problem = format!(
-            "{total} addresses would have to be remembered until they beat, and at most \
-             {ADOPTED_INSTANCES_MAX} can be; have some of them beat first"
-        );
-        return Err(AdoptionRefusal { object, problem });
+        return Err(AdoptionProblem::TooMany(total).with(&object));
     }
     Ok(newcomers)
 }

@@ -1,4 +1,4 @@
-//! The inputs of an adoption, and its refusal.
+//! The inputs of an adoption.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -50,12 +50,4 @@ pub struct AdoptionInputs<'a> {
     pub verdicts: &'a [Verdict],
     /// The wall-clock time, for people to read.
     pub wall: Timestamp,
-}
-
-/// Why nothing is adopted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{object} cannot be taken over, so nothing is: {problem}")]
-pub struct AdoptionRefusal {
-    pub(super) object: String,
-    pub(super) problem: String,
 }

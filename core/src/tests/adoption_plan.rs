@@ -6,7 +6,8 @@ use super::*;
 use crate::{
     adoption::{
         plan::{AdoptionPlan, plan},
-        scene::{AdoptionInputs, AdoptionRefusal, ForeignObjects},
+        refusal::AdoptionRefusal,
+        scene::{AdoptionInputs, ForeignObjects},
     },
     objects::{consent::Consent, marks},
 };

@@ -27,7 +27,8 @@ use beatkeeper_core::{
     adoption::{
         adopted::{Adopted, Adoption},
         plan::{self, AdoptionPlan},
-        scene::{AdoptionInputs, AdoptionRefusal, ForeignObjects},
+        refusal::AdoptionRefusal,
+        scene::{AdoptionInputs, ForeignObjects},
         verdicts,
     },
     decide::verdict::Verdict,
