@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -128,16 +128,23 @@ async fn a_probe_that_panics_has_failed_and_is_made_again() {
     (probe.timing.success_threshold, probe.timing.failure_threshold) = (1, 1);
     let (sender, mut verdicts) = watch::channel(Series::new(&probe).verdict().clone());
     let asked = AtomicU32::new(0);
+    // Each probe waits until the verdict of the one before it has been seen.
+    let seen_last = Notify::new();
+    seen_last.notify_one();
     let check = || {
-        let turn = asked.fetch_add(1, Ordering::Relaxed);
-        async move { if turn == 1 { panic!("a fault of our own") } else { Ok(None) } }
+        let (turn, seen_last) = (asked.fetch_add(1, Ordering::Relaxed), &seen_last);
+        async move {
+            seen_last.notified().await;
+            if turn == 1 { panic!("a fault of our own") } else { Ok(None) }
+        }
     };
     let stop = CancellationToken::new();
     let seen = async {
-        until(&mut verdicts, None).await;
-        let told = "tcp probe of 127.0.0.1:5432: the program panicked: a fault of our own";
-        until(&mut verdicts, Some(told)).await;
-        until(&mut verdicts, None).await;
+        let panicked = "tcp probe of 127.0.0.1:5432: the program panicked: a fault of our own";
+        for told in [None, Some(panicked), None] {
+            until(&mut verdicts, told).await;
+            seen_last.notify_one();
+        }
     };
     tokio::select! {
         () = run_by(&probe, &sender, &stop, check) => panic!("it has ended"),
