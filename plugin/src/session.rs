@@ -38,7 +38,7 @@ impl Session {
         let options = Options {
             response_timeout: RESPONSE_WITHIN,
             patience: RESPONSE_WITHIN / 2,
-            ..Options::of("kubectl")
+            ..Options::of("kubectl", jiff::Timestamp::now)
         };
         let client = kube_client::connect(source, &options)?;
         let clock = ServerClock::ask(&client).await?;

@@ -64,7 +64,7 @@ pub fn registration(
         min_ready: spec.min_ready,
         dry_run: spec.dry_run,
         ending: spec.ending.clone(),
-        problems: spec.problems.clone(),
+        problems: spec.problems.iter().map(ToString::to_string).collect(),
     };
     let sources = Sources { store, spec: &spec, status: &status, book: &book, now };
     view.instances = sources.instances(&view);
