@@ -6,8 +6,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A smaller difference is no sign of a wrong clock.
-const TOLERATED: SignedDuration = SignedDuration::from_secs(2);
+/// If the two differ by less, renewTime gives the fraction of the second.
+const SAME: SignedDuration = SignedDuration::from_secs(2);
+
+/// A smaller difference is no sign of a wrong clock: a request may wait for long, and be sent again.
+const TOLERATED: SignedDuration = SignedDuration::from_secs(30);
 
 /// The last beat of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,9 @@ impl Beat {
         let ahead = renewed.duration_since(written);
         if ahead.abs() > TOLERATED {
             return Some(Self { at: written, ahead });
+        }
+        if ahead.abs() > SAME {
+            return Some(at_its_word(written));
         }
         // The note has whole seconds, and the beat has fractions.
         let until = written.saturating_add(SignedDuration::from_secs(1)).unwrap_or(written);
@@ -58,6 +64,12 @@ mod tests {
         assert_eq!(beat.at, at(10_000));
         assert_eq!(beat.ahead, SignedDuration::from_millis(300_400));
         assert!(Beat::of(Some(at(1)), Some(at(310_000))).unwrap().ahead.is_negative());
+    }
+
+    #[test]
+    fn a_request_that_took_long_is_no_sign_of_a_wrong_clock() {
+        let beat = Beat::of(Some(at(1_400)), Some(at(10_000))).unwrap();
+        assert_eq!(beat, Beat { at: at(10_000), ahead: SignedDuration::ZERO });
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn a_dead_instance() {
   ✓ cordon        it is not cordoned
   ✗ last beat     4m10s ago, at 2026-01-01 11:55:50Z; one is due every 10s
   ✗ deadline      its ttl of 30s passed 3m40s ago, at 2026-01-01 11:56:20Z
-  ✓ health        it says that it can serve
+  · health        it last said that it can serve
   ✗ decision      Expired (TTLPassed) since 2026-01-01 11:55:50Z: no beat for its ttl of 30s
   · published     it is in no slice of the Service
 

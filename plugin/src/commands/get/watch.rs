@@ -24,8 +24,10 @@ use crate::{
 const FRAME: Duration = Duration::from_millis(100);
 /// How often everything is judged again, because the time alone may change it.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
-/// After a judgement this many times its duration are left for other work.
+/// After everything was judged, this many times its duration are left for other work.
 const REST: u32 = 20;
+/// The same after only some registrations were judged. One of them may have thousands of instances.
+const REST_AFTER_SOME: u32 = 4;
 
 /// Follows the wanted registrations until the user ends it.
 ///
@@ -45,8 +47,8 @@ pub async fn run(
         None => None,
     };
     let mut watches = Watches::start(session, wanted, service.as_deref());
-    let mut view =
-        View { live: Live::of(wanted.name.clone()), session, next_judgement: Instant::now() };
+    let (live, now) = (Live::of(wanted.name.clone()), Instant::now());
+    let mut view = View { live, session, next_of_all: now, next: now };
     match output.terminal {
         true => on_screen(&mut view, &mut watches, Screen::open(wide, output.paint)?).await,
         false => as_lines(&mut view, &mut watches, output).await,
@@ -57,7 +59,10 @@ pub async fn run(
 struct View<'a> {
     live: Live,
     session: &'a Session,
-    next_judgement: Instant,
+    /// When to judge everything next.
+    next_of_all: Instant,
+    /// When to judge next what has changed.
+    next: Instant,
 }
 
 impl View<'_> {
@@ -71,13 +76,16 @@ impl View<'_> {
     /// Judges again what has changed, or everything if it is time. Returns whether it did.
     fn refresh(&mut self) -> bool {
         let begun = Instant::now();
-        let all = begun >= self.next_judgement;
-        if !all && !self.live.is_dirty() {
+        let all = begun >= self.next_of_all;
+        let some = begun >= self.next && self.live.is_dirty();
+        if !all && !some {
             return false;
         }
         self.live.refresh(self.session.clock.now(), all);
+        let (took, end) = (begun.elapsed(), Instant::now());
+        self.next = end + took * REST_AFTER_SOME;
         if all {
-            self.next_judgement = Instant::now() + JUDGE_EVERY.max(begun.elapsed() * REST);
+            self.next_of_all = end + JUDGE_EVERY.max(took * REST);
         }
         true
     }

@@ -30,15 +30,20 @@ pub fn steps(case: &Case<'_>) -> Vec<Step> {
     steps.extend(hold(case));
     let note = lease.heartbeat.content.note.as_ref();
     let note = note.map_or_else(String::new, |note| format!(": {note}"));
+    let silent = times::between(beat.at, case.now) >= case.view.longest_ttl();
+    let says = if silent { "it last said" } else { "it says" };
     steps.push(match &lease.heartbeat.content.health {
+        Ok(Health::Passing) if silent => {
+            Step::new("health", Mark::Note, format!("{says} that it can serve{note}"))
+        }
         Ok(Health::Passing) => {
-            Step::new("health", Mark::Fine, format!("it says that it can serve{note}"))
+            Step::new("health", Mark::Fine, format!("{says} that it can serve{note}"))
         }
         Ok(Health::Failing) => {
-            Step::new("health", Mark::Trouble, format!("it says that it cannot serve{note}"))
+            Step::new("health", Mark::Trouble, format!("{says} that it cannot serve{note}"))
         }
         Ok(Health::Draining) => {
-            Step::new("health", Mark::Trouble, format!("it says that it is leaving{note}"))
+            Step::new("health", Mark::Trouble, format!("{says} that it is leaving{note}"))
         }
         Err(error) => Step::new("health", Mark::Trouble, error.to_string()),
     });
