@@ -159,7 +159,7 @@ async fn after_one_of_three_has_died_every_number_is_what_happened() {
     let of_greeter = |state: &str| {
         let namespace = &ns.name;
         format!(
-            "beatkeeper_registration_instances{{namespace=\"{namespace}\",registration=\"greeter\",state=\"{state}\"}}"
+            "beatkeeper_registration_instances{{registration_namespace=\"{namespace}\",registration=\"greeter\",state=\"{state}\"}}"
         )
     };
     assert_eq!(scrape.value(&of_greeter("Ready")), 2.0);

@@ -25,8 +25,7 @@ const WATCH: &str = "watch_last_event_age";
 const WATCH_HELP: &str = "Time since the last event of the watch of a kind; of the quietest watch if several \
      namespaces are watched. It is long for a kind that rarely changes";
 const PROOF: &str = "path_proof_age";
-const PROOF_HELP: &str =
-    "Time since the last proof that beats can arrive; absent before the first proof";
+const PROOF_HELP: &str = "Time since the last proof that beats can arrive, or since the process started if it has had none";
 
 /// When something was last seen; never at first. It is cheap enough to be updated on every beat.
 #[derive(Debug)]
@@ -110,9 +109,33 @@ impl Collector for AgesNow {
         }
         let help = format!("{PROOF_HELP}.");
         let metric = encoder.encode_descriptor(PROOF, &help, unit, MetricType::Gauge)?;
-        match self.ages.proof.age(now) {
-            Some(age) => gauge(age).encode(metric),
-            None => Ok(()),
+        // A replica that never gets a proof must not be without a series: no alert could find it.
+        gauge(self.ages.proof.age(now).unwrap_or(now.since(MonotonicTime::default())))
+            .encode(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::metrics::process::Metrics;
+
+    #[test]
+    fn a_replica_without_a_proof_shows_the_time_since_its_start() {
+        let clock = Clock::start();
+        let metrics = Metrics::new(clock, false);
+        let age = || -> Option<f64> {
+            let text = metrics.text();
+            let name = "beatkeeper_path_proof_age_seconds ";
+            text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
+        };
+        let at_first = age().expect("a series");
+        while clock.now().since(MonotonicTime::default()) < Duration::from_millis(50) {
+            std::hint::spin_loop();
         }
+        let grown = age().expect("a series");
+        assert!(grown >= 0.05 && grown > at_first, "{at_first} and {grown}");
+        metrics.path_proven(clock.now());
+        assert!(age().expect("a series") < grown);
     }
 }

@@ -48,6 +48,10 @@ impl Step {
     }
 }
 
+/// Not `namespace`: Prometheus' operator gives each target a label of this name, the namespace of its Pod, and would
+/// rename that of a metric.
+pub(super) const WATCHED_NAMESPACE: &str = "watched_namespace";
+
 /// The labels of what cannot be read: a namespace of `--namespace`, or the empty text for all, and a kind.
 pub(super) type Unreadable = [(&'static str, String); 2];
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
@@ -189,9 +193,9 @@ impl Watches {
             ),
             unreadable: all.add(
                 "unreadable",
-                &["namespace", "kind"],
+                &[WATCHED_NAMESPACE, "kind"],
                 "1 if this process has no right to read a kind, so that it publishes and prunes nothing there \
-                 (without Nodes: no zones); namespace is empty if all namespaces are watched",
+                 (without Nodes: no zones); watched_namespace is empty if all namespaces are watched",
                 Family::default(),
             ),
             unreadable_objects: all.add(

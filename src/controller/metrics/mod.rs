@@ -10,3 +10,4 @@ mod known;
 pub(super) mod page;
 pub(super) mod process;
 mod tally;
+mod usage;

@@ -14,9 +14,10 @@ use prometheus_client::{
 use super::{
     ages::{Ages, LastSeen},
     catalogue::{Catalogue, Described},
-    groups::{ApiCalls, Beats, Labels, Reconciliations, Replica, Step, Watches},
+    groups::{ApiCalls, Beats, Labels, Reconciliations, Replica, Step, WATCHED_NAMESPACE, Watches},
     known::Known,
     tally::{self, Tallies},
+    usage,
 };
 use crate::{
     controller::clock::Clock,
@@ -42,6 +43,7 @@ const WATCHED: [&str; 7] =
 pub(crate) struct Metrics {
     clock: Clock,
     registry: Registry,
+    usage: Registry,
     ages: Arc<Ages>,
     known: Known,
     tallies: Mutex<Tallies>,
@@ -69,6 +71,7 @@ impl Metrics {
         let mut metrics = Self {
             clock,
             registry: Registry::default(),
+            usage: usage::registry(),
             tallies: Mutex::new(tallies),
             beats: Beats::register(&mut all),
             calls: ApiCalls::register(&mut all),
@@ -82,6 +85,7 @@ impl Metrics {
         metrics.known.register(&mut all);
         metrics.leads(true);
         metrics.registry = all.registry;
+        all.described.extend(usage::described());
         (metrics, all.described)
     }
 
@@ -89,7 +93,9 @@ impl Metrics {
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a String never fails.
-        let _ = text::encode(&mut text, &self.registry);
+        let _ = text::encode_registry(&mut text, &self.registry)
+            .and_then(|()| text::encode_registry(&mut text, &self.usage))
+            .and_then(|()| text::encode_eof(&mut text));
         text
     }
 
@@ -156,7 +162,8 @@ impl Metrics {
     /// Sets the kinds that cannot be read in this namespace, or in all namespaces if it is empty. All other
     /// kinds count as readable.
     pub(crate) fn unreadable(&self, namespace: &str, kinds: &[&'static str]) {
-        let labels = |kind: &str| [("namespace", namespace.to_owned()), ("kind", kind.to_owned())];
+        let labels =
+            |kind: &str| [(WATCHED_NAMESPACE, namespace.to_owned()), ("kind", kind.to_owned())];
         for kind in WATCHED {
             if kinds.contains(&kind) {
                 self.watches.unreadable.get_or_create(&labels(kind)).set(1);

@@ -15,6 +15,9 @@ use beatkeeper_core::{
 /// At most this many registrations have series of their own.
 const SERIES_MAX: usize = 1000;
 
+/// Not `namespace`, which would clash with the label of the target, the namespace of the operator's Pod.
+const NAMESPACE: &str = "registration_namespace";
+
 type Labelled = Family<[(&'static str, &'static str); 1], Gauge>;
 type PerRegistration = Family<[(&'static str, String); 3], Gauge>;
 
@@ -115,7 +118,7 @@ impl Tallies {
         if let Some(each) = &self.each {
             all.add(
                 "registration_instances",
-                &["namespace", "registration", "state"],
+                &[NAMESPACE, "registration", "state"],
                 "Instances of one registration by state; only with --metrics-per-registration, for at most \
                  1000 registrations",
                 each.clone(),
@@ -173,7 +176,7 @@ impl Tallies {
 
 fn labels(key: &Key, state: InstanceState) -> [(&'static str, String); 3] {
     [
-        ("namespace", key.namespace.clone()),
+        (NAMESPACE, key.namespace.clone()),
         ("registration", key.name.clone()),
         ("state", state.as_str().to_owned()),
     ]

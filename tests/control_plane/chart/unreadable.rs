@@ -74,7 +74,7 @@ impl Running {
     }
 }
 
-async fn install(helm: &Helm<'_>, verb: &str, shops: &[&TestNamespace], narrow: bool) {
+pub(super) async fn install(helm: &Helm<'_>, verb: &str, shops: &[&TestNamespace], narrow: bool) {
     let names: Vec<&str> = shops.iter().map(|ns| ns.name.as_str()).collect();
     let ranges: serde_json::Map<_, _> =
         names.iter().map(|&name| (name.to_owned(), json!(["192.0.2.0/24"]))).collect();
@@ -117,7 +117,7 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
     // In all namespaces the operator reads the kinds that show which object has an address. Only
     // these other kinds are missing.
     let kinds = ["Endpoints", "Leases", "ServiceRegistrations"];
-    let wanted = kinds.map(|kind| format!("namespace=\"later\",kind=\"{kind}\""));
+    let wanted = kinds.map(|kind| format!("watched_namespace=\"later\",kind=\"{kind}\""));
     assert_eq!(running.unreadable().await, wanted);
 
     // The namespace appears, and an upgrade grants its rights. No restart is needed.
@@ -153,7 +153,11 @@ async fn a_namespace_that_does_not_exist_is_told_costs_no_other_and_is_served_wh
 }
 
 /// Grants the operator all of its rights except those to read some resource.
-async fn rights_without(plane: &ControlPlane, all: &[PolicyRule], resource: Option<&str>) {
+pub(super) async fn rights_without(
+    plane: &ControlPlane,
+    all: &[PolicyRule],
+    resource: Option<&str>,
+) {
     let roles: Api<ClusterRole> = Api::all(plane.admin_client().unwrap());
     let is_of = |rule: &PolicyRule| {
         rule.resources.iter().flatten().any(|known| Some(known.as_str()) == resource)
@@ -186,7 +190,7 @@ impl Rights {
         let running = self.start().await;
         running.ready().await;
         self.ns.published_as_ready("greeter", &["192.0.2.1", "192.0.2.2"]).await;
-        assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Nodes\""]);
+        assert_eq!(running.unreadable().await, ["watched_namespace=\"\",kind=\"Nodes\""]);
         let told = eventually("it is told", async || running.told().into_iter().next()).await;
         assert!(told.contains("zones are not published"), "{told}");
         assert!(running.operator.stop().await);
@@ -201,7 +205,7 @@ impl Rights {
         assert!(why.contains("may not read Endpoints in any namespace"), "{why}");
         self.ns.condition("greeter", "Stalled", "True", "CannotRead").await;
         self.ns.condition("greeter", "PruningHeld", "True", "CannotRead").await;
-        assert_eq!(running.unreadable().await, ["namespace=\"\",kind=\"Endpoints\""]);
+        assert_eq!(running.unreadable().await, ["watched_namespace=\"\",kind=\"Endpoints\""]);
         self.without(None).await;
         self.ns.condition("greeter", "Ready", "True", "Published").await;
         running.reads_everything().await;

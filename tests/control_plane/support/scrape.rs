@@ -65,7 +65,7 @@ impl Scrape {
 
     /// Checks that the sample belongs to a metric with a type and a help text.
     fn assert_described(&self, name: &str, line: &str) {
-        assert!(name.starts_with("beatkeeper_"), "{line}");
+        assert!(name.starts_with("beatkeeper_") || name.starts_with("process_"), "{line}");
         let parts = ["", "_total", "_bucket", "_count", "_sum"];
         let family = parts.iter().find_map(|part| {
             let family = name.strip_suffix(part)?;
