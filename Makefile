@@ -52,7 +52,7 @@ chart: ## Check the chart without a cluster: lint, unit tests, schema, every var
 	@scripts/chart
 
 .PHONY: chart-generate
-chart-generate: ## Generate the chart's README and its copy of the CRD
+chart-generate: ## Generate the chart's README, its dashboards and its copy of the CRD
 	@scripts/chart generate
 
 .PHONY: bench

@@ -7,6 +7,7 @@ mod installing;
 mod openshift;
 mod rendered;
 mod rights;
+mod runbooks;
 mod size;
 mod unreadable;
 mod values;

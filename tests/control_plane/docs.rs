@@ -15,7 +15,7 @@ const OPERATIONS: &str = include_str!("../../docs/operations.md");
 const FROM_A_SELECTOR: &str = "## From a Service with a selector";
 
 /// The code blocks of a page in one language, in order.
-fn blocks(page: &str, language: &str) -> Vec<String> {
+pub fn blocks(page: &str, language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     let mut rest = page;
     while let Some((_, after)) = rest.split_once(&format!("```{language}\n")) {
@@ -27,15 +27,15 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 }
 
 /// A shell that runs the blocks one after the other, like a reader's terminal.
-struct Reader<'a> {
-    ns: &'a TestNamespace,
-    token: String,
-    said: String,
+pub struct Reader<'a> {
+    pub ns: &'a TestNamespace,
+    pub token: String,
+    pub said: String,
 }
 
 impl Reader<'_> {
     /// Runs a block after all earlier blocks. Of these only the definitions are kept.
-    async fn run(&mut self, block: &str) -> String {
+    pub async fn run(&mut self, block: &str) -> String {
         let programs =
             [&*self.ns.plane.bin("kubectl"), Path::new(env!("CARGO_BIN_EXE_beatkeeper"))];
         let mut path = programs.map(|program| program.parent().unwrap().to_owned()).to_vec();

@@ -161,3 +161,45 @@ namespaceSelector:
   resources: [events]
   verbs: [create, patch]
 {{- end }}
+
+{{/*
+Name of an object that may lie in another namespace, as a Prometheus or a Grafana may want it: a list of what there is, and
+that namespace. There two releases of one name must not meet.
+*/}}
+{{- define "beatkeeper.nameIn" -}}
+{{- $name := include "beatkeeper.fullname" (first .) -}}
+{{- $own := (first .).Release.Namespace -}}
+{{- if has (last .) (list nil "" $own) -}}{{ $name }}{{- else -}}{{ printf "%s-%s" $own $name }}{{- end -}}
+{{- end }}
+
+{{/* What selects the series of this release in PromQL: the labels that the Prometheus operator gives them. */}}
+{{- define "beatkeeper.seriesSelector" -}}
+{{- $metrics := .Values.metrics -}}
+{{- if $metrics.prometheusRule.selector -}}
+{{- $metrics.prometheusRule.selector -}}
+{{- else if $metrics.serviceMonitor.enabled -}}
+namespace="{{ .Release.Namespace }}",job="{{ include "beatkeeper.fullname" . }}-metrics"
+{{- else if $metrics.podMonitor.enabled -}}
+{{- $namespace := default .Release.Namespace $metrics.podMonitor.namespace -}}
+namespace="{{ .Release.Namespace }}",job="{{ $namespace }}/{{ include "beatkeeper.nameIn" (list . $metrics.podMonitor.namespace) }}"
+{{- else -}}
+{{- fail "metrics.prometheusRule needs metrics.serviceMonitor or metrics.podMonitor, or metrics.prometheusRule.selector, which says by which labels your scrapes mark this release" -}}
+{{- end -}}
+{{- end }}
+
+{{/* What a ServiceMonitor and a PodMonitor say of their one endpoint: their values. */}}
+{{- define "beatkeeper.endpoint" -}}
+port: metrics
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end }}

@@ -19,71 +19,46 @@ and histograms begin at 0 with the process. No label grows with the number of re
 const ALERTS_INTRODUCTION: &str = "
 ## Alerts
 
-Examples to start with; choose the numbers for your cluster.
+The Helm chart has these alerts (`metrics.prometheusRule.enabled`). Each has a runbook with its expression, its impact, and what to do.
+[operations.md](operations.md#alerts-and-dashboards) describes the thresholds, and how to use the alerts without the Prometheus operator.
+
+| Alert | Meaning |
+|---|---|
 ";
 
-/// An example of an alert.
+/// An alert of the chart.
 struct Alert {
     name: &'static str,
-    expression: &'static str,
-    /// What it means and what to look at.
     meaning: &'static str,
 }
 
+/// In the order of the chart.
 const ALERTS: [Alert; 10] = [
     Alert {
         name: "BeatkeeperAbsent",
-        expression: "sum(beatkeeper_leader) < 1 or absent(beatkeeper_leader)",
-        meaning: "No replica publishes, so no instance is pruned. What is published stays.",
+        meaning: "No replica publishes, so no instance is added or pruned.",
     },
-    Alert {
-        name: "BeatkeeperPruneSlow",
-        expression: "histogram_quantile(0.99, sum by (le) (rate(beatkeeper_prune_lag_seconds_bucket[15m]))) > 1",
-        meaning: "Dead instances stay published for too long: look at the API server's latency \
-                  (`beatkeeper_api_call_duration_seconds`) and at waiting calls (`beatkeeper_api_call_wait_seconds`).",
-    },
-    Alert {
-        name: "BeatkeeperHolds",
-        expression: "sum by (reason) (beatkeeper_holds) > 0",
-        meaning: "For ten minutes: instances are kept although they are silent. The reason, and `kubectl get sreg -A`, say why.",
-    },
+    Alert { name: "BeatkeeperPruneSlow", meaning: "Dead instances stay published for too long." },
+    Alert { name: "BeatkeeperHolds", meaning: "Instances are kept although they are silent." },
     Alert {
         name: "BeatkeeperRegistrationsNotPublished",
-        expression: "sum by (reason) (beatkeeper_registrations{reason!=\"Published\"}) > 0",
-        meaning: "For ten minutes: a registration needs your action; its condition Ready says which.",
+        meaning: "A registration needs your action.",
     },
-    Alert {
-        name: "BeatkeeperManyExpired",
-        expression: "beatkeeper_instances{state=\"Expired\"} / ignoring(state) sum without (state) (beatkeeper_instances) > 0.3",
-        meaning: "Nearly a third of all instances has fallen silent. Check whether they are dead, or cannot reach the \
-             API server.",
-    },
+    Alert { name: "BeatkeeperManyExpired", meaning: "Many instances have fallen silent." },
     Alert {
         name: "BeatkeeperPathUnproven",
-        expression: "beatkeeper_path_proof_age_seconds > 60",
-        meaning: "For a minute this replica has had no proof that beats can arrive. While it leads, it prunes no instance; a replica that begins to lead without this proof publishes no instance.",
+        meaning: "A replica has no proof that beats can arrive.",
     },
     Alert {
         name: "BeatkeeperStoreRolledBack",
-        expression: "increase(beatkeeper_store_rollbacks_total[15m]) > 0",
-        meaning: "The store went back to an earlier state, as after a restore of etcd. The operator handles this (docs/restore.md); if no backup was restored, check etcd.",
+        meaning: "The store went back to an earlier state, as after a restore of etcd.",
     },
-    Alert {
-        name: "BeatkeeperWatchBroken",
-        expression: "sum by (kind) (rate(beatkeeper_watch_restarts_total[5m])) > 0.1",
-        meaning: "A watch breaks again and again: look at the operator's log and permissions.",
-    },
+    Alert { name: "BeatkeeperWatchBroken", meaning: "A watch breaks again and again." },
     Alert {
         name: "BeatkeeperCannotRead",
-        expression: "max by (namespace, kind) (beatkeeper_unreadable) > 0",
-        meaning: "For five minutes: the API server does not let the operator read something, so that nothing is published or \
-                  pruned there. The operator's log says how to mend it; most often a namespace of `watchNamespaces` is gone.",
+        meaning: "The operator has no right to read something that decisions need.",
     },
-    Alert {
-        name: "BeatkeeperWritesFail",
-        expression: "sum by (kind, result) (rate(beatkeeper_api_writes_total{result!~\"ok|conflict\"}[5m])) > 0.1",
-        meaning: "Writes are refused, throttled or lost. `refused` is most often a missing permission, a quota or an admission policy.",
-    },
+    Alert { name: "BeatkeeperWritesFail", meaning: "Writes are refused, throttled or lost." },
 ];
 
 /// The page, in Markdown.
@@ -97,8 +72,8 @@ pub fn page() -> String {
         let _ = writeln!(page, "| `{name}` | {kind} | {} | {help}. |", labels.join(", "));
     }
     page.push_str(ALERTS_INTRODUCTION);
-    for Alert { name, expression, meaning } in &ALERTS {
-        let _ = writeln!(page, "\n**{name}**: {meaning}\n\n```promql\n{expression}\n```");
+    for Alert { name, meaning } in &ALERTS {
+        let _ = writeln!(page, "| [{name}](runbooks/{name}.md) | {meaning} |");
     }
     page
 }
@@ -141,15 +116,18 @@ mod tests {
     }
 
     #[test]
-    fn alerts_ask_only_for_what_there_is() {
+    fn the_alerts_of_the_chart_are_on_the_page_and_ask_only_for_what_there_is() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/beatkeeper/files/alerts.yaml");
+        let alerts = std::fs::read_to_string(file).expect("the alerts of the chart");
+        let names = alerts.lines().filter_map(|line| line.strip_prefix("- alert: "));
+        let listed = ALERTS.iter().map(|alert| alert.name);
+        assert_eq!(names.collect::<Vec<_>>(), listed.collect::<Vec<_>>());
         let described = Metrics::described(Clock::start(), true).1;
         let series: BTreeSet<String> = described.iter().flat_map(series).collect();
-        for Alert { name, expression, .. } in &ALERTS {
-            let named = named(expression);
-            assert!(!named.is_empty(), "{name}");
-            for metric in named {
-                assert!(series.contains(metric), "{name} asks for {metric}");
-            }
+        let asked = named(&alerts);
+        assert!(asked.len() > ALERTS.len(), "{asked:?}");
+        for metric in asked {
+            assert!(series.contains(metric), "an alert asks for {metric}");
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     gitops::parsed,
-    helm::{Helm, RELEASE, chart, root, variants},
+    helm::{Helm, RELEASE, chart, variants},
 };
 use beatkeeper_cluster::{ControlPlane, shared};
 
@@ -54,9 +54,11 @@ where
 /// Creates what the admission of a Pod needs, because a dry run creates nothing.
 async fn prepare(plane: &ControlPlane) {
     let client = plane.admin_client().unwrap();
-    let namespace: Namespace =
-        serde_json::from_value(json!({ "metadata": { "name": RELEASE } })).unwrap();
-    make(&Api::all(client.clone()), &namespace).await;
+    for name in [RELEASE, "monitoring"] {
+        let namespace: Namespace =
+            serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+        make(&Api::all(client.clone()), &namespace).await;
+    }
     for name in ["beatkeeper", "keeper", "keeper-operator"] {
         let account: ServiceAccount =
             serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
@@ -174,26 +176,4 @@ async fn rendered_without_a_cluster_the_chart_has_every_object_that_an_install_w
             alone.iter().filter(|it| it.starts_with("ValidatingAdmissionPolicy")).count();
         assert_eq!(policies, if name == "restricted-values.yaml" { 0 } else { 6 }, "{name}");
     }
-}
-
-#[test]
-fn the_alerts_are_those_that_the_page_of_the_metrics_shows() {
-    let page = std::fs::read_to_string(root().join("docs/metrics.md")).unwrap();
-    let alerts = std::fs::read_to_string(chart().join("files/alerts.yaml")).unwrap();
-    let alerts: Vec<Value> = serde_saphyr::from_str(&alerts).unwrap();
-    let shown: Vec<String> = page
-        .split("\n**Beatkeeper")
-        .skip(1)
-        .map(|alert| {
-            let name = alert.split_once("**").unwrap().0;
-            let expr = alert.split_once("```promql\n").unwrap().1.split_once("\n```").unwrap().0;
-            format!("Beatkeeper{name}: {expr}")
-        })
-        .collect();
-    let text = |alert: &Value, key| alert[key].as_str().unwrap().to_owned();
-    let ours: Vec<String> = alerts
-        .iter()
-        .map(|alert| format!("{}: {}", text(alert, "alert"), text(alert, "expr")))
-        .collect();
-    assert_eq!(ours, shown);
 }
