@@ -1,6 +1,8 @@
 //! The chart in charts/beatkeeper, on a real API server.
 
 mod admission;
+mod alerts;
+mod dashboards;
 mod gitops;
 mod helm;
 mod installing;

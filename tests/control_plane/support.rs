@@ -8,6 +8,7 @@ pub mod http;
 pub mod namespace;
 pub mod observer;
 pub mod operator;
+pub mod prometheus;
 pub mod published;
 pub mod scrape;
 pub mod usage;
