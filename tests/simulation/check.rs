@@ -98,6 +98,8 @@ pub struct Check {
     workloads: RefCell<Vec<Rc<Workload>>>,
     /// The addresses that were written by hand before the operator came.
     pub legacy: RefCell<BTreeSet<IpAddr>>,
+    /// When somebody else last took an address out of a slice of a Service.
+    taken_away: RefCell<BTreeMap<(Key, IpAddr), u64>>,
     skews: RefCell<BTreeMap<usize, i64>>,
     /// The instances that a process took for dead. The value is the number of beats accepted until then.
     dead: RefCell<BTreeMap<Key, usize>>,
@@ -291,6 +293,9 @@ impl Check {
             SLICES => {
                 let services = [&change.before, &change.after].into_iter().flatten();
                 for service in services.filter_map(|object| object.service()) {
+                    if !by_operator {
+                        self.note_taken_away(&service, change);
+                    }
                     self.union_changed(store, &service, purpose, by_operator);
                 }
             }

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use crate::{random::Random, run::Run};
 
 pub use edits::{create_legacy, undo};
+pub use rollback::put_back;
 pub use workloads::{leave, restore_label};
 
 /// Durations are in milliseconds. An index is taken modulo the number of objects that it selects from.

@@ -26,7 +26,7 @@ use std::{
 };
 
 use rules::Without;
-use run::play;
+use run::{Story, play, play_story};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -119,6 +119,17 @@ fn whatever_happens_the_living_stay_and_the_dead_leave() {
     let sum = play_many(first, Without::Nothing, |seed| seed < first + count);
     report(&sum, started);
     assert_sound(&sum);
+}
+
+#[test]
+fn a_store_that_goes_back_in_the_middle_of_an_adoption_loses_no_address() {
+    for seed in 1..=8 {
+        for at_write in 1..=12 {
+            let story = Story::AdoptionLost { at_write };
+            let outcome = play_story(seed, story, Without::Nothing, false);
+            assert_eq!(outcome.violation, None, "seed {seed}, {story:?}");
+        }
+    }
 }
 
 /// `make soak`: runs for as long as asked, with seeds that no earlier run has played.

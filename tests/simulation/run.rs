@@ -11,6 +11,7 @@ use std::{
 use beatkeeper_core::{objects::registration::Registration, vocabulary::key::Key};
 use serde_json::{Value, json};
 
+mod adoption;
 mod finale;
 mod overstayed;
 
@@ -48,6 +49,7 @@ pub struct Run {
     restarts: bool,
     calm: u64,
     protected: Cell<bool>,
+    story: Story,
     /// Draws whether and when the store goes back; set only in schedules in which it can. This is a separate
     /// generator, so that all other schedules stay as they were.
     rollbacks: Option<Random>,
@@ -68,8 +70,22 @@ const ROLLBACK_IN: u64 = 8;
 /// How often the observer checks the whole state, in milliseconds.
 const TICK: u64 = 100;
 
+/// What happens in a schedule.
+#[derive(Debug, Clone, Copy)]
+pub enum Story {
+    /// Faults that the seed determines.
+    Faults,
+    /// An adoption. At this write of the operator, the store goes back to the state before the adoption.
+    AdoptionLost { at_write: u64 },
+}
+
 /// Plays the schedule of a seed.
 pub fn play(seed: u64, without: Without, traced: bool) -> Outcome {
+    play_story(seed, Story::Faults, without, traced)
+}
+
+/// Plays a story. The seed determines what the story leaves open.
+pub fn play_story(seed: u64, story: Story, without: Without, traced: bool) -> Outcome {
     // Each schedule has a thread of its own, so that all of them begin in the same state.
     let schedule = move || {
         fastrand::seed(seed);
@@ -78,13 +94,13 @@ pub fn play(seed: u64, without: Without, traced: bool) -> Outcome {
             .start_paused(true)
             .build()
             .expect("a runtime");
-        runtime.block_on(play_here(seed, without, traced))
+        runtime.block_on(play_here(seed, story, without, traced))
     };
     std::thread::spawn(schedule).join().expect("no panic")
 }
 
-async fn play_here(seed: u64, without: Without, traced: bool) -> Outcome {
-    let run = Run::draw(seed, without);
+async fn play_here(seed: u64, story: Story, without: Without, traced: bool) -> Outcome {
+    let run = Run::draw(seed, story, without);
     connection::install(Some(run.network.clone()));
     if traced {
         *run.check.trace.borrow_mut() = Some(Vec::new());
@@ -108,7 +124,7 @@ const LEGACY: [[u8; 4]; 2] = [[192, 0, 2, 201], [192, 0, 2, 202]];
 const REGISTRATIONS: [(&str, &str); 3] = [("shop", "cart"), ("yard", "crane"), ("shop", "till")];
 
 impl Run {
-    fn draw(seed: u64, without: Without) -> Rc<Self> {
+    fn draw(seed: u64, story: Story, without: Without) -> Rc<Self> {
         let executor = Executor::new(seed);
         let random = &executor.random;
         let check = Rc::new(Check::default());
@@ -146,6 +162,7 @@ impl Run {
             restarts: places == 1 && random.percent(8),
             calm: 6000,
             protected: Cell::new(false),
+            story,
             rollbacks: (seed % ROLLBACK_IN == 5).then(|| Random::new(!seed)),
         });
         *run.this.borrow_mut() = Rc::downgrade(&run);
@@ -236,8 +253,7 @@ impl Run {
             let (ttl, interval) = fault::pace(random);
             let create = Ask::Create(registration(key, ttl, interval));
             let _ = self.network.act(create, REGISTRATION_KIND, key);
-            // A rollback into an adoption is not modelled (docs/simulation.md).
-            if random.percent(8) && self.rollbacks.is_none() {
+            if random.percent(8) || matches!(self.story, Story::AdoptionLost { .. }) {
                 self.check.legacy.borrow_mut().extend(LEGACY.map(IpAddr::from));
                 let addresses = LEGACY.map(|address| IpAddr::from(address).to_string());
                 let as_endpoints = random.percent(50);
@@ -294,6 +310,9 @@ impl Run {
     async fn play(&self) {
         self.furnish();
         let ttl = self.check.longest_ttl();
+        if let Story::AdoptionLost { at_write } = self.story {
+            return self.lose_adoption(at_write, ttl).await;
+        }
         let random = self.random();
         self.advance(random.between(ttl / 2, ttl * 3 / 2)).await;
         if self.restarts {

@@ -30,8 +30,8 @@ use crate::{
     objects::{
         leftovers,
         marks::{
-            ENDPOINTS_MANAGED_BY_LABEL, MANAGER, OwnerMark, SKIP_MIRROR_LABEL,
-            SLICE_MANAGED_BY_LABEL, copied_from, label,
+            ENDPOINTS_MANAGED_BY_LABEL, MANAGER, Owner, OwnerMark, SKIP_MIRROR_LABEL,
+            SLICE_MANAGED_BY_LABEL, TAKING_OVER_ANNOTATION, copied_from, enforce, label,
         },
         registration::PortTemplate,
     },
@@ -50,12 +50,12 @@ pub struct AdoptionPlan {
     /// The instances to store in the status, in addition to those that are already adopted. They must be stored before
     /// anything else is written.
     pub newcomers: Vec<Adopted>,
-    /// The slices with the operator's marks. Otherwise they are unchanged.
+    /// The slices to be marked with [`mark_slice`].
     pub slices: Vec<EndpointSlice>,
     /// The slices that Kubernetes' own controller left behind. They are deleted once the operator's slices contain
     /// their endpoints.
     pub leftovers: Vec<EndpointSlice>,
-    /// The Endpoints object with the operator's marks.
+    /// The Endpoints object to be marked with [`mark_endpoints`].
     pub endpoints: Option<Endpoints>,
 }
 
@@ -78,11 +78,7 @@ pub fn plan(
             return Err(AdoptionProblem::Lock(LOCK).with(&object));
         }
         found.extend(in_endpoints(scene, &object, endpoints)?);
-        let mut marked = endpoints.clone();
-        // The second label ends the mirrored slices. By then, the operator's slices contain the same endpoints.
-        let marks = [(ENDPOINTS_MANAGED_BY_LABEL, MANAGER), (SKIP_MIRROR_LABEL, "true")];
-        mark(scene, &mut marked.metadata, &marks);
-        takeover.endpoints = Some(marked);
+        takeover.endpoints = Some(endpoints.clone());
     }
     for slice in &foreign.slices {
         let object = name("EndpointSlice", &slice.metadata);
@@ -99,9 +95,7 @@ pub fn plan(
         }
         by_people(&object, &slice.metadata, SLICE_MANAGED_BY_LABEL)?;
         found.extend(in_slice(scene, &object, slice)?);
-        let mut marked = slice.clone();
-        mark(scene, &mut marked.metadata, &[(SLICE_MANAGED_BY_LABEL, MANAGER)]);
-        takeover.slices.push(marked);
+        takeover.slices.push(slice.clone());
     }
     takeover.newcomers = newcomers(scene, found)?;
     Ok(takeover)
@@ -111,11 +105,23 @@ fn name(kind: &str, metadata: &ObjectMeta) -> String {
     format!("{kind} {}", metadata.name.as_deref().unwrap_or_default())
 }
 
-/// Adds the operator's marks to an object, and leaves the rest unchanged.
-fn mark(scene: &AdoptionInputs<'_>, metadata: &mut ObjectMeta, labels: &[(&str, &str)]) {
+/// Makes a slice the operator's: adds its marks, and leaves the rest unchanged.
+pub fn mark_slice(owner: &Owner, slice: &mut EndpointSlice) {
+    mark(owner, &mut slice.metadata, &[(SLICE_MANAGED_BY_LABEL, MANAGER)]);
+}
+
+/// Makes an Endpoints object the operator's: adds its marks, and leaves the rest unchanged. The second label ends the
+/// mirrored slices. By then, the operator's slices contain the same endpoints.
+pub fn mark_endpoints(owner: &Owner, endpoints: &mut Endpoints) {
+    let labels = [(ENDPOINTS_MANAGED_BY_LABEL, MANAGER), (SKIP_MIRROR_LABEL, "true")];
+    mark(owner, &mut endpoints.metadata, &labels);
+}
+
+fn mark(owner: &Owner, metadata: &mut ObjectMeta, labels: &[(&str, &str)]) {
     let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
     metadata.labels.get_or_insert_default().extend(labels);
-    OwnerMark::of(&scene.registration.owner()).put_on(metadata);
+    enforce(&mut metadata.annotations, &[(TAKING_OVER_ANNOTATION, None)]);
+    OwnerMark::of(owner).put_on(metadata);
     // If an update has no managed fields, the API server keeps the existing ones.
     metadata.managed_fields = None;
 }

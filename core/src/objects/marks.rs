@@ -32,6 +32,10 @@ pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// operator deletes the object itself (`controller/collect.rs`).
 pub const OWNED_BY_ANNOTATION: &str = "beatkeeper.dev/owned-by";
 
+/// Annotation of an object of others: the moment at which a takeover of the object began. The takeover removes it. It
+/// stays on an object if the takeover was given up.
+pub const TAKING_OVER_ANNOTATION: &str = "beatkeeper.dev/taking-over";
+
 /// Annotation: the moment of the change that led to the last write.
 pub const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 

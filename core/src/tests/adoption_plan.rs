@@ -5,7 +5,7 @@ use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 use super::*;
 use crate::{
     adoption::{
-        plan::{AdoptionPlan, plan},
+        plan::{self, AdoptionPlan, plan},
         refusal::AdoptionRefusal,
         scene::{AdoptionInputs, ForeignObjects},
     },
@@ -102,6 +102,11 @@ impl Case {
     }
 }
 
+fn owner() -> marks::Owner {
+    let [namespace, name, uid] = ["shop", "greeter", "sreg-uid"].map(str::to_owned);
+    marks::Owner { namespace, name, uid }
+}
+
 #[test]
 fn endpoints_are_taken_over_with_their_ports_and_marked_so_that_mirroring_ends() {
     let takeover = Case::new()
@@ -120,7 +125,8 @@ fn endpoints_are_taken_over_with_their_ports_and_marked_so_that_mirroring_ends()
         })
     );
     assert_eq!(entries.len(), 2);
-    let marked = takeover.endpoints.expect("the Endpoints");
+    let mut marked = takeover.endpoints.expect("the Endpoints");
+    plan::mark_endpoints(&owner(), &mut marked);
     let labels = marked.metadata.labels.clone().expect("labels");
     assert_eq!(labels["endpoints.kubernetes.io/managed-by"], "beatkeeper.dev");
     assert_eq!(labels["endpointslice.kubernetes.io/skip-mirror"], "true");
@@ -145,7 +151,9 @@ fn slices_are_marked_as_they_are_and_mirrored_ones_are_left_to_the_cluster() {
         [&entry.node_name, &entry.zone, &entry.hostname].map(|field| field.as_deref()),
         [Some("node-1"), Some("eu-1a"), Some("first")]
     );
-    let [marked] = takeover.slices.as_slice() else { panic!("{takeover:?}") };
+    let [slice] = takeover.slices.as_slice() else { panic!("{takeover:?}") };
+    let mut marked = slice.clone();
+    plan::mark_slice(&owner(), &mut marked);
     let labels = marked.metadata.labels.clone().expect("labels");
     assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "beatkeeper.dev");
     assert_eq!(marked.endpoints, foreign.slices[0].endpoints);
@@ -312,7 +320,9 @@ fn copies_from_another_namespace_are_adopted_as_hand_written_and_our_own_objects
     };
     let copy = of_slice(slice(&["192.0.2.1"], copied("another:greeter/uid")));
     let takeover = Case::new().plan(&copy).expect("taken over");
-    let [marked] = takeover.slices.as_slice() else { panic!("{takeover:?}") };
+    let [taken] = takeover.slices.as_slice() else { panic!("{takeover:?}") };
+    let mut marked = taken.clone();
+    plan::mark_slice(&owner(), &mut marked);
     assert_eq!(marks::owned_by(&marked.metadata), Some("shop:greeter/sreg-uid"));
     let ours = of_slice(slice(&["192.0.2.1"], copied("shop:other/uid")));
     assert!(Case::new().refused(&ours).contains("beatkeeper.dev manages it"));

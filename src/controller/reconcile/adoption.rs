@@ -106,7 +106,7 @@ impl Adopter {
         match self.takeovers.read(registration).await {
             Ok(foreign) => Some((adopted, foreign)),
             Err(error) => {
-                gathering.fail_adoption(error);
+                gathering.fail_adoption(error.into());
                 None
             }
         }
@@ -132,10 +132,10 @@ impl Adopter {
             }
         };
         if registration.dry_run {
-            return dry_run(&mut gathering.inputs, takeover);
+            return dry_run(registration, &mut gathering.inputs, takeover);
         }
-        let ended = &gathering.inputs.adoption.ended;
-        if let Err(error) = self.takeovers.take(registration, ended, &takeover).await {
+        let adoption = &gathering.inputs.adoption;
+        if let Err(error) = self.takeovers.take(registration, adoption, &takeover).await {
             return gathering.fail_adoption(error);
         }
         let inputs = &mut gathering.inputs;
@@ -258,8 +258,9 @@ impl Adopter {
     }
 }
 
-fn dry_run(inputs: &mut Inputs, takeover: AdoptionPlan) {
-    let AdoptionPlan { newcomers, slices, leftovers, endpoints } = takeover;
+fn dry_run(registration: &Registration, inputs: &mut Inputs, takeover: AdoptionPlan) {
+    let AdoptionPlan { newcomers, mut slices, leftovers, endpoints } = takeover;
+    slices.iter_mut().for_each(|slice| plan::mark_slice(&registration.owner(), slice));
     let slices_told = slices.iter().map(|slice| format!("take over slice {}", slice.name_any()));
     let endpoints_told =
         endpoints.iter().map(|object| format!("take over endpoints {}", object.name_any()));

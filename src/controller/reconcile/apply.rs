@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
 
 use super::{
-    error::{ApplyError, PlanAgain},
+    error::{ApplyError, PlanAgain, TakeoverError},
     refused_addresses::RefusedAddresses,
     subject::Subject,
     takeovers::{Completion, Takeovers},
@@ -136,7 +136,9 @@ impl Applier {
                 Ok(Outcome { again_at: Some(moment), ..Outcome::done(applied) })
             }
             Ok(Completion::TakenOver) => Err(PlanAgain::TakenOver),
-            Err(error) if error.is_conflict() => Err(PlanAgain::Conflict(error)),
+            Err(TakeoverError::Api(error)) if error.is_conflict() => {
+                Err(PlanAgain::Conflict(error))
+            }
             Err(error) => Ok(Outcome::failed(applied, ApplyError::Adoption(error))),
         }
     }

@@ -13,7 +13,24 @@ pub(crate) enum InputsError {
     Service(ApiError),
     /// What others have left could not be taken over.
     #[error(transparent)]
-    Adoption(ApiError),
+    Adoption(TakeoverError),
+}
+
+/// Why a takeover is not complete.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TakeoverError {
+    /// A call failed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The status does not list an instance that has been recorded there, as after a rollback of the store.
+    #[error(
+        "the status of ServiceRegistration {registration} does not list {instance} any more; it is recorded again"
+    )]
+    NotRecorded {
+        registration: Key,
+        /// The name of the instance.
+        instance: String,
+    },
 }
 
 /// Why a plan was not carried out completely.
@@ -28,7 +45,7 @@ pub(crate) enum ApplyError {
     },
     /// The adoption could not be completed.
     #[error(transparent)]
-    Adoption(ApiError),
+    Adoption(TakeoverError),
     /// Each plan met another state than it was made from.
     #[error(transparent)]
     Overtaken(PlanAgain),

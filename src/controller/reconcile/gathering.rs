@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::error::InputsError;
-use crate::controller::error::ApiError;
+use super::error::{InputsError, TakeoverError};
 use beatkeeper_core::{
     inputs::{Inputs, snapshot::Snapshot, stall::Stall},
     objects::service::ServiceView,
@@ -35,7 +34,7 @@ impl Gathering {
     }
 
     /// Notes that a read or a write of the adoption failed. Everything stays as it is, and the adoption is retried.
-    pub(crate) fn fail_adoption(&mut self, error: ApiError) {
+    pub(crate) fn fail_adoption(&mut self, error: TakeoverError) {
         self.inputs.stall = Some(Stall::adoption_unfinished(&error.to_string()));
         self.failure = Some(InputsError::Adoption(error));
     }

@@ -6,6 +6,7 @@ pub(super) mod cordons;
 pub(super) mod decide;
 pub(super) mod ensure_service;
 mod error;
+mod fence;
 mod gathering;
 pub(super) mod inputs;
 pub(super) mod pipeline;

@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::subject::Subject;
+use super::{error::TakeoverError, fence::Fence, subject::Subject};
 use crate::{
     controller::{api::ApiServer, clock::Clock, cluster::Cluster, error::ApiError, states::States},
     kube_client::list::Collection,
@@ -19,13 +19,15 @@ use beatkeeper_core::objects::marks::SERVICE_NAME_LABEL;
 use beatkeeper_core::{
     adoption::{
         adopted::{Adopted, Adoption},
-        plan::AdoptionPlan,
+        plan::{self, AdoptionPlan},
         scene::ForeignObjects,
     },
     cluster_cache::Ownership,
     decide::verdict::Verdict,
     inputs::{Inputs, snapshot},
-    objects::{decode::Lenient, registration::Registration},
+    objects::{
+        decode::Lenient, published_addresses::PublishedAddresses, registration::Registration,
+    },
     vocabulary::{key::Key, monotonic_time::MonotonicTime, version::Version},
 };
 
@@ -67,14 +69,7 @@ impl Takeovers {
             .api
             .read(|| format!("read Endpoints {namespace}/{service}"), endpoints.get_opt(service));
         let endpoints = endpoints.await?.map(|Lenient(object)| object);
-        let of_service = Collection::of::<EndpointSlice>(&self.api.client, Some(namespace))
-            .labelled(&format!("{SERVICE_NAME_LABEL}={service}"));
-        let mut slices: Vec<EndpointSlice> = Vec::new();
-        // An unreadable slice stalls the registration before this call.
-        let listed = of_service.each::<EndpointSlice>(|slice| slices.extend(slice));
-        self.api
-            .read(|| format!("list the EndpointSlices of Service {namespace}/{service}"), listed)
-            .await?;
+        let slices = self.list_slices(registration).await?;
         let cluster = self.cluster.lock();
         let foreign =
             |metadata: &_| cluster.ownership(metadata, &registration.uid) == Ownership::Foreign;
@@ -85,22 +80,51 @@ impl Takeovers {
         })
     }
 
+    /// Reads all slices of the Service.
+    async fn list_slices(
+        &self,
+        registration: &Registration,
+    ) -> Result<Vec<EndpointSlice>, ApiError> {
+        let namespace = &registration.key.namespace;
+        let service = &registration.service_name;
+        let of_service = Collection::of::<EndpointSlice>(&self.api.client, Some(namespace))
+            .labelled(&format!("{SERVICE_NAME_LABEL}={service}"));
+        let mut slices: Vec<EndpointSlice> = Vec::new();
+        // An unreadable slice stalls the registration before this call.
+        let listed = of_service.each::<EndpointSlice>(|slice| slices.extend(slice));
+        self.api
+            .read(|| format!("list the EndpointSlices of Service {namespace}/{service}"), listed)
+            .await?;
+        Ok(slices)
+    }
+
     /// Writes the newcomers to the status, and then marks the slices as the operator's.
+    ///
+    /// # Errors
+    /// [`TakeoverError`] if a call fails, or if the status no longer lists the adopted instances.
     pub(crate) async fn take(
         &self,
         registration: &Registration,
-        ended: &[AdoptedInstance],
+        adoption: &Adoption,
         takeover: &AdoptionPlan,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), TakeoverError> {
         if !takeover.newcomers.is_empty() {
-            self.write_down(registration, ended, &takeover.newcomers).await?;
+            self.write_down(registration, &adoption.ended, &takeover.newcomers).await?;
         }
+        let mut slices = takeover.slices.clone();
+        let fence = self.fence();
+        for slice in &mut slices {
+            fence.put_up(slice).await?;
+        }
+        let recorded = [&adoption.instances[..], &takeover.newcomers[..]].concat();
+        fence.require_recorded(registration, &recorded).await?;
         let namespace = &registration.key.namespace;
         let api = Api::<Lenient<EndpointSlice>>::namespaced(self.api.client.clone(), namespace);
-        for slice in &takeover.slices {
+        for mut slice in slices {
+            plan::mark_slice(&registration.owner(), &mut slice);
             let name = slice.name_any();
             let doing = || format!("take over EndpointSlice {namespace}/{name}");
-            let (ours, params) = (Lenient(slice.clone()), PostParams::default());
+            let (ours, params) = (Lenient(slice), PostParams::default());
             let Lenient(ours) = self.api.write(doing, api.replace(&name, &params, &ours)).await?;
             tracing::info!(slice = name, "took over a slice");
             self.cluster.lock().put_own(ours);
@@ -154,34 +178,66 @@ impl Takeovers {
         Ok(())
     }
 
+    fn fence(&self) -> Fence<'_> {
+        Fence { api: &self.api, clock: self.clock, states: &self.states }
+    }
+
     /// The last step of a plan: completes the takeover once the operator's slices hold all wanted addresses (client
     /// required). It deletes the slices that the cluster's own controller has left and marks the Endpoints object as
     /// the operator's, each on the condition that the object is still as it was read.
     ///
     /// # Errors
-    /// [`ApiError`] of a write that failed.
+    /// [`TakeoverError`] if a call fails, or if the status no longer lists the adopted instances.
     pub(crate) async fn complete(
         &self,
         subject: &Subject,
         inputs: &Inputs,
         verdicts: &[Verdict],
-    ) -> Result<Completion, ApiError> {
+    ) -> Result<Completion, TakeoverError> {
         let registration = &subject.registration;
-        let Adoption { leftovers, endpoints, .. } = &inputs.adoption;
-        if leftovers.is_empty() && endpoints.is_none() {
+        let adoption = &inputs.adoption;
+        if adoption.leftovers.is_empty() && adoption.endpoints.is_none() {
             return Ok(Completion::NothingLeft);
         }
+        let later = Completion::NotBefore(self.clock.now() + LOOK_AGAIN);
         let published = snapshot::published(registration, &self.cluster.lock());
-        if !inputs.adoption.is_complete(verdicts, &published) {
-            return Ok(Completion::NotBefore(self.clock.now() + LOOK_AGAIN));
+        if !adoption.is_complete(verdicts, &published) {
+            return Ok(later);
         }
-        for slice in leftovers {
+        let (mut leftovers, mut endpoints) =
+            (adoption.leftovers.clone(), adoption.endpoints.clone());
+        let fence = self.fence();
+        for slice in &mut leftovers {
+            fence.put_up(slice).await?;
+        }
+        for endpoints in &mut endpoints {
+            fence.put_up(endpoints).await?;
+        }
+        fence.require_recorded(registration, &adoption.instances).await?;
+        if !adoption.is_complete(verdicts, &self.published_now(registration).await?) {
+            return Ok(later);
+        }
+        for slice in &leftovers {
             self.delete_leftover(registration, slice).await?;
         }
         if let Some(endpoints) = endpoints {
             self.take_endpoints(registration, endpoints).await?;
         }
         Ok(Completion::TakenOver)
+    }
+
+    /// The addresses in the operator's slices, from a live read.
+    async fn published_now(
+        &self,
+        registration: &Registration,
+    ) -> Result<PublishedAddresses, ApiError> {
+        let slices = self.list_slices(registration).await?;
+        let cluster = self.cluster.lock();
+        let ours = slices.iter().filter(|slice| {
+            cluster.ownership(&slice.metadata, &registration.uid) == Ownership::Ours
+        });
+        let texts = ours.flat_map(|slice| &slice.endpoints).flat_map(|it| &it.addresses);
+        Ok(PublishedAddresses::as_ready(texts.filter_map(|text| text.parse().ok()).collect()))
     }
 
     async fn delete_leftover(
@@ -209,13 +265,14 @@ impl Takeovers {
     async fn take_endpoints(
         &self,
         registration: &Registration,
-        endpoints: &Endpoints,
+        mut endpoints: Endpoints,
     ) -> Result<(), ApiError> {
+        plan::mark_endpoints(&registration.owner(), &mut endpoints);
         let namespace = &registration.key.namespace;
         let api = Api::<Lenient<Endpoints>>::namespaced(self.api.client.clone(), namespace);
         let name = endpoints.name_any();
         let doing = || format!("take over Endpoints {namespace}/{name}");
-        let (ours, params) = (Lenient(endpoints.clone()), PostParams::default());
+        let (ours, params) = (Lenient(endpoints), PostParams::default());
         let Lenient(ours) = self.api.write(doing, api.replace(&name, &params, &ours)).await?;
         tracing::info!("took over the Endpoints");
         self.cluster.lock().put_own(ours);

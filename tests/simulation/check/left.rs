@@ -1,6 +1,6 @@
 //! P3, P5 and L7: which addresses have left what is published, and why.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, rc::Rc};
 
 use beatkeeper_api::{
     InstanceState, heartbeat::REGISTRATION_LABEL, registration::ADOPT_ANNOTATION,
@@ -10,7 +10,7 @@ use beatkeeper_core::{objects::marks::SERVICE_NAME_LABEL, vocabulary::key::Key};
 use super::{Check, Explanation, Purpose};
 use crate::{
     object::{LEASES, PODS, REGISTRATIONS, SLICES},
-    store::Store,
+    store::{Change, Store, Stored},
     workload::Workload,
 };
 
@@ -71,8 +71,27 @@ impl Check {
             if self.legacy.borrow().contains(address) && consents(store, service) {
                 self.fail(|| format!("P3: the adopted {address} has left {service}"));
             }
+            // Somebody has deleted the other slice with this address. The operator restores it when it learns of that.
+            let taken_away = self.taken_away.borrow().get(&(service.clone(), *address)).copied();
+            if taken_away.is_some_and(|moment| moment >= why.decided) {
+                continue;
+            }
             self.has_left(store, *address, after.len(), why, purpose.sent);
         }
+    }
+
+    /// Notes that somebody else has taken addresses out of a slice.
+    pub(super) fn note_taken_away(&self, service: &Key, change: &Change) {
+        let addresses = |stored: &Option<Rc<Stored>>| -> BTreeSet<IpAddr> {
+            let slice = stored.as_ref().and_then(|stored| stored.object().slice());
+            let endpoints = slice.into_iter().flat_map(|slice| &slice.endpoints);
+            let texts = endpoints.flat_map(|endpoint| &endpoint.addresses);
+            texts.filter_map(|address| address.parse().ok()).collect()
+        };
+        let (before, after) = (addresses(&change.before), addresses(&change.after));
+        let now = self.now.get();
+        let gone = before.difference(&after).map(|address| ((service.clone(), *address), now));
+        self.taken_away.borrow_mut().extend(gone);
     }
 
     fn has_left(&self, store: &Store, address: IpAddr, left: usize, why: &Explanation, sent: u64) {

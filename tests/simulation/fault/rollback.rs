@@ -37,7 +37,8 @@ impl Rollback {
     }
 }
 
-fn put_back(run: &Rc<Run>, backup: Backup, caught_up: bool, restart: bool) {
+/// Restores a backup, and starts the API server.
+pub fn put_back(run: &Rc<Run>, backup: Backup, caught_up: bool, restart: bool) {
     let network = &run.network;
     if network.mode.get() != Mode::Down {
         // Another fault has already started the API server.
