@@ -274,6 +274,7 @@ impl Network {
                 if !self.executor.exists(process) {
                     return;
                 }
+                self.check.tell(|| format!("{caller:?}: watch {} from {from:?}", asked.resource));
                 Reply::Watch(self.begin_watch(
                     place,
                     process,
@@ -314,6 +315,7 @@ impl Network {
             self.check.took(&self.server.store.borrow(), caller, purpose, &change);
         }
         if let (Some(process), Ask::List { .. }) = (reader, &asked.ask) {
+            self.check.tell(|| format!("{caller:?}: list {} {upto:?}", asked.resource));
             self.note_list(process, asked, &answer);
         }
         match &answer {

@@ -87,11 +87,13 @@ impl Change {
 
 type Objects = BTreeMap<Resource, BTreeMap<Key, Rc<Stored>>>;
 
-/// An earlier state of the store, and the lengths of the logs at that time.
+type Logs = BTreeMap<Resource, Vec<Change>>;
+
+/// An earlier state of the store, and the changes that led to it.
 pub struct Backup {
     objects: Objects,
     version: u64,
-    logs: BTreeMap<Resource, usize>,
+    log: Logs,
 }
 
 /// The distance between two versions. In each history all versions have another remainder modulo this number,
@@ -104,7 +106,7 @@ const STEP: u64 = 16;
 pub struct Store {
     objects: Objects,
     version: u64,
-    log: BTreeMap<Resource, Vec<Change>>,
+    log: Logs,
     made: u64,
     restored: u64,
 }
@@ -150,8 +152,7 @@ impl Store {
     }
 
     pub fn back_up(&self) -> Backup {
-        let logs = self.log.iter().map(|(resource, log)| (*resource, log.len())).collect();
-        Backup { objects: self.objects.clone(), version: self.version, logs }
+        Backup { objects: self.objects.clone(), version: self.version, log: self.log.clone() }
     }
 
     /// Goes back to an earlier state. With `caught_up`, the versions have reached those of the former history, as after
@@ -161,9 +162,7 @@ impl Store {
         let version = if caught_up { self.version + STEP } else { backup.version };
         self.objects = backup.objects;
         self.version = version / STEP * STEP + self.restored % STEP;
-        for (resource, log) in &mut self.log {
-            log.truncate(backup.logs.get(resource).copied().unwrap_or_default());
-        }
+        self.log = backup.log;
     }
 
     pub fn create(

@@ -10,6 +10,9 @@
 //! * The answer must not have a lower version than any version of a Lease that was seen before the renewal was sent.
 //!   Otherwise versions went back.
 //! * The watch must deliver the renewal. Otherwise the watch is deaf.
+//!
+//! A list of the Leases that shows this Lease at a lower version than was known before the list began shows the same.
+//! This matters if the store goes back twice, and this replica renews its probe in neither history in between.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -76,6 +79,10 @@ pub struct RollbackDetector {
     left: Option<OurLease>,
     /// The first renewal that was answered and that the watch has not shown yet.
     unshown: Option<i64>,
+    /// The version of the Lease that was known when the current list began. Absent once the list has shown the Lease.
+    before_list: Option<Version>,
+    /// What a list has shown, until the caller takes it.
+    noticed: Option<RollbackSign>,
 }
 
 impl RollbackDetector {
@@ -103,8 +110,21 @@ impl RollbackDetector {
         Ok(())
     }
 
-    /// The watch shows the Lease.
+    /// A list of the Leases begins. It is requested after everything that is known now, and shows the newest state.
+    pub fn list_begins(&mut self) {
+        self.before_list = self.left.as_ref().map(|left| left.version);
+    }
+
+    /// Whether a list has shown that the store has gone back, since the last call of this method.
+    pub fn take_noticed(&mut self) -> Option<RollbackSign> {
+        self.noticed.take()
+    }
+
+    /// The watch, or the list with which it begins, shows the Lease.
     pub fn shown(&mut self, lease: OurLease) {
+        if let Some(left) = self.before_list.take().filter(|known| lease.version < *known) {
+            self.noticed = Some(RollbackSign::Forgotten { found: lease.version, left });
+        }
         if self.unshown.is_some_and(|token| token <= lease.token) {
             self.unshown = None;
         }
@@ -142,8 +162,7 @@ impl RollbackDetector {
 
     /// The store has gone back, or the watch restarts. The watch then no longer has to show what was expected of it.
     pub fn forget(&mut self) {
-        self.left = None;
-        self.unshown = None;
+        *self = Self::default();
     }
 }
 
@@ -213,5 +232,31 @@ mod tests {
         history.shown(lease(120, 3));
         assert_eq!(history.answered(lease(120, 3), Version(110)), Ok(()));
         assert_eq!(history.unshown(), None, "the watch was faster");
+    }
+
+    #[test]
+    fn a_list_with_a_lower_version_than_was_known_before_shows_that_the_store_went_back() {
+        let mut history = renewed();
+        history.list_begins();
+        history.shown(lease(40, 1));
+        let forgotten = RollbackSign::Forgotten { found: Version(40), left: Version(100) };
+        assert_eq!(history.take_noticed(), Some(forgotten));
+        assert_eq!(history.take_noticed(), None, "told once");
+    }
+
+    #[test]
+    fn a_list_that_misses_a_renewal_answered_since_it_began_shows_no_rollback() {
+        let mut history = renewed();
+        history.list_begins();
+        assert_eq!(history.answered(lease(110, 2), Version(100)), Ok(()));
+        history.shown(lease(100, 1));
+        assert_eq!(history.take_noticed(), None);
+    }
+
+    #[test]
+    fn a_late_event_with_a_lower_version_shows_no_rollback() {
+        let mut history = renewed();
+        history.shown(lease(40, 1));
+        assert_eq!(history.take_noticed(), None);
     }
 }

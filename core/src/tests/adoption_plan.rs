@@ -151,8 +151,8 @@ fn slices_are_marked_as_they_are_and_mirrored_ones_are_left_to_the_cluster() {
         [&entry.node_name, &entry.zone, &entry.hostname].map(|field| field.as_deref()),
         [Some("node-1"), Some("eu-1a"), Some("first")]
     );
-    let [slice] = takeover.slices.as_slice() else { panic!("{takeover:?}") };
-    let mut marked = slice.clone();
+    let [taken] = takeover.slices.as_slice() else { panic!("{takeover:?}") };
+    let mut marked = taken.clone();
     plan::mark_slice(&owner(), &mut marked);
     let labels = marked.metadata.labels.clone().expect("labels");
     assert_eq!(labels["endpointslice.kubernetes.io/managed-by"], "beatkeeper.dev");

@@ -183,6 +183,7 @@ impl ObjectWatches {
         let now = self.watches.telemetry.clock.now();
         let observed = match event {
             Event::Init => {
+                self.liveness.path().rollback_detector().list_begins();
                 self.liveness.index().begin_list();
                 return;
             }
@@ -193,6 +194,8 @@ impl ObjectWatches {
             Event::InitApply(Ok(lease)) | Event::Apply(Ok(lease)) => {
                 let beat = Heartbeat::read(&lease);
                 if self.probes.put(&lease, &beat, now) {
+                    let noticed = self.liveness.path().rollback_detector().take_noticed();
+                    noticed.into_iter().for_each(|sign| self.rollback.begin(sign));
                     return;
                 }
                 let namespace = lease.metadata.namespace.as_deref().unwrap_or_default();
