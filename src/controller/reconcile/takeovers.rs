@@ -210,7 +210,7 @@ impl Takeovers {
         for slice in &mut leftovers {
             fence.put_up(slice).await?;
         }
-        for endpoints in &mut endpoints {
+        if let Some(endpoints) = &mut endpoints {
             fence.put_up(endpoints).await?;
         }
         fence.require_recorded(registration, &adoption.instances).await?;
