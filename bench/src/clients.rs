@@ -1,24 +1,20 @@
 //! Measures the cost of clients: the agent and the SDK, each as a process with one instance and with many, on a
 //! control plane without other load.
 
-use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use beatkeeper_cluster::Child;
 
-use crate::metrics::{self, Sample};
+use crate::meter::{self, Edge};
 use crate::plan::Plan;
-use crate::process::{Server, Usage};
-use crate::results;
+use crate::process::PATIENCE;
+use crate::results::Results;
 use crate::system::System;
 use crate::systems::control_plane::{Cluster, NAMESPACE, address_of, beatkeeper, name_of};
-
-/// How long all instances together may take to register, or to deregister.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures all clients, and adds the results to the files of the folder.
 ///
@@ -27,20 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub async fn measure(plan: Plan) -> Result<()> {
     let data = tempfile::Builder::new().prefix("beatkeeper-bench-").tempdir()?;
     let folder = data.path().to_owned();
-    let cluster = Cluster::start(&plan.setup(folder.clone())).await?;
+    let cluster = Cluster::start(&plan.setup(System::Beatkeeper, &folder)).await?;
     let version = cluster.version() + ", without an operator";
-    results::append_system(&plan.out, System::Beatkeeper, &version, "")?;
+    plan.results(System::Beatkeeper, String::new(), 1).append_version(&version)?;
     let all = plan.instances;
     let mut measurement = Measurement { plan, cluster, folder };
-    eprintln!("clients: none");
-    measurement.plan.instances = 0;
-    measurement.rest().await;
-    measurement.span("nobody", None).await?;
+    measurement.span("nobody", 0, None).await?;
     for client in ["agent", "sdk"] {
         for instances in [1, all] {
-            measurement.plan.instances = instances;
-            eprintln!("clients: {client} with {instances} instances");
-            measurement.client(client).await?;
+            measurement.client(client, instances).await?;
         }
     }
     Ok(())
@@ -53,19 +44,17 @@ struct Measurement {
 }
 
 impl Measurement {
-    async fn client(&self, client: &str) -> Result<()> {
-        let instances = self.plan.instances;
+    async fn client(&mut self, client: &str, instances: u32) -> Result<()> {
         let name = format!("{client}-{instances}");
-        let server = Server::start(&name, self.command(client, instances)?, &self.folder)?;
-        let by = Instant::now() + PATIENCE;
+        let mut process = Child::start(&name, self.command(client, instances)?, &self.folder)?;
+        let by = Instant::now() + 2 * PATIENCE;
         while self.cluster.leases().await? < instances as usize {
-            let log = || server.log_tail();
+            let log = || process.said(10);
             ensure!(Instant::now() < by, "not all register; its log ends with:\n{}", log());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        self.rest().await;
-        self.span(client, Some(server.pid())).await?;
-        server.end().await?;
+        self.span(client, instances, Some(process.pid()?)).await?;
+        process.stop(PATIENCE).await?;
         // Leases that remain would be counted for the next client.
         ensure!(self.cluster.leases().await? == 0, "{name} has left Leases behind");
         Ok(())
@@ -73,7 +62,7 @@ impl Measurement {
 
     /// Returns the command for a process with `instances` instances.
     fn command(&self, client: &str, instances: u32) -> Result<Command> {
-        let kubeconfig = self.cluster.kubeconfig();
+        let kubeconfig = self.cluster.plane.kubeconfig();
         if client == "sdk" {
             let mut command = Command::new(std::env::current_exe()?);
             command.arg("sdk").arg("--kubeconfig").arg(kubeconfig);
@@ -87,71 +76,36 @@ impl Measurement {
         Ok(command)
     }
 
-    async fn rest(&self) {
-        tokio::time::sleep(Duration::from_secs(self.plan.warm_up)).await;
+    /// Measures a client in steady state, and what the API server counts meanwhile.
+    async fn span(&mut self, client: &str, instances: u32, pid: Option<u32>) -> Result<()> {
+        eprintln!("clients: {client} with {instances} instances");
+        self.plan.instances = instances;
+        let results = self.plan.results(System::Beatkeeper, String::new(), 1);
+        tokio::time::sleep(self.plan.warm_up).await;
+        self.record(&results, Edge::Began(client), pid).await?;
+        tokio::time::sleep(self.plan.steady).await;
+        self.record(&results, Edge::Ended(client), pid).await
     }
 
-    /// Measures during a span.
-    async fn span(&self, part: &str, pid: Option<u32>) -> Result<()> {
-        let usage = || pid.map(Usage::of).transpose();
-        let (requests, before, began) = (self.cluster.scrape().await?, usage()?, Instant::now());
-        tokio::time::sleep(Duration::from_secs(self.plan.steady)).await;
-        let (seconds, after) = (began.elapsed().as_secs_f64(), usage()?);
-        let requests = requests_between(&requests, &self.cluster.scrape().await?);
-        let run = self.plan.run(System::Beatkeeper, String::new(), 1);
-        if let (Some(before), Some(after)) = (before, after) {
-            let renewals =
-                requests.iter().find(|(verb, kind, _)| verb == "patch" && kind == "leases");
-            let used = json!({
-                "part": part, "scenario": "steady", "seconds": seconds,
-                "renewals": renewals.map_or(0.0, |(.., count)| count / seconds),
-                "cpu": (after.cpu - before.cpu) / seconds, "rss": after.rss, "peak": after.peak,
-                "received": null,
-            });
-            results::append(&self.plan.out, "usage", &[run.line(used)])?;
-        }
-        let line = |(verb, kind, count)| {
-            run.line(json!({
-                "part": part, "scenario": "steady", "verb": verb, "kind": kind, "seconds": seconds, "count": count,
-            }))
-        };
-        let lines: Vec<_> = requests.into_iter().map(line).collect();
-        results::append(&self.plan.out, "calls", &lines)
+    async fn record(&self, results: &Results, edge: Edge<'_>, pid: Option<u32>) -> Result<()> {
+        let page = self.cluster.plane.metrics().await?;
+        meter::record_metrics(results, edge, "kube-apiserver", &page)?;
+        let api_server = self.cluster.api_server().await?;
+        meter::record_usage(results, edge, "kube-apiserver", api_server, None, None)?;
+        pid.map_or(Ok(()), |pid| meter::record_usage(results, edge, "client", pid, None, None))
     }
 }
 
 /// Returns the agent's settings file for `instances` instances.
 fn settings_of(instances: u32) -> String {
-    let mut text = format!("registration: {}\ninstances:\n", name_of(0));
-    for n in 0..instances {
-        // Writing to a String never fails.
-        let _ = writeln!(text, "- {{ instance: vm-{n}, addresses: [{}] }}", address_of(n));
-    }
-    text
-}
-
-/// Returns the API server's counts of requests, by verb and resource. It counts a watch when the watch ends, with
-/// the watch's length.
-fn requests_between(before: &[Sample], after: &[Sample]) -> Vec<(String, String, f64)> {
-    metrics::growth(before, after, "apiserver_request_total", ["verb", "resource"])
-        .into_iter()
-        .filter(|([_, resource], _)| !resource.is_empty())
-        .map(|([verb, resource], count)| (verb.to_lowercase(), resource, count))
-        .collect()
+    let line = |n| format!("- {{ instance: vm-{n}, addresses: [{}] }}\n", address_of(n));
+    let head = format!("registration: {}\ninstances:\n", name_of(0));
+    head + &(0..instances).map(line).collect::<String>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn requests_are_counted_by_verb_and_resource_and_those_for_none_are_not() {
-        let page = "apiserver_request_total{code=\"200\",resource=\"leases\",verb=\"PATCH\"} 5\n\
-                    apiserver_request_total{code=\"409\",resource=\"leases\",verb=\"PATCH\"} 1\n\
-                    apiserver_request_total{code=\"200\",resource=\"\",verb=\"GET\"} 9\n";
-        let requests = requests_between(&[], &metrics::samples(page));
-        assert_eq!(requests, [("patch".to_owned(), "leases".to_owned(), 6.0)]);
-    }
 
     #[test]
     fn the_file_of_an_agent_has_a_line_for_each_instance() {

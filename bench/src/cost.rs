@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use beatkeeper_cluster::Part;
 use clap::Args;
 
 mod churn;
@@ -11,12 +12,12 @@ mod measurement;
 mod takeover;
 
 use crate::driver::Driver;
-use crate::plan::Plan;
+use crate::meter::Edge;
+use crate::plan::{Plan, seconds};
+use crate::process::PATIENCE;
 use crate::relay::Relay;
-use crate::results;
 use crate::system::System;
 use crate::systems::control_plane::Cluster;
-use crate::workers::Workers;
 use measurement::Measurement;
 
 /// What to measure.
@@ -25,8 +26,8 @@ pub struct Cost {
     #[command(flatten)]
     plan: Plan,
     /// Seconds in which instances come and go; 0 for none.
-    #[arg(long, default_value_t = 60)]
-    churn: u64,
+    #[arg(long, default_value = "60", value_parser = seconds)]
+    churn: Duration,
     /// The share of all instances that is replaced each second meanwhile.
     #[arg(long, default_value_t = 0.01)]
     replaced: f64,
@@ -45,42 +46,38 @@ pub struct Cost {
 pub async fn measure(what: Cost) -> Result<()> {
     let data = tempfile::Builder::new().prefix("beatkeeper-bench-").tempdir()?;
     let Cost { plan, .. } = &what;
-    let setup = plan.setup(data.path().to_owned());
+    let setup = plan.setup(System::Beatkeeper, data.path());
     let cluster = Cluster::start(&setup).await?;
-    let system = System::Beatkeeper;
-    results::append_system(&plan.out, system, &cluster.version(), "")?;
-    let address = cluster.kubeconfig().display().to_string();
-    let workers = Workers::start(system, &address, &setup).await?;
-    let driver = Driver::new(plan.run(system, String::new(), 1), workers, setup.ttl, &plan.out);
-    let relay = Relay::to(cluster.address()).await?;
+    let results = plan.results(System::Beatkeeper, String::new(), 1);
+    results.append_version(&cluster.version())?;
+    let address = cluster.plane.kubeconfig().display().to_string();
+    let driver = Driver::start(setup, &address, results).await?;
+    let relay = Relay::to(cluster.address(Part::ApiServer)).await?;
     let (operators, newcomer) = (0, plan.instances);
-    let mut measurement = Measurement { setup, driver, relay, cluster, operators, newcomer };
-    play(&mut measurement, &what).await
+    play(&mut Measurement { driver, relay, cluster, operators, newcomer }, &what).await
 }
 
 async fn play(measurement: &mut Measurement, what: &Cost) -> Result<()> {
     let plan = &what.plan;
-    let operator = measurement.counted_operator().await?;
-    measurement.driver.all_register(measurement.setup.interval).await?;
-    measurement.driver.listen(Duration::from_secs(plan.warm_up)).await?;
+    let mut operator = measurement.counted_operator().await?;
+    measurement.driver.warm_up(plan.warm_up).await?;
     measurement.driver.say("steady state");
-    let before = measurement.reading(&operator).await?;
-    measurement.driver.listen(Duration::from_secs(plan.steady)).await?;
-    let after = measurement.reading(&operator).await?;
-    measurement.record("steady", &before, &after)?;
-    operator.server.end().await?;
+    measurement.record(&operator, Edge::Began("steady")).await?;
+    measurement.driver.listen(plan.steady).await?;
+    measurement.record(&operator, Edge::Ended("steady")).await?;
+    operator.process.stop(PATIENCE).await?;
     takeover::starts(measurement, what.starts).await?;
     takeover::failovers(measurement, what.failovers).await?;
     // Churn is the last step: it leaves dead Leases, which an operator that starts later would have to read.
-    if what.churn > 0 {
+    if !what.churn.is_zero() {
         let operator = measurement.counted_operator().await?;
         // The operator would give an instance a full ttl from the operator's start, if the instance fell silent
         // before the operator has seen one of its beats.
-        let all_have_beaten = plan.interval + 1;
-        measurement.driver.listen(Duration::from_secs(plan.warm_up.max(all_have_beaten))).await?;
+        let all_have_beaten = plan.interval + Duration::from_secs(1);
+        measurement.driver.listen(plan.warm_up.max(all_have_beaten)).await?;
         measurement.driver.say("instances come and go");
         let a_second = f64::from(plan.instances) * what.replaced;
-        churn::measure(measurement, &operator, Duration::from_secs(what.churn), a_second).await?;
+        churn::measure(measurement, &operator, what.churn, a_second).await?;
     }
-    measurement.driver.note_strays(|_| true).map(drop)
+    measurement.driver.record_strays().map(drop)
 }

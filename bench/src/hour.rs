@@ -1,19 +1,15 @@
-//! Runs a instances on virtual time: instances beat, die and come back. The core decides when a beat wakes it or the
-//! time that it asked for has come, as in the controller. Nothing is written: a decision counts as published at
-//! once.
+//! Runs instances on virtual time: they beat, die and come back. The core decides when a beat wakes it or the time that
+//! it asked for has come, as in the controller. Nothing is written: a decision counts as published at once.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use beatkeeper_core::decide::verdict::{Suspect, Verdict};
+use beatkeeper_core::liveness::index::{CommitResult, Index, LiveRead, Record};
 use beatkeeper_core::objects::heartbeat::Heartbeat;
 use beatkeeper_core::vocabulary::address::AddressSet;
+use beatkeeper_core::vocabulary::key::Key;
 use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
-use beatkeeper_core::{
-    liveness::index::{CommitResult, Index, LeaseDecision, LiveRead, Record},
-    vocabulary::key::Key,
-};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -24,7 +20,7 @@ use crate::service::{Inputs, next_deadline};
 const STEP: u64 = 10;
 const MINUTE: u64 = 60_000;
 
-/// The behaviour of a instances.
+/// The behaviour of the instances.
 #[derive(Debug, Clone, Copy)]
 pub struct Behaviour {
     /// Seconds without a beat after which an instance counts as dead.
@@ -35,13 +31,6 @@ pub struct Behaviour {
     pub deaths: u64,
 }
 
-impl Behaviour {
-    /// Returns the ttl in milliseconds.
-    fn ttl(self) -> u64 {
-        self.ttl * 1_000
-    }
-}
-
 /// The events and costs so far.
 #[derive(Debug, Clone, Default)]
 pub struct Played {
@@ -49,8 +38,6 @@ pub struct Played {
     pub beats: u64,
     /// How many of these beats were the first of an instance that came back.
     pub births: u64,
-    /// Decisions; each is about one service.
-    pub decisions: u64,
     /// Beats that made a decision necessary.
     pub woken: u64,
     /// Instances that died.
@@ -63,10 +50,8 @@ pub struct Played {
     pub false_prunes: u64,
     /// How many of these had been due at an earlier moment (P2).
     pub late_prunes: u64,
-    /// The real time that taking in the beats took.
-    pub observing: Duration,
-    /// The real time that the decisions took.
-    pub deciding: Duration,
+    /// The real time that taking in the beats and deciding took.
+    pub spent: Duration,
 }
 
 /// The true state of an instance, independent of the core's view.
@@ -86,16 +71,18 @@ struct Service {
     next: Option<MonotonicTime>,
 }
 
-/// A instances on virtual time.
+/// Instances on virtual time.
 pub struct Hour {
     index: Index,
     size: Size,
     services: Vec<Service>,
-    /// Outdated timers stay in the heap, and are skipped.
-    timers: BinaryHeap<Reverse<(MonotonicTime, usize)>>,
+    /// When decisions are due, each with the number of its service.
+    timers: BTreeSet<(MonotonicTime, usize)>,
     lives: Vec<Life>,
     /// The instances that beat in each step of an interval.
     phases: Vec<Vec<usize>>,
+    /// In milliseconds.
+    ttl: u64,
     behaviour: Behaviour,
     random: StdRng,
     /// The events and costs so far.
@@ -103,29 +90,30 @@ pub struct Hour {
 }
 
 impl Hour {
-    /// Makes an hour from a instances and its behaviour.
+    /// Makes an hour from instances and their behaviour.
     pub fn new(instances: Instances, behaviour: Behaviour) -> Self {
         let Instances { index, size, beats } = instances;
+        let Behaviour { ttl, interval, .. } = behaviour;
         let mut random = StdRng::seed_from_u64(0);
-        let mut phases = vec![Vec::new(); (behaviour.interval * 1_000 / STEP) as usize];
+        let mut phases = vec![Vec::new(); (interval * 1_000 / STEP) as usize];
         for instance in 0..size.instances {
             let phase = random.random_range(0..phases.len());
             phases[phase].push(instance);
         }
         let start = MonotonicTime::from_millis(beats);
+        let [ttl_text, interval] = [ttl, interval].map(|span| format!("{span}s"));
         let service = |service| {
-            let [ttl, interval] =
-                [behaviour.ttl, behaviour.interval].map(|span| format!("{span}s"));
-            let inputs = Inputs::new(&service_key(service), &ttl, &interval);
+            let inputs = Inputs::new(&service_key(service), &ttl_text, &interval);
             Service { inputs, next: Some(start) }
         };
         Self {
             index,
             size,
             services: (0..size.services).map(service).collect(),
-            timers: (0..size.services).map(|service| Reverse((start, service))).collect(),
+            timers: (0..size.services).map(|service| (start, service)).collect(),
             lives: vec![Life { beat: beats, dead_until: None, returns: 0 }; size.instances],
             phases,
+            ttl: ttl * 1_000,
             behaviour,
             random,
             played: Played::default(),
@@ -137,7 +125,12 @@ impl Hour {
         let end = length.as_millis() as u64;
         let mut to_die = 0;
         for now in (STEP..=end).step_by(STEP as usize) {
-            self.look(MonotonicTime::from_millis(now));
+            // What is due by now is decided at its own moment.
+            while let Some(&(moment, service)) = self.timers.first()
+                && moment <= MonotonicTime::from_millis(now)
+            {
+                self.decide(service, moment);
+            }
             to_die += self.size.instances as u64 * self.behaviour.deaths * STEP;
             while to_die >= 1_000 * MINUTE {
                 to_die -= 1_000 * MINUTE;
@@ -149,25 +142,12 @@ impl Hour {
         }
     }
 
-    /// Decides about the services that are due by now, each at its own moment.
-    fn look(&mut self, now: MonotonicTime) {
-        while let Some(&Reverse((moment, service))) = self.timers.peek()
-            && moment <= now
-        {
-            self.timers.pop();
-            if self.services[service].next == Some(moment) {
-                self.decide(service, moment);
-            }
-        }
-    }
-
     fn kill(&mut self, now: u64, end: u64) {
         let life = &mut self.lives[self.random.random_range(0..self.size.instances)];
         if life.dead_until.is_none() {
-            life.dead_until =
-                Some(now + self.behaviour.ttl() + self.random.random_range(0..MINUTE));
+            life.dead_until = Some(now + self.ttl + self.random.random_range(0..MINUTE));
             self.played.deaths += 1;
-            self.played.due += u64::from(life.beat + self.behaviour.ttl() <= end);
+            self.played.due += u64::from(life.beat + self.ttl <= end);
         }
     }
 
@@ -196,7 +176,7 @@ impl Hour {
         for beat in beats {
             wake.extend(self.index.observe(NAMESPACE, beat, now).wake);
         }
-        self.played.observing += began.elapsed();
+        self.played.spent += began.elapsed();
         self.played.woken += wake.len() as u64;
         wake.iter().filter_map(|key| number(&key.name)).collect()
     }
@@ -214,7 +194,6 @@ impl Hour {
     /// Decides as the controller does: each suspect is read live first.
     fn decide(&mut self, service: usize, now: MonotonicTime) {
         let began = Instant::now();
-        self.played.decisions += 1;
         let mut verdicts = self.judge(service, now);
         let suspects = Suspect::of(&verdicts);
         for suspect in &suspects {
@@ -226,9 +205,12 @@ impl Hour {
             verdicts = self.judge(service, now);
         }
         let next = next_deadline(&verdicts);
-        self.services[service].next = next;
-        self.timers.extend(next.map(|next| Reverse((next, service))));
-        self.played.deciding += began.elapsed();
+        let previous = std::mem::replace(&mut self.services[service].next, next);
+        if let Some(previous) = previous {
+            self.timers.remove(&(previous, service));
+        }
+        self.timers.extend(next.map(|next| (next, service)));
+        self.played.spent += began.elapsed();
     }
 
     fn judge(&mut self, service: usize, now: MonotonicTime) -> Vec<Verdict> {
@@ -238,31 +220,22 @@ impl Hour {
         let published: AddressSet =
             instances.filter_map(|record| number(&record.lease)).map(address).collect();
         let verdicts = inputs.decide(&records, &published, now);
-        let outcomes = || verdicts.iter().filter_map(Verdict::lease_decision);
-        let settlement = self.index.commit(inputs.key(), outcomes(), now);
+        let outcomes = verdicts.iter().filter_map(Verdict::lease_decision);
+        let settlement = self.index.commit(inputs.key(), outcomes, now);
         assert_eq!(settlement, CommitResult::Accepted, "no beat comes in between");
-        self.check(&records, outcomes(), now);
+        self.check(&records, &verdicts, now);
         verdicts
     }
 
     /// Compares the instances that are first decided to be dead with their true state.
-    fn check<'a>(
-        &mut self,
-        records: &[Record],
-        outcomes: impl Iterator<Item = &'a LeaseDecision>,
-        now: MonotonicTime,
-    ) {
-        let alive: HashSet<_> = records
-            .iter()
-            .filter(|record| record.expired_at.is_none())
-            .map(|record| &record.lease)
-            .collect();
-        for outcome in outcomes.filter(|outcome| outcome.outcome.is_expired()) {
-            if !alive.contains(&outcome.lease) {
-                continue;
-            }
+    fn check(&mut self, records: &[Record], verdicts: &[Verdict], now: MonotonicTime) {
+        let alive = records.iter().filter(|record| record.expired_at.is_none());
+        let alive: HashSet<_> = alive.map(|record| &record.lease).collect();
+        let outcomes = verdicts.iter().filter_map(Verdict::lease_decision);
+        let expired = outcomes.filter(|outcome| outcome.outcome.is_expired());
+        for outcome in expired.filter(|outcome| alive.contains(&outcome.lease)) {
             let life = self.lives[number(&outcome.lease).expect("one of ours")];
-            let deadline = MonotonicTime::from_millis(life.beat + self.behaviour.ttl());
+            let deadline = MonotonicTime::from_millis(life.beat + self.ttl);
             self.played.prunes += 1;
             self.played.false_prunes += u64::from(life.dead_until.is_none() || now < deadline);
             self.played.late_prunes += u64::from(now > deadline);

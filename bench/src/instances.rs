@@ -42,11 +42,6 @@ impl Size {
         Self { instances: 1_000_000, services: 100 },
         Self { instances: 1_000_000, services: 10_000 },
     ];
-
-    /// Returns the number of instances in the largest service.
-    pub fn per_service(self) -> usize {
-        self.instances / self.services
-    }
 }
 
 /// An index, with what is needed to make the next beat of each instance.

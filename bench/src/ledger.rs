@@ -4,25 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::messages::{Event, Instance};
-
-/// An act of an instance. The ledger measures its lag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
-    /// The instance falls silent. It should be removed one ttl after its last renewal was sent, and not earlier.
-    Death,
-    /// The instance deregisters. It should be removed at once.
-    Leave,
-    /// The instance registers, or comes back. It should be published at once.
-    Return,
-}
+use crate::messages::{Act, Event, Instance};
 
 /// A completed act, from its beginning to its observation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Done {
-    /// The kind of the act.
     pub act: Act,
-    /// The instance of the act.
     pub instance: Instance,
     /// When the last renewal, or the request of another act, was sent.
     pub sent: Moment,
@@ -37,7 +24,7 @@ pub struct Done {
 impl Done {
     /// Returns the seconds past the deadline; negative if the effect was seen too early.
     pub fn lag(&self) -> f64 {
-        self.seen.seconds_after(self.deadline)
+        self.seen - self.deadline
     }
 }
 
@@ -49,24 +36,21 @@ struct Open {
 }
 
 /// The ledger of one run.
+#[derive(Default)]
 pub struct Ledger {
     ttl: Duration,
     there: HashSet<Instance>,
     open: HashMap<Instance, Open>,
-    done: Vec<Done>,
-    strays: Vec<Instance>,
+    /// The acts that were completed.
+    pub done: Vec<Done>,
+    /// The instances that were seen to be removed without having died or left.
+    pub strays: Vec<Instance>,
 }
 
 impl Ledger {
     /// Makes a ledger without registered instances.
     pub fn new(ttl: Duration) -> Self {
-        Self {
-            ttl,
-            there: HashSet::new(),
-            open: HashMap::new(),
-            done: Vec::new(),
-            strays: Vec::new(),
-        }
+        Self { ttl, ..Self::default() }
     }
 
     /// Call this before an instance is ordered to do something.
@@ -81,9 +65,9 @@ impl Ledger {
         self.open.is_empty()
     }
 
-    /// Whether an instance is registered and nothing is expected of it.
-    pub fn is_idle(&self, instance: Instance) -> bool {
-        self.there.contains(&instance) && !self.open.contains_key(&instance)
+    /// Returns the instances that are registered and of which nothing is expected.
+    pub fn idle(&self) -> impl Iterator<Item = Instance> {
+        self.there.iter().copied().filter(|instance| !self.open.contains_key(instance))
     }
 
     /// Whether an instance is not registered and nothing is expected of it.
@@ -96,50 +80,33 @@ impl Ledger {
         self.open.drain().map(|(instance, open)| (instance, open.act)).collect()
     }
 
-    /// Returns the acts that were completed since the last call.
-    pub fn take_done(&mut self) -> Vec<Done> {
-        std::mem::take(&mut self.done)
-    }
-
-    /// Returns the instances that were seen to be removed without having died or left, since the last call.
-    pub fn take_strays(&mut self) -> Vec<Instance> {
-        std::mem::take(&mut self.strays)
-    }
-
     /// Handles an event of the loader or the watcher.
     pub fn take_in(&mut self, event: &Event) {
         match *event {
-            Event::Died { instance, last_renewal, answered } => {
-                self.began(instance, Act::Death, (last_renewal, answered))
+            Event::Acted { act, instance, sent, answered } => {
+                if let Some(open) = self.open.get_mut(&instance).filter(|open| open.act == act) {
+                    open.began = Some((sent, answered));
+                    self.close(instance);
+                }
             }
-            Event::Leaving { instance, at } => self.began(instance, Act::Leave, (at, at)),
-            Event::Joining { instance, at } => self.began(instance, Act::Return, (at, at)),
-            Event::There { instance, at } => {
-                self.there.insert(instance);
-                self.ended(instance, at, true);
+            Event::Seen { instance, there: true, at } if self.there.insert(instance) => {
+                self.seen(instance, at, true);
             }
-            Event::Gone { instance, at } => {
-                self.there.remove(&instance);
-                if !self.ended(instance, at, false) {
+            Event::Seen { instance, there: false, at } if self.there.remove(&instance) => {
+                if !self.seen(instance, at, false) {
                     self.strays.push(instance);
                 }
             }
-            Event::Ready | Event::Counted { .. } | Event::Hammered { .. } => {}
-        }
-    }
-
-    fn began(&mut self, instance: Instance, act: Act, moments: (Moment, Moment)) {
-        if let Some(open) = self.open.get_mut(&instance).filter(|open| open.act == act) {
-            open.began = Some(moments);
-            self.close(instance);
+            // A watcher may report a state again.
+            Event::Seen { .. } | Event::Ready | Event::Counted { .. } => {}
         }
     }
 
     /// Records that an instance was seen to appear or to be removed. Returns whether this was expected.
-    fn ended(&mut self, instance: Instance, seen: Moment, there: bool) -> bool {
+    fn seen(&mut self, instance: Instance, at: Moment, there: bool) -> bool {
         let expected = |open: &&mut Open| (open.act == Act::Return) == there;
         let Some(open) = self.open.get_mut(&instance).filter(expected) else { return false };
-        open.seen.get_or_insert(seen);
+        open.seen.get_or_insert(at);
         self.close(instance);
         true
     }
@@ -148,7 +115,8 @@ impl Ledger {
         let open = self.open.get(&instance);
         if let Some(&Open { act, began: Some((sent, answered)), seen: Some(seen) }) = open {
             self.open.remove(&instance);
-            let deadline = if act == Act::Death { sent + self.ttl } else { sent };
+            let silence = if act == Act::Death { self.ttl } else { Duration::ZERO };
+            let deadline = sent + silence.as_secs_f64();
             self.done.push(Done { act, instance, sent, answered, deadline, seen });
         }
     }
@@ -160,64 +128,67 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(10);
 
-    fn at(seconds: u64) -> Moment {
-        Moment(seconds * 1_000_000_000)
+    fn there(ledger: &mut Ledger, there: bool, at: Moment) {
+        ledger.take_in(&Event::Seen { instance: 7, there, at });
     }
 
-    fn there(instance: Instance) -> Ledger {
+    fn acted(ledger: &mut Ledger, act: Act, sent: Moment, answered: Moment) {
+        ledger.take_in(&Event::Acted { act, instance: 7, sent, answered });
+    }
+
+    /// Returns a ledger of an instance that is there, and of which this is expected.
+    fn expecting(act: Option<Act>) -> Ledger {
         let mut ledger = Ledger::new(TTL);
-        ledger.take_in(&Event::There { instance, at: at(1) });
+        there(&mut ledger, true, 1.0);
+        if let Some(act) = act {
+            ledger.expect(act, &[7]);
+        }
         ledger
     }
 
     #[test]
     fn the_lag_of_a_death_counts_from_a_ttl_after_the_last_renewal() {
-        let mut ledger = there(7);
-        ledger.expect(Act::Death, &[7]);
-        ledger.take_in(&Event::Died { instance: 7, last_renewal: at(20), answered: at(21) });
+        let mut ledger = expecting(Some(Act::Death));
+        acted(&mut ledger, Act::Death, 20.0, 21.0);
         assert!(!ledger.is_settled());
-        ledger.take_in(&Event::Gone { instance: 7, at: at(32) });
+        there(&mut ledger, false, 32.0);
         assert!(ledger.is_settled());
-        let done = ledger.take_done();
-        assert_eq!((done[0].deadline, done[0].lag()), (at(30), 2.0));
+        assert_eq!((ledger.done[0].deadline, ledger.done[0].lag()), (30.0, 2.0));
     }
 
     #[test]
     fn one_that_goes_before_its_deadline_has_a_negative_lag() {
-        let mut ledger = there(7);
-        ledger.expect(Act::Death, &[7]);
-        ledger.take_in(&Event::Died { instance: 7, last_renewal: at(20), answered: at(21) });
-        ledger.take_in(&Event::Gone { instance: 7, at: at(29) });
-        assert_eq!(ledger.take_done()[0].lag(), -1.0);
+        let mut ledger = expecting(Some(Act::Death));
+        acted(&mut ledger, Act::Death, 20.0, 21.0);
+        there(&mut ledger, false, 29.0);
+        assert_eq!(ledger.done[0].lag(), -1.0);
     }
 
     #[test]
     fn the_order_of_the_observers_does_not_matter() {
-        let mut ledger = there(7);
-        ledger.expect(Act::Leave, &[7]);
-        ledger.take_in(&Event::Gone { instance: 7, at: at(22) });
-        ledger.take_in(&Event::Leaving { instance: 7, at: at(21) });
-        assert_eq!(ledger.take_done()[0].lag(), 1.0);
+        let mut ledger = expecting(Some(Act::Leave));
+        there(&mut ledger, false, 22.0);
+        acted(&mut ledger, Act::Leave, 21.0, 21.0);
         ledger.expect(Act::Return, &[7]);
-        ledger.take_in(&Event::There { instance: 7, at: at(25) });
-        ledger.take_in(&Event::Joining { instance: 7, at: at(24) });
-        assert_eq!(ledger.take_done()[0].lag(), 1.0);
-        assert!(ledger.is_idle(7) && ledger.is_settled());
+        there(&mut ledger, true, 25.0);
+        acted(&mut ledger, Act::Return, 24.0, 24.0);
+        let lags: Vec<f64> = ledger.done.iter().map(Done::lag).collect();
+        assert_eq!(lags, [1.0, 1.0]);
+        assert!(ledger.idle().eq([7]) && ledger.is_settled());
     }
 
     #[test]
     fn one_that_goes_though_it_beats_is_a_stray_and_no_death() {
-        let mut ledger = there(7);
-        ledger.take_in(&Event::Gone { instance: 7, at: at(22) });
-        assert_eq!(ledger.take_strays(), [7]);
-        assert_eq!(ledger.take_done(), []);
+        let mut ledger = expecting(None);
+        there(&mut ledger, false, 22.0);
+        there(&mut ledger, false, 23.0);
+        assert_eq!((ledger.strays.as_slice(), ledger.done.as_slice()), (&[7][..], &[][..]));
         assert!(ledger.is_away(7));
     }
 
     #[test]
     fn what_never_happens_can_be_given_up() {
-        let mut ledger = there(7);
-        ledger.expect(Act::Death, &[7]);
+        let mut ledger = expecting(Some(Act::Death));
         assert_eq!(ledger.give_up(), [(7, Act::Death)]);
         assert!(ledger.is_settled());
     }

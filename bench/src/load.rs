@@ -1,6 +1,7 @@
 //! The loader: instances that register, beat, deregister and fall silent, in a process of their own.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,49 +12,41 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use crate::clock::Moment;
-use crate::messages::{Event, Events, Instance, Order};
-use crate::system::Registry;
+use crate::clock::{Moment, now};
+use crate::messages::{Act, Event, Events, Instance, Order};
+use crate::system::{Registry, Setup};
 
 /// The delay before the retry of a failed renewal. The clients of all these systems retry as soon as this.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How an instance ends.
-enum End {
-    Die,
-    Leave,
-}
-
 /// Executes the driver's orders, which arrive on stdin, until stdin ends.
 ///
 /// # Errors
-/// If an order cannot be read.
-pub async fn run<R: Registry>(registry: R, interval: Duration, events: Events) -> Result<()> {
-    let (renewals, failures) = Default::default();
-    let loader = Arc::new(Loader { registry, interval, events, renewals, failures });
-    let mut running: HashMap<Instance, oneshot::Sender<End>> = HashMap::new();
+/// If the system cannot be reached, or an order cannot be read.
+pub async fn run<R: Registry>(setup: &Setup, address: &str, events: Events) -> Result<()> {
+    let registry = R::connect(setup, address).await?;
+    let (interval, renewals) = (setup.interval, AtomicU64::new(0));
+    let loader = Arc::new(Loader { registry, interval, events, renewals });
+    let mut running: HashMap<Instance, oneshot::Sender<Act>> = HashMap::new();
     let mut lines = lines_of_stdin();
     loader.events.send(Event::Ready);
     while let Some(line) = lines.recv().await {
-        let mut end = |instance: &Instance, how| {
-            if let Some(order) = running.remove(instance) {
-                let _ = order.send(how);
-            }
-        };
         match serde_json::from_str(&line).with_context(|| format!("no order: {line}"))? {
-            Order::Join { instances, over } => {
+            Order::Act { act: Act::Return, instances, over } => {
                 for instance in instances {
                     let phase = over.mul_f64(rand::rng().random_range(0.0..1.0));
                     running.insert(instance, loader.start(instance, phase));
                 }
             }
-            Order::Die(instances) => instances.iter().for_each(|it| end(it, End::Die)),
-            Order::Leave(instances) => instances.iter().for_each(|it| end(it, End::Leave)),
+            Order::Act { act, instances, .. } => {
+                for ending in instances.iter().filter_map(|instance| running.remove(instance)) {
+                    let _ = ending.send(act);
+                }
+            }
             Order::Hammer { instances, span } => loader.hammer(instances, span).await,
             Order::Count => {
                 let renewals = loader.renewals.load(Ordering::Relaxed);
-                let failures = loader.failures.load(Ordering::Relaxed);
-                loader.events.send(Event::Counted { renewals, failures });
+                loader.events.send(Event::Counted { renewals, failures: 0 });
             }
         }
     }
@@ -77,26 +70,31 @@ struct Loader<R> {
     registry: R,
     interval: Duration,
     events: Events,
+    /// How many renewals were answered.
     renewals: AtomicU64,
-    failures: AtomicU64,
 }
 
 impl<R: Registry> Loader<R> {
     /// Makes an instance register after `phase`, and beat until it gets an order.
-    fn start(self: &Arc<Self>, instance: Instance, phase: Duration) -> oneshot::Sender<End> {
+    fn start(self: &Arc<Self>, instance: Instance, phase: Duration) -> oneshot::Sender<Act> {
         let (order, ordered) = oneshot::channel();
         let loader = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(phase).await;
-            loader.events.send(Event::Joining { instance, at: Moment::now() });
+            loader.acts_now(Act::Return, instance);
             loader.live(instance, ordered).await;
         });
         order
     }
 
-    async fn live(&self, instance: Instance, mut ordered: oneshot::Receiver<End>) {
-        let (mut membership, mut last_renewal) = self.register(instance).await;
-        let mut answered = Moment::now();
+    fn acts_now(&self, act: Act, instance: Instance) {
+        let sent = now();
+        self.events.send(Event::Acted { act, instance, sent, answered: sent });
+    }
+
+    async fn live(&self, instance: Instance, mut ordered: oneshot::Receiver<Act>) {
+        let (mut membership, mut sent) = self.register(instance).await;
+        let mut answered = now();
         let first = tokio::time::Instant::now() + self.interval;
         let mut ticks = tokio::time::interval_at(first, self.interval);
         // A late beat does not delay later beats. A beat that becomes due before the answer to the previous one is
@@ -111,29 +109,29 @@ impl<R: Registry> Loader<R> {
             // The renewal is not interrupted: the last renewal of an instance that dies must have been answered, so
             // that it is known which renewal counts. It may have arrived although it failed.
             let turn = self.registry.turn().await;
-            last_renewal = Moment::now();
+            sent = now();
             let answer = timeout(self.interval, self.registry.renew(&mut membership)).await;
             drop(turn);
-            answered = Moment::now();
+            answered = now();
             if let Ok(Ok(())) = answer {
                 self.renewals.fetch_add(1, Ordering::Relaxed);
             } else {
-                self.failures.fetch_add(1, Ordering::Relaxed);
                 ticks.reset_after(RETRY);
             }
         };
         match end {
-            Ok(End::Leave) => {
-                self.events.send(Event::Leaving { instance, at: Moment::now() });
+            Ok(Act::Leave) => {
+                self.acts_now(Act::Leave, instance);
                 let _turn = self.registry.turn().await;
                 if let Err(error) = self.registry.leave(membership).await {
                     eprintln!("instance {instance} cannot leave: {error:#}");
                 }
             }
-            Ok(End::Die) => {
+            Ok(act) => {
                 drop(membership);
-                self.events.send(Event::Died { instance, last_renewal, answered });
+                self.events.send(Event::Acted { act, instance, sent, answered });
             }
+            // The loader ends.
             Err(_) => {}
         }
     }
@@ -142,7 +140,7 @@ impl<R: Registry> Loader<R> {
     async fn register(&self, instance: Instance) -> (R::Membership, Moment) {
         loop {
             let turn = self.registry.turn().await;
-            let sent = Moment::now();
+            let sent = now();
             let answer = timeout(4 * self.interval, self.registry.join(instance)).await;
             drop(turn);
             match answer {
@@ -150,13 +148,12 @@ impl<R: Registry> Loader<R> {
                 Ok(Err(error)) => eprintln!("instance {instance} cannot register: {error:#}"),
                 Err(_) => eprintln!("instance {instance} cannot register: no answer"),
             }
-            self.failures.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(RETRY).await;
         }
     }
 
     /// Renews for instances of its own, each as soon as its last renewal was answered.
-    async fn hammer(self: &Arc<Self>, instances: std::ops::Range<Instance>, span: Duration) {
+    async fn hammer(self: &Arc<Self>, instances: Range<Instance>, span: Duration) {
         let mut members = Vec::new();
         for instance in instances {
             members.push(self.register(instance).await.0);
@@ -177,11 +174,8 @@ impl<R: Registry> Loader<R> {
                 (renewals, failures)
             });
         }
-        let (renewals, failures) = tasks
-            .join_all()
-            .await
-            .into_iter()
-            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        self.events.send(Event::Hammered { renewals, failures, seconds: span.as_secs_f64() });
+        let counts: (Vec<u64>, Vec<u64>) = tasks.join_all().await.into_iter().unzip();
+        let (renewals, failures) = (counts.0.iter().sum(), counts.1.iter().sum());
+        self.events.send(Event::Counted { renewals, failures });
     }
 }

@@ -14,6 +14,7 @@ mod ledger;
 mod load;
 mod measure;
 mod messages;
+mod meter;
 mod metrics;
 mod plain;
 mod plan;
@@ -27,13 +28,11 @@ mod systems;
 mod workers;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::messages::Events;
-use crate::system::System;
+use crate::system::Setup;
 
 #[derive(Parser)]
 #[command(version, about = "Measures Beatkeeper beside its peers")]
@@ -77,24 +76,19 @@ enum Action {
 /// What the loader and the watcher need to know.
 #[derive(Args)]
 struct Role {
-    #[arg(long, value_enum)]
-    system: System,
-    #[arg(long)]
+    /// How the system was set up, as JSON.
+    #[arg(value_parser = |json: &str| serde_json::from_str::<Setup>(json))]
+    setup: Setup,
+    /// The address of the system for clients.
     address: String,
-    #[arg(long)]
-    ttl: u64,
-    #[arg(long)]
-    interval: u64,
-    #[arg(long)]
-    services: u32,
 }
 
 /// Code that starts processes is polled on `main`'s own thread, because the kernel ties the lives of the processes
 /// to this thread.
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() -> anyhow::Result<()> {
     let events = Events::to_stdout;
-    let result = match Arguments::parse().action {
+    match Arguments::parse().action {
         Action::Measure(what) => measure::measure(what).await,
         Action::Cost(what) => cost::measure(what).await,
         Action::Clients(plan) => clients::measure(plan).await,
@@ -102,17 +96,7 @@ async fn main() -> ExitCode {
         Action::Sdk(plan) => sdk::beat(plan).await,
         Action::Report(plan) => report::write(&plan),
         Action::Context { out, mode } => context::note(&out, &mode),
-        Action::Load(Role { system, address, ttl, interval, services }) => {
-            let times = (Duration::from_secs(ttl), Duration::from_secs(interval));
-            systems::load(system, &address, times, services, events()).await
-        }
-        Action::Watch(role) => systems::watch(role.system, &role.address, events()).await,
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("beatkeeper-bench: {error:#}");
-            ExitCode::FAILURE
-        }
+        Action::Load(Role { setup, address }) => systems::load(&setup, &address, events()).await,
+        Action::Watch(Role { setup, address }) => systems::watch(&setup, &address, events()).await,
     }
 }

@@ -11,18 +11,27 @@ use crate::clock::Moment;
 /// The number of an instance. It is also the instance's name in each system.
 pub type Instance = u32;
 
+/// What an instance does. The ledger measures its lag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Act {
+    /// The instance falls silent, as soon as its last request is answered. It should be removed one ttl after its last
+    /// renewal was sent, and not earlier.
+    Death,
+    /// The instance deregisters. It should be removed at once.
+    Leave,
+    /// The instance registers, or comes back. It should be published at once.
+    Return,
+}
+
 /// An order of the driver to the loader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// These instances register at random moments over a span, and beat from then on.
-    Join { instances: Vec<Instance>, over: Duration },
-    /// These instances fall silent, each as soon as its last request is answered.
-    Die(Vec<Instance>),
-    /// These instances deregister.
-    Leave(Vec<Instance>),
-    /// Other instances renew as fast as they are answered, for a span.
+    /// These instances do this: those that return, each at a random moment of a span, and all others at once.
+    Act { act: Act, instances: Vec<Instance>, over: Duration },
+    /// Other instances renew as fast as they are answered, for a span; then the loader reports how often.
     Hammer { instances: Range<Instance>, span: Duration },
-    /// Report the counts so far.
+    /// The loader reports how often instances have renewed since the start.
     Count,
 }
 
@@ -31,20 +40,13 @@ pub enum Order {
 pub enum Event {
     /// The process is ready for orders, or watches from now on.
     Ready,
-    /// An instance is about to register, at this moment.
-    Joining { instance: Instance, at: Moment },
-    /// An instance has stopped beating. Its last renewal was sent and answered at these moments.
-    Died { instance: Instance, last_renewal: Moment, answered: Moment },
-    /// An instance is about to deregister.
-    Leaving { instance: Instance, at: Moment },
-    /// The watcher sees a new instance.
-    There { instance: Instance, at: Moment },
-    /// The watcher no longer sees an instance.
-    Gone { instance: Instance, at: Moment },
-    /// How many renewals were answered, and how many failed or got no answer, since the start.
+    /// An instance has stopped beating, and its last renewal was sent and answered at these moments. Or it is about
+    /// to send the request of another act; both moments are the same then.
+    Acted { act: Act, instance: Instance, sent: Moment, answered: Moment },
+    /// The watcher sees that an instance is registered, or no longer.
+    Seen { instance: Instance, there: bool, at: Moment },
+    /// How many renewals were answered, and how many failed.
     Counted { renewals: u64, failures: u64 },
-    /// How many renewals were answered or failed in how many seconds, each sent as soon as the last was answered.
-    Hammered { renewals: u64, failures: u64, seconds: f64 },
 }
 
 /// Sends events to the driver; cheap to clone.
@@ -71,14 +73,5 @@ impl Events {
     /// Sends one event.
     pub fn send(&self, event: Event) {
         let _ = self.0.send(event);
-    }
-
-    /// Reports that an instance is registered, or no longer.
-    pub fn seen(&self, instance: Instance, registered: bool, at: Moment) {
-        self.send(if registered {
-            Event::There { instance, at }
-        } else {
-            Event::Gone { instance, at }
-        });
     }
 }

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use beatkeeper_test_support::{History, SliceObserver};
+use beatkeeper_test_support::{History, Select, SliceObserver};
 use clap::Args;
 use futures::future::try_join_all;
+use kube::{Api, Client};
 use rand::Rng;
 use serde_json::{Value, json};
 
@@ -19,13 +20,11 @@ use crate::results;
 mod node;
 mod workload;
 
-use node::Node;
-use workload::{Pod, Workload};
+use node::Stopped;
+use workload::{NAME, Pod, REPLICAS};
 
 /// The kubelet's default time between two probes, and between two beats for its node.
 const PERIOD: Duration = Duration::from_secs(10);
-/// How many Pods there are, which hang side by side.
-const REPLICAS: u32 = 10;
 /// The timeout for what takes a minute by default, and for Pods that start or resume.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -35,12 +34,12 @@ pub struct Plan {
     /// The folder that the results are added to.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// So many Pods hang, each for itself at a random moment.
-    #[arg(long, default_value_t = 10)]
-    hangs: u32,
+    /// So many Pods hang, at most ten, each for itself at a random moment.
+    #[arg(long, default_value_t = REPLICAS)]
+    hangs: usize,
     /// So many times the node dies.
     #[arg(long, default_value_t = 1)]
-    nodes: u32,
+    nodes: usize,
     /// Image of what runs in the Pods: tests/node/images/greeter.
     #[arg(
         long,
@@ -55,59 +54,60 @@ pub struct Plan {
 /// # Errors
 /// If there is no such node, or something expected does not happen.
 pub async fn measure(plan: Plan) -> Result<()> {
-    let node = Node::find()?;
-    let workload = Workload::create(REPLICAS, &plan.image).await?;
-    let observer = workload.observe().await?;
-    let measurement = Measurement { plan, node, workload, observer };
+    let kubelet = node::kubelet()?;
+    let client = workload::create(&plan.image).await?;
+    let slices = Api::namespaced(client.clone(), NAME);
+    let observer = SliceObserver::of_service(slices, NAME, Select::Ready).await?;
+    let measurement = Measurement { plan, kubelet, client, observer };
     let played = measurement.play().await;
-    let removed = measurement.workload.remove().await;
+    let removed = workload::remove(&measurement.client).await;
     played.and(removed)
 }
 
 struct Measurement {
     plan: Plan,
-    node: Node,
-    workload: Workload,
+    kubelet: u32,
+    client: Client,
     observer: SliceObserver,
 }
 
 impl Measurement {
     async fn play(&self) -> Result<()> {
         self.all_ready().await?;
-        let mut hung = 0;
-        while hung < self.plan.hangs {
-            let pods = self.workload.pods().await?;
-            let deaths = (hung + 1..=self.plan.hangs).zip(&pods);
-            let lines = try_join_all(deaths.map(|(death, pod)| self.hang(death, pod))).await?;
-            hung += u32::try_from(lines.len())?;
-            self.note(&lines)?;
-            self.all_ready().await?;
-        }
+        let pods = workload::pods(&self.client).await?;
+        let hangs = pods.iter().take(self.plan.hangs).enumerate();
+        let lines = try_join_all(hangs.map(|(death, pod)| self.hang(death + 1, pod))).await?;
+        self.record(&lines)?;
         for death in 1..=self.plan.nodes {
-            let lines = self.node_dies(death).await?;
-            self.note(&lines)?;
             self.all_ready().await?;
+            let lines = self.node_dies(death).await?;
+            self.record(&lines)?;
         }
         Ok(())
     }
 
-    async fn hang(&self, death: u32, pod: &Pod) -> Result<Value> {
+    async fn hang(&self, death: usize, pod: &Pod) -> Result<Value> {
         at_a_random_phase().await;
-        let stopped = self.node.stop_pod(pod)?;
+        let stopped = Stopped::now(node::processes_of(pod)?)?;
         eprintln!("plain: {} hangs", pod.name);
         self.line("hang", death, pod, stopped.since).await
     }
 
-    async fn node_dies(&self, death: u32) -> Result<Vec<Value>> {
-        let pods = self.workload.pods().await?;
+    /// Stops the kubelet and its Pods: no process is left that could report their state.
+    async fn node_dies(&self, death: usize) -> Result<Vec<Value>> {
+        let pods = workload::pods(&self.client).await?;
         at_a_random_phase().await;
-        let stopped = self.node.stop(&pods)?;
+        let mut all = vec![self.kubelet];
+        for pod in &pods {
+            all.extend(node::processes_of(pod)?);
+        }
+        let stopped = Stopped::now(all)?;
         eprintln!("plain: the node dies with {} Pods", pods.len());
         try_join_all(pods.iter().map(|pod| self.line("node", death, pod, stopped.since))).await
     }
 
     /// Waits until an endpoint of a Pod that died is not ready.
-    async fn line(&self, how: &str, death: u32, pod: &Pod, since: Instant) -> Result<Value> {
+    async fn line(&self, how: &str, death: usize, pod: &Pod, since: Instant) -> Result<Value> {
         let Pod { name, address, .. } = pod;
         let what = format!("{address} is no longer ready in the slices");
         let left = |history: &History| history.since(address, false).filter(|left| *left > since);
@@ -117,16 +117,15 @@ impl Measurement {
         Ok(json!({ "death": death, "how": how, "pod": name, "seconds": seconds }))
     }
 
-    fn note(&self, lines: &[Value]) -> Result<()> {
+    fn record(&self, lines: &[Value]) -> Result<()> {
         let interruptions = self.observer.look(History::interruptions);
         ensure!(interruptions == 0, "the watch of the slices broke, so the times are not exact");
         results::append(&self.plan.out, "plain", lines)
     }
 
     async fn all_ready(&self) -> Result<()> {
-        let all = REPLICAS as usize;
-        let ready = |history: &History| (history.published().len() == all).then_some(());
-        let what = format!("{all} addresses are ready in the slices");
+        let ready = |history: &History| (history.published().len() == REPLICAS).then_some(());
+        let what = format!("{REPLICAS} addresses are ready in the slices");
         self.observer.until(&what, PATIENCE, ready).await.context("not all Pods are ready")
     }
 }

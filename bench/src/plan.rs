@@ -1,11 +1,12 @@
 //! What the measurements of instances have in common.
 
-use std::path::PathBuf;
+use std::num::ParseIntError;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 
-use crate::results::Run;
+use crate::results::{Results, Run};
 use crate::system::{Setup, System};
 
 /// The size and the length of a measurement, and where its results go.
@@ -18,29 +19,35 @@ pub struct Plan {
     #[arg(long, default_value_t = 100)]
     pub instances: u32,
     /// Seconds of silence after which one counts as dead.
-    #[arg(long, default_value_t = 10)]
-    pub ttl: u64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub ttl: Duration,
     /// Seconds between two beats.
-    #[arg(long, default_value_t = 3)]
-    pub interval: u64,
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    pub interval: Duration,
     /// Seconds before anything is measured, while all beat.
-    #[arg(long, default_value_t = 10)]
-    pub warm_up: u64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub warm_up: Duration,
     /// Seconds of steady state in which the use of processor and memory is measured.
-    #[arg(long, default_value_t = 20)]
-    pub steady: u64,
+    #[arg(long, default_value = "20", value_parser = seconds)]
+    pub steady: Duration,
 }
 
 impl Plan {
-    /// Returns the usual setup, with one service.
-    pub fn setup(&self, data: PathBuf) -> Setup {
-        let [ttl, interval] = [self.ttl, self.interval].map(Duration::from_secs);
-        Setup { ttl, interval, data, peers: None, services: 1, ballast: 0 }
+    /// Returns the usual setup of a system, with its data in a folder.
+    pub fn setup(&self, system: System, data: &Path) -> Setup {
+        let Plan { ttl, interval, .. } = *self;
+        Setup { system, ttl, interval, services: 1, ballast: 0, data: data.to_owned() }
     }
 
-    /// Returns what identifies a run.
-    pub fn run(&self, system: System, variant: String, run: u32) -> Run {
-        let beats = f64::from(self.instances) / self.interval as f64;
-        Run { system, variant, instances: self.instances, beats, run }
+    /// Returns where the results of a run go.
+    pub fn results(&self, system: System, variant: String, run: u32) -> Results {
+        let beats = f64::from(self.instances) / self.interval.as_secs_f64();
+        let run = Run { system, variant, instances: self.instances, beats, run };
+        Results { run, out: self.out.clone() }
     }
+}
+
+/// Reads a number of seconds from the command line.
+pub fn seconds(text: &str) -> Result<Duration, ParseIntError> {
+    text.parse().map(Duration::from_secs)
 }

@@ -3,12 +3,13 @@
 //! The API server's own counters give the bytes of watches by resource, for all clients together, including its own
 //! controllers.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::io::InspectReader;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Relays connections until it is dropped.
@@ -42,29 +43,22 @@ impl Relay {
     }
 }
 
-async fn carry(near: TcpStream, address: &str, received: &AtomicU64) -> std::io::Result<()> {
+async fn carry(mut near: TcpStream, address: &str, received: &AtomicU64) -> io::Result<()> {
     let far = TcpStream::connect(address).await?;
     // Data must be passed on without waiting for more data.
     near.set_nodelay(true).and(far.set_nodelay(true))?;
-    let ((mut from_near, mut to_near), (mut from_far, mut to_far)) =
-        (near.into_split(), far.into_split());
-    let requests = async {
-        tokio::io::copy(&mut from_near, &mut to_far).await?;
-        to_far.shutdown().await
+    let count = |data: &[u8]| {
+        received.fetch_add(data.len() as u64, Ordering::Relaxed);
     };
-    let answers = async {
-        let mut buffer = vec![0; 64 << 10];
-        while let count @ 1.. = from_far.read(&mut buffer).await? {
-            received.fetch_add(count as u64, Ordering::Relaxed);
-            to_near.write_all(&buffer[..count]).await?;
-        }
-        to_near.shutdown().await
-    };
-    tokio::try_join!(requests, answers).map(drop)
+    let mut far = InspectReader::new(far, count);
+    let size = 64 << 10;
+    tokio::io::copy_bidirectional_with_sizes(&mut near, &mut far, size, size).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[tokio::test]

@@ -63,23 +63,23 @@ mod tests {
 
     #[test]
     fn a_report_has_tables_with_medians_and_shows_the_plots_that_it_draws() {
-        let mut lags = format!("{RUN},scenario,instance,last_renewal,answer,deadline,seen,lag\n");
+        let mut lags =
+            format!("{RUN},scenario,act,instance,last_renewal,answer,deadline,seen,lag\n");
         for (system, lag) in [("beatkeeper", 0.01), ("etcd", 0.25)] {
             for (run, n) in (1..=2).flat_map(|run| (1..=10).map(move |n| (run, n))) {
                 let lag = lag * f64::from(n);
-                lags +=
-                    &format!("{system},,100,33.3,{run},single,{n},0,0,10,{},{lag}\n", 10.0 + lag);
+                lags += &format!(
+                    "{system},,100,33.3,{run},single,death,{n},0,0,10,{},{lag}\n",
+                    10.0 + lag
+                );
             }
         }
-        let systems = "system,version,absent\nredis,,redis-server is not installed\n";
+        let systems = "system,version\nredis,Redis 7\n";
         let (folder, text) = report(&[("lag", &lags), ("systems", systems)]);
         let row =
             "| beatkeeper | 100 | 33.3 | 20 | 50 ms | 100 ms | 100 ms | 50 ms, 100 ms | 0 | 0 |";
         assert!(text.contains(row), "{text}");
-        assert!(
-            text.contains("* mode: test\n* redis: not measured: redis-server is not installed\n"),
-            "{text}"
-        );
+        assert!(text.contains("* mode: test\n* redis: Redis 7\n"), "{text}");
         assert_eq!(text.matches(".svg)").count(), 1, "{text}");
         let svg = fs::read_to_string(folder.path().join("benchmarks/lag-single-100.svg")).unwrap();
         assert!(svg.contains("beatkeeper") && svg.contains("etcd"), "{svg}");
@@ -94,9 +94,10 @@ mod tests {
 
     #[test]
     fn a_lag_is_the_median_of_the_runs_and_one_early_death_is_one_too_many() {
-        let heading = format!("{RUN},scenario,instance,last_renewal,answer,deadline,seen,lag\n");
+        let heading =
+            format!("{RUN},scenario,act,instance,last_renewal,answer,deadline,seen,lag\n");
         let line = |n: u32, lag: f64| {
-            format!("beatkeeper,,100,10,{n},single,1,0,0.002,10,{},{lag}\n", 10.0 + lag)
+            format!("beatkeeper,,100,10,{n},single,death,1,0,0.002,10,{},{lag}\n", 10.0 + lag)
         };
         let lags = heading + &line(1, 0.005) + &line(2, 0.015) + &line(3, 0.030);
         let (_folder, text) = report(&[("lag", &lags)]);
@@ -114,16 +115,18 @@ mod tests {
 
     #[test]
     fn a_write_in_steady_state_is_one_too_many_unless_it_is_a_probe() {
-        let usage = format!(
-            "{RUN},part,scenario,seconds,renewals,cpu,rss,peak,received\n\
-             beatkeeper,,10000,1000,1,operator,steady,10,1000,0.2,40,50,80000\n"
+        let run = "beatkeeper,,10000,1000,1,operator,steady";
+        let meters = format!(
+            "{RUN},part,scenario,phase,at,cpu,rss,peak,renewals,received\n\
+             {run},began,5,1,10,20,0,1000\n{run},ended,15,3,40,50,10000,81000\n"
         );
+        let name = "beatkeeper_api_call_duration_seconds_count";
         let probes = format!(
-            "{RUN},part,scenario,verb,kind,seconds,count\n\
-             beatkeeper,,10000,1000,1,operator,steady,patch,Lease,10,20\n\
-             beatkeeper,,10000,1000,1,operator,steady,get,,10,50\n"
+            "{RUN},part,scenario,phase,name,kind,verb,value\n\
+             {run},began,{name},Lease,patch,4\n{run},ended,{name},Lease,patch,24\n\
+             {run},ended,{name},,get,50\n"
         );
-        let (_folder, text) = report(&[("usage", &usage), ("calls", &probes)]);
+        let (_folder, text) = report(&[("meters", &meters), ("metrics", &probes)]);
         assert!(text.contains("| writes, but for probes | ≤ 0 | 0 | reached |"), "{text}");
         let row = "| steady | 10000 | 1000 | 20 % | 40 MiB | 50 MiB | 8 kB | 8 | 5 | 0 | 2 |";
         assert!(text.contains(row), "{text}");
@@ -131,9 +134,38 @@ mod tests {
             text.contains("| memory, the peak until then | ≤ 60 MB | 52.4 MB | reached |"),
             "{text}"
         );
-        let writes =
-            probes + "beatkeeper,,10000,1000,1,operator,steady,update,EndpointSlice,10,7\n";
-        let (_folder, text) = report(&[("usage", &usage), ("calls", &writes)]);
+        let writes = probes + &format!("{run},ended,{name},EndpointSlice,update,7\n");
+        let (_folder, text) = report(&[("meters", &meters), ("metrics", &writes)]);
         assert!(text.contains("| writes, but for probes | ≤ 0 | 7 | not reached |"), "{text}");
+    }
+
+    #[test]
+    fn the_requests_that_there_are_without_a_client_are_none_of_the_client() {
+        let meter = |instances, part, client, phase, at| {
+            format!("beatkeeper,,{instances},0.1,1,{part},{client},{phase},{at},0,1,1\n")
+        };
+        let metric = |instances, client, code, value| {
+            let name = "apiserver_request_total";
+            format!(
+                "beatkeeper,,{instances},0.1,1,kube-apiserver,{client},ended,{name},{code},{value}\n"
+            )
+        };
+        let mut meters = format!("{RUN},part,scenario,phase,at,cpu,rss,peak\n");
+        for (instances, client) in [(0, "nobody"), (1, "agent")] {
+            for (phase, at) in [("began", 0), ("ended", 10)] {
+                meters += &meter(instances, "kube-apiserver", client, phase, at);
+                meters += &meter(instances, "client", client, phase, at);
+            }
+        }
+        let metrics = format!("{RUN},part,scenario,phase,name,resource,verb,value\n")
+            + &metric(0, "nobody", "leases,PATCH", 20)
+            + &metric(1, "agent", "leases,PATCH", 70)
+            + &metric(1, "agent", "leases,PATCH", 10)
+            + &metric(1, "agent", ",GET", 9);
+        let (_folder, text) = report(&[("meters", &meters), ("metrics", &metrics)]);
+        assert!(
+            text.contains("| agent | 1 | 0.10 | 0 % | 1 MiB | 1 MiB | patch leases 6 |"),
+            "{text}"
+        );
     }
 }

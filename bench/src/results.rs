@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -13,7 +13,6 @@ use crate::system::System;
 /// Identifies the run of a line. These are the first columns of most files.
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {
-    /// The measured system.
     pub system: System,
     /// What differs from the usual setup; empty for the usual setup.
     pub variant: String,
@@ -25,14 +24,29 @@ pub struct Run {
     pub run: u32,
 }
 
-impl Run {
-    /// Makes a line of this run from its other columns.
-    pub fn line(&self, columns: Value) -> Value {
-        let mut line = json!(self);
-        if let (Value::Object(line), Value::Object(columns)) = (&mut line, columns) {
-            line.extend(columns);
-        }
-        line
+/// The results of one run.
+pub struct Results {
+    pub run: Run,
+    /// The folder that they are added to.
+    pub out: PathBuf,
+}
+
+impl Results {
+    /// Adds lines to the file `NAME.csv`. Each gets the columns of the run.
+    pub fn append(&self, name: &str, lines: impl IntoIterator<Item = Value>) -> Result<()> {
+        let line = |columns| {
+            let mut line = json!(self.run);
+            if let (Value::Object(line), Value::Object(columns)) = (&mut line, columns) {
+                line.extend(columns);
+            }
+            line
+        };
+        append(&self.out, name, &lines.into_iter().map(line).collect::<Vec<_>>())
+    }
+
+    /// Records the version of the measured system.
+    pub fn append_version(&self, version: &str) -> Result<()> {
+        self.append("systems", [json!({ "version": version })])
     }
 }
 
@@ -43,8 +57,8 @@ pub fn append(folder: &Path, name: &str, lines: &[Value]) -> Result<()> {
     let path = folder.join(format!("{name}.csv"));
     let is_new = !path.exists();
     let file = OpenOptions::new().create(true).append(true).open(&path);
-    let mut writer =
-        csv::Writer::from_writer(file.with_context(|| format!("cannot write {}", path.display()))?);
+    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    let mut writer = csv::Writer::from_writer(file);
     let columns = columns(first);
     if is_new {
         writer.write_record(columns.keys())?;
@@ -69,26 +83,25 @@ fn columns(line: &Value) -> BTreeMap<&str, String> {
     columns.map(|(name, value)| (name.as_str(), text(value))).collect()
 }
 
-/// Records a measured system with its version, or why it was not measured.
-pub fn append_system(folder: &Path, system: System, version: &str, absent: &str) -> Result<()> {
-    let line = json!({ "system": system, "version": version, "absent": absent });
-    append(folder, "systems", &[line])
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// Returns the results of a run in a folder.
+    pub fn results(folder: &Path) -> Results {
+        let (system, variant) = (System::Redis, "beside 10 \"other\" keys".to_owned());
+        let run = Run { system, variant, instances: 100, beats: 33.5, run: 2 };
+        Results { run, out: folder.to_owned() }
+    }
 
     #[test]
     fn the_heading_is_written_once_and_a_missing_value_is_empty() {
         let folder = tempfile::tempdir().unwrap();
-        let (system, variant) = (System::Redis, "beside 10 \"other\" keys".to_owned());
-        let run = Run { system, variant, instances: 100, beats: 33.5, run: 2 };
+        let results = results(folder.path());
         for newcomer in [json!(0.25), Value::Null] {
-            append(folder.path(), "takeovers", &[run.line(json!({ "newcomer": newcomer }))])
-                .unwrap();
+            results.append("takeovers", [json!({ "newcomer": newcomer })]).unwrap();
         }
-        append(folder.path(), "takeovers", &[]).unwrap();
+        results.append("takeovers", []).unwrap();
         let text = fs::read_to_string(folder.path().join("takeovers.csv")).unwrap();
         let wanted = "beats,instances,newcomer,run,system,variant\n\
                       33.5,100,0.25,2,redis,\"beside 10 \"\"other\"\" keys\"\n\

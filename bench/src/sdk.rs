@@ -1,15 +1,12 @@
 //! A service that uses the SDK, to measure its cost: a process with one instance or with many.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 use beatkeeper_client::Service;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::systems::control_plane::{NAMESPACE, address_of, name_of};
+use crate::systems::control_plane::{NAMESPACE, address_of, config, name_of};
 
 /// How many instances start or stop at a time.
 const AT_A_TIME: usize = 16;
@@ -19,7 +16,7 @@ const AT_A_TIME: usize = 16;
 pub struct Plan {
     /// How to reach the control plane.
     #[arg(long, value_name = "FILE")]
-    kubeconfig: PathBuf,
+    kubeconfig: String,
     /// So many instances.
     #[arg(long)]
     instances: u32,
@@ -32,9 +29,7 @@ pub struct Plan {
 /// If an instance cannot register or deregister.
 pub async fn beat(plan: Plan) -> Result<()> {
     let mut stop = signal(SignalKind::terminate())?;
-    let kubeconfig = Kubeconfig::read_from(&plan.kubeconfig)?;
-    let options = KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    let config = config(&plan.kubeconfig).await?;
     let start = |instance| {
         let service = Service::builder(name_of(0))
             .namespace(NAMESPACE)

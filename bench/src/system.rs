@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
 
 use crate::messages::Instance;
 
 /// A measured system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum System {
     /// Heartbeat Leases on a real control plane, and EndpointSlices.
@@ -33,21 +33,20 @@ impl Display for System {
     }
 }
 
-/// The setup of a system, the same for all of them.
-#[derive(Debug, Clone)]
+/// How a system is set up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setup {
+    pub system: System,
     /// How long an instance may send no beat before it counts as dead.
     pub ttl: Duration,
     /// How often an instance beats.
     pub interval: Duration,
-    /// The folder of the data.
-    pub data: PathBuf,
-    /// The folder with the servers of the peers, in addition to those on the PATH.
-    pub peers: Option<PathBuf>,
     /// The number of services over which the instances are spread. Only for Beatkeeper.
     pub services: u32,
     /// The number of other keys with a long expiry. Only for Redis.
     pub ballast: u32,
+    /// The folder of the data.
+    pub data: PathBuf,
 }
 
 /// A process of a running system.
@@ -55,13 +54,12 @@ pub struct Setup {
 pub struct Part {
     /// Its name in the results.
     pub name: &'static str,
-    /// Its process id.
     pub pid: u32,
     /// The address of its metrics in Prometheus' format, if they are recorded.
     pub metrics: Option<String>,
 }
 
-/// A running system. It ends when this value is dropped.
+/// A running system.
 pub struct Running {
     /// The address for clients.
     pub address: String,
@@ -74,15 +72,13 @@ pub struct Running {
     pub keep: Box<dyn Any>,
 }
 
-/// The reason why a system cannot be measured here. It is recorded in the results, and is no failure.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Absent(pub String);
-
 /// The operations of an instance, the same for every system.
-pub trait Registry: Send + Sync + 'static {
+pub trait Registry: Sized + Send + Sync + 'static {
     /// The state of an instance while it is registered.
     type Membership: Send + 'static;
+
+    /// Connects to a running system.
+    fn connect(setup: &Setup, address: &str) -> impl Future<Output = Result<Self>>;
 
     /// Waits until another request may be sent. The request counts as under way while the returned permit is held.
     /// Do not count this wait toward the timeout of the answer: a request that is cut off costs its connection.

@@ -8,24 +8,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use beatkeeper_api::ServiceRegistration;
-use beatkeeper_cluster::{ControlPlane, Options, die_with_this_thread};
+use beatkeeper_cluster::{Child, ControlPlane, Options, die_with_this_thread};
 use kube::{Api, api::ListParams};
 use tokio::io::AsyncWriteExt;
 
 use crate::output::{Output, shell};
-use crate::process::Process;
 
 /// The timeout for everything that is not slow by nature.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process may take to end after SIGTERM.
+pub const GRACE: Duration = Duration::from_secs(5);
 
 /// A control plane, with the processes that use it.
 pub struct Environment {
     /// etcd, kube-apiserver and kube-controller-manager.
     pub plane: ControlPlane,
     /// The operator, once it was started.
-    pub operator: Option<Process>,
+    pub operator: Option<Child>,
     /// The processes of the instances, by name. A restarted instance has only its last process here.
-    pub agents: BTreeMap<String, Process>,
+    pub agents: BTreeMap<String, Child>,
     beatkeeper: PathBuf,
 }
 
@@ -96,16 +97,16 @@ impl Environment {
         Ok(())
     }
 
-    fn spawn(&self, name: &str, words: &[&str], out: &Output) -> Result<Process> {
+    fn spawn(&self, name: &str, words: &[&str], out: &Output) -> Result<Child> {
         out.command(&format!("beatkeeper {} &", shell(words)))?;
         let mut command = Command::new(&self.beatkeeper);
         // The demo may run in a Pod. The name of this Pod must not reach the processes.
         command.args(words).envs(self.plane.environment()).env_remove("POD_NAME");
-        Process::start(name, command, &self.plane.data_folder().join("logs"))
+        Child::start(name, command, &self.plane.data_folder().join("logs"))
     }
 
     /// Returns the process of an instance.
-    pub fn agent(&mut self, instance: &str) -> Result<&mut Process> {
+    pub fn agent(&mut self, instance: &str) -> Result<&mut Child> {
         self.agents.get_mut(instance).with_context(|| format!("{instance} was never started"))
     }
 
@@ -136,10 +137,10 @@ impl Environment {
     /// Ends everything: the instances, the operator and the control plane.
     pub async fn stop(mut self) -> Result<()> {
         // The agents end concurrently. Otherwise their grace periods would add up.
-        let agents = self.agents.values_mut().map(Process::stop);
+        let agents = self.agents.values_mut().map(|agent| agent.stop(GRACE));
         let mut ends = futures::future::join_all(agents).await;
         if let Some(operator) = &mut self.operator {
-            ends.push(operator.stop().await);
+            ends.push(operator.stop(GRACE).await);
         }
         self.plane.stop().await?;
         ends.into_iter().try_for_each(|end| end.map(|_| ()))

@@ -5,7 +5,6 @@ mod environment;
 mod observer;
 mod output;
 mod playground;
-mod process;
 mod report;
 mod silence;
 mod story;

@@ -10,7 +10,7 @@ use beatkeeper_cluster::KUBERNETES_VERSION;
 use kube::Api;
 
 use crate::beats::Beats;
-use crate::environment::{Environment, PATIENCE};
+use crate::environment::{Environment, GRACE, PATIENCE};
 use crate::observer::{Both, Observer};
 use crate::output::Output;
 use crate::report::Report;
@@ -124,7 +124,7 @@ impl Story<'_> {
         self.out.chapter("One dies")?;
         self.observer.release(address(VM_2)?);
         let agent = self.environment.agent(VM_2.0)?;
-        let pid = agent.pid().context("vm-2 has ended by itself")?;
+        let pid = agent.pid()?;
         self.out.command(&format!("kill -KILL {pid}     # vm-2"))?;
         agent.kill().await?;
         self.out.say(&format!(
@@ -175,9 +175,9 @@ impl Story<'_> {
         self.out.chapter("One leaves in good order")?;
         self.observer.release(address(VM_3)?);
         let agent = self.environment.agent(VM_3.0)?;
-        let pid = agent.pid().context("vm-3 has ended by itself")?;
+        let pid = agent.pid()?;
         self.out.command(&format!("kill -TERM {pid}     # vm-3"))?;
-        let status = agent.stop().await?;
+        let status = agent.stop(GRACE).await?;
         let said = agent.said(1);
         ensure!(status.success(), "vm-3 ended badly when it was stopped: {status}");
         self.out.result(&said)?;

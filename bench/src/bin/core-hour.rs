@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
         let Behaviour { ttl, interval, .. } = behaviour;
         let Played { beats, births, woken, deaths, due, prunes, false_prunes, late_prunes, .. } =
             hour.played;
-        let share = (hour.played.observing + hour.played.deciding).as_secs_f64() / seconds as f64;
+        let share = hour.played.spent.as_secs_f64() / seconds as f64;
         println!(
             "{instances},{services},{ttl},{interval},{seconds},{beats},{deaths},{prunes},{false_prunes},\
              {late_prunes},{share:.4}"

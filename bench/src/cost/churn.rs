@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use rand::Rng;
 
 use super::measurement::Measurement;
-use crate::driver::GENEROUS;
-use crate::ledger::Act;
-use crate::messages::Instance;
+use crate::messages::{Act, Instance};
+use crate::meter::Edge;
 use crate::systems::control_plane::Operator;
 
 /// The time between two replacements.
@@ -22,56 +20,29 @@ pub async fn measure(
     span: Duration,
     a_second: f64,
 ) -> Result<()> {
-    let ttl = measurement.setup.ttl;
-    let mut living = measurement.driver.idle();
     // The first ttl is not measured. After it, as many deadlines pass as instances fall silent.
-    replace(measurement, &mut living, ttl, a_second).await?;
-    let before = measurement.reading(operator).await?;
-    replace(measurement, &mut living, span, a_second).await?;
-    let after = measurement.reading(operator).await?;
-    measurement.record("churn", &before, &after)?;
-    measurement.driver.settle(ttl + GENEROUS, "churn").await
+    replace(measurement, measurement.driver.setup.ttl, a_second).await?;
+    measurement.record(operator, Edge::Began("churn")).await?;
+    replace(measurement, span, a_second).await?;
+    measurement.record(operator, Edge::Ended("churn")).await?;
+    measurement.driver.settle("churn").await
 }
 
-async fn replace(
-    measurement: &mut Measurement,
-    living: &mut Vec<Instance>,
-    span: Duration,
-    a_second: f64,
-) -> Result<()> {
+async fn replace(measurement: &mut Measurement, span: Duration, a_second: f64) -> Result<()> {
     let (began, mut replaced) = (Instant::now(), 0);
     while began.elapsed() < span {
-        let due = (began.elapsed().as_secs_f64() * a_second) as u32;
-        let (mut silent, mut leaving, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        for n in replaced..due {
-            let Some(victim) = pick(measurement, living) else { break };
-            if n % 2 == 0 {
-                silent.push(victim)
-            } else {
-                leaving.push(victim)
-            }
-            new.push(measurement.newcomer);
-            measurement.newcomer += 1;
-        }
+        let due = (began.elapsed().as_secs_f64() * a_second) as Instance;
+        let mut leaving = measurement.driver.some(due - replaced);
+        let first = measurement.newcomer;
+        measurement.newcomer += leaving.len() as Instance;
+        // The instance that is one too many falls silent and leaves by turns.
+        let silent = leaving.split_off((leaving.len() + replaced as usize % 2) / 2);
         replaced = due;
-        living.extend(&new);
         measurement.driver.act(Act::Death, silent).await?;
         measurement.driver.act(Act::Leave, leaving).await?;
+        let new = (first..measurement.newcomer).collect();
         measurement.driver.act(Act::Return, new).await?;
         measurement.driver.listen(PACE).await?;
     }
     Ok(())
-}
-
-/// Takes out a random instance that the watcher has seen.
-fn pick(measurement: &Measurement, living: &mut Vec<Instance>) -> Option<Instance> {
-    // The newest instances may not have been seen yet, but they are few.
-    const TRIES: usize = 100;
-    for _ in 0..TRIES.min(living.len()) {
-        let place = rand::rng().random_range(0..living.len());
-        if measurement.driver.ledger.is_idle(living[place]) {
-            return Some(living.swap_remove(place));
-        }
-    }
-    None
 }

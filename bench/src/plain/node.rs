@@ -10,42 +10,6 @@ use procfs::process::{Process, all_processes};
 use super::workload::Pod;
 use crate::process;
 
-/// A node of tests/node, within its namespaces.
-pub struct Node {
-    kubelet: u32,
-}
-
-impl Node {
-    /// Finds the node.
-    ///
-    /// # Errors
-    /// If this process does not run in such a node. This prevents stopping another kubelet by accident.
-    pub fn find() -> Result<Self> {
-        let folder = env::var_os("BEATKEEPER_NODE")
-            .context("there is no node of tests/node here: run this by `beatkeeper-node exec`")?;
-        let config = PathBuf::from(folder).join("kubelet.json");
-        let kubelet = processes(|process| is_started_with(process, &config))?;
-        let [kubelet] = kubelet[..] else {
-            anyhow::bail!("{} kubelets run with {}", kubelet.len(), config.display())
-        };
-        Ok(Self { kubelet })
-    }
-
-    /// Makes a Pod hang.
-    pub fn stop_pod(&self, pod: &Pod) -> Result<Stopped> {
-        Stopped::now(processes_of(pod)?)
-    }
-
-    /// Makes the node die with its Pods: no process is left that could report their state.
-    pub fn stop(&self, pods: &[Pod]) -> Result<Stopped> {
-        let mut all = vec![self.kubelet];
-        for pod in pods {
-            all.extend(processes_of(pod)?);
-        }
-        Stopped::now(all)
-    }
-}
-
 /// Suspended processes. They are resumed when this value is dropped.
 pub struct Stopped {
     /// When the processes were suspended.
@@ -54,7 +18,8 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    fn now(processes: Vec<u32>) -> Result<Self> {
+    /// Suspends processes.
+    pub fn now(processes: Vec<u32>) -> Result<Self> {
         let mut stopped = Self { since: Instant::now(), processes: Vec::new() };
         for process in processes {
             process::freeze(process, true)?;
@@ -65,7 +30,7 @@ impl Stopped {
 }
 
 impl Drop for Stopped {
-    /// The kubelet is resumed last, so that its Pods are running when it sees them again.
+    /// The first process is resumed last: a kubelet sees its Pods again when they run.
     fn drop(&mut self) {
         for &process in self.processes.iter().rev() {
             let _ = process::freeze(process, false);
@@ -73,7 +38,21 @@ impl Drop for Stopped {
     }
 }
 
-fn processes_of(pod: &Pod) -> Result<Vec<u32>> {
+/// Returns the process of the kubelet.
+///
+/// # Errors
+/// If this process does not run in a node of tests/node. This prevents stopping another kubelet by accident.
+pub fn kubelet() -> Result<u32> {
+    let folder = env::var_os("BEATKEEPER_NODE")
+        .context("there is no node of tests/node here: run this by `beatkeeper-node exec`")?;
+    let config = PathBuf::from(folder).join("kubelet.json");
+    let kubelets = processes(|process| is_started_with(process, &config))?;
+    ensure!(kubelets.len() == 1, "{} kubelets run with {}", kubelets.len(), config.display());
+    Ok(kubelets[0])
+}
+
+/// Returns the processes of a Pod.
+pub fn processes_of(pod: &Pod) -> Result<Vec<u32>> {
     let processes = processes(|process| {
         let groups = process.cgroups().ok()?;
         Some(groups.0.iter().any(|group| is_of_pod(&group.pathname, &pod.uid)))
@@ -111,40 +90,40 @@ mod tests {
         assert!(!is_of_pod("/user.slice", "aa-1"));
     }
 
-    fn child(argument: &str) -> Child {
-        Command::new("cat").arg(argument).stdin(Stdio::piped()).spawn().unwrap()
+    /// Runs something with a process, which is waiting for its stdin.
+    fn with_child(run: impl FnOnce(&Process)) {
+        let mut child: Child = Command::new("cat").arg("-").stdin(Stdio::piped()).spawn().unwrap();
+        run(&Process::new(child.id() as i32).unwrap());
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]
     fn a_process_is_known_by_a_whole_argument() {
-        let mut child = child("-");
-        let process = Process::new(child.id() as i32).unwrap();
-        // Until it executes, the child has the arguments of this process.
-        while process.cmdline().unwrap().first().is_none_or(|it| it != "cat") {
-            std::thread::yield_now();
-        }
-        assert_eq!(is_started_with(&process, Path::new("-")), Some(true));
-        assert_eq!(is_started_with(&process, Path::new("c")), Some(false));
-        drop(child.stdin.take());
-        child.wait().unwrap();
+        with_child(|process| {
+            // Until it executes, the child has the arguments of this process.
+            while process.cmdline().unwrap().first().is_none_or(|it| it != "cat") {
+                std::thread::yield_now();
+            }
+            assert_eq!(is_started_with(process, Path::new("-")), Some(true));
+            assert_eq!(is_started_with(process, Path::new("c")), Some(false));
+        });
     }
 
     #[test]
     fn stopped_processes_are_resumed_when_the_value_is_dropped() {
-        let mut child = child("-");
-        let process = Process::new(child.id() as i32).unwrap();
-        let wait_for = |is: &dyn Fn(char) -> bool| {
-            let began = Instant::now();
-            while !is(process.stat().unwrap().state) {
-                assert!(began.elapsed().as_secs() < 10, "{:?}", process.stat());
-                std::thread::yield_now();
-            }
-        };
-        let stopped = Stopped::now(vec![child.id()]).unwrap();
-        wait_for(&|state| state == 'T');
-        drop(stopped);
-        wait_for(&|state| state != 'T');
-        drop(child.stdin.take());
-        child.wait().unwrap();
+        with_child(|process| {
+            let wait_for = |stopped: bool| {
+                let began = Instant::now();
+                while (process.stat().unwrap().state == 'T') != stopped {
+                    assert!(began.elapsed().as_secs() < 10, "{:?}", process.stat());
+                    std::thread::yield_now();
+                }
+            };
+            let stopped = Stopped::now(vec![process.pid as u32]).unwrap();
+            wait_for(true);
+            drop(stopped);
+            wait_for(false);
+        });
     }
 }

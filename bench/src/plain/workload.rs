@@ -1,86 +1,64 @@
 //! A usual Deployment, and a Service with a selector.
 
 use anyhow::{Context, Result, ensure};
-use beatkeeper_test_support::{Select, SliceObserver};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{self, Namespace, Service};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, Config, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::{Value, from_value, json};
 
 /// The name of the namespace, the Deployment and the Service, and the value of the label `app`.
-const NAME: &str = "plain";
-
-/// The objects in the cluster that are measured.
-pub struct Workload {
-    client: Client,
-    replicas: u32,
-}
+pub const NAME: &str = "plain";
+/// How many Pods there are, which hang side by side.
+pub const REPLICAS: usize = 10;
 
 /// A running Pod.
 #[derive(Debug, Clone)]
 pub struct Pod {
-    /// Its name.
     pub name: String,
-    /// Its uid, which identifies its processes.
+    /// Identifies its processes.
     pub uid: String,
-    /// Its address, which identifies its endpoint in the slices.
+    /// Identifies its endpoint in the slices.
     pub address: String,
 }
 
-impl Workload {
-    /// Makes the objects in the cluster of KUBECONFIG, without waiting.
-    ///
-    /// # Errors
-    /// If the cluster does not answer, or already has these objects.
-    pub async fn create(replicas: u32, image: &str) -> Result<Self> {
-        let config = Config::infer().await.context("KUBECONFIG names no cluster")?;
-        let client = beatkeeper_cluster::connect(&config)?;
-        let create = PostParams::default();
-        let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAME } }))?;
-        Api::all(client.clone())
-            .create(&create, &namespace)
-            .await
-            .with_context(|| format!("cannot create namespace {NAME}"))?;
-        let services: Api<Service> = Api::namespaced(client.clone(), NAME);
-        services.create(&create, &serde_json::from_value(service())?).await?;
-        let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAME);
-        let deployment = serde_json::from_value(deployment(replicas, image))?;
-        deployments.create(&create, &deployment).await?;
-        Ok(Self { client, replicas })
-    }
+/// Makes the objects in the cluster of KUBECONFIG, without waiting. Returns a client of the cluster.
+///
+/// # Errors
+/// If the cluster does not answer, or already has these objects.
+pub async fn create(image: &str) -> Result<Client> {
+    let config = Config::infer().await.context("KUBECONFIG names no cluster")?;
+    let client = beatkeeper_cluster::connect(&config)?;
+    let create = PostParams::default();
+    let namespace: Namespace = from_value(json!({ "metadata": { "name": NAME } }))?;
+    let created = Api::all(client.clone()).create(&create, &namespace).await;
+    created.with_context(|| format!("cannot create namespace {NAME}"))?;
+    let service: Service = from_value(json!({
+        "metadata": { "name": NAME },
+        "spec": { "selector": { "app": NAME }, "ports": [{ "port": 80, "targetPort": 8080 }] },
+    }))?;
+    Api::namespaced(client.clone(), NAME).create(&create, &service).await?;
+    let deployment: Deployment = from_value(deployment(image))?;
+    Api::namespaced(client.clone(), NAME).create(&create, &deployment).await?;
+    Ok(client)
+}
 
-    /// Starts to observe the slices of the Service: the addresses that are ready.
-    pub async fn observe(&self) -> Result<SliceObserver> {
-        let slices = Api::namespaced(self.client.clone(), NAME);
-        SliceObserver::of_service(slices, NAME, Select::Ready).await
-    }
+/// Returns the Pods.
+///
+/// # Errors
+/// If the number of Pods is not the expected one, or a Pod has no address.
+pub async fn pods(client: &Client) -> Result<Vec<Pod>> {
+    let pods: Api<v1::Pod> = Api::namespaced(client.clone(), NAME);
+    let pods = pods.list(&ListParams::default().labels(&format!("app={NAME}"))).await?.items;
+    ensure!(pods.len() == REPLICAS, "there are {} Pods instead of {REPLICAS}", pods.len());
+    pods.into_iter().map(Pod::of).collect()
+}
 
-    /// Returns the Pods.
-    ///
-    /// # Errors
-    /// If the number of Pods is not the expected one, or a Pod has no address.
-    pub async fn pods(&self) -> Result<Vec<Pod>> {
-        let pods: Api<v1::Pod> = Api::namespaced(self.client.clone(), NAME);
-        let pods = pods.list(&ListParams::default().labels(&format!("app={NAME}"))).await?.items;
-        ensure!(
-            pods.len() == self.replicas as usize,
-            "there are {} Pods instead of {}",
-            pods.len(),
-            self.replicas
-        );
-        pods.into_iter().map(Pod::of).collect()
-    }
-
-    /// Starts the removal of all objects, without waiting for its end.
-    pub async fn remove(&self) -> Result<()> {
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        namespaces
-            .delete(NAME, &DeleteParams::default())
-            .await
-            .with_context(|| format!("cannot delete namespace {NAME}"))?;
-        Ok(())
-    }
+/// Starts the removal of all objects, without waiting for its end.
+pub async fn remove(client: &Client) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let removed = namespaces.delete(NAME, &DeleteParams::default()).await;
+    removed.map(drop).with_context(|| format!("cannot delete namespace {NAME}"))
 }
 
 impl Pod {
@@ -93,20 +71,13 @@ impl Pod {
     }
 }
 
-fn service() -> Value {
-    json!({
-        "metadata": { "name": NAME },
-        "spec": { "selector": { "app": NAME }, "ports": [{ "port": 80, "targetPort": 8080 }] },
-    })
-}
-
 /// The readiness probe names only the port and the path. All its numbers are the defaults, because the defaults are
 /// measured.
-fn deployment(replicas: u32, image: &str) -> Value {
+fn deployment(image: &str) -> Value {
     json!({
         "metadata": { "name": NAME },
         "spec": {
-            "replicas": replicas,
+            "replicas": REPLICAS,
             "selector": { "matchLabels": { "app": NAME } },
             "template": {
                 "metadata": { "labels": { "app": NAME } },
@@ -127,7 +98,7 @@ mod tests {
 
     #[test]
     fn all_numbers_of_the_probe_are_left_to_kubernetes() {
-        let deployment: Deployment = serde_json::from_value(deployment(3, "image")).unwrap();
+        let deployment: Deployment = from_value(deployment("image")).unwrap();
         let containers = deployment.spec.unwrap().template.spec.unwrap().containers;
         let probe = containers[0].readiness_probe.clone().unwrap();
         let expected = v1::Probe { http_get: probe.http_get.clone(), ..v1::Probe::default() };
@@ -138,7 +109,7 @@ mod tests {
     #[test]
     fn a_pod_without_an_address_is_named() {
         let pod = json!({ "metadata": { "name": "p-1", "uid": "u" }, "status": {} });
-        let pod: v1::Pod = serde_json::from_value(pod).unwrap();
+        let pod: v1::Pod = from_value(pod).unwrap();
         assert_eq!(Pod::of(pod).unwrap_err().to_string(), "Pod p-1 has no address");
     }
 }

@@ -1,7 +1,7 @@
 //! The raw results as a database in memory: the tables and views of report/schema.sql, and functions for figures.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rusqlite::functions::{self, Aggregate, FunctionFlags};
@@ -16,20 +16,23 @@ pub fn open(folder: &Path) -> Result<Connection> {
     add_functions(&database)?;
     database.execute_batch(include_str!("../../report/schema.sql"))?;
     database.execute_batch("BEGIN")?;
-    let mut files = Vec::new();
-    for part in fs::read_dir(folder)
-        .with_context(|| format!("there are no results in {}", folder.display()))?
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-    {
-        files.extend(fs::read_dir(part.path())?.flatten().map(|entry| entry.path()));
-    }
-    files.sort();
-    for file in files.iter().filter(|file| file.extension().is_some_and(|it| it == "csv")) {
-        add(&database, file).with_context(|| format!("cannot read {}", file.display()))?;
+    for part in entries(folder)?.iter().filter(|part| part.is_dir()) {
+        for file in entries(part)?.iter().filter(|file| file.extension() == Some("csv".as_ref())) {
+            add(&database, file).with_context(|| format!("cannot read {}", file.display()))?;
+        }
     }
     database.execute_batch("COMMIT")?;
     Ok(database)
+}
+
+/// Returns what a folder contains, in the order of the names.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder);
+    let entries =
+        entries.with_context(|| format!("there are no results in {}", folder.display()))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
 }
 
 fn add(database: &Connection, file: &Path) -> Result<()> {

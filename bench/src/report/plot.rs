@@ -73,10 +73,10 @@ fn draw_lines(path: &Path, axis: &str, lines: &[Line]) -> Result<(), Box<dyn std
 /// Returns the ends of the axis, a little below the minimum and a little above the maximum, at least half a decade
 /// apart.
 fn ends(lines: &[Line]) -> (f64, f64) {
-    let drawn = || lines.iter().flat_map(|line| &line.values).copied().filter(|value| *value > 0.0);
-    let least = drawn().fold(f64::INFINITY, f64::min);
-    let most = drawn().fold(FLOOR, f64::max);
-    let least = if least.is_finite() { least.max(FLOOR) } else { FLOOR };
+    let drawn =
+        || lines.iter().flat_map(|line| &line.values).copied().filter(|value| *value > FLOOR);
+    let least = drawn().reduce(f64::min).unwrap_or(FLOOR);
+    let most = drawn().reduce(f64::max).unwrap_or(FLOOR);
     (least / 1.3, (most * 1.3).max(least * 3.0))
 }
 

@@ -9,8 +9,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rusqlite::Connection;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
 
 use super::plot::{self, Line};
 
@@ -23,16 +23,13 @@ pub fn fill(template: &str, database: &Connection, plots: &Path) -> Result<Strin
         if line == "---" || line.starts_with('#') {
             report += &std::mem::take(&mut passage).finish();
         }
-        let Some(kind) = line.strip_prefix("```") else {
-            passage.text += if line == "---" { "" } else { line };
-            passage.text.push('\n');
-            continue;
-        };
-        let query: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-        let query = query.join("\n");
-        passage
-            .add(kind, &rows(database, &query).with_context(|| query.clone())?, plots)
-            .with_context(|| query.clone())?;
+        if let Some(kind) = line.strip_prefix("```") {
+            let query: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            let query = query.join("\n");
+            passage.add(kind, database, &query, plots).context(query)?;
+        } else if line != "---" {
+            passage.text += &format!("{line}\n");
+        }
     }
     report += &passage.finish();
     // Blocks without any rows leave blank lines behind.
@@ -45,89 +42,80 @@ pub fn fill(template: &str, database: &Connection, plots: &Path) -> Result<Strin
 #[derive(Default)]
 struct Passage {
     text: String,
-    tables: usize,
-    filled: usize,
+    has_tables: bool,
+    has_rows: bool,
 }
 
 impl Passage {
-    fn add(&mut self, kind: &str, (headings, rows): &Rows, plots: &Path) -> Result<()> {
-        match kind {
+    fn add(&mut self, kind: &str, data: &Connection, query: &str, plots: &Path) -> Result<()> {
+        self.text += &match kind {
             "sql" => {
-                self.tables += 1;
-                self.filled += usize::from(!rows.is_empty());
-                if !rows.is_empty() {
-                    self.text += &table(headings, rows);
-                }
+                let table = table(data, query)?;
+                self.has_tables = true;
+                self.has_rows |= !table.is_empty();
+                table
             }
-            "lines" => rows.iter().for_each(|row| self.text += &format!("{}\n", row[0].text)),
-            "plots" => self.text += &draw(rows, plots)?,
+            "lines" => rows(data, query, |row| Ok(row.get::<_, String>(0)? + "\n"))?.concat(),
+            "plots" => draw(data, query, plots)?,
             _ => anyhow::bail!("there are no blocks of kind {kind}"),
-        }
+        };
         Ok(())
     }
 
     fn finish(self) -> String {
-        if self.tables > 0 && self.filled == 0 { String::new() } else { self.text }
+        if self.has_tables && !self.has_rows { String::new() } else { self.text }
     }
 }
 
-/// A value, and its text in a table.
-struct Cell {
-    text: String,
-    value: f64,
+fn rows<T>(
+    database: &Connection,
+    query: &str,
+    row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
+    Ok(database.prepare(query)?.query_map([], row)?.collect::<rusqlite::Result<_>>()?)
 }
 
-type Rows = (Vec<String>, Vec<Vec<Cell>>);
-
-fn rows(database: &Connection, query: &str) -> Result<Rows> {
-    let mut statement = database.prepare(query)?;
-    let headings: Vec<String> = statement.column_names().map(str::to_owned).collect();
-    let row = |row: &rusqlite::Row<'_>| {
-        let cell = |column| {
-            Ok(match row.get_ref(column)? {
-                ValueRef::Real(value) => Cell { text: value.to_string(), value },
-                ValueRef::Integer(value) => Cell { text: value.to_string(), value: value as f64 },
-                ValueRef::Text(text) => {
-                    Cell { text: String::from_utf8_lossy(text).into_owned(), value: f64::NAN }
-                }
-                ValueRef::Null | ValueRef::Blob(_) => Cell { text: String::new(), value: f64::NAN },
-            })
-        };
-        (0..headings.len()).map(cell).collect::<rusqlite::Result<Vec<_>>>()
+/// Returns a table; no text if it would have no rows.
+fn table(database: &Connection, query: &str) -> Result<String> {
+    let statement = database.prepare(query)?;
+    let headings: Vec<&str> = statement.column_names().collect();
+    let cell = |value: ValueRef<'_>| match value {
+        ValueRef::Real(value) => value.to_string(),
+        ValueRef::Integer(value) => value.to_string(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        ValueRef::Null | ValueRef::Blob(_) => String::new(),
     };
-    let rows = statement.query_map([], row)?.collect::<rusqlite::Result<_>>()?;
-    Ok((headings, rows))
-}
-
-fn table(headings: &[String], rows: &[Vec<Cell>]) -> String {
-    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(headings.iter().map(String::as_str).collect());
-    text += &("|---".repeat(headings.len()) + "|\n");
-    for row in rows {
-        text += &line(row.iter().map(|cell| cell.text.as_str()).collect());
+    let rows = rows(database, query, |row| {
+        let cells = (0..headings.len()).map(|column| Ok(cell(row.get_ref(column)?)));
+        Ok(format!("| {} |\n", cells.collect::<rusqlite::Result<Vec<_>>>()?.join(" | ")))
+    })?;
+    if rows.is_empty() {
+        return Ok(String::new());
     }
-    text
+    let rule = "|---".repeat(headings.len());
+    Ok(format!("| {} |\n{rule}|\n{}", headings.join(" | "), rows.concat()))
 }
 
 /// Draws the plots, and returns the Markdown that shows them. Rows of one plot, and of one line, lie together.
-fn draw(rows: &[Vec<Cell>], folder: &Path) -> Result<String> {
-    let mut text = String::new();
-    for plot in rows.chunk_by(|a, b| a[0].text == b[0].text) {
-        let [file, title, axis, ..] = &plot[0][..] else {
-            anyhow::bail!("a plot has five columns")
+fn draw(database: &Connection, query: &str, folder: &Path) -> Result<String> {
+    let text = |row: &Row<'_>, column: usize| row.get::<_, String>(column);
+    let rows = rows(database, query, |row| {
+        let plot = (text(row, 0)?, text(row, 1)?, text(row, 2)?);
+        Ok((plot, text(row, 3)?, row.get::<_, f64>(4)?))
+    })?;
+    let mut shown = String::new();
+    for plot in rows.chunk_by(|a, b| a.0 == b.0) {
+        let (file, title, axis) = &plot[0].0;
+        let line = |rows: &[(_, String, f64)]| Line {
+            name: rows[0].1.clone(),
+            values: rows.iter().map(|row| row.2).collect(),
         };
-        let lines: Vec<Line> = plot
-            .chunk_by(|a, b| a[3].text == b[3].text)
-            .map(|rows| Line {
-                name: rows[0][3].text.clone(),
-                values: rows.iter().map(|row| row[4].value).collect(),
-            })
-            .collect();
-        plot::draw(&folder.join(format!("{}.svg", file.text)), &axis.text, &lines)?;
+        let lines: Vec<Line> = plot.chunk_by(|a, b| a.1 == b.1).map(line).collect();
+        plot::draw(&folder.join(format!("{file}.svg")), axis, &lines)?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        text += &format!("![{}]({name}/{}.svg)\n\n", title.text, file.text);
+        shown += &format!("![{title}]({name}/{file}.svg)\n\n");
     }
-    Ok(text)
+    Ok(shown)
 }
 
 #[cfg(test)]

@@ -10,13 +10,12 @@ use beatkeeper_test_support::{Select, SliceObserver};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::control_plane::{Cluster, NAMESPACE, address_of, instance_at, name_of};
-use crate::clock::Moment;
+use super::control_plane::{Cluster, NAMESPACE, address_of, config, instance_at, name_of};
+use crate::clock;
 use crate::messages::{Event, Events, Instance};
 use crate::system::{Part, Registry, Running, Setup};
 
@@ -29,23 +28,16 @@ const UNDER_WAY: usize = 256;
 /// Starts a control plane, and one operator.
 pub async fn start(setup: &Setup) -> Result<Running> {
     let cluster = Cluster::start(setup).await?;
-    let operator = cluster.operator("operator", &cluster.kubeconfig(), &[])?;
+    let operator = cluster.operator("operator", &cluster.plane.kubeconfig(), &[])?;
     cluster.until_it_publishes(&operator).await?;
-    let part = |name, pid: Option<u32>, metrics| {
-        anyhow::Ok(Part {
-            name,
-            pid: pid.with_context(|| format!("{name} does not run"))?,
-            metrics,
-        })
-    };
-    let [etcd, api_server] = [cluster.plane.etcd(), cluster.plane.api_server()];
+    let part = |name, pid, metrics| Part { name, pid, metrics };
     let parts = vec![
-        part("operator", Some(operator.server.pid()), Some(operator.metrics.clone()))?,
-        part("etcd", etcd.pid().await?, Some(cluster.store()))?,
-        part("kube-apiserver", api_server.pid().await?, None)?,
+        part("operator", operator.process.pid()?, Some(operator.metrics.clone())),
+        part("etcd", cluster.etcd().await?, Some(cluster.address(beatkeeper_cluster::Part::Etcd))),
+        part("kube-apiserver", cluster.api_server().await?, None),
     ];
     Ok(Running {
-        address: cluster.kubeconfig().display().to_string(),
+        address: cluster.plane.kubeconfig().display().to_string(),
         parts,
         version: cluster.version(),
         // The order of the drops: the operator first.
@@ -54,10 +46,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
 }
 
 async fn connect(kubeconfig: &str) -> Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-    let options = KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-    beatkeeper_cluster::connect(&config)
+    beatkeeper_cluster::connect(&config(kubeconfig).await?)
 }
 
 /// Follows the slices of all Services.
@@ -74,7 +63,8 @@ pub async fn watch(kubeconfig: &str, events: Events) -> Result<()> {
         observer.look(|history| {
             for change in &history.changes()[told..] {
                 if let Some(instance) = instance_at(&change.address) {
-                    events.seen(instance, change.published, Moment::of(change.at));
+                    let at = clock::moment_of(change.at);
+                    events.send(Event::Seen { instance, there: change.published, at });
                 }
             }
             told = history.changes().len();
@@ -92,12 +82,6 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Connects.
-    pub async fn connect(kubeconfig: &str, ttl: Duration, services: u32) -> Result<Self> {
-        let leases = Api::namespaced(connect(kubeconfig).await?, NAMESPACE);
-        Ok(Self { leases, ttl, services, turns: Semaphore::new(UNDER_WAY) })
-    }
-
     async fn beat(&self, lease: &str) -> kube::Result<Lease> {
         let patch = Patch::Merge(heartbeat::beat_patch(Timestamp::now()));
         self.leases.patch(lease, &PatchParams::default(), &patch).await
@@ -125,6 +109,12 @@ impl Leases {
 impl Registry for Leases {
     /// The name of the Lease.
     type Membership = String;
+
+    async fn connect(setup: &Setup, kubeconfig: &str) -> Result<Self> {
+        let leases = Api::namespaced(connect(kubeconfig).await?, NAMESPACE);
+        let turns = Semaphore::new(UNDER_WAY);
+        Ok(Self { leases, ttl: setup.ttl, services: setup.services, turns })
+    }
 
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.turns.acquire().await.ok()

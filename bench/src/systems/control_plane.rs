@@ -7,16 +7,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use beatkeeper_api::ServiceRegistration;
-use beatkeeper_cluster::{ControlPlane, Options, Part};
+use beatkeeper_cluster::{Child, ControlPlane, Options, Part};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::api::{ListParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 
 use crate::messages::Instance;
-use crate::metrics::{self, Sample};
-use crate::process::{self, Server};
+use crate::metrics;
+use crate::process::{free_port, until_it_answers};
 use crate::system::Setup;
 
 /// The namespace of all objects.
@@ -40,6 +41,12 @@ pub fn name_of(service: u32) -> String {
     format!("bench-{service}")
 }
 
+/// Returns the configuration of a client.
+pub async fn config(kubeconfig: &str) -> Result<Config> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+    Ok(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?)
+}
+
 /// A control plane with registrations that no operator reconciles yet. Its etcd syncs each write to disk, as in
 /// production.
 pub struct Cluster {
@@ -52,22 +59,21 @@ pub struct Cluster {
 
 /// A running operator. It is killed when this value is dropped.
 pub struct Operator {
-    /// Its process.
-    pub server: Server,
+    pub process: Child,
     /// The address of its metrics.
     pub metrics: String,
 }
 
 impl Operator {
-    /// Reads the operator's metrics.
-    pub async fn scrape(&self) -> Result<Vec<Sample>> {
-        metrics::scrape(&self.metrics).await
+    /// Returns the page of the operator's metrics.
+    pub async fn page(&self) -> Result<String> {
+        metrics::page(&self.metrics).await
     }
 
     /// Whether the operator reports that it leads; false if it does not answer.
     pub async fn leads(&self) -> bool {
-        let samples = self.scrape().await.unwrap_or_default();
-        metrics::value(&samples, "beatkeeper_leader") == Some(1.0)
+        let page = self.page().await.unwrap_or_default();
+        metrics::value(&page, "beatkeeper_leader") == Some(1.0)
     }
 }
 
@@ -97,24 +103,16 @@ impl Cluster {
         )
     }
 
-    /// Returns the kubeconfig for clients.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.plane.kubeconfig()
-    }
-
-    /// Returns the address of the API server, as HOST:PORT.
-    pub fn address(&self) -> String {
-        self.plane.url(Part::ApiServer).trim_start_matches("https://").to_owned()
-    }
-
-    /// Returns the address of etcd, as HOST:PORT.
-    pub fn store(&self) -> String {
-        self.plane.url(Part::Etcd).trim_start_matches("http://").to_owned()
+    /// Returns the address of a process, as HOST:PORT.
+    pub fn address(&self, part: Part) -> String {
+        let url = self.plane.url(part);
+        url.rsplit('/').next().unwrap_or_default().to_owned()
     }
 
     /// Writes a kubeconfig for another port of this machine.
     pub fn kubeconfig_by(&self, port: u16) -> Result<PathBuf> {
-        let mut config: Value = serde_json::from_str(&fs::read_to_string(self.kubeconfig())?)?;
+        let mut config: Value =
+            serde_json::from_str(&fs::read_to_string(self.plane.kubeconfig())?)?;
         config["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
         let path = self.data.join(format!("kubeconfig-{port}"));
         fs::write(&path, config.to_string())?;
@@ -123,14 +121,14 @@ impl Cluster {
 
     /// Starts an operator, without waiting. `name` is the name of its log.
     pub fn operator(&self, name: &str, kubeconfig: &Path, flags: &[&str]) -> Result<Operator> {
-        let metrics = format!("127.0.0.1:{}", process::free_port()?);
+        let metrics = format!("127.0.0.1:{}", free_port()?);
         let mut command = beatkeeper(kubeconfig)?;
         command
             .args(["controller", "--namespace", NAMESPACE])
             .arg(format!("--outside-range={NAMESPACE}={RANGE}"))
             .args(["--metrics-bind-address", &metrics])
             .args(flags);
-        Ok(Operator { server: Server::start(name, command, &self.data)?, metrics })
+        Ok(Operator { process: Child::start(name, command, &self.data)?, metrics })
     }
 
     /// Waits until an operator leads and has reconciled its registrations.
@@ -143,19 +141,24 @@ impl Cluster {
             registration.status.context("the operator has not looked at its registration")?;
             Ok(())
         };
-        operator.server.until_it_answers(reconciled).await
+        until_it_answers(&operator.process, reconciled).await
+    }
+
+    /// Returns the process id of the API server.
+    pub async fn api_server(&self) -> Result<u32> {
+        self.plane.api_server().pid().await?.context("the API server does not run")
+    }
+
+    /// Returns the process id of etcd.
+    pub async fn etcd(&self) -> Result<u32> {
+        self.plane.etcd().pid().await?.context("etcd does not run")
     }
 
     /// Returns the number of Leases, without those of the operator itself.
     pub async fn leases(&self) -> Result<usize> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
         let ours = beatkeeper_api::heartbeat::REGISTRATION_LABEL;
-        Ok(leases.list_metadata(&kube::api::ListParams::default().labels(ours)).await?.items.len())
-    }
-
-    /// Reads the API server's metrics.
-    pub async fn scrape(&self) -> Result<Vec<Sample>> {
-        Ok(metrics::samples(&self.plane.metrics().await?))
+        Ok(leases.list_metadata(&ListParams::default().labels(ours)).await?.items.len())
     }
 }
 
@@ -168,10 +171,9 @@ pub fn beatkeeper(kubeconfig: &Path) -> Result<Command> {
 
 async fn register(client: &Client, name: &str, setup: &Setup) -> Result<()> {
     let ports = json!([{ "name": "grpc", "port": 80, "targetPort": 8080 }]);
-    let service: Service = serde_json::from_value(json!({
-        "metadata": { "name": name },
-        "spec": { "ports": ports },
-    }))?;
+    let service: Service = serde_json::from_value(
+        json!({ "metadata": { "name": name }, "spec": { "ports": ports } }),
+    )?;
     let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
     services.create(&PostParams::default(), &service).await?;
     let registration: ServiceRegistration = serde_json::from_value(json!({

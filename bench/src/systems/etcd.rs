@@ -2,11 +2,11 @@
 //!
 //! The messages are the required part of etcd's rpc.proto and kv.proto, by their numbers.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use beatkeeper_cluster::Child;
 use futures::{Stream, StreamExt, channel::mpsc, stream};
 use prost::Message;
 use tokio::sync::oneshot;
@@ -16,19 +16,18 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{IntoRequest, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::clock::Moment;
+use crate::clock;
 use crate::messages::{Event, Events, Instance};
-use crate::process::{self, Server};
-use crate::system::{Absent, Part, Registry, Running, Setup};
+use crate::process::{free_port, until_it_answers};
+use crate::system::{Part, Registry, Running, Setup};
 
 /// The prefix of the keys.
 const PREFIX: &str = "instances/";
 
 /// Starts an etcd that syncs each write to disk, as in production. It has a single member, as all systems here.
 pub async fn start(setup: &Setup) -> Result<Running> {
-    let folder = beatkeeper_cluster::binaries(beatkeeper_cluster::Progress::Terminal)
-        .map_err(|error| Absent(format!("no etcd: {error:#}")))?;
-    let (port, peer) = (process::free_port()?, process::free_port()?);
+    let folder = beatkeeper_cluster::binaries(beatkeeper_cluster::Progress::Terminal)?;
+    let (port, peer) = (free_port()?, free_port()?);
     let [address, peer] = [port, peer].map(|port| format!("http://127.0.0.1:{port}"));
     let mut command = std::process::Command::new(folder.join("etcd"));
     command
@@ -37,16 +36,15 @@ pub async fn start(setup: &Setup) -> Result<Running> {
         .args(["--listen-client-urls", &address, "--advertise-client-urls", &address])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("default={peer}")]);
-    let server = Server::start("etcd", command, &setup.data)?;
-    server
-        .until_it_answers(async || {
-            let mut etcd = Etcd::connect(&address).await?;
-            etcd.call::<_, Lease>(GRANT, Grant { ttl: 60 }).await.map(drop)
-        })
-        .await?;
+    let server = Child::start("etcd", command, &setup.data)?;
+    until_it_answers(&server, async || {
+        let mut etcd = Etcd::connect(&address).await?;
+        etcd.call::<_, Lease>(GRANT, Grant { ttl: 60 }).await.map(drop)
+    })
+    .await?;
     let metrics = Some(format!("127.0.0.1:{port}"));
     Ok(Running {
-        parts: vec![Part { name: "etcd", pid: server.pid(), metrics }],
+        parts: vec![Part { name: "etcd", pid: server.pid()?, metrics }],
         address,
         version: format!("etcd {}, one member, fsync on", beatkeeper_cluster::ETCD_VERSION),
         keep: Box::new(server),
@@ -63,20 +61,15 @@ pub async fn watch(address: &str, events: Events) -> Result<()> {
     let mut etcd = Etcd::connect(address).await?;
     let mut responses: Streaming<WatchResponse> =
         etcd.stream("/etcdserverpb.Watch/Watch", requests).await?;
-    let mut known = HashSet::new();
     while let Some(response) = responses.message().await? {
-        let at = Moment::now();
+        let at = clock::now();
         if response.created {
             events.send(Event::Ready);
         }
         ensure!(!response.canceled, "etcd has ended the watch");
         for KeyEvent { deleted, kv } in response.events {
-            let Some(instance) = kv.and_then(|kv| instance_of(&kv.key)) else { continue };
-            if deleted != 0 {
-                known.remove(&instance);
-                events.seen(instance, false, at);
-            } else if known.insert(instance) {
-                events.seen(instance, true, at);
+            if let Some(instance) = kv.and_then(|kv| instance_of(&kv.key)) {
+                events.send(Event::Seen { instance, there: deleted == 0, at });
             }
         }
     }
@@ -103,35 +96,17 @@ pub struct Leases {
 /// new ttl, which is 0 for a lost lease.
 type Waiting = Arc<Mutex<HashMap<i64, VecDeque<oneshot::Sender<i64>>>>>;
 
-impl Leases {
-    /// Connects.
-    pub async fn connect(address: &str, ttl: Duration) -> Result<Self> {
-        let etcd = Etcd::connect(address).await?;
-        let (renewals, sent) = mpsc::unbounded();
-        let waiting = Waiting::default();
-        let (mut stream, asked) = (etcd.clone(), waiting.clone());
-        tokio::spawn(async move {
-            // The stream is not awaited before the first renewal: etcd answers nothing until it has one renewal to
-            // answer.
-            let answers = stream.stream("/etcdserverpb.Lease/LeaseKeepAlive", sent).await;
-            let mut answers: Streaming<Lease> = match answers {
-                Ok(answers) => answers,
-                Err(error) => return eprintln!("etcd takes no renewals: {error:#}"),
-            };
-            while let Ok(Some(answer)) = answers.message().await {
-                let mut asked = asked.lock().expect("no thread panics with it");
-                if let Some(asker) = asked.get_mut(&answer.id).and_then(VecDeque::pop_front) {
-                    let _ = asker.send(answer.ttl);
-                }
-            }
-        });
-        Ok(Self { etcd, ttl: i64::try_from(ttl.as_secs())?, renewals, waiting })
-    }
-}
-
 impl Registry for Leases {
     /// The lease.
     type Membership = i64;
+
+    async fn connect(setup: &Setup, address: &str) -> Result<Self> {
+        let etcd = Etcd::connect(address).await?;
+        let (renewals, sent) = mpsc::unbounded();
+        let waiting = Waiting::default();
+        tokio::spawn(keep_alive(etcd.clone(), sent, waiting.clone()));
+        Ok(Self { etcd, ttl: i64::try_from(setup.ttl.as_secs())?, renewals, waiting })
+    }
 
     async fn join(&self, instance: Instance) -> Result<i64> {
         let mut etcd = self.etcd.clone();
@@ -143,12 +118,10 @@ impl Registry for Leases {
 
     async fn renew(&self, lease: &mut i64) -> Result<()> {
         let (ask, answer) = oneshot::channel();
-        self.waiting
-            .lock()
-            .expect("no thread panics with it")
-            .entry(*lease)
-            .or_default()
-            .push_back(ask);
+        {
+            let mut waiting = self.waiting.lock().expect("no thread panics with it");
+            waiting.entry(*lease).or_default().push_back(ask);
+        }
         let renewal = LeaseId { id: *lease };
         self.renewals.unbounded_send(renewal).context("the stream of renewals has ended")?;
         ensure!(answer.await? > 0, "the lease is lost");
@@ -159,6 +132,22 @@ impl Registry for Leases {
         let revoke = "/etcdserverpb.Lease/LeaseRevoke";
         let Ignored {} = self.etcd.clone().call(revoke, LeaseId { id }).await?;
         Ok(())
+    }
+}
+
+/// Sends the renewals of all leases, and passes the answers on.
+async fn keep_alive(mut etcd: Etcd, sent: mpsc::UnboundedReceiver<LeaseId>, waiting: Waiting) {
+    // The stream is not awaited before the first renewal: etcd answers nothing until it has one renewal to answer.
+    let answers = etcd.stream("/etcdserverpb.Lease/LeaseKeepAlive", sent).await;
+    let mut answers: Streaming<Lease> = match answers {
+        Ok(answers) => answers,
+        Err(error) => return eprintln!("etcd takes no renewals: {error:#}"),
+    };
+    while let Ok(Some(answer)) = answers.message().await {
+        let mut waiting = waiting.lock().expect("no thread panics with it");
+        if let Some(asker) = waiting.get_mut(&answer.id).and_then(VecDeque::pop_front) {
+            let _ = asker.send(answer.ttl);
+        }
     }
 }
 

@@ -1,30 +1,26 @@
 //! Redis: a key with an expiry for each instance, and keyspace notifications.
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use beatkeeper_cluster::Child;
 use futures::StreamExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client};
 
-use crate::clock::Moment;
+use crate::clock;
 use crate::messages::{Event, Events, Instance};
-use crate::process::{self, Server};
-use crate::system::{Absent, Part, Registry, Running, Setup};
+use crate::process::{free_port, until_it_answers};
+use crate::system::{Part, Registry, Running, Setup};
 
 /// The prefix of the keys.
 const PREFIX: &str = "instance:";
 
 /// Starts a Redis that keeps all data in memory: its low cost in this mode is the reason to choose Redis.
 pub async fn start(setup: &Setup) -> Result<Running> {
-    let (mut command, version) = super::installed::program(setup, "redis-server")?;
-    let version = version
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("v="))
-        .ok_or_else(|| Absent(format!("no version of redis-server in {version:?}")))?
-        .to_owned();
-    let port = process::free_port()?;
+    let port = free_port()?;
+    // scripts/peers unpacks it.
+    let mut command = Command::new("redis-server");
     command
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""])
         .args(["--appendonly", "no", "--daemonize", "no"])
@@ -32,18 +28,15 @@ pub async fn start(setup: &Setup) -> Result<Running> {
         .arg(&setup.data)
         // Publishes keyevent notifications of string commands, generic commands and expiries.
         .args(["--notify-keyspace-events", "E$gx"]);
-    let server = Server::start("redis", command, &setup.data)?;
+    let server = Child::start("redis", command, &setup.data)?;
     let address = format!("redis://127.0.0.1:{port}/");
-    server
-        .until_it_answers(async || {
-            let mut connection = connect(&address).await?;
-            redis::cmd("PING").exec_async(&mut connection).await?;
-            Ok(())
-        })
-        .await?;
-    add_ballast(&address, setup.ballast).await?;
+    until_it_answers(&server, async || connect(&address).await.map(drop)).await?;
+    let mut connection = connect(&address).await?;
+    let about: redis::InfoDict = redis::cmd("INFO").query_async(&mut connection).await?;
+    let version: String = about.get("redis_version").context("Redis has no version")?;
+    add_ballast(connection, setup.ballast).await?;
     Ok(Running {
-        parts: vec![Part { name: "redis", pid: server.pid(), metrics: None }],
+        parts: vec![Part { name: "redis", pid: server.pid()?, metrics: None }],
         address,
         version: format!("Redis {version}, not persistent, default hz 10"),
         keep: Box::new(server),
@@ -52,8 +45,7 @@ pub async fn start(setup: &Setup) -> Result<Running> {
 
 /// Adds other keys with an expiry. Redis finds expired keys by random samples of all keys with an expiry, so other
 /// keys affect the lag.
-async fn add_ballast(address: &str, keys: u32) -> Result<()> {
-    let mut connection = connect(address).await?;
+async fn add_ballast(mut connection: MultiplexedConnection, keys: u32) -> Result<()> {
     for key in 0..keys {
         redis::cmd("SET")
             .arg(format!("other:{key}"))
@@ -77,20 +69,17 @@ pub async fn watch(address: &str, events: Events) -> Result<()> {
     let mut subscription = Client::open(address)?.get_async_pubsub().await?;
     subscription.psubscribe("__keyevent@0__:*").await?;
     events.send(Event::Ready);
-    let mut known = HashSet::new();
     let mut messages = subscription.into_on_message();
     while let Some(message) = messages.next().await {
-        let at = Moment::now();
-        let key: String = message.get_payload()?;
-        let Some(instance) = key.strip_prefix(PREFIX).and_then(|name| name.parse().ok()) else {
-            continue;
+        let at = clock::now();
+        let there = match message.get_channel_name().rsplit(':').next() {
+            Some("set") => true,
+            Some("expired" | "del") => false,
+            _ => continue,
         };
-        match message.get_channel_name().rsplit(':').next() {
-            Some("set") if known.insert(instance) => events.seen(instance, true, at),
-            Some("expired" | "del") if known.remove(&instance) => {
-                events.seen(instance, false, at);
-            }
-            _ => {}
+        let key: String = message.get_payload()?;
+        if let Some(instance) = key.strip_prefix(PREFIX).and_then(|name| name.parse().ok()) {
+            events.send(Event::Seen { instance, there, at });
         }
     }
     bail!("Redis has ended the subscription")
@@ -99,29 +88,23 @@ pub async fn watch(address: &str, events: Events) -> Result<()> {
 /// The client of all instances, over one pipelined connection.
 pub struct Keys {
     connection: MultiplexedConnection,
-    ttl: Duration,
-}
-
-impl Keys {
-    /// Connects.
-    pub async fn connect(address: &str, ttl: Duration) -> Result<Self> {
-        Ok(Self { connection: connect(address).await?, ttl })
-    }
-
-    fn ttl_millis(&self) -> u64 {
-        u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX)
-    }
+    ttl_millis: u64,
 }
 
 impl Registry for Keys {
     /// The key.
     type Membership = String;
 
+    async fn connect(setup: &Setup, address: &str) -> Result<Self> {
+        let ttl_millis = u64::try_from(setup.ttl.as_millis())?;
+        Ok(Self { connection: connect(address).await?, ttl_millis })
+    }
+
     async fn join(&self, instance: Instance) -> Result<String> {
         let key = format!("{PREFIX}{instance}");
         let mut connection = self.connection.clone();
         let mut set = redis::cmd("SET");
-        set.arg(&key).arg("").arg("PX").arg(self.ttl_millis());
+        set.arg(&key).arg("").arg("PX").arg(self.ttl_millis);
         set.exec_async(&mut connection).await.context("SET")?;
         Ok(key)
     }
@@ -129,7 +112,7 @@ impl Registry for Keys {
     async fn renew(&self, key: &mut String) -> Result<()> {
         let mut connection = self.connection.clone();
         let mut expire = redis::cmd("PEXPIRE");
-        expire.arg(&*key).arg(self.ttl_millis());
+        expire.arg(&*key).arg(self.ttl_millis);
         let renewed: bool = expire.query_async(&mut connection).await?;
         ensure!(renewed, "the key is lost");
         Ok(())

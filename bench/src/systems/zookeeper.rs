@@ -1,15 +1,18 @@
 //! ZooKeeper: an ephemeral node for each instance, which lives as long as the instance's own session.
 
 use std::collections::HashSet;
-use std::fmt::Write;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use beatkeeper_cluster::Child;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use zookeeper_client::{Acls, AddWatchMode, Client, CreateMode, Error, EventType, SessionState};
 
-use crate::clock::Moment;
+use crate::clock;
 use crate::messages::{Event, Events, Instance};
-use crate::process::{self, Server};
+use crate::process::{free_port, until_it_answers};
 use crate::system::{Part, Registry, Running, Setup};
 
 /// The parent of the nodes.
@@ -17,38 +20,50 @@ const FOLDER: &str = "/instances";
 
 /// Starts a ZooKeeper that syncs each write to disk, with the default tick of two seconds.
 pub async fn start(setup: &Setup) -> Result<Running> {
-    let (mut command, version) = super::installed::zookeeper(setup)?;
-    let port = process::free_port()?;
+    let port = free_port()?;
     let data = setup.data.join("zookeeper");
     std::fs::create_dir_all(&data)?;
-    let mut config = String::new();
-    writeln!(config, "dataDir={}", data.display())?;
-    writeln!(config, "clientPortAddress=127.0.0.1\nclientPort={port}\ntickTime=2000")?;
-    // Each session has a connection of its own, and all come from this machine.
-    writeln!(config, "maxClientCnxns=0\nadmin.enableServer=false")?;
     let file = setup.data.join("zookeeper.cfg");
-    std::fs::write(&file, config)?;
-    command.arg("org.apache.zookeeper.server.ZooKeeperServerMain").arg(file);
-    let server = Server::start("zookeeper", command, &setup.data)?;
+    let config = [
+        format!("dataDir={}", data.display()),
+        format!("clientPortAddress=127.0.0.1\nclientPort={port}\ntickTime=2000"),
+        // Each session has a connection of its own, and all come from this machine.
+        "maxClientCnxns=0\nadmin.enableServer=false\n".to_owned(),
+    ];
+    std::fs::write(&file, config.join("\n"))?;
+    // scripts/peers makes this command.
+    let mut command = Command::new("zookeeper");
+    command.arg(file);
+    let server = Child::start("zookeeper", command, &setup.data)?;
     let address = format!("127.0.0.1:{port}");
-    server
-        .until_it_answers(async || {
-            let client = Client::connect(&address).await?;
-            match client
-                .create(FOLDER, b"", &CreateMode::Persistent.with_acls(Acls::anyone_all()))
-                .await
-            {
-                Ok(_) | Err(Error::NodeExists) => Ok(()),
-                Err(error) => Err(error.into()),
-            }
-        })
-        .await?;
+    until_it_answers(&server, async || make_folder(&address).await).await?;
+    let version = version(&address).await?;
     Ok(Running {
-        parts: vec![Part { name: "zookeeper", pid: server.pid(), metrics: None }],
+        parts: vec![Part { name: "zookeeper", pid: server.pid()?, metrics: None }],
         address,
         version: format!("ZooKeeper {version}, one server, tickTime 2000, fsync on"),
         keep: Box::new(server),
     })
+}
+
+async fn make_folder(address: &str) -> Result<()> {
+    let client = Client::connect(address).await?;
+    let mode = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    match client.create(FOLDER, b"", &mode).await {
+        Ok(_) | Err(Error::NodeExists) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asks the server for its version, by the command `srvr`. It answers `Zookeeper version: 3.8.0-…, built on …`.
+async fn version(address: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"srvr").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let version =
+        answer.strip_prefix("Zookeeper version: ").and_then(|rest| rest.split(['-', ',']).next());
+    Ok(version.with_context(|| format!("no version: {answer}"))?.to_owned())
 }
 
 /// Watches the nodes.
@@ -62,21 +77,28 @@ pub async fn watch(address: &str, events: Events) -> Result<()> {
     let mut known = HashSet::new();
     loop {
         let event = watcher.changed().await;
-        let at = Moment::now();
-        let instance = event.path.strip_prefix(FOLDER).and_then(|name| name.get(1..)?.parse().ok());
-        match (event.event_type, instance) {
-            (EventType::NodeCreated, Some(instance)) if known.insert(instance) => {
-                events.seen(instance, true, at);
+        let at = clock::now();
+        match event.event_type {
+            EventType::NodeCreated | EventType::NodeDeleted => {
+                let there = event.event_type == EventType::NodeCreated;
+                let name = event.path.strip_prefix(FOLDER).and_then(|name| name.strip_prefix('/'));
+                if let Some(instance) = name.and_then(|name| name.parse().ok()) {
+                    if there {
+                        known.insert(instance)
+                    } else {
+                        known.remove(&instance)
+                    };
+                    events.send(Event::Seen { instance, there, at });
+                }
             }
-            (EventType::NodeDeleted, Some(instance)) if known.remove(&instance) => {
-                events.seen(instance, false, at);
-            }
-            (EventType::Session, _) if event.session_state == SessionState::SyncConnected => {
+            EventType::Session if event.session_state == SessionState::SyncConnected => {
+                // zookeeper-client 0.11.2 does not register a persistent watch again on a new connection.
+                watcher = client.watch(FOLDER, AddWatchMode::PersistentRecursive).await?;
                 compare(&client, &mut known, &events).await?;
             }
-            (EventType::Session, _) => {
+            EventType::Session => {
                 let state = event.session_state;
-                anyhow::ensure!(!state.is_terminated(), "the watcher's session has ended: {state}");
+                ensure!(!state.is_terminated(), "the watcher's session has ended: {state}");
             }
             _ => {}
         }
@@ -87,13 +109,10 @@ pub async fn watch(address: &str, events: Events) -> Result<()> {
 /// afterwards.
 async fn compare(client: &Client, known: &mut HashSet<Instance>, events: &Events) -> Result<()> {
     let nodes = client.list_children(FOLDER).await?;
-    let at = Moment::now();
+    let at = clock::now();
     let now: HashSet<Instance> = nodes.iter().filter_map(|name| name.parse().ok()).collect();
-    for &instance in known.difference(&now) {
-        events.seen(instance, false, at);
-    }
-    for &instance in now.difference(known) {
-        events.seen(instance, true, at);
+    for &instance in known.symmetric_difference(&now) {
+        events.send(Event::Seen { instance, there: now.contains(&instance), at });
     }
     *known = now;
     Ok(())
@@ -105,13 +124,6 @@ pub struct Sessions {
     ttl: Duration,
 }
 
-impl Sessions {
-    /// Makes the client. Each instance connects by itself.
-    pub fn new(address: &str, ttl: Duration) -> Self {
-        Self { address: address.to_owned(), ttl }
-    }
-}
-
 /// The session of an instance, and its node.
 pub struct Session {
     client: Client,
@@ -120,6 +132,11 @@ pub struct Session {
 
 impl Registry for Sessions {
     type Membership = Session;
+
+    /// Each instance connects by itself.
+    async fn connect(setup: &Setup, address: &str) -> Result<Self> {
+        Ok(Self { address: address.to_owned(), ttl: setup.ttl })
+    }
 
     async fn join(&self, instance: Instance) -> Result<Session> {
         // A detached session is not closed when it is dropped: the instance falls silent, and its connection

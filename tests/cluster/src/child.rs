@@ -1,29 +1,26 @@
-//! The processes of the demo: the operator and the instances that beat.
+//! A child process with a log, for programs that use a control plane: operators, agents and servers beside it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use beatkeeper_cluster::die_with_this_thread;
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::Child;
 use tokio::time::timeout;
 
-/// How long a process may take to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(5);
+use crate::process::die_with_this_thread;
 
 /// A real process. It is killed when this value is dropped, and by the kernel when this process ends.
-pub struct Process {
+pub struct Child {
     name: String,
-    child: Child,
+    child: tokio::process::Child,
     log: PathBuf,
 }
 
-impl Process {
-    /// Starts a process that appends to a log below `logs`. Earlier processes of the same name wrote to the same
-    /// log.
+impl Child {
+    /// Starts a process that appends to a log in the folder `logs`. Earlier processes of the same name wrote to the
+    /// same log.
     ///
     /// Call it on `main`'s own thread: the kernel kills the process when this thread ends.
     pub fn start(name: &str, mut command: Command, logs: &Path) -> Result<Self> {
@@ -44,29 +41,46 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
-    /// Returns the process id, or `None` once the process has ended.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.id()
+    /// Returns the process id.
+    ///
+    /// # Errors
+    /// If the process has ended, and its end was noticed.
+    pub fn pid(&self) -> Result<u32> {
+        self.child.id().with_context(|| format!("{} has ended by itself", self.name))
     }
 
-    /// Sends SIGKILL: the process can do nothing more.
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.pid()?)?).context("process 0")?;
+        kill_process(pid, signal).with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Sends SIGKILL, and returns once the process has ended: it can do nothing more.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
-    /// Sends SIGTERM, which asks the process to end, and kills it if it does not.
-    pub async fn stop(&mut self) -> Result<ExitStatus> {
-        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
-            kill_process(pid, Signal::TERM)
-                .with_context(|| format!("cannot stop {}", self.name))?;
+    /// Sends SIGTERM, which asks the process to end, and kills it if it does not end within `grace`.
+    ///
+    /// # Errors
+    /// If the process had to be killed. The error contains the end of its log.
+    pub async fn stop(&mut self, grace: Duration) -> Result<ExitStatus> {
+        if self.pid().is_ok() {
+            self.signal(Signal::TERM)?;
         }
-        match timeout(GRACE, self.child.wait()).await {
+        match timeout(grace, self.child.wait()).await {
             Ok(status) => Ok(status?),
             Err(_) => {
                 self.kill().await?;
-                anyhow::bail!("{} did not end within {} s of SIGTERM", self.name, GRACE.as_secs())
+                let (name, said) = (&self.name, self.said(10));
+                bail!("{name} did not end within {grace:?} of SIGTERM; its log ends with:\n{said}")
             }
         }
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 
     /// Returns once the process has ended.
