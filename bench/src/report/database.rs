@@ -1,12 +1,12 @@
 //! The raw results as a database in memory: the tables and views of report/schema.sql, and functions for figures.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rusqlite::functions::{self, Aggregate, FunctionFlags};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
+use walkdir::WalkDir;
 
 use super::numbers;
 
@@ -16,23 +16,14 @@ pub fn open(folder: &Path) -> Result<Connection> {
     add_functions(&database)?;
     database.execute_batch(include_str!("../../report/schema.sql"))?;
     database.execute_batch("BEGIN")?;
-    for part in entries(folder)?.iter().filter(|part| part.is_dir()) {
-        for file in entries(part)?.iter().filter(|file| file.extension() == Some("csv".as_ref())) {
-            add(&database, file).with_context(|| format!("cannot read {}", file.display()))?;
+    for file in WalkDir::new(folder).sort_by_file_name() {
+        let file = file.with_context(|| format!("there are no results in {}", folder.display()))?;
+        if file.path().extension() == Some("csv".as_ref()) {
+            add(&database, file.path()).with_context(|| format!("cannot read {file:?}"))?;
         }
     }
     database.execute_batch("COMMIT")?;
     Ok(database)
-}
-
-/// Returns what a folder contains, in the order of the names.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder);
-    let entries =
-        entries.with_context(|| format!("there are no results in {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    Ok(paths)
 }
 
 fn add(database: &Connection, file: &Path) -> Result<()> {
