@@ -41,6 +41,7 @@ use serde_json::Value;
 pub use self::decisions::Purpose;
 use self::{
     decisions::{Explanation, Explanations},
+    silence::TakenForDead,
     stretches::Stretches,
 };
 use crate::{
@@ -101,8 +102,8 @@ pub struct Check {
     /// When somebody else last took an address out of a slice of a Service.
     taken_away: RefCell<BTreeMap<(Key, IpAddr), u64>>,
     skews: RefCell<BTreeMap<usize, i64>>,
-    /// The instances that a process took for dead. The value is the number of beats accepted until then.
-    dead: RefCell<BTreeMap<Key, usize>>,
+    /// The instances that a process took for dead.
+    dead: RefCell<BTreeMap<Key, TakenForDead>>,
     /// When a Lease was lost because the store went back to a time before the Lease was made.
     lost: RefCell<BTreeMap<Key, u64>>,
     /// Whether the store went back to an earlier state.

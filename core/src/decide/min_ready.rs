@@ -11,14 +11,17 @@ use crate::{
 /// protection.minReady (L7): no instance is pruned for silence while fewer ready instances than this would be left. Of
 /// the instances about to be pruned, those that beat last are kept. A deleted Lease, a deleted Pod and a cordon are
 /// not handled here, and so always take effect. An instance that is not published is not handled here either, because
-/// protection revives no instance.
+/// protection revives no instance. A ready instance counts only if `serves` is true for it: while nothing may be added,
+/// an instance that is not published does not serve.
 pub(crate) fn protect(
     verdicts: &mut [Verdict],
     min_ready: usize,
+    serves: impl Fn(&Verdict) -> bool,
     about_to_be_pruned: impl Fn(&Verdict) -> bool,
 ) {
-    let ready =
-        |verdict: &&Verdict| matches!(verdict.state, InstanceState::Ready | InstanceState::Held);
+    let ready = |verdict: &&Verdict| {
+        matches!(verdict.state, InstanceState::Ready | InstanceState::Held) && serves(verdict)
+    };
     let missing = min_ready.saturating_sub(verdicts.iter().filter(ready).count());
     if missing == 0 {
         return;

@@ -55,14 +55,16 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
             .map(|record| &*record.lease)
             .collect()
     });
-    min_ready::protect(&mut verdicts, facts.registration.min_ready, |verdict| {
+    let published = &facts.published;
+    let serves =
+        |verdict: &Verdict| published.frozen.is_none() || verdict.is_at(published.addresses);
+    min_ready::protect(&mut verdicts, facts.registration.min_ready, serves, |verdict| {
         let lease = verdict.lease.as_ref().map(|lease| &*lease.decision.lease);
         let placed = verdict.placement.as_ref();
         verdict.state == InstanceState::Expired
             && lease.is_some_and(|lease| were_ready.contains(lease))
-            && placed.is_some_and(|placed| {
-                placed.kubelet_ready && placed.is_at(facts.published.addresses)
-            })
+            && placed
+                .is_some_and(|placed| placed.kubelet_ready && placed.is_at(published.addresses))
     });
     verdicts
 }

@@ -50,6 +50,17 @@ fn silence_never_prunes_below_min_ready_and_those_that_beat_last_are_kept() {
 }
 
 #[test]
+fn while_nothing_may_be_added_an_instance_that_is_not_published_does_not_count() {
+    let (mut world, mut index) = silent(2);
+    let mut returned = beat("vm-4", 1, 1);
+    returned.content.addresses = vec!["192.0.2.4".into()];
+    index.observe("shop", returned, at(59_000));
+    assert_eq!(states(&world, &index), ["Expired", "Expired", "Held", "Ready"]);
+    world.frozen = Some(Earlier::default());
+    assert_eq!(states(&world, &index), ["Expired", "Held", "Held", "Ready"]);
+}
+
+#[test]
 fn a_beat_of_one_that_protection_keeps_leaves_the_decision_about_others_standing() {
     let (world, mut index) = silent(2);
     let _ = world.commit(&mut index, at(59_000));

@@ -48,7 +48,7 @@ impl Check {
             let Some(last) = beats.get(&lease).and_then(|all| all.last()) else { continue };
             // No beat is expected from an instance that is decided to be dead.
             let beaten = beats.get(&lease).map_or(0, Vec::len);
-            if self.dead.borrow().get(&lease) == Some(&beaten) {
+            if self.dead.borrow().get(&lease).is_some_and(|dead| dead.beats == beaten) {
                 continue;
             }
             let quiet = decided.saturating_sub(last.at);

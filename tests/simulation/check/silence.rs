@@ -35,6 +35,14 @@ pub(super) struct Death<'a> {
     is_unaware: bool,
 }
 
+/// The last decision that an instance is dead.
+pub(super) struct TakenForDead {
+    /// The number of its beats that had been accepted until then.
+    pub(super) beats: usize,
+    /// Whether the decision was made in a dry run.
+    pub(super) in_dry_run: bool,
+}
+
 impl Check {
     pub(super) fn taken_for_dead(
         &self,
@@ -78,7 +86,8 @@ impl Check {
             self.was_seen_to_be_silent(replica, &death);
         }
         self.path_was_whole(replica, registration, &death, decided, &beats);
-        self.dead.borrow_mut().insert(key, accepted.len());
+        let dead = TakenForDead { beats: accepted.len(), in_dry_run: registration.dry_run };
+        self.dead.borrow_mut().insert(key, dead);
         self.deaths.set(self.deaths.get() + 1);
     }
 
