@@ -113,7 +113,7 @@ fn what_was_found_once_is_not_found_again() {
 
 #[test]
 fn whatever_happens_the_living_stay_and_the_dead_leave() {
-    let count = number("BEATKEEPER_SIMULATION_SCHEDULES").unwrap_or(1_000);
+    let count = number("BEATKEEPER_SIMULATION_SCHEDULES").unwrap_or(10_000);
     let first = number("BEATKEEPER_SIMULATION_FIRST").unwrap_or(1);
     let started = Instant::now();
     let sum = play_many(first, Without::Nothing, |seed| seed < first + count);

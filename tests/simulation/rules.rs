@@ -68,7 +68,7 @@ impl Without {
         }
     }
 
-    /// Answers with what the watch has delivered.
+    /// Answers with what the watch has delivered. It reports a Lease that has lost its label as deleted.
     fn as_delivered(self, network: &Network, process: ProcessId, asked: &Asked) -> Option<Answer> {
         asked.namespace.as_ref().filter(|namespace| *namespace != OPERATOR)?;
         let cursor = network.watches.cursor(process, LEASES)?;
@@ -82,7 +82,7 @@ impl Without {
                     let key = lease.key();
                     key.name == name && Some(&key.namespace) == asked.namespace.as_ref()
                 };
-                let lease = known.iter().find(is).cloned();
+                let lease = known.iter().find(is).filter(|lease| !is_stripped(lease)).cloned();
                 Some(lease.map_or_else(|| absent(asked), Answer::Object))
             }
         }

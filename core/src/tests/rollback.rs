@@ -57,6 +57,18 @@ fn a_list_is_not_suspected_for_what_was_read_live_since_it_began() {
 }
 
 #[test]
+fn the_version_of_a_probe_counts_as_the_version_of_a_lease_until_the_store_goes_back() {
+    let mut index = index();
+    index.observe("shop", beat("vm-1", 1, 5), at(0));
+    let newest = index.newest();
+    index.note_version(Version(newest.0 + 10));
+    index.note_version(Version(newest.0 + 3));
+    assert_eq!(index.newest(), Version(newest.0 + 10));
+    index.reset_after_rollback(at(1));
+    assert_eq!(index.newest(), Version(0));
+}
+
+#[test]
 fn a_live_read_at_a_lower_version_shows_that_the_store_went_back() {
     let mut index = living();
     index.confirm(&key(LEASE), found(&beat("vm-1", 5, 400)), at(2000), at(2001));

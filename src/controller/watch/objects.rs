@@ -194,6 +194,8 @@ impl ObjectWatches {
             Event::InitApply(Ok(lease)) | Event::Apply(Ok(lease)) => {
                 let beat = Heartbeat::read(&lease);
                 if self.probes.put(&lease, &beat, now) {
+                    // A renewal of our probe is answered with a lower version only if the store has gone back.
+                    self.liveness.index().note_version(beat.version);
                     let noticed = self.liveness.path().rollback_detector().take_noticed();
                     noticed.into_iter().for_each(|sign| self.rollback.begin(sign));
                     return;

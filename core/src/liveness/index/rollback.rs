@@ -91,6 +91,11 @@ impl Index {
         cursor.end(not);
     }
 
+    /// Notes the version of a Lease that is no instance's: of a probe.
+    pub fn note_version(&mut self, version: Version) {
+        self.newest = self.newest.newer_of(version);
+    }
+
     /// The newest version that was read of any Lease.
     pub fn newest(&self) -> Version {
         self.newest
