@@ -147,12 +147,14 @@ async fn what_the_cluster_does_not_serve_fails_the_install_by_its_name() {
     let helm = Helm::on(plane);
     let chart = chart();
     for (value, kind) in [
-        ("metrics.serviceMonitor.enabled", "ServiceMonitor"),
-        ("metrics.podMonitor.enabled", "PodMonitor"),
-        ("metrics.prometheusRule.enabled", "PrometheusRule"),
+        ("metrics.serviceMonitor.enabled=true", "ServiceMonitor"),
+        ("metrics.podMonitor.enabled=true", "PodMonitor"),
+        (
+            r#"metrics.prometheusRule.enabled=true,metrics.prometheusRule.selector=job="x""#,
+            "PrometheusRule",
+        ),
     ] {
-        let value = format!("{value}=true");
-        let args = ["install", RELEASE, chart.to_str().unwrap(), "--set", &value];
+        let args = ["install", RELEASE, chart.to_str().unwrap(), "--set", value];
         let why = helm.try_run(&args).await.unwrap_err();
         assert!(why.contains(&format!("no matches for kind \"{kind}\"")), "{why}");
     }
