@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::{
-    commands::{complete, completion, get, man, version, why},
+    commands::{complete, completion, console, get, man, version, why},
     error::{Error, Outcome},
     flags::ConnectionFlags,
     output::Output,
@@ -35,6 +35,8 @@ enum Command {
     Get(get::GetArgs),
     /// Explain step by step why an instance is in its state, and what to do. Exits with 1 unless all is well.
     Why(why::WhyArgs),
+    /// Serve a page on this computer that shows registrations live.
+    Console(console::ConsoleArgs),
     /// Print a script that completes commands, for a shell or for kubectl.
     Completion(completion::CompletionArgs),
     /// Print a manual page.
@@ -56,6 +58,7 @@ impl Cli {
         match command {
             Command::Get(args) => wait(get::run(&args, &connection, output)),
             Command::Why(args) => wait(why::run(&args, &connection, output)),
+            Command::Console(args) => wait(console::run(&args, &connection, output)),
             Command::Completion(args) => completion::run(&args, Self::command(), output),
             Command::Man(args) => man::run(&args, Self::command(), output),
             Command::Version(args) => version::run(&args, output),

@@ -1,6 +1,6 @@
 //! Why a command failed. Each error names the object and says what to do.
 
-use std::{io, process::ExitCode};
+use std::{io, net::SocketAddr, process::ExitCode};
 
 use beatkeeper_api::text::{error_chain, plain, plain_error_chain};
 use beatkeeper_client::transport::{ConnectError, NoSource};
@@ -51,6 +51,14 @@ pub enum Error {
     /// The output cannot be written.
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
+    /// The console cannot listen.
+    #[error("cannot listen on {at}: {cause}\nChoose another port with --port.")]
+    Listen {
+        /// Where.
+        at: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
     /// The program cannot start what it needs.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),

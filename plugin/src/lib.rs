@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod console;
 pub mod error;
 pub mod flags;
 pub mod gather;
@@ -18,6 +19,7 @@ pub mod model;
 pub mod output;
 pub mod render;
 pub mod session;
+pub mod signals;
 pub mod times;
 
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 
 pub mod complete;
 pub mod completion;
+pub mod console;
 pub mod get;
 pub mod man;
 pub mod version;

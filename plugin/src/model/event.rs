@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The fields that are kept of an event.
 pub const KEEP: Keep = {
-    const REFERENCE: Keep = Fields(&[("kind", All), ("name", All)]);
+    const REFERENCE: Keep = Fields(&[("kind", All), ("namespace", All), ("name", All)]);
     Fields(&[
         ("metadata", Fields(&[("creationTimestamp", All)])),
         ("involvedObject", REFERENCE),
@@ -69,6 +69,18 @@ impl Transition {
         let names = names.split(" and ").next().unwrap_or_default();
         self.lease.as_deref() == Some(lease) || names.split(", ").any(|name| name == instance)
     }
+
+    /// How many instances it is about, and the name of the first of them.
+    pub fn instances(&self) -> (usize, Option<&str>) {
+        let note = self.note.strip_prefix("dry run: ").unwrap_or(&self.note);
+        let Some((names, _)) = note.split_once(": ") else { return (1, None) };
+        let (named, more) = match names.split_once(" and ") {
+            Some((named, more)) => (named, more.strip_suffix(" more").and_then(|n| n.parse().ok())),
+            None => (names, None),
+        };
+        let more: usize = more.unwrap_or(0);
+        (named.split(", ").count().saturating_add(more), named.split(", ").next())
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +107,7 @@ mod tests {
         assert!(read.is_about("vm-1", "greeter.vm-1"));
         assert!(read.is_about("vm-2", "greeter.vm-2"));
         assert!(!read.is_about("vm-3", "greeter.vm-3"));
+        assert_eq!(read.instances(), (5, Some("vm-1")));
     }
 
     #[test]

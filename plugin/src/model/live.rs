@@ -49,6 +49,11 @@ impl Live {
         &self.picture
     }
 
+    /// The objects that are known.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The watches that fail at present, and why.
     pub fn failing(&self) -> impl Iterator<Item = (Kind, &str)> {
         self.failing.iter().map(|(kind, why)| (*kind, why.as_str()))

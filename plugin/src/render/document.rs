@@ -55,7 +55,7 @@ pub struct RegistrationReport {
     pub unread: Vec<UnreadReport>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "docs/kubectl.md describes the fields")]
 pub struct FindingReport {
     pub severity: &'static str,
@@ -209,7 +209,8 @@ impl RegistrationReport {
 }
 
 impl FindingReport {
-    fn of(finding: &Finding) -> Self {
+    /// The report of one finding.
+    pub fn of(finding: &Finding) -> Self {
         let Finding { severity, what, remedy } = finding;
         Self { severity: severity.as_str(), what: what.clone(), remedy: remedy.clone() }
     }

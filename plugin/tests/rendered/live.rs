@@ -23,15 +23,15 @@ use serde_json::{Value, json};
 
 use crate::objects::{lease, listed, now, registration, slice};
 
-fn seen(lease: &Value) -> Object {
+pub fn seen(lease: &Value) -> Object {
     Object::Lease(Box::new(decode::read::<SeenLease>(lease.to_string().as_bytes()).unwrap()))
 }
 
-fn registered(object: Value) -> Object {
+pub fn registered(object: Value) -> Object {
     Object::Registration(Box::new(serde_json::from_value(object).unwrap()))
 }
 
-fn sliced(object: Value) -> Object {
+pub fn sliced(object: Value) -> Object {
     Object::Slice(Box::new(serde_json::from_value(object).unwrap()))
 }
 
@@ -52,7 +52,7 @@ fn live(object: Value, leases: &[Value], addresses: &[(&str, bool)]) -> Live {
     live
 }
 
-fn two() -> Live {
+pub fn two() -> Live {
     let instances =
         json!([listed("vm-1", "Ready", "Beating", ""), listed("vm-2", "Ready", "Beating", "")]);
     let leases = [lease("vm-1", "192.0.2.11", 1), lease("vm-2", "192.0.2.12", 1)];

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::Write,
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock, mpsc},
@@ -19,6 +20,7 @@ pub struct Stage {
     pub plane: &'static ControlPlane,
     pub namespace: String,
     children: Vec<(String, Child)>,
+    metrics: Option<SocketAddr>,
 }
 
 /// What the plugin has printed.
@@ -35,20 +37,44 @@ impl Stage {
         let plane = shared().await;
         plane.declare(&beatkeeper_api::crd()).await.unwrap();
         let namespace = plane.namespace(prefix).await.unwrap();
-        Self { plane, namespace, children: Vec::new() }
+        Self { plane, namespace, children: Vec::new(), metrics: None }
     }
 
     /// A namespace whose operator may publish documentation addresses.
     pub async fn new(prefix: &str) -> Self {
+        Self::with_operator(prefix, |_| Vec::new()).await
+    }
+
+    async fn with_operator(prefix: &str, more: impl FnOnce(&str) -> Vec<String>) -> Self {
         let mut stage = Self::without_operator(prefix).await;
         let namespace = stage.namespace.clone();
+        let more = more(&namespace);
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
         let range = format!("--outside-range={namespace}=192.0.2.0/24");
         let wider = format!("--outside-range={namespace}=198.18.0.0/15");
         // With a network of the cluster, the operator ignores the addresses in other namespaces.
         let network = "--cluster-network=203.0.113.0/24";
         let words = ["controller", "--namespace", &namespace, &range, &wider, network];
-        stage.start("operator", &words);
+        stage.start("operator", &[&words[..], &more].concat());
         stage
+    }
+
+    /// The same, with an operator that takes part in an election and serves metrics.
+    pub async fn electing(prefix: &str) -> Self {
+        let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let bind = format!("--metrics-bind-address={metrics}");
+        let mut stage = Self::with_operator(prefix, |namespace| {
+            let election = format!("--leader-elect-resource-namespace={namespace}");
+            vec!["--leader-elect".to_owned(), election, bind]
+        })
+        .await;
+        stage.metrics = Some(metrics);
+        stage
+    }
+
+    /// Where the operator's metrics are.
+    pub fn metrics_url(&self) -> String {
+        format!("http://{}/metrics", self.metrics.unwrap())
     }
 
     /// Creates a registration: ttl 3s, interval 1s, port grpc 80 → 8080, any Pod. `more` is further YAML of its spec.

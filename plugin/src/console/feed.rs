@@ -1,0 +1,194 @@
+//! The task that follows the cluster and feeds the open pages.
+
+use std::{io, sync::Arc};
+
+use axum::response::sse::Event;
+use beatkeeper_core::vocabulary::key::Key;
+use jiff::Timestamp;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    operator::{self, OperatorReport, Source},
+    teller::Teller,
+    wire::Message,
+};
+use crate::{
+    error::Error,
+    gather::{
+        events,
+        follow::{FRAME, Following},
+        scope::Wanted,
+    },
+    model::{event::Transition, why},
+    render::why::{WhyReport, report},
+    session::Session,
+};
+
+/// How many messages may wait for a page that reads slowly. One that is further behind has to connect again.
+const BEHIND: usize = 512;
+/// How many questions may wait for the task.
+const QUESTIONS: usize = 64;
+
+/// A question to the task.
+enum Question {
+    /// All that is known, and then each change.
+    Subscribe(oneshot::Sender<Subscription>),
+    /// The argument about an instance.
+    Why {
+        key: Key,
+        instance: String,
+        events: Vec<Transition>,
+        answer: oneshot::Sender<Option<WhyReport>>,
+    },
+}
+
+/// What a page is fed with.
+pub struct Subscription {
+    /// All that is known.
+    pub first: Vec<Event>,
+    /// What changes from then on.
+    pub then: broadcast::Receiver<Arc<str>>,
+}
+
+/// The way to the task. The task ends when the last copy is dropped.
+#[derive(Clone)]
+pub struct Feed {
+    questions: mpsc::Sender<Question>,
+}
+
+impl Feed {
+    /// Starts to follow the wanted registrations.
+    ///
+    /// # Errors
+    /// [`Error`], if only one is wanted, and it does not exist or cannot be read.
+    pub async fn start(session: &Session, wanted: &Wanted, source: Source) -> Result<Self, Error> {
+        let following = Following::start(session, wanted).await?;
+        let teller = Teller::new(session.context.clone(), wanted.scope.to_string());
+        let (questions, asked) = mpsc::channel(QUESTIONS);
+        let (reports, operator) = mpsc::channel(1);
+        let (session, wanted) = (session.clone(), wanted.clone());
+        tokio::spawn(operator::follow(session.clone(), wanted.scope.clone(), source, reports));
+        let (past, told) = oneshot::channel();
+        tokio::spawn(async move {
+            // Without the right to read events, the timeline begins now.
+            let events = events::of_all(&session.client, &wanted.scope).await;
+            let _ = past.send(events.unwrap_or_default());
+        });
+        let pages = broadcast::Sender::new(BEHIND);
+        let task = Task { following, teller, pages };
+        tokio::spawn(task.run(asked, operator, told));
+        Ok(Self { questions })
+    }
+
+    /// All that is known, and what changes from then on; `None` if nothing is followed any more.
+    pub async fn subscribe(&self) -> Option<Subscription> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question::Subscribe(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// The argument about an instance, with these events; `None` if there is no such instance.
+    pub async fn why(
+        &self,
+        key: Key,
+        instance: String,
+        events: Vec<Transition>,
+    ) -> Option<WhyReport> {
+        let (answer, answered) = oneshot::channel();
+        let question = Question::Why { key, instance, events, answer };
+        self.questions.send(question).await.ok()?;
+        answered.await.ok()?
+    }
+}
+
+struct Task {
+    following: Following,
+    teller: Teller,
+    pages: broadcast::Sender<Arc<str>>,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut questions: mpsc::Receiver<Question>,
+        mut operator: mpsc::Receiver<OperatorReport>,
+        mut past: oneshot::Receiver<Vec<(Key, Transition)>>,
+    ) {
+        let mut frames = interval(FRAME);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut knows_past = false;
+        loop {
+            tokio::select! {
+                goes_on = self.following.take_next() => if !goes_on {
+                    return;
+                },
+                _ = frames.tick() => self.tell_changes(),
+                question = questions.recv() => match question {
+                    Some(question) => self.answer(question),
+                    None => return,
+                },
+                Some(report) = operator.recv() => {
+                    let message = self.teller.take_operator(report);
+                    self.send(message);
+                }
+                events = &mut past, if !knows_past => {
+                    knows_past = true;
+                    self.teller.take_events(events.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn tell_changes(&mut self) {
+        self.following.take();
+        let judged = self.following.refresh();
+        let now = self.following.now();
+        let messages = self.teller.changes(self.following.live(), judged, now);
+        self.send(messages);
+    }
+
+    fn send(&self, messages: impl IntoIterator<Item = Message>) {
+        for message in messages {
+            // There may be no page, or a message may be too strange for JSON; then nobody is told.
+            if let Ok(text) = serde_json::to_string(&message) {
+                let _ = self.pages.send(text.into());
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Subscribe(answer) => {
+                let everything = self.teller.everything(self.following.now());
+                let events: Result<Vec<Event>, io::Error> = everything.iter().map(event).collect();
+                let first = events.unwrap_or_default();
+                let _ = answer.send(Subscription { first, then: self.pages.subscribe() });
+            }
+            Question::Why { key, instance, events, answer } => {
+                let _ = answer.send(self.why(&key, &instance, &events, self.following.now()));
+            }
+        }
+    }
+
+    fn why(
+        &self,
+        key: &Key,
+        instance: &str,
+        events: &[Transition],
+        now: Timestamp,
+    ) -> Option<WhyReport> {
+        let live = self.following.live();
+        let mut views = live.picture().registrations.iter();
+        let view = views.find(|view| view.key == *key)?;
+        let why = why::why(live.store(), view, instance, events, now)?;
+        Some(report(view, view.instance(instance)?, &why, now))
+    }
+}
+
+/// A message as an event of the stream.
+fn event(message: &Message) -> Result<Event, io::Error> {
+    Ok(Event::default().data(serde_json::to_string(message).map_err(io::Error::other)?))
+}

@@ -1,0 +1,330 @@
+//! What is known of the operator: its leader, the proof of the path of beats, and how long prunes take.
+//!
+//! Registrations tell nothing of this. It is read from the Lease of the election, from the probe of the leader and from
+//! the leader's metrics, as far as the user may.
+
+use std::{str::FromStr, time::Duration};
+
+use beatkeeper_core::vocabulary::key::Key;
+use http::Uri;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Client, Resource, api::ListParams, core::Request};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::{
+    sync::mpsc::Sender,
+    time::{Instant, sleep, timeout},
+};
+
+use super::lag::{self, Lag};
+use crate::{
+    error::Problem,
+    gather::{self, scope::Scope},
+    session::Session,
+};
+
+/// How often the leader and its probe are read.
+const OFTEN: Duration = Duration::from_secs(1);
+/// How often the metrics are read, and how often a missing Lease of the election is searched for.
+const SELDOM: Duration = Duration::from_secs(10);
+/// How long the metrics may take.
+const METRICS_WITHIN: Duration = Duration::from_secs(3);
+/// How much of the metrics is read. The operator's have less than a hundredth of it.
+const METRICS_MAX: usize = 16 << 20;
+/// The port of the metrics in the chart's Deployment.
+const METRICS_PORT: u16 = 8080;
+/// The name of the election's Lease, unless the operator was told another.
+const ELECTION: &str = "beatkeeper";
+/// The namespace in which [`docs/install.md`] installs the operator.
+const NAMESPACE: &str = "beatkeeper";
+/// The replica's name is that of its Pod, a hyphen and eight characters.
+const SUFFIX: usize = 9;
+
+/// Where to look for the operator.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The Lease of the election; `None` to search for it.
+    pub election: Option<Election>,
+    /// The URL of the leader's metrics; `None` to read them from its Pod.
+    pub metrics: Option<Uri>,
+}
+
+/// The Lease of an election.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Election(Key);
+
+/// The text names no Lease.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} names no Lease; write NAMESPACE/NAME, such as beatkeeper/beatkeeper")]
+pub struct NoElection(String);
+
+impl FromStr for Election {
+    type Err = NoElection;
+
+    fn from_str(text: &str) -> Result<Self, NoElection> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+                Ok(Self(Key::new(namespace, name)))
+            }
+            _ => Err(NoElection(text.to_owned())),
+        }
+    }
+}
+
+/// What is known of the operator.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatorReport {
+    /// The leader.
+    pub leader: Known<Leader>,
+    /// When the leader last proved that beats arrive, in milliseconds since 1970.
+    pub proof: Known<i64>,
+    /// How long after their deadlines instances were pruned; `null` before the first prune.
+    pub lag: Known<Option<Lag>>,
+}
+
+/// Something that is known, or why it is not.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Known<T> {
+    /// It is known.
+    Is(T),
+    /// It is not known, and why.
+    Unknown(String),
+}
+
+/// The leader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leader {
+    /// The replica.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Whether it renews its Lease.
+    pub renews: bool,
+}
+
+/// Reads what is known of the operator, again and again, until nobody takes it any more.
+pub async fn follow(
+    session: Session,
+    scope: Scope,
+    source: Source,
+    reports: Sender<OperatorReport>,
+) {
+    let mut reader = Reader {
+        session,
+        scope,
+        source,
+        found: None,
+        renewal: None,
+        lag: Known::Unknown("the leader is not known".to_owned()),
+        next_search: Instant::now(),
+        next_metrics: Instant::now(),
+    };
+    loop {
+        let report = reader.report().await;
+        if reports.send(report).await.is_err() {
+            return;
+        }
+        sleep(OFTEN).await;
+    }
+}
+
+struct Reader {
+    session: Session,
+    scope: Scope,
+    source: Source,
+    /// The Lease of the election, once it was found.
+    found: Option<Key>,
+    /// The renewal of the election's Lease that was seen last, and when it was seen first.
+    renewal: Option<(String, Instant)>,
+    lag: Known<Option<Lag>>,
+    next_search: Instant,
+    next_metrics: Instant,
+}
+
+impl Reader {
+    async fn report(&mut self) -> OperatorReport {
+        let leader = match self.leader().await {
+            Ok(leader) => leader,
+            Err(why) => Known::Unknown(why.to_string()),
+        };
+        let proof = match &leader {
+            Known::Is(leader) => self.proof(leader).await,
+            Known::Unknown(_) => Known::Unknown("the leader is not known".to_owned()),
+        };
+        if Instant::now() >= self.next_metrics {
+            self.next_metrics = Instant::now() + SELDOM;
+            self.lag = match self.lag(&leader).await {
+                Ok(metrics) => Known::Is(lag::read(&metrics)),
+                Err(why) => Known::Unknown(why.to_string()),
+            };
+        }
+        OperatorReport { leader, proof, lag: self.lag.clone() }
+    }
+
+    async fn leader(&mut self) -> Result<Known<Leader>, Unknown> {
+        let election = match (&self.source.election, &self.found) {
+            (Some(Election(key)), _) | (None, Some(key)) => key.clone(),
+            (None, None) => self.search().await?,
+        };
+        let lease = match self.read(&election).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                self.found = None;
+                return Err(Unknown::Refused(Problem::of(&error)));
+            }
+        };
+        let spec = &lease["spec"];
+        let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
+        let (holder, renewed) = (text("holderIdentity"), text("renewTime"));
+        if holder.is_empty() {
+            return Ok(Known::Unknown("no replica leads".to_owned()));
+        }
+        let now = Instant::now();
+        if self.renewal.as_ref().is_none_or(|(known, _)| *known != renewed) {
+            let is_first = self.renewal.is_none();
+            // A Lease that is read for the first time may be old. Its writer's clock is all there is to tell.
+            let old = is_first && self.is_old(&renewed, spec);
+            let long_ago = if old { now.checked_sub(SELDOM * 6).unwrap_or(now) } else { now };
+            self.renewal = Some((renewed, long_ago));
+        }
+        let seconds = spec["leaseDurationSeconds"].as_u64().unwrap_or(5).max(2);
+        let seen = self.renewal.as_ref().map_or(now, |(_, seen)| *seen);
+        let renews = now.duration_since(seen) < Duration::from_secs(seconds) + OFTEN;
+        let name = beatkeeper_api::text::plain(&holder).into_owned();
+        Ok(Known::Is(Leader { name, namespace: election.namespace, renews }))
+    }
+
+    fn is_old(&self, renewed: &str, spec: &Value) -> bool {
+        let seconds = spec["leaseDurationSeconds"].as_i64().unwrap_or(5);
+        let age = renewed.parse().map(|at: Timestamp| self.session.clock.now().duration_since(at));
+        age.is_ok_and(|age| age.as_secs() > seconds + 30)
+    }
+
+    /// Looks for the Lease of the election in all namespaces, or else where it is normally.
+    async fn search(&mut self) -> Result<Key, Unknown> {
+        if Instant::now() < self.next_search {
+            return Err(Unknown::NoElection);
+        }
+        self.next_search = Instant::now() + SELDOM;
+        let params = ListParams::default().fields(&format!("metadata.name={ELECTION}"));
+        let list = Request::new(Lease::url_path(&(), None)).list(&params);
+        let list = match list {
+            Ok(request) => self.session.client.request::<Value>(request).await.ok(),
+            Err(_) => None,
+        };
+        let namespaces: Vec<String> = match list {
+            Some(list) => {
+                let items = list["items"].as_array().into_iter().flatten();
+                let of = |item: &Value| item["metadata"]["namespace"].as_str().map(str::to_owned);
+                items.filter_map(of).collect()
+            }
+            None => {
+                let own = self.scope.namespace().map(str::to_owned);
+                [Some(NAMESPACE.to_owned()), own].into_iter().flatten().collect()
+            }
+        };
+        for namespace in namespaces {
+            let key = Key::new(&*namespace, ELECTION);
+            if self.read(&key).await.is_ok_and(|lease| lease["spec"]["holderIdentity"].is_string())
+            {
+                self.found = Some(key.clone());
+                return Ok(key);
+            }
+        }
+        Err(Unknown::NoElection)
+    }
+
+    async fn read(&self, key: &Key) -> kube::Result<Value> {
+        let request = Request::new(Lease::url_path(&(), Some(&key.namespace)));
+        let request = request.get(&key.name, &kube::api::GetParams::default());
+        self.session.client.request(request.map_err(kube::Error::BuildRequest)?).await
+    }
+
+    /// When the leader's probe was last renewed. It lies in the operator's namespace, or in the watched one.
+    async fn proof(&self, leader: &Leader) -> Known<i64> {
+        let probe = format!("beatkeeper-probe-{}", leader.name);
+        let mut why = format!("there is no Lease {probe}");
+        let namespaces = [Some(leader.namespace.as_str()), self.scope.namespace()];
+        for namespace in namespaces.into_iter().flatten() {
+            match gather::lease(&self.session.client, namespace, &probe).await {
+                Ok(Some(lease)) => {
+                    if let Some(beat) = lease.beat {
+                        return Known::Is(beat.at.as_millisecond());
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => why = Problem::of(&error).brief(),
+            }
+        }
+        Known::Unknown(why)
+    }
+
+    async fn lag(&self, leader: &Known<Leader>) -> Result<String, Unknown> {
+        let read = async {
+            match (&self.source.metrics, leader) {
+                (Some(url), _) => fetch(url).await,
+                (None, Known::Is(leader)) => of_pod(&self.session.client, leader).await,
+                (None, Known::Unknown(_)) => Err(Unknown::NoLeader),
+            }
+        };
+        timeout(METRICS_WITHIN, read).await.map_err(|_| Unknown::Late)?
+    }
+}
+
+/// Why something of the operator is not known.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    #[error("no Lease {ELECTION} of an election found; name it with --election")]
+    NoElection,
+    #[error("the leader is not known")]
+    NoLeader,
+    #[error("{}", .0.brief())]
+    Refused(Problem),
+    #[error("the metrics do not answer")]
+    Late,
+    #[error("the metrics do not answer: {0}")]
+    NoAnswer(String),
+}
+
+/// The metrics of the leader's Pod, through the API server.
+async fn of_pod(client: &Client, leader: &Leader) -> Result<String, Unknown> {
+    let Leader { name, namespace, .. } = leader;
+    let pod = name.get(..name.len().saturating_sub(SUFFIX)).unwrap_or_default();
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{METRICS_PORT}/proxy/metrics");
+    let request = http::Request::get(path).body(Vec::new());
+    let request = request.map_err(|error| Unknown::NoAnswer(error.to_string()))?;
+    let answer = client.request_text(request).await;
+    answer.map_err(|error| Unknown::Refused(Problem::of(&error)))
+}
+
+/// What a URL answers.
+async fn fetch(url: &Uri) -> Result<String, Unknown> {
+    let failed = |error: &dyn std::error::Error| Unknown::NoAnswer(error.to_string());
+    let client = HttpClient::builder(TokioExecutor::new()).build_http::<Empty<&[u8]>>();
+    let answer = client.get(url.clone()).await.map_err(|error| failed(&error))?;
+    if !answer.status().is_success() {
+        return Err(Unknown::NoAnswer(answer.status().to_string()));
+    }
+    let body = Limited::new(answer.into_body(), METRICS_MAX).collect().await;
+    let body = body.map_err(|error| Unknown::NoAnswer(error.to_string()))?.to_bytes();
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_election_is_named_by_namespace_and_name() {
+        assert_eq!("a/b".parse::<Election>().unwrap(), Election(Key::new("a", "b")));
+        for text in ["a", "/b", "a/", ""] {
+            assert!(text.parse::<Election>().is_err(), "{text}");
+        }
+    }
+}

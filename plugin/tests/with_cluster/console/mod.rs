@@ -1,0 +1,4 @@
+//! The console: what it answers, and what a browser shows of it.
+
+mod http;
+mod server;
