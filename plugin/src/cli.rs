@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::{
-    commands::{complete, completion, console, get, man, version, why},
+    commands::{complete, completion, console, cordon, drain, get, man, uncordon, version, why},
     error::{Error, Outcome},
     flags::ConnectionFlags,
     output::Output,
@@ -12,7 +12,7 @@ use crate::{
 
 /// Shows what Beatkeeper publishes, and why.
 ///
-/// It only reads, unless a command says otherwise.
+/// All commands only read, except for cordon, uncordon and drain.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-beatkeeper",
@@ -37,6 +37,12 @@ enum Command {
     Why(why::WhyArgs),
     /// Serve a page on this computer that shows registrations live.
     Console(console::ConsoleArgs),
+    /// Remove an instance from what is published, although it beats.
+    Cordon(cordon::CordonArgs),
+    /// Lift the cordon of an instance, also if its Lease is gone.
+    Uncordon(uncordon::UncordonArgs),
+    /// Give an instance no new connections, and let it finish the existing ones.
+    Drain(drain::DrainArgs),
     /// Print a script that completes commands, for a shell or for kubectl.
     Completion(completion::CompletionArgs),
     /// Print a manual page.
@@ -59,6 +65,9 @@ impl Cli {
             Command::Get(args) => wait(get::run(&args, &connection, output)),
             Command::Why(args) => wait(why::run(&args, &connection, output)),
             Command::Console(args) => wait(console::run(&args, &connection, output)),
+            Command::Cordon(args) => wait(cordon::run(&args, &connection, output)),
+            Command::Uncordon(args) => wait(uncordon::run(&args, &connection, output)),
+            Command::Drain(args) => wait(drain::run(&args, &connection, output)),
             Command::Completion(args) => completion::run(&args, Self::command(), output),
             Command::Man(args) => man::run(&args, Self::command(), output),
             Command::Version(args) => version::run(&args, output),

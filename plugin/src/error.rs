@@ -5,6 +5,8 @@ use std::{io, net::SocketAddr, process::ExitCode};
 use beatkeeper_api::text::{error_chain, plain, plain_error_chain};
 use beatkeeper_client::transport::{ConnectError, NoSource};
 
+use crate::change::obstacle::Obstacle;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -25,6 +27,19 @@ pub enum Error {
         /// What is wrong, and what to do.
         problem: Problem,
     },
+    /// The API server refuses a write because a right is missing.
+    #[error("cannot {doing}: {message}\nThis needs {right}. docs/kubectl.md has a role with that.")]
+    Forbidden {
+        /// What was being done, to which object.
+        doing: String,
+        /// What the API server, or an admission policy, says.
+        message: String,
+        /// The right that is needed.
+        right: String,
+    },
+    /// A change is not made.
+    #[error(transparent)]
+    Obstacle(#[from] Obstacle),
     /// There is no registration of this name.
     #[error("there is no ServiceRegistration {name} in namespace {namespace}{}", listed(others))]
     NoRegistration {
@@ -68,6 +83,20 @@ impl Error {
     /// An error of a request. `doing` says what was being done, such as `list Leases in namespace shop`.
     pub fn of_request(doing: impl Into<String>, error: &kube::Error) -> Self {
         Self::Request { doing: doing.into(), problem: Problem::of(error) }
+    }
+
+    /// An error of a write. `right` is the right that may be missing.
+    pub fn of_write(doing: impl Into<String>, right: String, error: &kube::Error) -> Self {
+        let doing = doing.into();
+        match Problem::of(error) {
+            Problem::Forbidden(message) => Self::Forbidden { doing, message, right },
+            // The object itself is gone, and not its kind.
+            Problem::NoKind => Self::Request {
+                doing,
+                problem: Problem::Refused(plain(&error.to_string()).into_owned()),
+            },
+            problem => Self::Request { doing, problem },
+        }
     }
 
     /// The exit code: 2 for a command line that makes no sense, and 1 for all else.

@@ -63,3 +63,34 @@ pub enum Format {
     /// Only the names, as kubectl takes them.
     Name,
 }
+
+/// Whether a change is made, as in kubectl.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum DryRun {
+    /// Make the change.
+    #[default]
+    None,
+    /// Send it to the API server, which checks it and does not store it.
+    Server,
+    /// Send nothing that changes something.
+    Client,
+}
+
+impl DryRun {
+    /// What kubectl writes behind a result.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Server => " (server dry run)",
+            Self::Client => " (dry run)",
+        }
+    }
+}
+
+/// How a change is made.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ChangeFlags {
+    /// Only say what would be changed.
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t, require_equals = true)]
+    pub dry_run: DryRun,
+}

@@ -4,10 +4,13 @@
 //! what is used of them. [`model`] turns them into plain values: a registration with all its instances. [`render`] turns
 //! these values into text. The last two have no I/O and no clock.
 //!
+//! Commands that change something first say what follows, in the words of [`model`], and write through [`change`].
+//!
 //! A command is a file or a folder in `commands`. It takes a [`session::Session`] and writes to an [`output::Output`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -20,6 +23,7 @@ pub mod output;
 pub mod render;
 pub mod session;
 pub mod signals;
+pub mod target;
 pub mod times;
 
 use std::process::ExitCode;

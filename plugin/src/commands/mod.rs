@@ -3,7 +3,10 @@
 pub mod complete;
 pub mod completion;
 pub mod console;
+pub mod cordon;
+pub mod drain;
 pub mod get;
 pub mod man;
+pub mod uncordon;
 pub mod version;
 pub mod why;

@@ -14,5 +14,6 @@ pub mod lease;
 pub mod live;
 pub mod publication;
 pub mod registration;
+pub mod removal;
 pub mod store;
 pub mod why;

@@ -4,5 +4,6 @@
 mod console;
 mod live;
 mod objects;
+mod removal;
 mod tree;
 mod why;

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod console;
+mod cordon;
+mod drain;
 mod get;
 mod live;
 mod rights;
 mod shell;
 mod stage;
+mod terminal;
 mod why;

@@ -102,6 +102,22 @@ impl Stage {
         assert!(command.status().unwrap().success(), "kubectl {words:?}");
     }
 
+    /// What kubectl prints in the namespace.
+    pub fn read(&self, words: &[&str]) -> String {
+        let mut command = self.plane.kubectl();
+        command.args(["-n", &self.namespace]).args(words);
+        let printed = printed(command);
+        assert_eq!(printed.code, 0, "kubectl {words:?}: {printed:?}");
+        printed.out
+    }
+
+    /// The annotations of a Lease.
+    pub fn annotations(&self, lease: &str) -> serde_json::Value {
+        let lease = self.read(&["get", "lease", lease, "-o", "json"]);
+        let lease: serde_json::Value = serde_json::from_str(&lease).unwrap();
+        lease["metadata"]["annotations"].clone()
+    }
+
     /// Starts an agent that beats for an instance of `greeter`.
     pub fn agent(&mut self, instance: &str, address: &str) {
         let namespace = self.namespace.clone();

@@ -1,0 +1,5 @@
+//! What commands that change something share: what follows from a change, consent to it, and the writes.
+
+pub mod consent;
+pub mod obstacle;
+pub mod write;

@@ -1,0 +1,145 @@
+//! The instance that a command is about.
+
+use beatkeeper_api::{
+    ServiceRegistration,
+    heartbeat::{self, REGISTRATION_LABEL},
+};
+
+use crate::{
+    error::Error,
+    gather::{
+        self,
+        scope::{Scope, Wanted},
+    },
+    model::{
+        assemble, finding::named, instance::Instance, lease::SeenLease,
+        registration::RegistrationView, store::Store,
+    },
+    session::Session,
+};
+
+/// A registration and one of its instances, as they are written on the command line: NAME/INSTANCE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The name of the registration.
+    pub registration: String,
+    /// The name of the instance.
+    pub instance: String,
+}
+
+/// The registration of a target, and all that belongs to it.
+#[derive(Debug)]
+pub struct Found {
+    /// What was read.
+    pub store: Store,
+    /// The registration as it was read.
+    pub object: ServiceRegistration,
+    /// The registration with its instances.
+    pub view: RegistrationView,
+}
+
+impl Target {
+    /// Reads NAME/INSTANCE.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], if there is no instance in it.
+    pub fn read(text: &str) -> Result<Self, Error> {
+        match text.split_once('/') {
+            Some((registration, instance)) if !registration.is_empty() && !instance.is_empty() => {
+                Ok(Self { registration: registration.to_owned(), instance: instance.to_owned() })
+            }
+            _ => Err(Error::Usage(format!(
+                "{text:?} names no instance; write NAME/INSTANCE, such as {}/vm-1",
+                text.trim_matches('/')
+            ))),
+        }
+    }
+
+    /// Reads the registration and all that belongs to it.
+    ///
+    /// # Errors
+    /// [`Error`], if it cannot be read, or there is none of this name.
+    pub async fn find(&self, session: &Session) -> Result<Found, Error> {
+        let scope = Scope::Namespace(session.namespace.clone());
+        let wanted = Wanted { scope, name: Some(self.registration.clone()), labels: None };
+        let store = gather::gather(session, &wanted).await?;
+        let Some(object) = store.registrations.values().next().cloned() else {
+            return Err(Error::NoRegistration {
+                namespace: session.namespace.clone(),
+                name: self.registration.clone(),
+                others: Vec::new(),
+            });
+        };
+        let view = assemble::registration(&store, &object, session.clock.now());
+        Ok(Found { store, object, view })
+    }
+
+    /// The name of the Lease of the instance.
+    pub fn lease_name(&self) -> String {
+        heartbeat::lease_name(&self.registration, &self.instance)
+    }
+
+    /// Reads the Lease of the instance; `None` if there is none, or if it is no heartbeat of the registration.
+    ///
+    /// # Errors
+    /// [`Error`], if it cannot be read.
+    pub async fn lease(&self, session: &Session) -> Result<Option<SeenLease>, Error> {
+        let name = self.lease_name();
+        let doing = format!("read Lease {name} in namespace {}", session.namespace);
+        let lease = gather::lease(&session.client, &session.namespace, &name).await;
+        let lease = lease.map_err(|error| Error::of_request(doing, &error))?;
+        Ok(lease.filter(|lease| {
+            lease.heartbeat.registration.as_deref() == Some(&*self.registration)
+                && !lease.heartbeat.content.deleting
+        }))
+    }
+}
+
+impl Found {
+    /// The instance.
+    ///
+    /// # Errors
+    /// [`Error::NoInstance`], which says what there is instead.
+    pub async fn instance(&self, target: &Target, session: &Session) -> Result<&Instance, Error> {
+        match self.view.instance(&target.instance) {
+            Some(instance) => Ok(instance),
+            None => Err(unknown(session, &self.view, target).await),
+        }
+    }
+}
+
+/// Why there is no instance of this name: perhaps its Lease lacks the label.
+pub async fn unknown(session: &Session, view: &RegistrationView, target: &Target) -> Error {
+    let lease = target.lease_name();
+    let found = gather::lease(&session.client, &view.key.namespace, &lease).await;
+    let hint = match found {
+        Ok(Some(_)) => format!(
+            "Lease {lease} exists, but its label {REGISTRATION_LABEL} is not {name}, so it is no heartbeat of it.\n\
+             Set it with: kubectl -n {namespace} label --overwrite lease {lease} {REGISTRATION_LABEL}={name}",
+            name = view.key.name,
+            namespace = view.key.namespace,
+        ),
+        _ if view.instances.is_empty() => {
+            format!(
+                "It has no instances: nothing beats for it. An instance beats by its Lease, here {lease}."
+            )
+        }
+        _ => format!("It has: {}", named(view.instances.iter().map(|it| it.name.as_str()))),
+    };
+    let instance = target.instance.clone();
+    Error::NoInstance { registration: view.key.to_string(), instance, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_what_follows_the_first_slash() {
+        let target = Target::read("orders/adopted/192.0.2.21").unwrap();
+        assert_eq!((&*target.registration, &*target.instance), ("orders", "adopted/192.0.2.21"));
+        for wrong in ["greeter", "greeter/", "/vm-1", "/", ""] {
+            assert!(Target::read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

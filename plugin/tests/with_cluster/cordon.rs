@@ -1,0 +1,160 @@
+//! `cordon` and `uncordon`, with an operator that follows them.
+
+use serde_json::Value;
+
+use crate::{stage::Stage, terminal::Terminal};
+
+/// Two instances that serve.
+async fn two(prefix: &str) -> Stage {
+    let mut stage = Stage::new(prefix).await;
+    stage.register("greeter", "  protection: { minReady: 1 }\n");
+    stage.agent("vm-1", "192.0.2.11");
+    stage.agent("vm-2", "192.0.2.12");
+    stage.until(&["get"], "both are ready", |tree| tree.contains("2 of 2 instances ready"));
+    stage
+}
+
+const CORDON: [&str; 4] = ["cordon", "greeter/vm-1", "--reason", "bad disk"];
+
+#[tokio::test]
+async fn a_cordon_says_who_is_left_and_lasts_until_it_is_lifted_although_the_lease_goes() {
+    let mut stage = two("cordon").await;
+    for (flag, suffix) in [("--dry-run=server", "server dry run"), ("--dry-run=client", "dry run")]
+    {
+        let tried = stage.plugin(&[&CORDON[..], &[flag]].concat());
+        assert_eq!(
+            (tried.code, tried.out),
+            (
+                0,
+                format!(
+                    "It is Ready (Beating) and gets new connections.\n1 of 2 ready instances is left: vm-2.\n\
+                     instance greeter/vm-1 cordoned ({suffix})\n"
+                )
+            )
+        );
+        assert_eq!(stage.annotations("greeter.vm-1")["beatkeeper.dev/cordoned"], Value::Null);
+    }
+    let cordoned = stage.plugin(&CORDON);
+    assert_eq!(cordoned.code, 0, "{cordoned:?}");
+    assert!(cordoned.out.ends_with("instance greeter/vm-1 cordoned\n"), "{cordoned:?}");
+    stage.until(&["get"], "the operator follows", |tree| tree.contains("⊘ Cordoned  vm-1"));
+    let why = stage.plugin(&["why", "greeter/vm-1"]);
+    assert!(why.out.contains("a person has cordoned it: bad disk"), "{why:?}");
+    let again = stage.plugin(&CORDON);
+    assert_eq!(again.code, 1);
+    assert!(
+        again.err.starts_with("error: greeter/vm-1 is cordoned already: bad disk\n"),
+        "{again:?}"
+    );
+    stage.kill("vm-1");
+    stage.kubectl(&["delete", "lease", "greeter.vm-1"]);
+    let lifted = stage.plugin(&["uncordon", "greeter/vm-1"]);
+    assert_eq!(
+        (lifted.code, &*lifted.out),
+        (0, "instance greeter/vm-1 uncordoned\n"),
+        "{lifted:?}"
+    );
+    assert!(lifted.err.contains("The operator is asked to lift the cordon"), "{lifted:?}");
+    let registration = stage.read(&["get", "sreg", "greeter", "-o", "json"]);
+    assert!(!registration.contains("beatkeeper.dev/uncordon"), "{registration}");
+    assert!(!registration.contains("bad disk"), "{registration}");
+    stage.agent("vm-1", "192.0.2.11");
+    stage.until(&["get"], "both are ready", |tree| tree.contains("2 of 2 instances ready"));
+}
+
+#[tokio::test]
+async fn a_cordon_that_leaves_too_few_needs_consent() {
+    let stage = two("consent").await;
+    assert_eq!(stage.plugin(&["cordon", "greeter/vm-2"]).code, 0);
+    stage.until(&["get"], "one is cordoned", |tree| tree.contains("1 of 2 instances ready"));
+    let refused = stage.plugin(&CORDON);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.out.contains("No ready instance is left: Service greeter gives no answer."),
+        "{refused:?}"
+    );
+    assert_eq!(
+        refused.err,
+        "error: nothing was changed: too few instances would be left\n\
+         Start others first, or add --yes to do it all the same.\n"
+    );
+    assert_eq!(stage.annotations("greeter.vm-1")["beatkeeper.dev/cordoned"], Value::Null);
+    let tried = stage.plugin(&[&CORDON[..], &["--dry-run=server"]].concat());
+    assert_eq!(tried.code, 0, "a dry run needs no consent: {tried:?}");
+    {
+        let terminal = Terminal::open(&stage, &CORDON[..2]);
+        terminal.until("it asks", |seen| seen.contains("Go on? [y/N]"));
+        terminal.press("n");
+        terminal.press("Enter");
+        terminal.until("it has ended", |seen| !seen.contains("Go on?"));
+        assert_eq!(stage.annotations("greeter.vm-1")["beatkeeper.dev/cordoned"], Value::Null);
+    }
+    let terminal = Terminal::open(&stage, &CORDON[..2]);
+    terminal.until("it asks", |seen| seen.contains("Go on? [y/N]"));
+    terminal.press("y");
+    terminal.press("Enter");
+    stage.until(&["get"], "it is cordoned", |tree| tree.contains("⊘ Cordoned  vm-1"));
+    assert_eq!(stage.plugin(&["uncordon", "greeter/vm-1"]).code, 0);
+    stage.until(&["get"], "it is back", |tree| tree.contains("1 of 2 instances ready"));
+    let done = stage.plugin(&[&CORDON[..], &["--yes"]].concat());
+    assert_eq!(done.code, 0, "{done:?}");
+    stage.until(&["get"], "none is ready", |tree| tree.contains("0 of 2 instances ready"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_cordoned_or_uncordoned_is_told_with_what_can() {
+    let mut stage = Stage::new("not-cordoned").await;
+    stage.register("greeter", "  instances: [{ name: db, addresses: [192.0.2.30] }]\n");
+    stage.agent("vm-1", "192.0.2.11");
+    stage.until(&["get"], "it is ready", |tree| tree.contains("1 of 2 instances ready"));
+    let err = |words: &[&str]| {
+        let printed = stage.plugin(words);
+        assert_eq!(printed.code, 1, "{printed:?}");
+        printed.err
+    };
+    let waiting = err(&["cordon", "greeter/db"]);
+    assert!(
+        waiting.contains("greeter/db has no Lease, and a cordon is an annotation of the Lease"),
+        "{waiting}"
+    );
+    assert!(waiting.contains("remove db from spec.instances"), "{waiting}");
+    assert_eq!(
+        err(&["uncordon", "greeter/vm-1"]),
+        "error: greeter/vm-1 is not cordoned\nNo instance of greeter is.\n"
+    );
+    let unknown = err(&["cordon", "greeter/vm-7"]);
+    assert!(unknown.contains("It has: db and vm-1"), "{unknown}");
+    assert!(err(&["uncordon", "greeter/vm-7"]).contains("It has: db and vm-1"));
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_write_leases_is_told_the_right() {
+    let stage = two("cordon-right").await;
+    stage.apply(READER);
+    stage.until(&["get", "--as", "ann"], "the role applies", |tree| tree.contains("2 of 2"));
+    let printed = stage.plugin(&["cordon", "greeter/vm-1", "--as", "ann"]);
+    assert_eq!(printed.code, 1);
+    let namespace = &stage.namespace;
+    assert!(
+        printed.err.contains(&format!(
+            "This needs patch for leases.coordination.k8s.io in namespace {namespace}"
+        )),
+        "{printed:?}"
+    );
+}
+
+const READER: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: { name: reader }
+rules:
+- { apiGroups: [beatkeeper.dev], resources: [serviceregistrations], verbs: [get, list] }
+- { apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list] }
+- { apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list] }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: reader }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader }
+subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: User, name: ann }]
+";

@@ -1,0 +1,65 @@
+//! A real terminal: tmux shows what a person would see.
+
+use std::{
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::stage::{PATIENCE, Stage};
+
+/// A terminal in which the plugin runs. It ends when this is dropped.
+pub struct Terminal {
+    socket: String,
+}
+
+impl Terminal {
+    /// Opens a terminal of 110 columns and 24 rows.
+    pub fn open(stage: &Stage, words: &[&str]) -> Self {
+        let terminal = Self { socket: format!("beatkeeper-{}", stage.namespace) };
+        let config = stage.plane.kubeconfig();
+        let mut command = vec!["new-session", "-d", "-x", "110", "-y", "24", "-s", "view"];
+        let kubeconfig = format!("KUBECONFIG={}", config.display());
+        command.extend(["env", &kubeconfig, env!("CARGO_BIN_EXE_kubectl-beatkeeper")]);
+        command.extend(words);
+        command.extend(["--namespace", &stage.namespace]);
+        assert!(terminal.tmux(&command).status.success(), "tmux does not start");
+        terminal
+    }
+
+    fn tmux(&self, words: &[&str]) -> Output {
+        let mut command = Command::new("tmux");
+        command.args(["-L", &self.socket, "-f", "/dev/null"]).args(words);
+        command.env("LC_ALL", "C.UTF-8").env("TERM", "xterm-256color").stdin(Stdio::null());
+        command.output().expect("tmux is missing: scripts/tools test says how to install it")
+    }
+
+    /// What is seen.
+    pub fn seen(&self) -> String {
+        let output = self.tmux(&["capture-pane", "-p", "-t", "view"]);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Presses a key, as tmux names it; longer text is typed.
+    pub fn press(&self, key: &str) {
+        self.tmux(&["send-keys", "-t", "view", key]);
+    }
+
+    /// Waits until what is seen is as wanted.
+    pub fn until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        loop {
+            let seen = self.seen();
+            if wanted(&seen) {
+                return seen;
+            }
+            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}:\n{seen}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
