@@ -218,6 +218,12 @@ async fn two_replicas_both_notice_that_the_store_was_restored_and_one_goes_on() 
         Operator::start_as(Some(name), &kubeconfig, &ns.name, &flags)
     };
     let operators = vec![replica("first"), replica("second")];
+    // A replica that begins after the rollback has nothing to notice.
+    eventually("each replica has read the store", async || {
+        let ready = |one: &Operator| one.logged().contains("taking part in the election");
+        operators.iter().all(ready).then_some(())
+    })
+    .await;
     let (operators, mut hearts) = goes_back(operators, ns.clone()).await;
     hearts.kill(6);
     hearts.published().await;
