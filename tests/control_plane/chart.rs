@@ -17,7 +17,7 @@ mod values;
 use beatkeeper_cluster::{ControlPlane, Options};
 
 /// A chart installs objects for the whole cluster. These tests therefore have separate control
-/// planes, which end with the test process.
+/// planes, which end with the test.
 async fn own_plane(options: Options) -> &'static ControlPlane {
-    Box::leak(Box::new(ControlPlane::start(options).await.unwrap()))
+    ControlPlane::start_for_this_thread(options).await.unwrap()
 }

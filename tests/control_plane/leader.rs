@@ -231,10 +231,8 @@ async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_api_server_no_replica_leads_and_afterwards_one_does() {
-    let plane = ControlPlane::start(Options::default()).await.unwrap();
+    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    // The control plane ends with the test process.
-    let plane: &'static ControlPlane = Box::leak(Box::new(plane));
     let ns = TestNamespace::new_on(plane, "outage").await;
     let (first, second) = ns.pair(&SHORT).await;
     let mut beats = beating(&ns, "3s", 10).await;

@@ -102,10 +102,8 @@ async fn an_operator_that_was_suspended_prunes_no_instance_that_beat_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_was_away_for_three_ttls_costs_no_living_instance_its_place() {
-    let plane = ControlPlane::start(Options::default()).await.unwrap();
+    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    // The control plane ends with the test process.
-    let plane: &'static ControlPlane = Box::leak(Box::new(plane));
     let ns = TestNamespace::new_on(plane, "away").await;
     let _operator = ns.operator();
     let mut beats = beating(&ns, 30).await;

@@ -115,10 +115,9 @@ impl Lookout {
     }
 }
 
-/// A separate control plane, which ends with the test process.
+/// A separate control plane, which ends with the test.
 async fn ns() -> TestNamespace {
-    let plane: &'static ControlPlane =
-        Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     TestNamespace::new_on(plane, "restored").await
 }

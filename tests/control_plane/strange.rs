@@ -139,8 +139,7 @@ fn huge(number: usize) -> Value {
 
 /// The operator's peak of memory after a start with `count` huge Leases.
 async fn peak_with(count: usize) -> u64 {
-    let plane: &'static ControlPlane =
-        Box::leak(Box::new(ControlPlane::start(Options::default()).await.unwrap()));
+    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
     let ns = TestNamespace::new_on(plane, "huge").await;
     let path = format!("{LEASES}/namespaces/{}/leases", ns.name);

@@ -1,7 +1,7 @@
 //! A real Kubernetes control plane as a library and a command: etcd, kube-apiserver and kube-controller-manager,
 //! ready in seconds, without root and without containers.
 //!
-//! [`ControlPlane::start`] starts a control plane. [`shared()`] returns the one that all tests of a process share.
+//! [`ControlPlane::start`] starts a control plane, [`ControlPlane::start_for_this_thread`] one for a single test. [`shared()`] returns the one that all tests of a process share.
 //! The binaries are built once, from Go modules pinned by `go/*/go.mod` and `go.sum`, into the user's cache;
 //! `KUBEBUILDER_ASSETS` names other binaries. All processes end with the process that started them, also if it is
 //! killed. Any number of control planes can run side by side.
@@ -20,6 +20,7 @@ mod control;
 mod folder;
 mod kubeconfig;
 mod objects;
+mod of_thread;
 mod options;
 mod part;
 mod pki;

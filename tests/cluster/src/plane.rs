@@ -135,6 +135,13 @@ impl ControlPlane {
         ready::usable(self).await
     }
 
+    /// Ends the processes of a control plane that was started here. Does not wait for their end.
+    pub(crate) fn end(&self) {
+        if let Owner::Us(ours) = &self.owner {
+            ours.supervisor.end();
+        }
+    }
+
     /// Attaches to a control plane that another process runs: `beatkeeper-cluster exec` and `up` name its folder in
     /// `BEATKEEPER_TEST_CLUSTER`.
     ///

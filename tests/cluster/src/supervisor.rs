@@ -94,6 +94,12 @@ impl Supervisor {
         Ok(Self { orders, thread: Some(thread) })
     }
 
+    /// Ends the processes. Does not wait for their end.
+    pub(crate) fn end(&self) {
+        // An error means that they have ended already.
+        let _ = self.orders.send(Message::End);
+    }
+
     pub(crate) fn orders(&self) -> Orders {
         Orders(self.orders.clone())
     }
@@ -101,7 +107,7 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        let _ = self.orders.send(Message::End);
+        self.end();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -63,6 +63,19 @@ fn eventually(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+#[test]
+fn a_control_plane_for_a_thread_ends_with_it() {
+    let started = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
+            pids(plane).await
+        })
+    });
+    let pids = started.join().unwrap();
+    eventually("all three have ended", || !pids.iter().any(|pid| runs(*pid)));
+}
+
 #[tokio::test]
 async fn a_control_plane_dies_with_its_parent_even_by_sigkill_and_the_next_one_sweeps_its_folder() {
     let mut up = Up::start();

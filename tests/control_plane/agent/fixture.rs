@@ -28,12 +28,12 @@ pub(super) async fn plane() -> &'static ControlPlane {
     plane
 }
 
-/// A separate control plane, for a test that breaks it or needs other options. It is leaked,
-/// because `TestNamespace` needs a static reference. It ends with the test process.
+/// A separate control plane, for a test that breaks it or needs other options. It
+/// ends with the test.
 pub(super) async fn own_plane(options: Options) -> &'static ControlPlane {
-    let plane = ControlPlane::start(options).await.unwrap();
+    let plane = ControlPlane::start_for_this_thread(options).await.unwrap();
     plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    Box::leak(Box::new(plane))
+    plane
 }
 
 /// A separate namespace with a registration `greeter`.

@@ -43,11 +43,10 @@ impl Fixture {
         Self::open(ns, operator, changes).await
     }
 
-    /// Like [`Self::new`], on a separate control plane, which ends with the test process. The
+    /// Like [`Self::new`], on a separate control plane, which ends with the test. The
     /// operator watches all namespaces.
     pub async fn on_own_plane(prefix: &str, options: Options) -> Self {
-        let plane: &'static ControlPlane =
-            Box::leak(Box::new(ControlPlane::start(options).await.unwrap()));
+        let plane = ControlPlane::start_for_this_thread(options).await.unwrap();
         plane.declare(&beatkeeper_api::crd()).await.unwrap();
         let ns = TestNamespace::new_on(plane, prefix).await;
         let ranges = ns.ranges();
