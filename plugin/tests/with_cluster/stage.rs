@@ -86,6 +86,33 @@ impl Stage {
         self.apply(&object);
     }
 
+    /// Creates a registration with this ttl and this interval.
+    pub fn declare(&self, name: &str, ttl: &str, interval: &str) {
+        self.apply(&format!(
+            "apiVersion: beatkeeper.dev/v1alpha1\nkind: ServiceRegistration\nmetadata: {{ name: {name} }}\nspec:\n  \
+             ttl: {ttl}\n  interval: {interval}\n  ports: [{{ name: http, port: 80, targetPort: 8080 }}]\n"
+        ));
+    }
+
+    /// Starts one agent that beats for many instances. `address` gives the address of each.
+    pub fn fleet(
+        &mut self,
+        name: &str,
+        registration: &str,
+        count: usize,
+        address: impl Fn(usize) -> String,
+    ) {
+        let namespace = self.namespace.clone();
+        let instance =
+            |n| format!("- {{ instance: {registration}-{n:04}, addresses: [{}] }}\n", address(n));
+        let all: String = (0..count).map(instance).collect();
+        let text =
+            format!("registration: {registration}\nnamespace: {namespace}\ninstances:\n{all}");
+        let file = std::env::temp_dir().join(format!("kubectl-beatkeeper-{namespace}-{name}.yaml"));
+        std::fs::write(&file, text).unwrap();
+        self.start(name, &["agent", "run", "--config", file.to_str().unwrap()]);
+    }
+
     /// Applies objects.
     pub fn apply(&self, objects: &str) {
         let mut command = self.plane.kubectl();

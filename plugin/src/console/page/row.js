@@ -98,6 +98,7 @@ function label(element, cell) {
   const where = [...(cell.addresses ?? []), cell.zone ? `zone ${cell.zone}` : ""].filter(Boolean).join(", ");
   const why = cell.message ? `${cell.reason}: ${cell.message}` : cell.reason;
   element.setAttribute("aria-label", [cell.name, words.state(cell.state), why, where].filter(Boolean).join("; "));
+  if (element.dataset.state !== cell.state) delete element.dataset.shown;
   element.dataset.state = cell.state;
 }
 

@@ -11,10 +11,12 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let colour = paint.colours();
 
-/** What the loop has cost: frames, cells and milliseconds of painting, and the longest frame. */
-export const stats = { frames: 0, cells: 0, millis: 0, longest: 0, drawnAt: null };
+/** What the loop has cost: frames, cells and milliseconds of painting, and the longest frame. When cells were told, and drawn. */
+export const stats = { frames: 0, cells: 0, millis: 0, longest: 0, toldAt: null, drawnAt: null };
 
-/** The longest pause between two frames, in milliseconds, when nothing may move. */
+/** The pause between two frames, in milliseconds: a cell of 20 pixels drains by a fraction of a pixel in it. */
+const PAUSE = 30;
+/** The pause when nothing may move. */
 const STILL_PAUSE = 1000;
 /** How often timelines are drawn. */
 const TIMELINES = 10_000;
@@ -75,6 +77,7 @@ export function keepOnly(keys) {
 
 /** Takes a registration with all its cells. */
 export function put(key, told, cells) {
+  stats.toldAt ??= performance.now();
   let row = all.get(key);
   if (!row) {
     row = rows.row(key);
@@ -158,8 +161,7 @@ export function start() {
     stats.millis += took;
     stats.longest = Math.max(stats.longest, took);
     if (painted && stats.drawnAt === null) stats.drawnAt = performance.now();
-    if (still.matches) setTimeout(() => requestAnimationFrame(frame), STILL_PAUSE);
-    else requestAnimationFrame(frame);
+    setTimeout(() => requestAnimationFrame(frame), still.matches ? STILL_PAUSE : PAUSE);
   };
   requestAnimationFrame(frame);
   setInterval(() => all.forEach((row) => lines.draw(row.timeline, colour)), TIMELINES);

@@ -57,6 +57,11 @@ impl Console {
         Self { child, _out: out, host: host.to_owned(), secret: secret.to_owned() }
     }
 
+    /// The address of the page.
+    pub fn url(&self) -> String {
+        format!("http://{}/{}/", self.host, self.secret)
+    }
+
     /// Sends a request with a method, a whole path and a Host, and reads the whole answer.
     pub fn ask(&self, method: &str, path: &str, host: &str) -> Answer {
         let mut stream = self.send(method, path, host);
