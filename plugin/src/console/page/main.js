@@ -73,7 +73,7 @@ function summarize() {
     byId("dry-run"),
     all
       ? "DRY RUN: the operator decides and publishes nothing."
-      : `DRY RUN: ${dry} of ${rows.length} registrations are decided, and not published.`,
+      : `DRY RUN: ${dry} of ${rows.length} registrations publish nothing; the operator only decides.`,
   );
   byId("empty").hidden = rows.length > 0;
   const bad = rows.filter((row) => row.told?.severity === "bad").length;

@@ -29,12 +29,16 @@ const sizes = new ResizeObserver((entries) => {
     lines.draw(row.timeline, colour);
   }
 });
-const sights = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    const row = all.get(target.dataset.key);
-    if (row) row.seen = isIntersecting;
-  }
-});
+const sights = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const row = all.get(target.dataset.key);
+      if (row) row.seen = isIntersecting;
+    }
+  },
+  // Rows are painted before they are scrolled to.
+  { rootMargin: "800px 0px" },
+);
 dark.addEventListener("change", repaint);
 
 function repaint() {
