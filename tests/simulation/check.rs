@@ -134,6 +134,12 @@ impl Check {
         }
     }
 
+    /// Ends everything. The workloads refer to the network, and it to this: the cycle would keep memory allocated.
+    pub fn end(&self) {
+        self.workloads.borrow_mut().clear();
+        self.processes.borrow_mut().clear();
+    }
+
     pub fn join(&self, workload: Rc<Workload>) {
         self.workloads.borrow_mut().push(workload);
     }

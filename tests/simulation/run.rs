@@ -114,6 +114,7 @@ async fn play_here(seed: u64, story: Story, without: Without, traced: bool) -> O
     };
     run.executor.end();
     run.network.end();
+    run.check.end();
     connection::install(None);
     outcome
 }
