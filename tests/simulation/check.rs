@@ -20,6 +20,7 @@ mod decisions;
 mod left;
 mod silence;
 mod stretches;
+mod workloads;
 
 use std::{
     cell::{Cell, RefCell},
@@ -132,20 +133,6 @@ impl Check {
         if let Some(trace) = self.trace.borrow_mut().as_mut() {
             trace.push(format!("{:>8}  {}", self.now.get(), what()));
         }
-    }
-
-    /// Ends everything. The workloads refer to the network, and it to this: the cycle would keep memory allocated.
-    pub fn end(&self) {
-        self.workloads.borrow_mut().clear();
-        self.processes.borrow_mut().clear();
-    }
-
-    pub fn join(&self, workload: Rc<Workload>) {
-        self.workloads.borrow_mut().push(workload);
-    }
-
-    pub fn workloads(&self) -> Vec<Rc<Workload>> {
-        self.workloads.borrow().clone()
     }
 
     pub fn set_skew(&self, place: usize, millis: i64) {
