@@ -94,3 +94,14 @@ pub struct ChangeFlags {
     #[arg(long, value_enum, value_name = "WHERE", default_value_t, require_equals = true)]
     pub dry_run: DryRun,
 }
+
+/// How a change is made that takes an instance out of service.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RemovalFlags {
+    /// Do it also if fewer ready instances than minReady, or none, are left.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How the change is made.
+    #[command(flatten)]
+    pub change: ChangeFlags,
+}

@@ -7,6 +7,7 @@ use beatkeeper_api::{
 
 use crate::{
     error::Error,
+    flags::ConnectionFlags,
     gather::{
         self,
         scope::{Scope, Wanted},
@@ -38,12 +39,26 @@ pub struct Found {
     pub view: RegistrationView,
 }
 
+/// Connects to the cluster, and reads the registration of NAME/INSTANCE and all that belongs to it.
+///
+/// # Errors
+/// [`Error`], if the text names no instance, the cluster cannot be reached, or there is no such registration.
+pub async fn open(
+    text: &str,
+    connection: &ConnectionFlags,
+) -> Result<(Target, Session, Found), Error> {
+    let target = Target::read(text)?;
+    let session = Session::open(connection).await?;
+    let found = target.find(&session).await?;
+    Ok((target, session, found))
+}
+
 impl Target {
     /// Reads NAME/INSTANCE.
     ///
     /// # Errors
     /// [`Error::Usage`], if there is no instance in it.
-    pub fn read(text: &str) -> Result<Self, Error> {
+    fn read(text: &str) -> Result<Self, Error> {
         match text.split_once('/') {
             Some((registration, instance)) if !registration.is_empty() && !instance.is_empty() => {
                 Ok(Self { registration: registration.to_owned(), instance: instance.to_owned() })
@@ -59,7 +74,7 @@ impl Target {
     ///
     /// # Errors
     /// [`Error`], if it cannot be read, or there is none of this name.
-    pub async fn find(&self, session: &Session) -> Result<Found, Error> {
+    async fn find(&self, session: &Session) -> Result<Found, Error> {
         let scope = Scope::Namespace(session.namespace.clone());
         let wanted = Wanted { scope, name: Some(self.registration.clone()), labels: None };
         let store = gather::gather(session, &wanted).await?;

@@ -3,23 +3,28 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use super::obstacle::Obstacle;
-use crate::{error::Error, flags::DryRun};
+use crate::{
+    error::Error,
+    flags::{DryRun, RemovalFlags},
+    model::{instance::Instance, registration::RegistrationView, removal::Removal},
+    output::Output,
+};
 
-/// What a person has said on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Given {
-    /// `--yes`.
-    pub yes: bool,
-    /// `--dry-run`, which changes nothing.
-    pub dry_run: DryRun,
-}
-
-/// Asks whether to go on. Without a terminal nobody can be asked, and only `--yes` is consent.
+/// Says what follows from the removal of an instance, and asks whether to go on if too few would be left. Without a
+/// terminal there is no person to ask, and only `--yes` is consent.
 ///
 /// # Errors
 /// [`Obstacle::TooFew`] or [`Obstacle::Declined`], without consent.
-pub fn ask(given: Given) -> Result<(), Error> {
-    if given.yes || given.dry_run != DryRun::None {
+pub fn tell_and_ask(
+    view: &RegistrationView,
+    instance: &Instance,
+    flags: &RemovalFlags,
+    output: &Output,
+) -> Result<(), Error> {
+    let removal = Removal::of(view, instance);
+    output.text(&removal.told().iter().map(|line| format!("{line}\n")).collect::<String>())?;
+    let is_agreed = flags.yes || flags.change.dry_run != DryRun::None;
+    if is_agreed || !removal.leaves_too_few() {
         return Ok(());
     }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {

@@ -51,7 +51,7 @@ pub enum Obstacle {
         /// How to remove the instance instead.
         hint: String,
     },
-    /// Too few instances would be left, and nobody can be asked.
+    /// Too few instances would be left, and there is no terminal to ask on.
     #[error(
         "nothing was changed: too few instances would be left\n\
          Start others first, or add --yes to do it all the same."

@@ -59,7 +59,7 @@ pub async fn run(
     server::run(&session, &wanted, settings, output).await
 }
 
-/// The addresses that only this computer reaches. The page shows what the user may read, without asking who reads it.
+/// The addresses that only this computer reaches. The page shows what the user may read, without asking for a login.
 fn loopback(text: &str) -> Result<IpAddr, NotLoopback> {
     let address = text.parse().ok().filter(IpAddr::is_loopback);
     address.ok_or_else(|| NotLoopback(text.to_owned()))

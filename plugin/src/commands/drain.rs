@@ -5,16 +5,14 @@ use clap::Args;
 
 use crate::{
     change::{
-        consent::{self, Given},
+        consent::tell_and_ask,
         obstacle::Obstacle,
         write::{self, Mark},
     },
     error::{Error, Outcome},
-    flags::{ChangeFlags, ConnectionFlags},
-    model::removal::Removal,
+    flags::{ConnectionFlags, RemovalFlags},
     output::Output,
-    session::Session,
-    target::Target,
+    target::open,
 };
 
 /// The arguments of `drain`.
@@ -26,26 +24,21 @@ pub struct DrainArgs {
     /// Why; it becomes the note of the instance. Default: its own note stays.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Do it also if fewer ready instances than minReady, or none, are left.
-    #[arg(short, long)]
-    yes: bool,
     #[command(flatten)]
-    change: ChangeFlags,
+    removal: RemovalFlags,
 }
 
 /// Drains the instance.
 ///
 /// # Errors
-/// [`Error`], if there is no such instance, it has no Lease or drains already, too few instances would be left and
-/// nobody consents, or the API server refuses it.
+/// [`Error`], if there is no such instance, it has no Lease or drains already, too few instances would be left
+/// and there is no consent, or the API server refuses it.
 pub async fn run(
     args: &DrainArgs,
     connection: &ConnectionFlags,
     output: &Output,
 ) -> Result<Outcome, Error> {
-    let target = Target::read(&args.instance)?;
-    let session = Session::open(connection).await?;
-    let found = target.find(&session).await?;
+    let (target, session, found) = open(&args.instance, connection).await?;
     let instance = found.instance(&target, &session).await?;
     let Some(lease) = target.lease(&session).await? else {
         let instance = args.instance.clone();
@@ -59,12 +52,8 @@ pub async fn run(
         let instance = args.instance.clone();
         return Err(Obstacle::AlreadyDraining { instance, note, end }.into());
     }
-    let removal = Removal::of(&found.view, instance);
-    output.text(&removal.told().iter().map(|line| format!("{line}\n")).collect::<String>())?;
-    let dry_run = args.change.dry_run;
-    if removal.leaves_too_few() {
-        consent::ask(Given { yes: args.yes, dry_run })?;
-    }
+    tell_and_ask(&found.view, instance, &args.removal, output)?;
+    let dry_run = args.removal.change.dry_run;
     write::mark(&session.client, &lease, &Mark::Drain(args.reason.clone()), dry_run).await?;
     output.text(&format!("instance {} draining{}\n", args.instance, dry_run.suffix()))?;
     output.remark(&format!("To end that: {end}"));

@@ -21,7 +21,7 @@ use crate::{
     model::{finding::named, lease::SeenLease},
     output::Output,
     session::Session,
-    target::{Found, Target, unknown},
+    target::{Found, Target, open, unknown},
 };
 
 /// The arguments of `uncordon`.
@@ -49,9 +49,7 @@ pub async fn run(
     connection: &ConnectionFlags,
     output: &Output,
 ) -> Result<Outcome, Error> {
-    let target = Target::read(&args.instance)?;
-    let session = Session::open(connection).await?;
-    let found = target.find(&session).await?;
+    let (target, session, found) = open(&args.instance, connection).await?;
     let lease = target.lease(&session).await?;
     let dry_run = args.change.dry_run;
     if let Some(lease) = lease.as_ref().filter(|lease| is_marked(lease)) {

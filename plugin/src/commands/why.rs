@@ -9,8 +9,7 @@ use crate::{
     model::why,
     output::{Document, Output},
     render,
-    session::Session,
-    target::{Found, Target, unknown},
+    target::{Found, open, unknown},
 };
 
 /// The arguments of `why`.
@@ -34,9 +33,8 @@ pub async fn run(
     connection: &ConnectionFlags,
     output: &Output,
 ) -> Result<Outcome, Error> {
-    let target = Target::read(&args.instance)?;
-    let session = Session::open(connection).await?;
-    let Found { mut store, view, .. } = target.find(&session).await?;
+    let (target, session, found) = open(&args.instance, connection).await?;
+    let Found { mut store, view, .. } = found;
     let events = match events::of(&session.client, &view.key).await {
         Ok(events) => events,
         Err(error) => {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::instance::{Instance, JudgedBy};
+use crate::model::instance::Instance;
 
 /// An instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,41 +37,13 @@ impl Cell {
             state: instance.state.as_str(),
             reason: instance.reason.to_string(),
             message: instance.message.clone(),
-            judged_by: match instance.judged {
-                JudgedBy::Operator => "operator",
-                JudgedBy::Plugin => "plugin",
-            },
+            judged_by: instance.judged.as_str(),
             addresses: instance.addresses.clone(),
             zone: instance.zone.clone(),
             version: instance.version.clone(),
             since: instance.since.map(Timestamp::as_millisecond),
             beat: beat(instance),
         }
-    }
-
-    /// Whether another telling differs only in the beat.
-    pub fn is_same_but_for_its_beat(&self, other: &Self) -> bool {
-        let Self {
-            name,
-            state,
-            reason,
-            message,
-            judged_by,
-            addresses,
-            zone,
-            version,
-            since,
-            beat: _,
-        } = self;
-        *name == other.name
-            && *state == other.state
-            && *reason == other.reason
-            && *message == other.message
-            && *judged_by == other.judged_by
-            && *addresses == other.addresses
-            && *zone == other.zone
-            && *version == other.version
-            && *since == other.since
     }
 }
 

@@ -1,14 +1,10 @@
 //! The task that follows the cluster and feeds the open pages.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
-use axum::response::sse::Event;
 use beatkeeper_core::vocabulary::key::Key;
 use jiff::Timestamp;
-use tokio::{
-    sync::{broadcast, mpsc, oneshot},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{
     operator::{self, OperatorReport, Source},
@@ -19,7 +15,7 @@ use crate::{
     error::Error,
     gather::{
         events,
-        follow::{FRAME, Following},
+        follow::{Following, frames},
         scope::Wanted,
     },
     model::{event::Transition, why},
@@ -48,7 +44,7 @@ enum Question {
 /// What a page is fed with.
 pub struct Subscription {
     /// All that is known.
-    pub first: Vec<Event>,
+    pub first: Vec<Arc<str>>,
     /// What changes from then on.
     pub then: broadcast::Receiver<Arc<str>>,
 }
@@ -117,8 +113,7 @@ impl Task {
         mut operator: mpsc::Receiver<OperatorReport>,
         mut past: oneshot::Receiver<Vec<(Key, Transition)>>,
     ) {
-        let mut frames = interval(FRAME);
-        frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut frames = frames();
         let mut knows_past = false;
         loop {
             tokio::select! {
@@ -151,11 +146,9 @@ impl Task {
     }
 
     fn send(&self, messages: impl IntoIterator<Item = Message>) {
-        for message in messages {
-            // There may be no page, or a message may be too strange for JSON; then nobody is told.
-            if let Ok(text) = serde_json::to_string(&message) {
-                let _ = self.pages.send(text.into());
-            }
+        for text in messages.into_iter().filter_map(|message| text(&message)) {
+            // An error means that there is no page.
+            let _ = self.pages.send(text);
         }
     }
 
@@ -163,8 +156,7 @@ impl Task {
         match question {
             Question::Subscribe(answer) => {
                 let everything = self.teller.everything(self.following.now());
-                let events: Result<Vec<Event>, io::Error> = everything.iter().map(event).collect();
-                let first = events.unwrap_or_default();
+                let first = everything.iter().filter_map(text).collect();
                 let _ = answer.send(Subscription { first, then: self.pages.subscribe() });
             }
             Question::Why { key, instance, events, answer } => {
@@ -188,7 +180,7 @@ impl Task {
     }
 }
 
-/// A message as an event of the stream.
-fn event(message: &Message) -> Result<Event, io::Error> {
-    Ok(Event::default().data(serde_json::to_string(message).map_err(io::Error::other)?))
+/// A message as JSON. One that cannot be written as JSON is left out.
+fn text(message: &Message) -> Option<Arc<str>> {
+    serde_json::to_string(message).ok().map(Arc::from)
 }

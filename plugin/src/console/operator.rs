@@ -96,6 +96,15 @@ pub enum Known<T> {
     Unknown(String),
 }
 
+impl<T> From<Result<T, Unknown>> for Known<T> {
+    fn from(read: Result<T, Unknown>) -> Self {
+        match read {
+            Ok(it) => Self::Is(it),
+            Err(why) => Self::Unknown(why.to_string()),
+        }
+    }
+}
+
 /// The leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,7 +117,7 @@ pub struct Leader {
     pub renews: bool,
 }
 
-/// Reads what is known of the operator, again and again, until nobody takes it any more.
+/// Reads what is known of the operator, again and again, until the receiver is closed.
 pub async fn follow(
     session: Session,
     scope: Scope,
@@ -121,7 +130,7 @@ pub async fn follow(
         source,
         found: None,
         renewal: None,
-        lag: Known::Unknown("the leader is not known".to_owned()),
+        lag: Err(Unknown::NoLeader).into(),
         next_search: Instant::now(),
         next_metrics: Instant::now(),
     };
@@ -149,25 +158,19 @@ struct Reader {
 
 impl Reader {
     async fn report(&mut self) -> OperatorReport {
-        let leader = match self.leader().await {
-            Ok(leader) => leader,
-            Err(why) => Known::Unknown(why.to_string()),
-        };
+        let leader = self.leader().await.into();
         let proof = match &leader {
             Known::Is(leader) => self.proof(leader).await,
-            Known::Unknown(_) => Known::Unknown("the leader is not known".to_owned()),
+            Known::Unknown(_) => Err(Unknown::NoLeader).into(),
         };
         if Instant::now() >= self.next_metrics {
             self.next_metrics = Instant::now() + SELDOM;
-            self.lag = match self.lag(&leader).await {
-                Ok(metrics) => Known::Is(lag::read(&metrics)),
-                Err(why) => Known::Unknown(why.to_string()),
-            };
+            self.lag = self.lag(&leader).await.map(|metrics| lag::read(&metrics)).into();
         }
         OperatorReport { leader, proof, lag: self.lag.clone() }
     }
 
-    async fn leader(&mut self) -> Result<Known<Leader>, Unknown> {
+    async fn leader(&mut self) -> Result<Leader, Unknown> {
         let election = match (&self.source.election, &self.found) {
             (Some(Election(key)), _) | (None, Some(key)) => key.clone(),
             (None, None) => self.search().await?,
@@ -183,7 +186,7 @@ impl Reader {
         let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
         let (holder, renewed) = (text("holderIdentity"), text("renewTime"));
         if holder.is_empty() {
-            return Ok(Known::Unknown("no replica leads".to_owned()));
+            return Err(Unknown::NoReplica);
         }
         let now = Instant::now();
         if self.renewal.as_ref().is_none_or(|(known, _)| *known != renewed) {
@@ -197,7 +200,7 @@ impl Reader {
         let seen = self.renewal.as_ref().map_or(now, |(_, seen)| *seen);
         let renews = now.duration_since(seen) < Duration::from_secs(seconds) + OFTEN;
         let name = beatkeeper_api::text::plain(&holder).into_owned();
-        Ok(Known::Is(Leader { name, namespace: election.namespace, renews }))
+        Ok(Leader { name, namespace: election.namespace, renews })
     }
 
     fn is_old(&self, renewed: &str, spec: &Value) -> bool {
@@ -282,6 +285,8 @@ impl Reader {
 enum Unknown {
     #[error("no Lease {ELECTION} of an election found; name it with --election")]
     NoElection,
+    #[error("no replica leads")]
+    NoReplica,
     #[error("the leader is not known")]
     NoLeader,
     #[error("{}", .0.brief())]

@@ -158,20 +158,17 @@ async fn file(State(context): State<Arc<Context>>, request: Request) -> Response
 async fn stream_of(State(context): State<Arc<Context>>) -> Response {
     match context.feed.subscribe().await {
         Some(Subscription { first, then }) => {
-            let first = stream::iter(first.into_iter().map(Ok::<_, Infallible>));
-            let all = first.chain(changes(then).map(Ok));
-            Sse::new(all).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+            let all = stream::iter(first).chain(changes(then));
+            let events = all.map(|text| Ok::<_, Infallible>(Event::default().data(&*text)));
+            Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
         }
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
 /// The changes until the page is too far behind. Then it connects again, and is told everything.
-fn changes(then: broadcast::Receiver<Arc<str>>) -> impl Stream<Item = Event> + Send {
-    stream::unfold(then, async |mut then| {
-        let text = then.recv().await.ok()?;
-        Some((Event::default().data(&*text), then))
-    })
+fn changes(then: broadcast::Receiver<Arc<str>>) -> impl Stream<Item = Arc<str>> + Send {
+    stream::unfold(then, async |mut then| Some((then.recv().await.ok()?, then)))
 }
 
 async fn why(

@@ -9,9 +9,12 @@ use super::{
     cell::{Cell, beat},
     operator::OperatorReport,
     timeline::{self, Timeline},
-    wire::{Message, Row, Unreadable},
+    wire::{Message, Row},
 };
-use crate::model::{event::Transition, live::Live, registration::RegistrationView};
+use crate::{
+    model::{event::Transition, live::Live, registration::RegistrationView},
+    render::document::UnreadReport,
+};
 
 /// How often beats are told, even if there are none, in milliseconds.
 const HEARTBEAT: i64 = 1000;
@@ -182,11 +185,11 @@ impl Teller {
     }
 
     fn tell_health(&mut self, live: &Live, messages: &mut Vec<Message>) {
-        let unread = live.picture().unread.iter();
-        let unread = unread.map(|it| Unreadable { what: it.what.clone(), why: it.why.clone() });
-        let failing = live
-            .failing()
-            .map(|(kind, why)| Unreadable { what: kind.as_str().to_owned(), why: why.to_owned() });
+        let unread = live.picture().unread.iter().map(UnreadReport::of);
+        let failing = live.failing().map(|(kind, why)| UnreadReport {
+            what: kind.as_str().to_owned(),
+            why: why.to_owned(),
+        });
         let health = Message::Health {
             complete: live.is_complete(),
             unread: unread.collect(),
@@ -218,11 +221,11 @@ impl Told {
             && self.cells.iter().zip(cells).all(|(old, new)| old.name == new.name)
     }
 
-    /// Takes in what else has changed than beats. Returns it, with its places.
+    /// Takes in what else has changed than beats, which were taken in before. Returns it, with its places.
     fn take(&mut self, cells: &[Cell]) -> Vec<(usize, Cell)> {
         let mut changed = Vec::new();
         for (place, (told, cell)) in self.cells.iter_mut().zip(cells).enumerate() {
-            if !told.is_same_but_for_its_beat(cell) {
+            if told != cell {
                 *told = cell.clone();
                 changed.push((place, cell.clone()));
             }

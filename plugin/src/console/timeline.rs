@@ -1,4 +1,4 @@
-//! What has happened to the instances of a registration in the last hour: who joined, who was pruned or held, who left.
+//! What has happened to the instances of a registration in the last hour: joins, prunes, holds and departures.
 //!
 //! Events tell of the time before the console was started. What it sees itself it notes for each instance.
 

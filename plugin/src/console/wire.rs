@@ -4,7 +4,10 @@ use beatkeeper_api::duration;
 use serde::Serialize;
 
 use super::{cell::Cell, operator::OperatorReport, timeline::Mark};
-use crate::{model::registration::RegistrationView, render::document::FindingReport};
+use crate::{
+    model::registration::RegistrationView,
+    render::document::{FindingReport, UnreadReport},
+};
 
 /// A message to the page. Moments are milliseconds since 1970 by the clock of the API server.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,15 +30,7 @@ pub enum Message {
     /// What is known of the operator.
     Operator(OperatorReport),
     /// What could not be read, and which watches fail.
-    Health { complete: bool, unread: Vec<Unreadable>, failing: Vec<Unreadable> },
-}
-
-/// Something that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the words say it")]
-pub struct Unreadable {
-    pub what: String,
-    pub why: String,
+    Health { complete: bool, unread: Vec<UnreadReport>, failing: Vec<UnreadReport> },
 }
 
 /// A registration, without its instances.
@@ -75,7 +70,7 @@ impl Row {
             interval: duration::format(view.interval),
             status: view.reported.reason().to_owned(),
             severity: view.severity().map(crate::model::finding::Severity::as_str),
-            dry_run: view.dry_run || view.reported.reason() == "DryRun",
+            dry_run: view.is_dry_run(),
             counts: counted.map(|(state, count)| (state.as_str(), count)).collect(),
             total: counts.total(),
             findings: view.findings.iter().map(FindingReport::of).collect(),

@@ -3,18 +3,26 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{one, scope::Wanted, watch::Watches};
 use crate::{clock::ServerClock, error::Error, model::live::Live, session::Session};
 
 /// How often a view is drawn at most, for changes and for time that passes.
-pub const FRAME: Duration = Duration::from_millis(100);
+const FRAME: Duration = Duration::from_millis(100);
 /// How often everything is judged again, because the time alone may change it.
 const JUDGE_EVERY: Duration = Duration::from_secs(1);
 /// After everything was judged, this many times its duration are left for other work.
 const REST: u32 = 20;
 /// The same after only some registrations were judged. One of them may have thousands of instances.
 const REST_AFTER_SOME: u32 = 4;
+
+/// The moments at which a view is drawn. Moments that were missed are not made up for.
+pub fn frames() -> Interval {
+    let mut frames = interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    frames
+}
 
 /// A picture that is kept up to date.
 pub struct Following {

@@ -16,6 +16,16 @@ pub enum JudgedBy {
     Plugin,
 }
 
+impl JudgedBy {
+    /// The word for it in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Plugin => "plugin",
+        }
+    }
+}
+
 /// How the operator's slices contain an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Published {

@@ -108,6 +108,11 @@ pub struct RegistrationView {
 }
 
 impl RegistrationView {
+    /// Whether nothing is published because of a dry run, of this registration or of the operator.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run || self.reported.reason() == "DryRun"
+    }
+
     /// How many instances are in each state.
     pub fn counts(&self) -> Counts {
         Counts::of(&self.instances)

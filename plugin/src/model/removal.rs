@@ -36,7 +36,6 @@ impl Removal {
             let all = view.instances.iter().filter(move |it| it.state == state);
             all.filter(|it| it.name != instance.name).map(|it| it.name.clone()).collect::<Vec<_>>()
         };
-        let dry_run = view.dry_run || view.reported.reason() == "DryRun";
         let left = in_state(InstanceState::Ready);
         Self {
             state: format!("{} ({})", instance.state.as_str(), instance.reason),
@@ -45,7 +44,7 @@ impl Removal {
                 // The slices may be late, or the status may list too few instances.
                 _ => instance.published == Published::Ready,
             },
-            dry_run,
+            dry_run: view.is_dry_run(),
             service: view.service_name.clone(),
             ready: left.len() + usize::from(instance.state == InstanceState::Ready),
             held: in_state(InstanceState::Held),

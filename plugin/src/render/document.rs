@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::model::{
     finding::Finding,
-    instance::{Instance, JudgedBy},
+    instance::Instance,
     publication::{EndpointCount, PublishedEndpoints, PublishedService, PublishedSlice},
     registration::{ConditionView, Picture, RegistrationView, Unread},
 };
@@ -151,7 +151,7 @@ pub struct EndpointsReport {
     pub managed: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "docs/kubectl.md describes the fields")]
 pub struct UnreadReport {
     pub what: String,
@@ -241,10 +241,7 @@ impl InstanceReport {
             state: instance.state.as_str(),
             reason: instance.reason.to_string(),
             message: instance.message.clone(),
-            judged_by: match instance.judged {
-                JudgedBy::Operator => "operator",
-                JudgedBy::Plugin => "plugin",
-            },
+            judged_by: instance.judged.as_str(),
             published: instance.published.as_str(),
             since: instance.since.map(rfc3339),
             last_beat: beat.map(|beat| rfc3339(beat.at)),
@@ -293,7 +290,8 @@ impl EndpointsReport {
 }
 
 impl UnreadReport {
-    fn of(unread: &Unread) -> Self {
+    /// The report of something that could not be read.
+    pub fn of(unread: &Unread) -> Self {
         let Unread { what, why } = unread;
         Self { what: what.clone(), why: why.clone() }
     }

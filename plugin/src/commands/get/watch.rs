@@ -1,7 +1,5 @@
 //! `get --watch`: follows the changes, on a terminal as a live view, and elsewhere as lines.
 
-use tokio::time::{MissedTickBehavior, interval};
-
 use super::{
     page::{Action, Health},
     screen::Screen,
@@ -9,7 +7,7 @@ use super::{
 use crate::{
     error::{Error, Outcome},
     gather::{
-        follow::{FRAME, Following},
+        follow::{Following, frames},
         scope::Wanted,
     },
     output::Output,
@@ -37,8 +35,7 @@ pub async fn run(
 
 async fn on_screen(following: &mut Following, mut screen: Screen) -> Result<Outcome, Error> {
     let mut end = End::new()?;
-    let mut frames = interval(FRAME);
-    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut frames = frames();
     loop {
         tokio::select! {
             goes_on = following.take_next() => if !goes_on {
@@ -74,8 +71,7 @@ fn draw(following: &Following, screen: &mut Screen) -> Result<(), Error> {
 async fn as_lines(following: &mut Following, output: &Output) -> Result<Outcome, Error> {
     let mut end = End::new()?;
     let mut told = Told::default();
-    let mut frames = interval(FRAME);
-    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut frames = frames();
     loop {
         tokio::select! {
             goes_on = following.take_next() => if !goes_on {
