@@ -14,7 +14,8 @@ use kube::{Api, ResourceExt, discovery::ApiResource, runtime::wait};
 use serde_json::json;
 use tokio::time::timeout;
 
-use self::fixture::{LEASE, PATIENCE, TestNamespace, own_plane, plane};
+use self::fixture::{LEASE, PATIENCE, TestNamespace};
+use crate::support::crd::{install, install_on_own};
 
 mod fixture;
 mod permission;
@@ -139,7 +140,7 @@ async fn a_lease_that_is_deleted_or_stripped_of_its_label_is_claimed_again() {
 
 #[tokio::test]
 async fn a_pod_owns_its_lease_and_replaces_that_of_an_earlier_pod_of_its_name() {
-    let plane = own_plane(Options::default()).await;
+    let plane = install_on_own(Options::default()).await;
     let ns = TestNamespace::on(plane).await;
     ns.register("2s", "200ms").await;
     let first = ns.pod("greeter-0").await;
@@ -225,7 +226,7 @@ async fn it_follows_a_registration_that_changes() {
 
 #[tokio::test]
 async fn an_outage_is_outlived_and_a_stop_during_one_is_bounded() {
-    let plane = own_plane(Options::default()).await;
+    let plane = install_on_own(Options::default()).await;
     let ns = TestNamespace::on(plane).await;
     ns.register("2s", "200ms").await;
     let (mut patient, mut hasty) = (ns.vm(), ns.agent(&["--instance", "vm-2"]));
@@ -251,7 +252,7 @@ async fn an_outage_is_outlived_and_a_stop_during_one_is_bounded() {
 
 #[tokio::test]
 async fn the_printed_crd_is_what_the_api_server_takes() {
-    let plane = plane().await;
+    let plane = install().await;
     let mut crd = std::process::Command::new(env!("CARGO_BIN_EXE_beatkeeper"))
         .arg("crd")
         .stdout(Stdio::piped())

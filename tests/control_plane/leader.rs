@@ -7,7 +7,7 @@ use std::{
 };
 
 use beatkeeper_api::ServiceRegistration;
-use beatkeeper_cluster::{AuditMark, ControlPlane, Options};
+use beatkeeper_cluster::{AuditMark, Options};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
 
@@ -231,8 +231,7 @@ async fn a_leader_that_was_suspended_past_its_lease_writes_nothing_and_stands_by
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_api_server_no_replica_leads_and_afterwards_one_does() {
-    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let plane = crate::support::crd::install_on_own(Options::default()).await;
     let ns = TestNamespace::new_on(plane, "outage").await;
     let (first, second) = ns.pair(&SHORT).await;
     let mut beats = beating(&ns, "3s", 10).await;

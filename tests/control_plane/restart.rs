@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_cluster::Options;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -102,8 +102,7 @@ async fn an_operator_that_was_suspended_prunes_no_instance_that_beat_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_was_away_for_three_ttls_costs_no_living_instance_its_place() {
-    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let plane = crate::support::crd::install_on_own(Options::default()).await;
     let ns = TestNamespace::new_on(plane, "away").await;
     let _operator = ns.operator();
     let mut beats = beating(&ns, 30).await;

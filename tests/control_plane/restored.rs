@@ -7,7 +7,7 @@ use std::{
 };
 
 use beatkeeper_api::heartbeat;
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_cluster::Options;
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -117,8 +117,7 @@ impl Lookout {
 
 /// A separate control plane, which ends with the test.
 async fn ns() -> TestNamespace {
-    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let plane = crate::support::crd::install_on_own(Options::default()).await;
     TestNamespace::new_on(plane, "restored").await
 }
 

@@ -5,7 +5,7 @@ mod clients;
 
 use std::collections::BTreeSet;
 
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_cluster::Options;
 use futures::{StreamExt, stream};
 use http::Request;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Node, rbac::v1::ClusterRoleBinding};
@@ -139,8 +139,7 @@ fn huge(number: usize) -> Value {
 
 /// The operator's peak of memory after a start with `count` huge Leases.
 async fn peak_with(count: usize) -> u64 {
-    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let plane = crate::support::crd::install_on_own(Options::default()).await;
     let ns = TestNamespace::new_on(plane, "huge").await;
     let path = format!("{LEASES}/namespaces/{}/leases", ns.name);
     stream::iter(0..count)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_cluster::Options;
 use futures::future::join_all;
 use serde_json::json;
 
@@ -13,8 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_that_is_always_late_does_not_hold_the_dead_of_another_namespace() {
     // The operator counts the whole cluster, so the cluster must contain no other test.
-    let plane = ControlPlane::start_for_this_thread(Options::default()).await.unwrap();
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
+    let plane = crate::support::crd::install_on_own(Options::default()).await;
     let (ns, fleet) =
         (TestNamespace::new_on(plane, "flow").await, TestNamespace::new_on(plane, "fleet").await);
     let ranges: Vec<String> = ns.ranges().into_iter().chain(fleet.ranges()).collect();

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::{stage::Stage, terminal::Terminal};
+use crate::{
+    stage::{ANN, Stage},
+    terminal::Terminal,
+};
 
 /// Two instances that serve.
 async fn two(prefix: &str) -> Stage {
@@ -130,7 +133,14 @@ async fn what_cannot_be_cordoned_or_uncordoned_is_told_with_what_can() {
 #[tokio::test]
 async fn a_user_who_may_not_write_leases_is_told_the_right() {
     let stage = two("cordon-right").await;
-    stage.apply(READER);
+    stage.grant(
+        ANN,
+        &[
+            "{ apiGroups: [beatkeeper.dev], resources: [serviceregistrations], verbs: [get, list] }",
+            "{ apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list] }",
+            "{ apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list] }",
+        ],
+    );
     stage.until(&["get", "--as", "ann"], "the role applies", |tree| tree.contains("2 of 2"));
     let printed = stage.plugin(&["cordon", "greeter/vm-1", "--as", "ann"]);
     assert_eq!(printed.code, 1);
@@ -142,19 +152,3 @@ async fn a_user_who_may_not_write_leases_is_told_the_right() {
         "{printed:?}"
     );
 }
-
-const READER: &str = "
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: { name: reader }
-rules:
-- { apiGroups: [beatkeeper.dev], resources: [serviceregistrations], verbs: [get, list] }
-- { apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list] }
-- { apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list] }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: { name: reader }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader }
-subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: User, name: ann }]
-";

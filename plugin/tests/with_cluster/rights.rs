@@ -1,20 +1,9 @@
 //! What a user may not read is named, and the rest is shown.
 
-use crate::stage::Stage;
+use crate::stage::{ANN, Stage};
 
-const ROLE: &str = "
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: { name: reader }
-rules:
-- { apiGroups: [beatkeeper.dev], resources: [serviceregistrations], verbs: [get, list, watch] }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: { name: reader }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader }
-subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: User, name: ann }]
-";
+const REGISTRATIONS: &str =
+    "{ apiGroups: [beatkeeper.dev], resources: [serviceregistrations], verbs: [get, list, watch] }";
 
 #[tokio::test]
 async fn a_user_without_rights_is_told_which_one_is_missing() {
@@ -36,7 +25,7 @@ async fn a_user_without_rights_is_told_which_one_is_missing() {
 async fn what_may_be_read_is_shown_beside_what_may_not() {
     let stage = Stage::without_operator("some-rights").await;
     stage.register("greeter", "");
-    stage.apply(ROLE);
+    stage.grant(ANN, &[REGISTRATIONS]);
     let tree = stage.until(&["get", "--as", "ann"], "the role applies", |out| !out.is_empty());
     for kind in ["Lease", "Pod", "EndpointSlice", "Service", "Endpoints"] {
         assert!(tree.contains(&format!("? {kind} could not be read")), "{kind}: {tree}");

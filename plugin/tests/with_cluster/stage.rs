@@ -15,6 +15,9 @@ use beatkeeper_cluster::{ControlPlane, die_with_this_thread, shared};
 /// The longest wait of a test. What is awaited normally comes within a second.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A user without rights, as a subject of RBAC.
+pub const ANN: &str = "{ apiGroup: rbac.authorization.k8s.io, kind: User, name: ann }";
+
 /// A namespace for one test, with its operator.
 pub struct Stage {
     pub plane: &'static ControlPlane,
@@ -122,6 +125,16 @@ impl Stage {
         assert!(child.wait().unwrap().success(), "not applied:\n{objects}");
     }
 
+    /// Lets a subject of RBAC read what the rules name. Both are written as YAML on one line.
+    pub fn grant(&self, subject: &str, rules: &[&str]) {
+        let rules: String = rules.iter().map(|rule| format!("- {rule}\n")).collect();
+        self.apply(&format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{ name: reader }}\nrules:\n{rules}---\n\
+             apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{ name: reader }}\n\
+             roleRef: {{ apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader }}\nsubjects: [{subject}]\n"
+        ));
+    }
+
     /// Runs kubectl in the namespace.
     pub fn kubectl(&self, words: &[&str]) {
         let mut command = self.plane.kubectl();
@@ -188,15 +201,10 @@ impl Stage {
 
     /// Runs the plugin until its standard output is as wanted.
     pub fn until(&self, words: &[&str], what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let begun = Instant::now();
-        loop {
+        eventually(what, || {
             let printed = self.plugin(words);
-            if wanted(&printed.out) {
-                return printed.out;
-            }
-            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}: {printed:?}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            if wanted(&printed.out) { Ok(printed.out) } else { Err(format!("{printed:?}")) }
+        })
     }
 }
 
@@ -206,6 +214,20 @@ impl Drop for Stage {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Looks until it finds what is awaited. What it sees instead is in the message of the panic after [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => {
+                assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}: {seen}");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,11 +1,8 @@
 //! A real terminal: tmux shows what a person would see.
 
-use std::{
-    process::{Command, Output, Stdio},
-    time::{Duration, Instant},
-};
+use std::process::{Command, Output, Stdio};
 
-use crate::stage::{PATIENCE, Stage};
+use crate::stage::{Stage, eventually};
 
 /// A terminal in which the plugin runs. It ends when this is dropped.
 pub struct Terminal {
@@ -46,15 +43,10 @@ impl Terminal {
 
     /// Waits until what is seen is as wanted.
     pub fn until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let begun = Instant::now();
-        loop {
+        eventually(what, || {
             let seen = self.seen();
-            if wanted(&seen) {
-                return seen;
-            }
-            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}:\n{seen}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            if wanted(&seen) { Ok(seen) } else { Err(format!("\n{seen}")) }
+        })
     }
 }
 

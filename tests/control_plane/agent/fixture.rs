@@ -5,36 +5,21 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use beatkeeper_api::{PortSpec, ServiceRegistration, ServiceRegistrationSpec};
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_cluster::ControlPlane;
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
+
+use crate::support::crd::install;
 
 /// The longest wait of a test. Events that tests await normally come within milliseconds. The limit
 /// is high because the machine may be busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const LEASE: &str = "greeter.vm-1";
-
-/// The shared control plane with the CRD installed.
-pub(super) async fn plane() -> &'static ControlPlane {
-    static DECLARED: OnceCell<()> = OnceCell::const_new();
-    let plane = beatkeeper_cluster::shared().await;
-    DECLARED.get_or_init(|| async { plane.declare(&beatkeeper_api::crd()).await.unwrap() }).await;
-    plane
-}
-
-/// A separate control plane, for a test that breaks it or needs other options. It
-/// ends with the test.
-pub(super) async fn own_plane(options: Options) -> &'static ControlPlane {
-    let plane = ControlPlane::start_for_this_thread(options).await.unwrap();
-    plane.declare(&beatkeeper_api::crd()).await.unwrap();
-    plane
-}
 
 /// A separate namespace with a registration `greeter`.
 pub(super) struct TestNamespace {
@@ -51,7 +36,7 @@ impl TestNamespace {
     }
 
     pub(super) async fn without_registration() -> Self {
-        Self::on(plane().await).await
+        Self::on(install().await).await
     }
 
     pub(super) async fn on(plane: &'static ControlPlane) -> Self {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, ops::Deref};
 
 use beatkeeper_api::{InstanceStatus, ServiceRegistration};
-use beatkeeper_cluster::{ControlPlane, Options};
+use beatkeeper_cluster::Options;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{
     coordination::v1::Lease,
@@ -46,8 +46,7 @@ impl Fixture {
     /// Like [`Self::new`], on a separate control plane, which ends with the test. The
     /// operator watches all namespaces.
     pub async fn on_own_plane(prefix: &str, options: Options) -> Self {
-        let plane = ControlPlane::start_for_this_thread(options).await.unwrap();
-        plane.declare(&beatkeeper_api::crd()).await.unwrap();
+        let plane = super::crd::install_on_own(options).await;
         let ns = TestNamespace::new_on(plane, prefix).await;
         let ranges = ns.ranges();
         let flags: Vec<&str> = ranges.iter().map(String::as_str).collect();

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -28,20 +27,8 @@ pub type Sample = (BTreeMap<String, String>, f64);
 
 /// The folder with the programs. If this machine cannot have them, says that the test is not run.
 pub fn programs(test: &str) -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os(PREPARED).filter(|folder| !folder.is_empty()) {
-        return Some(folder.into());
-    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/prometheus");
-    let output = Command::new(script).stdin(Stdio::null()).output().unwrap();
-    if output.status.success() {
-        return Some(String::from_utf8(output.stdout).unwrap().trim().into());
-    }
-    let why = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(77), "{why}");
-    // The macros for printing would be silent in a test that passes.
-    let line = format!("NOT RUN: {test}: {}\n", why.trim());
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-    None
+    beatkeeper_cluster::prepared(PREPARED, &script, test)
 }
 
 /// A port that is free now.

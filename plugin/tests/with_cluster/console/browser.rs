@@ -1,7 +1,6 @@
 //! A headless Chromium, which the tests tell what to do by the DevTools protocol over a pipe.
 
 use std::{
-    ffi::OsString,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
@@ -13,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::stage::{PATIENCE, spawn};
+use crate::stage::{PATIENCE, eventually, spawn};
 
 /// The variable with the folder that `scripts/browser` has printed.
 const PREPARED: &str = "BEATKEEPER_BROWSER";
@@ -36,22 +35,9 @@ const FLAGS: [&str; 10] = [
 static ONE: Mutex<()> = Mutex::new(());
 
 /// The folder with the browser. If this machine cannot have one, says that the test is not run.
-fn prepared(test: &str) -> Option<PathBuf> {
-    let given: Option<OsString> = std::env::var_os(PREPARED);
-    if let Some(folder) = given.filter(|folder| !folder.is_empty()) {
-        return Some(folder.into());
-    }
+fn browser(test: &str) -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/browser");
-    let output = Command::new(script).stdin(Stdio::null()).output().unwrap();
-    if output.status.success() {
-        return Some(String::from_utf8(output.stdout).unwrap().trim().into());
-    }
-    let why = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(77), "{why}");
-    // The macros for printing would be silent in a test that passes.
-    let line = format!("NOT RUN: {test}: {}\n", why.trim());
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-    None
+    beatkeeper_cluster::prepared(PREPARED, &script, test)
 }
 
 /// A page in a browser of its own. Both end when this is dropped.
@@ -69,7 +55,7 @@ pub struct Page {
 impl Page {
     /// Opens an empty page; `None` if this machine cannot have a browser.
     pub fn open(test: &str) -> Option<Self> {
-        let folder = prepared(test)?;
+        let folder = browser(test)?;
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
@@ -147,9 +133,9 @@ impl Page {
 
     /// Waits until an expression is true, null and false being neither.
     pub fn until(&mut self, what: &str, expression: &str) -> Value {
-        super::server::eventually(what, || {
+        eventually(what, || {
             let value = self.value(expression);
-            (!value.is_null() && value != false).then_some(value)
+            if value.is_null() || value == false { Err(value.to_string()) } else { Ok(value) }
         })
     }
 

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::server::{Console, eventually};
-use crate::stage::Stage;
+use super::server::Console;
+use crate::stage::{Stage, eventually};
 
 #[tokio::test]
 async fn the_console_answers_a_get_with_its_secret_at_its_own_host_and_nothing_else() {
@@ -112,8 +112,9 @@ async fn the_stream_tells_of_beats_of_a_death_and_of_what_has_happened() {
     let why = eventually("the argument has its event", || {
         let answer = console.get(&format!("/why/{}/greeter/vm-1", stage.namespace));
         let why: Value = serde_json::from_str(&answer.body).unwrap();
-        let history = why["history"].as_array()?.clone();
-        history.iter().any(|it| it["reason"] == "InstanceExpired").then_some(why)
+        let mut history = why["history"].as_array().into_iter().flatten();
+        let found = history.any(|it| it["reason"] == "InstanceExpired");
+        if found { Ok(why) } else { Err(answer.body) }
     });
     assert_eq!(why["remedy"], "Start it again; its next beat publishes it.");
 }

@@ -4,11 +4,8 @@ use std::{fs, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 
-use super::{
-    browser::Page,
-    server::{Console, eventually},
-};
-use crate::stage::{Stage, printed};
+use super::{browser::Page, server::Console};
+use crate::stage::Stage;
 
 /// An expression for the element of an instance.
 fn cell(instance: &str) -> String {
@@ -66,27 +63,19 @@ async fn a_death_is_shown_within_a_second_of_its_ttl() {
 }
 
 /// A kubeconfig with a token that may read one namespace.
-fn reader(stage: &Stage) -> (tempfile::TempDir, PathBuf) {
+async fn reader(stage: &Stage) -> (tempfile::TempDir, PathBuf) {
     let name = &stage.namespace;
-    stage.apply(&format!(
-        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: reader }}\n---\n\
-         apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{ name: reader }}\nrules:\n\
-         - {{ apiGroups: [beatkeeper.dev], resources: [serviceregistrations], verbs: [get, list, watch] }}\n\
-         - {{ apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch] }}\n---\n\
-         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{ name: reader }}\n\
-         roleRef: {{ apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader }}\n\
-         subjects: [{{ kind: ServiceAccount, name: reader, namespace: {name} }}]\n"
-    ));
-    let kubectl = |words: &[&str]| {
-        let mut command = stage.plane.kubectl();
-        command.args(["-n", name]).args(words);
-        printed(command).out
-    };
-    let token = eventually("there is a token", || {
-        Some(kubectl(&["create", "token", "reader"]).trim().to_owned()).filter(|it| !it.is_empty())
-    });
-    let config = kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]);
-    let mut config: Value = serde_json::from_str(&config).unwrap();
+    stage.apply("apiVersion: v1\nkind: ServiceAccount\nmetadata: { name: reader }\n");
+    stage.grant(
+        &format!("{{ kind: ServiceAccount, name: reader, namespace: {name} }}"),
+        &[
+            "{ apiGroups: [beatkeeper.dev], resources: [serviceregistrations], verbs: [get, list, watch] }",
+            "{ apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch] }",
+        ],
+    );
+    let token = stage.plane.token(name, "reader", None).await.unwrap();
+    let text = fs::read_to_string(stage.plane.kubeconfig()).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
     config["users"][0]["user"] = json!({ "token": token });
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kubeconfig");
@@ -109,7 +98,7 @@ async fn a_token_for_one_namespace_sees_that_one_only() {
     );
     own.register("greeter", "");
     other.register("secret", "");
-    let (_folder, kubeconfig) = reader(&own);
+    let (_folder, kubeconfig) = reader(&own).await;
     let console = console_with(&kubeconfig, &["-n", &own.namespace]);
     page.visit(&console.url());
     page.until("its own is shown", "document.querySelector('.row h3')?.innerText === 'greeter'");
