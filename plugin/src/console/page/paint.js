@@ -11,11 +11,6 @@ export function colours() {
   return Object.fromEntries(NAMES.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
-/** Whether a cell changes while nothing but time passes. */
-export function drains(cell) {
-  return DRAINS.has(cell.state) && cell.beat !== undefined;
-}
-
 /** Which part of the ttl is left: 1 right after a beat, 0 at the deadline. */
 export function left(cell, ttl, now) {
   if (!DRAINS.has(cell.state)) return 0;

@@ -11,8 +11,8 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let colour = paint.colours();
 
-/** What the loop has cost: frames, cells and milliseconds of painting, and the longest frame. When cells were told, and drawn. */
-export const stats = { frames: 0, cells: 0, millis: 0, longest: 0, toldAt: null, drawnAt: null };
+/** What the loop has cost: frames, cells and milliseconds of painting. When cells were told, and drawn. */
+export const stats = { frames: 0, cells: 0, millis: 0, toldAt: null, drawnAt: null };
 
 /** The pause between two frames, in milliseconds: a cell of 20 pixels drains by a fraction of a pixel in it. */
 const PAUSE = 30;
@@ -67,11 +67,6 @@ export function find(key) {
 /** All rows. */
 export function each() {
   return all.values();
-}
-
-/** Forgets everything. */
-export function clear() {
-  [...all.keys()].forEach(remove);
 }
 
 /** Forgets the registrations that are not among these. */
@@ -159,11 +154,9 @@ export function start() {
       if (row.seen) painted += rows.paintCells(row, colour, at - before, still.matches);
     }
     before = at;
-    const took = performance.now() - begun;
     stats.frames += 1;
     stats.cells += painted;
-    stats.millis += took;
-    stats.longest = Math.max(stats.longest, took);
+    stats.millis += performance.now() - begun;
     if (painted && stats.drawnAt === null) stats.drawnAt = performance.now();
     setTimeout(() => requestAnimationFrame(frame), still.matches ? STILL_PAUSE : PAUSE);
   };
