@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use beatkeeper_client::transport::{ActAs, Choice};
 use clap::{Args, ValueEnum};
 
-/// How to reach the cluster, and for whom.
+/// How to reach the cluster, and as which user.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionFlags {

@@ -100,7 +100,7 @@ pub struct Check {
     workloads: RefCell<Vec<Rc<Workload>>>,
     /// The addresses that were written by hand before the operator came.
     pub legacy: RefCell<BTreeSet<IpAddr>>,
-    /// When somebody else last took an address out of a slice of a Service.
+    /// When another client last took an address out of a slice of a Service.
     taken_away: RefCell<BTreeMap<(Key, IpAddr), u64>>,
     skews: RefCell<BTreeMap<usize, i64>>,
     /// The instances that a process took for dead.

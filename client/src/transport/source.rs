@@ -48,7 +48,7 @@ pub struct Choice {
     pub act_as: ActAs,
 }
 
-/// For whom requests are sent, if not for the user of the credentials.
+/// The user and groups that requests impersonate, if not those of the credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActAs {
     /// The name of the user.

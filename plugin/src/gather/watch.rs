@@ -88,7 +88,7 @@ impl Watches {
     }
 }
 
-/// Follows one kind until nobody takes its changes any more.
+/// Follows one kind until the receiver of its changes is dropped.
 async fn follow<K, F>(collection: Collection, kind: Kind, changes: Sender<Change>, wrap: F)
 where
     K: Decode + Named + Send + 'static,

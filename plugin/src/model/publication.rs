@@ -116,7 +116,7 @@ fn foreign_manager(slice: &EndpointSlice) -> Option<String> {
     match label(&slice.metadata, SLICE_MANAGED_BY_LABEL) {
         Some(MANAGER) => None,
         Some(manager) if !manager.is_empty() => Some(manager.to_owned()),
-        _ => Some("nobody that it names".to_owned()),
+        _ => Some("a controller that it does not name".to_owned()),
     }
 }
 

@@ -71,7 +71,7 @@ impl Check {
             if self.legacy.borrow().contains(address) && consents(store, service) {
                 self.fail(|| format!("P3: the adopted {address} has left {service}"));
             }
-            // Somebody has deleted the other slice with this address. The operator restores it when it learns of that.
+            // Another client has deleted the other slice with this address. The operator restores it when it learns of that.
             let taken_away = self.taken_away.borrow().get(&(service.clone(), *address)).copied();
             if taken_away.is_some_and(|moment| moment >= why.decided) {
                 continue;
@@ -80,7 +80,7 @@ impl Check {
         }
     }
 
-    /// Notes that somebody else has taken addresses out of a slice.
+    /// Notes that another client has taken addresses out of a slice.
     pub(super) fn note_taken_away(&self, service: &Key, change: &Change) {
         let addresses = |stored: &Option<Rc<Stored>>| -> BTreeSet<IpAddr> {
             let slice = stored.as_ref().and_then(|stored| stored.object().slice());

@@ -99,7 +99,7 @@ impl Run {
     fn unrest(&self) -> Option<String> {
         // Wait until each process that waits for the answer to an old request has given up.
         if self.healthy_for.get() < self.calm {
-            return Some("nobody leads with all in sight".to_owned());
+            return Some("no replica leads with all watches healthy".to_owned());
         }
         for key in &self.registrations {
             let published = self.check.published(key);
@@ -123,7 +123,7 @@ impl Run {
                 return Some(why);
             }
             if let Some(stranger) = published.iter().find(|address| !alive.contains(address)) {
-                return Some(format!("{stranger} is nobody's"));
+                return Some(format!("{stranger} belongs to no instance"));
             }
         }
         None
