@@ -46,21 +46,48 @@ pub async fn run(
         return Err(Obstacle::NoLease { instance, what: "a drain", hint }.into());
     };
     let content = &lease.heartbeat.content;
-    let end = end(&session.namespace, &lease.key.name);
+    let end = |notes| end(&session.namespace, &lease.key.name, notes);
     if content.health == Ok(Health::Draining) {
         let note = content.note.clone().unwrap_or_default();
         let instance = args.instance.clone();
-        return Err(Obstacle::AlreadyDraining { instance, note, end }.into());
+        return Err(Obstacle::AlreadyDraining { instance, note, end: end(Notes::Kept) }.into());
     }
     tell_and_ask(&found.view, instance, &args.removal, output)?;
     let dry_run = args.removal.change.dry_run;
     write::mark(&session.client, &lease, &Mark::Drain(args.reason.clone()), dry_run).await?;
     output.text(&format!("instance {} draining{}\n", args.instance, dry_run.suffix()))?;
-    output.remark(&format!("To end that: {end}"));
+    let notes = if args.reason.is_some() { Notes::Removed } else { Notes::Kept };
+    output.remark(&format!("To end that: {}", end(notes)));
     Ok(Outcome::Well)
 }
 
-/// The command that ends a drain: the word of the instance itself counts again.
-pub fn end(namespace: &str, lease: &str) -> String {
-    format!("kubectl -n {namespace} annotate lease {lease} {HEALTH_ANNOTATION}- {NOTE_ANNOTATION}-")
+/// What the end of a drain does to the note of the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notes {
+    /// The note may be the instance's own, and a client need not write it again.
+    Kept,
+    /// The note is the reason of the drain.
+    Removed,
+}
+
+/// The command that ends a drain. After it, the health that the instance itself reports counts again.
+pub fn end(namespace: &str, lease: &str, notes: Notes) -> String {
+    let note = match notes {
+        Notes::Kept => String::new(),
+        Notes::Removed => format!(" {NOTE_ANNOTATION}-"),
+    };
+    format!("kubectl -n {namespace} annotate lease {lease} {HEALTH_ANNOTATION}-{note}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_drain_removes_a_note_only_if_the_drain_wrote_it() {
+        let kept = "kubectl -n shop annotate lease greeter.vm-1 beatkeeper.dev/health-";
+        assert_eq!(end("shop", "greeter.vm-1", Notes::Kept), kept);
+        let removed = format!("{kept} beatkeeper.dev/note-");
+        assert_eq!(end("shop", "greeter.vm-1", Notes::Removed), removed);
+    }
 }

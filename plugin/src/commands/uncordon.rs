@@ -9,7 +9,7 @@ use beatkeeper_api::{
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use super::drain;
+use super::drain::{self, Notes};
 use crate::{
     change::{
         obstacle::Obstacle,
@@ -97,7 +97,7 @@ fn not_cordoned(found: &Found, target: &Target, lease: Option<&SeenLease>) -> St
         );
     }
     if let Some(lease) = lease.filter(|it| it.heartbeat.content.health == Ok(Health::Draining)) {
-        let end = drain::end(&found.view.key.namespace, &lease.key.name);
+        let end = drain::end(&found.view.key.namespace, &lease.key.name, Notes::Kept);
         return format!("; it drains\nTo end that: {end}");
     }
     let names: Vec<_> = recorded.map(|cordon| plain(&cordon.name)).collect();

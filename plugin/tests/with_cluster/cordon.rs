@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    stage::{ANN, Stage},
+    stage::{ANN, Stage, eventually},
     terminal::Terminal,
 };
 
@@ -128,6 +128,27 @@ async fn what_cannot_be_cordoned_or_uncordoned_is_told_with_what_can() {
     let unknown = err(&["cordon", "greeter/vm-7"]);
     assert!(unknown.contains("It has: db and vm-1"), "{unknown}");
     assert!(err(&["uncordon", "greeter/vm-7"]).contains("It has: db and vm-1"));
+}
+
+#[tokio::test]
+async fn a_cordon_without_a_lease_that_no_operator_lifts_is_told_with_the_way_back() {
+    let mut stage = two("not-lifted").await;
+    assert_eq!(stage.plugin(&CORDON).code, 0);
+    eventually("the operator has recorded the cordon", || {
+        let status = stage.read(&["get", "sreg", "greeter", "-o", "jsonpath={.status.cordoned}"]);
+        if status.contains("bad disk") { Ok(()) } else { Err(status) }
+    });
+    stage.kill("operator");
+    stage.kill("vm-1");
+    stage.kubectl(&["delete", "lease", "greeter.vm-1"]);
+    let vain = stage.plugin(&["uncordon", "greeter/vm-1"]);
+    assert_eq!(vain.code, 1, "{vain:?}");
+    assert!(vain.err.contains("no operator has lifted the cordon of greeter/vm-1"), "{vain:?}");
+    // The command that it names takes the request back.
+    let undo = vain.err.lines().find_map(|line| line.split_once("kubectl ")).unwrap().1;
+    stage.kubectl(&undo.split_whitespace().collect::<Vec<_>>());
+    let registration = stage.read(&["get", "sreg", "greeter", "-o", "json"]);
+    assert!(!registration.contains("beatkeeper.dev/uncordon"), "{registration}");
 }
 
 #[tokio::test]
