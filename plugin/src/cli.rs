@@ -4,7 +4,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::{
-    commands::{complete, completion, console, cordon, drain, get, man, uncordon, version, why},
+    commands::{
+        complete, completion, console, cordon, diff, drain, get, man, uncordon, version, why,
+    },
     error::{Error, Outcome},
     flags::ConnectionFlags,
     output::Output,
@@ -35,6 +37,9 @@ enum Command {
     Get(get::GetArgs),
     /// Explain step by step why an instance is in its state, and what to do. Exits with 1 unless all is well.
     Why(why::WhyArgs),
+    /// Show what would change if a registration published, for instance at the end of its dry run. Exits with 1 if
+    /// something would.
+    Diff(diff::DiffArgs),
     /// Serve a page on this computer that shows registrations live.
     Console(console::ConsoleArgs),
     /// Remove an instance from what is published, although it beats.
@@ -64,6 +69,7 @@ impl Cli {
         match command {
             Command::Get(args) => wait(get::run(&args, &connection, output)),
             Command::Why(args) => wait(why::run(&args, &connection, output)),
+            Command::Diff(args) => wait(diff::run(&args, &connection, output)),
             Command::Console(args) => wait(console::run(&args, &connection, output)),
             Command::Cordon(args) => wait(cordon::run(&args, &connection, output)),
             Command::Uncordon(args) => wait(uncordon::run(&args, &connection, output)),

@@ -37,6 +37,9 @@ pub enum Error {
         /// The right that is needed.
         right: String,
     },
+    /// What is published could not be compared with what would be.
+    #[error(transparent)]
+    NotCompared(Box<Error>),
     /// A change is not made.
     #[error(transparent)]
     Obstacle(#[from] Obstacle),
@@ -99,10 +102,10 @@ impl Error {
         }
     }
 
-    /// The exit code: 2 for a command line that makes no sense, and 1 for all else.
+    /// The exit code: 2 for a command line that makes no sense and for a comparison that failed, and 1 for all else.
     pub fn code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) => ExitCode::from(2),
+            Self::Usage(_) | Self::NotCompared(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -51,6 +51,17 @@ pub enum Obstacle {
         /// How to remove the instance instead.
         hint: String,
     },
+    /// No operator has reported on the registration.
+    #[error(
+        "no operator has reported on ServiceRegistration {name} as it is now, so what it would publish is not known\n\
+         See that the operator runs, and that namespace {namespace} is one of those it watches."
+    )]
+    NotReported {
+        /// The namespace.
+        namespace: String,
+        /// The registration.
+        name: String,
+    },
     /// Too few instances would be left, and there is no terminal to ask on.
     #[error(
         "nothing was changed: too few instances would be left\n\

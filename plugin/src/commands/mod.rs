@@ -4,6 +4,7 @@ pub mod complete;
 pub mod completion;
 pub mod console;
 pub mod cordon;
+pub mod diff;
 pub mod drain;
 pub mod get;
 pub mod man;

@@ -121,7 +121,7 @@ fn foreign_manager(slice: &EndpointSlice) -> Option<String> {
 }
 
 /// How an endpoint is published. A condition that is missing counts as the API defines it.
-fn how(endpoint: &Endpoint) -> Published {
+pub(super) fn how(endpoint: &Endpoint) -> Published {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     let ready = conditions.ready.unwrap_or(true);
     match () {

@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod changes;
+pub mod difference;
 pub mod document;
 pub mod shape;
 pub mod text;

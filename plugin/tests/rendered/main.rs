@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod console;
+mod difference;
 mod live;
 mod objects;
 mod removal;

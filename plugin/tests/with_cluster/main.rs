@@ -3,6 +3,7 @@
 
 mod console;
 mod cordon;
+mod diff;
 mod drain;
 mod get;
 mod live;
