@@ -5,7 +5,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     commands::{
-        complete, completion, console, cordon, diff, drain, get, man, uncordon, version, why,
+        complete, completion, console, cordon, diff, drain, get, man, top, uncordon, version, why,
     },
     error::{Error, Outcome},
     flags::ConnectionFlags,
@@ -40,6 +40,8 @@ enum Command {
     /// Show what would change if a registration published, for instance at the end of its dry run. Exits with 1 if
     /// something would.
     Diff(diff::DiffArgs),
+    /// Show how much registrations beat, and which of their instances are late.
+    Top(top::TopArgs),
     /// Serve a page on this computer that shows registrations live.
     Console(console::ConsoleArgs),
     /// Remove an instance from what is published, although it beats.
@@ -70,6 +72,7 @@ impl Cli {
             Command::Get(args) => wait(get::run(&args, &connection, output)),
             Command::Why(args) => wait(why::run(&args, &connection, output)),
             Command::Diff(args) => wait(diff::run(&args, &connection, output)),
+            Command::Top(args) => wait(top::run(&args, &connection, output)),
             Command::Console(args) => wait(console::run(&args, &connection, output)),
             Command::Cordon(args) => wait(cordon::run(&args, &connection, output)),
             Command::Uncordon(args) => wait(uncordon::run(&args, &connection, output)),

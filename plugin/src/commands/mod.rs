@@ -8,6 +8,7 @@ pub mod diff;
 pub mod drain;
 pub mod get;
 pub mod man;
+pub mod top;
 pub mod uncordon;
 pub mod version;
 pub mod why;

@@ -13,6 +13,7 @@ pub mod judge;
 pub mod kind;
 pub mod lease;
 pub mod live;
+pub mod load;
 pub mod planned;
 mod planned_ports;
 pub mod publication;

@@ -4,6 +4,7 @@
 mod console;
 mod difference;
 mod live;
+mod load;
 mod objects;
 mod removal;
 mod tree;

@@ -11,4 +11,5 @@ mod rights;
 mod shell;
 mod stage;
 mod terminal;
+mod top;
 mod why;
