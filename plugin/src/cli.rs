@@ -5,7 +5,8 @@ use tokio::runtime::Runtime;
 
 use crate::{
     commands::{
-        complete, completion, console, cordon, diff, drain, get, man, top, uncordon, version, why,
+        adopt, complete, completion, console, cordon, diff, drain, get, man, top, uncordon,
+        version, why,
     },
     error::{Error, Outcome},
     flags::ConnectionFlags,
@@ -14,7 +15,7 @@ use crate::{
 
 /// Shows what Beatkeeper publishes, and why.
 ///
-/// All commands only read, except for cordon, uncordon and drain.
+/// All commands only read, except for cordon, uncordon, drain and adopt.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-beatkeeper",
@@ -50,6 +51,8 @@ enum Command {
     Uncordon(uncordon::UncordonArgs),
     /// Give an instance no new connections, and let it finish the existing ones.
     Drain(drain::DrainArgs),
+    /// Have the operator rehearse and then make the adoption of a Service that has a selector or hand-written Endpoints.
+    Adopt(adopt::AdoptArgs),
     /// Print a script that completes commands, for a shell or for kubectl.
     Completion(completion::CompletionArgs),
     /// Print a manual page.
@@ -77,6 +80,7 @@ impl Cli {
             Command::Cordon(args) => wait(cordon::run(&args, &connection, output)),
             Command::Uncordon(args) => wait(uncordon::run(&args, &connection, output)),
             Command::Drain(args) => wait(drain::run(&args, &connection, output)),
+            Command::Adopt(args) => wait(adopt::run(&args, &connection, output)),
             Command::Completion(args) => completion::run(&args, Self::command(), output),
             Command::Man(args) => man::run(&args, Self::command(), output),
             Command::Version(args) => version::run(&args, output),

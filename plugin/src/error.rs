@@ -102,6 +102,11 @@ impl Error {
         }
     }
 
+    /// Whether it is not known if the API server has done what it was asked for.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Request { problem: Problem::NoAnswer(_), .. })
+    }
+
     /// The exit code: 2 for a command line that makes no sense and for a comparison that failed, and 1 for all else.
     pub fn code(&self) -> ExitCode {
         match self {

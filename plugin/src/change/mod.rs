@@ -2,4 +2,6 @@
 
 pub mod consent;
 pub mod obstacle;
+pub mod registration;
+pub mod service;
 pub mod write;

@@ -71,6 +71,125 @@ pub enum Obstacle {
     /// A person has said no.
     #[error("nothing was changed")]
     Declined,
+    /// There is no terminal to ask on.
+    #[error("nothing was changed: nobody has agreed\nAdd --yes to adopt it.")]
+    NotAgreed,
+    /// A signal has ended the command.
+    #[error("interrupted")]
+    Interrupted,
+    /// There is no Service of this name.
+    #[error(
+        "there is no Service {name} in namespace {namespace}\nChoose the namespace with --namespace."
+    )]
+    NoService {
+        /// The namespace.
+        namespace: String,
+        /// The name.
+        name: String,
+    },
+    /// A field of the Service prevents its adoption.
+    #[error("Service {name} cannot be adopted: {field} {problem}\n{remedy}")]
+    NotAdoptable {
+        /// The Service.
+        name: String,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// There is a registration for the Service, or one of its name.
+    #[error(
+        "Service {service} cannot be adopted: ServiceRegistration {registration} {has} already\n\
+         See what it does: kubectl beatkeeper -n {namespace} get {registration}"
+    )]
+    AlreadyRegistered {
+        /// The namespace.
+        namespace: String,
+        /// The Service.
+        service: String,
+        /// The registration.
+        registration: String,
+        /// What the registration has: the Service or the name.
+        has: &'static str,
+    },
+    /// No operator has reported on the rehearsal.
+    #[error(
+        "no operator has rehearsed the adoption within {seconds}s{}\n\
+         See that the operator runs, that namespace {namespace} is one of those it watches, and its log.",
+        last_said(last)
+    )]
+    NotRehearsed {
+        /// The namespace.
+        namespace: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What the operator has reported last; may be empty.
+        last: String,
+    },
+    /// The operator has not completed an adoption in time.
+    #[error("the operator has not completed the adoption within {seconds}s{}", last_said(last))]
+    NotCompleted {
+        /// How long it was waited for.
+        seconds: u64,
+        /// What the operator has reported last; may be empty.
+        last: String,
+    },
+    /// The operator refuses the adoption.
+    #[error("the operator refuses ({reason}): {message}\n{remedy}")]
+    Refused {
+        /// The reason, as one word.
+        reason: String,
+        /// What the operator says: the object, the problem and the remedy.
+        message: String,
+        /// What to do in such a case.
+        remedy: String,
+    },
+    /// The cluster has not followed the label of a Service.
+    #[error(
+        "Endpoints {name} have not got label {label} of their Service within {seconds}s\n\
+         See that kube-controller-manager runs."
+    )]
+    NotFollowed {
+        /// The Endpoints.
+        name: String,
+        /// The label.
+        label: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// An adoption has ended before it took anything over.
+    #[error(
+        "{cause}\nThe registration of the rehearsal is deleted again, and what is published is as before."
+    )]
+    Undone {
+        /// Why.
+        cause: String,
+    },
+    /// An adoption has ended before it took anything over, and it could not be undone.
+    #[error("{cause}\nThe adoption could not be undone. Undo it with:\n{}", commands(left))]
+    NotUndone {
+        /// Why it has ended, and why it could not be undone.
+        cause: String,
+        /// The commands that undo it.
+        left: Vec<String>,
+    },
+    /// An adoption goes on without this command.
+    #[error(
+        "{cause}\nThe operator goes on with the adoption, and what is published stays. Follow it with:\n{}\n\
+         To have it change nothing further:\n{}",
+        commands(follow),
+        commands(stop)
+    )]
+    GoesOn {
+        /// Why the command has ended.
+        cause: String,
+        /// The command that follows it.
+        follow: Vec<String>,
+        /// The commands that stop it.
+        stop: Vec<String>,
+    },
     /// The operator has not lifted a cordon in time.
     #[error(
         "no operator has lifted the cordon of {instance} within {seconds}s\n\
@@ -85,6 +204,15 @@ pub enum Obstacle {
         /// The command that removes the annotation.
         clean_up: String,
     },
+}
+
+fn last_said(last: &str) -> String {
+    if last.is_empty() { String::new() } else { format!("; it has reported: {last}") }
+}
+
+/// Commands on lines of their own.
+fn commands(commands: &[String]) -> String {
+    commands.iter().map(|command| format!("  {command}")).collect::<Vec<_>>().join("\n")
 }
 
 fn because(reason: &str) -> String {

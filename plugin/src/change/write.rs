@@ -17,7 +17,7 @@ use crate::{error::Error, flags::DryRun, model::lease::SeenLease};
 
 /// The name under which the API server records these writes. It is no process that beats, so the agent and the SDK do
 /// not undo them.
-const MANAGER: &str = "kubectl-beatkeeper";
+pub(super) const MANAGER: &str = "kubectl-beatkeeper";
 
 /// The annotations of a Lease that are set, or removed by `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub async fn ask_for_uncordon(
 }
 
 /// Sends a merge patch. The answer is not read: it may have times that no type can hold.
-async fn patch_object<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+pub(super) async fn patch_object<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
     client: &Client,
     namespace: &str,
     name: &str,

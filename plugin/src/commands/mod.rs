@@ -1,5 +1,6 @@
 //! The commands, one file or folder each.
 
+pub mod adopt;
 pub mod complete;
 pub mod completion;
 pub mod console;

@@ -94,7 +94,11 @@ pub async fn one(
     Err(Error::NoRegistration { namespace, name, others: names })
 }
 
-async fn registrations(
+/// Reads all wanted registrations. Those that cannot be read are noted in the store.
+///
+/// # Errors
+/// [`Error`], if the list cannot be read.
+pub async fn registrations(
     session: &Session,
     wanted: &Wanted,
     store: &mut Store,
@@ -220,7 +224,11 @@ impl<K> Object for K where
 {
 }
 
-async fn get<K>(client: &Client, namespace: &str, name: &str) -> kube::Result<Option<K>>
+/// One object by its name; `None` if there is none.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn get<K>(client: &Client, namespace: &str, name: &str) -> kube::Result<Option<K>>
 where
     K: Decode + Object,
     Lenient<K>: DeserializeOwned,

@@ -1,6 +1,7 @@
 //! The plugin against a real control plane, with the operator and agents as they ship.
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
 mod console;
 mod cordon;
 mod diff;

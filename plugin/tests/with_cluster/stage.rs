@@ -50,16 +50,20 @@ impl Stage {
 
     async fn with_operator(prefix: &str, more: impl FnOnce(&str) -> Vec<String>) -> Self {
         let mut stage = Self::without_operator(prefix).await;
-        let namespace = stage.namespace.clone();
-        let more = more(&namespace);
-        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let more = more(&stage.namespace);
+        stage.operate(&more.iter().map(String::as_str).collect::<Vec<_>>());
+        stage
+    }
+
+    /// Starts the operator of the namespace, with these flags besides its usual ones.
+    pub fn operate(&mut self, more: &[&str]) {
+        let namespace = self.namespace.clone();
         let range = format!("--outside-range={namespace}=192.0.2.0/24");
         let wider = format!("--outside-range={namespace}=198.18.0.0/15");
         // With a network of the cluster, the operator ignores the addresses in other namespaces.
         let network = "--cluster-network=203.0.113.0/24";
         let words = ["controller", "--namespace", &namespace, &range, &wider, network];
-        stage.start("operator", &[&words[..], &more].concat());
-        stage
+        self.start("operator", &[&words[..], more].concat());
     }
 
     /// The same, with an operator that takes part in an election and serves metrics.
@@ -123,6 +127,33 @@ impl Stage {
         let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(objects.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "not applied:\n{objects}");
+    }
+
+    /// Creates a Pod with the label app, which its kubelet reports as running and ready.
+    pub fn pod(&self, name: &str, app: &str, address: &str) {
+        let node = format!("node-of-{}", self.namespace);
+        // The cluster's controllers take a Pod without its Node for one that is gone.
+        self.apply(&format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{ name: {node} }}\n---\napiVersion: v1\nkind: Pod\n\
+             metadata: {{ name: {name}, labels: {{ app: {app} }} }}\n\
+             spec: {{ nodeName: {node}, containers: [{{ name: main, image: none }}] }}\n"
+        ));
+        let holds = |type_: &str| format!("{{\"type\":\"{type_}\",\"status\":\"True\"}}");
+        let status = format!(
+            "{{\"status\":{{\"phase\":\"Running\",\"podIP\":\"{address}\",\"podIPs\":[{{\"ip\":\"{address}\"}}],\
+             \"conditions\":[{},{}]}}}}",
+            holds("ContainersReady"),
+            holds("Ready")
+        );
+        self.kubectl(&[
+            "patch",
+            "pod",
+            name,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &status,
+        ]);
     }
 
     /// Lets a subject of RBAC read what the rules name. Both are written as YAML on one line.
