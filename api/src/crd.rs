@@ -1,12 +1,12 @@
 //! The CustomResourceDefinition, as it is installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 
-use crate::registration::ServiceRegistration;
+use crate::{registration::ServiceRegistration, status::ServiceRegistrationStatus};
 
 /// The CustomResourceDefinition of ServiceRegistration.
 pub fn crd() -> CustomResourceDefinition {
@@ -16,6 +16,7 @@ pub fn crd() -> CustomResourceDefinition {
             version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
         {
             require_ports(root);
+            default_status(root);
             each_schema(root, &mut unwrap_description);
         }
     }
@@ -39,6 +40,14 @@ fn require_ports(root: &mut JSONSchemaProps) {
         if let Some(ports) = spec.properties.as_mut().and_then(|all| all.get_mut("ports")) {
             ports.default = None;
         }
+    }
+}
+
+/// The API server shows this status until an operator has written one, also of objects that were stored without any.
+fn default_status(root: &mut JSONSchemaProps) {
+    if let Some(status) = root.properties.as_mut().and_then(|all| all.get_mut("status")) {
+        let ServiceRegistrationStatus { conditions, .. } = ServiceRegistrationStatus::pending();
+        status.default = Some(JSON(json!({ "conditions": conditions })));
     }
 }
 
@@ -135,6 +144,14 @@ mod tests {
         assert_eq!(default(".spec.ports[].name"), Some("".into()));
         assert_eq!(default(".spec.protection.minReady"), Some(0.into()));
         assert_eq!(default(".spec.ports"), None);
+        let status = default(".status").map(serde_json::from_value::<ServiceRegistrationStatus>);
+        let status = status.expect("a default").expect("a status");
+        assert_eq!(status, ServiceRegistrationStatus::pending());
+        assert!(!status.is_reported());
+        assert!(
+            ServiceRegistrationStatus::default().is_reported(),
+            "an operator without the default wrote it"
+        );
     }
 
     #[test]

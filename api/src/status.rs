@@ -1,5 +1,6 @@
 //! What the operator writes back: counts, conditions and the instances with problems.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -16,15 +17,17 @@ pub const CORDONED_ADDRESSES_MAX: usize = 16;
 pub const LISTED_INSTANCES_MAX: usize = 100;
 
 /// What the operator last published, and why. It is written when something visible has changed, never for a beat
-/// alone.
+/// alone. Until an operator has looked at the registration, there is only the condition Ready, which is Unknown with
+/// the reason Pending.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRegistrationStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: everything is published as decided. Available: at least one instance is ready. PruningHeld,
-    /// NameConflict, Reconciling and Stalled (as in kstatus) are present only while they are true.
+    /// Ready: everything is published as decided, or would be if the registration were not in a dry run. Available: at
+    /// least one instance is ready; Unknown in a dry run. PruningHeld, NameConflict, Reconciling and Stalled (as in
+    /// kstatus) are present only while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -76,6 +79,30 @@ pub struct ServiceRegistrationStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub cordoned: Vec<CordonedInstance>,
+}
+
+impl ServiceRegistrationStatus {
+    /// The status of a registration that no operator has looked at yet: the default in the CRD. Without it, tools that
+    /// wait for objects take an object without conditions for one that is finished.
+    pub fn pending() -> Self {
+        let ready = Condition {
+            type_: condition::READY.to_owned(),
+            status: "Unknown".to_owned(),
+            reason: condition::PENDING.to_owned(),
+            message: "waiting for the operator".to_owned(),
+            observed_generation: None,
+            // A default is the same for all objects, so it cannot have the time of one.
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        Self { conditions: vec![ready], ..Self::default() }
+    }
+
+    /// Whether an operator has written this status. If not, it is the default in the CRD.
+    pub fn is_reported(&self) -> bool {
+        let is_default =
+            |it: &Condition| it.type_ == condition::READY && it.reason == condition::PENDING;
+        !self.conditions.iter().any(is_default)
+    }
 }
 
 /// An instance that a person has removed.
@@ -229,9 +256,11 @@ impl InstanceState {
 
 /// The types of condition a ServiceRegistration can have.
 pub mod condition {
-    /// True if everything is published as decided.
+    /// True if everything is published as decided. In a dry run: if it would be.
     pub const READY: &str = "Ready";
-    /// True if at least one instance is published as ready.
+    /// The reason of Ready until an operator has looked at the registration.
+    pub const PENDING: &str = "Pending";
+    /// True if at least one instance is published as ready. Unknown in a dry run.
     pub const AVAILABLE: &str = "Available";
     /// Present while instances stay published although their ttl has passed.
     pub const PRUNING_HELD: &str = "PruningHeld";

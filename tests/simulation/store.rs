@@ -3,6 +3,7 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, rc::Rc};
 
+use beatkeeper_api::ServiceRegistrationStatus;
 use beatkeeper_core::{objects::marks::SERVICE_NAME_LABEL, vocabulary::key::Key};
 use hyper::body::Bytes;
 use serde_json::{Map, Value, json};
@@ -194,8 +195,11 @@ impl Store {
         if has_status(resource) {
             value.as_object_mut().into_iter().for_each(|object| drop(object.remove("status")));
         }
-        if resource == "services" {
-            default_service(&mut value);
+        match resource {
+            "services" => default_service(&mut value),
+            // The default in the CRD.
+            "serviceregistrations" => value["status"] = json!(ServiceRegistrationStatus::pending()),
+            _ => {}
         }
         Ok(self.put(resource, key, value, None, dry_run))
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{ServiceRegistration, ServiceRegistrationStatus};
 use beatkeeper_cluster::{Child, ControlPlane, Options, Part};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -138,7 +138,8 @@ impl Cluster {
         let reconciled = async || {
             // Registrations are reconciled in any order. The check uses the last one made.
             let registration = registrations.get(&name_of(self.services - 1)).await?;
-            registration.status.context("the operator has not looked at its registration")?;
+            let reported = registration.status.filter(ServiceRegistrationStatus::is_reported);
+            reported.context("the operator has not looked at its registration")?;
             Ok(())
         };
         until_it_answers(&operator.process, reconciled).await

@@ -88,8 +88,9 @@ reasons! {
 reasons! {
     /// Why a condition of a registration has its value, as one word that users can search for.
     ConditionReason {
+        Pending: "Ready", "No operator has looked at the registration yet.", "Wait for some seconds. If it lasts, see that an operator runs, and that it watches this namespace.";
         Published: "Ready", "What is published is what was decided.", "Nothing.";
-        DryRun: "Ready", "The registration is in a dry run: it decides, and publishes nothing.", "Remove the annotation to publish.";
+        DryRun: "Ready, Available", "The registration is in a dry run: it decides, and publishes nothing. Ready is True, because nothing would prevent publishing; Available is Unknown.", "Remove the annotation to publish.";
         WriteFailed: "Ready, Reconciling", "A write failed, and is tried again.", "Read the message; it quotes the API server.";
         PublishFailed: "Ready, Reconciling", "The API server refuses something that should be published. It is tried again.", "Look at the admission plugin or the quota that refuses it.";
         InvalidSpec: "Ready, Stalled", "The spec has an error.", "Correct what the message names.";
@@ -152,6 +153,11 @@ mod tests {
             page.ends_with(&reference()),
             "docs/api.md lacks the present reasons; run `cargo run -- crd --docs > docs/api.md`"
         );
+    }
+
+    #[test]
+    fn the_reason_in_the_default_of_the_crd_is_one_of_the_list() {
+        assert_eq!(ConditionReason::Pending.as_str(), beatkeeper_api::status::condition::PENDING);
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn reported(object: &ServiceRegistration, status: &ServiceRegistrationStatus) ->
             since: condition.last_transition_time.0,
         };
     Reported {
-        any: object.status.is_some(),
+        any: object.status.as_ref().is_some_and(ServiceRegistrationStatus::is_reported),
         current: status.observed_generation >= object.metadata.generation,
         conditions: status.conditions.iter().map(condition).collect(),
         total: usize::try_from(status.total).unwrap_or(0),

@@ -74,7 +74,7 @@ fn conditions(view: &RegistrationView, findings: &mut Vec<Finding>) {
     let remedy = |reason: &str| {
         ConditionReason::read(reason).map_or_else(String::new, |it| it.remedy().to_owned())
     };
-    if let Some(ready) = reported.condition(condition::READY).filter(|ready| !ready.holds) {
+    if let Some(ready) = reported.unpublished() {
         let (severity, lead) = match ready.reason.as_str() {
             "DryRun" => (Severity::Warning, "it publishes nothing"),
             _ if reported.is(condition::STALLED) => {
@@ -85,7 +85,7 @@ fn conditions(view: &RegistrationView, findings: &mut Vec<Finding>) {
         let what = format!("{lead} ({}): {}", ready.reason, ready.message);
         findings.push(Finding::new(severity, what, remedy(&ready.reason)));
     }
-    let available = reported.condition(condition::AVAILABLE);
+    let available = reported.condition(condition::AVAILABLE).filter(|it| it.reason != "DryRun");
     if available.is_some_and(|available| !available.holds) && view.counts().serving() == 0 {
         let what = format!("no instance is ready: Service {} gives no answer", view.service_name);
         findings.push(Finding::new(Severity::Bad, what, "See the instances below."));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use beatkeeper_api::status::condition;
-use beatkeeper_core::vocabulary::key::Key;
+use beatkeeper_core::vocabulary::{key::Key, reason::ConditionReason};
 use jiff::Timestamp;
 
 use super::{
@@ -55,10 +55,25 @@ impl Reported {
         self.condition(type_).is_some_and(|condition| condition.holds)
     }
 
+    /// The condition Ready if an operator says there why not everything is published. In a dry run it may be True.
+    pub fn unpublished(&self) -> Option<&ConditionView> {
+        self.condition(condition::READY).filter(|ready| self.any && !publishes(ready))
+    }
+
+    /// Whether everything is published as decided.
+    pub fn is_published(&self) -> bool {
+        self.condition(condition::READY).is_some_and(publishes)
+    }
+
     /// The reason of the condition Ready, which kubectl shows as STATUS.
     pub fn reason(&self) -> &str {
         self.condition(condition::READY).map_or("not reported", |ready| &ready.reason)
     }
+}
+
+/// Whether a condition Ready says that everything is published.
+fn publishes(ready: &ConditionView) -> bool {
+    ready.holds && ready.reason != ConditionReason::DryRun.as_str()
 }
 
 /// A kind of object that could not be read, and why.

@@ -73,11 +73,12 @@ fn registration(view: &RegistrationView) -> Step {
             Mark::Trouble,
             "no operator has reported on it: none runs, or none watches this namespace".to_owned(),
         ),
-        Some(ready) if ready.holds => {
-            (Mark::Fine, format!("it publishes Service {} ({})", view.service_name, ready.reason))
-        }
+        // Ready is true in a dry run, too, if nothing would prevent publishing.
         Some(ready) if ready.reason == ConditionReason::DryRun.as_str() => {
             (Mark::Trouble, "it is in a dry run: it decides, and publishes nothing".to_owned())
+        }
+        Some(ready) if ready.holds => {
+            (Mark::Fine, format!("it publishes Service {} ({})", view.service_name, ready.reason))
         }
         Some(ready) if reported.is(condition::STALLED) => (
             Mark::Trouble,
@@ -147,8 +148,7 @@ fn published(case: &Case<'_>) -> Step {
         (true, _) => Mark::Note,
     };
     let step = Step::new("published", mark, text);
-    let publishes = view.reported.is(condition::READY);
-    match agrees || !publishes {
+    match agrees || !view.reported.is_published() {
         true => step,
         false => step.with_remedy(
             "For a second after a change this is normal; if it lasts, see the operator's log.",
@@ -173,7 +173,7 @@ fn remedy(case: &Case<'_>, steps: &[Step]) -> (String, bool) {
         );
     }
     let own = Reason::read(&instance.reason).map(Reason::remedy);
-    let of_registration = view.reported.condition(condition::READY).filter(|ready| !ready.holds);
+    let of_registration = view.reported.unpublished();
     let of_registration = of_registration.and_then(|ready| ConditionReason::read(&ready.reason));
     let remedy = match (own, of_registration) {
         (Some("Nothing."), Some(registration)) | (None, Some(registration)) => {

@@ -81,6 +81,37 @@ fn a_registration_that_is_well_is_short() {
 }
 
 #[test]
+fn a_dry_run_in_which_all_is_well_is_not_taken_for_published() {
+    let mut dry = registration("greeter", json!([listed("vm-1", "Ready", "Beating", "")]));
+    dry["status"]["conditions"] = json!([
+        {
+            "type": "Ready", "status": "True", "reason": "DryRun", "message": "would create slice",
+            "lastTransitionTime": "2026-01-01T11:00:00Z",
+        },
+        {
+            "type": "Available", "status": "Unknown", "reason": "DryRun", "message": "",
+            "lastTransitionTime": "2026-01-01T11:00:00Z",
+        },
+    ]);
+    let text = drawn(&store(dry, &[lease("vm-1", "192.0.2.11", 1)], &[], &[]), Look::default());
+    assert!(text.starts_with("! shop/greeter"), "{text}");
+    assert!(text.contains("! it publishes nothing (DryRun): would create slice"), "{text}");
+    assert!(!text.contains("gives no answer"), "{text}");
+}
+
+#[test]
+fn a_registration_that_no_operator_has_looked_at_says_so() {
+    let mut fresh = registration("greeter", json!([]));
+    fresh["status"] = json!({ "conditions": [{
+        "type": "Ready", "status": "Unknown", "reason": "Pending", "message": "waiting for the operator",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    }] });
+    let text = drawn(&store(fresh, &[], &[], &[]), Look::default());
+    assert!(text.contains("✗ no operator has reported on this registration yet"), "{text}");
+    assert!(!text.contains("waiting for the operator"), "{text}");
+}
+
+#[test]
 fn traffic_that_goes_elsewhere_is_found() {
     let instances = json!([listed("vm-1", "Ready", "Beating", "")]);
     let slices = [

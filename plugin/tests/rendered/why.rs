@@ -180,14 +180,17 @@ fn each_trouble_has_its_step_and_its_remedy() {
 
 #[test]
 fn a_dry_run_and_a_stall_explain_why_a_living_instance_is_not_published() {
-    let mut dry = registration("greeter", json!([listed("vm-1", "Ready", "Beating", "")]));
-    dry["status"]["conditions"][0]["status"] = "False".into();
-    dry["status"]["conditions"][0]["reason"] = "DryRun".into();
-    let dry = store(dry, &[lease("vm-1", "192.0.2.11", 4)], &[], &[]);
-    let (text, _) = argued(&dry, "vm-1", &[]);
-    assert!(
-        text.contains("✗ registration  it is in a dry run: it decides, and publishes nothing"),
-        "{text}"
-    );
-    assert!(text.contains("→ Remove the annotation to publish."), "{text}");
+    // True where nothing would prevent publishing.
+    for status in ["True", "False"] {
+        let mut dry = registration("greeter", json!([listed("vm-1", "Ready", "Beating", "")]));
+        dry["status"]["conditions"][0]["status"] = status.into();
+        dry["status"]["conditions"][0]["reason"] = "DryRun".into();
+        let dry = store(dry, &[lease("vm-1", "192.0.2.11", 4)], &[], &[]);
+        let (text, _) = argued(&dry, "vm-1", &[]);
+        assert!(
+            text.contains("✗ registration  it is in a dry run: it decides, and publishes nothing"),
+            "{text}"
+        );
+        assert!(text.contains("→ Remove the annotation to publish."), "{text}");
+    }
 }

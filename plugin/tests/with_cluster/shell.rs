@@ -41,7 +41,7 @@ async fn kubectl_runs_the_plugin_and_completes_its_commands_and_names() {
     assert!(commands.contains("get\tShow registrations"), "{commands}");
     assert!(!commands.contains("__complete"), "{commands}");
     let names = completed(&["get", "--namespace", &stage.namespace, "g"]);
-    assert!(names.starts_with("greeter\tnot reported\n"), "{names}");
+    assert!(names.starts_with("greeter\tPending\n"), "{names}");
     let formats = completed(&["get", "-o", ""]);
     assert!(formats.contains("wide\t") && formats.contains("json\t"), "{formats}");
     let flags = completed(&["get", "--a"]);

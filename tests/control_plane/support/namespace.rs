@@ -223,7 +223,8 @@ impl TestNamespace {
     /// operator nothing.
     pub async fn looked_at(&self, name: &str) {
         let what = format!("an operator looks at {name}");
-        eventually(&what, async || self.registration(name).await.status).await;
+        let status = async || self.registration(name).await.status;
+        eventually(&what, async || status().await.filter(|it| it.is_reported())).await;
     }
 
     /// Waits until the status lists an instance in a state and with a reason.
