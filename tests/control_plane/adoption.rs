@@ -245,7 +245,7 @@ async fn a_dry_run_tells_what_would_be_taken_over_and_takes_nothing() {
         "spec": TestNamespace::usual_spec(),
     }))
     .await;
-    let message = ns.condition("greeter", "Ready", "False", "DryRun").await;
+    let message = ns.condition("greeter", "Ready", "True", "DryRun").await;
     assert_eq!(
         message,
         "dry run: 3 of 3 instances would be ready; would take over slice a-hand, take over endpoints \

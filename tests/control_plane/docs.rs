@@ -2,7 +2,10 @@
 
 use std::{path::Path, process::Stdio};
 
-use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::RoleBinding};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, ServiceAccount},
+    rbac::v1::RoleBinding,
+};
 use serde_json::json;
 
 use crate::support::TestNamespace;
@@ -133,21 +136,31 @@ async fn every_command_of_the_operations_page_does_what_the_page_says() {
     let mut reader = Reader { ns: &ns, token: String::new(), said: String::new() };
     let (before, _) = OPERATIONS.split_once(FROM_A_SELECTOR).unwrap();
     let blocks = blocks(before, "bash");
-    let [dry, look, publish, by_hand, rehearse, adopt, unbeaten, list, withdraw] =
+    let [dry, look, publish, wait, argo_cd, by_hand, rehearse, adopt, unbeaten, list, withdraw] =
         blocks.as_slice()
     else {
         panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
     };
     reader.run(dry).await;
-    let message = ns.condition("greeter", "Ready", "False", "DryRun").await;
+    reader.run(wait).await;
+    let message = ns.condition("greeter", "Ready", "True", "DryRun").await;
     assert!(message.contains("would create service greeter"), "{message}");
     reader.run(look).await;
     reader.run(publish).await;
     ns.condition("greeter", "Ready", "True", "Published").await;
+    reader.run(wait).await;
+
+    let _: ConfigMap =
+        ns.create(json!({ "metadata": { "name": "argocd-cm" }, "data": { "url": "kept" } })).await;
+    reader.run(argo_cd).await;
+    let settings = ns.api::<ConfigMap>().get("argocd-cm").await.unwrap().data.unwrap();
+    let key = "resource.customizations.health.beatkeeper.dev_ServiceRegistration";
+    assert_eq!(settings["url"], "kept");
+    assert_eq!(settings[key], include_str!("../../examples/argocd/health.lua"));
 
     reader.run(by_hand).await;
     reader.run(rehearse).await;
-    let message = ns.condition("orders", "Ready", "False", "DryRun").await;
+    let message = ns.condition("orders", "Ready", "True", "DryRun").await;
     assert!(message.contains("would take over endpoints orders"), "{message}");
     reader.run(adopt).await;
     ns.condition("orders", "Ready", "True", "Published").await;

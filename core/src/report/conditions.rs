@@ -17,7 +17,8 @@ use crate::{
 /// A condition without what depends on the one before it.
 struct Claim {
     type_: &'static str,
-    value: bool,
+    /// True, False or Unknown.
+    value: &'static str,
     reason: &'static str,
     message: String,
 }
@@ -57,7 +58,8 @@ pub fn ready_reason(stall: Option<&Stall>, applied: &Applied) -> &'static str {
 }
 
 impl Claim {
-    fn new(type_: &'static str, value: bool, reason: &'static str, message: String) -> Self {
+    fn new(type_: &'static str, holds: bool, reason: &'static str, message: String) -> Self {
+        let value = if holds { "True" } else { "False" };
         Self { type_, value, reason, message }
     }
 
@@ -68,7 +70,6 @@ impl Claim {
         wall: Timestamp,
     ) -> Condition {
         let Self { type_, value, reason, message } = self;
-        let value = if value { "True" } else { "False" };
         let before = prior.conditions.iter().find(|it| it.type_ == type_ && it.status == value);
         let since = before.map(|before| before.last_transition_time.clone());
         let message = match before.filter(|before| before.reason == reason) {
@@ -95,8 +96,9 @@ fn ready(status: &ServiceRegistrationStatus, stall: Option<&Stall>, applied: &Ap
         }
         (Some(stall), _, None) => (false, stall.message.clone()),
         (None, Some(failure), _) => (false, failure.to_string()),
+        // True, or tools that wait for Ready would wait until the dry run ends.
         (None, None, Some(dry_run)) => {
-            (false, format!("dry run: {ready} of {total} instances would be ready; {dry_run}"))
+            (true, format!("dry run: {ready} of {total} instances would be ready; {dry_run}"))
         }
         (None, None, None) if !applied.refused.is_empty() => (false, applied.refused.tell()),
         (None, None, None) => (true, published(status)),
@@ -120,15 +122,18 @@ fn published(status: &ServiceRegistrationStatus) -> String {
 
 fn available(status: &ServiceRegistrationStatus, dry_run: bool) -> Claim {
     let ready = status.ready + status.held;
-    let (reason, message) = match () {
-        () if ready == 0 => {
+    if dry_run {
+        // What the Service answers does not follow from these decisions.
+        let message = format!("dry run: {ready} instances would be ready; nothing is published");
+        let reason = ConditionReason::DryRun.as_str();
+        return Claim { type_: condition::AVAILABLE, value: "Unknown", reason, message };
+    }
+    let (reason, message) = match ready {
+        0 => {
             let message = "no instance is ready, so the Service has no endpoint that can answer";
             (ConditionReason::NoInstanceReady, message.to_owned())
         }
-        () if dry_run => {
-            (ConditionReason::InstancesReady, format!("dry run: {ready} instances would be ready"))
-        }
-        () => (ConditionReason::InstancesReady, format!("{ready} instances ready")),
+        ready => (ConditionReason::InstancesReady, format!("{ready} instances ready")),
     };
     Claim::new(condition::AVAILABLE, ready > 0, reason.as_str(), message)
 }

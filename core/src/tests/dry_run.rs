@@ -112,12 +112,14 @@ fn its_status_counts_as_decided_and_says_that_nothing_was_done() {
     assert_eq!((status.ready, status.total), (1, 1));
     assert_eq!(
         condition(&status, "Ready"),
-        "False DryRun: dry run: 1 of 1 instances would be ready; would do this"
+        "True DryRun: dry run: 1 of 1 instances would be ready; would do this"
     );
     assert_eq!(
         condition(&status, "Available"),
-        "True InstancesReady: dry run: 1 instances would be ready"
+        "Unknown DryRun: dry run: 1 instances would be ready; nothing is published"
     );
+    // Neither Reconciling nor Stalled: a tool that waits does not wait for the end of the dry run.
+    assert!(status.conditions.iter().all(|it| ["Ready", "Available"].contains(&&*it.type_)));
 }
 
 #[test]
