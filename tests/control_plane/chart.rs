@@ -4,7 +4,7 @@ mod admission;
 mod alerts;
 mod dashboards;
 mod gitops;
-mod helm;
+pub mod helm;
 mod installing;
 mod openshift;
 mod rendered;

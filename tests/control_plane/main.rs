@@ -44,4 +44,5 @@ mod support;
 mod sweep;
 mod throttling;
 mod toggling;
+mod waiting;
 mod weight;
