@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::logging;
+use crate::{log_level, logging};
 
 /// Publishes what beats as the endpoints of a Kubernetes Service, and prunes what stops.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Command {
         #[arg(long)]
         docs: bool,
     },
+    /// Change how much a running operator logs, without a restart.
+    LogLevel(log_level::Args),
     /// Print the page that lists the agent's commands and settings, as Markdown.
     #[command(hide = true)]
     AgentReference,
@@ -50,6 +52,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Controller(args) => operate(args),
         Command::Crd { docs } => print_crd(docs).map(|()| ExitCode::SUCCESS),
+        Command::LogLevel(args) => log_level::change(&args).map(|()| ExitCode::SUCCESS),
         Command::AgentReference => print(&agent::reference_page()).map(|()| ExitCode::SUCCESS),
         Command::Metrics => print(&controller::metrics_page()).map(|()| ExitCode::SUCCESS),
     };
@@ -68,7 +71,9 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// Runs the operator until SIGTERM or SIGINT, and ends what is under way.
 #[tokio::main]
 async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
-    logging::to_stderr("info", args.log_format);
+    let filter = logging::to_stderr("info", args.log_format);
+    let log_level = log_level::Signals::listen().context("cannot listen for SIGUSR1, SIGUSR2")?;
+    tokio::spawn(log_level.follow(filter));
     let settings = controller::Settings::try_from(args)?;
     let source = Source::infer().context("cannot find out how to reach Kubernetes")?;
     let stop = CancellationToken::new();

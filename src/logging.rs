@@ -16,20 +16,41 @@ use tracing_subscriber::{
     filter,
     fmt::{self, format::debug_fn},
     layer::SubscriberExt,
-    registry,
+    registry, reload,
 };
 
 /// Logs to standard error in this format, whether or not it is a terminal. Text that users have written stays on its
 /// line. Logging never waits for a reader, so a prune does not depend on where the log goes. The filter
 /// `unless_chosen` applies if `RUST_LOG` is not set.
-pub(crate) fn to_stderr(unless_chosen: &str, format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(unless_chosen));
+pub(crate) fn to_stderr(unless_chosen: &'static str, format: LogFormat) -> Filter {
+    let (filter, handle) = reload::Layer::new(chosen(unless_chosen));
     let ansi = std::io::stderr().is_terminal();
     let lines = lines(format, ansi, || output::stderr().writer()).with_filter(filter);
     let subscriber = registry().with(lines).with(filter::filter_fn(may_be_said));
     // This fails only if a subscriber has been set before. Then that one is kept.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    Filter { handle, unless_chosen }
+}
+
+/// What `RUST_LOG` selects, or this if it is not set.
+fn chosen(unless_chosen: &str) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(unless_chosen))
+}
+
+/// Selects what is logged.
+pub(crate) struct Filter {
+    handle: reload::Handle<EnvFilter, Registry>,
+    unless_chosen: &'static str,
+}
+
+impl Filter {
+    /// Selects something else from now on; `None`: what was selected at the start. What no filter may select stays
+    /// unsaid ([`may_be_said`]).
+    pub(crate) fn select(&self, what: Option<&str>) {
+        let filter = what.map_or_else(|| chosen(self.unless_chosen), EnvFilter::new);
+        // This fails only if the subscriber is gone. Then nothing is logged.
+        let _ = self.handle.reload(filter);
+    }
 }
 
 /// Writes each event as one line.

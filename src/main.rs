@@ -1,6 +1,7 @@
 //! The command `beatkeeper`.
 
 mod cli;
+mod log_level;
 mod logging;
 
 use std::process::ExitCode;

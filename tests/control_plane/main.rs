@@ -23,6 +23,7 @@ mod garbage;
 mod health;
 mod lag;
 mod leader;
+mod log_level;
 mod metrics;
 mod ownerless;
 mod ownership;

@@ -99,6 +99,11 @@ impl Operator {
         kill_process(self.pid(), Signal::CONT).unwrap();
     }
 
+    /// Sends `beatkeeper log-level`. Returns the reason if the program refuses.
+    pub fn change_log_level(&self, level: &str) -> Result<(), String> {
+        log_level(level, self.child.id())
+    }
+
     /// The operator's log so far.
     pub fn logged(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
@@ -151,6 +156,14 @@ impl Drop for Operator {
         }
         let _ = std::fs::remove_file(&self.log);
     }
+}
+
+/// Runs `beatkeeper log-level` for a process. Returns the reason if the program refuses.
+pub fn log_level(level: &str, pid: u32) -> Result<(), String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
+    let output = command.args(["log-level", level, "--pid", &pid.to_string()]).output().unwrap();
+    let why = String::from_utf8(output.stderr).unwrap();
+    if output.status.success() { Ok(()) } else { Err(why) }
 }
 
 /// Starts a process that the kernel kills when the test process ends in any way.
