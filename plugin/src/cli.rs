@@ -5,8 +5,8 @@ use tokio::runtime::Runtime;
 
 use crate::{
     commands::{
-        adopt, complete, completion, console, cordon, diff, drain, get, man, top, uncordon,
-        version, why,
+        adopt, complete, completion, console, cordon, diff, drain, get, loglevel, man, top,
+        uncordon, version, why,
     },
     error::{Error, Outcome},
     flags::ConnectionFlags,
@@ -15,7 +15,7 @@ use crate::{
 
 /// Shows what Beatkeeper publishes, and why.
 ///
-/// All commands only read, except for cordon, uncordon, drain and adopt.
+/// All commands only read, except for cordon, uncordon, drain, adopt and loglevel.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-beatkeeper",
@@ -53,6 +53,9 @@ enum Command {
     Drain(drain::DrainArgs),
     /// Have the operator rehearse and then make the adoption of a Service that has a selector or hand-written Endpoints.
     Adopt(adopt::AdoptArgs),
+    /// Change how much a running operator logs, without a restart.
+    #[command(name = "loglevel")]
+    LogLevel(loglevel::LogLevelArgs),
     /// Print a script that completes commands, for a shell or for kubectl.
     Completion(completion::CompletionArgs),
     /// Print a manual page.
@@ -81,6 +84,7 @@ impl Cli {
             Command::Uncordon(args) => wait(uncordon::run(&args, &connection, output)),
             Command::Drain(args) => wait(drain::run(&args, &connection, output)),
             Command::Adopt(args) => wait(adopt::run(&args, &connection, output)),
+            Command::LogLevel(args) => wait(loglevel::run(&args, &connection, output)),
             Command::Completion(args) => completion::run(&args, Self::command(), output),
             Command::Man(args) => man::run(&args, Self::command(), output),
             Command::Version(args) => version::run(&args, output),

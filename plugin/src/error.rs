@@ -53,6 +53,18 @@ pub enum Error {
         /// The registrations that the namespace has.
         others: Vec<String>,
     },
+    /// No Pod of the operator runs in the namespace.
+    #[error(
+        "no Pod with the label beatkeeper.dev/operator runs in namespace {namespace}\n\
+         Name the namespace of the operator with -n."
+    )]
+    NoOperatorPod {
+        /// The namespace.
+        namespace: String,
+    },
+    /// kubectl cannot be run.
+    #[error("cannot run kubectl: {0}\nPut it on the PATH, or type what --print prints.")]
+    Kubectl(#[source] io::Error),
     /// The registration has no instance of this name.
     #[error("there is no instance {instance} of ServiceRegistration {registration}\n{hint}")]
     NoInstance {

@@ -8,6 +8,7 @@ pub mod cordon;
 pub mod diff;
 pub mod drain;
 pub mod get;
+pub mod loglevel;
 pub mod man;
 pub mod top;
 pub mod uncordon;

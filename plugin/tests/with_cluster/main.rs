@@ -8,6 +8,7 @@ mod diff;
 mod drain;
 mod get;
 mod live;
+mod loglevel;
 mod rights;
 mod shell;
 mod stage;
