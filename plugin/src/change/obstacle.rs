@@ -1,5 +1,9 @@
 //! Why a change is not made, although the command line and the connection are sound.
 
+use std::time::Duration;
+
+use beatkeeper_api::duration;
+
 /// Why a change is not made. Each message says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
@@ -72,7 +76,9 @@ pub enum Obstacle {
     #[error("nothing was changed")]
     Declined,
     /// There is no terminal to ask on.
-    #[error("nothing was changed: nobody has agreed\nAdd --yes to adopt it.")]
+    #[error(
+        "nothing was changed: there is no terminal to ask on\nAdd --yes to adopt it all the same."
+    )]
     NotAgreed,
     /// A signal has ended the command.
     #[error("interrupted")]
@@ -116,23 +122,28 @@ pub enum Obstacle {
     },
     /// No operator has reported on the rehearsal.
     #[error(
-        "no operator has rehearsed the adoption within {seconds}s{}\n\
+        "no operator has rehearsed the adoption within {}{}\n\
          See that the operator runs, that namespace {namespace} is one of those it watches, and its log.",
+        duration::format(*within),
         last_said(last)
     )]
     NotRehearsed {
         /// The namespace.
         namespace: String,
         /// How long it was waited for.
-        seconds: u64,
+        within: Duration,
         /// What the operator has reported last; may be empty.
         last: String,
     },
     /// The operator has not completed an adoption in time.
-    #[error("the operator has not completed the adoption within {seconds}s{}", last_said(last))]
+    #[error(
+        "the operator has not completed the adoption within {}{}",
+        duration::format(*within),
+        last_said(last)
+    )]
     NotCompleted {
         /// How long it was waited for.
-        seconds: u64,
+        within: Duration,
         /// What the operator has reported last; may be empty.
         last: String,
     },
@@ -148,8 +159,9 @@ pub enum Obstacle {
     },
     /// The cluster has not followed the label of a Service.
     #[error(
-        "Endpoints {name} have not got label {label} of their Service within {seconds}s\n\
-         See that kube-controller-manager runs."
+        "Endpoints {name} have not got label {label} of their Service within {}\n\
+         See that kube-controller-manager runs.",
+        duration::format(*within)
     )]
     NotFollowed {
         /// The Endpoints.
@@ -157,7 +169,7 @@ pub enum Obstacle {
         /// The label.
         label: &'static str,
         /// How long it was waited for.
-        seconds: u64,
+        within: Duration,
     },
     /// An adoption has ended before it took anything over.
     #[error(

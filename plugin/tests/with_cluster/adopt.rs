@@ -12,6 +12,9 @@ use crate::{
     terminal::Terminal,
 };
 
+/// For tests in which the operator works. The machine may be busy.
+const PATIENT: &str = "--timeout=2m";
+
 const BY_HAND: &str = "apiVersion: v1\nkind: Service\nmetadata: { name: orders }\n\
     spec: { ports: [{ name: http, port: 80, targetPort: 8080 }] }\n---\n\
     apiVersion: v1\nkind: Endpoints\nmetadata: { name: orders }\nsubsets:\n\
@@ -71,7 +74,7 @@ async fn hand_written_endpoints_are_rehearsed_shown_and_taken_over_after_consent
     assert!(tried.err.contains("service/orders adopted (server dry run)"), "{tried:?}");
     assert_eq!(registrations(&stage), [] as [Value; 0]);
 
-    let refused = stage.plugin(&["adopt", "orders"]);
+    let refused = stage.plugin(&["adopt", "orders", PATIENT]);
     assert_eq!(refused.code, 1);
     for line in [
         "would take over endpoints orders",
@@ -83,7 +86,7 @@ async fn hand_written_endpoints_are_rehearsed_shown_and_taken_over_after_consent
     }
     assert!(
         refused.err.ends_with(
-            "error: nothing was changed: nobody has agreed\nAdd --yes to adopt it.\n\
+            "error: nothing was changed: there is no terminal to ask on\nAdd --yes to adopt it all the same.\n\
              The registration of the rehearsal is deleted again, and what is published is as before.\n"
         ),
         "{refused:?}"
@@ -91,7 +94,7 @@ async fn hand_written_endpoints_are_rehearsed_shown_and_taken_over_after_consent
     assert_eq!(registrations(&stage), [] as [Value; 0]);
     assert_eq!(stored(&stage, "orders"), before, "the rehearsal has changed nothing");
 
-    let adopted = stage.plugin(&["adopt", "orders", "--yes"]);
+    let adopted = stage.plugin(&["adopt", "orders", "--yes", PATIENT]);
     assert_eq!(adopted.code, 0, "{adopted:?}");
     assert!(adopted.out.ends_with("service/orders adopted\n"), "{adopted:?}");
     eventually("only the operator's slices are left", || match managers(&stage) {
@@ -101,7 +104,7 @@ async fn hand_written_endpoints_are_rehearsed_shown_and_taken_over_after_consent
     stage.until(&["get", "orders"], "both stay", |tree| {
         tree.contains("2 of 2 instances ready") && tree.contains("adopted/192.0.2.21")
     });
-    let again = stage.plugin(&["adopt", "orders", "--yes"]);
+    let again = stage.plugin(&["adopt", "orders", "--yes", PATIENT]);
     assert_eq!(
         (again.code, again.err),
         (
@@ -119,7 +122,7 @@ async fn hand_written_endpoints_are_rehearsed_shown_and_taken_over_after_consent
 async fn a_refusal_of_the_operator_is_told_with_object_field_and_remedy_and_leaves_nothing() {
     let stage = Stage::new("adopt-refused").await;
     stage.apply(&BY_HAND.replace("192.0.2.22", "203.0.113.9"));
-    let printed = stage.plugin(&["adopt", "orders", "--yes"]);
+    let printed = stage.plugin(&["adopt", "orders", "--yes", PATIENT]);
     assert_eq!(printed.code, 1, "{printed:?}");
     assert!(printed.err.contains("error: the operator refuses (AdoptionRefused): "), "{printed:?}");
     assert!(
@@ -148,11 +151,11 @@ async fn a_refusal_of_the_operator_is_told_with_object_field_and_remedy_and_leav
 async fn without_an_operator_the_rehearsal_ends_and_is_removed() {
     let stage = Stage::without_operator("adopt-alone").await;
     by_hand(&stage).await;
-    let printed = stage.plugin(&["adopt", "orders", "--yes"]);
+    let printed = stage.plugin(&["adopt", "orders", "--yes", "--timeout=2s"]);
     assert_eq!(printed.code, 1);
     assert!(
         printed.err.contains(
-            "error: no operator has rehearsed the adoption within 30s\nSee that the operator runs"
+            "error: no operator has rehearsed the adoption within 2s\nSee that the operator runs"
         ),
         "{printed:?}"
     );
@@ -174,7 +177,7 @@ async fn a_user_who_may_not_end_the_dry_run_leaves_nothing() {
         ],
     );
     let printed = eventually("the role applies", || {
-        match stage.plugin(&["adopt", "orders", "--yes", "--as", "ann"]) {
+        match stage.plugin(&["adopt", "orders", "--yes", "--as", "ann", PATIENT]) {
             printed if printed.err.contains("cannot read Service") => Err(printed.err),
             printed => Ok(printed),
         }
@@ -210,7 +213,7 @@ async fn an_adoption_that_has_begun_is_not_undone_and_goes_on() {
             _ => Err(quota.to_string()),
         }
     });
-    let printed = stage.plugin(&["adopt", "orders", "--yes"]);
+    let printed = stage.plugin(&["adopt", "orders", "--yes", "--timeout=30s"]);
     assert_eq!(printed.code, 1, "{printed:?}");
     for text in [
         "error: the operator has not completed the adoption within 30s; it has reported: ",
@@ -238,7 +241,7 @@ async fn an_interrupt_removes_the_rehearsal_while_it_waits_and_while_it_asks() {
             if all.len() == count { Ok(()) } else { Err(format!("{all:?}")) }
         })
     };
-    let mut waiting = spawn(stage.command(&["adopt", "orders"]));
+    let mut waiting = spawn(stage.command(&["adopt", "orders", PATIENT]));
     exists(&stage, 1);
     let asked = Instant::now();
     let pid = waiting.id().to_string();
@@ -251,7 +254,7 @@ async fn an_interrupt_removes_the_rehearsal_while_it_waits_and_while_it_asks() {
     exists(&stage, 0);
 
     stage.operate(&[]);
-    let terminal = Terminal::open(&stage, &["adopt", "orders"]);
+    let terminal = Terminal::open(&stage, &["adopt", "orders", PATIENT]);
     terminal.until("it asks", |seen| seen.contains("Go on? [y/N]"));
     assert_eq!(registrations(&stage).len(), 1);
     terminal.press("C-c");
@@ -283,7 +286,7 @@ async fn a_service_loses_its_selector_only_after_consent_and_keeps_its_pods() {
         all => Err(format!("{all:?}")),
     });
     let before = stored(&stage, "web").pop();
-    let refused = stage.plugin(&["adopt", "web"]);
+    let refused = stage.plugin(&["adopt", "web", PATIENT]);
     assert_eq!(refused.code, 1, "{refused:?}");
     for line in [
         "No address, port or readiness would change.",
@@ -295,7 +298,7 @@ async fn a_service_loses_its_selector_only_after_consent_and_keeps_its_pods() {
     }
     assert_eq!(registrations(&stage), [] as [Value; 0]);
     assert_eq!(stored(&stage, "web").pop(), before, "the Service was not written");
-    let adopted = stage.plugin(&["adopt", "web", "--yes"]);
+    let adopted = stage.plugin(&["adopt", "web", "--yes", PATIENT]);
     assert_eq!(adopted.code, 0, "{adopted:?}");
     let service: Value =
         serde_json::from_str(&stage.read(&["get", "service", "web", "-o", "json"])).unwrap();
@@ -324,7 +327,7 @@ async fn a_selector_that_was_removed_comes_back_if_the_operator_stands_still() {
          spec: { selector: { app: web }, ports: [{ name: http, port: 80, targetPort: 8080 }] }\n",
     );
     stage.pod("web-1", "web", "10.88.9.1");
-    let terminal = Terminal::open(&stage, &["adopt", "web"]);
+    let terminal = Terminal::open(&stage, &["adopt", "web", "--timeout=30s"]);
     terminal.until("it asks", |seen| seen.contains("Go on? [y/N]"));
     stage.kill("operator");
     terminal.press("y");

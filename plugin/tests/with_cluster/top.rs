@@ -20,11 +20,11 @@ async fn the_table_shows_how_much_instances_beat_and_which_one_is_late() {
     stage.kill("vm-2");
     let json = stage.until(&["top", "-o", "json"], "vm-2 is late", |json| {
         let report: Value = serde_json::from_str(json).unwrap_or_default();
-        report["items"][0]["overdue"] == 1
+        // On a busy machine both may be late.
+        report["items"][0]["overdue"] != 0 && report["items"][0]["nextInstance"] == "vm-2"
     });
     let report: Value = serde_json::from_str(&json).unwrap();
     let item = &report["items"][0];
-    assert_eq!(item["nextInstance"], "vm-2", "{json}");
     // It is overdue after five of its eight seconds.
     assert!(item["nextDeadlineSeconds"].as_f64().unwrap() <= 3.0, "{json}");
     stage.until(&["top", "--sum", "--sort-by", "overdue"], "vm-2 is pruned", |table| {

@@ -4,6 +4,9 @@ mod rehearsal;
 mod subject;
 mod told;
 
+use std::time::Duration;
+
+use beatkeeper_api::duration;
 use clap::Args;
 use serde_json::Value;
 
@@ -35,6 +38,9 @@ pub struct AdoptArgs {
     /// How often an instance beats. Default: that of the API, 30s.
     #[arg(long, value_name = "DURATION")]
     interval: Option<String>,
+    /// How long the operator may take to rehearse, and to adopt. A new leader needs some seconds.
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    timeout: Duration,
     /// Adopt it without asking, unless the operator refuses.
     #[arg(short, long)]
     yes: bool,
@@ -45,7 +51,7 @@ pub struct AdoptArgs {
 /// Adopts the Service.
 ///
 /// # Errors
-/// [`Error`], if the Service cannot be adopted, nobody agrees, the operator refuses or does not work, or the API server
+/// [`Error`], if the Service cannot be adopted, no person agrees, the operator refuses or does not work, or the API server
 /// refuses a write. If nothing was taken over yet, everything is undone first.
 pub async fn run(
     args: &AdoptArgs,
@@ -64,7 +70,8 @@ pub async fn run(
         "serviceregistration/{} created in a dry run; the operator rehearses …",
         subject.name
     ));
-    let mut rehearsal = Rehearsal::of(&session, created, subject.selecting.clone());
+    let selecting = subject.selecting.clone();
+    let mut rehearsal = Rehearsal::of(&session, created, selecting, args.timeout);
     if let Err(cause) = rehearse(&mut rehearsal, args, &mut end, output).await {
         return Err(rehearsal.undo(&cause).await);
     }

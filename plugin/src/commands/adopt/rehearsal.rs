@@ -27,8 +27,6 @@ use crate::{
     signals::End,
 };
 
-/// How long the operator, or the cluster, may take for a step. They need a second or two, and a new leader some more.
-pub(super) const WITHIN: Duration = Duration::from_secs(30);
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -46,6 +44,8 @@ pub(super) struct Rehearsal<'a> {
     pub(super) session: &'a Session,
     pub(super) created: Created,
     pub(super) selecting: Option<Selecting>,
+    /// How long the operator, or the cluster, may take for a step.
+    within: Duration,
     /// Whether the Service has been changed.
     changed: bool,
 }
@@ -71,8 +71,13 @@ enum Heard {
 }
 
 impl<'a> Rehearsal<'a> {
-    pub(super) fn of(session: &'a Session, created: Created, selecting: Option<Selecting>) -> Self {
-        Self { session, created, selecting, changed: false }
+    pub(super) fn of(
+        session: &'a Session,
+        created: Created,
+        selecting: Option<Selecting>,
+        within: Duration,
+    ) -> Self {
+        Self { session, created, selecting, within, changed: false }
     }
 
     /// Waits until the operator has rehearsed. Returns all that belongs to the registration.
@@ -110,17 +115,17 @@ impl<'a> Rehearsal<'a> {
                 Heard::Refused(obstacle) => Err(obstacle.into()),
             }
         };
-        match until(end, look).await? {
+        match until(self.within, end, look).await? {
             Some(found) => Ok(found),
             None => Err(self.not_heard(awaited, last).into()),
         }
     }
 
     fn not_heard(&self, awaited: Awaited, last: String) -> Obstacle {
-        let (namespace, seconds) = (self.session.namespace.clone(), WITHIN.as_secs());
+        let (namespace, within) = (self.session.namespace.clone(), self.within);
         match awaited {
-            Awaited::Rehearsed { .. } => Obstacle::NotRehearsed { namespace, seconds, last },
-            Awaited::Published => Obstacle::NotCompleted { seconds, last },
+            Awaited::Rehearsed { .. } => Obstacle::NotRehearsed { namespace, within, last },
+            Awaited::Published => Obstacle::NotCompleted { within, last },
         }
     }
 
@@ -147,12 +152,12 @@ impl<'a> Rehearsal<'a> {
             let labels = endpoints.and_then(|endpoints| endpoints.metadata.labels);
             Ok(labels.filter(|it| it.get(SKIP_MIRROR_LABEL).is_some_and(|it| it == "true")))
         };
-        match until(end, look).await? {
+        match until(self.within, end, look).await? {
             Some(_) => Ok(()),
             None => Err(Obstacle::NotFollowed {
                 name: name.clone(),
                 label: SKIP_MIRROR_LABEL,
-                seconds: WITHIN.as_secs(),
+                within: self.within,
             }
             .into()),
         }
@@ -226,11 +231,12 @@ fn heard(view: &RegistrationView, awaited: Awaited) -> Heard {
 
 /// Looks until it finds what is awaited; `None` if that takes too long.
 async fn until<T>(
+    within: Duration,
     end: &mut End,
     mut look: impl AsyncFnMut() -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
     let begun = Instant::now();
-    while begun.elapsed() < WITHIN {
+    while begun.elapsed() < within {
         let found = tokio::select! {
             found = look() => found?,
             () = end.asked() => return Err(Obstacle::Interrupted.into()),
