@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use beatkeeper::{agent, controller, kube_client::Source, output};
+use beatkeeper::{agent, controller, kube_client::Source, metrics, output};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ enum Command {
     /// Print the page that lists the agent's commands and settings, as Markdown.
     #[command(hide = true)]
     AgentReference,
-    /// Print the page that lists the operator's metrics, as Markdown.
+    /// Print the page that lists the metrics of operator and agent, as Markdown.
     #[command(hide = true)]
     Metrics,
 }
@@ -54,7 +54,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Crd { docs } => print_crd(docs).map(|()| ExitCode::SUCCESS),
         Command::LogLevel(args) => log_level::change(&args).map(|()| ExitCode::SUCCESS),
         Command::AgentReference => print(&agent::reference_page()).map(|()| ExitCode::SUCCESS),
-        Command::Metrics => print(&controller::metrics_page()).map(|()| ExitCode::SUCCESS),
+        Command::Metrics => print(&metrics::page::page()).map(|()| ExitCode::SUCCESS),
     };
     let code = result.unwrap_or_else(|error| {
         // Not eprintln!, which waits for a reader, and panics when there is none any more.

@@ -8,4 +8,5 @@ pub mod agent;
 pub mod bind_address;
 pub mod controller;
 pub mod kube_client;
+pub mod metrics;
 pub mod output;

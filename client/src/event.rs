@@ -32,6 +32,8 @@ pub enum Event {
         at: Timestamp,
         /// From sending the beat to the answer.
         took: Duration,
+        /// From when the beat was due until it was sent. Tries that failed before count.
+        late: Duration,
     },
     /// Beats are accepted again.
     Recovered {
@@ -235,7 +237,7 @@ impl Event {
     /// What became of beats and other requests.
     fn fmt_beats(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Beat { at, took } => {
+            Self::Beat { at, took, late: _ } => {
                 let at = beatkeeper_api::heartbeat::renew_time(*at);
                 write!(f, "beat {at} accepted in {:.1}ms", took.as_secs_f64() * 1000.0)
             }

@@ -109,7 +109,17 @@ pub enum Cause {
     Occupied(Occupant),
     /// The registration gives no usable pace.
     Pace(PaceError),
-    /// Everything else: no connection, no answer in time, refused by admission, …
+    /// No answer came in time.
+    Timeout,
+    /// No connection, or it ended before the answer.
+    NoConnection,
+    /// The API server refuses the request, as an admission policy may.
+    Refused,
+    /// The API server has failed: an HTTP status of 500 or above.
+    ServerError,
+    /// Our own program panicked.
+    Panicked,
+    /// Everything else, such as an answer that cannot be read.
     Other,
 }
 
@@ -147,12 +157,12 @@ impl Failure {
 
     /// A request got no answer in time.
     pub fn timeout(operation: Operation, object: &str, error: TimedOut) -> Self {
-        Self { details: error.to_string(), ..Self::found(operation, object, Cause::Other) }
+        Self { details: error.to_string(), ..Self::found(operation, object, Cause::Timeout) }
     }
 
     /// Our own program panicked in the operation.
     pub fn panicked(operation: Operation, object: &str, panic: &Panic) -> Self {
-        Self { details: panic.to_string(), ..Self::found(operation, object, Cause::Other) }
+        Self { details: panic.to_string(), ..Self::found(operation, object, Cause::Panicked) }
     }
 
     /// Makes a failure of an error of kube.
@@ -166,10 +176,10 @@ impl Failure {
             },
             // The texts of these errors only name the layer, hyper or tower, that found the error below.
             kube::Error::Service(error) => {
-                Self { details: plain_error_chain(error.as_ref()), ..found(Cause::Other) }
+                Self { details: plain_error_chain(error.as_ref()), ..found(Cause::NoConnection) }
             }
             kube::Error::HyperError(error) => {
-                Self { details: plain_error_chain(error), ..found(Cause::Other) }
+                Self { details: plain_error_chain(error), ..found(Cause::NoConnection) }
             }
             error => Self { details: plain_error_chain(error), ..found(Cause::Other) },
         }
@@ -195,6 +205,8 @@ fn cause(operation: Operation, status: &Status) -> Cause {
         }
         401 => Cause::Unauthenticated,
         429 => Cause::Busy,
+        400..=499 => Cause::Refused,
+        500.. => Cause::ServerError,
         _ => Cause::Other,
     }
 }
@@ -303,7 +315,7 @@ mod tests {
     fn what_admission_refuses_is_not_blamed_on_rbac() {
         let said = "leases \"greeter.vm-1\" is forbidden: ValidatingAdmissionPolicy 'beats' denied request: not your Pod";
         let failure = failure(Operation::CreateLease, &status(403, said, None));
-        assert_eq!(failure.cause, Cause::Other);
+        assert_eq!(failure.cause, Cause::Refused);
         assert_eq!(
             failure.to_string(),
             format!("cannot create the Lease shop/greeter.vm-1: {said}")

@@ -80,6 +80,9 @@ impl HeartbeatLoop {
         let mut rereader: Option<Rereader> = None;
         loop {
             let sent = Instant::now();
+            if !plan.failing {
+                self.beat_due = plan.due;
+            }
             let Some(result) = unless_stopped(stop, catch_panic(self.step())).await else { return };
             let result = result.unwrap_or_else(|panic| {
                 // It is unknown how far the step came, so the next step reads the Lease and claims it anew.

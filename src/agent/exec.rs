@@ -6,6 +6,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     pin::pin,
     process::{ExitCode, ExitStatus},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,13 +24,14 @@ use super::{
     arguments::BeatArgs,
     connection::prepare,
     console::Console,
-    lifecycle::{notify_when_ready, serve_health, stopping},
+    lifecycle::{attend, notify_when_ready, stopping},
+    metrics::counts::AgentMetrics,
     plan::Plan,
     reap::{self, Ours},
+    server::{ListenError, Server},
     signals::{ReceivedSignal, Signals, ended_by},
     supervisor::{Supervisor, control::OnFailure},
 };
-use crate::bind_address::BindAddress;
 
 /// The longest time that the start of a command waits for the agent's settings and configuration.
 const PREPARE_WITHIN: Duration = Duration::from_secs(2);
@@ -137,14 +139,16 @@ struct Beats {
 impl Beats {
     async fn begin(plan: Plan, connection: &Connection, console: &Console) -> Self {
         let on_failure = OnFailure::ReportFailing { started_here: true };
-        let supervisor = Supervisor::start(plan.instances, on_failure, connection, console);
-        let attending = match serve_health(&plan.health_bind_address, &supervisor).await {
-            Ok(attending) => attending,
-            Err(error) => {
-                console.print(&format!("{error:#}; going on without it"));
-                serve_health(&BindAddress::Off, &supervisor).await.unwrap_or_default()
-            }
-        };
+        let metrics = Arc::new(AgentMetrics::new());
+        let listening = Server::listen(&plan).await;
+        let supervisor =
+            Supervisor::start(plan.instances, on_failure, connection, &metrics, console);
+        let servers = listening.into_iter().filter_map(|server| {
+            let complain =
+                |error: &ListenError| console.print(&format!("{error}; going on without it"));
+            server.inspect_err(complain).ok()
+        });
+        let attending = attend(servers, &supervisor, &metrics);
         let _ready = notify_when_ready(&supervisor);
         Self { supervisor, delay: plan.drain_delay, _attending: attending, _ready }
     }

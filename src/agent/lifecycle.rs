@@ -1,31 +1,34 @@
-//! What every agent that beats does beside the beats: it serves its health, and notifies systemd.
+//! What every agent that beats does beside the beats: it serves its health and its metrics, and notifies systemd.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Result;
 use rustix::process::Signal;
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     console::Console,
-    health,
+    metrics::counts::AgentMetrics,
+    server::Server,
     signals::{self, Signals, ended_by},
     supervisor::{Supervisor, control::WorkerState},
     systemd,
 };
-use crate::bind_address::BindAddress;
 
-/// Serves the state of the agent while the returned value is kept.
-pub(super) async fn serve_health(
-    address: &BindAddress,
+/// Serves the state and the metrics of the agent, and keeps systemd's watchdog, while the returned value is
+/// kept.
+pub(super) fn attend(
+    servers: impl IntoIterator<Item = Server>,
     supervisor: &Supervisor,
-) -> Result<tokio::task::JoinSet<()>> {
-    let mut attending = tokio::task::JoinSet::new();
-    if let BindAddress::At(address) = address {
-        attending.spawn(health::serve(address, supervisor.watch()).await?);
+    metrics: &Arc<AgentMetrics>,
+) -> JoinSet<()> {
+    let mut attending = JoinSet::new();
+    for server in servers {
+        attending.spawn(server.serve(supervisor.watch(), metrics.clone()));
     }
     attending.spawn(systemd::keep_watchdog());
-    Ok(attending)
+    attending
 }
 
 /// Tells systemd when each instance has had a beat accepted, while the returned value is kept.

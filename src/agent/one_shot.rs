@@ -23,10 +23,12 @@ use super::{
 pub(super) async fn register(settings: Settings, limit: Duration) -> Result<ExitCode> {
     if settings.probes.is_some()
         || settings.health_bind_address.is_some()
+        || settings.metrics_bind_address.is_some()
         || settings.on_stop.is_some()
     {
         bail!(
-            "register only registers: --probe, --on-stop and --health-bind-address belong to agent run"
+            "register only registers: --probe, --on-stop, --health-bind-address and --metrics-bind-address \
+             belong to agent run"
         );
     }
     let (connection, namespace) = connect()?;

@@ -26,6 +26,8 @@ pub struct Plan {
     pub on_stop: OnStop,
     /// Where the agent serves its own health.
     pub health_bind_address: BindAddress,
+    /// Where the agent serves its metrics.
+    pub metrics_bind_address: BindAddress,
 }
 
 /// One instance that the agent beats for.
@@ -90,6 +92,7 @@ impl Plan {
         let drain_delay = settings.drain_delay.take().unwrap_or_default();
         let on_stop = settings.on_stop.take().unwrap_or_default();
         let health_bind_address = settings.health_bind_address.take().unwrap_or_default();
+        let metrics_bind_address = settings.metrics_bind_address.take().unwrap_or_default();
         let instances = match settings.instances.take() {
             None => vec![InstancePlan::of(&settings, around)?],
             Some(instances) => {
@@ -115,7 +118,7 @@ impl Plan {
                 );
             }
         }
-        Ok(Self { instances, drain_delay, on_stop, health_bind_address })
+        Ok(Self { instances, drain_delay, on_stop, health_bind_address, metrics_bind_address })
     }
 
     /// Makes a plan for targets that cannot beat themselves.
@@ -166,8 +169,10 @@ impl Settings {
         ensure!(
             self.drain_delay.is_none()
                 && self.health_bind_address.is_none()
+                && self.metrics_bind_address.is_none()
                 && self.on_stop.is_none(),
-            "drainDelay, onStop and healthBindAddress hold for the whole agent: set them beside instances:"
+            "drainDelay, onStop, healthBindAddress and metricsBindAddress hold for the whole agent: set them \
+             beside instances:"
         );
         Ok(self)
     }
@@ -294,8 +299,12 @@ mod tests {
                 "the instance a of shop/greeter is there twice",
             ),
             ("instances: [{ instances: [] }]", "instances[0]: instances: cannot be nested"),
-            ("instances: [{ drainDelay: 1s }]", "instances[0]: drainDelay, onStop and healthBind"),
-            ("instances: [{ onStop: keep }]", "instances[0]: drainDelay, onStop and healthBind"),
+            ("instances: [{ drainDelay: 1s }]", "instances[0]: drainDelay, onStop, healthBind"),
+            ("instances: [{ onStop: keep }]", "instances[0]: drainDelay, onStop, healthBind"),
+            (
+                "instances: [{ metricsBindAddress: ':8485' }]",
+                "instances[0]: drainDelay, onStop, healthBind",
+            ),
         ] {
             let error = plan(file).expect_err(file);
             assert!(error.starts_with(message), "{file}: {error}");

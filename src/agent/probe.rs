@@ -57,19 +57,25 @@ pub async fn check(check: &Check, limit: Duration) -> Outcome {
 }
 
 /// Probes until it is stopped or all receivers are gone, and sends each new verdict. It sends the first
-/// verdict, that nothing is known yet, at once ([`Series`]).
+/// verdict, that nothing is known yet, at once ([`Series`]). `observe` gets the outcome of each probe.
 ///
 /// One probe runs at a time. The period counts from start to start. If a probe takes longer than the period,
 /// the next one follows at once.
-pub async fn run(probe: &Probe, verdicts: &watch::Sender<Verdict>, stop: &CancellationToken) {
+pub async fn run(
+    probe: &Probe,
+    verdicts: &watch::Sender<Verdict>,
+    stop: &CancellationToken,
+    observe: impl Fn(&Outcome),
+) {
     let limit = probe.timing.timeout;
-    run_by(probe, verdicts, stop, || check(&probe.check, limit)).await;
+    run_by(probe, verdicts, stop, observe, || check(&probe.check, limit)).await;
 }
 
 async fn run_by<F: Future<Output = Outcome>>(
     probe: &Probe,
     verdicts: &watch::Sender<Verdict>,
     stop: &CancellationToken,
+    observe: impl Fn(&Outcome),
     check: impl Fn() -> F,
 ) {
     let (mut began, mut clocks) = (Instant::now(), SuspendDetector::default());
@@ -91,6 +97,7 @@ async fn run_by<F: Future<Output = Outcome>>(
             // A panic counts as a failure: otherwise the last verdict would stay for good.
             let outcome = catch_panic(async { check().await }).await;
             let outcome = outcome.unwrap_or_else(|panic| Err(panic.into()));
+            observe(&outcome);
             series.record(started, outcome);
             tell(verdicts, series.verdict());
         }

@@ -1,6 +1,6 @@
 //! `run` and `proxy`: beat until stopped; reload when asked.
 
-use std::{future::pending, process::ExitCode, time::Duration};
+use std::{future::pending, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -14,8 +14,10 @@ use super::{
     arguments::BeatArgs,
     connection::{connect, pod_name},
     console::Console,
-    lifecycle::{notify_when_ready, serve_health, stopping, unless_interrupted},
+    lifecycle::{attend, notify_when_ready, stopping, unless_interrupted},
+    metrics::counts::AgentMetrics,
     plan::{self, Environment, Plan},
+    server::Server,
     settings::OnStop,
     signals::{ReceivedSignal, Signals},
     supervisor::{
@@ -81,9 +83,12 @@ pub(super) async fn run(args: BeatArgs, kind: Kind) -> Result<ExitCode> {
     let (connection, namespace) = connect()?;
     let mut plan = kind.plan(&args, &namespace)?;
     let console = Console::new(args.verbose);
-    let instances = std::mem::take(&mut plan.instances);
-    let mut supervisor = Supervisor::start(instances, kind.on_failure(), &connection, &console);
-    let _attending = serve_health(&plan.health_bind_address, &supervisor).await?;
+    // Before the first beat: an agent that ends here leaves no instance that beats only once.
+    let servers = Server::listen(&plan).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let (instances, metrics) = (std::mem::take(&mut plan.instances), Arc::new(AgentMetrics::new()));
+    let mut supervisor =
+        Supervisor::start(instances, kind.on_failure(), &connection, &metrics, &console);
+    let _attending = attend(servers, &supervisor, &metrics);
     let (mut ready, mut is_started) = (notify_when_ready(&supervisor), false);
     let mut reading: Option<Reading> = None;
     let signal = loop {
@@ -164,11 +169,16 @@ async fn reload(
         );
         return before;
     }
-    if now.health_bind_address != before.health_bind_address {
-        console.print(
-            "healthBindAddress cannot be reloaded, and stays what it was: start again to change it",
-        );
-        now.health_bind_address.clone_from(&before.health_bind_address);
+    for (key, now, before) in [
+        ("healthBindAddress", &mut now.health_bind_address, &before.health_bind_address),
+        ("metricsBindAddress", &mut now.metrics_bind_address, &before.metrics_bind_address),
+    ] {
+        if now != before {
+            console.print(&format!(
+                "{key} cannot be reloaded, and stays what it was: start again to change it"
+            ));
+            now.clone_from(before);
+        }
     }
     let Changes { added, changed, removed } =
         supervisor.reload(std::mem::take(&mut now.instances)).await;

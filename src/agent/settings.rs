@@ -1,21 +1,22 @@
 //! The settings of an instance. Each one has the same name as a flag, an environment variable, and a key of
 //! the file.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+mod values;
 
-use beatkeeper_api::duration::{self, ParseDurationError};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use beatkeeper_api::duration;
 use beatkeeper_client::{
     lease::{Identity, Location},
     names::{self, NameError, hostname},
-    schedule::INTERVAL_MIN,
 };
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::Deserialize;
 
 use super::probe::Probe;
 use crate::bind_address::BindAddress;
+use values::{
+    duration_text, health_address, interval, interval_text, metrics_address, pair, pairs, probes,
+};
 
 /// The settings of one instance, or of all instances. Each of them may be absent.
 ///
@@ -95,7 +96,15 @@ pub struct Settings {
     /// a first beat of each instance was accepted. Published: the operator publishes each instance [default:
     /// nowhere].
     #[arg(long, env = "BEATKEEPER_HEALTH_BIND_ADDRESS", value_name = "ADDRESS")]
+    #[serde(deserialize_with = "health_address")]
     pub health_bind_address: Option<BindAddress>,
+
+    /// Serve /metrics for Prometheus here, over plain HTTP and without authentication: 127.0.0.1:8485 for a
+    /// Prometheus or a collector on this machine, or :8485 for all addresses. It may be the address of
+    /// --health-bind-address [default: nowhere].
+    #[arg(long, env = "BEATKEEPER_METRICS_BIND_ADDRESS", value_name = "ADDRESS")]
+    #[serde(deserialize_with = "metrics_address")]
+    pub metrics_bind_address: Option<BindAddress>,
 
     /// Many instances in one agent: a list of the same settings. A setting outside the list applies to all
     /// entries.
@@ -145,7 +154,7 @@ impl Settings {
         macro_rules! first { ($($field:ident)*) => { Self { $($field: self.$field.or_else(|| base.$field.clone()),)* } } }
         first! {
             registration namespace instance pod addresses app_version metadata interval probes drain_delay
-            on_stop health_bind_address instances
+            on_stop health_bind_address metrics_bind_address instances
         }
     }
 
@@ -184,72 +193,6 @@ impl Settings {
             version: self.app_version.clone(),
             metadata,
         })
-    }
-}
-
-/// Why the value of a setting cannot be used.
-#[derive(Debug, thiserror::Error)]
-enum ValueError {
-    #[error("write it as KEY=VALUE, such as shelf=7")]
-    NoPair,
-    #[error(transparent)]
-    NoDuration(#[from] ParseDurationError),
-    #[error("must be {} or more", duration::format(INTERVAL_MIN))]
-    IntervalTooShort,
-}
-
-fn pair(text: &str) -> Result<(String, String), ValueError> {
-    let (key, value) = text.split_once('=').ok_or(ValueError::NoPair)?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-fn interval(text: &str) -> Result<Duration, ValueError> {
-    let interval = duration::parse(text)?;
-    if interval < INTERVAL_MIN { Err(ValueError::IntervalTooShort) } else { Ok(interval) }
-}
-
-fn interval_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    interval(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
-}
-
-fn duration_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    duration::parse(&String::deserialize(from)?).map(Some).map_err(D::Error::custom)
-}
-
-fn pairs<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<(String, String)>>, D::Error> {
-    let map = BTreeMap::<String, String>::deserialize(from)?;
-    Ok(Some(map.into_iter().collect()))
-}
-
-fn probes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Probe>>, D::Error> {
-    let written = Vec::<Written>::deserialize(from)?;
-    Ok(Some(written.into_iter().map(|Written(probe)| probe).collect()))
-}
-
-/// A probe in a file: the short text, or the kubelet's fields.
-struct Written(Probe);
-
-impl<'de> Deserialize<'de> for Written {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = Written;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text such as http://:8080/healthz, or the kubelet's fields")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Written, E> {
-                text.parse().map(Written).map_err(E::custom)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Written, A::Error> {
-                Probe::deserialize(MapAccessDeserializer::new(fields)).map(Written)
-            }
-        }
-
-        from.deserialize_any(Either)
     }
 }
 
@@ -346,6 +289,7 @@ mod tests {
             "--drain-delay=2s",
             "--on-stop=keep",
             "--health-bind-address=127.0.0.1:8484",
+            "--metrics-bind-address=127.0.0.1:8485",
         ]);
         let file = "
             registration: greeter
@@ -362,6 +306,7 @@ mod tests {
             drainDelay: 2s
             onStop: keep
             healthBindAddress: 127.0.0.1:8484
+            metricsBindAddress: 127.0.0.1:8485
         ";
         assert_eq!(
             serde_saphyr::from_str::<Settings>(file).expect("a file"),
@@ -386,6 +331,8 @@ mod tests {
             ("probes: ['ftp://:21']", "is not a probe"),
             ("probes: [{ tcpSocket: { port: 99999 } }]", "port"),
             ("addresses: [example.com]", "IP address"),
+            ("metricsBindAddress: '8485'", "metricsBindAddress: give 0 for off, or HOST:PORT"),
+            ("healthBindAddress: ':x'", "healthBindAddress: give 0 for off, or HOST:PORT"),
         ] {
             let error = serde_saphyr::from_str::<Settings>(file).expect_err(file).to_string();
             assert!(error.contains(message), "{file}: {error}");

@@ -6,7 +6,7 @@ mod probe_results;
 mod restart;
 mod worker;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Error, Result, bail};
 use beatkeeper_client::{Connection, publication::Publication};
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{console::Console, plan::InstancePlan};
+use super::{console::Console, metrics::counts::AgentMetrics, plan::InstancePlan};
 use control::{Controls, OnFailure, Predecessor, StatusSender, WorkerState, WorkerTask};
 use restart::restarted;
 
@@ -36,6 +36,7 @@ pub struct Supervisor {
     leaving: Vec<WorkerTask>,
     on_failure: OnFailure,
     connection: Connection,
+    metrics: Arc<AgentMetrics>,
     console: Console,
 }
 
@@ -74,6 +75,7 @@ impl Supervisor {
         instances: Vec<InstancePlan>,
         on_failure: OnFailure,
         connection: &Connection,
+        metrics: &Arc<AgentMetrics>,
         console: &Console,
     ) -> Self {
         let (connection, console) = (connection.clone(), console.clone());
@@ -83,6 +85,7 @@ impl Supervisor {
             leaving: Vec::new(),
             on_failure,
             connection,
+            metrics: metrics.clone(),
             console,
         };
         supervisor.start_all(instances.into_iter().map(|instance| (instance, None)).collect());
@@ -114,6 +117,7 @@ impl Supervisor {
         let page = StatusSender {
             state: watch::Sender::new(WorkerState::Starting),
             standing: watch::Sender::new(None),
+            metrics: self.metrics.instance(&instance.identity),
         };
         let lease = instance.identity.lease_name();
         let seen = WorkerStatus {
@@ -333,8 +337,9 @@ mod tests {
         let client = kube::Client::new(tower::service_fn(answer), "shop");
         let connection = Connection { client, headers: Headers::default() };
         let on_failure = OnFailure::ReportFailing { started_here: false };
+        let (metrics, console) = (Arc::new(AgentMetrics::new()), Console::new(false));
         let supervisor =
-            Supervisor::start(plan.instances, on_failure, &connection, &Console::new(false));
+            Supervisor::start(plan.instances, on_failure, &connection, &metrics, &console);
         let settled = timeout(Duration::from_secs(60), supervisor.all(WorkerState::Settled)).await;
         assert!(PANICKED.load(SeqCst));
         settled.expect("each of them beats");

@@ -37,7 +37,7 @@ pub use app::{RunError, run, run_on};
 pub use clock::Clock;
 pub use host::{Host, Process, Supervisor};
 pub use leader::args::{ElectionSettings, LeaderArgs};
-pub use metrics::page::page as metrics_page;
+pub(crate) use metrics::page::section as metrics_section;
 pub use observer::{Decided, Observer, Undecided, Unobserved};
 pub use serve::BindError;
 pub use settings::{Args, LogFormat, Settings};

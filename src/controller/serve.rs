@@ -2,13 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    extract::RawQuery,
-    http::{StatusCode, header},
-    response::IntoResponse,
-    routing::get,
-};
+use axum::{Router, extract::RawQuery, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -16,10 +10,11 @@ use crate::bind_address::BindAddress;
 use crate::controller::{
     clock::Clock,
     host::Process,
-    metrics::process::{CONTENT_TYPE, Metrics},
+    metrics::process::Metrics,
     settings::Settings,
     telemetry::{SharedHealth, Telemetry},
 };
+use crate::metrics::exposition;
 use beatkeeper_core::replica::health::Report;
 
 /// How often the timers are checked.
@@ -102,6 +97,5 @@ fn answer(report: &Report, RawQuery(query): RawQuery) -> impl IntoResponse + use
 }
 
 fn scrapes(all: Arc<Metrics>) -> Router {
-    let scrape = async move || ([(header::CONTENT_TYPE, CONTENT_TYPE)], all.text());
-    Router::new().route("/metrics", get(scrape))
+    exposition::routes(move || all.text())
 }

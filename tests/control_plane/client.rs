@@ -2,7 +2,7 @@
 //! in the test process, or an agent in its own process, beside a real operator.
 
 mod account;
-mod agent;
+pub mod agent;
 mod conflict;
 mod fleet;
 mod footprint;

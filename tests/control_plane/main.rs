@@ -4,6 +4,7 @@
 mod adoption;
 mod agent;
 mod agent_commands;
+mod agent_metrics;
 mod causes;
 mod chaos;
 mod chart;

@@ -237,7 +237,7 @@ impl HeartbeatLoop {
                 self.lease_duration_sent = seconds;
                 self.note_rival(&lease, forget_rival, pace);
                 self.lease = ClaimState::Held(LeaseVersion::of(&lease));
-                (self.report)(&Event::Beat { at, took: sent.elapsed() });
+                self.report_beat(at, sent);
                 if news {
                     (self.report)(&Event::HealthReported(health_report.clone()));
                     self.reported = health_report;
@@ -309,10 +309,11 @@ impl HeartbeatLoop {
         let patch = self.identity.reclaim_patch(&LeaseVersion::of(lease), &incarnation, at);
         self.incarnation = incarnation;
         self.written.sending(at);
-        let limit = pace.request_timeout();
+        let (limit, sent) = (pace.request_timeout(), Instant::now());
         let lease = self.requests.patch(Operation::TakeOverLease, &patch, limit).await?;
         self.times.accepted(at, renewed(&lease));
         self.written.accepted(renewed(&lease));
+        self.report_beat(at, sent);
         self.lease = ClaimState::Held(LeaseVersion::of(&lease));
         self.record_foreign_fields(&lease);
         Ok(())

@@ -117,7 +117,7 @@ impl HeartbeatLoop {
             Ok(lease) => {
                 self.times.accepted(at, renewed(&lease));
                 holder.beaten = renewed(&lease);
-                (self.report)(&Event::Beat { at, took: sent.elapsed() });
+                self.report_beat(at, sent);
                 Ok(Some(lease))
             }
             Err(failure) if failure.cause == Cause::Missing => Ok(None),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     other_holder::OtherHolder,
 };
 use crate::{
+    event::Event,
     lease::{
         HealthReport, Identity, LeaseVersion, Owner,
         foreign_fields::ForeignFields,
@@ -50,6 +52,8 @@ pub struct HeartbeatLoop {
     /// The health in the Lease was written by an earlier process. It holds until a check has a result.
     pub(super) from_earlier_process: bool,
     pub(super) last_success: Option<Instant>,
+    /// When the beat was due that is being sent, or tried again.
+    pub(super) beat_due: Instant,
     pub(super) lease_duration_sent: i32,
     pub(super) suspend_detector: SuspendDetector,
 }
@@ -96,6 +100,7 @@ impl HeartbeatLoop {
             foreign: ForeignFields::default(),
             from_earlier_process: false,
             last_success: None,
+            beat_due: Instant::now(),
             lease_duration_sent: 0,
             suspend_detector: SuspendDetector::default(),
         }
@@ -104,6 +109,12 @@ impl HeartbeatLoop {
     /// Returns a receiver that follows the progress of the loop.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// Reports a beat that was sent at `sent`, and is accepted now.
+    pub(super) fn report_beat(&self, at: Timestamp, sent: Instant) {
+        let late = sent.saturating_duration_since(self.beat_due);
+        (self.report)(&Event::Beat { at, took: sent.elapsed(), late });
     }
 
     /// Whether the Lease has to be changed, because it states another health or note than it should. What an

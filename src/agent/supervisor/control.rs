@@ -1,9 +1,13 @@
 //! How the supervisor and its workers talk to each other.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use beatkeeper_client::publication::Publication;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::agent::metrics::counts::InstanceMetrics;
 
 /// The task of a worker.
 pub type WorkerTask = AbortOnDropHandle<Result<()>>;
@@ -85,4 +89,6 @@ pub struct StatusSender {
     pub state: watch::Sender<WorkerState>,
     /// How the operator treats the instance; `None` while that is unknown.
     pub standing: watch::Sender<Option<Publication>>,
+    /// Its share of the metrics.
+    pub metrics: Arc<InstanceMetrics>,
 }

@@ -3,7 +3,10 @@
 //! Starting a process waits for the disk that holds its program. A probe must not delay a beat, so the probes
 //! have a thread and a runtime of their own.
 
-use std::{sync::OnceLock, thread};
+use std::{
+    sync::{Arc, OnceLock},
+    thread,
+};
 
 use futures::future::{pending, select_all};
 use tokio::{
@@ -12,7 +15,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::agent::probe::{self, Probe, Series, Verdict};
+use crate::agent::{
+    metrics::counts::InstanceMetrics,
+    probe::{self, Outcome, Probe, Series, Verdict},
+};
 
 /// The combined result of all probes of an instance.
 pub(super) struct ProbeResults {
@@ -21,9 +27,10 @@ pub(super) struct ProbeResults {
 }
 
 impl ProbeResults {
-    /// Begins to probe.
-    pub(super) fn probe(probes: &[Probe]) -> Self {
-        let (verdicts, probing) = probes.iter().cloned().map(begin).unzip();
+    /// Begins to probe, and counts the outcomes.
+    pub(super) fn probe(probes: &[Probe], metrics: &Arc<InstanceMetrics>) -> Self {
+        let begin = |probe: &Probe| begin(probe.clone(), metrics.clone());
+        let (verdicts, probing) = probes.iter().map(begin).unzip();
         Self { verdicts, _probing: probing }
     }
 
@@ -59,9 +66,15 @@ impl ProbeResults {
     }
 }
 
-fn begin(probe: Probe) -> (watch::Receiver<Verdict>, AbortOnDropHandle<()>) {
+fn begin(
+    probe: Probe,
+    metrics: Arc<InstanceMetrics>,
+) -> (watch::Receiver<Verdict>, AbortOnDropHandle<()>) {
     let (sender, receiver) = watch::channel(Series::new(&probe).verdict().clone());
-    let probing = async move { probe::run(&probe, &sender, &CancellationToken::new()).await };
+    let probing = async move {
+        let observe = |outcome: &Outcome| metrics.probed(&probe.check, outcome);
+        probe::run(&probe, &sender, &CancellationToken::new(), observe).await;
+    };
     (receiver, AbortOnDropHandle::new(probe_runtime().spawn(probing)))
 }
 

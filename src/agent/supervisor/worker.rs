@@ -1,5 +1,7 @@
 //! One instance that an agent beats for. Its beats carry the results of its probes.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use beatkeeper_api::heartbeat::Health;
 use beatkeeper_client::{
@@ -16,7 +18,9 @@ use super::{
     control::{Controls, OnFailure, Predecessor, StatusSender, WorkerState},
     probe_results::ProbeResults,
 };
-use crate::agent::{console::Console, plan::InstancePlan, probe::Verdict};
+use crate::agent::{
+    console::Console, metrics::counts::InstanceMetrics, plan::InstancePlan, probe::Verdict,
+};
 
 impl InstancePlan {
     /// Beats until it is stopped; then deregisters. If there is a former task, that task keeps beating until
@@ -33,14 +37,15 @@ impl InstancePlan {
         console: Console,
         predecessor: Option<Predecessor>,
     ) -> Result<()> {
-        let probe_results = ProbeResults::probe(&self.probes);
-        let StatusSender { state, standing } = page;
+        let StatusSender { state, standing, metrics } = page;
+        let probe_results = ProbeResults::probe(&self.probes, &metrics);
         let worker = Worker {
             instance: self,
             connection,
             controls,
             state,
             standing,
+            metrics,
             console,
             probe_results,
         };
@@ -57,6 +62,7 @@ struct Worker {
     controls: Controls,
     state: watch::Sender<WorkerState>,
     standing: watch::Sender<Option<Publication>>,
+    metrics: Arc<InstanceMetrics>,
     console: Console,
     probe_results: ProbeResults,
 }
@@ -173,7 +179,8 @@ impl Worker {
 
     fn heartbeat_loop(&self, heard: watch::Receiver<HealthReport>) -> HeartbeatLoop {
         let InstancePlan { identity, options, .. } = self.instance.clone();
-        HeartbeatLoop::new(self.connection.clone(), identity, options, heard, self.console.report())
+        let report = self.metrics.counting(self.console.report());
+        HeartbeatLoop::new(self.connection.clone(), identity, options, heard, report)
     }
 
     /// Records the progress; the stage never goes back.

@@ -17,8 +17,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::catalogue::Catalogue;
-use crate::controller::clock::Clock;
+use crate::{controller::clock::Clock, metrics::catalogue::Catalogue};
 use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
 
 const WATCH: &str = "watch_last_event_age";

@@ -2,13 +2,15 @@
 
 use prometheus_client::metrics::{
     counter::Counter,
-    family::{Family, MetricConstructor},
+    family::{Family, MetricConstructor as _},
     gauge::Gauge,
     histogram::Histogram,
 };
 
-use super::catalogue::Catalogue;
-use crate::kube_client::gate::Lane;
+use crate::{
+    kube_client::gate::Lane,
+    metrics::{buckets::Buckets, catalogue::Catalogue},
+};
 
 /// A healthy prune takes milliseconds. The range allows to tell delays of a minute from delays of a second.
 const LAG_SECONDS: [f64; 18] = [
@@ -59,16 +61,6 @@ pub(super) type Histograms<const N: usize> = Family<Labels<N>, Histogram, Bucket
 
 fn histograms<const N: usize>(buckets: &'static [f64]) -> Histograms<N> {
     Family::new_with_constructor(Buckets(buckets))
-}
-
-/// Makes the histograms of a family.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Buckets(&'static [f64]);
-
-impl MetricConstructor<Histogram> for Buckets {
-    fn new_metric(&self) -> Histogram {
-        Histogram::new(self.0.iter().copied())
-    }
 }
 
 /// Beats and prunes.

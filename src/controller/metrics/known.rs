@@ -11,7 +11,7 @@ use prometheus_client::{
     metrics::{MetricType, gauge::ConstGauge},
 };
 
-use super::catalogue::Catalogue;
+use crate::metrics::catalogue::Catalogue;
 use beatkeeper_core::liveness::index::Index;
 
 const KNOWN: &str = "known_leases";

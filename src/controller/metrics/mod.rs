@@ -4,10 +4,8 @@
 //! event happens. By default no label grows with the number of registrations or instances.
 
 pub(super) mod ages;
-mod catalogue;
 pub(super) mod groups;
 mod known;
 pub(super) mod page;
 pub(super) mod process;
 mod tally;
-mod usage;

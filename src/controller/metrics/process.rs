@@ -6,24 +6,25 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::text,
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
 
 use super::{
     ages::{Ages, LastSeen},
-    catalogue::{Catalogue, Described},
     groups::{ApiCalls, Beats, Labels, Reconciliations, Replica, Step, WATCHED_NAMESPACE, Watches},
     known::Known,
     tally::{self, Tallies},
-    usage,
 };
 use crate::{
     controller::clock::Clock,
     kube_client::{
         gate::{Lane, Outcome},
         request::ApiRequest,
+    },
+    metrics::{
+        catalogue::{Catalogue, Described},
+        exposition, usage,
     },
 };
 use beatkeeper_core::{
@@ -32,8 +33,8 @@ use beatkeeper_core::{
     vocabulary::{key::Key, monotonic_time::MonotonicTime},
 };
 
-/// The content type of the answer to a scrape.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The prefix of all names.
+const PREFIX: &str = "beatkeeper";
 
 /// The kinds that are watched.
 const WATCHED: [&str; 7] =
@@ -62,7 +63,7 @@ impl Metrics {
 
     /// Creates the metrics, and describes them for the page that lists them.
     pub(super) fn described(clock: Clock, per_registration: bool) -> (Self, Vec<Described>) {
-        let mut all = Catalogue::new();
+        let mut all = Catalogue::new(PREFIX);
         let tallies = Tallies::new(per_registration);
         tallies.register(&mut all);
         let build = Family::<Labels<1>, Gauge>::default();
@@ -91,12 +92,7 @@ impl Metrics {
 
     /// All metrics, in the text format of OpenMetrics.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing to a String never fails.
-        let _ = text::encode_registry(&mut text, &self.registry)
-            .and_then(|()| text::encode_registry(&mut text, &self.usage))
-            .and_then(|()| text::encode_eof(&mut text));
-        text
+        exposition::text(&[&self.registry, &self.usage])
     }
 
     fn tallies(&self) -> MutexGuard<'_, Tallies> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use beatkeeper_api::InstanceState;
 use prometheus_client::metrics::{family::Family, gauge::Gauge};
 
-use super::catalogue::Catalogue;
+use crate::metrics::catalogue::Catalogue;
 use beatkeeper_core::{
     decide::verdict::Verdict,
     vocabulary::{key::Key, reason::Reason},

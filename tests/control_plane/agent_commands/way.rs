@@ -74,8 +74,9 @@ async fn exec_runs_its_command_whatever_keeps_it_from_beating() {
     let slow = write(folder.path(), "slow", &plugin(&ns, "sleep 600"));
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let page = format!("--health-bind-address={}", taken.local_addr().unwrap());
+    let metrics = format!("--metrics-bind-address={}", taken.local_addr().unwrap());
     let command = ["--", "sh", "-c", "echo served; exit 7"];
-    let faults: [Fault; 7] = [
+    let faults: [Fault; 8] = [
         (
             &VM_1,
             &[("HTTPS_PROXY", "socks5://127.0.0.1:1")],
@@ -87,6 +88,7 @@ async fn exec_runs_its_command_whatever_keeps_it_from_beating() {
         (&VM_1, &[("KUBECONFIG", &slow)], ""),
         (&["--instance=vm-1"], &[], "registration"),
         (&[VM_1.as_slice(), &[&page]].concat(), &[], "cannot listen"),
+        (&[VM_1.as_slice(), &[&metrics]].concat(), &[], "cannot listen on --metrics-bind-address"),
     ];
     for (flags, environment, told) in faults {
         let mut agent = ns.agent_command("exec", &[flags, &command].concat());

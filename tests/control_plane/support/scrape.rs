@@ -1,4 +1,4 @@
-//! The contents of the operator's /metrics.
+//! The contents of /metrics, of the operator or of an agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,15 +17,20 @@ impl Operator {
     /// Scrapes `/metrics`. The operator must run with `--metrics-bind-address`.
     pub async fn scrape(&self) -> Scrape {
         let address = self.address("metrics-bind-address").await;
-        let answer = http::get(&address, "/metrics").await.expect("an answer");
-        assert_eq!(answer.code, 200);
-        let format = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
-        assert!(answer.head.contains(format), "{}", answer.head);
-        Scrape::read(&answer.body)
+        Scrape::at(&address).await.expect("an answer")
     }
 }
 
 impl Scrape {
+    /// Scrapes the `/metrics` of an address. Returns `None` if nothing answers there.
+    pub async fn at(address: &str) -> Option<Self> {
+        let answer = http::get(address, "/metrics").await?;
+        assert_eq!(answer.code, 200);
+        let format = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert!(answer.head.contains(format), "{}", answer.head);
+        Some(Self::read(&answer.body))
+    }
+
     fn read(text: &str) -> Self {
         let mut scrape = Self::default();
         let lines = text.strip_suffix("# EOF\n").expect("the end mark");

@@ -26,7 +26,7 @@ fn start(text: &str, period: Duration, failure_threshold: u32) -> Loop {
     let stop = CancellationToken::new();
     let task = {
         let stop = stop.clone();
-        tokio::spawn(async move { run(&probe, &sender, &stop).await })
+        tokio::spawn(async move { run(&probe, &sender, &stop, |_| ()).await })
     };
     Loop { verdicts, stop, task }
 }
@@ -147,7 +147,7 @@ async fn a_probe_that_panics_has_failed_and_is_made_again() {
         }
     };
     tokio::select! {
-        () = run_by(&probe, &sender, &stop, check) => panic!("it has ended"),
+        () = run_by(&probe, &sender, &stop, |_| (), check) => panic!("it has ended"),
         () = seen => {}
     }
 }

@@ -1,38 +1,39 @@
 //! The registry of the metrics, and their descriptions for the documentation.
 
+use std::fmt::Write;
+
 use prometheus_client::{
     metrics::MetricType,
     registry::{Metric, Registry, Unit},
 };
 
-/// The prefix of all names.
-pub(super) const PREFIX: &str = "beatkeeper";
-
 /// One metric, for the page that lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Described {
+pub(crate) struct Described {
     /// The name in queries: with prefix and unit, and with `_total` for a counter.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// "counter", "gauge" or "histogram".
-    pub(super) kind: String,
-    pub(super) labels: &'static [&'static str],
+    pub(crate) kind: String,
+    pub(crate) labels: &'static [&'static str],
     /// The help text, without a full stop at the end.
-    pub(super) help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 /// Registers metrics and describes them.
-pub(super) struct Catalogue {
-    pub(super) registry: Registry,
-    pub(super) described: Vec<Described>,
+pub(crate) struct Catalogue {
+    pub(crate) registry: Registry,
+    pub(crate) described: Vec<Described>,
+    prefix: &'static str,
 }
 
 impl Catalogue {
-    pub(super) fn new() -> Self {
-        Self { registry: Registry::with_prefix(PREFIX), described: Vec::new() }
+    /// All names begin with `prefix`.
+    pub(crate) fn new(prefix: &'static str) -> Self {
+        Self { registry: Registry::with_prefix(prefix), described: Vec::new(), prefix }
     }
 
     /// Registers and describes a metric without a unit.
-    pub(super) fn add<M: Metric + Clone>(
+    pub(crate) fn add<M: Metric + Clone>(
         &mut self,
         name: &str,
         labels: &'static [&'static str],
@@ -45,7 +46,7 @@ impl Catalogue {
     }
 
     /// Registers and describes a metric in seconds.
-    pub(super) fn seconds<M: Metric + Clone>(
+    pub(crate) fn seconds<M: Metric + Clone>(
         &mut self,
         name: &str,
         labels: &'static [&'static str],
@@ -58,7 +59,7 @@ impl Catalogue {
     }
 
     /// Describes a metric that is registered without [`Self::add`] or [`Self::seconds`].
-    pub(super) fn describe(
+    pub(crate) fn describe(
         &mut self,
         name: &str,
         unit: Option<&Unit>,
@@ -69,10 +70,21 @@ impl Catalogue {
         let unit = unit.map_or_else(String::new, |unit| format!("_{}", unit.as_str()));
         let total = if matches!(kind, MetricType::Counter) { "_total" } else { "" };
         self.described.push(Described {
-            name: format!("{PREFIX}_{name}{unit}{total}"),
+            name: format!("{}_{name}{unit}{total}", self.prefix),
             kind: kind.as_str().to_owned(),
             labels,
             help,
         });
     }
+}
+
+/// The table of these metrics, in Markdown.
+pub(crate) fn table(described: &[Described]) -> String {
+    let mut table = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n".to_owned();
+    for Described { name, kind, labels, help } in described {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        // Writing to a String never fails.
+        let _ = writeln!(table, "| `{name}` | {kind} | {} | {help}. |", labels.join(", "));
+    }
+    table
 }

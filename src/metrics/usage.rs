@@ -18,14 +18,14 @@ const CPU: &str = "process_cpu";
 const CPU_HELP: &str = "User and system time of this process";
 
 /// A registry with these metrics. It has no prefix.
-pub(super) fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Usage));
     registry
 }
 
 /// The descriptions for the documentation.
-pub(super) fn described() -> [Described; 2] {
+pub(crate) fn described() -> [Described; 2] {
     let described = |name: &str, kind: MetricType, help| Described {
         name: name.to_owned(),
         kind: kind.as_str().to_owned(),

@@ -1,0 +1,42 @@
+//! The agent's part of the page `docs/metrics.md`.
+
+use super::counts::AgentMetrics;
+use crate::metrics::catalogue;
+
+const INTRODUCTION: &str = "\
+## The agent
+
+`beatkeeper agent run`, `exec` and `proxy` with `--metrics-bind-address=127.0.0.1:8485` answer `GET /metrics` in the same format. Without
+this setting they serve no metrics. An agent may beat for up to a thousand instances and more: so only
+`beatkeeper_agent_instance_registered` has a series for each instance, and only for the first thousand; all other metrics are sums over
+all instances of the agent. [agent.md](agent.md#metrics) shows how to use them.
+
+";
+
+/// The agent's part of the page, in Markdown.
+pub(crate) fn section() -> String {
+    INTRODUCTION.to_owned() + &catalogue::table(&AgentMetrics::described().1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_that_the_agent_exposes_is_on_the_page_and_the_reverse() {
+        let (metrics, described) = AgentMetrics::described();
+        let listed: BTreeSet<(String, String)> = described
+            .into_iter()
+            .map(|one| (one.name.trim_end_matches("_total").to_owned(), one.kind))
+            .collect();
+        let text = metrics.text();
+        let exposed: BTreeSet<(String, String)> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+            .collect();
+        assert_eq!(listed, exposed);
+    }
+}

@@ -1,0 +1,7 @@
+//! What the metrics of the operator and of the agent share.
+
+pub(crate) mod buckets;
+pub(crate) mod catalogue;
+pub(crate) mod exposition;
+pub mod page;
+pub(crate) mod usage;
