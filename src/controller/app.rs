@@ -20,7 +20,7 @@ use crate::{
             self,
             run::{EndedByItself, Shared},
         },
-        serve::{self, BindError},
+        serve::{self, ServeError},
         settings::Settings,
         telemetry::Telemetry,
         watch::address_scope::{self, AddressesUnknown},
@@ -44,9 +44,9 @@ pub enum RunError {
     /// The operator cannot know which addresses belong to other objects.
     #[error(transparent)]
     AddressesUnknown(#[from] AddressesUnknown),
-    /// The operator cannot listen for health probes or scrapes.
+    /// The operator cannot serve health probes or scrapes.
     #[error(transparent)]
-    Bind(#[from] BindError),
+    Serve(#[from] ServeError),
 }
 
 /// Runs the operator until `stop` is cancelled, and then until all running work has ended.
@@ -91,9 +91,12 @@ where
     let Host { api_server, namespace, identity, clock, process, observer } = host;
     let telemetry = Telemetry::new(clock, settings.metrics_per_registration);
     let gate = Gate::new(settings.max_parallel_api_calls.into(), Arc::new(telemetry.clone()));
+    // Reviews of tokens take no place from the operator's work, and do not wait if the API server is busy.
+    let impatient = kube_client::Options { patience: Duration::ZERO, ..options(clock) };
+    let reviews = kube_client::through(None, api_server.clone(), namespace.clone(), &impatient);
     let client = kube_client::through(Some(gate), api_server, namespace, &options(clock));
     // The servers end when this function returns.
-    let _servers = serve::start(&settings, &process, &telemetry, &stop).await?;
+    let _servers = serve::start(&settings, &process, &telemetry, reviews, &stop).await?;
     let address_scopes = address_scope::determine(&client, &settings, &stop).await?;
     let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
         vec![None]

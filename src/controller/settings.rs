@@ -1,6 +1,6 @@
 //! The command line of `beatkeeper controller`.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::ArgAction;
 use ipnet::IpNet;
@@ -89,8 +89,24 @@ pub struct Args {
     #[arg(long, env = "BEATKEEPER_METRICS_BIND_ADDRESS", value_name = "ADDR", default_value = "0")]
     pub metrics_bind_address: BindAddress,
 
+    /// Serve /metrics over TLS, and only to a bearer token whose user may get the path /metrics: answer 401 without a
+    /// token that the API server accepts, and 403 to other users. Needs the rights to create TokenReviews and
+    /// SubjectAccessReviews.
+    #[arg(long, env = "BEATKEEPER_METRICS_SECURE", value_parser = clap::builder::BoolishValueParser::new())]
+    pub metrics_secure: bool,
+
+    /// With --metrics-secure, a folder with tls.crt and tls.key in PEM format, read again when they change. Default: a
+    /// certificate that is made at the start, which clients cannot verify.
+    #[arg(
+        long,
+        env = "BEATKEEPER_METRICS_CERT_PATH",
+        value_name = "FOLDER",
+        requires = "metrics_secure"
+    )]
+    pub metrics_cert_path: Option<PathBuf>,
+
     /// Where to answer /livez and /readyz: HOST:PORT, :PORT for all addresses, 0 for nowhere. May be the same address
-    /// as for the metrics.
+    /// as for the metrics, unless those are secure.
     #[arg(
         long,
         env = "BEATKEEPER_HEALTH_PROBE_BIND_ADDRESS",
@@ -161,10 +177,33 @@ pub struct Settings {
     pub max_parallel_api_calls: u16,
     /// Where to answer scrapes of the metrics.
     pub metrics_bind_address: BindAddress,
+    /// How the metrics are guarded; None if they are plain.
+    pub secure_metrics: Option<SecureMetrics>,
     /// Where to answer health probes.
     pub health_probe_bind_address: BindAddress,
     /// Whether each registration has series of its own.
     pub metrics_per_registration: bool,
+}
+
+/// How the metrics are guarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecureMetrics {
+    /// The folder of the certificate and its key; None to make them at the start.
+    pub certificate: Option<PathBuf>,
+}
+
+/// Why settings do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The durations of the leader election.
+    #[error(transparent)]
+    Durations(#[from] DurationsError),
+    /// Health probes would need a token.
+    #[error(
+        "--metrics-secure needs another --metrics-bind-address than --health-probe-bind-address: the kubelet's probes \
+         bring no token"
+    )]
+    SharedAddress,
 }
 
 impl Settings {
@@ -178,9 +217,9 @@ impl Settings {
 }
 
 impl TryFrom<Args> for Settings {
-    type Error = DurationsError;
+    type Error = SettingsError;
 
-    fn try_from(args: Args) -> Result<Self, DurationsError> {
+    fn try_from(args: Args) -> Result<Self, SettingsError> {
         let Args {
             namespaces,
             outside_ranges,
@@ -193,11 +232,21 @@ impl TryFrom<Args> for Settings {
             leader,
             max_parallel_api_calls,
             metrics_bind_address,
+            metrics_secure,
+            metrics_cert_path: certificate,
             health_probe_bind_address,
             metrics_per_registration,
             // The command line sets up the log.
             log_format: _,
         } = args;
+        if metrics_secure && metrics_bind_address == health_probe_bind_address {
+            match &metrics_bind_address {
+                // Each gets a port of its own.
+                BindAddress::At(address) if address.ends_with(":0") => {}
+                BindAddress::At(_) => return Err(SettingsError::SharedAddress),
+                BindAddress::Off => {}
+            }
+        }
         Ok(Self {
             // A namespace that is given twice is watched once. Otherwise two controllers would write the same
             // objects.
@@ -215,6 +264,7 @@ impl TryFrom<Args> for Settings {
             election: leader.settings()?,
             max_parallel_api_calls,
             metrics_bind_address,
+            secure_metrics: metrics_secure.then_some(SecureMetrics { certificate }),
             health_probe_bind_address,
             metrics_per_registration,
         })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Router, http::header, routing::get};
+use axum::{Router, http::header, response::IntoResponse, routing::get};
 use prometheus_client::{encoding::text, registry::Registry};
 
 /// The content type of the answer.
@@ -19,12 +19,17 @@ pub(crate) fn text(registries: &[&Registry]) -> String {
     text
 }
 
+/// The answer with this text.
+pub(crate) fn page(text: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text)
+}
+
 /// Answers `GET /metrics`.
 pub(crate) fn routes(text: impl Fn() -> String + Send + Sync + 'static) -> Router {
     let text = Arc::new(text);
     let scrape = move || {
         let page = text();
-        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], page) }
+        async move { self::page(page) }
     };
     Router::new().route("/metrics", get(scrape))
 }

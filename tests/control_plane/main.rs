@@ -36,6 +36,7 @@ mod restart;
 mod restored;
 mod scoped;
 mod sdk;
+mod secure_metrics;
 mod selector;
 mod stalled;
 mod standing;

@@ -187,9 +187,31 @@ namespace="{{ .Release.Namespace }}",job="{{ $namespace }}/{{ include "beatkeepe
 {{- end -}}
 {{- end }}
 
-{{/* What a ServiceMonitor and a PodMonitor say of their one endpoint: their values. */}}
+{{/* What a ServiceMonitor and a PodMonitor say of their one endpoint: a list of what there is, their values, and which it is. */}}
 {{- define "beatkeeper.endpoint" -}}
 port: metrics
+{{- $root := first . }}
+{{- $secure := $root.Values.metrics.secure }}
+{{- if $secure.enabled }}
+scheme: https
+{{- if $secure.tokenSecret }}
+authorization: { type: Bearer, credentials: { name: {{ required "metrics.secure.tokenSecret needs a name" $secure.tokenSecret.name | quote }}, key: {{ default "token" $secure.tokenSecret.key | quote }} } }
+{{- else if eq (last .) "podMonitor" }}
+{{- fail "metrics.podMonitor with metrics.secure needs metrics.secure.tokenSecret: a PodMonitor cannot send the token of the ServiceAccount of Prometheus; a ServiceMonitor can" }}
+{{- else }}
+bearerTokenFile: /var/run/secrets/kubernetes.io/serviceaccount/token
+{{- end }}
+{{- if $secure.tlsConfig }}
+tlsConfig: {{- toYaml $secure.tlsConfig | nindent 2 }}
+{{- else if $secure.certificateSecret }}
+tlsConfig:
+  ca: { secret: { name: {{ $secure.certificateSecret }}, key: ca.crt } }
+  serverName: {{ include "beatkeeper.fullname" $root }}-metrics.{{ $root.Release.Namespace }}.svc
+{{- else }}
+tlsConfig: { insecureSkipVerify: true }
+{{- end }}
+{{- end }}
+{{- with index . 1 }}
 {{- with .interval }}
 interval: {{ . }}
 {{- end }}
@@ -201,5 +223,6 @@ relabelings: {{- toYaml . | nindent 0 }}
 {{- end }}
 {{- with .metricRelabelings }}
 metricRelabelings: {{- toYaml . | nindent 0 }}
+{{- end }}
 {{- end }}
 {{- end }}

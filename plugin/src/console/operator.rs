@@ -3,7 +3,7 @@
 //! Registrations tell nothing of this. It is read from the Lease of the election, from the probe of the leader and from
 //! the leader's metrics, as far as the user may.
 
-use std::{str::FromStr, time::Duration};
+use std::{error::Error as _, str::FromStr, time::Duration};
 
 use beatkeeper_core::vocabulary::key::Key;
 use http::Uri;
@@ -295,24 +295,53 @@ enum Unknown {
     Late,
     #[error("the metrics do not answer: {0}")]
     NoAnswer(String),
+    #[error(
+        "the operator serves its metrics over TLS to readers with a token (--metrics-secure), and the console has none"
+    )]
+    Guarded,
 }
 
 /// The metrics of the leader's Pod, through the API server.
 async fn of_pod(client: &Client, leader: &Leader) -> Result<String, Unknown> {
     let Leader { name, namespace, .. } = leader;
     let pod = name.get(..name.len().saturating_sub(SUFFIX)).unwrap_or_default();
-    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{METRICS_PORT}/proxy/metrics");
-    let request = http::Request::get(path).body(Vec::new());
-    let request = request.map_err(|error| Unknown::NoAnswer(error.to_string()))?;
-    let answer = client.request_text(request).await;
-    answer.map_err(|error| Unknown::Refused(Problem::of(&error)))
+    let read = async |scheme: &str| {
+        let pod = format!("{scheme}{pod}:{METRICS_PORT}");
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/metrics");
+        let request = http::Request::get(path).body(Vec::new());
+        client.request_text(request.map_err(kube::Error::HttpError)?).await
+    };
+    let error = match read("").await {
+        Ok(text) => return Ok(text),
+        Err(error) => error,
+    };
+    // To plain HTTP, guarded metrics give no answer. Over TLS they do, but the API server keeps the user's token to
+    // itself.
+    if code(&error).is_some_and(|code| code >= 500)
+        && read("https:").await.err().and_then(|error| code(&error)) == Some(401)
+    {
+        return Err(Unknown::Guarded);
+    }
+    Err(Unknown::Refused(Problem::of(&error)))
+}
+
+/// The HTTP status of an error that the API server, or what is behind it, has answered with.
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
 }
 
 /// What a URL answers.
 async fn fetch(url: &Uri) -> Result<String, Unknown> {
     let failed = |error: &dyn std::error::Error| Unknown::NoAnswer(error.to_string());
     let client = HttpClient::builder(TokioExecutor::new()).build_http::<Empty<&[u8]>>();
-    let answer = client.get(url.clone()).await.map_err(|error| failed(&error))?;
+    let answer = client.get(url.clone()).await.map_err(|error| {
+        // A server that speaks TLS answers plain HTTP with a TLS alert.
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>());
+        if cause.is_some_and(hyper::Error::is_parse) { Unknown::Guarded } else { failed(&error) }
+    })?;
     if !answer.status().is_success() {
         return Err(Unknown::NoAnswer(answer.status().to_string()));
     }

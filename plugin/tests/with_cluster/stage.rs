@@ -68,11 +68,17 @@ impl Stage {
 
     /// The same, with an operator that takes part in an election and serves metrics.
     pub async fn electing(prefix: &str) -> Self {
+        Self::electing_with(prefix, &[]).await
+    }
+
+    /// The same, with further flags of the operator.
+    pub async fn electing_with(prefix: &str, flags: &[&str]) -> Self {
         let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let bind = format!("--metrics-bind-address={metrics}");
         let mut stage = Self::with_operator(prefix, |namespace| {
             let election = format!("--leader-elect-resource-namespace={namespace}");
-            vec!["--leader-elect".to_owned(), election, bind]
+            let flags = flags.iter().map(|&flag| flag.to_owned());
+            ["--leader-elect".to_owned(), election, bind].into_iter().chain(flags).collect()
         })
         .await;
         stage.metrics = Some(metrics);

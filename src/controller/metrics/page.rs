@@ -8,7 +8,8 @@ use crate::{controller::clock::Clock, metrics::catalogue};
 const INTRODUCTION: &str = "\
 ## The operator
 
-`beatkeeper controller --metrics-bind-address=:8080` answers `GET /metrics` in the text format of OpenMetrics. Counters
+`beatkeeper controller --metrics-bind-address=:8080` answers `GET /metrics` in the text format of OpenMetrics; with
+`--metrics-secure` [over TLS, to users that may read them](operations.md#metrics-for-readers-with-a-token). Counters
 and histograms begin at 0 with the process. No label grows with the number of registrations or instances, unless
 `--metrics-per-registration` asks for it.
 

@@ -22,7 +22,10 @@ use super::{
     helm::{Helm, RELEASE, chart},
     own_plane,
 };
-use crate::support::{Operator, TestNamespace, eventually};
+use crate::{
+    secure_metrics::reader::Reader,
+    support::{Operator, TestNamespace, eventually},
+};
 
 const ACCOUNT: &str = "system:serviceaccount:beatkeeper:beatkeeper";
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -111,7 +114,8 @@ async fn granted(client: &Client) -> BTreeSet<String> {
 
 /// Everything that an operator does: publish, prune, sweep, adopt, hand over the lead, and report.
 async fn the_whole_job(ns: &TestNamespace, start: impl Fn(&str, &[&str]) -> Operator) {
-    let first = start("operator-0", &[]);
+    let first = start("operator-0", &["--metrics-bind-address=127.0.0.1:0"]);
+    reviews_a_token(ns, &first).await;
     ns.greeter().await;
     let mut beats = ns.beats("greeter");
     beats.start(&beats.outside("vm-1", "192.0.2.1"), INTERVAL).await;
@@ -168,6 +172,13 @@ async fn the_whole_job(ns: &TestNamespace, start: impl Fn(&str, &[&str]) -> Oper
     assert!(last.stop().await);
 }
 
+/// The operator's own token is a valid one, and may not read the metrics.
+async fn reviews_a_token(ns: &TestNamespace, operator: &Operator) {
+    let reader = Reader::of(&operator.address("metrics-bind-address").await, None);
+    let token = ns.plane.token(RELEASE, RELEASE, None).await.unwrap();
+    assert_eq!(reader.get(Some(&token)).await.unwrap().code, 403);
+}
+
 async fn adopts(ns: &TestNamespace) {
     ns.service("legacy", json!({})).await;
     let ports = json!([{ "name": "grpc", "port": 8080 }]);
@@ -218,6 +229,7 @@ async fn the_operator_does_its_whole_work_with_the_rights_of_the_chart_and_uses_
             "outsideRanges": ranges,
             "watchNamespaces": if wide { json!([]) } else { json!([ns.name]) },
             "clusterRoles": { "create": false },
+            "metrics": { "secure": { "enabled": true } },
         });
         let file = folder.path().join("values.yaml");
         std::fs::write(&file, values.to_string()).unwrap();

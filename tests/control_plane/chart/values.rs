@@ -22,8 +22,12 @@ const FREE: [&str; 11] = [
     "limits",
 ];
 /// Further maps of this kind. They are passed to the API server, which checks them.
-const PASSED_ON: [&str; 3] =
-    ["/nodeSelector", "/podSecurityContext/seccompProfile", "/securityContext/capabilities"];
+const PASSED_ON: [&str; 4] = [
+    "/nodeSelector",
+    "/podSecurityContext/seccompProfile",
+    "/securityContext/capabilities",
+    "/metrics/secure/tlsConfig",
+];
 
 fn read(name: &str) -> Value {
     serde_saphyr::from_str(&fs::read_to_string(chart().join(name)).unwrap()).unwrap()

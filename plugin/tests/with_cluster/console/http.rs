@@ -120,6 +120,16 @@ async fn the_stream_tells_of_beats_of_a_death_and_of_what_has_happened() {
 }
 
 #[tokio::test]
+async fn metrics_that_are_guarded_are_told_to_be() {
+    let stage = Stage::electing_with("console-guarded", &["--metrics-secure"]).await;
+    let flag = format!("--metrics={}", stage.metrics_url());
+    let console = Console::start(&stage, &[&flag]);
+    console.messages_until("it is told why the lag is not known", |it| {
+        it["lag"]["unknown"].as_str().is_some_and(|why| why.contains("to readers with a token"))
+    });
+}
+
+#[tokio::test]
 async fn the_leader_its_proof_and_the_prune_lag_are_told_and_otherwise_why_not() {
     let stage = Stage::without_operator("console-leader").await;
     let console = Console::start(&stage, &[]);

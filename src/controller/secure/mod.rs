@@ -1,0 +1,13 @@
+//! The metrics over TLS, and only for users that may read them (`--metrics-secure`).
+//!
+//! A request brings a bearer token. The API server says whose token it is, and whether that user may read the path
+//! ([`review`]). Its answers are remembered for a short time, and it is asked only so often, whatever requests come
+//! ([`decisions`], [`guard`]). The certificate follows its files ([`certificate`]). Health probes are not served here:
+//! the kubelet brings no token.
+
+pub(super) mod certificate;
+pub(super) mod guard;
+pub(super) mod review;
+pub(super) mod server;
+
+mod decisions;
