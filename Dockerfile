@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One static binary, CA certificates and nothing else. Two ways to the same image:
+# Two static binaries, CA certificates and nothing else: the operator with the agent, and the plugin, which serves the console. Two ways to the same image:
 #
 #   docker build .                     compiles in a container, for the platform asked for: --platform linux/arm64, …
 #   scripts/image (make image)         takes a binary that was compiled outside, and needs no container engine
@@ -17,8 +17,9 @@ COPY . .
 # built for the largest.
 RUN case "$TARGETARCH" in amd64) target=x86_64 ;; arm64) target=aarch64; export JEMALLOC_SYS_WITH_LG_PAGE=16 ;; *) echo "no build for $TARGETARCH" >&2; exit 1 ;; esac \
   && target=$target-unknown-linux-gnu \
-  && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" --package beatkeeper \
+  && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" --package beatkeeper --package kubectl-beatkeeper --bins \
   && install -D --strip "target/$target/release/beatkeeper" /image/beatkeeper \
+  && install -D --strip "target/$target/release/kubectl-beatkeeper" /image/kubectl-beatkeeper \
   && install -D --mode 0644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
 
 FROM scratch AS base

@@ -5,8 +5,8 @@ use tokio::runtime::Runtime;
 
 use crate::{
     commands::{
-        adopt, complete, completion, console, cordon, diff, drain, get, loglevel, man, top,
-        uncordon, version, why,
+        adopt, complete, completion, console, console_server, cordon, diff, drain, get, loglevel,
+        man, top, uncordon, version, why,
     },
     error::{Error, Outcome},
     flags::ConnectionFlags,
@@ -45,6 +45,8 @@ enum Command {
     Top(top::TopArgs),
     /// Serve a page on this computer that shows registrations live.
     Console(console::ConsoleArgs),
+    /// Serve the same page in a cluster, to readers that bring a token each. The Helm chart starts it.
+    ConsoleServer(console_server::ConsoleServerArgs),
     /// Remove an instance from what is published, although it beats.
     Cordon(cordon::CordonArgs),
     /// Lift the cordon of an instance, also if its Lease is gone.
@@ -80,6 +82,7 @@ impl Cli {
             Command::Diff(args) => wait(diff::run(&args, &connection, output)),
             Command::Top(args) => wait(top::run(&args, &connection, output)),
             Command::Console(args) => wait(console::run(&args, &connection, output)),
+            Command::ConsoleServer(args) => wait(console_server::run(&args, output)),
             Command::Cordon(args) => wait(cordon::run(&args, &connection, output)),
             Command::Uncordon(args) => wait(uncordon::run(&args, &connection, output)),
             Command::Drain(args) => wait(drain::run(&args, &connection, output)),

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::Request;
+use http::{Request, StatusCode};
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 use kube::{Client, client::Body};
 
@@ -29,6 +29,14 @@ impl ServerClock {
     /// # Errors
     /// [`Error::Request`], if it does not answer at all. A refusal is an answer.
     pub async fn ask(client: &Client) -> Result<Self, Error> {
+        Self::ask_and_see(client).await.map(|(clock, _)| clock)
+    }
+
+    /// The same, with the status of the answer. It is 401 if the API server does not accept the credentials.
+    ///
+    /// # Errors
+    /// [`Error::Request`], if it does not answer at all. A refusal is an answer.
+    pub async fn ask_and_see(client: &Client) -> Result<(Self, StatusCode), Error> {
         let request = Request::get("/version").body(Body::empty());
         let request = request.expect("a constant path makes a request");
         let asked = Instant::now();
@@ -40,7 +48,7 @@ impl ServerClock {
         let middle = Duration::from_millis(500).saturating_sub(asked.elapsed() / 2);
         let told = date
             .map(|date| date.timestamp() + SignedDuration::try_from(middle).unwrap_or_default());
-        Ok(Self::at(told, Timestamp::now(), Instant::now()))
+        Ok((Self::at(told, Timestamp::now(), Instant::now()), answer.status()))
     }
 
     fn at(told: Option<Timestamp>, local: Timestamp, at: Instant) -> Self {

@@ -89,6 +89,14 @@ pub enum Error {
         /// Why.
         cause: io::Error,
     },
+    /// The console in a cluster cannot listen.
+    #[error("cannot listen on {at}: {cause}\nName another address with --listen.")]
+    Serve {
+        /// Where.
+        at: String,
+        /// Why.
+        cause: io::Error,
+    },
     /// The program cannot start what it needs.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),

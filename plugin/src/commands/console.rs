@@ -1,13 +1,16 @@
 //! `console`: serves a page on this computer that shows registrations live.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use clap::Args;
 use http::Uri;
 
 use crate::{
     console::{
-        operator::{Election, Source},
+        operator::{Election, Metrics, Source},
         server::{self, Settings},
     },
     error::{Error, Outcome},
@@ -54,7 +57,11 @@ pub async fn run(
     let settings = Settings {
         at: SocketAddr::new(args.address, args.port),
         open: args.open,
-        source: Source { election: args.election.clone(), metrics: args.metrics.clone() },
+        source: Source {
+            election: args.election.clone(),
+            metrics: args.metrics.clone().map_or(Metrics::OfPod, Metrics::At),
+            every: Duration::from_secs(1),
+        },
     };
     server::run(&session, &wanted, settings, output).await
 }

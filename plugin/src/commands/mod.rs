@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod complete;
 pub mod completion;
 pub mod console;
+pub mod console_server;
 pub mod cordon;
 pub mod diff;
 pub mod drain;

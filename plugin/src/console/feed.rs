@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use beatkeeper_core::vocabulary::key::Key;
+use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// How many messages may wait for a page that reads slowly. One that is further behind has to connect again.
-const BEHIND: usize = 512;
+const BEHIND: usize = 128;
 /// How many questions may wait for the task.
 const QUESTIONS: usize = 64;
 
@@ -49,6 +50,24 @@ pub struct Subscription {
     pub then: broadcast::Receiver<Arc<str>>,
 }
 
+impl Subscription {
+    /// All that is known, and then each change. It ends when its reader is too far behind; a page that connects again is
+    /// told everything.
+    pub fn messages(self) -> impl Stream<Item = Arc<str>> + Send {
+        let then = async |mut then: broadcast::Receiver<_>| Some((then.recv().await.ok()?, then));
+        stream::iter(self.first).chain(stream::unfold(self.then, then))
+    }
+}
+
+/// What bounds a feed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// Whether readers bring a token each, and choose what they are told.
+    pub shared: bool,
+    /// The most objects that may be held. With more, the feed ends, and says why.
+    pub objects: Option<usize>,
+}
+
 /// The way to the task. The task ends when the last copy is dropped.
 #[derive(Clone)]
 pub struct Feed {
@@ -60,9 +79,14 @@ impl Feed {
     ///
     /// # Errors
     /// [`Error`], if only one is wanted, and it does not exist or cannot be read.
-    pub async fn start(session: &Session, wanted: &Wanted, source: Source) -> Result<Self, Error> {
+    pub async fn start(
+        session: &Session,
+        wanted: &Wanted,
+        source: Source,
+        bounds: Bounds,
+    ) -> Result<Self, Error> {
         let following = Following::start(session, wanted).await?;
-        let teller = Teller::new(session.context.clone(), wanted.scope.to_string());
+        let teller = Teller::new(session.context.clone(), wanted.scope.to_string(), bounds.shared);
         let (questions, asked) = mpsc::channel(QUESTIONS);
         let (reports, operator) = mpsc::channel(1);
         let (session, wanted) = (session.clone(), wanted.clone());
@@ -74,7 +98,7 @@ impl Feed {
             let _ = past.send(events.unwrap_or_default());
         });
         let pages = broadcast::Sender::new(BEHIND);
-        let task = Task { following, teller, pages };
+        let task = Task { following, teller, pages, most: bounds.objects };
         tokio::spawn(task.run(asked, operator, told));
         Ok(Self { questions })
     }
@@ -104,6 +128,7 @@ struct Task {
     following: Following,
     teller: Teller,
     pages: broadcast::Sender<Arc<str>>,
+    most: Option<usize>,
 }
 
 impl Task {
@@ -120,7 +145,9 @@ impl Task {
                 goes_on = self.following.take_next() => if !goes_on {
                     return;
                 },
-                _ = frames.tick() => self.tell_changes(),
+                _ = frames.tick() => if !self.tell_changes() {
+                    return;
+                },
                 question = questions.recv() => match question {
                     Some(question) => self.answer(question),
                     None => return,
@@ -137,12 +164,19 @@ impl Task {
         }
     }
 
-    fn tell_changes(&mut self) {
+    /// Tells what has changed. Returns false if that is too much.
+    fn tell_changes(&mut self) -> bool {
         self.following.take();
+        let count = self.following.live().store().count();
+        if self.most.is_some_and(|most| count > most) {
+            self.send([Message::End { why: too_much(self.most.unwrap_or(count)) }]);
+            return false;
+        }
         let judged = self.following.refresh();
         let now = self.following.now();
         let messages = self.teller.changes(self.following.live(), judged, now);
         self.send(messages);
+        true
     }
 
     fn send(&self, messages: impl IntoIterator<Item = Message>) {
@@ -178,6 +212,12 @@ impl Task {
         let why = why::why(live.store(), view, instance, events, now)?;
         Some(report(view, view.instance(instance)?, &why, now))
     }
+}
+
+fn too_much(most: usize) -> String {
+    format!(
+        "There are more than {most} objects here, which is all that this console shows to one reader. Choose a namespace."
+    )
 }
 
 /// A message as JSON. One that cannot be written as JSON is left out.

@@ -1,10 +1,16 @@
 //! Which requests the console answers.
 //!
-//! The console has the rights of the user's kubeconfig, and each program on the computer, and each page in the browser,
-//! can send it requests. So a request needs a secret in its path. A page that has a name of its own resolve to 127.0.0.1
-//! (DNS rebinding) sends this name as Host, and is refused by it.
+//! On a computer the console has the rights of the user's kubeconfig, and each program on the computer, and each page in
+//! the browser, can send it requests. So a request needs a secret in its path. In a cluster the console has no rights, and
+//! each request brings its own.
+//!
+//! A page that has a name of its own resolve to the console's address (DNS rebinding) sends this name as Host, and is
+//! refused by it.
 
-use std::{fmt::Write, net::SocketAddr};
+use std::{
+    fmt::Write,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use http::{Method, StatusCode};
 
@@ -14,8 +20,42 @@ const SECRET: usize = 24;
 /// Which requests are answered.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    secret: String,
-    hosts: [String; 3],
+    /// Empty, or a slash and the secret.
+    prefix: String,
+    hosts: Hosts,
+}
+
+/// The hosts that requests may be for.
+#[derive(Debug, Clone)]
+enum Hosts {
+    /// These, with the port.
+    Here([String; 3]),
+    /// These names, with any port: a proxy, or a forwarded port, has another one than the server.
+    Named(Vec<String>),
+}
+
+impl Hosts {
+    fn have(&self, host: &str) -> bool {
+        match self {
+            Self::Here(hosts) => hosts.iter().any(|own| own.eq_ignore_ascii_case(host)),
+            Self::Named(names) => {
+                let name = without_port(host);
+                names.iter().any(|own| own.eq_ignore_ascii_case(name))
+            }
+        }
+    }
+}
+
+/// A Host without its port. An address of IPv6 has brackets.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if !port.ends_with(']') && port.bytes().all(|it| it.is_ascii_digit()) =>
+        {
+            name
+        }
+        _ => host,
+    }
 }
 
 /// Why a request is refused.
@@ -43,10 +83,11 @@ impl Refusal {
     pub fn text(self) -> &'static str {
         match self {
             Self::Host => {
-                "This is the console of Beatkeeper; open it by the address that it printed.\n"
+                "This is the console of Beatkeeper. It does not answer for this host: open it by the address that it \
+                 printed, or name the host with the chart's value console.hosts.\n"
             }
             Self::Method => "The console only reads; it takes GET alone.\n",
-            Self::Path => "There is nothing here. Open the address that the console printed.\n",
+            Self::Path => "There is nothing here. Open the address of the console.\n",
         }
     }
 }
@@ -59,21 +100,29 @@ impl Gate {
         for byte in bytes {
             write!(secret, "{byte:02x}").expect("a string takes all text");
         }
-        Self::with_secret(at, secret)
+        Self::with_secret(at, &secret)
     }
 
-    fn with_secret(at: SocketAddr, secret: String) -> Self {
+    fn with_secret(at: SocketAddr, secret: &str) -> Self {
         let port = at.port();
         let hosts = [at.to_string(), format!("localhost:{port}"), format!("127.0.0.1:{port}")];
-        Self { secret, hosts }
+        Self { prefix: format!("/{secret}"), hosts: Hosts::Here(hosts) }
     }
 
-    /// The first part of each path.
-    pub fn secret(&self) -> &str {
-        &self.secret
+    /// A gate without a secret, for requests to these hosts, and to forwarded ports.
+    pub fn named(hosts: &[String]) -> Self {
+        let local = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let names =
+            hosts.iter().cloned().chain(local).chain([format!("[{}]", Ipv6Addr::LOCALHOST)]);
+        Self { prefix: String::new(), hosts: Hosts::Named(names.collect()) }
     }
 
-    /// The rest of the path after the secret, such as `/style.css`; empty if the secret is all there is.
+    /// What each path begins with: nothing, or a slash and the secret.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The rest of the path after the prefix, such as `/style.css`; empty if the prefix is all there is.
     ///
     /// # Errors
     /// [`Refusal`], if the request is not answered.
@@ -83,16 +132,19 @@ impl Gate {
         method: &Method,
         path: &'a str,
     ) -> Result<&'a str, Refusal> {
-        if !host.is_some_and(|host| self.hosts.iter().any(|own| own.eq_ignore_ascii_case(host))) {
+        if !host.is_some_and(|host| self.hosts.have(host)) {
             return Err(Refusal::Host);
         }
         if method != Method::GET {
             return Err(Refusal::Method);
         }
-        let path = path.strip_prefix('/').ok_or(Refusal::Path)?;
-        let end = path.find('/').unwrap_or(path.len());
+        if self.prefix.is_empty() {
+            return Ok(path);
+        }
+        let inner = path.strip_prefix('/').ok_or(Refusal::Path)?;
+        let end = 1 + inner.find('/').unwrap_or(inner.len());
         let (given, rest) = path.split_at(end);
-        if is_same(given.as_bytes(), self.secret.as_bytes()) {
+        if is_same(given.as_bytes(), self.prefix.as_bytes()) {
             Ok(rest)
         } else {
             Err(Refusal::Path)
@@ -111,7 +163,7 @@ mod tests {
     use super::*;
 
     fn gate() -> Gate {
-        Gate::with_secret("127.0.0.1:4000".parse().unwrap(), "5ec4e7".to_owned())
+        Gate::with_secret("127.0.0.1:4000".parse().unwrap(), "5ec4e7")
     }
 
     fn asked<'a>(host: &str, method: Method, path: &'a str) -> Result<&'a str, Refusal> {
@@ -151,7 +203,36 @@ mod tests {
     fn each_console_has_a_secret_of_its_own_with_more_than_128_bits() {
         let at = "127.0.0.1:4000".parse().unwrap();
         let (one, other) = (Gate::new(at), Gate::new(at));
-        assert_ne!(one.secret(), other.secret());
-        assert_eq!(one.secret().len() * 4, 192);
+        assert_ne!(one.prefix(), other.prefix());
+        assert_eq!((one.prefix().len() - 1) * 4, 192);
+    }
+
+    #[test]
+    fn in_a_cluster_the_named_hosts_and_forwarded_ports_are_answered_with_any_port_and_no_other() {
+        let gate = Gate::named(&["beats.example".to_owned()]);
+        let asked = |host: &str| gate.admit(Some(host), &Method::GET, "/events");
+        for host in [
+            "beats.example",
+            "Beats.Example:8443",
+            "localhost:9000",
+            "127.0.0.1",
+            "[::1]:80",
+            "[::1]",
+        ] {
+            assert_eq!(asked(host), Ok("/events"), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "beats.example.evil.example",
+            "evil.example:beats.example",
+            "beats.example:80:90",
+            "10.0.0.1:8080",
+            "",
+        ] {
+            assert_eq!(asked(host), Err(Refusal::Host), "{host}");
+        }
+        assert_eq!(gate.admit(None, &Method::GET, "/"), Err(Refusal::Host));
+        let post = gate.admit(Some("beats.example"), &Method::POST, "/events");
+        assert_eq!(post, Err(Refusal::Method));
     }
 }

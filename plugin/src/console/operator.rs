@@ -26,8 +26,6 @@ use crate::{
     session::Session,
 };
 
-/// How often the leader and its probe are read.
-const OFTEN: Duration = Duration::from_secs(1);
 /// How often the metrics are read, and how often a missing Lease of the election is searched for.
 const SELDOM: Duration = Duration::from_secs(10);
 /// How long the metrics may take.
@@ -44,12 +42,25 @@ const NAMESPACE: &str = "beatkeeper";
 const SUFFIX: usize = 9;
 
 /// Where to look for the operator.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Source {
     /// The Lease of the election; `None` to search for it.
     pub election: Option<Election>,
-    /// The URL of the leader's metrics; `None` to read them from its Pod.
-    pub metrics: Option<Uri>,
+    /// Where the leader's metrics are.
+    pub metrics: Metrics,
+    /// How often the leader and its probe are read.
+    pub every: Duration,
+}
+
+/// Where the leader's metrics are.
+#[derive(Debug, Clone)]
+pub enum Metrics {
+    /// In its Pod, through the API server.
+    OfPod,
+    /// At this URL.
+    At(Uri),
+    /// They are not read.
+    Unread,
 }
 
 /// The Lease of an election.
@@ -139,7 +150,7 @@ pub async fn follow(
         if reports.send(report).await.is_err() {
             return;
         }
-        sleep(OFTEN).await;
+        sleep(reader.source.every).await;
     }
 }
 
@@ -198,7 +209,7 @@ impl Reader {
         }
         let seconds = spec["leaseDurationSeconds"].as_u64().unwrap_or(5).max(2);
         let seen = self.renewal.as_ref().map_or(now, |(_, seen)| *seen);
-        let renews = now.duration_since(seen) < Duration::from_secs(seconds) + OFTEN;
+        let renews = now.duration_since(seen) < Duration::from_secs(seconds) + self.source.every;
         let name = beatkeeper_api::text::plain(&holder).into_owned();
         Ok(Leader { name, namespace: election.namespace, renews })
     }
@@ -271,9 +282,10 @@ impl Reader {
     async fn lag(&self, leader: &Known<Leader>) -> Result<String, Unknown> {
         let read = async {
             match (&self.source.metrics, leader) {
-                (Some(url), _) => fetch(url).await,
-                (None, Known::Is(leader)) => of_pod(&self.session.client, leader).await,
-                (None, Known::Unknown(_)) => Err(Unknown::NoLeader),
+                (Metrics::At(url), _) => fetch(url).await,
+                (Metrics::OfPod, Known::Is(leader)) => of_pod(&self.session.client, leader).await,
+                (Metrics::OfPod, Known::Unknown(_)) => Err(Unknown::NoLeader),
+                (Metrics::Unread, _) => Err(Unknown::Unread),
             }
         };
         timeout(METRICS_WITHIN, read).await.map_err(|_| Unknown::Late)?
@@ -291,6 +303,8 @@ enum Unknown {
     NoLeader,
     #[error("{}", .0.brief())]
     Refused(Problem),
+    #[error("a console in the cluster does not read the metrics; the dashboards show it")]
+    Unread,
     #[error("the metrics do not answer")]
     Late,
     #[error("the metrics do not answer: {0}")]

@@ -24,6 +24,7 @@ const HEARTBEAT: i64 = 1000;
 pub struct Teller {
     context: Option<String>,
     scope: String,
+    shared: bool,
     registrations: BTreeMap<Key, Told>,
     timeline: Timeline,
     operator: Option<OperatorReport>,
@@ -42,11 +43,13 @@ struct Told {
 }
 
 impl Teller {
-    /// A teller that has told nothing. `context` and `scope` say what is looked at.
-    pub fn new(context: Option<String>, scope: String) -> Self {
+    /// A teller that has told nothing. `context` and `scope` say what is looked at, and `shared` whether readers bring a
+    /// token each.
+    pub fn new(context: Option<String>, scope: String, shared: bool) -> Self {
         Self {
             context,
             scope,
+            shared,
             registrations: BTreeMap::new(),
             timeline: Timeline::default(),
             operator: None,
@@ -63,6 +66,7 @@ impl Teller {
             version: env!("CARGO_PKG_VERSION"),
             context: self.context.clone(),
             scope: self.scope.clone(),
+            shared: self.shared,
             now: now.as_millisecond(),
         }];
         messages.extend(self.health.clone());

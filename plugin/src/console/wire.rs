@@ -15,7 +15,8 @@ use crate::{
 #[expect(missing_docs, reason = "the words say it")]
 pub enum Message {
     /// What does not change. The first message of each connection; all that was told before counts no more.
-    Hello { version: &'static str, context: Option<String>, scope: String, now: i64 },
+    /// `shared` says whether readers bring a token each, and choose the namespace.
+    Hello { version: &'static str, context: Option<String>, scope: String, shared: bool, now: i64 },
     /// A registration that is new, or whose instances have other names than before.
     Registration { key: String, row: Row, cells: Vec<Cell> },
     /// A registration that has changed, and those of its instances that have, by their places.
@@ -29,6 +30,8 @@ pub enum Message {
     Marks { key: String, marks: Vec<Mark> },
     /// What is known of the operator.
     Operator(OperatorReport),
+    /// Nothing follows, and asking again would change nothing.
+    End { why: String },
     /// What could not be read, and which watches fail.
     Health { complete: bool, unread: Vec<UnreadReport>, failing: Vec<UnreadReport> },
 }

@@ -35,6 +35,8 @@ use crate::{
 const WAITING: usize = 4096;
 /// The pause before a watch that has failed starts again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The same if the API server has refused it: that changes only when a person changes rights.
+const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The watches of all kinds. They end when this is dropped.
 pub struct Watches {
@@ -107,7 +109,7 @@ where
                 if changes.send(Change::Failed(kind, why(&error))).await.is_err() {
                     return;
                 }
-                sleep(AGAIN_AFTER).await;
+                sleep(if is_refused(&error) { REFUSED_AGAIN_AFTER } else { AGAIN_AFTER }).await;
                 continue;
             }
         };
@@ -128,11 +130,23 @@ fn read<K>(object: Decoded<K>, change: impl FnOnce(K) -> Change) -> Change {
 }
 
 fn why(error: &watcher::Error) -> String {
+    match problem(error) {
+        Some(problem) => problem.brief(),
+        None => beatkeeper_api::text::plain_error_chain(error),
+    }
+}
+
+fn is_refused(error: &watcher::Error) -> bool {
+    matches!(problem(error), Some(Problem::Unknown | Problem::Forbidden(_)))
+}
+
+/// What the API server says of a request.
+fn problem(error: &watcher::Error) -> Option<Problem> {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => Problem::of(error).brief(),
-        other => beatkeeper_api::text::plain_error_chain(other),
+        | watcher::Error::WatchFailed(error) => Some(Problem::of(error)),
+        _ => None,
     }
 }
 

@@ -57,6 +57,14 @@ impl Store {
         key
     }
 
+    /// How many objects there are.
+    pub fn count(&self) -> usize {
+        let leases: usize = self.leases.values().map(BTreeMap::len).sum();
+        let slices: usize = self.slices.values().map(BTreeMap::len).sum();
+        let named = self.services.len() + self.endpoints.len() + self.pods.len();
+        self.registrations.len() + leases + slices + named
+    }
+
     /// Notes that something could not be read.
     pub fn note_unread(&mut self, what: impl Into<String>, why: impl Into<String>) {
         self.unread.insert(Unread { what: what.into(), why: why.into() });

@@ -13,7 +13,7 @@ use crate::{
 };
 
 fn teller() -> Teller {
-    Teller::new(Some("kind".to_owned()), "namespace shop".to_owned())
+    Teller::new(Some("kind".to_owned()), "namespace shop".to_owned(), false)
 }
 
 /// What has changed, without the beats that only show that the console lives.

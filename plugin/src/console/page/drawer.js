@@ -1,5 +1,6 @@
 // The drawer: why an instance is in its state, step by step, as `kubectl beatkeeper why` says it.
 
+import { ask as get } from "./access.js";
 import { byId, make, unseen } from "./dom.js";
 import * as words from "./words.js";
 
@@ -47,7 +48,7 @@ async function ask() {
   const of = open;
   of.asked = performance.now();
   try {
-    const answer = await fetch(of.path);
+    const answer = await get(of.path);
     if (open !== of) return;
     of.body.replaceChildren(...(answer.ok ? argument(await answer.json()) : [make("p", "", await answer.text())]));
   } catch {

@@ -68,7 +68,7 @@ export function tick() {
   const silence = heard === null ? 0 : now - heard;
   if (heard === null) show("connection", "connecting");
   else if (connected && silence < SILENT) show("connection", "live");
-  else show("connection", `out of date for ${words.span(silence)}`, "kubectl beatkeeper console does not answer", true);
+  else show("connection", `out of date for ${words.span(silence)}`, "the console does not answer", true);
   document.body.classList.toggle("stale", heard !== null && !(connected && silence < SILENT));
   const proof = operator?.proof;
   if (proof?.is) {

@@ -1,10 +1,12 @@
 // The console: takes the messages of the server and shows them.
 
+import * as access from "./access.js";
 import * as clock from "./clock.js";
 import { byId, make, say } from "./dom.js";
 import * as drawer from "./drawer.js";
 import * as head from "./head.js";
 import * as paint from "./paint.js";
+import { follow } from "./stream.js";
 import * as tip from "./tip.js";
 import * as wall from "./wall.js";
 import { STATES } from "./words.js";
@@ -18,6 +20,8 @@ let told = null;
 const take = {
   hello(message) {
     head.setPlace(message);
+    access.accepted();
+    if (message.shared) access.letChoose();
     clock.tell(message.now);
     told = new Set();
   },
@@ -57,11 +61,21 @@ const take = {
   },
   health({ complete, unread, failing }) {
     const problems = [...unread, ...failing].map(({ what, why }) => `${what} could not be read: ${why}`);
-    byId("trouble").hidden = !problems.length;
-    say(byId("trouble"), [...new Set(problems)].join("  "));
+    trouble([...new Set(problems)].join("  "));
     say(byId("empty"), complete ? "There is no registration here." : "Reading the cluster.");
   },
+  end({ why }) {
+    head.lose();
+    trouble(why);
+    return false;
+  },
 };
+
+/** Shows what is wrong; nothing if the text is empty. */
+function trouble(text) {
+  byId("trouble").hidden = !text;
+  say(byId("trouble"), text);
+}
 
 /** Shows what is true of all registrations together. */
 function summarize() {
@@ -81,16 +95,20 @@ function summarize() {
 }
 
 function connect() {
-  const source = new EventSource("events");
-  source.addEventListener("message", ({ data }) => {
-    head.hear();
-    const message = JSON.parse(data);
-    take[message.kind]?.(message);
-  });
-  source.addEventListener("error", () => {
-    head.lose();
-    // The browser gives up after some errors; then it has to be asked again.
-    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 1000);
+  follow({
+    hear(message) {
+      head.hear();
+      return take[message.kind]?.(message);
+    },
+    lose: head.lose,
+    refuse: trouble,
+    wantToken(why) {
+      wall.keepOnly(new Set());
+      drawer.hide();
+      say(byId("empty"), "");
+      trouble("");
+      access.askForToken(why);
+    },
   });
 }
 
@@ -119,6 +137,7 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape") drawer.hide();
 });
 wall.start();
+access.start(connect);
 connect();
 setInterval(() => {
   head.tick();

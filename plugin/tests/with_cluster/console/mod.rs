@@ -1,6 +1,7 @@
 //! The console: what it answers, and what a browser shows of it.
 
 mod browser;
+mod cluster;
 mod http;
 mod page;
 mod server;

@@ -13,7 +13,7 @@ fn cell(instance: &str) -> String {
 }
 
 /// Waits until an instance is shown in a state.
-fn until_shown(page: &mut Page, instance: &str, state: &str) {
+pub fn until_shown(page: &mut Page, instance: &str, state: &str) {
     let is_shown = format!(
         "(({{ dataset }}) => dataset.state === '{state}' && !!dataset.shown)({} ?? {{ dataset: {{}} }})",
         cell(instance)

@@ -1,0 +1,206 @@
+//! Readers that bring a token each.
+//!
+//! The console itself may read nothing. What a reader is shown is read with the token of the reader's request, so the API
+//! server decides what it is. The console asks only for the kinds that the page shows, and for nothing that a request
+//! names except for a namespace, a registration and an instance.
+//!
+//! A token is kept as long as the stream or the answer that it was sent for.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use beatkeeper::kube_client::{self, Options};
+use beatkeeper_core::vocabulary::key::Key;
+use futures::{StreamExt, future, stream::BoxStream};
+use http::{HeaderMap, StatusCode, Uri};
+use kube::{Client, Config};
+use serde_json::json;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    bearer::Token,
+    feed::{Bounds, Feed},
+    operator::Source,
+    refused::Refused,
+};
+use crate::{
+    clock::ServerClock,
+    error::Error,
+    gather::{
+        self, events,
+        scope::{Scope, Wanted},
+    },
+    model::{assemble, why},
+    render::why::{WhyReport, report},
+    session::Session,
+};
+
+/// How long the head of a response of the API server may take.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a request may wait until it is tried.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many tokens are tried, and how many arguments are read, at the same time.
+const AT_ONCE: usize = 8;
+
+/// The API server, without credentials.
+#[derive(Debug, Clone)]
+pub struct ApiServer {
+    /// Its URL.
+    pub url: Uri,
+    /// The file with the certificates that its own must be signed by. It is read again when it changes.
+    pub authority: PathBuf,
+}
+
+impl ApiServer {
+    /// A client with a token, or without any.
+    ///
+    /// # Errors
+    /// [`Error::Connect`], if the certificates cannot be read.
+    pub fn client(&self, token: Option<&Token>) -> Result<Client, Error> {
+        let mut config = Config::new(self.url.clone());
+        config.root_cert_file = Some(self.authority.clone());
+        if let Some(token) = token {
+            let described = serde_json::from_value(json!({ "token": token.secret() }));
+            config.auth_info = described.expect("a token describes credentials");
+        }
+        let options = Options {
+            response_timeout: RESPONSE_WITHIN,
+            patience: RESPONSE_WITHIN / 2,
+            ..Options::of("console", jiff::Timestamp::now)
+        };
+        Ok(kube_client::connect(config, &options)?)
+    }
+}
+
+/// What readers may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many streams there may be at the same time.
+    pub readers: usize,
+    /// How many objects a stream may be about.
+    pub objects: usize,
+    /// How long a stream lasts. The page then asks for a new one.
+    pub lifetime: Duration,
+    /// How often the API server is asked whether it still accepts the token of a stream.
+    pub check: Duration,
+}
+
+/// Readers that bring a token each.
+pub struct Tokens {
+    api_server: ApiServer,
+    source: Source,
+    limits: Limits,
+    attempts: Semaphore,
+    readers: Arc<Semaphore>,
+}
+
+/// What a stream keeps until it ends.
+struct Kept {
+    _feed: Feed,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Tokens {
+    /// Nobody reads yet.
+    pub fn new(api_server: ApiServer, source: Source, limits: Limits) -> Self {
+        let readers = Arc::new(Semaphore::new(limits.readers));
+        Self { api_server, source, limits, attempts: Semaphore::new(AT_ONCE), readers }
+    }
+
+    /// What a reader is told of a scope: all that is known, and then each change.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn stream(
+        &self,
+        headers: &HeaderMap,
+        scope: Scope,
+    ) -> Result<BoxStream<'static, Arc<str>>, Refused> {
+        let session = {
+            let _attempt = self.attempt().await?;
+            self.session(headers).await?
+        };
+        // A place is for those whose token is accepted.
+        let place = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| Refused::Full)?;
+        let wanted = Wanted { scope, ..Wanted::default() };
+        let bounds = Bounds { shared: true, objects: Some(self.limits.objects) };
+        let feed = Feed::start(&session, &wanted, self.source.clone(), bounds).await;
+        let feed = feed.map_err(|error| Refused::of(&error))?;
+        let subscription = feed.subscribe().await.ok_or(Refused::NoAnswer)?;
+        let end = Box::pin(ended(session.client, self.limits));
+        let kept = Kept { _feed: feed, _place: place };
+        let messages = subscription.messages().take_until(end);
+        Ok(messages
+            .map(move |message| {
+                let _ = &kept;
+                message
+            })
+            .boxed())
+    }
+
+    /// The argument about an instance. It is read anew: another replica may hold the stream of the page.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn why(
+        &self,
+        headers: &HeaderMap,
+        key: &Key,
+        instance: &str,
+    ) -> Result<WhyReport, Refused> {
+        let _attempt = self.attempt().await?;
+        let session = self.session(headers).await?;
+        let scope = Scope::Namespace(key.namespace.clone());
+        let wanted = Wanted { scope, name: Some(key.name.clone()), labels: None };
+        let (store, events) =
+            future::join(gather::gather(&session, &wanted), events::of(&session.client, key)).await;
+        let store = store.map_err(|error| Refused::of(&error))?;
+        let object = store.registrations.values().next().ok_or(Refused::NoInstance)?;
+        let now = session.clock.now();
+        let view = assemble::registration(&store, object, now);
+        // Without the right to read events, the argument lacks its history alone.
+        let events = events.unwrap_or_default();
+        let argument = why::why(&store, &view, instance, &events, now);
+        let found = argument.as_ref().zip(view.instance(instance));
+        let (argument, found) = found.ok_or(Refused::NoInstance)?;
+        Ok(report(&view, found, argument, now))
+    }
+
+    async fn attempt(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Refused> {
+        match timeout(PATIENCE, self.attempts.acquire()).await {
+            Ok(Ok(attempt)) => Ok(attempt),
+            Ok(Err(_)) | Err(_) => Err(Refused::Full),
+        }
+    }
+
+    /// A connection with the token of a request that the API server accepts.
+    async fn session(&self, headers: &HeaderMap) -> Result<Session, Refused> {
+        let token = Token::of(headers).ok_or(Refused::NoToken)?;
+        let client = self.api_server.client(Some(&token)).map_err(|_| Refused::NoAnswer)?;
+        let (clock, status) =
+            ServerClock::ask_and_see(&client).await.map_err(|_| Refused::NoAnswer)?;
+        match status {
+            StatusCode::UNAUTHORIZED => Err(Refused::Token),
+            _ => Ok(Session { client, namespace: String::new(), context: None, clock }),
+        }
+    }
+}
+
+/// Returns when the stream has lasted long enough, or the API server does not accept its token any more. The API server
+/// itself does not end a watch for that.
+async fn ended(client: Client, limits: Limits) {
+    let end = Instant::now() + limits.lifetime;
+    loop {
+        let next = Instant::now() + limits.check;
+        sleep_until(next.min(end)).await;
+        if next >= end {
+            return;
+        }
+        let asked = ServerClock::ask_and_see(&client).await;
+        if asked.is_ok_and(|(_, status)| status == StatusCode::UNAUTHORIZED) {
+            return;
+        }
+    }
+}
