@@ -6,7 +6,7 @@ use tokio::runtime::Runtime;
 use crate::{
     commands::{
         adopt, complete, completion, console, console_server, cordon, diff, drain, get, loglevel,
-        man, top, uncordon, version, why,
+        man, support_bundle, top, uncordon, version, why,
     },
     error::{Error, Outcome},
     flags::ConnectionFlags,
@@ -58,6 +58,8 @@ enum Command {
     /// Change how much a running operator logs, without a restart.
     #[command(name = "loglevel")]
     LogLevel(loglevel::LogLevelArgs),
+    /// Write an archive with what is needed to find the cause of a problem from afar. It holds no secrets.
+    SupportBundle(support_bundle::SupportBundleArgs),
     /// Print a script that completes commands, for a shell or for kubectl.
     Completion(completion::CompletionArgs),
     /// Print a manual page.
@@ -88,6 +90,7 @@ impl Cli {
             Command::Drain(args) => wait(drain::run(&args, &connection, output)),
             Command::Adopt(args) => wait(adopt::run(&args, &connection, output)),
             Command::LogLevel(args) => wait(loglevel::run(&args, &connection, output)),
+            Command::SupportBundle(args) => wait(support_bundle::run(&args, &connection, output)),
             Command::Completion(args) => completion::run(&args, Self::command(), output),
             Command::Man(args) => man::run(&args, Self::command(), output),
             Command::Version(args) => version::run(&args, output),

@@ -89,6 +89,12 @@ pub enum Error {
         /// Why.
         cause: io::Error,
     },
+    /// The support bundle cannot be written. Then it is not there.
+    #[error("cannot write the support bundle: {0}\nName another place with --output.")]
+    Bundle(#[source] io::Error),
+    /// The user has ended the command before it was done.
+    #[error("interrupted; nothing was written")]
+    Interrupted,
     /// The console in a cluster cannot listen.
     #[error("cannot listen on {at}: {cause}\nName another address with --listen.")]
     Serve {

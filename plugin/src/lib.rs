@@ -6,10 +6,13 @@
 //!
 //! Commands that change something first say what follows, in the words of [`model`], and write through [`change`].
 //!
+//! The support bundle ([`bundle`]) keeps what a helper needs of the same objects.
+//!
 //! A command is a file or a folder in `commands`. It takes a [`session::Session`] and writes to an [`output::Output`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bundle;
 pub mod change;
 pub mod cli;
 pub mod clock;

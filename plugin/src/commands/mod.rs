@@ -11,6 +11,7 @@ pub mod drain;
 pub mod get;
 pub mod loglevel;
 pub mod man;
+pub mod support_bundle;
 pub mod top;
 pub mod uncordon;
 pub mod version;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adopt;
+mod bundle;
 mod console;
 mod cordon;
 mod diff;
