@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, process::ExitCode};
 
-use beatkeeper_api::text::{error_chain, plain, plain_error_chain};
+use beatkeeper_api::{
+    heartbeat::REGISTRATION_LABEL,
+    text::{error_chain, plain, plain_error_chain},
+};
 use beatkeeper_client::transport::{ConnectError, NoSource};
 
 use crate::change::obstacle::Obstacle;
@@ -74,6 +77,17 @@ pub enum Error {
         instance: String,
         /// What there is instead.
         hint: String,
+    },
+    /// A Lease that was named is not there, or is no heartbeat.
+    #[error(
+        "there is no heartbeat Lease {lease} in namespace {namespace}\n\
+         A heartbeat is named REGISTRATION.INSTANCE, and has the label {REGISTRATION_LABEL}."
+    )]
+    NoHeartbeat {
+        /// The namespace.
+        namespace: String,
+        /// The name of the Lease.
+        lease: String,
     },
     /// The command line makes no sense.
     #[error("{0}")]

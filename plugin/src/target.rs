@@ -1,5 +1,7 @@
 //! The instance that a command is about.
 
+use std::fmt;
+
 use beatkeeper_api::{
     ServiceRegistration,
     heartbeat::{self, REGISTRATION_LABEL},
@@ -28,6 +30,9 @@ pub struct Target {
     pub instance: String,
 }
 
+/// What `kubectl get leases -o name` prints before the name of a Lease.
+const LEASE: &str = "lease.coordination.k8s.io";
+
 /// The registration of a target, and all that belongs to it.
 #[derive(Debug)]
 pub struct Found {
@@ -39,7 +44,8 @@ pub struct Found {
     pub view: RegistrationView,
 }
 
-/// Connects to the cluster, and reads the registration of NAME/INSTANCE and all that belongs to it.
+/// Connects to the cluster, and reads the registration of NAME/INSTANCE and all that belongs to it. The text may also be a
+/// Lease of an instance, as kubectl prints its name.
 ///
 /// # Errors
 /// [`Error`], if the text names no instance, the cluster cannot be reached, or there is no such registration.
@@ -47,10 +53,17 @@ pub async fn open(
     text: &str,
     connection: &ConnectionFlags,
 ) -> Result<(Target, Session, Found), Error> {
-    let target = Target::read(text)?;
+    let given = Target::read(text)?;
     let session = Session::open(connection).await?;
+    let target = given.resolve(&session).await?;
     let found = target.find(&session).await?;
     Ok((target, session, found))
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registration, self.instance)
+    }
 }
 
 impl Target {
@@ -68,6 +81,23 @@ impl Target {
                 text.trim_matches('/')
             ))),
         }
+    }
+
+    /// The instance whose Lease is named, if that is what was written.
+    async fn resolve(self, session: &Session) -> Result<Self, Error> {
+        if self.registration != LEASE {
+            return Ok(self);
+        }
+        let (namespace, lease) = (session.namespace.clone(), self.instance);
+        let doing = format!("read Lease {lease} in namespace {namespace}");
+        let read = gather::lease(&session.client, &namespace, &lease).await;
+        let read = read.map_err(|error| Error::of_request(doing, &error))?;
+        let target = read.and_then(|read| {
+            let registration = read.heartbeat.registration?;
+            let instance = heartbeat::instance_of(&lease, &registration)?.to_owned();
+            Some(Self { registration, instance })
+        });
+        target.ok_or(Error::NoHeartbeat { namespace, lease })
     }
 
     /// Reads the registration and all that belongs to it.

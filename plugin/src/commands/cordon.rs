@@ -43,11 +43,11 @@ pub async fn run(
     let Some(lease) = target.lease(&session).await? else {
         let hint =
             without_lease(&found.view.key.name, &target.instance, instance.reason == "Adopted");
-        let instance = args.instance.clone();
+        let instance = target.to_string();
         return Err(Obstacle::NoLease { instance, what: "a cordon", hint }.into());
     };
     if let Some(reason) = &lease.heartbeat.content.cordoned {
-        let (namespace, instance) = (session.namespace.clone(), args.instance.clone());
+        let (namespace, instance) = (session.namespace.clone(), target.to_string());
         let reason = plain_cut(reason, NOTE_MAX);
         return Err(Obstacle::AlreadyCordoned { namespace, instance, reason }.into());
     }
@@ -55,7 +55,7 @@ pub async fn run(
     let dry_run = args.removal.change.dry_run;
     let mark = Mark::Cordon(Some(args.reason.clone()));
     write::mark(&session.client, &lease, &mark, dry_run).await?;
-    output.text(&format!("instance {} cordoned{}\n", args.instance, dry_run.suffix()))?;
+    output.text(&format!("instance {target} cordoned{}\n", dry_run.suffix()))?;
     Ok(Outcome::Well)
 }
 

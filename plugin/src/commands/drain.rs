@@ -41,7 +41,7 @@ pub async fn run(
     let (target, session, found) = open(&args.instance, connection).await?;
     let instance = found.instance(&target, &session).await?;
     let Some(lease) = target.lease(&session).await? else {
-        let instance = args.instance.clone();
+        let instance = target.to_string();
         let hint = "An instance that has never beaten has nothing to finish.".to_owned();
         return Err(Obstacle::NoLease { instance, what: "a drain", hint }.into());
     };
@@ -49,13 +49,13 @@ pub async fn run(
     let end = |notes| end(&session.namespace, &lease.key.name, notes);
     if content.health == Ok(Health::Draining) {
         let note = content.note.clone().unwrap_or_default();
-        let instance = args.instance.clone();
+        let instance = target.to_string();
         return Err(Obstacle::AlreadyDraining { instance, note, end: end(Notes::Kept) }.into());
     }
     tell_and_ask(&found.view, instance, &args.removal, output)?;
     let dry_run = args.removal.change.dry_run;
     write::mark(&session.client, &lease, &Mark::Drain(args.reason.clone()), dry_run).await?;
-    output.text(&format!("instance {} draining{}\n", args.instance, dry_run.suffix()))?;
+    output.text(&format!("instance {target} draining{}\n", dry_run.suffix()))?;
     let notes = if args.reason.is_some() { Notes::Removed } else { Notes::Kept };
     output.remark(&format!("To end that: {}", end(notes)));
     Ok(Outcome::Well)

@@ -56,14 +56,14 @@ pub async fn run(
         write::mark(&session.client, lease, &Mark::Cordon(None), dry_run).await?;
     } else if recorded(&found.object, &target.instance).is_some() {
         let without_lease = WithoutLease { target: &target, session: &session, dry_run };
-        without_lease.lift(args, output).await?;
+        without_lease.lift(output).await?;
     } else if found.view.instance(&target.instance).is_none() {
         return Err(unknown(&session, &found.view, &target).await);
     } else {
         let hint = not_cordoned(&found, &target, lease.as_ref());
-        return Err(Obstacle::NotCordoned { instance: args.instance.clone(), hint }.into());
+        return Err(Obstacle::NotCordoned { instance: target.to_string(), hint }.into());
     }
-    output.text(&format!("instance {} uncordoned{}\n", args.instance, dry_run.suffix()))?;
+    output.text(&format!("instance {target} uncordoned{}\n", dry_run.suffix()))?;
     Ok(Outcome::Well)
 }
 
@@ -117,7 +117,7 @@ struct WithoutLease<'a> {
 impl WithoutLease<'_> {
     /// Asks the operator by an annotation of the registration, waits until it has lifted the cordon, and removes the
     /// name from the annotation.
-    async fn lift(&self, args: &UncordonArgs, output: &Output) -> Result<(), Error> {
+    async fn lift(&self, output: &Output) -> Result<(), Error> {
         self.annotate(true).await?;
         if self.dry_run != DryRun::None {
             return Ok(());
@@ -125,7 +125,7 @@ impl WithoutLease<'_> {
         output.remark("Its Lease is gone. The operator is asked to lift the cordon …");
         if !self.is_lifted().await? {
             return Err(Obstacle::NotLifted {
-                instance: args.instance.clone(),
+                instance: self.target.to_string(),
                 seconds: LIFTED_WITHIN.as_secs(),
                 clean_up: format!(
                     "kubectl -n {} annotate sreg {} {UNCORDON_ANNOTATION}-",

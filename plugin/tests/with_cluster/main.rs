@@ -10,6 +10,7 @@ mod drain;
 mod get;
 mod live;
 mod loglevel;
+mod packages;
 mod rights;
 mod shell;
 mod stage;
