@@ -47,7 +47,7 @@ pub struct ConsoleServerArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     max_readers: u16,
     /// The most objects that a page may be about.
-    #[arg(long, value_name = "COUNT", default_value_t = 20_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 4000)]
     max_objects: u32,
     /// How long a page is told of changes before it has to ask again, such as 1h.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration::parse)]
