@@ -92,6 +92,16 @@ pub enum Error {
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// A file cannot be read.
+    #[error(
+        "cannot read {name}: {cause}\nName files or folders that exist, or - for standard input."
+    )]
+    File {
+        /// The name of the file or folder.
+        name: String,
+        /// Why.
+        cause: io::Error,
+    },
     /// The output cannot be written.
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),

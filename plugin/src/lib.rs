@@ -21,6 +21,7 @@ pub mod console;
 pub mod error;
 pub mod flags;
 pub mod gather;
+pub mod lint;
 pub mod model;
 pub mod output;
 pub mod render;

@@ -9,6 +9,7 @@ pub mod cordon;
 pub mod diff;
 pub mod drain;
 pub mod get;
+pub mod lint;
 pub mod loglevel;
 pub mod man;
 pub mod support_bundle;

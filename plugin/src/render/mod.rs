@@ -4,6 +4,7 @@ pub mod bar;
 pub mod changes;
 pub mod difference;
 pub mod document;
+pub mod lint;
 pub mod load;
 pub mod shape;
 pub mod text;
