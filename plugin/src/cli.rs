@@ -5,8 +5,8 @@ use tokio::runtime::Runtime;
 
 use crate::{
     commands::{
-        adopt, complete, completion, console, console_server, cordon, diff, drain, get, lint,
-        loglevel, man, support_bundle, top, uncordon, version, why,
+        adopt, check, complete, completion, console, console_server, cordon, diff, drain, get,
+        lint, loglevel, man, support_bundle, top, uncordon, version, why,
     },
     error::{Error, Outcome},
     flags::ConnectionFlags,
@@ -60,6 +60,8 @@ enum Command {
     LogLevel(loglevel::LogLevelArgs),
     /// Write an archive with what is needed to find the cause of a problem from afar. It holds no secrets.
     SupportBundle(support_bundle::SupportBundleArgs),
+    /// Check whether an installation works, or whether a cluster is ready for one.
+    Check(check::CheckArgs),
     /// Check registrations in files, without a cluster.
     Lint(lint::LintArgs),
     /// Print a script that completes commands, for a shell or for kubectl.
@@ -93,6 +95,7 @@ impl Cli {
             Command::Adopt(args) => wait(adopt::run(&args, &connection, output)),
             Command::LogLevel(args) => wait(loglevel::run(&args, &connection, output)),
             Command::SupportBundle(args) => wait(support_bundle::run(&args, &connection, output)),
+            Command::Check(args) => wait(check::run(&args, &connection, output)),
             Command::Lint(args) => lint::run(&args, &connection, output),
             Command::Completion(args) => completion::run(&args, Self::command(), output),
             Command::Man(args) => man::run(&args, Self::command(), output),

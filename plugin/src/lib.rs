@@ -14,6 +14,7 @@
 
 pub mod bundle;
 pub mod change;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod commands;

@@ -1,6 +1,7 @@
 //! The commands, one file or folder each.
 
 pub mod adopt;
+pub mod check;
 pub mod complete;
 pub mod completion;
 pub mod console;

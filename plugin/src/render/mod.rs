@@ -2,6 +2,7 @@
 
 pub mod bar;
 pub mod changes;
+pub mod check;
 pub mod difference;
 pub mod document;
 pub mod lint;

@@ -3,6 +3,7 @@
 
 mod adopt;
 mod bundle;
+mod check;
 mod console;
 mod cordon;
 mod diff;

@@ -40,7 +40,12 @@ impl Stage {
         let plane = shared().await;
         plane.declare(&beatkeeper_api::crd()).await.unwrap();
         let namespace = plane.namespace(prefix).await.unwrap();
-        Self { plane, namespace, children: Vec::new(), metrics: None }
+        Self::on(plane, &namespace)
+    }
+
+    /// A namespace of a control plane, as it is.
+    pub fn on(plane: &'static ControlPlane, namespace: &str) -> Self {
+        Self { plane, namespace: namespace.to_owned(), children: Vec::new(), metrics: None }
     }
 
     /// A namespace whose operator may publish documentation addresses.
@@ -129,8 +134,13 @@ impl Stage {
     /// Applies objects.
     pub fn apply(&self, objects: &str) {
         let mut command = self.plane.kubectl();
-        command.args(["-n", &self.namespace, "apply", "-f", "-"]).stdin(Stdio::piped());
-        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        command.args(["-n", &self.namespace, "apply", "-f", "-"]);
+        self.feed(command, objects);
+    }
+
+    /// Runs a command that reads objects.
+    pub fn feed(&self, mut command: Command, objects: &str) {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(objects.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "not applied:\n{objects}");
     }
@@ -213,9 +223,16 @@ impl Stage {
         at
     }
 
-    fn start(&mut self, name: &str, words: &[&str]) {
+    /// Starts the program `beatkeeper`.
+    pub fn start(&mut self, name: &str, words: &[&str]) {
+        self.start_with(name, words, &[]);
+    }
+
+    /// Starts the program `beatkeeper` with further environment variables.
+    pub fn start_with(&mut self, name: &str, words: &[&str], variables: &[(&str, &str)]) {
         let mut command = Command::new(beatkeeper());
         command.args(words).env("KUBECONFIG", self.plane.kubeconfig()).env_remove("POD_NAME");
+        command.envs(variables.iter().copied());
         let log =
             std::env::temp_dir().join(format!("kubectl-beatkeeper-{}-{name}.log", self.namespace));
         let log = File::create(log).unwrap();

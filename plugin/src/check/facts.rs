@@ -1,0 +1,135 @@
+//! What was read of a cluster. What may not be read is a fact, too.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beatkeeper_api::ServiceRegistration;
+use beatkeeper_core::vocabulary::{address::OutsideRanges, key::Key};
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
+        flowcontrol::v1::FlowSchema,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+
+/// Why something could not be read, such as `deployments.apps is forbidden: …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread(pub String);
+
+/// What was read, or why it could not be.
+pub type Read<T> = Result<T, Unread>;
+
+/// The facts about an installation.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The CustomResourceDefinition; `None` if there is none.
+    pub crd: Read<Option<CustomResourceDefinition>>,
+    /// The operator; `None` if there is none.
+    pub operator: Read<Option<Operator>>,
+    /// The election of a leader; `None` if it has no Lease.
+    pub election: Read<Option<Election>>,
+    /// How long ago the leader renewed its probe; `None` if it has none.
+    pub proof: Read<Option<Duration>>,
+    /// The rights that the operator lacks.
+    pub lacking: Read<Vec<String>>,
+    /// All admission policies of the cluster.
+    pub policies: Read<Vec<ValidatingAdmissionPolicy>>,
+    /// Their bindings.
+    pub bindings: Read<Vec<ValidatingAdmissionPolicyBinding>>,
+    /// All flow schemas of the cluster.
+    pub flows: Read<Vec<FlowSchema>>,
+    /// The names of its priority levels.
+    pub levels: Read<Vec<String>>,
+    /// All registrations that may be seen.
+    pub registrations: Read<Vec<ServiceRegistration>>,
+    /// How many heartbeat Leases each registration has.
+    pub leases: Read<BTreeMap<Key, usize>>,
+    /// How many bytes the API server's store has.
+    pub stored: Read<Option<u64>>,
+}
+
+/// The operator's Deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// Namespace and name.
+    pub key: Key,
+    /// Its ServiceAccount.
+    pub account: String,
+    /// How many replicas are wanted.
+    pub wanted: i32,
+    /// How many are available.
+    pub available: i32,
+    /// The arguments of its container.
+    pub args: Vec<String>,
+    /// The image of its container.
+    pub image: String,
+    /// The label `app.kubernetes.io/version`.
+    pub version: Option<String>,
+}
+
+#[cfg(test)]
+impl Operator {
+    /// An operator as the chart installs it.
+    pub(crate) fn example() -> Self {
+        let args = ["controller", "--leader-elect", "--leader-elect-resource-name=beatkeeper"];
+        Self {
+            key: Key::new("beatkeeper", "beatkeeper"),
+            account: "beatkeeper".to_owned(),
+            wanted: 2,
+            available: 2,
+            args: args.map(str::to_owned).to_vec(),
+            image: concat!("beatkeeper:", env!("CARGO_PKG_VERSION")).to_owned(),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        }
+    }
+}
+
+impl Operator {
+    /// The values of a flag.
+    pub fn flag<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.args.iter().filter_map(move |arg| arg.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// The Lease of its election; `None` if it has no election.
+    pub fn election(&self) -> Option<Key> {
+        self.args.iter().any(|arg| arg == "--leader-elect").then(|| {
+            let name = self.flag("--leader-elect-resource-name").next().unwrap_or("beatkeeper");
+            let namespace = self.flag("--leader-elect-resource-namespace").next();
+            Key::new(namespace.unwrap_or(&self.key.namespace), name)
+        })
+    }
+
+    /// The namespaces that it watches; none if it watches all.
+    pub fn watched(&self) -> Vec<&str> {
+        self.flag("--namespace").collect()
+    }
+
+    /// The ranges that it allows for outside instances.
+    pub fn ranges(&self) -> OutsideRanges {
+        let ranges = self.flag("--outside-range").filter_map(|text| text.parse().ok());
+        let networks = self.flag("--cluster-network").filter_map(|text| text.parse().ok());
+        ranges.collect::<OutsideRanges>().without(networks.collect())
+    }
+}
+
+/// The Lease of an election.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Election {
+    /// The replica that leads; empty if none does.
+    pub holder: String,
+    /// Whether it renews its claim.
+    pub renews: bool,
+}
+
+/// The facts about a cluster before an installation.
+#[derive(Debug, Clone)]
+pub struct Before {
+    /// The version of Kubernetes.
+    pub kubernetes: Read<(u32, u32)>,
+    /// What the user may not create.
+    pub lacking: Read<Vec<String>>,
+    /// Whether the cluster serves ValidatingAdmissionPolicies.
+    pub serves_policies: Read<bool>,
+    /// The operator; `None` if there is none.
+    pub operator: Read<Option<Operator>>,
+}

@@ -1,0 +1,31 @@
+//! Checks an installation, or a cluster before one.
+//!
+//! `gather::check` reads [`facts`]; everything here is pure: facts become [`verdict`]s, each of one [`id::Check`].
+
+pub mod before;
+pub mod facts;
+pub mod guards;
+pub mod id;
+pub mod installation;
+pub mod operator;
+pub mod registrations;
+pub mod rights;
+pub mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use facts::Facts;
+use verdict::Verdict;
+
+/// The verdicts on an installation, in the order in which a person should read them.
+pub fn installation(facts: &Facts) -> Vec<Verdict> {
+    let parts = [
+        installation::verdicts(facts),
+        operator::verdicts(facts),
+        rights::of_operator(facts),
+        guards::verdicts(facts),
+        registrations::verdicts(facts),
+    ];
+    parts.into_iter().flatten().collect()
+}

@@ -1,0 +1,151 @@
+//! The chart on a control plane of its own, with an operator that is a process of the test.
+
+use std::{
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use beatkeeper_cluster::ControlPlane;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, eventually, printed};
+
+/// The chart in namespace beatkeeper.
+pub struct Installed {
+    pub stage: Stage,
+    manifest: String,
+    ghost: Arc<AtomicBool>,
+}
+
+impl Installed {
+    pub fn on(plane: &'static ControlPlane) -> Self {
+        let stage = Stage::on(plane, "beatkeeper");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut helm = Command::new(root.join("scripts/helm"));
+        helm.args(["template", "beatkeeper"]).arg(root.join("charts/beatkeeper"));
+        helm.args(["--namespace", "beatkeeper", "--no-hooks"]);
+        helm.args(["--set", "outsideRanges.beatkeeper={192.0.2.0/24}"]);
+        let rendered = printed(helm);
+        assert_eq!(rendered.code, 0, "{rendered:?}");
+        stage.kubectl(&["create", "namespace", "beatkeeper"]);
+        let mut it = Self { stage, manifest: rendered.out, ghost: Arc::default() };
+        it.repair();
+        let election = ["--leader-elect", "--leader-elect-resource-namespace=beatkeeper"];
+        let range = "--outside-range=beatkeeper=192.0.2.0/24";
+        let words = ["controller", range, "--cluster-network=203.0.113.0/24"];
+        let words = [&words[..], &election].concat();
+        it.stage.start_with("operator", &words, &[("POD_NAMESPACE", "beatkeeper")]);
+        eventually("the Pods are made", || {
+            let pods = it.pods();
+            if pods.len() == 2 { Ok(()) } else { Err(format!("{pods:?}")) }
+        });
+        it.pods().iter().for_each(|pod| it.ready(pod, "True"));
+        it
+    }
+
+    /// Applies what the chart renders.
+    pub fn repair(&self) {
+        let mut command = self.stage.plane.kubectl();
+        command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        self.stage.feed(command, &self.manifest);
+    }
+
+    fn pods(&self) -> Vec<String> {
+        let pods = self.stage.read(&["get", "pods", "-o", "name"]);
+        pods.lines().map(str::to_owned).collect()
+    }
+
+    /// There is no kubelet that would say so.
+    fn ready(&self, pod: &str, status: &str) {
+        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let ready = json!([{ "type": "Ready", "status": status, "lastTransitionTime": now }]);
+        let patch = json!({ "status": { "phase": "Running", "conditions": ready } }).to_string();
+        self.stage.kubectl(&["patch", pod, "--subresource=status", "-p", &patch]);
+    }
+
+    pub fn one_pod_is_ready(&self, status: &str) {
+        self.ready(&self.pods()[0], status);
+    }
+
+    /// Waits until no check has anything to say.
+    pub fn all_is_fine(&self) {
+        eventually("all is fine", || {
+            let (code, checks) = with(&self.stage, &[]);
+            let is_fine = |it: &Value| it["outcome"] == "fine";
+            let fine = code == 0 && checks.len() == 14 && checks.iter().all(is_fine);
+            let others = || checks.iter().filter(|it| !is_fine(it)).collect::<Vec<_>>();
+            if fine { Ok(()) } else { Err(format!("{:#?}", others())) }
+        });
+    }
+
+    /// Waits until exactly this check fails.
+    pub fn fails(&self, check: &str) {
+        eventually(check, || {
+            let (code, checks) = with(&self.stage, &[]);
+            let failed = failed(&checks);
+            if (code, &*failed) == (1, &[check.to_owned()]) {
+                return Ok(());
+            }
+            Err(format!("{failed:?}"))
+        });
+    }
+
+    /// Makes a leader that renews the Lease of the election, and has not renewed its probe for long.
+    pub fn a_ghost_leads(&self) {
+        self.stage.apply(
+            "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: { name: beatkeeper-probe-ghost }\n\
+             spec: { holderIdentity: ghost, renewTime: \"2020-01-01T00:00:00.000000Z\" }\n",
+        );
+        // The API server has noted when this was written, and that counts more than what the Lease says.
+        let forget = json!([{ "op": "replace", "path": "/metadata/managedFields", "value": [{}] }]);
+        let forget = forget.to_string();
+        self.stage.kubectl(&[
+            "patch",
+            "lease",
+            "beatkeeper-probe-ghost",
+            "--type=json",
+            "-p",
+            &forget,
+        ]);
+        let (plane, ended) = (self.stage.plane, Arc::clone(&self.ghost));
+        thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                let now = Timestamp::now();
+                let micros = now.subsec_microsecond();
+                let now = format!("{}.{micros:06}Z", now.strftime("%Y-%m-%dT%H:%M:%S"));
+                let patch = json!({ "spec": { "holderIdentity": "ghost", "renewTime": now } });
+                let mut command = plane.kubectl();
+                command.args(["-n", "beatkeeper", "patch", "lease", "beatkeeper", "--type=merge"]);
+                command.args(["-p", &patch.to_string()]);
+                printed(command);
+            }
+        });
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        self.ghost.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What `check` says with these flags: its exit code, and the checks.
+pub fn with(stage: &Stage, flags: &[&str]) -> (i32, Vec<Value>) {
+    let printed = stage.plugin(&[&["check", "-o", "json"], flags].concat());
+    let document: Value = serde_json::from_str(&printed.out).unwrap_or_default();
+    let checks = document["checks"].as_array().cloned().unwrap_or_default();
+    assert!(!checks.is_empty(), "{printed:?}");
+    (printed.code, checks)
+}
+
+/// The names of the checks that fail.
+pub fn failed(checks: &[Value]) -> Vec<String> {
+    let failed = checks.iter().filter(|it| it["outcome"] == "failed");
+    failed.map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+}
