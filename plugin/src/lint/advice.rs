@@ -89,7 +89,7 @@ fn ports(read: &Read) -> Vec<Mistake> {
             let is_own = instance.ports.iter().any(|own| own.name == port.name);
             if let (TargetPort::Name(target), false) = (&port.target, is_own) {
                 let what = format!(
-                    "targetPort {target} is the name of a container port, which {} has not: the operator rejects it",
+                    "targetPort {target} is the name of a container port, which {} does not declare: the operator rejects it",
                     instance.name
                 );
                 let remedy = format!("Add ports: [{{name: {:?}, port: 8080}}] to it", port.name);
