@@ -154,7 +154,10 @@ async fn a_refused_address_keeps_no_other_out_and_is_told_with_the_servers_words
     let message = ns.condition("greeter", "Ready", "False", "PublishFailed").await;
     assert!(message.contains(WORDS), "{message}");
     ns.instance("greeter", "vm-1", "Ready", "Beating").await;
-    assert_eq!(ns.registration("greeter").await.status.unwrap().ready, 2);
+    eventually("the status counts both outside instances", async || {
+        (ns.registration("greeter").await.status?.ready == 2).then_some(())
+    })
+    .await;
 
     // The operator retries it, without writing a status or a slice.
     let mark = ns.plane.audit_mark().await.unwrap();
