@@ -12,6 +12,7 @@ const COUNTED = 10_000;
 let operator = null;
 let heard = null;
 let connected = false;
+let tokenWanted = false;
 let began = null;
 const counts = [];
 
@@ -47,6 +48,16 @@ export function setOperator(report) {
 export function hear() {
   heard = performance.now();
   connected = true;
+  tokenWanted = false;
+}
+
+/** Notes that nothing is read until the reader gives a token. */
+export function wantToken() {
+  tokenWanted = true;
+  operator = heard = began = null;
+  counts.length = 0;
+  for (const fact of ["leader", "proof", "lag", "beats"]) show(fact, "not read");
+  tick();
 }
 
 /** Notes that the connection is broken. */
@@ -66,7 +77,8 @@ export function count(beats) {
 export function tick() {
   const now = performance.now();
   const silence = heard === null ? 0 : now - heard;
-  if (heard === null) show("connection", "connecting");
+  if (tokenWanted) show("connection", "needs a token");
+  else if (heard === null) show("connection", "connecting");
   else if (connected && silence < SILENT) show("connection", "live");
   else show("connection", `out of date for ${words.span(silence)}`, "the console does not answer", true);
   document.body.classList.toggle("stale", heard !== null && !(connected && silence < SILENT));

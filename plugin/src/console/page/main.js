@@ -107,6 +107,7 @@ function connect() {
       drawer.hide();
       say(byId("empty"), "");
       trouble("");
+      head.wantToken();
       access.askForToken(why);
     },
   });

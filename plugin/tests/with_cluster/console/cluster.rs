@@ -261,6 +261,8 @@ async fn a_reader_pastes_a_token_into_the_page_and_sees_a_death() {
     page.look(390, 800, "light", "no-preference");
     page.visit(&url);
     page.until("it asks for a token", "!document.querySelector('#token-field').hidden");
+    let connection = "document.querySelector('#connection').innerText";
+    page.until("so does its head", &format!("{connection}.includes('needs a token')"));
     assert_eq!(page.axe(), [""; 0], "with the form");
     let fits = page.value("document.documentElement.scrollWidth <= innerWidth");
     assert_eq!(fits, true, "nothing is wider than the page");
@@ -279,6 +281,7 @@ async fn a_reader_pastes_a_token_into_the_page_and_sees_a_death() {
     page.until("the missing right is named", &format!("{trouble}.includes('{missing}')"));
     submit(&mut page, "", &stage.namespace);
     until_shown(&mut page, "vm-1", "Ready");
+    page.until("the page is live", &format!("{connection}.includes('live')"));
     assert_eq!(page.value("document.querySelector('#token-field').hidden"), true);
     page.value("document.querySelector('[data-name=\"vm-2\"]').click()");
     page.until("the argument is shown", "document.querySelectorAll('.steps li').length > 5");
