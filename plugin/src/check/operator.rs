@@ -65,7 +65,7 @@ fn leader(facts: &Facts, operator: &Operator) -> Verdict {
         Err(why) => Verdict::unknown(check, why),
         Ok(None) => Verdict::failed(check, format!("Lease {lease} does not exist"), logs),
         Ok(Some(Election { holder, .. })) if holder.is_empty() => {
-            Verdict::failed(check, format!("nobody holds Lease {lease}"), logs)
+            Verdict::failed(check, format!("no replica holds Lease {lease}"), logs)
         }
         Ok(Some(Election { holder, renews: false })) => Verdict::failed(
             check,
