@@ -98,17 +98,23 @@ async fn a_token_reads_the_metrics_if_its_user_may_and_other_requests_are_told_w
     assert!(!operator.logged().contains(&prometheus), "the log has a token");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_of_a_deleted_account_is_refused_within_half_a_minute() {
-    let ns = TestNamespace::new("secure-revoked").await;
-    account(&ns, "prometheus").await;
-    may_read(&ns, "prometheus").await;
+/// An operator whose metrics the account prometheus may read, a reader of them, and a token of the account.
+async fn prometheus(ns: &TestNamespace) -> (Operator, Reader, String) {
+    account(ns, "prometheus").await;
+    may_read(ns, "prometheus").await;
     let operator = ns.operator_with(&[PLAIN, SECURE]);
-    let (reader, token) = (reader(&operator).await, token(&ns, "prometheus").await);
+    let (reader, token) = (reader(&operator).await, token(ns, "prometheus").await);
     eventually("it may read", async || {
         reader.get(Some(&token)).await.filter(|answer| answer.code == 200)
     })
     .await;
+    (operator, reader, token)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_a_deleted_account_is_refused_within_half_a_minute() {
+    let ns = TestNamespace::new("secure-revoked").await;
+    let (_operator, reader, token) = prometheus(&ns).await;
     ns.api::<ServiceAccount>().delete("prometheus", &DeleteParams::default()).await.unwrap();
     eventually("it may not read any more", async || {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -131,14 +137,7 @@ async fn a_flood_of_bad_tokens_costs_the_api_server_few_reviews_and_keeps_no_rea
     // Of its own, because other tests review tokens as well.
     let plane = crd::install_on_own(Options::default()).await;
     let ns = TestNamespace::new_on(plane, "secure-flood").await;
-    account(&ns, "prometheus").await;
-    may_read(&ns, "prometheus").await;
-    let operator = ns.operator_with(&[PLAIN, SECURE]);
-    let (reader, token) = (reader(&operator).await, token(&ns, "prometheus").await);
-    eventually("it may read", async || {
-        reader.get(Some(&token)).await.filter(|answer| answer.code == 200)
-    })
-    .await;
+    let (_operator, reader, token) = prometheus(&ns).await;
     let mark = plane.audit_mark().await.unwrap();
     let began = std::time::Instant::now();
     let (mut refused, mut too_many, mut sent) = (0, 0, 0);

@@ -39,7 +39,7 @@ fn accepted(facts: &Facts) -> Verdict {
     Verdict::failed(check, what, "Look at each: kubectl beatkeeper -n NAMESPACE get NAME")
 }
 
-/// The registration and its reason, if it publishes nothing further until someone changes something.
+/// The registration and its reason, if it publishes nothing further until an object is changed.
 fn stalled(object: &ServiceRegistration) -> Option<String> {
     let key = beatkeeper_core::vocabulary::key::Key::of(&object.metadata);
     let problem = Registration::validate(object).problems.into_iter().next();

@@ -90,13 +90,9 @@ pub fn needed_by(operator: &Operator) -> Vec<Right> {
         ));
     }
     if let Some(election) = operator.election() {
-        let election = Some(election);
-        let verbs: Rule = ("coordination.k8s.io", "leases", &["get", "list", "watch", "patch"]);
-        let named = election.into_iter().flat_map(|key| {
-            let rights = all(&[verbs], Some(&key.namespace)).into_iter();
-            rights.map(move |right| Right { name: Some(key.name.clone()), ..right })
-        });
-        rights.extend(named);
+        let rule: Rule = ("coordination.k8s.io", "leases", &["get", "list", "watch", "patch"]);
+        let named = all(&[rule], Some(&election.namespace)).into_iter();
+        rights.extend(named.map(|right| Right { name: Some(election.name.clone()), ..right }));
     }
     rights
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beatkeeper_api::duration::{self, ParseDurationError};
+use beatkeeper_api::duration;
 use clap::{Args, ValueEnum};
 use tokio::time::{Instant, sleep};
 
@@ -23,7 +23,7 @@ pub struct CheckArgs {
     #[arg(long)]
     pre: bool,
     /// Check again until nothing fails, for at most this long, such as 2m.
-    #[arg(long, value_name = "DURATION", value_parser = parse_wait)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     wait: Option<Duration>,
     /// The form of the output. Default: all checks, and a summary.
     #[arg(short, long, value_enum, value_name = "FORMAT")]
@@ -41,10 +41,6 @@ enum Form {
 
 /// How long to wait before everything is checked again.
 const PAUSE: Duration = Duration::from_secs(1);
-
-fn parse_wait(text: &str) -> Result<Duration, ParseDurationError> {
-    duration::parse(text)
-}
 
 /// Checks the cluster. The outcome is that something was found if a check fails.
 ///

@@ -1,6 +1,9 @@
 //! What would change if a registration published: the rows of what is published, and of what would be.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use beatkeeper_api::ServiceRegistration;
 use beatkeeper_core::{
@@ -69,8 +72,7 @@ pub struct RowChange<'a> {
 impl ObjectDifference {
     /// All rows of both, in order, whether they would change or not.
     pub fn rows(&self) -> impl Iterator<Item = RowChange<'_>> {
-        let all: std::collections::BTreeSet<&Row> =
-            self.before.keys().chain(self.after.keys()).collect();
+        let all: BTreeSet<&Row> = self.before.keys().chain(self.after.keys()).collect();
         all.into_iter().map(|row| RowChange {
             row,
             before: self.before.get(row).map(String::as_str),

@@ -20,23 +20,12 @@ pub(crate) fn section() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+    use crate::metrics::families::{exposed, listed};
 
     #[test]
     fn every_metric_that_the_agent_exposes_is_on_the_page_and_the_reverse() {
         let (metrics, described) = AgentMetrics::described();
-        let listed: BTreeSet<(String, String)> = described
-            .into_iter()
-            .map(|one| (one.name.trim_end_matches("_total").to_owned(), one.kind))
-            .collect();
-        let text = metrics.text();
-        let exposed: BTreeSet<(String, String)> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
-            .collect();
-        assert_eq!(listed, exposed);
+        assert_eq!(listed(described), exposed(&metrics.text()));
     }
 }

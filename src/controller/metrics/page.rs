@@ -80,7 +80,10 @@ mod tests {
             gate::Outcome,
             request::{ApiRequest, Verb},
         },
-        metrics::catalogue::Described,
+        metrics::{
+            catalogue::Described,
+            families::{exposed, listed},
+        },
     };
     use beatkeeper_core::vocabulary::{key::Key, monotonic_time::MonotonicTime};
     use std::{collections::BTreeSet, time::Duration};
@@ -121,22 +124,12 @@ mod tests {
     #[test]
     fn every_metric_that_is_exposed_is_on_the_page_and_the_reverse() {
         let (metrics, described) = Metrics::described(Clock::start(), true);
-        let listed: BTreeSet<(String, String)> = described
-            .into_iter()
-            .map(|one| (one.name.trim_end_matches("_total").to_owned(), one.kind))
-            .collect();
         // A metric with labels is exposed only after it has a value.
         metrics.decided(&Key::new("shop", "greeter"), &[], "Published");
         metrics.watch("Pods").note(MonotonicTime::default());
         metrics.unreadable("", &["Nodes"]);
         let request = ApiRequest { verb: Verb::Patch, kind: "Pod", status: false };
         metrics.call_ended(request, Outcome::Ok, Duration::ZERO);
-        let text = metrics.text();
-        let exposed: BTreeSet<(String, String)> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
-            .collect();
-        assert_eq!(listed, exposed);
+        assert_eq!(listed(described), exposed(&metrics.text()));
     }
 }

@@ -1,6 +1,6 @@
 //! What the API server has said about tokens, and how often it may be asked. It has no I/O and no clock.
 //!
-//! Anyone who reaches the port can send tokens that nobody knows, each of them once. So no memory of refused tokens
+//! A client that reaches the port can send unknown tokens, each of them once. So no memory of refused tokens
 //! bounds what they cost the API server; a rate limit does. Tokens that were allowed before have a rate limit of their
 //! own: a flood of others does not keep Prometheus out.
 

@@ -230,7 +230,11 @@ mod tests {
             code(&guard, &headers(&format!("Bearer {}", "x".repeat(TOKEN_MAX + 1)))).await,
             401
         );
-        assert_eq!(guard.reviewer.asked.load(SeqCst), asked, "nobody asks about such a token");
+        assert_eq!(
+            guard.reviewer.asked.load(SeqCst),
+            asked,
+            "the API server is not asked about such a token"
+        );
         let refused = guard.check(&headers("Bearer poor"), Access::Metrics).await.expect_err("403");
         assert!(refused.to_string().starts_with("jane may not read this"), "{refused}");
     }
