@@ -1,15 +1,15 @@
 //! `check` on a control plane with the chart: each check fails alone when its thing is broken.
 
-mod installed;
-
 use std::collections::BTreeSet;
 
 use beatkeeper_cluster::{ControlPlane, Options};
 use kubectl_beatkeeper::check::rights;
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, eventually};
-use installed::{Installed, failed, with};
+use crate::{
+    installed::{Installed, failed, with},
+    stage::{Stage, eventually},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_check_fails_alone_when_its_thing_is_broken() {
