@@ -1,5 +1,7 @@
 //! The log level of a running operator can be changed.
 
+use rustix::process::Signal;
+
 use crate::support::{Operator, TestNamespace, eventually, operator::log_level};
 
 impl TestNamespace {
@@ -10,34 +12,60 @@ impl TestNamespace {
     }
 }
 
+impl Operator {
+    /// Waits until the log says that often that the level was changed to this one. Returns the log.
+    async fn has_changed(&self, level: &str, times: usize) -> String {
+        let line = format!("the log level was changed by a signal level={level}");
+        eventually(&format!("the operator logs: {line}"), async || {
+            let log = self.logged();
+            (log.matches(&line).count() == times).then_some(log)
+        })
+        .await
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_operator_logs_in_detail_for_as_long_as_it_is_told_to() {
     let ns = TestNamespace::new("log-level").await;
     let kubeconfig = ns.plane.kubeconfig();
     let operator = Operator::start_saying("info", None, &kubeconfig, &ns.name, &[]);
-    let changed = async |level: &str, times: usize| {
-        let line = format!("the log level was changed by a signal level={level}");
-        eventually(&format!("the operator logs: {line}"), async || {
-            let log = operator.logged();
-            (log.matches(&line).count() == times).then_some(log)
-        })
-        .await
-    };
     ns.reports("first").await;
     operator.change_log_level("debug").unwrap();
-    let log = changed("Debug", 1).await;
+    let log = operator.has_changed("Debug", 1).await;
     assert!(!log.contains("DEBUG"), "{log}");
 
     ns.reports("second").await;
     operator.change_log_level("configured").unwrap();
-    let before = changed("Configured", 1).await;
+    let before = operator.has_changed("Configured", 1).await;
     let detail = format!("writing the status registration={}/second", ns.name);
     assert!(before.contains(&detail), "{before}");
 
     ns.reports("third").await;
     operator.change_log_level("configured").unwrap();
-    let log = changed("Configured", 2).await;
+    let log = operator.has_changed("Configured", 2).await;
     assert!(!log[before.len()..].contains("DEBUG"), "{log}");
+    assert!(operator.stop().await);
+}
+
+/// `beatkeeper log-level` and the operator agree on the signals, so they could both have them wrong. ADR 0028 promises which
+/// one does what to those who send them without the command.
+#[tokio::test(flavor = "multi_thread")]
+async fn sigusr1_makes_the_operator_log_in_detail_and_sigusr2_as_it_was_started() {
+    let ns = TestNamespace::new("log-signal").await;
+    let kubeconfig = ns.plane.kubeconfig();
+    let operator = Operator::start_saying("info", None, &kubeconfig, &ns.name, &[]);
+    ns.reports("first").await;
+    operator.signal(Signal::USR1);
+    let before = operator.has_changed("Debug", 1).await;
+    assert!(!before.contains("DEBUG"), "{before}");
+
+    ns.reports("second").await;
+    operator.signal(Signal::USR2);
+    let detailed = operator.has_changed("Configured", 1).await;
+    assert!(detailed[before.len()..].contains("DEBUG"), "{detailed}");
+
+    ns.reports("third").await;
+    assert!(!operator.logged()[detailed.len()..].contains("DEBUG"), "{}", operator.logged());
     assert!(operator.stop().await);
 }
 

@@ -76,7 +76,7 @@ impl Operator {
 
     /// Sends SIGTERM and waits until the operator has ended. Returns whether it exited with 0.
     pub async fn stop(mut self) -> bool {
-        kill_process(self.pid(), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let ended = super::eventually("the operator stops on SIGTERM", async || {
             self.child.try_wait().unwrap()
         });
@@ -91,12 +91,17 @@ impl Operator {
 
     /// SIGSTOP.
     pub fn suspend(&self) {
-        kill_process(self.pid(), Signal::STOP).unwrap();
+        self.signal(Signal::STOP);
     }
 
     /// SIGCONT.
     pub fn resume(&self) {
-        kill_process(self.pid(), Signal::CONT).unwrap();
+        self.signal(Signal::CONT);
+    }
+
+    /// Sends a signal to the process itself.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// Sends `beatkeeper log-level`. Returns the reason if the program refuses.
