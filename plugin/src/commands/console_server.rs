@@ -46,6 +46,9 @@ pub struct ConsoleServerArgs {
     /// The most pages that may be open at the same time.
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     max_readers: u16,
+    /// The most pages that one reader may have open. It never gets all of several places.
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    max_pages_per_reader: u16,
     /// The most objects that a page may be about.
     #[arg(long, value_name = "COUNT", default_value_t = 4000)]
     max_objects: u32,
@@ -77,6 +80,7 @@ pub async fn run(args: &ConsoleServerArgs, output: &Output) -> Result<Outcome, E
         },
         limits: Limits {
             readers: args.max_readers.into(),
+            of_one_reader: args.max_pages_per_reader.into(),
             objects: usize::try_from(args.max_objects).unwrap_or(usize::MAX),
             lifetime: args.stream_lifetime,
             check: CHECK,

@@ -15,6 +15,7 @@ pub mod gate;
 pub mod lag;
 pub mod operator;
 pub mod pages;
+pub mod places;
 pub mod readers;
 pub mod refused;
 pub mod server;

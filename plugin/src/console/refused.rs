@@ -5,6 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use super::places::Taken;
 use crate::error::{Error, Problem};
 
 /// Why a reader is not answered.
@@ -28,6 +29,11 @@ pub enum Refused {
     /// As many readers as are allowed are there.
     #[error("This console has as many readers as it takes. Close a page, or try again later.")]
     Full,
+    /// This reader has as many pages open as one may have.
+    #[error(
+        "You have {0} pages of this console open, which is all that one reader may have. Close one, or try again later."
+    )]
+    FullOfOne(usize),
     /// The API server gives no answer, or one that cannot be used.
     #[error("The API server does not answer.")]
     NoAnswer,
@@ -46,6 +52,14 @@ impl Refused {
         }
     }
 
+    /// What it means that there is no place.
+    pub fn of_places(taken: Taken) -> Self {
+        match taken {
+            Taken::All => Self::Full,
+            Taken::Own(each) => Self::FullOfOne(each),
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::NoToken | Self::Token => StatusCode::UNAUTHORIZED,
@@ -53,6 +67,7 @@ impl Refused {
             Self::NoInstance => StatusCode::NOT_FOUND,
             Self::NoNamespace => StatusCode::BAD_REQUEST,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
+            Self::FullOfOne(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
         }
     }
@@ -66,7 +81,7 @@ impl IntoResponse for Refused {
             StatusCode::UNAUTHORIZED => {
                 ([(header::WWW_AUTHENTICATE, "Bearer")], text).into_response()
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 ([(header::RETRY_AFTER, "10")], text).into_response()
             }
             _ => text.into_response(),

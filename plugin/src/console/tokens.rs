@@ -6,16 +6,22 @@
 //!
 //! A token is kept as long as the stream or the answer that it was sent for.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use beatkeeper::kube_client::{self, Options};
 use beatkeeper_core::vocabulary::key::Key;
 use futures::{StreamExt, future, stream::BoxStream};
 use http::{HeaderMap, StatusCode, Uri};
-use kube::{Client, Config};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::{Api, Client, Config, api::PostParams};
 use serde_json::json;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -23,6 +29,7 @@ use super::{
     bearer::Token,
     feed::{Bounds, Feed},
     operator::Source,
+    places::{Place, Places, Reader},
     refused::Refused,
 };
 use crate::{
@@ -79,6 +86,8 @@ impl ApiServer {
 pub struct Limits {
     /// How many streams there may be at the same time.
     pub readers: usize,
+    /// How many of them one reader may have.
+    pub of_one_reader: usize,
     /// How many objects a stream may be about.
     pub objects: usize,
     /// How long a stream lasts. The page then asks for a new one.
@@ -93,20 +102,23 @@ pub struct Tokens {
     source: Source,
     limits: Limits,
     attempts: Semaphore,
-    readers: Arc<Semaphore>,
+    places: Arc<Places>,
+    /// Makes a number of a token from which the token cannot be found.
+    hasher: RandomState,
 }
 
 /// What a stream keeps until it ends.
 struct Kept {
     _feed: Feed,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Tokens {
     /// Nobody reads yet.
     pub fn new(api_server: ApiServer, source: Source, limits: Limits) -> Self {
-        let readers = Arc::new(Semaphore::new(limits.readers));
-        Self { api_server, source, limits, attempts: Semaphore::new(AT_ONCE), readers }
+        let places = Places::new(limits.readers, limits.of_one_reader);
+        let (attempts, hasher) = (Semaphore::new(AT_ONCE), RandomState::new());
+        Self { api_server, source, limits, attempts, places, hasher }
     }
 
     /// What a reader is told of a scope: all that is known, and then each change.
@@ -118,12 +130,14 @@ impl Tokens {
         headers: &HeaderMap,
         scope: Scope,
     ) -> Result<BoxStream<'static, Arc<str>>, Refused> {
-        let session = {
+        let (session, reader) = {
             let _attempt = self.attempt().await?;
-            self.session(headers).await?
+            let session = self.session(headers).await?;
+            let reader = self.reader(headers, &session.client).await?;
+            (session, reader)
         };
         // A place is for those whose token is accepted.
-        let place = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| Refused::Full)?;
+        let place = self.places.take(&reader).map_err(Refused::of_places)?;
         let wanted = Wanted { scope, ..Wanted::default() };
         let bounds = Bounds { shared: true, objects: Some(self.limits.objects) };
         let feed = Feed::start(&session, &wanted, self.source.clone(), bounds).await;
@@ -173,6 +187,24 @@ impl Tokens {
             Ok(Ok(attempt)) => Ok(attempt),
             Ok(Err(_)) | Err(_) => Err(Refused::Full),
         }
+    }
+
+    /// Who sends a request: the user that the API server takes its token for. A user may have many tokens. Where users may
+    /// not ask who they are, each token counts as a reader.
+    async fn reader(&self, headers: &HeaderMap, client: &Client) -> Result<Reader, Refused> {
+        let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+        let asked = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await;
+        let user = match asked {
+            Ok(review) => review.status.and_then(|it| it.user_info?.username),
+            Err(kube::Error::Api(status)) if status.code == 401 => return Err(Refused::Token),
+            Err(kube::Error::Api(_)) => None,
+            Err(_) => return Err(Refused::NoAnswer),
+        };
+        let token = Token::of(headers).ok_or(Refused::NoToken)?;
+        Ok(match user {
+            Some(user) => format!("user {user}"),
+            None => format!("token {}", self.hasher.hash_one(token.secret())),
+        })
     }
 
     /// A connection with the token of a request that the API server accepts.

@@ -237,6 +237,40 @@ async fn a_stream_ends_after_its_lifetime_and_a_reader_beyond_the_bound_waits_fo
 }
 
 #[tokio::test]
+async fn one_reader_with_many_pages_is_refused_while_another_reader_is_served() {
+    let stage = Stage::without_operator("served-share").await;
+    let namespace = &stage.namespace;
+    for name in ["reader", "other"] {
+        stage.apply(&format!(
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: {name} }}\n"
+        ));
+    }
+    let subject =
+        |name: &str| format!("{{ kind: ServiceAccount, name: {name}, namespace: {namespace} }}");
+    stage.grant(&format!("{}, {}", subject("reader"), subject("other")), &ALL);
+    let token = async |name: &str| stage.plane.token(namespace, name, None).await.unwrap();
+    let (first, second, other) =
+        (token("reader").await, token("reader").await, token("other").await);
+    let console = started(&stage, &["console.maxReaders=3", "console.maxPagesPerReader=2"]);
+    let path = events(&stage);
+    let pages = [console.open(&path, HOST, &first), console.open(&path, HOST, &second)];
+    // Another token of the same user is the same reader.
+    for token in [&first, &second] {
+        let refused = get(&console, &path, token);
+        assert_eq!(refused.status, 429, "{refused:?}");
+        assert!(refused.has("retry-after", "10"), "{refused:?}");
+        assert!(refused.body.contains("You have 2 pages of this console open"), "{refused:?}");
+    }
+    let of_other = console.open(&path, HOST, &other);
+    assert_eq!(get(&console, &path, &other).status, 503, "all places are taken");
+    drop(pages);
+    eventually("the reader has places again", || {
+        console.first(&path, HOST, &first).map_err(|answer| format!("{answer:?}"))
+    });
+    drop(of_other);
+}
+
+#[tokio::test]
 async fn a_stream_about_more_objects_than_are_allowed_ends_and_says_so() {
     let stage = Stage::without_operator("served-many").await;
     (0..4).for_each(|n| stage.register(&format!("greeter-{n}"), ""));
