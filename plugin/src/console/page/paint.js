@@ -27,6 +27,26 @@ export function cell(ctx, x, y, size, state, late, level, colour) {
   ctx.restore();
 }
 
+/** Pictures of cells, by colours and looks: what they look like is painted once, and then copied, which is much faster. */
+const stamps = new WeakMap();
+
+/** Paints one cell as `cell` does. It is filled up to one of the `steps` that its height has in pixels of the screen. */
+export function stamp(ctx, x, y, size, scale, state, late, step, colour) {
+  if (!stamps.has(colour)) stamps.set(colour, new Map());
+  const looks = [size, scale, state, late, step].join(" ");
+  const known = stamps.get(colour);
+  let picture = known.get(looks);
+  if (!picture) {
+    picture = document.createElement("canvas");
+    picture.width = picture.height = Math.ceil(size * scale);
+    const own = picture.getContext("2d");
+    own.scale(scale, scale);
+    cell(own, 0, 0, size, state, late, step / (size * scale), colour);
+    known.set(looks, picture);
+  }
+  ctx.drawImage(picture, x, y, picture.width / scale, picture.height / scale);
+}
+
 function box(ctx, inset, size) {
   ctx.beginPath();
   ctx.roundRect(inset, inset, size - 2 * inset, size - 2 * inset, Math.max(0, size / 6 - inset / 2));

@@ -76,7 +76,8 @@ export function setCells(row, cells) {
   const { buttons } = row.parts;
   const before = new Map(row.cells.map((cell, place) => [cell.name, buttons.children[place]]));
   const focused = document.activeElement?.closest?.(".cells") === buttons ? document.activeElement.dataset.name : null;
-  row.cells = cells.map((cell) => ({ ...cell, level: 0 }));
+  const levels = new Map(row.cells.map(({ name, level }) => [name, level]));
+  row.cells = cells.map((cell) => ({ ...cell, level: levels.get(cell.name) }));
   buttons.replaceChildren(...row.cells.map((cell) => before.get(cell.name) ?? button(cell)));
   row.cells.forEach((cell, place) => label(buttons.children[place], cell));
   row.pitch = cells.length > MANY ? 16 : 24;
@@ -105,18 +106,24 @@ function label(element, cell) {
 /** Takes cells that have changed, by their places. */
 export function changeCells(row, changed) {
   for (const [place, cell] of changed) {
-    row.cells[place] = { ...cell, level: row.cells[place]?.level ?? 0 };
+    row.cells[place] = { ...cell, level: row.cells[place]?.level };
     label(row.parts.buttons.children[place], cell);
   }
 }
 
+/** Lays the cells out anew if the row has another width than before. */
+export function fit(row) {
+  if (row.parts.buttons.clientWidth !== row.width || devicePixelRatio !== row.scale) layOut(row);
+}
+
 /** Computes the place of each cell anew, as the grid of the buttons has it, and has all of them painted. */
-export function layOut(row) {
+function layOut(row) {
   const { canvas, buttons } = row.parts;
   const width = buttons.clientWidth;
   row.cols = Math.max(1, Math.floor(width / row.pitch));
   const height = Math.ceil(row.cells.length / row.cols) * row.pitch;
   const scale = devicePixelRatio;
+  [row.width, row.scale] = [width, scale];
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
   canvas.style.width = `${width}px`;
@@ -133,15 +140,17 @@ export function paintCells(row, colour, passed, still) {
   let count = 0;
   row.cells.forEach((cell, place) => {
     const target = paint.left(cell, row.ttl, now);
-    const gap = target - cell.level;
+    // A cell that was not painted before fills at once: thousands that fill up together would keep the page busy.
+    const gap = target - (cell.level ?? target);
     cell.level = gap > 0.02 && !still ? cell.level + gap * Math.min(1, passed * REFILLS) : target;
     const late = cell.reason === "BeatOverdue";
-    const looks = `${cell.state}${late}${Math.round(cell.level * steps)}`;
+    const step = Math.round(cell.level * steps);
+    const looks = `${cell.state}${late}${step}`;
     const before = row.painted[place];
     if (before?.looks === looks) return;
     const [x, y] = [(place % row.cols) * row.pitch, Math.floor(place / row.cols) * row.pitch];
-    ctx.clearRect(x, y, row.pitch, row.pitch);
-    paint.cell(ctx, x, y, size, cell.state, late, Math.round(cell.level * steps) / steps, colour);
+    if (before) ctx.clearRect(x, y, row.pitch, row.pitch);
+    paint.stamp(ctx, x, y, size, scale, cell.state, late, step, colour);
     if (before?.state !== cell.state) note(row.parts.buttons.children[place], cell, now);
     row.painted[place] = { looks, state: cell.state };
     count += 1;

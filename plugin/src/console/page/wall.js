@@ -25,7 +25,7 @@ const sizes = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const row = all.get(target.dataset.key);
     if (!row) continue;
-    rows.layOut(row);
+    rows.fit(row);
     lines.draw(row.timeline, colour);
   }
 });

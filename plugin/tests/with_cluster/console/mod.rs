@@ -3,5 +3,6 @@
 mod browser;
 mod cluster;
 mod http;
+mod many;
 mod page;
 mod server;
