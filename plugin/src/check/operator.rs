@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    facts::{Election, Facts, Operator},
+    facts::{Election, Facts, Operator, Unread},
     id::Check,
     verdict::Verdict,
 };
@@ -84,6 +84,11 @@ fn path(facts: &Facts, operator: &Operator) -> Verdict {
     let remedy = "Look at the log of the leader for the word probe; docs/runbooks/BeatkeeperPathUnproven.md has the causes";
     match &facts.proof {
         Err(why) => Verdict::unknown(check, why),
+        // The Lease of the probe is named after the replica, and only the election names that.
+        Ok(None) if operator.election().is_none() => {
+            let why = "without an election it is not known which Lease is the probe";
+            Verdict::unknown(check, &Unread(why.to_owned()))
+        }
         Ok(None) => Verdict::failed(check, "the leader has no probe", remedy),
         Ok(Some(age)) if *age > OLDEST_PROOF => {
             let what = format!("the last proof is {} old", whole_span(*age));

@@ -3,11 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use beatkeeper_core::vocabulary::key::Key;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
 use super::{
     facts::{Election, Facts, Operator, Unread},
     id::Check,
+    installation::VERSION_LABEL,
+    rights,
     verdict::{Outcome, Verdict},
 };
 
@@ -89,7 +92,16 @@ fn each_thing_that_is_wrong_fails_its_own_check() {
     assert_eq!(failed(operator(|it| it.wanted = 0)), [Check::Replicas]);
     assert_eq!(failed(operator(|it| it.image = "x:0.0.9".to_owned())), [Check::Versions]);
     assert_eq!(failed(|it| it.election = Ok(None)), [Check::Leader]);
+    let unheld = |it: &mut Facts| {
+        it.election = Ok(Some(Election { holder: String::new(), renews: false }));
+    };
+    assert_eq!(failed(unheld), [Check::Leader]);
+    let unrenewed = |it: &mut Facts| {
+        it.election = Ok(Some(Election { holder: "one".to_owned(), renews: false }));
+    };
+    assert_eq!(failed(unrenewed), [Check::Leader]);
     assert_eq!(failed(|it| it.proof = Ok(Some(Duration::from_secs(61)))), [Check::Path]);
+    assert_eq!(failed(|it| it.proof = Ok(None)), [Check::Path]);
     assert_eq!(failed(|it| it.lacking = Ok(vec!["x".to_owned()])), [Check::OperatorRights]);
     assert_eq!(failed(|it| it.bindings = Ok(Vec::new())), [Check::AdmissionPolicy]);
     assert_eq!(failed(|it| it.levels = Ok(Vec::new())), [Check::FlowControl]);
@@ -100,6 +112,125 @@ fn each_thing_that_is_wrong_fails_its_own_check() {
     assert_eq!(failed(declare), [Check::OutsideRanges]);
     let no_ports = |it: &mut Facts| it.registrations.as_mut().unwrap()[0].spec.ports.clear();
     assert_eq!(failed(no_ports), [Check::Registrations]);
+}
+
+#[test]
+fn a_crd_that_is_there_and_of_no_use_fails_its_check() {
+    let crd = |change: fn(&mut CustomResourceDefinition)| {
+        move |it: &mut Facts| change(it.crd.as_mut().unwrap().as_mut().unwrap())
+    };
+    assert_eq!(failed(crd(|it| it.status = None)), [Check::Crd]);
+    assert_eq!(failed(crd(|it| it.spec.versions[0].served = false)), [Check::Crd]);
+    assert_eq!(failed(crd(|it| it.spec.versions[0].storage = false)), [Check::Crd]);
+    let described = |it: &mut CustomResourceDefinition| {
+        let schema = it.spec.versions[0].schema.as_mut().unwrap();
+        schema.open_api_v3_schema.as_mut().unwrap().description = Some("another".to_owned());
+    };
+    assert_eq!(failed(crd(described)), [Check::CrdCurrent]);
+    let conflict = verdicts(crd(|it| {
+        it.status = read(json!({ "conditions": [
+            { "type": "NamesAccepted", "status": "False", "message": "sreg is taken" },
+        ] }));
+    }));
+    let Outcome::Failed { what, .. } = &conflict[0].outcome else { panic!("{:?}", conflict[0]) };
+    assert_eq!(what, "sreg is taken");
+}
+
+#[test]
+fn each_part_of_another_version_is_told() {
+    let label = |it: &mut Facts| {
+        let crd = it.crd.as_mut().unwrap().as_mut().unwrap();
+        crd.metadata.labels = read(json!({ VERSION_LABEL: "0.0.9" }));
+    };
+    assert_eq!(failed(label), [Check::Versions]);
+    assert_eq!(failed(operator(|it| it.version = Some("0.0.9".to_owned()))), [Check::Versions]);
+}
+
+#[test]
+fn an_only_replica_without_an_election_is_no_failure() {
+    let told = verdicts(|it| {
+        operator(|it| it.args.retain(|arg| arg != "--leader-elect"))(it);
+        (it.election, it.proof) = (Ok(None), Ok(None));
+    });
+    let of = |check: Check| &told.iter().find(|it| it.check == check).unwrap().outcome;
+    assert!(!told.iter().any(Verdict::is_failed), "{told:#?}");
+    assert!(matches!(of(Check::Leader), Outcome::Fine(_)), "{told:#?}");
+    assert!(matches!(of(Check::Path), Outcome::Unknown(_)), "nothing proves it: {told:#?}");
+}
+
+#[test]
+fn each_policy_has_to_be_there_and_to_deny_and_those_of_others_do_not_count() {
+    for n in 0..3 {
+        let one_less = move |it: &mut Facts| drop(it.policies.as_mut().unwrap().remove(n));
+        assert_eq!(failed(one_less), [Check::AdmissionPolicy], "policy {n}");
+        let unbound = move |it: &mut Facts| drop(it.bindings.as_mut().unwrap().remove(n));
+        assert_eq!(failed(unbound), [Check::AdmissionPolicy], "binding {n}");
+        let warns = move |it: &mut Facts| {
+            let spec = it.bindings.as_mut().unwrap()[n].spec.as_mut().unwrap();
+            spec.validation_actions = Some(vec!["Warn".to_owned()]);
+        };
+        // The third one gives advice.
+        let expected = if n < 2 { &[Check::AdmissionPolicy][..] } else { &[] };
+        assert_eq!(failed(warns), expected, "action {n}");
+    }
+    let foreign = |it: &mut Facts| {
+        for policy in it.policies.as_mut().unwrap() {
+            let matches = policy.spec.as_mut().unwrap().match_constraints.as_mut().unwrap();
+            matches.resource_rules = read(json!([{ "apiGroups": ["example.com"] }]));
+        }
+    };
+    assert_eq!(warned(foreign), [Check::AdmissionPolicy], "there is none of ours");
+}
+
+#[test]
+fn a_priority_level_without_a_flow_schema_fails_its_check() {
+    assert_eq!(failed(|it| it.flows = Ok(Vec::new())), [Check::FlowControl]);
+}
+
+#[test]
+fn a_stalled_registration_fails_its_check_and_another_condition_does_not() {
+    let told = |type_: &str, status: &str| {
+        let conditions = json!({ "conditions": [{
+            "type": type_, "status": status, "reason": "Any", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }] });
+        failed(|it| it.registrations.as_mut().unwrap()[0].status = read(conditions))
+    };
+    assert_eq!(told("Stalled", "True"), [Check::Registrations]);
+    assert_eq!(told("Stalled", "False"), []);
+    assert_eq!(told("Ready", "True"), []);
+}
+
+#[test]
+fn an_address_in_an_allowed_range_is_fine_unless_it_is_in_a_network_of_the_cluster() {
+    let declared = |address: &str| {
+        let instances = json!([{ "name": "vm", "addresses": [address] }]);
+        failed(|it| {
+            it.registrations.as_mut().unwrap()[0].spec.instances = read(instances);
+            let flags = ["--outside-range=shop=192.0.2.0/24", "--cluster-network=192.0.2.128/25"];
+            operator(|it| it.args.extend(flags.map(str::to_owned)))(it);
+        })
+    };
+    assert_eq!(declared("192.0.2.1"), []);
+    assert_eq!(declared("192.0.2.129"), [Check::OutsideRanges]);
+    assert_eq!(declared("198.51.100.1"), [Check::OutsideRanges]);
+}
+
+#[test]
+fn a_store_whose_size_is_not_told_is_unknown() {
+    let told = verdicts(|it| it.stored = Ok(None));
+    let store = told.iter().find(|it| it.check == Check::Store).unwrap();
+    assert!(matches!(store.outcome, Outcome::Unknown(_)), "{store:?}");
+}
+
+#[test]
+fn a_workload_that_lacks_any_right_fails_its_check() {
+    let told = |lacking: &[&str]| {
+        let lacking = Ok(lacking.iter().map(|it| (*it).to_owned()).collect());
+        rights::of_workload("ann", "shop", &lacking).is_failed()
+    };
+    assert!(told(&["get leases"]));
+    assert!(!told(&[]));
 }
 
 #[test]

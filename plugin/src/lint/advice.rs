@@ -182,6 +182,12 @@ mod tests {
     }
 
     #[test]
+    fn a_pace_that_is_refused_anyway_gets_no_advice_besides() {
+        let told = said(|spec| spec["interval"] = json!("40s"));
+        assert!(!told.is_empty() && told.iter().all(|it| it.starts_with("error ")), "{told:?}");
+    }
+
+    #[test]
     fn a_protection_that_keeps_every_silent_instance_is_told() {
         for (wanted, word) in [(2, "is the number of"), (3, "cannot be met by 2")] {
             let told = said(|spec| spec["protection"] = json!({ "minReady": wanted }));
@@ -206,6 +212,12 @@ mod tests {
         let told = said(|spec| spec["ports"][0]["targetPort"] = json!("http"));
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].starts_with("error spec.instances[0]: targetPort http"), "{told:?}");
+        let own = json!([{ "name": "http", "port": 8081 }]);
+        let told = said(|spec| {
+            spec["ports"][0]["targetPort"] = json!("http");
+            spec["instances"][1]["ports"] = own;
+        });
+        assert_eq!(told.len(), 1, "vm-2 names its port: {told:?}");
         let told =
             said(|spec| spec["instances"][0]["ports"] = json!([{ "name": "grpc", "port": 9 }]));
         assert!(told[0].starts_with("advice spec.instances[0].ports[0].name: "), "{told:?}");
@@ -225,6 +237,33 @@ mod tests {
             spec["instances"][1]["ports"] = json!([{ "name": "http", "port": 8081 }]);
         });
         assert_eq!(told, [""; 0]);
+        let told = said(|spec| {
+            spec["instances"][1]["addresses"] = json!(["192.0.2.11"]);
+            spec["ports"] = json!([
+                { "name": "http", "port": 80, "targetPort": 8080 }, { "name": "web", "port": 81, "targetPort": 8080 },
+            ]);
+        });
+        assert_eq!(told.len(), 1, "once for both ports: {told:?}");
+    }
+
+    #[test]
+    fn the_remedy_for_a_protection_depends_on_the_number_of_instances() {
+        let remedy = |count: usize| {
+            let instance = |n: usize| json!({ "name": format!("vm-{n}"), "addresses": [format!("192.0.2.{n}")] });
+            let spec = json!({
+                "ttl": "30s", "interval": "10s", "ports": [{ "port": 80 }],
+                "instances": (1..=count).map(instance).collect::<Vec<_>>(),
+                "protection": { "minReady": count },
+            });
+            let object = json!({
+                "apiVersion": "beatkeeper.dev/v1alpha1", "kind": "ServiceRegistration",
+                "metadata": { "name": "greeter" }, "spec": spec,
+            });
+            let source = Source { name: "a.yaml".to_owned(), text: object.to_string() };
+            lint(&[source], "default", None).findings[0].remedy.clone()
+        };
+        assert_eq!(remedy(1), "Leave protection out");
+        assert_eq!(remedy(3), "Let it be less, such as 2");
     }
 
     #[test]
@@ -242,5 +281,9 @@ mod tests {
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].2.contains("Service shop/a is that of registration a, too"), "{told:?}");
         assert!(told[1].2.contains("there is a registration shop/a before"), "{told:?}");
+        let elsewhere = one("a", "").replace("name: a }", "name: a, namespace: field }");
+        let text = one("a", "") + &elsewhere;
+        let report = lint(&[Source { name: "a.yaml".to_owned(), text }], "shop", None);
+        assert_eq!(report.findings.len(), 0, "they are in two namespaces");
     }
 }

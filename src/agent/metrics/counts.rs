@@ -249,44 +249,4 @@ impl InstanceMetrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use beatkeeper_client::failure::Operation;
-    use jiff::Timestamp;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn an_agent_serves_the_metrics_as_prometheus_names_them() {
-        let metrics = Arc::new(AgentMetrics::new());
-        let identity = crate::agent::plan::Plan::of(
-            serde_saphyr::from_str("{ registration: greeter, instance: vm-1 }").expect("settings"),
-            &crate::agent::plan::Environment { namespace: "shop".to_owned(), pod_name: None },
-        );
-        let instance = metrics.instance(&identity.expect("a plan").instances[0].identity);
-        let late = Duration::from_millis(30);
-        instance.count(&Event::Beat { at: Timestamp::UNIX_EPOCH, took: late, late });
-        let failure = Failure::found(Operation::Beat, "shop/greeter.vm-1", Cause::Busy);
-        instance.count(&Event::Failed { failure, retry_in: Duration::ZERO });
-        instance
-            .probed(&"tcp://:1".parse::<crate::agent::probe::Probe>().expect("").check, &Ok(None));
-        let text = metrics.text();
-        for line in [
-            r#"beatkeeper_agent_beats_total{result="accepted"} 1"#,
-            r#"beatkeeper_agent_beats_total{result="failed"} 1"#,
-            r#"beatkeeper_agent_beat_failures_total{reason="throttled"} 1"#,
-            r#"beatkeeper_agent_beat_failures_total{reason="timeout"} 0"#,
-            r#"beatkeeper_agent_beat_lateness_seconds_bucket{le="0.01"} 0"#,
-            r#"beatkeeper_agent_beat_lateness_seconds_bucket{le="0.05"} 1"#,
-            r#"beatkeeper_agent_probes_total{check="tcp",result="success"} 1"#,
-            r#"beatkeeper_agent_probes_total{check="tcp",result="failure"} 0"#,
-            r#"beatkeeper_agent_instances{registered="false"} 1"#,
-        ] {
-            assert!(text.lines().any(|said| said == line), "{line} is missing in\n{text}");
-        }
-        for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes "] {
-            assert!(text.contains(&format!("\n{name}")), "{name} is missing");
-        }
-    }
-}
+mod tests;
