@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use crate::command;
 use crate::host::Host;
+use crate::plugin::Plugin;
 
 /// The namespace and the name of the release.
 pub(crate) const RELEASE: &str = "beatkeeper";
@@ -37,6 +38,7 @@ pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) images: Images,
     pub(crate) host: Option<Host>,
+    pub(crate) plugin: Option<Plugin>,
     helm: PathBuf,
     home: TempDir,
 }
@@ -45,9 +47,14 @@ impl Cluster {
     /// # Errors
     ///
     /// If the cluster does not answer, or already contains something that the story installs and removes.
-    pub(crate) async fn prepare(images: Images, helm: PathBuf, host: Option<Host>) -> Result<Self> {
+    pub(crate) async fn prepare(
+        images: Images,
+        helm: PathBuf,
+        host: Option<Host>,
+        plugin: Option<Plugin>,
+    ) -> Result<Self> {
         let client = Client::try_default().await.context("KUBECONFIG names no cluster")?;
-        let cluster = Self { client, images, host, helm, home: tempfile::tempdir()? };
+        let cluster = Self { client, images, host, plugin, helm, home: tempfile::tempdir()? };
         let there = cluster
             .kubectl(&format!(
                 "get --ignore-not-found --output name namespace/{RELEASE} namespace/{NAMESPACE} namespace/{SAMPLE} \
@@ -118,6 +125,11 @@ impl Cluster {
         command::run(bash, "").await
     }
 
+    /// Returns a path for a file that is removed at the end.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
     /// Writes a kubeconfig for another user of the same cluster.
     pub(crate) async fn kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
         let own = self.kubectl("config view --minify --raw --flatten --output json").await?;
@@ -133,7 +145,7 @@ impl Cluster {
             } }],
             "current-context": name,
         });
-        let path = self.home.path().join(format!("{name}.kubeconfig"));
+        let path = self.file(&format!("{name}.kubeconfig"));
         std::fs::write(&path, kubeconfig.to_string())?;
         Ok(path)
     }
@@ -204,9 +216,22 @@ impl Cluster {
         Ok(running.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect())
     }
 
+    /// Returns the names of the operator's Pods.
+    pub(crate) async fn operators(&self) -> Result<Vec<String>> {
+        let of = format!(
+            "--namespace {RELEASE} get pods --selector app.kubernetes.io/component=operator --output jsonpath={{.items[*].metadata.name}}"
+        );
+        Ok(self.kubectl(&of).await?.split_whitespace().map(str::to_owned).collect())
+    }
+
     /// Runs the greeter's client in a Pod to its end, and returns its output.
     pub(crate) async fn once(&self, name: &str, arguments: &[&str]) -> Result<String> {
         self.pod(name, arguments).await?;
+        self.end_of(name).await
+    }
+
+    /// Waits until a Pod with a client has ended well, deletes it, and returns its output.
+    pub(crate) async fn end_of(&self, name: &str) -> Result<String> {
         let wait =
             format!("wait --for=jsonpath={{.status.phase}}=Succeeded --timeout=60s pod/{name}");
         let ended = self.in_namespace(&wait).await;

@@ -7,15 +7,31 @@ use anyhow::{Context, Result, bail};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+/// How a program has ended.
+pub(crate) struct Ended {
+    /// Its exit code, if no signal has ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
 /// Runs a program to its end. Returns both its outputs, or an error that contains them.
-pub(crate) async fn run(mut command: Command, input: &str) -> Result<String> {
+pub(crate) async fn run(command: Command, input: &str) -> Result<String> {
     let line = line(&command);
-    let output = output(&mut command, input).await.with_context(|| line.clone())?;
-    let said = text(&output.stdout) + &text(&output.stderr);
-    if !output.status.success() {
+    let ended = end_of(command, input).await?;
+    let said = ended.out + &ended.err;
+    if ended.code != Some(0) {
         bail!("{line}: {}", said.trim());
     }
     Ok(said)
+}
+
+/// Runs a program to its end, with whichever exit code.
+pub(crate) async fn end_of(mut command: Command, input: &str) -> Result<Ended> {
+    let line = line(&command);
+    let output = output(&mut command, input).await.context(line)?;
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    Ok(Ended { code: output.status.code(), out, err })
 }
 
 async fn output(command: &mut Command, input: &str) -> Result<Output> {

@@ -39,6 +39,19 @@ impl Host {
         Ok(())
     }
 
+    /// Returns the tokens that the kubelet has mounted into Pods.
+    pub(crate) fn tokens(&self) -> Result<Vec<String>> {
+        let mut tokens = Vec::new();
+        for pod in fs::read_dir(self.folder.join("kubelet/pods"))?.flatten() {
+            // A Pod without such a volume, or one that is being removed, has no such folder.
+            let volumes = pod.path().join("volumes/kubernetes.io~projected");
+            for volume in fs::read_dir(volumes).into_iter().flatten().flatten() {
+                tokens.extend(fs::read_to_string(volume.path().join("token")));
+            }
+        }
+        Ok(tokens)
+    }
+
     /// Kills the kubelet, and returns how to start it again.
     pub(crate) fn kill_kubelet(&self) -> Result<Kubelet> {
         let config = self.folder.join("kubelet.json").display().to_string();

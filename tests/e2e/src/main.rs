@@ -9,6 +9,7 @@ mod chapters;
 mod cluster;
 mod command;
 mod host;
+mod plugin;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +45,9 @@ struct Arguments {
     /// The app on this machine, for the same.
     #[arg(long, env = "BEATKEEPER_GREETER")]
     greeter: Option<PathBuf>,
+    /// The kubectl plugin, kubectl-beatkeeper.
+    #[arg(long, env = "BEATKEEPER_PLUGIN")]
+    plugin: Option<PathBuf>,
     /// Play only these chapters, and those that they build on.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Chapter>,
@@ -63,7 +67,8 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<()> {
     let host = host::Host::find(arguments.beatkeeper, arguments.greeter);
     let images = Images { beatkeeper: arguments.image, greeter: arguments.greeter_image };
-    let cluster = Cluster::prepare(images, arguments.helm, host).await?;
+    let plugin = arguments.plugin.map(plugin::Plugin::at).transpose()?;
+    let cluster = Cluster::prepare(images, arguments.helm, host, plugin).await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let played = tokio::select! {

@@ -33,7 +33,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
     ensure!(said.contains(CRD), "helm uninstall does not say what it keeps: {said}");
     cluster
         .until("the operator has ended", async || {
-            Ok(operators(cluster).await?.is_empty().then_some(()))
+            Ok(cluster.operators().await?.is_empty().then_some(()))
         })
         .await?;
     all_stay("helm uninstall").await?;
@@ -47,7 +47,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
 
 /// Upgrades the release, and waits until other Pods of the operator run.
 async fn upgrade(cluster: &Cluster) -> Result<()> {
-    let before = operators(cluster).await?;
+    let before = cluster.operators().await?;
     let chart = chart().display().to_string();
     let change = "podAnnotations.example\\.com/changed=yes";
     cluster
@@ -64,18 +64,10 @@ async fn upgrade(cluster: &Cluster) -> Result<()> {
         .await?;
     cluster
         .until("other Pods run than before the upgrade", async || {
-            let now = operators(cluster).await?;
+            let now = cluster.operators().await?;
             Ok((now.len() == 2 && before.iter().all(|pod| !now.contains(pod))).then_some(()))
         })
         .await
-}
-
-/// Returns the names of the operator's Pods.
-async fn operators(cluster: &Cluster) -> Result<Vec<String>> {
-    let of = format!(
-        "--namespace {RELEASE} get pods --selector app.kubernetes.io/component=operator --output jsonpath={{.items[*].metadata.name}}"
-    );
-    Ok(cluster.kubectl(&of).await?.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Runs the commands of docs/install.md, and waits until nothing is left.

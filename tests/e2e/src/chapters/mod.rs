@@ -1,5 +1,6 @@
 //! The story, chapter by chapter. Each chapter prints what it shows, with the figures of this run.
 
+mod console;
 mod gentle;
 mod hang;
 mod install;
@@ -9,6 +10,7 @@ mod operator;
 mod outside;
 mod rights;
 mod rollout;
+mod tools;
 mod update;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +29,8 @@ pub(crate) enum Chapter {
     Operator,
     Rollout,
     Rights,
+    Tools,
+    Console,
     Outside,
     Leave,
 }
@@ -52,6 +56,8 @@ impl Chapter {
                 "a roll-out waits until it is published, a registration is replaced, a selector removed"
             }
             Self::Rights => "which Pods may not beat for which instances",
+            Self::Tools => "kubectl beatkeeper check, loglevel and support-bundle",
+            Self::Console => "the console in the cluster, for a reader of one namespace",
             Self::Outside => "instances outside the cluster, and an agent that is updated",
             Self::Leave => "helm upgrade, rollback and uninstall, and what remains",
         }
@@ -66,6 +72,8 @@ impl Chapter {
             Self::Operator => operator::play(cluster).await,
             Self::Rollout => rollout::play(cluster).await,
             Self::Rights => rights::play(cluster).await,
+            Self::Tools => tools::play(cluster).await,
+            Self::Console => console::play(cluster).await,
             Self::Outside => outside::play(cluster).await,
             Self::Leave => leave::play(cluster).await,
         }

@@ -2,11 +2,13 @@
 //
 //	greeter [serve [ADDRESS]]                                  answers every request with its name
 //	greeter call [-rate N] [-for D] [-timeout D] URL           sends requests over new connections, prints a line for each
+//	greeter read [-token TOKEN] [-until WORDS] URL             prints the status and the body of one answer, as it comes
 //	greeter resolve NAME                                       prints the addresses that DNS has for the name
 //	greeter hang PROGRAM...                                    stops processes of these names that it can see, by SIGSTOP
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"flag"
@@ -35,12 +37,14 @@ func main() {
 		serve(arguments)
 	case "call":
 		call(arguments)
+	case "read":
+		read(arguments)
 	case "resolve":
 		resolve(arguments)
 	case "hang":
 		hang(arguments)
 	default:
-		fail(fmt.Errorf("unknown command %q; there are serve, call, resolve and hang", command))
+		fail(fmt.Errorf("unknown command %q; there are serve, call, read, resolve and hang", command))
 	}
 }
 
@@ -158,6 +162,43 @@ func cause(err error) string {
 	}
 	text := err.Error()
 	return strings.TrimSpace(text[strings.LastIndex(text, ":")+1:])
+}
+
+// read prints a line as soon as it has come. It ends with the answer, or once a line has the words.
+func read(arguments []string) {
+	flags := flag.NewFlagSet("read", flag.ExitOnError)
+	token := flags.String("token", "", "the bearer token that is sent")
+	until := flags.String("until", "", "no more is read after a line with these words")
+	_ = flags.Parse(arguments)
+	if flags.NArg() != 1 {
+		fail(fmt.Errorf("usage: greeter read [-token TOKEN] [-until WORDS] URL"))
+	}
+	request, err := http.NewRequest(http.MethodGet, flags.Arg(0), nil)
+	if err != nil {
+		fail(err)
+	}
+	if *token != "" {
+		request.Header.Set("Authorization", "Bearer "+*token)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		fail(err)
+	}
+	defer answer.Body.Close()
+	fmt.Println("status", answer.StatusCode)
+	lines := bufio.NewReader(answer.Body)
+	for {
+		line, err := lines.ReadString('\n')
+		fmt.Print(line)
+		switch {
+		case *until != "" && strings.Contains(line, *until):
+			return
+		case err == io.EOF && *until == "":
+			return
+		case err != nil:
+			fail(fmt.Errorf("the answer ended before %q: %w", *until, err))
+		}
+	}
 }
 
 func resolve(arguments []string) {
