@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod duration;
+pub mod explain;
 pub mod heartbeat;
 pub mod keep;
 pub mod registration;

@@ -30,6 +30,9 @@ pub mod plan;
 /// What is reported of a decision that was carried out (P7).
 pub mod report;
 
+/// What this replica knows of one instance, for a person who asks.
+pub mod explain;
+
 /// What each replica of the operator decides about itself: whether it leads, works and may read what it needs.
 pub mod replica;
 

@@ -13,6 +13,7 @@ use crate::{
     controller::{
         api::CALL_TIMEOUT,
         clock::Clock,
+        explain::{scopes::Scopes, server::ExplainServer},
         host::{self, Host, Process},
         leader::{election::Election, leadership::Leadership},
         observer::Unobserved,
@@ -20,6 +21,7 @@ use crate::{
             self,
             run::{EndedByItself, Shared},
         },
+        secure::{guard::Guard, review::ApiServer},
         serve::{self, ServeError},
         settings::Settings,
         telemetry::Telemetry,
@@ -96,41 +98,44 @@ where
     let reviews = kube_client::through(None, api_server.clone(), namespace.clone(), &impatient);
     let client = kube_client::through(Some(gate), api_server, namespace, &options(clock));
     // The servers end when this function returns.
-    let _servers = serve::start(&settings, &process, &telemetry, reviews, &stop).await?;
+    let _servers = serve::start(&settings, &process, &telemetry, reviews.clone(), &stop).await?;
+    let explains = serve::explains(&settings).await?;
     let address_scopes = address_scope::determine(&client, &settings, &stop).await?;
-    let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
-        vec![None]
-    } else {
-        settings.namespaces.iter().cloned().map(Some).collect()
-    };
+    let namespaces = namespaces(&settings);
     let election = settings
         .election
         .as_ref()
-        .map(|how| Election::new(&client, how, identity.clone(), &telemetry));
+        .map(|how| Election::new(&client, how, identity.clone(), &telemetry))
+        .map(|election| election.telling(explains.as_ref().map(ExplainServer::endpoint)));
     let leadership =
         election.as_ref().map_or_else(|| Leadership::without_election(clock), Election::leadership);
+    let scopes = Arc::new(Scopes::new(&identity, clock, leadership.clone()));
+    let guard = Guard::new(ApiServer::new(reviews), clock);
+    let _explaining = explains.map(|server| server.start(scopes.clone(), guard, &process, &stop));
     // With leader election this process does not lead until the election says so.
     telemetry.metrics.leads(election.is_none());
     let warm = CancellationToken::new();
     let ended = CancellationToken::new();
     let election = election.map(|election| {
-        let (stop, ended, warm) = (stop.clone(), ended.clone(), warm.clone());
-        tokio::spawn(process.task(async move {
-            // The guard is dropped on a panic, too.
-            let _ended = stop.clone().drop_guard();
-            // A replica with caches that are not filled yet leaves the lead to the others.
-            if stop.run_until_cancelled(warm.cancelled()).await.is_some() {
-                election.run(stop, ended).await;
-            }
-        }))
+        let taking_part = take_part(election, warm.clone(), stop.clone(), ended.clone());
+        tokio::spawn(process.task(taking_part))
     });
-    let shared =
-        Shared { client, settings, identity, process, observer, telemetry, leadership, warm };
-    let scopes = scopes.into_iter().map(|namespace| {
+    let shared = Shared {
+        client,
+        settings,
+        identity,
+        process,
+        observer,
+        telemetry,
+        leadership,
+        scopes,
+        warm,
+    };
+    let running = namespaces.into_iter().map(|namespace| {
         let addresses = address_scopes.of(namespace.as_deref());
         scope::run::run(&shared, namespace, addresses, stop.clone())
     });
-    let results = futures::future::join_all(scopes).await;
+    let results = futures::future::join_all(running).await;
     // No task writes any more, so the leadership may be released.
     ended.cancel();
     if let Some(election) = election {
@@ -138,6 +143,29 @@ where
     }
     let ended: Result<(), EndedByItself> = results.into_iter().collect();
     Ok(ended?)
+}
+
+/// The namespace of each scope; None for all namespaces.
+fn namespaces(settings: &Settings) -> Vec<Option<String>> {
+    match settings.namespaces.is_empty() {
+        true => vec![None],
+        false => settings.namespaces.iter().cloned().map(Some).collect(),
+    }
+}
+
+/// Takes part in the election once this replica is warm: one with caches that are not filled yet leaves the lead to the
+/// others.
+async fn take_part(
+    election: Election,
+    warm: CancellationToken,
+    stop: CancellationToken,
+    ended: CancellationToken,
+) {
+    // The guard is dropped on a panic, too.
+    let _ended = stop.clone().drop_guard();
+    if stop.run_until_cancelled(warm.cancelled()).await.is_some() {
+        election.run(stop, ended).await;
+    }
 }
 
 /// How this process connects to the API server.

@@ -12,6 +12,7 @@ mod backoff;
 mod clock;
 mod cluster;
 mod error;
+mod explain;
 mod gc;
 mod host;
 mod leader;

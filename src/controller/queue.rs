@@ -61,6 +61,12 @@ impl WorkQueue {
         self.term().began
     }
 
+    /// Since when registrations are reconciled in the current term; None if none are.
+    pub(crate) fn publishing_since(&self) -> Option<MonotonicTime> {
+        let term = self.term();
+        term.requests.is_some().then_some(term.began)
+    }
+
     /// Ends a term. No registration is woken until the next term.
     pub(crate) fn end_term(&self) {
         self.term().requests = None;

@@ -1,4 +1,4 @@
-//! Serves the health and the metrics of the operator over HTTP.
+//! Serves the health and the metrics of the operator over HTTP, and listens for those that ask about instances.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bind_address::BindAddress;
 use crate::controller::{
     clock::Clock,
+    explain::server::ExplainServer,
     host::Process,
     metrics::process::Metrics,
     secure::{
@@ -35,6 +36,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 const PROBES: &str = "health-probe-bind-address";
 const METRICS: &str = "metrics-bind-address";
+const EXPLAIN: &str = "explain-bind-address";
 
 /// The operator cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +47,7 @@ pub struct BindError {
     cause: std::io::Error,
 }
 
-/// The operator cannot serve health probes or scrapes.
+/// The operator cannot serve health probes, scrapes or explanations.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// It cannot listen.
@@ -104,6 +106,17 @@ pub(crate) async fn start(
         }
     }
     Ok(tasks)
+}
+
+/// Listens for those that ask about an instance, if the settings say so. Nothing is answered yet.
+///
+/// # Errors
+/// [`ServeError`].
+pub(crate) async fn explains(settings: &Settings) -> Result<Option<ExplainServer>, ServeError> {
+    match listen(EXPLAIN, &settings.explain_bind_address).await? {
+        Some(listener) => Ok(Some(ExplainServer::on(listener).await?)),
+        None => Ok(None),
+    }
 }
 
 /// Listens on an address, unless it is off.

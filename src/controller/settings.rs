@@ -105,6 +105,13 @@ pub struct Args {
     )]
     pub metrics_cert_path: Option<PathBuf>,
 
+    /// Where to answer /explain/NAMESPACE/REGISTRATION/INSTANCE with what this replica knows of an instance: HOST:PORT,
+    /// :PORT for all addresses, 0 for nowhere. It is served over TLS, and only to a bearer token for the audience
+    /// explain.beatkeeper.dev whose user may get the ServiceRegistration. Needs --leader-elect, because the leader tells
+    /// its certificate in the Lease of the election; and the rights to create TokenReviews and SubjectAccessReviews.
+    #[arg(long, env = "BEATKEEPER_EXPLAIN_BIND_ADDRESS", value_name = "ADDR", default_value = "0")]
+    pub explain_bind_address: BindAddress,
+
     /// Where to answer /livez and /readyz: HOST:PORT, :PORT for all addresses, 0 for nowhere. May be the same address
     /// as for the metrics, unless those are secure.
     #[arg(
@@ -179,6 +186,8 @@ pub struct Settings {
     pub metrics_bind_address: BindAddress,
     /// How the metrics are guarded; None if they are plain.
     pub secure_metrics: Option<SecureMetrics>,
+    /// Where to explain instances.
+    pub explain_bind_address: BindAddress,
     /// Where to answer health probes.
     pub health_probe_bind_address: BindAddress,
     /// Whether each registration has series of its own.
@@ -204,9 +213,20 @@ pub enum SettingsError {
          bring no token"
     )]
     SharedAddress,
+    /// Readers of explanations would not know the certificate.
+    #[error(
+        "--explain-bind-address needs --leader-elect: the Lease of the election tells readers where the leader is, and \
+         which certificate it has"
+    )]
+    NoElection,
 }
 
 impl Settings {
+    /// Whether this replica explains instances.
+    pub(crate) fn explains(&self) -> bool {
+        self.explain_bind_address != BindAddress::Off
+    }
+
     /// How to publish.
     pub(crate) fn style(&self) -> PlanSettings {
         PlanSettings {
@@ -234,6 +254,7 @@ impl TryFrom<Args> for Settings {
             metrics_bind_address,
             metrics_secure,
             metrics_cert_path: certificate,
+            explain_bind_address,
             health_probe_bind_address,
             metrics_per_registration,
             // The command line sets up the log.
@@ -246,6 +267,10 @@ impl TryFrom<Args> for Settings {
                 BindAddress::At(_) => return Err(SettingsError::SharedAddress),
                 BindAddress::Off => {}
             }
+        }
+        let election = leader.settings()?;
+        if election.is_none() && explain_bind_address != BindAddress::Off {
+            return Err(SettingsError::NoElection);
         }
         Ok(Self {
             // A namespace that is given twice is watched once. Otherwise two controllers would write the same
@@ -261,10 +286,11 @@ impl TryFrom<Args> for Settings {
             sweep_interval,
             dry_run,
             concurrency,
-            election: leader.settings()?,
+            election,
             max_parallel_api_calls,
             metrics_bind_address,
             secure_metrics: metrics_secure.then_some(SecureMetrics { certificate }),
+            explain_bind_address,
             health_probe_bind_address,
             metrics_per_registration,
         })

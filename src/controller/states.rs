@@ -134,6 +134,16 @@ impl States {
         change(state)
     }
 
+    /// Reads the state of a registration, and changes nothing. None if nothing is remembered of it.
+    pub(crate) fn read<T>(
+        &self,
+        key: &Key,
+        uid: &str,
+        read: impl FnOnce(&State) -> T,
+    ) -> Option<T> {
+        self.states().get(key).filter(|state| state.uid == uid).map(read)
+    }
+
     /// Notes the current ttl of a registration, as the watch shows it. A standby replica does so too, so that
     /// the next leader knows of the changes (L8). `former` is the former ttl in the status, for a process that
     /// has just started.

@@ -18,6 +18,7 @@ mod ending;
 mod events;
 mod evidence;
 mod examples;
+mod explain;
 mod fairness;
 mod forgetting;
 mod garbage;

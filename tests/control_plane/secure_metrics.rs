@@ -1,6 +1,6 @@
 //! The operator's metrics over TLS, for tokens that the API server lets read them.
 
-mod expired;
+pub mod expired;
 pub mod reader;
 
 use std::{fs, path::Path, time::Duration};

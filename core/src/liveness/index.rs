@@ -26,7 +26,7 @@ pub use record::{
     Provenance, Record, Removal,
 };
 use relist::Relist;
-use store::{Digest, Entry, Slot, Store};
+use store::{Digest, Entry, LastInterval, Slot, Store};
 
 /// The liveness index of all registrations.
 #[derive(Debug, Default)]
@@ -179,7 +179,7 @@ impl Index {
         now: MonotonicTime,
     ) -> Observed {
         let is_new = self.is_newer_than_the_list(presence);
-        let Entry { record, home, digest: known, .. } = self.store.get_mut(slot);
+        let Entry { record, home, digest: known, last_interval, .. } = self.store.get_mut(slot);
         if beat.version < record.version {
             return Observed::default();
         }
@@ -204,6 +204,7 @@ impl Index {
         let mut since = None;
         if alive {
             since = (record.provenance == Provenance::Changed).then(|| now.since(record.seen));
+            *last_interval = LastInterval::of(since);
             record.token.renewed = beat.token.renewed;
             wake |= record.rhythm.beat(record.seen, now);
             record.seen = now;

@@ -162,6 +162,17 @@ impl OutageGuard {
         self.registrations.get(registration).is_some_and(|watched| watched.broken.is_some())
     }
 
+    /// Where the path was found broken for a registration, and since when beats have been missing. Without asking again.
+    pub fn found(&self, registration: &Key) -> Option<(OutageArea, MonotonicTime)> {
+        let hold = self.registrations.get(registration)?.broken.as_ref()?;
+        Some((hold.place.clone(), hold.from))
+    }
+
+    /// When the path was found broken before for a registration.
+    pub fn gaps(&self, registration: &Key) -> Option<&ProvenTime> {
+        self.registrations.get(registration).map(|watched| &watched.gaps)
+    }
+
     /// The proven time in the past for a registration: `path` without the stretches in which beats did not arrive.
     pub fn proven_time(&self, path: &ProvenTime, registration: &Key) -> ProvenTime {
         match self.registrations.get(registration) {

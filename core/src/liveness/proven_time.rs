@@ -69,6 +69,11 @@ impl ProvenTime {
         }
     }
 
+    /// The gaps that ended after this moment, in their order.
+    pub fn gaps_since(&self, moment: MonotonicTime) -> impl Iterator<Item = Gap> {
+        self.gaps[self.gaps.partition_point(|gap| gap.to <= moment)..].iter().copied()
+    }
+
     /// The time that is proven by both.
     pub fn and(&self, other: &Self) -> Self {
         if other.gaps.is_empty() {

@@ -51,6 +51,7 @@ mod depends;
 mod dry_run;
 mod edits;
 mod endpoint_conflicts;
+mod explain;
 mod frozen;
 mod garbage;
 mod garbage_published;

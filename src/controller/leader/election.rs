@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use beatkeeper_api::heartbeat::renew_time;
+use beatkeeper_api::{
+    explain::{EXPLAIN_ANNOTATION, ExplainEndpoint},
+    heartbeat::renew_time,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
@@ -47,6 +50,8 @@ pub(crate) struct Election {
     failing: bool,
     /// The leader that was logged last.
     logged_leader: Option<String>,
+    /// What readers learn of this replica while it leads, as an annotation of the Lease.
+    told: Option<String>,
 }
 
 impl Election {
@@ -70,7 +75,15 @@ impl Election {
             terms: 0,
             failing: false,
             logged_leader: None,
+            told: None,
         }
+    }
+
+    /// Tells readers in the Lease where the leader explains instances.
+    pub(crate) fn telling(self, endpoint: Option<&ExplainEndpoint>) -> Self {
+        // It has no map, so that it can be written as JSON.
+        let told = endpoint.and_then(|endpoint| serde_json::to_string(endpoint).ok());
+        Self { told, ..self }
     }
 
     /// The leadership that this election decides about.
@@ -248,12 +261,17 @@ impl Election {
             spec["acquireTime"] = json!(now);
         }
         let Lenient(written) = if let Some(version) = &draft.replaces {
-            let patch = json!({ "metadata": { "resourceVersion": version }, "spec": spec });
+            // Without an endpoint, that of an earlier leader is removed.
+            let annotations = json!({ EXPLAIN_ANNOTATION: self.told });
+            let metadata = json!({ "resourceVersion": version, "annotations": annotations });
+            let patch = json!({ "metadata": metadata, "spec": spec });
             let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
             call_within(self.limit(), doing, self.api.patch(&self.name, &params, &patch)).await?
         } else {
             let mut lease = DynamicObject::new(&self.name, &ApiResource::erase::<Lease>(&()));
             lease.data = json!({ "spec": spec });
+            let told = |told: &String| [(EXPLAIN_ANNOTATION.to_owned(), told.clone())].into();
+            lease.metadata.annotations = self.told.as_ref().map(told);
             let params = PostParams::default();
             call_within(self.limit(), doing, self.api.create(&params, &Lenient(lease))).await?
         };

@@ -52,6 +52,12 @@ impl Leadership {
         (term.is_some() && !left.is_zero()).then_some(left)
     }
 
+    /// The current term of this process; None if it does not lead.
+    pub(crate) fn term(&self) -> Option<Term> {
+        let term = self.standing.as_ref().map_or(Some(Term(0)), |it| it.borrow().term);
+        term.filter(|_| self.holds())
+    }
+
     /// Whether this process leads now.
     pub(crate) fn holds(&self) -> bool {
         self.left().is_some()

@@ -104,7 +104,8 @@ impl ReportStep {
         let account = DecisionSummary::of(verdicts, std::mem::take(&mut applied.published).all());
         let Subject { object, registration, .. } = subject;
         let key = registration.key.clone();
-        let report = Report { object, registration, account, stall: inputs.stall, applied };
+        let (stall, at) = (inputs.stall, self.clock.now());
+        let report = Report { object, registration, account, stall, applied, at };
         self.status_writer.submit(report);
         match failure {
             Some(source) => Err(ReconcileError::Publish { registration: key, source, next }),

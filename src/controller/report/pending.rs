@@ -22,11 +22,17 @@ pub(crate) struct Report {
     pub(crate) account: DecisionSummary,
     pub(crate) stall: Option<Stall>,
     pub(crate) applied: Applied,
+    /// When it was made.
+    pub(crate) at: MonotonicTime,
 }
 
 /// The pending reports of all registrations.
 #[derive(Default)]
-pub(crate) struct PendingReports(Mutex<HashMap<Key, PendingReport>>);
+pub(crate) struct PendingReports {
+    all: Mutex<HashMap<Key, PendingReport>>,
+    /// Whether the last report of each registration is kept after it was written.
+    keeps: bool,
+}
 
 #[derive(Default)]
 struct PendingReport {
@@ -34,6 +40,8 @@ struct PendingReport {
     uid: String,
     /// The report to be written. It is kept until it has been written.
     report: Option<Arc<Report>>,
+    /// The last report, if it is to be kept.
+    last: Option<Arc<Report>>,
     /// Whether a task writes the reports of this registration.
     busy: bool,
     /// Notifies that task of a newer report.
@@ -51,8 +59,13 @@ pub(crate) struct WrittenStatus {
 }
 
 impl PendingReports {
+    /// No reports. With `keeps`, the last one of each registration is kept for those that ask about it.
+    pub(crate) fn new(keeps: bool) -> Self {
+        Self { all: Mutex::default(), keeps }
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<Key, PendingReport>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The status that this process wrote last.
@@ -74,6 +87,7 @@ impl PendingReports {
         if pending.uid != uid {
             uid.clone_into(&mut pending.uid);
             pending.report = None;
+            pending.last = None;
         }
         pending.written = Some(written);
     }
@@ -85,7 +99,10 @@ impl PendingReports {
 
     /// Removes all reports, since a new term reports again.
     pub(crate) fn clear(&self) {
-        self.all().values_mut().for_each(|pending| pending.report = None);
+        self.all().values_mut().for_each(|pending| {
+            pending.report = None;
+            pending.last = None;
+        });
     }
 
     /// Forgets a registration that is gone.
@@ -111,7 +128,9 @@ impl PendingReports {
             pending.uid.clone_from(&report.registration.uid);
             pending.written = None;
         }
-        pending.report = Some(Arc::new(report));
+        let report = Arc::new(report);
+        pending.last = self.keeps.then(|| report.clone());
+        pending.report = Some(report);
         pending.newer.notify_one();
         !std::mem::replace(&mut pending.busy, true)
     }
@@ -124,6 +143,11 @@ impl PendingReports {
     /// The pending report of a registration.
     pub(crate) fn current(&self, key: &Key) -> Option<Arc<Report>> {
         self.all().get(key)?.report.clone()
+    }
+
+    /// The last report of a registration, whether it was written or not.
+    pub(crate) fn last(&self, key: &Key, uid: &str) -> Option<Arc<Report>> {
+        self.all().get(key).filter(|pending| pending.uid == uid)?.last.clone()
     }
 
     /// Notes that no task writes the reports of this registration any more.
@@ -171,7 +195,7 @@ mod tests {
         let registration = Registration::validate(&object);
         let object = Arc::new(object);
         let (account, applied) = (DecisionSummary::default(), Applied::default());
-        Report { object, registration, account, stall: None, applied }
+        Report { object, registration, account, stall: None, applied, at: MonotonicTime::default() }
     }
 
     fn key() -> Key {
@@ -198,6 +222,21 @@ mod tests {
         assert!(reports.next(&key(), None).is_some());
         reports.release(&key());
         assert!(reports.put(report()));
+    }
+
+    #[test]
+    fn the_last_report_is_kept_only_if_it_is_wanted_and_until_the_term_ends() {
+        for keeps in [false, true] {
+            let reports = PendingReports::new(keeps);
+            reports.put(report());
+            let written = reports.next(&key(), None).expect("a report");
+            assert!(reports.next(&key(), Some(&written)).is_none());
+            let last = reports.last(&key(), "r-1");
+            assert_eq!(last.is_some_and(|last| Arc::ptr_eq(&last, &written)), keeps);
+            assert!(reports.last(&key(), "r-2").is_none(), "of another registration");
+            reports.clear();
+            assert!(reports.last(&key(), "r-1").is_none());
+        }
     }
 
     #[tokio::test]

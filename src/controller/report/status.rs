@@ -120,7 +120,7 @@ impl Reporter {
         prior: Option<&ServiceRegistrationStatus>,
         report: &Report,
     ) -> ServiceRegistrationStatus {
-        let Report { object: _, registration, account, stall, applied } = report;
+        let Report { object: _, registration, account, stall, applied, at: _ } = report;
         let nothing = ServiceRegistrationStatus::default();
         status::report(
             prior.unwrap_or(&nothing),
@@ -135,7 +135,7 @@ impl Reporter {
     /// Sends events for the transitions since the last events. A lost event is not sent again, since the status has
     /// all the information. Returns when to send the events that have to wait.
     pub(crate) async fn events(&self, report: &Report) -> Option<MonotonicTime> {
-        let Report { object, registration, account, stall: _, applied } = report;
+        let Report { object, registration, account, stall: _, applied, at: _ } = report;
         if applied.failure.is_some() {
             return None;
         }

@@ -7,6 +7,7 @@ use kube::runtime::reflector::Store;
 
 use super::owners::Scope;
 use crate::controller::{
+    explain::scopes::ScopeMemory,
     gc::missing_leases::MissingLeases,
     probe::{others::Probes, renewal::Renewer},
     reconcile::verify::Verifier,
@@ -93,6 +94,18 @@ impl Scope {
             read_access: self.read_access.clone(),
             registrations,
             warm: self.warm.clone(),
+        }
+    }
+
+    pub(super) fn memory(&self, registrations: Store<ServiceRegistration>) -> ScopeMemory {
+        ScopeMemory {
+            namespace: self.namespace.clone(),
+            registrations,
+            cluster: self.cluster.clone(),
+            liveness: self.liveness.clone(),
+            states: self.states.clone(),
+            queue: self.queue.clone(),
+            reports: self.reports.clone(),
         }
     }
 

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::controller::{
     api::ApiServer,
     cluster::Cluster,
+    explain::scopes::Scopes,
     host::{self, Process},
     leader::leadership::Leadership,
     liveness::Liveness,
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) telemetry: Telemetry,
     pub(crate) leadership: Leadership,
+    /// Which scopes can be asked about their registrations.
+    pub(crate) scopes: Arc<Scopes>,
     /// Cancelled once a scope has listed all kinds, or has no right to and must report this.
     pub(crate) warm: CancellationToken,
 }
@@ -58,6 +61,7 @@ pub(super) struct Scope {
     pub(super) events: Arc<EventRecorder>,
     pub(super) read_access: Arc<ReadAccess>,
     pub(super) relists: Arc<Relists>,
+    pub(super) scopes: Arc<Scopes>,
     pub(super) warm: CancellationToken,
 }
 
@@ -84,7 +88,7 @@ impl Scope {
         ));
         let other_probes = Arc::<OtherProbes>::default();
         let gates = Arc::new(ReadinessGates::new(clock));
-        let reports = Arc::<PendingReports>::default();
+        let reports = Arc::new(PendingReports::new(settings.explains()));
         let relists = Arc::<Relists>::default();
         Self {
             namespace,
@@ -104,6 +108,7 @@ impl Scope {
             events: Arc::new(EventRecorder::new(client.clone())),
             read_access: Arc::default(),
             relists,
+            scopes: shared.scopes.clone(),
             warm: shared.warm.clone(),
         }
     }

@@ -42,6 +42,7 @@ impl Scope {
     async fn run(&self, addresses: AddressScope) {
         let registration_watch = self.registration_watch();
         let registrations = registration_watch.start();
+        self.scopes.add(self.memory(registrations.clone()));
         let probes = Arc::new(self.probes());
         let first_lists = self.object_watches(probes.clone()).start(addresses);
         let access = Arc::new(self.access_reporter(registrations.clone()));

@@ -112,6 +112,13 @@ impl Certificate {
         Ok(Self { current: Arc::new(Current(RwLock::new(Arc::new(certified)))), files })
     }
 
+    /// The certificate itself, as DER.
+    pub(in crate::controller) fn der(&self) -> Vec<u8> {
+        let current = self.current.0.read().unwrap_or_else(PoisonError::into_inner);
+        // It is made of at least one.
+        current.cert.first().map(|certificate| certificate.to_vec()).unwrap_or_default()
+    }
+
     /// The settings of a server that shows this certificate.
     ///
     /// # Errors

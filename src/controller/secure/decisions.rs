@@ -4,9 +4,11 @@
 //! bounds what they cost the API server; a rate limit does. Tokens that were allowed before have a rate limit of their
 //! own: a flood of others does not keep Prometheus out.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
+use beatkeeper_api::{explain::EXPLAIN_AUDIENCE, text::plain};
 use beatkeeper_core::vocabulary::{
+    key::Key,
     monotonic_time::MonotonicTime,
     rate_limit::{RateLimit, RateLimiter},
 };
@@ -28,6 +30,45 @@ const REMEMBERED_MAX: usize = 256;
 pub(in crate::controller) enum Access {
     /// To get `/metrics`.
     Metrics,
+    /// To get this ServiceRegistration, whether it exists or not.
+    Registration(Key),
+}
+
+impl Access {
+    /// The audience that a token must be meant for; `None` for the API server's own.
+    pub(super) fn audience(&self) -> Option<&'static str> {
+        match self {
+            Self::Metrics => None,
+            Self::Registration(_) => Some(EXPLAIN_AUDIENCE),
+        }
+    }
+
+    /// What a user lacks that may not.
+    pub(super) fn lacking(&self) -> String {
+        match self {
+            Self::Metrics => {
+                "bind a ClusterRole with the rule {nonResourceURLs: [\"/metrics\"], verbs: [\"get\"]} to it"
+                    .to_owned()
+            }
+            Self::Registration(Key { namespace, name }) => format!(
+                "it needs the right to get serviceregistrations.beatkeeper.dev {} in namespace {}",
+                plain(name),
+                plain(namespace)
+            ),
+        }
+    }
+}
+
+/// What is read, for the log.
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Metrics => f.write_str("/metrics"),
+            Self::Registration(key) => {
+                write!(f, "ServiceRegistration {}", plain(&key.to_string()))
+            }
+        }
+    }
 }
 
 /// A token, and what it is to be good for.
@@ -191,6 +232,22 @@ mod tests {
         assert_eq!(asked, 19 + 299, "the rest of the burst, and five a second");
         assert_eq!(scraped, 4);
         assert!(decisions.answers.len() <= 1 + 20 + 50, "{}", decisions.answers.len());
+    }
+
+    #[test]
+    fn a_token_that_may_get_one_registration_is_asked_about_for_each_other_one() {
+        let of = |name: &str| Question {
+            token: "t".to_owned(),
+            access: Access::Registration(Key::new("shop", name)),
+        };
+        let mut decisions = Decisions::default();
+        decisions.remember(of("greeter"), Verdict::Allowed, at(0));
+        assert_eq!(decisions.next(&of("greeter"), at(1)), Next::Remembered(Verdict::Allowed));
+        assert_eq!(decisions.next(&of("orders"), at(1)), Next::Ask);
+        assert_eq!(decisions.next(&question("t"), at(1)), Next::Ask, "nor may it read the metrics");
+        // And no faster than about tokens that are not known.
+        let asked = (0..100).filter(|n| decisions.next(&of(&n.to_string()), at(2)) == Next::Ask);
+        assert_eq!(asked.count(), 18);
     }
 
     #[test]

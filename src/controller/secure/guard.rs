@@ -35,13 +35,12 @@ pub(in crate::controller) enum Refused {
     #[error("needs a token: send the header Authorization: Bearer TOKEN")]
     NoToken,
     #[error(
-        "the API server does not accept this token: it may have expired, or be meant for another audience"
+        "the API server does not accept this token: it may have expired, or be meant for another audience{}",
+        .0.map(|audience| format!(" than {audience}")).unwrap_or_default()
     )]
-    BadToken,
-    #[error(
-        "{user} may not read this; bind a ClusterRole with the rule {{nonResourceURLs: [\"/metrics\"], verbs: [\"get\"]}} to it"
-    )]
-    Forbidden { user: String },
+    BadToken(Option<&'static str>),
+    #[error("{user} may not read this; {lacking}")]
+    Forbidden { user: String, lacking: String },
     #[error("too many tokens: try again in {} s", .0.as_secs().max(1))]
     TooMany(Duration),
     #[error("cannot ask the API server about the token")]
@@ -52,7 +51,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let body = format!("{self}\n");
         match self {
-            Self::NoToken | Self::BadToken => {
+            Self::NoToken | Self::BadToken(_) => {
                 (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body)
                     .into_response()
             }
@@ -101,17 +100,20 @@ impl<R: Reviewer> Guard<R> {
     ) -> Result<(), Refused> {
         let token = bearer(headers).ok_or(Refused::NoToken)?;
         if token.len() > TOKEN_MAX {
-            return Err(Refused::BadToken);
+            return Err(Refused::BadToken(access.audience()));
         }
-        let question = Question { token: token.to_owned(), access };
+        let question = Question { token: token.to_owned(), access: access.clone() };
         let verdict = match self.remembered(&question) {
             Some(verdict) => verdict,
             None => self.ask(question).await?,
         };
         match verdict {
             Verdict::Allowed => Ok(()),
-            Verdict::Unauthenticated => Err(Refused::BadToken),
-            Verdict::Forbidden { user } => Err(Refused::Forbidden { user }),
+            Verdict::Unauthenticated => Err(Refused::BadToken(access.audience())),
+            Verdict::Forbidden { user } => {
+                let user = plain(&user).into_owned();
+                Err(Refused::Forbidden { user, lacking: access.lacking() })
+            }
         }
     }
 
@@ -140,7 +142,8 @@ impl<R: Reviewer> Guard<R> {
         if let Verdict::Forbidden { user } = &verdict {
             tracing::warn!(
                 user = &*plain(user),
-                "refused a request for the metrics: the user may not get /metrics"
+                access = %question.access,
+                "refused a request: the user may not get this"
             );
         }
         self.decisions().remember(question, verdict.clone(), self.clock.now());
@@ -150,7 +153,7 @@ impl<R: Reviewer> Guard<R> {
     fn tell(&self, failure: &ReviewFailed) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.take(TELL, self.clock.now()).is_ok() {
-            tracing::warn!(error = %failure, "cannot check the token of a request for the metrics; answering 503");
+            tracing::warn!(error = %failure, "cannot check the token of a request; answering 503");
         }
     }
 }

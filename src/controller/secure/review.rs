@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use beatkeeper_api::GROUP;
 use beatkeeper_client::timeout::{TimedOut, within};
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
-    authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    authorization::v1::{
+        NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+    },
 };
 use kube::{Api, Client, api::PostParams};
+
+use beatkeeper_core::vocabulary::key::Key;
 
 use super::decisions::{Access, Verdict};
 
@@ -45,26 +50,47 @@ impl ApiServer {
         Self { client }
     }
 
-    /// The user of a token; `None` if it is not valid here. Without audiences, the API server takes only tokens that
+    /// The user of a token; `None` if it is not valid here. Without an audience, the API server takes only tokens that
     /// are meant for itself.
-    async fn user(&self, token: &str) -> Result<Option<UserInfo>, ReviewFailed> {
+    async fn user(
+        &self,
+        token: &str,
+        audience: Option<&str>,
+    ) -> Result<Option<UserInfo>, ReviewFailed> {
+        let audiences = audience.map(|audience| vec![audience.to_owned()]);
         let review = TokenReview {
-            spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: None },
+            spec: TokenReviewSpec { token: Some(token.to_owned()), audiences },
             ..TokenReview::default()
         };
         let (api, params) = (Api::<TokenReview>::all(self.client.clone()), PostParams::default());
         let answer = within(ANSWER_WITHIN, api.create(&params, &review)).await?;
         let status = answer.map_err(ReviewFailed::Token)?.status.unwrap_or_default();
-        Ok(status.user.filter(|_| status.authenticated == Some(true)))
+        // An API server whose authenticator knows no audiences does not confirm one.
+        let is_meant = audience.is_none_or(|audience| {
+            status.audiences.iter().flatten().any(|confirmed| confirmed == audience)
+        });
+        Ok(status.user.filter(|_| status.authenticated == Some(true) && is_meant))
     }
 
     async fn may(&self, user: UserInfo, access: &Access) -> Result<bool, ReviewFailed> {
         let UserInfo { extra, groups, uid, username } = user;
-        let attributes = match access {
-            Access::Metrics => NonResourceAttributes {
-                path: Some("/metrics".to_owned()),
-                verb: Some("get".to_owned()),
-            },
+        let get = Some("get".to_owned());
+        let (path, object) = match access {
+            Access::Metrics => {
+                let path = Some("/metrics".to_owned());
+                (Some(NonResourceAttributes { path, verb: get }), None)
+            }
+            Access::Registration(Key { namespace, name }) => {
+                let object = ResourceAttributes {
+                    group: Some(GROUP.to_owned()),
+                    resource: Some("serviceregistrations".to_owned()),
+                    namespace: Some(namespace.clone()),
+                    name: Some(name.clone()),
+                    verb: get,
+                    ..ResourceAttributes::default()
+                };
+                (None, Some(object))
+            }
         };
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
@@ -72,7 +98,8 @@ impl ApiServer {
                 groups,
                 uid,
                 user: username,
-                non_resource_attributes: Some(attributes),
+                non_resource_attributes: path,
+                resource_attributes: object,
                 ..SubjectAccessReviewSpec::default()
             },
             ..SubjectAccessReview::default()
@@ -85,7 +112,9 @@ impl ApiServer {
 
 impl Reviewer for ApiServer {
     async fn review(&self, token: &str, access: &Access) -> Result<Verdict, ReviewFailed> {
-        let Some(user) = self.user(token).await? else { return Ok(Verdict::Unauthenticated) };
+        let Some(user) = self.user(token, access.audience()).await? else {
+            return Ok(Verdict::Unauthenticated);
+        };
         let name = user.username.clone().unwrap_or_default();
         Ok(match self.may(user, access).await? {
             true => Verdict::Allowed,

@@ -67,6 +67,6 @@ async fn answer(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
         .header_read_timeout(HEAD_WITHIN)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = served.await {
-        tracing::debug!(%error, "a client of the metrics has gone");
+        tracing::debug!(%error, "a client has gone");
     }
 }

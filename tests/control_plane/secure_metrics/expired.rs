@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::TestNamespace;
 
 /// A valid token for another audience.
-pub(super) async fn for_audience(ns: &TestNamespace, account: &str, audience: &str) -> String {
+pub async fn for_audience(ns: &TestNamespace, account: &str, audience: &str) -> String {
     let request = TokenRequest {
         spec: TokenRequestSpec { audiences: vec![audience.to_owned()], ..Default::default() },
         ..TokenRequest::default()
@@ -25,7 +25,7 @@ pub(super) async fn for_audience(ns: &TestNamespace, account: &str, audience: &s
 }
 
 /// The same token, signed with the same key, as if it had been issued two hours ago for an hour.
-pub(super) fn expired(plane: &ControlPlane, token: &str) -> String {
+pub fn expired(plane: &ControlPlane, token: &str) -> String {
     let [head, claims, _] = token.split('.').collect::<Vec<_>>()[..] else { panic!("no JWT") };
     let mut claims: Value = serde_json::from_slice(&decoded(claims)).unwrap();
     let issued = claims["iat"].as_i64().unwrap() - 7200;

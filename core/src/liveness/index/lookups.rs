@@ -1,6 +1,6 @@
 //! What can be asked of the index.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Index, Presence, Record, store::Slot};
 use crate::vocabulary::key::Key;
@@ -30,6 +30,11 @@ impl Index {
     /// The record of a Lease, if it belongs to this registration.
     pub fn record(&self, registration: &Key, lease: &str) -> Option<&Record> {
         Some(&self.store.get(self.find_in(registration, lease)?).record)
+    }
+
+    /// The time between the last two beats that were seen of a Lease of this registration.
+    pub fn last_interval(&self, registration: &Key, lease: &str) -> Option<Duration> {
+        self.store.get(self.find_in(registration, lease)?).last_interval.known()
     }
 
     /// How many Leases are known.

@@ -103,6 +103,11 @@ impl Record {
         Silence { since, before: self.silent_before }
     }
 
+    /// Whether the next beat wakes the registration, by the last decision.
+    pub fn next_beat_wakes(&self) -> bool {
+        self.next_beat == NextBeat::Wakes
+    }
+
     /// Whether the instance was published when the store was rolled back. Then it stays published, whatever the slices
     /// say now.
     pub fn stays_published(&self) -> bool {

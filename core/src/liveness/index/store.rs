@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap, btree_map},
     hash::{BuildHasher, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use hashbrown::HashTable;
@@ -36,6 +37,23 @@ impl Slot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Digest(u64);
 
+/// The time between the last two beats that were seen, in milliseconds to save memory; [`u32::MAX`] if it is not known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastInterval(u32);
+
+impl LastInterval {
+    const UNKNOWN: Self = Self(u32::MAX);
+
+    pub(super) fn of(interval: Option<Duration>) -> Self {
+        let millis = interval.and_then(|interval| u32::try_from(interval.as_millis()).ok());
+        millis.map_or(Self::UNKNOWN, Self)
+    }
+
+    pub(super) fn known(self) -> Option<Duration> {
+        (self.0 != u32::MAX).then(|| Duration::from_millis(self.0.into()))
+    }
+}
+
 /// A record with its bookkeeping.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -45,6 +63,7 @@ pub(super) struct Entry {
     pub(super) digest: Digest,
     /// The number of the last list that began before the Lease was last seen.
     pub(super) shown_in: u32,
+    pub(super) last_interval: LastInterval,
 }
 
 impl Entry {
@@ -110,7 +129,13 @@ impl Store {
         };
         let name = record.lease.clone();
         let hash_of_it = hash(&self.hasher, &home.namespace, &name);
-        let at = self.entries.insert(Entry { record, home: home.clone(), digest, shown_in });
+        let at = self.entries.insert(Entry {
+            record,
+            home: home.clone(),
+            digest,
+            shown_in,
+            last_interval: LastInterval::UNKNOWN,
+        });
         let slot = Slot(u32::try_from(at).expect("no memory holds that many records"));
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.leases.insert_unique(hash_of_it, slot, |slot| {
