@@ -22,6 +22,8 @@ pub mod console;
 pub mod error;
 pub mod flags;
 pub mod gather;
+mod kubectl;
+pub mod leader;
 pub mod lint;
 pub mod model;
 pub mod output;

@@ -10,12 +10,12 @@ use http::Uri;
 
 use crate::{
     console::{
-        operator::{Election, Metrics, Source},
+        operator::{Metrics, Source},
         server::{self, Settings},
     },
     error::{Error, Outcome},
     flags::{ConnectionFlags, Selection},
-    gather::scope::Wanted,
+    gather::{election::Election, scope::Wanted},
     output::Output,
     session::Session,
 };

@@ -9,10 +9,11 @@ use http::Uri;
 use crate::{
     console::{
         cluster::{self, Settings},
-        operator::{Election, Metrics, Source},
+        operator::{Metrics, Source},
         tokens::{ApiServer, Limits},
     },
     error::{Error, Outcome},
+    gather::election::Election,
     output::Output,
 };
 

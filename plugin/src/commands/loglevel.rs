@@ -13,6 +13,7 @@ use tokio::process::Command;
 use crate::{
     error::{Error, Outcome},
     flags::ConnectionFlags,
+    kubectl,
     output::Output,
     session::Session,
 };
@@ -107,13 +108,7 @@ async fn operators(session: &Session) -> Result<Vec<String>, Error> {
 
 /// The words behind `kubectl`.
 fn words(connection: &ConnectionFlags, namespace: &str, pod: &str, level: Level) -> Vec<String> {
-    let ConnectionFlags { namespace: _, context, kubeconfig, act_as, act_as_groups } = connection;
-    let mut words = vec!["--namespace".to_owned(), namespace.to_owned()];
-    let mut flag = |name: &str, value: String| words.extend([name.to_owned(), value]);
-    context.iter().for_each(|it| flag("--context", it.clone()));
-    kubeconfig.iter().for_each(|it| flag("--kubeconfig", it.display().to_string()));
-    act_as.iter().for_each(|it| flag("--as", it.clone()));
-    act_as_groups.iter().for_each(|it| flag("--as-group", it.clone()));
+    let mut words = kubectl::words(connection, namespace);
     let pod = format!("pod/{pod}");
     let command =
         ["exec", &*pod, "--container", CONTAINER, "--", PROGRAM, "log-level", level.word()];

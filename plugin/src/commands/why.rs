@@ -1,14 +1,17 @@
 //! `why`: the argument about one instance, step by step.
 
+use beatkeeper_core::vocabulary::key::Key;
 use clap::Args;
 
 use crate::{
     error::{Error, Outcome, Problem},
     flags::ConnectionFlags,
     gather::events,
-    model::why,
+    leader::{ask, flags::LeaderFlags},
+    model::why::{self, leader::Leader},
     output::{Document, Output},
     render,
+    session::Session,
     target::{Found, open, unknown},
 };
 
@@ -21,6 +24,25 @@ pub struct WhyArgs {
     /// The form of the output. Default: text.
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Document>,
+    #[command(flatten)]
+    leader: LeaderFlags,
+}
+
+/// What the leader knows of the instance, or why it is not known.
+async fn leader(
+    args: &WhyArgs,
+    connection: &ConnectionFlags,
+    session: &Session,
+    registration: &Key,
+    instance: &str,
+) -> Leader {
+    if args.leader.without_leader {
+        return Leader::NotWanted;
+    }
+    match ask::ask(session, connection, &args.leader, registration, instance).await {
+        Ok(explanation) => Leader::Explained(Box::new(explanation)),
+        Err(unasked) => Leader::Unasked(unasked.to_string()),
+    }
 }
 
 /// Argues about the instance. The outcome is that something was found, unless it is published as ready and nothing has
@@ -42,8 +64,9 @@ pub async fn run(
             Vec::new()
         }
     };
+    let leader = leader(args, connection, &session, &view.key, &target.instance).await;
     let now = session.clock.now();
-    let Some(why) = why::why(&store, &view, &target.instance, &events, now) else {
+    let Some(why) = why::why(&store, &view, &target.instance, &events, leader, now) else {
         return Err(unknown(&session, &view, &target).await);
     };
     let found = view.instance(&target.instance).expect("there is an argument about it");

@@ -19,7 +19,10 @@ use crate::{
         follow::{Following, frames},
         scope::Wanted,
     },
-    model::{event::Transition, why},
+    model::{
+        event::Transition,
+        why::{self, leader::Leader},
+    },
     render::why::{WhyReport, report},
     session::Session,
 };
@@ -209,7 +212,7 @@ impl Task {
         let live = self.following.live();
         let mut views = live.picture().registrations.iter();
         let view = views.find(|view| view.key == *key)?;
-        let why = why::why(live.store(), view, instance, events, now)?;
+        let why = why::why(live.store(), view, instance, events, Leader::NotWanted, now)?;
         Some(report(view, view.instance(instance)?, &why, now))
     }
 }

@@ -3,15 +3,14 @@
 //! Registrations tell nothing of this. It is read from the Lease of the election, from the probe of the leader and from
 //! the leader's metrics, as far as the user may.
 
-use std::{error::Error as _, str::FromStr, time::Duration};
+use std::{error::Error as _, time::Duration};
 
 use beatkeeper_core::vocabulary::key::Key;
 use http::Uri;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::{client::legacy::Client as HttpClient, rt::TokioExecutor};
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Client, Resource, api::ListParams, core::Request};
+use kube::Client;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{
@@ -22,7 +21,11 @@ use tokio::{
 use super::lag::{self, Lag};
 use crate::{
     error::Problem,
-    gather::{self, scope::Scope},
+    gather::{
+        self,
+        election::{self, ELECTION, Election},
+        scope::Scope,
+    },
     session::Session,
 };
 
@@ -34,13 +37,6 @@ const METRICS_WITHIN: Duration = Duration::from_secs(3);
 const METRICS_MAX: usize = 16 << 20;
 /// The port of the metrics in the chart's Deployment.
 const METRICS_PORT: u16 = 8080;
-/// The name of the election's Lease, unless the operator was told another.
-const ELECTION: &str = "beatkeeper";
-/// The namespace in which [`docs/install.md`] installs the operator.
-const NAMESPACE: &str = "beatkeeper";
-/// The replica's name is that of its Pod, a hyphen and eight characters.
-const SUFFIX: usize = 9;
-
 /// Where to look for the operator.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -61,28 +57,6 @@ pub enum Metrics {
     At(Uri),
     /// They are not read.
     Unread,
-}
-
-/// The Lease of an election.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Election(Key);
-
-/// The text names no Lease.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} names no Lease; write NAMESPACE/NAME, such as beatkeeper/beatkeeper")]
-pub struct NoElection(String);
-
-impl FromStr for Election {
-    type Err = NoElection;
-
-    fn from_str(text: &str) -> Result<Self, NoElection> {
-        match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
-                Ok(Self(Key::new(namespace, name)))
-            }
-            _ => Err(NoElection(text.to_owned())),
-        }
-    }
 }
 
 /// What is known of the operator.
@@ -186,7 +160,7 @@ impl Reader {
             (Some(Election(key)), _) | (None, Some(key)) => key.clone(),
             (None, None) => self.search().await?,
         };
-        let lease = match self.read(&election).await {
+        let lease = match election::read(&self.session.client, &election).await {
             Ok(lease) => lease,
             Err(error) => {
                 self.found = None;
@@ -220,44 +194,13 @@ impl Reader {
         age.is_ok_and(|age| age.as_secs() > seconds + 30)
     }
 
-    /// Looks for the Lease of the election in all namespaces, or else where it is normally.
     async fn search(&mut self) -> Result<Key, Unknown> {
         if Instant::now() < self.next_search {
             return Err(Unknown::NoElection);
         }
         self.next_search = Instant::now() + SELDOM;
-        let params = ListParams::default().fields(&format!("metadata.name={ELECTION}"));
-        let list = Request::new(Lease::url_path(&(), None)).list(&params);
-        let list = match list {
-            Ok(request) => self.session.client.request::<Value>(request).await.ok(),
-            Err(_) => None,
-        };
-        let namespaces: Vec<String> = match list {
-            Some(list) => {
-                let items = list["items"].as_array().into_iter().flatten();
-                let of = |item: &Value| item["metadata"]["namespace"].as_str().map(str::to_owned);
-                items.filter_map(of).collect()
-            }
-            None => {
-                let own = self.scope.namespace().map(str::to_owned);
-                [Some(NAMESPACE.to_owned()), own].into_iter().flatten().collect()
-            }
-        };
-        for namespace in namespaces {
-            let key = Key::new(&*namespace, ELECTION);
-            if self.read(&key).await.is_ok_and(|lease| lease["spec"]["holderIdentity"].is_string())
-            {
-                self.found = Some(key.clone());
-                return Ok(key);
-            }
-        }
-        Err(Unknown::NoElection)
-    }
-
-    async fn read(&self, key: &Key) -> kube::Result<Value> {
-        let request = Request::new(Lease::url_path(&(), Some(&key.namespace)));
-        let request = request.get(&key.name, &kube::api::GetParams::default());
-        self.session.client.request(request.map_err(kube::Error::BuildRequest)?).await
+        self.found = election::find(&self.session.client, self.scope.namespace()).await;
+        self.found.clone().ok_or(Unknown::NoElection)
     }
 
     /// When the leader's probe was last renewed. It lies in the operator's namespace, or in the watched one.
@@ -318,7 +261,7 @@ enum Unknown {
 /// The metrics of the leader's Pod, through the API server.
 async fn of_pod(client: &Client, leader: &Leader) -> Result<String, Unknown> {
     let Leader { name, namespace, .. } = leader;
-    let pod = name.get(..name.len().saturating_sub(SUFFIX)).unwrap_or_default();
+    let pod = election::pod_of(name);
     let read = async |scheme: &str| {
         let pod = format!("{scheme}{pod}:{METRICS_PORT}");
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/proxy/metrics");
@@ -362,17 +305,4 @@ async fn fetch(url: &Uri) -> Result<String, Unknown> {
     let body = Limited::new(answer.into_body(), METRICS_MAX).collect().await;
     let body = body.map_err(|error| Unknown::NoAnswer(error.to_string()))?.to_bytes();
     Ok(String::from_utf8_lossy(&body).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_election_is_named_by_namespace_and_name() {
-        assert_eq!("a/b".parse::<Election>().unwrap(), Election(Key::new("a", "b")));
-        for text in ["a", "/b", "a/", ""] {
-            assert!(text.parse::<Election>().is_err(), "{text}");
-        }
-    }
 }

@@ -39,7 +39,10 @@ use crate::{
         self, events,
         scope::{Scope, Wanted},
     },
-    model::{assemble, why},
+    model::{
+        assemble,
+        why::{self, leader::Leader},
+    },
     render::why::{WhyReport, report},
     session::Session,
 };
@@ -176,7 +179,7 @@ impl Tokens {
         let view = assemble::registration(&store, object, now);
         // Without the right to read events, the argument lacks its history alone.
         let events = events.unwrap_or_default();
-        let argument = why::why(&store, &view, instance, &events, now);
+        let argument = why::why(&store, &view, instance, &events, Leader::NotWanted, now);
         let found = argument.as_ref().zip(view.instance(instance));
         let (argument, found) = found.ok_or(Refused::NoInstance)?;
         Ok(report(&view, found, argument, now))

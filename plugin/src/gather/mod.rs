@@ -1,6 +1,7 @@
 //! Reads from the API server what belongs to registrations: all of it, in pages, and not only what a status lists.
 
 pub mod check;
+pub mod election;
 pub mod events;
 pub mod follow;
 pub mod scope;

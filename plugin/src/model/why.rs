@@ -1,8 +1,10 @@
 //! The argument about one instance, step by step, as the operator holds it: from the spec to what is published.
 
 pub mod case;
+pub mod leader;
 pub mod lease;
 pub mod life;
+mod observed;
 pub mod place;
 pub mod step;
 
@@ -10,20 +12,18 @@ use beatkeeper_api::{InstanceState, heartbeat, status::condition};
 use beatkeeper_core::vocabulary::reason::{ConditionReason, Reason};
 use jiff::Timestamp;
 
-use super::{
-    event::Transition,
-    instance::{Instance, Published},
-    registration::RegistrationView,
-    store::Store,
-};
+use super::{event::Transition, instance::Published, registration::RegistrationView, store::Store};
 use case::Case;
+use leader::{Decided, Leader};
 use step::{Mark, Step};
 
 /// The argument.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Why {
     /// The steps in their order.
     pub steps: Vec<Step>,
+    /// What the leader has said.
+    pub leader: Leader,
     /// The last transitions, the latest last.
     pub history: Vec<Transition>,
     /// What to do, in one sentence.
@@ -41,6 +41,7 @@ pub fn why(
     view: &RegistrationView,
     instance: &str,
     events: &[Transition],
+    leader: Leader,
     now: Timestamp,
 ) -> Option<Why> {
     let instance = view.instance(instance)?;
@@ -49,19 +50,21 @@ pub fn why(
         lease_name.unwrap_or_else(|| heartbeat::lease_name(&view.key.name, &instance.name));
     let leases = store.leases.get(&view.key);
     let lease = leases.and_then(|leases| leases.get(&lease_name));
-    let case = Case { view, instance, lease, now };
+    let case = Case { view, instance, lease, leader: leader.explanation(), now };
     let mut steps = vec![registration(view)];
+    steps.extend(leader.step());
     steps.extend(lease::steps(&case, &lease_name));
     steps.extend(place::steps(&case));
     steps.extend(life::steps(&case));
     steps.push(rule(&case));
     steps.push(published(&case));
+    steps.extend(leader::next(&case));
     let mut history: Vec<Transition> =
         events.iter().filter(|it| it.is_about(&instance.name, &lease_name)).cloned().collect();
     history.sort_by_key(|transition| transition.at);
     history.drain(..history.len().saturating_sub(TRANSITIONS));
     let (remedy, well) = remedy(&case, &steps);
-    Some(Why { steps, history, remedy, well })
+    Some(Why { steps, leader, history, remedy, well })
 }
 
 /// Does the registration publish at all?
@@ -95,21 +98,30 @@ fn registration(view: &RegistrationView) -> Step {
 
 /// Which rule decides?
 fn rule(case: &Case<'_>) -> Step {
-    let Instance { state, reason, message, since, .. } = case.instance;
+    let Decided { state, reason, message, ago } = Decided::of(case);
+    let reported = case.instance;
+    let is_reported = reported.state == state && *reported.reason == *reason;
     let mark = match state {
-        InstanceState::Ready if **reason == *Reason::Beating.as_str() => Mark::Fine,
+        InstanceState::Ready if *reason == *Reason::Beating.as_str() => Mark::Fine,
         InstanceState::Ready | InstanceState::Draining => Mark::Note,
         _ => Mark::Trouble,
     };
     let meaning = Reason::read(reason).map_or("", Reason::meaning);
     let mut text = format!("{} ({reason})", state.as_str());
-    if let Some(since) = since {
-        text.push_str(&format!(" since {}", crate::times::full(*since)));
+    if let Some(since) = reported.since.filter(|_| is_reported) {
+        text.push_str(&format!(" since {}", crate::times::full(since)));
+    }
+    if let Some(ago) = ago {
+        text.push_str(&format!(", decided anew {} ago", crate::times::span(ago)));
     }
     match (message.is_empty(), meaning.is_empty()) {
         (false, _) => text.push_str(&format!(": {message}")),
         (true, false) => text.push_str(&format!(": {}", meaning.trim_end_matches('.'))),
         (true, true) => {}
+    }
+    if !is_reported {
+        let (state, reason) = (reported.state.as_str(), &reported.reason);
+        text.push_str(&format!("; the status does not say it yet, but {state} ({reason})"));
     }
     Step::new("decision", mark, text)
 }
@@ -158,7 +170,7 @@ fn published(case: &Case<'_>) -> Step {
 
 /// What to do, and whether all is well.
 fn remedy(case: &Case<'_>, steps: &[Step]) -> (String, bool) {
-    let Case { view, instance, .. } = case;
+    let Case { view, .. } = case;
     let trouble = steps.iter().any(|step| step.mark == Mark::Trouble);
     if !trouble {
         return ("Nothing.".to_owned(), true);
@@ -172,7 +184,7 @@ fn remedy(case: &Case<'_>, steps: &[Step]) -> (String, bool) {
             false,
         );
     }
-    let own = Reason::read(&instance.reason).map(Reason::remedy);
+    let own = Reason::read(Decided::of(case).reason).map(Reason::remedy);
     let of_registration = view.reported.unpublished();
     let of_registration = of_registration.and_then(|ready| ConditionReason::read(&ready.reason));
     let remedy = match (own, of_registration) {

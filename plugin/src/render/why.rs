@@ -1,5 +1,6 @@
 //! The argument about one instance, as text and as a document.
 
+use beatkeeper_api::explain::Explanation;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -15,6 +16,7 @@ use crate::{
         registration::RegistrationView,
         why::{
             Why,
+            leader::Leader,
             step::{Mark, Step},
         },
     },
@@ -92,12 +94,19 @@ fn transition(transition: &Transition, width: usize) -> Vec<Line> {
 
 /// The argument as a document.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "docs/kubectl.md describes the fields")]
 pub struct WhyReport {
     pub registration: String,
     pub instance: InstanceReport,
     pub well: bool,
     pub steps: Vec<StepReport>,
+    /// What the leader knows; not there if it has not said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<Explanation>,
+    /// Why the leader has not said it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_not_asked: Option<String>,
     pub history: Vec<TransitionReport>,
     pub remedy: String,
 }
@@ -146,6 +155,11 @@ pub fn report(
         instance: InstanceReport::of(instance, now),
         well: why.well,
         steps: why.steps.iter().map(step).collect(),
+        leader: why.leader.explanation().cloned(),
+        leader_not_asked: match &why.leader {
+            Leader::Unasked(why) => Some(why.clone()),
+            Leader::Explained(_) | Leader::NotWanted => None,
+        },
         history: why.history.iter().map(transition).collect(),
         remedy: why.remedy.clone(),
     }

@@ -9,3 +9,4 @@ mod objects;
 mod removal;
 mod tree;
 mod why;
+mod why_leader;

@@ -1,7 +1,12 @@
 //! The argument of `why`.
 
 use kubectl_beatkeeper::{
-    model::{assemble, event::Transition, store::Store, why},
+    model::{
+        assemble,
+        event::Transition,
+        store::Store,
+        why::{self, leader::Leader},
+    },
     render,
 };
 use serde_json::{Value, json};
@@ -9,15 +14,26 @@ use serde_json::{Value, json};
 use crate::objects::{ago, lease, listed, now, registration, slice, store};
 
 fn argued(store: &Store, instance: &str, events: &[Transition]) -> (String, bool) {
+    argued_with(store, instance, events, Leader::NotWanted)
+}
+
+/// The argument with what the leader has said.
+pub fn argued_with(
+    store: &Store,
+    instance: &str,
+    events: &[Transition],
+    leader: Leader,
+) -> (String, bool) {
     let object = store.registrations.values().next().unwrap();
     let view = assemble::registration(store, object, now());
-    let why = why::why(store, &view, instance, events, now()).unwrap();
+    let why = why::why(store, &view, instance, events, leader, now()).unwrap();
     let found = view.instance(instance).unwrap();
     let lines = render::why::lines(&view, found, &why, 200, now());
     (lines.iter().map(|line| line.plain() + "\n").collect(), why.well)
 }
 
-fn one(
+/// A registration with vm-1 alone.
+pub fn one(
     state: &str,
     reason: &str,
     message: &str,

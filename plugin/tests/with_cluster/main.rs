@@ -20,3 +20,4 @@ mod stage;
 mod terminal;
 mod top;
 mod why;
+mod why_leader;

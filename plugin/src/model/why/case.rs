@@ -1,5 +1,6 @@
 //! What the argument about an instance starts from.
 
+use beatkeeper_api::explain::Explanation;
 use jiff::Timestamp;
 
 use crate::model::{instance::Instance, lease::SeenLease, registration::RegistrationView};
@@ -13,6 +14,8 @@ pub struct Case<'a> {
     pub instance: &'a Instance,
     /// Its Lease.
     pub lease: Option<&'a SeenLease>,
+    /// What the leader knows of it, if it has said it.
+    pub leader: Option<&'a Explanation>,
     /// The present time.
     pub now: Timestamp,
 }

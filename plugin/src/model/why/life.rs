@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     case::Case,
+    observed,
     step::{Mark, Step},
 };
 use crate::times;
@@ -19,7 +20,11 @@ pub fn steps(case: &Case<'_>) -> Vec<Step> {
         let text = "it has never beaten: spec.renewTime of its Lease is missing or no time";
         return vec![Step::new("last beat", Mark::Trouble, text)];
     };
-    let mut steps = vec![last_beat(case, beat.at), deadline(case, beat.at)];
+    let known = case.leader.and_then(|it| Some((it, it.lease.as_ref()?)));
+    let mut steps = match known {
+        Some((leader, lease)) => observed::steps(case, leader, lease, beat.at),
+        None => vec![last_beat(case, beat.at), deadline(case, beat.at)],
+    };
     if !beat.ahead.is_zero() {
         let text = format!(
             "its clock is {}; this changes nothing, as only changes of renewTime count",
@@ -27,7 +32,9 @@ pub fn steps(case: &Case<'_>) -> Vec<Step> {
         );
         steps.push(Step::new("clock", Mark::Note, text));
     }
-    steps.extend(hold(case));
+    if known.is_none() {
+        steps.extend(hold(case));
+    }
     let note = lease.heartbeat.content.note.as_ref();
     let note = note.map_or_else(String::new, |note| format!(": {note}"));
     let silent = times::between(beat.at, case.now) >= case.view.longest_ttl();

@@ -30,6 +30,12 @@ impl Step {
         Self { topic, mark, text: text.into(), remedy: None }
     }
 
+    /// The step, with what to do about it if something has to be done.
+    #[must_use]
+    pub fn with_remedy_if(self, needed: bool, remedy: impl Into<String>) -> Self {
+        if needed { self.with_remedy(remedy) } else { self }
+    }
+
     /// The step, with what to do about it.
     #[must_use]
     pub fn with_remedy(self, remedy: impl Into<String>) -> Self {
