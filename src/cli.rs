@@ -25,7 +25,7 @@ enum Command {
     /// Beat for processes and targets that do not do it themselves.
     Agent(agent::Command),
     /// Run the operator: publish the instances that beat, and prune those that stopped.
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Print the CustomResourceDefinition, for kubectl apply --server-side -f -.
     Crd {
         /// Print the reference of its fields instead, as Markdown.
@@ -50,7 +50,7 @@ pub fn run(cli: Cli) -> ExitCode {
             logging::to_stderr(AGENT_LOGS, controller::LogFormat::Text);
             agent::run(command)
         }
-        Command::Controller(args) => operate(args),
+        Command::Controller(args) => operate(*args),
         Command::Crd { docs } => print_crd(docs).map(|()| ExitCode::SUCCESS),
         Command::LogLevel(args) => log_level::change(&args).map(|()| ExitCode::SUCCESS),
         Command::AgentReference => print(&agent::reference_page()).map(|()| ExitCode::SUCCESS),

@@ -100,7 +100,6 @@ impl ApiServer {
                 user: username,
                 non_resource_attributes: path,
                 resource_attributes: object,
-                ..SubjectAccessReviewSpec::default()
             },
             ..SubjectAccessReview::default()
         };
