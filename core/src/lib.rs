@@ -21,6 +21,9 @@ pub mod inputs;
 /// What is decided about each instance (L2, L6, L7).
 pub mod decide;
 
+/// Beats that gateways carry, and that never become a write (G1–G12).
+pub mod carriers;
+
 /// The adoption of what others have published (P6).
 pub mod adoption;
 

@@ -11,6 +11,7 @@ use crate::{
     vocabulary::{key::Key, monotonic_time::MonotonicTime, version::Version},
 };
 
+mod carried;
 pub mod cordon_notes;
 mod cordons;
 mod lookups;
@@ -20,10 +21,11 @@ mod relist;
 mod rollback;
 mod store;
 
+pub use carried::{Carried, Delivery};
 use pods::Pods;
 pub use record::{
-    Basis, CommitResult, Grace, LeaseDecision, LiveRead, NextBeat, Observed, Outcome, Presence,
-    Provenance, Record, Removal,
+    Basis, CarrierId, CommitResult, Grace, LeaseDecision, LiveRead, NextBeat, Observed, Outcome,
+    Presence, Provenance, Record, Removal,
 };
 use relist::Relist;
 use store::{Digest, Entry, LastInterval, Slot, Store};
@@ -46,6 +48,8 @@ pub struct Index {
     newest: Version,
     /// Whether something has shown that versions went back.
     went_back: bool,
+    /// The last number that was given to the owner of a Lease.
+    owner: u64,
 }
 
 impl Index {
@@ -141,28 +145,7 @@ impl Index {
         let lives_on = before.token == beat.token;
         let slot = self.insert(home.clone(), beat, digest, now);
         if lives_on {
-            let Record {
-                seen,
-                silent_before,
-                provenance,
-                silent_at,
-                expired_at,
-                grace,
-                rhythm,
-                ..
-            } = before;
-            let record = &mut self.store.get_mut(slot).record;
-            let fresh = record.clone();
-            *record = Record {
-                seen,
-                silent_before,
-                provenance,
-                silent_at,
-                expired_at,
-                grace,
-                rhythm,
-                ..fresh
-            };
+            self.store.get_mut(slot).record.keep_beats_of(before);
         }
         let beat = !lives_on && !self.is_first_list();
         Observed { beat, since: None, wake: vec![home, Key::clone(&old)] }
@@ -179,7 +162,8 @@ impl Index {
         now: MonotonicTime,
     ) -> Observed {
         let is_new = self.is_newer_than_the_list(presence);
-        let Entry { record, home, digest: known, last_interval, .. } = self.store.get_mut(slot);
+        let Entry { record, home, digest: known, last_interval, owner, .. } =
+            self.store.get_mut(slot);
         if beat.version < record.version {
             return Observed::default();
         }
@@ -203,20 +187,18 @@ impl Index {
         };
         let mut since = None;
         if alive {
-            since = (record.provenance == Provenance::Changed).then(|| now.since(record.seen));
+            let by_itself = record.beat(None, now);
+            since = by_itself.0;
+            wake |= by_itself.1;
             *last_interval = LastInterval::of(since);
             record.token.renewed = beat.token.renewed;
-            wake |= record.rhythm.beat(record.seen, now);
-            record.seen = now;
-            record.silent_before = Duration::ZERO;
-            record.provenance = Provenance::Changed;
-            record.silent_at = None;
-            record.expired_at = None;
-            record.grace = None;
-            wake |= record.next_beat == NextBeat::Wakes;
         }
         if !content_is_same {
             *known = digest;
+            if record.token.uid != beat.token.uid || record.content.origin != beat.content.origin {
+                self.owner += 1;
+                *owner = self.owner;
+            }
             record.token = beat.token;
             if !is_earlier || beat.content.cordoned.is_some() {
                 self.cordons.observe(home, &record.lease, &record.token, &beat.content);
@@ -244,6 +226,7 @@ impl Index {
             seen: now,
             silent_before: Duration::ZERO,
             provenance,
+            carrier: None,
             presence: Presence::Watched,
             silent_at: None,
             expired_at: None,
@@ -256,7 +239,8 @@ impl Index {
             next_beat: NextBeat::Wakes,
             read_at: now,
         };
-        let slot = self.store.insert(home, record, digest, self.list);
+        self.owner += 1;
+        let slot = self.store.insert(home, record, digest, self.list, self.owner);
         let Entry { record, home, .. } = self.store.get(slot);
         self.pods.note(home, &record.content.origin);
         self.cordons.observe(home, &record.lease, &record.token, &record.content);

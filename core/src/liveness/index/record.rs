@@ -57,6 +57,22 @@ pub enum Presence {
     Unlabelled,
 }
 
+/// The number of one process of a gateway in this replica. It is not given to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CarrierId(u32);
+
+impl CarrierId {
+    /// The number of the gateway at this place of a list that only grows.
+    pub fn at_place(place: usize) -> Self {
+        Self(u32::try_from(place).expect("no replica sees that many gateways"))
+    }
+
+    /// The place in that list.
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What is known of one heartbeat Lease.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -72,6 +88,8 @@ pub struct Record {
     pub silent_before: Duration,
     /// How the token came to be known.
     pub provenance: Provenance,
+    /// The gateway that carried its last beat; `None` if that beat was a write of its Lease.
+    pub carrier: Option<CarrierId>,
     /// Whether the watch shows the Lease.
     pub presence: Presence,
     /// The latest moment for which a live read proves that the token had not changed (L2).
@@ -106,6 +124,47 @@ impl Record {
     /// Whether the next beat wakes the registration, by the last decision.
     pub fn next_beat_wakes(&self) -> bool {
         self.next_beat == NextBeat::Wakes
+    }
+
+    /// Keeps what was seen of the beats of the same Lease under another label.
+    pub(super) fn keep_beats_of(&mut self, before: Self) {
+        self.seen = before.seen;
+        self.silent_before = before.silent_before;
+        self.provenance = before.provenance;
+        self.carrier = before.carrier;
+        self.silent_at = before.silent_at;
+        self.expired_at = before.expired_at;
+        self.grace = before.grace;
+        self.rhythm = before.rhythm;
+    }
+
+    /// The instance has beaten. Returns the time since the beat before, if that was seen to arrive, and whether the
+    /// decision may change.
+    pub(super) fn beat(
+        &mut self,
+        carrier: Option<CarrierId>,
+        now: MonotonicTime,
+    ) -> (Option<Duration>, bool) {
+        let since = (self.provenance == Provenance::Changed).then(|| now.since(self.seen));
+        let rhythm_changed = self.rhythm.beat(self.seen, now);
+        self.seen = now;
+        self.silent_before = Duration::ZERO;
+        self.provenance = Provenance::Changed;
+        self.carrier = carrier;
+        self.silent_at = None;
+        self.expired_at = None;
+        self.grace = None;
+        (since, rhythm_changed || self.next_beat == NextBeat::Wakes)
+    }
+
+    /// The instance has beaten at an unknown moment in the past. That gives it time, and revives nothing.
+    pub(super) fn beat_late(&mut self, carrier: CarrierId, now: MonotonicTime) {
+        if self.expired_at.is_none() {
+            self.seen = now;
+            self.silent_before = Duration::ZERO;
+            self.silent_at = None;
+            self.carrier = Some(carrier);
+        }
     }
 
     /// Whether the instance was published when the store was rolled back. Then it stays published, whatever the slices

@@ -64,6 +64,8 @@ pub(super) struct Entry {
     /// The number of the last list that began before the Lease was last seen.
     pub(super) shown_in: u32,
     pub(super) last_interval: LastInterval,
+    /// Another number for each Lease and each owner of it.
+    pub(super) owner: u64,
 }
 
 impl Entry {
@@ -110,6 +112,11 @@ impl Store {
         &self.entries[slot.at()]
     }
 
+    /// The entry in a slot that may have been freed or given to another Lease since, for changes.
+    pub(super) fn get_if_owned(&mut self, slot: Slot, owner: u64) -> Option<&mut Entry> {
+        self.entries.get_mut(slot.at()).filter(|entry| entry.owner == owner)
+    }
+
     /// The entry in a slot, for changes.
     pub(super) fn get_mut(&mut self, slot: Slot) -> &mut Entry {
         &mut self.entries[slot.at()]
@@ -122,6 +129,7 @@ impl Store {
         record: Record,
         digest: Digest,
         shown_in: u32,
+        owner: u64,
     ) -> Slot {
         let home = match self.registrations.get_key_value(&home) {
             Some((known, _)) => known.clone(),
@@ -135,6 +143,7 @@ impl Store {
             digest,
             shown_in,
             last_interval: LastInterval::UNKNOWN,
+            owner,
         });
         let slot = Slot(u32::try_from(at).expect("no memory holds that many records"));
         let (entries, hasher) = (&self.entries, &self.hasher);

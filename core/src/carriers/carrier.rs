@@ -1,0 +1,207 @@
+//! What a replica of the operator knows of one process of a gateway.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    carriers::{
+        frames::{Incarnation, InstanceId, Sequence, Tick},
+        gateway::ACKNOWLEDGED_WITHIN,
+        proof::CarrierProof,
+        rights::{self, Identity, Right},
+    },
+    liveness::index::{Carried, CarrierId, Delivery, Index, Observed},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime},
+};
+
+/// Whether a gateway carries beats to this replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its stream is open.
+    Carries,
+    /// Its stream is broken. Nothing says yet that the gateway is dead (G4).
+    Cut {
+        /// Since when.
+        since: MonotonicTime,
+        /// How many instances it had carried last; `None` before they were counted.
+        carried: Option<usize>,
+    },
+    /// It is dead, or does not matter any more. Other gateways prove the time since then.
+    Gone {
+        /// Since when.
+        since: MonotonicTime,
+    },
+}
+
+/// An instance that was introduced.
+#[derive(Debug)]
+struct Introduced {
+    lease: Key,
+    identity: Identity,
+    /// Whether a leader has allowed it to renew.
+    allowed: bool,
+    /// Its record, for as long as the Lease and its owner are the same (G6).
+    carried: Option<Carried>,
+}
+
+/// One process of a gateway.
+#[derive(Debug)]
+pub struct Carrier {
+    pub(super) incarnation: Incarnation,
+    pub(super) standing: Standing,
+    pub(super) proof: CarrierProof,
+    /// Whether it has said that it ends.
+    pub(super) left: bool,
+    /// The last batch that was taken in.
+    pub(super) taken: Sequence,
+    introduced: Vec<Option<Introduced>>,
+    /// Batches that may be acknowledged, and when each was taken in.
+    unacknowledged: VecDeque<(Sequence, MonotonicTime)>,
+}
+
+/// What a batch came to.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// The registrations for which the decision may change.
+    pub wake: Vec<Key>,
+    /// The instances that the identity may not renew any more, or that are not known.
+    pub doubtful: Vec<InstanceId>,
+}
+
+impl Carrier {
+    /// A process that has just said hello.
+    pub(super) fn new(incarnation: Incarnation, now: MonotonicTime) -> Self {
+        Self {
+            incarnation,
+            standing: Standing::Carries,
+            proof: CarrierProof::new(now),
+            left: false,
+            taken: Sequence::default(),
+            introduced: Vec::new(),
+            unacknowledged: VecDeque::new(),
+        }
+    }
+
+    /// Whether its stream is open.
+    pub(super) fn carries(&self) -> bool {
+        self.standing == Standing::Carries
+    }
+
+    /// Its stream is broken.
+    pub(super) fn interrupted(&mut self, now: MonotonicTime) {
+        if self.carries() {
+            self.standing = match self.left {
+                true => Standing::Gone { since: now },
+                false => Standing::Cut { since: now, carried: None },
+            };
+        }
+        self.proof.interrupted();
+        self.introduced.clear();
+        self.unacknowledged.clear();
+    }
+
+    /// Takes in the introduction of an instance. Another identity or another Lease under a known number is a mistake
+    /// of the gateway, and is ignored.
+    pub(super) fn introduce(
+        &mut self,
+        id: InstanceId,
+        lease: Key,
+        identity: Identity,
+        allowed: bool,
+    ) {
+        let place = id.0 as usize;
+        if self.introduced.len() <= place {
+            self.introduced.resize_with(place + 1, || None);
+        }
+        match &mut self.introduced[place] {
+            Some(known) => {
+                known.allowed |= allowed && known.lease == lease && known.identity == identity
+            }
+            none => *none = Some(Introduced { lease, identity, allowed, carried: None }),
+        }
+    }
+
+    /// The Lease and the identity of an instance that was introduced.
+    pub(super) fn named(&self, id: InstanceId) -> Option<(&Key, &Identity)> {
+        let introduced = self.introduced.get(id.0 as usize)?.as_ref()?;
+        Some((&introduced.lease, &introduced.identity))
+    }
+
+    /// Forgets an instance that was refused. A later beat of it has another number.
+    pub(super) fn forget(&mut self, id: InstanceId) {
+        if let Some(place) = self.introduced.get_mut(id.0 as usize) {
+            *place = None;
+        }
+    }
+
+    /// Takes in beats. Each costs one look-up by number, and no text is compared.
+    pub(super) fn take_in(
+        &mut self,
+        by: CarrierId,
+        ids: &[InstanceId],
+        delivery: Delivery,
+        index: &mut Index,
+        now: MonotonicTime,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        for id in ids {
+            match self.beat(*id, by, delivery, index, now) {
+                Some(observed) => taken.wake.extend(observed.wake),
+                None => taken.doubtful.push(*id),
+            }
+        }
+        taken
+    }
+
+    fn beat(
+        &mut self,
+        id: InstanceId,
+        by: CarrierId,
+        delivery: Delivery,
+        index: &mut Index,
+        now: MonotonicTime,
+    ) -> Option<Observed> {
+        let introduced = self.introduced.get_mut(id.0 as usize)?.as_mut()?;
+        let known = introduced.carried.and_then(|carried| index.carry(carried, by, delivery, now));
+        if known.is_some() {
+            return known;
+        }
+        // The Lease has appeared since, or it or its owner was replaced. The identity has to own the new one (G6).
+        let (carried, origin) = index.find_carried(&introduced.lease)?;
+        introduced.carried = match rights::right(&introduced.identity, &introduced.lease, origin) {
+            Right::Renews => Some(carried),
+            Right::NeedsReview => introduced.allowed.then_some(carried),
+            Right::Refused(_) => None,
+        };
+        index.carry(introduced.carried?, by, delivery, now)
+    }
+
+    /// A batch was taken in that the leader may acknowledge.
+    pub(super) fn may_acknowledge(&mut self, batch: Sequence, now: MonotonicTime) {
+        self.unacknowledged.push_back((batch, now));
+        while self
+            .unacknowledged
+            .front()
+            .is_some_and(|(_, at)| now.since(*at) > ACKNOWLEDGED_WITHIN)
+        {
+            self.unacknowledged.pop_front();
+        }
+    }
+
+    /// The batches to acknowledge now.
+    pub(super) fn acknowledge(&mut self) -> impl Iterator<Item = Sequence> {
+        std::mem::take(&mut self.unacknowledged).into_iter().map(|(batch, _)| batch)
+    }
+}
+
+/// Whether a batch with this echo is recent by the clock of this replica (G2). One that hung in the network for longer
+/// proves nothing about the present.
+pub(super) fn is_fresh(echo: Tick, now: MonotonicTime) -> bool {
+    let age = now.since(MonotonicTime::from_start(Duration::from_micros(echo.0)));
+    age <= ACKNOWLEDGED_WITHIN
+}
+
+/// The present moment as a tick.
+pub(super) fn tick(now: MonotonicTime) -> Tick {
+    let micros = now.since(MonotonicTime::default()).as_micros();
+    Tick(u64::try_from(micros).unwrap_or(u64::MAX))
+}

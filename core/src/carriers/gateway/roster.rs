@@ -1,0 +1,111 @@
+//! The instances that beat through this gateway, each with an identity, under the numbers that batches use.
+
+use std::collections::HashMap;
+
+use crate::{
+    carriers::{
+        frames::{InstanceId, Sequence},
+        rights::Identity,
+    },
+    vocabulary::{key::Key, pace::Pace},
+};
+
+/// What the gateway knows of the right of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The leader has not answered yet.
+    Asked,
+    /// It may renew, at this pace.
+    Allowed(Pace),
+}
+
+#[derive(Debug)]
+struct Member {
+    name: (Key, Identity),
+    standing: Standing,
+    /// The batch of its last beat.
+    batch: Sequence,
+}
+
+/// All instances. A number is not used again in an epoch (G6), so what was removed leaves an empty place.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    members: Vec<Option<Member>>,
+    ids: HashMap<(Key, Identity), InstanceId>,
+}
+
+impl Roster {
+    /// The number of an instance; a new number if it has none.
+    pub(super) fn find_or_add(
+        &mut self,
+        lease: &Key,
+        identity: &Identity,
+    ) -> (InstanceId, Standing) {
+        let name = (lease.clone(), identity.clone());
+        if let Some(id) = self.ids.get(&name) {
+            return (*id, self.standing(*id).unwrap_or(Standing::Asked));
+        }
+        let id = u32::try_from(self.members.len()).expect("no memory holds that many instances");
+        let id = InstanceId(id);
+        self.ids.insert(name.clone(), id);
+        let (standing, batch) = (Standing::Asked, Sequence::default());
+        self.members.push(Some(Member { name, standing, batch }));
+        (id, Standing::Asked)
+    }
+
+    pub(super) fn standing(&self, id: InstanceId) -> Option<Standing> {
+        self.get(id).map(|member| member.standing)
+    }
+
+    /// The Lease and the identity of a number.
+    pub(super) fn named(&self, id: InstanceId) -> Option<&(Key, Identity)> {
+        self.get(id).map(|member| &member.name)
+    }
+
+    /// The instances that the leader has not judged.
+    pub(super) fn asked(&self) -> Vec<InstanceId> {
+        let asked = |member: &Option<Member>| {
+            member.as_ref().is_some_and(|member| member.standing == Standing::Asked)
+        };
+        self.numbered().filter(|(_, member)| asked(member)).map(|(id, _)| id).collect()
+    }
+
+    /// Records that an instance may renew, at this pace. Returns whether that is new.
+    pub(super) fn allow(&mut self, id: InstanceId, pace: Pace) -> bool {
+        let member = self.get_mut(id);
+        member.is_some_and(|member| {
+            let before = std::mem::replace(&mut member.standing, Standing::Allowed(pace));
+            before == Standing::Asked
+        })
+    }
+
+    pub(super) fn remove(&mut self, id: InstanceId) {
+        if let Some(member) = self.members.get_mut(id.0 as usize).and_then(Option::take) {
+            self.ids.remove(&member.name);
+        }
+    }
+
+    pub(super) fn has_beaten(&mut self, id: InstanceId, batch: Sequence) {
+        if let Some(member) = self.get_mut(id) {
+            member.batch = batch;
+        }
+    }
+
+    /// The instances that have beaten after a batch.
+    pub(super) fn beaten_since(&self, batch: Sequence) -> Vec<InstanceId> {
+        let known = self.numbered().filter_map(|(id, member)| Some((id, member.as_ref()?)));
+        known.filter(|(_, member)| member.batch > batch).map(|(id, _)| id).collect()
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (InstanceId, &Option<Member>)> {
+        (0..).map(InstanceId).zip(&self.members)
+    }
+
+    fn get(&self, id: InstanceId) -> Option<&Member> {
+        self.members.get(id.0 as usize)?.as_ref()
+    }
+
+    fn get_mut(&mut self, id: InstanceId) -> Option<&mut Member> {
+        self.members.get_mut(id.0 as usize)?.as_mut()
+    }
+}
