@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use hashbrown::{HashMap, hash_map::Entry};
+
 use crate::{
     carriers::{
         frames::{Incarnation, InstanceId, Sequence, Tick},
@@ -50,12 +52,21 @@ pub struct Carrier {
     pub(super) standing: Standing,
     pub(super) proof: CarrierProof,
     /// Whether it has said that it ends.
-    pub(super) left: bool,
+    pub(super) says_it_ends: bool,
     /// The last batch that was taken in.
     pub(super) taken: Sequence,
-    introduced: Vec<Option<Introduced>>,
+    introduced: HashMap<InstanceId, Introduced>,
     /// Batches that may be acknowledged, and when each was taken in.
-    unacknowledged: VecDeque<(Sequence, MonotonicTime)>,
+    unacknowledged: VecDeque<Unacknowledged>,
+}
+
+/// A batch that may be acknowledged.
+#[derive(Debug)]
+pub(super) struct Unacknowledged {
+    pub(super) batch: Sequence,
+    /// The instances with beats that could not be taken in.
+    pub(super) not_held: Vec<InstanceId>,
+    taken_at: MonotonicTime,
 }
 
 /// What a batch came to.
@@ -74,9 +85,9 @@ impl Carrier {
             incarnation,
             standing: Standing::Carries,
             proof: CarrierProof::new(now),
-            left: false,
+            says_it_ends: false,
             taken: Sequence::default(),
-            introduced: Vec::new(),
+            introduced: HashMap::new(),
             unacknowledged: VecDeque::new(),
         }
     }
@@ -89,7 +100,7 @@ impl Carrier {
     /// Its stream is broken.
     pub(super) fn interrupted(&mut self, now: MonotonicTime) {
         if self.carries() {
-            self.standing = match self.left {
+            self.standing = match self.says_it_ends {
                 true => Standing::Gone { since: now },
                 false => Standing::Cut { since: now, carried: None },
             };
@@ -108,29 +119,26 @@ impl Carrier {
         identity: Identity,
         allowed: bool,
     ) {
-        let place = id.0 as usize;
-        if self.introduced.len() <= place {
-            self.introduced.resize_with(place + 1, || None);
-        }
-        match &mut self.introduced[place] {
-            Some(known) => {
-                known.allowed |= allowed && known.lease == lease && known.identity == identity
+        match self.introduced.entry(id) {
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                known.allowed |= allowed && known.lease == lease && known.identity == identity;
             }
-            none => *none = Some(Introduced { lease, identity, allowed, carried: None }),
+            Entry::Vacant(new) => {
+                new.insert(Introduced { lease, identity, allowed, carried: None });
+            }
         }
     }
 
     /// The Lease and the identity of an instance that was introduced.
     pub(super) fn named(&self, id: InstanceId) -> Option<(&Key, &Identity)> {
-        let introduced = self.introduced.get(id.0 as usize)?.as_ref()?;
+        let introduced = self.introduced.get(&id)?;
         Some((&introduced.lease, &introduced.identity))
     }
 
     /// Forgets an instance that was refused. A later beat of it has another number.
     pub(super) fn forget(&mut self, id: InstanceId) {
-        if let Some(place) = self.introduced.get_mut(id.0 as usize) {
-            *place = None;
-        }
+        self.introduced.remove(&id);
     }
 
     /// Takes in beats. Each costs one look-up by number, and no text is compared.
@@ -160,12 +168,14 @@ impl Carrier {
         index: &mut Index,
         now: MonotonicTime,
     ) -> Option<Observed> {
-        let introduced = self.introduced.get_mut(id.0 as usize)?.as_mut()?;
+        let introduced = self.introduced.get_mut(&id)?;
         let known = introduced.carried.and_then(|carried| index.carry(carried, by, delivery, now));
         if known.is_some() {
             return known;
         }
-        // The Lease has appeared since, or it or its owner was replaced. The identity has to own the new one (G6).
+        // The Lease has appeared since, or it or its owner was replaced. The identity has to own the new one (G6), or
+        // to be judged anew.
+        introduced.allowed &= introduced.carried.is_none();
         let (carried, origin) = index.find_carried(&introduced.lease)?;
         introduced.carried = match rights::right(&introduced.identity, &introduced.lease, origin) {
             Right::Renews => Some(carried),
@@ -176,20 +186,27 @@ impl Carrier {
     }
 
     /// A batch was taken in that the leader may acknowledge.
-    pub(super) fn may_acknowledge(&mut self, batch: Sequence, now: MonotonicTime) {
-        self.unacknowledged.push_back((batch, now));
-        while self
-            .unacknowledged
-            .front()
-            .is_some_and(|(_, at)| now.since(*at) > ACKNOWLEDGED_WITHIN)
-        {
+    pub(super) fn may_acknowledge(
+        &mut self,
+        batch: Sequence,
+        not_held: Vec<InstanceId>,
+        taken_at: MonotonicTime,
+    ) {
+        let is_old = |known: &Unacknowledged| taken_at.since(known.taken_at) > ACKNOWLEDGED_WITHIN;
+        while self.unacknowledged.front().is_some_and(is_old) {
             self.unacknowledged.pop_front();
         }
+        self.unacknowledged.push_back(Unacknowledged { batch, not_held, taken_at });
     }
 
     /// The batches to acknowledge now.
-    pub(super) fn acknowledge(&mut self) -> impl Iterator<Item = Sequence> {
-        std::mem::take(&mut self.unacknowledged).into_iter().map(|(batch, _)| batch)
+    pub(super) fn acknowledge(&mut self) -> impl Iterator<Item = Unacknowledged> {
+        std::mem::take(&mut self.unacknowledged).into_iter()
+    }
+
+    /// The instances that no leader has allowed to renew.
+    pub(super) fn not_allowed(&self) -> impl Iterator<Item = InstanceId> {
+        self.introduced.iter().filter(|(_, known)| !known.allowed).map(|(id, _)| *id)
     }
 }
 

@@ -69,12 +69,14 @@ pub enum Down {
         /// The term of a leader; `None` from a replica that does not lead.
         term: Option<Term>,
     },
-    /// The leader of this term holds each beat of this batch (G1).
+    /// The leader of this term holds the beats of this batch (G1).
     Acknowledge {
         /// The batch.
         batch: Sequence,
         /// The term.
         term: Term,
+        /// The instances of the batch with beats that the leader could not take in. It judges them.
+        not_held: Vec<InstanceId>,
     },
     /// What the leader says about an instance.
     Verdict {
@@ -82,6 +84,8 @@ pub enum Down {
         id: InstanceId,
         /// Whether it may renew.
         verdict: Verdict,
+        /// The term of the leader.
+        term: Term,
     },
 }
 

@@ -13,7 +13,7 @@ use crate::{
         gateway::{
             link::Link,
             requests::{Request, Requests},
-            roster::{Roster, Standing},
+            roster::{Judgement, Roster},
         },
         rights::{Identity, Refusal},
     },
@@ -132,14 +132,14 @@ impl Gateway {
         if self.leaving || cut_off {
             return self.unavailable(request, cut_off);
         }
-        let (id, standing) = self.roster.find_or_add(lease, identity);
-        match standing {
-            Standing::Allowed(pace) => {
+        let (id, judgement) = self.roster.find_or_add(lease, identity);
+        match judgement {
+            Judgement::Allowed(pace) => {
                 let until = now + self.patience.min(pace.slack() / 4);
                 self.requests.open(request, Request { id, until }, now);
                 self.send_if_due(now);
             }
-            Standing::Asked => {
+            Judgement::Asked => {
                 self.requests.ask(request, Request { id, until: now + self.patience }, now);
                 self.introduce_everywhere(id);
                 self.send_if_due(now);
@@ -174,8 +174,16 @@ impl Gateway {
             Down::Ask { question, .. } => {
                 self.out.push(Output::ProvePath(replica.clone(), question));
             }
-            Down::Acknowledge { batch, term } => self.acknowledged(batch, term, now),
-            Down::Verdict { id, verdict } => self.judged(id, verdict, now),
+            Down::Acknowledge { batch, term, not_held } => {
+                if self.is_current(term) {
+                    self.acknowledged(batch, &not_held, now);
+                }
+            }
+            Down::Verdict { id, verdict, term } => {
+                if self.is_current(term) {
+                    self.judged(id, verdict, now);
+                }
+            }
         }
     }
 
@@ -248,17 +256,17 @@ impl Gateway {
         }
     }
 
-    fn acknowledged(&mut self, batch: Sequence, term: Term, now: MonotonicTime) {
-        if self.term.is_some_and(|known| term < known) {
-            return;
-        }
-        self.term = Some(term);
-        let roster = &self.roster;
-        let is_judged = |id| roster.standing(id) != Some(Standing::Asked);
-        for (request, id) in self.requests.acknowledged(batch, now, ACKNOWLEDGED_WITHIN, is_judged)
-        {
-            match self.roster.standing(id) {
-                Some(Standing::Allowed(pace)) => {
+    /// Whether a leader is the one with the highest term. What others say accepts nothing and refuses nothing.
+    fn is_current(&mut self, term: Term) -> bool {
+        self.term = self.term.max(Some(term));
+        self.term == Some(term)
+    }
+
+    fn acknowledged(&mut self, batch: Sequence, not_held: &[InstanceId], now: MonotonicTime) {
+        let closed = self.requests.acknowledged(batch, not_held, now, ACKNOWLEDGED_WITHIN);
+        for (request, id) in closed {
+            match self.roster.judgement(id) {
+                Some(Judgement::Allowed(pace)) => {
                     self.out.push(Output::Answer(request, Answer::Accepted(pace)));
                 }
                 // The leader has refused it meanwhile. It learns why by its next beat.
@@ -268,14 +276,14 @@ impl Gateway {
         self.send_if_due(now);
     }
 
-    /// The leader has judged an instance. It says so before it acknowledges a batch with it.
+    /// The leader has judged an instance.
     fn judged(&mut self, id: InstanceId, verdict: Verdict, now: MonotonicTime) {
         let answer = match verdict {
             Verdict::Allowed(pace) => {
-                if self.roster.allow(id, pace) {
-                    self.links.values_mut().for_each(|link| link.forget_introduction(id));
-                    self.introduce_everywhere(id);
-                }
+                self.roster.allow(id, pace);
+                // Replicas that do not lead learn it by another introduction.
+                self.links.values_mut().for_each(|link| link.forget_introduction(id));
+                self.introduce_everywhere(id);
                 self.requests.allow(id, now);
                 self.send_if_due(now);
                 return;
@@ -303,7 +311,7 @@ impl Gateway {
         let Some(link) = self.links.get_mut(replica) else { return };
         let Some((lease, identity)) = self.roster.named(id) else { return };
         if link.introduce(id) {
-            let allowed = self.roster.standing(id) != Some(Standing::Asked);
+            let allowed = self.roster.judgement(id) != Some(Judgement::Asked);
             let (lease, identity) = (lease.clone(), identity.clone());
             let frame = Up::Introduce { id, lease, identity, allowed };
             self.out.push(Output::Send(replica.clone(), frame));
@@ -323,7 +331,9 @@ impl Gateway {
     fn send(&mut self, now: MonotonicTime) {
         self.last = self.last.next();
         self.last_at = now;
-        let ids: Arc<[InstanceId]> = self.requests.send(self.last, now).into();
+        let roster = &self.roster;
+        let is_judged = |id| roster.judgement(id) != Some(Judgement::Asked);
+        let ids: Arc<[InstanceId]> = self.requests.send(self.last, is_judged, now).into();
         for id in &*ids {
             self.roster.has_beaten(*id, self.last);
         }

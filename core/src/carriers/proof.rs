@@ -15,7 +15,7 @@ use crate::{
     vocabulary::{monotonic_time::MonotonicTime, pace::SHORTEST_GAP},
 };
 
-/// The largest number of questions that are awaited at the same time. If there are more, the oldest is dropped.
+/// The largest number of questions that are awaited at the same time.
 const UNDER_WAY: usize = 64;
 
 /// The way of the beats through one gateway.
@@ -35,15 +35,21 @@ impl CarrierProof {
 
     /// A question is sent.
     pub fn ask(&mut self, question: Question, now: MonotonicTime) {
+        if self.under_way.back().is_some_and(|(_, sent)| *sent == now) {
+            // The gateways are asked one after the other at the same moment.
+            return;
+        }
         if self.under_way.len() == UNDER_WAY {
-            self.under_way.pop_front();
+            // The oldest stays: answers may need longer than all these questions.
+            self.under_way.remove(UNDER_WAY / 2);
         }
         self.under_way.push_back((question, now));
     }
 
     /// A question is answered.
     pub fn answered(&mut self, question: Question, tolerance: Duration, now: MonotonicTime) {
-        let Some(place) = self.under_way.iter().position(|(known, _)| *known == question) else {
+        // An answer to a later question answers the earlier ones, too.
+        let Some(place) = self.under_way.iter().rposition(|(known, _)| *known <= question) else {
             return;
         };
         let Some((_, sent)) = self.under_way.drain(..=place).next_back() else { return };

@@ -27,8 +27,7 @@ pub struct BoundPod {
 pub enum Right {
     /// It may renew the Lease: its Pod owns it.
     Renews,
-    /// The API server has to say whether the user may `patch` this Lease and `register` in its registration. The
-    /// answer holds for a minute.
+    /// The API server has to say whether the user may `patch` this Lease and `register` in its registration.
     NeedsReview,
     /// It may not.
     Refused(Refusal),

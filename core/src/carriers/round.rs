@@ -24,6 +24,8 @@ pub struct Round {
     began: MonotonicTime,
     /// The first question of this term. Answers to earlier ones say nothing about the end of the term before.
     first: Question,
+    /// Whether it is not known which gateways were listed.
+    unknown: bool,
     /// The listed gateways that have not answered yet.
     awaited: BTreeSet<Incarnation>,
     /// What the election's Lease lists, as last written or read.
@@ -33,18 +35,21 @@ pub struct Round {
 }
 
 impl Round {
-    /// A term begins. `listed` is what the election's Lease listed when this replica claimed it. Those in `complete`
+    /// A term begins. `listed` is what the election's Lease listed when this replica claimed it; `None` if it had no
+    /// list, because it was deleted: then any gateway may have accepted beats. Those in `in_order`
     /// have told this replica that they have ended, so it lacks none of their beats. `first` is the next question.
     pub fn begin(
         term: Term,
-        listed: BTreeSet<Incarnation>,
-        complete: &BTreeSet<Incarnation>,
+        listed: Option<BTreeSet<Incarnation>>,
+        in_order: &BTreeSet<Incarnation>,
         first: Question,
         now: MonotonicTime,
     ) -> Self {
-        let awaited = listed.difference(complete).cloned().collect();
-        let ended = listed.intersection(complete).map(|ended| (ended.clone(), now)).collect();
-        Self { term, began: now, first, awaited, listed, ended }
+        let unknown = listed.is_none();
+        let listed = listed.unwrap_or_default();
+        let awaited = listed.difference(in_order).cloned().collect();
+        let ended = listed.intersection(in_order).map(|ended| (ended.clone(), now)).collect();
+        Self { term, began: now, first, unknown, awaited, listed, ended }
     }
 
     /// The term.
@@ -54,7 +59,7 @@ impl Round {
 
     /// Whether a gateway that may have accepted beats has not answered. Until then, no silence counts.
     pub fn is_open(&self) -> bool {
-        !self.awaited.is_empty()
+        self.unknown || !self.awaited.is_empty()
     }
 
     /// Whether this gateway has still to answer.
@@ -75,10 +80,11 @@ impl Round {
     ///
     /// The loss ends a second after the term began. What its predecessors acknowledged was sent before that.
     pub fn close(&mut self, now: MonotonicTime) -> Option<MonotonicTime> {
-        if self.awaited.is_empty() || now < self.began + ANSWERED_WITHIN {
+        if !self.is_open() || now < self.began + ANSWERED_WITHIN {
             return None;
         }
         let end = self.began + ANSWERED_WITHIN;
+        self.unknown = false;
         for lost in std::mem::take(&mut self.awaited) {
             self.ended.insert(lost, end);
         }
@@ -93,6 +99,11 @@ impl Round {
     /// A gateway has ended, or is taken for dead.
     pub fn ended(&mut self, carrier: &Incarnation, now: MonotonicTime) {
         self.ended.insert(carrier.clone(), now);
+    }
+
+    /// A gateway carries: one that was taken for dead has returned.
+    pub fn carries(&mut self, carrier: &Incarnation) {
+        self.ended.remove(carrier);
     }
 
     /// What the election's Lease lists.
@@ -117,6 +128,11 @@ impl Round {
             self.ended.get(carrier).is_none_or(|ended| now < *ended + longest_ttl)
         });
         kept.cloned().chain(carrying.cloned()).collect()
+    }
+
+    /// The list is about to be written. From now on, no beats of a gateway that it leaves out are acknowledged.
+    pub fn draft(&mut self, list: &BTreeSet<Incarnation>) {
+        self.listed.retain(|carrier| list.contains(carrier));
     }
 
     /// The list has been written.
@@ -145,8 +161,8 @@ mod tests {
     }
 
     /// A term that begins at second 100 with these gateways in the list.
-    fn begun(listed: &[u64], complete: &[u64]) -> Round {
-        Round::begin(Term(3), list(listed), &list(complete), Question(50), at(100))
+    fn begun(listed: &[u64], in_order: &[u64]) -> Round {
+        Round::begin(Term(3), Some(list(listed)), &list(in_order), Question(50), at(100))
     }
 
     #[test]
@@ -207,5 +223,29 @@ mod tests {
         assert!(!round.lists(&carrier(1)));
         round.written(list(&[1]));
         assert!(round.lists(&carrier(1)));
+    }
+
+    #[test]
+    fn without_a_list_any_gateway_may_have_accepted_beats() {
+        let mut round = Round::begin(Term(0), None, &list(&[]), Question(50), at(100));
+        assert!(round.is_open());
+        assert_eq!(round.close(at(101)), Some(at(101)));
+        assert!(!round.is_open());
+    }
+
+    #[test]
+    fn a_gateway_that_has_returned_is_not_forgotten_for_its_earlier_end() {
+        let mut round = begun(&[1], &[]);
+        round.answered(Question(50), &carrier(1));
+        round.ended(&carrier(1), at(110));
+        round.carries(&carrier(1));
+        assert_eq!(round.wanted([].iter(), TTL, at(150)), list(&[1]));
+    }
+
+    #[test]
+    fn a_gateway_that_a_draft_leaves_out_is_not_acknowledged_any_more() {
+        let mut round = begun(&[1, 2], &[]);
+        round.draft(&list(&[2]));
+        assert!(!round.lists(&carrier(1)) && round.lists(&carrier(2)));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     carriers::{
-        carrier::{self, Carrier, Standing, Taken},
+        carrier::{self, Carrier, Standing, Taken, Unacknowledged},
         frames::{Down, Incarnation, InstanceId, Question, Sequence, Term, Tick, Up, Verdict},
         proof::CarrierProof,
         rights::Identity,
@@ -37,6 +37,14 @@ pub enum Effect {
     Wake(Key),
     /// Find out whether this identity may renew this Lease, and call [`CarrierSet::judged`].
     Judge(PodUid, InstanceId),
+}
+
+/// A batch that has arrived.
+struct Batch {
+    sequence: Sequence,
+    echo: Tick,
+    ids: Arc<[InstanceId]>,
+    claims: bool,
 }
 
 /// The claim of the replica that asks, and the moment until which it holds without a further request.
@@ -68,8 +76,10 @@ pub struct CarrierSet {
     /// The end of the last loss: whatever was seen before counts as seen then (G5).
     loss: Option<MonotonicTime>,
     /// The proof that beats arrive through at least one gateway.
-    together: CarrierProof,
+    any_way: CarrierProof,
     asked: Question,
+    /// The highest term that a gateway has told.
+    highest: Option<Term>,
 }
 
 impl CarrierSet {
@@ -81,9 +91,15 @@ impl CarrierSet {
             pods: BTreeMap::new(),
             round: None,
             loss: None,
-            together: CarrierProof::new(now),
+            any_way: CarrierProof::new(now),
             asked: Question(0),
+            highest: None,
         }
+    }
+
+    /// The registrations have changed, and the times with them.
+    pub fn set_times(&mut self, times: Times) {
+        self.times = times;
     }
 
     /// A stream to a Pod is open. Returns the first frames.
@@ -91,7 +107,7 @@ impl CarrierSet {
         let known = self.pods.get(pod).map(|id| &self.carriers[id.at()]);
         let have = known.map(|carrier| (carrier.incarnation.epoch, carrier.taken));
         let tick = Down::Tick(carrier::tick(now));
-        [Down::Hello { have }, tick].map(|frame| Effect::Send(pod.clone(), frame)).into()
+        [tick, Down::Hello { have }].map(|frame| Effect::Send(pod.clone(), frame)).into()
     }
 
     /// The stream to a Pod is broken.
@@ -104,15 +120,18 @@ impl CarrierSet {
         }
     }
 
-    /// A frame of a Pod.
+    /// A frame of a Pod. `claims` says whether this replica leads and its claim holds now: what a leader refuses to take
+    /// in was accepted by no other one.
     pub fn receive(
         &mut self,
         pod: &PodUid,
         frame: Up,
+        claims: bool,
         index: &mut Index,
         now: MonotonicTime,
     ) -> Vec<Effect> {
-        if let Up::Hello { incarnation, term: _ } = frame {
+        if let Up::Hello { incarnation, term } = frame {
+            self.highest = self.highest.max(term);
             return self.greeted(pod, incarnation, now);
         }
         let Some(id) = self.pods.get(pod).copied() else { return vec![Effect::Close(pod.clone())] };
@@ -120,7 +139,7 @@ impl CarrierSet {
         let taken = match frame {
             Up::Hello { .. } => Taken::default(),
             Up::Leaving => {
-                carrier.left = true;
+                carrier.says_it_ends = true;
                 Taken::default()
             }
             Up::Introduce { id, lease, identity, allowed } => {
@@ -132,15 +151,23 @@ impl CarrierSet {
                 carrier.taken = up_to;
                 carrier.take_in(id, &ids, Delivery::Late, index, now)
             }
+            Up::Batch { sequence, .. }
+                if !carrier.carries() || sequence != carrier.taken.next() =>
+            {
+                return vec![Effect::Close(pod.clone())];
+            }
             Up::Batch { sequence, echo, answers, ids } => {
-                if sequence != carrier.taken.next() {
-                    return vec![Effect::Close(pod.clone())];
+                carrier.taken = sequence;
+                match self.take_batch(id, Batch { sequence, echo, ids, claims }, index, now) {
+                    Some(taken) => {
+                        if let Some(question) = answers {
+                            self.answered(id, question, now);
+                        }
+                        taken
+                    }
+                    // Without its beats, its answer proves nothing.
+                    None => Taken::default(),
                 }
-                let taken = self.take_batch(id, sequence, echo, &ids, index, now);
-                if let Some(question) = answers {
-                    self.answered(id, question, now);
-                }
-                taken
             }
         };
         let judge = taken.doubtful.into_iter().map(|id| Effect::Judge(pod.clone(), id));
@@ -163,43 +190,43 @@ impl CarrierSet {
         });
         self.carriers[id.at()].standing = Standing::Carries;
         let mut effects = Vec::new();
-        if let Some(round) = &self.round {
+        if let Some(round) = &mut self.round {
+            round.carries(&found);
             effects.push(Effect::Send(pod.clone(), Down::Leads(round.term())));
         }
         effects.extend(self.ask(id, now));
         effects
     }
 
-    /// Takes in a batch, as far as it counts (G2).
+    /// Takes in a batch. Returns `None` if it does not count (G2).
     fn take_batch(
         &mut self,
         by: CarrierId,
-        sequence: Sequence,
-        echo: Tick,
-        ids: &[InstanceId],
+        batch: Batch,
         index: &mut Index,
         now: MonotonicTime,
-    ) -> Taken {
+    ) -> Option<Taken> {
+        let Batch { sequence, echo, ids, claims } = batch;
         let carrier = &mut self.carriers[by.at()];
-        carrier.taken = sequence;
         let fresh = carrier::is_fresh(echo, now);
-        // Nothing of a late batch was accepted in this term. An earlier leader may have accepted it before the round.
-        let counted = self.round.as_ref().is_some_and(|round| !round.awaits(&carrier.incarnation));
-        if !fresh && counted {
-            return Taken::default();
+        // Nothing of a late batch was accepted in this term. An earlier leader may have accepted it before the round,
+        // and a later one after the claim has ended.
+        let round = self.round.as_ref().filter(|_| claims);
+        if !fresh && round.is_some_and(|round| !round.awaits(&carrier.incarnation)) {
+            return None;
         }
         let delivery = if fresh { Delivery::Fresh } else { Delivery::Late };
-        let taken = carrier.take_in(by, ids, delivery, index, now);
+        let taken = carrier.take_in(by, &ids, delivery, index, now);
         if fresh && !ids.is_empty() {
-            carrier.may_acknowledge(sequence, now);
+            carrier.may_acknowledge(sequence, taken.doubtful.clone(), now);
         }
-        taken
+        Some(taken)
     }
 
     fn answered(&mut self, id: CarrierId, question: Question, now: MonotonicTime) {
         let carrier = &mut self.carriers[id.at()];
         carrier.proof.answered(question, self.times.tolerance, now);
-        self.together.answered(question, self.times.tolerance, now);
+        self.any_way.answered(question, self.times.tolerance, now);
         if let Some(round) = &mut self.round {
             round.answered(question, &carrier.incarnation);
         }
@@ -208,10 +235,11 @@ impl CarrierSet {
     /// What the leader says about an instance.
     pub fn judged(&mut self, pod: &PodUid, id: InstanceId, verdict: Verdict) -> Vec<Effect> {
         let Some(carrier) = self.pods.get(pod) else { return Vec::new() };
+        let Some(term) = self.round.as_ref().map(Round::term) else { return Vec::new() };
         if !matches!(verdict, Verdict::Allowed(_)) {
             self.carriers[carrier.at()].forget(id);
         }
-        vec![Effect::Send(pod.clone(), Down::Verdict { id, verdict })]
+        vec![Effect::Send(pod.clone(), Down::Verdict { id, verdict, term })]
     }
 
     /// The Lease and the identity of an instance that was introduced.
@@ -219,22 +247,33 @@ impl CarrierSet {
         self.carriers[self.pods.get(pod)?.at()].named(id)
     }
 
-    /// This replica leads. `listed` are the gateways that the election's Lease listed when it was claimed (G5).
+    /// The highest term that a gateway has told. If it is not below the term of this replica, because the election's
+    /// Lease was deleted, gateways do not listen to it: it has to claim a higher one.
+    pub fn highest_term(&self) -> Option<Term> {
+        self.highest
+    }
+
+    /// This replica leads. `listed` are the gateways that the election's Lease listed when it was claimed (G5); `None` if
+    /// it had no list.
     pub fn begin_term(
         &mut self,
         term: Term,
-        listed: BTreeSet<Incarnation>,
+        listed: Option<BTreeSet<Incarnation>>,
+        index: &mut Index,
         now: MonotonicTime,
     ) -> Vec<Effect> {
-        let left = self.carriers.iter().filter(|carrier| carrier.left);
-        let complete = left.map(|carrier| carrier.incarnation.clone()).collect();
+        index.doubt_deaths_of_carried(now);
+        let ended = self.carriers.iter().filter(|carrier| carrier.says_it_ends);
+        let ended = ended.map(|carrier| carrier.incarnation.clone()).collect();
         let first = Question(self.asked.0 + 1);
-        self.round = Some(Round::begin(term, listed, &complete, first, now));
+        self.round = Some(Round::begin(term, listed, &ended, first, now));
         let open: Vec<_> = self.open().map(|(pod, id)| (pod.clone(), id)).collect();
         let mut effects = Vec::new();
         for (pod, id) in open {
-            effects.push(Effect::Send(pod, Down::Leads(term)));
+            effects.push(Effect::Send(pod.clone(), Down::Leads(term)));
             effects.extend(self.ask(id, now));
+            let unjudged = self.carriers[id.at()].not_allowed();
+            effects.extend(unjudged.map(|id| Effect::Judge(pod.clone(), id)));
         }
         effects
     }
@@ -263,8 +302,11 @@ impl CarrierSet {
         for (pod, id) in &self.pods {
             let carrier = &mut self.carriers[id.at()];
             if carrier.carries() && round.lists(&carrier.incarnation) {
-                let frames = carrier.acknowledge().map(|batch| Down::Acknowledge { batch, term });
-                effects.extend(frames.map(|frame| Effect::Send(pod.clone(), frame)));
+                effects.extend(carrier.acknowledge().map(
+                    |Unacknowledged { batch, not_held, .. }| {
+                        Effect::Send(pod.clone(), Down::Acknowledge { batch, term, not_held })
+                    },
+                ));
             }
         }
         effects
@@ -301,18 +343,22 @@ impl CarrierSet {
         let carrier = self.carriers.get_mut(id.at()).filter(|carrier| carrier.carries())?;
         self.asked = Question(self.asked.0 + 1);
         carrier.proof.ask(self.asked, now);
-        self.together.ask(self.asked, now);
+        self.any_way.ask(self.asked, now);
         let term = self.round.as_ref().map(Round::term);
         let frame = Down::Ask { question: self.asked, term };
         Some(Effect::Send(carrier.incarnation.pod.clone(), frame))
     }
 
-    /// What the election's Lease has to list, if it does not.
-    pub fn list_to_write(&self, now: MonotonicTime) -> Option<BTreeSet<Incarnation>> {
-        let round = self.round.as_ref()?;
+    /// What the election's Lease has to list, if it does not. The caller writes it.
+    pub fn list_to_write(&mut self, now: MonotonicTime) -> Option<BTreeSet<Incarnation>> {
         let carrying = self.open().map(|(_, id)| &self.carriers[id.at()].incarnation);
+        let round = self.round.as_ref()?;
         let wanted = round.wanted(carrying, self.times.longest_ttl, now);
-        (wanted != *round.listed()).then_some(wanted)
+        if wanted == *round.listed() {
+            return None;
+        }
+        self.round.as_mut()?.draft(&wanted);
+        Some(wanted)
     }
 
     /// The list has been written into the election's Lease.

@@ -109,12 +109,16 @@ impl World {
     /// Publishes what beats and is not published, if this replica leads.
     pub fn publish(&mut self, r: usize) {
         let now = self.replicas[r].clock(self.now);
-        let Some(state) = &mut self.replicas[r].state else { return };
+        let Some(state) = &self.replicas[r].state else { return };
         if state.term.is_none() || !state.candidate.holds(now) {
             return;
         }
         for (n, record) in state.index.records_of(&registration()).iter().enumerate() {
-            if record.expired_at.is_none() && !self.check.instances[n].published {
+            // What is not published and has a late beat has to beat first (L5).
+            let pace = self.pace_of(n);
+            let in_time = now < record.seen + pace.interval + pace.slack() / 2;
+            let alive = record.expired_at.is_none() && !record.provenance.awaits_beat() && in_time;
+            if alive && !self.check.instances[n].published {
                 self.check.published(n, self.now);
             }
         }

@@ -234,7 +234,8 @@ impl World {
         let pod = self.gateways[g].pod.clone();
         let Some(state) = &mut self.replicas[r].state else { return };
         state.heard.insert(pod.clone(), now);
-        let mut effects = state.set.receive(&pod, frame, &mut state.index, now);
+        let claims = state.term.is_some() && state.candidate.holds(now);
+        let mut effects = state.set.receive(&pod, frame, claims, &mut state.index, now);
         let claim = state.claim();
         let all_know = all_know || without == Without::OldVersions;
         effects.extend(state.set.acknowledge(claim, all_know, now));
@@ -351,11 +352,7 @@ impl World {
                         Without::Loss => state.take_losses_for_gaps(list, &open, now),
                         _ => list,
                     };
-                    effects = state.set.begin_term(written, listed, now);
-                    let unpublished = |n: &usize| !self.check.instances[*n].published;
-                    for n in (0..self.clients.len()).filter(unpublished) {
-                        state.expire(n, now);
-                    }
+                    effects = state.set.begin_term(written, Some(listed), &mut state.index, now);
                 } else {
                     state.set.list_written(list);
                 }

@@ -28,7 +28,7 @@ pub enum Without {
 }
 
 impl Without {
-    /// All that can be left out. No schedule has yet shown the need for `Echo`, `Epochs` and `ElectionRead`.
+    /// All that can be left out. No schedule has yet shown the need for `ElectionRead`.
     pub const ALL: [Self; 9] = [
         Self::Acknowledgement,
         Self::Echo,

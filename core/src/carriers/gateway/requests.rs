@@ -96,27 +96,40 @@ impl Requests {
     }
 
     /// Puts all that is due into a batch. Returns the instances, each once.
-    pub(super) fn send(&mut self, batch: Sequence, now: MonotonicTime) -> Vec<InstanceId> {
+    ///
+    /// An acknowledgement accepts only beats of instances that were judged when the batch was sent. The others go on
+    /// waiting for their verdict.
+    pub(super) fn send(
+        &mut self,
+        batch: Sequence,
+        is_judged: impl Fn(InstanceId) -> bool,
+        now: MonotonicTime,
+    ) -> Vec<InstanceId> {
         self.due_since = None;
-        let requests = std::mem::take(&mut self.due);
-        let mut seen = HashSet::new();
-        let waiting = requests.iter().filter_map(|number| self.open.get(number));
-        let ids: Vec<InstanceId> =
-            waiting.map(|request| request.id).filter(|id| seen.insert(*id)).collect();
-        if !ids.is_empty() {
+        let (mut seen, mut ids, mut requests) = (HashSet::new(), Vec::new(), Vec::new());
+        for number in std::mem::take(&mut self.due) {
+            let Some(Request { id, .. }) = self.open.get(&number) else { continue };
+            if seen.insert(*id) {
+                ids.push(*id);
+            }
+            if is_judged(*id) {
+                requests.push(number);
+            }
+        }
+        if !requests.is_empty() {
             self.under_way.push_back(UnderWay { batch, sent: now, requests });
         }
         ids
     }
 
-    /// Closes the requests of a batch that the leader holds, for instances that are judged. An acknowledgement that is late changes nothing: the
-    /// requests are sent again.
+    /// Closes the requests of a batch that the leader holds, but for those instances that it could not take in. An
+    /// acknowledgement that is late changes nothing: the requests are sent again.
     pub(super) fn acknowledged(
         &mut self,
         batch: Sequence,
+        not_held: &[InstanceId],
         now: MonotonicTime,
         within: Duration,
-        is_judged: impl Fn(InstanceId) -> bool,
     ) -> Vec<(RequestId, InstanceId)> {
         let Some(place) = self.under_way.iter().position(|known| known.batch == batch) else {
             return Vec::new();
@@ -125,11 +138,15 @@ impl Requests {
             return Vec::new();
         }
         let done = self.under_way.remove(place).map(|done| done.requests).unwrap_or_default();
-        let known =
-            done.into_iter().filter_map(|number| Some((number, self.open.get(&number)?.id)));
-        let closed: Vec<_> = known.filter(|(_, id)| is_judged(*id)).collect();
-        for (number, _) in &closed {
-            self.open.remove(number);
+        let mut closed = Vec::new();
+        for number in done {
+            let Some(Request { id, .. }) = self.open.get(&number).copied() else { continue };
+            if not_held.contains(&id) {
+                self.asked.entry(id).or_default().push(number);
+            } else {
+                self.open.remove(&number);
+                closed.push((number, id));
+            }
         }
         closed
     }

@@ -12,7 +12,7 @@ use crate::{
 
 /// What the gateway knows of the right of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Judgement {
     /// The leader has not answered yet.
     Asked,
     /// It may renew, at this pace.
@@ -22,7 +22,7 @@ pub(super) enum Standing {
 #[derive(Debug)]
 struct Member {
     name: (Key, Identity),
-    standing: Standing,
+    judgement: Judgement,
     /// The batch of its last beat.
     batch: Sequence,
 }
@@ -40,21 +40,21 @@ impl Roster {
         &mut self,
         lease: &Key,
         identity: &Identity,
-    ) -> (InstanceId, Standing) {
+    ) -> (InstanceId, Judgement) {
         let name = (lease.clone(), identity.clone());
         if let Some(id) = self.ids.get(&name) {
-            return (*id, self.standing(*id).unwrap_or(Standing::Asked));
+            return (*id, self.judgement(*id).unwrap_or(Judgement::Asked));
         }
         let id = u32::try_from(self.members.len()).expect("no memory holds that many instances");
         let id = InstanceId(id);
         self.ids.insert(name.clone(), id);
-        let (standing, batch) = (Standing::Asked, Sequence::default());
-        self.members.push(Some(Member { name, standing, batch }));
-        (id, Standing::Asked)
+        let (judgement, batch) = (Judgement::Asked, Sequence::default());
+        self.members.push(Some(Member { name, judgement, batch }));
+        (id, Judgement::Asked)
     }
 
-    pub(super) fn standing(&self, id: InstanceId) -> Option<Standing> {
-        self.get(id).map(|member| member.standing)
+    pub(super) fn judgement(&self, id: InstanceId) -> Option<Judgement> {
+        self.get(id).map(|member| member.judgement)
     }
 
     /// The Lease and the identity of a number.
@@ -65,18 +65,16 @@ impl Roster {
     /// The instances that the leader has not judged.
     pub(super) fn asked(&self) -> Vec<InstanceId> {
         let asked = |member: &Option<Member>| {
-            member.as_ref().is_some_and(|member| member.standing == Standing::Asked)
+            member.as_ref().is_some_and(|member| member.judgement == Judgement::Asked)
         };
         self.numbered().filter(|(_, member)| asked(member)).map(|(id, _)| id).collect()
     }
 
-    /// Records that an instance may renew, at this pace. Returns whether that is new.
-    pub(super) fn allow(&mut self, id: InstanceId, pace: Pace) -> bool {
-        let member = self.get_mut(id);
-        member.is_some_and(|member| {
-            let before = std::mem::replace(&mut member.standing, Standing::Allowed(pace));
-            before == Standing::Asked
-        })
+    /// Records that an instance may renew, at this pace.
+    pub(super) fn allow(&mut self, id: InstanceId, pace: Pace) {
+        if let Some(member) = self.get_mut(id) {
+            member.judgement = Judgement::Allowed(pace);
+        }
     }
 
     pub(super) fn remove(&mut self, id: InstanceId) {

@@ -37,15 +37,20 @@ fn with_an_instance() -> Gateway {
     let mut gateway = led();
     gateway.beat(RequestId(1), &lease("a"), &identity(), at(1));
     let allowed = Verdict::Allowed(PACE);
-    gateway.receive(&leader(), Down::Verdict { id: InstanceId(0), verdict: allowed }, at(2));
+    gateway.receive(
+        &leader(),
+        Down::Verdict { id: InstanceId(0), verdict: allowed, term: Term(1) },
+        at(2),
+    );
+    // The verdict came after the first batch, so only the second one counts.
     gateway.receive(&leader(), acknowledge(1, 1), at(3));
-    // The verdict came after the first batch, so the beat is in the second one, too.
+    gateway.receive(&leader(), acknowledge(2, 1), at(4));
     gateway.outputs();
     gateway
 }
 
 fn acknowledge(batch: u64, term: u64) -> Down {
-    Down::Acknowledge { batch: Sequence(batch), term: Term(term) }
+    Down::Acknowledge { batch: Sequence(batch), term: Term(term), not_held: Vec::new() }
 }
 
 fn answers(gateway: &mut Gateway) -> Vec<(RequestId, Answer)> {
@@ -191,7 +196,7 @@ fn a_refused_instance_is_told_why_and_its_number_is_not_used_again() {
     gateway.beat(RequestId(1), &lease("a"), &identity(), at(1));
     gateway.outputs();
     let verdict = Verdict::Unknown;
-    gateway.receive(&leader(), Down::Verdict { id: InstanceId(0), verdict }, at(2));
+    gateway.receive(&leader(), Down::Verdict { id: InstanceId(0), verdict, term: Term(1) }, at(2));
     assert_eq!(answers(&mut gateway), [(RequestId(1), Answer::Unknown)]);
     gateway.beat(RequestId(2), &lease("a"), &identity(), at(3));
     let introduced = gateway.outputs().into_iter().find_map(|output| match output {
@@ -224,4 +229,40 @@ fn a_gateway_that_leaves_refuses_what_is_open_and_says_so_last() {
     let outputs = gateway.outputs();
     assert!(outputs.iter().any(|output| matches!(output, Output::Answer(RequestId(2), _))));
     assert_eq!(outputs.last(), Some(&Output::Send(leader(), Up::Leaving)));
+}
+
+#[test]
+fn a_beat_that_the_leader_could_not_take_in_waits_for_the_verdict() {
+    let mut gateway = with_an_instance();
+    gateway.beat(RequestId(2), &lease("a"), &identity(), at(10_000));
+    let (batch, not_held) = (gateway.last, vec![InstanceId(0)]);
+    let acknowledged = Down::Acknowledge { batch, term: Term(1), not_held };
+    gateway.receive(&leader(), acknowledged, at(10_001));
+    assert_eq!(answers(&mut gateway), []);
+    let verdict =
+        Down::Verdict { id: InstanceId(0), verdict: Verdict::Allowed(PACE), term: Term(1) };
+    gateway.receive(&leader(), verdict, at(10_002));
+    gateway.receive(&leader(), acknowledge(gateway.last.0, 1), at(10_003));
+    assert_eq!(answers(&mut gateway), [(RequestId(2), Answer::Accepted(PACE))]);
+}
+
+#[test]
+fn a_verdict_that_came_after_a_batch_does_not_accept_what_the_batch_carried() {
+    let mut gateway = led();
+    gateway.beat(RequestId(1), &lease("a"), &identity(), at(1));
+    gateway.beat(RequestId(2), &lease("b"), &identity(), at(1));
+    let verdict =
+        Down::Verdict { id: InstanceId(0), verdict: Verdict::Allowed(PACE), term: Term(1) };
+    gateway.receive(&leader(), verdict, at(2));
+    gateway.outputs();
+    gateway.receive(&leader(), acknowledge(1, 1), at(3));
+    assert_eq!(answers(&mut gateway), []);
+}
+
+#[test]
+fn a_verdict_of_a_leader_that_was_followed_changes_nothing() {
+    let mut gateway = with_an_instance();
+    let verdict = Down::Verdict { id: InstanceId(0), verdict: Verdict::Unknown, term: Term(0) };
+    gateway.receive(&leader(), verdict, at(5_000));
+    assert!(gateway.roster.judgement(InstanceId(0)).is_some());
 }

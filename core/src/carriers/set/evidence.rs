@@ -52,7 +52,7 @@ impl CarrierSet {
             Witness::Survivors { .. } if self.open().next().is_none() => {
                 return Finding::Held(Held::NoCarrier);
             }
-            Witness::Survivors { .. } => self.together.reaches(deadline, now),
+            Witness::Survivors { .. } => self.any_way.reaches(deadline, now),
         };
         if self.round.as_ref().is_none_or(Round::is_open) {
             return Finding::Held(Held::RoundIsOpen);
@@ -81,7 +81,11 @@ impl CarrierSet {
         };
         let carrier = &self.carriers[id.at()];
         let ended = match carrier.standing {
-            Standing::Carries => return Witness::Carrier(carrier),
+            // A gateway that proves nothing for that long holds no instance any longer, as if it were cut off.
+            Standing::Carries if now < carrier.proof.last() + held_for(pace.ttl) => {
+                return Witness::Carrier(carrier);
+            }
+            Standing::Carries => carrier.proof.last() + held_for(pace.ttl),
             Standing::Gone { since } => since,
             // A broken way holds an instance for so long and no longer (L6).
             Standing::Cut { since, .. } if now >= since + held_for(pace.ttl) => {
@@ -97,7 +101,7 @@ impl CarrierSet {
             Witness::Carrier(carrier) | Witness::None(carrier) => {
                 carrier.proof.proven_time().clone()
             }
-            Witness::Survivors { before } => before.and(self.together.proven_time()),
+            Witness::Survivors { before } => before.and(self.any_way.proven_time()),
         }
     }
 }

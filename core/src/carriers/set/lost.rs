@@ -20,10 +20,10 @@ impl CarrierSet {
         for (pod, id) in &self.pods {
             let carrier = &mut self.carriers[id.at()];
             let Standing::Cut { since, carried } = carrier.standing else { continue };
-            let left = index.carried_by(*id);
-            let before = carried.unwrap_or(left);
+            let remaining = index.carried_by(*id);
+            let before = carried.unwrap_or(remaining);
             carrier.standing = Standing::Cut { since, carried: Some(before) };
-            if is_silent(pod) || left * 10 <= before {
+            if is_silent(pod) || remaining * 10 <= before {
                 gone.push(*id);
             }
         }

@@ -4,7 +4,10 @@ use crate::{
         rights::BoundPod,
         silence::{Finding, Held},
     },
-    liveness::index::Record,
+    liveness::{
+        index::{LeaseDecision, NextBeat, Outcome, Record, Removal},
+        rhythm::Wanted,
+    },
     objects::heartbeat::HeartbeatLease,
     vocabulary::pace::Pace,
 };
@@ -46,16 +49,21 @@ impl Leader {
         observe(&mut index, "1", 1, at(0));
         index.end_list();
         let hello = Up::Hello { incarnation: carrier(1), term: None };
-        set.receive(&pod(), hello, &mut index, at(100));
+        set.receive(&pod(), hello, false, &mut index, at(100));
         let mut leader = Self { set, index, batch: 0 };
         leader.receive(Up::Since { up_to: Sequence(0), ids: Vec::new() }, 100);
         leader.receive(introduction(), 100);
-        leader.set.begin_term(TERM, BTreeSet::from([carrier(1)]), at(1000));
+        leader.begin_term(&[carrier(1)], 1000);
         leader
     }
 
+    fn begin_term(&mut self, listed: &[Incarnation], now: u64) -> Vec<Effect> {
+        let listed = Some(listed.iter().cloned().collect());
+        self.set.begin_term(TERM, listed, &mut self.index, at(now))
+    }
+
     fn receive(&mut self, frame: Up, now: u64) -> Vec<Effect> {
-        self.set.receive(&pod(), frame, &mut self.index, at(now))
+        self.set.receive(&pod(), frame, true, &mut self.index, at(now))
     }
 
     /// A batch with a beat that was sent `age` milliseconds after the tick that it returns.
@@ -142,7 +150,7 @@ fn nothing_is_acknowledged_while_a_replica_does_not_know_carriers() {
 #[test]
 fn a_gateway_that_the_election_does_not_list_yet_is_not_acknowledged() {
     let mut leader = Leader::new();
-    leader.set.begin_term(TERM, BTreeSet::new(), at(1500));
+    leader.begin_term(&[], 1500);
     leader.batch(100, 2000);
     assert_eq!(leader.acknowledged(claim(), true, 2001), 0);
     let wanted = leader.set.list_to_write(at(2001)).expect("a list to write");
@@ -201,7 +209,7 @@ fn a_loss_gives_each_instance_a_full_ttl_from_its_end() {
     let mut leader = Leader::new();
     leader.batch(0, 2000);
     let lost = Incarnation { pod: "lost".into(), epoch: 1 };
-    leader.set.begin_term(TERM, BTreeSet::from([carrier(1), lost]), at(3000));
+    leader.begin_term(&[carrier(1), lost], 3000);
     leader.prove(3001);
     assert_eq!(leader.set.loss, None);
     leader.set.wake(&leader.index, |_| false, at(4000));
@@ -213,7 +221,7 @@ fn no_silence_counts_before_each_listed_gateway_has_answered() {
     let mut leader = Leader::new();
     leader.batch(0, 2000);
     leader.prove_each_second(2, 40);
-    leader.set.begin_term(TERM, BTreeSet::from([carrier(1)]), at(40_500));
+    leader.begin_term(&[carrier(1)], 40_500);
     assert_eq!(leader.finding(40_500), Finding::Held(Held::RoundIsOpen));
     leader.prove(40_501);
     assert_eq!(leader.finding(40_501), Finding::Silent { deadline: at(32_000) });
@@ -237,10 +245,88 @@ fn after_the_death_of_its_gateway_an_instance_has_a_ttl_and_the_others_prove_it(
     let other: PodUid = "other".into();
     leader.batch(0, 2000);
     let hello = Up::Hello { incarnation: Incarnation { pod: other.clone(), epoch: 9 }, term: None };
-    leader.set.receive(&other, hello, &mut leader.index, at(2000));
+    leader.set.receive(&other, hello, true, &mut leader.index, at(2000));
     leader.prove_each_second(2, 10);
     leader.set.disconnected(&pod(), at(10_500));
     leader.set.wake(&leader.index, |lost| *lost == pod(), at(30_000));
     let Finding::Waits { until } = leader.finding(30_001) else { panic!("it is not due") };
     assert_eq!(until, at(60_000));
+}
+
+#[test]
+fn the_answer_of_a_batch_that_was_not_taken_in_proves_nothing() {
+    let mut leader = Leader::new();
+    leader.prove(1001);
+    let last = leader.set.carriers[0].proof.last();
+    let Some(Effect::Send(_, Down::Ask { question, .. })) = leader.set.ask_all(at(2000)).pop()
+    else {
+        panic!("it asks")
+    };
+    leader.batch += 1;
+    let (sequence, echo) = (Sequence(leader.batch), carrier::tick(at(2000)));
+    let late = Up::Batch { sequence, echo, answers: Some(question), ids: [].into() };
+    leader.receive(late, 3001);
+    assert_eq!(leader.set.carriers[0].proof.last(), last);
+}
+
+#[test]
+fn a_gateway_that_proves_nothing_holds_its_instances_for_ten_ttls() {
+    let mut leader = Leader::new();
+    leader.batch(0, 2000);
+    leader.prove_each_second(2, 10);
+    assert_eq!(leader.finding(309_999), Finding::NeedsProof { deadline: at(32_000) });
+    let Finding::Waits { until } = leader.finding(310_000) else { panic!("it has a ttl more") };
+    assert_eq!(until, at(340_000));
+}
+
+#[test]
+fn a_batch_that_an_other_leader_may_have_accepted_is_not_dropped() {
+    let mut leader = Leader::new();
+    leader.prove(1001);
+    leader.batch += 1;
+    let (sequence, echo) = (Sequence(leader.batch), carrier::tick(at(2000)));
+    let late = Up::Batch { sequence, echo, answers: None, ids: [InstanceId(0)].into() };
+    leader.set.receive(&pod(), late, false, &mut leader.index, at(20_000));
+    assert_eq!(leader.record().seen, at(20_000));
+}
+
+#[test]
+fn what_was_decided_to_be_dead_in_an_earlier_term_has_to_be_found_published_or_to_beat() {
+    let mut leader = Leader::new();
+    leader.batch(0, 2000);
+    let record = leader.record();
+    let decision = LeaseDecision {
+        lease: record.lease.clone(),
+        token: record.token.clone(),
+        outcome: Outcome::Expired(Removal::ForSilence),
+        next_beat: NextBeat::Wakes,
+        wanted: Wanted::at(PACE, None),
+        placed: true,
+    };
+    let _ = leader.index.commit(&Key::new("shop", "reg"), [&decision], at(40_000));
+    assert!(leader.record().expired_at.is_some());
+    leader.begin_term(&[carrier(1)], 90_000);
+    let record = leader.record();
+    assert!(record.expired_at.is_none() && record.provenance.awaits_beat());
+    assert_eq!(record.seen, at(90_000));
+}
+
+#[test]
+fn a_beat_that_could_not_be_taken_in_is_named_in_the_acknowledgement() {
+    let mut leader = Leader::new();
+    observe(&mut leader.index, "2", 2, at(1500));
+    leader.batch(0, 2000);
+    let effects = leader.set.acknowledge(claim(), true, at(2001));
+    let not_held = vec![InstanceId(0)];
+    let frame = Down::Acknowledge { batch: Sequence(1), term: TERM, not_held };
+    assert_eq!(effects, [Effect::Send(pod(), frame)]);
+}
+
+#[test]
+fn a_term_that_gateways_have_left_behind_is_told() {
+    let mut leader = Leader::new();
+    assert_eq!(leader.set.highest_term(), None);
+    let hello = Up::Hello { incarnation: carrier(1), term: Some(Term(9)) };
+    leader.receive(hello, 2000);
+    assert_eq!(leader.set.highest_term(), Some(Term(9)));
 }

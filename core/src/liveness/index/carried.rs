@@ -58,6 +58,17 @@ impl Index {
         Some(Observed { beat: true, since, wake })
     }
 
+    /// A term begins. An instance that this process has decided to be dead in an earlier term may have beaten since,
+    /// through a gateway that this process did not hear. If it is published, it has a ttl to beat.
+    pub fn doubt_deaths_of_carried(&mut self, now: MonotonicTime) {
+        let records = self.store.entries_mut().map(|entry| &mut entry.record);
+        for record in records.filter(|record| record.expired_at.is_some()) {
+            if let Some(carrier) = record.carrier {
+                record.beat_late(carrier, now);
+            }
+        }
+    }
+
     /// How many instances this gateway has carried last.
     pub fn carried_by(&self, carrier: CarrierId) -> usize {
         let all = self.store.registrations().flat_map(|(_, records)| records);

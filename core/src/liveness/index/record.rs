@@ -157,14 +157,15 @@ impl Record {
         (since, rhythm_changed || self.next_beat == NextBeat::Wakes)
     }
 
-    /// The instance has beaten at an unknown moment in the past. That gives it time, and revives nothing.
+    /// The instance has beaten at an unknown moment in the past. If it is published, it has a ttl to beat again. If it
+    /// is not, it is not known to be alive, and has to beat first.
     pub(super) fn beat_late(&mut self, carrier: CarrierId, now: MonotonicTime) {
-        if self.expired_at.is_none() {
-            self.seen = now;
-            self.silent_before = Duration::ZERO;
-            self.silent_at = None;
-            self.carrier = Some(carrier);
-        }
+        self.seen = now;
+        self.silent_before = Duration::ZERO;
+        self.provenance = Provenance::Inherited;
+        self.carrier = Some(carrier);
+        self.silent_at = None;
+        self.expired_at = None;
     }
 
     /// Whether the instance was published when the store was rolled back. Then it stays published, whatever the slices
