@@ -164,8 +164,8 @@ pub struct ExplainProof {
     pub last: Option<f64>,
     /// Whether it proves the time up to the deadline; none before the deadline.
     pub reaches_deadline: Option<bool>,
-    /// Why no renewal comes back; none if renewals come back.
-    pub failure: Option<String>,
+    /// Says why no renewal comes back; none if renewals come back.
+    pub message: Option<String>,
 }
 
 /// A path of the beats that is broken.
@@ -223,7 +223,7 @@ impl Explanation {
             instance: instance.to_owned(),
             replica,
             lease: None,
-            proof: ExplainProof { last: None, reaches_deadline: None, failure: None },
+            proof: ExplainProof { last: None, reaches_deadline: None, message: None },
             outage: None,
             min_ready: ExplainMinReady { wanted: min_ready, ready: None, held: None },
             decision: None,

@@ -21,6 +21,7 @@ use crate::{
         probe_tracker::{self, ProbeTracker},
         proven_time::{Gap, ProvenTime},
         ttl::TtlHistory,
+        unproven::Unproven,
     },
     objects::registration::Registration,
     report::summary::DecisionSummary,
@@ -51,7 +52,7 @@ pub struct Known<'a> {
 /// What is known of the path of a registration's beats, without asking the guard again.
 pub struct Path {
     evidence: Evidence,
-    failure: Option<String>,
+    failure: Option<Unproven>,
     broken: Option<(OutageArea, MonotonicTime)>,
     /// When the guard found it broken before.
     missing: ProvenTime,
@@ -63,7 +64,7 @@ impl Path {
         let key = &registration.key;
         Self {
             evidence: Evidence::known(registration, path, guard),
-            failure: path.failure().map(ToString::to_string),
+            failure: path.failure().cloned(),
             broken: guard.found(key),
             missing: guard.gaps(key).cloned().unwrap_or_default(),
         }
@@ -156,7 +157,7 @@ fn proof(known: &Known<'_>) -> ExplainProof {
     ExplainProof {
         last: sent.map(|sent| seconds(now.since(sent))),
         reaches_deadline: deadline.filter(|deadline| deadline <= now).map(reaches),
-        failure: path.failure.clone(),
+        message: path.failure.as_ref().map(ToString::to_string),
     }
 }
 

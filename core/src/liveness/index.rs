@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod carried;
+mod carry;
 pub mod cordon_notes;
 mod cordons;
 mod lookups;

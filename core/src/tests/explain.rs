@@ -145,7 +145,7 @@ fn a_gap_moves_the_deadline_and_is_told_as_well_as_why_nothing_is_proven() {
     let gap = ExplainGap { from: 12.0, to: 2.0, found_by: ExplainFoundBy::Probe };
     assert_eq!(lease.gaps, [gap]);
     assert_eq!(lease.deadline, 27.0, "17 s, and the ten of the gap");
-    assert_eq!(told.proof.failure.as_deref(), Some("it takes too long"));
+    assert_eq!(told.proof.message.as_deref(), Some("it takes too long"));
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn printable(mut told: Explanation) -> Explanation {
             .into_iter()
             .for_each(make);
     }
-    told.proof.failure.iter_mut().for_each(make);
+    told.proof.message.iter_mut().for_each(make);
     told.outage.iter_mut().flat_map(|outage| &mut outage.namespace).for_each(make);
     told
 }

@@ -41,7 +41,7 @@ fn alive() -> Explanation {
             next_beat_wakes: false,
             published: true,
         }),
-        proof: ExplainProof { last: Some(0.8), reaches_deadline: None, failure: None },
+        proof: ExplainProof { last: Some(0.8), reaches_deadline: None, message: None },
         decision: decided("Ready", "Beating", ""),
         next_look: Some(16.0),
         ..Explanation::of("shop", "greeter", "vm-1", replica(), 0)
@@ -161,7 +161,7 @@ fn gaps_a_former_ttl_and_an_earlier_process_move_the_deadline_and_are_named() {
 fn without_a_proof_or_a_live_read_it_is_told_why_a_silent_instance_stays() {
     let mut told = silent("Held", "PathUnproven");
     told.proof.reaches_deadline = Some(false);
-    told.proof.failure = Some("the API server answers 403".to_owned());
+    told.proof.message = Some("the API server answers 403".to_owned());
     let lease = told.lease.as_mut().unwrap();
     (lease.live_read, lease.read_after_deadline) = (None, false);
     let (text, _) = argued(&held("PathUnproven"), told);

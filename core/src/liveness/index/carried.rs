@@ -1,19 +1,12 @@
-//! Beats that a gateway carries. They change no Lease, so they bring no token.
+//! What names a carried beat in the index.
 
-use super::{
-    CarrierId, Index, Observed, Presence,
-    store::{LastInterval, Slot},
-};
-use crate::{
-    objects::heartbeat::Origin,
-    vocabulary::{key::Key, monotonic_time::MonotonicTime},
-};
+use super::store::Slot;
 
 /// The record of a Lease, for as long as the Lease and its owner are the same (G6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Carried {
-    slot: Slot,
-    owner: u64,
+    pub(super) slot: Slot,
+    pub(super) owner: u64,
 }
 
 /// How a beat was delivered.
@@ -23,55 +16,4 @@ pub enum Delivery {
     Fresh,
     /// The gateway took it at an unknown moment since this replica last heard from it, or before this replica knew it.
     Late,
-}
-
-impl Index {
-    /// The record of a Lease, and where its instance runs.
-    pub fn find_carried(&self, lease: &Key) -> Option<(Carried, &Origin)> {
-        let slot = self.find(lease)?;
-        let entry = self.store.get(slot);
-        Some((Carried { slot, owner: entry.owner }, &entry.record.content.origin))
-    }
-
-    /// Takes in a beat that a gateway carried. Returns `None` if the Lease or its owner is not the same any more.
-    pub fn carry(
-        &mut self,
-        carried: Carried,
-        by: CarrierId,
-        delivery: Delivery,
-        now: MonotonicTime,
-    ) -> Option<Observed> {
-        let entry = self.store.get_if_owned(carried.slot, carried.owner)?;
-        let record = &mut entry.record;
-        if record.presence == Presence::Missing && record.content.deleting {
-            return None;
-        }
-        let (since, wake) = match delivery {
-            Delivery::Fresh => record.beat(Some(by), now),
-            Delivery::Late => {
-                record.beat_late(by, now);
-                return Some(Observed::default());
-            }
-        };
-        entry.last_interval = LastInterval::of(since);
-        let wake = if wake { vec![Key::clone(&entry.home)] } else { Vec::new() };
-        Some(Observed { beat: true, since, wake })
-    }
-
-    /// A term begins. An instance that this process has decided to be dead in an earlier term may have beaten since,
-    /// through a gateway that this process did not hear. If it is published, it has a ttl to beat.
-    pub fn doubt_deaths_of_carried(&mut self, now: MonotonicTime) {
-        let records = self.store.entries_mut().map(|entry| &mut entry.record);
-        for record in records.filter(|record| record.expired_at.is_some()) {
-            if let Some(carrier) = record.carrier {
-                record.beat_late(carrier, now);
-            }
-        }
-    }
-
-    /// How many instances this gateway has carried last.
-    pub fn carried_by(&self, carrier: CarrierId) -> usize {
-        let all = self.store.registrations().flat_map(|(_, records)| records);
-        all.filter(|record| record.carrier == Some(carrier)).count()
-    }
 }

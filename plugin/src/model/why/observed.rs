@@ -136,7 +136,7 @@ fn proof(explanation: &Explanation, lease: &ExplainLease) -> Step {
         |last| format!("the last probe that came back was sent {} ago", span(last)),
     );
     let waits = lease.deadline <= 0.0 && proof.reaches_deadline != Some(true);
-    match &proof.failure {
+    match &proof.message {
         Some(why) => {
             let text = format!(
                 "the leader's probe does not come back, so nothing is pruned: {why}; {last}"
