@@ -1,12 +1,12 @@
 //! What a replica of the operator knows of one process of a gateway.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use hashbrown::{HashMap, hash_map::Entry};
 
 use crate::{
     carriers::{
-        frames::{Incarnation, InstanceId, Sequence, Tick},
+        frames::{Incarnation, InstanceId, Sequence},
         gateway::ACKNOWLEDGED_WITHIN,
         proof::CarrierProof,
         rights::{self, Identity, Right},
@@ -208,17 +208,4 @@ impl Carrier {
     pub(super) fn not_allowed(&self) -> impl Iterator<Item = InstanceId> {
         self.introduced.iter().filter(|(_, known)| !known.allowed).map(|(id, _)| *id)
     }
-}
-
-/// Whether a batch with this echo is recent by the clock of this replica (G2). One that hung in the network for longer
-/// proves nothing about the present.
-pub(super) fn is_fresh(echo: Tick, now: MonotonicTime) -> bool {
-    let age = now.since(MonotonicTime::from_start(Duration::from_micros(echo.0)));
-    age <= ACKNOWLEDGED_WITHIN
-}
-
-/// The present moment as a tick.
-pub(super) fn tick(now: MonotonicTime) -> Tick {
-    let micros = now.since(MonotonicTime::default()).as_micros();
-    Tick(u64::try_from(micros).unwrap_or(u64::MAX))
 }

@@ -3,11 +3,11 @@
 //! A stream keeps the order of what is sent on it. When it breaks, what is under way is lost, and the replica dials
 //! again. The first frame in each direction is a `Hello`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     carriers::rights::{Identity, Refusal},
-    vocabulary::{key::Key, pace::Pace},
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, pace::Pace},
 };
 
 /// One process of a gateway. Another process in the same Pod has another epoch (G2).
@@ -44,7 +44,20 @@ pub struct Term(pub u64);
 
 /// A moment by the clock of the replica that sent it, in microseconds. A gateway only sends it back (G2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Tick(pub u64);
+pub struct Tick(pub(super) u64);
+
+impl Tick {
+    /// The present moment of a replica.
+    pub fn at(now: MonotonicTime) -> Self {
+        let micros = now.since(MonotonicTime::default()).as_micros();
+        Self(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// How long ago it was, by the clock of the same replica.
+    pub fn age(self, now: MonotonicTime) -> Duration {
+        now.since(MonotonicTime::from_start(Duration::from_micros(self.0)))
+    }
+}
 
 /// The number of a question about the path of the beats (G3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -128,7 +128,7 @@ impl Gateway {
         identity: &Identity,
         now: MonotonicTime,
     ) {
-        let cut_off = !self.links.values().any(Link::is_open);
+        let cut_off = self.is_cut_off();
         if self.leaving || cut_off {
             return self.unavailable(request, cut_off);
         }
@@ -203,7 +203,7 @@ impl Gateway {
 
     /// Does what is due: sends a batch, and sends beats again that no leader has acknowledged.
     pub fn wake(&mut self, now: MonotonicTime) {
-        let cut_off = !self.links.values().any(Link::is_open);
+        let cut_off = self.is_cut_off();
         for request in self.requests.send_again(ACKNOWLEDGED_WITHIN, now) {
             self.unavailable(request, cut_off);
         }
@@ -220,8 +220,8 @@ impl Gateway {
         for request in self.requests.close_all() {
             self.unavailable(request, false);
         }
-        let open = self.links.iter().filter(|(_, link)| link.is_open());
-        self.out.extend(open.map(|(replica, _)| Output::Send(replica.clone(), Up::Leaving)));
+        let open = self.open_streams().into_iter();
+        self.out.extend(open.map(|replica| Output::Send(replica, Up::Leaving)));
     }
 
     /// The first frames to a replica: who speaks, and what the replica lacks.
@@ -248,10 +248,10 @@ impl Gateway {
             return;
         }
         self.term = Some(term);
-        if let Some(link) = self.links.get_mut(replica) {
-            self.roster.asked().into_iter().for_each(|id| link.forget_introduction(id));
-        }
         for id in self.roster.asked() {
+            if let Some(link) = self.links.get_mut(replica) {
+                link.forget_introduction(id);
+            }
             self.introduce(replica, id);
         }
     }
@@ -299,11 +299,20 @@ impl Gateway {
     }
 
     fn introduce_everywhere(&mut self, id: InstanceId) {
-        let open = self.links.iter().filter(|(_, link)| link.is_open());
-        let replicas: Vec<ReplicaName> = open.map(|(replica, _)| replica.clone()).collect();
-        for replica in replicas {
+        for replica in self.open_streams() {
             self.introduce(&replica, id);
         }
+    }
+
+    /// The replicas with a stream on which batches are sent.
+    fn open_streams(&self) -> Vec<ReplicaName> {
+        let open = self.links.iter().filter(|(_, link)| link.is_open());
+        open.map(|(replica, _)| replica.clone()).collect()
+    }
+
+    /// Whether there is none.
+    fn is_cut_off(&self) -> bool {
+        !self.links.values().any(Link::is_open)
     }
 
     /// Introduces an instance on a stream, once.
@@ -311,7 +320,7 @@ impl Gateway {
         let Some(link) = self.links.get_mut(replica) else { return };
         let Some((lease, identity)) = self.roster.named(id) else { return };
         if link.introduce(id) {
-            let allowed = self.roster.judgement(id) != Some(Judgement::Asked);
+            let allowed = self.roster.is_judged(id);
             let (lease, identity) = (lease.clone(), identity.clone());
             let frame = Up::Introduce { id, lease, identity, allowed };
             self.out.push(Output::Send(replica.clone(), frame));
@@ -331,17 +340,12 @@ impl Gateway {
     fn send(&mut self, now: MonotonicTime) {
         self.last = self.last.next();
         self.last_at = now;
-        let roster = &self.roster;
-        let is_judged = |id| roster.judgement(id) != Some(Judgement::Asked);
+        let is_judged = |id| self.roster.is_judged(id);
         let ids: Arc<[InstanceId]> = self.requests.send(self.last, is_judged, now).into();
         for id in &*ids {
             self.roster.has_beaten(*id, self.last);
         }
-        let replicas: Vec<ReplicaName> = self.links.keys().cloned().collect();
-        for replica in replicas {
-            if !self.links[&replica].is_open() {
-                continue;
-            }
+        for replica in self.open_streams() {
             for id in &*ids {
                 self.introduce(&replica, *id);
             }

@@ -8,8 +8,9 @@ use std::{
 
 use crate::{
     carriers::{
-        carrier::{self, Carrier, Standing, Taken, Unacknowledged},
+        carrier::{Carrier, Standing, Taken, Unacknowledged},
         frames::{Down, Incarnation, InstanceId, Question, Sequence, Term, Tick, Up, Verdict},
+        gateway::ACKNOWLEDGED_WITHIN,
         proof::CarrierProof,
         rights::Identity,
         round::Round,
@@ -106,7 +107,7 @@ impl CarrierSet {
     pub fn connected(&self, pod: &PodUid, now: MonotonicTime) -> Vec<Effect> {
         let known = self.pods.get(pod).map(|id| &self.carriers[id.at()]);
         let have = known.map(|carrier| (carrier.incarnation.epoch, carrier.taken));
-        let tick = Down::Tick(carrier::tick(now));
+        let tick = Down::Tick(Tick::at(now));
         [tick, Down::Hello { have }].map(|frame| Effect::Send(pod.clone(), frame)).into()
     }
 
@@ -208,7 +209,8 @@ impl CarrierSet {
     ) -> Option<Taken> {
         let Batch { sequence, echo, ids, claims } = batch;
         let carrier = &mut self.carriers[by.at()];
-        let fresh = carrier::is_fresh(echo, now);
+        // A batch that hung in the network for longer proves nothing about the present.
+        let fresh = echo.age(now) <= ACKNOWLEDGED_WITHIN;
         // Nothing of a late batch was accepted in this term. An earlier leader may have accepted it before the round,
         // and a later one after the claim has ended.
         let round = self.round.as_ref().filter(|_| claims);
@@ -327,7 +329,7 @@ impl CarrierSet {
         let open: Vec<_> = self.open().map(|(pod, id)| (pod.clone(), id)).collect();
         let mut effects = Vec::new();
         for (pod, id) in open {
-            effects.push(Effect::Send(pod, Down::Tick(carrier::tick(now))));
+            effects.push(Effect::Send(pod, Down::Tick(Tick::at(now))));
             effects.extend(self.ask(id, now));
         }
         effects

@@ -229,7 +229,7 @@ impl World {
         let now = self.replicas[r].clock(self.now);
         let (without, all_know) = (self.without, self.replicas.iter().all(|replica| !replica.old));
         if let (Up::Batch { echo, .. }, Without::Echo) = (&mut frame, without) {
-            *echo = tick(now);
+            *echo = Tick::at(now);
         }
         let pod = self.gateways[g].pod.clone();
         let Some(state) = &mut self.replicas[r].state else { return };
@@ -388,9 +388,4 @@ impl State {
 
 fn term(lease: &LeaderLease) -> Term {
     Term(u64::try_from(lease.transitions).unwrap_or_default())
-}
-
-fn tick(now: MonotonicTime) -> Tick {
-    let micros = now.since(MonotonicTime::default()).as_micros();
-    Tick(u64::try_from(micros).unwrap_or(u64::MAX))
 }

@@ -57,6 +57,11 @@ impl Roster {
         self.get(id).map(|member| member.judgement)
     }
 
+    /// Whether a leader has judged an instance.
+    pub(super) fn is_judged(&self, id: InstanceId) -> bool {
+        self.judgement(id) != Some(Judgement::Asked)
+    }
+
     /// The Lease and the identity of a number.
     pub(super) fn named(&self, id: InstanceId) -> Option<&(Key, Identity)> {
         self.get(id).map(|member| &member.name)

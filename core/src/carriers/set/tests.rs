@@ -69,7 +69,7 @@ impl Leader {
     /// A batch with a beat that was sent `age` milliseconds after the tick that it returns.
     fn batch(&mut self, age: u64, now: u64) {
         self.batch += 1;
-        let (sequence, echo) = (Sequence(self.batch), carrier::tick(at(now - age)));
+        let (sequence, echo) = (Sequence(self.batch), Tick::at(at(now - age)));
         let ids = [InstanceId(0)].into();
         self.receive(Up::Batch { sequence, echo, answers: None, ids }, now);
     }
@@ -79,7 +79,7 @@ impl Leader {
         for effect in self.set.ask_all(at(now)) {
             let Effect::Send(_, Down::Ask { question, .. }) = effect else { continue };
             self.batch += 1;
-            let (sequence, echo) = (Sequence(self.batch), carrier::tick(at(now)));
+            let (sequence, echo) = (Sequence(self.batch), Tick::at(at(now)));
             let batch = Up::Batch { sequence, echo, answers: Some(question), ids: [].into() };
             self.receive(batch, now);
         }
@@ -184,7 +184,7 @@ fn a_pod_that_was_replaced_renews_nothing_for_the_one_that_follows() {
     observe(&mut leader.index, "2", 2, at(3000));
     let seen = leader.record().seen;
     leader.batch += 1;
-    let (sequence, echo) = (Sequence(leader.batch), carrier::tick(at(4000)));
+    let (sequence, echo) = (Sequence(leader.batch), Tick::at(at(4000)));
     let ids = [InstanceId(0)].into();
     let effects = leader.receive(Up::Batch { sequence, echo, answers: None, ids }, 4000);
     assert_eq!(effects, [Effect::Judge(pod(), InstanceId(0))]);
@@ -263,7 +263,7 @@ fn the_answer_of_a_batch_that_was_not_taken_in_proves_nothing() {
         panic!("it asks")
     };
     leader.batch += 1;
-    let (sequence, echo) = (Sequence(leader.batch), carrier::tick(at(2000)));
+    let (sequence, echo) = (Sequence(leader.batch), Tick::at(at(2000)));
     let late = Up::Batch { sequence, echo, answers: Some(question), ids: [].into() };
     leader.receive(late, 3001);
     assert_eq!(leader.set.carriers[0].proof.last(), last);
@@ -284,7 +284,7 @@ fn a_batch_that_an_other_leader_may_have_accepted_is_not_dropped() {
     let mut leader = Leader::new();
     leader.prove(1001);
     leader.batch += 1;
-    let (sequence, echo) = (Sequence(leader.batch), carrier::tick(at(2000)));
+    let (sequence, echo) = (Sequence(leader.batch), Tick::at(at(2000)));
     let late = Up::Batch { sequence, echo, answers: None, ids: [InstanceId(0)].into() };
     leader.set.receive(&pod(), late, false, &mut leader.index, at(20_000));
     assert_eq!(leader.record().seen, at(20_000));
