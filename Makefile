@@ -36,7 +36,7 @@ soak: ## Play schedules of the simulation from new seeds: for SECONDS=…, or un
 	@BEATKEEPER_SIMULATION_SECONDS="$(SECONDS)" cargo test --package beatkeeper --test simulation soak -- --ignored --nocapture
 
 .PHONY: crd
-crd: build ## Generate what is generated anew: the CRD, its reference, the lists of metrics and of the agent's settings
+crd: build ## Generate what is generated anew: the CRD, its reference, the lists of metrics, of the agent's settings and of the flags
 	@mkdir -p crds docs
 	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" crd > "$(CARGO_TARGET_DIR)/crd.yaml"
 	@"$(CARGO_TARGET_DIR)/debug/beatkeeper" crd --docs > "$(CARGO_TARGET_DIR)/api.md"
@@ -46,14 +46,23 @@ crd: build ## Generate what is generated anew: the CRD, its reference, the lists
 	@cp "$(CARGO_TARGET_DIR)/api.md" docs/api.md
 	@cp "$(CARGO_TARGET_DIR)/metrics.md" docs/metrics.md
 	@cp "$(CARGO_TARGET_DIR)/agent-reference.md" docs/agent-reference.md
+	@scripts/docs generate
 
 .PHONY: chart
 chart: ## Check the chart without a cluster: lint, unit tests, schema, every variant for Kubernetes 1.33 to 1.37
 	@scripts/chart
 
 .PHONY: chart-generate
-chart-generate: ## Generate the chart's README, its dashboards and its copy of the CRD
+chart-generate: ## Generate the chart's README, its icon, its dashboards and its copy of the CRD
 	@scripts/chart generate
+
+.PHONY: docs
+docs: ## Build the site from docs/ into target/site, strictly: under a minute at first, then seconds
+	@scripts/docs
+
+.PHONY: docs-serve
+docs-serve: ## Build the site and serve it on this computer, at PORT=8000, until Ctrl-C
+	@PORT="$(PORT)" scripts/docs serve
 
 .PHONY: bench
 bench: tools ## Measure Beatkeeper, beside etcd, Redis, ZooKeeper and plain Kubernetes, and what it costs, in half an hour; FULL=1: an hour more, and docs/benchmarks.md; QUICK=1: minutes

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use beatkeeper::{agent, controller, kube_client::Source, metrics, output};
+use beatkeeper::{agent, controller, gateway, kube_client::Source, metrics, output};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ enum Command {
         #[arg(long)]
         docs: bool,
     },
+    /// Take beats over HTTP and carry them to the operator, so that they cost no write of a Lease.
+    Gateway(Box<gateway::Args>),
     /// Change how much a running operator logs, without a restart.
     LogLevel(log_level::Args),
     /// Print the page that lists the agent's commands and settings, as Markdown.
@@ -52,6 +54,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
         Command::Controller(args) => operate(*args),
         Command::Crd { docs } => print_crd(docs).map(|()| ExitCode::SUCCESS),
+        Command::Gateway(args) => carry(*args),
         Command::LogLevel(args) => log_level::change(&args).map(|()| ExitCode::SUCCESS),
         Command::AgentReference => print(&agent::reference_page()).map(|()| ExitCode::SUCCESS),
         Command::Metrics => print(&metrics::page::page()).map(|()| ExitCode::SUCCESS),
@@ -76,6 +79,28 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
     tokio::spawn(log_level.follow(filter));
     let settings = controller::Settings::try_from(args)?;
     let source = Source::infer().context("cannot find out how to reach Kubernetes")?;
+    let stop = stop_at_signals("stopping: what is under way is ended, what is published stays")?;
+    controller::run(source, settings, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a gateway until SIGTERM or SIGINT, and lets its instances go to others.
+fn carry(args: gateway::Args) -> anyhow::Result<ExitCode> {
+    let filter = logging::to_stderr("info", args.log_format);
+    let running = async {
+        let log_level =
+            log_level::Signals::listen().context("cannot listen for SIGUSR1, SIGUSR2")?;
+        tokio::spawn(log_level.follow(filter));
+        let source = Source::infer().context("cannot find out how to reach Kubernetes")?;
+        let stop = stop_at_signals("stopping: instances are told to connect elsewhere")?;
+        gateway::run(source, args, stop).await?;
+        Ok(ExitCode::SUCCESS)
+    };
+    beatkeeper_gateway::run::on_this_thread(running).context("cannot begin")?
+}
+
+/// A token that is cancelled by SIGTERM or SIGINT.
+fn stop_at_signals(doing: &'static str) -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
@@ -85,11 +110,10 @@ async fn operate(args: controller::Args) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping: what is under way is ended, what is published stays");
+        tracing::info!("{doing}");
         on_signal.cancel();
     });
-    controller::run(source, settings, stop).await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(stop)
 }
 
 /// An agent prints lines of its own about an instance. These logs are about the way to the API server.

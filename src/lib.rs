@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod bind_address;
 pub mod controller;
+pub mod gateway;
 pub mod kube_client;
 pub mod metrics;
 pub mod output;

@@ -49,8 +49,11 @@ pub(crate) fn change(args: &Args) -> anyhow::Result<()> {
     // An agent ends at SIGUSR1, and so does a program that does not handle it.
     let command_line = fs::read(format!("/proc/{pid}/cmdline"))
         .with_context(|| format!("cannot look at process {pid}"))?;
-    if command_line.split(|byte| *byte == 0).nth(1) != Some(b"controller") {
-        bail!("process {pid} is not `beatkeeper controller`; name its process with --pid");
+    let subcommand = command_line.split(|byte| *byte == 0).nth(1);
+    if !matches!(subcommand, Some(b"controller" | b"gateway")) {
+        bail!(
+            "process {pid} is neither `beatkeeper controller` nor `beatkeeper gateway`; name its process with --pid"
+        );
     }
     let process = Pid::from_raw(pid).context("a process has a positive number")?;
     kill_process(process, level.signal())

@@ -83,7 +83,10 @@ pub struct ExplainLease {
     pub name: String,
     /// Whether the watch shows it.
     pub presence: ExplainPresence,
-    /// How many seconds ago its token was last seen to change (L1).
+    /// The name of the gateway that brought its last beat; none if the beat renewed the Lease.
+    #[serde(default)]
+    pub gateway: Option<String>,
+    /// How many seconds ago its token was last seen to change (L1), or a gateway brought a beat.
     pub last_change: f64,
     /// How its token came to be known.
     pub provenance: ExplainProvenance,

@@ -32,6 +32,10 @@ pub const RIVAL_ANNOTATION: &str = "beatkeeper.dev/rival";
 pub const POD_UID_ANNOTATION: &str = "beatkeeper.dev/pod-uid";
 /// Annotation: an operator takes the instance out of the Service; its value is the reason.
 pub const CORDONED_ANNOTATION: &str = "beatkeeper.dev/cordoned";
+/// Annotation in a gateway's answer to a beat: the ttl of the registration, as [`crate::duration`] writes it.
+pub const TTL_ANNOTATION: &str = "beatkeeper.dev/ttl";
+/// Annotation in a gateway's answer to a beat: the interval of the registration.
+pub const INTERVAL_ANNOTATION: &str = "beatkeeper.dev/interval";
 
 /// Longest instance name, in characters: a Lease name has 253, of which the registration's DNS
 /// label takes up to 63 and the dot one.

@@ -6,19 +6,24 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bearer;
+pub mod beats;
 pub mod duration;
 pub mod explain;
+pub mod gateway;
 pub mod heartbeat;
 pub mod keep;
 pub mod registration;
 pub mod status;
 pub mod text;
 
+mod carrier;
 mod crd;
 mod ports;
 mod reference;
 mod rules;
 
+pub use carrier::Carrier;
 pub use crd::{crd, crd_yaml};
 pub use ports::{InstancePort, PortSpec};
 pub use reference::reference_markdown;

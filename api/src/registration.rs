@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::carrier::Carrier;
 use crate::ports::{InstancePort, PortSpec};
 use crate::rules;
 use crate::status::ServiceRegistrationStatus;
@@ -90,6 +91,14 @@ pub struct ServiceRegistrationSpec {
     #[schemars(length(max = 32))]
     #[x_kube(validation = rules::interval())]
     pub interval: String,
+
+    /// The way that beats take. Lease: each beat renews the Lease of the instance, through the API server. Gateway:
+    /// beats go to a gateway, which hands them to the operator without a write to the API server; the first beat of an
+    /// instance, its health, draining and leaving stay writes to its Lease. Agents and programs with the SDK beat
+    /// through a gateway only if they know its address (--gateway), and renew the Lease otherwise. Beats of both ways
+    /// count, whatever this field says. Default: Lease.
+    #[serde(default)]
+    pub carrier: Carrier,
 
     /// The ports of the Service: 1 to 32, each with a different name.
     #[serde(default)]

@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use beatkeeper_bench::deaths::Deaths;
 use beatkeeper_bench::instances::{Instances, NAMESPACE, Size};
 use beatkeeper_bench::service::{Decisions, Plans, next_deadline};
 use beatkeeper_core::objects::heartbeat::{Heartbeat, HeartbeatLease};
@@ -92,6 +93,29 @@ fn deciding(criterion: &mut Criterion) {
     }
 }
 
+/// One death among many, decided about all instances, and about those of which something has changed.
+fn deaths(criterion: &mut Criterion) {
+    for (name, keeps) in [("decide_one_death_in_full", false), ("decide_one_death", true)] {
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(10);
+        for instances in [1_000, 10_000, 100_000] {
+            let mut deaths = Deaths::new(instances, keeps);
+            let mut victim = 0;
+            group.bench_function(BenchmarkId::new("instances", instances), |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..rounds {
+                        victim = (victim + 7_919) % instances;
+                        spent += deaths.one_dies(victim);
+                    }
+                    spent
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
 /// Computes each service's own deadline from its verdicts; a million instances are 1,000 of these services.
 fn deadline(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("next_deadline");
@@ -121,5 +145,5 @@ fn planning(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(core, decode, read, observe, deciding, deadline, planning);
+criterion_group!(core, decode, read, observe, deciding, deaths, deadline, planning);
 criterion_main!(core);

@@ -84,6 +84,7 @@ impl Instances {
             .records_of(service)
             .into_iter()
             .map(|record| LeaseDecision {
+                carried_at: record.carried_at(),
                 lease: record.lease,
                 token: record.token,
                 outcome: Outcome::Published(Basis::Beats),

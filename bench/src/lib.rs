@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod deaths;
 pub mod hour;
 pub mod instances;
 pub mod service;

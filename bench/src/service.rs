@@ -63,6 +63,11 @@ impl Inputs {
         }
     }
 
+    /// Returns the registration.
+    pub fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
     /// Returns the namespace and name of the registration.
     pub fn key(&self) -> &Key {
         &self.registration.key
@@ -75,7 +80,18 @@ impl Inputs {
         published: &AddressSet,
         now: MonotonicTime,
     ) -> Vec<Verdict> {
-        decide(&Facts {
+        self.with_facts(records, published, now, decide)
+    }
+
+    /// Asks the core about the instances of the registration.
+    pub fn with_facts<T>(
+        &self,
+        records: &[Record],
+        published: &AddressSet,
+        now: MonotonicTime,
+        ask: impl FnOnce(&Facts<'_>) -> T,
+    ) -> T {
+        ask(&Facts {
             registration: &self.registration,
             instances: facts::Instances { records, adopted: &[], cordons: &[] },
             liveness: facts::Liveness {

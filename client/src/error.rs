@@ -6,6 +6,7 @@ use beatkeeper_api::duration::{self, ParseDurationError};
 
 use crate::{
     failure::Failure,
+    gateway::{GATEWAY_VARIABLE, GatewayError, GatewayUrlError},
     names::NameError,
     transport::{ConnectError, NoConfiguration},
 };
@@ -33,6 +34,17 @@ pub enum Error {
         /// What is wrong with its value.
         source: ParseDurationError,
     },
+    /// A malformed URL of a gateway.
+    #[error("the gateway {url:?}: {source} (${GATEWAY_VARIABLE})")]
+    GatewayUrl {
+        /// The value that was given.
+        url: String,
+        /// What is wrong with it.
+        source: GatewayUrlError,
+    },
+    /// The settings of the gateway cannot be used.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
     /// An interval below the minimum.
     #[error("{what} {} is too short: choose 100ms or more", duration::format(*interval))]
     TooShort {

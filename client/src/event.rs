@@ -1,15 +1,18 @@
 //! The events that a heartbeat loop reports.
 
+mod carrier;
+
 use std::fmt;
 use std::time::Duration;
 
-use beatkeeper_api::{duration, text::plain};
+use beatkeeper_api::{Carrier, duration, text::plain};
 use jiff::Timestamp;
 
 use crate::failure::Failure;
 use crate::lease::HealthReport;
 use crate::publication::Publication;
 use crate::schedule::Pace;
+pub use carrier::CarrierEvent;
 
 /// Something that happened. It is displayed as one line for people. Text from other sources is made safe to
 /// print.
@@ -28,12 +31,14 @@ pub enum Event {
     },
     /// A beat was accepted.
     Beat {
-        /// The renewTime it carried.
+        /// The renewTime it carried; through a gateway, when it was sent.
         at: Timestamp,
         /// From sending the beat to the answer.
         took: Duration,
         /// From when the beat was due until it was sent. Tries that failed before count.
         late: Duration,
+        /// The way that it took.
+        carrier: Carrier,
     },
     /// Beats are accepted again.
     Recovered {
@@ -130,6 +135,8 @@ pub enum Event {
     },
     /// There was nothing to deregister.
     NeverRegistered,
+    /// Beats take another way, or cannot take the one that the registration asks for.
+    Carrier(CarrierEvent),
 }
 
 /// How a Lease became ours.
@@ -171,7 +178,8 @@ impl Event {
             | Self::Publication { .. }
             | Self::Deregistered { .. }
             | Self::LeaseLeft { .. }
-            | Self::NeverRegistered => Severity::Change,
+            | Self::NeverRegistered
+            | Self::Carrier(CarrierEvent::Changed(_)) => Severity::Change,
             Self::Failed { .. }
             | Self::RereadFailed(_)
             | Self::IntervalTooLong { .. }
@@ -182,7 +190,8 @@ impl Event {
             | Self::TakenOverByOther { .. }
             | Self::Rival { .. }
             | Self::UnclaimedBeat { .. }
-            | Self::LeaseLost { .. } => Severity::Warning,
+            | Self::LeaseLost { .. }
+            | Self::Carrier(_) => Severity::Warning,
         }
     }
 }
@@ -213,6 +222,7 @@ impl fmt::Display for Event {
                 note.as_ref().map_or(Ok(()), |note| write!(f, ": {}", plain(note)))
             }
             Self::Deregistered { lease } => write!(f, "deregistered: deleted the Lease {lease}"),
+            Self::Carrier(event) => event.fmt(f),
             Self::NeverRegistered => write!(f, "stopped; there was nothing to deregister"),
             Self::Beat { .. }
             | Self::Recovered { .. }
@@ -237,9 +247,10 @@ impl Event {
     /// What became of beats and other requests.
     fn fmt_beats(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Beat { at, took, late: _ } => {
+            Self::Beat { at, took, late: _, carrier } => {
                 let at = beatkeeper_api::heartbeat::renew_time(*at);
-                write!(f, "beat {at} accepted in {:.1}ms", took.as_secs_f64() * 1000.0)
+                let by = if *carrier == Carrier::Gateway { " by a gateway" } else { "" };
+                write!(f, "beat {at} accepted{by} in {:.1}ms", took.as_secs_f64() * 1000.0)
             }
             Self::Recovered { after } => {
                 write!(

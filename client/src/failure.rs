@@ -12,7 +12,7 @@ use crate::panics::Panic;
 use crate::schedule::PaceError;
 use crate::timeout::TimedOut;
 
-/// A request to the API server.
+/// A request to the API server or to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Reads the ServiceRegistration.
@@ -29,6 +29,8 @@ pub enum Operation {
     ReplaceLease,
     /// Renews the Lease.
     Beat,
+    /// Beats through a gateway.
+    CarriedBeat,
     /// Deletes the Lease at the end.
     Deregister,
     /// Lists the published instances.
@@ -45,6 +47,7 @@ impl Operation {
             Self::TakeOverLease => "cannot take over the Lease",
             Self::ReplaceLease => "cannot delete the Lease of the earlier Pod",
             Self::Beat => "beat failed for",
+            Self::CarriedBeat => "no gateway has accepted a beat for",
             Self::Deregister => "cannot delete the Lease",
             Self::ListSlices => "cannot list the EndpointSlices of",
         }
@@ -55,7 +58,7 @@ impl Operation {
         match self {
             Self::ReadRegistration | Self::ReadPod | Self::ReadLease => "get",
             Self::CreateLease => "create",
-            Self::TakeOverLease | Self::Beat => "patch",
+            Self::TakeOverLease | Self::Beat | Self::CarriedBeat => "patch",
             Self::ReplaceLease | Self::Deregister => "delete",
             Self::ListSlices => "list",
         }
@@ -255,6 +258,9 @@ impl fmt::Display for Failure {
                 object.split('/').next().unwrap_or_default(),
                 operation.rule(),
             ),
+            Cause::Unauthenticated if *operation == Operation::CarriedBeat => {
+                write!(f, "{doing} {object}: the gateway does not accept the token: {details}")
+            }
             Cause::Unauthenticated => write!(
                 f,
                 "{doing} {object}: the API server does not accept the credentials ({details}); \

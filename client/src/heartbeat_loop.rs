@@ -1,5 +1,7 @@
 //! The heartbeat loop of one instance: it claims the Lease, renews it, and deletes it at the end.
 
+mod carry;
+mod carrying;
 mod claim;
 mod deregister;
 mod follow;
@@ -10,6 +12,7 @@ mod reread;
 mod state;
 #[cfg(test)]
 mod tests;
+mod way;
 
 use std::time::Duration;
 
@@ -25,7 +28,7 @@ use crate::{
 };
 pub use options::{BeatOptions, Progress, Report};
 use plan::Plan;
-use reread::Rereader;
+use reread::{Rereader, Terms};
 use state::ClaimState;
 pub use state::HeartbeatLoop;
 
@@ -43,7 +46,7 @@ const CLOCK_OFF: i64 = 60;
 enum LoopEvent {
     Stop,
     HealthReport,
-    Pace(Pace),
+    Terms(Terms),
     LostTime(LostTime),
 }
 
@@ -101,20 +104,31 @@ impl HeartbeatLoop {
             while let Some(news) = self.news(plan.due, rereader.as_mut(), stop).await {
                 match news {
                     LoopEvent::Stop => return,
-                    LoopEvent::HealthReport if !plan.failing && self.health_differs() => {
+                    // While only gateways do not answer, the health goes to the Lease at once.
+                    LoopEvent::HealthReport
+                        if (!plan.failing || self.carrying.is_carried())
+                            && self.health_differs() =>
+                    {
                         plan.due = Instant::now()
                     }
                     // The news goes out with the next try.
                     LoopEvent::HealthReport => {}
-                    LoopEvent::Pace(pace) => {
-                        self.pace = Some(pace);
-                        if !plan.failing {
-                            plan.due = plan.due.min(plan.anchor + pace.pause(rand::random()));
-                        }
-                    }
+                    LoopEvent::Terms(terms) => self.follow_terms(&mut plan, terms),
                     LoopEvent::LostTime(lost) => self.account_for(&mut plan, lost),
                 }
             }
+        }
+    }
+
+    /// Follows what the registration asks for from now on.
+    fn follow_terms(&mut self, plan: &mut Plan, Terms { pace, carrier }: Terms) {
+        self.follow_pace(pace);
+        if !plan.failing {
+            plan.due = plan.due.min(plan.anchor + pace.pause(rand::random()));
+        }
+        // Where no gateway answers, the Lease is renewed at once.
+        if self.follow_carrier(carrier) && plan.failing && self.carrying.is_carried() {
+            plan.due = Instant::now();
         }
     }
 
@@ -175,8 +189,8 @@ impl HeartbeatLoop {
     ) -> Option<LoopEvent> {
         let changed = async {
             match rereader {
-                Some((paces, _)) => match paces.changed().await {
-                    Ok(()) => *paces.borrow_and_update(),
+                Some((terms, _)) => match terms.changed().await {
+                    Ok(()) => *terms.borrow_and_update(),
                     Err(_) => std::future::pending().await,
                 },
                 None => std::future::pending().await,
@@ -192,7 +206,7 @@ impl HeartbeatLoop {
             biased;
             () = stop.cancelled() => Some(LoopEvent::Stop),
             () = health_report => Some(LoopEvent::HealthReport),
-            pace = changed => Some(LoopEvent::Pace(pace)),
+            terms = changed => Some(LoopEvent::Terms(terms)),
             lost = self.suspend_detector.sleep_until(due) => lost.map(LoopEvent::LostTime),
         }
     }

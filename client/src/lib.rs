@@ -30,7 +30,8 @@
 //! # How it is built
 //! [`heartbeat_loop`] is the engine: it claims the Lease of the instance, renews it, and gives it back. The decisions
 //! are in modules without I/O: when to beat ([`schedule`], [`clock`], [`suspend_detector`]), what to do with a Lease
-//! that already exists ([`lease`]), and what a failure means ([`failure`]). The engine reports what happens
+//! that already exists ([`lease`]), and what a failure means ([`failure`]). The connection to gateways is in
+//! [`gateway`]. The engine reports what happens
 //! as [`event`]s. The command `beatkeeper agent` runs the same loop.
 
 #[cfg(doctest)]
@@ -39,6 +40,7 @@ struct Page;
 
 pub mod event;
 pub mod failure;
+pub mod gateway;
 pub mod headers;
 pub mod heartbeat_loop;
 pub mod lease;

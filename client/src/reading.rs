@@ -169,7 +169,10 @@ impl Readable for EndpointSlice {
 impl Readable for ServiceRegistration {
     const KEEP: Keep = Fields(&[
         ("metadata", IDENTITY),
-        ("spec", Fields(&[("serviceName", All), ("ttl", All), ("interval", All)])),
+        (
+            "spec",
+            Fields(&[("serviceName", All), ("ttl", All), ("interval", All), ("carrier", All)]),
+        ),
         (
             "status",
             Fields(&[

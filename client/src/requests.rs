@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{ServiceRegistration, beats::BeatLease};
 use http::{Request, header::CONTENT_TYPE};
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{
@@ -12,6 +12,7 @@ use kube::{
 use serde::de::IgnoredAny;
 
 use crate::failure::{Cause, Failure, Operation};
+use crate::gateway::Gateway;
 use crate::headers::Headers;
 use crate::lease::{Identity, LeasePatch};
 use crate::reading::Read;
@@ -27,6 +28,8 @@ pub struct Connection {
     pub client: Client,
     /// The values from the headers of the answers that this client received.
     pub headers: Headers,
+    /// The connection to gateways, if there are any. All instances of a process share it.
+    pub gateway: Option<Gateway>,
 }
 
 pub(super) struct Requests {
@@ -37,13 +40,15 @@ pub(super) struct Requests {
     registration: String,
     lease: String,
     headers: Headers,
+    gateway: Option<Gateway>,
     /// The field manager under which the API server records our writes; `None`: the one that the User-Agent
     /// gives.
     manager: Option<&'static str>,
 }
 
 impl Requests {
-    pub(super) fn new(Connection { client, headers }: Connection, identity: &Identity) -> Self {
+    pub(super) fn new(connection: Connection, identity: &Identity) -> Self {
+        let Connection { client, headers, gateway } = connection;
         let namespace = &identity.namespace;
         Self {
             leases: Api::namespaced(client.clone(), namespace),
@@ -53,6 +58,7 @@ impl Requests {
             registration: identity.registration.clone(),
             lease: identity.lease_name(),
             headers,
+            gateway,
             manager: None,
         }
     }
@@ -73,6 +79,16 @@ impl Requests {
 
     pub(super) fn registration_object(&self) -> String {
         self.object(&self.registration)
+    }
+
+    /// The connection to gateways, if there are any.
+    pub(super) fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_ref()
+    }
+
+    /// Names the Lease to a gateway.
+    pub(super) fn beat_lease(&self) -> BeatLease {
+        BeatLease { namespace: self.namespace.clone(), name: self.lease.clone() }
     }
 
     pub(super) async fn registration(

@@ -30,7 +30,7 @@ mod signer;
 mod source;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upstream;
 
 use std::time::Duration;
@@ -40,12 +40,14 @@ use tower::ServiceBuilder;
 
 use crate::headers::Headers;
 
+pub(crate) use dial::{Resolver, system as system_resolver};
 pub use error::{ConnectError, NoConfiguration, NoSource};
 pub use plugin::TokenError;
 pub use proxy::ProxyError;
 pub use route::tcp;
 pub use service::HttpService;
 pub use source::{ActAs, Choice, Source};
+pub(crate) use stream::PeerAddress;
 
 /// The User-Agent of programs that use the SDK.
 pub(crate) const USER_AGENT: &str = concat!("beatkeeper-client/", env!("CARGO_PKG_VERSION"));

@@ -7,6 +7,7 @@ pub mod briefs;
 pub mod deliveries;
 pub mod dependents;
 mod object_cache;
+pub mod pod_changes;
 mod registrations;
 pub mod watched;
 
@@ -24,7 +25,7 @@ use k8s_openapi::{
 use crate::{
     cluster_cache::{
         belongings::Belongings, briefs::Registrations, dependents::Dependents,
-        object_cache::ObjectCache,
+        object_cache::ObjectCache, pod_changes::PodChanges,
     },
     objects::{
         decode::Unreadable,
@@ -74,6 +75,8 @@ pub struct ClusterCache {
     belongings: Belongings,
     /// Looked up for each outside instance in each decision; hence this hash function (see [`AddressSet`]).
     addresses: hashbrown::HashMap<IpAddr, BTreeMap<Key, &'static str>>,
+    /// Which Pods have changed lately.
+    pub pod_changes: PodChanges,
     /// Which registrations have asked for which objects.
     pub dependents: Dependents,
 }

@@ -3,7 +3,7 @@
 //! Nothing is decided here, and nothing is changed: the outage guard is not asked again. Records, trackers and the last
 //! report are turned into spans of time that need no clock to be understood.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::{
     InstanceState,
@@ -14,6 +14,7 @@ use beatkeeper_api::{
 };
 
 use crate::{
+    carriers::silence::Finding,
     decide::evidence::Evidence,
     liveness::{
         index::{Presence, Provenance, Record},
@@ -39,6 +40,8 @@ pub struct Known<'a> {
     pub ttl: &'a TtlHistory,
     /// The record of the instance's Lease, and the time between its last two beats.
     pub record: Option<(&'a Record, Option<Duration>)>,
+    /// What gateways say of it; none if there are none.
+    pub carried: Option<Carried>,
     /// How far time is proven.
     pub path: &'a Path,
     /// The last report, and when it was made. None if this replica has not decided in this term.
@@ -47,6 +50,14 @@ pub struct Known<'a> {
     pub next_look: Option<MonotonicTime>,
     /// The present moment.
     pub now: MonotonicTime,
+}
+
+/// What gateways say of an instance.
+pub struct Carried {
+    /// The name of the gateway that brought its last beat; none if the beat renewed the Lease.
+    pub gateway: Option<Arc<str>>,
+    /// What its silence says.
+    pub finding: Finding,
 }
 
 /// What is known of the path of a registration's beats, without asking the guard again.
@@ -95,8 +106,12 @@ impl Known<'_> {
         Pace { ttl: self.ttl.at(record, interval), interval }
     }
 
+    /// The deadline. While gateways hold the instance, only writes of its Lease tell one.
     fn deadline(&self, record: &Record) -> MonotonicTime {
-        self.path.evidence.deadline(record.silence(), self.pace(record))
+        let (evidence, pace) = (&self.path.evidence, self.pace(record));
+        let finding = self.carried.as_ref().map(|carried| carried.finding);
+        let deadline = evidence.deadline_by(finding, record, pace);
+        deadline.unwrap_or_else(|| evidence.deadline(record.silence(), pace))
     }
 }
 
@@ -110,6 +125,7 @@ fn lease(known: &Known<'_>, record: &Record, interval: Option<Duration>) -> Expl
             Presence::Missing => ExplainPresence::Missing,
             Presence::Unlabelled => ExplainPresence::Unlabelled,
         },
+        gateway: known.carried.as_ref().and_then(|it| it.gateway.as_deref()).map(str::to_owned),
         last_change: seconds(now.since(record.seen)),
         provenance: match record.provenance {
             Provenance::Changed => ExplainProvenance::Changed,

@@ -30,8 +30,10 @@ pub mod output;
 pub mod render;
 pub mod session;
 pub mod signals;
+pub mod sizes;
 pub mod target;
 pub mod times;
+pub mod view;
 
 use std::process::ExitCode;
 

@@ -91,6 +91,28 @@ fn terminal_width() -> Option<usize> {
     Some(usize::from(size.ws_col).max(40)).filter(|_| size.ws_col > 0)
 }
 
+/// A form of the output of what was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// What was found, in short.
+    Short,
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
+
+impl Form {
+    /// The form of the document, if it is one for programs.
+    pub fn document(self) -> Option<Document> {
+        match self {
+            Self::Short => None,
+            Self::Json => Some(Document::Json),
+            Self::Yaml => Some(Document::Yaml),
+        }
+    }
+}
+
 /// A form of output for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Document {

@@ -25,10 +25,13 @@ pub(super) async fn register(settings: Settings, limit: Duration) -> Result<Exit
         || settings.health_bind_address.is_some()
         || settings.metrics_bind_address.is_some()
         || settings.on_stop.is_some()
+        || settings.gateways.is_some()
+        || settings.gateway_ca_file.is_some()
+        || settings.gateway_token_file.is_some()
     {
         bail!(
-            "register only registers: --probe, --on-stop, --health-bind-address and --metrics-bind-address \
-             belong to agent run"
+            "register only registers: --probe, --on-stop, --health-bind-address, --metrics-bind-address, --gateway, \
+             --gateway-ca-file and --gateway-token-file belong to agent run"
         );
     }
     let (connection, namespace) = connect()?;

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use beatkeeper_api::text::plain;
 use beatkeeper_client::{
+    gateway::GatewaySettings,
     heartbeat_loop::BeatOptions,
     lease::{Identity, Location},
 };
@@ -28,6 +29,8 @@ pub struct Plan {
     pub health_bind_address: BindAddress,
     /// Where the agent serves its metrics.
     pub metrics_bind_address: BindAddress,
+    /// The gateways of all instances, if there are any.
+    pub gateway: Option<GatewaySettings>,
 }
 
 /// One instance that the agent beats for.
@@ -93,6 +96,11 @@ impl Plan {
         let on_stop = settings.on_stop.take().unwrap_or_default();
         let health_bind_address = settings.health_bind_address.take().unwrap_or_default();
         let metrics_bind_address = settings.metrics_bind_address.take().unwrap_or_default();
+        let gateway = GatewaySettings::of(
+            settings.gateways.take().unwrap_or_default(),
+            settings.gateway_ca_file.take(),
+            settings.gateway_token_file.take(),
+        )?;
         let instances = match settings.instances.take() {
             None => vec![InstancePlan::of(&settings, around)?],
             Some(instances) => {
@@ -118,7 +126,14 @@ impl Plan {
                 );
             }
         }
-        Ok(Self { instances, drain_delay, on_stop, health_bind_address, metrics_bind_address })
+        Ok(Self {
+            instances,
+            drain_delay,
+            on_stop,
+            health_bind_address,
+            metrics_bind_address,
+            gateway,
+        })
     }
 
     /// Makes a plan for targets that cannot beat themselves.
@@ -170,9 +185,12 @@ impl Settings {
             self.drain_delay.is_none()
                 && self.health_bind_address.is_none()
                 && self.metrics_bind_address.is_none()
-                && self.on_stop.is_none(),
-            "drainDelay, onStop, healthBindAddress and metricsBindAddress hold for the whole agent: set them \
-             beside instances:"
+                && self.on_stop.is_none()
+                && self.gateways.is_none()
+                && self.gateway_ca_file.is_none()
+                && self.gateway_token_file.is_none(),
+            "drainDelay, onStop, healthBindAddress, metricsBindAddress, gateways, gatewayCaFile and gatewayTokenFile \
+             hold for the whole agent: set them beside instances:"
         );
         Ok(self)
     }

@@ -27,7 +27,7 @@ Durations are written as `30s`, `500ms` or `1m30s`.
 
 const INSTANCES: &str = "\
 | | | `instances` | Many instances in one agent: a list of the same settings, but not `drainDelay`, `onStop`, \
-`healthBindAddress` and `metricsBindAddress`. A setting outside the list applies to all entries. |
+`healthBindAddress`, `metricsBindAddress`, `gateways`, `gatewayCaFile` and `gatewayTokenFile`. A setting outside the list applies to all entries. |
 ";
 
 const FLAGS: &str = "

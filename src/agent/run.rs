@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     arguments::BeatArgs,
-    connection::{connect, pod_name},
+    connection::{connect, open_gateway, pod_name},
     console::Console,
     lifecycle::{attend, notify_when_ready, stopping, unless_interrupted},
     metrics::counts::AgentMetrics,
@@ -80,8 +80,9 @@ async fn end_of(reading: &mut Option<Reading>) -> Result<Plan> {
 /// It cannot start, or deregistering at its end failed.
 pub(super) async fn run(args: BeatArgs, kind: Kind) -> Result<ExitCode> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let (connection, namespace) = connect()?;
+    let (mut connection, namespace) = connect()?;
     let mut plan = kind.plan(&args, &namespace)?;
+    connection.gateway = open_gateway(&plan)?;
     let console = Console::new(args.verbose);
     // Before the first beat: an agent that ends here leaves no instance that beats only once.
     let servers = Server::listen(&plan).await.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -179,6 +180,13 @@ async fn reload(
             ));
             now.clone_from(before);
         }
+    }
+    if now.gateway != before.gateway {
+        console.print(
+            "gateways, gatewayCaFile and gatewayTokenFile cannot be reloaded, and stay what they were: start again to \
+             change them",
+        );
+        now.gateway = before.gateway;
     }
     let Changes { added, changed, removed } =
         supervisor.reload(std::mem::take(&mut now.instances)).await;

@@ -3,10 +3,11 @@
 
 mod values;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use beatkeeper_api::duration;
 use beatkeeper_client::{
+    gateway::GatewayUrl,
     lease::{Identity, Location},
     names::{self, NameError, hostname},
 };
@@ -15,7 +16,8 @@ use serde::Deserialize;
 use super::probe::Probe;
 use crate::bind_address::BindAddress;
 use values::{
-    duration_text, health_address, interval, interval_text, metrics_address, pair, pairs, probes,
+    duration_text, gateway_url, gateways, health_address, interval, interval_text, metrics_address,
+    pair, pairs, probes,
 };
 
 /// The settings of one instance, or of all instances. Each of them may be absent.
@@ -106,6 +108,29 @@ pub struct Settings {
     #[serde(deserialize_with = "metrics_address")]
     pub metrics_bind_address: Option<BindAddress>,
 
+    /// Beat through this gateway while the registration says carrier: Gateway: https://HOST:PORT. All addresses of the
+    /// host are tried. May be repeated, or separated by commas. Needs --gateway-ca-file [default: none; then the agent
+    /// renews the Leases, whatever the registration says].
+    #[arg(
+        id = "gateways",
+        long = "gateway",
+        env = "BEATKEEPER_GATEWAY",
+        value_name = "URL",
+        value_delimiter = ',',
+        value_parser = gateway_url
+    )]
+    #[serde(deserialize_with = "gateways")]
+    pub gateways: Option<Vec<GatewayUrl>>,
+
+    /// File with the CA of the gateways, as PEM. No other CA is trusted. The agent reads it again when it changes.
+    #[arg(long, env = "BEATKEEPER_GATEWAY_CA_FILE", value_name = "FILE")]
+    pub gateway_ca_file: Option<PathBuf>,
+
+    /// File with a token of the audience beatkeeper for the gateways. The agent reads it again when it changes [default:
+    /// /var/run/secrets/beatkeeper/token].
+    #[arg(long, env = "BEATKEEPER_GATEWAY_TOKEN_FILE", value_name = "FILE")]
+    pub gateway_token_file: Option<PathBuf>,
+
     /// Many instances in one agent: a list of the same settings. A setting outside the list applies to all
     /// entries.
     #[arg(skip)]
@@ -154,7 +179,8 @@ impl Settings {
         macro_rules! first { ($($field:ident)*) => { Self { $($field: self.$field.or_else(|| base.$field.clone()),)* } } }
         first! {
             registration namespace instance pod addresses app_version metadata interval probes drain_delay
-            on_stop health_bind_address metrics_bind_address instances
+            on_stop health_bind_address metrics_bind_address gateways gateway_ca_file gateway_token_file
+            instances
         }
     }
 
@@ -290,6 +316,9 @@ mod tests {
             "--on-stop=keep",
             "--health-bind-address=127.0.0.1:8484",
             "--metrics-bind-address=127.0.0.1:8485",
+            "--gateway=https://a:8443,https://b:8443",
+            "--gateway-ca-file=/etc/ca.crt",
+            "--gateway-token-file=/etc/token",
         ]);
         let file = "
             registration: greeter
@@ -307,6 +336,9 @@ mod tests {
             onStop: keep
             healthBindAddress: 127.0.0.1:8484
             metricsBindAddress: 127.0.0.1:8485
+            gateways: [https://a:8443, https://b:8443]
+            gatewayCaFile: /etc/ca.crt
+            gatewayTokenFile: /etc/token
         ";
         assert_eq!(
             serde_saphyr::from_str::<Settings>(file).expect("a file"),
@@ -332,6 +364,7 @@ mod tests {
             ("probes: [{ tcpSocket: { port: 99999 } }]", "port"),
             ("addresses: [example.com]", "IP address"),
             ("metricsBindAddress: '8485'", "metricsBindAddress: give 0 for off, or HOST:PORT"),
+            ("gateways: [http://a]", "gateways: write it as https://HOST:PORT"),
             ("healthBindAddress: ':x'", "healthBindAddress: give 0 for off, or HOST:PORT"),
         ] {
             let error = serde_saphyr::from_str::<Settings>(file).expect_err(file).to_string();

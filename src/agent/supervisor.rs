@@ -335,7 +335,7 @@ mod tests {
         let around = Environment { namespace: "shop".to_owned(), pod_name: None };
         let plan = Plan::of(settings, &around).expect("a plan");
         let client = kube::Client::new(tower::service_fn(answer), "shop");
-        let connection = Connection { client, headers: Headers::default() };
+        let connection = Connection { client, headers: Headers::default(), gateway: None };
         let on_failure = OnFailure::ReportFailing { started_here: false };
         let (metrics, console) = (Arc::new(AgentMetrics::new()), Console::new(false));
         let supervisor =

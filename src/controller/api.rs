@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     controller::{
+        call::call_within,
         error::{ApiError, Cause},
         leader::leadership::Leadership,
     },
-    kube_client::{self, gate::Gate},
+    kube_client::gate::Gate,
 };
 
 /// Timeout of a call to the API server, except watches. It is far above the duration of a healthy call (p99 12
@@ -76,25 +77,15 @@ impl ApiServer {
     }
 }
 
-/// Runs a call with this timeout. An error names the call.
-pub(crate) async fn call_within<T>(
-    limit: Duration,
-    doing: impl FnOnce() -> String,
-    call: impl Future<Output = Result<T, kube::Error>> + Send,
-) -> Result<T, ApiError> {
-    match kube_client::within(limit, call).await {
-        Ok(Ok(result)) => Ok(result),
-        Ok(Err(error)) => Err(ApiError { doing: doing(), cause: Cause::Kube(Box::new(error)) }),
-        Err(late) => Err(ApiError { doing: doing(), cause: late.into() }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::{
-        clock::Clock,
-        leader::leadership::{Standing, Term},
+    use crate::{
+        controller::{
+            clock::Clock,
+            leader::leadership::{Standing, Term},
+        },
+        kube_client,
     };
     use tokio::sync::watch;
 
@@ -107,7 +98,7 @@ mod tests {
         let (sender, receiver) = watch::channel(Standing::default());
         let leadership = Leadership::elected(clock, receiver);
         let valid_until = clock.now() + left;
-        sender.send_replace(Standing { term: Some(Term(1)), valid_until });
+        sender.send_replace(Standing { term: Some(Term(1)), valid_until, ..Standing::default() });
         (ApiServer::new(client, leadership, 8, CancellationToken::new()), sender)
     }
 

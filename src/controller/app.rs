@@ -6,12 +6,14 @@ use beatkeeper_client::transport::HttpService;
 use http::{Request, Response};
 use hyper::body::Bytes;
 use kube::client::Body;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service};
 
 use crate::{
     controller::{
         api::CALL_TIMEOUT,
+        carriers::{network::Tls, port::Network},
         clock::Clock,
         explain::{scopes::Scopes, server::ExplainServer},
         host::{self, Host, Process},
@@ -25,6 +27,7 @@ use crate::{
         serve::{self, ServeError},
         settings::Settings,
         telemetry::Telemetry,
+        trace::collector::{Collector, CollectorError},
         watch::address_scope::{self, AddressesUnknown},
     },
     kube_client::{self, Source, gate::Gate},
@@ -49,6 +52,9 @@ pub enum RunError {
     /// The operator cannot serve health probes or scrapes.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The operator cannot send traces.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
 }
 
 /// Runs the operator until `stop` is cancelled, and then until all running work has ended.
@@ -63,14 +69,21 @@ pub async fn run(
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let (source, clock) = (source.into(), Clock::start());
+    let (source, clock, identity) = (source.into(), Clock::start(), host::identity());
+    let user_agent = options(clock).user_agent;
+    let collector = settings.traces.as_ref();
+    let collector = collector.map(|it| Collector::open(it, &user_agent, &identity)).transpose()?;
+    let gateways = settings.gateways.as_ref();
+    let gateways = gateways.map(|gateways| Arc::new(Tls::new(gateways)) as Arc<dyn Network>);
     let host = Host {
-        api_server: HttpService::open(&source, &options(clock).user_agent)?,
+        api_server: HttpService::open(&source, &user_agent)?,
         namespace: source.namespace().to_owned(),
-        identity: host::identity(),
+        identity,
         clock,
         process: Process::default(),
         observer: Arc::new(Unobserved),
+        collector,
+        gateways,
     };
     run_on(host, settings, stop).await
 }
@@ -90,8 +103,11 @@ where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let Host { api_server, namespace, identity, clock, process, observer } = host;
-    let telemetry = Telemetry::new(clock, settings.metrics_per_registration);
+    let Host { api_server, namespace, identity, clock, process, observer, collector, gateways } =
+        host;
+    let mut telemetry = Telemetry::new(clock, settings.metrics_per_registration);
+    let ended = CancellationToken::new();
+    let sending = collector.map(|it| begin_traces(it, &mut telemetry, &process, &ended));
     let gate = Gate::new(settings.max_parallel_api_calls.into(), Arc::new(telemetry.clone()));
     // Reviews of tokens take no place from the operator's work, and do not wait if the API server is busy.
     let impatient = kube_client::Options { patience: Duration::ZERO, ..options(clock) };
@@ -115,11 +131,7 @@ where
     // With leader election this process does not lead until the election says so.
     telemetry.metrics.leads(election.is_none());
     let warm = CancellationToken::new();
-    let ended = CancellationToken::new();
-    let election = election.map(|election| {
-        let taking_part = take_part(election, warm.clone(), stop.clone(), ended.clone());
-        tokio::spawn(process.task(taking_part))
-    });
+    let election = election.map(|it| begin_election(it, &process, &warm, &stop, &ended));
     let shared = Shared {
         client,
         settings,
@@ -129,6 +141,7 @@ where
         telemetry,
         leadership,
         scopes,
+        gateways,
         warm,
     };
     let running = namespaces.into_iter().map(|namespace| {
@@ -138,11 +151,35 @@ where
     let results = futures::future::join_all(running).await;
     // No task writes any more, so the leadership may be released.
     ended.cancel();
-    if let Some(election) = election {
-        election.await.map_err(|_| EndedByItself)?;
+    for task in election.into_iter().chain(sending) {
+        task.await.map_err(|_| EndedByItself)?;
     }
     let ended: Result<(), EndedByItself> = results.into_iter().collect();
     Ok(ended?)
+}
+
+/// Begins to send traces. The returned task ends after `ended` is cancelled.
+fn begin_traces(
+    collector: Collector,
+    telemetry: &mut Telemetry,
+    process: &Process,
+    ended: &CancellationToken,
+) -> JoinHandle<()> {
+    let (traces, sending) = collector.traces(telemetry.clock, &telemetry.metrics, ended.clone());
+    telemetry.traces = traces;
+    tokio::spawn(process.task(sending))
+}
+
+/// Begins to take part in the election. The returned task ends after `ended` is cancelled.
+fn begin_election(
+    election: Election,
+    process: &Process,
+    warm: &CancellationToken,
+    stop: &CancellationToken,
+    ended: &CancellationToken,
+) -> JoinHandle<()> {
+    let taking_part = take_part(election, warm.clone(), stop.clone(), ended.clone());
+    tokio::spawn(process.task(taking_part))
 }
 
 /// The namespace of each scope; None for all namespaces.

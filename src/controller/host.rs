@@ -13,7 +13,9 @@ use beatkeeper_client::names::hostname;
 use futures::future::Either;
 use kube::Client;
 
-use crate::controller::{clock::Clock, observer::Observer};
+use crate::controller::{
+    carriers::port::Network, clock::Clock, observer::Observer, trace::collector::Collector,
+};
 
 /// The host of one process of the operator.
 pub struct Host<S> {
@@ -29,6 +31,10 @@ pub struct Host<S> {
     pub process: Process,
     /// Sees what this process decides.
     pub observer: Arc<dyn Observer>,
+    /// Where traces are sent; None if they are not.
+    pub collector: Option<Collector>,
+    /// The network of gateways; None if there are none.
+    pub gateways: Option<Arc<dyn Network>>,
 }
 
 /// Decides when the tasks of a process run. The simulation uses it to suspend and end processes.

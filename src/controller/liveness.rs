@@ -2,22 +2,33 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::controller::clock::Clock;
+use crate::controller::{carriers::state::CarrierState, clock::Clock};
 use beatkeeper_core::liveness::{
     index::Index, outage_guard::OutageGuard, probe_tracker::ProbeTracker,
 };
 
 /// The evidence for and against the life of the instances of one scope.
+///
+/// The locks have an order: the gateways first, then the index. Both are held while beats of gateways are taken in, so
+/// no decision sees an answer of a gateway without the beats that it covers. [`Self::carried`] is the only way to the
+/// gateways, so no other order can occur.
 pub(crate) struct Liveness {
     index: Arc<Mutex<Index>>,
     path: Mutex<ProbeTracker>,
     guard: Mutex<OutageGuard>,
+    gateways: Option<Mutex<CarrierState>>,
 }
 
 impl Liveness {
-    pub(crate) fn new(clock: Clock) -> Self {
+    /// Nothing has been observed yet. `gateways` is None if there are none.
+    pub(crate) fn new(clock: Clock, gateways: Option<CarrierState>) -> Self {
         let path = Mutex::new(ProbeTracker::new(clock.now()));
-        Self { index: Arc::default(), path, guard: Mutex::default() }
+        Self {
+            index: Arc::default(),
+            path,
+            guard: Mutex::default(),
+            gateways: gateways.map(Mutex::new),
+        }
     }
 
     /// The liveness index, to be counted.
@@ -38,5 +49,20 @@ impl Liveness {
     /// The outage guard (L6). The mutex guard is never held across an await.
     pub(crate) fn guard(&self) -> MutexGuard<'_, OutageGuard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether beats may come through gateways.
+    pub(crate) fn has_gateways(&self) -> bool {
+        self.gateways.is_some()
+    }
+
+    /// Runs this with the gateways and the index, both locked; returns None if there are no gateways. It must take no
+    /// other lock of this type.
+    pub(crate) fn carried<T>(
+        &self,
+        run: impl FnOnce(&mut CarrierState, &mut Index) -> T,
+    ) -> Option<T> {
+        let mut gateways = self.gateways.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(run(&mut gateways, &mut self.index()))
     }
 }

@@ -9,6 +9,8 @@
 mod api;
 mod app;
 mod backoff;
+mod call;
+mod carriers;
 mod clock;
 mod cluster;
 mod error;
@@ -33,14 +35,23 @@ mod states;
 mod tasks;
 mod telemetry;
 mod term;
+mod trace;
 mod watch;
 
 pub use app::{RunError, run, run_on};
+pub use carriers::{
+    args::{GatewayArgs, GatewaySettings},
+    port::{Event as GatewayEvent, Network as GatewayNetwork, Streams as GatewayStreams},
+};
 pub use clock::Clock;
 pub use host::{Host, Process, Supervisor};
 pub use leader::args::{ElectionSettings, LeaderArgs};
 pub(crate) use metrics::page::section as metrics_section;
-pub use observer::{Decided, Observer, Undecided, Unobserved};
+pub use observer::{Compared, Decided, Observer, Undecided, Unobserved};
 pub use secure::certificate::CertificateError;
 pub use serve::{BindError, ServeError};
 pub use settings::{Args, LogFormat, Settings, SettingsError};
+pub use trace::{
+    args::{Endpoint, ParseEndpointError, TraceArgs, TraceSettings},
+    collector::{Collector, CollectorError},
+};

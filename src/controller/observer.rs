@@ -45,6 +45,26 @@ pub struct Undecided<'a, 'm> {
     pub now: MonotonicTime,
 }
 
+/// From so many instances on a decision is kept: one about fewer costs less than a millisecond in any case.
+const KEPT_FROM: usize = 500;
+
+/// Two decisions of one moment: one of what has changed, and one about all instances.
+#[derive(Debug, Clone, Copy)]
+pub struct Compared<'a> {
+    /// The registration.
+    pub registration: &'a Registration,
+    /// The verdicts of the kept decision.
+    pub kept: &'a [Verdict],
+    /// The evidence of the kept decision.
+    pub evidence: &'a Evidence,
+    /// When time alone may change a verdict that stands.
+    pub late_at: Option<MonotonicTime>,
+    /// The verdicts about all instances.
+    pub all: &'a [Verdict],
+    /// Their evidence.
+    pub evidence_of_all: &'a Evidence,
+}
+
 /// Sees what a process does. No method does anything unless a simulation overrides it.
 pub trait Observer: Send + Sync {
     /// The process keeps what it knows of the Leases here.
@@ -55,6 +75,16 @@ pub trait Observer: Send + Sync {
     fn suspects(&self, _suspects: &mut Vec<Suspect>) {}
     /// A decision is about to be made.
     fn decides(&self, _inputs: &mut Undecided<'_, '_>) {}
+    /// From how many instances on a decision about a registration is kept. It saves little for fewer.
+    fn keeps_from(&self) -> usize {
+        KEPT_FROM
+    }
+    /// Whether each decision that was made of a kept one is compared with a decision about all instances.
+    fn compares(&self) -> bool {
+        false
+    }
+    /// Both decisions of the same moment.
+    fn compared(&self, _kept: &Compared<'_>) {}
     /// A decision stands.
     fn decided(&self, _decided: &Decided<'_>) {}
     /// Whether the process notices that the store went back to an earlier state.

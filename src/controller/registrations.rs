@@ -80,6 +80,7 @@ impl Registrations {
         self.liveness.path().await_deadline(key, None);
         self.liveness.guard().forget(key);
         self.liveness.index().forget_cordons(key);
+        self.liveness.index().unfollow(key);
         self.states.remove_unused_limits();
         self.metrics.forget(key);
     }

@@ -70,7 +70,7 @@ pub(crate) async fn start(
     reviews: Client,
     stop: &CancellationToken,
 ) -> Result<JoinSet<()>, ServeError> {
-    let Telemetry { clock, metrics, health } = telemetry;
+    let Telemetry { clock, metrics, health, traces: _ } = telemetry;
     let mut tasks = JoinSet::new();
     tasks.spawn(process.task(tick(*clock, health.clone())));
     let probes = probes(*clock, health.clone());

@@ -6,7 +6,9 @@ use clap::ArgAction;
 use ipnet::IpNet;
 
 use crate::bind_address::BindAddress;
+use crate::controller::carriers::args::{GatewayArgs, GatewaySettings};
 use crate::controller::leader::args::{ElectionSettings, LeaderArgs};
+use crate::controller::trace::args::{TraceArgs, TraceSettings};
 use beatkeeper_core::{
     plan::{build::PlanSettings, target::DEFAULT_MAX_ENDPOINTS_PER_SLICE},
     replica::leader::DurationsError,
@@ -129,6 +131,14 @@ pub struct Args {
     /// The format of the log: lines for people, or one JSON object a line.
     #[arg(long, env = "BEATKEEPER_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+
+    /// Gateways.
+    #[command(flatten)]
+    pub gateways: GatewayArgs,
+
+    /// Traces.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// The format of the log.
@@ -192,6 +202,10 @@ pub struct Settings {
     pub health_probe_bind_address: BindAddress,
     /// Whether each registration has series of its own.
     pub metrics_per_registration: bool,
+    /// How gateways are reached; None if there are none.
+    pub gateways: Option<GatewaySettings>,
+    /// Where traces are sent; None if they are not.
+    pub traces: Option<TraceSettings>,
 }
 
 /// How the metrics are guarded.
@@ -219,6 +233,17 @@ pub enum SettingsError {
          which certificate it has"
     )]
     NoElection,
+    /// Gateways would not know which replica to listen to.
+    #[error(
+        "--gateway-cert-dir needs --leader-elect: gateways accept a beat when the elected leader holds it. Set \
+         --leader-elect, also for one replica"
+    )]
+    NoElectionForGateways,
+    /// Each scope would answer for the instances of all.
+    #[error(
+        "--gateway-cert-dir does not work with {0} namespaces in --namespace: watch one namespace or all of them"
+    )]
+    SeveralScopes(usize),
 }
 
 impl Settings {
@@ -233,6 +258,19 @@ impl Settings {
             publish_endpoints: self.publish_endpoints,
             max_endpoints_per_slice: self.max_endpoints_per_slice,
         }
+    }
+}
+
+/// How gateways are reached, if that fits the other settings.
+fn with_gateways(
+    gateways: GatewayArgs,
+    elects: bool,
+    namespaces: usize,
+) -> Result<Option<GatewaySettings>, SettingsError> {
+    match gateways.settings() {
+        Some(_) if !elects => Err(SettingsError::NoElectionForGateways),
+        Some(_) if namespaces > 1 => Err(SettingsError::SeveralScopes(namespaces)),
+        gateways => Ok(gateways),
     }
 }
 
@@ -257,6 +295,8 @@ impl TryFrom<Args> for Settings {
             explain_bind_address,
             health_probe_bind_address,
             metrics_per_registration,
+            gateways,
+            traces,
             // The command line sets up the log.
             log_format: _,
         } = args;
@@ -272,10 +312,12 @@ impl TryFrom<Args> for Settings {
         if election.is_none() && explain_bind_address != BindAddress::Off {
             return Err(SettingsError::NoElection);
         }
+        // A namespace that is given twice is watched once. Otherwise two controllers would write the same objects.
+        let namespaces: BTreeSet<String> =
+            namespaces.into_iter().filter(|name| !name.is_empty()).collect();
+        let gateways = with_gateways(gateways, election.is_some(), namespaces.len())?;
         Ok(Self {
-            // A namespace that is given twice is watched once. Otherwise two controllers would write the same
-            // objects.
-            namespaces: namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
+            namespaces,
             outside_ranges: outside_ranges
                 .into_iter()
                 .flatten()
@@ -293,6 +335,8 @@ impl TryFrom<Args> for Settings {
             explain_bind_address,
             health_probe_bind_address,
             metrics_per_registration,
+            gateways,
+            traces: traces.settings(),
         })
     }
 }

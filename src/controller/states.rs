@@ -10,7 +10,7 @@ use beatkeeper_api::AdoptedInstance;
 
 use crate::controller::clock::Clock;
 use beatkeeper_core::{
-    decide::verdict::Suspect,
+    decide::{kept::KeptDecision, verdict::Suspect},
     inputs::earlier::Earlier,
     liveness::ttl::{Replaced, TtlHistory},
     plan::{change_limits::ChangeLimits, refusals::Refusals},
@@ -60,8 +60,12 @@ pub(crate) struct State {
     pub(crate) failures: u32,
     /// How often in a row a decision lacked a live read or a proof.
     pub(crate) failed_reads: u32,
+    /// How many instances the last decision held. Only with traces.
+    pub(crate) held: usize,
     /// The instances that were suspects at the last decision, or become suspects at their deadlines.
     pub(crate) expected: Vec<Suspect>,
+    /// The last decision, if the next one may be made of it.
+    pub(crate) kept: Option<Box<KeptDecision>>,
     /// Whether the Service, when it last existed, was one that the operator did not own.
     pub(crate) foreign_service: bool,
     /// Since when the Service with this uid has been seen without a selector.

@@ -1,4 +1,4 @@
-//! Metrics and health, to which all parts of the process report.
+//! Metrics, health and traces, to which the parts of the process report.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    controller::{clock::Clock, metrics::process::Metrics},
+    controller::{clock::Clock, metrics::process::Metrics, trace::queue::Traces},
     kube_client::{
         gate::{Lane, Observer, Outcome},
         request::ApiRequest,
@@ -14,12 +14,13 @@ use crate::{
 };
 use beatkeeper_core::replica::health::Health;
 
-/// The metrics and the health of the process, and the clock by which they are noted.
+/// The metrics, the health and the traces of the process, and the clock by which they are noted.
 #[derive(Clone)]
 pub(crate) struct Telemetry {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: SharedHealth,
+    pub(crate) traces: Traces,
 }
 
 /// The health of the operator. All parts report to it.
@@ -37,7 +38,7 @@ impl Telemetry {
     pub(crate) fn new(clock: Clock, metrics_per_registration: bool) -> Self {
         let metrics = Arc::new(Metrics::new(clock, metrics_per_registration));
         let health = SharedHealth(Arc::new(Mutex::new(Health::new(clock.now()))));
-        Self { clock, metrics, health }
+        Self { clock, metrics, health, traces: Traces::off() }
     }
 }
 

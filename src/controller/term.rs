@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::{
+    carriers::term::CarrierTerms,
     clock::Clock,
     gc::{abandoned::AbandonedObjects, leases::LeaseGc},
     host::Process,
@@ -40,6 +41,7 @@ pub(crate) struct Leader {
     pub(crate) gates: Arc<ReadinessGates>,
     pub(crate) queue: Arc<WorkQueue>,
     pub(crate) proofs: Arc<Proofs>,
+    pub(crate) carriers: CarrierTerms,
     pub(crate) access: Arc<AccessReporter>,
     pub(crate) registrations: Store<ServiceRegistration>,
     pub(crate) warm_up: WarmUp,
@@ -81,6 +83,7 @@ impl Leader {
     /// leader saw. Without the proof, instances that its own watch has not shown yet would seem absent.
     async fn lead(&self, over: CancellationToken) {
         let began = self.clock.now();
+        self.carriers.begin();
         let proven = async {
             tokio::select! {
                 biased;
@@ -135,6 +138,7 @@ impl Leader {
 
     /// Ends a term. The metrics of the last decisions are removed, since they no longer hold.
     fn end_term(&self) {
+        self.carriers.end();
         self.queue.end_term();
         self.observer.leads(false);
         // Only the registrations of this scope: another scope may lead again already.

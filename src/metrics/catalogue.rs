@@ -40,9 +40,7 @@ impl Catalogue {
         help: &'static str,
         metric: M,
     ) -> M {
-        self.describe(name, None, metric.metric_type(), labels, help);
-        self.registry.register(name, help, metric.clone());
-        metric
+        self.register(name, None, labels, help, metric)
     }
 
     /// Registers and describes a metric in seconds.
@@ -53,8 +51,22 @@ impl Catalogue {
         help: &'static str,
         metric: M,
     ) -> M {
-        self.describe(name, Some(&Unit::Seconds), metric.metric_type(), labels, help);
-        self.registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        self.register(name, Some(Unit::Seconds), labels, help, metric)
+    }
+
+    fn register<M: Metric + Clone>(
+        &mut self,
+        name: &str,
+        unit: Option<Unit>,
+        labels: &'static [&'static str],
+        help: &'static str,
+        metric: M,
+    ) -> M {
+        self.describe(name, unit.as_ref(), metric.metric_type(), labels, help);
+        match unit {
+            None => self.registry.register(name, help, metric.clone()),
+            Some(unit) => self.registry.register_with_unit(name, help, unit, metric.clone()),
+        }
         metric
     }
 

@@ -1,20 +1,22 @@
 //! Generates the page `docs/metrics.md` from the registered metrics.
 
-use crate::{agent, controller};
+use crate::{agent, controller, gateway};
 
 const INTRODUCTION: &str = "\
 # Metrics
 
 <!-- Generated from the code: cargo run -- metrics > docs/metrics.md -->
 
-[The operator](#the-operator) and [the agent](#the-agent) serve metrics for Prometheus. Both serve `process_*` metrics under the names that
-all programs use for them.
+[The operator](#the-operator), [the agent](#the-agent) and [the gateway](#the-gateway) serve metrics for Prometheus. The operator and the agent
+serve `process_*` metrics, too, under the names that all programs use for them.
 
 ";
 
 /// The page, in Markdown.
 pub fn page() -> String {
-    [INTRODUCTION, &controller::metrics_section(), "\n", &agent::metrics_section()].concat()
+    let sections =
+        [controller::metrics_section(), agent::metrics_section(), gateway::metrics_section()];
+    INTRODUCTION.to_owned() + &sections.join("\n")
 }
 
 #[cfg(test)]

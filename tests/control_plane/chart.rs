@@ -3,6 +3,8 @@
 mod admission;
 mod alerts;
 mod dashboards;
+mod elsewhere;
+mod gateways;
 mod gitops;
 pub mod helm;
 mod installing;

@@ -6,6 +6,7 @@ pub mod agent;
 mod conflict;
 mod fleet;
 mod footprint;
+mod gateway;
 mod hands;
 mod health_kept;
 mod many;

@@ -19,6 +19,7 @@ spec:
   serviceName: greeter
   ttl: 30s
   interval: 20s
+  carrier: Gateway
   ports:
   - { name: grpc, port: 80, targetPort: 8080, protocol: TCP, appProtocol: kubernetes.io/h2c }
   podSelector: { matchLabels: { app: greeter } }
@@ -162,6 +163,7 @@ async fn a_registration_with_a_port_alone_gets_the_defaults() {
         json!({
             "ttl": "90s",
             "interval": "30s",
+            "carrier": "Lease",
             "ports": [{ "name": "", "port": 80, "protocol": "TCP" }],
         })
     );

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::support::TestNamespace;
 
+const START: &str = include_str!("../../docs/start.md");
 const HEARTBEAT: &str = include_str!("../../docs/heartbeat.md");
 const AGENT: &str = include_str!("../../docs/agent.md");
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
@@ -83,6 +84,28 @@ async fn token(ns: &TestNamespace) -> String {
         }))
         .await;
     ns.plane.token(&ns.name, "vm", None).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_five_minute_start_does_what_the_page_says() {
+    let ns = TestNamespace::new("docs-start").await;
+    let _operator = ns.operator();
+    let mut reader = Reader { ns: &ns, token: String::new(), said: String::new() };
+    let blocks = blocks(START, "bash");
+    let [register, create, look, beat, clean_up] = blocks.as_slice() else {
+        panic!("the page has {} blocks; tell this test what the new ones should do", blocks.len());
+    };
+    reader.run(register).await;
+    reader.run(create).await;
+    ns.published_as_ready("greeter", &["192.0.2.11"]).await;
+    let said = reader.run(look).await;
+    assert!(said.contains("greeter") && said.contains("192.0.2.11"), "{said}");
+    let before = ns.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;
+    reader.run(beat).await;
+    let after = ns.lease("greeter.vm-1").await.unwrap().spec.unwrap().renew_time;
+    assert_ne!(before, after, "not a beat");
+    reader.run(clean_up).await;
+    assert_eq!(ns.lease("greeter.vm-1").await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What the leader knows of an instance: `/explain`, for tokens whose users may get the registration.
 
-mod reader;
+pub mod reader;
 mod refusals;
 mod replicas;
 

@@ -1,65 +1,83 @@
 //! /livez and /readyz report the actual state.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Operator, TestNamespace, eventually, http};
 
-/// A kubeconfig with a port that has no listener yet, and the true address.
-fn detour(ns: &TestNamespace, folder: &tempfile::TempDir) -> (PathBuf, String, String) {
-    let text = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
-    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let server = &mut config["clusters"][0]["cluster"]["server"];
-    let true_address =
-        server.as_str().unwrap().trim_start_matches("https://").trim_end_matches('/').to_owned();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    *server = format!("https://{address}").into();
-    let path = folder.path().join("kubeconfig");
-    std::fs::write(&path, config.to_string()).unwrap();
-    (path, address, true_address)
+/// An address that closes every connection until it is opened. Then it leads to the API server. It listens from the start,
+/// so no other process can take its port.
+struct Detour {
+    kubeconfig: PathBuf,
+    open: Arc<AtomicBool>,
 }
 
-/// Forwards all connections to an address from now on.
-async fn forward(from: &str, to: String) {
-    let listener = TcpListener::bind(from).await.unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let to = to.clone();
-            tokio::spawn(async move {
-                let mut server = TcpStream::connect(to).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
+impl Detour {
+    async fn closed(ns: &TestNamespace, folder: &tempfile::TempDir) -> Self {
+        let text = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let server = &mut config["clusters"][0]["cluster"]["server"];
+        let to = server.as_str().unwrap();
+        let to = to.trim_start_matches("https://").trim_end_matches('/').to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        *server = format!("https://{}", listener.local_addr().unwrap()).into();
+        let kubeconfig = folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        let open = Arc::<AtomicBool>::default();
+        tokio::spawn(forward(listener, to, open.clone()));
+        Self { kubeconfig, open }
+    }
+
+    fn open(&self) {
+        self.open.store(true, Relaxed);
+    }
+}
+
+async fn forward(listener: TcpListener, to: String, open: Arc<AtomicBool>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        if !open.load(Relaxed) {
+            continue;
         }
-    });
+        let to = to.clone();
+        tokio::spawn(async move {
+            let mut server = TcpStream::connect(to).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_is_ready_once_the_api_server_was_reached_and_everything_read() {
     let ns = TestNamespace::new("health").await;
     let folder = tempfile::tempdir().unwrap();
-    let (kubeconfig, detour, true_address) = detour(&ns, &folder);
+    let detour = Detour::closed(&ns, &folder).await;
     let flags = ["--health-probe-bind-address=127.0.0.1:0"];
-    let operator = Operator::start_as(None, &kubeconfig, &ns.name, &flags);
+    let operator = Operator::start_as(None, &detour.kubeconfig, &ns.name, &flags);
     let probes = operator.address("health-probe-bind-address").await;
 
     let live = http::get(&probes, "/livez?verbose").await.unwrap();
     assert_eq!((live.code, live.body.as_str()), (200, "[+]timer ok\nlivez check passed\n"));
     // The operator listens before it knows what it will have to read.
-    let unready = eventually("it waits for what it has to read", async || {
-        let unready = http::get(&probes, "/readyz").await.unwrap();
+    let leases = format!("Leases of {}", ns.name);
+    let unready = eventually("it waits for the Leases that it has to read", async || {
+        let unready = http::get(&probes, "/readyz").await?;
         assert_eq!(unready.code, 500);
-        unready.body.contains("[-]caches failed: not read yet: ").then_some(unready)
+        let caches = unready.body.lines().find(|line| line.starts_with("[-]caches failed: "))?;
+        caches.contains(&leases).then_some(unready)
     })
     .await;
-    let leases = format!("Leases of {}", ns.name);
-    assert!(unready.body.contains(&leases), "{}", unready.body);
     let unreached = "[-]api-server failed: it has not answered yet\n";
     assert!(unready.body.contains(unreached), "{}", unready.body);
     assert!(unready.body.ends_with("readyz check failed\n"), "{}", unready.body);
 
-    forward(&detour, true_address).await;
+    detour.open();
     eventually("the operator is ready", async || {
         http::get(&probes, "/readyz").await.filter(|answer| answer.code == 200)
     })

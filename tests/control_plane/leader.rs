@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beatkeeper_api::ServiceRegistration;
+use beatkeeper_api::{ServiceRegistration, gateway::GATEWAYS_ANNOTATION};
 use beatkeeper_cluster::{AuditMark, Options};
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::json;
@@ -60,6 +60,18 @@ impl TestNamespace {
             (self.leader().await.as_deref() == Some(replica)).then_some(())
         })
         .await;
+    }
+
+    /// The list of gateways in the Lease of the election, after the leader has renewed its claim once more.
+    async fn list_after_a_renewal(&self) -> Option<String> {
+        let read = async || self.api::<Lease>().get("beatkeeper").await.unwrap();
+        let renewed = |lease: &Lease| lease.spec.clone().unwrap().renew_time;
+        let before = renewed(&read().await);
+        let lease = eventually("the claim is renewed", async || {
+            Some(read().await).filter(|lease| renewed(lease) != before)
+        })
+        .await;
+        lease.metadata.annotations.unwrap_or_default().remove(GATEWAYS_ANNOTATION)
     }
 
     /// The replicas that wrote something since a mark, except for the Lease of the leader election.
@@ -128,6 +140,25 @@ async fn only_the_leader_writes_and_on_sigterm_it_hands_the_lead_over_at_once() 
     published(&ns, 1..=3).await;
     assert_eq!(ns.writers_since(mark).await, only("second"));
     assert_eq!(observer.left(), ["192.0.2.5", "192.0.2.4"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_gateways_survives_renewals_and_a_hand_over_and_the_next_leader_reads_it() {
+    let ns = TestNamespace::new("gateways").await;
+    let (first, second) = ns.pair(&SHORT).await;
+    assert_eq!(ns.list_after_a_renewal().await, None);
+    let list = r#"[{"pod":"a","epoch":"18446744073709551615"},{"pod":"b","epoch":"2"}]"#;
+    let annotations = json!({ GATEWAYS_ANNOTATION: list });
+    ns.patch::<Lease>("beatkeeper", json!({ "metadata": { "annotations": annotations } })).await;
+    for _ in 0..3 {
+        assert_eq!(ns.list_after_a_renewal().await.as_deref(), Some(list));
+    }
+    assert!(first.stop().await);
+    ns.led_by("second").await;
+    logs(&second, "the election's Lease lists gateways gateways=2").await;
+    assert_eq!(ns.list_after_a_renewal().await.as_deref(), Some(list));
+    let lease = ns.api::<Lease>().get("beatkeeper").await.unwrap();
+    assert_eq!(lease.spec.unwrap().lease_transitions, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

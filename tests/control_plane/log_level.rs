@@ -72,7 +72,7 @@ async fn sigusr1_makes_the_operator_log_in_detail_and_sigusr2_as_it_was_started(
 #[test]
 fn a_process_that_is_no_operator_gets_no_signal() {
     let why = log_level("debug", std::process::id()).unwrap_err();
-    assert!(why.contains("is not `beatkeeper controller`"), "{why}");
+    assert!(why.contains("is neither `beatkeeper controller` nor"), "{why}");
     let why = log_level("debug", 0).unwrap_err();
     assert!(why.contains("0 is not in 1.."), "{why}");
 }

@@ -58,11 +58,8 @@ async fn confined(ns: &TestNamespace) -> tempfile::NamedTempFile {
     });
     let _: RoleBinding = ns.create(binding).await;
     let token = ns.plane.token(&ns.name, "default", None).await.unwrap();
-    let text = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
-    config["users"][0]["user"] = json!({ "token": token });
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), config.to_string()).unwrap();
+    std::fs::write(file.path(), ns.plane.kubeconfig_with(&token, None).unwrap()).unwrap();
     file
 }
 

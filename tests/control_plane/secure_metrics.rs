@@ -168,11 +168,9 @@ async fn without_reviews_a_request_gets_503_and_the_log_says_what_is_missing() {
     account(&ns, "operator").await;
     // An account without any right: it may not create TokenReviews.
     let folder = tempfile::tempdir().unwrap();
-    let mut config: serde_json::Value =
-        serde_json::from_slice(&fs::read(ns.plane.kubeconfig()).unwrap()).unwrap();
-    config["users"][0]["user"] = json!({ "token": token(&ns, "operator").await });
     let kubeconfig = folder.path().join("kubeconfig");
-    fs::write(&kubeconfig, config.to_string()).unwrap();
+    let config = ns.plane.kubeconfig_with(&token(&ns, "operator").await, None).unwrap();
+    fs::write(&kubeconfig, config).unwrap();
     let operator = Operator::start_as(None, &kubeconfig, &ns.name, &[PLAIN, SECURE]);
     let answer = reader(&operator).await.get(Some("some")).await.unwrap();
     assert_eq!(answer.code, 503, "{}", answer.body);

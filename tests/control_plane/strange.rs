@@ -186,11 +186,8 @@ async fn no_object_and_no_token_is_in_the_log_whatever_rust_log_says() {
     let admin = serde_json::from_value(admin).unwrap();
     bindings.create(&PostParams::default(), &admin).await.unwrap();
     let token = ns.plane.token(&ns.name, "default", None).await.unwrap();
-    let text = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
-    config["users"][0]["user"] = json!({ "token": token });
     let kubeconfig = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(kubeconfig.path(), config.to_string()).unwrap();
+    std::fs::write(kubeconfig.path(), ns.plane.kubeconfig_with(&token, None).unwrap()).unwrap();
 
     let env = json!([{ "name": "PASSWORD", "value": "hunter2-of-the-pod" }]);
     let containers = json!([{ "name": "main", "image": "none", "env": env }]);

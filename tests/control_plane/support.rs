@@ -4,6 +4,7 @@ pub mod beats;
 pub mod chaos;
 pub mod crd;
 pub mod fixture;
+pub mod gateway;
 pub mod http;
 pub mod namespace;
 pub mod observer;

@@ -67,12 +67,9 @@ impl<'a> Jail<'a> {
         });
         make::<FlowSchema>(ns, schema).await;
         let token = ns.plane.token(&ns.name, "operator", None).await.unwrap();
-        let text = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
-        let mut config: Value = serde_json::from_str(&text).unwrap();
-        config["users"][0]["user"] = json!({ "token": token });
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        std::fs::write(&kubeconfig, ns.plane.kubeconfig_with(&token, None).unwrap()).unwrap();
         let inmate = ns.plane.client_with_token(&token).unwrap();
         Self { ns, name, kubeconfig, inmate, token, path, _folder: folder }
     }

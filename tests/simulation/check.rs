@@ -17,6 +17,7 @@
 
 mod beats_due;
 mod decisions;
+mod kept;
 mod left;
 mod silence;
 mod stretches;
@@ -117,6 +118,8 @@ pub struct Check {
     ttls: RefCell<BTreeMap<(ProcessId, Key), Ttls>>,
     /// How often an instance was taken for dead, published or not.
     pub deaths: Cell<u64>,
+    /// How many decisions were made of what has changed.
+    pub kept: Cell<u64>,
     pub prunes: Cell<u64>,
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use beatkeeper::controller::{
-    self, Args, Clock, Decided, Host, Observer, Process, Settings, Undecided,
+    self, Args, Clock, Compared, Decided, Host, Observer, Process, Settings, Undecided,
 };
 use beatkeeper_core::{
     decide::verdict::Suspect,
@@ -85,6 +85,8 @@ impl Replica {
             clock: Clock::of_the_runtime(WALLS[place]),
             process: tasks.clone(),
             observer: Arc::new(Watcher(replica.clone())),
+            collector: None,
+            gateways: None,
         };
         let run = controller::run_on(host, style.settings(), CancellationToken::new());
         fate.begin(tokio::spawn(tasks.task(run)).abort_handle());
@@ -144,6 +146,21 @@ impl Observer for Watcher {
     fn decided(&self, decided: &Decided<'_>) {
         if let Some(network) = connection::network() {
             network.check.decided(&self.0, decided);
+        }
+    }
+
+    /// What a rule sees is changed for all instances, so a process without a rule decides about all of them.
+    fn keeps_from(&self) -> usize {
+        if self.without() == Without::Nothing { 0 } else { usize::MAX }
+    }
+
+    fn compares(&self) -> bool {
+        true
+    }
+
+    fn compared(&self, kept: &Compared<'_>) {
+        if let Some(network) = connection::network() {
+            network.check.compared(kept);
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Outcome {
     pub trace: Vec<String>,
     pub millis: u64,
     pub prunes: u64,
+    /// How many decisions were made of what has changed.
+    pub kept: u64,
 }
 
 /// The store goes back to an earlier state in one of this many schedules.
@@ -111,6 +113,7 @@ async fn play_here(seed: u64, story: Story, without: Without, traced: bool) -> O
         trace: run.check.trace.borrow_mut().take().unwrap_or_default(),
         millis: run.executor.now(),
         prunes: run.check.prunes.get(),
+        kept: run.check.kept.get(),
     };
     run.executor.end();
     run.network.end();

@@ -1,18 +1,29 @@
+{{/* The chart's part of names, and what is labelled as the app. */}}
+{{- define "beatkeeper.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* Namespace of all that the release makes, unless values name others. */}}
+{{- define "beatkeeper.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end }}
+
 {{/* Name of the release's objects: the release's name, with the chart's where it does not hold it already. */}}
 {{- define "beatkeeper.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else if contains .Chart.Name .Release.Name -}}
+{{- else if contains (include "beatkeeper.name" .) .Release.Name -}}
 {{- .Release.Name | trunc 52 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "beatkeeper.name" .) | trunc 52 | trimSuffix "-" -}}
 {{- end -}}
 {{- end }}
 
 {{/* Name of what lives in no namespace: no two releases may meet. No namespace has a dot in its name, so nothing else gives the same. */}}
 {{- define "beatkeeper.clusterName" -}}
 {{- $name := include "beatkeeper.fullname" . -}}
-{{- if eq $name .Release.Namespace -}}{{ $name }}{{- else -}}{{ printf "%s.%s" .Release.Namespace $name }}{{- end -}}
+{{- $namespace := include "beatkeeper.namespace" . -}}
+{{- if eq $name $namespace -}}{{ $name }}{{- else -}}{{ printf "%s.%s" $namespace $name }}{{- end -}}
 {{- end }}
 
 {{/*
@@ -32,7 +43,7 @@ beatkeeper.dev/operator: {{ include "beatkeeper.fullname" . }}
 {{- define "beatkeeper.labels" -}}
 {{- $labels := dict
   "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
-  "app.kubernetes.io/name" .Chart.Name
+  "app.kubernetes.io/name" (include "beatkeeper.name" .)
   "app.kubernetes.io/instance" .Release.Name
   "app.kubernetes.io/version" .Chart.AppVersion
   "app.kubernetes.io/managed-by" .Release.Service -}}
@@ -52,10 +63,10 @@ beatkeeper.dev/operator: {{ include "beatkeeper.fullname" . }}
 {{- end -}}
 {{- end }}
 
-{{/* The image, from the registry that all charts of a release shall take, if one is named. */}}
+{{/* The image, from the registry that all charts of a release shall take, or else from its own, if one is named. */}}
 {{- define "beatkeeper.image" -}}
 {{- $repository := .Values.image.repository -}}
-{{- with (.Values.global).imageRegistry -}}
+{{- with default .Values.image.registry (.Values.global).imageRegistry -}}
 {{- /* What stands before the first slash is a registry if it is a host, as container engines tell it. */ -}}
 {{- $path := regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" $repository "" -}}
 {{- $repository = printf "%s/%s" (trimSuffix "/" .) $path -}}
@@ -78,11 +89,74 @@ imagePullSecrets: {{- toYaml . | nindent 0 }}
 {{- end -}}
 {{- end }}
 
-{{/* A security context without what is unset, which leaves a number to the cluster, as OpenShift wants it. */}}
+{{/*
+A security context without what is unset, which leaves a number to the cluster, as OpenShift wants it. Empty where it is
+switched off.
+*/}}
 {{- define "beatkeeper.set" -}}
 {{- $set := dict -}}
-{{- range $key, $value := . }}{{ if not (has $value (list nil "")) }}{{ $_ := set $set $key $value }}{{ end }}{{ end -}}
+{{- if ne (toString (. | default dict).enabled) "false" -}}
+{{- range $key, $value := omit (. | default dict) "enabled" }}{{ if not (has $value (list nil "")) }}{{ $_ := set $set $key $value }}{{ end }}{{ end -}}
+{{- end -}}
 {{- toYaml $set -}}
+{{- end }}
+
+{{/* Where all Pods look names up. In a Node's network, ClusterFirst would mean the Node's own resolver. */}}
+{{- define "beatkeeper.dns" -}}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases: {{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end }}
+
+{{/* The network of the operator's Pods and of the test's. */}}
+{{- define "beatkeeper.network" -}}
+{{- if .Values.hostNetwork }}
+hostNetwork: true
+{{- if not .Values.dnsPolicy }}
+dnsPolicy: ClusterFirstWithHostNet
+{{- end }}
+{{- end }}
+{{- include "beatkeeper.dns" . }}
+{{- end }}
+
+{{/* Which runtime and which scheduler the Pods of the Deployments have. */}}
+{{- define "beatkeeper.scheduling" -}}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/*
+How the operator's Pods are replaced. In a Node's network a new replica finds no Node where each has one already, and would
+wait for the old one forever.
+*/}}
+{{- define "beatkeeper.strategy" -}}
+{{- $elected := include "beatkeeper.leaderElect" . -}}
+{{- $own := .Values.updateStrategy -}}
+{{- if and $own (not $elected) (ne (default "RollingUpdate" $own.type) "Recreate") -}}
+{{- fail "updateStrategy must be { type: Recreate } where leaderElection.enabled is false: without an election two operators must not run side by side" -}}
+{{- end -}}
+{{- if $own -}}
+{{- toYaml $own -}}
+{{- else if not $elected -}}
+# Without an election two must not run side by side.
+type: Recreate
+{{- else if .Values.hostNetwork -}}
+# A Node has ports for one replica.
+rollingUpdate: { maxSurge: 0, maxUnavailable: 1 }
+{{- else -}}
+# A new replica is warm before an old one goes.
+rollingUpdate: { maxSurge: 1, maxUnavailable: 0 }
+{{- end -}}
 {{- end }}
 
 {{/*
@@ -168,7 +242,7 @@ that namespace. There two releases of one name must not meet.
 */}}
 {{- define "beatkeeper.nameIn" -}}
 {{- $name := include "beatkeeper.fullname" (first .) -}}
-{{- $own := (first .).Release.Namespace -}}
+{{- $own := include "beatkeeper.namespace" (first .) -}}
 {{- if has (last .) (list nil "" $own) -}}{{ $name }}{{- else -}}{{ printf "%s-%s" $own $name }}{{- end -}}
 {{- end }}
 
@@ -178,10 +252,10 @@ that namespace. There two releases of one name must not meet.
 {{- if $metrics.prometheusRule.selector -}}
 {{- $metrics.prometheusRule.selector -}}
 {{- else if $metrics.serviceMonitor.enabled -}}
-namespace="{{ .Release.Namespace }}",job="{{ include "beatkeeper.fullname" . }}-metrics"
+namespace="{{ include "beatkeeper.namespace" . }}",job="{{ include "beatkeeper.fullname" . }}-metrics"
 {{- else if $metrics.podMonitor.enabled -}}
-{{- $namespace := default .Release.Namespace $metrics.podMonitor.namespace -}}
-namespace="{{ .Release.Namespace }}",job="{{ $namespace }}/{{ include "beatkeeper.nameIn" (list . $metrics.podMonitor.namespace) }}"
+{{- $namespace := default (include "beatkeeper.namespace" .) $metrics.podMonitor.namespace -}}
+namespace="{{ include "beatkeeper.namespace" . }}",job="{{ $namespace }}/{{ include "beatkeeper.nameIn" (list . $metrics.podMonitor.namespace) }}"
 {{- else -}}
 {{- fail "metrics.prometheusRule needs metrics.serviceMonitor or metrics.podMonitor, or metrics.prometheusRule.selector, which says by which labels your scrapes mark this release" -}}
 {{- end -}}
@@ -206,12 +280,17 @@ tlsConfig: {{- toYaml $secure.tlsConfig | nindent 2 }}
 {{- else if $secure.certificateSecret }}
 tlsConfig:
   ca: { secret: { name: {{ $secure.certificateSecret }}, key: ca.crt } }
-  serverName: {{ include "beatkeeper.fullname" $root }}-metrics.{{ $root.Release.Namespace }}.svc
+  serverName: {{ include "beatkeeper.fullname" $root }}-metrics.{{ include "beatkeeper.namespace" $root }}.svc
 {{- else }}
 tlsConfig: { insecureSkipVerify: true }
 {{- end }}
 {{- end }}
-{{- with index . 1 }}
+{{- include "beatkeeper.scrapes" (index . 1) }}
+{{- end }}
+
+{{/* How often a monitor scrapes, and what it makes of it: its values. */}}
+{{- define "beatkeeper.scrapes" -}}
+{{- with . }}
 {{- with .interval }}
 interval: {{ . }}
 {{- end }}

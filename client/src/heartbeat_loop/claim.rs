@@ -1,6 +1,7 @@
 //! The steps of the loop: they claim the Lease and renew it.
 
 use beatkeeper_api::{
+    Carrier,
     heartbeat::{self, NOTE_MAX},
     text::plain_cut,
 };
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     other_holder::OtherHolder,
-    reread::read_pace,
+    reread::{Terms, read_terms},
     state::{ClaimState, HeartbeatLoop},
 };
 use crate::{
@@ -37,7 +38,9 @@ impl HeartbeatLoop {
         let pace = match self.pace {
             Some(pace) => pace,
             None => {
-                let pace = read_pace(&self.requests, self.options, TIMEOUT_UNKNOWN).await?;
+                let Terms { pace, carrier } =
+                    read_terms(&self.requests, self.options, TIMEOUT_UNKNOWN).await?;
+                self.follow_carrier(carrier);
                 self.options.warnings(pace).iter().for_each(|warning| (self.report)(warning));
                 *self.pace.insert(pace)
             }
@@ -49,26 +52,39 @@ impl HeartbeatLoop {
                 self.owner.insert(owner).clone()
             }
         };
+        if let ClaimState::Held(held) = &self.lease {
+            let held = held.clone();
+            return self.renew(held, &owner, pace).await;
+        }
+        // After a new claim, a gateway has to accept a beat before the Lease is not renewed any more.
+        self.carrying.end();
         match &self.lease {
-            ClaimState::Held(held) => {
-                let held = held.clone();
-                self.beat(held, &owner, pace).await?;
-                // A health that was refused, because the Lease was edited meanwhile, goes out now: by now it
-                // is known what the edit has set.
-                if let ClaimState::Held(held) = &self.lease
-                    && self.health_differs()
-                {
-                    let held = held.clone();
-                    self.beat(held, &owner, pace).await?;
-                }
-            }
             ClaimState::TakenOver(holder) => {
                 let holder = holder.clone();
                 self.follow_holder(*holder, &owner, pace).await?;
             }
-            ClaimState::None | ClaimState::Unknown => self.claim(&owner, pace).await?,
+            _ => self.claim(&owner, pace).await?,
         }
         Ok(pace)
+    }
+
+    /// Renews the Lease.
+    pub(super) async fn beat_twice(
+        &mut self,
+        held: LeaseVersion,
+        owner: &Owner,
+        pace: Pace,
+    ) -> Result<(), Failure> {
+        self.beat(held, owner, pace).await?;
+        // A health that was refused, because the Lease was edited meanwhile, goes out now: by now it is known what the
+        // edit has set.
+        if let ClaimState::Held(held) = &self.lease
+            && self.health_differs()
+        {
+            let held = held.clone();
+            self.beat(held, owner, pace).await?;
+        }
+        Ok(())
     }
 
     async fn read_owner(&self, pace: Pace) -> Result<Owner, Failure> {
@@ -152,6 +168,10 @@ impl HeartbeatLoop {
     /// clock of the earlier process too, or by the API server's clock.
     fn is_recent(&self, renewed: Option<Timestamp>, pace: Pace) -> bool {
         let Some(renewed) = renewed else { return false };
+        // The renewTime of an instance that a gateway carries says nothing. What its Lease says of its health does.
+        if self.carrying.possible {
+            return true;
+        }
         let age = Timestamp::now().duration_since(renewed).as_secs_f64();
         let corrected = self.requests.clock_ahead().map_or(age, |ahead| age - ahead as f64);
         let ttl = pace.ttl().as_secs_f64();
@@ -162,6 +182,10 @@ impl HeartbeatLoop {
     /// copy that was restored without its owner, or the Lease of a machine that is gone. Returns its version
     /// in that case.
     fn stale_lease(&mut self, lease: &Lease, pace: Pace) -> Option<Preconditions> {
+        // It may beat through a gateway. Then its Lease says nothing about it.
+        if self.carrying.possible {
+            return None;
+        }
         let labelled = heartbeat::registration_of(lease) == Some(&self.identity.registration);
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
         if !labelled || holder != Some(&self.identity.instance) {
@@ -237,7 +261,7 @@ impl HeartbeatLoop {
                 self.lease_duration_sent = seconds;
                 self.note_rival(&lease, forget_rival, pace);
                 self.lease = ClaimState::Held(LeaseVersion::of(&lease));
-                self.report_beat(at, sent);
+                self.report_beat(at, sent, Carrier::Lease);
                 if news {
                     (self.report)(&Event::HealthReported(health_report.clone()));
                     self.reported = health_report;
@@ -259,7 +283,7 @@ impl HeartbeatLoop {
 
     /// Records what our Lease says about the instance. A part that is ours to set, and is missing there, goes
     /// out with the next beat.
-    fn record_foreign_fields(&mut self, lease: &Lease) {
+    pub(super) fn record_foreign_fields(&mut self, lease: &Lease) {
         self.foreign = ForeignFields::on(lease);
         self.reported = self.foreign.reported(lease, &self.reported);
     }
@@ -272,16 +296,25 @@ impl HeartbeatLoop {
     }
 
     /// Finds out why a beat was refused: the Lease has changed since our last read or write.
-    async fn resolve_refusal(
+    pub(super) async fn resolve_refusal(
         &mut self,
         held: LeaseVersion,
         owner: &Owner,
         pace: Pace,
     ) -> Result<(), Failure> {
-        let limit = pace.request_timeout();
-        let Some(lease) = self.requests.lease(limit).await? else {
-            return self.reclaim_lost(owner, pace).await;
-        };
+        let lease = self.requests.lease(pace.request_timeout()).await?;
+        self.resolve_change(lease, held, owner, pace).await
+    }
+
+    /// Follows a change of the Lease, which was just read.
+    pub(super) async fn resolve_change(
+        &mut self,
+        lease: Option<Lease>,
+        held: LeaseVersion,
+        owner: &Owner,
+        pace: Pace,
+    ) -> Result<(), Failure> {
+        let Some(lease) = lease else { return self.reclaim_lost(owner, pace).await };
         if !matches!(self.identity.classify(&lease, owner), Existing::Ours { .. }) {
             return self.reclaim_lost(owner, pace).await;
         }
@@ -313,14 +346,14 @@ impl HeartbeatLoop {
         let lease = self.requests.patch(Operation::TakeOverLease, &patch, limit).await?;
         self.times.accepted(at, renewed(&lease));
         self.written.accepted(renewed(&lease));
-        self.report_beat(at, sent);
+        self.report_beat(at, sent, Carrier::Lease);
         self.lease = ClaimState::Held(LeaseVersion::of(&lease));
         self.record_foreign_fields(&lease);
         Ok(())
     }
 
     /// Follows the note of a rival in our Lease.
-    fn note_rival(&mut self, lease: &Lease, forgotten: bool, pace: Pace) {
+    pub(super) fn note_rival(&mut self, lease: &Lease, forgotten: bool, pace: Pace) {
         let (note, now) = (rival::rival_note(lease).map(str::to_owned), Instant::now());
         match (self.rival.seen().is_some(), note) {
             (false, Some(note)) => {

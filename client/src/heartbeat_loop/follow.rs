@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use beatkeeper_api::Carrier;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::time::Instant;
@@ -30,6 +31,7 @@ impl HeartbeatLoop {
         pace: Pace,
     ) -> Result<(), Failure> {
         let now = Instant::now();
+        holder.may_be_carried = self.carrying.possible;
         if holder.is_silent(now, &pace) && self.take_back(&holder, pace).await? {
             return Ok(());
         }
@@ -102,7 +104,7 @@ impl HeartbeatLoop {
         let first = self.requests.patch(Operation::Beat, &patch, limit).await;
         let answer = match first {
             Err(failure) if failure.cause == Cause::Overtaken && after.is_some() => {
-                holder.alone_since = None;
+                (holder.alone_since, holder.writes) = (None, true);
                 let beat = SharedBeat { at, after: None, rival };
                 let patch = self.identity.shared_beat_patch(&holder.version, beat);
                 self.requests.patch(Operation::Beat, &patch, limit).await
@@ -117,7 +119,7 @@ impl HeartbeatLoop {
             Ok(lease) => {
                 self.times.accepted(at, renewed(&lease));
                 holder.beaten = renewed(&lease);
-                self.report_beat(at, sent);
+                self.report_beat(at, sent, Carrier::Lease);
                 Ok(Some(lease))
             }
             Err(failure) if failure.cause == Cause::Missing => Ok(None),

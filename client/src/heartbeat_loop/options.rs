@@ -28,6 +28,11 @@ impl BeatOptions {
         self.interval != Some(Duration::ZERO)
     }
 
+    /// The interval that the caller asks for.
+    pub(super) fn wanted(self) -> Option<Duration> {
+        self.interval.filter(|wanted| !wanted.is_zero())
+    }
+
     /// The warnings to report about a pace.
     pub(super) fn warnings(self, pace: Pace) -> Vec<Event> {
         let slow = self.interval.filter(|wanted| *wanted > pace.interval());

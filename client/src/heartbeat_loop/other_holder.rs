@@ -1,13 +1,14 @@
 //! Another process that has claimed the Lease: a second machine of the same name, or a second run of the
 //! instance.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use beatkeeper_api::{heartbeat::NOTE_MAX, text::plain_cut};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use tokio::time::Instant;
 
+use super::carrying::check_every;
 use crate::{
     lease::{
         Identity, LeaseVersion,
@@ -46,6 +47,10 @@ pub(super) struct OtherHolder {
     pub(super) foreign: ForeignFields,
     /// How often the Lease was read.
     reads: u32,
+    /// Whether the holder may beat through a gateway, without a write to the Lease.
+    pub(super) may_be_carried: bool,
+    /// Whether the holder was seen to write the Lease. It does so from the moment on at which it notices this process.
+    pub(super) writes: bool,
 }
 
 impl OtherHolder {
@@ -64,14 +69,19 @@ impl OtherHolder {
             beaten_by: foreign_fields::beating(lease),
             foreign: ForeignFields::on(lease),
             reads: 0,
+            may_be_carried: false,
+            writes: false,
         }
     }
 
     /// Updates the record when the Lease is seen again.
     pub(super) fn look(&mut self, identity: &Identity, lease: &Lease, now: Instant, pace: &Pace) {
         self.version = LeaseVersion::of(lease);
+        let sign = rival::liveness_text(lease);
+        // A process that claims the same does not tell its own writes from those of the holder here.
+        self.writes |= self.other_addresses.is_some() && self.silence.seen() != sign.as_deref();
         self.other_addresses = other_addresses(identity, lease);
-        self.silence.look(rival::liveness_text(lease), now, pace);
+        self.silence.look(sign, now, pace);
         self.note.look(rival::rival_note(lease).map(str::to_owned), now, pace);
         self.annotated = lease.metadata.annotations.is_some();
         self.beaten_by.extend(foreign_fields::beating(lease));
@@ -81,17 +91,23 @@ impl OtherHolder {
 
     /// When the holder will have been silent for a ttl.
     pub(super) fn takes_back_at(&self, pace: &Pace) -> Option<Instant> {
-        match (&self.other_addresses, self.alone_since) {
+        let ends = match (&self.other_addresses, self.alone_since) {
             (Some(_), _) => Some(self.silence.ends(pace)),
             (None, since) => since.map(|since| since + pace.ttl()),
-        }
+        };
+        ends.map(|ends| ends + self.patience(pace))
+    }
+
+    /// How long the silence of a holder says nothing, because it may beat through a gateway and not know of this process
+    /// yet: it reads its Lease now and then.
+    fn patience(&self, pace: &Pace) -> Duration {
+        let unknown = self.may_be_carried && !self.writes;
+        if unknown { check_every(pace) + pace.ttl() } else { Duration::ZERO }
     }
 
     pub(super) fn is_silent(&self, now: Instant, pace: &Pace) -> bool {
-        match &self.other_addresses {
-            Some(_) => self.silence.is_over(now, pace),
-            None => self.alone_since.is_some_and(|since| now >= since + pace.ttl()),
-        }
+        let is_time = self.takes_back_at(pace).is_some_and(|at| now >= at);
+        is_time && (self.other_addresses.is_none() || self.silence.is_over(now, pace))
     }
 
     /// Whether to leave a note about this process. If one instance has two runs, the earlier one often ends

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use beatkeeper_api::Carrier;
 use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    carrying::Carrying,
     options::{BeatOptions, Progress, Report},
     other_holder::OtherHolder,
 };
@@ -56,6 +58,8 @@ pub struct HeartbeatLoop {
     pub(super) beat_due: Instant,
     pub(super) lease_duration_sent: i32,
     pub(super) suspend_detector: SuspendDetector,
+    /// The way through a gateway.
+    pub(super) carrying: Carrying,
 }
 
 /// The state of our claim to the Lease.
@@ -103,6 +107,7 @@ impl HeartbeatLoop {
             beat_due: Instant::now(),
             lease_duration_sent: 0,
             suspend_detector: SuspendDetector::default(),
+            carrying: Carrying::default(),
         }
     }
 
@@ -112,9 +117,9 @@ impl HeartbeatLoop {
     }
 
     /// Reports a beat that was sent at `sent`, and is accepted now.
-    pub(super) fn report_beat(&self, at: Timestamp, sent: Instant) {
+    pub(super) fn report_beat(&self, at: Timestamp, sent: Instant, carrier: Carrier) {
         let late = sent.saturating_duration_since(self.beat_due);
-        (self.report)(&Event::Beat { at, took: sent.elapsed(), late });
+        (self.report)(&Event::Beat { at, took: sent.elapsed(), late, carrier });
     }
 
     /// Whether the Lease has to be changed, because it states another health or note than it should. What an

@@ -1,5 +1,7 @@
 //! Tests of the loop against a fake API server that serves only the Lease, with any webhook.
 
+mod carried;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -33,11 +35,17 @@ struct State {
     version: u64,
     /// The renewTimes that a watch has shown.
     shown: Vec<String>,
+    /// The spec of the registration.
+    spec: Value,
+    /// Whether every request is answered 503.
+    down: bool,
 }
 
 impl Api {
     fn with(webhook: Webhook) -> Self {
-        let state = State { webhook, lease: None, version: 0, shown: Vec::new() };
+        let spec = json!({ "ttl": "3s", "interval": "1s" });
+        let (lease, shown) = (None, Vec::new());
+        let state = State { webhook, lease, version: 0, shown, spec, down: false };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -62,7 +70,11 @@ impl Api {
                 Ok::<_, Infallible>(response)
             }
         });
-        Connection { client: Client::new(service, "shop"), headers: Headers::default() }
+        Connection {
+            client: Client::new(service, "shop"),
+            headers: Headers::default(),
+            gateway: None,
+        }
     }
 
     fn answer(
@@ -72,11 +84,18 @@ impl Api {
         kind: Option<&str>,
         body: Value,
     ) -> (StatusCode, Value) {
-        if path.contains("/serviceregistrations/") {
-            let spec = json!({ "ttl": "3s", "interval": "1s" });
-            return (StatusCode::OK, json!({ "metadata": { "name": "greeter" }, "spec": spec }));
-        }
         let mut state = self.state();
+        if state.down {
+            return (StatusCode::SERVICE_UNAVAILABLE, status(StatusCode::SERVICE_UNAVAILABLE));
+        }
+        if path.contains("/serviceregistrations/") {
+            let instance = json!({ "name": "vm-1", "state": "Ready", "reason": "Beating" });
+            let registration = json!({
+                "metadata": { "name": "greeter" }, "spec": state.spec,
+                "status": { "total": 1, "instances": [instance] },
+            });
+            return (StatusCode::OK, registration);
+        }
         let lease = match (method, state.lease.clone()) {
             (&Method::POST, None) => Ok(merged(json!({ "metadata": { "uid": "u" } }), &body)),
             (_, None) => Err(StatusCode::NOT_FOUND),
@@ -92,16 +111,17 @@ impl Api {
         };
         match lease {
             Ok(lease) => (StatusCode::OK, state.store(lease)),
-            Err(code) => {
-                let reason = code.canonical_reason().unwrap_or_default().replace(' ', "");
-                let status = json!({
-                    "kind": "Status", "status": "Failure", "reason": reason, "message": "no",
-                    "code": code.as_u16(),
-                });
-                (code, status)
-            }
+            Err(code) => (code, status(code)),
         }
     }
+}
+
+fn status(code: StatusCode) -> Value {
+    let reason = code.canonical_reason().unwrap_or_default().replace(' ', "");
+    json!({
+        "kind": "Status", "status": "Failure", "reason": reason, "message": "no",
+        "code": code.as_u16(),
+    })
 }
 
 impl State {

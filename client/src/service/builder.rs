@@ -1,6 +1,8 @@
 //! Describes an instance of a service.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+mod gateway;
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use beatkeeper_api::duration;
 use kube::Config;
@@ -43,6 +45,9 @@ pub struct Builder {
     own_thread: bool,
     cancellation: CancellationToken,
     config: Option<Config>,
+    gateways: Vec<String>,
+    gateway_ca_file: Option<PathBuf>,
+    gateway_token_file: Option<PathBuf>,
     report: Option<Report>,
     hooks: Hooks,
 }
@@ -74,6 +79,9 @@ impl Builder {
             own_thread: false,
             cancellation: CancellationToken::new(),
             config: None,
+            gateways: Vec::new(),
+            gateway_ca_file: None,
+            gateway_token_file: None,
             report: None,
             hooks: Hooks::default(),
         }
@@ -247,7 +255,8 @@ impl Builder {
     /// Checks the settings and makes the service.
     ///
     /// # Errors
-    /// [`Error::Name`], [`Error::AddressOfPod`], [`Error::Environment`], [`Error::TooShort`].
+    /// [`Error::Name`], [`Error::AddressOfPod`], [`Error::Environment`], [`Error::TooShort`], [`Error::GatewayUrl`],
+    /// [`Error::Gateway`].
     pub fn build(self) -> Result<Service, Error> {
         self.build_with(|variable| std::env::var(variable).ok())
     }
@@ -270,6 +279,7 @@ impl Builder {
         if self.check_interval < INTERVAL_MIN {
             return Err(Error::TooShort { what: "check_interval", interval: self.check_interval });
         }
+        let gateway = self.gateway_settings(&variable)?;
         let pod = self.pod.or_else(|| variable("POD_NAME")).filter(|name| !name.is_empty());
         let instance = self.instance.or_else(|| pod.clone()).unwrap_or_else(names::hostname);
         names::instance(&instance)?;
@@ -297,6 +307,7 @@ impl Builder {
             own_thread: self.own_thread,
             cancellation: self.cancellation,
             config: self.config,
+            gateway,
             report: self.report,
             hooks: self.hooks,
         })
@@ -315,79 +326,4 @@ fn read(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn build(builder: Builder, environment: &[(&str, &str)]) -> Result<Service, Error> {
-        builder.build_with(|wanted| {
-            let found = environment.iter().find(|(name, _)| *name == wanted);
-            found.map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    fn greeter() -> Builder {
-        Service::builder("greeter")
-    }
-
-    fn error(builder: Builder, environment: &[(&str, &str)]) -> String {
-        build(builder, environment).err().expect("refused").to_string()
-    }
-
-    #[test]
-    fn what_the_code_says_beats_the_environment() {
-        let environment =
-            [(TTL_VARIABLE, "1m"), (INTERVAL_VARIABLE, "40s"), ("POD_NAME", "greeter-7f9c")];
-        let service = build(greeter(), &environment).expect("a service");
-        let (ttl, interval) = (Duration::from_secs(60), Duration::from_secs(40));
-        assert_eq!(
-            service.options,
-            BeatOptions { ttl: Some(ttl), interval: Some(interval), shared: false }
-        );
-        assert_eq!(service.identity.home, Location::Pod("greeter-7f9c".to_owned()));
-        assert_eq!(service.identity.instance, "greeter-7f9c");
-        let (ttl, interval) = (Duration::from_secs(30), Duration::from_secs(20));
-        let builder = greeter().register_ttl(ttl).register_interval(interval).instance("a").pod("");
-        let service = build(builder, &environment).expect("a service");
-        assert_eq!(
-            service.options,
-            BeatOptions { ttl: Some(ttl), interval: Some(interval), shared: false }
-        );
-        assert_eq!(service.identity.home, Location::Outside(vec![]));
-        assert_eq!(service.identity.instance, "a");
-    }
-
-    #[test]
-    fn outside_a_pod_the_instance_is_the_host() {
-        let address = "192.0.2.1".parse().expect("an address");
-        let service = build(greeter().address(address), &[]).expect("a service");
-        assert_eq!(service.identity.instance, names::hostname());
-        assert_eq!(service.identity.home, Location::Outside(vec![address]));
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_with_what_to_do() {
-        let address = "192.0.2.1".parse().expect("an address");
-        for (builder, message) in [
-            (greeter().pod("p").address(address), "leave out the addresses"),
-            (greeter().instance("VM_1"), "such as vm-1"),
-            (Service::builder("a.b"), "such as greeter"),
-            (greeter().metadata("a/b", "1"), "such as shelf"),
-            (greeter().register_interval(Duration::from_millis(1)), "register_interval 1ms"),
-            (greeter().check_interval(Duration::ZERO), "check_interval 0s is too short"),
-        ] {
-            let error = error(builder, &[]);
-            assert!(error.contains(message), "{error}");
-        }
-        let error = error(greeter(), &[(TTL_VARIABLE, "1.5s")]);
-        assert!(
-            error.starts_with("$BEATKEEPER_REGISTER_TTL: \"1.5s\" is not a duration"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn an_interval_of_zero_is_no_renewal() {
-        let service = build(greeter().register_interval(Duration::ZERO), &[]).expect("a service");
-        assert_eq!(service.options.interval, Some(Duration::ZERO));
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     error::Error,
+    gateway::{Gateway, GatewaySettings},
     headers::Headers,
     heartbeat_loop::{BeatOptions, HeartbeatLoop, Report},
     lease::{HealthReport, Identity},
@@ -51,6 +52,7 @@ pub struct Service {
     pub(crate) own_thread: bool,
     pub(crate) cancellation: CancellationToken,
     pub(crate) config: Option<Config>,
+    pub(crate) gateway: Option<GatewaySettings>,
     pub(crate) report: Option<Report>,
     pub(crate) hooks: Hooks,
 }
@@ -82,7 +84,8 @@ impl Service {
     /// Runs the hooks, and beats from now on. Returns when the first beat is accepted.
     ///
     /// # Errors
-    /// [`Error::NoConfiguration`] and [`Error::Connect`] if the API server cannot be used;
+    /// [`Error::NoConfiguration`] and [`Error::Connect`] if the API server cannot be used; [`Error::Gateway`] if no gateway
+    /// is named;
     /// [`Error::NotRegistered`], with the last reason, if no beat is accepted within the start timeout;
     /// [`Error::Hook`]. After an error no Lease remains.
     pub async fn start(self) -> Result<Running, Error> {
@@ -104,11 +107,12 @@ impl Service {
         let stats = Arc::new(Counters::default());
         let background = Arc::new(BackgroundThread::new());
         let report = reporter(self.report, Arc::clone(&stats), Arc::clone(&background));
-        let (options, stop) = (self.options, CancellationToken::new());
+        let (options, gateway, stop) = (self.options, self.gateway, CancellationToken::new());
         let begin = move || {
             let headers = Headers::default();
             let client = transport::connect(source, USER_AGENT, &headers)?;
-            let connection = Connection { client, headers };
+            let gateway = gateway.map(|settings| Gateway::open(&settings, USER_AGENT));
+            let connection = Connection { client, headers, gateway: gateway.transpose()? };
             Ok::<_, Error>(HeartbeatLoop::new(connection, identity, options, heard, report))
         };
         let (runner, mut progress) = if self.own_thread {

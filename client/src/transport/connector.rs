@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, TryFutureExt};
 use hyper_util::{
     client::legacy::Client as HttpClient,
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -50,6 +50,13 @@ impl Connector {
         *self.latest.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(route);
     }
 
+    /// Tries this address after all others, for a while; `None`: the address of the last success.
+    pub(super) fn leave(&self, address: Option<SocketAddr>) {
+        let route = self.latest();
+        let (host, port) = route.first();
+        self.dialer.leave(host, port, address);
+    }
+
     /// Makes connections that are set up in the background.
     pub(super) fn connections(&self) -> BackgroundConnector<TokioIo<Stream>> {
         let this = self.clone();
@@ -67,6 +74,7 @@ impl Connector {
         let route = self.latest();
         let (host, port) = route.first();
         let attempt = |address| self.attempt(Arc::clone(&route), address);
+        let attempt = |address| attempt(address).map_ok(move |stream| stream.to(address));
         Ok(TokioIo::new(self.dialer.dial(host, port, attempt).await?))
     }
 

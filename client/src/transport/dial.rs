@@ -30,12 +30,16 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// How long a lookup may take before the known addresses are used.
 const RESOLVE_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// An address that was left is tried last for so long: about the time in which a gateway ends, and another one takes its
+/// place.
+const LEFT_FOR: Duration = Duration::from_secs(60);
+
 /// Looks up the addresses of a host.
-pub(super) type Resolver =
+pub(crate) type Resolver =
     Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 
 /// The resolver of the system.
-pub(super) fn system() -> Resolver {
+pub(crate) fn system() -> Resolver {
     Arc::new(|host, port| {
         async move { Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) }.boxed()
     })
@@ -50,8 +54,26 @@ struct KnownHost {
     addresses: Vec<SocketAddr>,
     /// The address of the last success.
     good: Option<SocketAddr>,
+    /// The addresses that were left, and when, in this order.
+    left: Vec<(SocketAddr, Instant)>,
     /// At most one lookup runs at a time: each hanging lookup would occupy a thread.
     lookup: Option<Lookup>,
+}
+
+impl KnownHost {
+    /// In which order to try an address: the good one first, and then those that were not left.
+    fn rank(&self, address: SocketAddr) -> usize {
+        if Some(address) == self.good {
+            return 0;
+        }
+        let left = |(one, at): &(SocketAddr, Instant)| *one == address && at.elapsed() < LEFT_FOR;
+        self.left.iter().position(left).map_or(1, |place| place + 2)
+    }
+
+    /// All addresses, and the rank of each.
+    fn ranked(&self) -> Vec<(SocketAddr, usize)> {
+        self.addresses.iter().map(|address| (*address, self.rank(*address))).collect()
+    }
 }
 
 /// Connects to names.
@@ -63,6 +85,16 @@ pub(super) struct Dialer {
 impl Dialer {
     pub(super) fn new(resolver: Resolver) -> Self {
         Self { resolver, known: Mutex::default() }
+    }
+
+    /// Tries this address after all others, for [`LEFT_FOR`]; `None`: the address of the last success.
+    pub(super) fn leave(&self, host: &str, port: u16, address: Option<SocketAddr>) {
+        self.with(host, port, |known| {
+            let Some(address) = address.or(known.good) else { return };
+            known.good = known.good.filter(|good| *good != address);
+            known.left.retain(|(one, at)| *one != address && at.elapsed() < LEFT_FOR);
+            known.left.push((address, Instant::now()));
+        });
     }
 
     /// Returns the first attempt that succeeds at an address of this host.
@@ -80,7 +112,7 @@ impl Dialer {
         let mut waiting = Candidates::default();
         let mut lookup = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(address) => {
-                waiting.add(&[(address, port).into()], None);
+                waiting.add(&[((address, port).into(), 0)]);
                 None
             }
             Err(_) => self.begin(host, port, &mut waiting, &mut failed).await,
@@ -92,7 +124,10 @@ impl Dialer {
                 biased;
                 Some((address, result)) = attempts.next(), if !attempts.is_empty() => match result {
                     Ok(connection) => {
-                        self.with(host, port, |known| known.good = Some(address));
+                        self.with(host, port, |known| {
+                            known.good = Some(address);
+                            known.left.retain(|(one, _)| *one != address);
+                        });
                         return Ok(connection);
                     }
                     Err(error) => {
@@ -146,9 +181,7 @@ impl Dialer {
                 None
             }
             Err(_) => {
-                let (known, good) =
-                    self.with(host, port, |known| (known.addresses.clone(), known.good));
-                waiting.add(&known, good);
+                waiting.add(&self.with(host, port, |known| known.ranked()));
                 Some(lookup)
             }
         }
@@ -163,15 +196,15 @@ impl Dialer {
         waiting: &mut Candidates,
         failed: &mut DialError,
     ) {
-        let (addresses, good) = self.with(host, port, |known| {
+        let addresses = self.with(host, port, |known| {
             match found {
                 Ok(found) if !found.is_empty() => known.addresses = found,
                 Ok(_) => failed.causes.push((None, "it has no address".into())),
                 Err(error) => failed.causes.push((None, Box::new(error))),
             }
-            (known.addresses.clone(), known.good)
+            known.ranked()
         });
-        waiting.add(&addresses, good);
+        waiting.add(&addresses);
     }
 
     fn with<T>(&self, host: &str, port: u16, act: impl FnOnce(&mut KnownHost) -> T) -> T {
@@ -195,22 +228,21 @@ struct Candidates {
 }
 
 impl Candidates {
-    /// Adds the new addresses: first the last good one, then both IP families by turns, beginning with the
-    /// first address of the resolver.
-    fn add(&mut self, found: &[SocketAddr], good: Option<SocketAddr>) {
-        let new: Vec<SocketAddr> =
-            found.iter().filter(|address| !self.seen.contains(address)).copied().collect();
-        let first = new.first().copied();
-        let (mut ones, mut others): (VecDeque<SocketAddr>, VecDeque<SocketAddr>) = new
-            .into_iter()
-            .partition(|address| Some(address.is_ipv4()) == first.map(|it| it.is_ipv4()));
+    /// Adds the new addresses in the order of their ranks: the last good one has 0. Among those of one rank, both IP
+    /// families have their turns, beginning with the first address of the resolver.
+    fn add(&mut self, found: &[(SocketAddr, usize)]) {
+        let new: Vec<(SocketAddr, usize)> =
+            found.iter().filter(|(address, _)| !self.seen.contains(address)).copied().collect();
+        let first = new.first().map(|(address, _)| address.is_ipv4());
+        let (mut ones, mut others): (VecDeque<_>, VecDeque<_>) =
+            new.into_iter().partition(|(address, _)| Some(address.is_ipv4()) == first);
         let mut ordered = Vec::new();
         while !(ones.is_empty() && others.is_empty()) {
             ordered.extend(ones.pop_front());
             ordered.extend(others.pop_front());
         }
-        ordered.sort_by_key(|address| Some(*address) != good);
-        for address in ordered {
+        ordered.sort_by_key(|(_, rank)| *rank);
+        for (address, _) in ordered {
             if !self.seen.contains(&address) {
                 self.seen.push(address);
                 self.next.push_back(address);
@@ -252,113 +284,4 @@ impl fmt::Display for DialError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-    use super::*;
-
-    fn address(last: u8) -> SocketAddr {
-        ([192, 0, 2, last], 6443).into()
-    }
-
-    fn resolver(found: Vec<SocketAddr>) -> Resolver {
-        Arc::new(move |_, _| std::future::ready(Ok(found.clone())).boxed())
-    }
-
-    /// Connects to an address in `alive`; the others never answer. Returns the address and how long it took.
-    async fn reach(dialer: &Dialer, alive: &[SocketAddr]) -> (SocketAddr, Duration) {
-        let begun = Instant::now();
-        let attempt = async |address: SocketAddr| {
-            if !alive.contains(&address) {
-                std::future::pending::<()>().await;
-            }
-            Ok(address)
-        };
-        let reached = dialer.dial("api.example", 6443, attempt).await.expect("a connection");
-        (reached, begun.elapsed())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_dead_address_costs_a_quarter_of_a_second_and_only_once() {
-        let dialer = Dialer::new(resolver(vec![address(1), address(2), address(3)]));
-        assert_eq!(reach(&dialer, &[address(3)]).await, (address(3), 2 * ATTEMPT_DELAY));
-        assert_eq!(reach(&dialer, &[address(3)]).await, (address(3), Duration::ZERO));
-        assert_eq!(
-            reach(&dialer, &[address(1)]).await,
-            (address(1), ATTEMPT_DELAY),
-            "it has moved"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_address_that_refuses_makes_way_at_once() {
-        let dialer = Dialer::new(resolver(vec![address(1), address(2)]));
-        let attempt = async |at: SocketAddr| {
-            if at == address(1) { Err("refused".into()) } else { Ok(at) }
-        };
-        let begun = Instant::now();
-        let reached = dialer.dial("api.example", 6443, attempt).await.expect("a connection");
-        assert_eq!((reached, begun.elapsed()), (address(2), Duration::ZERO));
-        let refused = async |_| Err::<(), BoxError>("refused".into());
-        let error = dialer.dial("api.example", 6443, refused).await.expect_err("none is left");
-        let told = "cannot reach api.example: 192.0.2.2:6443: refused; 192.0.2.1:6443: refused";
-        assert_eq!(error.to_string(), told);
-    }
-
-    #[test]
-    fn both_families_have_a_turn_early() {
-        let v6 = |last: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last], 6443));
-        let mut waiting = Candidates::default();
-        waiting.add(&[v6(1), v6(2), v6(3), address(1), address(2)], Some(address(2)));
-        let order: Vec<SocketAddr> = std::iter::from_fn(|| waiting.next()).collect();
-        assert_eq!(order, [address(2), v6(1), address(1), v6(2), v6(3)]);
-        waiting.add(&[v6(1), address(9)], None);
-        assert_eq!(waiting.next(), Some(address(9)), "each has one turn");
-        assert!(waiting.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_hangs_holds_up_nothing_where_addresses_are_known() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
-        let dialer = Dialer::new(Arc::new(move |_, _| {
-            if count.fetch_add(1, Relaxed) == 0 {
-                std::future::ready(Ok(vec![address(1)])).boxed()
-            } else {
-                std::future::pending().boxed()
-            }
-        }));
-        assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), Duration::ZERO));
-        for _ in 0..3 {
-            assert_eq!(reach(&dialer, &[address(1)]).await, (address(1), RESOLVE_TIMEOUT));
-        }
-        assert_eq!(asked.load(Relaxed), 2, "one look-up at a time");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_slow_resolver_finds_has_its_turn_beside_what_is_known() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let dialer = Dialer::new(Arc::new(move |_, _| {
-            let first = asked.fetch_add(1, Relaxed) == 0;
-            async move {
-                if first {
-                    return Ok(vec![address(1)]);
-                }
-                tokio::time::sleep(Duration::from_secs(3)).await;
-                Ok(vec![address(2)])
-            }
-            .boxed()
-        }));
-        reach(&dialer, &[address(1)]).await;
-        // The API server has moved.
-        assert_eq!(reach(&dialer, &[address(2)]).await, (address(2), Duration::from_secs(3)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_name_that_is_unknown_is_told() {
-        let unknown = || std::future::ready(Err(io::Error::other("no such name"))).boxed();
-        let dialer = Dialer::new(Arc::new(move |_, _| unknown()));
-        let error = dialer.dial("api.example", 6443, async |_| Ok(())).await.expect_err("unknown");
-        assert_eq!(error.to_string(), "cannot reach api.example: no such name");
-    }
-}
+mod tests;

@@ -12,13 +12,13 @@ pub enum ConnectError {
     #[error("{0:?} cannot be sent as a User-Agent")]
     UserAgent(String),
     /// The credentials or certificates in the configuration are unusable. Their content is not shown.
-    #[error("cannot use the credentials for the API server: {0}")]
+    #[error("cannot use the credentials for the server: {0}")]
     Credentials(String),
     /// The token in the configuration cannot be sent. It is not shown.
-    #[error("cannot read how to reach the API server: {0}")]
+    #[error("cannot read how to reach the server: {0}")]
     Token(#[source] TokenError),
     /// A file cannot be read, or does not have the expected content.
-    #[error("cannot read how to reach the API server: {0}")]
+    #[error("cannot read how to reach the server: {0}")]
     Unreadable(String),
 }
 

@@ -19,6 +19,7 @@ use super::{
     connector::{Connector, pool},
     dial::Resolver,
     error::ConnectError,
+    redacted,
     route::Route,
     signer::{CredentialError, Signer, SignerChange, SignerEvent},
     source::{Settings, Source},
@@ -159,6 +160,13 @@ impl ConnectionManager {
                 self.renew_pool();
                 let _ = self.publish();
             }
+            ManagerMessage::Leave(address) => {
+                self.connector.leave(address);
+                // Those that are being made may lead to the address that is left.
+                self.connections = self.connector.connections();
+                self.renew_pool();
+                let _ = self.publish();
+            }
             ManagerMessage::Silent(_) => {}
         }
     }
@@ -211,9 +219,8 @@ impl ConnectionManager {
         let (keeps, rerouted) = (kept.is_some(), old.route != new.route);
         let own = || rerouted.then(|| new.route(next.credential()));
         let route = kept.map(Ok).or_else(own).transpose()?;
-        tracing::info!(
-            "the description of the API server has changed: connecting by it from now on"
-        );
+        let server = redacted::url(&settings.config.cluster_url);
+        tracing::info!("the description of {server} has changed: connecting by it from now on");
         let before = std::mem::replace(&mut self.settings, settings).config.auth_info;
         let signer = signer.map(|signer| std::mem::replace(&mut self.signer, signer));
         let previous =
@@ -245,9 +252,7 @@ impl ConnectionManager {
             previous.signer.authorization() == Some(what.clone())
         };
         if let Some(PreviousCredential { error, .. }) = self.previous.take_if(is_it) {
-            tracing::warn!(
-                "the API server refuses the previous credential, and there is no other yet"
-            );
+            tracing::warn!("the server refuses the previous credential, and there is no other yet");
             let failed = error.map(UpstreamState::Failed);
             self.state.send_replace(failed.unwrap_or(UpstreamState::Pending));
             if let Ok(route) = self.settings.route(self.signer.credential()) {
@@ -281,7 +286,7 @@ impl ConnectionManager {
     fn fetch_failed(&mut self, error: Arc<CredentialError>) {
         if matches!(*self.state.borrow(), UpstreamState::Open(_)) {
             tracing::warn!(
-                "{error}; continuing with the previous credential until the API server refuses it"
+                "{error}; continuing with the previous credential until the server refuses it"
             );
             if let Some(previous) = &mut self.previous {
                 previous.error = Some(error);

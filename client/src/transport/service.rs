@@ -6,6 +6,7 @@
 //! that fails otherwise.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -61,7 +62,7 @@ impl HttpService {
         Self::open_with(source, user_agent, dial::system())
     }
 
-    pub(super) fn open_with(
+    pub(crate) fn open_with(
         source: &Source,
         user_agent: &str,
         resolver: dial::Resolver,
@@ -79,6 +80,15 @@ impl HttpService {
             usable: Arc::default(),
             _task: Arc::new(task),
         })
+    }
+
+    /// Sends the next requests to another address than this one if there is another. `None`: than the one that was
+    /// connected to last. Requests that are under way stay where they are.
+    pub(crate) fn leave(&self, address: Option<SocketAddr>) {
+        let UpstreamState::Open(upstream) = &*self.state.borrow() else { return };
+        // The next request waits for connections that are made after this.
+        self.usable.fetch_max(upstream.pool + 1, Relaxed);
+        let _ = self.manager.send(ManagerMessage::Leave(address));
     }
 
     async fn upstream(&self) -> Result<Arc<Upstream>, BoxError> {

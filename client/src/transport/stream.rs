@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -14,18 +15,31 @@ trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
+/// The address that a connection leads to: that of the proxy or, without one, of the server. Each response has it as
+/// an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerAddress(pub(crate) SocketAddr);
+
 /// A connection with any layers.
-pub(super) struct Stream(Box<dyn Io>);
+pub(super) struct Stream(Box<dyn Io>, Option<PeerAddress>);
 
 impl Stream {
     pub(super) fn over(wire: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self(Box::new(wire))
+        Self(Box::new(wire), None)
+    }
+
+    /// The same stream, which leads to this address.
+    pub(super) fn to(self, address: SocketAddr) -> Self {
+        Self(self.0, Some(PeerAddress(address)))
     }
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        match self.1 {
+            Some(address) => Connected::new().extra(address),
+            None => Connected::new(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod credentials;
 mod rotation;
 mod routes;
 mod secrets;
-mod server;
+pub(crate) mod server;
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 

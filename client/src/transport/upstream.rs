@@ -1,6 +1,6 @@
 //! The current connection to the API server, and how the requests and its manager talk to each other.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::HeaderValue;
 use hyper_util::{client::legacy::Client as HttpClient, rt::TokioIo};
@@ -48,4 +48,7 @@ pub(super) enum ManagerMessage {
     /// No answer has arrived over any connection of this pool since a request was sent. The next requests
     /// must not get another silent connection of the pool.
     Silent(u64),
+    /// The next requests are to go to another address than this one if there is another. `None`: than the one that
+    /// was connected to last.
+    Leave(Option<SocketAddr>),
 }

@@ -6,7 +6,7 @@ use hashbrown::{HashMap, hash_map::Entry};
 
 use crate::{
     carriers::{
-        frames::{Incarnation, InstanceId, Sequence},
+        frames::{Incarnation, InstanceId, Sequence, Term},
         gateway::ACKNOWLEDGED_WITHIN,
         proof::CarrierProof,
         rights::{self, Identity, Right},
@@ -43,6 +43,9 @@ struct Introduced {
     allowed: bool,
     /// Its record, for as long as the Lease and its owner are the same (G6).
     carried: Option<Carried>,
+    /// Whether its last beat was not taken in, because the Lease or its owner was replaced. A leader may have accepted
+    /// the beat: it may have seen the new Lease before, and judged anew.
+    missed: bool,
 }
 
 /// One process of a gateway.
@@ -55,6 +58,8 @@ pub struct Carrier {
     pub(super) says_it_ends: bool,
     /// The last batch that was taken in.
     pub(super) taken: Sequence,
+    /// The last term of this replica that it was told.
+    pub(super) told: Option<Term>,
     introduced: HashMap<InstanceId, Introduced>,
     /// Batches that may be acknowledged, and when each was taken in.
     unacknowledged: VecDeque<Unacknowledged>,
@@ -87,6 +92,7 @@ impl Carrier {
             proof: CarrierProof::new(now),
             says_it_ends: false,
             taken: Sequence::default(),
+            told: None,
             introduced: HashMap::new(),
             unacknowledged: VecDeque::new(),
         }
@@ -125,7 +131,7 @@ impl Carrier {
                 known.allowed |= allowed && known.lease == lease && known.identity == identity;
             }
             Entry::Vacant(new) => {
-                new.insert(Introduced { lease, identity, allowed, carried: None });
+                new.insert(Introduced { lease, identity, allowed, carried: None, missed: false });
             }
         }
     }
@@ -134,6 +140,12 @@ impl Carrier {
     pub(super) fn named(&self, id: InstanceId) -> Option<(&Key, &Identity)> {
         let introduced = self.introduced.get(&id)?;
         Some((&introduced.lease, &introduced.identity))
+    }
+
+    /// The instances that a leader has allowed to renew, with their Leases.
+    pub(super) fn allowed(&self) -> impl Iterator<Item = (InstanceId, &Key)> {
+        let allowed = self.introduced.iter().filter(|(_, known)| known.allowed);
+        allowed.map(|(id, known)| (*id, &known.lease))
     }
 
     /// Forgets an instance that was refused. A later beat of it has another number.
@@ -171,10 +183,12 @@ impl Carrier {
         let introduced = self.introduced.get_mut(&id)?;
         let known = introduced.carried.and_then(|carried| index.carry(carried, by, delivery, now));
         if known.is_some() {
+            introduced.missed = false;
             return known;
         }
         // The Lease has appeared since, or it or its owner was replaced. The identity has to own the new one (G6), or
         // to be judged anew.
+        introduced.missed |= introduced.allowed && introduced.carried.is_some();
         introduced.allowed &= introduced.carried.is_none();
         let (carried, origin) = index.find_carried(&introduced.lease)?;
         introduced.carried = match rights::right(&introduced.identity, &introduced.lease, origin) {
@@ -182,7 +196,19 @@ impl Carrier {
             Right::NeedsReview => introduced.allowed.then_some(carried),
             Right::Refused(_) => None,
         };
-        index.carry(introduced.carried?, by, delivery, now)
+        let taken = index.carry(introduced.carried?, by, delivery, now)?;
+        introduced.missed = false;
+        Some(taken)
+    }
+
+    /// A term begins. A beat of a replaced Lease that was not taken in may have been accepted by the leader before.
+    pub(super) fn take_in_missed(&mut self, by: CarrierId, index: &mut Index, now: MonotonicTime) {
+        for introduced in self.introduced.values_mut().filter(|introduced| introduced.missed) {
+            introduced.missed = false;
+            if let Some((carried, _)) = index.find_carried(&introduced.lease) {
+                let _ = index.carry(carried, by, Delivery::Late, now);
+            }
+        }
     }
 
     /// A batch was taken in that the leader may acknowledge.
@@ -208,4 +234,13 @@ impl Carrier {
     pub(super) fn not_allowed(&self) -> impl Iterator<Item = InstanceId> {
         self.introduced.iter().filter(|(_, known)| !known.allowed).map(|(id, _)| *id)
     }
+}
+
+/// Whether an instance may renew by what the index knows. A replica that stands by takes in such beats before the leader
+/// has judged, since the leader may not hear them. Of others it keeps nothing: the gateway introduces them again when they
+/// are allowed, and to the next leader. Strangers could fill the memory otherwise, as no replica but the leader learns
+/// that it has refused them.
+pub(super) fn owns(index: &Index, lease: &Key, identity: &Identity) -> bool {
+    let found = index.find_carried(lease);
+    found.is_some_and(|(_, origin)| rights::right(identity, lease, origin) == Right::Renews)
 }

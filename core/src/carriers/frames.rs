@@ -38,13 +38,14 @@ impl Sequence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub u32);
 
-/// The number of a term. It rises whenever the leader changes: `spec.leaseTransitions` of the election's Lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The number of a term: `spec.leaseTransitions` of the election's Lease. It rises whenever the leader changes, and
+/// whenever a replica claims the Lease again after its claim has lapsed ([`crate::replica::leader`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Term(pub u64);
 
 /// A moment by the clock of the replica that sent it, in microseconds. A gateway only sends it back (G2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Tick(pub(super) u64);
+pub struct Tick(pub u64);
 
 impl Tick {
     /// The present moment of a replica.

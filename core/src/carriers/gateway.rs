@@ -147,6 +147,16 @@ impl Gateway {
         }
     }
 
+    /// Whether a leader has allowed this identity to renew this Lease. If not, a beat of it makes a further entry.
+    pub fn may_renew(&self, lease: &Key, identity: &Identity) -> bool {
+        self.roster.is_allowed(lease, identity)
+    }
+
+    /// How many replicas have a stream on which batches are sent.
+    pub fn streams(&self) -> usize {
+        self.links.values().filter(|link| link.is_open()).count()
+    }
+
     /// The instance has closed its request. Its beat no longer waits.
     pub fn cancel(&mut self, request: RequestId) {
         self.requests.close(request);
@@ -293,6 +303,7 @@ impl Gateway {
         };
         // A later beat gets a new id, and is judged anew.
         self.roster.remove(id);
+        self.links.values_mut().for_each(|link| link.forget_introduction(id));
         for request in self.requests.refuse(id) {
             self.out.push(Output::Answer(request, answer.clone()));
         }

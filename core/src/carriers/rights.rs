@@ -67,10 +67,13 @@ pub enum Refusal {
         /// The user.
         user: Arc<str>,
         /// The verb.
-        verb: &'static str,
+        verb: Arc<str>,
         /// The name of the Lease.
         lease: String,
     },
+    /// A reason that a leader of a later version gives, in its words (G12).
+    #[error("{0}")]
+    Other(Arc<str>),
 }
 
 /// What an identity may do with this Lease, whose instance has this origin.

@@ -30,6 +30,8 @@ pub struct Round {
     awaited: BTreeSet<Incarnation>,
     /// What the election's Lease lists, as last written or read.
     listed: BTreeSet<Incarnation>,
+    /// Whether it has a list. One without gateways is a list, too: it spares the next term a loss.
+    has_list: bool,
     /// Gateways that have ended, with the moment from which their name is kept for one longest ttl.
     ended: BTreeMap<Incarnation, MonotonicTime>,
 }
@@ -45,11 +47,11 @@ impl Round {
         first: Question,
         now: MonotonicTime,
     ) -> Self {
-        let unknown = listed.is_none();
+        let (unknown, has_list) = (listed.is_none(), listed.is_some());
         let listed = listed.unwrap_or_default();
         let awaited = listed.difference(in_order).cloned().collect();
         let ended = listed.intersection(in_order).map(|ended| (ended.clone(), now)).collect();
-        Self { term, began: now, first, unknown, awaited, listed, ended }
+        Self { term, began: now, first, unknown, awaited, listed, has_list, ended }
     }
 
     /// The term.
@@ -106,9 +108,16 @@ impl Round {
         self.ended.remove(carrier);
     }
 
-    /// What the election's Lease lists.
-    pub fn listed(&self) -> &BTreeSet<Incarnation> {
-        &self.listed
+    /// Whether this is to be written. Where there was no list, an empty one is written a longest ttl after the loss:
+    /// until then, the next leader may lack beats of gateways that no list named.
+    pub fn has_to_write(
+        &self,
+        wanted: &BTreeSet<Incarnation>,
+        longest_ttl: Duration,
+        now: MonotonicTime,
+    ) -> bool {
+        let is_settled = now >= self.began + ANSWERED_WITHIN + longest_ttl;
+        *wanted != self.listed || (!self.has_list && is_settled)
     }
 
     /// Whether the beats of this gateway may be acknowledged: its name is in the election's Lease.
@@ -139,6 +148,7 @@ impl Round {
     pub fn written(&mut self, listed: BTreeSet<Incarnation>) {
         self.ended.retain(|carrier, _| listed.contains(carrier));
         self.listed = listed;
+        self.has_list = true;
     }
 }
 
@@ -231,6 +241,17 @@ mod tests {
         assert!(round.is_open());
         assert_eq!(round.close(at(101)), Some(at(101)));
         assert!(!round.is_open());
+    }
+
+    #[test]
+    fn an_empty_list_is_written_if_there_was_none() {
+        let mut round = Round::begin(Term(0), None, &list(&[]), Question(50), at(100));
+        assert!(!round.has_to_write(&list(&[]), TTL, at(130)));
+        assert!(round.has_to_write(&list(&[]), TTL, at(131)));
+        round.written(list(&[]));
+        assert!(!round.has_to_write(&list(&[]), TTL, at(132)));
+        assert!(round.has_to_write(&list(&[1]), TTL, at(132)));
+        assert!(!begun(&[], &[]).has_to_write(&list(&[]), TTL, at(200)));
     }
 
     #[test]

@@ -8,11 +8,10 @@ use std::{
 
 use crate::{
     carriers::{
-        carrier::{Carrier, Standing, Taken, Unacknowledged},
+        carrier::{self, Carrier, Standing, Taken, Unacknowledged},
         frames::{Down, Incarnation, InstanceId, Question, Sequence, Term, Tick, Up, Verdict},
         gateway::ACKNOWLEDGED_WITHIN,
         proof::CarrierProof,
-        rights::Identity,
         round::Round,
     },
     liveness::index::{CarrierId, Delivery, Index},
@@ -20,6 +19,7 @@ use crate::{
 };
 
 mod evidence;
+mod lookups;
 mod lost;
 #[cfg(test)]
 mod tests;
@@ -79,7 +79,7 @@ pub struct CarrierSet {
     /// The proof that beats arrive through at least one gateway.
     any_way: CarrierProof,
     asked: Question,
-    /// The highest term that a gateway has told.
+    /// The highest term that a gateway has told, and that it did not know from this replica.
     highest: Option<Term>,
 }
 
@@ -132,8 +132,7 @@ impl CarrierSet {
         now: MonotonicTime,
     ) -> Vec<Effect> {
         if let Up::Hello { incarnation, term } = frame {
-            self.highest = self.highest.max(term);
-            return self.greeted(pod, incarnation, now);
+            return self.greeted(pod, incarnation, term, now);
         }
         let Some(id) = self.pods.get(pod).copied() else { return vec![Effect::Close(pod.clone())] };
         let carrier = &mut self.carriers[id.at()];
@@ -141,6 +140,11 @@ impl CarrierSet {
             Up::Hello { .. } => Taken::default(),
             Up::Leaving => {
                 carrier.says_it_ends = true;
+                Taken::default()
+            }
+            Up::Introduce { allowed: false, ref lease, ref identity, .. }
+                if self.round.is_none() && !carrier::owns(index, lease, identity) =>
+            {
                 Taken::default()
             }
             Up::Introduce { id, lease, identity, allowed } => {
@@ -176,8 +180,14 @@ impl CarrierSet {
         taken.wake.into_iter().map(Effect::Wake).chain(judge).collect()
     }
 
-    /// A gateway says who it is. Another epoch shows that the process before is dead.
-    fn greeted(&mut self, pod: &PodUid, found: Incarnation, now: MonotonicTime) -> Vec<Effect> {
+    /// A gateway says who it is, and the highest term that it knows. Another epoch shows that the process before is dead.
+    fn greeted(
+        &mut self,
+        pod: &PodUid,
+        found: Incarnation,
+        term: Option<Term>,
+        now: MonotonicTime,
+    ) -> Vec<Effect> {
         let known = self.pods.get(pod).copied();
         let same = known.filter(|id| self.carriers[id.at()].incarnation == found);
         let id = same.unwrap_or_else(|| {
@@ -189,10 +199,14 @@ impl CarrierSet {
             self.pods.insert(pod.clone(), id);
             id
         });
-        self.carriers[id.at()].standing = Standing::Carries;
+        let carrier = &mut self.carriers[id.at()];
+        carrier.standing = Standing::Carries;
+        // A gateway whose stream was broken repeats what this replica has told it.
+        self.highest = self.highest.max(term.filter(|_| term > carrier.told));
         let mut effects = Vec::new();
         if let Some(round) = &mut self.round {
             round.carries(&found);
+            carrier.told = Some(round.term());
             effects.push(Effect::Send(pod.clone(), Down::Leads(round.term())));
         }
         effects.extend(self.ask(id, now));
@@ -244,13 +258,9 @@ impl CarrierSet {
         vec![Effect::Send(pod.clone(), Down::Verdict { id, verdict, term })]
     }
 
-    /// The Lease and the identity of an instance that was introduced.
-    pub fn named(&self, pod: &PodUid, id: InstanceId) -> Option<(&Key, &Identity)> {
-        self.carriers[self.pods.get(pod)?.at()].named(id)
-    }
-
-    /// The highest term that a gateway has told. If it is not below the term of this replica, because the election's
-    /// Lease was deleted, gateways do not listen to it: it has to claim a higher one.
+    /// The highest term that a gateway has told, and that it did not know from this replica. If it is not below the term of
+    /// this replica, because the election's Lease was deleted, another replica may have led in a term with this number:
+    /// this replica has to claim a higher one.
     pub fn highest_term(&self) -> Option<Term> {
         self.highest
     }
@@ -264,7 +274,10 @@ impl CarrierSet {
         index: &mut Index,
         now: MonotonicTime,
     ) -> Vec<Effect> {
-        index.doubt_deaths_of_carried(now);
+        index.doubt_deaths(now);
+        for (place, carrier) in self.carriers.iter_mut().enumerate() {
+            carrier.take_in_missed(CarrierId::at_place(place), index, now);
+        }
         let ended = self.carriers.iter().filter(|carrier| carrier.says_it_ends);
         let ended = ended.map(|carrier| carrier.incarnation.clone()).collect();
         let first = Question(self.asked.0 + 1);
@@ -272,6 +285,7 @@ impl CarrierSet {
         let open: Vec<_> = self.open().map(|(pod, id)| (pod.clone(), id)).collect();
         let mut effects = Vec::new();
         for (pod, id) in open {
+            self.carriers[id.at()].told = Some(term);
             effects.push(Effect::Send(pod.clone(), Down::Leads(term)));
             effects.extend(self.ask(id, now));
             let unjudged = self.carriers[id.at()].not_allowed();
@@ -356,7 +370,7 @@ impl CarrierSet {
         let carrying = self.open().map(|(_, id)| &self.carriers[id.at()].incarnation);
         let round = self.round.as_ref()?;
         let wanted = round.wanted(carrying, self.times.longest_ttl, now);
-        if wanted == *round.listed() {
+        if !round.has_to_write(&wanted, self.times.longest_ttl, now) {
             return None;
         }
         self.round.as_mut()?.draft(&wanted);

@@ -1,17 +1,15 @@
 //! Which registrations are affected by a change elsewhere in the cluster.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
-use crate::vocabulary::key::Key;
+use crate::vocabulary::{address::AddressSet, key::Key};
 
 /// What a decision asks of the cluster, apart from objects that name the registration themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asked {
     /// The addresses of outside instances.
-    pub(crate) addresses: Box<[IpAddr]>,
+    pub(crate) addresses: AddressSet,
     /// The Nodes of its Pods.
     pub(crate) nodes: BTreeSet<String>,
 }
@@ -22,12 +20,15 @@ pub struct Dependents {
     asked: HashMap<Key, Asked>,
     /// Registrations to wake that the caller has not taken yet.
     affected: BTreeSet<Key>,
+    /// Registrations for which an answer has changed since they asked for all that they depend on.
+    outdated: BTreeSet<Key>,
 }
 
 impl Dependents {
     /// Records what a registration asks, and replaces what it asked before. Must be called before the questions are
     /// asked, so that no change is missed in between.
     pub fn note(&mut self, registration: &Key, asked: Asked) {
+        self.outdated.remove(registration);
         if asked == Asked::default() {
             self.asked.remove(registration);
         } else if self.asked.get(registration) != Some(&asked) {
@@ -35,8 +36,25 @@ impl Dependents {
         }
     }
 
+    /// Records what a registration asks in addition to what it asked before. Must be called before the questions are
+    /// asked, too.
+    pub fn add(&mut self, registration: &Key, Asked { addresses, nodes }: Asked) {
+        if addresses.is_empty() && nodes.is_empty() {
+            return;
+        }
+        let known = self.asked.entry(registration.clone()).or_default();
+        known.addresses.extend(addresses);
+        known.nodes.extend(nodes);
+    }
+
+    /// Whether an answer has changed since a registration last asked for all that it depends on.
+    pub fn is_outdated(&self, registration: &Key) -> bool {
+        self.outdated.contains(registration)
+    }
+
     /// Forgets a registration.
     pub fn forget(&mut self, registration: &Key) {
+        self.outdated.remove(registration);
         self.asked.remove(registration);
         self.affected.remove(registration);
     }
@@ -53,7 +71,10 @@ impl Dependents {
 
     fn affect(&mut self, depends: impl Fn(&Asked) -> bool) {
         let affected = self.asked.iter().filter(|(_, asked)| depends(asked));
-        self.affected.extend(affected.map(|(key, _)| key.clone()));
+        for (key, _) in affected {
+            self.affected.insert(key.clone());
+            self.outdated.insert(key.clone());
+        }
     }
 
     /// The registrations that are affected by changes since the last call.

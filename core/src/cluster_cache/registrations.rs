@@ -2,7 +2,7 @@
 //! not on the number of registrations in other namespaces. This matters because the whole world is locked during a
 //! look-up.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use kube::ResourceExt;
@@ -119,6 +119,11 @@ impl ClusterCache {
     pub fn tightest_pace(&self) -> Option<Pace> {
         let (_, key) = self.registrations.by_slack.first()?;
         self.pace_of(key)
+    }
+
+    /// The longest ttl of all registrations.
+    pub fn longest_ttl(&self) -> Option<Duration> {
+        self.registrations.briefs.values().map(|brief| brief.pace.ttl).max()
     }
 
     /// Whether a registration is in a dry run.

@@ -153,6 +153,7 @@ impl Watched for Pod {
 
     /// Returns the key of the Pod. The caller asks the liveness index which registrations the Pod concerns.
     fn changed(cluster: &mut ClusterCache, change: &Change<Self::View>) -> Vec<Key> {
+        cluster.pod_changes.note(&change.key);
         let node = "the Node of Pod";
         let owned = |view: &Option<Arc<PodView>>| -> Vec<(IpAddr, &'static str)> {
             let Some(view) = view else { return Vec::new() };

@@ -1,8 +1,11 @@
 //! An instance with a Lease, and what its silence says of it.
 
+use std::sync::Arc;
+
 use beatkeeper_api::heartbeat;
 
 use crate::{
+    carriers::silence::Finding,
     decide::facts::Facts,
     liveness::index::Record,
     vocabulary::{instance::InstanceName, monotonic_time::MonotonicTime},
@@ -14,21 +17,35 @@ pub(super) struct Candidate<'a> {
     pub(super) record: &'a Record,
     pub(super) instance: InstanceName,
     pub(super) named: bool,
+    /// What gateways say of its silence; `None` if there are none.
+    pub(super) finding: Option<Finding>,
 }
 
 impl<'a> Candidate<'a> {
-    pub(super) fn of(facts: &'a Facts<'a>, record: &'a Record) -> Self {
-        let instance = heartbeat::instance_of(&record.lease, &facts.registration.key.name);
+    /// `place` is that of the record among all records of the facts.
+    pub(super) fn of(facts: &'a Facts<'a>, place: usize, record: &'a Record) -> Self {
+        let (instance, named) = name_of(&record.lease, &facts.registration.key.name);
         Self {
             facts,
             record,
-            // No instance can have this name, so names stay unique, as the status needs.
-            instance: match instance {
-                Some(instance) => InstanceName::end_of(&record.lease, instance.len()),
-                None => format!("lease/{}", record.lease).as_str().into(),
-            },
-            named: instance.is_some(),
+            instance,
+            named,
+            finding: facts
+                .liveness
+                .evidence
+                .gateways
+                .as_ref()
+                .and_then(|gateways| gateways.of.get(place).copied()),
         }
+    }
+}
+
+/// The name of the instance with a Lease, and whether the name of the Lease tells it.
+pub(super) fn name_of(lease: &Arc<str>, registration: &str) -> (InstanceName, bool) {
+    match heartbeat::instance_of(lease, registration) {
+        Some(instance) => (InstanceName::end_of(lease, instance.len()), true),
+        // No instance can have this name, so names stay unique, as the status needs.
+        None => (format!("lease/{lease}").as_str().into(), false),
     }
 }
 

@@ -1,13 +1,14 @@
 //! The evidence for and against counting silence as death, apart from the Leases themselves.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use crate::{
+    carriers::silence::Finding,
     cluster_cache::ClusterCache,
-    decide::verdict::Suspect,
+    decide::{gateways::Findings, verdict::Suspect},
     liveness::{
         index::{Index, Record},
-        outage_guard::{BrokenPath, OutageGuard},
+        outage_guard::{BrokenPath, OutageGuard, OwnBeats},
         probe_tracker::ProbeTracker,
         proven_time::ProvenTime,
         ttl::TtlHistory,
@@ -16,12 +17,9 @@ use crate::{
     objects::registration::Registration,
     vocabulary::{
         monotonic_time::MonotonicTime,
-        pace::{Pace, Silence},
+        pace::{Pace, Silence, held_for},
     },
 };
-
-/// The longest time for which a broken path holds an instance, in ttls (L6).
-const HELD_FOR: u32 = 10;
 
 /// The evidence for verdicts on silent instances (L2, L3, L6). No instance is pruned for silence without it (P1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,11 +34,8 @@ pub struct Evidence {
     pub unproven: Option<Unproven>,
     /// Where the path of the beats is broken, if it is.
     pub broken: Option<BrokenPath>,
-}
-
-/// The longest time for which a broken path holds an instance with this ttl.
-pub fn held_for(ttl: Duration) -> Duration {
-    ttl * HELD_FOR
+    /// What gateways say; `None` if there are none.
+    pub gateways: Option<Findings>,
 }
 
 impl Evidence {
@@ -51,6 +46,31 @@ impl Evidence {
     pub fn deadline(&self, silence: Silence, pace: Pace) -> MonotonicTime {
         let longest = self.held_until(silence, pace) + pace.ttl;
         self.proven.deadline(silence, pace).min(longest)
+    }
+
+    /// The moment from which the silence of an instance may count as death, by each way on which its next beat may
+    /// come. `None` if gateways hold it.
+    pub fn deadline_by(
+        &self,
+        finding: Option<Finding>,
+        record: &Record,
+        pace: Pace,
+    ) -> Option<MonotonicTime> {
+        let by_lease = || self.deadline(record.silence(), pace);
+        let by_gateway = match finding {
+            None => return Some(by_lease()),
+            Some(Finding::Held(_)) => return None,
+            Some(Finding::Waits { until }) => until,
+            Some(
+                Finding::NeedsProof { deadline }
+                | Finding::NeedsElectionRead { deadline }
+                | Finding::Silent { deadline },
+            ) => deadline,
+        };
+        match record.may_beat_by_lease(pace.ttl) {
+            true => Some(by_gateway.max(by_lease())),
+            false => Some(by_gateway),
+        }
     }
 
     /// Until when a broken path may hold an instance: [`held_for`] after the deadline that it would have by the probe
@@ -67,18 +87,20 @@ impl Evidence {
             probed: path.proof(),
             unproven: None,
             broken: None,
+            gateways: None,
         }
     }
 
     /// The suspects at `now`, as known before a decision. They include the instances that the watch no longer shows
     /// (L4). Of the expected_expiries ones, those are removed that have beaten since, and those with a deadline that a gap has
-    /// moved. After an outage, a gap moves the deadlines of all of them.
+    /// moved. After an outage, a gap moves the deadlines of all of them. `finding` is what gateways say of an instance.
     pub fn in_doubt(
         &self,
         mut expected_expiries: Vec<Suspect>,
         registration: &Registration,
         ttl: &TtlHistory,
         index: &Index,
+        finding: impl Fn(&Record, Pace) -> Option<Finding>,
         now: MonotonicTime,
     ) -> Vec<Suspect> {
         expected_expiries.retain_mut(|suspect| {
@@ -88,7 +110,10 @@ impl Evidence {
             };
             let pace = registration.pace();
             let pace = Pace { ttl: ttl.at(record, pace.interval), ..pace };
-            *deadline = self.deadline(record.silence(), pace);
+            let Some(moved) = self.deadline_by(finding(record, pace), record, pace) else {
+                return false;
+            };
+            *deadline = moved;
             *deadline <= now
         });
         let late: HashSet<_> =
@@ -101,7 +126,8 @@ impl Evidence {
 
     /// Adds what the guard says to the evidence for a decision about these records. The guard visits every instance
     /// that is watched. So it is asked only if the ttl of an instance has passed, and from then on until the path is
-    /// whole again.
+    /// whole again. `beating` is set if these are not all records: then so many others beat in time, and a beat of each
+    /// has arrived in the window of the guard. If these show that the path is whole, no instance has to be visited.
     #[expect(clippy::too_many_arguments, reason = "all that is known")]
     pub fn ask(
         mut self,
@@ -109,6 +135,7 @@ impl Evidence {
         registration: &Registration,
         ttl: &TtlHistory,
         records: &[Record],
+        beating: Option<usize>,
         index: &Index,
         world: &ClusterCache,
         now: MonotonicTime,
@@ -122,7 +149,13 @@ impl Evidence {
         });
         let silence = late.map(Record::silence).min_by_key(|silence| silence.until(now));
         if silence.is_some() || guard.must_check_again(key) {
-            self.broken = guard.check(key, pace, silence, index, |key| world.pace_of(key), now);
+            let beats = beating.map(|arrived| OwnBeats { arrived, others: records });
+            let beats = beats.filter(|_| world.pace_of(key) == Some(pace));
+            let is_shown = |beats| guard.is_shown_whole(key, pace, silence, beats, now);
+            self.broken = match beats.is_some_and(is_shown) {
+                true => None,
+                false => guard.check(key, pace, silence, index, |key| world.pace_of(key), now),
+            };
             // If beats arrive again, the guard has added a gap.
             self.proven = guard.proven_time(&self.path, key);
         }
@@ -132,6 +165,8 @@ impl Evidence {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::liveness::proven_time::Gap;
 

@@ -174,6 +174,7 @@ impl Candidate<'_> {
                 decision: LeaseDecision {
                     lease: lease.clone(),
                     token: token.clone(),
+                    carried_at: self.record.carried_at(),
                     outcome: self.outcome(state, life.as_ref(), found),
                     next_beat: self.next_beat(life.as_ref()),
                     wanted: Wanted::at(self.facts.registration.pace(), awaits),

@@ -9,28 +9,36 @@ use super::{
     verdict::Ruling,
 };
 use crate::{
-    decide::{
-        evidence::held_for,
-        facts::{Facts, Liveness},
-    },
+    carriers::silence::{Finding, Held},
+    decide::facts::{Facts, Liveness},
     liveness::{
         index::Provenance,
         outage_guard::{BrokenPath, OutageArea},
         probe_tracker,
     },
     objects::heartbeat::Origin,
-    vocabulary::{monotonic_time::MonotonicTime, pace::Pace, placement::Placement, reason::Reason},
+    vocabulary::{
+        monotonic_time::MonotonicTime,
+        pace::{Pace, held_for},
+        placement::Placement,
+        reason::Reason,
+    },
 };
 
 /// How soon to check again while a path is broken.
 const RECHECK_MIN: Duration = Duration::from_millis(250);
 const RECHECK_MAX: Duration = Duration::from_secs(5);
 
+/// After which time a held instance is looked at again.
+fn recheck_after(pace: Pace) -> Duration {
+    (pace.slack() / 4).clamp(RECHECK_MIN, RECHECK_MAX)
+}
+
 impl Candidate<'_> {
     /// Is it alive? (L1, L2, L5)
     pub(super) fn life(&self, published: bool) -> (Life, Option<Ruling>) {
         let Facts { registration, now, .. } = *self.facts;
-        if self.record.token.renewed.is_none() {
+        if self.record.token.renewed.is_none() && self.record.carrier.is_none() {
             let ruling = (
                 InstanceState::Waiting,
                 Reason::NeverBeat,
@@ -47,7 +55,18 @@ impl Candidate<'_> {
         let seen = self.record.seen;
         let ttl = self.facts.liveness.ttl.at(self.record, registration.interval);
         let pace = Pace { ttl, interval: registration.interval };
-        let deadline = self.facts.liveness.evidence.deadline(self.record.silence(), pace);
+        let evidence = self.facts.liveness.evidence;
+        let deadline = match (self.finding, evidence.deadline_by(self.finding, self.record, pace)) {
+            (Some(Finding::Held(held)), _) => {
+                let by_lease = evidence.deadline(self.record.silence(), pace);
+                if now >= by_lease || !self.record.may_beat_by_lease(ttl) {
+                    return self.held_by_gateways(held, pace, published);
+                }
+                by_lease
+            }
+            (_, Some(deadline)) => deadline,
+            (_, None) => now,
+        };
         if now >= deadline {
             return self.past(deadline, pace, published);
         }
@@ -87,17 +106,34 @@ impl Candidate<'_> {
         let read = self.record.silent_at.is_some_and(|silent_at| silent_at >= deadline);
         let probed =
             evidence.probed.is_some_and(|sent| probe_tracker::reaches(sent, deadline, now));
-        if !(read && probed) {
+        let needs_probe = self.finding.is_none() || self.record.may_beat_by_lease(pace.ttl);
+        let gateways_agree = matches!(self.finding, None | Some(Finding::Silent { .. }));
+        if !(read && (probed || !needs_probe) && gateways_agree) {
             return (Life::Doubted { deadline }, self.doubted(published));
         }
         let held_until = evidence.held_until(self.record.silence(), pace);
         match &evidence.broken {
             Some(broken) if published && now < held_until => {
-                let recheck = (pace.slack() / 4).clamp(RECHECK_MIN, RECHECK_MAX);
-                let requeue_at = (now + recheck).min(held_until);
+                let requeue_at = (now + recheck_after(pace)).min(held_until);
                 (Life::Held { requeue_at }, Some(self.held(broken, pace.ttl)))
             }
             _ => self.ended(),
+        }
+    }
+
+    /// What follows for an instance that is past its deadline, and that gateways hold (G4, G5). If it is not published,
+    /// it stays out.
+    fn held_by_gateways(&self, held: Held, pace: Pace, published: bool) -> (Life, Option<Ruling>) {
+        let Facts { now, liveness: Liveness { evidence, .. }, .. } = *self.facts;
+        // A round ends within a second.
+        let is_short = held == Held::RoundIsOpen;
+        let requeue_at = now + if is_short { RECHECK_MIN } else { recheck_after(pace) };
+        let ruling = evidence.gateways.as_ref().map(|gateways| gateways.held(held, self.record));
+        match published || self.record.stays_published() {
+            true => (Life::Held { requeue_at }, ruling),
+            false => {
+                (Life::Ended { requeue_at: Some(requeue_at) }, Some(Self::out_until_it_beats()))
+            }
         }
     }
 
@@ -111,8 +147,12 @@ impl Candidate<'_> {
     fn expired(&self) -> Ruling {
         let Facts { registration, liveness: Liveness { ttl, .. }, .. } = *self.facts;
         let ttl = duration::format(ttl.at(self.record, registration.interval));
+        let gateways = self.facts.liveness.evidence.gateways.as_ref();
+        let carried = gateways.and_then(|gateways| gateways.gateway_of(self.record));
+        let carried = carried.map(|gateway| format!("; {gateway} carried its last one"));
         let told = self.record.content.note.as_ref().map(|note| format!("; it last said: {note}"));
-        let message = format!("no beat for its ttl of {ttl}{}", told.unwrap_or_default());
+        let (carried, told) = (carried.unwrap_or_default(), told.unwrap_or_default());
+        let message = format!("no beat for its ttl of {ttl}{carried}{told}");
         (InstanceState::Expired, Reason::TTLPassed, message)
     }
 
@@ -152,10 +192,7 @@ impl Candidate<'_> {
                 Some(error) => {
                     (Reason::LeaseUnreadable, format!("its Lease cannot be read: {error}"))
                 }
-                None => (
-                    Reason::AwaitingBeat,
-                    "its ttl has passed without a beat; the next beat publishes it".to_owned(),
-                ),
+                None => return Some(Self::out_until_it_beats()),
             };
             return Some((InstanceState::Waiting, reason, message));
         }
@@ -164,12 +201,23 @@ impl Candidate<'_> {
                 format!("its ttl has passed, but its Lease cannot be read to make sure: {error}");
             return Some((InstanceState::Held, Reason::LeaseUnreadable, message));
         }
-        let why = self.facts.liveness.evidence.unproven.as_ref()?;
+        let evidence = self.facts.liveness.evidence;
+        let gateways = evidence.gateways.as_ref().filter(|gateways| gateways.unanswered);
+        if let (Some(gateways), Some(Finding::NeedsProof { .. })) = (gateways, self.finding) {
+            return Some(gateways.unproven(self.record));
+        }
+        let ttl = self.facts.liveness.ttl.at(self.record, self.facts.registration.interval);
+        let why = evidence.unproven.as_ref().filter(|_| self.record.may_beat_by_lease(ttl))?;
         let message = format!(
             "its ttl has passed, but the operator's own probe does not come back, so beats might not \
              either: {why}"
         );
         Some((InstanceState::Held, Reason::PathUnproven, message))
+    }
+
+    fn out_until_it_beats() -> Ruling {
+        let message = "its ttl has passed without a beat; the next beat publishes it".to_owned();
+        (InstanceState::Waiting, Reason::AwaitingBeat, message)
     }
 
     /// What health do the instance and its Pod report?

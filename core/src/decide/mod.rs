@@ -1,8 +1,12 @@
 //! The decide step, which makes a [`Verdict`] on each instance of a registration.
 
+pub mod compare;
 pub mod cordons;
 pub mod evidence;
 pub mod facts;
+pub mod gateways;
+pub mod kept;
+pub mod premise;
 pub mod verdict;
 
 mod candidate;
@@ -17,10 +21,7 @@ use std::{
     collections::{BTreeSet, HashSet},
 };
 
-use beatkeeper_api::{
-    InstanceState,
-    heartbeat::{self, Health},
-};
+use beatkeeper_api::{InstanceState, heartbeat};
 
 use crate::{
     adoption::verdicts,
@@ -33,7 +34,12 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
     // Reports keep the verdicts, so no extra capacity is allocated.
     let mut verdicts: Vec<Verdict> = Vec::with_capacity(facts.instances.records.len());
     verdicts.extend(
-        facts.instances.records.iter().filter_map(|record| Candidate::of(facts, record).judge()),
+        facts
+            .instances
+            .records
+            .iter()
+            .enumerate()
+            .filter_map(|(place, record)| Candidate::of(facts, place, record).judge()),
     );
     // Most instances have Leases and are not declared. So the few declared names are kept in the set for the look-ups.
     let mut silent: BTreeSet<&str> =
@@ -46,25 +52,12 @@ pub fn decide(facts: &Facts<'_>) -> Vec<Verdict> {
     verdicts.sort_by(|a, b| a.instance.cmp(&b.instance));
     // Evaluated only if protection needs more instances.
     let were_ready: LazyCell<HashSet<&str>, _> = LazyCell::new(|| {
-        facts
-            .instances
-            .records
-            .iter()
-            .filter(|record| record.expired_at.is_none())
-            .filter(|record| record.content.health == Ok(Health::Passing))
-            .map(|record| &*record.lease)
-            .collect()
+        let ready = facts.instances.records.iter().filter(|record| min_ready::was_ready(record));
+        ready.map(|record| &*record.lease).collect()
     });
-    let published = &facts.published;
-    let serves =
-        |verdict: &Verdict| published.frozen.is_none() || verdict.is_at(published.addresses);
-    min_ready::protect(&mut verdicts, facts.registration.min_ready, serves, |verdict| {
-        let lease = verdict.lease.as_ref().map(|lease| &*lease.decision.lease);
-        let placed = verdict.placement.as_ref();
-        verdict.state == InstanceState::Expired
-            && lease.is_some_and(|lease| were_ready.contains(lease))
-            && placed
-                .is_some_and(|placed| placed.kubelet_ready && placed.is_at(published.addresses))
+    let ready = verdicts.iter().filter(|it| min_ready::counts_as_ready(facts, it)).count();
+    min_ready::protect(verdicts.iter_mut(), facts.registration.min_ready, ready, |verdict| {
+        min_ready::is_about_to_be_pruned(facts, verdict, |lease| were_ready.contains(&**lease))
     });
     verdicts
 }

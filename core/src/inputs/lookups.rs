@@ -27,7 +27,7 @@ impl Asked {
     ) -> Self {
         let ranges = ranges.of(&registration.key.namespace);
         if ranges.is_empty() {
-            return Self { addresses: Box::default(), nodes };
+            return Self { nodes, ..Self::default() };
         }
         let declared = registration.declared.values().flat_map(|instance| &instance.addresses);
         let adopted = inputs.adoption.instances.iter().map(|adopted| adopted.address);

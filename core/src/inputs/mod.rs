@@ -5,6 +5,7 @@ pub mod earlier;
 pub mod held_back;
 pub mod lookups;
 pub mod preconditions;
+pub mod seen;
 pub mod snapshot;
 pub mod stall;
 

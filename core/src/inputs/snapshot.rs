@@ -101,6 +101,7 @@ pub fn publishes(slices: &[Arc<EndpointSlice>], address: IpAddr, port: &Endpoint
 }
 
 /// The Pods that Leases and adopted instances name, and the zones of their Nodes.
+#[derive(Default)]
 pub struct Pods {
     /// The Pods by their name.
     pub by_name: HashMap<String, Arc<PodView>>,

@@ -13,9 +13,13 @@ use crate::{
 
 mod carried;
 mod carry;
+mod commit;
 pub mod cordon_notes;
 mod cordons;
+mod follow;
+mod followed;
 mod lookups;
+mod order;
 mod pods;
 mod record;
 mod relist;
@@ -23,6 +27,8 @@ mod rollback;
 mod store;
 
 pub use carried::{Carried, Delivery};
+use followed::Followers;
+pub use followed::{Standing, Ticket, Unsettled};
 use pods::Pods;
 pub use record::{
     Basis, CarrierId, CommitResult, Grace, LeaseDecision, LiveRead, NextBeat, Observed, Outcome,
@@ -36,6 +42,7 @@ use store::{Digest, Entry, LastInterval, Slot, Store};
 pub struct Index {
     store: Store,
     pods: Pods,
+    followers: Followers,
     cordons: Notes,
     /// The number of the list that began last.
     list: u32,
@@ -78,6 +85,7 @@ impl Index {
         for Entry { record, home, shown_in, .. } in self.store.entries_mut() {
             if record.presence == Presence::Watched && *shown_in != self.list {
                 record.presence = Presence::Missing;
+                self.followers.changed(home, &record.lease);
                 wake.insert(home.clone());
                 if record.content.deleting {
                     over.push((home.clone(), record.lease.clone()));
@@ -88,6 +96,7 @@ impl Index {
             self.drop_orphan(&home, &lease);
         }
         if self.relist.end_list() {
+            self.followers.end_all();
             let all = self.registrations().map(|(registration, _)| registration.clone());
             return Observed { wake: all.collect(), ..Observed::default() };
         }
@@ -123,9 +132,16 @@ impl Index {
             Some(registration) if entry.digest != digest && *registration != entry.home.name => {
                 self.relabelled(slot, Key::new(namespace, registration), beat, digest, now)
             }
-            Some(_) => self.take_in(slot, beat, digest, Presence::Watched, now),
             // A Lease without its label is followed only if it was known before.
-            None => self.take_in(slot, beat, digest, Presence::Unlabelled, now),
+            named => {
+                let presence = match named {
+                    Some(_) => Presence::Watched,
+                    None => Presence::Unlabelled,
+                };
+                let observed = self.take_in(slot, beat, digest, presence, now);
+                self.note_observed(slot, &observed);
+                observed
+            }
         }
     }
 
@@ -209,8 +225,8 @@ impl Index {
                 record.next_beat = NextBeat::Wakes;
                 wake = true;
                 if before.origin != record.content.origin {
-                    self.pods.note(home, &record.content.origin);
-                    self.pods.unnote(home, &before.origin);
+                    self.pods.unnote(home, &record.lease, &before.origin);
+                    self.pods.note(home, &record.lease, &record.content.origin);
                 }
             }
         }
@@ -228,6 +244,7 @@ impl Index {
             silent_before: Duration::ZERO,
             provenance,
             carrier: None,
+            way_changed: None,
             presence: Presence::Watched,
             silent_at: None,
             expired_at: None,
@@ -243,7 +260,8 @@ impl Index {
         self.owner += 1;
         let slot = self.store.insert(home, record, digest, self.list, self.owner);
         let Entry { record, home, .. } = self.store.get(slot);
-        self.pods.note(home, &record.content.origin);
+        self.pods.note(home, &record.lease, &record.content.origin);
+        self.followers.changed(home, &record.lease);
         self.cordons.observe(home, &record.lease, &record.token, &record.content);
         slot
     }
@@ -266,6 +284,7 @@ impl Index {
             record.version = version;
             record.presence = Presence::Missing;
             record.next_beat = NextBeat::Wakes;
+            self.followers.changed(home, &record.lease);
         }
         Observed { wake, ..Observed::default() }
     }
@@ -311,63 +330,6 @@ impl Index {
         }
     }
 
-    /// Records the decision for each Lease of a registration, and returns whether it may be carried out.
-    ///
-    /// It may not if an instance that it removes has beaten since the snapshot. Other beats since the snapshot do not
-    /// prevent it. Otherwise, when thousands of instances come back, the same decision would be made again and again.
-    /// If such a beat would change the decision, the next one follows soon. All other changes (a Lease that appeared,
-    /// disappeared or changed) have already woken the registration.
-    ///
-    /// Leases without a decision are gone but not yet collected. They are no longer published, so no beat of theirs is
-    /// due (L6).
-    pub fn commit<'a>(
-        &mut self,
-        registration: &Key,
-        decisions: impl IntoIterator<Item = &'a LeaseDecision>,
-        now: MonotonicTime,
-    ) -> CommitResult {
-        let mut result = CommitResult::Accepted;
-        let mut cursor = self.store.cursor(registration);
-        let without_decision = |record: &mut Record| record.published = false;
-        for decision in decisions {
-            let Some(record) = cursor.find(&decision.lease, without_decision) else {
-                result = CommitResult::Overtaken;
-                continue;
-            };
-            let beaten = record.token != decision.token;
-            if beaten && decision.outcome.removes_for_silence() {
-                result = CommitResult::Overtaken;
-            }
-            // Otherwise the beat has already woken the registration.
-            let was_no_op = beaten && record.next_beat == NextBeat::IsNoOp;
-            if was_no_op
-                && decision.next_beat == NextBeat::Wakes
-                && result == CommitResult::Accepted
-            {
-                result = CommitResult::AcceptedForNow;
-            }
-            record.next_beat = decision.next_beat;
-            record.rhythm.want(decision.wanted, record.seen);
-            record.placed |= decision.placed;
-            record.published = decision.outcome.is_published();
-            if matches!(decision.outcome, Outcome::Unpublished(_)) && record.is_unshown() {
-                // The grace keeps nothing published, so a read that finds no Lease is enough to forget the record.
-                record.grace = record.grace.filter(|_| record.expired_at.is_some());
-            }
-            record.protected = decision.outcome == Outcome::Published(Basis::MinReady);
-            if decision.outcome == Outcome::Published(Basis::FoundPublished)
-                && record.provenance.awaits_beat()
-            {
-                record.provenance = Provenance::Granted;
-            }
-            if decision.outcome.is_expired() && !beaten {
-                record.expired_at.get_or_insert(now);
-            }
-        }
-        cursor.end(without_decision);
-        result
-    }
-
     /// Forgets a Lease of a registration that is gone. This needs no evidence, because nothing is published for it.
     pub fn drop_orphan(&mut self, registration: &Key, lease: &str) {
         if let Some(slot) = self.find_in(registration, lease) {
@@ -377,7 +339,9 @@ impl Index {
 
     fn forget(&mut self, slot: Slot) -> Entry {
         let gone = self.store.remove(slot);
-        self.pods.unnote(&gone.home, &gone.record.content.origin);
+        self.pods.unnote(&gone.home, &gone.record.lease, &gone.record.content.origin);
+        self.followers.stands_no_more(slot);
+        self.followers.changed(&gone.home, &gone.record.lease);
         gone
     }
 }

@@ -84,12 +84,12 @@ impl Stretch {
 }
 
 /// The registrations for which the path is or was broken.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct OutageGuard {
     registrations: HashMap<Key, Watched>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Watched {
     /// What was found; set while the path is broken.
     broken: Option<Hold>,
@@ -97,7 +97,7 @@ struct Watched {
     gaps: ProvenTime,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Hold {
     /// Since when beats have been missing.
     from: MonotonicTime,
@@ -134,25 +134,50 @@ impl OutageGuard {
         pace_of: impl Fn(&Key) -> Option<Pace>,
         now: MonotonicTime,
     ) -> Option<BrokenPath> {
-        let window = pace.slack();
         let hold = self.registrations.get(registration).and_then(|it| it.broken.as_ref());
-        // An instance that was silent when the path broke is still a sign of it.
-        let silent = hold.map(|hold| hold.silent).or(silence)?;
-        let stretch = Stretch { now, window, silence: silent.until(now) };
+        let (silent, stretch) = stretch(hold, pace, silence, now)?;
+        let window = stretch.window;
         let found = Question { registration, index, pace_of: &pace_of, stretch }
             .look(hold.map(|hold| &hold.place));
         let Some((place, weight)) = found else {
-            if let Some(watched) = self.registrations.get_mut(registration)
-                && let Some(hold) = watched.broken.take()
-            {
-                watched.gaps.note(Gap { from: hold.from, to: now });
-            }
+            self.is_whole(registration, now);
             return None;
         };
         let watched = self.registrations.entry(registration.clone()).or_default();
         let from = watched.broken.take().map_or(now - window, |hold| hold.from);
         watched.broken = Some(Hold { from, place: place.clone(), silent });
         Some(BrokenPath { place, flow: weight.flow(), weighed: weight.is_cut(), window })
+    }
+
+    /// The same question, answered from the beats of the registration alone. They are known without a visit to each of
+    /// its records. Returns whether they show a whole path; if not, [`Self::check`] has to be asked.
+    pub fn is_shown_whole(
+        &mut self,
+        registration: &Key,
+        pace: Pace,
+        silence: Option<Silence>,
+        beats: OwnBeats<'_>,
+        now: MonotonicTime,
+    ) -> bool {
+        let hold = self.registrations.get(registration).and_then(|it| it.broken.as_ref());
+        let Some((_, stretch)) = stretch(hold, pace, silence, now) else { return false };
+        let mut own = Weight::arrived(beats.arrived);
+        let signs = beats.others.iter().filter_map(|record| stretch.sign(record, pace.interval));
+        signs.for_each(|sign| own.count(sign));
+        let is_whole = own.shows_a_whole_way();
+        if is_whole {
+            self.is_whole(registration, now);
+        }
+        is_whole
+    }
+
+    /// The path is whole for a registration. If it was broken before, the stretch without beats becomes a gap.
+    fn is_whole(&mut self, registration: &Key, now: MonotonicTime) {
+        if let Some(watched) = self.registrations.get_mut(registration)
+            && let Some(hold) = watched.broken.take()
+        {
+            watched.gaps.note(Gap { from: hold.from, to: now });
+        }
     }
 
     /// Whether the path was found broken for a registration, and not found whole since. The guard must then be asked
@@ -196,6 +221,27 @@ impl OutageGuard {
     pub fn forget(&mut self, registration: &Key) {
         self.registrations.remove(registration);
     }
+}
+
+/// What is known of the beats of a registration without a visit to each of its records.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnBeats<'a> {
+    /// How many beats have arrived in the window, of instances that are waited for and are not among the others.
+    pub arrived: usize,
+    /// The records of the others.
+    pub others: &'a [Record],
+}
+
+/// The stretch of time to look at, and since when the instance in question is silent. `None` if none is in question.
+fn stretch(
+    hold: Option<&Hold>,
+    pace: Pace,
+    silence: Option<Silence>,
+    now: MonotonicTime,
+) -> Option<(Silence, Stretch)> {
+    // An instance that was silent when the path broke is still a sign of it.
+    let silent = hold.map(|hold| hold.silent).or(silence)?;
+    Some((silent, Stretch { now, window: pace.slack(), silence: silent.until(now) }))
 }
 
 /// The inputs of one question to the guard.

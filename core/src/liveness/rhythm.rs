@@ -57,11 +57,16 @@ impl Rhythm {
 
     /// Records a beat; `before` is when the previous one was seen. Returns whether a decision waits for this beat.
     pub(crate) fn beat(&mut self, before: MonotonicTime, now: MonotonicTime) -> bool {
-        if millis(now.since(before)) > self.wanted.gap {
+        if self.is_broken_by(now.since(before)) {
             self.since = now;
             return false;
         }
         self.wanted.is_awaited() && now.since(self.since) >= self.stretch()
+    }
+
+    /// Whether a gap of this length between two beats ends the present pace.
+    pub(crate) fn is_broken_by(&self, gap: Duration) -> bool {
+        millis(gap) > self.wanted.gap
     }
 
     /// Records what a decision waits for. A new pace is measured from the last beat.

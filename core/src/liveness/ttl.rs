@@ -76,6 +76,11 @@ impl TtlHistory {
         seen < self.outlived
     }
 
+    /// The ttl of the spec. It applies to each instance that follows it.
+    pub fn current(&self) -> Duration {
+        self.current
+    }
+
     /// The longest ttl that may apply to an instance.
     pub fn longest(&self) -> Duration {
         self.longer.first().map_or(self.current, |(_, ttl)| *ttl)

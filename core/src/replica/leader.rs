@@ -16,6 +16,20 @@
 //! renewal is refused. A rival therefore need not read the Lease again before it claims. `renewTime` is written for
 //! people to read and is never compared with a clock. Steps and skew of wall clocks neither end the leadership nor
 //! give it to two replicas.
+//!
+//! Each term has a **number**, `leaseTransitions`. A holder with this number in the Lease stands for one term, in which
+//! no other candidate led:
+//!
+//! * A claim that is drafted while the candidate leads keeps its number. It replaces a version that this candidate has
+//!   written in this term. So if it succeeds, no other candidate has written in between. This also holds if the answer
+//!   comes after the claim has lapsed.
+//! * Every other claim writes a number above all that the candidate has seen, written or been told: one from another
+//!   holder, one that creates the Lease, and one after the own claim has lapsed. The last one is needed even if the
+//!   Lease still names this candidate with its number. A creation that was sent long ago may have arrived only now,
+//!   after another candidate had led and its Lease was deleted.
+//!
+//! After the Lease was deleted, a candidate that never saw it begins at 0 again. Who knows the former numbers has to
+//! tell ([`Candidate::exceed`]).
 
 use std::time::Duration;
 
@@ -36,7 +50,7 @@ pub struct LeaderLease {
     pub holder: String,
     /// How long rivals must wait for the holder.
     pub duration: Duration,
-    /// How often the holder has changed.
+    /// The number of the term.
     pub transitions: i32,
 }
 
@@ -61,7 +75,7 @@ pub struct Draft {
     pub holder: String,
     /// `leaseDurationSeconds`; not less than what the candidate itself waits for a holder.
     pub seconds: i32,
-    /// How often the holder has changed, including this change.
+    /// The number of the term. It rises with each change of the holder, and with each claim after one that has lapsed.
     pub transitions: i32,
     /// Whether the holder changes. Then its acquire time has to be written.
     pub acquires: bool,
@@ -83,6 +97,12 @@ pub struct Candidate {
     refused: bool,
     rest_until: MonotonicTime,
     valid_until: Option<MonotonicTime>,
+    /// The number of the last claim.
+    number: Option<i32>,
+    /// The highest number that was seen or written.
+    highest: Option<i32>,
+    /// The highest number that was told.
+    told: Option<i32>,
 }
 
 impl Candidate {
@@ -98,6 +118,9 @@ impl Candidate {
             refused: false,
             rest_until: MonotonicTime::default(),
             valid_until: None,
+            number: None,
+            highest: None,
+            told: None,
         }
     }
 
@@ -109,6 +132,25 @@ impl Candidate {
     /// Whether the claim holds at this moment.
     pub fn holds(&self, now: MonotonicTime) -> bool {
         self.valid_until.is_some_and(|until| now < until)
+    }
+
+    /// The number of the last claim; `None` before the first one.
+    pub fn number(&self) -> Option<i32> {
+        self.number
+    }
+
+    /// A number is known that another replica may have used in a term before. The next claim is above it. A claim that
+    /// is not above it is made anew, by the next write. A number above that of the field counts as the largest one.
+    pub fn exceed(&mut self, number: u64) {
+        self.told = self.told.max(Some(i32::try_from(number).unwrap_or(i32::MAX)));
+    }
+
+    /// Ends the rest between two renewals. So what the caller has to write, or a claim with a higher number, is written
+    /// at once. The rest after a failed request stays.
+    pub fn hurry(&mut self, now: MonotonicTime) {
+        if self.holds(now) && self.free_from.is_some_and(|from| from <= now) {
+            self.rest_until = self.rest_until.min(now);
+        }
     }
 
     /// The leader as last seen, for messages.
@@ -123,7 +165,7 @@ impl Candidate {
         match &self.seen {
             _ if now < self.rest_until => Move::Wait(self.rest_until),
             Some((lease, _)) if self.free_from.is_some_and(|from| from <= now) => {
-                Move::Write(self.claim(lease.as_ref()))
+                Move::Write(self.claim(lease.as_ref(), now))
             }
             _ => Move::Read,
         }
@@ -134,6 +176,7 @@ impl Candidate {
     /// drafted from it is refused.
     pub fn saw(&mut self, lease: Option<LeaderLease>, now: MonotonicTime) {
         let free_from = self.free_from(lease.as_ref(), now);
+        self.highest = self.highest.max(lease.as_ref().map(|lease| lease.transitions));
         self.written = lease.as_ref().map_or(self.written, |lease| lease.duration);
         let retry = now + self.durations.retry_period();
         let refused = std::mem::take(&mut self.refused);
@@ -170,20 +213,28 @@ impl Candidate {
         }
     }
 
-    fn claim(&self, lease: Option<&LeaderLease>) -> Draft {
-        let acquires = lease.is_none_or(|lease| lease.holder != self.identity);
-        let transitions = lease.map_or(0, |lease| lease.transitions);
+    fn claim(&self, lease: Option<&LeaderLease>, now: MonotonicTime) -> Draft {
+        let mine = lease.filter(|lease| lease.holder == self.identity);
+        let goes_on = mine.filter(|lease| self.goes_on(lease, now));
         Draft {
             replaces: lease.map(|lease| lease.version.clone()),
             holder: self.identity.clone(),
             seconds: self.durations.lease_seconds(),
-            transitions: if acquires && lease.is_some() {
-                transitions.saturating_add(1)
-            } else {
-                transitions
-            },
-            acquires,
+            transitions: goes_on.map_or_else(|| self.fresh_number(), |lease| lease.transitions),
+            acquires: mine.is_none(),
         }
+    }
+
+    /// Whether a claim that is drafted now belongs to the same term as the last one.
+    fn goes_on(&self, mine: &LeaderLease, now: MonotonicTime) -> bool {
+        // There is no number above the largest one. Without this exception each renewal would begin a term.
+        let is_largest = mine.transitions == i32::MAX;
+        let is_above = self.told < Some(mine.transitions) || is_largest;
+        self.holds(now) && self.number == Some(mine.transitions) && is_above
+    }
+
+    fn fresh_number(&self) -> i32 {
+        self.highest.max(self.told).map_or(0, |number| number.saturating_add(1))
     }
 
     /// A write that was sent at `sent` has succeeded, and has left the Lease in this state.
@@ -196,6 +247,8 @@ impl Candidate {
         }
         self.valid_until = Some(sent + self.durations.renew_deadline());
         self.written = lease.duration;
+        self.number = Some(lease.transitions);
+        self.highest = self.highest.max(self.number);
         self.seen = Some((Some(lease), now));
         self.free_from = Some(now);
         self.rest_until = now + self.durations.retry_period();

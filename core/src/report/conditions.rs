@@ -8,6 +8,7 @@ use crate::{
     inputs::stall::Stall,
     report::{
         applied::Applied,
+        dry_run::LEAD,
         lasting::{steady, whole_seconds},
         summary::DecisionSummary,
     },
@@ -91,14 +92,12 @@ fn ready(status: &ServiceRegistrationStatus, stall: Option<&Stall>, applied: &Ap
     let (ready, total) = (status.ready, status.total);
     let (is_ready, message) = match (stall, &applied.failure, &applied.dry_run) {
         // A dry run also has to report what would prevent publishing.
-        (Some(stall), _, Some(dry_run)) => {
-            (false, format!("{}; dry run: {dry_run}", stall.message))
-        }
+        (Some(stall), _, Some(dry_run)) => (false, format!("{}; {LEAD}{dry_run}", stall.message)),
         (Some(stall), _, None) => (false, stall.message.clone()),
         (None, Some(failure), _) => (false, failure.to_string()),
         // True, or tools that wait for Ready would wait until the dry run ends.
         (None, None, Some(dry_run)) => {
-            (true, format!("dry run: {ready} of {total} instances would be ready; {dry_run}"))
+            (true, format!("{LEAD}{ready} of {total} instances would be ready; {dry_run}"))
         }
         (None, None, None) if !applied.refused.is_empty() => (false, applied.refused.tell()),
         (None, None, None) => (true, published(status)),
@@ -124,7 +123,7 @@ fn available(status: &ServiceRegistrationStatus, dry_run: bool) -> Claim {
     let ready = status.ready + status.held;
     if dry_run {
         // What the Service answers does not follow from these decisions.
-        let message = format!("dry run: {ready} instances would be ready; nothing is published");
+        let message = format!("{LEAD}{ready} instances would be ready; nothing is published");
         let reason = ConditionReason::DryRun.as_str();
         return Claim { type_: condition::AVAILABLE, value: "Unknown", reason, message };
     }

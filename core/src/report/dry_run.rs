@@ -6,9 +6,18 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::{
     inputs::Inputs,
-    plan::write::{Plan, Write},
+    plan::{
+        build::PlanSettings,
+        write::{Plan, Write},
+    },
     vocabulary::address::AddressSet,
 };
+
+/// What a message begins with, or the part of it that is about the dry run.
+pub const LEAD: &str = "dry run: ";
+/// What a dry run says of an operator that writes no Endpoints. The kubectl plugin reads it ([`told_endpoints`]): nothing
+/// else that a user may read tells this setting of the operator.
+pub const NO_ENDPOINTS: &str = "no Endpoints are written (--publish-endpoints=false)";
 
 /// The largest number of writes that are named.
 const NAMED: usize = 5;
@@ -16,10 +25,14 @@ const NAMED: usize = 5;
 const TOLD_MAX: usize = 1000;
 
 /// The writes that would be made, as text.
-pub fn describe(inputs: &Inputs, plan: &Plan) -> String {
+pub fn describe(inputs: &Inputs, plan: &Plan, settings: PlanSettings) -> String {
+    let unwritten = match settings.publish_endpoints {
+        true => String::new(),
+        false => format!("; {NO_ENDPOINTS}"),
+    };
     let all = inputs.announced.len() + plan.writes().count();
     if all == 0 {
-        return "there is nothing to write".to_owned();
+        return format!("there is nothing to write{unwritten}");
     }
     let would = inputs.announced.iter().cloned().chain(plan.writes().map(ToString::to_string));
     let mut text = would.take(NAMED).collect::<Vec<_>>().join(", ");
@@ -27,7 +40,14 @@ pub fn describe(inputs: &Inputs, plan: &Plan) -> String {
         text.push_str(&format!(" and {} writes more", all - NAMED));
     }
     let text: String = text.chars().take(TOLD_MAX).collect();
-    format!("would {text}; nothing is published or removed")
+    format!("would {text}{unwritten}; nothing is published or removed")
+}
+
+/// Whether the operator whose condition Ready has this message writes Endpoints; `None` if the message is not of a dry
+/// run.
+pub fn told_endpoints(message: &str) -> Option<bool> {
+    let (_, told) = message.split_once(LEAD)?;
+    Some(!told.contains(NO_ENDPOINTS))
 }
 
 /// The addresses that the operator's slices would contain after a plan.

@@ -9,8 +9,10 @@ use beatkeeper_api::{InstanceState, status::LISTED_INSTANCES_MAX};
 
 use crate::{
     decide::verdict::Verdict,
+    liveness::index::{Index, Provenance},
     vocabulary::{
-        address::AddressSet, instance::InstanceName, monotonic_time::MonotonicTime, reason::Reason,
+        address::AddressSet, instance::InstanceName, key::Key, monotonic_time::MonotonicTime,
+        reason::Reason,
     },
 };
 
@@ -57,6 +59,29 @@ impl SummaryLine {
     pub(super) fn beating(instance: &str, state: InstanceState) -> Self {
         let (reason, message) = (Reason::Beating, String::new());
         Self { instance: instance.into(), state, reason, message, rival: None }
+    }
+}
+
+/// Brings the last beats up to date that a status will tell: those in verdicts that stand may be earlier ones.
+pub fn tell_last_beats(verdicts: &mut [Verdict], index: &Index, registration: &Key) {
+    let troubled = verdicts.iter().filter(|verdict| verdict.is_troubled()).count();
+    let mut left = [true, false].map(|is_troubled| match is_troubled {
+        true => LISTED_INSTANCES_MAX,
+        false => LISTED_INSTANCES_MAX.saturating_sub(troubled),
+    });
+    for verdict in verdicts {
+        let left = &mut left[usize::from(!verdict.is_troubled())];
+        if *left == 0 {
+            continue;
+        }
+        *left -= 1;
+        let lease = verdict.lease_decision().map(|decision| &decision.lease);
+        if let Some(record) = lease.and_then(|lease| index.record(registration, lease))
+            && record.provenance == Provenance::Changed
+            && record.token.renewed.is_some()
+        {
+            verdict.last_beat = Some(record.seen);
+        }
     }
 }
 

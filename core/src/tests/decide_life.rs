@@ -64,7 +64,14 @@ fn of_the_expected_suspects_only_the_present_ones_are_read() {
     let expected_expiries = || vec![Suspect { lease: LEASE.into(), deadline: Some(at(31_000)) }];
     let in_doubt = |evidence: &Evidence, index: &Index, now| {
         evidence
-            .in_doubt(expected_expiries(), &world.registration, &world.ttl, index, at(now))
+            .in_doubt(
+                expected_expiries(),
+                &world.registration,
+                &world.ttl,
+                index,
+                |_, _| None,
+                at(now),
+            )
             .len()
     };
     let mut index = seen_at_1000();

@@ -13,10 +13,13 @@ use crate::{
         stall::{ConflictingObjects, Stall},
     },
     objects::published_addresses::PublishedAddresses,
-    plan::write::{Plan, Tally, Write},
+    plan::{
+        build::PlanSettings,
+        write::{Plan, Tally, Write},
+    },
     report::{
         applied::Applied,
-        dry_run::{describe, published_after},
+        dry_run::{self, published_after, told_endpoints},
         status::{Clocks, report},
         summary::DecisionSummary,
     },
@@ -70,6 +73,39 @@ fn what_would_be_published_is_what_the_slices_would_hold_after_all_phases() {
     assert_eq!(published, ["192.0.2.3", "192.0.2.7"]);
 }
 
+fn stall() -> Stall {
+    Stall {
+        reason: crate::vocabulary::reason::ConditionReason::ServiceTaken,
+        message: "taken".to_owned(),
+    }
+}
+
+/// What an operator with the usual settings tells of a plan.
+fn describe(inputs: &Inputs, plan: &Plan) -> String {
+    let settings = PlanSettings { publish_endpoints: true, max_endpoints_per_slice: 100 };
+    dry_run::describe(inputs, plan, settings)
+}
+
+#[test]
+fn an_operator_that_writes_no_endpoints_says_so_and_a_reader_of_its_status_finds_it() {
+    let settings = PlanSettings { publish_endpoints: false, max_endpoints_per_slice: 100 };
+    let plan = Plan { phases: vec![(0..9).map(|n| delete(&format!("s-{n}"))).collect()] };
+    for plan in [Plan::default(), plan] {
+        let text = dry_run::describe(&inputs(&[]), &plan, settings);
+        assert!(text.contains("; no Endpoints are written (--publish-endpoints=false)"), "{text}");
+        for stall in [None, Some(stall())] {
+            let message = |text: &str| {
+                let status = ready_with(stall.as_ref(), text);
+                let ready = status.conditions.into_iter().find(|it| it.type_ == "Ready");
+                ready.expect("a condition").message
+            };
+            assert_eq!(told_endpoints(&message(&text)), Some(false));
+            assert_eq!(told_endpoints(&message(&describe(&inputs(&[]), &plan))), Some(true));
+        }
+    }
+    assert_eq!(told_endpoints("published as decided: 1 of 1 instances ready"), None);
+}
+
 #[test]
 fn a_few_writes_are_named_and_the_others_counted() {
     let mut inputs = inputs(&[]);
@@ -86,12 +122,16 @@ fn a_few_writes_are_named_and_the_others_counted() {
 }
 
 fn ready(stall: Option<&Stall>) -> ServiceRegistrationStatus {
+    ready_with(stall, "would do this")
+}
+
+fn ready_with(stall: Option<&Stall>, dry_run: &str) -> ServiceRegistrationStatus {
     let mut index = index();
     index.observe("shop", beat("vm-1", 1, 1), at(0));
     let verdicts = World::new().decide(&index, at(0));
     let applied = Applied {
         published: PublishedAddresses::as_ready([std::net::IpAddr::from([192, 0, 2, 1])].into()),
-        dry_run: Some("would do this".to_owned()),
+        dry_run: Some(dry_run.to_owned()),
         ..Applied::default()
     };
     let wall = "2026-11-22T10:00:00Z".parse().expect("a time");
@@ -124,11 +164,7 @@ fn its_status_counts_as_decided_and_says_that_nothing_was_done() {
 
 #[test]
 fn what_would_stall_it_is_told_first() {
-    let stall = Stall {
-        reason: crate::vocabulary::reason::ConditionReason::ServiceTaken,
-        message: "taken".to_owned(),
-    };
-    let status = ready(Some(&stall));
+    let status = ready(Some(&stall()));
     assert_eq!(condition(&status, "Ready"), "False ServiceTaken: taken; dry run: would do this");
     assert_eq!(condition(&status, "Stalled"), "True ServiceTaken: taken");
 }

@@ -68,6 +68,7 @@ impl Replica {
             replica,
             instance,
             &Known {
+                carried: None,
                 registration: &self.world.registration,
                 ttl: &self.world.ttl,
                 record: record.map(|record| (record, interval)),

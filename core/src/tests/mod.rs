@@ -45,6 +45,7 @@ mod adoption;
 mod adoption_plan;
 mod change_limits;
 mod cordon;
+mod decide_gateways;
 mod decide_health;
 mod decide_life;
 mod depends;
@@ -60,6 +61,7 @@ mod heartbeat;
 mod index_beats;
 mod index_commit;
 mod index_leases;
+mod kept;
 mod min_ready;
 mod outage_guard;
 mod outage_guard_weight;
@@ -96,6 +98,7 @@ fn published_at(pace: Pace, record: &Record) -> LeaseDecision {
     LeaseDecision {
         lease: record.lease.clone(),
         token: record.token.clone(),
+        carried_at: record.carried_at(),
         outcome: Outcome::Published(Basis::Beats),
         next_beat: NextBeat::IsNoOp,
         placed: true,
@@ -257,18 +260,23 @@ impl World {
     }
 
     fn decide(&self, index: &Index, now: MonotonicTime) -> Vec<Verdict> {
-        let key = &self.registration.key;
-        let records = index.records_of(key);
-        decide(&Facts {
+        let records = index.records_of(&self.registration.key);
+        self.with_facts(&records, &self.evidence, now, decide)
+    }
+
+    fn with_facts<T>(
+        &self,
+        records: &[Record],
+        evidence: &Evidence,
+        now: MonotonicTime,
+        ask: impl FnOnce(&Facts<'_>) -> T,
+    ) -> T {
+        ask(&Facts {
             registration: &self.registration,
-            instances: Instances {
-                records: &records,
-                adopted: &self.adopted,
-                cordons: &self.cordons,
-            },
+            instances: Instances { records, adopted: &self.adopted, cordons: &self.cordons },
             liveness: Liveness {
                 ttl: &self.ttl,
-                evidence: &self.evidence,
+                evidence,
                 unreadable: &self.unreadable,
                 term_began: self.term_began,
             },

@@ -7,6 +7,14 @@ use super::monotonic_time::MonotonicTime;
 /// A shorter stretch is never a gap. The period of the probes is at least half of it.
 pub const SHORTEST_GAP: Duration = Duration::from_millis(500);
 
+/// The longest time for which a broken path holds an instance, in ttls (L6).
+const HELD_FOR: u32 = 10;
+
+/// The longest time for which a broken path holds an instance with this ttl (L6).
+pub fn held_for(ttl: Duration) -> Duration {
+    ttl * HELD_FOR
+}
+
 /// The ttl and the interval that a registration sets for its instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {

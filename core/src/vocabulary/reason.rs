@@ -71,6 +71,9 @@ reasons! {
         LeaseUnreadable: "Held, Waiting", "Its ttl has passed, and its Lease cannot be read.", "Look at the API server, and at the operator's rights.";
         PathUnproven: "Held", "Its ttl has passed, and the operator's own probe does not come back, so beats may be lost on the same path.", "Look at the API server.";
         PathBroken: "Held", "Its ttl has passed, and almost no beats arrive in its namespace, or in the whole cluster.", "Look for what keeps instances from writing their Leases.";
+        GatewayCutOff: "Held", "Its ttl has passed. The stream of the gateway that carried its last beat is broken, and the gateway lives.", "Look at the network between the operator and the gateway.";
+        NoGateway: "Held", "Its ttl has passed, and no gateway has a stream to the operator, so its beats may not arrive.", "Look at the gateways.";
+        GatewayUnproven: "Held", "Its ttl has passed, and no gateway has proven yet that beats could arrive up to then.", "Look at the log and the metrics of the gateways, if it lasts.";
         Protected: "Held", "Its ttl has passed, and fewer than `spec.protection.minReady` instances would be left.", "Start more instances.";
         NameMismatch: "Rejected", "The name of its Lease does not begin with the name of its registration.", "Create the Lease under the right name.";
         HolderMissing: "Rejected", "Its Lease names no holder.", "Set `spec.holderIdentity`.";
@@ -161,8 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_is_held_for_four_reasons() {
+    fn an_instance_is_held_for_seven_reasons() {
         let holds: Vec<&str> = Reason::holds().map(Reason::as_str).collect();
-        assert_eq!(holds, ["LeaseUnreadable", "PathUnproven", "PathBroken", "Protected"]);
+        let by_gateways = ["GatewayCutOff", "NoGateway", "GatewayUnproven"];
+        let by_leases = ["LeaseUnreadable", "PathUnproven", "PathBroken"];
+        assert_eq!(holds, [&by_leases[..], &by_gateways, &["Protected"]].concat());
     }
 }

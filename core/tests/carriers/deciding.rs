@@ -132,6 +132,7 @@ impl State {
         let decision = LeaseDecision {
             lease: record.lease.clone(),
             token: record.token.clone(),
+            carried_at: record.carried_at(),
             outcome: Outcome::Expired(Removal::ForSilence),
             next_beat: NextBeat::Wakes,
             wanted: Wanted::at(

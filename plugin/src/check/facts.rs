@@ -12,9 +12,18 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 
+use crate::error::Problem;
+
 /// Why something could not be read, such as `deployments.apps is forbidden: …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread(pub String);
+
+impl Unread {
+    /// What a failed request means, on one line.
+    pub fn of(error: &kube::Error) -> Self {
+        Self(Problem::of(error).brief())
+    }
+}
 
 /// What was read, or why it could not be.
 pub type Read<T> = Result<T, Unread>;
@@ -46,6 +55,21 @@ pub struct Facts {
     pub leases: Read<BTreeMap<Key, usize>>,
     /// How many bytes the API server's store has.
     pub stored: Read<Option<u64>>,
+    /// How many it may have, if the user has said it.
+    pub quota: Option<u64>,
+    /// Whether the leader explains instances, if the operator was told so.
+    pub explained: Read<Explained>,
+}
+
+/// Whether the leader explains instances to this user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Explained {
+    /// It answers this ServiceAccount.
+    Answers(Key),
+    /// This Lease of the election does not tell where.
+    Unannounced(Key),
+    /// It was not asked, or did not answer, and why.
+    Silent(String),
 }
 
 /// The operator's Deployment.
@@ -102,6 +126,11 @@ impl Operator {
     /// The namespaces that it watches; none if it watches all.
     pub fn watched(&self) -> Vec<&str> {
         self.flag("--namespace").collect()
+    }
+
+    /// Whether it serves what its leader knows of instances.
+    pub fn explains(&self) -> bool {
+        self.flag("--explain-bind-address").next().is_some()
     }
 
     /// The ranges that it allows for outside instances.

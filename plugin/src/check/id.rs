@@ -15,6 +15,8 @@ pub enum Check {
     Leader,
     /// Beats can arrive.
     Path,
+    /// The leader explains instances.
+    Explain,
     /// All parts have one version.
     Versions,
     /// The operator has its rights.
@@ -48,13 +50,14 @@ const PAGE: &str = "https://github.com/beatkeeper/beatkeeper/blob/main/docs/chec
 
 impl Check {
     /// All checks.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Crd,
         Self::CrdCurrent,
         Self::Operator,
         Self::Replicas,
         Self::Leader,
         Self::Path,
+        Self::Explain,
         Self::Versions,
         Self::OperatorRights,
         Self::AdmissionPolicy,
@@ -79,6 +82,7 @@ impl Check {
             Self::Replicas => "replicas",
             Self::Leader => "leader",
             Self::Path => "path",
+            Self::Explain => "explain",
             Self::Versions => "versions",
             Self::OperatorRights => "operator-rights",
             Self::AdmissionPolicy => "admission-policy",
@@ -104,6 +108,7 @@ impl Check {
             Self::Replicas => "all replicas of the operator are available",
             Self::Leader => "a replica leads",
             Self::Path => "beats can arrive",
+            Self::Explain => "the leader explains instances",
             Self::Versions => "chart, CRD, operator and plugin have one version",
             Self::OperatorRights => "the operator has its rights",
             Self::AdmissionPolicy => "the admission policies are bound",

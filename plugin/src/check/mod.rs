@@ -3,6 +3,7 @@
 //! `gather::check` reads [`facts`]; everything here is pure: facts become [`verdict`]s, each of one [`id::Check`].
 
 pub mod before;
+pub mod explain;
 pub mod facts;
 pub mod guards;
 pub mod id;
@@ -10,6 +11,7 @@ pub mod installation;
 pub mod operator;
 pub mod registrations;
 pub mod rights;
+pub mod store;
 pub mod verdict;
 
 #[cfg(test)]
@@ -23,9 +25,11 @@ pub fn installation(facts: &Facts) -> Vec<Verdict> {
     let parts = [
         installation::verdicts(facts),
         operator::verdicts(facts),
+        explain::verdicts(facts),
         rights::of_operator(facts),
         guards::verdicts(facts),
         registrations::verdicts(facts),
+        vec![store::verdict(facts)],
     ];
     parts.into_iter().flatten().collect()
 }

@@ -52,7 +52,8 @@ fn replicas(operator: &Operator) -> Verdict {
     Verdict::failed(check, count, remedy)
 }
 
-fn leader(facts: &Facts, operator: &Operator) -> Verdict {
+/// The verdict on the leader.
+pub(super) fn leader(facts: &Facts, operator: &Operator) -> Verdict {
     let check = Check::Leader;
     let Some(lease) = operator.election() else {
         return Verdict::fine(check, "the only replica needs no election");

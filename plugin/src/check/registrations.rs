@@ -6,23 +6,24 @@ use beatkeeper_core::{
     vocabulary::address::{self, Named},
 };
 
-use super::{facts::Facts, id::Check, verdict::Verdict};
+use super::{
+    facts::{Facts, Unread},
+    id::Check,
+    verdict::Verdict,
+};
 use crate::model::finding::named;
 
 /// More beats in a second are more than docs/scaling.md plans with.
 const MOST_BEATS: f64 = 1000.0;
-/// The size that etcd's store may have unless it was told otherwise, in bytes.
-const USUAL_QUOTA: u64 = 2 << 30;
 
 /// The verdicts on registrations.
 pub fn verdicts(facts: &Facts) -> Vec<Verdict> {
     let crd_is_missing = matches!(facts.crd, Ok(None));
     if crd_is_missing {
         let skipped = [Check::Registrations, Check::OutsideRanges, Check::Beats];
-        let skipped = skipped.map(|check| Verdict::skipped(check, Check::Crd));
-        return skipped.into_iter().chain([store(facts)]).collect();
+        return skipped.map(|check| Verdict::skipped(check, Check::Crd)).to_vec();
     }
-    vec![accepted(facts), ranges(facts), beats(facts), store(facts)]
+    vec![accepted(facts), ranges(facts), beats(facts)]
 }
 
 fn accepted(facts: &Facts) -> Verdict {
@@ -83,10 +84,10 @@ fn ranges(facts: &Facts) -> Verdict {
     )
 }
 
-fn beats(facts: &Facts) -> Verdict {
-    let check = Check::Beats;
+/// How many beats come in a second if all instances beat.
+pub(super) fn rate(facts: &Facts) -> Result<f64, &Unread> {
     let (all, leases) = match (&facts.registrations, &facts.leases) {
-        (Err(why), _) | (_, Err(why)) => return Verdict::unknown(check, why),
+        (Err(why), _) | (_, Err(why)) => return Err(why),
         (Ok(all), Ok(leases)) => (all, leases),
     };
     let mut rate = 0.0;
@@ -95,6 +96,15 @@ fn beats(facts: &Facts) -> Verdict {
         let count = leases.get(&registration.key).copied().unwrap_or(0);
         rate += count as f64 / registration.interval.as_secs_f64();
     }
+    Ok(rate)
+}
+
+fn beats(facts: &Facts) -> Verdict {
+    let check = Check::Beats;
+    let rate = match rate(facts) {
+        Err(why) => return Verdict::unknown(check, why),
+        Ok(rate) => rate,
+    };
     let what = format!("{rate:.1} beats a second if all instances beat");
     if rate <= MOST_BEATS {
         return Verdict::fine(check, what);
@@ -103,29 +113,5 @@ fn beats(facts: &Facts) -> Verdict {
         check,
         what,
         "Lengthen the interval of the largest registrations; docs/scaling.md says how",
-    )
-}
-
-/// The API server tells the size of its store, and not how large that may become.
-fn store(facts: &Facts) -> Verdict {
-    let check = Check::Store;
-    let bytes = match &facts.stored {
-        Err(why) => return Verdict::unknown(check, why),
-        Ok(None) => {
-            let why = "the API server does not tell the size of its store".to_owned();
-            return Verdict::unknown(check, &super::facts::Unread(why));
-        }
-        Ok(Some(bytes)) => *bytes,
-    };
-    let size = format!("it has {} MiB; how large it may become is not to be seen", bytes >> 20);
-    if bytes < USUAL_QUOTA / 4 * 3 {
-        return Verdict::fine(check, size);
-    }
-    let what =
-        format!("{size}, and etcd stops at 2 GiB unless --quota-backend-bytes says otherwise");
-    Verdict::warning(
-        check,
-        what,
-        "Compare it with the quota of your etcd, and defragment it; fewer beats need less",
     )
 }

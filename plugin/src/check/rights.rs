@@ -1,5 +1,7 @@
 //! The rights of the operator, of a workload, and of a person who installs.
 
+use beatkeeper_core::vocabulary::key::Key;
+
 use super::{
     facts::{Facts, Operator, Read},
     id::Check,
@@ -42,6 +44,12 @@ const EVERYWHERE: [Rule; 1] = [("", "nodes", &["list", "watch"])];
 /// What it needs in its own namespace: the probe, and the creation of the election's Lease.
 const OWN: [Rule; 1] = [("coordination.k8s.io", "leases", &["create"])];
 
+/// What it needs in the whole cluster to ask about tokens, for guarded metrics and for explanations.
+const REVIEWS: [Rule; 2] = [
+    ("authentication.k8s.io", "tokenreviews", &["create"]),
+    ("authorization.k8s.io", "subjectaccessreviews", &["create"]),
+];
+
 /// What an instance needs.
 const WORKLOAD: [Rule; 2] = [
     ("coordination.k8s.io", "leases", &["create", "get", "patch", "delete"]),
@@ -82,6 +90,9 @@ pub fn needed_by(operator: &Operator) -> Vec<Right> {
         some => some.iter().flat_map(|it| all(&WATCHED, Some(it))).collect(),
     };
     rights.extend(all(&OWN, own));
+    if operator.explains() || operator.args.iter().any(|arg| arg == "--metrics-secure") {
+        rights.extend(all(&REVIEWS, None));
+    }
     let probes = if watched.is_empty() { own.into_iter().collect() } else { watched };
     for namespace in probes {
         rights.extend(all(
@@ -93,6 +104,23 @@ pub fn needed_by(operator: &Operator) -> Vec<Right> {
         let rule: Rule = ("coordination.k8s.io", "leases", &["get", "list", "watch", "patch"]);
         let named = all(&[rule], Some(&election.namespace)).into_iter();
         rights.extend(named.map(|right| Right { name: Some(election.name.clone()), ..right }));
+    }
+    rights
+}
+
+/// The rights that a user needs who asks the leader: the Lease of the election, a token of `account`, and, unless an
+/// address is known, a forwarded port.
+pub fn needed_to_ask(election: &Key, account: &Key, forwards: bool) -> Vec<Right> {
+    let rule = |rule: Rule, at: &Key| -> Vec<Right> {
+        let name = Some(at.name.clone());
+        let all = all(&[rule], Some(&at.namespace)).into_iter();
+        all.map(|right| Right { name: name.clone(), ..right }).collect()
+    };
+    let mut rights = rule(("coordination.k8s.io", "leases", &["get"]), election);
+    rights.extend(rule(("", "serviceaccounts/token", &["create"]), account));
+    if forwards {
+        let way: [Rule; 2] = [("", "pods", &["get"]), ("", "pods/portforward", &["create"])];
+        rights.extend(all(&way, Some(&election.namespace)));
     }
     rights
 }

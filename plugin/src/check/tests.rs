@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::{Value, json};
 
 use super::{
-    facts::{Election, Facts, Operator, Unread},
+    facts::{Election, Explained, Facts, Operator, Unread},
     id::Check,
     installation::VERSION_LABEL,
     rights,
@@ -34,9 +34,11 @@ fn fine() -> Facts {
     let mut crd = beatkeeper_api::crd();
     crd.status = read(json!({ "conditions": [{ "type": "Established", "status": "True" }] }));
     let names = ["x-heartbeats", "x-cordons", "x-advice"];
+    let mut operator = Operator::example();
+    operator.args.push("--explain-bind-address=127.0.0.1:8082".to_owned());
     Facts {
         crd: Ok(Some(crd)),
-        operator: Ok(Some(Operator::example())),
+        operator: Ok(Some(operator)),
         election: Ok(Some(Election { holder: "one".to_owned(), renews: true })),
         proof: Ok(Some(Duration::from_secs(3))),
         lacking: Ok(Vec::new()),
@@ -53,6 +55,8 @@ fn fine() -> Facts {
         }))]),
         leases: Ok(BTreeMap::from([(Key::new("shop", "greeter"), 1000)])),
         stored: Ok(Some(100 << 20)),
+        quota: None,
+        explained: Ok(Explained::Answers(Key::new("beatkeeper", "beatkeeper-explain"))),
     }
 }
 
@@ -81,7 +85,7 @@ fn with_a_good_installation_nothing_is_told() {
     let told = verdicts(|_| {});
     let is_fine = |it: &Verdict| matches!(it.outcome, Outcome::Fine(_));
     assert!(told.iter().all(is_fine), "{told:#?}");
-    assert_eq!(told.len(), 14);
+    assert_eq!(told.len(), 15);
 }
 
 #[test]
@@ -102,6 +106,11 @@ fn each_thing_that_is_wrong_fails_its_own_check() {
     assert_eq!(failed(unrenewed), [Check::Leader]);
     assert_eq!(failed(|it| it.proof = Ok(Some(Duration::from_secs(61)))), [Check::Path]);
     assert_eq!(failed(|it| it.proof = Ok(None)), [Check::Path]);
+    let unannounced = Explained::Unannounced(Key::new("beatkeeper", "beatkeeper"));
+    for explained in [unannounced, Explained::Silent("it does not answer in time".to_owned())] {
+        assert_eq!(failed(|it| it.explained = Ok(explained)), [Check::Explain]);
+    }
+    assert_eq!(failed(|it| it.quota = Some(210 << 20)), [Check::Store]);
     assert_eq!(failed(|it| it.lacking = Ok(vec!["x".to_owned()])), [Check::OperatorRights]);
     assert_eq!(failed(|it| it.bindings = Ok(Vec::new())), [Check::AdmissionPolicy]);
     assert_eq!(failed(|it| it.levels = Ok(Vec::new())), [Check::FlowControl]);
@@ -224,6 +233,53 @@ fn a_store_whose_size_is_not_told_is_unknown() {
 }
 
 #[test]
+fn a_store_without_room_fails_only_by_a_quota_that_the_user_has_named() {
+    let stored = |mebibytes: u64, quota: Option<u64>| {
+        let told = verdicts(|it| (it.stored, it.quota) = (Ok(Some(mebibytes << 20)), quota));
+        told.into_iter().find(|it| it.check == Check::Store).unwrap().outcome
+    };
+    let gibibyte = Some(1 << 30);
+    assert!(matches!(stored(767, gibibyte), Outcome::Fine(_)));
+    assert!(matches!(stored(769, gibibyte), Outcome::Warning { .. }));
+    assert!(matches!(stored(922, gibibyte), Outcome::Failed { .. }));
+    assert!(matches!(stored(9000, None), Outcome::Warning { .. }));
+    assert!(matches!(stored(1600, Some(8 << 30)), Outcome::Fine(_)));
+    // A thousand beats a second for five minutes are more than what is stored.
+    let told = format!("{:?}", stored(100, gibibyte));
+    assert!(told.contains("all beats of five minutes need 200 MiB"), "{told}");
+    let told = format!("{:?}", stored(100, Some(1 << 10)));
+    assert!(told.contains("it has 100 MiB, and may have 1.0 KiB"), "{told}");
+}
+
+#[test]
+fn explanations_are_checked_only_if_the_operator_was_told_to_give_them_and_a_replica_leads() {
+    let of = |change: fn(&mut Facts)| {
+        let told = verdicts(|it| {
+            it.explained = Ok(Explained::Silent("no".to_owned()));
+            change(it);
+        });
+        told.into_iter().find(|it| it.check == Check::Explain).map(|it| it.outcome)
+    };
+    assert_eq!(of(|it| it.operator = Ok(Some(Operator::example()))), None);
+    assert_eq!(of(|it| it.operator = Ok(None)), Some(Outcome::Skipped(Check::Operator)));
+    assert_eq!(of(|it| it.election = Ok(None)), Some(Outcome::Skipped(Check::Leader)));
+    let lacking = |it: &mut Facts| it.explained = Err(Unread("you may not get pods".to_owned()));
+    assert_eq!(of(lacking), Some(Outcome::Unknown("you may not get pods".to_owned())));
+}
+
+#[test]
+fn the_rights_for_reviews_are_asked_of_an_operator_that_guards_something() {
+    let asks = |flag: Option<&str>| {
+        let mut operator = Operator::example();
+        operator.args.extend(flag.map(str::to_owned));
+        rights::needed_by(&operator).iter().any(|right| right.resource == "tokenreviews")
+    };
+    assert!(!asks(None));
+    assert!(asks(Some("--metrics-secure")));
+    assert!(asks(Some("--explain-bind-address=127.0.0.1:8082")));
+}
+
+#[test]
 fn a_workload_that_lacks_any_right_fails_its_check() {
     let told = |lacking: &[&str]| {
         let lacking = Ok(lacking.iter().map(|it| (*it).to_owned()).collect());
@@ -268,6 +324,8 @@ fn what_may_not_be_read_fails_nothing() {
         registrations: Err(why()),
         leases: Err(why()),
         stored: Err(why()),
+        quota: None,
+        explained: Err(why()),
     });
     assert!(told.iter().all(|it| it.outcome == Outcome::Unknown("no".to_owned())), "{told:#?}");
 }

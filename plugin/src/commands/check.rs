@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use beatkeeper_api::duration;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     check::{self, before, rights, verdict::Verdict},
     error::{Error, Outcome},
     flags::ConnectionFlags,
-    gather,
-    output::{Document, Output},
+    gather::{self, check::Said},
+    leader::flags::host_and_port,
+    output::{Form, Output},
     render,
     session::Session,
+    sizes,
 };
 
 /// The arguments of `check`.
@@ -25,18 +27,15 @@ pub struct CheckArgs {
     /// Check again until nothing fails, for at most this long, such as 2m.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     wait: Option<Duration>,
+    /// What etcd's --quota-backend-bytes is, such as 8Gi. Default: 2Gi, which is that of etcd, and then nothing fails by it.
+    #[arg(long, value_name = "SIZE", value_parser = sizes::parse, conflicts_with = "pre")]
+    etcd_quota: Option<u64>,
+    /// Where the leader explains instances, such as 127.0.0.1:8082. Default: in its Pod, which kubectl port-forward reaches.
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port, conflicts_with = "pre")]
+    operator_address: Option<String>,
     /// The form of the output. Default: all checks, and a summary.
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Form>,
-}
-
-/// A form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// Only the checks that are not fine.
-    Short,
-    /// One JSON document.
-    Json,
 }
 
 /// How long to wait before everything is checked again.
@@ -60,10 +59,10 @@ pub async fn run(
         }
         sleep(PAUSE).await;
     };
-    match args.output {
-        Some(Form::Json) => output.document(Document::Json, &render::check::document(&verdicts))?,
-        form => {
-            let short = form == Some(Form::Short);
+    match args.output.and_then(Form::document) {
+        Some(document) => output.document(document, &render::check::document(&verdicts))?,
+        None => {
+            let short = args.output == Some(Form::Short);
             output.lines(&render::check::lines(&verdicts, short, output.width))?;
         }
     }
@@ -82,9 +81,11 @@ async fn verdicts(
     }
     if let Some(user) = &connection.act_as {
         let needed = rights::needed_by_workload(&session.namespace);
-        let lacking = gather::check::lacking(&session.client, &needed).await;
+        let lacking = gather::rights::lacking(&session.client, &needed).await;
         let lacking = lacking.map(|all| all.iter().map(ToString::to_string).collect());
         return Ok(vec![rights::of_workload(user, &session.namespace, &lacking)]);
     }
-    Ok(check::installation(&gather::check::facts(session, namespace).await?))
+    let said =
+        Said { connection, address: args.operator_address.as_deref(), quota: args.etcd_quota };
+    Ok(check::installation(&gather::check::facts(session, said).await?))
 }

@@ -15,7 +15,8 @@ use crate::{
     },
     error::{Error, Outcome},
     flags::{ConnectionFlags, Selection},
-    gather::{election::Election, scope::Wanted},
+    gather::scope::Wanted,
+    leader::{flags::LeaderFlags, standing::Asker},
     output::Output,
     session::Session,
 };
@@ -34,13 +35,12 @@ pub struct ConsoleArgs {
     /// Open the page in a browser.
     #[arg(long)]
     open: bool,
-    /// The Lease by which the operator's replicas elect their leader. Default: beatkeeper, in any namespace.
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    election: Option<Election>,
     /// Where to read the leader's metrics, such as http://127.0.0.1:8080/metrics with kubectl port-forward. Default:
     /// from its Pod, through the API server.
     #[arg(long, value_name = "URL", value_parser = plain_url)]
     metrics: Option<Uri>,
+    #[command(flatten)]
+    leader: LeaderFlags,
 }
 
 /// Serves the page until the user ends it.
@@ -58,12 +58,13 @@ pub async fn run(
         at: SocketAddr::new(args.address, args.port),
         open: args.open,
         source: Source {
-            election: args.election.clone(),
+            election: args.leader.election.clone(),
             metrics: args.metrics.clone().map_or(Metrics::OfPod, Metrics::At),
             every: Duration::from_secs(1),
         },
     };
-    server::run(&session, &wanted, settings, output).await
+    let leader = Asker::new(session.clone(), connection.clone(), args.leader.clone());
+    server::run(&session, &wanted, settings, leader, output).await
 }
 
 /// The addresses that only this computer reaches. The page shows what the user may read, without asking for a login.

@@ -50,6 +50,9 @@ pub struct ConsoleServerArgs {
     /// The most pages that one reader may have open. It never gets all of several places.
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     max_pages_per_reader: u16,
+    /// The most arguments (`/why`) that are read for one reader at the same time, of 8 for all.
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    max_arguments_per_reader: u16,
     /// The most objects that a page may be about.
     #[arg(long, value_name = "COUNT", default_value_t = 4000)]
     max_objects: u32,
@@ -82,6 +85,7 @@ pub async fn run(args: &ConsoleServerArgs, output: &Output) -> Result<Outcome, E
         limits: Limits {
             readers: args.max_readers.into(),
             of_one_reader: args.max_pages_per_reader.into(),
+            arguments_of_one_reader: args.max_arguments_per_reader.into(),
             objects: usize::try_from(args.max_objects).unwrap_or(usize::MAX),
             lifetime: args.stream_lifetime,
             check: CHECK,

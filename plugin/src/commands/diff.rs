@@ -1,7 +1,7 @@
 //! `diff`: what would change if a registration published now.
 
 use beatkeeper_api::status::condition;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::{
     change::obstacle::Obstacle,
@@ -15,8 +15,8 @@ use crate::{
         assemble, difference::Difference, kind::Kind, planned::Assuming,
         registration::RegistrationView, store::Store,
     },
-    output::{Document, Output},
-    render::difference::{DifferenceReport, short, unified},
+    output::{Form, Output},
+    render::difference::{ASSUMES_ENDPOINTS, DifferenceReport, short, unified},
     session::Session,
 };
 
@@ -32,17 +32,6 @@ pub struct DiffArgs {
     /// The form of the output. Default: all changes, in the unified format.
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Form>,
-}
-
-/// The form of a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// One line for each kind of object that would change.
-    Short,
-    /// One JSON document.
-    Json,
-    /// One YAML document.
-    Yaml,
 }
 
 /// Shows the difference. The outcome is that something was found, if something would change.
@@ -77,18 +66,18 @@ async fn compare(
     let difference = Difference::of(&store, object, &view, Assuming::AsReported, now);
     let says = view.reported.condition(condition::READY).map(|ready| ready.message.clone());
     let says = says.unwrap_or_default();
-    match args.output {
-        Some(Form::Json) => {
-            output.document(Document::Json, &DifferenceReport::of(&view, &difference, &says))?
+    match args.output.map(Form::document) {
+        Some(Some(document)) => {
+            output.document(document, &DifferenceReport::of(&view, &difference, &says))?
         }
-        Some(Form::Yaml) => {
-            output.document(Document::Yaml, &DifferenceReport::of(&view, &difference, &says))?
-        }
-        Some(Form::Short) => output.lines(&short(&difference))?,
+        Some(None) => output.lines(&short(&difference))?,
         None => {
             output.remark(&format!("status {}: {says}", view.reported.reason()));
             output.lines(&unified(&difference))?;
         }
+    }
+    if difference.assumes_endpoints {
+        output.remark(ASSUMES_ENDPOINTS);
     }
     Ok(!difference.is_empty())
 }

@@ -7,13 +7,13 @@ use std::{
 };
 
 use beatkeeper_core::vocabulary::address::{OutsideRange, OutsideRanges};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::{
     error::{Error, Outcome},
     flags::ConnectionFlags,
     lint::{self, Source, mistake::Level},
-    output::{Document, Output},
+    output::{Form, Output},
     render,
 };
 
@@ -38,15 +38,6 @@ pub struct LintArgs {
     output: Option<Form>,
 }
 
-/// A form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// One line for each finding, and nothing else.
-    Short,
-    /// One JSON document.
-    Json,
-}
-
 /// The endings of files that are read in a folder, as with kubectl.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 
@@ -67,10 +58,9 @@ pub fn run(
     let ranges: OutsideRanges = args.outside_ranges.iter().cloned().collect();
     let ranges = (!args.outside_ranges.is_empty()).then_some(&ranges);
     let report = lint::lint(&sources, namespace, ranges);
-    match args.output {
-        Some(Form::Json) => output.document(Document::Json, &render::lint::document(&report))?,
-        Some(Form::Short) => output.lines(&render::lint::lines(&report, false))?,
-        None => output.lines(&render::lint::lines(&report, true))?,
+    match args.output.and_then(Form::document) {
+        Some(document) => output.document(document, &render::lint::document(&report))?,
+        None => output.lines(&render::lint::lines(&report, args.output.is_none()))?,
     }
     if report.registrations == 0 {
         output.remark("There is no ServiceRegistration in what was read.");

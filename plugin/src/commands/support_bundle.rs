@@ -12,6 +12,7 @@ use crate::{
     output::Output,
     session::Session,
     signals::End,
+    sizes,
 };
 
 /// The arguments of `support-bundle`.
@@ -54,10 +55,10 @@ pub async fn run(
     }
     let file = to.display();
     output.text(&format!(
-        "{}{file}: {:.1} kB about {scope}. It holds no Secrets, no tokens and no values of environment variables.\n\
+        "{}{file}: {} about {scope}. It holds no Secrets, no tokens and no values of environment variables.\n\
          Check it before you send it: tar xzf {file}\n",
         contents.table(),
-        size as f64 / 1000.0,
+        sizes::size(size),
     ))?;
     Ok(Outcome::Well)
 }

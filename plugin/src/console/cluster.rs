@@ -5,7 +5,7 @@ use std::time::Duration;
 use beatkeeper::bind_address::BindAddress;
 
 use super::{
-    connections::Connections,
+    connections::{Connections, Handle},
     gate::Gate,
     operator::Source,
     pages::{Site, router},
@@ -54,7 +54,8 @@ pub async fn run(settings: Settings, output: &Output) -> Result<Outcome, Error> 
     let site = Site { gate: Gate::named(&hosts), readers };
     let connections = Connections::new(listener, limits.readers + MORE_CONNECTIONS, IDLE);
     output.text(&format!("listening on {at}\n"))?;
-    let served = axum::serve(connections, router(site));
+    let service = router(site).into_make_service_with_connect_info::<Handle>();
+    let served = axum::serve(connections, service);
     tokio::select! {
         served = served => served.map(|()| Outcome::Well).map_err(Error::Start),
         // Without waiting for the streams: the pages ask again.

@@ -40,7 +40,7 @@ enum Question {
     Why {
         key: Key,
         instance: String,
-        events: Vec<Transition>,
+        about: Box<(Vec<Transition>, Leader)>,
         answer: oneshot::Sender<Option<WhyReport>>,
     },
 }
@@ -113,15 +113,24 @@ impl Feed {
         answered.await.ok()
     }
 
-    /// The argument about an instance, with these events; `None` if there is no such instance.
+    /// Whether there is such an instance.
+    pub async fn knows(&self, key: &Key, instance: &str) -> bool {
+        let argument = self.why(key.clone(), instance.to_owned(), Vec::new(), Leader::NotWanted);
+        argument.await.is_some()
+    }
+
+    /// The argument about an instance, with these events and what the leader has said; `None` if there is no such
+    /// instance.
     pub async fn why(
         &self,
         key: Key,
         instance: String,
         events: Vec<Transition>,
+        leader: Leader,
     ) -> Option<WhyReport> {
         let (answer, answered) = oneshot::channel();
-        let question = Question::Why { key, instance, events, answer };
+        let about = Box::new((events, leader));
+        let question = Question::Why { key, instance, about, answer };
         self.questions.send(question).await.ok()?;
         answered.await.ok()?
     }
@@ -196,8 +205,10 @@ impl Task {
                 let first = everything.iter().filter_map(text).collect();
                 let _ = answer.send(Subscription { first, then: self.pages.subscribe() });
             }
-            Question::Why { key, instance, events, answer } => {
-                let _ = answer.send(self.why(&key, &instance, &events, self.following.now()));
+            Question::Why { key, instance, about, answer } => {
+                let (events, leader) = *about;
+                let now = self.following.now();
+                let _ = answer.send(self.why(&key, &instance, &events, leader, now));
             }
         }
     }
@@ -207,12 +218,13 @@ impl Task {
         key: &Key,
         instance: &str,
         events: &[Transition],
+        leader: Leader,
         now: Timestamp,
     ) -> Option<WhyReport> {
         let live = self.following.live();
         let mut views = live.picture().registrations.iter();
         let view = views.find(|view| view.key == *key)?;
-        let why = why::why(live.store(), view, instance, events, Leader::NotWanted, now)?;
+        let why = why::why(live.store(), view, instance, events, leader, now)?;
         Some(report(view, view.instance(instance)?, &why, now))
     }
 }

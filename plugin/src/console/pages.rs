@@ -3,8 +3,8 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    extract::{Path, RawQuery, Request, State},
+    Extension, Router,
+    extract::{ConnectInfo, Path, RawQuery, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{
@@ -17,6 +17,7 @@ use beatkeeper_core::vocabulary::key::Key;
 use futures::StreamExt;
 
 use super::{
+    connections::Handle,
     files,
     gate::{Gate, Refusal},
     readers::Readers,
@@ -64,6 +65,9 @@ pub fn router(site: Site) -> Router {
 
 /// Refuses what the gate refuses, and sets the headers of each answer.
 async fn guard(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    if let Some(ConnectInfo(connection)) = request.extensions().get::<ConnectInfo<Handle>>() {
+        connection.asks();
+    }
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let admitted = site.gate.admit(host, request.method(), request.uri().path());
     let mut answer = match admitted.map(|_| ()) {
@@ -97,12 +101,18 @@ async fn file(State(site): State<Arc<Site>>, request: Request) -> Response {
 
 async fn stream(
     State(site): State<Arc<Site>>,
+    connection: Option<Extension<ConnectInfo<Handle>>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
     match site.readers.stream(&headers, &query.unwrap_or_default()).await {
         Ok(messages) => {
-            let events = messages.map(|text| Ok::<_, Infallible>(Event::default().data(&*text)));
+            // The reader has a place, and its connection with it.
+            let held = connection.map(|Extension(ConnectInfo(connection))| connection.hold());
+            let events = messages.map(move |text| {
+                let _ = &held;
+                Ok::<_, Infallible>(Event::default().data(&*text))
+            });
             Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
         }
         Err(refused) => refused.into_response(),

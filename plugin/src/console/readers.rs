@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use beatkeeper_core::vocabulary::key::Key;
-use futures::{StreamExt, stream::BoxStream};
+use futures::{StreamExt, join, stream::BoxStream};
 use http::HeaderMap;
 
 use super::{feed::Feed, refused::Refused, tokens::Tokens};
 use crate::{
     gather::{events, scope::Scope},
+    leader::standing::Asker,
     render::why::WhyReport,
     session::Session,
 };
@@ -21,6 +22,8 @@ pub enum Readers {
         session: Session,
         /// What this user sees.
         feed: Feed,
+        /// Asks the leader as this user.
+        leader: Box<Asker>,
     },
     /// With those of the token of each request.
     Tokens(Tokens),
@@ -61,10 +64,15 @@ impl Readers {
             return Err(Refused::NoInstance);
         }
         match self {
-            Self::Own { session, feed } => {
+            Self::Own { session, feed, leader } => {
+                if !feed.knows(&key, &instance).await {
+                    return Err(Refused::NoInstance);
+                }
+                let (events, leader) =
+                    join!(events::of(&session.client, &key), leader.ask(&key, &instance));
                 // Without the right to read events, the argument lacks its history alone.
-                let events = events::of(&session.client, &key).await.unwrap_or_default();
-                feed.why(key, instance, events).await.ok_or(Refused::NoInstance)
+                let events = events.unwrap_or_default();
+                feed.why(key, instance, events, leader).await.ok_or(Refused::NoInstance)
             }
             Self::Tokens(tokens) => tokens.why(headers, &key, &instance).await,
         }

@@ -34,6 +34,14 @@ pub enum Refused {
         "You have {0} pages of this console open, which is all that one reader may have. Close one, or try again later."
     )]
     FullOfOne(usize),
+    /// As much is read as is read at the same time.
+    #[error("This console is busy. Ask again.")]
+    Busy,
+    /// As much is read for this reader as for one at the same time.
+    #[error(
+        "This console reads {0} answers for you already, as many as for one reader at the same time. Ask again."
+    )]
+    BusyForOne(usize),
     /// The API server gives no answer, or one that cannot be used.
     #[error("The API server does not answer.")]
     NoAnswer,
@@ -60,14 +68,22 @@ impl Refused {
         }
     }
 
+    /// What it means that no further argument is read.
+    pub fn of_arguments(taken: Taken) -> Self {
+        match taken {
+            Taken::All => Self::Busy,
+            Taken::Own(each) => Self::BusyForOne(each),
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::NoToken | Self::Token => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NoInstance => StatusCode::NOT_FOUND,
             Self::NoNamespace => StatusCode::BAD_REQUEST,
-            Self::Full => StatusCode::SERVICE_UNAVAILABLE,
-            Self::FullOfOne(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Full | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::FullOfOne(_) | Self::BusyForOne(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoAnswer => StatusCode::BAD_GATEWAY,
         }
     }
@@ -76,13 +92,18 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = self.status();
+        // A page stays open for long, and an argument is read within a moment.
+        let retry_after = match &self {
+            Self::Busy | Self::BusyForOne(_) => "1",
+            _ => "10",
+        };
         let text = (status, format!("{self}\n"));
         match status {
             StatusCode::UNAUTHORIZED => {
                 ([(header::WWW_AUTHENTICATE, "Bearer")], text).into_response()
             }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                ([(header::RETRY_AFTER, "10")], text).into_response()
+                ([(header::RETRY_AFTER, retry_after)], text).into_response()
             }
             _ => text.into_response(),
         }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::{Error, Outcome},
     gather::scope::Wanted,
+    leader::standing::Asker,
     output::Output,
     session::Session,
     signals::End,
@@ -30,7 +31,7 @@ pub struct Settings {
     pub source: Source,
 }
 
-/// Serves the page until the user ends it. The address is printed once it answers.
+/// Serves the page until the user ends it. `leader` asks the leader for the arguments. The address is printed once it answers.
 ///
 /// # Errors
 /// [`Error`], if the address is in use, or the registration does not exist.
@@ -38,6 +39,7 @@ pub async fn run(
     session: &Session,
     wanted: &Wanted,
     settings: Settings,
+    leader: Asker,
     output: &Output,
 ) -> Result<Outcome, Error> {
     let mut end = End::new()?;
@@ -45,7 +47,7 @@ pub async fn run(
     let refused = |cause| Error::Listen { at: settings.at, cause };
     let listener = TcpListener::bind(settings.at).await.map_err(refused)?;
     let at = listener.local_addr().map_err(refused)?;
-    let readers = Readers::Own { session: session.clone(), feed };
+    let readers = Readers::Own { session: session.clone(), feed, leader: Box::new(leader) };
     let site = Site { gate: Gate::new(at), readers };
     let url = format!("http://{at}{}/", site.gate.prefix());
     output.text(&format!("{url}\n"))?;

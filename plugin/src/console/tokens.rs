@@ -51,8 +51,10 @@ use crate::{
 const RESPONSE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a request may wait until it is tried.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many tokens are tried, and how many arguments are read, at the same time.
+/// How many tokens are tried at the same time.
 const AT_ONCE: usize = 8;
+/// How many arguments are read at the same time.
+const ARGUMENTS: usize = 8;
 
 /// The API server, without credentials.
 #[derive(Debug, Clone)]
@@ -91,6 +93,8 @@ pub struct Limits {
     pub readers: usize,
     /// How many of them one reader may have.
     pub of_one_reader: usize,
+    /// How many arguments are read at the same time for one reader.
+    pub arguments_of_one_reader: usize,
     /// How many objects a stream may be about.
     pub objects: usize,
     /// How long a stream lasts. The page then asks for a new one.
@@ -106,6 +110,7 @@ pub struct Tokens {
     limits: Limits,
     attempts: Semaphore,
     places: Arc<Places>,
+    arguments: Arc<Places>,
     /// Makes a number of a token from which the token cannot be found.
     hasher: RandomState,
 }
@@ -117,11 +122,12 @@ struct Kept {
 }
 
 impl Tokens {
-    /// Nobody reads yet.
+    /// Readers, none of which reads yet.
     pub fn new(api_server: ApiServer, source: Source, limits: Limits) -> Self {
         let places = Places::new(limits.readers, limits.of_one_reader);
+        let arguments = Places::new(ARGUMENTS, limits.arguments_of_one_reader);
         let (attempts, hasher) = (Semaphore::new(AT_ONCE), RandomState::new());
-        Self { api_server, source, limits, attempts, places, hasher }
+        Self { api_server, source, limits, attempts, places, arguments, hasher }
     }
 
     /// What a reader is told of a scope: all that is known, and then each change.
@@ -133,13 +139,7 @@ impl Tokens {
         headers: &HeaderMap,
         scope: Scope,
     ) -> Result<BoxStream<'static, Arc<str>>, Refused> {
-        let (session, reader) = {
-            let _attempt = self.attempt().await?;
-            let session = self.session(headers).await?;
-            let reader = self.reader(headers, &session.client).await?;
-            (session, reader)
-        };
-        // A place is for those whose token is accepted.
+        let (session, reader) = self.accepted(headers).await?;
         let place = self.places.take(&reader).map_err(Refused::of_places)?;
         let wanted = Wanted { scope, ..Wanted::default() };
         let bounds = Bounds { shared: true, objects: Some(self.limits.objects) };
@@ -167,8 +167,8 @@ impl Tokens {
         key: &Key,
         instance: &str,
     ) -> Result<WhyReport, Refused> {
-        let _attempt = self.attempt().await?;
-        let session = self.session(headers).await?;
+        let (session, reader) = self.accepted(headers).await?;
+        let _place = self.arguments.take(&reader).map_err(Refused::of_arguments)?;
         let scope = Scope::Namespace(key.namespace.clone());
         let wanted = Wanted { scope, name: Some(key.name.clone()), labels: None };
         let (store, events) =
@@ -185,11 +185,13 @@ impl Tokens {
         Ok(report(&view, found, argument, now))
     }
 
-    async fn attempt(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Refused> {
-        match timeout(PATIENCE, self.attempts.acquire()).await {
-            Ok(Ok(attempt)) => Ok(attempt),
-            Ok(Err(_)) | Err(_) => Err(Refused::Full),
-        }
+    /// The connection and the name of a reader whose token is accepted. Places are for these alone.
+    async fn accepted(&self, headers: &HeaderMap) -> Result<(Session, Reader), Refused> {
+        let attempt = timeout(PATIENCE, self.attempts.acquire()).await;
+        let Ok(Ok(_attempt)) = attempt else { return Err(Refused::Busy) };
+        let session = self.session(headers).await?;
+        let reader = self.reader(headers, &session.client).await?;
+        Ok((session, reader))
     }
 
     /// Who sends a request: the user that the API server takes its token for. A user may have many tokens. Where users may

@@ -1,5 +1,7 @@
 //! What the page is told. The page only draws it; it judges nothing.
 
+use std::time::Duration;
+
 use beatkeeper_api::duration;
 use serde::Serialize;
 
@@ -47,6 +49,9 @@ pub struct Row {
     pub ttl: String,
     pub ttl_millis: u64,
     pub interval: String,
+    /// How long after its last beat the Lease of an instance says nothing any more of its beats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carried_after_millis: Option<u64>,
     pub status: String,
     pub severity: Option<&'static str>,
     pub dry_run: bool,
@@ -69,8 +74,9 @@ impl Row {
             name: view.key.name.clone(),
             service_name: view.service_name.clone(),
             ttl: duration::format(view.ttl),
-            ttl_millis: u64::try_from(view.longest_ttl().as_millis()).unwrap_or(u64::MAX),
+            ttl_millis: millis(view.longest_ttl()),
             interval: duration::format(view.interval),
+            carried_after_millis: view.carried_after().map(millis),
             status: view.reported.reason().to_owned(),
             severity: view.severity().map(crate::model::finding::Severity::as_str),
             dry_run: view.is_dry_run(),
@@ -80,6 +86,10 @@ impl Row {
             published: published(view),
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The Service and its slices in a few words.

@@ -4,37 +4,38 @@ use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use beatkeeper_core::vocabulary::key::Key;
-use futures::{future::join_all, join};
+use futures::join;
 use k8s_openapi::{
     api::{
-        admissionregistration::v1::ValidatingAdmissionPolicy,
-        apps::v1::Deployment,
-        authorization::v1::{
-            ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-            SubjectAccessReview, SubjectAccessReviewSpec,
-        },
-        coordination::v1::Lease,
-        flowcontrol::v1::PriorityLevelConfiguration,
+        admissionregistration::v1::ValidatingAdmissionPolicy, apps::v1::Deployment,
+        coordination::v1::Lease, flowcontrol::v1::PriorityLevelConfiguration,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{GetParams, ListParams, PostParams},
+    api::{GetParams, ListParams},
     core::Request,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{all, lease, lease_collection, scope::Wanted};
+use super::{
+    all,
+    explained::explained,
+    lease, lease_collection,
+    rights::{lacking, lacking_of_operator},
+    scope::Wanted,
+};
 use crate::{
     check::{
         facts::{Before, Election, Facts, Operator, Read, Unread},
         installation::VERSION_LABEL,
-        rights::{self, Right},
+        rights,
     },
-    error::{Error, Problem},
+    error::Error,
+    flags::ConnectionFlags,
     model::lease::SeenLease,
     session::Session,
     times::between,
@@ -49,18 +50,41 @@ const NAMESPACE: &str = "beatkeeper";
 /// How often the Lease of the election is read while it is awaited that it changes.
 const OFTEN: Duration = Duration::from_millis(200);
 
-/// Reads the facts about an installation. `namespace` is that of the operator, if it is known.
+/// What the user has said of an installation.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// How to reach the cluster. The namespace is that of the operator.
+    pub connection: &'a ConnectionFlags,
+    /// Where the leader explains instances.
+    pub address: Option<&'a str>,
+    /// How many bytes the API server's store may have.
+    pub quota: Option<u64>,
+}
+
+/// Reads the facts about an installation.
 ///
 /// # Errors
 /// [`Error::Usage`], if there are several operators and no namespace chooses one.
-pub async fn facts(session: &Session, namespace: Option<&str>) -> Result<Facts, Error> {
+pub async fn facts(session: &Session, said: Said<'_>) -> Result<Facts, Error> {
     let client = &session.client;
-    let operator = operator(client, namespace).await?;
+    let operator = operator(client, said.connection.namespace.as_deref()).await?;
     let known = operator.as_ref().ok().and_then(|it| it.as_ref());
     let everything = Wanted::default();
     let registrations = everything.scope.collection::<ServiceRegistration>(client);
     let leases = lease_collection(client, &everything);
-    let (crd, election, lacking, policies, bindings, flows, levels, registrations, leases, stored) = join!(
+    let (
+        crd,
+        election,
+        lacking,
+        policies,
+        bindings,
+        flows,
+        levels,
+        registrations,
+        leases,
+        stored,
+        explained,
+    ) = join!(
         crd(client),
         election(session, known),
         lacking_of_operator(client, known),
@@ -71,6 +95,7 @@ pub async fn facts(session: &Session, namespace: Option<&str>) -> Result<Facts, 
         all::<ServiceRegistration>(&registrations),
         all::<SeenLease>(&leases),
         stored(client),
+        explained(session, said.connection, known, said.address),
     );
     let holder = election.as_ref().ok().and_then(|it| it.as_ref()).map(|it| &*it.holder);
     let proof = proof(session, known, holder).await;
@@ -83,9 +108,11 @@ pub async fn facts(session: &Session, namespace: Option<&str>) -> Result<Facts, 
         bindings,
         flows,
         levels: levels.map(|all| all.iter().map(ResourceExt::name_any).collect()),
-        registrations: registrations.map(|all| all.objects).map_err(|error| unread(&error)),
-        leases: leases.map(|all| counted(&all.objects)).map_err(|error| unread(&error)),
+        registrations: registrations.map(|all| all.objects).map_err(|error| Unread::of(&error)),
+        leases: leases.map(|all| counted(&all.objects)).map_err(|error| Unread::of(&error)),
         stored,
+        quota: said.quota,
+        explained,
         operator,
     })
 }
@@ -98,11 +125,11 @@ pub async fn before(session: &Session, namespace: Option<&str>) -> Result<Before
     let client = &session.client;
     let groups = async {
         let groups = client.list_api_group_resources("admissionregistration.k8s.io/v1").await;
-        let groups = groups.map_err(|error| unread(&error))?;
+        let groups = groups.map_err(|error| Unread::of(&error))?;
         Ok(groups.resources.iter().any(|it| it.kind == "ValidatingAdmissionPolicy"))
     };
     let kubernetes = async {
-        let version = client.apiserver_version().await.map_err(|error| unread(&error))?;
+        let version = client.apiserver_version().await.map_err(|error| Unread::of(&error))?;
         let number = |text: &str| {
             let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
             digits.parse().unwrap_or(0)
@@ -116,88 +143,9 @@ pub async fn before(session: &Session, namespace: Option<&str>) -> Result<Before
     Ok(Before { kubernetes, lacking, serves_policies, operator: operator? })
 }
 
-/// What the user of this connection lacks of some rights.
-///
-/// # Errors
-/// [`Unread`], if the API server does not say it.
-pub async fn lacking(client: &Client, needed: &[Right]) -> Read<Vec<Right>> {
-    let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let ask = async |right: &Right| {
-        let spec = SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(attributes(right)),
-            ..SelfSubjectAccessReviewSpec::default()
-        };
-        let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
-        let answer = api.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(|error| unread(&error))?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
-    };
-    let answers = join_all(needed.iter().map(ask)).await;
-    denied(needed, answers)
-}
-
-async fn lacking_of_operator(client: &Client, operator: Option<&Operator>) -> Read<Vec<String>> {
-    let Some(operator) = operator else { return Ok(Vec::new()) };
-    let needed = rights::needed_by(operator);
-    let (namespace, account) = (&operator.key.namespace, &operator.account);
-    let user = format!("system:serviceaccount:{namespace}:{account}");
-    let groups = [
-        "system:serviceaccounts".to_owned(),
-        format!("system:serviceaccounts:{namespace}"),
-        "system:authenticated".to_owned(),
-    ];
-    let api: Api<SubjectAccessReview> = Api::all(client.clone());
-    let ask = async |right: &Right| {
-        let spec = SubjectAccessReviewSpec {
-            user: Some(user.clone()),
-            groups: Some(groups.to_vec()),
-            resource_attributes: Some(attributes(right)),
-            ..SubjectAccessReviewSpec::default()
-        };
-        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-        let answer = api.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(|error| unread(&error))?;
-        Ok(answer.status.is_some_and(|status| status.allowed))
-    };
-    let answers = join_all(needed.iter().map(ask)).await;
-    Ok(denied(&needed, answers)?.iter().map(ToString::to_string).collect())
-}
-
-fn denied(needed: &[Right], answers: Vec<Read<bool>>) -> Read<Vec<Right>> {
-    let mut denied = Vec::new();
-    for (right, allowed) in needed.iter().zip(answers) {
-        if !allowed? {
-            denied.push(right.clone());
-        }
-    }
-    Ok(denied)
-}
-
-fn attributes(right: &Right) -> ResourceAttributes {
-    let Right { verb, group, resource, name, namespace } = right;
-    let (resource, subresource) = match resource.split_once('/') {
-        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-        None => (*resource, None),
-    };
-    ResourceAttributes {
-        verb: Some((*verb).to_owned()),
-        group: Some((*group).to_owned()),
-        resource: Some(resource.to_owned()),
-        subresource,
-        name: name.clone(),
-        namespace: namespace.clone(),
-        ..ResourceAttributes::default()
-    }
-}
-
-/// Why something could not be read, on one line.
-fn unread(error: &kube::Error) -> Unread {
-    Unread(Problem::of(error).brief())
-}
-
 async fn crd(client: &Client) -> Read<Option<CustomResourceDefinition>> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    api.get_opt(CRD).await.map_err(|error| unread(&error))
+    api.get_opt(CRD).await.map_err(|error| Unread::of(&error))
 }
 
 async fn list<K>(client: &Client) -> Read<Vec<K>>
@@ -205,7 +153,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let listed = Api::<K>::all(client.clone()).list(&ListParams::default()).await;
-    listed.map(|list| list.items).map_err(|error| unread(&error))
+    listed.map(|list| list.items).map_err(|error| Unread::of(&error))
 }
 
 /// Looks for the operator: in its namespace, or in all; where that is not allowed, in the usual one.
@@ -224,7 +172,7 @@ async fn operator(
     };
     let found = match found {
         Ok(found) => found,
-        Err(error) => return Ok(Err(unread(&error))),
+        Err(error) => return Ok(Err(Unread::of(&error))),
     };
     let names: Vec<String> = found.iter().map(|it| it.key.to_string()).collect();
     if names.len() > 1 {
@@ -270,7 +218,7 @@ async fn election(session: &Session, operator: Option<&Operator>) -> Read<Option
         let lease = match session.client.request::<Value>(request).await {
             Ok(lease) => lease,
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
-            Err(error) => return Err(unread(&error)),
+            Err(error) => return Err(Unread::of(&error)),
         };
         let text = |field: &str| lease["spec"][field].as_str().unwrap_or_default().to_owned();
         let (holder, renewed) = (text("holderIdentity"), text("renewTime"));
@@ -300,7 +248,7 @@ async fn proof(
     };
     for namespace in namespaces {
         let found = lease(&session.client, namespace, &name).await;
-        let beat = found.map_err(|error| unread(&error))?.and_then(|lease| lease.beat);
+        let beat = found.map_err(|error| Unread::of(&error))?.and_then(|lease| lease.beat);
         let age = beat.map(|beat| between(beat.at, session.clock.now()));
         oldest = oldest.max(age);
     }
@@ -322,8 +270,29 @@ fn counted(leases: &[SeenLease]) -> BTreeMap<Key, usize> {
 async fn stored(client: &Client) -> Read<Option<u64>> {
     let request = http::Request::get("/metrics").body(Vec::new());
     let request = request.map_err(|error| Unread(error.to_string()))?;
-    let text = client.request_text(request).await.map_err(|error| unread(&error))?;
-    let sizes = text.lines().filter(|line| line.starts_with("apiserver_storage_size_bytes"));
+    let text = client.request_text(request).await.map_err(|error| Unread::of(&error))?;
+    Ok(largest_store(&text))
+}
+
+/// The size of the largest store in the metrics of an API server; each etcd has one.
+fn largest_store(metrics: &str) -> Option<u64> {
+    let sizes = metrics.lines().filter(|line| line.starts_with("apiserver_storage_size_bytes"));
     let sizes = sizes.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-    Ok(sizes.map(|size| size as u64).max())
+    sizes.map(|size| size as u64).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_of_several_stores_counts() {
+        let metrics = "# TYPE apiserver_storage_size_bytes gauge\n\
+             apiserver_storage_size_bytes{storage_cluster_id=\"etcd-0\"} 2.048e+06\n\
+             apiserver_storage_size_bytes{storage_cluster_id=\"etcd-1\"} 9.1e+07\n\
+             apiserver_storage_size_bytes{storage_cluster_id=\"etcd-2\"} 3e+06\n\
+             apiserver_storage_objects{resource=\"leases\"} 1e+09\n";
+        assert_eq!(largest_store(metrics), Some(91_000_000));
+        assert_eq!(largest_store("apiserver_storage_objects 3\n"), None);
+    }
 }

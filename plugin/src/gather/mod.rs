@@ -3,7 +3,9 @@
 pub mod check;
 pub mod election;
 pub mod events;
+pub mod explained;
 pub mod follow;
+pub mod rights;
 pub mod scope;
 pub mod watch;
 

@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use beatkeeper_api::{
     explain::{EXPLAIN_VERSION, Explanation, explain_path},
-    text::{plain, plain_error_chain},
+    text::plain,
 };
 use beatkeeper_core::vocabulary::key::Key;
-use http::{Request, Response, header};
-use http_body_util::{BodyExt, Limited};
-use kube::{Client, Config, client::Body};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::{flags::LeaderFlags, token, unasked::Unasked, way::Way};
+use super::{flags::LeaderFlags, line::Line, unasked::Unasked};
 use crate::{
     error::Problem,
     flags::ConnectionFlags,
@@ -22,13 +19,6 @@ use crate::{
 
 /// How long everything may take.
 const WITHIN: Duration = Duration::from_secs(15);
-/// How often, and after which pause, the question is sent again.
-const RETRIES: usize = 5;
-const PAUSE: Duration = Duration::from_secs(1);
-/// How much of an answer is read. The leader's have less than a hundredth of it.
-const ANSWER_MAX: usize = 1 << 20;
-/// The name in the leader's certificate, wherever it is reached.
-const NAME: &str = "localhost";
 
 /// Asks the leader what it knows of an instance.
 ///
@@ -42,29 +32,56 @@ pub async fn ask(
     instance: &str,
 ) -> Result<Explanation, Unasked> {
     let asked = async {
-        let elected = elected(session, flags, registration).await?;
-        let account = flags.account(&elected.lease, registration);
-        let Some(endpoint) = elected.endpoint.clone() else {
-            return Err(Unasked::NotServed(elected.holder));
-        };
-        let token = token::make(&session.client, &account).await?;
-        let way = match &flags.operator_address {
-            Some(address) => Way::direct(address),
-            None => Way::forwarded(connection, &elected, endpoint.port).await?,
-        };
-        let client = only(&way.address, endpoint.certificate.0).map_err(|why| {
-            Unasked::NoAnswer { at: way.address.clone(), lease: elected.lease.clone(), why }
-        })?;
-        let path = explain_path(&registration.namespace, &registration.name, instance);
-        let answer = patiently(&client, &path, &token).await;
-        let (code, body) = answer.map_err(|why| Unasked::NoAnswer {
-            at: way.address.clone(),
-            lease: elected.lease.clone(),
-            why,
-        })?;
-        read(code, &body)
+        explain(&open(session, connection, flags, registration).await?, registration, instance)
+            .await
     };
     timeout(WITHIN, asked).await.unwrap_or(Err(Unasked::Late))
+}
+
+/// Opens a way to the leader, for questions about this registration.
+pub(super) async fn open(
+    session: &Session,
+    connection: &ConnectionFlags,
+    flags: &LeaderFlags,
+    registration: &Key,
+) -> Result<Line, Unasked> {
+    let elected = elected(session, flags, registration).await?;
+    let account = flags.account(&elected.lease, registration);
+    Line::open(session, connection, &elected, &account, flags.operator_address.as_deref()).await
+}
+
+/// Asks about an instance over an open way.
+pub(super) async fn explain(
+    line: &Line,
+    registration: &Key,
+    instance: &str,
+) -> Result<Explanation, Unasked> {
+    let path = explain_path(&registration.namespace, &registration.name, instance);
+    let (code, body) = line.put(&path).await?;
+    read(code, &body)
+}
+
+/// Asks the leader whether it answers. The registration need not exist.
+///
+/// # Errors
+/// [`Unasked`].
+pub async fn answers(
+    session: &Session,
+    connection: &ConnectionFlags,
+    elected: &Elected,
+    account: &Key,
+    address: Option<&str>,
+    registration: &Key,
+) -> Result<(), Unasked> {
+    let path = explain_path(&registration.namespace, &registration.name, "any");
+    let asked = async {
+        Line::open(session, connection, elected, account, address).await?.put(&path).await
+    };
+    match timeout(WITHIN, asked).await.unwrap_or(Err(Unasked::Late))? {
+        // The user may ask, and there is no such registration.
+        (404, _) => Ok(()),
+        (code, body) => read(code, &body).map(drop),
+    }
 }
 
 /// What the Lease of the election says.
@@ -91,43 +108,6 @@ async fn elected(
         }
         Err(error) => Err(Unasked::Lease { lease, problem: Problem::of(&error) }),
     }
-}
-
-/// A client that talks only to the one with this certificate.
-fn only(address: &str, certificate: Vec<u8>) -> Result<Client, String> {
-    let url = format!("https://{address}").parse();
-    let mut config = Config::new(url.map_err(|error: http::uri::InvalidUri| error.to_string())?);
-    config.root_cert = Some(vec![certificate]);
-    config.tls_server_name = Some(NAME.to_owned());
-    // A refusal is an answer, too.
-    config.default_retry = false;
-    Client::try_from(config).map_err(|error| plain_error_chain(&error))
-}
-
-/// Sends the question again while the leader asks to come back later: each token is a new one to it, and it has only so
-/// many reviewed.
-async fn patiently(client: &Client, path: &str, token: &str) -> Result<(u16, Vec<u8>), String> {
-    let mut answer = send(client, path, token).await;
-    for _ in 0..RETRIES {
-        if !matches!(answer, Ok((429, _))) {
-            break;
-        }
-        sleep(PAUSE).await;
-        answer = send(client, path, token).await;
-    }
-    answer
-}
-
-/// Sends the question. Returns the status and the body.
-async fn send(client: &Client, path: &str, token: &str) -> Result<(u16, Vec<u8>), String> {
-    let request = Request::get(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
-    let request = request.body(Body::empty()).map_err(|error| error.to_string())?;
-    let answer: Response<Body> =
-        client.send(request).await.map_err(|error| plain_error_chain(&error))?;
-    let code = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
-    let body = body.map_err(|error| plain(&error.to_string()).into_owned())?;
-    Ok((code, body.to_bytes().to_vec()))
 }
 
 /// Reads an answer.

@@ -12,13 +12,13 @@ use crate::gather::election::Election;
 #[command(next_help_heading = "What the leader knows")]
 pub struct LeaderFlags {
     /// Argue from API objects alone, and do not ask the leader.
-    #[arg(long, conflicts_with_all = ["election", "operator_address", "token_of"])]
+    #[arg(long, conflicts_with_all = ["operator_address", "token_of"])]
     pub without_leader: bool,
     /// The Lease by which the operator's replicas elect their leader. Default: beatkeeper, in any namespace.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub election: Option<Election>,
     /// Where the leader answers, such as 127.0.0.1:8082. Default: in its Pod, which kubectl port-forward reaches.
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub operator_address: Option<String>,
     /// The ServiceAccount as which to ask; it must have the right to get the registration. Without a namespace, it is that
     /// of the registration. Default: the one that the chart makes beside the operator.
@@ -64,17 +64,26 @@ impl LeaderFlags {
             Some(Account { namespace, name }) => {
                 Key::new(namespace.as_ref().unwrap_or(&registration.namespace), name)
             }
-            None => Key::new(&election.namespace, format!("{}-explain", election.name)),
+            None => account_of(election),
         }
     }
+}
+
+/// The ServiceAccount that the chart makes for readers, beside the operator with this election.
+pub fn account_of(election: &Key) -> Key {
+    Key::new(&election.namespace, format!("{}-explain", election.name))
 }
 
 /// The text is no address.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is no address; write HOST:PORT, such as 127.0.0.1:8082")]
-struct NoAddress(String);
+pub struct NoAddress(String);
 
-fn address(text: &str) -> Result<String, NoAddress> {
+/// An address with a port.
+///
+/// # Errors
+/// [`NoAddress`].
+pub fn host_and_port(text: &str) -> Result<String, NoAddress> {
     let authority: Option<http::uri::Authority> = text.parse().ok();
     let is_one = authority.is_some_and(|it| it.port_u16().is_some() && !text.contains('@'));
     if is_one { Ok(text.to_owned()) } else { Err(NoAddress(text.to_owned())) }
@@ -102,10 +111,10 @@ mod tests {
     #[test]
     fn an_address_has_a_host_and_a_port() {
         for right in ["127.0.0.1:8082", "localhost:1", "[::1]:8082"] {
-            assert!(address(right).is_ok(), "{right}");
+            assert!(host_and_port(right).is_ok(), "{right}");
         }
         for wrong in ["", "127.0.0.1", "https://a:1", "a:1/b", "u@a:1", "a:x"] {
-            assert!(address(wrong).is_err(), "{wrong}");
+            assert!(host_and_port(wrong).is_err(), "{wrong}");
         }
     }
 }

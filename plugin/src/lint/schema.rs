@@ -282,6 +282,6 @@ mod tests {
         let told: Vec<(String, &str)> =
             found.iter().map(|it| (it.path.to_string(), &*it.remedy)).collect();
         assert_eq!(told[0], ("spec.ttk".to_owned(), "Did you mean ttl?"));
-        assert!(told[1].1.starts_with("Known are instances, interval"), "{told:?}");
+        assert!(told[1].1.starts_with("Known are carrier, instances, interval"), "{told:?}");
     }
 }

@@ -61,6 +61,7 @@ pub fn registration(
         service_name: spec.service_name.clone(),
         ttl: spec.ttl,
         interval: spec.interval,
+        carrier: object.spec.carrier,
         min_ready: spec.min_ready,
         dry_run: spec.dry_run,
         ending: spec.ending.clone(),
@@ -155,6 +156,7 @@ impl Sources<'_> {
             judged: JudgedBy::Plugin,
             since: None,
             beat,
+            carried_after: view.carried_after(),
             zone: self.book.zone(&addresses).map(str::to_owned).or_else(|| {
                 let declared = self.spec.declared.get(name);
                 declared.and_then(|it| it.zone.clone()).or_else(|| adopted?.zone.clone())

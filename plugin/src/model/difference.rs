@@ -91,6 +91,8 @@ impl ObjectDifference {
 pub struct Difference {
     /// The kinds of objects of the Service.
     pub objects: Vec<ObjectDifference>,
+    /// Whether it depends on a setting of the operator that no object tells: the operator is taken to write Endpoints.
+    pub assumes_endpoints: bool,
 }
 
 impl Difference {
@@ -118,7 +120,10 @@ impl Difference {
             service: service.clone(),
         };
         let objects = of_service(store, service, &planned).into_iter();
-        Self { objects: objects.chain([slices, endpoints]).collect() }
+        Self {
+            objects: objects.chain([slices, endpoints]).collect(),
+            assumes_endpoints: planned.assumes_endpoints,
+        }
     }
 
     /// Whether nothing would change.

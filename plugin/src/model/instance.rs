@@ -94,8 +94,10 @@ pub struct Instance {
     pub judged: JudgedBy,
     /// When it entered the state.
     pub since: Option<Timestamp>,
-    /// Its last beat.
+    /// The last beat that renewed its Lease.
     pub beat: Option<Beat>,
+    /// How long after that its Lease says nothing any more of its beats; `None` if beats renew the Lease.
+    pub carried_after: Option<Duration>,
     /// Its addresses.
     pub addresses: Vec<String>,
     /// Its zone.
@@ -113,10 +115,24 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// How long it has been silent; `None` if it has never beaten.
+    /// How long it has been silent; `None` if it has never beaten, and if its beats go through a gateway.
     pub fn silent(&self, now: Timestamp) -> Option<Duration> {
+        self.since_renewal(now).filter(|it| !self.tells_nothing(*it))
+    }
+
+    /// Whether its beats go through a gateway, as far as can be seen: then only the leader knows of them. The Lease of
+    /// such an instance stays as the first beat has left it.
+    pub fn is_carried(&self, now: Timestamp) -> bool {
+        self.since_renewal(now).is_some_and(|it| self.tells_nothing(it))
+    }
+
+    fn since_renewal(&self, now: Timestamp) -> Option<Duration> {
         let beat = self.beat?;
         Some(Duration::try_from(now.duration_since(beat.at)).unwrap_or(Duration::ZERO))
+    }
+
+    fn tells_nothing(&self, since_renewal: Duration) -> bool {
+        self.carried_after.is_some_and(|after| since_renewal >= after)
     }
 
     /// Whether a person should look at it.

@@ -20,7 +20,8 @@ pub struct Load {
     /// Those that are published, and late by more than half of their slack.
     pub overdue: usize,
     /// Beats a second: how many instances beat in time, divided by the interval. An instance does if it is not overdue,
-    /// whether it is published or not. One that beats more often than it should counts as if it did not.
+    /// whether it is published or not. One that beats through a gateway does if it is published. One that beats more often
+    /// than it should counts as if it did not.
     pub beats: f64,
     /// The next deadline.
     pub next: Option<Deadline>,
@@ -39,7 +40,10 @@ impl Load {
     /// The load of a registration.
     pub fn of(view: &RegistrationView, now: Timestamp) -> Self {
         let counts = view.counts();
-        let is_late = |it: &Instance| it.silent(now).is_none_or(|it| it >= view.overdue_after());
+        let is_late = |it: &Instance| match it.silent(now) {
+            Some(silent) => silent >= view.overdue_after(),
+            None => !it.is_carried(now) || !it.state.is_published(),
+        };
         let beating = view.instances.iter().filter(|it| !is_late(it)).count();
         let overdue = |it: &&Instance| it.state.is_published() && it.beat.is_some() && is_late(it);
         Self {
@@ -103,6 +107,19 @@ pub enum SortBy {
     Overdue,
     /// The next deadline, the nearest first.
     Deadline,
+}
+
+impl SortBy {
+    /// The next one, round and round.
+    pub fn next(self) -> Self {
+        match self {
+            Self::Name => Self::Beats,
+            Self::Beats => Self::Instances,
+            Self::Instances => Self::Overdue,
+            Self::Overdue => Self::Deadline,
+            Self::Deadline => Self::Name,
+        }
+    }
 }
 
 /// Sorts registrations; those that are equal by their names.

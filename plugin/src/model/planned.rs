@@ -16,6 +16,7 @@ use beatkeeper_core::{
         build::{self, PlanSettings},
         write::{Plan, Write},
     },
+    report::dry_run,
     vocabulary::{
         endpoint::{Family, PodRef},
         key::Key,
@@ -57,6 +58,9 @@ pub struct Planned {
     pub endpoints: Option<Endpoints>,
     /// The ports that the operator would give the Service; `None` if it leaves the Service as it is.
     pub service_ports: Option<Vec<PortTemplate>>,
+    /// Whether the Endpoints depend on a setting of the operator that no object tells. They are planned as if the operator
+    /// wrote them, which is its default.
+    pub assumes_endpoints: bool,
 }
 
 /// What would be published of a registration.
@@ -85,14 +89,17 @@ pub fn planned(
         Ports { templates: &ports, spec: &spec, store, adopted, slices: &slices, endpoints };
     let verdicts = Judging { store, view, ports: &ports, assuming, stalled: stall.is_some(), now }
         .verdicts(&others);
-    let settings = PlanSettings {
-        publish_endpoints: taken.is_some() || writes_endpoints(view, assuming),
-        max_endpoints_per_slice: MAX_ENDPOINTS_PER_SLICE,
-    };
+    let writes_endpoints = writes_endpoints(view, &ours, endpoints);
     let service_ports = service_ports(&spec, existing, stall.is_some());
     let inputs = inputs(&ours, taken, service, stall, endpoints.is_some() && taken.is_none());
-    let plan = build::build(&spec, &inputs, &verdicts, settings, now);
-    let mut planned = carry_out(&plan, &ours, endpoints);
+    let plan = |publish_endpoints| {
+        let max_endpoints_per_slice = MAX_ENDPOINTS_PER_SLICE;
+        let settings = PlanSettings { publish_endpoints, max_endpoints_per_slice };
+        build::build(&spec, &inputs, &verdicts, settings, now)
+    };
+    let chosen = plan(writes_endpoints.unwrap_or(true));
+    let mut planned = carry_out(&chosen, &ours, endpoints);
+    planned.assumes_endpoints = writes_endpoints.is_none() && chosen != plan(false);
     if inputs.stall.is_some() {
         planned.slices.extend(others.into_iter().cloned());
     }
@@ -151,15 +158,22 @@ fn service_ports(
     (writes && !stalled).then(|| spec.ports.clone())
 }
 
-/// Whether the operator writes Endpoints where there are none: its administrator may have switched that off. The report
-/// of a dry run names the first writes.
-fn writes_endpoints(view: &RegistrationView, assuming: Assuming) -> bool {
+/// Whether the operator writes Endpoints, as far as objects tell: its administrator may have switched that off.
+///
+/// In a dry run its status says so. Otherwise what it has published shows it: it writes them with the slices, and before
+/// it says that it publishes.
+fn writes_endpoints(
+    view: &RegistrationView,
+    ours: &[&EndpointSlice],
+    endpoints: Option<&Endpoints>,
+) -> Option<bool> {
     let ready = view.reported.condition(condition::READY);
-    assuming == Assuming::SelectorRemoved
-        || ready.is_some_and(|ready| {
-            ready.reason == ConditionReason::DryRun.as_str()
-                && (ready.message.contains(" endpoints ") || ready.message.contains(" writes more"))
-        })
+    let told = ready.and_then(|ready| dry_run::told_endpoints(&ready.message));
+    let shown = || match endpoints {
+        Some(endpoints) => is_ours_too(endpoints).then_some(true),
+        None => (!ours.is_empty() || view.reported.is_published()).then_some(false),
+    };
+    told.or_else(shown)
 }
 
 fn inputs(
@@ -270,7 +284,8 @@ impl Judging<'_> {
             return (instance.state, reason);
         }
         let silent = instance.silent(self.now);
-        if silent.is_none_or(|silent| silent >= self.view.longest_ttl()) {
+        let is_silent = silent.is_none_or(|silent| silent >= self.view.longest_ttl());
+        if is_silent && !instance.is_carried(self.now) {
             return (InstanceState::Expired, Reason::TTLPassed);
         }
         let leases = self.store.leases.get(&self.view.key);

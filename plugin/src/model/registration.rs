@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use beatkeeper_api::status::condition;
+use beatkeeper_api::{Carrier, status::condition};
 use beatkeeper_core::vocabulary::{key::Key, reason::ConditionReason};
 use jiff::Timestamp;
 
@@ -98,6 +98,8 @@ pub struct RegistrationView {
     pub former_ttl: Option<Duration>,
     /// How often an instance beats.
     pub interval: Duration,
+    /// The way of the beats.
+    pub carrier: Carrier,
     /// How many ready instances are protected.
     pub min_ready: usize,
     /// Whether only this registration is in a dry run, by its annotation.
@@ -151,6 +153,12 @@ impl RegistrationView {
     /// How long after its last beat an instance counts as overdue.
     pub fn overdue_after(&self) -> Duration {
         self.interval + self.ttl.saturating_sub(self.interval) / 2
+    }
+
+    /// How long after a renewal the Lease of an instance says nothing any more of its beats: they may go through a
+    /// gateway then. `None` if beats renew the Lease.
+    pub fn carried_after(&self) -> Option<Duration> {
+        (self.carrier == Carrier::Gateway).then(|| self.overdue_after())
     }
 
     /// An instance by its name.

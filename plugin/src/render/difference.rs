@@ -12,6 +12,10 @@ use crate::model::{
 /// How many unchanged rows are shown around a changed one.
 const CONTEXT: usize = 3;
 
+/// What is said of a difference that [assumes](Difference::assumes_endpoints) something.
+pub const ASSUMES_ENDPOINTS: &str = "no object tells whether the operator writes Endpoints; this assumes that it does, which its flag \
+     --publish-endpoints=false would change";
+
 /// A line of the unified format: what it begins with, and its text.
 type Piece = (char, String);
 
@@ -114,6 +118,8 @@ pub struct DifferenceReport {
     pub status: String,
     pub message: String,
     pub differs: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub assumes_endpoints: bool,
     pub changes: Vec<ChangeReport>,
 }
 
@@ -143,6 +149,7 @@ impl DifferenceReport {
             status: view.reported.reason().to_owned(),
             message: message.to_owned(),
             differs: !difference.is_empty(),
+            assumes_endpoints: difference.assumes_endpoints,
             changes: difference.objects.iter().flat_map(changes).collect(),
         }
     }

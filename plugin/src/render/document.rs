@@ -98,6 +98,8 @@ pub struct InstanceReport {
     pub since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_beat: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub carried: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -232,7 +234,7 @@ impl ConditionReport {
 impl InstanceReport {
     /// The report of one instance.
     pub fn of(instance: &Instance, now: Timestamp) -> Self {
-        let beat = instance.beat;
+        let (beat, carried) = (instance.beat, instance.is_carried(now));
         let ahead = beat.map(|beat| beat.ahead).filter(|ahead| !ahead.is_zero());
         let tenths = |seconds: f64| (seconds * 10.0).round() / 10.0;
         let found = instance.pod.as_ref().and_then(|pod| pod.found.as_ref());
@@ -244,7 +246,8 @@ impl InstanceReport {
             judged_by: instance.judged.as_str(),
             published: instance.published.as_str(),
             since: instance.since.map(rfc3339),
-            last_beat: beat.map(|beat| rfc3339(beat.at)),
+            last_beat: beat.filter(|_| !carried).map(|beat| rfc3339(beat.at)),
+            carried,
             silent_seconds: instance.silent(now).map(|it| tenths(it.as_secs_f64())),
             clock_ahead_seconds: ahead.map(|ahead| tenths(ahead.as_secs_f64())),
             addresses: instance.addresses.clone(),

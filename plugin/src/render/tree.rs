@@ -220,6 +220,9 @@ struct Columns {
 /// The width of the bar and of the time behind it.
 const BEAT: usize = bar::CELLS + 2 + 1 + 6;
 
+/// What stands there if the Lease says nothing of the beats. It is no longer than that.
+const THROUGH_GATEWAY: &str = "through a gateway";
+
 impl Columns {
     fn of(view: &RegistrationView, look: Look) -> Self {
         let mut columns = Self { state: 8, name: 8, addresses: 7, ..Self::default() };
@@ -272,6 +275,9 @@ impl Columns {
 }
 
 fn beat(instance: &Instance, view: &RegistrationView, now: Timestamp) -> String {
+    if instance.is_carried(now) {
+        return if instance.state.is_published() { THROUGH_GATEWAY } else { "-" }.to_owned();
+    }
     let silent = instance.silent(now);
     let bar = bar::bar(silent, view.longest_ttl());
     silent.map_or_else(|| format!("{bar} never"), |silent| format!("{bar} {}", times::span(silent)))

@@ -1,7 +1,6 @@
 //! What `diff` says that would change.
 
-use beatkeeper_core::objects::pod::PodView;
-use beatkeeper_core::vocabulary::key::Key;
+use beatkeeper_core::{objects::pod::PodView, report::dry_run::NO_ENDPOINTS, vocabulary::key::Key};
 use kubectl_beatkeeper::{
     model::{assemble, difference::Difference, planned::Assuming, store::Store},
     render::difference::{short, unified},
@@ -22,14 +21,21 @@ fn drawn(store: &Store) -> String {
 
 /// A registration whose condition Ready is False for this reason, and Stalled too if it says so.
 fn unready(instances: Value, reason: &str, stalled: bool) -> Value {
+    let message = if reason == "DryRun" { "dry run: it would publish" } else { "in words" };
+    saying(instances, reason, message, stalled)
+}
+
+/// The same with a message of the operator. Ready is True if the reason is Published.
+fn saying(instances: Value, reason: &str, message: &str, stalled: bool) -> Value {
     let mut object = registration("greeter", instances);
     let condition = |type_: &str, status: &str| {
         json!({
-            "type": type_, "status": status, "reason": reason, "message": "would create endpoints greeter",
+            "type": type_, "status": status, "reason": reason, "message": message,
             "lastTransitionTime": "2026-01-01T11:00:00Z",
         })
     };
-    let all = [condition("Ready", "False"), condition("Stalled", "True")];
+    let holds = if reason == "Published" { "True" } else { "False" };
+    let all = [condition("Ready", holds), condition("Stalled", "True")];
     object["status"]["conditions"] = all[..1 + usize::from(stalled)].into();
     object
 }
@@ -88,6 +94,63 @@ fn the_end_of_a_dry_run_removes_the_dead_and_adds_those_that_beat() {
             "Endpoints of Service shop/greeter: 1 added, 1 removed"
         ]
     );
+}
+
+/// The changes of a Service without Endpoints whose operator says this, and whether they assume something.
+fn without_endpoints(slices: &[Value], reason: &str, message: &str) -> (Vec<String>, bool) {
+    let leases = [lease("vm-1", "192.0.2.11", 1), lease("vm-2", "192.0.2.12", 1)];
+    let object = saying(ready(&["vm-1", "vm-2"]), reason, message, false);
+    let mut store = store(object, &leases, slices, &[]);
+    store.endpoints.clear();
+    let difference = difference(&store);
+    let lines = short(&difference).iter().map(|line| line.plain()).collect();
+    (lines, difference.assumes_endpoints)
+}
+
+const OF_SLICES: &str = "EndpointSlice of Service shop/greeter";
+const OF_ENDPOINTS: &str = "Endpoints of Service shop/greeter";
+
+#[test]
+fn in_a_dry_run_endpoints_are_planned_unless_its_status_says_that_none_are_written() {
+    let writes = "dry run: 2 of 2 instances would be ready; would create slice greeter-*: +2";
+    let writes_none = format!("{writes}; {NO_ENDPOINTS}; nothing is published or removed");
+    let both = |count: usize| {
+        vec![format!("{OF_SLICES}: {count} added"), format!("{OF_ENDPOINTS}: 2 added")]
+    };
+    assert_eq!(without_endpoints(&[], "DryRun", writes), (both(2), false));
+    let slices_alone = vec![format!("{OF_SLICES}: 2 added")];
+    assert_eq!(without_endpoints(&[], "DryRun", &writes_none), (slices_alone, false));
+    // The status counts more than what was published before it, and what others publish says nothing.
+    for manager in ["beatkeeper.dev", "staff"] {
+        let one = [slice("greeter-a", manager, &[("192.0.2.11", true)])];
+        assert_eq!(without_endpoints(&one, "DryRun", writes), (both(1), false), "{manager}");
+        let slices_alone = vec![format!("{OF_SLICES}: 1 added")];
+        assert_eq!(without_endpoints(&one, "DryRun", &writes_none), (slices_alone, false));
+    }
+}
+
+#[test]
+fn without_a_dry_run_what_is_published_tells_whether_endpoints_are_and_otherwise_it_is_assumed() {
+    let slices_alone = |count: usize| vec![format!("{OF_SLICES}: {count} added")];
+    let one = [slice("greeter-a", "beatkeeper.dev", &[("192.0.2.11", true)])];
+    assert_eq!(without_endpoints(&one, "WriteFailed", "no"), (slices_alone(1), false));
+    // One that publishes has had its chance.
+    assert_eq!(without_endpoints(&[], "Published", "yes"), (slices_alone(2), false));
+    let both = vec![format!("{OF_SLICES}: 2 added"), format!("{OF_ENDPOINTS}: 2 added")];
+    assert_eq!(without_endpoints(&[], "WriteFailed", "no"), (both, true));
+}
+
+#[test]
+fn endpoints_that_are_taken_over_are_deleted_if_the_operator_writes_none() {
+    let mut adopted = listed("adopted/192.0.2.21", "Ready", "Adopted", "");
+    adopted["addresses"] = json!(["192.0.2.21"]);
+    let message = format!("dry run: would take over endpoints greeter; {NO_ENDPOINTS}");
+    let object = saying(json!([adopted]), "DryRun", &message, false);
+    let slices = [mirrored(&[("192.0.2.21", true)], 9001)];
+    let mut store = store(object, &[], &slices, &["192.0.2.21"]);
+    by_hand(&mut store, 9001);
+    let lines: Vec<_> = short(&difference(&store)).iter().map(|line| line.plain()).collect();
+    assert_eq!(lines, [format!("{OF_ENDPOINTS}: 1 removed")]);
 }
 
 #[test]

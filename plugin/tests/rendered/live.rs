@@ -3,16 +3,21 @@
 use std::time::{Duration, Instant};
 
 use beatkeeper_core::{objects::decode, vocabulary::key::Key};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kubectl_beatkeeper::{
-    commands::get::page::{Action, Health, Page},
+    commands::{get::body::Tree, top::body::Table},
     model::{
         change::{Change, Object},
         kind::Kind,
         lease::SeenLease,
         live::Live,
+        load::SortBy,
     },
     render::{changes::Told, text::Paint},
+    view::{
+        body::Body,
+        page::{Action, Health, Page},
+    },
 };
 use ratatui::{
     Terminal,
@@ -60,9 +65,18 @@ pub fn two() -> Live {
     live(registration("greeter", instances), &leases, &published)
 }
 
-fn drawn(page: &mut Page, live: &Live, size: (u16, u16)) -> Vec<String> {
+fn drawn<B: Body>(page: &mut Page<B>, live: &Live, size: (u16, u16)) -> Vec<String> {
+    drawn_at(page, live, size, now())
+}
+
+fn drawn_at<B: Body>(
+    page: &mut Page<B>,
+    live: &Live,
+    size: (u16, u16),
+    at: Timestamp,
+) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
-    terminal.draw(|frame| page.draw(frame, live.picture(), Health::Live, now())).unwrap();
+    terminal.draw(|frame| page.draw(frame, live.picture(), Health::Live, at)).unwrap();
     let buffer = terminal.backend().buffer();
     let row =
         |y: u16| -> String { (0..size.0).map(|x| buffer[(x, y)].symbol().to_owned()).collect() };
@@ -140,7 +154,7 @@ fn a_list_after_a_broken_watch_removes_what_has_gone_meanwhile() {
 fn keys_scroll_filter_and_quit() {
     let mut live = two();
     live.refresh(now(), true);
-    let mut page = Page::new(false, Paint::Plain);
+    let mut page = Page::of(Tree::new(false), Paint::Plain);
     let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
     let rows = drawn(&mut page, &live, (100, 6));
     assert!(rows[0].starts_with("✗ shop/greeter: 2 of 2"), "{rows:#?}");
@@ -153,6 +167,38 @@ fn keys_scroll_filter_and_quit() {
     assert!(!rows.iter().any(|row| row.contains("vm-1")), "{rows:#?}");
     assert_eq!(page.key(key(KeyCode::Char('x'))), None);
     assert_eq!(page.key(key(KeyCode::Char('q'))), Some(Action::Quit));
+}
+
+#[test]
+fn the_table_of_loads_follows_the_time_keeps_its_heading_and_is_sorted_by_a_key() {
+    let mut live = two();
+    let instances = json!([listed("web-1", "Ready", "Beating", "")]);
+    live.apply(Change::Changed(registered(registration("another", instances))), now());
+    live.refresh(now(), true);
+    let table = Table::new(SortBy::Name, true, true);
+    let mut page = Page::of(table, Paint::Plain);
+    let names = |rows: &[String]| -> Vec<String> {
+        let name = |row: &String| row.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        rows.iter().map(name).collect()
+    };
+    let rows = drawn(&mut page, &live, (100, 5));
+    assert_eq!(names(&rows)[..3], ["NAME", "another", "greeter"], "{rows:#?}");
+    assert!(rows[3].starts_with("SUM ") && rows[2].ends_with(" 29s vm-1"), "{rows:#?}");
+    assert!(rows[4].contains("s sort (by name)"), "{rows:#?}");
+    let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
+    assert_eq!(page.key(key(KeyCode::Char('s'))), Some(Action::Redraw));
+    let rows = drawn(&mut page, &live, (100, 5));
+    assert_eq!(names(&rows)[..3], ["NAME", "greeter", "another"], "{rows:#?}");
+    assert!(rows[4].contains("s sort (by beats)"), "{rows:#?}");
+    // Nothing has changed but the time.
+    let later = now() + Duration::from_secs(7);
+    let rows = drawn_at(&mut page, &live, (100, 5), later);
+    assert!(rows[1].ends_with(" 22s vm-1"), "{rows:#?}");
+    drawn(&mut page, &live, (100, 3));
+    page.key(key(KeyCode::End));
+    let rows = drawn(&mut page, &live, (100, 3));
+    assert_eq!(names(&rows)[0], "NAME", "{rows:#?}");
+    assert!(rows[1].starts_with("SUM "), "{rows:#?}");
 }
 
 /// Prints what docs/kubectl.md says. `cargo test --release --workspace --test rendered ten_thousand -- --ignored --nocapture`
@@ -168,9 +214,9 @@ fn ten_thousand_instances_cost_milliseconds_a_frame() {
     let before = resident();
     let mut live = live(registration("greeter", json!([])), &leases, &published);
     println!("resident memory of the picture: {} MiB", (resident() - before) / 1024);
-    let mut page = Page::new(false, Paint::Colours);
+    let mut page = Page::of(Tree::new(false), Paint::Colours);
     let mut terminal = Terminal::new(TestBackend::new(160, 50)).unwrap();
-    let mut draw = |live: &Live, page: &mut Page| {
+    let mut draw = |live: &Live, page: &mut Page<Tree>| {
         let begun = Instant::now();
         terminal.draw(|frame| page.draw(frame, live.picture(), Health::Live, now())).unwrap();
         begun.elapsed()

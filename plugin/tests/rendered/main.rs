@@ -1,6 +1,7 @@
 //! What is printed of given objects at a given time.
 #![allow(clippy::unwrap_used)]
 
+mod carried;
 mod console;
 mod difference;
 mod live;

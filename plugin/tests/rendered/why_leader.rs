@@ -27,6 +27,7 @@ fn alive() -> Explanation {
         lease: Some(ExplainLease {
             name: "greeter.vm-1".to_owned(),
             presence: ExplainPresence::Watched,
+            gateway: None,
             last_change: 4.0,
             provenance: ExplainProvenance::Changed,
             silence: 4.0,
@@ -65,6 +66,19 @@ fn argued(store: &Store, told: Explanation) -> (String, bool) {
 
 fn held(reason: &str) -> Store {
     one("Held", reason, "", lease("vm-1", "192.0.2.11", 60), &[("192.0.2.11", true)])
+}
+
+#[test]
+fn the_gateway_that_brought_the_last_beat_is_named() {
+    let store =
+        one("Ready", "Beating", "", lease("vm-1", "192.0.2.11", 4), &[("192.0.2.11", true)]);
+    let mut told = alive();
+    told.lease.as_mut().unwrap().gateway = Some("beatkeeper-gateway-5d4c8-x2x7k".to_owned());
+    let (text, well) = argued(&store, told);
+    assert!(well, "{text}");
+    let expected =
+        "brought by gateway beatkeeper-gateway-5d4c8-x2x7k 4.0s ago; one is due every 10s";
+    assert!(text.contains(expected), "{text}");
 }
 
 #[test]

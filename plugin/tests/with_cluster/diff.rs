@@ -50,11 +50,7 @@ async fn what_is_published_after_a_dry_run_is_what_the_difference_said() {
     let absent = stage.plugin(&["diff", "greeter"]);
     assert_eq!(absent.code, 2, "{absent:?}");
     assert!(absent.err.contains("there is no ServiceRegistration greeter"), "{absent:?}");
-    stage.apply(
-        "apiVersion: beatkeeper.dev/v1alpha1\nkind: ServiceRegistration\nmetadata:\n  name: greeter\n  \
-         annotations: { beatkeeper.dev/adopt: \"true\", beatkeeper.dev/dry-run: \"true\" }\nspec:\n  \
-         ttl: 3s\n  interval: 1s\n  ports: [{ name: grpc, port: 80, targetPort: 8080 }]\n",
-    );
+    rehearse(&stage);
     // What is taken over is published afterwards as before.
     stage.until(&["diff", "greeter", "-o", "json"], "nothing would change in the slices", |json| {
         let report: Value = serde_json::from_str(json).unwrap_or_default();
@@ -90,6 +86,73 @@ async fn what_is_published_after_a_dry_run_is_what_the_difference_said() {
         printed if printed.code == 0 && printed.out.is_empty() => Ok(()),
         printed => Err(format!("{printed:?}")),
     });
+}
+
+/// What kubectl finds of the Endpoints greeter: their name, or nothing.
+fn endpoints(stage: &Stage) -> String {
+    stage.read(&["get", "endpoints", "greeter", "--ignore-not-found", "-o", "name"])
+}
+
+/// Creates a registration greeter in a dry run, which adopts what it finds.
+fn rehearse(stage: &Stage) {
+    stage.apply(
+        "apiVersion: beatkeeper.dev/v1alpha1\nkind: ServiceRegistration\nmetadata:\n  name: greeter\n  \
+         annotations: { beatkeeper.dev/adopt: \"true\", beatkeeper.dev/dry-run: \"true\" }\nspec:\n  \
+         ttl: 3s\n  interval: 1s\n  ports: [{ name: grpc, port: 80, targetPort: 8080 }]\n",
+    );
+}
+
+/// Ends the dry run, and waits until nothing is left to change.
+fn publish(stage: &Stage) {
+    stage.kubectl(&["annotate", "sreg", "greeter", "beatkeeper.dev/dry-run-"]);
+    eventually("nothing is left to change", || match stage.plugin(&["diff", "greeter"]) {
+        printed if printed.code == 0 && printed.err.contains("status Published") => Ok(()),
+        printed => Err(format!("{printed:?}")),
+    });
+}
+
+#[tokio::test]
+async fn of_an_operator_that_writes_no_endpoints_a_dry_run_shows_none_and_none_follow() {
+    let mut stage = Stage::without_operator("diff-slices").await;
+    stage.operate(&["--publish-endpoints=false"]);
+    rehearse(&stage);
+    stage.agent("vm-1", "192.0.2.11");
+    let of_slices = format!("EndpointSlice of Service {}/greeter: 1 added\n", stage.namespace);
+    stage.until(&["diff", "greeter", "-o", "short"], "vm-1 would be added", |text| {
+        text.contains(&of_slices)
+    });
+    let printed = stage.plugin(&["diff", "greeter"]);
+    assert!(printed.err.contains("no Endpoints are written"), "{printed:?}");
+    assert!(!printed.err.contains("no object tells"), "{printed:?}");
+    assert!(!printed.out.contains("/Endpoints/"), "{printed:?}");
+    publish(&stage);
+    assert_eq!(published(&stage), ["192.0.2.11 grpc 8080/TCP ready"]);
+    assert_eq!(endpoints(&stage), "");
+}
+
+#[tokio::test]
+async fn of_an_operator_that_writes_no_endpoints_a_dry_run_shows_that_those_it_takes_over_are_removed()
+ {
+    let mut stage = Stage::without_operator("diff-removes").await;
+    stage.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: { name: greeter }\n\
+         spec: { ports: [{ name: grpc, port: 80, targetPort: 8080 }] }\n---\n\
+         apiVersion: v1\nkind: Endpoints\nmetadata: { name: greeter }\nsubsets:\n\
+         - addresses: [{ ip: 192.0.2.21 }]\n  ports: [{ name: grpc, port: 9001 }]\n",
+    );
+    eventually("the Endpoints are mirrored", || match published(&stage).len() {
+        1 => Ok(()),
+        count => Err(count.to_string()),
+    });
+    stage.operate(&["--publish-endpoints=false"]);
+    rehearse(&stage);
+    let removed = format!("Endpoints of Service {}/greeter: 1 removed\n", stage.namespace);
+    stage.until(&["diff", "greeter", "-o", "short"], "they would be removed", |text| {
+        text == removed
+    });
+    publish(&stage);
+    assert_eq!(published(&stage), ["192.0.2.21 grpc 9001/TCP ready"]);
+    assert_eq!(endpoints(&stage), "");
 }
 
 #[tokio::test]

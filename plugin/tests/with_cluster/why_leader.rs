@@ -8,14 +8,14 @@ use serde_json::Value;
 use crate::stage::{ANN, Printed, Stage, eventually, printed};
 
 /// A namespace whose operator explains, and the address at which it does.
-struct Explained {
-    stage: Stage,
-    address: String,
-    election: String,
+pub struct Explained {
+    pub stage: Stage,
+    pub address: String,
+    pub election: String,
 }
 
 impl Explained {
-    async fn new(prefix: &str) -> Self {
+    pub async fn new(prefix: &str) -> Self {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let flag = format!("--explain-bind-address={address}");
         let mut stage = Stage::electing_with(prefix, &[&flag]).await;

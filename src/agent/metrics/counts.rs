@@ -122,7 +122,7 @@ impl AgentMetrics {
             answers: all.seconds(
                 "beat_duration",
                 &[],
-                "Time until the API server accepted a beat, from when it was sent; without the first beat of an \
+                "Time until the API server or a gateway accepted a beat, from when it was sent; without the first beat of an \
                  instance",
                 Buckets(&ANSWER_SECONDS).new_metric(),
             ),

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use beatkeeper_api::duration::{self, ParseDurationError};
-use beatkeeper_client::schedule::INTERVAL_MIN;
+use beatkeeper_client::{
+    gateway::{GatewayUrl, GatewayUrlError},
+    schedule::INTERVAL_MIN,
+};
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -74,6 +77,18 @@ fn bind_address<'de, D: Deserializer<'de>>(
 ) -> Result<Option<BindAddress>, D::Error> {
     let address = String::deserialize(from)?.parse();
     address.map(Some).map_err(|error| D::Error::custom(format!("{key}: {error}")))
+}
+
+pub(super) fn gateway_url(text: &str) -> Result<GatewayUrl, GatewayUrlError> {
+    text.parse()
+}
+
+pub(super) fn gateways<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Vec<GatewayUrl>>, D::Error> {
+    let urls = Vec::<String>::deserialize(from)?;
+    let urls = urls.iter().map(|url| gateway_url(url)).collect::<Result<_, _>>();
+    urls.map(Some).map_err(|error| D::Error::custom(format!("gateways: {error}")))
 }
 
 /// A probe in a file: the short text, or the kubelet's fields.

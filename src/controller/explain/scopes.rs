@@ -11,11 +11,14 @@ use beatkeeper_api::{
     heartbeat,
 };
 use beatkeeper_core::{
-    explain::{self, Known, Path},
+    explain::{self, Carried, Known, Path},
     inputs::snapshot,
-    liveness::{index::Record, ttl::TtlHistory},
+    liveness::{
+        index::{Index, Record},
+        ttl::TtlHistory,
+    },
     objects::registration::Registration,
-    vocabulary::key::Key,
+    vocabulary::{key::Key, monotonic_time::MonotonicTime, pace::Pace},
 };
 use kube::runtime::reflector::{ObjectRef, Store};
 
@@ -77,7 +80,7 @@ impl Scopes {
         let (ttl, due) = known.unwrap_or_default();
         let ttl = ttl.unwrap_or_else(|| TtlHistory::new(registration.ttl));
         let path = Path::known(&registration, &scope.liveness.path(), &scope.liveness.guard());
-        let record = record(scope, key, instance);
+        let (record, carried) = known_of(scope, &registration, &ttl, instance, self.clock.now());
         let term = self.leadership.term();
         let publishing = scope.queue.publishing_since().filter(|_| term.is_some());
         // What was decided in an earlier term says nothing about now.
@@ -96,6 +99,7 @@ impl Scopes {
                 registration: &registration,
                 ttl: &ttl,
                 record: record.as_ref().map(|(record, interval)| (record, *interval)),
+                carried,
                 path: &path,
                 report: report.as_ref().map(|report| (&report.account, report.at)),
                 next_look: due.filter(|_| publishing.is_some()),
@@ -105,9 +109,28 @@ impl Scopes {
     }
 }
 
-/// The record of an instance, and the time between its last two beats.
-fn record(scope: &ScopeMemory, key: &Key, instance: &str) -> Option<(Record, Option<Duration>)> {
+/// The record of an instance with the time between its last two beats, and what gateways say of it: both of one moment.
+fn known_of(
+    scope: &ScopeMemory,
+    registration: &Registration,
+    ttl: &TtlHistory,
+    instance: &str,
+    now: MonotonicTime,
+) -> (Option<(Record, Option<Duration>)>, Option<Carried>) {
+    let (key, interval) = (&registration.key, registration.interval);
     let lease = heartbeat::lease_name(&key.name, instance);
-    let index = scope.liveness.index();
-    Some((index.record(key, &lease)?.clone(), index.last_interval(key, &lease)))
+    let record = |index: &Index| {
+        Some((index.record(key, &lease)?.clone(), index.last_interval(key, &lease)))
+    };
+    let with_gateways = scope.liveness.carried(|state, index| {
+        let record = record(index);
+        let carried = record.as_ref().map(|(record, _)| {
+            let pace = Pace { ttl: ttl.at(record, interval), interval };
+            let name = |carrier| state.name_of(state.set.pod_of(carrier));
+            let finding = state.finding(record, pace, now);
+            Carried { gateway: record.carrier.map(name), finding }
+        });
+        (record, carried)
+    });
+    with_gateways.unwrap_or_else(|| (record(&scope.liveness.index()), None))
 }

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::controller::{
     clock::Clock, cluster::Cluster, liveness::Liveness, queue::WorkQueue,
-    reconcile::verify::Verifier,
+    reconcile::verify::Verifier, trace::recording::Trace,
 };
 use beatkeeper_core::{
     decide::verdict::Suspect,
@@ -34,7 +34,7 @@ impl MissingLeases {
             tokio::time::sleep(self.interval).await;
             for (registration, unwatched) in self.sort_out() {
                 // A Lease that cannot be read now is read in the next round, or by the next leader.
-                self.verifier.verify(&registration, &unwatched).await;
+                self.verifier.verify(&registration, None, &unwatched, &Trace::default()).await;
                 // A live read is normally followed by a decision. This task does not decide, so it wakes the
                 // registration.
                 self.queue.wake([registration]);

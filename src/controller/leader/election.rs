@@ -1,45 +1,38 @@
 //! Leader election against the API server: the I/O around [`beatkeeper_core::replica::leader`].
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use beatkeeper_api::{
-    explain::{EXPLAIN_ANNOTATION, ExplainEndpoint},
-    heartbeat::renew_time,
-};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{
-    Api, Client,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
-};
-use serde_json::json;
-use tokio::sync::watch;
+use beatkeeper_api::{explain::ExplainEndpoint, gateway::GATEWAYS_ANNOTATION};
+use kube::Client;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::{
-    api::call_within,
     clock::Clock,
     error::ApiError,
     host,
     leader::{
         args::ElectionSettings,
-        leadership::{Leadership, Standing, Term},
-        lease_watch::{LeaseWatch, view},
+        confirmation::{Confirmation, number},
+        gateway_list,
+        leadership::{Leadership, LeaseAccess, Standing, Term},
+        lease::{ElectionLease, Written},
+        lease_watch::LeaseWatch,
+        list_writes::ListWrites,
+        orders::{Order, Orders},
     },
     metrics::process::Metrics,
     telemetry::Telemetry,
 };
 use beatkeeper_core::{
-    objects::decode::Lenient,
-    replica::leader::{Candidate, Draft, Durations, LeaderLease, Move},
+    carriers::frames::{self, Incarnation},
+    replica::leader::{Candidate, Draft, Move},
 };
 
 /// This replica's part in the election.
 pub(crate) struct Election {
-    /// Read leniently, like heartbeats: times that the operator's types cannot hold must not stop the election.
-    api: Api<Lenient<DynamicObject>>,
-    name: String,
+    lease: ElectionLease,
     identity: String,
-    durations: Durations,
     candidate: Candidate,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -52,9 +45,16 @@ pub(crate) struct Election {
     logged_leader: Option<String>,
     /// What readers learn of this replica while it leads, as an annotation of the Lease.
     told: Option<String>,
+    /// The annotation that lists gateways, as the last write has left it.
+    gateways: Option<String>,
+    /// The list of gateways that waits for the next write.
+    lists: ListWrites,
+    orders: Orders,
+    ordered: mpsc::UnboundedReceiver<Order>,
 }
 
 impl Election {
+    /// A part in the election.
     pub(crate) fn new(
         client: &Client,
         settings: &ElectionSettings,
@@ -62,13 +62,11 @@ impl Election {
         telemetry: &Telemetry,
     ) -> Self {
         let namespace = settings.namespace.clone().unwrap_or_else(|| host::own_namespace(client));
-        let resource = ApiResource::erase::<Lease>(&());
+        let (orders, ordered) = Orders::new();
         Self {
-            api: Api::namespaced_with(client.clone(), &namespace, &resource),
-            name: settings.name.clone(),
+            lease: ElectionLease::new(client, &namespace, settings, telemetry.clock),
             candidate: Candidate::new(identity.clone(), settings.durations),
             identity,
-            durations: settings.durations,
             clock: telemetry.clock,
             metrics: telemetry.metrics.clone(),
             standing: watch::Sender::new(Standing::default()),
@@ -76,6 +74,10 @@ impl Election {
             failing: false,
             logged_leader: None,
             told: None,
+            gateways: None,
+            lists: ListWrites::default(),
+            orders,
+            ordered,
         }
     }
 
@@ -88,15 +90,22 @@ impl Election {
 
     /// The leadership that this election decides about.
     pub(crate) fn leadership(&self) -> Leadership {
+        let (lease, identity) = (self.lease.clone(), self.identity.clone());
+        let confirmation = Confirmation::new(lease, identity, self.clock);
         Leadership::elected(self.clock, self.standing.subscribe())
+            .through(LeaseAccess { orders: self.orders.clone(), confirmation })
     }
 
     /// Takes part in the election until `stop` is cancelled. If this replica leads then, it keeps the leadership
     /// until `ended` is cancelled, which is when all tasks that write have ended. Then it releases it.
     /// So the next replica leads at once, and two replicas never write at the same time.
     pub(crate) async fn run(mut self, stop: CancellationToken, ended: CancellationToken) {
-        tracing::info!(identity = self.identity, lease = self.name, "taking part in the election");
-        let mut lease_watch = LeaseWatch::new(&self.api, &self.name);
+        tracing::info!(
+            identity = self.identity,
+            lease = self.lease.name,
+            "taking part in the election"
+        );
+        let mut lease_watch = LeaseWatch::new(&self.lease.api, &self.lease.name);
         while !ended.is_cancelled() {
             let now = self.clock.now();
             if stop.is_cancelled() && !self.candidate.holds(now) {
@@ -118,24 +127,41 @@ impl Election {
         self.release().await;
     }
 
-    /// Waits. If another replica leads, its Lease is watched in the meantime.
+    /// Waits, or takes an order. If another replica leads, its Lease is watched in the meantime.
     async fn wait(&mut self, pause: Duration, lease_watch: &mut LeaseWatch) {
         let pause = tokio::time::sleep(pause);
-        if self.candidate.holds(self.clock.now()) {
+        let leads = self.candidate.holds(self.clock.now());
+        if leads {
             lease_watch.rest();
-            return pause.await;
         }
         tokio::select! {
             biased;
             () = pause => {}
-            lease = lease_watch.news() => {
+            Some(order) = self.ordered.recv() => self.take(order),
+            lease = lease_watch.news(), if !leads => {
                 self.candidate.saw(lease, self.clock.now());
             }
         }
     }
 
+    /// Takes an order of another part of the process. What it asks to write is written next.
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::List(order) => {
+                if self.lists.take(order) {
+                    self.candidate.hurry(self.clock.now());
+                }
+            }
+            Order::Exceed(term) => {
+                tracing::info!(term = term.0, "a gateway knows this term from another replica");
+                self.candidate.exceed(term.0);
+                self.candidate.hurry(self.clock.now());
+            }
+        }
+    }
+
     async fn look(&mut self) {
-        match self.read().await {
+        match self.lease.read().await {
             Ok(lease) => {
                 self.note_success();
                 self.candidate.saw(lease, self.clock.now());
@@ -146,10 +172,15 @@ impl Election {
 
     async fn write_lease(&mut self, draft: &Draft) {
         let sent = self.clock.now();
-        match self.write(draft).await {
-            Ok(lease) => {
+        let list = self.lists.to_write(number(draft.transitions));
+        let written = self.lease.write(draft, self.told.as_deref(), list.as_ref()).await;
+        let is_listed = |list| written.as_ref().is_ok_and(|written| written.lists(list));
+        let is_listed = list.as_ref().map(is_listed);
+        match written {
+            Ok(Written { lease, gateways }) => {
                 self.note_success();
                 self.candidate.wrote(lease, sent, self.clock.now());
+                self.gateways = gateways;
             }
             // A creation that is answered with 404 is no conflict: the namespace does not exist. A read would show
             // the same.
@@ -160,6 +191,9 @@ impl Election {
             }
             Err(error) => self.note_failure(&error),
         }
+        if let Some(is_listed) = is_listed {
+            self.lists.answer(is_listed);
+        }
     }
 
     /// Publishes the standing in the election if it has changed.
@@ -168,7 +202,7 @@ impl Election {
         let valid_until = self.candidate.valid_until().filter(|until| now < *until);
         let leads = valid_until.is_some();
         self.metrics.leads(leads);
-        let before = *self.standing.borrow();
+        let before = self.standing.borrow().clone();
         let led = before.term.is_some();
         // This also covers a late answer that has brought leadership again. Writes may have been refused in between,
         // and only a new term begins with all registrations.
@@ -178,15 +212,21 @@ impl Election {
                 identity = self.identity,
                 "this replica leads no longer: it writes nothing and goes on observing"
             );
+            self.lists.end_term();
         }
-        if leads && (lapsed || !led) {
+        let number = self.candidate.number().map(number);
+        let mut next = Standing { number, ..before.clone() };
+        if leads && (lapsed || !led || before.number != number) {
             self.terms += 1;
-            tracing::info!(identity = self.identity, "this replica leads");
+            tracing::info!(
+                identity = self.identity,
+                term = number.unwrap_or_default().0,
+                "this replica leads"
+            );
+            next.listed = self.begin_lists(number.unwrap_or_default());
         }
-        let next = Standing {
-            term: leads.then_some(Term(self.terms)),
-            valid_until: valid_until.unwrap_or_default(),
-        };
+        next.term = leads.then_some(Term(self.terms));
+        next.valid_until = valid_until.unwrap_or_default();
         self.standing.send_if_modified(|standing| {
             let changed = standing.term != next.term;
             *standing = next;
@@ -201,6 +241,30 @@ impl Election {
         }
     }
 
+    /// Reads which gateways the Lease listed when a term began.
+    ///
+    /// The write that began the term is answered with the list of the version that it replaced, because it leaves the
+    /// annotation as it is. And its condition is that no list was written in between. Only if its answer came after the
+    /// claim had lapsed can it have written a list, of the term that goes on with this number.
+    fn begin_lists(&mut self, term: frames::Term) -> Option<Arc<BTreeSet<Incarnation>>> {
+        let listed = self.gateways.as_deref().map(gateway_list::parse).transpose();
+        let listed = listed.unwrap_or_else(|error| {
+            tracing::warn!(
+                %error,
+                lease = self.lease.name,
+                annotation = GATEWAYS_ANNOTATION,
+                "the list of gateways cannot be read, so any gateway may have accepted beats in the term before; \
+                 the next list replaces it"
+            );
+            None
+        });
+        if let Some(listed) = &listed {
+            tracing::info!(gateways = listed.len(), "the election's Lease lists gateways");
+        }
+        self.lists.begin_term(term);
+        listed.map(Arc::new)
+    }
+
     /// Gives up the leadership. If the Lease is this replica's, writes the release to it.
     async fn release(mut self) {
         let mut release = self.candidate.release();
@@ -208,7 +272,7 @@ impl Election {
         // A request without an answer may have taken effect. The second attempt reads the Lease to find out.
         for _ in 0..2 {
             let Some(draft) = release else { return };
-            match self.write(&draft).await {
+            match self.lease.write(&draft, self.told.as_deref(), None).await {
                 Ok(_) => {
                     return tracing::info!(identity = self.identity, "released the leadership");
                 }
@@ -217,7 +281,7 @@ impl Election {
                 }
                 Err(_) => {}
             }
-            let Ok(lease) = self.read().await else { return };
+            let Ok(lease) = self.lease.read().await else { return };
             self.candidate.saw(lease, self.clock.now());
             release = self.candidate.release();
         }
@@ -225,7 +289,7 @@ impl Election {
 
     fn note_success(&mut self) {
         if std::mem::take(&mut self.failing) {
-            tracing::info!(lease = self.name, "the election's Lease can be had again");
+            tracing::info!(lease = self.lease.name, "the election's Lease can be had again");
         }
     }
 
@@ -237,124 +301,7 @@ impl Election {
             tracing::warn!(%error, "cannot reach the Lease of the election; leadership ends without an answer");
         }
     }
-
-    fn limit(&self) -> Duration {
-        self.durations.request_timeout()
-    }
-
-    async fn read(&self) -> Result<Option<LeaderLease>, ApiError> {
-        let doing = || format!("read the election's Lease {}", self.name);
-        let lease = call_within(self.limit(), doing, self.api.get_opt(&self.name)).await?;
-        Ok(lease.as_ref().map(|Lenient(lease)| view(lease)))
-    }
-
-    async fn write(&self, draft: &Draft) -> Result<LeaderLease, ApiError> {
-        let doing = || format!("write the election's Lease {}", self.name);
-        let now = renew_time(self.clock.wall());
-        let mut spec = json!({
-            "holderIdentity": draft.holder,
-            "leaseDurationSeconds": draft.seconds,
-            "leaseTransitions": draft.transitions,
-            "renewTime": now,
-        });
-        if draft.acquires {
-            spec["acquireTime"] = json!(now);
-        }
-        let Lenient(written) = if let Some(version) = &draft.replaces {
-            // Without an endpoint, that of an earlier leader is removed.
-            let annotations = json!({ EXPLAIN_ANNOTATION: self.told });
-            let metadata = json!({ "resourceVersion": version, "annotations": annotations });
-            let patch = json!({ "metadata": metadata, "spec": spec });
-            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-            call_within(self.limit(), doing, self.api.patch(&self.name, &params, &patch)).await?
-        } else {
-            let mut lease = DynamicObject::new(&self.name, &ApiResource::erase::<Lease>(&()));
-            lease.data = json!({ "spec": spec });
-            let told = |told: &String| [(EXPLAIN_ANNOTATION.to_owned(), told.clone())].into();
-            lease.metadata.annotations = self.told.as_ref().map(told);
-            let params = PostParams::default();
-            call_within(self.limit(), doing, self.api.create(&params, &Lenient(lease))).await?
-        };
-        Ok(view(&written))
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kube_client;
-    use futures::FutureExt;
-    use serde_json::Value;
-
-    fn lease(spec: Value) -> DynamicObject {
-        serde_json::from_value(json!({
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": { "name": "beatkeeper", "resourceVersion": "7" },
-            "spec": spec,
-        }))
-        .expect("a Lease")
-    }
-
-    fn election() -> Election {
-        // No request is sent to this address.
-        let config = kube::Config::new("http://127.0.0.1:1".parse().expect("a URL"));
-        let options = kube_client::Options::of("test", || jiff::Timestamp::UNIX_EPOCH);
-        let client = kube_client::connect(config, &options).expect("one");
-        let second = Duration::from_secs(1);
-        let settings = ElectionSettings {
-            durations: Durations::new(second, second / 10, second / 100).expect("valid"),
-            name: "beatkeeper".to_owned(),
-            namespace: None,
-        };
-        let telemetry = Telemetry::new(Clock::start(), false);
-        Election::new(&client, &settings, "replica-0".to_owned(), &telemetry)
-    }
-
-    fn renewed(election: &mut Election, version: u64) {
-        let lease = LeaderLease {
-            version: version.to_string(),
-            holder: election.identity.clone(),
-            duration: Duration::from_secs(1),
-            transitions: 0,
-        };
-        let now = election.clock.now();
-        election.candidate.wrote(lease, now, now);
-        election.publish_state();
-    }
-
-    #[tokio::test]
-    async fn a_claim_that_lapsed_before_it_was_renewed_begins_a_new_term() {
-        let mut election = election();
-        let leadership = election.leadership();
-        renewed(&mut election, 1);
-        let first = leadership.leads().await;
-        renewed(&mut election, 2);
-        assert_eq!(leadership.leads().await, first, "renewed in time");
-        while leadership.holds() {
-            tokio::task::yield_now().await;
-        }
-        renewed(&mut election, 3);
-        assert_eq!(leadership.lost(first).now_or_never(), Some(()));
-        assert_ne!(leadership.leads().await, first);
-    }
-
-    #[test]
-    fn a_lease_is_read_whatever_is_missing_or_cannot_be_understood() {
-        let nothing = LeaderLease {
-            version: "7".to_owned(),
-            holder: String::new(),
-            duration: Duration::ZERO,
-            transitions: 0,
-        };
-        assert_eq!(view(&lease(json!(null))), nothing);
-        assert_eq!(view(&lease(json!({ "leaseDurationSeconds": -3 }))), nothing);
-        let full = json!({
-            "holderIdentity": "replica-0_1a2b", "leaseDurationSeconds": 15, "leaseTransitions": 4,
-            "renewTime": "9999-12-31T23:59:59.999999Z",
-        });
-        let view = view(&lease(full));
-        assert_eq!((view.holder.as_str(), view.transitions), ("replica-0_1a2b", 4));
-        assert_eq!(view.duration, Duration::from_secs(15));
-    }
-}
+mod tests;

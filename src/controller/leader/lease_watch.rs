@@ -5,8 +5,6 @@
 //! an optimization: the Lease is read in any case. If the Lease cannot be watched, each change is seen up to
 //! one retry period later.
 
-use std::time::Duration;
-
 use futures::{StreamExt, stream::BoxStream};
 use kube::{
     Api,
@@ -17,7 +15,7 @@ use kube::{
     },
 };
 
-use crate::controller::watch::backoff::WatchBackoff;
+use crate::controller::{leader::lease::view, watch::backoff::WatchBackoff};
 use beatkeeper_core::{objects::decode::Lenient, replica::leader::LeaderLease};
 
 /// A watch that begins with the first call of [`Self::news`] and lasts until [`Self::rest`].
@@ -66,20 +64,5 @@ impl LeaseWatch {
     /// Ends the watch, since a leader would see only its own writes.
     pub(crate) fn rest(&mut self) {
         self.events = None;
-    }
-}
-
-/// The fields of a Lease that the election uses. Other fields are ignored.
-pub(crate) fn view(lease: &DynamicObject) -> LeaderLease {
-    let spec = &lease.data["spec"];
-    let seconds = spec["leaseDurationSeconds"].as_u64().unwrap_or_default();
-    LeaderLease {
-        version: lease.metadata.resource_version.clone().unwrap_or_default(),
-        holder: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(),
-        duration: Duration::from_secs(seconds),
-        transitions: spec["leaseTransitions"]
-            .as_i64()
-            .and_then(|transitions| i32::try_from(transitions).ok())
-            .unwrap_or_default(),
     }
 }

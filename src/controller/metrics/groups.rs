@@ -2,6 +2,7 @@
 
 use prometheus_client::metrics::{
     counter::Counter,
+    exemplar::HistogramWithExemplars,
     family::{Family, MetricConstructor as _},
     gauge::Gauge,
     histogram::Histogram,
@@ -57,6 +58,8 @@ pub(super) const WATCHED_NAMESPACE: &str = "watched_namespace";
 /// The labels of what cannot be read: a namespace of `--namespace`, or the empty text for all, and a kind.
 pub(super) type Unreadable = [(&'static str, String); 2];
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
+/// The label of an exemplar.
+pub(super) type TraceLabel = [(&'static str, String); 1];
 pub(super) type Histograms<const N: usize> = Family<Labels<N>, Histogram, Buckets>;
 
 fn histograms<const N: usize>(buckets: &'static [f64]) -> Histograms<N> {
@@ -66,14 +69,28 @@ fn histograms<const N: usize>(buckets: &'static [f64]) -> Histograms<N> {
 /// Beats and prunes.
 pub(super) struct Beats {
     pub(super) beats: Counter,
+    pub(super) carried: Counter,
+    pub(super) gateways: Gauge,
     pub(super) interval: Histogram,
-    pub(super) prune_lag: Histogram,
+    pub(super) prune_lag: HistogramWithExemplars<TraceLabel>,
 }
 
 impl Beats {
     pub(super) fn register(all: &mut Catalogue) -> Self {
         Self {
             beats: all.add("beats", &[], "Beats that this process has seen", Counter::default()),
+            carried: all.add(
+                "beats_carried",
+                &[],
+                "Beats that gateways have carried to this process; they are not among beats",
+                Counter::default(),
+            ),
+            gateways: all.add(
+                "gateways_connected",
+                &[],
+                "Gateways with an open stream to this process",
+                Gauge::default(),
+            ),
             interval: all.seconds(
                 "beat_interval",
                 &[],
@@ -85,7 +102,7 @@ impl Beats {
                 &[],
                 "Time from an instance's deadline until the API server confirms the write that removes it \
                  from its slice",
-                Buckets(&LAG_SECONDS).new_metric(),
+                HistogramWithExemplars::new(LAG_SECONDS.into_iter()),
             ),
         }
     }
@@ -201,12 +218,13 @@ impl Watches {
     }
 }
 
-/// The part of this replica: leadership, proofs and garbage collection.
+/// The part of this replica: leadership, proofs, garbage collection and traces.
 pub(super) struct Replica {
     pub(super) leader: Gauge,
     pub(super) path_gaps: Counter,
     pub(super) store_rollbacks: Counter,
     pub(super) swept_leases: Counter,
+    pub(super) spans_dropped: Counter,
 }
 
 impl Replica {
@@ -235,6 +253,12 @@ impl Replica {
                 "swept_leases",
                 &[],
                 "Heartbeat Leases that were deleted because their instances had been dead for ten ttls",
+                Counter::default(),
+            ),
+            spans_dropped: all.add(
+                "trace_spans_dropped",
+                &[],
+                "Spans of traces that could not be sent, because the collector does not take them, or too many wait",
                 Counter::default(),
             ),
         }

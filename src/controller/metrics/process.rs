@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use opentelemetry::trace::TraceId;
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
@@ -118,9 +119,22 @@ impl Metrics {
         }
     }
 
+    /// Counts beats that a gateway has carried.
+    pub(crate) fn beats_carried(&self, count: usize) {
+        self.beats.carried.inc_by(count as u64);
+    }
+
+    /// Sets the number of gateways with an open stream.
+    pub(crate) fn gateways_connected(&self, count: usize) {
+        self.beats.gateways.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Notes that the API server has confirmed the write that prunes an instance with this deadline.
-    pub(crate) fn pruned(&self, deadline: MonotonicTime) {
-        self.beats.prune_lag.observe(self.clock.now().since(deadline).as_secs_f64());
+    /// A trace of it is an example of how late prunes are.
+    pub(crate) fn pruned(&self, deadline: MonotonicTime, trace: Option<TraceId>) {
+        let lag = self.clock.now().since(deadline).as_secs_f64();
+        let example = trace.map(|id| [("trace_id", id.to_string())]);
+        self.beats.prune_lag.observe(lag, example, None);
     }
 
     /// Measures a step, until the returned value is dropped.
@@ -131,6 +145,11 @@ impl Metrics {
     /// Counts a failed step.
     pub(crate) fn failed(&self, step: Step) {
         self.reconciliations.errors.get_or_create(&[("step", step.as_str())]).inc();
+    }
+
+    /// Counts spans that no collector has got.
+    pub(crate) fn spans_dropped(&self, count: usize) {
+        self.replica.spans_dropped.inc_by(count as u64);
     }
 
     /// Counts a panic of a reconciliation.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
+use beatkeeper_api::{gateway::CARRIERS_ANNOTATION, heartbeat::REGISTRATION_LABEL};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     controller::{
-        api::call_within,
+        call::call_within,
         error::{ApiError, Cause},
     },
     kube_client::throttle::RequestedPause,
@@ -60,15 +60,18 @@ pub(crate) fn our_lease(beat: &Heartbeat) -> Option<OurLease> {
     Some(OurLease { uid: token.uid.clone(), version: *version, token: token.renewed? })
 }
 
-/// Creates the Lease of a probe.
+/// Creates the Lease of a probe. `knows_carriers` says whether its replica hears gateways (G12).
 pub(crate) async fn create(
     key: &Key,
     renewed: Timestamp,
+    knows_carriers: bool,
     client: &Client,
 ) -> Result<HeartbeatLease, ApiError> {
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(key.name.clone()),
+            annotations: knows_carriers
+                .then(|| [(CARRIERS_ANNOTATION.to_owned(), "1".to_owned())].into()),
             labels: Some([(REGISTRATION_LABEL.to_owned(), PROBE_LABEL.to_owned())].into()),
             ..ObjectMeta::default()
         },

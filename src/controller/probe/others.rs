@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use beatkeeper_api::gateway::CARRIERS_ANNOTATION;
 use kube::api::{DeleteParams, Preconditions};
 
 use super::{
@@ -25,6 +26,10 @@ use beatkeeper_core::{
 /// The probe of a replica that is gone is deleted after this time.
 const ABANDONED_AFTER: Duration = Duration::from_secs(600);
 
+/// A replica that has not renewed its probe for this time does not lead soon. One that does not know carriers then no
+/// longer keeps the leader from acknowledging beats (G12). After an upgrade, gateways accept the first beats this late.
+const REPLACED_AFTER: Duration = Duration::from_secs(60);
+
 /// The probes that the heartbeat watch shows.
 pub(crate) struct Probes {
     pub(crate) clock: Clock,
@@ -43,6 +48,8 @@ struct Other {
     version: Version,
     seen: MonotonicTime,
     log: Option<SilenceLog>,
+    /// Whether the replica knows carriers.
+    knows_carriers: bool,
 }
 
 impl OtherProbes {
@@ -53,6 +60,12 @@ impl OtherProbes {
     /// Forgets all of them. The watch shows the existing ones again.
     pub(crate) fn forget_all(&self) {
         self.lock().clear();
+    }
+
+    /// Whether each other replica that may run knows carriers (G12).
+    pub(crate) fn all_know_carriers(&self, now: MonotonicTime) -> bool {
+        let may_run = |other: &&Other| now.since(other.seen) < REPLACED_AFTER;
+        self.lock().values().filter(may_run).all(|other| other.knows_carriers)
     }
 
     /// Forgets a probe if it still has this version. Needed since a watch that starts again shows no deletion.
@@ -81,7 +94,10 @@ impl Probes {
             let log = annotations.and_then(|all| {
                 SilenceLog::read_from(&token.uid, *version, all.get(SILENCE_LOG_ANNOTATION)?).ok()
             });
-            let other = Other { uid: token.uid.clone(), version: *version, seen: now, log };
+            let knows_carriers =
+                annotations.is_some_and(|all| all.contains_key(CARRIERS_ANNOTATION));
+            let (uid, version) = (token.uid.clone(), *version);
+            let other = Other { uid, version, seen: now, log, knows_carriers };
             self.others.lock().insert(key.name, other);
         }
         true
@@ -138,5 +154,30 @@ impl Probes {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> MonotonicTime {
+        MonotonicTime::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn a_replica_that_does_not_know_carriers_counts_until_it_has_been_silent_for_a_minute() {
+        let others = OtherProbes::default();
+        assert!(others.all_know_carriers(at(0)), "there is no other one");
+        let put = |name: &str, knows_carriers| {
+            let (uid, version, log) = ("uid".into(), Version(1), None);
+            let other = Other { uid, version, seen: at(100), log, knows_carriers };
+            others.lock().insert(name.to_owned(), other);
+        };
+        put("new", true);
+        assert!(others.all_know_carriers(at(100)));
+        put("old", false);
+        assert!(!others.all_know_carriers(at(159)));
+        assert!(others.all_know_carriers(at(160)));
     }
 }

@@ -10,7 +10,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use beatkeeper_api::heartbeat;
+use beatkeeper_api::{gateway::CARRIERS_ANNOTATION, heartbeat};
 use jiff::Timestamp;
 use kube::{
     Api, Client,
@@ -23,7 +23,7 @@ use super::{
     proofs::{PAUSE_AFTER_FAILURE, Proofs, Wake},
 };
 use crate::controller::{
-    api::call_within, clock::Clock, error::ApiError, liveness::Liveness, rollback::Rollback,
+    call::call_within, clock::Clock, error::ApiError, liveness::Liveness, rollback::Rollback,
 };
 use beatkeeper_core::{
     liveness::rollback::OurLease,
@@ -90,7 +90,8 @@ impl Renewer {
         let log = left.as_ref().filter(|_| log_is_due);
         let log = log.map(|left| path.silence_log().written_into(&left.uid));
         let token = path.send(now, self.clock.wall().as_microsecond());
-        Renewal { token, left, log, seen }
+        let knows_carriers = self.liveness.has_gateways();
+        Renewal { token, left, log, knows_carriers, seen }
     }
 
     async fn renew(&self, renewal: Renewal) -> Result<(), ApiError> {
@@ -108,7 +109,7 @@ impl Renewer {
             Ok(lease) => self.answered(&renewal, &lease),
             Err(error) if error.is_absent() && renewal.left.is_some() => self.refused(None),
             Err(error) if error.is_absent() => {
-                let lease = create(key, renewed, &self.client).await?;
+                let lease = create(key, renewed, renewal.knows_carriers, &self.client).await?;
                 self.answered(&renewal, &lease);
             }
             Err(error) if error.is_conflict() && renewal.left.is_some() => {
@@ -155,6 +156,8 @@ struct Renewal {
     /// The state of the probe Lease that the renewal requires; None if that state is not known.
     left: Option<OurLease>,
     log: Option<String>,
+    /// Whether this replica hears gateways (G12). A binary that could, and is not told to, must not say so.
+    knows_carriers: bool,
     /// The newest version of any Lease that was seen before the renewal.
     seen: Version,
 }
@@ -167,6 +170,9 @@ impl Renewal {
         }
         if let Some(log) = &self.log {
             patch["metadata"]["annotations"] = json!({ SILENCE_LOG_ANNOTATION: log });
+        }
+        if self.knows_carriers {
+            patch["metadata"]["annotations"][CARRIERS_ANNOTATION] = json!("1");
         }
         patch
     }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{core::v1::Endpoints, discovery::v1::EndpointSlice};
+use opentelemetry::KeyValue;
 
 use super::{
     error::{ApplyError, PlanAgain, TakeoverError},
@@ -23,12 +24,15 @@ use crate::controller::{
     rollback::Rollback,
     states::States,
 };
-use beatkeeper_core::plan::write::{Plan, Write};
 use beatkeeper_core::{
     decide::verdict::Verdict,
     inputs::{Inputs, snapshot},
     objects::published_addresses::PublishedAddresses,
-    plan::hold_back,
+    plan::{
+        build::PlanSettings,
+        hold_back,
+        write::{Plan, Write},
+    },
     report::{applied::Applied, dry_run},
     vocabulary::{monotonic_time::MonotonicTime, server_message},
 };
@@ -77,6 +81,7 @@ pub(crate) struct Applier {
     pub(crate) rollback: Arc<Rollback>,
     pub(crate) refused: RefusedAddresses,
     pub(crate) takeovers: Takeovers,
+    pub(crate) style: PlanSettings,
 }
 
 impl Applier {
@@ -93,6 +98,7 @@ impl Applier {
         plan: Plan,
     ) -> Result<Outcome, PlanAgain> {
         let _step = self.metrics.begin(Step::Apply);
+        let mut span = subject.trace.step("apply");
         if subject.registration.dry_run {
             return Ok(Outcome::done(self.dry_run(subject, inputs, &plan)));
         }
@@ -102,7 +108,8 @@ impl Applier {
             }
             failed => failed,
         };
-        if outcome.failure.is_some() {
+        if let Some(why) = &outcome.failure {
+            span.failed(why);
             self.metrics.failed(Step::Apply);
         }
         Ok(outcome)
@@ -115,7 +122,7 @@ impl Applier {
         self.states.with(subject.key(), subject.uid(), |state| {
             state.dry_run_published = Some(published.clone());
         });
-        let dry_run = Some(dry_run::describe(inputs, plan));
+        let dry_run = Some(dry_run::describe(inputs, plan, self.style));
         Applied {
             published: PublishedAddresses::as_ready(published),
             dry_run,
@@ -199,7 +206,10 @@ impl Applier {
         let send = |writes: Vec<Write>| {
             stream::iter(writes)
                 .map(|write| async {
+                    let about = || KeyValue::new("beatkeeper.write", write.to_string());
+                    let span = subject.trace.write("write", about);
                     let result = self.send(subject, &write).await;
+                    span.end(&result);
                     (write, result)
                 })
                 .buffer_unordered(SIDE_BY_SIDE)

@@ -58,11 +58,13 @@ impl InputGatherer {
     /// owner prevents it.
     pub(crate) async fn gather(&self, subject: &Subject) -> Gathering {
         let registration = &subject.registration;
+        let mut span = subject.trace.step("inputs");
         let mut gathering = {
             let _step = self.metrics.begin(Step::Inputs);
             self.ensure_service(registration).await
         };
-        if gathering.failure.is_some() {
+        if let Some(why) = &gathering.failure {
+            span.failed(why);
             self.metrics.failed(Step::Inputs);
         }
         self.snapshots.add_dry_run(registration, &mut gathering.inputs);

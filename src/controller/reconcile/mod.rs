@@ -9,6 +9,8 @@ mod error;
 mod fence;
 mod gathering;
 pub(super) mod inputs;
+mod judge;
+mod known;
 pub(super) mod pipeline;
 pub(super) mod plan;
 pub(super) mod refused_addresses;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use beatkeeper_api::ServiceRegistration;
 use kube::runtime::controller::Action;
+use opentelemetry::KeyValue;
 use tracing::Instrument;
 
 use super::{
@@ -18,8 +19,16 @@ use super::{
     verify::{Verified, Verifier},
 };
 use crate::controller::{
-    api::ApiServer, backoff, cluster::Cluster, host::Process, liveness::Liveness,
-    metrics::groups::Step, registrations::Registrations, states::States, telemetry::Telemetry,
+    api::ApiServer,
+    backoff,
+    cluster::Cluster,
+    host::Process,
+    liveness::Liveness,
+    metrics::groups::Step,
+    registrations::Registrations,
+    states::States,
+    telemetry::Telemetry,
+    trace::recording::{Trace, count},
     watch::access::ReadAccess,
 };
 use beatkeeper_core::{
@@ -70,7 +79,7 @@ impl Reconciler {
         }
         let span = tracing::info_span!("reconcile", registration = %key);
         let this = self.clone();
-        let task = async move { this.reconcile(object).await }.instrument(span);
+        let task = async move { this.traced(object).await }.instrument(span);
         let result = tokio::spawn(self.process.task(task)).await;
         if result.is_err() {
             self.telemetry.metrics.panicked();
@@ -84,8 +93,14 @@ impl Reconciler {
         result.map_err(|_| ReconcileError::Panicked(key))?
     }
 
-    async fn reconcile(&self, object: Arc<ServiceRegistration>) -> Result<Action, ReconcileError> {
-        let subject = self.subject(object);
+    async fn traced(&self, object: Arc<ServiceRegistration>) -> Result<Action, ReconcileError> {
+        let (key, trace) = (Key::of(&object.metadata), self.telemetry.traces.begin());
+        let result = self.reconcile(self.subject(object, trace.clone())).await;
+        self.telemetry.traces.end(&trace, &key);
+        result
+    }
+
+    async fn reconcile(&self, subject: Subject) -> Result<Action, ReconcileError> {
         let mut permits = Permits::default();
         for attempt in 1.. {
             if self.liveness.index().awaits_relist() {
@@ -124,18 +139,21 @@ impl Reconciler {
         }
         let metrics = &self.telemetry.metrics;
         let _step = metrics.begin(Step::Verify);
-        let verified = self.verifier.verify(subject.key(), suspects).await;
+        let mut span = subject.trace.step("verify");
+        span.note(|| KeyValue::new("beatkeeper.suspects", count(suspects.len())));
+        let pace = Some(subject.registration.pace());
+        let verified = self.verifier.verify(subject.key(), pace, suspects, &subject.trace).await;
         if !verified.is_complete() {
             metrics.failed(Step::Verify);
         }
         verified
     }
 
-    fn subject(&self, object: Arc<ServiceRegistration>) -> Subject {
+    fn subject(&self, object: Arc<ServiceRegistration>, trace: Trace) -> Subject {
         let mut registration = snapshot::registration(&object, &self.cluster.lock());
         registration.dry_run |= self.dry_run;
         let ttl = self.states.ttl_history(&registration.key, &registration.uid, registration.ttl);
-        Subject { object, registration, ttl }
+        Subject { object, registration, ttl, trace }
     }
 
     /// The action after an error: a retry with growing backoff, but not later than the next deadline.

@@ -44,6 +44,7 @@ impl Planner {
         permits: &mut Permits,
     ) -> Planned {
         let _step = self.metrics.begin(Step::Plan);
+        let _span = subject.trace.step("plan");
         let (registration, clocks) = (&subject.registration, self.clock.clocks());
         if registration.dry_run {
             let plan = build::build(registration, inputs, verdicts, self.style, clocks.wall);

@@ -3,7 +3,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use beatkeeper_api::InstanceState;
 use kube::runtime::controller::Action;
+use opentelemetry::trace::TraceId;
 
 use super::{
     adoption::Adopter,
@@ -30,7 +32,10 @@ use beatkeeper_core::{
         verdict::{Suspect, Verdict},
     },
     inputs::snapshot,
-    report::{conditions, published_verdicts, summary::DecisionSummary},
+    report::{
+        conditions, published_verdicts,
+        summary::{self, DecisionSummary},
+    },
     vocabulary::{failure::Failure, monotonic_time::MonotonicTime},
 };
 
@@ -66,6 +71,8 @@ impl ReportStep {
         outcome: Outcome,
         again_at: Option<MonotonicTime>,
     ) -> Result<Action, ReconcileError> {
+        let trace = subject.trace.clone();
+        let _span = trace.step("report");
         let Gathering { inputs, failure: incomplete, .. } = gathering;
         let Outcome { applied, failure: unapplied, .. } = outcome;
         // Incomplete inputs have precedence over a failed write.
@@ -73,9 +80,11 @@ impl ReportStep {
         let failure = failure.map(Arc::new);
         let mut applied = subject.with_former_ttl(&decision.verdicts, applied);
         applied.failure = failure.clone().map(Failure::from);
+        self.trace_troubles(&subject, &decision.verdicts, failure.as_deref());
         if failure.is_none() {
             // An address in a slice that the API server refuses to have written is not pruned yet.
-            self.note_success(&subject, inputs.held_back.closed.is_empty());
+            let all_written = inputs.held_back.closed.is_empty();
+            self.note_success(&subject, &decision.verdicts, all_written);
             self.snapshots.note_earlier(&subject.registration, &inputs);
         }
         let registration = &subject.registration;
@@ -90,7 +99,8 @@ impl ReportStep {
         self.readiness.report(registration, &inputs, &decision.verdicts, &applied);
         let again_at = again_at.into_iter().chain(retry_refused).min();
         let next = self.schedule(&subject, &decision, again_at);
-        let Decision { mut verdicts, .. } = decision;
+        // The decision may be kept, and only the report says what is in the slices.
+        let mut verdicts = Arc::unwrap_or_clone(decision.verdicts);
         let publish_not_ready = inputs.service.as_ref().is_some_and(|it| it.publish_not_ready);
         published_verdicts::correct(
             &mut verdicts,
@@ -98,6 +108,7 @@ impl ReportStep {
             &applied,
             publish_not_ready,
         );
+        summary::tell_last_beats(&mut verdicts, &self.liveness.index(), subject.key());
         let ready = conditions::ready_reason(inputs.stall.as_ref(), &applied);
         self.metrics.decided(subject.key(), &verdicts, ready);
         // The addresses are not needed any more, and there may be many of them.
@@ -115,20 +126,42 @@ impl ReportStep {
     }
 
     /// Notes that the registration was published. `all_written` says whether this includes all prunes.
-    fn note_success(&self, subject: &Subject, all_written: bool) {
+    fn note_success(&self, subject: &Subject, verdicts: &[Verdict], all_written: bool) {
         let pruned = self.states.with(subject.key(), subject.uid(), |state| {
             state.failures = 0;
             if all_written { std::mem::take(&mut state.pruning) } else { HashMap::new() }
         });
         let now = self.clock.now();
         for (count, (lease, pruning)) in pruned.iter().enumerate() {
-            self.metrics.pruned(pruning.deadline);
+            self.metrics.pruned(pruning.deadline, subject.trace.id());
+            subject.trace.pruned(lease, || instance_of(lease, verdicts), pruning, now);
             if count < PRUNES_LOGGED {
-                log_prune(lease, pruning, now);
+                log_prune(lease, pruning, subject.trace.id(), now);
             }
         }
         if pruned.len() > PRUNES_LOGGED {
             tracing::info!(more = pruned.len() - PRUNES_LOGGED, "pruned more instances");
+        }
+    }
+
+    /// Notes in the trace what makes it worth sending besides prunes: more held instances than before, and a failure
+    /// that is the first in a row.
+    fn trace_troubles(
+        &self,
+        subject: &Subject,
+        verdicts: &[Verdict],
+        failure: Option<&PublishError>,
+    ) {
+        if !subject.trace.is_on() {
+            return;
+        }
+        let held = verdicts.iter().filter(|it| it.state == InstanceState::Held).count();
+        let (more, first) = self.states.with(subject.key(), subject.uid(), |state| {
+            (std::mem::replace(&mut state.held, held) < held, state.failures == 0)
+        });
+        subject.trace.held(held, more);
+        if let Some(failure) = failure {
+            subject.trace.failed(failure, first);
         }
     }
 
@@ -155,7 +188,7 @@ impl ReportStep {
 
 /// Logs why an instance was pruned: how long ago its deadline was, and how long after the deadline the live read and
 /// the renewal of the probe were sent.
-fn log_prune(lease: &str, pruning: &Pruning, now: MonotonicTime) {
+fn log_prune(lease: &str, pruning: &Pruning, trace_id: Option<TraceId>, now: MonotonicTime) {
     let Pruning { deadline, read, proof } = *pruning;
     let after = |sent: MonotonicTime| sent.since(deadline);
     tracing::info!(
@@ -163,6 +196,14 @@ fn log_prune(lease: &str, pruning: &Pruning, now: MonotonicTime) {
         deadline_passed = ?now.since(deadline),
         live_read_after_deadline = ?read.map(after),
         probe_sent_after_deadline = ?proof.map(after),
+        trace_id = trace_id.map(tracing::field::display),
         "pruned"
     );
+}
+
+/// The name of the instance with this Lease; that of the Lease, if no verdict is about it.
+fn instance_of(lease: &Arc<str>, verdicts: &[Verdict]) -> String {
+    let mut about = verdicts.iter().filter_map(|it| Some((it, it.lease_decision()?)));
+    let verdict = about.find(|(_, decision)| decision.lease == *lease);
+    verdict.map_or(&**lease, |(verdict, _)| &*verdict.instance).to_owned()
 }

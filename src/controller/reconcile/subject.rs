@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use beatkeeper_api::ServiceRegistration;
 
+use crate::controller::trace::recording::Trace;
 use beatkeeper_core::{
     decide::verdict::Verdict, liveness::ttl::TtlHistory, objects::registration::Registration,
     report::applied::Applied, vocabulary::key::Key,
@@ -14,6 +15,7 @@ pub(crate) struct Subject {
     pub(crate) object: Arc<ServiceRegistration>,
     pub(crate) registration: Registration,
     pub(crate) ttl: TtlHistory,
+    pub(crate) trace: Trace,
 }
 
 impl Subject {

@@ -9,21 +9,24 @@ use std::{
 use beatkeeper_api::heartbeat::REGISTRATION_LABEL;
 use futures::{StreamExt, future, stream};
 use kube::Api;
+use opentelemetry::KeyValue;
 
 use crate::controller::{
     api::{ApiServer, CALL_TIMEOUT},
+    carriers::proving::GatewayProofs,
     clock::Clock,
     error::ApiError,
     liveness::Liveness,
     probe::proofs::Proofs,
     queue::WorkQueue,
+    trace::recording::{Trace, count},
 };
 use crate::kube_client::{self, list::Collection};
 use beatkeeper_core::{
     decide::verdict::Suspect,
     liveness::{index::LiveRead, unproven::Unproven},
     objects::heartbeat::{Heartbeat, HeartbeatLease},
-    vocabulary::{failure::Failure, key::Key, monotonic_time::MonotonicTime},
+    vocabulary::{failure::Failure, key::Key, monotonic_time::MonotonicTime, pace::Pace},
 };
 
 /// Up to this many Leases are read one by one, several at once, whatever the size of their registration.
@@ -47,6 +50,9 @@ pub(crate) struct Verified {
     pub(crate) unreadable: HashMap<Arc<str>, Failure>,
     /// Why no proof has come, if none has. Then all suspects are held.
     pub(crate) unproven: Option<Unproven>,
+    /// Whether gateways, or the election's Lease, have not said in time what suspects need of them. Those suspects are
+    /// held.
+    pub(crate) unanswered: bool,
 }
 
 /// Why a Lease could not be read live.
@@ -63,7 +69,7 @@ enum ReadError {
 impl Verified {
     /// Whether every suspect was read, and the proof has come.
     pub(crate) fn is_complete(&self) -> bool {
-        self.unreadable.is_empty() && self.unproven.is_none()
+        self.unreadable.is_empty() && self.unproven.is_none() && !self.unanswered
     }
 }
 
@@ -73,21 +79,36 @@ pub(crate) struct Verifier {
     pub(crate) clock: Clock,
     pub(crate) liveness: Arc<Liveness>,
     pub(crate) proofs: Arc<Proofs>,
+    pub(crate) gateways: GatewayProofs,
     pub(crate) queue: Arc<WorkQueue>,
 }
 
 impl Verifier {
-    /// Reads the Leases of these suspects, and waits for a proof of the path at the same time. Client required.
-    pub(crate) async fn verify(&self, registration: &Key, suspects: &[Suspect]) -> Verified {
+    /// Reads the Leases of these suspects, and waits for a proof of the path and for those of gateways at the same time.
+    /// `pace` is that of the registration. Client required.
+    pub(crate) async fn verify(
+        &self,
+        registration: &Key,
+        pace: Option<Pace>,
+        suspects: &[Suspect],
+        trace: &Trace,
+    ) -> Verified {
         let latest = suspects.iter().filter_map(|suspect| suspect.deadline).max();
         let proof = async {
             match latest {
-                Some(deadline) => self.proofs.prove_up_to(deadline).await.map(Some),
+                Some(deadline) => self.prove(deadline, trace).await.map(Some),
                 None => Ok(None),
             }
         };
-        let (proof, mut verified) =
-            future::join(proof, self.read_live(registration, suspects)).await;
+        let answers = async {
+            match pace {
+                Some(pace) => self.gateways.prove(registration, pace, suspects).await,
+                None => true,
+            }
+        };
+        let reads = self.read_live(registration, suspects, trace);
+        let (proof, answered, mut verified) = future::join3(proof, answers, reads).await;
+        verified.unanswered = !answered;
         match proof {
             Ok(sent) => verified.proof = sent,
             Err(unproven) => verified.unproven = Some(unproven),
@@ -96,9 +117,23 @@ impl Verifier {
         verified
     }
 
+    /// Waits for a proof of the time up to this deadline.
+    async fn prove(
+        &self,
+        deadline: MonotonicTime,
+        trace: &Trace,
+    ) -> Result<MonotonicTime, Unproven> {
+        let late = || self.clock.now().since(deadline).as_secs_f64();
+        let about = || KeyValue::new("beatkeeper.deadline_passed", late());
+        let span = trace.read("await proof", about);
+        let proof = self.proofs.prove_up_to(deadline).await;
+        span.end(&proof);
+        proof
+    }
+
     /// Reads the Leases of these suspects and notes the results in the index. All reads together end within the
     /// timeout of one call, so that a server that lets calls hang does not delay the other instances for longer.
-    async fn read_live(&self, registration: &Key, suspects: &[Suspect]) -> Verified {
+    async fn read_live(&self, registration: &Key, suspects: &[Suspect], trace: &Trace) -> Verified {
         let earliest = suspects.iter().filter_map(|suspect| suspect.deadline).min();
         let past = earliest.map(|deadline| self.clock.now().since(deadline));
         tracing::debug!(suspects = suspects.len(), ?past, "reading Leases live");
@@ -107,16 +142,20 @@ impl Verifier {
             suspects.iter().map(|suspect| (suspect.lease.clone(), late.clone())).collect();
         let mut verified = Verified { unreadable, ..Verified::default() };
         // Leases that are not read in time keep the error from above.
-        let _ = kube_client::within(CALL_TIMEOUT, self.read_all(registration, &mut verified)).await;
+        let reads = self.read_all(registration, &mut verified, trace);
+        let _ = kube_client::within(CALL_TIMEOUT, reads).await;
         verified
     }
 
-    async fn read_all(&self, registration: &Key, verified: &mut Verified) {
+    async fn read_all(&self, registration: &Key, verified: &mut Verified, trace: &Trace) {
         let Verified { unreadable, reads, .. } = verified;
         if a_list_is_cheaper(unreadable.len(), self.liveness.index().count_of(registration)) {
             let mut found = HashSet::new();
             let sent = self.clock.now();
+            let about = || KeyValue::new("beatkeeper.suspects", count(unreadable.len()));
+            let span = trace.read("list Leases", about);
             let listed = self.list(registration, &mut found).await;
+            span.end(&listed);
             for lease in &found {
                 if unreadable.remove(lease).is_some() {
                     reads.insert(lease.clone(), sent);
@@ -132,7 +171,10 @@ impl Verifier {
         left.sort_unstable();
         let mut answers = stream::iter(left)
             .map(|lease| async move {
+                let about = || KeyValue::new("beatkeeper.lease", lease.clone());
+                let span = trace.read("read Lease", about);
                 let read = self.read(registration, &lease).await;
+                span.end(&read);
                 (lease, read)
             })
             .buffer_unordered(SIDE_BY_SIDE);

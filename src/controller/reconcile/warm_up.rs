@@ -5,7 +5,9 @@ use std::sync::Arc;
 use beatkeeper_api::ServiceRegistration;
 
 use super::{decide::Decider, inputs::Snapshots, subject::Subject};
-use crate::controller::{cluster::Cluster, liveness::Liveness, states::States};
+use crate::controller::{
+    cluster::Cluster, liveness::Liveness, states::States, trace::recording::Trace,
+};
 use beatkeeper_core::inputs::{Inputs, snapshot};
 
 /// Prepares the index for a term.
@@ -38,7 +40,8 @@ impl WarmUp {
             let registration = snapshot::registration(object, &self.cluster.lock());
             let ttl =
                 self.states.ttl_history(&registration.key, &registration.uid, registration.ttl);
-            let subject = Subject { object: object.clone(), registration, ttl };
+            let (object, trace) = (object.clone(), Trace::default());
+            let subject = Subject { object, registration, ttl, trace };
             step(&subject, &self.snapshots.as_known(&subject));
             // Beats can be processed between two registrations.
             tokio::task::yield_now().await;

@@ -126,6 +126,7 @@ impl Scope {
             clock: self.telemetry.clock,
             liveness: self.liveness.clone(),
             proofs: self.proofs.clone(),
+            gateways: self.gateway_proofs(),
             queue: self.queue.clone(),
         }
     }

@@ -1,12 +1,16 @@
 //! The owners of the state of one scope.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::{
     api::ApiServer,
+    carriers::{
+        port::Network,
+        state::{CarrierState, Outbox},
+    },
     cluster::Cluster,
     explain::scopes::Scopes,
     host::{self, Process},
@@ -38,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) leadership: Leadership,
     /// Which scopes can be asked about their registrations.
     pub(crate) scopes: Arc<Scopes>,
+    /// The network of gateways; None if there are none.
+    pub(crate) gateways: Option<Arc<dyn Network>>,
     /// Cancelled once a scope has listed all kinds, or has no right to and must report this.
     pub(crate) warm: CancellationToken,
 }
@@ -62,7 +68,16 @@ pub(super) struct Scope {
     pub(super) read_access: Arc<ReadAccess>,
     pub(super) relists: Arc<Relists>,
     pub(super) scopes: Arc<Scopes>,
+    pub(super) identity: String,
+    pub(super) gateways: Option<GatewayOwner>,
     pub(super) warm: CancellationToken,
+}
+
+/// What the task of the streams to gateways takes over.
+pub(super) struct GatewayOwner {
+    pub(super) network: Arc<dyn Network>,
+    /// None once the task has it.
+    pub(super) outbox: Mutex<Option<Outbox>>,
 }
 
 impl Scope {
@@ -70,9 +85,18 @@ impl Scope {
         let Shared { client, settings, process, observer, telemetry, .. } = shared;
         let (clock, metrics) = (telemetry.clock, telemetry.metrics.clone());
         let parallel = settings.max_parallel_api_calls;
-        let api = ApiServer::new(client.clone(), shared.leadership.clone(), parallel, stop.clone());
+        let leadership = shared.leadership.clone();
+        let api = ApiServer::new(client.clone(), leadership, parallel, stop.clone());
         let cluster = Arc::<Cluster>::default();
-        let liveness = Arc::new(Liveness::new(clock));
+        let (carriers, gateways) = match &shared.gateways {
+            Some(network) => {
+                let (carriers, outbox) = CarrierState::new(clock.now());
+                let (network, outbox) = (network.clone(), Mutex::new(Some(outbox)));
+                (Some(carriers), Some(GatewayOwner { network, outbox }))
+            }
+            None => (None, None),
+        };
+        let liveness = Arc::new(Liveness::new(clock, carriers));
         metrics.count_leases_of(liveness.shared_index());
         observer.keeps(&liveness.shared_index());
         let states = Arc::new(States::new(clock));
@@ -109,6 +133,8 @@ impl Scope {
             read_access: Arc::default(),
             relists,
             scopes: shared.scopes.clone(),
+            identity: shared.identity.clone(),
+            gateways,
             warm: shared.warm.clone(),
         }
     }

@@ -53,6 +53,7 @@ impl Scope {
             gates: self.gates.clone(),
             queue: self.queue.clone(),
             proofs: self.proofs.clone(),
+            carriers: self.carrier_terms(),
             access,
             registrations,
             warm_up: self.warm_up(decider.clone()),
@@ -179,6 +180,7 @@ impl Scope {
             rollback: self.rollback(),
             refused: self.refused_addresses(),
             takeovers: self.takeovers(),
+            style: self.settings.style(),
         }
     }
 

@@ -51,6 +51,8 @@ impl Scope {
         let ready = async {
             first_lists.read().await;
             probes.resume();
+            // Beats of a Lease that is not known yet could not be taken in.
+            self.start_gateways();
             self.tasks.spawn_for_ever(self.renewer().run());
             let read = registrations.wait_until_ready().await;
             registration_watch.note_first_list();

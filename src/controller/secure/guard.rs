@@ -9,7 +9,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use beatkeeper_api::text::plain;
+use beatkeeper_api::{
+    bearer::{TOKEN_MAX, bearer},
+    text::plain,
+};
 use beatkeeper_core::vocabulary::rate_limit::{RateLimit, RateLimiter};
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -24,8 +27,6 @@ use crate::controller::clock::Clock;
 const PARALLEL: usize = 4;
 /// How long a request waits for its turn.
 const TURN_WITHIN: Duration = Duration::from_secs(5);
-/// No token of Kubernetes comes near this length.
-const TOKEN_MAX: usize = 16 * 1024;
 /// How often the log tells that reviews fail.
 const TELL: RateLimit = RateLimit { burst: 1, every: Duration::from_secs(30) };
 
@@ -98,7 +99,8 @@ impl<R: Reviewer> Guard<R> {
         headers: &HeaderMap,
         access: Access,
     ) -> Result<(), Refused> {
-        let token = bearer(headers).ok_or(Refused::NoToken)?;
+        let values = headers.get_all(header::AUTHORIZATION).iter();
+        let token = bearer(values.map(|value| value.as_bytes())).ok_or(Refused::NoToken)?;
         if token.len() > TOKEN_MAX {
             return Err(Refused::BadToken(access.audience()));
         }
@@ -156,14 +158,6 @@ impl<R: Reviewer> Guard<R> {
             tracing::warn!(error = %failure, "cannot check the token of a request; answering 503");
         }
     }
-}
-
-/// The token of a request.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 #[cfg(test)]

@@ -184,6 +184,15 @@ impl ControlPlane {
         self.data.join("kubeconfig")
     }
 
+    /// Returns a kubeconfig, as JSON, with a token instead of an administrator's certificate. Its namespace is `default`,
+    /// unless another is named.
+    ///
+    /// # Errors
+    /// If the administrator's kubeconfig cannot be read.
+    pub fn kubeconfig_with(&self, token: &str, namespace: Option<&str>) -> Result<String> {
+        kubeconfig::with_token(&self.kubeconfig(), token, namespace)
+    }
+
     /// Returns the folder with all files of this control plane. It is removed with the control plane.
     pub fn data_folder(&self) -> &Path {
         &self.data

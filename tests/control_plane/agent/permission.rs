@@ -38,11 +38,8 @@ async fn a_missing_permission_is_explained_with_the_rule_to_add() {
 /// A kubeconfig for the namespace's default ServiceAccount, which has no rights.
 async fn kubeconfig_of_default_account(ns: &TestNamespace, folder: &Path) -> PathBuf {
     let token = ns.plane.token(&ns.name, "default", None).await.unwrap();
-    let mut config: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(ns.plane.kubeconfig()).unwrap()).unwrap();
-    config["users"][0]["user"] = json!({ "token": token });
     let path = folder.join("kubeconfig");
-    std::fs::write(&path, config.to_string()).unwrap();
+    std::fs::write(&path, ns.plane.kubeconfig_with(&token, None).unwrap()).unwrap();
     path
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     core::v1::Namespace, rbac::v1::Role,
 };
 use kube::{Api, api::DeleteParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::fixture::{PolicyFixture, beat, cordon, create, delete, label, patch, refused};
 use super::helm::Helm;
@@ -293,11 +293,8 @@ async fn collectors_pass(
 /// Runs a command of the agent with the token of a Pod.
 async fn agent(fixture: &PolicyFixture, pod: &str, command: &[&str]) {
     let token = fixture.plane.token(&fixture.ns.name, "default", Some(pod)).await.unwrap();
-    let text = std::fs::read_to_string(fixture.plane.kubeconfig()).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
-    config["users"][0]["user"] = json!({ "token": token });
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(&file, config.to_string()).unwrap();
+    std::fs::write(&file, fixture.plane.kubeconfig_with(&token, None).unwrap()).unwrap();
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_beatkeeper"))
         .arg("agent")
         .args(command)

@@ -14,18 +14,20 @@ use super::{
 };
 use beatkeeper_cluster::{ControlPlane, shared};
 
-/// Declares as much of the Prometheus operator's resources as requests need. Their fields are not
-/// checked here.
-async fn declare_monitoring(plane: &ControlPlane) {
-    for (plural, kind) in [
-        ("servicemonitors", "ServiceMonitor"),
-        ("podmonitors", "PodMonitor"),
-        ("prometheusrules", "PrometheusRule"),
+/// Declares as much of the resources of the Prometheus operator and of cert-manager as requests
+/// need. Their fields are not checked here.
+async fn declare_others(plane: &ControlPlane) {
+    for (group, plural, kind) in [
+        ("monitoring.coreos.com", "servicemonitors", "ServiceMonitor"),
+        ("monitoring.coreos.com", "podmonitors", "PodMonitor"),
+        ("monitoring.coreos.com", "prometheusrules", "PrometheusRule"),
+        ("cert-manager.io", "issuers", "Issuer"),
+        ("cert-manager.io", "certificates", "Certificate"),
     ] {
         let crd: CustomResourceDefinition = serde_json::from_value(json!({
-            "metadata": { "name": format!("{plural}.monitoring.coreos.com") },
+            "metadata": { "name": format!("{plural}.{group}") },
             "spec": {
-                "group": "monitoring.coreos.com",
+                "group": group,
                 "names": { "plural": plural, "singular": kind.to_lowercase(), "kind": kind },
                 "scope": "Namespaced",
                 "versions": [{ "name": "v1", "served": true, "storage": true, "schema": {
@@ -54,15 +56,20 @@ where
 /// Creates what the admission of a Pod needs, because a dry run creates nothing.
 async fn prepare(plane: &ControlPlane) {
     let client = plane.admin_client().unwrap();
-    for name in [RELEASE, "monitoring"] {
+    for name in [RELEASE, "monitoring", "elsewhere"] {
         let namespace: Namespace =
             serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
         make(&Api::all(client.clone()), &namespace).await;
     }
-    for name in ["beatkeeper", "keeper", "keeper-operator"] {
+    for (namespace, name) in [
+        (RELEASE, "beatkeeper"),
+        (RELEASE, "keeper"),
+        (RELEASE, "keeper-operator"),
+        ("elsewhere", "keeper"),
+    ] {
         let account: ServiceAccount =
             serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
-        make(&Api::namespaced(client.clone(), RELEASE), &account).await;
+        make(&Api::namespaced(client.clone(), namespace), &account).await;
     }
     let accounts: Api<ServiceAccount> = Api::namespaced(client, RELEASE);
     crate::support::eventually("the default ServiceAccount is there", async || {
@@ -75,7 +82,7 @@ async fn prepare(plane: &ControlPlane) {
 async fn the_api_server_takes_every_object_of_every_variant_without_a_warning() {
     let plane = shared().await;
     let helm = Helm::on(plane);
-    declare_monitoring(plane).await;
+    declare_others(plane).await;
     prepare(plane).await;
     let variants = variants();
     assert!(variants.len() >= 6, "{variants:?}");
@@ -150,7 +157,7 @@ fn objects(rendered: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn rendered_without_a_cluster_the_chart_has_every_object_that_an_install_would_apply() {
     let plane = shared().await;
-    declare_monitoring(plane).await;
+    declare_others(plane).await;
     for (name, file) in variants() {
         let file = file.to_str().unwrap();
         let alone = objects(&Helm::offline().render(&["-f", file]).await);
@@ -174,6 +181,25 @@ async fn rendered_without_a_cluster_the_chart_has_every_object_that_an_install_w
         assert_eq!(alone, objects(&applied), "{name}");
         let policies =
             alone.iter().filter(|it| it.starts_with("ValidatingAdmissionPolicy")).count();
-        assert_eq!(policies, if name == "restricted-values.yaml" { 0 } else { 6 }, "{name}");
+        let expected = match &*name {
+            "restricted-values.yaml" => 0,
+            name if name.starts_with("gateway-") => 8,
+            _ => 6,
+        };
+        assert_eq!(policies, expected, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_the_example_of_the_charts_metadata() {
+    let plane = crate::support::crd::install().await;
+    let text = std::fs::read_to_string(chart().join("Chart.yaml")).unwrap();
+    let metadata: Value = serde_saphyr::from_str(&text).unwrap();
+    let examples = metadata["annotations"]["artifacthub.io/crdsExamples"].as_str().unwrap();
+    let examples: Vec<Value> = serde_saphyr::from_str(examples).unwrap();
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": examples }).to_string();
+    let args = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+    let said = Helm::on(plane).kubectl(&args, &list).await.unwrap();
+    assert!(said.contains("serviceregistration.beatkeeper.dev/greeter"), "{said}");
+    assert!(!said.contains("Warning"), "{said}");
 }

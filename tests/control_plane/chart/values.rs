@@ -8,13 +8,14 @@ use super::helm::{Helm, chart, variants};
 
 /// The names of maps with keys that the user chooses: labels, annotations, namespaces, and values
 /// that charts share.
-const FREE: [&str; 11] = [
+const FREE: [&str; 12] = [
     "global",
     "labels",
     "annotations",
     "commonLabels",
     "podLabels",
     "podAnnotations",
+    "deploymentAnnotations",
     "additionalRuleLabels",
     "additionalRuleAnnotations",
     "outsideRanges",
@@ -22,8 +23,10 @@ const FREE: [&str; 11] = [
     "limits",
 ];
 /// Further maps of this kind. They are passed to the API server, which checks them.
-const PASSED_ON: [&str; 4] = [
+const PASSED_ON: [&str; 6] = [
     "/nodeSelector",
+    "/gateway/nodeSelector",
+    "/console/nodeSelector",
     "/podSecurityContext/seccompProfile",
     "/securityContext/capabilities",
     "/metrics/secure/tlsConfig",
@@ -96,17 +99,24 @@ async fn render(values: &Value) -> Result<String, String> {
 async fn every_value_changes_what_is_rendered() {
     let written = variants().into_iter().map(|(name, _)| read(&format!("ci/{name}")));
     let variants: Vec<Value> = written.chain([every_alert_changed()]).collect();
+    let mut rendered = Vec::new();
+    for values in &variants {
+        rendered.push(render(values).await.unwrap());
+    }
     let (mut unset, mut ignored) = (Vec::new(), Vec::new());
     for leaf in default_values().0 {
-        let mut set = variants.iter().filter(|values| values.pointer(&leaf).is_some()).peekable();
+        let all = variants.iter().zip(&rendered);
+        let mut set = all.filter(|(values, _)| values.pointer(&leaf).is_some()).peekable();
         if set.peek().is_none() {
             unset.push(leaf);
             continue;
         }
         let mut used = false;
-        for values in set {
-            let with = render(values).await.unwrap();
-            used |= render(&without(values, &leaf)).await != Ok(with);
+        for (values, with) in set {
+            used = render(&without(values, &leaf)).await.ok().as_ref() != Some(with);
+            if used {
+                break;
+            }
         }
         if !used {
             ignored.push(leaf);
@@ -135,12 +145,13 @@ async fn what_is_no_value_is_refused_by_its_name_at_every_level() {
         ("imagePullSecrets", json!({ "name": "a", "mistyped": 1 })),
         ("extraEnv", json!({ "name": "A", "mistyped": "1" })),
         ("tolerations", json!({ "mistyped": "a" })),
+        ("hostAliases", json!({ "ip": "192.0.2.1", "hostnames": [], "mistyped": "a" })),
         ("topologySpreadConstraints", json!({ "mistyped": 1 })),
     ] {
         let why = render(&json!({ path: [item] })).await.expect_err(path);
         assert!(why.contains("'mistyped'"), "{path}: {why}");
     }
-    for list in ["metricsFrom", "egress"] {
+    for list in ["metricsFrom", "gatewayFrom", "egress"] {
         let values = json!({ "networkPolicy": { list: [{ "mistyped": 1 }] } });
         let why = render(&values).await.expect_err(list);
         assert!(why.contains("'mistyped'"), "{list}: {why}");

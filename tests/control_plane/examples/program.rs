@@ -152,11 +152,9 @@ impl Settings {
             std::fs::write(&path, content).unwrap();
             path.display().to_string()
         };
-        let admin = std::fs::read_to_string(ns.plane.kubeconfig()).unwrap();
-        let mut kubeconfig: Value = serde_json::from_str(&admin).unwrap();
-        kubeconfig["users"][0]["user"] = json!({ "token": token });
-        kubeconfig["contexts"][0]["context"]["namespace"] = json!(ns.name);
-        let cluster = &kubeconfig["clusters"][0]["cluster"];
+        let kubeconfig = ns.plane.kubeconfig_with(&token, Some(&ns.name)).unwrap();
+        let config: Value = serde_json::from_str(&kubeconfig).unwrap();
+        let cluster = &config["clusters"][0]["cluster"];
         let text = |key: &str| cluster[key].as_str().unwrap().to_owned();
         let environment = vec![
             ("BEATKEEPER_REGISTRATION", "greeter".to_owned()),
@@ -166,7 +164,7 @@ impl Settings {
             ("API_SERVER", text("server")),
             ("CA_FILE", text("certificate-authority")),
             ("TOKEN_FILE", file("token", &token)),
-            ("KUBECONFIG", file("kubeconfig", &kubeconfig.to_string())),
+            ("KUBECONFIG", file("kubeconfig", &kubeconfig)),
         ];
         Self { environment, folder: folder.into() }
     }

@@ -41,6 +41,23 @@ impl Operator {
         namespace: &str,
         flags: &[&str],
     ) -> Self {
+        Self::spawn(say, pod, None, kubeconfig, namespace, flags)
+    }
+
+    /// Like [`Self::start_as`], in a Pod of the namespace that it watches.
+    pub fn start_in_pod(pod: &str, kubeconfig: &Path, namespace: &str, flags: &[&str]) -> Self {
+        let say = "info,beatkeeper=debug,kube_client=error";
+        Self::spawn(say, Some(pod), Some(namespace), kubeconfig, namespace, flags)
+    }
+
+    fn spawn(
+        say: &str,
+        pod: Option<&str>,
+        home: Option<&str>,
+        kubeconfig: &Path,
+        namespace: &str,
+        flags: &[&str],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beatkeeper"));
         command.arg("controller");
         if !namespace.is_empty() {
@@ -65,6 +82,9 @@ impl Operator {
             Some(pod) => command.env("POD_NAME", pod),
             None => command.env_remove("POD_NAME"),
         };
+        if let Some(home) = home {
+            command.env("POD_NAMESPACE", home);
+        }
         // The spawning thread must live as long as the test process: see `die_with_this_thread`.
         let child = spawn_from_keeper(command);
         Self { child, log }

@@ -10,6 +10,8 @@ pub struct Scrape {
     /// By name and labels, as in `name{label="value"}`.
     samples: BTreeMap<String, f64>,
     help: BTreeSet<String>,
+    /// The exemplars, by the series that they belong to: their labels.
+    exemplars: BTreeMap<String, String>,
     types: BTreeMap<String, String>,
 }
 
@@ -53,6 +55,10 @@ impl Scrape {
             assert!(fresh, "{line}");
             return;
         }
+        let (line, exemplar) = match line.split_once(" # {") {
+            Some((line, exemplar)) => (line, exemplar.split_once("} ")),
+            None => (line, None),
+        };
         let (series, value) = line.rsplit_once(' ').expect(line);
         let name = series.split_once('{').map_or(series, |(name, labels)| {
             let labels = labels.strip_suffix('}').expect(line);
@@ -64,7 +70,11 @@ impl Scrape {
             name
         });
         self.assert_described(name, line);
-        let value = value.parse().expect(line);
+        let value: f64 = value.parse().expect(line);
+        if let Some((labels, example)) = exemplar {
+            assert!(name.ends_with("_bucket") && example.parse::<f64>().is_ok(), "{line}");
+            self.exemplars.insert(series.to_owned(), labels.to_owned());
+        }
         assert_eq!(self.samples.insert(series.to_owned(), value), None, "twice: {line}");
     }
 
@@ -89,6 +99,12 @@ impl Scrape {
     /// The value of a series, or 0 if the series does not exist yet.
     pub fn value(&self, series: &str) -> f64 {
         self.samples.get(series).copied().unwrap_or_default()
+    }
+
+    /// The labels of the exemplars of a metric.
+    pub fn examples(&self, name: &str) -> Vec<String> {
+        let all = self.exemplars.iter().filter(|(series, _)| series.starts_with(name));
+        all.map(|(_, labels)| labels.clone()).collect()
     }
 
     /// All series of a metric with their values.

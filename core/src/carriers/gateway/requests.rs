@@ -40,7 +40,11 @@ pub(super) struct Requests {
     due: Vec<RequestId>,
     due_since: Option<MonotonicTime>,
     under_way: VecDeque<UnderWay>,
+    look_at_asked: MonotonicTime,
 }
+
+/// How often requests that wait for a verdict are looked at: there may be a hundred thousand.
+const LOOK_AT_ASKED_EVERY: Duration = Duration::from_millis(250);
 
 impl Requests {
     /// Takes in a request that the next batch may carry.
@@ -138,6 +142,7 @@ impl Requests {
             return Vec::new();
         }
         let done = self.under_way.remove(place).map(|done| done.requests).unwrap_or_default();
+        let not_held: HashSet<&InstanceId> = not_held.iter().collect();
         let mut closed = Vec::new();
         for number in done {
             let Some(Request { id, .. }) = self.open.get(&number).copied() else { continue };
@@ -165,6 +170,19 @@ impl Requests {
                 }
             }
         }
+        if now >= self.look_at_asked {
+            self.look_at_asked = now + LOOK_AT_ASKED_EVERY;
+            late.extend(self.asked_for_too_long(now));
+        }
+        late.sort_unstable();
+        for number in &late {
+            self.open.remove(number);
+        }
+        late
+    }
+
+    fn asked_for_too_long(&mut self, now: MonotonicTime) -> Vec<RequestId> {
+        let mut late = Vec::new();
         for waiting in self.asked.values_mut() {
             waiting.retain(|number| {
                 let request = self.open.get(number);
@@ -173,10 +191,6 @@ impl Requests {
             });
         }
         self.asked.retain(|_, waiting| !waiting.is_empty());
-        late.sort_unstable();
-        for number in &late {
-            self.open.remove(number);
-        }
         late
     }
 

@@ -1,6 +1,6 @@
 //! The instances that beat through this gateway, each with an identity, under the numbers that batches use.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     carriers::{
@@ -27,10 +27,12 @@ struct Member {
     batch: Sequence,
 }
 
-/// All instances. A number is not used again in an epoch (G6), so what was removed leaves an empty place.
+/// All instances. A number is not used again in an epoch (G6).
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    members: Vec<Option<Member>>,
+    members: BTreeMap<InstanceId, Member>,
+    /// The next number.
+    next: u32,
     ids: HashMap<(Key, Identity), InstanceId>,
 }
 
@@ -45,12 +47,18 @@ impl Roster {
         if let Some(id) = self.ids.get(&name) {
             return (*id, self.judgement(*id).unwrap_or(Judgement::Asked));
         }
-        let id = u32::try_from(self.members.len()).expect("no memory holds that many instances");
-        let id = InstanceId(id);
+        let id = InstanceId(self.next);
+        self.next = self.next.checked_add(1).expect("the numbers are used up: start again");
         self.ids.insert(name.clone(), id);
         let (judgement, batch) = (Judgement::Asked, Sequence::default());
-        self.members.push(Some(Member { name, judgement, batch }));
+        self.members.insert(id, Member { name, judgement, batch });
         (id, Judgement::Asked)
+    }
+
+    /// Whether a leader has allowed an identity to renew a Lease.
+    pub(super) fn is_allowed(&self, lease: &Key, identity: &Identity) -> bool {
+        let id = self.ids.get(&(lease.clone(), identity.clone()));
+        matches!(id.and_then(|id| self.judgement(*id)), Some(Judgement::Allowed(_)))
     }
 
     pub(super) fn judgement(&self, id: InstanceId) -> Option<Judgement> {
@@ -69,10 +77,8 @@ impl Roster {
 
     /// The instances that the leader has not judged.
     pub(super) fn asked(&self) -> Vec<InstanceId> {
-        let asked = |member: &Option<Member>| {
-            member.as_ref().is_some_and(|member| member.judgement == Judgement::Asked)
-        };
-        self.numbered().filter(|(_, member)| asked(member)).map(|(id, _)| id).collect()
+        let asked = self.members.iter().filter(|(_, it)| it.judgement == Judgement::Asked);
+        asked.map(|(id, _)| *id).collect()
     }
 
     /// Records that an instance may renew, at this pace.
@@ -83,7 +89,7 @@ impl Roster {
     }
 
     pub(super) fn remove(&mut self, id: InstanceId) {
-        if let Some(member) = self.members.get_mut(id.0 as usize).and_then(Option::take) {
+        if let Some(member) = self.members.remove(&id) {
             self.ids.remove(&member.name);
         }
     }
@@ -96,19 +102,15 @@ impl Roster {
 
     /// The instances that have beaten after a batch.
     pub(super) fn beaten_since(&self, batch: Sequence) -> Vec<InstanceId> {
-        let known = self.numbered().filter_map(|(id, member)| Some((id, member.as_ref()?)));
-        known.filter(|(_, member)| member.batch > batch).map(|(id, _)| id).collect()
-    }
-
-    fn numbered(&self) -> impl Iterator<Item = (InstanceId, &Option<Member>)> {
-        (0..).map(InstanceId).zip(&self.members)
+        let later = self.members.iter().filter(|(_, member)| member.batch > batch);
+        later.map(|(id, _)| *id).collect()
     }
 
     fn get(&self, id: InstanceId) -> Option<&Member> {
-        self.members.get(id.0 as usize)?.as_ref()
+        self.members.get(&id)
     }
 
     fn get_mut(&mut self, id: InstanceId) -> Option<&mut Member> {
-        self.members.get_mut(id.0 as usize)?.as_mut()
+        self.members.get_mut(&id)
     }
 }

@@ -266,3 +266,16 @@ fn a_verdict_of_a_leader_that_was_followed_changes_nothing() {
     gateway.receive(&leader(), verdict, at(5_000));
     assert!(gateway.roster.judgement(InstanceId(0)).is_some());
 }
+
+#[test]
+fn an_identity_may_renew_what_a_leader_has_allowed_and_nothing_else() {
+    let mut gateway = led();
+    gateway.beat(RequestId(1), &lease("a"), &identity(), at(1));
+    assert!(!gateway.may_renew(&lease("a"), &identity()), "it is not judged yet");
+    let gateway = with_an_instance();
+    assert!(gateway.may_renew(&lease("a"), &identity()));
+    assert!(!gateway.may_renew(&lease("b"), &identity()));
+    let other = Identity { user: "other".into(), pod: None };
+    assert!(!gateway.may_renew(&lease("a"), &other));
+    assert_eq!(gateway.streams(), 1);
+}

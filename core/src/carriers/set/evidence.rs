@@ -9,11 +9,10 @@ use crate::{
         round::Round,
         silence::{Finding, Held},
     },
-    decide::evidence::held_for,
     liveness::{index::Record, proven_time::ProvenTime},
     vocabulary::{
         monotonic_time::MonotonicTime,
-        pace::{Pace, Silence},
+        pace::{Pace, Silence, held_for},
     },
 };
 
@@ -29,10 +28,15 @@ enum Witness<'a> {
     },
     /// None: the gateway that carried it last is cut off.
     None(&'a Carrier),
+    /// None is needed: it beats by writes of its Lease, so the probe proves the time.
+    Probe,
 }
 
 impl CarrierSet {
-    /// What the silence of an instance says at `now`. `election_read` is the sending of the last read of the
+    /// What the silence of an instance says at `now`, as far as gateways matter. An instance that beats by writes of its
+    /// Lease has no gateway that has to prove the time. But it may have gone over to one that this replica did not hear
+    /// in an earlier term, or after this replica was paused. So the round, losses and the read of the election's Lease
+    /// count for it, too. `election_read` is the sending of the last read of the
     /// election's Lease that showed this replica as the leader of this term.
     pub fn finding(
         &self,
@@ -47,6 +51,7 @@ impl CarrierSet {
             return Finding::Waits { until: deadline };
         }
         let proven = match &witness {
+            Witness::Probe => true,
             Witness::None(_) => return Finding::Held(Held::CarrierIsCutOff),
             Witness::Carrier(carrier) => carrier.proof.reaches(deadline, now),
             Witness::Survivors { .. } if self.open().next().is_none() => {
@@ -66,6 +71,23 @@ impl CarrierSet {
         Finding::Silent { deadline }
     }
 
+    /// Whether an answer that may still come can prove the time up to a deadline that has passed for this instance.
+    pub fn awaits_answer(
+        &self,
+        record: &Record,
+        pace: Pace,
+        deadline: MonotonicTime,
+        now: MonotonicTime,
+    ) -> bool {
+        match self.witness(record, pace, now) {
+            Witness::Carrier(carrier) => !carrier.proof.reaches(deadline, now),
+            Witness::Survivors { .. } => {
+                self.open().next().is_some() && !self.any_way.reaches(deadline, now)
+            }
+            Witness::None(_) | Witness::Probe => false,
+        }
+    }
+
     /// Since when an instance has been silent, if what a loss may have swallowed counts as a beat (G5).
     ///
     /// What the probe remembers of its Lease does not count (G11). A gateway may have carried beats in that time that
@@ -77,7 +99,10 @@ impl CarrierSet {
 
     fn witness(&self, record: &Record, pace: Pace, now: MonotonicTime) -> Witness<'_> {
         let Some(id) = record.carrier else {
-            return Witness::Survivors { before: ProvenTime::without_gaps() };
+            return match record.may_beat_by_gateway(pace.ttl) {
+                true => Witness::Survivors { before: ProvenTime::without_gaps() },
+                false => Witness::Probe,
+            };
         };
         let carrier = &self.carriers[id.at()];
         let ended = match carrier.standing {
@@ -102,6 +127,7 @@ impl CarrierSet {
                 carrier.proof.proven_time().clone()
             }
             Witness::Survivors { before } => before.and(self.any_way.proven_time()),
+            Witness::Probe => ProvenTime::without_gaps(),
         }
     }
 }

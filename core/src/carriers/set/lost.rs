@@ -16,11 +16,18 @@ impl CarrierSet {
         is_silent: impl Fn(&PodUid) -> bool,
         now: MonotonicTime,
     ) {
+        let is_cut =
+            |id: &CarrierId| matches!(self.carriers[id.at()].standing, Standing::Cut { .. });
+        if !self.pods.values().any(is_cut) {
+            return;
+        }
+        // One pass for all of them: there may be many records, and the index is locked.
+        let counts = index.count_carried();
         let mut gone = Vec::new();
         for (pod, id) in &self.pods {
             let carrier = &mut self.carriers[id.at()];
             let Standing::Cut { since, carried } = carrier.standing else { continue };
-            let remaining = index.carried_by(*id);
+            let remaining = counts.get(id).copied().unwrap_or_default();
             let before = carried.unwrap_or(remaining);
             carrier.standing = Standing::Cut { since, carried: Some(before) };
             if is_silent(pod) || remaining * 10 <= before {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     carriers::{
-        rights::BoundPod,
+        rights::{BoundPod, Identity},
         silence::{Finding, Held},
     },
     liveness::{
@@ -124,7 +124,7 @@ fn introduction() -> Up {
         user: "system:serviceaccount:shop:default".into(),
         pod: Some(BoundPod { name: "a".into(), uid: "1".into() }),
     };
-    Up::Introduce { id: InstanceId(0), lease: Key::new("shop", "reg.a"), identity, allowed: false }
+    Up::Introduce { id: InstanceId(0), lease: Key::new("shop", "reg.a"), identity, allowed: true }
 }
 
 #[test]
@@ -290,14 +290,13 @@ fn a_batch_that_an_other_leader_may_have_accepted_is_not_dropped() {
     assert_eq!(leader.record().seen, at(20_000));
 }
 
-#[test]
-fn what_was_decided_to_be_dead_in_an_earlier_term_has_to_be_found_published_or_to_beat() {
-    let mut leader = Leader::new();
-    leader.batch(0, 2000);
+/// The instance is decided to be dead. In the next term it has to be found published, or to beat.
+fn a_death_is_doubted_by_the_next_term(mut leader: Leader) {
     let record = leader.record();
     let decision = LeaseDecision {
         lease: record.lease.clone(),
         token: record.token.clone(),
+        carried_at: record.carried_at(),
         outcome: Outcome::Expired(Removal::ForSilence),
         next_beat: NextBeat::Wakes,
         wanted: Wanted::at(PACE, None),
@@ -309,6 +308,35 @@ fn what_was_decided_to_be_dead_in_an_earlier_term_has_to_be_found_published_or_t
     let record = leader.record();
     assert!(record.expired_at.is_none() && record.provenance.awaits_beat());
     assert_eq!(record.seen, at(90_000));
+}
+
+#[test]
+fn what_was_decided_to_be_dead_in_an_earlier_term_has_to_be_found_published_or_to_beat() {
+    let mut leader = Leader::new();
+    leader.batch(0, 2000);
+    a_death_is_doubted_by_the_next_term(leader);
+}
+
+#[test]
+fn a_death_is_doubted_also_if_the_last_beat_that_was_seen_renewed_the_lease() {
+    let leader = Leader::new();
+    assert_eq!(leader.record().carrier, None, "no gateway has brought a beat");
+    a_death_is_doubted_by_the_next_term(leader);
+}
+
+#[test]
+fn a_replica_that_stands_by_keeps_nothing_of_an_instance_that_no_leader_has_allowed() {
+    let mut leader = Leader::new();
+    leader.set.end_term();
+    let introduce = |leader: &mut Leader, allowed| {
+        let (id, lease) = (InstanceId(7), Key::new("shop", "reg.stranger"));
+        let identity = Identity { user: "system:serviceaccount:shop:vm".into(), pod: None };
+        let frame = Up::Introduce { id, lease, identity, allowed };
+        leader.set.receive(&pod(), frame, false, &mut leader.index, at(3000));
+        leader.set.named(&pod(), id).is_some()
+    };
+    assert!(!introduce(&mut leader, false));
+    assert!(introduce(&mut leader, true));
 }
 
 #[test]
@@ -329,4 +357,19 @@ fn a_term_that_gateways_have_left_behind_is_told() {
     let hello = Up::Hello { incarnation: carrier(1), term: Some(Term(9)) };
     leader.receive(hello, 2000);
     assert_eq!(leader.set.highest_term(), Some(Term(9)));
+}
+
+#[test]
+fn a_gateway_that_repeats_what_this_replica_has_told_it_knows_no_other_term() {
+    let mut leader = Leader::new();
+    leader.set.disconnected(&pod(), at(1500));
+    let hello = |epoch| Up::Hello { incarnation: carrier(epoch), term: Some(TERM) };
+    leader.receive(hello(1), 2000);
+    assert_eq!(leader.set.highest_term(), None);
+    // This process has never been told so by this replica.
+    leader.receive(hello(2), 3000);
+    assert_eq!(leader.set.highest_term(), Some(TERM));
+    leader.set.disconnected(&pod(), at(3500));
+    leader.receive(hello(2), 4000);
+    assert_eq!(leader.set.highest_term(), Some(TERM));
 }

@@ -1,5 +1,7 @@
 //! Beats that a gateway carries. They change no Lease, so they bring no token.
 
+use std::collections::BTreeMap;
+
 use super::{
     CarrierId, Index, Observed, Presence,
     carried::{Carried, Delivery},
@@ -35,28 +37,35 @@ impl Index {
             Delivery::Fresh => record.beat(Some(by), now),
             Delivery::Late => {
                 record.beat_late(by, now);
+                self.followers.changed(&entry.home, &record.lease);
                 return Some(Observed::default());
             }
         };
         entry.last_interval = LastInterval::of(since);
         let wake = if wake { vec![Key::clone(&entry.home)] } else { Vec::new() };
-        Some(Observed { beat: true, since, wake })
+        let observed = Observed { beat: true, since, wake };
+        self.note_observed(carried.slot, &observed);
+        Some(observed)
     }
 
     /// A term begins. An instance that this process has decided to be dead in an earlier term may have beaten since,
-    /// through a gateway that this process did not hear. If it is published, it has a ttl to beat.
-    pub fn doubt_deaths_of_carried(&mut self, now: MonotonicTime) {
+    /// through a gateway that this process did not hear, also if its last beat before renewed its Lease. If it is
+    /// published, it has a ttl to beat.
+    pub fn doubt_deaths(&mut self, now: MonotonicTime) {
+        self.followers.end_all();
         let records = self.store.entries_mut().map(|entry| &mut entry.record);
         for record in records.filter(|record| record.expired_at.is_some()) {
-            if let Some(carrier) = record.carrier {
-                record.beat_late(carrier, now);
-            }
+            record.doubt_death(now);
         }
     }
 
-    /// How many instances this gateway has carried last.
-    pub fn carried_by(&self, carrier: CarrierId) -> usize {
+    /// How many instances each gateway has carried last. It looks at every record.
+    pub fn count_carried(&self) -> BTreeMap<CarrierId, usize> {
+        let mut counts = BTreeMap::new();
         let all = self.store.registrations().flat_map(|(_, records)| records);
-        all.filter(|record| record.carrier == Some(carrier)).count()
+        for carrier in all.filter_map(|record| record.carrier) {
+            *counts.entry(carrier).or_default() += 1;
+        }
+        counts
     }
 }

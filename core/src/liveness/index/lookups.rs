@@ -1,6 +1,6 @@
 //! What can be asked of the index.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{Index, Presence, Record, store::Slot};
 use crate::vocabulary::key::Key;
@@ -14,7 +14,16 @@ impl Index {
     /// The Leases of a registration that the watch no longer shows and that no live read has checked yet (L4).
     pub fn missing(&self, registration: &Key) -> impl Iterator<Item = &Arc<str>> {
         let missing = |record: &&Record| record.presence == Presence::Missing;
-        self.store.of(registration).filter(missing).map(|record| &record.lease)
+        // Of a registration with a decision that is kept, they are among the Leases that have changed since, or about
+        // which that decision was not settled.
+        let followed = self.followers.settled(registration);
+        let noted: BTreeSet<&Arc<str>> = followed
+            .into_iter()
+            .flat_map(|followed| followed.unsettled.iter().chain(&followed.changed))
+            .collect();
+        let noted = noted.into_iter().filter_map(|lease| self.record(registration, lease));
+        let all = followed.is_none().then(|| self.store.of(registration));
+        noted.chain(all.into_iter().flatten()).filter(missing).map(|record| &record.lease)
     }
 
     /// The registrations that have an instance in this Pod.
@@ -30,6 +39,11 @@ impl Index {
     /// The record of a Lease, if it belongs to this registration.
     pub fn record(&self, registration: &Key, lease: &str) -> Option<&Record> {
         Some(&self.store.get(self.find_in(registration, lease)?).record)
+    }
+
+    /// The registration that a Lease belongs to.
+    pub fn registration_of(&self, lease: &Key) -> Option<&Key> {
+        Some(&*self.store.get(self.find(lease)?).home)
     }
 
     /// The time between the last two beats that were seen of a Lease of this registration.

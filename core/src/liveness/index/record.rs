@@ -90,6 +90,8 @@ pub struct Record {
     pub provenance: Provenance,
     /// The gateway that carried its last beat; `None` if that beat was a write of its Lease.
     pub carrier: Option<CarrierId>,
+    /// When its beats last changed from one way to the other: from writes of its Lease to gateways, or back (G12).
+    pub way_changed: Option<MonotonicTime>,
     /// Whether the watch shows the Lease.
     pub presence: Presence,
     /// The latest moment for which a live read proves that the token had not changed (L2).
@@ -121,6 +123,29 @@ impl Record {
         Silence { since, before: self.silent_before }
     }
 
+    /// Whether its next beat may be a write of its Lease: its last one was, or its beats have changed their way less
+    /// than a ttl before its last one (G12). Then its silence needs the proof of that way.
+    pub fn may_beat_by_lease(&self, ttl: Duration) -> bool {
+        self.carrier.is_none() || self.has_just_changed_way(ttl)
+    }
+
+    /// Whether a gateway may carry its next beat, so that its silence needs the proof of gateways (G12). It cannot be
+    /// excluded as long as this process has seen no beat.
+    pub fn may_beat_by_gateway(&self, ttl: Duration) -> bool {
+        self.carrier.is_some()
+            || self.provenance != Provenance::Changed
+            || self.has_just_changed_way(ttl)
+    }
+
+    fn has_just_changed_way(&self, ttl: Duration) -> bool {
+        self.way_changed.is_some_and(|changed| self.seen < changed + ttl)
+    }
+
+    /// When its last beat was carried; `None` if that beat was a write of its Lease.
+    pub fn carried_at(&self) -> Option<MonotonicTime> {
+        self.carrier.map(|_| self.seen)
+    }
+
     /// Whether the next beat wakes the registration, by the last decision.
     pub fn next_beat_wakes(&self) -> bool {
         self.next_beat == NextBeat::Wakes
@@ -132,6 +157,7 @@ impl Record {
         self.silent_before = before.silent_before;
         self.provenance = before.provenance;
         self.carrier = before.carrier;
+        self.way_changed = before.way_changed;
         self.silent_at = before.silent_at;
         self.expired_at = before.expired_at;
         self.grace = before.grace;
@@ -150,7 +176,7 @@ impl Record {
         self.seen = now;
         self.silent_before = Duration::ZERO;
         self.provenance = Provenance::Changed;
-        self.carrier = carrier;
+        self.note_way(carrier, now);
         self.silent_at = None;
         self.expired_at = None;
         self.grace = None;
@@ -160,12 +186,25 @@ impl Record {
     /// The instance has beaten at an unknown moment in the past. If it is published, it has a ttl to beat again. If it
     /// is not, it is not known to be alive, and has to beat first.
     pub(super) fn beat_late(&mut self, carrier: CarrierId, now: MonotonicTime) {
+        self.doubt_death(now);
+        self.note_way(Some(carrier), now);
+    }
+
+    /// A decision of an earlier term that it is dead may have been overtaken: it may have beaten since, on a way that this
+    /// process did not hear. If it is published, it has a ttl to beat again.
+    pub(super) fn doubt_death(&mut self, now: MonotonicTime) {
         self.seen = now;
         self.silent_before = Duration::ZERO;
         self.provenance = Provenance::Inherited;
-        self.carrier = Some(carrier);
         self.silent_at = None;
         self.expired_at = None;
+    }
+
+    fn note_way(&mut self, carrier: Option<CarrierId>, now: MonotonicTime) {
+        if carrier.is_some() != self.carrier.is_some() {
+            self.way_changed = Some(now);
+        }
+        self.carrier = carrier;
     }
 
     /// Whether the instance was published when the store was rolled back. Then it stays published, whatever the slices
@@ -203,6 +242,8 @@ pub struct LeaseDecision {
     pub lease: Arc<str>,
     /// The token that the decision is based on.
     pub token: Token,
+    /// The moment of the carried beat that it is based on, which changes no token ([`Record::carried_at`]).
+    pub carried_at: Option<MonotonicTime>,
     /// What becomes of the instance.
     pub outcome: Outcome,
     /// What a further beat does.
@@ -270,8 +311,8 @@ impl Outcome {
     }
 }
 
-/// Whether a decision may be carried out, after the index has noted it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether a decision may be carried out, after the index has noted it. Of several answers, the largest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[must_use = "a decision may have been overtaken"]
 pub enum CommitResult {
     /// The decision may be carried out.

@@ -44,6 +44,7 @@ impl Index {
     /// Takes over how long Leases had been silent before this process began, as an earlier process has proven (L5).
     /// Leases that have beaten since this process began are left as they are.
     pub fn resume_silence(&mut self, log: &SilenceLog) {
+        self.followers.end_all();
         let records = self.store.entries_mut().map(|entry| &mut entry.record);
         for record in records.filter(|record| record.provenance != Provenance::Changed) {
             record.silent_before = log.silence(record.version);
@@ -55,6 +56,7 @@ impl Index {
         self.relist = Relist::Awaited;
         self.newest = Version(0);
         self.went_back = false;
+        self.followers.end_all();
         for entry in self.store.entries_mut() {
             entry.record.reset_after_rollback(now);
         }
@@ -81,6 +83,7 @@ impl Index {
         registration: &Key,
         decisions: impl IntoIterator<Item = &'a LeaseDecision>,
     ) {
+        self.followers.end(registration);
         let mut cursor = self.store.cursor(registration);
         let not = |record: &mut Record| record.published = false;
         for decision in decisions {

@@ -27,6 +27,16 @@ impl Slot {
     fn at(self) -> usize {
         self.0 as usize
     }
+
+    /// Its number.
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The slot with this number.
+    pub(super) fn of_number(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 /// A digest of a Lease as it was read, without the fields that each beat changes.

@@ -22,6 +22,12 @@ pub(super) struct Weight {
 }
 
 impl Weight {
+    /// So many instances, from each of which a beat arrived.
+    pub(super) fn arrived(instances: usize) -> Self {
+        let parts = instances * PARTS;
+        Self { due: parts, arrived: parts, known: parts, on_time: parts, cut: false }
+    }
+
     /// Counts one instance in full.
     pub(super) fn count(&mut self, sign: Sign) {
         self.known += PARTS;

@@ -1,6 +1,8 @@
 //! The fields that are kept of each kind.
 
-use beatkeeper_api::{ServiceRegistration, heartbeat::REGISTRATION_LABEL};
+use beatkeeper_api::{
+    ServiceRegistration, gateway::GATEWAYS_ANNOTATION, heartbeat::REGISTRATION_LABEL,
+};
 use k8s_openapi::api::{
     core::v1::{Endpoints, Node, Pod, Service},
     discovery::v1::EndpointSlice,
@@ -193,7 +195,15 @@ impl Decode for DynamicObject {
     const KEEP: Keep = Fields(&[
         ("apiVersion", All),
         ("kind", All),
-        ("metadata", Fields(&[("name", All), ("namespace", All), ("resourceVersion", All)])),
+        (
+            "metadata",
+            Fields(&[
+                ("name", All),
+                ("namespace", All),
+                ("resourceVersion", All),
+                ("annotations", Entries(|name| name == GATEWAYS_ANNOTATION)),
+            ]),
+        ),
         ("spec", All),
     ]);
 }

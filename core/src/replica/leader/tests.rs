@@ -8,6 +8,7 @@ use crate::{
 };
 
 mod alone;
+mod numbers;
 mod rivals;
 
 /// Milliseconds after the start of the clock.

@@ -1,8 +1,6 @@
 //! `get`: shows registrations with all their instances and all that is published of them.
 
-pub mod page;
-mod screen;
-pub mod scroll;
+pub mod body;
 mod watch;
 
 use clap::Args;

@@ -1,9 +1,6 @@
 //! `get --watch`: follows the changes, on a terminal as a live view, and elsewhere as lines.
 
-use super::{
-    page::{Action, Health},
-    screen::Screen,
-};
+use super::body::Tree;
 use crate::{
     error::{Error, Outcome},
     gather::{
@@ -14,6 +11,7 @@ use crate::{
     render::changes::Told,
     session::Session,
     signals::End,
+    view::run::on_screen,
 };
 
 /// Follows the wanted registrations until the user ends it.
@@ -28,44 +26,9 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let mut following = Following::start(session, wanted).await?;
     match output.terminal {
-        true => on_screen(&mut following, Screen::open(wide, output.paint)?).await,
+        true => on_screen(&mut following, Tree::new(wide), output).await,
         false => as_lines(&mut following, output).await,
     }
-}
-
-async fn on_screen(following: &mut Following, mut screen: Screen) -> Result<Outcome, Error> {
-    let mut end = End::new()?;
-    let mut frames = frames();
-    loop {
-        tokio::select! {
-            goes_on = following.take_next() => if !goes_on {
-                return Ok(Outcome::Well);
-            },
-            action = screen.action() => match action {
-                Action::Quit => return Ok(Outcome::Well),
-                Action::Redraw => draw(following, &mut screen)?,
-            },
-            _ = frames.tick() => {
-                following.take();
-                if following.refresh() {
-                    screen.make_stale();
-                }
-                draw(following, &mut screen)?;
-            }
-            () = end.asked() => return Ok(Outcome::Well),
-        }
-    }
-}
-
-fn draw(following: &Following, screen: &mut Screen) -> Result<(), Error> {
-    let live = following.live();
-    let failing = live.failing().map(|(kind, why)| format!("{}: {why}", kind.as_str())).next();
-    let health = match &failing {
-        Some(failing) => Health::Failing(failing),
-        None if live.is_complete() => Health::Live,
-        None => Health::Reading,
-    };
-    screen.draw(live.picture(), health, following.now())
 }
 
 async fn as_lines(following: &mut Following, output: &Output) -> Result<Outcome, Error> {

@@ -41,18 +41,24 @@ export function hide() {
 
 /** Asks again, if it is time. */
 export function tick() {
-  if (open && performance.now() - open.asked > AGAIN) ask();
+  if (open && !open.asking && performance.now() - open.asked > AGAIN) ask();
 }
 
 async function ask() {
   const of = open;
   of.asked = performance.now();
+  of.asking = true;
   try {
     const answer = await get(of.path);
     if (open !== of) return;
+    // The console is busy. What is shown is not yet old.
+    if (of.told && (answer.status === 429 || answer.status === 503)) return;
+    of.told = answer.ok;
     of.body.replaceChildren(...(answer.ok ? argument(await answer.json()) : [make("p", "", await answer.text())]));
   } catch {
     if (open === of) of.body.replaceChildren(make("p", "", "The console does not answer."));
+  } finally {
+    of.asking = false;
   }
 }
 

@@ -11,10 +11,15 @@ export function colours() {
   return Object.fromEntries(NAMES.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
 }
 
+/** Whether its beats go through a gateway: then its Lease says nothing of them. */
+export function isCarried(cell, told, now) {
+  return told?.carriedAfterMillis !== undefined && cell.beat !== undefined && now - cell.beat >= told.carriedAfterMillis;
+}
+
 /** Which part of the ttl is left: 1 right after a beat, 0 at the deadline. */
-export function left(cell, ttl, now) {
+export function left(cell, { ttl, told }, now) {
   if (!DRAINS.has(cell.state)) return 0;
-  if (cell.beat === undefined) return 1;
+  if (cell.beat === undefined || isCarried(cell, told, now)) return 1;
   return Math.min(1, Math.max(0, 1 - (now - cell.beat) / ttl));
 }
 

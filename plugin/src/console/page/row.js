@@ -139,7 +139,7 @@ export function paintCells(row, colour, passed, still) {
   const steps = size * scale;
   let count = 0;
   row.cells.forEach((cell, place) => {
-    const target = paint.left(cell, row.ttl, now);
+    const target = paint.left(cell, row, now);
     // A cell that was not painted before fills at once: thousands that fill up together would keep the page busy.
     const gap = target - (cell.level ?? target);
     cell.level = gap > 0.02 && !still ? cell.level + gap * Math.min(1, passed * REFILLS) : target;

@@ -2,6 +2,7 @@
 
 import * as clock from "./clock.js";
 import { byId, make } from "./dom.js";
+import { isCarried } from "./paint.js";
 import * as wall from "./wall.js";
 import * as words from "./words.js";
 
@@ -81,11 +82,19 @@ function hide() {
   byId("tip").hidden = true;
 }
 
+/** What is known of its last beat. */
+function told(row, cell) {
+  const now = clock.now();
+  if (cell.beat === undefined) return "no beat yet";
+  if (isCarried(cell, row.told, now)) return "beats through a gateway, which only the leader sees";
+  return `last beat ${words.span(now - cell.beat)} ago of ${row.told.ttl}`;
+}
+
 function fill(element) {
   const { row, cell } = of(element) ?? {};
   if (!cell) return hide();
   const tip = byId("tip");
-  const beat = cell.beat === undefined ? "no beat yet" : `last beat ${words.span(clock.now() - cell.beat)} ago of ${row.told.ttl}`;
+  const beat = told(row, cell);
   const since = cell.since === undefined ? "" : ` since ${words.ofDay(cell.since)}`;
   const facts = [(cell.addresses ?? []).join(", "), cell.zone && `zone ${cell.zone}`, cell.version].filter(Boolean);
   tip.replaceChildren(

@@ -23,6 +23,7 @@ pub fn steps(case: &Case<'_>) -> Vec<Step> {
     let known = case.leader.and_then(|it| Some((it, it.lease.as_ref()?)));
     let mut steps = match known {
         Some((leader, lease)) => observed::steps(case, leader, lease, beat.at),
+        None if case.instance.is_carried(case.now) => vec![unseen_beats(case, beat.at)],
         None => vec![last_beat(case, beat.at), deadline(case, beat.at)],
     };
     if !beat.ahead.is_zero() {
@@ -37,7 +38,7 @@ pub fn steps(case: &Case<'_>) -> Vec<Step> {
     }
     let note = lease.heartbeat.content.note.as_ref();
     let note = note.map_or_else(String::new, |note| format!(": {note}"));
-    let silent = times::between(beat.at, case.now) >= case.view.longest_ttl();
+    let silent = case.instance.silent(case.now).is_some_and(|it| it >= case.view.longest_ttl());
     let says = if silent { "it last said" } else { "it says" };
     steps.push(match &lease.heartbeat.content.health {
         Ok(Health::Passing) if silent => {
@@ -55,6 +56,17 @@ pub fn steps(case: &Case<'_>) -> Vec<Step> {
         Err(error) => Step::new("health", Mark::Trouble, error.to_string()),
     });
     steps
+}
+
+/// Its Lease does not tell its beats.
+fn unseen_beats(case: &Case<'_>, at: Timestamp) -> Step {
+    let ago = times::span(times::between(at, case.now));
+    let text = format!(
+        "its beats go through a gateway, and only the leader sees them; the last one that renewed its Lease came {ago} ago, \
+         at {}",
+        times::full(at)
+    );
+    Step::new("last beat", Mark::Note, text)
 }
 
 fn last_beat(case: &Case<'_>, at: Timestamp) -> Step {
@@ -114,6 +126,11 @@ fn hold(case: &Case<'_>) -> Option<Step> {
             Some(Reason::PathBroken) => "the outage guard holds it, for ten ttls at most",
             Some(Reason::PathUnproven) => "it is held until the operator's own probe comes back",
             Some(Reason::LeaseUnreadable) => "it is held until its Lease can be read",
+            Some(Reason::GatewayCutOff) => {
+                "the gateway of its last beat is cut off from the operator; it is held for ten ttls at most"
+            }
+            Some(Reason::NoGateway) => "it is held until a gateway has a stream to the operator",
+            Some(Reason::GatewayUnproven) => "it is held until a gateway proves that beats arrive",
             Some(Reason::Protected) => "spec.protection.minReady holds it",
             _ => "it is held",
         };

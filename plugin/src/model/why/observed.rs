@@ -55,6 +55,9 @@ fn last_beat(case: &Case<'_>, lease: &ExplainLease, at: Timestamp) -> Step {
     let (ago, at) = (span(lease.last_change), times::full(at));
     let interval = duration::format(case.view.interval);
     let mut text = match lease.provenance {
+        _ if let Some(gateway) = &lease.gateway => {
+            format!("brought by gateway {gateway} {ago} ago; one is due every {interval}")
+        }
         ExplainProvenance::Changed => {
             format!("seen {ago} ago; the instance says at {at}; one is due every {interval}")
         }

@@ -21,6 +21,7 @@ async fn each_check_fails_alone_when_its_thing_is_broken() {
     the_rights_that_are_asked_are_those_of_the_chart(&it.stage);
     the_chart(&it);
     the_registrations(&it);
+    the_store(&it);
     a_workload(&it.stage);
     what_may_not_be_read_is_unknown(&it.stage).await;
     it.stage.kubectl(&["delete", "crd", "serviceregistrations.beatkeeper.dev"]);
@@ -75,27 +76,26 @@ fn the_rights_that_are_asked_are_those_of_the_chart(stage: &Stage) {
     assert_eq!(asked, granted(stage, "clusterrole/beatkeeper-operator"));
 }
 
+/// What a check says.
+fn told_of(checks: &[Value], name: &str) -> String {
+    checks.iter().find(|it| it["name"] == name).unwrap().to_string()
+}
+
 fn the_chart(it: &Installed) {
-    let patch = |what: &str, patch: Value| {
-        let patch = patch.to_string();
-        it.stage.kubectl(&["patch", what, "--type=json", "-p", &patch]);
-    };
-    let replace =
-        |path: &str, value: Value| json!([{ "op": "replace", "path": path, "value": value }]);
     let crd = "crd/serviceregistrations.beatkeeper.dev";
     let schema = "/spec/versions/0/schema/openAPIV3Schema/description";
-    patch(crd, replace(schema, json!("another one")));
+    it.replace(crd, schema, json!("another one"));
     it.fails("crd-current");
     it.repair();
     it.stage.kubectl(&["label", "--overwrite", crd, "app.kubernetes.io/version=0.0.9"]);
     it.fails("versions");
     it.repair();
     let binding = "clusterrolebinding/beatkeeper-operator";
-    patch(binding, replace("/subjects/0/name", json!("nobody")));
+    it.replace(binding, "/subjects/0/name", json!("nobody"));
     it.fails("operator-rights");
     it.repair();
     let binding = "validatingadmissionpolicybinding/beatkeeper-heartbeats";
-    patch(binding, replace("/spec/validationActions", json!(["Audit"])));
+    it.replace(binding, "/spec/validationActions", json!(["Audit"]));
     it.fails("admission-policy");
     it.stage.kubectl(&["delete", "validatingadmissionpolicybinding", "beatkeeper-cordons"]);
     it.fails("admission-policy");
@@ -103,10 +103,38 @@ fn the_chart(it: &Installed) {
     it.stage.kubectl(&["delete", "flowschema", "beatkeeper-heartbeats"]);
     it.fails("flow-control");
     it.repair();
+    explanations(it);
     it.one_pod_is_ready("False");
     it.fails("replicas");
     it.one_pod_is_ready("True");
     it.all_is_fine();
+}
+
+fn explanations(it: &Installed) {
+    it.stage.kubectl(&["delete", "serviceaccount", "beatkeeper-explain"]);
+    it.fails("explain");
+    it.repair();
+    let binding = "clusterrolebinding/beatkeeper-explain";
+    it.replace(binding, "/subjects/0/name", json!("nobody"));
+    it.fails("explain");
+    let (_, checks) = it.told(&[]);
+    let told = told_of(&checks, "explain");
+    assert!(told.contains("it refuses (403): "), "{told}");
+    it.repair();
+    // Without the address, it is kubectl that reaches no Pod.
+    let (code, checks) = with(&it.stage, &[]);
+    assert_eq!((code, failed(&checks)), (1, vec!["explain".to_owned()]));
+    it.all_is_fine();
+}
+
+fn the_store(it: &Installed) {
+    let (code, checks) = it.told(&["--etcd-quota", "1Ki"]);
+    assert_eq!((code, failed(&checks)), (1, vec!["store".to_owned()]));
+    let told = told_of(&checks, "store");
+    assert!(told.contains(", and may have 1.0 KiB"), "{told}");
+    let (code, checks) = it.told(&["--etcd-quota", "8Gi"]);
+    let told = told_of(&checks, "store");
+    assert!(code == 0 && told.contains(", and may have 8.0 GiB"), "{told}");
 }
 
 fn the_registrations(it: &Installed) {
@@ -127,7 +155,7 @@ fn the_registrations(it: &Installed) {
     };
     it.stage.apply(&(0..=100).map(lease).collect::<String>());
     eventually("the beats are counted", || {
-        let (code, checks) = with(&it.stage, &[]);
+        let (code, checks) = it.told(&[]);
         let outcome = |it: &&Value| it["name"] == "beats" && it["outcome"] == "warning";
         let is_told = code == 0 && checks.iter().any(|it| outcome(&it));
         if is_told { Ok(()) } else { Err(format!("{checks:?}")) }
@@ -153,13 +181,10 @@ fn a_workload(stage: &Stage) {
 }
 
 async fn what_may_not_be_read_is_unknown(stage: &Stage) {
-    let text = std::fs::read_to_string(stage.plane.kubeconfig()).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
     let token = stage.plane.token("beatkeeper", "default", None).await.unwrap();
-    config["users"][0]["user"] = json!({ "token": token });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kubeconfig");
-    std::fs::write(&file, config.to_string()).unwrap();
+    std::fs::write(&file, stage.plane.kubeconfig_with(&token, None).unwrap()).unwrap();
     let (code, checks) = with(stage, &["--kubeconfig", file.to_str().unwrap()]);
     assert_eq!(code, 0, "{checks:?}");
     assert!(checks.iter().all(|it| it["outcome"] == "unknown"), "{checks:#?}");
@@ -171,7 +196,8 @@ fn the_operator(it: &mut Installed) {
     it.stage.kill("operator");
     it.fails("leader");
     it.a_ghost_leads();
-    it.fails("path");
+    // What the ghost's Lease tells leads to the operator that has ended.
+    it.all_fail(&["path", "explain"]);
     it.stage.kubectl(&["delete", "deployment", "beatkeeper"]);
     it.fails("operator");
     let printed = it.stage.plugin(&["check", "-o", "short"]);

@@ -16,7 +16,7 @@ use super::{
 use crate::stage::{Stage, eventually};
 
 /// A host that the chart's variant names.
-const HOST: &str = "beats.example.com";
+pub const HOST: &str = "beats.example.com";
 
 /// The arguments of the rendered Deployment, with a free port and the certificates of this control plane.
 fn arguments(authority: &str, set: &[&str]) -> Vec<String> {
@@ -48,13 +48,26 @@ fn arguments(authority: &str, set: &[&str]) -> Vec<String> {
     args
 }
 
-/// Starts the console with the values of the chart's variant, and these.
-fn started(stage: &Stage, set: &[&str]) -> Console {
+/// The cluster of the kubeconfig.
+fn cluster(stage: &Stage) -> Value {
     let config = fs::read_to_string(stage.plane.kubeconfig()).unwrap();
     let config: Value = serde_json::from_str(&config).unwrap();
-    let cluster = &config["clusters"][0]["cluster"];
-    let server = cluster["server"].as_str().unwrap().strip_prefix("https://").unwrap();
-    let (host, port) = server.rsplit_once(':').unwrap();
+    config["clusters"][0]["cluster"].clone()
+}
+
+/// The address of the API server.
+pub fn server_of(stage: &Stage) -> String {
+    cluster(stage)["server"].as_str().unwrap().strip_prefix("https://").unwrap().to_owned()
+}
+
+/// Starts the console with the values of the chart's variant, and these.
+pub fn started(stage: &Stage, set: &[&str]) -> Console {
+    started_at(stage, &server_of(stage), set)
+}
+
+/// The same with another way to the API server.
+pub fn started_at(stage: &Stage, server: &str, set: &[&str]) -> Console {
+    let (cluster, (host, port)) = (cluster(stage), server.rsplit_once(':').unwrap());
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-beatkeeper"));
     command.args(arguments(cluster["certificate-authority"].as_str().unwrap(), set));
     // Nothing but what a Pod has.
@@ -63,7 +76,7 @@ fn started(stage: &Stage, set: &[&str]) -> Console {
 }
 
 /// The rules of a reader who may see everything that the page shows.
-const ALL: [&str; 4] = [
+pub const ALL: [&str; 4] = [
     "{ apiGroups: [beatkeeper.dev], resources: [serviceregistrations], verbs: [get, list, watch] }",
     "{ apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch] }",
     "{ apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch] }",
@@ -81,12 +94,12 @@ async fn token(stage: &Stage, rules: &[&str], pod: Option<&str>) -> String {
 }
 
 /// Gets a path with a token.
-fn get(console: &Console, path: &str, token: &str) -> Answer {
+pub fn get(console: &Console, path: &str, token: &str) -> Answer {
     console.ask_with("GET", path, HOST, &[("Authorization", &format!("Bearer {token}"))])
 }
 
 /// The path of the stream of the stage's namespace.
-fn events(stage: &Stage) -> String {
+pub fn events(stage: &Stage) -> String {
     format!("/events?namespace={}", stage.namespace)
 }
 
@@ -234,40 +247,6 @@ async fn a_stream_ends_after_its_lifetime_and_a_reader_beyond_the_bound_waits_fo
         let told = console.first(&events(&stage), HOST, &token);
         told.map_err(|answer| format!("{answer:?}"))
     });
-}
-
-#[tokio::test]
-async fn one_reader_with_many_pages_is_refused_while_another_reader_is_served() {
-    let stage = Stage::without_operator("served-share").await;
-    let namespace = &stage.namespace;
-    for name in ["reader", "other"] {
-        stage.apply(&format!(
-            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: {name} }}\n"
-        ));
-    }
-    let subject =
-        |name: &str| format!("{{ kind: ServiceAccount, name: {name}, namespace: {namespace} }}");
-    stage.grant(&format!("{}, {}", subject("reader"), subject("other")), &ALL);
-    let token = async |name: &str| stage.plane.token(namespace, name, None).await.unwrap();
-    let (first, second, other) =
-        (token("reader").await, token("reader").await, token("other").await);
-    let console = started(&stage, &["console.maxReaders=3", "console.maxPagesPerReader=2"]);
-    let path = events(&stage);
-    let pages = [console.open(&path, HOST, &first), console.open(&path, HOST, &second)];
-    // Another token of the same user is the same reader.
-    for token in [&first, &second] {
-        let refused = get(&console, &path, token);
-        assert_eq!(refused.status, 429, "{refused:?}");
-        assert!(refused.has("retry-after", "10"), "{refused:?}");
-        assert!(refused.body.contains("You have 2 pages of this console open"), "{refused:?}");
-    }
-    let of_other = console.open(&path, HOST, &other);
-    assert_eq!(get(&console, &path, &other).status, 503, "all places are taken");
-    drop(pages);
-    eventually("the reader has places again", || {
-        console.first(&path, HOST, &first).map_err(|answer| format!("{answer:?}"))
-    });
-    drop(of_other);
 }
 
 #[tokio::test]

@@ -3,6 +3,9 @@
 mod browser;
 mod cluster;
 mod http;
+mod leader;
 mod many;
 mod page;
+mod relay;
 mod server;
+mod shares;

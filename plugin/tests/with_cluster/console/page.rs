@@ -2,8 +2,6 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use serde_json::{Value, json};
-
 use super::{browser::Page, server::Console};
 use crate::stage::Stage;
 
@@ -74,12 +72,9 @@ async fn reader(stage: &Stage) -> (tempfile::TempDir, PathBuf) {
         ],
     );
     let token = stage.plane.token(name, "reader", None).await.unwrap();
-    let text = fs::read_to_string(stage.plane.kubeconfig()).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
-    config["users"][0]["user"] = json!({ "token": token });
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kubeconfig");
-    fs::write(&path, config.to_string()).unwrap();
+    fs::write(&path, stage.plane.kubeconfig_with(&token, None).unwrap()).unwrap();
     (folder, path)
 }
 

@@ -177,7 +177,7 @@ impl Messages {
     }
 
     /// Reads until a message is as wanted, and returns it and those before it.
-    fn until(mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub fn until(mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut messages = Vec::new();
         while let Some(message) = self.next() {
             let found = wanted(&message);

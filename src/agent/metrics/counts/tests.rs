@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use beatkeeper_api::Carrier;
 use beatkeeper_client::{
     event::Acquisition,
     failure::Operation,
@@ -12,12 +13,16 @@ use jiff::Timestamp;
 
 use super::*;
 
+fn beat(took: Duration, late: Duration) -> Event {
+    Event::Beat { at: Timestamp::UNIX_EPOCH, took, late, carrier: Carrier::Lease }
+}
+
 #[tokio::test]
 async fn an_agent_serves_the_metrics_as_prometheus_names_them() {
     let metrics = Arc::new(AgentMetrics::new());
     let instance = instance(&metrics);
     let late = Duration::from_millis(30);
-    instance.count(&Event::Beat { at: Timestamp::UNIX_EPOCH, took: late, late });
+    instance.count(&beat(late, late));
     let failure = Failure::found(Operation::Beat, "shop/greeter.vm-1", Cause::Busy);
     instance.count(&Event::Failed { failure, retry_in: Duration::ZERO });
     instance.probed(&"tcp://:1".parse::<crate::agent::probe::Probe>().expect("").check, &Ok(None));
@@ -148,7 +153,7 @@ async fn an_instance_is_registered_from_its_claim_until_its_ttl_and_not_once_its
     tokio::time::advance(Duration::from_secs(5)).await;
     assert!(has(&metrics, registered, 0));
     let late = Duration::from_millis(1);
-    instance.count(&Event::Beat { at: Timestamp::UNIX_EPOCH, took: late, late });
+    instance.count(&beat(late, late));
     assert!(has(&metrics, registered, 1), "it has beaten again");
 }
 
@@ -156,7 +161,7 @@ async fn an_instance_is_registered_from_its_claim_until_its_ttl_and_not_once_its
 async fn how_late_a_beat_is_and_how_long_it_takes_are_told_apart() {
     let metrics = Arc::new(AgentMetrics::new());
     let (took, late) = (Duration::from_secs(1), Duration::from_secs(30));
-    instance(&metrics).count(&Event::Beat { at: Timestamp::UNIX_EPOCH, took, late });
+    instance(&metrics).count(&beat(took, late));
     assert!(metrics.text().contains("\nbeatkeeper_agent_beat_duration_seconds_sum 1.0\n"));
     assert!(metrics.text().contains("\nbeatkeeper_agent_beat_lateness_seconds_sum 30.0\n"));
 }

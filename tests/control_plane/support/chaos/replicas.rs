@@ -7,7 +7,7 @@ use beatkeeper_cluster::{AuditEntry, AuditMark};
 use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::ClusterRoleBinding};
 use kube::{Api, api::PostParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{Operator, TestNamespace, eventually};
@@ -85,11 +85,8 @@ impl<'a> Replicas<'a> {
 
     async fn kubeconfig(&self, account: &str) -> std::path::PathBuf {
         let token = self.ns.plane.token(&self.ns.name, account, None).await.unwrap();
-        let admin = std::fs::read_to_string(self.ns.plane.kubeconfig()).unwrap();
-        let mut config: Value = serde_json::from_str(&admin).unwrap();
-        config["users"][0]["user"] = json!({ "token": token });
         let path = self.folder.path().join(account);
-        std::fs::write(&path, config.to_string()).unwrap();
+        std::fs::write(&path, self.ns.plane.kubeconfig_with(&token, None).unwrap()).unwrap();
         path
     }
 

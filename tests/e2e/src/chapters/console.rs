@@ -61,7 +61,7 @@ async fn reader(cluster: &Cluster) -> Result<String> {
         "spec": { "ttl": "3s", "interval": "1s", "ports": [{ "port": 80 }] },
     });
     cluster.kubectl_with(&["apply", "--filename", "-"], &hidden.to_string()).await?;
-    cluster.apply(include_str!("../../manifests/reader.yaml"), &[]).await?;
+    cluster.apply(include_str!("../../manifests/reader.yaml"), &[("$READER", "reader")]).await?;
     Ok(cluster.in_namespace("create token reader").await?.trim().to_owned())
 }
 

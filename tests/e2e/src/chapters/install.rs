@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::quote;
+use super::{explain, quote};
 use crate::cluster::{Cluster, NAMESPACE, RELEASE, chart};
 
 /// The namespace of the notes and their objects: the default of the chart.
@@ -20,6 +20,10 @@ async fn helm_install(cluster: &Cluster) -> Result<()> {
     let (repository, tag) =
         cluster.images.beatkeeper.rsplit_once(':').context("an image without a tag")?;
     let chart = chart().display().to_string();
+    let explained = format!(
+        "explain.enabled=true,explain.readers[0].kind=ServiceAccount,explain.readers[0].name={},explain.readers[0].namespace={NAMESPACE}",
+        explain::READER
+    );
     let began = Instant::now();
     cluster
         .helm(&[
@@ -36,6 +40,8 @@ async fn helm_install(cluster: &Cluster) -> Result<()> {
             &format!("outsideRanges.{NAMESPACE}={{192.0.2.0/24,198.51.100.0/24}}"),
             "--set",
             "readinessGate.enabled=true",
+            "--set",
+            &explained,
         ])
         .await?;
     println!(

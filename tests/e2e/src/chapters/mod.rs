@@ -1,6 +1,8 @@
 //! The story, chapter by chapter. Each chapter prints what it shows, with the figures of this run.
 
 mod console;
+mod explain;
+mod gateways;
 mod gentle;
 mod hang;
 mod install;
@@ -31,6 +33,7 @@ pub(crate) enum Chapter {
     Rights,
     Tools,
     Console,
+    Gateways,
     Outside,
     Leave,
 }
@@ -56,8 +59,9 @@ impl Chapter {
                 "a roll-out waits until it is published, a registration is replaced, a selector removed"
             }
             Self::Rights => "which Pods may not beat for which instances",
-            Self::Tools => "kubectl beatkeeper check, loglevel and support-bundle",
+            Self::Tools => "kubectl beatkeeper check, why, loglevel and support-bundle",
             Self::Console => "the console in the cluster, for a reader of one namespace",
+            Self::Gateways => "beats through gateways, which are replaced, killed and removed",
             Self::Outside => "instances outside the cluster, and an agent that is updated",
             Self::Leave => "helm upgrade, rollback and uninstall, and what remains",
         }
@@ -74,6 +78,7 @@ impl Chapter {
             Self::Rights => rights::play(cluster).await,
             Self::Tools => tools::play(cluster).await,
             Self::Console => console::play(cluster).await,
+            Self::Gateways => gateways::play(cluster).await,
             Self::Outside => outside::play(cluster).await,
             Self::Leave => leave::play(cluster).await,
         }

@@ -92,7 +92,7 @@ async fn kubelet_is_away(cluster: &Cluster, host: &Host) -> Result<String> {
 }
 
 /// Deletes the leader's Pod, and returns how long it took until another Pod led.
-async fn delete_the_leader(cluster: &Cluster, flags: &str) -> Result<Duration> {
+pub(super) async fn delete_the_leader(cluster: &Cluster, flags: &str) -> Result<Duration> {
     let leader = leader(cluster).await?.context("no replica leads")?;
     let began = Instant::now();
     cluster

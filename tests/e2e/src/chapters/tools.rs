@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::{left_out, quote};
+use super::{explain, left_out, quote};
 use crate::cluster::{Cluster, NAMESPACE, RELEASE};
 use crate::command;
 use crate::plugin::Plugin;
@@ -23,6 +23,7 @@ pub(super) async fn play(cluster: &Cluster) -> Result<()> {
         return Ok(());
     };
     check(cluster, plugin).await?;
+    explain::play(cluster, plugin).await?;
     log_level(cluster, plugin).await?;
     support_bundle(cluster, plugin).await
 }

@@ -10,13 +10,14 @@ use beatkeeper_structure::{
 };
 
 /// The crates of which the rule holds, by their root files.
-const ROOTS: [&str; 10] = [
+const ROOTS: [&str; 11] = [
     "api/src/lib.rs",
     "bench/src/lib.rs",
     "bench/src/main.rs",
     "client/src/lib.rs",
     "core/src/lib.rs",
     "demo/src/main.rs",
+    "gateway/src/lib.rs",
     "plugin/src/lib.rs",
     "plugin/src/main.rs",
     "src/lib.rs",

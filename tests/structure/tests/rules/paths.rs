@@ -4,9 +4,9 @@
 use beatkeeper_structure::files;
 
 /// The folders with which a path in backticks begins.
-const FOLDERS: [&str; 12] = [
-    "api/", "bench/", "charts/", "client/", "core/", "crds/", "demo/", "docs/", "plugin/",
-    "scripts/", "src/", "tests/",
+const FOLDERS: [&str; 13] = [
+    "api/", "bench/", "charts/", "client/", "core/", "crds/", "demo/", "docs/", "gateway/",
+    "plugin/", "scripts/", "src/", "tests/",
 ];
 
 /// The paths in backticks, except for patterns that stand for several paths.

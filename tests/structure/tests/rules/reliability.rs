@@ -39,8 +39,15 @@ fn level_of(path: &str) -> &'static str {
 
 #[test]
 fn every_test_that_the_page_names_exists_on_its_level() {
-    let folders =
-        ["src", "api/src", "client/src", "core/src", "tests/control_plane", "tests/structure"];
+    let folders = [
+        "src",
+        "api/src",
+        "client/src",
+        "core/src",
+        "gateway",
+        "tests/control_plane",
+        "tests/structure",
+    ];
     let sources: Vec<_> = folders
         .into_iter()
         .flat_map(files::rust)

@@ -47,6 +47,7 @@ struct Request {
 }
 
 struct Process {
+    born: usize,
     candidate: Candidate,
     suspended_until: u64,
     suspended_asking: Option<u64>,
@@ -66,6 +67,8 @@ struct Scene {
     under_way: Vec<usize>,
     processes: Vec<Process>,
     born: usize,
+    /// The last claim that held: its process, by the number of its birth, and the number of the term.
+    led: Option<(usize, i32)>,
 }
 
 impl Scene {
@@ -79,6 +82,7 @@ impl Scene {
             under_way: Vec::new(),
             processes: Vec::new(),
             born: 0,
+            led: None,
         };
         for _ in 0..count {
             let process = scene.process();
@@ -90,7 +94,14 @@ impl Scene {
     fn process(&mut self) -> Process {
         self.born += 1;
         let candidate = candidate(&format!("replica-{}", self.born));
-        Process { candidate, suspended_until: 0, suspended_asking: None, fate: PROMPT, waits: None }
+        Process {
+            born: self.born,
+            candidate,
+            suspended_until: 0,
+            suspended_asking: None,
+            fate: PROMPT,
+            waits: None,
+        }
     }
 
     fn play(&mut self, op: &Op) {
@@ -132,6 +143,13 @@ impl Scene {
             let leading: Vec<_> =
                 self.processes.iter().filter(|one| one.candidate.holds(at(self.now))).collect();
             assert!(leading.len() <= 1, "{} lead at {}", leading.len(), self.now);
+            if let Some(leader) = leading.first() {
+                let claim = (leader.born, leader.candidate.number().expect("it has claimed"));
+                // Another process has a higher number, and the same one never a lower.
+                let rises = |led: (usize, i32)| claim == led || claim.1 > led.1;
+                assert!(self.led.is_none_or(rises), "{claim:?} follows {:?}", self.led);
+                self.led = Some(claim);
+            }
             self.now += 1;
         }
     }

@@ -1,0 +1,158 @@
+//! A service in which one instance after the other dies, while all others beat.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use beatkeeper_api::InstanceState;
+use beatkeeper_core::decide::verdict::Verdict;
+use beatkeeper_core::decide::{facts::Facts, kept::KeptDecision, premise::Premise};
+use beatkeeper_core::inputs::seen::SeenObjects;
+use beatkeeper_core::liveness::index::{CommitResult, LiveRead};
+use beatkeeper_core::vocabulary::address::AddressSet;
+use beatkeeper_core::vocabulary::key::Key;
+use beatkeeper_core::vocabulary::monotonic_time::MonotonicTime;
+
+use crate::instances::{Instances, NAMESPACE, Size, address, beat, service_key};
+use crate::service::Inputs;
+
+/// The ttl of the instances. They beat often enough that none is late.
+const TTL: Duration = Duration::from_secs(30);
+
+/// A service of instances outside the cluster, with the decision that is kept of it.
+pub struct Deaths {
+    inputs: Inputs,
+    instances: Instances,
+    published: AddressSet,
+    kept: Option<KeptDecision>,
+    now: MonotonicTime,
+    round: u64,
+    count: usize,
+}
+
+impl Deaths {
+    /// Makes a service with `count` instances, and keeps a first decision if `keeps` is set.
+    pub fn new(count: usize, keeps: bool) -> Self {
+        let mut deaths = Self {
+            inputs: Inputs::new(&service_key(0), "30s", "10s"),
+            instances: Instances::new(Size { instances: count, services: 1 }),
+            published: (0..count).map(address).collect(),
+            kept: None,
+            now: MonotonicTime::from_millis(1_000),
+            round: 10,
+            count,
+        };
+        if keeps {
+            deaths.keep();
+        }
+        deaths
+    }
+
+    fn key(&self) -> Key {
+        self.inputs.key().clone()
+    }
+
+    /// Decides about all, and keeps the decision.
+    fn keep(&mut self) {
+        let (key, now) = (self.key(), self.now);
+        let (records, ticket) = self.instances.index.follow(&key);
+        let verdicts = self.inputs.decide(&records, &self.published, now);
+        self.commit(&verdicts);
+        let premise = self.inputs.with_facts(&records, &self.published, now, Premise::of);
+        let (kept, standings) = KeptDecision::new(
+            self.inputs.registration(),
+            &records,
+            premise.expect("nothing special"),
+            ticket,
+            SeenObjects::default(),
+            verdicts,
+        );
+        let standings = standings.iter().map(|(lease, standing)| (lease, *standing));
+        self.instances.index.settle(&key, ticket, standings);
+        self.kept = Some(kept);
+    }
+
+    fn commit(&mut self, verdicts: &[Verdict]) {
+        let decisions = verdicts.iter().filter_map(Verdict::lease_decision);
+        let key = self.inputs.key();
+        let result = self.instances.index.commit(key, decisions, self.now);
+        assert_eq!(result, CommitResult::Accepted);
+    }
+
+    /// Decides about what has changed, or about all if no decision is kept. Returns whether the instance is dead.
+    fn decide(&mut self, victim: usize) -> bool {
+        let Some(kept) = self.kept.take() else {
+            let records = self.instances.index.records_of(self.inputs.key());
+            let verdicts = self.inputs.decide(&records, &self.published, self.now);
+            self.commit(&verdicts);
+            return is_dead(&verdicts, victim);
+        };
+        let mut kept = kept;
+        let (key, now, registration) = (self.inputs.key(), self.now, self.inputs.registration());
+        let late = now - registration.overdue_after(TTL);
+        let index = &mut self.instances.index;
+        let unsettled = index.unsettled(key, kept.ticket(), BTreeSet::new(), late);
+        let unsettled = unsettled.expect("followed");
+        kept.reopen(&unsettled.leases, &key.name);
+        let decide = |facts: &Facts<'_>| kept.decide(facts, &unsettled.leases);
+        let renewed = self.inputs.with_facts(&unsettled.records, &self.published, now, decide);
+        let result = index.commit_changed(key, kept.ticket(), renewed.decisions(), now);
+        assert_eq!(result, CommitResult::Accepted);
+        index.settle(key, kept.ticket(), renewed.standings());
+        kept.renew(renewed, &key.name);
+        std::hint::black_box(index.oldest_beat(key, kept.ticket()));
+        let is_dead = is_dead(kept.verdicts(), victim);
+        self.kept = Some(kept);
+        is_dead
+    }
+
+    fn beat(&mut self, without: Option<usize>) {
+        self.round += 1;
+        for instance in (0..self.count).filter(|instance| Some(*instance) != without) {
+            self.instances.index.observe(NAMESPACE, beat(0, instance, self.round), self.now);
+        }
+    }
+
+    /// Lets an instance die. Returns how long the decision took that says so.
+    pub fn one_dies(&mut self, victim: usize) -> Duration {
+        self.beat(None);
+        self.decide(victim);
+        for _ in 0..2 {
+            self.now = self.now + TTL / 2;
+            self.beat(Some(victim));
+            self.decide(victim);
+        }
+        let lease = format!("service-0.vm-{victim}");
+        let record = self.instances.index.record(self.inputs.key(), &lease);
+        let renewed = record.and_then(|record| record.token.renewed).expect("a beat");
+        let last = beat(0, victim, u64::try_from(renewed).expect("a round"));
+        let lease = Key::new(NAMESPACE, lease);
+        self.instances.index.confirm(&lease, LiveRead::Found(last), self.now, self.now);
+        let began = Instant::now();
+        let is_dead = self.decide(victim);
+        let took = began.elapsed();
+        assert!(is_dead);
+        took
+    }
+}
+
+fn is_dead(verdicts: &[Verdict], victim: usize) -> bool {
+    let lease: Arc<str> = format!("service-0.vm-{victim}").into();
+    let verdict = beatkeeper_core::decide::kept::verdict_on(verdicts, &lease, "service-0");
+    verdict.is_some_and(|verdict| verdict.state == InstanceState::Expired)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_after_the_other_dies_whether_the_decision_is_kept_or_not() {
+        for keeps in [true, false] {
+            let mut deaths = Deaths::new(50, keeps);
+            for victim in [7, 8, 7] {
+                deaths.one_dies(victim);
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The gateway's own Lease (G4). Replicas of the operator find the gateway by it, and see by its renewals that the
+//! gateway lives although a stream to it is broken.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use beatkeeper_api::{
+    gateway::{GATEWAY_LABEL, GATEWAY_LEASE_PREFIX, STREAMS_ANNOTATION},
+    heartbeat::renew_time,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client,
+    api::{
+        ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+    },
+};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::place::Place;
+
+/// How often the Lease is renewed.
+const EVERY: Duration = Duration::from_secs(2);
+/// How long after its last renewal a gateway counts as dead.
+const DURATION_SECONDS: u32 = 10;
+/// How long the API server may take for an answer.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// The Lease could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LeaseError {
+    #[error("the API server: {0}")]
+    Kube(#[from] kube::Error),
+    #[error("the API server has not answered within {WITHIN:?}")]
+    Late,
+}
+
+impl LeaseError {
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Kube(kube::Error::Api(status)) if status.code == 404)
+    }
+}
+
+/// The Lease of this gateway.
+pub(super) struct GatewayLease {
+    api: Api<DynamicObject>,
+    name: String,
+    namespace: String,
+    /// What it says, but for the time of the renewal.
+    content: Content,
+}
+
+/// What a Lease of a gateway says.
+struct Content {
+    holder: String,
+    operator: String,
+    streams: SocketAddr,
+    /// The name of the Pod that owns it.
+    owner: Option<String>,
+}
+
+impl GatewayLease {
+    /// The Lease of the gateway at this place. `operator` is the name of the election's Lease of its operator, and
+    /// `streams` is where replicas dial.
+    pub(super) fn new(client: Client, place: &Place, operator: &str, streams: SocketAddr) -> Self {
+        let resource = ApiResource::erase::<Lease>(&());
+        Self {
+            // Whatever others have written into it must not stop the renewals, so it is read without types.
+            api: Api::namespaced_with(client, &place.namespace, &resource),
+            name: format!("{GATEWAY_LEASE_PREFIX}{}", place.name),
+            namespace: place.namespace.clone(),
+            content: Content {
+                holder: place.uid.clone(),
+                operator: operator.to_owned(),
+                streams,
+                owner: place.in_pod.then(|| place.name.clone()),
+            },
+        }
+    }
+
+    /// Renews the Lease for ever.
+    pub(super) async fn keep(&self) {
+        let mut failing = false;
+        loop {
+            let result = self.renew().await;
+            let (name, namespace) = (&self.name, &self.namespace);
+            match &result {
+                Err(error) if !failing => tracing::warn!(
+                    %error,
+                    "cannot renew the gateway's Lease {namespace}/{name}: replicas may not find this gateway"
+                ),
+                Err(error) => {
+                    tracing::debug!(%error, "still cannot renew Lease {namespace}/{name}")
+                }
+                Ok(()) if failing => {
+                    tracing::info!("the Lease {namespace}/{name} is renewed again")
+                }
+                Ok(()) => {}
+            }
+            failing = result.is_err();
+            sleep(EVERY).await;
+        }
+    }
+
+    /// Renews it. Every renewal writes the whole content: a Pod of the same name may have left its Lease behind.
+    async fn renew(&self) -> Result<(), LeaseError> {
+        let content = self.content.json(Timestamp::now());
+        let patch = Patch::Merge(&content);
+        match within(self.api.patch(&self.name, &PatchParams::default(), &patch)).await {
+            Err(error) if error.is_absent() => self.create(content).await,
+            Err(error) => Err(error),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn create(&self, mut content: Value) -> Result<(), LeaseError> {
+        content["apiVersion"] = "coordination.k8s.io/v1".into();
+        content["kind"] = "Lease".into();
+        content["metadata"]["name"] = self.name.as_str().into();
+        let lease: DynamicObject =
+            serde_json::from_value(content).map_err(kube::Error::SerdeError)?;
+        within(self.api.create(&PostParams::default(), &lease)).await?;
+        Ok(())
+    }
+
+    /// Deletes it, if it is still this gateway's. From then on replicas do not look for the gateway.
+    pub(super) async fn delete(&self) {
+        if let Err(error) = self.try_delete().await
+            && !error.is_absent()
+        {
+            let (name, namespace) = (&self.name, &self.namespace);
+            tracing::warn!(%error, "the Lease {namespace}/{name} stays until its Pod is deleted");
+        }
+    }
+
+    async fn try_delete(&self) -> Result<(), LeaseError> {
+        let found = within(self.api.get(&self.name)).await?;
+        if found.data["spec"]["holderIdentity"] != self.content.holder {
+            return Ok(());
+        }
+        let this = Preconditions { uid: found.metadata.uid, resource_version: None };
+        let only_this = DeleteParams { preconditions: Some(this), ..DeleteParams::default() };
+        within(self.api.delete(&self.name, &only_this)).await?;
+        Ok(())
+    }
+}
+
+impl Content {
+    fn json(&self, now: Timestamp) -> Value {
+        let owners: Vec<Value> = self.owner.iter().map(|pod| self.owner_reference(pod)).collect();
+        json!({
+            "metadata": {
+                "labels": BTreeMap::from([(GATEWAY_LABEL, &self.operator)]),
+                "annotations": BTreeMap::from([(STREAMS_ANNOTATION, self.streams.to_string())]),
+                "ownerReferences": owners,
+            },
+            "spec": {
+                "holderIdentity": self.holder,
+                "leaseDurationSeconds": DURATION_SECONDS,
+                "renewTime": renew_time(now),
+            },
+        })
+    }
+
+    fn owner_reference(&self, pod: &str) -> Value {
+        json!({ "apiVersion": "v1", "kind": "Pod", "name": pod, "uid": self.holder })
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, LeaseError> {
+    Ok(timeout(WITHIN, call).await.map_err(|_| LeaseError::Late)??)
+}
